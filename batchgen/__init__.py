@@ -1,0 +1,3 @@
+"""Batchgen: a batch job runner for bulk image generation."""
+
+__version__ = "0.1.0"

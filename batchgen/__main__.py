@@ -1,0 +1,8 @@
+"""`python -m batchgen`."""
+
+from __future__ import annotations
+
+from batchgen.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,235 @@
+"""The command line: arguments to plain values, errors to exit codes. Nothing else is decided here.
+
+Commands are imported when they are called, so that ``--help`` and ``status`` start at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchgen import __version__
+from batchgen.errors import BatchgenError, ExitCode
+from batchgen.job import JobState
+
+_MANIFESTS = click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path))
+_NAME = click.argument("name")
+_DB = click.option(
+    "--db", type=click.Path(path_type=Path, dir_okay=False), help="The ledger's file."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
+
+
+def _run_options(command: Any) -> Any:
+    options = [
+        _DB,
+        _JSON,
+        click.option("--quiet", is_flag=True, help="Say nothing unless something is wrong."),
+        click.option(
+            "--concurrency", type=click.IntRange(1, 4096), help="Requests in flight at most."
+        ),
+        click.option("--max-cost", metavar="DOLLARS", help="Budget of this run."),
+        click.option(
+            "--max-waste", metavar="SHARE", help="Doubt that may be bought again: 5% or dollars."
+        ),
+        click.option(
+            "--limit", type=click.IntRange(min=1), help="Take up so many pending jobs at most."
+        ),
+        click.option(
+            "--grace",
+            "grace_s",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            help="How long requests in flight may finish after a signal.",
+        ),
+        click.option(
+            "--overwrite", is_flag=True, help="Replace pictures that another provider made."
+        ),
+        click.option(
+            "--accept-unknown-price", is_flag=True, help="Run although a price is not known."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="batchgen")
+def cli() -> None:
+    """Make pictures by the thousand, pay for each once, and lose none.
+
+    \b
+    Exit codes: 0 all done; 1 some jobs failed, blocked or uncertain; 2 bad manifest,
+    settings or usage; 3 stopped by budget, quota, key or breaker; 4 a bug;
+    75 another run holds this batch; 130/143 stopped by a signal, state safe.
+    """
+
+
+@cli.command()
+@_MANIFESTS
+@_run_options
+def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> ExitCode:
+    """Plan, generate, download and record; resume what is unfinished."""
+    from batchgen.commands.prepare import Overrides
+    from batchgen.commands.run import Faces
+    from batchgen.commands.run import run as command
+
+    return command(list(manifests), Overrides(**options), Faces(json=as_json, quiet=quiet))
+
+
+@cli.command()
+@_NAME
+@_run_options
+def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
+    """Go on with a batch without its manifest file."""
+    from batchgen.commands.prepare import Overrides
+    from batchgen.commands.run import Faces
+    from batchgen.commands.run import resume as command
+
+    return command(name, Overrides(**options), Faces(json=as_json, quiet=quiet))
+
+
+@cli.command()
+@_MANIFESTS
+@_DB
+@_JSON
+@click.option("--accept-unknown-price", is_flag=True, help="Plan although a price is not known.")
+def plan(
+    manifests: tuple[Path, ...], db: Path | None, as_json: bool, accept_unknown_price: bool
+) -> ExitCode:
+    """Show what a run would do and cost; no key, no network, nothing written."""
+    from batchgen.commands.plan import plan as command
+    from batchgen.commands.prepare import Overrides
+
+    overrides = Overrides(db=db, accept_unknown_price=accept_unknown_price)
+    return command(list(manifests), overrides, as_json=as_json)
+
+
+@cli.command()
+@_MANIFESTS
+def check(manifests: tuple[Path, ...]) -> ExitCode:
+    """Say what is wrong with a manifest, all of it at once."""
+    from batchgen.commands.plan import check as command
+
+    return command(list(manifests))
+
+
+@cli.command()
+@click.argument("name", required=False)
+@_DB
+@_JSON
+@click.option(
+    "--watch",
+    "watch_s",
+    type=click.FloatRange(min=0.1),
+    is_flag=False,
+    flag_value=2.0,
+    metavar="[SECONDS]",
+    help="Show it again every so many seconds.",
+)
+def status(name: str | None, db: Path | None, as_json: bool, watch_s: float | None) -> ExitCode:
+    """Show counts, money and what is wrong."""
+    from batchgen.commands.status import status as command
+
+    return command(name, db, as_json=as_json, watch_s=watch_s)
+
+
+@cli.command()
+@_NAME
+@_DB
+@click.option("--failed", is_flag=True, help="Failed jobs; this is what is done by default.")
+@click.option("--blocked", is_flag=True, help="Jobs that the provider's safety system refused.")
+@click.option("--uncertain", is_flag=True, help="Jobs that may be paid for; may pay them again.")
+@click.option("--only", metavar="GLOB", help="Only jobs whose key fits.")
+def retry(
+    name: str, db: Path | None, failed: bool, blocked: bool, uncertain: bool, only: str | None
+) -> ExitCode:
+    """Put failed, blocked or uncertain jobs back to pending."""
+    from batchgen.commands.retry import retry as command
+
+    chosen = {
+        JobState.FAILED: failed,
+        JobState.BLOCKED: blocked,
+        JobState.UNCERTAIN: uncertain,
+    }
+    states = frozenset(state for state, wanted in chosen.items() if wanted)
+    return command(name, db, states=states or frozenset({JobState.FAILED}), only=only)
+
+
+@cli.command()
+@_NAME
+@_DB
+@click.option(
+    "--what", type=click.Choice(["jobs", "attempts", "images"]), default="jobs", show_default=True
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["jsonl", "csv"]),
+    default="jsonl",
+    show_default=True,
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write."
+)
+def export(
+    name: str, db: Path | None, what: str, file_format: str, output: Path | None
+) -> ExitCode:
+    """Write jobs, attempts or images as jsonl or csv."""
+    from batchgen.commands.export import export as command
+
+    return command(name, db, what=what, file_format=file_format, output=output)
+
+
+@cli.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def serve(arguments: tuple[str, ...]) -> None:
+    """Run the embedded endpoint on its own; see `batchgen serve --help`."""
+    from batchgen.endpoint.__main__ import main as endpoint
+
+    endpoint.main(args=list(arguments), prog_name="batchgen serve")
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path), default=Path("batch.yaml"))
+def init(path: Path) -> ExitCode:
+    """Write a first manifest."""
+    from batchgen.commands.start import init as command
+
+    return command(path)
+
+
+@cli.command()
+def schema() -> ExitCode:
+    """Print the JSON Schema of a manifest, for editors."""
+    from batchgen.commands.start import schema as command
+
+    return command()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line and give the exit code; expected errors show no traceback."""
+    try:
+        code = cli.main(args=arguments, prog_name="batchgen", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        return ExitCode.USAGE
+    except click.Abort:
+        return ExitCode.INTERRUPTED
+    except BatchgenError as exc:
+        click.echo(str(exc), err=True)
+        return exc.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output is gone, as with `| head`; there is nobody left to tell.
+        sys.stderr.close()
+        return ExitCode.DONE
+    return code if isinstance(code, int) else ExitCode.DONE

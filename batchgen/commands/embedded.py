@@ -1,0 +1,48 @@
+"""The embedded endpoint as a child of a run: started when needed, gone with its parent."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from batchgen.errors import SettingsError
+
+STATE_SUFFIX: Final = ".local"
+"""Beside the ledger: the endpoint's own bill and the pictures it serves."""
+_STOP_WITHIN_S: Final = 15.0
+
+
+@contextmanager
+def embedded_endpoint(ledger: Path, switches: Sequence[str] = ()) -> Iterator[str]:
+    """Start the endpoint on a free loopback port and give its base URL.
+
+    It is a process of its own in a session of its own, so that a Ctrl-C does not reach it, and it
+    ends when its standard input does: also after a SIGKILL of this process.
+    """
+    state = ledger.with_name(ledger.name + STATE_SUFFIX)
+    command = [sys.executable, "-m", "batchgen.endpoint", "--state", str(state)]
+    with subprocess.Popen(
+        [*command, "--stdin-lifeline", *switches],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            line = process.stdout.readline() if process.stdout else b""
+            if not line:
+                raise SettingsError(
+                    f"the embedded endpoint did not start (exit code {process.wait()})"
+                )
+            yield json.loads(line)["base_url"]
+        finally:
+            if process.stdin:
+                process.stdin.close()
+            try:
+                process.wait(_STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()

@@ -1,0 +1,69 @@
+"""`batchgen plan` and `check`: what a run would do and cost, and what is wrong with a manifest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from batchgen.commands.prepare import Overrides, Prepared, prepare, stage
+from batchgen.errors import ExitCode, Fault, ManifestError
+from batchgen.ledger.database import in_memory, open_for_reading
+from batchgen.ledger.queries import batch_id
+from batchgen.money import decimal_string
+from batchgen.progress import write_line
+from batchgen.report.text import plan_text
+
+
+def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitCode:
+    """Show what a run would do; needs no key and no network, and writes nothing."""
+    folder = manifests[0].absolute().parent
+    for path in manifests:
+        prepared = prepare(path, overrides.db, ledger_folder=folder)
+        _plan_one(prepared, overrides, as_json=as_json)
+    return ExitCode.DONE
+
+
+def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> None:
+    name, profile = prepared.loaded.name, prepared.profile
+    known = prepared.ledger.exists()
+    with closing(open_for_reading(prepared.ledger) if known else in_memory()) as conn:
+        staging = stage(conn, prepared, accept_unknown_price=overrides.accept_unknown_price)
+        groups = staging.compare(batch_id(conn, name))
+    if as_json:
+        record = {
+            "batch": name,
+            "provider": profile.name,
+            "price_source": profile.price_source,
+            "groups": {
+                group.value: {
+                    "jobs": found.jobs,
+                    "cost": decimal_string(found.cost) if group.is_sent else "0.000000",
+                }
+                for group, found in groups.items()
+            },
+        }
+        write_line(sys.stdout, json.dumps(record))
+    else:
+        text = plan_text(name, profile.name, profile.price_source, groups)
+        write_line(sys.stdout, text)
+
+
+def check(manifests: list[Path]) -> ExitCode:
+    """Say what is wrong with each manifest, all of it, down to its rows and templates."""
+    faults: list[Fault] = []
+    for path in manifests:
+        try:
+            prepared = prepare(path, None)
+            with closing(in_memory()) as conn:
+                staging = stage(conn, prepared, accept_unknown_price=True)
+                (jobs,) = conn.execute("SELECT count(*) FROM staging.planned").fetchone()
+        except ManifestError as exc:
+            faults += exc.faults
+        else:
+            del staging
+            write_line(sys.stdout, f"{path}: no faults, {jobs:,} jobs")
+    if faults:
+        raise ManifestError(faults)
+    return ExitCode.DONE

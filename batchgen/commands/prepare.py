@@ -1,0 +1,137 @@
+"""What `run` and `plan` share: from a manifest to a staged plan with prices, nothing sent."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from batchgen.errors import SettingsError
+from batchgen.job import OptionValue
+from batchgen.ledger.enrol import BatchIdentity, Staging
+from batchgen.manifest.loader import LoadedManifest, load_manifest
+from batchgen.manifest.model import Limits
+from batchgen.money import ZERO, Micros, parse_dollars
+from batchgen.naming import collision_key
+from batchgen.plan import Planner
+from batchgen.policy import Waste, parse_waste
+from batchgen.providers.profile import Profile
+from batchgen.settings import Environment, resolve_profile
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What the command line says over the manifest."""
+
+    concurrency: int | None = None
+    max_cost: str | None = None
+    max_waste: str | None = None
+    limit: int | None = None
+    grace_s: float | None = None
+    overwrite: bool = False
+    accept_unknown_price: bool = False
+    db: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A manifest that is read and a provider that is known."""
+
+    loaded: LoadedManifest
+    environment: Environment
+    profile: Profile
+    ledger: Path
+
+    @property
+    def identity(self) -> BatchIdentity:
+        """What the ledger keeps of it."""
+        loaded = self.loaded
+        return BatchIdentity(
+            name=loaded.name,
+            provider=self.profile.name,
+            manifest_path=str(loaded.path),
+            manifest_sha256=loaded.sha256,
+            manifest=loaded.text,
+        )
+
+
+def prepare(manifest: Path, db: Path | None, *, ledger_folder: Path | None = None) -> Prepared:
+    """Read the manifest and the settings. Raises ManifestError and SettingsError."""
+    loaded = load_manifest(manifest)
+    return settle_settings(loaded, db, ledger_folder=ledger_folder)
+
+
+def settle_settings(
+    loaded: LoadedManifest, db: Path | None, *, ledger_folder: Path | None = None
+) -> Prepared:
+    """Find the ledger and the provider of a manifest. Raises SettingsError."""
+    environment = Environment.load(loaded.base)
+    return Prepared(
+        loaded=loaded,
+        environment=environment,
+        profile=resolve_profile(loaded.manifest.provider, environment),
+        ledger=environment.ledger_path(db, ledger_folder or loaded.base),
+    )
+
+
+def stage(
+    conn: sqlite3.Connection,
+    prepared: Prepared,
+    *,
+    accept_unknown_price: bool,
+    progress: Callable[[int], None] | None = None,
+) -> Staging:
+    """Plan all jobs into a staging table. Raises ManifestError and SettingsError."""
+    staging = Staging(conn)
+    profile = prepared.profile
+    planner = Planner(prepared.loaded, provider=profile.name, default_model=profile.default_model)
+    staging.fill(
+        planner,
+        price=_price_of(profile, accept_unknown_price=accept_unknown_price),
+        collision_key=collision_key,
+        progress=progress,
+    )
+    return staging
+
+
+def _price_of(
+    profile: Profile, *, accept_unknown_price: bool
+) -> Callable[[str, Mapping[str, OptionValue], int], Micros]:
+    dearest = max(profile.prices.values(), default=ZERO)
+
+    def price(model: str, options: Mapping[str, OptionValue], references: int) -> Micros:
+        known = profile.price(model)
+        if known is not None:
+            return known
+        if accept_unknown_price:
+            return dearest
+        raise SettingsError(
+            f"the price of {model} at {profile.name} is not known, so nothing can be estimated or"
+            " kept within a budget; tell it as `provider: {name: "
+            f"{profile.name}, price: 0.05}}`, or go on with --accept-unknown-price"
+        )
+
+    return price
+
+
+def max_cost_of(limits: Limits, flag: str | None) -> Micros | None:
+    """The budget of a run. Raises SettingsError."""
+    written = flag if flag is not None else limits.max_cost
+    return None if written is None else _amount(str(written), "--max-cost", parse_dollars)
+
+
+def waste_of(limits: Limits, flag: str | None) -> Waste:
+    """The waste allowance of a run. Raises SettingsError."""
+    written = flag if flag is not None else limits.max_waste
+    return Waste() if written is None else _amount(str(written), "--max-waste", parse_waste)
+
+
+def _amount(text: str, flag: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(text)
+    except ValueError as exc:
+        raise SettingsError(f"{flag}: {exc}") from exc

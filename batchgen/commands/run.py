@@ -1,0 +1,335 @@
+"""`batchgen run` and `batchgen resume`: the one place where a run is put together."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from batchgen.commands.embedded import embedded_endpoint
+from batchgen.commands.prepare import (
+    Overrides,
+    Prepared,
+    max_cost_of,
+    prepare,
+    settle_settings,
+    stage,
+    waste_of,
+)
+from batchgen.errors import ExitCode, SettingsError
+from batchgen.events import RunEvent, Stopping
+from batchgen.http import ssl_context
+from batchgen.job import BatchId, JobState, RunId
+from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.queries import Status, batch_id, find_batch, status, unfinished
+from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
+from batchgen.lock import batch_lock
+from batchgen.manifest.loader import parse_manifest
+from batchgen.manifest.model import Limits
+from batchgen.money import Micros
+from batchgen.pool import Pool, PoolSettings
+from batchgen.progress import Progress, make_progress, write_line
+from batchgen.report.text import next_step, plan_text, summary_text
+from batchgen.settings import DB_NAME, ApiKey, Environment
+from batchgen.shutdown import Shutdown
+from batchgen.spool import Spool
+from batchgen.throttle import BREAKER, RETRY_AFTER, UNREACHABLE, Throttle, ThrottleCore
+from batchgen.throttle import Limits as ThrottleLimits
+from batchgen.worker import RunContext
+
+DEFAULT_CONCURRENCY = 8
+DEFAULT_DOWNLOADS = 8
+DEFAULT_DEADLINE_S = 300.0
+SPOOL_SUFFIX = ".spool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faces:
+    """How a run shows itself."""
+
+    json: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """A batch that is enrolled, and what this run may do with it."""
+
+    batch: BatchId
+    name: str
+    to_do: int
+    """Jobs to ask for, to look after or to download."""
+    estimate: Micros
+    max_cost: Micros | None
+    max_waste: Micros
+
+
+def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
+    """Plan, enrol and run each manifest; the worst exit code of all.
+
+    All manifests are read before the first is run. Raises BatchgenError.
+    """
+    folder = manifests[0].absolute().parent
+    everything = [prepare(path, overrides.db, ledger_folder=folder) for path in manifests]
+    codes = []
+    for prepared in everything:
+        code = _run_one(prepared, overrides, faces)
+        codes.append(code)
+        if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.STOPPED):
+            break
+    return max(codes)
+
+
+def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
+    """Go on with a batch from what the ledger keeps of it; its manifest file is not needed.
+
+    Raises BatchgenError.
+    """
+    ledger = Environment.load().ledger_path(overrides.db, None)
+    with closing(open_for_reading(ledger)) as conn:
+        row = find_batch(conn, name)
+    path = Path(row.manifest_path)
+    loaded = parse_manifest(row.manifest.encode(), file=path.name, path=path)
+    prepared = settle_settings(loaded, ledger)
+    with batch_lock(ledger, name):
+        with closing(open_for_writing(ledger)) as conn:
+            start = _start(conn, prepared, overrides, row.id)
+        return _go(prepared, start, overrides, faces)
+
+
+def _run_one(prepared: Prepared, overrides: Overrides, faces: Faces) -> ExitCode:
+    with batch_lock(prepared.ledger, prepared.loaded.name):
+        with closing(open_for_writing(prepared.ledger)) as conn:
+            start = _enrol(conn, prepared, overrides, faces)
+        return _go(prepared, start, overrides, faces)
+
+
+def _enrol(
+    conn: sqlite3.Connection, prepared: Prepared, overrides: Overrides, faces: Faces
+) -> _Start:
+    name, profile = prepared.loaded.name, prepared.profile
+    staging = stage(conn, prepared, accept_unknown_price=overrides.accept_unknown_price)
+    batch = batch_id(conn, name)
+    if batch is not None and not overrides.overwrite:
+        for maker, count in staging.foreign_pictures(batch).items():
+            raise SettingsError(
+                f"{name}: this run would replace {count:,} pictures that {maker!r} made with ones"
+                f" of {profile.name!r}; say --overwrite, or give the batch another name"
+            )
+    if not (faces.quiet or faces.json):
+        groups = staging.compare(batch)
+        write_line(sys.stderr, plan_text(name, profile.name, profile.price_source, groups))
+    return _start(conn, prepared, overrides, staging.enrol(prepared.identity))
+
+
+def _start(
+    conn: sqlite3.Connection, prepared: Prepared, overrides: Overrides, batch: BatchId
+) -> _Start:
+    limits = prepared.loaded.manifest.limits
+    open_work = unfinished(conn, batch)
+    return _Start(
+        batch=batch,
+        name=prepared.loaded.name,
+        to_do=open_work.jobs,
+        estimate=open_work.cost,
+        max_cost=max_cost_of(limits, overrides.max_cost),
+        max_waste=waste_of(limits, overrides.max_waste).allowance(open_work.cost),
+    )
+
+
+def _go(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -> ExitCode:
+    """Run what is enrolled, and say how it ended."""
+    began = time.monotonic()
+    outcome = _Outcome()
+    if start.to_do:
+        key = _key(prepared)
+        progress = make_progress(start.to_do, json=faces.json, quiet=faces.quiet)
+        with _endpoint(prepared) as base_url:
+            outcome = anyio.run(
+                _drive, prepared, start, overrides, progress, base_url, key, backend="asyncio"
+            )
+    with closing(open_for_reading(prepared.ledger)) as conn:
+        found = status(conn, start.name)
+    for error in outcome.internal_errors:
+        write_line(sys.stderr, error)
+    seconds = time.monotonic() - began
+    if faces.json:
+        write_line(sys.stdout, json.dumps(found.as_json()))
+    else:
+        _summarize(prepared, found, faces, made=outcome.made, seconds=seconds)
+    return outcome.exit_code(found)
+
+
+def _summarize(
+    prepared: Prepared, found: Status, faces: Faces, *, made: int, seconds: float
+) -> None:
+    if faces.quiet and not (found.troubled or found.unfinished):
+        return
+    loaded = prepared.loaded
+    output = loaded.manifest.output
+    folder = loaded.base / (output.dir if output and output.dir else f"out/{loaded.name}")
+    write_line(
+        sys.stdout,
+        summary_text(found, pictures=_shown(folder), made=made, seconds=seconds),
+    )
+    db = prepared.ledger
+    found_alone = db.name == DB_NAME and db.parent in (Path.cwd(), Path.cwd() / "jobs")
+    write_line(
+        sys.stdout, "next: " + next_step(found, "" if found_alone else f" --db {_shown(db)}")
+    )
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be typed from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """How the engine ended."""
+
+    signal_number: int | None = None
+    stopped: str | None = None
+    internal_errors: tuple[str, ...] = ()
+    made: int = 0
+
+    def exit_code(self, found: Status) -> ExitCode:
+        """The exit code by the table in README.md."""
+        if self.signal_number is not None:
+            interrupted = self.signal_number == signal.SIGINT
+            return ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED
+        if self.internal_errors:
+            return ExitCode.BUG
+        if self.stopped is not None:
+            return ExitCode.STOPPED
+        if found.troubled or found.jobs[JobState.PAID]:
+            return ExitCode.UNFINISHED
+        return ExitCode.DONE
+
+
+@contextmanager
+def _endpoint(prepared: Prepared) -> Iterator[str]:
+    """The base URL of the run; the embedded endpoint is started for it."""
+    if prepared.profile.base_url is not None:
+        yield prepared.profile.base_url
+    else:
+        with embedded_endpoint(prepared.ledger) as base_url:
+            yield base_url
+
+
+def _key(prepared: Prepared) -> ApiKey | None:
+    profile = prepared.profile
+    if profile.key_variable is not None:
+        return prepared.environment.key(profile.key_variable)
+    return ApiKey(profile.open_key) if profile.open_key else None
+
+
+async def _drive(
+    prepared: Prepared,
+    start: _Start,
+    overrides: Overrides,
+    progress: Progress,
+    base_url: str,
+    key: ApiKey | None,
+) -> _Outcome:
+    limits = prepared.loaded.manifest.limits
+    concurrency = overrides.concurrency or limits.concurrency or DEFAULT_CONCURRENCY
+    deadline_s = float(limits.deadline or DEFAULT_DEADLINE_S)
+    throttle = Throttle(ThrottleCore(_throttle_limits(limits, concurrency)))
+    grace_s = deadline_s if overrides.grace_s is None else overrides.grace_s
+
+    def drain(reason: str) -> None:
+        throttle.stop(reason)
+        observe(Stopping(reason=reason))
+
+    def observe(event: RunEvent) -> None:
+        progress.observe(event)
+
+    shutdown = Shutdown(grace_s, drain)
+    spool = Spool(prepared.ledger.with_name(prepared.ledger.name + SPOOL_SUFFIX))
+    await anyio.to_thread.run_sync(spool.prepare)
+    async with LedgerWriter(prepared.ledger) as ledger:
+        run_id = await ledger(
+            lambda ledger: ledger.start_run(
+                start.batch,
+                estimate=start.estimate,
+                max_cost=start.max_cost,
+                max_waste=start.max_waste,
+            )
+        )
+        context = RunContext(
+            batch=start.batch,
+            run=run_id,
+            ledger=ledger,
+            spool=spool,
+            profile=prepared.profile,
+            base_url=base_url,
+            throttle=throttle,
+            observe=observe,
+        )
+        settings = PoolSettings(
+            concurrency=concurrency,
+            downloads=limits.downloads or DEFAULT_DOWNLOADS,
+            deadline_s=deadline_s,
+            key=key,
+            base=prepared.loaded.base,
+            limit=overrides.limit,
+            overwrite=overrides.overwrite,
+        )
+        pool = Pool(context, settings, shutdown, ssl_context())
+        try:
+            async with anyio.create_task_group() as showing:
+                showing.start_soon(progress.run, throttle.status)
+                await pool.run()
+                showing.cancel_scope.cancel()
+        finally:
+            progress.close()
+        stopped = throttle.status().stopped
+        stopped = _STOPPED_TEXT.get(stopped, stopped) if stopped else None
+        outcome = _Outcome(
+            signal_number=shutdown.signal_number,
+            stopped=stopped,
+            internal_errors=tuple(context.internal_errors),
+            made=context.made,
+        )
+        with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
+            await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
+        return outcome
+
+
+def _end(ledger: Ledger, run_id: RunId, name: str, outcome: _Outcome) -> None:
+    code = outcome.exit_code(status(ledger.conn, name))
+    ledger.end_run(run_id, stopped=outcome.stopped, exit_code=code)
+
+
+_STOPPED_TEXT = {
+    UNREACHABLE: "unreachable: no connection to the endpoint; check the network and base_url",
+    BREAKER: "breaker: request after request is left without a trustworthy answer, and may be"
+    " billed; look at the provider's status and log before going on",
+    RETRY_AFTER: "throttled: the endpoint asks for more than an hour of silence; run again later",
+}
+
+
+def _throttle_limits(limits: Limits, concurrency: int) -> ThrottleLimits:
+    default = ThrottleLimits()
+    return ThrottleLimits(
+        concurrency=concurrency,
+        requests_per_minute=_number(limits.requests_per_minute),
+        images_per_minute=_number(limits.images_per_minute),
+        burst=limits.burst or default.burst,
+        max_probes=limits.max_probes or default.max_probes,
+        unreachable_s=float(limits.unreachable or default.unreachable_s),
+    )
+
+
+def _number(value: int | float | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,43 @@
+"""`batchgen status`: where a batch stands, for a person or a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from batchgen.errors import ExitCode, UnknownBatchError
+from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.queries import Status, batch_names
+from batchgen.ledger.queries import status as read_status
+from batchgen.report.text import status_text
+from batchgen.settings import Environment
+
+_CLEAR_SCREEN: Final = "\x1b[H\x1b[J"
+
+
+def status(name: str | None, db: Path | None, *, as_json: bool, watch_s: float | None) -> ExitCode:
+    """Show one batch, or all of the ledger; again every ``watch_s`` seconds until interrupted."""
+    ledger = Environment.load().ledger_path(db, None)
+    while True:
+        found = _read(ledger, name)
+        if watch_s is not None and not as_json and sys.stdout.isatty():
+            sys.stdout.write(_CLEAR_SCREEN)
+        for one in found:
+            text = json.dumps(one.as_json()) if as_json else status_text(one)
+            sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+        if watch_s is None:
+            return ExitCode.DONE
+        time.sleep(watch_s)
+
+
+def _read(ledger: Path, name: str | None) -> list[Status]:
+    with closing(open_for_reading(ledger)) as conn:
+        names = [name] if name is not None else batch_names(conn)
+        if not names:
+            raise UnknownBatchError(f"{ledger}: the ledger holds no batch yet")
+        return [read_status(conn, one) for one in names]

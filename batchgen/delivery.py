@@ -1,0 +1,326 @@
+"""From a paid job to verified pictures under their final names. Never asks for a new picture.
+
+Download or unpack to ``.part``, verify, sync, write where it goes, rename, sync the folder, and
+write ``done``. Everything here is free to repeat.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import mmap
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import anyio
+
+from batchgen.download import Downloader
+from batchgen.events import DownloadRetried, JobDone, JobHeld
+from batchgen.files import PartFile, make_folder, sync_folder
+from batchgen.job import (
+    EXT_PLACEHOLDER,
+    AttemptId,
+    Billed,
+    Job,
+    JobId,
+    JobState,
+    Outcome,
+    SavedPicture,
+    Verify,
+)
+from batchgen.ledger.ledger import DuePicture, OldPicture
+from batchgen.outcome import Verdict
+from batchgen.picture import BadPicture, PictureInfo, decode, inspect, mismatches
+from batchgen.policy import (
+    FetchAgain,
+    FetchLater,
+    FetchLost,
+    FetchResult,
+    FetchSpoiled,
+    after_fetch,
+)
+from batchgen.providers.openai_images import inline_picture
+from batchgen.settings import is_loopback
+from batchgen.worker import Again, RunContext, note_internal_error
+
+PREVIOUS_FOLDER: Final = ".previous"
+
+_Placed = SavedPicture | FetchLater | FetchLost | FetchSpoiled
+
+
+class _Conflict(Exception):
+    """A file that is not ours stands where the picture belongs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+class Delivery:
+    """Puts the pictures of one paid job at a time on disk."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        downloader: Downloader,
+        base: Path,
+        *,
+        ending: Callable[[], bool],
+        overwrite: bool = False,
+    ) -> None:
+        self._context = context
+        self._downloader = downloader
+        self._base = base
+        self._ending = ending
+        self._overwrite = overwrite
+
+    async def deliver(self, job_id: JobId) -> Again | None:
+        """Bring the job to ``done``, or leave it ``paid`` with the reason.
+
+        Gives the job back where its answer was spoiled and may be bought again. A disk that
+        refuses stops dispatch. Raises LedgerWriteError.
+        """
+        context = self._context
+        job = await context.ledger(lambda ledger: ledger.job(job_id))
+        try:
+            return await self._deliver(job)
+        except OSError as exc:
+            await self._leave(job, f"disk: {exc}")
+            if exc.errno != errno.ELOOP:
+                context.throttle.stop(f"disk: {exc}")
+        except _Conflict as exc:
+            await self._leave(job, f"path_taken: {exc.path} is no picture of this job; move it")
+        except Exception as exc:
+            note_internal_error(context, exc)
+            await self._leave(job, f"internal_error: {exc!r}")
+        return None
+
+    async def _deliver(self, job: Job) -> Again | None:
+        context = self._context
+        due = await context.ledger(lambda ledger: ledger.due(job.id))
+        attempt = due[0].attempt_id if due else None
+        saved: list[SavedPicture] = []
+        for picture in due:
+            placed = await self._bring(job, picture)
+            match placed:
+                case SavedPicture():
+                    saved.append(placed)
+                case FetchLater(reason):
+                    await self._leave(job, f"download: {reason}")
+                    return None
+                case FetchLost(reason):
+                    await self._lose(job, picture, reason)
+                    return None
+                case FetchSpoiled(reason):
+                    return await self._spoil(job, picture.attempt_id, reason)
+        if attempt is not None:
+            await self._finish(job, attempt, saved)
+        return None
+
+    async def _bring(self, job: Job, picture: DuePicture) -> _Placed:
+        """Get one picture onto disk, trying as often as policy says."""
+        if picture.path and picture.sha256:
+            placed = await anyio.to_thread.run_sync(self._already_placed, job, picture)
+            if placed is not None:
+                await self._context.ledger(lambda ledger: ledger.picture_saved(picture.id))
+                return placed
+        tries = 0
+        while True:
+            result = await self._try(job, picture)
+            if isinstance(result, SavedPicture):
+                return result
+            tries += 1
+            decision = after_fetch(result, tries=tries)
+            if picture.url is None and isinstance(decision, FetchAgain):
+                # What the answer holds does not change by reading it again.
+                return FetchSpoiled(result.bad_picture or result.detail)
+            if not isinstance(decision, FetchAgain):
+                return decision
+            if self._ending():
+                return FetchLater("the run was ending")
+            reason = result.bad_picture or result.detail or f"HTTP {result.status}"
+            self._context.observe(
+                DownloadRetried(key=job.key, reason=reason, wait_s=decision.wait_s)
+            )
+            await anyio.sleep(decision.wait_s)
+
+    async def _try(self, job: Job, picture: DuePicture) -> SavedPicture | FetchResult:
+        root = self._base / job.root
+        stem = root / job.path.replace(EXT_PLACEHOLDER, picture.attempt_id)
+        await anyio.to_thread.run_sync(make_folder, root, stem.parent)
+        name = f"{stem.name[:180]}.{picture.position}"
+        async with PartFile(stem.with_name(f".{name}"), mode=0o666) as part:
+            failed = await self._fill(picture, part)
+            if failed is not None:
+                return failed
+            await part.sync()
+            try:
+                info, sha256 = await anyio.to_thread.run_sync(_examine, part.part, job.verify)
+            except BadPicture as exc:
+                return FetchResult(bad_picture=f"{exc.reason}: {exc}")
+            saved = SavedPicture(
+                path=_final_path(job.path, info.format.extension, picture.position),
+                sha256=sha256,
+                bytes=info.size_bytes,
+                width=info.width,
+                height=info.height,
+                format=info.format.value,
+                warnings=mismatches(info, job.options),
+            )
+            # From here to the row there is nothing to wait for but our own disk.
+            with anyio.CancelScope(shield=True):
+                await self._place(job, picture, part, saved)
+            return saved
+
+    async def _fill(self, picture: DuePicture, part: PartFile) -> FetchResult | None:
+        if picture.url is not None:
+            return await self._downloader.fetch(self._moved(picture.url), part)
+        try:
+            data = await anyio.to_thread.run_sync(self._unpack, picture)
+        except FileNotFoundError:
+            return FetchResult(detail="the spooled answer is gone")
+        except (ValueError, KeyError, IndexError, TypeError) as exc:
+            return FetchResult(bad_picture=f"no base64: {exc}")
+        await part.write(data)
+        return None
+
+    def _unpack(self, picture: DuePicture) -> bytes:
+        answer = self._context.spool.find(picture.attempt_id)
+        if answer is None:
+            raise FileNotFoundError(picture.attempt_id)
+        return inline_picture(answer.body(), picture.position)
+
+    def _moved(self, url: str) -> str:
+        """The address at the endpoint's present port, for one that is started anew for each run."""
+        if not self._context.profile.moves_results:
+            return url
+        parts = urlsplit(url)
+        if not is_loopback(parts.hostname or ""):
+            return url
+        return urlunsplit(parts._replace(netloc=urlsplit(self._context.base_url).netloc))
+
+    async def _place(
+        self, job: Job, picture: DuePicture, part: PartFile, saved: SavedPicture
+    ) -> None:
+        ledger = self._context.ledger
+        final = self._base / job.root / saved.path
+        owned = await ledger(lambda ledger: ledger.owns(job.id, job.root, saved.path))
+        await anyio.to_thread.run_sync(self._make_way, job, final, saved, owned)
+        await ledger(lambda ledger: ledger.placing(picture.id, saved))
+        await part.commit(final)
+        await ledger(lambda ledger: ledger.picture_saved(picture.id))
+
+    def _make_way(self, job: Job, final: Path, saved: SavedPicture, owned: bool) -> None:
+        if not (final.exists() or final.is_symlink()):
+            return
+        if final.is_dir() or final.is_symlink():
+            raise _Conflict(final)
+        if not (owned or self._overwrite) and _sha256(final) != saved.sha256:
+            raise _Conflict(final)
+        if job.keep_previous:
+            self._keep(job.root, saved.path)
+
+    def _keep(self, root: str, path: str) -> None:
+        """Keep the picture that is about to be replaced; a link, so that none is ever missing."""
+        folder = self._base / root
+        kept = folder / PREVIOUS_FOLDER / path
+        make_folder(folder, kept.parent)
+        kept.unlink(missing_ok=True)
+        try:
+            os.link(folder / path, kept)
+        except OSError:  # a file system without hard links
+            shutil.copy2(folder / path, kept)
+        sync_folder(kept.parent)
+
+    def _already_placed(self, job: Job, picture: DuePicture) -> SavedPicture | None:
+        """The picture that a killed run had renamed but not written down."""
+        final = self._base / job.root / (picture.path or "")
+        if not final.is_file() or _sha256(final) != picture.sha256:
+            return None
+        info, sha256 = _examine(final, job.verify)
+        sync_folder(final.parent)
+        return SavedPicture(
+            path=picture.path or "",
+            sha256=sha256,
+            bytes=info.size_bytes,
+            width=info.width,
+            height=info.height,
+            format=info.format.value,
+        )
+
+    async def _finish(self, job: Job, attempt: AttemptId, saved: list[SavedPicture]) -> None:
+        context = self._context
+        with anyio.CancelScope(shield=True):
+            old = await context.ledger(lambda ledger: ledger.replaceable(job.id, attempt))
+            await context.ledger(lambda ledger: ledger.job_done(job.id, attempt))
+            new = {picture.path for picture in saved}
+            await anyio.to_thread.run_sync(self._clear_away, job, old, new)
+            await anyio.to_thread.run_sync(context.spool.remove, attempt)
+        context.made += 1
+        warnings = tuple(warning for picture in saved for warning in picture.warnings)
+        paths = tuple(str(PurePosixPath(job.root) / picture.path) for picture in saved)
+        context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
+
+    def _clear_away(self, job: Job, old: list[OldPicture], new: set[str]) -> None:
+        """Remove replaced pictures that stand under another name than the new ones."""
+        for picture in old:
+            path = self._base / picture.root / picture.path
+            if picture.root == job.root and picture.path in new:
+                continue
+            if not path.is_file() or path.stat().st_size != picture.bytes:
+                continue
+            if job.keep_previous:
+                self._keep(picture.root, picture.path)
+            path.unlink()
+
+    async def _leave(self, job: Job, reason: str) -> None:
+        await self._context.ledger(lambda ledger: ledger.note(job.id, reason))
+        self._context.observe(JobHeld(key=job.key, state=JobState.PAID, reason=reason))
+
+    async def _lose(self, job: Job, picture: DuePicture, reason: str) -> None:
+        await self._context.ledger(lambda ledger: ledger.picture_lost(picture.id, job.id, reason))
+        self._context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
+
+    async def _spoil(self, job: Job, attempt: AttemptId, reason: str) -> Again | None:
+        context = self._context
+        verdict = Verdict(
+            outcome=Outcome.SPOILED, billed=Billed.YES, code="bad_picture", message=reason
+        )
+        following = await context.ledger(lambda ledger: ledger.spoil(attempt, verdict, context.run))
+        context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
+        if following.state is not JobState.PENDING:
+            return None
+        fresh = await context.ledger(lambda ledger: ledger.job(job.id))
+        return Again(job=fresh, wait_s=following.wait_s)
+
+
+def _final_path(path: str, extension: str, position: int) -> str:
+    """The planned path with its extension; pictures beyond the one asked for are marked."""
+    if position == 0:
+        return path.replace(EXT_PLACEHOLDER, extension)
+    head, _, tail = path.rpartition(f".{EXT_PLACEHOLDER}")
+    head = head.replace(EXT_PLACEHOLDER, extension)
+    extra = "-extra" if position == 1 else f"-extra-{position}"
+    return f"{head}{extra}.{extension}{tail}"
+
+
+def _examine(path: Path, verify: Verify) -> tuple[PictureInfo, str]:
+    """Verify a picture and hash it, in one reading. Raises BadPicture and OSError."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            inspect(b"")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            info = inspect(data)
+            digest = hashlib.sha256(data).hexdigest()
+    if verify is Verify.DECODE:
+        decode(path)
+    return info, digest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

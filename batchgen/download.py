@@ -1,0 +1,177 @@
+"""From a result address to bytes on disk, with a client that never holds the key. Free to repeat.
+
+An address comes from a stranger: only public hosts are asked, as resolved and checked here, and
+again at every redirect (reliability sheet, rows N26 to N31).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Final, Self
+
+import anyio
+import httpx
+
+from batchgen.files import PartFile
+from batchgen.http import CONNECT_TIMEOUT_S, Deadlines, kept_headers
+from batchgen.outcome import retry_after
+from batchgen.policy import FetchResult
+
+MAX_PICTURE_BYTES: Final = 64 * 1024 * 1024
+DOWNLOAD_DEADLINE_S: Final = 120.0
+_MAX_REDIRECTS: Final = 5
+_MAX_URL_CHARS: Final = 8192
+_WRITE_BYTES: Final = 1024 * 1024
+_HOSTS: Final = 8
+
+
+class ForbiddenAddress(Exception):
+    """An address that no download may go to; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A checked address: where to connect, and whom to ask for there."""
+
+    url: httpx.URL
+    address: str
+    secure: bool
+
+
+class Downloader:
+    """Fetches one picture at a time. One a download worker; use as an async context manager.
+
+    ``allow_loopback`` is for providers that are on loopback themselves.
+    """
+
+    def __init__(
+        self, *, verify: ssl.SSLContext, deadlines: Deadlines, allow_loopback: bool
+    ) -> None:
+        self._verify = verify
+        self._deadlines = deadlines
+        self._allow_loopback = allow_loopback
+        self._clients: dict[str, httpx.AsyncClient] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with anyio.CancelScope(shield=True):
+            for client in self._clients.values():
+                await client.aclose()
+
+    async def fetch(self, url: str, part: PartFile) -> FetchResult | None:
+        """Write the picture at ``url`` into the open ``part``; None when all of it is there.
+
+        Raises OSError where the disk refuses; everything else is in the result.
+        """
+        with self._deadlines.scope(DOWNLOAD_DEADLINE_S) as scope:
+            try:
+                return await self._follow(url, part)
+            except ForbiddenAddress as exc:
+                return FetchResult(forbidden=f"download refused: {exc}")
+            except httpx.HTTPError as exc:
+                return FetchResult(detail=str(exc) or type(exc).__name__)
+            except (socket.gaierror, ssl.SSLError) as exc:
+                return FetchResult(detail=str(exc))
+        if scope.cancelled_caught:
+            return FetchResult(detail=f"not complete within {DOWNLOAD_DEADLINE_S:g} s")
+        raise AssertionError("unreachable")
+
+    async def _follow(self, url: str, part: PartFile) -> FetchResult | None:
+        secure = False
+        for _ in range(_MAX_REDIRECTS + 1):
+            target = await self._check(url)
+            if secure and not target.secure:
+                raise ForbiddenAddress("a redirect from https:// to http://")
+            secure = target.secure
+            client = await self._client(target)
+            async with client.stream(
+                "GET", target.url.copy_with(host=target.address), **_asking(target)
+            ) as response:
+                location = response.headers.get("location")
+                if response.is_redirect and location:
+                    url = str(target.url.join(location))
+                    continue
+                return await _receive(response, part)
+        return FetchResult(detail=f"more than {_MAX_REDIRECTS} redirects")
+
+    async def _check(self, text: str) -> _Target:
+        if len(text) > _MAX_URL_CHARS:
+            raise ForbiddenAddress(f"an address of {len(text)} characters")
+        try:
+            url = httpx.URL(text)
+        except (httpx.InvalidURL, ValueError) as exc:
+            raise ForbiddenAddress(f"no usable address: {exc}") from exc
+        if url.scheme not in ("https", "http") or not url.host:
+            raise ForbiddenAddress(f"only https:// and http:// are followed, not {url.scheme!r}")
+        if url.userinfo:
+            raise ForbiddenAddress("an address with user and password")
+        secure = url.scheme == "https"
+        found = await anyio.getaddrinfo(
+            url.host, url.port or (443 if secure else 80), type=socket.SOCK_STREAM
+        )
+        addresses = [ip_address(entry[4][0].partition("%")[0]) for entry in found]
+        for address in addresses:
+            self._check_address(address, url.host)
+        return _Target(url, str(addresses[0]), secure)
+
+    def _check_address(self, address: IPv4Address | IPv6Address, host: str) -> None:
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        if address.is_loopback and self._allow_loopback:
+            return
+        if not address.is_global or address.is_multicast:
+            raise ForbiddenAddress(f"{host} is {address}, which is no public address")
+
+    async def _client(self, target: _Target) -> httpx.AsyncClient:
+        # A client a host: a kept connection of one host must never serve another behind the same
+        # address, whose certificate it was not checked against.
+        origin = f"{target.url.scheme}://{target.url.netloc.decode('ascii')}"
+        client = self._clients.get(origin)
+        if client is None:
+            if len(self._clients) >= _HOSTS:
+                await self._clients.pop(next(iter(self._clients))).aclose()
+            client = httpx.AsyncClient(
+                headers={"Accept": "image/*", "Accept-Encoding": "identity"},
+                verify=self._verify,
+                trust_env=False,
+                follow_redirects=False,
+                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=1),
+            )
+            self._clients[origin] = client
+        return client
+
+
+def _asking(target: _Target) -> dict[str, Any]:
+    """Connect to the checked address, but ask for the host by its name."""
+    return {
+        "headers": {"Host": target.url.netloc.decode("ascii")},
+        "extensions": {"sni_hostname": target.url.host},
+    }
+
+
+async def _receive(response: httpx.Response, part: PartFile) -> FetchResult | None:
+    headers: Mapping[str, str] = kept_headers(response.headers)
+    if response.status_code != 200:
+        return FetchResult(status=response.status_code, retry_after_s=retry_after(headers))
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        return FetchResult(bad_picture=f"encoded as {encoding!r}, which was not asked for")
+    buffer, size = bytearray(), 0
+    async for chunk in response.aiter_raw():
+        size += len(chunk)
+        if size > MAX_PICTURE_BYTES:
+            return FetchResult(bad_picture=f"larger than {MAX_PICTURE_BYTES >> 20} MiB")
+        buffer += chunk
+        if len(buffer) >= _WRITE_BYTES:
+            await part.write(buffer)
+            buffer = bytearray()
+    if buffer:
+        await part.write(buffer)
+    return None

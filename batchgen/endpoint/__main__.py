@@ -1,0 +1,116 @@
+"""`python -m batchgen.endpoint`: the switches of the embedded endpoint."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from batchgen.endpoint.faults import FAULT_HELP, Answer, Behaviour, BillAt, Fault, Idempotency
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class _Dollars(click.ParamType[int]):
+    """An amount in dollars, handed on as whole micros."""
+
+    name = "dollars"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from batchgen.endpoint.bill import parse_micros
+
+        try:
+            return parse_micros(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _fault_options(command: F) -> F:
+    for fault in reversed(Fault):
+        option = click.option(
+            f"--{fault}",
+            fault.name.lower(),
+            type=float,
+            default=0.0,
+            metavar="SHARE",
+            help=f"{FAULT_HELP[fault]}.",
+        )
+        command = option(command)
+    return command
+
+
+def _choices(names: type[Answer] | type[BillAt] | type[Idempotency]) -> click.Choice[str]:
+    return click.Choice([name.value for name in names])
+
+
+@click.command(
+    context_settings={"show_default": True},
+    help="A strict images endpoint on a loopback socket, with a bill of its own.",
+)
+@click.option("--host", default="127.0.0.1", help="Loopback address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the bill and the result files.  [default: a new temporary one]",
+)
+@click.option("--key", help="The only API key accepted; without it any that starts with sk-.")
+@click.option("--price", type=_Dollars(), default="0.0377", help="Dollars an image costs.")
+@click.option("--balance", type=_Dollars(), help="Dollars there are to spend; without it no end.")
+@click.option("--block-word", default="forbidden-word", help="Prompts with it are blocked.")
+@click.option("--latency", type=float, default=0.0, help="Seconds a request takes.")
+@click.option("--latency-jitter", type=float, default=0.0, help="Seconds it may take longer.")
+@click.option("--answer", type=_choices(Answer), default="url", help="Form of the pictures.")
+@click.option("--rate", type=float, default=0.0, help="Requests a minute; 0 is no limit.")
+@click.option("--burst", type=int, default=10, help="Requests the rate allows at once.")
+@click.option("--retry-after/--no-retry-after", default=False, help="Whether a 429 has the header.")
+@click.option("--url-ttl", type=float, default=0.0, help="Seconds a URL lives; 0 is for ever.")
+@click.option("--bill-at", type=_choices(BillAt), default="work", help="When the charge is made.")
+@click.option("--idempotency", type=_choices(Idempotency), default="none")
+@click.option("--fast-pictures", is_flag=True, help="Draw once per size, for load tests.")
+@click.option("--seed", type=int, default=0, help="Decides which requests the faults hit.")
+@click.option("--log", is_flag=True, help="Log to stderr.")
+@click.option("--stdin-lifeline", is_flag=True, help="Stop when stdin ends.")
+@_fault_options
+def main(
+    *,
+    host: str,
+    port: int,
+    state: Path | None,
+    key: str | None,
+    price: int,
+    balance: int | None,
+    block_word: str,
+    log: bool,
+    stdin_lifeline: bool,
+    **switches: object,
+) -> None:
+    """Parse the switches and serve until stopped."""
+    # Imported here so that --help and a wrong switch answer at once.
+    from batchgen.endpoint.gateway import Terms
+    from batchgen.endpoint.server import Place, check_loopback, serve
+
+    try:
+        behaviour = Behaviour().changed(switches)
+        address = check_loopback(host)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    place = Place(
+        host=address,
+        port=port,
+        state=state or Path(tempfile.mkdtemp(prefix="batchgen-endpoint-")),
+    )
+    terms = Terms(price=price, balance=balance, key=key, block_word=block_word)
+    try:
+        serve(place, terms=terms, behaviour=behaviour, log=log, stdin_lifeline=stdin_lifeline)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m batchgen.endpoint")

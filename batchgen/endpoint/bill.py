@@ -1,0 +1,226 @@
+"""The judge's own books: what was charged and what is left, on disk before anything is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+import orjson
+
+from batchgen.endpoint.errors import ApiError
+
+MICROS_PER_DOLLAR = 1_000_000
+
+
+def parse_micros(dollars: str) -> int:
+    """Whole millionths of a dollar; ValueError for anything finer, negative or not a number."""
+    try:
+        micros = Decimal(dollars) * MICROS_PER_DOLLAR
+    except InvalidOperation:
+        raise ValueError(f"{dollars!r} is not an amount in dollars, like 0.0377") from None
+    if not micros.is_finite() or micros < 0 or micros != micros.to_integral_value():
+        raise ValueError(f"{dollars!r} is not an amount in dollars of at most six decimals")
+    return int(micros)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """One line of the bill. `status` is what the caller was about to be sent, or "dropped"."""
+
+    seq: int
+    time: float
+    request_id: str
+    idempotency_key: str | None
+    client_request_id: str | None
+    prompt: str
+    model: str
+    n: int
+    micros: int
+    status: int | str
+    fault: str | None
+
+
+@dataclass(slots=True)
+class Hold:
+    """Money set aside for a request in flight; 0 once it is charged or given back."""
+
+    micros: int
+
+
+class Journal:
+    """An append-only file of JSON lines. A line whose `append` returned is on the disk.
+
+    Opening drops an unfinished last line: its `append` cannot have returned.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        content = path.read_bytes()
+        self._durable_bytes = content.rfind(b"\n") + 1
+        os.ftruncate(self._file, self._durable_bytes)
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    def lines(self) -> list[bytes]:
+        """Every line that is on the disk, without its newline."""
+        with self._path.open("rb") as file:
+            return file.read(self._durable_bytes).splitlines()
+
+    async def append(self, row: object) -> None:
+        """Write one line and wait until it is durable; lines that wait together share one fsync."""
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((orjson.dumps(row) + b"\n", written))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_waiting())
+        await written
+
+    async def close(self) -> None:
+        """Finish what is being written and close the file."""
+        if self._writer is not None:
+            await self._writer
+        os.close(self._file)
+
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            error: OSError | None = None
+            try:
+                await asyncio.to_thread(self._write_durably, b"".join(line for line, _ in group))
+            except OSError as failure:
+                error = failure
+            for _, written in group:
+                if written.done():
+                    continue
+                if error is None:
+                    written.set_result(None)
+                else:
+                    written.set_exception(error)
+        self._writer = None
+
+    def _write_durably(self, content: bytes) -> None:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+        os.fsync(self._file)
+        self._durable_bytes += len(content)
+
+
+class Account:
+    """The caller's money: a balance in micros, or None for no end of it.
+
+    What is left is the balance given at start, plus every top-up, minus every charge, both of
+    which are read back from the state folder. Never below zero, however many are in flight.
+    Raises ValueError when a line read back is not JSON.
+    """
+
+    def __init__(self, state: Path, *, balance: int | None) -> None:
+        self._bill = Journal(state / "bill.jsonl")
+        self._topups = Journal(state / "topups.jsonl")
+        self._balance = balance
+        self._held = 0
+        self._prompts: Counter[bytes] = Counter()
+        self._billed_keys: set[str] = set()
+        self._next_seq = 1
+        self.billed = 0
+        self.billed_micros = 0
+        for line in self._bill.lines():
+            row = orjson.loads(line)
+            self._next_seq = row["seq"] + 1
+            self._count(row["prompt"], row["micros"], row["idempotency_key"])
+        if self._balance is not None:
+            self._balance += sum(orjson.loads(line)["micros"] for line in self._topups.lines())
+
+    @property
+    def left(self) -> int | None:
+        """Micros nobody has spent or holds; None without a limit."""
+        if self._balance is None:
+            return None
+        return self._balance - self.billed_micros - self._held
+
+    @property
+    def prompts_billed_twice(self) -> int:
+        """Distinct prompts that were charged more than once."""
+        return sum(count > 1 for count in self._prompts.values())
+
+    def is_billed(self, idempotency_key: str) -> bool:
+        """Whether a request with this Idempotency-Key was charged."""
+        return idempotency_key in self._billed_keys
+
+    def bill(self) -> bytes:
+        """The whole bill as a JSON list, read from the disk."""
+        return b"[" + b",".join(self._bill.lines()) + b"]"
+
+    def hold(self, micros: int) -> Hold:
+        """Set money aside before the work. Raises the gateway's 403 when there is too little."""
+        left = self.left
+        if left is not None and left < micros:
+            raise ApiError(
+                403,
+                f"用户额度不足, 剩余额度: ${left / MICROS_PER_DOLLAR:.6f}",
+                code="insufficient_user_quota",
+            )
+        self._held += micros
+        return Hold(micros)
+
+    def release(self, hold: Hold) -> None:
+        """Give back what was set aside and not charged."""
+        self._held -= hold.micros
+        hold.micros = 0
+
+    async def charge(
+        self,
+        hold: Hold,
+        *,
+        request_id: str,
+        idempotency_key: str | None,
+        client_request_id: str | None,
+        prompt: str,
+        model: str,
+        n: int,
+        status: int | str,
+        fault: str | None,
+    ) -> None:
+        """Turn the hold into a charge that is on the disk when this returns."""
+        row = Charge(
+            seq=self._next_seq,
+            time=time.time(),
+            request_id=request_id,
+            idempotency_key=idempotency_key,
+            client_request_id=client_request_id,
+            prompt=prompt,
+            model=model,
+            n=n,
+            micros=hold.micros,
+            status=status,
+            fault=fault,
+        )
+        self._next_seq += 1
+        await self._bill.append(row)
+        self._count(prompt, hold.micros, idempotency_key)
+        self.release(hold)
+
+    async def top_up(self, micros: int) -> None:
+        """Add money. Raises ValueError when the balance has no limit."""
+        if self._balance is None:
+            raise ValueError("the balance has no limit")
+        await self._topups.append({"time": time.time(), "micros": micros})
+        self._balance += micros
+
+    async def close(self) -> None:
+        await self._bill.close()
+        await self._topups.close()
+
+    def _count(self, prompt: str, micros: int, idempotency_key: str | None) -> None:
+        self.billed += 1
+        self.billed_micros += micros
+        # A digest, because a million prompts of 32,000 characters would not fit.
+        self._prompts[hashlib.blake2b(prompt.encode(), digest_size=16).digest()] += 1
+        if idempotency_key is not None:
+            self._billed_keys.add(idempotency_key)

@@ -1,0 +1,154 @@
+"""Pictures that say who asked for them: real files of the asked format and size, cheap to make."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import hashlib
+import io
+import struct
+import textwrap
+import zlib
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+Colour = tuple[int, int, int]
+
+_SHOWN_PROMPT_CHARACTERS = 600
+_TAG_BYTES = 40
+_PLACEHOLDER = b"#" * _TAG_BYTES
+_PNG_HEADER_BYTES = 33
+"""Signature and IHDR chunk: where a further chunk may be put in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What to draw; `name` is unique to this picture and ends up in the file's metadata.
+
+    `compression` is the API's output_compression, 0 to 100, for jpeg and webp.
+    """
+
+    name: str
+    prompt: str
+    model: str
+    quality: str
+    width: int
+    height: int
+    output_format: str
+    compression: int | None
+    references: int
+
+
+def draw(picture: Picture) -> bytes:
+    """The picture as a file: its prompt on a ground whose colour follows from the prompt."""
+    image = _card(picture)
+    return _encode(image, picture.output_format, picture.compression, _tag(picture.name))
+
+
+def draw_fast(picture: Picture) -> bytes:
+    """A file of the right size and format that differs from others only in its metadata.
+
+    For load tests: drawn and compressed once per size and format, so prompts are not shown.
+    """
+    blank = _blank(picture.width, picture.height, picture.output_format, picture.compression)
+    tag = _tag(picture.name)
+    if picture.output_format == "png":
+        return blank[:_PNG_HEADER_BYTES] + _png_text_chunk(tag) + blank[_PNG_HEADER_BYTES:]
+    return blank.replace(_PLACEHOLDER, tag)
+
+
+def _tag(name: str) -> bytes:
+    return name.encode("ascii")[:_TAG_BYTES].ljust(_TAG_BYTES, b".")
+
+
+@functools.lru_cache(maxsize=64)
+def _blank(width: int, height: int, output_format: str, compression: int | None) -> bytes:
+    image = Image.new("RGB", (width, height), (226, 214, 196))
+    tag = None if output_format == "png" else _PLACEHOLDER
+    return _encode(image, output_format, compression, tag)
+
+
+def _png_text_chunk(tag: bytes) -> bytes:
+    content = b"tEXtComment\0" + tag
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+
+
+def _encode(
+    image: Image.Image, output_format: str, compression: int | None, tag: bytes | None
+) -> bytes:
+    buffer = io.BytesIO()
+    if output_format == "png":
+        info = PngImagePlugin.PngInfo()
+        if tag is not None:
+            info.add_text("Comment", tag.decode("ascii"))
+        image.save(buffer, "PNG", compress_level=1, pnginfo=info)
+    elif output_format == "jpeg":
+        image.save(buffer, "JPEG", quality=_encoder_quality(compression), comment=tag)
+    else:
+        image.save(buffer, "WEBP", quality=_encoder_quality(compression), method=0, xmp=tag)
+    return buffer.getvalue()
+
+
+def _encoder_quality(compression: int | None) -> int:
+    return 90 if compression is None else max(1, min(95, compression))
+
+
+def _card(picture: Picture) -> Image.Image:
+    digest = hashlib.sha256(picture.prompt.encode("utf-8", "replace")).digest()
+    hue = digest[0] / 256
+    image = Image.new("RGB", (picture.width, picture.height), _colour(hue, 0.80))
+    pen = ImageDraw.Draw(image)
+    unit = min(picture.width, picture.height) // 32
+    for index in range(3):
+        _circle(
+            pen, picture, digest[1 + 3 * index : 4 + 3 * index], _colour(hue, 0.72 - 0.04 * index)
+        )
+    frame = (2 * unit, 2 * unit, picture.width - 2 * unit, picture.height - 2 * unit)
+    pen.rounded_rectangle(frame, radius=unit, outline=_colour(hue, 0.30), width=max(2, unit // 6))
+    ink = _colour(hue, 0.16)
+    _write(pen, picture, unit, ink)
+    return image
+
+
+def _circle(pen: ImageDraw.ImageDraw, picture: Picture, where: bytes, colour: Colour) -> None:
+    radius = min(picture.width, picture.height) * (64 + where[2]) // 1024
+    centre = (picture.width * where[0] // 256, picture.height * where[1] // 256)
+    pen.circle(centre, radius, fill=colour)
+
+
+def _write(pen: ImageDraw.ImageDraw, picture: Picture, unit: int, ink: Colour) -> None:
+    facts = [
+        f"{picture.model}   {picture.width}x{picture.height}   {picture.quality}",
+        picture.name,
+    ]
+    if picture.references:
+        facts.insert(0, f"edit of {picture.references} uploaded file(s)")
+    small = _font(unit)
+    foot = picture.height - 3 * unit - len(facts) * unit * 3 // 2
+    pen.multiline_text((3 * unit, foot), "\n".join(facts), fill=ink, font=small, spacing=unit // 3)
+
+    text = " ".join(picture.prompt.split())
+    text = "".join(character if character.isprintable() else " " for character in text)
+    shown = textwrap.shorten(text, _SHOWN_PROMPT_CHARACTERS, placeholder=" ...")
+    height = 2 * unit if len(shown) < 160 else unit * 5 // 4
+    columns = max(8, (picture.width - 6 * unit) * 100 // (height * 56))
+    lines = textwrap.wrap(shown or text[:_SHOWN_PROMPT_CHARACTERS], columns)
+    room = max(1, (foot - 4 * unit) // (height * 4 // 3))
+    pen.multiline_text(
+        (3 * unit, 3 * unit),
+        "\n".join(lines[:room]),
+        fill=ink,
+        font=_font(height),
+        spacing=height // 4,
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _font(height: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size=height)
+
+
+def _colour(hue: float, lightness: float) -> Colour:
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.45)
+    return round(red * 255), round(green * 255), round(blue * 255)

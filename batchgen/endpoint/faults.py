@@ -1,0 +1,175 @@
+"""How the endpoint behaves, and the seeded chance by which it misbehaves."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Fault(StrEnum):
+    """What can go wrong with a request; the value is the name of its switch."""
+
+    REFUSE = "refuse"
+    THROTTLE = "throttle"
+    OVERLOAD = "overload"
+    HTML = "html"
+    ERROR = "error"
+    BREAK = "break"
+    BILL_ERROR = "bill-error"
+    BILL_DROP = "bill-drop"
+    BILL_GATEWAY_TIMEOUT = "bill-gateway-timeout"
+    BILL_EMPTY = "bill-empty"
+    BILL_TRUNCATED = "bill-truncated"
+    DOWNLOAD_ERROR = "download-error"
+    DOWNLOAD_TRUNCATE = "download-truncate"
+
+
+DOWNLOAD_FAULTS = (Fault.DOWNLOAD_ERROR, Fault.DOWNLOAD_TRUNCATE)
+POST_FAULTS = tuple(fault for fault in Fault if fault not in DOWNLOAD_FAULTS)
+
+FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
+    {
+        Fault.REFUSE: "400 at once, for good; not billed",
+        Fault.THROTTLE: "429 with an empty body; not billed",
+        Fault.OVERLOAD: "503 in the gateway's envelope; not billed",
+        Fault.HTML: "200 with an HTML page; not billed",
+        Fault.ERROR: "500 do_request_failed after the latency; not billed",
+        Fault.BREAK: "connection closed or reset after the latency; not billed",
+        Fault.BILL_ERROR: "500 in no known envelope; billed",
+        Fault.BILL_DROP: "connection closed or reset instead of the answer; billed",
+        Fault.BILL_GATEWAY_TIMEOUT: "504 with an HTML page; billed",
+        Fault.BILL_EMPTY: "200 without a picture; billed",
+        Fault.BILL_TRUNCATED: "200 with half a picture; billed",
+        Fault.DOWNLOAD_ERROR: "a result file answers 503",
+        Fault.DOWNLOAD_TRUNCATE: "a result file's connection closes half way",
+    }
+)
+
+
+class Answer(StrEnum):
+    """How pictures are handed over."""
+
+    URL = "url"
+    B64_JSON = "b64_json"
+    MIXED = "mixed"
+
+
+class BillAt(StrEnum):
+    """When the charge is made: once the request is read, or once the pictures exist."""
+
+    BODY = "body"
+    WORK = "work"
+
+
+class Idempotency(StrEnum):
+    """Whether a repeated Idempotency-Key replays the billed answer. The provider knows none."""
+
+    NONE = "none"
+    REPLAY = "replay"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """Everything about the endpoint that can be changed while it runs. Times are in seconds.
+
+    `rate` is requests per minute and `url_ttl` how long a result file is served; 0 is no limit.
+    `rates` gives each fault its share of requests, 0 to 1. Raises ValueError when out of range.
+    """
+
+    latency: float = 0.0
+    latency_jitter: float = 0.0
+    answer: Answer = Answer.URL
+    rate: float = 0.0
+    burst: int = 10
+    retry_after: bool = False
+    url_ttl: float = 0.0
+    bill_at: BillAt = BillAt.WORK
+    idempotency: Idempotency = Idempotency.NONE
+    fast_pictures: bool = False
+    seed: int = 0
+    rates: Mapping[Fault, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("latency", "latency_jitter", "rate", "url_ttl"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"{_switch(name)} must be 0 or more, not {value}")
+        if self.burst < 1:
+            raise ValueError(f"burst must be 1 or more, not {self.burst}")
+        for fault, rate in self.rates.items():
+            if not 0 <= rate <= 1:
+                raise ValueError(f"{fault} must be from 0 to 1, not {rate}")
+        for group in (POST_FAULTS, DOWNLOAD_FAULTS):
+            if sum(self.rates.get(fault, 0.0) for fault in group) > 1 + 1e-9:
+                raise ValueError(f"the rates of {', '.join(group)} add up to more than 1")
+
+    def changed(self, document: Mapping[str, object]) -> Behaviour:
+        """The behaviour after `document`, whose names are those of the switches.
+
+        Faults it does not name stop; other switches it does not name stay as they are. Raises
+        ValueError for an unknown name or a value of the wrong type or range.
+        """
+        faults = set(Fault)
+        rates: dict[Fault, float] = {}
+        changes: dict[str, object] = {}
+        defaults = {item.name: item.default for item in fields(self) if item.name != "rates"}
+        for given, value in document.items():
+            name = given.replace("_", "-")
+            if name in faults:
+                rates[Fault(name)] = _as_float(name, value)
+            elif name.replace("-", "_") in defaults:
+                name = name.replace("-", "_")
+                changes[name] = _like(defaults[name], name, value)
+            else:
+                raise ValueError(f"there is no switch {given!r}")
+        return replace(self, rates=rates, **changes)  # type: ignore[arg-type]  # checked by _like
+
+    def document(self) -> dict[str, object]:
+        """What is in force, under the names of the switches; the inverse of `changed`."""
+        plain = {_switch(f.name): getattr(self, f.name) for f in fields(self) if f.name != "rates"}
+        return plain | {fault: self.rates.get(fault, 0.0) for fault in Fault}
+
+    def post_fault(self, number: int) -> Fault | None:
+        """The fault of the POST with this number, if it has one; never more than one."""
+        return self._fault("post", number, POST_FAULTS)
+
+    def download_fault(self, number: int) -> Fault | None:
+        """The fault of the download with this number, if it has one."""
+        return self._fault("download", number, DOWNLOAD_FAULTS)
+
+    def chance(self, what: str, number: int) -> float:
+        """A number from 0 up to 1 that is always the same for this seed, purpose and number."""
+        text = f"{self.seed}/{what}/{number}".encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest()) / 2**48
+
+    def _fault(self, what: str, number: int, faults: tuple[Fault, ...]) -> Fault | None:
+        drawn = self.chance(what, number)
+        for fault in faults:
+            drawn -= self.rates.get(fault, 0.0)
+            if drawn < 0:
+                return fault
+        return None
+
+
+def _switch(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _like(default: object, name: str, value: object) -> object:
+    if isinstance(default, StrEnum):
+        return type(default)(str(value))
+    if isinstance(default, float):
+        return _as_float(name, value)
+    if type(value) is not type(default):
+        raise ValueError(f"{_switch(name)} must be {type(default).__name__}, not {value!r}")
+    return value
+
+
+def _as_float(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{_switch(name)} must be a number, not {value!r}")
+    return float(value)

@@ -1,0 +1,297 @@
+"""What happens to a request between its being read and its being answered: money, work, faults."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+import pybase64
+
+from batchgen.endpoint.bill import Account, Hold
+from batchgen.endpoint.drawing import Picture, draw, draw_fast
+from batchgen.endpoint.errors import ApiError, invalid_value
+from batchgen.endpoint.faults import Answer, Behaviour, BillAt, Fault, Idempotency
+from batchgen.endpoint.rules import PictureRequest
+
+DROPPED = "dropped"
+
+_GATEWAY_TIMEOUT_PAGE = (
+    b"<html>\r\n<head><title>504 Gateway Time-out</title></head>\r\n<body>\r\n"
+    b"<center><h1>504 Gateway Time-out</h1></center>\r\n</body>\r\n</html>\r\n"
+)
+_INTERNAL_ERROR_PAGE = (
+    b"<html>\r\n<head><title>500 Internal Server Error</title></head>\r\n<body>\r\n"
+    b"<center><h1>500 Internal Server Error</h1></center>\r\n</body>\r\n</html>\r\n"
+)
+_CONSOLE_PAGE = b"<!doctype html>\n<html><head><title>Console</title></head><body></body></html>\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the endpoint is started with and keeps. Money in micros; `key` None takes any `sk-`."""
+
+    price: int
+    balance: int | None
+    key: str | None
+    block_word: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A valid request and what its caller said about itself. `number` counts POSTs from 1."""
+
+    number: int
+    request_id: str
+    idempotency_key: str | None
+    client_request_id: str | None
+    wanted: PictureRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What to send."""
+
+    status: int
+    body: bytes
+    media_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """End the connection without an answer, with a TCP reset or an ordinary close."""
+
+    reset: bool
+
+
+class Bucket:
+    """A token bucket: refills evenly, starts full, and a refused request takes nothing."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tokens = math.inf
+        self._updated_at = clock()
+
+    def take(self, per_minute: float, burst: int) -> float:
+        """Seconds until a token will be there; 0.0 when one was there and was taken."""
+        now = self._clock()
+        refill = (now - self._updated_at) * per_minute / 60
+        self._tokens = min(float(burst), self._tokens + refill)
+        self._updated_at = now
+        if self._tokens < 1:
+            return (1 - self._tokens) * 60 / per_minute
+        self._tokens -= 1
+        return 0.0
+
+
+class Gateway:
+    """The endpoint without its HTTP: admits callers, makes pictures, keeps the account."""
+
+    def __init__(self, *, state: Path, base_url: str, terms: Terms, behaviour: Behaviour) -> None:
+        self.files = state / "files"
+        self.files.mkdir(parents=True, exist_ok=True)
+        self._answers = state / "answers"
+        self._answers.mkdir(exist_ok=True)
+        self._base_url = base_url
+        self.terms = terms
+        self.behaviour = behaviour
+        self.account = Account(state, balance=terms.balance)
+        self.key_revoked = False
+        self._bucket = Bucket()
+        self._running: dict[str, tuple[str, asyncio.Task[Reply | Hangup]]] = {}
+
+    def authorise(self, authorization: str | None) -> None:
+        """Check the Authorization header. Raises the stock gateway's 401."""
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not key:
+            raise ApiError(401, "未提供令牌")
+        expected = self.terms.key
+        known = (
+            key.startswith("sk-")
+            if expected is None
+            else hmac.compare_digest(key.encode(), expected.encode())
+        )
+        if self.key_revoked or not known:
+            raise ApiError(401, "无效的令牌")
+
+    def admit(self) -> None:
+        """Take the caller's turn in the rate limit. Raises 429."""
+        behaviour = self.behaviour
+        if not behaviour.rate:
+            return
+        wait = self._bucket.take(behaviour.rate, behaviour.burst)
+        if wait:
+            raise ApiError(
+                429,
+                f"Rate limit of {behaviour.rate:g} requests per minute reached",
+                headers=self._retry_after(wait),
+            )
+
+    async def serve(self, order: Order) -> Reply | Hangup:
+        """Do what was ordered, or replay it. Raises ApiError when it was not done nor billed."""
+        key = order.idempotency_key
+        if self.behaviour.idempotency is Idempotency.NONE or key is None:
+            return await self._work(order)
+        digest = hashlib.sha256(repr(order.wanted).encode()).hexdigest()
+        if key in self._running:
+            first_digest, running = self._running[key]
+            _check_same(first_digest, digest)
+            return await asyncio.shield(running)
+        saved = self._saved_answer(key)
+        if self.account.is_billed(key) and saved.exists():
+            saved_digest, _, body = saved.read_bytes().partition(b"\n")
+            _check_same(saved_digest.decode(), digest)
+            return Reply(200, body)
+        task = asyncio.create_task(self._work(order, digest))
+        self._running[key] = (digest, task)
+        task.add_done_callback(lambda _: self._running.pop(key))
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        await self.account.close()
+
+    async def _work(self, order: Order, digest: str | None = None) -> Reply | Hangup:
+        behaviour = (
+            self.behaviour
+        )  # one for the whole request, whatever the judge changes meanwhile
+        hold = self.account.hold(self.terms.price * order.wanted.n)
+        try:
+            fault = behaviour.post_fault(order.number)
+            refusal = self._refusal(fault)
+            if refusal is not None:
+                return refusal
+            unbilled = fault in (Fault.ERROR, Fault.BREAK)
+            if behaviour.bill_at is BillAt.BODY and not unbilled:
+                await self._charge(hold, order, fault)
+            jitter = behaviour.latency_jitter * behaviour.chance("latency", order.number)
+            await asyncio.sleep(behaviour.latency + jitter)
+            if fault is Fault.ERROR:
+                raise ApiError(500, "do request failed", code="do_request_failed")
+            if fault is Fault.BREAK:
+                return self._hangup(order)
+            body = await asyncio.to_thread(self._make, order, behaviour, fault)
+            if digest is not None and order.idempotency_key is not None:
+                saved = self._saved_answer(order.idempotency_key)
+                await asyncio.to_thread(saved.write_bytes, digest.encode() + b"\n" + body)
+            if behaviour.bill_at is BillAt.WORK:
+                await self._charge(hold, order, fault)
+            return self._after_billing(order, fault, body)
+        finally:
+            self.account.release(hold)
+
+    def _refusal(self, fault: Fault | None) -> Reply | None:
+        """The answer of a fault that costs no work and no money."""
+        if fault is Fault.REFUSE:
+            raise invalid_value("prompt", "The request was refused.")
+        if fault is Fault.OVERLOAD:
+            raise ApiError(503, "system cpu overloaded", code="system_cpu_overloaded")
+        if fault is Fault.THROTTLE:
+            return Reply(429, b"", headers=self._retry_after(1.0))
+        if fault is Fault.HTML:
+            return Reply(200, _CONSOLE_PAGE, "text/html; charset=utf-8")
+        return None
+
+    def _after_billing(self, order: Order, fault: Fault | None, body: bytes) -> Reply | Hangup:
+        if fault is Fault.BILL_DROP:
+            return self._hangup(order)
+        if fault is Fault.BILL_GATEWAY_TIMEOUT:
+            return Reply(504, _GATEWAY_TIMEOUT_PAGE, "text/html")
+        if fault is Fault.BILL_ERROR:
+            if self.behaviour.chance("error body", order.number) < 0.5:
+                return Reply(500, _INTERNAL_ERROR_PAGE, "text/html")
+            return Reply(500, b'{"detail": "Internal Server Error"}')
+        return Reply(200, body)
+
+    async def _charge(self, hold: Hold, order: Order, fault: Fault | None) -> None:
+        status: int | str = 200
+        if fault is Fault.BILL_DROP:
+            status = DROPPED
+        elif fault is Fault.BILL_ERROR:
+            status = 500
+        elif fault is Fault.BILL_GATEWAY_TIMEOUT:
+            status = 504
+        await self.account.charge(
+            hold,
+            request_id=order.request_id,
+            idempotency_key=order.idempotency_key,
+            client_request_id=order.client_request_id,
+            prompt=order.wanted.prompt,
+            model=order.wanted.model,
+            n=order.wanted.n,
+            status=status,
+            fault=fault,
+        )
+
+    def _make(self, order: Order, behaviour: Behaviour, fault: Fault | None) -> bytes:
+        """Draw the pictures, put the files in place and return the answer's body."""
+        wanted = order.wanted
+        count = 0 if fault is Fault.BILL_EMPTY else wanted.n
+        document = {
+            "created": int(time.time()),
+            "data": [self._item(order, behaviour, fault, index) for index in range(1, count + 1)],
+            "output_format": wanted.output_format,
+            "quality": wanted.quality,
+            "size": wanted.size,
+        }
+        return orjson.dumps(document)
+
+    def _item(
+        self, order: Order, behaviour: Behaviour, fault: Fault | None, index: int
+    ) -> dict[str, str]:
+        wanted = order.wanted
+        name = f"{order.request_id}-{index}"
+        picture = Picture(
+            name=name,
+            prompt=wanted.prompt,
+            model=wanted.model,
+            quality=wanted.quality,
+            width=wanted.width,
+            height=wanted.height,
+            output_format=wanted.output_format,
+            compression=wanted.output_compression,
+            references=len(wanted.references),
+        )
+        content = (draw_fast if behaviour.fast_pictures else draw)(picture)
+        if fault is Fault.BILL_TRUNCATED:
+            content = content[: len(content) // 2]
+        # The gateway's struct sends all three, the absent ones as empty strings.
+        item = {"url": "", "b64_json": "", "revised_prompt": ""}
+        embedded = behaviour.answer is Answer.B64_JSON or (
+            behaviour.answer is Answer.MIXED
+            and behaviour.chance(f"answer/{index}", order.number) < 0.5
+        )
+        if embedded:
+            item["b64_json"] = pybase64.b64encode(content).decode("ascii")
+        else:
+            file_name = f"{name}.{wanted.output_format}"
+            (self.files / file_name).write_bytes(content)
+            item["url"] = f"{self._base_url}/files/{file_name}"
+        return item
+
+    def _hangup(self, order: Order) -> Hangup:
+        return Hangup(reset=self.behaviour.chance("hangup", order.number) < 0.5)
+
+    def _retry_after(self, wait: float) -> dict[str, str]:
+        if not self.behaviour.retry_after:
+            return {}
+        return {"Retry-After": str(max(1, math.ceil(wait)))}
+
+    def _saved_answer(self, idempotency_key: str) -> Path:
+        return self._answers / hashlib.sha256(idempotency_key.encode()).hexdigest()
+
+
+def _check_same(first_digest: str, digest: str) -> None:
+    if first_digest != digest:
+        raise ApiError(
+            400,
+            "This Idempotency-Key was used for another request",
+            type="idempotency_error",
+            code="idempotency_key_reused",
+        )

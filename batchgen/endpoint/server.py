@@ -1,0 +1,114 @@
+"""The endpoint as a process: its socket, its ready line, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import uvicorn
+
+from batchgen.endpoint.app import create_app
+from batchgen.endpoint.connection import ReachableH11Protocol
+from batchgen.endpoint.faults import Behaviour
+from batchgen.endpoint.gateway import Gateway, Terms
+
+_GRACE_S = 10
+_KEEP_ALIVE_S = 75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the endpoint listens and keeps its files. Port 0 takes any free one."""
+
+    host: str
+    port: int
+    state: Path
+
+
+def check_loopback(host: str) -> str:
+    """The address to listen on. Raises ValueError unless it is of this machine only."""
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        raise ValueError(f"{host!r} is not an IP address") from None
+    if not address.is_loopback:
+        raise ValueError(f"{host} is not a loopback address")
+    return str(address)
+
+
+def serve(
+    place: Place, *, terms: Terms, behaviour: Behaviour, log: bool, stdin_lifeline: bool
+) -> None:
+    """Listen, print the ready line to stdout, and return when told to stop.
+
+    SIGTERM, SIGINT and, with `stdin_lifeline`, the end of stdin stop it: what is in flight is
+    finished and billed, for at most 10 seconds. Raises OSError when the port is taken and
+    ValueError for a damaged bill.
+    """
+    if log:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    place.state.mkdir(parents=True, exist_ok=True)
+    with _listen(place.host, place.port) as listener:
+        host = f"[{place.host}]" if ":" in place.host else place.host
+        port = listener.getsockname()[1]
+        base_url = f"http://{host}:{port}"
+        ready = {
+            "base_url": f"{base_url}/v1",
+            "port": port,
+            "pid": os.getpid(),
+            "state": str(place.state.resolve()),
+        }
+        gateway = Gateway(state=place.state, base_url=base_url, terms=terms, behaviour=behaviour)
+        config = uvicorn.Config(
+            create_app(gateway),
+            http=ReachableH11Protocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            log_level="info" if log else "error",
+            access_log=log,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_GRACE_S,
+            server_header=False,
+        )
+        server = _Server(config, on_ready=lambda: _announce(ready))
+        if stdin_lifeline:
+            threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
+        asyncio.run(server.serve(sockets=[listener]))
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_ready()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def _announce(ready: dict[str, object]) -> None:
+    sys.stdout.buffer.write(orjson.dumps(ready) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _stop_at_eof(server: uvicorn.Server) -> None:
+    # os.read, because a daemon thread inside sys.stdin's lock would abort the interpreter's exit.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    server.should_exit = True

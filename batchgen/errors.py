@@ -1,0 +1,107 @@
+"""Every error batchgen raises on purpose, each with the exit code it leads to.
+
+    BatchgenError             4
+    ├── ManifestError         2   the manifest, or a file it names, is not usable
+    ├── SettingsError         2   a flag, the environment or the provider settings
+    ├── UnknownBatchError     2   a NAME that the ledger does not hold
+    ├── LedgerError           2   the ledger cannot be used as it is
+    ├── BatchLockedError     75   another run holds this batch
+    └── StoppedError          3   the run was stopped: budget, quota, key or breaker
+
+An error of another kind that reaches the command line is a bug and exits with 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the process tells its caller; the table stands in README.md."""
+
+    DONE = 0
+    UNFINISHED = 1
+    USAGE = 2
+    STOPPED = 3
+    BUG = 4
+    LOCKED = 75
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class BatchgenError(Exception):
+    """Base of all expected errors. The message says what, where and what would be right."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """One thing that is wrong with a manifest, at the place where a person can mend it."""
+
+    file: str
+    line: int
+    """1-based; 0 where the fault belongs to the file as a whole."""
+    column: int
+    """1-based; 0 where only the line is known."""
+    path: str
+    """Where in the document, as ``jobs[2].options.size``; empty for the document itself."""
+    message: str
+    """What is wrong, and what would be right."""
+
+    def __str__(self) -> str:
+        place = self.file
+        if self.line:
+            place += f":{self.line}"
+            if self.column:
+                place += f":{self.column}"
+        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+
+
+class ManifestError(BatchgenError):
+    """All faults found in a manifest at once."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(sorted(faults))
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class SettingsError(BatchgenError):
+    """A flag, an environment variable or a provider setting is wrong."""
+
+    exit_code = ExitCode.USAGE
+
+
+class UnknownBatchError(BatchgenError):
+    """The ledger holds no batch of that name."""
+
+    exit_code = ExitCode.USAGE
+
+
+class LedgerError(BatchgenError):
+    """The ledger is damaged, of a newer schema, or not a ledger at all. It is never recreated."""
+
+    exit_code = ExitCode.USAGE
+
+
+class BatchLockedError(BatchgenError):
+    """Another process runs this batch."""
+
+    exit_code = ExitCode.LOCKED
+
+    def __init__(self, batch: str, lock: Path) -> None:
+        super().__init__(
+            f"{batch}: another run holds this batch (lock {lock}); nothing was changed"
+        )
+
+
+class StoppedError(BatchgenError):
+    """A run may not start or go on: budget, quota, key or breaker."""
+
+    exit_code = ExitCode.STOPPED

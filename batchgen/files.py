@@ -1,0 +1,107 @@
+"""Files that are whole under their final name or not there: part, sync, rename, sync folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiofiles
+import anyio
+
+PART_SUFFIX: Final = ".part"
+_CLOSE_WITHIN_S: Final = 10.0
+
+
+class PartFile:
+    """A file being written beside its final place. As a context manager it leaves no litter.
+
+    ``async with PartFile(final) as part: await part.write(...); await part.commit()``. Without a
+    commit the part is removed, unless ``keep`` is set. Raises OSError from the disk as it is.
+    """
+
+    def __init__(self, final: Path, *, keep: bool = False, mode: int = 0o666) -> None:
+        self.final = final
+        self.part = final.with_name(final.name + PART_SUFFIX)
+        self._keep = keep
+        self._mode = mode
+        self._file: Any = None
+        self._committed = False
+
+    async def __aenter__(self) -> Self:
+        self._file = await aiofiles.open(self.part, "wb", opener=self._open)
+        return self
+
+    def _open(self, name: str, flags: int) -> int:
+        # A link planted at the part's name must not lead the bytes elsewhere.
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), self._mode)
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append; hand over large pieces, each costs a hop to a thread."""
+        await self._file.write(data)
+
+    async def sync(self) -> None:
+        """Make the part durable under its temporary name and close it."""
+        file, self._file = self._file, None
+        await anyio.to_thread.run_sync(_sync_and_close, file._file)
+
+    async def commit(self, final: Path | None = None) -> None:
+        """Make the part durable, give it its final name, and make the name durable."""
+        if self._file is not None:
+            await self.sync()
+        await anyio.to_thread.run_sync(put_in_place, self.part, final or self.final)
+        self._committed = True
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Cancellation would cut the closing await itself and leak the file.
+        with anyio.move_on_after(_CLOSE_WITHIN_S, shield=True):
+            if self._file is not None:
+                await self._file.close()
+            if not self._committed and not self._keep:
+                await anyio.to_thread.run_sync(lambda: self.part.unlink(missing_ok=True))
+
+
+def _sync_and_close(file: Any) -> None:
+    try:
+        file.flush()
+        os.fsync(file.fileno())
+    finally:
+        file.close()
+
+
+def put_in_place(part: Path, final: Path) -> None:
+    """Rename a durable part over its final name and make the rename durable."""
+    part.replace(final)
+    sync_folder(final.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; a platform that can't sync folders does it itself."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(root: Path, folder: Path) -> None:
+    """Make ``folder``, which lies below ``root``, following no link on the way.
+
+    Raises OSError, ELOOP where a part of the way below root is a symbolic link.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    step = root
+    for name in folder.relative_to(root).parts:
+        step = step / name
+        if step.is_symlink():
+            raise OSError(errno.ELOOP, "a symbolic link inside the output folder", str(step))
+        step.mkdir(exist_ok=True)

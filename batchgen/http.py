@@ -1,0 +1,273 @@
+"""The wire to the endpoint: one paid request at a time, each on a connection of its own.
+
+What was sent is known from the connection's own trace, never guessed from the name of an exception
+(reliability sheet, section 1.3). Nothing here retries.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, Self
+
+import anyio
+import httpx
+
+from batchgen.files import PartFile
+from batchgen.outcome import Exchange, Failure, Reach
+from batchgen.spool import SpoolWriter
+
+CONNECT_TIMEOUT_S: Final = 10.0
+MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+_WATCH_EVERY_S: Final = 1.0
+
+_KEPT_HEADERS: Final = frozenset(
+    {
+        "content-type",
+        "content-length",
+        "date",
+        "location",
+        "retry-after",
+        "retry-after-ms",
+        "x-should-retry",
+        "x-ratelimit-reset-requests",
+        "x-oneapi-request-id",
+        "x-request-id",
+        "request-id",
+        "cf-ray",
+    }
+)
+_MAX_HEADER_CHARS: Final = 4096
+
+
+def time_awake_or_asleep() -> float:
+    """Seconds that go on while the machine sleeps, and that no change of the clock moves.
+
+    Linux stops its monotonic clock in suspend, so a laptop that slept for a night would wait for
+    the rest of a deadline that is long over.
+    """
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+class Deadlines:
+    """Ends requests whose time is over, also when the machine slept through it.
+
+    ``with deadlines.scope(300) as scope`` is cancelled after 300 s awake, and by ``watch`` as soon
+    as 300 s awake or asleep are over.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time_awake_or_asleep) -> None:
+        self._clock = clock
+        self._scopes: dict[anyio.CancelScope, float] = {}
+
+    @contextmanager
+    def scope(self, seconds: float) -> Iterator[anyio.CancelScope]:
+        """A cancel scope that ends after ``seconds``."""
+        with anyio.move_on_after(seconds) as scope:
+            self._scopes[scope] = self._clock() + seconds
+            try:
+                yield scope
+            finally:
+                del self._scopes[scope]
+
+    def expire(self) -> None:
+        """Cancel every scope whose time is over by the clock that knows of sleep."""
+        now = self._clock()
+        for scope, end in self._scopes.items():
+            if end <= now:
+                scope.cancel()
+
+    async def watch(self) -> None:
+        """Look once a second, for as long as the run lasts."""
+        while True:
+            await anyio.sleep(_WATCH_EVERY_S)
+            self.expire()
+
+
+class Body(Protocol):
+    """A request body that can be made anew for each attempt."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Length and type."""
+
+    def stream(self) -> AsyncIterator[bytes]:
+        """The bytes, from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class BytesBody:
+    """A body that is small enough to be held."""
+
+    data: bytes
+    content_type: str = "application/json"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Length and type."""
+        return {"Content-Type": self.content_type, "Content-Length": str(len(self.data))}
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The bytes in one piece."""
+        yield self.data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiRequest:
+    """A request as a provider's adapter wrote it; the key is added on the wire only."""
+
+    method: str
+    url: str
+    body: Body
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def ssl_context() -> ssl.SSLContext:
+    """The one context of a run: making one costs 20 ms and 400 kB, so all clients share it."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+class ApiClient:
+    """Sends requests with the key. One a worker; use as an async context manager."""
+
+    def __init__(
+        self, *, key: str | None, verify: ssl.SSLContext, deadlines: Deadlines, deadline_s: float
+    ) -> None:
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Accept-Language": "en",
+            "Connection": "close",
+            "User-Agent": "batchgen",
+        }
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        self._deadlines = deadlines
+        self._deadline_s = deadline_s
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            verify=verify,
+            trust_env=False,
+            follow_redirects=False,
+            http2=False,
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._client.aclose()
+
+    async def exchange(self, request: ApiRequest, part: PartFile) -> Exchange:
+        """Send one request and spool its answer; says how far it got, whatever happened.
+
+        Raises OSError where the spool can't be written, and lets cancellation by the caller
+        through; everything else is in the Exchange.
+        """
+        trace = _Trace()
+        got = _Got()
+        failure, detail = Failure.NONE, ""
+        with self._deadlines.scope(self._deadline_s) as scope:
+            try:
+                await self._send(request, part, trace, got)
+            except httpx.HTTPError as exc:
+                failure, detail = _failure_of(exc, trace), _describe(exc)
+            except _TooLarge:
+                failure = Failure.TOO_LARGE
+            except (httpx.InvalidURL, ssl.SSLError, ValueError) as exc:
+                failure, detail = Failure.NETWORK, _describe(exc)
+        if scope.cancelled_caught:
+            failure, detail = Failure.DEADLINE, f"{self._deadline_s:g} s"
+        return Exchange(
+            reach=Reach.COMPLETE if got.complete else max(trace.reach, got.reach),
+            failure=Failure.NONE if got.complete else failure,
+            detail=detail,
+            status=got.status,
+            headers=got.headers,
+        )
+
+    async def _send(self, request: ApiRequest, part: PartFile, trace: _Trace, got: _Got) -> None:
+        async with self._client.stream(
+            request.method,
+            request.url,
+            content=request.body.stream(),
+            headers={**request.body.headers, **request.headers},
+            extensions={"trace": trace},
+        ) as response:
+            got.status = response.status_code
+            got.headers = kept_headers(response.headers)
+            got.reach = Reach.HEADERS
+            async with part:
+                writer = SpoolWriter(part, response.status_code, got.headers)
+                size = 0
+                try:
+                    async for chunk in response.aiter_raw():
+                        size += len(chunk)
+                        if size > MAX_ANSWER_BYTES:
+                            raise _TooLarge
+                        await writer.write(chunk)
+                except BaseException:
+                    with anyio.CancelScope(shield=True):
+                        await writer.flush()
+                    raise
+                # The last byte is here: from now on cancellation would only lose what is paid.
+                with anyio.CancelScope(shield=True):
+                    await writer.commit()
+                got.complete = True
+
+
+@dataclass(slots=True)
+class _Got:
+    status: int | None = None
+    headers: Mapping[str, str] | None = None
+    reach: Reach = Reach.NOTHING
+    complete: bool = False
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _Trace:
+    """Follows httpcore's trace events to the furthest point that was reached."""
+
+    def __init__(self) -> None:
+        self.reach = Reach.NOTHING
+        self.connected = False
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        _, _, step = event.partition(".")
+        if step == "send_request_headers.started":
+            self.reach = max(self.reach, Reach.PARTIAL)
+        elif step == "send_request_body.complete":
+            self.reach = max(self.reach, Reach.SENT)
+        elif event == "connection.connect_tcp.complete":
+            self.connected = True
+
+
+def _failure_of(exc: httpx.HTTPError, trace: _Trace) -> Failure:
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            return Failure.TLS if trace.reach is Reach.NOTHING else Failure.NETWORK
+        cause = cause.__cause__ or cause.__context__
+    if trace.reach is Reach.NOTHING and not trace.connected:
+        return Failure.CONNECT
+    return Failure.NETWORK
+
+
+def _describe(exc: BaseException) -> str:
+    return str(exc) or type(exc).__name__
+
+
+def kept_headers(headers: httpx.Headers) -> dict[str, str]:
+    """The headers that outcomes and people need, short enough for a row."""
+    return {name: headers[name][:_MAX_HEADER_CHARS] for name in _KEPT_HEADERS if name in headers}

@@ -1,0 +1,159 @@
+"""What a job is, the states it passes through, and what one attempt at it came to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NewType
+
+from batchgen.money import Micros
+
+JobId = NewType("JobId", int)
+BatchId = NewType("BatchId", int)
+RunId = NewType("RunId", int)
+AttemptId = NewType("AttemptId", str)
+
+OptionValue = str | int | float | bool
+
+EXT_PLACEHOLDER: Final = "{ext}"
+"""Stands in a planned path for the extension, which only the answered picture decides."""
+
+
+class JobState(StrEnum):
+    """The seven states of a job; what each means for money is in README.md."""
+
+    PENDING = "pending"
+    """Nobody asked yet, or it may be asked again."""
+    SENDING = "sending"
+    """A request may be on its way."""
+    PAID = "paid"
+    """Answered and billed; its pictures are not all on disk."""
+    DONE = "done"
+    """Every picture is verified under its final name."""
+    FAILED = "failed"
+    """Hopeless, or its tries are used up."""
+    BLOCKED = "blocked"
+    """Refused by the provider's safety system."""
+    UNCERTAIN = "uncertain"
+    """Maybe billed, the answer lost; held for a person."""
+
+
+class Billed(StrEnum):
+    """Whether an attempt cost money, as far as it can be known."""
+
+    YES = "yes"
+    NO = "no"
+    MAYBE = "maybe"
+
+
+class Outcome(StrEnum):
+    """The class of what happened to one attempt (reliability sheet, section 2.4)."""
+
+    SENDING = "sending"
+    """Not over yet, or cut off by a kill and not looked at since."""
+    OK = "ok"
+    """Answered with pictures."""
+    SAFE = "safe"
+    """The provider never had the whole request; it is free to ask again."""
+    REFUSED = "refused"
+    """An answer that refuses this request, and is not billed."""
+    BLOCKED = "blocked"
+    """Refused by the provider's safety system."""
+    THROTTLED = "throttled"
+    """Too many requests, or an overloaded gateway: everybody waits."""
+    STOP = "stop"
+    """Bad key, no money, wrong URL: no other request can fare better."""
+    AMBIGUOUS = "ambiguous"
+    """The request was handed over and no trustworthy answer came: maybe billed."""
+    SPOILED = "spoiled"
+    """A success that holds no usable picture: billed."""
+
+
+class Verify(StrEnum):
+    """How a picture is checked before it counts."""
+
+    STRUCTURE = "structure"
+    DECODE = "decode"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedJob:
+    """One request's worth of work as the manifest describes it, before any ledger knows it."""
+
+    key: str
+    """Unique in its batch and stable for ever."""
+    fingerprint: str
+    """Hash of all that determines the picture."""
+    provider: str
+    model: str
+    prompt: str
+    options: Mapping[str, OptionValue]
+    """Request parameters under the API's own names."""
+    images: tuple[str, ...] = ()
+    """Reference images: absolute paths or URLs."""
+    mask: str | None = None
+    root: str
+    """The output folder, absolute or relative to the manifest's folder."""
+    path: str
+    """Below ``root``, with ``{ext}`` for the extension, separated by ``/``."""
+    verify: Verify = Verify.STRUCTURE
+    keep_previous: bool = False
+    refresh: str = "changed"
+    tags: tuple[str, ...] = ()
+    source: str
+    """Where it stands, for messages: ``catalog.yaml: jobs[3]`` or ``products.csv:14``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job of the ledger, as a worker needs it."""
+
+    id: JobId
+    key: str
+    state: JobState
+    fingerprint: str
+    model: str
+    prompt: str
+    options: Mapping[str, OptionValue]
+    images: tuple[str, ...]
+    mask: str | None
+    root: str
+    path: str
+    verify: Verify
+    keep_previous: bool
+    price: Micros
+    """What one request for it is expected to cost."""
+    tries: int
+    """Answered refusals that allowed another try, since it was last made pending by a person."""
+    doubts: int
+    """Ambiguous or spoiled attempts since it was last made pending by a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureRef:
+    """One picture of an answer: an address, or a place in the spooled answer."""
+
+    index: int
+    url: str | None = None
+    """None where the picture stands in the answer itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedPicture:
+    """A verified picture under its final name."""
+
+    path: str
+    """Relative to the job's ``root``, separated by ``/``."""
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    format: str
+    warnings: tuple[str, ...] = ()
+
+
+def canonical_json(value: object) -> str:
+    """The one text of a JSON value: sorted keys, no spaces, no escapes beyond need."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

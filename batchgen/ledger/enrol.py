@@ -1,0 +1,315 @@
+"""From a stream of planned jobs to the ledger: staged on disk, compared, then enrolled at once."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+from typing import Final
+
+from batchgen.errors import Fault, ManifestError
+from batchgen.job import BatchId, OptionValue, PlannedJob, canonical_json
+from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.money import ZERO, Micros
+
+Price = Callable[[str, Mapping[str, OptionValue], int], Micros]
+"""Price of one request in micros, from model, options and number of reference images."""
+CollisionKey = Callable[[str, str], str]
+"""One text for all spellings of an output path that some file system takes for the same."""
+
+_PAGE: Final = 2_000
+_MAX_FAULTS: Final = 100
+
+_STAGING: Final = """
+CREATE TABLE staging.planned (
+    seq INTEGER PRIMARY KEY, key TEXT NOT NULL, collision TEXT NOT NULL,
+    fingerprint TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, prompt TEXT NOT NULL,
+    options TEXT NOT NULL, images TEXT NOT NULL, mask TEXT, root TEXT NOT NULL, path TEXT NOT NULL,
+    verify TEXT NOT NULL, keep_previous INTEGER NOT NULL, tags TEXT NOT NULL, source TEXT NOT NULL,
+    estimated INTEGER NOT NULL, stale_before TEXT,
+    UNIQUE (key), UNIQUE (collision)
+)
+"""
+_COLUMNS: Final = (
+    "key, collision, fingerprint, provider, model, prompt, options, images, mask, root, path,"
+    " verify, keep_previous, tags, source, estimated, stale_before"
+)
+_INSERT: Final = f"INSERT INTO staging.planned ({_COLUMNS}) VALUES ({', '.join('?' * 17)})"
+
+
+class Group(StrEnum):
+    """What a run would do with a planned job."""
+
+    NEW = "new"
+    CHANGED = "changed"
+    STALE = "stale"
+    """Unchanged and done, but older than ``refresh`` allows."""
+    PENDING = "pending"
+    PAID = "paid"
+    UNCERTAIN = "uncertain"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    UNCHANGED = "unchanged"
+    RETIRED = "retired"
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether a run would send a request for it."""
+        return self in (Group.NEW, Group.CHANGED, Group.STALE, Group.PENDING)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSum:
+    """How many jobs of a group there are, and what one request for each would cost together."""
+
+    jobs: int
+    cost: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchIdentity:
+    """What the ledger keeps of a manifest, so that a batch can be resumed without the file."""
+
+    name: str
+    provider: str
+    manifest_path: str
+    manifest_sha256: str
+    manifest: str
+
+
+class Staging:
+    """A private table on disk beside the ledger's own; it is gone when the connection closes."""
+
+    def __init__(self, conn: sqlite3.Connection, clock: Clock = utc_now) -> None:
+        self.conn = conn
+        self._clock = clock
+        # An empty name gives a temporary database that spills to disk and leaves no file behind.
+        conn.execute("ATTACH DATABASE '' AS staging")
+        conn.execute("PRAGMA staging.journal_mode = OFF")
+        conn.execute(_STAGING)
+
+    def fill(
+        self,
+        jobs: Iterable[PlannedJob],
+        *,
+        price: Price,
+        collision_key: CollisionKey,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Stage the whole plan as a stream; give the number of jobs.
+
+        Raises ManifestError with every job whose key or output path another job has already, and
+        whatever the stream raises; the ledger is not touched by then.
+        """
+        faults: list[Fault] = []
+        now = self._clock()
+        stream = iter(jobs)
+        count = 0
+        while page := list(islice(stream, _PAGE)):
+            rows = [_row(job, price, collision_key, now) for job in page]
+            self.conn.execute("BEGIN")
+            try:
+                self.conn.executemany(_INSERT, rows)
+                self.conn.execute("COMMIT")
+            except sqlite3.IntegrityError:
+                self.conn.execute("ROLLBACK")
+                faults += self._insert_singly(rows)
+            count += len(page)
+            if progress is not None:
+                progress(count)
+            if len(faults) >= _MAX_FAULTS:
+                break
+        if faults:
+            raise ManifestError(faults)
+        return count
+
+    def _insert_singly(self, rows: list[tuple[object, ...]]) -> list[Fault]:
+        """Insert what can be inserted and name each job that is in the way of an earlier one.
+
+        Without a journal nothing can be rolled back, so some rows may stand already.
+        """
+        faults = []
+        for row in rows:
+            standing = self.conn.execute(
+                "SELECT key, source, collision = ? AS same_path, key = ? AS same_key"
+                " FROM staging.planned WHERE (key = ? OR collision = ?) AND source <> ?",
+                (row[1], row[0], row[0], row[1], row[14]),
+            ).fetchone()
+            if standing is None:
+                self.conn.execute(_INSERT.replace("INSERT", "INSERT OR IGNORE", 1), row)
+                continue
+            what = f"key {row[0]!r}" if standing["same_key"] else f"output path {row[10]!r}"
+            file, _, line = str(row[14]).rpartition(":")
+            place = (file, int(line)) if line.isdigit() else (str(row[14]), 0)
+            faults.append(
+                Fault(
+                    file=place[0],
+                    line=place[1],
+                    column=0,
+                    path="key" if standing["same_key"] else "output.path",
+                    message=f"the {what} is taken already by {standing['source']}"
+                    f" ({standing['key']}); each job needs its own",
+                )
+            )
+        return faults
+
+    def compare(self, batch: BatchId | None) -> dict[Group, GroupSum]:
+        """What a run would do: each group that has jobs, with the price of one request each."""
+        groups: dict[Group, GroupSum] = {}
+        rows = self.conn.execute(
+            f"""
+            SELECT {_GROUP_CASE} AS grp, count(*) AS jobs, sum(planned.estimated) AS cost
+            FROM staging.planned AS planned
+            LEFT JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
+            GROUP BY grp
+            """,
+            (batch,),
+        )
+        for row in rows:
+            groups[Group(row["grp"])] = GroupSum(row["jobs"], Micros(row["cost"]))
+        (retired,) = self.conn.execute(
+            "SELECT count(*) FROM jobs WHERE batch_id = ? AND key NOT IN"
+            " (SELECT key FROM staging.planned)",
+            (batch,),
+        ).fetchone()
+        if retired:
+            groups[Group.RETIRED] = GroupSum(retired, ZERO)
+        return groups
+
+    def foreign_pictures(self, batch: BatchId) -> dict[str, int]:
+        """How many pictures that another provider made a run would replace, by that provider."""
+        rows = self.conn.execute(
+            """
+            SELECT attempts.provider AS provider, count(DISTINCT jobs.id) AS pictures
+            FROM staging.planned AS planned
+            JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
+            JOIN images ON images.job_id = jobs.id AND images.state = 'saved'
+            JOIN attempts ON attempts.id = images.attempt_id
+            WHERE jobs.fingerprint <> planned.fingerprint
+              AND attempts.provider <> planned.provider
+            GROUP BY 1
+            """,
+            (batch,),
+        )
+        return {row["provider"]: row["pictures"] for row in rows}
+
+    def enrol(self, identity: BatchIdentity) -> BatchId:
+        """Put the staged plan into the ledger in one transaction.
+
+        A new key is inserted; a known key with the same fingerprint keeps its state; a changed one
+        goes back to pending; a key that is not planned any more is retired.
+        """
+        now = timestamp(self._clock())
+        self.conn.execute("BEGIN IMMEDIATE")
+        try:
+            batch = self._enrol_batch(identity, now)
+            self.conn.execute(_ENROL, {"batch": batch, "now": now})
+            self.conn.execute(
+                "UPDATE jobs SET retired = 1 WHERE batch_id = :batch AND retired = 0"
+                " AND plan < (SELECT plan FROM batches WHERE id = :batch)",
+                {"batch": batch},
+            )
+            self.conn.execute("COMMIT")
+        except BaseException:
+            if self.conn.in_transaction:
+                self.conn.execute("ROLLBACK")
+            raise
+        return batch
+
+    def _enrol_batch(self, identity: BatchIdentity, now: str) -> BatchId:
+        row = self.conn.execute(
+            """
+            INSERT INTO batches (name, provider, manifest_path, manifest_sha256, manifest, plan,
+                                 created_at, planned_at)
+            VALUES (:name, :provider, :path, :sha256, :manifest, 1, :now, :now)
+            ON CONFLICT (name) DO UPDATE SET provider = excluded.provider,
+                manifest_path = excluded.manifest_path, manifest = excluded.manifest,
+                manifest_sha256 = excluded.manifest_sha256, plan = batches.plan + 1,
+                planned_at = excluded.planned_at
+            RETURNING id
+            """,
+            {
+                "name": identity.name,
+                "provider": identity.provider,
+                "path": identity.manifest_path,
+                "sha256": identity.manifest_sha256,
+                "manifest": identity.manifest,
+                "now": now,
+            },
+        ).fetchone()
+        return BatchId(row["id"])
+
+
+_STALE: Final = "jobs.state = 'done' AND jobs.done_at < planned.stale_before"
+_GROUP_CASE: Final = f"""
+    CASE
+        WHEN jobs.id IS NULL THEN '{Group.NEW}'
+        WHEN jobs.state = 'paid' THEN '{Group.PAID}'
+        WHEN jobs.fingerprint <> planned.fingerprint THEN '{Group.CHANGED}'
+        WHEN {_STALE} THEN '{Group.STALE}'
+        WHEN jobs.state IN ('pending', 'sending') THEN '{Group.PENDING}'
+        WHEN jobs.state = 'done' THEN '{Group.UNCHANGED}'
+        ELSE jobs.state
+    END
+"""
+_AGAIN: Final = """
+    (jobs.state NOT IN ('paid', 'sending') AND (
+        jobs.fingerprint <> excluded.fingerprint
+        OR (jobs.state = 'done' AND jobs.done_at < (
+            SELECT stale_before FROM staging.planned AS p WHERE p.key = excluded.key))))
+"""
+
+
+_ENROL: Final = f"""
+INSERT INTO jobs (batch_id, key, state, fingerprint, model, prompt, options, images, mask, root,
+                  path, verify, keep_previous, tags, source, estimated, plan, changed_at)
+SELECT :batch, key, 'pending', fingerprint, model, prompt, options, images, mask, root, path,
+       verify, keep_previous, tags, source, estimated,
+       (SELECT plan FROM batches WHERE id = :batch), :now
+FROM staging.planned WHERE true ORDER BY seq
+ON CONFLICT (batch_id, key) DO UPDATE SET
+    state = CASE WHEN {_AGAIN} THEN 'pending' ELSE jobs.state END,
+    reason = CASE WHEN {_AGAIN} THEN NULL ELSE jobs.reason END,
+    tries = CASE WHEN {_AGAIN} THEN 0 ELSE jobs.tries END,
+    doubts = CASE WHEN {_AGAIN} THEN 0 ELSE jobs.doubts END,
+    changed_at = CASE WHEN {_AGAIN} THEN excluded.changed_at ELSE jobs.changed_at END,
+    fingerprint = excluded.fingerprint, model = excluded.model, prompt = excluded.prompt,
+    options = excluded.options, images = excluded.images, mask = excluded.mask,
+    root = excluded.root, path = excluded.path, verify = excluded.verify,
+    keep_previous = excluded.keep_previous, tags = excluded.tags, source = excluded.source,
+    estimated = excluded.estimated, plan = excluded.plan, retired = 0
+"""
+
+
+def _row(
+    job: PlannedJob, price: Price, collision_key: CollisionKey, now: datetime
+) -> tuple[object, ...]:
+    return (
+        job.key,
+        collision_key(job.root, job.path),
+        job.fingerprint,
+        job.provider,
+        job.model,
+        job.prompt,
+        canonical_json(dict(job.options)),
+        canonical_json(job.images),
+        job.mask,
+        job.root,
+        job.path,
+        job.verify.value,
+        int(job.keep_previous),
+        canonical_json(job.tags),
+        job.source,
+        price(job.model, job.options, len(job.images)),
+        _stale_before(job.refresh, now),
+    )
+
+
+def _stale_before(refresh: str, now: datetime) -> str | None:
+    if refresh == "changed":
+        return None
+    days = 0 if refresh == "always" else int(refresh.removesuffix("d"))
+    return timestamp(now - timedelta(days=days))

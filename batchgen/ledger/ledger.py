@@ -1,0 +1,470 @@
+"""The ledger's hot path: each method is one step of a job, run inside a transaction of its caller.
+
+No method commits. ``writer.py`` groups the steps that wait into one ``BEGIN IMMEDIATE``.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from batchgen.job import (
+    AttemptId,
+    BatchId,
+    Billed,
+    Job,
+    JobId,
+    JobState,
+    PictureRef,
+    RunId,
+    SavedPicture,
+    Verify,
+    canonical_json,
+)
+from batchgen.money import Micros
+from batchgen.outcome import Verdict
+from batchgen.policy import Next, after_attempt
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The wall clock, with its zone."""
+    return datetime.now(UTC)
+
+
+def timestamp(moment: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds; sorts as text."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The attempt is on record and its price is set aside; the request may leave."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetReached:
+    """The price does not fit; nothing was written."""
+
+    max_cost: Micros
+    used: Micros
+
+
+@dataclass(frozen=True, slots=True)
+class NotPending:
+    """The job is no longer pending; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAttempt:
+    """An attempt whose end nobody recorded: the process was killed while it was in flight."""
+
+    id: AttemptId
+    job: Job
+    run_id: RunId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuePicture:
+    """A paid picture that is not on disk yet."""
+
+    id: int
+    attempt_id: AttemptId
+    position: int
+    url: str | None
+    answer: str | None
+    """Name of the spooled answer that holds it, where there is no url."""
+    expires_at: str | None
+    path: str | None
+    """Where it was about to be placed, if it came that far."""
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OldPicture:
+    """A saved picture of a job, by an earlier attempt."""
+
+    id: int
+    root: str
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTotals:
+    """Money of one run, in micros."""
+
+    estimate: Micros
+    max_cost: Micros | None
+    max_waste: Micros
+    reserved: Micros
+    charged: Micros
+    maybe: Micros
+    wasted: Micros
+
+
+_JOB_COLUMNS = (
+    "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
+    "keep_previous, estimated, tries, doubts"
+)
+
+
+class Ledger:
+    """The steps of jobs, attempts and pictures over one open connection."""
+
+    def __init__(self, conn: sqlite3.Connection, clock: Clock = utc_now) -> None:
+        self.conn = conn
+        self._clock = clock
+
+    def _now(self) -> str:
+        return timestamp(self._clock())
+
+    def start_run(
+        self,
+        batch: BatchId,
+        *,
+        estimate: Micros,
+        max_cost: Micros | None,
+        max_waste: Micros,
+    ) -> RunId:
+        """Write the run that all its attempts will name."""
+        cursor = self.conn.execute(
+            "INSERT INTO runs (batch_id, started_at, estimate, max_cost, max_waste)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (batch, self._now(), estimate, max_cost, max_waste),
+        )
+        return RunId(int(cursor.lastrowid or 0))
+
+    def end_run(self, run: RunId, *, stopped: str | None, exit_code: int) -> None:
+        """Write how the run ended."""
+        self.conn.execute(
+            "UPDATE runs SET ended_at = ?, stopped = ?, exit_code = ? WHERE id = ?",
+            (self._now(), stopped, exit_code, run),
+        )
+
+    def run_totals(self, run: RunId) -> RunTotals:
+        """Money of the run so far."""
+        row = self.conn.execute(
+            "SELECT estimate, max_cost, max_waste, reserved, charged, maybe, wasted"
+            " FROM runs WHERE id = ?",
+            (run,),
+        ).fetchone()
+        return RunTotals(**dict(row))
+
+    def pending(self, batch: BatchId, *, after: JobId, limit: int) -> list[Job]:
+        """The next page of pending jobs in manifest order, beginning behind ``after``."""
+        rows = self.conn.execute(
+            f"SELECT {_JOB_COLUMNS} FROM jobs"
+            " WHERE batch_id = ? AND retired = 0 AND state = 'pending' AND id > ?"
+            " ORDER BY id LIMIT ?",
+            (batch, after, limit),
+        )
+        return [_job(row) for row in rows]
+
+    def paid(self, batch: BatchId) -> list[JobId]:
+        """Jobs whose pictures are paid for and not all on disk, soonest expiry first."""
+        rows = self.conn.execute(
+            "SELECT jobs.id AS id FROM jobs LEFT JOIN images"
+            " ON images.job_id = jobs.id AND images.state = 'due'"
+            " WHERE batch_id = ? AND retired IN (0, 1) AND jobs.state = 'paid'"
+            " GROUP BY jobs.id ORDER BY coalesce(min(expires_at), 'never'), jobs.id",
+            (batch,),
+        )
+        return [JobId(row["id"]) for row in rows]
+
+    def job(self, job: JobId) -> Job:
+        """One job as it stands."""
+        row = self.conn.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ?", (job,)).fetchone()
+        return _job(row)
+
+    def reserve(
+        self, run: RunId, job: Job, attempt: AttemptId, *, provider: str
+    ) -> Reserved | BudgetReached | NotPending:
+        """Set the price aside and write the attempt: from here on it counts as maybe billed."""
+        totals = self.run_totals(run)
+        used = totals.charged + totals.maybe + totals.reserved
+        if totals.max_cost is not None and used + job.price > totals.max_cost:
+            return BudgetReached(max_cost=totals.max_cost, used=Micros(used))
+        changed = self.conn.execute(
+            "UPDATE jobs SET state = 'sending', reason = NULL, changed_at = ?"
+            " WHERE id = ? AND state = 'pending' AND retired = 0 AND fingerprint = ?",
+            (now := self._now(), job.id, job.fingerprint),
+        )
+        if changed.rowcount != 1:
+            return NotPending()
+        self.conn.execute(
+            "INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at,"
+            " outcome, billed, price) VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', 'maybe', ?)",
+            (attempt, job.id, run, job.fingerprint, provider, job.model, now, job.price),
+        )
+        self.conn.execute("UPDATE runs SET reserved = reserved + ? WHERE id = ?", (job.price, run))
+        return Reserved()
+
+    def record_answer(
+        self,
+        attempt: AttemptId,
+        verdict: Verdict,
+        pictures: Sequence[tuple[PictureRef, str | None]],
+        *,
+        answer: str,
+    ) -> None:
+        """Write what was paid for: ids, addresses with their expiry, cost. The job is ``paid``."""
+        price, job, run = self._close_attempt(attempt, verdict, answer=answer)
+        now = self._now()
+        root = self.conn.execute("SELECT root FROM jobs WHERE id = ?", (job,)).fetchone()["root"]
+        self.conn.executemany(
+            "INSERT INTO images (job_id, attempt_id, position, state, url, expires_at, root)"
+            " VALUES (?, ?, ?, 'due', ?, ?, ?)",
+            [(job, attempt, ref.index, ref.url, expires, root) for ref, expires in pictures],
+        )
+        self.conn.execute(
+            "UPDATE jobs SET state = 'paid', reason = NULL, changed_at = ? WHERE id = ?", (now, job)
+        )
+        self.conn.execute(
+            "UPDATE runs SET reserved = reserved - ?, charged = charged + ? WHERE id = ?",
+            (price, price, run),
+        )
+
+    def settle(
+        self,
+        attempt: AttemptId,
+        verdict: Verdict,
+        *,
+        allowance_of: RunId | None = None,
+        answer: str | None = None,
+        hold: bool = False,
+    ) -> Next:
+        """Close an attempt that brought no picture, and move its job where policy says.
+
+        A doubt is bought again within the waste allowance of the run ``allowance_of`` (default: the
+        attempt's own run; at recovery, the run that recovers). ``hold`` keeps it for a person.
+        """
+        price, job_id, run = self._close_attempt(attempt, verdict, answer=answer)
+        charged = price if verdict.billed is Billed.YES else 0
+        maybe = price if verdict.billed is Billed.MAYBE else 0
+        self.conn.execute(
+            "UPDATE runs SET reserved = reserved - ?, charged = charged + ?, maybe = maybe + ?"
+            " WHERE id = ?",
+            (price, charged, maybe, run),
+        )
+        return self._move_on(job_id, verdict, price, allowance_of or run, hold=hold)
+
+    def spoil(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
+        """A paid answer turned out to hold no usable picture; its cost stays charged."""
+        row = self.conn.execute(
+            "UPDATE attempts SET outcome = 'spoiled', error_code = ?, message = ? WHERE id = ?"
+            " RETURNING job_id, price",
+            (verdict.code, verdict.message, attempt),
+        ).fetchone()
+        self.conn.execute(
+            "UPDATE images SET state = 'lost' WHERE attempt_id = ? AND state = 'due'", (attempt,)
+        )
+        return self._move_on(JobId(row["job_id"]), verdict, Micros(row["price"]), run, hold=False)
+
+    def _close_attempt(
+        self, attempt: AttemptId, verdict: Verdict, *, answer: str | None
+    ) -> tuple[Micros, JobId, RunId]:
+        cost_of = {Billed.YES: "price", Billed.NO: "0", Billed.MAYBE: "0"}[verdict.billed]
+        row = self.conn.execute(
+            f"UPDATE attempts SET ended_at = ?, outcome = ?, billed = ?, cost = {cost_of},"
+            " http_status = ?, error_code = ?, message = ?, request_id = ?, answer = ?"
+            " WHERE id = ? AND outcome = 'sending' RETURNING price, job_id, run_id",
+            (
+                self._now(),
+                verdict.outcome,
+                verdict.billed,
+                verdict.status,
+                verdict.code or None,
+                verdict.message or None,
+                verdict.request_id,
+                answer,
+                attempt,
+            ),
+        ).fetchone()
+        if row is None:
+            raise AssertionError(f"attempt {attempt} is closed already")
+        return Micros(row["price"]), JobId(row["job_id"]), RunId(row["run_id"])
+
+    def _move_on(
+        self, job_id: JobId, verdict: Verdict, price: Micros, run: RunId, *, hold: bool
+    ) -> Next:
+        job = self.job(job_id)
+        totals = self.run_totals(run)
+        following = after_attempt(
+            verdict,
+            tries=job.tries,
+            doubts=job.doubts,
+            price=price,
+            wasted=totals.wasted,
+            max_waste=totals.max_waste,
+            hold=hold,
+        )
+        self.conn.execute(
+            "UPDATE jobs SET state = ?, reason = ?, tries = tries + ?, doubts = doubts + ?,"
+            " changed_at = ? WHERE id = ?",
+            (
+                following.state,
+                following.reason or None,
+                following.counts_try,
+                following.counts_doubt,
+                self._now(),
+                job_id,
+            ),
+        )
+        if following.wasted:
+            self.conn.execute(
+                "UPDATE runs SET wasted = wasted + ? WHERE id = ?", (following.wasted, run)
+            )
+        return following
+
+    def due(self, job: JobId) -> list[DuePicture]:
+        """The job's pictures that are paid for and not on disk."""
+        rows = self.conn.execute(
+            "SELECT images.id AS id, attempt_id, position, url, answer, expires_at, path,"
+            " sha256 FROM images"
+            " JOIN attempts ON attempts.id = attempt_id"
+            " WHERE images.job_id = ? AND images.state = 'due' ORDER BY position",
+            (job,),
+        )
+        return [DuePicture(**dict(row)) for row in rows]
+
+    def replaceable(self, job: JobId, attempt: AttemptId) -> list[OldPicture]:
+        """Saved pictures of the job that an earlier attempt made."""
+        rows = self.conn.execute(
+            "SELECT id, root, path, bytes FROM images"
+            " WHERE job_id = ? AND state = 'saved' AND attempt_id <> ?",
+            (job, attempt),
+        )
+        return [OldPicture(**dict(row)) for row in rows]
+
+    def owns(self, job: JobId, root: str, path: str) -> bool:
+        """Whether a file at this place is a picture of this job, as far as the ledger knows."""
+        row = self.conn.execute(
+            "SELECT 1 FROM images"
+            " WHERE job_id = ? AND root = ? AND path = ? AND state IN ('saved', 'due')",
+            (job, root, path),
+        ).fetchone()
+        return row is not None
+
+    def placing(self, image: int, picture: SavedPicture) -> None:
+        """A verified picture is about to get its final name.
+
+        Written before the rename, so that after a kill in between the file is known by its hash
+        and need not be fetched again.
+        """
+        self.conn.execute(
+            "UPDATE images SET path = ?, sha256 = ?, bytes = ?, width = ?, height = ?, format = ?,"
+            " warnings = ? WHERE id = ?",
+            (
+                picture.path,
+                picture.sha256,
+                picture.bytes,
+                picture.width,
+                picture.height,
+                picture.format,
+                canonical_json(picture.warnings) if picture.warnings else None,
+                image,
+            ),
+        )
+
+    def picture_saved(self, image: int) -> None:
+        """The picture stands under its final name, and the name is durable."""
+        self.conn.execute(
+            "UPDATE images SET state = 'saved', saved_at = ? WHERE id = ?", (self._now(), image)
+        )
+
+    def job_done(self, job: JobId, attempt: AttemptId) -> None:
+        """All pictures of the attempt are saved: the job is done, older pictures are replaced.
+
+        If the manifest has changed since the request left, the job is pending again instead.
+        Addresses are cleared, since a signed one is a key to the picture and no longer needed.
+        """
+        now = self._now()
+        self.conn.execute(
+            "UPDATE images SET state = 'replaced'"
+            " WHERE job_id = ? AND state = 'saved' AND attempt_id <> ?",
+            (job, attempt),
+        )
+        self.conn.execute(
+            "UPDATE images SET url = NULL WHERE job_id = ? AND state = 'saved'", (job,)
+        )
+        self.conn.execute(
+            "UPDATE jobs SET reason = NULL, changed_at = ?, done_at = ?,"
+            " state = iif(fingerprint = (SELECT fingerprint FROM attempts WHERE id = ?),"
+            " 'done', 'pending') WHERE id = ? AND state = 'paid'",
+            (now, now, attempt, job),
+        )
+
+    def picture_lost(self, image: int, job: JobId, reason: str) -> None:
+        """A paid picture can't be had any more; it is never bought again unasked."""
+        self.conn.execute("UPDATE images SET state = 'lost' WHERE id = ?", (image,))
+        self.conn.execute(
+            "UPDATE jobs SET state = 'failed', reason = ?, changed_at = ? WHERE id = ?",
+            (f"picture_lost: {reason}", self._now(), job),
+        )
+
+    def note(self, job: JobId, reason: str) -> None:
+        """Say why a job is not further, without moving it."""
+        self.conn.execute("UPDATE jobs SET reason = ? WHERE id = ?", (reason, job))
+
+    def refuse(self, job: JobId, reason: str) -> None:
+        """Fail a pending job before anything was sent for it."""
+        self.conn.execute(
+            "UPDATE jobs SET state = 'failed', reason = ?, changed_at = ?"
+            " WHERE id = ? AND state = 'pending'",
+            (reason, self._now(), job),
+        )
+
+    def open_attempts(self, batch: BatchId) -> list[OpenAttempt]:
+        """Attempts that a killed run left in flight; at most as many as it had requests."""
+        rows = self.conn.execute(
+            "SELECT attempts.id AS attempt_id, run_id, job_id FROM attempts"
+            " JOIN jobs ON jobs.id = job_id"
+            " WHERE batch_id = ? AND outcome = 'sending' ORDER BY attempts.rowid",
+            (batch,),
+        ).fetchall()
+        return [
+            OpenAttempt(
+                id=AttemptId(row["attempt_id"]),
+                job=self.job(JobId(row["job_id"])),
+                run_id=RunId(row["run_id"]),
+            )
+            for row in rows
+        ]
+
+    def finished_attempts(self, batch: BatchId, ids: Sequence[AttemptId]) -> list[AttemptId]:
+        """Those of the attempts that belong to done jobs, so that nothing of them is needed."""
+        rows = self.conn.execute(
+            "SELECT attempts.id AS id FROM json_each(?) AS asked"
+            " JOIN attempts ON attempts.id = asked.value JOIN jobs ON jobs.id = job_id"
+            " WHERE batch_id = ? AND state = 'done'",
+            (canonical_json(list(ids)), batch),
+        )
+        return [AttemptId(row["id"]) for row in rows]
+
+
+def _job(row: sqlite3.Row) -> Job:
+    values: dict[str, Any] = dict(row)
+    return Job(
+        id=JobId(values["id"]),
+        key=values["key"],
+        state=JobState(values["state"]),
+        fingerprint=values["fingerprint"],
+        model=values["model"],
+        prompt=values["prompt"],
+        options=json.loads(values["options"]),
+        images=tuple(json.loads(values["images"])),
+        mask=values["mask"],
+        root=values["root"],
+        path=values["path"],
+        verify=Verify(values["verify"]),
+        keep_previous=bool(values["keep_previous"]),
+        price=Micros(values["estimated"]),
+        tries=values["tries"],
+        doubts=values["doubts"],
+    )

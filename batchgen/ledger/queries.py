@@ -1,0 +1,285 @@
+"""What people and other programs read from the ledger: batches, status, exports. Never writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from batchgen.errors import UnknownBatchError
+from batchgen.job import BatchId, Billed, JobState
+from batchgen.money import Micros, decimal_string
+
+EXPORTS: Final = ("jobs", "attempts", "images")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRow:
+    """A batch as the ledger keeps it."""
+
+    id: BatchId
+    name: str
+    provider: str
+    manifest_path: str
+    manifest: str
+    manifest_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasonCount:
+    """How many jobs of a state share a reason, with one example."""
+
+    state: JobState
+    code: str
+    jobs: int
+    example_key: str
+    example: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRun:
+    """The newest run of a batch."""
+
+    id: int
+    started_at: str
+    ended_at: str | None
+    estimate: Micros
+    reserved: Micros
+    charged: Micros
+    maybe: Micros
+    stopped: str | None
+    exit_code: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Everything ``batchgen status`` shows of one batch."""
+
+    batch: str
+    provider: str
+    jobs: dict[JobState, int]
+    """All seven states, without retired jobs."""
+    retired: int
+    images_saved: int
+    attempts: dict[Billed, int]
+    in_flight: int
+    """Attempts on record whose end is not known yet."""
+    estimated: Micros
+    charged: Micros
+    maybe: Micros
+    reasons: tuple[ReasonCount, ...]
+    last_run: LastRun | None
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that a run still has to do with."""
+        states = (JobState.PENDING, JobState.SENDING, JobState.PAID)
+        return sum(self.jobs[state] for state in states)
+
+    @property
+    def troubled(self) -> int:
+        """Jobs that wait for a person."""
+        states = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
+        return sum(self.jobs[state] for state in states)
+
+    def as_json(self) -> dict[str, object]:
+        """The object that other programs rely on (README, ``status --json``)."""
+        billed = self.attempts
+        return {
+            "batch": self.batch,
+            "jobs": {state.value: count for state, count in self.jobs.items()},
+            "retired": self.retired,
+            "images": {"saved": self.images_saved},
+            "attempts": {
+                "total": sum(billed.values()),
+                "billed": billed[Billed.YES],
+                "maybe": billed[Billed.MAYBE],
+                "not_billed": billed[Billed.NO],
+            },
+            "cost": {
+                "currency": "USD",
+                "estimated": decimal_string(self.estimated),
+                "charged": decimal_string(self.charged),
+                "maybe": decimal_string(self.maybe),
+            },
+            "stopped": self.last_run.stopped if self.last_run else None,
+        }
+
+
+def batch_names(conn: sqlite3.Connection) -> list[str]:
+    """All batches, the one that was planned last first."""
+    return [
+        row["name"] for row in conn.execute("SELECT name FROM batches ORDER BY planned_at DESC")
+    ]
+
+
+def find_batch(conn: sqlite3.Connection, name: str) -> BatchRow:
+    """The batch of that name. Raises UnknownBatchError, which lists those there are."""
+    row = conn.execute(
+        "SELECT id, name, provider, manifest_path, manifest, manifest_sha256 FROM batches"
+        " WHERE name = ?",
+        (name,),
+    ).fetchone()
+    if row is None:
+        known = ", ".join(batch_names(conn)[:20]) or "none yet"
+        raise UnknownBatchError(f"no batch {name!r} in this ledger; it holds: {known}")
+    return BatchRow(**dict(row))
+
+
+def batch_id(conn: sqlite3.Connection, name: str) -> BatchId | None:
+    """The batch of that name, or None."""
+    row = conn.execute("SELECT id FROM batches WHERE name = ?", (name,)).fetchone()
+    return None if row is None else BatchId(row["id"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenWork:
+    """What a run would have to do with."""
+
+    jobs: int
+    cost: Micros
+    """Of those that a request would be sent for."""
+
+
+def unfinished(conn: sqlite3.Connection, batch: BatchId) -> OpenWork:
+    """Jobs to ask for, to look after or to download; retired ones only if money is in them."""
+    row = conn.execute(
+        "SELECT count(*) AS jobs, coalesce(sum(iif(state = 'paid', 0, estimated)), 0) AS cost"
+        " FROM jobs WHERE batch_id = ? AND ((retired = 0 AND state = 'pending')"
+        " OR (retired IN (0, 1) AND state IN ('sending', 'paid')))",
+        (batch,),
+    ).fetchone()
+    return OpenWork(jobs=row["jobs"], cost=Micros(row["cost"]))
+
+
+def status(conn: sqlite3.Connection, name: str) -> Status:
+    """Counts, money and reasons of a batch. Raises UnknownBatchError."""
+    batch = find_batch(conn, name)
+    if conn.in_transaction:
+        return _status(conn, batch)
+    # One read transaction, so that counts and money are of the same moment.
+    conn.execute("BEGIN")
+    try:
+        return _status(conn, batch)
+    finally:
+        conn.execute("ROLLBACK")
+
+
+def _status(conn: sqlite3.Connection, batch: BatchRow) -> Status:
+    jobs = dict.fromkeys(JobState, 0)
+    retired = 0
+    for row in conn.execute(
+        "SELECT retired, state, count(*) AS n FROM jobs WHERE batch_id = ? GROUP BY retired, state",
+        (batch.id,),
+    ):
+        if row["retired"]:
+            retired += row["n"]
+        else:
+            jobs[JobState(row["state"])] = row["n"]
+    (estimated,) = conn.execute(
+        "SELECT coalesce(sum(estimated), 0) FROM jobs WHERE batch_id = ? AND retired = 0",
+        (batch.id,),
+    ).fetchone()
+    (saved,) = conn.execute(
+        "SELECT count(*) FROM images JOIN jobs ON jobs.id = job_id"
+        " WHERE batch_id = ? AND images.state = 'saved'",
+        (batch.id,),
+    ).fetchone()
+    attempts = dict.fromkeys(Billed, 0)
+    in_flight = 0
+    for row in conn.execute(
+        "SELECT billed, outcome, count(*) AS n FROM attempts"
+        " WHERE run_id IN (SELECT id FROM runs WHERE batch_id = ?) GROUP BY billed, outcome",
+        (batch.id,),
+    ):
+        attempts[Billed(row["billed"])] += row["n"]
+        if row["outcome"] == "sending":
+            in_flight = row["n"]
+    money = conn.execute(
+        "SELECT coalesce(sum(charged), 0) AS charged, coalesce(sum(maybe + reserved), 0) AS maybe"
+        " FROM runs WHERE batch_id = ?",
+        (batch.id,),
+    ).fetchone()
+    return Status(
+        batch=batch.name,
+        provider=batch.provider,
+        jobs=jobs,
+        retired=retired,
+        images_saved=saved,
+        attempts=attempts,
+        in_flight=in_flight,
+        estimated=Micros(estimated),
+        charged=Micros(money["charged"]),
+        maybe=Micros(money["maybe"]),
+        reasons=_reasons(conn, batch.id),
+        last_run=_last_run(conn, batch.id),
+    )
+
+
+def _reasons(conn: sqlite3.Connection, batch: BatchId) -> tuple[ReasonCount, ...]:
+    rows = conn.execute(
+        """
+        SELECT state, substr(reason, 1, instr(reason || ':', ':') - 1) AS code, count(*) AS n,
+               min(key) AS example_key, min(reason) AS example
+        FROM jobs
+        WHERE batch_id = ? AND retired = 0 AND state IN ('failed', 'blocked', 'uncertain', 'paid')
+              AND reason IS NOT NULL
+        GROUP BY state, code ORDER BY n DESC, state, code
+        """,
+        (batch,),
+    )
+    return tuple(
+        ReasonCount(
+            state=JobState(row["state"]),
+            code=row["code"],
+            jobs=row["n"],
+            example_key=row["example_key"],
+            example=row["example"],
+        )
+        for row in rows
+    )
+
+
+def _last_run(conn: sqlite3.Connection, batch: BatchId) -> LastRun | None:
+    row = conn.execute(
+        "SELECT id, started_at, ended_at, estimate, reserved, charged, maybe, stopped, exit_code"
+        " FROM runs WHERE batch_id = ? ORDER BY id DESC LIMIT 1",
+        (batch,),
+    ).fetchone()
+    return None if row is None else LastRun(**dict(row))
+
+
+_EXPORT_SQL: Final = {
+    "jobs": """
+        SELECT key, state, reason, fingerprint, model, prompt, options, estimated,
+               (SELECT coalesce(sum(cost), 0) FROM attempts
+                WHERE job_id = jobs.id) AS charged,
+               (SELECT coalesce(sum(price), 0) FROM attempts
+                WHERE job_id = jobs.id AND billed = 'maybe') AS maybe
+        FROM jobs WHERE batch_id = :batch AND retired = 0 ORDER BY jobs.id
+        """,
+    "attempts": """
+        SELECT attempts.id AS id, key, run_id AS run, started_at, ended_at, outcome, billed,
+               http_status, error_code, request_id, cost
+        FROM attempts JOIN jobs ON jobs.id = job_id WHERE batch_id = :batch
+        ORDER BY attempts.rowid
+        """,
+    "images": """
+        SELECT key, images.path AS path, sha256, bytes, width, height, format
+        FROM images JOIN jobs ON jobs.id = job_id
+        WHERE batch_id = :batch AND images.state = 'saved' ORDER BY images.id
+        """,
+}
+_MONEY_COLUMNS: Final = ("estimated", "charged", "maybe", "cost")
+
+
+def export(conn: sqlite3.Connection, batch: BatchId, what: str) -> Iterator[dict[str, object]]:
+    """Stream jobs, attempts or images of a batch; money as decimal strings in dollars."""
+    from sqlite_utils import Database  # 125 ms to import, and status shares this module
+
+    for row in Database(conn).query(_EXPORT_SQL[what], {"batch": batch}):
+        for column in _MONEY_COLUMNS:
+            if column in row:
+                row[column] = decimal_string(row[column])
+        yield row

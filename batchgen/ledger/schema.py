@@ -1,0 +1,155 @@
+"""Tables of the ledger, and the numbered steps to them; a released step is never edited."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database, Migrations
+
+SCHEMA_VERSION: Final = 1
+"""Kept in ``PRAGMA user_version``; equals the number of migrations."""
+
+APPLICATION_ID: Final = 0x42474C31
+"""``BGL1`` in ``PRAGMA application_id``: tells a ledger from any other SQLite file."""
+
+_FIRST: Final = """
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    provider TEXT NOT NULL,
+    manifest_path TEXT NOT NULL,
+    manifest_sha256 TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    plan INTEGER NOT NULL,
+    created_at TEXT NOT NULL,
+    planned_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    batch_id INTEGER NOT NULL REFERENCES batches(id),
+    started_at TEXT NOT NULL,
+    ended_at TEXT,
+    estimate INTEGER NOT NULL,
+    max_cost INTEGER,
+    max_waste INTEGER NOT NULL,
+    reserved INTEGER NOT NULL DEFAULT 0 CHECK (reserved >= 0),
+    charged INTEGER NOT NULL DEFAULT 0 CHECK (charged >= 0),
+    maybe INTEGER NOT NULL DEFAULT 0 CHECK (maybe >= 0),
+    wasted INTEGER NOT NULL DEFAULT 0 CHECK (wasted >= 0),
+    stopped TEXT,
+    exit_code INTEGER
+) STRICT;
+CREATE INDEX runs_by_batch ON runs(batch_id);
+
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY,
+    batch_id INTEGER NOT NULL REFERENCES batches(id),
+    key TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN
+        ('pending', 'sending', 'paid', 'done', 'failed', 'blocked', 'uncertain')),
+    reason TEXT,
+    retired INTEGER NOT NULL DEFAULT 0 CHECK (retired IN (0, 1)),
+    fingerprint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    prompt TEXT NOT NULL,
+    options TEXT NOT NULL,
+    images TEXT NOT NULL,
+    mask TEXT,
+    root TEXT NOT NULL,
+    path TEXT NOT NULL,
+    verify TEXT NOT NULL,
+    keep_previous INTEGER NOT NULL,
+    tags TEXT NOT NULL,
+    source TEXT NOT NULL,
+    estimated INTEGER NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    doubts INTEGER NOT NULL DEFAULT 0,
+    plan INTEGER NOT NULL,
+    changed_at TEXT NOT NULL,
+    done_at TEXT,
+    UNIQUE (batch_id, key)
+) STRICT;
+CREATE INDEX jobs_by_state ON jobs(batch_id, retired, state, id);
+
+CREATE TABLE attempts (
+    id TEXT PRIMARY KEY,
+    job_id INTEGER NOT NULL REFERENCES jobs(id),
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    fingerprint TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    ended_at TEXT,
+    outcome TEXT NOT NULL CHECK (outcome IN ('sending', 'ok', 'safe', 'refused', 'blocked',
+        'throttled', 'stop', 'ambiguous', 'spoiled')),
+    billed TEXT NOT NULL CHECK (billed IN ('yes', 'no', 'maybe')),
+    price INTEGER NOT NULL,
+    cost INTEGER NOT NULL DEFAULT 0 CHECK (cost >= 0),
+    http_status INTEGER,
+    error_code TEXT,
+    message TEXT,
+    request_id TEXT,
+    answer TEXT
+) STRICT;
+CREATE INDEX attempts_by_job ON attempts(job_id);
+CREATE INDEX attempts_by_run ON attempts(run_id, billed, outcome);
+CREATE INDEX attempts_open ON attempts(job_id) WHERE outcome = 'sending';
+
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    job_id INTEGER NOT NULL REFERENCES jobs(id),
+    attempt_id TEXT NOT NULL REFERENCES attempts(id),
+    position INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('due', 'saved', 'lost', 'replaced')),
+    url TEXT,
+    expires_at TEXT,
+    root TEXT NOT NULL,
+    path TEXT,
+    sha256 TEXT,
+    bytes INTEGER,
+    width INTEGER,
+    height INTEGER,
+    format TEXT,
+    warnings TEXT,
+    saved_at TEXT,
+    UNIQUE (attempt_id, position)
+) STRICT;
+CREATE INDEX images_by_job ON images(job_id, state);
+
+CREATE TABLE prices (
+    id INTEGER PRIMARY KEY,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    price INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    taken_at TEXT NOT NULL,
+    UNIQUE (provider, model, price, source)
+) STRICT;
+"""
+
+
+def migrations() -> Migrations:
+    """All steps in order. Step N leads from schema N-1 to schema N."""
+    from sqlite_utils import Migrations  # 125 ms to import, and only a change of schema needs it
+
+    steps = Migrations("batchgen")
+
+    @steps(name="0001_first")
+    def first(db: Database) -> None:
+        _statements(db.conn, _FIRST)
+        db.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    return steps
+
+
+def _statements(conn: sqlite3.Connection, script: str) -> None:
+    """Run a script inside the open transaction; ``executescript`` would commit it first."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            conn.execute(statement)
+            statement = ""

@@ -1,0 +1,151 @@
+"""The one writing connection, on a thread of its own, with group commit.
+
+All steps that wait are written in one transaction, and nobody goes on before their own is durable:
+64 workers cost one sync of the disk, not 64.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import anyio
+
+from batchgen.errors import BatchgenError, ExitCode
+from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.ledger import Clock, Ledger, utc_now
+
+T = TypeVar("T")
+Step = Callable[[Ledger], Any]
+
+_MAX_GROUP: Final = 512
+
+
+class LedgerWriteError(BatchgenError):
+    """The disk or SQLite refused a write: no request may be sent any more.
+
+    What was answered meanwhile stands in the spool, and the next run takes it from there.
+    """
+
+    exit_code = ExitCode.STOPPED
+
+
+class LedgerWriter:
+    """Takes steps from one event loop and answers when they are durable.
+
+    Use as an async context manager. ``await writer(step)`` runs ``step(ledger)`` in a transaction
+    on the writer's thread and gives its result once that is committed. It can't be cancelled
+    halfway: a step that was handed over is waited for.
+    """
+
+    def __init__(self, path: Path, clock: Clock = utc_now) -> None:
+        self._path = path
+        self._clock = clock
+        self._steps: queue.SimpleQueue[tuple[Step, asyncio.Future[Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._loop: asyncio.AbstractEventLoop
+        self._ready: asyncio.Future[None]
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._ready = self._loop.create_future()
+        self._thread.start()
+        await self._ready
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._steps.put(None)
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._thread.join)
+
+    async def __call__(self, step: Callable[[Ledger], T]) -> T:
+        """Run one step durably. Raises LedgerWriteError when nothing can be written."""
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._steps.put((step, done))
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([done])
+        return done.result()
+
+    def _run(self) -> None:
+        try:
+            conn = open_for_writing(self._path)
+        except BaseException as exc:  # handed to the one who waits for the start
+            self._loop.call_soon_threadsafe(self._ready.set_exception, exc)
+            return
+        self._loop.call_soon_threadsafe(self._ready.set_result, None)
+        ledger = Ledger(conn, self._clock)
+        try:
+            while group := self._next_group():
+                answers = _write(ledger, group)
+                self._loop.call_soon_threadsafe(_deliver, answers)
+        finally:
+            conn.close()
+
+    def _next_group(self) -> list[tuple[Step, asyncio.Future[Any]]]:
+        """Everything that waits, at least one; empty when the writer is closed."""
+        first = self._steps.get()
+        if first is None:
+            return []
+        group = [first]
+        while len(group) < _MAX_GROUP:
+            try:
+                item = self._steps.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                self._steps.put(None)
+                break
+            group.append(item)
+        return group
+
+
+Answer = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+
+def _write(ledger: Ledger, group: list[tuple[Step, asyncio.Future[Any]]]) -> list[Answer]:
+    """Write a group in one transaction; if a step of it fails, each step in one of its own."""
+    try:
+        ledger.conn.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as exc:  # each would wait as long for the same lock
+        return [(done, None, _as_write_error(exc)) for _, done in group]
+    try:
+        results = [step(ledger) for step, _ in group]
+        ledger.conn.execute("COMMIT")
+    except BaseException as exc:
+        if ledger.conn.in_transaction:
+            ledger.conn.execute("ROLLBACK")
+        if len(group) == 1:
+            return [(group[0][1], None, _as_write_error(exc))]
+        return [answer for item in group for answer in _write(ledger, [item])]
+    return [(done, result, None) for (_, done), result in zip(group, results, strict=True)]
+
+
+def _as_write_error(exc: BaseException) -> BaseException:
+    if isinstance(exc, sqlite3.OperationalError):
+        error = LedgerWriteError(f"the ledger can't be written: {exc}")
+        error.__cause__ = exc
+        return error
+    return exc
+
+
+def _deliver(answers: list[Answer]) -> None:
+    for done, result, exc in answers:
+        if done.cancelled():
+            continue
+        if exc is not None:
+            done.set_exception(exc)
+        else:
+            done.set_result(result)

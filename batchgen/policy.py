@@ -1,0 +1,178 @@
+"""What follows from a verdict: again, held, failed or done, and how long to wait. No clock here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from batchgen.job import JobState, Outcome
+from batchgen.money import ZERO, Micros, parse_dollars
+from batchgen.outcome import Verdict
+
+MAX_TRIES: Final = 2
+"""A refusal of the moment (500 and 502 with the gateway's envelope) is asked once more."""
+RETRY_WAIT_S: Final = 2.0
+MAX_PARK_S: Final = 3600.0
+"""A server that asks for a longer silence stops the run; the rest stays pending."""
+DEFAULT_WASTE_PERCENT: Final = Decimal(5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Next:
+    """Where a job goes after an attempt."""
+
+    state: JobState
+    reason: str = ""
+    wait_s: float = 0.0
+    """How long to leave the job alone; what concerns everybody is the throttle's to wait for."""
+    counts_try: bool = False
+    counts_doubt: bool = False
+    wasted: Micros = ZERO
+    """What of the run's waste allowance the repeat uses up."""
+
+
+def after_attempt(
+    verdict: Verdict,
+    *,
+    tries: int,
+    doubts: int,
+    price: Micros,
+    wasted: Micros,
+    max_waste: Micros,
+    hold: bool = False,
+) -> Next:
+    """Decide where the job goes. ``tries`` and ``doubts`` do not count this attempt yet.
+
+    ``hold`` keeps a doubt for a person whatever the allowance: they stopped the run by hand.
+    """
+    reason = f"{verdict.code}: {verdict.message}" if verdict.message else verdict.code
+    match verdict.outcome:
+        case Outcome.OK:
+            return Next(state=JobState.PAID)
+        case Outcome.SAFE | Outcome.THROTTLED | Outcome.STOP:
+            return Next(state=JobState.PENDING, reason=reason)
+        case Outcome.BLOCKED:
+            return Next(state=JobState.BLOCKED, reason=reason)
+        case Outcome.REFUSED:
+            again = verdict.again and tries + 1 < MAX_TRIES
+            state = JobState.PENDING if again else JobState.FAILED
+            return Next(state=state, reason=reason, wait_s=RETRY_WAIT_S, counts_try=True)
+        case Outcome.AMBIGUOUS | Outcome.SPOILED | Outcome.SENDING:
+            if not hold and may_rebuy(doubts, price, wasted, max_waste):
+                return Next(
+                    state=JobState.PENDING,
+                    reason=reason,
+                    wait_s=RETRY_WAIT_S,
+                    counts_doubt=True,
+                    wasted=price,
+                )
+            spoiled = verdict.outcome is Outcome.SPOILED
+            held = JobState.FAILED if spoiled else JobState.UNCERTAIN
+            return Next(state=held, reason=reason, counts_doubt=True)
+
+
+def may_rebuy(doubts: int, price: Micros, wasted: Micros, max_waste: Micros) -> bool:
+    """Whether a doubtful picture is bought again: once a job, within the run's allowance."""
+    return doubts == 0 and wasted + price <= max_waste
+
+
+@dataclass(frozen=True, slots=True)
+class Waste:
+    """How much doubt a run may buy again: a share of its estimate, or an amount."""
+
+    percent: Decimal | None = DEFAULT_WASTE_PERCENT
+    amount: Micros = ZERO
+
+    def allowance(self, estimate: Micros) -> Micros:
+        """The allowance in micros, rounded down."""
+        if self.percent is None:
+            return self.amount
+        return Micros(int(estimate * self.percent / 100))
+
+
+def parse_waste(text: str | int | Decimal) -> Waste:
+    """``5%`` of the run's estimate, or dollars. Raises ValueError."""
+    written = str(text).strip()
+    if not written.endswith("%"):
+        return Waste(percent=None, amount=parse_dollars(written))
+    try:
+        percent = Decimal(written[:-1].strip())
+    except InvalidOperation:
+        raise ValueError(f"{written!r} is not a share like 5%, or dollars like 2.50") from None
+    if not percent.is_finite() or not 0 <= percent <= 100:
+        raise ValueError(f"{written!r} is not a share from 0% to 100%")
+    return Waste(percent=percent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchResult:
+    """How one try to download a picture ended."""
+
+    status: int | None = None
+    bad_picture: str = ""
+    """Why the bytes are no usable picture; empty where none came."""
+    forbidden: str = ""
+    """Why the address may not be asked at all."""
+    detail: str = ""
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchAgain:
+    """Try the same address again after so many seconds."""
+
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLater:
+    """Give up for this run; the job stays paid and the next run goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLost:
+    """The paid picture can't be had from this address any more."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSpoiled:
+    """What the provider serves is no usable picture."""
+
+    reason: str
+
+
+_GONE: Final = frozenset({403, 404, 410})
+_GONE_TRIES: Final = 4
+_BAD_TRIES: Final = 3
+_FETCH_TRIES: Final = 8
+_FETCH_MAX_WAIT_S: Final = 60.0
+
+
+def after_fetch(
+    result: FetchResult, *, tries: int
+) -> FetchAgain | FetchLater | FetchLost | FetchSpoiled:
+    """Decide on a failed download; ``tries`` counts this one.
+
+    A download is free, so it is tried hard; an address that is gone gets a few short tries, because
+    a fresh one may need a moment to appear.
+    """
+    if result.forbidden:
+        return FetchLater(result.forbidden)
+    wait_s = min(2.0 ** (tries - 1), _FETCH_MAX_WAIT_S)
+    if result.bad_picture:
+        if tries < _BAD_TRIES:
+            return FetchAgain(wait_s)
+        return FetchSpoiled(result.bad_picture)
+    if result.status in _GONE:
+        if tries < _GONE_TRIES:
+            return FetchAgain(wait_s)
+        return FetchLost(f"HTTP {result.status}: the address of the picture is gone")
+    if tries < _FETCH_TRIES:
+        return FetchAgain(max(wait_s, min(result.retry_after_s or 0.0, _FETCH_MAX_WAIT_S)))
+    what = f"HTTP {result.status}" if result.status else result.detail
+    return FetchLater(f"download failed {tries} times, last with {what}")

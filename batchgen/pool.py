@@ -1,0 +1,176 @@
+"""A run: what is paid first onto disk, then a fixed number of workers over the pending jobs."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from batchgen.delivery import Delivery
+from batchgen.download import Downloader
+from batchgen.feeder import Feeder
+from batchgen.http import ApiClient, Deadlines
+from batchgen.job import Job, JobId
+from batchgen.ledger.writer import LedgerWriteError
+from batchgen.settings import ApiKey, is_loopback
+from batchgen.shutdown import Shutdown
+from batchgen.worker import Again, RunContext, Worker, recover, work
+
+_DELIVERIES_WAITING: Final = 256
+"""When downloads lag behind by so many pictures, no more are bought for the time being."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """How wide a run is."""
+
+    concurrency: int
+    downloads: int
+    deadline_s: float
+    key: ApiKey | None
+    base: Path
+    """The manifest's folder, which output folders are relative to."""
+    limit: int | None = None
+    """How many pending jobs are taken up at most."""
+    overwrite: bool = False
+
+
+class Pool:
+    """Runs one batch to its end, or to where it is stopped."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        settings: PoolSettings,
+        shutdown: Shutdown,
+        verify: ssl.SSLContext,
+    ) -> None:
+        self._context = context
+        self._settings = settings
+        self._shutdown = shutdown
+        self._verify = verify
+        self._deadlines = Deadlines()
+        self._feeder = Feeder(context.ledger, context.batch, limit=settings.limit)
+
+    async def run(self) -> None:
+        """Recover, deliver what is paid, then work off what is pending.
+
+        Returns when nothing is left or dispatch has stopped; everything is on record then.
+        """
+        async with anyio.create_task_group() as services:
+            services.start_soon(self._deadlines.watch)
+            services.start_soon(self._shutdown.watch)
+            with anyio.CancelScope() as scope:
+                self._shutdown.guard(scope)
+                try:
+                    await self._run()
+                except LedgerWriteError as exc:
+                    self._context.throttle.stop(f"ledger: {exc}")
+            services.cancel_scope.cancel()
+
+    async def _run(self) -> None:
+        context = self._context
+        for opened in await context.ledger(lambda ledger: ledger.open_attempts(context.batch)):
+            await recover(context, opened)
+        await self._sweep_spool()
+        await self._deliver_backlog()
+        if not self._shutdown.asked:
+            await self._dispatch()
+
+    async def _deliver_backlog(self) -> None:
+        """Everything that is paid for comes before anything new, soonest expiry first.
+
+        A spoiled picture that may be bought again is pending then, and found as such.
+        """
+        context = self._context
+        backlog = await context.ledger(lambda ledger: ledger.paid(context.batch))
+        if not backlog:
+            return
+        send, receive = anyio.create_memory_object_stream[JobId]()
+        async with anyio.create_task_group() as tasks:
+            self._start_deliveries(tasks, receive, lambda again: None)
+            async with send:
+                for job in backlog:
+                    if self._shutdown.asked:
+                        break
+                    await send.send(job)
+
+    async def _dispatch(self) -> None:
+        context, feeder = self._context, self._feeder
+        send_paid, receive_paid = anyio.create_memory_object_stream[JobId](_DELIVERIES_WAITING)
+        send_job, receive_job = anyio.create_memory_object_stream[Job]()
+
+        async def hand_over(job: Job) -> None:
+            feeder.add()
+            await send_paid.send(job.id)
+
+        context.deliver = hand_over
+        async with anyio.create_task_group() as deliveries:
+            self._start_deliveries(deliveries, receive_paid, feeder.done)
+            async with send_paid, anyio.create_task_group() as workers:
+                workers.start_soon(feeder.feed, send_job)
+                with receive_job:
+                    for _ in range(self._settings.concurrency):
+                        workers.start_soon(self._work, receive_job.clone())
+
+    async def _work(self, jobs: MemoryObjectReceiveStream[Job]) -> None:
+        settings = self._settings
+        async with ApiClient(
+            key=settings.key.reveal() if settings.key else None,
+            verify=self._verify,
+            deadlines=self._deadlines,
+            deadline_s=settings.deadline_s,
+        ) as client:
+            await work(Worker(self._context, client), jobs, self._feeder.done)
+
+    def _start_deliveries(
+        self,
+        tasks: TaskGroup,
+        jobs: MemoryObjectReceiveStream[JobId],
+        done: Callable[[Again | None], None],
+    ) -> None:
+        with jobs:
+            for _ in range(self._settings.downloads):
+                tasks.start_soon(self._deliver, jobs.clone(), done)
+
+    async def _deliver(
+        self, jobs: MemoryObjectReceiveStream[JobId], done: Callable[[Again | None], None]
+    ) -> None:
+        settings, context = self._settings, self._context
+        host = urlsplit(context.base_url).hostname or ""
+        async with Downloader(
+            verify=self._verify, deadlines=self._deadlines, allow_loopback=is_loopback(host)
+        ) as downloader:
+            delivery = Delivery(
+                context,
+                downloader,
+                settings.base,
+                ending=lambda: self._shutdown.asked,
+                overwrite=settings.overwrite,
+            )
+            async with jobs:
+                async for job in jobs:
+                    again = None
+                    try:
+                        again = await delivery.deliver(job)
+                    except LedgerWriteError as exc:
+                        context.throttle.stop(f"ledger: {exc}")
+                    finally:
+                        done(again)
+
+    async def _sweep_spool(self) -> None:
+        """Remove answers that a killed run had no time to remove."""
+        context = self._context
+        held = await anyio.to_thread.run_sync(context.spool.attempts)
+        finished = await context.ledger(
+            lambda ledger: ledger.finished_attempts(context.batch, held)
+        )
+        for attempt in finished:
+            await anyio.to_thread.run_sync(context.spool.remove, attempt)

@@ -1,0 +1,262 @@
+"""What a person or a program sees while a run goes on: a live line, plain lines, or JSON lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Protocol, TextIO
+
+import anyio
+
+from batchgen.events import (
+    AttemptEnded,
+    AttemptStarted,
+    DownloadRetried,
+    JobDone,
+    JobHeld,
+    Recovered,
+    RunEvent,
+    Stopping,
+)
+from batchgen.job import Billed, JobState
+from batchgen.money import decimal_string, dollars
+from batchgen.throttle import Status as ThrottleStatus
+
+_RATE_WINDOW_S: Final = 120.0
+_PLAIN_EVERY_S: Final = 60.0
+_LIVE_EVERY_S: Final = 0.5
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts and money of this run so far, in micros."""
+
+    total: int
+    done: int = 0
+    held: int = 0
+    reserved: int = 0
+    charged: int = 0
+    maybe: int = 0
+
+
+class Progress(Protocol):
+    """A face of a run: told of events, and asked to show itself now and then."""
+
+    def observe(self, event: RunEvent) -> None:
+        """Take note of an event."""
+
+    async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
+        """Show the state of things until cancelled."""
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+
+
+class _Counting:
+    """The tally that all faces keep."""
+
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.tally = Tally(total=total)
+        self._clock = clock
+        self._finished: deque[float] = deque()
+        self._started = clock()
+
+    def observe(self, event: RunEvent) -> None:
+        """Count it."""
+        tally = self.tally
+        match event:
+            case AttemptStarted(price=price):
+                tally.reserved += price
+            case AttemptEnded(price=price, billed=billed, state=state):
+                tally.reserved -= price
+                tally.charged += price if billed is Billed.YES else 0
+                tally.maybe += price if billed is Billed.MAYBE else 0
+                if state in (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN):
+                    tally.held += 1
+            case JobDone():
+                tally.done += 1
+                self._finished.append(self._clock())
+            case JobHeld():
+                tally.held += 1
+            case DownloadRetried() | Recovered() | Stopping():
+                pass
+
+    def per_minute(self) -> float:
+        """Pictures a minute, over the last two minutes or since the start."""
+        now = self._clock()
+        while self._finished and self._finished[0] < now - _RATE_WINDOW_S:
+            self._finished.popleft()
+        span = min(_RATE_WINDOW_S, now - self._started)
+        return len(self._finished) / span * 60 if span >= 1 else 0.0
+
+    def sentence(self, throttle: ThrottleStatus) -> str:
+        """Everything in one line."""
+        tally = self.tally
+        parts = [
+            f"{tally.done:,}/{tally.total:,} done",
+            f"{self.per_minute():.0f} images/min",
+            f"{dollars(tally.charged)} spent",
+        ]
+        if tally.maybe:
+            parts.append(f"{dollars(tally.maybe)} in doubt")
+        if tally.reserved:
+            parts.append(f"{dollars(tally.reserved)} reserved")
+        if tally.held:
+            parts.append(f"{tally.held:,} held or failed")
+        parts.append(waiting(throttle))
+        return ", ".join(parts)
+
+
+def waiting(throttle: ThrottleStatus) -> str:
+    """What the run is waiting for."""
+    if throttle.waiting_for:
+        return f"waiting for {throttle.waiting_for}"
+    if throttle.stopped:
+        return f"ending, {throttle.in_flight} in flight"
+    return f"{throttle.in_flight} of {throttle.width} in flight"
+
+
+def _notice(event: RunEvent) -> str | None:
+    """The line that an event is worth on a terminal or in a log of lines."""
+    match event:
+        case Stopping(reason=reason):
+            return f"stopping: {reason}; what is in flight finishes"
+        case JobHeld(key=key, state=state, reason=reason):
+            return f"{key}: {state.value}: {reason}"
+        case AttemptEnded(key=key, state=state, code=code, message=message) if state in (
+            JobState.FAILED,
+            JobState.BLOCKED,
+            JobState.UNCERTAIN,
+        ):
+            return f"{key}: {state.value}: {code}: {message}"
+        case Recovered(key=key, outcome=outcome, state=state):
+            return f"{key}: cut off in an earlier run, {outcome.value}, now {state.value}"
+        case JobDone(key=key, warnings=warnings) if warnings:
+            return f"{key}: {'; '.join(warnings)}"
+        case _:
+            return None
+
+
+class LiveProgress(_Counting):
+    """A bar on a terminal, with notices above it."""
+
+    def __init__(self, total: int, stream: TextIO) -> None:
+        from tqdm import tqdm  # 45 ms to import, and only a terminal needs it
+
+        super().__init__(total)
+        self._bar: Any = tqdm(
+            total=total,
+            file=stream,
+            unit="job",
+            dynamic_ncols=True,
+            leave=False,
+            bar_format="{percentage:3.0f}%|{bar:20}| {desc} [{elapsed}<{remaining}]",
+        )
+
+    def observe(self, event: RunEvent) -> None:
+        """Count it, and move the bar."""
+        super().observe(event)
+        if isinstance(event, JobDone):
+            self._bar.update(1)
+        if notice := _notice(event):
+            self._bar.write(notice, file=self._bar.fp)
+
+    async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
+        """Redraw twice a second."""
+        while True:
+            self._bar.set_description_str(self.sentence(throttle()))
+            await anyio.sleep(_LIVE_EVERY_S)
+
+    def close(self) -> None:
+        """Take the bar away; the summary follows."""
+        self._bar.close()
+
+
+class PlainProgress(_Counting):
+    """A line a minute, and one for what a person should know, as in a cron mail or a log."""
+
+    def __init__(self, total: int, stream: TextIO, *, quiet: bool = False) -> None:
+        super().__init__(total)
+        self._stream = stream
+        self._quiet = quiet
+
+    def observe(self, event: RunEvent) -> None:
+        """Count it, and say it if it matters."""
+        super().observe(event)
+        if not self._quiet and (notice := _notice(event)):
+            write_line(self._stream, notice)
+
+    async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
+        """Say where things are, a line a minute."""
+        while True:
+            await anyio.sleep(_PLAIN_EVERY_S)
+            if not self._quiet:
+                write_line(self._stream, self.sentence(throttle()))
+
+    def close(self) -> None:
+        """Nothing is left on the screen."""
+
+
+class JsonProgress(_Counting):
+    """A JSON object a line, for programs."""
+
+    def __init__(self, total: int, stream: TextIO) -> None:
+        super().__init__(total)
+        self._stream = stream
+
+    def observe(self, event: RunEvent) -> None:
+        """Write the event."""
+        super().observe(event)
+        values = asdict(event)
+        if "price" in values:
+            values["price"] = decimal_string(values["price"])
+        self._write({"event": _snake(type(event).__name__), **values})
+
+    async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
+        """Write the tally, a line a minute."""
+        while True:
+            await anyio.sleep(_PLAIN_EVERY_S)
+            tally = self.tally
+            self._write(
+                {
+                    "event": "progress",
+                    "done": tally.done,
+                    "total": tally.total,
+                    "charged": decimal_string(tally.charged),
+                    "maybe": decimal_string(tally.maybe),
+                    "reserved": decimal_string(tally.reserved),
+                    "waiting_for": throttle().waiting_for,
+                }
+            )
+
+    def _write(self, record: dict[str, object]) -> None:
+        import orjson
+
+        write_line(self._stream, orjson.dumps(record).decode())
+
+    def close(self) -> None:
+        """Nothing is left on the screen."""
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+
+
+def write_line(stream: TextIO, text: str) -> None:
+    """Write a line; a reader that is gone does not end a run that costs money."""
+    with suppress(BrokenPipeError, ValueError, OSError):
+        stream.write(text + "\n")
+        stream.flush()
+
+
+def make_progress(total: int, *, json: bool, quiet: bool) -> Progress:
+    """The face that fits the terminal and the flags."""
+    if json:
+        return JsonProgress(total, sys.stdout)
+    if not quiet and sys.stderr.isatty():
+        return LiveProgress(total, sys.stderr)
+    return PlainProgress(total, sys.stderr, quiet=quiet)

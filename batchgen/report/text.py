@@ -1,0 +1,152 @@
+"""Status, plan and summary as text that fits a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from batchgen.job import Billed, JobState
+from batchgen.ledger.enrol import Group, GroupSum
+from batchgen.ledger.queries import ReasonCount, Status
+from batchgen.money import dollars
+
+_GROUP_TEXT = {
+    Group.NEW: "new",
+    Group.CHANGED: "changed since their picture was made",
+    Group.STALE: "older than `refresh` allows",
+    Group.PENDING: "planned before, not asked yet",
+    Group.PAID: "paid for, to be downloaded only",
+    Group.UNCERTAIN: "uncertain, held for you",
+    Group.FAILED: "failed before, left alone",
+    Group.BLOCKED: "blocked before, left alone",
+    Group.UNCHANGED: "done and unchanged",
+    Group.RETIRED: "no longer in the manifest",
+}
+_REASONS_SHOWN = 8
+_EXAMPLE_CHARS = 110
+
+
+def plan_text(
+    name: str,
+    provider: str,
+    price_source: str,
+    groups: Mapping[Group, GroupSum],
+) -> str:
+    """What a run would do and cost, a line a group."""
+    lines = [f"{name}: provider {provider}, prices from {price_source or 'nobody'}"]
+    for group in Group:
+        if group in groups:
+            found = groups[group]
+            price = dollars(found.cost) if group.is_sent else ""
+            lines.append(f"  {found.jobs:>9,}  {_GROUP_TEXT[group]:<38} {price:>12}".rstrip())
+    sent = [groups[group] for group in groups if group.is_sent]
+    jobs, cost = sum(found.jobs for found in sent), sum(found.cost for found in sent)
+    if jobs:
+        lines.append(f"  {jobs:>9,}  {'requests to send, estimated at':<38} {dollars(cost):>12}")
+    else:
+        lines.append("  nothing to send, nothing to pay")
+    return "\n".join(lines)
+
+
+def status_text(status: Status) -> str:
+    """One batch on a screen."""
+    total = sum(status.jobs.values())
+    lines = [f"{status.batch}: {status.jobs[JobState.DONE]:,} of {total:,} jobs done"]
+    lines += [
+        f"  {count:>9,}  {state.value}"
+        for state, count in status.jobs.items()
+        if count and state is not JobState.DONE
+    ]
+    if status.retired:
+        lines.append(f"  {status.retired:>9,}  retired (no longer in the manifest)")
+    lines.append(f"  {status.images_saved:>9,}  pictures on disk")
+    lines.append("  " + money_line(status))
+    lines += reason_lines(status.reasons)
+    run = status.last_run
+    if run is not None and run.ended_at is None:
+        lines.append(f"  run {run.id} began {run.started_at} and has not ended, or was killed")
+    elif run is not None and run.stopped:
+        lines.append(f"  run {run.id} stopped: {run.stopped}")
+    return "\n".join(lines)
+
+
+def money_line(status: Status) -> str:
+    """Money of a batch and of its attempts, in one line."""
+    billed = status.attempts
+    text = (
+        f"estimated {dollars(status.estimated)}, charged {dollars(status.charged)}"
+        f" for {billed[Billed.YES]:,} attempts"
+    )
+    if status.maybe or billed[Billed.MAYBE]:
+        text += f", maybe {dollars(status.maybe)} for {billed[Billed.MAYBE]:,} more"
+    return text
+
+
+def reason_lines(reasons: Sequence[ReasonCount]) -> list[str]:
+    """Failures counted by reason, each with one example."""
+    lines = []
+    for reason in reasons[:_REASONS_SHOWN]:
+        text = reason.example.partition(": ")[2] or reason.example
+        if len(text) > _EXAMPLE_CHARS:
+            text = text[: _EXAMPLE_CHARS - 1] + "…"
+        lines.append(
+            f"  {reason.jobs:>9,}  {reason.state.value}, {reason.code}: {text}"
+            f" (as {reason.example_key})"
+        )
+    if len(reasons) > _REASONS_SHOWN:
+        lines.append(f"             and {len(reasons) - _REASONS_SHOWN} more reasons")
+    return lines
+
+
+def summary_text(status: Status, *, pictures: str, made: int, seconds: float) -> str:
+    """The end of a run."""
+    total = sum(status.jobs.values())
+    done = status.jobs[JobState.DONE]
+    if made == 0 and done == total:
+        head = f"{status.batch}: all {total:,} jobs are done already; nothing sent, nothing paid"
+    else:
+        head = (
+            f"{status.batch}: {done:,} of {total:,} jobs done,"
+            f" {made:,} in this run of {duration(seconds)}"
+        )
+    lines = [head, f"  pictures in {pictures}"]
+    run = status.last_run
+    if run is not None:
+        lines.append(
+            f"  this run: estimated {dollars(run.estimate)}, charged {dollars(run.charged)},"
+            f" maybe {dollars(run.maybe + run.reserved)}"
+        )
+    lines += [
+        f"  {count:>9,}  {state.value}"
+        for state, count in status.jobs.items()
+        if count and state is not JobState.DONE
+    ]
+    lines += reason_lines(status.reasons)
+    if run is not None and run.stopped:
+        lines.append(f"  stopped: {run.stopped}")
+    return "\n".join(lines)
+
+
+def next_step(status: Status, db_option: str) -> str:
+    """The command that a person would want now."""
+    name = status.batch
+    if status.jobs[JobState.UNCERTAIN]:
+        return f"batchgen retry {name} --uncertain{db_option}   # pays again for what may be paid"
+    if status.unfinished:
+        return f"batchgen resume {name}{db_option}"
+    if status.jobs[JobState.FAILED]:
+        return f"batchgen retry {name}{db_option}"
+    if status.jobs[JobState.BLOCKED]:
+        return f"batchgen export {name} --what jobs{db_option}"
+    return f"batchgen status {name}{db_option}"
+
+
+def duration(seconds: float) -> str:
+    """Whole hours, minutes and seconds."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    if minutes:
+        return f"{minutes} min {left:02d} s"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{left} s"

@@ -1,0 +1,195 @@
+"""The only reader of the environment: keys, places and the provider that a manifest names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from batchgen.errors import SettingsError
+from batchgen.manifest.model import ProviderSpec
+from batchgen.money import parse_dollars
+from batchgen.providers.profile import Profile
+from batchgen.providers.registry import PROFILES
+
+DB_NAME: Final = "batchgen.db"
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_ENV_LINE: Final = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
+
+
+class ApiKey:
+    """A secret that shows itself to nobody: not in a repr, a log, a traceback or a row."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The key, for the Authorization header and nothing else."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "ApiKey(***)"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The environment of this process, beneath it a ``.env`` file beside the manifest."""
+
+    variables: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path | None = None) -> Environment:
+        """Read the environment now. Raises SettingsError for an unreadable ``.env``."""
+        file = _read_env_file(folder / ".env") if folder else {}
+        return cls({**file, **os.environ})
+
+    def get(self, name: str) -> str | None:
+        """A variable, None where it is unset or empty."""
+        return self.variables.get(name) or None
+
+    def expand(self, text: str, where: str) -> str:
+        """Put variables in place of ``${NAME}``. Raises SettingsError for one that is not set."""
+
+        def value(match: re.Match[str]) -> str:
+            found = self.get(match[1])
+            if found is None:
+                raise SettingsError(f"{where}: the environment variable {match[1]} is not set")
+            return found
+
+        return _VARIABLE.sub(value, text)
+
+    def key(self, variable: str) -> ApiKey:
+        """The key in a variable. Raises SettingsError, which never shows it."""
+        value = (self.get(variable) or "").strip()
+        if not value:
+            raise SettingsError(
+                f"no API key: set {variable} in the environment, or in a .env file beside the"
+                " manifest; `provider: local` needs none"
+            )
+        if not value.isascii() or not value.isprintable() or " " in value:
+            raise SettingsError(
+                f"{variable} is no API key: it holds spaces, line breaks or non-ASCII characters"
+            )
+        return ApiKey(value)
+
+    def ledger_path(self, flag: Path | None, manifest_folder: Path | None) -> Path:
+        """The ledger: ``--db``, else ``BATCHGEN_DB``, else beside the manifest or found here."""
+        if flag is not None:
+            return flag.absolute()
+        if named := self.get("BATCHGEN_DB"):
+            return Path(named).expanduser().absolute()
+        if manifest_folder is not None:
+            return manifest_folder / DB_NAME
+        for folder in (Path.cwd(), Path.cwd() / "jobs"):
+            if (folder / DB_NAME).exists():
+                return folder / DB_NAME
+        return Path.cwd() / DB_NAME
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{path}: can't be read: {exc}") from exc
+    found = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _ENV_LINE.fullmatch(line)
+        if match is None:
+            raise SettingsError(f"{path}:{number}: expected NAME=value")
+        value = match[2]
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1]
+        found[match[1]] = value
+    return found
+
+
+def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> Profile:
+    """The profile that a manifest's ``provider`` names or describes. Raises SettingsError."""
+    if isinstance(provider, str):
+        return _built_in(provider)
+    given = {
+        name: environment.expand(str(value), f"provider.{name}")
+        for name, value in provider.model_dump().items()
+        if value is not None
+    }
+    name = given.get("name")
+    profile = PROFILES.get(name) if name else None
+    if profile is None:
+        base_url = given.get("base_url")
+        if base_url is None:
+            if name:
+                _built_in(name)
+            raise SettingsError("provider: give a base_url, or the name of a built-in provider")
+        profile = Profile(
+            name=name or urlsplit(base_url).netloc or "endpoint",
+            base_url=base_url,
+            key_variable=given.get("api_key_env"),
+        )
+    if "base_url" in given:
+        profile = replace(profile, base_url=check_base_url(given["base_url"]), moves_results=False)
+    if "api_key_env" in given:
+        profile = replace(profile, key_variable=given["api_key_env"])
+    if "price" in given:
+        profile = replace(
+            profile,
+            prices={},
+            flat_price=parse_dollars(given["price"]),
+            price_source="the manifest",
+        )
+    return replace(profile, replays_idempotency_key=given.get("idempotency") == "replay")
+
+
+def _built_in(name: str) -> Profile:
+    if name not in PROFILES:
+        known = ", ".join(PROFILES)
+        raise SettingsError(
+            f"provider: {name!r} is not built in (there are {known}); describe another as a mapping"
+            " with base_url and api_key_env"
+        )
+    return PROFILES[name]
+
+
+def check_base_url(url: str) -> str:
+    """The address without its last slash. Raises SettingsError for what no key may be sent to."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as exc:
+        raise SettingsError(f"provider.base_url: {url!r} is no address: {exc}") from exc
+    if parts.scheme not in ("http", "https") or not host:
+        raise SettingsError(
+            f"provider.base_url: {url!r} is no address; right would be https://HOST/v1"
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingsError(
+            "provider.base_url: no user, password, query or fragment belongs in it;"
+            " the key comes from the environment"
+        )
+    if parts.scheme == "http" and not is_loopback(host):
+        raise SettingsError(
+            f"provider.base_url: http:// would send the key to {host} in the clear; use https://"
+        )
+    return url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address of a URL is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,65 @@
+"""Signals: the first drains, the second ends at once. Nothing here knows what a job is."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+
+_SIGNALS: Final = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
+class Shutdown:
+    """What was asked of the run from outside.
+
+    ``begin(reason)`` is the first signal: no new request, those in flight finish within
+    ``grace_s``. ``abort()`` is the second, or the end of the grace: everything is cancelled.
+    """
+
+    def __init__(self, grace_s: float, on_drain: Callable[[str], None]) -> None:
+        self.grace_s = grace_s
+        self.signal_number: int | None = None
+        """The first signal that came, for the exit code."""
+        self._on_drain = on_drain
+        self._asked = anyio.Event()
+        self._scope: anyio.CancelScope | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether the run was asked to end."""
+        return self._asked.is_set()
+
+    def guard(self, scope: anyio.CancelScope) -> None:
+        """Name the scope that ``abort`` cancels."""
+        self._scope = scope
+
+    def begin(self, reason: str) -> None:
+        """Drain: nothing new starts."""
+        self._asked.set()
+        self._on_drain(reason)
+
+    def abort(self) -> None:
+        """Cancel what is still in flight; it is written down as uncertain."""
+        self._asked.set()
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def watch(self) -> None:
+        """Turn signals into ``begin`` and ``abort`` until cancelled."""
+        with anyio.open_signal_receiver(*_SIGNALS) as signals:
+            async with anyio.create_task_group() as tasks:
+                async for number in signals:
+                    if self.signal_number is None:
+                        self.signal_number = int(number)
+                        self.begin(f"signal {signal.Signals(number).name}")
+                        tasks.start_soon(self._end_of_grace)
+                    else:
+                        self.abort()
+
+    async def _end_of_grace(self) -> None:
+        await anyio.sleep(self.grace_s)
+        self.abort()

@@ -1,0 +1,123 @@
+"""Answers on disk before anybody reads them: one file an attempt, head line first, then the body.
+
+``ID.part`` is an answer that is still arriving, or was cut off; ``ID.answer`` is whole and durable.
+The spool lies beside the ledger, readable for its owner only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from batchgen.files import PART_SUFFIX, PartFile
+from batchgen.job import AttemptId
+
+ANSWER_SUFFIX: Final = ".answer"
+_BUFFER_BYTES: Final = 1024 * 1024
+_PRIVATE: Final = 0o600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpooledAnswer:
+    """A whole or cut answer as it lies in the spool."""
+
+    path: Path
+    status: int
+    headers: Mapping[str, str]
+    body_offset: int
+
+    def body(self) -> bytes:
+        """Everything behind the head line."""
+        with self.path.open("rb") as file:
+            file.seek(self.body_offset)
+            return file.read()
+
+
+class SpoolWriter:
+    """Takes one answer while it arrives. Small ones cost one write in the end."""
+
+    def __init__(self, part: PartFile, status: int, headers: Mapping[str, str]) -> None:
+        self._part = part
+        self._buffer = bytearray(_head_line(status, headers))
+
+    async def write(self, chunk: bytes) -> None:
+        """Append to the body."""
+        self._buffer += chunk
+        if len(self._buffer) >= _BUFFER_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Hand what is buffered to the file."""
+        buffer, self._buffer = self._buffer, bytearray()
+        if buffer:
+            await self._part.write(buffer)
+
+    async def commit(self) -> None:
+        """The answer is whole: make it durable."""
+        await self.flush()
+        await self._part.commit()
+
+
+class Spool:
+    """The folder of spooled answers of one ledger."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def prepare(self) -> None:
+        """Make the folder, for its owner only. Raises OSError."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def part(self, attempt: AttemptId) -> PartFile:
+        """The file that takes the attempt's answer; a cut answer stays as ``ID.answer.part``."""
+        return PartFile(self.folder / self.name(attempt), keep=True, mode=_PRIVATE)
+
+    @staticmethod
+    def name(attempt: AttemptId) -> str:
+        """The file name of a whole answer."""
+        return f"{attempt}{ANSWER_SUFFIX}"
+
+    def find(self, attempt: AttemptId) -> SpooledAnswer | None:
+        """The whole answer of an attempt, if it was spooled to its end."""
+        return _read_head(self.folder / self.name(attempt))
+
+    def find_cut(self, attempt: AttemptId) -> SpooledAnswer | None:
+        """What came of an answer that broke off, if its head was written."""
+        return _read_head(self.folder / (self.name(attempt) + PART_SUFFIX))
+
+    def remove(self, attempt: AttemptId) -> None:
+        """Forget an answer whose pictures are on disk."""
+        (self.folder / self.name(attempt)).unlink(missing_ok=True)
+        (self.folder / (self.name(attempt) + PART_SUFFIX)).unlink(missing_ok=True)
+
+    def attempts(self) -> list[AttemptId]:
+        """Attempts of which the spool holds anything."""
+        if not self.folder.is_dir():
+            return []
+        names = {path.name.partition(".")[0] for path in self.folder.iterdir()}
+        return [AttemptId(name) for name in sorted(names)]
+
+
+def _head_line(status: int, headers: Mapping[str, str]) -> bytes:
+    head = {"status": status, "headers": dict(headers)}
+    return json.dumps(head).encode() + b"\n"
+
+
+def _read_head(path: Path) -> SpooledAnswer | None:
+    try:
+        with path.open("rb") as file:
+            line = file.readline(1024 * 1024)
+    except FileNotFoundError:
+        return None
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        head = json.loads(line)
+        return SpooledAnswer(
+            path=path, status=head["status"], headers=head["headers"], body_offset=len(line)
+        )
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,327 @@
+"""One job from pending to the end of one attempt, in the order that loses no money.
+
+Reserve and write the attempt; send; spool the answer; write what it came to. Each step is durable
+before the next. The picture's way to disk is ``delivery.py``.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from batchgen.events import AttemptEnded, AttemptStarted, Observer, Recovered
+from batchgen.http import ApiClient, ApiRequest
+from batchgen.job import AttemptId, BatchId, Billed, Job, JobState, Outcome, RunId
+from batchgen.ledger.ledger import (
+    BudgetReached,
+    Ledger,
+    NotPending,
+    OpenAttempt,
+    Reserved,
+    timestamp,
+)
+from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
+from batchgen.money import dollars
+from batchgen.outcome import Answer, Exchange, Failure, Reach, Verdict, classify
+from batchgen.policy import Next
+from batchgen.providers.openai_images import build_request, expiry_of, read_answer
+from batchgen.providers.profile import Profile
+from batchgen.spool import Spool, SpooledAnswer
+from batchgen.throttle import DispatchStopped, Signal, Throttle, Ticket
+
+_SIGNALS: Final[Mapping[Outcome, Signal]] = {
+    Outcome.OK: Signal.OK,
+    Outcome.SPOILED: Signal.OK,
+    Outcome.SAFE: Signal.UNREACHABLE,
+    Outcome.THROTTLED: Signal.THROTTLED,
+    Outcome.AMBIGUOUS: Signal.AMBIGUOUS,
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class RunContext:
+    """What all workers of a run share."""
+
+    batch: BatchId
+    run: RunId
+    ledger: LedgerWriter
+    spool: Spool
+    profile: Profile
+    base_url: str
+    throttle: Throttle
+    observe: Observer
+    deliver: Callable[[Job], Awaitable[None]] = field(init=False)
+    """Takes a paid job on its way to disk; waits while too many are on it. Set by the pool."""
+    internal_errors: list[str] = field(default_factory=list)
+    answered: bool = False
+    """Whether any request of this run brought a picture."""
+    made: int = 0
+    """Jobs that became done in this run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """The job is pending again and may be asked again after so many seconds."""
+
+    job: Job
+    wait_s: float
+
+
+class Worker:
+    """Processes one job at a time with a client of its own."""
+
+    def __init__(self, context: RunContext, client: ApiClient) -> None:
+        self.context = context
+        self._client = client
+
+    async def process(self, job: Job) -> Again | None:
+        """Make one attempt at the job. Raises DispatchStopped when nothing may start any more."""
+        context = self.context
+        ticket = await context.throttle.start()
+        attempt = AttemptId(uuid.uuid4().hex)
+        finish = _Finish(context.throttle, ticket)
+        try:
+            if not await self._reserve(job, attempt):
+                return None
+            context.observe(AttemptStarted(key=job.key, attempt=attempt, price=job.price))
+            verdict, following = await self._attempt(job, attempt)
+            finish.signal = _SIGNALS.get(verdict.outcome, Signal.NEUTRAL)
+            finish.retry_after_s = verdict.retry_after_s
+            self._stop_if_hopeless(verdict)
+        finally:
+            finish()
+        if following.state is JobState.PAID:
+            context.answered = True
+            await context.deliver(job)
+        elif following.state is JobState.PENDING:
+            fresh = await context.ledger(lambda ledger: ledger.job(job.id))
+            return Again(job=fresh, wait_s=following.wait_s)
+        return None
+
+    async def _reserve(self, job: Job, attempt: AttemptId) -> bool:
+        context = self.context
+
+        def step(ledger: Ledger) -> Reserved | BudgetReached | NotPending:
+            return ledger.reserve(context.run, job, attempt, provider=context.profile.name)
+
+        reserved = await context.ledger(step)
+        match reserved:
+            case Reserved():
+                return True
+            case BudgetReached(max_cost=limit, used=used):
+                context.throttle.stop(
+                    f"budget: {dollars(used)} of {dollars(limit)} are used or reserved, and the"
+                    f" next picture would cost {dollars(job.price)}; raise max_cost to go on"
+                )
+                return False
+            case NotPending():
+                return False
+
+    async def _attempt(self, job: Job, attempt: AttemptId) -> tuple[Verdict, Next]:
+        context = self.context
+        try:
+            request = build_request(job, attempt, context.base_url)
+        except OSError as exc:
+            verdict = Verdict(
+                outcome=Outcome.REFUSED,
+                billed=Billed.NO,
+                code="reference_unreadable",
+                message=str(exc),
+            )
+            return verdict, await settle(context, job, attempt, verdict)
+        try:
+            exchange = await self._exchange(request, attempt)
+        except anyio.get_cancelled_exc_class():
+            # The second signal. Whatever is known of the request is written down on the way out.
+            with anyio.CancelScope(shield=True):
+                await conclude(context, job, attempt, _cut_off(context.spool, attempt), hold=True)
+            raise
+        with anyio.CancelScope(shield=True):
+            return await conclude(context, job, attempt, exchange)
+
+    async def _exchange(self, request: ApiRequest, attempt: AttemptId) -> Exchange:
+        context = self.context
+        try:
+            return await self._client.exchange(request, context.spool.part(attempt))
+        except OSError as exc:
+            context.throttle.stop(f"disk: the spool can't be written: {exc}")
+            return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED, detail=str(exc))
+        except Exception as exc:
+            note_internal_error(context, exc)
+            return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED, detail=repr(exc))
+
+    def _stop_if_hopeless(self, verdict: Verdict) -> None:
+        context = self.context
+        if verdict.outcome is Outcome.STOP:
+            context.throttle.stop(f"{verdict.code}: {verdict.message}")
+        elif verdict.code == "model_not_found" and not context.answered:
+            context.throttle.stop(f"{verdict.code}: {verdict.message} (is the model's name right?)")
+
+
+@dataclass(slots=True)
+class _Finish:
+    """Hands the ticket back exactly once, whatever happened in between."""
+
+    throttle: Throttle
+    ticket: Ticket
+    signal: Signal = Signal.CANCELLED
+    retry_after_s: float | None = None
+
+    def __call__(self) -> None:
+        self.throttle.finish(self.ticket, self.signal, self.retry_after_s)
+
+
+async def conclude(
+    context: RunContext,
+    job: Job,
+    attempt: AttemptId,
+    exchange: Exchange,
+    *,
+    hold: bool = False,
+    recovering: bool = False,
+) -> tuple[Verdict, Next]:
+    """Read what was spooled, decide what the attempt was, and write it down.
+
+    Raises LedgerWriteError; the answer stays in the spool then, and the next run takes it up.
+    """
+    answer, body_name = None, None
+    if exchange.reach is Reach.COMPLETE:
+        answer = await anyio.to_thread.run_sync(_read_spooled, context.spool, attempt)
+        body_name = context.spool.name(attempt)
+    verdict = classify(exchange, answer)
+    if verdict.outcome is Outcome.OK and answer is not None:
+        pictures = [(ref, _expiry(ref.url)) for ref in answer.pictures]
+        name = body_name or ""
+        await context.ledger(
+            lambda ledger: ledger.record_answer(attempt, verdict, pictures, answer=name)
+        )
+        following = Next(state=JobState.PAID)
+        _tell(context, job, attempt, verdict, following, recovering=recovering)
+        return verdict, following
+    following = await settle(
+        context, job, attempt, verdict, hold=hold, recovering=recovering, answer=body_name
+    )
+    if verdict.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
+        await anyio.to_thread.run_sync(context.spool.remove, attempt)
+    return verdict, following
+
+
+async def settle(
+    context: RunContext,
+    job: Job,
+    attempt: AttemptId,
+    verdict: Verdict,
+    *,
+    hold: bool = False,
+    recovering: bool = False,
+    answer: str | None = None,
+) -> Next:
+    """Write the end of an attempt that brought no picture, and move its job."""
+    following = await context.ledger(
+        lambda ledger: ledger.settle(
+            attempt, verdict, allowance_of=context.run, hold=hold, answer=answer
+        )
+    )
+    _tell(context, job, attempt, verdict, following, recovering=recovering)
+    return following
+
+
+def _tell(
+    context: RunContext,
+    job: Job,
+    attempt: AttemptId,
+    verdict: Verdict,
+    following: Next,
+    *,
+    recovering: bool,
+) -> None:
+    if recovering:
+        context.observe(
+            Recovered(key=job.key, attempt=attempt, outcome=verdict.outcome, state=following.state)
+        )
+        return
+    context.observe(
+        AttemptEnded(
+            key=job.key,
+            attempt=attempt,
+            outcome=verdict.outcome,
+            billed=verdict.billed,
+            price=job.price,
+            state=following.state,
+            code=verdict.code,
+            message=verdict.message,
+            request_id=verdict.request_id,
+        )
+    )
+
+
+async def recover(context: RunContext, opened: OpenAttempt) -> None:
+    """Settle an attempt that a killed run left open, from what its spool holds.
+
+    A whole answer is taken up as if it had just come; anything less is a doubt, which the waste
+    allowance of this run may buy again.
+    """
+    exchange = _cut_off(context.spool, opened.id)
+    await conclude(context, opened.job, opened.id, exchange, recovering=True)
+
+
+def _cut_off(spool: Spool, attempt: AttemptId) -> Exchange:
+    """What an attempt reached that nobody saw to its end, as its spool tells."""
+    whole = spool.find(attempt)
+    if whole is not None:
+        return _exchange_of(whole, Reach.COMPLETE)
+    cut = spool.find_cut(attempt)
+    if cut is not None:
+        return _exchange_of(cut, Reach.HEADERS)
+    return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED)
+
+
+def _exchange_of(answer: SpooledAnswer, reach: Reach) -> Exchange:
+    failure = Failure.NONE if reach is Reach.COMPLETE else Failure.INTERRUPTED
+    return Exchange(reach=reach, failure=failure, status=answer.status, headers=answer.headers)
+
+
+def _read_spooled(spool: Spool, attempt: AttemptId) -> Answer:
+    spooled = spool.find(attempt)
+    return read_answer(spooled.body(), spooled.headers) if spooled else Answer()
+
+
+def _expiry(url: str | None) -> str | None:
+    moment = expiry_of(url) if url else None
+    return timestamp(moment) if moment else None
+
+
+_MAX_INTERNAL_ERRORS: Final = 3
+
+
+def note_internal_error(context: RunContext, exc: Exception) -> None:
+    """Keep a bug for the end of the run; several of them stop it before they cost more."""
+    import traceback
+
+    context.internal_errors.append("".join(traceback.format_exception(exc, limit=-8)))
+    if len(context.internal_errors) >= _MAX_INTERNAL_ERRORS:
+        context.throttle.stop(f"bug: {exc!r}; please report it")
+
+
+async def work(
+    worker: Worker, jobs: MemoryObjectReceiveStream[Job], done: Callable[[Again | None], None]
+) -> None:
+    """Process jobs until there are none or dispatch stops; ``done`` is told after each."""
+    context = worker.context
+    async with jobs:
+        async for job in jobs:
+            again = None
+            try:
+                again = await worker.process(job)
+            except DispatchStopped:
+                return
+            except LedgerWriteError as exc:
+                context.throttle.stop(f"ledger: {exc}")
+                return
+            finally:
+                done(again)

@@ -1,0 +1,914 @@
+"""The throttle's rules on a clock that the tests move, and its waiting on a real event loop."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import TaskGroup
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.throttle import (
+    BREAKER,
+    RETRY_AFTER,
+    UNREACHABLE,
+    DispatchStopped,
+    Hold,
+    Limits,
+    Signal,
+    Status,
+    Stopped,
+    Throttle,
+    ThrottleCore,
+    Ticket,
+    Wait,
+)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Run:
+    """A core with a clock of its own; `now` moves only when told."""
+
+    def __init__(self, limits: Limits, seed: int = 1) -> None:
+        self.core = ThrottleCore(limits, random.Random(seed))
+        self.now = 1000.0
+
+    def start(self, images: int = 1) -> Ticket:
+        ticket = self.core.try_start(self.now, images)
+        assert isinstance(ticket, Ticket), ticket
+        return ticket
+
+    def starts(self, count: int) -> list[Ticket]:
+        return [self.start() for _ in range(count)]
+
+    def wait(self, images: int = 1) -> Wait:
+        wait = self.core.try_start(self.now, images)
+        assert isinstance(wait, Wait), wait
+        return wait
+
+    def seconds(self, images: int = 1) -> float:
+        seconds = self.wait(images).seconds
+        assert seconds is not None
+        return seconds
+
+    def sleep(self, images: int = 1) -> float:
+        """Wait exactly as long as told."""
+        seconds = self.seconds(images)
+        self.now += seconds
+        return seconds
+
+    def finish(
+        self,
+        ticket: Ticket,
+        signal: Signal,
+        *,
+        after: float = 0.0,
+        retry_after: float | None = None,
+    ) -> None:
+        self.now += after
+        self.core.finish(ticket, signal, self.now, retry_after)
+
+    def once(self, signal: Signal, *, after: float = 0.0, retry_after: float | None = None) -> None:
+        self.finish(self.start(), signal, after=after, retry_after=retry_after)
+
+    def status(self) -> Status:
+        return self.core.status(self.now)
+
+    def stopped(self) -> str:
+        stopped = self.core.try_start(self.now)
+        assert isinstance(stopped, Stopped), stopped
+        return stopped.reason
+
+
+# Slots
+
+
+def test_no_more_requests_start_than_may_be_in_flight() -> None:
+    run = Run(Limits(concurrency=3))
+    tickets = run.starts(3)
+    assert run.wait() == Wait(seconds=None, why=Hold.SLOT)
+    run.finish(tickets[1], Signal.OK)
+    run.start()
+    assert run.wait().why is Hold.SLOT
+
+
+def test_a_ticket_comes_back_only_once() -> None:
+    run = Run(Limits(concurrency=3))
+    run.start()
+    ticket = run.start()
+    run.finish(ticket, Signal.OK)
+    with pytest.raises(KeyError):
+        run.finish(ticket, Signal.OK)
+    assert run.status().in_flight == 1
+
+
+# Rates
+
+
+def test_requests_are_spaced_evenly_and_slightly_under_the_rate() -> None:
+    run = Run(Limits(requests_per_minute=60))
+    run.start()
+    assert run.wait().why is Hold.RATE
+    for _ in range(3):
+        assert run.sleep() == pytest.approx(1 / 0.99)
+        run.start()
+
+
+def test_unused_rate_is_not_saved_up_without_a_burst() -> None:
+    run = Run(Limits(requests_per_minute=60))
+    run.start()
+    run.now += 600
+    run.start()
+    assert run.seconds() == pytest.approx(1 / 0.99)
+
+
+def test_a_burst_starts_at_once_and_comes_back_with_time() -> None:
+    run = Run(Limits(requests_per_minute=60, burst=5))
+    run.starts(5)
+    assert run.sleep() == pytest.approx(1 / 0.99)
+    run.start()
+    run.now += 60
+    run.starts(2)
+
+
+def test_images_are_counted_and_not_requests() -> None:
+    run = Run(Limits(images_per_minute=60))
+    run.start(images=4)
+    assert run.sleep(images=2) == pytest.approx(4 / 0.99)
+    run.start(images=2)
+    assert run.seconds() == pytest.approx(2 / 0.99)
+
+
+def test_a_burst_of_images_is_shared_by_the_images_of_a_request() -> None:
+    run = Run(Limits(images_per_minute=60, burst=6))
+    run.start(images=4)
+    run.start(images=2)
+    assert run.seconds(images=3) == pytest.approx(3 / 0.99)
+    assert run.seconds(images=9) == pytest.approx(6 / 0.99)
+
+
+def test_the_slower_of_two_rates_holds() -> None:
+    run = Run(Limits(requests_per_minute=60, images_per_minute=120))
+    run.start(images=1)
+    assert run.sleep() == pytest.approx(1 / 0.99)
+    run.start(images=10)
+    assert run.seconds() == pytest.approx(5 / 0.99)
+
+
+def test_a_request_that_was_never_sent_gives_its_rate_back() -> None:
+    run = Run(Limits(requests_per_minute=60, images_per_minute=60))
+    run.start()
+    run.sleep()
+    run.finish(run.start(images=4), Signal.CANCELLED)
+    run.start()
+    assert run.seconds() == pytest.approx(1 / 0.99)
+
+
+def test_giving_back_late_does_not_bring_two_requests_too_close() -> None:
+    run = Run(Limits(requests_per_minute=60))
+    never_sent = run.start()
+    run.sleep()
+    run.start()
+    run.finish(never_sent, Signal.CANCELLED)
+    assert run.seconds() == pytest.approx(1 / 0.99)
+
+
+@dataclass
+class StrictServer:
+    """A token bucket that counts what it lets through and what it refuses."""
+
+    per_s: float
+    burst: float
+    level: float = 0.0
+    seen_at: float = 0.0
+    accepted: int = 0
+    rejected: int = 0
+
+    def __post_init__(self) -> None:
+        self.level = self.burst
+
+    def take(self, now: float) -> None:
+        self.level = min(self.burst, self.level + (now - self.seen_at) * self.per_s)
+        self.seen_at = now
+        if self.level >= 1 - 1e-9:
+            self.level -= 1
+            self.accepted += 1
+        else:
+            self.rejected += 1
+
+
+@pytest.mark.parametrize(("server_burst", "burst"), [(1, 1), (10, 1), (10, 10)])
+def test_a_strict_server_is_used_to_the_full_and_refuses_nothing(
+    server_burst: int, burst: int
+) -> None:
+    server = StrictServer(per_s=10, burst=server_burst)
+    core = ThrottleCore(Limits(concurrency=64, requests_per_minute=600, burst=burst))
+    under_way: list[tuple[float, int, Ticket]] = []
+    latency = random.Random(7)
+    now = 0.0
+    while now < 60:
+        decision = core.try_start(now)
+        if isinstance(decision, Ticket):
+            server.take(now)
+            heapq.heappush(under_way, (now + latency.uniform(2, 6), decision.id, decision))
+            continue
+        assert isinstance(decision, Wait)
+        times = [under_way[0][0]] if under_way else []
+        if decision.seconds is not None:
+            times.append(now + decision.seconds)
+        now = min(times)
+        while under_way and under_way[0][0] <= now:
+            core.finish(heapq.heappop(under_way)[2], Signal.OK, now)
+    assert server.rejected == 0
+    assert server.accepted >= 0.97 * 600
+
+
+# Pressure
+
+
+def test_a_429_delays_every_worker() -> None:
+    run = Run(Limits(concurrency=4))
+    tickets = run.starts(3)
+    run.finish(tickets[0], Signal.THROTTLED, retry_after=7)
+    assert run.wait().why is Hold.COOL_DOWN
+    assert 7 <= run.sleep() <= 7.5
+
+
+@pytest.mark.parametrize("value", [None, 0.0, -3.0, math.nan, math.inf, -math.inf])
+def test_an_unusable_retry_after_counts_as_absent(value: float | None) -> None:
+    run = Run(Limits())
+    run.once(Signal.THROTTLED, retry_after=value)
+    assert 1 <= run.seconds() <= 1.5
+
+
+def test_a_longer_retry_after_in_flight_prolongs_the_wait_and_a_shorter_one_does_not() -> None:
+    run = Run(Limits())
+    tickets = run.starts(3)
+    for ticket, seconds in zip(tickets, (5, 20, 1), strict=True):
+        run.finish(ticket, Signal.THROTTLED, retry_after=seconds)
+    assert 20 <= run.seconds() <= 20.5
+
+
+def test_a_wait_of_hours_stops_the_run() -> None:
+    run = Run(Limits())
+    tickets = run.starts(2)
+    run.finish(tickets[0], Signal.THROTTLED, retry_after=3600)
+    assert 3600 <= run.seconds() <= 3600.5
+    run.finish(tickets[1], Signal.THROTTLED, retry_after=86_400)
+    assert run.stopped() == RETRY_AFTER
+
+
+def test_sixteen_429s_at_once_halve_the_width_once() -> None:
+    run = Run(Limits(concurrency=16))
+    for ticket in run.starts(16):
+        run.finish(ticket, Signal.THROTTLED, after=0.01)
+    assert run.status().width == 8
+    assert run.seconds() <= 1.5
+
+
+def test_each_new_episode_halves_the_width_down_to_one() -> None:
+    run = Run(Limits(concurrency=10))
+    widths = []
+    for _ in range(6):
+        run.once(Signal.THROTTLED, retry_after=1)
+        widths.append(run.status().width)
+        run.sleep()
+    assert widths == [5, 2, 1, 1, 1, 1]
+    run.start()
+    assert run.wait().why is Hold.SLOT
+
+
+def test_width_grows_back_by_one_for_each_half_minute_without_pressure() -> None:
+    run = Run(Limits(concurrency=8))
+    tickets = run.starts(8)
+    run.finish(tickets[0], Signal.THROTTLED, retry_after=2)
+    run.sleep()
+    assert run.status().width == 4
+    assert run.wait().why is Hold.SLOT
+    assert run.sleep() == pytest.approx(30)
+    assert run.status().width == 5
+    run.finish(tickets[1], Signal.THROTTLED)
+    run.now += 29.9
+    assert run.status().width == 5
+    run.now += 0.1 + 60
+    assert run.status().width == 8
+    run.now += 3600
+    assert run.status().width == 8
+
+
+def test_width_never_grows_past_the_limit() -> None:
+    run = Run(Limits(concurrency=1))
+    run.once(Signal.THROTTLED)
+    run.now += 3600
+    assert run.status().width == 1
+
+
+def test_width_that_grew_back_unobserved_counts_at_the_next_429() -> None:
+    run = Run(Limits(concurrency=8))
+    run.once(Signal.THROTTLED)
+    run.sleep()
+    run.once(Signal.THROTTLED, after=125)
+    assert run.status().width == 4
+
+
+def test_a_provider_that_throttles_for_days_is_still_asked_once_a_minute() -> None:
+    run = Run(Limits())
+    for _ in range(2000):
+        run.once(Signal.THROTTLED)
+        assert 1 <= run.sleep() <= 60.5
+
+
+def test_without_retry_after_the_cool_down_doubles_up_to_a_minute() -> None:
+    run = Run(Limits(concurrency=1))
+    longest = [0.0] * 9
+    for _ in range(200):
+        for episode in range(9):
+            run.once(Signal.THROTTLED)
+            longest[episode] = max(longest[episode], run.sleep())
+        run.once(Signal.OK)
+    ceilings = [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    for seconds, ceiling in zip(longest, ceilings, strict=True):
+        assert 0.9 * ceiling < seconds <= ceiling + 0.5
+
+
+def longest_cool_down(*, late: bool) -> float:
+    """Of four 429s, each followed by a success that was sent before it, or after its cool-down."""
+    waits = []
+    for seed in range(100):
+        run = Run(Limits(concurrency=64), seed)
+        older = run.starts(4)
+        for ticket in older:
+            run.once(Signal.THROTTLED)
+            if late:
+                run.finish(ticket, Signal.OK)
+            waits.append(run.sleep())
+            if not late:
+                run.once(Signal.OK)
+                run.finish(ticket, Signal.OK)
+    return max(waits)
+
+
+def test_only_a_success_sent_after_the_cool_down_resets_the_next_one() -> None:
+    assert longest_cool_down(late=False) <= 1.5
+    assert longest_cool_down(late=True) > 6
+
+
+def test_half_an_hour_of_503_costs_few_requests() -> None:
+    run = Run(Limits(concurrency=16))
+    end = run.now + 1800
+    sent = 0
+    while run.now < end:
+        tickets = []
+        while isinstance(decision := run.core.try_start(run.now), Ticket):
+            tickets.append(decision)
+        sent += len(tickets)
+        for ticket in tickets:
+            run.finish(ticket, Signal.THROTTLED)
+        run.sleep()
+    assert sent <= 16 + 8 + 4 + 2 + 1800 / 15
+
+
+# Reach
+
+
+def test_five_refused_connections_in_a_row_pause_dispatch() -> None:
+    run = Run(Limits())
+    for _ in range(4):
+        run.once(Signal.UNREACHABLE)
+    run.once(Signal.OK)
+    for _ in range(5):
+        run.once(Signal.UNREACHABLE)
+    assert run.wait() == Wait(seconds=1.0, why=Hold.UNREACHABLE)
+
+
+def test_an_unreachable_provider_is_probed_one_at_a_time_with_backoff() -> None:
+    run = Run(Limits())
+    for ticket in run.starts(8)[:5]:
+        run.finish(ticket, Signal.UNREACHABLE)
+    pauses = []
+    for _ in range(7):
+        pauses.append(run.sleep())
+        probe = run.start()
+        assert probe.probe
+        assert run.wait() == Wait(seconds=None, why=Hold.UNREACHABLE)
+        run.finish(probe, Signal.UNREACHABLE, after=0.5)
+    assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30])
+
+
+@pytest.mark.parametrize(
+    "signal", [Signal.OK, Signal.NEUTRAL, Signal.AMBIGUOUS, Signal.THROTTLED], ids=str
+)
+def test_dispatch_resumes_when_a_probe_gets_through(signal: Signal) -> None:
+    run = Run(Limits(concurrency=8))
+    for _ in range(5):
+        run.once(Signal.UNREACHABLE)
+    run.sleep()
+    run.once(signal)
+    run.now += 2
+    assert not any(ticket.probe for ticket in run.starts(4))
+
+
+def test_the_backoff_begins_anew_after_the_provider_was_reached() -> None:
+    run = Run(Limits())
+    for _ in range(5):
+        run.once(Signal.UNREACHABLE)
+    for _ in range(3):
+        run.sleep()
+        run.once(Signal.UNREACHABLE)
+    run.sleep()
+    run.once(Signal.OK)
+    for _ in range(5):
+        run.once(Signal.UNREACHABLE)
+    assert run.seconds() == pytest.approx(1)
+
+
+def test_connections_refused_late_are_no_failed_probes() -> None:
+    run = Run(Limits(concurrency=8))
+    for ticket in run.starts(8):
+        run.finish(ticket, Signal.UNREACHABLE, after=0.1)
+    assert run.seconds() == pytest.approx(0.7)
+
+
+def test_requests_lost_from_before_the_outage_do_not_end_the_pause() -> None:
+    run = Run(Limits(concurrency=8))
+    older = run.start()
+    for _ in range(5):
+        run.once(Signal.UNREACHABLE)
+    run.finish(older, Signal.AMBIGUOUS)
+    assert run.wait().why is Hold.UNREACHABLE
+
+
+def test_a_provider_out_of_reach_for_too_long_stops_the_run() -> None:
+    run = Run(Limits(unreachable_s=300))
+    began = run.now
+    for _ in range(5):
+        run.once(Signal.UNREACHABLE)
+    while isinstance(run.core.try_start(run.now), Wait):
+        run.sleep()
+        probe = run.start()
+        assert run.now <= began + 300
+        run.finish(probe, Signal.UNREACHABLE)
+        assert run.now < began + 300 or run.stopped() == UNREACHABLE
+    assert run.now == pytest.approx(began + 300)
+
+
+def test_a_quiet_hour_does_not_count_as_out_of_reach() -> None:
+    run = Run(Limits(unreachable_s=300))
+    run.once(Signal.OK)
+    run.now += 3600
+    for _ in range(5):
+        run.once(Signal.UNREACHABLE)
+    assert run.wait().why is Hold.UNREACHABLE
+
+
+def test_a_cancelled_probe_makes_room_for_another() -> None:
+    run = Run(Limits())
+    for _ in range(5):
+        run.once(Signal.UNREACHABLE)
+    run.sleep()
+    run.once(Signal.CANCELLED)
+    assert run.start().probe
+
+
+# Breaker
+
+
+@pytest.mark.parametrize(("concurrency", "row"), [(1, 3), (2, 3), (8, 8)])
+def test_as_many_lost_answers_as_may_be_in_flight_open_the_breaker(
+    concurrency: int, row: int
+) -> None:
+    run = Run(Limits(concurrency=concurrency))
+    for _ in range(row):
+        run.once(Signal.AMBIGUOUS)
+    assert run.wait() == Wait(seconds=60.0, why=Hold.BREAKER)
+
+
+@pytest.mark.parametrize("signal", [Signal.OK, Signal.NEUTRAL, Signal.THROTTLED], ids=str)
+def test_any_answer_ends_the_row_of_lost_ones(signal: Signal) -> None:
+    run = Run(Limits(concurrency=3))
+    for _ in range(2):
+        run.once(Signal.AMBIGUOUS)
+    run.once(signal)
+    run.now += 2
+    for _ in range(2):
+        run.once(Signal.AMBIGUOUS)
+    run.start()
+
+
+@pytest.mark.parametrize("signal", [Signal.UNREACHABLE, Signal.CANCELLED], ids=str)
+def test_what_never_arrived_neither_ends_nor_lengthens_the_row(signal: Signal) -> None:
+    run = Run(Limits(concurrency=3))
+    for _ in range(2):
+        run.once(Signal.AMBIGUOUS)
+        run.once(signal)
+    run.once(Signal.AMBIGUOUS)
+    assert run.wait().why is Hold.BREAKER
+
+
+def open_breaker(run: Run, concurrency: int = 3) -> None:
+    for _ in range(concurrency):
+        run.once(Signal.AMBIGUOUS)
+
+
+def test_an_open_breaker_lets_one_probe_a_minute_through_and_then_stops() -> None:
+    run = Run(Limits(concurrency=3, max_probes=3))
+    open_breaker(run)
+    for _ in range(3):
+        assert run.sleep() == pytest.approx(60)
+        probe = run.start()
+        assert probe.probe
+        assert run.wait() == Wait(seconds=None, why=Hold.BREAKER)
+        run.finish(probe, Signal.AMBIGUOUS, after=100)
+    assert run.stopped() == BREAKER
+
+
+@pytest.mark.parametrize("signal", [Signal.OK, Signal.NEUTRAL, Signal.THROTTLED], ids=str)
+def test_an_answered_probe_closes_the_breaker(signal: Signal) -> None:
+    run = Run(Limits(concurrency=3))
+    open_breaker(run)
+    run.sleep()
+    run.once(signal)
+    run.now += 2
+    assert not run.start().probe
+
+
+def test_failed_probes_are_forgotten_when_the_breaker_closes() -> None:
+    run = Run(Limits(concurrency=3, max_probes=3))
+    for _ in range(3):
+        open_breaker(run)
+        for _ in range(2):
+            run.sleep()
+            run.once(Signal.AMBIGUOUS)
+        run.sleep()
+        run.once(Signal.OK)
+    run.start()
+
+
+def test_answers_lost_from_before_the_opening_are_no_probes() -> None:
+    run = Run(Limits(concurrency=8, max_probes=3))
+    older = run.starts(7)
+    open_breaker(run, 8)
+    for ticket in older[:4]:
+        run.finish(ticket, Signal.AMBIGUOUS, after=10)
+    assert run.seconds() == pytest.approx(20)
+    run.sleep()
+    run.once(Signal.OK)
+    for ticket in older[4:]:
+        run.finish(ticket, Signal.AMBIGUOUS)
+    for _ in range(7):
+        run.once(Signal.AMBIGUOUS)
+    run.once(Signal.OK)
+
+
+def test_a_late_answer_from_before_the_opening_closes_the_breaker() -> None:
+    run = Run(Limits(concurrency=3))
+    older = run.start()
+    open_breaker(run)
+    run.finish(older, Signal.OK)
+    assert not run.start().probe
+
+
+def test_a_probe_that_does_not_connect_is_not_held_against_the_provider() -> None:
+    run = Run(Limits(concurrency=3, max_probes=1))
+    open_breaker(run)
+    for _ in range(4):
+        assert run.sleep() == pytest.approx(60)
+        run.once(Signal.UNREACHABLE)
+    run.sleep()
+    run.once(Signal.AMBIGUOUS)
+    assert run.stopped() == BREAKER
+
+
+# Stop and status
+
+
+def test_after_a_stop_nobody_starts_and_the_first_reason_stays() -> None:
+    run = Run(Limits())
+    ticket = run.start()
+    run.core.stop("budget")
+    run.core.stop("key")
+    run.finish(ticket, Signal.OK)
+    assert run.stopped() == "budget"
+    assert run.status() == Status(in_flight=0, width=8, waiting_for=None, stopped="budget")
+
+
+def test_the_status_says_what_everybody_waits_for() -> None:
+    run = Run(Limits(concurrency=4, requests_per_minute=5))
+    assert run.status() == Status(in_flight=0, width=4, waiting_for=None, stopped=None)
+    ticket = run.start()
+    assert run.status().waiting_for == "rate limit: 13 s"
+    run.finish(ticket, Signal.THROTTLED, retry_after=20)
+    assert run.status().waiting_for == "cool-down after 429 or 503: 21 s"
+    assert run.status().width == 2
+
+
+def test_the_status_says_when_the_next_probe_leaves() -> None:
+    run = Run(Limits(concurrency=3))
+    open_breaker(run)
+    run.now += 17
+    assert run.status().waiting_for == "breaker: probe in 43 s"
+    run.sleep()
+    run.start()
+    assert run.status().waiting_for == "breaker: probe under way"
+    run = Run(Limits())
+    for _ in range(5):
+        run.once(Signal.UNREACHABLE)
+    assert run.status().waiting_for == "provider unreachable: probe in 1 s"
+
+
+# Invariants
+
+SECONDS = st.floats(0, 120, allow_nan=False)
+ACTIONS = st.one_of(
+    st.tuples(st.just("start"), st.integers(1, 4)),
+    st.tuples(st.just("sleep"), SECONDS),
+    st.tuples(st.just("obey"), st.integers(1, 4)),
+    st.tuples(
+        st.just("finish"),
+        st.integers(0, 100),
+        st.sampled_from(Signal),
+        st.none() | st.floats(-1, 5000),
+    ),
+)
+LIMITS = st.builds(
+    Limits,
+    concurrency=st.integers(1, 6),
+    requests_per_minute=st.none() | st.floats(1, 6000),
+    images_per_minute=st.none() | st.floats(1, 6000),
+    burst=st.integers(1, 5),
+    max_probes=st.integers(1, 3),
+    unreachable_s=st.floats(1, 300),
+)
+
+
+def most_in_a_window(starts: list[tuple[float, int]], per_minute: float) -> float:
+    """By how many units the starts of any window pass its share of the rate."""
+    over = 0.0
+    for first, (begin, _) in enumerate(starts):
+        units = 0
+        for at, count in starts[first:]:
+            units += count
+            over = max(over, units - (at - begin) * per_minute / 60)
+    return over
+
+
+@given(limits=LIMITS, actions=st.lists(ACTIONS, max_size=80), seed=st.integers(0, 99))
+def test_whatever_happens_the_limits_hold(
+    limits: Limits, actions: list[tuple[object, ...]], seed: int
+) -> None:
+    core = ThrottleCore(limits, random.Random(seed))
+    now = 0.0
+    in_flight: list[Ticket] = []
+    sent: dict[int, tuple[float, int]] = {}
+    stopped = False
+
+    def check_wait(wait: Wait) -> None:
+        if wait.seconds is None:
+            assert in_flight
+        else:
+            assert 0 < wait.seconds <= limits.max_retry_after_s + 0.5
+
+    for name, *values in actions:
+        match name, values:
+            case (("start" | "obey"), [int(images)]):
+                decision = core.try_start(now, images)
+                if name == "obey" and isinstance(decision, Wait) and decision.seconds:
+                    check_wait(decision)
+                    now += decision.seconds
+                    decision = core.try_start(now, images)
+                    assert not isinstance(decision, Wait) or decision.why is Hold.SLOT
+                if isinstance(decision, Ticket):
+                    assert not stopped
+                    in_flight.append(decision)
+                    sent[decision.id] = (now, images)
+                    assert len(in_flight) <= core.status(now).width <= limits.concurrency
+                    assert sum(ticket.probe for ticket in in_flight) <= 1
+                elif isinstance(decision, Wait):
+                    check_wait(decision)
+            case "sleep", [float(seconds)]:
+                now += seconds
+            case "finish", [int(index), Signal() as signal, retry_after] if in_flight:
+                assert retry_after is None or isinstance(retry_after, float)
+                ticket = in_flight.pop(index % len(in_flight))
+                core.finish(ticket, signal, now, retry_after)
+                if signal is Signal.CANCELLED:
+                    del sent[ticket.id]
+        status = core.status(now)
+        assert status.in_flight == len(in_flight)
+        assert status.width >= 1
+        assert stopped <= (status.stopped is not None)
+        stopped = status.stopped is not None
+
+    if limits.requests_per_minute is not None:
+        requests = [(at, 1) for at, _ in sent.values()]
+        assert most_in_a_window(requests, limits.requests_per_minute) <= limits.burst + 0.01
+    if limits.images_per_minute is not None:
+        units = list(sent.values())
+        allowed = max([limits.burst, *(count for _, count in units)])
+        assert most_in_a_window(units, limits.images_per_minute) <= allowed + 0.01
+
+
+# Waiting on an event loop
+
+
+async def settle() -> None:
+    """Let every task run until it waits for something."""
+    for _ in range(20):
+        await anyio.lowlevel.checkpoint()
+
+
+class Queue:
+    """Tasks that want to start, and the order in which they did."""
+
+    def __init__(self, throttle: Throttle, group: TaskGroup) -> None:
+        self.throttle = throttle
+        self.group = group
+        self.started: list[tuple[str, Ticket]] = []
+        self.refused: list[str] = []
+
+    async def add(self, name: str, images: int = 1) -> anyio.CancelScope:
+        scope = anyio.CancelScope()
+
+        async def want() -> None:
+            with scope:
+                try:
+                    ticket = await self.throttle.start(images)
+                except DispatchStopped as stopped:
+                    self.refused.append(stopped.reason)
+                else:
+                    self.started.append((name, ticket))
+
+        self.group.start_soon(want)
+        await settle()
+        return scope
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.started]
+
+
+@pytest.mark.anyio
+async def test_tasks_start_in_the_order_in_which_they_came() -> None:
+    throttle = Throttle(ThrottleCore(Limits(concurrency=1)))
+    async with anyio.create_task_group() as group:
+        queue = Queue(throttle, group)
+        for name in "abcd":
+            await queue.add(name)
+        for count in range(1, 5):
+            assert queue.names == list("abcd"[:count])
+            throttle.finish(queue.started[-1][1], Signal.OK)
+            await settle()
+    assert throttle.status().in_flight == 0
+
+
+@pytest.mark.anyio
+async def test_one_finish_lets_one_task_start() -> None:
+    throttle = Throttle(ThrottleCore(Limits(concurrency=2)))
+    async with anyio.create_task_group() as group:
+        queue = Queue(throttle, group)
+        for name in "abcde":
+            await queue.add(name)
+        throttle.finish(queue.started[0][1], Signal.OK)
+        await settle()
+        assert queue.names == ["a", "b", "c"]
+        throttle.stop("over")
+
+
+@pytest.mark.anyio
+async def test_a_stop_wakes_every_task_that_waits() -> None:
+    limits = Limits(concurrency=4, requests_per_minute=0.01)
+    throttle = Throttle(ThrottleCore(limits))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            queue = Queue(throttle, group)
+            for name in "abcdef":
+                await queue.add(name)
+            throttle.stop("budget")
+    assert queue.names == ["a"]
+    assert queue.refused == ["budget"] * 5
+    with pytest.raises(DispatchStopped, match="budget"):
+        await throttle.start()
+
+
+@pytest.mark.anyio
+async def test_a_stop_that_the_rules_decide_wakes_every_task_that_waits() -> None:
+    throttle = Throttle(ThrottleCore(Limits(concurrency=1)))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            queue = Queue(throttle, group)
+            for name in "abc":
+                await queue.add(name)
+            throttle.finish(queue.started[0][1], Signal.THROTTLED, retry_after_s=1e6)
+    assert queue.refused == [RETRY_AFTER] * 2
+
+
+@pytest.mark.anyio
+async def test_a_task_starts_when_its_time_has_come_without_anything_else_happening() -> None:
+    throttle = Throttle(ThrottleCore(Limits(requests_per_minute=600)))
+    began = time.monotonic()
+    with anyio.fail_after(5):
+        for _ in range(4):
+            await throttle.start()
+    assert time.monotonic() - began >= 0.3
+
+
+@pytest.mark.anyio
+async def test_waiting_for_a_slot_asks_nobody_the_time() -> None:
+    asked = 0
+
+    def clock() -> float:
+        nonlocal asked
+        asked += 1
+        return time.monotonic()
+
+    throttle = Throttle(ThrottleCore(Limits(concurrency=1)), clock)
+    async with anyio.create_task_group() as group:
+        queue = Queue(throttle, group)
+        for name in "abc":
+            await queue.add(name)
+        before = asked
+        await anyio.sleep(0.05)
+        assert asked == before
+        throttle.stop("over")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("cancelled", [1, 2], ids=["first in line", "second in line"])
+async def test_a_cancelled_task_leaves_no_trace(cancelled: int) -> None:
+    throttle = Throttle(ThrottleCore(Limits(concurrency=1)))
+    async with anyio.create_task_group() as group:
+        queue = Queue(throttle, group)
+        scopes = [await queue.add(name) for name in "abcd"]
+        scopes[cancelled].cancel()
+        await settle()
+        assert throttle.status().in_flight == 1
+        for _ in range(3):
+            throttle.finish(queue.started[-1][1], Signal.OK)
+            await settle()
+    assert queue.names == [name for name in "abcd" if name != "abcd"[cancelled]]
+    assert throttle.status().in_flight == 0
+
+
+@pytest.mark.anyio
+async def test_no_ticket_is_lost_when_a_start_and_its_cancellation_meet() -> None:
+    throttle = Throttle(ThrottleCore(Limits(concurrency=1)))
+    held = await throttle.start()
+
+    def finish_then_cancel(scope: anyio.CancelScope) -> None:
+        throttle.finish(held, Signal.OK)
+        scope.cancel()
+
+    def cancel_then_finish(scope: anyio.CancelScope) -> None:
+        scope.cancel()
+        throttle.finish(held, Signal.OK)
+
+    orders: list[Callable[[anyio.CancelScope], None]] = [finish_then_cancel, cancel_then_finish]
+    for meet in orders:
+        async with anyio.create_task_group() as group:
+            queue = Queue(throttle, group)
+            meet(await queue.add("a"))
+            await settle()
+        for _, ticket in queue.started:
+            throttle.finish(ticket, Signal.OK)
+        assert throttle.status().in_flight == 0
+        with anyio.fail_after(5):
+            held = await throttle.start()
+
+
+@pytest.mark.anyio
+async def test_a_hundred_workers_share_the_slots_and_lose_none() -> None:
+    throttle = Throttle(ThrottleCore(Limits(concurrency=7)))
+    most = done = 0
+
+    async def work(rng: random.Random) -> None:
+        nonlocal most, done
+        for _ in range(20):
+            with anyio.move_on_after(rng.choice([None, 0.0])):
+                ticket = await throttle.start()
+                try:
+                    most = max(most, throttle.status().in_flight)
+                    for _ in range(rng.randrange(60)):
+                        await anyio.lowlevel.checkpoint()
+                finally:
+                    throttle.finish(ticket, Signal.OK)
+                done += 1
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            for seed in range(100):
+                group.start_soon(work, random.Random(seed))
+    assert most == 7
+    assert done >= 700
+    assert throttle.status().in_flight == 0
