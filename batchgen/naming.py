@@ -22,6 +22,7 @@ EXT_MARK: Final = "\ufdd0"
 """What ``{{ ext }}`` renders to. Unicode keeps this code point out of texts, so that no value of
 a row can pass for the extension."""
 
+_EXT: Final = f".{EXT_MARK}"
 _SLUG_CHARS: Final = 40
 _HASH_DIGITS: Final = 12
 """48 bits: among a million prompts that begin with the same words, two meet once in 500 batches;
@@ -120,21 +121,22 @@ def copy_key(key: str, index: int) -> str:
 def output_path(rendered: str, copy: int = 1) -> str:
     """Turn a rendered path template into the path of a picture below the output folder.
 
-    `EXT_MARK` becomes the placeholder of `batchgen.job`; where the last component has none, a
+    `EXT_MARK` becomes the placeholder of `batchgen.job`. Where the path does not end with it, a
     known picture suffix gives way to it, or it is appended. ``copy`` above 1 is put before the
-    extension. Raises NamingError when nothing is left or the path is too long.
+    extension. Raises NamingError when the file's name is empty or the path is too long.
     """
+    if copy == 1 and len(rendered) < MAX_COMPONENT_BYTES and _ORDINARY_PATH.fullmatch(rendered):
+        return rendered.replace(EXT_MARK, EXT_PLACEHOLDER)
     text = rendered.replace(EXT_PLACEHOLDER, "_ext_")
     folder, slash, name = text.rpartition("/")
-    if EXT_MARK not in name:
-        name = f"{_PICTURE_SUFFIX.sub('', name.rstrip())}.{EXT_MARK}"
-    stem, dot, suffix = name.rpartition(f".{EXT_MARK}")
-    if dot:
-        stem = stem.rstrip(" .") if stem.strip(" .-") else "_"
+    if name.endswith(_EXT):
+        stem = name.removesuffix(_EXT).rstrip(" .")
     else:
-        stem, suffix = suffix, ""
+        stem = _PICTURE_SUFFIX.sub("", name.rstrip(" ."))
+    if not safe_component(stem):
+        raise NamingError("the path ends without a file name")
     number = f"-{copy}" if copy > 1 else ""
-    path = safe_path(f"{folder}{slash}{stem}{number}{dot}{suffix}")
+    path = safe_path(f"{folder}{slash}{stem}{number}{_EXT}")
     path = path.replace(EXT_MARK, EXT_PLACEHOLDER)
     if len(path.encode()) > MAX_PATH_BYTES:
         raise NamingError(f"the path is longer than {MAX_PATH_BYTES:,} bytes: {path[:80]}...")
@@ -157,10 +159,15 @@ _FORBIDDEN = re.compile(r'[<>:"|?*\\/\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff
 _INVISIBLE = re.compile(
     "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
 )
-_RESERVED = re.compile(
-    r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9\u00b9\u00b2\u00b3]) *(?:\.|\Z)",
-    re.IGNORECASE,
+_RESERVED_NAME = (
+    r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9\u00b9\u00b2\u00b3]) *(?:[./]|\Z)"
 )
+_RESERVED = re.compile(_RESERVED_NAME, re.IGNORECASE)
+_ORDINARY_NAME = rf"(?!{_RESERVED_NAME})[A-Za-z0-9_][A-Za-z0-9_-]*"
+_ORDINARY_PATH = re.compile(
+    rf"(?:{_ORDINARY_NAME}/)*{_ORDINARY_NAME}\.{EXT_MARK}", re.IGNORECASE | re.ASCII
+)
+"""Nearly all paths, for which the rules below have nothing to do."""
 
 
 def safe_component(text: str) -> str:

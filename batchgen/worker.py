@@ -141,8 +141,10 @@ class Worker:
             with anyio.CancelScope(shield=True):
                 await conclude(context, job, attempt, _cut_off(context.spool, attempt), hold=True)
             raise
+        # What came is paid for, perhaps: no signal may come between it and the ledger.
         with anyio.CancelScope(shield=True):
-            return await conclude(context, job, attempt, exchange)
+            concluded = await conclude(context, job, attempt, exchange)
+        return concluded
 
     async def _exchange(self, request: ApiRequest, attempt: AttemptId) -> Exchange:
         context = self.context

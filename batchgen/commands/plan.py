@@ -57,12 +57,10 @@ def check(manifests: list[Path]) -> ExitCode:
         try:
             prepared = prepare(path, None)
             with closing(in_memory()) as conn:
-                staging = stage(conn, prepared, accept_unknown_price=True)
-                (jobs,) = conn.execute("SELECT count(*) FROM staging.planned").fetchone()
+                jobs = stage(conn, prepared, accept_unknown_price=True).jobs
         except ManifestError as exc:
             faults += exc.faults
         else:
-            del staging
             write_line(sys.stdout, f"{path}: no faults, {jobs:,} jobs")
     if faults:
         raise ManifestError(faults)

@@ -86,6 +86,8 @@ class Staging:
     def __init__(self, conn: sqlite3.Connection, clock: Clock = utc_now) -> None:
         self.conn = conn
         self._clock = clock
+        self.jobs = 0
+        """How many jobs are staged."""
         # An empty name gives a temporary database that spills to disk and leaves no file behind.
         conn.execute("ATTACH DATABASE '' AS staging")
         conn.execute("PRAGMA staging.journal_mode = OFF")
@@ -98,8 +100,8 @@ class Staging:
         price: Price,
         collision_key: CollisionKey,
         progress: Callable[[int], None] | None = None,
-    ) -> int:
-        """Stage the whole plan as a stream; give the number of jobs.
+    ) -> None:
+        """Stage the whole plan as a stream.
 
         Raises ManifestError with every job whose key or output path another job has already, and
         whatever the stream raises; the ledger is not touched by then.
@@ -107,7 +109,6 @@ class Staging:
         faults: list[Fault] = []
         now = self._clock()
         stream = iter(jobs)
-        count = 0
         while page := list(islice(stream, _PAGE)):
             rows = [_row(job, price, collision_key, now) for job in page]
             self.conn.execute("BEGIN")
@@ -117,14 +118,13 @@ class Staging:
             except sqlite3.IntegrityError:
                 self.conn.execute("ROLLBACK")
                 faults += self._insert_singly(rows)
-            count += len(page)
+            self.jobs += len(page)
             if progress is not None:
-                progress(count)
+                progress(self.jobs)
             if len(faults) >= _MAX_FAULTS:
                 break
         if faults:
             raise ManifestError(faults)
-        return count
 
     def _insert_singly(self, rows: list[tuple[object, ...]]) -> list[Fault]:
         """Insert what can be inserted and name each job that is in the way of an earlier one.

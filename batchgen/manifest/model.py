@@ -1,16 +1,210 @@
-"""The manifest as a typed document; its JSON Schema is made from these classes."""
+"""The manifest as a typed document; its JSON Schema is made from these classes.
+
+The types below take values as `batchgen.manifest.scan` gives them, and plain Python ones. Amounts
+of money stay the text they were written as.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from decimal import Decimal
+from ipaddress import ip_address
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+    WithJsonSchema,
+)
 
 from batchgen.job import Verify
+from batchgen.manifest.scalar import Ambiguous, Null
+from batchgen.money import parse_dollars
 
-Text = Annotated[StrictStr, Field(min_length=1)]
+MAX_NAME_CHARS: Final = 100
+_MAX_AMOUNT_CHARS: Final = 40
+_ENVIRONMENT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_AMBIGUOUS: Final = "YAML readers take this for different things"
+_VARIABLE: Final = "${"
+"""Where a text of `provider` holds it, its value is known only when the settings are read."""
+
+_OPTIONS_OF_THE_MANIFEST: Final = {
+    "n": "count: says how many pictures to make; each is a request of its own",
+    "prompt": "prompt: is a key of its own, beside options:",
+    "model": "model: is a key of its own, beside options:",
+    "image": "images: is a key of its own, beside options:",
+    "images": "images: is a key of its own, beside options:",
+    "mask": "mask: is a key of its own, beside options:",
+}
+
+
+def check_name(name: str) -> str:
+    """A batch's name, which is typed in a shell and names a folder. Raises ValueError."""
+    if not 1 <= len(name) <= MAX_NAME_CHARS:
+        raise ValueError(f"a name has 1 to {MAX_NAME_CHARS} characters, not {len(name):,}")
+    if not name.isprintable():
+        raise ValueError("a name holds printable characters only")
+    if "/" in name or "\\" in name or name in (".", ".."):
+        raise ValueError("a name is no path; leave out / and \\")
+    if name != name.strip() or name.startswith("-"):
+        raise ValueError("a name begins with no dash, and begins and ends with no space")
+    return name
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty; write a text, or remove the key")
+    return text
+
+
+def _as_float(value: object) -> object:
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _as_amount(value: object) -> str:
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str):
+        if len(value) > _MAX_AMOUNT_CHARS:
+            raise ValueError("is no amount in dollars, like 12.50")
+        return value
+    raise ValueError("expected an amount in dollars, like 12.50")
+
+
+def _dollars(text: str) -> str:
+    parse_dollars(text)
+    return text
+
+
+def _dollars_or_variable(text: str) -> str:
+    return text if _VARIABLE in text else _dollars(text)
+
+
+def _share_or_dollars(text: str) -> str:
+    number = text.strip().removesuffix("%")
+    if number == text.strip():
+        return _dollars(text)
+    if not re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", number) or Decimal(number.strip()) > 100:
+        raise ValueError(f"{text!r} is not a share from 0% to 100%")
+    return text
+
+
+def _option_name(name: str) -> str:
+    if name in _OPTIONS_OF_THE_MANIFEST:
+        raise ValueError(_OPTIONS_OF_THE_MANIFEST[name])
+    return name
+
+
+def _scalar(value: object) -> object:
+    """The value as pydantic knows it; says what is wrong where a union would say it for each."""
+    if isinstance(value, Ambiguous):
+        raise ValueError(f"{_AMBIGUOUS}; quote it: '{value.text[:40]}'")
+    if isinstance(value, list | dict):
+        found = "a list" if isinstance(value, list) else "a mapping"
+        raise ValueError(f"expected a text, a number, true or false, got {found}")
+    return _as_float(value)
+
+
+def _option(value: object) -> object:
+    return None if isinstance(value, Null) else _scalar(value)
+
+
+def _printed(value: object) -> object:
+    """A value that templates print, so it must look as it was written."""
+    if isinstance(value, Null):
+        raise ValueError("is empty; write a value, '' for an empty text")
+    if isinstance(value, Decimal) and str(float(value)) != format(value, "f"):
+        raise ValueError(f"would be printed as {float(value)}; quote it: '{value:f}'")
+    return _scalar(value)
+
+
+def _variable(value: object) -> object:
+    if isinstance(value, list):
+        return [_variable(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _variable(item) for key, item in value.items()}
+    return None if isinstance(value, Null) else _printed(value)
+
+
+def _environment_name(text: str) -> str:
+    if not _ENVIRONMENT_NAME.fullmatch(text):
+        # It may be the key itself, so it is not shown.
+        raise ValueError("is no name of an environment variable; the key itself never stands here")
+    return text
+
+
+def _base_url(url: str) -> str:
+    if _VARIABLE in url:
+        return url
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise ValueError("is no address; right would be https://HOST/v1")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("no user, password, query or fragment belongs in the address")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError(f"http:// would send the key to {host} in the clear; use https://")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _kind(value: object) -> str | None:
+    """Which branch of a union a value is for; None for what is right in neither."""
+    if isinstance(value, dict | BaseModel):
+        return "mapping"
+    return None if isinstance(value, list) else "text"
+
+
+def _kind_of_rows(value: object) -> str | None:
+    is_query = isinstance(value, SqliteRows) or (
+        isinstance(value, dict) and not value.keys().isdisjoint({"sqlite", "query"})
+    )
+    return "query" if is_query else _kind(value)
+
+
+_SCALAR_SCHEMA: Final = {"type": ["string", "number", "boolean"]}
+
+Text = Annotated[StrictStr, Field(min_length=1), AfterValidator(_not_blank)]
 Option = StrictBool | StrictInt | StrictFloat | StrictStr
 MatrixValue = StrictBool | StrictInt | StrictFloat | StrictStr
+_Rate = Annotated[StrictFloat, Field(gt=0), BeforeValidator(_as_float)]
+_Seconds = Annotated[StrictFloat, Field(gt=0, le=86_400), BeforeValidator(_as_float)]
+
+_OptionName = Annotated[StrictStr, AfterValidator(_option_name)]
+_OptionOrNull = Annotated[
+    Option | None,
+    BeforeValidator(_option),
+    WithJsonSchema({"type": ["string", "number", "boolean", "null"]}),
+]
+_Printed = Annotated[MatrixValue, BeforeValidator(_printed), WithJsonSchema(_SCALAR_SCHEMA)]
+_Variable = Annotated[Any, BeforeValidator(_variable)]
+_AMOUNT_SCHEMA: Final = WithJsonSchema({"type": ["string", "number"], "minimum": 0})
+Dollars = Annotated[
+    StrictStr, BeforeValidator(_as_amount), AfterValidator(_dollars), _AMOUNT_SCHEMA
+]
 
 
 class Model(BaseModel):
@@ -27,11 +221,21 @@ class ProviderSpec(Model):
         description="its name in ledger and fingerprints: a built-in provider to extend, "
         "or any; default: the host of base_url",
     )
-    base_url: Text | None = Field(None, description="ends in /v1; http:// only on loopback")
-    api_key_env: Text | None = Field(None, description="environment variable that holds the key")
-    price: Text | StrictInt | StrictFloat | None = Field(
-        None, description="dollars per picture, where no price list says it"
+    base_url: Annotated[Text, AfterValidator(_base_url)] | None = Field(
+        None, description="ends in /v1; http:// only on loopback"
     )
+    api_key_env: Annotated[Text, AfterValidator(_environment_name)] | None = Field(
+        None, description="environment variable that holds the key"
+    )
+    price: (
+        Annotated[
+            StrictStr,
+            BeforeValidator(_as_amount),
+            AfterValidator(_dollars_or_variable),
+            _AMOUNT_SCHEMA,
+        ]
+        | None
+    ) = Field(None, description="dollars per picture, where no price list says it")
     idempotency: Literal["none", "replay"] | None = Field(
         None,
         description="replay: the endpoint answers a repeated Idempotency-Key without billing again",
@@ -41,7 +245,7 @@ class ProviderSpec(Model):
 class FileRows(Model):
     """A table in a file: csv, tsv, jsonl or json, told by its ending."""
 
-    file: Text
+    file: Text = Field(description="the table, relative to the manifest")
     where: Text | None = Field(
         None, description="a Jinja expression; only rows for which it is true are used"
     )
@@ -50,9 +254,11 @@ class FileRows(Model):
 class SqliteRows(Model):
     """The result of one query on a SQLite file, opened read-only."""
 
-    sqlite: Text
-    query: Text
-    where: Text | None = None
+    sqlite: Text = Field(description="the database file, relative to the manifest")
+    query: Text = Field(description="one SELECT; its columns are the template variables")
+    where: Text | None = Field(
+        None, description="a Jinja expression; only rows for which it is true are used"
+    )
 
 
 class Output(Model):
@@ -79,71 +285,125 @@ class Limits(Model):
     downloads: Annotated[StrictInt, Field(ge=1, le=256)] | None = Field(
         None, description="downloads at the same time; default 8"
     )
-    requests_per_minute: Annotated[StrictInt | StrictFloat, Field(gt=0)] | None = None
-    images_per_minute: Annotated[StrictInt | StrictFloat, Field(gt=0)] | None = None
+    requests_per_minute: _Rate | None = Field(
+        None, description="requests begun in a minute, evenly spread; default: no limit"
+    )
+    images_per_minute: _Rate | None = Field(
+        None, description="pictures asked for in a minute; default: no limit"
+    )
     burst: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="requests the endpoint takes at once on top of the even rate; default 1"
     )
-    max_cost: Text | StrictInt | StrictFloat | None = Field(
-        None, description="dollars a run may cost, doubt included"
-    )
-    max_waste: Text | StrictInt | StrictFloat | None = Field(
+    max_cost: Dollars | None = Field(None, description="dollars a run may cost, doubt included")
+    max_waste: (
+        Annotated[
+            StrictStr,
+            BeforeValidator(_as_amount),
+            AfterValidator(_share_or_dollars),
+            _AMOUNT_SCHEMA,
+        ]
+        | None
+    ) = Field(
         None, description="doubt that may be bought again: a share like 5% or dollars; default 5%"
     )
-    deadline: Annotated[StrictInt | StrictFloat, Field(gt=0, le=86_400)] | None = Field(
-        None, description="seconds for one request, default 300"
+    deadline: _Seconds | None = Field(None, description="seconds for one request, default 300")
+    max_probes: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
+        None, description="doubtful probes after which an open breaker stops the run; default 3"
     )
-    max_probes: Annotated[StrictInt, Field(ge=1, le=100)] | None = None
-    unreachable: Annotated[StrictInt | StrictFloat, Field(gt=0)] | None = Field(
+    unreachable: _Seconds | None = Field(
         None, description="seconds without a connection after which the run stops; default 300"
     )
 
 
+_REFRESH: Final = r"^(changed|always|[1-9][0-9]{0,3}d)$"
+
+
+def _refresh(text: str) -> str:
+    if not re.fullmatch(_REFRESH, text):
+        raise ValueError(f"expected changed, always or an age like 30d, got {text!r}")
+    return text
+
+
 Refresh = Annotated[
     StrictStr,
-    Field(
-        pattern=r"^(changed|always|[1-9][0-9]{0,3}d)$",
-        description="changed, always, or an age like 30d",
-    ),
+    AfterValidator(_refresh),
+    WithJsonSchema({"type": "string", "pattern": _REFRESH}),
 ]
 
 
 class JobSpec(Model):
     """The keys that the manifest and each of its explicit jobs share."""
 
-    model: Text | None = None
+    model: Text | None = Field(None, description="the provider's model; default: the provider's")
     key: Text | None = Field(None, description="template of the job's key")
     prompt: Text | None = Field(None, description="template of the prompt")
-    matrix: (
-        Annotated[dict[str, Annotated[list[MatrixValue], Field(min_length=1)]], Field()] | None
-    ) = None
-    options: dict[str, Option | None] | None = Field(
+    matrix: dict[StrictStr, Annotated[list[_Printed], Field(min_length=1)]] | None = Field(
+        None, description="lists of values; each combination of them is a job with its variables"
+    )
+    options: dict[_OptionName, _OptionOrNull] | None = Field(
         None,
         description="request parameters under the API's names; null removes an inherited one",
     )
     images: list[Text] | None = Field(None, description="reference images, files or URLs")
-    mask: Text | None = None
+    mask: Text | None = Field(None, description="mask of the first reference image, file or URL")
     count: Annotated[StrictInt, Field(ge=1, le=1000)] | None = Field(
         None, description="pictures per job line; each is a request of its own"
     )
-    output: Output | None = None
-    refresh: Refresh | None = None
-    tags: list[Text] | None = None
+    output: Output | None = Field(None, description="where pictures go and how they are checked")
+    refresh: Refresh | None = Field(
+        None, description="when to make a picture again: changed (default), always or an age: 30d"
+    )
+    tags: list[Text] | None = Field(None, description="words to group by in reports")
 
 
 class JobEntry(JobSpec):
     """One explicit job; it may override any key of the manifest."""
 
-    values: dict[str, Any] | None = Field(None, description="template variables of this job")
+    values: dict[StrictStr, _Variable] | None = Field(
+        None, description="template variables of this job"
+    )
 
 
 class Manifest(JobSpec):
     """What to make, with which options, and where to put it."""
 
-    name: Text | None = Field(
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["jobs"]}, {"required": ["prompt"]}],
+            "dependentRequired": {"rows": ["prompt"], "matrix": ["prompt"]},
+        }
+    )
+
+    name: Annotated[Text, AfterValidator(check_name)] | None = Field(
         None, description="the batch's identity in the ledger; default: the file's stem"
     )
-    provider: Text | ProviderSpec = "crazyrouter"
-    rows: Text | FileRows | SqliteRows | None = None
-    limits: Limits = Limits()
-    jobs: list[Text | JobEntry] | None = None
+    provider: Annotated[
+        Annotated[Text, Tag("text")] | Annotated[ProviderSpec, Tag("mapping")],
+        Discriminator(_kind),
+    ] = Field(
+        "crazyrouter", description="crazyrouter, openai, local, or the description of an endpoint"
+    )
+    rows: (
+        Annotated[
+            Annotated[Text, Tag("text")]
+            | Annotated[FileRows, Tag("mapping")]
+            | Annotated[SqliteRows, Tag("query")],
+            Discriminator(_kind_of_rows),
+        ]
+        | None
+    ) = Field(None, description="a table of which each row is a job: a file, or a SQLite query")
+    limits: Limits = Field(
+        default_factory=Limits, description="how fast, how long and for how much"
+    )
+    jobs: (
+        Annotated[
+            list[
+                Annotated[
+                    Annotated[Text, Tag("text")] | Annotated[JobEntry, Tag("mapping")],
+                    Discriminator(_kind),
+                ]
+            ],
+            Field(min_length=1),
+        ]
+        | None
+    ) = Field(None, description="explicit jobs: prompts, or mappings that override what is above")

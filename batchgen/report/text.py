@@ -101,7 +101,8 @@ def summary_text(status: Status, *, pictures: str, made: int, seconds: float) ->
     """The end of a run."""
     total = sum(status.jobs.values())
     done = status.jobs[JobState.DONE]
-    if made == 0 and done == total:
+    idle = made == 0 and done == total
+    if idle:
         head = f"{status.batch}: all {total:,} jobs are done already; nothing sent, nothing paid"
     else:
         head = (
@@ -110,7 +111,7 @@ def summary_text(status: Status, *, pictures: str, made: int, seconds: float) ->
         )
     lines = [head, f"  pictures in {pictures}"]
     run = status.last_run
-    if run is not None:
+    if run is not None and not idle:
         lines.append(
             f"  this run: estimated {dollars(run.estimate)}, charged {dollars(run.charged)},"
             f" maybe {dollars(run.maybe + run.reserved)}"

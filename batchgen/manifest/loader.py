@@ -1,0 +1,239 @@
+"""From the bytes of a manifest to a checked `Manifest`, or to all that is wrong with it at once.
+
+Tables, templates and the environment are not looked at here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, Final, NoReturn
+
+from pydantic import ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from batchgen.errors import Fault, ManifestError
+from batchgen.manifest.explain import (
+    NO_KEYS_HERE,
+    Explanation,
+    explain,
+    nearest,
+)
+from batchgen.manifest.model import JobEntry, Manifest, check_name
+from batchgen.manifest.places import SECRET, Places, show_path
+from batchgen.manifest.scalar import Value
+from batchgen.manifest.scan import DocPath, scan
+
+__all__ = [
+    "DocPath",
+    "LoadedManifest",
+    "Places",
+    "json_schema",
+    "load_manifest",
+    "parse_manifest",
+    "show_path",
+]
+
+MAX_BYTES: Final = 64 << 20
+MAX_FAULTS: Final = 100
+
+_UTF8_MARK: Final = b"\xef\xbb\xbf"
+_UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
+_NO_TEXT: Final = re.compile(
+    "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufdcf\ufdf0-\ufefe\uff00-\ufffd"
+    "\U00010000-\U0010ffff]"
+)
+"""Control and reserved characters, and line breaks that only YAML takes for some: inside quotes
+they would vanish, and every line number after them would be off."""
+_LINE_BREAK: Final = re.compile("\r\n|\r|\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedManifest:
+    """A manifest that is right in itself; its tables and templates may still be wrong."""
+
+    manifest: Manifest
+    path: Path
+    """Absolute."""
+    base: Path
+    """The folder that its relative paths start from."""
+    name: str
+    """The batch's name: as written, else the file's stem."""
+    text: str
+    sha256: str
+    """Hex digest of the file's bytes."""
+    places: Places
+
+
+def load_manifest(path: Path) -> LoadedManifest:
+    """Read a manifest file. Raises ManifestError with all its faults."""
+    return parse_manifest(_read(path), file=str(path), path=path)
+
+
+def parse_manifest(data: bytes, *, file: str, path: Path) -> LoadedManifest:
+    """Read a manifest's bytes; ``file`` is its name in messages, ``path`` where it stands or stood.
+
+    Raises ManifestError with all its faults, or the first hundred.
+    """
+    text = _decode(data, file)
+    places = Places(file, text)
+    document, findings = scan(text)
+    faults = [places.fault_at(*finding) for finding in findings]
+    faults += _secrets(text, places)
+    if document is None:
+        raise ManifestError(_at_most(faults))
+    faults += _located(_missing(document), places)
+    try:
+        manifest = Manifest.model_validate(document)
+    except ValidationError as error:
+        faults += _located(map(explain, error.errors(include_url=False)), places)
+        raise ManifestError(_at_most(faults)) from None
+    name = manifest.name or path.stem
+    try:
+        check_name(name)
+    except ValueError as error:
+        message = f"write name:, the file's own is none: {error}"
+        faults.append(places.fault(("name",), message))
+    if faults:
+        raise ManifestError(_at_most(faults))
+    path = path.absolute()
+    return LoadedManifest(
+        manifest=manifest,
+        path=path,
+        base=path.parent,
+        name=name,
+        text=text,
+        sha256=sha256(data).hexdigest(),
+        places=places,
+    )
+
+
+def _located(found: Iterable[Explanation], places: Places) -> Iterator[Fault]:
+    for path, message, at_key in found:
+        yield places.fault(path, message, at_key=at_key)
+
+
+def _at_most(faults: list[Fault]) -> list[Fault]:
+    """The faults without repetitions, cut off with a word about it where they are too many."""
+    found = sorted(set(faults))
+    if len(found) <= MAX_FAULTS:
+        return found
+    first = found[MAX_FAULTS]
+    rest = f"{len(found) - MAX_FAULTS:,} more faults from here on"
+    return [*found[:MAX_FAULTS], Fault(first.file, first.line, first.column, "", rest)]
+
+
+# The file
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file; a pipe is not waited for. Raises ManifestError."""
+
+    def refuse(message: str) -> NoReturn:
+        raise ManifestError([Fault(str(path), 0, 0, "", message)])
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as stream:  # noqa: PTH123  # Path.open takes no descriptor
+            if not S_ISREG(os.fstat(descriptor).st_mode):
+                refuse("is no regular file; a manifest is a file of its own")
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        refuse("there is no such file")
+    except IsADirectoryError:
+        refuse("is a folder; name the manifest in it")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        refuse(f"cannot be read: {reason}")
+    if len(data) > MAX_BYTES:
+        refuse(
+            f"is larger than {MAX_BYTES >> 20} MiB; put the jobs into a table (csv, jsonl) and"
+            " name it with rows:"
+        )
+    return data
+
+
+def _decode(data: bytes, file: str) -> str:
+    """The text of a manifest. Raises ManifestError with the offset of the first wrong byte."""
+
+    def refuse(offset: int, message: str) -> NoReturn:
+        before = _LINE_BREAK.split(data[:offset].decode(errors="replace"))
+        line, column = len(before), len(before[-1]) + 1
+        raise ManifestError([Fault(file, line, column, "", f"{message} (byte {offset:,})")])
+
+    if data.startswith(_UTF16_MARKS):
+        refuse(0, "is UTF-16; save the file as UTF-8")
+    start = len(_UTF8_MARK) if data.startswith(_UTF8_MARK) else 0
+    try:
+        text = data[start:].decode()
+    except UnicodeDecodeError as error:
+        offset = start + error.start
+        refuse(offset, f"0x{data[offset]:02x} is no UTF-8; save the file as UTF-8")
+    if wrong := _NO_TEXT.search(text):
+        offset = start + len(text[: wrong.start()].encode())
+        refuse(
+            offset,
+            f"the character U+{ord(wrong[0]):04X} cannot stand in a manifest; remove it, or write"
+            " it as an escape in double quotes",
+        )
+    return text
+
+
+def _secrets(text: str, places: Places) -> Iterator[Fault]:
+    """Everything that looks like an API key, in comments too: the whole text is stored."""
+    for found in SECRET.finditer(text):
+        before = _LINE_BREAK.split(text[: found.start()])
+        yield places.fault_at(len(before), len(before[-1]) + 1, (), NO_KEYS_HERE)
+
+
+# What must stand together
+
+
+def _missing(document: dict[str, Value]) -> Iterator[Explanation]:
+    """What a manifest lacks to be one; where a key is misspelt, that is the fault to mend."""
+    given = {nearest(key, Manifest) or key for key in document}
+    if given.isdisjoint({"jobs", "rows", "matrix", "prompt"}):
+        yield Explanation((), "nothing to make: write jobs: and below it '- a prompt'")
+    if "prompt" in given:
+        return
+    for source in ("rows", "matrix"):
+        if source in given:
+            yield Explanation((source,), "needs a prompt: beside it, the template for its jobs")
+    jobs = document.get("jobs")
+    for number, job in enumerate(jobs if isinstance(jobs, list) else ()):
+        if (
+            isinstance(job, dict)
+            and "prompt" not in job
+            and job.keys() <= JobEntry.model_fields.keys()
+        ):
+            yield Explanation(("jobs", number), "has no prompt:, nor is there one for all jobs")
+
+
+# For editors
+
+
+class _Schema(GenerateJsonSchema):
+    """Without null where it only stands for a key that was left out."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        if schema.get("default", ...) is None:
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a manifest."""
+    schema = Manifest.model_json_schema(schema_generator=_Schema)
+    return {"$schema": _Schema.schema_dialect, **schema, "title": "batchgen manifest"}

@@ -1,0 +1,229 @@
+"""Real parts for tests: an endpoint with its own bill, batchgen processes, and the judge."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from batchgen.money import Micros
+
+PRICE = Micros(37_700)
+TIMEOUT_S = 100
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running endpoint."""
+
+    base_url: str
+    state: Path
+    process: subprocess.Popen[bytes]
+
+    def judge(self, route: str, body: Mapping[str, object] | None = None) -> Any:
+        """Ask a judge's route; with a body, tell it something."""
+        url = self.base_url.removesuffix("/v1") + f"/judge/{route}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            url, data=data, headers={"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    def bill(self) -> list[dict[str, Any]]:
+        """Its own bill, from its file."""
+        path = self.state / "bill.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def wait_until_idle(self) -> None:
+        """Wait for the requests whose clients are gone: they are worked off and billed."""
+        while self.judge("stats")["in_flight"]:
+            pass
+
+
+@contextmanager
+def endpoint(state: Path, *switches: str) -> Iterator[Endpoint]:
+    """Start an endpoint on a free port; stopped at the end."""
+    command = [sys.executable, "-m", "batchgen.endpoint", "--state", str(state), *switches]
+    with subprocess.Popen(
+        [*command, "--stdin-lifeline"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        ready = json.loads(process.stdout.readline())
+        try:
+            yield Endpoint(ready["base_url"], state, process)
+        finally:
+            process.stdin.close()
+            process.wait(20)
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment without keys, proxies or a ledger of the developer's own."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.lower().endswith(("_api_key", "_proxy")) and not name.startswith("BATCHGEN_")
+    }
+    return {**kept, **(extra or {})}
+
+
+def batchgen(
+    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, code: int | None = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; ``code`` is the exit code it must have."""
+    done = subprocess.run(
+        [sys.executable, "-m", "batchgen", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(env),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if code is not None:
+        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def start(
+    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start a command in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "batchgen", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    """The JSON lines of a run, as they come."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield json.loads(line)
+
+
+def manifest(
+    folder: Path,
+    base_url: str,
+    prompts: Sequence[str],
+    *,
+    name: str = "batch",
+    limits: str = "{concurrency: 8}",
+    options: str = "{size: 1024x640}",
+    extra: str = "",
+) -> Path:
+    """Write a manifest for an endpoint that runs on its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    jobs = "\n".join(
+        f"  - {{key: {json.dumps(f'job-{number:03d}')}, prompt: {json.dumps(prompt)}}}"
+        for number, prompt in enumerate(prompts)
+    )
+    path.write_text(
+        f"name: {name}\nprovider: {{name: local, base_url: {base_url!r}}}\n"
+        f"options: {options}\nlimits: {limits}\n{extra}jobs:\n{jobs}\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def status(folder: Path, name: str = "batch") -> dict[str, Any]:
+    """``status --json`` of a batch."""
+    done = batchgen("status", name, "--json", "--db", folder / "batchgen.db", cwd=folder)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def query(db: Path, sql: str, *values: object) -> list[sqlite3.Row]:
+    """Read the ledger as a stranger would."""
+    with closing(sqlite3.connect(db)) as conn:
+        conn.row_factory = sqlite3.Row
+        return conn.execute(sql, values).fetchall()
+
+
+def judge(folder: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) -> None:
+    """Compare a ledger and its files with the endpoint's bill (reliability sheet, section 4.4)."""
+    db = folder / "batchgen.db"
+    assert [row[0] for row in query(db, "PRAGMA integrity_check")] == ["ok"]
+    assert query(db, "PRAGMA foreign_key_check") == []
+    attempts = {row["id"]: row for row in query(db, "SELECT * FROM attempts")}
+
+    charges = Counter(row["idempotency_key"] for row in bill)
+    assert set(charges) <= set(attempts), "a charge without an intent on record"
+    assert all(count == 1 for count in charges.values()), "one attempt was billed twice"
+
+    billed = sum(row["micros"] for row in bill)
+    charged = sum(row["cost"] for row in attempts.values())
+    maybe = sum(row["price"] for row in attempts.values() if row["billed"] == "maybe")
+    assert charged <= billed <= charged + maybe, (charged, billed, maybe)
+    for attempt in attempts.values():
+        if attempt["billed"] == "yes":
+            assert attempt["id"] in charges, "charged, but not on the bill"
+        if attempt["billed"] == "no":
+            assert attempt["id"] not in charges, "on the bill, but said to be free"
+
+    totals = query(db, "SELECT sum(charged) AS c, sum(maybe) AS m, sum(reserved) AS r FROM runs")[0]
+    assert totals["c"] == charged
+    assert totals["m"] + totals["r"] == maybe
+    _judge_repeats(attempts)
+    _judge_files(folder, db)
+    if finished:
+        assert totals["r"] == 0
+        assert query(db, "SELECT id FROM attempts WHERE outcome = 'sending'") == []
+        states = {row[0] for row in query(db, "SELECT DISTINCT state FROM jobs WHERE retired = 0")}
+        assert states <= {"done", "failed", "blocked", "uncertain"}
+        assert list(folder.rglob("*.part")) == []
+
+
+def _judge_repeats(attempts: Mapping[str, sqlite3.Row]) -> None:
+    """A job is asked again only after an attempt that was free, in doubt or spoiled."""
+    by_job: dict[int, list[sqlite3.Row]] = {}
+    for attempt in attempts.values():
+        by_job.setdefault(attempt["job_id"], []).append(attempt)
+    for job, made in by_job.items():
+        fingerprints = Counter(row["fingerprint"] for row in made if row["outcome"] == "ok")
+        assert all(count == 1 for count in fingerprints.values()), f"job {job} was bought twice"
+
+
+def _judge_files(folder: Path, db: Path) -> None:
+    saved = query(
+        db,
+        "SELECT images.root AS root, images.path AS path, sha256, bytes, format FROM images"
+        " JOIN jobs ON jobs.id = job_id WHERE images.state = 'saved' AND jobs.state = 'done'",
+    )
+    for row in saved:
+        path = folder / row["root"] / row["path"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+        assert path.stat().st_size == row["bytes"]
+        with Image.open(path) as picture:
+            picture.load()
+            assert (picture.format or "").lower() == row["format"]
+    done = query(db, "SELECT id FROM jobs WHERE state = 'done'")
+    with_picture = query(
+        db,
+        "SELECT DISTINCT jobs.id FROM jobs JOIN images ON images.job_id = jobs.id"
+        " WHERE jobs.state = 'done' AND images.state = 'saved'",
+    )
+    assert len(done) == len(with_picture), "done without a picture"

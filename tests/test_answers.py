@@ -1,0 +1,317 @@
+"""Every form in which an answer may come, from a server that is scripted over a real socket."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests import rig
+
+
+def picture(colour: str, file_format: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
+    """A real picture of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+class Scripted:
+    """A server that answers each POST with what it is given, and serves files."""
+
+    def __init__(self) -> None:
+        self.posts: list[dict[str, Any]] = []
+        self.gets: list[str] = []
+        self.get_headers: list[dict[str, str]] = []
+        self.files: dict[str, bytes | int] = {}
+        self.reply: Callable[[], tuple[int, bytes]] = lambda: (200, b"{}")
+        self.base = ""
+
+    def answer(self, *items: dict[str, Any]) -> None:
+        """Answer with these items as ``data``."""
+        self.reply = lambda: (200, json.dumps({"created": 1, "data": items}).encode())
+
+    def url(self, name: str) -> str:
+        """The address of a file."""
+        return f"{self.base}/{name}"
+
+
+@contextmanager
+def scripted() -> Iterator[Scripted]:
+    """A scripted server on loopback."""
+    script = Scripted()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            script.posts.append(json.loads(body))
+            self._send(*script.reply())
+
+        def do_GET(self) -> None:
+            script.gets.append(self.path)
+            script.get_headers.append(dict(self.headers))
+            found = script.files.get(self.path.lstrip("/"), 404)
+            if isinstance(found, int):
+                self._send(found, b"no")
+            else:
+                self._send(200, found)
+
+        def _send(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    script.base = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield script
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def run(folder: Path, script: Scripted, *, code: int = 0, options: str = "{}") -> str:
+    """One job against the script."""
+    path = rig.manifest(
+        folder, f"{script.base}/v1", ["a mug"], options=options, limits='{max_waste: "0"}'
+    )
+    done = rig.batchgen("run", path, cwd=folder, code=code)
+    return done.stdout + done.stderr
+
+
+def saved(folder: Path) -> dict[str, bytes]:
+    """The pictures on disk by name."""
+    return {file.name: file.read_bytes() for file in (folder / "out/batch").iterdir()}
+
+
+def encoded(data: bytes) -> str:
+    """Base64 as text."""
+    return base64.b64encode(data).decode()
+
+
+RED = picture("red")
+FORMS = {
+    "b64_json": {"b64_json": encoded(RED)},
+    "empty strings beside it": {"url": "", "b64_json": encoded(RED), "revised_prompt": ""},
+    "a data address in url": {"url": f"data:image/png;base64,{encoded(RED)}"},
+    "a data address in b64_json": {"b64_json": f"data:image/png;base64,{encoded(RED)}"},
+    "white space": {"b64_json": "\n".join([encoded(RED)[:40], encoded(RED)[40:]])},
+    "no padding, URL-safe": {
+        "b64_json": encoded(RED).rstrip("=").replace("+", "-").replace("/", "_")
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_an_inline_picture_is_saved_in_whatever_form(form: dict[str, Any], tmp_path: Path) -> None:
+    with scripted() as script:
+        script.answer(form)
+        run(tmp_path, script)
+    assert saved(tmp_path) == {"job-000.png": RED}
+
+
+def test_an_address_beside_an_empty_b64_json_is_fetched_without_the_key(tmp_path: Path) -> None:
+    with scripted() as script:
+        script.files["one.png"] = RED
+        script.answer({"url": script.url("one.png"), "b64_json": ""})
+        run(tmp_path, script)
+        names = {name.lower() for headers in script.get_headers for name in headers}
+    assert saved(tmp_path) == {"job-000.png": RED}
+    assert not names & {"authorization", "cookie", "x-api-key"}
+
+
+def test_more_pictures_than_asked_for_are_all_kept(tmp_path: Path) -> None:
+    others = [picture("green"), picture("blue")]
+    with scripted() as script:
+        script.files["two.png"] = others[0]
+        script.answer(
+            {"b64_json": encoded(RED)},
+            {"url": script.url("two.png")},
+            {"b64_json": encoded(others[1])},
+        )
+        run(tmp_path, script)
+    assert saved(tmp_path) == {
+        "job-000.png": RED,
+        "job-000-extra.png": others[0],
+        "job-000-extra-2.png": others[1],
+    }
+
+
+@pytest.mark.parametrize(("file_format", "ending"), [("JPEG", "jpg"), ("WEBP", "webp")])
+def test_the_ending_is_that_of_the_true_format(
+    file_format: str, ending: str, tmp_path: Path
+) -> None:
+    data = picture("red", file_format)
+    with scripted() as script:
+        script.answer({"b64_json": encoded(data)})
+        run(tmp_path, script, options="{output_format: png}")
+    assert saved(tmp_path) == {f"job-000.{ending}": data}
+    (row,) = rig.query(tmp_path / "batchgen.db", "SELECT warnings, format FROM images")
+    assert row["format"] in row["warnings"]
+
+
+def test_another_size_than_asked_for_is_a_warning_in_the_ledger(tmp_path: Path) -> None:
+    with scripted() as script:
+        script.answer({"b64_json": encoded(RED)})
+        output = run(tmp_path, script, options="{size: 1024x1024}")
+    (row,) = rig.query(tmp_path / "batchgen.db", "SELECT warnings, width, height FROM images")
+    assert (row["width"], row["height"]) == (64, 48)
+    assert "1024x1024" in row["warnings"]
+    assert "1024x1024" in output
+
+
+def test_a_picture_that_is_gone_is_named_and_never_bought_again_unasked(tmp_path: Path) -> None:
+    with scripted() as script:
+        script.answer({"url": script.url("gone.png")})
+        run(tmp_path, script, code=1)
+        rig.batchgen("run", tmp_path / "batch.yaml", cwd=tmp_path, code=1)
+        assert len(script.posts) == 1
+        assert len(script.gets) == 4
+    found = rig.status(tmp_path)
+    assert found["jobs"]["failed"] == 1
+    assert found["cost"]["charged"] == "0.037700"
+    assert "picture_lost" in rig.batchgen("status", "batch", cwd=tmp_path).stdout
+
+
+def test_a_host_that_is_down_leaves_the_job_paid_until_it_is_back(tmp_path: Path) -> None:
+    with scripted() as script:
+        path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"])
+        script.answer({"url": script.url("late.png")})
+        script.files["late.png"] = 503
+        with rig.start("run", path, "--json", cwd=tmp_path) as process:
+            for event in rig.events(process):
+                if event["event"] == "download_retried":
+                    process.terminate()
+                    break
+            process.communicate(timeout=rig.TIMEOUT_S)
+        assert rig.status(tmp_path)["jobs"]["paid"] == 1
+        script.files["late.png"] = RED
+        rig.batchgen("run", path, cwd=tmp_path)
+        assert len(script.posts) == 1
+    assert saved(tmp_path) == {"job-000.png": RED}
+
+
+CUT = RED[:-7]
+SPOILED = {
+    "cut": {"b64_json": encoded(CUT)},
+    "not base64": {"b64_json": "!!!!"},
+    "a page": {"b64_json": encoded(b"<html>sorry</html>")},
+    "a gif": {"b64_json": encoded(picture("red", "GIF"))},
+}
+
+
+@pytest.mark.parametrize("form", SPOILED.values(), ids=SPOILED.keys())
+def test_a_spoiled_picture_is_charged_kept_raw_and_never_saved(
+    form: dict[str, Any], tmp_path: Path
+) -> None:
+    with scripted() as script:
+        script.answer(form)
+        run(tmp_path, script, code=1)
+        assert len(script.posts) == 1
+    assert saved(tmp_path) == {}
+    found = rig.status(tmp_path)
+    assert found["jobs"]["failed"] == 1
+    assert found["cost"]["charged"] == "0.037700"
+    (kept,) = (tmp_path / "batchgen.db.spool").iterdir()
+    assert json.dumps(form)[1:-1].encode() in kept.read_bytes()
+
+
+def test_a_structure_that_holds_but_does_not_decode_is_caught_where_that_is_asked(
+    tmp_path: Path,
+) -> None:
+    good = picture("red", "WEBP", (256, 256))
+    with scripted() as script:
+        script.answer({"b64_json": encoded(good)})
+        path = rig.manifest(
+            tmp_path, f"{script.base}/v1", ["a mug"], extra="output: {verify: decode}\n"
+        )
+        rig.batchgen("run", path, cwd=tmp_path)
+    (row,) = rig.query(tmp_path / "batchgen.db", "SELECT verify FROM jobs")
+    assert row["verify"] == "decode"
+
+
+UNCERTAIN = {
+    "a page": (200, b"<html>welcome</html>"),
+    "nothing": (200, b""),
+    "cut json": (200, b'{"data": [{"url": "http'),
+    "a proxy's 504": (504, b"<html>Gateway Time-out</html>"),
+    "an error of nobody": (500, b"oops"),
+}
+
+
+@pytest.mark.parametrize("reply", UNCERTAIN.values(), ids=UNCERTAIN.keys())
+def test_an_answer_that_cannot_be_trusted_is_a_doubt(
+    reply: tuple[int, bytes], tmp_path: Path
+) -> None:
+    with scripted() as script:
+        script.reply = lambda: reply
+        run(tmp_path, script, code=1)
+        assert len(script.posts) == 1
+    found = rig.status(tmp_path)
+    assert found["jobs"]["uncertain"] == 1
+    assert found["cost"] == {
+        "currency": "USD",
+        "estimated": "0.037700",
+        "charged": "0.000000",
+        "maybe": "0.037700",
+    }
+
+
+def test_an_unknown_model_stops_the_run_before_it_asks_a_thousand_times(tmp_path: Path) -> None:
+    error = {"error": {"code": "model_not_found", "type": "new_api_error", "message": "no carrier"}}
+    with scripted() as script:
+        script.reply = lambda: (503, json.dumps(error).encode())
+        output = run(tmp_path, script, code=3)
+        assert len(script.posts) == 1
+    assert "is the model's name right?" in output
+
+
+def test_a_gateway_that_errs_once_is_asked_once_more(tmp_path: Path) -> None:
+    error = {"error": {"code": "do_request_failed", "type": "new_api_error", "message": "again"}}
+    with scripted() as script:
+        replies = iter(
+            [
+                (500, json.dumps(error).encode()),
+                (200, json.dumps({"data": [{"b64_json": encoded(RED)}]}).encode()),
+            ]
+        )
+        script.reply = lambda: next(replies)
+        run(tmp_path, script)
+        assert len(script.posts) == 2
+    assert rig.status(tmp_path)["attempts"] == {
+        "total": 2,
+        "billed": 1,
+        "maybe": 0,
+        "not_billed": 1,
+    }
+
+
+def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
+    with scripted() as script:
+        script.answer({"b64_json": encoded(RED)})
+        run(tmp_path, script, options="{size: 1024x640, quality: high, output_compression: 80}")
+        (sent,) = script.posts
+    assert sent == {
+        "model": "gpt-image-2",
+        "prompt": "a mug",
+        "n": 1,
+        "size": "1024x640",
+        "quality": "high",
+        "output_compression": 80,
+    }

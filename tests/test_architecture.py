@@ -1,0 +1,267 @@
+"""Holds the floors of the design and the rules that only one place knows a thing."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import batchgen
+
+PACKAGE = Path(batchgen.__file__).parent
+
+FLOORS = {
+    "errors": 0,
+    "money": 0,
+    "job": 0,
+    "events": 0,
+    "manifest": 1,
+    "naming": 1,
+    "plan": 1,
+    "outcome": 1,
+    "policy": 1,
+    "picture": 1,
+    "ledger": 2,
+    "providers": 2,
+    "http": 2,
+    "download": 2,
+    "spool": 2,
+    "files": 2,
+    "settings": 2,
+    "lock": 2,
+    "throttle": 3,
+    "worker": 3,
+    "delivery": 3,
+    "feeder": 3,
+    "pool": 3,
+    "shutdown": 3,
+    "progress": 4,
+    "report": 4,
+    "endpoint": 4,
+    "commands": 5,
+    "cli": 5,
+    "__main__": 5,
+    "__init__": 5,
+}
+
+SAME_FLOOR = {
+    ("money", "money"),
+    ("job", "money"),
+    ("events", "job"),
+    ("events", "money"),
+    ("manifest", "naming"),
+    ("plan", "manifest"),
+    ("plan", "naming"),
+    ("policy", "outcome"),
+    ("ledger", "files"),
+    ("spool", "files"),
+    ("http", "files"),
+    ("http", "spool"),
+    ("download", "files"),
+    ("download", "http"),
+    ("providers", "http"),
+    ("settings", "providers"),
+    ("worker", "throttle"),
+    ("delivery", "worker"),
+    ("feeder", "worker"),
+    ("pool", "delivery"),
+    ("pool", "feeder"),
+    ("pool", "shutdown"),
+    ("pool", "worker"),
+    ("commands", "__init__"),
+    ("cli", "__init__"),
+    ("cli", "commands"),
+    ("__main__", "cli"),
+}
+"""Imports within a floor that are meant; each points towards what is more basic."""
+
+ONLY_IN = {
+    "sqlite3": {"ledger", "manifest.rows", "commands"},
+    "sqlite_utils": {"ledger"},
+    "httpx": {"http", "download", "providers"},
+    "aiofiles": {"files", "providers.openai_images"},
+    "tqdm": {"progress"},
+    "click": {"cli", "endpoint"},
+    "starlette": {"endpoint"},
+    "uvicorn": {"endpoint"},
+    "PIL": {"picture", "endpoint"},
+    "yaml": {"manifest"},
+    "pydantic": {"manifest"},
+    "jinja2": {"manifest.template"},
+}
+"""Which modules may know a library. ``commands`` only hands connections on."""
+
+ENDPOINT_MAY_IMPORT = {
+    "click",
+    "orjson",
+    "PIL",
+    "pybase64",
+    "python_multipart",
+    "starlette",
+    "uvicorn",
+    "anyio",
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement, wherever in its module it stands."""
+
+    module: str
+    target: str
+    line: int
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name below ``batchgen``."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def imports() -> Iterator[Import]:
+    """Every import of the package, those inside functions too."""
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield Import(name, alias.name, node.lineno)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name}:{node.lineno}: relative import"
+                yield Import(name, node.module or "", node.lineno)
+                if node.module == "batchgen":
+                    for alias in node.names:
+                        yield Import(name, f"batchgen.{alias.name}", node.lineno)
+
+
+def room(module: str) -> str:
+    """The file or folder that a module belongs to."""
+    return module.partition(".")[0]
+
+
+def inner_imports() -> list[tuple[Import, str]]:
+    """Imports of our own modules, with the room they lead to."""
+    found = []
+    for one in imports():
+        if one.target == "batchgen":
+            continue
+        if one.target.startswith("batchgen."):
+            target = one.target.removeprefix("batchgen.")
+            known = room(target) in FLOORS
+            found.append((one, room(target) if known else "__init__"))
+    return found
+
+
+def test_every_module_has_a_floor() -> None:
+    assert {room(name) for name in modules()} <= set(FLOORS)
+
+
+def test_imports_lead_downwards() -> None:
+    wrong = [
+        f"{one.module}:{one.line} imports {one.target}"
+        for one, target in inner_imports()
+        if room(one.module) != target
+        and FLOORS[room(one.module)] <= FLOORS[target]
+        and (room(one.module), target) not in SAME_FLOOR
+    ]
+    assert wrong == []
+
+
+def test_same_floor_imports_make_no_circle() -> None:
+    order = {name: [b for a, b in SAME_FLOOR if a == name and b != a] for name in FLOORS}
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way, name))
+        for target in order[name]:
+            visit(target, (*way, name))
+
+    for name in FLOORS:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_IN))
+def test_a_library_is_known_in_its_own_place_only(library: str) -> None:
+    wrong = [
+        f"{one.module}:{one.line}"
+        for one in imports()
+        if room(one.target) == library
+        and not any(
+            one.module == place or one.module.startswith(f"{place}.") for place in ONLY_IN[library]
+        )
+    ]
+    assert wrong == []
+
+
+def test_the_endpoint_knows_nothing_of_the_client() -> None:
+    allowed = ENDPOINT_MAY_IMPORT | set(sys.stdlib_module_names)
+    wrong = [
+        f"{one.module}:{one.line} imports {one.target}"
+        for one in imports()
+        if room(one.module) == "endpoint"
+        and not one.target.startswith("batchgen.endpoint")
+        and room(one.target) not in allowed
+    ]
+    assert wrong == []
+
+
+def test_the_client_starts_the_endpoint_but_never_imports_it() -> None:
+    importers = {one.module for one, target in inner_imports() if target == "endpoint"}
+    assert {name for name in importers if room(name) != "endpoint"} <= {"cli"}
+
+
+def _uses(source: str, owner: str, names: set[str]) -> bool:
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == owner
+        and node.attr in names
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+def test_the_environment_is_read_in_settings_only() -> None:
+    readers = {
+        name
+        for name, path in modules().items()
+        if _uses(path.read_text(encoding="utf-8"), "os", {"environ", "getenv", "environb"})
+    }
+    assert readers == {"settings"}
+
+
+def test_sql_is_written_in_the_ledger_only() -> None:
+    writers = {
+        name
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.lstrip().startswith(("SELECT ", "INSERT ", "UPDATE ", "DELETE FROM"))
+    }
+    assert {name for name in writers if room(name) != "ledger"} == set()
+
+
+def test_packages_have_no_front() -> None:
+    for name, path in modules().items():
+        if name.endswith(".__init__"):
+            assert path.read_text(encoding="utf-8") == "", name
+
+
+def test_no_module_hides_behind_a_name_that_says_nothing() -> None:
+    nothing = {"utils", "util", "base", "manager", "helpers", "common", "misc"}
+    assert not {name for name in modules() if name.rpartition(".")[2] in nothing}
+
+
+def test_a_transaction_of_the_ledger_takes_the_write_lock_at_once() -> None:
+    """A deferred BEGIN that writes later fails with BUSY_SNAPSHOT instead of waiting."""
+    deferred = {
+        name
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value == "BEGIN" and room(name) == "ledger"
+    }
+    assert deferred == {"ledger.enrol", "ledger.queries"}  # a private staging table, and one read

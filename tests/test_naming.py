@@ -1,0 +1,214 @@
+"""Keys that stay, and paths that stay inside."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from batchgen.job import EXT_PLACEHOLDER
+from batchgen.naming import (
+    EXT_MARK,
+    MAX_COMPONENT_BYTES,
+    NamingError,
+    checked_key,
+    collision_key,
+    copy_key,
+    output_path,
+    prompt_key,
+    row_key,
+    safe_component,
+    safe_path,
+    slug,
+)
+
+HOSTILE = st.lists(
+    st.one_of(
+        st.sampled_from('./\\:~-_ *?"<>|{}\0\n\u202e\u200d\u0301\u212b\u017fAa' + EXT_MARK),
+        st.sampled_from(["CON", "..", "nul", "{ext}", ".png", "\u00e9", "\ud55c", "x" * 90]),
+        st.characters(),
+    ),
+    max_size=12,
+).map("".join)
+
+
+def assert_safe(path: str) -> None:
+    root = Path("/root/out")
+    assert (root / path).resolve().is_relative_to(root)
+    assert path == str(PurePosixPath(path))
+    assert not PureWindowsPath(path).drive
+    assert not PureWindowsPath(path).is_absolute()
+    for part in path.split("/"):
+        assert part not in ("", ".", "..")
+        assert part[0] not in " .-"
+        assert part[-1] not in " ."
+        assert not set(part) & set('<>:"|?*\\')
+        assert unicodedata.is_normalized("NFC", part)
+        assert not any(unicodedata.category(char) in ("Cc", "Cs") for char in part)
+        assert not set(part) & set("\u202e\u200d\u200b\u2066\ufeff")
+        assert len(part.encode()) <= MAX_COMPONENT_BYTES + 10
+        assert part.split(".")[0].rstrip(" ").upper() not in ("CON", "NUL", "AUX", "PRN", "COM1")
+
+
+@given(HOSTILE)
+@example("../../etc/passwd")
+@example("C:\\Windows\\x")
+@example("//server/share")
+@example("\u226e" + "\u0338" * 3)
+@example("e\u200d\u0301")
+@example("\u2126" * 150)
+@example("con. .x")
+def test_any_text_becomes_a_safe_path_that_stays_as_it_is(text: str) -> None:
+    path = safe_path(text)
+    assert_safe(path)
+    assert safe_path(path) == path
+
+
+@given(HOSTILE)
+@example(f"nul.{EXT_MARK}")
+@example(f"\u200b.{EXT_MARK}")
+@example("a" * 199 + f".{EXT_MARK}")
+def test_any_rendered_path_becomes_a_safe_path_for_a_picture(text: str) -> None:
+    try:
+        path = output_path(text)
+    except NamingError:
+        return
+    assert_safe(path)
+    assert path.endswith(f".{EXT_PLACEHOLDER}")
+    assert EXT_MARK not in path
+
+
+@given(
+    st.from_regex(
+        r"(?:[a-zA-Z0-9_][a-zA-Z0-9_-]{0,9}/){0,3}[a-zA-Z0-9_][a-zA-Z0-9_-]{0,9}", fullmatch=True
+    )
+)
+@example("CON/a")
+@example("a/lpt1")
+def test_an_ordinary_path_is_no_exception_from_the_rules(text: str) -> None:
+    path = output_path(f"{text}.{EXT_MARK}")
+    assert path == safe_path(f"{text}.{EXT_MARK}").replace(EXT_MARK, EXT_PLACEHOLDER)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (f"mug/front.{EXT_MARK}", "mug/front.{ext}"),
+        ("mug/front", "mug/front.{ext}"),
+        ("mug/front.PNG", "mug/front.{ext}"),
+        ("mug.v2", "mug.v2.{ext}"),
+        (f"{EXT_MARK}/mug", "{ext}/mug.{ext}"),
+        (f"mug-{EXT_MARK}", "mug-{ext}.{ext}"),
+        ("mug {ext}.webp", "mug _ext_.{ext}"),
+        (f"../..//etc/./passwd.{EXT_MARK}", "etc/passwd.{ext}"),
+        (f"/abs/C:/a\\b.{EXT_MARK}", "abs/C_/a_b.{ext}"),
+        (f"-rf/.hidden/ a .{EXT_MARK}", "rf/hidden/a.{ext}"),
+        (f"COM1/nul.{EXT_MARK}", "_COM1/_nul.{ext}"),
+        (f'a<b>c:d"e|f?g*.{EXT_MARK}', "a_b_c_d_e_f_g_.{ext}"),
+        (f"Caf\u0065\u0301/\u202egpj.{EXT_MARK}", "Caf\u00e9/gpj.{ext}"),
+        (f"a\nb\tc.{EXT_MARK}", "a_b_c.{ext}"),
+    ],
+)
+def test_paths(text: str, path: str) -> None:
+    assert output_path(text) == path
+
+
+def test_a_copy_is_numbered_before_the_extension() -> None:
+    assert output_path(f"mug.{EXT_MARK}", 2) == "mug-2.{ext}"
+    assert output_path("a/mug.png", 3) == "a/mug-3.{ext}"
+
+
+@pytest.mark.parametrize("text", ["", f".{EXT_MARK}", "folder/", f"a/ .{EXT_MARK}", "a/..", ".png"])
+def test_a_path_without_a_file_name_is_refused(text: str) -> None:
+    with pytest.raises(NamingError, match="without a file name"):
+        output_path(text)
+
+
+def test_a_long_name_is_cut_with_a_hash_and_keeps_its_suffix() -> None:
+    one, two = (output_path(f"{'é' * 300}{end}.{EXT_MARK}") for end in "ab")
+    assert one != two
+    assert one.startswith("é" * 80)
+    assert one.endswith(".{ext}")
+    assert len(one.encode()) <= MAX_COMPONENT_BYTES + 2
+    assert one == output_path(f"{'é' * 300}a.{EXT_MARK}")
+
+
+def test_a_path_of_too_many_folders_is_refused() -> None:
+    with pytest.raises(NamingError, match="longer than 1,000 bytes"):
+        output_path("folder/" * 200 + "x")
+
+
+def test_windows_names_with_a_dot_or_a_superscript_are_reserved_too() -> None:
+    assert [safe_component(name) for name in ("CON.txt", "com\u00b9", "Aux .png", "console")] == [
+        "_CON.txt",
+        "_com\u00b9",
+        "_Aux .png",
+        "console",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("A.{ext}", "a.{ext}"),
+        ("caf\u00e9.{ext}", "cafe\u0301.{ext}"),
+        ("STRASSE.{ext}", "stra\u00dfe.{ext}"),
+        ("\u212aelvin.{ext}", "kelvin.{ext}"),
+    ],
+)
+def test_paths_that_some_file_system_takes_for_one_collide(one: str, two: str) -> None:
+    assert collision_key("out", one) == collision_key("./out/", two)
+
+
+def test_different_paths_do_not_collide() -> None:
+    assert collision_key("out", "a.{ext}") != collision_key("out", "b.{ext}")
+    assert collision_key("out", "a.{ext}") != collision_key("other", "a.{ext}")
+
+
+def test_slugs() -> None:
+    assert slug("Blue Mug, 0.3 l!") == "blue-mug-0-3-l"
+    assert slug("  Grüße aus Köln ") == "grüße-aus-köln"
+    assert slug("हिन्दी शब्द") == "हिन्दी-शब्द"
+    assert slug("a clean product photo of a ceramic mug", 14) == "a-clean"
+    assert slug("a clean product", 7) == "a-clean"
+    assert slug("x" * 50, 10) == "x" * 10
+    assert slug("!!!") == ""
+
+
+@given(st.text(), st.integers(1, 50))
+def test_a_slug_is_short_and_its_own_slug(text: str, limit: int) -> None:
+    words = slug(text, limit)
+    assert len(words) <= limit
+    assert slug(words, limit) == words
+
+
+def test_a_row_is_named_by_its_best_filled_column_and_the_matrix() -> None:
+    row = {"handle": "mug", "sku": " A/1 ", "id": "", "key": None}
+    assert row_key(row, ()) == "A/1"
+    assert row_key(row, ("front", 2, True)) == "A/1/front/2/true"
+    assert row_key({"id": 7}, ()) == "7"
+    assert row_key({"title": "Mug"}, ("front",)) is None
+    with pytest.raises(NamingError, match="a list cannot be a key"):
+        row_key({"id": ["a"]}, ())
+
+
+def test_the_key_of_a_prompt_never_changes() -> None:
+    prompt = "A clean product photo of a ceramic coffee mug on a white background"
+    words = "a-clean-product-photo-of-a-ceramic"
+    assert prompt_key(prompt, {}) == f"{words}-d5fb13901b5a"
+    assert prompt_key(prompt, {"view": "front", "n": 2}) == f"{words}-57be72a11d72"
+    assert prompt_key("\N{PARTY POPPER}", {}) == "b3ba9a12f355"
+
+
+def test_keys_are_stripped_normal_and_of_one_line() -> None:
+    assert checked_key(" cafe\u0301/front ") == "caf\u00e9/front"
+    for key, words in [(" ", "empty"), ("x" * 201, "at most 200"), ("a\nb", "control character")]:
+        with pytest.raises(NamingError, match=words):
+            checked_key(key)
+
+
+def test_the_first_copy_has_the_plain_key() -> None:
+    assert [copy_key("mug", index) for index in (1, 2, 3)] == ["mug", "mug-2", "mug-3"]

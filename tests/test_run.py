@@ -1,0 +1,350 @@
+"""Whole runs: a real process against a real endpoint, looked at from outside."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests import rig
+
+PROMPTS = [f"a mug, number {number}" for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
+    """An endpoint without faults; tests look at their own part of its bill."""
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+        yield endpoint
+
+
+def test_a_run_ends_with_every_picture_on_disk_and_the_bill_agrees(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    before = len(served.bill())
+    path = rig.manifest(tmp_path, served.base_url, PROMPTS)
+
+    done = rig.batchgen("run", path, cwd=tmp_path)
+
+    assert "12 of 12 jobs done" in done.stdout
+    assert "next: batchgen status batch" in done.stdout
+    pictures = sorted((tmp_path / "out" / "batch").glob("*.png"))
+    assert [picture.stem for picture in pictures] == [f"job-{n:03d}" for n in range(12)]
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (1024, 640)
+    rig.judge(tmp_path, served.bill()[before:], finished=True)
+    assert list((tmp_path / "batchgen.db.spool").iterdir()) == []
+
+
+def test_a_second_run_sends_nothing_and_says_so(served: rig.Endpoint, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, served.base_url, PROMPTS[:3])
+    rig.batchgen("run", path, cwd=tmp_path)
+    posts = served.judge("stats")["posts"]
+
+    done = rig.batchgen("run", path, cwd=tmp_path)
+
+    assert "all 3 jobs are done already; nothing sent, nothing paid" in done.stdout
+    assert served.judge("stats")["posts"] == posts
+
+
+def test_only_a_changed_prompt_is_bought_again_and_its_picture_replaced(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one", "two", "three"])
+    rig.batchgen("run", path, cwd=tmp_path)
+    picture = tmp_path / "out/batch/job-001.png"
+    old = picture.read_bytes()
+    before = len(served.bill())
+
+    rig.manifest(tmp_path, served.base_url, ["one", "two, but blue", "three"])
+    rig.batchgen("run", path, cwd=tmp_path)
+
+    assert [row["prompt"] for row in served.bill()[before:]] == ["two, but blue"]
+    assert picture.read_bytes() != old
+    assert rig.status(tmp_path)["images"] == {"saved": 3}
+
+
+def test_a_replaced_picture_is_kept_where_that_is_asked(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    extra = "output: {keep_previous: true}\n"
+    path = rig.manifest(tmp_path, served.base_url, ["one"], extra=extra)
+    rig.batchgen("run", path, cwd=tmp_path)
+    old = (tmp_path / "out/batch/job-000.png").read_bytes()
+    rig.manifest(tmp_path, served.base_url, ["another"], extra=extra)
+    rig.batchgen("run", path, cwd=tmp_path)
+
+    assert (tmp_path / "out/batch/.previous/job-000.png").read_bytes() == old
+
+
+def test_another_format_leaves_no_stale_picture_behind(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    rig.batchgen("run", path, cwd=tmp_path)
+    webp = "{size: 1024x640, output_format: webp}"
+    rig.manifest(tmp_path, served.base_url, ["one"], options=webp)
+    rig.batchgen("run", path, cwd=tmp_path)
+
+    assert [file.name for file in (tmp_path / "out/batch").iterdir()] == ["job-000.webp"]
+
+
+def test_a_key_that_leaves_the_manifest_is_retired_and_keeps_its_picture(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one", "two"])
+    rig.batchgen("run", path, cwd=tmp_path)
+    rig.manifest(tmp_path, served.base_url, ["one"])
+    rig.batchgen("run", path, cwd=tmp_path)
+
+    found = rig.status(tmp_path)
+    assert found["retired"] == 1
+    assert found["jobs"]["done"] == 1
+    assert (tmp_path / "out/batch/job-001.png").exists()
+
+
+def test_pictures_of_another_provider_are_replaced_only_when_told(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    rig.batchgen("run", path, cwd=tmp_path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("name: local", "name: elsewhere, price: 0.05"), encoding="utf-8")
+
+    refused = rig.batchgen("run", path, cwd=tmp_path, code=2)
+    assert "would replace 1 pictures that 'local' made" in refused.stderr
+    assert "--overwrite" in refused.stderr
+
+
+def test_a_file_that_batchgen_did_not_write_is_never_overwritten(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    taken = tmp_path / "out/batch/job-000.png"
+    taken.parent.mkdir(parents=True)
+    taken.write_bytes(b"somebody's own")
+
+    done = rig.batchgen("run", path, cwd=tmp_path, code=1)
+
+    assert taken.read_bytes() == b"somebody's own"
+    assert "path_taken" in done.stdout
+    assert rig.status(tmp_path)["jobs"]["paid"] == 1
+    taken.unlink()
+    posts = served.judge("stats")["posts"]
+    rig.batchgen("run", path, cwd=tmp_path)
+    assert served.judge("stats")["posts"] == posts, "the paid picture was bought again"
+
+
+def test_resume_goes_on_without_the_manifest_file(served: rig.Endpoint, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, served.base_url, PROMPTS[:5])
+    rig.batchgen("run", path, "--limit", "2", cwd=tmp_path)
+    assert rig.status(tmp_path)["jobs"]["pending"] == 3
+    path.unlink()
+
+    rig.batchgen("resume", "batch", cwd=tmp_path)
+
+    assert rig.status(tmp_path)["jobs"]["done"] == 5
+
+
+def test_the_budget_stops_a_run_and_a_higher_one_lets_it_go_on(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    before = len(served.bill())
+    path = rig.manifest(
+        tmp_path, served.base_url, PROMPTS, limits="{concurrency: 8, max_cost: 0.20}"
+    )
+    done = rig.batchgen("run", path, cwd=tmp_path, code=3)
+
+    assert "budget" in done.stdout
+    assert len(served.bill()) - before == 5  # 5 x 0.0377 = 0.1885
+    assert rig.status(tmp_path)["jobs"]["pending"] == 7
+    rig.batchgen("run", path, "--max-cost", "5", cwd=tmp_path)
+    assert rig.status(tmp_path)["jobs"]["done"] == 12
+
+
+def test_json_lines_end_with_the_status_object(served: rig.Endpoint, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, served.base_url, PROMPTS[:2])
+    done = rig.batchgen("run", path, "--json", cwd=tmp_path)
+
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {line["event"] for line in lines[:-1]} == {
+        "attempt_started",
+        "attempt_ended",
+        "job_done",
+    }
+    assert lines[-1] == rig.status(tmp_path)
+    assert lines[-1]["cost"]["charged"] == "0.075400"
+
+
+def test_failures_are_counted_by_reason(served: rig.Endpoint, tmp_path: Path) -> None:
+    prompts = ["good", "forbidden-word one", "forbidden-word two"]
+    path = rig.manifest(tmp_path, served.base_url, prompts)
+    done = rig.batchgen("run", path, cwd=tmp_path, code=1)
+
+    assert "2  blocked, moderation_blocked" in done.stdout
+    found = rig.status(tmp_path)
+    assert found["jobs"]["blocked"] == 2
+    assert found["cost"]["charged"] == "0.037700"
+    again = rig.batchgen("retry", "batch", "--blocked", "--only", "*001", cwd=tmp_path)
+    assert "1 jobs are pending again" in again.stdout
+
+
+def test_a_bad_key_stops_at_once_and_fails_no_job(served: rig.Endpoint, tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--key", "sk-right") as strict:
+        path = rig.manifest(tmp_path, strict.base_url, PROMPTS)
+        done = rig.batchgen("run", path, cwd=tmp_path, code=3)
+        assert strict.judge("stats")["posts"] <= 8
+        assert strict.bill() == []
+    assert "check the key" in done.stdout
+    found = rig.status(tmp_path)
+    assert found["jobs"]["pending"] == 12
+    assert "check the key" in found["stopped"]
+
+
+def test_an_empty_account_stops_the_run_and_after_a_top_up_it_goes_on(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--balance", "0.20") as poor:
+        path = rig.manifest(tmp_path, poor.base_url, PROMPTS)
+        rig.batchgen("run", path, cwd=tmp_path, code=3)
+        assert len(poor.bill()) == 5
+        poor.judge("topup", {"dollars": "5.00"})
+        rig.batchgen("run", path, cwd=tmp_path)
+        rig.judge(tmp_path, poor.bill(), finished=True)
+    assert rig.status(tmp_path)["jobs"]["done"] == 12
+
+
+def test_nothing_listens_and_the_run_says_so(tmp_path: Path) -> None:
+    path = rig.manifest(
+        tmp_path, "http://127.0.0.1:9/v1", PROMPTS, limits="{concurrency: 4, unreachable: 1}"
+    )
+    done = rig.batchgen("run", path, cwd=tmp_path, code=3)
+
+    assert "unreachable" in done.stdout
+    found = rig.status(tmp_path)
+    assert found["jobs"]["pending"] == 12
+    assert found["cost"]["maybe"] == "0.000000"
+
+
+def test_a_second_run_of_the_same_batch_exits_at_once_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    with rig.endpoint(tmp_path / "state", "--latency", "3") as slow:
+        path = rig.manifest(tmp_path, slow.base_url, PROMPTS[:4])
+        with rig.start("run", path, "--json", cwd=tmp_path) as first:
+            next(rig.events(first))
+            before = (tmp_path / "batchgen.db").read_bytes()
+            second = rig.batchgen("run", path, cwd=tmp_path, code=75)
+            assert "another run holds this batch" in second.stderr
+            assert len(before) <= (tmp_path / "batchgen.db").stat().st_size
+            _interrupt(first, signal.SIGINT, signal.SIGINT)
+        assert slow.judge("stats")["posts"] <= 4
+
+
+def _interrupt(process: subprocess.Popen[str], *signals: signal.Signals) -> int:
+    for left, number in reversed(list(enumerate(reversed(signals)))):
+        process.send_signal(number)
+        # The second signal means something else than the first only once that was taken.
+        if left:
+            for event in rig.events(process):
+                if event.get("event") == "stopping":
+                    break
+    process.communicate(timeout=rig.TIMEOUT_S)
+    return process.returncode
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_the_first_signal_lets_what_is_in_flight_finish(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    with rig.endpoint(tmp_path / "state", "--latency", "0.6") as slow:
+        path = rig.manifest(tmp_path, slow.base_url, PROMPTS, limits="{concurrency: 4}")
+        with rig.start("run", path, "--json", cwd=tmp_path) as process:
+            next(rig.events(process))
+            assert _interrupt(process, number) == code
+        assert len(slow.bill()) <= 4
+        rig.judge(tmp_path, slow.bill(), finished=False)
+    found = rig.status(tmp_path)
+    assert found["jobs"]["sending"] == found["jobs"]["uncertain"] == 0
+    assert found["jobs"]["done"] == len(slow.bill())
+    assert found["jobs"]["pending"] == 12 - len(slow.bill())
+
+
+def test_the_second_signal_ends_at_once_and_names_every_doubt(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--latency", "30") as slow:
+        path = rig.manifest(tmp_path, slow.base_url, PROMPTS, limits="{concurrency: 4}")
+        with rig.start("run", path, "--json", cwd=tmp_path) as process:
+            next(rig.events(process))
+            assert _interrupt(process, signal.SIGINT, signal.SIGINT) == 130
+        found = rig.status(tmp_path)
+        assert found["jobs"]["sending"] == 0
+        assert 1 <= found["jobs"]["uncertain"] <= 4
+        assert found["attempts"]["maybe"] == found["jobs"]["uncertain"]
+        listed = rig.batchgen("status", "batch", cwd=tmp_path).stdout
+        assert "uncertain, interrupted" in listed
+
+
+def test_downloads_that_fail_never_cost_a_second_picture(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--download-error", "0.5", "--seed", "3") as flaky:
+        path = rig.manifest(tmp_path, flaky.base_url, PROMPTS)
+        rig.batchgen("run", path, cwd=tmp_path)
+        assert len(flaky.bill()) == 12
+        rig.judge(tmp_path, flaky.bill(), finished=True)
+
+
+def test_a_rate_limit_is_waited_for_by_everybody(tmp_path: Path) -> None:
+    switches = ("--rate", "240", "--burst", "2", "--retry-after")
+    with rig.endpoint(tmp_path / "state", *switches) as limited:
+        path = rig.manifest(tmp_path, limited.base_url, PROMPTS)
+        rig.batchgen("run", path, cwd=tmp_path)
+        assert len(limited.bill()) == 12
+        throttled = rig.query(
+            tmp_path / "batchgen.db", "SELECT count(*) FROM attempts WHERE outcome = 'throttled'"
+        )[0][0]
+        assert 0 < throttled <= 12
+        rig.judge(tmp_path, limited.bill(), finished=True)
+
+
+def test_doubt_is_bought_again_within_the_allowance_only(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--bill-drop", "0.4", "--seed", "5") as dropping:
+        path = rig.manifest(
+            tmp_path, dropping.base_url, PROMPTS, limits='{concurrency: 4, max_waste: "0"}'
+        )
+        rig.batchgen("run", path, cwd=tmp_path, code=None)
+        bill = dropping.bill()
+        assert len(bill) == len({row["prompt"] for row in bill}), "bought twice with max_waste 0"
+        rig.judge(tmp_path, bill, finished=False)
+        found = rig.status(tmp_path)
+        assert found["jobs"]["uncertain"] > 0
+        assert found["attempts"]["maybe"] == found["jobs"]["uncertain"]
+
+        dropping.judge("faults", {"bill-drop": 0})
+        rig.batchgen("retry", "batch", "--uncertain", cwd=tmp_path)
+        rig.batchgen("run", path, cwd=tmp_path)
+        rig.judge(tmp_path, dropping.bill(), finished=True)
+    assert rig.status(tmp_path)["jobs"]["done"] == 12
+
+
+def test_the_key_is_found_nowhere(served: rig.Endpoint, tmp_path: Path) -> None:
+    canary = "sk-CANARY-0123456789abcdef"
+    path = rig.manifest(tmp_path, served.base_url, ["one", "forbidden-word"])
+    text = path.read_text(encoding="utf-8")
+    spec = f"{{name: mine, base_url: {served.base_url!r}, api_key_env: MY_API_KEY, price: 0.0377}}"
+    path.write_text(
+        "\n".join(
+            f"provider: {spec}" if line.startswith("provider:") else line
+            for line in text.splitlines()
+        ),
+        encoding="utf-8",
+    )
+    done = rig.batchgen("run", path, cwd=tmp_path, env={"MY_API_KEY": canary}, code=1)
+
+    assert canary not in done.stdout + done.stderr
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            assert canary.encode() not in file.read_bytes(), file
