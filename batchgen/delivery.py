@@ -12,6 +12,7 @@ import mmap
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -32,7 +33,7 @@ from batchgen.job import (
     SavedPicture,
     Verify,
 )
-from batchgen.ledger.ledger import DuePicture, OldPicture
+from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture
 from batchgen.outcome import Verdict
 from batchgen.picture import BadPicture, PictureInfo, decode, inspect, mismatches
 from batchgen.policy import (
@@ -49,7 +50,16 @@ from batchgen.worker import Again, RunContext, note_internal_error
 
 PREVIOUS_FOLDER: Final = ".previous"
 
-_Placed = SavedPicture | FetchLater | FetchLost | FetchSpoiled
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """A picture is in its place, and the job is done if it was the last."""
+
+    picture: SavedPicture
+    finished: JobFinished | None
+
+
+_Placed = _Saved | FetchLater | FetchLost | FetchSpoiled
 
 
 class _Conflict(Exception):
@@ -102,13 +112,14 @@ class Delivery:
     async def _deliver(self, job: Job) -> Again | None:
         context = self._context
         due = await context.ledger(lambda ledger: ledger.due(job.id))
-        attempt = due[0].attempt_id if due else None
         saved: list[SavedPicture] = []
         for picture in due:
             placed = await self._bring(job, picture)
             match placed:
-                case SavedPicture():
-                    saved.append(placed)
+                case _Saved(picture=one, finished=finished):
+                    saved.append(one)
+                    if finished is not None:
+                        await self._finish(job, finished, saved)
                 case FetchLater(reason):
                     await self._leave(job, f"download: {reason}")
                     return None
@@ -117,8 +128,6 @@ class Delivery:
                     return None
                 case FetchSpoiled(reason):
                     return await self._spoil(job, picture.attempt_id, reason)
-        if attempt is not None:
-            await self._finish(job, attempt, saved)
         return None
 
     async def _bring(self, job: Job, picture: DuePicture) -> _Placed:
@@ -126,12 +135,11 @@ class Delivery:
         if picture.path and picture.sha256:
             placed = await anyio.to_thread.run_sync(self._already_placed, job, picture)
             if placed is not None:
-                await self._context.ledger(lambda ledger: ledger.picture_saved(picture.id))
-                return placed
+                return await self._save(picture, placed)
         tries = 0
         while True:
             result = await self._try(job, picture)
-            if isinstance(result, SavedPicture):
+            if isinstance(result, _Saved):
                 return result
             tries += 1
             decision = after_fetch(result, tries=tries)
@@ -148,7 +156,7 @@ class Delivery:
             )
             await anyio.sleep(decision.wait_s)
 
-    async def _try(self, job: Job, picture: DuePicture) -> SavedPicture | FetchResult:
+    async def _try(self, job: Job, picture: DuePicture) -> _Saved | FetchResult:
         root = self._base / job.root
         stem = root / job.path.replace(EXT_PLACEHOLDER, picture.attempt_id)
         await anyio.to_thread.run_sync(make_folder, root, stem.parent)
@@ -173,8 +181,8 @@ class Delivery:
             )
             # From here to the row there is nothing to wait for but our own disk.
             with anyio.CancelScope(shield=True):
-                await self._place(job, picture, part, saved)
-            return saved
+                placed = await self._place(job, picture, part, saved)
+            return placed
 
     async def _fill(self, picture: DuePicture, part: PartFile) -> FetchResult | None:
         if picture.url is not None:
@@ -205,14 +213,18 @@ class Delivery:
 
     async def _place(
         self, job: Job, picture: DuePicture, part: PartFile, saved: SavedPicture
-    ) -> None:
+    ) -> _Saved:
         ledger = self._context.ledger
         final = self._base / job.root / saved.path
         owned = await ledger(lambda ledger: ledger.owns(job.id, job.root, saved.path))
         await anyio.to_thread.run_sync(self._make_way, job, final, saved, owned)
         await ledger(lambda ledger: ledger.placing(picture.id, saved))
         await part.commit(final)
-        await ledger(lambda ledger: ledger.picture_saved(picture.id))
+        return await self._save(picture, saved)
+
+    async def _save(self, picture: DuePicture, saved: SavedPicture) -> _Saved:
+        finished = await self._context.ledger(lambda ledger: ledger.picture_saved(picture.id))
+        return _Saved(picture=saved, finished=finished)
 
     def _make_way(self, job: Job, final: Path, saved: SavedPicture, owned: bool) -> None:
         if not (final.exists() or final.is_symlink()):
@@ -252,20 +264,18 @@ class Delivery:
             format=info.format.value,
         )
 
-    async def _finish(self, job: Job, attempt: AttemptId, saved: list[SavedPicture]) -> None:
+    async def _finish(self, job: Job, finished: JobFinished, saved: list[SavedPicture]) -> None:
         context = self._context
+        new = {picture.path for picture in saved}
         with anyio.CancelScope(shield=True):
-            old = await context.ledger(lambda ledger: ledger.replaceable(job.id, attempt))
-            await context.ledger(lambda ledger: ledger.job_done(job.id, attempt))
-            new = {picture.path for picture in saved}
-            await anyio.to_thread.run_sync(self._clear_away, job, old, new)
-            await anyio.to_thread.run_sync(context.spool.remove, attempt)
+            await anyio.to_thread.run_sync(self._clear_away, job, finished.replaced, new)
+            await anyio.to_thread.run_sync(context.spool.remove, finished.attempt_id)
         context.made += 1
         warnings = tuple(warning for picture in saved for warning in picture.warnings)
         paths = tuple(str(PurePosixPath(job.root) / picture.path) for picture in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
 
-    def _clear_away(self, job: Job, old: list[OldPicture], new: set[str]) -> None:
+    def _clear_away(self, job: Job, old: tuple[OldPicture, ...], new: set[str]) -> None:
         """Remove replaced pictures that stand under another name than the new ones."""
         for picture in old:
             path = self._base / picture.root / picture.path

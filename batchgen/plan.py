@@ -116,7 +116,7 @@ def _all_jobs(
     if manifest.rows is not None:
         yield from _row_jobs(loaded, recipe, context)
     elif manifest.matrix or not manifest.jobs:
-        yield from _JobMaker(recipe, (), context).jobs(_Line(source=loaded.places.file))
+        yield from _JobMaker(recipe, (), context).jobs(_Line(source=loaded.path.name))
 
 
 def _explicit_jobs(
@@ -128,15 +128,16 @@ def _explicit_jobs(
         inherited = _without_rows(inherited)
     for number, entry in enumerate(manifest.jobs or ()):
         at: DocPath = ("jobs", number)
-        source = f"{loaded.places.file}: {show_path(at)}"
+        source = f"{loaded.path.name}: {show_path(at)}"
         if isinstance(entry, str):
             prompt = _read_part(entry, at, (), context.faults)
             own = replace(inherited, prompt=prompt, broken=inherited.broken or prompt is None)
-            line = _Line(source=source)
+            line: _Line | None = _Line(source=source)
         else:
             own = _read_recipe(entry, inherited, at, context.faults)
             line = _explicit_line(entry, at, source, context.faults)
-        yield from _JobMaker(own, at, context).jobs(line)
+        if line is not None:
+            yield from _JobMaker(own, at, context).jobs(line)
 
 
 def _row_jobs(loaded: LoadedManifest, recipe: _Recipe, context: _Context) -> Iterator[PlannedJob]:
@@ -201,7 +202,7 @@ class _Faults:
         self._places = places
         self._limit = limit
         self._first: dict[Hashable, Fault] = {}
-        self._more: dict[Hashable, int] = {}
+        self._rows: dict[Hashable, _Rows] = {}
 
     def __len__(self) -> int:
         return len(self._first)
@@ -211,22 +212,29 @@ class _Faults:
             self._add((path, message), self._places.fault(path, message))
 
     def of_row(self, table: str, row: Row, path: DocPath, message: str) -> None:
-        shown = show_path(path)
-        if not row.line:
-            shown = f"row {row.number}: {shown}"
-        fault = Fault(file=table, line=row.line, column=0, path=shown, message=message)
-        self._add_of_many((table, path, message), fault)
+        kind = (table, path, message)
+        if self._is_new(kind, row.number):
+            shown = show_path(path) if row.line else f"row {row.number}: {show_path(path)}"
+            self._add_of_table(kind, table, row.line, shown, message)
 
     def of_table(self, fault: RowsFault) -> None:
-        self._add_of_many(
-            (fault.file, fault.message), Fault(fault.file, fault.line, 0, fault.path, fault.message)
-        )
+        kind = (fault.file, fault.message)
+        if self._is_new(kind, (fault.line, fault.path)):
+            self._add_of_table(kind, fault.file, fault.line, fault.path, fault.message)
 
-    def _add_of_many(self, kind: Hashable, fault: Fault) -> None:
-        if kind in self._first:
-            self._more[kind] = self._more.get(kind, 0) + 1
-        else:
-            self._add(kind, fault)
+    def _is_new(self, kind: Hashable, row: Hashable) -> bool:
+        """Whether a kind of fault was never seen; if it was, this row is counted."""
+        if (seen := self._rows.get(kind)) is None:
+            self._rows[kind] = _Rows(row)
+            return True
+        if seen.last != row:  # jobs of one row that fail alike are no news
+            seen.last = row
+            seen.more += 1
+        return False
+
+    def _add_of_table(self, kind: Hashable, table: str, line: int, path: str, message: str) -> None:
+        fault = self._places.fault_at(line, 0, (), message)
+        self._add(kind, replace(fault, file=table, path=path))
 
     def _add(self, kind: Hashable, fault: Fault) -> None:
         if len(self._first) >= self._limit:
@@ -239,11 +247,19 @@ class _Faults:
 
     def all(self) -> list[Fault]:
         return [
-            replace(fault, message=f"{fault.message} (and {_counted(self._more[kind])})")
-            if kind in self._more
+            replace(fault, message=f"{fault.message} (and {_counted(self._rows[kind].more)})")
+            if kind in self._rows and self._rows[kind].more
             else fault
             for kind, fault in self._first.items()
         ]
+
+
+@dataclass(slots=True)
+class _Rows:
+    """How many rows have a fault, beyond the first."""
+
+    last: Hashable
+    more: int = 0
 
 
 def _counted(rows: int) -> str:
@@ -408,13 +424,13 @@ class _Line:
     row: Row | None = None
 
 
-def _explicit_line(entry: JobEntry, at: DocPath, source: str, faults: _Faults) -> _Line:
+def _explicit_line(entry: JobEntry, at: DocPath, source: str, faults: _Faults) -> _Line | None:
     raw = entry.values or {}
     try:
         values = dict(zip(normal_names(list(raw)), raw.values(), strict=True))
     except ValueError as error:
         faults.of_manifest((*at, "values"), str(error))
-        values = {}
+        return None
     return _Line(source=source, values=present(values), raw=raw)
 
 
@@ -607,12 +623,12 @@ class _JobMaker:
     def _references(
         self, parts: Sequence[_Part], variables: Mapping[str, object]
     ) -> tuple[_Reference, ...]:
-        """The pictures sent along; none at all when the templates were written for rows only."""
+        """The pictures sent along, without those whose templates are for rows only."""
         references = []
         for part in parts:
             text = self._text(part, variables)
             if text is None:
-                return ()
+                continue
             try:
                 references.append(_reference(text.strip(), self._context.base))
             except ValueError as error:

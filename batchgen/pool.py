@@ -79,10 +79,10 @@ class Pool:
         context = self._context
         for opened in await context.ledger(lambda ledger: ledger.open_attempts(context.batch)):
             await recover(context, opened)
-        await self._sweep_spool()
         await self._deliver_backlog()
         if not self._shutdown.asked:
             await self._dispatch()
+        await self._sweep_spool()
 
     async def _deliver_backlog(self) -> None:
         """Everything that is paid for comes before anything new, soonest expiry first.
@@ -166,7 +166,7 @@ class Pool:
                         done(again)
 
     async def _sweep_spool(self) -> None:
-        """Remove answers that a killed run had no time to remove."""
+        """Remove what the spool holds of jobs that are done by now, by another attempt too."""
         context = self._context
         held = await anyio.to_thread.run_sync(context.spool.attempts)
         finished = await context.ledger(

@@ -20,6 +20,8 @@ from PIL import Image
 
 from batchgen.money import Micros
 
+_HELD = "SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = job_id WHERE state <> 'done'"
+"""Attempts whose answers, or what came of them, are kept for a person."""
 PRICE = Micros(37_700)
 TIMEOUT_S = 100
 
@@ -194,7 +196,10 @@ def judge(folder: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) ->
         assert query(db, "SELECT id FROM attempts WHERE outcome = 'sending'") == []
         states = {row[0] for row in query(db, "SELECT DISTINCT state FROM jobs WHERE retired = 0")}
         assert states <= {"done", "failed", "blocked", "uncertain"}
-        assert list(folder.rglob("*.part")) == []
+        held = {row["id"] for row in query(db, _HELD)}
+        left = {path.name.partition(".")[0] for path in (folder / "batchgen.db.spool").iterdir()}
+        assert left <= held, "the spool keeps what nobody needs"
+        assert [path for path in folder.rglob("*.part") if "spool" not in str(path)] == []
 
 
 def _judge_repeats(attempts: Mapping[str, sqlite3.Row]) -> None:

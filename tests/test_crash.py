@@ -62,7 +62,8 @@ def test_a_killed_run_loses_nothing_and_buys_nothing_twice(
     )[0][0]
     assert in_flight <= 8
 
-    rig.batchgen("run", path, cwd=tmp_path, code=None)
+    done = rig.batchgen("run", path, cwd=tmp_path, code=None)
+    assert done.returncode == (0 if waste != "0" or not in_flight else 1), done.stdout + done.stderr
     rig.judge(tmp_path, served.bill()[before:], finished=True)
     found = rig.status(tmp_path)
     assert found["jobs"]["done"] + found["jobs"]["uncertain"] == JOBS

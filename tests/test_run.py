@@ -290,7 +290,7 @@ def test_the_second_signal_ends_at_once_and_names_every_doubt(tmp_path: Path) ->
 
 
 def test_downloads_that_fail_never_cost_a_second_picture(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--download-error", "0.5", "--seed", "3") as flaky:
+    with rig.endpoint(tmp_path / "state", "--download-error", "0.25", "--seed", "3") as flaky:
         path = rig.manifest(tmp_path, flaky.base_url, PROMPTS)
         rig.batchgen("run", path, cwd=tmp_path)
         assert len(flaky.bill()) == 12

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from batchgen.errors import SettingsError
+from batchgen.errors import ManifestError, SettingsError
 from batchgen.job import OptionValue
 from batchgen.ledger.enrol import BatchIdentity, Staging
 from batchgen.manifest.loader import LoadedManifest, load_manifest
@@ -95,6 +95,17 @@ def stage(
         collision_key=collision_key,
         progress=progress,
     )
+    if not staging.jobs:
+        # A broken export must not retire a whole catalogue.
+        loaded = prepared.loaded
+        raise ManifestError(
+            [
+                loaded.places.fault(
+                    ("rows",) if loaded.manifest.rows else ("jobs",),
+                    "this makes no job at all: the table is empty, or `where` is true for no row",
+                )
+            ]
+        )
     return staging
 
 

@@ -131,7 +131,7 @@ class Behaviour:
     def document(self) -> dict[str, object]:
         """What is in force, under the names of the switches; the inverse of `changed`."""
         plain = {_switch(f.name): getattr(self, f.name) for f in fields(self) if f.name != "rates"}
-        return plain | {fault: self.rates.get(fault, 0.0) for fault in Fault}
+        return plain | {fault.value: self.rates.get(fault, 0.0) for fault in Fault}
 
     def post_fault(self, number: int) -> Fault | None:
         """The fault of the POST with this number, if it has one; never more than one."""

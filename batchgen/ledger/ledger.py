@@ -96,6 +96,14 @@ class OldPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobFinished:
+    """The last picture of a job is saved."""
+
+    attempt_id: AttemptId
+    replaced: tuple[OldPicture, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunTotals:
     """Money of one run, in micros."""
 
@@ -333,7 +341,7 @@ class Ledger:
         )
         return [DuePicture(**dict(row)) for row in rows]
 
-    def replaceable(self, job: JobId, attempt: AttemptId) -> list[OldPicture]:
+    def _replaceable(self, job: JobId, attempt: AttemptId) -> list[OldPicture]:
         """Saved pictures of the job that an earlier attempt made."""
         rows = self.conn.execute(
             "SELECT id, root, path, bytes FROM images"
@@ -372,13 +380,24 @@ class Ledger:
             ),
         )
 
-    def picture_saved(self, image: int) -> None:
-        """The picture stands under its final name, and the name is durable."""
-        self.conn.execute(
-            "UPDATE images SET state = 'saved', saved_at = ? WHERE id = ?", (self._now(), image)
-        )
+    def picture_saved(self, image: int) -> JobFinished | None:
+        """The picture stands under its final name, and the name is durable.
 
-    def job_done(self, job: JobId, attempt: AttemptId) -> None:
+        With the last one the job is done, in the same step; what it replaced is given then.
+        """
+        row = self.conn.execute(
+            "UPDATE images SET state = 'saved', saved_at = ? WHERE id = ?"
+            " RETURNING job_id, attempt_id",
+            (self._now(), image),
+        ).fetchone()
+        job, attempt = JobId(row["job_id"]), AttemptId(row["attempt_id"])
+        if self.due(job):
+            return None
+        finished = JobFinished(attempt_id=attempt, replaced=tuple(self._replaceable(job, attempt)))
+        self._job_done(job, attempt)
+        return finished
+
+    def _job_done(self, job: JobId, attempt: AttemptId) -> None:
         """All pictures of the attempt are saved: the job is done, older pictures are replaced.
 
         If the manifest has changed since the request left, the job is pending again instead.

@@ -28,7 +28,7 @@ from batchgen.manifest.explain import (
 from batchgen.manifest.model import JobEntry, Manifest, check_name
 from batchgen.manifest.places import SECRET, Places, show_path
 from batchgen.manifest.scalar import Value
-from batchgen.manifest.scan import DocPath, scan
+from batchgen.manifest.scan import LINE_BREAK, DocPath, line_and_column, scan
 
 __all__ = [
     "DocPath",
@@ -51,7 +51,6 @@ _NO_TEXT: Final = re.compile(
 )
 """Control and reserved characters, and line breaks that only YAML takes for some: inside quotes
 they would vanish, and every line number after them would be off."""
-_LINE_BREAK: Final = re.compile("\r\n|\r|\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +87,8 @@ def parse_manifest(data: bytes, *, file: str, path: Path) -> LoadedManifest:
     faults += _secrets(text, places)
     if document is None:
         raise ManifestError(_at_most(faults))
-    faults += _located(_missing(document), places)
+    if not findings:  # what was left out on the way would seem to be missing
+        faults += _located(_missing(document), places)
     try:
         manifest = Manifest.model_validate(document)
     except ValidationError as error:
@@ -163,8 +163,7 @@ def _decode(data: bytes, file: str) -> str:
     """The text of a manifest. Raises ManifestError with the offset of the first wrong byte."""
 
     def refuse(offset: int, message: str) -> NoReturn:
-        before = _LINE_BREAK.split(data[:offset].decode(errors="replace"))
-        line, column = len(before), len(before[-1]) + 1
+        line, column = line_and_column(data[:offset].decode(errors="replace"), offset)
         raise ManifestError([Fault(file, line, column, "", f"{message} (byte {offset:,})")])
 
     if data.startswith(_UTF16_MARKS):
@@ -187,9 +186,10 @@ def _decode(data: bytes, file: str) -> str:
 
 def _secrets(text: str, places: Places) -> Iterator[Fault]:
     """Everything that looks like an API key, in comments too: the whole text is stored."""
-    for found in SECRET.finditer(text):
-        before = _LINE_BREAK.split(text[: found.start()])
-        yield places.fault_at(len(before), len(before[-1]) + 1, (), NO_KEYS_HERE)
+    if SECRET.search(text):
+        for number, line in enumerate(LINE_BREAK.split(text), start=1):
+            for found in SECRET.finditer(line):
+                yield places.fault_at(number, found.start() + 1, (), NO_KEYS_HERE)
 
 
 # What must stand together

@@ -16,7 +16,7 @@ SECRET: Final = re.compile(
     (?<! [A-Za-z0-9_-] )
     (?: sk- (?= [A-Za-z0-9_-]* [A-Z0-9] ) [A-Za-z0-9_-]{16,}
       | AIza [A-Za-z0-9_-]{35}
-      | [Bb]earer \s [A-Za-z0-9._~+/=-]{16,}
+      | [Bb]earer [ ] [A-Za-z0-9._~+/=-]{16,}
     )
     """,
     re.VERBOSE,

@@ -360,7 +360,7 @@ class _Columns:
             return cells
         for at in self._unnamed:
             if cells[at]:
-                raise ValueError(f"column {at + 1} holds {cells[at][:40]!r} but has no name")
+                raise ValueError(f"column {at + 1} holds a value but has no name")
         return [cell for at, cell in enumerate(cells) if at not in self._unnamed]
 
 

@@ -34,6 +34,7 @@ _TEXT_TAG: Final = "tag:yaml.org,2002:str"
 _LETTERS: Final = ("n", "N", "y", "Y")
 """As keys they are names; no reader in use takes them for truth there."""
 _CUT_TEXT: Final = re.compile(r"[ \t]+#[^\s#]")
+LINE_BREAK: Final = re.compile("\r\n|\r|\n")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -261,7 +262,7 @@ class _Reader:
         try:
             yield from events(self._text)
         except yaml.MarkedYAMLError as error:
-            self.findings.append(_syntax_finding(error, self._text, tuple(self._path)))
+            self.findings.append(_syntax_finding(error, self._text))
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             # PyYAML's own scanner lets errors of chr() through for an escape like \UFFFFFFFF.
             self.findings.append(Finding(1, 1, (), f"is not valid YAML: {error}"))
@@ -271,6 +272,12 @@ class _Reader:
 def events(text: str) -> Iterator[yaml.Event]:
     """The events of a document. Raises yaml.YAMLError; see `_Reader` for what else."""
     return yaml.parse(text, Loader=_LOADER)
+
+
+def line_and_column(text: str, index: int) -> tuple[int, int]:
+    """The place of a character, counted from 1."""
+    before = LINE_BREAK.split(text[:index])
+    return len(before), len(before[-1]) + 1
 
 
 def _mark(event: yaml.Event) -> Mark:
@@ -295,27 +302,30 @@ _HINTS: Final = (
     ("did not find expected '-' indicator", "expected '- ' here, as above"),
     ("did not find expected ','", _OPEN_BRACKET),
     ("expected ','", _OPEN_BRACKET),
+    ("invalid Unicode character escape", "this escape is no character; write the character itself"),
     ("unknown escape character", "in double quotes a backslash is written \\\\"),
 )
 
 
-def _syntax_finding(error: yaml.MarkedYAMLError, text: str, path: DocPath) -> Finding:
+def _syntax_finding(error: yaml.MarkedYAMLError, text: str) -> Finding:
     """A fault of syntax in words for somebody who does not know YAML's grammar."""
-    problem = error.problem or error.context or "cannot be read"
-    mark = error.problem_mark or error.context_mark
+    problem, context = error.problem or "cannot be read", error.context or ""
     begin = error.context_mark
-    if begin is not None and "quoted scalar" in (error.context or "") and "unexpected" in problem:
+    mark = error.problem_mark or begin
+    if begin is not None and "quoted scalar" in context and "unexpected" in problem:
         mark, problem = begin, _UNCLOSED_QUOTE
-    elif "cannot start any token" in problem and mark is not None:
-        problem = _bad_start(text[mark.index : mark.index + 1])
-    else:
-        hint = next((hint for known, hint in _HINTS if known in problem), None)
-        problem = f"is not valid YAML: {hint or problem}"
-        if begin is not None and mark is not None and begin.line != mark.line:
+    # The path is left out: the scanner is some values ahead of the reader. Lines are counted anew,
+    # as libyaml has one too many at the end of a file that does not end with a line break.
+    index = 0 if mark is None else mark.index
+    line, column = line_and_column(text, index)
+    if "cannot start any token" in problem:
+        problem = _bad_start(text[index : index + 1])
+    elif problem is not _UNCLOSED_QUOTE:
+        hint = next((hint for known, hint in _HINTS if known in problem), problem)
+        problem = f"is not valid YAML: {hint}"
+        if begin is not None and begin.line + 1 != line:
             problem += f" (what is open here began in line {begin.line + 1})"
-    if mark is None:
-        return Finding(1, 1, path, problem)
-    return Finding(mark.line + 1, mark.column + 1, path, problem)
+    return Finding(line, column, (), problem)
 
 
 def _bad_start(character: str) -> str:
