@@ -34,6 +34,7 @@ from batchgen.job import (
     Verify,
 )
 from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture
+from batchgen.naming import final_path
 from batchgen.outcome import Verdict
 from batchgen.picture import BadPicture, PictureInfo, decode, inspect, mismatches
 from batchgen.policy import (
@@ -171,7 +172,7 @@ class Delivery:
             except BadPicture as exc:
                 return FetchResult(bad_picture=f"{exc.reason}: {exc}")
             saved = SavedPicture(
-                path=_final_path(job.path, info.format.extension, picture.position),
+                path=final_path(job.path, info.format.extension, picture.position),
                 sha256=sha256,
                 bytes=info.size_bytes,
                 width=info.width,
@@ -306,16 +307,6 @@ class Delivery:
             return None
         fresh = await context.ledger(lambda ledger: ledger.job(job.id))
         return Again(job=fresh, wait_s=following.wait_s)
-
-
-def _final_path(path: str, extension: str, position: int) -> str:
-    """The planned path with its extension; pictures beyond the one asked for are marked."""
-    if position == 0:
-        return path.replace(EXT_PLACEHOLDER, extension)
-    head, _, tail = path.rpartition(f".{EXT_PLACEHOLDER}")
-    head = head.replace(EXT_PLACEHOLDER, extension)
-    extra = "-extra" if position == 1 else f"-extra-{position}"
-    return f"{head}{extra}.{extension}{tail}"
 
 
 def _examine(path: Path, verify: Verify) -> tuple[PictureInfo, str]:

@@ -9,15 +9,22 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final, Self
 
 import anyio
 import httpx
 
 from batchgen.files import PartFile
-from batchgen.http import CONNECT_TIMEOUT_S, Deadlines, kept_headers
+from batchgen.http import (
+    CONNECT_TIMEOUT_S,
+    Deadlines,
+    kept_headers,
+    no_cookies,
+    without_logs,
+)
 from batchgen.outcome import retry_after
 from batchgen.policy import FetchResult
 
@@ -27,6 +34,7 @@ _MAX_REDIRECTS: Final = 5
 _MAX_URL_CHARS: Final = 8192
 _WRITE_BYTES: Final = 1024 * 1024
 _HOSTS: Final = 8
+_NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 class ForbiddenAddress(Exception):
@@ -38,7 +46,7 @@ class _Target:
     """A checked address: where to connect, and whom to ask for there."""
 
     url: httpx.URL
-    address: str
+    addresses: tuple[str, ...]
     secure: bool
 
 
@@ -69,15 +77,13 @@ class Downloader:
 
         Raises OSError where the disk refuses; everything else is in the result.
         """
-        with self._deadlines.scope(DOWNLOAD_DEADLINE_S) as scope:
+        with self._deadlines.scope(DOWNLOAD_DEADLINE_S) as scope, without_logs():
             try:
                 return await self._follow(url, part)
             except ForbiddenAddress as exc:
                 return FetchResult(forbidden=f"download refused: {exc}")
-            except httpx.HTTPError as exc:
+            except (httpx.HTTPError, socket.gaierror, ssl.SSLError) as exc:
                 return FetchResult(detail=str(exc) or type(exc).__name__)
-            except (socket.gaierror, ssl.SSLError) as exc:
-                return FetchResult(detail=str(exc))
         if scope.cancelled_caught:
             return FetchResult(detail=f"not complete within {DOWNLOAD_DEADLINE_S:g} s")
         raise AssertionError("unreachable")
@@ -89,16 +95,26 @@ class Downloader:
             if secure and not target.secure:
                 raise ForbiddenAddress("a redirect from https:// to http://")
             secure = target.secure
-            client = await self._client(target)
-            async with client.stream(
-                "GET", target.url.copy_with(host=target.address), **_asking(target)
-            ) as response:
+            async with AsyncExitStack() as stack:
+                response = await self._ask(target, stack)
                 location = response.headers.get("location")
-                if response.is_redirect and location:
-                    url = str(target.url.join(location))
-                    continue
-                return await _receive(response, part)
+                if not (response.is_redirect and location):
+                    return await _receive(response, part)
+                url = _join(target.url, location)
         return FetchResult(detail=f"more than {_MAX_REDIRECTS} redirects")
+
+    async def _ask(self, target: _Target, stack: AsyncExitStack) -> httpx.Response:
+        """Ask at the first of the addresses that can be reached."""
+        client = await self._client(target)
+        unreachable: httpx.TransportError | None = None
+        for address in target.addresses:
+            asking = client.stream("GET", target.url.copy_with(host=address), **_asking(target))
+            try:
+                return await stack.enter_async_context(asking)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+                unreachable = exc
+        assert unreachable is not None, "a name resolves to one address at least"
+        raise unreachable
 
     async def _check(self, text: str) -> _Target:
         if len(text) > _MAX_URL_CHARS:
@@ -112,17 +128,19 @@ class Downloader:
         if url.userinfo:
             raise ForbiddenAddress("an address with user and password")
         secure = url.scheme == "https"
-        found = await anyio.getaddrinfo(
-            url.host, url.port or (443 if secure else 80), type=socket.SOCK_STREAM
-        )
-        addresses = [ip_address(entry[4][0].partition("%")[0]) for entry in found]
+        try:
+            found = await anyio.getaddrinfo(url.raw_host, None, type=socket.SOCK_STREAM)
+        except ValueError as exc:
+            raise ForbiddenAddress(f"no usable host: {exc}") from exc
+        addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
         for address in addresses:
             self._check_address(address, url.host)
-        return _Target(url, str(addresses[0]), secure)
+        # Version 4 first: where version 6 is set up but broken, it takes a timeout to find out.
+        ordered = sorted(addresses, key=lambda address: address.version)
+        return _Target(url, tuple(dict.fromkeys(map(str, ordered))), secure)
 
     def _check_address(self, address: IPv4Address | IPv6Address, host: str) -> None:
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
+        address = _embedded(address) or address
         if address.is_loopback and self._allow_loopback:
             return
         if not address.is_global or address.is_multicast:
@@ -135,9 +153,15 @@ class Downloader:
         client = self._clients.get(origin)
         if client is None:
             if len(self._clients) >= _HOSTS:
-                await self._clients.pop(next(iter(self._clients))).aclose()
+                with anyio.CancelScope(shield=True):
+                    await self._clients.pop(next(iter(self._clients))).aclose()
             client = httpx.AsyncClient(
-                headers={"Accept": "image/*", "Accept-Encoding": "identity"},
+                headers={
+                    "Accept": "image/*",
+                    "Accept-Encoding": "identity",
+                    "User-Agent": "batchgen",
+                },
+                cookies=no_cookies(),
                 verify=self._verify,
                 trust_env=False,
                 follow_redirects=False,
@@ -148,11 +172,27 @@ class Downloader:
         return client
 
 
+def _join(url: httpx.URL, location: str) -> str:
+    try:
+        return str(url.join(location))
+    except (httpx.InvalidURL, ValueError) as exc:
+        raise ForbiddenAddress(f"a redirect to no usable address: {exc}") from exc
+
+
+def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
+    """The version 4 address that a gateway would make of one of version 6."""
+    if isinstance(address, IPv4Address):
+        return None
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
+
+
 def _asking(target: _Target) -> dict[str, Any]:
     """Connect to the checked address, but ask for the host by its name."""
     return {
         "headers": {"Host": target.url.netloc.decode("ascii")},
-        "extensions": {"sni_hostname": target.url.host},
+        "extensions": {"sni_hostname": target.url.raw_host.decode("ascii")},
     }
 
 

@@ -31,7 +31,9 @@ class PartFile:
         self._committed = False
 
     async def __aenter__(self) -> Self:
-        self._file = await aiofiles.open(self.part, "wb", opener=self._open)
+        # Cancelled here, the file would be opened all the same and belong to nobody.
+        with anyio.CancelScope(shield=True):
+            self._file = await aiofiles.open(self.part, "wb", opener=self._open)
         return self
 
     def _open(self, name: str, flags: int) -> int:
@@ -44,8 +46,8 @@ class PartFile:
 
     async def sync(self) -> None:
         """Make the part durable under its temporary name and close it."""
-        file, self._file = self._file, None
-        await anyio.to_thread.run_sync(_sync_and_close, file._file)
+        await anyio.to_thread.run_sync(_sync_and_close, self._file._file)
+        self._file = None
 
     async def commit(self, final: Path | None = None) -> None:
         """Make the part durable, give it its final name, and make the name durable."""
@@ -62,10 +64,12 @@ class PartFile:
     ) -> None:
         # Cancellation would cut the closing await itself and leak the file.
         with anyio.move_on_after(_CLOSE_WITHIN_S, shield=True):
-            if self._file is not None:
-                await self._file.close()
-            if not self._committed and not self._keep:
-                await anyio.to_thread.run_sync(lambda: self.part.unlink(missing_ok=True))
+            try:
+                if self._file is not None:
+                    await self._file.close()
+            finally:
+                if not self._committed and not self._keep:
+                    await anyio.to_thread.run_sync(lambda: self.part.unlink(missing_ok=True))
 
 
 def _sync_and_close(file: Any) -> None:
@@ -93,15 +97,32 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_way(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder and those above it, durably, so that no synced file can lose its folder.
+
+    Raises OSError.
+    """
+    try:
+        folder.mkdir(mode)
+    except FileNotFoundError:
+        make_way(folder.parent)
+        make_way(folder, mode)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    else:
+        sync_folder(folder.parent)
+
+
 def make_folder(root: Path, folder: Path) -> None:
     """Make ``folder``, which lies below ``root``, following no link on the way.
 
     Raises OSError, ELOOP where a part of the way below root is a symbolic link.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    make_way(root)
     step = root
     for name in folder.relative_to(root).parts:
         step = step / name
         if step.is_symlink():
             raise OSError(errno.ELOOP, "a symbolic link inside the output folder", str(step))
-        step.mkdir(exist_ok=True)
+        make_way(step)

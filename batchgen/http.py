@@ -6,11 +6,14 @@ What was sent is known from the connection's own trace, never guessed from the n
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, Protocol, Self
 
 import anyio
@@ -26,6 +29,7 @@ _WATCH_EVERY_S: Final = 1.0
 
 _KEPT_HEADERS: Final = frozenset(
     {
+        "content-encoding",
         "content-type",
         "content-length",
         "date",
@@ -41,6 +45,9 @@ _KEPT_HEADERS: Final = frozenset(
     }
 )
 _MAX_HEADER_CHARS: Final = 4096
+_HIDDEN: Final = "***"
+_MIN_SECRET_CHARS: Final = 16
+"""Shorter keys are no secrets (``none``, ``test``), and may stand in an answer for good reasons."""
 
 
 def time_awake_or_asleep() -> float:
@@ -89,6 +96,39 @@ class Deadlines:
             self.expire()
 
 
+_unlogged: ContextVar[bool] = ContextVar("_unlogged", default=False)
+
+
+class _DropOurs(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _unlogged.get()
+
+
+_DROP_OURS: Final = _DropOurs()
+_LOGGERS: Final = ("httpx", "httpcore.connection", "httpcore.http11")
+
+
+@contextmanager
+def without_logs() -> Iterator[None]:
+    """Keep the HTTP libraries from logging what we do meanwhile.
+
+    They write addresses with their signatures, and every header of an answer, which may repeat the
+    key. What others in this process do with httpx is logged as ever.
+    """
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_DROP_OURS)
+    token = _unlogged.set(True)
+    try:
+        yield
+    finally:
+        _unlogged.reset(token)
+
+
+def no_cookies() -> CookieJar:
+    """A jar that stays empty: no request of ours tells a server of an earlier one."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
+
+
 class Body(Protocol):
     """A request body that can be made anew for each attempt."""
 
@@ -96,8 +136,8 @@ class Body(Protocol):
     def headers(self) -> Mapping[str, str]:
         """Length and type."""
 
-    def stream(self) -> AsyncIterator[bytes]:
-        """The bytes, from the start."""
+    def stream(self) -> AsyncGenerator[bytes, None]:
+        """The bytes, from the start. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +152,7 @@ class BytesBody:
         """Length and type."""
         return {"Content-Type": self.content_type, "Content-Length": str(len(self.data))}
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         """The bytes in one piece."""
         yield self.data
 
@@ -129,7 +169,10 @@ class ApiRequest:
 
 def ssl_context() -> ssl.SSLContext:
     """The one context of a run: making one costs 20 ms and 400 kB, so all clients share it."""
-    return httpx.create_ssl_context(trust_env=False)
+    context = httpx.create_ssl_context(trust_env=False)
+    # SSLKEYLOGFILE is obeyed by Python itself, and would write the session's secrets to a file.
+    context.keylog_filename = None  # type: ignore[assignment]  # None ends it; typeshed has str
+    return context
 
 
 class ApiClient:
@@ -147,10 +190,12 @@ class ApiClient:
         }
         if key:
             headers["Authorization"] = f"Bearer {key}"
+        self._secret = key if key and len(key) >= _MIN_SECRET_CHARS else None
         self._deadlines = deadlines
         self._deadline_s = deadline_s
         self._client = httpx.AsyncClient(
             headers=headers,
+            cookies=no_cookies(),
             verify=verify,
             trust_env=False,
             follow_redirects=False,
@@ -175,53 +220,70 @@ class ApiClient:
         trace = _Trace()
         got = _Got()
         failure, detail = Failure.NONE, ""
-        with self._deadlines.scope(self._deadline_s) as scope:
+        with self._deadlines.scope(self._deadline_s) as scope, without_logs():
             try:
                 await self._send(request, part, trace, got)
             except httpx.HTTPError as exc:
                 failure, detail = _failure_of(exc, trace), _describe(exc)
             except _TooLarge:
                 failure = Failure.TOO_LARGE
-            except (httpx.InvalidURL, ssl.SSLError, ValueError) as exc:
+            except (httpx.InvalidURL, ssl.SSLError, ValueError, _BodyUnreadable) as exc:
                 failure, detail = Failure.NETWORK, _describe(exc)
         if scope.cancelled_caught:
             failure, detail = Failure.DEADLINE, f"{self._deadline_s:g} s"
+        if got.complete:
+            failure, detail = Failure.NONE, ""
         return Exchange(
             reach=Reach.COMPLETE if got.complete else max(trace.reach, got.reach),
-            failure=Failure.NONE if got.complete else failure,
-            detail=detail,
+            failure=failure,
+            detail=self._hide(detail),
             status=got.status,
             headers=got.headers,
         )
 
+    def _hide(self, text: str) -> str:
+        return text.replace(self._secret, _HIDDEN) if self._secret else text
+
     async def _send(self, request: ApiRequest, part: PartFile, trace: _Trace, got: _Got) -> None:
-        async with self._client.stream(
-            request.method,
-            request.url,
-            content=request.body.stream(),
-            headers={**request.body.headers, **request.headers},
-            extensions={"trace": trace},
-        ) as response:
-            got.status = response.status_code
-            got.headers = kept_headers(response.headers)
-            got.reach = Reach.HEADERS
-            async with part:
-                writer = SpoolWriter(part, response.status_code, got.headers)
-                size = 0
-                try:
-                    async for chunk in response.aiter_raw():
-                        size += len(chunk)
-                        if size > MAX_ANSWER_BYTES:
-                            raise _TooLarge
-                        await writer.write(chunk)
-                except BaseException:
-                    with anyio.CancelScope(shield=True):
-                        await writer.flush()
-                    raise
-                # The last byte is here: from now on cancellation would only lose what is paid.
+        pieces = _pieces(request.body, trace)
+        try:
+            async with self._client.stream(
+                request.method,
+                request.url,
+                content=pieces,
+                headers={**request.body.headers, **request.headers},
+                extensions={"trace": trace},
+            ) as response:
+                await self._spool(response, part, trace, got)
+        finally:
+            # A body that was not read to its end still holds its file.
+            with anyio.CancelScope(shield=True):
+                await pieces.aclose()
+
+    async def _spool(
+        self, response: httpx.Response, part: PartFile, trace: _Trace, got: _Got
+    ) -> None:
+        got.status = response.status_code
+        kept = kept_headers(response.headers)
+        got.headers = {name: self._hide(value) for name, value in kept.items()}
+        got.reach = Reach.HEADERS
+        async with part:
+            writer = SpoolWriter(part, response.status_code, got.headers, hide=self._secret)
+            size = 0
+            try:
+                async for chunk in response.aiter_raw():
+                    size += len(chunk)
+                    if size > MAX_ANSWER_BYTES:
+                        raise _TooLarge
+                    await writer.write(chunk)
+            finally:
+                # Once the last byte is here, cancellation would only lose what is paid.
                 with anyio.CancelScope(shield=True):
-                    await writer.commit()
-                got.complete = True
+                    if trace.answered:
+                        await writer.commit()
+                        got.complete = True
+                    else:
+                        await writer.flush()
 
 
 @dataclass(slots=True)
@@ -236,21 +298,48 @@ class _TooLarge(Exception):
     pass
 
 
+class _BodyUnreadable(Exception):
+    """A file of the request's body; an OSError would pass for one of the spool."""
+
+
 class _Trace:
     """Follows httpcore's trace events to the furthest point that was reached."""
 
     def __init__(self) -> None:
         self.reach = Reach.NOTHING
         self.connected = False
+        self.last_piece = False
+        """The end of the body was given to the connection."""
+        self.answered = False
+        """The whole answer was received and passed on."""
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         _, _, step = event.partition(".")
         if step == "send_request_headers.started":
             self.reach = max(self.reach, Reach.PARTIAL)
-        elif step == "send_request_body.complete":
+        elif step == "send_request_body.complete" or (
+            # A connection that we close ourselves may still hand over what it holds.
+            step == "send_request_body.failed"
+            and self.last_piece
+            and isinstance(info["exception"], anyio.get_cancelled_exc_class())
+        ):
             self.reach = max(self.reach, Reach.SENT)
+        elif step == "receive_response_body.complete":
+            self.answered = True
         elif event == "connection.connect_tcp.complete":
             self.connected = True
+
+
+async def _pieces(body: Body, trace: _Trace) -> AsyncGenerator[bytes, None]:
+    left = int(body.headers["Content-Length"])
+    try:
+        async with aclosing(body.stream()) as stream:
+            async for piece in stream:
+                left -= len(piece)
+                trace.last_piece = left <= 0
+                yield piece
+    except OSError as exc:
+        raise _BodyUnreadable(str(exc)) from exc
 
 
 def _failure_of(exc: httpx.HTTPError, trace: _Trace) -> Failure:

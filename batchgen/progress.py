@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol, TextIO
 
@@ -29,6 +29,7 @@ from batchgen.throttle import Status as ThrottleStatus
 _RATE_WINDOW_S: Final = 120.0
 _PLAIN_EVERY_S: Final = 60.0
 _LIVE_EVERY_S: Final = 0.5
+_PLANNED_STEP: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -260,3 +261,21 @@ def make_progress(total: int, *, json: bool, quiet: bool) -> Progress:
     if not quiet and sys.stderr.isatty():
         return LiveProgress(total, sys.stderr)
     return PlainProgress(total, sys.stderr, quiet=quiet)
+
+
+@contextmanager
+def planning(*, shown: bool) -> Iterator[Callable[[int], None] | None]:
+    """A count of planned jobs on a terminal, gone when the plan is made."""
+    if not (shown and sys.stderr.isatty()):
+        yield None
+        return
+
+    def count(jobs: int) -> None:
+        if jobs % _PLANNED_STEP == 0:
+            sys.stderr.write(f"\rplanning: {jobs:,} jobs")
+            sys.stderr.flush()
+
+    try:
+        yield count
+    finally:
+        sys.stderr.write("\r\x1b[K")

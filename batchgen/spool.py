@@ -1,6 +1,7 @@
 """Answers on disk before anybody reads them: one file an attempt, head line first, then the body.
 
-``ID.part`` is an answer that is still arriving, or was cut off; ``ID.answer`` is whole and durable.
+``ID.answer.part`` is an answer that is still arriving, or was cut off; ``ID.answer`` is whole and
+durable.
 The spool lies beside the ledger, readable for its owner only.
 """
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batchgen.files import PART_SUFFIX, PartFile
+from batchgen.files import PART_SUFFIX, PartFile, make_way
 from batchgen.job import AttemptId
 
 ANSWER_SUFFIX: Final = ".answer"
@@ -37,10 +38,16 @@ class SpooledAnswer:
 
 
 class SpoolWriter:
-    """Takes one answer while it arrives. Small ones cost one write in the end."""
+    """Takes one answer while it arrives. Small ones cost one write in the end.
 
-    def __init__(self, part: PartFile, status: int, headers: Mapping[str, str]) -> None:
+    ``hide`` is the key: a server that repeats it in an error must not bring it onto the disk.
+    """
+
+    def __init__(
+        self, part: PartFile, status: int, headers: Mapping[str, str], *, hide: str | None = None
+    ) -> None:
         self._part = part
+        self._hide = hide.encode() if hide else None
         self._buffer = bytearray(_head_line(status, headers))
 
     async def write(self, chunk: bytes) -> None:
@@ -52,6 +59,8 @@ class SpoolWriter:
     async def flush(self) -> None:
         """Hand what is buffered to the file."""
         buffer, self._buffer = self._buffer, bytearray()
+        if self._hide and self._hide in buffer:
+            buffer = buffer.replace(self._hide, b"***")
         if buffer:
             await self._part.write(buffer)
 
@@ -69,7 +78,7 @@ class Spool:
 
     def prepare(self) -> None:
         """Make the folder, for its owner only. Raises OSError."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_way(self.folder, mode=0o700)
 
     def part(self, attempt: AttemptId) -> PartFile:
         """The file that takes the attempt's answer; a cut answer stays as ``ID.answer.part``."""
@@ -97,8 +106,12 @@ class Spool:
         """Attempts of which the spool holds anything."""
         if not self.folder.is_dir():
             return []
-        names = {path.name.partition(".")[0] for path in self.folder.iterdir()}
-        return [AttemptId(name) for name in sorted(names)]
+        names = {path.name.removesuffix(PART_SUFFIX) for path in self.folder.iterdir()}
+        return [
+            AttemptId(name.removesuffix(ANSWER_SUFFIX))
+            for name in sorted(names)
+            if name.endswith(ANSWER_SUFFIX)
+        ]
 
 
 def _head_line(status: int, headers: Mapping[str, str]) -> bytes:

@@ -36,6 +36,7 @@ FLOORS = {
     "throttle": 3,
     "worker": 3,
     "delivery": 3,
+    "relocate": 3,
     "feeder": 3,
     "pool": 3,
     "shutdown": 3,

@@ -53,6 +53,7 @@ class Prepared:
         return BatchIdentity(
             name=loaded.name,
             provider=self.profile.name,
+            price_source=self.profile.price_source,
             manifest_path=str(loaded.path),
             manifest_sha256=loaded.sha256,
             manifest=loaded.text,

@@ -37,7 +37,8 @@ from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.model import Limits
 from batchgen.money import Micros
 from batchgen.pool import Pool, PoolSettings
-from batchgen.progress import Progress, make_progress, write_line
+from batchgen.progress import Progress, make_progress, planning, write_line
+from batchgen.relocate import relocate
 from batchgen.report.text import next_step, plan_text, summary_text
 from batchgen.settings import DB_NAME, ApiKey, Environment
 from batchgen.shutdown import Shutdown
@@ -117,7 +118,13 @@ def _enrol(
     conn: sqlite3.Connection, prepared: Prepared, overrides: Overrides, faces: Faces
 ) -> _Start:
     name, profile = prepared.loaded.name, prepared.profile
-    staging = stage(conn, prepared, accept_unknown_price=overrides.accept_unknown_price)
+    with planning(shown=not (faces.quiet or faces.json)) as progress:
+        staging = stage(
+            conn,
+            prepared,
+            accept_unknown_price=overrides.accept_unknown_price,
+            progress=progress,
+        )
     batch = batch_id(conn, name)
     if batch is not None and not overrides.overwrite:
         for maker, count in staging.foreign_pictures(batch).items():
@@ -128,6 +135,9 @@ def _enrol(
     if not (faces.quiet or faces.json):
         groups = staging.compare(batch)
         write_line(sys.stderr, plan_text(name, profile.name, profile.price_source, groups))
+    if batch is not None:
+        for notice in relocate(staging, batch, prepared.loaded.base):
+            write_line(sys.stderr, notice)
     return _start(conn, prepared, overrides, staging.enrol(prepared.identity))
 
 
@@ -135,7 +145,7 @@ def _start(
     conn: sqlite3.Connection, prepared: Prepared, overrides: Overrides, batch: BatchId
 ) -> _Start:
     limits = prepared.loaded.manifest.limits
-    open_work = unfinished(conn, batch)
+    open_work = unfinished(conn, batch, overrides.limit)
     return _Start(
         batch=batch,
         name=prepared.loaded.name,

@@ -52,6 +52,8 @@ class Group(StrEnum):
     UNCERTAIN = "uncertain"
     FAILED = "failed"
     BLOCKED = "blocked"
+    MOVED = "moved"
+    """Unchanged and done, but planned for another place."""
     UNCHANGED = "unchanged"
     RETIRED = "retired"
 
@@ -75,9 +77,26 @@ class BatchIdentity:
 
     name: str
     provider: str
+    price_source: str
     manifest_path: str
     manifest_sha256: str
     manifest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A saved picture that the plan wants elsewhere."""
+
+    image: int
+    key: str
+    root: str
+    path: str
+    sha256: str
+    format: str
+    position: int
+    new_root: str
+    new_path: str
+    """As planned, with ``{ext}``."""
 
 
 class Staging:
@@ -196,6 +215,34 @@ class Staging:
         )
         return {row["provider"]: row["pictures"] for row in rows}
 
+    def moves(self, batch: BatchId, *, after: int, limit: int) -> list[Move]:
+        """A page of saved pictures of unchanged jobs that are planned for another place."""
+        rows = self.conn.execute(
+            """
+            SELECT images.id AS image, jobs.key AS key, images.root AS root, images.path AS path,
+                   sha256, format, position, planned.root AS new_root, planned.path AS new_path
+            FROM staging.planned AS planned
+            JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
+            JOIN images ON images.job_id = jobs.id AND images.state = 'saved'
+            WHERE jobs.state = 'done' AND jobs.fingerprint = planned.fingerprint
+              AND (jobs.root, jobs.path) <> (planned.root, planned.path) AND images.id > ?
+            ORDER BY images.id LIMIT ?
+            """,
+            (batch, after, limit),
+        )
+        return [Move(**dict(row)) for row in rows]
+
+    def moved(self, places: Iterable[tuple[str, str, int]]) -> None:
+        """Write where pictures stand now: root, path and image of each."""
+        self.conn.execute("BEGIN IMMEDIATE")
+        try:
+            self.conn.executemany("UPDATE images SET root = ?, path = ? WHERE id = ?", places)
+            self.conn.execute("COMMIT")
+        except BaseException:
+            if self.conn.in_transaction:
+                self.conn.execute("ROLLBACK")
+            raise
+
     def enrol(self, identity: BatchIdentity) -> BatchId:
         """Put the staged plan into the ledger in one transaction.
 
@@ -207,6 +254,11 @@ class Staging:
         try:
             batch = self._enrol_batch(identity, now)
             self.conn.execute(_ENROL, {"batch": batch, "now": now})
+            self.conn.execute(
+                "INSERT OR IGNORE INTO prices (provider, model, price, source, taken_at)"
+                " SELECT DISTINCT provider, model, estimated, ?, ? FROM staging.planned",
+                (identity.price_source, now),
+            )
             self.conn.execute(
                 "UPDATE jobs SET retired = 1 WHERE batch_id = :batch AND retired = 0"
                 " AND plan < (SELECT plan FROM batches WHERE id = :batch)",
@@ -251,6 +303,8 @@ _GROUP_CASE: Final = f"""
         WHEN jobs.fingerprint <> planned.fingerprint THEN '{Group.CHANGED}'
         WHEN {_STALE} THEN '{Group.STALE}'
         WHEN jobs.state IN ('pending', 'sending') THEN '{Group.PENDING}'
+        WHEN jobs.state = 'done' AND (jobs.root, jobs.path) <> (planned.root, planned.path)
+            THEN '{Group.MOVED}'
         WHEN jobs.state = 'done' THEN '{Group.UNCHANGED}'
         ELSE jobs.state
     END

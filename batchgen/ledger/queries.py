@@ -142,15 +142,22 @@ class OpenWork:
     """Of those that a request would be sent for."""
 
 
-def unfinished(conn: sqlite3.Connection, batch: BatchId) -> OpenWork:
-    """Jobs to ask for, to look after or to download; retired ones only if money is in them."""
-    row = conn.execute(
+def unfinished(conn: sqlite3.Connection, batch: BatchId, limit: int | None = None) -> OpenWork:
+    """Jobs to ask for, to look after or to download; retired ones only if money is in them.
+
+    ``limit`` bounds the jobs to ask for.
+    """
+    held = conn.execute(
         "SELECT count(*) AS jobs, coalesce(sum(iif(state = 'paid', 0, estimated)), 0) AS cost"
-        " FROM jobs WHERE batch_id = ? AND ((retired = 0 AND state = 'pending')"
-        " OR (retired IN (0, 1) AND state IN ('sending', 'paid')))",
+        " FROM jobs WHERE batch_id = ? AND retired IN (0, 1) AND state IN ('sending', 'paid')",
         (batch,),
     ).fetchone()
-    return OpenWork(jobs=row["jobs"], cost=Micros(row["cost"]))
+    asked = conn.execute(
+        "SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS cost FROM (SELECT estimated"
+        " FROM jobs WHERE batch_id = ? AND retired = 0 AND state = 'pending' ORDER BY id LIMIT ?)",
+        (batch, -1 if limit is None else limit),
+    ).fetchone()
+    return OpenWork(jobs=held["jobs"] + asked["jobs"], cost=Micros(held["cost"] + asked["cost"]))
 
 
 def status(conn: sqlite3.Connection, name: str) -> Status:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, NoReturn, TypeAlias, cast
 import yaml
 from yaml.error import Mark
 
-from batchgen.manifest.scalar import NULL, Ambiguous, Scalar, Value, resolve
+from batchgen.manifest.scalar import Ambiguous, Scalar, Value, resolve
 
 DocPath: TypeAlias = tuple[str | int, ...]
 """Where a value stands: the keys and indices that lead to it."""
@@ -195,7 +195,8 @@ class _Reader:
             self._find(event, "a key must be text, not a list, a mapping or an alias")
             self._node(event)
             return None
-        key = event.value if event.style or event.value in _LETTERS else self._plain(event)
+        text = self._text_of(event)
+        key = text if event.style or text in _LETTERS else self._plain(event)
         self._check_tag(event)
         if key == Ambiguous("<<"):
             self._find(
@@ -205,8 +206,8 @@ class _Reader:
             )
             return None
         if not isinstance(key, str):
-            shown = event.value[:40] or "nothing"
-            self._find(event, f"{shown} is no text as a key; quote it: '{event.value[:40]}'")
+            shown = text[:40] or "nothing"
+            self._find(event, f"{shown} is no text as a key; quote it: '{text[:40]}'")
             return None
         line = _mark(event).line + 1
         if key in lines:
@@ -221,10 +222,7 @@ class _Reader:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         self._check_tag(event)
-        value: str = event.value
-        if not value.isascii() and _SURROGATE.search(value):
-            self._find(event, "holds half of a surrogate pair, which is no text")
-            return NULL
+        value = self._text_of(event)
         if event.style:
             return value
         if " " in value and _CUT_TEXT.match(self._text, cast("Mark", event.end_mark).index):
@@ -234,6 +232,13 @@ class _Reader:
                 " or put a space after the # of a comment",
             )
         return self._plain(event)
+
+    def _text_of(self, event: yaml.ScalarEvent) -> str:
+        text: str = event.value
+        if not text.isascii() and _SURROGATE.search(text):  # PyYAML's own scanner lets it through
+            self._find(event, "holds half of a surrogate pair, which is no text")
+            return _SURROGATE.sub("?", text)
+        return text
 
     def _plain(self, event: yaml.ScalarEvent) -> Scalar:
         return event.value if event.tag == _TEXT_TAG else resolve(event.value)
@@ -250,7 +255,9 @@ class _Reader:
         mark = _mark(event)
         path = (*self._path, key) if key is not None else tuple(self._path)
         self.findings.append(Finding(mark.line + 1, mark.column + 1, path, message))
-        if len(self.findings) >= MAX_FINDINGS:
+        if len(self.findings) >= MAX_FINDINGS - 1:
+            stopped = "after so many faults the rest was not looked at"
+            self.findings.append(Finding(mark.line + 1, mark.column + 1, path, stopped))
             raise _StoppedReading
 
     def _stop(self, event: yaml.Event, message: str) -> NoReturn:

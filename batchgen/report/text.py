@@ -18,6 +18,7 @@ _GROUP_TEXT = {
     Group.UNCERTAIN: "uncertain, held for you",
     Group.FAILED: "failed before, left alone",
     Group.BLOCKED: "blocked before, left alone",
+    Group.MOVED: "done, to be moved to their new place",
     Group.UNCHANGED: "done and unchanged",
     Group.RETIRED: "no longer in the manifest",
 }
