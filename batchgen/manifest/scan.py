@@ -254,10 +254,11 @@ class _Reader:
     def _find(self, event: yaml.Event, message: str, key: str | None = None) -> None:
         mark = _mark(event)
         path = (*self._path, key) if key is not None else tuple(self._path)
+        stops = len(self.findings) + 1 >= MAX_FINDINGS
+        if stops:
+            message += "; after so many faults the rest was not looked at"
         self.findings.append(Finding(mark.line + 1, mark.column + 1, path, message))
-        if len(self.findings) >= MAX_FINDINGS - 1:
-            stopped = "after so many faults the rest was not looked at"
-            self.findings.append(Finding(mark.line + 1, mark.column + 1, path, stopped))
+        if stops:
             raise _StoppedReading
 
     def _stop(self, event: yaml.Event, message: str) -> NoReturn:
