@@ -84,6 +84,8 @@ class Downloader:
                 return FetchResult(forbidden=f"download refused: {exc}")
             except (httpx.HTTPError, socket.gaierror, ssl.SSLError) as exc:
                 return FetchResult(detail=str(exc) or type(exc).__name__)
+            except (httpx.InvalidURL, ValueError) as exc:
+                return FetchResult(forbidden=f"download refused: no usable address: {exc}")
         if scope.cancelled_caught:
             return FetchResult(detail=f"not complete within {DOWNLOAD_DEADLINE_S:g} s")
         raise AssertionError("unreachable")
@@ -100,38 +102,33 @@ class Downloader:
                 location = response.headers.get("location")
                 if not (response.is_redirect and location):
                     return await _receive(response, part)
-                url = _join(target.url, location)
+                url = str(target.url.join(location))
         return FetchResult(detail=f"more than {_MAX_REDIRECTS} redirects")
 
     async def _ask(self, target: _Target, stack: AsyncExitStack) -> httpx.Response:
         """Ask at the first of the addresses that can be reached."""
         client = await self._client(target)
-        unreachable: httpx.TransportError | None = None
+        unreachable: httpx.TransportError = httpx.ConnectError("the name has no address")
         for address in target.addresses:
             asking = client.stream("GET", target.url.copy_with(host=address), **_asking(target))
             try:
                 return await stack.enter_async_context(asking)
             except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
                 unreachable = exc
-        assert unreachable is not None, "a name resolves to one address at least"
         raise unreachable
 
     async def _check(self, text: str) -> _Target:
         if len(text) > _MAX_URL_CHARS:
             raise ForbiddenAddress(f"an address of {len(text)} characters")
-        try:
-            url = httpx.URL(text)
-        except (httpx.InvalidURL, ValueError) as exc:
-            raise ForbiddenAddress(f"no usable address: {exc}") from exc
+        url = httpx.URL(text)
         if url.scheme not in ("https", "http") or not url.host:
             raise ForbiddenAddress(f"only https:// and http:// are followed, not {url.scheme!r}")
         if url.userinfo:
             raise ForbiddenAddress("an address with user and password")
+        if (url.port or 0) > 65535:
+            raise ForbiddenAddress(f"there is no port {url.port}")
         secure = url.scheme == "https"
-        try:
-            found = await anyio.getaddrinfo(url.raw_host, None, type=socket.SOCK_STREAM)
-        except ValueError as exc:
-            raise ForbiddenAddress(f"no usable host: {exc}") from exc
+        found = await anyio.getaddrinfo(url.raw_host, None, type=socket.SOCK_STREAM)
         addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
         for address in addresses:
             self._check_address(address, url.host)
@@ -170,13 +167,6 @@ class Downloader:
             )
             self._clients[origin] = client
         return client
-
-
-def _join(url: httpx.URL, location: str) -> str:
-    try:
-        return str(url.join(location))
-    except (httpx.InvalidURL, ValueError) as exc:
-        raise ForbiddenAddress(f"a redirect to no usable address: {exc}") from exc
 
 
 def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, Self
 
 import anyio
 import httpx
+from anyio.abc import AsyncResource
 
 from batchgen.files import PartFile
 from batchgen.outcome import Exchange, Failure, Reach
@@ -176,11 +177,16 @@ def ssl_context() -> ssl.SSLContext:
 
 
 class ApiClient:
-    """Sends requests with the key. One a worker; use as an async context manager."""
+    """Sends requests with the key. One a worker; use as an async context manager.
+
+    Raises ValueError for a key that is none, without showing it.
+    """
 
     def __init__(
         self, *, key: str | None, verify: ssl.SSLContext, deadlines: Deadlines, deadline_s: float
     ) -> None:
+        if key and not (key.isascii() and key.isprintable()):
+            raise ValueError("the key holds characters that no header can carry")
         headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
@@ -256,9 +262,12 @@ class ApiClient:
             ) as response:
                 await self._spool(response, part, trace, got)
         finally:
-            # A body that was not read to its end still holds its file.
+            # A body that was not read to its end still holds its file, and httpcore leaves the
+            # socket open when it is cancelled in the TLS handshake.
             with anyio.CancelScope(shield=True):
                 await pieces.aclose()
+                if trace.socket is not None:
+                    await trace.socket.aclose()
 
     async def _spool(
         self, response: httpx.Response, part: PartFile, trace: _Trace, got: _Got
@@ -307,7 +316,7 @@ class _Trace:
 
     def __init__(self) -> None:
         self.reach = Reach.NOTHING
-        self.connected = False
+        self.socket: AsyncResource | None = None
         self.last_piece = False
         """The end of the body was given to the connection."""
         self.answered = False
@@ -327,7 +336,7 @@ class _Trace:
         elif step == "receive_response_body.complete":
             self.answered = True
         elif event == "connection.connect_tcp.complete":
-            self.connected = True
+            self.socket = info["return_value"]
 
 
 async def _pieces(body: Body, trace: _Trace) -> AsyncGenerator[bytes, None]:
@@ -336,10 +345,14 @@ async def _pieces(body: Body, trace: _Trace) -> AsyncGenerator[bytes, None]:
         async with aclosing(body.stream()) as stream:
             async for piece in stream:
                 left -= len(piece)
-                trace.last_piece = left <= 0
+                if left < 0:
+                    break
+                trace.last_piece = left == 0
                 yield piece
     except OSError as exc:
         raise _BodyUnreadable(str(exc)) from exc
+    if left != 0:
+        raise _BodyUnreadable("a file changed its size while it was sent")
 
 
 def _failure_of(exc: httpx.HTTPError, trace: _Trace) -> Failure:
@@ -348,7 +361,7 @@ def _failure_of(exc: httpx.HTTPError, trace: _Trace) -> Failure:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             return Failure.TLS if trace.reach is Reach.NOTHING else Failure.NETWORK
         cause = cause.__cause__ or cause.__context__
-    if trace.reach is Reach.NOTHING and not trace.connected:
+    if trace.reach is Reach.NOTHING and trace.socket is None:
         return Failure.CONNECT
     return Failure.NETWORK
 

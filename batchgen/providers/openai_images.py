@@ -6,9 +6,10 @@ Reads a stranger's JSON: whatever it is, the result is an Answer.
 from __future__ import annotations
 
 import hashlib
-import mimetypes
+import json
+import os
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,12 @@ from batchgen.job import AttemptId, Job, PictureRef
 from batchgen.outcome import Answer, ErrorBody
 
 _CHUNK_BYTES: Final = 256 * 1024
+_MIME_TYPES: Final = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+}
 _MAX_PICTURES: Final = 100
 
 
@@ -39,7 +46,8 @@ def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
         return ApiRequest(
             method="POST",
             url=f"{base_url}/images/generations",
-            body=BytesBody(orjson.dumps(fields)),
+            # Not orjson: it has no numbers beyond 64 bits, and a seed may be one.
+            body=BytesBody(json.dumps(fields, ensure_ascii=False).encode()),
             headers=headers,
         )
     name = "image" if len(job.images) == 1 else "image[]"
@@ -80,7 +88,7 @@ class MultipartBody:
                 f'filename="{_file_name(path, number)}"\r\n'
                 f"Content-Type: {_mime_type(path)}\r\n\r\n".encode(),
                 path,
-                path.stat().st_size,
+                _readable_size(path),
             )
             for number, (name, path) in enumerate(files, start=1)
         )
@@ -101,8 +109,8 @@ class MultipartBody:
     def _end(self) -> bytes:
         return f"--{self.boundary}--\r\n".encode()
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """The bytes, from the start."""
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The bytes, from the start. Raises OSError."""
         for part in self.fields:
             yield part
         for head, path, _ in self.files:
@@ -120,43 +128,64 @@ def _as_field(value: object) -> str:
     return str(value)
 
 
+def _readable_size(path: Path) -> int:
+    """The size of a file that can also be opened: found out here, it has cost nothing yet."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_size
+
+
 def _file_name(path: Path, number: int) -> str:
     # The gateway takes the MIME type from the name's ending, and the rest of the name is nobody's.
-    return f"reference-{number}{path.suffix.lower() or '.png'}"
+    suffix = path.suffix.lower()
+    return f"reference-{number}{suffix if suffix in _MIME_TYPES else '.png'}"
 
 
 def _mime_type(path: Path) -> str:
-    return mimetypes.guess_type(path.name)[0] or "image/png"
+    return _MIME_TYPES.get(path.suffix.lower(), "image/png")
 
 
 def read_answer(body: bytes, headers: Mapping[str, str]) -> Answer:
     """Read a body that may be anything. Never raises."""
     try:
-        document = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
+        document = _document(body)
     except ValueError:
         html = "html" in headers.get("content-type", "") or body[:512].lstrip()[:1] == b"<"
         return Answer(html=html)
     if not isinstance(document, dict):
         return Answer(readable=True)
-    error = _error(document)
     return Answer(
         readable=True,
-        pictures=() if error else _pictures(document),
-        error=error,
+        pictures=_pictures(document),
+        error=_error(document),
         task_id=_text(document.get("task_id")) or None,
     )
+
+
+def _document(body: bytes) -> Any:
+    """The JSON of a body, also where a server wrote it carelessly. Raises ValueError."""
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        # Broken UTF-8 in a message, a byte order mark, UTF-16 and NaN must lose no paid picture.
+        text = body.decode(json.detect_encoding(body), "replace")
+        try:
+            return json.loads(text)
+        except RecursionError as exc:
+            raise ValueError("nested too deeply") from exc
 
 
 def _error(document: dict[str, Any]) -> ErrorBody | None:
     error = document.get("error")
     if isinstance(error, str) and error:
         return ErrorBody(message=error, code=_text(document.get("code")))
-    if isinstance(error, dict) and error:
-        return ErrorBody(
+    if isinstance(error, dict):
+        body = ErrorBody(
             code=_text(error.get("code")),
             type=_text(error.get("type")),
             message=_text(error.get("message")),
         )
+        # Some servers send an error object in every answer, and leave it empty in a good one.
+        return None if body == ErrorBody() else body
     code, message = _text(document.get("code")), _text(document.get("message"))
     if code and message and not document.get("data"):
         return ErrorBody(code=code, message=message)
@@ -164,23 +193,29 @@ def _error(document: dict[str, Any]) -> ErrorBody | None:
 
 
 def _text(value: object) -> str:
-    return str(value)[:4096] if isinstance(value, str | int) and value is not True else ""
+    if isinstance(value, str):
+        return value[:4096]
+    # The code 0 means success where codes are numbers.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and value else ""
+
+
+def _items(document: Any) -> list[Any]:
+    items = document.get("data") if isinstance(document, dict) else None
+    if isinstance(items, dict):
+        return [items]
+    return items[:_MAX_PICTURES] if isinstance(items, list) else []
 
 
 def _pictures(document: dict[str, Any]) -> tuple[PictureRef, ...]:
-    items = document.get("data")
-    if isinstance(items, dict):
-        items = [items]
-    if not isinstance(items, list):
-        return ()
     found = []
-    for index, item in enumerate(items[:_MAX_PICTURES]):
+    for index, item in enumerate(_items(document)):
         if not isinstance(item, dict):
             continue
+        url = item.get("url")
         if _inline(item) is not None:
             found.append(PictureRef(index=index))
-        elif url := _text(item.get("url")).strip():
-            found.append(PictureRef(index=index, url=url))
+        elif isinstance(url, str) and url.strip():
+            found.append(PictureRef(index=index, url=url.strip()))
     return tuple(found)
 
 
@@ -205,10 +240,10 @@ def inline_picture(body: bytes, index: int) -> bytes:
 
     White space, the URL-safe alphabet and missing padding are understood; other servers write them.
     """
-    item = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))["data"]
-    if isinstance(item, list):
-        item = item[index]
-    text = _inline(item) or ""
+    items = _items(_document(body))
+    text = _inline(items[index]) if index < len(items) and isinstance(items[index], dict) else None
+    if text is None:
+        raise ValueError(f"the answer holds no picture {index}")
     try:
         return pybase64.b64decode(text, validate=True)
     except ValueError:
@@ -217,21 +252,23 @@ def inline_picture(body: bytes, index: int) -> bytes:
 
 
 def expiry_of(url: str) -> datetime | None:
-    """When a signed address stops working, as far as it says so itself.
+    """When a signed address stops working, in UTC, as far as it says so itself.
 
-    Understands S3 and compatible (``X-Amz-Date`` with ``X-Amz-Expires``), ``Expires`` in Unix
-    seconds, and Azure's ``se``.
+    Understands S3 and compatible (``X-Amz-Date`` with ``X-Amz-Expires``, and the same of Google,
+    Aliyun and Volcengine), ``Expires`` in Unix seconds, and Azure's ``se``.
     """
     query = {name.lower(): values[0] for name, values in parse_qs(_query(url)).items()}
     try:
-        if "x-amz-expires" in query and "x-amz-date" in query:
-            start = datetime.strptime(query["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-            return start + timedelta(seconds=int(query["x-amz-expires"]))
+        for name, seconds in query.items():
+            signed = query.get(name.removesuffix("-expires") + "-date")
+            if name.endswith("-expires") and signed:
+                start = datetime.strptime(signed, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                return start + timedelta(seconds=int(seconds))
         if "expires" in query:
             return datetime.fromtimestamp(int(query["expires"]), UTC)
         if "se" in query:
             end = datetime.fromisoformat(query["se"])
-            return end if end.tzinfo else end.replace(tzinfo=UTC)
+            return (end if end.tzinfo else end.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         return None
     return None

@@ -1,0 +1,335 @@
+"""Files that are whole under their final name or not there."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from batchgen.files import PartFile, make_folder, make_way, put_in_place, sync_folder
+from tests import wire
+
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def names(folder: Path) -> list[str]:
+    """What lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.anyio
+async def test_the_final_name_appears_only_with_the_commit(tmp_path: Path) -> None:
+    final = tmp_path / "picture.png"
+    async with PartFile(final) as part:
+        await part.write(b"one ")
+        await part.write(bytearray(b"two"))
+        assert names(tmp_path) == ["picture.png.part"]
+        await part.sync()
+        assert names(tmp_path) == ["picture.png.part"]
+        assert part.part.read_bytes() == b"one two"
+        await part.commit()
+        assert names(tmp_path) == ["picture.png"]
+    assert names(tmp_path) == ["picture.png"]
+    assert final.read_bytes() == b"one two"
+
+
+@pytest.mark.anyio
+async def test_what_stands_under_the_final_name_stays_until_the_commit(tmp_path: Path) -> None:
+    final = tmp_path / "picture.png"
+    final.write_bytes(b"old")
+    async with PartFile(final) as part:
+        await part.write(b"new")
+    assert names(tmp_path) == ["picture.png"]
+    assert final.read_bytes() == b"old"
+    async with PartFile(final) as part:
+        await part.write(b"new")
+        await part.commit()
+    assert final.read_bytes() == b"new"
+
+
+@pytest.mark.anyio
+async def test_the_name_may_be_decided_at_the_commit(tmp_path: Path) -> None:
+    async with PartFile(tmp_path / ".job.0") as part:
+        await part.write(b"x")
+        await part.commit(tmp_path / "mug.webp")
+    assert names(tmp_path) == ["mug.webp"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("keep", "left"), [(False, []), (True, ["answer.part"])])
+async def test_an_error_leaves_a_part_only_where_it_is_to_be_kept(
+    keep: bool, left: list[str], tmp_path: Path
+) -> None:
+    async def fail() -> None:
+        async with PartFile(tmp_path / "answer", keep=keep) as part:
+            await part.write(b"half")
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    assert names(tmp_path) == left
+    assert [(tmp_path / name).read_bytes() for name in left] == [b"half"] * len(left)
+
+
+@pytest.mark.anyio
+async def test_a_stale_part_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / "answer.part").write_bytes(b"of a killed run, and longer")
+    async with PartFile(tmp_path / "answer") as part:
+        await part.write(b"x")
+        await part.commit()
+    assert (tmp_path / "answer").read_bytes() == b"x"
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
+async def test_the_mode_is_the_one_asked_for_from_the_start(tmp_path: Path) -> None:
+    async with PartFile(tmp_path / "answer", mode=0o600) as part:
+        assert part.part.stat().st_mode & 0o777 == 0o600
+        await part.commit()
+    assert (tmp_path / "answer").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this platform cannot refuse links")
+async def test_a_link_in_the_place_of_the_part_is_refused(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "picture.png.part").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link") as caught:
+        async with PartFile(tmp_path / "picture.png"):
+            pass
+    assert caught.value.errno == errno.ELOOP
+    assert victim.read_bytes() == b"precious"
+
+
+@pytest.mark.anyio
+async def test_a_link_under_the_final_name_is_replaced_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "picture.png").symlink_to(victim)
+    async with PartFile(tmp_path / "picture.png") as part:
+        await part.write(b"new")
+        await part.commit()
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "picture.png").is_symlink()
+
+
+@pytest.mark.anyio
+async def test_a_write_cancelled_anywhere_leaves_no_open_file_and_no_litter(
+    tmp_path: Path,
+) -> None:
+    """Cancelled after each number of steps: while it is opened, written, synced and renamed."""
+
+    async def write(final: Path) -> None:
+        async with PartFile(final) as part:
+            for _ in range(3):
+                await part.write(bytes(MEGABYTE))
+            await part.sync()
+            await anyio.lowlevel.checkpoint()
+            await part.commit()
+
+    await write(tmp_path / "warm")
+    (tmp_path / "warm").unlink()
+    before = wire.open_files()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        for steps in range(50):
+            final = tmp_path / f"{steps}.png"
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(write, final)
+                for _ in range(steps**2):
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+            if final.exists():
+                assert final.stat().st_size == 3 * MEGABYTE
+                final.unlink()
+            assert names(tmp_path) == []
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+    assert wire.open_files() <= before
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("step", ["enter", "write", "sync", "commit"])
+async def test_cancelled_before_each_step_nothing_is_left_open(step: str, tmp_path: Path) -> None:
+    before = wire.open_files()
+    with anyio.CancelScope() as scope:
+        if step == "enter":
+            scope.cancel()
+        async with PartFile(tmp_path / "picture.png") as part:
+            if step == "write":
+                scope.cancel()
+            await part.write(b"x")
+            if step == "sync":
+                scope.cancel()
+            await part.sync()
+            if step == "commit":
+                scope.cancel()
+            await part.commit()
+    assert scope.cancelled_caught
+    assert wire.open_files() == before
+    assert names(tmp_path) == []
+
+
+@pytest.mark.anyio
+async def test_a_full_disk_raises_and_leaves_nothing_open(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not os.access(full, os.W_OK):
+        pytest.skip("this platform has no /dev/full")
+    before = wire.open_files()
+
+    async def write(size: int) -> None:
+        part = PartFile(tmp_path / "picture.png", keep=True)
+        part.part = full
+        async with part:
+            await part.write(bytes(size))
+            await part.commit()
+
+    for size in (10, MEGABYTE):
+        with pytest.raises(OSError, match="No space left"):
+            await write(size)
+        assert wire.open_files() == before
+    assert names(tmp_path) == []
+
+
+@pytest.mark.anyio
+async def test_a_folder_that_is_missing_raises(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        async with PartFile(tmp_path / "missing" / "picture.png"):
+            pass
+
+
+COMMIT = """
+import sys
+from pathlib import Path
+import anyio
+from batchgen.files import PartFile, make_folder
+
+async def main():
+    root = Path(sys.argv[1])
+    make_folder(root / "out", root / "out" / "mugs")
+    async with PartFile(root / "out" / "mugs" / "1.png") as part:
+        await part.write(b"x")
+        await part.commit()
+
+anyio.run(main)
+"""
+
+
+def test_every_step_is_durable_before_the_next(tmp_path: Path) -> None:
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("needs strace to see the order of the system calls")
+    log = tmp_path / "calls"
+    calls = "mkdir,mkdirat,fsync,fdatasync,rename,renameat,renameat2"
+    traced = [strace, "-f", "-y", "-qq", "-o", str(log), "-e", f"trace={calls}"]
+    work = tmp_path / "work"
+    work.mkdir()
+    try:
+        subprocess.run(
+            [*traced, sys.executable, "-c", COMMIT, str(work)],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+    except subprocess.CalledProcessError as exc:
+        if b"ptrace" in exc.stderr:
+            pytest.skip("strace may not trace here")
+        raise
+    seen = []
+    for line in log.read_text().splitlines():
+        if str(work) in line and line.rstrip().endswith("= 0"):
+            call = re.sub(r"^\d+ +", "", line).partition("(")[0]
+            last = re.findall(rf"{re.escape(str(work))}[^\s\">,]*", line)[-1]
+            seen.append((re.sub(r"at2?$", "", call), last.removeprefix(str(work))))
+    assert seen == [
+        ("mkdir", "/out"),
+        ("fsync", ""),
+        ("mkdir", "/out/mugs"),
+        ("fsync", "/out"),
+        ("fsync", "/out/mugs/1.png.part"),
+        ("rename", "/out/mugs/1.png"),
+        ("fsync", "/out/mugs"),
+    ]
+
+
+def test_a_part_is_put_in_place_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.part").write_bytes(b"x")
+    put_in_place(tmp_path / "a.part", tmp_path / "a")
+    sync_folder(tmp_path)
+    assert names(tmp_path) == ["a"]
+
+
+def test_folders_are_made_on_the_way(tmp_path: Path) -> None:
+    root = tmp_path / "out" / "catalog"
+    for _ in range(2):
+        make_folder(root, root / "mugs" / "blue")
+    make_folder(root, root)
+    assert (root / "mugs" / "blue").is_dir()
+
+
+@pytest.mark.parametrize("depth", ["a", "a/b", "a/b/c"])
+def test_a_link_below_the_root_is_refused(depth: str, tmp_path: Path) -> None:
+    root, outside = tmp_path / "out", tmp_path / "outside"
+    outside.mkdir()
+    link = root / depth
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside, target_is_directory=True)
+    for folder in (link, link / "deeper"):
+        with pytest.raises(OSError, match="symbolic link inside the output folder") as caught:
+            make_folder(root, folder)
+        assert caught.value.errno == errno.ELOOP
+    assert names(outside) == []
+
+
+def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk", target_is_directory=True)
+    make_folder(tmp_path / "out", tmp_path / "out" / "mugs")
+    assert (tmp_path / "disk" / "mugs").is_dir()
+
+
+def test_a_folder_outside_the_root_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="subpath"):
+        make_folder(tmp_path / "out", tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_file_on_the_way_raises(tmp_path: Path) -> None:
+    (tmp_path / "mugs").write_bytes(b"x")
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path, tmp_path / "mugs")
+    with pytest.raises(OSError, match="mugs"):
+        make_folder(tmp_path, tmp_path / "mugs" / "blue")
+
+
+def test_a_link_that_leads_nowhere_raises(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "missing")
+    with pytest.raises(FileExistsError):
+        make_way(tmp_path / "out")
+    with pytest.raises(FileExistsError):
+        make_way(tmp_path / "out" / "mugs")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
+def test_only_the_last_folder_has_the_mode(tmp_path: Path) -> None:
+    make_way(tmp_path / "state" / "spool", mode=0o700)
+    assert (tmp_path / "state" / "spool").stat().st_mode & 0o777 == 0o700
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o777 & ~umask

@@ -1,0 +1,511 @@
+"""Requests as the API wants them, and answers of which nothing can be relied on."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from batchgen.http import ApiRequest
+from batchgen.job import AttemptId, Job, JobId, JobState, OptionValue, PictureRef, Verify
+from batchgen.money import Micros
+from batchgen.outcome import Answer, ErrorBody
+from batchgen.providers.openai_images import (
+    build_request,
+    expiry_of,
+    inline_picture,
+    read_answer,
+)
+
+ATTEMPT = AttemptId("5f0c7d1e")
+BASE = "https://api.example/v1"
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+TEXT = base64.b64encode(PICTURE).decode()
+URL = "https://pictures.example/1.png?sig=a%2Fb"
+
+JOB = Job(
+    id=JobId(1),
+    key="mug",
+    state=JobState.PENDING,
+    fingerprint="f",
+    model="gpt-image-2",
+    prompt="A mug \u2014 \u6c34\u676f \U0001f375, \u201cquoted\u201d\nand 100 % ceramic",
+    options={},
+    images=(),
+    mask=None,
+    root="out",
+    path="mug.{ext}",
+    verify=Verify.STRUCTURE,
+    keep_previous=False,
+    price=Micros(37_700),
+    tries=0,
+    doubts=0,
+)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def sent(request: ApiRequest) -> bytes:
+    """The body as it goes out, of the length that is announced."""
+    body = b"".join([piece async for piece in request.body.stream()])
+    assert len(body) == int(request.body.headers["Content-Length"])
+    return body
+
+
+async def form_of(request: ApiRequest) -> list[tuple[str, str | tuple[str, str, bytes]]]:
+    """The fields and files of a multipart body, read by a parser that is not ours."""
+    body = await sent(request)
+    headers = {name.lower(): value for name, value in request.body.headers.items()}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    found: list[tuple[str, str | tuple[str, str, bytes]]] = []
+    async with Request(scope, receive).form() as form:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                content = await value.read()
+                found.append((name, (value.filename or "", value.content_type or "", content)))
+            else:
+                found.append((name, value))
+    return found
+
+
+# Requests
+
+
+@pytest.mark.anyio
+async def test_a_generation_is_the_exact_json() -> None:
+    job = replace(JOB, options={"size": "1024x1024", "quality": "high", "output_compression": 80})
+    request = build_request(job, ATTEMPT, BASE)
+    assert (request.method, request.url) == ("POST", "https://api.example/v1/images/generations")
+    assert request.headers == {"Idempotency-Key": ATTEMPT, "X-Client-Request-Id": ATTEMPT}
+    assert request.body.headers["Content-Type"] == "application/json"
+    assert json.loads(await sent(request)) == {
+        "model": "gpt-image-2",
+        "prompt": JOB.prompt,
+        "n": 1,
+        "size": "1024x1024",
+        "quality": "high",
+        "output_compression": 80,
+    }
+
+
+@pytest.mark.anyio
+async def test_options_keep_their_types() -> None:
+    options: dict[str, OptionValue] = {"seed": 2**70, "stream": False, "steps": 0.5, "user": "7"}
+    found = json.loads(await sent(build_request(replace(JOB, options=options), ATTEMPT, BASE)))
+    assert {name: found[name] for name in options} == options
+    assert found["stream"] is False
+
+
+@pytest.mark.anyio
+async def test_a_body_can_be_sent_again(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PICTURE)
+    for job in (JOB, replace(JOB, images=(str(tmp_path / "a.png"),))):
+        request = build_request(job, ATTEMPT, BASE)
+        assert await sent(request) == await sent(request)
+
+
+@pytest.mark.anyio
+async def test_one_reference_is_sent_as_image(tmp_path: Path) -> None:
+    (tmp_path / "Caf\u00e9 \u201cno. 1\u201d.JPG").write_bytes(PICTURE)
+    job = replace(
+        JOB,
+        images=(str(tmp_path / "Caf\u00e9 \u201cno. 1\u201d.JPG"),),
+        options={"quality": "high", "output_compression": 80, "stream": True, "x": 0.5},
+    )
+    request = build_request(job, ATTEMPT, BASE)
+    assert request.url == "https://api.example/v1/images/edits"
+    assert request.headers == {"Idempotency-Key": ATTEMPT, "X-Client-Request-Id": ATTEMPT}
+    assert await form_of(request) == [
+        ("model", "gpt-image-2"),
+        ("prompt", JOB.prompt),
+        ("n", "1"),
+        ("quality", "high"),
+        ("output_compression", "80"),
+        ("stream", "true"),
+        ("x", "0.5"),
+        ("image", ("reference-1.jpg", "image/jpeg", PICTURE)),
+    ]
+
+
+@pytest.mark.anyio
+async def test_several_references_and_a_mask_keep_their_order(tmp_path: Path) -> None:
+    names = ("b.webp", "a.PNG", "c.jpeg", "no_ending", 'odd.p"ng')
+    for name in (*names, "mask.png"):
+        (tmp_path / name).write_bytes(name.encode() + b"\r\n--")
+    job = replace(
+        JOB,
+        images=tuple(str(tmp_path / name) for name in names),
+        mask=str(tmp_path / "mask.png"),
+    )
+    files = (await form_of(build_request(job, ATTEMPT, BASE)))[3:]
+    assert files == [
+        ("image[]", ("reference-1.webp", "image/webp", b"b.webp\r\n--")),
+        ("image[]", ("reference-2.png", "image/png", b"a.PNG\r\n--")),
+        ("image[]", ("reference-3.jpeg", "image/jpeg", b"c.jpeg\r\n--")),
+        ("image[]", ("reference-4.png", "image/png", b"no_ending\r\n--")),
+        ("image[]", ("reference-5.png", "image/png", b'odd.p"ng\r\n--')),
+        ("mask", ("reference-6.png", "image/png", b"mask.png\r\n--")),
+    ]
+
+
+@pytest.mark.anyio
+@given(prompt=st.text(alphabet=st.characters(exclude_categories=["Cs"])), content=st.binary())
+async def test_any_prompt_and_any_file_arrive_as_they_are(
+    prompt: str, content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    reference = tmp_path_factory.getbasetemp() / "reference.png"
+    reference.write_bytes(content)
+    edit = replace(JOB, prompt=prompt, images=(str(reference),))
+    form = await form_of(build_request(edit, ATTEMPT, BASE))
+    assert form[1] == ("prompt", prompt)
+    assert form[3] == ("image", ("reference-1.png", "image/png", content))
+    plain = build_request(replace(JOB, prompt=prompt), ATTEMPT, BASE)
+    assert json.loads(await sent(plain))["prompt"] == prompt
+
+
+def test_a_reference_that_cannot_be_read_is_found_before_anything_is_sent(tmp_path: Path) -> None:
+    for image in (tmp_path / "missing.png", tmp_path):
+        with pytest.raises(OSError, match=str(image)):
+            build_request(replace(JOB, images=(str(image),)), ATTEMPT, BASE)
+
+
+# Answers
+
+
+def read(document: object, **headers: str) -> Answer:
+    """Read a JSON document."""
+    return read_answer(json.dumps(document).encode(), headers)
+
+
+def pictures(*items: object) -> tuple[PictureRef, ...]:
+    """The pictures of an answer with these items."""
+    answer = read({"created": 1, "data": items})
+    assert answer.readable
+    assert answer.error is None
+    return answer.pictures
+
+
+INLINE = PictureRef(index=0)
+LINKED = PictureRef(index=0, url=URL)
+
+
+@pytest.mark.parametrize(
+    ("items", "found"),
+    [
+        pytest.param([{"url": URL}], (LINKED,), id="an address"),
+        pytest.param([{"url": f" {URL}\n"}], (LINKED,), id="an address in spaces"),
+        pytest.param([{"b64_json": TEXT}], (INLINE,), id="inline"),
+        pytest.param([{"b64_json": TEXT, "url": URL}], (INLINE,), id="both"),
+        pytest.param([{"b64_json": "", "url": URL}], (LINKED,), id="empty inline"),
+        pytest.param([{"b64_json": None, "url": URL}], (LINKED,), id="null inline"),
+        pytest.param([{"b64_json": 7, "url": URL}], (LINKED,), id="a number inline"),
+        pytest.param([{"url": f"data:image/png;base64,{TEXT}"}], (INLINE,), id="data address"),
+        pytest.param([{"url": f"DATA:image/png;base64,{TEXT}"}], (INLINE,), id="DATA address"),
+        pytest.param([{"url": URL}, {"url": URL}], (LINKED, replace(LINKED, index=1)), id="two"),
+        pytest.param([None, {"url": URL}], (replace(LINKED, index=1),), id="null and one"),
+        pytest.param([], (), id="none"),
+        pytest.param([{}], (), id="an empty item"),
+        pytest.param([None], (), id="null"),
+        pytest.param([URL, 7, [URL], True], (), id="no items"),
+        pytest.param([{"url": None}], (), id="null address"),
+        pytest.param([{"url": "  "}], (), id="blank address"),
+        pytest.param([{"url": 7}], (), id="a number for an address"),
+        pytest.param([{"url": {"url": URL}}], (), id="a mapping for an address"),
+    ],
+)
+def test_the_pictures_of_an_answer(items: list[object], found: tuple[PictureRef, ...]) -> None:
+    assert pictures(*items) == found
+
+
+def test_data_may_be_a_single_item() -> None:
+    assert read({"data": {"url": URL}}).pictures == (LINKED,)
+
+
+def test_a_long_address_is_kept_whole() -> None:
+    url = "https://pictures.example/1.png?sig=" + "a" * 6000
+    assert pictures({"url": url}) == (PictureRef(index=0, url=url),)
+
+
+def test_no_more_than_a_hundred_pictures_are_taken() -> None:
+    assert len(pictures(*[{"url": URL}] * 5000)) == 100
+
+
+@pytest.mark.parametrize("data", [None, "x", 7, True, {}, [[]], {"url": None}])
+def test_data_of_another_shape_holds_no_picture(data: object) -> None:
+    assert read({"data": data}) == Answer(readable=True)
+
+
+@pytest.mark.parametrize("document", [[], [1], "text", None, 7, True, {}, {"created": 1}])
+def test_json_of_another_shape_holds_nothing(document: object) -> None:
+    assert read(document) == Answer(readable=True)
+
+
+@pytest.mark.parametrize(
+    ("document", "error"),
+    [
+        (
+            {"error": {"code": "invalid_api_key", "type": "auth", "message": "No."}},
+            ErrorBody(code="invalid_api_key", type="auth", message="No."),
+        ),
+        ({"error": {"message": "No.", "code": None}}, ErrorBody(message="No.")),
+        ({"error": {"message": "No.", "code": 429}}, ErrorBody(code="429", message="No.")),
+        ({"error": {"message": ["No."], "type": "x"}}, ErrorBody(type="x")),
+        ({"error": "No."}, ErrorBody(message="No.")),
+        ({"error": "No.", "code": "x"}, ErrorBody(code="x", message="No.")),
+        ({"code": "x", "message": "No."}, ErrorBody(code="x", message="No.")),
+        ({"code": 7, "message": "No.", "data": None}, ErrorBody(code="7", message="No.")),
+        ({"code": 0, "message": "success", "data": None}, None),
+        ({"code": False, "message": "success"}, None),
+        ({"code": "success", "message": "", "data": []}, None),
+        ({"message": "No."}, None),
+        ({"error": None}, None),
+        ({"error": ""}, None),
+        ({"error": {}}, None),
+        ({"error": []}, None),
+        ({"error": {"message": "", "type": "", "param": "", "code": None}}, None),
+    ],
+)
+def test_the_error_of_an_answer(document: Mapping[str, object], error: ErrorBody | None) -> None:
+    assert read(document) == Answer(readable=True, error=error)
+
+
+def test_an_error_beside_a_picture_does_not_hide_it() -> None:
+    answer = read({"data": [{"url": URL}], "error": {"message": "a warning"}})
+    assert answer.pictures == (LINKED,)
+    assert answer.error == ErrorBody(message="a warning")
+
+
+def test_a_code_beside_pictures_is_no_error() -> None:
+    answer = read({"code": "success", "message": "ok", "data": [{"url": URL}]})
+    assert answer == Answer(readable=True, pictures=(LINKED,))
+
+
+def test_an_endless_message_is_cut() -> None:
+    error = read({"error": {"message": "x" * 1_000_000}}).error
+    assert error is not None
+    assert len(error.message) == 4096
+
+
+@pytest.mark.parametrize(("task", "found"), [("t-1", "t-1"), (17, "17"), (None, None), ("", None)])
+def test_a_task_is_noticed(task: object, found: str | None) -> None:
+    assert read({"task_id": task}).task_id == found
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "html"),
+    [
+        (b"<!DOCTYPE html><p>502", "", True),
+        (b" \r\n <html>", "text/plain", True),
+        (b"Bad gateway", "text/html; charset=utf-8", True),
+        (b"<?xml version='1.0'?><Error/>", "application/xml", True),
+        (b"upstream timed out", "text/plain", False),
+        (b"", "application/json", False),
+        (b"{", "application/json", False),
+        (b'{"data":[{"b64_json":"iVBO', "application/json", False),
+        (b'{"data":[]}{"data":[]}', "application/json", False),
+        (bytes(range(256)), "image/png", False),
+        (PICTURE, "image/png", False),
+        (b"\xff\xfe", "", False),
+        (codecs.BOM_UTF8, "", False),
+    ],
+)
+def test_what_is_no_json(body: bytes, kind: str, html: bool) -> None:
+    assert read_answer(body, {"content-type": kind}) == Answer(html=html)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"data":' * 100_000 + b"1" + b"}" * 100_000,
+        b"[" * 100_000,
+        b'{"data":[],"usage":' + b"9" * 5000 + b"}",
+    ],
+    ids=["deep lists", "deep mappings", "unclosed", "a number of 5,000 digits"],
+)
+def test_json_bombs_do_not_go_off(body: bytes) -> None:
+    answer = read_answer(body, {})
+    assert answer.pictures == ()
+
+
+CARELESS = [
+    pytest.param(codecs.BOM_UTF8 + json.dumps({"data": [{"b64_json": TEXT}]}).encode(), id="bom"),
+    pytest.param(json.dumps({"data": [{"b64_json": TEXT}]}).encode("utf-16"), id="UTF-16"),
+    pytest.param(b'{"data":[{"b64_json":"%s","cost":NaN}]}' % TEXT.encode(), id="NaN"),
+    pytest.param(b'{"data":[{"b64_json":"%s","p":"\xff"}]}' % TEXT.encode(), id="broken UTF-8"),
+    pytest.param(b'{"data":[],"data":[{"b64_json":"%s"}]}' % TEXT.encode(), id="a key twice"),
+    pytest.param(b'{"data":[{"b64_json":"%s","p":"\\ud800"}]}' % TEXT.encode(), id="surrogate"),
+    pytest.param(
+        b'{"usage":%s,"data":[{"b64_json":"%s"}]}' % (b"9" * 300, TEXT.encode()), id="huge number"
+    ),
+]
+
+
+@pytest.mark.parametrize("body", CARELESS)
+def test_a_carelessly_written_answer_loses_no_picture(body: bytes) -> None:
+    answer = read_answer(body, {})
+    assert answer.pictures == (INLINE,)
+    assert inline_picture(body, 0) == PICTURE
+
+
+def test_broken_utf8_in_a_message_is_shown_with_replacement() -> None:
+    answer = read_answer(b'{"error":{"message":"caf\xe9 closed"}}', {})
+    assert answer.error == ErrorBody(message="caf\ufffd closed")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda children: (
+        st.lists(children, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["data", "error", "url", "b64_json", "code", "message", "type", "task_id", "x"]
+            ),
+            children,
+            max_size=5,
+        )
+    ),
+    max_leaves=25,
+)
+
+
+@given(st.binary(max_size=300), st.text(max_size=30))
+def test_any_bytes_are_an_answer(body: bytes, kind: str) -> None:
+    assert isinstance(read_answer(body, {"content-type": kind}), Answer)
+
+
+@given(JSON)
+def test_any_json_is_an_answer_whose_pictures_are_found_again(document: object) -> None:
+    body = json.dumps(document).encode()
+    answer = read_answer(body, {})
+    assert answer.readable
+    for picture in answer.pictures:
+        if picture.url is None:
+            try:
+                assert isinstance(inline_picture(body, picture.index), bytes)
+            except ValueError as exc:
+                assert "holds no picture" not in str(exc)  # noqa: PT017  # one of two ways
+
+
+# Inline pictures
+
+
+def inline(text: str, name: str = "b64_json") -> bytes:
+    """Take a picture out of an answer that holds this text."""
+    return inline_picture(json.dumps({"data": [{name: text}]}).encode(), 0)
+
+
+@given(st.binary(min_size=1, max_size=400), st.data())
+def test_base64_is_understood_as_servers_write_it(picture: bytes, data: st.DataObject) -> None:
+    encode = data.draw(st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]))
+    text = encode(picture).decode()
+    if data.draw(st.booleans()):
+        text = text.rstrip("=")
+    width = data.draw(st.integers(1, 80))
+    space = data.draw(st.sampled_from(["", "\n", "\r\n", " ", "\t"]))
+    text = space.join(text[i : i + width] for i in range(0, len(text), width)) + space
+    head = data.draw(st.sampled_from(["", "data:image/png;base64,", "DATA:;base64,"]))
+    assert inline(head + text) == picture
+    if head:
+        assert inline(head + text, "url") == picture
+
+
+@pytest.mark.parametrize("text", ["iVBO*", "a", "a===b", "\u00e9", "iVBO\x00", "%3Csvg%3E"])
+def test_what_is_no_base64_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        inline(text)
+
+
+@pytest.mark.parametrize(
+    ("document", "index"),
+    [
+        ({"data": [{"b64_json": TEXT}]}, 1),
+        ({"data": [{"url": URL}]}, 0),
+        ({"data": ["x"]}, 0),
+        ({"data": None}, 0),
+        ({}, 0),
+        ([], 0),
+    ],
+)
+def test_a_picture_that_is_not_there_is_told(document: object, index: int) -> None:
+    with pytest.raises(ValueError, match=f"holds no picture {index}"):
+        inline_picture(json.dumps(document).encode(), index)
+
+
+def test_the_picture_of_a_place_is_the_one_of_its_item() -> None:
+    other = base64.b64encode(b"other").decode()
+    body = json.dumps({"data": [None, {"b64_json": TEXT}, {"b64_json": other}]}).encode()
+    assert [inline_picture(body, index) for index in (1, 2)] == [PICTURE, b"other"]
+    assert inline_picture(json.dumps({"data": {"b64_json": TEXT}}).encode(), 0) == PICTURE
+
+
+# When an address ends
+
+NOON = datetime(2026, 6, 6, 12, tzinfo=UTC)
+EVENING = datetime(2026, 6, 6, 18, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("query", "end"),
+    [
+        ({"X-Amz-Date": "20260606T120000Z", "X-Amz-Expires": "21600"}, EVENING),
+        ({"x-amz-date": "20260606T120000Z", "x-amz-expires": "21600"}, EVENING),
+        ({"X-Goog-Date": "20260606T120000Z", "X-Goog-Expires": "21600"}, EVENING),
+        ({"x-oss-date": "20260606T120000Z", "x-oss-expires": "21600"}, EVENING),
+        ({"X-Tos-Date": "20260606T120000Z", "X-Tos-Expires": "21600"}, EVENING),
+        ({"Expires": str(int(EVENING.timestamp())), "Signature": "x"}, EVENING),
+        ({"se": "2026-06-06T18:00:00Z", "sig": "x"}, EVENING),
+        ({"se": "2026-06-06T20:00:00+02:00"}, EVENING),
+        ({"se": "2026-06-06T18:00:00"}, EVENING),
+        ({}, None),
+        ({"X-Amz-Expires": "21600"}, None),
+        ({"X-Amz-Date": "20260606T120000Z"}, None),
+        ({"X-Amz-Date": "today", "X-Amz-Expires": "21600"}, None),
+        ({"X-Amz-Date": "20260606T120000Z", "X-Amz-Expires": "soon"}, None),
+        ({"X-Amz-Date": "20260606T120000Z", "X-Amz-Expires": "9" * 30}, None),
+        ({"Expires": "soon"}, None),
+        ({"Expires": "9" * 30}, None),
+        ({"Expires": "-" + "9" * 30}, None),
+        ({"Expires": "9" * 5000}, None),
+        ({"se": "soon"}, None),
+        ({"se": "9999-12-31T23:59:59-05:00"}, None),
+        ({"se": ""}, None),
+    ],
+)
+def test_when_a_signed_address_ends(query: dict[str, str], end: datetime | None) -> None:
+    assert expiry_of(f"https://pictures.example/1.png?{urlencode(query)}") == end
+
+
+@given(
+    st.text(max_size=60)
+    | st.tuples(
+        st.sampled_from(["X-Amz-Date=20260606T120000Z&X-Amz-Expires", "Expires", "se", "-expires"]),
+        st.text(max_size=20),
+    ).map(lambda pair: f"https://pictures.example/?{pair[0]}={pair[1]}")
+)
+def test_any_text_for_an_address_has_an_end_or_none(url: str) -> None:
+    end = expiry_of(url)
+    assert end is None or end.tzinfo is UTC
