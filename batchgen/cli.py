@@ -185,6 +185,44 @@ def export(
     return command(name, db, what=what, file_format=file_format, output=output)
 
 
+_PROVIDER = click.option("--provider", metavar="NAME", help="crazyrouter (default), openai, local.")
+_MANIFEST = click.argument(
+    "manifest", required=False, type=click.Path(path_type=Path, dir_okay=False)
+)
+
+
+@cli.command()
+@_MANIFEST
+@_PROVIDER
+@click.option("--model", metavar="GLOB", help="Only models whose name fits.")
+@click.option("--offline", is_flag=True, help="Fetch nothing; show the newest list known here.")
+@_DB
+@_JSON
+def prices(
+    manifest: Path | None,
+    provider: str | None,
+    model: str | None,
+    offline: bool,
+    db: Path | None,
+    as_json: bool,
+) -> ExitCode:
+    """Show the price list of a provider, or of a manifest's provider."""
+    from batchgen.commands.prices import prices as command
+
+    return command(manifest, db, provider=provider, model=model, offline=offline, as_json=as_json)
+
+
+@cli.command()
+@_MANIFEST
+@_PROVIDER
+@_JSON
+def models(manifest: Path | None, provider: str | None, as_json: bool) -> ExitCode:
+    """List the models that the key sees; check those that a manifest needs."""
+    from batchgen.commands.models import models as command
+
+    return command(manifest, provider=provider, as_json=as_json)
+
+
 @cli.command(
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},

@@ -159,10 +159,12 @@ class Delivery:
 
     async def _try(self, job: Job, picture: DuePicture) -> _Saved | FetchResult:
         root = self._base / job.root
-        stem = root / job.path.replace(EXT_PLACEHOLDER, picture.attempt_id)
-        await anyio.to_thread.run_sync(make_folder, root, stem.parent)
-        name = f"{stem.name[:180]}.{picture.position}"
-        async with PartFile(stem.with_name(f".{name}"), mode=0o666) as part:
+        # The format, and with it the rest of the path, is not known before the picture is here.
+        folder = (root / f"{job.path.partition(EXT_PLACEHOLDER)[0]}_").parent
+        await anyio.to_thread.run_sync(make_folder, root, folder)
+        # Named by the attempt alone: long names of two jobs may differ in their last bytes only.
+        name = f".{picture.attempt_id}.{picture.position}"
+        async with PartFile(folder / name, mode=0o666) as part:
             failed = await self._fill(picture, part)
             if failed is not None:
                 return failed
@@ -172,7 +174,7 @@ class Delivery:
             except BadPicture as exc:
                 return FetchResult(bad_picture=f"{exc.reason}: {exc}")
             saved = SavedPicture(
-                path=final_path(job.path, info.format.extension, picture.position),
+                path=final_path(job.path, info.format.extension, picture.rank),
                 sha256=sha256,
                 bytes=info.size_bytes,
                 width=info.width,
@@ -228,6 +230,7 @@ class Delivery:
         return _Saved(picture=saved, finished=finished)
 
     def _make_way(self, job: Job, final: Path, saved: SavedPicture, owned: bool) -> None:
+        make_folder(self._base / job.root, final.parent)
         if not (final.exists() or final.is_symlink()):
             return
         if final.is_dir() or final.is_symlink():

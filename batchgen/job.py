@@ -92,7 +92,7 @@ class PlannedJob:
     options: Mapping[str, OptionValue]
     """Request parameters under the API's own names."""
     images: tuple[str, ...] = ()
-    """Reference images: absolute paths or URLs."""
+    """Reference images: absolute paths."""
     mask: str | None = None
     root: str
     """The output folder, absolute or relative to the manifest's folder."""

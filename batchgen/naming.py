@@ -206,11 +206,11 @@ def collision_key(root: str, path: str) -> str:
     return unicodedata.normalize("NFC", folded)
 
 
-def final_path(path: str, extension: str, position: int = 0) -> str:
+def final_path(path: str, extension: str, rank: int = 0) -> str:
     """A planned path with its extension; pictures beyond the one asked for are marked."""
-    if position == 0:
+    if rank == 0:
         return path.replace(EXT_PLACEHOLDER, extension)
     head, _, tail = path.rpartition(f".{EXT_PLACEHOLDER}")
     head = head.replace(EXT_PLACEHOLDER, extension)
-    extra = "-extra" if position == 1 else f"-extra-{position}"
+    extra = "-extra" if rank == 1 else f"-extra-{rank}"
     return f"{head}{extra}.{extension}{tail}"

@@ -670,7 +670,9 @@ def _reference(text: str, base: Path) -> _Reference:
     if not text:
         raise ValueError("the name of the reference image is empty")
     if text.lower().startswith(("http://", "https://")):
-        return _Reference(text, f"url:{text}")
+        raise ValueError(
+            f"the reference image {text} is an address; put the file beside the manifest"
+        )
     path = base / text
     try:
         stat = path.stat()

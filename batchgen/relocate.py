@@ -27,7 +27,7 @@ def relocate(staging: Staging, batch: BatchId, base: Path) -> Iterator[str]:
         last = page[-1].image
         places = []
         for move in page:
-            path = final_path(move.new_path, PictureFormat(move.format).extension, move.position)
+            path = final_path(move.new_path, PictureFormat(move.format).extension, move.rank)
             trouble = _move(move, base, path)
             if trouble:
                 yield f"{move.key}: stays at {move.root}/{move.path}: {trouble}"

@@ -13,13 +13,18 @@ from urllib.parse import urlsplit
 
 from batchgen.errors import SettingsError
 from batchgen.manifest.model import ProviderSpec
-from batchgen.money import parse_dollars
+from batchgen.money import Micros, parse_dollars
 from batchgen.providers.profile import Profile
 from batchgen.providers.registry import PROFILES
 
 DB_NAME: Final = "batchgen.db"
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_ENV_LINE: Final = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
+_ENV_LINE: Final = re.compile(
+    r"""\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*
+    (?:"(?P<double>[^"]*)" | '(?P<single>[^']*)' | (?P<plain>(?![\#"']).*?))
+    (?:\s+\#.* | \s*)""",
+    re.VERBOSE,
+)
 
 
 class ApiKey:
@@ -50,7 +55,7 @@ class Environment:
     def load(cls, folder: Path | None = None) -> Environment:
         """Read the environment now. Raises SettingsError for an unreadable ``.env``."""
         file = _read_env_file(folder / ".env") if folder else {}
-        return cls({**file, **os.environ})
+        return cls({**file, **{name: value for name, value in os.environ.items() if value}})
 
     def get(self, name: str) -> str | None:
         """A variable, None where it is unset or empty."""
@@ -97,7 +102,7 @@ class Environment:
 
 def _read_env_file(path: Path) -> dict[str, str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as exc:
@@ -109,10 +114,7 @@ def _read_env_file(path: Path) -> dict[str, str]:
         match = _ENV_LINE.fullmatch(line)
         if match is None:
             raise SettingsError(f"{path}:{number}: expected NAME=value")
-        value = match[2]
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-            value = value[1:-1]
-        found[match[1]] = value
+        found[match["name"]] = match["double"] or match["single"] or match["plain"] or ""
     return found
 
 
@@ -125,6 +127,8 @@ def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> P
         for name, value in provider.model_dump().items()
         if value is not None
     }
+    if "base_url" in given:
+        given["base_url"] = check_base_url(given["base_url"])
     name = given.get("name")
     profile = PROFILES.get(name) if name else None
     if profile is None:
@@ -139,17 +143,19 @@ def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> P
             key_variable=given.get("api_key_env"),
         )
     if "base_url" in given:
-        profile = replace(profile, base_url=check_base_url(given["base_url"]), moves_results=False)
+        profile = replace(profile, base_url=given["base_url"], moves_results=False)
     if "api_key_env" in given:
         profile = replace(profile, key_variable=given["api_key_env"])
     if "price" in given:
-        profile = replace(
-            profile,
-            prices={},
-            flat_price=parse_dollars(given["price"]),
-            price_source="the manifest",
-        )
+        profile = replace(profile, flat_price=_price(given["price"]))
     return replace(profile, replays_idempotency_key=given.get("idempotency") == "replay")
+
+
+def _price(text: str) -> Micros:
+    try:
+        return parse_dollars(text)
+    except ValueError as exc:
+        raise SettingsError(f"provider.price: {exc}") from exc
 
 
 def _built_in(name: str) -> Profile:
@@ -168,15 +174,16 @@ def check_base_url(url: str) -> str:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as exc:
-        raise SettingsError(f"provider.base_url: {url!r} is no address: {exc}") from exc
-    if parts.scheme not in ("http", "https") or not host:
-        raise SettingsError(
-            f"provider.base_url: {url!r} is no address; right would be https://HOST/v1"
-        )
-    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingsError(f"provider.base_url: it is no address: {exc}") from exc
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        # Not shown: what stands there may be a secret.
         raise SettingsError(
             "provider.base_url: no user, password, query or fragment belongs in it;"
             " the key comes from the environment"
+        )
+    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
+        raise SettingsError(
+            f"provider.base_url: {url!r} is no address; right would be https://HOST/v1"
         )
     if parts.scheme == "http" and not is_loopback(host):
         raise SettingsError(

@@ -60,13 +60,14 @@ def scripted() -> Iterator[Scripted]:
             self._send(*script.reply())
 
         def do_GET(self) -> None:
+            if self.path == "/api/pricing":
+                return self._send(404, b"no")
             script.gets.append(self.path)
             script.get_headers.append(dict(self.headers))
             found = script.files.get(self.path.lstrip("/"), 404)
             if isinstance(found, int):
-                self._send(found, b"no")
-            else:
-                self._send(200, found)
+                return self._send(found, b"no")
+            return self._send(200, found)
 
         def _send(self, status: int, body: bytes) -> None:
             self.send_response(status)

@@ -201,10 +201,11 @@ def test_the_fingerprint_is_the_hash_of_what_determines_the_picture(
 ) -> None:
     picture, mask = b"picture", b"mask"
     (tmp_path / "a.png").write_bytes(picture)
+    (tmp_path / "b.png").write_bytes(b"another")
     (tmp_path / "m.png").write_bytes(mask)
     (job,) = plan(
         'jobs:\n  - {prompt: "Ein \\"Grüß Gott\\" 🎉", mask: m.png,'
-        " options: {size: auto, output_compression: 50}, images: [a.png, https://example.com/b.png]}\n"
+        " options: {size: auto, output_compression: 50}, images: [a.png, b.png]}\n"
     )
     expected = canonical_json(
         {
@@ -215,13 +216,13 @@ def test_the_fingerprint_is_the_hash_of_what_determines_the_picture(
             "options": {"size": "auto", "output_compression": 50},
             "images": [
                 f"sha256:{sha256(picture).hexdigest()}",
-                "url:https://example.com/b.png",
+                f"sha256:{sha256(b'another').hexdigest()}",
             ],
             "mask": f"sha256:{sha256(mask).hexdigest()}",
         }
     )
     assert job.fingerprint == sha256(expected.encode()).hexdigest()[:32]
-    assert job.images == (str(tmp_path / "a.png"), "https://example.com/b.png")
+    assert job.images == (str(tmp_path / "a.png"), str(tmp_path / "b.png"))
     assert job.mask == str(tmp_path / "m.png")
 
 

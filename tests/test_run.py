@@ -306,7 +306,7 @@ def test_a_rate_limit_is_waited_for_by_everybody(tmp_path: Path) -> None:
         throttled = rig.query(
             tmp_path / "batchgen.db", "SELECT count(*) FROM attempts WHERE outcome = 'throttled'"
         )[0][0]
-        assert 0 < throttled <= 12
+        assert throttled > 0
         rig.judge(tmp_path, limited.bill(), finished=True)
 
 
@@ -328,6 +328,24 @@ def test_doubt_is_bought_again_within_the_allowance_only(tmp_path: Path) -> None
         rig.batchgen("run", path, cwd=tmp_path)
         rig.judge(tmp_path, dropping.bill(), finished=True)
     assert rig.status(tmp_path)["jobs"]["done"] == 12
+
+
+def test_reference_images_go_along_and_a_changed_one_is_bought_again(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    extra = "images: [photo.png, other.webp]\n"
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "photo.png")
+    Image.new("RGB", (64, 64), "blue").save(tmp_path / "other.webp")
+    path = rig.manifest(tmp_path, served.base_url, ["put it on a table"], extra=extra)
+    before = len(served.bill())
+    rig.batchgen("run", path, cwd=tmp_path)
+    rig.batchgen("run", path, cwd=tmp_path)
+    assert len(served.bill()) - before == 1
+
+    Image.new("RGB", (64, 64), "green").save(tmp_path / "photo.png")
+    rig.batchgen("run", path, cwd=tmp_path)
+    assert len(served.bill()) - before == 2
+    rig.judge(tmp_path, served.bill()[before:], finished=True)
 
 
 def test_the_key_is_found_nowhere(served: rig.Endpoint, tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from batchgen.commands.prepare import Overrides, Prepared, prepare, stage
+from batchgen.commands.pricing import with_kept_prices
 from batchgen.errors import ExitCode, Fault, ManifestError
 from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.queries import batch_id
@@ -26,9 +28,11 @@ def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitC
 
 
 def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> None:
-    name, profile = prepared.loaded.name, prepared.profile
+    name = prepared.loaded.name
     known = prepared.ledger.exists()
     with closing(open_for_reading(prepared.ledger) if known else in_memory()) as conn:
+        profile = with_kept_prices(prepared.profile, conn)
+        prepared = replace(prepared, profile=profile)
         staging = stage(conn, prepared, accept_unknown_price=overrides.accept_unknown_price)
         groups = staging.compare(batch_id(conn, name))
     if as_json:

@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from batchgen.errors import ManifestError, SettingsError
 from batchgen.job import OptionValue
-from batchgen.ledger.enrol import BatchIdentity, Staging
+from batchgen.ledger.enrol import BatchIdentity, Price, Staging
 from batchgen.manifest.loader import LoadedManifest, load_manifest
 from batchgen.manifest.model import Limits
 from batchgen.money import ZERO, Micros, parse_dollars
@@ -18,9 +18,11 @@ from batchgen.naming import collision_key
 from batchgen.plan import Planner
 from batchgen.policy import Waste, parse_waste
 from batchgen.providers.profile import Profile
-from batchgen.settings import Environment, resolve_profile
+from batchgen.settings import ApiKey, Environment, resolve_profile
 
 T = TypeVar("T")
+DEFAULT_PROVIDER: Final = "crazyrouter"
+"""As in a manifest that names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,20 +81,62 @@ def settle_settings(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A provider that is asked something outside of a run."""
+
+    profile: Profile
+    environment: Environment
+    ledger: Path
+    prepared: Prepared | None = None
+    """The manifest that it was named by."""
+
+
+def address(manifest: Path | None, provider: str | None, db: Path | None) -> Address:
+    """Find the provider of a manifest, or by its name. Raises ManifestError and SettingsError."""
+    if manifest is not None:
+        if provider is not None:
+            raise SettingsError("name a manifest or --provider, not both")
+        prepared = prepare(manifest, db)
+        return Address(
+            profile=prepared.profile,
+            environment=prepared.environment,
+            ledger=prepared.ledger,
+            prepared=prepared,
+        )
+    environment = Environment.load(Path.cwd())
+    return Address(
+        profile=resolve_profile(provider or DEFAULT_PROVIDER, environment),
+        environment=environment,
+        ledger=environment.ledger_path(db, None),
+    )
+
+
+def key_of(profile: Profile, environment: Environment) -> ApiKey | None:
+    """The key for the provider; None where none is sent. Raises SettingsError."""
+    if profile.key_variable is not None:
+        return environment.key(profile.key_variable)
+    return ApiKey(profile.open_key) if profile.open_key else None
+
+
 def stage(
     conn: sqlite3.Connection,
     prepared: Prepared,
     *,
     accept_unknown_price: bool,
     progress: Callable[[int], None] | None = None,
+    priced: Callable[[str, Mapping[str, OptionValue], int, Micros], None] | None = None,
 ) -> Staging:
-    """Plan all jobs into a staging table. Raises ManifestError and SettingsError."""
+    """Plan all jobs into a staging table. Raises ManifestError and SettingsError.
+
+    ``priced`` is told of each job's model, options, references and price.
+    """
     staging = Staging(conn)
     profile = prepared.profile
     planner = Planner(prepared.loaded, provider=profile.name, default_model=profile.default_model)
     staging.fill(
         planner,
-        price=_price_of(profile, accept_unknown_price=accept_unknown_price),
+        price=_price_of(profile, accept_unknown_price=accept_unknown_price, priced=priced),
         collision_key=collision_key,
         progress=progress,
     )
@@ -111,23 +155,31 @@ def stage(
 
 
 def _price_of(
-    profile: Profile, *, accept_unknown_price: bool
-) -> Callable[[str, Mapping[str, OptionValue], int], Micros]:
-    dearest = max(profile.prices.values(), default=ZERO)
-
+    profile: Profile,
+    *,
+    accept_unknown_price: bool,
+    priced: Callable[[str, Mapping[str, OptionValue], int, Micros], None] | None,
+) -> Price:
     def price(model: str, options: Mapping[str, OptionValue], references: int) -> Micros:
-        known = profile.price(model)
-        if known is not None:
-            return known
-        if accept_unknown_price:
-            return dearest
-        raise SettingsError(
-            f"the price of {model} at {profile.name} is not known, so nothing can be estimated or"
-            " kept within a budget; tell it as `provider: {name: "
-            f"{profile.name}, price: 0.05}}`, or go on with --accept-unknown-price"
-        )
+        known = profile.price(model, options, references)
+        if known is None:
+            if not accept_unknown_price:
+                raise SettingsError(_unknown_price(profile, model))
+            known = profile.prices.dearest(options, references) if profile.prices else ZERO
+        if priced is not None:
+            priced(model, options, references, known)
+        return known
 
     return price
+
+
+def _unknown_price(profile: Profile, model: str) -> str:
+    source = f" ({profile.price_source})" if profile.price_source else ""
+    return (
+        f"the price of {model} with these options at {profile.name} is not known{source}, so"
+        " nothing can be estimated or kept within a budget; tell it as `provider: {name: "
+        f"{profile.name}, price: 0.05}}`, or go on with --accept-unknown-price"
+    )
 
 
 def max_cost_of(limits: Limits, flag: str | None) -> Micros | None:

@@ -9,27 +9,31 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
 
+from batchgen.catalogue import Unavailable
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import (
     Overrides,
     Prepared,
+    key_of,
     max_cost_of,
     prepare,
     settle_settings,
     stage,
     waste_of,
 )
+from batchgen.commands.pricing import FetchedList, PriceChanges, fetch_lists, with_kept_prices
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.events import RunEvent, Stopping
 from batchgen.http import ssl_context
 from batchgen.job import BatchId, JobState, RunId
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.price_lists import keep_price_list
 from batchgen.ledger.queries import Status, batch_id, find_batch, status, unfinished
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.lock import batch_lock
@@ -81,9 +85,11 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
     """
     folder = manifests[0].absolute().parent
     everything = [prepare(path, overrides.db, ledger_folder=folder) for path in manifests]
+    fetched = fetch_lists(prepared.profile for prepared in everything)
     codes = []
     for prepared in everything:
-        code = _run_one(prepared, overrides, faces)
+        fresh = fetched.get(prepared.profile.price_url or "")
+        code = _run_one(prepared, overrides, faces, fresh)
         codes.append(code)
         if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.STOPPED):
             break
@@ -107,15 +113,36 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
         return _go(prepared, start, overrides, faces)
 
 
-def _run_one(prepared: Prepared, overrides: Overrides, faces: Faces) -> ExitCode:
+def _run_one(
+    prepared: Prepared,
+    overrides: Overrides,
+    faces: Faces,
+    fresh: FetchedList | Unavailable | None,
+) -> ExitCode:
     with batch_lock(prepared.ledger, prepared.loaded.name):
         with closing(open_for_writing(prepared.ledger)) as conn:
-            start = _enrol(conn, prepared, overrides, faces)
+            planned = with_kept_prices(prepared.profile, conn)
+            profile = planned
+            if isinstance(fresh, FetchedList):
+                profile = replace(planned, prices=fresh.prices)
+            elif fresh is not None:
+                write_line(
+                    sys.stderr,
+                    f"no fresh price list: {fresh}; prices are from {planned.price_source}",
+                )
+            prepared = replace(prepared, profile=profile)
+            start = _enrol(conn, prepared, overrides, faces, PriceChanges(planned))
+            if isinstance(fresh, FetchedList):
+                keep_price_list(conn, fresh.url, fresh.kept)
         return _go(prepared, start, overrides, faces)
 
 
 def _enrol(
-    conn: sqlite3.Connection, prepared: Prepared, overrides: Overrides, faces: Faces
+    conn: sqlite3.Connection,
+    prepared: Prepared,
+    overrides: Overrides,
+    faces: Faces,
+    changes: PriceChanges,
 ) -> _Start:
     name, profile = prepared.loaded.name, prepared.profile
     with planning(shown=not (faces.quiet or faces.json)) as progress:
@@ -124,7 +151,10 @@ def _enrol(
             prepared,
             accept_unknown_price=overrides.accept_unknown_price,
             progress=progress,
+            priced=changes.note,
         )
+    for notice in changes.lines(profile.price_source):
+        write_line(sys.stderr, f"{name}: {notice}")
     batch = batch_id(conn, name)
     if batch is not None and not overrides.overwrite:
         for maker, count in staging.foreign_pictures(batch).items():
@@ -161,7 +191,7 @@ def _go(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -
     began = time.monotonic()
     outcome = _Outcome()
     if start.to_do:
-        key = _key(prepared)
+        key = key_of(prepared.profile, prepared.environment)
         progress = make_progress(start.to_do, json=faces.json, quiet=faces.quiet)
         with _endpoint(prepared) as base_url:
             outcome = anyio.run(
@@ -234,13 +264,6 @@ def _endpoint(prepared: Prepared) -> Iterator[str]:
     else:
         with embedded_endpoint(prepared.ledger) as base_url:
             yield base_url
-
-
-def _key(prepared: Prepared) -> ApiKey | None:
-    profile = prepared.profile
-    if profile.key_variable is not None:
-        return prepared.environment.key(profile.key_variable)
-    return ApiKey(profile.open_key) if profile.open_key else None
 
 
 async def _drive(

@@ -93,7 +93,7 @@ class Move:
     path: str
     sha256: str
     format: str
-    position: int
+    rank: int
     new_root: str
     new_path: str
     """As planned, with ``{ext}``."""
@@ -175,6 +175,11 @@ class Staging:
             )
         return faults
 
+    def models(self) -> list[str]:
+        """The models that the plan asks for, by name."""
+        rows = self.conn.execute("SELECT DISTINCT model FROM staging.planned ORDER BY model")
+        return [row["model"] for row in rows]
+
     def compare(self, batch: BatchId | None) -> dict[Group, GroupSum]:
         """What a run would do: each group that has jobs, with the price of one request each."""
         groups: dict[Group, GroupSum] = {}
@@ -220,7 +225,9 @@ class Staging:
         rows = self.conn.execute(
             """
             SELECT images.id AS image, jobs.key AS key, images.root AS root, images.path AS path,
-                   sha256, format, position, planned.root AS new_root, planned.path AS new_path
+                   sha256, format, planned.root AS new_root, planned.path AS new_path,
+                   (SELECT count(*) FROM images AS before WHERE before.position < images.position
+                    AND before.attempt_id = images.attempt_id) AS rank
             FROM staging.planned AS planned
             JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
             JOIN images ON images.job_id = jobs.id AND images.state = 'saved'

@@ -76,6 +76,9 @@ class DuePicture:
     id: int
     attempt_id: AttemptId
     position: int
+    """Its place in the answer."""
+    rank: int
+    """Its place among the pictures of the answer; 0 is the one that was asked for."""
     url: str | None
     answer: str | None
     """Name of the spooled answer that holds it, where there is no url."""
@@ -334,7 +337,8 @@ class Ledger:
         """The job's pictures that are paid for and not on disk."""
         rows = self.conn.execute(
             "SELECT images.id AS id, attempt_id, position, url, answer, expires_at, path,"
-            " sha256 FROM images"
+            " sha256, (SELECT count(*) FROM images AS before WHERE before.attempt_id ="
+            " images.attempt_id AND before.position < images.position) AS rank FROM images"
             " JOIN attempts ON attempts.id = attempt_id"
             " WHERE images.job_id = ? AND images.state = 'due' ORDER BY position",
             (job,),

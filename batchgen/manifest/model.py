@@ -344,8 +344,10 @@ class JobSpec(Model):
         None,
         description="request parameters under the API's names; null removes an inherited one",
     )
-    images: list[Text] | None = Field(None, description="reference images, files or URLs")
-    mask: Text | None = Field(None, description="mask of the first reference image, file or URL")
+    images: list[Text] | None = Field(
+        None, description="reference images, as files: the edits route"
+    )
+    mask: Text | None = Field(None, description="mask of the first reference image, a png file")
     count: Annotated[StrictInt, Field(ge=1, le=1000)] | None = Field(
         None, description="pictures per job line; each is a request of its own"
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
-from batchgen.money import Micros
+from batchgen.providers.crazyrouter import PRICES
 from batchgen.providers.profile import Profile
 
 LOCAL: Final = Profile(
@@ -12,7 +13,8 @@ LOCAL: Final = Profile(
     base_url=None,
     key_variable=None,
     open_key="sk-embedded",
-    flat_price=Micros(37_700),
-    price_source="play money of the embedded endpoint",
+    # It bills as the gateway does that it plays; on its own it publishes what it was started with.
+    prices=replace(PRICES, source="play money of the embedded endpoint"),
+    price_route="/api/pricing",
     moves_results=True,
 )

@@ -1,0 +1,110 @@
+"""What an endpoint tells for free: its public price list, and the models that a key sees."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import httpx
+
+from batchgen.http import no_cookies, ssl_context, without_logs
+
+TIMEOUT_S: Final = 10.0
+MAX_BYTES: Final = 8 * 1024 * 1024
+_MAX_NAME_CHARS: Final = 200
+
+
+class Unavailable(Exception):
+    """The document could not be had; the message says why, and ``status`` what was answered."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class OfferedModel:
+    """A model that a key may ask for."""
+
+    name: str
+    shutdown_date: str | None = None
+    """``YYYY-MM-DD``, where the endpoint has said when it ends."""
+
+
+async def fetch_price_list(url: str) -> bytes:
+    """The text of a price list; no key is sent. Raises Unavailable."""
+    return await _get(url, key=None)
+
+
+async def fetch_models(base_url: str, key: str | None) -> list[OfferedModel]:
+    """``GET /v1/models`` with the key, by name. Raises Unavailable."""
+    url = f"{base_url}/models"
+    body = await _get(url, key)
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Unavailable(f"{url}: the answer is no JSON") from None
+    items = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(items, list):
+        raise Unavailable(f"{url}: the answer is no list of models")
+    found = {
+        item["id"]: OfferedModel(item["id"], _day(item.get("shutdown_date")))
+        for item in items
+        if isinstance(item, dict) and _is_name(item.get("id"))
+    }
+    return sorted(found.values(), key=lambda model: model.name)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= _MAX_NAME_CHARS
+
+
+def _day(value: object) -> str | None:
+    return value if isinstance(value, str) and value.isprintable() and len(value) == 10 else None
+
+
+async def _get(url: str, key: str | None) -> bytes:
+    """One document within ``TIMEOUT_S``; redirects are not followed, and say so."""
+    headers = {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": "batchgen",
+    }
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    try:
+        with anyio.fail_after(TIMEOUT_S), without_logs():
+            async with (
+                httpx.AsyncClient(
+                    headers=headers,
+                    cookies=no_cookies(),
+                    verify=ssl_context(),
+                    trust_env=False,
+                    follow_redirects=False,
+                    timeout=None,
+                ) as client,
+                client.stream("GET", url) as response,
+            ):
+                return await _receive(url, response)
+    except TimeoutError:
+        raise Unavailable(f"{url}: no whole answer within {TIMEOUT_S:g} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, ValueError) as exc:
+        detail = str(exc) or type(exc).__name__  # may repeat what the server sent
+        shown = detail.replace(key, "***") if key else detail
+        raise Unavailable(f"{url}: {shown}") from None
+
+
+async def _receive(url: str, response: httpx.Response) -> bytes:
+    if response.status_code != 200:
+        raise Unavailable(f"{url}: the answer is {response.status_code}", response.status_code)
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise Unavailable(f"{url}: the answer is encoded, which was not asked for")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise Unavailable(f"{url}: the answer is larger than {MAX_BYTES >> 20} MiB")
+    return bytes(body)

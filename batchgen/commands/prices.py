@@ -1,0 +1,105 @@
+"""`batchgen prices`: the price list of a provider, for a person or a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+from batchgen.catalogue import Unavailable
+from batchgen.commands.prepare import address
+from batchgen.commands.pricing import fetch_list, with_kept_prices
+from batchgen.errors import ExitCode
+from batchgen.ledger.database import open_for_reading
+from batchgen.money import decimal_string, dollars
+from batchgen.progress import write_line
+from batchgen.providers.prices import ModelPrice, Price, PriceList, Rate, Unit
+
+_UNIT_TEXT: Final = {
+    Unit.IMAGE: "an image",
+    Unit.REQUEST: "a request",
+    Unit.SECOND: "a second",
+    Unit.TOKEN: "by tokens",
+    Unit.UNKNOWN: "",
+}
+
+
+def prices(
+    manifest: Path | None,
+    db: Path | None,
+    *,
+    provider: str | None,
+    model: str | None,
+    offline: bool,
+    as_json: bool,
+) -> ExitCode:
+    """Show the newest prices; without ``offline`` a fresh list is fetched. Raises BatchgenError.
+
+    ``model`` is a glob. Without it, models whose price of a picture nobody can tell because they
+    are sold by tokens are only counted.
+    """
+    asked = address(manifest, provider, db)
+    profile = asked.profile
+    if asked.ledger.exists():
+        with closing(open_for_reading(asked.ledger)) as conn:
+            profile = with_kept_prices(profile, conn)
+    found, source = profile.prices, profile.price_source
+    if profile.flat_price is not None:
+        found = None
+    elif profile.price_url is not None and not offline:
+        try:
+            found = fetch_list(profile.price_url).prices
+            source = found.source
+        except Unavailable as exc:
+            write_line(sys.stderr, f"no fresh price list: {exc}")
+    models = _chosen(found, model)
+    if profile.flat_price is not None:
+        models = {"*": ModelPrice(unit=Unit.REQUEST, rates=(Rate(amount=profile.flat_price),))}
+    if as_json:
+        record = {"provider": profile.name, "source": source, "models": _records(models)}
+        write_line(sys.stdout, json.dumps(record))
+    else:
+        write_line(sys.stdout, f"{profile.name}: {source or 'no price list'}")
+        write_line(sys.stdout, _table(models, everything=model is not None))
+    return ExitCode.DONE
+
+
+def _chosen(found: PriceList | None, model: str | None) -> Mapping[str, Price]:
+    models = found.models if found else {}
+    return {name: models[name] for name in sorted(models) if fnmatchcase(name, model or "*")}
+
+
+def _records(models: Mapping[str, Price]) -> list[dict[str, object]]:
+    return [
+        {
+            "model": name,
+            "unit": price.unit.value,
+            "prices": [
+                {"for": words, "price": None if amount is None else decimal_string(amount)}
+                for words, amount in price.variants()
+            ],
+        }
+        for name, price in models.items()
+    ]
+
+
+def _table(models: Mapping[str, Price], *, everything: bool) -> str:
+    shown = {
+        name: price for name, price in models.items() if everything or price.unit is not Unit.TOKEN
+    }
+    width = max(map(len, shown), default=0)
+    lines = []
+    for name, price in shown.items():
+        label = name
+        for words, amount in price.variants():
+            text = "unknown" if amount is None else dollars(amount)
+            unit = _UNIT_TEXT[price.unit]
+            lines.append(f"  {label:<{width}}  {text:>10}  {unit:<10}  {words}".rstrip())
+            label = ""
+    if hidden := len(models) - len(shown):
+        lines.append(f"  and {hidden:,} models sold by tokens; --model '*' lists them")
+    return "\n".join(lines) if lines else "  no such model is listed"

@@ -1,0 +1,99 @@
+"""Which price list counts: a fresh one, else the one that the ledger keeps, else the shipped one.
+
+Nothing is fetched for `provider: local`, whose endpoint only the run starts; it costs what is
+shipped. Mixing lists would hide where a price is from, so the one that counts, counts for all.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+from urllib.parse import urlsplit
+
+import anyio
+
+from batchgen.catalogue import Unavailable, fetch_price_list
+from batchgen.job import OptionValue
+from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.price_lists import KeptList, newest_price_list
+from batchgen.money import Micros, dollars
+from batchgen.providers.prices import PriceList, PriceListError, read_price_list
+from batchgen.providers.profile import Profile
+
+_TELL_ABOVE_PERCENT: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchedList:
+    """A price list of this moment, and its text for the ledger."""
+
+    url: str
+    kept: KeptList
+    prices: PriceList
+
+
+def fetch_list(url: str) -> FetchedList:
+    """Fetch and read a price list. Raises Unavailable, also for what is no price list."""
+    kept = KeptList(body=anyio.run(fetch_price_list, url), fetched_at=utc_now())
+    try:
+        return FetchedList(url=url, kept=kept, prices=_read(url, kept))
+    except PriceListError as exc:
+        raise Unavailable(f"{url}: {exc}") from exc
+
+
+def fetch_lists(profiles: Iterable[Profile]) -> dict[str, FetchedList | Unavailable]:
+    """The list of each address that these profiles have, asked once each."""
+    found: dict[str, FetchedList | Unavailable] = {}
+    for url in filter(None, {profile.price_url for profile in profiles}):
+        try:
+            found[url] = fetch_list(url)
+        except Unavailable as exc:
+            found[url] = exc
+    return found
+
+
+def with_kept_prices(profile: Profile, conn: sqlite3.Connection) -> Profile:
+    """The profile with the newest prices that are known without asking anybody."""
+    url = profile.price_url
+    kept = newest_price_list(conn, url) if url else None
+    if url is None or kept is None:
+        return profile
+    if profile.prices is not None and profile.prices.day > kept.fetched_at.date():
+        return profile
+    try:
+        return replace(profile, prices=_read(url, kept))
+    except PriceListError:
+        return profile  # another version of batchgen could read it
+
+
+def _read(url: str, kept: KeptList) -> PriceList:
+    day = kept.fetched_at.date()
+    source = f"price list of {urlsplit(url).netloc} of {day}"
+    return read_price_list(kept.body, source=source, day=day)
+
+
+class PriceChanges:
+    """Notes jobs whose price is more than 1 % away from what a plan would have said."""
+
+    def __init__(self, planned: Profile) -> None:
+        self._planned = planned
+        self._jobs: Counter[tuple[str, Micros, Micros]] = Counter()
+
+    def note(
+        self, model: str, options: Mapping[str, OptionValue], references: int, price: Micros
+    ) -> None:
+        """Compare a job's price."""
+        planned = self._planned.price(model, options, references)
+        if planned is not None and abs(price - planned) * 100 > planned * _TELL_ABOVE_PERCENT:
+            self._jobs[model, planned, price] += 1
+
+    def lines(self, source: str) -> list[str]:
+        """What to tell, a line a price."""
+        return [
+            f"{model} costs {dollars(price)} by the {source}, not {dollars(planned)} as in the"
+            f" {self._planned.price_source}; {jobs:,} jobs are estimated anew"
+            for (model, planned, price), jobs in sorted(self._jobs.items())
+        ]

@@ -1,0 +1,149 @@
+"""What a picture costs where it is sold by tokens: OpenAI's GPT image models.
+
+Pure. Prices and formula: openai-images sheet, sections 4.1 to 4.4, as of 22 November 2026.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from typing import Final
+
+from batchgen.job import OptionValue
+from batchgen.money import Micros
+from batchgen.providers.prices import Options, Unit
+
+_SIZE: Final = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+_MAX_SIDE: Final = 16_384
+_AUTO_SIZES: Final = ((1024, 1024), (1536, 1024), (1024, 1536))
+"""What ``auto`` chooses from, as far as it is named anywhere (section 1.2)."""
+_TOKENS_PER_PARTIAL_IMAGE: Final = 100
+_MAX_TOKENS_PER_REFERENCE: Final = 1_536
+"""Patches of 32 pixels, at most so many an image (section 4.4)."""
+_PROMPT_TOKENS: Final = 200
+"""Set aside for the prompt, which an estimate does not know; a tenth of a cent."""
+_UNPRICED_FORMATS: Final = ("gif", "svg")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenPrice:
+    """Prices of a model. A dollar for a million tokens is a micro for one."""
+
+    text_input: Decimal
+    image_input: Decimal
+    output: Decimal
+    factors: Mapping[str, int]
+    """By quality: patches along the long edge, which the formula of section 4.3 begins with."""
+
+    @property
+    def unit(self) -> Unit:
+        """Sold by tokens, estimated by the picture."""
+        return Unit.IMAGE
+
+    def of(self, options: Options, references: int) -> Micros | None:
+        """Estimate a picture, prompt and references included; what is left open counts as dearest.
+
+        None where a size or quality is no such thing, and for formats whose price nobody knows.
+        """
+        if options.get("output_format") in _UNPRICED_FORMATS:
+            return None
+        tokens = self._output_tokens(options)
+        if tokens is None:
+            return None
+        cost = (
+            self.output * tokens
+            + self.image_input * (_MAX_TOKENS_PER_REFERENCE * references)
+            + self.text_input * _PROMPT_TOKENS
+        )
+        return _micros(cost)
+
+    def _output_tokens(self, options: Options) -> int | None:
+        quality = str(options.get("quality", "auto"))
+        factors = self.factors.values() if quality == "auto" else [self.factors.get(quality)]
+        sizes = _sizes(str(options.get("size", "auto")))
+        partial = _count(options.get("partial_images", 0))
+        found = [
+            output_tokens(factor, width, height)
+            for factor in factors
+            if factor is not None
+            for width, height in sizes
+        ]
+        if not found or partial is None:
+            return None
+        return max(found) + partial * _TOKENS_PER_PARTIAL_IMAGE
+
+    def variants(self) -> Sequence[tuple[str, Micros | None]]:
+        """A square picture of each quality, output tokens only, as in OpenAI's own table."""
+        return tuple(
+            (f"1024x1024 {quality}", _micros(self.output * output_tokens(factor, 1024, 1024)))
+            for quality, factor in self.factors.items()
+        )
+
+
+def output_tokens(factor: int, width: int, height: int) -> int:
+    """Output tokens of a picture in pixels (section 4.3; it matched 16 recorded counts of 16)."""
+    long, short = max(width, height), min(width, height)
+    across = (2 * factor * short + long) // (2 * long)
+    return -(-factor * across * (2_000_000 + width * height) // 4_000_000)
+
+
+def cost_of_usage(price: TokenPrice, usage: Mapping[str, object]) -> Micros | None:
+    """What an answer's ``usage`` comes to; None where it counts nothing, as some proxies do.
+
+    Input that is not told apart counts as the dearer kind.
+    """
+    output, given = _count(usage.get("output_tokens")), _count(usage.get("input_tokens"))
+    if not output or given is None:
+        return None
+    details = usage.get("input_tokens_details")
+    told = _count(details.get("text_tokens")) if isinstance(details, Mapping) else None
+    text = min(told or 0, given)
+    cost = price.output * output + price.text_input * text + price.image_input * (given - text)
+    return _micros(cost)
+
+
+def _micros(cost: Decimal) -> Micros:
+    return Micros(int(cost.to_integral_value(ROUND_CEILING)))
+
+
+def _sizes(text: str) -> Sequence[tuple[int, int]]:
+    if text == "auto":
+        return _AUTO_SIZES
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        return ()
+    size = int(match[1]), int(match[2])
+    return (size,) if min(size) > 0 and max(size) <= _MAX_SIDE else ()
+
+
+def _count(value: OptionValue | object) -> int | None:
+    """A whole number of tokens or pictures that is none of a stranger's absurdities."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1_000_000_000:
+        return None
+    return value
+
+
+_GPT_IMAGE_2: Final = {"low": 16, "medium": 48, "high": 96}
+_GPT_IMAGE_2_5: Final = {"low": 16, "medium": 24, "high": 48, "xhigh": 64, "max": 96}
+_GPT_IMAGE_2_6: Final = {"low": 34, "medium": 48, "high": 48, "xhigh": 64, "max": 96}
+"""Rough: a gateway measured low and medium at up to four times those of 2.5 (section 4.3)."""
+
+
+def _price(factors: Mapping[str, int]) -> TokenPrice:
+    return TokenPrice(
+        text_input=Decimal(5), image_input=Decimal(8), output=Decimal(30), factors=factors
+    )
+
+
+OPENAI_TOKEN_PRICES: Final[Mapping[str, TokenPrice]] = {
+    "gpt-image-2": _price(_GPT_IMAGE_2),
+    "gpt-image-2-2026-04-21": _price(_GPT_IMAGE_2),
+    "gpt-image-2.5-sunburst": _price(_GPT_IMAGE_2_5),
+    "gpt-image-2.5-sunburst-2026-09-08": _price(_GPT_IMAGE_2_5),
+    "gpt-image-2.5-flare": _price(_GPT_IMAGE_2_5),
+    "gpt-image-2.5-flare-2026-09-08": _price(_GPT_IMAGE_2_5),
+    "gpt-image-2.6-sunburst": _price(_GPT_IMAGE_2_6),
+    "gpt-image-2.6-flare": _price(_GPT_IMAGE_2_6),
+}

@@ -1,0 +1,145 @@
+"""Tables of what follows from a verdict."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from batchgen.job import Billed, JobState, Outcome
+from batchgen.money import ZERO, Micros
+from batchgen.outcome import Verdict
+from batchgen.policy import (
+    FetchAgain,
+    FetchLater,
+    FetchLost,
+    FetchResult,
+    FetchSpoiled,
+    Next,
+    Waste,
+    after_attempt,
+    after_fetch,
+    parse_waste,
+)
+
+PRICE = Micros(37_700)
+
+
+def following(
+    outcome: Outcome,
+    *,
+    again: bool = False,
+    tries: int = 0,
+    doubts: int = 0,
+    wasted: int = 0,
+    max_waste: int = 0,
+    hold: bool = False,
+) -> Next:
+    verdict = Verdict(outcome=outcome, billed=Billed.NO, code="code", again=again)
+    return after_attempt(
+        verdict,
+        tries=tries,
+        doubts=doubts,
+        price=PRICE,
+        wasted=Micros(wasted),
+        max_waste=Micros(max_waste),
+        hold=hold,
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        (Outcome.OK, JobState.PAID),
+        (Outcome.SAFE, JobState.PENDING),
+        (Outcome.THROTTLED, JobState.PENDING),
+        (Outcome.STOP, JobState.PENDING),
+        (Outcome.BLOCKED, JobState.BLOCKED),
+        (Outcome.REFUSED, JobState.FAILED),
+        (Outcome.AMBIGUOUS, JobState.UNCERTAIN),
+        (Outcome.SPOILED, JobState.FAILED),
+    ],
+)
+def test_where_a_job_goes_without_any_allowance(outcome: Outcome, state: JobState) -> None:
+    assert following(outcome).state is state
+
+
+def test_a_refusal_of_the_moment_is_asked_once_more_and_no_more() -> None:
+    assert following(Outcome.REFUSED, again=True).state is JobState.PENDING
+    assert following(Outcome.REFUSED, again=True, tries=1).state is JobState.FAILED
+
+
+@pytest.mark.parametrize("outcome", [Outcome.AMBIGUOUS, Outcome.SPOILED])
+def test_doubt_is_bought_again_once_a_job_within_the_allowance(outcome: Outcome) -> None:
+    allowed = following(outcome, max_waste=PRICE)
+    assert allowed.state is JobState.PENDING
+    assert allowed.wasted == PRICE
+    for refused in (
+        following(outcome, max_waste=PRICE - 1),
+        following(outcome, max_waste=2 * PRICE, wasted=PRICE + 1),
+        following(outcome, max_waste=10 * PRICE, doubts=1),
+        following(outcome, max_waste=10 * PRICE, hold=True),
+    ):
+        assert refused.state is not JobState.PENDING
+        assert refused.wasted == ZERO
+        assert refused.counts_doubt
+
+
+@pytest.mark.parametrize(
+    ("text", "estimate", "allowance"),
+    [
+        ("5%", 1_000_000, 50_000),
+        ("0", 1_000_000, 0),
+        ("0%", 1_000_000, 0),
+        ("100%", 37_700, 37_700),
+        ("2.5 %", 1_000_000, 25_000),
+        ("0.50", 1, 500_000),
+        ("$2", 1, 2_000_000),
+        ("5%", 19, 0),
+    ],
+)
+def test_an_allowance_is_a_share_or_an_amount(text: str, estimate: int, allowance: int) -> None:
+    assert parse_waste(text).allowance(Micros(estimate)) == allowance
+
+
+def test_five_per_cent_is_the_default() -> None:
+    assert Waste() == Waste(percent=Decimal(5))
+
+
+@pytest.mark.parametrize("text", ["", "%", "101%", "-1%", "nan%", "-1", "five", "inf"])
+def test_what_is_neither_share_nor_amount_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not"):
+        parse_waste(text)
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_an_address_that_is_gone_gets_a_few_short_tries(status: int) -> None:
+    gone = FetchResult(status=status)
+    assert [after_fetch(gone, tries=n) for n in (1, 2, 3)] == [
+        FetchAgain(1.0),
+        FetchAgain(2.0),
+        FetchAgain(4.0),
+    ]
+    assert isinstance(after_fetch(gone, tries=4), FetchLost)
+
+
+def test_a_passing_fault_is_tried_hard_and_left_to_the_next_run() -> None:
+    fault = FetchResult(detail="connection reset")
+    waits = [after_fetch(fault, tries=n) for n in range(1, 8)]
+    assert all(isinstance(wait, FetchAgain) and 1 <= wait.wait_s <= 60 for wait in waits)
+    assert isinstance(after_fetch(fault, tries=8), FetchLater)
+
+
+def test_a_server_that_names_a_wait_is_given_it_up_to_a_minute() -> None:
+    assert after_fetch(FetchResult(status=503, retry_after_s=20), tries=1) == FetchAgain(20)
+    assert after_fetch(FetchResult(status=503, retry_after_s=900), tries=1) == FetchAgain(60)
+
+
+def test_bad_bytes_are_fetched_three_times_and_then_spoiled() -> None:
+    bad = FetchResult(bad_picture="truncated")
+    assert isinstance(after_fetch(bad, tries=2), FetchAgain)
+    assert after_fetch(bad, tries=3) == FetchSpoiled("truncated")
+
+
+def test_a_forbidden_address_is_not_asked_again() -> None:
+    assert after_fetch(FetchResult(forbidden="10.0.0.1"), tries=1) == FetchLater("10.0.0.1")

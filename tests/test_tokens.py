@@ -1,0 +1,171 @@
+"""Prices by tokens, against the figures of the openai-images sheet, section 4."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.job import OptionValue
+from batchgen.money import Micros, parse_dollars
+from batchgen.providers.openai import OPENAI
+from batchgen.providers.tokens import OPENAI_TOKEN_PRICES, cost_of_usage, output_tokens
+
+TWO = OPENAI_TOKEN_PRICES["gpt-image-2"]
+SUNBURST = OPENAI_TOKEN_PRICES["gpt-image-2.5-sunburst"]
+PROMPT = Micros(1_000)
+"""What an estimate sets aside for the prompt."""
+
+
+@pytest.mark.parametrize(
+    ("size", "low", "medium", "high"),
+    [
+        ((1024, 1024), 196, 1756, 7024),
+        ((1536, 1024), 158, 1372, 5488),
+        ((1024, 1536), 158, 1372, 5488),
+        ((1536, 864), 120, 1078, 4312),
+        ((2048, 2048), 397, 3568, 14272),
+        ((2048, 1152), 157, 1413, 5650),
+        ((2560, 1440), 205, 1843, 7370),
+        ((3840, 2160), 371, 3336, 13342),
+    ],
+)
+def test_gpt_image_2_counts_the_tokens_of_the_sheet(
+    size: tuple[int, int], low: int, medium: int, high: int
+) -> None:
+    assert [output_tokens(TWO.factors[q], *size) for q in ("low", "medium", "high")] == [
+        low,
+        medium,
+        high,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens"),
+    [
+        ((1024, 1024), [196, 439, 1756, 3122, 7024]),
+        ((1536, 1024), [158, 343, 1372, 2459, 5488]),
+        ((2048, 2048), [397, 892, 3568, 6343, 14272]),
+        ((3840, 2160), [371, 865, 3336, 5930, 13342]),
+    ],
+)
+def test_gpt_image_2_5_means_less_by_the_same_word(
+    size: tuple[int, int], tokens: list[int]
+) -> None:
+    qualities = ("low", "medium", "high", "xhigh", "max")
+    assert [output_tokens(SUNBURST.factors[q], *size) for q in qualities] == tokens
+
+
+@pytest.mark.parametrize(
+    ("quality", "size", "published"),
+    [
+        ("low", "1024x1024", "0.006"),
+        ("low", "1024x1536", "0.005"),
+        ("low", "1536x1024", "0.005"),
+        ("medium", "1024x1024", "0.053"),
+        ("medium", "1024x1536", "0.041"),
+        ("medium", "1536x1024", "0.041"),
+        ("high", "1024x1024", "0.211"),
+        ("high", "1024x1536", "0.165"),
+        ("high", "1536x1024", "0.165"),
+    ],
+)
+def test_the_published_price_of_a_picture_is_met_to_half_a_tenth_of_a_cent(
+    quality: str, size: str, published: str
+) -> None:
+    estimate = OPENAI.price("gpt-image-2", {"quality": quality, "size": size}, 0)
+    assert estimate is not None
+    assert abs(estimate - PROMPT - parse_dollars(published)) <= 500
+
+
+@pytest.mark.parametrize(
+    ("quality", "size", "measured"),
+    [("low", (1536, 1024), 664), ("high", (1536, 1024), 1353), ("high", (3840, 2160), 3337)],
+)
+def test_gpt_image_2_6_is_near_what_was_measured(
+    quality: str, size: tuple[int, int], measured: int
+) -> None:
+    factor = OPENAI_TOKEN_PRICES["gpt-image-2.6-flare"].factors[quality]
+    assert abs(output_tokens(factor, *size) - measured) * 100 <= measured * 6
+
+
+def test_what_is_left_open_counts_as_dearest() -> None:
+    dearest = TWO.of({"quality": "high", "size": "1024x1024"}, 0)
+    assert TWO.of({}, 0) == TWO.of({"quality": "auto", "size": "auto"}, 0) == dearest
+    assert SUNBURST.of({}, 0) == SUNBURST.of({"quality": "max", "size": "1024x1024"}, 0)
+
+
+def test_references_and_partial_images_come_on_top() -> None:
+    options: dict[str, OptionValue] = {"quality": "low", "size": "1024x1024"}
+    plain = TWO.of(options, 0)
+    assert plain == 196 * 30 + PROMPT
+    assert TWO.of(options, 2) == plain + 2 * 1536 * 8
+    assert TWO.of({**options, "partial_images": 3}, 0) == plain + 3 * 100 * 30
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": "hd"},
+        {"size": "big"},
+        {"size": "0x1024"},
+        {"size": "99999x16"},
+        {"partial_images": -1},
+        {"partial_images": "3"},
+        {"output_format": "gif"},
+        {"output_format": "svg"},
+    ],
+)
+def test_what_nobody_can_price_is_unknown(options: dict[str, OptionValue]) -> None:
+    assert TWO.of(options, 0) is None
+
+
+def test_usage_gives_what_an_answer_cost() -> None:
+    details = {"text_tokens": 20, "image_tokens": 512}
+    usage = {"output_tokens": 1756, "input_tokens": 532, "input_tokens_details": details}
+    assert cost_of_usage(TWO, usage) == 1756 * 30 + 20 * 5 + 512 * 8
+    del usage["input_tokens_details"]
+    assert cost_of_usage(TWO, usage) == 1756 * 30 + 532 * 8
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"output_tokens": 0, "input_tokens": 0},
+        {"output_tokens": "1756", "input_tokens": 20},
+        {"output_tokens": 1756},
+        {"output_tokens": -1, "input_tokens": 20},
+        {"output_tokens": True, "input_tokens": 20},
+    ],
+)
+def test_usage_that_counts_nothing_is_no_price(usage: dict[str, object]) -> None:
+    assert cost_of_usage(TWO, usage) is None
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["output_tokens", "input_tokens", "input_tokens_details"]),
+        st.integers() | st.text() | st.none() | st.dictionaries(st.text(), st.integers()),
+    )
+)
+def test_any_usage_costs_something_or_is_unknown(usage: dict[str, object]) -> None:
+    cost = cost_of_usage(TWO, usage)
+    assert cost is None or cost > 0
+
+
+@given(st.integers(1, 16_384), st.integers(1, 16_384), st.sampled_from([16, 24, 48, 96]))
+def test_a_picture_costs_the_same_on_its_side(width: int, height: int, factor: int) -> None:
+    assert output_tokens(factor, width, height) == output_tokens(factor, height, width) >= 0
+
+
+def test_a_price_that_is_no_whole_micro_is_rounded_up() -> None:
+    cached = type(TWO)(
+        text_input=Decimal("1.25"),
+        image_input=Decimal(2),
+        output=Decimal("0.3"),
+        factors={"low": 16},
+    )
+    assert cost_of_usage(cached, {"output_tokens": 1, "input_tokens": 0}) == 1
