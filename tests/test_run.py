@@ -348,6 +348,27 @@ def test_reference_images_go_along_and_a_changed_one_is_bought_again(
     rig.judge(tmp_path, served.bill()[before:], finished=True)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--max-cost", "abc"], "--max-cost: 'abc'"), (["--max-waste", "200%"], "--max-waste")],
+)
+def test_a_wrong_amount_is_told_before_anything_is_planned(
+    flags: list[str], message: str, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    refused = rig.batchgen("run", path, *flags, cwd=tmp_path, code=2)
+    assert message in refused.stderr
+    assert not (tmp_path / "batchgen.db").exists()
+
+
+def test_a_missing_key_is_told_before_anything_is_planned(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text("jobs: [a mug]\n", encoding="utf-8")
+    refused = rig.batchgen("run", path, cwd=tmp_path, code=2)
+    assert "CRAZYROUTER_API_KEY" in refused.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["m.yaml"]
+
+
 def test_the_key_is_found_nowhere(served: rig.Endpoint, tmp_path: Path) -> None:
     canary = "sk-CANARY-0123456789abcdef"
     path = rig.manifest(tmp_path, served.base_url, ["one", "forbidden-word"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
@@ -44,15 +44,22 @@ def fetch_list(url: str) -> FetchedList:
         raise Unavailable(f"{url}: {exc}") from exc
 
 
-def fetch_lists(profiles: Iterable[Profile]) -> dict[str, FetchedList | Unavailable]:
-    """The list of each address that these profiles have, asked once each."""
-    found: dict[str, FetchedList | Unavailable] = {}
-    for url in filter(None, {profile.price_url for profile in profiles}):
-        try:
-            found[url] = fetch_list(url)
-        except Unavailable as exc:
-            found[url] = exc
-    return found
+class PriceLists:
+    """The fresh list of each address, asked once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, FetchedList | Unavailable] = {}
+
+    def get(self, url: str | None) -> FetchedList | Unavailable | None:
+        """The list, or why there is none; None for a profile without one."""
+        if url is None:
+            return None
+        if url not in self._found:
+            try:
+                self._found[url] = fetch_list(url)
+            except Unavailable as exc:
+                self._found[url] = exc
+        return self._found[url]
 
 
 def with_kept_prices(profile: Profile, conn: sqlite3.Connection) -> Profile:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import anyio
 
-from batchgen.catalogue import Unavailable
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import (
     Overrides,
@@ -26,7 +25,7 @@ from batchgen.commands.prepare import (
     stage,
     waste_of,
 )
-from batchgen.commands.pricing import FetchedList, PriceChanges, fetch_lists, with_kept_prices
+from batchgen.commands.pricing import FetchedList, PriceChanges, PriceLists, with_kept_prices
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.events import RunEvent, Stopping
 from batchgen.http import ssl_context
@@ -85,15 +84,24 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
     """
     folder = manifests[0].absolute().parent
     everything = [prepare(path, overrides.db, ledger_folder=folder) for path in manifests]
-    fetched = fetch_lists(prepared.profile for prepared in everything)
+    for prepared in everything:
+        _check(prepared, overrides)
+    lists = PriceLists()
     codes = []
     for prepared in everything:
-        fresh = fetched.get(prepared.profile.price_url or "")
-        code = _run_one(prepared, overrides, faces, fresh)
+        code = _run_one(prepared, overrides, faces, lists)
         codes.append(code)
         if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.STOPPED):
             break
     return max(codes)
+
+
+def _check(prepared: Prepared, overrides: Overrides) -> None:
+    """Say what is wrong with key, budget or allowance before anything is planned."""
+    limits = prepared.loaded.manifest.limits
+    key_of(prepared.profile, prepared.environment)
+    max_cost_of(limits, overrides.max_cost)
+    waste_of(limits, overrides.max_waste)
 
 
 def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
@@ -107,6 +115,7 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
     path = Path(row.manifest_path)
     loaded = parse_manifest(row.manifest.encode(), file=path.name, path=path)
     prepared = settle_settings(loaded, ledger)
+    _check(prepared, overrides)
     with batch_lock(ledger, name):
         with closing(open_for_writing(ledger)) as conn:
             start = _start(conn, prepared, overrides, row.id)
@@ -117,9 +126,10 @@ def _run_one(
     prepared: Prepared,
     overrides: Overrides,
     faces: Faces,
-    fresh: FetchedList | Unavailable | None,
+    lists: PriceLists,
 ) -> ExitCode:
     with batch_lock(prepared.ledger, prepared.loaded.name):
+        fresh = lists.get(prepared.profile.price_url)
         with closing(open_for_writing(prepared.ledger)) as conn:
             planned = with_kept_prices(prepared.profile, conn)
             profile = planned
