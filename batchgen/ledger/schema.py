@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 1
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -128,9 +128,7 @@ CREATE TABLE prices (
     taken_at TEXT NOT NULL,
     UNIQUE (provider, model, price, source)
 ) STRICT;
-"""
 
-_PRICE_LISTS: Final = """
 CREATE TABLE price_lists (
     url TEXT PRIMARY KEY,
     body BLOB NOT NULL,
@@ -149,10 +147,6 @@ def migrations() -> Migrations:
     def first(db: Database) -> None:
         _statements(db.conn, _FIRST)
         db.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-
-    @steps(name="0002_price_lists")
-    def price_lists(db: Database) -> None:
-        _statements(db.conn, _PRICE_LISTS)
 
     return steps
 
