@@ -11,7 +11,7 @@ import hashlib
 import mmap
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -34,6 +34,7 @@ from batchgen.job import (
     Verify,
 )
 from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture
+from batchgen.ledger.writer import LedgerWriteError
 from batchgen.naming import final_path
 from batchgen.outcome import Verdict
 from batchgen.picture import BadPicture, PictureInfo, decode, inspect, mismatches
@@ -72,7 +73,10 @@ class _Conflict(Exception):
 
 
 class Delivery:
-    """Puts the pictures of one paid job at a time on disk."""
+    """Puts the pictures of one paid job at a time on disk.
+
+    ``pause`` sleeps for so many seconds and says whether the run goes on.
+    """
 
     def __init__(
         self,
@@ -80,13 +84,13 @@ class Delivery:
         downloader: Downloader,
         base: Path,
         *,
-        ending: Callable[[], bool],
+        pause: Callable[[float], Awaitable[bool]],
         overwrite: bool = False,
     ) -> None:
         self._context = context
         self._downloader = downloader
         self._base = base
-        self._ending = ending
+        self._pause = pause
         self._overwrite = overwrite
 
     async def deliver(self, job_id: JobId) -> Again | None:
@@ -105,6 +109,8 @@ class Delivery:
                 context.throttle.stop(f"disk: {exc}")
         except _Conflict as exc:
             await self._leave(job, f"path_taken: {exc.path} is no picture of this job; move it")
+        except LedgerWriteError:
+            raise
         except Exception as exc:
             note_internal_error(context, exc)
             await self._leave(job, f"internal_error: {exc!r}")
@@ -149,13 +155,12 @@ class Delivery:
                 return FetchSpoiled(result.bad_picture or result.detail)
             if not isinstance(decision, FetchAgain):
                 return decision
-            if self._ending():
-                return FetchLater("the run was ending")
             reason = result.bad_picture or result.detail or f"HTTP {result.status}"
             self._context.observe(
                 DownloadRetried(key=job.key, reason=reason, wait_s=decision.wait_s)
             )
-            await anyio.sleep(decision.wait_s)
+            if not await self._pause(decision.wait_s):
+                return FetchLater("the run was ending")
 
     async def _try(self, job: Job, picture: DuePicture) -> _Saved | FetchResult:
         root = self._base / job.root

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from batchgen.errors import BatchLockedError
+from batchgen.errors import BatchLockedError, LedgerError
 
 _OFFSET_BITS: Final = 62
 
@@ -20,16 +20,29 @@ def batch_lock(ledger: Path, batch: str) -> Iterator[None]:
     """Hold the batch of that name in this ledger. Raises BatchLockedError at once if it is held.
 
     All batches of a ledger share one lock file; each locks a byte of its own, told by its name.
+    The lock is the process's: within one process, only one batch of a ledger may be held at a time.
+    Raises LedgerError where the folder refuses the file, or its file system knows no locks.
     """
-    path = ledger.with_name(ledger.name + ".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    file = ledger.resolve()  # a link to a ledger shares the lock of the ledger
+    path = file.with_name(file.name + ".lock")
     try:
-        if not _lock(handle, _offset(batch)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    except OSError as exc:
+        raise LedgerError(f"{path}: the lock can't be made: {exc.strerror}") from exc
+    try:
+        if not _take(handle, path, batch):
             raise BatchLockedError(batch, path)
         yield
     finally:
         os.close(handle)
+
+
+def _take(handle: int, path: Path, batch: str) -> bool:
+    try:
+        return _lock(handle, _offset(batch))
+    except OSError as exc:
+        raise LedgerError(f"{path}: this file system can't lock: {exc.strerror}") from exc
 
 
 def _offset(batch: str) -> int:

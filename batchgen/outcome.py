@@ -132,6 +132,8 @@ AUTH_CODES: Final = frozenset({"invalid_api_key", "access_denied", "authenticati
 STOP_CODES: Final = frozenset({"model_price_error", "api_not_implemented", "unknown_parameter"})
 REFUSED_CODES: Final = frozenset({"invalid_request", "convert_request_failed"})
 
+_FEE_PREFIX: Final = "violation_fee."
+"""The gateway charges a fee for such a refusal, of an amount of its own (provider sheet, 7.2)."""
 _BLOCKED_WORDS = re.compile(
     r"content[_ ]policy|content[_ ]filter|safety system|safety_violation|moderation", re.IGNORECASE
 )
@@ -141,6 +143,7 @@ _UNKNOWN: Final = frozenset({408, 504, 520, 522, 524})
 _WRONG_SETTING: Final = frozenset({402, 405, 406, 407, 415, 501})
 _REQUEST_ID_HEADERS: Final = ("x-oneapi-request-id", "x-request-id", "request-id", "cf-ray")
 MAX_MESSAGE: Final = 2048
+_MAX_CODE: Final = 100
 
 _MEANING: Final = {
     Failure.CONNECT: ("unreachable", "no connection"),
@@ -180,7 +183,7 @@ def classify(exchange: Exchange, answer: Answer | None) -> Verdict:
     return Verdict(
         outcome=outcome,
         billed=billed,
-        code=verdict.code,
+        code=clean(verdict.code)[:_MAX_CODE],
         message=clean(verdict.message),
         again=verdict.again and may_retry,
         retry_after_s=wait,
@@ -202,9 +205,11 @@ def _classify(exchange: Exchange, answer: Answer | None) -> Verdict:
         return _ambiguous(code, f"HTTP {exchange.status}, then {detail}")
     answer = answer or Answer()
     status = exchange.status
-    if 200 <= status < 300:
+    if status < 200:
+        return _ambiguous(f"http_{status}", f"HTTP {status} is no end of an exchange")
+    if status < 300:
         return _success(status, answer)
-    if 300 <= status < 400:
+    if status < 400:
         where = (exchange.headers or {}).get("location", "another address")
         return _stop("redirect", f"base_url redirects to {where}: set base_url to the final one")
     return _error(status, answer, exchange.headers or {})
@@ -279,6 +284,8 @@ def _no_access(status: int, answer: Answer, code: str, text: str) -> Verdict:
 def _by_code(error: ErrorBody) -> Verdict | None:
     text = error.message or error.code or error.type
     for name in (error.code, error.type):
+        if name.startswith(_FEE_PREFIX):
+            return Verdict(outcome=Outcome.BLOCKED, billed=Billed.MAYBE, code=name, message=text)
         if name in MONEY_CODES:
             return _stop("no_money", f"{text} (top up the account or raise the key's limit)")
         if name in BLOCKED_CODES:
@@ -313,9 +320,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     ``Date``) are understood. What is negative, zero, not finite, past or longer than 10,000
     characters counts as absent; more than a day counts as a day.
     """
-    milliseconds = _number(headers.get("retry-after-ms", ""))
-    if milliseconds is not None:
-        return min(milliseconds / 1000, _MAX_WAIT_S)
+    exact_s = _milliseconds(headers.get("retry-after-ms", ""))
+    if exact_s is not None:
+        return min(exact_s, _MAX_WAIT_S)
     for name in ("retry-after", "x-ratelimit-reset-requests"):
         value = headers.get(name, "").strip()
         if not value or len(value) > 100:
@@ -328,12 +335,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def _number(text: str) -> float | None:
+def _milliseconds(text: str) -> float | None:
+    """In seconds."""
     try:
-        value = float(text)
+        seconds = float(text) / 1000
     except ValueError:
         return None
-    return value if math.isfinite(value) and value > 0 else None
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
 
 
 def _duration(text: str) -> float | None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from batchgen.delivery import Delivery
 from batchgen.download import Downloader
@@ -115,10 +115,16 @@ class Pool:
         async with anyio.create_task_group() as deliveries:
             self._start_deliveries(deliveries, receive_paid, feeder.done)
             async with send_paid, anyio.create_task_group() as workers:
-                workers.start_soon(feeder.feed, send_job)
+                workers.start_soon(self._feed, send_job)
                 with receive_job:
                     for _ in range(self._settings.concurrency):
                         workers.start_soon(self._work, receive_job.clone())
+
+    async def _feed(self, jobs: MemoryObjectSendStream[Job]) -> None:
+        try:
+            await self._feeder.feed(jobs)
+        except LedgerWriteError as exc:
+            self._context.throttle.stop(f"ledger: {exc}")
 
     async def _work(self, jobs: MemoryObjectReceiveStream[Job]) -> None:
         settings = self._settings
@@ -152,7 +158,7 @@ class Pool:
                 context,
                 downloader,
                 settings.base,
-                ending=lambda: self._shutdown.asked,
+                pause=self._shutdown.pause,
                 overwrite=settings.overwrite,
             )
             async with jobs:

@@ -247,8 +247,13 @@ def _snake(name: str) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
-def write_line(stream: TextIO, text: str) -> None:
-    """Write a line; a reader that is gone does not end a run that costs money."""
+def write_line(stream: TextIO | None, text: str) -> None:
+    """Write a line; a reader that is gone does not end a run that costs money.
+
+    Python has no stream at all where the caller closed it.
+    """
+    if stream is None:
+        return
     with suppress(BrokenPipeError, ValueError, OSError):
         stream.write(text + "\n")
         stream.flush()
@@ -258,15 +263,19 @@ def make_progress(total: int, *, json: bool, quiet: bool) -> Progress:
     """The face that fits the terminal and the flags."""
     if json:
         return JsonProgress(total, sys.stdout)
-    if not quiet and sys.stderr.isatty():
+    if not quiet and _on_terminal():
         return LiveProgress(total, sys.stderr)
     return PlainProgress(total, sys.stderr, quiet=quiet)
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextmanager
 def planning(*, shown: bool) -> Iterator[Callable[[int], None] | None]:
     """A count of planned jobs on a terminal, gone when the plan is made."""
-    if not (shown and sys.stderr.isatty()):
+    if not (shown and _on_terminal()):
         yield None
         return
 

@@ -48,9 +48,19 @@ class Shutdown:
         if self._scope is not None:
             self._scope.cancel()
 
+    async def pause(self, seconds: float) -> bool:
+        """Sleep and give True, or False as soon as the run is asked to end."""
+        with anyio.move_on_after(seconds):
+            await self._asked.wait()
+        return not self.asked
+
     async def watch(self) -> None:
-        """Turn signals into ``begin`` and ``abort`` until cancelled."""
-        with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        """Turn signals into ``begin`` and ``abort`` until cancelled.
+
+        What the caller has us ignore stays ignored: ``nohup`` does so with SIGHUP.
+        """
+        heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        with anyio.open_signal_receiver(*heeded) as signals:
             async with anyio.create_task_group() as tasks:
                 async for number in signals:
                     if self.signal_number is None:

@@ -27,7 +27,7 @@ from batchgen.ledger.ledger import (
 )
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import dollars
-from batchgen.outcome import Answer, Exchange, Failure, Reach, Verdict, classify
+from batchgen.outcome import Answer, Exchange, Failure, Reach, Verdict, classify, clean
 from batchgen.policy import Next
 from batchgen.providers.openai_images import build_request, expiry_of, read_answer
 from batchgen.providers.profile import Profile
@@ -189,8 +189,39 @@ async def conclude(
 ) -> tuple[Verdict, Next]:
     """Read what was spooled, decide what the attempt was, and write it down.
 
-    Raises LedgerWriteError; the answer stays in the spool then, and the next run takes it up.
+    An answer that a bug of ours keeps from being read is held as a doubt. Raises LedgerWriteError,
+    and OSError for the spool; the answer stays there then, and the next run takes it up.
     """
+    try:
+        return await _conclude(context, job, attempt, exchange, hold=hold, recovering=recovering)
+    except (LedgerWriteError, OSError):
+        raise
+    except Exception as exc:
+        # It must neither cut off the requests beside it nor end every later run at its start.
+        note_internal_error(context, exc)
+        verdict = Verdict(
+            outcome=Outcome.AMBIGUOUS,
+            billed=Billed.MAYBE,
+            code="internal_error",
+            message=clean(repr(exc)),
+            status=exchange.status,
+        )
+        name = context.spool.name(attempt)
+        following = await settle(
+            context, job, attempt, verdict, hold=True, recovering=recovering, answer=name
+        )
+        return verdict, following
+
+
+async def _conclude(
+    context: RunContext,
+    job: Job,
+    attempt: AttemptId,
+    exchange: Exchange,
+    *,
+    hold: bool,
+    recovering: bool,
+) -> tuple[Verdict, Next]:
     answer, body_name = None, None
     if exchange.reach is Reach.COMPLETE:
         answer = await anyio.to_thread.run_sync(_read_spooled, context.spool, attempt)
@@ -268,8 +299,11 @@ async def recover(context: RunContext, opened: OpenAttempt) -> None:
     A whole answer is taken up as if it had just come; anything less is a doubt, which the waste
     allowance of this run may buy again.
     """
-    exchange = _cut_off(context.spool, opened.id)
-    await conclude(context, opened.job, opened.id, exchange, recovering=True)
+    try:
+        exchange = _cut_off(context.spool, opened.id)
+        await conclude(context, opened.job, opened.id, exchange, recovering=True)
+    except OSError as exc:
+        context.throttle.stop(f"disk: the spool can't be read: {exc}")
 
 
 def _cut_off(spool: Spool, attempt: AttemptId) -> Exchange:
@@ -324,6 +358,9 @@ async def work(
                 return
             except LedgerWriteError as exc:
                 context.throttle.stop(f"ledger: {exc}")
+                return
+            except OSError as exc:
+                context.throttle.stop(f"disk: the spool can't be read: {exc}")
                 return
             finally:
                 done(again)

@@ -69,6 +69,7 @@ SAME_FLOOR = {
     ("providers", "http"),
     ("settings", "providers"),
     ("worker", "throttle"),
+    ("delivery", "shutdown"),
     ("delivery", "worker"),
     ("feeder", "worker"),
     ("pool", "delivery"),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database, Migrations
 
 from batchgen.errors import LedgerError
 from batchgen.ledger import database
 from batchgen.ledger.database import open_for_reading, open_for_writing
-from batchgen.ledger.schema import SCHEMA_VERSION
+from batchgen.ledger.schema import SCHEMA_VERSION, migrations
 
 
 @pytest.fixture
@@ -96,18 +100,164 @@ def test_a_missing_ledger_is_not_made_by_reading(path: Path) -> None:
     assert not path.exists()
 
 
-def test_an_older_schema_is_backed_up_before_it_is_migrated(
+@pytest.fixture
+def newer(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A batchgen whose schema has one more step than the ledgers that were made before."""
+    monkeypatch.setattr(database, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr(database, "migrations", lambda: _with_next(migrations()))
+    return SCHEMA_VERSION + 1
+
+
+def _with_next(steps: Migrations) -> Migrations:
+    @steps(name="9999_next")
+    def _next(db: Database) -> None:
+        db.execute("CREATE TABLE next (id INTEGER PRIMARY KEY) STRICT")
+
+    return steps
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """A ledger of the schema before, with a row in it."""
+    with closing(open_for_writing(path)) as conn:
+        conn.execute("INSERT INTO prices VALUES (1, 'p', 'm', 1, 's', 't')")
+    return path
+
+
+def _backup_of(path: Path) -> Path:
+    return path.with_name(f"batchgen.db.schema{SCHEMA_VERSION}.bak")
+
+
+def _version(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as conn:
+        return int(conn.execute("PRAGMA user_version").fetchone()[0])
+
+
+def test_an_older_schema_is_backed_up_and_then_migrated(old: Path, newer: int) -> None:
+    with closing(open_for_writing(old)) as conn:
+        assert conn.execute("SELECT count(*) FROM next").fetchone()[0] == 0
+        assert conn.execute("SELECT count(*) FROM prices").fetchone()[0] == 1
+    assert _version(old) == newer
+    with closing(sqlite3.connect(_backup_of(old))) as conn:
+        assert conn.execute("SELECT count(*) FROM prices").fetchone()[0] == 1
+    assert _version(_backup_of(old)) == SCHEMA_VERSION
+    assert stat.S_IMODE(_backup_of(old).stat().st_mode) == 0o600, "prompts are nobody else's"
+
+
+def test_reading_never_migrates(old: Path, newer: int) -> None:
+    before = old.read_bytes()
+    with pytest.raises(LedgerError, match=f"schema {SCHEMA_VERSION}, .* {newer}: run its manifest"):
+        open_for_reading(old)
+    assert old.read_bytes() == before
+    assert not _backup_of(old).exists()
+
+
+def test_a_migration_that_fails_leaves_the_old_ledger(
+    old: Path, newer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = _with_next(migrations())
+
+    @steps(name="9999_last")
+    def _last(db: Database) -> None:
+        db.execute("CREATE TABLE half (id INTEGER)")
+        db.execute("SELECT * FROM there_is_no_such_table")
+
+    monkeypatch.setattr(database, "migrations", lambda: steps)
+    with pytest.raises(LedgerError, match="there_is_no_such_table"):
+        open_for_writing(old)
+    with closing(sqlite3.connect(old)) as conn:
+        tables = {row[0] for row in conn.execute("SELECT name FROM sqlite_master")}
+    assert not tables & {"next", "half"}
+    assert _version(old) == SCHEMA_VERSION
+
+
+def test_of_two_that_migrate_at_once_the_second_keeps_the_backup_of_the_first(
+    old: Path, newer: int
+) -> None:
+    """Two lines of a crontab, after an upgrade."""
+    with (
+        closing(database._connect(old)) as slow,
+        closing(open_for_writing(old)),
+    ):
+        database._migrate(slow, old)
+    assert _version(_backup_of(old)) == SCHEMA_VERSION
+    files = {file.name.removesuffix("-journal") for file in old.parent.iterdir()}
+    assert files == {old.name, _backup_of(old).name}
+
+
+def test_a_new_ledger_is_its_owners_alone(path: Path) -> None:
+    open_for_writing(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_ledger_that_is_busy_is_not_called_damaged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_for_writing(path).close()
-    monkeypatch.setattr(database, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    with pytest.raises(LedgerError, match="run its manifest once"):
-        open_for_reading(path)
-    with closing(open_for_writing(path)) as conn:
-        assert conn.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION + 1
-    backup = path.with_name(f"batchgen.db.schema{SCHEMA_VERSION}.bak")
-    with closing(sqlite3.connect(backup)) as conn:
-        assert conn.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for open_it in (open_for_writing, open_for_reading):
+            with pytest.raises(LedgerError, match="locked") as caught:
+                open_it(path)
+            assert "damaged" not in str(caught.value)
+
+
+_AS_NOBODY = """
+import os, sys
+from contextlib import closing
+from pathlib import Path
+from batchgen.errors import LedgerError
+from batchgen.ledger.database import open_for_reading, open_for_writing
+path = Path(sys.argv[1])
+if os.geteuid() == 0:  # whom no permission stops
+    os.setgid(65534)
+    os.setuid(65534)
+with closing(open_for_reading(path)) as conn:
+    print(conn.execute("SELECT count(*) FROM prices").fetchone()[0])
+try:
+    open_for_writing(path)
+except LedgerError as exc:
+    print(exc)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are those of POSIX")
+def test_a_ledger_that_may_only_be_read_is_read_and_refused_at_once_for_writing() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "batchgen.db"
+        open_for_writing(path).close()
+        path.chmod(0o444)
+        done = _python(_AS_NOBODY, path)
+    assert done.stdout.startswith("0\n"), done.stderr
+    assert "can't be opened for writing: attempt to write a readonly database" in done.stdout
+
+
+def _python(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_two_that_create_a_ledger_at_once_share_one(path: Path) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        for conn in threads.map(lambda _: open_for_writing(path), range(4)):
+            with closing(conn):
+                conn.execute("INSERT INTO prices VALUES (NULL, 'p', 'm', 1, random(), 't')")
+    with closing(open_for_reading(path)) as conn:
+        assert conn.execute("SELECT count(*) FROM prices").fetchone()[0] == 4
+    assert {file.name.removesuffix("-journal") for file in path.parent.iterdir()} == {path.name}
+
+
+def test_a_folder_is_no_ledger(tmp_path: Path) -> None:
+    for open_it in (open_for_writing, open_for_reading):
+        with pytest.raises(LedgerError, match="unable to open"):
+            open_it(tmp_path)
 
 
 _KILLED_IN_A_TRANSACTION = """
@@ -123,7 +273,7 @@ os.kill(os.getpid(), 9)
 
 def test_reading_after_a_kill_rolls_the_journal_back_first(path: Path) -> None:
     open_for_writing(path).close()
-    subprocess.run([sys.executable, "-c", _KILLED_IN_A_TRANSACTION, str(path)], check=False)
+    _python(_KILLED_IN_A_TRANSACTION, path)
     assert path.with_name("batchgen.db-journal").stat().st_size > 0
     with closing(open_for_reading(path)) as conn:
         assert conn.execute("SELECT count(*) FROM prices").fetchone()[0] == 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from itertools import cycle
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,7 +30,14 @@ from batchgen.job import (
 )
 from batchgen.ledger.database import in_memory, open_for_writing
 from batchgen.ledger.enrol import BatchIdentity, Staging
-from batchgen.ledger.ledger import BudgetReached, Ledger, NotPending, Reserved
+from batchgen.ledger.ledger import (
+    BudgetReached,
+    JobFinished,
+    Ledger,
+    NotPending,
+    Reserved,
+    timestamp,
+)
 from batchgen.ledger.queries import status
 from batchgen.ledger.triage import retry_jobs
 from batchgen.money import Micros
@@ -40,6 +50,11 @@ LOST = Verdict(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="deadline")
 FREE = Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code="unreachable")
 REFUSED = Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="invalid_value")
 EMPTY = Verdict(outcome=Outcome.SPOILED, billed=Billed.YES, code="no_picture")
+BLOCKED = Verdict(outcome=Outcome.BLOCKED, billed=Billed.NO, code="moderation_blocked")
+THROTTLED = Verdict(outcome=Outcome.THROTTLED, billed=Billed.NO, code="http_429")
+OVERLOADED = Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="http_500", again=True)
+FEE = Verdict(outcome=Outcome.BLOCKED, billed=Billed.MAYBE, code="violation_fee.x")
+PICTURE = SavedPicture(path="0.png", sha256="s", bytes=1, width=1, height=1, format="png")
 IDENTITY = BatchIdentity(
     name="b",
     provider="local",
@@ -64,10 +79,10 @@ def planned(number: int, edition: int = 0) -> PlannedJob:
     )
 
 
-def enrol(ledger: Ledger, jobs: list[PlannedJob]) -> BatchId:
+def enrol(ledger: Ledger, jobs: list[PlannedJob], name: str = "b") -> BatchId:
     staging = Staging(ledger.conn)
     staging.fill(jobs, price=lambda *_: PRICE, collision_key=collision_key)
-    batch = staging.enrol(IDENTITY)
+    batch = staging.enrol(replace(IDENTITY, name=name))
     ledger.conn.execute("DETACH DATABASE staging")
     return batch
 
@@ -97,10 +112,22 @@ def first(ledger: Ledger, batch: BatchId) -> Job:
     return ledger.pending(batch, after=JobId(0), limit=1)[0]
 
 
-def save(ledger: Ledger, image: int, name: str = "0.png") -> None:
-    picture = SavedPicture(path=name, sha256="s", bytes=1, width=1, height=1, format="png")
-    ledger.placing(image, picture)
-    ledger.picture_saved(image)
+def pay(ledger: Ledger, run: RunId, job: Job, pictures: int = 1) -> AttemptId:
+    attempt = send(ledger, run, job)
+    refs = [(PictureRef(index=index), None) for index in range(pictures)]
+    ledger.record_answer(attempt, OK, refs, answer="a.answer")
+    return attempt
+
+
+def save(ledger: Ledger, image: int, name: str = "0.png") -> JobFinished | None:
+    ledger.placing(image, replace(PICTURE, path=name))
+    return ledger.picture_saved(image)
+
+
+def reason_of(ledger: Ledger, job: JobId) -> str | None:
+    row = ledger.conn.execute("SELECT reason FROM jobs WHERE id = ?", (job,)).fetchone()
+    reason: str | None = row["reason"]
+    return reason
 
 
 def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charged(
@@ -140,6 +167,61 @@ def test_the_budget_counts_what_is_reserved_charged_and_in_doubt(ledger: Ledger)
     assert ledger.conn.execute("SELECT count(*) FROM attempts").fetchone()[0] == 3
 
 
+def test_a_budget_can_be_used_to_its_last_cent(ledger: Ledger) -> None:
+    batch = enrol(ledger, [planned(n) for n in range(2)])
+    run = start(ledger, batch, max_cost=2 * PRICE)
+    for job in ledger.pending(batch, after=JobId(0), limit=9):
+        send(ledger, run, job)
+    assert ledger.run_totals(run).reserved == 2 * PRICE
+
+
+def test_what_is_not_billed_goes_back_to_the_budget(ledger: Ledger) -> None:
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch, max_cost=PRICE)
+    for verdict in (FREE, THROTTLED, OVERLOADED):
+        ledger.settle(send(ledger, run, first(ledger, batch)), verdict)
+    totals = ledger.run_totals(run)
+    assert (totals.reserved, totals.charged, totals.maybe) == (0, 0, 0)
+    assert first(ledger, batch).tries == 1, "only the refusal counts as a try"
+
+
+def test_doubt_is_bought_again_once_a_job_while_the_allowance_lasts(ledger: Ledger) -> None:
+    batch = enrol(ledger, [planned(0), planned(1), planned(2)])
+    run = start(ledger, batch, waste=2 * PRICE)
+    one, two, three = ledger.pending(batch, after=JobId(0), limit=9)
+    assert ledger.settle(send(ledger, run, one), LOST).state is JobState.PENDING
+    assert ledger.settle(send(ledger, run, one), LOST).state is JobState.UNCERTAIN
+    assert ledger.settle(send(ledger, run, two), EMPTY).state is JobState.PENDING
+    assert ledger.settle(send(ledger, run, three), LOST).state is JobState.UNCERTAIN
+    totals = ledger.run_totals(run)
+    assert (totals.wasted, totals.maybe, totals.charged) == (2 * PRICE, 3 * PRICE, PRICE)
+
+
+def test_a_doubt_of_a_killed_run_stays_on_its_bill_and_uses_the_next_ones_allowance(
+    ledger: Ledger,
+) -> None:
+    batch = enrol(ledger, [planned(0)])
+    killed = start(ledger, batch)
+    attempt = send(ledger, killed, first(ledger, batch))
+    run = start(ledger, batch, waste=PRICE)
+    (opened,) = ledger.open_attempts(batch)
+    assert (opened.id, opened.run_id, opened.job.key) == (attempt, killed, "k0")
+    assert ledger.settle(opened.id, LOST, allowance_of=run).state is JobState.PENDING
+    assert ledger.run_totals(killed).maybe == PRICE
+    assert ledger.run_totals(killed).wasted == 0
+    assert ledger.run_totals(run).wasted == PRICE
+    assert ledger.run_totals(run).maybe == 0
+    assert ledger.open_attempts(batch) == []
+
+
+def test_a_doubt_is_held_when_a_person_stopped_the_run(ledger: Ledger) -> None:
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch, waste=9 * PRICE)
+    attempt = send(ledger, run, first(ledger, batch))
+    assert ledger.settle(attempt, LOST, hold=True).state is JobState.UNCERTAIN
+    assert ledger.run_totals(run).wasted == 0
+
+
 def test_a_page_that_is_out_of_date_sends_nothing(ledger: Ledger) -> None:
     batch = enrol(ledger, [planned(0)])
     run = start(ledger, batch)
@@ -171,13 +253,200 @@ def test_a_manifest_that_changes_while_a_picture_is_paid_loses_neither(ledger: L
     assert first(ledger, batch).prompt == "prompt 0, edition 1"
 
 
-def test_a_spoiled_answer_stays_charged(ledger: Ledger) -> None:
+@pytest.mark.parametrize("verdict", [LOST, REFUSED, EMPTY, BLOCKED, OVERLOADED])
+def test_what_became_of_an_old_prompt_says_nothing_about_the_new_one(
+    verdict: Verdict, ledger: Ledger
+) -> None:
+    """A run is killed, the manifest is mended, and the next run finds the old request's end."""
     batch = enrol(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
-    ledger.record_answer(attempt, OK, [(PictureRef(index=0), None)], answer="x")
+    enrol(ledger, [planned(0, edition=1)])
+    assert ledger.settle(attempt, verdict).state is JobState.PENDING
+    job = first(ledger, batch)
+    assert (job.prompt, job.tries, job.doubts) == ("prompt 0, edition 1", 0, 0)
+    assert reason_of(ledger, job.id) is None
+
+
+@pytest.mark.parametrize("spoiled", [True, False])
+def test_a_picture_of_an_old_prompt_that_is_lost_does_not_fail_the_new_one(
+    spoiled: bool, ledger: Ledger
+) -> None:
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch)
+    attempt = pay(ledger, run, first(ledger, batch))
+    enrol(ledger, [planned(0, edition=1)])
+    (job,) = ledger.paid(batch)
+    if spoiled:
+        assert ledger.spoil(attempt, EMPTY, run).state is JobState.PENDING
+    else:
+        ledger.picture_lost(ledger.due(job)[0].id, job, "gone")
+    assert ledger.job(job).state is JobState.PENDING
+    assert ledger.run_totals(run).charged == PRICE
+
+
+def test_a_lost_picture_is_not_in_the_way_of_the_next_one(ledger: Ledger) -> None:
+    """Two pictures came, one can't be had; a person has the job made again."""
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch)
+    pay(ledger, run, first(ledger, batch), pictures=2)
+    (job,) = ledger.paid(batch)
+    ledger.picture_lost(ledger.due(job)[0].id, job, "HTTP 404")
+    assert ledger.job(job).state is JobState.FAILED
+    assert reason_of(ledger, job) == "picture_lost: HTTP 404"
+    assert ledger.paid(batch) == []
+    retry_jobs(ledger.conn, batch, states=[JobState.FAILED], only=None)
+    again = pay(ledger, run, first(ledger, batch))
+    assert [picture.attempt_id for picture in ledger.due(job)] == [again]
+    save(ledger, ledger.due(job)[0].id)
+    assert ledger.job(job).state is JobState.DONE
+
+
+def test_the_picture_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -> None:
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch)
+    pay(ledger, run, first(ledger, batch))
+    (job,) = ledger.paid(batch)
+    save(ledger, ledger.due(job)[0].id, "0.png")
+    enrol(ledger, [planned(0, edition=1)])
+    again = pay(ledger, run, first(ledger, batch))
+    assert ledger.owns(job, "out", "0.png"), "the old picture stays until the new one is there"
+    finished = save(ledger, ledger.due(job)[0].id, "0.webp")
+    assert finished is not None
+    assert finished.attempt_id == again
+    assert [(old.root, old.path) for old in finished.replaced] == [("out", "0.png")]
+    assert not ledger.owns(job, "out", "0.png")
+    assert ledger.owns(job, "out", "0.webp")
+
+
+def test_a_picture_that_was_being_placed_is_known_by_its_hash_after_a_kill(
+    ledger: Ledger,
+) -> None:
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch)
+    pay(ledger, run, first(ledger, batch), pictures=2)
+    (job,) = ledger.paid(batch)
+    one, other = ledger.due(job)
+    assert (one.rank, other.rank) == (0, 1)
+    assert (one.position, other.position) == (0, 1)
+    assert (one.path, one.sha256) == (None, None)
+    ledger.placing(one.id, replace(PICTURE, path="0.png"))
+    placed, still = ledger.due(job)
+    assert (placed.path, placed.sha256) == ("0.png", "s")
+    assert (still.path, still.answer) == (None, "a.answer")
+
+
+def test_what_is_paid_is_downloaded_soonest_expiry_first_even_when_retired(
+    ledger: Ledger,
+) -> None:
+    batch = enrol(ledger, [planned(n) for n in range(4)])
+    run = start(ledger, batch)
+    expiries = ["2026-11-22T12:00:00.000Z", None, "2026-11-22T11:00:00.000Z"]
+    jobs = ledger.pending(batch, after=JobId(0), limit=3)
+    for job, expires in zip(jobs, expiries, strict=True):
+        attempt = send(ledger, run, job)
+        ledger.record_answer(attempt, OK, [(PictureRef(index=0), expires)], answer="x")
+    enrol(ledger, [planned(0)])
+    assert ledger.paid(batch) == [jobs[2].id, jobs[0].id, jobs[1].id]
+
+
+def test_pending_jobs_come_in_pages_without_those_that_left_the_manifest(
+    ledger: Ledger,
+) -> None:
+    batch = enrol(ledger, [planned(n) for n in range(5)])
+    enrol(ledger, [planned(n) for n in (0, 1, 3, 4)])
+    page = ledger.pending(batch, after=JobId(0), limit=3)
+    assert [job.key for job in page] == ["k0", "k1", "k3"]
+    assert [job.key for job in ledger.pending(batch, after=page[-1].id, limit=3)] == ["k4"]
+
+
+def test_an_attempt_is_on_record_with_what_the_provider_said(ledger: Ledger) -> None:
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch)
+    attempt = send(ledger, run, first(ledger, batch))
+    verdict = replace(REFUSED, message="bad size", status=400, request_id="2026-1")
+    ledger.settle(attempt, verdict, answer="raw")
+    (row,) = ledger.conn.execute(
+        "SELECT outcome, billed, cost, http_status, error_code, message, request_id, answer,"
+        " fingerprint, provider, model, price FROM attempts"
+    ).fetchall()
+    said = ("refused", "no", 0, 400, "invalid_value", "bad size", "2026-1", "raw")
+    assert tuple(row) == (*said, "0-0", "local", "gpt-image-2", PRICE)
+    assert reason_of(ledger, JobId(1)) == "invalid_value: bad size"
+
+
+def test_only_attempts_of_this_batch_are_open_or_finished(ledger: Ledger) -> None:
+    batch = enrol(ledger, [planned(0), planned(1)])
+    other = enrol(ledger, [planned(2)], name="other")
+    run = start(ledger, batch)
+    done = pay(ledger, run, first(ledger, batch))
+    (job,) = ledger.paid(batch)
+    save(ledger, ledger.due(job)[0].id)
+    mine = send(ledger, run, first(ledger, batch))
+    theirs = send(ledger, start(ledger, other), first(ledger, other))
+    assert [opened.id for opened in ledger.open_attempts(batch)] == [mine]
+    assert [opened.id for opened in ledger.open_attempts(other)] == [theirs]
+    assert ledger.finished_attempts(batch, [done, mine, theirs, AttemptId("x")]) == [done]
+    assert ledger.finished_attempts(other, [done, mine, theirs]) == []
+
+
+def test_a_job_can_be_failed_before_anything_is_sent_and_not_after(ledger: Ledger) -> None:
+    batch = enrol(ledger, [planned(0), planned(1)])
+    run = start(ledger, batch)
+    sent, unsent = ledger.pending(batch, after=JobId(0), limit=9)
+    send(ledger, run, sent)
+    for job in (sent, unsent):
+        ledger.refuse(job.id, "reference_unreadable: no")
+    assert ledger.job(sent.id).state is JobState.SENDING
+    assert ledger.job(unsent.id).state is JobState.FAILED
+
+
+def test_a_run_ends_with_its_reason_and_code(ledger: Ledger) -> None:
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch)
+    ledger.end_run(run, stopped="budget: used", exit_code=3)
+    last = status(ledger.conn, "b").last_run
+    assert last is not None
+    assert (last.stopped, last.exit_code) == ("budget: used", 3)
+    assert last.ended_at is not None
+
+
+def test_moments_are_written_in_utc_and_sort_as_text() -> None:
+    noon = datetime(2026, 11, 22, 12, tzinfo=timezone(timedelta(hours=2)))
+    assert timestamp(noon) == "2026-11-22T10:00:00.000Z"
+    assert timestamp(noon) < timestamp(noon + timedelta(milliseconds=1))
+
+
+def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledger) -> None:
+    batch = enrol(ledger, [replace(planned(n), key=f"mug/{n}") for n in range(3)])
+    run = start(ledger, batch)
+    for job in ledger.pending(batch, after=JobId(0), limit=2):
+        ledger.settle(send(ledger, run, job), REFUSED)
+    moved = retry_jobs(ledger.conn, batch, states=[JobState.BLOCKED], only=None)
+    assert (moved.jobs, moved.cost) == (0, 0)
+    moved = retry_jobs(ledger.conn, batch, states=[JobState.FAILED], only="*1")
+    assert (moved.jobs, moved.cost) == (1, PRICE)
+    assert [job.key for job in ledger.pending(batch, after=JobId(0), limit=9)] == ["mug/1", "mug/2"]
+
+
+def test_a_spoiled_answer_stays_charged(ledger: Ledger) -> None:
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch)
+    attempt = pay(ledger, run, first(ledger, batch))
     assert ledger.spoil(attempt, EMPTY, run).state is JobState.FAILED
     assert ledger.run_totals(run).charged == PRICE
+    assert ledger.due(JobId(1)) == []
+
+
+def test_a_spoiled_answer_is_bought_again_within_the_allowance(ledger: Ledger) -> None:
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch, waste=PRICE)
+    attempt = pay(ledger, run, first(ledger, batch))
+    assert ledger.spoil(attempt, EMPTY, run).state is JobState.PENDING
+    assert ledger.run_totals(run).wasted == PRICE
+    attempt = pay(ledger, run, first(ledger, batch))
+    assert ledger.spoil(attempt, EMPTY, run).state is JobState.FAILED, "once a job"
+    assert ledger.run_totals(run).charged == 2 * PRICE
 
 
 def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger: Ledger) -> None:
@@ -190,7 +459,7 @@ def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger:
     assert status(ledger.conn, "b").maybe == PRICE
 
 
-VERDICTS = st.sampled_from([OK, LOST, FREE, REFUSED, EMPTY])
+VERDICTS = st.sampled_from([OK, LOST, FREE, REFUSED, EMPTY, BLOCKED, THROTTLED, OVERLOADED, FEE])
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -224,32 +493,38 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.open.append(attempt)
 
     @precondition(lambda self: self.open)
-    @rule(verdict=VERDICTS, hold=st.booleans())
-    def end_a_request(self, verdict: Verdict, hold: bool) -> None:
+    @rule(verdict=VERDICTS, hold=st.booleans(), count=st.integers(1, 2))
+    def end_a_request(self, verdict: Verdict, hold: bool, count: int) -> None:
         attempt = self.open.pop()
         if verdict is OK:
-            pictures = [(PictureRef(index=0, url="https://h/x"), None)]
+            pictures = [(PictureRef(index=n, url="https://h/x"), None) for n in range(count)]
             self.ledger.record_answer(attempt, verdict, pictures, answer="x")
         else:
             self.ledger.settle(attempt, verdict, allowance_of=self.run, hold=hold)
 
-    @rule(spoiled=st.booleans())
-    def deliver(self, spoiled: bool) -> None:
+    @rule(ends=st.lists(st.sampled_from(["saved", "spoiled", "lost", "later"]), min_size=1))
+    def deliver(self, ends: list[str]) -> None:
+        turns = cycle(ends)
         for job in self.ledger.paid(self.batch):
             for picture in self.ledger.due(job):
-                if spoiled:
-                    self.ledger.spoil(picture.attempt_id, EMPTY, self.run)
-                else:
-                    save(self.ledger, picture.id)
+                match next(turns):
+                    case "saved":
+                        save(self.ledger, picture.id)
+                        continue
+                    case "spoiled":
+                        self.ledger.spoil(picture.attempt_id, EMPTY, self.run)
+                    case "lost":
+                        self.ledger.picture_lost(picture.id, job, "gone")
+                break
 
-    @rule()
-    def be_killed_and_start_again(self) -> None:
+    @rule(verdict=VERDICTS.filter(lambda verdict: verdict is not OK))
+    def be_killed_and_start_again(self, verdict: Verdict) -> None:
         self.run = start(self.ledger, self.batch, max_cost=self.budget, waste=PRICE)
         for opened in self.ledger.open_attempts(self.batch):
-            self.ledger.settle(opened.id, LOST, allowance_of=self.run)
+            self.ledger.settle(opened.id, verdict, allowance_of=self.run)
         self.open.clear()
 
-    @rule(state=st.sampled_from([JobState.FAILED, JobState.UNCERTAIN]))
+    @rule(state=st.sampled_from([JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN]))
     def retry(self, state: JobState) -> None:
         retry_jobs(self.ledger.conn, self.batch, states=[state], only=None)
 
@@ -271,17 +546,27 @@ class LedgerMachine(RuleBasedStateMachine):
         rows = self.ledger.conn.execute(
             "SELECT state, (SELECT count(*) FROM attempts WHERE job_id = jobs.id AND outcome ="
             " 'sending') AS open, (SELECT count(*) FROM images WHERE job_id = jobs.id AND state ="
-            " 'due') AS due, (SELECT count(*) FROM images WHERE job_id = jobs.id AND state ="
-            " 'saved') AS saved FROM jobs"
+            " 'due') AS due, (SELECT count(DISTINCT attempt_id) FROM images WHERE job_id = jobs.id"
+            " AND state = 'saved') AS makers FROM jobs"
         )
         for row in rows:
             assert (row["state"] == "sending") == (row["open"] == 1)
             assert (row["state"] == "paid") == (row["due"] > 0)
             if row["state"] == "done":
-                assert row["saved"] == 1
+                assert row["makers"] == 1
+
+    @invariant()
+    def no_job_rests_on_what_became_of_an_older_prompt(self) -> None:
+        rows = self.ledger.conn.execute(
+            "SELECT jobs.fingerprint AS wanted, (SELECT fingerprint FROM attempts WHERE job_id ="
+            " jobs.id ORDER BY attempts.rowid DESC LIMIT 1) AS asked FROM jobs"
+            " WHERE state IN ('done', 'failed', 'blocked', 'uncertain')"
+        )
+        for row in rows:
+            assert row["wanted"] == row["asked"]
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestLedgerMachine = LedgerMachine.TestCase
 
 

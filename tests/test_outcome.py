@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from datetime import UTC
+from email.utils import format_datetime
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchgen.job import Billed, Outcome
-from batchgen.outcome import Answer, Exchange, Failure, Reach, Verdict, classify, retry_after
+from batchgen.job import Billed, Outcome, PictureRef
+from batchgen.outcome import (
+    Answer,
+    ErrorBody,
+    Exchange,
+    Failure,
+    Reach,
+    Verdict,
+    classify,
+    retry_after,
+)
 from batchgen.providers.openai_images import read_answer
 
 
@@ -21,7 +33,7 @@ def answered(status: int, body: object = None, headers: dict[str, str] | None = 
     return classify(exchange, read_answer(raw, headers or {}))
 
 
-def error(code: str | None = "", kind: str = "new_api_error", message: str = "no") -> Any:
+def error(code: object = "", kind: str = "new_api_error", message: str = "no") -> Any:
     """An error object as the gateway sends it."""
     return {"error": {"message": message, "type": kind, "param": "", "code": code}}
 
@@ -39,6 +51,7 @@ STATUS_ROWS = {
     "H06-model": (answered(404, error("model_not_found")), Outcome.STOP),
     "H06-path": (answered(404, b"404 page not found"), Outcome.STOP),
     "H07-405": (answered(405), Outcome.STOP),
+    "H07-406": (answered(406), Outcome.STOP),
     "H07-415": (answered(415), Outcome.STOP),
     "H07-501": (answered(501, error("api_not_implemented")), Outcome.STOP),
     "H08": (answered(408, error()), Outcome.AMBIGUOUS),
@@ -67,7 +80,12 @@ STATUS_ROWS = {
     "H27-525": (answered(525, HTML), Outcome.SAFE),
     "H27-526": (answered(526, HTML), Outcome.SAFE),
     "H28": (answered(529), Outcome.THROTTLED),
-    "H30": (answered(202, {"task_id": "t1"}), Outcome.AMBIGUOUS),
+    "H29": (
+        answered(200, b'data: {"type": "x"}\n\n', {"content-type": "text/event-stream"}),
+        Outcome.AMBIGUOUS,
+    ),
+    "H30-201": (answered(201, {"task_id": "t1", "data": []}), Outcome.AMBIGUOUS),
+    "H30-202": (answered(202, {"task_id": "t1"}), Outcome.AMBIGUOUS),
     "H31-204": (answered(204), Outcome.AMBIGUOUS),
     "H31-200": (answered(200), Outcome.AMBIGUOUS),
     "H32-299": (answered(299, {"data": [{"url": "https://x/y"}]}), Outcome.OK),
@@ -101,47 +119,113 @@ def test_a_row_of_the_catalogue(verdict: Verdict, outcome: Outcome) -> None:
     assert verdict.billed is billed
 
 
-GATEWAY = [
-    (401, "", "new_api_error", Outcome.STOP),
-    (403, "access_denied", "new_api_error", Outcome.STOP),
-    (403, "insufficient_user_quota", "new_api_error", Outcome.STOP),
-    (403, "pre_consume_token_quota_failed", "new_api_error", Outcome.STOP),
-    (403, "quota_not_enough", "new_api_error", Outcome.STOP),
-    (503, "model_not_found", "new_api_error", Outcome.THROTTLED),
-    (500, "get_channel_failed", "new_api_error", Outcome.REFUSED),
-    (500, "invalid_request", "new_api_error", Outcome.REFUSED),
-    (500, "sensitive_words_detected", "new_api_error", Outcome.BLOCKED),
-    (500, "model_price_error", "new_api_error", Outcome.STOP),
-    (500, "convert_request_failed", "new_api_error", Outcome.REFUSED),
-    (400, "", "new_api_error", Outcome.REFUSED),
-    (500, "do_request_failed", "new_api_error", Outcome.REFUSED),
-    (400, "moderation_blocked", "image_generation_user_error", Outcome.BLOCKED),
-    (500, "bad_response_status_code", "bad_response_status_code", Outcome.REFUSED),
-    (503, "system_cpu_overloaded", "new_api_error", Outcome.THROTTLED),
-    (503, "system_memory_overloaded", "new_api_error", Outcome.THROTTLED),
-    (413, "read_request_body_failed", "new_api_error", Outcome.REFUSED),
-    (429, "", "new_api_error", Outcome.THROTTLED),
-    (501, "api_not_implemented", "new_api_error", Outcome.STOP),
-    (400, "content_policy_violation", "x", Outcome.BLOCKED),
-    (400, "unsupported_file_mimetype", "invalid_request_error", Outcome.REFUSED),
-    (400, "unknown_parameter", "invalid_request_error", Outcome.STOP),
-    (400, "billing_hard_limit_reached", "invalid_request_error", Outcome.STOP),
-    (401, "invalid_api_key", "invalid_request_error", Outcome.STOP),
-    (404, "model_not_found", "invalid_request_error", Outcome.STOP),
-    (429, "rate_limit_exceeded", "input-images", Outcome.THROTTLED),
-    (429, "slow_down", "rate_limit_error", Outcome.THROTTLED),
-    (429, "credit_balance_exhausted", "x", Outcome.STOP),
-    (429, "billing_not_active", "x", Outcome.STOP),
-    (500, "server_error", "server_error", Outcome.REFUSED),
-    (503, "server_is_overloaded", "service_unavailable_error", Outcome.THROTTLED),
-]
+GATEWAY = {
+    "no-key": (401, "", "new_api_error", Outcome.STOP),
+    "ip-or-group-not-allowed": (403, "access_denied", "new_api_error", Outcome.STOP),
+    "model-not-allowed": (403, "", "new_api_error", Outcome.STOP),
+    "balance-too-low": (403, "insufficient_user_quota", "new_api_error", Outcome.STOP),
+    "key-quota-too-low": (403, "pre_consume_token_quota_failed", "new_api_error", Outcome.STOP),
+    "task-balance-too-low": (403, "quota_not_enough", "", Outcome.STOP),
+    "no-carrier": (503, "model_not_found", "new_api_error", Outcome.THROTTLED),
+    "no-carrier-on-retry": (500, "get_channel_failed", "new_api_error", Outcome.REFUSED),
+    "malformed": (500, "invalid_request", "new_api_error", Outcome.REFUSED),
+    "word-list": (500, "sensitive_words_detected", "new_api_error", Outcome.BLOCKED),
+    "no-price": (500, "model_price_error", "new_api_error", Outcome.STOP),
+    "not-convertible": (500, "convert_request_failed", "new_api_error", Outcome.REFUSED),
+    "not-parseable": (400, "", "new_api_error", Outcome.REFUSED),
+    "carrier-unreachable": (500, "do_request_failed", "new_api_error", Outcome.REFUSED),
+    "carrier-blocked": (
+        400,
+        "moderation_blocked",
+        "image_generation_user_error",
+        Outcome.BLOCKED,
+    ),
+    "carrier-refused": (400, "unknown_error", "upstream_error", Outcome.REFUSED),
+    "carrier-null-code": (400, None, "upstream_error", Outcome.REFUSED),
+    "carrier-number-code": (400, 1026, "upstream_error", Outcome.REFUSED),
+    "carrier-throttled": (429, "unknown_error", "upstream_error", Outcome.THROTTLED),
+    "carrier-failed": (
+        500,
+        "bad_response_status_code",
+        "bad_response_status_code",
+        Outcome.REFUSED,
+    ),
+    "carrier-body": (500, "bad_response_body", "bad_response_body", Outcome.REFUSED),
+    "carrier-unread": (
+        500,
+        "read_response_body_failed",
+        "read_response_body_failed",
+        Outcome.REFUSED,
+    ),
+    "busy-cpu": (503, "system_cpu_overloaded", "new_api_error", Outcome.THROTTLED),
+    "busy-memory": (503, "system_memory_overloaded", "new_api_error", Outcome.THROTTLED),
+    "body-too-large": (413, "read_request_body_failed", "new_api_error", Outcome.REFUSED),
+    "user-rate": (429, "", "new_api_error", Outcome.THROTTLED),
+    "no-route": (501, "api_not_implemented", "new_api_error", Outcome.STOP),
+}
+OPENAI = {
+    "moderation": (400, "moderation_blocked", "image_generation_user_error", Outcome.BLOCKED),
+    "content-policy": (400, "content_policy_violation", "x", Outcome.BLOCKED),
+    "bad-option": (400, "invalid_value", "image_generation_user_error", Outcome.REFUSED),
+    "bad-image": (400, "invalid_image_file", "image_generation_user_error", Outcome.REFUSED),
+    "mime": (400, "unsupported_file_mimetype", "invalid_request_error", Outcome.REFUSED),
+    "unknown-parameter": (400, "unknown_parameter", "invalid_request_error", Outcome.STOP),
+    "spend-cap-is-a-400": (400, "billing_hard_limit_reached", "x", Outcome.STOP),
+    "bad-key": (401, "invalid_api_key", "invalid_request_error", Outcome.STOP),
+    "region": (403, "unsupported_country_region_territory", "x", Outcome.STOP),
+    "model": (404, "model_not_found", "invalid_request_error", Outcome.STOP),
+    "conflict": (409, "conflict", "x", Outcome.REFUSED),
+    "large": (413, "", "x", Outcome.REFUSED),
+    "image-rate": (429, "rate_limit_exceeded", "input-images", Outcome.THROTTLED),
+    "ramp": (429, "slow_down", "rate_limit_error", Outcome.THROTTLED),
+    "ramp-by-type": (429, None, "rate_limit_error", Outcome.THROTTLED),
+    "quota": (429, "insufficient_quota", "insufficient_quota", Outcome.STOP),
+    "quota-by-type": (429, None, "insufficient_quota", Outcome.STOP),
+    "credit": (429, "credit_balance_exhausted", "x", Outcome.STOP),
+    "organization-cap": (429, "organization_spend_limit_exceeded", "x", Outcome.STOP),
+    "project-cap": (429, "project_spend_limit_exceeded", "x", Outcome.STOP),
+    "usage-cap": (429, "organization_usage_limit_exceeded", "x", Outcome.STOP),
+    "billing": (429, "billing_not_active", "x", Outcome.STOP),
+    "server": (500, "server_error", "server_error", Outcome.REFUSED),
+    "busy": (503, "server_is_overloaded", "service_unavailable_error", Outcome.THROTTLED),
+    "slow-down": (503, None, "Slow Down", Outcome.THROTTLED),
+}
+TOLD_APART = {f"gateway-{name}": row for name, row in GATEWAY.items()} | {
+    f"openai-{name}": row for name, row in OPENAI.items()
+}
 
 
-@pytest.mark.parametrize(("status", "code", "kind", "outcome"), GATEWAY)
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "outcome"), TOLD_APART.values(), ids=TOLD_APART.keys()
+)
 def test_errors_are_told_apart_by_code_then_type_then_status(
-    status: int, code: str, kind: str, outcome: Outcome
+    status: int, code: object, kind: str, outcome: Outcome
 ) -> None:
     assert answered(status, error(code, kind)).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["当前令牌额度已用尽", "用户余额不足", "Your credit balance is too low", "quota exceeded"],
+)
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_without_money_is_told_from_a_wrong_one_by_its_message(
+    status: int, message: str
+) -> None:
+    assert answered(status, error(message=message)).code == "no_money"
+    assert answered(status, error(message="invalid token")).code != "no_money"
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+def test_a_refusal_with_a_fee_is_counted_and_never_asked_again(status: int) -> None:
+    verdict = answered(status, error("violation_fee.grok.csam", "upstream_error"))
+    assert verdict.outcome is Outcome.BLOCKED
+    assert verdict.billed is Billed.MAYBE
+    assert not verdict.again
+
+
+def test_a_status_that_no_answer_ends_with_is_a_doubt() -> None:
+    assert answered(101).outcome is Outcome.AMBIGUOUS
 
 
 def test_only_a_refusal_of_the_moment_may_be_asked_again() -> None:
@@ -151,18 +235,22 @@ def test_only_a_refusal_of_the_moment_may_be_asked_again() -> None:
     assert not answered(400, error()).again
 
 
-@pytest.mark.parametrize(
-    ("reach", "failure", "outcome"),
-    [
-        (Reach.NOTHING, Failure.CONNECT, Outcome.SAFE),
-        (Reach.NOTHING, Failure.DEADLINE, Outcome.SAFE),
-        (Reach.NOTHING, Failure.TLS, Outcome.STOP),
-        (Reach.PARTIAL, Failure.NETWORK, Outcome.SAFE),
-        (Reach.SENT, Failure.NETWORK, Outcome.AMBIGUOUS),
-        (Reach.SENT, Failure.DEADLINE, Outcome.AMBIGUOUS),
-        (Reach.SENT, Failure.INTERRUPTED, Outcome.AMBIGUOUS),
-    ],
-)
+REACHED = {
+    "N01-dns": (Reach.NOTHING, Failure.CONNECT, Outcome.SAFE),
+    "N03-refused": (Reach.NOTHING, Failure.NETWORK, Outcome.SAFE),
+    "N04-black-hole": (Reach.NOTHING, Failure.DEADLINE, Outcome.SAFE),
+    "N05-certificate": (Reach.NOTHING, Failure.TLS, Outcome.STOP),
+    "N08-reset-in-the-request": (Reach.PARTIAL, Failure.NETWORK, Outcome.SAFE),
+    "N08-deadline-in-the-request": (Reach.PARTIAL, Failure.DEADLINE, Outcome.SAFE),
+    "N09-reset-after-the-request": (Reach.SENT, Failure.NETWORK, Outcome.AMBIGUOUS),
+    "N09-tls-broke-after-the-request": (Reach.SENT, Failure.TLS, Outcome.AMBIGUOUS),
+    "N10-silence": (Reach.SENT, Failure.DEADLINE, Outcome.AMBIGUOUS),
+    "N19-no-http": (Reach.SENT, Failure.NONE, Outcome.AMBIGUOUS),
+    "killed": (Reach.SENT, Failure.INTERRUPTED, Outcome.AMBIGUOUS),
+}
+
+
+@pytest.mark.parametrize(("reach", "failure", "outcome"), REACHED.values(), ids=REACHED.keys())
 def test_how_far_the_request_got_decides_where_no_answer_came(
     reach: Reach, failure: Failure, outcome: Outcome
 ) -> None:
@@ -171,7 +259,16 @@ def test_how_far_the_request_got_decides_where_no_answer_came(
 
 @pytest.mark.parametrize(
     ("status", "outcome"),
-    [(200, Outcome.AMBIGUOUS), (500, Outcome.AMBIGUOUS), (400, Outcome.REFUSED)],
+    [
+        (200, Outcome.AMBIGUOUS),  # N11 to N14
+        (302, Outcome.AMBIGUOUS),
+        (500, Outcome.AMBIGUOUS),
+        (521, Outcome.AMBIGUOUS),
+        (408, Outcome.AMBIGUOUS),
+        (400, Outcome.REFUSED),
+        (401, Outcome.STOP),
+        (429, Outcome.THROTTLED),
+    ],
 )
 def test_an_answer_that_broke_off_is_a_doubt_unless_it_refused(
     status: int, outcome: Outcome
@@ -187,10 +284,20 @@ def test_an_answer_that_broke_off_is_a_doubt_unless_it_refused(
     assert verdict.request_id == "2026-1"
 
 
-def test_a_message_of_a_stranger_is_short_and_without_control_characters() -> None:
-    verdict = answered(400, error(message="\x1b[31mred\r\n" + "x" * 10_000))
-    assert verdict.message.isprintable()
-    assert len(verdict.message) <= 2048
+def test_the_words_of_a_stranger_are_short_and_without_control_characters() -> None:
+    nasty = "\x1b[31mred\r\n\u202e" + "x" * 10_000
+    verdict = answered(400, error(code=nasty, message=nasty))
+    for text, limit in ((verdict.message, 2048), (verdict.code, 100)):
+        assert text.isprintable()
+        assert text.startswith("[31mred x")
+        assert len(text) <= limit
+
+
+def test_what_no_database_can_store_is_not_in_a_verdict() -> None:
+    body = rb'{"error": {"code": "\ud800", "message": "\ud800 lone surrogate"}}'
+    verdict = answered(400, body, {"x-request-id": "\ud800id"})
+    assert verdict.message == "lone surrogate"
+    f"{verdict.code}{verdict.message}{verdict.request_id}".encode()
 
 
 DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
@@ -203,6 +310,12 @@ DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
         ({"retry-after": "7"}, 7),
         ({"retry-after": "1.5"}, 1.5),
         ({"retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9),
+        ({"retry-after-ms": "5e-324"}, None),
+        ({"retry-after": "1m30.5s"}, 90.5),
+        ({"retry-after": "7", "x-ratelimit-reset-requests": "6m0s"}, 7),
+        ({"retry-after": "7, 9"}, None),
+        ({"retry-after": "1 fortnight"}, None),
         ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
         ({"retry-after": "1500ms"}, 1.5),
         ({"retry-after": "2m"}, 120),
@@ -226,35 +339,74 @@ def test_retry_after_in_all_its_spellings(headers: dict[str, str], seconds: floa
     assert retry_after(headers) == seconds
 
 
+_WAITS = (
+    st.text()
+    | st.text("0123456789.-+:,msh GMT")
+    | st.floats().map(str)
+    | st.integers().map(str)
+    | st.datetimes().map(lambda moment: format_datetime(moment.replace(tzinfo=UTC), usegmt=True))
+    | st.datetimes().map(lambda moment: format_datetime(moment)[:-5] + "+9999")
+    | st.sampled_from(["5e-324", "1e400", "7, 9", "9" * 10_000, "Mon, 1 Jan 99999 00:00:00 GMT"])
+)
+
+
+@settings(max_examples=300)
 @given(
     st.dictionaries(
         st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset-requests", "date"]),
-        st.text() | st.floats().map(str) | st.integers().map(str) | st.datetimes().map(str),
+        _WAITS,
     )
 )
 def test_retry_after_is_absent_or_bounded_whatever_is_sent(headers: dict[str, str]) -> None:
     seconds = retry_after(headers)
-    assert seconds is None or 0 < seconds <= 86_400
+    assert seconds is None or (math.isfinite(seconds) and 0 < seconds <= 86_400)
+
+
+_CODES = st.text() | st.sampled_from(
+    ["insufficient_quota", "slow_down", "content_filter", "violation_fee.x", "invalid_request"]
+)
 
 
 @given(
-    status=st.integers(100, 999),
-    body=st.binary(max_size=60) | st.sampled_from([HTML, b"{}", b'{"data": []}']),
+    status=st.integers(0, 1200),
+    answer=st.none()
+    | st.binary(max_size=60).map(lambda body: read_answer(body, {}))
+    | st.builds(
+        Answer,
+        readable=st.booleans(),
+        html=st.booleans(),
+        task_id=st.none() | st.text(),
+        pictures=st.lists(st.builds(PictureRef, index=st.integers())).map(tuple),
+        error=st.none() | st.builds(ErrorBody, code=_CODES, type=_CODES, message=st.text()),
+    ),
     reach=st.sampled_from(list(Reach)),
     failure=st.sampled_from(list(Failure)),
+    headers=st.none() | st.dictionaries(st.sampled_from(["x-should-retry", "location"]), st.text()),
 )
 def test_every_exchange_has_a_verdict_that_fits_its_bill(
-    status: int, body: bytes, reach: Reach, failure: Failure
+    status: int,
+    answer: Answer | None,
+    reach: Reach,
+    failure: Failure,
+    headers: dict[str, str] | None,
 ) -> None:
     exchange = Exchange(
-        reach=reach, failure=failure, status=status if reach >= Reach.HEADERS else None, headers={}
+        reach=reach,
+        failure=failure,
+        status=status if reach >= Reach.HEADERS else None,
+        headers=headers,
     )
-    verdict = classify(exchange, read_answer(body, {}) if reach is Reach.COMPLETE else None)
+    verdict = classify(exchange, answer)
     if verdict.outcome in (Outcome.AMBIGUOUS, Outcome.SPOILED, Outcome.OK):
         assert verdict.billed is not Billed.NO
         assert reach >= Reach.SENT
-    else:
+    elif not verdict.code.startswith("violation_fee."):
         assert verdict.billed is Billed.NO
+    if verdict.outcome is Outcome.OK:
+        assert answer is not None
+        assert answer.pictures
+    if verdict.again:
+        assert verdict.outcome is Outcome.REFUSED
 
 
 def test_no_answer_at_all_is_unreadable() -> None:

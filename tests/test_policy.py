@@ -5,6 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchgen.job import Billed, JobState, Outcome
 from batchgen.money import ZERO, Micros
@@ -65,8 +67,30 @@ def test_where_a_job_goes_without_any_allowance(outcome: Outcome, state: JobStat
 
 
 def test_a_refusal_of_the_moment_is_asked_once_more_and_no_more() -> None:
-    assert following(Outcome.REFUSED, again=True).state is JobState.PENDING
+    first = following(Outcome.REFUSED, again=True)
+    assert first.state is JobState.PENDING
+    assert first.wait_s > 0
+    assert first.counts_try
     assert following(Outcome.REFUSED, again=True, tries=1).state is JobState.FAILED
+
+
+def test_what_was_not_the_jobs_fault_counts_against_nothing() -> None:
+    for outcome in (Outcome.SAFE, Outcome.THROTTLED, Outcome.STOP):
+        assert following(outcome) == Next(state=JobState.PENDING, reason="code")
+
+
+def test_the_reason_leads_with_the_code_for_reports() -> None:
+    verdict = Verdict(
+        outcome=Outcome.BLOCKED, billed=Billed.NO, code="moderation_blocked", message="no: never"
+    )
+    zero = Micros(0)
+    after = after_attempt(verdict, tries=0, doubts=0, price=PRICE, wasted=zero, max_waste=zero)
+    assert after.reason == "moderation_blocked: no: never"
+
+
+def test_an_attempt_that_nobody_saw_end_is_a_doubt() -> None:
+    assert following(Outcome.SENDING).state is JobState.UNCERTAIN
+    assert following(Outcome.SENDING, max_waste=PRICE).wasted == PRICE
 
 
 @pytest.mark.parametrize("outcome", [Outcome.AMBIGUOUS, Outcome.SPOILED])
@@ -143,3 +167,26 @@ def test_bad_bytes_are_fetched_three_times_and_then_spoiled() -> None:
 
 def test_a_forbidden_address_is_not_asked_again() -> None:
     assert after_fetch(FetchResult(forbidden="10.0.0.1"), tries=1) == FetchLater("10.0.0.1")
+
+
+@given(
+    status=st.none() | st.integers(100, 599),
+    bad_picture=st.sampled_from(["", "truncated"]),
+    wait_s=st.none() | st.floats(0, 1e9),
+)
+def test_every_download_ends_after_a_few_short_waits(
+    status: int | None, bad_picture: str, wait_s: float | None
+) -> None:
+    result = FetchResult(status=status, bad_picture=bad_picture, retry_after_s=wait_s, detail="x")
+    decisions = [after_fetch(result, tries=tries) for tries in range(1, 9)]
+    assert all(d.wait_s <= 60 for d in decisions if isinstance(d, FetchAgain))
+    assert not isinstance(decisions[-1], FetchAgain)
+
+
+def test_a_download_that_is_left_says_how_it_failed_last() -> None:
+    assert after_fetch(FetchResult(status=503), tries=8) == FetchLater(
+        "download failed 8 times, last with HTTP 503"
+    )
+    assert after_fetch(FetchResult(detail="reset"), tries=8) == FetchLater(
+        "download failed 8 times, last with reset"
+    )

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from batchgen.errors import LedgerError
+from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def note(number: int) -> Callable[[Ledger], None]:
@@ -91,7 +90,157 @@ async def test_a_cancelled_caller_still_waits_for_its_step(tmp_path: Path) -> No
         assert count(path) == 1
 
 
-async def test_a_ledger_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+async def test_a_caller_is_not_let_go_while_its_step_is_under_way(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    begun, go = threading.Event(), threading.Event()
+    left: list[bool] = []
+
+    def slow(ledger: Ledger) -> None:
+        begun.set()
+        go.wait(10)
+        note(1)(ledger)
+
+    async with LedgerWriter(path) as writer:
+
+        async def ask() -> None:
+            try:
+                await writer(slow)
+            finally:
+                left.append(go.is_set())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.to_thread.run_sync(begun.wait)
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await anyio.wait_all_tasks_blocked()
+                assert left == []
+                go.set()
+        assert left == [True]
+        assert count(path) == 1
+
+
+async def test_steps_are_written_in_the_order_they_were_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    order: list[int] = []
+    async with LedgerWriter(path) as writer, anyio.create_task_group() as tasks:
+        for number in (3, 1, 2):
+            tasks.start_soon(writer, lambda _, number=number: order.append(number))
+    assert order == [3, 1, 2]
+
+
+async def errors_of(writer: LedgerWriter, steps: int) -> list[str]:
+    """What so many steps at once are told."""
+    told: list[str] = []
+
+    async def ask(number: int) -> None:
+        try:
+            await writer(note(number))
+        except LedgerWriteError as exc:
+            told.append(str(exc))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for number in range(steps):
+                tasks.start_soon(ask, number)
+    return told
+
+
+@pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN; SELECT * FROM prices"])
+async def test_a_lock_of_another_program_is_waited_for_once_and_not_by_each_step(
+    lock: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "batchgen.db"
+    statements: list[str] = []
+    async with LedgerWriter(path) as writer:
+        await writer(lambda ledger: ledger.conn.execute("PRAGMA busy_timeout = 100").fetchall())
+        await writer(lambda ledger: ledger.conn.set_trace_callback(statements.append))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            for statement in lock.split("; "):
+                other.execute(statement).fetchall()
+            assert len(await errors_of(writer, 40)) == 40
+        waits = statements.count("COMMIT") + statements.count("BEGIN IMMEDIATE")
+        assert waits < 10
+        assert await errors_of(writer, 40) == []
+        await writer(lambda ledger: ledger.conn.set_trace_callback(None))
+    assert count(path) == 40
+
+
+async def test_a_ledger_that_is_damaged_under_way_stops_everybody(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    async with LedgerWriter(path) as writer:
+        await writer(note(100))
+        with path.open("r+b") as file:
+            file.write(b"garbage " * 512)
+        errors = await errors_of(writer, 10)
+    assert len(errors) == 10
+    assert "can't be written" in errors[0]
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be removed there")
+async def test_a_ledger_that_is_removed_or_replaced_under_way_stops_everybody(
+    replaced: bool, tmp_path: Path
+) -> None:
+    """Its rows would go to a file without a name, and the money with them."""
+    path = tmp_path / "batchgen.db"
+    async with LedgerWriter(path) as writer:
+        await writer(note(100))
+        if replaced:
+            other = tmp_path / "other.db"
+            other.write_bytes(path.read_bytes())
+            other.replace(path)
+        else:
+            path.unlink()
+        errors = await errors_of(writer, 10)
+    assert len(errors) == 10
+    assert "removed or replaced" in errors[0]
+
+
+async def test_what_was_asked_before_the_end_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    async with anyio.create_task_group() as tasks, LedgerWriter(path) as writer:
+        for number in range(50):
+            tasks.start_soon(writer, note(number))
+        await anyio.lowlevel.checkpoint()
+    assert count(path) == 50
+
+
+async def test_a_writer_that_is_cancelled_while_it_opens_leaves_no_thread_behind(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "batchgen.db"
+    open_for_writing(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with anyio.move_on_after(0.1) as scope:
+            async with LedgerWriter(path):
+                pytest.fail("the ledger is locked")
+        assert scope.cancelled_caught
+    for thread in threading.enumerate():
+        if thread.name == "ledger":
+            await anyio.to_thread.run_sync(thread.join, 10)
+            assert not thread.is_alive()
+
+
+async def test_a_bug_in_a_step_is_not_taken_for_a_bad_disk(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    async with LedgerWriter(path) as writer:
+        await writer(note(1))
+        with pytest.raises(sqlite3.IntegrityError):
+            await writer(note(1))
+    assert count(path) == 1
+
+
+async def test_a_ledger_that_may_not_be_written_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    async with LedgerWriter(path) as writer:
+        await writer(lambda ledger: ledger.conn.execute("PRAGMA query_only = ON"))
+        with pytest.raises(LedgerWriteError, match="readonly"):
+            await writer(note(1))
+
+
+async def test_a_disk_that_is_full_says_so(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with LedgerWriter(path) as writer:
         pages = await writer(lambda ledger: ledger.conn.execute("PRAGMA page_count").fetchone()[0])

@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 
 from batchgen.commands.embedded import embedded_endpoint
+from batchgen.commands.preflight import allow_open_files, check_writable
 from batchgen.commands.prepare import (
     Overrides,
     Prepared,
@@ -26,7 +27,7 @@ from batchgen.commands.prepare import (
     waste_of,
 )
 from batchgen.commands.pricing import FetchedList, PriceChanges, PriceLists, with_kept_prices
-from batchgen.errors import ExitCode, SettingsError
+from batchgen.errors import BatchgenError, ExitCode, SettingsError
 from batchgen.events import RunEvent, Stopping
 from batchgen.http import ssl_context
 from batchgen.job import BatchId, JobState, RunId
@@ -80,7 +81,8 @@ class _Start:
 def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
     """Plan, enrol and run each manifest; the worst exit code of all.
 
-    All manifests are read before the first is run. Raises BatchgenError.
+    All manifests are read before the first is run. What keeps one of them from running is said,
+    and the others run all the same. Raises BatchgenError.
     """
     folder = manifests[0].absolute().parent
     everything = [prepare(path, overrides.db, ledger_folder=folder) for path in manifests]
@@ -89,7 +91,11 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
     lists = PriceLists()
     codes = []
     for prepared in everything:
-        code = _run_one(prepared, overrides, faces, lists)
+        try:
+            code = _run_one(prepared, overrides, faces, lists)
+        except BatchgenError as exc:
+            write_line(sys.stderr, str(exc))
+            code = exc.exit_code
         codes.append(code)
         if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.STOPPED):
             break
@@ -97,11 +103,20 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
 
 
 def _check(prepared: Prepared, overrides: Overrides) -> None:
-    """Say what is wrong with key, budget or allowance before anything is planned."""
+    """Say what is wrong with key, budget, allowance or limits before anything is planned."""
     limits = prepared.loaded.manifest.limits
+    allow_open_files(*_width(limits, overrides))
     key_of(prepared.profile, prepared.environment)
     max_cost_of(limits, overrides.max_cost)
     waste_of(limits, overrides.max_waste)
+
+
+def _width(limits: Limits, overrides: Overrides) -> tuple[int, int]:
+    """Requests and downloads at the same time."""
+    return (
+        overrides.concurrency or limits.concurrency or DEFAULT_CONCURRENCY,
+        limits.downloads or DEFAULT_DOWNLOADS,
+    )
 
 
 def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
@@ -201,6 +216,8 @@ def _go(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -
     began = time.monotonic()
     outcome = _Outcome()
     if start.to_do:
+        check_writable(_spool_folder(prepared))
+        check_writable(_picture_folder(prepared))
         key = key_of(prepared.profile, prepared.environment)
         progress = make_progress(start.to_do, json=faces.json, quiet=faces.quiet)
         with _endpoint(prepared) as base_url:
@@ -224,18 +241,24 @@ def _summarize(
 ) -> None:
     if faces.quiet and not (found.troubled or found.unfinished):
         return
-    loaded = prepared.loaded
-    output = loaded.manifest.output
-    folder = loaded.base / (output.dir if output and output.dir else f"out/{loaded.name}")
-    write_line(
-        sys.stdout,
-        summary_text(found, pictures=_shown(folder), made=made, seconds=seconds),
-    )
+    pictures = _shown(_picture_folder(prepared))
+    write_line(sys.stdout, summary_text(found, pictures=pictures, made=made, seconds=seconds))
     db = prepared.ledger
     found_alone = db.name == DB_NAME and db.parent in (Path.cwd(), Path.cwd() / "jobs")
     write_line(
         sys.stdout, "next: " + next_step(found, "" if found_alone else f" --db {_shown(db)}")
     )
+
+
+def _picture_folder(prepared: Prepared) -> Path:
+    """Where the pictures go, but for jobs that name a folder of their own."""
+    loaded = prepared.loaded
+    output = loaded.manifest.output
+    return loaded.base / (output.dir if output and output.dir else f"out/{loaded.name}")
+
+
+def _spool_folder(prepared: Prepared) -> Path:
+    return prepared.ledger.with_name(prepared.ledger.name + SPOOL_SUFFIX)
 
 
 def _shown(path: Path) -> str:
@@ -285,7 +308,7 @@ async def _drive(
     key: ApiKey | None,
 ) -> _Outcome:
     limits = prepared.loaded.manifest.limits
-    concurrency = overrides.concurrency or limits.concurrency or DEFAULT_CONCURRENCY
+    concurrency, downloads = _width(limits, overrides)
     deadline_s = float(limits.deadline or DEFAULT_DEADLINE_S)
     throttle = Throttle(ThrottleCore(_throttle_limits(limits, concurrency)))
     grace_s = deadline_s if overrides.grace_s is None else overrides.grace_s
@@ -298,7 +321,7 @@ async def _drive(
         progress.observe(event)
 
     shutdown = Shutdown(grace_s, drain)
-    spool = Spool(prepared.ledger.with_name(prepared.ledger.name + SPOOL_SUFFIX))
+    spool = Spool(_spool_folder(prepared))
     await anyio.to_thread.run_sync(spool.prepare)
     async with LedgerWriter(prepared.ledger) as ledger:
         run_id = await ledger(
@@ -321,7 +344,7 @@ async def _drive(
         )
         settings = PoolSettings(
             concurrency=concurrency,
-            downloads=limits.downloads or DEFAULT_DOWNLOADS,
+            downloads=downloads,
             deadline_s=deadline_s,
             key=key,
             base=prepared.loaded.base,

@@ -42,6 +42,10 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         conn.execute("PRAGMA journal_mode = TRUNCATE")
         conn.execute("PRAGMA synchronous = EXTRA")
         conn.execute("PRAGMA foreign_keys = ON")
+        _try_to_write(conn)
+    except (OSError, sqlite3.OperationalError) as exc:  # locked, read-only, full: not the content
+        conn.close()
+        raise LedgerError(f"{path}: the ledger can't be opened for writing: {exc}") from exc
     except sqlite3.DatabaseError as exc:
         conn.close()
         raise _unusable(path, str(exc)) from exc
@@ -60,15 +64,9 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     if not path.exists():
         raise LedgerError(f"{path}: there is no ledger here; name one with --db, or run a manifest")
     try:
+        _roll_back_journal(path)
         conn = _connect(path, mode="ro")
-        try:
-            conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:
-            conn.close()
-            with closing(_connect(path)) as writer:
-                writer.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            conn = _connect(path, mode="ro")
-    except (OSError, sqlite3.OperationalError) as exc:
+    except sqlite3.OperationalError as exc:
         raise LedgerError(f"{path}: the ledger can't be read: {exc}") from exc
     except sqlite3.DatabaseError as exc:
         raise _unusable(path, str(exc)) from exc
@@ -79,6 +77,9 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
                 f"{path}: the ledger has schema {version}, this batchgen writes {SCHEMA_VERSION}: "
                 "run its manifest once, which makes a backup and migrates it"
             )
+    except sqlite3.OperationalError as exc:
+        conn.close()
+        raise LedgerError(f"{path}: the ledger can't be read: {exc}") from exc
     except sqlite3.DatabaseError as exc:
         conn.close()
         raise _unusable(path, str(exc)) from exc
@@ -88,11 +89,25 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     return conn
 
 
+def _roll_back_journal(path: Path) -> None:
+    try:
+        _read_once(path, mode="ro")
+    except sqlite3.OperationalError:
+        _read_once(path, mode="rw")
+
+
+def _read_once(path: Path, mode: str) -> None:
+    with closing(_connect(path, mode)) as conn:
+        conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
 def in_memory() -> sqlite3.Connection:
     """An empty ledger that lives in memory, for plans where none exists yet."""
     conn = sqlite3.connect(":memory:", isolation_level=None)
     conn.row_factory = sqlite3.Row
+    conn.execute("BEGIN IMMEDIATE")
     _apply_migrations(conn)
+    conn.execute("COMMIT")
     return conn
 
 
@@ -119,7 +134,9 @@ def _create(path: Path) -> None:
     try:
         with closing(_connect(aside)) as conn:
             conn.execute("PRAGMA synchronous = EXTRA")
+            conn.execute("BEGIN IMMEDIATE")
             _apply_migrations(conn)
+            conn.execute("COMMIT")
         with suppress(FileExistsError):  # another process was first, and its file is as good
             aside.rename(path) if os.name == "nt" else os.link(aside, path)
         sync_folder(path.parent)
@@ -145,37 +162,60 @@ def _check(conn: sqlite3.Connection, path: Path) -> None:
             raise _unusable(path, "; ".join(found))
 
 
+def _try_to_write(conn: sqlite3.Connection) -> None:
+    """Begin a write and leave it: what may not be written is opened for reading without a word."""
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        conn.execute(f"PRAGMA user_version = {_version(conn)}")
+    finally:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+
+
 def _version(conn: sqlite3.Connection) -> int:
     (version,) = conn.execute("PRAGMA user_version").fetchone()
     return int(version)
 
 
 def _migrate(conn: sqlite3.Connection, path: Path) -> None:
-    from batchgen.files import sync_folder  # only an old ledger needs it, and it is heavy
+    """Back up and migrate, unless another process was first.
 
-    version = _version(conn)
-    backup = path.with_name(f"{path.name}.schema{version}.bak")
-    aside = backup.with_name(backup.name + ".part")
-    aside.unlink(missing_ok=True)
-    with closing(sqlite3.connect(aside)) as copy:
-        conn.backup(copy)
-    aside.replace(backup)
-    sync_folder(path.parent)
-    _apply_migrations(conn)
-
-
-def _apply_migrations(conn: sqlite3.Connection) -> None:
-    from sqlite_utils import Database  # heavy, and only a new or old ledger needs it
-
+    The transaction is begun before the backup, so that it holds the old schema and nothing newer.
+    """
     conn.execute("BEGIN IMMEDIATE")
     try:
-        migrations().apply(Database(conn))
-        conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if _version(conn) < SCHEMA_VERSION:
+            _back_up(path, path.with_name(f"{path.name}.schema{_version(conn)}.bak"))
+            _apply_migrations(conn)
         conn.execute("COMMIT")
     except BaseException:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
         raise
+
+
+def _back_up(path: Path, backup: Path) -> None:
+    from batchgen.files import sync_folder  # only an old ledger needs it, and it is heavy
+
+    handle, name = tempfile.mkstemp(prefix=f".{backup.name}.", dir=path.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        # A connection with an open transaction can't be copied from.
+        with closing(_connect(path, mode="ro")) as source, closing(_connect(aside)) as copy:
+            source.backup(copy)
+        aside.replace(backup)
+        sync_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _apply_migrations(conn: sqlite3.Connection) -> None:
+    """Run the steps that are missing, within the transaction of the caller."""
+    from sqlite_utils import Database  # heavy, and only a new or old ledger needs it
+
+    migrations().apply(Database(conn))
+    conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _unusable(path: Path, detail: str) -> LedgerError:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import islice
 from typing import Final
 
 from batchgen.errors import Fault, ManifestError
@@ -123,20 +122,12 @@ class Staging:
         """Stage the whole plan as a stream.
 
         Raises ManifestError with every job whose key or output path another job has already, and
-        whatever the stream raises; the ledger is not touched by then.
+        with the faults that the stream ends with; the ledger is not touched by then.
         """
         faults: list[Fault] = []
         now = self._clock()
-        stream = iter(jobs)
-        while page := list(islice(stream, _PAGE)):
-            rows = [_row(job, price, collision_key, now) for job in page]
-            self.conn.execute("BEGIN")
-            try:
-                self.conn.executemany(_INSERT, rows)
-                self.conn.execute("COMMIT")
-            except sqlite3.IntegrityError:
-                self.conn.execute("ROLLBACK")
-                faults += self._insert_singly(rows)
+        for page in _pages(jobs, faults):
+            faults += self._insert([_row(job, price, collision_key, now) for job in page])
             self.jobs += len(page)
             if progress is not None:
                 progress(self.jobs)
@@ -145,35 +136,44 @@ class Staging:
         if faults:
             raise ManifestError(faults)
 
-    def _insert_singly(self, rows: list[tuple[object, ...]]) -> list[Fault]:
-        """Insert what can be inserted and name each job that is in the way of an earlier one.
-
-        Without a journal nothing can be rolled back, so some rows may stand already.
-        """
+    def _insert(self, rows: list[tuple[object, ...]]) -> list[Fault]:
+        """Insert a page, but for rows that are in the way of an earlier one; those are faults."""
         faults = []
-        for row in rows:
-            standing = self.conn.execute(
-                "SELECT key, source, collision = ? AS same_path, key = ? AS same_key"
-                " FROM staging.planned WHERE (key = ? OR collision = ?) AND source <> ?",
-                (row[1], row[0], row[0], row[1], row[14]),
-            ).fetchone()
-            if standing is None:
-                self.conn.execute(_INSERT.replace("INSERT", "INSERT OR IGNORE", 1), row)
-                continue
-            what = f"key {row[0]!r}" if standing["same_key"] else f"output path {row[10]!r}"
-            file, _, line = str(row[14]).rpartition(":")
-            place = (file, int(line)) if line.isdigit() else (str(row[14]), 0)
-            faults.append(
-                Fault(
-                    file=place[0],
-                    line=place[1],
-                    column=0,
-                    path="key" if standing["same_key"] else "output.path",
-                    message=f"the {what} is taken already by {standing['source']}"
-                    f" ({standing['key']}); each job needs its own",
-                )
-            )
+        self.conn.execute("BEGIN")
+        before = self.conn.total_changes
+        try:
+            self.conn.executemany(_INSERT, rows)
+        except sqlite3.IntegrityError:
+            # Without a journal there is no way back: what was inserted stays, and it goes on there.
+            for row in rows[self.conn.total_changes - before :]:
+                try:
+                    self.conn.execute(_INSERT, row)
+                except sqlite3.IntegrityError:
+                    faults.append(self._taken(row))
+        self.conn.execute("COMMIT")
         return faults
+
+    def _taken(self, row: tuple[object, ...]) -> Fault:
+        """What is wrong with a row whose key or output path an earlier job has."""
+        planned = dict(zip(_COLUMNS.split(", "), row, strict=True))
+        standing = self.conn.execute(
+            "SELECT key, source FROM staging.planned WHERE key = :key OR collision = :collision"
+            " ORDER BY key = :key DESC",
+            {"key": planned["key"], "collision": planned["collision"]},
+        ).fetchone()
+        same_key = standing["key"] == planned["key"]
+        what = f"key {planned['key']!r}" if same_key else f"output path {planned['path']!r}"
+        source = str(planned["source"])
+        taker = "a job of the same line" if standing["source"] == source else standing["source"]
+        file, _, line = source.rpartition(":")
+        return Fault(
+            file=file if line.isdecimal() else source,
+            line=int(line) if line.isdecimal() else 0,
+            column=0,
+            path="key" if same_key else "output.path",
+            message=f"the {what} is taken already by {taker} ({standing['key']});"
+            " each job needs its own",
+        )
 
     def models(self) -> list[str]:
         """The models that the plan asks for, by name."""
@@ -343,6 +343,21 @@ ON CONFLICT (batch_id, key) DO UPDATE SET
     keep_previous = excluded.keep_previous, tags = excluded.tags, source = excluded.source,
     estimated = excluded.estimated, plan = excluded.plan, retired = 0
 """
+
+
+def _pages(jobs: Iterable[PlannedJob], faults: list[Fault]) -> Iterator[list[PlannedJob]]:
+    """The stream in pages; the faults that it ends with are added to those that are known."""
+    page: list[PlannedJob] = []
+    try:
+        for job in jobs:
+            page.append(job)
+            if len(page) == _PAGE:
+                yield page
+                page = []
+    except ManifestError as exc:
+        faults += exc.faults
+    if page:
+        yield page
 
 
 def _row(

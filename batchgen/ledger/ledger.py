@@ -254,8 +254,9 @@ class Ledger:
 
         A doubt is bought again within the waste allowance of the run ``allowance_of`` (default: the
         attempt's own run; at recovery, the run that recovers). ``hold`` keeps it for a person.
+        If the manifest has changed since the request left, the job is pending whatever came.
         """
-        price, job_id, run = self._close_attempt(attempt, verdict, answer=answer)
+        price, _, run = self._close_attempt(attempt, verdict, answer=answer)
         charged = price if verdict.billed is Billed.YES else 0
         maybe = price if verdict.billed is Billed.MAYBE else 0
         self.conn.execute(
@@ -263,19 +264,16 @@ class Ledger:
             " WHERE id = ?",
             (price, charged, maybe, run),
         )
-        return self._move_on(job_id, verdict, price, allowance_of or run, hold=hold)
+        return self._move_on(attempt, verdict, allowance_of or run, hold=hold)
 
     def spoil(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
         """A paid answer turned out to hold no usable picture; its cost stays charged."""
-        row = self.conn.execute(
-            "UPDATE attempts SET outcome = 'spoiled', error_code = ?, message = ? WHERE id = ?"
-            " RETURNING job_id, price",
-            (verdict.code, verdict.message, attempt),
-        ).fetchone()
         self.conn.execute(
-            "UPDATE images SET state = 'lost' WHERE attempt_id = ? AND state = 'due'", (attempt,)
+            "UPDATE attempts SET outcome = 'spoiled', error_code = ?, message = ? WHERE id = ?",
+            (verdict.code, verdict.message, attempt),
         )
-        return self._move_on(JobId(row["job_id"]), verdict, Micros(row["price"]), run, hold=False)
+        self._give_up_due(attempt)
+        return self._move_on(attempt, verdict, run, hold=False)
 
     def _close_attempt(
         self, attempt: AttemptId, verdict: Verdict, *, answer: str | None
@@ -301,16 +299,19 @@ class Ledger:
             raise AssertionError(f"attempt {attempt} is closed already")
         return Micros(row["price"]), JobId(row["job_id"]), RunId(row["run_id"])
 
-    def _move_on(
-        self, job_id: JobId, verdict: Verdict, price: Micros, run: RunId, *, hold: bool
-    ) -> Next:
-        job = self.job(job_id)
+    def _move_on(self, attempt: AttemptId, verdict: Verdict, run: RunId, *, hold: bool) -> Next:
+        asked = self.conn.execute(
+            "SELECT job_id, fingerprint, price FROM attempts WHERE id = ?", (attempt,)
+        ).fetchone()
+        job = self.job(JobId(asked["job_id"]))
+        if job.fingerprint != asked["fingerprint"]:
+            return self._ask_anew(job.id)
         totals = self.run_totals(run)
         following = after_attempt(
             verdict,
             tries=job.tries,
             doubts=job.doubts,
-            price=price,
+            price=Micros(asked["price"]),
             wasted=totals.wasted,
             max_waste=totals.max_waste,
             hold=hold,
@@ -324,7 +325,7 @@ class Ledger:
                 following.counts_try,
                 following.counts_doubt,
                 self._now(),
-                job_id,
+                job.id,
             ),
         )
         if following.wasted:
@@ -332,6 +333,22 @@ class Ledger:
                 "UPDATE runs SET wasted = wasted + ? WHERE id = ?", (following.wasted, run)
             )
         return following
+
+    def _ask_anew(self, job: JobId) -> Next:
+        """No picture came of a request whose manifest entry has changed since: that says nothing
+        about the new one, which nobody has asked for yet.
+        """
+        self.conn.execute(
+            "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0,"
+            " changed_at = ? WHERE id = ?",
+            (self._now(), job),
+        )
+        return Next(state=JobState.PENDING)
+
+    def _give_up_due(self, attempt: AttemptId) -> None:
+        self.conn.execute(
+            "UPDATE images SET state = 'lost' WHERE attempt_id = ? AND state = 'due'", (attempt,)
+        )
 
     def due(self, job: JobId) -> list[DuePicture]:
         """The job's pictures that are paid for and not on disk."""
@@ -424,8 +441,20 @@ class Ledger:
         )
 
     def picture_lost(self, image: int, job: JobId, reason: str) -> None:
-        """A paid picture can't be had any more; it is never bought again unasked."""
-        self.conn.execute("UPDATE images SET state = 'lost' WHERE id = ?", (image,))
+        """A paid picture can't be had any more; it is never bought again unasked.
+
+        The other pictures of its answer are given up with it: left due, they would come between the
+        job and the pictures of a later attempt.
+        """
+        asked = self.conn.execute(
+            "SELECT attempts.id AS id, fingerprint FROM images"
+            " JOIN attempts ON attempts.id = attempt_id WHERE images.id = ?",
+            (image,),
+        ).fetchone()
+        self._give_up_due(AttemptId(asked["id"]))
+        if self.job(job).fingerprint != asked["fingerprint"]:
+            self._ask_anew(job)
+            return
         self.conn.execute(
             "UPDATE jobs SET state = 'failed', reason = ?, changed_at = ? WHERE id = ?",
             (f"picture_lost: {reason}", self._now(), job),
@@ -446,8 +475,9 @@ class Ledger:
     def open_attempts(self, batch: BatchId) -> list[OpenAttempt]:
         """Attempts that a killed run left in flight; at most as many as it had requests."""
         rows = self.conn.execute(
+            # CROSS JOIN keeps this order: the few open attempts first, never all jobs of a batch.
             "SELECT attempts.id AS attempt_id, run_id, job_id FROM attempts"
-            " JOIN jobs ON jobs.id = job_id"
+            " CROSS JOIN jobs ON jobs.id = job_id"
             " WHERE batch_id = ? AND outcome = 'sending' ORDER BY attempts.rowid",
             (batch,),
         ).fetchall()
@@ -463,8 +493,10 @@ class Ledger:
     def finished_attempts(self, batch: BatchId, ids: Sequence[AttemptId]) -> list[AttemptId]:
         """Those of the attempts that belong to done jobs, so that nothing of them is needed."""
         rows = self.conn.execute(
+            # CROSS JOIN keeps this order: the attempts that were named, never all of a batch.
             "SELECT attempts.id AS id FROM json_each(?) AS asked"
-            " JOIN attempts ON attempts.id = asked.value JOIN jobs ON jobs.id = job_id"
+            " CROSS JOIN attempts ON attempts.id = asked.value"
+            " CROSS JOIN jobs ON jobs.id = job_id"
             " WHERE batch_id = ? AND state = 'done'",
             (canonical_json(list(ids)), batch),
         )

@@ -257,36 +257,54 @@ def _last_run(conn: sqlite3.Connection, batch: BatchId) -> LastRun | None:
     return None if row is None else LastRun(**dict(row))
 
 
+_PAGE: Final = 1_000
+# In the order of their row ids and from where the page before ended, so that none is sorted; the
+# plus keeps SQLite from preferring an index of the batch, by which all would have to be.
 _EXPORT_SQL: Final = {
     "jobs": """
-        SELECT key, state, reason, fingerprint, model, prompt, options, estimated,
+        SELECT jobs.id AS cursor,
+               key, state, reason, fingerprint, model, prompt, options, estimated,
                (SELECT coalesce(sum(cost), 0) FROM attempts
                 WHERE job_id = jobs.id) AS charged,
                (SELECT coalesce(sum(price), 0) FROM attempts
                 WHERE job_id = jobs.id AND billed = 'maybe') AS maybe
-        FROM jobs WHERE batch_id = :batch AND retired = 0 ORDER BY jobs.id
+        FROM jobs WHERE +batch_id = :batch AND +retired = 0 AND jobs.id > :after
+        ORDER BY jobs.id LIMIT :limit
         """,
     "attempts": """
-        SELECT attempts.id AS id, key, run_id AS run, started_at, ended_at, outcome, billed,
+        SELECT attempts.rowid AS cursor,
+               attempts.id AS id, key, run_id AS run, started_at, ended_at, outcome, billed,
                http_status, error_code, request_id, cost
-        FROM attempts JOIN jobs ON jobs.id = job_id WHERE batch_id = :batch
-        ORDER BY attempts.rowid
+        FROM attempts CROSS JOIN jobs ON jobs.id = job_id
+        WHERE +batch_id = :batch AND attempts.rowid > :after
+        ORDER BY attempts.rowid LIMIT :limit
         """,
     "images": """
-        SELECT key, images.path AS path, sha256, bytes, width, height, format
-        FROM images JOIN jobs ON jobs.id = job_id
-        WHERE batch_id = :batch AND images.state = 'saved' ORDER BY images.id
+        SELECT images.id AS cursor,
+               key, images.path AS path, sha256, bytes, width, height, format
+        FROM images CROSS JOIN jobs ON jobs.id = job_id
+        WHERE +batch_id = :batch AND images.state = 'saved' AND images.id > :after
+        ORDER BY images.id LIMIT :limit
         """,
 }
 _MONEY_COLUMNS: Final = ("estimated", "charged", "maybe", "cost")
 
 
 def export(conn: sqlite3.Connection, batch: BatchId, what: str) -> Iterator[dict[str, object]]:
-    """Stream jobs, attempts or images of a batch; money as decimal strings in dollars."""
+    """Stream jobs, attempts or images of a batch; money as decimal strings in dollars.
+
+    Read a page at a time: a reader that stops in the middle, as in a pager, would keep a run from
+    writing for as long as it stays there.
+    """
     from sqlite_utils import Database  # 125 ms to import, and status shares this module
 
-    for row in Database(conn).query(_EXPORT_SQL[what], {"batch": batch}):
-        for column in _MONEY_COLUMNS:
-            if column in row:
-                row[column] = decimal_string(row[column])
-        yield row
+    db, after = Database(conn), 0
+    while page := list(
+        db.query(_EXPORT_SQL[what], {"batch": batch, "after": after, "limit": _PAGE})
+    ):
+        for row in page:
+            after = row.pop("cursor")
+            for column in _MONEY_COLUMNS:
+                if column in row:
+                    row[column] = decimal_string(row[column])
+            yield row

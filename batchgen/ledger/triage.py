@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
+from typing import Final
 
 from batchgen.job import BatchId, JobState, canonical_json
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.ledger.queries import OpenWork
 from batchgen.money import Micros
+
+_CHOSEN: Final = (
+    "WHERE batch_id = :batch AND retired = 0"
+    " AND state IN (SELECT value FROM json_each(:states)) AND (:only IS NULL OR key GLOB :only)"
+)
 
 
 def retry_jobs(
@@ -23,18 +29,26 @@ def retry_jobs(
 
     ``only`` is a glob over keys, where ``*`` also stands for ``/``.
     """
+    chosen = {
+        "batch": batch,
+        "states": canonical_json([*states]),
+        "only": only,
+        "now": timestamp(clock()),
+    }
     conn.execute("BEGIN IMMEDIATE")
     try:
-        rows = conn.execute(
+        found = conn.execute(
+            f"SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS cost FROM jobs {_CHOSEN}",
+            chosen,
+        ).fetchone()
+        conn.execute(
             "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0,"
-            " changed_at = ? WHERE batch_id = ? AND retired = 0"
-            " AND state IN (SELECT value FROM json_each(?)) AND (? IS NULL OR key GLOB ?)"
-            " RETURNING estimated",
-            (timestamp(clock()), batch, canonical_json([*states]), only, only),
-        ).fetchall()
+            f" changed_at = :now {_CHOSEN}",
+            chosen,
+        )
         conn.execute("COMMIT")
     except BaseException:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
         raise
-    return OpenWork(jobs=len(rows), cost=Micros(sum(row["estimated"] for row in rows)))
+    return OpenWork(jobs=found["jobs"], cost=Micros(found["cost"]))

@@ -7,10 +7,12 @@ All steps that wait are written in one transaction, and nobody goes on before th
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -58,7 +60,11 @@ class LedgerWriter:
         self._loop = asyncio.get_running_loop()
         self._ready = self._loop.create_future()
         self._thread.start()
-        await self._ready
+        try:
+            await self._ready
+        except BaseException:
+            self._steps.put(None)
+            raise
         return self
 
     async def __aexit__(
@@ -82,17 +88,28 @@ class LedgerWriter:
     def _run(self) -> None:
         try:
             conn = open_for_writing(self._path)
+            file = self._path.stat()
         except BaseException as exc:  # handed to the one who waits for the start
-            self._loop.call_soon_threadsafe(self._ready.set_exception, exc)
+            self._loop.call_soon_threadsafe(_deliver, [(self._ready, None, exc)])
             return
-        self._loop.call_soon_threadsafe(self._ready.set_result, None)
+        self._loop.call_soon_threadsafe(_deliver, [(self._ready, None, None)])
         ledger = Ledger(conn, self._clock)
         try:
             while group := self._next_group():
                 answers = _write(ledger, group)
+                if not self._stands(file):
+                    text = f"{self._path} was removed or replaced during the run"
+                    answers = [(done, None, LedgerWriteError(text)) for _, done in group]
                 self._loop.call_soon_threadsafe(_deliver, answers)
         finally:
             conn.close()
+
+    def _stands(self, file: os.stat_result) -> bool:
+        """Whether the path still names the open file; what is written to another is lost."""
+        try:
+            return os.path.samestat(self._path.stat(), file)
+        except OSError:
+            return False
 
     def _next_group(self) -> list[tuple[Step, asyncio.Future[Any]]]:
         """Everything that waits, at least one; empty when the writer is closed."""
@@ -116,32 +133,44 @@ Answer = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
 def _write(ledger: Ledger, group: list[tuple[Step, asyncio.Future[Any]]]) -> list[Answer]:
-    """Write a group in one transaction; if a step of it fails, each step in one of its own."""
+    """Write a group in one transaction; if a step of it fails, each step in one of its own.
+
+    Every step has an answer, whatever happens: the one who asked waits for it and for nothing else.
+    """
     try:
         ledger.conn.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as exc:  # each would wait as long for the same lock
-        return [(done, None, _as_write_error(exc)) for _, done in group]
-    try:
-        results = [step(ledger) for step, _ in group]
+        try:
+            results = [step(ledger) for step, _ in group]
+        except BaseException as exc:
+            _roll_back(ledger.conn)
+            if len(group) == 1:
+                return [(group[0][1], None, _as_write_error(exc))]
+            return [answer for item in group for answer in _write(ledger, [item])]
         ledger.conn.execute("COMMIT")
-    except BaseException as exc:
-        if ledger.conn.in_transaction:
-            ledger.conn.execute("ROLLBACK")
-        if len(group) == 1:
-            return [(group[0][1], None, _as_write_error(exc))]
-        return [answer for item in group for answer in _write(ledger, [item])]
+    except BaseException as exc:  # one by one, each would wait as long for the same lock or disk
+        _roll_back(ledger.conn)
+        return [(done, None, _as_write_error(exc)) for _, done in group]
     return [(done, result, None) for (_, done), result in zip(group, results, strict=True)]
 
 
+def _roll_back(conn: sqlite3.Connection) -> None:
+    if conn.in_transaction:
+        with suppress(
+            sqlite3.Error
+        ):  # what made it necessary is told, and the next BEGIN will fail
+            conn.execute("ROLLBACK")
+
+
 def _as_write_error(exc: BaseException) -> BaseException:
-    if isinstance(exc, sqlite3.OperationalError):
+    # Of its kinds of DatabaseError only these are the file's or the disk's, not a bug of ours.
+    if isinstance(exc, sqlite3.OperationalError) or type(exc) is sqlite3.DatabaseError:
         error = LedgerWriteError(f"the ledger can't be written: {exc}")
         error.__cause__ = exc
         return error
     return exc
 
 
-def _deliver(answers: list[Answer]) -> None:
+def _deliver(answers: Sequence[Answer]) -> None:
     for done, result, exc in answers:
         if done.cancelled():
             continue

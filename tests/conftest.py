@@ -1,0 +1,26 @@
+"""What every test needs: one event loop's kind, and an environment without the developer's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+_PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bare_environment() -> Iterator[None]:
+    """No key may be sent, no proxy asked and no ledger touched that the tests did not make."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            own = name == "BATCHGEN_DB" or name.endswith("_API_KEY")
+            if own or name.lower() in _PROXIES:
+                patch.delenv(name)
+        yield

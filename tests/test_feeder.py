@@ -1,0 +1,200 @@
+"""Pending jobs on their way to the workers, from a real ledger: each once, and again when due."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from batchgen.feeder import Feeder
+from batchgen.job import BatchId, Job, JobId
+from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.writer import LedgerWriter
+from batchgen.worker import Again
+from tests.test_ledger import enrol, planned
+
+pytestmark = pytest.mark.anyio
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Fed:
+    """A feeder at work."""
+
+    feeder: Feeder
+    jobs: MemoryObjectReceiveStream[Job]
+    clock: Clock
+    statements: list[str]
+
+    async def take(self) -> Job:
+        with anyio.fail_after(10):
+            return await self.jobs.receive()
+
+    async def nothing_comes(self) -> bool:
+        """Whether the feeder waits with nothing to give."""
+        await anyio.wait_all_tasks_blocked()
+        try:
+            self.jobs.receive_nowait()
+        except anyio.WouldBlock:
+            return True
+        return False
+
+    async def is_over(self) -> bool:
+        with anyio.fail_after(10):
+            try:
+                await self.jobs.receive()
+            except anyio.EndOfStream:
+                return True
+        return False
+
+    def wake(self) -> None:
+        """Something else is over."""
+        self.feeder.add()
+        self.feeder.done(None)
+
+
+@asynccontextmanager
+async def fed(tmp_path: Path, count: int, limit: int | None = None) -> AsyncIterator[Fed]:
+    async with LedgerWriter(tmp_path / "batchgen.db") as writer:
+        statements: list[str] = []
+
+        def prepare(ledger: Ledger) -> BatchId:
+            ledger.conn.execute("COMMIT")
+            batch = enrol(ledger, [planned(number) for number in range(count)])
+            ledger.conn.set_trace_callback(statements.append)
+            ledger.conn.execute("BEGIN IMMEDIATE")
+            return batch
+
+        batch = await writer(prepare)
+        clock = Clock()
+        feeder = Feeder(writer, batch, limit=limit, clock=clock)
+        send, receive = anyio.create_memory_object_stream[Job]()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feeder.feed, send)
+            with receive:
+                yield Fed(feeder, receive, clock, statements)
+        await writer(lambda ledger: ledger.conn.set_trace_callback(None))
+
+
+def pages(fed: Fed) -> int:
+    return sum("state = 'pending'" in statement for statement in fed.statements)
+
+
+async def test_each_pending_job_comes_once_and_in_the_manifest_s_order(tmp_path: Path) -> None:
+    async with fed(tmp_path, 450) as work:
+        keys = []
+        for _ in range(450):
+            keys.append((await work.take()).key)
+            work.feeder.done(None)
+        assert keys == [f"k{number}" for number in range(450)]
+        assert await work.is_over()
+
+
+async def test_jobs_are_read_a_page_at_a_time_as_they_are_taken(tmp_path: Path) -> None:
+    async with fed(tmp_path, 450) as work:
+        await work.take()
+        assert pages(work) == 1
+        for _ in range(250):
+            await work.take()
+        assert pages(work) == 2
+
+
+@pytest.mark.parametrize(("limit", "given"), [(0, 0), (3, 3), (200, 200), (201, 201), (999, 250)])
+async def test_no_more_jobs_are_taken_up_than_asked_for(
+    limit: int, given: int, tmp_path: Path
+) -> None:
+    async with fed(tmp_path, 250, limit) as work:
+        for _ in range(given):
+            await work.take()
+            work.feeder.done(None)
+        assert await work.is_over()
+
+
+async def test_a_batch_without_pending_jobs_is_over_at_once(tmp_path: Path) -> None:
+    async with fed(tmp_path, 0) as work:
+        assert await work.is_over()
+
+
+async def test_the_feeder_stays_while_a_job_may_come_again(tmp_path: Path) -> None:
+    async with fed(tmp_path, 1) as work:
+        job = await work.take()
+        assert await work.nothing_comes()
+        work.feeder.done(Again(job=job, wait_s=0.0))
+        assert (await work.take()).id == job.id
+        work.feeder.done(None)
+        assert await work.is_over()
+
+
+async def test_what_is_under_way_besides_the_workers_keeps_it_open_too(tmp_path: Path) -> None:
+    async with fed(tmp_path, 1) as work:
+        job = await work.take()
+        work.feeder.add()
+        work.feeder.done(None)
+        assert await work.nothing_comes()
+        work.feeder.done(Again(job=job, wait_s=0.0))
+        assert (await work.take()).id == job.id
+        work.feeder.done(None)
+        assert await work.is_over()
+
+
+async def test_a_job_comes_again_when_its_time_is_up_and_not_before(tmp_path: Path) -> None:
+    async with fed(tmp_path, 2) as work:
+        first, second = await work.take(), await work.take()
+        work.feeder.done(Again(job=first, wait_s=60.0))
+        work.feeder.done(Again(job=second, wait_s=30.0))
+        work.clock.now += 29.9
+        work.wake()
+        assert await work.nothing_comes()
+        work.clock.now += 0.1
+        work.wake()
+        assert (await work.take()).id == second.id
+        work.clock.now += 30.0
+        work.wake()
+        assert (await work.take()).id == first.id
+
+
+async def test_a_job_comes_again_without_anybody_waking_the_feeder(tmp_path: Path) -> None:
+    async with fed(tmp_path, 1) as work:
+        job = await work.take()
+        work.feeder.done(Again(job=job, wait_s=0.05))
+        await anyio.wait_all_tasks_blocked()
+        work.clock.now += 0.05
+        assert (await work.take()).id == job.id
+
+
+async def test_a_job_that_is_due_again_goes_before_new_ones(tmp_path: Path) -> None:
+    async with fed(tmp_path, 5) as work:
+        first = await work.take()
+        work.feeder.done(Again(job=first, wait_s=0.0))
+        next_three = [(await work.take()).key for _ in range(3)]
+        assert next_three.index("k0") < 2, "one new job may be on its way already"
+
+
+async def test_the_feeder_ends_when_nobody_takes_jobs_any_more(tmp_path: Path) -> None:
+    with anyio.fail_after(10):
+        async with fed(tmp_path, 5) as work:
+            await work.take()
+
+
+async def test_a_job_that_was_taken_by_another_hand_is_not_read_again(tmp_path: Path) -> None:
+    """The page is a view of the past; the ledger has the last word when the job is reserved."""
+    async with fed(tmp_path, 201) as work:
+        await work.take()
+        await work.feeder._ledger(lambda ledger: ledger.refuse(JobId(201), "x"))
+        for _ in range(199):
+            await work.take()
+        assert await work.nothing_comes()
