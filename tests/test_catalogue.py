@@ -19,11 +19,6 @@ KEY = "sk-CANARY-0123456789abcdef"
 Script = Callable[[wire.Connection, wire.Server], Awaitable[None]]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_the_price_list_comes_as_it_is_and_no_key_is_sent() -> None:
     body = b'{"data": []}'
     async with wire.serve(wire.answering(wire.response(body))) as server:

@@ -31,11 +31,6 @@ Script = Callable[[wire.Connection, wire.Server], Awaitable[None]]
 Routes = Mapping[str, bytes]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def verify() -> ssl.SSLContext:
     return ssl_context()

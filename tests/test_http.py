@@ -45,11 +45,6 @@ SHORT_S = 0.3
 Script = Callable[[wire.Connection, wire.Server], Awaitable[None]]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def verify() -> ssl.SSLContext:
     return ssl_context()

@@ -119,6 +119,6 @@ def test_locking_makes_the_folder_and_not_the_ledger(tmp_path: Path) -> None:
 
 def test_a_place_where_no_lock_can_be_is_told_and_not_a_bug(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(LedgerError, match="lock can't be made"):
-        with batch_lock(tmp_path / "file" / "batchgen.db", "catalog"):
-            pass
+    place = tmp_path / "file" / "batchgen.db"
+    with pytest.raises(LedgerError, match="lock can't be made"), batch_lock(place, "catalog"):
+        pass

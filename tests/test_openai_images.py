@@ -55,11 +55,6 @@ JOB = Job(
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def sent(request: ApiRequest) -> bytes:
     """The body as it goes out, of the length that is announced."""
     body = b"".join([piece async for piece in request.body.stream()])

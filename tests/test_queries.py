@@ -26,6 +26,7 @@ from batchgen.ledger.queries import (
     unfinished,
 )
 from batchgen.ledger.triage import retry_jobs
+from batchgen.money import Micros
 from tests.test_ledger import (
     BLOCKED,
     EMPTY,
@@ -174,11 +175,13 @@ def test_an_empty_ledger_says_that_it_holds_none(ledger: Ledger) -> None:
 def test_open_work_is_what_a_run_would_ask_for_look_after_or_download(
     ledger: Ledger, batch: BatchId
 ) -> None:
-    assert unfinished(ledger.conn, batch) == OpenWork(jobs=3, cost=2 * PRICE)
+    assert unfinished(ledger.conn, batch) == OpenWork(jobs=3, cost=Micros(2 * PRICE))
     assert unfinished(ledger.conn, batch, limit=0) == OpenWork(jobs=2, cost=PRICE)
     enrol(ledger, [planned(7)])
     left = unfinished(ledger.conn, batch)
-    assert left == OpenWork(jobs=3, cost=2 * PRICE), "money is in two that left the manifest"
+    assert left == OpenWork(jobs=3, cost=Micros(2 * PRICE)), (
+        "money is in two that left the manifest"
+    )
 
 
 COLUMNS = {

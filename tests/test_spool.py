@@ -21,11 +21,6 @@ HEADERS = {"content-type": "application/json", "x-request-id": "req-7"}
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def spool(tmp_path: Path) -> Spool:
     made = Spool(tmp_path / "state" / "spool")
     made.prepare()

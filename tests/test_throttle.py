@@ -33,11 +33,6 @@ from batchgen.throttle import (
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Run:
     """A core with a clock of its own; `now` moves only when told."""
 
