@@ -322,7 +322,12 @@ def plans_of(ledger: Ledger, action: Callable[[], object]) -> list[str]:
 def test_a_hot_query_reads_by_an_index(name: str, ledger: Ledger, batch: BatchId) -> None:
     plans = plans_of(ledger, lambda: HOT[name](ledger, batch))
     assert plans
-    harmless = ("SCAN attempts USING INDEX attempts_open", "SCAN asked", "SCAN (subquery")
+    harmless = (
+        "SCAN attempts USING INDEX attempts_open",
+        "SCAN asked",
+        "SCAN json_each",
+        "SCAN (subquery",
+    )
     scans = [plan for plan in plans if plan.startswith("SCAN") and not plan.startswith(harmless)]
     assert scans == []
 
