@@ -270,4 +270,11 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our output is gone, as with `| head`; there is nobody left to tell.
         sys.stderr.close()
         return ExitCode.DONE
+    except Exception:
+        # Imported here: only a bug needs it.
+        import traceback
+
+        click.echo(traceback.format_exc(limit=-8), err=True)
+        click.echo("this is a bug in batchgen; the ledger is safe, please report it", err=True)
+        return ExitCode.BUG
     return code if isinstance(code, int) else ExitCode.DONE

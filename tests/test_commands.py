@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.cli import main
+from batchgen.commands import start
+from batchgen.errors import ExitCode
 from tests import rig
 
 JOB_COLUMNS = [
@@ -218,3 +221,14 @@ def test_help_and_a_missing_command_start_without_the_heavy_libraries() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_a_bug_has_an_exit_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("not meant")
+
+    monkeypatch.setattr(start, "schema", broken)
+    assert main(["schema"]) == ExitCode.BUG
+    assert "this is a bug in batchgen" in capsys.readouterr().err

@@ -504,3 +504,10 @@ def test_when_a_signed_address_ends(query: dict[str, str], end: datetime | None)
 def test_any_text_for_an_address_has_an_end_or_none(url: str) -> None:
     end = expiry_of(url)
     assert end is None or end.tzinfo is UTC
+
+
+def test_half_a_surrogate_pair_in_an_address_can_be_written_down() -> None:
+    answer = read_answer(b'{"data": [{"url": "https://host/\\ud800.png"}]}', {})
+    (picture,) = answer.pictures
+    assert picture.url is not None
+    assert picture.url.encode() == b"https://host/?.png"

@@ -215,7 +215,9 @@ def _pictures(document: dict[str, Any]) -> tuple[PictureRef, ...]:
         if _inline(item) is not None:
             found.append(PictureRef(index=index))
         elif isinstance(url, str) and url.strip():
-            found.append(PictureRef(index=index, url=url.strip()))
+            # Half a surrogate pair is legal in JSON, and no database takes it.
+            storable = url.strip().encode("utf-8", "replace").decode()
+            found.append(PictureRef(index=index, url=storable))
     return tuple(found)
 
 
