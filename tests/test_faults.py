@@ -192,11 +192,13 @@ def test_what_is_wrong_with_one_manifest_does_not_keep_the_others_from_running(
     assert rig.status(tmp_path, "last")["jobs"]["done"] == 1
 
 
-def test_an_answer_that_cannot_be_recorded_is_held_and_its_neighbours_are_made(
+def test_an_address_that_no_download_may_go_to_is_held_and_its_neighbours_are_made(
     tmp_path: Path,
 ) -> None:
     good = json.dumps({"data": [{"b64_json": encoded(RED)}]}).encode()
-    replies = iter([b'{"data": [{"url": "https://127.0.0.1/\\ud800"}]}', *[good] * 4])
+    # Half of a surrogate pair, which JSON allows and UTF-8 does not, and a password, which is
+    # refused before anything is asked.
+    replies = iter([b'{"data": [{"url": "https://a:b@127.0.0.1/\\ud800"}]}', *[good] * 4])
     with scripted() as script:
         script.reply = lambda: (200, next(replies))
         path = rig.manifest(
