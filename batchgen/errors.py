@@ -62,6 +62,19 @@ class Fault:
         return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objection:
+    """What a provider's rules have against a job, before its place in the manifest is known."""
+
+    place: tuple[str, ...]
+    """Where in a job: ``("options", "size")``, ``("model",)``, ``("images",)``, ``("prompt",)``."""
+    message: str
+    options: tuple[str, ...] = ()
+    """The options whose values it is about."""
+    fatal: bool = True
+    """Whether the job is refused; else its writer is warned, and it is planned."""
+
+
 class ManifestError(BatchgenError):
     """All faults found in a manifest at once."""
 

@@ -7,6 +7,7 @@ job, and whether two jobs share a key or a path, is not decided here.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,9 @@ from itertools import product
 from math import prod
 from pathlib import Path
 from stat import S_ISREG
-from typing import Final
+from typing import Final, Protocol
 
-from batchgen.errors import Fault, ManifestError
+from batchgen.errors import Fault, ManifestError, Objection
 from batchgen.job import OptionValue, PlannedJob, Verify, canonical_json
 from batchgen.manifest.loader import DocPath, LoadedManifest, Places, show_path
 from batchgen.manifest.model import (
@@ -51,18 +52,26 @@ from batchgen.naming import (
     safe_path,
 )
 
-MAX_PROMPT_CHARS: Final = 32_000
-"""What GPT image models take (openai-images.md, 1.1)."""
 MAX_JOBS_PER_LINE: Final = 1_000_000
 """Matrix times count, for one row or one explicit job; more is a slip of the pen."""
 
-Rules = Callable[[str, Mapping[str, OptionValue], int], Sequence[str]]
-"""(model, options, number of reference images) -> what is wrong with them. Must be pure: it is
-asked once for equal input."""
+_MAX_WARNINGS: Final = 100
 
 _FINGERPRINT_VERSION: Final = 1
 _OWN_NAMES: Final = frozenset({"ext", "index", "key", "row"})
 """No matrix may be called so: as variables they have a meaning of their own."""
+
+
+class Rules(Protocol):
+    """What a provider accepts. Must be pure: it is asked once for equal options."""
+
+    def of_request(
+        self, model: str, options: Mapping[str, OptionValue], references: int
+    ) -> Sequence[Objection]:
+        """What there is against these options and so many reference images."""
+
+    def of_prompt(self, model: str, characters: int) -> Objection | None:
+        """What there is against a prompt of this length."""
 
 
 class Planner:
@@ -88,16 +97,25 @@ class Planner:
         self._default_model = default_model
         self._rules = rules
         self._max_faults = max_faults
+        self._warnings = _Warnings(loaded.places)
+
+    @property
+    def warnings(self) -> list[Fault]:
+        """What the rules say of jobs that were planned all the same, each with their number."""
+        return self._warnings.all()
 
     def __iter__(self) -> Iterator[PlannedJob]:
         faults = _Faults(self._loaded.places, self._max_faults)
+        self._warnings = _Warnings(self._loaded.places)
         context = _Context(
             base=self._loaded.base,
             batch=self._loaded.name,
             provider=self._provider,
             table=_table(self._loaded),
-            wrong_options=_remembered(self._rules),
+            rules=self._rules,
+            objections=_remembered(self._rules),
             faults=faults,
+            warnings=self._warnings,
         )
         try:
             yield from _all_jobs(self._loaded, self._default_model, context)
@@ -186,13 +204,15 @@ class _TooManyFaults(Exception):
 class _JobFault(Exception):
     """One job cannot be planned."""
 
-    def __init__(self, place: DocPath, *messages: str, of_row: bool = True) -> None:
-        super().__init__(*messages)
+    def __init__(self, place: DocPath, message: str) -> None:
+        super().__init__(message)
         self.place = place
         """Relative to the job's own place."""
-        self.messages = messages
-        self.of_row = of_row
-        """Whether the row has a part in it, or the manifest alone is wrong."""
+        self.message = message
+
+
+class _JobRefused(Exception):
+    """One job cannot be planned, and why is told already."""
 
 
 class _Faults:
@@ -266,6 +286,29 @@ def _counted(rows: int) -> str:
     return f"{rows:,} more row" if rows == 1 else f"{rows:,} more rows"
 
 
+class _Warnings:
+    """What is told of jobs that are planned: each message once, where it was first met."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._met: dict[str, DocPath] = {}
+        self._jobs: Counter[str] = Counter()
+
+    def add(self, path: DocPath, message: str) -> None:
+        if message not in self._met:
+            if len(self._met) >= _MAX_WARNINGS:
+                path, message = (), f"over {_MAX_WARNINGS} warnings; others are not shown"
+            self._met[message] = path
+        self._jobs[message] += 1
+
+    def all(self) -> list[Fault]:
+        return [
+            self._places.fault(path, f"{message} ({jobs:,} {'job' if jobs == 1 else 'jobs'})")
+            for message, path in self._met.items()
+            if (jobs := self._jobs[message])
+        ]
+
+
 # Recipes
 
 
@@ -285,6 +328,8 @@ class _Recipe:
 
     broken: bool = False
     """It has faults already, so its jobs are not made."""
+    at: DocPath = ()
+    """Where model, options or images were written last: what the rules refuse is mended there."""
     model: str
     key: _Part | None = None
     prompt: _Part | None = None
@@ -340,6 +385,7 @@ def _read_recipe(spec: JobSpec, base: _Recipe, at: DocPath, faults: _Faults) -> 
             (*at, "output", "dir"), "is no template; folders can stand in output.path"
         )
     recipe = _Recipe(
+        at=at if spec.model or spec.options or spec.images is not None else base.at,
         model=spec.model or base.model,
         key=part(spec.key, base.key, "key"),
         prompt=part(spec.prompt, base.prompt, "prompt"),
@@ -442,8 +488,11 @@ class _Context:
     batch: str
     provider: str
     table: str
-    wrong_options: Callable[[str, str, int], Sequence[str]]
+    rules: Rules | None
+    objections: Callable[[str, str, int], Sequence[Objection]]
+    """What the rules say of a request, with the options as canonical JSON."""
     faults: _Faults
+    warnings: _Warnings
 
 
 class _JobMaker:
@@ -480,6 +529,8 @@ class _JobMaker:
                 except _JobFault as fault:
                     self._report(fault, line)
                     break  # its other copies would fail alike
+                except _JobRefused:
+                    break
                 yield job
 
     def is_wanted(self, line: _Line, where: Expression) -> bool:
@@ -492,11 +543,26 @@ class _JobMaker:
 
     def _report(self, fault: _JobFault, line: _Line) -> None:
         path = (*self._at, *fault.place)
-        for message in fault.messages:
-            if line.row is None or not fault.of_row:
-                self._context.faults.of_manifest(path, message)
+        if line.row is None:
+            self._context.faults.of_manifest(path, fault.message)
+        else:
+            self._context.faults.of_row(self._context.table, line.row, path, fault.message)
+
+    def _heed(self, objections: Sequence[Objection], line: _Line) -> None:
+        """Tell what the rules say. Raises _JobRefused if the job cannot stand as it is."""
+        context, refused = self._context, False
+        for objection in objections:
+            path = (*self._recipe.at, *objection.place)
+            if not objection.fatal:
+                context.warnings.add(path, objection.message)
+                continue
+            refused = True
+            if line.row is None or self._option_parts.keys().isdisjoint(objection.options):
+                context.faults.of_manifest(path, objection.message)
             else:
-                self._context.faults.of_row(self._context.table, line.row, path, message)
+                context.faults.of_row(context.table, line.row, path, objection.message)
+        if refused:
+            raise _JobRefused
 
     def _variables(
         self, line: _Line, combination: Sequence[object], *, with_row: bool
@@ -535,8 +601,7 @@ class _JobMaker:
         options, options_text = self._rendered_options(variables)
         images = self._references(recipe.images, variables)
         masks = self._references((recipe.mask,), variables) if recipe.mask else ()
-        if wrong := self._context.wrong_options(recipe.model, options_text, len(images)):
-            raise _JobFault(("options",), *wrong, of_row=bool(self._option_parts))
+        self._heed(self._context.objections(recipe.model, options_text, len(images)), line)
         return PlannedJob(
             key=key,
             fingerprint=_fingerprint(
@@ -589,11 +654,12 @@ class _JobMaker:
         place: DocPath = part.place if part else ("prompt",)
         if not prompt:
             raise _JobFault(place, "the prompt is empty")
-        if len(prompt) > MAX_PROMPT_CHARS:
-            raise _JobFault(
-                place,
-                f"the prompt is longer than the {MAX_PROMPT_CHARS:,} characters a model takes",
-            )
+        rules = self._context.rules
+        objection = rules.of_prompt(self._recipe.model, len(prompt)) if rules else None
+        if objection is not None:
+            if objection.fatal:
+                raise _JobFault(place, objection.message)
+            self._context.warnings.add((*self._at, *place), objection.message)
         return prompt
 
     def _path(self, variables: dict[str, object], own_index: bool, copy: int) -> str:
@@ -721,13 +787,13 @@ def _around_the_prompt(
     return head, f",{canonical_json(after)[1:]}"
 
 
-def _remembered(rules: Rules | None) -> Callable[[str, str, int], Sequence[str]]:
+def _remembered(rules: Rules | None) -> Callable[[str, str, int], Sequence[Objection]]:
     """The rules, asked once for equal options."""
     if rules is None:
         return lambda model, options_text, references: ()
 
     @lru_cache(maxsize=1024)
-    def ask(model: str, options_text: str, references: int) -> Sequence[str]:
-        return tuple(rules(model, json.loads(options_text), references))
+    def ask(model: str, options_text: str, references: int) -> Sequence[Objection]:
+        return tuple(rules.of_request(model, json.loads(options_text), references))
 
     return ask

@@ -306,13 +306,14 @@ def test_a_gateway_that_errs_once_is_asked_once_more(tmp_path: Path) -> None:
 def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
     with scripted() as script:
         script.answer({"b64_json": encoded(RED)})
-        run(tmp_path, script, options="{size: 1024x640, quality: high, output_compression: 80}")
+        options = "{size: 1024x640, output_format: webp, output_compression: 80}"
+        run(tmp_path, script, options=options)
         (sent,) = script.posts
     assert sent == {
         "model": "gpt-image-2",
         "prompt": "a mug",
         "n": 1,
         "size": "1024x640",
-        "quality": "high",
+        "output_format": "webp",
         "output_compression": 80,
     }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import gzip
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,15 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from batchgen.endpoint import rules
+from batchgen.endpoint.bill import Journal
+from batchgen.endpoint.drawing import Picture, draw, draw_fast
+from batchgen.endpoint.errors import ApiError
+from batchgen.endpoint.faults import DOWNLOAD_FAULTS, POST_FAULTS, Behaviour, Fault
 from tests import rig
 
 PROMPT = "A ceramic mug"
@@ -280,3 +290,399 @@ def test_only_loopback_is_listened_on(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "loopback" in done.stderr
+
+
+@pytest.fixture
+def tuned(served: rig.Endpoint) -> Iterator[rig.Endpoint]:
+    """The shared endpoint for tests that change how it behaves, put right again afterwards."""
+    before = served.judge("faults", {})
+    yield served
+    served.judge("faults", before)
+
+
+def url_of(response: httpx.Response) -> str:
+    """Where the first picture is."""
+    url: str = response.json()["data"][0]["url"]
+    return url
+
+
+def ask_slowly(endpoint: rig.Endpoint, threads: ThreadPoolExecutor) -> Any:
+    """Start a generation and come back once the endpoint works on it."""
+    answer = threads.submit(ask, endpoint)
+    while not endpoint.judge("stats")["in_flight"]:
+        assert not answer.done()
+    return answer
+
+
+def test_faults_are_replaced_at_run_time_and_other_switches_kept(tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"error": 1, "answer": "b64_json"})
+    assert error_of(ask(tuned)) == (500, "do_request_failed")
+    in_force = tuned.judge("faults", {"overload": 1.0})
+    assert (in_force["error"], in_force["overload"], in_force["answer"]) == (0, 1, "b64_json")
+    assert error_of(ask(tuned)) == (503, "system_cpu_overloaded")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"no-such": 1}, {"break": 2}, {"break": "1"}, {"break": 0.6, "error": 0.6}, {"burst": 0}],
+)
+def test_a_wrong_switch_is_refused_and_changes_nothing(
+    wrong: dict[str, object], tuned: rig.Endpoint
+) -> None:
+    before = tuned.judge("faults", {"latency": 0.01})
+    root = tuned.base_url.removesuffix("/v1")
+    assert httpx.post(f"{root}/judge/faults", json={"latency": 9, **wrong}).status_code == 400
+    assert tuned.judge("faults", {}) == before
+
+
+def test_a_result_is_gone_after_its_time_to_live(tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"url_ttl": 100})
+    url = url_of(ask(tuned))
+    assert httpx.head(url).status_code == httpx.get(url).status_code == 200
+    file = tuned.state / "files" / url.rpartition("/")[2]
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 200))
+    assert httpx.get(url).status_code == 404
+    tuned.judge("faults", {"url_ttl": 0})
+    assert httpx.get(url).status_code == 200
+
+
+@pytest.mark.parametrize("form", ["url", "b64_json"])
+def test_a_truncated_picture_is_billed_and_cannot_be_read(form: str, tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"bill-truncated": 1, "answer": form})
+    before = len(tuned.bill())
+    item = ask(tuned).json()["data"][0]
+    data = httpx.get(item["url"]).content if form == "url" else base64.b64decode(item["b64_json"])
+    with pytest.raises((OSError, SyntaxError)), Image.open(io.BytesIO(data)) as picture:
+        picture.load()
+    row = tuned.bill()[before]
+    assert (row["fault"], row["status"], row["micros"]) == ("bill-truncated", 200, rig.PRICE)
+
+
+def test_a_download_that_fails_is_there_later(tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"download-error": 1})
+    url = url_of(ask(tuned))
+    assert httpx.get(url).status_code == 503
+    tuned.judge("faults", {})
+    assert httpx.get(url).status_code == 200
+
+
+def test_mixed_answers_come_in_both_forms_and_empty_strings_for_the_rest(
+    tuned: rig.Endpoint,
+) -> None:
+    tuned.judge("faults", {"answer": "mixed", "fast-pictures": True})
+    items = [item for _ in range(2) for item in ask(tuned, n=10).json()["data"]]
+    assert all(set(item) == {"url", "b64_json", "revised_prompt"} for item in items)
+    assert all(bool(item["url"]) != bool(item["b64_json"]) for item in items)
+    assert 0 < sum(bool(item["url"]) for item in items) < 20
+
+
+def test_a_dropped_connection_says_so_on_the_bill(tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"bill-drop": 1})
+    with pytest.raises(httpx.TransportError):
+        ask(tuned)
+    row = tuned.bill()[-1]
+    assert (row["status"], row["fault"]) == ("dropped", "bill-drop")
+
+
+def test_a_gzipped_body_is_read(served: rig.Endpoint) -> None:
+    body = gzip.compress(json.dumps({"model": "gpt-image-2", "prompt": "squeezed"}).encode())
+    headers = {**KEY, "Content-Type": "application/json", "Content-Encoding": "gzip"}
+    url = f"{served.base_url}/images/generations"
+    assert httpx.post(url, content=body, headers=headers).status_code == 200
+    assert served.bill()[-1]["prompt"] == "squeezed"
+    assert httpx.post(url, content=body[:-9], headers=headers).status_code == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"model": "gpt-image-2", "n": "1"}'])
+def test_a_malformed_body_is_a_400_in_the_envelope(body: bytes, served: rig.Endpoint) -> None:
+    headers = {**KEY, "Content-Type": "application/json"}
+    response = httpx.post(f"{served.base_url}/images/generations", content=body, headers=headers)
+    assert response.status_code == 400
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert len(response.headers["x-oneapi-request-id"]) == 31
+
+
+def picture_file(mode: str = "RGB", side: int = 64, file_format: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (side, side)).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+PNG = ("a.png", picture_file(), "image/png")
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [
+        ([("image", ("a.png", PNG[1], "application/octet-stream"))], "unsupported_file_mimetype"),
+        ([("image", ("a.png", PNG[1][:60], "image/png"))], "invalid_image_file"),
+        ([("image", ("a.gif", picture_file("RGB", 64, "GIF"), "image/png"))], "invalid_image_file"),
+        ([("image[]", PNG)] * 17, "invalid_value"),
+        ([("image", PNG), ("mask", PNG)], "invalid_value"),
+        (
+            [("image", PNG), ("mask", ("m.png", picture_file("RGBA", 32), "image/png"))],
+            "invalid_value",
+        ),
+        ([("mask", ("m.png", picture_file("RGBA"), "image/png"))], "missing_required_parameter"),
+    ],
+)
+def test_unfit_uploads_are_refused_and_free(
+    files: list[tuple[str, tuple[str, bytes, str]]], code: str, served: rig.Endpoint
+) -> None:
+    before = len(served.bill())
+    response = httpx.post(
+        f"{served.base_url}/images/edits",
+        data={"model": "gpt-image-2", "prompt": PROMPT},
+        files=files,
+        headers=KEY,
+    )
+    assert error_of(response) == (400, code)
+    assert len(served.bill()) == before
+
+
+def test_an_edit_obeys_its_text_parts(served: rig.Endpoint) -> None:
+    fields = {"model": "gpt-image-2", "prompt": PROMPT, "n": "2", "output_format": "webp"}
+    response = httpx.post(
+        f"{served.base_url}/images/edits",
+        data={**fields, "output_compression": "50", "stream": "false"},
+        files=[("image[]", PNG)] * 16,
+        headers=KEY,
+        timeout=60,
+    )
+    assert (len(response.json()["data"]), response.json()["output_format"]) == (2, "webp")
+
+
+def test_a_revoked_key_is_refused_until_it_is_given_back(served: rig.Endpoint) -> None:
+    assert served.judge("revoke-key", {}) == {"revoked": True}
+    refused = ask(served)
+    assert served.judge("revoke-key", {}) == {"revoked": False}
+    assert error_of(refused) == (401, "")
+    error = refused.json()["error"]
+    assert error["type"] == "new_api_error"
+    request_id = refused.headers["x-oneapi-request-id"]
+    assert error["message"].endswith(f"(request id: {request_id})")
+    assert ask(served).status_code == 200
+
+
+def test_a_named_key_is_the_only_one(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path, "--key", "sk-mine") as private:
+        assert ask(private).status_code == 401
+        assert ask(private, headers={"Authorization": "Bearer sk-mine"}).status_code == 200
+
+
+def test_a_top_up_lets_the_caller_go_on_and_outlives_the_process(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path, "--balance", "0.0377") as poor:
+        assert ask(poor).status_code == 200
+        assert error_of(ask(poor)) == (403, "insufficient_user_quota")
+        assert poor.judge("topup", {"dollars": "0.08"}) == {"balance_micros": 80_000}
+        assert ask(poor).status_code == 200
+    with rig.endpoint(tmp_path, "--balance", "0.0377") as again:
+        assert again.judge("stats")["balance_micros"] == 80_000 - rig.PRICE
+
+
+def test_the_statistics_tell_what_the_bill_tells(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path, "--rate", "1", "--burst", "3") as endpoint:
+        for prompt in ("once", "twice", "twice", "too much"):
+            ask(endpoint, prompt=prompt)
+        stats = endpoint.judge("stats")
+        assert (stats["posts"], stats["billed"], stats["sent_429"]) == (4, 3, 1)
+        assert stats["billed_micros"] == sum(row["micros"] for row in endpoint.judge("bill"))
+        assert (stats["prompts_billed_twice"], stats["max_in_flight"]) == (1, 1)
+
+
+def test_a_replayed_key_gets_the_saved_answer_and_no_second_charge(tmp_path: Path) -> None:
+    switches = ("--idempotency", "replay")
+    keyed = {**KEY, "Idempotency-Key": "k-1"}
+    with rig.endpoint(tmp_path, *switches, "--bill-drop", "1") as lossy:
+        with pytest.raises(httpx.TransportError):
+            ask(lossy, headers=keyed)
+        assert len(lossy.bill()) == 1
+    with rig.endpoint(tmp_path, *switches, "--latency", "0.2") as endpoint:
+        assert ask(endpoint, headers=keyed).json()["data"][0]["url"]
+        reused = ask(endpoint, headers=keyed, prompt="something else")
+        assert error_of(reused) == (400, "idempotency_key_reused")
+        assert len(endpoint.bill()) == 1
+        other = {**KEY, "Idempotency-Key": "k-2"}
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: ask(endpoint, headers=other).content, range(8)))
+        assert len(set(answers)) == 1
+        assert len(endpoint.bill()) == 2
+
+
+def test_without_replay_a_repeated_key_is_billed_again(served: rig.Endpoint) -> None:
+    before = len(served.bill())
+    keyed = {**KEY, "Idempotency-Key": "again"}
+    assert ask(served, headers=keyed).content != ask(served, headers=keyed).content
+    assert len(served.bill()) - before == 2
+
+
+def test_nothing_is_answered_before_the_bill_is_synced(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    script = (
+        "import os, pathlib\n"
+        "from batchgen.endpoint.__main__ import main\n"
+        "sync, gate = os.fsync, pathlib.Path(os.environ['GATE'])\n"
+        "def gated_sync(file):\n"
+        "    while not gate.exists(): pass\n"
+        "    sync(file)\n"
+        "os.fsync = gated_sync\n"
+        "main(['--stdin-lifeline', '--state', os.environ['STATE']])\n"
+    )
+    environment = {**os.environ, "GATE": str(gate), "STATE": str(tmp_path / "state")}
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        endpoint = rig.Endpoint(
+            json.loads(process.stdout.readline())["base_url"], tmp_path / "state", process
+        )
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(ask, endpoint)
+            try:
+                while not endpoint.bill():  # written, and waiting for the disk
+                    assert not answer.done()
+                assert endpoint.judge("bill") == []
+                assert not answer.done()
+            finally:
+                gate.touch()
+            assert answer.result().status_code == 200
+        assert len(endpoint.judge("bill")) == 1
+        process.communicate()
+
+
+def test_billed_at_the_body_is_billed_though_the_endpoint_dies_at_work(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path, "--bill-at", "body", "--latency", "30") as endpoint:
+        with ThreadPoolExecutor(1) as threads:
+            answer = ask_slowly(endpoint, threads)
+            while not endpoint.judge("stats")["billed"]:
+                assert not answer.done()
+            endpoint.process.kill()
+            with pytest.raises(httpx.TransportError):
+                answer.result()
+        assert len(endpoint.bill()) == 1
+
+
+@pytest.mark.parametrize("end", ["lifeline", "sigterm"])
+def test_what_is_in_flight_is_finished_and_billed_at_the_end(end: str, tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path, "--latency", "0.5") as endpoint:
+        with ThreadPoolExecutor(1) as threads:
+            answer = ask_slowly(endpoint, threads)
+            if end == "lifeline":
+                assert endpoint.process.stdin is not None
+                endpoint.process.stdin.close()
+            else:
+                endpoint.process.terminate()
+            assert answer.result().status_code == 200
+        assert endpoint.process.wait(20) == (0 if end == "lifeline" else -signal.SIGTERM)
+        assert len(endpoint.bill()) == 1
+
+
+@given(lines=st.lists(st.text(max_size=20), min_size=1, max_size=5), data=st.data())
+def test_a_torn_bill_keeps_every_whole_line(
+    lines: list[str], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("torn") / "bill.jsonl"
+
+    async def write(rows: list[str]) -> list[bytes]:
+        journal = Journal(path)
+        for row in rows:
+            await journal.append(row)
+        await journal.close()
+        return journal.lines()
+
+    asyncio.run(write(lines))
+    whole = path.read_bytes()
+    cut = data.draw(st.integers(0, len(whole)))
+    path.write_bytes(whole[:cut])
+    kept = whole[:cut].count(b"\n")
+    assert [json.loads(line) for line in asyncio.run(write(["more"]))] == [*lines[:kept], "more"]
+
+
+NAMES = ["model", "prompt", "n", "size", "quality", "background", "output_format", "style"]
+MORE_NAMES = ["output_compression", "moderation", "stream", "partial_images", "user", "other"]
+WORDS = ["gpt-image-2", "auto", "1024x1024", "low", "png", "webp", "opaque", "0", "1", "true", ""]
+TEXTS = st.sampled_from(WORDS) | st.text(max_size=12)
+JSON = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.lists(st.integers())
+
+
+@given(
+    fields=st.dictionaries(st.sampled_from(NAMES + MORE_NAMES), JSON | TEXTS),
+    texts=st.dictionaries(st.sampled_from(NAMES + MORE_NAMES), TEXTS),
+)
+def test_any_fields_make_a_lawful_request_or_an_error(
+    fields: dict[str, Any], texts: dict[str, str]
+) -> None:
+    named = {"model": "gpt-image-2", "prompt": PROMPT}
+    check_lawful(lambda: rules.generation({**named, **fields}, block_word="never"))
+    check_lawful(lambda: rules.edit({**named, **texts}, block_word="never"))
+
+
+def check_lawful(read: Callable[[], rules.PictureRequest]) -> None:
+    try:
+        wanted = read()
+    except ApiError as refused:
+        status = refused.status
+    else:
+        status = 200
+        assert 1 <= wanted.n <= 10
+        assert wanted.output_format in ("png", "jpeg", "webp")
+        assert rules.parse_size(wanted.size) == (wanted.width, wanted.height)
+    assert status in (200, 400, 503)
+
+
+def picture(name: str, file_format: str, prompt: str = PROMPT) -> Picture:
+    return Picture(
+        name=name,
+        prompt=prompt,
+        model="gpt-image-2",
+        quality="low",
+        width=1024,
+        height=640,
+        output_format=file_format,
+        compression=None,
+        references=1,
+    )
+
+
+@given(prompt=st.text(min_size=1, max_size=300))
+def test_any_prompt_can_be_drawn(prompt: str) -> None:
+    with Image.open(io.BytesIO(draw(picture("any-1", "jpeg", prompt)))) as drawn:
+        assert drawn.size == (1024, 640)
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
+def test_fast_pictures_are_whole_and_never_the_same_file(file_format: str) -> None:
+    files = {draw_fast(picture(f"name-{number}", file_format)) for number in range(3)}
+    assert len(files) == 3
+    for file in files:
+        with Image.open(io.BytesIO(file)) as drawn:
+            drawn.load()
+            assert (drawn.format, drawn.size) == (file_format.upper(), (1024, 640))
+
+
+def test_faults_hit_their_share_of_requests_and_the_same_ones_for_a_seed() -> None:
+    rates = {Fault.BREAK: 0.2, Fault.BILL_DROP: 0.3, Fault.DOWNLOAD_ERROR: 0.5}
+    drawn = [Behaviour(seed=7, rates=rates).post_fault(number) for number in range(4_000)]
+    assert drawn == [Behaviour(seed=7, rates=rates).post_fault(n) for n in range(4_000)]
+    assert drawn != [Behaviour(seed=8, rates=rates).post_fault(n) for n in range(4_000)]
+    assert 0.17 < drawn.count(Fault.BREAK) / 4_000 < 0.23
+    assert 0.27 < drawn.count(Fault.BILL_DROP) / 4_000 < 0.33
+    assert Fault.DOWNLOAD_ERROR not in drawn
+
+
+@given(
+    posts=st.lists(st.floats(0, 1 / len(POST_FAULTS)), min_size=len(POST_FAULTS)),
+    downloads=st.lists(st.floats(0, 0.5), min_size=len(DOWNLOAD_FAULTS)),
+)
+def test_a_behaviour_is_told_and_set_in_the_same_words(
+    posts: list[float], downloads: list[float]
+) -> None:
+    rates = dict(
+        zip(POST_FAULTS + DOWNLOAD_FAULTS, posts[: len(POST_FAULTS)] + downloads, strict=False)
+    )
+    behaviour = Behaviour(latency=0.5, burst=3, rates=rates)
+    told = json.loads(json.dumps(behaviour.document()))
+    assert Behaviour().changed(told).document() == behaviour.document()

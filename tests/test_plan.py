@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.errors import Fault, ManifestError
+from batchgen.errors import Fault, ManifestError, Objection
 from batchgen.job import OptionValue, PlannedJob, Verify, canonical_json
 from batchgen.manifest.loader import load_manifest
 from batchgen.plan import Planner, Rules
@@ -351,7 +351,6 @@ def test_faults_of_the_manifest_stand_at_their_place(
 @pytest.mark.parametrize(
     ("text", "path", "words"),
     [
-        ("prompt: '{{ long * 40 }}'", "prompt", "longer than the 32,000 characters"),
         ("prompt: '{{ empty }}'", "prompt", "the prompt is empty"),
         ("prompt: x\nkey: '{{ long }}'", "key", "at most 200"),
         ("prompt: x\nimages: ['photos/{{ id }}.jpg']", "images[0]", "photos/7.jpg"),
@@ -401,30 +400,118 @@ def test_a_matrix_beyond_all_measure_is_refused(plan: Plan) -> None:
 # rules
 
 
+class NoSquares:
+    """Rules of a provider that takes no squares of one pixel and no prompt over nine characters."""
+
+    def __init__(self, *, fatal: bool = True) -> None:
+        self.fatal = fatal
+        self.asked: list[tuple[str, Mapping[str, OptionValue], int]] = []
+
+    def of_request(
+        self, model: str, options: Mapping[str, OptionValue], references: int
+    ) -> Sequence[Objection]:
+        self.asked.append((model, options, references))
+        found = []
+        if options.get("size") == "1x1":
+            found.append(self._objection("options", "size", message="size is odd"))
+        if references > 1:
+            found.append(self._objection("images", message="too many"))
+        return found
+
+    def of_prompt(self, model: str, characters: int) -> Objection | None:
+        return self._objection("prompt", message="too long") if characters > 9 else None
+
+    def _objection(self, *place: str, message: str) -> Objection:
+        return Objection(place=place, message=message, options=place[1:], fatal=self.fatal)
+
+
 def test_rules_are_asked_once_for_equal_options_and_blame_the_manifest(plan: Plan) -> None:
-    asked: list[tuple[str, Mapping[str, OptionValue], int]] = []
-
-    def rules(model: str, options: Mapping[str, OptionValue], references: int) -> Sequence[str]:
-        asked.append((model, options, references))
-        return ["size is odd"] if options.get("size") == "1x1" else []
-
     table = "id\n1\n2\n3\n"
+    rules = NoSquares()
     assert len(plan("rows: t.csv\nprompt: x\n", rules=rules, t_csv=table)) == 3
-    assert asked == [("gpt-image-2", {}, 0)]
-    text = "rows: t.csv\nprompt: x\noptions: {size: 1x1}\n"
+    assert rules.asked == [("gpt-image-2", {}, 0)]
+    text = "rows: t.csv\nprompt: x\noptions: {size: 1x1, user: '{{ id }}'}\n"
     (fault,) = faults_of(plan, text, rules=rules)
-    assert (fault.line, fault.path, fault.message) == (3, "options", "size is odd")
+    assert str(fault).endswith("catalog.yaml:3:17: options.size: size is odd")
 
 
 def test_options_may_be_templates_and_then_the_row_is_to_blame(plan: Plan) -> None:
-    def rules(model: str, options: Mapping[str, OptionValue], references: int) -> Sequence[str]:
-        return ["size is odd"] if options["size"] == "1x1" else []
-
     text = "rows: t.csv\nprompt: x\nkey: '{{ size }}'\noptions: {size: '{{ size }}', user: me}\n"
-    (job,) = plan(text, rules=rules, t_csv="size\n2x2\n")
+    (job,) = plan(text, rules=NoSquares(), t_csv="size\n2x2\n")
     assert job.options == {"size": "2x2", "user": "me"}
-    (fault,) = faults_of(plan, text, rules=rules, t_csv="size\n2x2\n1x1\n")
-    assert (fault.file, fault.line, fault.path) == ("t.csv", 3, "options")
+    (fault,) = faults_of(plan, text, rules=NoSquares(), t_csv="size\n2x2\n1x1\n")
+    assert (fault.file, fault.line, fault.path) == ("t.csv", 3, "options.size")
+
+
+def test_a_prompt_against_the_rules_is_a_fault_of_its_row(plan: Plan) -> None:
+    text = "rows: t.csv\nprompt: '{{ title }}'\n"
+    (fault,) = faults_of(plan, text, rules=NoSquares(), t_csv="title\nshort\nfar too long\n")
+    assert (fault.file, fault.line, fault.path, fault.message) == ("t.csv", 3, "prompt", "too long")
+
+
+@pytest.mark.parametrize(
+    ("job", "line", "path"),
+    [
+        ("{prompt: x}", 1, "options.size"),
+        ("{prompt: x, options: {size: 1x1}}", 4, "jobs[1].options.size"),
+        ("{prompt: x, options: {user: me}}", 4, "jobs[1].options.size"),
+        ("{prompt: x, model: other}", 4, "jobs[1].options.size"),
+    ],
+)
+def test_what_is_refused_stands_where_it_is_mended(
+    plan: Plan, job: str, line: int, path: str
+) -> None:
+    text = f"options: {{size: 1x1}}\njobs:\n  - {{prompt: x, options: {{size: null}}}}\n  - {job}\n"
+    (fault,) = faults_of(plan, text, rules=NoSquares())
+    assert (fault.line, fault.path) == (line, path)
+
+
+def test_too_many_reference_images_stand_at_their_list(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    text = "prompt: x\nimages: [a.png, a.png]\n"
+    (fault,) = faults_of(plan, text, rules=NoSquares())
+    assert (fault.line, fault.path, fault.message) == (2, "images", "too many")
+
+
+def test_a_warning_is_told_once_with_the_number_of_jobs_that_are_planned(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(
+        "rows: t.csv\nprompt: 'A {{ title }}'\noptions: {size: '{{ size }}'}\n", encoding="utf-8"
+    )
+    table = "title,size\n" + "mug,1x1\n" * 3 + "shop window,2x2\n"
+    (tmp_path / "t.csv").write_text(table, encoding="utf-8")
+    planner = Planner(
+        load_manifest(manifest),
+        provider="local",
+        default_model="m",
+        rules=NoSquares(fatal=False),
+    )
+    for _ in range(2):
+        assert len(list(planner)) == 4
+        assert [(fault.line, fault.path, fault.message) for fault in planner.warnings] == [
+            (3, "options.size", "size is odd (3 jobs)"),
+            (2, "prompt", "too long (1 job)"),
+        ]
+
+
+def test_warnings_without_end_are_cut_off(tmp_path: Path) -> None:
+    class Talkative(NoSquares):
+        def of_request(
+            self, model: str, options: Mapping[str, OptionValue], references: int
+        ) -> Sequence[Objection]:
+            return [Objection(place=("options",), message=str(options["user"]), fatal=False)]
+
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(
+        f"prompt: x\nmatrix: {{id: {list(range(150))}}}\noptions: {{user: '{{{{ id }}}}'}}\n",
+        encoding="utf-8",
+    )
+    planner = Planner(
+        load_manifest(manifest), provider="local", default_model="m", rules=Talkative()
+    )
+    assert len(list(planner)) == 150
+    assert len(planner.warnings) == 101
+    assert planner.warnings[-1].message == "over 100 warnings; others are not shown (50 jobs)"
 
 
 # explicit jobs beside rows

@@ -33,7 +33,12 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
     with closing(open_for_reading(prepared.ledger) if known else in_memory()) as conn:
         profile = with_kept_prices(prepared.profile, conn)
         prepared = replace(prepared, profile=profile)
-        staging = stage(conn, prepared, accept_unknown_price=overrides.accept_unknown_price)
+        staging = stage(
+            conn,
+            prepared,
+            accept_unknown_price=overrides.accept_unknown_price,
+            warned=_warn,
+        )
         groups = staging.compare(batch_id(conn, name))
     if as_json:
         record = {
@@ -54,6 +59,10 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
         write_line(sys.stdout, text)
 
 
+def _warn(warning: Fault) -> None:
+    write_line(sys.stderr, f"warning: {warning}")
+
+
 def check(manifests: list[Path]) -> ExitCode:
     """Say what is wrong with each manifest, all of it, down to its rows and templates."""
     faults: list[Fault] = []
@@ -61,7 +70,7 @@ def check(manifests: list[Path]) -> ExitCode:
         try:
             prepared = prepare(path, None)
             with closing(in_memory()) as conn:
-                jobs = stage(conn, prepared, accept_unknown_price=True).jobs
+                jobs = stage(conn, prepared, accept_unknown_price=True, warned=_warn).jobs
         except ManifestError as exc:
             faults += exc.faults
         else:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from batchgen.errors import ManifestError, SettingsError
+from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import OptionValue
 from batchgen.ledger.enrol import BatchIdentity, Price, Staging
+from batchgen.ledger.ledger import utc_now
 from batchgen.manifest.loader import LoadedManifest, load_manifest
 from batchgen.manifest.model import Limits
 from batchgen.money import ZERO, Micros, parse_dollars
@@ -18,6 +19,7 @@ from batchgen.naming import collision_key
 from batchgen.plan import Planner
 from batchgen.policy import Waste, parse_waste
 from batchgen.providers.profile import Profile
+from batchgen.providers.rules import Rulebook
 from batchgen.settings import ApiKey, Environment, resolve_profile
 
 T = TypeVar("T")
@@ -126,20 +128,36 @@ def stage(
     accept_unknown_price: bool,
     progress: Callable[[int], None] | None = None,
     priced: Callable[[str, Mapping[str, OptionValue], int, Micros], None] | None = None,
+    warned: Callable[[Fault], None] | None = None,
 ) -> Staging:
     """Plan all jobs into a staging table. Raises ManifestError and SettingsError.
 
-    ``priced`` is told of each job's model, options, references and price.
+    ``priced`` is told of each job's model, options, references and price; ``warned``, in the end,
+    of what the provider's rules say of jobs that are planned all the same.
     """
     staging = Staging(conn)
     profile = prepared.profile
-    planner = Planner(prepared.loaded, provider=profile.name, default_model=profile.default_model)
+    rules = Rulebook(
+        provider=profile.name,
+        models=profile.models,
+        today=utc_now().date(),
+        refuse=prepared.loaded.manifest.rules == "refuse",
+    )
+    planner = Planner(
+        prepared.loaded,
+        provider=profile.name,
+        default_model=profile.default_model,
+        rules=rules,
+    )
     staging.fill(
         planner,
         price=_price_of(profile, accept_unknown_price=accept_unknown_price, priced=priced),
         collision_key=collision_key,
         progress=progress,
     )
+    if warned is not None:
+        for warning in planner.warnings:
+            warned(warning)
     if not staging.jobs:
         # A broken export must not retire a whole catalogue.
         loaded = prepared.loaded

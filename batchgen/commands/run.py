@@ -27,7 +27,7 @@ from batchgen.commands.prepare import (
     waste_of,
 )
 from batchgen.commands.pricing import FetchedList, PriceChanges, PriceLists, with_kept_prices
-from batchgen.errors import BatchgenError, ExitCode, SettingsError
+from batchgen.errors import BatchgenError, ExitCode, Fault, SettingsError
 from batchgen.events import RunEvent, Stopping
 from batchgen.http import ssl_context
 from batchgen.job import BatchId, JobState, RunId
@@ -170,6 +170,7 @@ def _enrol(
     changes: PriceChanges,
 ) -> _Start:
     name, profile = prepared.loaded.name, prepared.profile
+    warnings: list[Fault] = []
     with planning(shown=not (faces.quiet or faces.json)) as progress:
         staging = stage(
             conn,
@@ -177,7 +178,10 @@ def _enrol(
             accept_unknown_price=overrides.accept_unknown_price,
             progress=progress,
             priced=changes.note,
+            warned=warnings.append,
         )
+    for warning in warnings:
+        write_line(sys.stderr, f"warning: {warning}")
     for notice in changes.lines(profile.price_source):
         write_line(sys.stderr, f"{name}: {notice}")
     batch = batch_id(conn, name)

@@ -150,13 +150,14 @@ class _Endpoint:
         path = self._gateway.files / name
         if not _FILE_NAME.fullmatch(name) or not self._is_served(path):
             return Response("404 page not found", 404, media_type="text/plain")
-        self._downloads += 1
-        fault = self._gateway.behaviour.download_fault(self._downloads)
-        if fault is Fault.DOWNLOAD_ERROR:
-            return Response("503 Service Unavailable", 503, media_type="text/plain")
         media_type = f"image/{path.suffix[1:]}"
-        if fault is Fault.DOWNLOAD_TRUNCATE and request.method == "GET":
-            return _TruncatedResponse(path.read_bytes(), media_type)
+        if request.method == "GET":
+            self._downloads += 1
+            fault = self._gateway.behaviour.download_fault(self._downloads)
+            if fault is Fault.DOWNLOAD_ERROR:
+                return Response("503 Service Unavailable", 503, media_type="text/plain")
+            if fault is Fault.DOWNLOAD_TRUNCATE:
+                return _TruncatedResponse(path.read_bytes(), media_type)
         return FileResponse(path, media_type=media_type)
 
     def _is_served(self, path: Path) -> bool:

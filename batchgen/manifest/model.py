@@ -394,6 +394,11 @@ class Manifest(JobSpec):
         ]
         | None
     ) = Field(None, description="a table of which each row is a job: a file, or a SQLite query")
+    rules: Literal["refuse", "warn"] = Field(
+        "refuse",
+        description="what becomes of jobs against the provider's known rules: no plan (refuse), or"
+        " a warning and a paid request (warn)",
+    )
     limits: Limits = Field(
         default_factory=Limits, description="how fast, how long and for how much"
     )

@@ -1,13 +1,28 @@
-"""Crazyrouter, the gateway batchgen was first made for (provider sheet, sections 1, 8 and 9)."""
+"""Crazyrouter, the gateway batchgen was first made for (its sheet, sections 1 to 3, 8, 9, 11)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Final
 
 from batchgen.money import Micros
 from batchgen.providers.prices import ModelPrice, PriceList, Rate, Unit
 from batchgen.providers.profile import Profile
+from batchgen.providers.rules import (
+    AnySize,
+    AspectRatio,
+    Choice,
+    Condition,
+    Flag,
+    ModelRules,
+    SizeGrid,
+    Text,
+    WebAddress,
+    Whole,
+)
+
+_UNKNOWN_OPTIONS: Final = "the gateway drops what it does not know and bills the picture"
 
 
 def _pictures(*rates: tuple[str, str, int, bool]) -> ModelPrice:
@@ -90,10 +105,105 @@ PRICES: Final = PriceList(
 )
 """base x discount of the provider's own list, for the models that batchgen speaks to."""
 
+GPT_IMAGE_2: Final = ModelRules(
+    source="Crazyrouter's page on gpt-image-2, June 2026",
+    options={
+        "size": SizeGrid(
+            step=16, max_side=3840, min_pixels=655_360, max_pixels=8_294_400, max_ratio=3
+        ),
+        "quality": Choice(
+            values=("auto", "low", "medium", "high", "hd"), nearest={"standard": "auto"}
+        ),
+        "background": Choice(values=("auto", "opaque"), nearest={"transparent": "opaque"}),
+        "output_format": Choice(values=("png", "jpeg", "webp")),
+        "output_compression": Whole(least=0, most=100),
+        "moderation": Choice(values=("auto", "low")),
+        "stream": Flag(),
+        "partial_images": Whole(least=0, most=3),
+        "user": Text(),
+    },
+    refused={
+        "response_format": "leave it out; output_format says png, jpeg or webp",
+        "style": "leave it out, and describe the style in the prompt",
+        "input_fidelity": "leave it out",
+    },
+    unknown_options=_UNKNOWN_OPTIONS,
+    conditions=(
+        Condition(
+            option="output_compression",
+            other="output_format",
+            among=("jpeg", "webp"),
+            default="png",
+        ),
+        Condition(option="partial_images", other="stream", among=(True,), default=False),
+    ),
+    without_references=frozenset({"moderation"}),
+    max_references=16,
+    references_instead="leave some out",
+    max_prompt_chars=32_000,
+)
+"""The strict list of the sheet's section 2: what newer pages accept and drop is no gain."""
+
+_GROK_4_IMAGE: Final = ModelRules(
+    source="Crazyrouter's page on Grok images, June 2026",
+    options={
+        "aspect_ratio": AspectRatio(),
+        "resolution": Choice(values=("1k", "2k")),
+        "response_format": Choice(values=("url",), nearest={"b64_json": "url"}),
+    },
+    refused={
+        "size": "say aspect_ratio and resolution instead",
+        "quality": "say resolution instead",
+        "style": "leave it out, and describe the style in the prompt",
+    },
+    unknown_options=_UNKNOWN_OPTIONS,
+    references_instead="it draws from text only, so leave images: out",
+)
+
+_QWEN_IMAGE: Final = ModelRules(
+    source="Crazyrouter's page on Qwen images, June 2026",
+    options={"size": AnySize(), "response_format": Choice(values=("url", "b64_json"))},
+    unknown_options=_UNKNOWN_OPTIONS,
+    references_instead="it draws from text only, so leave images: out",
+)
+
+
+_NANO_BANANA: Final = ModelRules(
+    source="Crazyrouter's pages on nano-banana, May 2026",
+    options={
+        "image_input": WebAddress(),
+        "resolution": Choice(values=("1K", "2K", "4K")),
+        "aspect_ratio": AspectRatio(),
+        "output_format": Choice(values=("png", "jpeg", "jpg")),
+        "output_compression": Whole(least=0, most=100),
+    },
+    refused={
+        "size": "say aspect_ratio and resolution instead",
+        "generationConfig": "say aspect_ratio and resolution instead",
+        "imageConfig": "say aspect_ratio and resolution instead",
+        "imageOutputOptions": "say output_format and output_compression instead",
+    },
+    unknown_options=_UNKNOWN_OPTIONS,
+    references_instead="upload the picture, and write its address as the option image_input",
+)
+"""The Images route, which the newer pages call right (section 11.1)."""
+
+MODELS: Final[Mapping[str, ModelRules]] = {
+    "gpt-image-2": GPT_IMAGE_2,
+    "grok-4-image": _GROK_4_IMAGE,
+    "qwen-image-plus": _QWEN_IMAGE,
+    "qwen-image-max": _QWEN_IMAGE,
+    "qwen-image-2.0": _QWEN_IMAGE,
+    "nano-banana": _NANO_BANANA,
+    "nano-banana-2": _NANO_BANANA,
+    "nano-banana-pro": _NANO_BANANA,
+}
+
 CRAZYROUTER: Final = Profile(
     name="crazyrouter",
     base_url="https://cn.crazyrouter.com/v1",
     key_variable="CRAZYROUTER_API_KEY",
+    models=MODELS,
     prices=PRICES,
     price_route="/api/pricing",
 )

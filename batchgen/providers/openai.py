@@ -2,17 +2,186 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Final
 
 from batchgen.providers.prices import PriceList
 from batchgen.providers.profile import Profile
+from batchgen.providers.rules import (
+    Choice,
+    Condition,
+    Flag,
+    ModelRules,
+    OptionRule,
+    Shutdown,
+    SizeGrid,
+    SizeList,
+    Text,
+    Whole,
+)
 from batchgen.providers.tokens import OPENAI_TOKEN_PRICES
+
+_UNKNOWN_OPTIONS: Final = "OpenAI refuses what it does not know"
+_QUALITIES: Final = ("auto", "low", "medium", "high")
+_FIXED_SIZES: Final = SizeList(("auto", "1024x1024", "1536x1024", "1024x1536"))
+
+
+def _quality(*more: str) -> Choice:
+    return Choice(values=(*_QUALITIES, *more), nearest={"standard": "auto", "hd": "high"})
+
+
+_OPTIONS: Final[Mapping[str, OptionRule]] = {
+    "size": SizeGrid(step=16, max_side=3840, min_pixels=655_360, max_pixels=8_294_400, max_ratio=3),
+    "quality": _quality(),
+    "background": Choice(values=("auto", "opaque", "transparent")),
+    # gif and svg are for few accounts, and have no published price.
+    "output_format": Choice(
+        values=("png", "jpeg", "webp"),
+        nearest={"gif": "webp", "svg": "png"},
+        why=", as batchgen can verify these",
+    ),
+    "output_compression": Whole(least=0, most=100),
+    "moderation": Choice(values=("auto", "low")),
+    "stream": Flag(),
+    "partial_images": Whole(least=0, most=3),
+    "user": Text(),
+    "safety_identifier": Text(),
+}
+_REFUSED: Final = {
+    "response_format": "leave it out; the answer always holds the picture itself",
+    "style": "leave it out, and describe the style in the prompt",
+}
+_ALWAYS_FAITHFUL: Final = {**_REFUSED, "input_fidelity": "leave it out; it is always high"}
+
+
+def _gpt_image(
+    model: str, options: Mapping[str, OptionRule], *, refused: Mapping[str, str]
+) -> ModelRules:
+    return ModelRules(
+        source=f"OpenAI's image reference on {model}, November 2026",
+        options={**_OPTIONS, **options},
+        refused=refused,
+        unknown_options=_UNKNOWN_OPTIONS,
+        conditions=(
+            Condition(
+                option="output_compression",
+                other="output_format",
+                among=("jpeg", "webp"),
+                default="png",
+            ),
+            Condition(option="partial_images", other="stream", among=(True,), default=False),
+            Condition(
+                option="background",
+                when=("transparent",),
+                other="output_format",
+                among=("png", "webp"),
+                default="png",
+            ),
+        ),
+        without_references=frozenset({"moderation"}),
+        with_references=frozenset({"input_fidelity"}),
+        max_references=16,
+        references_instead="leave some out",
+        max_prompt_chars=32_000,
+    )
+
+
+def _shutdown(day: date, successor: str) -> Shutdown:
+    source = "OpenAI's deprecations page, November 2026"
+    return Shutdown(day=day, successor=successor, source=source)
+
+
+_GPT_IMAGE_2: Final = _gpt_image(
+    "gpt-image-2",
+    # Refused at launch, a preview for six weeks, then refused again (sheet, section 1.3).
+    {"background": Choice(values=("auto", "opaque"), nearest={"transparent": "opaque"})},
+    refused=_ALWAYS_FAITHFUL,
+)
+_GPT_IMAGE_2_5: Final = _gpt_image(
+    "gpt-image-2.5", {"quality": _quality("xhigh", "max")}, refused=_ALWAYS_FAITHFUL
+)
+_GPT_IMAGE_2_6: Final = _gpt_image(
+    "gpt-image-2.6",
+    {
+        "quality": _quality("xhigh", "max"),
+        "complexity": Choice(values=("low", "medium", "high")),
+    },
+    refused=_ALWAYS_FAITHFUL,
+)
+_LAST_OF_1: Final = _shutdown(date(2026, 12, 1), "gpt-image-2.6-sunburst")
+_GPT_IMAGE_1_5: Final = replace(
+    _gpt_image(
+        "gpt-image-1.5",
+        {"size": _FIXED_SIZES, "input_fidelity": Choice(values=("low", "high"))},
+        refused=_REFUSED,
+    ),
+    shutdown=_LAST_OF_1,
+)
+_GPT_IMAGE_1_MINI: Final = replace(
+    _gpt_image(
+        "gpt-image-1-mini",
+        {"size": _FIXED_SIZES, "input_fidelity": Choice(values=("low",))},
+        refused=_REFUSED,
+    ),
+    shutdown=_shutdown(date(2026, 12, 1), "gpt-image-2.6-flare"),
+)
+_GPT_IMAGE_1: Final = replace(
+    _GPT_IMAGE_1_5,
+    source="OpenAI's image reference on gpt-image-1, November 2026",
+    shutdown=_shutdown(date(2026, 10, 23), "gpt-image-2.6-sunburst"),
+)
+_DALL_E_3: Final = ModelRules(
+    source="OpenAI's image reference on dall-e-3, August 2026",
+    options={
+        "size": SizeList(("1024x1024", "1792x1024", "1024x1792")),
+        "quality": Choice(values=("standard", "hd")),
+        "style": Choice(values=("vivid", "natural")),
+        "response_format": Choice(values=("url", "b64_json")),
+        "user": Text(),
+    },
+    unknown_options=_UNKNOWN_OPTIONS,
+    max_prompt_chars=4_000,
+    shutdown=_shutdown(date(2026, 5, 12), "gpt-image-2"),
+)
+_DALL_E_2: Final = ModelRules(
+    source="OpenAI's image reference on dall-e-2, August 2026",
+    options={
+        "size": SizeList(("256x256", "512x512", "1024x1024")),
+        "response_format": Choice(values=("url", "b64_json")),
+        "user": Text(),
+    },
+    unknown_options=_UNKNOWN_OPTIONS,
+    max_references=1,
+    references_instead="leave the others out",
+    max_prompt_chars=1_000,
+    shutdown=_shutdown(date(2026, 5, 12), "gpt-image-2"),
+)
+
+MODELS: Final[Mapping[str, ModelRules]] = {
+    "gpt-image-2": _GPT_IMAGE_2,
+    "gpt-image-2-2026-04-21": _GPT_IMAGE_2,
+    "gpt-image-2.5-sunburst": _GPT_IMAGE_2_5,
+    "gpt-image-2.5-sunburst-2026-09-08": _GPT_IMAGE_2_5,
+    "gpt-image-2.5-flare": _GPT_IMAGE_2_5,
+    "gpt-image-2.5-flare-2026-09-08": _GPT_IMAGE_2_5,
+    "gpt-image-2.6-sunburst": _GPT_IMAGE_2_6,
+    "gpt-image-2.6-flare": _GPT_IMAGE_2_6,
+    "gpt-image-1.5": _GPT_IMAGE_1_5,
+    "gpt-image-1-mini": _GPT_IMAGE_1_MINI,
+    "chatgpt-image-latest": _GPT_IMAGE_1_5,
+    "gpt-image-1": _GPT_IMAGE_1,
+    "dall-e-3": _DALL_E_3,
+    "dall-e-2": _DALL_E_2,
+}
+"""Sizes, qualities and backgrounds: OpenAI sheet, sections 1.1 to 1.4; ends: section 0."""
 
 OPENAI: Final = Profile(
     name="openai",
     base_url="https://api.openai.com/v1",
     key_variable="OPENAI_API_KEY",
+    models=MODELS,
     prices=PriceList(
         models=OPENAI_TOKEN_PRICES,
         source="estimate by OpenAI's token prices of 2026-11-22",

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
 from batchgen.job import OptionValue
 from batchgen.money import Micros
 from batchgen.providers.prices import PriceList
+from batchgen.providers.rules import ModelRules
 
 _NO_OPTIONS: Final[Mapping[str, OptionValue]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """An endpoint's address, key, prices and habits."""
+    """An endpoint's address, key, models, prices and habits."""
 
     name: str
     """In the ledger and in fingerprints: pictures of two names never pass for each other."""
@@ -27,6 +28,8 @@ class Profile:
     open_key: str | None = None
     """A key that is no secret, sent where ``key_variable`` is None."""
     default_model: str = "gpt-image-2"
+    models: Mapping[str, ModelRules] = field(default_factory=dict)
+    """What each model accepts, as far as it is known."""
     prices: PriceList | None = None
     """The list to price by: the one that is shipped, until a newer one is known."""
     price_route: str | None = None
