@@ -12,14 +12,14 @@ import mmap
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 
-from batchgen.download import Downloader
+from batchgen.download import MAX_PICTURE_BYTES, Downloader
 from batchgen.events import DownloadRetried, JobDone, JobHeld
 from batchgen.files import PartFile, make_folder, sync_folder
 from batchgen.job import (
@@ -35,8 +35,9 @@ from batchgen.job import (
 )
 from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture
 from batchgen.ledger.writer import LedgerWriteError
+from batchgen.mp4 import inspect_mp4
 from batchgen.naming import final_path
-from batchgen.outcome import Verdict
+from batchgen.outcome import ErrorBody, Verdict, task_verdict
 from batchgen.picture import BadPicture, PictureInfo, decode, inspect, mismatches
 from batchgen.policy import (
     FetchAgain,
@@ -46,11 +47,13 @@ from batchgen.policy import (
     FetchSpoiled,
     after_fetch,
 )
-from batchgen.providers.openai_images import inline_picture
+from batchgen.providers.adapters import adapter_of
 from batchgen.settings import is_loopback
-from batchgen.worker import Again, RunContext, note_internal_error
+from batchgen.tasks import TaskFailed, TaskMade, TaskWatch
+from batchgen.worker import Again, RunContext, expiry, note_internal_error
 
 PREVIOUS_FOLDER: Final = ".previous"
+MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,7 @@ class _Saved:
     finished: JobFinished | None
 
 
-_Placed = _Saved | FetchLater | FetchLost | FetchSpoiled
+_Placed = _Saved | FetchLater | FetchLost | FetchSpoiled | TaskFailed
 
 
 class _Conflict(Exception):
@@ -84,12 +87,14 @@ class Delivery:
         downloader: Downloader,
         base: Path,
         *,
+        tasks: TaskWatch,
         pause: Callable[[float], Awaitable[bool]],
         overwrite: bool = False,
     ) -> None:
         self._context = context
         self._downloader = downloader
         self._base = base
+        self._tasks = tasks
         self._pause = pause
         self._overwrite = overwrite
 
@@ -135,6 +140,9 @@ class Delivery:
                     return None
                 case FetchSpoiled(reason):
                     return await self._spoil(job, picture.attempt_id, reason)
+                case TaskFailed(error):
+                    await self._task_failed(job, picture.attempt_id, error)
+                    return None
         return None
 
     async def _bring(self, job: Job, picture: DuePicture) -> _Placed:
@@ -143,6 +151,11 @@ class Delivery:
             placed = await anyio.to_thread.run_sync(self._already_placed, job, picture)
             if placed is not None:
                 return await self._save(picture, placed)
+        if picture.task is not None and picture.url is None:
+            end = await self._tasks.until_over(picture.task)
+            if not isinstance(end, TaskMade):
+                return end
+            picture = await self._made(picture, end.url)
         tries = 0
         while True:
             result = await self._try(job, picture)
@@ -162,6 +175,11 @@ class Delivery:
             if not await self._pause(decision.wait_s):
                 return FetchLater("the run was ending")
 
+    async def _made(self, picture: DuePicture, url: str) -> DuePicture:
+        expires = expiry(url)
+        await self._context.ledger(lambda ledger: ledger.task_made(picture.id, url, expires))
+        return replace(picture, url=url, expires_at=expires)
+
     async def _try(self, job: Job, picture: DuePicture) -> _Saved | FetchResult:
         root = self._base / job.root
         # The format, and with it the rest of the path, is not known before the picture is here.
@@ -175,7 +193,9 @@ class Delivery:
                 return failed
             await part.sync()
             try:
-                info, sha256 = await anyio.to_thread.run_sync(_examine, part.part, job.verify)
+                info, sha256 = await anyio.to_thread.run_sync(
+                    _examine, part.part, job.verify, picture.task is not None
+                )
             except BadPicture as exc:
                 return FetchResult(bad_picture=f"{exc.reason}: {exc}")
             saved = SavedPicture(
@@ -194,7 +214,8 @@ class Delivery:
 
     async def _fill(self, picture: DuePicture, part: PartFile) -> FetchResult | None:
         if picture.url is not None:
-            return await self._downloader.fetch(self._moved(picture.url), part)
+            most = MAX_PICTURE_BYTES if picture.task is None else MAX_VIDEO_BYTES
+            return await self._downloader.fetch(self._moved(picture.url), part, max_bytes=most)
         try:
             data = await anyio.to_thread.run_sync(self._unpack, picture)
         except FileNotFoundError:
@@ -208,7 +229,8 @@ class Delivery:
         answer = self._context.spool.find(picture.attempt_id)
         if answer is None:
             raise FileNotFoundError(picture.attempt_id)
-        return inline_picture(answer.body(), picture.position)
+        adapter = adapter_of(answer.route)
+        return adapter.inline_picture(answer.body(), answer.headers, picture.position)
 
     def _moved(self, url: str) -> str:
         """The address at the endpoint's present port, for one that is started anew for each run."""
@@ -262,7 +284,7 @@ class Delivery:
         final = self._base / job.root / (picture.path or "")
         if not final.is_file() or _sha256(final) != picture.sha256:
             return None
-        info, sha256 = _examine(final, job.verify)
+        info, sha256 = _examine(final, job.verify, picture.task is not None)
         sync_folder(final.parent)
         return SavedPicture(
             path=picture.path or "",
@@ -304,6 +326,14 @@ class Delivery:
         await self._context.ledger(lambda ledger: ledger.picture_lost(picture.id, job.id, reason))
         self._context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
 
+    async def _task_failed(self, job: Job, attempt: AttemptId, error: ErrorBody) -> None:
+        context = self._context
+        verdict = task_verdict(error, context.profile.failed_tasks_billed)
+        following = await context.ledger(
+            lambda ledger: ledger.task_failed(attempt, verdict, context.run)
+        )
+        context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
+
     async def _spoil(self, job: Job, attempt: AttemptId, reason: str) -> Again | None:
         context = self._context
         verdict = Verdict(
@@ -317,15 +347,15 @@ class Delivery:
         return Again(job=fresh, wait_s=following.wait_s)
 
 
-def _examine(path: Path, verify: Verify) -> tuple[PictureInfo, str]:
-    """Verify a picture and hash it, in one reading. Raises BadPicture and OSError."""
+def _examine(path: Path, verify: Verify, video: bool) -> tuple[PictureInfo, str]:
+    """Verify a picture or a video and hash it, in one reading. Raises BadPicture and OSError."""
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             inspect(b"")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            info = inspect(data)
+            info = inspect_mp4(data) if video else inspect(data)
             digest = hashlib.sha256(data).hexdigest()
-    if verify is Verify.DECODE:
+    if verify is Verify.DECODE and not video:
         decode(path)
     return info, digest
 

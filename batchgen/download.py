@@ -72,14 +72,16 @@ class Downloader:
             for client in self._clients.values():
                 await client.aclose()
 
-    async def fetch(self, url: str, part: PartFile) -> FetchResult | None:
+    async def fetch(
+        self, url: str, part: PartFile, *, max_bytes: int = MAX_PICTURE_BYTES
+    ) -> FetchResult | None:
         """Write the picture at ``url`` into the open ``part``; None when all of it is there.
 
         Raises OSError where the disk refuses; everything else is in the result.
         """
         with self._deadlines.scope(DOWNLOAD_DEADLINE_S) as scope, without_logs():
             try:
-                return await self._follow(url, part)
+                return await self._follow(url, part, max_bytes)
             except ForbiddenAddress as exc:
                 return FetchResult(forbidden=f"download refused: {exc}")
             except (httpx.HTTPError, socket.gaierror, ssl.SSLError) as exc:
@@ -90,7 +92,7 @@ class Downloader:
             return FetchResult(detail=f"not complete within {DOWNLOAD_DEADLINE_S:g} s")
         raise AssertionError("unreachable")
 
-    async def _follow(self, url: str, part: PartFile) -> FetchResult | None:
+    async def _follow(self, url: str, part: PartFile, max_bytes: int) -> FetchResult | None:
         secure = False
         for _ in range(_MAX_REDIRECTS + 1):
             target = await self._check(url)
@@ -101,7 +103,7 @@ class Downloader:
                 response = await self._ask(target, stack)
                 location = response.headers.get("location")
                 if not (response.is_redirect and location):
-                    return await _receive(response, part)
+                    return await _receive(response, part, max_bytes)
                 url = str(target.url.join(location))
         return FetchResult(detail=f"more than {_MAX_REDIRECTS} redirects")
 
@@ -154,7 +156,7 @@ class Downloader:
                     await self._clients.pop(next(iter(self._clients))).aclose()
             client = httpx.AsyncClient(
                 headers={
-                    "Accept": "image/*",
+                    "Accept": "image/*, video/*",
                     "Accept-Encoding": "identity",
                     "User-Agent": "batchgen",
                 },
@@ -186,7 +188,7 @@ def _asking(target: _Target) -> dict[str, Any]:
     }
 
 
-async def _receive(response: httpx.Response, part: PartFile) -> FetchResult | None:
+async def _receive(response: httpx.Response, part: PartFile, max_bytes: int) -> FetchResult | None:
     headers: Mapping[str, str] = kept_headers(response.headers)
     if response.status_code != 200:
         return FetchResult(status=response.status_code, retry_after_s=retry_after(headers))
@@ -196,8 +198,8 @@ async def _receive(response: httpx.Response, part: PartFile) -> FetchResult | No
     buffer, size = bytearray(), 0
     async for chunk in response.aiter_raw():
         size += len(chunk)
-        if size > MAX_PICTURE_BYTES:
-            return FetchResult(bad_picture=f"larger than {MAX_PICTURE_BYTES >> 20} MiB")
+        if size > max_bytes:
+            return FetchResult(bad_picture=f"larger than {max_bytes >> 20} MiB")
         buffer += chunk
         if len(buffer) >= _WRITE_BYTES:
             await part.write(buffer)

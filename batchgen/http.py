@@ -27,6 +27,8 @@ from batchgen.spool import SpoolWriter
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 _WATCH_EVERY_S: Final = 1.0
+_ASK_DEADLINE_S: Final = 30.0
+_MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 
 _KEPT_HEADERS: Final = frozenset(
     {
@@ -166,6 +168,8 @@ class ApiRequest:
     url: str
     body: Body
     headers: Mapping[str, str] = field(default_factory=dict)
+    route: str = "images"
+    """How its answer is to be read; the spool keeps it."""
 
 
 def ssl_context() -> ssl.SSLContext:
@@ -174,6 +178,18 @@ def ssl_context() -> ssl.SSLContext:
     # SSLKEYLOGFILE is obeyed by Python itself, and would write the session's secrets to a file.
     context.keylog_filename = None  # type: ignore[assignment]  # None ends it; typeshed has str
     return context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A small answer, held in memory."""
+
+    status: int
+    body: bytes
+
+
+class NoDocument(Exception):
+    """No answer came; the message says why."""
 
 
 class ApiClient:
@@ -247,6 +263,26 @@ class ApiClient:
             headers=got.headers,
         )
 
+    async def ask(self, url: str) -> Document:
+        """GET a small document, such as the state of a task: free, and nothing is spooled.
+
+        Raises NoDocument where none came, whatever the reason.
+        """
+        with self._deadlines.scope(_ASK_DEADLINE_S) as scope, without_logs():
+            try:
+                async with self._client.stream("GET", url) as response:
+                    body = bytearray()
+                    async for chunk in response.aiter_raw():
+                        body += chunk
+                        if len(body) > _MAX_DOCUMENT_BYTES:
+                            raise NoDocument("the answer is too large")
+                    return Document(status=response.status_code, body=bytes(body))
+            except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, ValueError) as exc:
+                raise NoDocument(self._hide(_describe(exc))) from None
+        if scope.cancelled_caught:
+            raise NoDocument(f"no answer within {_ASK_DEADLINE_S:g} s")
+        raise AssertionError("unreachable")
+
     def _hide(self, text: str) -> str:
         return text.replace(self._secret, _HIDDEN) if self._secret else text
 
@@ -260,7 +296,7 @@ class ApiClient:
                 headers={**request.body.headers, **request.headers},
                 extensions={"trace": trace},
             ) as response:
-                await self._spool(response, part, trace, got)
+                await self._spool(response, part, trace, got, request.route)
         finally:
             # A body that was not read to its end still holds its file, and httpcore leaves the
             # socket open when it is cancelled in the TLS handshake.
@@ -270,14 +306,16 @@ class ApiClient:
                     await trace.socket.aclose()
 
     async def _spool(
-        self, response: httpx.Response, part: PartFile, trace: _Trace, got: _Got
+        self, response: httpx.Response, part: PartFile, trace: _Trace, got: _Got, route: str
     ) -> None:
         got.status = response.status_code
         kept = kept_headers(response.headers)
         got.headers = {name: self._hide(value) for name, value in kept.items()}
         got.reach = Reach.HEADERS
         async with part:
-            writer = SpoolWriter(part, response.status_code, got.headers, hide=self._secret)
+            writer = SpoolWriter(
+                part, response.status_code, got.headers, route=route, hide=self._secret
+            )
             size = 0
             try:
                 async for chunk in response.aiter_raw():

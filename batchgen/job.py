@@ -137,7 +137,9 @@ class PictureRef:
 
     index: int
     url: str | None = None
-    """None where the picture stands in the answer itself."""
+    """None where the picture stands in the answer itself, or is still being made."""
+    task: str | None = None
+    """Where to ask for the address of a picture that is still being made, below the base URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

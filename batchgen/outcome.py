@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import IntEnum
@@ -65,6 +65,8 @@ class Answer:
     error: ErrorBody | None = None
     task_id: str | None = None
     html: bool = False
+    usage: Mapping[str, object] | None = None
+    """What the request used up, where the provider bills by tokens and says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,16 @@ class Verdict:
     retry_after_s: float | None = None
     status: int | None = None
     request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Habits:
+    """Which of an endpoint's failures may cost money, as far as it is known."""
+
+    server_errors: Billed = Billed.NO
+    """A 500 or 502 in the endpoint's own words."""
+    refusals: Billed = Billed.NO
+    """An answer that refuses the request, for its content too."""
 
 
 MONEY_CODES: Final = frozenset(
@@ -171,9 +183,9 @@ def request_id(headers: Mapping[str, str] | None) -> str | None:
     return None
 
 
-def classify(exchange: Exchange, answer: Answer | None) -> Verdict:
+def classify(exchange: Exchange, answer: Answer | None, habits: Habits = Habits()) -> Verdict:
     """Decide what an attempt was. Total: any exchange and any answer give a verdict."""
-    verdict = _classify(exchange, answer)
+    verdict = _billed_by(habits, _classify(exchange, answer), exchange.status)
     headers = exchange.headers or {}
     wait = retry_after(headers)
     may_retry = headers.get("x-should-retry", "").strip().lower() != "false"
@@ -192,6 +204,32 @@ def classify(exchange: Exchange, answer: Answer | None) -> Verdict:
     )
 
 
+def _billed_by(habits: Habits, verdict: Verdict, status: int | None) -> Verdict:
+    """What the endpoint is known to bill, where the answer alone would count as free."""
+    if verdict.billed is not Billed.NO or verdict.outcome not in (Outcome.REFUSED, Outcome.BLOCKED):
+        return verdict
+    of_server = verdict.outcome is Outcome.REFUSED and (status or 0) >= 500
+    billed = habits.server_errors if of_server else habits.refusals
+    if of_server and billed is not Billed.NO:
+        # Whoever pays for it should have a say in whether it is bought again.
+        return replace(verdict, outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, again=False)
+    return replace(verdict, billed=billed)
+
+
+def task_verdict(error: ErrorBody, billed: Billed) -> Verdict:
+    """What an attempt was whose task was accepted and then failed."""
+    found = _by_code(error)
+    blocked = (found is not None and found.outcome is Outcome.BLOCKED) or bool(
+        _BLOCKED_WORDS.search(f"{error.code} {error.type} {error.message}")
+    )
+    return Verdict(
+        outcome=Outcome.BLOCKED if blocked else Outcome.REFUSED,
+        billed=billed,
+        code=clean(error.code or error.type or "task_failed")[:_MAX_CODE],
+        message=clean(error.message),
+    )
+
+
 def _classify(exchange: Exchange, answer: Answer | None) -> Verdict:
     code, meaning = _MEANING[exchange.failure]
     detail = f"{meaning}: {exchange.detail}" if exchange.detail else meaning
@@ -201,6 +239,9 @@ def _classify(exchange: Exchange, answer: Answer | None) -> Verdict:
         return Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code=code, message=detail)
     if exchange.reach is Reach.SENT or exchange.status is None:
         return _ambiguous(code, detail)
+    if exchange.reach is Reach.HEADERS and exchange.status == 200 and answer and answer.pictures:
+        # A stream may break off behind its last event, and a server may forget how to end.
+        return _success(exchange.status, answer)
     if exchange.reach is Reach.HEADERS and not 400 <= exchange.status < 500:
         return _ambiguous(code, f"HTTP {exchange.status}, then {detail}")
     answer = answer or Answer()

@@ -43,6 +43,8 @@ class PictureFormat(StrEnum):
     PNG = "png"
     JPEG = "jpeg"
     WEBP = "webp"
+    MP4 = "mp4"
+    """A video; `inspect` takes none, `mp4.py` does."""
 
     @property
     def extension(self) -> str:
@@ -51,7 +53,7 @@ class PictureFormat(StrEnum):
 
     @property
     def mime(self) -> str:
-        return f"image/{self.value}"
+        return f"{'video' if self is PictureFormat.MP4 else 'image'}/{self.value}"
 
 
 class Flaw(StrEnum):

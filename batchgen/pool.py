@@ -21,6 +21,7 @@ from batchgen.job import Job, JobId
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.settings import ApiKey, is_loopback
 from batchgen.shutdown import Shutdown
+from batchgen.tasks import POLL_S, TaskWatch
 from batchgen.worker import Again, RunContext, Worker, recover, work
 
 _DELIVERIES_WAITING: Final = 256
@@ -40,6 +41,7 @@ class PoolSettings:
     limit: int | None = None
     """How many pending jobs are taken up at most."""
     overwrite: bool = False
+    poll_s: float = POLL_S
 
 
 class Pool:
@@ -58,6 +60,7 @@ class Pool:
         self._verify = verify
         self._deadlines = Deadlines()
         self._feeder = Feeder(context.ledger, context.batch, limit=settings.limit)
+        self._tasks: TaskWatch
 
     async def run(self) -> None:
         """Recover, deliver what is paid, then work off what is pending.
@@ -70,7 +73,14 @@ class Pool:
             with anyio.CancelScope() as scope:
                 self._shutdown.guard(scope)
                 try:
-                    await self._run()
+                    async with self._client() as client:
+                        self._tasks = TaskWatch(
+                            client,
+                            self._context.base_url,
+                            pause=self._shutdown.pause,
+                            poll_s=self._settings.poll_s,
+                        )
+                        await self._run()
                 except LedgerWriteError as exc:
                     self._context.throttle.stop(f"ledger: {exc}")
             services.cancel_scope.cancel()
@@ -127,14 +137,17 @@ class Pool:
             self._context.throttle.stop(f"ledger: {exc}")
 
     async def _work(self, jobs: MemoryObjectReceiveStream[Job]) -> None:
+        async with self._client() as client:
+            await work(Worker(self._context, client, self._tasks), jobs, self._feeder.done)
+
+    def _client(self) -> ApiClient:
         settings = self._settings
-        async with ApiClient(
+        return ApiClient(
             key=settings.key.reveal() if settings.key else None,
             verify=self._verify,
             deadlines=self._deadlines,
             deadline_s=settings.deadline_s,
-        ) as client:
-            await work(Worker(self._context, client), jobs, self._feeder.done)
+        )
 
     def _start_deliveries(
         self,
@@ -158,6 +171,7 @@ class Pool:
                 context,
                 downloader,
                 settings.base,
+                tasks=self._tasks,
                 pause=self._shutdown.pause,
                 overwrite=settings.overwrite,
             )

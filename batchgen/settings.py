@@ -12,8 +12,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from batchgen.errors import SettingsError
+from batchgen.job import Billed
 from batchgen.manifest.model import ProviderSpec
 from batchgen.money import Micros, parse_dollars
+from batchgen.providers.adapters import Route
 from batchgen.providers.profile import Profile
 from batchgen.providers.registry import PROFILES
 
@@ -124,7 +126,7 @@ def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> P
         return _built_in(provider)
     given = {
         name: environment.expand(str(value), f"provider.{name}")
-        for name, value in provider.model_dump().items()
+        for name, value in provider.model_dump(exclude={"routes"}).items()
         if value is not None
     }
     if "base_url" in given:
@@ -148,7 +150,17 @@ def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> P
         profile = replace(profile, key_variable=given["api_key_env"])
     if "price" in given:
         profile = replace(profile, flat_price=_price(given["price"]))
+    if provider.routes:
+        routes = {model: Route(route) for model, route in provider.routes.items()}
+        profile = replace(profile, routes={**profile.routes, **routes})
+    if "server_errors" in given:
+        profile = replace(profile, server_errors_billed=_BILLED[given["server_errors"]])
+    if "refusals" in given:
+        profile = replace(profile, refusals_billed=_BILLED[given["refusals"]])
     return replace(profile, replays_idempotency_key=given.get("idempotency") == "replay")
+
+
+_BILLED: Final = {"free": Billed.NO, "maybe": Billed.MAYBE, "billed": Billed.YES}
 
 
 def _price(text: str) -> Micros:

@@ -8,12 +8,13 @@ The spool lies beside the ledger, readable for its owner only.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batchgen.files import PART_SUFFIX, PartFile, make_way
+from batchgen.files import PART_SUFFIX, PartFile, make_way, put_in_place
 from batchgen.job import AttemptId
 
 ANSWER_SUFFIX: Final = ".answer"
@@ -28,6 +29,8 @@ class SpooledAnswer:
     path: Path
     status: int
     headers: Mapping[str, str]
+    route: str
+    """Which adapter reads it."""
     body_offset: int
 
     def body(self) -> bytes:
@@ -44,11 +47,17 @@ class SpoolWriter:
     """
 
     def __init__(
-        self, part: PartFile, status: int, headers: Mapping[str, str], *, hide: str | None = None
+        self,
+        part: PartFile,
+        status: int,
+        headers: Mapping[str, str],
+        *,
+        route: str = "images",
+        hide: str | None = None,
     ) -> None:
         self._part = part
         self._hide = hide.encode() if hide else None
-        self._buffer = bytearray(_head_line(status, headers))
+        self._buffer = bytearray(_head_line(status, headers, route))
 
     async def write(self, chunk: bytes) -> None:
         """Append to the body."""
@@ -97,6 +106,13 @@ class Spool:
         """What came of an answer that broke off, if its head was written."""
         return _read_head(self.folder / (self.name(attempt) + PART_SUFFIX))
 
+    def complete_cut(self, attempt: AttemptId) -> None:
+        """Count a cut answer as whole, as it holds all that matters. Raises OSError."""
+        part = self.folder / (self.name(attempt) + PART_SUFFIX)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        put_in_place(part, self.folder / self.name(attempt))
+
     def remove(self, attempt: AttemptId) -> None:
         """Forget an answer whose pictures are on disk."""
         (self.folder / self.name(attempt)).unlink(missing_ok=True)
@@ -114,8 +130,8 @@ class Spool:
         ]
 
 
-def _head_line(status: int, headers: Mapping[str, str]) -> bytes:
-    head = {"status": status, "headers": dict(headers)}
+def _head_line(status: int, headers: Mapping[str, str], route: str) -> bytes:
+    head = {"status": status, "headers": dict(headers), "route": route}
     return json.dumps(head).encode() + b"\n"
 
 
@@ -130,7 +146,11 @@ def _read_head(path: Path) -> SpooledAnswer | None:
     try:
         head = json.loads(line)
         return SpooledAnswer(
-            path=path, status=head["status"], headers=head["headers"], body_offset=len(line)
+            path=path,
+            status=head["status"],
+            headers=head["headers"],
+            route=head["route"],
+            body_offset=len(line),
         )
     except (ValueError, KeyError, TypeError):
         return None

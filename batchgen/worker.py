@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import anyio
@@ -27,11 +27,13 @@ from batchgen.ledger.ledger import (
 )
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import dollars
-from batchgen.outcome import Answer, Exchange, Failure, Reach, Verdict, classify, clean
+from batchgen.outcome import Answer, Exchange, Failure, Habits, Reach, Verdict, classify, clean
 from batchgen.policy import Next
-from batchgen.providers.openai_images import build_request, expiry_of, read_answer
+from batchgen.providers.adapters import ADAPTERS, Route, adapter_of
+from batchgen.providers.answers import expiry_of
 from batchgen.providers.profile import Profile
 from batchgen.spool import Spool, SpooledAnswer
+from batchgen.tasks import TaskWatch
 from batchgen.throttle import DispatchStopped, Signal, Throttle, Ticket
 
 _SIGNALS: Final[Mapping[Outcome, Signal]] = {
@@ -75,9 +77,10 @@ class Again:
 class Worker:
     """Processes one job at a time with a client of its own."""
 
-    def __init__(self, context: RunContext, client: ApiClient) -> None:
+    def __init__(self, context: RunContext, client: ApiClient, tasks: TaskWatch) -> None:
         self.context = context
         self._client = client
+        self._tasks = tasks
 
     async def process(self, job: Job) -> Again | None:
         """Make one attempt at the job. Raises DispatchStopped when nothing may start any more."""
@@ -97,11 +100,22 @@ class Worker:
             finish()
         if following.state is JobState.PAID:
             context.answered = True
+            if context.profile.route_of(job.model) is Route.VIDEO:
+                await self._wait_for_tasks(job)
             await context.deliver(job)
         elif following.state is JobState.PENDING:
             fresh = await context.ledger(lambda ledger: ledger.job(job.id))
             return Again(job=fresh, wait_s=following.wait_s)
         return None
+
+    async def _wait_for_tasks(self, job: Job) -> None:
+        """Wait here, where as many may wait as requests may be in flight, and not in a download.
+
+        What came of it the delivery asks again, as it does for a task that a killed run left.
+        """
+        for picture in await self.context.ledger(lambda ledger: ledger.due(job.id)):
+            if picture.task is not None:
+                await self._tasks.until_over(picture.task)
 
     async def _reserve(self, job: Job, attempt: AttemptId) -> bool:
         context = self.context
@@ -125,7 +139,7 @@ class Worker:
     async def _attempt(self, job: Job, attempt: AttemptId) -> tuple[Verdict, Next]:
         context = self.context
         try:
-            request = build_request(job, attempt, context.base_url)
+            request = self._build_request(job, attempt)
         except OSError as exc:
             verdict = Verdict(
                 outcome=Outcome.REFUSED,
@@ -145,6 +159,11 @@ class Worker:
         with anyio.CancelScope(shield=True):
             concluded = await conclude(context, job, attempt, exchange)
         return concluded
+
+    def _build_request(self, job: Job, attempt: AttemptId) -> ApiRequest:
+        route = self.context.profile.route_of(job.model)
+        request = ADAPTERS[route].build_request(job, attempt, self.context.base_url)
+        return replace(request, route=route)
 
     async def _exchange(self, request: ApiRequest, attempt: AttemptId) -> Exchange:
         context = self.context
@@ -222,20 +241,23 @@ async def _conclude(
     hold: bool,
     recovering: bool,
 ) -> tuple[Verdict, Next]:
-    answer, body_name = None, None
-    if exchange.reach is Reach.COMPLETE:
-        answer = await anyio.to_thread.run_sync(_read_spooled, context.spool, attempt)
-        body_name = context.spool.name(attempt)
-    verdict = classify(exchange, answer)
+    profile = context.profile
+    answer = await anyio.to_thread.run_sync(_read_spooled, context.spool, attempt, exchange)
+    habits = Habits(server_errors=profile.server_errors_billed, refusals=profile.refusals_billed)
+    verdict = classify(exchange, answer, habits)
+    name = context.spool.name(attempt)
     if verdict.outcome is Outcome.OK and answer is not None:
-        pictures = [(ref, _expiry(ref.url)) for ref in answer.pictures]
-        name = body_name or ""
+        if exchange.reach is not Reach.COMPLETE:
+            await anyio.to_thread.run_sync(context.spool.complete_cut, attempt)
+        pictures = [(ref, expiry(ref.url)) for ref in answer.pictures]
+        cost = profile.cost_of(job.model, answer.usage) if answer.usage else None
         await context.ledger(
-            lambda ledger: ledger.record_answer(attempt, verdict, pictures, answer=name)
+            lambda ledger: ledger.record_answer(attempt, verdict, pictures, answer=name, cost=cost)
         )
         following = Next(state=JobState.PAID)
         _tell(context, job, attempt, verdict, following, recovering=recovering)
         return verdict, following
+    body_name = name if exchange.reach is Reach.COMPLETE else None
     following = await settle(
         context, job, attempt, verdict, hold=hold, recovering=recovering, answer=body_name
     )
@@ -322,12 +344,19 @@ def _exchange_of(answer: SpooledAnswer, reach: Reach) -> Exchange:
     return Exchange(reach=reach, failure=failure, status=answer.status, headers=answer.headers)
 
 
-def _read_spooled(spool: Spool, attempt: AttemptId) -> Answer:
-    spooled = spool.find(attempt)
-    return read_answer(spooled.body(), spooled.headers) if spooled else Answer()
+def _read_spooled(spool: Spool, attempt: AttemptId, exchange: Exchange) -> Answer | None:
+    """What came, of a cut answer too, which may hold its picture all the same."""
+    if exchange.reach < Reach.HEADERS:
+        return None
+    whole = exchange.reach is Reach.COMPLETE
+    spooled = spool.find(attempt) if whole else spool.find_cut(attempt)
+    if spooled is None:
+        return Answer() if whole else None
+    return adapter_of(spooled.route).read_answer(spooled.body(), spooled.headers)
 
 
-def _expiry(url: str | None) -> str | None:
+def expiry(url: str | None) -> str | None:
+    """When an address stops working, as the ledger keeps it."""
     moment = expiry_of(url) if url else None
     return timestamp(moment) if moment else None
 

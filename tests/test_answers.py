@@ -30,9 +30,13 @@ class Scripted:
 
     def __init__(self) -> None:
         self.posts: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         self.gets: list[str] = []
         self.get_headers: list[dict[str, str]] = []
-        self.files: dict[str, bytes | int] = {}
+        self.files: dict[str, bytes | int | Callable[[], bytes]] = {}
+        self.content_type = "application/json"
+        self.cut = 0
+        """Bytes at the end of an answer that are announced and never sent."""
         self.reply: Callable[[], tuple[int, bytes]] = lambda: (200, b"{}")
         self.base = ""
 
@@ -57,7 +61,8 @@ def scripted() -> Iterator[Scripted]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             script.posts.append(json.loads(body))
-            self._send(*script.reply())
+            script.paths.append(self.path)
+            self._send(*script.reply(), cut=script.cut)
 
         def do_GET(self) -> None:
             if self.path == "/api/pricing":
@@ -67,13 +72,14 @@ def scripted() -> Iterator[Scripted]:
             found = script.files.get(self.path.lstrip("/"), 404)
             if isinstance(found, int):
                 return self._send(found, b"no")
-            return self._send(200, found)
+            return self._send(200, found() if callable(found) else found)
 
-        def _send(self, status: int, body: bytes) -> None:
+        def _send(self, status: int, body: bytes, cut: int = 0) -> None:
             self.send_response(status)
+            self.send_header("Content-Type", script.content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) - cut])
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     script.base = f"http://127.0.0.1:{server.server_port}"

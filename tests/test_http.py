@@ -31,7 +31,8 @@ from batchgen.http import (
 )
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcome import Exchange, Failure, Reach, classify
-from batchgen.providers.openai_images import MultipartBody, read_answer
+from batchgen.providers.bodies import multipart
+from batchgen.providers.openai_images import read_answer
 from batchgen.spool import Spool, SpooledAnswer
 from tests import wire
 
@@ -277,7 +278,7 @@ async def test_an_upload_that_breaks_off_leaves_no_reference_open(
 ) -> None:
     reference = tmp_path / "reference.png"
     reference.write_bytes(bytes(32 * 1024 * 1024))
-    body = MultipartBody.of(ATTEMPT, {"model": "m"}, [("image", reference)])
+    body = multipart(ATTEMPT, {"model": "m"}, [("image", reference)])
     async with wire.serve(deaf) as server, asker(tmp_path, verify, deadline_s=SHORT_S) as client:
         before = _open_under(tmp_path)
         assert (await client.ask(server.url, body)).reach is Reach.PARTIAL
@@ -297,7 +298,7 @@ async def test_a_reference_that_vanishes_is_no_trouble_of_the_spool(
 ) -> None:
     reference = tmp_path / "reference.png"
     reference.write_bytes(b"x" * 100)
-    body = MultipartBody.of(ATTEMPT, {"model": "m"}, [("image", reference)])
+    body = multipart(ATTEMPT, {"model": "m"}, [("image", reference)])
     reference.unlink()
     async with wire.serve(silent) as server, asker(tmp_path, verify) as client:
         exchange = await client.ask(server.url, body)
@@ -311,7 +312,7 @@ async def test_a_reference_that_changes_its_size_is_never_sent_whole(
 ) -> None:
     reference = tmp_path / "reference.png"
     reference.write_bytes(b"x" * 100)
-    body = MultipartBody.of(ATTEMPT, {"model": "m"}, [("image", reference)])
+    body = multipart(ATTEMPT, {"model": "m"}, [("image", reference)])
     reference.write_bytes(b"y" * size)
     async with wire.serve(silent) as server, asker(tmp_path, verify) as client:
         exchange = await client.ask(server.url, body)

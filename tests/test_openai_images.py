@@ -22,12 +22,8 @@ from batchgen.http import ApiRequest
 from batchgen.job import AttemptId, Job, JobId, JobState, OptionValue, PictureRef, Verify
 from batchgen.money import Micros
 from batchgen.outcome import Answer, ErrorBody
-from batchgen.providers.openai_images import (
-    build_request,
-    expiry_of,
-    inline_picture,
-    read_answer,
-)
+from batchgen.providers.answers import expiry_of
+from batchgen.providers.openai_images import build_request, inline_picture, read_answer
 
 ATTEMPT = AttemptId("5f0c7d1e")
 BASE = "https://api.example/v1"
@@ -132,7 +128,11 @@ async def test_one_reference_is_sent_as_image(tmp_path: Path) -> None:
     )
     request = build_request(job, ATTEMPT, BASE)
     assert request.url == "https://api.example/v1/images/edits"
-    assert request.headers == {"Idempotency-Key": ATTEMPT, "X-Client-Request-Id": ATTEMPT}
+    assert request.headers == {
+        "Idempotency-Key": ATTEMPT,
+        "X-Client-Request-Id": ATTEMPT,
+        "Accept": "text/event-stream, application/json",
+    }
     assert await form_of(request) == [
         ("model", "gpt-image-2"),
         ("prompt", JOB.prompt),
@@ -363,7 +363,7 @@ CARELESS = [
 def test_a_carelessly_written_answer_loses_no_picture(body: bytes) -> None:
     answer = read_answer(body, {})
     assert answer.pictures == (INLINE,)
-    assert inline_picture(body, 0) == PICTURE
+    assert inline_picture(body, {}, 0) == PICTURE
 
 
 def test_broken_utf8_in_a_message_is_shown_with_replacement() -> None:
@@ -400,7 +400,7 @@ def test_any_json_is_an_answer_whose_pictures_are_found_again(document: object) 
     for picture in answer.pictures:
         if picture.url is None:
             try:
-                assert isinstance(inline_picture(body, picture.index), bytes)
+                assert isinstance(inline_picture(body, {}, picture.index), bytes)
             except ValueError as exc:
                 assert "holds no picture" not in str(exc)  # noqa: PT017  # one of two ways
 
@@ -410,7 +410,7 @@ def test_any_json_is_an_answer_whose_pictures_are_found_again(document: object) 
 
 def inline(text: str, name: str = "b64_json") -> bytes:
     """Take a picture out of an answer that holds this text."""
-    return inline_picture(json.dumps({"data": [{name: text}]}).encode(), 0)
+    return inline_picture(json.dumps({"data": [{name: text}]}).encode(), {}, 0)
 
 
 @given(st.binary(min_size=1, max_size=400), st.data())
@@ -447,14 +447,14 @@ def test_what_is_no_base64_is_told(text: str) -> None:
 )
 def test_a_picture_that_is_not_there_is_told(document: object, index: int) -> None:
     with pytest.raises(ValueError, match=f"holds no picture {index}"):
-        inline_picture(json.dumps(document).encode(), index)
+        inline_picture(json.dumps(document).encode(), {}, index)
 
 
 def test_the_picture_of_a_place_is_the_one_of_its_item() -> None:
     other = base64.b64encode(b"other").decode()
     body = json.dumps({"data": [None, {"b64_json": TEXT}, {"b64_json": other}]}).encode()
-    assert [inline_picture(body, index) for index in (1, 2)] == [PICTURE, b"other"]
-    assert inline_picture(json.dumps({"data": {"b64_json": TEXT}}).encode(), 0) == PICTURE
+    assert [inline_picture(body, {}, index) for index in (1, 2)] == [PICTURE, b"other"]
+    assert inline_picture(json.dumps({"data": {"b64_json": TEXT}}).encode(), {}, 0) == PICTURE
 
 
 # When an address ends

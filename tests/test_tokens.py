@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from batchgen.job import OptionValue
 from batchgen.money import Micros, parse_dollars
 from batchgen.providers.openai import OPENAI
-from batchgen.providers.tokens import OPENAI_TOKEN_PRICES, cost_of_usage, output_tokens
+from batchgen.providers.tokens import OPENAI_TOKEN_PRICES, output_tokens
 
 TWO = OPENAI_TOKEN_PRICES["gpt-image-2"]
 SUNBURST = OPENAI_TOKEN_PRICES["gpt-image-2.5-sunburst"]
@@ -125,9 +125,9 @@ def test_what_nobody_can_price_is_unknown(options: dict[str, OptionValue]) -> No
 def test_usage_gives_what_an_answer_cost() -> None:
     details = {"text_tokens": 20, "image_tokens": 512}
     usage = {"output_tokens": 1756, "input_tokens": 532, "input_tokens_details": details}
-    assert cost_of_usage(TWO, usage) == 1756 * 30 + 20 * 5 + 512 * 8
+    assert TWO.cost(usage) == 1756 * 30 + 20 * 5 + 512 * 8
     del usage["input_tokens_details"]
-    assert cost_of_usage(TWO, usage) == 1756 * 30 + 532 * 8
+    assert TWO.cost(usage) == 1756 * 30 + 532 * 8
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_usage_gives_what_an_answer_cost() -> None:
     ],
 )
 def test_usage_that_counts_nothing_is_no_price(usage: dict[str, object]) -> None:
-    assert cost_of_usage(TWO, usage) is None
+    assert TWO.cost(usage) is None
 
 
 @given(
@@ -152,7 +152,7 @@ def test_usage_that_counts_nothing_is_no_price(usage: dict[str, object]) -> None
     )
 )
 def test_any_usage_costs_something_or_is_unknown(usage: dict[str, object]) -> None:
-    cost = cost_of_usage(TWO, usage)
+    cost = TWO.cost(usage)
     assert cost is None or cost > 0
 
 
@@ -168,4 +168,4 @@ def test_a_price_that_is_no_whole_micro_is_rounded_up() -> None:
         output=Decimal("0.3"),
         factors={"low": 16},
     )
-    assert cost_of_usage(cached, {"output_tokens": 1, "input_tokens": 0}) == 1
+    assert cached.cost({"output_tokens": 1, "input_tokens": 0}) == 1

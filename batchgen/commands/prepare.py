@@ -139,7 +139,7 @@ def stage(
     profile = prepared.profile
     rules = Rulebook(
         provider=profile.name,
-        models=profile.models,
+        models=profile.known_models(),
         today=utc_now().date(),
         refuse=prepared.loaded.manifest.rules == "refuse",
     )

@@ -47,6 +47,7 @@ from batchgen.report.text import next_step, plan_text, summary_text
 from batchgen.settings import DB_NAME, ApiKey, Environment
 from batchgen.shutdown import Shutdown
 from batchgen.spool import Spool
+from batchgen.tasks import POLL_S
 from batchgen.throttle import BREAKER, RETRY_AFTER, UNREACHABLE, Throttle, ThrottleCore
 from batchgen.throttle import Limits as ThrottleLimits
 from batchgen.worker import RunContext
@@ -354,6 +355,7 @@ async def _drive(
             base=prepared.loaded.base,
             limit=overrides.limit,
             overwrite=overrides.overwrite,
+            poll_s=float(limits.poll or POLL_S),
         )
         pool = Pool(context, settings, shutdown, ssl_context())
         try:

@@ -80,6 +80,8 @@ class DuePicture:
     rank: int
     """Its place among the pictures of the answer; 0 is the one that was asked for."""
     url: str | None
+    task: str | None
+    """Where to ask for its address, while it is still being made."""
     answer: str | None
     """Name of the spooled answer that holds it, where there is no url."""
     expires_at: str | None
@@ -223,23 +225,56 @@ class Ledger:
         pictures: Sequence[tuple[PictureRef, str | None]],
         *,
         answer: str,
+        cost: Micros | None = None,
     ) -> None:
-        """Write what was paid for: ids, addresses with their expiry, cost. The job is ``paid``."""
-        price, job, run = self._close_attempt(attempt, verdict, answer=answer)
+        """Write what was paid for: ids, addresses with their expiry, cost. The job is ``paid``.
+
+        ``cost`` is what the answer itself says it cost; without it, the price counts.
+        """
+        price, job, run = self._close_attempt(attempt, verdict, answer=answer, cost=cost)
+        charged = price if cost is None else cost
         now = self._now()
         root = self.conn.execute("SELECT root FROM jobs WHERE id = ?", (job,)).fetchone()["root"]
         self.conn.executemany(
-            "INSERT INTO images (job_id, attempt_id, position, state, url, expires_at, root)"
-            " VALUES (?, ?, ?, 'due', ?, ?, ?)",
-            [(job, attempt, ref.index, ref.url, expires, root) for ref, expires in pictures],
+            "INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at, root)"
+            " VALUES (?, ?, ?, 'due', ?, ?, ?, ?)",
+            [
+                (job, attempt, ref.index, ref.url, ref.task, expires, root)
+                for ref, expires in pictures
+            ],
         )
         self.conn.execute(
             "UPDATE jobs SET state = 'paid', reason = NULL, changed_at = ? WHERE id = ?", (now, job)
         )
         self.conn.execute(
             "UPDATE runs SET reserved = reserved - ?, charged = charged + ? WHERE id = ?",
-            (price, price, run),
+            (price, charged, run),
         )
+
+    def task_made(self, image: int, url: str, expires_at: str | None) -> None:
+        """The picture that was still being made has an address now."""
+        self.conn.execute(
+            "UPDATE images SET url = ?, expires_at = ? WHERE id = ?", (url, expires_at, image)
+        )
+
+    def task_failed(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
+        """A task that was accepted, and so paid, came to nothing; ``verdict`` says who pays."""
+        row = self.conn.execute(
+            "SELECT cost, run_id FROM attempts WHERE id = ?", (attempt,)
+        ).fetchone()
+        kept = row["cost"] if verdict.billed is Billed.YES else 0
+        maybe = row["cost"] if verdict.billed is Billed.MAYBE else 0
+        self.conn.execute(
+            "UPDATE attempts SET outcome = ?, billed = ?, cost = ?, error_code = ?, message = ?"
+            " WHERE id = ?",
+            (verdict.outcome, verdict.billed, kept, verdict.code, verdict.message, attempt),
+        )
+        self.conn.execute(
+            "UPDATE runs SET charged = charged - ?, maybe = maybe + ? WHERE id = ?",
+            (row["cost"] - kept, maybe, row["run_id"]),
+        )
+        self._give_up_due(attempt)
+        return self._move_on(attempt, verdict, run, hold=False)
 
     def settle(
         self,
@@ -276,17 +311,24 @@ class Ledger:
         return self._move_on(attempt, verdict, run, hold=False)
 
     def _close_attempt(
-        self, attempt: AttemptId, verdict: Verdict, *, answer: str | None
+        self,
+        attempt: AttemptId,
+        verdict: Verdict,
+        *,
+        answer: str | None,
+        cost: Micros | None = None,
     ) -> tuple[Micros, JobId, RunId]:
-        cost_of = {Billed.YES: "price", Billed.NO: "0", Billed.MAYBE: "0"}[verdict.billed]
         row = self.conn.execute(
-            f"UPDATE attempts SET ended_at = ?, outcome = ?, billed = ?, cost = {cost_of},"
+            "UPDATE attempts SET ended_at = ?, outcome = ?, billed = ?,"
+            " cost = iif(?, coalesce(?, price), 0),"
             " http_status = ?, error_code = ?, message = ?, request_id = ?, answer = ?"
             " WHERE id = ? AND outcome = 'sending' RETURNING price, job_id, run_id",
             (
                 self._now(),
                 verdict.outcome,
                 verdict.billed,
+                verdict.billed is Billed.YES,
+                cost,
                 verdict.status,
                 verdict.code or None,
                 verdict.message or None,
@@ -353,7 +395,7 @@ class Ledger:
     def due(self, job: JobId) -> list[DuePicture]:
         """The job's pictures that are paid for and not on disk."""
         rows = self.conn.execute(
-            "SELECT images.id AS id, attempt_id, position, url, answer, expires_at, path,"
+            "SELECT images.id AS id, attempt_id, position, url, task, answer, expires_at, path,"
             " sha256, (SELECT count(*) FROM images AS before WHERE before.attempt_id ="
             " images.attempt_id AND before.position < images.position) AS rank FROM images"
             " JOIN attempts ON attempts.id = attempt_id"

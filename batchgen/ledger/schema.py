@@ -105,6 +105,7 @@ CREATE TABLE images (
     position INTEGER NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('due', 'saved', 'lost', 'replaced')),
     url TEXT,
+    task TEXT,
     expires_at TEXT,
     root TEXT NOT NULL,
     path TEXT,

@@ -213,6 +213,9 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_MayBill = Literal["free", "maybe", "billed"]
+
+
 class ProviderSpec(Model):
     """An OpenAI-compatible endpoint; `${NAME}` in its texts is taken from the environment."""
 
@@ -239,6 +242,16 @@ class ProviderSpec(Model):
     idempotency: Literal["none", "replay"] | None = Field(
         None,
         description="replay: the endpoint answers a repeated Idempotency-Key without billing again",
+    )
+    server_errors: _MayBill | None = Field(
+        None,
+        description="what a 500 or 502 in the endpoint's own words costs; maybe makes it a doubt",
+    )
+    refusals: _MayBill | None = Field(
+        None, description="what a refused request costs, also one refused for its content"
+    )
+    routes: dict[Text, Literal["images", "gemini", "video"]] | None = Field(
+        None, description="models that are asked on a route other than their usual one"
     )
 
 
@@ -307,6 +320,9 @@ class Limits(Model):
         None, description="doubt that may be bought again: a share like 5% or dollars; default 5%"
     )
     deadline: _Seconds | None = Field(None, description="seconds for one request, default 300")
+    poll: Annotated[StrictInt | StrictFloat, Field(gt=0, le=3600)] | None = Field(
+        None, description="seconds between two questions for a video; default 10"
+    )
     max_probes: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
         None, description="doubtful probes after which an open breaker stops the run; default 3"
     )

@@ -7,6 +7,7 @@ from datetime import date
 from typing import Final
 
 from batchgen.money import Micros
+from batchgen.providers.adapters import Route
 from batchgen.providers.prices import ModelPrice, PriceList, Rate, Unit
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules import (
@@ -16,6 +17,7 @@ from batchgen.providers.rules import (
     Condition,
     Flag,
     ModelRules,
+    Number,
     SizeGrid,
     Text,
     WebAddress,
@@ -188,6 +190,39 @@ _NANO_BANANA: Final = ModelRules(
 )
 """The Images route, which the newer pages call right (section 11.1)."""
 
+_NANO_BANANA_NATIVE: Final = ModelRules(
+    source="Crazyrouter's page on Gemini pictures, June 2026",
+    options={
+        "aspect_ratio": AspectRatio(),
+        "resolution": Choice(values=("1K", "2K", "4K")),
+        "temperature": Number(least=0, most=2),
+        "seed": Whole(least=0, most=2**31 - 1),
+    },
+    refused={
+        "size": "say aspect_ratio and resolution instead",
+        "output_format": "leave it out; the model decides",
+        "image_input": "write the file under images:",
+    },
+    unknown_options="generateContent refuses what it does not know",
+    max_references=14,
+    references_instead="leave some out",
+)
+"""Native ``generateContent``, for those whom the Images route fails (section 11.1 and 11.2)."""
+
+_VEO: Final = ModelRules(
+    source="Crazyrouter's page on Veo, June 2026",
+    options={
+        "aspect_ratio": Choice(values=("16:9", "9:16")),
+        "size": Choice(
+            values=("720P", "1080P"), nearest={"1280x720": "720P", "1920x1080": "1080P"}
+        ),
+        "duration": Whole(least=1, most=60),
+        "images": WebAddress(),
+    },
+    unknown_options=_UNKNOWN_OPTIONS,
+    references_instead="upload the picture, and write its address as the option images",
+)
+
 MODELS: Final[Mapping[str, ModelRules]] = {
     "gpt-image-2": GPT_IMAGE_2,
     "grok-4-image": _GROK_4_IMAGE,
@@ -197,6 +232,15 @@ MODELS: Final[Mapping[str, ModelRules]] = {
     "nano-banana": _NANO_BANANA,
     "nano-banana-2": _NANO_BANANA,
     "nano-banana-pro": _NANO_BANANA,
+    "veo-3.1": _VEO,
+    "veo-3.1-fast": _VEO,
+}
+
+ROUTES: Final[Mapping[str, Route]] = {"veo-3.1": Route.VIDEO, "veo-3.1-fast": Route.VIDEO}
+ROUTE_MODELS: Final[Mapping[Route, Mapping[str, ModelRules]]] = {
+    Route.GEMINI: dict.fromkeys(
+        ("nano-banana", "nano-banana-2", "nano-banana-pro"), _NANO_BANANA_NATIVE
+    )
 }
 
 CRAZYROUTER: Final = Profile(
@@ -204,6 +248,8 @@ CRAZYROUTER: Final = Profile(
     base_url="https://cn.crazyrouter.com/v1",
     key_variable="CRAZYROUTER_API_KEY",
     models=MODELS,
+    routes=ROUTES,
+    route_models=ROUTE_MODELS,
     prices=PRICES,
     price_route="/api/pricing",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from batchgen.providers.crazyrouter import GPT_IMAGE_2, PRICES
+from batchgen.providers.crazyrouter import MODELS, PRICES, ROUTE_MODELS, ROUTES
 from batchgen.providers.profile import Profile
 
 LOCAL: Final = Profile(
@@ -13,8 +13,10 @@ LOCAL: Final = Profile(
     base_url=None,
     key_variable=None,
     open_key="sk-embedded",
-    # It is as strict as the gateway that it plays, and draws with no other model.
-    models={"gpt-image-2": GPT_IMAGE_2},
+    # It is as strict as the gateway that it plays.
+    models=MODELS,
+    routes=ROUTES,
+    route_models=ROUTE_MODELS,
     # It bills as the gateway does that it plays; on its own it publishes what it was started with.
     prices=replace(PRICES, source="play money of the embedded endpoint"),
     price_route="/api/pricing",

@@ -52,6 +52,9 @@ class Price(Protocol):
     def of(self, options: Options, references: int) -> Micros | None:
         """One request with these options and so many reference images; None where unknown."""
 
+    def cost(self, usage: Mapping[str, object]) -> Micros | None:
+        """What an answer's ``usage`` comes to; None where it does not say, or is not billed by."""
+
     def variants(self) -> Sequence[tuple[str, Micros | None]]:
         """Amounts a unit with the words that tell them apart, for people."""
 
@@ -69,6 +72,11 @@ class PriceList:
         """One request in micros, or None where the list does not say."""
         found = self.models.get(model)
         return None if found is None else found.of(options, references)
+
+    def cost(self, model: str, usage: Mapping[str, object]) -> Micros | None:
+        """What one answer's ``usage`` comes to, in micros; None where the price is known before."""
+        found = self.models.get(model)
+        return None if found is None else found.cost(usage)
 
     def dearest(self, options: Options, references: int) -> Micros:
         """The most that one picture costs with any model that is sold by the picture."""
@@ -124,6 +132,9 @@ class ModelPrice:
         if seconds is None:
             return None
         return Micros(int((max(known) * seconds).to_integral_value(ROUND_CEILING)))
+
+    def cost(self, usage: Mapping[str, object]) -> None:
+        """Nothing: it is known beforehand."""
 
     def _fitting(self, options: Options, references: int) -> Sequence[Rate]:
         """Rates by bucket, sound and resolution; verified ones before others.

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from batchgen.job import OptionValue
+from batchgen.job import Billed, OptionValue
 from batchgen.money import Micros
+from batchgen.providers.adapters import Route
 from batchgen.providers.prices import PriceList
 from batchgen.providers.rules import ModelRules
 
+_REFERENCE_OPTIONS: Final = ("image_input", "images")
+"""Options that name a reference picture by its address, as nano-banana and veo take them."""
 _NO_OPTIONS: Final[Mapping[str, OptionValue]] = MappingProxyType({})
 
 
@@ -30,6 +33,10 @@ class Profile:
     default_model: str = "gpt-image-2"
     models: Mapping[str, ModelRules] = field(default_factory=dict)
     """What each model accepts, as far as it is known."""
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    """Models that are not asked for on the Images routes."""
+    route_models: Mapping[Route, Mapping[str, ModelRules]] = field(default_factory=dict)
+    """What models accept on a route other than their usual one."""
     prices: PriceList | None = None
     """The list to price by: the one that is shipped, until a newer one is known."""
     price_route: str | None = None
@@ -38,6 +45,12 @@ class Profile:
     """One price for every model, as told in a manifest; it wins over any list."""
     replays_idempotency_key: bool = False
     """A repeated Idempotency-Key gives the first answer and is not billed again."""
+    server_errors_billed: Billed = Billed.NO
+    """Whether a 500 or 502 that the endpoint answers in its own words may cost money."""
+    refusals_billed: Billed = Billed.NO
+    """Whether a request that is refused, for its content too, may cost money."""
+    failed_tasks_billed: Billed = Billed.MAYBE
+    """Whether a task costs money that was accepted and failed."""
     moves_results: bool = False
     """Result addresses on loopback follow the endpoint to its present port."""
 
@@ -47,7 +60,27 @@ class Profile:
         """One request in micros, or None where nobody has told: unknown is never free."""
         if self.flat_price is not None:
             return self.flat_price
+        references += sum(name in options for name in _REFERENCE_OPTIONS)
         return self.prices.price(model, options, references) if self.prices else None
+
+    def route_of(self, model: str) -> Route:
+        """The route that a model is asked on."""
+        return self.routes.get(model, Route.IMAGES)
+
+    def known_models(self) -> Mapping[str, ModelRules]:
+        """What each model accepts on the route that it is asked on."""
+        other = {
+            model: self.route_models[route][model]
+            for model, route in self.routes.items()
+            if model in self.route_models.get(route, {})
+        }
+        return {**self.models, **other}
+
+    def cost_of(self, model: str, usage: Mapping[str, object]) -> Micros | None:
+        """What an answer's own usage comes to; None where the model is not billed by tokens."""
+        if self.flat_price is not None or self.prices is None:
+            return None
+        return self.prices.cost(model, usage)
 
     @property
     def price_source(self) -> str:

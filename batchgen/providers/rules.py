@@ -88,6 +88,26 @@ class Whole:
         return Refusal(rule, f"{_nearest_is(legal)}{unquoted}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """A number in a range, ends included."""
+
+    least: float
+    most: float
+
+    def refusal(self, value: OptionValue) -> Refusal | None:
+        """Judge a value; neither ``true`` nor the text ``"1"`` is a number."""
+        if type(value) in (int, float) and self.least <= float(value) <= self.most:
+            return None
+        rule = f"it is a number from {self.least:g} to {self.most:g}"
+        number = _number(value)
+        if number is None:
+            return Refusal(rule, f"write a number, like {self.most:g}")
+        unquoted = ", without quotes" if isinstance(value, str) else ""
+        legal = min(max(float(number), self.least), self.most)
+        return Refusal(rule, f"the nearest legal value is {legal:g}{unquoted}")
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """``true`` or ``false``."""

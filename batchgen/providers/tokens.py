@@ -74,6 +74,20 @@ class TokenPrice:
             return None
         return max(found) + partial * _TOKENS_PER_PARTIAL_IMAGE
 
+    def cost(self, usage: Mapping[str, object]) -> Micros | None:
+        """What an answer's ``usage`` comes to; None where it counts nothing, as some proxies do.
+
+        Input that is not told apart counts as the dearer kind.
+        """
+        output, given = _count(usage.get("output_tokens")), _count(usage.get("input_tokens"))
+        if not output or given is None:
+            return None
+        details = usage.get("input_tokens_details")
+        told = _count(details.get("text_tokens")) if isinstance(details, Mapping) else None
+        text = min(told or 0, given)
+        cost = self.output * output + self.text_input * text + self.image_input * (given - text)
+        return _micros(cost)
+
     def variants(self) -> Sequence[tuple[str, Micros | None]]:
         """A square picture of each quality, output tokens only, as in OpenAI's own table."""
         return tuple(
@@ -87,21 +101,6 @@ def output_tokens(factor: int, width: int, height: int) -> int:
     long, short = max(width, height), min(width, height)
     across = (2 * factor * short + long) // (2 * long)
     return -(-factor * across * (2_000_000 + width * height) // 4_000_000)
-
-
-def cost_of_usage(price: TokenPrice, usage: Mapping[str, object]) -> Micros | None:
-    """What an answer's ``usage`` comes to; None where it counts nothing, as some proxies do.
-
-    Input that is not told apart counts as the dearer kind.
-    """
-    output, given = _count(usage.get("output_tokens")), _count(usage.get("input_tokens"))
-    if not output or given is None:
-        return None
-    details = usage.get("input_tokens_details")
-    told = _count(details.get("text_tokens")) if isinstance(details, Mapping) else None
-    text = min(told or 0, given)
-    cost = price.output * output + price.text_input * text + price.image_input * (given - text)
-    return _micros(cost)
 
 
 def _micros(cost: Decimal) -> Micros:

@@ -1,0 +1,48 @@
+"""Which route of a provider a model is asked on, and who speaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, Protocol
+
+from batchgen.http import ApiRequest
+from batchgen.job import AttemptId, Job
+from batchgen.outcome import Answer
+from batchgen.providers import gemini, openai_images, video_tasks
+
+
+class Route(StrEnum):
+    """A way to ask for pictures. Its name goes with each spooled answer, to be read by."""
+
+    IMAGES = "images"
+    """OpenAI's ``/images/generations`` and ``/images/edits``."""
+    GEMINI = "gemini"
+    """Gemini's own ``generateContent``."""
+    VIDEO = "video"
+    """``/video/create`` and a task to ask for."""
+
+
+class Adapter(Protocol):
+    """All that differs between routes; a module of functions is one."""
+
+    def build_request(self, job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
+        """Write the one request of an attempt. Raises OSError when a reference can't be read."""
+
+    def read_answer(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Read a spooled answer, whole or cut; whatever it is, it is an Answer."""
+
+    def inline_picture(self, body: bytes, headers: Mapping[str, str], index: int) -> bytes:
+        """Take a picture out of a spooled answer. Raises ValueError where there is none."""
+
+
+ADAPTERS: Final[Mapping[Route, Adapter]] = {
+    Route.IMAGES: openai_images,
+    Route.GEMINI: gemini,
+    Route.VIDEO: video_tasks,
+}
+
+
+def adapter_of(route: str) -> Adapter:
+    """The adapter of a route by its name; that of the Images API for a name nobody knows."""
+    return ADAPTERS[Route(route)] if route in set(Route) else openai_images

@@ -1,0 +1,120 @@
+"""A stranger's JSON: what all adapters read alike, whatever the shape of their answers.
+
+Nothing here raises for any content but ValueError, and that where it says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+import pybase64
+
+from batchgen.outcome import Answer, ErrorBody
+
+_MAX_TEXT: Final = 4096
+_SPACE: Final = re.compile(r"\s+")
+
+
+def parse_document(body: bytes) -> Any:
+    """The JSON of a body, also where a server wrote it carelessly. Raises ValueError."""
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        # Broken UTF-8 in a message, a byte order mark, UTF-16 and NaN must lose no paid picture.
+        text = body.decode(json.detect_encoding(body), "replace")
+        try:
+            return json.loads(text)
+        except RecursionError as exc:
+            raise ValueError("nested too deeply") from exc
+
+
+def no_json(body: bytes, headers: Mapping[str, str]) -> Answer:
+    """What is known of a body that is no JSON."""
+    html = "html" in headers.get("content-type", "") or body[:512].lstrip()[:1] == b"<"
+    return Answer(html=html)
+
+
+def error_of(document: Mapping[str, Any]) -> ErrorBody | None:
+    """The error that a document tells of, in any of the shapes that gateways use."""
+    error = document.get("error")
+    if isinstance(error, str) and error:
+        return ErrorBody(message=error, code=text_of(document.get("code")))
+    if isinstance(error, dict):
+        body = ErrorBody(
+            code=text_of(error.get("code")),
+            # Gemini's own errors give a number as code, and a word as status.
+            type=text_of(error.get("type")) or text_of(error.get("status")),
+            message=text_of(error.get("message")),
+        )
+        # Some servers send an error object in every answer, and leave it empty in a good one.
+        return None if body == ErrorBody() else body
+    code, message = text_of(document.get("code")), text_of(document.get("message"))
+    if code and message and not document.get("data"):
+        return ErrorBody(code=code, message=message)
+    return None
+
+
+def text_of(value: object) -> str:
+    """A value as a short text; empty for what is none."""
+    if isinstance(value, str):
+        return value[:_MAX_TEXT]
+    # The code 0 means success where codes are numbers.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and value else ""
+
+
+def storable(url: str) -> str:
+    """An address that a database takes: half a surrogate pair is legal in JSON only."""
+    return url.strip().encode("utf-8", "replace").decode()
+
+
+def data_of_address(url: str) -> str | None:
+    """The base64 text of an address that is itself data; None for any other."""
+    return url.partition(",")[2] if url[:5].lower() == "data:" else None
+
+
+def unpack_base64(text: str) -> bytes:
+    """Bytes of a base64 text. Raises ValueError when it is none.
+
+    White space, the URL-safe alphabet and missing padding are understood; some servers write them.
+    """
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError:
+        tidy = _SPACE.sub("", text).rstrip("=").replace("-", "+").replace("_", "/")
+        return pybase64.b64decode(tidy + "=" * (-len(tidy) % 4), validate=True)
+
+
+def expiry_of(url: str) -> datetime | None:
+    """When a signed address stops working, in UTC, as far as it says so itself.
+
+    Understands S3 and compatible (``X-Amz-Date`` with ``X-Amz-Expires``, and the same of Google,
+    Aliyun and Volcengine), ``Expires`` in Unix seconds, and Azure's ``se``.
+    """
+    query = {name.lower(): values[0] for name, values in parse_qs(_query(url)).items()}
+    try:
+        for name, seconds in query.items():
+            signed = query.get(name.removesuffix("-expires") + "-date")
+            if name.endswith("-expires") and signed:
+                start = datetime.strptime(signed, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                return start + timedelta(seconds=int(seconds))
+        if "expires" in query:
+            return datetime.fromtimestamp(int(query["expires"]), UTC)
+        if "se" in query:
+            end = datetime.fromisoformat(query["se"])
+            return (end if end.tzinfo else end.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return None
+
+
+def _query(url: str) -> str:
+    try:
+        return urlsplit(url).query
+    except ValueError:
+        return ""

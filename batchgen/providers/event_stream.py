@@ -1,0 +1,62 @@
+"""A streamed answer, read when it is whole or cut: its events gathered into one document.
+
+Event names and payloads: OpenAI sheet, section 2.2; what gateways make of them: Crazyrouter sheet,
+section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import httpx
+from httpx_sse import EventSource
+
+from batchgen.providers.answers import parse_document
+
+_CONTENT_TYPE: Final = "text/event-stream"
+_STARTS: Final = (b"event:", b"data:", b"id:", b"retry:")
+
+
+def is_event_stream(body: bytes, headers: Mapping[str, str]) -> bool:
+    """Whether an answer is a stream of events: by what it is, not by what was asked for."""
+    return _CONTENT_TYPE in headers.get("content-type", "") or body.startswith(_STARTS)
+
+
+def gather(body: bytes) -> dict[str, Any]:
+    """The document that a plain answer would have been, with ``partial`` pictures beside ``data``.
+
+    An event that is cut or no JSON is left out. A stream that ends without a finished picture and
+    without an error is an error ``stream_ended``.
+    """
+    found: dict[str, Any] = {"data": [], "partial": []}
+    for payload in _payloads(body):
+        kind = str(payload.get("type") or payload.get("event") or "")
+        if payload.get("error") or kind in ("error", "upstream_error"):
+            found.setdefault("error", payload.get("error") or payload)
+        elif "partial" in kind:
+            found["partial"].append(payload)
+        elif payload.get("b64_json") or payload.get("url"):
+            found["data"].append(payload)
+        elif isinstance(payload.get("data"), list):
+            found["data"] += payload["data"]
+        if payload.get("usage"):
+            found["usage"] = payload["usage"]
+    if not found["data"] and "error" not in found:
+        message = "the stream ended without a finished picture"
+        found["error"] = {"code": "stream_ended", "message": message}
+    return found
+
+
+def _payloads(body: bytes) -> Iterator[dict[str, Any]]:
+    # The two line ends let an event through whose own were cut off or forgotten.
+    response = httpx.Response(200, headers={"content-type": _CONTENT_TYPE}, content=body + b"\n\n")
+    for event in EventSource(response).iter_sse():
+        if event.data.strip() == "[DONE]":
+            return
+        try:
+            payload = parse_document(event.data.encode("utf-8", "replace"))
+        except ValueError:
+            continue
+        if isinstance(payload, dict):
+            yield {"event": event.event, **payload}

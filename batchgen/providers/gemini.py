@@ -1,0 +1,157 @@
+"""Gemini's own ``generateContent``, for models that a gateway offers on no Images route.
+
+Shapes: Crazyrouter sheet, section 11.2. What it answers differs by model: pictures as inline data,
+or as Markdown with a ``data:`` or an ``https://`` address.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from batchgen.http import ApiRequest
+from batchgen.job import AttemptId, Job, PictureRef
+from batchgen.outcome import Answer, ErrorBody
+from batchgen.providers.answers import (
+    data_of_address,
+    error_of,
+    no_json,
+    parse_document,
+    storable,
+    text_of,
+    unpack_base64,
+)
+from batchgen.providers.bodies import FilePiece, PiecedBody, mime_type
+
+_IMAGE_CONFIG: Final = {"aspect_ratio": "aspectRatio", "resolution": "imageSize"}
+"""Our options for the fields of ``generationConfig.imageConfig``, as on the Images route."""
+_BLOCKED: Final = frozenset(
+    {
+        "SAFETY",
+        "IMAGE_SAFETY",
+        "PROHIBITED_CONTENT",
+        "IMAGE_PROHIBITED_CONTENT",
+        "BLOCKLIST",
+        "SPII",
+        "RECITATION",
+        "IMAGE_RECITATION",
+    }
+)
+_MARKDOWN_PICTURE: Final = re.compile(r"!\[[^\]]*\]\(\s*([^)\s]+)")
+_ADDRESS: Final = re.compile(r"data:image/[^\s)\"'>]+|https?://[^\s)\"'>]+")
+
+
+def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
+    """Write the request for one picture; references go along as inline data, streamed from disk.
+
+    Raises OSError when a reference can't be read.
+    """
+    options = dict(job.options)
+    image_config = {
+        theirs: options.pop(ours) for ours, theirs in _IMAGE_CONFIG.items() if ours in options
+    }
+    config: dict[str, Any] = {"responseModalities": ["TEXT", "IMAGE"], **options}
+    if image_config:
+        config["imageConfig"] = image_config
+    root = base_url.removesuffix("/v1")
+    return ApiRequest(
+        method="POST",
+        url=f"{root}/v1beta/models/{quote(job.model, safe='')}:generateContent",
+        body=_body(job, config),
+        headers={"Idempotency-Key": attempt, "X-Client-Request-Id": attempt},
+    )
+
+
+def _body(job: Job, config: Mapping[str, Any]) -> PiecedBody:
+    text = json.dumps({"text": job.prompt}, ensure_ascii=False)
+    pieces: list[bytes | FilePiece] = [
+        f'{{"contents": [{{"role": "user", "parts": [{text}'.encode()
+    ]
+    for image in map(Path, job.images):
+        pieces += [
+            f', {{"inlineData": {{"mimeType": "{mime_type(image)}", "data": "'.encode(),
+            FilePiece.of(image, base64=True),
+            b'"}}',
+        ]
+    pieces.append(f']}}], "generationConfig": {json.dumps(config, ensure_ascii=False)}}}'.encode())
+    return PiecedBody("application/json", tuple(pieces))
+
+
+def read_answer(body: bytes, headers: Mapping[str, str]) -> Answer:
+    """Read a body that may be anything. Never raises."""
+    try:
+        document = parse_document(body)
+    except ValueError:
+        return no_json(body, headers)
+    if not isinstance(document, dict):
+        return Answer(readable=True)
+    pictures = tuple(
+        PictureRef(index=index, url=None if data_of_address(found) is not None else storable(found))
+        for index, found in enumerate(_found(document))
+    )
+    usage = document.get("usageMetadata")
+    return Answer(
+        readable=True,
+        pictures=pictures,
+        error=None if pictures else error_of(document) or _refusal(document),
+        usage=usage if isinstance(usage, dict) else None,
+    )
+
+
+def inline_picture(body: bytes, headers: Mapping[str, str], index: int) -> bytes:
+    """Take one picture out of an answer. Raises ValueError when its base64 is no base64."""
+    del headers  # the shape tells everything
+    document = parse_document(body)
+    found = list(_found(document)) if isinstance(document, dict) else []
+    text = data_of_address(found[index]) if index < len(found) else None
+    if text is None:
+        raise ValueError(f"the answer holds no picture {index}")
+    return unpack_base64(text)
+
+
+def _found(document: Mapping[str, Any]) -> Iterator[str]:
+    """The addresses of all pictures: inline data as ``data:`` ones, then those in the text."""
+    parts = list(_parts(document))
+    inline = [data for part in parts for data in _inline_data(part)]
+    yield from inline
+    if not inline:
+        for part in parts:
+            text = part.get("text")
+            if isinstance(text, str) and not part.get("thought"):
+                yield from _MARKDOWN_PICTURE.findall(text) or _ADDRESS.findall(text)
+
+
+def _parts(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for candidate in _dicts(document.get("candidates")):
+        content = candidate.get("content")
+        if isinstance(content, dict):
+            yield from _dicts(content.get("parts"))
+
+
+def _inline_data(part: Mapping[str, Any]) -> Iterator[str]:
+    data = part.get("inlineData") or part.get("inline_data")
+    if isinstance(data, dict) and not part.get("thought"):
+        text = data.get("data")
+        if isinstance(text, str) and text:
+            yield f"data:,{text}"
+
+
+def _refusal(document: Mapping[str, Any]) -> ErrorBody | None:
+    """Why there is no picture, where the model says that it will not draw one."""
+    feedback = document.get("promptFeedback")
+    reason = text_of(feedback.get("blockReason")) if isinstance(feedback, dict) else ""
+    if reason:
+        return ErrorBody(code="content_filter", message=f"the prompt was blocked: {reason}")
+    for candidate in _dicts(document.get("candidates")):
+        reason = text_of(candidate.get("finishReason"))
+        if reason in _BLOCKED:
+            return ErrorBody(code="content_filter", message=f"the picture was blocked: {reason}")
+    return None
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

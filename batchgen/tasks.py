@@ -1,0 +1,91 @@
+"""Waits for videos that a provider makes as tasks: asking is free, and only ever repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from batchgen.http import ApiClient, NoDocument
+from batchgen.outcome import ErrorBody
+from batchgen.policy import FetchLater, FetchLost
+from batchgen.providers.video_tasks import TaskState, read_state
+
+POLL_S: Final = 10.0
+"""What the provider asks for (Crazyrouter sheet, section 11.3)."""
+MAX_TASK_S: Final = 1800.0
+"""Most take one to five minutes. One that takes longer is asked for again by the next run."""
+_MAX_FAILURES: Final = 8
+"""Questions in a row that bring nothing."""
+_UNKNOWN_TRIES: Final = 4
+"""A task that was accepted a moment ago may not be known everywhere yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMade:
+    """The file is there, at this address."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed:
+    """The provider gave the task up."""
+
+    error: ErrorBody
+
+
+TaskEnd = TaskMade | TaskFailed | FetchLater | FetchLost
+
+
+class TaskWatch:
+    """Asks for tasks of one endpoint.
+
+    ``pause`` sleeps for so many seconds and says whether the run goes on.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        base_url: str,
+        *,
+        pause: Callable[[float], Awaitable[bool]],
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._pause = pause
+        self._poll_s = poll_s
+
+    async def until_over(self, task: str) -> TaskEnd:
+        """Ask until the task is made or has failed, or until asking is of no use for now."""
+        waited_s, failures, unknown = 0.0, 0, 0
+        while True:
+            try:
+                state = await self._ask(task)
+            except NoDocument as exc:
+                failures += 1
+                if failures >= _MAX_FAILURES:
+                    return FetchLater(f"the task can't be asked for: {exc}")
+            else:
+                failures = 0
+                if state.url is not None:
+                    return TaskMade(state.url)
+                if state.failed is not None:
+                    return TaskFailed(state.failed)
+                unknown += state.unknown
+                if unknown >= _UNKNOWN_TRIES:
+                    return FetchLost("the provider knows of no such task")
+            if waited_s >= MAX_TASK_S:
+                return FetchLater(f"the task is not over after {MAX_TASK_S / 60:g} minutes")
+            if not await self._pause(self._poll_s):
+                return FetchLater("the run was ending")
+            waited_s += self._poll_s
+
+    async def _ask(self, task: str) -> TaskState:
+        """Raises NoDocument for whatever does not tell the task's state."""
+        answer = await self._client.ask(f"{self._base_url}{task}")
+        try:
+            return read_state(answer.body)
+        except ValueError as exc:
+            raise NoDocument(f"HTTP {answer.status}: {exc}") from None

@@ -1,0 +1,84 @@
+"""Videos are known by their boxes: whole ones pass, cut ones never."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.mp4 import inspect_mp4
+from batchgen.picture import BadPicture, Flaw, PictureFormat
+
+
+def box(kind: bytes, *content: bytes, large: bool = False) -> bytes:
+    """A box of a kind."""
+    body = b"".join(content)
+    if large:
+        return struct.pack(">I4sQ", 1, kind, len(body) + 16) + body
+    return struct.pack(">I4s", len(body) + 8, kind) + body
+
+
+def track(width: int, height: int) -> bytes:
+    """A track of frames of a size in pixels; 0x0 for sound."""
+    head = box(b"tkhd", bytes(76), struct.pack(">II", width << 16, height << 16))
+    return box(b"trak", head, box(b"mdia", b"media"))
+
+
+FTYP = box(b"ftyp", b"isom\0\0\2\0isomiso2mp41")
+MOOV = box(b"moov", box(b"mvhd", bytes(100)), track(0, 0), track(1280, 720))
+MDAT = box(b"mdat", b"frames" * 50)
+VIDEO = FTYP + MOOV + MDAT
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        VIDEO,
+        FTYP + MDAT + MOOV,
+        FTYP + box(b"free") + MOOV + box(b"mdat", b"frames", large=True),
+        FTYP + MOOV + struct.pack(">I4s", 0, b"mdat") + b"frames to the end",
+    ],
+)
+def test_a_whole_video_passes_with_its_size(video: bytes) -> None:
+    info = inspect_mp4(video)
+    assert (info.width, info.height, info.format) == (1280, 720, PictureFormat.MP4)
+    assert (info.size_bytes, info.format.extension, info.format.mime) == (
+        len(video),
+        "mp4",
+        "video/mp4",
+    )
+
+
+@pytest.mark.parametrize("video", [VIDEO, FTYP + MDAT + MOOV])
+def test_a_video_cut_anywhere_is_refused(video: bytes) -> None:
+    for end in range(len(video)):
+        with pytest.raises(BadPicture):
+            inspect_mp4(video[:end])
+
+
+@pytest.mark.parametrize(
+    ("video", "flaw"),
+    [
+        (b"<html>not a video</html>", Flaw.NOT_A_PICTURE),
+        (FTYP + MOOV, Flaw.BAD_STRUCTURE),
+        (FTYP + MOOV + box(b"mdat"), Flaw.BAD_STRUCTURE),
+        (FTYP + box(b"moov", track(0, 0)) + MDAT, Flaw.BAD_STRUCTURE),
+        (VIDEO + b"junk", Flaw.TRUNCATED),
+        (FTYP + struct.pack(">I4s", 4, b"moov"), Flaw.BAD_STRUCTURE),
+        (FTYP + MDAT, Flaw.TRUNCATED),
+    ],
+)
+def test_what_is_no_whole_video_says_why(video: bytes, flaw: Flaw) -> None:
+    with pytest.raises(BadPicture) as found:
+        inspect_mp4(video)
+    assert found.value.reason is flaw
+
+
+@given(st.binary(max_size=300).map(lambda data: FTYP + data) | st.binary(max_size=100))
+def test_any_bytes_are_a_video_or_refused(data: bytes) -> None:
+    try:
+        inspect_mp4(data)
+    except BadPicture:
+        return
