@@ -7,38 +7,25 @@ job, and whether two jobs share a key or a path, is not decided here.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from hashlib import file_digest, sha256
 from itertools import product
-from math import prod
 from pathlib import Path
-from stat import S_ISREG
-from typing import Final, Protocol
+from typing import Protocol
 
 from batchgen.errors import Fault, ManifestError, Objection
-from batchgen.job import OptionValue, PlannedJob, Verify, canonical_json
-from batchgen.manifest.loader import DocPath, LoadedManifest, Places, show_path
-from batchgen.manifest.model import (
-    FileRows,
-    JobEntry,
-    JobSpec,
-    MatrixValue,
-    Output,
-    SqliteRows,
-)
+from batchgen.findings import Faults, TooManyFaults, Warnings
+from batchgen.fingerprint import fingerprint
+from batchgen.job import OptionValue, PlannedJob, canonical_json
+from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
+from batchgen.manifest.model import FileRows, JobEntry, MatrixValue, SqliteRows
 from batchgen.manifest.rows import Row, RowsFault, normal_names, open_rows
 from batchgen.manifest.template import (
     Expression,
-    Template,
     TemplateError,
     UndefinedNameError,
-    compile_expression,
-    compile_template,
-    is_plain,
     present,
 )
 from batchgen.naming import (
@@ -49,17 +36,18 @@ from batchgen.naming import (
     output_path,
     prompt_key,
     row_key,
-    safe_path,
 )
-
-MAX_JOBS_PER_LINE: Final = 1_000_000
-"""Matrix times count, for one row or one explicit job; more is a slip of the pen."""
-
-_MAX_WARNINGS: Final = 100
-
-_FINGERPRINT_VERSION: Final = 1
-_OWN_NAMES: Final = frozenset({"ext", "index", "key", "row"})
-"""No matrix may be called so: as variables they have a meaning of their own."""
+from batchgen.recipe import (
+    DEFAULT_PATH,
+    Part,
+    Recipe,
+    default_recipe,
+    read_part,
+    read_recipe,
+    read_where,
+    without_rows,
+)
+from batchgen.references import Reference, find_reference
 
 
 class Rules(Protocol):
@@ -97,7 +85,7 @@ class Planner:
         self._default_model = default_model
         self._rules = rules
         self._max_faults = max_faults
-        self._warnings = _Warnings(loaded.places)
+        self._warnings = Warnings(loaded.places)
 
     @property
     def warnings(self) -> list[Fault]:
@@ -105,8 +93,8 @@ class Planner:
         return self._warnings.all()
 
     def __iter__(self) -> Iterator[PlannedJob]:
-        faults = _Faults(self._loaded.places, self._max_faults)
-        self._warnings = _Warnings(self._loaded.places)
+        faults = Faults(self._loaded.places, self._max_faults)
+        self._warnings = Warnings(self._loaded.places)
         context = _Context(
             base=self._loaded.base,
             batch=self._loaded.name,
@@ -119,7 +107,7 @@ class Planner:
         )
         try:
             yield from _all_jobs(self._loaded, self._default_model, context)
-        except _TooManyFaults:
+        except TooManyFaults:
             faults.say_that_it_stopped()
         if found := faults.all():
             raise ManifestError(found)
@@ -129,7 +117,7 @@ def _all_jobs(
     loaded: LoadedManifest, default_model: str, context: _Context
 ) -> Iterator[PlannedJob]:
     manifest = loaded.manifest
-    recipe = _read_recipe(manifest, _default_recipe(default_model, loaded.name), (), context.faults)
+    recipe = read_recipe(manifest, default_recipe(default_model, loaded.name), (), context.faults)
     yield from _explicit_jobs(loaded, recipe, context)
     if manifest.rows is not None:
         yield from _row_jobs(loaded, recipe, context)
@@ -138,27 +126,27 @@ def _all_jobs(
 
 
 def _explicit_jobs(
-    loaded: LoadedManifest, recipe: _Recipe, context: _Context
+    loaded: LoadedManifest, recipe: Recipe, context: _Context
 ) -> Iterator[PlannedJob]:
     manifest = loaded.manifest
     inherited = replace(recipe, matrix={})
     if manifest.rows is not None or manifest.matrix:
-        inherited = _without_rows(inherited)
+        inherited = without_rows(inherited)
     for number, entry in enumerate(manifest.jobs or ()):
         at: DocPath = ("jobs", number)
         source = f"{loaded.path.name}: {show_path(at)}"
         if isinstance(entry, str):
-            prompt = _read_part(entry, at, (), context.faults)
+            prompt = read_part(entry, at, (), context.faults)
             own = replace(inherited, prompt=prompt, broken=inherited.broken or prompt is None)
             line: _Line | None = _Line(source=source)
         else:
-            own = _read_recipe(entry, inherited, at, context.faults)
+            own = read_recipe(entry, inherited, at, context.faults)
             line = _explicit_line(entry, at, source, context.faults)
         if line is not None:
             yield from _JobMaker(own, at, context).jobs(line)
 
 
-def _row_jobs(loaded: LoadedManifest, recipe: _Recipe, context: _Context) -> Iterator[PlannedJob]:
+def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: _Context) -> Iterator[PlannedJob]:
     source = loaded.manifest.rows
     if source is None:
         return
@@ -171,7 +159,7 @@ def _row_jobs(loaded: LoadedManifest, recipe: _Recipe, context: _Context) -> Ite
             context.faults.of_manifest(at, fault.message)
 
     before = len(context.faults)
-    where = _read_where(loaded, context.faults)
+    where = read_where(loaded, context.faults)
     maker = _JobMaker(recipe, (), context)
     if maker.idle or len(context.faults) > before:
         return
@@ -194,13 +182,6 @@ def _table(loaded: LoadedManifest) -> str:
             return rows or ""
 
 
-# Faults
-
-
-class _TooManyFaults(Exception):
-    """Nothing is gained by looking on."""
-
-
 class _JobFault(Exception):
     """One job cannot be planned."""
 
@@ -213,247 +194,6 @@ class _JobFault(Exception):
 
 class _JobRefused(Exception):
     """One job cannot be planned, and why is told already."""
-
-
-class _Faults:
-    """The faults found so far; alike ones of many rows are kept once, with their number."""
-
-    def __init__(self, places: Places, limit: int) -> None:
-        self._places = places
-        self._limit = limit
-        self._first: dict[Hashable, Fault] = {}
-        self._rows: dict[Hashable, _Rows] = {}
-
-    def __len__(self) -> int:
-        return len(self._first)
-
-    def of_manifest(self, path: DocPath, message: str) -> None:
-        if (path, message) not in self._first:
-            self._add((path, message), self._places.fault(path, message))
-
-    def of_row(self, table: str, row: Row, path: DocPath, message: str) -> None:
-        kind = (table, path, message)
-        if self._is_new(kind, row.number):
-            shown = show_path(path) if row.line else f"row {row.number}: {show_path(path)}"
-            self._add_of_table(kind, table, row.line, shown, message)
-
-    def of_table(self, fault: RowsFault) -> None:
-        kind = (fault.file, fault.message)
-        if self._is_new(kind, (fault.line, fault.path)):
-            self._add_of_table(kind, fault.file, fault.line, fault.path, fault.message)
-
-    def _is_new(self, kind: Hashable, row: Hashable) -> bool:
-        """Whether a kind of fault was never seen; if it was, this row is counted."""
-        if (seen := self._rows.get(kind)) is None:
-            self._rows[kind] = _Rows(row)
-            return True
-        if seen.last != row:  # jobs of one row that fail alike are no news
-            seen.last = row
-            seen.more += 1
-        return False
-
-    def _add_of_table(self, kind: Hashable, table: str, line: int, path: str, message: str) -> None:
-        fault = self._places.fault_at(line, 0, (), message)
-        self._add(kind, replace(fault, file=table, path=path))
-
-    def _add(self, kind: Hashable, fault: Fault) -> None:
-        if len(self._first) >= self._limit:
-            raise _TooManyFaults
-        self._first[kind] = fault
-
-    def say_that_it_stopped(self) -> None:
-        message = f"over {self._limit} faults; what comes after them was not looked at"
-        self._first["stopped"] = self._places.fault((), message)
-
-    def all(self) -> list[Fault]:
-        return [
-            replace(fault, message=f"{fault.message} (and {_counted(self._rows[kind].more)})")
-            if kind in self._rows and self._rows[kind].more
-            else fault
-            for kind, fault in self._first.items()
-        ]
-
-
-@dataclass(slots=True)
-class _Rows:
-    """How many rows have a fault, beyond the first."""
-
-    last: Hashable
-    more: int = 0
-
-
-def _counted(rows: int) -> str:
-    return f"{rows:,} more row" if rows == 1 else f"{rows:,} more rows"
-
-
-class _Warnings:
-    """What is told of jobs that are planned: each message once, where it was first met."""
-
-    def __init__(self, places: Places) -> None:
-        self._places = places
-        self._met: dict[str, DocPath] = {}
-        self._jobs: Counter[str] = Counter()
-
-    def add(self, path: DocPath, message: str) -> None:
-        if message not in self._met:
-            if len(self._met) >= _MAX_WARNINGS:
-                path, message = (), f"over {_MAX_WARNINGS} warnings; others are not shown"
-            self._met[message] = path
-        self._jobs[message] += 1
-
-    def all(self) -> list[Fault]:
-        return [
-            self._places.fault(path, f"{message} ({jobs:,} {'job' if jobs == 1 else 'jobs'})")
-            for message, path in self._met.items()
-            if (jobs := self._jobs[message])
-        ]
-
-
-# Recipes
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One template of a job, and where it stands, relative to the job."""
-
-    template: Template
-    place: DocPath
-    of_rows: bool = False
-    """Written for rows: an explicit job without the columns it names does without it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Recipe:
-    """Everything that a manifest or an explicit job says of its jobs, with what it inherits."""
-
-    broken: bool = False
-    """It has faults already, so its jobs are not made."""
-    at: DocPath = ()
-    """Where model, options or images were written last: what the rules refuse is mended there."""
-    model: str
-    key: _Part | None = None
-    prompt: _Part | None = None
-    options: Mapping[str, OptionValue | _Part] = field(default_factory=dict)
-    images: tuple[_Part, ...] = ()
-    mask: _Part | None = None
-    matrix: Mapping[str, Sequence[MatrixValue]] = field(default_factory=dict)
-    count: int = 1
-    root: str
-    path: _Part
-    verify: Verify = Verify.STRUCTURE
-    keep_previous: bool = False
-    refresh: str = "changed"
-    tags: tuple[str, ...] = ()
-
-
-_DEFAULT_PATH: Final = _Part(Template("{{ key }}.{{ ext }}"), ("output", "path"))
-
-
-def _default_recipe(model: str, batch: str) -> _Recipe:
-    return _Recipe(model=model, root=f"out/{safe_path(batch)}", path=_DEFAULT_PATH)
-
-
-def _without_rows(recipe: _Recipe) -> _Recipe:
-    """The recipe as explicit jobs beside rows inherit it."""
-
-    def loose(part: _Part) -> _Part:
-        return replace(part, of_rows=True)
-
-    return replace(
-        recipe,
-        key=recipe.key and loose(recipe.key),
-        images=tuple(map(loose, recipe.images)),
-        mask=recipe.mask and loose(recipe.mask),
-        path=loose(recipe.path),
-    )
-
-
-def _read_recipe(spec: JobSpec, base: _Recipe, at: DocPath, faults: _Faults) -> _Recipe:
-    """What ``spec`` says, on top of ``base``: options, output and tags add up, others replace."""
-    before = len(faults)
-
-    def part(text: str | None, inherited: _Part | None, *place: str | int) -> _Part | None:
-        return inherited if text is None else _read_part(text, at, place, faults)
-
-    images = base.images
-    if spec.images is not None:
-        read = [part(text, None, "images", number) for number, text in enumerate(spec.images)]
-        images = tuple(filter(None, read))
-    output = spec.output or Output()
-    if output.dir is not None and not is_plain(output.dir):
-        faults.of_manifest(
-            (*at, "output", "dir"), "is no template; folders can stand in output.path"
-        )
-    recipe = _Recipe(
-        at=at if spec.model or spec.options or spec.images is not None else base.at,
-        model=spec.model or base.model,
-        key=part(spec.key, base.key, "key"),
-        prompt=part(spec.prompt, base.prompt, "prompt"),
-        options=_read_options(spec, base, at, faults),
-        images=images,
-        mask=part(spec.mask, base.mask, "mask"),
-        matrix=base.matrix if spec.matrix is None else spec.matrix,
-        count=spec.count or base.count,
-        root=output.dir or base.root,
-        path=part(output.path, base.path, "output", "path") or base.path,
-        verify=output.verify or base.verify,
-        keep_previous=(
-            base.keep_previous if output.keep_previous is None else output.keep_previous
-        ),
-        refresh=spec.refresh or base.refresh,
-        tags=tuple(dict.fromkeys((*base.tags, *(spec.tags or ())))),
-    )
-    _check_matrix(recipe, at, faults)
-    return replace(recipe, broken=base.broken or len(faults) > before)
-
-
-def _read_part(text: str, at: DocPath, place: DocPath, faults: _Faults) -> _Part | None:
-    try:
-        return _Part(compile_template(text), place)
-    except TemplateError as error:
-        faults.of_manifest((*at, *place), str(error))
-        return None
-
-
-def _read_options(
-    spec: JobSpec, base: _Recipe, at: DocPath, faults: _Faults
-) -> Mapping[str, OptionValue | _Part]:
-    options = dict(base.options)
-    for name, value in (spec.options or {}).items():
-        if value is None:
-            options.pop(name, None)
-        elif not isinstance(value, str) or is_plain(value):
-            options[name] = value
-        elif part := _read_part(value, at, ("options", name), faults):
-            options[name] = part
-    return options
-
-
-def _check_matrix(recipe: _Recipe, at: DocPath, faults: _Faults) -> None:
-    try:
-        names = normal_names(list(recipe.matrix))
-    except ValueError as error:
-        faults.of_manifest((*at, "matrix"), str(error))
-        return
-    for name in names:
-        if name in _OWN_NAMES or not name:
-            faults.of_manifest((*at, "matrix"), f"{name!r} cannot be the name of a variable")
-    jobs = recipe.count * prod(map(len, recipe.matrix.values()))
-    if jobs > MAX_JOBS_PER_LINE:
-        faults.of_manifest(
-            (*at, "matrix"), f"makes {jobs:,} jobs of each line; at most {MAX_JOBS_PER_LINE:,}"
-        )
-
-
-def _read_where(loaded: LoadedManifest, faults: _Faults) -> Expression | None:
-    where = getattr(loaded.manifest.rows, "where", None)
-    if where is None:
-        return None
-    try:
-        return compile_expression(where)
-    except TemplateError as error:
-        faults.of_manifest(("rows", "where"), str(error))
-        return None
 
 
 # Lines: what a recipe is applied to
@@ -470,7 +210,7 @@ class _Line:
     row: Row | None = None
 
 
-def _explicit_line(entry: JobEntry, at: DocPath, source: str, faults: _Faults) -> _Line | None:
+def _explicit_line(entry: JobEntry, at: DocPath, source: str, faults: Faults) -> _Line | None:
     raw = entry.values or {}
     try:
         values = dict(zip(normal_names(list(raw)), raw.values(), strict=True))
@@ -491,23 +231,23 @@ class _Context:
     rules: Rules | None
     objections: Callable[[str, str, int], Sequence[Objection]]
     """What the rules say of a request, with the options as canonical JSON."""
-    faults: _Faults
-    warnings: _Warnings
+    faults: Faults
+    warnings: Warnings
 
 
 class _JobMaker:
     """Makes the jobs of lines that share a recipe."""
 
-    def __init__(self, recipe: _Recipe, at: DocPath, context: _Context) -> None:
+    def __init__(self, recipe: Recipe, at: DocPath, context: _Context) -> None:
         self._recipe = recipe
         self._at = at
         self._context = context
         self._matrix_names = normal_names(list(recipe.matrix)) if not recipe.broken else ()
         self._options = {
-            name: value for name, value in recipe.options.items() if not isinstance(value, _Part)
+            name: value for name, value in recipe.options.items() if not isinstance(value, Part)
         }
         self._option_parts = {
-            name: value for name, value in recipe.options.items() if isinstance(value, _Part)
+            name: value for name, value in recipe.options.items() if isinstance(value, Part)
         }
         self._options_text = canonical_json(self._options)
         parts = (recipe.key, recipe.prompt, recipe.mask, recipe.path, *recipe.images)
@@ -604,7 +344,7 @@ class _JobMaker:
         self._heed(self._context.objections(recipe.model, options_text, len(images)), line)
         return PlannedJob(
             key=key,
-            fingerprint=_fingerprint(
+            fingerprint=fingerprint(
                 self._context.provider,
                 recipe.model,
                 prompt,
@@ -667,7 +407,7 @@ class _JobMaker:
         variables["ext"] = EXT_MARK
         text = self._text(part, variables)
         if text is None:
-            part = _DEFAULT_PATH
+            part = DEFAULT_PATH
             text = self._text(part, variables) or ""
         names = part.template.names
         is_its_own = "key" in names or (own_index and "index" in names)
@@ -687,8 +427,8 @@ class _JobMaker:
         return options, canonical_json(options)
 
     def _references(
-        self, parts: Sequence[_Part], variables: Mapping[str, object]
-    ) -> tuple[_Reference, ...]:
+        self, parts: Sequence[Part], variables: Mapping[str, object]
+    ) -> tuple[Reference, ...]:
         """The pictures sent along, without those whose templates are for rows only."""
         references = []
         for part in parts:
@@ -696,12 +436,12 @@ class _JobMaker:
             if text is None:
                 continue
             try:
-                references.append(_reference(text.strip(), self._context.base))
+                references.append(find_reference(text.strip(), self._context.base))
             except ValueError as error:
                 raise _JobFault(part.place, str(error)) from None
         return tuple(references)
 
-    def _text(self, part: _Part, variables: Mapping[str, object]) -> str | None:
+    def _text(self, part: Part, variables: Mapping[str, object]) -> str | None:
         try:
             text = part.template.render(variables)
         except UndefinedNameError as error:
@@ -718,73 +458,6 @@ class _JobMaker:
                     part.place, "holds half a surrogate pair, which is no text"
                 ) from None
         return text
-
-
-# What determines a picture
-
-
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    address: str
-    """An absolute path or a URL."""
-    identity: str
-    """What of it goes into the fingerprint."""
-
-
-def _reference(text: str, base: Path) -> _Reference:
-    """Find a reference image. Raises ValueError, with a message for the manifest's writer."""
-    if not text:
-        raise ValueError("the name of the reference image is empty")
-    if text.lower().startswith(("http://", "https://")):
-        raise ValueError(
-            f"the reference image {text} is an address; put the file beside the manifest"
-        )
-    path = base / text
-    try:
-        stat = path.stat()
-        if not S_ISREG(stat.st_mode):
-            raise ValueError(f"the reference image {path} is no file")
-        digest = _digest(str(path), stat.st_mtime_ns, stat.st_size)
-    except FileNotFoundError:
-        raise ValueError(f"there is no reference image {path}") from None
-    except OSError as error:
-        raise ValueError(f"the reference image cannot be read: {error}") from None
-    return _Reference(str(path), f"sha256:{digest}")
-
-
-@lru_cache(maxsize=4096)
-def _digest(path: str, mtime_ns: int, size: int) -> str:
-    """The digest of a file's content; time and size are there to notice that it changed."""
-    with Path(path).open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
-
-
-def _fingerprint(
-    provider: str,
-    model: str,
-    prompt: str,
-    options_text: str,
-    images: tuple[str, ...],
-    mask: str | None,
-) -> str:
-    """128 bits of SHA-256 over the canonical JSON of all that determines the picture."""
-    head, tail = _around_the_prompt(provider, model, options_text, images, mask)
-    return sha256(f"{head}{_quoted(prompt)}{tail}".encode()).hexdigest()[:32]
-
-
-_quoted: Final = json.JSONEncoder(ensure_ascii=False).encode
-"""As `canonical_json`, without making an encoder for each prompt of a million."""
-
-
-@lru_cache(maxsize=1024)
-def _around_the_prompt(
-    provider: str, model: str, options_text: str, images: tuple[str, ...], mask: str | None
-) -> tuple[str, str]:
-    """The canonical JSON up to the prompt and after it; from job to job it hardly changes."""
-    before = {"images": images, "mask": mask, "model": model}
-    after = {"provider": provider, "version": _FINGERPRINT_VERSION}
-    head = f'{canonical_json(before)[:-1]},"options":{options_text},"prompt":'
-    return head, f",{canonical_json(after)[1:]}"
 
 
 def _remembered(rules: Rules | None) -> Callable[[str, str, int], Sequence[Objection]]:
