@@ -68,6 +68,7 @@ def _choices(names: type[Answer] | type[BillAt] | type[Idempotency]) -> click.Ch
 @click.option("--burst", type=int, default=10, help="Requests the rate allows at once.")
 @click.option("--retry-after/--no-retry-after", default=False, help="Whether a 429 has the header.")
 @click.option("--url-ttl", type=float, default=0.0, help="Seconds a URL lives; 0 is for ever.")
+@click.option("--ping-interval", type=float, default=1.0, help="Seconds between a stream's pings.")
 @click.option("--bill-at", type=_choices(BillAt), default="work", help="When the charge is made.")
 @click.option("--idempotency", type=_choices(Idempotency), default="none")
 @click.option("--fast-pictures", is_flag=True, help="Draw once per size, for load tests.")
@@ -90,7 +91,7 @@ def main(
 ) -> None:
     """Parse the switches and serve until stopped."""
     # Imported here so that --help and a wrong switch answer at once.
-    from batchgen.endpoint.gateway import Terms
+    from batchgen.endpoint.orders import Terms
     from batchgen.endpoint.server import Place, check_loopback, serve
 
     try:

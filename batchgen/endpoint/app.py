@@ -9,13 +9,12 @@ import re
 import secrets
 import string
 import time
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import orjson
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders, UploadFile
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
@@ -24,13 +23,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batchgen.endpoint import catalogue, rules
 from batchgen.endpoint.bill import parse_micros
-from batchgen.endpoint.connection import hang_up
+from batchgen.endpoint.bodies import MAX_BODY_BYTES, json_object, read_body, unzipped, upload
 from batchgen.endpoint.errors import ApiError
 from batchgen.endpoint.faults import Fault
-from batchgen.endpoint.gateway import Gateway, Hangup, Order, Reply
+from batchgen.endpoint.gateway import Gateway
+from batchgen.endpoint.orders import EventStream, Hangup, Order, Reply
+from batchgen.endpoint.responses import EventStreamResponse, HangupResponse, TruncatedResponse
 from batchgen.endpoint.uploads import Upload, check_uploads
 
-_MAX_BODY_BYTES = 128 * 1024 * 1024
 _FILE_NAME = re.compile(r"[0-9A-Za-z]+-[0-9]+\.(png|jpeg|webp)")
 _ID_CHARACTERS = string.ascii_letters + string.digits
 
@@ -89,8 +89,9 @@ class _Endpoint:
         return await self._pictures(request, self._read_edit)
 
     async def _pictures(self, request: Request, read: ReadRequest) -> Response:
-        with self._counted() as number:
-            await _read_body(request)
+        with contextlib.ExitStack() as in_flight:
+            number = in_flight.enter_context(self._counted())
+            await read_body(request)
             self._gateway.authorise(request.headers.get("authorization"))
             self._gateway.admit()
             order = Order(
@@ -101,8 +102,10 @@ class _Endpoint:
                 wanted=await read(request),
             )
             # A task of its own: the work goes on and is billed when the client hangs up.
-            reply = await asyncio.shield(asyncio.create_task(self._gateway.serve(order)))
-        return _HangupResponse(reply) if isinstance(reply, Hangup) else _response(reply)
+            sent = await asyncio.shield(asyncio.create_task(self._gateway.serve(order)))
+            if isinstance(sent, EventStream):
+                return EventStreamResponse(sent, in_flight.pop_all())
+        return HangupResponse(sent) if isinstance(sent, Hangup) else _response(sent)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[int]:
@@ -117,7 +120,7 @@ class _Endpoint:
     async def _read_generation(self, request: Request) -> rules.PictureRequest:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise ApiError(400, "The body must be application/json")
-        fields = _json_object(_unzipped(request, await request.body()))
+        fields = json_object(unzipped(request, await request.body()))
         return rules.generation(fields, block_word=self._gateway.terms.block_word)
 
     async def _read_edit(self, request: Request) -> rules.PictureRequest:
@@ -126,14 +129,14 @@ class _Endpoint:
         texts: dict[str, str] = {}
         images: list[Upload] = []
         mask: Upload | None = None
-        async with request.form(max_part_size=_MAX_BODY_BYTES) as form:
+        async with request.form(max_part_size=MAX_BODY_BYTES) as form:
             for name, value in form.multi_items():
                 if isinstance(value, str):
                     texts.setdefault(name, value)
                 elif name in ("image", "image[]"):
-                    images.append(await _upload(value))
+                    images.append(await upload(value))
                 elif name == "mask" and mask is None:
-                    mask = await _upload(value)
+                    mask = await upload(value)
         wanted = rules.edit(texts, block_word=self._gateway.terms.block_word)
         references = await asyncio.to_thread(check_uploads, images, mask)
         return dataclasses.replace(wanted, references=references)
@@ -157,7 +160,7 @@ class _Endpoint:
             if fault is Fault.DOWNLOAD_ERROR:
                 return Response("503 Service Unavailable", 503, media_type="text/plain")
             if fault is Fault.DOWNLOAD_TRUNCATE:
-                return _TruncatedResponse(path.read_bytes(), media_type)
+                return TruncatedResponse(path.read_bytes(), media_type)
         return FileResponse(path, media_type=media_type)
 
     def _is_served(self, path: Path) -> bool:
@@ -188,7 +191,7 @@ class _Endpoint:
         )
 
     async def _judge_faults(self, request: Request) -> Response:
-        document = _json_object(await request.body())
+        document = json_object(await request.body())
         try:
             self._gateway.behaviour = self._gateway.behaviour.changed(document)
         except ValueError as error:
@@ -196,7 +199,7 @@ class _Endpoint:
         return _json(self._gateway.behaviour.document())
 
     async def _judge_topup(self, request: Request) -> Response:
-        document = _json_object(await request.body())
+        document = json_object(await request.body())
         try:
             await self._gateway.account.top_up(parse_micros(str(document.get("dollars"))))
         except ValueError as error:
@@ -232,78 +235,12 @@ class _RequestIds:
         await self._app(scope, receive, send_with_id)
 
 
-class _HangupResponse(Response):
-    def __init__(self, hangup: Hangup) -> None:
-        super().__init__()
-        self._reset = hangup.reset
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await hang_up(scope, receive, reset=self._reset)
-
-
-class _TruncatedResponse(Response):
-    """Promises the whole content and closes the connection after half of it."""
-
-    def __init__(self, content: bytes, media_type: str) -> None:
-        super().__init__(headers={"content-length": str(len(content))}, media_type=media_type)
-        self._sent = content[: len(content) // 2]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
-        )
-        await send({"type": "http.response.body", "body": self._sent, "more_body": True})
-        await hang_up(scope, receive, reset=False)
-
-
 def _new_request_id() -> str:
     """Fourteen digits of time, nine of nanoseconds, eight random characters, as new-api does."""
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     digits = time.strftime("%Y%m%d%H%M%S", time.gmtime(seconds))
     tail = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(8))
     return f"{digits}{nanoseconds:09d}{tail}"
-
-
-async def _read_body(request: Request) -> None:
-    """Read the body whole, so that no fault or refusal cuts off a client that is still sending."""
-    too_large = ApiError(413, "request body too large", code="read_request_body_failed")
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > _MAX_BODY_BYTES:
-        raise too_large
-    if len(await request.body()) > _MAX_BODY_BYTES:
-        raise too_large
-
-
-def _unzipped(request: Request, body: bytes) -> bytes:
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding == "identity":
-        return body
-    if encoding != "gzip":
-        raise ApiError(400, f"Content-Encoding {encoding} is not supported")
-    decoder = zlib.decompressobj(wbits=31)
-    try:
-        content = decoder.decompress(body, _MAX_BODY_BYTES)
-    except zlib.error:
-        raise ApiError(400, "The body is not gzip") from None
-    if decoder.unconsumed_tail:
-        raise ApiError(413, "request body too large", code="read_request_body_failed")
-    if not decoder.eof:
-        raise ApiError(400, "The gzip body is cut short")
-    return content
-
-
-def _json_object(body: bytes) -> dict[str, object]:
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ApiError(400, f"The body is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise ApiError(400, "The body is not a JSON object")
-    return document
-
-
-async def _upload(part: UploadFile) -> Upload:
-    return Upload(content=await part.read(), mime_type=part.content_type)
 
 
 def _json(document: object) -> Response:

@@ -28,7 +28,7 @@ async def hang_up(scope: Scope, receive: Receive, *, reset: bool) -> None:
     sent before arrives, followed by FIN.
     """
     transport = cast(asyncio.Transport, scope["state"][_TRANSPORT])
-    if reset:
+    if reset and not transport.is_closing():
         lingering = struct.pack("ii", 1, 0)  # on, for zero seconds: close sends RST
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingering)

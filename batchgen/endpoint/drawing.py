@@ -58,6 +58,13 @@ def draw_fast(picture: Picture) -> bytes:
     return blank.replace(_PLACEHOLDER, tag)
 
 
+def draw_partial(picture: Picture, step: int) -> bytes:
+    """The picture as a stream shows it before it is done: coarse, and finer from step 0 on."""
+    coarse = _card(picture).reduce(64 >> step)
+    image = coarse.resize((picture.width, picture.height), Image.Resampling.NEAREST)
+    return _encode(image, picture.output_format, picture.compression, _tag(picture.name))
+
+
 def _tag(name: str) -> bytes:
     return name.encode("ascii")[:_TAG_BYTES].ljust(_TAG_BYTES, b".")
 

@@ -24,12 +24,23 @@ class Fault(StrEnum):
     BILL_GATEWAY_TIMEOUT = "bill-gateway-timeout"
     BILL_EMPTY = "bill-empty"
     BILL_TRUNCATED = "bill-truncated"
+    STREAM_IGNORE = "stream-ignore"
+    STREAM_ERROR = "stream-error"
+    BILL_STREAM_ERROR = "bill-stream-error"
+    BILL_STREAM_CUT = "bill-stream-cut"
     DOWNLOAD_ERROR = "download-error"
     DOWNLOAD_TRUNCATE = "download-truncate"
 
 
 DOWNLOAD_FAULTS = (Fault.DOWNLOAD_ERROR, Fault.DOWNLOAD_TRUNCATE)
 POST_FAULTS = tuple(fault for fault in Fault if fault not in DOWNLOAD_FAULTS)
+STREAM_FAULTS = (
+    Fault.STREAM_IGNORE,
+    Fault.STREAM_ERROR,
+    Fault.BILL_STREAM_ERROR,
+    Fault.BILL_STREAM_CUT,
+)
+"""Those that only a streamed request can have; any other that they are drawn for goes well."""
 
 FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
     {
@@ -44,6 +55,10 @@ FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
         Fault.BILL_GATEWAY_TIMEOUT: "504 with an HTML page; billed",
         Fault.BILL_EMPTY: "200 without a picture; billed",
         Fault.BILL_TRUNCATED: "200 with half a picture; billed",
+        Fault.STREAM_IGNORE: "a plain answer where a stream was asked for; billed",
+        Fault.STREAM_ERROR: "an error event after the partial pictures; not billed",
+        Fault.BILL_STREAM_ERROR: "an error event after the partial pictures; billed",
+        Fault.BILL_STREAM_CUT: "connection closed or reset after the partial pictures; billed",
         Fault.DOWNLOAD_ERROR: "a result file answers 503",
         Fault.DOWNLOAD_TRUNCATE: "a result file's connection closes half way",
     }
@@ -77,6 +92,7 @@ class Behaviour:
     """Everything about the endpoint that can be changed while it runs. Times are in seconds.
 
     `rate` is requests per minute and `url_ttl` how long a result file is served; 0 is no limit.
+    A stream pings when it opens and every `ping_interval` after that.
     `rates` gives each fault its share of requests, 0 to 1. Raises ValueError when out of range.
     """
 
@@ -87,6 +103,7 @@ class Behaviour:
     burst: int = 10
     retry_after: bool = False
     url_ttl: float = 0.0
+    ping_interval: float = 1.0
     bill_at: BillAt = BillAt.WORK
     idempotency: Idempotency = Idempotency.NONE
     fast_pictures: bool = False
@@ -98,6 +115,8 @@ class Behaviour:
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"{_switch(name)} must be 0 or more, not {value}")
+        if not (math.isfinite(self.ping_interval) and self.ping_interval > 0):
+            raise ValueError(f"ping-interval must be more than 0, not {self.ping_interval}")
         if self.burst < 1:
             raise ValueError(f"burst must be 1 or more, not {self.burst}")
         for fault, rate in self.rates.items():
@@ -133,9 +152,10 @@ class Behaviour:
         plain = {_switch(f.name): getattr(self, f.name) for f in fields(self) if f.name != "rates"}
         return plain | {fault.value: self.rates.get(fault, 0.0) for fault in Fault}
 
-    def post_fault(self, number: int) -> Fault | None:
+    def post_fault(self, number: int, *, streamed: bool = False) -> Fault | None:
         """The fault of the POST with this number, if it has one; never more than one."""
-        return self._fault("post", number, POST_FAULTS)
+        fault = self._fault("post", number, POST_FAULTS)
+        return None if fault in STREAM_FAULTS and not streamed else fault
 
     def download_fault(self, number: int) -> Fault | None:
         """The fault of the download with this number, if it has one."""

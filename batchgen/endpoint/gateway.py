@@ -7,20 +7,29 @@ import hashlib
 import hmac
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-import orjson
-import pybase64
-
+from batchgen.endpoint import images, streams
 from batchgen.endpoint.bill import Account, Hold
-from batchgen.endpoint.drawing import Picture, draw, draw_fast
 from batchgen.endpoint.errors import ApiError, invalid_value
-from batchgen.endpoint.faults import Answer, Behaviour, BillAt, Fault, Idempotency
-from batchgen.endpoint.rules import PictureRequest
+from batchgen.endpoint.faults import Behaviour, BillAt, Fault, Idempotency
+from batchgen.endpoint.orders import EventStream, Hangup, Order, Reply, Terms
+from batchgen.endpoint.studio import Studio
 
 DROPPED = "dropped"
+STREAMED = (
+    None,
+    Fault.BILL_EMPTY,
+    Fault.BILL_TRUNCATED,
+    Fault.STREAM_ERROR,
+    Fault.BILL_STREAM_ERROR,
+    Fault.BILL_STREAM_CUT,
+)
+"""What a stream can be opened with; every other fault answers in place of it."""
+UNBILLED = (Fault.ERROR, Fault.BREAK, Fault.STREAM_ERROR)
+"""Faults after work was begun that cost nothing."""
 
 _GATEWAY_TIMEOUT_PAGE = (
     b"<html>\r\n<head><title>504 Gateway Time-out</title></head>\r\n<body>\r\n"
@@ -33,42 +42,7 @@ _INTERNAL_ERROR_PAGE = (
 _CONSOLE_PAGE = b"<!doctype html>\n<html><head><title>Console</title></head><body></body></html>\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What the endpoint is started with and keeps. Money in micros; `key` None takes any `sk-`."""
-
-    price: int
-    balance: int | None
-    key: str | None
-    block_word: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """A valid request and what its caller said about itself. `number` counts POSTs from 1."""
-
-    number: int
-    request_id: str
-    idempotency_key: str | None
-    client_request_id: str | None
-    wanted: PictureRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What to send."""
-
-    status: int
-    body: bytes
-    media_type: str = "application/json"
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Hangup:
-    """End the connection without an answer, with a TCP reset or an ordinary close."""
-
-    reset: bool
+Sent = Reply | Hangup | EventStream
 
 
 class Bucket:
@@ -99,13 +73,13 @@ class Gateway:
         self.files.mkdir(parents=True, exist_ok=True)
         self._answers = state / "answers"
         self._answers.mkdir(exist_ok=True)
-        self._base_url = base_url
+        self._studio = Studio(self.files, base_url)
         self.terms = terms
         self.behaviour = behaviour
         self.account = Account(state, balance=terms.balance)
         self.key_revoked = False
         self._bucket = Bucket()
-        self._running: dict[str, tuple[str, asyncio.Task[Reply | Hangup]]] = {}
+        self._running: dict[str, tuple[str, asyncio.Task[Sent]]] = {}
 
     def authorise(self, authorization: str | None) -> None:
         """Check the Authorization header. Raises the stock gateway's 401."""
@@ -134,10 +108,13 @@ class Gateway:
                 headers=self._retry_after(wait),
             )
 
-    async def serve(self, order: Order) -> Reply | Hangup:
-        """Do what was ordered, or replay it. Raises ApiError when it was not done nor billed."""
+    async def serve(self, order: Order) -> Sent:
+        """Do what was ordered, or replay it; streams are never replayed.
+
+        Raises ApiError when it was not done nor billed.
+        """
         key = order.idempotency_key
-        if self.behaviour.idempotency is Idempotency.NONE or key is None:
+        if self.behaviour.idempotency is Idempotency.NONE or key is None or order.wanted.stream:
             return await self._work(order)
         digest = hashlib.sha256(repr(order.wanted).encode()).hexdigest()
         if key in self._running:
@@ -157,34 +134,76 @@ class Gateway:
     async def close(self) -> None:
         await self.account.close()
 
-    async def _work(self, order: Order, digest: str | None = None) -> Reply | Hangup:
+    async def _work(self, order: Order, digest: str | None = None) -> Sent:
         behaviour = (
             self.behaviour
         )  # one for the whole request, whatever the judge changes meanwhile
-        hold = self.account.hold(self.terms.price * order.wanted.n)
-        try:
-            fault = behaviour.post_fault(order.number)
+        with ExitStack() as held:
+            hold = self.account.hold(self.terms.price * order.wanted.n)
+            held.callback(self.account.release, hold)
+            fault = behaviour.post_fault(order.number, streamed=order.wanted.stream)
             refusal = self._refusal(fault)
             if refusal is not None:
                 return refusal
-            unbilled = fault in (Fault.ERROR, Fault.BREAK)
-            if behaviour.bill_at is BillAt.BODY and not unbilled:
+            if behaviour.bill_at is BillAt.BODY and fault not in UNBILLED:
                 await self._charge(hold, order, fault)
-            jitter = behaviour.latency_jitter * behaviour.chance("latency", order.number)
-            await asyncio.sleep(behaviour.latency + jitter)
+            if order.wanted.stream and fault in STREAMED:
+                return EventStream(self._events(order, behaviour, fault, hold, held.pop_all()))
+            await asyncio.sleep(_latency(order, behaviour))
             if fault is Fault.ERROR:
                 raise ApiError(500, "do request failed", code="do_request_failed")
             if fault is Fault.BREAK:
                 return self._hangup(order)
-            body = await asyncio.to_thread(self._make, order, behaviour, fault)
+            body = await asyncio.to_thread(images.answer, order, behaviour, fault, self._studio)
             if digest is not None and order.idempotency_key is not None:
                 saved = self._saved_answer(order.idempotency_key)
                 await asyncio.to_thread(saved.write_bytes, digest.encode() + b"\n" + body)
             if behaviour.bill_at is BillAt.WORK:
                 await self._charge(hold, order, fault)
             return self._after_billing(order, fault, body)
-        finally:
-            self.account.release(hold)
+
+    async def _events(
+        self,
+        order: Order,
+        behaviour: Behaviour,
+        fault: Fault | None,
+        hold: Hold,
+        held: ExitStack,
+    ) -> AsyncGenerator[bytes | Hangup, None]:
+        """The rest of the work on a streamed order: partial pictures, the charge, the pictures."""
+        made = streams.PictureEvents(
+            studio=self._studio, order=order, behaviour=behaviour, fault=fault
+        )
+        wanted = order.wanted
+        partials = [
+            (index, step)
+            for index in range(1, wanted.n + 1)
+            for step in range(wanted.partial_images)
+        ]
+        pause = _latency(order, behaviour) / (len(partials) + 1)
+        with held:
+            yield streams.PING
+            for index, step in partials:
+                async for ping in streams.pings(pause, behaviour.ping_interval):
+                    yield ping
+                yield await asyncio.to_thread(made.partial, index, step)
+            async for ping in streams.pings(pause, behaviour.ping_interval):
+                yield ping
+            if fault is Fault.STREAM_ERROR:
+                yield streams.failure()
+                return
+            completed = await asyncio.to_thread(made.completed)
+            if behaviour.bill_at is BillAt.WORK:
+                await self._charge(hold, order, fault)
+            if fault is Fault.BILL_STREAM_ERROR:
+                yield streams.failure()
+                return
+            if fault is Fault.BILL_STREAM_CUT:
+                yield self._hangup(order)
+                return
+            for event in completed:
+                yield event
+            yield streams.DONE
 
     def _refusal(self, fault: Fault | None) -> Reply | None:
         """The answer of a fault that costs no work and no money."""
@@ -211,7 +230,7 @@ class Gateway:
 
     async def _charge(self, hold: Hold, order: Order, fault: Fault | None) -> None:
         status: int | str = 200
-        if fault is Fault.BILL_DROP:
+        if fault in (Fault.BILL_DROP, Fault.BILL_STREAM_CUT):
             status = DROPPED
         elif fault is Fault.BILL_ERROR:
             status = 500
@@ -229,52 +248,6 @@ class Gateway:
             fault=fault,
         )
 
-    def _make(self, order: Order, behaviour: Behaviour, fault: Fault | None) -> bytes:
-        """Draw the pictures, put the files in place and return the answer's body."""
-        wanted = order.wanted
-        count = 0 if fault is Fault.BILL_EMPTY else wanted.n
-        document = {
-            "created": int(time.time()),
-            "data": [self._item(order, behaviour, fault, index) for index in range(1, count + 1)],
-            "output_format": wanted.output_format,
-            "quality": wanted.quality,
-            "size": wanted.size,
-        }
-        return orjson.dumps(document)
-
-    def _item(
-        self, order: Order, behaviour: Behaviour, fault: Fault | None, index: int
-    ) -> dict[str, str]:
-        wanted = order.wanted
-        name = f"{order.request_id}-{index}"
-        picture = Picture(
-            name=name,
-            prompt=wanted.prompt,
-            model=wanted.model,
-            quality=wanted.quality,
-            width=wanted.width,
-            height=wanted.height,
-            output_format=wanted.output_format,
-            compression=wanted.output_compression,
-            references=len(wanted.references),
-        )
-        content = (draw_fast if behaviour.fast_pictures else draw)(picture)
-        if fault is Fault.BILL_TRUNCATED:
-            content = content[: len(content) // 2]
-        # The gateway's struct sends all three, the absent ones as empty strings.
-        item = {"url": "", "b64_json": "", "revised_prompt": ""}
-        embedded = behaviour.answer is Answer.B64_JSON or (
-            behaviour.answer is Answer.MIXED
-            and behaviour.chance(f"answer/{index}", order.number) < 0.5
-        )
-        if embedded:
-            item["b64_json"] = pybase64.b64encode(content).decode("ascii")
-        else:
-            file_name = f"{name}.{wanted.output_format}"
-            (self.files / file_name).write_bytes(content)
-            item["url"] = f"{self._base_url}/files/{file_name}"
-        return item
-
     def _hangup(self, order: Order) -> Hangup:
         return Hangup(reset=self.behaviour.chance("hangup", order.number) < 0.5)
 
@@ -285,6 +258,11 @@ class Gateway:
 
     def _saved_answer(self, idempotency_key: str) -> Path:
         return self._answers / hashlib.sha256(idempotency_key.encode()).hexdigest()
+
+
+def _latency(order: Order, behaviour: Behaviour) -> float:
+    jitter = behaviour.latency_jitter * behaviour.chance("latency", order.number)
+    return behaviour.latency + jitter
 
 
 def _check_same(first_digest: str, digest: str) -> None:

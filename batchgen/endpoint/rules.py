@@ -20,6 +20,7 @@ _MIN_PIXELS = 655_360
 _MAX_PIXELS = 8_294_400
 _MAX_PROMPT_CHARACTERS = 32_000
 _MAX_PICTURES = 10
+_MAX_PARTIAL_IMAGES = 3
 
 _AUTO_SIZE = (1024, 1024)
 _AUTO_QUALITY = "low"
@@ -40,11 +41,19 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A picture that the caller gave; its SHA-256, and its size in pixels."""
+
+    digest: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PictureRequest:
     """A valid request with every default filled in.
 
-    `references` are the SHA-256 digests of the uploaded images, the mask's last; empty for a
-    generation.
+    `references` are the uploaded images, the mask's last; empty for a generation.
     """
 
     model: str
@@ -55,7 +64,10 @@ class PictureRequest:
     quality: str
     output_format: str
     output_compression: int | None
-    references: tuple[str, ...] = ()
+    references: tuple[Reference, ...] = ()
+    background: str = "auto"
+    stream: bool = False
+    partial_images: int = 0
 
     @property
     def size(self) -> str:
@@ -73,10 +85,9 @@ def generation(fields: Mapping[str, object], *, block_word: str) -> PictureReque
     prompt = _prompt(fields)
     width, height = parse_size(_field(fields, "size", str) or "auto")
     output_format = _choice(fields, "output_format", FORMATS) or "png"
-    _choice(fields, "background", ("auto", "opaque"))
     _choice(fields, "moderation", ("auto", "low"))
     _field(fields, "user", str)
-    _check_streaming(fields)
+    stream, partial_images = _streaming(fields)
     request = PictureRequest(
         model=model,
         prompt=prompt,
@@ -86,6 +97,9 @@ def generation(fields: Mapping[str, object], *, block_word: str) -> PictureReque
         quality=_QUALITIES[_choice(fields, "quality", tuple(_QUALITIES)) or "auto"],
         output_format=output_format,
         output_compression=_compression(fields, output_format),
+        background=_choice(fields, "background", ("auto", "opaque")) or "auto",
+        stream=stream,
+        partial_images=partial_images,
     )
     if block_word and block_word.lower() in prompt.lower():
         raise ApiError(
@@ -189,10 +203,12 @@ def _compression(fields: Mapping[str, object], output_format: str) -> int | None
     return compression
 
 
-def _check_streaming(fields: Mapping[str, object]) -> None:
-    streamed = _field(fields, "stream", bool)
-    if _number(fields, "partial_images", 0, 3) is not None and not streamed:
+def _streaming(fields: Mapping[str, object]) -> tuple[bool, int]:
+    stream = _field(fields, "stream", bool) or False
+    partial_images = _number(fields, "partial_images", 0, _MAX_PARTIAL_IMAGES)
+    if partial_images is not None and not stream:
         raise invalid_value("partial_images", "partial_images needs stream to be true.")
+    return stream, partial_images or 0
 
 
 def _field(fields: Mapping[str, object], name: str, kind: type[T]) -> T | None:

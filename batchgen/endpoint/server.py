@@ -19,7 +19,8 @@ import uvicorn
 from batchgen.endpoint.app import create_app
 from batchgen.endpoint.connection import ReachableH11Protocol
 from batchgen.endpoint.faults import Behaviour
-from batchgen.endpoint.gateway import Gateway, Terms
+from batchgen.endpoint.gateway import Gateway
+from batchgen.endpoint.orders import Terms
 
 _GRACE_S = 10
 _KEEP_ALIVE_S = 75

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 
 from batchgen.endpoint.errors import CARRIER, ApiError, invalid_value
+from batchgen.endpoint.rules import Reference
 
 MAX_IMAGES = 16
 _MAX_IMAGE_BYTES = 50 * 1024 * 1024
@@ -31,8 +32,8 @@ class _Header:
     has_alpha: bool
 
 
-def check_uploads(images: list[Upload], mask: Upload | None) -> tuple[str, ...]:
-    """SHA-256 digests of the files in order, the mask's last, once all of them are acceptable.
+def check_uploads(images: list[Upload], mask: Upload | None) -> tuple[Reference, ...]:
+    """The files in order, the mask last, once all of them are acceptable.
 
     Rules: openai-images sheet, 1.4. Raises ApiError.
     """
@@ -47,10 +48,18 @@ def check_uploads(images: list[Upload], mask: Upload | None) -> tuple[str, ...]:
     if len(images) > MAX_IMAGES:
         raise invalid_value("image", f"{len(images)} images; at most {MAX_IMAGES} are allowed.")
     headers = [_checked(image, "image", _MAX_IMAGE_BYTES) for image in images]
+    files = list(images)
     if mask is not None:
-        _check_mask(_checked(mask, "mask", _MAX_MASK_BYTES), headers[0])
-    files = images if mask is None else [*images, mask]
-    return tuple(hashlib.sha256(file.content).hexdigest() for file in files)
+        files.append(mask)
+        headers.append(_checked(mask, "mask", _MAX_MASK_BYTES))
+        _check_mask(headers[-1], headers[0])
+    return tuple(map(_reference, files, headers))
+
+
+def _reference(upload: Upload, header: _Header) -> Reference:
+    width, height = header.size
+    digest = hashlib.sha256(upload.content).hexdigest()
+    return Reference(digest=digest, width=width, height=height)
 
 
 def _checked(upload: Upload, param: str, max_bytes: int) -> _Header:

@@ -1,0 +1,86 @@
+"""Server-sent events of pictures, as OpenAI documents them (openai-images sheet, 2.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+import orjson
+
+from batchgen.endpoint import tokens
+from batchgen.endpoint.faults import Behaviour, Fault
+from batchgen.endpoint.orders import Order
+from batchgen.endpoint.studio import Studio
+
+PING = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureEvents:
+    """Makes the events of one order, each whole and ready to send."""
+
+    studio: Studio
+    order: Order
+    behaviour: Behaviour
+    fault: Fault | None
+
+    def partial(self, index: int, step: int) -> bytes:
+        """A partial picture; `step` is its number from 0 on."""
+        return self._event(
+            "partial_image",
+            b64_json=self.studio.partial(self.order, self.behaviour, index, step),
+            partial_image_index=step,
+        )
+
+    def completed(self) -> list[bytes]:
+        """One event for each picture. What it does not hand over in one form is left out of it."""
+        count = 0 if self.fault is Fault.BILL_EMPTY else self.order.wanted.n
+        return [self._completed(index) for index in range(1, count + 1)]
+
+    def _completed(self, index: int) -> bytes:
+        result = self.studio.picture(self.order, self.behaviour, self.fault, index)
+        handed = {"url": result.url} if result.url else {"b64_json": result.b64_json}
+        return self._event("completed", **handed, usage=tokens.usage(self.order.wanted))
+
+    def _event(self, kind: str, **fields: object) -> bytes:
+        wanted = self.order.wanted
+        route = "image_edit" if wanted.references else "image_generation"
+        document = {
+            "type": f"{route}.{kind}",
+            "created_at": int(time.time()),
+            "size": wanted.size,
+            "quality": wanted.quality,
+            "background": wanted.background,
+            "output_format": wanted.output_format,
+            **fields,
+        }
+        return _event(document)
+
+
+async def pings(seconds: float, interval: float) -> AsyncGenerator[bytes, None]:
+    """Let some time pass, with a comment line after every `interval` seconds of it."""
+    whole = max(0, math.ceil(seconds / interval) - 1)
+    for _ in range(whole):
+        await asyncio.sleep(interval)
+        yield PING
+    await asyncio.sleep(seconds - whole * interval)
+
+
+def failure() -> bytes:
+    """The carrier's error in the middle of a stream; nothing follows it."""
+    error = {
+        "message": "The picture could not be made.",
+        "type": "image_generation_server_error",
+        "code": "image_generation_failed",
+        "param": None,
+    }
+    return _event({"type": "error", "error": error})
+
+
+def _event(document: dict[str, object]) -> bytes:
+    name = str(document["type"]).encode("ascii")
+    return b"event: " + name + b"\ndata: " + orjson.dumps(document) + b"\n\n"

@@ -1,0 +1,72 @@
+"""Makes the pictures of an order and hands them over, as a file to fetch or inside the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pybase64
+
+from batchgen.endpoint.drawing import Picture, draw, draw_fast, draw_partial
+from batchgen.endpoint.faults import Answer, Behaviour, Fault
+from batchgen.endpoint.orders import Order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A picture handed over; one of the two is empty."""
+
+    url: str = ""
+    b64_json: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """Draws, and keeps the files that are served under `base_url`."""
+
+    files: Path
+    base_url: str
+
+    def partial(self, order: Order, behaviour: Behaviour, index: int, step: int) -> str:
+        """An early state of a picture in base64; steps count from 0."""
+        picture = _picture(order, f"{order.request_id}-{index}p{step}")
+        if behaviour.fast_pictures:
+            return _base64(draw_fast(picture))
+        return _base64(draw_partial(picture, step))
+
+    def picture(
+        self, order: Order, behaviour: Behaviour, fault: Fault | None, index: int
+    ) -> Result:
+        """A finished picture; pictures count from 1."""
+        name = f"{order.request_id}-{index}"
+        content = (draw_fast if behaviour.fast_pictures else draw)(_picture(order, name))
+        if fault is Fault.BILL_TRUNCATED:
+            content = content[: len(content) // 2]
+        embedded = behaviour.answer is Answer.B64_JSON or (
+            behaviour.answer is Answer.MIXED
+            and behaviour.chance(f"answer/{index}", order.number) < 0.5
+        )
+        if embedded:
+            return Result(b64_json=_base64(content))
+        file_name = f"{name}.{order.wanted.output_format}"
+        (self.files / file_name).write_bytes(content)
+        return Result(url=f"{self.base_url}/files/{file_name}")
+
+
+def _picture(order: Order, name: str) -> Picture:
+    wanted = order.wanted
+    return Picture(
+        name=name,
+        prompt=wanted.prompt,
+        model=wanted.model,
+        quality=wanted.quality,
+        width=wanted.width,
+        height=wanted.height,
+        output_format=wanted.output_format,
+        compression=wanted.output_compression,
+        references=len(wanted.references),
+    )
+
+
+def _base64(content: bytes) -> str:
+    return pybase64.b64encode(content).decode("ascii")

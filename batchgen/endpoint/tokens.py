@@ -1,0 +1,49 @@
+"""The token counts that the carrier of gpt-image-2 would report; nothing is billed by them."""
+
+from __future__ import annotations
+
+from batchgen.endpoint.rules import PictureRequest, Reference
+
+_FACTORS = {"low": 16, "medium": 48, "high": 96}
+_PIXELS_A_STEP = 2_000_000
+_PARTIAL_IMAGE_TOKENS = 100
+_FIXED_TEXT_TOKENS = 6
+_BYTES_A_TEXT_TOKEN = 4
+"""About what English text comes to in o200k_base, which is not at hand here."""
+
+_PATCH_PIXELS = 32
+_MAX_PATCHES = 1536
+_ENLARGED_SIDE = 1024
+_MAX_ENLARGEMENT = 2
+
+
+def usage(wanted: PictureRequest) -> dict[str, object]:
+    """`usage` of one picture that was made with its partial pictures."""
+    text = _FIXED_TEXT_TOKENS + -(-len(wanted.prompt.encode()) // _BYTES_A_TEXT_TOKEN)
+    image = sum(map(_input_tokens, wanted.references))
+    output = _output_tokens(wanted) + _PARTIAL_IMAGE_TOKENS * wanted.partial_images
+    return {
+        "input_tokens": text + image,
+        "input_tokens_details": {"text_tokens": text, "image_tokens": image},
+        "output_tokens": output,
+        "total_tokens": text + image + output,
+    }
+
+
+def _output_tokens(wanted: PictureRequest) -> int:
+    """Formula read out of OpenAI's calculator (openai-images sheet, 4.3)."""
+    factor = _FACTORS[wanted.quality]
+    long, short = max(wanted.width, wanted.height), min(wanted.width, wanted.height)
+    steps = (2 * factor * short + long) // (2 * long)
+    pixels = _PIXELS_A_STEP + wanted.width * wanted.height
+    return -(-factor * steps * pixels // (2 * _PIXELS_A_STEP))
+
+
+def _input_tokens(reference: Reference) -> int:
+    """Patches of a reference, after small ones are enlarged (openai-images sheet, 4.4)."""
+    long = max(reference.width, reference.height)
+    scale = min(_MAX_ENLARGEMENT, max(1.0, _ENLARGED_SIDE / long))
+    across, down = (
+        -(-round(side * scale) // _PATCH_PIXELS) for side in (reference.width, reference.height)
+    )
+    return min(_MAX_PATCHES, across * down)
