@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.job import Billed, Outcome, PictureRef
+from batchgen.job import Billed, OptionValue, Outcome, PictureRef
 from batchgen.outcome import Exchange, Reach, Verdict, classify
 from batchgen.providers.gemini import build_request, inline_picture, read_answer
 from tests.test_openai_images import ATTEMPT, BASE, JOB, PICTURE, TEXT, URL, sent
@@ -35,7 +35,8 @@ def verdict(document: Any, status: int = 200) -> Verdict:
 
 @pytest.mark.anyio
 async def test_a_prompt_and_its_settings_stand_where_gemini_looks_for_them() -> None:
-    options = {"aspect_ratio": "16:9", "resolution": "2K", "temperature": 0.5}
+    options: dict[str, OptionValue] = {"aspect_ratio": "16:9", "resolution": "2K"}
+    options["temperature"] = 0.5
     request = build_request(replace(JOB, model=MODEL, options=options), ATTEMPT, BASE)
     assert request.url == f"https://api.example/v1beta/models/{MODEL}:generateContent"
     assert json.loads(await sent(request)) == {

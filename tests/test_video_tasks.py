@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.job import Billed, Outcome, PictureRef
+from batchgen.job import Billed, OptionValue, Outcome, PictureRef
 from batchgen.outcome import ErrorBody, Exchange, Reach, classify, task_verdict
 from batchgen.providers.video_tasks import (
     TaskState,
@@ -26,7 +26,8 @@ URL = "https://media.example/1.mp4"
 
 @pytest.mark.anyio
 async def test_a_creation_names_at_most_one_picture_in_a_list() -> None:
-    options = {"size": "1080P", "duration": 8, "images": "https://pictures.example/1.png"}
+    options: dict[str, OptionValue] = {"size": "1080P", "duration": 8}
+    options["images"] = "https://pictures.example/1.png"
     request = build_request(replace(JOB, model="veo-3.1", options=options), ATTEMPT, BASE)
     assert (request.method, request.url) == ("POST", "https://api.example/v1/video/create")
     assert json.loads(await sent(request)) == {
