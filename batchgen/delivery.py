@@ -21,7 +21,7 @@ import anyio
 
 from batchgen.download import MAX_PICTURE_BYTES, Downloader
 from batchgen.events import DownloadRetried, JobDone, JobHeld
-from batchgen.files import PartFile, make_folder, sync_folder
+from batchgen.files import PartFile, make_folder, sync_folder, write_whole
 from batchgen.job import (
     EXT_PLACEHOLDER,
     AttemptId,
@@ -53,6 +53,7 @@ from batchgen.tasks import TaskFailed, TaskMade, TaskWatch
 from batchgen.worker import Again, RunContext, expiry, note_internal_error
 
 PREVIOUS_FOLDER: Final = ".previous"
+PARTIAL_FOLDER: Final = ".partial"
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
 
 
@@ -300,6 +301,10 @@ class Delivery:
         new = {picture.path for picture in saved}
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._clear_away, job, finished.replaced, new)
+            if job.keep_partials and saved:
+                await anyio.to_thread.run_sync(
+                    self._keep_partials, job, finished.attempt_id, saved[0].path
+                )
             await anyio.to_thread.run_sync(context.spool.remove, finished.attempt_id)
         context.made += 1
         warnings = tuple(warning for picture in saved for warning in picture.warnings)
@@ -317,6 +322,23 @@ class Delivery:
             if job.keep_previous:
                 self._keep(picture.root, picture.path)
             path.unlink()
+
+    def _keep_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
+        """Put the unfinished pictures of an answer where ``NAME.png`` becomes ``NAME-1.png``."""
+        answer = self._context.spool.find(attempt)
+        if answer is None:
+            return
+        adapter = adapter_of(answer.route)
+        for number, data in enumerate(adapter.partial_pictures(answer.body(), answer.headers), 1):
+            try:
+                info = inspect(data)
+            except BadPicture:
+                continue
+            root = self._base / job.root
+            final = root / PARTIAL_FOLDER / path
+            final = final.with_name(f"{final.stem}-{number}.{info.format.extension}")
+            make_folder(root, final.parent)
+            write_whole(final, data)
 
     async def _leave(self, job: Job, reason: str) -> None:
         await self._context.ledger(lambda ledger: ledger.note(job.id, reason))

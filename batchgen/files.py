@@ -86,6 +86,17 @@ def put_in_place(part: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
+def write_whole(final: Path, data: bytes) -> None:
+    """Write a small file so that it is whole under its name or not there. Raises OSError."""
+    part = final.with_name(final.name + PART_SUFFIX)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(part, flags, 0o666), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    put_in_place(part, final)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable; a platform that can't sync folders does it itself."""
     if os.name == "nt":

@@ -100,6 +100,7 @@ class PlannedJob:
     """Below ``root``, with ``{ext}`` for the extension, separated by ``/``."""
     verify: Verify = Verify.STRUCTURE
     keep_previous: bool = False
+    keep_partials: bool = False
     refresh: str = "changed"
     tags: tuple[str, ...] = ()
     source: str
@@ -123,6 +124,7 @@ class Job:
     path: str
     verify: Verify
     keep_previous: bool
+    keep_partials: bool
     price: Micros
     """What one request for it is expected to cost."""
     tries: int

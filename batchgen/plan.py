@@ -362,6 +362,7 @@ class _JobMaker:
             path=path,
             verify=recipe.verify,
             keep_previous=recipe.keep_previous,
+            keep_partials=recipe.keep_partials,
             refresh=recipe.refresh,
             tags=recipe.tags,
             source=line.source,

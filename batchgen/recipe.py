@@ -59,6 +59,7 @@ class Recipe:
     path: Part
     verify: Verify = Verify.STRUCTURE
     keep_previous: bool = False
+    keep_partials: bool = False
     refresh: str = "changed"
     tags: tuple[str, ...] = ()
 
@@ -117,6 +118,9 @@ def read_recipe(spec: JobSpec, base: Recipe, at: DocPath, faults: Faults) -> Rec
         verify=output.verify or base.verify,
         keep_previous=(
             base.keep_previous if output.keep_previous is None else output.keep_previous
+        ),
+        keep_partials=(
+            base.keep_partials if output.keep_partials is None else output.keep_partials
         ),
         refresh=spec.refresh or base.refresh,
         tags=tuple(dict.fromkeys((*base.tags, *(spec.tags or ())))),

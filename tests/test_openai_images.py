@@ -45,6 +45,7 @@ JOB = Job(
     path="mug.{ext}",
     verify=Verify.STRUCTURE,
     keep_previous=False,
+    keep_partials=False,
     price=Micros(37_700),
     tries=0,
     doubts=0,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests import rig
-from tests.test_answers import RED, Scripted, encoded, saved, scripted
+from tests.test_answers import RED, Scripted, encoded, picture, saved, scripted
 from tests.test_event_stream import COMPLETED, PARTIAL, stream
 from tests.test_mp4 import VIDEO
 
@@ -56,6 +56,25 @@ def test_a_streamed_picture_is_saved(script: Scripted, tmp_path: Path) -> None:
     rig.batchgen("run", manifest(tmp_path, script, options=STREAM), cwd=tmp_path)
     assert script.posts[0]["stream"] is True
     assert list(saved(tmp_path).values()) == [RED]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_unfinished_pictures_are_kept_only_if_asked(
+    asked: bool, script: Scripted, tmp_path: Path
+) -> None:
+    half = picture("grey")
+    event_stream(
+        script,
+        {**PARTIAL, "b64_json": encoded(half)},
+        {**PARTIAL, "b64_json": encoded(half[:-20])},
+        {**COMPLETED, "b64_json": encoded(RED)},
+    )
+    path = manifest(
+        tmp_path, script, options=STREAM, output=f"{{keep_partials: {str(asked).lower()}}}"
+    )
+    rig.batchgen("run", path, cwd=tmp_path)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob(".partial/*")}
+    assert kept == ({"mug-1.png": half} if asked else {})
 
 
 def test_a_stream_that_breaks_off_behind_its_picture_has_lost_nothing(

@@ -27,16 +27,16 @@ CREATE TABLE staging.planned (
     seq INTEGER PRIMARY KEY, key TEXT NOT NULL, collision TEXT NOT NULL,
     fingerprint TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, prompt TEXT NOT NULL,
     options TEXT NOT NULL, images TEXT NOT NULL, mask TEXT, root TEXT NOT NULL, path TEXT NOT NULL,
-    verify TEXT NOT NULL, keep_previous INTEGER NOT NULL, tags TEXT NOT NULL, source TEXT NOT NULL,
-    estimated INTEGER NOT NULL, stale_before TEXT,
+    verify TEXT NOT NULL, keep_previous INTEGER NOT NULL, keep_partials INTEGER NOT NULL,
+    tags TEXT NOT NULL, source TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT,
     UNIQUE (key), UNIQUE (collision)
 )
 """
 _COLUMNS: Final = (
     "key, collision, fingerprint, provider, model, prompt, options, images, mask, root, path,"
-    " verify, keep_previous, tags, source, estimated, stale_before"
+    " verify, keep_previous, keep_partials, tags, source, estimated, stale_before"
 )
-_INSERT: Final = f"INSERT INTO staging.planned ({_COLUMNS}) VALUES ({', '.join('?' * 17)})"
+_INSERT: Final = f"INSERT INTO staging.planned ({_COLUMNS}) VALUES ({', '.join('?' * 18)})"
 
 
 class Group(StrEnum):
@@ -326,9 +326,10 @@ _AGAIN: Final = """
 
 _ENROL: Final = f"""
 INSERT INTO jobs (batch_id, key, state, fingerprint, model, prompt, options, images, mask, root,
-                  path, verify, keep_previous, tags, source, estimated, plan, changed_at)
+                  path, verify, keep_previous, keep_partials, tags, source, estimated, plan,
+                  changed_at)
 SELECT :batch, key, 'pending', fingerprint, model, prompt, options, images, mask, root, path,
-       verify, keep_previous, tags, source, estimated,
+       verify, keep_previous, keep_partials, tags, source, estimated,
        (SELECT plan FROM batches WHERE id = :batch), :now
 FROM staging.planned WHERE true ORDER BY seq
 ON CONFLICT (batch_id, key) DO UPDATE SET
@@ -340,8 +341,9 @@ ON CONFLICT (batch_id, key) DO UPDATE SET
     fingerprint = excluded.fingerprint, model = excluded.model, prompt = excluded.prompt,
     options = excluded.options, images = excluded.images, mask = excluded.mask,
     root = excluded.root, path = excluded.path, verify = excluded.verify,
-    keep_previous = excluded.keep_previous, tags = excluded.tags, source = excluded.source,
-    estimated = excluded.estimated, plan = excluded.plan, retired = 0
+    keep_previous = excluded.keep_previous, keep_partials = excluded.keep_partials,
+    tags = excluded.tags, source = excluded.source, estimated = excluded.estimated,
+    plan = excluded.plan, retired = 0
 """
 
 
@@ -377,6 +379,7 @@ def _row(
         job.path,
         job.verify.value,
         int(job.keep_previous),
+        int(job.keep_partials),
         canonical_json(job.tags),
         job.source,
         price(job.model, job.options, len(job.images)),

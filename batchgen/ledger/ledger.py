@@ -123,7 +123,7 @@ class RunTotals:
 
 _JOB_COLUMNS = (
     "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
-    "keep_previous, estimated, tries, doubts"
+    "keep_previous, keep_partials, estimated, tries, doubts"
 )
 
 
@@ -561,6 +561,7 @@ def _job(row: sqlite3.Row) -> Job:
         path=values["path"],
         verify=Verify(values["verify"]),
         keep_previous=bool(values["keep_previous"]),
+        keep_partials=bool(values["keep_partials"]),
         price=Micros(values["estimated"]),
         tries=values["tries"],
         doubts=values["doubts"],

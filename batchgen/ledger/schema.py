@@ -62,6 +62,7 @@ CREATE TABLE jobs (
     path TEXT NOT NULL,
     verify TEXT NOT NULL,
     keep_previous INTEGER NOT NULL,
+    keep_partials INTEGER NOT NULL,
     tags TEXT NOT NULL,
     source TEXT NOT NULL,
     estimated INTEGER NOT NULL,

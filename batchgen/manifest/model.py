@@ -287,6 +287,9 @@ class Output(Model):
     keep_previous: StrictBool | None = Field(
         None, description="keep the picture that a new one replaces, below .previous/"
     )
+    keep_partials: StrictBool | None = Field(
+        None, description="keep the unfinished pictures of a streamed answer, below .partial/"
+    )
 
 
 class Limits(Model):

@@ -35,6 +35,9 @@ class Adapter(Protocol):
     def inline_picture(self, body: bytes, headers: Mapping[str, str], index: int) -> bytes:
         """Take a picture out of a spooled answer. Raises ValueError where there is none."""
 
+    def partial_pictures(self, body: bytes, headers: Mapping[str, str]) -> list[bytes]:
+        """The unfinished pictures of a spooled answer, in order; of most there are none."""
+
 
 ADAPTERS: Final[Mapping[Route, Adapter]] = {
     Route.IMAGES: openai_images,

@@ -113,6 +113,11 @@ def inline_picture(body: bytes, headers: Mapping[str, str], index: int) -> bytes
     return unpack_base64(text)
 
 
+def partial_pictures(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
+    """There are none on this route."""
+    return []
+
+
 def _found(document: Mapping[str, Any]) -> Iterator[str]:
     """The addresses of all pictures: inline data as ``data:`` ones, then those in the text."""
     parts = list(_parts(document))

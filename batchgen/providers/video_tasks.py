@@ -57,6 +57,11 @@ def inline_picture(body: bytes, headers: Mapping[str, str], index: int) -> bytes
     raise ValueError("the answer names a task and holds no video")
 
 
+def partial_pictures(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
+    """There are none on this route."""
+    return []
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskState:
     """What a task is said to be: still at work where neither ``url`` nor ``failed`` is set."""
