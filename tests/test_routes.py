@@ -249,3 +249,22 @@ def test_a_server_error_costs_what_the_manifest_says(
     rig.batchgen("run", path, cwd=tmp_path, code=1)
     found = rig.status(tmp_path)
     assert (found["jobs"][jobs], found["cost"]["maybe"]) == (1, maybe)
+
+
+@pytest.mark.parametrize("answer", ["url", "b64_json", "mixed"])
+def test_streams_of_the_endpoint_agree_with_its_bill_in_any_trouble(
+    answer: str, tmp_path: Path
+) -> None:
+    switches = ("--answer", answer, "--fast-pictures", "--ping-interval", "0.01", "--seed", "7")
+    chaos = ("--stream-error", "0.1", "--bill-stream-error", "0.1", "--bill-stream-cut", "0.1")
+    with rig.endpoint(tmp_path / "state", *switches, *chaos, "--latency", "0.03") as served:
+        path = rig.manifest(
+            tmp_path,
+            served.base_url,
+            [f"mug {number}" for number in range(40)],
+            options="{size: 1024x640, stream: true, partial_images: 2}",
+            limits='{concurrency: 8, max_waste: "0"}',
+        )
+        rig.batchgen("run", path, cwd=tmp_path, code=1)
+        rig.judge(tmp_path, served.bill(), finished=True)
+        assert 5 < rig.status(tmp_path)["jobs"]["done"] < 40
