@@ -6,6 +6,7 @@ Commands are imported when they are called, so that ``--help`` and ``status`` st
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,38 @@ def retry(
     }
     states = frozenset(state for state, wanted in chosen.items() if wanted)
     return command(name, db, states=states or frozenset({JobState.FAILED}), only=only)
+
+
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+@cli.command()
+@click.argument("name", required=False)
+@_DB
+@click.option(
+    "--by",
+    multiple=True,
+    metavar="WORDS",
+    help="batch (default), run, day, model, provider, tag; several with commas.",
+)
+@click.option("--since", type=_DAY, metavar="DATE", help="From this day on, in UTC.")
+@click.option("--until", type=_DAY, metavar="DATE", help="Up to the end of this day, in UTC.")
+@click.option("--json", "file_format", flag_value="json", help="JSON on stdout, for programs.")
+@click.option("--csv", "file_format", flag_value="csv", help="CSV on stdout, without the total.")
+def cost(
+    name: str | None,
+    db: Path | None,
+    by: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+    file_format: str | None,
+) -> ExitCode:
+    """Sum up what was made, estimated, charged and maybe charged."""
+    from batchgen.commands.cost import Days
+    from batchgen.commands.cost import cost as command
+
+    days = Days(since=since and since.date(), until=until and until.date())
+    return command(name, db, by=by, days=days, file_format=file_format or "text")
 
 
 @cli.command()

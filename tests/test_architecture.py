@@ -286,4 +286,5 @@ def test_a_transaction_of_the_ledger_takes_the_write_lock_at_once() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and node.value == "BEGIN" and room(name) == "ledger"
     }
-    assert deferred == {"ledger.enrol", "ledger.queries"}  # a private staging table, and one read
+    # A private staging table, and reads of one moment.
+    assert deferred == {"ledger.enrol", "ledger.queries", "ledger.costs"}

@@ -1,0 +1,77 @@
+"""`batchgen cost`: what was spent on what, for a person or a program."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from batchgen.errors import ExitCode, SettingsError
+from batchgen.ledger.costs import CostBy, Costs, costs
+from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.queries import find_batch
+from batchgen.progress import write_line
+from batchgen.report.costs import cost_text
+from batchgen.settings import Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Days:
+    """A span of days in UTC, both of them in it; None is without an end."""
+
+    since: date | None = None
+    until: date | None = None
+
+
+def cost(
+    name: str | None, db: Path | None, *, by: Sequence[str], days: Days, file_format: str
+) -> ExitCode:
+    """Show the sums of one batch, or of all, as ``text``, ``json`` or ``csv``.
+
+    Raises SettingsError for a word in ``by`` that nothing is grouped by.
+    """
+    groups = _groups(by)
+    ledger = Environment.load().ledger_path(db, None)
+    with closing(open_for_reading(ledger)) as conn:
+        batch = None if name is None else find_batch(conn, name).id
+        found = costs(conn, groups, batch=batch, since=days.since, until=days.until)
+    match file_format:
+        case "json":
+            write_line(sys.stdout, json.dumps(_document(found, days)))
+        case "csv":
+            _write_csv(found)
+        case _:
+            write_line(sys.stdout, cost_text(found))
+    return ExitCode.DONE
+
+
+def _groups(by: Sequence[str]) -> list[CostBy]:
+    words = [word.strip() for written in by for word in written.split(",")]
+    try:
+        return list(dict.fromkeys(CostBy(word) for word in words)) or [CostBy.BATCH]
+    except ValueError:
+        wrong = next(word for word in words if word not in {*CostBy})
+        raise SettingsError(f"--by: {wrong!r} is none of {', '.join(CostBy)}") from None
+
+
+def _document(found: Costs, days: Days) -> dict[str, object]:
+    return {
+        "by": list(found.by),
+        "since": days.since.isoformat() if days.since else None,
+        "until": days.until.isoformat() if days.until else None,
+        "currency": "USD",
+        "rows": found.records(),
+        "total": found.total.as_record(),
+    }
+
+
+def _write_csv(found: Costs) -> None:
+    names = [*found.by, *found.total.as_record()]
+    writer = csv.DictWriter(sys.stdout, fieldnames=names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found.records())
