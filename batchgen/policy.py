@@ -88,7 +88,7 @@ class Waste:
         """The allowance in micros, rounded down."""
         if self.percent is None:
             return self.amount
-        return Micros(int(estimate * self.percent / 100))
+        return Micros(int(estimate * self.percent // 100))
 
 
 def parse_waste(text: str | int | Decimal) -> Waste:
@@ -173,6 +173,6 @@ def after_fetch(
             return FetchAgain(wait_s)
         return FetchLost(f"HTTP {result.status}: the address of the picture is gone")
     if tries < _FETCH_TRIES:
-        return FetchAgain(max(wait_s, min(result.retry_after_s or 0.0, _FETCH_MAX_WAIT_S)))
+        return FetchAgain(max(wait_s, min(result.retry_after_s or 0, _FETCH_MAX_WAIT_S)))
     what = f"HTTP {result.status}" if result.status else result.detail
     return FetchLater(f"download failed {tries} times, last with {what}")

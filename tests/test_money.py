@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from decimal import Decimal
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.money import decimal_string, dollars, parse_dollars
+from tests.test_architecture import modules
 
 LARGEST = 999_999_999_999_999
 
@@ -99,3 +101,88 @@ def test_an_amount_is_written_for_programs_and_for_people(
 def test_no_amount_is_lost_between_writing_and_reading(micros: int) -> None:
     assert parse_dollars(decimal_string(micros)) == micros
     assert parse_dollars(dollars(micros).replace(",", "")) == micros
+
+
+MONEY_CODE = (
+    *("money", "events", "policy"),
+    *("ledger.costs", "ledger.database", "ledger.enrol", "ledger.ledger", "ledger.price_lists"),
+    *("ledger.queries", "ledger.schema", "ledger.triage", "ledger.writer"),
+    *("providers.crazyrouter", "providers.local", "providers.openai", "providers.prices"),
+    *("providers.profile", "providers.tokens"),
+    *("report.costs", "report.text", "endpoint.bill"),
+    *("commands.cost", "commands.plan", "commands.prepare", "commands.prices"),
+    *("commands.pricing", "commands.retry"),
+)
+"""Where amounts are read, summed, kept or shown. Not ``endpoint.catalogue``: the provider's own
+documents have floats in them, and it plays them."""
+TIMES = ("_s", "_S", "seconds", "time")
+"""Endings of names that hold seconds, which may be floats."""
+
+
+def bound_names(node: ast.AST) -> list[str]:
+    """The names that a node gives a value, or a type, to what stands below it."""
+    match node:
+        case ast.arg(arg=name) | ast.keyword(arg=str(name)):
+            return [name]
+        case ast.Assign(targets=targets):
+            return [ast.unparse(target) for target in targets]
+        case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
+            return [ast.unparse(target)]
+    return []
+
+
+def floats(node: ast.AST) -> list[int]:
+    """Lines with a float literal, the word ``float`` or a true division, but for seconds.
+
+    A path's division is known by the text on one of its sides.
+    """
+    if any(name.endswith(TIMES) for name in bound_names(node)):
+        return []
+    found = [line for child in ast.iter_child_nodes(node) for line in floats(child)]
+    match node:
+        case ast.Constant(value=float(), lineno=line) | ast.Name(id="float", lineno=line):
+            return [*found, line]
+        case ast.BinOp(op=ast.Div(), left=left, right=right, lineno=line):
+            return found if is_text(left) or is_text(right) else [*found, line]
+        case ast.AugAssign(op=ast.Div(), lineno=line):
+            return [*found, line]
+    return found
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.JoinedStr) or (
+        isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+
+
+def test_every_module_of_the_ledger_is_watched() -> None:
+    assert {name for name in modules() if name.startswith("ledger.")} <= {
+        *MONEY_CODE,
+        "ledger.__init__",
+    }
+
+
+@pytest.mark.parametrize("module", MONEY_CODE)
+def test_no_float_comes_near_an_amount(module: str) -> None:
+    tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+    assert [f"{module}:{line}" for line in floats(tree)] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("a = 0.5", [1]),
+        ("a = b / 2", [1]),
+        ("a /= 2", [1]),
+        ("a = float(b)", [1]),
+        ("def f(a: float) -> None: ...", [1]),
+        ("a = b // 2", []),
+        ("a = folder / 'name'", []),
+        ("wait_s = 0.5 * a / 2", []),
+        ("WAIT_S: float = 1.5", []),
+        ("f(wait_s=0.5)", []),
+        ("f(0.5)", [1]),
+    ],
+)
+def test_a_float_is_told_from_seconds_and_folders(code: str, lines: list[int]) -> None:
+    assert floats(ast.parse(code)) == lines

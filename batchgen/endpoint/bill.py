@@ -163,7 +163,7 @@ class Account:
         if left is not None and left < micros:
             raise ApiError(
                 403,
-                f"用户额度不足, 剩余额度: ${left / MICROS_PER_DOLLAR:.6f}",
+                f"用户额度不足, 剩余额度: ${Decimal(left).scaleb(-6):.6f}",
                 code="insufficient_user_quota",
             )
         self._held += micros
