@@ -27,6 +27,7 @@ from batchgen.endpoint.bodies import MAX_BODY_BYTES, json_object, read_body, unz
 from batchgen.endpoint.errors import ApiError
 from batchgen.endpoint.faults import Fault
 from batchgen.endpoint.gateway import Gateway
+from batchgen.endpoint.log import LogApi
 from batchgen.endpoint.orders import EventStream, Hangup, Order, Reply
 from batchgen.endpoint.responses import EventStreamResponse, HangupResponse, TruncatedResponse
 from batchgen.endpoint.uploads import Upload, check_uploads
@@ -57,6 +58,7 @@ class _Endpoint:
                 Route("/v1/images/variations", _not_implemented, methods=["POST"]),
                 Route("/v1/models", self._models),
                 Route("/api/pricing", self._pricing),
+                *LogApi(gateway.account, gateway.terms.price).routes(),
                 Route("/files/{name}", self._file),
                 Route("/judge/bill", self._judge_bill),
                 Route("/judge/stats", self._judge_stats),
