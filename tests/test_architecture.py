@@ -30,6 +30,7 @@ FLOORS = {
     "policy": 1,
     "picture": 1,
     "mp4": 1,
+    "reconcile": 1,
     "ledger": 2,
     "providers": 2,
     "http": 2,
@@ -112,7 +113,7 @@ ONLY_IN = {
     "uvicorn": {"endpoint"},
     "PIL": {"picture", "endpoint"},
     "yaml": {"manifest"},
-    "pydantic": {"manifest"},
+    "pydantic": {"manifest", "providers.usage_log"},
     "jinja2": {"manifest.template"},
 }
 """Which modules may know a library. ``commands`` only hands connections on."""

@@ -104,7 +104,7 @@ def test_no_amount_is_lost_between_writing_and_reading(micros: int) -> None:
 
 
 MONEY_CODE = (
-    *("money", "events", "policy"),
+    *("money", "events", "policy", "reconcile"),
     *("ledger.costs", "ledger.database", "ledger.enrol", "ledger.ledger", "ledger.price_lists"),
     *("ledger.queries", "ledger.schema", "ledger.triage", "ledger.writer"),
     *("providers.crazyrouter", "providers.local", "providers.openai", "providers.prices"),

@@ -1,0 +1,337 @@
+"""What a log proves, and above all what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.job import AttemptId, Billed, Outcome
+from batchgen.money import Micros
+from batchgen.reconcile import (
+    CLOCK_SKEW,
+    Charge,
+    Drift,
+    Reconciliation,
+    Sent,
+    UsageLog,
+    reconcile,
+)
+
+PRICE = Micros(37_700)
+SETTLE = timedelta(minutes=60)
+BEGIN = datetime(2026, 11, 22, 2, tzinfo=UTC)
+MODEL = "gpt-image-2"
+
+
+def at(minutes: float) -> datetime:
+    return BEGIN + timedelta(minutes=minutes)
+
+
+def sent(
+    name: str,
+    minute: float = 10,
+    *,
+    billed: Billed = Billed.MAYBE,
+    request_id: str | None = None,
+    price: int = PRICE,
+    model: str = MODEL,
+    outcome: Outcome | None = None,
+    ours: bool = True,
+) -> Sent:
+    """An attempt of two minutes."""
+    usual = {Billed.YES: Outcome.OK, Billed.NO: Outcome.REFUSED, Billed.MAYBE: Outcome.AMBIGUOUS}
+    return Sent(
+        id=AttemptId(name),
+        key=name,
+        ours=ours,
+        model=model,
+        price=Micros(price),
+        cost=Micros(price if billed is Billed.YES else 0),
+        started_at=at(minute),
+        ended_at=at(minute + 2),
+        outcome=outcome or usual[billed],
+        billed=billed,
+        request_id=request_id,
+    )
+
+
+def row(
+    minute: float, request_id: str | None = None, *, amount: int = PRICE, model: str = MODEL
+) -> Charge:
+    return Charge(at=at(minute), model=model, amount=Micros(amount), request_id=request_id)
+
+
+CONTROL = sent("control", 0, billed=Billed.YES, request_id="c")
+CONTROL_ROW = row(1, "c")
+"""An attempt that is known to be billed, with its row: the log is ours."""
+
+
+def judge(
+    attempts: Sequence[Sent],
+    rows: Sequence[Charge],
+    *,
+    since: float = -60,
+    until: float = 600,
+    settle: timedelta = SETTLE,
+) -> Reconciliation:
+    log = UsageLog(charges=tuple(rows), since=at(since), until=at(until))
+    return reconcile(attempts, log, settle)
+
+
+def told(found: Reconciliation) -> str:
+    """A reconciliation in a line: what is settled and what is left open, but for the control."""
+    parts = [f"{settled.attempt.id} billed" for settled in found.billed]
+    parts += [f"{one.id} unbilled" for one in found.unbilled]
+    parts += [f"{one.attempt.id} {one.why.name}" for one in found.unproven]
+    parts += [f"{one.id} missing" for one in found.missing]
+    parts += [f"foreign {charge.at.minute}" for charge in found.foreign]
+    return ", ".join(sorted(parts))
+
+
+A, B = sent("a", 10), sent("b", 11)
+NAMED = sent("a", request_id="id-a")
+
+
+@pytest.mark.parametrize(
+    ("attempts", "rows", "outcome"),
+    [
+        # By request id.
+        ([NAMED], [row(11, "id-a")], "a billed"),
+        ([NAMED], [row(11, "id-a"), row(11, "id-a")], "a billed"),
+        ([NAMED], [row(200, "id-a", amount=5, model="renamed")], "a billed"),
+        ([NAMED], [row(11, "id-a", amount=0)], "a unbilled"),
+        ([NAMED], [row(11, "id-a"), row(12, "id-a", amount=5)], "a CONTRADICTION"),
+        ([NAMED, B], [row(11, "id-a")], "a billed, b unbilled"),
+        (
+            [replace(NAMED, billed=Billed.NO, outcome=Outcome.REFUSED)],
+            [row(11, "id-a")],
+            "a billed",
+        ),
+        ([replace(NAMED, billed=Billed.NO)], [row(11, "id-a", amount=0)], ""),
+        ([replace(NAMED, billed=Billed.NO)], [], ""),
+        # By model, time and amount.
+        ([A], [row(12, "x")], "a billed"),
+        ([A], [row(12)], "a billed"),
+        ([A], [row(71)], "a billed"),
+        ([A], [row(8.5)], "a billed"),
+        ([A], [row(12, amount=37_999)], "a billed"),
+        ([A, B], [row(12, "x"), row(13, "y")], "a billed, b billed"),
+        ([A, sent("b", 200)], [row(201)], "a unbilled, b billed"),
+        ([A, sent("b", 60)], [row(12), row(100)], "a billed, b billed"),
+        ([A, sent("b", 60)], [row(71), row(72)], "a billed, b billed"),
+        ([A, sent("b", price=50_000)], [row(12, amount=50_000)], "a unbilled, b billed"),
+        ([A, sent("b", price=37_800)], [row(12), row(12, amount=37_800)], "a billed, b billed"),
+        ([A, sent("b", model="other")], [row(12, model="other")], "a unbilled, b billed"),
+        ([NAMED], [row(12, "another-id")], "a billed"),
+        # By silence.
+        ([A], [], "a unbilled"),
+        ([A, B], [], "a unbilled, b unbilled"),
+        ([A], [row(12, amount=0)], "a unbilled"),
+        # A known charge without an id takes its row first.
+        ([A, sent("k", 10, billed=Billed.YES)], [row(12)], "a unbilled"),
+        ([A, sent("k", 10, billed=Billed.YES)], [row(12), row(12)], "a billed"),
+        ([A, sent("k", 10, billed=Billed.YES, ours=False)], [row(12)], "a unbilled"),
+        # Nothing tells.
+        ([A, B], [row(12)], "a AMBIGUOUS, b AMBIGUOUS"),
+        ([A], [row(12), row(13)], "a SURPLUS, foreign 13"),
+        ([A, sent("b", 60)], [row(12), row(13)], "a SURPLUS, b unbilled, foreign 13"),
+        (
+            [A, sent("b", 60), sent("c", 60)],
+            [row(12), row(13), row(65)],
+            "a AMBIGUOUS, b AMBIGUOUS, c AMBIGUOUS, foreign 13",
+        ),
+        ([A], [row(12, amount=40_000)], "a OTHER_CHARGE, foreign 12"),
+        ([A], [row(12, model="other")], "a unbilled, foreign 12"),
+        ([replace(A, ended_at=None, outcome=Outcome.SENDING)], [], "a CUT_OFF"),
+        ([replace(A, ended_at=None, outcome=Outcome.SENDING)], [row(12)], "a CUT_OFF"),
+        # What the log lacks or has too much.
+        ([A, sent("k", 30, billed=Billed.YES, request_id="k")], [], "a UNTRUSTED, k missing"),
+        ([sent("k", billed=Billed.YES, request_id="k")], [row(12, "x")], ""),
+        ([A], [row(12), row(300, "stranger")], "a billed"),
+        ([A, sent("b", 290)], [row(12), row(300, amount=5)], "a billed, b OTHER_CHARGE, foreign 0"),
+        (
+            [A, B],
+            [row(12), row(12), row(12, "x"), row(12, "x", amount=9)],
+            "a billed, b billed, foreign 12, foreign 12",
+        ),
+    ],
+)
+def test_a_log_proves_what_can_be_read_in_one_way_only(
+    attempts: list[Sent], rows: list[Charge], outcome: str
+) -> None:
+    assert told(judge([CONTROL, *attempts], [CONTROL_ROW, *rows])) == outcome
+
+
+@pytest.mark.parametrize(
+    ("until", "outcome"), [(71.9, "a YOUNG"), (72, "a unbilled"), (12, "a YOUNG")]
+)
+def test_silence_proves_nothing_before_the_settle_window_is_over(
+    until: float, outcome: str
+) -> None:
+    assert told(judge([CONTROL, A], [CONTROL_ROW], until=until)) == outcome
+
+
+def test_a_charge_within_the_settle_window_is_proof_at_once() -> None:
+    assert told(judge([CONTROL, A], [CONTROL_ROW, row(12)], until=13)) == "a billed"
+
+
+def test_a_known_charge_may_be_late_too_and_proves_nothing_then() -> None:
+    known = sent("k", 11, billed=Billed.YES, request_id="k")
+    assert told(judge([CONTROL, A, known], [CONTROL_ROW], until=72.5)) == "a unbilled, k YOUNG"
+    lost = replace(known, started_at=at(2), ended_at=at(4))
+    assert told(judge([CONTROL, A, lost], [CONTROL_ROW], until=73)) == "a UNTRUSTED, k missing"
+
+
+def test_a_log_that_begins_later_proves_nothing() -> None:
+    attempts = [replace(CONTROL, started_at=at(100), ended_at=at(102)), A]
+    rows = [row(101, "c")]
+    assert told(judge(attempts, rows, since=9)) == "a BEFORE"
+    assert told(judge(attempts, rows, since=8)) == "a unbilled"
+
+
+def test_an_empty_log_proves_nothing() -> None:
+    assert told(judge([A], [])) == "a NO_CONTROL"
+    assert told(judge([A, sent("k", billed=Billed.YES)], [])) == "a UNTRUSTED, k missing"
+
+
+def test_only_attempts_of_the_batch_are_settled_and_the_others_explain_rows() -> None:
+    other = sent("o", ours=False, request_id="o")
+    found = judge([CONTROL, A, other], [CONTROL_ROW, row(12, "o")])
+    assert told(found) == "a unbilled"
+    assert found.agrees
+
+
+def test_the_amount_of_the_log_counts_and_drift_is_told() -> None:
+    known = [sent(f"k{n}", billed=Billed.YES, request_id=f"k{n}") for n in range(3)]
+    rows = [
+        row(11, "k0", amount=38_000),
+        row(11, "k1", amount=39_000),
+        row(11, "k2", amount=39_000),
+    ]
+    found = judge([CONTROL, *known], [CONTROL_ROW, *rows])
+    assert [(one.attempt.id, one.amount) for one in found.corrected] == [
+        *(("k0", 38_000), ("k1", 39_000)),
+        ("k2", 39_000),
+    ]
+    assert found.drift == (Drift(model=MODEL, price=PRICE, amount=Micros(39_000), requests=2),), (
+        "0.8 % is none"
+    )
+    assert not found.agrees
+
+
+def test_a_fee_for_a_refusal_is_no_drift() -> None:
+    fee = replace(NAMED, outcome=Outcome.BLOCKED)
+    found = judge([CONTROL, fee], [CONTROL_ROW, row(11, "id-a", amount=5_000)])
+    assert [(one.attempt.id, one.amount) for one in found.billed] == [("a", 5_000)]
+    assert found.agrees
+
+
+def test_the_id_of_a_row_is_kept_only_where_it_can_be_nobody_elses() -> None:
+    alone = judge([CONTROL, A], [CONTROL_ROW, row(12, "x")])
+    assert [one.request_id for one in alone.billed] == ["x"]
+    both = judge([CONTROL, A, B], [CONTROL_ROW, row(12, "x"), row(12, "y")])
+    assert [one.request_id for one in both.billed] == [None, None]
+
+
+def test_a_batch_without_attempts_agrees() -> None:
+    assert judge([], [row(1, "x")]).agrees
+
+
+MINUTES = st.integers(0, 240)
+IDS = st.sampled_from([None, "p", "q", "r", "s"])
+ATTEMPTS = st.lists(
+    st.builds(
+        sent,
+        st.just(""),
+        MINUTES,
+        billed=st.sampled_from(Billed),
+        request_id=IDS,
+        price=st.sampled_from([PRICE, 37_800, 50_000]),
+        ours=st.sampled_from([True, True, False]),
+    ),
+    max_size=8,
+).map(lambda found: [replace(one, id=AttemptId(f"a{n}")) for n, one in enumerate(found)])
+ROWS = st.lists(
+    st.builds(row, MINUTES, IDS, amount=st.sampled_from([PRICE, 37_800, 50_000, 0])), max_size=8
+)
+
+
+@given(ATTEMPTS, ROWS, st.randoms(), st.integers(60, 400))
+def test_order_and_repetition_make_no_difference(
+    attempts: list[Sent], rows: list[Charge], dice: Random, until: int
+) -> None:
+    found = judge(attempts, rows, until=until)
+    shuffled, again = list(attempts), [*rows, *(one for one in rows if one.request_id)]
+    dice.shuffle(shuffled)
+    dice.shuffle(again)
+    assert judge(shuffled, again, until=until) == found
+
+
+@given(ATTEMPTS, ROWS, st.integers(60, 400))
+def test_no_row_pays_for_two_and_no_attempt_has_two_fates(
+    attempts: list[Sent], rows: list[Charge], until: int
+) -> None:
+    found = judge(attempts, rows, until=until)
+    fates = [one.attempt.id for one in (*found.billed, *found.unproven)]
+    fates += [one.id for one in (*found.unbilled, *found.missing)]
+    assert len(fates) == len(set(fates))
+    ours = {one.id: one for one in attempts if one.ours}
+    assert set(fates) <= set(ours)
+    doubtful = {name for name, one in ours.items() if one.billed is Billed.MAYBE}
+    assert doubtful <= set(fates), "a doubt that nothing is said of"
+    settled = [one for one in (*found.billed, *found.corrected) if one.amount]
+    assert len(settled) + len(found.foreign) <= len(rows)
+    assert {one.id for one in found.unbilled} <= doubtful
+
+
+@given(ATTEMPTS, st.data())
+def test_a_whole_log_of_real_charges_is_never_contradicted(
+    attempts: list[Sent], data: st.DataObject
+) -> None:
+    """Whatever was billed, and whether or not ids are known: what is said is true, or open."""
+    attempts = [replace(one, request_id=None, ours=True) for one in attempts]
+    truth = {
+        one.id: one.billed is Billed.YES
+        or (one.billed is Billed.MAYBE and data.draw(st.booleans()))
+        for one in attempts
+    }
+    rows = [
+        Charge(
+            at=one.started_at + timedelta(minutes=data.draw(st.integers(0, 62))),
+            model=one.model,
+            amount=one.price,
+            request_id=f"row of {one.id}",
+        )
+        for one in attempts
+        if truth[one.id]
+    ]
+    known = [
+        replace(one, request_id=f"row of {one.id}") if data.draw(st.booleans()) else one
+        for one in attempts
+    ]
+    found = judge([CONTROL, *known], [CONTROL_ROW, *rows])
+    assert all(truth[one.attempt.id] for one in found.billed)
+    assert not any(truth[one.id] for one in found.unbilled)
+    assert found.foreign == ()
+    assert found.missing == ()
+    assert found.drift == ()
+
+
+def test_a_night_of_doubts_is_settled_in_a_moment() -> None:
+    attempts = [sent(f"a{n}", n / 100) for n in range(20_000)]
+    rows = [row(n / 100 + 1) for n in range(20_000)]
+    assert len(judge([CONTROL, *attempts], [CONTROL_ROW, *rows]).billed) == 20_000
+
+
+def test_the_clock_of_the_provider_may_be_behind() -> None:
+    early = A.started_at - CLOCK_SKEW
+    charge = replace(row(0), at=early)
+    assert told(judge([CONTROL, A], [CONTROL_ROW, charge])) == "a billed"
+    late = replace(charge, at=early - timedelta(seconds=1))
+    assert told(judge([CONTROL, A], [CONTROL_ROW, late])) == "a unbilled, foreign 7"
