@@ -144,11 +144,10 @@ def test_prices_shows_the_fresh_list_of_a_manifest(dear: rig.Endpoint, tmp_path:
     done = rig.batchgen("prices", path, cwd=tmp_path)
     head, *lines = done.stdout.splitlines()
     assert head.startswith("local: price list of 127.0.0.1")
-    assert [line.split() for line in lines[:2]] == [
-        ["gpt-image-2", "$0.05", "an", "image"],
-        ["nano-banana", "$0.02145", "an", "image", "1k"],
-    ]
-    assert "1 models sold by tokens" in lines[2]
+    words = [line.split() for line in lines]
+    assert words[0] == ["gpt-image-2", "$0.05", "an", "image"]
+    assert ["nano-banana", "$0.02145", "an", "image", "1k"] in words
+    assert "1 models sold by tokens" in lines[-1]
     assert not (tmp_path / "batchgen.db").exists()
 
 
@@ -228,7 +227,7 @@ def test_models_checks_what_a_manifest_needs_without_buying_anything(
     found = json.loads(done.stdout)
     assert found["needed"] == ["gpt-image-2", "gpt-image-3"]
     assert found["missing"] == ["gpt-image-3"]
-    assert [model["id"] for model in found["models"]] == ["gpt-image-2"]
+    assert "gpt-image-2" in [model["id"] for model in found["models"]]
     assert locked.judge("stats")["posts"] == 0
     assert not (tmp_path / "batchgen.db").exists()
 
@@ -247,5 +246,5 @@ def test_models_says_that_the_key_is_refused_and_does_not_show_it(
 
 def test_models_of_the_embedded_endpoint_leave_nothing_behind(tmp_path: Path) -> None:
     done = rig.batchgen("models", "--provider", "local", cwd=tmp_path)
-    assert done.stdout.splitlines()[1:] == ["  gpt-image-2"]
+    assert "  gpt-image-2" in done.stdout.splitlines()[1:]
     assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from batchgen.endpoint import catalogue, rules
+from batchgen.endpoint import catalogue, models
 from batchgen.endpoint.bill import parse_micros
 from batchgen.endpoint.bodies import MAX_BODY_BYTES, json_object, read_body, unzipped, upload
 from batchgen.endpoint.errors import ApiError
@@ -30,12 +30,13 @@ from batchgen.endpoint.gateway import Gateway
 from batchgen.endpoint.log import LogApi
 from batchgen.endpoint.orders import EventStream, Hangup, Order, Reply
 from batchgen.endpoint.responses import EventStreamResponse, HangupResponse, TruncatedResponse
+from batchgen.endpoint.rules import PictureRequest
 from batchgen.endpoint.uploads import Upload, check_uploads
 
 _FILE_NAME = re.compile(r"[0-9A-Za-z]+-[0-9]+\.(png|jpeg|webp)")
 _ID_CHARACTERS = string.ascii_letters + string.digits
 
-ReadRequest = Callable[[Request], Awaitable[rules.PictureRequest]]
+ReadRequest = Callable[[Request], Awaitable[PictureRequest]]
 
 
 def create_app(gateway: Gateway) -> Starlette:
@@ -96,12 +97,14 @@ class _Endpoint:
             await read_body(request)
             self._gateway.authorise(request.headers.get("authorization"))
             self._gateway.admit()
+            wanted = await read(request)
             order = Order(
                 number=number,
                 request_id=request.state.request_id,
                 idempotency_key=request.headers.get("idempotency-key"),
                 client_request_id=request.headers.get("x-client-request-id"),
-                wanted=await read(request),
+                wanted=wanted,
+                micros=models.price(wanted, gpt_image=self._gateway.terms.price),
             )
             # A task of its own: the work goes on and is billed when the client hangs up.
             sent = await asyncio.shield(asyncio.create_task(self._gateway.serve(order)))
@@ -119,13 +122,13 @@ class _Endpoint:
         finally:
             self._in_flight -= 1
 
-    async def _read_generation(self, request: Request) -> rules.PictureRequest:
+    async def _read_generation(self, request: Request) -> PictureRequest:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise ApiError(400, "The body must be application/json")
         fields = json_object(unzipped(request, await request.body()))
-        return rules.generation(fields, block_word=self._gateway.terms.block_word)
+        return models.generation(fields, block_word=self._gateway.terms.block_word)
 
-    async def _read_edit(self, request: Request) -> rules.PictureRequest:
+    async def _read_edit(self, request: Request) -> PictureRequest:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise ApiError(400, "The body must be multipart/form-data")
         texts: dict[str, str] = {}
@@ -139,7 +142,7 @@ class _Endpoint:
                     images.append(await upload(value))
                 elif name == "mask" and mask is None:
                     mask = await upload(value)
-        wanted = rules.edit(texts, block_word=self._gateway.terms.block_word)
+        wanted = models.edit(texts, block_word=self._gateway.terms.block_word)
         references = await asyncio.to_thread(check_uploads, images, mask)
         return dataclasses.replace(wanted, references=references)
 

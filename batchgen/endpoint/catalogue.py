@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from batchgen.endpoint import grok, models, nano_banana, qwen
 from batchgen.endpoint.bill import MICROS_PER_DOLLAR
 from batchgen.endpoint.rules import MODEL
+from batchgen.endpoint.tariffs import PriceRule, Tariff
 
 STANDARD_PRICE = 37_700
 """Micros an image of gpt-image-2 costs: $0.058 at a discount factor of 0.65."""
@@ -13,92 +15,155 @@ STANDARD_PRICE = 37_700
 _PLACEHOLDER_CREATED = 1626777600
 """What stock new-api says of models it knows no date of."""
 
+_OPENAI, _ALIBABA, _XAI, _GOOGLE = 4, 5, 10, 31
+_VENDORS = [
+    {"id": _OPENAI, "name": "OpenAI", "icon": "OpenAI"},
+    {"id": _ALIBABA, "name": "Alibaba", "icon": "Qwen.Color"},
+    {"id": _XAI, "name": "xAI", "icon": "XAI"},
+    {"id": _GOOGLE, "name": "Google", "icon": "Gemini.Color"},
+]
+_ENDPOINTS = {
+    "image-generation": {"path": "/v1/images/generations", "method": "POST"},
+    "openai": {"path": "/v1/chat/completions", "method": "POST"},
+    "gemini": {"path": "/v1beta/models/{model}:generateContent", "method": "POST"},
+}
+
 
 def model_list() -> dict[str, object]:
     """The answer of GET /v1/models."""
-    model = {
-        "id": MODEL,
+    return {"success": True, "object": "list", "data": [_model(name) for name in models.READERS]}
+
+
+def _model(name: str) -> dict[str, object]:
+    return {
+        "id": name,
         "object": "model",
         "created": _PLACEHOLDER_CREATED,
         "owned_by": "custom",
-        "supported_endpoint_types": ["image-generation", "openai"],
+        "supported_endpoint_types": _endpoint_types(name),
     }
-    return {"success": True, "object": "list", "data": [model]}
+
+
+def _endpoint_types(name: str) -> list[str]:
+    also = ["gemini"] if name in nano_banana.FAMILY else []
+    return ["image-generation", "openai", *also]
 
 
 def price_list(price: int) -> dict[str, object]:
     """The answer of GET /api/pricing when an image of gpt-image-2 costs `price` micros.
 
-    Shape: crazyrouter sheet, 9.1. The other rows are there because a reader of `model_price`
-    alone would take them for free, or for an image model.
+    Shape: crazyrouter sheet, 9.1. A row of a text model is among them, because it would be taken
+    for an image model, or for free, by a reader that looks at `model_price` alone.
     """
-    standard = price == STANDARD_PRICE
-    gpt_image = _row(
-        MODEL,
-        vendor_id=4,
-        quota_type=1,
-        model_price=0.058 if standard else float(Decimal(price) / MICROS_PER_DOLLAR),
-        discount=0.65 if standard else 1,
-        enable_groups=["default", "aiart-test"],
-        supported_endpoint_types=["image-generation", "openai"],
-        public_endpoint_types=["image-generation"],
+    families = (
+        *(_nano_banana(name) for name in nano_banana.FAMILY),
+        *(_qwen(name) for name in qwen.TARIFFS),
     )
     return {
         "success": True,
-        "data": [gpt_image, _nano_banana(), _text_model()],
+        "data": [_gpt_image(price), _grok(), *families, _text_model()],
         "group_ratio": {"default": 1},
         "usable_group": {"default": "default"},
         "auto_groups": ["default"],
-        "supported_endpoint": {
-            "image-generation": {"path": "/v1/images/generations", "method": "POST"},
-            "openai": {"path": "/v1/chat/completions", "method": "POST"},
-        },
-        "vendors": [
-            {"id": 4, "name": "OpenAI", "icon": "OpenAI"},
-            {"id": 5, "name": "Google", "icon": "Gemini.Color"},
-        ],
+        "supported_endpoint": _ENDPOINTS,
+        "vendors": _VENDORS,
         "popular_models": [MODEL],
     }
 
 
-def _nano_banana() -> dict[str, object]:
-    rule = {
-        "rule_id": "nano-banana-t2i-1k",
-        "model_name": "nano-banana",
-        "capability_bucket": "t2i",
-        "resolution": "1K",
-        "official_price": 0.039,
-        "official_currency": "USD",
-        "official_price_usd": 0.039,
-        "platform_base_price": 0.039,
-        "platform_currency": "USD",
-        "verification_status": "verified",
-    }
+def _gpt_image(price: int) -> dict[str, object]:
+    standard = price == STANDARD_PRICE
     return _row(
-        "nano-banana",
-        vendor_id=5,
-        quota_type=0,
-        model_price=0,
-        discount=0.55,
-        enable_groups=["default"],
-        supported_endpoint_types=["image-generation", "gemini"],
-        public_endpoint_types=["image-generation"],
-        billing_mode="per_image",
-        display_unit="/图",
-        image_pricing={"profile": {"model_name": "nano-banana"}, "rules": [rule]},
+        MODEL,
+        vendor_id=_OPENAI,
+        quota_type=1,
+        model_price=0.058 if standard else float(Decimal(price) / MICROS_PER_DOLLAR),
+        discount=0.65 if standard else 1,
+        enable_groups=["default", "aiart-test"],
     )
+
+
+def _grok() -> dict[str, object]:
+    return _row(
+        grok.MODEL,
+        vendor_id=_XAI,
+        quota_type=1,
+        model_price=float(grok.TARIFF.flat or 0),
+        discount=float(grok.TARIFF.discount),
+        release_date="2025-07-09",
+        series="grok-4",
+    )
+
+
+def _qwen(name: str) -> dict[str, object]:
+    return _row(name, vendor_id=_ALIBABA, quota_type=1, **_by_picture(name, qwen.TARIFFS[name]))
+
+
+def _nano_banana(name: str) -> dict[str, object]:
+    return _row(
+        name,
+        vendor_id=_GOOGLE,
+        # The real list says 0, which elsewhere means tokens, of the first of the family.
+        quota_type=0 if name == "nano-banana" else 1,
+        series="nano-banana",
+        **_by_picture(name, nano_banana.FAMILY[name].tariff),
+    )
+
+
+def _by_picture(name: str, tariff: Tariff) -> dict[str, object]:
+    """The columns of a row whose price is in its rules."""
+    buckets = list(dict.fromkeys(rule.bucket for rule in tariff.rules))
+    profile = {
+        "model_name": name,
+        "default_platform_billing_mode": "per_image",
+        "supported_capability_buckets": buckets,
+        "display_unit": "/图",
+    }
+    return {
+        "discount": float(tariff.discount),
+        "billing_mode": "per_image",
+        "display_unit": "/图",
+        "image_pricing": {
+            "profile": profile,
+            "rules": [_picture_rule(name, rule) for rule in tariff.rules],
+        },
+    }
+
+
+def _picture_rule(name: str, rule: PriceRule) -> dict[str, object]:
+    tier = rule.resolution.lower() or "per_image"
+    document: dict[str, object] = {
+        "rule_id": f"{name}:{rule.bucket}:{tier}",
+        "model_name": name,
+        "capability_bucket": rule.bucket,
+    }
+    if rule.resolution:
+        document["resolution"] = rule.resolution
+    if rule.references:
+        document["reference_count_bucket"] = rule.references
+    return document | _amounts(rule)
+
+
+def _amounts(rule: PriceRule) -> dict[str, object]:
+    dollars = float(rule.dollars)
+    return {
+        "official_price": dollars if rule.yuan is None else float(rule.yuan),
+        "official_currency": "USD" if rule.yuan is None else "CNY",
+        "official_price_usd": dollars,
+        "platform_base_price": dollars,
+        "platform_currency": "USD",
+        "verification_status": "verified" if rule.verified else "beta",
+    }
 
 
 def _text_model() -> dict[str, object]:
     return _row(
         "gpt-5.1",
-        vendor_id=4,
+        vendor_id=_OPENAI,
         quota_type=0,
-        model_price=0,
         model_ratio=0.625,
         completion_ratio=8,
         discount=0.55,
-        enable_groups=["default"],
         supported_endpoint_types=["openai"],
         public_endpoint_types=["openai"],
     )
@@ -108,7 +173,11 @@ def _row(model_name: str, **columns: object) -> dict[str, object]:
     return {
         "model_name": model_name,
         "model_ratio": 0,
+        "model_price": 0,
         "completion_ratio": 0,
         "owner_by": "",
+        "enable_groups": ["default"],
+        "supported_endpoint_types": _endpoint_types(model_name),
+        "public_endpoint_types": ["image-generation"],
         **columns,
     }

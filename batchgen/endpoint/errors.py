@@ -8,6 +8,7 @@ import orjson
 
 GATEWAY = "new_api_error"
 CARRIER = "image_generation_user_error"
+UPSTREAM = "upstream_error"
 
 
 class ApiError(Exception):
@@ -47,3 +48,29 @@ class ApiError(Exception):
 def invalid_value(param: str, message: str) -> ApiError:
     """The carrier's refusal of one parameter's value."""
     return ApiError(400, message, type=CARRIER, code="invalid_value", param=param)
+
+
+def no_channel(model: str) -> ApiError:
+    """The gateway's refusal of a model that nobody carries."""
+    return ApiError(
+        503,
+        f"No available channel for model {model[:80]} under group default (distributor)",
+        code="model_not_found",
+    )
+
+
+def not_taken(name: str, message: str) -> ApiError:
+    """A carrier's refusal of a field, when its error has a form that the gateway does not know."""
+    return ApiError(400, message, type=UPSTREAM, code="unknown_error", param=name)
+
+
+class Blocked(ApiError):
+    """The safety system's refusal of a prompt."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            400,
+            "Your request was rejected by the safety system.",
+            type=CARRIER,
+            code="moderation_blocked",
+        )

@@ -139,7 +139,7 @@ class Gateway:
             self.behaviour
         )  # one for the whole request, whatever the judge changes meanwhile
         with ExitStack() as held:
-            hold = self.account.hold(self.terms.price * order.wanted.n)
+            hold = self.account.hold(order.micros)
             held.callback(self.account.release, hold)
             fault = behaviour.post_fault(order.number, streamed=order.wanted.stream)
             refusal = self._refusal(fault)

@@ -6,9 +6,11 @@ import time
 
 import orjson
 
+from batchgen.endpoint import grok, rules
 from batchgen.endpoint.faults import Behaviour, Fault
 from batchgen.endpoint.orders import Order
-from batchgen.endpoint.studio import Studio
+from batchgen.endpoint.rules import PictureRequest
+from batchgen.endpoint.studio import Result, Studio
 
 
 def answer(order: Order, behaviour: Behaviour, fault: Fault | None, studio: Studio) -> bytes:
@@ -16,15 +18,22 @@ def answer(order: Order, behaviour: Behaviour, fault: Fault | None, studio: Stud
     wanted = order.wanted
     count = 0 if fault is Fault.BILL_EMPTY else wanted.n
     results = (studio.picture(order, behaviour, fault, index) for index in range(1, count + 1))
-    document = {
+    document: dict[str, object] = {
         "created": int(time.time()),
-        # The gateway's struct sends all three, the absent ones as empty strings.
-        "data": [
-            {"url": result.url, "b64_json": result.b64_json, "revised_prompt": ""}
-            for result in results
-        ],
-        "output_format": wanted.output_format,
-        "quality": wanted.quality,
-        "size": wanted.size,
+        "data": [_item(wanted, result) for result in results],
     }
+    if wanted.model == rules.MODEL:
+        document |= {
+            "output_format": wanted.output_format,
+            "quality": wanted.quality,
+            "size": wanted.size,
+        }
     return orjson.dumps(document)
+
+
+def _item(wanted: PictureRequest, result: Result) -> dict[str, str]:
+    if wanted.model == grok.MODEL:
+        mime_type = f"image/{wanted.output_format}"
+        return {"url": result.url, "mime_type": mime_type, "revised_prompt": wanted.prompt}
+    # The gateway's struct sends all three, the absent ones as empty strings.
+    return {"url": result.url, "b64_json": result.b64_json, "revised_prompt": ""}

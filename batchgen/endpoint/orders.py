@@ -20,13 +20,17 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A valid request and what its caller said about itself. `number` counts POSTs from 1."""
+    """A valid request, its price, and what its caller said about itself.
+
+    `number` counts POSTs from 1.
+    """
 
     number: int
     request_id: str
     idempotency_key: str | None
     client_request_id: str | None
     wanted: PictureRequest
+    micros: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
-from batchgen.endpoint.errors import CARRIER, ApiError, invalid_value
+from batchgen.endpoint.errors import CARRIER, ApiError, invalid_value, no_channel
+from batchgen.endpoint.faults import Answer
+from batchgen.endpoint.fields import check_allowed, choice, field, number, prompt_of
 
 MODEL = "gpt-image-2"
 FORMATS = ("png", "jpeg", "webp")
@@ -37,23 +38,26 @@ _UNSUPPORTED = {
 
 _WHOLE_NUMBERS = ("n", "output_compression", "partial_images")
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A picture that the caller gave; its SHA-256, and its size in pixels."""
+    """A picture that the caller gave: its SHA-256 and its size in pixels.
+
+    Of one that is given by its address, which is not fetched, that of the address; no size.
+    """
 
     digest: str
-    width: int
-    height: int
+    width: int = 0
+    height: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureRequest:
-    """A valid request with every default filled in.
+    """A valid request with every default filled in; what a model does not know is empty.
 
-    `references` are the uploaded images, the mask's last; empty for a generation.
+    `references` are the caller's pictures, an uploaded mask the last. `resolution` is the word
+    that the price goes by, and `answer` the form of the pictures where the caller or the model
+    decides it.
     """
 
     model: str
@@ -68,6 +72,8 @@ class PictureRequest:
     background: str = "auto"
     stream: bool = False
     partial_images: int = 0
+    resolution: str = ""
+    answer: Answer | None = None
 
     @property
     def size(self) -> str:
@@ -82,32 +88,26 @@ def generation(fields: Mapping[str, object], *, block_word: str) -> PictureReque
     """
     model = _model(fields)
     _refuse_unsupported(fields)
-    prompt = _prompt(fields)
-    width, height = parse_size(_field(fields, "size", str) or "auto")
-    output_format = _choice(fields, "output_format", FORMATS) or "png"
-    _choice(fields, "moderation", ("auto", "low"))
-    _field(fields, "user", str)
+    prompt = prompt_of(fields, _MAX_PROMPT_CHARACTERS)
+    width, height = parse_size(field(fields, "size", str) or "auto")
+    output_format = choice(fields, "output_format", FORMATS) or "png"
+    choice(fields, "moderation", ("auto", "low"))
+    field(fields, "user", str)
     stream, partial_images = _streaming(fields)
     request = PictureRequest(
         model=model,
         prompt=prompt,
-        n=_number(fields, "n", 1, _MAX_PICTURES) or 1,
+        n=number(fields, "n", 1, _MAX_PICTURES) or 1,
         width=width,
         height=height,
-        quality=_QUALITIES[_choice(fields, "quality", tuple(_QUALITIES)) or "auto"],
+        quality=_QUALITIES[choice(fields, "quality", tuple(_QUALITIES)) or "auto"],
         output_format=output_format,
         output_compression=_compression(fields, output_format),
-        background=_choice(fields, "background", ("auto", "opaque")) or "auto",
+        background=choice(fields, "background", ("auto", "opaque")) or "auto",
         stream=stream,
         partial_images=partial_images,
     )
-    if block_word and block_word.lower() in prompt.lower():
-        raise ApiError(
-            400,
-            "Your request was rejected by the safety system.",
-            type=CARRIER,
-            code="moderation_blocked",
-        )
+    check_allowed(prompt, block_word)
     return request
 
 
@@ -158,15 +158,11 @@ def _size_fault(width: int, height: int) -> str | None:
 
 
 def _model(fields: Mapping[str, object]) -> str:
-    model = _field(fields, "model", str)
+    model = field(fields, "model", str)
     if not model:
         raise ApiError(400, "The model name must not be empty")
     if model != MODEL:
-        raise ApiError(
-            503,
-            f"No available channel for model {model[:80]} under group default (distributor)",
-            code="model_not_found",
-        )
+        raise no_channel(model)
     return model
 
 
@@ -176,26 +172,8 @@ def _refuse_unsupported(fields: Mapping[str, object]) -> None:
             raise ApiError(400, message, type=CARRIER, code="unknown_parameter", param=name)
 
 
-def _prompt(fields: Mapping[str, object]) -> str:
-    prompt = _field(fields, "prompt", str)
-    if not prompt:
-        raise ApiError(
-            400,
-            "Missing required parameter: 'prompt'.",
-            type="invalid_request_error",
-            code="missing_required_parameter",
-            param="prompt",
-        )
-    if len(prompt) > _MAX_PROMPT_CHARACTERS:
-        raise invalid_value(
-            "prompt",
-            f"The prompt is longer than {_MAX_PROMPT_CHARACTERS} characters ({len(prompt)}).",
-        )
-    return prompt
-
-
 def _compression(fields: Mapping[str, object], output_format: str) -> int | None:
-    compression = _number(fields, "output_compression", 0, 100)
+    compression = number(fields, "output_compression", 0, 100)
     if compression is not None and output_format == "png":
         raise invalid_value(
             "output_compression", "output_compression needs output_format jpeg or webp."
@@ -204,40 +182,8 @@ def _compression(fields: Mapping[str, object], output_format: str) -> int | None
 
 
 def _streaming(fields: Mapping[str, object]) -> tuple[bool, int]:
-    stream = _field(fields, "stream", bool) or False
-    partial_images = _number(fields, "partial_images", 0, _MAX_PARTIAL_IMAGES)
+    stream = field(fields, "stream", bool) or False
+    partial_images = number(fields, "partial_images", 0, _MAX_PARTIAL_IMAGES)
     if partial_images is not None and not stream:
         raise invalid_value("partial_images", "partial_images needs stream to be true.")
     return stream, partial_images or 0
-
-
-def _field(fields: Mapping[str, object], name: str, kind: type[T]) -> T | None:
-    """The field's value; None when absent, null or empty, as the gateway's structs drop those."""
-    value = fields.get(name)
-    if value is None or value == "":
-        return None
-    if type(value) is not kind:  # exact, because a bool is an int to isinstance
-        raise ApiError(
-            400,
-            f"Invalid type for '{name}': expected {kind.__name__}, got {type(value).__name__}.",
-            type="invalid_request_error",
-            code="invalid_type",
-            param=name,
-        )
-    return value
-
-
-def _choice(fields: Mapping[str, object], name: str, allowed: tuple[str, ...]) -> str | None:
-    value = _field(fields, name, str)
-    if value is not None and value not in allowed:
-        raise invalid_value(
-            name, f"Invalid value '{value[:40]}' for {name}. Supported: {', '.join(allowed)}."
-        )
-    return value
-
-
-def _number(fields: Mapping[str, object], name: str, least: int, most: int) -> int | None:
-    value = _field(fields, name, int)
-    if value is not None and not least <= value <= most:
-        raise invalid_value(name, f"Invalid value {value} for {name}: {least} to {most} allowed.")
-    return value

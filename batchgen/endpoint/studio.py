@@ -42,9 +42,9 @@ class Studio:
         content = (draw_fast if behaviour.fast_pictures else draw)(_picture(order, name))
         if fault is Fault.BILL_TRUNCATED:
             content = content[: len(content) // 2]
-        embedded = behaviour.answer is Answer.B64_JSON or (
-            behaviour.answer is Answer.MIXED
-            and behaviour.chance(f"answer/{index}", order.number) < 0.5
+        form = order.wanted.answer or behaviour.answer
+        embedded = form is Answer.B64_JSON or (
+            form is Answer.MIXED and behaviour.chance(f"answer/{index}", order.number) < 0.5
         )
         if embedded:
             return Result(b64_json=_base64(content))

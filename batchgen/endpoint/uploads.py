@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 
 from batchgen.endpoint.errors import CARRIER, ApiError, invalid_value
+from batchgen.endpoint.fields import missing
 from batchgen.endpoint.rules import Reference
 
 MAX_IMAGES = 16
@@ -38,13 +39,7 @@ def check_uploads(images: list[Upload], mask: Upload | None) -> tuple[Reference,
     Rules: openai-images sheet, 1.4. Raises ApiError.
     """
     if not images:
-        raise ApiError(
-            400,
-            "Missing required parameter: 'image'.",
-            type="invalid_request_error",
-            code="missing_required_parameter",
-            param="image",
-        )
+        raise missing("image")
     if len(images) > MAX_IMAGES:
         raise invalid_value("image", f"{len(images)} images; at most {MAX_IMAGES} are allowed.")
     headers = [_checked(image, "image", _MAX_IMAGE_BYTES) for image in images]

@@ -1,0 +1,65 @@
+"""Every model there is: how its requests are read on the Images route, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from batchgen.endpoint import grok, nano_banana, qwen, rules
+from batchgen.endpoint.errors import ApiError, no_channel
+from batchgen.endpoint.fields import field
+from batchgen.endpoint.rules import PictureRequest
+from batchgen.endpoint.tariffs import Tariff, picture_bucket
+
+
+class Read(Protocol):
+    """Reads the fields of a generation. Raises ApiError."""
+
+    def __call__(self, fields: Mapping[str, object], *, block_word: str) -> PictureRequest: ...
+
+
+READERS: Mapping[str, Read] = {
+    rules.MODEL: rules.generation,
+    grok.MODEL: grok.read,
+    **dict.fromkeys(qwen.TARIFFS, qwen.read),
+    **dict.fromkeys(nano_banana.FAMILY, nano_banana.read),
+}
+
+PICTURE_TARIFFS: Mapping[str, Tariff] = {
+    grok.MODEL: grok.TARIFF,
+    **qwen.TARIFFS,
+    **{name: member.tariff for name, member in nano_banana.FAMILY.items()},
+}
+"""All that have one price wherever this endpoint runs; gpt-image-2 costs what it is told to."""
+
+
+def generation(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
+    """The request that the JSON object `fields` makes, by the rules of its model.
+
+    Raises ApiError.
+    """
+    model = field(fields, "model", str) or ""
+    if not model:
+        raise ApiError(400, "The model name must not be empty")
+    if model not in READERS:
+        raise no_channel(model)
+    return READERS[model](fields, block_word=block_word)
+
+
+def edit(texts: Mapping[str, str], *, block_word: str) -> PictureRequest:
+    """The request that a form's text parts make, without its references. Raises ApiError."""
+    model = texts.get("model", "")
+    if model != rules.MODEL and model in READERS:
+        raise ApiError(
+            500, f"not supported model for image edits: {model}", code="convert_request_failed"
+        )
+    return rules.edit(texts, block_word=block_word)
+
+
+def price(wanted: PictureRequest, *, gpt_image: int) -> int:
+    """Micros that a request costs when a picture of gpt-image-2 costs `gpt_image`."""
+    if wanted.model == rules.MODEL:
+        return gpt_image * wanted.n
+    bucket = picture_bucket(len(wanted.references))
+    unit = PICTURE_TARIFFS[wanted.model].micros(bucket=bucket, resolution=wanted.resolution)
+    return unit * wanted.n

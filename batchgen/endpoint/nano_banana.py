@@ -1,0 +1,117 @@
+"""What the nano-banana family accepts on the Images route, and what it costs on every route.
+
+Facts: crazyrouter sheet, 9.3 and 11.1; the list's own rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from urllib.parse import urlsplit
+
+from batchgen.endpoint.errors import invalid_value, not_taken
+from batchgen.endpoint.fields import check_allowed, choice, field, number, prompt_of
+from batchgen.endpoint.rules import PictureRequest, Reference
+from batchgen.endpoint.sizes import GOOGLE_RATIOS, google_size
+from batchgen.endpoint.tariffs import PriceRule, Tariff
+
+_GEMINI_FIELDS = ("generationConfig", "imageConfig", "imageOutputOptions")
+_MAX_PICTURES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One model of the family."""
+
+    resolutions: tuple[str, ...]
+    max_references: int
+    tariff: Tariff
+
+
+def _member(max_references: int, dollars: Mapping[str, str], verified: tuple[str, ...]) -> Member:
+    """A model by its dollars at each resolution; what the list verifies is written `i2i:1K`."""
+    rules = tuple(
+        PriceRule(
+            bucket=bucket,
+            resolution=resolution,
+            dollars=Decimal(amount),
+            references=f"1-{max_references} refs" if bucket == "reference" else "",
+            verified=f"{bucket}:{resolution}" in verified,
+        )
+        for bucket in ("i2i", "reference", "t2i")
+        for resolution, amount in dollars.items()
+    )
+    return Member(
+        resolutions=tuple(dollars),
+        max_references=max_references,
+        tariff=Tariff(discount=Decimal("0.55"), rules=rules),
+    )
+
+
+FAMILY = {
+    "nano-banana": _member(10, {"1K": "0.039"}, verified=("i2i:1K", "reference:1K")),
+    "nano-banana-2": _member(
+        14,
+        {"1K": "0.067", "2K": "0.101", "4K": "0.15"},
+        verified=("i2i:1K", "i2i:2K", "reference:1K"),
+    ),
+    "nano-banana-pro": _member(
+        2,
+        {"1K": "0.134", "2K": "0.134", "4K": "0.24"},
+        verified=("i2i:1K", "i2i:4K", "reference:1K"),
+    ),
+}
+
+
+def read(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
+    """The request that the JSON object `fields` makes on the Images route. Raises ApiError."""
+    model = field(fields, "model", str) or ""
+    member = FAMILY[model]
+    for name in _GEMINI_FIELDS:
+        if name in fields:
+            raise not_taken(name, f'Unknown name "{name}": Cannot find field.')
+    if model == "nano-banana-pro" and "image" in fields:
+        raise not_taken("image", 'Unknown name "image": Cannot find field.')
+    prompt = prompt_of(fields)
+    ratio = choice(fields, "aspect_ratio", ("auto", *GOOGLE_RATIOS)) or "auto"
+    resolution = choice(fields, "resolution", member.resolutions) or "1K"
+    width, height = google_size("1:1" if ratio == "auto" else ratio, resolution)
+    output_format = choice(fields, "output_format", ("png", "jpeg", "jpg")) or "png"
+    request = PictureRequest(
+        model=model,
+        prompt=prompt,
+        n=number(fields, "n", 1, _MAX_PICTURES) or 1,
+        width=width,
+        height=height,
+        quality="",
+        output_format="png" if output_format == "png" else "jpeg",
+        output_compression=number(fields, "output_compression", 0, 100),
+        references=_references(fields.get("image_input"), member.max_references),
+        resolution=resolution,
+    )
+    check_allowed(prompt, block_word)
+    return request
+
+
+def _references(given: object, most: int) -> tuple[Reference, ...]:
+    """References by their addresses. They are not fetched: this endpoint calls nobody."""
+    addresses = given if isinstance(given, list) else [given] if given else []
+    if len(addresses) > most:
+        raise invalid_value("image_input", f"{len(addresses)} references; at most {most}.")
+    return tuple(map(_reference, addresses))
+
+
+def _reference(address: object) -> Reference:
+    if not isinstance(address, str) or not _is_web_address(address):
+        raise invalid_value("image_input", "image_input takes the public URLs of pictures only.")
+    return Reference(digest=hashlib.sha256(address.encode("utf-8", "replace")).hexdigest())
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
