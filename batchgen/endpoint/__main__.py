@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from batchgen.endpoint.faults import FAULT_HELP, Answer, Behaviour, BillAt, Fault, Idempotency
+from batchgen.endpoint.faults import (
+    FAULT_HELP,
+    Answer,
+    Behaviour,
+    BillAt,
+    Fault,
+    GeminiAnswer,
+    Idempotency,
+)
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -42,7 +51,7 @@ def _fault_options(command: F) -> F:
     return command
 
 
-def _choices(names: type[Answer] | type[BillAt] | type[Idempotency]) -> click.Choice[str]:
+def _choices(names: type[StrEnum]) -> click.Choice[str]:
     return click.Choice([name.value for name in names])
 
 
@@ -64,6 +73,7 @@ def _choices(names: type[Answer] | type[BillAt] | type[Idempotency]) -> click.Ch
 @click.option("--latency", type=float, default=0.0, help="Seconds a request takes.")
 @click.option("--latency-jitter", type=float, default=0.0, help="Seconds it may take longer.")
 @click.option("--answer", type=_choices(Answer), default="url", help="Form of the pictures.")
+@click.option("--gemini-answer", type=_choices(GeminiAnswer), default="inline")
 @click.option("--rate", type=float, default=0.0, help="Requests a minute; 0 is no limit.")
 @click.option("--burst", type=int, default=10, help="Requests the rate allows at once.")
 @click.option("--retry-after/--no-retry-after", default=False, help="Whether a 429 has the header.")

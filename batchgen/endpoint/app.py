@@ -21,22 +21,25 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from batchgen.endpoint import catalogue, models
+from batchgen.endpoint import catalogue, gemini, images, models
 from batchgen.endpoint.bill import parse_micros
 from batchgen.endpoint.bodies import MAX_BODY_BYTES, json_object, read_body, unzipped, upload
-from batchgen.endpoint.errors import ApiError
-from batchgen.endpoint.faults import Fault
+from batchgen.endpoint.errors import ApiError, Blocked
+from batchgen.endpoint.faults import Behaviour, Fault
 from batchgen.endpoint.gateway import Gateway
 from batchgen.endpoint.log import LogApi
-from batchgen.endpoint.orders import EventStream, Hangup, Order, Reply
+from batchgen.endpoint.orders import EventStream, Hangup, Order, Reply, WantedT
 from batchgen.endpoint.responses import EventStreamResponse, HangupResponse, TruncatedResponse
 from batchgen.endpoint.rules import PictureRequest
+from batchgen.endpoint.streams import PictureEvents
+from batchgen.endpoint.studio import Studio
 from batchgen.endpoint.uploads import Upload, check_uploads
 
 _FILE_NAME = re.compile(r"[0-9A-Za-z]+-[0-9]+\.(png|jpeg|webp)")
 _ID_CHARACTERS = string.ascii_letters + string.digits
 
 ReadRequest = Callable[[Request], Awaitable[PictureRequest]]
+AnswerPictures = Callable[[Studio, Order[PictureRequest], Behaviour, Fault | None], bytes]
 
 
 def create_app(gateway: Gateway) -> Starlette:
@@ -57,6 +60,7 @@ class _Endpoint:
                 Route("/v1/images/generations", self._generations, methods=["POST"]),
                 Route("/v1/images/edits", self._edits, methods=["POST"]),
                 Route("/v1/images/variations", _not_implemented, methods=["POST"]),
+                Route("/v1beta/models/{model}:generateContent", self._gemini, methods=["POST"]),
                 Route("/v1/models", self._models),
                 Route("/api/pricing", self._pricing),
                 *LogApi(gateway.account, gateway.terms.price).routes(),
@@ -86,31 +90,51 @@ class _Endpoint:
         self._throttled += 1
 
     async def _generations(self, request: Request) -> Response:
-        return await self._pictures(request, self._read_generation)
+        return await self._pictures(request, self._read_generation, images.answer)
 
     async def _edits(self, request: Request) -> Response:
-        return await self._pictures(request, self._read_edit)
+        return await self._pictures(request, self._read_edit, images.answer)
 
-    async def _pictures(self, request: Request, read: ReadRequest) -> Response:
+    async def _gemini(self, request: Request) -> Response:
+        try:
+            return await self._pictures(request, self._read_gemini, gemini.answer)
+        except Blocked:
+            model = request.path_params["model"]
+            body = gemini.blocked(model, request.state.request_id)
+            return Response(body, media_type="application/json")
+
+    async def _pictures(
+        self, request: Request, read: ReadRequest, answer: AnswerPictures
+    ) -> Response:
+        async def make(
+            order: Order[PictureRequest], behaviour: Behaviour, fault: Fault | None
+        ) -> bytes:
+            return await asyncio.to_thread(answer, self._gateway.studio, order, behaviour, fault)
+
         with contextlib.ExitStack() as in_flight:
             number = in_flight.enter_context(self._counted())
-            await read_body(request)
-            self._gateway.authorise(request.headers.get("authorization"))
-            self._gateway.admit()
+            await self._admit(request)
             wanted = await read(request)
-            order = Order(
-                number=number,
-                request_id=request.state.request_id,
-                idempotency_key=request.headers.get("idempotency-key"),
-                client_request_id=request.headers.get("x-client-request-id"),
-                wanted=wanted,
-                micros=models.price(wanted, gpt_image=self._gateway.terms.price),
-            )
+            micros = models.price(wanted, gpt_image=self._gateway.terms.price)
+            order = _order(request, number, wanted, micros)
+            work = self._gateway.serve(order, make, self._events if wanted.stream else None)
             # A task of its own: the work goes on and is billed when the client hangs up.
-            sent = await asyncio.shield(asyncio.create_task(self._gateway.serve(order)))
+            sent = await asyncio.shield(asyncio.create_task(work))
             if isinstance(sent, EventStream):
                 return EventStreamResponse(sent, in_flight.pop_all())
         return HangupResponse(sent) if isinstance(sent, Hangup) else _response(sent)
+
+    async def _admit(self, request: Request) -> None:
+        await read_body(request)
+        self._gateway.authorise(request.headers.get("authorization"))
+        self._gateway.admit()
+
+    def _events(
+        self, order: Order[PictureRequest], behaviour: Behaviour, fault: Fault | None
+    ) -> PictureEvents:
+        return PictureEvents(
+            studio=self._gateway.studio, order=order, behaviour=behaviour, fault=fault
+        )
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[int]:
@@ -123,10 +147,14 @@ class _Endpoint:
             self._in_flight -= 1
 
     async def _read_generation(self, request: Request) -> PictureRequest:
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            raise ApiError(400, "The body must be application/json")
-        fields = json_object(unzipped(request, await request.body()))
+        fields = await _json_fields(request)
         return models.generation(fields, block_word=self._gateway.terms.block_word)
+
+    async def _read_gemini(self, request: Request) -> PictureRequest:
+        model = request.path_params["model"]
+        fields = await _json_fields(request)
+        block_word = self._gateway.terms.block_word
+        return await asyncio.to_thread(gemini.read, model, fields, block_word=block_word)
 
     async def _read_edit(self, request: Request) -> PictureRequest:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
@@ -246,6 +274,23 @@ def _new_request_id() -> str:
     digits = time.strftime("%Y%m%d%H%M%S", time.gmtime(seconds))
     tail = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(8))
     return f"{digits}{nanoseconds:09d}{tail}"
+
+
+def _order(request: Request, number: int, wanted: WantedT, micros: int) -> Order[WantedT]:
+    return Order(
+        number=number,
+        request_id=request.state.request_id,
+        idempotency_key=request.headers.get("idempotency-key"),
+        client_request_id=request.headers.get("x-client-request-id"),
+        wanted=wanted,
+        micros=micros,
+    )
+
+
+async def _json_fields(request: Request) -> dict[str, object]:
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise ApiError(400, "The body must be application/json")
+    return json_object(unzipped(request, await request.body()))
 
 
 def _json(document: object) -> Response:

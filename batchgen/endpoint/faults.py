@@ -28,6 +28,7 @@ class Fault(StrEnum):
     STREAM_ERROR = "stream-error"
     BILL_STREAM_ERROR = "bill-stream-error"
     BILL_STREAM_CUT = "bill-stream-cut"
+    BLOCK = "block"
     DOWNLOAD_ERROR = "download-error"
     DOWNLOAD_TRUNCATE = "download-truncate"
 
@@ -59,6 +60,7 @@ FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
         Fault.STREAM_ERROR: "an error event after the partial pictures; not billed",
         Fault.BILL_STREAM_ERROR: "an error event after the partial pictures; billed",
         Fault.BILL_STREAM_CUT: "connection closed or reset after the partial pictures; billed",
+        Fault.BLOCK: "the prompt is refused by the safety system; not billed",
         Fault.DOWNLOAD_ERROR: "a result file answers 503",
         Fault.DOWNLOAD_TRUNCATE: "a result file's connection closes half way",
     }
@@ -71,6 +73,14 @@ class Answer(StrEnum):
     URL = "url"
     B64_JSON = "b64_json"
     MIXED = "mixed"
+
+
+class GeminiAnswer(StrEnum):
+    """How native Gemini hands over a picture: as it should, or as Markdown in a text."""
+
+    INLINE = "inline"
+    DATA_URI = "data-uri"
+    URL = "url"
 
 
 class BillAt(StrEnum):
@@ -99,6 +109,7 @@ class Behaviour:
     latency: float = 0.0
     latency_jitter: float = 0.0
     answer: Answer = Answer.URL
+    gemini_answer: GeminiAnswer = GeminiAnswer.INLINE
     rate: float = 0.0
     burst: int = 10
     retry_after: bool = False

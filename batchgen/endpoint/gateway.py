@@ -11,11 +11,22 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from batchgen.endpoint import images, streams
+from batchgen.endpoint import streams
 from batchgen.endpoint.bill import Account, Hold
-from batchgen.endpoint.errors import ApiError, invalid_value
+from batchgen.endpoint.errors import ApiError, Blocked, invalid_value
 from batchgen.endpoint.faults import Behaviour, BillAt, Fault, Idempotency
-from batchgen.endpoint.orders import EventStream, Hangup, Order, Reply, Terms
+from batchgen.endpoint.orders import (
+    Events,
+    EventStream,
+    Hangup,
+    Make,
+    MakeEvents,
+    Order,
+    Reply,
+    Sent,
+    Terms,
+    WantedT,
+)
 from batchgen.endpoint.studio import Studio
 
 DROPPED = "dropped"
@@ -40,9 +51,6 @@ _INTERNAL_ERROR_PAGE = (
     b"<center><h1>500 Internal Server Error</h1></center>\r\n</body>\r\n</html>\r\n"
 )
 _CONSOLE_PAGE = b"<!doctype html>\n<html><head><title>Console</title></head><body></body></html>\n"
-
-
-Sent = Reply | Hangup | EventStream
 
 
 class Bucket:
@@ -73,7 +81,7 @@ class Gateway:
         self.files.mkdir(parents=True, exist_ok=True)
         self._answers = state / "answers"
         self._answers.mkdir(exist_ok=True)
-        self._studio = Studio(self.files, base_url)
+        self.studio = Studio(self.files, base_url)
         self.terms = terms
         self.behaviour = behaviour
         self.account = Account(state, balance=terms.balance)
@@ -108,14 +116,19 @@ class Gateway:
                 headers=self._retry_after(wait),
             )
 
-    async def serve(self, order: Order) -> Sent:
-        """Do what was ordered, or replay it; streams are never replayed.
+    async def serve(
+        self,
+        order: Order[WantedT],
+        make: Make[WantedT],
+        make_events: MakeEvents[WantedT] | None = None,
+    ) -> Sent:
+        """Do what was ordered, or replay it; what is streamed by `make_events` is never replayed.
 
         Raises ApiError when it was not done nor billed.
         """
         key = order.idempotency_key
-        if self.behaviour.idempotency is Idempotency.NONE or key is None or order.wanted.stream:
-            return await self._work(order)
+        if self.behaviour.idempotency is Idempotency.NONE or key is None or make_events:
+            return await self._work(order, make, make_events)
         digest = hashlib.sha256(repr(order.wanted).encode()).hexdigest()
         if key in self._running:
             first_digest, running = self._running[key]
@@ -126,7 +139,7 @@ class Gateway:
             saved_digest, _, body = saved.read_bytes().partition(b"\n")
             _check_same(saved_digest.decode(), digest)
             return Reply(200, body)
-        task = asyncio.create_task(self._work(order, digest))
+        task = asyncio.create_task(self._work(order, make, digest=digest))
         self._running[key] = (digest, task)
         task.add_done_callback(lambda _: self._running.pop(key))
         return await asyncio.shield(task)
@@ -134,27 +147,37 @@ class Gateway:
     async def close(self) -> None:
         await self.account.close()
 
-    async def _work(self, order: Order, digest: str | None = None) -> Sent:
+    async def _work(
+        self,
+        order: Order[WantedT],
+        make: Make[WantedT],
+        make_events: MakeEvents[WantedT] | None = None,
+        *,
+        digest: str | None = None,
+    ) -> Sent:
         behaviour = (
             self.behaviour
         )  # one for the whole request, whatever the judge changes meanwhile
         with ExitStack() as held:
             hold = self.account.hold(order.micros)
             held.callback(self.account.release, hold)
-            fault = behaviour.post_fault(order.number, streamed=order.wanted.stream)
+            fault = behaviour.post_fault(order.number, streamed=make_events is not None)
             refusal = self._refusal(fault)
             if refusal is not None:
                 return refusal
             if behaviour.bill_at is BillAt.BODY and fault not in UNBILLED:
                 await self._charge(hold, order, fault)
-            if order.wanted.stream and fault in STREAMED:
-                return EventStream(self._events(order, behaviour, fault, hold, held.pop_all()))
+            if make_events is not None and fault in STREAMED:
+                events = make_events(order, behaviour, fault)
+                return EventStream(
+                    self._stream(order, behaviour, fault, events, hold, held.pop_all())
+                )
             await asyncio.sleep(_latency(order, behaviour))
             if fault is Fault.ERROR:
                 raise ApiError(500, "do request failed", code="do_request_failed")
             if fault is Fault.BREAK:
                 return self._hangup(order)
-            body = await asyncio.to_thread(images.answer, order, behaviour, fault, self._studio)
+            body = await make(order, behaviour, fault)
             if digest is not None and order.idempotency_key is not None:
                 saved = self._saved_answer(order.idempotency_key)
                 await asyncio.to_thread(saved.write_bytes, digest.encode() + b"\n" + body)
@@ -162,37 +185,30 @@ class Gateway:
                 await self._charge(hold, order, fault)
             return self._after_billing(order, fault, body)
 
-    async def _events(
+    async def _stream(
         self,
-        order: Order,
+        order: Order[WantedT],
         behaviour: Behaviour,
         fault: Fault | None,
+        events: Events,
         hold: Hold,
         held: ExitStack,
     ) -> AsyncGenerator[bytes | Hangup, None]:
         """The rest of the work on a streamed order: partial pictures, the charge, the pictures."""
-        made = streams.PictureEvents(
-            studio=self._studio, order=order, behaviour=behaviour, fault=fault
-        )
-        wanted = order.wanted
-        partials = [
-            (index, step)
-            for index in range(1, wanted.n + 1)
-            for step in range(wanted.partial_images)
-        ]
+        partials = events.partials()
         pause = _latency(order, behaviour) / (len(partials) + 1)
         with held:
             yield streams.PING
-            for index, step in partials:
+            for make_partial in partials:
                 async for ping in streams.pings(pause, behaviour.ping_interval):
                     yield ping
-                yield await asyncio.to_thread(made.partial, index, step)
+                yield await asyncio.to_thread(make_partial)
             async for ping in streams.pings(pause, behaviour.ping_interval):
                 yield ping
             if fault is Fault.STREAM_ERROR:
                 yield streams.failure()
                 return
-            completed = await asyncio.to_thread(made.completed)
+            completed = await asyncio.to_thread(events.completed)
             if behaviour.bill_at is BillAt.WORK:
                 await self._charge(hold, order, fault)
             if fault is Fault.BILL_STREAM_ERROR:
@@ -209,6 +225,8 @@ class Gateway:
         """The answer of a fault that costs no work and no money."""
         if fault is Fault.REFUSE:
             raise invalid_value("prompt", "The request was refused.")
+        if fault is Fault.BLOCK:
+            raise Blocked
         if fault is Fault.OVERLOAD:
             raise ApiError(503, "system cpu overloaded", code="system_cpu_overloaded")
         if fault is Fault.THROTTLE:
@@ -217,7 +235,9 @@ class Gateway:
             return Reply(200, _CONSOLE_PAGE, "text/html; charset=utf-8")
         return None
 
-    def _after_billing(self, order: Order, fault: Fault | None, body: bytes) -> Reply | Hangup:
+    def _after_billing(
+        self, order: Order[WantedT], fault: Fault | None, body: bytes
+    ) -> Reply | Hangup:
         if fault is Fault.BILL_DROP:
             return self._hangup(order)
         if fault is Fault.BILL_GATEWAY_TIMEOUT:
@@ -228,7 +248,7 @@ class Gateway:
             return Reply(500, b'{"detail": "Internal Server Error"}')
         return Reply(200, body)
 
-    async def _charge(self, hold: Hold, order: Order, fault: Fault | None) -> None:
+    async def _charge(self, hold: Hold, order: Order[WantedT], fault: Fault | None) -> None:
         status: int | str = 200
         if fault in (Fault.BILL_DROP, Fault.BILL_STREAM_CUT):
             status = DROPPED
@@ -248,7 +268,7 @@ class Gateway:
             fault=fault,
         )
 
-    def _hangup(self, order: Order) -> Hangup:
+    def _hangup(self, order: Order[WantedT]) -> Hangup:
         return Hangup(reset=self.behaviour.chance("hangup", order.number) < 0.5)
 
     def _retry_after(self, wait: float) -> dict[str, str]:
@@ -260,7 +280,7 @@ class Gateway:
         return self._answers / hashlib.sha256(idempotency_key.encode()).hexdigest()
 
 
-def _latency(order: Order, behaviour: Behaviour) -> float:
+def _latency(order: Order[WantedT], behaviour: Behaviour) -> float:
     jitter = behaviour.latency_jitter * behaviour.chance("latency", order.number)
     return behaviour.latency + jitter
 

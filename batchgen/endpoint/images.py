@@ -13,11 +13,14 @@ from batchgen.endpoint.rules import PictureRequest
 from batchgen.endpoint.studio import Result, Studio
 
 
-def answer(order: Order, behaviour: Behaviour, fault: Fault | None, studio: Studio) -> bytes:
+def answer(
+    studio: Studio, order: Order[PictureRequest], behaviour: Behaviour, fault: Fault | None
+) -> bytes:
     """Make the pictures and write the body that hands them over."""
     wanted = order.wanted
+    form = wanted.answer or behaviour.answer
     count = 0 if fault is Fault.BILL_EMPTY else wanted.n
-    results = (studio.picture(order, behaviour, fault, index) for index in range(1, count + 1))
+    results = (studio.picture(order, behaviour, fault, i, form) for i in range(1, count + 1))
     document: dict[str, object] = {
         "created": int(time.time()),
         "data": [_item(wanted, result) for result in results],

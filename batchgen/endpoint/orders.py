@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
-from batchgen.endpoint.rules import PictureRequest
+from batchgen.endpoint.faults import Behaviour, Fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +19,22 @@ class Terms:
     block_word: str
 
 
+class Wanted(Protocol):
+    """What every request says that costs money."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def n(self) -> int: ...
+
+
+WantedT = TypeVar("WantedT", bound=Wanted)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(Generic[WantedT]):
     """A valid request, its price, and what its caller said about itself.
 
     `number` counts POSTs from 1.
@@ -29,8 +44,12 @@ class Order:
     request_id: str
     idempotency_key: str | None
     client_request_id: str | None
-    wanted: PictureRequest
+    wanted: WantedT
     micros: int
+
+
+Make = Callable[[Order[WantedT], Behaviour, Fault | None], Awaitable[bytes]]
+"""Does the work of an order and writes the body of its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +77,19 @@ class EventStream:
     """
 
     events: AsyncGenerator[bytes | Hangup, None]
+
+
+Sent = Reply | Hangup | EventStream
+
+
+class Events(Protocol):
+    """What a stream sends, made one by one."""
+
+    def partials(self) -> list[Callable[[], bytes]]:
+        """The makers of the events that come before the work is done, in order."""
+
+    def completed(self) -> list[bytes]:
+        """The events of the finished work."""
+
+
+MakeEvents = Callable[[Order[WantedT], Behaviour, Fault | None], Events]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 import orjson
@@ -13,6 +14,7 @@ import orjson
 from batchgen.endpoint import tokens
 from batchgen.endpoint.faults import Behaviour, Fault
 from batchgen.endpoint.orders import Order
+from batchgen.endpoint.rules import PictureRequest
 from batchgen.endpoint.studio import Studio
 
 PING = b": ping\n\n"
@@ -24,12 +26,20 @@ class PictureEvents:
     """Makes the events of one order, each whole and ready to send."""
 
     studio: Studio
-    order: Order
+    order: Order[PictureRequest]
     behaviour: Behaviour
     fault: Fault | None
 
-    def partial(self, index: int, step: int) -> bytes:
-        """A partial picture; `step` is its number from 0 on."""
+    def partials(self) -> list[Callable[[], bytes]]:
+        """A maker for each partial picture, those of the first picture first."""
+        wanted = self.order.wanted
+        return [
+            functools.partial(self._partial, index, step)
+            for index in range(1, wanted.n + 1)
+            for step in range(wanted.partial_images)
+        ]
+
+    def _partial(self, index: int, step: int) -> bytes:
         return self._event(
             "partial_image",
             b64_json=self.studio.partial(self.order, self.behaviour, index, step),
@@ -42,7 +52,8 @@ class PictureEvents:
         return [self._completed(index) for index in range(1, count + 1)]
 
     def _completed(self, index: int) -> bytes:
-        result = self.studio.picture(self.order, self.behaviour, self.fault, index)
+        form = self.behaviour.answer
+        result = self.studio.picture(self.order, self.behaviour, self.fault, index, form)
         handed = {"url": result.url} if result.url else {"b64_json": result.b64_json}
         return self._event("completed", **handed, usage=tokens.usage(self.order.wanted))
 

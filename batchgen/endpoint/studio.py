@@ -10,6 +10,7 @@ import pybase64
 from batchgen.endpoint.drawing import Picture, draw, draw_fast, draw_partial
 from batchgen.endpoint.faults import Answer, Behaviour, Fault
 from batchgen.endpoint.orders import Order
+from batchgen.endpoint.rules import PictureRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,9 @@ class Studio:
     files: Path
     base_url: str
 
-    def partial(self, order: Order, behaviour: Behaviour, index: int, step: int) -> str:
+    def partial(
+        self, order: Order[PictureRequest], behaviour: Behaviour, index: int, step: int
+    ) -> str:
         """An early state of a picture in base64; steps count from 0."""
         picture = _picture(order, f"{order.request_id}-{index}p{step}")
         if behaviour.fast_pictures:
@@ -35,14 +38,18 @@ class Studio:
         return _base64(draw_partial(picture, step))
 
     def picture(
-        self, order: Order, behaviour: Behaviour, fault: Fault | None, index: int
+        self,
+        order: Order[PictureRequest],
+        behaviour: Behaviour,
+        fault: Fault | None,
+        index: int,
+        form: Answer,
     ) -> Result:
-        """A finished picture; pictures count from 1."""
+        """A finished picture in that form; pictures count from 1."""
         name = f"{order.request_id}-{index}"
         content = (draw_fast if behaviour.fast_pictures else draw)(_picture(order, name))
         if fault is Fault.BILL_TRUNCATED:
             content = content[: len(content) // 2]
-        form = order.wanted.answer or behaviour.answer
         embedded = form is Answer.B64_JSON or (
             form is Answer.MIXED and behaviour.chance(f"answer/{index}", order.number) < 0.5
         )
@@ -53,7 +60,7 @@ class Studio:
         return Result(url=f"{self.base_url}/files/{file_name}")
 
 
-def _picture(order: Order, name: str) -> Picture:
+def _picture(order: Order[PictureRequest], name: str) -> Picture:
     wanted = order.wanted
     return Picture(
         name=name,

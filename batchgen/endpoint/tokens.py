@@ -9,7 +9,7 @@ _PIXELS_A_STEP = 2_000_000
 _PARTIAL_IMAGE_TOKENS = 100
 _FIXED_TEXT_TOKENS = 6
 _BYTES_A_TEXT_TOKEN = 4
-"""About what English text comes to in o200k_base, which is not at hand here."""
+"""What English text comes to in o200k_base."""
 
 _PATCH_PIXELS = 32
 _MAX_PATCHES = 1536
@@ -19,7 +19,7 @@ _MAX_ENLARGEMENT = 2
 
 def usage(wanted: PictureRequest) -> dict[str, object]:
     """`usage` of one picture that was made with its partial pictures."""
-    text = _FIXED_TEXT_TOKENS + -(-len(wanted.prompt.encode()) // _BYTES_A_TEXT_TOKEN)
+    text = _FIXED_TEXT_TOKENS + text_tokens(wanted.prompt)
     image = sum(map(_input_tokens, wanted.references))
     output = _output_tokens(wanted) + _PARTIAL_IMAGE_TOKENS * wanted.partial_images
     return {
@@ -28,6 +28,11 @@ def usage(wanted: PictureRequest) -> dict[str, object]:
         "output_tokens": output,
         "total_tokens": text + image + output,
     }
+
+
+def text_tokens(text: str) -> int:
+    """About as many as a tokenizer finds; there is none here."""
+    return -(-len(text.encode("utf-8", "replace")) // _BYTES_A_TEXT_TOKEN)
 
 
 def _output_tokens(wanted: PictureRequest) -> int:

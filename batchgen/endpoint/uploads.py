@@ -51,6 +51,11 @@ def check_uploads(images: list[Upload], mask: Upload | None) -> tuple[Reference,
     return tuple(map(_reference, files, headers))
 
 
+def check_reference(upload: Upload, param: str) -> Reference:
+    """One file on its own, once it is acceptable. Raises ApiError."""
+    return _reference(upload, _checked(upload, param, _MAX_IMAGE_BYTES))
+
+
 def _reference(upload: Upload, header: _Header) -> Reference:
     width, height = header.size
     digest = hashlib.sha256(upload.content).hexdigest()
