@@ -66,8 +66,8 @@ class Fault:
 class Objection:
     """What a provider's rules have against a job, before its place in the manifest is known."""
 
-    place: tuple[str, ...]
-    """Where in a job: ``("options", "size")``, ``("model",)``, ``("images",)``, ``("prompt",)``."""
+    place: tuple[str | int, ...]
+    """Where in a job: ``("options", "size")``, ``("model",)``, ``("images", 0)``."""
     message: str
     options: tuple[str, ...] = ()
     """The options whose values it is about."""

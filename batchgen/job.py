@@ -17,6 +17,10 @@ AttemptId = NewType("AttemptId", str)
 
 OptionValue = str | int | float | bool
 
+REFERENCE_REASON: Final = "reference"
+"""Begins the reason of a job that failed before anything was sent, for want of a reference image
+that is given by address. It is asked for again by itself once the image is there."""
+
 EXT_PLACEHOLDER: Final = "{ext}"
 """Stands in a planned path for the extension, which only the answered picture decides."""
 
@@ -92,8 +96,10 @@ class PlannedJob:
     options: Mapping[str, OptionValue]
     """Request parameters under the API's own names."""
     images: tuple[str, ...] = ()
-    """Reference images: absolute paths."""
+    """Reference images: absolute paths; an address where its picture is not there."""
     mask: str | None = None
+    refused: str | None = None
+    """Why nothing can be sent for it, where a picture behind an address is to blame."""
     root: str
     """The output folder, absolute or relative to the manifest's folder."""
     path: str

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import mmap
@@ -87,6 +87,8 @@ class PictureInfo:
     width: int
     height: int
     size_bytes: int
+    has_alpha: bool = False
+    """Whether its pixels can be transparent, be any of them so or not."""
 
 
 def sniff(head: bytes) -> PictureFormat | None:
@@ -101,12 +103,17 @@ def sniff(head: bytes) -> PictureFormat | None:
 
 
 def inspect(
-    data: Octets, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+    data: Octets,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    any_trailer: bool = False,
 ) -> PictureInfo:
     """Walk a picture's structure to its end, without copying or decoding it.
 
     Up to 16 bytes, or any number of NULs, are tolerated after the end; more is a second file hiding
-    behind the first. Raises BadPicture, and nothing else for any content.
+    behind the first, unless ``any_trailer`` allows it: phones put films and depth maps there.
+    Raises BadPicture, and nothing else for any content.
     """
     with memoryview(data) as view:
         size = len(view)
@@ -117,18 +124,25 @@ def inspect(
         head = bytes(view[:64])
         match sniff(head):
             case PictureFormat.PNG as kind:
-                width, height, end = _walk_png(view, max_pixels)
+                walk = _walk_png(view, max_pixels)
             case PictureFormat.JPEG as kind:
-                width, height, end = _walk_jpeg(view, max_pixels)
+                walk = _walk_jpeg(view, max_pixels)
             case PictureFormat.WEBP as kind:
-                width, height, end = _walk_webp(view, max_pixels)
+                walk = _walk_webp(view, max_pixels)
             case None:
                 raise _stranger(head)
-        if size - end > _MAX_TRAILER and _NOT_NUL.search(view, end):
+        left = size - walk.end
+        if left > _MAX_TRAILER and not any_trailer and _NOT_NUL.search(view, walk.end):
             raise BadPicture(
-                Flaw.TRAILING_DATA, f"{size - end:,} bytes of other data follow the {kind} picture"
+                Flaw.TRAILING_DATA, f"{left:,} bytes of other data follow the {kind} picture"
             )
-        return PictureInfo(format=kind, width=width, height=height, size_bytes=size)
+        return PictureInfo(
+            format=kind,
+            width=walk.width,
+            height=walk.height,
+            size_bytes=size,
+            has_alpha=walk.has_alpha,
+        )
 
 
 def decode(path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> PictureInfo:
@@ -165,6 +179,16 @@ def mismatches(info: PictureInfo, options: Mapping[str, object]) -> tuple[str, .
     return tuple(found)
 
 
+class _Walk(NamedTuple):
+    """What was met on the way through a picture."""
+
+    width: int
+    height: int
+    end: int
+    """Where the picture ends."""
+    has_alpha: bool = False
+
+
 def _truncated(what: str) -> BadPicture:
     return BadPicture(Flaw.TRUNCATED, f"{what} is cut off")
 
@@ -193,12 +217,13 @@ _PNG_BIT_DEPTHS: Final = {
     6: (8, 16),
 }
 _PNG_PALETTE: Final = 3
+_PNG_WITH_ALPHA: Final = (4, 6)
 
 
-def _walk_png(view: memoryview, max_pixels: int) -> tuple[int, int, int]:
-    """Width, height and where the picture ends."""
+def _walk_png(view: memoryview, max_pixels: int) -> _Walk:
     size = len(view)
     width = height = 0
+    has_alpha = False
     seen: set[bytes] = set()
     pos = len(_PNG_SIGNATURE)
     for _ in range(_MAX_PARTS):
@@ -214,12 +239,13 @@ def _walk_png(view: memoryview, max_pixels: int) -> tuple[int, int, int]:
             raise _broken("the PNG does not begin with its one header")
         if kind == b"IHDR":
             width, height = _png_size(view, pos + 8, length, max_pixels)
+            has_alpha = view[pos + 17] in _PNG_WITH_ALPHA
             if view[pos + 17] != _PNG_PALETTE:
                 seen.add(b"PLTE")  # only palette pictures need one
         elif kind == b"IEND":
             if length or not seen >= {b"IDAT", b"PLTE"}:
                 raise _broken("the PNG lacks its pixels or its palette")
-            return width, height, end
+            return _Walk(width, height, end, has_alpha or b"tRNS" in seen)
         elif kind == b"acTL" and b"IDAT" in seen:
             raise _broken("the PNG's animation control stands behind its pixels")
         if length:
@@ -256,12 +282,8 @@ _SCAN_END: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """The first marker that is neither a stuffed byte, nor fill, nor a restart inside a scan."""
 
 
-def _walk_jpeg(view: memoryview, max_pixels: int) -> tuple[int, int, int]:
-    """Width, height and where the picture ends.
-
-    Segments are passed by their lengths, so the end of an embedded thumbnail is not taken for the
-    picture's own.
-    """
+def _walk_jpeg(view: memoryview, max_pixels: int) -> _Walk:
+    """Pass segments by their lengths: a thumbnail's end is not taken for the picture's own."""
     size = len(view)
     frame: tuple[int, int] | None = None
     scanned = False
@@ -271,7 +293,7 @@ def _walk_jpeg(view: memoryview, max_pixels: int) -> tuple[int, int, int]:
         if marker == _EOI:
             if frame is None or not scanned:
                 raise _broken("the JPEG holds no pixels")
-            return *frame, pos
+            return _Walk(*frame, pos)
         if marker in _RST or marker in (0x00, _TEM, _SOI):
             raise _broken(f"JPEG marker {marker:02X} stands where none may be")
         if pos + 2 > size:
@@ -328,16 +350,19 @@ def _jpeg_size(view: memoryview, pos: int, end: int, max_pixels: int) -> tuple[i
 # WebP: RFC 9649; VP8 frame header: RFC 6386, section 9.1
 
 _VP8X_ANIMATED: Final = 0x02
+_VP8X_ALPHA: Final = 0x10
+_VP8L_ALPHA: Final = 0x10
+"""In the last byte of the frame's header, above the version."""
 _VP8_START: Final = b"\x9d\x01\x2a"
 
 
-def _walk_webp(view: memoryview, max_pixels: int) -> tuple[int, int, int]:
-    """Width, height and where the picture ends."""
+def _walk_webp(view: memoryview, max_pixels: int) -> _Walk:
     end = 8 + int.from_bytes(view[4:8], "little")
     if end > len(view):
         raise _truncated("the WebP")
     canvas: tuple[int, int] | None = None
     frame: tuple[int, int] | None = None
+    has_alpha = False
     pos = 12
     for _ in range(_MAX_PARTS):
         if pos == end:
@@ -352,11 +377,14 @@ def _walk_webp(view: memoryview, max_pixels: int) -> tuple[int, int, int]:
             if body != 20:
                 raise _broken("the extended WebP header is not the first chunk")
             canvas = _webp_canvas(view, body, length)
+            has_alpha = bool(view[body] & _VP8X_ALPHA)
             _check_pixels(*canvas, max_pixels)
         elif kind in (b"VP8 ", b"VP8L"):
             if frame is not None:
                 raise _broken("the WebP has two frames")
             frame = (_vp8_size if kind == b"VP8 " else _vp8l_size)(view, body, length)
+            if kind == b"VP8L" and canvas is None:
+                has_alpha = bool(view[body + 4] & _VP8L_ALPHA)
             _check_pixels(*frame, max_pixels)
     else:
         raise _broken(f"the WebP has more than {_MAX_PARTS:,} chunks")
@@ -364,7 +392,7 @@ def _walk_webp(view: memoryview, max_pixels: int) -> tuple[int, int, int]:
         raise _broken("the WebP holds no pixels")
     if canvas not in (None, frame):
         raise _broken("the WebP canvas and its frame differ in size")
-    return *frame, end
+    return _Walk(*frame, end, has_alpha)
 
 
 def _webp_canvas(view: memoryview, body: int, length: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from typing import Protocol
 from batchgen.errors import Fault, ManifestError, Objection
 from batchgen.findings import Faults, TooManyFaults, Warnings
 from batchgen.fingerprint import fingerprint
-from batchgen.job import OptionValue, PlannedJob, canonical_json
+from batchgen.job import REFERENCE_REASON, OptionValue, PlannedJob, canonical_json
 from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
 from batchgen.manifest.model import FileRows, JobEntry, MatrixValue, SqliteRows
 from batchgen.manifest.rows import Row, RowsFault, normal_names, open_rows
@@ -47,7 +47,7 @@ from batchgen.recipe import (
     read_where,
     without_rows,
 )
-from batchgen.references import Reference, find_reference
+from batchgen.references import Addresses, Reference, find_reference
 
 
 class Rules(Protocol):
@@ -60,6 +60,11 @@ class Rules(Protocol):
 
     def of_prompt(self, model: str, characters: int) -> Objection | None:
         """What there is against a prompt of this length."""
+
+    def of_references(
+        self, model: str, images: Sequence[Reference], mask: Reference | None
+    ) -> Sequence[Objection]:
+        """What there is against these pictures, at ``("images", number)`` or ``("mask",)``."""
 
 
 class Planner:
@@ -78,12 +83,14 @@ class Planner:
         provider: str,
         default_model: str,
         rules: Rules | None = None,
+        addresses: Addresses | None = None,
         max_faults: int = 100,
     ) -> None:
         self._loaded = loaded
         self._provider = provider
         self._default_model = default_model
         self._rules = rules
+        self._addresses = addresses
         self._max_faults = max_faults
         self._warnings = Warnings(loaded.places)
 
@@ -101,6 +108,7 @@ class Planner:
             provider=self._provider,
             table=_table(self._loaded),
             rules=self._rules,
+            addresses=self._addresses,
             objections=_remembered(self._rules),
             faults=faults,
             warnings=self._warnings,
@@ -220,6 +228,14 @@ def _explicit_line(entry: JobEntry, at: DocPath, source: str, faults: Faults) ->
     return _Line(source=source, values=present(values), raw=raw)
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A reference image, and where its template stands, relative to the job."""
+
+    place: DocPath
+    reference: Reference
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Context:
     """What is the same for all jobs of one plan."""
@@ -229,6 +245,7 @@ class _Context:
     provider: str
     table: str
     rules: Rules | None
+    addresses: Addresses | None
     objections: Callable[[str, str, int], Sequence[Objection]]
     """What the rules say of a request, with the options as canonical JSON."""
     faults: Faults
@@ -340,8 +357,9 @@ class _JobMaker:
         path = self._path(variables, own_index, copy)
         options, options_text = self._rendered_options(variables)
         images = self._references(recipe.images, variables)
-        masks = self._references((recipe.mask,), variables) if recipe.mask else ()
+        mask = self._mask(variables, with_images=bool(images))
         self._heed(self._context.objections(recipe.model, options_text, len(images)), line)
+        refused = self._refusal(images, mask, line) if images else None
         return PlannedJob(
             key=key,
             fingerprint=fingerprint(
@@ -349,15 +367,16 @@ class _JobMaker:
                 recipe.model,
                 prompt,
                 options_text,
-                tuple(reference.identity for reference in images),
-                masks[0].identity if masks else None,
+                tuple(found.reference.identity for found in images),
+                mask.reference.identity if mask else None,
             ),
             provider=self._context.provider,
             model=recipe.model,
             prompt=prompt,
             options=options,
-            images=tuple(reference.address for reference in images),
-            mask=masks[0].address if masks else None,
+            images=tuple(found.reference.address for found in images),
+            mask=mask.reference.address if mask else None,
+            refused=refused,
             root=recipe.root,
             path=path,
             verify=recipe.verify,
@@ -429,18 +448,67 @@ class _JobMaker:
 
     def _references(
         self, parts: Sequence[Part], variables: Mapping[str, object]
-    ) -> tuple[Reference, ...]:
+    ) -> tuple[_Found, ...]:
         """The pictures sent along, without those whose templates are for rows only."""
-        references = []
+        context, found = self._context, []
         for part in parts:
             text = self._text(part, variables)
             if text is None:
                 continue
             try:
-                references.append(find_reference(text.strip(), self._context.base))
+                reference = find_reference(text.strip(), context.base, context.addresses)
             except ValueError as error:
                 raise _JobFault(part.place, str(error)) from None
-        return tuple(references)
+            found.append(_Found(part.place, reference))
+        return tuple(found)
+
+    def _mask(self, variables: Mapping[str, object], *, with_images: bool) -> _Found | None:
+        part = self._recipe.mask
+        found = self._references((part,), variables) if part else ()
+        if part is None or not found or with_images:
+            return found[0] if found else None
+        if part.of_rows:
+            return None
+        raise _JobFault(part.place, "a mask goes with a reference image; name that in images:")
+
+    def _refusal(self, images: Sequence[_Found], mask: _Found | None, line: _Line) -> str | None:
+        """Why nothing can be sent with these pictures, where one behind an address is to blame.
+
+        What is wrong with files is reported; raises _JobRefused then.
+        """
+        refusals, is_faulty = [], False
+        for found in (*images, mask) if mask else images:
+            if found.reference.warning:
+                self._warn(found.place, found.reference.warning)
+            if found.reference.refusal:
+                refusals.append((found.place, found.reference.refusal))
+        for objection in self._objections_to_references(images, mask):
+            kind, *number = objection.place
+            found = mask if mask and kind == "mask" else images[int(number[0])]
+            if not objection.fatal:
+                self._warn(found.place, objection.message)
+            elif found.reference.is_remote:
+                refusals.append((found.place, objection.message))
+            else:
+                self._report(_JobFault(found.place, objection.message), line)
+                is_faulty = True
+        if is_faulty:
+            raise _JobRefused
+        for place, message in refusals:
+            self._warn(place, f"{message}; nothing is sent for this")
+        return f"{REFERENCE_REASON}: {refusals[0][1]}" if refusals else None
+
+    def _objections_to_references(
+        self, images: Sequence[_Found], mask: _Found | None
+    ) -> Sequence[Objection]:
+        rules = self._context.rules
+        if rules is None:
+            return ()
+        pictures = [found.reference for found in images]
+        return rules.of_references(self._recipe.model, pictures, mask.reference if mask else None)
+
+    def _warn(self, place: DocPath, message: str) -> None:
+        self._context.warnings.add((*self._at, *place), message)
 
     def _text(self, part: Part, variables: Mapping[str, object]) -> str | None:
         try:

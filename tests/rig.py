@@ -151,6 +151,18 @@ def manifest(
     return path
 
 
+def picture(path: Path, colour: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:
+    """Write a picture in the format of its file's name, and give its bytes."""
+    Image.new("RGB", size, colour).save(path)
+    return path.read_bytes()
+
+
+def mask(path: Path, size: tuple[int, int] = (8, 8)) -> bytes:
+    """Write a mask, all of it transparent, and give its bytes."""
+    Image.new("RGBA", size, (0, 0, 0, 0)).save(path)
+    return path.read_bytes()
+
+
 def status(folder: Path, name: str = "batch") -> dict[str, Any]:
     """``status --json`` of a batch."""
     done = batchgen("status", name, "--json", "--db", folder / "batchgen.db", cwd=folder)

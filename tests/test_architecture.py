@@ -69,6 +69,7 @@ SAME_FLOOR = {
     ("plan", "references"),
     ("plan", "findings"),
     ("plan", "fingerprint"),
+    ("references", "picture"),
     ("recipe", "findings"),
     ("recipe", "manifest"),
     ("recipe", "naming"),

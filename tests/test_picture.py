@@ -14,6 +14,7 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -153,9 +154,24 @@ def canvas(width: int, height: int, flags: int = 0) -> tuple[bytes, bytes]:
 def test_a_whole_picture_is_accepted_with_its_size(name: str) -> None:
     for corpus, (width, height) in ((SMALL, (13, 9)), (LARGE, (311, 200))):
         kind, data = corpus[name]
+        with Image.open(io.BytesIO(data)) as image:
+            has_alpha = image.has_transparency_data
         assert inspect(data) == PictureInfo(
-            format=FORMATS[kind], width=width, height=height, size_bytes=len(data)
+            format=FORMATS[kind],
+            width=width,
+            height=height,
+            size_bytes=len(data),
+            has_alpha=has_alpha,
         )
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": exif_with_thumbnail()}])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_transparent_places_are_seen_without_decoding(kind: str, options: dict[str, Any]) -> None:
+    image = drawing(16, 16, "RGBA")
+    assert not inspect(encoded(image.convert("RGB"), kind, **options)).has_alpha
+    image.putpixel((3, 3), (0, 0, 0, 0))
+    assert inspect(encoded(image, kind, **options)).has_alpha
 
 
 @small
@@ -292,6 +308,7 @@ def test_only_a_short_or_empty_trailer_may_follow_a_picture(data: bytes) -> None
     assert inspect(data + bytes(5000)).width == 13
     assert flaw(data + b"<script>alert()</script>") is Flaw.TRAILING_DATA
     assert flaw(data + data) is Flaw.TRAILING_DATA
+    assert inspect(data + data, any_trailer=True).width == 13
 
 
 @pytest.mark.parametrize(

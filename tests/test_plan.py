@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from batchgen import references
 from batchgen.errors import Fault, ManifestError, Objection
 from batchgen.job import OptionValue, PlannedJob, Verify, canonical_json
 from batchgen.manifest.loader import load_manifest
 from batchgen.plan import Planner, Rules
+from batchgen.references import Copy, Reference
+from tests import rig
 
 Plan = Callable[..., list[PlannedJob]]
 
@@ -199,10 +202,9 @@ def test_hostile_values_stay_below_the_root(plan: Plan) -> None:
 def test_the_fingerprint_is_the_hash_of_what_determines_the_picture(
     plan: Plan, tmp_path: Path
 ) -> None:
-    picture, mask = b"picture", b"mask"
-    (tmp_path / "a.png").write_bytes(picture)
-    (tmp_path / "b.png").write_bytes(b"another")
-    (tmp_path / "m.png").write_bytes(mask)
+    picture = rig.picture(tmp_path / "a.png")
+    another = rig.picture(tmp_path / "b.png", "blue")
+    mask = rig.mask(tmp_path / "m.png")
     (job,) = plan(
         'jobs:\n  - {prompt: "Ein \\"Grüß Gott\\" 🎉", mask: m.png,'
         " options: {size: auto, output_compression: 50}, images: [a.png, b.png]}\n"
@@ -216,7 +218,7 @@ def test_the_fingerprint_is_the_hash_of_what_determines_the_picture(
             "options": {"size": "auto", "output_compression": 50},
             "images": [
                 f"sha256:{sha256(picture).hexdigest()}",
-                f"sha256:{sha256(b'another').hexdigest()}",
+                f"sha256:{sha256(another).hexdigest()}",
             ],
             "mask": f"sha256:{sha256(mask).hexdigest()}",
         }
@@ -249,7 +251,7 @@ def test_what_changes_a_fingerprint(
     plan: Plan, tmp_path: Path, old: str, new: str, same: bool
 ) -> None:
     for name in ("a.png", "copy.png"):
-        (tmp_path / name).write_bytes(b"picture")
+        rig.picture(tmp_path / name)
     (before,), (after,) = plan(BASE), plan(BASE.replace(old, new))
     assert (before.fingerprint == after.fingerprint) is same
 
@@ -262,9 +264,9 @@ def test_another_provider_has_other_fingerprints(plan: Plan) -> None:
 
 def test_a_changed_reference_image_changes_the_fingerprint(plan: Plan, tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
-    picture.write_bytes(b"one")
+    rig.picture(picture)
     (before,) = plan(BASE)
-    picture.write_bytes(b"two")
+    rig.picture(picture, "green")
     os.utime(picture, ns=(1, 1))
     (after,) = plan(BASE)
     assert before.fingerprint != after.fingerprint
@@ -421,6 +423,16 @@ class NoSquares:
     def of_prompt(self, model: str, characters: int) -> Objection | None:
         return self._objection("prompt", message="too long") if characters > 9 else None
 
+    def of_references(
+        self, model: str, images: Sequence[Reference], mask: Reference | None
+    ) -> Sequence[Objection]:
+        found = [
+            Objection(place=("images", number), message="nine is odd", fatal=self.fatal)
+            for number, image in enumerate(images)
+            if image.picture is not None and image.picture.width == 9
+        ]
+        return found if mask is None else [*found, self._objection("mask", message="masked")]
+
     def _objection(self, *place: str, message: str) -> Objection:
         return Objection(place=place, message=message, options=place[1:], fatal=self.fatal)
 
@@ -467,7 +479,7 @@ def test_what_is_refused_stands_where_it_is_mended(
 
 
 def test_too_many_reference_images_stand_at_their_list(plan: Plan, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"x")
+    rig.picture(tmp_path / "a.png")
     text = "prompt: x\nimages: [a.png, a.png]\n"
     (fault,) = faults_of(plan, text, rules=NoSquares())
     assert (fault.line, fault.path, fault.message) == (2, "images", "too many")
@@ -514,12 +526,162 @@ def test_warnings_without_end_are_cut_off(tmp_path: Path) -> None:
     assert planner.warnings[-1].message == "over 100 warnings; others are not shown (50 jobs)"
 
 
+# reference images
+
+
+class Known:
+    """Addresses of which something is known."""
+
+    def __init__(self, **copies: Copy) -> None:
+        self.asked: list[str] = []
+        self._copies = copies
+
+    def find(self, url: str) -> Copy:
+        self.asked.append(url)
+        return self._copies.get(url.rpartition("/")[2].partition(".")[0], Copy())
+
+
+EDIT = "prompt: x\nimages: ['{{ photo }}']\nmask: mask.png\n"
+
+
+def test_what_rules_have_against_pictures_stands_at_each_of_them(
+    plan: Plan, tmp_path: Path
+) -> None:
+    rig.picture(tmp_path / "b.png", size=(9, 9))
+    rig.mask(tmp_path / "mask.png")
+    text = "prompt: x\nmask: mask.png\nimages:\n  - b.png\n"
+    faults = faults_of(plan, text, rules=NoSquares())
+    assert [(fault.line, fault.path, fault.message) for fault in faults] == [
+        (2, "mask", "masked"),
+        (4, "images[0]", "nine is odd"),
+    ]
+
+
+def test_a_picture_against_the_rules_is_a_fault_of_its_row(plan: Plan, tmp_path: Path) -> None:
+    rig.picture(tmp_path / "a.png")
+    rig.picture(tmp_path / "b.png", size=(9, 9))
+    text = "rows: t.csv\nprompt: x\nimages: ['{{ photo }}']\n"
+    rows = "id,photo\n1,a.png\n2,b.png\n3,b.png\n"
+    assert len(plan(text, rules=NoSquares(fatal=False), t_csv=rows)) == 3
+    (fault,) = faults_of(plan, text, rules=NoSquares(), t_csv=rows)
+    assert (fault.file, fault.line, fault.path) == ("t.csv", 3, "images[0]")
+    assert fault.message == "nine is odd (and 1 more row)"
+
+
+def test_a_mask_without_an_image_is_a_fault(plan: Plan, tmp_path: Path) -> None:
+    rig.mask(tmp_path / "mask.png")
+    (fault,) = faults_of(plan, "prompt: x\nmask: mask.png\n")
+    assert (fault.line, fault.path) == (2, "mask")
+    assert "a mask goes with a reference image" in fault.message
+
+
+def test_a_mask_for_rows_is_left_out_where_their_image_is(plan: Plan, tmp_path: Path) -> None:
+    rig.picture(tmp_path / "a.png")
+    rig.mask(tmp_path / "mask.png")
+    text = f"rows: t.csv\n{EDIT}jobs:\n  - A shop window\n"
+    hero, mug = plan(text, t_csv="id,photo\n1,a.png\n")
+    assert (hero.images, hero.mask) == ((), None)
+    assert mug.mask == str(tmp_path / "mask.png")
+
+
+def test_a_file_that_many_jobs_share_is_read_once(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def reading(path: Path) -> references.Content:
+        read.append(path)
+        return content(path)
+
+    content = references.read_content
+    monkeypatch.setattr(references, "read_content", reading)
+    rig.picture(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    rows = "id\n" + "".join(f"{n}\n" for n in range(500))
+    jobs = plan("rows: t.csv\nprompt: x\nimages: [a.png]\n", t_csv=rows)
+    assert len({job.fingerprint for job in jobs}) == 1
+    (fault,) = faults_of(plan, "rows: t.csv\nprompt: x\nimages: [b.png]\n")
+    assert fault.message.endswith("(and 499 more rows)")
+    assert read == [tmp_path / "a.png", tmp_path / "b.png"]
+
+
+URL = "https://shop.example"
+
+
+def plan_urls(tmp_path: Path, text: str, known: Known, rules: Rules | None = None) -> Planner:
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(f"prompt: x\n{text}", encoding="utf-8")
+    return Planner(
+        load_manifest(manifest), provider="local", default_model="m", rules=rules, addresses=known
+    )
+
+
+def test_a_fetched_address_counts_by_its_content_alone(tmp_path: Path) -> None:
+    rig.picture(tmp_path / "a.png")
+    known = Known(one=Copy(path=tmp_path / "a.png"), two=Copy(path=tmp_path / "a.png"))
+    jobs = [
+        next(iter(plan_urls(tmp_path, f"images: [{image}]\n", known)))
+        for image in (f"{URL}/one.png", f"{URL}/two.png", "a.png")
+    ]
+    assert len({job.fingerprint for job in jobs}) == 1
+    assert {job.images for job in jobs} == {(str(tmp_path / "a.png"),)}
+    assert known.asked == [f"{URL}/one.png", f"{URL}/two.png"]
+
+
+def test_an_address_that_is_not_fetched_yet_is_planned_and_no_fault(tmp_path: Path) -> None:
+    planner = plan_urls(tmp_path, f"images: [{URL}/new.png]\n", Known())
+    (job,) = planner
+    assert (job.images, job.refused) == ((f"{URL}/new.png",), None)
+    assert planner.warnings == []
+
+
+def test_a_lost_copy_keeps_the_fingerprint_of_its_content(tmp_path: Path) -> None:
+    content = rig.picture(tmp_path / "a.png")
+    text = f"images: [{URL}/a.png]\n"
+    (here,) = plan_urls(tmp_path, text, Known(a=Copy(path=tmp_path / "a.png")))
+    (lost,) = plan_urls(tmp_path, text, Known(a=Copy(sha256=sha256(content).hexdigest())))
+    assert here.fingerprint == lost.fingerprint
+
+
+def test_an_address_that_gives_nothing_refuses_its_own_job_only(tmp_path: Path) -> None:
+    rig.picture(tmp_path / "a.png")
+    known = Known(a=Copy(path=tmp_path / "a.png"), dead=Copy(problem="HTTP 404"))
+    text = f"matrix: {{photo: [a, dead]}}\nimages: ['{URL}/{{{{ photo }}}}.png']\n"
+    planner = plan_urls(tmp_path, text, known)
+    good, bad = planner
+    assert good.refused is None
+    assert bad.refused == f"reference: {URL}/dead.png: HTTP 404"
+    (warning,) = planner.warnings
+    assert (warning.line, warning.path) == (3, "images[0]")
+    assert "dead.png: HTTP 404; nothing is sent for this (1 job)" in warning.message
+
+
+def test_an_earlier_copy_is_used_with_a_warning(tmp_path: Path) -> None:
+    rig.picture(tmp_path / "a.png")
+    known = Known(a=Copy(path=tmp_path / "a.png", problem="HTTP 503"))
+    planner = plan_urls(tmp_path, f"images: [{URL}/a.png]\n", known)
+    (job,) = planner
+    assert (job.refused, job.images) == (None, (str(tmp_path / "a.png"),))
+    assert "HTTP 503; the copy fetched before is used (1 job)" in planner.warnings[0].message
+
+
+def test_rules_against_a_picture_behind_an_address_refuse_the_job(tmp_path: Path) -> None:
+    rig.picture(tmp_path / "a.png", size=(9, 9))
+    known = Known(a=Copy(path=tmp_path / "a.png"))
+    text = f"images: [{URL}/a.png]\n"
+    (job,) = plan_urls(tmp_path, text, known, NoSquares())
+    assert job.refused == "reference: nine is odd"
+    planner = plan_urls(tmp_path, text, known, NoSquares(fatal=False))
+    assert [job.refused for job in planner] == [None]
+    assert planner.warnings[0].message == "nine is odd (1 job)"
+
+
 # explicit jobs beside rows
 
 
 def test_an_explicit_job_does_without_what_was_written_for_rows(plan: Plan, tmp_path: Path) -> None:
     for name in ("mug.png", "style.png"):
-        (tmp_path / name).write_bytes(b"x")
+        rig.picture(tmp_path / name)
     text = (
         "rows: t.csv\nkey: 'p/{{ handle }}'\nprompt: '{{ handle }}'\n"
         "images: ['{{ handle }}.png', style.png]\n"

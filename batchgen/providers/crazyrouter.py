@@ -8,6 +8,7 @@ from typing import Final
 
 from batchgen.money import Micros
 from batchgen.providers.adapters import Route
+from batchgen.providers.openai import REFERENCES
 from batchgen.providers.prices import ModelPrice, PriceList, Rate, Unit
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules import (
@@ -142,6 +143,7 @@ GPT_IMAGE_2: Final = ModelRules(
     without_references=frozenset({"moderation"}),
     max_references=16,
     references_instead="leave some out",
+    references=REFERENCES,
     max_prompt_chars=32_000,
 )
 """The strict list of the sheet's section 2: what newer pages accept and drop is no gain."""

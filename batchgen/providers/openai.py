@@ -7,8 +7,10 @@ from dataclasses import replace
 from datetime import date
 from typing import Final
 
+from batchgen.picture import PictureFormat
 from batchgen.providers.prices import PriceList
 from batchgen.providers.profile import Profile
+from batchgen.providers.reference_rules import ReferenceRules
 from batchgen.providers.rules import (
     Choice,
     Condition,
@@ -49,6 +51,12 @@ _OPTIONS: Final[Mapping[str, OptionRule]] = {
     "user": Text(),
     "safety_identifier": Text(),
 }
+REFERENCES: Final = ReferenceRules(
+    # The guide allows masks as large as images; the reference, which says less, is kept to.
+    source="OpenAI's image reference, November 2026",
+    max_mb=50,
+    mask_max_mb=4,
+)
 _REFUSED: Final = {
     "response_format": "leave it out; the answer always holds the picture itself",
     "style": "leave it out, and describe the style in the prompt",
@@ -84,6 +92,7 @@ def _gpt_image(
         with_references=frozenset({"input_fidelity"}),
         max_references=16,
         references_instead="leave some out",
+        references=REFERENCES,
         max_prompt_chars=32_000,
     )
 
@@ -155,6 +164,7 @@ _DALL_E_2: Final = ModelRules(
     unknown_options=_UNKNOWN_OPTIONS,
     max_references=1,
     references_instead="leave the others out",
+    references=replace(REFERENCES, formats=(PictureFormat.PNG,), max_mb=4),
     max_prompt_chars=1_000,
     shutdown=_shutdown(date(2026, 5, 12), "gpt-image-2"),
 )

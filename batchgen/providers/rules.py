@@ -15,6 +15,8 @@ from typing import Final, NamedTuple, Protocol
 
 from batchgen.errors import Objection
 from batchgen.job import OptionValue
+from batchgen.providers.reference_rules import ReferenceRules
+from batchgen.references import Reference
 
 Options = Mapping[str, OptionValue]
 
@@ -352,6 +354,8 @@ class ModelRules:
     """Options of edits, which generations do not take."""
     max_references: int = 0
     references_instead: str = "leave images: out"
+    references: ReferenceRules | None = None
+    """None where nothing is published, or none is taken."""
     max_prompt_chars: int | None = None
     """None where no limit is published."""
     shutdown: Shutdown | None = None
@@ -449,6 +453,15 @@ class Rulebook:
                 f" the model takes ({rules.source}); shorten it",
             )
         )
+
+    def of_references(
+        self, model: str, images: Sequence[Reference], mask: Reference | None
+    ) -> tuple[Objection, ...]:
+        """What there is to say of the pictures that are sent along."""
+        rules = self.models.get(model)
+        if rules is None or rules.references is None:
+            return ()
+        return tuple(map(self._weighed, rules.references.objections(images, mask)))
 
     def _weighed(self, objection: Objection) -> Objection:
         if self.refuse or not objection.fatal:

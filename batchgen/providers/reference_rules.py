@@ -1,0 +1,86 @@
+"""What a model takes as reference image and mask, as data, and what it has against a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from batchgen.errors import Objection
+from batchgen.picture import PictureFormat
+from batchgen.references import Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceRules:
+    """What a reference image and a mask may be."""
+
+    source: str
+    formats: tuple[PictureFormat, ...] = tuple(PictureFormat)
+    max_mb: int
+    """Each file is under so many millions of bytes."""
+    mask_max_mb: int
+
+    def objections(
+        self, images: Sequence[Reference], mask: Reference | None
+    ) -> Iterator[Objection]:
+        """What is wrong with pictures whose content is known."""
+        for number, image in enumerate(images):
+            yield from self._of_file(image, ("images", number), self.formats, self.max_mb)
+        if mask is not None:
+            yield from self._of_file(mask, ("mask",), (PictureFormat.PNG,), self.mask_max_mb)
+            yield from self._of_mask(mask, images[0])
+
+    def _of_file(
+        self,
+        file: Reference,
+        place: tuple[str | int, ...],
+        formats: tuple[PictureFormat, ...],
+        max_mb: int,
+    ) -> Iterator[Objection]:
+        picture = file.picture
+        if picture is None:
+            return
+        what = "a mask" if place == ("mask",) else "a reference image"
+        if picture.format not in formats:
+            yield self._objection(
+                place,
+                f"{file.name} is a {picture.format.upper()} picture, and {what} is"
+                f" {' or '.join(kind.upper() for kind in formats)}",
+                f"save it as {formats[0].upper()}",
+            )
+        if picture.size_bytes >= max_mb * 1_000_000:
+            yield self._objection(
+                place,
+                f"{file.name} has {picture.size_bytes:,} bytes, and {what} is under {max_mb} MB",
+                "make it smaller",
+            )
+
+    def _of_mask(self, mask: Reference, image: Reference) -> Iterator[Objection]:
+        if mask.picture is None:
+            return
+        if mask.picture.format is PictureFormat.PNG and not mask.picture.has_alpha:
+            yield self._objection(
+                ("mask",),
+                f"{mask.name} has no alpha channel, and the transparent places of a mask are what"
+                " may change",
+                "save it as PNG with transparency",
+            )
+        if image.picture is None:
+            return
+        size, wanted = _size_of(mask), _size_of(image)
+        if size != wanted:
+            yield self._objection(
+                # An image behind an address is not this manifest's to change.
+                ("images", 0) if image.is_remote else ("mask",),
+                f"{mask.name} is {size}, and a mask is as large as the first image, {image.name},"
+                f" which is {wanted}",
+                f"scale the mask to {wanted}",
+            )
+
+    def _objection(self, place: tuple[str | int, ...], what: str, remedy: str) -> Objection:
+        return Objection(place=place, message=f"{what} ({self.source}); {remedy}")
+
+
+def _size_of(reference: Reference) -> str:
+    picture = reference.picture
+    return f"{picture.width}x{picture.height}" if picture else ""
