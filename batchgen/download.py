@@ -34,11 +34,29 @@ _MAX_REDIRECTS: Final = 5
 _MAX_URL_CHARS: Final = 8192
 _WRITE_BYTES: Final = 1024 * 1024
 _HOSTS: Final = 8
+_MAX_VALIDATOR_CHARS: Final = 512
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 class ForbiddenAddress(Exception):
     """An address that no download may go to; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validators:
+    """By what a server tells whether it still has the file that was fetched before (RFC 9110)."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The conditions of a request that is answered with 304 when nothing has changed."""
+        conditions = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in conditions.items() if value}
+
+
+_NO_VALIDATORS: Final = Validators()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +97,24 @@ class Downloader:
 
         Raises OSError where the disk refuses; everything else is in the result.
         """
+        result = await self.fetch_changed(url, part, _NO_VALIDATORS, max_bytes=max_bytes)
+        return result if isinstance(result, FetchResult) else None
+
+    async def fetch_changed(
+        self,
+        url: str,
+        part: PartFile,
+        known: Validators,
+        *,
+        max_bytes: int = MAX_PICTURE_BYTES,
+    ) -> Validators | FetchResult:
+        """As `fetch`, unless it is as ``known``: then the result has status 304.
+
+        Gives what the next request is to be made with. Raises OSError where the disk refuses.
+        """
         with self._deadlines.scope(DOWNLOAD_DEADLINE_S) as scope, without_logs():
             try:
-                return await self._follow(url, part, max_bytes)
+                return await self._follow(url, part, known, max_bytes)
             except ForbiddenAddress as exc:
                 return FetchResult(forbidden=f"download refused: {exc}")
             except (httpx.HTTPError, socket.gaierror, ssl.SSLError) as exc:
@@ -92,7 +125,9 @@ class Downloader:
             return FetchResult(detail=f"not complete within {DOWNLOAD_DEADLINE_S:g} s")
         raise AssertionError("unreachable")
 
-    async def _follow(self, url: str, part: PartFile, max_bytes: int) -> FetchResult | None:
+    async def _follow(
+        self, url: str, part: PartFile, known: Validators, max_bytes: int
+    ) -> Validators | FetchResult:
         secure = False
         for _ in range(_MAX_REDIRECTS + 1):
             target = await self._check(url)
@@ -100,19 +135,22 @@ class Downloader:
                 raise ForbiddenAddress("a redirect from https:// to http://")
             secure = target.secure
             async with AsyncExitStack() as stack:
-                response = await self._ask(target, stack)
+                response = await self._ask(target, known, stack)
                 location = response.headers.get("location")
                 if not (response.is_redirect and location):
                     return await _receive(response, part, max_bytes)
                 url = str(target.url.join(location))
         return FetchResult(detail=f"more than {_MAX_REDIRECTS} redirects")
 
-    async def _ask(self, target: _Target, stack: AsyncExitStack) -> httpx.Response:
+    async def _ask(
+        self, target: _Target, known: Validators, stack: AsyncExitStack
+    ) -> httpx.Response:
         """Ask at the first of the addresses that can be reached."""
         client = await self._client(target)
         unreachable: httpx.TransportError = httpx.ConnectError("the name has no address")
         for address in target.addresses:
-            asking = client.stream("GET", target.url.copy_with(host=address), **_asking(target))
+            there = target.url.copy_with(host=address)
+            asking = client.stream("GET", there, **_asking(target, known))
             try:
                 return await stack.enter_async_context(asking)
             except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
@@ -180,15 +218,17 @@ def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
     return address.ipv4_mapped or address.sixtofour
 
 
-def _asking(target: _Target) -> dict[str, Any]:
+def _asking(target: _Target, known: Validators) -> dict[str, Any]:
     """Connect to the checked address, but ask for the host by its name."""
     return {
-        "headers": {"Host": target.url.netloc.decode("ascii")},
+        "headers": {"Host": target.url.netloc.decode("ascii"), **known.headers},
         "extensions": {"sni_hostname": target.url.raw_host.decode("ascii")},
     }
 
 
-async def _receive(response: httpx.Response, part: PartFile, max_bytes: int) -> FetchResult | None:
+async def _receive(
+    response: httpx.Response, part: PartFile, max_bytes: int
+) -> Validators | FetchResult:
     headers: Mapping[str, str] = kept_headers(response.headers)
     if response.status_code != 200:
         return FetchResult(status=response.status_code, retry_after_s=retry_after(headers))
@@ -206,4 +246,13 @@ async def _receive(response: httpx.Response, part: PartFile, max_bytes: int) -> 
             buffer = bytearray()
     if buffer:
         await part.write(buffer)
-    return None
+    return Validators(
+        etag=_validator(response, "etag"), last_modified=_validator(response, "last-modified")
+    )
+
+
+def _validator(response: httpx.Response, name: str) -> str | None:
+    """A header that can be sent back as it is."""
+    value = response.headers.get(name, "")
+    usable = value.isascii() and value.isprintable() and len(value) <= _MAX_VALIDATOR_CHARS
+    return value if value and usable else None

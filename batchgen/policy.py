@@ -146,6 +146,22 @@ class FetchSpoiled:
     reason: str
 
 
+_REFERENCE_TRIES: Final = 3
+_REFERENCE_MAX_WAIT_S: Final = 30.0
+_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+def reference_wait_s(result: FetchResult, *, tries: int) -> float | None:
+    """How long to wait before a reference image is asked for again; None to give it up.
+
+    ``tries`` counts this one. Nothing is paid yet: what will hardly get better is not waited for.
+    """
+    answered = result.status is not None and result.status not in _PASSING
+    if answered or result.forbidden or result.bad_picture or tries >= _REFERENCE_TRIES:
+        return None
+    return max(2.0 ** (tries - 1), min(result.retry_after_s or 0.0, _REFERENCE_MAX_WAIT_S))
+
+
 _GONE: Final = frozenset({403, 404, 410})
 _GONE_TRIES: Final = 4
 _BAD_TRIES: Final = 3

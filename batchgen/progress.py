@@ -30,6 +30,7 @@ _RATE_WINDOW_S: Final = 120.0
 _PLAIN_EVERY_S: Final = 60.0
 _LIVE_EVERY_S: Final = 0.5
 _PLANNED_STEP: Final = 10_000
+_FETCHED_STEP: Final = 1_000
 
 
 @dataclass(slots=True)
@@ -270,6 +271,28 @@ def make_progress(total: int, *, json: bool, quiet: bool) -> Progress:
 
 def _on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+@contextmanager
+def fetching(total: int, *, shown: bool) -> Iterator[Callable[[int], None] | None]:
+    """A count of reference images on a terminal, gone when all are here; else a line a thousand."""
+    if not shown:
+        yield None
+        return
+    live = _on_terminal()
+
+    def count(done: int) -> None:
+        if live:
+            sys.stderr.write(f"\rreference images: {done:,} of {total:,}")
+            sys.stderr.flush()
+        elif done % _FETCHED_STEP == 0:
+            write_line(sys.stderr, f"reference images: {done:,} of {total:,}")
+
+    try:
+        yield count
+    finally:
+        if live:
+            sys.stderr.write("\r\x1b[K")
 
 
 @contextmanager

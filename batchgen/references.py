@@ -72,7 +72,7 @@ def find_reference(text: str, base: Path, addresses: Addresses | None) -> Refere
         raise ValueError("the name of the reference image is empty")
     if scheme := _SCHEME.match(text):
         _check_address(text, scheme[1].lower())
-        return _remote(text, addresses.find(text) if addresses else Copy())
+        return _remote(text, Copy() if addresses is None else addresses.find(text))
     path = base / text
     content = _content(path)
     if isinstance(content, str):
@@ -83,6 +83,11 @@ def find_reference(text: str, base: Path, addresses: Addresses | None) -> Refere
         identity=f"sha256:{content.sha256}",
         picture=content.picture,
     )
+
+
+def is_address(reference: str) -> bool:
+    """Whether a reference image is named by address, and not as a file."""
+    return _SCHEME.match(reference) is not None
 
 
 def _check_address(url: str, scheme: str) -> None:

@@ -46,6 +46,7 @@ FLOORS = {
     "delivery": 3,
     "relocate": 3,
     "feeder": 3,
+    "reference_cache": 3,
     "pool": 3,
     "shutdown": 3,
     "progress": 4,

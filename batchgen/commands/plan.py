@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from contextlib import closing
 from dataclasses import replace
@@ -13,9 +14,10 @@ from batchgen.commands.pricing import with_kept_prices
 from batchgen.errors import ExitCode, Fault, ManifestError
 from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.queries import batch_id
+from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.money import decimal_string
 from batchgen.progress import write_line
-from batchgen.report.text import plan_text
+from batchgen.report.text import plan_text, unfetched_text
 
 
 def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitCode:
@@ -29,22 +31,25 @@ def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitC
 
 def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> None:
     name = prepared.loaded.name
-    known = prepared.ledger.exists()
-    with closing(open_for_reading(prepared.ledger) if known else in_memory()) as conn:
+    with closing(_ledger(prepared)) as conn:
         profile = with_kept_prices(prepared.profile, conn)
         prepared = replace(prepared, profile=profile)
+        urls = NeededUrls(conn, prepared.references)
         staging = stage(
             conn,
             prepared,
             accept_unknown_price=overrides.accept_unknown_price,
             warned=_warn,
+            addresses=urls,
         )
+        unfetched = urls.missing
         groups = staging.compare(batch_id(conn, name))
     if as_json:
         record = {
             "batch": name,
             "provider": profile.name,
             "price_source": profile.price_source,
+            "unfetched": unfetched,
             "groups": {
                 group.value: {
                     "jobs": found.jobs,
@@ -55,8 +60,14 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
         }
         write_line(sys.stdout, json.dumps(record))
     else:
-        text = plan_text(name, profile.name, profile.price_source, groups)
+        source = profile.price_source
+        text = plan_text(name, profile.name, source, groups, unfetched=unfetched)
         write_line(sys.stdout, text)
+
+
+def _ledger(prepared: Prepared) -> sqlite3.Connection:
+    """The ledger for reading, or an empty one where none exists yet."""
+    return open_for_reading(prepared.ledger) if prepared.ledger.exists() else in_memory()
 
 
 def _warn(warning: Fault) -> None:
@@ -64,17 +75,26 @@ def _warn(warning: Fault) -> None:
 
 
 def check(manifests: list[Path]) -> ExitCode:
-    """Say what is wrong with each manifest, all of it, down to its rows and templates."""
+    """Say what is wrong with each manifest, all of it, down to its rows and templates.
+
+    Of reference images that are given by address, those are looked at that a run has fetched.
+    """
+    folder = manifests[0].absolute().parent
     faults: list[Fault] = []
     for path in manifests:
         try:
-            prepared = prepare(path, None)
-            with closing(in_memory()) as conn:
-                jobs = stage(conn, prepared, accept_unknown_price=True, warned=_warn).jobs
+            prepared = prepare(path, None, ledger_folder=folder)
+            with closing(_ledger(prepared)) as conn:
+                urls = NeededUrls(conn, prepared.references)
+                jobs = stage(
+                    conn, prepared, accept_unknown_price=True, warned=_warn, addresses=urls
+                ).jobs
+                unfetched = urls.missing
         except ManifestError as exc:
             faults += exc.faults
         else:
-            write_line(sys.stdout, f"{path}: no faults, {jobs:,} jobs")
+            more = f"; {unfetched:,} {unfetched_text(unfetched)}" if unfetched else ""
+            write_line(sys.stdout, f"{path}: no faults, {jobs:,} jobs{more}")
     if faults:
         raise ManifestError(faults)
     return ExitCode.DONE

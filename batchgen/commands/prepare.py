@@ -20,11 +20,14 @@ from batchgen.plan import Planner
 from batchgen.policy import Waste, parse_waste
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules import Rulebook
+from batchgen.references import Addresses
 from batchgen.settings import ApiKey, Environment, resolve_profile
 
 T = TypeVar("T")
 DEFAULT_PROVIDER: Final = "crazyrouter"
 """As in a manifest that names none."""
+
+REFERENCES_SUFFIX: Final = ".references"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,11 @@ class Prepared:
     environment: Environment
     profile: Profile
     ledger: Path
+
+    @property
+    def references(self) -> Path:
+        """Where reference images that are given by address are kept, under their digests."""
+        return self.ledger.with_name(self.ledger.name + REFERENCES_SUFFIX)
 
     @property
     def identity(self) -> BatchIdentity:
@@ -129,11 +137,13 @@ def stage(
     progress: Callable[[int], None] | None = None,
     priced: Callable[[str, Mapping[str, OptionValue], int, Micros], None] | None = None,
     warned: Callable[[Fault], None] | None = None,
+    addresses: Addresses | None = None,
 ) -> Staging:
     """Plan all jobs into a staging table. Raises ManifestError and SettingsError.
 
     ``priced`` is told of each job's model, options, references and price; ``warned``, in the end,
-    of what the provider's rules say of jobs that are planned all the same.
+    of what the provider's rules say of jobs that are planned all the same. ``addresses`` are asked
+    for reference images that are given so; without them none is known.
     """
     staging = Staging(conn)
     profile = prepared.profile
@@ -148,6 +158,7 @@ def stage(
         provider=profile.name,
         default_model=profile.default_model,
         rules=rules,
+        addresses=addresses,
     )
     staging.fill(
         planner,

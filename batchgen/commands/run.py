@@ -27,14 +27,17 @@ from batchgen.commands.prepare import (
     waste_of,
 )
 from batchgen.commands.pricing import FetchedList, PriceChanges, PriceLists, with_kept_prices
+from batchgen.commands.references import ReferenceImages
 from batchgen.errors import BatchgenError, ExitCode, Fault, SettingsError
 from batchgen.events import RunEvent, Stopping
 from batchgen.http import ssl_context
 from batchgen.job import BatchId, JobState, RunId
 from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.enrol import Staging
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.price_lists import keep_price_list
 from batchgen.ledger.queries import Status, batch_id, find_batch, status, unfinished
+from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
@@ -42,6 +45,7 @@ from batchgen.manifest.model import Limits
 from batchgen.money import Micros
 from batchgen.pool import Pool, PoolSettings
 from batchgen.progress import Progress, make_progress, planning, write_line
+from batchgen.providers.profile import Profile
 from batchgen.relocate import relocate
 from batchgen.report.text import next_step, plan_text, summary_text
 from batchgen.settings import DB_NAME, ApiKey, Environment
@@ -90,10 +94,11 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
     for prepared in everything:
         _check(prepared, overrides)
     lists = PriceLists()
+    images = _reference_images(faces)
     codes = []
     for prepared in everything:
         try:
-            code = _run_one(prepared, overrides, faces, lists)
+            code = _run_one(prepared, overrides, faces, lists, images)
         except BatchgenError as exc:
             write_line(sys.stderr, str(exc))
             code = exc.exit_code
@@ -134,6 +139,7 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
     _check(prepared, overrides)
     with batch_lock(ledger, name):
         with closing(open_for_writing(ledger)) as conn:
+            _reference_images(faces).restore(conn, prepared, row.id)
             start = _start(conn, prepared, overrides, row.id)
         return _go(prepared, start, overrides, faces)
 
@@ -143,6 +149,7 @@ def _run_one(
     overrides: Overrides,
     faces: Faces,
     lists: PriceLists,
+    images: ReferenceImages,
 ) -> ExitCode:
     with batch_lock(prepared.ledger, prepared.loaded.name):
         fresh = lists.get(prepared.profile.price_url)
@@ -157,7 +164,7 @@ def _run_one(
                     f"no fresh price list: {fresh}; prices are from {planned.price_source}",
                 )
             prepared = replace(prepared, profile=profile)
-            start = _enrol(conn, prepared, overrides, faces, PriceChanges(planned))
+            start = _enrol(conn, prepared, overrides, faces, planned, images)
             if isinstance(fresh, FetchedList):
                 keep_price_list(conn, fresh.url, fresh.kept)
         return _go(prepared, start, overrides, faces)
@@ -168,22 +175,22 @@ def _enrol(
     prepared: Prepared,
     overrides: Overrides,
     faces: Faces,
-    changes: PriceChanges,
+    planned: Profile,
+    images: ReferenceImages,
 ) -> _Start:
     name, profile = prepared.loaded.name, prepared.profile
-    warnings: list[Fault] = []
-    with planning(shown=not (faces.quiet or faces.json)) as progress:
-        staging = stage(
-            conn,
-            prepared,
-            accept_unknown_price=overrides.accept_unknown_price,
-            progress=progress,
-            priced=changes.note,
-            warned=warnings.append,
-        )
-    for warning in warnings:
+    urls = NeededUrls(conn, prepared.references)
+    plan = _plan(conn, prepared, overrides, faces, planned, urls)
+    if len(urls):
+        missing = urls.missing
+        fetched = images.bring(prepared, urls)
+        if missing or fetched.fetched or fetched.failed:
+            plan.staging.close()
+            plan = _plan(conn, prepared, overrides, faces, planned, urls)
+    staging = plan.staging
+    for warning in plan.warnings:
         write_line(sys.stderr, f"warning: {warning}")
-    for notice in changes.lines(profile.price_source):
+    for notice in plan.changes.lines(profile.price_source):
         write_line(sys.stderr, f"{name}: {notice}")
     batch = batch_id(conn, name)
     if batch is not None and not overrides.overwrite:
@@ -199,6 +206,41 @@ def _enrol(
         for notice in relocate(staging, batch, prepared.loaded.base):
             write_line(sys.stderr, notice)
     return _start(conn, prepared, overrides, staging.enrol(prepared.identity))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A plan, and what there is to say of it."""
+
+    staging: Staging
+    changes: PriceChanges
+    warnings: list[Fault]
+
+
+def _plan(
+    conn: sqlite3.Connection,
+    prepared: Prepared,
+    overrides: Overrides,
+    faces: Faces,
+    planned: Profile,
+    urls: NeededUrls,
+) -> _Plan:
+    changes, warnings = PriceChanges(planned), list[Fault]()
+    with planning(shown=not (faces.quiet or faces.json)) as progress:
+        staging = stage(
+            conn,
+            prepared,
+            accept_unknown_price=overrides.accept_unknown_price,
+            progress=progress,
+            priced=changes.note,
+            warned=warnings.append,
+            addresses=urls,
+        )
+    return _Plan(staging, changes, warnings)
+
+
+def _reference_images(faces: Faces) -> ReferenceImages:
+    return ReferenceImages(shown=not (faces.quiet or faces.json), told=not faces.quiet)
 
 
 def _start(

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from batchgen.errors import Fault, ManifestError
-from batchgen.job import BatchId, OptionValue, PlannedJob, canonical_json
+from batchgen.job import REFERENCE_REASON, BatchId, OptionValue, PlannedJob, canonical_json
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.money import ZERO, Micros
 
@@ -29,14 +29,16 @@ CREATE TABLE staging.planned (
     options TEXT NOT NULL, images TEXT NOT NULL, mask TEXT, root TEXT NOT NULL, path TEXT NOT NULL,
     verify TEXT NOT NULL, keep_previous INTEGER NOT NULL, keep_partials INTEGER NOT NULL,
     tags TEXT NOT NULL, source TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT,
+    refused TEXT,
     UNIQUE (key), UNIQUE (collision)
 )
 """
 _COLUMNS: Final = (
     "key, collision, fingerprint, provider, model, prompt, options, images, mask, root, path,"
-    " verify, keep_previous, keep_partials, tags, source, estimated, stale_before"
+    " verify, keep_previous, keep_partials, tags, source, estimated, stale_before,"
+    " refused"
 )
-_INSERT: Final = f"INSERT INTO staging.planned ({_COLUMNS}) VALUES ({', '.join('?' * 18)})"
+_INSERT: Final = f"INSERT INTO staging.planned ({_COLUMNS}) VALUES ({', '.join('?' * 19)})"
 
 
 class Group(StrEnum):
@@ -54,6 +56,8 @@ class Group(StrEnum):
     MOVED = "moved"
     """Unchanged and done, but planned for another place."""
     UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    """Its reference image can't be had; it fails, and nothing is sent."""
     RETIRED = "retired"
 
     @property
@@ -110,6 +114,10 @@ class Staging:
         conn.execute("ATTACH DATABASE '' AS staging")
         conn.execute("PRAGMA staging.journal_mode = OFF")
         conn.execute(_STAGING)
+
+    def close(self) -> None:
+        """Forget what is staged; it is planned anew."""
+        self.conn.execute("DETACH DATABASE staging")
 
     def fill(
         self,
@@ -254,13 +262,15 @@ class Staging:
         """Put the staged plan into the ledger in one transaction.
 
         A new key is inserted; a known key with the same fingerprint keeps its state; a changed one
-        goes back to pending; a key that is not planned any more is retired.
+        goes back to pending; a key that is not planned any more is retired. What would be pending
+        and is refused by the plan has failed: nothing was sent for it.
         """
         now = timestamp(self._clock())
         self.conn.execute("BEGIN IMMEDIATE")
         try:
             batch = self._enrol_batch(identity, now)
             self.conn.execute(_ENROL, {"batch": batch, "now": now})
+            self.conn.execute(_REFUSE, {"batch": batch, "now": now})
             self.conn.execute(
                 "INSERT OR IGNORE INTO prices (provider, model, price, source, taken_at)"
                 " SELECT DISTINCT provider, model, estimated, ?, ? FROM staging.planned",
@@ -302,13 +312,23 @@ class Staging:
         return BatchId(row["id"])
 
 
+_WANTS_REFERENCE: Final = (
+    f"jobs.state = 'failed' AND substr(jobs.reason, 1, {len(REFERENCE_REASON) + 2})"
+    f" = '{REFERENCE_REASON}: '"
+)
+"""Failed for want of a reference image: nothing was sent, and it may be there by now."""
 _STALE: Final = "jobs.state = 'done' AND jobs.done_at < planned.stale_before"
 _GROUP_CASE: Final = f"""
     CASE
-        WHEN jobs.id IS NULL THEN '{Group.NEW}'
         WHEN jobs.state = 'paid' THEN '{Group.PAID}'
+        WHEN planned.refused IS NOT NULL AND (jobs.id IS NULL OR {_STALE}
+            OR jobs.state = 'pending' OR jobs.fingerprint <> planned.fingerprint)
+            THEN '{Group.REFUSED}'
+        WHEN jobs.id IS NULL THEN '{Group.NEW}'
         WHEN jobs.fingerprint <> planned.fingerprint THEN '{Group.CHANGED}'
         WHEN {_STALE} THEN '{Group.STALE}'
+        WHEN {_WANTS_REFERENCE}
+            THEN iif(planned.refused IS NULL, '{Group.PENDING}', '{Group.REFUSED}')
         WHEN jobs.state IN ('pending', 'sending') THEN '{Group.PENDING}'
         WHEN jobs.state = 'done' AND (jobs.root, jobs.path) <> (planned.root, planned.path)
             THEN '{Group.MOVED}'
@@ -316,9 +336,10 @@ _GROUP_CASE: Final = f"""
         ELSE jobs.state
     END
 """
-_AGAIN: Final = """
+_AGAIN: Final = f"""
     (jobs.state NOT IN ('paid', 'sending') AND (
         jobs.fingerprint <> excluded.fingerprint
+        OR ({_WANTS_REFERENCE})
         OR (jobs.state = 'done' AND jobs.done_at < (
             SELECT stale_before FROM staging.planned AS p WHERE p.key = excluded.key))))
 """
@@ -344,6 +365,14 @@ ON CONFLICT (batch_id, key) DO UPDATE SET
     keep_previous = excluded.keep_previous, keep_partials = excluded.keep_partials,
     tags = excluded.tags, source = excluded.source, estimated = excluded.estimated,
     plan = excluded.plan, retired = 0
+"""
+
+
+_REFUSE: Final = """
+UPDATE jobs SET state = 'failed', changed_at = :now, reason =
+    (SELECT refused FROM staging.planned WHERE planned.key = jobs.key)
+WHERE batch_id = :batch AND retired = 0 AND state = 'pending'
+  AND key IN (SELECT key FROM staging.planned WHERE refused IS NOT NULL)
 """
 
 
@@ -384,6 +413,7 @@ def _row(
         job.source,
         price(job.model, job.options, len(job.images)),
         _stale_before(job.refresh, now),
+        job.refused,
     )
 
 

@@ -136,6 +136,16 @@ CREATE TABLE price_lists (
     body BLOB NOT NULL,
     fetched_at TEXT NOT NULL
 ) STRICT;
+
+CREATE TABLE reference_urls (
+    url TEXT PRIMARY KEY,
+    sha256 TEXT NOT NULL,
+    format TEXT NOT NULL,
+    etag TEXT,
+    last_modified TEXT,
+    fetched_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX reference_urls_by_content ON reference_urls(sha256);
 """
 
 

@@ -20,6 +20,7 @@ _GROUP_TEXT = {
     Group.BLOCKED: "blocked before, left alone",
     Group.MOVED: "done, to be moved to their new place",
     Group.UNCHANGED: "done and unchanged",
+    Group.REFUSED: "without their reference image, not sent",
     Group.RETIRED: "no longer in the manifest",
 }
 _REASONS_SHOWN = 8
@@ -31,8 +32,13 @@ def plan_text(
     provider: str,
     price_source: str,
     groups: Mapping[Group, GroupSum],
+    *,
+    unfetched: int = 0,
 ) -> str:
-    """What a run would do and cost, a line a group."""
+    """What a run would do and cost, a line a group.
+
+    ``unfetched`` addresses of reference images have no copy yet, so what they hold is not known.
+    """
     lines = [f"{name}: provider {provider}, prices from {price_source or 'nobody'}"]
     for group in Group:
         if group in groups:
@@ -45,7 +51,15 @@ def plan_text(
         lines.append(f"  {jobs:>9,}  {'requests to send, estimated at':<38} {dollars(cost):>12}")
     else:
         lines.append("  nothing to send, nothing to pay")
+    if unfetched:
+        lines.append(f"  {unfetched:>9,}  {unfetched_text(unfetched)}; the run fetches first")
     return "\n".join(lines)
+
+
+def unfetched_text(addresses: int) -> str:
+    """What is not known without the network."""
+    what = "address of a reference image is" if addresses == 1 else "addresses of images are"
+    return f"{what} not fetched yet"
 
 
 def status_text(status: Status) -> str:

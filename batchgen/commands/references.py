@@ -1,0 +1,108 @@
+"""Brings the reference images that are given by address here before a run sends anything."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+
+from batchgen.commands.prepare import Prepared
+from batchgen.errors import SettingsError
+from batchgen.http import ssl_context
+from batchgen.job import REFERENCE_REASON, BatchId, JobId
+from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.reference_urls import (
+    NeededUrls,
+    pending_references,
+    refuse_jobs,
+    urls_of_content,
+)
+from batchgen.progress import fetching, write_line
+from batchgen.reference_cache import Fetched, ReferenceCache
+from batchgen.references import is_address
+from batchgen.settings import is_loopback
+
+
+class ReferenceImages:
+    """Fetches what plans need; an address that several manifests share is asked once."""
+
+    def __init__(self, *, shown: bool, told: bool) -> None:
+        self._shown = shown
+        self._told = told
+        self._began = utc_now()
+
+    def bring(self, prepared: Prepared, urls: NeededUrls) -> Fetched:
+        """Fetch or revalidate the addresses, and say how it went. Raises SettingsError."""
+        with fetching(len(urls), shown=self._shown) as progress:
+            cache = ReferenceCache(
+                prepared.references,
+                owner=prepared.loaded.name,
+                verify=ssl_context(),
+                allow_loopback=_is_on_loopback(prepared),
+                fresh_since=self._began,
+                progress=progress,
+            )
+            try:
+                result = anyio.run(cache.bring, urls, backend="asyncio")
+            except OSError as exc:
+                raise SettingsError(
+                    f"{prepared.references}: reference images can't be kept: {exc.strerror};"
+                    " nothing was sent"
+                ) from exc
+        if self._told:
+            write_line(sys.stderr, _told(prepared.loaded.name, result))
+        return result
+
+    def restore(self, conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> None:
+        """Before a batch goes on without its manifest: fetch the copies that are gone.
+
+        Pending jobs whose picture can't be had again fail, free of charge. Raises SettingsError.
+        """
+        urls = NeededUrls(conn, prepared.references)
+        for _, references in pending_references(conn, batch):
+            for copy in _lost_copies(references, prepared.references):
+                for known in urls_of_content(conn, copy.stem)[:1]:
+                    urls.find(known.url)
+        if len(urls):
+            self.bring(prepared, urls)
+        refuse_jobs(conn, _refusals(conn, prepared.references, batch, urls))
+
+
+def _lost_copies(references: Iterable[str], folder: Path) -> Iterator[Path]:
+    for reference in references:
+        path = Path(reference)
+        if path.parent == folder and not path.is_file():
+            yield path
+
+
+def _refusals(
+    conn: sqlite3.Connection, folder: Path, batch: BatchId, urls: NeededUrls
+) -> Iterator[tuple[JobId, str]]:
+    """Each pending job that lacks a picture, and why it does."""
+    for job, references in pending_references(conn, batch):
+        reasons = [f"{url} is not fetched" for url in references if is_address(url)]
+        for copy in _lost_copies(references, folder):
+            why = "its address holds another picture by now"
+            for known in urls_of_content(conn, copy.stem)[:1]:
+                why = f"{known.url} gives none: {urls.find(known.url).problem}"
+            reasons.append(f"the copy {copy.name} is gone, and {why}")
+        if reasons:
+            yield job, f"{REFERENCE_REASON}: {reasons[0]}; run the manifest, which fetches it"
+
+
+def _is_on_loopback(prepared: Prepared) -> bool:
+    """Whether the provider is on this machine; only then a picture may be."""
+    base_url = prepared.profile.base_url
+    return base_url is None or is_loopback(urlsplit(base_url).hostname or "")
+
+
+def _told(name: str, result: Fetched) -> str:
+    text = (
+        f"{name}: reference images by address: {result.fetched:,} fetched,"
+        f" {result.unchanged:,} unchanged"
+    )
+    return f"{text}, {result.failed:,} not to be had" if result.failed else text

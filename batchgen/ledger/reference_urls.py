@@ -1,0 +1,174 @@
+"""Reference images by address: which copy the ledger knows of each, and which a plan needs.
+
+What a plan needs is noted in a temporary table: a plan may name a million addresses.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from batchgen.job import BatchId, JobId
+from batchgen.ledger.ledger import Ledger
+from batchgen.picture import PictureFormat
+from batchgen.references import Copy
+
+_PAGE: Final = 500
+
+_NEEDED: Final = """
+CREATE TEMP TABLE needed (
+    url TEXT PRIMARY KEY, is_here INTEGER NOT NULL, problem TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID
+"""
+_CHANGED_MEANWHILE: Final = "it was not in the manifest when this run fetched its reference images"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchedUrl:
+    """What an address gave when it was asked last."""
+
+    url: str
+    sha256: str
+    format: PictureFormat
+    etag: str | None
+    last_modified: str | None
+    fetched_at: str
+    """When it was last known to be so."""
+
+    @property
+    def file_name(self) -> str:
+        """The name of its copy in the cache."""
+        return f"{self.sha256}.{self.format.extension}"
+
+
+class NeededUrls:
+    """The addresses that one plan needs, as the planner asks for them."""
+
+    def __init__(self, conn: sqlite3.Connection, folder: Path) -> None:
+        self._conn = conn
+        self._folder = folder
+        self._is_settled = False
+        conn.execute(_NEEDED)
+
+    def find(self, url: str) -> Copy:
+        """What is known of an address; it is noted as needed."""
+        known = fetched_url(self._conn, url)
+        path = self._folder / known.file_name if known else None
+        here = path if path is not None and path.is_file() else None
+        return Copy(
+            path=here, sha256=known.sha256 if known else None, problem=self._note(url, here)
+        )
+
+    def _note(self, url: str, here: Path | None) -> str:
+        """Why it could not be had, if a run has tried already."""
+        if not self._is_settled:
+            self._conn.execute(
+                "INSERT OR IGNORE INTO temp.needed (url, is_here) VALUES (?, ?)",
+                (url, here is not None),
+            )
+            return ""
+        row = self._conn.execute("SELECT problem FROM temp.needed WHERE url = ?", (url,)).fetchone()
+        return _CHANGED_MEANWHILE if row is None else str(row["problem"])
+
+    def __len__(self) -> int:
+        return self._count("true")
+
+    @property
+    def missing(self) -> int:
+        """How many of them have no copy on this machine."""
+        return self._count("is_here = 0")
+
+    def _count(self, condition: str) -> int:
+        row = self._conn.execute(
+            f"SELECT count(*) AS n FROM temp.needed WHERE {condition}"
+        ).fetchone()
+        return int(row["n"])
+
+    def __iter__(self) -> Iterator[tuple[str, FetchedUrl | None]]:
+        """Each address with what is known of it, a page at a time."""
+        after = ""
+        while page := self._conn.execute(
+            "SELECT url FROM temp.needed WHERE url > ? ORDER BY url LIMIT ?", (after, _PAGE)
+        ).fetchall():
+            for row in page:
+                yield row["url"], fetched_url(self._conn, row["url"])
+            after = page[-1]["url"]
+
+    def settle(self, fetched: Iterable[FetchedUrl], problems: Iterable[tuple[str, str]]) -> None:
+        """Write down what addresses gave, durably, and why others (address, why) gave nothing."""
+        self._is_settled = True
+        with _transaction(self._conn):
+            self._conn.executemany(
+                "INSERT INTO reference_urls (url, sha256, format, etag, last_modified, fetched_at)"
+                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (url) DO UPDATE SET"
+                " sha256 = excluded.sha256, format = excluded.format, etag = excluded.etag,"
+                " last_modified = excluded.last_modified, fetched_at = excluded.fetched_at",
+                (
+                    (one.url, one.sha256, one.format, one.etag, one.last_modified, one.fetched_at)
+                    for one in fetched
+                ),
+            )
+            self._conn.executemany(
+                "UPDATE temp.needed SET problem = ? WHERE url = ?",
+                ((problem, url) for url, problem in problems),
+            )
+
+
+def fetched_url(conn: sqlite3.Connection, url: str) -> FetchedUrl | None:
+    """What an address gave when it was asked last, or None."""
+    row = conn.execute("SELECT * FROM reference_urls WHERE url = ?", (url,)).fetchone()
+    return _fetched(row) if row else None
+
+
+def urls_of_content(conn: sqlite3.Connection, sha256: str) -> list[FetchedUrl]:
+    """The addresses that gave this picture last, the latest first."""
+    rows = conn.execute(
+        "SELECT * FROM reference_urls WHERE sha256 = ? ORDER BY fetched_at DESC", (sha256,)
+    )
+    return [_fetched(row) for row in rows]
+
+
+def _fetched(row: sqlite3.Row) -> FetchedUrl:
+    values = dict(row)
+    return FetchedUrl(**{**values, "format": PictureFormat(values["format"])})
+
+
+def pending_references(
+    conn: sqlite3.Connection, batch: BatchId
+) -> Iterator[tuple[JobId, list[str]]]:
+    """Each pending job with the files and addresses that it names, its mask last; by pages."""
+    after = 0
+    while page := conn.execute(
+        "SELECT id, images, mask FROM jobs WHERE batch_id = ? AND retired = 0"
+        " AND state = 'pending' AND images <> '[]' AND id > ? ORDER BY id LIMIT ?",
+        (batch, after, _PAGE),
+    ).fetchall():
+        for row in page:
+            masks = [row["mask"]] if row["mask"] else []
+            yield JobId(row["id"]), [*json.loads(row["images"]), *masks]
+        after = page[-1]["id"]
+
+
+def refuse_jobs(conn: sqlite3.Connection, refusals: Iterable[tuple[JobId, str]]) -> None:
+    """Fail pending jobs, each for a reason, before anything is sent for them."""
+    ledger = Ledger(conn)
+    with _transaction(conn):
+        for job, reason in refusals:
+            ledger.refuse(job, reason)
+
+
+@contextmanager
+def _transaction(conn: sqlite3.Connection) -> Iterator[None]:
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise

@@ -1,0 +1,216 @@
+"""Reference images by address: fetched or revalidated once a run, into files named by content.
+
+Planning comes before and after; no job is known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from batchgen.download import Downloader, Validators
+from batchgen.files import PartFile, make_way
+from batchgen.http import Deadlines
+from batchgen.ledger.ledger import timestamp, utc_now
+from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
+from batchgen.outcome import clean
+from batchgen.picture import BadPicture
+from batchgen.policy import FetchResult, reference_wait_s
+from batchgen.references import read_content
+
+WIDTH: Final = 8
+"""Addresses that are asked at the same time."""
+_SETTLED_AT_ONCE: Final = 100
+_SILENT_HOST: Final = 4
+"""After so many addresses in a row to which a host gave no answer, its others are not asked."""
+
+
+@dataclass(slots=True)
+class Fetched:
+    """What became of the addresses that a plan needs."""
+
+    fetched: int = 0
+    """New ones, and those that give another picture than before."""
+    unchanged: int = 0
+    failed: int = 0
+
+    @property
+    def total(self) -> int:
+        """All that are settled."""
+        return self.fetched + self.unchanged + self.failed
+
+
+class ReferenceCache:
+    """Brings the addresses of one plan up to date. Used by one run at a time, for ``owner``."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        owner: str,
+        verify: ssl.SSLContext,
+        allow_loopback: bool,
+        fresh_since: datetime,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._owner = owner
+        self._verify = verify
+        self._allow_loopback = allow_loopback
+        self._fresh_since = timestamp(fresh_since)
+        self._progress = progress
+        self._deadlines = Deadlines()
+        self._silent: Counter[str] = Counter()
+        self._found: list[FetchedUrl] = []
+        self._problems: list[tuple[str, str]] = []
+        self._result = Fetched()
+        self._disk_error: OSError | None = None
+
+    async def bring(self, urls: NeededUrls) -> Fetched:
+        """Ask every address that was not asked since ``fresh_since``, and write down what came.
+
+        What can't be had is noted with its address and stops nothing. Raises OSError where the
+        folder can't be written.
+        """
+        await anyio.to_thread.run_sync(make_way, self._folder)
+        send, receive = anyio.create_memory_object_stream[tuple[str, FetchedUrl | None]]()
+        async with anyio.create_task_group() as services:
+            services.start_soon(self._deadlines.watch)
+            async with anyio.create_task_group() as tasks:
+                with receive:
+                    for _ in range(WIDTH):
+                        tasks.start_soon(self._work, receive.clone(), urls)
+                async with send:
+                    with suppress(anyio.BrokenResourceError):  # then the disk refused
+                        for needed in urls:
+                            await send.send(needed)
+            services.cancel_scope.cancel()
+        self._settle(urls)
+        if self._disk_error is not None:
+            raise self._disk_error
+        return self._result
+
+    async def _work(
+        self, needed: MemoryObjectReceiveStream[tuple[str, FetchedUrl | None]], urls: NeededUrls
+    ) -> None:
+        async with (
+            needed,
+            Downloader(
+                verify=self._verify,
+                deadlines=self._deadlines,
+                allow_loopback=self._allow_loopback,
+            ) as downloader,
+        ):
+            async for url, known in needed:
+                if self._disk_error is not None:
+                    return
+                try:
+                    await self._bring_one(downloader, url, known)
+                except OSError as exc:
+                    self._disk_error = exc
+                    return
+                if len(self._found) + len(self._problems) >= _SETTLED_AT_ONCE:
+                    self._settle(urls)
+                if self._progress is not None:
+                    self._progress(self._result.total)
+
+    def _settle(self, urls: NeededUrls) -> None:
+        found, self._found = self._found, []
+        problems, self._problems = self._problems, []
+        urls.settle(found, problems)
+
+    async def _bring_one(self, downloader: Downloader, url: str, known: FetchedUrl | None) -> None:
+        if known is not None and not await anyio.to_thread.run_sync(self._is_whole, known):
+            known = None
+        if known is not None and known.fetched_at >= self._fresh_since:
+            self._result.unchanged += 1
+            return
+        found = await self._ask(downloader, url, known)
+        if isinstance(found, str):
+            self._problems.append((url, clean(found)))
+            self._result.failed += 1
+            return
+        self._found.append(found)
+        if known is not None and found.sha256 == known.sha256:
+            self._result.unchanged += 1
+        else:
+            self._result.fetched += 1
+
+    def _is_whole(self, known: FetchedUrl) -> bool:
+        try:
+            return read_content(self._folder / known.file_name).sha256 == known.sha256
+        except (OSError, BadPicture):
+            return False
+
+    async def _ask(
+        self, downloader: Downloader, url: str, known: FetchedUrl | None
+    ) -> FetchedUrl | str:
+        """What the address gives now, or why it gives nothing."""
+        host = urlsplit(url).netloc.lower()
+        if self._silent[host] >= _SILENT_HOST:
+            return "its host gave no answer for others, and was not asked again"
+        for tries in count(1):
+            result = await self._fetch(downloader, url, known)
+            if not isinstance(result, FetchResult):
+                break
+            wait_s = reference_wait_s(result, tries=tries)
+            if wait_s is None:
+                break
+            await anyio.sleep(wait_s)
+        if isinstance(result, FetchResult) and result.status is None and result.detail:
+            self._silent[host] += 1
+        else:
+            self._silent.pop(host, None)
+        return _why(result) if isinstance(result, FetchResult) else result
+
+    async def _fetch(
+        self, downloader: Downloader, url: str, known: FetchedUrl | None
+    ) -> FetchedUrl | FetchResult:
+        validators = Validators()
+        if known is not None:
+            validators = Validators(etag=known.etag, last_modified=known.last_modified)
+        async with PartFile(self._folder / self._part_name(url)) as part:
+            result = await downloader.fetch_changed(url, part, validators)
+            if isinstance(result, FetchResult):
+                if result.status == 304 and known is not None:
+                    return replace(known, fetched_at=timestamp(utc_now()))
+                return result
+            await part.sync()
+            try:
+                content = await anyio.to_thread.run_sync(read_content, part.part)
+            except BadPicture as exc:
+                return FetchResult(bad_picture=str(exc))
+            found = FetchedUrl(
+                url=url,
+                sha256=content.sha256,
+                format=content.picture.format,
+                etag=result.etag,
+                last_modified=result.last_modified,
+                fetched_at=timestamp(utc_now()),
+            )
+            await part.commit(self._folder / found.file_name)
+            return found
+
+    def _part_name(self, url: str) -> str:
+        """One for each address and owner: a killed run's litter is overwritten by the next."""
+        return hashlib.sha256(f"{self._owner}\n{url}".encode()).hexdigest()[:32]
+
+
+def _why(result: FetchResult) -> str:
+    if result.bad_picture:
+        return f"no reference image: {result.bad_picture}"
+    if result.status is not None:
+        return f"HTTP {result.status}"
+    return result.forbidden or result.detail
