@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import anyio
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batchgen.download
-from batchgen.download import Downloader
+from batchgen.download import Downloader, Validators
 from batchgen.files import PartFile
 from batchgen.http import Deadlines, ssl_context
 from batchgen.policy import FetchResult
@@ -636,3 +637,97 @@ async def test_a_host_name_in_another_script_is_asked_in_ascii(
         assert await fetch(client, url, tmp_path / "1.png") is None
     assert asked == ["xn--bcher-kva.test"]
     assert server.requests[0].headers["host"] == f"xn--bcher-kva.test:{server.port}"
+
+
+# What is known already
+
+
+def conditional(etag: str, **headers: str) -> Script:
+    """A server that answers 304 to whoever knows the tag."""
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        while True:
+            request = await wire.receive(connection, server)
+            if request.headers.get("if-none-match") == etag:
+                await connection.send(b"HTTP/1.1 304 Not Modified\r\n\r\n")
+            else:
+                await connection.send(wire.response(PICTURE, ETag=etag, **headers))
+
+    return script
+
+
+async def fetch_changed(
+    client: Downloader, url: str, file: Path, known: Validators
+) -> Validators | FetchResult:
+    async with PartFile(file, keep=True) as part:
+        return await client.fetch_changed(url, part, known)
+
+
+async def test_what_is_unchanged_is_not_sent_again(tmp_path: Path, verify: ssl.SSLContext) -> None:
+    day = "Sun, 22 Nov 2026 00:00:00 GMT"
+    script = conditional('W/"5e"', Last_Modified=day)
+    async with wire.serve(script) as server, downloader(verify) as client:
+        url = f"{server.url}/1.png"
+        known = await fetch_changed(client, url, tmp_path / "1.png", Validators())
+        assert known == Validators(etag='W/"5e"', last_modified=day)
+        assert await fetch_changed(client, url, tmp_path / "2.png", known) == FetchResult(
+            status=304
+        )
+    assert server.requests[1].headers["if-modified-since"] == day
+    assert (tmp_path / "2.png.part").read_bytes() == b""
+
+
+@pytest.mark.parametrize("etag", ["x" * 513, "\xe9t\xe9", ""])
+async def test_a_tag_that_cannot_be_sent_back_is_not_kept(
+    etag: str, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    async with wire.serve(conditional(etag)) as server, downloader(verify) as client:
+        known = await fetch_changed(client, f"{server.url}/1.png", tmp_path / "1", Validators())
+    assert known == Validators()
+
+
+class Outside(Downloader):
+    """A downloader to which one name, that a test's server has, is a public one."""
+
+    def _check_address(self, address: IPv4Address | IPv6Address, host: str) -> None:
+        if host != "shop.test":
+            super()._check_address(address, host)
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1", "localhost", "10.0.0.1", "[::1]", "inner.test"])
+async def test_no_redirect_leads_a_provider_of_the_world_to_this_machine(
+    target: str, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"shop.test": "127.0.0.1", "localhost": "127.0.0.1", "inner.test": "192.168.0.1"}
+    literal = {address: address for address in ("127.0.0.1", "10.0.0.1", "::1")}
+    asked = resolving(monkeypatch, {name: [to] for name, to in (names | literal).items()})
+
+    async def moved(connection: wire.Connection, server: wire.Server) -> None:
+        await wire.receive(connection, server)
+        to = f"http://{target}:{server.port}/2.png"
+        await connection.send(wire.response(b"", "302 Found", Location=to))
+
+    async with (
+        wire.serve(moved) as server,
+        Outside(verify=verify, deadlines=Deadlines(), allow_loopback=False) as client,
+    ):
+        url = f"http://shop.test:{server.port}/1.png"
+        result = await fetch_changed(client, url, tmp_path / "1.png", Validators())
+    assert isinstance(result, FetchResult)
+    assert "which is no public address" in result.forbidden
+    assert asked == ["shop.test", target.strip("[]")]
+    assert server.connections == 1
+
+
+async def test_a_redirect_leads_to_another_host(
+    tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolving(monkeypatch, {"shop.test": ["127.0.0.1"], "cdn.test": ["127.0.0.1"]})
+    async with wire.serve(conditional('"5e"')) as cdn:
+        to = f"http://cdn.test:{cdn.port}/2.png"
+        moved = wire.response(b"", "301 Moved Permanently", Location=to)
+        async with wire.serve(routes({"/1.png": moved})) as server, downloader(verify) as client:
+            url = f"http://shop.test:{server.port}/1.png"
+            known = await fetch_changed(client, url, tmp_path / "1.png", Validators())
+    assert known == Validators(etag='"5e"')
+    assert cdn.requests[0].headers["host"] == f"cdn.test:{cdn.port}"

@@ -395,3 +395,73 @@ def test_memory_does_not_grow_with_the_number_of_jobs(tmp_path: Path) -> None:
     small = _peak_kb(tmp_path / "small.db", 20_000)
     large = _peak_kb(tmp_path / "large.db", 200_000)
     assert large - small < 15_000, "kilobytes"
+
+
+# Jobs that the plan refuses
+
+
+def refused(key: str, *, prompt: str = "p", reason: str = "reference: u: HTTP 404") -> PlannedJob:
+    return replace(planned(key, prompt=prompt), refused=reason)
+
+
+def reasons(ledger: Ledger) -> dict[str, tuple[str, str | None]]:
+    rows = ledger.conn.execute("SELECT key, state, reason FROM jobs")
+    return {row["key"]: (row["state"], row["reason"]) for row in rows}
+
+
+def test_a_job_without_its_reference_image_fails_and_the_others_go_on(ledger: Ledger) -> None:
+    staging = stage(ledger, planned("a"), refused("b"))
+    assert staging.compare(None) == {
+        Group.NEW: GroupSum(1, PRICE),
+        Group.REFUSED: GroupSum(1, PRICE),
+    }
+    staging.enrol(IDENTITY)
+    assert reasons(ledger) == {"a": ("pending", None), "b": ("failed", "reference: u: HTTP 404")}
+
+
+def test_it_is_asked_for_again_by_itself_once_the_image_is_there(ledger: Ledger) -> None:
+    batch = stage(ledger, refused("a"), refused("b")).enrol(IDENTITY)
+    staging = stage(ledger, planned("a"), refused("b", reason="reference: u: HTTP 410"))
+    assert staging.compare(batch) == {
+        Group.PENDING: GroupSum(1, PRICE),
+        Group.REFUSED: GroupSum(1, PRICE),
+    }
+    staging.enrol(IDENTITY)
+    assert reasons(ledger) == {"a": ("pending", None), "b": ("failed", "reference: u: HTTP 410")}
+
+
+def test_other_failures_are_left_alone_whatever_they_speak_of(ledger: Ledger) -> None:
+    batch = stage(ledger, planned("a")).enrol(IDENTITY)
+    reason = "reference_unreadable: gone"
+    ledger.conn.execute("UPDATE jobs SET state = 'failed', reason = ?", (reason,))
+    staging = stage(ledger, planned("a"))
+    assert staging.compare(batch) == {Group.FAILED: GroupSum(1, PRICE)}
+    staging.enrol(IDENTITY)
+    assert reasons(ledger) == {"a": ("failed", reason)}
+
+
+@pytest.mark.parametrize("state", ["done", "paid", "sending", "blocked", "uncertain"])
+def test_what_need_not_be_sent_is_not_failed_for_its_image(state: str, ledger: Ledger) -> None:
+    stage(ledger, planned("a")).enrol(IDENTITY)
+    ledger.conn.execute("UPDATE jobs SET state = ?", (state,))
+    stage(ledger, refused("a")).enrol(IDENTITY)
+    assert states(ledger) == {"a": (state, 0)}
+
+
+def test_a_changed_or_stale_job_that_cannot_be_sent_fails(ledger: Ledger) -> None:
+    batch = stage(ledger, planned("a"), planned("b")).enrol(IDENTITY)
+    for key in "ab":
+        finish(ledger, key)
+    stale = replace(refused("b"), refresh="1d")
+    staging = stage(ledger, refused("a", prompt="other"), stale, now=NOW + timedelta(days=2))
+    assert staging.compare(batch) == {Group.REFUSED: GroupSum(2, Micros(2 * PRICE))}
+    staging.enrol(IDENTITY)
+    assert {state for state, _ in reasons(ledger).values()} == {"failed"}
+
+
+def test_a_plan_can_be_staged_anew(ledger: Ledger) -> None:
+    stage(ledger, planned("a")).close()
+    staging = Staging(ledger.conn, lambda: NOW)
+    staging.fill([planned("b")], price=lambda *_: PRICE, collision_key=collision_key)
+    staging.enrol(IDENTITY)
+    assert states(ledger) == {"b": ("pending", 0)}

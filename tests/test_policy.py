@@ -22,6 +22,7 @@ from batchgen.policy import (
     after_attempt,
     after_fetch,
     parse_waste,
+    reference_wait_s,
 )
 
 PRICE = Micros(37_700)
@@ -190,3 +191,23 @@ def test_a_download_that_is_left_says_how_it_failed_last() -> None:
     assert after_fetch(FetchResult(detail="reset"), tries=8) == FetchLater(
         "download failed 8 times, last with reset"
     )
+
+
+@pytest.mark.parametrize(
+    ("result", "waits"),
+    [
+        (FetchResult(status=503), [1.0, 2.0, None]),
+        (FetchResult(status=429, retry_after_s=7), [7.0, 7.0, None]),
+        (FetchResult(status=429, retry_after_s=7000), [30.0, 30.0, None]),
+        (FetchResult(detail="reset"), [1.0, 2.0, None]),
+        (FetchResult(status=404), [None]),
+        (FetchResult(status=403), [None]),
+        (FetchResult(forbidden="no public address"), [None]),
+        (FetchResult(bad_picture="an HTML page"), [None]),
+    ],
+)
+def test_a_reference_image_is_asked_for_again_only_where_that_may_help(
+    result: FetchResult, waits: list[float | None]
+) -> None:
+    tries = range(1, len(waits) + 1)
+    assert [reference_wait_s(result, tries=number) for number in tries] == waits

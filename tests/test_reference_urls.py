@@ -1,0 +1,153 @@
+"""What the ledger knows of addresses, and what a plan is told of them."""
+
+from __future__ import annotations
+
+import sqlite3
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from batchgen.job import BatchId, JobId
+from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.reference_urls import (
+    FetchedUrl,
+    NeededUrls,
+    fetched_url,
+    pending_references,
+    refuse_jobs,
+    urls_of_content,
+)
+from batchgen.picture import PictureFormat
+from batchgen.references import Copy
+
+URL = "https://shop.example/a.jpg"
+
+
+def fetched(url: str = URL, sha256: str = "5e", day: int = 1) -> FetchedUrl:
+    return FetchedUrl(
+        url=url,
+        sha256=sha256,
+        format=PictureFormat.JPEG,
+        etag='"1"',
+        last_modified=None,
+        fetched_at=f"2026-11-{day:02}T00:00:00.000Z",
+    )
+
+
+@pytest.fixture
+def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(open_for_writing(tmp_path / "batchgen.db")) as opened:
+        yield opened
+
+
+def test_each_address_is_noted_once_with_what_is_known(
+    conn: sqlite3.Connection, tmp_path: Path
+) -> None:
+    urls = NeededUrls(conn, tmp_path)
+    urls.settle([fetched()], [])
+    urls = _anew(conn, tmp_path)
+    other = "https://shop.example/b.jpg"
+    assert [urls.find(url) for url in (URL, other, URL)] == [
+        Copy(sha256="5e"),
+        Copy(),
+        Copy(sha256="5e"),
+    ]
+    assert (len(urls), urls.missing) == (2, 2)
+    assert list(urls) == [(URL, fetched()), (other, None)]
+
+
+def _anew(conn: sqlite3.Connection, folder: Path) -> NeededUrls:
+    conn.execute("DROP TABLE temp.needed")
+    return NeededUrls(conn, folder)
+
+
+def test_a_copy_that_is_there_is_given_and_not_missing(
+    conn: sqlite3.Connection, tmp_path: Path
+) -> None:
+    NeededUrls(conn, tmp_path).settle([fetched()], [])
+    (tmp_path / "5e.jpg").write_bytes(b"x")
+    urls = _anew(conn, tmp_path)
+    assert urls.find(URL) == Copy(path=tmp_path / "5e.jpg", sha256="5e")
+    assert urls.missing == 0
+
+
+def test_after_a_run_has_asked_each_address_has_its_problem(
+    conn: sqlite3.Connection, tmp_path: Path
+) -> None:
+    urls = NeededUrls(conn, tmp_path)
+    urls.find(URL)
+    urls.settle([], [(URL, "HTTP 404")])
+    assert urls.find(URL) == Copy(problem="HTTP 404")
+    late = urls.find("https://shop.example/late.jpg")
+    assert "was not in the manifest" in late.problem
+
+
+def test_the_newest_content_of_an_address_counts(conn: sqlite3.Connection, tmp_path: Path) -> None:
+    urls = NeededUrls(conn, tmp_path)
+    other = "https://shop.example/b.jpg"
+    urls.settle([fetched(), fetched(sha256="6f", day=2), fetched(other, "6f", day=3)], [])
+    assert fetched_url(conn, URL) == fetched(sha256="6f", day=2)
+    assert [known.url for known in urls_of_content(conn, "6f")] == [other, URL]
+    assert urls_of_content(conn, "5e") == []
+
+
+def test_a_plan_needs_no_right_to_write(conn: sqlite3.Connection, tmp_path: Path) -> None:
+    NeededUrls(conn, tmp_path).settle([fetched()], [])
+    with closing(open_for_reading(tmp_path / "batchgen.db")) as reading:
+        urls = NeededUrls(reading, tmp_path)
+        assert urls.find(URL).sha256 == "5e"
+        assert urls.missing == 1
+
+
+def test_addresses_without_number_are_not_held_in_memory(
+    conn: sqlite3.Connection, tmp_path: Path
+) -> None:
+    urls = NeededUrls(conn, tmp_path)
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            urls.find(f"https://shop.example/{'x' * 100}/{number}.jpg")
+        assert sum(1 for _ in urls) == 20_000
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+_JOB = """
+INSERT INTO jobs (batch_id, key, state, fingerprint, model, prompt, options, images, mask, root,
+                  path, verify, keep_previous, tags, source, estimated, plan, changed_at)
+VALUES (1, ?, ?, '', '', '', '{}', ?, ?, '', '', '', 0, '[]', '', 1, 1, '')
+"""
+
+
+def test_pending_jobs_are_listed_with_their_pictures_and_may_be_refused_meanwhile(
+    conn: sqlite3.Connection,
+) -> None:
+    conn.execute("INSERT INTO batches VALUES (1, 'b', 'local', '', '', '', 1, '', '')")
+    both = '["a.png","b.png"]'
+    conn.executemany(_JOB, [(f"k{number}", "pending", both, "m.png") for number in range(1200)])
+    conn.executemany(_JOB, [("done", "done", both, None), ("plain", "pending", "[]", None)])
+    found = pending_references(conn, BatchId(1))
+    refuse_jobs(conn, ((job, f"reference: {' '.join(names)}") for job, names in found))
+    counted = conn.execute("SELECT state, reason, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1, 2")
+    assert [tuple(row) for row in counted] == [
+        ("done", None, 1),
+        ("failed", "reference: a.png b.png m.png", 1200),
+        ("pending", None, 1),
+    ]
+
+
+def test_refusals_are_written_all_or_none(conn: sqlite3.Connection) -> None:
+    conn.execute("INSERT INTO batches VALUES (1, 'b', 'local', '', '', '', 1, '', '')")
+    conn.executemany(_JOB, [("a", "pending", '["a.png"]', None)])
+
+    def breaking() -> Iterator[tuple[JobId, str]]:
+        yield JobId(1), "reference: gone"
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        refuse_jobs(conn, breaking())
+    assert [row["state"] for row in conn.execute("SELECT state FROM jobs")] == ["pending"]
