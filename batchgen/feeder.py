@@ -1,4 +1,7 @@
-"""Brings pending jobs from the ledger to the workers, a page at a time; some come again."""
+"""Brings pending jobs from the ledger to the workers, a page at a time; some come again.
+
+In an outage new jobs go first: repeats stay within the throttle's account of them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from batchgen.job import BatchId, Job, JobId
 from batchgen.ledger.writer import LedgerWriter
+from batchgen.throttle import Throttle
 from batchgen.worker import Again
 
 _PAGE: Final = 200
@@ -29,12 +33,14 @@ class Feeder:
         self,
         ledger: LedgerWriter,
         batch: BatchId,
+        throttle: Throttle,
         *,
         limit: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._batch = batch
+        self._throttle = throttle
         self._clock = clock
         self._left = limit
         self._page: deque[Job] = deque()
@@ -69,18 +75,27 @@ class Feeder:
     async def _next(self) -> Job | None:
         while True:
             now = self._clock()
-            if self._again and self._again[0][0] <= now:
+            again_at = self._again_at(now)
+            if again_at is not None and again_at <= now:
+                self._throttle.tried(repeat=True)
                 return heapq.heappop(self._again)[2]
             if not self._page and self._cursor is not None:
                 await self._load()
             if self._page:
+                self._throttle.tried(repeat=False)
                 return self._page.popleft()
             if not self._again and not self._out:
                 return None
             self._changed = anyio.Event()
-            wait_s = self._again[0][0] - now if self._again else None
+            wait_s = None if again_at is None else again_at - now
             with anyio.move_on_after(wait_s):
                 await self._changed.wait()
+
+    def _again_at(self, now: float) -> float | None:
+        """When the first of the jobs that come again may be handed out; outages make it late."""
+        if not self._again:
+            return None
+        return max(self._again[0][0], now + self._throttle.repeat_wait_s())
 
     async def _load(self) -> None:
         after = self._cursor

@@ -41,10 +41,12 @@ def after_attempt(
     wasted: Micros,
     max_waste: Micros,
     hold: bool = False,
+    probe: bool = False,
 ) -> Next:
     """Decide where the job goes. ``tries`` and ``doubts`` do not count this attempt yet.
 
-    ``hold`` keeps a doubt for a person whatever the allowance: they stopped the run by hand.
+    ``hold`` keeps a doubt for a person whatever the allowance: they stopped the run by hand. A
+    ``probe`` was sent to see whether the provider is back, and says nothing of its job.
     """
     reason = f"{verdict.code}: {verdict.message}" if verdict.message else verdict.code
     match verdict.outcome:
@@ -55,9 +57,10 @@ def after_attempt(
         case Outcome.BLOCKED:
             return Next(state=JobState.BLOCKED, reason=reason)
         case Outcome.REFUSED:
-            again = verdict.again and tries + 1 < MAX_TRIES
+            counts = not (probe and verdict.again)
+            again = verdict.again and tries + counts < MAX_TRIES
             state = JobState.PENDING if again else JobState.FAILED
-            return Next(state=state, reason=reason, wait_s=RETRY_WAIT_S, counts_try=True)
+            return Next(state=state, reason=reason, wait_s=RETRY_WAIT_S, counts_try=counts)
         case Outcome.AMBIGUOUS | Outcome.SPOILED | Outcome.SENDING:
             if not hold and may_rebuy(doubts, price, wasted, max_waste):
                 return Next(

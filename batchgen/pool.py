@@ -59,7 +59,7 @@ class Pool:
         self._shutdown = shutdown
         self._verify = verify
         self._deadlines = Deadlines()
-        self._feeder = Feeder(context.ledger, context.batch, limit=settings.limit)
+        self._feeder = Feeder(context.ledger, context.batch, context.throttle, limit=settings.limit)
         self._tasks: TaskWatch
 
     async def run(self) -> None:

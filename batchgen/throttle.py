@@ -20,6 +20,8 @@ UNREACHABLE: Final = "unreachable"
 """Stop reason: nothing was reached for `Limits.unreachable_s`."""
 BREAKER: Final = "breaker"
 """Stop reason: the breaker's probes stayed without a trustworthy answer."""
+OUTAGE: Final = "outage"
+"""Stop reason: the provider answered every probe of half an hour with an error of its own."""
 RETRY_AFTER: Final = "retry_after"
 """Stop reason: the provider asked for a longer wait than `Limits.max_retry_after_s`."""
 
@@ -35,6 +37,10 @@ _UNREACHABLE_ROW: Final = 5
 _UNREACHABLE_MAX_S: Final = 30.0
 _BREAKER_ROW: Final = 3
 _BREAKER_EVERY_S: Final = 60.0
+_MAX_FREE_PROBES: Final = 30
+"""Errors of the provider's own cost nothing, so it is given longer than where answers are lost."""
+_REPEATS_PERCENT: Final = 10
+_REPEAT_EVERY_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +68,8 @@ class Signal(Enum):
     """Answered: too many requests, or overloaded."""
     UNREACHABLE = "unreachable"
     """Not connected: refused, no such host."""
+    ERRORED = "errored"
+    """Answered: an error of the provider's own, for no fault of the request."""
     AMBIGUOUS = "ambiguous"
     """Handed over, but without a trustworthy answer."""
     NEUTRAL = "neutral"
@@ -244,7 +252,7 @@ class _Reach:
 
 
 class _Breaker:
-    """Pauses when answers are lost in a row, so that a dead but charging gateway costs little."""
+    """Pauses when request after request fails, so that a dead but charging gateway costs little."""
 
     def __init__(self, trip_after: int, max_probes: int) -> None:
         self.probe_at: float | None = None
@@ -253,10 +261,11 @@ class _Breaker:
         self._max_probes = max_probes
         self._row = 0
         self._failed_probes = 0
+        self._free_probes = 0
         self._after_opening = 0
 
     def answered(self) -> None:
-        self._row = self._failed_probes = 0
+        self._row = self._failed_probes = self._free_probes = 0
         self.probe_at = None
 
     def ambiguous(self, ticket: Ticket, now: float, next_id: int) -> bool:
@@ -264,12 +273,25 @@ class _Breaker:
 
         What was under way when the breaker opened is part of why it did, and no probe.
         """
+        if not self._failed(ticket, now, next_id):
+            return False
+        self._failed_probes += 1
+        return self._failed_probes >= self._max_probes
+
+    def errored(self, ticket: Ticket, now: float, next_id: int) -> bool:
+        """Note an error of the provider's own; True where it has lasted too long."""
+        if not self._failed(ticket, now, next_id):
+            return False
+        self._free_probes += 1
+        return self._free_probes >= _MAX_FREE_PROBES
+
+    def _failed(self, ticket: Ticket, now: float, next_id: int) -> bool:
+        """Count towards opening; True where it is open, and this was a probe."""
         if ticket.id < self._after_opening:
             return False
         if self.probe_at is not None:
-            self._failed_probes += 1
             self.probe_at = now + _BREAKER_EVERY_S
-            return self._failed_probes >= self._max_probes
+            return True
         self._row += 1
         if self._row >= self._trip_after:
             self._after_opening = next_id
@@ -282,6 +304,40 @@ class _Breaker:
             self.probe_at = now + _BREAKER_EVERY_S
 
 
+class _Repeats:
+    """How many jobs may be asked for again while nothing succeeds: a share of the first tries, and
+    one at once and after each minute.
+
+    A success ends the outage, and with it the account.
+    """
+
+    def __init__(self) -> None:
+        self._first_tries = 0
+        self._repeated = 0
+        self._dark_since: float | None = None
+        """Since when every request has failed; None while the last one did not."""
+
+    def succeeded(self) -> None:
+        self._dark_since = None
+        self._repeated = 0
+
+    def failed(self, now: float) -> None:
+        if self._dark_since is None:
+            self._dark_since = now
+
+    def tried(self, *, repeat: bool) -> None:
+        self._repeated += repeat
+        self._first_tries += not repeat
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until one more request may be repeated."""
+        share = self._first_tries * _REPEATS_PERCENT // 100
+        if self._dark_since is None or self._repeated < share:
+            return 0.0
+        due = self._dark_since + (self._repeated - share) * _REPEAT_EVERY_S
+        return max(0.0, due - now)
+
+
 class ThrottleCore:
     """All rules about when a request may start. Times are seconds of one monotonic clock."""
 
@@ -292,6 +348,7 @@ class ThrottleCore:
         self._pressure = _Pressure(limits.concurrency, rng or random.Random())
         self._reach = _Reach(limits.unreachable_s)
         self._breaker = _Breaker(max(_BREAKER_ROW, limits.concurrency), limits.max_probes)
+        self._repeats = _Repeats()
         self._in_flight: set[int] = set()
         self._next_id = 0
         self._probe: int | None = None
@@ -323,6 +380,10 @@ class ThrottleCore:
         self._in_flight.remove(ticket.id)
         if ticket.id == self._probe:
             self._probe = None
+        if signal in (Signal.OK, Signal.NEUTRAL):
+            self._repeats.succeeded()
+        elif signal is not Signal.CANCELLED:
+            self._repeats.failed(now)
         match signal:
             case Signal.CANCELLED:
                 self._give_back(ticket)
@@ -335,6 +396,10 @@ class ThrottleCore:
                 self._reach.handed_over(ticket)
                 if self._breaker.ambiguous(ticket, now, self._next_id):
                     self.stop(BREAKER)
+            case Signal.ERRORED:
+                self._reach.answered()
+                if self._breaker.errored(ticket, now, self._next_id):
+                    self.stop(OUTAGE)
             case Signal.OK | Signal.NEUTRAL | Signal.THROTTLED:
                 self._reach.answered()
                 self._breaker.answered()
@@ -342,6 +407,14 @@ class ThrottleCore:
                     self._pressure.succeeded(ticket)
                 elif signal is Signal.THROTTLED:
                     self._slow_down(ticket, now, retry_after_s)
+
+    def tried(self, *, repeat: bool) -> None:
+        """A job is about to be asked for, for the first time in this run or again."""
+        self._repeats.tried(repeat=repeat)
+
+    def repeat_wait_s(self, now: float) -> float:
+        """Seconds until one more job may be asked for again; 0.0 but for outages."""
+        return self._repeats.wait_s(now)
 
     def stop(self, reason: str) -> None:
         """Let nobody start any more; the first reason stays."""
@@ -455,6 +528,14 @@ class Throttle:
         """Let nobody start any more, those who wait included."""
         self._core.stop(reason)
         self._wake()
+
+    def tried(self, *, repeat: bool) -> None:
+        """A job is about to be asked for, for the first time in this run or again."""
+        self._core.tried(repeat=repeat)
+
+    def repeat_wait_s(self) -> float:
+        """Seconds until one more job may be asked for again; 0.0 but for outages."""
+        return self._core.repeat_wait_s(self._clock())
 
     def status(self) -> Status:
         return self._core.status(self._clock())

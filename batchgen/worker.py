@@ -92,8 +92,8 @@ class Worker:
             if not await self._reserve(job, attempt):
                 return None
             context.observe(AttemptStarted(key=job.key, attempt=attempt, price=job.price))
-            verdict, following = await self._attempt(job, attempt)
-            finish.signal = _SIGNALS.get(verdict.outcome, Signal.NEUTRAL)
+            verdict, following = await self._attempt(job, attempt, probe=ticket.probe)
+            finish.signal = _signal_of(verdict)
             finish.retry_after_s = verdict.retry_after_s
             self._stop_if_hopeless(verdict)
         finally:
@@ -127,16 +127,13 @@ class Worker:
         match reserved:
             case Reserved():
                 return True
-            case BudgetReached(max_cost=limit, used=used):
-                context.throttle.stop(
-                    f"budget: {dollars(used)} of {dollars(limit)} are used or reserved, and the"
-                    f" next picture would cost {dollars(job.price)}; raise max_cost to go on"
-                )
+            case BudgetReached():
+                context.throttle.stop(_budget_text(reserved, job))
                 return False
             case NotPending():
                 return False
 
-    async def _attempt(self, job: Job, attempt: AttemptId) -> tuple[Verdict, Next]:
+    async def _attempt(self, job: Job, attempt: AttemptId, *, probe: bool) -> tuple[Verdict, Next]:
         context = self.context
         try:
             request = self._build_request(job, attempt)
@@ -157,7 +154,7 @@ class Worker:
             raise
         # What came is paid for, perhaps: no signal may come between it and the ledger.
         with anyio.CancelScope(shield=True):
-            concluded = await conclude(context, job, attempt, exchange)
+            concluded = await conclude(context, job, attempt, exchange, probe=probe)
         return concluded
 
     def _build_request(self, job: Job, attempt: AttemptId) -> ApiRequest:
@@ -184,6 +181,28 @@ class Worker:
             context.throttle.stop(f"{verdict.code}: {verdict.message} (is the model's name right?)")
 
 
+_RAISE: Final = {
+    "run": "raise max_cost to go on",
+    "day": "go on tomorrow (UTC), or raise it with `batchgen budget --day`",
+    "month": "go on next month, or raise it with `batchgen budget --month`",
+}
+
+
+def _budget_text(reached: BudgetReached, job: Job) -> str:
+    what = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}[reached.period]
+    return (
+        f"budget: of {dollars(reached.max_cost)} for {what}, {dollars(reached.used)} are used or"
+        f" reserved, and the next picture would cost {dollars(job.price)}; {_RAISE[reached.period]}"
+    )
+
+
+def _signal_of(verdict: Verdict) -> Signal:
+    """What the throttle should learn from an attempt."""
+    if verdict.outcome is Outcome.REFUSED and verdict.again:
+        return Signal.ERRORED
+    return _SIGNALS.get(verdict.outcome, Signal.NEUTRAL)
+
+
 @dataclass(slots=True)
 class _Finish:
     """Hands the ticket back exactly once, whatever happened in between."""
@@ -205,6 +224,7 @@ async def conclude(
     *,
     hold: bool = False,
     recovering: bool = False,
+    probe: bool = False,
 ) -> tuple[Verdict, Next]:
     """Read what was spooled, decide what the attempt was, and write it down.
 
@@ -212,7 +232,9 @@ async def conclude(
     and OSError for the spool; the answer stays there then, and the next run takes it up.
     """
     try:
-        return await _conclude(context, job, attempt, exchange, hold=hold, recovering=recovering)
+        return await _conclude(
+            context, job, attempt, exchange, hold=hold, recovering=recovering, probe=probe
+        )
     except (LedgerWriteError, OSError):
         raise
     except Exception as exc:
@@ -240,6 +262,7 @@ async def _conclude(
     *,
     hold: bool,
     recovering: bool,
+    probe: bool,
 ) -> tuple[Verdict, Next]:
     profile = context.profile
     answer = await anyio.to_thread.run_sync(_read_spooled, context.spool, attempt, exchange)
@@ -259,7 +282,14 @@ async def _conclude(
         return verdict, following
     body_name = name if exchange.reach is Reach.COMPLETE else None
     following = await settle(
-        context, job, attempt, verdict, hold=hold, recovering=recovering, answer=body_name
+        context,
+        job,
+        attempt,
+        verdict,
+        hold=hold,
+        recovering=recovering,
+        probe=probe,
+        answer=body_name,
     )
     if verdict.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
         await anyio.to_thread.run_sync(context.spool.remove, attempt)
@@ -274,12 +304,13 @@ async def settle(
     *,
     hold: bool = False,
     recovering: bool = False,
+    probe: bool = False,
     answer: str | None = None,
 ) -> Next:
     """Write the end of an attempt that brought no picture, and move its job."""
     following = await context.ledger(
         lambda ledger: ledger.settle(
-            attempt, verdict, allowance_of=context.run, hold=hold, answer=answer
+            attempt, verdict, allowance_of=context.run, hold=hold, probe=probe, answer=answer
         )
     )
     _tell(context, job, attempt, verdict, following, recovering=recovering)

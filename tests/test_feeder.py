@@ -15,6 +15,7 @@ from batchgen.feeder import Feeder
 from batchgen.job import BatchId, Job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.writer import LedgerWriter
+from batchgen.throttle import Limits, Signal, Throttle, ThrottleCore, Ticket
 from batchgen.worker import Again
 from tests.test_ledger import enrol, planned
 
@@ -36,6 +37,7 @@ class Fed:
     """A feeder at work."""
 
     feeder: Feeder
+    throttle: ThrottleCore
     jobs: MemoryObjectReceiveStream[Job]
     clock: Clock
     statements: list[str]
@@ -63,6 +65,12 @@ class Fed:
                 return True
         return False
 
+    def end(self, signal: Signal) -> None:
+        """A request ends with what it says of the provider."""
+        ticket = self.throttle.try_start(self.clock.now)
+        assert isinstance(ticket, Ticket)
+        self.throttle.finish(ticket, signal, self.clock.now)
+
     def wake(self) -> None:
         """Something else is over."""
         self.feeder.add()
@@ -83,7 +91,8 @@ async def fed(tmp_path: Path, count: int, limit: int | None = None) -> AsyncIter
 
         batch = await writer(prepare)
         clock = Clock()
-        feeder = Feeder(writer, batch, limit=limit, clock=clock)
+        core = ThrottleCore(Limits())
+        feeder = Feeder(writer, batch, Throttle(core, clock), limit=limit, clock=clock)
         send, receive = anyio.create_memory_object_stream[Job]()
         over = anyio.Event()
 
@@ -94,7 +103,7 @@ async def fed(tmp_path: Path, count: int, limit: int | None = None) -> AsyncIter
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(feed)
             with receive:
-                yield Fed(feeder, receive, clock, statements, over)
+                yield Fed(feeder, core, receive, clock, statements, over)
             tasks.cancel_scope.cancel()
         await writer(lambda ledger: ledger.conn.set_trace_callback(None))
 
@@ -199,3 +208,24 @@ async def test_the_feeder_ends_when_nobody_takes_jobs_any_more(tmp_path: Path) -
         work.jobs.close()
         with anyio.fail_after(10):
             await work.over.wait()
+
+
+async def test_in_an_outage_new_jobs_go_first_and_repeats_a_minute_apart(tmp_path: Path) -> None:
+    async with fed(tmp_path, 5) as run:
+        tried = [await run.take() for _ in range(3)]
+        run.end(Signal.ERRORED)
+        for job in tried:
+            run.feeder.done(Again(job=job, wait_s=0.0))
+        assert (await run.take()).key == "k3", "it was in hand already"
+        assert (await run.take()).key == tried[0].key, "one probe at once"
+        assert (await run.take()).key == "k4", "then what is new"
+        assert await run.nothing_comes()
+        run.clock.now += 59
+        run.wake()
+        assert await run.nothing_comes()
+        run.clock.now += 1
+        run.wake()
+        assert (await run.take()).key == tried[1].key
+        run.end(Signal.OK)
+        run.wake()
+        assert (await run.take()).key == tried[2].key, "a success ends the outage"

@@ -278,7 +278,8 @@ def test_no_row_pays_for_two_and_no_attempt_has_two_fates(
     attempts: list[Sent], rows: list[Charge], until: int
 ) -> None:
     found = judge(attempts, rows, until=until)
-    fates = [one.attempt.id for one in (*found.billed, *found.unproven)]
+    fates = [settled.attempt.id for settled in found.billed]
+    fates += [open_one.attempt.id for open_one in found.unproven]
     fates += [one.id for one in (*found.unbilled, *found.missing)]
     assert len(fates) == len(set(fates))
     ours = {one.id: one for one in attempts if one.ours}

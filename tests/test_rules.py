@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from batchgen.endpoint.errors import ApiError
 from batchgen.endpoint.rules import edit, generation, parse_size
 from batchgen.job import OptionValue
 from batchgen.providers import crazyrouter, openai
+from batchgen.providers.adapters import Route
 from batchgen.providers.registry import PROFILES
 from batchgen.providers.rules import (
     ModelRules,
@@ -412,13 +414,21 @@ def check(rules: ModelRules, options: Options, references: int, words: str | Non
 
 
 def test_every_picture_model_with_a_shipped_price_has_rules() -> None:
-    priced = {name for name in crazyrouter.PRICES.models if not name.startswith("veo-")}
-    assert priced == set(crazyrouter.MODELS)
+    assert set(crazyrouter.PRICES.models) == set(crazyrouter.MODELS)
     assert set(OPENAI_TOKEN_PRICES) <= set(openai.MODELS)
 
 
 def test_the_embedded_endpoint_has_the_gateways_rules() -> None:
-    assert PROFILES["local"].models == {"gpt-image-2": GPT_IMAGE_2}
+    assert PROFILES["local"].known_models() == PROFILES["crazyrouter"].known_models()
+
+
+def test_a_model_on_another_route_has_the_rules_of_that_route() -> None:
+    native = replace(PROFILES["crazyrouter"], routes={"nano-banana": Route.GEMINI})
+    asked: dict[str, OptionValue] = {"aspect_ratio": "16:9", "temperature": 0.5, "seed": 7}
+    assert not faults_of(native.known_models()["nano-banana"], asked, 3)
+    (fault,) = faults_of(native.known_models()["nano-banana"], {"temperature": "9"}, 0)
+    assert "the nearest legal value is 2, without quotes" in fault.message
+    assert faults_of(PROFILES["crazyrouter"].known_models()["nano-banana"], {"seed": 7}, 0)
 
 
 # the rulebook of a day

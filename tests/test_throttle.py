@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from batchgen.throttle import (
     BREAKER,
+    OUTAGE,
     RETRY_AFTER,
     UNREACHABLE,
     DispatchStopped,
@@ -621,6 +622,58 @@ def test_the_status_says_when_the_next_probe_leaves() -> None:
     for _ in range(5):
         run.once(Signal.UNREACHABLE)
     assert run.status().waiting_for == "provider unreachable: probe in 1 s"
+
+
+# Outages
+
+
+def test_a_row_of_errors_opens_the_breaker_and_half_an_hour_of_them_stops_the_run() -> None:
+    run = Run(Limits(concurrency=2))
+    for _ in range(3):
+        run.once(Signal.ERRORED)
+    for _ in range(29):
+        assert run.sleep() == 60.0
+        run.once(Signal.ERRORED)
+    run.sleep()
+    run.once(Signal.ERRORED)
+    assert run.stopped() == OUTAGE
+
+
+def test_an_answer_closes_a_breaker_that_errors_opened() -> None:
+    run = Run(Limits(concurrency=2))
+    for _ in range(3):
+        run.once(Signal.ERRORED)
+    run.sleep()
+    run.once(Signal.OK)
+    run.starts(2)
+
+
+@pytest.mark.parametrize("signal", [Signal.ERRORED, Signal.THROTTLED, Signal.AMBIGUOUS], ids=str)
+def test_repeats_in_an_outage_are_a_tenth_of_the_first_tries_and_one_a_minute(
+    signal: Signal,
+) -> None:
+    run = Run(Limits(concurrency=100))
+    for _ in range(50):
+        run.core.tried(repeat=False)
+    assert run.core.repeat_wait_s(run.now) == 0
+    run.once(signal)
+    repeated = 0
+    for minute in range(5):
+        while run.core.repeat_wait_s(run.now) == 0:
+            run.core.tried(repeat=True)
+            repeated += 1
+        assert repeated == 5 + minute + 1
+        run.now += run.core.repeat_wait_s(run.now)
+
+
+def test_a_success_ends_the_account_of_repeats() -> None:
+    run = Run(Limits(concurrency=100))
+    run.core.tried(repeat=False)
+    run.once(Signal.ERRORED)
+    run.core.tried(repeat=True)
+    assert run.core.repeat_wait_s(run.now) == 60.0
+    run.once(Signal.OK)
+    assert run.core.repeat_wait_s(run.now) == 0.0
 
 
 # Invariants

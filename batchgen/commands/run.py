@@ -52,7 +52,7 @@ from batchgen.settings import DB_NAME, ApiKey, Environment
 from batchgen.shutdown import Shutdown
 from batchgen.spool import Spool
 from batchgen.tasks import POLL_S
-from batchgen.throttle import BREAKER, RETRY_AFTER, UNREACHABLE, Throttle, ThrottleCore
+from batchgen.throttle import BREAKER, OUTAGE, RETRY_AFTER, UNREACHABLE, Throttle, ThrottleCore
 from batchgen.throttle import Limits as ThrottleLimits
 from batchgen.worker import RunContext
 
@@ -429,6 +429,8 @@ _STOPPED_TEXT = {
     UNREACHABLE: "unreachable: no connection to the endpoint; check the network and base_url",
     BREAKER: "breaker: request after request is left without a trustworthy answer, and may be"
     " billed; look at the provider's status and log before going on",
+    OUTAGE: "outage: the provider answers every request with an error of its own; look at its"
+    " status page and run again later",
     RETRY_AFTER: "throttled: the endpoint asks for more than an hour of silence; run again later",
 }
 

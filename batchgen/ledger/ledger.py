@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from batchgen.job import (
     AttemptId,
@@ -25,6 +25,7 @@ from batchgen.job import (
     Verify,
     canonical_json,
 )
+from batchgen.ledger.budgets import Budget, period_budgets
 from batchgen.money import Micros
 from batchgen.outcome import Verdict
 from batchgen.policy import Next, after_attempt
@@ -53,6 +54,8 @@ class BudgetReached:
 
     max_cost: Micros
     used: Micros
+    period: str = "run"
+    """``run``, ``day`` or ``month``; days and months are those of UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,8 @@ class RunTotals:
     maybe: Micros
     wasted: Micros
 
+
+_BOUNDLESS: Final = Micros(2**62)
 
 _JOB_COLUMNS = (
     "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
@@ -199,14 +204,16 @@ class Ledger:
         self, run: RunId, job: Job, attempt: AttemptId, *, provider: str
     ) -> Reserved | BudgetReached | NotPending:
         """Set the price aside and write the attempt: from here on it counts as maybe billed."""
-        totals = self.run_totals(run)
-        used = totals.charged + totals.maybe + totals.reserved
-        if totals.max_cost is not None and used + job.price > totals.max_cost:
-            return BudgetReached(max_cost=totals.max_cost, used=Micros(used))
+        now = self._now()
+        for budget in (self._run_budget(run), *period_budgets(self.conn, now)):
+            if budget.used + job.price > budget.max_cost:
+                return BudgetReached(
+                    max_cost=budget.max_cost, used=budget.used, period=budget.period
+                )
         changed = self.conn.execute(
             "UPDATE jobs SET state = 'sending', reason = NULL, changed_at = ?"
             " WHERE id = ? AND state = 'pending' AND retired = 0 AND fingerprint = ?",
-            (now := self._now(), job.id, job.fingerprint),
+            (now, job.id, job.fingerprint),
         )
         if changed.rowcount != 1:
             return NotPending()
@@ -217,6 +224,12 @@ class Ledger:
         )
         self.conn.execute("UPDATE runs SET reserved = reserved + ? WHERE id = ?", (job.price, run))
         return Reserved()
+
+    def _run_budget(self, run: RunId) -> Budget:
+        totals = self.run_totals(run)
+        used = Micros(totals.charged + totals.maybe + totals.reserved)
+        limit = totals.max_cost
+        return Budget(period="run", max_cost=_BOUNDLESS if limit is None else limit, used=used)
 
     def record_answer(
         self,
@@ -284,11 +297,13 @@ class Ledger:
         allowance_of: RunId | None = None,
         answer: str | None = None,
         hold: bool = False,
+        probe: bool = False,
     ) -> Next:
         """Close an attempt that brought no picture, and move its job where policy says.
 
         A doubt is bought again within the waste allowance of the run ``allowance_of`` (default: the
-        attempt's own run; at recovery, the run that recovers). ``hold`` keeps it for a person.
+        attempt's own run; at recovery, the run that recovers). ``hold`` keeps it for a person. A
+        ``probe`` that found the provider still out of order is no try of its job.
         If the manifest has changed since the request left, the job is pending whatever came.
         """
         price, _, run = self._close_attempt(attempt, verdict, answer=answer)
@@ -299,7 +314,7 @@ class Ledger:
             " WHERE id = ?",
             (price, charged, maybe, run),
         )
-        return self._move_on(attempt, verdict, allowance_of or run, hold=hold)
+        return self._move_on(attempt, verdict, allowance_of or run, hold=hold, probe=probe)
 
     def spoil(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
         """A paid answer turned out to hold no usable picture; its cost stays charged."""
@@ -341,7 +356,9 @@ class Ledger:
             raise AssertionError(f"attempt {attempt} is closed already")
         return Micros(row["price"]), JobId(row["job_id"]), RunId(row["run_id"])
 
-    def _move_on(self, attempt: AttemptId, verdict: Verdict, run: RunId, *, hold: bool) -> Next:
+    def _move_on(
+        self, attempt: AttemptId, verdict: Verdict, run: RunId, *, hold: bool, probe: bool = False
+    ) -> Next:
         asked = self.conn.execute(
             "SELECT job_id, fingerprint, price FROM attempts WHERE id = ?", (attempt,)
         ).fetchone()
@@ -357,6 +374,7 @@ class Ledger:
             wasted=totals.wasted,
             max_waste=totals.max_waste,
             hold=hold,
+            probe=probe,
         )
         self.conn.execute(
             "UPDATE jobs SET state = ?, reason = ?, tries = tries + ?, doubts = doubts + ?,"

@@ -99,6 +99,28 @@ CREATE INDEX attempts_by_job ON attempts(job_id);
 CREATE INDEX attempts_by_run ON attempts(run_id, billed, outcome);
 CREATE INDEX attempts_open ON attempts(job_id) WHERE outcome = 'sending';
 
+CREATE TABLE budgets (
+    period TEXT PRIMARY KEY CHECK (period IN ('day', 'month')),
+    max_cost INTEGER NOT NULL CHECK (max_cost >= 0)
+) STRICT;
+
+CREATE TABLE days (
+    day TEXT PRIMARY KEY,
+    spent INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER attempts_begin AFTER INSERT ON attempts BEGIN
+    INSERT INTO days (day, spent) VALUES (
+        substr(new.started_at, 1, 10),
+        CASE new.billed WHEN 'yes' THEN new.cost WHEN 'maybe' THEN new.price ELSE 0 END
+    ) ON CONFLICT (day) DO UPDATE SET spent = spent + excluded.spent;
+END;
+CREATE TRIGGER attempts_change AFTER UPDATE OF billed, cost, price ON attempts BEGIN
+    UPDATE days SET spent = spent
+        + CASE new.billed WHEN 'yes' THEN new.cost WHEN 'maybe' THEN new.price ELSE 0 END
+        - CASE old.billed WHEN 'yes' THEN old.cost WHEN 'maybe' THEN old.price ELSE 0 END
+    WHERE day = substr(old.started_at, 1, 10);
+END;
+
 CREATE TABLE images (
     id INTEGER PRIMARY KEY,
     job_id INTEGER NOT NULL REFERENCES jobs(id),

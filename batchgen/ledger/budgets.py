@@ -1,0 +1,71 @@
+"""What all batches of a ledger may cost in a day and in a month of UTC, and what is used of it.
+
+What an attempt spends is added up by day in the table ``days``, by triggers: whoever changes an
+attempt can't forget it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from batchgen.money import Micros
+
+PERIODS: Final = ("day", "month")
+_PREFIX_CHARS: Final = {"day": 10, "month": 7}
+"""Of a timestamp: the part that names the period."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A limit and what counts against it: charged, maybe charged, and reserved."""
+
+    period: str
+    max_cost: Micros
+    used: Micros
+
+    @property
+    def left(self) -> Micros:
+        """What may still be spent; never below zero."""
+        return Micros(max(0, self.max_cost - self.used))
+
+
+def period_budgets(conn: sqlite3.Connection, now: str) -> list[Budget]:
+    """The ledger's budgets as they stand at the timestamp ``now``; most ledgers have none."""
+    rows = conn.execute("SELECT period, max_cost FROM budgets ORDER BY period").fetchall()
+    return [
+        Budget(
+            period=row["period"],
+            max_cost=Micros(row["max_cost"]),
+            used=spent_in(conn, now[: _PREFIX_CHARS[row["period"]]]),
+        )
+        for row in rows
+    ]
+
+
+def spent_in(conn: sqlite3.Connection, prefix: str) -> Micros:
+    """What the attempts of a day ``2026-11-23`` or a month ``2026-11`` spent, doubt included."""
+    row = conn.execute(
+        "SELECT coalesce(sum(spent), 0) AS spent FROM days WHERE day BETWEEN ? AND ?",
+        (prefix, f"{prefix}~"),
+    ).fetchone()
+    return Micros(row["spent"])
+
+
+def set_budgets(conn: sqlite3.Connection, limits: Mapping[str, Micros | None]) -> None:
+    """Set the limits of periods, in one transaction; None takes a limit away."""
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        for period, limit in limits.items():
+            conn.execute("DELETE FROM budgets WHERE period = ?", (period,))
+            if limit is not None:
+                conn.execute(
+                    "INSERT INTO budgets (period, max_cost) VALUES (?, ?)", (period, limit)
+                )
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
