@@ -52,6 +52,11 @@ def _run_options(command: Any) -> Any:
         click.option(
             "--accept-unknown-price", is_flag=True, help="Run although a price is not known."
         ),
+        click.option(
+            "--yes",
+            is_flag=True,
+            help="Ask nothing, pay prices that have risen, go as far as the budget reaches.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -99,15 +104,16 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
 @_DB
 @_JSON
 @click.option("--accept-unknown-price", is_flag=True, help="Plan although a price is not known.")
-def plan(
-    manifests: tuple[Path, ...], db: Path | None, as_json: bool, accept_unknown_price: bool
-) -> ExitCode:
+@click.option("--max-cost", metavar="DOLLARS", help="Budget of the run.")
+@click.option("--concurrency", type=click.IntRange(1, 4096), help="Requests in flight at most.")
+@click.option("--again", metavar="SHARE", help="What if so many are made again, like 8%.")
+@click.option("--accepted", metavar="SHARE", help="What if so many are accepted, like 70%.")
+def plan(manifests: tuple[Path, ...], as_json: bool, **options: Any) -> ExitCode:
     """Show what a run would do and cost; no key, no network, nothing written."""
     from batchgen.commands.plan import plan as command
     from batchgen.commands.prepare import Overrides
 
-    overrides = Overrides(db=db, accept_unknown_price=accept_unknown_price)
-    return command(list(manifests), overrides, as_json=as_json)
+    return command(list(manifests), Overrides(**options), as_json=as_json)
 
 
 @cli.command()

@@ -33,6 +33,15 @@ _PLANNED_STEP: Final = 10_000
 _FETCHED_STEP: Final = 1_000
 
 
+def ask(question: str) -> bool:
+    """Ask a person; without a terminal nobody is asked, and the answer is yes."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts and money of this run so far, in micros."""

@@ -31,6 +31,7 @@ FLOORS = {
     "picture": 1,
     "mp4": 1,
     "reconcile": 1,
+    "quote": 1,
     "ledger": 2,
     "providers": 2,
     "http": 2,

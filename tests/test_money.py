@@ -104,8 +104,15 @@ def test_no_amount_is_lost_between_writing_and_reading(micros: int) -> None:
 
 
 MONEY_CODE = (
-    *("money", "events", "policy", "reconcile"),
-    *("ledger.costs", "ledger.database", "ledger.enrol", "ledger.ledger", "ledger.price_lists"),
+    *("money", "events", "policy", "quote", "reconcile"),
+    *(
+        "ledger.budgets",
+        "ledger.costs",
+        "ledger.database",
+        "ledger.enrol",
+        "ledger.ledger",
+        "ledger.price_lists",
+    ),
     *("ledger.queries", "ledger.schema", "ledger.triage", "ledger.writer"),
     *("providers.crazyrouter", "providers.local", "providers.openai", "providers.prices"),
     *("providers.profile", "providers.tokens"),

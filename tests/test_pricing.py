@@ -11,7 +11,7 @@ from sqlite3 import Connection
 
 import pytest
 
-from batchgen.commands.pricing import PriceChanges, with_kept_prices
+from batchgen.commands.pricing import KnownPrices, PriceChanges, with_kept_prices
 from batchgen.ledger.database import in_memory
 from batchgen.ledger.price_lists import KeptList, keep_price_list, newest_price_list
 from batchgen.money import Micros
@@ -75,7 +75,7 @@ def test_a_price_of_the_manifest_is_not_replaced_by_a_kept_list(ledger: Connecti
     ("price", "told"), [(37_700, False), (38_077, False), (38_078, True), (37_322, True)]
 )
 def test_a_price_that_moved_by_more_than_a_hundredth_is_told(price: int, told: bool) -> None:
-    changes = PriceChanges(CRAZYROUTER)
+    changes = PriceChanges(KnownPrices(CRAZYROUTER, were_kept=False))
     for _ in range(3):
         changes.note("gpt-image-2", {}, 0, Micros(price))
     lines = changes.lines("price list of today")

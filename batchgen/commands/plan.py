@@ -11,6 +11,7 @@ from pathlib import Path
 
 from batchgen.commands.prepare import Overrides, Prepared, prepare, stage
 from batchgen.commands.pricing import with_kept_prices
+from batchgen.commands.quoting import budgets_of, quote_of, quote_record
 from batchgen.errors import ExitCode, Fault, ManifestError
 from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.queries import batch_id
@@ -43,7 +44,11 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
             addresses=urls,
         )
         unfetched = urls.missing
-        groups = staging.compare(batch_id(conn, name))
+        batch = batch_id(conn, name)
+        groups = staging.compare(batch)
+        limits = prepared.loaded.manifest.limits
+        quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
+        budgets = budgets_of(conn, limits, overrides)
     if as_json:
         record = {
             "batch": name,
@@ -57,11 +62,12 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
                 }
                 for group, found in groups.items()
             },
+            **quote_record(quote, budgets),
         }
         write_line(sys.stdout, json.dumps(record))
     else:
         source = profile.price_source
-        text = plan_text(name, profile.name, source, groups, unfetched=unfetched)
+        text = plan_text(name, profile.name, source, groups, quote, budgets, unfetched=unfetched)
         write_line(sys.stdout, text)
 
 

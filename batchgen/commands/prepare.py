@@ -41,6 +41,10 @@ class Overrides:
     grace_s: float | None = None
     overwrite: bool = False
     accept_unknown_price: bool = False
+    yes: bool = False
+    """Whatever a person would be asked is answered already."""
+    again: str | None = None
+    accepted: str | None = None
     db: Path | None = None
 
 

@@ -82,11 +82,21 @@ def _read(url: str, kept: KeptList) -> PriceList:
     return read_price_list(kept.body, source=source, day=day)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownPrices:
+    """What a plan would say before a run asks for fresh prices."""
+
+    profile: Profile
+    were_kept: bool
+    """Whether they are those of an earlier run, and not the shipped ones."""
+
+
 class PriceChanges:
     """Notes jobs whose price is more than 1 % away from what a plan would have said."""
 
-    def __init__(self, planned: Profile) -> None:
-        self._planned = planned
+    def __init__(self, planned: KnownPrices) -> None:
+        self._planned = planned.profile
+        self._were_kept = planned.were_kept
         self._jobs: Counter[tuple[str, Micros, Micros]] = Counter()
 
     def note(
@@ -96,6 +106,11 @@ class PriceChanges:
         planned = self._planned.price(model, options, references)
         if planned is not None and abs(price - planned) * 100 > planned * _TELL_ABOVE_PERCENT:
             self._jobs[model, planned, price] += 1
+
+    @property
+    def risen(self) -> bool:
+        """Whether any job costs more than it did in an earlier run."""
+        return self._were_kept and any(price > planned for _, planned, price in self._jobs)
 
     def lines(self, source: str) -> list[str]:
         """What to tell, a line a price."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -26,9 +27,21 @@ from batchgen.commands.prepare import (
     stage,
     waste_of,
 )
-from batchgen.commands.pricing import FetchedList, PriceChanges, PriceLists, with_kept_prices
+from batchgen.commands.pricing import (
+    FetchedList,
+    KnownPrices,
+    PriceChanges,
+    PriceLists,
+    with_kept_prices,
+)
+from batchgen.commands.quoting import (
+    DEFAULT_CONCURRENCY,
+    budgets_of,
+    check_budgets,
+    quote_of,
+)
 from batchgen.commands.references import ReferenceImages
-from batchgen.errors import BatchgenError, ExitCode, Fault, SettingsError
+from batchgen.errors import BatchgenError, ExitCode, Fault, SettingsError, StoppedError
 from batchgen.events import RunEvent, Stopping
 from batchgen.http import ssl_context
 from batchgen.job import BatchId, JobState, RunId
@@ -42,13 +55,12 @@ from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.model import Limits
-from batchgen.money import Micros
+from batchgen.money import Micros, dollars
 from batchgen.pool import Pool, PoolSettings
-from batchgen.progress import Progress, make_progress, planning, write_line
-from batchgen.providers.profile import Profile
+from batchgen.progress import Progress, ask, make_progress, planning, write_line
 from batchgen.relocate import relocate
 from batchgen.report.text import next_step, plan_text, summary_text
-from batchgen.settings import DB_NAME, ApiKey, Environment
+from batchgen.settings import DB_NAME, ApiKey, Environment, is_loopback
 from batchgen.shutdown import Shutdown
 from batchgen.spool import Spool
 from batchgen.tasks import POLL_S
@@ -56,7 +68,6 @@ from batchgen.throttle import BREAKER, OUTAGE, RETRY_AFTER, UNREACHABLE, Throttl
 from batchgen.throttle import Limits as ThrottleLimits
 from batchgen.worker import RunContext
 
-DEFAULT_CONCURRENCY = 8
 DEFAULT_DOWNLOADS = 8
 DEFAULT_DEADLINE_S = 300.0
 SPOOL_SUFFIX = ".spool"
@@ -154,14 +165,14 @@ def _run_one(
     with batch_lock(prepared.ledger, prepared.loaded.name):
         fresh = lists.get(prepared.profile.price_url)
         with closing(open_for_writing(prepared.ledger)) as conn:
-            planned = with_kept_prices(prepared.profile, conn)
-            profile = planned
+            profile = with_kept_prices(prepared.profile, conn)
+            planned = KnownPrices(profile, were_kept=profile is not prepared.profile)
             if isinstance(fresh, FetchedList):
-                profile = replace(planned, prices=fresh.prices)
+                profile = replace(profile, prices=fresh.prices)
             elif fresh is not None:
                 write_line(
                     sys.stderr,
-                    f"no fresh price list: {fresh}; prices are from {planned.price_source}",
+                    f"no fresh price list: {fresh}; prices are from {profile.price_source}",
                 )
             prepared = replace(prepared, profile=profile)
             start = _enrol(conn, prepared, overrides, faces, planned, images)
@@ -175,7 +186,7 @@ def _enrol(
     prepared: Prepared,
     overrides: Overrides,
     faces: Faces,
-    planned: Profile,
+    planned: KnownPrices,
     images: ReferenceImages,
 ) -> _Start:
     name, profile = prepared.loaded.name, prepared.profile
@@ -192,6 +203,11 @@ def _enrol(
         write_line(sys.stderr, f"warning: {warning}")
     for notice in plan.changes.lines(profile.price_source):
         write_line(sys.stderr, f"{name}: {notice}")
+    if plan.changes.risen and not overrides.yes:
+        raise StoppedError(
+            f"{name}: prices have risen by more than 1 % since the last run; nothing was sent."
+            " Say --yes to pay them"
+        )
     batch = batch_id(conn, name)
     if batch is not None and not overrides.overwrite:
         for maker, count in staging.foreign_pictures(batch).items():
@@ -201,7 +217,11 @@ def _enrol(
             )
     if not (faces.quiet or faces.json):
         groups = staging.compare(batch)
-        write_line(sys.stderr, plan_text(name, profile.name, profile.price_source, groups))
+        limits = prepared.loaded.manifest.limits
+        quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
+        budgets = budgets_of(conn, limits, overrides)
+        source = profile.price_source
+        write_line(sys.stderr, plan_text(name, profile.name, source, groups, quote, budgets))
     if batch is not None:
         for notice in relocate(staging, batch, prepared.loaded.base):
             write_line(sys.stderr, notice)
@@ -222,7 +242,7 @@ def _plan(
     prepared: Prepared,
     overrides: Overrides,
     faces: Faces,
-    planned: Profile,
+    planned: KnownPrices,
     urls: NeededUrls,
 ) -> _Plan:
     changes, warnings = PriceChanges(planned), list[Fault]()
@@ -248,6 +268,9 @@ def _start(
 ) -> _Start:
     limits = prepared.loaded.manifest.limits
     open_work = unfinished(conn, batch, overrides.limit)
+    if not overrides.yes:
+        budgets = budgets_of(conn, limits, overrides)
+        check_budgets(prepared.loaded.name, open_work.cost, budgets)
     return _Start(
         batch=batch,
         name=prepared.loaded.name,
@@ -262,6 +285,8 @@ def _go(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -
     """Run what is enrolled, and say how it ended."""
     began = time.monotonic()
     outcome = _Outcome()
+    if start.to_do and not _agreed(prepared, start, overrides, faces):
+        raise StoppedError(f"{start.name}: nothing was sent")
     if start.to_do:
         check_writable(_spool_folder(prepared))
         check_writable(_picture_folder(prepared))
@@ -281,6 +306,16 @@ def _go(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -
     else:
         _summarize(prepared, found, faces, made=outcome.made, seconds=seconds)
     return outcome.exit_code(found)
+
+
+def _agreed(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -> bool:
+    """Whether a person, where there is one, agrees to spend real money."""
+    host = urlsplit(prepared.profile.base_url or "").hostname
+    if overrides.yes or faces.json or faces.quiet or host is None or is_loopback(host):
+        return True
+    if not start.estimate:
+        return True
+    return ask(f"{start.name}: send {start.to_do:,} requests for about {dollars(start.estimate)}?")
 
 
 def _summarize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 
 from batchgen.errors import UnknownBatchError
@@ -222,6 +223,46 @@ def _status(conn: sqlite3.Connection, batch: BatchRow) -> Status:
         reasons=_reasons(conn, batch.id),
         last_run=_last_run(conn, batch.id),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What earlier requests say about later ones."""
+
+    latency_s: float | None
+    """Of the last answers with a picture by this provider; None where there were too few."""
+    again_percent: Decimal | None
+    """Requests of the batch that cost money and brought no picture, to those that did."""
+
+
+_HISTORY_ATTEMPTS: Final = 2_000
+_MIN_ANSWERS: Final = 5
+_MIN_PAID: Final = 50
+
+
+def history(conn: sqlite3.Connection, batch: BatchId | None, provider: str) -> History:
+    """Look at the newest attempts of the ledger, and at all of the batch's runs."""
+    answers = conn.execute(
+        "SELECT count(*) AS n, avg(julianday(ended_at) - julianday(started_at)) AS days FROM"
+        " (SELECT * FROM attempts ORDER BY rowid DESC LIMIT ?)"
+        " WHERE outcome = 'ok' AND provider = ?",
+        (_HISTORY_ATTEMPTS, provider),
+    ).fetchone()
+    paid = conn.execute(
+        "SELECT coalesce(sum(outcome = 'ok'), 0) AS made, count(*) AS n FROM attempts"
+        " WHERE run_id IN (SELECT id FROM runs WHERE batch_id = ?)"
+        " AND billed IN ('yes', 'maybe') AND outcome <> 'sending'",
+        (batch,),
+    ).fetchone()
+    known = paid["n"] >= _MIN_PAID and paid["made"]
+    again = Decimal(100 * (paid["n"] - paid["made"])) / paid["made"] if known else None
+    return History(
+        latency_s=answers["days"] * _DAY_S if answers["n"] >= _MIN_ANSWERS else None,
+        again_percent=again and round(again, 1),
+    )
+
+
+_DAY_S: Final = 86_400
 
 
 def _reasons(conn: sqlite3.Connection, batch: BatchId) -> tuple[ReasonCount, ...]:

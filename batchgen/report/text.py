@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from batchgen.job import Billed, JobState
+from batchgen.ledger.budgets import Budget
 from batchgen.ledger.enrol import Group, GroupSum
 from batchgen.ledger.queries import ReasonCount, Status
 from batchgen.money import dollars
+from batchgen.quote import Quote, WhatIf
 
 _GROUP_TEXT = {
     Group.NEW: "new",
@@ -32,10 +34,12 @@ def plan_text(
     provider: str,
     price_source: str,
     groups: Mapping[Group, GroupSum],
+    quote: Quote,
+    budgets: Sequence[Budget],
     *,
     unfetched: int = 0,
 ) -> str:
-    """What a run would do and cost, a line a group.
+    """What a run would do and cost, a line a group; then budgets, time, and the what-if.
 
     ``unfetched`` addresses of reference images have no copy yet, so what they hold is not known.
     """
@@ -45,15 +49,47 @@ def plan_text(
             found = groups[group]
             price = dollars(found.cost) if group.is_sent else ""
             lines.append(f"  {found.jobs:>9,}  {_GROUP_TEXT[group]:<38} {price:>12}".rstrip())
-    sent = [groups[group] for group in groups if group.is_sent]
-    jobs, cost = sum(found.jobs for found in sent), sum(found.cost for found in sent)
-    if jobs:
-        lines.append(f"  {jobs:>9,}  {'requests to send, estimated at':<38} {dollars(cost):>12}")
-    else:
-        lines.append("  nothing to send, nothing to pay")
     if unfetched:
         lines.append(f"  {unfetched:>9,}  {unfetched_text(unfetched)}; the run fetches first")
+    lines += _quote_lines(quote, budgets)
     return "\n".join(lines)
+
+
+PERIOD_TEXT = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}
+
+
+def _quote_lines(quote: Quote, budgets: Sequence[Budget]) -> list[str]:
+    if not quote.requests:
+        return ["  nothing to send, nothing to pay"]
+    total = f"{'requests to send, estimated at':<38} {dollars(quote.cost):>12}"
+    lines = [f"  {quote.requests:>9,}  {total}"]
+    for budget in budgets:
+        short = "; too little" if quote.cost > budget.left else ""
+        lines.append(
+            f"  budget for {PERIOD_TEXT[budget.period]}: {dollars(budget.left)} left of"
+            f" {dollars(budget.max_cost)}{short}"
+        )
+    return [*lines, *_time_lines(quote), _what_if_line(quote.what_if)]
+
+
+def _time_lines(quote: Quote) -> list[str]:
+    expected_s, pace = quote.expected_s, quote.pace
+    if expected_s is None:
+        return []
+    why = [f"{pace.concurrency:,} in flight"]
+    if pace.latency_s is not None:
+        why.append(f"{duration(pace.latency_s)} a picture so far")
+    if pace.per_minute is not None:
+        why.append(f"{pace.per_minute:g} a minute")
+    return [f"  time: about {duration(expected_s)} ({', '.join(why)})"]
+
+
+def _what_if_line(found: WhatIf) -> str:
+    text = f"  what if {found.again_percent:f} % are made again: {dollars(found.total)}"
+    if found.per_accepted is None:
+        return text
+    accepted = f"{found.accepted_percent:f} % accepted"
+    return f"{text}; with {accepted}, {dollars(found.per_accepted)} for each of those"
 
 
 def unfetched_text(addresses: int) -> str:
