@@ -61,7 +61,7 @@ async def test_references_go_along_as_base64_of_any_length(tmp_path: Path, size:
         parts = json.loads(await sent(request))["contents"][0]["parts"]
         assert [part["inlineData"]["mimeType"] for part in parts[1:]] == [
             "image/jpeg",
-            "image/webp",
+            "image/png",
         ]
         data = [base64.b64decode(part["inlineData"]["data"]) for part in parts[1:]]
         assert data == [bytes(size), PICTURE]

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
@@ -121,7 +122,8 @@ async def test_a_body_can_be_sent_again(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_one_reference_is_sent_as_image(tmp_path: Path) -> None:
-    (tmp_path / "Caf\u00e9 \u201cno. 1\u201d.JPG").write_bytes(PICTURE)
+    photo = b"\xff\xd8\xff" + PICTURE
+    (tmp_path / "Caf\u00e9 \u201cno. 1\u201d.JPG").write_bytes(photo)
     job = replace(
         JOB,
         images=(str(tmp_path / "Caf\u00e9 \u201cno. 1\u201d.JPG"),),
@@ -142,7 +144,7 @@ async def test_one_reference_is_sent_as_image(tmp_path: Path) -> None:
         ("output_compression", "80"),
         ("stream", "true"),
         ("x", "0.5"),
-        ("image", ("reference-1.jpg", "image/jpeg", PICTURE)),
+        ("image", ("reference-1.jpg", "image/jpeg", photo)),
     ]
 
 
@@ -168,6 +170,41 @@ async def test_several_references_and_a_mask_keep_their_order(tmp_path: Path) ->
 
 
 @pytest.mark.anyio
+async def test_a_picture_is_named_for_what_it_is_and_not_for_what_its_file_says(
+    tmp_path: Path,
+) -> None:
+    files = {"a.jpg": "webp", "b.webp": "png", "c.png": "jpeg", "d.jpeg": "jpeg", "e": "webp"}
+    for name, kind in files.items():
+        Image.new("RGB", (8, 8)).save(tmp_path / name, kind)
+    job = replace(JOB, images=tuple(str(tmp_path / name) for name in files))
+    sent_files = [value[:2] for _, value in (await form_of(build_request(job, ATTEMPT, BASE)))[3:]]
+    assert sent_files == [
+        ("reference-1.webp", "image/webp"),
+        ("reference-2.png", "image/png"),
+        ("reference-3.jpg", "image/jpeg"),
+        ("reference-4.jpeg", "image/jpeg"),
+        ("reference-5.webp", "image/webp"),
+    ]
+
+
+@pytest.mark.anyio
+async def test_a_body_of_several_files_reads_them_anew_for_each_attempt(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.png", tmp_path / "b.png"
+    first.write_bytes(PICTURE)
+    second.write_bytes(PICTURE[::-1])
+    job = replace(JOB, images=(str(first), str(second)), mask=str(first))
+    before = await form_of(build_request(job, ATTEMPT, BASE))
+    second.write_bytes(PICTURE + PICTURE)
+    after = await form_of(build_request(job, ATTEMPT, BASE))
+    assert before[3:5] == [
+        ("image[]", ("reference-1.png", "image/png", PICTURE)),
+        ("image[]", ("reference-2.png", "image/png", PICTURE[::-1])),
+    ]
+    assert after[4] == ("image[]", ("reference-2.png", "image/png", PICTURE + PICTURE))
+    assert after[5] == before[5] == ("mask", ("reference-3.png", "image/png", PICTURE))
+
+
+@pytest.mark.anyio
 @given(prompt=st.text(alphabet=st.characters(exclude_categories=["Cs"])), content=st.binary())
 async def test_any_prompt_and_any_file_arrive_as_they_are(
     prompt: str, content: bytes, tmp_path_factory: pytest.TempPathFactory
@@ -177,7 +214,8 @@ async def test_any_prompt_and_any_file_arrive_as_they_are(
     edit = replace(JOB, prompt=prompt, images=(str(reference),))
     form = await form_of(build_request(edit, ATTEMPT, BASE))
     assert form[1] == ("prompt", prompt)
-    assert form[3] == ("image", ("reference-1.png", "image/png", content))
+    name, sent_file = form[3]
+    assert (name, sent_file[2]) == ("image", content)
     plain = build_request(replace(JOB, prompt=prompt), ATTEMPT, BASE)
     assert json.loads(await sent(plain))["prompt"] == prompt
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.job import BatchId, JobId
+from batchgen.job import BatchId, JobId, PlannedJob
 from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.enrol import BatchIdentity, Staging
 from batchgen.ledger.reference_urls import (
     FetchedUrl,
     NeededUrls,
@@ -20,6 +21,8 @@ from batchgen.ledger.reference_urls import (
     refuse_jobs,
     urls_of_content,
 )
+from batchgen.money import Micros
+from batchgen.naming import collision_key
 from batchgen.picture import PictureFormat
 from batchgen.references import Copy
 
@@ -116,21 +119,43 @@ def test_addresses_without_number_are_not_held_in_memory(
         tracemalloc.stop()
 
 
-_JOB = """
-INSERT INTO jobs (batch_id, key, state, fingerprint, model, prompt, options, images, mask, root,
-                  path, verify, keep_previous, tags, source, estimated, plan, changed_at)
-VALUES (1, ?, ?, '', '', '', '{}', ?, ?, '', '', '', 0, '[]', '', 1, 1, '')
-"""
+def enrol(conn: sqlite3.Connection, *jobs: PlannedJob) -> BatchId:
+    staging = Staging(conn)
+    staging.fill(jobs, price=lambda *_: Micros(1), collision_key=collision_key)
+    identity = BatchIdentity(
+        name="b",
+        provider="local",
+        price_source="",
+        manifest_path="",
+        manifest_sha256="",
+        manifest="",
+    )
+    return staging.enrol(identity)
+
+
+def planned(key: str, *images: str, mask: str | None = None) -> PlannedJob:
+    return PlannedJob(
+        key=key,
+        fingerprint="",
+        provider="local",
+        model="m",
+        prompt="",
+        options={},
+        images=images,
+        mask=mask,
+        root="",
+        path=key,
+        source="",
+    )
 
 
 def test_pending_jobs_are_listed_with_their_pictures_and_may_be_refused_meanwhile(
     conn: sqlite3.Connection,
 ) -> None:
-    conn.execute("INSERT INTO batches VALUES (1, 'b', 'local', '', '', '', 1, '', '')")
-    both = '["a.png","b.png"]'
-    conn.executemany(_JOB, [(f"k{number}", "pending", both, "m.png") for number in range(1200)])
-    conn.executemany(_JOB, [("done", "done", both, None), ("plain", "pending", "[]", None)])
-    found = pending_references(conn, BatchId(1))
+    edits = [planned(f"k{number}", "a.png", "b.png", mask="m.png") for number in range(1200)]
+    batch = enrol(conn, *edits, planned("done", "a.png"), planned("plain"))
+    conn.execute("UPDATE jobs SET state = 'done' WHERE key = 'done'")
+    found = pending_references(conn, batch)
     refuse_jobs(conn, ((job, f"reference: {' '.join(names)}") for job, names in found))
     counted = conn.execute("SELECT state, reason, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1, 2")
     assert [tuple(row) for row in counted] == [
@@ -141,8 +166,7 @@ def test_pending_jobs_are_listed_with_their_pictures_and_may_be_refused_meanwhil
 
 
 def test_refusals_are_written_all_or_none(conn: sqlite3.Connection) -> None:
-    conn.execute("INSERT INTO batches VALUES (1, 'b', 'local', '', '', '', 1, '', '')")
-    conn.executemany(_JOB, [("a", "pending", '["a.png"]', None)])
+    enrol(conn, planned("a", "a.png"))
 
     def breaking() -> Iterator[tuple[JobId, str]]:
         yield JobId(1), "reference: gone"

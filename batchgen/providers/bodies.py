@@ -11,6 +11,8 @@ from typing import Any, Final
 import aiofiles
 import pybase64
 
+from batchgen.picture import sniff
+
 _CHUNK_BYTES: Final = 255 * 1024
 """A multiple of three, so that pieces of base64 join without padding."""
 
@@ -82,10 +84,11 @@ def multipart(
         for name, value in fields.items()
     ]
     for number, (name, path) in enumerate(files, start=1):
+        mime = mime_type(path)
         head = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; '
-            f'filename="{_file_name(path, number)}"\r\n'
-            f"Content-Type: {mime_type(path)}\r\n\r\n"
+            f'filename="reference-{number}{_ending(path, mime)}"\r\n'
+            f"Content-Type: {mime}\r\n\r\n"
         )
         pieces += [head.encode(), FilePiece.of(path), b"\r\n"]
     pieces.append(f"--{boundary}--\r\n".encode())
@@ -98,12 +101,18 @@ def _as_field(value: object) -> str:
     return str(value)
 
 
-def _file_name(path: Path, number: int) -> str:
+def _ending(path: Path, mime: str) -> str:
     # The gateway takes the MIME type from the name's ending, and the rest of the name is nobody's.
     suffix = path.suffix.lower()
-    return f"reference-{number}{suffix if suffix in _MIME_TYPES else '.png'}"
+    fits = _MIME_TYPES.get(suffix) == mime
+    return suffix if fits else next(end for end, kind in _MIME_TYPES.items() if kind == mime)
 
 
 def mime_type(path: Path) -> str:
-    """The type of a reference picture, by its name; PNG where that says nothing."""
-    return _MIME_TYPES.get(path.suffix.lower(), "image/png")
+    """The type of a reference picture, by its first bytes, else by its name, else PNG.
+
+    Shops serve WebP under the name of a JPEG. Raises OSError.
+    """
+    with path.open("rb") as file:
+        found = sniff(file.read(12))
+    return found.mime if found else _MIME_TYPES.get(path.suffix.lower(), "image/png")

@@ -15,7 +15,11 @@ class ReferenceRules:
     """What a reference image and a mask may be."""
 
     source: str
-    formats: tuple[PictureFormat, ...] = tuple(PictureFormat)
+    formats: tuple[PictureFormat, ...] = (
+        PictureFormat.PNG,
+        PictureFormat.JPEG,
+        PictureFormat.WEBP,
+    )
     max_mb: int
     """Each file is under so many millions of bytes."""
     mask_max_mb: int
