@@ -364,7 +364,7 @@ class JobSpec(Model):
         description="request parameters under the API's names; null removes an inherited one",
     )
     images: list[Text] | None = Field(
-        None, description="reference images, as files: the edits route"
+        None, description="reference images, files or https:// addresses: the edits route"
     )
     mask: Text | None = Field(None, description="mask of the first reference image, a png file")
     count: Annotated[StrictInt, Field(ge=1, le=1000)] | None = Field(
