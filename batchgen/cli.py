@@ -117,6 +117,18 @@ def plan(manifests: tuple[Path, ...], as_json: bool, **options: Any) -> ExitCode
 
 
 @cli.command()
+@_DB
+@_JSON
+@click.option("--day", metavar="DOLLARS", help="Limit of a day (UTC), or none.")
+@click.option("--month", metavar="DOLLARS", help="Limit of a month (UTC), or none.")
+def budget(db: Path | None, as_json: bool, day: str | None, month: str | None) -> ExitCode:
+    """Show or set what all batches of the ledger may cost in a day and a month."""
+    from batchgen.commands.budget import budget as command
+
+    return command(db, day=day, month=month, as_json=as_json)
+
+
+@cli.command()
 @_MANIFESTS
 def check(manifests: tuple[Path, ...]) -> ExitCode:
     """Say what is wrong with a manifest, all of it at once."""

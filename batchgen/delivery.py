@@ -21,6 +21,14 @@ import anyio
 
 from batchgen.download import MAX_PICTURE_BYTES, Downloader
 from batchgen.events import DownloadRetried, JobDone, JobHeld
+from batchgen.fetch_policy import (
+    FetchAgain,
+    FetchLater,
+    FetchLost,
+    FetchResult,
+    FetchSpoiled,
+    after_fetch,
+)
 from batchgen.files import PartFile, make_folder, sync_folder, write_whole
 from batchgen.job import (
     EXT_PLACEHOLDER,
@@ -39,14 +47,6 @@ from batchgen.mp4 import inspect_mp4
 from batchgen.naming import final_path
 from batchgen.outcome import ErrorBody, Verdict, task_verdict
 from batchgen.picture import BadPicture, PictureInfo, decode, inspect, mismatches
-from batchgen.policy import (
-    FetchAgain,
-    FetchLater,
-    FetchLost,
-    FetchResult,
-    FetchSpoiled,
-    after_fetch,
-)
 from batchgen.providers.adapters import adapter_of
 from batchgen.settings import is_loopback
 from batchgen.tasks import TaskFailed, TaskMade, TaskWatch

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 import anyio
 import httpx
 
+from batchgen.fetch_policy import FetchResult
 from batchgen.files import PartFile
 from batchgen.http import (
     CONNECT_TIMEOUT_S,
@@ -26,7 +27,6 @@ from batchgen.http import (
     without_logs,
 )
 from batchgen.outcome import retry_after
-from batchgen.policy import FetchResult
 
 MAX_PICTURE_BYTES: Final = 64 * 1024 * 1024
 DOWNLOAD_DEADLINE_S: Final = 120.0

@@ -21,13 +21,13 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.download import Downloader, Validators
+from batchgen.fetch_policy import FetchResult, reference_wait_s
 from batchgen.files import PartFile, make_way
 from batchgen.http import Deadlines
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
 from batchgen.outcome import clean
 from batchgen.picture import BadPicture
-from batchgen.policy import FetchResult, reference_wait_s
 from batchgen.references import read_content
 
 WIDTH: Final = 8

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from batchgen.fetch_policy import FetchLater, FetchLost
 from batchgen.http import ApiClient, NoDocument
 from batchgen.outcome import ErrorBody
-from batchgen.policy import FetchLater, FetchLost
 from batchgen.providers.video_tasks import TaskState, read_state
 
 POLL_S: Final = 10.0

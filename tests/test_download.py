@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 import batchgen.download
 from batchgen.download import Downloader, Validators
+from batchgen.fetch_policy import FetchResult
 from batchgen.files import PartFile
 from batchgen.http import Deadlines, ssl_context
-from batchgen.policy import FetchResult
 from tests import wire
 
 pytestmark = pytest.mark.anyio

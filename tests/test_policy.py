@@ -8,22 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.job import Billed, JobState, Outcome
-from batchgen.money import ZERO, Micros
-from batchgen.outcome import Verdict
-from batchgen.policy import (
+from batchgen.fetch_policy import (
     FetchAgain,
     FetchLater,
     FetchLost,
     FetchResult,
     FetchSpoiled,
-    Next,
-    Waste,
-    after_attempt,
     after_fetch,
-    parse_waste,
     reference_wait_s,
 )
+from batchgen.job import Billed, JobState, Outcome
+from batchgen.money import ZERO, Micros
+from batchgen.outcome import Verdict
+from batchgen.policy import Next, Waste, after_attempt, parse_waste
 
 PRICE = Micros(37_700)
 

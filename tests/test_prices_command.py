@@ -71,7 +71,7 @@ def test_a_plan_uses_the_list_of_the_last_run_and_the_next_run_says_nothing(
 def test_a_budget_holds_by_the_fresh_price(dear: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, dear.base_url, ["one", "two"], limits="{max_cost: 0.08}")
     before = len(dear.bill())
-    rig.batchgen("run", path, cwd=tmp_path, code=3)
+    rig.batchgen("run", path, "--yes", cwd=tmp_path, code=3)
     assert len(dear.bill()) == before + 1
 
 

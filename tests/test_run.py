@@ -158,7 +158,7 @@ def test_the_budget_stops_a_run_and_a_higher_one_lets_it_go_on(
     path = rig.manifest(
         tmp_path, served.base_url, PROMPTS, limits="{concurrency: 8, max_cost: 0.20}"
     )
-    done = rig.batchgen("run", path, cwd=tmp_path, code=3)
+    done = rig.batchgen("run", path, "--yes", cwd=tmp_path, code=3)
 
     assert "budget" in done.stdout
     assert len(served.bill()) - before == 5  # 5 x 0.0377 = 0.1885

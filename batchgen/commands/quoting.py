@@ -15,10 +15,10 @@ from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.queries import history
 from batchgen.manifest.model import Limits
 from batchgen.money import ZERO, Micros, decimal_string, dollars
+from batchgen.pace import Pace
 from batchgen.quote import (
     DEFAULT_ACCEPTED_PERCENT,
     DEFAULT_AGAIN_PERCENT,
-    Pace,
     Quote,
     parse_percent,
     what_if,
@@ -89,22 +89,24 @@ def check_budgets(name: str, cost: Micros, budgets: list[Budget]) -> None:
 PERIOD_TEXT = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}
 
 
+def budget_record(budget: Budget) -> dict[str, object]:
+    """A budget for other programs."""
+    return {
+        "period": budget.period,
+        "max_cost": decimal_string(budget.max_cost),
+        "used": decimal_string(budget.used),
+        "left": decimal_string(budget.left),
+    }
+
+
 def quote_record(quote: Quote, budgets: list[Budget]) -> dict[str, object]:
     """The quote for other programs: dollars as decimal strings, shares in percent."""
-    found = quote.what_if
+    found, expected_s = quote.what_if, quote.pace.expected_s(quote.requests)
     return {
         "requests": quote.requests,
         "estimate": decimal_string(quote.cost),
-        "expected_seconds": None if quote.expected_s is None else round(quote.expected_s, 1),
-        "budgets": [
-            {
-                "period": budget.period,
-                "max_cost": decimal_string(budget.max_cost),
-                "used": decimal_string(budget.used),
-                "left": decimal_string(budget.left),
-            }
-            for budget in budgets
-        ],
+        "expected_seconds": expected_s if expected_s is None else round(expected_s, 1),
+        "budgets": [budget_record(budget) for budget in budgets],
         "what_if": {
             "again_percent": str(found.again_percent),
             "accepted_percent": str(found.accepted_percent),

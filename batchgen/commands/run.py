@@ -55,7 +55,7 @@ from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.model import Limits
-from batchgen.money import Micros, dollars
+from batchgen.money import ZERO, Micros, decimal_string, dollars, parse_dollars
 from batchgen.pool import Pool, PoolSettings
 from batchgen.progress import Progress, ask, make_progress, planning, write_line
 from batchgen.relocate import relocate
@@ -98,25 +98,58 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
     """Plan, enrol and run each manifest; the worst exit code of all.
 
     All manifests are read before the first is run. What keeps one of them from running is said,
-    and the others run all the same. Raises BatchgenError.
+    and the others run all the same, but for those of a provider that stopped dispatch. A budget of
+    the command line is that of all together. Raises BatchgenError.
     """
     folder = manifests[0].absolute().parent
     everything = [prepare(path, overrides.db, ledger_folder=folder) for path in manifests]
     for prepared in everything:
         _check(prepared, overrides)
-    lists = PriceLists()
-    images = _reference_images(faces)
-    codes = []
+    lists, images = PriceLists(), _reference_images(faces)
+    codes, stopped = [], dict[str, str]()
     for prepared in everything:
+        provider = prepared.profile.name
+        if provider in stopped:
+            reason = f"left alone, since {provider} stopped before: {stopped[provider]}"
+            write_line(sys.stderr, f"{prepared.loaded.name}: {reason}")
+            continue
         try:
-            code = _run_one(prepared, overrides, faces, lists, images)
+            end = _run_one(prepared, overrides, faces, lists, images)
         except BatchgenError as exc:
             write_line(sys.stderr, str(exc))
-            code = exc.exit_code
-        codes.append(code)
-        if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.STOPPED):
+            codes.append(exc.exit_code)
+            continue
+        codes.append(end.code)
+        if end.stopped_everything:
             break
+        if end.stopped is not None and not end.stopped.startswith("budget"):
+            stopped[provider] = end.stopped
+        overrides = _less(overrides, end.spent)
     return max(codes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """How the run of one manifest ended."""
+
+    code: ExitCode
+    stopped: str | None = None
+    spent: Micros = ZERO
+    """Charged and maybe charged."""
+
+    @property
+    def stopped_everything(self) -> bool:
+        """Whether what ended it holds for any other manifest too."""
+        ours = self.stopped is not None and self.stopped.startswith(("disk", "ledger", "bug"))
+        return ours or self.code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
+
+
+def _less(overrides: Overrides, spent: Micros) -> Overrides:
+    """What is left of the command line's budget for the manifests that follow."""
+    if overrides.max_cost is None:
+        return overrides
+    left = max(0, parse_dollars(overrides.max_cost) - spent)
+    return replace(overrides, max_cost=decimal_string(left))
 
 
 def _check(prepared: Prepared, overrides: Overrides) -> None:
@@ -152,7 +185,7 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
         with closing(open_for_writing(ledger)) as conn:
             _reference_images(faces).restore(conn, prepared, row.id)
             start = _start(conn, prepared, overrides, row.id)
-        return _go(prepared, start, overrides, faces)
+        return _go(prepared, start, overrides, faces).code
 
 
 def _run_one(
@@ -161,7 +194,7 @@ def _run_one(
     faces: Faces,
     lists: PriceLists,
     images: ReferenceImages,
-) -> ExitCode:
+) -> _End:
     with batch_lock(prepared.ledger, prepared.loaded.name):
         fresh = lists.get(prepared.profile.price_url)
         with closing(open_for_writing(prepared.ledger)) as conn:
@@ -281,7 +314,7 @@ def _start(
     )
 
 
-def _go(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -> ExitCode:
+def _go(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -> _End:
     """Run what is enrolled, and say how it ended."""
     began = time.monotonic()
     outcome = _Outcome()
@@ -305,7 +338,12 @@ def _go(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -
         write_line(sys.stdout, json.dumps(found.as_json()))
     else:
         _summarize(prepared, found, faces, made=outcome.made, seconds=seconds)
-    return outcome.exit_code(found)
+    run = found.last_run if start.to_do else None
+    return _End(
+        code=outcome.exit_code(found),
+        stopped=outcome.stopped,
+        spent=Micros(run.charged + run.maybe + run.reserved) if run else ZERO,
+    )
 
 
 def _agreed(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -> bool:

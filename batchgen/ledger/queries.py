@@ -255,10 +255,11 @@ def history(conn: sqlite3.Connection, batch: BatchId | None, provider: str) -> H
         (batch,),
     ).fetchone()
     known = paid["n"] >= _MIN_PAID and paid["made"]
-    again = Decimal(100 * (paid["n"] - paid["made"])) / paid["made"] if known else None
+    lost = paid["n"] - paid["made"]
+    again = Decimal(1000 * lost // paid["made"]).scaleb(-1) if known else None
     return History(
         latency_s=answers["days"] * _DAY_S if answers["n"] >= _MIN_ANSWERS else None,
-        again_percent=again and round(again, 1),
+        again_percent=again,
     )
 
 

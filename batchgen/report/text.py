@@ -73,7 +73,8 @@ def _quote_lines(quote: Quote, budgets: Sequence[Budget]) -> list[str]:
 
 
 def _time_lines(quote: Quote) -> list[str]:
-    expected_s, pace = quote.expected_s, quote.pace
+    pace = quote.pace
+    expected_s = pace.expected_s(quote.requests)
     if expected_s is None:
         return []
     why = [f"{pace.concurrency:,} in flight"]

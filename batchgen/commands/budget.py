@@ -1,0 +1,62 @@
+"""`batchgen budget`: what all batches of a ledger may cost in a day and in a month."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from batchgen.commands.quoting import budget_record
+from batchgen.errors import ExitCode, SettingsError
+from batchgen.ledger.budgets import PERIODS, Budget, period_budgets, set_budgets, spent_in
+from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.ledger import timestamp, utc_now
+from batchgen.money import Micros, dollars, parse_dollars
+from batchgen.progress import write_line
+from batchgen.settings import Environment
+
+
+def budget(db: Path | None, *, day: str | None, month: str | None, as_json: bool) -> ExitCode:
+    """Set what is given, ``none`` takes a limit away, and show how the budgets stand."""
+    ledger = Environment.load().ledger_path(db, None)
+    limits = {
+        period: _limit(period, text)
+        for period, text in (("day", day), ("month", month))
+        if text is not None
+    }
+    if limits:
+        with closing(open_for_writing(ledger)) as conn:
+            set_budgets(conn, limits)
+    now = timestamp(utc_now())
+    with closing(open_for_reading(ledger)) as conn:
+        found = period_budgets(conn, now)
+        spent = {"day": spent_in(conn, now[:10]), "month": spent_in(conn, now[:7])}
+    if as_json:
+        write_line(sys.stdout, json.dumps({"budgets": [budget_record(one) for one in found]}))
+    else:
+        for period in PERIODS:
+            write_line(sys.stdout, _line(period, spent[period], found))
+    return ExitCode.DONE
+
+
+def _limit(period: str, text: str) -> Micros | None:
+    if text.strip().lower() == "none":
+        return None
+    try:
+        return parse_dollars(text)
+    except ValueError as exc:
+        raise SettingsError(f"--{period}: {exc}; none takes the limit away") from exc
+
+
+_NOW = {"day": "today (UTC)", "month": "this month (UTC)"}
+
+
+def _line(period: str, spent: Micros, budgets: list[Budget]) -> str:
+    for one in budgets:
+        if one.period == period:
+            return (
+                f"{_NOW[period]}: {dollars(spent)} of {dollars(one.max_cost)} used or reserved,"
+                f" {dollars(one.left)} left"
+            )
+    return f"{_NOW[period]}: {dollars(spent)} used or reserved, no limit"
