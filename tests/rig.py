@@ -177,6 +177,12 @@ def query(db: Path, sql: str, *values: object) -> list[sqlite3.Row]:
         return conn.execute(sql, values).fetchall()
 
 
+def charges(bill: Sequence[Mapping[str, Any]]) -> Counter[str]:
+    """How often each attempt is on the bill, without what was given back."""
+    refunded = {row["request_id"] for row in bill if row["kind"] == "refund"}
+    return Counter(row["idempotency_key"] for row in bill if row["request_id"] not in refunded)
+
+
 def judge(folder: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) -> None:
     """Compare a ledger and its files with the endpoint's bill (reliability sheet, section 4.4)."""
     db = folder / "batchgen.db"
@@ -184,9 +190,11 @@ def judge(folder: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) ->
     assert query(db, "PRAGMA foreign_key_check") == []
     attempts = {row["id"]: row for row in query(db, "SELECT * FROM attempts")}
 
-    charges = Counter(row["idempotency_key"] for row in bill)
-    assert set(charges) <= set(attempts), "a charge without an intent on record"
-    assert all(count == 1 for count in charges.values()), "one attempt was billed twice"
+    assert {row["idempotency_key"] for row in bill} <= set(attempts), (
+        "a charge without an intent on record"
+    )
+    charged_once = charges(bill)
+    assert all(count == 1 for count in charged_once.values()), "one attempt was billed twice"
 
     billed = sum(row["micros"] for row in bill)
     charged = sum(row["cost"] for row in attempts.values())
@@ -194,9 +202,9 @@ def judge(folder: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) ->
     assert charged <= billed <= charged + maybe, (charged, billed, maybe)
     for attempt in attempts.values():
         if attempt["billed"] == "yes":
-            assert attempt["id"] in charges, "charged, but not on the bill"
+            assert attempt["id"] in charged_once, "charged, but not on the bill"
         if attempt["billed"] == "no":
-            assert attempt["id"] not in charges, "on the bill, but said to be free"
+            assert attempt["id"] not in charged_once, "on the bill, but said to be free"
 
     totals = query(db, "SELECT sum(charged) AS c, sum(maybe) AS m, sum(reserved) AS r FROM runs")[0]
     assert totals["c"] == charged

@@ -18,6 +18,7 @@ from batchgen.endpoint.faults import (
     Fault,
     GeminiAnswer,
     Idempotency,
+    TaskAnswer,
 )
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -73,7 +74,14 @@ def _choices(names: type[StrEnum]) -> click.Choice[str]:
 @click.option("--latency", type=float, default=0.0, help="Seconds a request takes.")
 @click.option("--latency-jitter", type=float, default=0.0, help="Seconds it may take longer.")
 @click.option("--answer", type=_choices(Answer), default="url", help="Form of the pictures.")
-@click.option("--gemini-answer", type=_choices(GeminiAnswer), default="inline")
+@click.option(
+    "--gemini-answer",
+    type=_choices(GeminiAnswer),
+    default="inline",
+    help="Form of native Gemini's pictures.",
+)
+@click.option("--task-answer", type=_choices(TaskAnswer), default="new", help="Shape of it.")
+@click.option("--task-latency", type=float, default=0.0, help="Seconds a video task takes.")
 @click.option("--rate", type=float, default=0.0, help="Requests a minute; 0 is no limit.")
 @click.option("--burst", type=int, default=10, help="Requests the rate allows at once.")
 @click.option("--retry-after/--no-retry-after", default=False, help="Whether a 429 has the header.")

@@ -21,21 +21,21 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from batchgen.endpoint import catalogue, gemini, images, models
+from batchgen.endpoint import catalogue, gemini, images, models, veo
 from batchgen.endpoint.bill import parse_micros
 from batchgen.endpoint.bodies import MAX_BODY_BYTES, json_object, read_body, unzipped, upload
 from batchgen.endpoint.errors import ApiError, Blocked
 from batchgen.endpoint.faults import Behaviour, Fault
 from batchgen.endpoint.gateway import Gateway
 from batchgen.endpoint.log import LogApi
-from batchgen.endpoint.orders import EventStream, Hangup, Order, Reply, WantedT
+from batchgen.endpoint.orders import EventStream, Hangup, Order, Sent, WantedT
 from batchgen.endpoint.responses import EventStreamResponse, HangupResponse, TruncatedResponse
 from batchgen.endpoint.rules import PictureRequest
 from batchgen.endpoint.streams import PictureEvents
 from batchgen.endpoint.studio import Studio
 from batchgen.endpoint.uploads import Upload, check_uploads
 
-_FILE_NAME = re.compile(r"[0-9A-Za-z]+-[0-9]+\.(png|jpeg|webp)")
+_FILE_NAME = re.compile(r"[0-9A-Za-z]+-[0-9]+\.(png|jpeg|webp|mp4)")
 _ID_CHARACTERS = string.ascii_letters + string.digits
 
 ReadRequest = Callable[[Request], Awaitable[PictureRequest]]
@@ -54,6 +54,7 @@ class _Endpoint:
         self._in_flight = 0
         self._max_in_flight = 0
         self._downloads = 0
+        self._polls = 0
         self._throttled = 0
         self.app = Starlette(
             routes=[
@@ -61,6 +62,8 @@ class _Endpoint:
                 Route("/v1/images/edits", self._edits, methods=["POST"]),
                 Route("/v1/images/variations", _not_implemented, methods=["POST"]),
                 Route("/v1beta/models/{model}:generateContent", self._gemini, methods=["POST"]),
+                Route("/v1/video/create", self._create_video, methods=["POST"]),
+                Route("/v1/video/query", self._query_video),
                 Route("/v1/models", self._models),
                 Route("/api/pricing", self._pricing),
                 *LogApi(gateway.account, gateway.terms.price).routes(),
@@ -83,6 +86,7 @@ class _Endpoint:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self._gateway.tasks.resume()
         yield
         await self._gateway.close()
 
@@ -119,10 +123,30 @@ class _Endpoint:
             order = _order(request, number, wanted, micros)
             work = self._gateway.serve(order, make, self._events if wanted.stream else None)
             # A task of its own: the work goes on and is billed when the client hangs up.
-            sent = await asyncio.shield(asyncio.create_task(work))
-            if isinstance(sent, EventStream):
-                return EventStreamResponse(sent, in_flight.pop_all())
-        return HangupResponse(sent) if isinstance(sent, Hangup) else _response(sent)
+            return _sent(await asyncio.shield(asyncio.create_task(work)), in_flight)
+
+    async def _create_video(self, request: Request) -> Response:
+        with contextlib.ExitStack() as in_flight:
+            number = in_flight.enter_context(self._counted())
+            await self._admit(request)
+            try:
+                fields = await _json_fields(request)
+                wanted = veo.read(fields, block_word=self._gateway.terms.block_word)
+                order = _order(request, number, wanted, wanted.micros, billed_at_once=True)
+                work = self._gateway.serve(order, self._gateway.tasks.create)
+                return _sent(await asyncio.shield(asyncio.create_task(work)), in_flight)
+            except ApiError as error:
+                return _task_error(error)
+
+    async def _query_video(self, request: Request) -> Response:
+        self._polls += 1
+        self._gateway.authorise(request.headers.get("authorization"))
+        asked = request.query_params
+        task_id = asked.get("id") or asked.get("task_id") or ""
+        try:
+            return _json(self._gateway.tasks.query(task_id, self._gateway.behaviour))
+        except ApiError as error:
+            return _task_error(error)
 
     async def _admit(self, request: Request) -> None:
         await read_body(request)
@@ -186,7 +210,7 @@ class _Endpoint:
         path = self._gateway.files / name
         if not _FILE_NAME.fullmatch(name) or not self._is_served(path):
             return Response("404 page not found", 404, media_type="text/plain")
-        media_type = f"image/{path.suffix[1:]}"
+        media_type = "video/mp4" if path.suffix == ".mp4" else f"image/{path.suffix[1:]}"
         if request.method == "GET":
             self._downloads += 1
             fault = self._gateway.behaviour.download_fault(self._downloads)
@@ -220,6 +244,8 @@ class _Endpoint:
                 "max_in_flight": self._max_in_flight,
                 "sent_429": self._throttled,
                 "downloads": self._downloads,
+                "tasks_open": self._gateway.tasks.open,
+                "polls": self._polls,
             }
         )
 
@@ -276,7 +302,9 @@ def _new_request_id() -> str:
     return f"{digits}{nanoseconds:09d}{tail}"
 
 
-def _order(request: Request, number: int, wanted: WantedT, micros: int) -> Order[WantedT]:
+def _order(
+    request: Request, number: int, wanted: WantedT, micros: int, *, billed_at_once: bool = False
+) -> Order[WantedT]:
     return Order(
         number=number,
         request_id=request.state.request_id,
@@ -284,6 +312,7 @@ def _order(request: Request, number: int, wanted: WantedT, micros: int) -> Order
         client_request_id=request.headers.get("x-client-request-id"),
         wanted=wanted,
         micros=micros,
+        billed_at_once=billed_at_once,
     )
 
 
@@ -297,8 +326,24 @@ def _json(document: object) -> Response:
     return Response(orjson.dumps(document), media_type="application/json")
 
 
-def _response(reply: Reply) -> Response:
-    return Response(reply.body, reply.status, reply.headers, reply.media_type)
+def _sent(sent: Sent, in_flight: contextlib.ExitStack) -> Response:
+    if isinstance(sent, EventStream):
+        return EventStreamResponse(sent, in_flight.pop_all())
+    if isinstance(sent, Hangup):
+        return HangupResponse(sent)
+    return Response(sent.body, sent.status, sent.headers, sent.media_type)
+
+
+def _task_error(error: ApiError) -> Response:
+    """A refusal in the words of task routes; one of the gateway before them is raised again."""
+    if error.code.startswith("system_"):
+        raise error
+    code = error.code
+    if code == "insufficient_user_quota":
+        code = "quota_not_enough"
+    elif error.status == 400 and code not in ("task_not_exist", "moderation_blocked"):
+        code = "invalid_request"
+    return Response(error.task_body(code), error.status, error.headers, "application/json")
 
 
 async def _not_implemented(_: Request) -> Response:

@@ -16,6 +16,7 @@ import orjson
 from batchgen.endpoint.errors import ApiError
 
 MICROS_PER_DOLLAR = 1_000_000
+REFUNDED = "refunded"
 
 
 def parse_micros(dollars: str) -> int:
@@ -31,8 +32,12 @@ def parse_micros(dollars: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """One line of the bill. `status` is what the caller was about to be sent, or "dropped"."""
+    """One line of the bill. `status` is what the caller was about to be sent, or "dropped".
 
+    The line of a refund is that of its charge once more, with the money below zero.
+    """
+
+    kind: str
     seq: int
     time: float
     request_id: str
@@ -43,6 +48,19 @@ class Charge:
     n: int
     micros: int
     status: int | str
+    fault: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """What was bought, and what its buyer said about it."""
+
+    request_id: str
+    idempotency_key: str | None
+    client_request_id: str | None
+    prompt: str
+    model: str
+    n: int
     fault: str | None
 
 
@@ -127,13 +145,20 @@ class Account:
         self._held = 0
         self._prompts: Counter[bytes] = Counter()
         self._billed_keys: set[str] = set()
+        self._refunded: set[str] = set()
         self._next_seq = 1
         self.billed = 0
         self.billed_micros = 0
         for line in self._bill.lines():
             row = orjson.loads(line)
             self._next_seq = row["seq"] + 1
-            self._count(row["prompt"], row["micros"], row["idempotency_key"])
+            self._count(
+                row.get("kind", "charge"),  # bills that are older than refunds
+                row["request_id"],
+                row["prompt"],
+                row["micros"],
+                row["idempotency_key"],
+            )
         if self._balance is not None:
             self._balance += sum(orjson.loads(line)["micros"] for line in self._topups.lines())
 
@@ -146,7 +171,7 @@ class Account:
 
     @property
     def prompts_billed_twice(self) -> int:
-        """Distinct prompts that were charged more than once."""
+        """Distinct prompts that were charged more than once, and not given back."""
         return sum(count > 1 for count in self._prompts.values())
 
     def is_billed(self, idempotency_key: str) -> bool:
@@ -174,37 +199,34 @@ class Account:
         self._held -= hold.micros
         hold.micros = 0
 
-    async def charge(
-        self,
-        hold: Hold,
-        *,
-        request_id: str,
-        idempotency_key: str | None,
-        client_request_id: str | None,
-        prompt: str,
-        model: str,
-        n: int,
-        status: int | str,
-        fault: str | None,
-    ) -> None:
+    async def charge(self, hold: Hold, purchase: Purchase, *, status: int | str) -> None:
         """Turn the hold into a charge that is on the disk when this returns."""
+        await self._enter("charge", purchase, hold.micros, status)
+        self.release(hold)
+
+    async def refund(self, purchase: Purchase, micros: int) -> None:
+        """Give back what was charged for a purchase, once; on the disk when this returns."""
+        if purchase.request_id not in self._refunded:
+            await self._enter("refund", purchase, -micros, REFUNDED)
+
+    async def _enter(self, kind: str, purchase: Purchase, micros: int, status: int | str) -> None:
         row = Charge(
+            kind=kind,
             seq=self._next_seq,
             time=time.time(),
-            request_id=request_id,
-            idempotency_key=idempotency_key,
-            client_request_id=client_request_id,
-            prompt=prompt,
-            model=model,
-            n=n,
-            micros=hold.micros,
+            request_id=purchase.request_id,
+            idempotency_key=purchase.idempotency_key,
+            client_request_id=purchase.client_request_id,
+            prompt=purchase.prompt,
+            model=purchase.model,
+            n=purchase.n,
+            micros=micros,
             status=status,
-            fault=fault,
+            fault=purchase.fault,
         )
         self._next_seq += 1
         await self._bill.append(row)
-        self._count(prompt, hold.micros, idempotency_key)
-        self.release(hold)
+        self._count(kind, purchase.request_id, purchase.prompt, micros, purchase.idempotency_key)
 
     async def top_up(self, micros: int) -> None:
         """Add money. Raises ValueError when the balance has no limit."""
@@ -217,10 +239,16 @@ class Account:
         await self._bill.close()
         await self._topups.close()
 
-    def _count(self, prompt: str, micros: int, idempotency_key: str | None) -> None:
-        self.billed += 1
+    def _count(
+        self, kind: str, request_id: str, prompt: str, micros: int, idempotency_key: str | None
+    ) -> None:
+        entered = 1
+        if kind == "refund":
+            entered = -1
+            self._refunded.add(request_id)
+        self.billed += entered
         self.billed_micros += micros
         # A digest, because a million prompts of 32,000 characters would not fit.
-        self._prompts[hashlib.blake2b(prompt.encode(), digest_size=16).digest()] += 1
+        self._prompts[hashlib.blake2b(prompt.encode(), digest_size=16).digest()] += entered
         if idempotency_key is not None:
             self._billed_keys.add(idempotency_key)

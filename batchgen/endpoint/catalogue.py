@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from batchgen.endpoint import grok, models, nano_banana, qwen
+from batchgen.endpoint import grok, models, nano_banana, qwen, veo
 from batchgen.endpoint.bill import MICROS_PER_DOLLAR
 from batchgen.endpoint.rules import MODEL
 from batchgen.endpoint.tariffs import PriceRule, Tariff
@@ -26,12 +26,14 @@ _ENDPOINTS = {
     "image-generation": {"path": "/v1/images/generations", "method": "POST"},
     "openai": {"path": "/v1/chat/completions", "method": "POST"},
     "gemini": {"path": "/v1beta/models/{model}:generateContent", "method": "POST"},
+    "unified-video": {"path": "/v1/video/create", "method": "POST"},
 }
 
 
 def model_list() -> dict[str, object]:
     """The answer of GET /v1/models."""
-    return {"success": True, "object": "list", "data": [_model(name) for name in models.READERS]}
+    names = (*models.READERS, *veo.TARIFFS)
+    return {"success": True, "object": "list", "data": [_model(name) for name in names]}
 
 
 def _model(name: str) -> dict[str, object]:
@@ -45,6 +47,8 @@ def _model(name: str) -> dict[str, object]:
 
 
 def _endpoint_types(name: str) -> list[str]:
+    if name in veo.TARIFFS:
+        return ["gemini", "openai"]
     also = ["gemini"] if name in nano_banana.FAMILY else []
     return ["image-generation", "openai", *also]
 
@@ -58,6 +62,7 @@ def price_list(price: int) -> dict[str, object]:
     families = (
         *(_nano_banana(name) for name in nano_banana.FAMILY),
         *(_qwen(name) for name in qwen.TARIFFS),
+        *(_veo(name) for name in veo.TARIFFS),
     )
     return {
         "success": True,
@@ -108,6 +113,45 @@ def _nano_banana(name: str) -> dict[str, object]:
         series="nano-banana",
         **_by_picture(name, nano_banana.FAMILY[name].tariff),
     )
+
+
+def _veo(name: str) -> dict[str, object]:
+    tariff = veo.TARIFFS[name]
+    maker_name = f"{name}-generate-001"
+    profile = {
+        "model_name": maker_name,
+        "default_platform_billing_mode": "per_second",
+        "supported_capability_buckets": list(dict.fromkeys(rule.bucket for rule in tariff.rules)),
+        "pricing_dimensions": ["resolution", "audio"],
+        "display_unit": "/秒",
+    }
+    return _row(
+        name,
+        vendor_id=_GOOGLE,
+        quota_type=1,
+        discount=float(tariff.discount),
+        public_endpoint_types=["unified-video"],
+        billing_mode="per_second",
+        display_unit="/秒",
+        video_pricing={
+            "profile": profile,
+            "rules": [_video_rule(maker_name, rule) for rule in tariff.rules],
+        },
+    )
+
+
+def _video_rule(name: str, rule: PriceRule) -> dict[str, object]:
+    key = f"{name}:{rule.bucket}:{rule.resolution}:audio{int(bool(rule.audio))}"
+    document: dict[str, object] = {
+        "rule_id": key,
+        "model_name": name,
+        "capability_bucket": rule.bucket,
+        "resolution": rule.resolution,
+        "has_audio": rule.audio,
+        "billing_key": key,
+        "status": "enabled",
+    }
+    return document | _amounts(rule)
 
 
 def _by_picture(name: str, tariff: Tariff) -> dict[str, object]:

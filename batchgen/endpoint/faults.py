@@ -29,12 +29,15 @@ class Fault(StrEnum):
     BILL_STREAM_ERROR = "bill-stream-error"
     BILL_STREAM_CUT = "bill-stream-cut"
     BLOCK = "block"
+    TASK_FAIL = "task-fail"
+    BILL_TASK_FAIL = "bill-task-fail"
     DOWNLOAD_ERROR = "download-error"
     DOWNLOAD_TRUNCATE = "download-truncate"
 
 
 DOWNLOAD_FAULTS = (Fault.DOWNLOAD_ERROR, Fault.DOWNLOAD_TRUNCATE)
-POST_FAULTS = tuple(fault for fault in Fault if fault not in DOWNLOAD_FAULTS)
+TASK_FAULTS = (Fault.TASK_FAIL, Fault.BILL_TASK_FAIL)
+POST_FAULTS = tuple(fault for fault in Fault if fault not in DOWNLOAD_FAULTS + TASK_FAULTS)
 STREAM_FAULTS = (
     Fault.STREAM_IGNORE,
     Fault.STREAM_ERROR,
@@ -61,6 +64,8 @@ FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
         Fault.BILL_STREAM_ERROR: "an error event after the partial pictures; billed",
         Fault.BILL_STREAM_CUT: "connection closed or reset after the partial pictures; billed",
         Fault.BLOCK: "the prompt is refused by the safety system; not billed",
+        Fault.TASK_FAIL: "a task that was accepted fails; refunded",
+        Fault.BILL_TASK_FAIL: "a task that was accepted fails; billed all the same",
         Fault.DOWNLOAD_ERROR: "a result file answers 503",
         Fault.DOWNLOAD_TRUNCATE: "a result file's connection closes half way",
     }
@@ -81,6 +86,13 @@ class GeminiAnswer(StrEnum):
     INLINE = "inline"
     DATA_URI = "data-uri"
     URL = "url"
+
+
+class TaskAnswer(StrEnum):
+    """Which of the two documented shapes the answers about tasks have."""
+
+    NEW = "new"
+    OLD = "old"
 
 
 class BillAt(StrEnum):
@@ -110,6 +122,8 @@ class Behaviour:
     latency_jitter: float = 0.0
     answer: Answer = Answer.URL
     gemini_answer: GeminiAnswer = GeminiAnswer.INLINE
+    task_answer: TaskAnswer = TaskAnswer.NEW
+    task_latency: float = 0.0
     rate: float = 0.0
     burst: int = 10
     retry_after: bool = False
@@ -122,7 +136,7 @@ class Behaviour:
     rates: Mapping[Fault, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("latency", "latency_jitter", "rate", "url_ttl"):
+        for name in ("latency", "latency_jitter", "task_latency", "rate", "url_ttl"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"{_switch(name)} must be 0 or more, not {value}")
@@ -133,7 +147,7 @@ class Behaviour:
         for fault, rate in self.rates.items():
             if not 0 <= rate <= 1:
                 raise ValueError(f"{fault} must be from 0 to 1, not {rate}")
-        for group in (POST_FAULTS, DOWNLOAD_FAULTS):
+        for group in (POST_FAULTS, TASK_FAULTS, DOWNLOAD_FAULTS):
             if sum(self.rates.get(fault, 0.0) for fault in group) > 1 + 1e-9:
                 raise ValueError(f"the rates of {', '.join(group)} add up to more than 1")
 
@@ -167,6 +181,10 @@ class Behaviour:
         """The fault of the POST with this number, if it has one; never more than one."""
         fault = self._fault("post", number, POST_FAULTS)
         return None if fault in STREAM_FAULTS and not streamed else fault
+
+    def task_fault(self, number: int) -> Fault | None:
+        """The fault of the task that the POST with this number made, if it has one."""
+        return self._fault("task", number, TASK_FAULTS)
 
     def download_fault(self, number: int) -> Fault | None:
         """The fault of the download with this number, if it has one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from batchgen.endpoint.errors import ApiError, Blocked, invalid_value
 
@@ -26,6 +27,31 @@ def check_allowed(prompt: str, block_word: str) -> None:
     """Raise Blocked for a prompt that the safety system refuses."""
     if block_word and block_word.lower() in prompt.lower():
         raise Blocked
+
+
+def web_addresses(fields: Mapping[str, object], name: str, *, most: int) -> tuple[str, ...]:
+    """One URL of a picture or a list of them. Raises ApiError.
+
+    They are not fetched: this endpoint calls nobody.
+    """
+    given = fields.get(name)
+    addresses = given if isinstance(given, list) else [given] if given else []
+    if len(addresses) > most:
+        raise invalid_value(name, f"{len(addresses)} pictures; at most {most} are allowed.")
+    return tuple(_web_address(address, name) for address in addresses)
+
+
+def _web_address(address: object, name: str) -> str:
+    refused = invalid_value(name, f"{name} takes public URLs of pictures only.")
+    if not isinstance(address, str):
+        raise refused
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise refused from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise refused
+    return address
 
 
 def missing(name: str) -> ApiError:

@@ -28,6 +28,7 @@ from batchgen.endpoint.orders import (
     WantedT,
 )
 from batchgen.endpoint.studio import Studio
+from batchgen.endpoint.tasks import Tasks
 
 DROPPED = "dropped"
 STREAMED = (
@@ -85,6 +86,7 @@ class Gateway:
         self.terms = terms
         self.behaviour = behaviour
         self.account = Account(state, balance=terms.balance)
+        self.tasks = Tasks(state, self.studio, self.account)
         self.key_revoked = False
         self._bucket = Bucket()
         self._running: dict[str, tuple[str, asyncio.Task[Sent]]] = {}
@@ -145,6 +147,8 @@ class Gateway:
         return await asyncio.shield(task)
 
     async def close(self) -> None:
+        """Finish what is being written; tasks that are not due go on at the next start."""
+        await self.tasks.close()
         await self.account.close()
 
     async def _work(
@@ -165,7 +169,8 @@ class Gateway:
             refusal = self._refusal(fault)
             if refusal is not None:
                 return refusal
-            if behaviour.bill_at is BillAt.BODY and fault not in UNBILLED:
+            billed_first = order.billed_at_once or behaviour.bill_at is BillAt.BODY
+            if billed_first and fault not in UNBILLED:
                 await self._charge(hold, order, fault)
             if make_events is not None and fault in STREAMED:
                 events = make_events(order, behaviour, fault)
@@ -181,7 +186,7 @@ class Gateway:
             if digest is not None and order.idempotency_key is not None:
                 saved = self._saved_answer(order.idempotency_key)
                 await asyncio.to_thread(saved.write_bytes, digest.encode() + b"\n" + body)
-            if behaviour.bill_at is BillAt.WORK:
+            if not billed_first:
                 await self._charge(hold, order, fault)
             return self._after_billing(order, fault, body)
 
@@ -256,17 +261,7 @@ class Gateway:
             status = 500
         elif fault is Fault.BILL_GATEWAY_TIMEOUT:
             status = 504
-        await self.account.charge(
-            hold,
-            request_id=order.request_id,
-            idempotency_key=order.idempotency_key,
-            client_request_id=order.client_request_id,
-            prompt=order.wanted.prompt,
-            model=order.wanted.model,
-            n=order.wanted.n,
-            status=status,
-            fault=fault,
-        )
+        await self.account.charge(hold, order.purchase(fault), status=status)
 
     def _hangup(self, order: Order[WantedT]) -> Hangup:
         return Hangup(reset=self.behaviour.chance("hangup", order.number) < 0.5)

@@ -21,6 +21,8 @@ from batchgen.endpoint.rules import MODEL
 
 QUOTA_PER_DOLLAR = 500_000
 _CONSUMPTION = 2
+_REFUND = 6
+"""Stock new-api's kind of the rows that give money back; the amount is above zero there too."""
 _DEFAULT_PAGE = 10
 _TOKEN_NAME = "batch"
 
@@ -143,7 +145,8 @@ class LogApi:
         created_at, micros = charge["time"], charge["micros"]
         assert isinstance(created_at, float)
         assert isinstance(micros, int)
-        if charge["status"] != 200:
+        refund = charge.get("kind") == "refund"
+        if charge["status"] != 200 and not refund:
             created_at += self._habits.late_s
             if created_at > time.time() or self._queries <= self._habits.late_queries:
                 return None
@@ -151,9 +154,10 @@ class LogApi:
             number,
             created_at=created_at,
             model=charge["model"],
-            micros=micros * (100 + self._habits.drift_percent) // 100,
+            micros=abs(micros) * (100 + self._habits.drift_percent) // 100,
             request_id=charge["request_id"],
             status=charge["status"],
+            kind=_REFUND if refund else _CONSUMPTION,
         )
 
     async def _judge_log(self, request: Request) -> Response:
@@ -176,12 +180,13 @@ def _row(
     micros: int,
     request_id: object,
     status: object,
+    kind: int = _CONSUMPTION,
 ) -> dict[str, object]:
     return {
         "id": number,
         "user_id": 1,
         "created_at": int(created_at),
-        "type": _CONSUMPTION,
+        "type": kind,
         "content": "",
         "username": "batch",
         "token_name": _TOKEN_NAME,
@@ -210,7 +215,7 @@ def _is_asked_for(row: dict[str, object], request: Request) -> bool:
     return (
         created_at >= start
         and (not end or created_at <= end)
-        and kind in (0, _CONSUMPTION)
+        and kind in (0, row["type"])
         and token in ("", row["token_name"])
     )
 

@@ -9,10 +9,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from urllib.parse import urlsplit
 
-from batchgen.endpoint.errors import invalid_value, not_taken
-from batchgen.endpoint.fields import check_allowed, choice, field, number, prompt_of
+from batchgen.endpoint.errors import not_taken
+from batchgen.endpoint.fields import check_allowed, choice, field, number, prompt_of, web_addresses
 from batchgen.endpoint.rules import PictureRequest, Reference
 from batchgen.endpoint.sizes import GOOGLE_RATIOS, google_size
 from batchgen.endpoint.tariffs import PriceRule, Tariff
@@ -88,30 +87,11 @@ def read(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
         quality="",
         output_format="png" if output_format == "png" else "jpeg",
         output_compression=number(fields, "output_compression", 0, 100),
-        references=_references(fields.get("image_input"), member.max_references),
+        references=tuple(
+            Reference(digest=hashlib.sha256(address.encode("utf-8", "replace")).hexdigest())
+            for address in web_addresses(fields, "image_input", most=member.max_references)
+        ),
         resolution=resolution,
     )
     check_allowed(prompt, block_word)
     return request
-
-
-def _references(given: object, most: int) -> tuple[Reference, ...]:
-    """References by their addresses. They are not fetched: this endpoint calls nobody."""
-    addresses = given if isinstance(given, list) else [given] if given else []
-    if len(addresses) > most:
-        raise invalid_value("image_input", f"{len(addresses)} references; at most {most}.")
-    return tuple(map(_reference, addresses))
-
-
-def _reference(address: object) -> Reference:
-    if not isinstance(address, str) or not _is_web_address(address):
-        raise invalid_value("image_input", "image_input takes the public URLs of pictures only.")
-    return Reference(digest=hashlib.sha256(address.encode("utf-8", "replace")).hexdigest())
-
-
-def _is_web_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)

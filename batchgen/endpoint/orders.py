@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from batchgen.endpoint.bill import Purchase
 from batchgen.endpoint.faults import Behaviour, Fault
 
 
@@ -37,7 +38,7 @@ WantedT = TypeVar("WantedT", bound=Wanted)
 class Order(Generic[WantedT]):
     """A valid request, its price, and what its caller said about itself.
 
-    `number` counts POSTs from 1.
+    `number` counts POSTs from 1. What is `billed_at_once` is billed before anything is made.
     """
 
     number: int
@@ -46,6 +47,19 @@ class Order(Generic[WantedT]):
     client_request_id: str | None
     wanted: WantedT
     micros: int
+    billed_at_once: bool = False
+
+    def purchase(self, fault: Fault | None) -> Purchase:
+        """What the bill says of it."""
+        return Purchase(
+            request_id=self.request_id,
+            idempotency_key=self.idempotency_key,
+            client_request_id=self.client_request_id,
+            prompt=self.wanted.prompt,
+            model=self.wanted.model,
+            n=self.wanted.n,
+            fault=fault,
+        )
 
 
 Make = Callable[[Order[WantedT], Behaviour, Fault | None], Awaitable[bytes]]

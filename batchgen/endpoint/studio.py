@@ -9,6 +9,7 @@ import pybase64
 
 from batchgen.endpoint.drawing import Picture, draw, draw_fast, draw_partial
 from batchgen.endpoint.faults import Answer, Behaviour, Fault
+from batchgen.endpoint.mp4 import still_video
 from batchgen.endpoint.orders import Order
 from batchgen.endpoint.rules import PictureRequest
 
@@ -57,7 +58,38 @@ class Studio:
             return Result(b64_json=_base64(content))
         file_name = f"{name}.{order.wanted.output_format}"
         (self.files / file_name).write_bytes(content)
-        return Result(url=f"{self.base_url}/files/{file_name}")
+        return Result(url=self.address(file_name))
+
+    def video(
+        self,
+        *,
+        file_name: str,
+        prompt: str,
+        model: str,
+        size: tuple[int, int],
+        seconds: int,
+        truncated: bool,
+    ) -> None:
+        """A finished video as a file, `truncated` to the first half of its bytes."""
+        width, height = size
+        frame = Picture(
+            name=file_name.removesuffix(".mp4"),
+            prompt=prompt,
+            model=model,
+            quality=f"{seconds} s",
+            width=width,
+            height=height,
+            output_format="jpeg",
+            compression=None,
+            references=0,
+        )
+        content = still_video(draw(frame), width=width, height=height, seconds=seconds)
+        kept = len(content) // 2 if truncated else len(content)
+        (self.files / file_name).write_bytes(content[:kept])
+
+    def address(self, file_name: str) -> str:
+        """Where a file is served."""
+        return f"{self.base_url}/files/{file_name}"
 
 
 def _picture(order: Order[PictureRequest], name: str) -> Picture:

@@ -1,0 +1,189 @@
+"""Video tasks: accepted at once, worked off in their time, and asked about until they are done."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from batchgen.endpoint.bill import Account, Journal, Purchase
+from batchgen.endpoint.errors import ApiError
+from batchgen.endpoint.faults import Behaviour, Fault, TaskAnswer
+from batchgen.endpoint.orders import Order
+from batchgen.endpoint.studio import Studio
+from batchgen.endpoint.veo import VideoRequest
+
+QUEUED, PROCESSING, SUCCESS, FAILED = "queued", "processing", "SUCCESS", "failed"
+_OLD_WORDS = {QUEUED: "processing", PROCESSING: "processing", SUCCESS: "completed", FAILED: FAILED}
+_QUEUED_SHARE = 1 / 3
+"""Of its time, what a task waits before it is worked on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What was accepted, as it stands in the journal. Times are Unix seconds.
+
+    `fault` is how it will go wrong, one of the task's own faults or `bill-truncated`.
+    """
+
+    purchase: Purchase
+    micros: int
+    width: int
+    height: int
+    seconds: int
+    created_at: float
+    due_at: float
+    fault: str | None
+
+    @property
+    def id(self) -> str:
+        return f"task_{self.purchase.request_id}"
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.purchase.request_id}-1.mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a task ended, and when."""
+
+    status: str
+    time: float
+
+
+class Tasks:
+    """All tasks of a state folder; they outlive the process and go on where they were.
+
+    Raises ValueError when a line read back is not JSON.
+    """
+
+    def __init__(self, state: Path, studio: Studio, account: Account) -> None:
+        self._journal = Journal(state / "tasks.jsonl")
+        self._studio = studio
+        self._account = account
+        self._tasks: dict[str, Task] = {}
+        self._ends: dict[str, End] = {}
+        self._closing = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        for line in self._journal.lines():
+            row = orjson.loads(line)
+            if "task" in row:
+                self._keep(Task(**row["task"] | {"purchase": Purchase(**row["task"]["purchase"])}))
+            else:
+                self._ends[row["ended"]] = End(row["status"], row["time"])
+
+    @property
+    def open(self) -> int:
+        """How many are not at their end."""
+        return len(self._tasks) - len(self._ends)
+
+    def resume(self) -> None:
+        """Go on with what another process left; call it once, inside the event loop."""
+        for task in self._tasks.values():
+            if task.id not in self._ends:
+                self._start(task)
+
+    async def create(
+        self, order: Order[VideoRequest], behaviour: Behaviour, fault: Fault | None
+    ) -> bytes:
+        """Accept a task, which is on the disk when this returns, and write the answer's body."""
+        if fault is Fault.BILL_EMPTY:
+            return b"{}"
+        now = time.time()
+        wanted = order.wanted
+        truncated = fault if fault is Fault.BILL_TRUNCATED else None
+        own_fault = behaviour.task_fault(order.number) or truncated
+        task = Task(
+            purchase=order.purchase(own_fault),
+            micros=order.micros,
+            width=wanted.width,
+            height=wanted.height,
+            seconds=wanted.seconds,
+            created_at=now,
+            due_at=now + behaviour.task_latency,
+            fault=own_fault,
+        )
+        await self._journal.append({"task": dataclasses.asdict(task)})
+        self._keep(task)
+        self._start(task)
+        if behaviour.task_answer is TaskAnswer.OLD:
+            created = {"id": task.id, "status": PROCESSING, "status_update_time": int(now)}
+        else:
+            created = {"task_id": task.id, "status": PROCESSING}
+        return orjson.dumps(created)
+
+    def query(self, task_id: str, behaviour: Behaviour) -> dict[str, object]:
+        """What is to say about a task now. Raises ApiError for one that there is not."""
+        task = self._tasks.get(task_id)
+        if task is None:
+            raise ApiError(400, "task_not_exist", code="task_not_exist")
+        status, since = self._status(task)
+        url = self._studio.address(task.file_name) if status == SUCCESS else ""
+        if behaviour.task_answer is TaskAnswer.OLD:
+            return {
+                "id": task.id,
+                "status": _OLD_WORDS[status],
+                "status_update_time": int(since),
+                "video_url": url,
+            }
+        data = {"task_id": task.id, "status": status, "url": url, "artifact_url": url}
+        if status == FAILED:
+            data["fail_reason"] = "The video could not be made."
+        return {"code": "success", "message": "", "data": data}
+
+    async def close(self) -> None:
+        """End what is due, and leave the rest to the next start."""
+        self._closing.set()
+        await asyncio.gather(*self._running)
+        await self._journal.close()
+
+    def _status(self, task: Task) -> tuple[str, float]:
+        """Where a task is, and since when."""
+        end = self._ends.get(task.id)
+        if end is not None:
+            return end.status, end.time
+        started_at = task.created_at + _QUEUED_SHARE * (task.due_at - task.created_at)
+        if time.time() < started_at:
+            return QUEUED, task.created_at
+        return PROCESSING, started_at
+
+    def _keep(self, task: Task) -> None:
+        self._tasks[task.id] = task
+
+    def _start(self, task: Task) -> None:
+        work = asyncio.create_task(self._end_when_due(task))
+        self._running.add(work)
+        work.add_done_callback(self._running.discard)
+
+    async def _end_when_due(self, task: Task) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, task.due_at - time.time())):
+                await self._closing.wait()
+        except TimeoutError:
+            await self._end(task)
+
+    async def _end(self, task: Task) -> None:
+        """Make the video or give the money back, and only then say so."""
+        failed = task.fault in (Fault.TASK_FAIL, Fault.BILL_TASK_FAIL)
+        if not failed:
+            await asyncio.to_thread(self._make, task)
+        elif task.fault == Fault.TASK_FAIL:
+            await self._account.refund(task.purchase, task.micros)
+        end = End(FAILED if failed else SUCCESS, time.time())
+        await self._journal.append({"ended": task.id, "status": end.status, "time": end.time})
+        self._ends[task.id] = end
+
+    def _make(self, task: Task) -> None:
+        self._studio.video(
+            file_name=task.file_name,
+            prompt=task.purchase.prompt,
+            model=task.purchase.model,
+            size=(task.width, task.height),
+            seconds=task.seconds,
+            truncated=task.fault == Fault.BILL_TRUNCATED,
+        )
