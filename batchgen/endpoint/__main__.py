@@ -68,7 +68,9 @@ def _choices(names: type[StrEnum]) -> click.Choice[str]:
     help="Folder of the bill and the result files.  [default: a new temporary one]",
 )
 @click.option("--key", help="The only API key accepted; without it any that starts with sk-.")
-@click.option("--price", type=_Dollars(), default="0.0377", help="Dollars an image costs.")
+@click.option(
+    "--price", type=_Dollars(), default="0.0377", help="Dollars an image of gpt-image-2 costs."
+)
 @click.option("--balance", type=_Dollars(), help="Dollars there are to spend; without it no end.")
 @click.option("--block-word", default="forbidden-word", help="Prompts with it are blocked.")
 @click.option("--latency", type=float, default=0.0, help="Seconds a request takes.")
@@ -80,7 +82,9 @@ def _choices(names: type[StrEnum]) -> click.Choice[str]:
     default="inline",
     help="Form of native Gemini's pictures.",
 )
-@click.option("--task-answer", type=_choices(TaskAnswer), default="new", help="Shape of it.")
+@click.option(
+    "--task-answer", type=_choices(TaskAnswer), default="new", help="Shape of answers on tasks."
+)
 @click.option("--task-latency", type=float, default=0.0, help="Seconds a video task takes.")
 @click.option("--rate", type=float, default=0.0, help="Requests a minute; 0 is no limit.")
 @click.option("--burst", type=int, default=10, help="Requests the rate allows at once.")

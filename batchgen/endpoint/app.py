@@ -9,7 +9,7 @@ import re
 import secrets
 import string
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import orjson
@@ -22,11 +22,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batchgen.endpoint import catalogue, gemini, images, models, veo
-from batchgen.endpoint.bill import parse_micros
-from batchgen.endpoint.bodies import MAX_BODY_BYTES, json_object, read_body, unzipped, upload
+from batchgen.endpoint.bodies import MAX_BODY_BYTES, json_fields, read_body, upload
 from batchgen.endpoint.errors import ApiError, Blocked
 from batchgen.endpoint.faults import Behaviour, Fault
 from batchgen.endpoint.gateway import Gateway
+from batchgen.endpoint.judge import Counts, judge_routes
 from batchgen.endpoint.log import LogApi
 from batchgen.endpoint.orders import EventStream, Hangup, Order, Sent, WantedT
 from batchgen.endpoint.responses import EventStreamResponse, HangupResponse, TruncatedResponse
@@ -50,12 +50,7 @@ def create_app(gateway: Gateway) -> Starlette:
 class _Endpoint:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._posts = 0
-        self._in_flight = 0
-        self._max_in_flight = 0
-        self._downloads = 0
-        self._polls = 0
-        self._throttled = 0
+        self._counts = Counts()
         self.app = Starlette(
             routes=[
                 Route("/v1/images/generations", self._generations, methods=["POST"]),
@@ -68,11 +63,7 @@ class _Endpoint:
                 Route("/api/pricing", self._pricing),
                 *LogApi(gateway.account, gateway.terms.price).routes(),
                 Route("/files/{name}", self._file),
-                Route("/judge/bill", self._judge_bill),
-                Route("/judge/stats", self._judge_stats),
-                Route("/judge/faults", self._judge_faults, methods=["POST"]),
-                Route("/judge/topup", self._judge_topup, methods=["POST"]),
-                Route("/judge/revoke-key", self._judge_revoke_key, methods=["POST"]),
+                *judge_routes(gateway, self._counts),
             ],
             exception_handlers={
                 ApiError: _api_error,
@@ -91,7 +82,7 @@ class _Endpoint:
         await self._gateway.close()
 
     def _count_429(self) -> None:
-        self._throttled += 1
+        self._counts.sent_429 += 1
 
     async def _generations(self, request: Request) -> Response:
         return await self._pictures(request, self._read_generation, images.answer)
@@ -116,7 +107,7 @@ class _Endpoint:
             return await asyncio.to_thread(answer, self._gateway.studio, order, behaviour, fault)
 
         with contextlib.ExitStack() as in_flight:
-            number = in_flight.enter_context(self._counted())
+            number = in_flight.enter_context(self._counts.post())
             await self._admit(request)
             wanted = await read(request)
             micros = models.price(wanted, gpt_image=self._gateway.terms.price)
@@ -127,10 +118,10 @@ class _Endpoint:
 
     async def _create_video(self, request: Request) -> Response:
         with contextlib.ExitStack() as in_flight:
-            number = in_flight.enter_context(self._counted())
+            number = in_flight.enter_context(self._counts.post())
             await self._admit(request)
             try:
-                fields = await _json_fields(request)
+                fields = await json_fields(request)
                 wanted = veo.read(fields, block_word=self._gateway.terms.block_word)
                 order = _order(request, number, wanted, wanted.micros, billed_at_once=True)
                 work = self._gateway.serve(order, self._gateway.tasks.create)
@@ -139,7 +130,7 @@ class _Endpoint:
                 return _task_error(error)
 
     async def _query_video(self, request: Request) -> Response:
-        self._polls += 1
+        self._counts.polls += 1
         self._gateway.authorise(request.headers.get("authorization"))
         asked = request.query_params
         task_id = asked.get("id") or asked.get("task_id") or ""
@@ -160,23 +151,13 @@ class _Endpoint:
             studio=self._gateway.studio, order=order, behaviour=behaviour, fault=fault
         )
 
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[int]:
-        self._posts += 1
-        self._in_flight += 1
-        self._max_in_flight = max(self._max_in_flight, self._in_flight)
-        try:
-            yield self._posts
-        finally:
-            self._in_flight -= 1
-
     async def _read_generation(self, request: Request) -> PictureRequest:
-        fields = await _json_fields(request)
+        fields = await json_fields(request)
         return models.generation(fields, block_word=self._gateway.terms.block_word)
 
     async def _read_gemini(self, request: Request) -> PictureRequest:
         model = request.path_params["model"]
-        fields = await _json_fields(request)
+        fields = await json_fields(request)
         block_word = self._gateway.terms.block_word
         return await asyncio.to_thread(gemini.read, model, fields, block_word=block_word)
 
@@ -184,18 +165,18 @@ class _Endpoint:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise ApiError(400, "The body must be multipart/form-data")
         texts: dict[str, str] = {}
-        images: list[Upload] = []
+        pictures: list[Upload] = []
         mask: Upload | None = None
         async with request.form(max_part_size=MAX_BODY_BYTES) as form:
             for name, value in form.multi_items():
                 if isinstance(value, str):
                     texts.setdefault(name, value)
                 elif name in ("image", "image[]"):
-                    images.append(await upload(value))
+                    pictures.append(await upload(value))
                 elif name == "mask" and mask is None:
                     mask = await upload(value)
         wanted = models.edit(texts, block_word=self._gateway.terms.block_word)
-        references = await asyncio.to_thread(check_uploads, images, mask)
+        references = await asyncio.to_thread(check_uploads, pictures, mask)
         return dataclasses.replace(wanted, references=references)
 
     async def _models(self, request: Request) -> Response:
@@ -212,8 +193,8 @@ class _Endpoint:
             return Response("404 page not found", 404, media_type="text/plain")
         media_type = "video/mp4" if path.suffix == ".mp4" else f"image/{path.suffix[1:]}"
         if request.method == "GET":
-            self._downloads += 1
-            fault = self._gateway.behaviour.download_fault(self._downloads)
+            self._counts.downloads += 1
+            fault = self._gateway.behaviour.download_fault(self._counts.downloads)
             if fault is Fault.DOWNLOAD_ERROR:
                 return Response("503 Service Unavailable", 503, media_type="text/plain")
             if fault is Fault.DOWNLOAD_TRUNCATE:
@@ -227,47 +208,6 @@ class _Endpoint:
             return False
         url_ttl = self._gateway.behaviour.url_ttl
         return not url_ttl or time.time() - written_at <= url_ttl
-
-    async def _judge_bill(self, _: Request) -> Response:
-        return Response(self._gateway.account.bill(), media_type="application/json")
-
-    async def _judge_stats(self, _: Request) -> Response:
-        account = self._gateway.account
-        return _json(
-            {
-                "posts": self._posts,
-                "billed": account.billed,
-                "billed_micros": account.billed_micros,
-                "balance_micros": account.left,
-                "prompts_billed_twice": account.prompts_billed_twice,
-                "in_flight": self._in_flight,
-                "max_in_flight": self._max_in_flight,
-                "sent_429": self._throttled,
-                "downloads": self._downloads,
-                "tasks_open": self._gateway.tasks.open,
-                "polls": self._polls,
-            }
-        )
-
-    async def _judge_faults(self, request: Request) -> Response:
-        document = json_object(await request.body())
-        try:
-            self._gateway.behaviour = self._gateway.behaviour.changed(document)
-        except ValueError as error:
-            raise ApiError(400, str(error), type="judge_error") from None
-        return _json(self._gateway.behaviour.document())
-
-    async def _judge_topup(self, request: Request) -> Response:
-        document = json_object(await request.body())
-        try:
-            await self._gateway.account.top_up(parse_micros(str(document.get("dollars"))))
-        except ValueError as error:
-            raise ApiError(400, str(error), type="judge_error") from None
-        return _json({"balance_micros": self._gateway.account.left})
-
-    async def _judge_revoke_key(self, _: Request) -> Response:
-        self._gateway.key_revoked = not self._gateway.key_revoked
-        return _json({"revoked": self._gateway.key_revoked})
 
 
 class _RequestIds:
@@ -314,12 +254,6 @@ def _order(
         micros=micros,
         billed_at_once=billed_at_once,
     )
-
-
-async def _json_fields(request: Request) -> dict[str, object]:
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise ApiError(400, "The body must be application/json")
-    return json_object(unzipped(request, await request.body()))
 
 
 def _json(document: object) -> Response:

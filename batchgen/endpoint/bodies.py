@@ -24,7 +24,14 @@ async def read_body(request: Request) -> None:
         raise too_large
 
 
-def unzipped(request: Request, body: bytes) -> bytes:
+async def json_fields(request: Request) -> dict[str, object]:
+    """The object that a JSON body is, which may be gzipped. Raises ApiError."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise ApiError(400, "The body must be application/json")
+    return json_object(_unzipped(request, await request.body()))
+
+
+def _unzipped(request: Request, body: bytes) -> bytes:
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding == "identity":
         return body
@@ -43,6 +50,7 @@ def unzipped(request: Request, body: bytes) -> bytes:
 
 
 def json_object(body: bytes) -> dict[str, object]:
+    """The object that a text is. Raises ApiError."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -53,4 +61,5 @@ def json_object(body: bytes) -> dict[str, object]:
 
 
 async def upload(part: UploadFile) -> Upload:
+    """A file part of a form, read whole."""
     return Upload(content=await part.read(), mime_type=part.content_type)
