@@ -25,7 +25,6 @@ from tests import rig
 from tests.test_endpoint import KEY
 
 URL = "https://pictures.example/mug.png"
-CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"dinf", b"stbl"}
 
 
 @pytest.fixture(scope="module")
@@ -66,25 +65,9 @@ def statuses(endpoint: rig.Endpoint, task_id: str) -> tuple[list[str], dict[str,
             return seen, data
 
 
-def boxes(content: bytes, at: int = 0, end: int | None = None) -> dict[bytes, bytes]:
-    """All boxes of a file by their kind, which fill it without a gap; contents without headers."""
-    found: dict[bytes, bytes] = {}
-    end = len(content) if end is None else end
-    while at < end:
-        size, kind = struct.unpack_from(">I4s", content, at)
-        assert 8 <= size <= end - at, f"{kind!r} is longer than what holds it"
-        assert kind not in found
-        found[kind] = content[at + 8 : at + size]
-        if kind in CONTAINERS:
-            found |= boxes(content, at + 8, at + size)
-        at += size
-    assert at == end
-    return found
-
-
 def check_video(content: bytes, size: tuple[int, int], seconds: int) -> None:
     """The file is what was asked for, and its one sample can be decoded."""
-    found = boxes(content)
+    found = rig.boxes(content)
     assert content[4:12] == b"ftypisom"
     timescale, duration = struct.unpack_from(">2I", found[b"mvhd"], 12)
     assert duration == seconds * timescale
@@ -328,7 +311,7 @@ def test_a_truncated_video_has_no_end(tuned: rig.Endpoint) -> None:
     tuned.judge("faults", {"bill-truncated": 1})
     _, data = statuses(tuned, create(tuned).json()["task_id"])
     with pytest.raises((AssertionError, struct.error)):
-        boxes(httpx.get(data["url"]).content)
+        rig.boxes(httpx.get(data["url"]).content)
 
 
 def test_a_file_can_be_fetched_in_parts_and_its_downloads_can_fail(tuned: rig.Endpoint) -> None:
