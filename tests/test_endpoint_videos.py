@@ -172,6 +172,18 @@ def test_a_task_may_fail_and_stay_on_the_bill(tuned: rig.Endpoint) -> None:
     assert [row["kind"] for row in tuned.bill()[start:]] == ["charge"]
 
 
+def test_a_refund_stands_in_the_log_as_what_it_is(tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"task-fail": 1})
+    created = create(tuned)
+    statuses(tuned, created.json()["task_id"])
+    url = tuned.base_url.removesuffix("/v1") + "/api/log/self"
+    headers = {"Authorization": "Bearer token-of-these-tests", "New-Api-User": "7"}
+    answer = httpx.get(url, params={"page_size": 100}, headers=headers).json()
+    request_id = created.headers["x-oneapi-request-id"]
+    found = [row for row in answer["data"]["items"] if row["other"]["request_id"] == request_id]
+    assert sorted((row["type"], row["quota"]) for row in found) == [(2, 400_000), (6, 400_000)]
+
+
 def test_a_refund_can_be_spent_again(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path, "--balance", "0.80", "--task-fail", "1") as poor:
         statuses(poor, create(poor).json()["task_id"])
