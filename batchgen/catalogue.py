@@ -1,9 +1,10 @@
-"""What an endpoint tells for free: its public price list, and the models that a key sees."""
+"""What an endpoint tells for free: its price list, the models of a key, an account's own log."""
 
 from __future__ import annotations
 
 import json
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,9 @@ from batchgen.http import no_cookies, ssl_context, without_logs
 
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 8 * 1024 * 1024
+PATIENCE_S: Final = 20.0
+"""Between two tries where an account's pages are asked for too fast (section 8: 180 in 180 s)."""
+_MAX_WAITS: Final = 12
 _MAX_NAME_CHARS: Final = 200
 
 
@@ -36,13 +40,13 @@ class OfferedModel:
 
 async def fetch_price_list(url: str) -> bytes:
     """The text of a price list; no key is sent. Raises Unavailable."""
-    return await _get(url, key=None)
+    return await _get(url, {})
 
 
 async def fetch_models(base_url: str, key: str | None) -> list[OfferedModel]:
     """``GET /v1/models`` with the key, by name. Raises Unavailable."""
     url = f"{base_url}/models"
-    body = await _get(url, key)
+    body = await _get(url, _bearer(key) if key is not None else {})
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -58,6 +62,23 @@ async def fetch_models(base_url: str, key: str | None) -> list[OfferedModel]:
     return sorted(found.values(), key=lambda model: model.name)
 
 
+async def fetch_account(url: str, token: str, user: str) -> bytes:
+    """A page of what an account may see of itself, with its access token. Raises Unavailable."""
+    headers = _bearer(token) | {"New-Api-User": user}
+    for _ in range(_MAX_WAITS):
+        try:
+            return await _get(url, headers)
+        except Unavailable as exc:
+            if exc.status != 429:
+                raise
+        await anyio.sleep(PATIENCE_S)
+    return await _get(url, headers)
+
+
+def _bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and value.isprintable() and 0 < len(value) <= _MAX_NAME_CHARS
 
@@ -66,15 +87,18 @@ def _day(value: object) -> str | None:
     return value if isinstance(value, str) and value.isprintable() and len(value) == 10 else None
 
 
-async def _get(url: str, key: str | None) -> bytes:
-    """One document within ``TIMEOUT_S``; redirects are not followed, and say so."""
+async def _get(url: str, identity: Mapping[str, str]) -> bytes:
+    """One document within ``TIMEOUT_S``; redirects are not followed, and say so.
+
+    ``identity`` is the headers that tell who asks.
+    """
     headers = {
         "Accept": "application/json",
         "Accept-Encoding": "identity",
         "User-Agent": "batchgen",
+        **identity,
     }
-    if key is not None:
-        headers["Authorization"] = f"Bearer {key}"
+    secret = identity.get("Authorization", "").removeprefix("Bearer ")
     try:
         with anyio.fail_after(TIMEOUT_S), without_logs():
             async with (
@@ -93,7 +117,7 @@ async def _get(url: str, key: str | None) -> bytes:
         raise Unavailable(f"{url}: no whole answer within {TIMEOUT_S:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, ValueError) as exc:
         detail = str(exc) or type(exc).__name__  # may repeat what the server sent
-        shown = detail.replace(key, "***") if key else detail
+        shown = detail.replace(secret, "***") if secret else detail
         raise Unavailable(f"{url}: {shown}") from None
 
 

@@ -214,6 +214,36 @@ def cost(
 @cli.command()
 @_NAME
 @_DB
+@_JSON
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The log as an exported CSV; nothing is fetched then.",
+)
+@click.option(
+    "--settle",
+    "settle_minutes",
+    type=click.IntRange(0, 10_080),
+    default=60,
+    show_default=True,
+    metavar="MINUTES",
+    help="How late a charge may come.",
+)
+@click.option("--since", type=_DAY, metavar="DATE", help="Only requests from this day on, in UTC.")
+@click.option("--token-name", metavar="NAME", help="Only charges to the key of this name.")
+def reconcile(
+    name: str, db: Path | None, as_json: bool, since: datetime | None, **options: Any
+) -> ExitCode:
+    """Hold requests in doubt against the provider's own log; send and buy nothing."""
+    from batchgen.commands.reconcile import Question
+    from batchgen.commands.reconcile import reconcile as command
+
+    return command(name, db, Question(since=since and since.date(), **options), as_json=as_json)
+
+
+@cli.command()
+@_NAME
+@_DB
 @click.option(
     "--what", type=click.Choice(["jobs", "attempts", "images"]), default="jobs", show_default=True
 )

@@ -82,7 +82,7 @@ class Settled:
     attempt: Sent
     amount: Micros
     request_id: str | None = None
-    """The log's id of the request, where it can belong to no other attempt."""
+    """The log's id of the request; of several that numbers settle together, one of theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,16 +181,18 @@ class _Matching:
     def by_time_and_amount(self) -> None:
         """Take out what numbers explain: as many rows as attempts they can belong to."""
         classes: dict[tuple[str, Micros], list[Sent]] = defaultdict(list)
-        prices: dict[str, set[Micros]] = defaultdict(set)
         for sent in self._open:
             classes[sent.model, sent.price].append(sent)
-            prices[sent.model].add(sent.price)
+        amounts = self._amounts(classes)
         rows: dict[tuple[str, Micros], list[Charge]] = defaultdict(list)
         for charge in self._charges:
-            fitting = [price for price in prices[charge.model] if not _drifts(price, charge.amount)]
+            fitting = [
+                (abs(amount - charge.amount), price)
+                for price, amount in amounts[charge.model]
+                if not _drifts(amount, charge.amount)
+            ]
             if fitting:
-                nearest = min(fitting, key=lambda price: (abs(price - charge.amount), price))
-                rows[charge.model, nearest].append(charge)
+                rows[charge.model, min(fitting)[1]].append(charge)
             elif charge.amount:
                 self._strays.append(charge)
         for name, members in classes.items():
@@ -198,6 +200,19 @@ class _Matching:
             self._strays += strays
             for group in groups:
                 self._decide(group)
+
+    def _amounts(
+        self, classes: Iterable[tuple[str, Micros]]
+    ) -> Mapping[str, set[tuple[Micros, Micros]]]:
+        """By model: a price of open attempts, and an amount that requests of it are charged."""
+        found: dict[str, set[tuple[Micros, Micros]]] = defaultdict(set)
+        charged: dict[tuple[str, Micros], set[Micros]] = defaultdict(set)
+        for settled in self._paid.values():
+            if settled.attempt.outcome is not Outcome.BLOCKED:
+                charged[settled.attempt.model, settled.attempt.price].add(settled.amount)
+        for model, price in classes:
+            found[model] |= {(price, amount) for amount in {price, *charged[model, price]}}
+        return found
 
     def _window(self, sent: Sent) -> tuple[datetime, datetime]:
         """When the attempt's charge may stand in the log."""
@@ -225,13 +240,11 @@ class _Matching:
             self._lack([sent for sent in certain if sent.id not in sure])
 
     def _pay(self, group: _Group, pairs: Mapping[AttemptId, int]) -> None:
-        alone = len(group.attempts) == 1
         for sent in group.attempts:
             if sent.id in pairs:
                 row = group.charges[pairs[sent.id]]
-                request_id = row.request_id if alone else None
                 self._paid[sent.id] = Settled(
-                    attempt=sent, amount=row.amount, request_id=request_id
+                    attempt=sent, amount=row.amount, request_id=row.request_id
                 )
 
     def _lack(self, lacking: Sequence[Sent]) -> None:

@@ -16,7 +16,7 @@ from batchgen.job import Billed
 from batchgen.manifest.model import ProviderSpec
 from batchgen.money import Micros, parse_dollars
 from batchgen.providers.adapters import Route
-from batchgen.providers.profile import Profile
+from batchgen.providers.profile import AccountLog, Profile
 from batchgen.providers.registry import PROFILES
 
 DB_NAME: Final = "batchgen.db"
@@ -45,6 +45,15 @@ class ApiKey:
         return "ApiKey(***)"
 
     __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """An account at a provider, for what it alone may see."""
+
+    token: ApiKey
+    user: str
+    """Its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +85,33 @@ class Environment:
 
     def key(self, variable: str) -> ApiKey:
         """The key in a variable. Raises SettingsError, which never shows it."""
+        return self._secret(variable, "API key", hint="`provider: local` needs none")
+
+    def account(self, log: AccountLog) -> Account:
+        """Who reads an account's log. Raises SettingsError, which shows neither."""
+        token, user = ApiKey(log.open_token), log.open_user
+        if log.token_variable is not None:
+            hint = "it is made on the provider's account page; or export the log and say --log FILE"
+            token = self._secret(log.token_variable, "access token", hint=hint)
+        if log.user_variable is not None:
+            user = (self.get(log.user_variable) or "").strip()
+            if not user.isascii() or not user.isdecimal():
+                raise SettingsError(
+                    f"no account: set {log.user_variable} to the number of the account that the"
+                    " access token belongs to"
+                )
+        return Account(token=token, user=user)
+
+    def _secret(self, variable: str, what: str, *, hint: str) -> ApiKey:
         value = (self.get(variable) or "").strip()
         if not value:
             raise SettingsError(
-                f"no API key: set {variable} in the environment, or in a .env file beside the"
-                " manifest; `provider: local` needs none"
+                f"no {what}: set {variable} in the environment, or in a .env file beside the"
+                f" manifest; {hint}"
             )
         if not value.isascii() or not value.isprintable() or " " in value:
             raise SettingsError(
-                f"{variable} is no API key: it holds spaces, line breaks or non-ASCII characters"
+                f"{variable} is no {what}: it holds spaces, line breaks or non-ASCII characters"
             )
         return ApiKey(value)
 

@@ -30,7 +30,7 @@ def _bare_environment() -> Iterator[None]:
     """No key may be sent, no proxy asked and no ledger touched that the tests did not make."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            own = name == "BATCHGEN_DB" or name.endswith("_API_KEY")
+            own = name == "BATCHGEN_DB" or name.endswith(("_API_KEY", "_ACCESS_TOKEN", "_USER_ID"))
             if own or name.lower() in _PROXIES:
                 patch.delenv(name)
         yield

@@ -80,7 +80,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.lower().endswith(("_api_key", "_proxy")) and not name.startswith("BATCHGEN_")
+        if not name.lower().endswith(("_api_key", "_access_token", "_user_id", "_proxy"))
+        and not name.startswith("BATCHGEN_")
     }
     return {**kept, **(extra or {})}
 

@@ -10,7 +10,13 @@ import anyio
 import pytest
 
 import batchgen.catalogue
-from batchgen.catalogue import OfferedModel, Unavailable, fetch_models, fetch_price_list
+from batchgen.catalogue import (
+    OfferedModel,
+    Unavailable,
+    fetch_account,
+    fetch_models,
+    fetch_price_list,
+)
 from tests import wire
 
 pytestmark = pytest.mark.anyio
@@ -122,4 +128,40 @@ async def test_no_message_shows_the_key(answer: bytes, status: int | None) -> No
         with pytest.raises(Unavailable) as caught:
             await fetch_models(f"{server.url}/v1", KEY)
     assert caught.value.status == status
+    assert KEY not in str(caught.value)
+
+
+async def test_an_account_is_asked_with_its_token_and_number() -> None:
+    async with wire.serve(wire.answering(wire.response(b"{}"))) as server:
+        assert await fetch_account(f"{server.url}/api/log/self?p=1", KEY, "7") == b"{}"
+    assert server.requests[0].line == "GET /api/log/self?p=1 HTTP/1.1"
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert server.requests[0].headers["new-api-user"] == "7"
+
+
+async def test_an_account_that_is_asked_too_fast_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batchgen.catalogue, "PATIENCE_S", 0.01)
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        await wire.receive(connection, server)
+        too_fast = len(server.requests) < 4
+        answer = wire.response(b"", "429 Too Many Requests") if too_fast else wire.response(b"{}")
+        await connection.send(answer)
+
+    async with wire.serve(script) as server:
+        assert await fetch_account(server.url, KEY, "7") == b"{}"
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(("status", "asked"), [("429 Too Many Requests", 13), ("401 No", 1)])
+async def test_an_account_is_not_asked_for_ever(
+    monkeypatch: pytest.MonkeyPatch, status: str, asked: int
+) -> None:
+    monkeypatch.setattr(batchgen.catalogue, "PATIENCE_S", 0.0)
+    async with wire.serve(wire.answering(wire.response(KEY.encode(), status))) as server:
+        with pytest.raises(Unavailable, match=status[:3]) as caught:
+            await fetch_account(server.url, KEY, "7")
+    assert len(server.requests) == asked
     assert KEY not in str(caught.value)

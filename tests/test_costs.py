@@ -265,7 +265,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, lis
             folder,
             endpoint.base_url,
             [f"picture {number}" for number in range(30)],
-            limits='{concurrency: 4, max_waste: "100%", max_probes: 100}',
+            limits='{concurrency: 16, max_waste: "100%"}',
             extra="tags: [night, shop]\n",
         )
         rig.batchgen("run", path, cwd=folder, code=None)

@@ -105,20 +105,14 @@ def test_no_amount_is_lost_between_writing_and_reading(micros: int) -> None:
 
 MONEY_CODE = (
     *("money", "events", "policy", "quote", "reconcile"),
-    *(
-        "ledger.budgets",
-        "ledger.costs",
-        "ledger.database",
-        "ledger.enrol",
-        "ledger.ledger",
-        "ledger.price_lists",
-    ),
-    *("ledger.queries", "ledger.schema", "ledger.triage", "ledger.writer"),
+    *("ledger.budgets", "ledger.costs", "ledger.database", "ledger.enrol", "ledger.ledger"),
+    *("ledger.price_lists", "ledger.queries", "ledger.reconciliation", "ledger.schema"),
+    *("ledger.triage", "ledger.writer"),
     *("providers.crazyrouter", "providers.local", "providers.openai", "providers.prices"),
-    *("providers.profile", "providers.tokens"),
-    *("report.costs", "report.text", "endpoint.bill"),
+    *("providers.profile", "providers.tokens", "providers.usage_log"),
+    *("report.costs", "report.reconcile", "report.text", "endpoint.bill"),
     *("commands.cost", "commands.plan", "commands.prepare", "commands.prices"),
-    *("commands.pricing", "commands.retry"),
+    *("commands.pricing", "commands.reconcile", "commands.retry"),
 )
 """Where amounts are read, summed, kept or shown. Not ``endpoint.catalogue``: the provider's own
 documents have floats in them, and it plays them."""

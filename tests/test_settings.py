@@ -368,3 +368,38 @@ def test_any_text_is_an_address_or_refused(url: str) -> None:
 )
 def test_loopback_is_told_by_name_and_address(host: str, answer: bool) -> None:
     assert is_loopback(host) is answer
+
+
+ACCOUNT = {"CRAZYROUTER_ACCESS_TOKEN": KEY, "CRAZYROUTER_USER_ID": " 7 "}
+
+
+def test_an_account_is_a_token_and_a_number() -> None:
+    assert CRAZYROUTER.account_log is not None
+    account = Environment(ACCOUNT).account(CRAZYROUTER.account_log)
+    assert (account.token.reveal(), account.user) == (KEY, "7")
+    assert KEY not in repr(account)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"CRAZYROUTER_ACCESS_TOKEN": ""}, "no access token: set CRAZYROUTER_ACCESS_TOKEN .*--log"),
+        ({"CRAZYROUTER_ACCESS_TOKEN": f"{KEY} x"}, "CRAZYROUTER_ACCESS_TOKEN is no access token"),
+        ({"CRAZYROUTER_USER_ID": ""}, "set CRAZYROUTER_USER_ID to the number"),
+        ({"CRAZYROUTER_USER_ID": f"7\n{KEY}"}, "set CRAZYROUTER_USER_ID to the number"),
+        ({"CRAZYROUTER_USER_ID": "\u0667"}, "set CRAZYROUTER_USER_ID to the number"),
+    ],
+)
+def test_an_account_that_no_header_can_carry_is_refused_unseen(
+    change: dict[str, str], message: str
+) -> None:
+    assert CRAZYROUTER.account_log is not None
+    with pytest.raises(SettingsError, match=message) as raised:
+        Environment(ACCOUNT | change).account(CRAZYROUTER.account_log)
+    assert KEY not in str(raised.value)
+
+
+def test_the_embedded_endpoint_needs_no_account() -> None:
+    log = PROFILES["local"].account_log
+    assert log is not None
+    assert EMPTY.account(log).user == "1"

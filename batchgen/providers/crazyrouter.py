@@ -10,7 +10,7 @@ from batchgen.money import Micros
 from batchgen.providers.adapters import Route
 from batchgen.providers.openai import REFERENCES
 from batchgen.providers.prices import ModelPrice, PriceList, Rate, Unit
-from batchgen.providers.profile import Profile
+from batchgen.providers.profile import AccountLog, Profile
 from batchgen.providers.rules import (
     AnySize,
     AspectRatio,
@@ -254,4 +254,7 @@ CRAZYROUTER: Final = Profile(
     route_models=ROUTE_MODELS,
     prices=PRICES,
     price_route="/api/pricing",
+    account_log=AccountLog(
+        token_variable="CRAZYROUTER_ACCESS_TOKEN", user_variable="CRAZYROUTER_USER_ID"
+    ),
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from batchgen.providers.crazyrouter import MODELS, PRICES, ROUTE_MODELS, ROUTES
-from batchgen.providers.profile import Profile
+from batchgen.providers.profile import AccountLog, Profile
 
 LOCAL: Final = Profile(
     name="local",
@@ -20,5 +20,6 @@ LOCAL: Final = Profile(
     # It bills as the gateway does that it plays; on its own it publishes what it was started with.
     prices=replace(PRICES, source="play money of the embedded endpoint"),
     price_route="/api/pricing",
+    account_log=AccountLog(open_token="embedded", open_user="1"),
     moves_results=True,
 )

@@ -19,6 +19,20 @@ _NO_OPTIONS: Final[Mapping[str, OptionValue]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountLog:
+    """Where an account may read what it was charged, and what it needs for that.
+
+    The access token is another secret than the key, and can do more.
+    """
+
+    token_variable: str | None = None
+    """None where ``open_token`` will do."""
+    user_variable: str | None = None
+    open_token: str = ""
+    open_user: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """An endpoint's address, key, models, prices and habits."""
 
@@ -41,6 +55,8 @@ class Profile:
     """The list to price by: the one that is shipped, until a newer one is known."""
     price_route: str | None = None
     """Where the endpoint publishes its price list, from the root of its address."""
+    account_log: AccountLog | None = None
+    """None where the endpoint has no log that is known how to be read."""
     flat_price: Micros | None = None
     """One price for every model, as told in a manifest; it wins over any list."""
     replays_idempotency_key: bool = False
@@ -92,6 +108,11 @@ class Profile:
     @property
     def price_url(self) -> str | None:
         """Where a fresh price list is had; None where there is none, or none is needed."""
-        if self.base_url is None or self.price_route is None or self.flat_price is not None:
+        if self.root_url is None or self.price_route is None or self.flat_price is not None:
             return None
-        return self.base_url.removesuffix("/v1") + self.price_route
+        return self.root_url + self.price_route
+
+    @property
+    def root_url(self) -> str | None:
+        """The address without ``/v1``, where an endpoint tells of itself and of accounts."""
+        return None if self.base_url is None else self.base_url.removesuffix("/v1")

@@ -1,0 +1,144 @@
+"""`batchgen reconcile`: what is in doubt against the provider's own log. Nothing is bought."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import anyio
+
+from batchgen.catalogue import Unavailable, fetch_account
+from batchgen.commands.embedded import embedded_endpoint
+from batchgen.commands.prepare import Prepared, settle_settings
+from batchgen.errors import ExitCode, SettingsError, StoppedError, UnknownBatchError
+from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.queries import BatchRow, find_batch
+from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
+from batchgen.lock import batch_lock
+from batchgen.manifest.loader import parse_manifest
+from batchgen.progress import write_line
+from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
+from batchgen.reconcile import CLOCK_SKEW, Sent, UsageLog
+from batchgen.reconcile import reconcile as compare
+from batchgen.report.reconcile import Reconciled, reconcile_record, reconcile_text
+from batchgen.settings import Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Which log is asked, and for what."""
+
+    log: Path | None
+    """An exported log; None asks the provider."""
+    settle_minutes: int
+    since: date | None
+    token_name: str | None
+
+    @property
+    def settle(self) -> timedelta:
+        """How long after a request's end its charge may come."""
+        return timedelta(minutes=self.settle_minutes)
+
+
+def reconcile(name: str, db: Path | None, question: Question, *, as_json: bool) -> ExitCode:
+    """Settle what the log proves; exit with 1 if something is open, foreign or beside its price.
+
+    Raises SettingsError and UnknownBatchError, and StoppedError where the log can't be had or read
+    to its end; nothing is changed then.
+    """
+    ledger = Environment.load().ledger_path(db, None)
+    with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
+        batch = find_batch(conn, name)
+        prepared = _prepared(batch, ledger)
+        attempts = sent_attempts(
+            conn,
+            batch.id,
+            prepared.profile.name,
+            settle=question.settle,
+            since=question.since,
+        )
+        ours = [sent for sent in attempts if sent.ours]
+        if not ours:
+            raise UnknownBatchError(f"{name}: no request of it that a log could know; run it first")
+        log = _read(question.log) if question.log else _ask(prepared, _span(ours, question))
+        found = compare(attempts, log, question.settle)
+        moved = settle_attempts(conn, found)
+    done = Reconciled(
+        batch=name,
+        source=str(question.log or f"the log of {prepared.profile.name}"),
+        log=log,
+        attempts=len(ours),
+        found=found,
+        moved=moved,
+    )
+    write_line(sys.stdout, json.dumps(reconcile_record(done)) if as_json else reconcile_text(done))
+    return ExitCode.DONE if found.agrees else ExitCode.UNFINISHED
+
+
+def _prepared(batch: BatchRow, ledger: Path) -> Prepared:
+    """The batch as it was planned last; its manifest file is not needed."""
+    path = Path(batch.manifest_path)
+    loaded = parse_manifest(batch.manifest.encode(), file=path.name, path=path)
+    return settle_settings(loaded, ledger)
+
+
+def _span(ours: Sequence[Sent], question: Question) -> Span:
+    """The time in which a charge of these attempts may stand in the log."""
+    end = max(sent.ended_at or utc_now() for sent in ours) + question.settle
+    return Span(
+        since=min(sent.started_at for sent in ours) - CLOCK_SKEW,
+        until=min(utc_now(), end),
+        token_name=question.token_name,
+    )
+
+
+def _read(path: Path) -> UsageLog:
+    try:
+        return read_exported_log(path.read_bytes())
+    except OSError as exc:
+        raise SettingsError(f"{path}: can't be read: {exc.strerror}") from exc
+    except UsageLogError as exc:
+        raise SettingsError(f"{path}: {exc}") from exc
+
+
+def _ask(prepared: Prepared, span: Span) -> UsageLog:
+    profile = prepared.profile
+    if profile.account_log is None:
+        raise SettingsError(
+            f"{profile.name} has no log that batchgen can ask; export it as CSV, and say --log FILE"
+        )
+    account = prepared.environment.account(profile.account_log)
+
+    async def read(root_url: str) -> UsageLog:
+        async def fetch(route: str) -> bytes:
+            return await fetch_account(root_url + route, account.token.reveal(), account.user)
+
+        return await read_usage_log(fetch, span)
+
+    with _root_url(prepared) as root_url:
+        try:
+            return anyio.run(read, root_url)
+        except Unavailable as exc:
+            refused = exc.status in (401, 403)
+            why = ": the provider refuses the access token or the account" if refused else ""
+            raise StoppedError(f"the log can't be read, nothing was changed: {exc}{why}") from exc
+        except UsageLogError as exc:
+            # It may repeat what the provider sent, and that what we sent.
+            said = str(exc).replace(account.token.reveal(), "***")
+            raise StoppedError(f"the log can't be read, nothing was changed: {said}") from None
+
+
+@contextmanager
+def _root_url(prepared: Prepared) -> Iterator[str]:
+    """The provider's address; the embedded endpoint is started for its bill."""
+    if prepared.profile.root_url is not None:
+        yield prepared.profile.root_url
+        return
+    with embedded_endpoint(prepared.ledger) as base_url:
+        yield base_url.removesuffix("/v1")

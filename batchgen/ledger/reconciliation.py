@@ -1,0 +1,169 @@
+"""Attempts to hold against a provider's log, and what it proves of them, written down."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Final
+
+from batchgen.job import AttemptId, BatchId, Billed, JobId, Outcome
+from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.queries import OpenWork
+from batchgen.money import Micros
+from batchgen.reconcile import Reconciliation, Sent, Settled
+
+_SENT: Final = """
+    SELECT attempts.id AS id, key, jobs.batch_id = :batch AS ours, attempts.model AS model, price,
+           cost, attempts.started_at AS started_at, attempts.ended_at AS ended_at, outcome, billed,
+           request_id
+    FROM runs CROSS JOIN attempts ON run_id = runs.id CROSS JOIN jobs ON jobs.id = job_id
+    WHERE provider = :provider
+"""
+# The provider of each attempt: that of its batch may have changed since.
+
+
+def sent_attempts(
+    conn: sqlite3.Connection,
+    batch: BatchId,
+    provider: str,
+    *,
+    settle: timedelta,
+    since: date | None = None,
+) -> list[Sent]:
+    """The batch's attempts at a provider, from a day on (UTC), and all others of their time."""
+    values: dict[str, object] = {
+        "batch": batch,
+        "provider": provider,
+        "since": since.isoformat() if since else "",
+    }
+    ours = _sent(
+        conn,
+        " AND runs.batch_id = :batch AND attempts.started_at >= :since"
+        " AND (runs.ended_at IS NULL OR runs.ended_at >= :since)",
+        values,
+    )
+    if not ours:
+        return []
+    begin = min(sent.started_at for sent in ours) - settle
+    end = max(sent.ended_at or sent.started_at for sent in ours) + settle
+    known = {sent.id for sent in ours}
+    others = _sent(
+        conn,
+        " AND attempts.started_at <= :end AND runs.started_at <= :end"
+        " AND (attempts.ended_at IS NULL OR attempts.ended_at >= :begin)"
+        " AND (runs.ended_at IS NULL OR runs.ended_at >= :begin)",
+        values | {"begin": timestamp(begin), "end": timestamp(end), "batch": None},
+    )
+    return [*ours, *(sent for sent in others if sent.id not in known)]
+
+
+def _sent(conn: sqlite3.Connection, condition: str, values: dict[str, object]) -> list[Sent]:
+    return [
+        Sent(
+            id=AttemptId(row["id"]),
+            key=row["key"],
+            ours=bool(row["ours"]),
+            model=row["model"],
+            price=Micros(row["price"]),
+            cost=Micros(row["cost"]),
+            started_at=datetime.fromisoformat(row["started_at"]),
+            ended_at=datetime.fromisoformat(row["ended_at"]) if row["ended_at"] else None,
+            outcome=Outcome(row["outcome"]),
+            billed=Billed(row["billed"]),
+            request_id=row["request_id"],
+        )
+        for row in conn.execute(_SENT + condition, values)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """What settling did to jobs that were held for a person."""
+
+    pending: OpenWork
+    """Never charged, so that they may be asked for again."""
+    charged: int
+    """Charged, their answers lost; still held."""
+
+
+def settle_attempts(
+    conn: sqlite3.Connection, found: Reconciliation, clock: Clock = utc_now
+) -> Moved:
+    """Write what a log has proven, all of it or nothing. Attempts changed since are left alone.
+
+    A job that was held for an attempt that was never charged goes back to pending, unless another
+    attempt at the same picture is charged or in doubt.
+    """
+    now = timestamp(clock())
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        charged = {_charge(conn, settled, now) for settled in found.billed} - {None}
+        for settled in found.corrected:
+            _correct(conn, settled)
+        released = [_release(conn, sent, now) for sent in found.unbilled]
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+    prices = [price for price in released if price is not None]
+    pending = OpenWork(jobs=len(prices), cost=Micros(sum(prices)))
+    return Moved(pending=pending, charged=len(charged))
+
+
+def _charge(conn: sqlite3.Connection, settled: Settled, now: str) -> JobId | None:
+    """An attempt that was in doubt, or taken for free, is charged; the job that is held for it."""
+    sent = settled.attempt
+    row = conn.execute(
+        "UPDATE attempts SET billed = 'yes', cost = ?, request_id = coalesce(request_id, ?)"
+        " WHERE id = ? AND billed = ? AND outcome <> 'sending' RETURNING run_id, job_id, price",
+        (settled.amount, settled.request_id, sent.id, sent.billed),
+    ).fetchone()
+    if row is None:
+        return None
+    doubt = row["price"] if sent.billed is Billed.MAYBE else 0
+    conn.execute(
+        "UPDATE runs SET charged = charged + ?, maybe = maybe - ? WHERE id = ?",
+        (settled.amount, doubt, row["run_id"]),
+    )
+    held = conn.execute(
+        "UPDATE jobs SET reason = 'charged: the provider''s log has the charge, and the answer"
+        " is lost', changed_at = ? WHERE id = ? AND state = 'uncertain'",
+        (now, row["job_id"]),
+    )
+    return JobId(row["job_id"]) if held.rowcount else None
+
+
+def _correct(conn: sqlite3.Connection, settled: Settled) -> None:
+    sent = settled.attempt
+    row = conn.execute(
+        "UPDATE attempts SET cost = ? WHERE id = ? AND billed = 'yes' AND cost = ?"
+        " RETURNING run_id",
+        (settled.amount, sent.id, sent.cost),
+    ).fetchone()
+    if row is not None:
+        conn.execute(
+            "UPDATE runs SET charged = charged + ? WHERE id = ?",
+            (settled.amount - sent.cost, row["run_id"]),
+        )
+
+
+def _release(conn: sqlite3.Connection, sent: Sent, now: str) -> Micros | None:
+    """An attempt in doubt was never charged; the price of its job, if that is pending again."""
+    row = conn.execute(
+        "UPDATE attempts SET billed = 'no' WHERE id = ? AND billed = 'maybe'"
+        " AND outcome <> 'sending' RETURNING run_id, job_id, price",
+        (sent.id,),
+    ).fetchone()
+    if row is None:
+        return None
+    conn.execute("UPDATE runs SET maybe = maybe - ? WHERE id = ?", (row["price"], row["run_id"]))
+    moved = conn.execute(
+        "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, changed_at = ?"
+        " WHERE id = ? AND state = 'uncertain' AND retired = 0 AND NOT EXISTS (SELECT 1"
+        " FROM attempts WHERE job_id = jobs.id AND attempts.fingerprint = jobs.fingerprint"
+        " AND outcome = 'ambiguous' AND billed <> 'no') RETURNING estimated",
+        (now, row["job_id"]),
+    ).fetchone()
+    return None if moved is None else Micros(moved["estimated"])
