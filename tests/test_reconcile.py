@@ -115,6 +115,7 @@ NAMED = sent("a", request_id="id-a")
         ),
         ([replace(NAMED, billed=Billed.NO)], [row(11, "id-a", amount=0)], ""),
         ([replace(NAMED, billed=Billed.NO)], [], ""),
+        ([NAMED, replace(B, request_id="id-a")], [row(11, "id-a")], "a AMBIGUOUS, b AMBIGUOUS"),
         # By model, time and amount.
         ([A], [row(12, "x")], "a billed"),
         ([A], [row(12)], "a billed"),
@@ -137,6 +138,11 @@ NAMED = sent("a", request_id="id-a")
         ([A, sent("k", 10, billed=Billed.YES)], [row(12)], "a unbilled"),
         ([A, sent("k", 10, billed=Billed.YES)], [row(12), row(12)], "a billed"),
         ([A, sent("k", 10, billed=Billed.YES, ours=False)], [row(12)], "a unbilled"),
+        (
+            [sent("a", 60), *(sent(name, 10, billed=Billed.YES) for name in ("k", "l"))],
+            [row(65), row(100)],
+            "a AMBIGUOUS, l missing",
+        ),
         # Nothing tells.
         ([A, B], [row(12)], "a AMBIGUOUS, b AMBIGUOUS"),
         ([A], [row(12), row(13)], "a SURPLUS, foreign 13"),

@@ -23,6 +23,7 @@ from batchgen.reconcile import Reconciliation, Sent, Settled
 from tests.test_ledger import (
     FEE,
     LOST,
+    OK,
     PRICE,
     REFUSED,
     enrol,
@@ -185,6 +186,19 @@ def test_a_refusal_that_was_charged_is_charged(ledger: Ledger) -> None:
     assert moved.charged == 0
     assert money(ledger)[:2] == (PRICE, 0)
     assert state(ledger, job) is JobState.FAILED
+
+
+def test_a_task_that_failed_in_doubt_counts_with_its_price_and_can_be_settled(
+    ledger: Ledger,
+) -> None:
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch)
+    attempt = send(ledger, run, first(ledger, batch))
+    ledger.record_answer(attempt, OK, [], answer="a.answer", cost=Micros(20_000))
+    ledger.task_failed(attempt, LOST, run)
+    assert money(ledger)[:2] == (0, PRICE)
+    settle_attempts(ledger.conn, replace(NOTHING, unbilled=tuple(sent(ledger, batch))))
+    assert money(ledger)[:2] == (0, 0)
 
 
 def test_a_known_charge_takes_the_amount_of_the_log(ledger: Ledger) -> None:

@@ -273,10 +273,10 @@ class Ledger:
     def task_failed(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
         """A task that was accepted, and so paid, came to nothing; ``verdict`` says who pays."""
         row = self.conn.execute(
-            "SELECT cost, run_id FROM attempts WHERE id = ?", (attempt,)
+            "SELECT cost, price, run_id FROM attempts WHERE id = ?", (attempt,)
         ).fetchone()
         kept = row["cost"] if verdict.billed is Billed.YES else 0
-        maybe = row["cost"] if verdict.billed is Billed.MAYBE else 0
+        maybe = row["price"] if verdict.billed is Billed.MAYBE else 0
         self.conn.execute(
             "UPDATE attempts SET outcome = ?, billed = ?, cost = ?, error_code = ?, message = ?"
             " WHERE id = ?",
