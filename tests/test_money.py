@@ -123,7 +123,7 @@ TIMES = ("_s", "_S", "seconds", "time")
 def bound_names(node: ast.AST) -> list[str]:
     """The names that a node gives a value, or a type, to what stands below it."""
     match node:
-        case ast.arg(arg=name) | ast.keyword(arg=str(name)):
+        case ast.arg(arg=name) | ast.keyword(arg=str(name)) | ast.FunctionDef(name=name):
             return [name]
         case ast.Assign(targets=targets):
             return [ast.unparse(target) for target in targets]
@@ -157,11 +157,9 @@ def is_text(node: ast.AST) -> bool:
 
 
 def test_every_module_of_the_ledger_is_watched() -> None:
-    assert {name for name in modules() if name.startswith("ledger.")} <= {
-        *MONEY_CODE,
-        "ledger.__init__",
-        "ledger.reference_urls",  # no amount in it
-    }
+    without_money = {"ledger.__init__", "ledger.reference_urls"}
+    ledger = {name for name in modules() if name.startswith("ledger.")}
+    assert ledger - without_money <= set(MONEY_CODE)
 
 
 @pytest.mark.parametrize("module", MONEY_CODE)

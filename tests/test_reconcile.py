@@ -238,11 +238,17 @@ def test_a_fee_for_a_refusal_is_no_drift() -> None:
     assert found.agrees
 
 
-def test_the_id_of_a_row_is_kept_only_where_it_can_be_nobody_elses() -> None:
-    alone = judge([CONTROL, A], [CONTROL_ROW, row(12, "x")])
-    assert [one.request_id for one in alone.billed] == ["x"]
+def test_the_ids_of_rows_are_kept_each_once() -> None:
     both = judge([CONTROL, A, B], [CONTROL_ROW, row(12, "x"), row(12, "y")])
-    assert [one.request_id for one in both.billed] == [None, None]
+    assert {one.request_id for one in both.billed} == {"x", "y"}
+
+
+def test_lost_answers_are_known_by_the_amount_that_answered_ones_are_charged() -> None:
+    dearer = row(1, "c", amount=50_000)
+    found = judge([CONTROL, A], [dearer, row(12, amount=50_000)])
+    assert [(one.attempt.id, one.amount) for one in found.billed] == [("a", 50_000)]
+    assert found.foreign == ()
+    assert [(drift.amount, drift.requests) for drift in found.drift] == [(50_000, 2)]
 
 
 def test_a_batch_without_attempts_agrees() -> None:
@@ -284,8 +290,8 @@ def test_no_row_pays_for_two_and_no_attempt_has_two_fates(
     attempts: list[Sent], rows: list[Charge], until: int
 ) -> None:
     found = judge(attempts, rows, until=until)
-    fates = [settled.attempt.id for settled in found.billed]
-    fates += [open_one.attempt.id for open_one in found.unproven]
+    fates = [one.attempt.id for one in found.billed]
+    fates += [one.attempt.id for one in found.unproven]
     fates += [one.id for one in (*found.unbilled, *found.missing)]
     assert len(fates) == len(set(fates))
     ours = {one.id: one for one in attempts if one.ours}
