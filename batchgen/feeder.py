@@ -21,6 +21,8 @@ from batchgen.throttle import Throttle
 from batchgen.worker import Again
 
 _PAGE: Final = 200
+_LOOK_EVERY_S: Final = 1.0
+"""A stop of dispatch wakes nobody who waits here."""
 
 
 class Feeder:
@@ -73,7 +75,7 @@ class Feeder:
         self._changed.set()
 
     async def _next(self) -> Job | None:
-        while True:
+        while not self._throttle.stopped:
             now = self._clock()
             again_at = self._again_at(now)
             if again_at is not None and again_at <= now:
@@ -87,9 +89,10 @@ class Feeder:
             if not self._again and not self._out:
                 return None
             self._changed = anyio.Event()
-            wait_s = None if again_at is None else again_at - now
+            wait_s = _LOOK_EVERY_S if again_at is None else min(_LOOK_EVERY_S, again_at - now)
             with anyio.move_on_after(wait_s):
                 await self._changed.wait()
+        return None
 
     def _again_at(self, now: float) -> float | None:
         """When the first of the jobs that come again may be handed out; outages make it late."""

@@ -416,6 +416,11 @@ class ThrottleCore:
         """Seconds until one more job may be asked for again; 0.0 but for outages."""
         return self._repeats.wait_s(now)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody may start any more."""
+        return self._stopped is not None
+
     def stop(self, reason: str) -> None:
         """Let nobody start any more; the first reason stays."""
         if self._stopped is None:
@@ -523,6 +528,11 @@ class Throttle:
         """Take a ticket back with what became of its request; see `ThrottleCore.finish`."""
         self._core.finish(ticket, signal, self._clock(), retry_after_s)
         self._wake()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody may start any more."""
+        return self._core.stopped
 
     def stop(self, reason: str) -> None:
         """Let nobody start any more, those who wait included."""

@@ -229,3 +229,13 @@ async def test_in_an_outage_new_jobs_go_first_and_repeats_a_minute_apart(tmp_pat
         run.end(Signal.OK)
         run.wake()
         assert (await run.take()).key == tried[2].key, "a success ends the outage"
+
+
+async def test_a_stop_ends_the_wait_for_jobs_that_would_come_again(tmp_path: Path) -> None:
+    async with fed(tmp_path, 1) as run:
+        job = await run.take()
+        run.feeder.done(Again(job=job, wait_s=3600.0))
+        assert await run.nothing_comes()
+        run.throttle.stop("budget")
+        run.wake()
+        assert await run.is_over()

@@ -39,10 +39,12 @@ from batchgen.ledger.ledger import (
     timestamp,
 )
 from batchgen.ledger.queries import status
+from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.ledger.triage import retry_jobs
 from batchgen.money import Micros
 from batchgen.naming import collision_key
 from batchgen.outcome import Verdict
+from batchgen.reconcile import Reconciliation, Settled
 
 PRICE = Micros(37_700)
 OK = Verdict(outcome=Outcome.OK, billed=Billed.YES)
@@ -524,6 +526,49 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.settle(opened.id, verdict, allowance_of=self.run)
         self.open.clear()
 
+    @rule(data=st.data(), drift=st.sampled_from([0, 0, 1_000]))
+    def reconcile(self, data: st.DataObject, drift: int) -> None:
+        """A log that proves anything at all of attempts that are over."""
+        over = [
+            sent
+            for sent in sent_attempts(
+                self.ledger.conn, self.batch, "local", settle=timedelta(minutes=60)
+            )
+            if sent.outcome is not Outcome.SENDING
+        ]
+        fates = data.draw(
+            st.lists(
+                st.sampled_from(["billed", "unbilled", "open"]),
+                min_size=len(over),
+                max_size=len(over),
+            )
+        )
+        told = list(zip(over, fates, strict=True))
+        settle_attempts(
+            self.ledger.conn,
+            Reconciliation(
+                billed=tuple(
+                    Settled(attempt=sent, amount=Micros(sent.price - drift))
+                    for sent, fate in told
+                    if fate == "billed" and sent.billed is Billed.MAYBE
+                ),
+                unbilled=tuple(
+                    sent
+                    for sent, fate in told
+                    if fate == "unbilled" and sent.billed is Billed.MAYBE
+                ),
+                corrected=tuple(
+                    Settled(attempt=sent, amount=Micros(max(0, sent.cost - drift)))
+                    for sent, fate in told
+                    if fate == "billed" and sent.billed is Billed.YES
+                ),
+                unproven=(),
+                missing=(),
+                foreign=(),
+                drift=(),
+            ),
+        )
+
     @rule(state=st.sampled_from([JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN]))
     def retry(self, state: JobState) -> None:
         retry_jobs(self.ledger.conn, self.batch, states=[state], only=None)
@@ -540,6 +585,15 @@ class LedgerMachine(RuleBasedStateMachine):
             assert row["maybe"] + row["reserved"] == row["doubts"]
             assert row["charged"] + row["maybe"] + row["reserved"] <= row["max_cost"]
             assert row["wasted"] <= row["max_waste"]
+
+    @invariant()
+    def a_day_spends_what_its_attempts_do(self) -> None:
+        (days,) = self.ledger.conn.execute("SELECT coalesce(sum(spent), 0) FROM days").fetchone()
+        (spent,) = self.ledger.conn.execute(
+            "SELECT coalesce(sum(CASE billed WHEN 'yes' THEN cost WHEN 'maybe' THEN price ELSE 0"
+            " END), 0) FROM attempts"
+        ).fetchone()
+        assert days == spent
 
     @invariant()
     def every_job_is_where_its_attempts_say(self) -> None:

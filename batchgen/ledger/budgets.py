@@ -34,7 +34,9 @@ class Budget:
 
 def period_budgets(conn: sqlite3.Connection, now: str) -> list[Budget]:
     """The ledger's budgets as they stand at the timestamp ``now``; most ledgers have none."""
-    rows = conn.execute("SELECT period, max_cost FROM budgets ORDER BY period").fetchall()
+    rows = conn.execute(
+        "SELECT period, max_cost FROM budgets WHERE period IN ('day', 'month') ORDER BY period"
+    ).fetchall()
     return [
         Budget(
             period=row["period"],
