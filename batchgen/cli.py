@@ -150,10 +150,18 @@ def check(manifests: tuple[Path, ...]) -> ExitCode:
     metavar="[SECONDS]",
     help="Show it again every so many seconds.",
 )
-def status(name: str | None, db: Path | None, as_json: bool, watch_s: float | None) -> ExitCode:
+@click.option("--uncertain", is_flag=True, help="List the jobs that may be billed in vain.")
+def status(
+    name: str | None, db: Path | None, as_json: bool, watch_s: float | None, uncertain: bool
+) -> ExitCode:
     """Show counts, money and what is wrong."""
     from batchgen.commands.status import status as command
+    from batchgen.commands.status import uncertain as list_uncertain
 
+    if uncertain:
+        if name is None:
+            raise click.UsageError("--uncertain needs the NAME of a batch")
+        return list_uncertain(name, db, as_json=as_json)
     return command(name, db, as_json=as_json, watch_s=watch_s)
 
 

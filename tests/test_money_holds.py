@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,13 @@ def test_what_is_billed_and_then_fails_is_paid_twice_only_as_far_as_allowed(
     (run,) = rig.query(tmp_path / "batchgen.db", "SELECT * FROM runs")
     if max_waste == "0":
         assert twice == 0
+        lines = rig.batchgen("status", "batch", "--uncertain", "--json", cwd=tmp_path).stdout
+        told = [json.loads(line) for line in lines.splitlines()]
+        assert {doubt["attempt"] for doubt in told} == {row["id"] for row in doubts}
+        assert {doubt["price"] for doubt in told} == {"0.037700"}
+        assert all(doubt["reason"] and doubt["sent_at"] for doubt in told)
+        text = rig.batchgen("status", "batch", "--uncertain", cwd=tmp_path).stdout
+        assert f"{told[0]['key']}: maybe $0.0377, sent {told[0]['sent_at']}" in text
     else:
         assert 0 < twice * rig.PRICE <= run["max_waste"] == run["estimate"] * 5 // 100
         assert run["wasted"] == twice * rig.PRICE

@@ -365,9 +365,9 @@ def _summarize(
     write_line(sys.stdout, summary_text(found, pictures=pictures, made=made, seconds=seconds))
     db = prepared.ledger
     found_alone = db.name == DB_NAME and db.parent in (Path.cwd(), Path.cwd() / "jobs")
-    write_line(
-        sys.stdout, "next: " + next_step(found, "" if found_alone else f" --db {_shown(db)}")
-    )
+    option = "" if found_alone else f" --db {_shown(db)}"
+    has_log = prepared.profile.account_log is not None and prepared.profile.name != "local"
+    write_line(sys.stdout, "next: " + next_step(found, option, has_log=has_log))
 
 
 def _picture_folder(prepared: Prepared) -> Path:

@@ -11,9 +11,9 @@ from typing import Final
 
 from batchgen.errors import ExitCode, UnknownBatchError
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.queries import Status, batch_names
+from batchgen.ledger.queries import Status, batch_names, doubts, find_batch
 from batchgen.ledger.queries import status as read_status
-from batchgen.report.text import status_text
+from batchgen.report.text import doubt_text, status_text
 from batchgen.settings import Environment
 
 _CLEAR_SCREEN: Final = "\x1b[H\x1b[J"
@@ -33,6 +33,16 @@ def status(name: str | None, db: Path | None, *, as_json: bool, watch_s: float |
         if watch_s is None:
             return ExitCode.DONE
         time.sleep(watch_s)
+
+
+def uncertain(name: str, db: Path | None, *, as_json: bool) -> ExitCode:
+    """List the jobs that may be billed without a picture: when, why, and for how much."""
+    ledger = Environment.load().ledger_path(db, None)
+    with closing(open_for_reading(ledger)) as conn:
+        for doubt in doubts(conn, find_batch(conn, name).id):
+            text = json.dumps(doubt.as_json()) if as_json else doubt_text(doubt)
+            sys.stdout.write(text + "\n")
+    return ExitCode.DONE
 
 
 def _read(ledger: Path, name: str | None) -> list[Status]:

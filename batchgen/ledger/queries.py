@@ -226,6 +226,44 @@ def _status(conn: sqlite3.Connection, batch: BatchRow) -> Status:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A job that is held because its last request may have been billed."""
+
+    key: str
+    sent_at: str
+    reason: str
+    request_id: str | None
+    """The provider's name for the request, where it told one."""
+    attempt: str
+    """Our own name for it, which went along as ``Idempotency-Key``."""
+    price: Micros
+
+    def as_json(self) -> dict[str, object]:
+        """For other programs; the price as a decimal string in dollars."""
+        return {
+            "key": self.key,
+            "sent_at": self.sent_at,
+            "reason": self.reason,
+            "request_id": self.request_id,
+            "attempt": self.attempt,
+            "price": decimal_string(self.price),
+        }
+
+
+def doubts(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Doubt]:
+    """The uncertain jobs of a batch, each with the attempt that it is held for."""
+    rows = conn.execute(
+        "SELECT key, started_at AS sent_at, coalesce(reason, '') AS reason, request_id,"
+        " attempts.id AS attempt, price FROM jobs JOIN attempts ON attempts.rowid ="
+        " (SELECT max(rowid) FROM attempts WHERE job_id = jobs.id)"
+        " WHERE batch_id = ? AND retired = 0 AND state = 'uncertain' ORDER BY sent_at",
+        (batch,),
+    )
+    for row in rows:
+        yield Doubt(**dict(row))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """What earlier requests say about later ones."""
 

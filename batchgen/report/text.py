@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from batchgen.job import Billed, JobState
 from batchgen.ledger.budgets import Budget
 from batchgen.ledger.enrol import Group, GroupSum
-from batchgen.ledger.queries import ReasonCount, Status
+from batchgen.ledger.queries import Doubt, ReasonCount, Status
 from batchgen.money import dollars
 from batchgen.quote import Quote, WhatIf
 
@@ -149,6 +149,15 @@ def reason_lines(reasons: Sequence[ReasonCount]) -> list[str]:
     return lines
 
 
+def doubt_text(doubt: Doubt) -> str:
+    """A request in doubt, in two lines."""
+    name = f"request {doubt.request_id}" if doubt.request_id else f"our id {doubt.attempt}"
+    return (
+        f"{doubt.key}: maybe {dollars(doubt.price)}, sent {doubt.sent_at}, {name}\n"
+        f"    {doubt.reason}"
+    )
+
+
 def summary_text(status: Status, *, pictures: str, made: int, seconds: float) -> str:
     """The end of a run."""
     total = sum(status.jobs.values())
@@ -179,10 +188,12 @@ def summary_text(status: Status, *, pictures: str, made: int, seconds: float) ->
     return "\n".join(lines)
 
 
-def next_step(status: Status, db_option: str) -> str:
-    """The command that a person would want now."""
+def next_step(status: Status, db_option: str, *, has_log: bool) -> str:
+    """The command that a person would want now; ``has_log``: the provider keeps one to be read."""
     name = status.batch
     if status.jobs[JobState.UNCERTAIN]:
+        if has_log:
+            return f"batchgen reconcile {name}{db_option}   # what the provider's log says of it"
         return f"batchgen retry {name} --uncertain{db_option}   # pays again for what may be paid"
     if status.unfinished:
         return f"batchgen resume {name}{db_option}"
