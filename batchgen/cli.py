@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from batchgen import __version__
 from batchgen.errors import BatchgenError, ExitCode
 from batchgen.job import JobState
+from batchgen.version import __version__
 
 _MANIFESTS = click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path))
 _NAME = click.argument("name")

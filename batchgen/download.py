@@ -91,7 +91,7 @@ class Downloader:
                 await client.aclose()
 
     async def fetch(
-        self, url: str, part: PartFile, *, max_bytes: int = MAX_PICTURE_BYTES
+        self, url: str, part: PartFile, *, max_bytes: int | None = None
     ) -> FetchResult | None:
         """Write the picture at ``url`` into the open ``part``; None when all of it is there.
 
@@ -106,7 +106,7 @@ class Downloader:
         part: PartFile,
         known: Validators,
         *,
-        max_bytes: int = MAX_PICTURE_BYTES,
+        max_bytes: int | None = None,
     ) -> Validators | FetchResult:
         """As `fetch`, unless it is as ``known``: then the result has status 304.
 
@@ -114,7 +114,7 @@ class Downloader:
         """
         with self._deadlines.scope(DOWNLOAD_DEADLINE_S) as scope, without_logs():
             try:
-                return await self._follow(url, part, known, max_bytes)
+                return await self._follow(url, part, known, max_bytes or MAX_PICTURE_BYTES)
             except ForbiddenAddress as exc:
                 return FetchResult(forbidden=f"download refused: {exc}")
             except (httpx.HTTPError, socket.gaierror, ssl.SSLError) as exc:

@@ -18,10 +18,14 @@ class Shutdown:
 
     ``begin(reason)`` is the first signal: no new request, those in flight finish within
     ``grace_s``. ``abort()`` is the second, or the end of the grace: everything is cancelled.
+    With ``signals`` off, only the caller's own program says so.
     """
 
-    def __init__(self, grace_s: float, on_drain: Callable[[str], None]) -> None:
+    def __init__(
+        self, grace_s: float, on_drain: Callable[[str], None], *, signals: bool = True
+    ) -> None:
         self.grace_s = grace_s
+        self._signals = signals
         self.signal_number: int | None = None
         """The first signal that came, for the exit code."""
         self._on_drain = on_drain
@@ -59,6 +63,8 @@ class Shutdown:
 
         What the caller has us ignore stays ignored: ``nohup`` does so with SIGHUP.
         """
+        if not self._signals:
+            return
         heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         with anyio.open_signal_receiver(*heeded) as signals:
             async with anyio.create_task_group() as tasks:

@@ -15,6 +15,7 @@ import batchgen
 PACKAGE = Path(batchgen.__file__).parent
 
 FLOORS = {
+    "version": 0,
     "errors": 0,
     "money": 0,
     "job": 0,
@@ -56,6 +57,7 @@ FLOORS = {
     "report": 4,
     "endpoint": 4,
     "commands": 5,
+    "api": 5,
     "cli": 5,
     "__main__": 5,
     "__init__": 5,
@@ -102,8 +104,8 @@ SAME_FLOOR = {
     ("pool", "feeder"),
     ("pool", "shutdown"),
     ("pool", "worker"),
-    ("commands", "__init__"),
-    ("cli", "__init__"),
+    ("api", "commands"),
+    ("__init__", "api"),
     ("cli", "commands"),
     ("__main__", "cli"),
 }

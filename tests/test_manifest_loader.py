@@ -846,6 +846,7 @@ def test_every_key_is_described_in_the_schema() -> None:
 def test_the_schema_holds_keywords_of_json_schema_only() -> None:
     known = {"$ref", "additionalProperties", "default", "description", "enum", "items", "maximum"}
     known |= {"exclusiveMinimum", "minimum", "minItems", "minLength", "oneOf", "pattern", "type"}
+    known |= {"propertyNames"}
     for name, field in fields_of(json_schema()).items():
         assert field.keys() <= known, name
 

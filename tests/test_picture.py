@@ -446,6 +446,7 @@ def test_each_format_has_its_file_ending_and_media_type() -> None:
         ("png", "image/png"),
         ("jpg", "image/jpeg"),
         ("webp", "image/webp"),
+        ("mp4", "video/mp4"),
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import batchgen
 from batchgen.job import OptionValue
 from batchgen.providers.crazyrouter import CRAZYROUTER, PRICES
 from batchgen.providers.local import LOCAL
@@ -377,24 +375,3 @@ def test_what_is_shipped_prices_as_the_real_list_does(real: PriceList) -> None:
         asked = {name: resolution, **more}
         shipped = PRICES.price(model, asked, references)
         assert shipped == real.price(model, asked, references), (model, asked, references)
-
-
-def money_code() -> list[Path]:
-    package = Path(batchgen.__file__).parent
-    providers = ("prices", "tokens", "crazyrouter", "local", "openai", "profile")
-    return [
-        package / "money.py",
-        *(package / "providers" / f"{name}.py" for name in providers),
-        *sorted((package / "ledger").glob("*.py")),
-    ]
-
-
-@pytest.mark.parametrize("path", money_code(), ids=lambda path: path.stem)
-def test_no_float_holds_an_amount(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        literal = isinstance(node, ast.Constant) and isinstance(node.value, float)
-        name = isinstance(node, ast.Name) and node.id == "float"
-        division = isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.Div)
-        where = getattr(node, "lineno", 0)
-        a_timeout = literal and path.stem == "database"
-        assert a_timeout or not any((literal, name, division)), f"{path.name}:{where}"

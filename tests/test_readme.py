@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -56,12 +58,33 @@ def test_every_key_of_a_manifest_is_shown(name: str) -> None:
     assert re.search(rf"^{name}:|`{name}|\b{name}:", section("The manifest"), re.MULTILINE)
 
 
-def test_the_first_run_prints_what_is_shown(tmp_path: Path) -> None:
-    jobs = tmp_path / "jobs"
-    jobs.mkdir()
+def copy_examples(folder: Path) -> None:
+    """The example manifests and their tables, without what runs have made beside them."""
+    (folder / "jobs").mkdir()
     for file in (ROOT / "jobs").iterdir():
         if file.is_file() and file.suffix in (".yaml", ".csv"):
-            shutil.copy(file, jobs)
+            shutil.copy(file, folder / "jobs")
+
+
+def test_the_program_that_is_shown_runs(tmp_path: Path) -> None:
+    copy_examples(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", block_after("python")],
+        cwd=tmp_path,
+        env=rig.environment(),
+        capture_output=True,
+        text=True,
+        timeout=rig.TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("8 jobs for about 0.30 dollars", "exit code 0")
+    assert len(lines) == 10
+
+
+def test_the_first_run_prints_what_is_shown(tmp_path: Path) -> None:
+    copy_examples(tmp_path)
     done = rig.batchgen("run", "jobs/demo.yaml", cwd=tmp_path)
 
     def timeless(text: str) -> str:

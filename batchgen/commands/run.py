@@ -7,10 +7,11 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import anyio
@@ -73,16 +74,22 @@ DEFAULT_DEADLINE_S = 300.0
 SPOOL_SUFFIX = ".spool"
 
 
+def _tell_stderr(text: str) -> None:
+    write_line(sys.stderr, text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faces:
     """How a run shows itself."""
 
     json: bool = False
     quiet: bool = False
+    tell: Callable[[str], None] = _tell_stderr
+    """Takes what there is to say before anything is sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Start:
+class Start:
     """A batch that is enrolled, and what this run may do with it."""
 
     batch: BatchId
@@ -104,8 +111,8 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
     folder = manifests[0].absolute().parent
     everything = [prepare(path, overrides.db, ledger_folder=folder) for path in manifests]
     for prepared in everything:
-        _check(prepared, overrides)
-    lists, images = PriceLists(), _reference_images(faces)
+        check(prepared, overrides)
+    lists, images = PriceLists(), reference_images(faces)
     codes, stopped = [], dict[str, str]()
     for prepared in everything:
         provider = prepared.profile.name
@@ -152,7 +159,7 @@ def _less(overrides: Overrides, spent: Micros) -> Overrides:
     return replace(overrides, max_cost=decimal_string(left))
 
 
-def _check(prepared: Prepared, overrides: Overrides) -> None:
+def check(prepared: Prepared, overrides: Overrides) -> None:
     """Say what is wrong with key, budget, allowance or limits before anything is planned."""
     limits = prepared.loaded.manifest.limits
     allow_open_files(*_width(limits, overrides))
@@ -180,10 +187,10 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
     path = Path(row.manifest_path)
     loaded = parse_manifest(row.manifest.encode(), file=path.name, path=path)
     prepared = settle_settings(loaded, ledger)
-    _check(prepared, overrides)
+    check(prepared, overrides)
     with batch_lock(ledger, name):
         with closing(open_for_writing(ledger)) as conn:
-            _reference_images(faces).restore(conn, prepared, row.id)
+            reference_images(faces).restore(conn, prepared, row.id)
             start = _start(conn, prepared, overrides, row.id)
         return _go(prepared, start, overrides, faces).code
 
@@ -196,22 +203,34 @@ def _run_one(
     images: ReferenceImages,
 ) -> _End:
     with batch_lock(prepared.ledger, prepared.loaded.name):
-        fresh = lists.get(prepared.profile.price_url)
-        with closing(open_for_writing(prepared.ledger)) as conn:
-            profile = with_kept_prices(prepared.profile, conn)
-            planned = KnownPrices(profile, were_kept=profile is not prepared.profile)
-            if isinstance(fresh, FetchedList):
-                profile = replace(profile, prices=fresh.prices)
-            elif fresh is not None:
-                write_line(
-                    sys.stderr,
-                    f"no fresh price list: {fresh}; prices are from {profile.price_source}",
-                )
-            prepared = replace(prepared, profile=profile)
-            start = _enrol(conn, prepared, overrides, faces, planned, images)
-            if isinstance(fresh, FetchedList):
-                keep_price_list(conn, fresh.url, fresh.kept)
+        prepared, start = begin(prepared, overrides, faces, lists, images)
         return _go(prepared, start, overrides, faces)
+
+
+def begin(
+    prepared: Prepared,
+    overrides: Overrides,
+    faces: Faces,
+    lists: PriceLists,
+    images: ReferenceImages,
+) -> tuple[Prepared, Start]:
+    """Plan and enrol a batch by the newest prices; its lock is the caller's to hold.
+
+    Raises BatchgenError.
+    """
+    fresh = lists.get(prepared.profile.price_url)
+    with closing(open_for_writing(prepared.ledger)) as conn:
+        profile = with_kept_prices(prepared.profile, conn)
+        planned = KnownPrices(profile, were_kept=profile is not prepared.profile)
+        if isinstance(fresh, FetchedList):
+            profile = replace(profile, prices=fresh.prices)
+        elif fresh is not None:
+            faces.tell(f"no fresh price list: {fresh}; prices are from {profile.price_source}")
+        prepared = replace(prepared, profile=profile)
+        start = _enrol(conn, prepared, overrides, faces, planned, images)
+        if isinstance(fresh, FetchedList):
+            keep_price_list(conn, fresh.url, fresh.kept)
+    return prepared, start
 
 
 def _enrol(
@@ -221,7 +240,7 @@ def _enrol(
     faces: Faces,
     planned: KnownPrices,
     images: ReferenceImages,
-) -> _Start:
+) -> Start:
     name, profile = prepared.loaded.name, prepared.profile
     urls = NeededUrls(conn, prepared.references)
     plan = _plan(conn, prepared, overrides, faces, planned, urls)
@@ -233,9 +252,9 @@ def _enrol(
             plan = _plan(conn, prepared, overrides, faces, planned, urls)
     staging = plan.staging
     for warning in plan.warnings:
-        write_line(sys.stderr, f"warning: {warning}")
+        faces.tell(f"warning: {warning}")
     for notice in plan.changes.lines(profile.price_source):
-        write_line(sys.stderr, f"{name}: {notice}")
+        faces.tell(f"{name}: {notice}")
     if plan.changes.risen and not overrides.yes:
         raise StoppedError(
             f"{name}: prices have risen by more than 1 % since the last run; nothing was sent."
@@ -257,7 +276,7 @@ def _enrol(
         write_line(sys.stderr, plan_text(name, profile.name, source, groups, quote, budgets))
     if batch is not None:
         for notice in relocate(staging, batch, prepared.loaded.base):
-            write_line(sys.stderr, notice)
+            faces.tell(notice)
     return _start(conn, prepared, overrides, staging.enrol(prepared.identity))
 
 
@@ -292,19 +311,19 @@ def _plan(
     return _Plan(staging, changes, warnings)
 
 
-def _reference_images(faces: Faces) -> ReferenceImages:
+def reference_images(faces: Faces) -> ReferenceImages:
     return ReferenceImages(shown=not (faces.quiet or faces.json), told=not faces.quiet)
 
 
 def _start(
     conn: sqlite3.Connection, prepared: Prepared, overrides: Overrides, batch: BatchId
-) -> _Start:
+) -> Start:
     limits = prepared.loaded.manifest.limits
     open_work = unfinished(conn, batch, overrides.limit)
     if not overrides.yes:
         budgets = budgets_of(conn, limits, overrides)
         check_budgets(prepared.loaded.name, open_work.cost, budgets)
-    return _Start(
+    return Start(
         batch=batch,
         name=prepared.loaded.name,
         to_do=open_work.jobs,
@@ -314,10 +333,10 @@ def _start(
     )
 
 
-def _go(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -> _End:
+def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) -> _End:
     """Run what is enrolled, and say how it ended."""
     began = time.monotonic()
-    outcome = _Outcome()
+    outcome = Outcome()
     if start.to_do and not _agreed(prepared, start, overrides, faces):
         raise StoppedError(f"{start.name}: nothing was sent")
     if start.to_do:
@@ -325,9 +344,9 @@ def _go(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -
         check_writable(_picture_folder(prepared))
         key = key_of(prepared.profile, prepared.environment)
         progress = make_progress(start.to_do, json=faces.json, quiet=faces.quiet)
-        with _endpoint(prepared) as base_url:
+        with endpoint(prepared) as base_url:
             outcome = anyio.run(
-                _drive, prepared, start, overrides, progress, base_url, key, backend="asyncio"
+                drive, prepared, start, overrides, progress, base_url, key, backend="asyncio"
             )
     with closing(open_for_reading(prepared.ledger)) as conn:
         found = status(conn, start.name)
@@ -346,7 +365,7 @@ def _go(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -
     )
 
 
-def _agreed(prepared: Prepared, start: _Start, overrides: Overrides, faces: Faces) -> bool:
+def _agreed(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) -> bool:
     """Whether a person, where there is one, agrees to spend real money."""
     host = urlsplit(prepared.profile.base_url or "").hostname
     if overrides.yes or faces.json or faces.quiet or host is None or is_loopback(host):
@@ -387,7 +406,7 @@ def _shown(path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
+class Outcome:
     """How the engine ended."""
 
     signal_number: int | None = None
@@ -410,7 +429,7 @@ class _Outcome:
 
 
 @contextmanager
-def _endpoint(prepared: Prepared) -> Iterator[str]:
+def endpoint(prepared: Prepared) -> Iterator[str]:
     """The base URL of the run; the embedded endpoint is started for it."""
     if prepared.profile.base_url is not None:
         yield prepared.profile.base_url
@@ -419,14 +438,24 @@ def _endpoint(prepared: Prepared) -> Iterator[str]:
             yield base_url
 
 
-async def _drive(
+class Embedder(Protocol):
+    """A program that runs a batch within itself: signals are its own business."""
+
+    def take(self, shutdown: Shutdown) -> None:
+        """Be given what ends the run."""
+
+
+async def drive(
     prepared: Prepared,
-    start: _Start,
+    start: Start,
     overrides: Overrides,
     progress: Progress,
     base_url: str,
     key: ApiKey | None,
-) -> _Outcome:
+    *,
+    embedder: Embedder | None = None,
+) -> Outcome:
+    """Run what is enrolled to its end, in the event loop of the caller."""
     limits = prepared.loaded.manifest.limits
     concurrency, downloads = _width(limits, overrides)
     deadline_s = float(limits.deadline or DEFAULT_DEADLINE_S)
@@ -440,7 +469,9 @@ async def _drive(
     def observe(event: RunEvent) -> None:
         progress.observe(event)
 
-    shutdown = Shutdown(grace_s, drain)
+    shutdown = Shutdown(grace_s, drain, signals=embedder is None)
+    if embedder is not None:
+        embedder.take(shutdown)
     spool = Spool(_spool_folder(prepared))
     await anyio.to_thread.run_sync(spool.prepare)
     async with LedgerWriter(prepared.ledger) as ledger:
@@ -482,7 +513,7 @@ async def _drive(
             progress.close()
         stopped = throttle.status().stopped
         stopped = _STOPPED_TEXT.get(stopped, stopped) if stopped else None
-        outcome = _Outcome(
+        outcome = Outcome(
             signal_number=shutdown.signal_number,
             stopped=stopped,
             internal_errors=tuple(context.internal_errors),
@@ -493,7 +524,7 @@ async def _drive(
         return outcome
 
 
-def _end(ledger: Ledger, run_id: RunId, name: str, outcome: _Outcome) -> None:
+def _end(ledger: Ledger, run_id: RunId, name: str, outcome: Outcome) -> None:
     code = outcome.exit_code(status(ledger.conn, name))
     ledger.end_run(run_id, stopped=outcome.stopped, exit_code=code)
 

@@ -323,7 +323,7 @@ class Limits(Model):
         None, description="doubt that may be bought again: a share like 5% or dollars; default 5%"
     )
     deadline: _Seconds | None = Field(None, description="seconds for one request, default 300")
-    poll: Annotated[StrictInt | StrictFloat, Field(gt=0, le=3600)] | None = Field(
+    poll: _Seconds | None = Field(
         None, description="seconds between two questions for a video; default 10"
     )
     max_probes: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(

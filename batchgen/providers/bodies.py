@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -67,8 +68,9 @@ class PiecedBody:
         """The bytes, from the start. Raises OSError."""
         for piece in self.pieces:
             if isinstance(piece, FilePiece):
-                async for chunk in piece.stream():
-                    yield chunk
+                async with aclosing(piece.stream()) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
             else:
                 yield piece
 
