@@ -6,7 +6,7 @@ Commands are imported when they are called, so that ``--help`` and ``status`` st
 from __future__ import annotations
 
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,28 @@ _DB = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
 
 
+def _renewal_options(command: Any) -> Any:
+    options = [
+        click.option(
+            "--refresh", metavar="WHEN", help="Over the manifest's: changed, always or 30d."
+        ),
+        click.option(
+            "--since",
+            type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
+            help="Make anew what was made before (UTC).",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _utc(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with the moment of ``--since`` in its zone."""
+    since = options.get("since")
+    return options | {"since": since.replace(tzinfo=UTC)} if since is not None else options
+
+
 def _run_options(command: Any) -> Any:
     options = [
         _DB,
@@ -39,6 +61,7 @@ def _run_options(command: Any) -> Any:
         click.option(
             "--limit", type=click.IntRange(min=1), help="Take up so many pending jobs at most."
         ),
+        click.option("--only", metavar="GLOB", help="Take up only jobs with such keys."),
         click.option(
             "--grace",
             "grace_s",
@@ -77,6 +100,7 @@ def cli() -> None:
 
 @cli.command()
 @_MANIFESTS
+@_renewal_options
 @_run_options
 def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> ExitCode:
     """Plan, generate, download and record; resume what is unfinished."""
@@ -84,7 +108,7 @@ def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any)
     from batchgen.commands.run import Faces
     from batchgen.commands.run import run as command
 
-    return command(list(manifests), Overrides(**options), Faces(json=as_json, quiet=quiet))
+    return command(list(manifests), Overrides(**_utc(options)), Faces(json=as_json, quiet=quiet))
 
 
 @cli.command()
@@ -105,6 +129,8 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
 @_JSON
 @click.option("--accept-unknown-price", is_flag=True, help="Plan although a price is not known.")
 @click.option("--max-cost", metavar="DOLLARS", help="Budget of the run.")
+@click.option("--only", metavar="GLOB", help="Only jobs with such keys.")
+@_renewal_options
 @click.option("--concurrency", type=click.IntRange(1, 4096), help="Requests in flight at most.")
 @click.option("--again", metavar="SHARE", help="What if so many are made again, like 8%.")
 @click.option("--accepted", metavar="SHARE", help="What if so many are accepted, like 70%.")
@@ -113,7 +139,7 @@ def plan(manifests: tuple[Path, ...], as_json: bool, **options: Any) -> ExitCode
     from batchgen.commands.plan import plan as command
     from batchgen.commands.prepare import Overrides
 
-    return command(list(manifests), Overrides(**options), as_json=as_json)
+    return command(list(manifests), Overrides(**_utc(options)), as_json=as_json)
 
 
 @cli.command()

@@ -38,6 +38,7 @@ class Feeder:
         throttle: Throttle,
         *,
         limit: int | None = None,
+        only: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
@@ -45,6 +46,7 @@ class Feeder:
         self._throttle = throttle
         self._clock = clock
         self._left = limit
+        self._only = only
         self._page: deque[Job] = deque()
         self._cursor: JobId | None = JobId(0)
         self._again: list[tuple[float, int, Job]] = []
@@ -106,7 +108,9 @@ class Feeder:
             return
         size = _PAGE if self._left is None else min(_PAGE, self._left)
         page = (
-            await self._ledger(lambda ledger: ledger.pending(self._batch, after=after, limit=size))
+            await self._ledger(
+                lambda ledger: ledger.pending(self._batch, after=after, limit=size, only=self._only)
+            )
             if size
             else []
         )

@@ -17,6 +17,8 @@ AttemptId = NewType("AttemptId", str)
 
 OptionValue = str | int | float | bool
 
+PATH_REASON: Final = "path_taken"
+"""Begins the reason of a job that failed because a stranger's file stands in its place."""
 REFERENCE_REASON: Final = "reference"
 """Begins the reason of a job that failed before anything was sent, for want of a reference image
 that is given by address. It is asked for again by itself once the image is there."""

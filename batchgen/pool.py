@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -36,11 +35,10 @@ class PoolSettings:
     downloads: int
     deadline_s: float
     key: ApiKey | None
-    base: Path
-    """The manifest's folder, which output folders are relative to."""
     limit: int | None = None
     """How many pending jobs are taken up at most."""
-    overwrite: bool = False
+    only: str | None = None
+    """A glob over the keys of those that are."""
     poll_s: float = POLL_S
 
 
@@ -59,7 +57,13 @@ class Pool:
         self._shutdown = shutdown
         self._verify = verify
         self._deadlines = Deadlines()
-        self._feeder = Feeder(context.ledger, context.batch, context.throttle, limit=settings.limit)
+        self._feeder = Feeder(
+            context.ledger,
+            context.batch,
+            context.throttle,
+            limit=settings.limit,
+            only=settings.only,
+        )
         self._tasks: TaskWatch
 
     async def run(self) -> None:
@@ -162,7 +166,7 @@ class Pool:
     async def _deliver(
         self, jobs: MemoryObjectReceiveStream[JobId], done: Callable[[Again | None], None]
     ) -> None:
-        settings, context = self._settings, self._context
+        context = self._context
         host = urlsplit(context.base_url).hostname or ""
         async with Downloader(
             verify=self._verify, deadlines=self._deadlines, allow_loopback=is_loopback(host)
@@ -170,10 +174,10 @@ class Pool:
             delivery = Delivery(
                 context,
                 downloader,
-                settings.base,
+                context.base,
                 tasks=self._tasks,
                 pause=self._shutdown.pause,
-                overwrite=settings.overwrite,
+                overwrite=context.overwrite,
             )
             async with jobs:
                 async for job in jobs:

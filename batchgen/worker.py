@@ -6,17 +6,28 @@ before the next. The picture's way to disk is ``delivery.py``.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from batchgen.events import AttemptEnded, AttemptStarted, Observer, Recovered
+from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
 from batchgen.http import ApiClient, ApiRequest
-from batchgen.job import AttemptId, BatchId, Billed, Job, JobState, Outcome, RunId
+from batchgen.job import (
+    PATH_REASON,
+    AttemptId,
+    BatchId,
+    Billed,
+    Job,
+    JobState,
+    Outcome,
+    RunId,
+)
 from batchgen.ledger.ledger import (
     BudgetReached,
     Ledger,
@@ -27,7 +38,9 @@ from batchgen.ledger.ledger import (
 )
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import dollars
+from batchgen.naming import final_path
 from batchgen.outcome import Answer, Exchange, Failure, Habits, Reach, Verdict, classify, clean
+from batchgen.picture import PictureFormat
 from batchgen.policy import Next
 from batchgen.providers.adapters import ADAPTERS, Route, adapter_of
 from batchgen.providers.answers import expiry_of
@@ -57,6 +70,9 @@ class RunContext:
     base_url: str
     throttle: Throttle
     observe: Observer
+    base: Path
+    """The manifest's folder, which output folders are relative to."""
+    overwrite: bool = False
     deliver: Callable[[Job], Awaitable[None]] = field(init=False)
     """Takes a paid job on its way to disk; waits while too many are on it. Set by the pool."""
     internal_errors: list[str] = field(default_factory=list)
@@ -85,6 +101,8 @@ class Worker:
     async def process(self, job: Job) -> Again | None:
         """Make one attempt at the job. Raises DispatchStopped when nothing may start any more."""
         context = self.context
+        if not context.overwrite and await self._give_way(job):
+            return None
         ticket = await context.throttle.start()
         attempt = AttemptId(uuid.uuid4().hex)
         finish = _Finish(context.throttle, ticket)
@@ -107,6 +125,25 @@ class Worker:
             fresh = await context.ledger(lambda ledger: ledger.job(job.id))
             return Again(job=fresh, wait_s=following.wait_s)
         return None
+
+    async def _give_way(self, job: Job) -> bool:
+        """Fail a job, for free, whose picture would have to replace a file that is not its own."""
+        context = self.context
+        path = _expected_path(job, context.profile.route_of(job.model))
+        if not await anyio.to_thread.run_sync(os.path.lexists, context.base / job.root / path):
+            return False
+        reason = (
+            f"{PATH_REASON}: {job.root}/{path} is no picture of this job;"
+            " move it, or say --overwrite"
+        )
+
+        def step(ledger: Ledger) -> bool:
+            return not ledger.owns(job.id, job.root, path) and ledger.refuse(job.id, reason)
+
+        if not await context.ledger(step):
+            return False
+        context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
+        return True
 
     async def _wait_for_tasks(self, job: Job) -> None:
         """Wait here, where as many may wait as requests may be in flight, and not in a download.
@@ -201,6 +238,13 @@ def _signal_of(verdict: Verdict) -> Signal:
     if verdict.outcome is Outcome.REFUSED and verdict.again:
         return Signal.ERRORED
     return _SIGNALS.get(verdict.outcome, Signal.NEUTRAL)
+
+
+def _expected_path(job: Job, route: Route) -> str:
+    """Where the picture will go, if its format is the one that was asked for."""
+    wanted = "mp4" if route is Route.VIDEO else str(job.options.get("output_format", "png"))
+    kinds = [kind for kind in PictureFormat if wanted in (kind.value, kind.extension)]
+    return final_path(job.path, kinds[0].extension if kinds else "png")
 
 
 @dataclass(slots=True)

@@ -129,15 +129,75 @@ def test_a_file_that_batchgen_did_not_write_is_never_overwritten(
     taken.parent.mkdir(parents=True)
     taken.write_bytes(b"somebody's own")
 
+    posts = served.judge("stats")["posts"]
     done = rig.batchgen("run", path, cwd=tmp_path, code=1)
 
     assert taken.read_bytes() == b"somebody's own"
     assert "path_taken" in done.stdout
-    assert rig.status(tmp_path)["jobs"]["paid"] == 1
+    assert rig.status(tmp_path)["jobs"]["failed"] == 1
+    assert served.judge("stats")["posts"] == posts, "it was bought before it was looked at"
     taken.unlink()
-    posts = served.judge("stats")["posts"]
     rig.batchgen("run", path, cwd=tmp_path)
-    assert served.judge("stats")["posts"] == posts, "the paid picture was bought again"
+    assert rig.status(tmp_path)["jobs"]["done"] == 1
+
+
+def test_a_renamed_key_does_not_replace_the_picture_of_the_old_one(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    extra = "output: {path: 'picture.{{ ext }}'}\n"
+    path = rig.manifest(tmp_path, served.base_url, ["one"], extra=extra)
+    rig.batchgen("run", path, cwd=tmp_path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("job-000", "renamed"), encoding="utf-8")
+    posts = served.judge("stats")["posts"]
+    refused = rig.batchgen("run", path, cwd=tmp_path, code=1)
+    assert "picture.png is no picture of this job" in refused.stdout
+    assert served.judge("stats")["posts"] == posts
+    rig.batchgen("run", path, "--overwrite", cwd=tmp_path)
+    assert rig.status(tmp_path)["jobs"]["done"] == 1
+
+
+def test_only_takes_up_jobs_with_such_keys_and_leaves_the_others(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one", "two", "three"])
+    planned = rig.batchgen("plan", path, "--only", "job-00[12]", "--json", cwd=tmp_path)
+    assert json.loads(planned.stdout)["requests"] == 2
+    rig.batchgen("run", path, "--only", "job-001", cwd=tmp_path)
+    found = rig.status(tmp_path)
+    assert (found["jobs"]["done"], found["jobs"]["pending"], found["retired"]) == (1, 2, 0)
+    rig.batchgen("resume", "batch", "--only", "*2", cwd=tmp_path)
+    assert rig.status(tmp_path)["jobs"]["done"] == 2
+
+
+def bought(served: rig.Endpoint, *arguments: str | Path, cwd: Path, code: int = 0) -> int:
+    """How many requests a run sends."""
+    before = served.judge("stats")["posts"]
+    rig.batchgen("run", *arguments, cwd=cwd, code=code)
+    posts: int = served.judge("stats")["posts"] - before
+    return posts
+
+
+def test_refresh_and_since_make_anew_what_was_chosen(served: rig.Endpoint, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one", "two", "three"])
+    assert bought(served, path, cwd=tmp_path) == 3
+    assert bought(served, path, "--refresh", "30d", cwd=tmp_path) == 0
+    assert bought(served, path, "--refresh", "always", "--only", "job-002", cwd=tmp_path) == 1
+    assert bought(served, path, "--since", "2001-01-01", cwd=tmp_path) == 0
+    assert bought(served, path, "--since", "2999-01-01", "--only", "job-00[01]", cwd=tmp_path) == 2
+    refused = rig.batchgen("run", path, "--refresh", "daily", cwd=tmp_path, code=2)
+    assert "--refresh: 'daily' is not changed, always or an age like 30d" in refused.stderr
+
+
+def test_a_renewal_that_was_cut_short_goes_on_and_does_not_begin_anew(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, [*"abcdef"], extra="refresh: always\n")
+    assert bought(served, path, cwd=tmp_path) == 6
+    assert bought(served, path, "--limit", "2", cwd=tmp_path) == 2
+    assert bought(served, path, "--limit", "3", cwd=tmp_path) == 3
+    assert bought(served, path, cwd=tmp_path) == 1
+    assert bought(served, path, cwd=tmp_path) == 6, "the next renewal"
 
 
 def test_resume_goes_on_without_the_manifest_file(served: rig.Endpoint, tmp_path: Path) -> None:

@@ -42,10 +42,11 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
             accept_unknown_price=overrides.accept_unknown_price,
             warned=_warn,
             addresses=urls,
+            selection=overrides.selection,
         )
         unfetched = urls.missing
         batch = batch_id(conn, name)
-        groups = staging.compare(batch)
+        groups = staging.compare(batch, only=overrides.only)
         limits = prepared.loaded.manifest.limits
         quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
         budgets = budgets_of(conn, limits, overrides)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import OptionValue
-from batchgen.ledger.enrol import BatchIdentity, Price, Staging
+from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Price, Selection, Staging
 from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.queries import batch_id
 from batchgen.manifest.loader import LoadedManifest, load_manifest
-from batchgen.manifest.model import Limits
+from batchgen.manifest.model import Limits, is_refresh
 from batchgen.money import ZERO, Micros, parse_dollars
 from batchgen.naming import collision_key
 from batchgen.plan import Planner
@@ -43,9 +45,21 @@ class Overrides:
     accept_unknown_price: bool = False
     yes: bool = False
     """Whatever a person would be asked is answered already."""
+    only: str | None = None
+    refresh: str | None = None
+    since: datetime | None = None
     again: str | None = None
     accepted: str | None = None
     db: Path | None = None
+
+    @property
+    def selection(self) -> Selection:
+        """Which jobs are taken up, and which pictures are too old. Raises SettingsError."""
+        if self.refresh is not None and not is_refresh(self.refresh):
+            raise SettingsError(
+                f"--refresh: {self.refresh!r} is not changed, always or an age like 30d"
+            )
+        return Selection(only=self.only, refresh=self.refresh, since=self.since)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +156,7 @@ def stage(
     priced: Callable[[str, Mapping[str, OptionValue], int, Micros], None] | None = None,
     warned: Callable[[Fault], None] | None = None,
     addresses: Addresses | None = None,
+    selection: Selection = EVERYTHING,
 ) -> Staging:
     """Plan all jobs into a staging table. Raises ManifestError and SettingsError.
 
@@ -169,6 +184,8 @@ def stage(
         price=_price_of(profile, accept_unknown_price=accept_unknown_price, priced=priced),
         collision_key=collision_key,
         progress=progress,
+        selection=selection,
+        batch=batch_id(conn, prepared.loaded.name),
     )
     if warned is not None:
         for warning in planner.warnings:

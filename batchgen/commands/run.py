@@ -164,6 +164,7 @@ def check(prepared: Prepared, overrides: Overrides) -> None:
     limits = prepared.loaded.manifest.limits
     allow_open_files(*_width(limits, overrides))
     key_of(prepared.profile, prepared.environment)
+    _ = overrides.selection
     max_cost_of(limits, overrides.max_cost)
     waste_of(limits, overrides.max_waste)
 
@@ -268,7 +269,7 @@ def _enrol(
                 f" of {profile.name!r}; say --overwrite, or give the batch another name"
             )
     if not (faces.quiet or faces.json):
-        groups = staging.compare(batch)
+        groups = staging.compare(batch, only=overrides.only)
         limits = prepared.loaded.manifest.limits
         quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
         budgets = budgets_of(conn, limits, overrides)
@@ -307,6 +308,7 @@ def _plan(
             priced=changes.note,
             warned=warnings.append,
             addresses=urls,
+            selection=overrides.selection,
         )
     return _Plan(staging, changes, warnings)
 
@@ -319,7 +321,7 @@ def _start(
     conn: sqlite3.Connection, prepared: Prepared, overrides: Overrides, batch: BatchId
 ) -> Start:
     limits = prepared.loaded.manifest.limits
-    open_work = unfinished(conn, batch, overrides.limit)
+    open_work = unfinished(conn, batch, overrides.limit, only=overrides.only)
     if not overrides.yes:
         budgets = budgets_of(conn, limits, overrides)
         check_budgets(prepared.loaded.name, open_work.cost, budgets)
@@ -492,15 +494,16 @@ async def drive(
             base_url=base_url,
             throttle=throttle,
             observe=observe,
+            base=prepared.loaded.base,
+            overwrite=overrides.overwrite,
         )
         settings = PoolSettings(
             concurrency=concurrency,
             downloads=downloads,
             deadline_s=deadline_s,
             key=key,
-            base=prepared.loaded.base,
             limit=overrides.limit,
-            overwrite=overrides.overwrite,
+            only=overrides.only,
             poll_s=float(limits.poll or POLL_S),
         )
         pool = Pool(context, settings, shutdown, ssl_context())

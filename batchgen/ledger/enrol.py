@@ -10,7 +10,14 @@ from enum import StrEnum
 from typing import Final
 
 from batchgen.errors import Fault, ManifestError
-from batchgen.job import REFERENCE_REASON, BatchId, OptionValue, PlannedJob, canonical_json
+from batchgen.job import (
+    PATH_REASON,
+    REFERENCE_REASON,
+    BatchId,
+    OptionValue,
+    PlannedJob,
+    canonical_json,
+)
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.money import ZERO, Micros
 
@@ -87,6 +94,21 @@ class BatchIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a run is told beyond its manifest: which jobs, and which pictures are too old."""
+
+    only: str | None = None
+    """A glob over keys, where ``*`` also stands for ``/``; other jobs are left as they are."""
+    refresh: str | None = None
+    """In place of the manifest's ``refresh``."""
+    since: datetime | None = None
+    """What was made before is made anew."""
+
+
+EVERYTHING: Final = Selection()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
     """A saved picture that the plan wants elsewhere."""
 
@@ -110,6 +132,7 @@ class Staging:
         self._clock = clock
         self.jobs = 0
         """How many jobs are staged."""
+        self._renewed_at = timestamp(clock())
         # An empty name gives a temporary database that spills to disk and leaves no file behind.
         conn.execute("ATTACH DATABASE '' AS staging")
         conn.execute("PRAGMA staging.journal_mode = OFF")
@@ -126,16 +149,25 @@ class Staging:
         price: Price,
         collision_key: CollisionKey,
         progress: Callable[[int], None] | None = None,
+        selection: Selection = EVERYTHING,
+        batch: BatchId | None = None,
     ) -> None:
-        """Stage the whole plan as a stream.
+        """Stage the whole plan as a stream. ``batch`` is what the ledger knows it as, if it does.
 
         Raises ManifestError with every job whose key or output path another job has already, and
         with the faults that the stream ends with; the ledger is not touched by then.
         """
         faults: list[Fault] = []
         now = self._clock()
+        self._renewed_at = self._renewal(batch, now)
+
+        def stale_before(refresh: str) -> str | None:
+            if selection.since is not None:
+                return timestamp(selection.since)
+            return _stale_before(selection.refresh or refresh, now, self._renewed_at)
+
         for page in _pages(jobs, faults):
-            faults += self._insert([_row(job, price, collision_key, now) for job in page])
+            faults += self._insert([_row(job, price, collision_key, stale_before) for job in page])
             self.jobs += len(page)
             if progress is not None:
                 progress(self.jobs)
@@ -143,6 +175,24 @@ class Staging:
                 break
         if faults:
             raise ManifestError(faults)
+        if selection.only is not None:
+            self.conn.execute(
+                "UPDATE staging.planned SET stale_before = NULL WHERE NOT key GLOB ?",
+                (selection.only,),
+            )
+
+    def _renewal(self, batch: BatchId | None, now: datetime) -> str:
+        """When the renewal of the batch began that this run goes on with, or begins itself.
+
+        A run that was killed or stopped half way must not renew again what it has renewed.
+        """
+        row = self.conn.execute(
+            "SELECT renewed_at FROM batches WHERE id = :batch AND renewed_at IS NOT NULL"
+            " AND EXISTS (SELECT 1 FROM jobs WHERE batch_id = :batch AND retired = 0 AND ("
+            " state IN ('pending', 'sending') OR (state = 'paid' AND changed_at > :day_ago)))",
+            {"batch": batch, "day_ago": timestamp(now - timedelta(days=1))},
+        ).fetchone()
+        return row["renewed_at"] if row is not None else timestamp(now)
 
     def _insert(self, rows: list[tuple[object, ...]]) -> list[Fault]:
         """Insert a page, but for rows that are in the way of an earlier one; those are faults."""
@@ -188,17 +238,21 @@ class Staging:
         rows = self.conn.execute("SELECT DISTINCT model FROM staging.planned ORDER BY model")
         return [row["model"] for row in rows]
 
-    def compare(self, batch: BatchId | None) -> dict[Group, GroupSum]:
-        """What a run would do: each group that has jobs, with the price of one request each."""
+    def compare(self, batch: BatchId | None, *, only: str | None = None) -> dict[Group, GroupSum]:
+        """What a run would do: each group that has jobs, with the price of one request each.
+
+        With ``only``, a glob over keys, of those jobs alone.
+        """
         groups: dict[Group, GroupSum] = {}
         rows = self.conn.execute(
             f"""
             SELECT {_GROUP_CASE} AS grp, count(*) AS jobs, sum(planned.estimated) AS cost
             FROM staging.planned AS planned
             LEFT JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
+            WHERE ? IS NULL OR planned.key GLOB ?
             GROUP BY grp
             """,
-            (batch,),
+            (batch, only, only),
         )
         for row in rows:
             groups[Group(row["grp"])] = GroupSum(row["jobs"], Micros(row["cost"]))
@@ -292,12 +346,12 @@ class Staging:
         row = self.conn.execute(
             """
             INSERT INTO batches (name, provider, manifest_path, manifest_sha256, manifest, plan,
-                                 created_at, planned_at)
-            VALUES (:name, :provider, :path, :sha256, :manifest, 1, :now, :now)
+                                 created_at, planned_at, renewed_at)
+            VALUES (:name, :provider, :path, :sha256, :manifest, 1, :now, :now, :renewed_at)
             ON CONFLICT (name) DO UPDATE SET provider = excluded.provider,
                 manifest_path = excluded.manifest_path, manifest = excluded.manifest,
                 manifest_sha256 = excluded.manifest_sha256, plan = batches.plan + 1,
-                planned_at = excluded.planned_at
+                planned_at = excluded.planned_at, renewed_at = excluded.renewed_at
             RETURNING id
             """,
             {
@@ -307,16 +361,17 @@ class Staging:
                 "sha256": identity.manifest_sha256,
                 "manifest": identity.manifest,
                 "now": now,
+                "renewed_at": self._renewed_at,
             },
         ).fetchone()
         return BatchId(row["id"])
 
 
-_WANTS_REFERENCE: Final = (
-    f"jobs.state = 'failed' AND substr(jobs.reason, 1, {len(REFERENCE_REASON) + 2})"
-    f" = '{REFERENCE_REASON}: '"
+_NEVER_SENT: Final = (
+    "jobs.state = 'failed' AND substr(jobs.reason, 1, instr(jobs.reason, ':') - 1)"
+    f" IN ('{REFERENCE_REASON}', '{PATH_REASON}')"
 )
-"""Failed for want of a reference image: nothing was sent, and it may be there by now."""
+"""Failed for want of a reference image, or for a file in its way: that may be mended by now."""
 _STALE: Final = "jobs.state = 'done' AND jobs.done_at < planned.stale_before"
 _GROUP_CASE: Final = f"""
     CASE
@@ -327,7 +382,7 @@ _GROUP_CASE: Final = f"""
         WHEN jobs.id IS NULL THEN '{Group.NEW}'
         WHEN jobs.fingerprint <> planned.fingerprint THEN '{Group.CHANGED}'
         WHEN {_STALE} THEN '{Group.STALE}'
-        WHEN {_WANTS_REFERENCE}
+        WHEN {_NEVER_SENT}
             THEN iif(planned.refused IS NULL, '{Group.PENDING}', '{Group.REFUSED}')
         WHEN jobs.state IN ('pending', 'sending') THEN '{Group.PENDING}'
         WHEN jobs.state = 'done' AND (jobs.root, jobs.path) <> (planned.root, planned.path)
@@ -339,7 +394,7 @@ _GROUP_CASE: Final = f"""
 _AGAIN: Final = f"""
     (jobs.state NOT IN ('paid', 'sending') AND (
         jobs.fingerprint <> excluded.fingerprint
-        OR ({_WANTS_REFERENCE})
+        OR ({_NEVER_SENT})
         OR (jobs.state = 'done' AND jobs.done_at < (
             SELECT stale_before FROM staging.planned AS p WHERE p.key = excluded.key))))
 """
@@ -392,7 +447,10 @@ def _pages(jobs: Iterable[PlannedJob], faults: list[Fault]) -> Iterator[list[Pla
 
 
 def _row(
-    job: PlannedJob, price: Price, collision_key: CollisionKey, now: datetime
+    job: PlannedJob,
+    price: Price,
+    collision_key: CollisionKey,
+    stale_before: Callable[[str], str | None],
 ) -> tuple[object, ...]:
     return (
         job.key,
@@ -412,13 +470,14 @@ def _row(
         canonical_json(job.tags),
         job.source,
         price(job.model, job.options, len(job.images)),
-        _stale_before(job.refresh, now),
+        stale_before(job.refresh),
         job.refused,
     )
 
 
-def _stale_before(refresh: str, now: datetime) -> str | None:
+def _stale_before(refresh: str, now: datetime, renewed_at: str) -> str | None:
     if refresh == "changed":
         return None
-    days = 0 if refresh == "always" else int(refresh.removesuffix("d"))
-    return timestamp(now - timedelta(days=days))
+    if refresh == "always":
+        return renewed_at
+    return timestamp(now - timedelta(days=int(refresh.removesuffix("d"))))

@@ -174,13 +174,18 @@ class Ledger:
         ).fetchone()
         return RunTotals(**dict(row))
 
-    def pending(self, batch: BatchId, *, after: JobId, limit: int) -> list[Job]:
-        """The next page of pending jobs in manifest order, beginning behind ``after``."""
+    def pending(
+        self, batch: BatchId, *, after: JobId, limit: int, only: str | None = None
+    ) -> list[Job]:
+        """The next page of pending jobs in manifest order, beginning behind ``after``.
+
+        ``only`` is a glob over keys.
+        """
         rows = self.conn.execute(
             f"SELECT {_JOB_COLUMNS} FROM jobs"
             " WHERE batch_id = ? AND retired = 0 AND state = 'pending' AND id > ?"
-            " ORDER BY id LIMIT ?",
-            (batch, after, limit),
+            " AND (? IS NULL OR key GLOB ?) ORDER BY id LIMIT ?",
+            (batch, after, only, only, limit),
         )
         return [_job(row) for row in rows]
 
@@ -524,13 +529,14 @@ class Ledger:
         """Say why a job is not further, without moving it."""
         self.conn.execute("UPDATE jobs SET reason = ? WHERE id = ?", (reason, job))
 
-    def refuse(self, job: JobId, reason: str) -> None:
-        """Fail a pending job before anything was sent for it."""
-        self.conn.execute(
+    def refuse(self, job: JobId, reason: str) -> bool:
+        """Fail a pending job before anything was sent for it; whether it was pending."""
+        changed = self.conn.execute(
             "UPDATE jobs SET state = 'failed', reason = ?, changed_at = ?"
             " WHERE id = ? AND state = 'pending'",
             (reason, self._now(), job),
         )
+        return changed.rowcount == 1
 
     def open_attempts(self, batch: BatchId) -> list[OpenAttempt]:
         """Attempts that a killed run left in flight; at most as many as it had requests."""

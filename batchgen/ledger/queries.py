@@ -143,10 +143,16 @@ class OpenWork:
     """Of those that a request would be sent for."""
 
 
-def unfinished(conn: sqlite3.Connection, batch: BatchId, limit: int | None = None) -> OpenWork:
+def unfinished(
+    conn: sqlite3.Connection,
+    batch: BatchId,
+    limit: int | None = None,
+    *,
+    only: str | None = None,
+) -> OpenWork:
     """Jobs to ask for, to look after or to download; retired ones only if money is in them.
 
-    ``limit`` bounds the jobs to ask for.
+    ``limit`` and ``only``, a glob over keys, bound the jobs to ask for.
     """
     held = conn.execute(
         "SELECT count(*) AS jobs, coalesce(sum(iif(state = 'paid', 0, estimated)), 0) AS cost"
@@ -155,8 +161,9 @@ def unfinished(conn: sqlite3.Connection, batch: BatchId, limit: int | None = Non
     ).fetchone()
     asked = conn.execute(
         "SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS cost FROM (SELECT estimated"
-        " FROM jobs WHERE batch_id = ? AND retired = 0 AND state = 'pending' ORDER BY id LIMIT ?)",
-        (batch, -1 if limit is None else limit),
+        " FROM jobs WHERE batch_id = ? AND retired = 0 AND state = 'pending'"
+        " AND (? IS NULL OR key GLOB ?) ORDER BY id LIMIT ?)",
+        (batch, only, only, -1 if limit is None else limit),
     ).fetchone()
     return OpenWork(jobs=held["jobs"] + asked["jobs"], cost=Micros(held["cost"] + asked["cost"]))
 

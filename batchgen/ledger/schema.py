@@ -24,7 +24,8 @@ CREATE TABLE batches (
     manifest TEXT NOT NULL,
     plan INTEGER NOT NULL,
     created_at TEXT NOT NULL,
-    planned_at TEXT NOT NULL
+    planned_at TEXT NOT NULL,
+    renewed_at TEXT
 ) STRICT;
 
 CREATE TABLE runs (

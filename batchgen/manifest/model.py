@@ -337,8 +337,13 @@ class Limits(Model):
 _REFRESH: Final = r"^(changed|always|[1-9][0-9]{0,3}d)$"
 
 
+def is_refresh(text: str) -> bool:
+    """Whether a text says when a picture is made anew: ``changed``, ``always``, ``30d``."""
+    return re.fullmatch(_REFRESH, text) is not None
+
+
 def _refresh(text: str) -> str:
-    if not re.fullmatch(_REFRESH, text):
+    if not is_refresh(text):
         raise ValueError(f"expected changed, always or an age like 30d, got {text!r}")
     return text
 
