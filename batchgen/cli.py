@@ -63,6 +63,14 @@ def _run_options(command: Any) -> Any:
         ),
         click.option("--only", metavar="GLOB", help="Take up only jobs with such keys."),
         click.option(
+            "--until", metavar="TIME", help="Start nothing after it: 06:00, or a date and time."
+        ),
+        click.option(
+            "--log-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Write what happens as JSON lines, ten files of 10 MB at most.",
+        ),
+        click.option(
             "--grace",
             "grace_s",
             type=click.FloatRange(min=0),

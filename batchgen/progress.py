@@ -222,10 +222,7 @@ class JsonProgress(_Counting):
     def observe(self, event: RunEvent) -> None:
         """Write the event."""
         super().observe(event)
-        values = asdict(event)
-        if "price" in values:
-            values["price"] = decimal_string(values["price"])
-        self._write({"event": _snake(type(event).__name__), **values})
+        self._write(event_record(event))
 
     async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
         """Write the tally, a line a minute."""
@@ -251,6 +248,14 @@ class JsonProgress(_Counting):
 
     def close(self) -> None:
         """Nothing is left on the screen."""
+
+
+def event_record(event: RunEvent) -> dict[str, object]:
+    """An event for other programs; money as a decimal string in dollars."""
+    values = asdict(event)
+    if "price" in values:
+        values["price"] = decimal_string(values["price"])
+    return {"event": _snake(type(event).__name__), **values}
 
 
 def _snake(name: str) -> str:

@@ -115,6 +115,13 @@ class Environment:
             )
         return ApiKey(value)
 
+    def log_path(self, flag: Path | None) -> Path | None:
+        """Where runs are logged: ``--log-file``, else ``BATCHGEN_LOG``, else nowhere."""
+        if flag is not None:
+            return flag.absolute()
+        named = self.get("BATCHGEN_LOG")
+        return Path(named).expanduser().absolute() if named else None
+
     def ledger_path(self, flag: Path | None, manifest_folder: Path | None) -> Path:
         """The ledger: ``--db``, else ``BATCHGEN_DB``, else beside the manifest or found here."""
         if flag is not None:

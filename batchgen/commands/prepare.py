@@ -23,6 +23,7 @@ from batchgen.policy import Waste, parse_waste
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules import Rulebook
 from batchgen.references import Addresses
+from batchgen.schedule import deadline_of
 from batchgen.settings import ApiKey, Environment, resolve_profile
 
 T = TypeVar("T")
@@ -48,9 +49,20 @@ class Overrides:
     only: str | None = None
     refresh: str | None = None
     since: datetime | None = None
+    until: str | None = None
+    log_file: Path | None = None
     again: str | None = None
     accepted: str | None = None
     db: Path | None = None
+
+    def deadline(self, now: datetime) -> datetime | None:
+        """After which no new request starts. Raises SettingsError."""
+        if self.until is None:
+            return None
+        try:
+            return deadline_of(self.until, now)
+        except ValueError as exc:
+            raise SettingsError(f"--until: {exc}") from exc
 
     @property
     def selection(self) -> Selection:

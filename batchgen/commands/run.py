@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -61,6 +62,7 @@ from batchgen.pool import Pool, PoolSettings
 from batchgen.progress import Progress, ask, make_progress, planning, write_line
 from batchgen.relocate import relocate
 from batchgen.report.text import next_step, plan_text, summary_text
+from batchgen.run_log import LoggedProgress
 from batchgen.settings import DB_NAME, ApiKey, Environment, is_loopback
 from batchgen.shutdown import Shutdown
 from batchgen.spool import Spool
@@ -164,7 +166,7 @@ def check(prepared: Prepared, overrides: Overrides) -> None:
     limits = prepared.loaded.manifest.limits
     allow_open_files(*_width(limits, overrides))
     key_of(prepared.profile, prepared.environment)
-    _ = overrides.selection
+    _ = overrides.selection, overrides.deadline(_local_now())
     max_cost_of(limits, overrides.max_cost)
     waste_of(limits, overrides.max_waste)
 
@@ -346,6 +348,9 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
         check_writable(_picture_folder(prepared))
         key = key_of(prepared.profile, prepared.environment)
         progress = make_progress(start.to_do, json=faces.json, quiet=faces.quiet)
+        log_path = prepared.environment.log_path(overrides.log_file)
+        if log_path is not None:
+            progress = LoggedProgress(progress, log_path, batch=start.name)
         with endpoint(prepared) as base_url:
             outcome = anyio.run(
                 drive, prepared, start, overrides, progress, base_url, key, backend="asyncio"
@@ -459,6 +464,7 @@ async def drive(
 ) -> Outcome:
     """Run what is enrolled to its end, in the event loop of the caller."""
     limits = prepared.loaded.manifest.limits
+    deadline = overrides.deadline(_local_now())
     concurrency, downloads = _width(limits, overrides)
     deadline_s = float(limits.deadline or DEFAULT_DEADLINE_S)
     throttle = Throttle(ThrottleCore(_throttle_limits(limits, concurrency)))
@@ -510,6 +516,8 @@ async def drive(
         try:
             async with anyio.create_task_group() as showing:
                 showing.start_soon(progress.run, throttle.status)
+                if deadline is not None:
+                    showing.start_soon(_stop_at, deadline, throttle)
                 await pool.run()
                 showing.cancel_scope.cancel()
         finally:
@@ -525,6 +533,20 @@ async def drive(
         with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
             await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
         return outcome
+
+
+def _local_now() -> datetime:
+    return datetime.now().astimezone()
+
+
+async def _stop_at(deadline: datetime, throttle: Throttle) -> None:
+    """By the wall clock, looked at now and then: it may be set, and the machine may sleep."""
+    while (left := deadline - _local_now()) > timedelta(0):  # noqa: ASYNC110  # a clock has no event
+        await anyio.sleep(min(left.total_seconds(), _LOOK_AT_CLOCK_S))
+    throttle.stop(f"until: it is {deadline:%H:%M}; what is left stays pending for the next run")
+
+
+_LOOK_AT_CLOCK_S = 10.0
 
 
 def _end(ledger: Ledger, run_id: RunId, name: str, outcome: Outcome) -> None:
