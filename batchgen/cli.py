@@ -185,18 +185,25 @@ def check(manifests: tuple[Path, ...]) -> ExitCode:
     help="Show it again every so many seconds.",
 )
 @click.option("--uncertain", is_flag=True, help="List the jobs that may be billed in vain.")
+@click.option("--metrics", is_flag=True, help="OpenMetrics text, for a node-exporter textfile.")
 def status(
-    name: str | None, db: Path | None, as_json: bool, watch_s: float | None, uncertain: bool
+    name: str | None,
+    db: Path | None,
+    as_json: bool,
+    watch_s: float | None,
+    uncertain: bool,
+    metrics: bool,
 ) -> ExitCode:
     """Show counts, money and what is wrong."""
-    from batchgen.commands.status import status as command
-    from batchgen.commands.status import uncertain as list_uncertain
+    from batchgen.commands import status as command
 
+    if metrics:
+        return command.metrics(name, db)
     if uncertain:
         if name is None:
             raise click.UsageError("--uncertain needs the NAME of a batch")
-        return list_uncertain(name, db, as_json=as_json)
-    return command(name, db, as_json=as_json, watch_s=watch_s)
+        return command.uncertain(name, db, as_json=as_json)
+    return command.status(name, db, as_json=as_json, watch_s=watch_s)
 
 
 @cli.command()

@@ -13,6 +13,7 @@ from batchgen.errors import ExitCode, UnknownBatchError
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.queries import Status, batch_names, doubts, find_batch
 from batchgen.ledger.queries import status as read_status
+from batchgen.report.metrics import metrics_text
 from batchgen.report.text import doubt_text, status_text
 from batchgen.settings import Environment
 
@@ -42,6 +43,12 @@ def uncertain(name: str, db: Path | None, *, as_json: bool) -> ExitCode:
         for doubt in doubts(conn, find_batch(conn, name).id):
             text = json.dumps(doubt.as_json()) if as_json else doubt_text(doubt)
             sys.stdout.write(text + "\n")
+    return ExitCode.DONE
+
+
+def metrics(name: str | None, db: Path | None) -> ExitCode:
+    """Write one batch, or all of the ledger, as OpenMetrics text."""
+    sys.stdout.write(metrics_text(_read(Environment.load().ledger_path(db, None), name)))
     return ExitCode.DONE
 
 

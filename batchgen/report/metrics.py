@@ -1,0 +1,64 @@
+"""Batches as OpenMetrics text, for a node-exporter textfile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+from batchgen.ledger.queries import Status
+from batchgen.money import decimal_string
+
+_GAUGES = (
+    ("batchgen_jobs", "Jobs by state, without those that left the manifest."),
+    ("batchgen_pictures", "Pictures on disk."),
+    ("batchgen_dollars", "Money by what is known of it."),
+    ("batchgen_last_run_started_seconds", "When the newest run began."),
+    ("batchgen_last_run_ended_seconds", "When the newest run ended."),
+    ("batchgen_last_run_exit_code", "What the newest run ended with."),
+)
+
+
+def metrics_text(found: Sequence[Status]) -> str:
+    """All batches, in the text format of OpenMetrics 1.0. A run that was killed has no end."""
+    lines: list[str] = []
+    for name, meaning in _GAUGES:
+        lines += [f"# TYPE {name} gauge", f"# HELP {name} {meaning}"]
+        for status in found:
+            labels = f'batch="{_escaped(status.batch)}",provider="{_escaped(status.provider)}"'
+            lines += [f"{name}{{{labels}{more}}} {value}" for more, value in _samples(name, status)]
+    return "\n".join([*lines, "# EOF", ""])
+
+
+def _samples(name: str, status: Status) -> Iterable[tuple[str, str]]:
+    run = status.last_run
+    match name:
+        case "batchgen_jobs":
+            return _by("state", {state.value: str(n) for state, n in status.jobs.items()})
+        case "batchgen_pictures":
+            return [("", str(status.images_saved))]
+        case "batchgen_dollars":
+            amounts = {
+                "estimated": status.estimated,
+                "charged": status.charged,
+                "maybe": status.maybe,
+            }
+            return _by("kind", {kind: decimal_string(value) for kind, value in amounts.items()})
+        case "batchgen_last_run_started_seconds" if run is not None:
+            return [("", _seconds(run.started_at))]
+        case "batchgen_last_run_ended_seconds" if run is not None and run.ended_at is not None:
+            return [("", _seconds(run.ended_at))]
+        case "batchgen_last_run_exit_code" if run is not None and run.exit_code is not None:
+            return [("", str(run.exit_code))]
+    return []
+
+
+def _by(label: str, values: dict[str, str]) -> Iterator[tuple[str, str]]:
+    return ((f',{label}="{name}"', value) for name, value in values.items())
+
+
+def _seconds(moment: str) -> str:
+    return f"{datetime.fromisoformat(moment).timestamp():.3f}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
