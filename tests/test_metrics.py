@@ -20,11 +20,11 @@ def test_a_monitor_reads_what_status_tells(tmp_path: Path) -> None:
             rig.batchgen("run", path, cwd=tmp_path, code=None)
     text = rig.batchgen("status", "--metrics", cwd=tmp_path).stdout
     families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # as it comes
-    samples = {}
+    samples: dict[tuple[str, str, str | None, str | None], float] = {}
     for sample in (sample for family in families for sample in family.samples):
         labels = sample.labels
-        name = (sample.name, labels["batch"], labels.get("state"), labels.get("kind"))
-        samples[name] = sample.value
+        key = (sample.name, labels["batch"], labels.get("state"), labels.get("kind"))
+        samples[key] = sample.value
     assert samples["batchgen_jobs", "one", "done", None] == 2
     assert samples["batchgen_jobs", 'the "other"', "blocked", None] == 1
     assert samples["batchgen_pictures", "one", None, None] == 2
