@@ -78,7 +78,9 @@ def _run_options(command: Any) -> Any:
             help="How long requests in flight may finish after a signal.",
         ),
         click.option(
-            "--overwrite", is_flag=True, help="Replace pictures that another provider made."
+            "--overwrite",
+            is_flag=True,
+            help="Replace pictures of another provider, and files that stand in the way.",
         ),
         click.option(
             "--accept-unknown-price", is_flag=True, help="Run although a price is not known."

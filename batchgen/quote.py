@@ -75,3 +75,5 @@ class Quote:
     cost: Micros
     pace: Pace
     what_if: WhatIf
+    limit: int | None = None
+    """How many of the requests the run sends at most, where it was told so."""

@@ -135,7 +135,11 @@ def test_a_run_over_its_budget_refuses_with_the_table_and_yes_goes_as_far_as_it_
     assert len(served.bill()) == before
     rig.batchgen("run", path, "--yes", cwd=tmp_path, code=3)
     assert len(served.bill()) - before == 5
-    rig.batchgen("run", path, "--limit", "1", cwd=tmp_path)
+    rig.manifest(
+        tmp_path, served.base_url, [*"abcdefgh"], limits="{concurrency: 8, max_cost: 0.05}"
+    )
+    limited = rig.batchgen("run", path, "--limit", "1", cwd=tmp_path)
+    assert "1  of them at most in this run (--limit)" in limited.stderr
     assert rig.status(tmp_path)["jobs"]["done"] == 6
 
 

@@ -42,6 +42,7 @@ def quote_of(
     past = history(conn, batch, provider)
     rates = [rate for rate in (limits.requests_per_minute, limits.images_per_minute) if rate]
     return Quote(
+        limit=overrides.limit,
         requests=requests,
         cost=cost,
         pace=Pace(

@@ -63,6 +63,8 @@ def _quote_lines(quote: Quote, budgets: Sequence[Budget]) -> list[str]:
         return ["  nothing to send, nothing to pay"]
     total = f"{'requests to send, estimated at':<38} {dollars(quote.cost):>12}"
     lines = [f"  {quote.requests:>9,}  {total}"]
+    if quote.limit is not None and quote.limit < quote.requests:
+        lines.append(f"  {quote.limit:>9,}  of them at most in this run (--limit)")
     for budget in budgets:
         short = "; too little" if quote.cost > budget.left else ""
         lines.append(
