@@ -165,6 +165,18 @@ def budget(db: Path | None, as_json: bool, day: str | None, month: str | None) -
 
 
 @cli.command()
+@_NAME
+@_DB
+@_JSON
+@click.option("--repair", is_flag=True, help="Download again what the provider still has.")
+def verify(name: str, db: Path | None, as_json: bool, repair: bool) -> ExitCode:
+    """Hold the files of a batch against its ledger."""
+    from batchgen.commands.verify import verify as command
+
+    return command(name, db, repair=repair, as_json=as_json)
+
+
+@cli.command()
 @_MANIFESTS
 def check(manifests: tuple[Path, ...]) -> ExitCode:
     """Say what is wrong with a manifest, all of it at once."""

@@ -29,7 +29,7 @@ from batchgen.fetch_policy import (
     FetchSpoiled,
     after_fetch,
 )
-from batchgen.files import PartFile, make_folder, sync_folder, write_whole
+from batchgen.files import PartFile, make_folder, sha256_of, sync_folder, write_whole
 from batchgen.job import (
     EXT_PLACEHOLDER,
     AttemptId,
@@ -263,7 +263,7 @@ class Delivery:
             return
         if final.is_dir() or final.is_symlink():
             raise _Conflict(final)
-        if not (owned or self._overwrite) and _sha256(final) != saved.sha256:
+        if not (owned or self._overwrite) and sha256_of(final) != saved.sha256:
             raise _Conflict(final)
         if job.keep_previous:
             self._keep(job.root, saved.path)
@@ -283,7 +283,7 @@ class Delivery:
     def _already_placed(self, job: Job, picture: DuePicture) -> SavedPicture | None:
         """The picture that a killed run had renamed but not written down."""
         final = self._base / job.root / (picture.path or "")
-        if not final.is_file() or _sha256(final) != picture.sha256:
+        if not final.is_file() or sha256_of(final) != picture.sha256:
             return None
         info, sha256 = _examine(final, job.verify, picture.task is not None)
         sync_folder(final.parent)
@@ -380,8 +380,3 @@ def _examine(path: Path, verify: Verify, video: bool) -> tuple[PictureInfo, str]
     if verify is Verify.DECODE and not video:
         decode(path)
     return info, digest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

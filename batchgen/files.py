@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +85,12 @@ def put_in_place(part: Path, final: Path) -> None:
     """Rename a durable part over its final name and make the rename durable."""
     part.replace(final)
     sync_folder(final.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file, in hex. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(final: Path, data: bytes) -> None:

@@ -142,7 +142,7 @@ def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charge
     assert status(ledger.conn, "b").maybe == PRICE, "what is in flight counts as maybe"
     assert ledger.pending(batch, after=JobId(0), limit=9) == []
 
-    pictures = [(PictureRef(index=0, url="https://h/1"), None), (PictureRef(index=1), None)]
+    pictures = [(PictureRef(index=0, url="https://h/1?sig=x"), None), (PictureRef(index=1), None)]
     ledger.record_answer(attempt, OK, pictures, answer="a.answer")
     assert ledger.run_totals(run).charged == PRICE
     assert ledger.run_totals(run).reserved == 0
@@ -153,7 +153,7 @@ def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charge
     save(ledger, two.id, "0-extra.png")
     assert ledger.job(job).state is JobState.DONE
     urls = ledger.conn.execute("SELECT url FROM images").fetchall()
-    assert {row["url"] for row in urls} == {None}, "an address that is not needed is kept"
+    assert {row["url"] for row in urls} == {None}, "a signed address that is not needed is kept"
 
 
 def test_the_budget_counts_what_is_reserved_charged_and_in_doubt(ledger: Ledger) -> None:

@@ -487,7 +487,8 @@ class Ledger:
         """All pictures of the attempt are saved: the job is done, older pictures are replaced.
 
         If the manifest has changed since the request left, the job is pending again instead.
-        Addresses are cleared, since a signed one is a key to the picture and no longer needed.
+        Addresses with a query are cleared: a signed one is a key to the picture, and dead soon.
+        Others stay, so that a picture that gets lost can be had again without buying it.
         """
         now = self._now()
         self.conn.execute(
@@ -496,7 +497,9 @@ class Ledger:
             (job, attempt),
         )
         self.conn.execute(
-            "UPDATE images SET url = NULL WHERE job_id = ? AND state = 'saved'", (job,)
+            "UPDATE images SET url = NULL WHERE job_id = ? AND state = 'saved'"
+            " AND (url LIKE '%?%' OR expires_at IS NOT NULL)",
+            (job,),
         )
         self.conn.execute(
             "UPDATE jobs SET reason = NULL, changed_at = ?, done_at = ?,"

@@ -1,0 +1,133 @@
+"""`batchgen verify`: the files of a batch against its ledger. Nothing is bought."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from batchgen.delivery import PARTIAL_FOLDER, PREVIOUS_FOLDER
+from batchgen.errors import ExitCode
+from batchgen.files import PART_SUFFIX, sha256_of
+from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.pictures import Saved, fetch_again, saved_pictures
+from batchgen.ledger.queries import find_batch
+from batchgen.lock import batch_lock
+from batchgen.progress import write_line
+from batchgen.settings import Environment
+
+_OURS = (PREVIOUS_FOLDER, PARTIAL_FOLDER)
+
+
+class Finding(StrEnum):
+    """What is wrong with a file."""
+
+    MISSING = "missing"
+    CHANGED = "changed"
+    STRANGER = "stranger"
+    """In an output folder, and of no picture that the ledger knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A file beside what the ledger says."""
+
+    finding: Finding
+    path: Path
+    saved: Saved | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """For other programs."""
+        return {
+            "finding": self.finding.value,
+            "path": str(self.path),
+            "key": self.saved.key if self.saved else None,
+            "downloadable": bool(self.saved and self.saved.has_address),
+        }
+
+
+def verify(name: str, db: Path | None, *, repair: bool, as_json: bool) -> ExitCode:
+    """Find missing, changed and foreign files; exit with 1 if any picture is not as it was saved.
+
+    With ``repair``, what the provider still has is made due again: the next run downloads it.
+    """
+    ledger = Environment.load().ledger_path(db, None)
+    with closing(open_for_reading(ledger)) as conn:
+        batch = find_batch(conn, name)
+        base = Path(batch.manifest_path).parent
+        found, known, roots = [], set[Path](), set[Path]()
+        pictures = 0
+        for saved in saved_pictures(conn, batch.id):
+            pictures += 1
+            path = base / saved.root / saved.path
+            known.add(path)
+            roots.add(base / saved.root)
+            finding = _look(path, saved)
+            if finding is not None:
+                found.append(Found(finding=finding, path=path, saved=saved))
+    found += [Found(finding=Finding.STRANGER, path=path) for path in _strangers(roots, known)]
+    wrong = [one for one in found if one.saved is not None]
+    fetched = 0
+    if repair and wrong:
+        images = [one.saved.image for one in wrong if one.saved and one.saved.has_address]
+        with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
+            fetched = fetch_again(conn, images)
+    for one in found:
+        write_line(sys.stdout, json.dumps(one.as_json()) if as_json else _text(one, base))
+    if not as_json:
+        write_line(sys.stdout, _summary(name, pictures, found, fetched, repair=repair))
+    return ExitCode.UNFINISHED if wrong else ExitCode.DONE
+
+
+def _look(path: Path, saved: Saved) -> Finding | None:
+    try:
+        if path.stat().st_size != saved.bytes or sha256_of(path) != saved.sha256:
+            return Finding.CHANGED
+    except OSError:
+        return Finding.MISSING
+    return None
+
+
+def _strangers(roots: set[Path], known: set[Path]) -> Iterator[Path]:
+    for root in sorted(roots):
+        for folder, folders, names in root.walk() if hasattr(root, "walk") else _walk(root):
+            folders[:] = sorted(name for name in folders if name not in _OURS)
+            for name in sorted(names):
+                path = folder / name
+                if path not in known and not name.endswith(PART_SUFFIX):
+                    yield path
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    import os  # Path.walk is there from Python 3.12 on
+
+    for folder, folders, names in os.walk(root):
+        yield Path(folder), folders, names
+
+
+def _text(one: Found, base: Path) -> str:
+    path = one.path.relative_to(base) if one.path.is_relative_to(base) else one.path
+    key = f" (as {one.saved.key})" if one.saved else ""
+    return f"{one.finding.value}: {path}{key}"
+
+
+def _summary(name: str, pictures: int, found: list[Found], fetched: int, *, repair: bool) -> str:
+    counts = {finding: sum(one.finding is finding for one in found) for finding in Finding}
+    told = ", ".join(f"{count:,} {finding.value}" for finding, count in counts.items() if count)
+    line = f"{name}: {pictures:,} pictures, {told or 'all as they were saved'}"
+    wrong = [one for one in found if one.saved is not None]
+    had = sum(one.saved is not None and one.saved.has_address for one in wrong)
+    if fetched:
+        line += f"\n  {fetched:,} are due again; `batchgen resume {name}` fetches them for nothing"
+    elif had and not repair:
+        line += f"\n  {had:,} can be downloaded again for nothing: say --repair"
+    if len(wrong) > had:
+        line += (
+            f"\n  {len(wrong) - had:,} are gone for good: the provider told no lasting address;"
+            " `batchgen run --refresh always --only KEY` buys one again"
+        )
+    return line

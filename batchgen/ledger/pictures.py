@@ -1,0 +1,66 @@
+"""Saved pictures of a batch, to hold against its files; and their way back to being due."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from batchgen.job import BatchId, canonical_json
+from batchgen.ledger.ledger import Clock, timestamp, utc_now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A picture that is on disk, as far as the ledger knows."""
+
+    image: int
+    key: str
+    retired: bool
+    root: str
+    path: str
+    sha256: str
+    bytes: int
+    has_address: bool
+    """It can be downloaded again, for nothing, as long as the provider keeps it."""
+
+
+def saved_pictures(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
+    """All saved pictures of a batch, retired jobs included, in the order of the manifest."""
+    rows = conn.execute(
+        "SELECT images.id AS image, key, retired, images.root AS root, images.path AS path, sha256,"
+        " bytes, url IS NOT NULL AS has_address FROM jobs JOIN images ON job_id = jobs.id"
+        " WHERE batch_id = ? AND images.state = 'saved' ORDER BY jobs.id, position",
+        (batch,),
+    )
+    for row in rows:
+        values = dict(row)
+        values["retired"] = bool(values["retired"])
+        values["has_address"] = bool(values["has_address"])
+        yield Saved(**values)
+
+
+def fetch_again(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> int:
+    """Make pictures due again whose address is known; how many jobs a run will download for."""
+    chosen = canonical_json(list(images))
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        conn.execute(
+            "UPDATE images SET state = 'due' WHERE state = 'saved'"
+            " AND url IS NOT NULL AND id IN (SELECT value FROM json_each(?))"
+            " AND job_id IN (SELECT id FROM jobs WHERE state = 'done')",
+            (chosen,),
+        )
+        moved = conn.execute(
+            "UPDATE jobs SET state = 'paid', changed_at = ?, reason ="
+            " 'download: its picture was missing or changed, and is fetched again'"
+            " WHERE state = 'done' AND id IN (SELECT job_id FROM images WHERE state = 'due'"
+            " AND id IN (SELECT value FROM json_each(?)))",
+            (timestamp(clock()), chosen),
+        )
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+    return moved.rowcount
