@@ -223,6 +223,24 @@ def status(
 @cli.command()
 @_NAME
 @_DB
+@click.option("--run", type=click.IntRange(min=1), metavar="ID", help="Not the newest run.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["text", "markdown", "json"]),
+    default="text",
+    show_default=True,
+)
+def report(name: str, db: Path | None, run: int | None, file_format: str) -> ExitCode:
+    """Tell what a run made, what failed and where to mend it, and what it cost."""
+    from batchgen.commands.report import report as command
+
+    return command(name, db, run=run, file_format=file_format)
+
+
+@cli.command()
+@_NAME
+@_DB
 @click.option("--failed", is_flag=True, help="Failed jobs; this is what is done by default.")
 @click.option("--blocked", is_flag=True, help="Jobs that the provider's safety system refused.")
 @click.option("--uncertain", is_flag=True, help="Jobs that may be paid for; may pay them again.")

@@ -35,6 +35,7 @@ FLOORS = {
     "reconcile": 1,
     "pace": 1,
     "schedule": 1,
+    "suspects": 1,
     "quote": 1,
     "ledger": 2,
     "providers": 2,
@@ -300,4 +301,9 @@ def test_a_transaction_of_the_ledger_takes_the_write_lock_at_once() -> None:
         if isinstance(node, ast.Constant) and node.value == "BEGIN" and room(name) == "ledger"
     }
     # A private staging table, and reads of one moment.
-    assert deferred == {"ledger.enrol", "ledger.queries", "ledger.costs"}
+    assert deferred == {
+        "ledger.enrol",
+        "ledger.queries",
+        "ledger.costs",
+        "ledger.run_report",
+    }

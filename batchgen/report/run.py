@@ -1,0 +1,205 @@
+"""The report of a run: text or markdown that fits a screen, and JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from batchgen.job import JobState
+from batchgen.ledger.queries import Doubt
+from batchgen.ledger.run_report import FailedReason, RunMoney, RunReport
+from batchgen.money import decimal_string, dollars
+from batchgen.report.text import duration
+from batchgen.suspects import Suspect
+
+_REASONS_SHOWN: Final = 5
+_ROWS_SHOWN: Final = 3
+_TEXT_CHARS: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Morning:
+    """A run's report with what was made of it."""
+
+    report: RunReport
+    suspects: Sequence[Suspect]
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    title: str
+    lines: Sequence[str]
+
+
+def report_text(morning: Morning) -> str:
+    """A screen for a terminal or a mail."""
+    lines = [_headline(morning.report)]
+    for section in _sections(morning):
+        lines.append(f"  {section.title}")
+        lines += [f"    {line}" for line in section.lines]
+    return "\n".join([*lines, f"next: {morning.next_step}"])
+
+
+def report_markdown(morning: Morning) -> str:
+    """The same for a chat or an issue."""
+    parts = [f"## {_escaped(_headline(morning.report))}"]
+    for section in _sections(morning):
+        parts.append(f"**{_escaped(section.title)}**")
+        if section.lines:
+            parts.append("\n".join(f"- {_escaped(line)}" for line in section.lines))
+    parts.append(f"next: `{morning.next_step}`")
+    return "\n\n".join(parts)
+
+
+def report_record(morning: Morning) -> dict[str, object]:
+    """All of it for programs; money as decimal strings in dollars."""
+    found = morning.report
+    return {
+        **found.status.as_json(),
+        "run": _run_record(found.run),
+        "before": _run_record(found.before) if found.before else None,
+        "made": {"new": found.new, "changed": found.changed},
+        "failed": [
+            {
+                "code": reason.code,
+                "jobs": reason.jobs,
+                "example": reason.example,
+                "rows": [{"key": row.key, "source": row.source} for row in reason.rows],
+            }
+            for reason in found.failed
+        ],
+        "blocked": [
+            {
+                "column": suspect.column,
+                "word": suspect.word,
+                "rows": [{"key": one.key, "source": one.source} for one in suspect.prompts],
+            }
+            for suspect in morning.suspects
+        ],
+        "uncertain": [doubt.as_json() for doubt in found.uncertain],
+        "slowest": [{"key": slow.key, "seconds": slow.seconds} for slow in found.slowest],
+        "next": morning.next_step,
+    }
+
+
+def _run_record(run: RunMoney) -> dict[str, object]:
+    return {
+        "id": run.id,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "estimated": decimal_string(run.estimate),
+        "max_cost": None if run.max_cost is None else decimal_string(run.max_cost),
+        "charged": decimal_string(run.charged),
+        "maybe": decimal_string(run.maybe),
+        "stopped": run.stopped,
+        "exit_code": run.exit_code,
+    }
+
+
+def _headline(found: RunReport) -> str:
+    jobs, run = found.status.jobs, found.run
+    head = f"{found.status.batch}, run {run.id}: {found.new:,} made, {found.changed:,} replaced"
+    for state in (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN):
+        if jobs[state]:
+            head += f", {jobs[state]:,} {state.value}"
+    if found.status.unfinished:
+        head += f", {found.status.unfinished:,} left to do"
+    return head
+
+
+def _sections(morning: Morning) -> list[_Section]:
+    found = morning.report
+    sections = [
+        _Section(_when(found.run), ()),
+        _Section(_money(found.run, found.before), ()),
+    ]
+    if found.run.stopped:
+        sections.append(_Section(f"stopped: {_short(found.run.stopped)}", ()))
+    for reason in found.failed[:_REASONS_SHOWN]:
+        title = f"{reason.jobs:,} failed, {reason.code}: {_short(reason.example)}"
+        sections.append(_Section(title, _failed_lines(reason)))
+    if len(found.failed) > _REASONS_SHOWN:
+        sections.append(_Section(f"and {len(found.failed) - _REASONS_SHOWN} more reasons", ()))
+    sections += [_suspect(suspect) for suspect in morning.suspects[:_REASONS_SHOWN]]
+    if len(morning.suspects) > _REASONS_SHOWN:
+        rest = sum(len(suspect.prompts) for suspect in morning.suspects[_REASONS_SHOWN:])
+        sections.append(_Section(f"{rest:,} more blocked", ()))
+    if found.uncertain:
+        maybe = sum(doubt.price for doubt in found.uncertain)
+        title = f"{len(found.uncertain):,} uncertain, maybe {dollars(maybe)}"
+        sections.append(_Section(title, _doubt_lines(found.uncertain)))
+    if found.slowest:
+        slow = ", ".join(f"{one.key} {duration(one.seconds)}" for one in found.slowest)
+        sections.append(_Section(f"slowest: {slow}", ()))
+    return sections
+
+
+def _when(run: RunMoney) -> str:
+    began = f"began {_minute(run.started_at)}"
+    if run.ended_at is None:
+        return f"{began}, has not ended or was killed"
+    seconds = (_moment(run.ended_at) - _moment(run.started_at)).total_seconds()
+    return f"{began}, took {duration(seconds)}, exit code {run.exit_code}"
+
+
+def _money(run: RunMoney, before: RunMoney | None) -> str:
+    text = f"charged {dollars(run.charged)}, maybe {dollars(run.maybe)}"
+    text += f"; estimated {dollars(run.estimate)}"
+    if run.max_cost is not None:
+        text += f", budget {dollars(run.max_cost)}"
+    if before is not None:
+        text += f"; the run before charged {dollars(before.charged)}"
+        text += f", maybe {dollars(before.maybe)}" if before.maybe else ""
+    return text
+
+
+def _failed_lines(reason: FailedReason) -> list[str]:
+    shown = reason.rows[:_ROWS_SHOWN]
+    return [f"{row.source} ({row.key})" for row in shown] + _more(reason.jobs - len(shown))
+
+
+def _suspect(suspect: Suspect) -> _Section:
+    count = f"{len(suspect.prompts):,} blocked"
+    if suspect.word is None:
+        title = f"{count}, with no word that pictures were not made of"
+    elif suspect.column is None:
+        title = f"{count}, sharing the word {suspect.word!r}"
+    else:
+        title = f"{count}, column {suspect.column}, sharing the word {suspect.word!r}"
+    shown = suspect.prompts[:_ROWS_SHOWN]
+    lines = [f"{one.source} ({one.key})" for one in shown]
+    return _Section(title, lines + _more(len(suspect.prompts) - len(shown)))
+
+
+def _doubt_lines(doubts: Sequence[Doubt]) -> list[str]:
+    shown = doubts[:_ROWS_SHOWN]
+    lines = [
+        f"{one.key}: {dollars(one.price)}, {_minute(one.sent_at)},"
+        f" {one.request_id or one.attempt}, {_short(one.reason)}"
+        for one in shown
+    ]
+    return lines + _more(len(doubts) - len(shown))
+
+
+def _more(rows: int) -> list[str]:
+    return [f"and {rows:,} more"] if rows > 0 else []
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _TEXT_CHARS else text[: _TEXT_CHARS - 1] + "…"
+
+
+def _escaped(text: str) -> str:
+    """What a provider or a table says is shown as it is, and makes no link or heading."""
+    return "".join(f"\\{char}" if char in "\\`*_[]<>|#" else char for char in text)
+
+
+def _moment(timestamp: str) -> datetime:
+    return datetime.fromisoformat(timestamp)
+
+
+def _minute(timestamp: str) -> str:
+    return f"{_moment(timestamp):%Y-%m-%d %H:%M} UTC"
