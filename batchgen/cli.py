@@ -245,19 +245,52 @@ def report(name: str, db: Path | None, run: int | None, file_format: str) -> Exi
 @click.option("--blocked", is_flag=True, help="Jobs that the provider's safety system refused.")
 @click.option("--uncertain", is_flag=True, help="Jobs that may be paid for; may pay them again.")
 @click.option("--only", metavar="GLOB", help="Only jobs whose key fits.")
+@click.option("--reason", metavar="CODE", help="Only jobs with it, as `status` names it.")
+@click.option(
+    "--since",
+    type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
+    help="Only jobs that came to wait since (UTC).",
+)
+@click.option("--dry-run", is_flag=True, help="Change nothing, only say how many.")
 def retry(
-    name: str, db: Path | None, failed: bool, blocked: bool, uncertain: bool, only: str | None
+    name: str,
+    db: Path | None,
+    failed: bool,
+    blocked: bool,
+    uncertain: bool,
+    only: str | None,
+    reason: str | None,
+    since: datetime | None,
+    dry_run: bool,
 ) -> ExitCode:
     """Put failed, blocked or uncertain jobs back to pending."""
     from batchgen.commands.retry import retry as command
+    from batchgen.ledger.triage import Chosen
 
-    chosen = {
+    wanted = {
         JobState.FAILED: failed,
         JobState.BLOCKED: blocked,
         JobState.UNCERTAIN: uncertain,
     }
-    states = frozenset(state for state, wanted in chosen.items() if wanted)
-    return command(name, db, states=states or frozenset({JobState.FAILED}), only=only)
+    states = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
+    chosen = Chosen(
+        states=states or frozenset({JobState.FAILED}),
+        only=only,
+        code=reason,
+        since=since.replace(tzinfo=UTC) if since else None,
+    )
+    return command(name, db, chosen, dry_run=dry_run)
+
+
+@cli.command()
+@_NAME
+@_DB
+@click.option("--yes", is_flag=True, help="Remove them; without it they are only listed.")
+def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
+    """Remove the pictures of jobs that left the manifest."""
+    from batchgen.commands.prune import prune as command
+
+    return command(name, db, yes=yes)
 
 
 _DAY = click.DateTime(["%Y-%m-%d"])

@@ -18,7 +18,7 @@ from batchgen.job import BatchId, JobId, JobState
 from batchgen.ledger.costs import CostBy, Costs, CostSum, costs
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.triage import retry_jobs
+from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.report.costs import WIDTH, cost_text
 from tests import rig
@@ -198,9 +198,9 @@ def test_what_is_asked_again_by_hand_is_estimated_once(ledger: Ledger) -> None:
     batch = enrol(ledger, [planned(0)])
     run = start(ledger, batch)
     ledger.settle(send(ledger, run, first(ledger, batch)), REFUSED)
-    retry_jobs(ledger.conn, batch, states=[JobState.FAILED], only=None)
+    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED]))
     ledger.settle(send(ledger, run, first(ledger, batch)), EMPTY)
-    retry_jobs(ledger.conn, batch, states=[JobState.FAILED], only=None)
+    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED]))
     send(ledger, run, first(ledger, batch))
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 3, 1, 1, 1)
 

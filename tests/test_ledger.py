@@ -40,7 +40,7 @@ from batchgen.ledger.ledger import (
 )
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
-from batchgen.ledger.triage import retry_jobs
+from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.naming import collision_key
 from batchgen.outcome import Verdict
@@ -297,7 +297,7 @@ def test_a_lost_picture_is_not_in_the_way_of_the_next_one(ledger: Ledger) -> Non
     assert ledger.job(job).state is JobState.FAILED
     assert reason_of(ledger, job) == "picture_lost: HTTP 404"
     assert ledger.paid(batch) == []
-    retry_jobs(ledger.conn, batch, states=[JobState.FAILED], only=None)
+    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only=None))
     again = pay(ledger, run, first(ledger, batch))
     assert [picture.attempt_id for picture in ledger.due(job)] == [again]
     save(ledger, ledger.due(job)[0].id)
@@ -424,9 +424,9 @@ def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledg
     run = start(ledger, batch)
     for job in ledger.pending(batch, after=JobId(0), limit=2):
         ledger.settle(send(ledger, run, job), REFUSED)
-    moved = retry_jobs(ledger.conn, batch, states=[JobState.BLOCKED], only=None)
+    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.BLOCKED], only=None))
     assert (moved.jobs, moved.cost) == (0, 0)
-    moved = retry_jobs(ledger.conn, batch, states=[JobState.FAILED], only="*1")
+    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only="*1"))
     assert (moved.jobs, moved.cost) == (1, PRICE)
     assert [job.key for job in ledger.pending(batch, after=JobId(0), limit=9)] == ["mug/1", "mug/2"]
 
@@ -455,7 +455,7 @@ def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger:
     batch = enrol(ledger, [planned(0)])
     run = start(ledger, batch)
     ledger.settle(send(ledger, run, first(ledger, batch)), LOST)
-    moved = retry_jobs(ledger.conn, batch, states=[JobState.UNCERTAIN], only="k*")
+    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN], only="k*"))
     assert (moved.jobs, moved.cost) == (1, PRICE)
     assert first(ledger, batch).doubts == 0
     assert status(ledger.conn, "b").maybe == PRICE
@@ -571,7 +571,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(state=st.sampled_from([JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN]))
     def retry(self, state: JobState) -> None:
-        retry_jobs(self.ledger.conn, self.batch, states=[state], only=None)
+        retry_jobs(self.ledger.conn, self.batch, Chosen(states=[state], only=None))
 
     @invariant()
     def money_adds_up(self) -> None:

@@ -25,7 +25,7 @@ from batchgen.ledger.queries import (
     status,
     unfinished,
 )
-from batchgen.ledger.triage import retry_jobs
+from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from tests.test_ledger import (
     BLOCKED,
@@ -297,9 +297,7 @@ HOT: dict[str, Callable[[Ledger, BatchId], object]] = {
     ),
     "status": lambda ledger, batch: status(ledger.conn, "b"),
     "unfinished": lambda ledger, batch: unfinished(ledger.conn, batch, 5),
-    "retry": lambda ledger, batch: retry_jobs(
-        ledger.conn, batch, states=[JobState.FAILED], only=None
-    ),
+    "retry": lambda ledger, batch: retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED])),
 }
 
 

@@ -16,7 +16,7 @@ from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
-from batchgen.ledger.triage import retry_jobs
+from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.outcome import Verdict
 from batchgen.reconcile import Reconciliation, Sent, Settled
@@ -244,7 +244,7 @@ def test_a_person_may_still_pay_again_for_what_is_charged(ledger: Ledger) -> Non
     batch = enrol(ledger, [planned(0)])
     lose(ledger, batch)
     settle_attempts(ledger.conn, charged(sent(ledger, batch)[0]))
-    assert retry_jobs(ledger.conn, batch, states=[JobState.UNCERTAIN], only=None).jobs == 1
+    assert retry_jobs(ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN])).jobs == 1
 
 
 def test_attempts_of_other_batches_are_there_where_their_time_is_near(

@@ -7,22 +7,26 @@ from contextlib import closing
 from pathlib import Path
 
 from batchgen.errors import ExitCode
-from batchgen.job import JobState
-from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.queries import find_batch
-from batchgen.ledger.triage import retry_jobs
+from batchgen.ledger.triage import Chosen, retry_jobs, waiting_jobs
 from batchgen.lock import batch_lock
 from batchgen.money import dollars
 from batchgen.progress import write_line
 from batchgen.settings import Environment
 
 
-def retry(name: str, db: Path | None, *, states: frozenset[JobState], only: str | None) -> ExitCode:
-    """Put jobs of these states, whose key fits the glob ``only``, back to pending."""
+def retry(name: str, db: Path | None, chosen: Chosen, *, dry_run: bool) -> ExitCode:
+    """Put the chosen jobs back to pending; with ``dry_run`` only say which would be."""
     ledger = Environment.load().ledger_path(db, None)
+    if dry_run:
+        with closing(open_for_reading(ledger)) as conn:
+            moved = waiting_jobs(conn, find_batch(conn, name).id, chosen)
+        would = f"{moved.jobs:,} jobs would be pending again, estimated at {dollars(moved.cost)}"
+        write_line(sys.stdout, f"{name}: {would}; nothing was changed")
+        return ExitCode.DONE
     with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
-        batch = find_batch(conn, name)
-        moved = retry_jobs(conn, batch.id, states=states, only=only)
+        moved = retry_jobs(conn, find_batch(conn, name).id, chosen)
     write_line(
         sys.stdout,
         f"{name}: {moved.jobs:,} jobs are pending again, estimated at {dollars(moved.cost)}"

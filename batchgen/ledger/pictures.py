@@ -40,6 +40,29 @@ def saved_pictures(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
         yield Saved(**values)
 
 
+def forget_pruned(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> None:
+    """Pictures of retired jobs were removed; a job that comes back is made anew."""
+    chosen = canonical_json(list(images))
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        conn.execute(
+            "UPDATE images SET state = 'pruned' WHERE state = 'saved'"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (chosen,),
+        )
+        conn.execute(
+            "UPDATE jobs SET state = 'pending', reason = NULL, changed_at = ? WHERE state = 'done'"
+            " AND retired = 1 AND id IN (SELECT job_id FROM images WHERE state = 'pruned'"
+            " AND id IN (SELECT value FROM json_each(?)))",
+            (timestamp(clock()), chosen),
+        )
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+
+
 def fetch_again(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> int:
     """Make pictures due again whose address is known; how many jobs a run will download for."""
     chosen = canonical_json(list(images))

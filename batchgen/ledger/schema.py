@@ -127,7 +127,7 @@ CREATE TABLE images (
     job_id INTEGER NOT NULL REFERENCES jobs(id),
     attempt_id TEXT NOT NULL REFERENCES attempts(id),
     position INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('due', 'saved', 'lost', 'replaced')),
+    state TEXT NOT NULL CHECK (state IN ('due', 'saved', 'lost', 'replaced', 'pruned')),
     url TEXT,
     task TEXT,
     expires_at TEXT,

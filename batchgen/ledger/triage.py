@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from batchgen.job import BatchId, JobState, canonical_json
@@ -14,41 +16,64 @@ from batchgen.money import Micros
 _CHOSEN: Final = (
     "WHERE batch_id = :batch AND retired = 0"
     " AND state IN (SELECT value FROM json_each(:states)) AND (:only IS NULL OR key GLOB :only)"
+    " AND (:code IS NULL OR substr(reason, 1, instr(reason || ':', ':') - 1) = :code)"
+    " AND changed_at >= :since"
 )
 
 
-def retry_jobs(
-    conn: sqlite3.Connection,
-    batch: BatchId,
-    *,
-    states: Collection[JobState],
-    only: str | None,
-    clock: Clock = utc_now,
-) -> OpenWork:
-    """Put jobs back to pending with their tries forgotten; their attempts and doubts stay.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Which of the jobs that wait for a person."""
 
-    ``only`` is a glob over keys, where ``*`` also stands for ``/``.
-    """
-    chosen = {
-        "batch": batch,
-        "states": canonical_json([*states]),
-        "only": only,
-        "now": timestamp(clock()),
-    }
+    states: Collection[JobState]
+    only: str | None = None
+    """A glob over keys, where ``*`` also stands for ``/``."""
+    code: str | None = None
+    """What their reason begins with: ``moderation_blocked``, ``picture_lost``."""
+    since: datetime | None = None
+    """Only those that came to wait at this moment or later."""
+
+    def values(self, batch: BatchId, now: datetime) -> dict[str, object]:
+        """As the statements want it."""
+        return {
+            "batch": batch,
+            "states": canonical_json([*self.states]),
+            "only": self.only,
+            "code": self.code,
+            "since": timestamp(self.since) if self.since else "",
+            "now": timestamp(now),
+        }
+
+
+def waiting_jobs(conn: sqlite3.Connection, batch: BatchId, chosen: Chosen) -> OpenWork:
+    """How many jobs `retry_jobs` would put back, and what one request for each would cost."""
+    return _count(conn, chosen.values(batch, utc_now()))
+
+
+def _count(conn: sqlite3.Connection, values: dict[str, object]) -> OpenWork:
+    found = conn.execute(
+        f"SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS cost FROM jobs {_CHOSEN}",
+        values,
+    ).fetchone()
+    return OpenWork(jobs=found["jobs"], cost=Micros(found["cost"]))
+
+
+def retry_jobs(
+    conn: sqlite3.Connection, batch: BatchId, chosen: Chosen, *, clock: Clock = utc_now
+) -> OpenWork:
+    """Put jobs back to pending with their tries forgotten; their attempts and doubts stay."""
+    values = chosen.values(batch, clock())
     conn.execute("BEGIN IMMEDIATE")
     try:
-        found = conn.execute(
-            f"SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS cost FROM jobs {_CHOSEN}",
-            chosen,
-        ).fetchone()
+        found = _count(conn, values)
         conn.execute(
             "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0,"
             f" changed_at = :now {_CHOSEN}",
-            chosen,
+            values,
         )
         conn.execute("COMMIT")
     except BaseException:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
         raise
-    return OpenWork(jobs=found["jobs"], cost=Micros(found["cost"]))
+    return found

@@ -1,0 +1,54 @@
+"""`batchgen prune`: the pictures of jobs that left the manifest, removed only when asked."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from batchgen.errors import ExitCode
+from batchgen.files import sha256_of
+from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.pictures import Saved, forget_pruned, saved_pictures
+from batchgen.ledger.queries import find_batch
+from batchgen.lock import batch_lock
+from batchgen.progress import write_line
+from batchgen.settings import Environment
+
+
+def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
+    """List the pictures of retired jobs; with ``yes``, remove them and write it down.
+
+    A file that somebody has changed since is left where it is.
+    """
+    ledger = Environment.load().ledger_path(db, None)
+    with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
+        batch = find_batch(conn, name)
+        base = Path(batch.manifest_path).parent
+        retired = [saved for saved in saved_pictures(conn, batch.id) if saved.retired]
+        removable = [saved for saved in retired if _is_as_saved(base, saved)]
+        for saved in retired:
+            left = "" if saved in removable else " (changed since, and left alone)"
+            write_line(sys.stdout, f"{saved.root}/{saved.path} (as {saved.key}){left}")
+        if yes:
+            for saved in removable:
+                # First the file: a kill in between leaves a picture that is known to be missing.
+                (base / saved.root / saved.path).unlink(missing_ok=True)
+            forget_pruned(conn, [saved.image for saved in removable])
+    write_line(sys.stdout, _summary(name, removable, yes=yes))
+    return ExitCode.DONE
+
+
+def _is_as_saved(base: Path, saved: Saved) -> bool:
+    path = base / saved.root / saved.path
+    return not path.exists() or (
+        path.stat().st_size == saved.bytes and sha256_of(path) == saved.sha256
+    )
+
+
+def _summary(name: str, removable: list[Saved], *, yes: bool) -> str:
+    if not removable:
+        return f"{name}: nothing to remove"
+    size = sum(saved.bytes for saved in removable) >> 20
+    what = f"{len(removable):,} pictures of retired jobs, {size:,} MiB"
+    return f"{name}: removed {what}" if yes else f"{name}: {what}; say --yes to remove them"
