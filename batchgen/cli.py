@@ -371,12 +371,18 @@ def reconcile(
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write."
 )
+@click.option(
+    "--failed", is_flag=True, help="A manifest of the failed and blocked jobs, to be mended."
+)
 def export(
-    name: str, db: Path | None, what: str, file_format: str, output: Path | None
+    name: str, db: Path | None, what: str, file_format: str, output: Path | None, failed: bool
 ) -> ExitCode:
     """Write jobs, attempts or images as jsonl or csv."""
     from batchgen.commands.export import export as command
+    from batchgen.commands.export import export_failed
 
+    if failed:
+        return export_failed(name, db, output=output)
     return command(name, db, what=what, file_format=file_format, output=output)
 
 

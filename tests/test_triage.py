@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +68,36 @@ def test_pictures_of_retired_jobs_go_only_when_asked_and_come_back_with_their_jo
     rig.batchgen("run", path, cwd=tmp_path)
     assert (out / "job-001.png").is_file()
     assert len(served.bill()) == before + 1
+
+
+def test_failed_jobs_are_mended_in_a_manifest_of_their_own_and_keep_their_keys(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    prompts = ["fine", "a forbidden-word, {{ braces }} and 'quotes'", "on", "a forbidden-word: no"]
+    path = rig.manifest(tmp_path, served.base_url, ["x"])
+    jobs = "".join(
+        f"  - {{key: {key!r}, values: {{text: {json.dumps(text)}}}, prompt: '{{{{ text }}}}'}}\n"
+        for key, text in zip(["a", "n o", "12:30", "d"], prompts, strict=True)
+    )
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text[: text.index("jobs:")] + "jobs:\n" + jobs, encoding="utf-8")
+    rig.batchgen("run", path, cwd=tmp_path, code=1)
+    names = sorted(file.name for file in (tmp_path / "out" / "batch").iterdir())
+    mended = tmp_path / "mended.yaml"
+    rig.batchgen("export", "batch", "--failed", "-o", mended, cwd=tmp_path)
+    written = mended.read_text(encoding="utf-8")
+    assert "blocked" in written
+    assert 'key: "n o"' in written
+    assert "no faults, 2 jobs" in rig.batchgen("check", mended, cwd=tmp_path).stdout
+
+    mended.write_text(written.replace("forbidden-word", "fine mug"), encoding="utf-8")
+    rig.batchgen("run", mended, cwd=tmp_path)
+    found = rig.status(tmp_path)
+    assert (found["jobs"]["done"], found["retired"]) == (4, 0)
+    files = sorted(file.name for file in (tmp_path / "out" / "batch").iterdir())
+    assert set(names) < set(files)
+    assert len(files) == 4
+    (row,) = rig.query(tmp_path / "batchgen.db", "SELECT prompt FROM jobs WHERE key = 'n o'")
+    assert row["prompt"] == "a fine mug, {{ braces }} and 'quotes'"
+    (batch,) = rig.query(tmp_path / "batchgen.db", "SELECT manifest FROM batches")
+    assert "partial" not in batch["manifest"], "the whole manifest is kept for `resume`"

@@ -6,15 +6,17 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.queries import Waiting, find_batch, waiting
 from batchgen.ledger.queries import export as export_rows
-from batchgen.ledger.queries import find_batch
+from batchgen.manifest.loader import parse_manifest
+from batchgen.manifest.writer import WrittenJob, partial_manifest
 from batchgen.settings import Environment
 
 
@@ -26,17 +28,58 @@ def export(
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
         rows = export_rows(conn, batch.id, what)
-        if output is None:
-            _write(rows, file_format, sys.stdout)
-            return ExitCode.DONE
-        try:
-            with output.open("x", encoding="utf-8", newline="") as stream:
-                _write(rows, file_format, stream)
-        except FileExistsError:
-            raise SettingsError(f"{output}: exists already, and is not overwritten") from None
-        except OSError as exc:
-            raise SettingsError(f"{output}: can't be written: {exc}") from exc
+        with _opened(output) as stream:
+            _write(rows, file_format, stream)
     return ExitCode.DONE
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    """A new file, or stdout. Raises SettingsError."""
+    if output is None:
+        yield sys.stdout
+        return
+    try:
+        with output.open("x", encoding="utf-8", newline="") as stream:
+            yield stream
+    except FileExistsError:
+        raise SettingsError(f"{output}: exists already, and is not overwritten") from None
+    except OSError as exc:
+        raise SettingsError(f"{output}: can't be written: {exc}") from exc
+
+
+def export_failed(name: str, db: Path | None, *, output: Path | None) -> ExitCode:
+    """Write a manifest of the failed and blocked jobs, to be mended and run under the same keys."""
+    ledger = Environment.load().ledger_path(db, None)
+    with closing(open_for_reading(ledger)) as conn:
+        batch = find_batch(conn, name)
+        path = Path(batch.manifest_path)
+        manifest = parse_manifest(batch.manifest.encode(), file=path.name, path=path).manifest
+        provider = manifest.provider
+        pieces = partial_manifest(
+            name,
+            provider if isinstance(provider, str) else provider.model_dump(exclude_none=True),
+            manifest.limits.model_dump(exclude_none=True),
+            (_written(job, path.parent) for job in waiting(conn, batch.id)),
+        )
+        with _opened(output) as stream:
+            stream.writelines(pieces)
+    return ExitCode.DONE
+
+
+def _written(job: Waiting, base: Path) -> WrittenJob:
+    return WrittenJob(
+        key=job.key,
+        why=f"{job.state}, {job.reason}\nfrom {job.source}",
+        model=job.model,
+        prompt=job.prompt,
+        options=json.loads(job.options),
+        images=tuple(json.loads(job.images)),
+        mask=job.mask,
+        root=str(base / job.root),
+        path=job.path,
+        tags=tuple(json.loads(job.tags)),
+    )
 
 
 def _write(rows: Iterator[dict[str, object]], file_format: str, stream: TextIO) -> None:

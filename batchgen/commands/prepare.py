@@ -99,6 +99,7 @@ class Prepared:
             manifest_path=str(loaded.path),
             manifest_sha256=loaded.sha256,
             manifest=loaded.text,
+            partial=loaded.manifest.partial,
         )
 
 

@@ -271,7 +271,9 @@ def _enrol(
                 f" of {profile.name!r}; say --overwrite, or give the batch another name"
             )
     if not (faces.quiet or faces.json):
-        groups = staging.compare(batch, only=overrides.only)
+        groups = staging.compare(
+            batch, only=overrides.only, partial=prepared.loaded.manifest.partial
+        )
         limits = prepared.loaded.manifest.limits
         quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
         budgets = budgets_of(conn, limits, overrides)

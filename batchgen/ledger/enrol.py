@@ -91,6 +91,8 @@ class BatchIdentity:
     manifest_path: str
     manifest_sha256: str
     manifest: str
+    partial: bool = False
+    """The plan is of some jobs only: the others are not retired, and the whole manifest is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,10 +240,12 @@ class Staging:
         rows = self.conn.execute("SELECT DISTINCT model FROM staging.planned ORDER BY model")
         return [row["model"] for row in rows]
 
-    def compare(self, batch: BatchId | None, *, only: str | None = None) -> dict[Group, GroupSum]:
+    def compare(
+        self, batch: BatchId | None, *, only: str | None = None, partial: bool = False
+    ) -> dict[Group, GroupSum]:
         """What a run would do: each group that has jobs, with the price of one request each.
 
-        With ``only``, a glob over keys, of those jobs alone.
+        With ``only``, a glob over keys, of those jobs alone; a ``partial`` plan retires none.
         """
         groups: dict[Group, GroupSum] = {}
         rows = self.conn.execute(
@@ -261,7 +265,7 @@ class Staging:
             " (SELECT key FROM staging.planned)",
             (batch,),
         ).fetchone()
-        if retired:
+        if retired and not partial:
             groups[Group.RETIRED] = GroupSum(retired, ZERO)
         return groups
 
@@ -330,11 +334,12 @@ class Staging:
                 " SELECT DISTINCT provider, model, estimated, ?, ? FROM staging.planned",
                 (identity.price_source, now),
             )
-            self.conn.execute(
-                "UPDATE jobs SET retired = 1 WHERE batch_id = :batch AND retired = 0"
-                " AND plan < (SELECT plan FROM batches WHERE id = :batch)",
-                {"batch": batch},
-            )
+            if not identity.partial:
+                self.conn.execute(
+                    "UPDATE jobs SET retired = 1 WHERE batch_id = :batch AND retired = 0"
+                    " AND plan < (SELECT plan FROM batches WHERE id = :batch)",
+                    {"batch": batch},
+                )
             self.conn.execute("COMMIT")
         except BaseException:
             if self.conn.in_transaction:
@@ -349,8 +354,10 @@ class Staging:
                                  created_at, planned_at, renewed_at)
             VALUES (:name, :provider, :path, :sha256, :manifest, 1, :now, :now, :renewed_at)
             ON CONFLICT (name) DO UPDATE SET provider = excluded.provider,
-                manifest_path = excluded.manifest_path, manifest = excluded.manifest,
-                manifest_sha256 = excluded.manifest_sha256, plan = batches.plan + 1,
+                manifest_path = iif(:partial, manifest_path, excluded.manifest_path),
+                manifest = iif(:partial, manifest, excluded.manifest),
+                manifest_sha256 = iif(:partial, manifest_sha256, excluded.manifest_sha256),
+                plan = batches.plan + 1,
                 planned_at = excluded.planned_at, renewed_at = excluded.renewed_at
             RETURNING id
             """,
@@ -362,6 +369,7 @@ class Staging:
                 "manifest": identity.manifest,
                 "now": now,
                 "renewed_at": self._renewed_at,
+                "partial": identity.partial,
             },
         ).fetchone()
         return BatchId(row["id"])

@@ -233,6 +233,37 @@ def _status(conn: sqlite3.Connection, batch: BatchRow) -> Status:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A job that failed or was blocked, as it was planned."""
+
+    key: str
+    state: str
+    reason: str
+    source: str
+    model: str
+    prompt: str
+    options: str
+    """JSON, as are ``images`` and ``tags``."""
+    images: str
+    mask: str | None
+    root: str
+    path: str
+    tags: str
+
+
+def waiting(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Waiting]:
+    """The jobs that only a changed request can help, in the manifest's order."""
+    rows = conn.execute(
+        "SELECT key, state, coalesce(reason, '') AS reason, source, model, prompt, options, images,"
+        " mask, root, path, tags FROM jobs WHERE batch_id = ? AND retired = 0"
+        " AND state IN ('failed', 'blocked') ORDER BY id",
+        (batch,),
+    )
+    for row in rows:
+        yield Waiting(**dict(row))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
     """A job that is held because its last request may have been billed."""
 

@@ -418,6 +418,11 @@ class Manifest(JobSpec):
         ]
         | None
     ) = Field(None, description="a table of which each row is a job: a file, or a SQLite query")
+    partial: StrictBool = Field(
+        False,
+        description="these are some jobs of a larger batch of this name: the others keep their"
+        " state, and none is retired",
+    )
     rules: Literal["refuse", "warn"] = Field(
         "refuse",
         description="what becomes of jobs against the provider's known rules: no plan (refuse), or"

@@ -1,0 +1,110 @@
+"""Writes a manifest of single jobs, to be mended by hand and run again under the same keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import yaml
+
+from batchgen.job import EXT_PLACEHOLDER, OptionValue
+
+_TEMPLATE_MARKS: Final = re.compile(r"\{\{|\{%|\{#")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenJob:
+    """A job as the ledger knows it, with what is wrong with it."""
+
+    key: str
+    why: str
+    """A comment above it: state, reason, and where it came from."""
+    model: str
+    prompt: str
+    options: Mapping[str, OptionValue]
+    images: tuple[str, ...]
+    mask: str | None
+    root: str
+    path: str
+    tags: tuple[str, ...]
+
+
+def partial_manifest(
+    name: str, provider: object, limits: Mapping[str, object], jobs: Iterable[WrittenJob]
+) -> Iterator[str]:
+    """The text in pieces. What is not listed keeps its state: the manifest says ``partial``."""
+    yield f"# Jobs of {name} that wait for you. Mend them, run this file, and mend their source:\n"
+    yield "# the next run of the whole manifest would plan them as they stand there.\n"
+    head: dict[str, Any] = {"name": _quoted(name), "partial": True, "provider": _quoted(provider)}
+    if limits:
+        head["limits"] = _quoted(dict(limits))
+    yield _dump(head)
+    yield "jobs:\n"
+    for job in jobs:
+        yield from (f"  # {line}\n" for line in job.why.splitlines())
+        entry = _dump([_entry(job)])
+        yield "".join(f"  {line}\n" for line in entry.splitlines())
+
+
+def _entry(job: WrittenJob) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "key": _quoted(_literal(job.key)),
+        "prompt": _quoted(_literal(job.prompt)),
+        "model": _quoted(job.model),
+    }
+    if job.options:
+        found["options"] = {name: _quoted(value) for name, value in job.options.items()}
+    if job.images:
+        found["images"] = [_quoted(_literal(image)) for image in job.images]
+    if job.mask:
+        found["mask"] = _quoted(_literal(job.mask))
+    path = _literal(job.path.replace(EXT_PLACEHOLDER, "\0")).replace("\0", "{{ ext }}")
+    found["output"] = {"dir": _quoted(job.root), "path": _quoted(path)}
+    if job.tags:
+        found["tags"] = _quoted(list(job.tags))
+    return found
+
+
+def _literal(text: str) -> str:
+    """A text that a template leaves as it is."""
+    if not _TEMPLATE_MARKS.search(text):
+        return text
+    return _TEMPLATE_MARKS.sub(lambda mark: "{{ '" + mark[0] + "' }}", text)
+
+
+class _Text(str):
+    """Written in quotes, so that no YAML reader takes it for a number, a date or a boolean."""
+
+    __slots__ = ()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Plain YAML with quoted texts."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """An alias would be refused by readers that fear bombs, ours among them."""
+        return True
+
+
+_Dumper.add_representer(
+    _Text,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style='"'),
+)
+
+
+def _quoted(value: Any) -> Any:
+    if isinstance(value, str):
+        return _Text(value)
+    if isinstance(value, dict):
+        return {name: _quoted(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_quoted(inner) for inner in value]
+    return value
+
+
+def _dump(value: object) -> str:
+    return yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, indent=2
+    )
