@@ -57,6 +57,7 @@ FLOORS = {
     "shutdown": 3,
     "progress": 4,
     "run_log": 4,
+    "notify": 4,
     "report": 4,
     "endpoint": 4,
     "commands": 5,
@@ -118,7 +119,8 @@ SAME_FLOOR = {
 ONLY_IN = {
     "sqlite3": {"ledger", "manifest.rows", "commands"},
     "sqlite_utils": {"ledger"},
-    "httpx": {"http", "download", "providers", "catalogue"},
+    # `notify` talks to the operator's own services, which know nothing of providers.
+    "httpx": {"http", "download", "providers", "catalogue", "notify"},
     "aiofiles": {"files", "providers.bodies"},
     "tqdm": {"progress"},
     "click": {"cli", "endpoint"},

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchgen.commands.embedded import embedded_endpoint
+from batchgen.commands.finish import channels_of, telling
 from batchgen.commands.preflight import allow_open_files, check_writable
 from batchgen.commands.prepare import (
     Overrides,
@@ -166,7 +167,7 @@ def check(prepared: Prepared, overrides: Overrides) -> None:
     limits = prepared.loaded.manifest.limits
     allow_open_files(*_width(limits, overrides))
     key_of(prepared.profile, prepared.environment)
-    _ = overrides.selection, overrides.deadline(_local_now())
+    _ = overrides.selection, overrides.deadline(_local_now()), channels_of(prepared)
     max_cost_of(limits, overrides.max_cost)
     waste_of(limits, overrides.max_waste)
 
@@ -191,11 +192,12 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
     loaded = parse_manifest(row.manifest.encode(), file=path.name, path=path)
     prepared = settle_settings(loaded, ledger)
     check(prepared, overrides)
-    with batch_lock(ledger, name):
+    with batch_lock(ledger, name), telling(prepared, faces.tell) as ending:
         with closing(open_for_writing(ledger)) as conn:
             reference_images(faces).restore(conn, prepared, row.id)
             start = _start(conn, prepared, overrides, row.id)
-        return _go(prepared, start, overrides, faces).code
+        ending.code = _go(prepared, start, overrides, faces).code
+    return ending.code
 
 
 def _run_one(
@@ -205,9 +207,12 @@ def _run_one(
     lists: PriceLists,
     images: ReferenceImages,
 ) -> _End:
-    with batch_lock(prepared.ledger, prepared.loaded.name):
+    locked = batch_lock(prepared.ledger, prepared.loaded.name)
+    with locked, telling(prepared, faces.tell) as ending:
         prepared, start = begin(prepared, overrides, faces, lists, images)
-        return _go(prepared, start, overrides, faces)
+        end = _go(prepared, start, overrides, faces)
+        ending.code = end.code
+    return end
 
 
 def begin(

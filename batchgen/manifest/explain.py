@@ -17,6 +17,7 @@ from batchgen.manifest.model import (
     JobSpec,
     Limits,
     Manifest,
+    Notifier,
     Output,
     ProviderSpec,
     SqliteRows,
@@ -100,6 +101,7 @@ def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
         "provider": ProviderSpec,
         "limits": Limits,
         "output": Output,
+        "on_finish": Notifier,
         "rows": SqliteRows if loc[-1:] == ("query",) else FileRows,
     }
     for part in reversed(loc):

@@ -25,6 +25,7 @@ from pydantic import (
     StrictStr,
     Tag,
     WithJsonSchema,
+    model_validator,
 )
 
 from batchgen.job import Verify
@@ -292,6 +293,45 @@ class Output(Model):
     )
 
 
+def _web_address(url: str) -> str:
+    if url.startswith(_VARIABLE):
+        return url
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    # Not shown: the address itself is often the secret.
+    if not host or not url.startswith(("https://", "http://")):
+        raise ValueError(
+            "is no address; right would be https://HOST/..., or a ${NAME} that holds it"
+        )
+    if url.startswith("http://") and not _is_loopback(host) and not host.startswith(_VARIABLE):
+        raise ValueError("http:// would send it in the clear; use https://")
+    return url
+
+
+_WebAddress = Annotated[Text, AfterValidator(_web_address)]
+
+
+class Notifier(Model):
+    """Somebody who is told how a run ended; `${NAME}` in addresses is from the environment."""
+
+    command: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None, description="a program with its arguments; it gets the report as JSON on stdin"
+    )
+    webhook: _WebAddress | None = Field(None, description="gets the report as JSON by POST")
+    apprise: Text | None = Field(None, description="an Apprise address; gets the report as text")
+    only_if: Literal["failed", "always"] = Field(
+        "always", description="failed: only when the exit code of the run is not 0"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Notifier:
+        if [self.command, self.webhook, self.apprise].count(None) != 2:
+            raise ValueError("expected exactly one of command, webhook and apprise")
+        return self
+
+
 class Limits(Model):
     """How fast, how long and for how much."""
 
@@ -427,6 +467,14 @@ class Manifest(JobSpec):
         "refuse",
         description="what becomes of jobs against the provider's known rules: no plan (refuse), or"
         " a warning and a paid request (warn)",
+    )
+    on_finish: Annotated[list[Notifier], Field(min_length=1)] | None = Field(
+        None, description="who is told how a run ended, with its report"
+    )
+    ping: _WebAddress | None = Field(
+        None,
+        description="address of a health check: asked with /start behind it when a run begins, as"
+        " it is when all is done, and with /fail otherwise",
     )
     limits: Limits = Field(
         default_factory=Limits, description="how fast, how long and for how much"

@@ -1,0 +1,106 @@
+"""What a manifest wants told when a run begins and ends: `ping` and `on_finish`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from batchgen.commands.prepare import Prepared
+from batchgen.commands.report import morning_of
+from batchgen.errors import BatchgenError, ExitCode, SettingsError, UnknownBatchError
+from batchgen.manifest.model import Notifier
+from batchgen.notify import Apprise, Command, Notice, Webhook, has_apprise, notify, ping
+from batchgen.report.run import report_record, report_text
+
+Channel = Command | Webhook | Apprise
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a run ended, as far as it is known."""
+
+    code: ExitCode = ExitCode.BUG
+    error: str | None = None
+
+
+def channels_of(prepared: Prepared) -> list[tuple[str, Notifier, Channel]]:
+    """Who is told, each with its place in the manifest.
+
+    Raises SettingsError for a variable that is not set, and for a missing extra.
+    """
+    found = []
+    for number, spec in enumerate(prepared.loaded.manifest.on_finish or ()):
+        place = f"on_finish[{number}]"
+        found.append((place, spec, _channel(prepared, spec, place)))
+    return found
+
+
+def _channel(prepared: Prepared, spec: Notifier, place: str) -> Channel:
+    expand = prepared.environment.expand
+    if spec.command is not None:
+        return Command(arguments=spec.command, folder=prepared.loaded.base)
+    if spec.webhook is not None:
+        return Webhook(url=expand(spec.webhook, f"{place}.webhook"))
+    if not has_apprise():
+        raise SettingsError(
+            f"{place}.apprise: the package apprise is not installed; it comes with batchgen[notify]"
+        )
+    return Apprise(url=expand(spec.apprise or "", f"{place}.apprise"))
+
+
+@contextmanager
+def telling(prepared: Prepared, tell: Callable[[str], None]) -> Iterator[Ending]:
+    """Tell of a run that begins and ends inside; who can't be told is named by ``tell``."""
+    name, url = prepared.loaded.name, prepared.loaded.manifest.ping
+    address = prepared.environment.expand(url, "ping") if url else None
+
+    def asked(suffix: str) -> None:
+        if address is not None and (problem := ping(address, suffix)):
+            tell(f"{name}: ping: {problem}")
+
+    ending = Ending()
+    asked("/start")
+    try:
+        yield ending
+    except BatchgenError as exc:
+        ending.code, ending.error = exc.exit_code, str(exc)
+        raise
+    finally:
+        asked("/fail" if ending.code else "")
+        _tell_all(prepared, ending, tell)
+
+
+def _tell_all(prepared: Prepared, ending: Ending, tell: Callable[[str], None]) -> None:
+    channels = [
+        (place, channel)
+        for place, spec, channel in channels_of(prepared)
+        if ending.code or spec.only_if == "always"
+    ]
+    if not channels:
+        return
+    notice = _notice(prepared, ending)
+    for place, channel in channels:
+        if problem := notify(channel, notice):
+            tell(f"{prepared.loaded.name}: {place}: not told: {problem}")
+
+
+def _notice(prepared: Prepared, ending: Ending) -> Notice:
+    name = prepared.loaded.name
+    record: dict[str, object] = {"batch": name}
+    text = ending.error or f"exit code {ending.code.value}"
+    try:
+        morning = morning_of(prepared.ledger, name)
+    except BatchgenError as exc:  # nothing was ever run, or the ledger is what is broken
+        if ending.error is None and not isinstance(exc, UnknownBatchError):
+            text = str(exc)
+    else:
+        record = report_record(morning)
+        text = f"{ending.error}\n{report_text(morning)}" if ending.error else report_text(morning)
+    record |= {"exit_code": ending.code.value, "error": ending.error}
+    return Notice(
+        title=f"batchgen {name}: {'all done' if not ending.code else f'exit code {ending.code}'}",
+        text=text,
+        body=json.dumps(record, ensure_ascii=False).encode(),
+    )

@@ -1,0 +1,121 @@
+"""Tells the operator's own services that a run began or how it ended; their faults are no errors.
+
+Addresses are often secrets, so none is ever shown: what goes wrong is told without them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import anyio
+import httpx
+
+_WEB_TIMEOUT_S: Final = 10.0
+_COMMAND_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """How a run ended."""
+
+    title: str
+    text: str
+    body: bytes
+    """The report as JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A program with its arguments, run in a folder."""
+
+    arguments: Sequence[str] = field(repr=False)
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """An address that takes JSON by POST."""
+
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apprise:
+    """An address of the `apprise` package, which is an optional extra."""
+
+    url: str = field(repr=False)
+
+
+def notify(channel: Command | Webhook | Apprise, notice: Notice) -> str | None:
+    """Hand the notice over; what went wrong in words, None where it arrived."""
+    match channel:
+        case Command():
+            return _run(channel, notice.body)
+        case Webhook(url=url):
+            return _ask("POST", url, notice.body)
+        case Apprise(url=url):
+            return _apprise(url, notice)
+
+
+def ping(url: str, suffix: str = "") -> str | None:
+    """Ask a health check's address, as ``/start`` or ``/fail``; what went wrong in words."""
+    parts = urlsplit(url)
+    return _ask("GET", urlunsplit(parts._replace(path=parts.path.rstrip("/") + suffix)), None)
+
+
+def has_apprise() -> bool:
+    """Whether the optional extra is installed."""
+    return importlib.util.find_spec("apprise") is not None
+
+
+def _run(command: Command, body: bytes) -> str | None:
+    try:
+        done = subprocess.run(
+            list(command.arguments),
+            input=body,
+            cwd=command.folder,
+            # Our own stdout carries results.
+            stdout=subprocess.DEVNULL,
+            timeout=_COMMAND_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {_COMMAND_TIMEOUT_S:.0f} s"
+    except (OSError, ValueError) as exc:
+        return f"it can't be started: {getattr(exc, 'strerror', None) or type(exc).__name__}"
+    return f"it ended with exit code {done.returncode}" if done.returncode else None
+
+
+def _ask(method: str, url: str, body: bytes | None) -> str | None:
+    try:
+        status = anyio.run(_status, method, url, body)
+    except TimeoutError:
+        return f"no answer within {_WEB_TIMEOUT_S:.0f} s"
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
+        return f"no answer ({type(exc).__name__})"
+    return None if 200 <= status < 300 else f"HTTP {status}"
+
+
+async def _status(method: str, url: str, body: bytes | None) -> int:
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    with anyio.fail_after(_WEB_TIMEOUT_S):
+        async with (
+            httpx.AsyncClient(trust_env=False, timeout=_WEB_TIMEOUT_S) as client,
+            client.stream(method, url, content=body, headers=headers) as answer,
+        ):
+            return answer.status_code  # what it says beyond that is not read
+
+
+def _apprise(url: str, notice: Notice) -> str | None:
+    apprise = importlib.import_module("apprise")
+    post = apprise.Apprise()
+    if not post.add(url):
+        return "it is no address that apprise knows"
+    return None if post.notify(title=notice.title, body=notice.text) else "apprise failed"
