@@ -41,14 +41,16 @@ from batchgen.job import (
     SavedPicture,
     Verify,
 )
-from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture
+from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenance
 from batchgen.ledger.writer import LedgerWriteError
+from batchgen.metadata import embed
 from batchgen.mp4 import inspect_mp4
 from batchgen.naming import final_path
 from batchgen.outcome import ErrorBody, Verdict, task_verdict
 from batchgen.picture import BadPicture, PictureInfo, decode, inspect, mismatches
 from batchgen.providers.adapters import adapter_of
 from batchgen.settings import is_loopback
+from batchgen.sidecar import described, is_sidecar, sidecar_of, write_sidecar
 from batchgen.tasks import TaskFailed, TaskMade, TaskWatch
 from batchgen.worker import Again, RunContext, expiry, note_internal_error
 
@@ -151,7 +153,7 @@ class Delivery:
         if picture.path and picture.sha256:
             placed = await anyio.to_thread.run_sync(self._already_placed, job, picture)
             if placed is not None:
-                return await self._save(picture, placed)
+                return await self._save(job, picture, placed)
         if picture.task is not None and picture.url is None:
             end = await self._tasks.until_over(picture.task)
             if not isinstance(end, TaskMade):
@@ -199,6 +201,9 @@ class Delivery:
                 )
             except BadPicture as exc:
                 return FetchResult(bad_picture=f"{exc.reason}: {exc}")
+            if job.metadata and picture.task is None:
+                origin = await self._origin(picture)
+                info, sha256 = await anyio.to_thread.run_sync(_describe, part.part, job, origin)
             saved = SavedPicture(
                 path=final_path(job.path, info.format.extension, picture.rank),
                 sha256=sha256,
@@ -249,11 +254,21 @@ class Delivery:
         final = self._base / job.root / saved.path
         owned = await ledger(lambda ledger: ledger.owns(job.id, job.root, saved.path))
         await anyio.to_thread.run_sync(self._make_way, job, final, saved, owned)
+        if job.sidecar:
+            origin = await self._origin(picture)
+            self._make_way_beside(job, sidecar_of(final), origin)
         await ledger(lambda ledger: ledger.placing(picture.id, saved))
         await part.commit(final)
-        return await self._save(picture, saved)
+        return await self._save(job, picture, saved)
 
-    async def _save(self, picture: DuePicture, saved: SavedPicture) -> _Saved:
+    async def _origin(self, picture: DuePicture) -> Provenance:
+        return await self._context.ledger(lambda ledger: ledger.provenance(picture.attempt_id))
+
+    async def _save(self, job: Job, picture: DuePicture, saved: SavedPicture) -> _Saved:
+        if job.sidecar:
+            final = self._base / job.root / saved.path
+            origin = await self._origin(picture)
+            await anyio.to_thread.run_sync(write_sidecar, final, job, saved, origin)
         finished = await self._context.ledger(lambda ledger: ledger.picture_saved(picture.id))
         return _Saved(picture=saved, finished=finished)
 
@@ -267,6 +282,11 @@ class Delivery:
             raise _Conflict(final)
         if job.keep_previous:
             self._keep(job.root, saved.path)
+
+    def _make_way_beside(self, job: Job, sidecar: Path, origin: Provenance) -> None:
+        there = sidecar.exists() or sidecar.is_symlink()
+        if there and not is_sidecar(sidecar, origin.batch, job.key):
+            raise _Conflict(sidecar)
 
     def _keep(self, root: str, path: str) -> None:
         """Keep the picture that is about to be replaced; a link, so that none is ever missing."""
@@ -300,7 +320,10 @@ class Delivery:
         context = self._context
         new = {picture.path for picture in saved}
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._clear_away, job, finished.replaced, new)
+            origin = await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
+            await anyio.to_thread.run_sync(
+                self._clear_away, job, finished.replaced, new, origin.batch
+            )
             if job.keep_partials and saved:
                 await anyio.to_thread.run_sync(
                     self._keep_partials, job, finished.attempt_id, saved[0].path
@@ -311,8 +334,10 @@ class Delivery:
         paths = tuple(str(PurePosixPath(job.root) / picture.path) for picture in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
 
-    def _clear_away(self, job: Job, old: tuple[OldPicture, ...], new: set[str]) -> None:
+    def _clear_away(self, job: Job, old: tuple[OldPicture, ...], new: set[str], batch: str) -> None:
         """Remove replaced pictures that stand under another name than the new ones."""
+        root = self._base / job.root
+        sidecars = {sidecar_of(root / path) for path in new} if job.sidecar else set()
         for picture in old:
             path = self._base / picture.root / picture.path
             if picture.root == job.root and picture.path in new:
@@ -322,6 +347,9 @@ class Delivery:
             if job.keep_previous:
                 self._keep(picture.root, picture.path)
             path.unlink()
+            sidecar = sidecar_of(path)
+            if sidecar not in sidecars and is_sidecar(sidecar, batch, job.key):
+                sidecar.unlink()
 
     def _keep_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
         """Put the unfinished pictures of an answer where ``NAME.png`` becomes ``NAME-1.png``."""
@@ -367,6 +395,19 @@ class Delivery:
             return None
         fresh = await context.ledger(lambda ledger: ledger.job(job.id))
         return Again(job=fresh, wait_s=following.wait_s)
+
+
+def _describe(path: Path, job: Job, origin: Provenance) -> tuple[PictureInfo, str]:
+    """Write into a verified picture what it is; examined again, it is as good as before."""
+    values = {"batch": origin.batch, "key": job.key, **described(job, origin)}
+    plain = path.read_bytes()
+    data = embed(plain, {name: text for name, text in values.items() if text})
+    try:
+        info = inspect(data)
+    except BadPicture:  # as large as a picture may be already
+        data, info = plain, inspect(plain)
+    write_whole(path, data)
+    return info, hashlib.sha256(data).hexdigest()
 
 
 def _examine(path: Path, verify: Verify, video: bool) -> tuple[PictureInfo, str]:

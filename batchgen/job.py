@@ -109,6 +109,8 @@ class PlannedJob:
     verify: Verify = Verify.STRUCTURE
     keep_previous: bool = False
     keep_partials: bool = False
+    sidecar: bool = False
+    metadata: bool = False
     refresh: str = "changed"
     tags: tuple[str, ...] = ()
     source: str
@@ -133,6 +135,8 @@ class Job:
     verify: Verify
     keep_previous: bool
     keep_partials: bool
+    sidecar: bool
+    metadata: bool
     price: Micros
     """What one request for it is expected to cost."""
     tries: int

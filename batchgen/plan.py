@@ -382,6 +382,8 @@ class _JobMaker:
             verify=recipe.verify,
             keep_previous=recipe.keep_previous,
             keep_partials=recipe.keep_partials,
+            sidecar=recipe.sidecar,
+            metadata=recipe.metadata,
             refresh=recipe.refresh,
             tags=recipe.tags,
             source=line.source,

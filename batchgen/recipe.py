@@ -60,6 +60,8 @@ class Recipe:
     verify: Verify = Verify.STRUCTURE
     keep_previous: bool = False
     keep_partials: bool = False
+    sidecar: bool = False
+    metadata: bool = False
     refresh: str = "changed"
     tags: tuple[str, ...] = ()
 
@@ -122,6 +124,8 @@ def read_recipe(spec: JobSpec, base: Recipe, at: DocPath, faults: Faults) -> Rec
         keep_partials=(
             base.keep_partials if output.keep_partials is None else output.keep_partials
         ),
+        sidecar=base.sidecar if output.sidecar is None else output.sidecar,
+        metadata=base.metadata if output.metadata is None else output.metadata,
         refresh=spec.refresh or base.refresh,
         tags=tuple(dict.fromkeys((*base.tags, *(spec.tags or ())))),
     )

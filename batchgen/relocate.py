@@ -12,6 +12,7 @@ from batchgen.job import BatchId
 from batchgen.ledger.enrol import Move, Staging
 from batchgen.naming import final_path
 from batchgen.picture import PictureFormat
+from batchgen.sidecar import move_sidecar
 
 _PAGE: Final = 500
 
@@ -49,6 +50,7 @@ def _move(move: Move, base: Path, path: str) -> str:
             return "it is not there"
         make_folder(root, new.parent)
         put_in_place(old, new)
+        move_sidecar(old, new, move.sha256)
     except OSError as exc:
         return str(exc)
     return ""

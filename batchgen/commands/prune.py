@@ -14,6 +14,7 @@ from batchgen.ledger.queries import find_batch
 from batchgen.lock import batch_lock
 from batchgen.progress import write_line
 from batchgen.settings import Environment
+from batchgen.sidecar import is_sidecar, sidecar_of
 
 
 def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
@@ -33,7 +34,10 @@ def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
         if yes:
             for saved in removable:
                 # First the file: a kill in between leaves a picture that is known to be missing.
-                (base / saved.root / saved.path).unlink(missing_ok=True)
+                picture = base / saved.root / saved.path
+                picture.unlink(missing_ok=True)
+                if is_sidecar(sidecar_of(picture), name, saved.key):
+                    sidecar_of(picture).unlink()
             forget_pruned(conn, [saved.image for saved in removable])
     write_line(sys.stdout, _summary(name, removable, yes=yes))
     return ExitCode.DONE

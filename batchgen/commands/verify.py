@@ -19,6 +19,7 @@ from batchgen.ledger.queries import find_batch
 from batchgen.lock import batch_lock
 from batchgen.progress import write_line
 from batchgen.settings import Environment
+from batchgen.sidecar import is_sidecar, sidecar_of
 
 _OURS = (PREVIOUS_FOLDER, PARTIAL_FOLDER)
 
@@ -65,6 +66,8 @@ def verify(name: str, db: Path | None, *, repair: bool, as_json: bool) -> ExitCo
             pictures += 1
             path = base / saved.root / saved.path
             known.add(path)
+            if is_sidecar(sidecar_of(path), name, saved.key):
+                known.add(sidecar_of(path))
             roots.add(base / saved.root)
             finding = _look(path, saved)
             if finding is not None:

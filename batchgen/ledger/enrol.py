@@ -35,6 +35,7 @@ CREATE TABLE staging.planned (
     fingerprint TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, prompt TEXT NOT NULL,
     options TEXT NOT NULL, images TEXT NOT NULL, mask TEXT, root TEXT NOT NULL, path TEXT NOT NULL,
     verify TEXT NOT NULL, keep_previous INTEGER NOT NULL, keep_partials INTEGER NOT NULL,
+    sidecar INTEGER NOT NULL, metadata INTEGER NOT NULL,
     tags TEXT NOT NULL, source TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT,
     refused TEXT,
     UNIQUE (key), UNIQUE (collision)
@@ -42,10 +43,10 @@ CREATE TABLE staging.planned (
 """
 _COLUMNS: Final = (
     "key, collision, fingerprint, provider, model, prompt, options, images, mask, root, path,"
-    " verify, keep_previous, keep_partials, tags, source, estimated, stale_before,"
-    " refused"
+    " verify, keep_previous, keep_partials, sidecar, metadata, tags, source, estimated,"
+    " stale_before, refused"
 )
-_INSERT: Final = f"INSERT INTO staging.planned ({_COLUMNS}) VALUES ({', '.join('?' * 19)})"
+_INSERT: Final = f"INSERT INTO staging.planned ({_COLUMNS}) VALUES ({', '.join('?' * 21)})"
 
 
 class Group(StrEnum):
@@ -410,10 +411,10 @@ _AGAIN: Final = f"""
 
 _ENROL: Final = f"""
 INSERT INTO jobs (batch_id, key, state, fingerprint, model, prompt, options, images, mask, root,
-                  path, verify, keep_previous, keep_partials, tags, source, estimated, plan,
-                  changed_at)
+                  path, verify, keep_previous, keep_partials, sidecar, metadata, tags, source,
+                  estimated, plan, changed_at)
 SELECT :batch, key, 'pending', fingerprint, model, prompt, options, images, mask, root, path,
-       verify, keep_previous, keep_partials, tags, source, estimated,
+       verify, keep_previous, keep_partials, sidecar, metadata, tags, source, estimated,
        (SELECT plan FROM batches WHERE id = :batch), :now
 FROM staging.planned WHERE true ORDER BY seq
 ON CONFLICT (batch_id, key) DO UPDATE SET
@@ -426,6 +427,7 @@ ON CONFLICT (batch_id, key) DO UPDATE SET
     options = excluded.options, images = excluded.images, mask = excluded.mask,
     root = excluded.root, path = excluded.path, verify = excluded.verify,
     keep_previous = excluded.keep_previous, keep_partials = excluded.keep_partials,
+    sidecar = excluded.sidecar, metadata = excluded.metadata,
     tags = excluded.tags, source = excluded.source, estimated = excluded.estimated,
     plan = excluded.plan, retired = 0
 """
@@ -475,6 +477,8 @@ def _row(
         job.verify.value,
         int(job.keep_previous),
         int(job.keep_partials),
+        int(job.sidecar),
+        int(job.metadata),
         canonical_json(job.tags),
         job.source,
         price(job.model, job.options, len(job.images)),

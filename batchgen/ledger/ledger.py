@@ -112,6 +112,21 @@ class JobFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where a picture comes from: the attempt that brought it."""
+
+    batch: str
+    run: int
+    provider: str
+    model: str
+    request_id: str | None
+    cost: Micros
+    made_at: str
+    is_current: bool
+    """Whether its job still asks for the same picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunTotals:
     """Money of one run, in micros."""
 
@@ -128,7 +143,7 @@ _BOUNDLESS: Final = Micros(2**62)
 
 _JOB_COLUMNS = (
     "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
-    "keep_previous, keep_partials, estimated, tries, doubts"
+    "keep_previous, keep_partials, sidecar, metadata, estimated, tries, doubts"
 )
 
 
@@ -427,6 +442,19 @@ class Ledger:
         )
         return [DuePicture(**dict(row)) for row in rows]
 
+    def provenance(self, attempt: AttemptId) -> Provenance:
+        """Where the pictures of an attempt come from."""
+        row = self.conn.execute(
+            "SELECT batches.name AS batch, run_id AS run, attempts.provider AS provider,"
+            " attempts.model AS model, request_id, cost,"
+            " coalesce(ended_at, started_at) AS made_at,"
+            " attempts.fingerprint = jobs.fingerprint AS is_current FROM attempts"
+            " JOIN jobs ON jobs.id = job_id JOIN batches ON batches.id = batch_id"
+            " WHERE attempts.id = ?",
+            (attempt,),
+        ).fetchone()
+        return Provenance(**{**dict(row), "is_current": bool(row["is_current"])})
+
     def _replaceable(self, job: JobId, attempt: AttemptId) -> list[OldPicture]:
         """Saved pictures of the job that an earlier attempt made."""
         rows = self.conn.execute(
@@ -589,6 +617,8 @@ def _job(row: sqlite3.Row) -> Job:
         verify=Verify(values["verify"]),
         keep_previous=bool(values["keep_previous"]),
         keep_partials=bool(values["keep_partials"]),
+        sidecar=bool(values["sidecar"]),
+        metadata=bool(values["metadata"]),
         price=Micros(values["estimated"]),
         tries=values["tries"],
         doubts=values["doubts"],

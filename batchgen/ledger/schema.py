@@ -64,6 +64,8 @@ CREATE TABLE jobs (
     verify TEXT NOT NULL,
     keep_previous INTEGER NOT NULL,
     keep_partials INTEGER NOT NULL,
+    sidecar INTEGER NOT NULL,
+    metadata INTEGER NOT NULL,
     tags TEXT NOT NULL,
     source TEXT NOT NULL,
     estimated INTEGER NOT NULL,

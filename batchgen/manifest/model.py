@@ -291,6 +291,12 @@ class Output(Model):
     keep_partials: StrictBool | None = Field(
         None, description="keep the unfinished pictures of a streamed answer, below .partial/"
     )
+    sidecar: StrictBool | None = Field(
+        None, description="write NAME.json beside each picture: prompt, options, cost, request id"
+    )
+    metadata: StrictBool | None = Field(
+        None, description="write prompt, model, key, cost and request id into each picture, as XMP"
+    )
 
 
 def _web_address(url: str) -> str:

@@ -1,0 +1,114 @@
+"""Writes where a picture comes from into its file, without touching a pixel: as an XMP packet.
+
+Programs for pictures read it in all three formats. A picture that brings XMP of its own keeps that
+as it is: it may say who made it, which is not ours to overwrite.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Final
+from xml.sax.saxutils import escape
+
+from batchgen.picture import PictureFormat, inspect
+
+MAX_VALUE_BYTES: Final = 40_000
+"""Of the prompt and of any other value; with all of them a packet still fits a JPEG segment."""
+_MAX_SEGMENT_BYTES: Final = 65_533
+_NAMESPACE: Final = "https://batchgen.invalid/xmp/1.0/"
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_PNG_KEYWORD: Final = b"XML:com.adobe.xmp"
+_JPEG_HEADER: Final = b"http://ns.adobe.com/xap/1.0/\0"
+
+
+def embed(data: bytes, values: Mapping[str, str]) -> bytes:
+    """The picture with the values in it; ``prompt`` is its description too.
+
+    Names are letters and underscores. A picture is given back as it is where it has XMP already, or
+    where the values have no room. Raises BadPicture for what is no picture.
+    """
+    info = inspect(data)
+    packet = _packet(values)
+    match info.format:
+        case PictureFormat.PNG:
+            return _into_png(data, packet)
+        case PictureFormat.JPEG:
+            return _into_jpeg(data, packet)
+        case PictureFormat.WEBP:
+            return _into_webp(data, packet, info.width, info.height, info.has_alpha)
+        case _:
+            return data
+
+
+def _packet(values: Mapping[str, str]) -> bytes:
+    fields = "".join(
+        f"<batchgen:{name}>{_text(value)}</batchgen:{name}>" for name, value in values.items()
+    )
+    prompt = values.get("prompt")
+    described = (
+        "<dc:description><rdf:Alt><rdf:li xml:lang='x-default'>"
+        f"{_text(prompt, MAX_VALUE_BYTES // 4)}</rdf:li></rdf:Alt></dc:description>"
+        if prompt
+        else ""
+    )
+    return (
+        "<x:xmpmeta xmlns:x='adobe:ns:meta/'>"
+        "<rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
+        "<rdf:Description rdf:about='' xmlns:dc='http://purl.org/dc/elements/1.1/'"
+        f" xmlns:batchgen='{_NAMESPACE}'>{described}{fields}</rdf:Description>"
+        "</rdf:RDF></x:xmpmeta>"
+    ).encode()
+
+
+def _text(value: str, most: int = MAX_VALUE_BYTES) -> str:
+    """As XML, cut at so many bytes of it, never inside a character."""
+    size, kept = 0, []
+    for char in _NOT_XML.sub("", value):
+        written = escape(char)
+        size += len(written.encode())
+        if size > most:
+            break
+        kept.append(written)
+    return "".join(kept)
+
+
+def _into_png(data: bytes, packet: bytes) -> bytes:
+    end_of_header = 8 + 12 + 13  # inspected: the header comes first, and has this length
+    if _PNG_KEYWORD in data:
+        return data
+    body = b"iTXt" + _PNG_KEYWORD + b"\0\0\0\0\0" + packet  # not compressed, no language
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return data[:end_of_header] + chunk + data[end_of_header:]
+
+
+def _into_jpeg(data: bytes, packet: bytes) -> bytes:
+    body = _JPEG_HEADER + packet
+    if _JPEG_HEADER in data or len(body) > _MAX_SEGMENT_BYTES:
+        return data
+    at = 2
+    while data[at : at + 2] in (b"\xff\xe0", b"\xff\xe1"):  # JFIF and Exif want to be first
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data[:at] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[at:]
+
+
+_WEBP_XMP: Final = 0x04
+_WEBP_ALPHA: Final = 0x10
+
+
+def _into_webp(data: bytes, packet: bytes, width: int, height: int, has_alpha: bool) -> bytes:
+    end = 8 + int.from_bytes(data[4:8], "little")
+    chunks, trailer = data[12:end], data[end:]
+    if chunks[:4] == b"VP8X":
+        if chunks[8] & _WEBP_XMP:
+            return data
+        chunks = chunks[:8] + bytes([chunks[8] | _WEBP_XMP]) + chunks[9:]
+    else:
+        flags = _WEBP_XMP | (_WEBP_ALPHA if has_alpha else 0)
+        canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        chunks = b"VP8X" + struct.pack("<II", 10, flags) + canvas + chunks
+    padding = b"\0" * (len(packet) % 2)
+    chunks += b"XMP " + struct.pack("<I", len(packet)) + packet + padding
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks + trailer

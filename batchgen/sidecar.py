@@ -1,0 +1,80 @@
+"""A picture's JSON file beside it: what it was made of, by whom, and for how much."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from batchgen.files import put_in_place, write_whole
+from batchgen.job import Job, SavedPicture
+from batchgen.ledger.ledger import Provenance
+from batchgen.money import decimal_string
+
+_MAX_BYTES: Final = 16 * 1024 * 1024
+
+
+def sidecar_of(picture: Path) -> Path:
+    """Where it stands: ``mug.json`` beside ``mug.png``."""
+    return picture.with_suffix(".json")
+
+
+def is_sidecar(path: Path, batch: str, key: str) -> bool:
+    """Whether a file is the sidecar of this job, so that it may be replaced or removed."""
+    found = _read(path)
+    return (found.get("batch"), found.get("key")) == (batch, key)
+
+
+def _read(path: Path) -> dict[str, object]:
+    """What a file holds that may be a sidecar; nothing where it can be none."""
+    try:
+        if path.is_symlink() or path.stat().st_size > _MAX_BYTES:
+            return {}
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def move_sidecar(old: Path, new: Path, sha256: str) -> None:
+    """Let the sidecar of a picture that was moved follow it; one of another picture stays.
+
+    Raises OSError.
+    """
+    source, target = sidecar_of(old), sidecar_of(new)
+    if _read(source).get("sha256") == sha256 and not target.exists():
+        put_in_place(source, target)
+
+
+def write_sidecar(picture: Path, job: Job, saved: SavedPicture, origin: Provenance) -> None:
+    """Write it durably. Raises OSError."""
+    record = {
+        "batch": origin.batch,
+        "key": job.key,
+        **described(job, origin),
+        "options": dict(job.options) if origin.is_current else None,
+        "run": origin.run,
+        "file": picture.name,
+        "sha256": saved.sha256,
+        "bytes": saved.bytes,
+        "width": saved.width,
+        "height": saved.height,
+        "format": saved.format,
+    }
+    text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
+    write_whole(sidecar_of(picture), text.encode(errors="replace"))
+
+
+def described(job: Job, origin: Provenance) -> dict[str, str | None]:
+    """What the picture is and what it cost in dollars.
+
+    Without a prompt where the manifest has changed since the request left.
+    """
+    return {
+        "prompt": job.prompt if origin.is_current else None,
+        "provider": origin.provider,
+        "model": origin.model,
+        "cost": decimal_string(origin.cost),
+        "request_id": origin.request_id,
+        "made_at": origin.made_at,
+    }

@@ -1,0 +1,97 @@
+"""XMP in pictures: read by Pillow, passed by the inspection, and no pixel changed."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from batchgen.metadata import MAX_VALUE_BYTES, embed
+from batchgen.picture import BadPicture, inspect
+
+SAVED: list[tuple[str, str, dict[str, object]]] = [
+    ("PNG", "RGB", {}),
+    ("PNG", "RGBA", {}),
+    ("PNG", "P", {}),
+    ("JPEG", "RGB", {}),
+    ("JPEG", "L", {"progressive": True}),
+    ("JPEG", "CMYK", {}),
+    ("WEBP", "RGB", {}),
+    ("WEBP", "RGB", {"lossless": True}),
+    ("WEBP", "RGBA", {}),
+    ("WEBP", "RGBA", {"lossless": True}),
+    ("WEBP", "RGB", {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"}),
+]
+
+
+def picture(format: str, mode: str, options: dict[str, object], size: tuple[int, int]) -> bytes:
+    image = Image.linear_gradient("L").resize(size).convert(mode)
+    out = io.BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def pixels(data: bytes) -> tuple[str, bytes]:
+    with Image.open(io.BytesIO(data)) as image:
+        return image.mode, image.tobytes()
+
+
+def xmp(data: bytes) -> str:
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or ""
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+@pytest.mark.parametrize(("format", "mode", "options"), SAVED)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    prompt=st.text(max_size=200),
+    key=st.text(max_size=20),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_picture_with_metadata_is_as_good_as_before(
+    format: str,
+    mode: str,
+    options: dict[str, object],
+    size: tuple[int, int],
+    prompt: str,
+    key: str,
+) -> None:
+    plain = picture(format, mode, options, size)
+    found = embed(plain, {"key": key, "prompt": prompt})
+    before, after = inspect(plain), inspect(found)
+    assert (after.format, after.width, after.height) == (before.format, *size)
+    assert after.has_alpha == before.has_alpha
+    assert pixels(found) == pixels(plain)
+    assert "batchgen:prompt" in xmp(found)
+    assert embed(found, {"key": "another"}) == found
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_a_prompt_is_told_as_it_is(format: str) -> None:
+    prompt = "a <mug> & a \u00e9tag\u00e8re \U0001f375\0\x1b"
+    found = xmp(embed(picture(format, "RGB", {}, (8, 8)), {"prompt": prompt}))
+    assert "a &lt;mug&gt; &amp; a \u00e9tag\u00e8re \U0001f375<" in found
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_a_prompt_without_end_is_cut(format: str) -> None:
+    plain = picture(format, "RGB", {}, (8, 8))
+    found = embed(plain, {"prompt": "\u00e9<" * 60_000})
+    inspect(found)
+    assert MAX_VALUE_BYTES < len(found) - len(plain) < 65_533
+
+
+def test_a_packet_that_fits_no_segment_is_left_out() -> None:
+    plain = picture("JPEG", "RGB", {}, (8, 8))
+    assert embed(plain, {"prompt": "x" * 60_000, "key": "y" * 60_000}) == plain
+
+
+@given(st.binary(max_size=200))
+def test_what_is_no_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(BadPicture):
+        embed(data, {"prompt": "x"})
