@@ -144,11 +144,17 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
 @click.option("--concurrency", type=click.IntRange(1, 4096), help="Requests in flight at most.")
 @click.option("--again", metavar="SHARE", help="What if so many are made again, like 8%.")
 @click.option("--accepted", metavar="SHARE", help="What if so many are accepted, like 70%.")
-def plan(manifests: tuple[Path, ...], as_json: bool, **options: Any) -> ExitCode:
+@click.option("--why", "key", metavar="KEY", help="What changed since this job's picture.")
+def plan(manifests: tuple[Path, ...], as_json: bool, key: str | None, **options: Any) -> ExitCode:
     """Show what a run would do and cost; no key, no network, nothing written."""
     from batchgen.commands.plan import plan as command
+    from batchgen.commands.plan import why
     from batchgen.commands.prepare import Overrides
 
+    if key is not None:
+        if len(manifests) > 1:
+            raise click.UsageError("--why looks at one manifest")
+        return why(manifests[0], key, Overrides(**_utc(options)))
     return command(list(manifests), Overrides(**_utc(options)), as_json=as_json)
 
 

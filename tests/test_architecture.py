@@ -35,6 +35,7 @@ FLOORS = {
     "reconcile": 1,
     "pace": 1,
     "schedule": 1,
+    "why": 1,
     "suspects": 1,
     "metadata": 1,
     "quote": 1,

@@ -12,13 +12,13 @@ from pathlib import Path
 from batchgen.commands.prepare import Overrides, Prepared, prepare, stage
 from batchgen.commands.pricing import with_kept_prices
 from batchgen.commands.quoting import budgets_of, quote_of, quote_record
-from batchgen.errors import ExitCode, Fault, ManifestError
+from batchgen.errors import ExitCode, Fault, ManifestError, SettingsError
 from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.queries import batch_id
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.money import decimal_string
 from batchgen.progress import write_line
-from batchgen.report.text import plan_text, unfetched_text
+from batchgen.report.text import plan_text, unfetched_text, why_text
 
 
 def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitCode:
@@ -72,6 +72,24 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
         source = profile.price_source
         text = plan_text(name, profile.name, source, groups, quote, budgets, unfetched=unfetched)
         write_line(sys.stdout, text)
+
+
+def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
+    """Say what a run would do with one job, and what changed since its picture was made."""
+    prepared = prepare(manifest, overrides.db)
+    with closing(_ledger(prepared)) as conn:
+        staging = stage(
+            conn,
+            prepared,
+            accept_unknown_price=True,
+            addresses=NeededUrls(conn, prepared.references),
+            selection=overrides.selection,
+        )
+        found = staging.why(batch_id(conn, prepared.loaded.name), key)
+    if found is None:
+        raise SettingsError(f"{manifest}: the manifest plans no job with the key {key!r}")
+    write_line(sys.stdout, why_text(key, found))
+    return ExitCode.DONE
 
 
 def _ledger(prepared: Prepared) -> sqlite3.Connection:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from batchgen.errors import Fault, ManifestError
 from batchgen.job import (
@@ -20,6 +21,7 @@ from batchgen.job import (
 )
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.money import ZERO, Micros
+from batchgen.why import MadeOf
 
 Price = Callable[[str, Mapping[str, OptionValue], int], Micros]
 """Price of one request in micros, from model, options and number of reference images."""
@@ -94,6 +96,33 @@ class BatchIdentity:
     manifest: str
     partial: bool = False
     """The plan is of some jobs only: the others are not retired, and the whole manifest is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """A planned job, and what the ledger knows of it."""
+
+    planned: MadeOf
+    made: MadeOf | None
+    """What its picture was made of; None where there is none."""
+    state: str | None
+    """None where the ledger does not know the key."""
+    reason: str
+    done_at: str | None
+    stale: bool
+    """Older than ``refresh`` allows."""
+    refused: str | None
+
+
+def _made_of(values: dict[str, Any]) -> MadeOf:
+    return MadeOf(
+        fingerprint=values["fingerprint"],
+        model=values["model"],
+        prompt=values["prompt"],
+        options=values["options"],
+        images=tuple(values["images"]),
+        mask=values["mask"],
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +299,42 @@ class Staging:
             groups[Group.RETIRED] = GroupSum(retired, ZERO)
         return groups
 
+    def why(self, batch: BatchId | None, key: str) -> Why | None:
+        """A planned job beside what its picture was made of; None for a key that is not planned."""
+        row = self.conn.execute(
+            """
+            SELECT planned.fingerprint AS fingerprint, planned.model AS model,
+                   planned.prompt AS prompt, planned.options AS options, planned.images AS images,
+                   planned.mask AS mask, planned.refused AS refused, jobs.state AS state,
+                   jobs.reason AS reason, jobs.done_at AS done_at, stale_before,
+                   iif(jobs.state = 'done' OR jobs.made_of IS NULL, json_object(
+                       'fingerprint', jobs.fingerprint, 'model', jobs.model,
+                       'prompt', jobs.prompt, 'options', json(jobs.options),
+                       'images', json(jobs.images), 'mask', jobs.mask), jobs.made_of) AS made_of
+            FROM staging.planned AS planned
+            LEFT JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
+            WHERE planned.key = ?
+            """,
+            (batch, key),
+        ).fetchone()
+        if row is None:
+            return None
+        values = dict(row)
+        planned = _made_of(
+            values | {name: json.loads(values[name]) for name in ("options", "images")}
+        )
+        known = values["state"] is not None and values["done_at"] is not None
+        stale = known and values["stale_before"] and values["done_at"] < values["stale_before"]
+        return Why(
+            planned=planned,
+            made=_made_of(json.loads(values["made_of"])) if known else None,
+            state=values["state"],
+            reason=values["reason"] or "",
+            done_at=values["done_at"],
+            stale=bool(stale),
+            refused=values["refused"],
+        )
+
     def foreign_pictures(self, batch: BatchId) -> dict[str, int]:
         """How many pictures that another provider made a run would replace, by that provider."""
         rows = self.conn.execute(
@@ -423,6 +488,11 @@ ON CONFLICT (batch_id, key) DO UPDATE SET
     tries = CASE WHEN {_AGAIN} THEN 0 ELSE jobs.tries END,
     doubts = CASE WHEN {_AGAIN} THEN 0 ELSE jobs.doubts END,
     changed_at = CASE WHEN {_AGAIN} THEN excluded.changed_at ELSE jobs.changed_at END,
+    made_of = CASE WHEN jobs.state = 'done' AND jobs.fingerprint <> excluded.fingerprint
+        THEN json_object('fingerprint', jobs.fingerprint, 'model', jobs.model,
+            'prompt', jobs.prompt, 'options', json(jobs.options), 'images', json(jobs.images),
+            'mask', jobs.mask)
+        ELSE jobs.made_of END,
     fingerprint = excluded.fingerprint, model = excluded.model, prompt = excluded.prompt,
     options = excluded.options, images = excluded.images, mask = excluded.mask,
     root = excluded.root, path = excluded.path, verify = excluded.verify,

@@ -74,6 +74,7 @@ CREATE TABLE jobs (
     plan INTEGER NOT NULL,
     changed_at TEXT NOT NULL,
     done_at TEXT,
+    made_of TEXT,
     UNIQUE (batch_id, key)
 ) STRICT;
 CREATE INDEX jobs_by_state ON jobs(batch_id, retired, state, id);

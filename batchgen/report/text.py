@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from batchgen.job import Billed, JobState
 from batchgen.ledger.budgets import Budget
-from batchgen.ledger.enrol import Group, GroupSum
+from batchgen.ledger.enrol import Group, GroupSum, Why
 from batchgen.ledger.queries import Doubt, ReasonCount, Status
 from batchgen.money import dollars
 from batchgen.quote import Quote, WhatIf
+from batchgen.why import differences
 
 _GROUP_TEXT = {
     Group.NEW: "new",
@@ -93,6 +94,24 @@ def _what_if_line(found: WhatIf) -> str:
         return text
     accepted = f"{found.accepted_percent:f} % accepted"
     return f"{text}; with {accepted}, {dollars(found.per_accepted)} for each of those"
+
+
+def why_text(key: str, found: Why) -> str:
+    """What a run would do with one job, and why."""
+    if found.refused is not None:
+        return f"{key}: not sent, {found.refused}"
+    if found.made is None:
+        held = found.state in (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
+        if held and found.state is not None:
+            return f"{key}: {found.state} before, {found.reason}; left alone until `retry`"
+        return f"{key}: no picture of it has been made yet"
+    changed = differences(found.made, found.planned)
+    made = f"the picture of {found.done_at}"
+    if changed:
+        return "\n".join([f"{key}: changed since {made}", *(f"  {line}" for line in changed)])
+    if found.stale:
+        return f"{key}: unchanged, but {made} is older than `refresh` allows"
+    return f"{key}: unchanged since {made}; a run leaves it alone"
 
 
 def unfetched_text(addresses: int) -> str:
