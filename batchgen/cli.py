@@ -291,6 +291,18 @@ def retry(
 @cli.command()
 @_NAME
 @_DB
+@click.option("--only", metavar="GLOB", help="Only jobs whose key fits.")
+@click.option("--run", type=click.IntRange(min=1), metavar="ID", help="Only what this run made.")
+def rollback(name: str, db: Path | None, only: str | None, run: int | None) -> ExitCode:
+    """Put back the pictures that the present ones replaced."""
+    from batchgen.commands.rollback import rollback as command
+
+    return command(name, db, only=only, run=run)
+
+
+@cli.command()
+@_NAME
+@_DB
 @click.option("--yes", is_flag=True, help="Remove them; without it they are only listed.")
 def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
     """Remove the pictures of jobs that left the manifest."""

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import mmap
 import os
-import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -47,14 +46,14 @@ from batchgen.metadata import embed
 from batchgen.mp4 import inspect_mp4
 from batchgen.naming import final_path
 from batchgen.outcome import ErrorBody, Verdict, task_verdict
-from batchgen.picture import BadPicture, PictureInfo, decode, inspect, mismatches
+from batchgen.picture import BadPicture, PictureInfo, decode, inspect, is_blank, mismatches
+from batchgen.previous import keep
 from batchgen.providers.adapters import adapter_of
 from batchgen.settings import is_loopback
 from batchgen.sidecar import described, is_sidecar, sidecar_of, write_sidecar
 from batchgen.tasks import TaskFailed, TaskMade, TaskWatch
 from batchgen.worker import Again, RunContext, expiry, note_internal_error
 
-PREVIOUS_FOLDER: Final = ".previous"
 PARTIAL_FOLDER: Final = ".partial"
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
 
@@ -213,6 +212,10 @@ class Delivery:
                 format=info.format.value,
                 warnings=mismatches(info, job.options),
             )
+            if picture.replaces is not None and picture.rank == 0:
+                worse = await anyio.to_thread.run_sync(_worse, part.part, saved, picture)
+                if worse is not None:
+                    return FetchResult(bad_picture=worse)
             # From here to the row there is nothing to wait for but our own disk.
             with anyio.CancelScope(shield=True):
                 placed = await self._place(job, picture, part, saved)
@@ -281,24 +284,12 @@ class Delivery:
         if not (owned or self._overwrite) and sha256_of(final) != saved.sha256:
             raise _Conflict(final)
         if job.keep_previous:
-            self._keep(job.root, saved.path)
+            keep(self._base / job.root, saved.path, count=job.keep_previous)
 
     def _make_way_beside(self, job: Job, sidecar: Path, origin: Provenance) -> None:
         there = sidecar.exists() or sidecar.is_symlink()
         if there and not is_sidecar(sidecar, origin.batch, job.key):
             raise _Conflict(sidecar)
-
-    def _keep(self, root: str, path: str) -> None:
-        """Keep the picture that is about to be replaced; a link, so that none is ever missing."""
-        folder = self._base / root
-        kept = folder / PREVIOUS_FOLDER / path
-        make_folder(folder, kept.parent)
-        kept.unlink(missing_ok=True)
-        try:
-            os.link(folder / path, kept)
-        except OSError:  # a file system without hard links
-            shutil.copy2(folder / path, kept)
-        sync_folder(kept.parent)
 
     def _already_placed(self, job: Job, picture: DuePicture) -> SavedPicture | None:
         """The picture that a killed run had renamed but not written down."""
@@ -345,7 +336,7 @@ class Delivery:
             if not path.is_file() or path.stat().st_size != picture.bytes:
                 continue
             if job.keep_previous:
-                self._keep(picture.root, picture.path)
+                keep(self._base / picture.root, picture.path, count=job.keep_previous)
             path.unlink()
             sidecar = sidecar_of(path)
             if sidecar not in sidecars and is_sidecar(sidecar, batch, job.key):
@@ -408,6 +399,16 @@ def _describe(path: Path, job: Job, origin: Provenance) -> tuple[PictureInfo, st
         data, info = plain, inspect(plain)
     write_whole(path, data)
     return info, hashlib.sha256(data).hexdigest()
+
+
+def _worse(path: Path, saved: SavedPicture, picture: DuePicture) -> str | None:
+    """Why a new picture must not replace the good one that is there; None where it may."""
+    like_the_old = picture.replaces == f"{saved.width}x{saved.height} {saved.format}"
+    if saved.warnings and not like_the_old:
+        return f"worse than the picture it would replace: {saved.warnings[0]}"
+    if picture.task is None and is_blank(path):
+        return "worse than the picture it would replace: all of it is one colour"
+    return None
 
 
 def _examine(path: Path, verify: Verify, video: bool) -> tuple[PictureInfo, str]:

@@ -107,7 +107,8 @@ class PlannedJob:
     path: str
     """Below ``root``, with ``{ext}`` for the extension, separated by ``/``."""
     verify: Verify = Verify.STRUCTURE
-    keep_previous: bool = False
+    keep_previous: int = 0
+    """How many replaced pictures are kept."""
     keep_partials: bool = False
     sidecar: bool = False
     metadata: bool = False
@@ -133,7 +134,7 @@ class Job:
     root: str
     path: str
     verify: Verify
-    keep_previous: bool
+    keep_previous: int
     keep_partials: bool
     sidecar: bool
     metadata: bool

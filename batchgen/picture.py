@@ -167,6 +167,19 @@ def decode(path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYT
     return info
 
 
+def is_blank(path: Path) -> bool:
+    """Whether every pixel has the same colour; decodes, so for a thread. False where it can't."""
+    data = path.read_bytes()
+    kind = sniff(data[:64])
+    if kind is None:
+        return False
+    try:
+        with _open_quietly(data, kind) as image:
+            return image.convert("RGB").getcolors(maxcolors=1) is not None
+    except Exception:  # Pillow raises errors of a dozen kinds for damaged pictures
+        return False
+
+
 def mismatches(info: PictureInfo, options: Mapping[str, object]) -> tuple[str, ...]:
     """Sentences on where a picture differs from the `size` and `output_format` asked for."""
     found = []

@@ -58,7 +58,7 @@ class Recipe:
     root: str
     path: Part
     verify: Verify = Verify.STRUCTURE
-    keep_previous: bool = False
+    keep_previous: int = 0
     keep_partials: bool = False
     sidecar: bool = False
     metadata: bool = False

@@ -51,7 +51,7 @@ def differences(made: MadeOf, planned: MadeOf) -> list[str]:
 
 
 def word_diff(before: str, after: str) -> str:
-    """The later text with ``[-what went-]`` and ``{+what came+}``; equal stretches are cut short."""
+    """The later text with ``[-what went-]`` and ``{+what came+}``; equal stretches are cut."""
     old, new = _WORDS.findall(before), _WORDS.findall(after)
     return "".join(_stretches(old, new))
 

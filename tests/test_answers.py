@@ -323,3 +323,39 @@ def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
         "output_format": "webp",
         "output_compression": 80,
     }
+
+
+@pytest.mark.parametrize(
+    ("worse", "why"),
+    [
+        (picture("white", size=(64, 48)), "all of it is one colour"),
+        (b"two sizes", "asked for 1024x640, got 64x48"),
+    ],
+    ids=["blank", "wrong size"],
+)
+def test_a_good_picture_is_never_replaced_by_a_worse_one(
+    worse: bytes, why: str, tmp_path: Path
+) -> None:
+    options = "{}" if "colour" in why else "{size: 1024x640}"
+    good = io.BytesIO()
+    Image.effect_noise((64, 48) if options == "{}" else (1024, 640), 60).save(good, "PNG")
+    if options != "{}":
+        small = io.BytesIO()
+        Image.effect_noise((64, 48), 60).save(small, "PNG")
+        worse = small.getvalue()
+    with scripted() as script:
+        script.answer({"b64_json": encoded(good.getvalue())})
+        run(tmp_path, script, options=options)
+        script.answer({"b64_json": encoded(worse)})
+        path = rig.manifest(
+            tmp_path,
+            f"{script.base}/v1",
+            ["a mug, again"],
+            options=options,
+            limits='{max_waste: "0"}',
+        )
+        told = rig.batchgen("run", path, cwd=tmp_path, code=1)
+        assert why in told.stdout
+        assert list(saved(tmp_path).values()) == [good.getvalue()]
+        assert rig.status(tmp_path)["jobs"]["failed"] == 1
+        assert len(script.posts) == 2

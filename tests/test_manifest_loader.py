@@ -256,7 +256,7 @@ WRONG: Final[list[tuple[str | bytes, str]]] = [
     ("prompt: x\nmatrix: {a: []}", "2:13: matrix.a: is empty"),
     ("prompt: x\nmatrix: {a: [[b]]}", "2:14: matrix.a[0]: expected a text, a number, true or"),
     ("jobs: [a]\noptions: {a: {b: c}}", "2:14: options.a: expected a text, a number, true or"),
-    ("jobs: [a]\noutput: {keep_previous: 1}", "2:25: output.keep_previous: expected true or false"),
+    ("jobs: [a]\noutput: {keep_previous: x}", "2:25: output.keep_previous: expected"),
     ("jobs: [a]\noutput: {verify: no}", "2:18: output.verify: expected structure or decode, got"),
     ("jobs: [a]\noutput: {verify: all}", "2:18: output.verify: expected structure or decode, got"),
     ("prompt: x\nrows: {file: a, table: b}", "2:17: rows.table: unknown key 'table'; known here"),

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from batchgen.delivery import PARTIAL_FOLDER, PREVIOUS_FOLDER
+from batchgen.delivery import PARTIAL_FOLDER
 from batchgen.errors import ExitCode
 from batchgen.files import PART_SUFFIX, sha256_of
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.pictures import Saved, fetch_again, saved_pictures
 from batchgen.ledger.queries import find_batch
 from batchgen.lock import batch_lock
+from batchgen.previous import PREVIOUS_FOLDER
 from batchgen.progress import write_line
 from batchgen.settings import Environment
 from batchgen.sidecar import is_sidecar, sidecar_of

@@ -51,11 +51,11 @@ def draw_fast(picture: Picture) -> bytes:
 
     For load tests: drawn and compressed once per size and format, so prompts are not shown.
     """
-    blank = _blank(picture.width, picture.height, picture.output_format, picture.compression)
+    plain = _plain(picture.width, picture.height, picture.output_format, picture.compression)
     tag = _tag(picture.name)
     if picture.output_format == "png":
-        return blank[:_PNG_HEADER_BYTES] + _png_text_chunk(tag) + blank[_PNG_HEADER_BYTES:]
-    return blank.replace(_PLACEHOLDER, tag)
+        return plain[:_PNG_HEADER_BYTES] + _png_text_chunk(tag) + plain[_PNG_HEADER_BYTES:]
+    return plain.replace(_PLACEHOLDER, tag)
 
 
 def draw_partial(picture: Picture, step: int) -> bytes:
@@ -70,8 +70,9 @@ def _tag(name: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=64)
-def _blank(width: int, height: int, output_format: str, compression: int | None) -> bytes:
+def _plain(width: int, height: int, output_format: str, compression: int | None) -> bytes:
     image = Image.new("RGB", (width, height), (226, 214, 196))
+    image.paste((120, 104, 88), (0, height // 2, width, height))  # all of one colour looks failed
     tag = None if output_format == "png" else _PLACEHOLDER
     return _encode(image, output_format, compression, tag)
 

@@ -91,6 +91,8 @@ class DuePicture:
     path: str | None
     """Where it was about to be placed, if it came that far."""
     sha256: str | None
+    replaces: str | None
+    """``1024x1024 png`` of the good picture that it is to replace; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -434,7 +436,11 @@ class Ledger:
         """The job's pictures that are paid for and not on disk."""
         rows = self.conn.execute(
             "SELECT images.id AS id, attempt_id, position, url, task, answer, expires_at, path,"
-            " sha256, (SELECT count(*) FROM images AS before WHERE before.attempt_id ="
+            " sha256,"
+            " (SELECT old.width || 'x' || old.height || ' ' || old.format FROM images AS old"
+            " WHERE old.job_id = images.job_id AND old.state = 'saved'"
+            " AND old.attempt_id <> images.attempt_id ORDER BY old.position LIMIT 1) AS replaces,"
+            " (SELECT count(*) FROM images AS before WHERE before.attempt_id ="
             " images.attempt_id AND before.position < images.position) AS rank FROM images"
             " JOIN attempts ON attempts.id = attempt_id"
             " WHERE images.job_id = ? AND images.state = 'due' ORDER BY position",
@@ -615,7 +621,7 @@ def _job(row: sqlite3.Row) -> Job:
         root=values["root"],
         path=values["path"],
         verify=Verify(values["verify"]),
-        keep_previous=bool(values["keep_previous"]),
+        keep_previous=values["keep_previous"],
         keep_partials=bool(values["keep_partials"]),
         sidecar=bool(values["sidecar"]),
         metadata=bool(values["metadata"]),

@@ -40,6 +40,80 @@ def saved_pictures(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
         yield Saved(**values)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One file of a version of a job's picture."""
+
+    image: int
+    root: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A done job's pictures, and those that they replaced."""
+
+    job: int
+    key: str
+    current: tuple[Version, ...]
+    earlier: tuple[Version, ...]
+
+
+def exchanges(
+    conn: sqlite3.Connection, batch: BatchId, *, only: str | None, run: int | None
+) -> Iterator[Exchange]:
+    """Done jobs that have a version before the present one.
+
+    ``only`` is a glob over keys; ``run`` names the run whose pictures are to go.
+    """
+    jobs = conn.execute(
+        "SELECT jobs.id AS id, key,"
+        " (SELECT attempt_id FROM images WHERE job_id = jobs.id AND state = 'saved' LIMIT 1)"
+        " AS now,"
+        " (SELECT attempt_id FROM images WHERE job_id = jobs.id AND state = 'replaced'"
+        " ORDER BY saved_at DESC, id DESC LIMIT 1) AS before FROM jobs"
+        " WHERE batch_id = ? AND retired = 0 AND state = 'done' AND (? IS NULL OR key GLOB ?)"
+        " AND (? IS NULL OR EXISTS (SELECT 1 FROM images JOIN attempts ON attempts.id = attempt_id"
+        " WHERE images.job_id = jobs.id AND images.state = 'saved' AND run_id = ?))"
+        " ORDER BY jobs.id",
+        (batch, only, only, run, run),
+    ).fetchall()
+    for job in jobs:
+        if job["before"] is not None:
+            yield Exchange(
+                job=job["id"],
+                key=job["key"],
+                current=_version(conn, job["now"], "saved"),
+                earlier=_version(conn, job["before"], "replaced"),
+            )
+
+
+def _version(conn: sqlite3.Connection, attempt: str, state: str) -> tuple[Version, ...]:
+    rows = conn.execute(
+        "SELECT id AS image, root, path, sha256 FROM images WHERE attempt_id = ? AND state = ?"
+        " ORDER BY position",
+        (attempt, state),
+    )
+    return tuple(Version(**dict(row)) for row in rows)
+
+
+def exchanged(conn: sqlite3.Connection, exchange: Exchange) -> None:
+    """The earlier pictures stand in their places again; the job stays done."""
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        for state, version in (("replaced", exchange.current), ("saved", exchange.earlier)):
+            conn.executemany(
+                "UPDATE images SET state = ? WHERE id = ?",
+                [(state, picture.image) for picture in version],
+            )
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+
+
 def forget_pruned(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> None:
     """Pictures of retired jobs were removed; a job that comes back is made anew."""
     chosen = canonical_json(list(images))

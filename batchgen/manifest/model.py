@@ -275,6 +275,21 @@ class SqliteRows(Model):
     )
 
 
+def _as_count(value: object) -> object:
+    return int(value) if isinstance(value, bool) else value
+
+
+_Kept = Annotated[
+    StrictInt,
+    Field(ge=0, le=99),
+    BeforeValidator(_as_count),
+    WithJsonSchema(
+        {"oneOf": [{"type": "boolean"}, {"type": "integer", "minimum": 0, "maximum": 99}]}
+    ),
+]
+"""How many; ``true`` is one."""
+
+
 class Output(Model):
     """Where pictures go and how they are checked."""
 
@@ -285,8 +300,8 @@ class Output(Model):
         None, description="template of a picture's path below dir; default: {{ key }}.{{ ext }}"
     )
     verify: Verify | None = Field(None, description="structure (default) or decode")
-    keep_previous: StrictBool | None = Field(
-        None, description="keep the picture that a new one replaces, below .previous/"
+    keep_previous: _Kept | None = Field(
+        None, description="how many replaced pictures are kept below .previous/; true is 1"
     )
     keep_partials: StrictBool | None = Field(
         None, description="keep the unfinished pictures of a streamed answer, below .partial/"

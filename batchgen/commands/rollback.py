@@ -1,0 +1,79 @@
+"""`batchgen rollback`: the pictures before the present ones, put back with their ledger."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from batchgen.errors import ExitCode
+from batchgen.files import sha256_of
+from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.pictures import Exchange, Version, exchanged, exchanges
+from batchgen.ledger.queries import find_batch
+from batchgen.lock import batch_lock
+from batchgen.previous import find_kept, put_back
+from batchgen.progress import write_line
+from batchgen.settings import Environment
+from batchgen.sidecar import is_sidecar, sidecar_of
+
+
+def rollback(name: str, db: Path | None, *, only: str | None, run: int | None) -> ExitCode:
+    """Exchange pictures with the ones that they replaced; exit with 1 if any is not kept.
+
+    Rolling back twice brings the newer ones back. The jobs stay done, so the next run leaves them
+    alone unless the manifest changes.
+    """
+    ledger = Environment.load().ledger_path(db, None)
+    done, lost = 0, 0
+    with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
+        batch = find_batch(conn, name)
+        base = Path(batch.manifest_path).parent
+        for exchange in list(exchanges(conn, batch.id, only=only, run=run)):
+            refused = _refusal(base, exchange)
+            if refused is not None:
+                lost += 1
+                write_line(sys.stderr, f"{exchange.key}: {refused}")
+                continue
+            _put_back(base, name, exchange)
+            exchanged(conn, exchange)
+            done += 1
+            write_line(sys.stdout, f"{exchange.key}: back to {exchange.earlier[0].path}")
+    told = f", {lost:,} can't be" if lost else ""
+    write_line(sys.stdout, f"{name}: {done:,} pictures are put back{told}")
+    return ExitCode.UNFINISHED if lost else ExitCode.DONE
+
+
+def _refusal(base: Path, exchange: Exchange) -> str | None:
+    """Why the earlier pictures can't be put back; None where they can."""
+    ours = {base / now.root / now.path for now in exchange.current}
+    for earlier in exchange.earlier:
+        final = base / earlier.root / earlier.path
+        if _is(final, earlier):
+            continue
+        if final.exists() and final not in ours:
+            return f"{earlier.path} is another picture by now"
+        if find_kept(base / earlier.root, earlier.path, earlier.sha256) is None:
+            return f"{earlier.path} is not kept any more"
+    return None
+
+
+def _is(path: Path, version: Version) -> bool:
+    return path.is_file() and sha256_of(path) == version.sha256
+
+
+def _put_back(base: Path, name: str, exchange: Exchange) -> None:
+    present = {(one.root, one.path) for one in exchange.earlier}
+    for number, earlier in enumerate(exchange.earlier):
+        root = base / earlier.root
+        if _is(root / earlier.path, earlier):
+            continue  # a run that was killed came so far
+        now = exchange.current[number] if number < len(exchange.current) else None
+        same_root = now is not None and now.root == earlier.root
+        put_back(root, earlier.path, earlier.sha256, now.path if now and same_root else None)
+    for now in exchange.current:
+        sidecar = sidecar_of(base / now.root / now.path)
+        if is_sidecar(sidecar, name, exchange.key):
+            sidecar.unlink()  # it tells of the picture that went
+        if (now.root, now.path) not in present:
+            (base / now.root / now.path).unlink(missing_ok=True)
