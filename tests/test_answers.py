@@ -65,7 +65,7 @@ def scripted() -> Iterator[Scripted]:
             self._send(*script.reply(), cut=script.cut)
 
         def do_GET(self) -> None:
-            if self.path == "/api/pricing":
+            if self.path in ("/api/pricing", "/v1/models"):
                 return self._send(404, b"no")
             script.gets.append(self.path)
             script.get_headers.append(dict(self.headers))

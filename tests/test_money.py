@@ -106,7 +106,8 @@ def test_no_amount_is_lost_between_writing_and_reading(micros: int) -> None:
 MONEY_CODE = (
     *("money", "events", "policy", "quote", "reconcile"),
     *("ledger.budgets", "ledger.costs", "ledger.database", "ledger.enrol", "ledger.ledger"),
-    *("ledger.price_lists", "ledger.queries", "ledger.reconciliation", "ledger.schema"),
+    *("ledger.price_lists", "ledger.queries", "ledger.reconciliation", "ledger.run_report"),
+    "ledger.schema",
     *("ledger.triage", "ledger.writer"),
     *("providers.crazyrouter", "providers.local", "providers.openai", "providers.prices"),
     *("providers.profile", "providers.tokens", "providers.usage_log"),

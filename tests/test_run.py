@@ -257,7 +257,7 @@ def test_failures_are_counted_by_reason(served: rig.Endpoint, tmp_path: Path) ->
 def test_a_bad_key_stops_at_once_and_fails_no_job(served: rig.Endpoint, tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--key", "sk-right") as strict:
         path = rig.manifest(tmp_path, strict.base_url, PROMPTS)
-        done = rig.batchgen("run", path, cwd=tmp_path, code=3)
+        done = rig.batchgen("run", path, "--yes", cwd=tmp_path, code=3)
         assert strict.judge("stats")["posts"] <= 8
         assert strict.bill() == []
     assert "check the key" in done.stdout

@@ -1,14 +1,23 @@
-"""What this machine must grant a run before any money is spent: open files, and room to write."""
+"""What must be right before any money is spent: open files, room to write, key and models."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
-from batchgen.errors import SettingsError
+import anyio
 
+from batchgen.catalogue import Unavailable, fetch_models
+from batchgen.errors import SettingsError, StoppedError
+from batchgen.providers.profile import Profile
+from batchgen.settings import ApiKey
+
+MIN_FREE_BYTES: Final = 64 * 1024 * 1024
 _OPEN_FILES_ASIDE: Final = 48
 """Libraries, terminal, ledger, event loop and the embedded endpoint's pipes."""
 
@@ -23,6 +32,43 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as exc:
         raise SettingsError(f"{place}: can't be written: {exc.strerror}; nothing was sent") from exc
+
+
+def check_space(folder: Path) -> None:
+    """Refuse to begin where hardly a picture more would fit. Raises SettingsError."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < MIN_FREE_BYTES:
+        raise SettingsError(
+            f"{place}: {free >> 20:,} MiB are free, and paid pictures need room: make it"
+            f" {MIN_FREE_BYTES >> 20} MiB at least; nothing was sent"
+        )
+
+
+def check_models(profile: Profile, key: ApiKey | None, needed: Sequence[str]) -> None:
+    """Ask the endpoint, for free, whether the key sees the models that are about to be paid for.
+
+    An endpoint that lists no models is taken at its word later. Raises StoppedError.
+    """
+    if profile.base_url is None or not needed:
+        return
+    try:
+        offered = anyio.run(fetch_models, profile.base_url, key.reveal() if key else None)
+    except Unavailable as exc:
+        if exc.status == 401:
+            raise StoppedError(f"{exc}: the endpoint refuses the key; nothing was sent") from exc
+        return
+    seen = {model.name for model in offered}
+    for name in needed:
+        if seen and name not in seen:
+            near = get_close_matches(name, seen, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise StoppedError(
+                f"model_not_found: this key does not see the model {name!r} at"
+                f" {profile.name}{hint} Nothing was sent; say --yes to ask for it all the same"
+            )
 
 
 if sys.platform == "win32":

@@ -19,7 +19,12 @@ import anyio
 
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.finish import channels_of, telling
-from batchgen.commands.preflight import allow_open_files, check_writable
+from batchgen.commands.preflight import (
+    allow_open_files,
+    check_models,
+    check_space,
+    check_writable,
+)
 from batchgen.commands.prepare import (
     Overrides,
     Prepared,
@@ -275,6 +280,9 @@ def _enrol(
                 f"{name}: this run would replace {count:,} pictures that {maker!r} made with ones"
                 f" of {profile.name!r}; say --overwrite, or give the batch another name"
             )
+    if not overrides.yes:
+        key = key_of(profile, prepared.environment)
+        check_models(profile, key, staging.models_to_ask(batch, only=overrides.only))
     if not (faces.quiet or faces.json):
         groups = staging.compare(
             batch, only=overrides.only, partial=prepared.loaded.manifest.partial
@@ -353,6 +361,8 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
     if start.to_do:
         check_writable(_spool_folder(prepared))
         check_writable(_picture_folder(prepared))
+        for folder in (_spool_folder(prepared), _picture_folder(prepared)):
+            check_space(folder)
         key = key_of(prepared.profile, prepared.environment)
         progress = make_progress(start.to_do, json=faces.json, quiet=faces.quiet)
         log_path = prepared.environment.log_path(overrides.log_file)

@@ -299,6 +299,19 @@ class Staging:
             groups[Group.RETIRED] = GroupSum(retired, ZERO)
         return groups
 
+    def models_to_ask(self, batch: BatchId | None, *, only: str | None = None) -> list[str]:
+        """The models of the jobs that a run would send requests for, by name."""
+        rows = self.conn.execute(
+            f"""
+            SELECT DISTINCT planned.model AS model FROM staging.planned AS planned
+            LEFT JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
+            WHERE (? IS NULL OR planned.key GLOB ?)
+              AND {_GROUP_CASE} IN (SELECT value FROM json_each(?)) ORDER BY 1
+            """,
+            (batch, only, only, canonical_json([group for group in Group if group.is_sent])),
+        )
+        return [row["model"] for row in rows]
+
     def why(self, batch: BatchId | None, key: str) -> Why | None:
         """A planned job beside what its picture was made of; None for a key that is not planned."""
         row = self.conn.execute(
