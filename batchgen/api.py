@@ -18,9 +18,10 @@ from typing import Final, Self
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from batchgen.commands.begin import Faces, begin, check, reference_images
+from batchgen.commands.drive import drive, endpoint
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare
 from batchgen.commands.pricing import PriceLists
-from batchgen.commands.run import Faces, begin, check, drive, endpoint, reference_images
 from batchgen.errors import BatchLockedError, ExitCode
 from batchgen.events import AttemptEnded, JobDone, JobHeld, RunEvent
 from batchgen.job import JobState

@@ -114,8 +114,8 @@ def cli() -> None:
 @_run_options
 def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> ExitCode:
     """Plan, generate, download and record; resume what is unfinished."""
+    from batchgen.commands.begin import Faces
     from batchgen.commands.prepare import Overrides
-    from batchgen.commands.run import Faces
     from batchgen.commands.run import run as command
 
     return command(list(manifests), Overrides(**_utc(options)), Faces(json=as_json, quiet=quiet))
@@ -126,8 +126,8 @@ def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any)
 @_run_options
 def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
     """Go on with a batch without its manifest file."""
+    from batchgen.commands.begin import Faces
     from batchgen.commands.prepare import Overrides
-    from batchgen.commands.run import Faces
     from batchgen.commands.run import resume as command
 
     return command(name, Overrides(**options), Faces(json=as_json, quiet=quiet))

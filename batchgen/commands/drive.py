@@ -1,0 +1,210 @@
+"""The engine put together for one batch, and driven to its end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+
+from batchgen.commands.begin import Start, width
+from batchgen.commands.embedded import embedded_endpoint
+from batchgen.commands.prepare import Overrides, Prepared
+from batchgen.errors import ExitCode
+from batchgen.events import RunEvent, Stopping
+from batchgen.http import ssl_context
+from batchgen.job import JobState, RunId
+from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.queries import Status, status
+from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
+from batchgen.manifest.model import Limits
+from batchgen.pool import Pool, PoolSettings
+from batchgen.progress import Progress
+from batchgen.settings import ApiKey
+from batchgen.shutdown import Shutdown
+from batchgen.spool import Spool
+from batchgen.tasks import POLL_S
+from batchgen.throttle import BREAKER, OUTAGE, RETRY_AFTER, UNREACHABLE, Throttle, ThrottleCore
+from batchgen.throttle import Limits as ThrottleLimits
+from batchgen.worker import RunContext
+
+DEFAULT_DEADLINE_S = 300.0
+SPOOL_SUFFIX = ".spool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the engine ended."""
+
+    signal_number: int | None = None
+    stopped: str | None = None
+    internal_errors: tuple[str, ...] = ()
+    made: int = 0
+
+    def exit_code(self, found: Status) -> ExitCode:
+        """The exit code by the table in README.md."""
+        if self.signal_number is not None:
+            interrupted = self.signal_number == signal.SIGINT
+            return ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED
+        if self.internal_errors:
+            return ExitCode.BUG
+        if self.stopped is not None:
+            return ExitCode.STOPPED
+        if found.troubled or found.jobs[JobState.PAID]:
+            return ExitCode.UNFINISHED
+        return ExitCode.DONE
+
+
+@contextmanager
+def endpoint(prepared: Prepared) -> Iterator[str]:
+    """The base URL of the run; the embedded endpoint is started for it."""
+    if prepared.profile.base_url is not None:
+        yield prepared.profile.base_url
+    else:
+        with embedded_endpoint(prepared.ledger) as base_url:
+            yield base_url
+
+
+class Embedder(Protocol):
+    """A program that runs a batch within itself: signals are its own business."""
+
+    def take(self, shutdown: Shutdown) -> None:
+        """Be given what ends the run."""
+
+
+async def drive(
+    prepared: Prepared,
+    start: Start,
+    overrides: Overrides,
+    progress: Progress,
+    base_url: str,
+    key: ApiKey | None,
+    *,
+    embedder: Embedder | None = None,
+) -> Outcome:
+    """Run what is enrolled to its end, in the event loop of the caller."""
+    limits = prepared.loaded.manifest.limits
+    deadline = overrides.deadline(_local_now())
+    concurrency, downloads = width(limits, overrides)
+    deadline_s = float(limits.deadline or DEFAULT_DEADLINE_S)
+    throttle = Throttle(ThrottleCore(_throttle_limits(limits, concurrency)))
+    grace_s = deadline_s if overrides.grace_s is None else overrides.grace_s
+
+    def drain(reason: str) -> None:
+        throttle.stop(reason)
+        observe(Stopping(reason=reason))
+
+    def observe(event: RunEvent) -> None:
+        progress.observe(event)
+
+    shutdown = Shutdown(grace_s, drain, signals=embedder is None)
+    if embedder is not None:
+        embedder.take(shutdown)
+    spool = Spool(spool_folder(prepared))
+    await anyio.to_thread.run_sync(spool.prepare)
+    async with LedgerWriter(prepared.ledger) as ledger:
+        run_id = await ledger(
+            lambda ledger: ledger.start_run(
+                start.batch,
+                estimate=start.estimate,
+                max_cost=start.max_cost,
+                max_waste=start.max_waste,
+            )
+        )
+        context = RunContext(
+            batch=start.batch,
+            run=run_id,
+            ledger=ledger,
+            spool=spool,
+            profile=prepared.profile,
+            base_url=base_url,
+            throttle=throttle,
+            observe=observe,
+            base=prepared.loaded.base,
+            overwrite=overrides.overwrite,
+        )
+        settings = PoolSettings(
+            concurrency=concurrency,
+            downloads=downloads,
+            deadline_s=deadline_s,
+            key=key,
+            limit=overrides.limit,
+            only=overrides.only,
+            poll_s=float(limits.poll or POLL_S),
+        )
+        pool = Pool(context, settings, shutdown, ssl_context())
+        try:
+            async with anyio.create_task_group() as showing:
+                showing.start_soon(progress.run, throttle.status)
+                if deadline is not None:
+                    showing.start_soon(_stop_at, deadline, throttle)
+                await pool.run()
+                showing.cancel_scope.cancel()
+        finally:
+            progress.close()
+        stopped = throttle.status().stopped
+        stopped = _STOPPED_TEXT.get(stopped, stopped) if stopped else None
+        outcome = Outcome(
+            signal_number=shutdown.signal_number,
+            stopped=stopped,
+            internal_errors=tuple(context.internal_errors),
+            made=context.made,
+        )
+        with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
+            await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
+        return outcome
+
+
+def _local_now() -> datetime:
+    return datetime.now().astimezone()
+
+
+async def _stop_at(deadline: datetime, throttle: Throttle) -> None:
+    """By the wall clock, looked at now and then: it may be set, and the machine may sleep."""
+    while (left := deadline - _local_now()) > timedelta(0):  # noqa: ASYNC110  # a clock has no event
+        await anyio.sleep(min(left.total_seconds(), _LOOK_AT_CLOCK_S))
+    throttle.stop(f"until: it is {deadline:%H:%M}; what is left stays pending for the next run")
+
+
+_LOOK_AT_CLOCK_S = 10.0
+
+
+def _end(ledger: Ledger, run_id: RunId, name: str, outcome: Outcome) -> None:
+    code = outcome.exit_code(status(ledger.conn, name))
+    ledger.end_run(run_id, stopped=outcome.stopped, exit_code=code)
+
+
+_STOPPED_TEXT = {
+    UNREACHABLE: "unreachable: no connection to the endpoint; check the network and base_url",
+    BREAKER: "breaker: request after request is left without a trustworthy answer, and may be"
+    " billed; look at the provider's status and log before going on",
+    OUTAGE: "outage: the provider answers every request with an error of its own; look at its"
+    " status page and run again later",
+    RETRY_AFTER: "throttled: the endpoint asks for more than an hour of silence; run again later",
+}
+
+
+def _throttle_limits(limits: Limits, concurrency: int) -> ThrottleLimits:
+    default = ThrottleLimits()
+    return ThrottleLimits(
+        concurrency=concurrency,
+        requests_per_minute=_number(limits.requests_per_minute),
+        images_per_minute=_number(limits.images_per_minute),
+        burst=limits.burst or default.burst,
+        max_probes=limits.max_probes or default.max_probes,
+        unreachable_s=float(limits.unreachable or default.unreachable_s),
+    )
+
+
+def _number(value: int | float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def spool_folder(prepared: Prepared) -> Path:
+    """Where the answers of a ledger lie: beside it."""
+    return prepared.ledger.with_name(prepared.ledger.name + SPOOL_SUFFIX)
