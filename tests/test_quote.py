@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -201,3 +204,33 @@ def test_a_price_that_rose_since_the_last_run_stops_before_anything_is_sent(tmp_
         rig.manifest(tmp_path, dear.base_url, ["a", "b", "c"])
         rig.batchgen("run", path, cwd=tmp_path)
         assert len(dear.bill()) == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False)]
+)
+def test_a_person_is_asked_and_silence_means_no(typed: str, answer: bool) -> None:
+    ours, theirs = os.openpty()
+    code = "from batchgen.progress import ask; print(ask('send 3 requests for about $0.11?'))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, text=True
+    ) as process:
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        told, _ = process.communicate(timeout=rig.TIMEOUT_S)
+        shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert "send 3 requests for about $0.11? [y/N]" in shown
+    assert told.strip() == str(answer)
+
+
+def test_nobody_is_asked_without_a_terminal() -> None:
+    code = "from batchgen.progress import ask; print(ask('x?'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
