@@ -165,8 +165,11 @@ def test_thirty_nights_buy_only_what_changed(tmp_path: Path) -> None:
             made |= {handle: shop.products[handle] for handle in wanted}
             check_pictures(tmp_path, set(shop.products))
         spent += sum(row["micros"] for row in tonight)
-    (row,) = rig.query(tmp_path / "batchgen.db", "SELECT sum(charged + maybe) AS spent FROM runs")
-    assert row["spent"] == spent
+    (row,) = rig.query(
+        tmp_path / "batchgen.db", "SELECT sum(charged) AS charged, sum(maybe) AS maybe FROM runs"
+    )
+    # A request that the kill kept from leaving is a doubt too, and on nobody's bill.
+    assert row["charged"] <= spent <= row["charged"] + row["maybe"]
     found = rig.status(tmp_path, "nightly")
     assert found["jobs"]["done"] == len(shop.products)
     assert found["retired"] == shop.number - len(shop.products) > 0
