@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from batchgen.files import make_folder, put_in_place
+from batchgen.files import make_folder, put_in_place, sha256_of
 from batchgen.job import BatchId
 from batchgen.ledger.enrol import Move, Staging
 from batchgen.naming import final_path
@@ -44,7 +43,7 @@ def _move(move: Move, base: Path, path: str) -> str:
     new = root / path
     try:
         if new.exists() or new.is_symlink():
-            same = new.is_file() and not new.is_symlink() and _sha256(new) == move.sha256
+            same = new.is_file() and not new.is_symlink() and sha256_of(new) == move.sha256
             return "" if same and not old.exists() else f"{new} is there already"
         if not old.is_file():
             return "it is not there"
@@ -54,8 +53,3 @@ def _move(move: Move, base: Path, path: str) -> str:
     except OSError as exc:
         return str(exc)
     return ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

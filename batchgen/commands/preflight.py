@@ -24,9 +24,7 @@ _OPEN_FILES_ASIDE: Final = 48
 
 def check_writable(folder: Path) -> None:
     """Write to the folder, or to the nearest one above it that exists. Raises SettingsError."""
-    place = folder
-    while not place.exists():
-        place = place.parent
+    place = _nearest(folder)
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
@@ -34,11 +32,14 @@ def check_writable(folder: Path) -> None:
         raise SettingsError(f"{place}: can't be written: {exc.strerror}; nothing was sent") from exc
 
 
+def _nearest(folder: Path) -> Path:
+    """The folder, or the one above it that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def check_space(folder: Path) -> None:
     """Refuse to begin where hardly a picture more would fit. Raises SettingsError."""
-    place = folder
-    while not place.exists():
-        place = place.parent
+    place = _nearest(folder)
     free = shutil.disk_usage(place).free
     if free < MIN_FREE_BYTES:
         raise SettingsError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -98,19 +99,12 @@ def _look(path: Path, saved: Saved) -> Finding | None:
 
 def _strangers(roots: set[Path], known: set[Path]) -> Iterator[Path]:
     for root in sorted(roots):
-        for folder, folders, names in root.walk() if hasattr(root, "walk") else _walk(root):
+        for folder, folders, names in os.walk(root):
             folders[:] = sorted(name for name in folders if name not in _OURS)
             for name in sorted(names):
-                path = folder / name
+                path = Path(folder, name)
                 if path not in known and not name.endswith(PART_SUFFIX):
                     yield path
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    import os  # Path.walk is there from Python 3.12 on
-
-    for folder, folders, names in os.walk(root):
-        yield Path(folder), folders, names
 
 
 def _text(one: Found, base: Path) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros
 
 PERIODS: Final = ("day", "month")
@@ -58,16 +59,10 @@ def spent_in(conn: sqlite3.Connection, prefix: str) -> Micros:
 
 def set_budgets(conn: sqlite3.Connection, limits: Mapping[str, Micros | None]) -> None:
     """Set the limits of periods, in one transaction; None takes a limit away."""
-    conn.execute("BEGIN IMMEDIATE")
-    try:
+    with write_transaction(conn):
         for period, limit in limits.items():
             conn.execute("DELETE FROM budgets WHERE period = ?", (period,))
             if limit is not None:
                 conn.execute(
                     "INSERT INTO budgets (period, max_cost) VALUES (?, ?)", (period, limit)
                 )
-        conn.execute("COMMIT")
-    except BaseException:
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        raise

@@ -20,6 +20,7 @@ from batchgen.job import (
     canonical_json,
 )
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.transaction import write_transaction
 from batchgen.money import ZERO, Micros
 from batchgen.why import MadeOf
 
@@ -386,14 +387,8 @@ class Staging:
 
     def moved(self, places: Iterable[tuple[str, str, int]]) -> None:
         """Write where pictures stand now: root, path and image of each."""
-        self.conn.execute("BEGIN IMMEDIATE")
-        try:
+        with write_transaction(self.conn):
             self.conn.executemany("UPDATE images SET root = ?, path = ? WHERE id = ?", places)
-            self.conn.execute("COMMIT")
-        except BaseException:
-            if self.conn.in_transaction:
-                self.conn.execute("ROLLBACK")
-            raise
 
     def enrol(self, identity: BatchIdentity) -> BatchId:
         """Put the staged plan into the ledger in one transaction.
@@ -403,8 +398,7 @@ class Staging:
         and is refused by the plan has failed: nothing was sent for it.
         """
         now = timestamp(self._clock())
-        self.conn.execute("BEGIN IMMEDIATE")
-        try:
+        with write_transaction(self.conn):
             batch = self._enrol_batch(identity, now)
             self.conn.execute(_ENROL, {"batch": batch, "now": now})
             self.conn.execute(_REFUSE, {"batch": batch, "now": now})
@@ -419,11 +413,6 @@ class Staging:
                     " AND plan < (SELECT plan FROM batches WHERE id = :batch)",
                     {"batch": batch},
                 )
-            self.conn.execute("COMMIT")
-        except BaseException:
-            if self.conn.in_transaction:
-                self.conn.execute("ROLLBACK")
-            raise
         return batch
 
     def _enrol_batch(self, identity: BatchIdentity, now: str) -> BatchId:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from batchgen.job import BatchId, canonical_json
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.transaction import write_transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,25 +101,18 @@ def _version(conn: sqlite3.Connection, attempt: str, state: str) -> tuple[Versio
 
 def exchanged(conn: sqlite3.Connection, exchange: Exchange) -> None:
     """The earlier pictures stand in their places again; the job stays done."""
-    conn.execute("BEGIN IMMEDIATE")
-    try:
+    with write_transaction(conn):
         for state, version in (("replaced", exchange.current), ("saved", exchange.earlier)):
             conn.executemany(
                 "UPDATE images SET state = ? WHERE id = ?",
                 [(state, picture.image) for picture in version],
             )
-        conn.execute("COMMIT")
-    except BaseException:
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        raise
 
 
 def forget_pruned(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> None:
     """Pictures of retired jobs were removed; a job that comes back is made anew."""
     chosen = canonical_json(list(images))
-    conn.execute("BEGIN IMMEDIATE")
-    try:
+    with write_transaction(conn):
         conn.execute(
             "UPDATE images SET state = 'pruned' WHERE state = 'saved'"
             " AND id IN (SELECT value FROM json_each(?))",
@@ -130,18 +124,12 @@ def forget_pruned(conn: sqlite3.Connection, images: Iterable[int], clock: Clock 
             " AND id IN (SELECT value FROM json_each(?)))",
             (timestamp(clock()), chosen),
         )
-        conn.execute("COMMIT")
-    except BaseException:
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        raise
 
 
 def fetch_again(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> int:
     """Make pictures due again whose address is known; how many jobs a run will download for."""
     chosen = canonical_json(list(images))
-    conn.execute("BEGIN IMMEDIATE")
-    try:
+    with write_transaction(conn):
         conn.execute(
             "UPDATE images SET state = 'due' WHERE state = 'saved'"
             " AND url IS NOT NULL AND id IN (SELECT value FROM json_each(?))"
@@ -155,9 +143,4 @@ def fetch_again(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = 
             " AND id IN (SELECT value FROM json_each(?)))",
             (timestamp(clock()), chosen),
         )
-        conn.execute("COMMIT")
-    except BaseException:
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        raise
     return moved.rowcount

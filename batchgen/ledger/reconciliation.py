@@ -10,6 +10,7 @@ from typing import Final
 from batchgen.job import AttemptId, BatchId, Billed, JobId, Outcome
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.ledger.queries import OpenWork
+from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros
 from batchgen.reconcile import Reconciliation, Sent, Settled
 
@@ -96,17 +97,11 @@ def settle_attempts(
     attempt at the same picture is charged or in doubt.
     """
     now = timestamp(clock())
-    conn.execute("BEGIN IMMEDIATE")
-    try:
+    with write_transaction(conn):
         charged = {_charge(conn, settled, now) for settled in found.billed} - {None}
         for settled in found.corrected:
             _correct(conn, settled)
         released = [_release(conn, sent, now) for sent in found.unbilled]
-        conn.execute("COMMIT")
-    except BaseException:
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        raise
     prices = [price for price in released if price is not None]
     pending = OpenWork(jobs=len(prices), cost=Micros(sum(prices)))
     return Moved(pending=pending, charged=len(charged))

@@ -15,6 +15,7 @@ from typing import Final
 
 from batchgen.job import BatchId, JobId
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.transaction import write_transaction
 from batchgen.picture import PictureFormat
 from batchgen.references import Copy
 
@@ -164,11 +165,5 @@ def refuse_jobs(conn: sqlite3.Connection, refusals: Iterable[tuple[JobId, str]])
 
 @contextmanager
 def _transaction(conn: sqlite3.Connection) -> Iterator[None]:
-    conn.execute("BEGIN IMMEDIATE")
-    try:
+    with write_transaction(conn):
         yield
-        conn.execute("COMMIT")
-    except BaseException:
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        raise

@@ -11,6 +11,7 @@ from typing import Final
 from batchgen.job import BatchId, JobState, canonical_json
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.ledger.queries import OpenWork
+from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros
 
 _CHOSEN: Final = (
@@ -63,17 +64,11 @@ def retry_jobs(
 ) -> OpenWork:
     """Put jobs back to pending with their tries forgotten; their attempts and doubts stay."""
     values = chosen.values(batch, clock())
-    conn.execute("BEGIN IMMEDIATE")
-    try:
+    with write_transaction(conn):
         found = _count(conn, values)
         conn.execute(
             "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0,"
             f" changed_at = :now {_CHOSEN}",
             values,
         )
-        conn.execute("COMMIT")
-    except BaseException:
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        raise
     return found
