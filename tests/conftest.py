@@ -34,3 +34,20 @@ def _bare_environment() -> Iterator[None]:
             if own or name.lower() in _PROXIES:
                 patch.delenv(name)
         yield
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault", action="append", help="only the tests of this row, such as N24")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the rows that were asked for."""
+    wanted = set(config.getoption("--fault") or ())
+    if wanted:
+        kept = [item for item in items if wanted & _faults(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def _faults(item: pytest.Item) -> set[str]:
+    return {fault for marker in item.iter_markers("fault") for fault in marker.args}
