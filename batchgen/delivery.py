@@ -28,7 +28,7 @@ from batchgen.fetch_policy import (
     FetchSpoiled,
     after_fetch,
 )
-from batchgen.files import PartFile, make_folder, sha256_of, sync_folder, write_whole
+from batchgen.files import PartFile, make_folder, on_disk, sha256_of, sync_folder, write_whole
 from batchgen.job import (
     EXT_PLACEHOLDER,
     AttemptId,
@@ -150,7 +150,7 @@ class Delivery:
     async def _bring(self, job: Job, picture: DuePicture) -> _Placed:
         """Get one picture onto disk, trying as often as policy says."""
         if picture.path and picture.sha256:
-            placed = await anyio.to_thread.run_sync(self._already_placed, job, picture)
+            placed = await on_disk(self._already_placed, job, picture)
             if placed is not None:
                 return await self._save(job, picture, placed)
         if picture.task is not None and picture.url is None:
@@ -186,23 +186,21 @@ class Delivery:
         root = self._base / job.root
         # The format, and with it the rest of the path, is not known before the picture is here.
         folder = (root / f"{job.path.partition(EXT_PLACEHOLDER)[0]}_").parent
-        await anyio.to_thread.run_sync(make_folder, root, folder)
+        await on_disk(make_folder, root, folder)
         # Named by the attempt alone: long names of two jobs may differ in their last bytes only.
         name = f".{picture.attempt_id}.{picture.position}"
         async with PartFile(folder / name, mode=0o666) as part:
             failed = await self._fill(picture, part)
             if failed is not None:
                 return failed
-            await part.sync()
+            video = picture.task is not None
             try:
-                info, sha256 = await anyio.to_thread.run_sync(
-                    _examine, part.part, job.verify, picture.task is not None
-                )
+                info, sha256 = await part.seal(lambda path: _examine(path, job.verify, video))
             except BadPicture as exc:
                 return FetchResult(bad_picture=f"{exc.reason}: {exc}")
             if job.metadata and picture.task is None:
                 origin = await self._origin(picture)
-                info, sha256 = await anyio.to_thread.run_sync(_describe, part.part, job, origin)
+                info, sha256 = await on_disk(_describe, part.part, job, origin)
             saved = SavedPicture(
                 path=final_path(job.path, info.format.extension, picture.rank),
                 sha256=sha256,
@@ -213,7 +211,7 @@ class Delivery:
                 warnings=mismatches(info, job.options),
             )
             if picture.replaces is not None and picture.rank == 0:
-                worse = await anyio.to_thread.run_sync(_worse, part.part, saved, picture)
+                worse = await on_disk(_worse, part.part, saved, picture)
                 if worse is not None:
                     return FetchResult(bad_picture=worse)
             # From here to the row there is nothing to wait for but our own disk.
@@ -226,7 +224,7 @@ class Delivery:
             most = MAX_PICTURE_BYTES if picture.task is None else MAX_VIDEO_BYTES
             return await self._downloader.fetch(self._moved(picture.url), part, max_bytes=most)
         try:
-            data = await anyio.to_thread.run_sync(self._unpack, picture)
+            data = await on_disk(self._unpack, picture)
         except FileNotFoundError:
             return FetchResult(detail="the spooled answer is gone")
         except (ValueError, KeyError, IndexError, TypeError) as exc:
@@ -256,7 +254,7 @@ class Delivery:
         ledger = self._context.ledger
         final = self._base / job.root / saved.path
         owned = await ledger(lambda ledger: ledger.owns(job.id, job.root, saved.path))
-        await anyio.to_thread.run_sync(self._make_way, job, final, saved, owned)
+        await on_disk(self._make_way, job, final, saved, owned)
         if job.sidecar:
             origin = await self._origin(picture)
             self._make_way_beside(job, sidecar_of(final), origin)
@@ -271,7 +269,7 @@ class Delivery:
         if job.sidecar:
             final = self._base / job.root / saved.path
             origin = await self._origin(picture)
-            await anyio.to_thread.run_sync(write_sidecar, final, job, saved, origin)
+            await on_disk(write_sidecar, final, job, saved, origin)
         finished = await self._context.ledger(lambda ledger: ledger.picture_saved(picture.id))
         return _Saved(picture=saved, finished=finished)
 
@@ -312,14 +310,10 @@ class Delivery:
         new = {picture.path for picture in saved}
         with anyio.CancelScope(shield=True):
             origin = await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
-            await anyio.to_thread.run_sync(
-                self._clear_away, job, finished.replaced, new, origin.batch
-            )
+            await on_disk(self._clear_away, job, finished.replaced, new, origin.batch)
             if job.keep_partials and saved:
-                await anyio.to_thread.run_sync(
-                    self._keep_partials, job, finished.attempt_id, saved[0].path
-                )
-            await anyio.to_thread.run_sync(context.spool.remove, finished.attempt_id)
+                await on_disk(self._keep_partials, job, finished.attempt_id, saved[0].path)
+            await on_disk(context.spool.remove, finished.attempt_id)
         context.made += 1
         warnings = tuple(warning for picture in saved for warning in picture.warnings)
         paths = tuple(str(PurePosixPath(job.root) / picture.path) for picture in saved)

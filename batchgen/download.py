@@ -8,32 +8,27 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import Any, Final, Self
+from typing import Final, Self
 
+import aiohttp
 import anyio
 import httpx
+import yarl
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchgen.fetch_policy import FetchResult
 from batchgen.files import PartFile
-from batchgen.http import (
-    CONNECT_TIMEOUT_S,
-    Deadlines,
-    kept_headers,
-    no_cookies,
-    without_logs,
-)
+from batchgen.http import Deadlines, kept_headers, open_session
 from batchgen.outcome import retry_after
 
 MAX_PICTURE_BYTES: Final = 64 * 1024 * 1024
 DOWNLOAD_DEADLINE_S: Final = 120.0
 _MAX_REDIRECTS: Final = 5
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_URL_CHARS: Final = 8192
-_WRITE_BYTES: Final = 1024 * 1024
-_HOSTS: Final = 8
 _MAX_VALIDATOR_CHARS: Final = 512
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
@@ -59,20 +54,43 @@ class Validators:
 _NO_VALIDATORS: Final = Validators()
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A checked address: where to connect, and whom to ask for there."""
+class _Checked(AbstractResolver):
+    """Gives the addresses that were checked for a host, and looks up nothing itself.
 
-    url: httpx.URL
-    addresses: tuple[str, ...]
-    secure: bool
+    So a name that resolves to another address the second time is connected to the first
+    (DNS rebinding, row N29), while certificate and Host are those of the name.
+    """
+
+    def __init__(self) -> None:
+        self.addresses: dict[str, list[IPv4Address | IPv6Address]] = {}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The checked addresses of the host."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address),
+                port=port,
+                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in self.addresses[host]
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 class Downloader:
-    """Fetches one picture at a time. One a download worker; use as an async context manager.
+    """Fetches pictures, for all who download. Use as an async context manager.
 
     ``allow_loopback`` is for providers that are on loopback themselves.
     """
+
+    _session: aiohttp.ClientSession
 
     def __init__(
         self, *, verify: ssl.SSLContext, deadlines: Deadlines, allow_loopback: bool
@@ -80,15 +98,17 @@ class Downloader:
         self._verify = verify
         self._deadlines = deadlines
         self._allow_loopback = allow_loopback
-        self._clients: dict[str, httpx.AsyncClient] = {}
+        self._checked = _Checked()
 
     async def __aenter__(self) -> Self:
+        self._session = open_session(
+            self._verify, {"Accept": "image/*, video/*"}, keep_alive=True, resolver=self._checked
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with anyio.CancelScope(shield=True):
-            for client in self._clients.values():
-                await client.aclose()
+            await self._session.close()
 
     async def fetch(
         self, url: str, part: PartFile, *, max_bytes: int | None = None
@@ -112,12 +132,12 @@ class Downloader:
 
         Gives what the next request is to be made with. Raises OSError where the disk refuses.
         """
-        with self._deadlines.scope(DOWNLOAD_DEADLINE_S) as scope, without_logs():
+        with self._deadlines.scope(DOWNLOAD_DEADLINE_S) as scope:
             try:
                 return await self._follow(url, part, known, max_bytes or MAX_PICTURE_BYTES)
             except ForbiddenAddress as exc:
                 return FetchResult(forbidden=f"download refused: {exc}")
-            except (httpx.HTTPError, socket.gaierror, ssl.SSLError) as exc:
+            except (aiohttp.ClientError, socket.gaierror, ssl.SSLError) as exc:
                 return FetchResult(detail=str(exc) or type(exc).__name__)
             except (httpx.InvalidURL, ValueError) as exc:
                 return FetchResult(forbidden=f"download refused: no usable address: {exc}")
@@ -131,33 +151,22 @@ class Downloader:
         secure = False
         for _ in range(_MAX_REDIRECTS + 1):
             target = await self._check(url)
-            if secure and not target.secure:
+            if secure and target.scheme != "https":
                 raise ForbiddenAddress("a redirect from https:// to http://")
-            secure = target.secure
-            async with AsyncExitStack() as stack:
-                response = await self._ask(target, known, stack)
+            secure = target.scheme == "https"
+            # As it is written: a signature covers every letter of it.
+            there = yarl.URL(str(target), encoded=True)
+            async with self._session.get(
+                there, headers=known.headers, allow_redirects=False
+            ) as response:
                 location = response.headers.get("location")
-                if not (response.is_redirect and location):
+                if response.status not in _REDIRECTS or location is None:
                     return await _receive(response, part, max_bytes)
-                url = str(target.url.join(location))
+                response.close()
+            url = str(target.join(location))
         return FetchResult(detail=f"more than {_MAX_REDIRECTS} redirects")
 
-    async def _ask(
-        self, target: _Target, known: Validators, stack: AsyncExitStack
-    ) -> httpx.Response:
-        """Ask at the first of the addresses that can be reached."""
-        client = await self._client(target)
-        unreachable: httpx.TransportError = httpx.ConnectError("the name has no address")
-        for address in target.addresses:
-            there = target.url.copy_with(host=address)
-            asking = client.stream("GET", there, **_asking(target, known))
-            try:
-                return await stack.enter_async_context(asking)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-                unreachable = exc
-        raise unreachable
-
-    async def _check(self, text: str) -> _Target:
+    async def _check(self, text: str) -> httpx.URL:
         if len(text) > _MAX_URL_CHARS:
             raise ForbiddenAddress(f"an address of {len(text)} characters")
         url = httpx.URL(text)
@@ -167,14 +176,14 @@ class Downloader:
             raise ForbiddenAddress("an address with user and password")
         if (url.port or 0) > 65535:
             raise ForbiddenAddress(f"there is no port {url.port}")
-        secure = url.scheme == "https"
-        found = await anyio.getaddrinfo(url.raw_host, None, type=socket.SOCK_STREAM)
-        addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+        host = url.raw_host.decode("ascii")
+        addresses = await _look_up(host)
         for address in addresses:
             self._check_address(address, url.host)
-        # Version 4 first: where version 6 is set up but broken, it takes a timeout to find out.
-        ordered = sorted(addresses, key=lambda address: address.version)
-        return _Target(url, tuple(dict.fromkeys(map(str, ordered))), secure)
+        # Version 4 first: where version 6 is set up but broken, it takes a moment to find out.
+        addresses.sort(key=lambda address: address.version)
+        self._checked.addresses[host] = addresses
+        return url
 
     def _check_address(self, address: IPv4Address | IPv6Address, host: str) -> None:
         address = _embedded(address) or address
@@ -183,30 +192,15 @@ class Downloader:
         if not address.is_global or address.is_multicast:
             raise ForbiddenAddress(f"{host} is {address}, which is no public address")
 
-    async def _client(self, target: _Target) -> httpx.AsyncClient:
-        # A client a host: a kept connection of one host must never serve another behind the same
-        # address, whose certificate it was not checked against.
-        origin = f"{target.url.scheme}://{target.url.netloc.decode('ascii')}"
-        client = self._clients.get(origin)
-        if client is None:
-            if len(self._clients) >= _HOSTS:
-                with anyio.CancelScope(shield=True):
-                    await self._clients.pop(next(iter(self._clients))).aclose()
-            client = httpx.AsyncClient(
-                headers={
-                    "Accept": "image/*, video/*",
-                    "Accept-Encoding": "identity",
-                    "User-Agent": "batchgen",
-                },
-                cookies=no_cookies(),
-                verify=self._verify,
-                trust_env=False,
-                follow_redirects=False,
-                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=1),
-            )
-            self._clients[origin] = client
-        return client
+
+async def _look_up(host: str) -> list[IPv4Address | IPv6Address]:
+    with suppress(ValueError):
+        return [ip_address(host)]
+    if host.replace(".", "").isdigit():
+        # Other ways to write a number are connected to without being looked up.
+        raise ForbiddenAddress(f"{host} is no usual way to write an address")
+    found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
 
 
 def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
@@ -218,40 +212,30 @@ def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
     return address.ipv4_mapped or address.sixtofour
 
 
-def _asking(target: _Target, known: Validators) -> dict[str, Any]:
-    """Connect to the checked address, but ask for the host by its name."""
-    return {
-        "headers": {"Host": target.url.netloc.decode("ascii"), **known.headers},
-        "extensions": {"sni_hostname": target.url.raw_host.decode("ascii")},
-    }
-
-
 async def _receive(
-    response: httpx.Response, part: PartFile, max_bytes: int
+    response: aiohttp.ClientResponse, part: PartFile, max_bytes: int
 ) -> Validators | FetchResult:
-    headers: Mapping[str, str] = kept_headers(response.headers)
-    if response.status_code != 200:
-        return FetchResult(status=response.status_code, retry_after_s=retry_after(headers))
+    if response.status != 200:
+        wait_s = retry_after(kept_headers(response.raw_headers))
+        response.close()
+        return FetchResult(status=response.status, retry_after_s=wait_s)
     encoding = response.headers.get("content-encoding", "identity")
     if encoding != "identity":
+        response.close()
         return FetchResult(bad_picture=f"encoded as {encoding!r}, which was not asked for")
-    buffer, size = bytearray(), 0
-    async for chunk in response.aiter_raw():
+    size = 0
+    async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > max_bytes:
+            response.close()
             return FetchResult(bad_picture=f"larger than {max_bytes >> 20} MiB")
-        buffer += chunk
-        if len(buffer) >= _WRITE_BYTES:
-            await part.write(buffer)
-            buffer = bytearray()
-    if buffer:
-        await part.write(buffer)
+        await part.write(chunk)
     return Validators(
         etag=_validator(response, "etag"), last_modified=_validator(response, "last-modified")
     )
 
 
-def _validator(response: httpx.Response, name: str) -> str | None:
+def _validator(response: aiohttp.ClientResponse, name: str) -> str | None:
     """A header that can be sent back as it is."""
     value = response.headers.get(name, "")
     usable = value.isascii() and value.isprintable() and len(value) <= _MAX_VALIDATOR_CHARS

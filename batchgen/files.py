@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import BinaryIO, Final, Self, TypeVar
 
-import aiofiles
 import anyio
 
+T = TypeVar("T")
+
 PART_SUFFIX: Final = ".part"
-_CLOSE_WITHIN_S: Final = 10.0
+_HOLD_BYTES: Final = 512 * 1024
+_DISK_THREADS: Final = 8
+"""So many may wait for a sync at once; more would only hold more of the files' bytes."""
+_disk: Final = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
+
+
+async def on_disk(function: Callable[..., T], *args: object) -> T:
+    """Call what blocks on the disk in a thread; once begun it is waited for, cancelled or not.
+
+    A pool of its own, as a hop there and back costs a third of one to AnyIO's.
+    """
+    call = asyncio.get_running_loop().run_in_executor(_disk, function, *args)
+    with anyio.CancelScope(shield=True):
+        found = await call
+    return found
 
 
 class PartFile:
     """A file being written beside its final place. As a context manager it leaves no litter.
 
     ``async with PartFile(final) as part: await part.write(...); await part.commit()``. Without a
-    commit the part is removed, unless ``keep`` is set. Raises OSError from the disk as it is.
+    commit the part is removed, unless ``keep`` is set. What is written is held until there is
+    enough of it to be worth a hop to a thread. Raises OSError from the disk as it is.
     """
 
     def __init__(self, final: Path, *, keep: bool = False, mode: int = 0o666) -> None:
@@ -28,34 +47,37 @@ class PartFile:
         self.part = final.with_name(final.name + PART_SUFFIX)
         self._keep = keep
         self._mode = mode
-        self._file: Any = None
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._file: BinaryIO | None = None
+        self._made = False
         self._committed = False
 
     async def __aenter__(self) -> Self:
-        # Cancelled here, the file would be opened all the same and belong to nobody.
-        with anyio.CancelScope(shield=True):
-            self._file = await aiofiles.open(self.part, "wb", opener=self._open)
         return self
 
-    def _open(self, name: str, flags: int) -> int:
-        # A link planted at the part's name must not lead the bytes elsewhere.
-        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), self._mode)
+    def hold(self, data: bytes) -> None:
+        """Append without writing yet."""
+        self._held.append(data)
+        self._held_bytes += len(data)
 
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append; hand over large pieces, each costs a hop to a thread."""
-        await self._file.write(data)
+    async def write(self, data: bytes) -> None:
+        """Append; goes to the disk together with what comes before and after it."""
+        self.hold(data)
+        if self._held_bytes >= _HOLD_BYTES:
+            await self.flush()
 
-    async def sync(self) -> None:
-        """Make the part durable under its temporary name and close it."""
-        await anyio.to_thread.run_sync(_sync_and_close, self._file._file)
-        self._file = None
+    async def flush(self) -> None:
+        """Write what is held."""
+        await on_disk(self._flush)
+
+    async def seal(self, check: Callable[[Path], T]) -> T:
+        """Make the part durable under its temporary name, and give what ``check`` finds in it."""
+        return await on_disk(self._seal, check)
 
     async def commit(self, final: Path | None = None) -> None:
         """Make the part durable, give it its final name, and make the name durable."""
-        if self._file is not None:
-            await self.sync()
-        await anyio.to_thread.run_sync(put_in_place, self.part, final or self.final)
-        self._committed = True
+        await on_disk(self._commit, final or self.final)
 
     async def __aexit__(
         self,
@@ -63,22 +85,45 @@ class PartFile:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Cancellation would cut the closing await itself and leak the file.
-        with anyio.move_on_after(_CLOSE_WITHIN_S, shield=True):
-            try:
-                if self._file is not None:
-                    await self._file.close()
-            finally:
-                if not self._committed and not self._keep:
-                    await anyio.to_thread.run_sync(lambda: self.part.unlink(missing_ok=True))
+        if self._file is not None or (self._made and not self._committed and not self._keep):
+            await on_disk(self._abandon)
 
+    def _open(self, name: str, flags: int) -> int:
+        # A link planted at the part's name must not lead the bytes elsewhere.
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), self._mode)
 
-def _sync_and_close(file: Any) -> None:
-    try:
-        file.flush()
-        os.fsync(file.fileno())
-    finally:
-        file.close()
+    def _flush(self) -> BinaryIO:
+        if self._file is None:
+            self._file = open(self.part, "wb", opener=self._open)  # noqa: SIM115 - outlives this call
+            self._made = True
+        held, self._held, self._held_bytes = self._held, [], 0
+        self._file.writelines(held)
+        return self._file
+
+    def _sync(self) -> None:
+        file = self._flush()
+        self._file = None
+        with file:
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _seal(self, check: Callable[[Path], T]) -> T:
+        self._sync()
+        return check(self.part)
+
+    def _commit(self, final: Path) -> None:
+        if self._file is not None or not self._made:
+            self._sync()
+        put_in_place(self.part, final)
+        self._committed = True
+
+    def _abandon(self) -> None:
+        try:
+            if self._file is not None:
+                self._file.close()
+        finally:
+            if not self._committed and not self._keep:
+                self.part.unlink(missing_ok=True)
 
 
 def put_in_place(part: Path, final: Path) -> None:

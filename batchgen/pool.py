@@ -15,6 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from batchgen.delivery import Delivery
 from batchgen.download import Downloader
 from batchgen.feeder import Feeder
+from batchgen.files import on_disk
 from batchgen.http import ApiClient, Deadlines
 from batchgen.job import Job, JobId
 from batchgen.ledger.writer import LedgerWriteError
@@ -64,6 +65,8 @@ class Pool:
             limit=settings.limit,
             only=settings.only,
         )
+        self._api: ApiClient
+        self._loader: Downloader
         self._tasks: TaskWatch
 
     async def run(self) -> None:
@@ -77,9 +80,9 @@ class Pool:
             with anyio.CancelScope() as scope:
                 self._shutdown.guard(scope)
                 try:
-                    async with self._client() as client:
+                    async with self._client() as self._api, self._downloader() as self._loader:
                         self._tasks = TaskWatch(
-                            client,
+                            self._api,
                             self._context.base_url,
                             pause=self._shutdown.pause,
                             poll_s=self._settings.poll_s,
@@ -141,8 +144,7 @@ class Pool:
             self._context.throttle.stop(f"ledger: {exc}")
 
     async def _work(self, jobs: MemoryObjectReceiveStream[Job]) -> None:
-        async with self._client() as client:
-            await work(Worker(self._context, client, self._tasks), jobs, self._feeder.done)
+        await work(Worker(self._context, self._api, self._tasks), jobs, self._feeder.done)
 
     def _client(self) -> ApiClient:
         settings = self._settings
@@ -151,6 +153,12 @@ class Pool:
             verify=self._verify,
             deadlines=self._deadlines,
             deadline_s=settings.deadline_s,
+        )
+
+    def _downloader(self) -> Downloader:
+        host = urlsplit(self._context.base_url).hostname or ""
+        return Downloader(
+            verify=self._verify, deadlines=self._deadlines, allow_loopback=is_loopback(host)
         )
 
     def _start_deliveries(
@@ -167,34 +175,30 @@ class Pool:
         self, jobs: MemoryObjectReceiveStream[JobId], done: Callable[[Again | None], None]
     ) -> None:
         context = self._context
-        host = urlsplit(context.base_url).hostname or ""
-        async with Downloader(
-            verify=self._verify, deadlines=self._deadlines, allow_loopback=is_loopback(host)
-        ) as downloader:
-            delivery = Delivery(
-                context,
-                downloader,
-                context.base,
-                tasks=self._tasks,
-                pause=self._shutdown.pause,
-                overwrite=context.overwrite,
-            )
-            async with jobs:
-                async for job in jobs:
-                    again = None
-                    try:
-                        again = await delivery.deliver(job)
-                    except LedgerWriteError as exc:
-                        context.throttle.stop(f"ledger: {exc}")
-                    finally:
-                        done(again)
+        delivery = Delivery(
+            context,
+            self._loader,
+            context.base,
+            tasks=self._tasks,
+            pause=self._shutdown.pause,
+            overwrite=context.overwrite,
+        )
+        async with jobs:
+            async for job in jobs:
+                again = None
+                try:
+                    again = await delivery.deliver(job)
+                except LedgerWriteError as exc:
+                    context.throttle.stop(f"ledger: {exc}")
+                finally:
+                    done(again)
 
     async def _sweep_spool(self) -> None:
         """Remove what the spool holds of jobs that are done by now, by another attempt too."""
         context = self._context
-        held = await anyio.to_thread.run_sync(context.spool.attempts)
+        held = await on_disk(context.spool.attempts)
         finished = await context.ledger(
             lambda ledger: ledger.finished_attempts(context.batch, held)
         )
         for attempt in finished:
-            await anyio.to_thread.run_sync(context.spool.remove, attempt)
+            await on_disk(context.spool.remove, attempt)

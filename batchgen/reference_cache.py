@@ -22,7 +22,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.download import Downloader, Validators
 from batchgen.fetch_policy import FetchResult, reference_wait_s
-from batchgen.files import PartFile, make_way
+from batchgen.files import PartFile, make_way, on_disk
 from batchgen.http import Deadlines
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
@@ -84,7 +84,7 @@ class ReferenceCache:
         What can't be had is noted with its address and stops nothing. Raises OSError where the
         folder can't be written.
         """
-        await anyio.to_thread.run_sync(make_way, self._folder)
+        await on_disk(make_way, self._folder)
         send, receive = anyio.create_memory_object_stream[tuple[str, FetchedUrl | None]]()
         async with anyio.create_task_group() as services:
             services.start_soon(self._deadlines.watch)
@@ -132,7 +132,7 @@ class ReferenceCache:
         urls.settle(found, problems)
 
     async def _bring_one(self, downloader: Downloader, url: str, known: FetchedUrl | None) -> None:
-        if known is not None and not await anyio.to_thread.run_sync(self._is_whole, known):
+        if known is not None and not await on_disk(self._is_whole, known):
             known = None
         if known is not None and known.fetched_at >= self._fresh_since:
             self._result.unchanged += 1
@@ -187,9 +187,8 @@ class ReferenceCache:
                 if result.status == 304 and known is not None:
                     return replace(known, fetched_at=timestamp(utc_now()))
                 return result
-            await part.sync()
             try:
-                content = await anyio.to_thread.run_sync(read_content, part.part)
+                content = await part.seal(read_content)
             except BadPicture as exc:
                 return FetchResult(bad_picture=str(exc))
             found = FetchedUrl(

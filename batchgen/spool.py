@@ -18,7 +18,7 @@ from batchgen.files import PART_SUFFIX, PartFile, make_way, put_in_place
 from batchgen.job import AttemptId
 
 ANSWER_SUFFIX: Final = ".answer"
-_BUFFER_BYTES: Final = 1024 * 1024
+_BUFFER_BYTES: Final = 256 * 1024
 _PRIVATE: Final = 0o600
 
 
@@ -57,26 +57,32 @@ class SpoolWriter:
     ) -> None:
         self._part = part
         self._hide = hide.encode() if hide else None
-        self._buffer = bytearray(_head_line(status, headers, route))
+        self._chunks = [_head_line(status, headers, route)]
+        self._size = 0
 
     async def write(self, chunk: bytes) -> None:
         """Append to the body."""
-        self._buffer += chunk
-        if len(self._buffer) >= _BUFFER_BYTES:
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        if self._size >= _BUFFER_BYTES:
             await self.flush()
 
     async def flush(self) -> None:
-        """Hand what is buffered to the file."""
-        buffer, self._buffer = self._buffer, bytearray()
-        if self._hide and self._hide in buffer:
-            buffer = buffer.replace(self._hide, b"***")
-        if buffer:
-            await self._part.write(buffer)
+        """Bring what came to the file."""
+        self._hand_over()
+        await self._part.flush()
 
     async def commit(self) -> None:
         """The answer is whole: make it durable."""
-        await self.flush()
+        self._hand_over()
         await self._part.commit()
+
+    def _hand_over(self) -> None:
+        data = b"".join(self._chunks)
+        self._chunks, self._size = [], 0
+        if self._hide and self._hide in data:
+            data = data.replace(self._hide, b"***")
+        self._part.hold(data)
 
 
 class Spool:

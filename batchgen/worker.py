@@ -17,6 +17,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
+from batchgen.files import on_disk
 from batchgen.http import ApiClient, ApiRequest
 from batchgen.job import (
     PATH_REASON,
@@ -130,7 +131,7 @@ class Worker:
         """Fail a job, for free, whose picture would have to replace a file that is not its own."""
         context = self.context
         path = _expected_path(job, context.profile.route_of(job.model))
-        if not await anyio.to_thread.run_sync(os.path.lexists, context.base / job.root / path):
+        if not await on_disk(os.path.lexists, context.base / job.root / path):
             return False
         reason = (
             f"{PATH_REASON}: {job.root}/{path} is no picture of this job;"
@@ -309,13 +310,13 @@ async def _conclude(
     probe: bool,
 ) -> tuple[Verdict, Next]:
     profile = context.profile
-    answer = await anyio.to_thread.run_sync(_read_spooled, context.spool, attempt, exchange)
+    answer = await on_disk(_read_spooled, context.spool, attempt, exchange)
     habits = Habits(server_errors=profile.server_errors_billed, refusals=profile.refusals_billed)
     verdict = classify(exchange, answer, habits)
     name = context.spool.name(attempt)
     if verdict.outcome is Outcome.OK and answer is not None:
         if exchange.reach is not Reach.COMPLETE:
-            await anyio.to_thread.run_sync(context.spool.complete_cut, attempt)
+            await on_disk(context.spool.complete_cut, attempt)
         pictures = [(ref, expiry(ref.url)) for ref in answer.pictures]
         cost = profile.cost_of(job.model, answer.usage) if answer.usage else None
         await context.ledger(
@@ -336,7 +337,7 @@ async def _conclude(
         answer=body_name,
     )
     if verdict.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
-        await anyio.to_thread.run_sync(context.spool.remove, attempt)
+        await on_disk(context.spool.remove, attempt)
     return verdict, following
 
 

@@ -128,6 +128,7 @@ ONLY_IN = {
     "sqlite3": {"ledger", "manifest.rows", "commands"},
     "sqlite_utils": {"ledger"},
     # `notify` talks to the operator's own services, which know nothing of providers.
+    "aiohttp": {"http", "download"},
     "httpx": {"http", "download", "providers", "catalogue", "notify"},
     "aiofiles": {"files", "providers.bodies"},
     "tqdm": {"progress"},

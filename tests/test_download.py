@@ -170,14 +170,13 @@ async def test_a_compressed_picture_is_refused(tmp_path: Path, verify: ssl.SSLCo
     assert result is not None
     assert "gzip" in result.bad_picture
     assert server.requests[0].headers["accept-encoding"] == "identity"
-    assert (tmp_path / "1.png.part").read_bytes() == b""
+    assert not (tmp_path / "1.png.part").exists()
 
 
 async def test_a_picture_over_the_cap_is_given_up(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batchgen.download, "MAX_PICTURE_BYTES", 2 * 1024 * 1024)
-    monkeypatch.setattr(batchgen.download, "_WRITE_BYTES", 1000)
 
     async def endless(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -430,7 +429,6 @@ async def test_a_download_carries_no_credential_and_no_cookie(
             "host",
             "accept",
             "accept-encoding",
-            "connection",
             "user-agent",
         }
 
@@ -674,7 +672,7 @@ async def test_what_is_unchanged_is_not_sent_again(tmp_path: Path, verify: ssl.S
             status=304
         )
     assert server.requests[1].headers["if-modified-since"] == day
-    assert (tmp_path / "2.png.part").read_bytes() == b""
+    assert not (tmp_path / "2.png.part").exists()
 
 
 @pytest.mark.parametrize("etag", ["x" * 513, "\xe9t\xe9", ""])
@@ -699,8 +697,7 @@ async def test_no_redirect_leads_a_provider_of_the_world_to_this_machine(
     target: str, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {"shop.test": "127.0.0.1", "localhost": "127.0.0.1", "inner.test": "192.168.0.1"}
-    literal = {address: address for address in ("127.0.0.1", "10.0.0.1", "::1")}
-    asked = resolving(monkeypatch, {name: [to] for name, to in (names | literal).items()})
+    asked = resolving(monkeypatch, {name: [to] for name, to in names.items()})
 
     async def moved(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -715,7 +712,7 @@ async def test_no_redirect_leads_a_provider_of_the_world_to_this_machine(
         result = await fetch_changed(client, url, tmp_path / "1.png", Validators())
     assert isinstance(result, FetchResult)
     assert "which is no public address" in result.forbidden
-    assert asked == ["shop.test", target.strip("[]")]
+    assert asked == ["shop.test", *(name for name in names if name == target)]
     assert server.connections == 1
 
 

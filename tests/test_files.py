@@ -32,11 +32,11 @@ async def test_the_final_name_appears_only_with_the_commit(tmp_path: Path) -> No
     final = tmp_path / "picture.png"
     async with PartFile(final) as part:
         await part.write(b"one ")
-        await part.write(bytearray(b"two"))
+        await part.flush()
         assert names(tmp_path) == ["picture.png.part"]
-        await part.sync()
+        await part.write(b"two")
+        assert await part.seal(Path.read_bytes) == b"one two"
         assert names(tmp_path) == ["picture.png.part"]
-        assert part.part.read_bytes() == b"one two"
         await part.commit()
         assert names(tmp_path) == ["picture.png"]
     assert names(tmp_path) == ["picture.png"]
@@ -73,6 +73,7 @@ async def test_an_error_leaves_a_part_only_where_it_is_to_be_kept(
     async def fail() -> None:
         async with PartFile(tmp_path / "answer", keep=keep) as part:
             await part.write(b"half")
+            await part.flush()
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -94,6 +95,7 @@ async def test_a_stale_part_is_written_anew(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
 async def test_the_mode_is_the_one_asked_for_from_the_start(tmp_path: Path) -> None:
     async with PartFile(tmp_path / "answer", mode=0o600) as part:
+        await part.flush()
         assert part.part.stat().st_mode & 0o777 == 0o600
         await part.commit()
     assert (tmp_path / "answer").stat().st_mode & 0o777 == 0o600
@@ -106,8 +108,8 @@ async def test_a_link_in_the_place_of_the_part_is_refused(tmp_path: Path) -> Non
     victim.write_bytes(b"precious")
     (tmp_path / "picture.png.part").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic link") as caught:
-        async with PartFile(tmp_path / "picture.png"):
-            pass
+        async with PartFile(tmp_path / "picture.png") as part:
+            await part.commit()
     assert caught.value.errno == errno.ELOOP
     assert victim.read_bytes() == b"precious"
 
@@ -134,7 +136,7 @@ async def test_a_write_cancelled_anywhere_leaves_no_open_file_and_no_litter(
         async with PartFile(final) as part:
             for _ in range(3):
                 await part.write(bytes(MEGABYTE))
-            await part.sync()
+            await part.seal(Path.stat)
             await anyio.lowlevel.checkpoint()
             await part.commit()
 
@@ -160,22 +162,23 @@ async def test_a_write_cancelled_anywhere_leaves_no_open_file_and_no_litter(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("step", ["enter", "write", "sync", "commit"])
-async def test_cancelled_before_each_step_nothing_is_left_open(step: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["write", "seal", "check"])
+async def test_a_step_that_has_begun_is_ended_before_the_file_is_let_go(
+    step: str, tmp_path: Path
+) -> None:
     before = wire.open_files()
     with anyio.CancelScope() as scope:
-        if step == "enter":
-            scope.cancel()
         async with PartFile(tmp_path / "picture.png") as part:
             if step == "write":
                 scope.cancel()
-            await part.write(b"x")
-            if step == "sync":
+            await part.write(bytes(MEGABYTE))
+            assert part.part.stat().st_size == MEGABYTE
+            if step == "seal":
                 scope.cancel()
-            await part.sync()
-            if step == "commit":
+            await part.seal(Path.stat)
+            if step == "check":
                 scope.cancel()
-            await part.commit()
+            await anyio.lowlevel.checkpoint()
     assert scope.cancelled_caught
     assert wire.open_files() == before
     assert names(tmp_path) == []
@@ -205,8 +208,8 @@ async def test_a_full_disk_raises_and_leaves_nothing_open(tmp_path: Path) -> Non
 @pytest.mark.anyio
 async def test_a_folder_that_is_missing_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        async with PartFile(tmp_path / "missing" / "picture.png"):
-            pass
+        async with PartFile(tmp_path / "missing" / "picture.png") as part:
+            await part.commit()
 
 
 COMMIT = """

@@ -82,8 +82,8 @@ class LedgerWriter:
         done: asyncio.Future[T] = self._loop.create_future()
         self._steps.put((step, done))
         with anyio.CancelScope(shield=True):
-            await asyncio.wait([done])
-        return done.result()
+            result = await done
+        return result
 
     def _run(self) -> None:
         try:
