@@ -55,6 +55,7 @@ from batchgen.tasks import TaskFailed, TaskMade, TaskWatch
 from batchgen.worker import Again, RunContext, expiry, note_internal_error
 
 PARTIAL_FOLDER: Final = ".partial"
+_FOLDERS_KNOWN: Final = 64
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
 
 
@@ -67,6 +68,15 @@ class _Saved:
 
 
 _Placed = _Saved | FetchLater | FetchLost | FetchSpoiled | TaskFailed
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A whole picture, and whether something stands in its place."""
+
+    info: PictureInfo
+    sha256: str
+    taken: bool
 
 
 class _Conflict(Exception):
@@ -99,6 +109,7 @@ class Delivery:
         self._tasks = tasks
         self._pause = pause
         self._overwrite = overwrite
+        self._folders: set[Path] = set()
 
     async def deliver(self, job_id: JobId) -> Again | None:
         """Bring the job to ``done``, or leave it ``paid`` with the reason.
@@ -107,9 +118,13 @@ class Delivery:
         refuses stops dispatch. Raises LedgerWriteError.
         """
         context = self._context
-        job = await context.ledger(lambda ledger: ledger.job(job_id))
+        job, due = await context.ledger(lambda ledger: (ledger.job(job_id), ledger.due(job_id)))
         try:
-            return await self._deliver(job)
+            try:
+                return await self._deliver(job, due)
+            except FileNotFoundError:
+                self._folders.clear()
+                return await self._deliver(job, due)
         except OSError as exc:
             await self._leave(job, f"disk: {exc}")
             if exc.errno != errno.ELOOP:
@@ -123,9 +138,7 @@ class Delivery:
             await self._leave(job, f"internal_error: {exc!r}")
         return None
 
-    async def _deliver(self, job: Job) -> Again | None:
-        context = self._context
-        due = await context.ledger(lambda ledger: ledger.due(job.id))
+    async def _deliver(self, job: Job, due: list[DuePicture]) -> Again | None:
         saved: list[SavedPicture] = []
         for picture in due:
             placed = await self._bring(job, picture)
@@ -186,18 +199,18 @@ class Delivery:
         root = self._base / job.root
         # The format, and with it the rest of the path, is not known before the picture is here.
         folder = (root / f"{job.path.partition(EXT_PLACEHOLDER)[0]}_").parent
-        await on_disk(make_folder, root, folder)
+        await self._ready(root, folder)
         # Named by the attempt alone: long names of two jobs may differ in their last bytes only.
         name = f".{picture.attempt_id}.{picture.position}"
         async with PartFile(folder / name, mode=0o666) as part:
             failed = await self._fill(picture, part)
             if failed is not None:
                 return failed
-            video = picture.task is not None
             try:
-                info, sha256 = await part.seal(lambda path: _examine(path, job.verify, video))
+                seen = await part.seal(lambda path: self._look(path, job, picture))
             except BadPicture as exc:
                 return FetchResult(bad_picture=f"{exc.reason}: {exc}")
+            info, sha256 = seen.info, seen.sha256
             if job.metadata and picture.task is None:
                 origin = await self._origin(picture)
                 info, sha256 = await on_disk(_describe, part.part, job, origin)
@@ -216,8 +229,22 @@ class Delivery:
                     return FetchResult(bad_picture=worse)
             # From here to the row there is nothing to wait for but our own disk.
             with anyio.CancelScope(shield=True):
-                placed = await self._place(job, picture, part, saved)
+                placed = await self._place(job, picture, part, saved, taken=seen.taken)
             return placed
+
+    async def _ready(self, root: Path, folder: Path) -> None:
+        """Make a folder below the root, once; who finds it gone makes it anew."""
+        if folder not in self._folders:
+            await on_disk(make_folder, root, folder)
+            if len(self._folders) >= _FOLDERS_KNOWN:
+                self._folders.clear()
+            self._folders.add(folder)
+
+    def _look(self, part: Path, job: Job, picture: DuePicture) -> _Seen:
+        """Verify what came, and see whether its place is free. Raises BadPicture and OSError."""
+        info, sha256 = _examine(part, job.verify, picture.task is not None)
+        final = self._base / job.root / final_path(job.path, info.format.extension, picture.rank)
+        return _Seen(info, sha256, os.path.lexists(final))
 
     async def _fill(self, picture: DuePicture, part: PartFile) -> FetchResult | None:
         if picture.url is not None:
@@ -249,12 +276,15 @@ class Delivery:
         return urlunsplit(parts._replace(netloc=urlsplit(self._context.base_url).netloc))
 
     async def _place(
-        self, job: Job, picture: DuePicture, part: PartFile, saved: SavedPicture
+        self, job: Job, picture: DuePicture, part: PartFile, saved: SavedPicture, *, taken: bool
     ) -> _Saved:
         ledger = self._context.ledger
-        final = self._base / job.root / saved.path
-        owned = await ledger(lambda ledger: ledger.owns(job.id, job.root, saved.path))
-        await on_disk(self._make_way, job, final, saved, owned)
+        root = self._base / job.root
+        final = root / saved.path
+        await self._ready(root, final.parent)
+        if taken:
+            owned = await ledger(lambda ledger: ledger.owns(job.id, job.root, saved.path))
+            await on_disk(self._make_way, job, final, saved, owned)
         if job.sidecar:
             origin = await self._origin(picture)
             self._make_way_beside(job, sidecar_of(final), origin)
@@ -274,7 +304,6 @@ class Delivery:
         return _Saved(picture=saved, finished=finished)
 
     def _make_way(self, job: Job, final: Path, saved: SavedPicture, owned: bool) -> None:
-        make_folder(self._base / job.root, final.parent)
         if not (final.exists() or final.is_symlink()):
             return
         if final.is_dir() or final.is_symlink():
@@ -307,17 +336,24 @@ class Delivery:
 
     async def _finish(self, job: Job, finished: JobFinished, saved: list[SavedPicture]) -> None:
         context = self._context
-        new = {picture.path for picture in saved}
         with anyio.CancelScope(shield=True):
-            origin = await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
-            await on_disk(self._clear_away, job, finished.replaced, new, origin.batch)
-            if job.keep_partials and saved:
-                await on_disk(self._keep_partials, job, finished.attempt_id, saved[0].path)
-            await on_disk(context.spool.remove, finished.attempt_id)
+            batch = ""
+            if finished.replaced:
+                batch = (
+                    await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
+                ).batch
+            await on_disk(self._tidy, job, finished, saved, batch)
         context.made += 1
         warnings = tuple(warning for picture in saved for warning in picture.warnings)
         paths = tuple(str(PurePosixPath(job.root) / picture.path) for picture in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
+
+    def _tidy(self, job: Job, finished: JobFinished, saved: list[SavedPicture], batch: str) -> None:
+        """What is left to do on disk once the job is done."""
+        self._clear_away(job, finished.replaced, {picture.path for picture in saved}, batch)
+        if job.keep_partials and saved:
+            self._keep_partials(job, finished.attempt_id, saved[0].path)
+        self._context.spool.remove(finished.attempt_id)
 
     def _clear_away(self, job: Job, old: tuple[OldPicture, ...], new: set[str], batch: str) -> None:
         """Remove replaced pictures that stand under another name than the new ones."""

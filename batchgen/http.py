@@ -287,6 +287,7 @@ class ApiClient:
             detail=self._hide(detail),
             status=got.status,
             headers=got.headers,
+            body=got.body,
         )
 
     async def ask(self, url: str) -> Document:
@@ -351,7 +352,7 @@ class ApiClient:
                     await writer.write(_rest(response.content))
                     if _is_whole(response.content):
                         await writer.commit()
-                        got.complete = True
+                        got.complete, got.body = True, writer.body
                     else:
                         await writer.flush()
 
@@ -391,6 +392,7 @@ class _Got:
     headers: Mapping[str, str] | None = None
     reach: Reach = Reach.NOTHING
     complete: bool = False
+    body: bytes | None = None
 
 
 class _TooLarge(Exception):

@@ -79,6 +79,8 @@ class Exchange:
     status: int | None = None
     headers: Mapping[str, str] | None = None
     """Lower-case names; only what was received."""
+    body: bytes | None = None
+    """A small body as it was spooled, which need not be read again; None for any other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from batchgen.job import AttemptId
 
 ANSWER_SUFFIX: Final = ".answer"
 _BUFFER_BYTES: Final = 256 * 1024
+_SMALL_BYTES: Final = 16 * 1024
 _PRIVATE: Final = 0o600
 
 
@@ -57,8 +58,11 @@ class SpoolWriter:
     ) -> None:
         self._part = part
         self._hide = hide.encode() if hide else None
-        self._chunks = [_head_line(status, headers, route)]
+        self._head = _head_line(status, headers, route)
+        self._chunks = [self._head]
         self._size = 0
+        self.body: bytes | None = None
+        """The whole body, once it is committed, where it was small enough to be held."""
 
     async def write(self, chunk: bytes) -> None:
         """Append to the body."""
@@ -74,15 +78,19 @@ class SpoolWriter:
 
     async def commit(self) -> None:
         """The answer is whole: make it durable."""
-        self._hand_over()
+        small = bool(self._chunks) and self._chunks[0] is self._head
+        data = self._hand_over()
         await self._part.commit()
+        if small and len(data) <= _SMALL_BYTES:
+            self.body = data[len(self._head) :]
 
-    def _hand_over(self) -> None:
+    def _hand_over(self) -> bytes:
         data = b"".join(self._chunks)
         self._chunks, self._size = [], 0
         if self._hide and self._hide in data:
             data = data.replace(self._hide, b"***")
         self._part.hold(data)
+        return data
 
 
 class Spool:

@@ -310,7 +310,11 @@ async def _conclude(
     probe: bool,
 ) -> tuple[Verdict, Next]:
     profile = context.profile
-    answer = await on_disk(_read_spooled, context.spool, attempt, exchange)
+    if exchange.body is None:
+        answer = await on_disk(_read_spooled, context.spool, attempt, exchange)
+    else:
+        route = profile.route_of(job.model)
+        answer = ADAPTERS[route].read_answer(exchange.body, exchange.headers or {})
     habits = Habits(server_errors=profile.server_errors_billed, refusals=profile.refusals_billed)
     verdict = classify(exchange, answer, habits)
     name = context.spool.name(attempt)
