@@ -24,14 +24,26 @@ _disk: Final = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
 
 
 async def on_disk(function: Callable[..., T], *args: object) -> T:
-    """Call what blocks on the disk in a thread; once begun it is waited for, cancelled or not.
+    """Call what blocks on the disk in a thread. Cancelled meanwhile, it raises once that is over.
 
     A pool of its own, as a hop there and back costs a third of one to AnyIO's.
     """
-    call = asyncio.get_running_loop().run_in_executor(_disk, function, *args)
-    with anyio.CancelScope(shield=True):
-        found = await call
-    return found
+    return await to_its_end(asyncio.get_running_loop().run_in_executor(_disk, function, *args))
+
+
+async def to_its_end(call: asyncio.Future[T]) -> T:
+    """Wait for what can't be called off; a cancellation is told when it is over.
+
+    Where its result must not be lost the caller stands in a shielded scope, which is not free.
+    """
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([call])
+        if not call.cancelled():
+            call.exception()  # else asyncio complains that nobody asked for it
+        raise
 
 
 class PartFile:

@@ -331,9 +331,9 @@ class ApiClient:
             upload.cut_off()
             raise
         finally:
-            # A body that was not read to its end still holds its file.
-            with anyio.CancelScope(shield=True):
-                await upload.aclose()
+            if upload.reach is not Reach.SENT:
+                with anyio.CancelScope(shield=True):
+                    await upload.aclose()
 
     async def _spool(
         self, response: aiohttp.ClientResponse, part: PartFile, got: _Got, route: str
@@ -417,6 +417,7 @@ class _Upload:
         self._left = int(body.headers["Content-Length"])
         self._stream = body.stream()
         self._turn = asyncio.Lock()
+        self._cut_off = False
 
     def __aiter__(self) -> Self:
         return self
@@ -425,6 +426,7 @@ class _Upload:
         """The next piece; asked for once the one before is handed over."""
         async with self._turn:
             if self.reach is Reach.PARTIAL and self._left == 0:
+                await self._stream.aclose()
                 self.reach = Reach.SENT
             if self.reach is Reach.SENT:
                 raise StopAsyncIteration
@@ -440,13 +442,14 @@ class _Upload:
 
     def cut_off(self) -> None:
         """We gave up ourselves: a connection that is closed may still hand over what it holds."""
-        if self.reach is Reach.PARTIAL and self._left == 0:
-            self.reach = Reach.SENT
+        self._cut_off = True
 
     async def aclose(self) -> None:
         """Let go of the file that is being read, once whoever reads it is out of it."""
         async with self._turn:
             await self._stream.aclose()
+            if self._cut_off and self.reach is Reach.PARTIAL and self._left == 0:
+                self.reach = Reach.SENT
 
 
 def _failure_of(exc: BaseException, upload: _Upload) -> Failure:

@@ -20,6 +20,7 @@ from typing import Any, Final, Self, TypeVar
 import anyio
 
 from batchgen.errors import BatchgenError, ExitCode
+from batchgen.files import to_its_end
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Clock, Ledger, utc_now
 
@@ -43,7 +44,7 @@ class LedgerWriter:
 
     Use as an async context manager. ``await writer(step)`` runs ``step(ledger)`` in a transaction
     on the writer's thread and gives its result once that is committed. It can't be cancelled
-    halfway: a step that was handed over is waited for.
+    halfway: a step that was handed over is waited for, and a cancellation told then.
     """
 
     def __init__(self, path: Path, clock: Clock = utc_now) -> None:
@@ -81,9 +82,7 @@ class LedgerWriter:
         """Run one step durably. Raises LedgerWriteError when nothing can be written."""
         done: asyncio.Future[T] = self._loop.create_future()
         self._steps.put((step, done))
-        with anyio.CancelScope(shield=True):
-            result = await done
-        return result
+        return await to_its_end(done)
 
     def _run(self) -> None:
         try:
