@@ -49,8 +49,10 @@ from batchgen.outcome import ErrorBody, Verdict, task_verdict
 from batchgen.picture import BadPicture, PictureInfo, decode, inspect, is_blank, mismatches
 from batchgen.previous import keep
 from batchgen.providers.adapters import adapter_of
+from batchgen.providers.lean import lean
 from batchgen.settings import is_loopback
 from batchgen.sidecar import described, is_sidecar, sidecar_of, write_sidecar
+from batchgen.spool import one_of_few
 from batchgen.tasks import TaskFailed, TaskMade, TaskWatch
 from batchgen.worker import Again, RunContext, expiry, note_internal_error
 
@@ -251,20 +253,23 @@ class Delivery:
             most = MAX_PICTURE_BYTES if picture.task is None else MAX_VIDEO_BYTES
             return await self._downloader.fetch(self._moved(picture.url), part, max_bytes=most)
         try:
-            data = await on_disk(self._unpack, picture)
+            await on_disk(self._unpack, picture, part)
         except FileNotFoundError:
             return FetchResult(detail="the spooled answer is gone")
         except (ValueError, KeyError, IndexError, TypeError) as exc:
             return FetchResult(bad_picture=f"no base64: {exc}")
-        await part.write(data)
         return None
 
-    def _unpack(self, picture: DuePicture) -> bytes:
+    def _unpack(self, picture: DuePicture, part: PartFile) -> None:
         answer = self._context.spool.find(picture.attempt_id)
         if answer is None:
             raise FileNotFoundError(picture.attempt_id)
         adapter = adapter_of(answer.route)
-        return adapter.inline_picture(answer.body(), answer.headers, picture.position)
+        with one_of_few():
+            slim = lean(answer.body())
+            base64 = adapter.inline_base64(slim.text, answer.headers, picture.position)
+            for piece in slim.decoded(base64):
+                part.write_here(piece)
 
     def _moved(self, url: str) -> str:
         """The address at the endpoint's present port, for one that is started anew for each run."""

@@ -79,6 +79,12 @@ class PartFile:
         if self._held_bytes >= _HOLD_BYTES:
             await self.flush()
 
+    def write_here(self, data: bytes) -> None:
+        """As `write`, for who is on a thread that may block."""
+        self.hold(data)
+        if self._held_bytes >= _HOLD_BYTES:
+            self._flush()
+
     async def flush(self) -> None:
         """Write what is held."""
         await on_disk(self._flush)

@@ -46,8 +46,9 @@ from batchgen.picture import PictureFormat
 from batchgen.policy import Next
 from batchgen.providers.adapters import ADAPTERS, Route, adapter_of
 from batchgen.providers.answers import expiry_of
+from batchgen.providers.lean import lean
 from batchgen.providers.profile import Profile
-from batchgen.spool import Spool, SpooledAnswer
+from batchgen.spool import Spool, SpooledAnswer, one_of_few
 from batchgen.tasks import TaskWatch
 from batchgen.throttle import DispatchStopped, Signal, Throttle, Ticket
 
@@ -440,7 +441,8 @@ def _read_spooled(spool: Spool, attempt: AttemptId, exchange: Exchange) -> Answe
     spooled = spool.find(attempt) if whole else spool.find_cut(attempt)
     if spooled is None:
         return Answer() if whole else None
-    return adapter_of(spooled.route).read_answer(spooled.body(), spooled.headers)
+    with one_of_few():
+        return adapter_of(spooled.route).read_answer(lean(spooled.body()).text, spooled.headers)
 
 
 def expiry(url: str | None) -> str | None:

@@ -130,7 +130,7 @@ ONLY_IN = {
     # `notify` talks to the operator's own services, which know nothing of providers.
     "aiohttp": {"http", "download"},
     "httpx": {"http", "download", "providers", "catalogue", "notify"},
-    "aiofiles": {"files", "providers.bodies"},
+    "aiofiles": {"providers.bodies"},
     "tqdm": {"progress"},
     "click": {"cli", "endpoint"},
     "starlette": {"endpoint"},

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from batchgen.job import Billed, OptionValue, Outcome, PictureRef
 from batchgen.outcome import Exchange, Reach, Verdict, classify
-from batchgen.providers.gemini import build_request, inline_picture, read_answer
-from tests.test_openai_images import ATTEMPT, BASE, JOB, PICTURE, TEXT, URL, sent
+from batchgen.providers import gemini
+from batchgen.providers.gemini import build_request, read_answer
+from tests.test_openai_images import ATTEMPT, BASE, JOB, PICTURE, TEXT, URL, inline_picture, sent
 
 MODEL = "nano-banana-2"
 
@@ -79,7 +80,7 @@ async def test_references_go_along_as_base64_of_any_length(tmp_path: Path, size:
 def test_a_picture_is_found_in_each_shape(part: dict[str, Any]) -> None:
     body = answer({"text": "Certainly."}, part, finishReason="STOP")
     assert read_answer(body, {}).pictures == (PictureRef(index=0),)
-    assert inline_picture(body, {}, 0) == PICTURE
+    assert inline_picture(body, {}, 0, gemini) == PICTURE
 
 
 @pytest.mark.parametrize("text", [f"![mug]({URL})", f"Look: {URL}", f"<{URL}>"])
@@ -151,6 +152,6 @@ def test_any_bytes_are_an_answer(body: bytes) -> None:
     for picture in read_answer(body, {}).pictures:
         if picture.url is None:
             try:
-                inline_picture(body, {}, picture.index)
+                inline_picture(body, {}, picture.index, gemini)
             except ValueError:
                 continue

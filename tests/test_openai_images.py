@@ -23,14 +23,26 @@ from batchgen.http import ApiRequest
 from batchgen.job import AttemptId, Job, JobId, JobState, OptionValue, PictureRef, Verify
 from batchgen.money import Micros
 from batchgen.outcome import Answer, ErrorBody
+from batchgen.providers import openai_images
+from batchgen.providers.adapters import Adapter
 from batchgen.providers.answers import expiry_of
-from batchgen.providers.openai_images import build_request, inline_picture, read_answer
+from batchgen.providers.lean import lean
+from batchgen.providers.openai_images import build_request, read_answer
 
 ATTEMPT = AttemptId("5f0c7d1e")
 BASE = "https://api.example/v1"
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 TEXT = base64.b64encode(PICTURE).decode()
 URL = "https://pictures.example/1.png?sig=a%2Fb"
+
+
+def inline_picture(
+    body: bytes, headers: Mapping[str, str], index: int, adapter: Adapter = openai_images
+) -> bytes:
+    """A picture out of an answer, as the delivery takes it."""
+    slim = lean(body)
+    return b"".join(slim.decoded(adapter.inline_base64(slim.text, headers, index)))
+
 
 JOB = Job(
     id=JobId(1),

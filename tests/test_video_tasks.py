@@ -15,7 +15,7 @@ from batchgen.outcome import ErrorBody, Exchange, Reach, classify, task_verdict
 from batchgen.providers.video_tasks import (
     TaskState,
     build_request,
-    inline_picture,
+    inline_base64,
     read_answer,
     read_state,
 )
@@ -53,7 +53,7 @@ def test_a_task_is_a_picture_that_is_still_to_come(document: dict[str, Any]) -> 
     verdict = classify(Exchange(reach=Reach.COMPLETE, status=200, headers={}), answer)
     assert (verdict.outcome, verdict.billed) == (Outcome.OK, Billed.YES)
     with pytest.raises(ValueError, match="holds no video"):
-        inline_picture(b"{}", {}, 0)
+        inline_base64(b"{}", {}, 0)
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ class Adapter(Protocol):
     def read_answer(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Read a spooled answer, whole or cut; whatever it is, it is an Answer."""
 
-    def inline_picture(self, body: bytes, headers: Mapping[str, str], index: int) -> bytes:
-        """Take a picture out of a spooled answer. Raises ValueError where there is none."""
+    def inline_base64(self, body: bytes, headers: Mapping[str, str], index: int) -> str:
+        """The base64 of a picture of a spooled answer. Raises ValueError where there is none."""
 
     def partial_pictures(self, body: bytes, headers: Mapping[str, str]) -> list[bytes]:
         """The unfinished pictures of a spooled answer, in order; of most there are none."""

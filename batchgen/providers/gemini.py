@@ -23,7 +23,6 @@ from batchgen.providers.answers import (
     parse_document,
     storable,
     text_of,
-    unpack_base64,
 )
 from batchgen.providers.bodies import FilePiece, PiecedBody, mime_type
 
@@ -102,15 +101,15 @@ def read_answer(body: bytes, headers: Mapping[str, str]) -> Answer:
     )
 
 
-def inline_picture(body: bytes, headers: Mapping[str, str], index: int) -> bytes:
-    """Take one picture out of an answer. Raises ValueError when its base64 is no base64."""
+def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
+    """The base64 of one picture of an answer. Raises ValueError where there is none."""
     del headers  # the shape tells everything
     document = parse_document(body)
     found = list(_found(document)) if isinstance(document, dict) else []
     text = data_of_address(found[index]) if index < len(found) else None
     if text is None:
         raise ValueError(f"the answer holds no picture {index}")
-    return unpack_base64(text)
+    return text
 
 
 def partial_pictures(body: bytes, headers: Mapping[str, str]) -> list[bytes]:

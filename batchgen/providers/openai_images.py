@@ -116,13 +116,13 @@ def _inline(item: dict[str, Any]) -> str | None:
     return None
 
 
-def inline_picture(body: bytes, headers: Mapping[str, str], index: int) -> bytes:
-    """Take one picture out of an answer. Raises ValueError when its base64 is no base64."""
+def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
+    """The base64 of one picture of an answer. Raises ValueError where there is none."""
     items = _items(_document(body, headers))
     text = _inline(items[index]) if index < len(items) and isinstance(items[index], dict) else None
     if text is None:
         raise ValueError(f"the answer holds no picture {index}")
-    return unpack_base64(text)
+    return text
 
 
 def partial_pictures(body: bytes, headers: Mapping[str, str]) -> list[bytes]:

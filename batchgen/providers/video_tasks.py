@@ -52,7 +52,7 @@ def read_answer(body: bytes, headers: Mapping[str, str]) -> Answer:
     return Answer(readable=True, pictures=(PictureRef(index=0, task=address),))
 
 
-def inline_picture(body: bytes, headers: Mapping[str, str], index: int) -> bytes:
+def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
     """No answer to a creation holds its video. Raises ValueError."""
     raise ValueError("the answer names a task and holds no video")
 
