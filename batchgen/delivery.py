@@ -10,6 +10,7 @@ import errno
 import hashlib
 import mmap
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -28,7 +29,15 @@ from batchgen.fetch_policy import (
     FetchSpoiled,
     after_fetch,
 )
-from batchgen.files import PartFile, make_folder, on_disk, sha256_of, sync_folder, write_whole
+from batchgen.files import (
+    PartFile,
+    in_turn,
+    make_folder,
+    on_disk,
+    sha256_of,
+    sync_folder,
+    write_whole,
+)
 from batchgen.job import (
     EXT_PLACEHOLDER,
     AttemptId,
@@ -52,12 +61,13 @@ from batchgen.providers.adapters import adapter_of
 from batchgen.providers.lean import lean
 from batchgen.settings import is_loopback
 from batchgen.sidecar import described, is_sidecar, sidecar_of, write_sidecar
-from batchgen.spool import one_of_few
 from batchgen.tasks import TaskFailed, TaskMade, TaskWatch
 from batchgen.worker import Again, RunContext, expiry, note_internal_error
 
 PARTIAL_FOLDER: Final = ".partial"
 _FOLDERS_KNOWN: Final = 64
+_MAPPED: Final = threading.BoundedSemaphore(2)
+"""Files that are mapped at once; their pages count as ours, and two keep two processors busy."""
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
 
 
@@ -253,7 +263,7 @@ class Delivery:
             most = MAX_PICTURE_BYTES if picture.task is None else MAX_VIDEO_BYTES
             return await self._downloader.fetch(self._moved(picture.url), part, max_bytes=most)
         try:
-            await on_disk(self._unpack, picture, part)
+            await in_turn(self._unpack, picture, part)
         except FileNotFoundError:
             return FetchResult(detail="the spooled answer is gone")
         except (ValueError, KeyError, IndexError, TypeError) as exc:
@@ -265,11 +275,10 @@ class Delivery:
         if answer is None:
             raise FileNotFoundError(picture.attempt_id)
         adapter = adapter_of(answer.route)
-        with one_of_few():
-            slim = lean(answer.body())
-            base64 = adapter.inline_base64(slim.text, answer.headers, picture.position)
-            for piece in slim.decoded(base64):
-                part.write_here(piece)
+        slim = lean(answer.body())
+        base64 = adapter.inline_base64(slim.text, answer.headers, picture.position)
+        for piece in slim.decoded(base64):
+            part.write_here(piece)
 
     def _moved(self, url: str) -> str:
         """The address at the endpoint's present port, for one that is started anew for each run."""
@@ -448,7 +457,7 @@ def _worse(path: Path, saved: SavedPicture, picture: DuePicture) -> str | None:
 
 def _examine(path: Path, verify: Verify, video: bool) -> tuple[PictureInfo, str]:
     """Verify a picture or a video and hash it, in one reading. Raises BadPicture and OSError."""
-    with path.open("rb") as file:
+    with _MAPPED, path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             inspect(b"")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -21,6 +21,7 @@ _HOLD_BYTES: Final = 512 * 1024
 _DISK_THREADS: Final = 8
 """So many may wait for a sync at once; more would only hold more of the files' bytes."""
 _disk: Final = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
+_turn: Final = ThreadPoolExecutor(1, thread_name_prefix="turn")
 
 
 async def on_disk(function: Callable[..., T], *args: object) -> T:
@@ -29,6 +30,14 @@ async def on_disk(function: Callable[..., T], *args: object) -> T:
     A pool of its own, as a hop there and back costs a third of one to AnyIO's.
     """
     return await to_its_end(asyncio.get_running_loop().run_in_executor(_disk, function, *args))
+
+
+async def in_turn(function: Callable[..., T], *args: object) -> T:
+    """As `on_disk`, for what holds a whole answer in memory: one after the other.
+
+    One thread reads and decodes more in a second than any endpoint makes.
+    """
+    return await to_its_end(asyncio.get_running_loop().run_in_executor(_turn, function, *args))
 
 
 async def to_its_end(call: asyncio.Future[T]) -> T:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,16 +21,6 @@ ANSWER_SUFFIX: Final = ".answer"
 _BUFFER_BYTES: Final = 256 * 1024
 _SMALL_BYTES: Final = 16 * 1024
 _PRIVATE: Final = 0o600
-
-
-_WHOLE: Final = threading.BoundedSemaphore(2)
-
-
-@contextmanager
-def one_of_few() -> Iterator[None]:
-    """Held by whoever holds a whole answer in memory: two may, however many threads there are."""
-    with _WHOLE:
-        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

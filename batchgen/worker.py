@@ -18,7 +18,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
-from batchgen.files import on_disk
+from batchgen.files import in_turn, on_disk
 from batchgen.http import ApiClient, ApiRequest
 from batchgen.job import (
     PATH_REASON,
@@ -48,7 +48,7 @@ from batchgen.providers.adapters import ADAPTERS, Route, adapter_of
 from batchgen.providers.answers import expiry_of
 from batchgen.providers.lean import lean
 from batchgen.providers.profile import Profile
-from batchgen.spool import Spool, SpooledAnswer, one_of_few
+from batchgen.spool import Spool, SpooledAnswer
 from batchgen.tasks import TaskWatch
 from batchgen.throttle import DispatchStopped, Signal, Throttle, Ticket
 
@@ -320,7 +320,7 @@ async def _conclude(
 ) -> tuple[Verdict, Next]:
     profile = context.profile
     if exchange.body is None:
-        answer = await on_disk(_read_spooled, context.spool, attempt, exchange)
+        answer = await in_turn(_read_spooled, context.spool, attempt, exchange)
     else:
         route = profile.route_of(job.model)
         answer = ADAPTERS[route].read_answer(exchange.body, exchange.headers or {})
@@ -441,8 +441,7 @@ def _read_spooled(spool: Spool, attempt: AttemptId, exchange: Exchange) -> Answe
     spooled = spool.find(attempt) if whole else spool.find_cut(attempt)
     if spooled is None:
         return Answer() if whole else None
-    with one_of_few():
-        return adapter_of(spooled.route).read_answer(lean(spooled.body()).text, spooled.headers)
+    return adapter_of(spooled.route).read_answer(lean(spooled.body()).text, spooled.headers)
 
 
 def expiry(url: str | None) -> str | None:
