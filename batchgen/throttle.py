@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Final, TypeAlias
@@ -25,7 +25,7 @@ OUTAGE: Final = "outage"
 RETRY_AFTER: Final = "retry_after"
 """Stop reason: the provider asked for a longer wait than `Limits.max_retry_after_s`."""
 
-_HEADROOM: Final = 0.99
+HEADROOM: Final = 0.99
 """Share of a rate that is used, so that jitter on the way does not make two requests too close."""
 _GRAIN_S: Final = 1e-6
 """Clocks and sums of floats are not finer than this; less is no reason to wait."""
@@ -145,7 +145,7 @@ class _Rate:
     """
 
     def __init__(self, per_minute: float, burst: int) -> None:
-        self._interval_s = 60.0 / (per_minute * _HEADROOM)
+        self._interval_s = 60.0 / (per_minute * HEADROOM)
         self._burst = burst
         self._due = -math.inf
         self._due_before = -math.inf
@@ -496,11 +496,23 @@ def _rate(per_minute: float | None, burst: int) -> _Rate | None:
 
 
 class Throttle:
-    """Lets the tasks of one event loop wait for their start, first come, first served."""
+    """Lets the tasks of one event loop wait for their start, first come, first served.
 
-    def __init__(self, core: ThrottleCore, clock: Callable[[], float] = time.monotonic) -> None:
+    ``take_place`` asks for a place among all runs that share a key's limits, for so many images; it
+    gives the seconds until then.
+    """
+
+    def __init__(
+        self,
+        core: ThrottleCore,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        take_place: Callable[[int], Awaitable[float]] | None = None,
+    ) -> None:
         self._core = core
         self._clock = clock
+        self._take_place = take_place
+        self._ended = anyio.Event()
         self._turn = anyio.Lock()
         self._changed: anyio.Event | None = None
 
@@ -510,6 +522,19 @@ class Throttle:
         The ticket must come back through `finish`. Raises DispatchStopped, to everyone who waits,
         as soon as the throttle stops.
         """
+        ticket = await self._granted(images)
+        if self._take_place is None:
+            return ticket
+        try:
+            with anyio.move_on_after(await self._take_place(images)):
+                await self._ended.wait()
+                raise DispatchStopped(self._core.status(self._clock()).stopped or "")
+        except BaseException:
+            self.finish(ticket, Signal.CANCELLED)
+            raise
+        return ticket
+
+    async def _granted(self, images: int) -> Ticket:
         async with self._turn:
             while True:
                 # Nothing is awaited between a grant and the return, so that a cancelled task
@@ -528,6 +553,8 @@ class Throttle:
         """Take a ticket back with what became of its request; see `ThrottleCore.finish`."""
         self._core.finish(ticket, signal, self._clock(), retry_after_s)
         self._wake()
+        if self._core.stopped:
+            self._ended.set()
 
     @property
     def stopped(self) -> bool:
@@ -538,6 +565,7 @@ class Throttle:
         """Let nobody start any more, those who wait included."""
         self._core.stop(reason)
         self._wake()
+        self._ended.set()
 
     def tried(self, *, repeat: bool) -> None:
         """A job is about to be asked for, for the first time in this run or again."""

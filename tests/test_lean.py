@@ -54,13 +54,13 @@ def test_an_address_keeps_what_it_says_of_itself() -> None:
 
 def test_what_is_no_base64_raises_before_the_first_piece() -> None:
     broken = TEXT[:2_000_000] + "!" + TEXT[2_000_001:]
-    with pytest.raises(ValueError, match="base64|[Ii]ncorrect|[Nn]on"):
+    with pytest.raises(ValueError, match=r"base64|[Ii]ncorrect|[Nn]on"):
         taken(json.dumps({"data": [{"b64_json": broken}]}).encode())
 
 
 def test_a_word_that_looks_like_ours_is_not_taken_for_it() -> None:
     slim = lean(b"{}")
-    with pytest.raises(ValueError, match="base64|[Ii]ncorrect|[Nn]on"):
+    with pytest.raises(ValueError, match=r"base64|[Ii]ncorrect|[Nn]on"):
         list(slim.decoded("00000000000000000000000000000000:0"))
 
 

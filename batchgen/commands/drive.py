@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from batchgen.http import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import Status, status
+from batchgen.ledger.rates import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.manifest.model import Limits
 from batchgen.pool import Pool, PoolSettings
@@ -29,7 +31,15 @@ from batchgen.settings import ApiKey
 from batchgen.shutdown import Shutdown
 from batchgen.spool import Spool
 from batchgen.tasks import POLL_S
-from batchgen.throttle import BREAKER, OUTAGE, RETRY_AFTER, UNREACHABLE, Throttle, ThrottleCore
+from batchgen.throttle import (
+    BREAKER,
+    HEADROOM,
+    OUTAGE,
+    RETRY_AFTER,
+    UNREACHABLE,
+    Throttle,
+    ThrottleCore,
+)
 from batchgen.throttle import Limits as ThrottleLimits
 from batchgen.worker import RunContext
 
@@ -92,7 +102,15 @@ async def drive(
     deadline = overrides.deadline(_local_now())
     concurrency, downloads = width(limits, overrides)
     deadline_s = float(limits.deadline or DEFAULT_DEADLINE_S)
-    throttle = Throttle(ThrottleCore(_throttle_limits(limits, concurrency)))
+    throttle_limits = _throttle_limits(limits, concurrency)
+    shared = _shared_rates(throttle_limits)
+    shared_key = key_id(base_url, key.reveal() if key else None)
+
+    async def place(images: int) -> float:
+        rates = [(rate, images if rate.unit == "images" else 1) for rate in shared]
+        return await ledger(lambda ledger: take_place(ledger.conn, shared_key, rates, time.time()))
+
+    throttle = Throttle(ThrottleCore(throttle_limits), take_place=place if shared else None)
     grace_s = deadline_s if overrides.grace_s is None else overrides.grace_s
 
     def drain(reason: str) -> None:
@@ -199,6 +217,16 @@ def _throttle_limits(limits: Limits, concurrency: int) -> ThrottleLimits:
         max_probes=limits.max_probes or default.max_probes,
         unreachable_s=float(limits.unreachable or default.unreachable_s),
     )
+
+
+def _shared_rates(limits: ThrottleLimits) -> list[SharedRate]:
+    """The limits that hold for the key, whoever uses it."""
+    per_minute = {"requests": limits.requests_per_minute, "images": limits.images_per_minute}
+    return [
+        SharedRate(unit=unit, interval_s=60.0 / (number * HEADROOM), burst=limits.burst)
+        for unit, number in per_minute.items()
+        if number is not None
+    ]
 
 
 def _number(value: int | float | None) -> float | None:

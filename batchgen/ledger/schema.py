@@ -125,6 +125,13 @@ CREATE TRIGGER attempts_change AFTER UPDATE OF billed, cost, price ON attempts B
     WHERE day = substr(old.started_at, 1, 10);
 END;
 
+CREATE TABLE rates (
+    key TEXT NOT NULL,
+    unit TEXT NOT NULL CHECK (unit IN ('requests', 'images')),
+    due REAL NOT NULL,
+    PRIMARY KEY (key, unit)
+) STRICT;
+
 CREATE TABLE images (
     id INTEGER PRIMARY KEY,
     job_id INTEGER NOT NULL REFERENCES jobs(id),

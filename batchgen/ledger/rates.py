@@ -1,0 +1,55 @@
+"""When the next request of a key may leave, as all runs of a ledger know it: the provider counts
+the requests of a key, and does not ask which of our processes sends them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+_MAX_AHEAD_S: Final = 3600.0
+"""A place so far away was given before the clock was set back, and counts for nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedRate:
+    """One limit of a key: ``unit`` is ``requests`` or ``images``."""
+
+    unit: str
+    interval_s: float
+    """Between two units at the even rate."""
+    burst: int = 1
+
+
+def key_id(base_url: str, key: str | None) -> str:
+    """What a key is called in the ledger, which must not hold it."""
+    return hashlib.sha256(f"{base_url}\n{key or ''}".encode()).hexdigest()[:16]
+
+
+def take_place(
+    conn: sqlite3.Connection, key: str, rates: Sequence[tuple[SharedRate, int]], now: float
+) -> float:
+    """Take the next place for so many units of each rate; gives the seconds until then.
+
+    ``now`` is in Unix seconds, which all processes share. A bucket as one due time (GCRA), as in
+    the throttle: even spacing, with a burst on top. Runs inside a transaction of its caller.
+    """
+    wait_s = 0.0
+    for rate, units in rates:
+        row = conn.execute(
+            "SELECT due FROM rates WHERE key = ? AND unit = ?", (key, rate.unit)
+        ).fetchone()
+        due = float(row["due"]) if row is not None else now
+        if due > now + _MAX_AHEAD_S:
+            due = now
+        start = due - max(0, rate.burst - units) * rate.interval_s
+        wait_s = max(wait_s, start - now)
+        conn.execute(
+            "INSERT INTO rates (key, unit, due) VALUES (?, ?, ?)"
+            " ON CONFLICT (key, unit) DO UPDATE SET due = excluded.due",
+            (key, rate.unit, max(now, due) + units * rate.interval_s),
+        )
+    return wait_s

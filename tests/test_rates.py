@@ -1,0 +1,115 @@
+"""Runs of one ledger share the limits of their key, now and after a stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.ledger.database import in_memory, open_for_writing
+from batchgen.ledger.rates import SharedRate, key_id, take_place
+from batchgen.ledger.writer import LedgerWriter
+from batchgen.throttle import (
+    DispatchStopped,
+    Limits,
+    Throttle,
+    ThrottleCore,
+)
+
+TENTH = SharedRate(unit="requests", interval_s=0.1)
+NOW = 1_800_000_000.0
+
+
+def test_two_runs_of_a_ledger_take_turns(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    one, other = open_for_writing(path), open_for_writing(path)
+    try:
+        waits = [take_place(conn, "k", [(TENTH, 1)], NOW) for conn in (one, other, one, other)]
+        assert waits == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=1e-5)
+    finally:
+        one.close()
+        other.close()
+
+
+def test_a_run_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    conn = open_for_writing(path)
+    for _ in range(5):
+        take_place(conn, "k", [(TENTH, 1)], NOW)
+    conn.close()
+    conn = open_for_writing(path)
+    assert take_place(conn, "k", [(TENTH, 1)], NOW + 0.2) == pytest.approx(0.3, abs=1e-5)
+    assert take_place(conn, "k", [(TENTH, 1)], NOW + 60) == 0.0
+    assert take_place(conn, "other", [(TENTH, 1)], NOW) == 0.0
+    conn.close()
+
+
+def test_a_clock_that_was_set_back_holds_nobody_for_a_day() -> None:
+    conn = in_memory()
+    take_place(conn, "k", [(TENTH, 1)], NOW)
+    assert take_place(conn, "k", [(TENTH, 1)], NOW - 86_400) == 0.0
+
+
+@given(
+    st.integers(1, 20),
+    st.lists(st.floats(0.0, 1.0, allow_nan=False), min_size=30, max_size=60),
+    st.integers(1, 4),
+)
+def test_no_span_holds_more_than_the_burst_and_the_even_rate(
+    burst: int, gaps: list[float], units: int
+) -> None:
+    conn = in_memory()
+    rate = SharedRate(unit="images", interval_s=0.5, burst=burst)
+    now, leaves = NOW, []
+    for gap in gaps:
+        now += gap
+        leaves.append(now + take_place(conn, "k", [(rate, units)], now))
+    for first, start in enumerate(leaves):
+        for last in range(first + 1, len(leaves)):
+            sent = (last - first) * units
+            allowed = (leaves[last] - start) / rate.interval_s + max(burst, units)
+            assert sent <= allowed + 1e-3
+
+
+def test_a_key_is_not_in_its_name() -> None:
+    assert "sk-1" not in key_id("https://api.example/v1", "sk-1")
+    assert key_id("https://api.example/v1", "sk-1") != key_id("https://api.example/v1", "sk-2")
+
+
+@pytest.mark.anyio
+async def test_a_start_waits_for_its_place_among_all_runs(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    open_for_writing(path).close()
+    waited: list[float] = []
+    async with LedgerWriter(path) as writer:
+
+        async def place(images: int) -> float:
+            rates = [(SharedRate(unit="requests", interval_s=0.001), 1)]
+            waited.append(await writer(lambda ledger: take_place(ledger.conn, "k", rates, NOW)))
+            return waited[-1]
+
+        throttle = Throttle(ThrottleCore(Limits(concurrency=3)), take_place=place)
+        for _ in range(3):
+            await throttle.start()
+    assert waited == pytest.approx([0.0, 0.001, 0.002], abs=1e-5)
+
+
+@pytest.mark.anyio
+async def test_a_stop_ends_the_wait_for_a_place_and_frees_the_slot() -> None:
+    async def place(images: int) -> float:
+        return 3600.0
+
+    throttle = Throttle(ThrottleCore(Limits(concurrency=1)), take_place=place)
+    async with anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            with pytest.raises(DispatchStopped, match="enough"):
+                await throttle.start()
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        throttle.stop("enough")
+    assert throttle.status().in_flight == 0
