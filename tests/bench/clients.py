@@ -1,0 +1,142 @@
+"""The clients that are compared: each a command that makes the pictures of a table, and ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests import rig
+
+PEERS: Final = Path(__file__).parent / "peers"
+ROOT: Final = Path(__file__).parents[2]
+KEY_VARIABLE: Final = "BENCH_KEY"
+_KEY: Final = "sk-bench-key"
+BATCH: Final = "bench"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a client is to make."""
+
+    base_url: str
+    count: int
+    in_flight: int
+    size: str
+    picture_url: str | None = None
+    """Where an answer by address points; None for inline answers."""
+    limits: str = ""
+    """More of the manifest's limits, for batchgen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """A client by name, and the Python that has it."""
+
+    name: str
+    python: Path | str = sys.executable
+    script: str = ""
+    downloads: bool = True
+    """Whether it brings an answer by address to disk."""
+    environment: Mapping[str, str] | None = None
+
+    def command(self, task: Task, folder: Path) -> list[str | Path]:
+        """Prepare the folder; gives the command that is to be measured in it."""
+        write_rows(folder / "rows.csv", task.count)
+        options = ["--base-url", task.base_url, "--in-flight", str(task.in_flight)]
+        files = ["--rows", str(folder / "rows.csv"), "--out", str(folder / "out")]
+        return [self.python, PEERS / self.script, *options, *files]
+
+    def env(self) -> dict[str, str]:
+        """The environment of its process."""
+        paths = {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": _KEY, KEY_VARIABLE: _KEY}
+        return rig.environment({**paths, **(self.environment or {})})
+
+
+class Batchgen(Client):
+    """batchgen as it comes: ledger on, every picture verified by structure and hashed."""
+
+    def command(self, task: Task, folder: Path) -> list[str | Path]:
+        write_rows(folder / "rows.csv", task.count)
+        manifest = write_manifest(folder, task)
+        return [self.python, "-m", "batchgen", "run", manifest, "--db", folder / "batchgen.db"]
+
+
+class Curl(Client):
+    """curl, for what downloading alone costs at least."""
+
+    def command(self, task: Task, folder: Path) -> list[str | Path]:
+        assert task.picture_url is not None
+        (folder / "out").mkdir()
+        config = folder / "curl.cfg"
+        with config.open("w") as file:
+            for number in range(task.count):
+                file.write(f'url = "{task.picture_url}"\noutput = "out/{number}.png"\n')
+        width = ["--parallel", "--parallel-immediate", "--parallel-max", str(task.in_flight)]
+        return ["curl", "-s", *width, "-K", config]
+
+
+def write_rows(path: Path, count: int) -> None:
+    """A table of prompts."""
+    with path.open("w", newline="") as file:
+        file.write("id,prompt\n")
+        file.writelines(
+            f'{number:07d},"A product photo of item {number}, white background, soft light"\n'
+            for number in range(count)
+        )
+
+
+def write_manifest(folder: Path, task: Task, *, name: str = BATCH) -> Path:
+    """A manifest over the folder's table; pictures go to ``out``, in folders of a thousand."""
+    path = folder / f"{name}.yaml"
+    provider = {"name": "bench", "base_url": task.base_url, "api_key_env": KEY_VARIABLE}
+    path.write_text(
+        f"name: {name}\n"
+        f"provider: {json.dumps({**provider, 'price': '0.01'})}\n"
+        "rows: rows.csv\n"
+        'prompt: "{{ prompt }}"\n'
+        'output: {dir: out, path: "{{ id[:4] }}/{{ id }}.{{ ext }}"}\n'
+        f"limits: {{concurrency: {task.in_flight}{task.limits}}}\n"
+    )
+    return path
+
+
+def clients(peers: Path | None, litellm: Path | None) -> list[Client]:
+    """batchgen and the script first, then those that are here."""
+    found: list[Client] = [
+        Batchgen(name="batchgen"),
+        Client(name="gather", script="gather.py"),
+    ]
+    if peers is not None and (peers / "openai-2").exists():
+        python = _python(peers / "openai-2")
+        found.append(Client(name="gather, SDK 2", python=python, script="gather.py"))
+    if litellm is not None:
+        offline = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        found.append(
+            Client(
+                name="litellm",
+                python=_python(litellm),
+                script="litellm_gather.py",
+                environment=offline,
+            )
+        )
+    if peers is not None and (peers / "async-batch-llm").exists():
+        python = _python(peers / "async-batch-llm")
+        found.append(Client(name="async-batch-llm", python=python, script="batch_llm.py"))
+    if peers is not None and (peers / "saturate").exists():
+        python = _python(peers / "saturate")
+        found.append(
+            Client(name="saturate", python=python, script="saturate_pump.py", downloads=False)
+        )
+    if shutil.which("curl"):
+        found.append(Curl(name="curl"))
+    return found
+
+
+def _python(environment: Path) -> Path:
+    return environment.absolute() / ("Scripts" if os.name == "nt" else "bin") / "python"

@@ -1,0 +1,137 @@
+"""Debian's nginx as an endpoint whose answers cost the server nothing: every one is a file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.bench.measure import SERVER_CORE, free_port, on_core
+
+_START_WITHIN_S: Final = 10
+_LOG_FLUSH_S: Final = 0.1
+_CONFIGURATION: Final = """
+daemon off;
+{user}
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+events {{ worker_connections 8192; }}
+http {{
+  types {{ image/png png; application/json json; }}
+  default_type application/json;
+  sendfile on;
+  tcp_nopush on;
+  keepalive_requests 100000000;
+  keepalive_timeout 1h;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  client_body_buffer_size 64k;
+  open_file_cache max=100 inactive=1h;
+  open_file_cache_valid 1h;
+  map $request $bought {{ ~^POST 1; default 0; }}
+  log_format bought '$msec $request_time';
+  access_log {folder}/bought.log bought if=$bought buffer=64k flush=100ms;
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    root {folder}/files;
+    location ~ ^/(?<answer>[a-z0-9-]+)/v1/images/generations$ {{
+      # A file answers no POST; as the page of that error it does.
+      error_page 405 =200 /answers/$answer.json;
+      return 405;
+    }}
+    location / {{ }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Nginx:
+    """A running nginx."""
+
+    url: str
+    folder: Path
+
+    def base_url(self, answer: str) -> str:
+        """Where every request is answered by ``url-64k``, ``inline-12m`` and so on."""
+        return f"{self.url}/{answer}/v1"
+
+    def picture(self, size: str) -> Path:
+        """The file that all answers of a size name or hold."""
+        return self.folder / "files" / "pictures" / f"{size}.png"
+
+    def mark(self) -> int:
+        """Where the log of bought pictures ends now."""
+        time.sleep(2 * _LOG_FLUSH_S)
+        return (self.folder / "bought.log").stat().st_size
+
+    def bought_since(self, mark: int) -> list[float]:
+        """When each request came, in seconds since 1970, of those that ended since the mark."""
+        time.sleep(2 * _LOG_FLUSH_S)
+        with (self.folder / "bought.log").open() as log:
+            log.seek(mark)
+            return sorted(float(end) - float(took) for end, took in map(str.split, log))
+
+
+def installed() -> str:
+    """nginx's program; installed with apt-get where it is missing and may be."""
+    found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None and os.geteuid() == 0:
+        command = ["apt-get", "install", "-y", "--no-install-recommends", "nginx-light"]
+        # Debian would start one of its own on port 80.
+        environment = {**os.environ, "RUNLEVEL": "1", "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(command, check=True, env=environment, stdout=sys.stderr)
+        found = shutil.which("nginx", path="/usr/sbin")
+    if found is None:
+        raise SystemExit("nginx is missing: apt-get install nginx-light")
+    return found
+
+
+@contextmanager
+def nginx(folder: Path) -> Iterator[Nginx]:
+    """Start nginx on a high port, with pictures of all sizes; stopped at the end."""
+    program, port = installed(), free_port()
+    url = f"http://127.0.0.1:{port}"
+    folder.mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "tests.bench.pictures", folder / "files", url], check=True
+    )
+    user = "user root;" if os.geteuid() == 0 else ""
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_CONFIGURATION.format(folder=folder, port=port, user=user))
+    with subprocess.Popen(
+        [program, "-p", folder, "-c", configuration, "-e", folder / "error.log"],
+        preexec_fn=on_core(SERVER_CORE),
+    ) as process:
+        try:
+            _wait_until_up(f"{url}/pictures/tiny.png")
+            yield Nginx(url, folder)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _wait_until_up(url: str) -> None:
+    give_up = time.monotonic() + _START_WITHIN_S
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except OSError as exc:
+            if time.monotonic() > give_up:
+                raise SystemExit(f"nginx did not start: {exc}") from exc
+            time.sleep(0.05)

@@ -1,0 +1,36 @@
+"""The script of `gather.py` with LiteLLM for the request."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import httpx2
+import litellm
+
+from tests.bench.arguments import Work, parse
+
+
+async def main(work: Work) -> None:
+    """Make a picture for each row."""
+    semaphore = asyncio.Semaphore(work.in_flight)
+    async with httpx2.AsyncClient() as http:
+
+        async def make(name: str, prompt: str) -> None:
+            async with semaphore:
+                answer = await litellm.aimage_generation(
+                    model="openai/gpt-image-2", prompt=prompt, api_base=work.base_url
+                )
+                picture = answer.data[0]
+                if picture.b64_json:
+                    data = base64.b64decode(picture.b64_json)
+                else:
+                    response = await http.get(picture.url, timeout=120)
+                    data = response.raise_for_status().content
+                (work.out / f"{name}.png").write_bytes(data)
+
+        await asyncio.gather(*(make(name, prompt) for name, prompt in work.prompts()))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(parse()))

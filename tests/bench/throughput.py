@@ -1,0 +1,243 @@
+"""The same pictures by each client in turn: pictures a second, CPU, memory, the first request."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Final, Protocol
+
+from tests.bench.clients import Client, Curl, Task
+from tests.bench.latency import latency
+from tests.bench.measure import Failed, measure
+from tests.bench.nginx import Nginx
+
+BASE: Final = "gather"
+"""The client that ratios are to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One load, and what is to be reached; ratios are to the script of the same run."""
+
+    name: str
+    answer: str
+    size: str
+    in_flight: int
+    count: int
+    quick: int
+    latency_s: float = 0.0
+    cpu_goal: tuple[float, float] | None = None
+    """At most so much of the script's CPU a picture; the second is what is really wanted."""
+    rate_goal: float | None = None
+    """At least so many times the script's pictures a second."""
+    share_goal: float | None = None
+    """At least that share of the rate that latency allows."""
+    peak_goal_mb: float | None = None
+
+    @property
+    def ideal_s(self) -> float | None:
+        """What the latency alone takes."""
+        return self.count * self.latency_s / self.in_flight if self.latency_s else None
+
+
+def _scenarios() -> Iterator[Scenario]:
+    goals = {"20k": (0.25, 0.15), "1500k": (0.45, 0.30)}
+    for answer, size, count, quick in (
+        ("url", "20k", 2_000, 500),
+        ("url", "64k", 2_000, 500),
+        ("url", "1500k", 300, 100),
+        ("inline", "20k", 2_000, 500),
+        ("inline", "64k", 1_500, 400),
+        ("inline", "1500k", 300, 100),
+    ):
+        goal = (0.45, 0.22) if (answer, size) == ("inline", "1500k") else goals.get(size)
+        yield Scenario(
+            name=f"{answer}-{size}",
+            answer=answer,
+            size=size,
+            in_flight=64,
+            count=count,
+            quick=quick,
+            cpu_goal=goal,
+            peak_goal_mb=90,
+        )
+    yield Scenario(name="url-12m", answer="url", size="12m", in_flight=32, count=96, quick=40)
+    yield Scenario(
+        name="inline-12m",
+        answer="inline",
+        size="12m",
+        in_flight=32,
+        count=96,
+        quick=40,
+        peak_goal_mb=130,
+    )
+    for in_flight in (1, 16, 256, 1_000):
+        yield Scenario(
+            name=f"url-20k-{in_flight}",
+            answer="url",
+            size="20k",
+            in_flight=in_flight,
+            count=3_000 if in_flight > 1 else 1_000,
+            quick=1_000 if in_flight > 1 else 200,
+            peak_goal_mb=150 if in_flight == 1_000 else None,
+        )
+    yield Scenario(
+        name="latency-64",
+        answer="url",
+        size="64k",
+        in_flight=64,
+        latency_s=0.1,
+        count=2_000,
+        quick=600,
+        rate_goal=5,
+        peak_goal_mb=90,
+    )
+    yield Scenario(
+        name="latency-1000",
+        answer="url",
+        size="20k",
+        in_flight=1_000,
+        latency_s=1.0,
+        count=10_000,
+        quick=3_000,
+        share_goal=0.8,
+        peak_goal_mb=150,
+    )
+
+
+SCENARIOS: Final = tuple(_scenarios())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One run of a client, net of its start-up where it is of CPU."""
+
+    rate: float
+    """Pictures a second, from the first request on."""
+    cpu_ms: float
+    """A picture."""
+    peak_mb: float
+    first_s: float | None
+    """From the start of the process to its first request; None where it sends none."""
+
+
+@dataclass(slots=True)
+class Series:
+    """The rounds of one client."""
+
+    client: str
+    rounds: list[Measured] = field(default_factory=list)
+    failed: str | None = None
+
+
+class _Server(Protocol):
+    def mark(self) -> int: ...
+    def bought_since(self, mark: int) -> list[float]: ...
+
+
+def run(
+    scenario: Scenario, clients: Sequence[Client], nginx: Nginx, work: Path, *, rounds: int
+) -> list[Series]:
+    """Measure all clients in turn, so often."""
+    everything = [Series(client=client.name) for client in clients]
+    with _endpoint(scenario, nginx) as (server, base_url):
+        task = Task(
+            base_url=base_url,
+            count=scenario.count,
+            in_flight=scenario.in_flight,
+            size=scenario.size,
+            picture_url=_picture_url(scenario, nginx),
+        )
+        for _ in range(rounds):
+            for client, series in zip(clients, everything, strict=True):
+                if series.failed is not None:
+                    continue
+                print(f"{scenario.name}: {client.name}", file=sys.stderr, flush=True)
+                try:
+                    series.rounds.append(_once(client, task, server, nginx, work))
+                except Failed as exc:
+                    series.failed = str(exc)
+                    print(exc, file=sys.stderr)
+    return everything
+
+
+def suits(scenario: Scenario, client: Client) -> bool:
+    """Whether a client can do this at all."""
+    if isinstance(client, Curl):
+        return scenario.answer == "url" and not scenario.latency_s
+    return True
+
+
+def _picture_url(scenario: Scenario, nginx: Nginx) -> str | None:
+    return f"{nginx.url}/pictures/{scenario.size}.png" if scenario.answer == "url" else None
+
+
+@contextmanager
+def _endpoint(scenario: Scenario, nginx: Nginx) -> Iterator[tuple[_Server, str]]:
+    if not scenario.latency_s:
+        yield nginx, nginx.base_url(f"{scenario.answer}-{scenario.size}")
+        return
+    with latency(f"{nginx.url}/pictures/{scenario.size}.png", scenario.latency_s) as server:
+        yield server, server.base_url
+
+
+def _once(client: Client, task: Task, server: _Server, nginx: Nginx, work: Path) -> Measured:
+    """One picture first, for what starting costs, then all of them."""
+    start_up, _, _, _ = _run(client, replace(task, count=1), server, nginx, work)
+    cpu_s, peak_mb, took_s, first_s = _run(client, task, server, nginx, work)
+    return Measured(
+        rate=task.count / took_s,
+        cpu_ms=(cpu_s - start_up) / (task.count - 1) * 1_000,
+        peak_mb=peak_mb,
+        first_s=first_s,
+    )
+
+
+def _run(
+    client: Client, task: Task, server: _Server, nginx: Nginx, work: Path
+) -> tuple[float, float, float, float | None]:
+    """CPU seconds, peak MB, seconds from the first request to the end, and those before it."""
+    folder = work / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    mark = server.mark()
+    usage = measure(client.command(task, folder), cwd=folder, env=client.env())
+    bought = server.bought_since(mark)
+    _check(client, task, folder, nginx)
+    shutil.rmtree(folder)
+    if isinstance(client, Curl):
+        return usage.cpu_s, usage.peak_mb, usage.wall_s, None
+    if len(bought) != task.count:
+        raise Failed(f"{client.name} sent {len(bought)} requests for {task.count} pictures")
+    return usage.cpu_s, usage.peak_mb, usage.ended_at - bought[0], bought[0] - usage.began_at
+
+
+def _check(client: Client, task: Task, folder: Path, nginx: Nginx) -> None:
+    """All pictures must be there, byte by byte; that is what is compared."""
+    if task.picture_url is not None and not client.downloads:
+        return
+    right = nginx.picture(task.size).read_bytes()
+    files = sorted((folder / "out").rglob("*.png"))
+    whole = sum(file.stat().st_size == len(right) for file in files)
+    if whole != task.count or files[-1].read_bytes() != right:
+        log = (folder / "client.log").read_text(errors="replace")[-2_000:]
+        raise Failed(f"{client.name} made {whole} of {task.count} pictures\n{log}")
+
+
+def middle(series: Series) -> Measured | None:
+    """The medians of a client's rounds."""
+    rounds = series.rounds
+    if not rounds:
+        return None
+    first = [one.first_s for one in rounds if one.first_s is not None]
+    return Measured(
+        rate=median(one.rate for one in rounds),
+        cpu_ms=median(one.cpu_ms for one in rounds),
+        peak_mb=median(one.peak_mb for one in rounds),
+        first_s=median(first) if first else None,
+    )
