@@ -4,39 +4,74 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
-from tests.bench import table, throughput
+from tests.bench import figures, pulse, startup, table, throughput
 from tests.bench.clients import clients
+from tests.bench.figures import Bench, Figure
 from tests.bench.nginx import nginx
+
+ALONE: Final[Mapping[str, Callable[[Bench], list[Figure]]]] = {
+    "startup": startup.run,
+    "pulse": pulse.run,
+}
+"""Scenarios of batchgen alone, or with a comparison of their own."""
+QUICK: Final = ("url-20k", "url-1500k", "inline-1500k", "latency-64", "startup")
+"""What ``--quick`` runs where nothing is chosen."""
 
 
 def main() -> None:
+    """Run what was asked for, and print its tables as it comes."""
     options = _options()
-    chosen = [one for one in throughput.SCENARIOS if not options.only or one.name in options.only]
-    found = clients(options.peers, options.litellm)
-    if options.clients:
-        found = [client for client in found if client.name in options.clients]
+    chosen = options.only or (QUICK if options.quick else [*_NAMES, *ALONE])
     with tempfile.TemporaryDirectory(prefix="batchgen-bench-", dir=options.folder) as folder:
         work = Path(folder)
         with nginx(work / "nginx") as server:
-            print(table.HEADER, flush=True)
-            for scenario in chosen:
-                if options.quick:
-                    scenario = replace(scenario, count=scenario.quick)
-                suited = [client for client in found if throughput.suits(scenario, client)]
-                rounds = options.rounds or (1 if options.quick else 3)
-                everything = throughput.run(scenario, suited, server, work, rounds=rounds)
-                print("\n".join(table.throughput(scenario, everything)), flush=True)
+            bench = Bench(
+                nginx=server,
+                work=work,
+                rounds=options.rounds or (1 if options.quick else 3),
+                quick=options.quick,
+            )
+            _compare(bench, options, [name for name in chosen if name in _NAMES])
+            _alone(bench, [name for name in chosen if name in ALONE])
+
+
+def _compare(bench: Bench, options: argparse.Namespace, chosen: list[str]) -> None:
+    found = clients(options.peers, options.litellm)
+    if options.clients:
+        found = [client for client in found if client.name in options.clients]
+    if chosen:
+        print(table.HEADER, flush=True)
+    for name in chosen:
+        scenario = next(one for one in throughput.SCENARIOS if one.name == name)
+        if bench.quick:
+            scenario = replace(scenario, count=scenario.quick)
+        suited = [client for client in found if throughput.suits(scenario, client)]
+        everything = throughput.run(scenario, suited, bench)
+        print("\n".join(table.throughput(scenario, everything)), flush=True)
+
+
+def _alone(bench: Bench, chosen: list[str]) -> None:
+    if chosen:
+        print(f"\n{figures.HEADER}", flush=True)
+    for name in chosen:
+        for figure in ALONE[name](bench):
+            print(figure.line(name), flush=True)
+
+
+_NAMES: Final = tuple(scenario.name for scenario in throughput.SCENARIOS)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    names = [one.name for one in throughput.SCENARIOS]
-    parser.add_argument("--only", nargs="+", choices=names, help="scenarios; default: all")
+    names = [*_NAMES, *ALONE]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="SCENARIO", help=str(names))
     parser.add_argument("--clients", nargs="+", help="default: all that are here")
-    parser.add_argument("--quick", action="store_true", help="fewer pictures, one round")
+    parser.add_argument("--quick", action="store_true", help="some scenarios, one round of each")
     parser.add_argument("--rounds", type=int, help="default: 3, with --quick 1")
     parser.add_argument("--peers", type=Path, help="folder of environments named by their peer")
     parser.add_argument("--litellm", type=Path, help="environment that has LiteLLM 1.80.0")

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Final, Protocol
 
 from tests.bench.clients import Client, Curl, Task
+from tests.bench.figures import Bench
 from tests.bench.latency import latency
 from tests.bench.measure import Failed, measure
 from tests.bench.nginx import Nginx
@@ -140,10 +141,9 @@ class _Server(Protocol):
     def bought_since(self, mark: int) -> list[float]: ...
 
 
-def run(
-    scenario: Scenario, clients: Sequence[Client], nginx: Nginx, work: Path, *, rounds: int
-) -> list[Series]:
-    """Measure all clients in turn, so often."""
+def run(scenario: Scenario, clients: Sequence[Client], bench: Bench) -> list[Series]:
+    """Measure all clients in turn, once a round."""
+    nginx = bench.nginx
     everything = [Series(client=client.name) for client in clients]
     with _endpoint(scenario, nginx) as (server, base_url):
         task = Task(
@@ -153,13 +153,13 @@ def run(
             size=scenario.size,
             picture_url=_picture_url(scenario, nginx),
         )
-        for _ in range(rounds):
+        for _ in range(bench.rounds):
             for client, series in zip(clients, everything, strict=True):
                 if series.failed is not None:
                     continue
                 print(f"{scenario.name}: {client.name}", file=sys.stderr, flush=True)
                 try:
-                    series.rounds.append(_once(client, task, server, nginx, work))
+                    series.rounds.append(_once(client, task, server, bench))
                 except Failed as exc:
                     series.failed = str(exc)
                     print(exc, file=sys.stderr)
@@ -186,10 +186,10 @@ def _endpoint(scenario: Scenario, nginx: Nginx) -> Iterator[tuple[_Server, str]]
         yield server, server.base_url
 
 
-def _once(client: Client, task: Task, server: _Server, nginx: Nginx, work: Path) -> Measured:
+def _once(client: Client, task: Task, server: _Server, bench: Bench) -> Measured:
     """One picture first, for what starting costs, then all of them."""
-    start_up, _, _, _ = _run(client, replace(task, count=1), server, nginx, work)
-    cpu_s, peak_mb, took_s, first_s = _run(client, task, server, nginx, work)
+    start_up, _, _, _ = _run(client, replace(task, count=1), server, bench)
+    cpu_s, peak_mb, took_s, first_s = _run(client, task, server, bench)
     return Measured(
         rate=task.count / took_s,
         cpu_ms=(cpu_s - start_up) / (task.count - 1) * 1_000,
@@ -199,16 +199,16 @@ def _once(client: Client, task: Task, server: _Server, nginx: Nginx, work: Path)
 
 
 def _run(
-    client: Client, task: Task, server: _Server, nginx: Nginx, work: Path
+    client: Client, task: Task, server: _Server, bench: Bench
 ) -> tuple[float, float, float, float | None]:
     """CPU seconds, peak MB, seconds from the first request to the end, and those before it."""
-    folder = work / "run"
+    folder = bench.work / "run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     mark = server.mark()
     usage = measure(client.command(task, folder), cwd=folder, env=client.env())
     bought = server.bought_since(mark)
-    _check(client, task, folder, nginx)
+    _check(client, task, folder, bench.nginx)
     shutil.rmtree(folder)
     if isinstance(client, Curl):
         return usage.cpu_s, usage.peak_mb, usage.wall_s, None
