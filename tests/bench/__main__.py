@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tests.bench import figures, pulse, startup, table, throughput
+from tests.bench import figures, pulse, scale, startup, table, throughput
 from tests.bench.clients import clients
 from tests.bench.figures import Bench, Figure
 from tests.bench.nginx import nginx
 
-ALONE: Final[Mapping[str, Callable[[Bench], list[Figure]]]] = {
+ALONE: Final[Mapping[str, Callable[[Bench], Iterable[Figure]]]] = {
     "startup": startup.run,
     "pulse": pulse.run,
+    "first-request": scale.first_request,
+    "million": scale.million,
+    "growth": scale.growth,
+    "curve": scale.curve_to_a_million,
 }
 """Scenarios of batchgen alone, or with a comparison of their own."""
 QUICK: Final = ("url-20k", "url-1500k", "inline-1500k", "latency-64", "startup")
