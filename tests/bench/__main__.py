@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tests.bench import figures, pulse, scale, startup, table, throughput
+from tests.bench import figures, pulse, rate, scale, startup, table, throughput
 from tests.bench.clients import clients
 from tests.bench.figures import Bench, Figure
 from tests.bench.nginx import nginx
@@ -20,6 +20,7 @@ ALONE: Final[Mapping[str, Callable[[Bench], Iterable[Figure]]]] = {
     "first-request": scale.first_request,
     "million": scale.million,
     "growth": scale.growth,
+    "rate": rate.run,
     "curve": scale.curve_to_a_million,
 }
 """Scenarios of batchgen alone, or with a comparison of their own."""
