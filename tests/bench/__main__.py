@@ -17,6 +17,7 @@ from tests.bench.nginx import nginx
 ALONE: Final[Mapping[str, Callable[[Bench], Iterable[Figure]]]] = {
     "startup": startup.run,
     "pulse": pulse.run,
+    "width": throughput.width,
     "first-request": scale.first_request,
     "million": scale.million,
     "growth": scale.growth,

@@ -70,10 +70,13 @@ def _judge(
     if scenario.rate_goal is not None and rate is not None:
         goals.append(f">= {scenario.rate_goal:g} x")
         reached.append(_yes(rate >= scenario.rate_goal))
-    if scenario.share_goal is not None:
+    if scenario.latency_s:
         share = found.rate * scenario.latency_s / scenario.in_flight
-        goals.append(f">= {scenario.share_goal:.0%} of ideal")
-        reached.append(f"{_yes(share >= scenario.share_goal)} ({share:.0%})")
+        if scenario.share_goal is None:
+            reached.append(f"{share:.0%} of ideal")
+        else:
+            goals.append(f">= {scenario.share_goal:.0%} of ideal")
+            reached.append(f"{_yes(share >= scenario.share_goal)} ({share:.0%})")
     if scenario.peak_goal_mb is not None:
         goals.append(f"<= {scenario.peak_goal_mb:g} MB")
         reached.append(_yes(found.peak_mb <= scenario.peak_goal_mb))

@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Final, Protocol
 
-from tests.bench.clients import Client, Curl, Task
-from tests.bench.figures import Bench
+from tests.bench.clients import Batchgen, Client, Curl, Task
+from tests.bench.figures import Bench, Figure
 from tests.bench.latency import latency
 from tests.bench.measure import Failed, measure
 from tests.bench.nginx import Nginx
@@ -39,11 +39,6 @@ class Scenario:
     share_goal: float | None = None
     """At least that share of the rate that latency allows."""
     peak_goal_mb: float | None = None
-
-    @property
-    def ideal_s(self) -> float | None:
-        """What the latency alone takes."""
-        return self.count * self.latency_s / self.in_flight if self.latency_s else None
 
 
 def _scenarios() -> Iterator[Scenario]:
@@ -164,6 +159,30 @@ def run(scenario: Scenario, clients: Sequence[Client], bench: Bench) -> list[Ser
                     series.failed = str(exc)
                     print(exc, file=sys.stderr)
     return everything
+
+
+def width(bench: Bench) -> Iterator[Figure]:
+    """What more requests in flight cost batchgen, with the smallest of the usual pictures."""
+    widths = (1, 16, 64, 256, 1_000)
+    count = 1_000 if bench.quick else 3_000
+    taken = dict[int, list[float]]()
+    for _ in range(bench.rounds):
+        for in_flight in widths:
+            scenario = Scenario(
+                name="width",
+                answer="url",
+                size="20k",
+                in_flight=in_flight,
+                count=count,
+                quick=count,
+            )
+            (series,) = run(scenario, [Batchgen(name="batchgen")], replace(bench, rounds=1))
+            taken.setdefault(in_flight, []).append(series.rounds[0].cpu_ms)
+    for in_flight in widths:
+        what = f"CPU a picture of 20 kB, {in_flight:,} in flight"
+        yield Figure(what=what, value=median(taken[in_flight]), unit="ms")
+    ratio = median(many / few for many, few in zip(taken[1_000], taken[16], strict=True))
+    yield Figure(what="the same, 1,000 in flight to 16", value=ratio, unit="x", most=1.6)
 
 
 def suits(scenario: Scenario, client: Client) -> bool:
