@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from batchgen.errors import SettingsError
 from batchgen.job import Billed
-from batchgen.manifest.model import ProviderSpec
 from batchgen.money import Micros, parse_dollars
-from batchgen.providers.adapters import Route
-from batchgen.providers.profile import AccountLog, Profile
-from batchgen.providers.registry import PROFILES
+
+if TYPE_CHECKING:
+    from batchgen.manifest.model import ProviderSpec
+    from batchgen.providers.profile import AccountLog, Profile
 
 DB_NAME: Final = "batchgen.db"
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -156,6 +156,11 @@ def _read_env_file(path: Path) -> dict[str, str]:
 
 def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> Profile:
     """The profile that a manifest's ``provider`` names or describes. Raises SettingsError."""
+    # Providers bring HTTP and pydantic, 200 ms that commands on the ledger alone should not wait.
+    from batchgen.providers.adapters import Route
+    from batchgen.providers.profile import Profile
+    from batchgen.providers.registry import PROFILES
+
     if isinstance(provider, str):
         return _built_in(provider)
     given = {
@@ -207,6 +212,8 @@ def _price(text: str) -> Micros:
 
 
 def _built_in(name: str) -> Profile:
+    from batchgen.providers.registry import PROFILES
+
     if name not in PROFILES:
         known = ", ".join(PROFILES)
         raise SettingsError(

@@ -14,6 +14,7 @@ import pytest
 from batchgen.cli import main
 from batchgen.commands import start
 from batchgen.errors import ExitCode
+from batchgen.ledger.database import open_for_writing
 from tests import rig
 
 JOB_COLUMNS = [
@@ -210,15 +211,20 @@ def test_wrong_usage_exits_with_2_and_no_traceback(
     assert "Traceback" not in refused.stderr
 
 
-def test_help_and_a_missing_command_start_without_the_heavy_libraries() -> None:
+@pytest.mark.parametrize("arguments", [("--help",), ("status",)], ids=" ".join)
+def test_what_only_shows_something_starts_without_the_heavy_libraries(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
     """They would cost half a second before the first word is on the screen."""
+    open_for_writing(tmp_path / "batchgen.db").close()
     script = (
-        "import sys; from batchgen.cli import main; main(['--help']);"
-        "heavy = {'httpx', 'pydantic', 'jinja2', 'sqlite_utils', 'PIL', 'starlette', 'anyio'};"
+        f"import sys; from batchgen.cli import main; main({list(arguments)!r});"
+        "heavy = {'aiohttp', 'httpx', 'pydantic', 'jinja2', 'sqlite_utils', 'PIL', 'starlette',"
+        " 'anyio'};"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
