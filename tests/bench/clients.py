@@ -92,7 +92,7 @@ def write_rows(path: Path, count: int) -> None:
 
 
 def write_manifest(folder: Path, task: Task, *, name: str = BATCH) -> Path:
-    """A manifest over the folder's table; pictures go to ``out``, in folders of a thousand."""
+    """A manifest over the folder's table, as short as it can be."""
     path = folder / f"{name}.yaml"
     provider = {"name": "bench", "base_url": task.base_url, "api_key_env": KEY_VARIABLE}
     path.write_text(
@@ -100,7 +100,7 @@ def write_manifest(folder: Path, task: Task, *, name: str = BATCH) -> Path:
         f"provider: {json.dumps({**provider, 'price': '0.01'})}\n"
         "rows: rows.csv\n"
         'prompt: "{{ prompt }}"\n'
-        'output: {dir: out, path: "{{ id[:4] }}/{{ id }}.{{ ext }}"}\n'
+        "output: {dir: out}\n"
         f"limits: {{concurrency: {task.in_flight}{task.limits}}}\n"
     )
     return path
