@@ -173,4 +173,8 @@ class SavedPicture:
 
 def canonical_json(value: object) -> str:
     """The one text of a JSON value: sorted keys, no spaces, no escapes beyond need."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _CANONICAL.encode(value)
+
+
+# `json.dumps` makes an encoder for each call, of which a plan has some for each job.
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
