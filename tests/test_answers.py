@@ -125,6 +125,7 @@ FORMS = {
 }
 
 
+@pytest.mark.fault("B19", "B21", "N30")
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 def test_an_inline_picture_is_saved_in_whatever_form(form: dict[str, Any], tmp_path: Path) -> None:
     with scripted() as script:
@@ -133,6 +134,7 @@ def test_an_inline_picture_is_saved_in_whatever_form(form: dict[str, Any], tmp_p
     assert saved(tmp_path) == {"job-000.png": RED}
 
 
+@pytest.mark.fault("B08")
 def test_an_address_beside_an_empty_b64_json_is_fetched_without_the_key(tmp_path: Path) -> None:
     with scripted() as script:
         script.files["one.png"] = RED
@@ -143,6 +145,7 @@ def test_an_address_beside_an_empty_b64_json_is_fetched_without_the_key(tmp_path
     assert not names & {"authorization", "cookie", "x-api-key"}
 
 
+@pytest.mark.fault("B07")
 def test_more_pictures_than_asked_for_are_all_kept(tmp_path: Path) -> None:
     others = [picture("green"), picture("blue")]
     with scripted() as script:
@@ -160,6 +163,7 @@ def test_more_pictures_than_asked_for_are_all_kept(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.fault("B12")
 @pytest.mark.parametrize(("file_format", "ending"), [("JPEG", "jpg"), ("WEBP", "webp")])
 def test_the_ending_is_that_of_the_true_format(
     file_format: str, ending: str, tmp_path: Path
@@ -173,6 +177,7 @@ def test_the_ending_is_that_of_the_true_format(
     assert row["format"] in row["warnings"]
 
 
+@pytest.mark.fault("B24")
 def test_another_size_than_asked_for_is_a_warning_in_the_ledger(tmp_path: Path) -> None:
     with scripted() as script:
         script.answer({"b64_json": encoded(RED)})
@@ -183,6 +188,7 @@ def test_another_size_than_asked_for_is_a_warning_in_the_ledger(tmp_path: Path) 
     assert "1024x1024" in output
 
 
+@pytest.mark.fault("B09")
 def test_a_picture_that_is_gone_is_named_and_never_bought_again_unasked(tmp_path: Path) -> None:
     with scripted() as script:
         script.answer({"url": script.url("gone.png")})
@@ -196,6 +202,7 @@ def test_a_picture_that_is_gone_is_named_and_never_bought_again_unasked(tmp_path
     assert "picture_lost" in rig.batchgen("status", "batch", cwd=tmp_path).stdout
 
 
+@pytest.mark.fault("B10")
 def test_a_host_that_is_down_leaves_the_job_paid_until_it_is_back(tmp_path: Path) -> None:
     with scripted() as script:
         path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"])
@@ -223,6 +230,7 @@ SPOILED = {
 }
 
 
+@pytest.mark.fault("B13", "B17", "B20")
 @pytest.mark.parametrize("form", SPOILED.values(), ids=SPOILED.keys())
 def test_a_spoiled_picture_is_charged_kept_raw_and_never_saved(
     form: dict[str, Any], tmp_path: Path
@@ -262,6 +270,7 @@ UNCERTAIN = {
 }
 
 
+@pytest.mark.fault("B01", "B03", "H22", "H25", "H31")
 @pytest.mark.parametrize("reply", UNCERTAIN.values(), ids=UNCERTAIN.keys())
 def test_an_answer_that_cannot_be_trusted_is_a_doubt(
     reply: tuple[int, bytes], tmp_path: Path
@@ -280,6 +289,7 @@ def test_an_answer_that_cannot_be_trusted_is_a_doubt(
     }
 
 
+@pytest.mark.fault("H06")
 def test_an_unknown_model_stops_the_run_before_it_asks_a_thousand_times(tmp_path: Path) -> None:
     error = {"error": {"code": "model_not_found", "type": "new_api_error", "message": "no carrier"}}
     with scripted() as script:
@@ -289,6 +299,7 @@ def test_an_unknown_model_stops_the_run_before_it_asks_a_thousand_times(tmp_path
     assert "is the model's name right?" in output
 
 
+@pytest.mark.fault("H21")
 def test_a_gateway_that_errs_once_is_asked_once_more(tmp_path: Path) -> None:
     error = {"error": {"code": "do_request_failed", "type": "new_api_error", "message": "again"}}
     with scripted() as script:

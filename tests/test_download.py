@@ -113,6 +113,7 @@ async def test_a_picture_in_chunks_arrives(tmp_path: Path, verify: ssl.SSLContex
     assert file.read_bytes() == PICTURE[:400]
 
 
+@pytest.mark.fault("N13", "N14", "N19")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -135,6 +136,7 @@ async def test_a_broken_answer_is_no_picture(
     assert not result.bad_picture
 
 
+@pytest.mark.fault("N32")
 @pytest.mark.parametrize("status", [201, 204, 206, 304, 403, 404, 410, 429, 500, 503])
 async def test_any_status_but_200_is_no_picture(
     status: int, tmp_path: Path, verify: ssl.SSLContext
@@ -164,6 +166,7 @@ async def test_an_unknown_host_is_tried_again_later(tmp_path: Path, verify: ssl.
     assert not result.forbidden
 
 
+@pytest.mark.fault("N16")
 async def test_a_compressed_picture_is_refused(tmp_path: Path, verify: ssl.SSLContext) -> None:
     answer = wire.response(gzip.compress(PICTURE), Content_Encoding="gzip")
     result, server = await fetch_once(wire.answering(answer), verify, tmp_path / "1.png")
@@ -173,6 +176,7 @@ async def test_a_compressed_picture_is_refused(tmp_path: Path, verify: ssl.SSLCo
     assert not (tmp_path / "1.png.part").exists()
 
 
+@pytest.mark.fault("B18")
 async def test_a_picture_over_the_cap_is_given_up(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +194,7 @@ async def test_a_picture_over_the_cap_is_given_up(
     assert (tmp_path / "1.png.part").stat().st_size <= 2 * 1024 * 1024
 
 
+@pytest.mark.fault("N12")
 async def test_a_drip_feed_is_ended_by_the_deadline(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +285,7 @@ async def test_redirects_are_followed_to_the_picture(
     assert [request.line for request in store.requests] == ["GET /5/1.png?sig=1 HTTP/1.1"]
 
 
+@pytest.mark.fault("N26")
 async def test_a_redirect_loop_ends(tmp_path: Path, verify: ssl.SSLContext) -> None:
     script = routes({"/1.png": wire.response(b"", "302 Found", Location="/1.png")})
     result, server = await fetch_once(script, verify, tmp_path / "1.png")
@@ -287,6 +293,7 @@ async def test_a_redirect_loop_ends(tmp_path: Path, verify: ssl.SSLContext) -> N
     assert len(server.requests) == 6
 
 
+@pytest.mark.fault("N28", "N30", "N31")
 @pytest.mark.parametrize(
     "location",
     [
@@ -332,6 +339,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> wire.Certificate:
     return wire.certificate(folder, "IP:127.0.0.1", "DNS:pictures.test", "DNS:other.test")
 
 
+@pytest.mark.fault("N27")
 async def test_https_may_not_lead_to_http(tmp_path: Path, certificate: wire.Certificate) -> None:
     async with wire.serve(routes({"/1.png": wire.response(PICTURE)})) as plain:
         moved = wire.response(b"", "302 Found", Location=f"{plain.url}/1.png")
@@ -356,6 +364,7 @@ async def test_http_may_lead_to_https(tmp_path: Path, certificate: wire.Certific
             assert await fetch(client, f"{server.url}/1.png", tmp_path / "1.png") is None
 
 
+@pytest.mark.fault("N29")
 async def test_the_certificate_is_checked_against_the_name_not_the_address(
     tmp_path: Path, certificate: wire.Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -514,6 +523,7 @@ MALFORMED = [
 ]
 
 
+@pytest.mark.fault("N28", "N30", "N31")
 @pytest.mark.parametrize("url", LOOPBACK + PRIVATE + MALFORMED, ids=lambda url: ascii(url)[:60])
 async def test_a_forbidden_address_is_never_connected_to(
     url: str, tmp_path: Path, verify: ssl.SSLContext
@@ -527,6 +537,7 @@ async def test_a_forbidden_address_is_never_connected_to(
     assert server.connections == 0
 
 
+@pytest.mark.fault("N28")
 @pytest.mark.parametrize("url", PRIVATE + MALFORMED, ids=lambda url: ascii(url)[:60])
 async def test_loopback_being_allowed_allows_nothing_else(
     url: str, tmp_path: Path, verify: ssl.SSLContext
@@ -570,6 +581,7 @@ async def test_any_text_for_an_address_gives_a_result(
 # Names
 
 
+@pytest.mark.fault("N29")
 async def test_the_checked_address_is_the_one_that_is_asked(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -582,6 +594,7 @@ async def test_the_checked_address_is_the_one_that_is_asked(
     assert server.requests[0].headers["host"] == f"pictures.test:{server.port}"
 
 
+@pytest.mark.fault("N28")
 async def test_one_private_address_among_several_forbids_the_name(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -595,6 +608,7 @@ async def test_one_private_address_among_several_forbids_the_name(
     assert server.connections == 0
 
 
+@pytest.mark.fault("N29")
 async def test_a_name_that_turns_private_is_refused_at_the_next_redirect(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -692,6 +706,7 @@ class Outside(Downloader):
             super()._check_address(address, host)
 
 
+@pytest.mark.fault("N28")
 @pytest.mark.parametrize("target", ["127.0.0.1", "localhost", "10.0.0.1", "[::1]", "inner.test"])
 async def test_no_redirect_leads_a_provider_of_the_world_to_this_machine(
     target: str, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch

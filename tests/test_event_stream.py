@@ -76,6 +76,7 @@ def test_usage_and_partial_pictures_are_read() -> None:
     assert partial_pictures(body, STREAM) == [PICTURE]
 
 
+@pytest.mark.fault("H29")
 def test_a_stream_without_its_type_is_known_by_its_looks() -> None:
     body = stream(COMPLETED)
     assert read_answer(body, {}).pictures
@@ -120,6 +121,7 @@ def test_a_picture_beats_an_error_behind_it() -> None:
     assert verdict(stream(COMPLETED, {"type": "error", "error": "late"})).outcome is Outcome.OK
 
 
+@pytest.mark.fault("H29")
 def test_a_stream_that_ends_without_its_picture_is_a_doubt() -> None:
     for body in (stream(PARTIAL), stream(), b": ping\n\n"):
         found = verdict(body)

@@ -192,6 +192,7 @@ def test_what_is_wrong_with_one_manifest_does_not_keep_the_others_from_running(
     assert rig.status(tmp_path, "last")["jobs"]["done"] == 1
 
 
+@pytest.mark.fault("N31")
 def test_an_address_that_no_download_may_go_to_is_held_and_its_neighbours_are_made(
     tmp_path: Path,
 ) -> None:

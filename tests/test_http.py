@@ -159,6 +159,7 @@ async def deaf(connection: wire.Connection, server: wire.Server) -> None:
 # Before the request
 
 
+@pytest.mark.fault("N03")
 async def test_a_refused_connection_is_safe(tmp_path: Path, verify: ssl.SSLContext) -> None:
     async with asker(tmp_path, verify) as client:
         exchange = await client.ask(f"http://127.0.0.1:{wire.free_port()}")
@@ -167,6 +168,7 @@ async def test_a_refused_connection_is_safe(tmp_path: Path, verify: ssl.SSLConte
     assert client.spool.attempts() == []
 
 
+@pytest.mark.fault("N01")
 async def test_an_unknown_host_is_safe(tmp_path: Path, verify: ssl.SSLContext) -> None:
     async with asker(tmp_path, verify) as client:
         exchange = await client.ask("http://gateway.invalid")
@@ -190,6 +192,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> wire.Certificate:
     return wire.certificate(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
 
 
+@pytest.mark.fault("N05")
 async def test_an_unknown_certificate_stops_before_a_byte_is_sent(
     tmp_path: Path, verify: ssl.SSLContext, certificate: wire.Certificate
 ) -> None:
@@ -215,6 +218,7 @@ async def test_a_known_certificate_is_accepted(
     assert exchange.reach is Reach.COMPLETE
 
 
+@pytest.mark.fault("N06")
 async def test_a_dropped_handshake_is_safe(tmp_path: Path, verify: ssl.SSLContext) -> None:
     async def drop(connection: wire.Connection, server: wire.Server) -> None:
         await connection.reader.read(1)
@@ -225,6 +229,7 @@ async def test_a_dropped_handshake_is_safe(tmp_path: Path, verify: ssl.SSLContex
     assert outcome(exchange) is Outcome.SAFE
 
 
+@pytest.mark.fault("N06")
 async def test_a_handshake_that_stalls_is_ended_by_the_deadline_and_safe(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
@@ -240,6 +245,7 @@ async def test_a_handshake_that_stalls_is_ended_by_the_deadline_and_safe(
 # While the request is sent
 
 
+@pytest.mark.fault("N08")
 async def test_a_reset_in_the_middle_of_the_body_is_safe(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
@@ -254,6 +260,7 @@ async def test_a_reset_in_the_middle_of_the_body_is_safe(
     assert outcome(exchange) is Outcome.SAFE
 
 
+@pytest.mark.fault("N08")
 async def test_an_upload_that_stalls_until_the_deadline_is_safe(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
@@ -364,6 +371,7 @@ BROKEN: Mapping[str, Script] = {
 }
 
 
+@pytest.mark.fault("N09", "N19", "N20", "N37")
 @pytest.mark.parametrize("fault", BROKEN)
 async def test_no_readable_answer_to_a_whole_request_is_a_doubt(
     fault: str, tmp_path: Path, verify: ssl.SSLContext
@@ -376,6 +384,7 @@ async def test_no_readable_answer_to_a_whole_request_is_a_doubt(
     assert spool.attempts() == []
 
 
+@pytest.mark.fault("N10")
 async def test_silence_is_ended_by_the_deadline(tmp_path: Path, verify: ssl.SSLContext) -> None:
     start = time.monotonic()
     exchange, _ = await ask_once(tmp_path, verify, silent, deadline_s=SHORT_S)
@@ -385,6 +394,7 @@ async def test_silence_is_ended_by_the_deadline(tmp_path: Path, verify: ssl.SSLC
     assert outcome(exchange) is Outcome.AMBIGUOUS
 
 
+@pytest.mark.fault("N21")
 async def test_endless_interim_answers_are_ended_by_the_deadline(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
@@ -414,6 +424,7 @@ CUT: Mapping[str, Script] = {
 }
 
 
+@pytest.mark.fault("N13", "N14")
 @pytest.mark.parametrize("fault", CUT)
 async def test_a_cut_answer_leaves_its_head_and_what_came(
     fault: str, tmp_path: Path, verify: ssl.SSLContext
@@ -462,6 +473,7 @@ def _holds(path: Path, size: int) -> bool:
     return path.exists() and path.stat().st_size >= size
 
 
+@pytest.mark.fault("N11")
 async def test_headers_and_then_a_stall(tmp_path: Path, verify: ssl.SSLContext) -> None:
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -476,6 +488,7 @@ async def test_headers_and_then_a_stall(tmp_path: Path, verify: ssl.SSLContext) 
     assert cut.body() == b"{"
 
 
+@pytest.mark.fault("N12")
 async def test_a_drip_feed_is_ended_by_the_deadline(tmp_path: Path, verify: ssl.SSLContext) -> None:
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -490,6 +503,7 @@ async def test_a_drip_feed_is_ended_by_the_deadline(tmp_path: Path, verify: ssl.
     assert (exchange.reach, exchange.failure) == (Reach.HEADERS, Failure.DEADLINE)
 
 
+@pytest.mark.fault("B18")
 async def test_an_answer_over_the_cap_is_given_up(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,6 +606,7 @@ async def test_cancelled_by_the_caller_it_leaves_what_came(
         assert GOOD.startswith(cut.body())
 
 
+@pytest.mark.fault("N16")
 async def test_compression_is_not_asked_for_and_never_undone(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
@@ -607,6 +622,7 @@ async def test_compression_is_not_asked_for_and_never_undone(
     assert verdict.outcome is Outcome.AMBIGUOUS
 
 
+@pytest.mark.fault("N24", "N25")
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See", "307 Keep", "308 Keep"])
 async def test_a_redirect_is_not_followed(
     status: str, tmp_path: Path, verify: ssl.SSLContext
@@ -625,6 +641,7 @@ async def test_a_redirect_is_not_followed(
 # What is sent
 
 
+@pytest.mark.fault("N22")
 async def test_every_paid_request_has_a_connection_of_its_own(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
@@ -672,6 +689,7 @@ async def test_no_cookie_comes_back(tmp_path: Path, verify: ssl.SSLContext) -> N
     assert ["cookie" in request.headers for request in server.requests] == [False, False]
 
 
+@pytest.mark.fault("N07")
 async def test_proxies_and_netrc_of_the_environment_are_ignored(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -711,6 +729,7 @@ async def test_the_secrets_of_a_tls_session_are_written_nowhere(
 # The key
 
 
+@pytest.mark.fault("B28")
 async def test_the_key_is_in_no_log_no_text_and_no_file(
     tmp_path: Path, verify: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -854,6 +873,7 @@ def test_the_clock_counts_seconds() -> None:
 # Many
 
 
+@pytest.mark.fault("N34")
 async def test_two_thousand_cancelled_requests_leave_a_client_that_serves(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:

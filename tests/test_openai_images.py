@@ -260,6 +260,7 @@ INLINE = PictureRef(index=0)
 LINKED = PictureRef(index=0, url=URL)
 
 
+@pytest.mark.fault("B08", "B21")
 @pytest.mark.parametrize(
     ("items", "found"),
     [
@@ -301,11 +302,13 @@ def test_no_more_than_a_hundred_pictures_are_taken() -> None:
     assert len(pictures(*[{"url": URL}] * 5000)) == 100
 
 
+@pytest.mark.fault("B04")
 @pytest.mark.parametrize("data", [None, "x", 7, True, {}, [[]], {"url": None}])
 def test_data_of_another_shape_holds_no_picture(data: object) -> None:
     assert read({"data": data}) == Answer(readable=True)
 
 
+@pytest.mark.fault("B04")
 @pytest.mark.parametrize("document", [[], [1], "text", None, 7, True, {}, {"created": 1}])
 def test_json_of_another_shape_holds_nothing(document: object) -> None:
     assert read(document) == Answer(readable=True)
@@ -351,6 +354,7 @@ def test_a_code_beside_pictures_is_no_error() -> None:
     assert answer == Answer(readable=True, pictures=(LINKED,))
 
 
+@pytest.mark.fault("B27")
 def test_an_endless_message_is_cut() -> None:
     error = read({"error": {"message": "x" * 1_000_000}}).error
     assert error is not None
@@ -362,6 +366,7 @@ def test_a_task_is_noticed(task: object, found: str | None) -> None:
     assert read({"task_id": task}).task_id == found
 
 
+@pytest.mark.fault("B01", "B03")
 @pytest.mark.parametrize(
     ("body", "kind", "html"),
     [
@@ -384,6 +389,7 @@ def test_what_is_no_json(body: bytes, kind: str, html: bool) -> None:
     assert read_answer(body, {"content-type": kind}) == Answer(html=html)
 
 
+@pytest.mark.fault("B25")
 @pytest.mark.parametrize(
     "body",
     [
@@ -412,6 +418,7 @@ CARELESS = [
 ]
 
 
+@pytest.mark.fault("B25", "B26")
 @pytest.mark.parametrize("body", CARELESS)
 def test_a_carelessly_written_answer_loses_no_picture(body: bytes) -> None:
     answer = read_answer(body, {})
@@ -419,6 +426,7 @@ def test_a_carelessly_written_answer_loses_no_picture(body: bytes) -> None:
     assert inline_picture(body, {}, 0) == PICTURE
 
 
+@pytest.mark.fault("B26")
 def test_broken_utf8_in_a_message_is_shown_with_replacement() -> None:
     answer = read_answer(b'{"error":{"message":"caf\xe9 closed"}}', {})
     assert answer.error == ErrorBody(message="caf\ufffd closed")
@@ -466,6 +474,7 @@ def inline(text: str, name: str = "b64_json") -> bytes:
     return inline_picture(json.dumps({"data": [{name: text}]}).encode(), {}, 0)
 
 
+@pytest.mark.fault("B19", "B21")
 @given(st.binary(min_size=1, max_size=400), st.data())
 def test_base64_is_understood_as_servers_write_it(picture: bytes, data: st.DataObject) -> None:
     encode = data.draw(st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]))
@@ -481,6 +490,7 @@ def test_base64_is_understood_as_servers_write_it(picture: bytes, data: st.DataO
         assert inline(head + text, "url") == picture
 
 
+@pytest.mark.fault("B20")
 @pytest.mark.parametrize("text", ["iVBO*", "a", "a===b", "\u00e9", "iVBO\x00", "%3Csvg%3E"])
 def test_what_is_no_base64_is_told(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):

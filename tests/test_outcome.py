@@ -108,6 +108,43 @@ STATUS_ROWS = {
 }
 
 
+@pytest.mark.fault(
+    "N24",
+    "N25",
+    "H01",
+    "H02",
+    "H03",
+    "H04",
+    "H05",
+    "H06",
+    "H07",
+    "H08",
+    "H09",
+    "H11",
+    "H12",
+    "H13",
+    "H14",
+    "H20",
+    "H21",
+    "H22",
+    "H23",
+    "H24",
+    "H25",
+    "H26",
+    "H27",
+    "H28",
+    "H29",
+    "H30",
+    "H31",
+    "H32",
+    "H35",
+    "B01",
+    "B02",
+    "B03",
+    "B04",
+    "B05",
+    "B08",
+)
 @pytest.mark.parametrize(("verdict", "outcome"), STATUS_ROWS.values(), ids=STATUS_ROWS.keys())
 def test_a_row_of_the_catalogue(verdict: Verdict, outcome: Outcome) -> None:
     assert verdict.outcome is outcome
@@ -195,6 +232,7 @@ TOLD_APART = {f"gateway-{name}": row for name, row in GATEWAY.items()} | {
 }
 
 
+@pytest.mark.fault("H05", "H06", "H20")
 @pytest.mark.parametrize(
     ("status", "code", "kind", "outcome"), TOLD_APART.values(), ids=TOLD_APART.keys()
 )
@@ -228,6 +266,7 @@ def test_a_status_that_no_answer_ends_with_is_a_doubt() -> None:
     assert answered(101).outcome is Outcome.AMBIGUOUS
 
 
+@pytest.mark.fault("H21", "H35")
 def test_only_a_refusal_of_the_moment_may_be_asked_again() -> None:
     assert answered(500, error("do_request_failed")).again
     assert not answered(500, error("invalid_request")).again
@@ -250,6 +289,7 @@ REACHED = {
 }
 
 
+@pytest.mark.fault("N01", "N03", "N04", "N05", "N08", "N09", "N10")
 @pytest.mark.parametrize(("reach", "failure", "outcome"), REACHED.values(), ids=REACHED.keys())
 def test_how_far_the_request_got_decides_where_no_answer_came(
     reach: Reach, failure: Failure, outcome: Outcome
@@ -257,6 +297,7 @@ def test_how_far_the_request_got_decides_where_no_answer_came(
     assert classify(Exchange(reach=reach, failure=failure), None).outcome is outcome
 
 
+@pytest.mark.fault("N11", "N13", "N14")
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
@@ -284,6 +325,7 @@ def test_an_answer_that_broke_off_is_a_doubt_unless_it_refused(
     assert verdict.request_id == "2026-1"
 
 
+@pytest.mark.fault("B27")
 def test_the_words_of_a_stranger_are_short_and_without_control_characters() -> None:
     nasty = "\x1b[31mred\r\n\u202e" + "x" * 10_000
     verdict = answered(400, error(code=nasty, message=nasty))
@@ -293,6 +335,7 @@ def test_the_words_of_a_stranger_are_short_and_without_control_characters() -> N
         assert len(text) <= limit
 
 
+@pytest.mark.fault("B26")
 def test_what_no_database_can_store_is_not_in_a_verdict() -> None:
     body = rb'{"error": {"code": "\ud800", "message": "\ud800 lone surrogate"}}'
     verdict = answered(400, body, {"x-request-id": "\ud800id"})
@@ -303,6 +346,7 @@ def test_what_no_database_can_store_is_not_in_a_verdict() -> None:
 DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
 
 
+@pytest.mark.fault("H15", "H16", "H17", "H18", "H19")
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
@@ -350,6 +394,7 @@ _WAITS = (
 )
 
 
+@pytest.mark.fault("H18")
 @settings(max_examples=300)
 @given(
     st.dictionaries(

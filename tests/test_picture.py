@@ -174,6 +174,7 @@ def test_transparent_places_are_seen_without_decoding(kind: str, options: dict[s
     assert inspect(encoded(image, kind, **options)).has_alpha
 
 
+@pytest.mark.fault("B14", "B15")
 @small
 def test_a_picture_cut_at_any_byte_is_refused(name: str) -> None:
     data = SMALL[name][1]
@@ -182,6 +183,7 @@ def test_a_picture_cut_at_any_byte_is_refused(name: str) -> None:
             inspect(data[:length])
 
 
+@pytest.mark.fault("B14")
 @small
 def test_a_large_picture_cut_at_any_percent_is_refused(name: str) -> None:
     data = LARGE[name][1]
@@ -240,6 +242,7 @@ def test_mutated_pictures_are_judged_without_another_error(
             assert 0 < info.width * info.height <= MAX_PIXELS
 
 
+@pytest.mark.fault("B16")
 @pytest.mark.parametrize(
     "data",
     [
@@ -274,6 +277,7 @@ def test_a_file_over_the_byte_cap_is_refused(tmp_path: Path) -> None:
     assert caught.value.reason is Flaw.TOO_LARGE
 
 
+@pytest.mark.fault("B13", "B17")
 @pytest.mark.parametrize(
     ("data", "reason", "found"),
     [
@@ -302,6 +306,7 @@ def test_a_stranger_is_named_for_what_it_is(data: bytes, reason: Flaw, found: st
     assert caught.value.reason is reason
 
 
+@pytest.mark.fault("B17")
 @pytest.mark.parametrize("data", [PNG, JPEG, WEBP], ids=["png", "jpeg", "webp"])
 def test_only_a_short_or_empty_trailer_may_follow_a_picture(data: bytes) -> None:
     assert inspect(data + b"\r\n--boundary--\r\n").width == 13
@@ -546,6 +551,7 @@ def test_decoding_in_threads_leaves_the_warning_filters_alone(tmp_path: Path) ->
     assert warnings.filters == before
 
 
+@pytest.mark.fault("B24")
 def test_a_picture_that_differs_from_the_request_is_reported() -> None:
     info = inspect(JPEG)
     assert mismatches(info, {}) == ()

@@ -64,6 +64,7 @@ def test_where_a_job_goes_without_any_allowance(outcome: Outcome, state: JobStat
     assert following(outcome).state is state
 
 
+@pytest.mark.fault("H21", "H34")
 def test_a_refusal_of_the_moment_is_asked_once_more_and_no_more() -> None:
     first = following(Outcome.REFUSED, again=True)
     assert first.state is JobState.PENDING
@@ -134,6 +135,7 @@ def test_what_is_neither_share_nor_amount_is_refused(text: str) -> None:
         parse_waste(text)
 
 
+@pytest.mark.fault("B09")
 @pytest.mark.parametrize("status", [403, 404, 410])
 def test_an_address_that_is_gone_gets_a_few_short_tries(status: int) -> None:
     gone = FetchResult(status=status)
@@ -145,6 +147,7 @@ def test_an_address_that_is_gone_gets_a_few_short_tries(status: int) -> None:
     assert isinstance(after_fetch(gone, tries=4), FetchLost)
 
 
+@pytest.mark.fault("B10", "N26")
 def test_a_passing_fault_is_tried_hard_and_left_to_the_next_run() -> None:
     fault = FetchResult(detail="connection reset")
     waits = [after_fetch(fault, tries=n) for n in range(1, 8)]

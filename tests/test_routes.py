@@ -128,6 +128,7 @@ def state(status: str, **fields: str) -> dict[str, Any]:
     return {"code": "success", "message": "", "data": {"task_id": "t1", "status": status, **fields}}
 
 
+@pytest.mark.fault("H30")
 def test_a_video_is_asked_for_until_it_is_made(script: Scripted, tmp_path: Path) -> None:
     made = state("SUCCESS", artifact_url=script.url("1.mp4"))
     states(script, state("queued"), state("processing"), state("processing"), made)
@@ -146,6 +147,7 @@ def test_a_video_is_asked_for_until_it_is_made(script: Scripted, tmp_path: Path)
     assert (image["format"], image["width"], image["height"]) == ("mp4", 1280, 720)
 
 
+@pytest.mark.fault("H30")
 def test_a_killed_run_asks_for_its_task_and_never_makes_another(
     script: Scripted, tmp_path: Path
 ) -> None:

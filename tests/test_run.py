@@ -241,6 +241,7 @@ def test_json_lines_end_with_the_status_object(served: rig.Endpoint, tmp_path: P
     assert lines[-1]["cost"]["charged"] == "0.075400"
 
 
+@pytest.mark.fault("H02")
 def test_failures_are_counted_by_reason(served: rig.Endpoint, tmp_path: Path) -> None:
     prompts = ["good", "forbidden-word one", "forbidden-word two"]
     path = rig.manifest(tmp_path, served.base_url, prompts)
@@ -254,6 +255,7 @@ def test_failures_are_counted_by_reason(served: rig.Endpoint, tmp_path: Path) ->
     assert "1 jobs are pending again" in again.stdout
 
 
+@pytest.mark.fault("H03")
 def test_a_bad_key_stops_at_once_and_fails_no_job(served: rig.Endpoint, tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--key", "sk-right") as strict:
         path = rig.manifest(tmp_path, strict.base_url, PROMPTS)
@@ -266,6 +268,7 @@ def test_a_bad_key_stops_at_once_and_fails_no_job(served: rig.Endpoint, tmp_path
     assert "check the key" in found["stopped"]
 
 
+@pytest.mark.fault("H05")
 def test_an_empty_account_stops_the_run_and_after_a_top_up_it_goes_on(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--balance", "0.20") as poor:
         path = rig.manifest(tmp_path, poor.base_url, PROMPTS)
@@ -277,6 +280,7 @@ def test_an_empty_account_stops_the_run_and_after_a_top_up_it_goes_on(tmp_path: 
     assert rig.status(tmp_path)["jobs"]["done"] == 12
 
 
+@pytest.mark.fault("N03")
 def test_nothing_listens_and_the_run_says_so(tmp_path: Path) -> None:
     path = rig.manifest(
         tmp_path, "http://127.0.0.1:9/v1", PROMPTS, limits="{concurrency: 4, unreachable: 1}"
@@ -349,6 +353,7 @@ def test_the_second_signal_ends_at_once_and_names_every_doubt(tmp_path: Path) ->
         assert "uncertain, interrupted" in listed
 
 
+@pytest.mark.fault("B10")
 def test_downloads_that_fail_never_cost_a_second_picture(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--download-error", "0.25", "--seed", "3") as flaky:
         path = rig.manifest(tmp_path, flaky.base_url, PROMPTS)
@@ -357,6 +362,7 @@ def test_downloads_that_fail_never_cost_a_second_picture(tmp_path: Path) -> None
         rig.judge(tmp_path, flaky.bill(), finished=True)
 
 
+@pytest.mark.fault("H15")
 def test_a_rate_limit_is_waited_for_by_everybody(tmp_path: Path) -> None:
     switches = ("--rate", "240", "--burst", "2", "--retry-after")
     with rig.endpoint(tmp_path / "state", *switches) as limited:

@@ -234,6 +234,7 @@ def test_a_strict_server_is_used_to_the_full_and_refuses_nothing(
 # Pressure
 
 
+@pytest.mark.fault("H14", "H15")
 def test_a_429_delays_every_worker() -> None:
     run = Run(Limits(concurrency=4))
     tickets = run.starts(3)
@@ -242,6 +243,7 @@ def test_a_429_delays_every_worker() -> None:
     assert 7 <= run.sleep() <= 7.5
 
 
+@pytest.mark.fault("H18")
 @pytest.mark.parametrize("value", [None, 0.0, -3.0, math.nan, math.inf, -math.inf])
 def test_an_unusable_retry_after_counts_as_absent(value: float | None) -> None:
     run = Run(Limits())
@@ -257,6 +259,7 @@ def test_a_longer_retry_after_in_flight_prolongs_the_wait_and_a_shorter_one_does
     assert 20 <= run.seconds() <= 20.5
 
 
+@pytest.mark.fault("H19")
 def test_a_wait_of_hours_stops_the_run() -> None:
     run = Run(Limits())
     tickets = run.starts(2)
@@ -266,6 +269,7 @@ def test_a_wait_of_hours_stops_the_run() -> None:
     assert run.stopped() == RETRY_AFTER
 
 
+@pytest.mark.fault("H14")
 def test_sixteen_429s_at_once_halve_the_width_once() -> None:
     run = Run(Limits(concurrency=16))
     for ticket in run.starts(16):
@@ -286,6 +290,7 @@ def test_each_new_episode_halves_the_width_down_to_one() -> None:
     assert run.wait().why is Hold.SLOT
 
 
+@pytest.mark.fault("H14")
 def test_width_grows_back_by_one_for_each_half_minute_without_pressure() -> None:
     run = Run(Limits(concurrency=8))
     tickets = run.starts(8)
@@ -326,6 +331,7 @@ def test_a_provider_that_throttles_for_days_is_still_asked_once_a_minute() -> No
         assert 1 <= run.sleep() <= 60.5
 
 
+@pytest.mark.fault("H14")
 def test_without_retry_after_the_cool_down_doubles_up_to_a_minute() -> None:
     run = Run(Limits(concurrency=1))
     longest = [0.0] * 9
@@ -361,6 +367,7 @@ def test_only_a_success_sent_after_the_cool_down_resets_the_next_one() -> None:
     assert longest_cool_down(late=True) > 6
 
 
+@pytest.mark.fault("H33")
 def test_half_an_hour_of_503_costs_few_requests() -> None:
     run = Run(Limits(concurrency=16))
     end = run.now + 1800
@@ -379,6 +386,7 @@ def test_half_an_hour_of_503_costs_few_requests() -> None:
 # Reach
 
 
+@pytest.mark.fault("N01", "N03")
 def test_five_refused_connections_in_a_row_pause_dispatch() -> None:
     run = Run(Limits())
     for _ in range(4):
@@ -403,6 +411,7 @@ def test_an_unreachable_provider_is_probed_one_at_a_time_with_backoff() -> None:
     assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30])
 
 
+@pytest.mark.fault("N36")
 @pytest.mark.parametrize(
     "signal", [Signal.OK, Signal.NEUTRAL, Signal.AMBIGUOUS, Signal.THROTTLED], ids=str
 )
@@ -481,6 +490,7 @@ def test_a_cancelled_probe_makes_room_for_another() -> None:
 # Breaker
 
 
+@pytest.mark.fault("N37", "N38")
 @pytest.mark.parametrize(("concurrency", "row"), [(1, 3), (2, 3), (8, 8)])
 def test_as_many_lost_answers_as_may_be_in_flight_open_the_breaker(
     concurrency: int, row: int
@@ -518,6 +528,7 @@ def open_breaker(run: Run, concurrency: int = 3) -> None:
         run.once(Signal.AMBIGUOUS)
 
 
+@pytest.mark.fault("N38", "B01")
 def test_an_open_breaker_lets_one_probe_a_minute_through_and_then_stops() -> None:
     run = Run(Limits(concurrency=3, max_probes=3))
     open_breaker(run)
@@ -648,6 +659,7 @@ def test_an_answer_closes_a_breaker_that_errors_opened() -> None:
     run.starts(2)
 
 
+@pytest.mark.fault("H33")
 @pytest.mark.parametrize("signal", [Signal.ERRORED, Signal.THROTTLED, Signal.AMBIGUOUS], ids=str)
 def test_repeats_in_an_outage_are_a_tenth_of_the_first_tries_and_one_a_minute(
     signal: Signal,
