@@ -1,0 +1,15 @@
+"""What the tests of faults share."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+
+from batchgen.http import ssl_context
+
+
+@pytest.fixture(scope="session")
+def verify() -> ssl.SSLContext:
+    """The TLS settings of a run, which trust nobody from these tests."""
+    return ssl_context()

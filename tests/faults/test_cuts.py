@@ -1,0 +1,227 @@
+"""One paid request and one download, cut at every byte of what is sent and of what comes back."""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from batchgen.download import Downloader
+from batchgen.fetch_policy import FetchAgain, FetchResult, after_fetch
+from batchgen.files import PartFile
+from batchgen.http import ApiClient, ApiRequest, BytesBody, Deadlines
+from batchgen.job import AttemptId, Billed, Outcome
+from batchgen.outcome import Exchange, Reach, Verdict, classify
+from batchgen.picture import BadPicture, inspect
+from batchgen.providers.openai_images import read_answer
+from batchgen.spool import Spool
+from tests import rig, wire
+from tests.faults.proxy import CLEAR, Proxy, Weather, proxy
+from tests.test_answers import picture
+
+BODY = b'{"model":"gpt-image-2","prompt":"a mug","n":1,"size":"1024x640"}'
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def between(served: rig.Endpoint) -> Iterator[Proxy]:
+    """A proxy in front of the endpoint."""
+    with proxy(urlsplit(served.base_url).port or 0) as made:
+        yield made
+
+
+class Buyer:
+    """Asks for one picture after another, each by an attempt of its own."""
+
+    def __init__(self, api: ApiClient, spool: Spool, between: Proxy) -> None:
+        self._api = api
+        self._spool = spool
+        self._between = between
+        self.bought: dict[str, tuple[Weather, Verdict]] = {}
+
+    async def buy(self, weather: Weather, body: bytes = BODY) -> Exchange:
+        """One request in such weather; how it went is kept by its attempt."""
+        attempt = AttemptId(f"{len(self.bought):032x}")
+        self._between.forecast = lambda _: weather
+        request = ApiRequest(
+            method="POST",
+            url=f"{self._between.url}/v1/images/generations",
+            body=BytesBody(body),
+            headers={"Idempotency-Key": attempt},
+        )
+        exchange = await self._api.exchange(request, self._spool.part(attempt))
+        whole = exchange.reach is Reach.COMPLETE
+        found = self._spool.find(attempt) if whole else self._spool.find_cut(attempt)
+        answer = read_answer(found.body(), found.headers) if found else None
+        self.bought[attempt] = weather, classify(exchange, answer)
+        return exchange
+
+    def outcomes(self) -> list[Outcome]:
+        """What the requests came to, in their order."""
+        return [verdict.outcome for _, verdict in self.bought.values()]
+
+
+@asynccontextmanager
+async def buyer(folder: Path, verify: ssl.SSLContext, between: Proxy) -> AsyncIterator[Buyer]:
+    spool = Spool(folder / "spool")
+    spool.prepare()
+    async with ApiClient(
+        key="sk-local", verify=verify, deadlines=Deadlines(), deadline_s=20
+    ) as api:
+        yield Buyer(api, spool, between)
+
+
+def check_bill(buyer: Buyer, served: rig.Endpoint, before: int) -> set[str]:
+    """No charge that was said to be free, and none that was said to be sure and is not there."""
+    served.wait_until_idle()
+    charged = set(rig.charges(served.bill()[before:]))
+    for attempt, (weather, verdict) in buyer.bought.items():
+        if attempt in charged:
+            assert verdict.billed is not Billed.NO, f"charged, but free: {weather} {verdict}"
+        else:
+            assert verdict.billed is not Billed.YES, f"free, but charged: {weather} {verdict}"
+    return charged
+
+
+async def cut_requests(
+    buyer: Buyer, between: Proxy, body: bytes, offsets: Sequence[int] | None = None
+) -> int:
+    """Cut the request at offsets, by default at each; gives its length."""
+    await buyer.buy(CLEAR, body)
+    length = between.passed[-1].request_bytes
+    for offset in offsets or range(length + 1):
+        await buyer.buy(Weather(request_bytes=offset, reset=offset % 2 == 1), body)
+    return length
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("N08", "N09")
+async def test_a_request_cut_at_any_byte_is_never_free_once_it_was_handed_over(
+    served: rig.Endpoint, between: Proxy, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    before = len(served.bill())
+    async with buyer(tmp_path, verify, between) as buys:
+        length = await cut_requests(buys, between, BODY)
+        charged = check_bill(buys, served, before)
+    # All of it fits into the kernel's buffer, so whoever sends it can't know what became of it.
+    assert buys.outcomes() == [Outcome.OK, *[Outcome.AMBIGUOUS] * (length + 1)]
+    # Of the cut ones, the server read the one that was cut behind its last byte, and charged it.
+    assert charged == {f"{0:032x}", f"{length + 1:032x}"}
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("N11", "N13")
+async def test_an_answer_cut_at_any_byte_is_a_doubt_until_it_is_whole(
+    served: rig.Endpoint, between: Proxy, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    before = len(served.bill())
+    async with buyer(tmp_path, verify, between) as buys:
+        await buys.buy(CLEAR)
+        length = between.passed[-1].answer_bytes
+        for offset in range(length):
+            exchange = await buys.buy(Weather(answer_bytes=offset, reset=offset % 2 == 1))
+            assert exchange.reach in (Reach.SENT, Reach.HEADERS)
+        await buys.buy(Weather(answer_bytes=length))
+        charged = check_bill(buys, served, before)
+    assert buys.outcomes() == [Outcome.OK, *[Outcome.AMBIGUOUS] * length, Outcome.OK]
+    assert len(charged) == length + 2
+
+
+LARGE = BODY[:-1] + b',"user":"%s"}' % (b"x" * 6_000_000)
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("N08", "N09")
+async def test_a_large_request_that_was_cut_early_is_asked_again_for_free(
+    served: rig.Endpoint, between: Proxy, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    before = len(served.bill())
+    dice = random.Random(8)
+    offsets = [1, 1000, *(dice.randrange(len(LARGE)) for _ in range(30)), len(LARGE)]
+    async with buyer(tmp_path, verify, between) as buys:
+        await cut_requests(buys, between, LARGE, offsets)
+        check_bill(buys, served, before)
+    early = [
+        verdict.outcome
+        for weather, verdict in buys.bought.values()
+        if weather.request_bytes is not None and weather.request_bytes < 1_000_000
+    ]
+    assert early
+    assert set(early) == {Outcome.SAFE}
+
+
+PICTURE = picture("red", size=(8, 6))
+HEADS = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PICTURE),
+    "until closed": b"HTTP/1.0 200 OK\r\nContent-Type: image/png\r\n\r\n",
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+}
+
+
+def served_as(head: str) -> bytes:
+    """The whole answer to a download."""
+    if head == "chunks":
+        middle = len(PICTURE) // 2
+        parts = [PICTURE[:middle], PICTURE[middle:], b""]
+        return HEADS[head] + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+    return HEADS[head] + PICTURE
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.fault("N13", "N14", "N15", "N32")
+async def test_a_download_cut_at_any_byte_is_repeated_from_the_first_to_the_whole_picture(
+    head: str, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    answer = served_as(head)
+    async with wire.serve(wire.answering(answer)) as server:
+        with proxy(server.port) as between:
+            async with Downloader(
+                verify=verify, deadlines=Deadlines(), allow_loopback=True
+            ) as client:
+                url = f"{between.url}/1.png"
+                await fetch(client, url, tmp_path)
+                request = between.passed[0].request_bytes
+                cuts = [Weather(request_bytes=offset) for offset in range(request + 1)]
+                cuts += [
+                    Weather(answer_bytes=offset, reset=offset % 2 == 1)
+                    for offset in range(len(answer))
+                ]
+                for cut in cuts:
+                    between.forecast = lambda _, cut=cut: cut  # type: ignore[misc]  # a default
+                    assert await picture_of(client, url, tmp_path) in (None, PICTURE), cut
+                    between.forecast = lambda _: CLEAR
+                    assert await picture_of(client, url, tmp_path) == PICTURE, cut
+        assert not any("range" in request.headers for request in server.requests)
+
+
+async def picture_of(client: Downloader, url: str, folder: Path) -> bytes | None:
+    """What a delivery would take for the picture; None where it would ask again."""
+    result = await fetch(client, url, folder)
+    if result is not None:
+        assert isinstance(after_fetch(result, tries=1), FetchAgain)
+        return None
+    data = (folder / "1.png").read_bytes()
+    try:
+        inspect(data)
+    except BadPicture:
+        return None
+    return data
+
+
+async def fetch(client: Downloader, url: str, folder: Path) -> FetchResult | None:
+    async with PartFile(folder / "1.png", keep=True) as part:
+        result = await client.fetch(url, part)
+        if result is None:
+            await part.commit()
+        return result
