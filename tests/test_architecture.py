@@ -303,6 +303,7 @@ def test_no_module_hides_behind_a_name_that_says_nothing() -> None:
     assert not {name for name in modules() if name.rpartition(".")[2] in nothing}
 
 
+@pytest.mark.fault("Q14")
 def test_a_transaction_of_the_ledger_takes_the_write_lock_at_once() -> None:
     """A deferred BEGIN that writes later fails with BUSY_SNAPSHOT instead of waiting."""
     deferred = {

@@ -139,6 +139,7 @@ def test_status_is_for_people_and_for_programs(done: Path) -> None:
     }
 
 
+@pytest.mark.fault("Q16")
 def test_status_is_shown_again_and_again_while_watched(done: Path) -> None:
     with rig.start("status", "batch", "--watch", "0.1", cwd=done) as watching:
         assert watching.stdout is not None

@@ -25,6 +25,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "batchgen.db"
 
 
+@pytest.mark.fault("Q15")
 def test_a_new_ledger_is_whole_and_leaves_nothing_beside_it(path: Path) -> None:
     with closing(open_for_writing(path)) as conn:
         modes = {name: conn.execute(f"PRAGMA {name}").fetchone()[0] for name in _MODES}
@@ -42,6 +43,7 @@ _MODES = {
 }
 
 
+@pytest.mark.fault("Q08")
 def test_a_newer_schema_is_refused_with_both_versions_and_left_as_it_is(path: Path) -> None:
     open_for_writing(path).close()
     with closing(sqlite3.connect(path)) as conn:
@@ -80,6 +82,7 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: 4096 * 3])
 
 
+@pytest.mark.fault("Q04", "Q05")
 @pytest.mark.parametrize("damage", [_garbage, _empty, _other, _flipped, _cut])
 @pytest.mark.parametrize("open_it", [open_for_writing, open_for_reading])
 def test_what_is_no_whole_ledger_is_refused_and_left_as_it_is(
@@ -133,6 +136,7 @@ def _version(path: Path) -> int:
         return int(conn.execute("PRAGMA user_version").fetchone()[0])
 
 
+@pytest.mark.fault("Q07")
 def test_an_older_schema_is_backed_up_and_then_migrated(old: Path, newer: int) -> None:
     with closing(open_for_writing(old)) as conn:
         assert conn.execute("SELECT count(*) FROM next").fetchone()[0] == 0
@@ -152,6 +156,7 @@ def test_reading_never_migrates(old: Path, newer: int) -> None:
     assert not _backup_of(old).exists()
 
 
+@pytest.mark.fault("Q07")
 def test_a_migration_that_fails_leaves_the_old_ledger(
     old: Path, newer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,11 +190,13 @@ def test_of_two_that_migrate_at_once_the_second_keeps_the_backup_of_the_first(
     assert files == {old.name, _backup_of(old).name}
 
 
+@pytest.mark.fault("D22")
 def test_a_new_ledger_is_its_owners_alone(path: Path) -> None:
     open_for_writing(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.fault("Q01")
 def test_a_ledger_that_is_busy_is_not_called_damaged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +229,7 @@ except LedgerError as exc:
 """
 
 
+@pytest.mark.fault("Q06")
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions are those of POSIX")
 def test_a_ledger_that_may_only_be_read_is_read_and_refused_at_once_for_writing() -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others

@@ -73,6 +73,7 @@ def states(ledger: Ledger) -> dict[str, tuple[str, int]]:
     return {row["key"]: (row["state"], row["retired"]) for row in rows}
 
 
+@pytest.mark.fault("Q18")
 def test_new_changed_unchanged_and_retired_jobs_are_told_apart(ledger: Ledger) -> None:
     batch = stage(ledger, *map(planned, "abc")).enrol(IDENTITY)
     for key in "abc":
@@ -102,6 +103,7 @@ def test_a_key_that_comes_back_keeps_its_picture(ledger: Ledger) -> None:
     assert states(ledger)["b"] == ("done", 0)
 
 
+@pytest.mark.fault("Q18")
 def test_the_order_of_jobs_is_the_manifest_s_and_moving_one_changes_nothing(
     ledger: Ledger,
 ) -> None:
@@ -132,6 +134,7 @@ def test_an_old_picture_is_stale_as_the_manifest_says(
     assert states(ledger)["a"][0] == ("pending" if group is Group.STALE else "done")
 
 
+@pytest.mark.fault("D09")
 def test_jobs_with_one_key_are_all_named_and_nothing_is_enrolled(ledger: Ledger) -> None:
     twice = [planned("a"), planned("b"), replace(planned("a"), path="x.{ext}", source="b.csv:9")]
     with pytest.raises(ManifestError) as caught:
@@ -143,6 +146,7 @@ def test_jobs_with_one_key_are_all_named_and_nothing_is_enrolled(ledger: Ledger)
     assert states(ledger) == {}
 
 
+@pytest.mark.fault("D09", "D10")
 @pytest.mark.parametrize(
     ("one", "other"),
     [("Mug.{ext}", "mug.{ext}"), ("caf\u00e9.{ext}", "cafe\u0301.{ext}"), ("a.{ext}", "a.{ext}")],

@@ -53,6 +53,7 @@ def kill(path: Path, *, after: int) -> None:
                 break
 
 
+@pytest.mark.fault("D07")
 def test_long_names_that_differ_in_their_last_letters_only_do_not_meet(tmp_path: Path) -> None:
     names = [f"{'a' * 186}{number:03d}" for number in range(24)]
     jobs = "".join(
@@ -120,6 +121,7 @@ def test_a_run_that_may_not_open_enough_files_sends_nothing(
     assert rig.status(tmp_path)["jobs"]["done"] == 80
 
 
+@pytest.mark.fault("D04")
 @pytest.mark.parametrize("place", ["out", "batchgen.db.spool"])
 def test_a_folder_that_cannot_be_written_is_found_before_anything_is_sent(
     place: str, served: rig.Endpoint, tmp_path: Path
@@ -132,6 +134,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_anything_is_sent(
     assert served.judge("stats")["posts"] == posts
 
 
+@pytest.mark.fault("P14")
 def test_a_reader_and_a_terminal_that_are_gone_do_not_end_a_run(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
@@ -235,6 +238,7 @@ def test_a_spool_that_cannot_be_read_is_left_for_a_run_that_can(tmp_path: Path) 
         rig.judge(tmp_path, slow.bill(), finished=True)
 
 
+@pytest.mark.fault("D17")
 @pytest.mark.parametrize("first", [9, 30, 47])
 def test_kills_in_a_row_lose_nothing_and_buy_nothing_twice(
     first: int, served: rig.Endpoint, tmp_path: Path

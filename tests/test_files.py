@@ -101,6 +101,7 @@ async def test_the_mode_is_the_one_asked_for_from_the_start(tmp_path: Path) -> N
     assert (tmp_path / "answer").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.fault("D12")
 @pytest.mark.anyio
 @pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this platform cannot refuse links")
 async def test_a_link_in_the_place_of_the_part_is_refused(tmp_path: Path) -> None:
@@ -184,6 +185,7 @@ async def test_a_step_that_has_begun_is_ended_before_the_file_is_let_go(
     assert names(tmp_path) == []
 
 
+@pytest.mark.fault("D01")
 @pytest.mark.anyio
 async def test_a_full_disk_raises_and_leaves_nothing_open(tmp_path: Path) -> None:
     full = Path("/dev/full")
@@ -229,6 +231,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.fault("D19")
 def test_every_step_is_durable_before_the_next(tmp_path: Path) -> None:
     strace = shutil.which("strace")
     if strace is None:
@@ -281,6 +284,7 @@ def test_folders_are_made_on_the_way(tmp_path: Path) -> None:
     assert (root / "mugs" / "blue").is_dir()
 
 
+@pytest.mark.fault("D12")
 @pytest.mark.parametrize("depth", ["a", "a/b", "a/b/c"])
 def test_a_link_below_the_root_is_refused(depth: str, tmp_path: Path) -> None:
     root, outside = tmp_path / "out", tmp_path / "outside"

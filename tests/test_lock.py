@@ -45,6 +45,7 @@ def ledger(tmp_path: Path) -> Path:
     return tmp_path / "batchgen.db"
 
 
+@pytest.mark.fault("Q02")
 def test_a_second_process_is_refused_at_once_and_told_what_is_held(ledger: Path) -> None:
     with held_elsewhere(ledger, "catalog"):
         began = time.monotonic()
@@ -56,6 +57,7 @@ def test_a_second_process_is_refused_at_once_and_told_what_is_held(ledger: Path)
     assert "batchgen.db.lock" in str(caught.value)
 
 
+@pytest.mark.fault("Q03")
 def test_a_killed_process_holds_nothing(ledger: Path) -> None:
     with held_elsewhere(ledger, "catalog") as process:
         process.kill()

@@ -61,6 +61,7 @@ def test_what_is_billed_and_then_fails_is_paid_twice_only_as_far_as_allowed(
         assert run["wasted"] == twice * rig.PRICE
 
 
+@pytest.mark.fault("A01")
 def test_an_empty_balance_costs_at_most_what_was_in_flight(tmp_path: Path) -> None:
     balance = ("--balance", "1.885")  # fifty pictures
     with rig.endpoint(tmp_path / "state", "--fast-pictures", *balance) as served:
@@ -83,6 +84,7 @@ def test_an_empty_balance_costs_at_most_what_was_in_flight(tmp_path: Path) -> No
         assert set(paid_per_prompt(served.bill()).values()) == {1}
 
 
+@pytest.mark.fault("A06")
 def test_a_budget_holds_on_the_bill_in_any_chaos(tmp_path: Path) -> None:
     for seed in range(20):
         folder = tmp_path / str(seed)

@@ -53,6 +53,7 @@ def assert_safe(path: str) -> None:
         assert part.split(".")[0].rstrip(" ").upper() not in ("CON", "NUL", "AUX", "PRN", "COM1")
 
 
+@pytest.mark.fault("D11", "D13", "D14")
 @given(HOSTILE)
 @example("../../etc/passwd")
 @example("C:\\Windows\\x")
@@ -67,6 +68,7 @@ def test_any_text_becomes_a_safe_path_that_stays_as_it_is(text: str) -> None:
     assert safe_path(path) == path
 
 
+@pytest.mark.fault("D11", "D13", "D14")
 @given(HOSTILE)
 @example(f"nul.{EXT_MARK}")
 @example(f"\u200b.{EXT_MARK}")
@@ -93,6 +95,7 @@ def test_an_ordinary_path_is_no_exception_from_the_rules(text: str) -> None:
     assert path == safe_path(f"{text}.{EXT_MARK}").replace(EXT_MARK, EXT_PLACEHOLDER)
 
 
+@pytest.mark.fault("D11", "D13", "D14")
 @pytest.mark.parametrize(
     ("text", "path"),
     [
@@ -127,6 +130,7 @@ def test_a_path_without_a_file_name_is_refused(text: str) -> None:
         output_path(text)
 
 
+@pytest.mark.fault("D07")
 def test_a_long_name_is_cut_with_a_hash_and_keeps_its_suffix() -> None:
     one, two = (output_path(f"{'é' * 300}{end}.{EXT_MARK}") for end in "ab")
     assert one != two
@@ -136,11 +140,13 @@ def test_a_long_name_is_cut_with_a_hash_and_keeps_its_suffix() -> None:
     assert one == output_path(f"{'é' * 300}a.{EXT_MARK}")
 
 
+@pytest.mark.fault("D08")
 def test_a_path_of_too_many_folders_is_refused() -> None:
     with pytest.raises(NamingError, match="longer than 1,000 bytes"):
         output_path("folder/" * 200 + "x")
 
 
+@pytest.mark.fault("D13")
 def test_windows_names_with_a_dot_or_a_superscript_are_reserved_too() -> None:
     assert [safe_component(name) for name in ("CON.txt", "com\u00b9", "Aux .png", "console")] == [
         "_CON.txt",
@@ -150,6 +156,7 @@ def test_windows_names_with_a_dot_or_a_superscript_are_reserved_too() -> None:
     ]
 
 
+@pytest.mark.fault("D10")
 @pytest.mark.parametrize(
     ("one", "two"),
     [

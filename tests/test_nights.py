@@ -13,6 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import rig
 
 NIGHTS = 30
@@ -98,6 +100,7 @@ def kill_after(folder: Path, path: Path, events: int) -> None:
         process.wait()
 
 
+@pytest.mark.fault("P15", "Q18")
 def test_thirty_nights_buy_only_what_changed(tmp_path: Path) -> None:
     shop = Shop(tmp_path, random.Random(30))
     for _ in range(8):

@@ -188,6 +188,7 @@ def test_a_key_with_the_index_gets_no_number(plan: Plan) -> None:
     assert [job.key for job in jobs] == ["mug-v1", "mug-v2"]
 
 
+@pytest.mark.fault("D11")
 def test_hostile_values_stay_below_the_root(plan: Plan) -> None:
     (job,) = plan(
         "rows: t.csv\nprompt: x\nkey: '{{ k }}'\noutput: {path: '{{ k }}/{{ k }}.{{ ext }}'}\n",

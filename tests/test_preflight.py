@@ -21,6 +21,7 @@ def test_a_key_that_is_refused_is_told_before_anything_is_planned_to_be_paid(
         assert served.judge("stats")["posts"] == 0
 
 
+@pytest.mark.fault("A04")
 def test_a_model_that_the_key_does_not_see_is_told_with_the_nearest(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
         path = rig.manifest(tmp_path, served.base_url, ["a"])
@@ -39,6 +40,7 @@ def test_a_model_that_the_key_does_not_see_is_told_with_the_nearest(tmp_path: Pa
         assert served.judge("stats")["posts"] == 1
 
 
+@pytest.mark.fault("D02")
 def test_a_disk_without_room_is_found_before_anything_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

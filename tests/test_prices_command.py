@@ -34,6 +34,7 @@ def estimate(folder: Path, path: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.fault("A03")
 def test_a_run_estimates_by_the_fresh_list_and_says_what_has_changed(
     dear: rig.Endpoint, tmp_path: Path
 ) -> None:

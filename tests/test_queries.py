@@ -264,6 +264,7 @@ def test_a_long_export_is_whole_and_of_one_batch(ledger: Ledger) -> None:
         assert keys == [f"k{n}" for n in range(1500, 4000)]
 
 
+@pytest.mark.fault("Q16")
 @pytest.mark.parametrize("what", EXPORTS)
 def test_a_reader_that_stops_in_the_middle_keeps_no_run_from_writing(
     what: str, path: Path, ledger: Ledger, batch: BatchId
@@ -316,6 +317,7 @@ def plans_of(ledger: Ledger, action: Callable[[], object]) -> list[str]:
     ]
 
 
+@pytest.mark.fault("Q20")
 @pytest.mark.parametrize("name", HOT)
 def test_a_hot_query_reads_by_an_index(name: str, ledger: Ledger, batch: BatchId) -> None:
     plans = plans_of(ledger, lambda: HOT[name](ledger, batch))

@@ -224,6 +224,7 @@ def test_a_person_is_asked_and_silence_means_no(typed: str, answer: bool) -> Non
     assert told.strip() == str(answer)
 
 
+@pytest.mark.fault("P14")
 def test_nobody_is_asked_without_a_terminal() -> None:
     code = "from batchgen.progress import ask; print(ask('x?'))"
     done = subprocess.run(

@@ -174,6 +174,7 @@ def test_a_log_proves_what_can_be_read_in_one_way_only(
     assert told(judge([CONTROL, *attempts], [CONTROL_ROW, *rows])) == outcome
 
 
+@pytest.mark.fault("A11")
 @pytest.mark.parametrize(
     ("until", "outcome"), [(71.9, "a YOUNG"), (72, "a unbilled"), (12, "a YOUNG")]
 )
@@ -187,6 +188,7 @@ def test_a_charge_within_the_settle_window_is_proof_at_once() -> None:
     assert told(judge([CONTROL, A], [CONTROL_ROW, row(12)], until=13)) == "a billed"
 
 
+@pytest.mark.fault("A11")
 def test_a_known_charge_may_be_late_too_and_proves_nothing_then() -> None:
     known = sent("k", 11, billed=Billed.YES, request_id="k")
     assert told(judge([CONTROL, A, known], [CONTROL_ROW], until=72.5)) == "a unbilled, k YOUNG"
@@ -231,6 +233,7 @@ def test_the_amount_of_the_log_counts_and_drift_is_told() -> None:
     assert not found.agrees
 
 
+@pytest.mark.fault("A12")
 def test_a_fee_for_a_refusal_is_no_drift() -> None:
     fee = replace(NAMED, outcome=Outcome.BLOCKED)
     found = judge([CONTROL, fee], [CONTROL_ROW, row(11, "id-a", amount=5_000)])

@@ -126,6 +126,7 @@ def test_what_nothing_tells_apart_is_left_open(tmp_path: Path) -> None:
     assert len(found["unproven"]) + len(found["billed"]) + len(found["unbilled"]) == lost
 
 
+@pytest.mark.fault("A09")
 def test_a_log_that_is_no_success_changes_nothing(flaky: rig.Endpoint, tmp_path: Path) -> None:
     run(tmp_path, flaky)
     before = rig.status(tmp_path)
@@ -136,6 +137,7 @@ def test_a_log_that_is_no_success_changes_nothing(flaky: rig.Endpoint, tmp_path:
     assert rig.status(tmp_path) == before
 
 
+@pytest.mark.fault("A09", "A10", "A11")
 def test_pages_double_and_late_rows_make_no_difference_in_the_end(
     flaky: rig.Endpoint, tmp_path: Path
 ) -> None:
@@ -150,6 +152,7 @@ def test_pages_double_and_late_rows_make_no_difference_in_the_end(
     assert money(tmp_path) == (billed(flaky), 0)
 
 
+@pytest.mark.fault("A08")
 def test_foreign_charges_are_raised_and_told_from_lost_answers(
     flaky: rig.Endpoint, tmp_path: Path
 ) -> None:
@@ -165,6 +168,7 @@ def test_foreign_charges_are_raised_and_told_from_lost_answers(
     assert money(tmp_path) == (billed(flaky), 0)
 
 
+@pytest.mark.fault("A03")
 def test_a_price_that_drifts_is_raised_and_written_down(
     flaky: rig.Endpoint, tmp_path: Path
 ) -> None:

@@ -179,6 +179,7 @@ def test_a_retired_job_is_settled_and_not_asked_again(ledger: Ledger) -> None:
     assert money(ledger)[:2] == (0, 0)
 
 
+@pytest.mark.fault("A12")
 def test_a_refusal_that_was_charged_is_charged(ledger: Ledger) -> None:
     batch = enrol(ledger, [planned(0)])
     job = lose(ledger, batch, REFUSED)

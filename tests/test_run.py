@@ -52,6 +52,7 @@ def test_a_second_run_sends_nothing_and_says_so(served: rig.Endpoint, tmp_path: 
     assert served.judge("stats")["posts"] == posts
 
 
+@pytest.mark.fault("Q18")
 def test_only_a_changed_prompt_is_bought_again_and_its_picture_replaced(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ def test_pictures_of_another_provider_are_replaced_only_when_told(
     assert "--overwrite" in refused.stderr
 
 
+@pytest.mark.fault("D15")
 def test_a_file_that_batchgen_did_not_write_is_never_overwritten(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
@@ -269,6 +271,7 @@ def test_a_bad_key_stops_at_once_and_fails_no_job(served: rig.Endpoint, tmp_path
 
 
 @pytest.mark.fault("H05")
+@pytest.mark.fault("A01")
 def test_an_empty_account_stops_the_run_and_after_a_top_up_it_goes_on(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--balance", "0.20") as poor:
         path = rig.manifest(tmp_path, poor.base_url, PROMPTS)
@@ -293,6 +296,7 @@ def test_nothing_listens_and_the_run_says_so(tmp_path: Path) -> None:
     assert found["cost"]["maybe"] == "0.000000"
 
 
+@pytest.mark.fault("Q02", "P15")
 def test_a_second_run_of_the_same_batch_exits_at_once_and_changes_nothing(
     tmp_path: Path,
 ) -> None:
@@ -320,6 +324,7 @@ def _interrupt(process: subprocess.Popen[str], *signals: signal.Signals) -> int:
     return process.returncode
 
 
+@pytest.mark.fault("P01", "P03")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
 )
@@ -339,6 +344,7 @@ def test_the_first_signal_lets_what_is_in_flight_finish(
     assert found["jobs"]["pending"] == 12 - len(slow.bill())
 
 
+@pytest.mark.fault("P02")
 def test_the_second_signal_ends_at_once_and_names_every_doubt(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--latency", "30") as slow:
         path = rig.manifest(tmp_path, slow.base_url, PROMPTS, limits="{concurrency: 4}")

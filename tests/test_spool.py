@@ -68,6 +68,7 @@ async def test_large_answers_are_not_held_in_memory(spool: Spool) -> None:
         await writer.commit()
 
 
+@pytest.mark.fault("D22")
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
 async def test_the_spool_is_for_its_owner_only(spool: Spool) -> None:
     await write(spool, b"{}")

@@ -62,6 +62,7 @@ def read(provider: Provider, span: Span = SPAN) -> UsageLog:
     return anyio.run(read_usage_log, provider.fetch, span)
 
 
+@pytest.mark.fault("A09")
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 10])
 def test_all_pages_are_read(count: int) -> None:
     found = read(Provider([row(number) for number in range(count)]))
@@ -162,6 +163,7 @@ def test_a_log_that_is_not_whole_is_no_log(
         read(provider)
 
 
+@pytest.mark.fault("A09")
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -36,6 +36,7 @@ def test_files_that_are_as_they_were_saved_are_no_news(
     assert "batch: 2 pictures, all as they were saved" in text
 
 
+@pytest.mark.fault("D16")
 def test_what_is_missing_or_changed_is_had_again_for_nothing(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_what_is_missing_or_changed_is_had_again_for_nothing(
     rig.judge(tmp_path, served.bill()[bought - 3 :], finished=True)
 
 
+@pytest.mark.fault("D16")
 def test_a_picture_that_came_inline_is_gone_for_good_and_says_so(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-pictures", "--answer", "b64_json") as inline:
         path = rig.manifest(tmp_path, inline.base_url, ["one"])

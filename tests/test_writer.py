@@ -146,6 +146,7 @@ async def errors_of(writer: LedgerWriter, steps: int) -> list[str]:
     return told
 
 
+@pytest.mark.fault("Q01")
 @pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN; SELECT * FROM prices"])
 async def test_a_lock_of_another_program_is_waited_for_once_and_not_by_each_step(
     lock: str, tmp_path: Path
@@ -177,6 +178,7 @@ async def test_a_ledger_that_is_damaged_under_way_stops_everybody(tmp_path: Path
     assert "can't be written" in errors[0]
 
 
+@pytest.mark.fault("Q11")
 @pytest.mark.parametrize("replaced", [True, False])
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be removed there")
 async def test_a_ledger_that_is_removed_or_replaced_under_way_stops_everybody(
@@ -197,6 +199,7 @@ async def test_a_ledger_that_is_removed_or_replaced_under_way_stops_everybody(
     assert "removed or replaced" in errors[0]
 
 
+@pytest.mark.fault("P17")
 async def test_what_was_asked_before_the_end_is_written(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with anyio.create_task_group() as tasks, LedgerWriter(path) as writer:
@@ -206,6 +209,7 @@ async def test_what_was_asked_before_the_end_is_written(tmp_path: Path) -> None:
     assert count(path) == 50
 
 
+@pytest.mark.fault("P17")
 async def test_a_writer_that_is_cancelled_while_it_opens_leaves_no_thread_behind(
     tmp_path: Path,
 ) -> None:
