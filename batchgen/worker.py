@@ -48,6 +48,7 @@ from batchgen.providers.adapters import ADAPTERS, Route, adapter_of
 from batchgen.providers.answers import expiry_of
 from batchgen.providers.lean import lean
 from batchgen.providers.profile import Profile
+from batchgen.room import Room
 from batchgen.spool import Spool, SpooledAnswer
 from batchgen.tasks import TaskWatch
 from batchgen.throttle import DispatchStopped, Signal, Throttle, Ticket
@@ -72,6 +73,7 @@ class RunContext:
     profile: Profile
     base_url: str
     throttle: Throttle
+    room: Room
     observe: Observer
     base: Path
     """The manifest's folder, which output folders are relative to."""
@@ -110,7 +112,7 @@ class Worker:
         attempt = _new_attempt()
         finish = _Finish(context.throttle, ticket)
         try:
-            if not await self._reserve(job, attempt):
+            if not (await self._has_room() and await self._reserve(job, attempt)):
                 return None
             context.observe(AttemptStarted(key=job.key, attempt=attempt, price=job.price))
             verdict, following = await self._attempt(job, attempt, probe=ticket.probe)
@@ -156,6 +158,14 @@ class Worker:
         for picture in await self.context.ledger(lambda ledger: ledger.due(job.id)):
             if picture.task is not None:
                 await self._tasks.until_over(picture.task)
+
+    async def _has_room(self) -> bool:
+        """Stop dispatch where an answer might find no place: it would be paid for and lost."""
+        throttle = self.context.throttle
+        lacking = await self.context.room.lacking(throttle.status().in_flight)
+        if lacking is not None:
+            throttle.stop(f"disk: {lacking}")
+        return lacking is None
 
     async def _reserve(self, job: Job, attempt: AttemptId) -> bool:
         context = self.context
@@ -320,7 +330,7 @@ async def _conclude(
 ) -> tuple[Verdict, Next]:
     profile = context.profile
     if exchange.body is None:
-        answer = await in_turn(_read_spooled, context.spool, attempt, exchange)
+        answer = await in_turn(_read_spooled, context, attempt, exchange)
     else:
         route = profile.route_of(job.model)
         answer = ADAPTERS[route].read_answer(exchange.body, exchange.headers or {})
@@ -433,15 +443,18 @@ def _exchange_of(answer: SpooledAnswer, reach: Reach) -> Exchange:
     return Exchange(reach=reach, failure=failure, status=answer.status, headers=answer.headers)
 
 
-def _read_spooled(spool: Spool, attempt: AttemptId, exchange: Exchange) -> Answer | None:
+def _read_spooled(context: RunContext, attempt: AttemptId, exchange: Exchange) -> Answer | None:
     """What came, of a cut answer too, which may hold its picture all the same."""
     if exchange.reach < Reach.HEADERS:
         return None
     whole = exchange.reach is Reach.COMPLETE
+    spool = context.spool
     spooled = spool.find(attempt) if whole else spool.find_cut(attempt)
     if spooled is None:
         return Answer() if whole else None
-    return adapter_of(spooled.route).read_answer(lean(spooled.body()).text, spooled.headers)
+    body = spooled.body()
+    context.room.came(len(body))
+    return adapter_of(spooled.route).read_answer(lean(body).text, spooled.headers)
 
 
 def expiry(url: str | None) -> str | None:

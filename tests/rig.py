@@ -12,11 +12,12 @@ import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from batchgen.money import Micros
@@ -56,6 +57,41 @@ class Endpoint:
         """Wait for the requests whose clients are gone: they are worked off and billed."""
         while self.judge("stats")["in_flight"]:
             pass
+
+
+@contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
+    """A file system of its own in the folder, by options such as ``size=72m``.
+
+    Skips the test where none may be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path, *, leave: int = 0) -> Path:
+    """Take what room a disk has but for so many bytes; gives the file that is to be removed."""
+    ballast = folder / "ballast"
+    with ballast.open("wb") as file:
+        while True:
+            found = os.statvfs(folder)
+            size = found.f_bavail * found.f_frsize - leave
+            if size <= 0:
+                return ballast
+            with suppress(OSError):  # a run wrote something meanwhile
+                os.posix_fallocate(file.fileno(), 0, size)
+                return ballast
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def test_a_model_that_the_key_does_not_see_is_told_with_the_nearest(tmp_path: Pa
 def test_a_disk_without_room_is_found_before_anything_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_space(tmp_path / "not" / "there" / "yet")
-    monkeypatch.setattr("batchgen.commands.preflight.MIN_FREE_BYTES", 1 << 60)
+    check_space(tmp_path / "not" / "there" / "yet", 8)
+    monkeypatch.setattr("batchgen.room.KEPT_FREE_BYTES", 1 << 60)
     with pytest.raises(SettingsError, match=r"MiB are free, .* nothing was sent"):
-        check_space(tmp_path / "not" / "there" / "yet")
+        check_space(tmp_path / "not" / "there" / "yet", 8)

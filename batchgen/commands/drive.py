@@ -27,6 +27,7 @@ from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.manifest.model import Limits
 from batchgen.pool import Pool, PoolSettings
 from batchgen.progress import Progress
+from batchgen.room import Room
 from batchgen.settings import ApiKey
 from batchgen.shutdown import Shutdown
 from batchgen.spool import Spool
@@ -142,6 +143,7 @@ async def drive(
             profile=prepared.profile,
             base_url=base_url,
             throttle=throttle,
+            room=Room(spool.folder, picture_folder(prepared)),
             observe=observe,
             base=prepared.loaded.base,
             overwrite=overrides.overwrite,
@@ -236,3 +238,10 @@ def _number(value: int | float | None) -> float | None:
 def spool_folder(prepared: Prepared) -> Path:
     """Where the answers of a ledger lie: beside it."""
     return prepared.ledger.with_name(prepared.ledger.name + SPOOL_SUFFIX)
+
+
+def picture_folder(prepared: Prepared) -> Path:
+    """Where the pictures go, but for jobs that name a folder of their own."""
+    loaded = prepared.loaded
+    output = loaded.manifest.output
+    return loaded.base / (output.dir if output and output.dir else f"out/{loaded.name}")

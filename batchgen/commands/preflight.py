@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,16 +14,16 @@ import anyio
 from batchgen.catalogue import Unavailable, fetch_models
 from batchgen.errors import SettingsError, StoppedError
 from batchgen.providers.profile import Profile
+from batchgen.room import look, nearest
 from batchgen.settings import ApiKey
 
-MIN_FREE_BYTES: Final = 64 * 1024 * 1024
 _OPEN_FILES_ASIDE: Final = 48
 """Libraries, terminal, ledger, event loop and the embedded endpoint's pipes."""
 
 
 def check_writable(folder: Path) -> None:
     """Write to the folder, or to the nearest one above it that exists. Raises SettingsError."""
-    place = _nearest(folder)
+    place = nearest(folder)
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
@@ -32,19 +31,13 @@ def check_writable(folder: Path) -> None:
         raise SettingsError(f"{place}: can't be written: {exc.strerror}; nothing was sent") from exc
 
 
-def _nearest(folder: Path) -> Path:
-    """The folder, or the one above it that exists."""
-    return next(place for place in (folder, *folder.parents) if place.exists())
-
-
-def check_space(folder: Path) -> None:
-    """Refuse to begin where hardly a picture more would fit. Raises SettingsError."""
-    place = _nearest(folder)
-    free = shutil.disk_usage(place).free
-    if free < MIN_FREE_BYTES:
+def check_space(folder: Path, requests: int) -> None:
+    """Refuse to begin where so many answers at a time would not fit. Raises SettingsError."""
+    found = look(folder)
+    if found.fits < requests:
         raise SettingsError(
-            f"{place}: {free >> 20:,} MiB are free, and paid pictures need room: make it"
-            f" {MIN_FREE_BYTES >> 20} MiB at least; nothing was sent"
+            f"{found.place}: {found.state}, too little for the answers to {requests} requests at a"
+            " time: make room, or lower limits.concurrency; nothing was sent"
         )
 
 

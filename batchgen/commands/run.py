@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from batchgen.commands.begin import Faces, Start, begin, check, reference_images, start_of
-from batchgen.commands.drive import Outcome, drive, endpoint, spool_folder
+from batchgen.commands.begin import Faces, Start, begin, check, reference_images, start_of, width
+from batchgen.commands.drive import Outcome, drive, endpoint, picture_folder, spool_folder
 from batchgen.commands.finish import telling
 from batchgen.commands.preflight import check_space, check_writable
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
@@ -131,10 +131,10 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
     if start.to_do and not _agreed(prepared, start, overrides, faces):
         raise StoppedError(f"{start.name}: nothing was sent")
     if start.to_do:
-        check_writable(spool_folder(prepared))
-        check_writable(_picture_folder(prepared))
-        for folder in (spool_folder(prepared), _picture_folder(prepared)):
-            check_space(folder)
+        requests, _ = width(prepared.loaded.manifest.limits, overrides)
+        for folder in (spool_folder(prepared), picture_folder(prepared)):
+            check_writable(folder)
+            check_space(folder, min(requests, start.to_do))
         key = key_of(prepared.profile, prepared.environment)
         progress = make_progress(start.to_do, json=faces.json, quiet=faces.quiet)
         log_path = prepared.environment.log_path(overrides.log_file)
@@ -176,20 +176,13 @@ def _summarize(
 ) -> None:
     if faces.quiet and not (found.troubled or found.unfinished):
         return
-    pictures = _shown(_picture_folder(prepared))
+    pictures = _shown(picture_folder(prepared))
     write_line(sys.stdout, summary_text(found, pictures=pictures, made=made, seconds=seconds))
     db = prepared.ledger
     found_alone = db.name == DB_NAME and db.parent in (Path.cwd(), Path.cwd() / "jobs")
     option = "" if found_alone else f" --db {_shown(db)}"
     has_log = prepared.profile.account_log is not None and prepared.profile.name != "local"
     write_line(sys.stdout, "next: " + next_step(found, option, has_log=has_log))
-
-
-def _picture_folder(prepared: Prepared) -> Path:
-    """Where the pictures go, but for jobs that name a folder of their own."""
-    loaded = prepared.loaded
-    output = loaded.manifest.output
-    return loaded.base / (output.dir if output and output.dir else f"out/{loaded.name}")
 
 
 def _shown(path: Path) -> str:

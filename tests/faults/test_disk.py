@@ -1,0 +1,138 @@
+"""Disks that are full, used up, closed, read-only or gone, under whole runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from batchgen import room
+from tests import rig
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file systems of POSIX")
+
+MIB = 1 << 20
+PROMPTS = [f"a mug, number {number}" for number in range(12)]
+LIMITS = '{concurrency: 4, max_waste: "0"}'
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
+    """Slow enough for something to happen while requests are in flight."""
+    switches = ("--fast-pictures", "--latency", "0.4", "--answer", "mixed")
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
+        yield endpoint
+
+
+def run_and_meanwhile(path: Path, happen: Callable[[], object], *, code: int) -> str:
+    """Run a manifest; the thing happens once the first picture is done."""
+    with rig.start("run", path, "--json", cwd=path.parent) as process:
+        for event in rig.events(process):
+            if event.get("event") == "job_done":
+                happen()
+                break
+        out, errors = process.communicate(timeout=rig.TIMEOUT_S)
+    assert process.returncode == code, out + errors
+    assert "Traceback" not in errors
+    return out + errors
+
+
+@pytest.mark.fault("D01", "D02")
+def test_no_request_leaves_whose_answer_might_find_no_room(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    before = len(served.bill())
+    with rig.small_disk(tmp_path / "disk", "size=72m") as disk:
+        path = rig.manifest(disk, served.base_url, PROMPTS, limits=LIMITS)
+        left = room.KEPT_FREE_BYTES + room.ANSWER_BYTES // 2
+        text = run_and_meanwhile(path, lambda: rig.fill(disk, leave=left), code=3)
+        found = rig.status(disk)
+
+        assert "MiB are free, too little for the answers" in text
+        assert "MiB are free" in found["stopped"]
+        assert found["jobs"]["pending"] > 0
+        assert found["jobs"]["done"] + found["jobs"]["pending"] == len(PROMPTS), "none in doubt"
+        posts = served.judge("stats")["posts"]
+        refused = rig.batchgen("run", path, cwd=disk, code=2)
+        assert "nothing was sent" in refused.stderr
+        assert served.judge("stats")["posts"] == posts
+        (disk / "ballast").unlink()
+        rig.batchgen("run", path, cwd=disk)
+        rig.judge(disk, served.bill()[before:], finished=True)
+
+
+def _full(disk: Path) -> None:
+    rig.fill(disk)
+
+
+def _files_used_up(disk: Path) -> None:
+    (disk / "files").mkdir()
+    for number in range(os.statvfs(disk).f_favail):
+        (disk / "files" / str(number)).touch()
+
+
+def _read_only(disk: Path) -> None:
+    # Refused while a file is open for writing, as one is while a picture comes.
+    while subprocess.run(
+        ["mount", "-o", "remount,ro", str(disk)], check=False, capture_output=True
+    ).returncode:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        pytest.param(_full, "No space left", marks=pytest.mark.fault("D01")),
+        pytest.param(_files_used_up, "No space left", marks=pytest.mark.fault("D03")),
+        pytest.param(_read_only, "Read-only file system", marks=pytest.mark.fault("D05")),
+    ],
+)
+def test_what_is_paid_waits_for_a_disk_that_takes_it_and_nothing_is_bought_meanwhile(
+    spoil: Callable[[Path], None], reason: str, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    before = len(served.bill())
+    path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+    with rig.small_disk(tmp_path / "out", "size=64m,nr_inodes=200") as disk:
+        text = run_and_meanwhile(path, lambda: spoil(disk), code=3)
+        found = rig.status(tmp_path)
+        assert "disk: " in text
+        assert found["jobs"]["uncertain"] == found["jobs"]["sending"] == 0
+        assert 1 <= found["jobs"]["paid"] <= 8
+        assert (
+            reason
+            in rig.query(tmp_path / "batchgen.db", "SELECT reason FROM jobs WHERE state = 'paid'")[
+                0
+            ][0]
+        )
+        assert len(served.bill()) - before == found["jobs"]["paid"] + found["jobs"]["done"]
+
+        posts = served.judge("stats")["posts"]
+        rig.batchgen("run", path, cwd=tmp_path, code=2)
+        assert served.judge("stats")["posts"] == posts
+
+        subprocess.run(["mount", "-o", "remount,rw,size=128m,nr_inodes=900", str(disk)], check=True)
+        rig.batchgen("run", path, cwd=tmp_path)
+        assert served.judge("stats")["posts"] == posts + found["jobs"]["pending"]
+        rig.judge(tmp_path, served.bill()[before:], finished=True)
+
+
+@pytest.mark.fault("D01")
+def test_a_disk_that_is_filled_to_its_last_byte_leaves_doubts_and_no_lies(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    before = len(served.bill())
+    with rig.small_disk(tmp_path / "disk", "size=72m") as disk:
+        path = rig.manifest(disk, served.base_url, PROMPTS, limits=LIMITS)
+        run_and_meanwhile(path, lambda: rig.fill(disk), code=3)
+        served.wait_until_idle()
+        rig.judge(disk, served.bill()[before:], finished=False)
+        (disk / "ballast").unlink()
+        rig.batchgen("run", path, cwd=disk, code=None)
+        rig.judge(disk, served.bill()[before:], finished=True)
+        found = rig.status(disk)["jobs"]
+        assert found["done"] + found["uncertain"] == len(PROMPTS)
+        assert found["uncertain"] <= 4
