@@ -410,6 +410,7 @@ async def test_a_connection_of_one_host_never_serves_another_behind_the_same_add
 # Credentials
 
 
+@pytest.mark.fault("S09", "S11")
 async def test_a_download_carries_no_credential_and_no_cookie(
     tmp_path: Path,
     verify: ssl.SSLContext,
@@ -442,6 +443,7 @@ async def test_a_download_carries_no_credential_and_no_cookie(
         }
 
 
+@pytest.mark.fault("S02")
 async def test_the_signature_of_an_address_is_in_no_log(
     tmp_path: Path, verify: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:

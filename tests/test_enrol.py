@@ -135,6 +135,7 @@ def test_an_old_picture_is_stale_as_the_manifest_says(
 
 
 @pytest.mark.fault("D09")
+@pytest.mark.fault("M15")
 def test_jobs_with_one_key_are_all_named_and_nothing_is_enrolled(ledger: Ledger) -> None:
     twice = [planned("a"), planned("b"), replace(planned("a"), path="x.{ext}", source="b.csv:9")]
     with pytest.raises(ManifestError) as caught:

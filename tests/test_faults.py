@@ -103,6 +103,7 @@ def test_a_ledger_that_cannot_grow_stops_the_run_and_loses_nothing(
     assert rig.status(tmp_path)["jobs"]["done"] == 120
 
 
+@pytest.mark.fault("R01")
 def test_a_run_that_may_not_open_enough_files_sends_nothing(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:

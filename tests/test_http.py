@@ -623,6 +623,7 @@ async def test_compression_is_not_asked_for_and_never_undone(
 
 
 @pytest.mark.fault("N24", "N25")
+@pytest.mark.fault("S08")
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See", "307 Keep", "308 Keep"])
 async def test_a_redirect_is_not_followed(
     status: str, tmp_path: Path, verify: ssl.SSLContext
@@ -690,6 +691,7 @@ async def test_no_cookie_comes_back(tmp_path: Path, verify: ssl.SSLContext) -> N
 
 
 @pytest.mark.fault("N07")
+@pytest.mark.fault("S11")
 async def test_proxies_and_netrc_of_the_environment_are_ignored(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -710,6 +712,7 @@ async def test_proxies_and_netrc_of_the_environment_are_ignored(
     assert "authorization" not in server.requests[0].headers
 
 
+@pytest.mark.fault("S11")
 async def test_the_secrets_of_a_tls_session_are_written_nowhere(
     tmp_path: Path, certificate: wire.Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -730,6 +733,7 @@ async def test_the_secrets_of_a_tls_session_are_written_nowhere(
 
 
 @pytest.mark.fault("B28")
+@pytest.mark.fault("S02", "S12")
 async def test_the_key_is_in_no_log_no_text_and_no_file(
     tmp_path: Path, verify: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -758,6 +762,7 @@ async def test_the_key_is_in_no_log_no_text_and_no_file(
         assert KEY[3:] not in text
 
 
+@pytest.mark.fault("S14")
 @pytest.mark.parametrize("key", [f"{KEY}\r\nX-Injected: 1", f"{KEY}\n", f"{KEY}\u00e9"])
 async def test_a_key_that_would_break_the_header_is_refused_unseen(
     key: str, verify: ssl.SSLContext
@@ -767,6 +772,7 @@ async def test_a_key_that_would_break_the_header_is_refused_unseen(
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.fault("S01")
 async def test_a_spool_that_cannot_be_written_raises_without_the_key(
     tmp_path: Path, verify: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -874,6 +880,7 @@ def test_the_clock_counts_seconds() -> None:
 
 
 @pytest.mark.fault("N34")
+@pytest.mark.fault("R11")
 async def test_two_thousand_cancelled_requests_leave_a_client_that_serves(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:

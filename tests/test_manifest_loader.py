@@ -369,6 +369,7 @@ def without_file(fault: Fault) -> str:
     return str(fault).removeprefix(f"{fault.file}:")
 
 
+@pytest.mark.fault("M01", "M05", "M06", "M07", "M08", "M10", "M11", "M13", "M14", "M16", "S10")
 @pytest.mark.parametrize(("text", "expected"), WRONG)
 def test_a_fault_has_its_place_and_says_what_would_be_right(
     text: str | bytes, expected: str
@@ -424,6 +425,7 @@ TRAPS: Final = """
 """.split()  # noqa: SIM905  # a list of 70 quoted words is no table
 
 
+@pytest.mark.fault("M09", "M14")
 @pytest.mark.parametrize("trap", [*TRAPS, "2026-01-01 10:00:00", "", "9" * 5000, "1" + "0" * 18])
 @pytest.mark.parametrize("where", ["jobs:\n- {}\n", "prompt: x\nkey: {}\n", "name: {}\njobs: [a]"])
 def test_no_trap_is_read_as_text(where: str, trap: str) -> None:
@@ -448,6 +450,7 @@ def test_whatever_pyyaml_takes_for_no_text_is_no_prompt(text: str) -> None:
 CANARY: Final = "sk-CANARY-0123456789abcdef"
 
 
+@pytest.mark.fault("M18")
 @pytest.mark.parametrize(
     "text",
     [
@@ -474,6 +477,7 @@ def test_a_key_in_the_file_is_refused_and_not_shown(text: str) -> None:
     assert "CANARY" not in str(caught.value)
 
 
+@pytest.mark.fault("M18")
 @pytest.mark.parametrize("key", ["api_key", "apikey", "Authorization", "access_token"])
 def test_the_value_of_a_key_by_its_name_is_not_shown(key: str) -> None:
     (fault,) = faults_of(f"jobs: [a]\nprovider: {{{key}: hunter2}}")
@@ -498,6 +502,7 @@ def test_a_file_is_loaded_with_its_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert loaded.places.file == "summer.yaml"
 
 
+@pytest.mark.fault("M21")
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -519,6 +524,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
             assert str(caught.value).startswith(f"{path}: {message}")
 
 
+@pytest.mark.fault("M21")
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
@@ -528,6 +534,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
         load_manifest(path)
 
 
+@pytest.mark.fault("M12")
 def test_a_file_beyond_the_cap_is_refused_with_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     with path.open("wb") as stream:
@@ -783,6 +790,7 @@ HOSTILE: Final = {
 }
 
 
+@pytest.mark.fault("M02", "M03", "M04")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_input_is_refused_fast_and_small(name: str) -> None:
     text, expected = HOSTILE[name]
@@ -812,6 +820,7 @@ def test_the_scanner_without_libyaml_finds_the_same_faults() -> None:
             assert other["faults"] == one["faults"], document
 
 
+@pytest.mark.fault("M12")
 def test_many_jobs_are_read_in_seconds_and_little_memory() -> None:
     document = "jobs:\n" + "".join(f"- A mug, number {number}\n" for number in range(100_000))
     (result,) = in_a_child(document.encode())

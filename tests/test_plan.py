@@ -713,6 +713,7 @@ def test_sqlite_rows_are_planned(plan: Plan, tmp_path: Path) -> None:
     assert (job.key, job.prompt, job.source) == ("1", "Mug", "shop.db row 1")
 
 
+@pytest.mark.fault("M12")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     def peak(rows: int) -> int:
         with (tmp_path / "t.csv").open("w", encoding="utf-8") as table:

@@ -102,6 +102,7 @@ def test_csv_with_another_delimiter_is_understood(write: Write, tmp_path: Path, 
     assert list(row.values.values()) == ["mug", "1,5"]
 
 
+@pytest.mark.fault("M23")
 def test_a_cell_of_a_megabyte_is_read(write: Write, tmp_path: Path) -> None:
     prompt = "x" * (MAX_CELL_CHARS - 10)
     write("a.csv", f"prompt\n{prompt}\n")
@@ -134,6 +135,7 @@ def test_a_damaged_csv_names_the_line(
     assert words in fault.message
 
 
+@pytest.mark.fault("M13")
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 def test_another_encoding_is_told_with_the_byte(write: Write, tmp_path: Path, name: str) -> None:
     write(name, "name\n" + "x\n" * 5000 + "é\n" + "Caf\u00e9\n")

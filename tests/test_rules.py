@@ -61,6 +61,7 @@ def test_sizes_that_the_sheets_call_valid_pass(size: str) -> None:
     assert messages(rules_of("openai", "gpt-image-2.6-flare"), {"size": size}) == []
 
 
+@pytest.mark.fault("M16")
 @pytest.mark.parametrize(
     ("size", "rule", "nearest"),
     [
@@ -461,6 +462,7 @@ def test_an_unknown_model_passes_with_a_warning() -> None:
     assert objection.message.endswith("did you mean 'gpt-image-2'?")
 
 
+@pytest.mark.fault("M23")
 @pytest.mark.parametrize(
     ("provider", "model", "limit"),
     [

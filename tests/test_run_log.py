@@ -66,6 +66,7 @@ class Shown:
         pass
 
 
+@pytest.mark.fault("R08")
 def test_a_log_grows_to_ten_files_and_no_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

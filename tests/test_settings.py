@@ -141,6 +141,7 @@ def test_a_key_shows_itself_to_nobody() -> None:
         vars(ApiKey(KEY))
 
 
+@pytest.mark.fault("S14")
 @pytest.mark.parametrize(
     "value",
     [
@@ -209,6 +210,7 @@ def test_variables_are_put_in_their_places() -> None:
     assert env.expand("$A {A} ${} ${a b}", "provider.name") == "$A {A} ${} ${a b}"
 
 
+@pytest.mark.fault("M20")
 @pytest.mark.parametrize("variables", [{}, {"HOST": ""}])
 def test_an_unset_variable_is_an_error_that_names_it(variables: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match=r"provider\.base_url: .* HOST is not set"):
@@ -270,6 +272,7 @@ def test_without_an_address_there_is_no_endpoint() -> None:
         resolve_profile(ProviderSpec(api_key_env="K"), EMPTY)
 
 
+@pytest.mark.fault("S10")
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -310,6 +313,7 @@ def test_a_good_address_is_kept_without_its_last_slash(url: str, kept: str) -> N
     assert check_base_url(url) == kept
 
 
+@pytest.mark.fault("S10")
 @pytest.mark.parametrize(
     ("url", "message"),
     [

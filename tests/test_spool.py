@@ -104,6 +104,7 @@ async def test_strangers_in_the_folder_are_no_attempts(spool: Spool) -> None:
     assert spool.attempts() == [ONE]
 
 
+@pytest.mark.fault("S12")
 async def test_the_key_does_not_reach_the_disk(spool: Spool) -> None:
     await write(spool, b'{"error":"wrong key sk-CAN', b'ARY-0123456789abcdef"}', hide=KEY)
     found = spool.find(ONE)
