@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest_plugins = ["tests.canary"]
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 

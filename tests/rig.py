@@ -21,11 +21,13 @@ import pytest
 from PIL import Image
 
 from batchgen.money import Micros
+from tests import canary
 
 _HELD = "SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = job_id WHERE state <> 'done'"
 """Attempts whose answers, or what came of them, are kept for a person."""
 PRICE = Micros(37_700)
 TIMEOUT_S = 100
+_LOUD = {"PYTHONPATH": str(Path(__file__).with_name("loud"))}
 
 
 @dataclass(frozen=True)
@@ -112,30 +114,33 @@ def endpoint(state: Path, *switches: str) -> Iterator[Endpoint]:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """An environment without keys, proxies or a ledger of the developer's own."""
+    """An environment whose only key is the canary, without proxies or a ledger of one's own."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.lower().endswith(("_api_key", "_access_token", "_user_id", "_proxy"))
         and not name.startswith("BATCHGEN_")
     }
-    return {**kept, **(extra or {})}
+    return {**kept, canary.VARIABLE: canary.CANARY, **(extra or {})}
 
 
 def batchgen(
     *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, code: int | None = 0
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; ``code`` is the exit code it must have."""
+    command = [sys.executable, "-m", "batchgen", *map(str, arguments)]
     done = subprocess.run(
-        [sys.executable, "-m", "batchgen", *map(str, arguments)],
+        command,
         cwd=cwd,
-        env=environment(env),
+        env=environment({**_LOUD, **(env or {})}),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
         check=False,
         stdin=subprocess.DEVNULL,
     )
+    shown = "\n".join([*command, done.stdout, done.stderr])
+    assert not canary.is_in(shown.encode(errors="replace")), "the key is shown"
     if code is not None:
         assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
@@ -148,7 +153,7 @@ def start(
     return subprocess.Popen(
         [sys.executable, "-m", "batchgen", *map(str, arguments)],
         cwd=cwd,
-        env=environment(env),
+        env=environment({**_LOUD, **(env or {})}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -161,6 +166,7 @@ def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
     """The JSON lines of a run, as they come."""
     assert process.stdout is not None
     for line in process.stdout:
+        assert not canary.is_in(line.encode())
         yield json.loads(line)
 
 
@@ -182,7 +188,8 @@ def manifest(
         for number, prompt in enumerate(prompts)
     )
     path.write_text(
-        f"name: {name}\nprovider: {{name: local, base_url: {base_url!r}}}\n"
+        f"name: {name}\n"
+        f"provider: {{name: local, base_url: {base_url!r}, api_key_env: {canary.VARIABLE}}}\n"
         f"options: {options}\nlimits: {limits}\n{extra}jobs:\n{jobs}\n",
         encoding="utf-8",
     )

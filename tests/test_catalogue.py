@@ -18,10 +18,10 @@ from batchgen.catalogue import (
     fetch_price_list,
 )
 from tests import wire
+from tests.canary import CANARY as KEY
 
 pytestmark = pytest.mark.anyio
 
-KEY = "sk-CANARY-0123456789abcdef"
 Script = Callable[[wire.Connection, wire.Server], Awaitable[None]]
 
 

@@ -23,6 +23,7 @@ from batchgen.fetch_policy import FetchResult
 from batchgen.files import PartFile
 from batchgen.http import Deadlines, ssl_context
 from tests import wire
+from tests.canary import CANARY
 
 pytestmark = pytest.mark.anyio
 
@@ -419,7 +420,7 @@ async def test_a_download_carries_no_credential_and_no_cookie(
     netrc = tmp_path / "netrc"
     netrc.write_text("default login someone password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-CANARY-0123456789abcdef")
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     moved = wire.response(b"", "302 Found", Location="/2.png", Set_Cookie="a=1; Path=/")
     picture = wire.response(PICTURE, Set_Cookie="b=2; Path=/")
     script = routes({"/1.png": moved, "/2.png": picture})

@@ -35,10 +35,10 @@ from batchgen.providers.bodies import multipart
 from batchgen.providers.openai_images import read_answer
 from batchgen.spool import Spool, SpooledAnswer
 from tests import wire
+from tests.canary import CANARY as KEY
 
 pytestmark = pytest.mark.anyio
 
-KEY = "sk-CANARY-0123456789abcdef"
 ATTEMPT = AttemptId("a1")
 GOOD = b'{"created":1,"data":[{"url":"https://pictures.example/1.png"}]}'
 SHORT_S = 0.3

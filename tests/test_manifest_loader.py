@@ -27,6 +27,7 @@ from batchgen.manifest.loader import (
     show_path,
 )
 from batchgen.manifest.model import FileRows, JobEntry, ProviderSpec, SqliteRows
+from tests.canary import CANARY
 
 SHORT: Final = """\
 jobs:
@@ -446,8 +447,6 @@ def test_whatever_pyyaml_takes_for_no_text_is_no_prompt(text: str) -> None:
 
 
 # Secrets
-
-CANARY: Final = "sk-CANARY-0123456789abcdef"
 
 
 @pytest.mark.fault("M18")

@@ -24,8 +24,8 @@ from batchgen.settings import (
     is_loopback,
     resolve_profile,
 )
+from tests.canary import CANARY as KEY
 
-KEY = "sk-CANARY-0123456789abcdef"
 EMPTY = Environment({})
 
 

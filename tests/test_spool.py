@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from batchgen.files import PartFile
 from batchgen.job import AttemptId
 from batchgen.spool import Spool, SpoolWriter
+from tests.canary import CANARY as KEY
 
 pytestmark = pytest.mark.anyio
 
 ONE = AttemptId("0123abcd")
-KEY = "sk-CANARY-0123456789abcdef"
 HEADERS = {"content-type": "application/json", "x-request-id": "req-7"}
 
 

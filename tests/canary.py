@@ -1,0 +1,65 @@
+"""The one key of all tests, and the search for it in everything that they leave behind.
+
+A plugin of pytest: at the end of a session, or of each of its workers, no file may hold the key.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+CANARY: Final = "sk-CANARY-0123456789abcdef"
+VARIABLE: Final = "CANARY_KEY"
+"""Holds it; the manifests that the rig writes name it."""
+LOGS: Final = "LOUD_LOGS"
+"""Names the folder into which ``tests/loud`` makes a process log at DEBUG."""
+_MAY_HOLD_KEYS: Final = {".env"}
+
+
+def forms(key: str) -> list[bytes]:
+    """A key as it may come to lie in a file: plain, in base64 at any offset, url-encoded."""
+    plain = key.encode()
+    percent = "".join(f"%{octet:02x}" for octet in plain)
+    found = [plain, percent.encode(), percent.upper().encode()]
+    for offset in range(3):
+        text = base64.b64encode(bytes(offset) + plain)
+        # The letters at both ends also depend on what stands beside the key.
+        found.append(text[(8 * offset + 5) // 6 : (len(plain) + offset) * 8 // 6])
+    return found
+
+
+def is_in(content: bytes) -> bool:
+    """Whether the key stands there in any form."""
+    return any(form in content for form in _FORMS)
+
+
+def found_in(folder: Path) -> list[Path]:
+    """The files below the folder that hold the key, or have it in their names."""
+    return sorted(
+        path for path in folder.rglob("*") if path.name not in _MAY_HOLD_KEYS and _holds(path)
+    )
+
+
+def _holds(path: Path) -> bool:
+    if is_in(os.fsencode(path.name)):
+        return True
+    return path.is_file() and not path.is_symlink() and is_in(path.read_bytes())
+
+
+_FORMS: Final = forms(CANARY)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_artefact_holds_the_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    base = tmp_path_factory.getbasetemp()
+    logs = tmp_path_factory.mktemp("loud", numbered=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(LOGS, str(logs))
+        patch.setenv(VARIABLE, CANARY)
+        yield
+    assert found_in(base) == [], "an API key was written down"

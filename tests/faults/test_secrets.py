@@ -1,0 +1,365 @@
+"""The key and signed addresses: in no artefact, no argument, no log and no other hands."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import ssl
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+import batchgen
+from batchgen.cli import cli
+from batchgen.http import ApiClient, ApiRequest, BytesBody, Deadlines, ssl_context
+from batchgen.job import AttemptId
+from batchgen.outcome import Reach
+from batchgen.settings import exposed_env_file
+from batchgen.spool import Spool
+from tests import canary, rig, wire
+from tests.canary import CANARY
+from tests.test_answers import RED, scripted
+
+EVERYTHING = "output: {sidecar: true, metadata: true}\n"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+        yield endpoint
+
+
+# The search
+
+
+def as_metadata(folder: Path) -> None:
+    told = PngInfo()
+    told.add_text("Comment", f"Bearer {CANARY}")
+    Image.new("RGB", (8, 8)).save(folder / "a.png", pnginfo=told)
+
+
+def as_row(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "a.db")) as conn, conn:
+        conn.execute("CREATE TABLE kept AS SELECT ? AS it", (f"Bearer {CANARY}",))
+
+
+def as_deleted_row(folder: Path) -> None:
+    as_row(folder)
+    with closing(sqlite3.connect(folder / "a.db")) as conn:
+        conn.execute("PRAGMA secure_delete = OFF")
+        conn.execute("DELETE FROM kept")
+        conn.commit()
+
+
+LEAKS = {
+    "plain": lambda folder: (folder / "a").write_text(f"x{CANARY}y"),
+    "at the end of megabytes": lambda folder: (folder / "a").write_text("x" * 3_000_000 + CANARY),
+    "deep down": lambda folder: (
+        (folder / "b/c").mkdir(parents=True),
+        (folder / "b/c/a").write_text(CANARY),
+    ),
+    "base64": lambda folder: (folder / "a").write_bytes(base64.b64encode(CANARY.encode())),
+    "base64 behind one octet": lambda folder: (folder / "a").write_bytes(
+        base64.b64encode(f" {CANARY} and more".encode())
+    ),
+    "base64 behind two": lambda folder: (folder / "a").write_bytes(
+        base64.urlsafe_b64encode(f"r {CANARY}\n".encode())
+    ),
+    "url-encoded": lambda folder: (folder / "a").write_text(urllib.parse.quote(f"={CANARY}&")),
+    "url-encoded whole": lambda folder: (folder / "a").write_text(
+        "".join(f"%{octet:02X}" for octet in CANARY.encode())
+    ),
+    "JSON": lambda folder: (folder / "a").write_text(json.dumps({"key": CANARY})),
+    "a file's name": lambda folder: (folder / f"a-{CANARY}.json").touch(),
+    "a picture's metadata": as_metadata,
+    "a row": as_row,
+    "a free page": as_deleted_row,
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_the_search_finds_the_key(leak: str) -> None:
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "b.txt").write_text("nothing")
+        assert canary.found_in(folder) == []
+        LEAKS[leak](folder)
+        assert len(canary.found_in(folder)) == 1
+
+
+LEAKING = """
+import os
+from pathlib import Path
+
+def test_that_leaks(tmp_path: Path) -> None:
+    (tmp_path / "answer.json").write_text(os.environ["WRITTEN"])
+
+def test_that_does_not(tmp_path: Path) -> None:
+    (tmp_path / "answer.json").write_text("nothing")
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+@pytest.mark.parametrize("written", [CANARY, "nothing"])
+def test_a_test_that_leaves_the_key_behind_fails_the_session(
+    written: str, workers: list[str]
+) -> None:
+    with TemporaryDirectory() as place:
+        (Path(place) / "test_it.py").write_text(LEAKING)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.canary", *workers]
+        done = subprocess.run(
+            [*command, "--basetemp", f"{place}/made", "-c", os.devnull, f"{place}/test_it.py"],
+            cwd=Path(batchgen.__file__).parents[1],
+            env=rig.environment({"WRITTEN": written}),
+            capture_output=True,
+            text=True,
+            timeout=rig.TIMEOUT_S,
+            check=False,
+        )
+    assert done.returncode == (written == CANARY), done.stdout
+    assert ("an API key was written down" in done.stdout) == (written == CANARY)
+    assert "2 passed" in done.stdout
+
+
+# What is left of a night
+
+
+@pytest.mark.fault("S04", "S05")
+def test_no_artefact_of_a_night_holds_the_key(served: rig.Endpoint, tmp_path: Path) -> None:
+    prompts = ["a mug", "a hat", "a forbidden-word"]
+    path = rig.manifest(tmp_path, served.base_url, prompts, extra=EVERYTHING)
+    rig.batchgen("run", path, "--log-file", tmp_path / "night.log", cwd=tmp_path, code=1)
+    rig.manifest(tmp_path, served.base_url, ["a cup", *prompts[1:]], extra=EVERYTHING)
+    rig.batchgen("plan", path, "--json", cwd=tmp_path)
+    rig.batchgen("run", path, "--json", cwd=tmp_path, code=1)
+    for command in ("status", "report", "verify", "cost"):
+        rig.batchgen(command, "batch", cwd=tmp_path, code=None)
+    for what in ("jobs", "attempts", "images"):
+        file = tmp_path / f"{what}.jsonl"
+        rig.batchgen("export", "batch", "--what", what, "-o", file, cwd=tmp_path)
+        assert file.stat().st_size
+    kept = {file.suffix for file in tmp_path.rglob("*") if file.is_file()}
+    assert {".db", ".log", ".json", ".jsonl", ".png"} <= kept
+    assert canary.found_in(tmp_path) == []
+
+
+@pytest.mark.fault("S12")
+def test_a_provider_that_repeats_the_key_everywhere_gives_nothing_away(tmp_path: Path) -> None:
+    said = f"wrong key {CANARY} for you"
+    error = {"message": said, "code": CANARY, "type": f"Bearer {CANARY}", "param": CANARY}
+    with scripted() as script:
+        script.reply = lambda: (400, json.dumps({"error": error}).encode())
+        path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"], extra=EVERYTHING)
+        log = tmp_path / "night.log"
+        done = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path, code=1)
+        told = rig.batchgen("report", "batch", cwd=tmp_path, code=None)
+    assert "wrong key *** for you" in done.stderr + told.stdout
+    assert canary.found_in(tmp_path) == []
+
+
+@pytest.mark.fault("S03")
+def test_the_signature_of_a_picture_is_forgotten_with_its_download(tmp_path: Path) -> None:
+    signature = b"0123456789signature"
+    signed = f"1.png?X-Amz-Signature={signature.decode()}"
+    while_needed: list[bool] = []
+
+    def send() -> bytes:
+        while_needed.append(holds(tmp_path / "batchgen.db", signature))
+        return RED
+
+    with scripted() as script:
+        script.answer({"url": script.url(signed)})
+        script.files[signed] = send
+        path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"], extra=EVERYTHING)
+        log = tmp_path / "night.log"
+        done = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path)
+    assert while_needed == [True]
+    assert signature not in (done.stdout + done.stderr).encode()
+    assert [file for file in tmp_path.rglob("*") if holds(file, signature)] == []
+
+
+def holds(file: Path, content: bytes) -> bool:
+    """Whether a file has it."""
+    return file.is_file() and content in file.read_bytes()
+
+
+@pytest.mark.fault("S15")
+def test_a_log_names_jobs_and_quotes_no_prompt(served: rig.Endpoint, tmp_path: Path) -> None:
+    prompts = ["a very private wish", "a very private forbidden-word"]
+    path = rig.manifest(tmp_path, served.base_url, prompts)
+    log = tmp_path / "night.log"
+    done = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path, code=1)
+    written = log.read_text("utf-8")
+    assert "job-000" in written
+    assert "private" not in written + done.stdout + done.stderr
+    logged = [file.read_text("utf-8") for file in Path(os.environ[canary.LOGS]).iterdir()]
+    assert [text for text in logged if "private" in text] == []
+
+
+# Where a key comes from
+
+
+def options() -> Iterator[tuple[str, str]]:
+    for name, command in cli.commands.items():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                for flag in (*parameter.opts, *parameter.secondary_opts):
+                    yield name, flag
+
+
+@pytest.mark.fault("S06")
+def test_no_option_takes_a_key(served: rig.Endpoint, tmp_path: Path) -> None:
+    words = {"key", "token", "secret", "password"}
+    found = [flag for _, flag in options() if words & set(flag.strip("-").split("-"))]
+    assert set(found) <= {"--token-name", "--key"}
+    path = rig.manifest(tmp_path, served.base_url, ["a mug"])
+    refused = rig.batchgen("run", path, "--api-key", "x", cwd=tmp_path, code=2)
+    assert "no such option" in refused.stderr.lower()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+@pytest.mark.fault("S06")
+def test_the_key_is_in_no_argument_of_any_process(tmp_path: Path) -> None:
+    with scripted() as script:
+        seen: dict[str, bytes] = {}
+
+        def look() -> tuple[int, bytes]:
+            for process in Path("/proc").iterdir():
+                if process.name.isdecimal() and process.name != str(os.getpid()):
+                    seen[process.name] = read(process / "cmdline")
+            return 400, b'{"error": {"message": "no"}}'
+
+        script.reply = look
+        path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"])
+        with rig.start("run", path, cwd=tmp_path) as process:
+            process.communicate(timeout=rig.TIMEOUT_S)
+    assert b"batchgen" in seen[str(process.pid)]
+    assert [line for line in seen.values() if canary.is_in(line)] == []
+
+
+def read(path: Path) -> bytes:
+    """What stands there, nothing where the process is gone."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.fault("S13")
+def test_a_run_that_crashes_leaves_no_memory_and_no_values_behind(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"] * 8, limits="{concurrency: 1}")
+    command = ["sh", "-c", 'ulimit -c unlimited; exec "$@"', "sh"]
+    command += [sys.executable, "-X", "faulthandler", "-m", "batchgen", "run", str(path), "--json"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=rig.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        next(rig.events(process))
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        process.send_signal(signal.SIGSEGV)
+        out, errors = process.communicate(timeout=rig.TIMEOUT_S)
+    (core,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
+    assert core.split()[4] == "0"
+    assert process.returncode == -signal.SIGSEGV
+    assert "Current thread" in errors
+    assert not canary.is_in((out + errors).encode())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.fault("S07")
+def test_a_env_file_that_others_may_read_is_warned_of(served: rig.Endpoint, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["a mug", "a hat"])
+    keys = tmp_path / ".env"
+    keys.write_text(f"OTHER_KEY={CANARY}\n")
+    keys.chmod(0o644)
+    warned = rig.batchgen("run", path, "--limit", "1", cwd=tmp_path)
+    assert f"warning: {keys} may be read by others on this machine" in warned.stderr
+    keys.chmod(0o600)
+    assert "warning" not in rig.batchgen("resume", "batch", cwd=tmp_path).stderr
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@pytest.mark.fault("S07")
+@pytest.mark.parametrize("below", ["", "jobs/winter"])
+def test_a_env_file_in_git_is_warned_of(below: str, tmp_path: Path) -> None:
+    folder = tmp_path / below
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".env").write_text("A=1\n")
+    (folder / ".env").chmod(0o600)
+    (folder / "a.env").write_text("")
+
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+
+    git("init", "-q")
+    git("add", "--", str(folder / "a.env"))
+    assert exposed_env_file(folder) is None
+    git("add", "-f", "--", str(folder / ".env"))
+    assert "is in git" in (exposed_env_file(folder) or "")
+    git("rm", "-q", "--cached", "--", str(folder / ".env"))
+    assert exposed_env_file(folder) is None
+    assert exposed_env_file(tmp_path / "nowhere") is None
+
+
+# Whom a key is sent to
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("S11")
+async def test_certificates_of_the_environment_are_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = wire.certificate(tmp_path, "IP:127.0.0.1")
+    monkeypatch.setenv("SSL_CERT_FILE", str(shown.file))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    spool = Spool(tmp_path / "spool")
+    spool.prepare()
+    script = wire.answering(wire.response(b"{}"))
+    async with wire.serve(script, shown.server()) as server:
+        client = ApiClient(key=CANARY, verify=ssl_context(), deadlines=Deadlines(), deadline_s=10)
+        async with client:
+            request = ApiRequest(method="POST", url=server.url, body=BytesBody(b"{}"))
+            exchange = await client.exchange(request, spool.part(AttemptId("a1")))
+    assert exchange.reach is Reach.NOTHING
+    assert server.requests == []
+
+
+@pytest.mark.fault("S16")
+def test_nothing_switches_the_check_of_certificates_off(tmp_path: Path) -> None:
+    context = ssl_context()
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert [flag for _, flag in options() if {"verify", "insecure"} & set(flag.split("-"))] == []
+    path = rig.manifest(tmp_path, "https://127.0.0.1:1/v1", ["a mug"])
+    path.write_text(path.read_text("utf-8").replace("api_key_env", "verify: false, api_key_env"))
+    refused = rig.batchgen("check", path, cwd=tmp_path, code=2)
+    assert "provider.verify: unknown key 'verify'" in refused.stderr
+    for file in Path(batchgen.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in ("verify", "ssl", "verify_ssl"):
+                off = isinstance(node.value, ast.Constant) and node.value.value is False
+                assert not off, f"{file}:{node.lineno}"
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in ("CERT_NONE", "_create_unverified_context"), file
