@@ -136,6 +136,32 @@ class Environment:
         return Path.cwd() / DB_NAME
 
 
+def exposed_env_file(folder: Path) -> str | None:
+    """Who else may come to read the keys in the ``.env`` of a folder; None where nobody does."""
+    path = folder.absolute() / ".env"
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    if os.name == "posix" and mode & 0o077:
+        return f"{path} may be read by others on this machine; say chmod 600 on it"
+    if _is_in_git(path):
+        return f"{path} is in git, and so are its keys: git rm --cached it, and make new keys"
+    return None
+
+
+def _is_in_git(path: Path) -> bool:
+    """Whether git lists the file. Git is not run: it obeys the settings of a stranger's folder."""
+    for folder in path.parents:
+        try:
+            index = (folder / ".git" / "index").read_bytes()
+        except OSError:
+            continue
+        name = path.relative_to(folder).as_posix().encode()
+        return len(name).to_bytes(2, "big") + name + b"\0" in index
+    return False
+
+
 def _read_env_file(path: Path) -> dict[str, str]:
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -15,7 +15,11 @@ import anyio
 from batchgen.commands.begin import Faces, Start, begin, check, reference_images, start_of, width
 from batchgen.commands.drive import Outcome, drive, endpoint, picture_folder, spool_folder
 from batchgen.commands.finish import telling
-from batchgen.commands.preflight import check_space, check_writable
+from batchgen.commands.preflight import (
+    check_space,
+    check_writable,
+    keep_memory_off_the_disk,
+)
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
 from batchgen.commands.pricing import PriceLists
 from batchgen.commands.references import ReferenceImages
@@ -28,7 +32,7 @@ from batchgen.money import ZERO, Micros, decimal_string, dollars, parse_dollars
 from batchgen.progress import ask, make_progress, write_line
 from batchgen.report.text import next_step, summary_text
 from batchgen.run_log import LoggedProgress
-from batchgen.settings import DB_NAME, Environment, is_loopback
+from batchgen.settings import DB_NAME, Environment, exposed_env_file, is_loopback
 
 
 def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
@@ -135,6 +139,9 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
         for folder in (spool_folder(prepared), picture_folder(prepared)):
             check_writable(folder)
             check_space(folder, min(requests, start.to_do))
+        keep_memory_off_the_disk()
+        if warning := exposed_env_file(prepared.loaded.base):
+            faces.tell(f"warning: {warning}")
         key = key_of(prepared.profile, prepared.environment)
         progress = make_progress(start.to_do, json=faces.json, quiet=faces.quiet)
         log_path = prepared.environment.log_path(overrides.log_file)

@@ -42,6 +42,8 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         conn.execute("PRAGMA journal_mode = TRUNCATE")
         conn.execute("PRAGMA synchronous = EXTRA")
         conn.execute("PRAGMA foreign_keys = ON")
+        # Else what is taken out, as the signature of an address, lingers in the file.
+        conn.execute("PRAGMA secure_delete = ON")
         _try_to_write(conn)
     except (OSError, sqlite3.OperationalError) as exc:  # locked, read-only, full: not the content
         conn.close()
