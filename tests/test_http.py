@@ -881,8 +881,10 @@ def test_the_clock_counts_seconds() -> None:
 
 @pytest.mark.fault("N34")
 @pytest.mark.fault("R11")
-async def test_two_thousand_cancelled_requests_leave_a_client_that_serves(
-    tmp_path: Path, verify: ssl.SSLContext
+@pytest.mark.parametrize("requests", [2000, pytest.param(10_000, marks=pytest.mark.sweep)])
+@pytest.mark.timeout(600)
+async def test_cancelled_requests_leave_a_client_that_serves(
+    requests: int, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     """Cancelled after each number of steps, so at every point of connecting, sending, waiting."""
     answer = False
@@ -911,7 +913,7 @@ async def test_two_thousand_cancelled_requests_leave_a_client_that_serves(
 
         await round_of(40)
         before = wire.open_files()
-        await round_of(2000)
+        await round_of(requests)
         answer = True
         for number in range(20):
             exchange = await client.ask(server.url, attempt=AttemptId(f"a{number}"))

@@ -97,14 +97,17 @@ async def serve(
         assert task is not None
         tasks.add(task)
         server.connections += 1
+        closed = False
         try:
             # Cancelled is what is left over when the test is done.
             with suppress(ConnectionError, EOFError, ssl.SSLError, asyncio.CancelledError):
                 await script(Connection(reader, writer), server)
                 writer.close()
                 await writer.wait_closed()
+                closed = True
         finally:
-            writer.transport.abort()
+            if not closed:
+                writer.transport.abort()
             tasks.discard(task)
 
     listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
