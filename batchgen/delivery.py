@@ -21,6 +21,7 @@ import anyio
 
 from batchgen.download import MAX_PICTURE_BYTES, Downloader
 from batchgen.events import DownloadRetried, JobDone, JobHeld
+from batchgen.failpoints import Point, reach
 from batchgen.fetch_policy import (
     FetchAgain,
     FetchLater,
@@ -303,7 +304,9 @@ class Delivery:
             origin = await self._origin(picture)
             self._make_way_beside(job, sidecar_of(final), origin)
         await ledger(lambda ledger: ledger.placing(picture.id, saved))
+        reach(Point.PLACING)
         await part.commit(final)
+        reach(Point.PLACED)
         return await self._save(job, picture, saved)
 
     async def _origin(self, picture: DuePicture) -> Provenance:
@@ -315,6 +318,7 @@ class Delivery:
             origin = await self._origin(picture)
             await on_disk(write_sidecar, final, job, saved, origin)
         finished = await self._context.ledger(lambda ledger: ledger.picture_saved(picture.id))
+        reach(Point.SAVED)
         return _Saved(picture=saved, finished=finished)
 
     def _make_way(self, job: Job, final: Path, saved: SavedPicture, owned: bool) -> None:

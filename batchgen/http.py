@@ -23,6 +23,7 @@ import anyio
 import httpx
 from aiohttp.abc import AbstractResolver
 
+from batchgen.failpoints import Point, reach
 from batchgen.files import PartFile
 from batchgen.outcome import Exchange, Failure, Reach
 from batchgen.spool import SpoolWriter
@@ -342,6 +343,7 @@ class ApiClient:
         kept = kept_headers(response.raw_headers)
         got.headers = {name: self._hide(value) for name, value in kept.items()}
         got.reach = Reach.HEADERS
+        reach(Point.ANSWER_BEGUN)
         async with part:
             writer = SpoolWriter(part, got.status, got.headers, route=route, hide=self._secret)
             try:
@@ -352,6 +354,7 @@ class ApiClient:
                     await writer.write(_rest(response.content))
                     if _is_whole(response.content):
                         await writer.commit()
+                        reach(Point.SPOOLED)
                         got.complete, got.body = True, writer.body
                     else:
                         await writer.flush()
@@ -428,6 +431,7 @@ class _Upload:
             if self.reach is Reach.PARTIAL and self._left == 0:
                 await self._stream.aclose()
                 self.reach = Reach.SENT
+                reach(Point.BODY_SENT)
             if self.reach is Reach.SENT:
                 raise StopAsyncIteration
             try:

@@ -122,6 +122,11 @@ class Environment:
         named = self.get("BATCHGEN_LOG")
         return Path(named).expanduser().absolute() if named else None
 
+    @property
+    def failpoint(self) -> str | None:
+        """The step at which a test has this process killed."""
+        return self.get("BATCHGEN_FAILPOINT")
+
     def ledger_path(self, flag: Path | None, manifest_folder: Path | None) -> Path:
         """The ledger: ``--db``, else ``BATCHGEN_DB``, else beside the manifest or found here."""
         if flag is not None:

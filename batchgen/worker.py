@@ -18,6 +18,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
+from batchgen.failpoints import Point, reach
 from batchgen.files import in_turn, on_disk
 from batchgen.http import ApiClient, ApiRequest
 from batchgen.job import (
@@ -178,6 +179,7 @@ class Worker:
             reserved = await context.ledger(step)
         match reserved:
             case Reserved():
+                reach(Point.RESERVED)
                 return True
             case BudgetReached():
                 context.throttle.stop(_budget_text(reserved, job))
@@ -345,6 +347,7 @@ async def _conclude(
         await context.ledger(
             lambda ledger: ledger.record_answer(attempt, verdict, pictures, answer=name, cost=cost)
         )
+        reach(Point.RECEIVED)
         following = Next(state=JobState.PAID)
         _tell(context, job, attempt, verdict, following, recovering=recovering)
         return verdict, following
@@ -421,8 +424,10 @@ async def recover(context: RunContext, opened: OpenAttempt) -> None:
     allowance of this run may buy again.
     """
     try:
+        reach(Point.RECOVERING)
         exchange = _cut_off(context.spool, opened.id)
         await conclude(context, opened.job, opened.id, exchange, recovering=True)
+        reach(Point.RECOVERED)
     except OSError as exc:
         context.throttle.stop(f"disk: the spool can't be read: {exc}")
 

@@ -270,7 +270,9 @@ def judge(folder: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) ->
         if attempt["billed"] == "no":
             assert attempt["id"] not in charged_once, "on the bill, but said to be free"
 
-    totals = query(db, "SELECT sum(charged) AS c, sum(maybe) AS m, sum(reserved) AS r FROM runs")[0]
+    totals = query(
+        db, "SELECT total(charged) AS c, total(maybe) AS m, total(reserved) AS r FROM runs"
+    )[0]
     assert totals["c"] == charged
     assert totals["m"] + totals["r"] == maybe
     _judge_repeats(attempts)

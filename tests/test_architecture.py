@@ -20,6 +20,7 @@ FLOORS = {
     "money": 0,
     "job": 0,
     "events": 0,
+    "failpoints": 0,
     "manifest": 1,
     "naming": 1,
     "plan": 1,

@@ -15,6 +15,7 @@ import pytest
 from sqlite_utils import Database, Migrations
 
 from batchgen.errors import LedgerError
+from batchgen.failpoints import Point
 from batchgen.ledger import database
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.schema import SCHEMA_VERSION, migrations
@@ -176,6 +177,35 @@ def test_a_migration_that_fails_leaves_the_old_ledger(
     assert _version(old) == SCHEMA_VERSION
 
 
+_KILLED_AS_IT_MIGRATES = """
+import sys
+from pathlib import Path
+from batchgen import failpoints
+from batchgen.ledger import database, schema
+from tests.test_database import _with_next
+database.SCHEMA_VERSION += 1
+database.migrations = lambda: _with_next(schema.migrations())
+failpoints.arm(sys.argv[2])
+database.open_for_writing(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.fault("Q13")
+@pytest.mark.parametrize("point", [Point.BACKED_UP, Point.MIGRATED])
+def test_a_migration_that_is_killed_is_made_by_the_next_start(
+    point: Point, old: Path, newer: int
+) -> None:
+    killed = _python(_KILLED_AS_IT_MIGRATES, old, point)
+    assert killed.returncode != 0
+    assert killed.stderr == "", "it must end by the kill"
+    assert _version(old) == SCHEMA_VERSION
+    with closing(open_for_writing(old)) as conn:
+        assert conn.execute("SELECT count(*) FROM next").fetchone()[0] == 0
+        assert conn.execute("SELECT count(*) FROM prices").fetchone()[0] == 1
+    assert _version(old) == newer
+    assert _version(_backup_of(old)) == SCHEMA_VERSION
+
+
 def test_of_two_that_migrate_at_once_the_second_keeps_the_backup_of_the_first(
     old: Path, newer: int
 ) -> None:
@@ -242,9 +272,9 @@ def test_a_ledger_that_may_only_be_read_is_read_and_refused_at_once_for_writing(
     assert "can't be opened for writing: attempt to write a readonly database" in done.stdout
 
 
-def _python(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+def _python(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script, str(path)],
+        [sys.executable, "-c", script, *map(str, arguments)],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,

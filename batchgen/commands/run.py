@@ -23,7 +23,8 @@ from batchgen.commands.preflight import (
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
 from batchgen.commands.pricing import PriceLists
 from batchgen.commands.references import ReferenceImages
-from batchgen.errors import BatchgenError, ExitCode, StoppedError
+from batchgen.errors import BatchgenError, ExitCode, SettingsError, StoppedError
+from batchgen.failpoints import arm
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.lock import batch_lock
@@ -42,6 +43,7 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
     and the others run all the same, but for those of a provider that stopped dispatch. A budget of
     the command line is that of all together. Raises BatchgenError.
     """
+    _arm(Environment.load())
     folder = manifests[0].absolute().parent
     everything = [prepare(path, overrides.db, ledger_folder=folder) for path in manifests]
     for prepared in everything:
@@ -98,7 +100,9 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
 
     Raises BatchgenError.
     """
-    ledger = Environment.load().ledger_path(overrides.db, None)
+    environment = Environment.load()
+    _arm(environment)
+    ledger = environment.ledger_path(overrides.db, None)
     with closing(open_for_reading(ledger)) as conn:
         row = find_batch(conn, name)
     path = Path(row.manifest_path)
@@ -111,6 +115,13 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
             start = start_of(conn, prepared, overrides, row.id)
         ending.code = _go(prepared, start, overrides, faces).code
     return ending.code
+
+
+def _arm(environment: Environment) -> None:
+    try:
+        arm(environment.failpoint)
+    except ValueError as exc:
+        raise SettingsError(f"BATCHGEN_FAILPOINT: {exc}") from exc
 
 
 def _run_one(

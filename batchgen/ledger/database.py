@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.errors import LedgerError
+from batchgen.failpoints import Point, reach
 from batchgen.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 
 BUSY_TIMEOUT_S: Final = 30.0
@@ -139,6 +140,7 @@ def _create(path: Path) -> None:
             conn.execute("BEGIN IMMEDIATE")
             _apply_migrations(conn)
             conn.execute("COMMIT")
+        reach(Point.LEDGER_MADE)
         with suppress(FileExistsError):  # another process was first, and its file is as good
             aside.rename(path) if os.name == "nt" else os.link(aside, path)
         sync_folder(path.parent)
@@ -189,6 +191,7 @@ def _migrate(conn: sqlite3.Connection, path: Path) -> None:
         if _version(conn) < SCHEMA_VERSION:
             _back_up(path, path.with_name(f"{path.name}.schema{_version(conn)}.bak"))
             _apply_migrations(conn)
+            reach(Point.MIGRATED)
         conn.execute("COMMIT")
     except BaseException:
         if conn.in_transaction:
@@ -206,6 +209,7 @@ def _back_up(path: Path, backup: Path) -> None:
         # A connection with an open transaction can't be copied from.
         with closing(_connect(path, mode="ro")) as source, closing(_connect(aside)) as copy:
             source.backup(copy)
+        reach(Point.BACKED_UP)
         aside.replace(backup)
         sync_folder(path.parent)
     finally:

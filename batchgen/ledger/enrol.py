@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from batchgen.errors import Fault, ManifestError
+from batchgen.failpoints import Point, reach
 from batchgen.job import (
     PATH_REASON,
     REFERENCE_REASON,
@@ -413,6 +414,7 @@ class Staging:
                     " AND plan < (SELECT plan FROM batches WHERE id = :batch)",
                     {"batch": batch},
                 )
+            reach(Point.ENROLLED)
         return batch
 
     def _enrol_batch(self, identity: BatchIdentity, now: str) -> BatchId:

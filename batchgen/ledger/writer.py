@@ -21,6 +21,7 @@ from typing import Any, Final, Self, TypeVar
 import anyio
 
 from batchgen.errors import BatchgenError, ExitCode
+from batchgen.failpoints import Point, reach
 from batchgen.files import to_its_end
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Clock, Ledger, utc_now
@@ -150,6 +151,7 @@ def _write(ledger: Ledger, group: list[tuple[Step, asyncio.Future[Any]]]) -> lis
             if len(group) == 1:
                 return [(group[0][1], None, _as_write_error(exc))]
             return [answer for item in group for answer in _write(ledger, [item])]
+        reach(Point.GROUPED)
         ledger.conn.execute("COMMIT")
     except BaseException as exc:  # one by one, each would wait as long for the same lock or disk
         _roll_back(ledger.conn)

@@ -1,0 +1,143 @@
+"""What must hold of a ledger, its files and the endpoint's bill: of a dead run's, and in the end.
+
+The numbers are those of the reliability sheet, section 4.4. Each check gives what it found instead
+of stopping at the first, so that a sweep can count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from tests import rig
+
+Bill = Sequence[Mapping[str, Any]]
+
+
+class Kind(StrEnum):
+    """What a broken invariant means for the person who pays."""
+
+    LOST = "lost"
+    """Paid for, and nobody knows."""
+    TWICE = "bought twice"
+    """Paid for again without a doubt on record."""
+    CORRUPT = "corrupt"
+    """The ledger is damaged, or a picture is not what the ledger says."""
+    MONEY = "money"
+    """The ledger's sums are not the bill's."""
+    STUCK = "stuck"
+    """A run with nothing to do is not done."""
+    LITTER = "litter"
+    """Files that nobody needs, or that nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One invariant that does not hold."""
+
+    kind: Kind
+    text: str
+
+
+def doubts(folder: Path) -> int:
+    """How many requests the ledger can't tell the end of."""
+    db = folder / "batchgen.db"
+    if not db.exists():
+        return 0
+    return int(rig.query(db, "SELECT count(*) FROM attempts WHERE billed = 'maybe'")[0][0])
+
+
+def dead(folder: Path, bill: Bill) -> list[Finding]:
+    """What must hold at any time, of the files of a killed run too (I1 to I7)."""
+    if not (folder / "batchgen.db").exists():
+        return [Finding(Kind.LOST, "a charge without a ledger") for _ in bill]
+    found = [*_intents(folder, bill), *_repeats(folder, bill), *_answers(folder)]
+    return found or _by_the_rig(folder, bill, finished=False)
+
+
+def final(folder: Path, bill: Bill) -> list[Finding]:
+    """What must hold once a run has come to its end (I10 to I12 too)."""
+    found = dead(folder, bill) or [*_strangers(folder)]
+    return found or _by_the_rig(folder, bill, finished=True)
+
+
+def rows(folder: Path) -> str:
+    """A digest of all that the ledger holds."""
+    db = folder / "batchgen.db"
+    tables = rig.query(db, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+    digest = hashlib.sha256()
+    for (table,) in tables:
+        for row in rig.query(db, f'SELECT * FROM "{table}" ORDER BY 1'):
+            digest.update(repr(tuple(row)).encode())
+    return digest.hexdigest()
+
+
+def _by_the_rig(folder: Path, bill: Bill, *, finished: bool) -> list[Finding]:
+    try:
+        rig.judge(folder, bill, finished=finished)
+    except AssertionError as exc:
+        text = str(exc)
+        kind = Kind.MONEY
+        if "spool" in text or ".part" in text:
+            kind = Kind.LITTER
+        elif "integrity" in text or "sha256" in text or "picture" in text:
+            kind = Kind.CORRUPT
+        return [Finding(kind, text)]
+    except (OSError, ValueError) as exc:
+        return [Finding(Kind.CORRUPT, repr(exc))]
+    return []
+
+
+def _intents(folder: Path, bill: Bill) -> list[Finding]:
+    """I1: every charge has an attempt on record."""
+    known = {row["id"] for row in rig.query(folder / "batchgen.db", "SELECT id FROM attempts")}
+    return [
+        Finding(Kind.LOST, f"charged, and not on record: {key}")
+        for key in rig.charges(bill)
+        if key not in known
+    ]
+
+
+def _repeats(folder: Path, bill: Bill) -> list[Finding]:
+    """I5: a job is charged once, and once more for each doubt or spoiled answer on record."""
+    attempts = rig.query(folder / "batchgen.db", "SELECT id, job_id, outcome FROM attempts")
+    charged = rig.charges(bill)
+    sure = Counter(
+        row["job_id"]
+        for row in attempts
+        if row["id"] in charged and row["outcome"] in ("ok", "sending")
+    )
+    return [
+        Finding(Kind.TWICE, f"job {job} was bought {count} times")
+        for job, count in sure.items()
+        if count > 1
+    ]
+
+
+def _answers(folder: Path) -> list[Finding]:
+    """I4: what is paid for and not on disk has its address, or its answer in the spool."""
+    due = rig.query(
+        folder / "batchgen.db",
+        "SELECT images.url AS url, task, answer FROM images JOIN attempts"
+        " ON attempts.id = attempt_id WHERE images.state = 'due'",
+    )
+    spool = folder / "batchgen.db.spool"
+    return [
+        Finding(Kind.LOST, f"paid for, and neither address nor answer: {row['answer']}")
+        for row in due
+        if row["url"] is None and row["task"] is None and not (spool / row["answer"]).exists()
+    ]
+
+
+def _strangers(folder: Path) -> Iterable[Finding]:
+    """I12: the output folder holds what the ledger says."""
+    saved = rig.query(folder / "batchgen.db", "SELECT root, path FROM images WHERE state = 'saved'")
+    known = {folder / row["root"] / row["path"] for row in saved}
+    for path in (folder / "out").rglob("*"):
+        if path.is_file() and path not in known:
+            yield Finding(Kind.LITTER, f"nobody knows {path.relative_to(folder)}")

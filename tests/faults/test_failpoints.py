@@ -1,0 +1,84 @@
+"""Killed at every named point of the protocol, a batch is finished without loss or repeat."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batchgen.failpoints import Point
+from tests import rig
+from tests.faults import judge
+from tests.faults.station import Station, station
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the runs are forks")
+
+AT_MIGRATION = {Point.BACKED_UP, Point.MIGRATED}
+"""Shown in tests/test_database.py, where there are ledgers of an older schema."""
+AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}
+BEFORE_AN_ANSWER = {Point.LEDGER_MADE, Point.ENROLLED, Point.RESERVED, Point.BODY_SENT}
+ALL = [
+    pytest.param(answer, point, id=f"{point}-{answer}")
+    for point in Point
+    if point not in AT_MIGRATION
+    for answer in (("url",) if point in BEFORE_AN_ANSWER else ("url", "b64_json"))
+]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Station]:
+    with station() as started:
+        yield started
+
+
+@pytest.mark.fault("P07")
+@pytest.mark.parametrize(("answer", "point"), ALL)
+def test_a_run_killed_at_a_point_is_finished_by_the_next(
+    answer: str, point: Point, served: rig.Endpoint, runs: Station, tmp_path: Path
+) -> None:
+    served.judge("faults", {"answer": answer})
+    path = rig.manifest(
+        tmp_path,
+        served.base_url,
+        ["one", "two", "three"],
+        limits='{concurrency: 2, max_waste: "100%"}',
+    )
+    before = len(served.bill())
+
+    def kill(point: Point, times: int) -> None:
+        ended = runs.run("run", path, cwd=tmp_path, env={"BATCHGEN_FAILPOINT": f"{point}:{times}"})
+        assert ended.end.code == -signal.SIGKILL, f"{point} is not on the way: {ended.output}"
+        served.wait_until_idle()
+        assert judge.dead(tmp_path, served.bill()[before:]) == []
+        assert judge.doubts(tmp_path) <= 2
+
+    if point in AT_RECOVERY:
+        kill(Point.BODY_SENT, 2)
+    kill(point, 1 if point in BEFORE_AN_ANSWER | AT_RECOVERY else 2)
+    in_doubt = judge.doubts(tmp_path)
+
+    done = runs.run("run", path, cwd=tmp_path)
+    assert done.end.code == 0, done.output
+    assert judge.final(tmp_path, served.bill()[before:]) == []
+    assert judge.doubts(tmp_path) <= in_doubt
+    posts, rows = served.judge("stats")["posts"], judge.rows(tmp_path)
+    assert runs.run("resume", "batch", cwd=tmp_path).end.code == 0
+    assert served.judge("stats")["posts"] == posts, "a run with nothing to do sent something"
+    assert judge.rows(tmp_path) == rows, "a run with nothing to do wrote something"
+
+
+@pytest.mark.parametrize("text", ["nowhere", "spooled:0", "spooled:often"])
+def test_a_point_that_does_not_exist_is_refused(text: str, runs: Station, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, "http://127.0.0.1:9/v1", ["a"])
+    refused = runs.run("run", path, cwd=tmp_path, env={"BATCHGEN_FAILPOINT": text})
+    assert refused.end.code == 2
+    assert "BATCHGEN_FAILPOINT" in refused.output
