@@ -14,7 +14,6 @@ import pytest
 
 from tests import rig, wire
 
-
 EVIL: Final = "\x1b]0;owned\x07\x1b[2J\x9b31m\x08\x7f\r\u202edlrow\u2028evil"
 COMMANDS: Final = ("\x1b]", "\x1b[2", "\x9b", "\x07", "\x08", "\x7f", "\u202e", "\u2028")
 RAW: Final = EVIL.replace("\r", "").encode("latin-1", "replace")
