@@ -59,7 +59,6 @@ from batchgen.outcome import ErrorBody, Verdict, task_verdict
 from batchgen.picture import BadPicture, PictureInfo, decode, inspect, is_blank, mismatches
 from batchgen.previous import keep
 from batchgen.providers.adapters import adapter_of
-from batchgen.providers.lean import lean
 from batchgen.settings import is_loopback
 from batchgen.sidecar import described, is_sidecar, sidecar_of, write_sidecar
 from batchgen.tasks import TaskFailed, TaskMade, TaskWatch
@@ -276,9 +275,9 @@ class Delivery:
         if answer is None:
             raise FileNotFoundError(picture.attempt_id)
         adapter = adapter_of(answer.route)
-        slim = lean(answer.body())
+        slim = self._context.spool.lean(answer, picture.attempt_id)
         base64 = adapter.inline_base64(slim.text, answer.headers, picture.position)
-        for piece in slim.decoded(base64):
+        for piece in slim.decoded(base64, answer.read):
             part.write_here(piece)
 
     def _moved(self, url: str) -> str:

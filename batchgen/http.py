@@ -25,6 +25,7 @@ from aiohttp.abc import AbstractResolver
 
 from batchgen.failpoints import Point, reach
 from batchgen.files import PartFile
+from batchgen.lean import LeanAnswer
 from batchgen.outcome import Exchange, Failure, Reach
 from batchgen.spool import SpoolWriter
 
@@ -288,7 +289,7 @@ class ApiClient:
             detail=self._hide(detail),
             status=got.status,
             headers=got.headers,
-            body=got.body,
+            lean=got.lean,
         )
 
     async def ask(self, url: str) -> Document:
@@ -355,7 +356,7 @@ class ApiClient:
                     if _is_whole(response.content):
                         await writer.commit()
                         reach(Point.SPOOLED)
-                        got.complete, got.body = True, writer.body
+                        got.complete, got.lean = True, writer.lean
                     else:
                         await writer.flush()
 
@@ -395,7 +396,7 @@ class _Got:
     headers: Mapping[str, str] | None = None
     reach: Reach = Reach.NOTHING
     complete: bool = False
-    body: bytes | None = None
+    lean: LeanAnswer | None = None
 
 
 class _TooLarge(Exception):

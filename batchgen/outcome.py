@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Final
 
 from batchgen.job import Billed, Outcome, PictureRef
+from batchgen.lean import LeanAnswer
 
 
 class Reach(IntEnum):
@@ -79,8 +80,8 @@ class Exchange:
     status: int | None = None
     headers: Mapping[str, str] | None = None
     """Lower-case names; only what was received."""
-    body: bytes | None = None
-    """A small body as it was spooled, which need not be read again; None for any other."""
+    lean: LeanAnswer | None = None
+    """What there is to read of a whole body, where it was looked at while it arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

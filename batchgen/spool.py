@@ -16,10 +16,11 @@ from typing import Final
 
 from batchgen.files import PART_SUFFIX, PartFile, make_way, put_in_place
 from batchgen.job import AttemptId
+from batchgen.lean import LeanAnswer, LeanScan, lean
 
 ANSWER_SUFFIX: Final = ".answer"
 _BUFFER_BYTES: Final = 256 * 1024
-_SMALL_BYTES: Final = 16 * 1024
+_REMEMBERED: Final = 512
 _PRIVATE: Final = 0o600
 
 
@@ -36,9 +37,13 @@ class SpooledAnswer:
 
     def body(self) -> bytes:
         """Everything behind the head line."""
-        with self.path.open("rb") as file:
-            file.seek(self.body_offset)
-            return file.read()
+        return self.read(0, None)
+
+    def read(self, begin: int, end: int | None) -> bytes:
+        """The body from one place to another. Raises OSError."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.body_offset + begin)
+            return file.read() if end is None else file.read(end - begin)
 
 
 class SpoolWriter:
@@ -58,39 +63,55 @@ class SpoolWriter:
     ) -> None:
         self._part = part
         self._hide = hide.encode() if hide else None
-        self._head = _head_line(status, headers, route)
-        self._chunks = [self._head]
+        self._withheld = b""
+        self._part.hold(_head_line(status, headers, route))
+        self._scan = LeanScan()
         self._size = 0
-        self.body: bytes | None = None
-        """The whole body, once it is committed, where it was small enough to be held."""
+        self.lean: LeanAnswer | None = None
+        """What to read of the body, once it is whole; None where that is in the file only."""
 
     async def write(self, chunk: bytes) -> None:
         """Append to the body."""
-        self._chunks.append(chunk)
-        self._size += len(chunk)
+        if chunk := self._shown(chunk):
+            self._append(chunk)
         if self._size >= _BUFFER_BYTES:
-            await self.flush()
+            self._size = 0
+            await self._part.flush()
 
     async def flush(self) -> None:
         """Bring what came to the file."""
-        self._hand_over()
+        self._append(self._withheld)
+        self._withheld = b""
         await self._part.flush()
 
     async def commit(self) -> None:
         """The answer is whole: make it durable."""
-        small = bool(self._chunks) and self._chunks[0] is self._head
-        data = self._hand_over()
+        self._append(self._withheld)
         await self._part.commit()
-        if small and len(data) <= _SMALL_BYTES:
-            self.body = data[len(self._head) :]
+        self.lean = self._scan.result()
 
-    def _hand_over(self) -> bytes:
-        data = b"".join(self._chunks)
-        self._chunks, self._size = [], 0
-        if self._hide and self._hide in data:
-            data = data.replace(self._hide, b"***")
+    def _append(self, data: bytes) -> None:
+        self._scan.feed(data)
+        self._size += len(data)
         self._part.hold(data)
-        return data
+
+    def _shown(self, chunk: bytes) -> bytes:
+        """What may be written now: without the key, and without what may be its beginning."""
+        if self._hide is None:
+            return chunk
+        data = self._withheld + chunk
+        if self._hide in data:
+            data = data.replace(self._hide, b"***")
+        begun = next(
+            (
+                n
+                for n in range(min(len(self._hide) - 1, len(data)), 0, -1)
+                if data.endswith(self._hide[:n])
+            ),
+            0,
+        )
+        self._withheld = data[len(data) - begun :] if begun else b""
+        return data[: len(data) - begun] if begun else data
 
 
 class Spool:
@@ -98,6 +119,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lean: dict[AttemptId, LeanAnswer] = {}
 
     def prepare(self) -> None:
         """Make the folder, for its owner only. Raises OSError."""
@@ -127,8 +149,19 @@ class Spool:
             os.fsync(file.fileno())
         put_in_place(part, self.folder / self.name(attempt))
 
+    def remember(self, attempt: AttemptId, lean: LeanAnswer) -> None:
+        """Keep where an answer holds its pictures until they are unpacked, for the latest few."""
+        self._lean[attempt] = lean
+        if len(self._lean) > _REMEMBERED:
+            del self._lean[next(iter(self._lean))]
+
+    def lean(self, answer: SpooledAnswer, attempt: AttemptId) -> LeanAnswer:
+        """An answer without its pictures' base64. Reads the file where nobody remembers it."""
+        return self._lean.pop(attempt, None) or lean(answer.body())
+
     def remove(self, attempt: AttemptId) -> None:
         """Forget an answer whose pictures are on disk."""
+        self._lean.pop(attempt, None)
         (self.folder / self.name(attempt)).unlink(missing_ok=True)
         (self.folder / (self.name(attempt) + PART_SUFFIX)).unlink(missing_ok=True)
 

@@ -31,6 +31,7 @@ from batchgen.job import (
     Outcome,
     RunId,
 )
+from batchgen.lean import lean
 from batchgen.ledger.ledger import (
     BudgetReached,
     Ledger,
@@ -47,7 +48,6 @@ from batchgen.picture import PictureFormat
 from batchgen.policy import Next
 from batchgen.providers.adapters import ADAPTERS, Route, adapter_of
 from batchgen.providers.answers import expiry_of
-from batchgen.providers.lean import lean
 from batchgen.providers.profile import Profile
 from batchgen.room import Room
 from batchgen.spool import Spool, SpooledAnswer
@@ -331,11 +331,13 @@ async def _conclude(
     probe: bool,
 ) -> tuple[Verdict, Next]:
     profile = context.profile
-    if exchange.body is None:
+    if exchange.lean is None:
         answer = await in_turn(_read_spooled, context, attempt, exchange)
     else:
         route = profile.route_of(job.model)
-        answer = ADAPTERS[route].read_answer(exchange.body, exchange.headers or {})
+        answer = ADAPTERS[route].read_answer(exchange.lean.text, exchange.headers or {})
+        context.spool.remember(attempt, exchange.lean)
+        context.room.came(exchange.lean.size)
     habits = Habits(server_errors=profile.server_errors_billed, refusals=profile.refusals_billed)
     verdict = classify(exchange, answer, habits)
     name = context.spool.name(attempt)

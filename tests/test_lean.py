@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.providers.lean import lean
+from batchgen.lean import LeanAnswer, LeanScan, lean
 
 PICTURE = random.Random(7).randbytes(3_000_000)
 TEXT = base64.b64encode(PICTURE).decode()
@@ -19,7 +19,11 @@ TEXT = base64.b64encode(PICTURE).decode()
 
 def taken(body: bytes, name: str = "b64_json") -> bytes:
     slim = lean(body)
-    return b"".join(slim.decoded(json.loads(slim.text)["data"][0][name]))
+    return unpacked(slim, json.loads(slim.text)["data"][0][name], body)
+
+
+def unpacked(slim: LeanAnswer, text: str, body: bytes) -> bytes:
+    return b"".join(slim.decoded(text, lambda begin, end: body[begin:end]))
 
 
 def test_a_picture_of_megabytes_is_left_out_and_found_again() -> None:
@@ -49,10 +53,10 @@ def test_an_address_keeps_what_it_says_of_itself() -> None:
     url = json.loads(lean(body).text)["data"][0]["url"]
     assert url.startswith("data:image/png;base64,")
     assert len(url) < 200
-    assert b"".join(lean(body).decoded(url.partition(",")[2])) == PICTURE
+    assert unpacked(lean(body), url.partition(",")[2], body) == PICTURE
 
 
-def test_what_is_no_base64_raises_before_the_first_piece() -> None:
+def test_what_is_no_base64_raises() -> None:
     broken = TEXT[:2_000_000] + "!" + TEXT[2_000_001:]
     with pytest.raises(ValueError, match=r"base64|[Ii]ncorrect|[Nn]on"):
         taken(json.dumps({"data": [{"b64_json": broken}]}).encode())
@@ -61,7 +65,7 @@ def test_what_is_no_base64_raises_before_the_first_piece() -> None:
 def test_a_word_that_looks_like_ours_is_not_taken_for_it() -> None:
     slim = lean(b"{}")
     with pytest.raises(ValueError, match=r"base64|[Ii]ncorrect|[Nn]on"):
-        list(slim.decoded("00000000000000000000000000000000:0"))
+        unpacked(slim, "00000000000000000000000000000000:0", b"{}")
 
 
 VALUES = st.recursive(
@@ -71,15 +75,15 @@ VALUES = st.recursive(
 )
 
 
-def restored(value: Any, slim: Any) -> Any:
+def restored(value: Any, slim: LeanAnswer, body: bytes) -> Any:
     """A document with the bytes of its pictures in their place."""
     if isinstance(value, dict):
-        return {name: restored(item, slim) for name, item in value.items()}
+        return {name: restored(item, slim, body) for name, item in value.items()}
     if isinstance(value, list):
-        return [restored(item, slim) for item in value]
+        return [restored(item, slim, body) for item in value]
     if isinstance(value, str) and ":" in value:
         try:
-            return base64.b64encode(b"".join(slim.decoded(value))).decode()
+            return base64.b64encode(unpacked(slim, value, body)).decode()
         except ValueError:
             return value
     return value
@@ -90,7 +94,7 @@ def test_any_document_reads_the_same(document: Any, escaped: bool) -> None:
     body = json.dumps(document, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
     if escaped or body.decode("utf-8", "replace").encode() == body:
         slim = lean(body)
-        assert restored(json.loads(slim.text), slim) == document
+        assert restored(json.loads(slim.text), slim, body) == document
         assert len(slim.text) <= len(body)
 
 
@@ -100,3 +104,32 @@ def test_bytes_of_any_kind_are_kept_as_they_are(noise: bytes, at: int) -> None:
     slim = lean(body)
     assert len(slim.text) in (len(body), len(body) - 5000 + 34)
     assert lean(noise).text == noise
+
+
+@given(st.lists(VALUES, min_size=1, max_size=4), st.lists(st.integers(1, 9000), min_size=1))
+def test_it_is_the_same_however_it_arrives(documents: list[Any], sizes: list[int]) -> None:
+    body = json.dumps(documents).encode()
+    scan, at = LeanScan(), 0
+    while at < len(body):
+        size = sizes[at % len(sizes)]
+        scan.feed(body[at : at + size])
+        at += size
+    found = scan.result()
+    assert found is not None
+    assert restored(json.loads(found.text), found, body) == documents
+
+
+def test_a_picture_that_arrives_in_pieces_is_never_carried_along() -> None:
+    body = json.dumps({"data": [{"b64_json": TEXT}], "created": 1}).encode()
+    scan = LeanScan()
+    for at in range(0, len(body), 100_000):
+        scan.feed(body[at : at + 100_000])
+    found = scan.result()
+    assert found == LeanAnswer(text=lean(body).text, spans=lean(body).spans)
+
+
+def test_a_text_without_end_leaves_nothing_out() -> None:
+    scan = LeanScan()
+    scan.feed(b'{"data": [{"b64_json": "' + TEXT.encode())
+    assert scan.result() is None
+    assert lean(b'{"data": "' + TEXT.encode()).text.endswith(TEXT[-99:].encode())

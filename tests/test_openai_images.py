@@ -21,12 +21,12 @@ from starlette.requests import Request
 
 from batchgen.http import ApiRequest
 from batchgen.job import AttemptId, Job, JobId, JobState, OptionValue, PictureRef, Verify
+from batchgen.lean import lean
 from batchgen.money import Micros
 from batchgen.outcome import Answer, ErrorBody
 from batchgen.providers import openai_images
 from batchgen.providers.adapters import Adapter
 from batchgen.providers.answers import expiry_of
-from batchgen.providers.lean import lean
 from batchgen.providers.openai_images import build_request, read_answer
 
 ATTEMPT = AttemptId("5f0c7d1e")
@@ -41,7 +41,8 @@ def inline_picture(
 ) -> bytes:
     """A picture out of an answer, as the delivery takes it."""
     slim = lean(body)
-    return b"".join(slim.decoded(adapter.inline_base64(slim.text, headers, index)))
+    text = adapter.inline_base64(slim.text, headers, index)
+    return b"".join(slim.decoded(text, lambda begin, end: body[begin:end]))
 
 
 JOB = Job(

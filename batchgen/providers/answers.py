@@ -6,19 +6,16 @@ Nothing here raises for any content but ValueError, and that where it says so.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
-import pybase64
 
 from batchgen.outcome import Answer, ErrorBody
 
 _MAX_TEXT: Final = 4096
-_SPACE: Final = re.compile(r"\s+")
 
 
 def parse_document(body: bytes) -> Any:
@@ -76,18 +73,6 @@ def storable(url: str) -> str:
 def data_of_address(url: str) -> str | None:
     """The base64 text of an address that is itself data; None for any other."""
     return url.partition(",")[2] if url[:5].lower() == "data:" else None
-
-
-def unpack_base64(text: str) -> bytes:
-    """Bytes of a base64 text. Raises ValueError when it is none.
-
-    White space, the URL-safe alphabet and missing padding are understood; some servers write them.
-    """
-    try:
-        return pybase64.b64decode(text, validate=True)
-    except ValueError:
-        tidy = _SPACE.sub("", text).rstrip("=").replace("-", "+").replace("_", "/")
-        return pybase64.b64decode(tidy + "=" * (-len(tidy) % 4), validate=True)
 
 
 def expiry_of(url: str) -> datetime | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from batchgen.http import ApiRequest, BytesBody
 from batchgen.job import AttemptId, Job, PictureRef
+from batchgen.lean import unpack_base64
 from batchgen.outcome import Answer
 from batchgen.providers.answers import (
     data_of_address,
@@ -21,7 +22,6 @@ from batchgen.providers.answers import (
     parse_document,
     storable,
     text_of,
-    unpack_base64,
 )
 from batchgen.providers.bodies import multipart
 from batchgen.providers.event_stream import gather, is_event_stream
