@@ -81,6 +81,31 @@ async def test_a_step_that_fails_takes_nobody_with_it(tmp_path: Path) -> None:
     assert count(path) == 20, "half of a failed step was written"
 
 
+@pytest.mark.fault("Q09", "Q10")
+async def test_a_disk_that_refuses_one_step_is_not_tried_by_those_beside_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "batchgen.db"
+    errors: list[str] = []
+
+    def full(ledger: Ledger) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with LedgerWriter(path) as writer:
+
+        async def told(step: Callable[[Ledger], None]) -> None:
+            try:
+                await writer(step)
+            except LedgerWriteError as exc:
+                errors.append(str(exc))
+
+        async with anyio.create_task_group() as tasks:
+            for step in (note(1), full, note(2)):
+                tasks.start_soon(told, step)
+    assert len(errors) == 3
+    assert count(path) == 0
+
+
 async def test_a_cancelled_caller_still_waits_for_its_step(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with LedgerWriter(path) as writer:

@@ -148,8 +148,8 @@ def _write(ledger: Ledger, group: list[tuple[Step, asyncio.Future[Any]]]) -> lis
             results = [step(ledger) for step, _ in group]
         except BaseException as exc:
             _roll_back(ledger.conn)
-            if len(group) == 1:
-                return [(group[0][1], None, _as_write_error(exc))]
+            if len(group) == 1 or _is_write_error(exc):
+                raise
             return [answer for item in group for answer in _write(ledger, [item])]
         reach(Point.GROUPED)
         ledger.conn.execute("COMMIT")
@@ -167,9 +167,13 @@ def _roll_back(conn: sqlite3.Connection) -> None:
             conn.execute("ROLLBACK")
 
 
-def _as_write_error(exc: BaseException) -> BaseException:
+def _is_write_error(exc: BaseException) -> bool:
     # Of its kinds of DatabaseError only these are the file's or the disk's, not a bug of ours.
-    if isinstance(exc, sqlite3.OperationalError) or type(exc) is sqlite3.DatabaseError:
+    return isinstance(exc, sqlite3.OperationalError) or type(exc) is sqlite3.DatabaseError
+
+
+def _as_write_error(exc: BaseException) -> BaseException:
+    if _is_write_error(exc):
         error = LedgerWriteError(f"the ledger can't be written: {exc}")
         error.__cause__ = exc
         return error
