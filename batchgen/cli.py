@@ -489,10 +489,16 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our output is gone, as with `| head`; there is nobody left to tell.
         sys.stderr.close()
         return ExitCode.DONE
-    except Exception:
-        # Imported here: only a bug needs it.
+    except Exception as exc:
+        # Imported here: only what nobody expects needs them.
         import traceback
 
+        from batchgen.commands.refusals import refusal
+
+        refused = refusal(exc)
+        if refused is not None:
+            click.echo(str(refused), err=True)
+            return refused.exit_code
         click.echo(traceback.format_exc(limit=-8), err=True)
         click.echo("this is a bug in batchgen; the ledger is safe, please report it", err=True)
         return ExitCode.BUG

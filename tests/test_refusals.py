@@ -1,0 +1,38 @@
+"""A machine that refuses is told from a bug of ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+
+import pytest
+
+from batchgen.commands.refusals import refusal
+from batchgen.errors import ExitCode
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS])
+def test_a_disk_that_refuses_stops_the_command(number: int) -> None:
+    said = refusal(OSError(number, os.strerror(number), "out/a.png"))
+    assert said is not None
+    assert said.exit_code is ExitCode.STOPPED
+    assert "out/a.png" in str(said)
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("malformed")],
+)
+def test_a_ledger_that_cannot_be_written_stops_the_command(exc: Exception) -> None:
+    said = refusal(exc)
+    assert said is not None
+    assert said.exit_code is ExitCode.STOPPED
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [ValueError("mine"), sqlite3.IntegrityError("mine"), FileNotFoundError(errno.ENOENT, "gone")],
+)
+def test_a_bug_stays_one(exc: Exception) -> None:
+    assert refusal(exc) is None
