@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import time
 from contextlib import closing
@@ -25,7 +26,9 @@ from batchgen.commands.pricing import PriceLists
 from batchgen.commands.references import ReferenceImages
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, StoppedError
 from batchgen.failpoints import arm
+from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
@@ -34,6 +37,7 @@ from batchgen.progress import ask, make_progress, write_line
 from batchgen.report.text import next_step, summary_text
 from batchgen.run_log import LoggedProgress
 from batchgen.settings import DB_NAME, Environment, exposed_env_file, is_loopback
+from batchgen.spool import Spool
 
 
 def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
@@ -163,6 +167,8 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
                 drive, prepared, start, overrides, progress, base_url, key, backend="asyncio"
             )
     with closing(open_for_reading(prepared.ledger)) as conn:
+        if not start.to_do:
+            _tidy_spool(conn, prepared, start.batch)
         found = status(conn, start.name)
     for error in outcome.internal_errors:
         write_line(sys.stderr, error)
@@ -177,6 +183,13 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
         stopped=outcome.stopped,
         spent=Micros(run.charged + run.maybe + run.reserved) if run else ZERO,
     )
+
+
+def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> None:
+    """Remove the answers that a run left, killed behind its last picture."""
+    spool = Spool(spool_folder(prepared))
+    for attempt in Ledger(conn).finished_attempts(batch, spool.attempts()):
+        spool.remove(attempt)
 
 
 def _agreed(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) -> bool:

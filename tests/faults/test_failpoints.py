@@ -76,6 +76,18 @@ def test_a_run_killed_at_a_point_is_finished_by_the_next(
     assert judge.rows(tmp_path) == rows, "a run with nothing to do wrote something"
 
 
+@pytest.mark.fault("D17")
+def test_what_a_run_left_behind_its_last_picture_is_removed(
+    served: rig.Endpoint, runs: Station, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    killed = runs.run("run", path, cwd=tmp_path, env={"BATCHGEN_FAILPOINT": Point.SAVED})
+    assert killed.end.code == -signal.SIGKILL
+    assert list((tmp_path / "batchgen.db.spool").iterdir()) != []
+    assert runs.run("run", path, cwd=tmp_path).end.code == 0
+    assert list((tmp_path / "batchgen.db.spool").iterdir()) == []
+
+
 @pytest.mark.parametrize("text", ["nowhere", "spooled:0", "spooled:often"])
 def test_a_point_that_does_not_exist_is_refused(text: str, runs: Station, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, "http://127.0.0.1:9/v1", ["a"])
