@@ -34,6 +34,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
 
 
 @pytest.mark.fault("D17", "Q03")
+@pytest.mark.fault("P06")
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_a_killed_run_loses_nothing_and_buys_nothing_twice(
     seed: int, served: rig.Endpoint, tmp_path: Path

@@ -106,6 +106,7 @@ async def test_a_disk_that_refuses_one_step_is_not_tried_by_those_beside_it(
     assert count(path) == 0
 
 
+@pytest.mark.fault("P13")
 async def test_a_cancelled_caller_still_waits_for_its_step(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with LedgerWriter(path) as writer:

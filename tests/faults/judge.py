@@ -30,6 +30,8 @@ class Kind(StrEnum):
     """The ledger is damaged, or a picture is not what the ledger says."""
     MONEY = "money"
     """The ledger's sums are not the bill's."""
+    BOLD = "sent after a failure"
+    """The run stopped for its disk, and more left than was on its way already."""
     STUCK = "stuck"
     """A run with nothing to do is not done."""
     LITTER = "litter"
@@ -50,6 +52,22 @@ def doubts(folder: Path) -> int:
     if not db.exists():
         return 0
     return int(rig.query(db, "SELECT count(*) FROM attempts WHERE billed = 'maybe'")[0][0])
+
+
+def billed_doubts(folder: Path, bill: Bill) -> int:
+    """How many of them are on the bill."""
+    db = folder / "batchgen.db"
+    if not db.exists():
+        return 0
+    charged = rig.charges(bill)
+    rows = rig.query(db, "SELECT id FROM attempts WHERE billed = 'maybe'")
+    return sum(row["id"] in charged for row in rows)
+
+
+def held(folder: Path) -> int:
+    """How many jobs wait for a person."""
+    states = "SELECT count(*) FROM jobs WHERE state = 'uncertain'"
+    return int(rig.query(folder / "batchgen.db", states)[0][0])
 
 
 def dead(folder: Path, bill: Bill) -> list[Finding]:

@@ -144,6 +144,8 @@ def _warm_up() -> None:
 _IMPORTED = (
     "batchgen.commands.run",
     "aiohttp",
+    "httpx",
+    "httpcore",
     "anyio._backends._asyncio",
     "sqlite_utils",
     "batchgen.delivery",

@@ -93,10 +93,10 @@ class Call:
         """Whether a disk or a wire is another behind it: a kill at any other call leaves the same
         behind as one at the call of this kind before it.
         """
-        return self.name not in _LOOKS and (self.name not in ("open", "openat") or _creates(self))
+        return self.name not in _LOOKS or _creates(self)
 
 
-_LOOKS: Final = {"read", "pread64", "readv", "fcntl", "close", "socket"}
+_LOOKS: Final = {"open", "openat", "read", "pread64", "readv", "fcntl", "close", "socket"}
 
 
 @dataclass(slots=True)
@@ -147,35 +147,45 @@ class KillAt(Plan):
 
 
 class FailAt(Plan):
-    """Let the first counted call from the Nth fail that can fail so."""
+    """Let the Nth call fail that can fail so; of files only those below a folder."""
 
-    def __init__(self, number: int, error: int) -> None:
-        self.number = number
+    def __init__(self, number: int, error: int, folder: Path) -> None:
+        self.left_over = number
         self.error = error
-        self.done = False
+        self.below = f"{folder}/"
 
     def entering(self, call: Call) -> int | None:
-        if self.done or call.number < self.number or not _can_fail(call, self.error):
+        self.left_over -= self._can_fail(call)
+        if self.left_over:
             return None
-        self.done = True
+        self.left_over = -1
         return self.error
 
+    def _can_fail(self, call: Call) -> bool:
+        if self.error == errno.EMFILE:
+            return call.name in _TAKES_A_DESCRIPTOR
+        if not call.paths[0].startswith(self.below) or call.name in ("close", "fcntl"):
+            return False
+        return self.error != errno.ENOSPC or call.name in _TAKES_ROOM or _creates(call)
 
-_OPENS: Final = {"open", "openat", "socket"}
-_GROWS: Final = {"write", "pwrite64", "writev", "mkdir", "link", "fsync", "fdatasync", "ftruncate"}
 
-
-def _can_fail(call: Call, error: int) -> bool:
-    if error == errno.EMFILE:
-        return call.name in _OPENS
-    if not call.is_local or call.name in {"fcntl", "close"}:
-        return False
-    if error == errno.ENOSPC:
-        return call.name in _GROWS | {"rename"} or (call.name in _OPENS and _creates(call))
-    return True
+_TAKES_A_DESCRIPTOR: Final = {"open", "openat", "socket"}
+_TAKES_ROOM: Final = {
+    "write",
+    "pwrite64",
+    "writev",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "mkdir",
+    "link",
+    "rename",
+}
 
 
 def _creates(call: Call) -> bool:
+    if call.name not in ("open", "openat"):
+        return False
     flags = call.args[1] if call.name == "open" else call.args[2]
     return bool(flags & os.O_CREAT)
 

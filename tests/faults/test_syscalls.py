@@ -1,0 +1,126 @@
+"""Samples of the sweeps, by fixed seeds; ``python -m tests.faults.sweep`` makes them complete."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from batchgen.errors import ExitCode
+from tests.faults import trials
+from tests.faults.judge import Kind
+from tests.faults.tracer import Call, Plan, Refused
+from tests.faults.trials import Course
+
+KILL_POINTS = 640
+"""A run of three jobs changes something so many times, and a few more."""
+CALLS = {errno.EIO: 780, errno.ENOSPC: 550, errno.EMFILE: 90}
+"""So many calls of such a run can fail so."""
+STATES = 1_500
+MODES = [("url", "0"), ("url", "100%"), ("b64_json", "0"), ("b64_json", "100%")]
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
+    with trials.course(tmp_path_factory.mktemp("course")) as started:
+        try:
+            started.trial("url", "0").run(Plan())
+        except Refused as exc:
+            if os.environ.get("BATCHGEN_TEST_TRACE"):
+                raise
+            pytest.skip(str(exc))
+        yield started
+
+
+def _sample(seed: int, most: int, count: int) -> list[int]:
+    return sorted(random.Random(seed).sample(range(1, most), count))
+
+
+@pytest.mark.fault("P05", "Q13")
+@pytest.mark.parametrize("number", _sample(5, KILL_POINTS, 20))
+def test_killed_before_any_system_call_nothing_is_lost_or_bought_twice(
+    number: int, course: Course
+) -> None:
+    answer, waste = MODES[number % 4]
+    result = trials.killed(course, number, answer=answer, waste=waste)
+    assert result.findings == [], result.hit
+    assert result.hit is not None
+
+
+@pytest.mark.fault("P07")
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_three_times_in_a_row_nothing_is_lost_or_bought_twice(
+    seed: int, course: Course
+) -> None:
+    answer, waste = MODES[seed]
+    result = trials.killed_three_times(course, seed, answer=answer, waste=waste)
+    assert result.findings == [], result.hit
+
+
+@pytest.mark.fault("D06", "Q10")
+@pytest.mark.parametrize("number", _sample(6, CALLS[errno.EIO], 7))
+def test_an_input_output_error_at_any_system_call_costs_nothing(
+    number: int, course: Course
+) -> None:
+    answer, _ = MODES[number % 4]
+    result = trials.failed(course, number, errno.EIO, answer=answer)
+    assert result.findings == [], result.hit
+
+
+@pytest.mark.fault("Q09")
+@pytest.mark.parametrize("number", _sample(7, CALLS[errno.ENOSPC], 6))
+def test_a_disk_that_is_full_at_any_system_call_costs_nothing(number: int, course: Course) -> None:
+    answer, _ = MODES[number % 4]
+    result = trials.failed(course, number, errno.ENOSPC, answer=answer)
+    assert result.findings == [], result.hit
+
+
+@pytest.mark.fault("R02")
+@pytest.mark.parametrize("number", _sample(8, CALLS[errno.EMFILE], 5))
+def test_no_descriptor_at_any_system_call_costs_nothing(number: int, course: Course) -> None:
+    answer, _ = MODES[number % 4]
+    result = trials.failed(course, number, errno.EMFILE, answer=answer)
+    assert result.findings == [], result.hit
+
+
+@pytest.mark.fault("P09", "D20")
+@pytest.mark.parametrize("number", _sample(9, STATES, 20))
+def test_after_a_power_cut_nothing_is_lost_or_bought_twice(number: int, course: Course) -> None:
+    answer, _ = MODES[number % 4]
+    result = trials.power_lost(course, number, answer=answer)
+    assert result.findings == [], result.hit
+
+
+class SlowSyncs(Plan):
+    """Every so many syncs take half a second."""
+
+    def __init__(self) -> None:
+        self.syncs = 0
+
+    def entering(self, call: Call) -> int | None:
+        if call.name in ("fsync", "fdatasync"):
+            self.syncs += 1
+            if self.syncs % 10 == 0:
+                time.sleep(0.5)
+        return None
+
+
+@pytest.mark.fault("R06")
+def test_a_disk_that_takes_half_a_second_to_sync_only_takes_longer(course: Course) -> None:
+    trial = course.trial("url", "0")
+    ended = trial.run(SlowSyncs())
+    assert isinstance(ended.plan, SlowSyncs)
+    assert ended.plan.syncs > 40
+    assert ended.end.code == ExitCode.DONE, ended.output
+    assert trial.finish().findings == []
+
+
+def test_a_runner_that_calls_saves_and_records_is_found_out(course: Course) -> None:
+    kinds = set()
+    for number in range(90, 290, 25):
+        kinds |= {one.kind for one in trials.naively_killed(course, number).findings}
+    assert Kind.LOST in kinds

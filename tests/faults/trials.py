@@ -1,0 +1,230 @@
+"""One trial of a sweep: a small run is hit, judged as it lies, finished and judged again."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from batchgen.errors import ExitCode
+from tests import rig
+from tests.faults import judge, power
+from tests.faults.judge import Bill, Finding, Kind
+from tests.faults.station import Ended, Station, station
+from tests.faults.tracer import Call, FailAt, KillAt, Plan
+
+PROMPTS = ("one", "two", "three")
+CONCURRENCY = 2
+
+
+@dataclass(slots=True)
+class Result:
+    """What a trial found."""
+
+    hit: Call | None = None
+    """Where the run was hit last; None where it ended before."""
+    doubts: int = 0
+    """Requests that the ledger could not tell the end of, as the run lay there."""
+    billed_doubts: int = 0
+    sent_after: int = 0
+    """Requests that left behind the failure."""
+    findings: list[Finding] = field(default_factory=list)
+
+
+class Course:
+    """An endpoint, and a folder for each trial."""
+
+    def __init__(self, folder: Path, served: rig.Endpoint, runs: Station) -> None:
+        self._folder = folder
+        self.served = served
+        self.runs = runs
+        self._numbers = itertools.count()
+        self._recorded: dict[str, Recorded] = {}
+
+    def recorded(self, answer: str) -> Recorded:
+        """A run that was written down call by call; made once for each answer."""
+        if answer not in self._recorded:
+            self._recorded[answer] = _record(self.trial(answer, "100%"))
+        return self._recorded[answer]
+
+    def trial(self, answer: str, waste: str, prompts: Sequence[str] = PROMPTS) -> Trial:
+        """A fresh manifest."""
+        self.served.judge("faults", {"answer": answer})
+        folder = self._folder / f"trial-{next(self._numbers)}"
+        limits = f'{{concurrency: {CONCURRENCY}, max_waste: "{waste}"}}'
+        path = rig.manifest(folder, self.served.base_url, prompts, limits=limits)
+        return Trial(self, folder, path, waste, len(self.served.bill()))
+
+
+@contextmanager
+def course(folder: Path) -> Iterator[Course]:
+    """Start what trials need."""
+    with (
+        rig.endpoint(folder / "endpoint", "--fast-pictures") as served,
+        station() as runs,
+    ):
+        yield Course(folder, served, runs)
+
+
+class Trial:
+    """One small run and its end."""
+
+    def __init__(self, course: Course, folder: Path, path: Path, waste: str, before: int) -> None:
+        self.folder = folder
+        self.course = course
+        self.path = path
+        self._waste = waste
+        self._before = before
+        self._earlier: Bill = ()
+        self.result = Result()
+
+    def begin_anew(self, earlier: Bill) -> Trial:
+        """The same trial from another state of its disk; so much was charged by then."""
+        anew = Trial(self.course, self.folder, self.path, self._waste, self._before)
+        anew._before = len(self.course.served.bill())
+        anew._earlier = earlier
+        return anew
+
+    def bill(self) -> Bill:
+        """What was charged for this trial, once all is worked off."""
+        self.course.served.wait_until_idle()
+        return [*self._earlier, *self.course.served.bill()[self._before :]]
+
+    def run(self, plan: Plan | None = None) -> Ended:
+        """Run the manifest."""
+        return self.course.runs.run("run", self.path, "--json", cwd=self.folder, plan=plan)
+
+    def hit(self, plan: Plan) -> Ended:
+        """Run the manifest, and judge it as it lies."""
+        result = self.result
+        ended = self.run(plan)
+        result.hit = ended.end.stopped_at
+        if ended.end.code == -signal.SIGALRM:
+            self.found(Kind.STUCK, f"it did not end: {ended.output}")
+        self.judge_dead()
+        return ended
+
+    def judge_dead(self) -> None:
+        """Judge what lies there: a copy, as looking into a ledger rolls its journal back."""
+        result, bill = self.result, self.bill()
+        with tempfile.TemporaryDirectory() as copies:
+            copy = Path(copies) / "copy"
+            shutil.copytree(self.folder, copy)
+            doubts = judge.doubts(copy)
+            if doubts - result.doubts > CONCURRENCY:
+                self.found(Kind.MONEY, f"{doubts - result.doubts} doubts of one run")
+            result.doubts = doubts
+            result.billed_doubts = judge.billed_doubts(copy, bill)
+            result.findings += judge.dead(copy, bill)
+
+    def finish(self) -> Result:
+        """Run to the end, judge, and run again for nothing."""
+        result, earlier = self.result, self.result.doubts
+        done = self.run()
+        result.findings += judge.final(self.folder, self.bill())
+        held = earlier if self._waste == "0" else 0
+        if done.end.code not in ({ExitCode.DONE, ExitCode.UNFINISHED} if held else {ExitCode.DONE}):
+            self.found(Kind.STUCK, f"exit {done.end.code}: {done.output}")
+        elif judge.held(self.folder) > held:
+            self.found(Kind.STUCK, "more jobs are held than were in doubt")
+        posts, rows = self.course.served.judge("stats")["posts"], judge.rows(self.folder)
+        self.course.runs.run("resume", "batch", cwd=self.folder)
+        if self.course.served.judge("stats")["posts"] != posts:
+            self.found(Kind.TWICE, "a run with nothing to do sent something")
+        if judge.rows(self.folder) != rows:
+            self.found(Kind.STUCK, "a run with nothing to do wrote something")
+        return result
+
+    def found(self, kind: Kind, text: str) -> None:
+        """Add to the findings."""
+        self.result.findings.append(Finding(kind, text))
+
+
+def killed(course: Course, number: int, *, answer: str, waste: str) -> Result:
+    """Kill a run before its Nth call that changes anything, and finish it."""
+    trial = course.trial(answer, waste)
+    trial.hit(KillAt(number))
+    return trial.finish()
+
+
+def killed_three_times(course: Course, seed: int, *, answer: str, waste: str) -> Result:
+    """Kill a run, the one that recovers from it, and the one after that."""
+    dice = random.Random(seed)
+    trial = course.trial(answer, waste)
+    for _ in range(3):
+        trial.hit(KillAt(dice.randrange(1, 400)))
+    return trial.finish()
+
+
+def failed(course: Course, number: int, error: int, *, answer: str) -> Result:
+    """Let the Nth call fail that can fail so, and go on with the next run."""
+    trial = course.trial(answer, "100%")
+    ended = trial.hit(FailAt(number, error, trial.folder))
+    hit = trial.result.hit
+    if hit is not None:
+        trial.result.sent_after = sum(number > hit.number for _, number in ended.end.sent)
+    if ended.end.code == ExitCode.STOPPED and trial.result.sent_after >= CONCURRENCY:
+        trial.found(Kind.BOLD, f"{trial.result.sent_after} requests left behind it")
+    if ended.end.code == ExitCode.BUG:
+        trial.found(Kind.STUCK, f"taken for a bug: {ended.output}")
+    return trial.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A whole run: what it did to the disk, when it sent, and what it was charged."""
+
+    trial: Trial
+    events: Sequence[power.Event]
+    sent: Sequence[tuple[str, int]]
+    bill: Bill
+
+    def charged_by(self, call: int) -> Bill:
+        """What was sent up to a call is charged, sooner or later."""
+        sent = {key for key, number in self.sent if number <= call}
+        return [row for row in self.bill if row["idempotency_key"] in sent]
+
+
+def _record(trial: Trial) -> Recorded:
+    ended = trial.run(power.Record(trial.folder))
+    assert ended.end.code == ExitCode.DONE, ended.output
+    assert isinstance(ended.plan, power.Record)
+    events, found = ended.plan.events, power.tree(trial.folder)
+    whole = power.disk_at(events, len(events)).after_cut(power.Kept.EVERYTHING, random.Random(0))
+    power.lay_out(trial.folder, *whole, trial.path)
+    assert power.tree(trial.folder) == found, "the record does not lead to what was on the disk"
+    return Recorded(trial, events, ended.end.sent, trial.bill())
+
+
+def power_lost(course: Course, number: int, *, answer: str) -> Result:
+    """Cut the power behind an event: each three numbers keep nothing, some, all of the unsynced."""
+    recorded = course.recorded(answer)
+    cut, kept = number // 3, list(power.Kept)[number % 3]
+    if cut > len(recorded.events):
+        return Result()
+    disk = power.disk_at(recorded.events, cut)
+    state = disk.after_cut(kept, random.Random(number))
+    power.lay_out(recorded.trial.folder, *state, recorded.trial.path)
+    trial = recorded.trial.begin_anew(recorded.charged_by(disk.calls))
+    trial.result.hit = Call(cut, f"power cut, {kept} kept", 0, ())
+    trial.judge_dead()
+    return trial.finish()
+
+
+def naively_killed(course: Course, number: int) -> Result:
+    """As `killed`, of the runner that must be found out."""
+    trial = course.trial("url", "0")
+    for plan in (KillAt(number), None):
+        arguments = (course.served.base_url, *PROMPTS)
+        ended = course.runs.run(*arguments, cwd=trial.folder, plan=plan, naive=True)
+        if plan is not None:
+            trial.result.hit = ended.end.stopped_at
+            trial.result.findings += judge.dead(trial.folder, trial.bill())
+    trial.result.findings += judge.dead(trial.folder, trial.bill())
+    return trial.result
