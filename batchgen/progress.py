@@ -24,6 +24,7 @@ from batchgen.events import (
 )
 from batchgen.job import Billed, JobState
 from batchgen.money import decimal_string, dollars
+from batchgen.outlet import Outlet, behind, unhurried
 from batchgen.throttle import Status as ThrottleStatus
 
 _RATE_WINDOW_S: Final = 120.0
@@ -155,10 +156,11 @@ def _notice(event: RunEvent) -> str | None:
 class LiveProgress(_Counting):
     """A bar on a terminal, with notices above it."""
 
-    def __init__(self, total: int, stream: TextIO) -> None:
+    def __init__(self, total: int, stream: TextIO | None) -> None:
         from tqdm import tqdm  # 45 ms to import, and only a terminal needs it
 
         super().__init__(total)
+        self._stream = stream
         self._bar: Any = tqdm(
             total=total,
             file=stream,
@@ -185,12 +187,13 @@ class LiveProgress(_Counting):
     def close(self) -> None:
         """Take the bar away; the summary follows."""
         self._bar.close()
+        _settle(self._stream)
 
 
 class PlainProgress(_Counting):
     """A line a minute, and one for what a person should know, as in a cron mail or a log."""
 
-    def __init__(self, total: int, stream: TextIO, *, quiet: bool = False) -> None:
+    def __init__(self, total: int, stream: TextIO | None, *, quiet: bool = False) -> None:
         super().__init__(total)
         self._stream = stream
         self._quiet = quiet
@@ -210,12 +213,13 @@ class PlainProgress(_Counting):
 
     def close(self) -> None:
         """Nothing is left on the screen."""
+        _settle(self._stream)
 
 
 class JsonProgress(_Counting):
     """A JSON object a line, for programs."""
 
-    def __init__(self, total: int, stream: TextIO) -> None:
+    def __init__(self, total: int, stream: TextIO | None) -> None:
         super().__init__(total)
         self._stream = stream
 
@@ -248,6 +252,22 @@ class JsonProgress(_Counting):
 
     def close(self) -> None:
         """Nothing is left on the screen."""
+        _settle(self._stream)
+
+
+def _dropped_record(lines: int) -> str:
+    import orjson
+
+    return orjson.dumps({"event": "lines_dropped", "lines": lines}).decode()
+
+
+def _dropped_line(lines: int) -> str:
+    return f"{lines:,} lines were dropped that nobody read"
+
+
+def _settle(stream: object) -> None:
+    if isinstance(stream, Outlet):
+        stream.settle()
 
 
 def event_record(event: RunEvent) -> dict[str, object]:
@@ -267,6 +287,7 @@ def write_line(stream: TextIO | None, text: str) -> None:
 
     Python has no stream at all where the caller closed it.
     """
+    stream = behind(stream) or stream
     if stream is None:
         return
     with suppress(BrokenPipeError, ValueError, OSError):
@@ -277,10 +298,10 @@ def write_line(stream: TextIO | None, text: str) -> None:
 def make_progress(total: int, *, json: bool, quiet: bool) -> Progress:
     """The face that fits the terminal and the flags."""
     if json:
-        return JsonProgress(total, sys.stdout)
+        return JsonProgress(total, unhurried(sys.stdout, _dropped_record))
     if not quiet and _on_terminal():
-        return LiveProgress(total, sys.stderr)
-    return PlainProgress(total, sys.stderr, quiet=quiet)
+        return LiveProgress(total, unhurried(sys.stderr, _dropped_line))
+    return PlainProgress(total, unhurried(sys.stderr, _dropped_line), quiet=quiet)
 
 
 def _on_terminal() -> bool:

@@ -1,0 +1,137 @@
+"""Standard output and error whose reader may stop reading, which must not stop a run."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TextIO
+
+_HELD_LINES: Final = 10_000
+_SETTLE_S: Final = 2.0
+PATIENCE_S: Final = 600.0
+"""How long the end of the process waits for a reader that takes nothing."""
+_CHUNK_BYTES: Final = getattr(select, "PIPE_BUF", 512)
+
+
+class Outlet:
+    """A stream that is written to by a thread of its own, so that nobody else waits for its reader.
+
+    What is not read is held, up to so many writes; beyond that it is dropped, and ``told`` makes
+    the line that says how many were. All else is as the stream itself has it.
+    """
+
+    def __init__(
+        self, stream: TextIO, told: Callable[[int], str], *, held: int = _HELD_LINES
+    ) -> None:
+        self._stream = stream
+        self._told = told
+        self._most = held
+        self._held: list[bytes] = []
+        self._writing = False
+        self._taken = 0
+        self._gone = False
+        self._changed = threading.Condition()
+        self._dropped = 0
+        threading.Thread(target=self._run, name="outlet", daemon=True).start()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Hand the text over, or drop it."""
+        with self._changed:
+            if len(self._held) >= self._most:
+                self._dropped += 1
+                return len(text)
+            if self._dropped:
+                self._held.append(self._encoded(self._told(self._dropped) + "\n"))
+                self._dropped = 0
+            self._held.append(self._encoded(text))
+            self._changed.notify_all()
+        return len(text)
+
+    def _encoded(self, text: str) -> bytes:
+        # Of a name that the stream's encoding can't spell, something is better than nothing.
+        return text.encode(self._stream.encoding or "utf-8", "backslashreplace")
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def settle(self, seconds: float = _SETTLE_S) -> bool:
+        """Wait a while until all is written; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(self._is_idle, seconds)
+
+    def finish(self, patience_s: float = PATIENCE_S) -> None:
+        """Wait until all is written, as long as the reader takes anything now and then."""
+        taken = -1
+        with suppress(KeyboardInterrupt):
+            while not self.settle(patience_s) and taken != self._taken:
+                taken = self._taken
+
+    def _is_idle(self) -> bool:
+        return not (self._held or self._writing)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._held)
+                data, self._held = b"".join(self._held), []
+                self._writing = True
+            if not self._gone:
+                self._write(data)
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
+
+    def _write(self, data: bytes) -> None:
+        # Past Python's own buffer, whose lock would be held when the process wants to end.
+        rest = memoryview(data)
+        handle = self._stream.fileno()
+        while rest:
+            try:
+                rest = rest[os.write(handle, rest[:_CHUNK_BYTES]) :]
+            except BlockingIOError:  # as whoever started us may have set it
+                select.select([], [handle], [])
+            except OSError:  # the reader is gone
+                self._gone = True
+                return
+            self._taken += 1
+
+
+_outlets: dict[int, Outlet] = {}
+
+
+def unhurried(stream: TextIO | None, told: Callable[[int], str]) -> TextIO | None:
+    """The stream itself, or what writes for it where it is this process's standard output or error.
+
+    ``told`` as in Outlet. The end of the process waits for what is still to be written.
+    """
+    handle = _standard(stream)
+    if stream is None or handle is None or sys.platform == "win32":
+        return stream
+    if handle not in _outlets:
+        stream.flush()
+        _outlets[handle] = Outlet(stream, told)
+        atexit.register(_outlets[handle].finish)
+    return _outlets[handle]  # type: ignore[return-value]  # all else is the stream's own
+
+
+def behind(stream: TextIO | None) -> TextIO | None:
+    """What still writes earlier lines to a stream, and must be given later ones too."""
+    outlet = _outlets.get(_standard(stream) or 0)
+    if outlet is None or outlet.settle(0):
+        return None
+    return outlet  # type: ignore[return-value]  # as above
+
+
+def _standard(stream: TextIO | None) -> int | None:
+    with suppress(AttributeError, OSError, ValueError):
+        handle = stream.fileno() if stream is not None else None
+        return handle if handle in (1, 2) else None
+    return None
