@@ -1,0 +1,211 @@
+"""What reads a stranger's bytes, each as a function that fails where a rule is broken."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from batchgen.errors import ManifestError, SettingsError
+from batchgen.job import Billed, Outcome
+from batchgen.manifest.loader import parse_manifest
+from batchgen.manifest.rows import RowsFault, open_rows
+from batchgen.manifest.template import (
+    MAX_CHARS,
+    TemplateError,
+    compile_expression,
+    compile_template,
+)
+from batchgen.mp4 import inspect_mp4
+from batchgen.naming import NamingError, checked_key, output_path, safe_path, slug
+from batchgen.outcome import Exchange, Failure, Reach, classify, retry_after
+from batchgen.picture import MAX_PIXELS, BadPicture, decode, inspect
+from batchgen.providers.adapters import ADAPTERS
+from batchgen.providers.lean import lean
+from batchgen.providers.usage_log import UsageLogError, read_exported_log
+from batchgen.providers.video_tasks import read_state
+from batchgen.settings import Environment, check_base_url
+from tests.test_event_stream import COMPLETED, PARTIAL, stream
+from tests.test_manifest_loader import NIGHTLY, SHORT
+from tests.test_naming import assert_safe
+from tests.test_picture import SMALL
+from tests.test_prices import check as check_prices
+
+TABLES: Final = ("csv", "tsv", "jsonl", "json")
+ROUTES: Final = tuple(ADAPTERS)
+KINDS: Final = ("application/json", "text/event-stream", "text/html")
+WAITS: Final = ("retry-after", "retry-after-ms", "x-ratelimit-reset-requests", "date")
+VALUES: Final = {"a": "x", "b": 2, "c": ["p", "q"], "d": {"e": None}, "row": {"a": "x"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A reader and what to begin with. Its first octet often chooses between kinds."""
+
+    read: Callable[[bytes], None]
+    seeds: tuple[bytes, ...]
+
+
+@functools.cache
+def _folder() -> Path:
+    """A folder of this process, gone with it."""
+    place = tempfile.TemporaryDirectory(prefix="fuzz-")
+    _KEPT.append(place)
+    return Path(place.name)
+
+
+_KEPT: Final[list[tempfile.TemporaryDirectory[str]]] = []
+
+
+def read_manifest(data: bytes) -> None:
+    """A manifest is read, or refused with faults that fit a terminal."""
+    try:
+        parse_manifest(data, file="m.yaml", path=Path("m.yaml"))
+    except ManifestError as error:
+        faults = error.faults
+    else:
+        return
+    assert faults
+    for fault in faults:
+        assert fault.line >= 1
+        assert fault.column >= 1
+        assert str(fault).isprintable(), fault
+
+
+def read_table(data: bytes) -> None:
+    """A table gives rows or a fault."""
+    name = f"t.{TABLES[data[0] % len(TABLES)]}" if data else "t.csv"
+    (_folder() / name).write_bytes(data[1:])
+    with suppress(RowsFault):
+        for row in open_rows(name, _folder()):
+            assert row.number >= 1
+
+
+def read_template(data: bytes) -> None:
+    """A template renders to a bounded text or is refused; an expression is true or false."""
+    text = data.decode("utf-8", "ignore")
+    with suppress(TemplateError):
+        assert len(compile_template(text).render(VALUES)) <= MAX_CHARS
+    with suppress(TemplateError):
+        compile_expression(text).is_true(VALUES)
+
+
+def read_answer(data: bytes) -> None:
+    """An answer of any route is one, with a verdict that fits its bill."""
+    if len(data) < 2:
+        return
+    adapter = ADAPTERS[ROUTES[data[0] % len(ROUTES)]]
+    headers = {"content-type": KINDS[data[1] % len(KINDS)]}
+    slim = lean(data[2:])
+    answer = adapter.read_answer(slim.text, headers)
+    for picture in answer.pictures:
+        if picture.url is None:
+            with suppress(ValueError):
+                b"".join(slim.decoded(adapter.inline_base64(slim.text, headers, picture.index)))
+    if answer.pictures:
+        adapter.partial_pictures(slim.text, headers)
+    with suppress(ValueError):
+        read_state(data[2:])
+    for status in (200, 400, 503):
+        exchange = Exchange(
+            reach=Reach.COMPLETE, failure=Failure.NONE, status=status, headers=headers
+        )
+        verdict = classify(exchange, answer)
+        assert verdict.message.isprintable()
+        assert verdict.code.isprintable()
+        if verdict.outcome is Outcome.OK:
+            assert answer.pictures or answer.task_id
+            assert verdict.billed is not Billed.NO
+
+
+def read_headers(data: bytes) -> None:
+    """A wait that a server asks for is absent or bounded."""
+    lines = data.decode("latin-1").split("\n")
+    seconds = retry_after(dict(zip(WAITS, lines, strict=False)))
+    assert seconds is None or 0 < seconds <= 86_400
+
+
+def read_picture(data: bytes) -> None:
+    """A picture or video is judged; what passes as a picture has pixels within the cap."""
+    with suppress(BadPicture):
+        inspect_mp4(data)
+    try:
+        info = inspect(data)
+    except BadPicture:
+        return
+    assert 0 < info.width * info.height <= MAX_PIXELS
+    path = _folder() / "picture"
+    path.write_bytes(data)
+    with suppress(BadPicture):
+        decode(path)
+
+
+def read_name(data: bytes) -> None:
+    """A name stays below its folder on every system, and is its own safe name."""
+    text = data.decode("utf-8", "surrogateescape" if data[:1] == b"!" else "ignore")
+    path = safe_path(text)
+    assert_safe(path)
+    assert safe_path(path) == path
+    with suppress(NamingError):
+        assert_safe(output_path(text))
+    with suppress(NamingError):
+        assert checked_key(text).strip()
+    slug(text, 40)
+
+
+def read_prices(data: bytes) -> None:
+    """A price list prices nothing as free, or is refused."""
+    check_prices(data, {}, 0)
+
+
+def read_log(data: bytes) -> None:
+    """An exported log is charges or an error."""
+    with suppress(UsageLogError):
+        assert all(charge.amount >= 0 for charge in read_exported_log(data).charges)
+
+
+def read_settings(data: bytes) -> None:
+    """A ``.env`` and an address are read or refused."""
+    (_folder() / ".env").write_bytes(data)
+    with suppress(SettingsError):
+        found = Environment.load(_folder())
+        found.key("CANARY_KEY")
+    with suppress(SettingsError):
+        check_base_url(data.decode("utf-8", "replace"))
+
+
+TARGETS: Final[Mapping[str, Target]] = {
+    "manifest": Target(read_manifest, (SHORT.encode(), NIGHTLY.encode())),
+    "table": Target(
+        read_table,
+        (b"\0a,b\n1,2\n", b'\1a\tb\n"x\ty"\t2\n', b'\2{"a": 1}\n{"a": null}\n', b'\3[{"a": "b"}]'),
+    ),
+    "template": Target(
+        read_template,
+        (b"A {{ a }} of {{ b }}", b"{% for x in c %}{{ x | upper }}{% endfor %}", b"a == 'x'"),
+    ),
+    "answer": Target(
+        read_answer,
+        (
+            b'\0\0{"created": 1, "data": [{"url": "https://a.example/1.png", "b64_json": ""}]}',
+            b'\0\0{"error": {"code": "x", "type": "y", "message": "z"}}',
+            b"\0\1" + stream(PARTIAL, COMPLETED),
+            b'\1\0{"candidates": [{"content": {"parts": [{"inlineData": {"data": "aGk="}}]}}]}',
+            b'\2\0{"code": "success", "data": {"task_id": "t", "status": "SUCCESS", "url": "u"}}',
+        ),
+    ),
+    "headers": Target(read_headers, (b"7", b"\n1500\n1m30s\nMon, 02 Nov 2026 02:00:00 GMT")),
+    "picture": Target(read_picture, tuple(picture for _, picture in SMALL.values())),
+    "name": Target(read_name, (b"../../etc/passwd", b"COM1/nul.png", "Café/\u202egpj".encode())),
+    "prices": Target(
+        read_prices, (b'{"data": [{"model_name": "m", "quota_type": 1, "model_price": 0.1}]}',)
+    ),
+    "log": Target(
+        read_log, (b"created_at,model_name,quota,request_id\n1790000000,gpt-image-2,18850,r1\n",)
+    ),
+    "settings": Target(read_settings, (b"export CANARY_KEY='x' # y\n", b"https://a.example/v1/")),
+}
