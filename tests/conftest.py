@@ -7,6 +7,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# Two hundred milliseconds an example say more of a busy machine than of what is tested.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 pytest_plugins = ["tests.canary"]
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
