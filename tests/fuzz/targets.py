@@ -12,6 +12,7 @@ from typing import Final
 
 from batchgen.errors import ManifestError, SettingsError
 from batchgen.job import Billed, Outcome
+from batchgen.lean import _MARK, LeanScan, lean
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import RowsFault, open_rows
 from batchgen.manifest.template import (
@@ -25,7 +26,6 @@ from batchgen.naming import NamingError, checked_key, output_path, safe_path, sl
 from batchgen.outcome import Exchange, Failure, Reach, classify, retry_after
 from batchgen.picture import MAX_PIXELS, BadPicture, decode, inspect
 from batchgen.providers.adapters import ADAPTERS
-from batchgen.providers.lean import lean
 from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.providers.video_tasks import read_state
 from batchgen.settings import Environment, check_base_url
@@ -100,16 +100,18 @@ def read_answer(data: bytes) -> None:
         return
     adapter = ADAPTERS[ROUTES[data[0] % len(ROUTES)]]
     headers = {"content-type": KINDS[data[1] % len(KINDS)]}
-    slim = lean(data[2:])
+    body = data[2:]
+    slim = lean(body)
     answer = adapter.read_answer(slim.text, headers)
     for picture in answer.pictures:
         if picture.url is None:
             with suppress(ValueError):
-                b"".join(slim.decoded(adapter.inline_base64(slim.text, headers, picture.index)))
+                text = adapter.inline_base64(slim.text, headers, picture.index)
+                b"".join(slim.decoded(text, lambda begin, end: body[begin:end]))
     if answer.pictures:
         adapter.partial_pictures(slim.text, headers)
     with suppress(ValueError):
-        read_state(data[2:])
+        read_state(body)
     for status in (200, 400, 503):
         exchange = Exchange(
             reach=Reach.COMPLETE, failure=Failure.NONE, status=status, headers=headers
@@ -120,6 +122,23 @@ def read_answer(data: bytes) -> None:
         if verdict.outcome is Outcome.OK:
             assert answer.pictures or answer.task_id
             assert verdict.billed is not Billed.NO
+
+
+def read_pieces(data: bytes) -> None:
+    """A body loses nothing with its pictures, in whatever pieces (parted by 0xfe) it arrives.
+
+    0xff stands for a long base64.
+    """
+    pieces = data.replace(b"\xff", b"QUFB" * 1500).split(b"\xfe")
+    body, scan = b"".join(pieces), LeanScan()
+    for piece in pieces:
+        scan.feed(piece)
+    for found in (lean(body), scan.result()):
+        if found is not None:
+            text = found.text
+            for number, (begin, end) in enumerate(found.spans):
+                text = text.replace(f"{_MARK}:{number}".encode(), body[begin:end], 1)
+            assert text == body
 
 
 def read_headers(data: bytes) -> None:
@@ -196,6 +215,13 @@ TARGETS: Final[Mapping[str, Target]] = {
             b"\0\1" + stream(PARTIAL, COMPLETED),
             b'\1\0{"candidates": [{"content": {"parts": [{"inlineData": {"data": "aGk="}}]}}]}',
             b'\2\0{"code": "success", "data": {"task_id": "t", "status": "SUCCESS", "url": "u"}}',
+        ),
+    ),
+    "pieces": Target(
+        read_pieces,
+        (
+            b'{"data": [{"b64_json": "\xff"}, {"url": "data:image/png;base64,\xff"}]}',
+            b'{"a": "\\"\xff", "b": "\xff\xfe\xff\xfe"}',
         ),
     ),
     "headers": Target(read_headers, (b"7", b"\n1500\n1m30s\nMon, 02 Nov 2026 02:00:00 GMT")),
