@@ -15,13 +15,15 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mappin
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, cast
 
 import aiohttp
 import anyio
 import httpx
 from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
 
 from batchgen.failpoints import Point, reach
 from batchgen.files import PartFile
@@ -36,6 +38,8 @@ _ASK_DEADLINE_S: Final = 30.0
 _MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 _READ_AHEAD_BYTES: Final = 128 * 1024
 """Of each answer that arrives while its last piece is being written; twice as much at most."""
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
 
 _KEPT_HEADERS: Final = frozenset(
     {
@@ -217,6 +221,10 @@ def open_session(
         resolver=resolver,
         use_dns_cache=resolver is None,
     )
+    # aiohttp has no public way to choose how the bytes of a connection are read.
+    connector._factory = cast(
+        "partial[ResponseHandler]", partial(_HeadFirst, loop=asyncio.get_running_loop())
+    )
     return aiohttp.ClientSession(
         connector=connector,
         headers={"Accept-Encoding": "identity", "User-Agent": "batchgen", **headers},
@@ -226,6 +234,21 @@ def open_session(
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, ceil_threshold=3600),
         read_bufsize=_READ_AHEAD_BYTES,
     )
+
+
+class _HeadFirst(ResponseHandler):
+    """Takes the head of an answer by itself.
+
+    Else aiohttp loses a whole answer that comes in one piece with bytes behind its end.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD) if self._payload is None else 0
+        if len(_END_OF_HEAD) <= end < len(data):
+            super().data_received(data[:end])
+            data = data[end:]
+        super().data_received(data)
 
 
 class ApiClient:
@@ -373,6 +396,8 @@ async def _receive(content: aiohttp.StreamReader, writer: SpoolWriter) -> None:
 
 def _rest(content: aiohttp.StreamReader) -> bytes:
     """What arrived and was not read, because the connection broke or we were cancelled first."""
+    if isinstance(content, aiohttp.streams.EmptyStreamReader):  # that of a 204
+        return b""
     # No public way leads to bytes that came before an error: reading raises the error.
     return content._read_nowait(-1) if content._buffer else b""
 

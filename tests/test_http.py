@@ -357,7 +357,6 @@ BROKEN: Mapping[str, Script] = {
     "closed after the body": _close,
     "banner of another protocol": wire.answering(b"220 mail.example ESMTP ready\r\n"),
     "garbage": wire.answering(bytes(range(256)) * 20),
-    "bytes behind the end": wire.answering(wire.response(GOOD) + b"surplus"),
     "half a status line": wire.answering(b"HTTP/1.1 20"),
     "two lengths that differ": wire.answering(
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!"
@@ -540,8 +539,9 @@ async def test_an_answer_just_at_the_cap_is_kept(
         % (len(GOOD), GOOD),
         b"HTTP/1.0 200 OK\r\n\r\n" + GOOD,
         b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" + wire.response(GOOD),
+        wire.response(GOOD) + b"surplus",
     ],
-    ids=["length", "chunks", "until closed", "after an interim answer"],
+    ids=["length", "chunks", "until closed", "after an interim answer", "before more bytes"],
 )
 async def test_a_whole_answer_is_in_the_spool_when_the_exchange_returns(
     answer: bytes, tmp_path: Path, verify: ssl.SSLContext
@@ -551,6 +551,15 @@ async def test_a_whole_answer_is_in_the_spool_when_the_exchange_returns(
         assert exchange.reach is Reach.COMPLETE
         assert (exchange.failure, exchange.detail, exchange.status) == (Failure.NONE, "", 200)
         assert client.whole().body() == GOOD
+
+
+@pytest.mark.fault("H31")
+async def test_an_answer_that_has_no_body_is_whole(tmp_path: Path, verify: ssl.SSLContext) -> None:
+    script = wire.answering(b"HTTP/1.1 204 No Content\r\n\r\n")
+    async with wire.serve(script) as server, asker(tmp_path, verify) as client:
+        exchange = await client.ask(server.url)
+        assert (exchange.reach, exchange.status) == (Reach.COMPLETE, 204)
+        assert client.whole().body() == b""
 
 
 async def test_an_answer_of_many_megabytes_arrives_byte_by_byte_the_same(
