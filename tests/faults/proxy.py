@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -76,33 +76,34 @@ class Proxy:
         """Take connections again, at the same port."""
         self._do(self._up)
 
-    def _do(self, act: Callable[[], object]) -> None:
-        async def step() -> None:
-            result = act()
-            if asyncio.iscoroutine(result):
-                await result
-
-        asyncio.run_coroutine_threadsafe(step(), self._loop).result(10)
+    def _do(self, act: Callable[[], Coroutine[None, None, None]]) -> None:
+        asyncio.run_coroutine_threadsafe(act(), self._loop).result(10)
 
     async def _up(self) -> None:
+        if self._server is not None:
+            return
         # Bound by hand, so that the port is the same one again.
         listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            listener.setsockopt(socket.SOL_SOCKET, option, 1)
         # Else the kernel takes megabytes of what will never pass.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECE_BYTES)
         listener.bind(("127.0.0.1", self.port))
         self._server = await asyncio.start_server(self._accept, sock=listener)
         self.port = listener.getsockname()[1]
 
-    def _down(self) -> None:
+    async def _down(self) -> None:
         if self._server is not None:
+            for listener in self._server.sockets:
+                self._loop.remove_reader(listener.fileno())
+            await asyncio.sleep(0.01)  # what was accepted just now needs its server for a moment
             self._server.close()
             self._server = None
         for writer in tuple(self._open):
-            _end(writer, reset=True)
+            _abort(writer)
 
     async def _stop(self) -> None:
-        self._down()
+        await self._down()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -133,10 +134,10 @@ class Proxy:
             except* (_CutError, OSError):
                 reset = weather.reset
             finally:
-                to_server[1].close()
+                await _end(to_server[1], reset=False)
         finally:
             self._open.discard(writer)
-            _end(writer, reset=reset)
+            await _end(writer, reset=reset)
 
     async def _both_ways(
         self,
@@ -180,14 +181,20 @@ def _allowed(data: bytes, passed: int, most: int | None) -> bytes:
     return data if most is None else data[: most - passed]
 
 
-def _end(writer: asyncio.StreamWriter, *, reset: bool) -> None:
+def _abort(writer: asyncio.StreamWriter) -> None:
+    sock: socket.socket = writer.get_extra_info("socket")
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def _end(writer: asyncio.StreamWriter, *, reset: bool) -> None:
     if reset:
-        sock: socket.socket = writer.get_extra_info("socket")
-        with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        _abort(writer)
     else:
         writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 @contextmanager
