@@ -17,6 +17,8 @@ from tests.bench.latency import latency
 from tests.bench.measure import Failed, measure
 from tests.bench.nginx import Nginx
 
+_TIMEOUT_S: Final = 150.0
+"""No client needs that long; one that hangs has failed."""
 BASE: Final = "gather"
 """The client that ratios are to."""
 
@@ -225,7 +227,9 @@ def _run(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     mark = server.mark()
-    usage = measure(client.command(task, folder), cwd=folder, env=client.env())
+    usage = measure(
+        client.command(task, folder), cwd=folder, env=client.env(), timeout_s=_TIMEOUT_S
+    )
     bought = server.bought_since(mark)
     _check(client, task, folder, bench.nginx)
     shutil.rmtree(folder)
