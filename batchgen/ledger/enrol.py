@@ -200,8 +200,10 @@ class Staging:
                 return timestamp(selection.since)
             return _stale_before(selection.refresh or refresh, now, self._renewed_at)
 
+        as_json = _JsonOfOptions()
         for page in _pages(jobs, faults):
-            faults += self._insert([_row(job, price, collision_key, stale_before) for job in page])
+            rows = [_row(job, price, collision_key, stale_before, as_json) for job in page]
+            faults += self._insert(rows)
             self.jobs += len(page)
             if progress is not None:
                 progress(self.jobs)
@@ -535,6 +537,7 @@ def _row(
     price: Price,
     collision_key: CollisionKey,
     stale_before: Callable[[str], str | None],
+    json_of_options: Callable[[Mapping[str, OptionValue]], str],
 ) -> tuple[object, ...]:
     return (
         job.key,
@@ -543,8 +546,8 @@ def _row(
         job.provider,
         job.model,
         job.prompt,
-        canonical_json(dict(job.options)),
-        canonical_json(job.images),
+        json_of_options(job.options),
+        canonical_json(job.images) if job.images else "[]",
         job.mask,
         job.root,
         job.path,
@@ -553,12 +556,25 @@ def _row(
         int(job.keep_partials),
         int(job.sidecar),
         int(job.metadata),
-        canonical_json(job.tags),
+        canonical_json(job.tags) if job.tags else "[]",
         job.source,
         price(job.model, job.options, len(job.images)),
         stale_before(job.refresh),
         job.refused,
     )
+
+
+class _JsonOfOptions:
+    """Rows of a table mostly share one mapping; its text is made once."""
+
+    def __init__(self) -> None:
+        self._options: Mapping[str, OptionValue] = {}
+        self._text = "{}"
+
+    def __call__(self, options: Mapping[str, OptionValue]) -> str:
+        if options is not self._options:
+            self._options, self._text = options, canonical_json(dict(options))
+        return self._text
 
 
 def _stale_before(refresh: str, now: datetime, renewed_at: str) -> str | None:
