@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +11,7 @@ import anyio
 import httpx
 
 from batchgen.http import no_cookies, ssl_context, without_logs
+from batchgen.lookup import look_up
 
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 8 * 1024 * 1024
@@ -101,6 +101,8 @@ async def _get(url: str, identity: Mapping[str, str]) -> bytes:
     secret = identity.get("Authorization", "").removeprefix("Bearer ")
     try:
         with anyio.fail_after(TIMEOUT_S), without_logs():
+            # Asked for here first, as the library's own lookup can't be given up.
+            await look_up(httpx.URL(url).host)
             async with (
                 httpx.AsyncClient(
                     headers=headers,
@@ -115,7 +117,7 @@ async def _get(url: str, identity: Mapping[str, str]) -> bytes:
                 return await _receive(url, response)
     except TimeoutError:
         raise Unavailable(f"{url}: no whole answer within {TIMEOUT_S:g} s") from None
-    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, ValueError) as exc:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
         detail = str(exc) or type(exc).__name__  # may repeat what the server sent
         shown = detail.replace(secret, "***") if secret else detail
         raise Unavailable(f"{url}: {shown}") from None

@@ -21,7 +21,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchgen.fetch_policy import FetchResult
 from batchgen.files import PartFile
-from batchgen.http import Deadlines, kept_headers, open_session
+from batchgen.http import Deadlines, kept_headers, numeric_results, open_session
+from batchgen.lookup import look_up
 from batchgen.outcome import retry_after
 
 MAX_PICTURE_BYTES: Final = 64 * 1024 * 1024
@@ -68,17 +69,7 @@ class _Checked(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """The checked addresses of the host."""
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address),
-                port=port,
-                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in self.addresses[host]
-        ]
+        return numeric_results(host, port, self.addresses[host])
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -199,8 +190,7 @@ async def _look_up(host: str) -> list[IPv4Address | IPv6Address]:
     if host.replace(".", "").isdigit():
         # Other ways to write a number are connected to without being looked up.
         raise ForbiddenAddress(f"{host} is no usual way to write an address")
-    found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
+    return [ip_address(text.partition("%")[0]) for text in await look_up(host)]
 
 
 def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
@@ -17,17 +18,19 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Protocol, Self, cast
 
 import aiohttp
 import anyio
 import httpx
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 from batchgen.failpoints import Point, reach
 from batchgen.files import PartFile
 from batchgen.lean import LeanAnswer
+from batchgen.lookup import look_up
 from batchgen.outcome import Exchange, Failure, Reach
 from batchgen.spool import SpoolWriter
 
@@ -203,6 +206,36 @@ class NoDocument(Exception):
     """No answer came; the message says why."""
 
 
+class _Names(AbstractResolver):
+    """Looks hosts up for aiohttp."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The addresses of a host. Raises OSError."""
+        return numeric_results(host, port, [ip_address(text) for text in await look_up(host)])
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def numeric_results(
+    host: str, port: int, addresses: Iterable[IPv4Address | IPv6Address]
+) -> list[ResolveResult]:
+    """Addresses of a host as aiohttp takes them."""
+    return [
+        ResolveResult(
+            hostname=host,
+            host=str(address),
+            port=port,
+            family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
+            proto=0,
+            flags=socket.AI_NUMERICHOST,
+        )
+        for address in addresses
+    ]
+
+
 def open_session(
     verify: ssl.SSLContext,
     headers: Mapping[str, str],
@@ -218,7 +251,7 @@ def open_session(
         ssl=verify,
         limit=0,
         force_close=not keep_alive,
-        resolver=resolver,
+        resolver=resolver or _Names(),
         use_dns_cache=resolver is None,
     )
     # aiohttp has no public way to choose how the bytes of a connection are read.

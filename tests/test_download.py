@@ -82,14 +82,13 @@ def resolving(monkeypatch: pytest.MonkeyPatch, names: Mapping[str, list[str]]) -
     """Let names resolve to addresses, as no real name service does here; notes what was asked."""
     asked: list[str] = []
 
-    async def getaddrinfo(host: bytes | str, port: object, **_: object) -> list[object]:
-        name = host.decode() if isinstance(host, bytes) else host
+    def getaddrinfo(name: str, port: object, **_: object) -> list[object]:
         asked.append(name)
         if name not in names:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [(0, 0, 0, "", (address, 0)) for address in names[name]]
 
-    monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
 
 

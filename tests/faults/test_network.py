@@ -6,6 +6,7 @@ import gzip
 import queue
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -60,6 +61,41 @@ def test_a_name_that_is_not_found_pauses_the_run_and_then_stops_it_for_free(
     found = rig.status(tmp_path)
     assert found["jobs"]["pending"] == 12
     assert found["attempts"]["maybe"] == found["attempts"]["billed"] == 0
+
+
+MUTE_NAME_SERVER = """
+import pathlib, socket, time
+def getaddrinfo(host, *rest, **named):
+    if not pathlib.Path("batchgen.db.spool").exists():
+        raise socket.gaierror(socket.EAI_AGAIN, "no price list either")
+    print("asked", flush=True)
+    time.sleep(3600)
+socket.getaddrinfo = getaddrinfo
+from batchgen.cli import main
+main()
+"""
+
+
+@pytest.mark.fault("N02")
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_name_server_that_never_answers_keeps_no_run_from_ending(tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, "https://gateway.invalid/v1", ["one"])
+    with subprocess.Popen(
+        [sys.executable, "-c", MUTE_NAME_SERVER, "run", str(path), "--json"],
+        cwd=tmp_path,
+        env=rig.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any("asked" in line for line in process.stdout)
+        began = time.monotonic()
+        process.terminate()
+        process.communicate(timeout=rig.TIMEOUT_S)
+        assert time.monotonic() - began < batchgen.http.CONNECT_TIMEOUT_S + 10
+    found = rig.status(tmp_path)
+    assert found["jobs"]["pending"] == 1
+    assert found["cost"]["maybe"] == "0.000000"
 
 
 @contextmanager
