@@ -100,7 +100,7 @@ STOPPING = {
 
 
 @pytest.mark.parametrize("which", STOPPING)
-@pytest.mark.fault("H03", "H04", "H05", "H06", "H07", "H20")
+@pytest.mark.fault("H03", "H04", "H05", "H06", "H07", "H20", "A02")
 async def test_what_would_end_every_job_alike_stops_the_run_and_fails_none(
     which: str, tmp_path: Path
 ) -> None:
