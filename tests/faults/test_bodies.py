@@ -14,6 +14,7 @@ from PIL import Image
 
 from batchgen.picture import BadPicture, inspect
 from tests import rig, wire
+from tests.canary import CANARY
 from tests.faults.gateway import answer, gateway
 from tests.test_answers import RED, encoded, picture, saved
 
@@ -154,23 +155,18 @@ NASTY = "\x1b[31mred\x07\r\nnext line \u202e" + "x" * 1_000_000
 
 @pytest.mark.fault("B26", "B27", "B28")
 async def test_the_words_of_a_provider_reach_nobody_as_they_are(tmp_path: Path) -> None:
-    key = "sk-CANARY-0123456789abcdef"
     async with gateway() as provider:
         provider.reply = lambda _: answer(
-            status="400 Bad Request", error={"message": f"{key} {NASTY}", "code": "\x1b[2J"}
+            status="400 Bad Request", error={"message": f"{CANARY} {NASTY}", "code": "\x1b[2J"}
         )
-        path = rig.manifest(tmp_path, f"{provider.server.url}/v1", ["one"], options="{}")
-        path.write_text(path.read_text().replace("name: local,", "name: local, api_key_env: KEY,"))
-        done = await anyio.to_thread.run_sync(
-            lambda: rig.batchgen("run", path, cwd=tmp_path, code=1, env={"KEY": key})
-        )
-        assert provider.posts[0].headers["authorization"] == f"Bearer {key}"
+        done = await provider.run(tmp_path, code=1)
+        assert provider.posts[0].headers["authorization"] == f"Bearer {CANARY}"
     (reason,) = rig.query(tmp_path / "batchgen.db", "SELECT reason FROM jobs")[0]
     assert "*** [31mred next line" in reason
     for text in (reason, done.stdout.replace("\n", " "), done.stderr.replace("\n", " ")):
         assert text.isprintable()
         assert len(text) < 10_000
-    assert not holding(tmp_path, key.encode())
+    assert not holding(tmp_path, CANARY.encode())
 
 
 def holding(folder: Path, secret: bytes) -> list[Path]:
