@@ -474,6 +474,11 @@ def schema() -> ExitCode:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and give the exit code; expected errors show no traceback."""
     try:
+        Path.cwd()
+    except FileNotFoundError:
+        click.echo("the current folder was removed; change into one that is there", err=True)
+        return ExitCode.USAGE
+    try:
         code = cli.main(args=arguments, prog_name="batchgen", standalone_mode=False)
     except click.ClickException as exc:
         exc.show()

@@ -210,7 +210,8 @@ def _summarize(
     pictures = _shown(picture_folder(prepared))
     write_line(sys.stdout, summary_text(found, pictures=pictures, made=made, seconds=seconds))
     db = prepared.ledger
-    found_alone = db.name == DB_NAME and db.parent in (Path.cwd(), Path.cwd() / "jobs")
+    here = _here()
+    found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")
     option = "" if found_alone else f" --db {_shown(db)}"
     has_log = prepared.profile.account_log is not None and prepared.profile.name != "local"
     write_line(sys.stdout, "next: " + next_step(found, option, has_log=has_log))
@@ -218,4 +219,13 @@ def _summarize(
 
 def _shown(path: Path) -> str:
     """A path as short as it can be typed from here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    here = _here()
+    return str(path.relative_to(here)) if here and path.is_relative_to(here) else str(path)
+
+
+def _here() -> Path | None:
+    """The current folder, which somebody may have removed during the night."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
