@@ -96,6 +96,44 @@ def fill(folder: Path, *, leave: int = 0) -> Path:
                 return ballast
 
 
+def set_clock(days: float, once: Path | None = None) -> str:
+    """Lines of Python that set the wall clock, and no other, of the process they begin.
+
+    With ``once``, as soon as there is such a file. (libfaketime does it for any program, but breaks
+    ``epoll`` in Python's event loop.)
+    """
+    return f"""
+import datetime, os, time
+def _ahead():
+    return {days * 86400} if {once is None} or os.path.exists({str(once)!r}) else 0.0
+class _Datetime(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(seconds=_ahead())
+_time, _time_ns = time.time, time.time_ns
+time.time = lambda: _time() + _ahead()
+time.time_ns = lambda: _time_ns() + int(_ahead() * 1e9)
+datetime.datetime = _Datetime
+"""
+
+
+def run_changed(change: str, path: Path, *, code: int) -> str:
+    """Run a manifest by a batchgen that lines of Python have changed first; gives its output."""
+    script = f"{change}\nimport sys\nfrom batchgen.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "run", str(path)],
+        cwd=path.parent,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
 @contextmanager
 def endpoint(state: Path, *switches: str) -> Iterator[Endpoint]:
     """Start an endpoint on a free port; stopped at the end."""

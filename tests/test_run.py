@@ -324,9 +324,14 @@ def _interrupt(process: subprocess.Popen[str], *signals: signal.Signals) -> int:
     return process.returncode
 
 
-@pytest.mark.fault("P01", "P03")
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.fault("P01")),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.fault("P03")),
+        pytest.param(signal.SIGHUP, 143, marks=pytest.mark.fault("P04")),
+    ],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
 )
 def test_the_first_signal_lets_what_is_in_flight_finish(
     number: signal.Signals, code: int, tmp_path: Path

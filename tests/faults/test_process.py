@@ -1,0 +1,243 @@
+"""What befalls a process: signals to its group, stops, clocks, other users, and its own bugs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests import rig
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and users of POSIX")
+
+PROMPTS = [f"a mug, number {number}" for number in range(12)]
+LIMITS = '{concurrency: 4, max_waste: "0"}'
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
+    """Slow enough for something to happen while requests are in flight."""
+    switches = ("--fast-pictures", "--latency", "0.4")
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
+        yield endpoint
+
+
+@pytest.mark.fault("P18")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_lets_what_is_in_flight_finish(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """As ``timeout`` and Ctrl-C send it: the embedded endpoint has to outlive it."""
+    path = rig.manifest(tmp_path, "", [f"p{n}" for n in range(300)])
+    text = re.sub("provider: .*", "provider: local", path.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
+    with rig.start("run", path, "--json", cwd=tmp_path) as process:
+        next(rig.events(process))
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=rig.TIMEOUT_S)
+    assert process.returncode == 128 + number, errors
+    found = rig.status(tmp_path)
+    assert found["jobs"]["uncertain"] == found["jobs"]["sending"] == found["jobs"]["paid"] == 0
+    assert found["jobs"]["pending"] > 0
+    bill = rig.Endpoint("", tmp_path / "batchgen.db.local", process).bill()  # type: ignore[arg-type]  # only its file is read
+    rig.judge(tmp_path, bill, finished=False)
+
+
+@pytest.mark.fault("P10")
+def test_an_answer_that_came_while_the_process_was_stopped_is_taken(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    before = len(served.bill())
+    limits = '{concurrency: 4, max_waste: "0", deadline: 60}'
+    path = rig.manifest(tmp_path, served.base_url, PROMPTS[:4], limits=limits)
+    with rig.start("run", path, "--json", cwd=tmp_path) as process:
+        next(rig.events(process))
+        process.send_signal(signal.SIGSTOP)
+        served.wait_until_idle()
+        process.send_signal(signal.SIGCONT)
+        _, errors = process.communicate(timeout=rig.TIMEOUT_S)
+    assert process.returncode == 0, errors
+    rig.judge(tmp_path, served.bill()[before:], finished=True)
+
+
+@pytest.mark.fault("P10")
+def test_whoever_was_stopped_beyond_the_deadline_names_every_doubt(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "3") as slow:
+        limits = '{concurrency: 4, max_waste: "0", deadline: 1}'
+        path = rig.manifest(tmp_path, slow.base_url, PROMPTS[:4], limits=limits)
+        with rig.start("run", path, "--json", cwd=tmp_path) as process:
+            next(rig.events(process))
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(1.5)  # the deadline passes by the clock on the wall
+            process.send_signal(signal.SIGCONT)
+            _, errors = process.communicate(timeout=rig.TIMEOUT_S)
+        slow.wait_until_idle()
+        assert process.returncode in (1, 3), errors
+        rig.judge(tmp_path, slow.bill(), finished=False)
+        found = rig.status(tmp_path)["jobs"]
+        assert found["sending"] == 0
+        assert 1 <= found["uncertain"] <= 4
+
+
+@pytest.mark.fault("P11")
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_clock_that_jumps_by_a_day_neither_stops_nor_hurries_a_run(
+    days: int, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    before = len(served.bill())
+    limits = '{concurrency: 4, max_waste: "0", deadline: 30}'
+    path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=limits)
+    first = tmp_path / "out/batch/job-000.png"
+    rig.run_changed(rig.set_clock(days, once=first), path, code=0)
+    rig.judge(tmp_path, served.bill()[before:], finished=True)
+    (row,) = rig.query(
+        tmp_path / "batchgen.db",
+        "SELECT julianday(ended_at) - julianday(started_at) AS days FROM runs",
+    )
+    assert round(row["days"]) == days, "the clock did not jump"
+
+
+@pytest.mark.fault("P12")
+def test_a_bug_in_one_worker_holds_its_job_and_lets_the_others_finish(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    before = len(served.bill())
+    change = """
+import batchgen.worker
+whole, calls = batchgen.worker.classify, []
+def classify(*arguments):
+    calls.append(1)
+    if len(calls) == 3:
+        raise LookupError("a bug of ours")
+    return whole(*arguments)
+batchgen.worker.classify = classify
+"""
+    path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+    text = rig.run_changed(change, path, code=4)
+    assert "a bug of ours" in text
+    found = rig.status(tmp_path)["jobs"]
+    assert (found["done"], found["uncertain"]) == (len(PROMPTS) - 1, 1)
+    held = rig.query(tmp_path / "batchgen.db", "SELECT reason FROM jobs WHERE state = 'uncertain'")
+    assert "internal_error" in held[0][0]
+    rig.judge(tmp_path, served.bill()[before:], finished=False)
+
+
+@pytest.mark.fault("P08")
+def test_a_picture_for_which_memory_was_short_stays_paid_and_is_only_downloaded(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    before = len(served.bill())
+    change = """
+import batchgen.delivery
+whole, calls = batchgen.delivery.decode, []
+def decode(path):
+    calls.append(1)
+    if len(calls) == 2:
+        raise MemoryError
+    return whole(path)
+batchgen.delivery.decode = decode
+"""
+    extra = "output: {verify: decode}\n"
+    path = rig.manifest(tmp_path, served.base_url, PROMPTS[:4], limits=LIMITS, extra=extra)
+    assert "MemoryError" in rig.run_changed(change, path, code=4)
+    found = rig.status(tmp_path)["jobs"]
+    assert (found["done"], found["paid"]) == (3, 1)
+    posts = served.judge("stats")["posts"]
+    rig.batchgen("run", path, cwd=tmp_path)
+    assert served.judge("stats")["posts"] == posts
+    rig.judge(tmp_path, served.bill()[before:], finished=True)
+
+
+def shell(script: str, path: Path, *, cwd: Path, env: Mapping[str, str], code: int) -> str:
+    """Run a manifest by a line of shell, in which ``$0`` is Python."""
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, str(path)],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=rig.TIMEOUT_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.mark.fault("P16")
+@pytest.mark.parametrize("language", ["C", "POSIX", "xx_YY.ISO-8859-1"])
+def test_no_home_no_language_and_no_asserts_are_needed(
+    language: str, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    folder = tmp_path / "café"
+    extra = "output: {path: 'größe {{ key }}.{{ ext }}'}\n"
+    path = rig.manifest(folder, served.base_url, ["ein Krug für 5 €"], extra=extra)
+    env = {"PATH": os.environ["PATH"], "LANG": language, "LC_ALL": language}
+    env |= {name: text for name, text in rig.environment().items() if "CANARY" in name}
+    shell('exec "$0" -O -m batchgen run "$1"', path, cwd=folder, env=env, code=0)
+    assert [file.name for file in (folder / "out/batch").iterdir()] == ["größe job-000.png"]
+
+
+@pytest.mark.fault("P16")
+def test_a_folder_that_is_gone_is_told_and_no_bug(served: rig.Endpoint, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path / "batch", served.base_url, ["one"])
+    posts = served.judge("stats")["posts"]
+    script = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" -m batchgen run "$1"'
+    text = shell(script, path, cwd=tmp_path, env=rig.environment(), code=2)
+    assert "the current folder was removed" in text
+    assert served.judge("stats")["posts"] == posts
+
+
+@pytest.mark.fault("P16")
+def test_a_run_whose_folder_goes_away_meanwhile_ends_as_any_other(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path / "batch", served.base_url, ["one"])
+    (tmp_path / "gone").mkdir()
+    command = [sys.executable, "-m", "batchgen", "run", str(path)]
+    with subprocess.Popen(
+        command, cwd=tmp_path / "gone", env=rig.environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        while not (tmp_path / "batch/batchgen.db").exists():
+            time.sleep(0.01)
+        (tmp_path / "gone").rmdir()
+        out, _ = process.communicate(timeout=rig.TIMEOUT_S)
+    assert process.returncode == 0
+    assert "1 of 1 jobs done" in out
+
+
+@pytest.mark.fault("D04", "P16")
+@pytest.mark.parametrize("closed", ["out", "batchgen.db.spool", "."])
+def test_another_user_who_may_not_write_sends_nothing(
+    closed: str, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    setpriv = shutil.which("setpriv")
+    if os.geteuid() != 0 or setpriv is None:
+        pytest.skip("needs root, and setpriv to become somebody else")
+    posts = served.judge("stats")["posts"]
+    with tempfile.TemporaryDirectory() as made:  # pytest's own are closed to others
+        folder = Path(made)
+        path = rig.manifest(folder, served.base_url, ["one"])
+        (folder / closed).mkdir(exist_ok=True)
+        folder.chmod(0o777)
+        (folder / closed).chmod(0o755)
+        nobody = f"{setpriv} --reuid=65534 --regid=65534 --clear-groups"
+        text = shell(
+            f'exec {nobody} "$0" -m batchgen run "$1"',
+            path,
+            cwd=folder,
+            env=rig.environment({"HOME": "/nonexistent"}),
+            code=2,
+        )
+    assert "Permission denied" in text or "unable to open" in text
+    assert "Traceback" not in text
+    assert served.judge("stats")["posts"] == posts
