@@ -142,10 +142,24 @@ def _create(path: Path) -> None:
             conn.execute("COMMIT")
         reach(Point.LEDGER_MADE)
         with suppress(FileExistsError):  # another process was first, and its file is as good
-            aside.rename(path) if os.name == "nt" else os.link(aside, path)
+            _put(aside, path)
         sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _put(aside: Path, path: Path) -> None:
+    """Give a file its name. Raises FileExistsError where something has it."""
+    if os.name == "nt":
+        aside.rename(path)
+        return
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT and some network shares know no links; the name is taken empty then
+        path.touch(mode=0o600, exist_ok=False)
+        aside.replace(path)
 
 
 def _check(conn: sqlite3.Connection, path: Path) -> None:
