@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -136,3 +137,36 @@ def test_a_disk_that_is_filled_to_its_last_byte_leaves_doubts_and_no_lies(
         found = rig.status(disk)["jobs"]
         assert found["done"] + found["uncertain"] == len(PROMPTS)
         assert found["uncertain"] <= 4
+
+
+@pytest.mark.fault("D18")
+def test_an_output_folder_that_vanishes_is_made_anew_for_what_is_still_to_come(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+    run_and_meanwhile(path, lambda: (tmp_path / "out").rename(tmp_path / "taken"), code=0)
+    assert rig.status(tmp_path)["jobs"]["done"] == len(PROMPTS)
+    kept = {file.name for file in (tmp_path / "out/batch").iterdir()}
+    taken = {file.name for file in (tmp_path / "taken/batch").iterdir()}
+    assert len(kept | taken) == len(PROMPTS)
+    assert len(kept) >= len(PROMPTS) - 8
+    lost = rig.batchgen("verify", "batch", "--json", cwd=tmp_path, code=1).stdout.splitlines()
+    assert len(lost) == len(PROMPTS) - len(kept)
+
+
+@pytest.mark.fault("D22")
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_pictures_follow_the_umask_and_all_else_is_the_owners_alone(
+    umask: int, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, PROMPTS[:1], limits=LIMITS)
+    log = tmp_path / "run.log"
+    command = [sys.executable, "-m", "batchgen", "run", str(path), "--log-file", str(log)]
+    subprocess.run(command, cwd=tmp_path, env=rig.environment(), check=True, umask=umask)
+
+    def mode(name: str) -> int:
+        return stat.S_IMODE((tmp_path / name).stat().st_mode)
+
+    assert mode("out/batch/job-000.png") == 0o666 & ~umask
+    assert mode("batchgen.db") == mode("batchgen.db.lock") == mode("run.log") == 0o600
+    assert mode("batchgen.db.spool") == 0o700

@@ -1,0 +1,73 @@
+"""What befalls the account in the middle of a run: a key, a rate, a model, a charge for nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import rig
+
+PROMPTS = [f"a mug, number {number}" for number in range(16)]
+LIMITS = '{concurrency: 4, max_waste: "0"}'
+
+
+@pytest.mark.fault("A02")
+def test_a_key_that_is_revoked_in_the_middle_stops_the_run_and_fails_no_job(
+    tmp_path: Path,
+) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "0.2") as served:
+        path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+        with rig.start("run", path, "--json", cwd=tmp_path) as process:
+            for event in rig.events(process):
+                if event.get("event") == "job_done":
+                    served.judge("revoke-key", {})
+                    break
+            process.communicate(timeout=rig.TIMEOUT_S)
+        assert process.returncode == 3
+        found = rig.status(tmp_path)
+        assert "check the key" in found["stopped"]
+        assert found["jobs"]["done"] + found["jobs"]["pending"] == len(PROMPTS)
+        assert served.judge("stats")["posts"] <= found["jobs"]["done"] + 4
+        served.judge("revoke-key", {})
+        rig.batchgen("run", path, cwd=tmp_path)
+        rig.judge(tmp_path, served.bill(), finished=True)
+
+
+@pytest.mark.fault("A05")
+def test_a_rate_that_falls_in_the_middle_brings_no_storm_of_requests(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "0.1") as served:
+        path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+        with rig.start("run", path, "--json", cwd=tmp_path) as process:
+            for event in rig.events(process):
+                if event.get("event") == "job_done":
+                    served.judge("faults", {"rate": 1.0, "burst": 1, "retry-after": False})
+                    break
+            while not served.judge("stats")["sent_429"]:
+                time.sleep(0.05)
+            time.sleep(3)
+            refused = served.judge("stats")["sent_429"]
+            served.judge("faults", {"rate": 0.0})
+            process.communicate(timeout=rig.TIMEOUT_S)
+        assert process.returncode == 0
+        assert refused <= 4 + 4, "those in flight, and one that asks again at a time"
+        rig.judge(tmp_path, served.bill(), finished=True)
+        assert rig.status(tmp_path)["cost"]["maybe"] == "0.000000"
+
+
+@pytest.mark.fault("A13")
+def test_a_charge_for_a_picture_that_did_not_come_is_counted_and_told(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--bill-empty", "0.5") as served:
+        path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+        rig.batchgen("run", path, cwd=tmp_path, code=1)
+        bill = served.bill()
+        rig.judge(tmp_path, bill, finished=True)
+    found = rig.status(tmp_path)
+    assert len(bill) == found["attempts"]["billed"] == len(PROMPTS)
+    assert found["images"]["saved"] == found["jobs"]["done"] < len(PROMPTS)
+    assert found["cost"]["charged"] == f"{len(PROMPTS) * rig.PRICE / 1e6:.6f}"
+    report = rig.batchgen("report", "batch", "--format", "json", cwd=tmp_path).stdout
+    failed = json.loads(report)["failed"]
+    assert sum(one["jobs"] for one in failed) == len(PROMPTS) - found["jobs"]["done"]
