@@ -13,16 +13,19 @@ from batchgen.job import EXT_PLACEHOLDER
 from batchgen.naming import (
     EXT_MARK,
     MAX_COMPONENT_BYTES,
+    MAX_KEY_CHARS,
     NamingError,
     checked_key,
     collision_key,
     copy_key,
+    final_path,
     output_path,
     prompt_key,
     row_key,
     safe_component,
     safe_path,
     slug,
+    text_of,
 )
 
 HOSTILE = st.lists(
@@ -215,6 +218,35 @@ def test_keys_are_stripped_normal_and_of_one_line() -> None:
     for key, words in [(" ", "empty"), ("x" * 201, "at most 200"), ("a\nb", "control character")]:
         with pytest.raises(NamingError, match=words):
             checked_key(key)
+
+
+def test_a_key_may_fill_its_length_and_hold_what_is_only_invisible() -> None:
+    assert checked_key("x" * MAX_KEY_CHARS) == "x" * MAX_KEY_CHARS
+    assert checked_key("a\u200db") == "a\u200db"
+
+
+def test_true_and_false_are_named_as_in_json() -> None:
+    values = (True, False, None, 7, 0.5, "x")
+    assert [text_of(value) for value in values] == ["true", "false", "", "7", "0.5", "x"]
+
+
+def test_a_slug_keeps_the_letters_at_its_ends() -> None:
+    assert slug("X-ray of an axX") == "x-ray-of-an-axx"
+    assert slug("Xénon auX") == "xénon-aux"
+
+
+@pytest.mark.parametrize(
+    ("path", "rank", "final"),
+    [
+        ("a/b.{ext}", 0, "a/b.png"),
+        ("{ext}/b.{ext}", 0, "png/b.png"),
+        ("{ext}/b.{ext}", 1, "png/b-extra.png"),
+        ("a/b.{ext}", 2, "a/b-extra-2.png"),
+        ("a/b.{ext}.{ext}", 3, "a/b.png-extra-3.png"),
+    ],
+)
+def test_pictures_beyond_the_one_asked_for_are_marked(path: str, rank: int, final: str) -> None:
+    assert final_path(path, "png", rank) == final
 
 
 def test_the_first_copy_has_the_plain_key() -> None:

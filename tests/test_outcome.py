@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC
 from email.utils import format_datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -18,6 +20,7 @@ from batchgen.outcome import (
     ErrorBody,
     Exchange,
     Failure,
+    Habits,
     Reach,
     Verdict,
     classify,
@@ -41,70 +44,82 @@ def error(code: object = "", kind: str = "new_api_error", message: str = "no") -
 HTML = b"<html><body>Bad gateway</body></html>"
 
 STATUS_ROWS = {
-    "H01": (answered(400, error("invalid_value", "image_generation_user_error")), Outcome.REFUSED),
-    "H02": (answered(400, error("moderation_blocked", "x")), Outcome.BLOCKED),
-    "H03": (answered(401, error()), Outcome.STOP),
-    "H04": (answered(402, error()), Outcome.STOP),
-    "H05-quota": (answered(403, error("insufficient_user_quota")), Outcome.STOP),
-    "H05-model": (answered(403, error()), Outcome.STOP),
-    "H05-firewall": (answered(403, HTML, {"content-type": "text/html"}), Outcome.THROTTLED),
-    "H06-model": (answered(404, error("model_not_found")), Outcome.STOP),
-    "H06-path": (answered(404, b"404 page not found"), Outcome.STOP),
-    "H07-405": (answered(405), Outcome.STOP),
-    "H07-406": (answered(406), Outcome.STOP),
-    "H07-415": (answered(415), Outcome.STOP),
-    "H07-501": (answered(501, error("api_not_implemented")), Outcome.STOP),
-    "H08": (answered(408, error()), Outcome.AMBIGUOUS),
-    "H09": (answered(409, error()), Outcome.REFUSED),
-    "H11": (answered(413, error("read_request_body_failed")), Outcome.REFUSED),
-    "H12": (answered(422, error()), Outcome.REFUSED),
-    "H13": (answered(425), Outcome.SAFE),
-    "H14": (answered(429, error()), Outcome.THROTTLED),
-    "H14-empty": (answered(429), Outcome.THROTTLED),
-    "H20": (answered(429, error("insufficient_quota")), Outcome.STOP),
-    "H20-cap": (answered(429, error("organization_spend_limit_exceeded")), Outcome.STOP),
-    "H21": (answered(500, error("do_request_failed")), Outcome.REFUSED),
-    "H22-html": (answered(500, HTML), Outcome.AMBIGUOUS),
-    "H22-empty": (answered(500), Outcome.AMBIGUOUS),
-    "H23-envelope": (answered(502, error()), Outcome.REFUSED),
-    "H23-html": (answered(502, HTML), Outcome.AMBIGUOUS),
-    "H24": (answered(503, b"queue full", {"retry-after": "5"}), Outcome.THROTTLED),
-    "H24-envelope": (answered(503, error("system_cpu_overloaded")), Outcome.THROTTLED),
-    "H25-html": (answered(504, HTML), Outcome.AMBIGUOUS),
-    "H25-json": (answered(504, {"retryable": True, **error("timeout")}), Outcome.AMBIGUOUS),
-    "H26-520": (answered(520, HTML), Outcome.AMBIGUOUS),
-    "H26-522": (answered(522, HTML), Outcome.AMBIGUOUS),
-    "H26-524": (answered(524, HTML), Outcome.AMBIGUOUS),
-    "H27-521": (answered(521, HTML), Outcome.SAFE),
-    "H27-523": (answered(523, HTML), Outcome.SAFE),
-    "H27-525": (answered(525, HTML), Outcome.SAFE),
-    "H27-526": (answered(526, HTML), Outcome.SAFE),
-    "H28": (answered(529), Outcome.THROTTLED),
-    "H29": (
-        answered(200, b'data: {"type": "x"}\n\n', {"content-type": "text/event-stream"}),
+    "H01": (
+        partial(answered, 400, error("invalid_value", "image_generation_user_error")),
+        Outcome.REFUSED,
+    ),
+    "H02": (partial(answered, 400, error("moderation_blocked", "x")), Outcome.BLOCKED),
+    "H03": (partial(answered, 401, error()), Outcome.STOP),
+    "H04": (partial(answered, 402, error()), Outcome.STOP),
+    "H05-quota": (partial(answered, 403, error("insufficient_user_quota")), Outcome.STOP),
+    "H05-model": (partial(answered, 403, error()), Outcome.STOP),
+    "H05-firewall": (
+        partial(answered, 403, HTML, {"content-type": "text/html"}),
+        Outcome.THROTTLED,
+    ),
+    "H06-model": (partial(answered, 404, error("model_not_found")), Outcome.STOP),
+    "H06-path": (partial(answered, 404, b"404 page not found"), Outcome.STOP),
+    "H07-405": (partial(answered, 405), Outcome.STOP),
+    "H07-406": (partial(answered, 406), Outcome.STOP),
+    "H07-415": (partial(answered, 415), Outcome.STOP),
+    "H07-501": (partial(answered, 501, error("api_not_implemented")), Outcome.STOP),
+    "H08": (partial(answered, 408, error()), Outcome.AMBIGUOUS),
+    "H09": (partial(answered, 409, error()), Outcome.REFUSED),
+    "H11": (partial(answered, 413, error("read_request_body_failed")), Outcome.REFUSED),
+    "H12": (partial(answered, 422, error()), Outcome.REFUSED),
+    "H13": (partial(answered, 425), Outcome.SAFE),
+    "H14": (partial(answered, 429, error()), Outcome.THROTTLED),
+    "H14-empty": (partial(answered, 429), Outcome.THROTTLED),
+    "H20": (partial(answered, 429, error("insufficient_quota")), Outcome.STOP),
+    "H20-cap": (partial(answered, 429, error("organization_spend_limit_exceeded")), Outcome.STOP),
+    "H21": (partial(answered, 500, error("do_request_failed")), Outcome.REFUSED),
+    "H22-html": (partial(answered, 500, HTML), Outcome.AMBIGUOUS),
+    "H22-empty": (partial(answered, 500), Outcome.AMBIGUOUS),
+    "H23-envelope": (partial(answered, 502, error()), Outcome.REFUSED),
+    "H23-html": (partial(answered, 502, HTML), Outcome.AMBIGUOUS),
+    "H24": (partial(answered, 503, b"queue full", {"retry-after": "5"}), Outcome.THROTTLED),
+    "H24-envelope": (partial(answered, 503, error("system_cpu_overloaded")), Outcome.THROTTLED),
+    "H25-html": (partial(answered, 504, HTML), Outcome.AMBIGUOUS),
+    "H25-json": (
+        partial(answered, 504, {"retryable": True, **error("timeout")}),
         Outcome.AMBIGUOUS,
     ),
-    "H30-201": (answered(201, {"task_id": "t1", "data": []}), Outcome.AMBIGUOUS),
-    "H30-202": (answered(202, {"task_id": "t1"}), Outcome.AMBIGUOUS),
-    "H31-204": (answered(204), Outcome.AMBIGUOUS),
-    "H31-200": (answered(200), Outcome.AMBIGUOUS),
-    "H32-299": (answered(299, {"data": [{"url": "https://x/y"}]}), Outcome.OK),
-    "H32-418": (answered(418), Outcome.REFUSED),
-    "H32-451": (answered(451), Outcome.REFUSED),
-    "H32-599": (answered(599), Outcome.AMBIGUOUS),
-    "H32-999": (answered(999), Outcome.AMBIGUOUS),
-    "H35-504": (answered(504, HTML, {"x-should-retry": "true"}), Outcome.AMBIGUOUS),
-    "H35-429": (answered(429, error(), {"x-should-retry": "false"}), Outcome.REFUSED),
-    "N24": (answered(302, None, {"location": "https://y"}), Outcome.STOP),
-    "N25": (answered(307, None, {"location": "https://y"}), Outcome.STOP),
-    "B01": (answered(200, HTML), Outcome.AMBIGUOUS),
-    "B02": (answered(200, error("moderation_blocked")), Outcome.BLOCKED),
-    "B02-unknown": (answered(200, error("what")), Outcome.AMBIGUOUS),
-    "B03": (answered(200, b'{"data": [{"url": "ht'), Outcome.AMBIGUOUS),
-    "B04": (answered(200, [1, 2]), Outcome.SPOILED),
-    "B05": (answered(200, {"data": []}), Outcome.SPOILED),
-    "B08-null": (answered(200, {"data": [None]}), Outcome.SPOILED),
-    "B08-neither": (answered(200, {"data": [{"url": "", "b64_json": ""}]}), Outcome.SPOILED),
+    "H26-520": (partial(answered, 520, HTML), Outcome.AMBIGUOUS),
+    "H26-522": (partial(answered, 522, HTML), Outcome.AMBIGUOUS),
+    "H26-524": (partial(answered, 524, HTML), Outcome.AMBIGUOUS),
+    "H27-521": (partial(answered, 521, HTML), Outcome.SAFE),
+    "H27-523": (partial(answered, 523, HTML), Outcome.SAFE),
+    "H27-525": (partial(answered, 525, HTML), Outcome.SAFE),
+    "H27-526": (partial(answered, 526, HTML), Outcome.SAFE),
+    "H28": (partial(answered, 529), Outcome.THROTTLED),
+    "H29": (
+        partial(answered, 200, b'data: {"type": "x"}\n\n', {"content-type": "text/event-stream"}),
+        Outcome.AMBIGUOUS,
+    ),
+    "H30-201": (partial(answered, 201, {"task_id": "t1", "data": []}), Outcome.AMBIGUOUS),
+    "H30-202": (partial(answered, 202, {"task_id": "t1"}), Outcome.AMBIGUOUS),
+    "H31-204": (partial(answered, 204), Outcome.AMBIGUOUS),
+    "H31-200": (partial(answered, 200), Outcome.AMBIGUOUS),
+    "H32-299": (partial(answered, 299, {"data": [{"url": "https://x/y"}]}), Outcome.OK),
+    "H32-418": (partial(answered, 418), Outcome.REFUSED),
+    "H32-451": (partial(answered, 451), Outcome.REFUSED),
+    "H32-599": (partial(answered, 599), Outcome.AMBIGUOUS),
+    "H32-999": (partial(answered, 999), Outcome.AMBIGUOUS),
+    "H35-504": (partial(answered, 504, HTML, {"x-should-retry": "true"}), Outcome.AMBIGUOUS),
+    "H35-429": (partial(answered, 429, error(), {"x-should-retry": "false"}), Outcome.REFUSED),
+    "N24": (partial(answered, 302, None, {"location": "https://y"}), Outcome.STOP),
+    "N25": (partial(answered, 307, None, {"location": "https://y"}), Outcome.STOP),
+    "B01": (partial(answered, 200, HTML), Outcome.AMBIGUOUS),
+    "B02": (partial(answered, 200, error("moderation_blocked")), Outcome.BLOCKED),
+    "B02-unknown": (partial(answered, 200, error("what")), Outcome.AMBIGUOUS),
+    "B03": (partial(answered, 200, b'{"data": [{"url": "ht'), Outcome.AMBIGUOUS),
+    "B04": (partial(answered, 200, [1, 2]), Outcome.SPOILED),
+    "B05": (partial(answered, 200, {"data": []}), Outcome.SPOILED),
+    "B08-null": (partial(answered, 200, {"data": [None]}), Outcome.SPOILED),
+    "B08-neither": (
+        partial(answered, 200, {"data": [{"url": "", "b64_json": ""}]}),
+        Outcome.SPOILED,
+    ),
 }
 
 
@@ -145,8 +160,9 @@ STATUS_ROWS = {
     "B05",
     "B08",
 )
-@pytest.mark.parametrize(("verdict", "outcome"), STATUS_ROWS.values(), ids=STATUS_ROWS.keys())
-def test_a_row_of_the_catalogue(verdict: Verdict, outcome: Outcome) -> None:
+@pytest.mark.parametrize(("judge", "outcome"), STATUS_ROWS.values(), ids=STATUS_ROWS.keys())
+def test_a_row_of_the_catalogue(judge: Callable[[], Verdict], outcome: Outcome) -> None:
+    verdict = judge()
     assert verdict.outcome is outcome
     billed = {
         Outcome.OK: Billed.YES,
@@ -154,6 +170,179 @@ def test_a_row_of_the_catalogue(verdict: Verdict, outcome: Outcome) -> None:
         Outcome.AMBIGUOUS: Billed.MAYBE,
     }.get(outcome, Billed.NO)
     assert verdict.billed is billed
+
+
+NO, MAYBE, YES = Billed.NO, Billed.MAYBE, Billed.YES
+PAGE = {"content-type": "text/html"}
+PICTURE = {"data": [{"url": "https://h/1"}]}
+WORDS = {
+    "ok": (200, PICTURE, {}, Outcome.OK, YES, "", ""),
+    "no picture": (200, {}, {}, Outcome.SPOILED, YES, "no_picture", "HTTP 200 without a picture"),
+    "a task": (
+        202, {"task_id": "t1"}, {}, Outcome.AMBIGUOUS, MAYBE,
+        "task", "answered with task t1 in place of a picture",
+    ),
+    "no JSON": (
+        200, b"x", {}, Outcome.AMBIGUOUS, MAYBE,
+        "unreadable", "HTTP 200 with a body that is no JSON",
+    ),
+    "an unknown error inside": (
+        200, error("what"), {}, Outcome.AMBIGUOUS, MAYBE,
+        "what", "HTTP 200 with an error inside: no",
+    ),
+    "an error without a name inside": (
+        200, error(), {}, Outcome.AMBIGUOUS, MAYBE,
+        "error_in_success", "HTTP 200 with an error inside: no",
+    ),
+    "a known error inside": (
+        200, error("moderation_blocked"), {}, Outcome.BLOCKED, NO, "moderation_blocked", "no",
+    ),
+    "a firewall": (
+        403, HTML, PAGE, Outcome.THROTTLED, NO,
+        "firewall", "HTTP 403 with a page: a firewall in front of the endpoint",
+    ),
+    "a page for a wrong key": (
+        401, HTML, PAGE, Outcome.STOP, NO,
+        "http_401", "HTTP 401 (HTTP 401: check the key and what it may do)",
+    ),
+    "a 403 without a page": (
+        403, b"", {}, Outcome.STOP, NO,
+        "http_403", "HTTP 403 (HTTP 403: check the key and what it may do)",
+    ),
+    "no money": (
+        429, error("insufficient_quota"), {}, Outcome.STOP, NO,
+        "no_money", "no (top up the account or raise the key's limit)",
+    ),
+    "too early": (425, error("x"), {}, Outcome.SAFE, NO, "x", "no"),
+    "not reached": (521, HTML, {}, Outcome.SAFE, NO, "http_521", "HTTP 521"),
+    "a full queue": (503, b"", {"retry-after": "5"}, Outcome.THROTTLED, NO, "http_503", "HTTP 503"),
+    "a 503 and no more": (503, b"", {}, Outcome.AMBIGUOUS, MAYBE, "http_503", "HTTP 503"),
+    "overloaded": (529, b"", {}, Outcome.THROTTLED, NO, "http_529", "HTTP 529"),
+    "not overloaded": (530, b"", {}, Outcome.AMBIGUOUS, MAYBE, "http_530", "HTTP 530"),
+    "throttled by name": (500, error("slow_down"), {}, Outcome.THROTTLED, NO, "slow_down", "no"),
+    "a failed carrier": (
+        502, error("do_request_failed"), {}, Outcome.REFUSED, NO, "do_request_failed", "no",
+    ),
+    "an envelope around a 507": (507, error("x"), {}, Outcome.AMBIGUOUS, MAYBE, "http_507", "no"),
+    "a refusal without a name": (
+        400, error("", "y", ""), {}, Outcome.REFUSED, NO, "y", "HTTP 400",
+    ),
+    "a refusal in words": (
+        400, error("", "", "rejected by our safety system"), {}, Outcome.BLOCKED, NO,
+        "http_400", "rejected by our safety system",
+    ),
+    "refused by name": (
+        500, error("invalid_request"), {}, Outcome.REFUSED, NO, "invalid_request", "no",
+    ),
+    "refused by name alone": (
+        500, error("invalid_request", "y", ""), {}, Outcome.REFUSED, NO,
+        "invalid_request", "invalid_request",
+    ),
+    "a fee": (
+        400, error("violation_fee.x"), {}, Outcome.BLOCKED, MAYBE, "violation_fee.x", "no",
+    ),
+    "moved": (
+        302, None, {"location": "https://y"}, Outcome.STOP, NO,
+        "redirect", "base_url redirects to https://y: set base_url to the final one",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "outcome", "billed", "code", "message"),
+    WORDS.values(),
+    ids=WORDS.keys(),
+)
+def test_a_verdict_says_what_happened(
+    status: int,
+    body: object,
+    headers: dict[str, str],
+    outcome: Outcome,
+    billed: Billed,
+    code: str,
+    message: str,
+) -> None:
+    verdict = answered(status, body, headers)
+    assert (verdict.outcome, verdict.billed) == (outcome, billed)
+    assert (verdict.code, verdict.message) == (code, message)
+    assert verdict.status == status
+
+
+@pytest.mark.parametrize(
+    ("status", "server_errors", "refusals", "outcome", "billed"),
+    [
+        (500, NO, YES, Outcome.REFUSED, NO),
+        (500, MAYBE, NO, Outcome.AMBIGUOUS, MAYBE),
+        (500, YES, NO, Outcome.AMBIGUOUS, MAYBE),
+        (502, YES, NO, Outcome.AMBIGUOUS, MAYBE),
+        (400, YES, NO, Outcome.REFUSED, NO),
+        (400, NO, YES, Outcome.REFUSED, YES),
+        (400, NO, MAYBE, Outcome.REFUSED, MAYBE),
+        (429, YES, YES, Outcome.THROTTLED, NO),
+        (401, YES, YES, Outcome.STOP, NO),
+        (521, YES, YES, Outcome.SAFE, NO),
+    ],
+)
+def test_what_an_endpoint_is_known_to_bill_counts(
+    status: int, server_errors: Billed, refusals: Billed, outcome: Outcome, billed: Billed
+) -> None:
+    exchange = Exchange(reach=Reach.COMPLETE, status=status, headers={})
+    answer = read_answer(orjson.dumps(error("x")), {})
+    habits = Habits(server_errors=server_errors, refusals=refusals)
+    verdict = classify(exchange, answer, habits)
+    assert (verdict.outcome, verdict.billed) == (outcome, billed)
+    assert verdict.again == (outcome is Outcome.REFUSED and status >= 500)
+    blocked = classify(exchange, read_answer(orjson.dumps(error("moderation_blocked")), {}), habits)
+    if status != 521:
+        assert (blocked.outcome, blocked.billed) == (Outcome.BLOCKED, refusals)
+
+
+def test_a_verdict_keeps_the_wait_and_the_name_of_its_answer() -> None:
+    headers = {"retry-after": "7", "x-request-id": "r" * 300}
+    verdict = answered(429, error("x"), headers)
+    assert (verdict.outcome, verdict.retry_after_s) == (Outcome.THROTTLED, 7)
+    assert verdict.request_id == "r" * 200
+    never = answered(429, error("x"), {"x-should-retry": " False "})
+    assert (never.outcome, never.billed) == (Outcome.REFUSED, NO)
+    assert answered(401, error(), {"x-should-retry": "false"}).outcome is Outcome.STOP
+
+
+def test_what_broke_and_how_is_told() -> None:
+    def told(reach: Reach, failure: Failure, status: int | None = None) -> tuple[str, str]:
+        verdict = classify(
+            Exchange(reach=reach, failure=failure, detail="why", status=status), None
+        )
+        return verdict.code, verdict.message
+
+    assert told(Reach.NOTHING, Failure.CONNECT) == ("unreachable", "no connection: why")
+    code, message = told(Reach.NOTHING, Failure.TLS)
+    assert (code, message.endswith("is not acceptable: why")) == ("tls", True)
+    assert told(Reach.SENT, Failure.NETWORK) == ("connection_lost", "the connection broke: why")
+    assert told(Reach.HEADERS, Failure.NETWORK, 200) == (
+        "connection_lost",
+        "HTTP 200, then the connection broke: why",
+    )
+    plain = classify(Exchange(reach=Reach.SENT, failure=Failure.NETWORK), None)
+    assert plain.message == "the connection broke"
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, Outcome.OK),
+        (201, Outcome.AMBIGUOUS),
+        (399, Outcome.AMBIGUOUS),
+        (400, Outcome.REFUSED),
+        (499, Outcome.REFUSED),
+        (500, Outcome.AMBIGUOUS),
+    ],
+)
+def test_an_answer_that_broke_off_counts_as_far_as_it_can_be_trusted(
+    status: int, outcome: Outcome
+) -> None:
+    exchange = Exchange(reach=Reach.HEADERS, failure=Failure.NETWORK, status=status, headers={})
+    answer = Answer(readable=True, pictures=(PictureRef(index=0, url="https://h/1"),))
+    assert classify(exchange, answer).outcome is outcome
 
 
 GATEWAY = {

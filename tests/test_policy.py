@@ -64,6 +64,36 @@ def test_where_a_job_goes_without_any_allowance(outcome: Outcome, state: JobStat
     assert following(outcome).state is state
 
 
+def test_what_is_told_of_each_end_of_an_attempt() -> None:
+    """Whole, for what is forgotten here is asked or paid for once more."""
+    wait = following(Outcome.REFUSED).wait_s
+    assert following(Outcome.OK) == Next(state=JobState.PAID)
+    assert following(Outcome.BLOCKED) == Next(state=JobState.BLOCKED, reason="code")
+    assert following(Outcome.REFUSED, again=True) == Next(
+        state=JobState.PENDING, reason="code", wait_s=wait, counts_try=True
+    )
+    for outcome, held in (
+        (Outcome.AMBIGUOUS, JobState.UNCERTAIN),
+        (Outcome.SENDING, JobState.UNCERTAIN),
+        (Outcome.SPOILED, JobState.FAILED),
+    ):
+        assert following(outcome) == Next(state=held, reason="code", counts_doubt=True)
+        assert following(outcome, max_waste=PRICE) == Next(
+            state=JobState.PENDING, reason="code", wait_s=wait, counts_doubt=True, wasted=PRICE
+        )
+
+
+def test_a_probe_that_fails_for_the_moment_counts_no_try() -> None:
+    def probed(*, again: bool) -> Next:
+        verdict = Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="code", again=again)
+        return after_attempt(
+            verdict, tries=0, doubts=0, price=PRICE, wasted=ZERO, max_waste=ZERO, probe=True
+        )
+
+    assert (probed(again=True).state, probed(again=True).counts_try) == (JobState.PENDING, False)
+    assert (probed(again=False).state, probed(again=False).counts_try) == (JobState.FAILED, True)
+
+
 @pytest.mark.fault("H21", "H34")
 def test_a_refusal_of_the_moment_is_asked_once_more_and_no_more() -> None:
     first = following(Outcome.REFUSED, again=True)
@@ -119,6 +149,7 @@ def test_doubt_is_bought_again_once_a_job_within_the_allowance(outcome: Outcome)
         ("0.50", 1, 500_000),
         ("$2", 1, 2_000_000),
         ("5%", 19, 0),
+        ("3%", 99, 2),
     ],
 )
 def test_an_allowance_is_a_share_or_an_amount(text: str, estimate: int, allowance: int) -> None:
