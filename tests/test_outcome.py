@@ -25,6 +25,7 @@ from batchgen.outcome import (
     Verdict,
     classify,
     retry_after,
+    task_verdict,
 )
 from batchgen.providers.openai_images import read_answer
 
@@ -241,6 +242,10 @@ WORDS = {
     "a fee": (
         400, error("violation_fee.x"), {}, Outcome.BLOCKED, MAYBE, "violation_fee.x", "no",
     ),
+    "a 300": (
+        300, None, {}, Outcome.STOP, NO,
+        "redirect", "base_url redirects to another address: set base_url to the final one",
+    ),
     "moved": (
         302, None, {"location": "https://y"}, Outcome.STOP, NO,
         "redirect", "base_url redirects to https://y: set base_url to the final one",
@@ -343,6 +348,19 @@ def test_an_answer_that_broke_off_counts_as_far_as_it_can_be_trusted(
     exchange = Exchange(reach=Reach.HEADERS, failure=Failure.NETWORK, status=status, headers={})
     answer = Answer(readable=True, pictures=(PictureRef(index=0, url="https://h/1"),))
     assert classify(exchange, answer).outcome is outcome
+
+
+def test_an_error_of_the_server_that_broke_off_is_a_doubt() -> None:
+    exchange = Exchange(reach=Reach.HEADERS, failure=Failure.NETWORK, status=500, headers={})
+    answer = read_answer(orjson.dumps(error("do_request_failed")), {})
+    assert classify(exchange, answer).outcome is Outcome.AMBIGUOUS
+
+
+def test_a_task_that_fails_is_told_with_its_own_words() -> None:
+    told = task_verdict(ErrorBody(code="moderation_blocked", message="no"), MAYBE)
+    assert (told.outcome, told.code, told.message) == (Outcome.BLOCKED, "moderation_blocked", "no")
+    assert task_verdict(ErrorBody(type="upstream"), NO).code == "upstream"
+    assert task_verdict(ErrorBody(), NO).code == "task_failed"
 
 
 GATEWAY = {
