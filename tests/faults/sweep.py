@@ -118,9 +118,12 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="only every Nth point")
     parser.add_argument("--first", type=int, default=1, help="the first point, or seed")
     parser.add_argument("--last", type=int, default=100_000, help="the last point, or seed")
+    parser.add_argument("--only", default="", help="only sweeps with this in their name")
     chosen = parser.parse_args()
     found = False
     for name, trial, ends in sweeps(chosen.kind):
+        if chosen.only not in name:
+            continue
         began, figures = time.monotonic(), Figures()
         step = chosen.every * chosen.workers
         with ProcessPoolExecutor(chosen.workers) as workers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from batchgen.failpoints import Point
 from tests import rig
 from tests.faults import judge
 from tests.faults.station import Station, station
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the runs are forks")
 
 AT_MIGRATION = {Point.BACKED_UP, Point.MIGRATED}
 """Shown in tests/test_database.py, where there are ledgers of an older schema."""

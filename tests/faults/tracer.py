@@ -15,8 +15,8 @@ import re
 import signal
 import struct
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,9 @@ _ALL_THREADS: Final = 0x40000000
 _CALL_STOP: Final = signal.SIGTRAP | 0x80
 _RAX, _ORIG_RAX = 10 * 8, 15 * 8
 _AT_FDCWD: Final = -100
+
+SECONDS: Final = 60.0
+"""No run of a trial takes longer, unless it hangs."""
 
 CALLS: Final = {
     0: "read",
@@ -217,7 +220,7 @@ class Memory:
 
 
 def run(program: Callable[[], int]) -> End:
-    """Run a function in a child of its own, left alone."""
+    """Run a function in a child of its own, and leave it alone unless it hangs."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -225,12 +228,31 @@ def run(program: Callable[[], int]) -> End:
             code = program()
         finally:
             os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return End(code=os.waitstatus_to_exitcode(status), calls=0)
+    with _limited(child, SECONDS) as late:
+        _, status = os.waitpid(child, 0)
+    return End(code=-signal.SIGALRM if late else os.waitstatus_to_exitcode(status), calls=0)
+
+
+@contextmanager
+def _limited(child: int, seconds: float) -> Iterator[list[int]]:
+    """Kill the child after so many seconds; what is given is empty until then."""
+    late: list[int] = []
+
+    def end(*_: object) -> None:
+        late.append(child)
+        os.kill(child, signal.SIGKILL)
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield late
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def trace(
-    program: Callable[[], int], plan: Plan, *, counted_from: str, seconds: float = 60.0
+    program: Callable[[], int], plan: Plan, *, counted_from: str, seconds: float = SECONDS
 ) -> End:
     """Run a function in a child of its own and count its calls.
 
@@ -265,23 +287,13 @@ class _Tracing:
         """Of each thread the call that it is in, and the error it is to end with."""
         self._end = End(code=0, calls=0)
         self._info = ctypes.create_string_buffer(96)
-        self._late = False
 
     def follow(self, seconds: float) -> End:
-        def late(*_: object) -> None:
-            self._late = True
-            os.kill(self._leader, signal.SIGKILL)
-
-        before = signal.signal(signal.SIGALRM, late)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        try:
+        with _limited(self._leader, seconds) as late:
             self._go_on(self._leader)
             while self._open:
                 self._wait()
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-        if self._late:
+        if late:
             self._end.code = -signal.SIGALRM
         return self._end
 

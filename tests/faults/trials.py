@@ -82,6 +82,7 @@ class Trial:
         self._waste = waste
         self._before = before
         self._earlier: Bill = ()
+        self._hits = 0
         self.result = Result()
 
     def begin_anew(self, earlier: Bill) -> Trial:
@@ -103,6 +104,7 @@ class Trial:
     def hit(self, plan: Plan) -> Ended:
         """Run the manifest, and judge it as it lies."""
         result = self.result
+        self._hits += 1
         ended = self.run(plan)
         result.hit = ended.end.stopped_at
         if ended.end.code == -signal.SIGALRM:
@@ -128,7 +130,8 @@ class Trial:
         result, earlier = self.result, self.result.doubts
         done = self.run()
         result.findings += judge.final(self.folder, self.bill())
-        held = earlier if self._waste == "0" else 0
+        # A second doubt of a job is held however much may be wasted.
+        held = earlier if self._waste == "0" or self._hits > 1 else 0
         if done.end.code not in ({ExitCode.DONE, ExitCode.UNFINISHED} if held else {ExitCode.DONE}):
             self.found(Kind.STUCK, f"exit {done.end.code}: {done.output}")
         elif judge.held(self.folder) > held:
