@@ -573,6 +573,7 @@ async def test_an_answer_of_many_megabytes_arrives_byte_by_byte_the_same(
     assert found.body() == body
 
 
+@pytest.mark.fault("P13")
 async def test_cancelled_with_the_whole_answer_here_it_is_kept(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
