@@ -158,13 +158,14 @@ class FailAt(Plan):
         self.below = f"{folder}/"
 
     def entering(self, call: Call) -> int | None:
-        self.left_over -= self._can_fail(call)
+        self.left_over -= self.can_fail(call)
         if self.left_over:
             return None
         self.left_over = -1
         return self.error
 
-    def _can_fail(self, call: Call) -> bool:
+    def can_fail(self, call: Call) -> bool:
+        """Whether the call can end with this error."""
         if self.error == errno.EMFILE:
             return call.name in _TAKES_A_DESCRIPTOR
         if not call.paths[0].startswith(self.below) or call.name in ("close", "fcntl"):

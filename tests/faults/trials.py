@@ -17,7 +17,7 @@ from tests import rig
 from tests.faults import judge, power
 from tests.faults.judge import Bill, Finding, Kind
 from tests.faults.station import Ended, Station, station
-from tests.faults.tracer import Call, FailAt, KillAt, Plan
+from tests.faults.tracer import Call, FailAt, KillAt, Note, Plan
 
 PROMPTS = ("one", "two", "three")
 CONCURRENCY = 2
@@ -46,6 +46,26 @@ class Course:
         self.runs = runs
         self._numbers = itertools.count()
         self._recorded: dict[str, Recorded] = {}
+        self._calls: tuple[Path, Sequence[Call]] | None = None
+
+    def calls(self) -> tuple[Path, Sequence[Call]]:
+        """The calls of a whole run, and its folder; made once."""
+        if self._calls is None:
+            trial = self.trial("url", "0")
+            ended = trial.run(Note())
+            assert isinstance(ended.plan, Note)
+            self._calls = trial.folder, ended.plan.calls
+        return self._calls
+
+    def kill_points(self) -> int:
+        """How many calls of a run change anything; about, as threads take turns differently."""
+        return sum(call.changes for call in self.calls()[1])
+
+    def fail_points(self, error: int) -> int:
+        """How many calls of a run can fail so, about."""
+        folder, calls = self.calls()
+        plan = FailAt(1, error, folder)
+        return sum(plan.can_fail(call) for call in calls)
 
     def recorded(self, answer: str) -> Recorded:
         """A run that was written down call by call; made once for each answer."""
