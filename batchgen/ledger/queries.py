@@ -181,26 +181,34 @@ def status(conn: sqlite3.Connection, name: str) -> Status:
         conn.execute("ROLLBACK")
 
 
+def _saved(conn: sqlite3.Connection, batch: BatchId) -> int:
+    """Pictures on disk. Where a ledger holds one batch only, their jobs need no look."""
+    others = conn.execute("SELECT 1 FROM batches WHERE id <> ? LIMIT 1", (batch,)).fetchone()
+    if others is None:
+        found = conn.execute("SELECT count(*) FROM images WHERE state = 'saved'")
+    else:
+        found = conn.execute(
+            "SELECT count(*) FROM images JOIN jobs ON jobs.id = job_id"
+            " WHERE batch_id = ? AND images.state = 'saved'",
+            (batch,),
+        )
+    return int(found.fetchone()[0])
+
+
 def _status(conn: sqlite3.Connection, batch: BatchRow) -> Status:
     jobs = dict.fromkeys(JobState, 0)
-    retired = 0
+    retired = estimated = 0
     for row in conn.execute(
-        "SELECT retired, state, count(*) AS n FROM jobs WHERE batch_id = ? GROUP BY retired, state",
+        "SELECT retired, state, count(*) AS n, sum(estimated) AS cost FROM jobs"
+        " WHERE batch_id = ? GROUP BY retired, state",
         (batch.id,),
     ):
         if row["retired"]:
             retired += row["n"]
         else:
             jobs[JobState(row["state"])] = row["n"]
-    (estimated,) = conn.execute(
-        "SELECT coalesce(sum(estimated), 0) FROM jobs WHERE batch_id = ? AND retired = 0",
-        (batch.id,),
-    ).fetchone()
-    (saved,) = conn.execute(
-        "SELECT count(*) FROM images JOIN jobs ON jobs.id = job_id"
-        " WHERE batch_id = ? AND images.state = 'saved'",
-        (batch.id,),
-    ).fetchone()
+            estimated += row["cost"]
+    saved = _saved(conn, batch.id)
     attempts = dict.fromkeys(Billed, 0)
     in_flight = 0
     for row in conn.execute(

@@ -77,7 +77,7 @@ CREATE TABLE jobs (
     made_of TEXT,
     UNIQUE (batch_id, key)
 ) STRICT;
-CREATE INDEX jobs_by_state ON jobs(batch_id, retired, state, id);
+CREATE INDEX jobs_by_state ON jobs(batch_id, retired, state, id, estimated);
 
 CREATE TABLE attempts (
     id TEXT PRIMARY KEY,
