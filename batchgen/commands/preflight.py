@@ -11,11 +11,13 @@ from typing import Final
 
 import anyio
 
-from batchgen.catalogue import Unavailable, fetch_models
+from batchgen.catalogue import Unavailable, fetch_account, fetch_models
 from batchgen.errors import SettingsError, StoppedError
+from batchgen.money import Micros, dollars
 from batchgen.providers.profile import Profile
+from batchgen.providers.usage_log import UsageLogError, read_balance
 from batchgen.room import look, nearest
-from batchgen.settings import ApiKey
+from batchgen.settings import ApiKey, Environment
 
 _OPEN_FILES_ASIDE: Final = 48
 """Libraries, terminal, ledger, event loop and the embedded endpoint's pipes."""
@@ -63,6 +65,34 @@ def check_models(profile: Profile, key: ApiKey | None, needed: Sequence[str]) ->
                 f"model_not_found: this key does not see the model {name!r} at"
                 f" {profile.name}{hint} Nothing was sent; say --yes to ask for it all the same"
             )
+
+
+def short_balance(profile: Profile, environment: Environment, estimate: Micros) -> str | None:
+    """Why the account's money will not last for a run; None where it does, or nobody can tell.
+
+    Asked for only where the environment holds an access token, which a run needs for nothing else.
+    """
+    log, root_url = profile.account_log, profile.root_url
+    if log is None or root_url is None or not estimate:
+        return None
+    variables = (log.token_variable, log.user_variable)
+    if not all(name and environment.get(name) for name in variables):
+        return None
+    account = environment.account(log)
+
+    async def fetch(route: str) -> bytes:
+        return await fetch_account(root_url + route, account.token.reveal(), account.user)
+
+    try:
+        balance = anyio.run(read_balance, fetch)
+    except (Unavailable, UsageLogError):
+        return None
+    if balance >= estimate:
+        return None
+    return (
+        f"the account holds {dollars(balance)}, and this run is estimated at {dollars(estimate)}:"
+        " it stops when the money ends, and goes on after a top-up"
+    )
 
 
 if sys.platform == "win32":

@@ -20,6 +20,7 @@ from batchgen.commands.preflight import (
     check_space,
     check_writable,
     keep_memory_off_the_disk,
+    short_balance,
 )
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
 from batchgen.commands.pricing import PriceLists
@@ -147,6 +148,10 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
     """Run what is enrolled, and say how it ended."""
     began = time.monotonic()
     outcome = Outcome()
+    if start.to_do and not overrides.yes:
+        short = short_balance(prepared.profile, prepared.environment, start.estimate)
+        if short is not None:
+            faces.tell(f"warning: {short}")
     if start.to_do and not _agreed(prepared, start, overrides, faces):
         raise StoppedError(f"{start.name}: nothing was sent")
     if start.to_do:

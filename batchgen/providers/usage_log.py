@@ -86,6 +86,10 @@ class _Units(BaseModel):
     quota_per_unit: int = Field(QUOTA_PER_DOLLAR, gt=0, le=10**12)
 
 
+class _User(BaseModel):
+    quota: int = Field(ge=-(10**15), le=10**15)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """What to ask a log for."""
@@ -109,6 +113,13 @@ async def read_usage_log(fetch: Fetch, span: Span) -> UsageLog:
             charges = [row.charge(units) for row in rows if row.type == _CONSUMPTION]
             return UsageLog(charges=tuple(charges), since=span.since, until=span.until)
     raise UsageLogError(f"the log changed each of the {_READINGS} times it was read; try later")
+
+
+async def read_balance(fetch: Fetch) -> Micros:
+    """What an account holds. Raises UsageLogError, and whatever ``fetch`` raises."""
+    units = _read(_Units, await fetch("/api/status"), "/api/status").quota_per_unit
+    user = _read(_User, await fetch("/api/user/self"), "/api/user/self")
+    return Micros(user.quota * _MICROS_PER_DOLLAR // units)
 
 
 async def _all_pages(fetch: Fetch, span: Span) -> list[_Row] | None:

@@ -71,3 +71,18 @@ def test_a_charge_for_a_picture_that_did_not_come_is_counted_and_told(tmp_path: 
     report = rig.batchgen("report", "batch", "--format", "json", cwd=tmp_path).stdout
     failed = json.loads(report)["failed"]
     assert sum(one["jobs"] for one in failed) == len(PROMPTS) - found["jobs"]["done"]
+
+
+@pytest.mark.fault("A07")
+@pytest.mark.parametrize(("balance", "short"), [("0.20", True), ("5.00", False)])
+def test_a_balance_below_the_quote_is_warned_of_where_the_account_can_be_asked(
+    balance: str, short: bool, tmp_path: Path
+) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--balance", balance) as served:
+        path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+        text = path.read_text(encoding="utf-8").replace("name: local", "name: crazyrouter")
+        path.write_text(text, encoding="utf-8")
+        env = {"CRAZYROUTER_ACCESS_TOKEN": "an-access-token", "CRAZYROUTER_USER_ID": "7"}
+        done = rig.batchgen("run", path, cwd=tmp_path, env=env, code=3 if short else 0)
+        assert ("warning: the account holds $0.20," in done.stderr) == short
+        assert "an-access-token" not in done.stderr + done.stdout
