@@ -260,6 +260,7 @@ FAULTS: Final = {
 
 NOT_AUTOMATED: Final[dict[str, str]] = {
     "H10": "no provider that batchgen knows promises to honour a key; every 409 is as in H09",
+    "A14": "nothing compares ids or pictures between jobs; each request has a key of its own",
 }
 """Ids without a test, and why."""
 
