@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -224,6 +225,10 @@ def test_another_user_who_may_not_write_sends_nothing(
     setpriv = shutil.which("setpriv")
     if os.geteuid() != 0 or setpriv is None:
         pytest.skip("needs root, and setpriv to become somebody else")
+    nobody = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups"]
+    seen = subprocess.run([*nobody, sys.executable, "-c", "import batchgen"], cwd="/", check=False)
+    if seen.returncode != 0:
+        pytest.skip("this environment of Python is closed to others")
     posts = served.judge("stats")["posts"]
     with tempfile.TemporaryDirectory() as made:  # pytest's own are closed to others
         folder = Path(made)
@@ -231,9 +236,8 @@ def test_another_user_who_may_not_write_sends_nothing(
         (folder / closed).mkdir(exist_ok=True)
         folder.chmod(0o777)
         (folder / closed).chmod(0o755)
-        nobody = f"{setpriv} --reuid=65534 --regid=65534 --clear-groups"
         text = shell(
-            f'exec {nobody} "$0" -m batchgen run "$1"',
+            f'exec {shlex.join(nobody)} "$0" -m batchgen run "$1"',
             path,
             cwd=folder,
             env=rig.environment({"HOME": "/nonexistent"}),
