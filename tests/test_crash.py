@@ -12,7 +12,8 @@ import pytest
 from tests import rig
 
 JOBS = 40
-KILLS = 50
+KILLS = 25
+"""In every run of the suite; a sweep makes them a thousand."""
 EVENTS = 110
 """A whole run of 40 jobs writes about 120 lines: started, ended and done for each."""
 
@@ -34,7 +35,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
 
 
 @pytest.mark.fault("D17", "P06", "Q03")
-@pytest.mark.parametrize("seed", range(KILLS))
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *range(KILLS),
+        *(pytest.param(seed, marks=pytest.mark.sweep) for seed in range(KILLS, 1_000)),
+    ],
+)
 def test_a_killed_run_loses_nothing_and_buys_nothing_twice(
     seed: int, served: rig.Endpoint, tmp_path: Path
 ) -> None:
