@@ -7,12 +7,16 @@ import os
 import select
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TextIO
 
 _HELD_LINES: Final = 10_000
 _SETTLE_S: Final = 2.0
+_GATHER_S: Final = 0.01
+"""How long the first of some lines waits for others: waking a thread for each would cost the event
+loop more than all else it does for it."""
 PATIENCE_S: Final = 600.0
 """How long the end of the process waits for a reader that takes nothing."""
 _CHUNK_BYTES: Final = getattr(select, "PIPE_BUF", 512)
@@ -32,6 +36,7 @@ class Outlet:
         self._told = told
         self._most = held
         self._held: list[bytes] = []
+        self._awake = False
         self._writing = False
         self._taken = 0
         self._gone = False
@@ -52,7 +57,9 @@ class Outlet:
                 self._held.append(self._encoded(self._told(self._dropped) + "\n"))
                 self._dropped = 0
             self._held.append(self._encoded(text))
-            self._changed.notify_all()
+            if not self._awake:
+                self._awake = True
+                self._changed.notify_all()
         return len(text)
 
     def _encoded(self, text: str) -> bytes:
@@ -80,7 +87,11 @@ class Outlet:
     def _run(self) -> None:
         while True:
             with self._changed:
+                self._awake = False
                 self._changed.wait_for(lambda: self._held)
+                self._awake = True
+            time.sleep(_GATHER_S)
+            with self._changed:
                 data, self._held = b"".join(self._held), []
                 self._writing = True
             if not self._gone:

@@ -32,6 +32,7 @@ _PLAIN_EVERY_S: Final = 60.0
 _LIVE_EVERY_S: Final = 0.5
 _PLANNED_STEP: Final = 10_000
 _FETCHED_STEP: Final = 1_000
+_WARNINGS_SHOWN: Final = 20
 
 
 def ask(question: str) -> bool:
@@ -153,7 +154,33 @@ def _notice(event: RunEvent) -> str | None:
             return None
 
 
-class LiveProgress(_Counting):
+class _Telling(_Counting):
+    """The lines that events are worth to a person.
+
+    A provider that ignores the size warns with each of a thousand pictures, of which some will do.
+    """
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
+        self._warned = 0
+
+    def notice(self, event: RunEvent) -> str | None:
+        """The line for an event, if there is one."""
+        if isinstance(event, JobDone) and event.warnings:
+            self._warned += 1
+            if self._warned > _WARNINGS_SHOWN:
+                return None
+        return _notice(event)
+
+    def rest(self) -> str | None:
+        """The line for all that had none of their own, in the end."""
+        unsaid = self._warned - _WARNINGS_SHOWN
+        if unsaid <= 0:
+            return None
+        return f"{unsaid:,} more pictures came with warnings; --json and --log-file tell of each"
+
+
+class LiveProgress(_Telling):
     """A bar on a terminal, with notices above it."""
 
     def __init__(self, total: int, stream: TextIO | None) -> None:
@@ -175,7 +202,7 @@ class LiveProgress(_Counting):
         super().observe(event)
         if isinstance(event, JobDone):
             self._bar.update(1)
-        if notice := _notice(event):
+        if notice := self.notice(event):
             self._bar.write(notice, file=self._bar.fp)
 
     async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
@@ -186,11 +213,13 @@ class LiveProgress(_Counting):
 
     def close(self) -> None:
         """Take the bar away; the summary follows."""
+        if rest := self.rest():
+            self._bar.write(rest, file=self._bar.fp)
         self._bar.close()
         _settle(self._stream)
 
 
-class PlainProgress(_Counting):
+class PlainProgress(_Telling):
     """A line a minute, and one for what a person should know, as in a cron mail or a log."""
 
     def __init__(self, total: int, stream: TextIO | None, *, quiet: bool = False) -> None:
@@ -201,7 +230,7 @@ class PlainProgress(_Counting):
     def observe(self, event: RunEvent) -> None:
         """Count it, and say it if it matters."""
         super().observe(event)
-        if not self._quiet and (notice := _notice(event)):
+        if not self._quiet and (notice := self.notice(event)):
             write_line(self._stream, notice)
 
     async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
@@ -213,6 +242,8 @@ class PlainProgress(_Counting):
 
     def close(self) -> None:
         """Nothing is left on the screen."""
+        if not self._quiet and (rest := self.rest()):
+            write_line(self._stream, rest)
         _settle(self._stream)
 
 

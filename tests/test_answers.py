@@ -370,3 +370,22 @@ def test_a_good_picture_is_never_replaced_by_a_worse_one(
         assert list(saved(tmp_path).values()) == [good.getvalue()]
         assert rig.status(tmp_path)["jobs"]["failed"] == 1
         assert len(script.posts) == 2
+
+
+def test_a_size_that_is_ignored_each_time_is_told_of_a_few_times_and_then_counted(
+    tmp_path: Path,
+) -> None:
+    with scripted() as script:
+        small = io.BytesIO()
+        Image.effect_noise((64, 48), 60).save(small, "PNG")
+        for _ in range(25):
+            script.answer({"b64_json": encoded(small.getvalue())})
+        path = rig.manifest(
+            tmp_path,
+            f"{script.base}/v1",
+            [f"mug {number}" for number in range(25)],
+            options="{size: 1024x1024}",
+        )
+        told = rig.batchgen("run", path, cwd=tmp_path).stderr
+    assert told.count("asked for 1024x1024, got 64x48") == 20
+    assert "5 more pictures came with warnings; --json and --log-file tell of each" in told

@@ -53,6 +53,7 @@ FLOORS = {
     "lock": 2,
     "previous": 2,
     "room": 2,
+    "process": 2,
     "throttle": 3,
     "tasks": 3,
     "worker": 3,

@@ -97,19 +97,11 @@ def short_balance(profile: Profile, environment: Environment, estimate: Micros) 
 
 if sys.platform == "win32":
 
-    def keep_memory_off_the_disk() -> None:
-        """Windows writes no memory of a process to a file unless it is told to."""
-
     def allow_open_files(concurrency: int, downloads: int) -> None:
         """Windows has no such limit that a run would meet."""
 
 else:
     import resource
-
-    def keep_memory_off_the_disk() -> None:
-        """Have no core dump of this process written: the key would be in it."""
-        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
     def allow_open_files(concurrency: int, downloads: int) -> None:
         """Raise this process's limit to what so many requests and downloads need.

@@ -16,12 +16,7 @@ import anyio
 from batchgen.commands.begin import Faces, Start, begin, check, reference_images, start_of, width
 from batchgen.commands.drive import Outcome, drive, endpoint, picture_folder, spool_folder
 from batchgen.commands.finish import telling
-from batchgen.commands.preflight import (
-    check_space,
-    check_writable,
-    keep_memory_off_the_disk,
-    short_balance,
-)
+from batchgen.commands.preflight import check_space, check_writable, short_balance
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
 from batchgen.commands.pricing import PriceLists
 from batchgen.commands.references import ReferenceImages
@@ -34,6 +29,7 @@ from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros, decimal_string, dollars, parse_dollars
+from batchgen.process import collect_seldom, keep_memory_off_the_disk, reuse_memory
 from batchgen.progress import ask, make_progress, write_line
 from batchgen.report.text import next_step, summary_text
 from batchgen.run_log import LoggedProgress
@@ -48,6 +44,7 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
     and the others run all the same, but for those of a provider that stopped dispatch. A budget of
     the command line is that of all together. Raises BatchgenError.
     """
+    reuse_memory()
     _arm(Environment.load())
     folder = manifests[0].absolute().parent
     everything = [prepare(path, overrides.db, ledger_folder=folder) for path in manifests]
@@ -105,6 +102,7 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
 
     Raises BatchgenError.
     """
+    reuse_memory()
     environment = Environment.load()
     _arm(environment)
     ledger = environment.ledger_path(overrides.db, None)
@@ -160,6 +158,7 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
             check_writable(folder)
             check_space(folder, min(requests, start.to_do))
         keep_memory_off_the_disk()
+        collect_seldom()
         if warning := exposed_env_file(prepared.loaded.base):
             faces.tell(f"warning: {warning}")
         key = key_of(prepared.profile, prepared.environment)

@@ -1,0 +1,52 @@
+"""What a run sets for its process, seen in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+BLOCK_BYTES = 512 * 1024
+ROUNDS = 100
+
+_FAULTS = f"""
+import resource, sys
+if sys.argv[1] == "reuse":
+    from batchgen.process import reuse_memory
+    reuse_memory()
+def fill():
+    blocks = [bytearray({BLOCK_BYTES}) for _ in range(8)]
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range({ROUNDS}):
+    fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(how: str) -> int:
+    ran = subprocess.run(
+        [sys.executable, "-c", _FAULTS, how], check=True, capture_output=True, text=True
+    )
+    return int(ran.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the GNU allocator")
+def test_large_blocks_are_not_given_back_to_be_cleared_anew_each_time() -> None:
+    as_ever = page_faults("as ever")
+    if as_ever < ROUNDS:
+        pytest.skip("this allocator keeps its pages by itself")
+    assert page_faults("reuse") < as_ever / 10
+
+
+def test_what_the_start_made_is_not_looked_at_for_cycles_again() -> None:
+    code = (
+        "import gc; from batchgen.process import collect_seldom; collect_seldom();"
+        "print(gc.get_freeze_count(), gc.get_threshold()[0])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    frozen, young = map(int, ran.stdout.split())
+    assert frozen > 1000
+    assert young > gc.get_threshold()[0]
