@@ -30,15 +30,8 @@ from batchgen.fetch_policy import (
     FetchSpoiled,
     after_fetch,
 )
-from batchgen.files import (
-    PartFile,
-    in_turn,
-    make_folder,
-    on_disk,
-    sha256_of,
-    sync_folder,
-    write_whole,
-)
+from batchgen.files import PartFile, make_folder, sha256_of, sync_folder, write_whole
+from batchgen.handoff import in_turn, on_disk
 from batchgen.job import (
     EXT_PLACEHOLDER,
     AttemptId,

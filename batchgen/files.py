@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeVar
 
-import anyio
+from batchgen.handoff import on_disk
 
 T = TypeVar("T")
 
 PART_SUFFIX: Final = ".part"
 _HOLD_BYTES: Final = 512 * 1024
-_DISK_THREADS: Final = 8
-"""So many may wait for a sync at once; more would only hold more of the files' bytes."""
-_disk: Final = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
-_turn: Final = ThreadPoolExecutor(1, thread_name_prefix="turn")
-
-
-async def on_disk(function: Callable[..., T], *args: object) -> T:
-    """Call what blocks on the disk in a thread. Cancelled meanwhile, it raises once that is over.
-
-    A pool of its own, as a hop there and back costs a third of one to AnyIO's.
-    """
-    return await to_its_end(asyncio.get_running_loop().run_in_executor(_disk, function, *args))
-
-
-async def in_turn(function: Callable[..., T], *args: object) -> T:
-    """As `on_disk`, for what holds a whole answer in memory: one after the other.
-
-    One thread reads and decodes more in a second than any endpoint makes.
-    """
-    return await to_its_end(asyncio.get_running_loop().run_in_executor(_turn, function, *args))
-
-
-async def to_its_end(call: asyncio.Future[T]) -> T:
-    """Wait for what can't be called off; a cancellation is told when it is over.
-
-    Where its result must not be lost the caller stands in a shielded scope, which is not free.
-    """
-    try:
-        return await asyncio.shield(call)
-    except asyncio.CancelledError:
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait([call])
-        if not call.cancelled():
-            call.exception()  # else asyncio complains that nobody asked for it
-        raise
 
 
 class PartFile:

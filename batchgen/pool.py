@@ -15,7 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from batchgen.delivery import Delivery
 from batchgen.download import Downloader
 from batchgen.feeder import Feeder
-from batchgen.files import on_disk
+from batchgen.handoff import on_disk
 from batchgen.http import ApiClient, Deadlines
 from batchgen.job import Job, JobId
 from batchgen.ledger.writer import LedgerWriteError

@@ -19,7 +19,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
 from batchgen.failpoints import Point, reach
-from batchgen.files import in_turn, on_disk
+from batchgen.handoff import in_turn, on_disk
 from batchgen.http import ApiClient, ApiRequest
 from batchgen.job import (
     PATH_REASON,

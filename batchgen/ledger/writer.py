@@ -22,7 +22,7 @@ import anyio
 
 from batchgen.errors import BatchgenError, ExitCode
 from batchgen.failpoints import Point, reach
-from batchgen.files import to_its_end
+from batchgen.handoff import Pending
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Clock, Ledger, utc_now
 
@@ -55,19 +55,17 @@ class LedgerWriter:
     def __init__(self, path: Path, clock: Clock = utc_now) -> None:
         self._path = path
         self._clock = clock
-        self._steps: queue.SimpleQueue[tuple[Step, asyncio.Future[Any]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._steps: queue.SimpleQueue[tuple[Step, Pending[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._loop: asyncio.AbstractEventLoop
-        self._ready: asyncio.Future[None]
+        self._ready: Pending[None]
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._ready = self._loop.create_future()
+        self._ready = Pending(self._loop)
         self._thread.start()
         try:
-            await self._ready
+            await self._ready.answer()
         except BaseException:
             self._steps.put(None)
             raise
@@ -85,9 +83,9 @@ class LedgerWriter:
 
     async def __call__(self, step: Callable[[Ledger], T]) -> T:
         """Run one step durably. Raises LedgerWriteError when nothing can be written."""
-        done: asyncio.Future[T] = self._loop.create_future()
+        done: Pending[T] = Pending(self._loop)
         self._steps.put((step, done))
-        return await to_its_end(done)
+        return await done.answer()
 
     def _run(self) -> None:
         try:
@@ -115,7 +113,7 @@ class LedgerWriter:
         except OSError:
             return False
 
-    def _next_group(self) -> list[tuple[Step, asyncio.Future[Any]]]:
+    def _next_group(self) -> list[tuple[Step, Pending[Any]]]:
         """Everything that waits, at least one; empty when the writer is closed."""
         first = self._steps.get()
         if first is None:
@@ -134,10 +132,10 @@ class LedgerWriter:
         return group
 
 
-Answer = tuple["asyncio.Future[Any]", Any, BaseException | None]
+Answer = tuple[Pending[Any], Any, BaseException | None]
 
 
-def _write(ledger: Ledger, group: list[tuple[Step, asyncio.Future[Any]]]) -> list[Answer]:
+def _write(ledger: Ledger, group: list[tuple[Step, Pending[Any]]]) -> list[Answer]:
     """Write a group in one transaction; if a step of it fails, each step in one of its own.
 
     Every step has an answer, whatever happens: the one who asked waits for it and for nothing else.
@@ -182,9 +180,4 @@ def _as_write_error(exc: BaseException) -> BaseException:
 
 def _deliver(answers: Sequence[Answer]) -> None:
     for done, result, exc in answers:
-        if done.cancelled():
-            continue
-        if exc is not None:
-            done.set_exception(exc)
-        else:
-            done.set_result(result)
+        done.tell(result, exc)

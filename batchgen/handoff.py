@@ -1,0 +1,203 @@
+"""Handing what blocks to other threads, and waiting for it to its end.
+
+A hop to a thread and back is what a run does most: some ten for each picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+import anyio
+
+T = TypeVar("T")
+
+_DISK_THREADS: Final = 8
+"""So many may wait for a sync at once; more would only hold more of the files' bytes."""
+_PATIENCE_S: Final = 0.001
+"""How long a call waits for a thread that is at work before another one is woken for it."""
+
+
+class Pending(Generic[T]):
+    """What another thread is to answer. Made, told and waited for in the event loop's thread."""
+
+    __slots__ = ("_future", "_told")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._future: asyncio.Future[T] = loop.create_future()
+        self._told = False
+
+    def tell(self, result: T, error: BaseException | None) -> None:
+        """Here is the answer, or why there is none."""
+        self._told = True
+        if self._future.cancelled():
+            return
+        if error is not None:
+            self._future.set_exception(error)
+        else:
+            self._future.set_result(result)
+
+    async def answer(self) -> T:
+        """Wait for it. Cancelled meanwhile, this raises once the answer is there, and not before.
+
+        Where the answer must not be lost the caller stands in a shielded scope, which is not free.
+        """
+        try:
+            return await self._future
+        except asyncio.CancelledError:
+            if not self._told:
+                self._future = self._future.get_loop().create_future()
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([self._future])
+            if not self._future.cancelled():
+                self._future.exception()  # else asyncio complains that nobody asked for it
+            raise
+
+
+class _Call(Pending[Any]):
+    """A call on its way to a thread and back."""
+
+    __slots__ = ("_args", "_error", "_function", "_result", "home", "since")
+
+    def __init__(self, home: _Home, function: Callable[..., Any], args: tuple[object, ...]) -> None:
+        super().__init__(home.loop)
+        self.home = home
+        self.since = time.monotonic()
+        self._function: Callable[..., Any] | None = function
+        self._args = args
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Make the call, in the thread."""
+        assert self._function is not None
+        try:
+            self._result = self._function(*self._args)
+        except BaseException as exc:  # the one who waits is told
+            self._error = exc
+        self._function, self._args = None, ()
+
+    def come_home(self) -> None:
+        """Tell what came of it, in the event loop."""
+        result, error = self._result, self._error
+        self._result = self._error = None
+        self.tell(result, error)
+
+
+class _Home:
+    """The event loop that calls come from, told of many answers at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.will_look = False
+        """Whether it is going to see if another thread is needed."""
+        self._over: deque[_Call] = deque()
+        self._rung = False
+
+    def send(self, call: _Call) -> None:
+        """Bring an answer, from any thread."""
+        self._over.append(call)
+        if not self._rung:
+            self._rung = True
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self.loop.call_soon_threadsafe(self._open)
+
+    def _open(self) -> None:
+        # Put down first, so that who finds it up has brought its answer before the last look.
+        self._rung = False
+        while self._over:
+            self._over.popleft().come_home()
+
+
+class Threads:
+    """So many threads at most, of which as few are awake as keep up.
+
+    Calls are begun in their order. A thread that finds more of them goes on with those; another is
+    woken only for a call that has waited a millisecond, as where the disk is slow.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._waiting: deque[_Call] = deque()
+        self._lock = threading.Lock()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._awake = 0
+        self._started = 0
+        self._homes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Home] = WeakKeyDictionary()
+
+    async def call(self, function: Callable[..., T], *args: object) -> T:
+        """Call in a thread and wait for it to its end, as `Pending.answer`."""
+        loop = asyncio.get_running_loop()
+        home = self._homes.get(loop)
+        if home is None:
+            home = self._homes[loop] = _Home(loop)
+        call = _Call(home, function, args)
+        self._waiting.append(call)
+        if self._rouse(call.since) and not home.will_look:
+            home.will_look = True
+            loop.call_later(_PATIENCE_S, self._look, home)
+        answer: T = await call.answer()
+        return answer
+
+    def _look(self, home: _Home) -> None:
+        """Help calls whose thread is held up by the one before."""
+        home.will_look = self._rouse(time.monotonic())
+        if home.will_look:
+            home.loop.call_later(_PATIENCE_S, self._look, home)
+
+    def _rouse(self, now: float) -> bool:
+        """Wake a thread, if one is needed; whether one may be needed a little later."""
+        with self._lock:
+            if not self._waiting or self._awake == self._most:
+                return False
+            if self._awake and now - self._waiting[0].since < _PATIENCE_S:
+                return True
+            self._awake += 1
+            new = self._awake > self._started
+            self._started += new
+        if new:
+            name = f"{self._name}_{self._started}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        else:
+            self._bell.put(None)
+        return len(self._waiting) > 1
+
+    def _work(self) -> None:
+        while True:
+            while (call := self._next()) is not None:
+                self._rouse(time.monotonic())
+                call.run()
+                call.home.send(call)
+            self._bell.get()
+
+    def _next(self) -> _Call | None:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._awake -= 1
+            return None
+
+
+_disk: Final = Threads(_DISK_THREADS, "disk")
+_turn: Final = Threads(1, "turn")
+
+
+async def on_disk(function: Callable[..., T], *args: object) -> T:
+    """Call what blocks on the disk in a thread. Cancelled, it raises once that is over."""
+    return await _disk.call(function, *args)
+
+
+async def in_turn(function: Callable[..., T], *args: object) -> T:
+    """As `on_disk`, for what holds a whole answer in memory: one after the other.
+
+    One thread reads and decodes more in a second than any endpoint makes.
+    """
+    return await _turn.call(function, *args)
