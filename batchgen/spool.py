@@ -17,6 +17,7 @@ from typing import Final
 from batchgen.files import PART_SUFFIX, PartFile, make_way, put_in_place
 from batchgen.job import AttemptId
 from batchgen.lean import LeanAnswer, LeanScan, lean
+from batchgen.redaction import Redaction
 
 ANSWER_SUFFIX: Final = ".answer"
 _BUFFER_BYTES: Final = 256 * 1024
@@ -62,8 +63,7 @@ class SpoolWriter:
         hide: str | None = None,
     ) -> None:
         self._part = part
-        self._hide = hide.encode() if hide else None
-        self._withheld = b""
+        self._hidden = Redaction(hide.encode()) if hide else None
         self._part.hold(_head_line(status, headers, route))
         self._scan = LeanScan()
         self._size = 0
@@ -72,46 +72,30 @@ class SpoolWriter:
 
     async def write(self, chunk: bytes) -> None:
         """Append to the body."""
-        if chunk := self._shown(chunk):
-            self._append(chunk)
+        self._append(self._hidden.shown(chunk) if self._hidden else chunk)
         if self._size >= _BUFFER_BYTES:
             self._size = 0
             await self._part.flush()
 
     async def flush(self) -> None:
         """Bring what came to the file."""
-        self._append(self._withheld)
-        self._withheld = b""
+        self._append_rest()
         await self._part.flush()
 
     async def commit(self) -> None:
         """The answer is whole: make it durable."""
-        self._append(self._withheld)
+        self._append_rest()
         await self._part.commit()
         self.lean = self._scan.result()
+
+    def _append_rest(self) -> None:
+        if self._hidden:
+            self._append(self._hidden.rest())
 
     def _append(self, data: bytes) -> None:
         self._scan.feed(data)
         self._size += len(data)
         self._part.hold(data)
-
-    def _shown(self, chunk: bytes) -> bytes:
-        """What may be written now: without the key, and without what may be its beginning."""
-        if self._hide is None:
-            return chunk
-        data = self._withheld + chunk
-        if self._hide in data:
-            data = data.replace(self._hide, b"***")
-        begun = next(
-            (
-                n
-                for n in range(min(len(self._hide) - 1, len(data)), 0, -1)
-                if data.endswith(self._hide[:n])
-            ),
-            0,
-        )
-        self._withheld = data[len(data) - begun :] if begun else b""
-        return data[: len(data) - begun] if begun else data
 
 
 class Spool:

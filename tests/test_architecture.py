@@ -29,6 +29,7 @@ FLOORS = {
     "findings": 1,
     "fingerprint": 1,
     "lean": 1,
+    "redaction": 1,
     "outcome": 1,
     "policy": 1,
     "fetch_policy": 1,

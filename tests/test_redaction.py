@@ -1,0 +1,42 @@
+"""A secret is hidden wherever what holds it is cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.redaction import Redaction
+
+SECRETS = [b"sk-ab", b"aab", b"a-a-a", b"-x", b"aXb_-"]
+"""With and without a letter that base64 lacks, at several places; some overlap with themselves."""
+
+
+def shown(secret: bytes, pieces: list[bytes]) -> bytes:
+    redaction = Redaction(secret)
+    return b"".join([*(redaction.shown(piece) for piece in pieces), redaction.rest()])
+
+
+@given(secret=st.sampled_from(SECRETS), data=st.data())
+def test_cut_or_not_the_same_is_shown(secret: bytes, data: st.DataObject) -> None:
+    letters = st.sampled_from([bytes([letter]) for letter in set(secret) | set(b"z")])
+    text = st.lists(letters | st.just(secret), max_size=12).map(b"".join)
+    pieces = data.draw(st.lists(text, max_size=6))
+    assert shown(secret, pieces) == b"".join(pieces).replace(secret, b"***")
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_every_way_to_cut_a_secret_in_three(secret: bytes) -> None:
+    whole = b"before " + secret + b" after"
+    for first in range(len(whole)):
+        for second in range(first, len(whole)):
+            pieces = [whole[:first], whole[first:second], whole[second:]]
+            assert shown(secret, pieces) == b"before *** after"
+
+
+def test_only_what_may_begin_the_secret_is_held_back() -> None:
+    redaction = Redaction(b"sk-abc")
+    assert redaction.shown(b"AAAAsAAA") == b"AAAAsAAA"
+    assert redaction.shown(b"AAAAsk") == b"AAAA"
+    assert redaction.shown(b"y") == b"sky"
+    assert redaction.rest() == b""
