@@ -11,7 +11,7 @@ import hashlib
 import mmap
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -55,7 +55,7 @@ from batchgen.providers.adapters import adapter_of
 from batchgen.settings import is_loopback
 from batchgen.sidecar import described, is_sidecar, sidecar_of, write_sidecar
 from batchgen.tasks import TaskFailed, TaskMade, TaskWatch
-from batchgen.worker import Again, RunContext, expiry, note_internal_error
+from batchgen.worker import Again, Paid, RunContext, expiry, note_internal_error
 
 PARTIAL_FOLDER: Final = ".partial"
 _FOLDERS_KNOWN: Final = 64
@@ -116,20 +116,26 @@ class Delivery:
         self._overwrite = overwrite
         self._folders: set[Path] = set()
 
-    async def deliver(self, job_id: JobId) -> Again | None:
+    async def deliver_left(self, job: JobId) -> Again | None:
+        """As `deliver`, for a job that an earlier run left paid."""
+        paid = await self._context.ledger(
+            lambda ledger: Paid(ledger.job(job), tuple(ledger.due(job)))
+        )
+        return await self.deliver(paid)
+
+    async def deliver(self, paid: Paid) -> Again | None:
         """Bring the job to ``done``, or leave it ``paid`` with the reason.
 
         Gives the job back where its answer was spoiled and may be bought again. A disk that
         refuses stops dispatch. Raises LedgerWriteError.
         """
-        context = self._context
-        job, due = await context.ledger(lambda ledger: (ledger.job(job_id), ledger.due(job_id)))
+        context, job = self._context, paid.job
         try:
             try:
-                return await self._deliver(job, due)
+                return await self._deliver(job, paid.due)
             except FileNotFoundError:
                 self._folders.clear()
-                return await self._deliver(job, due)
+                return await self._deliver(job, await self._still_due(job))
         except OSError as exc:
             await self._leave(job, f"disk: {exc}")
             if exc.errno != errno.ELOOP:
@@ -143,7 +149,10 @@ class Delivery:
             await self._leave(job, f"internal_error: {exc!r}")
         return None
 
-    async def _deliver(self, job: Job, due: list[DuePicture]) -> Again | None:
+    async def _still_due(self, job: Job) -> list[DuePicture]:
+        return await self._context.ledger(lambda ledger: ledger.due(job.id))
+
+    async def _deliver(self, job: Job, due: Iterable[DuePicture]) -> Again | None:
         saved: list[SavedPicture] = []
         for picture in due:
             placed = await self._bring(job, picture)

@@ -5,6 +5,7 @@ In an outage new jobs go first: repeats stay within the throttle's account of th
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import time
 from collections import deque
@@ -13,7 +14,6 @@ from itertools import count
 from typing import Final
 
 import anyio
-from anyio.streams.memory import MemoryObjectSendStream
 
 from batchgen.job import BatchId, Job, JobId
 from batchgen.ledger.writer import LedgerWriter
@@ -53,16 +53,18 @@ class Feeder:
         self._order = count()
         self._out = 0
         self._changed = anyio.Event()
+        self._turn = asyncio.Lock()
 
-    async def feed(self, send: MemoryObjectSendStream[Job]) -> None:
-        """Send jobs until none is left or nobody takes them any more."""
-        async with send:
-            while (job := await self._next()) is not None:
-                self._out += 1
-                try:
-                    await send.send(job)
-                except anyio.BrokenResourceError:
-                    return
+    async def next(self) -> Job | None:
+        """The next job to ask for; None when there is none left and none may come again.
+
+        One caller waits for what is to come, the others behind it. Raises LedgerWriteError.
+        """
+        job = self._at_hand()
+        if job is None:
+            async with self._turn:
+                job = await self._to_come()
+        return job
 
     def add(self) -> None:
         """Something that may bring a job again is under way, besides the workers."""
@@ -76,21 +78,31 @@ class Feeder:
             heapq.heappush(self._again, (due, next(self._order), again.job))
         self._changed.set()
 
-    async def _next(self) -> Job | None:
+    def _at_hand(self) -> Job | None:
+        """Hand out a job for which nobody has to wait."""
+        if self._throttle.stopped:
+            return None
+        now = self._clock()
+        again_at = self._again_at(now)
+        repeat = again_at is not None and again_at <= now
+        if not repeat and not self._page:
+            return None
+        self._throttle.tried(repeat=repeat)
+        self._out += 1
+        return heapq.heappop(self._again)[2] if repeat else self._page.popleft()
+
+    async def _to_come(self) -> Job | None:
         while not self._throttle.stopped:
-            now = self._clock()
-            again_at = self._again_at(now)
-            if again_at is not None and again_at <= now:
-                self._throttle.tried(repeat=True)
-                return heapq.heappop(self._again)[2]
-            if not self._page and self._cursor is not None:
+            if (job := self._at_hand()) is not None:
+                return job
+            if self._cursor is not None:
                 await self._load()
-            if self._page:
-                self._throttle.tried(repeat=False)
-                return self._page.popleft()
+                continue
             if not self._again and not self._out:
                 return None
             self._changed = anyio.Event()
+            now = self._clock()
+            again_at = self._again_at(now)
             wait_s = _LOOK_EVERY_S if again_at is None else min(_LOOK_EVERY_S, again_at - now)
             with anyio.move_on_after(wait_s):
                 await self._changed.wait()

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
-from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from batchgen.delivery import Delivery
 from batchgen.download import Downloader
 from batchgen.feeder import Feeder
 from batchgen.handoff import on_disk
 from batchgen.http import ApiClient, Deadlines
-from batchgen.job import Job, JobId
+from batchgen.job import JobId
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.settings import ApiKey, is_loopback
 from batchgen.shutdown import Shutdown
 from batchgen.tasks import POLL_S, TaskWatch
-from batchgen.worker import Again, RunContext, Worker, recover, work
+from batchgen.worker import Again, Paid, RunContext, Worker, recover, work
+
+T = TypeVar("T")
 
 _DELIVERIES_WAITING: Final = 256
 """When downloads lag behind by so many pictures, no more are bought for the time being."""
@@ -110,41 +111,33 @@ class Pool:
         backlog = await context.ledger(lambda ledger: ledger.paid(context.batch))
         if not backlog:
             return
-        send, receive = anyio.create_memory_object_stream[JobId]()
+        waiting = asyncio.Queue[JobId | None](1)
         async with anyio.create_task_group() as tasks:
-            self._start_deliveries(tasks, receive, lambda again: None)
-            async with send:
-                for job in backlog:
-                    if self._shutdown.asked:
-                        break
-                    await send.send(job)
+            for _ in range(self._settings.downloads):
+                tasks.start_soon(self._deliver, waiting, Delivery.deliver_left, lambda again: None)
+            for job in backlog:
+                if self._shutdown.asked:
+                    break
+                await waiting.put(job)
+            await self._no_more(waiting)
 
     async def _dispatch(self) -> None:
         context, feeder = self._context, self._feeder
-        send_paid, receive_paid = anyio.create_memory_object_stream[JobId](_DELIVERIES_WAITING)
-        send_job, receive_job = anyio.create_memory_object_stream[Job]()
+        waiting = asyncio.Queue[Paid | None](_DELIVERIES_WAITING)
 
-        async def hand_over(job: Job) -> None:
+        async def hand_over(paid: Paid) -> None:
             feeder.add()
-            await send_paid.send(job.id)
+            await waiting.put(paid)
 
         context.deliver = hand_over
         async with anyio.create_task_group() as deliveries:
-            self._start_deliveries(deliveries, receive_paid, feeder.done)
-            async with send_paid, anyio.create_task_group() as workers:
-                workers.start_soon(self._feed, send_job)
-                with receive_job:
-                    for _ in range(self._settings.concurrency):
-                        workers.start_soon(self._work, receive_job.clone())
-
-    async def _feed(self, jobs: MemoryObjectSendStream[Job]) -> None:
-        try:
-            await self._feeder.feed(jobs)
-        except LedgerWriteError as exc:
-            self._context.throttle.stop(f"ledger: {exc}")
-
-    async def _work(self, jobs: MemoryObjectReceiveStream[Job]) -> None:
-        await work(Worker(self._context, self._api, self._tasks), jobs, self._feeder.done)
+            for _ in range(self._settings.downloads):
+                deliveries.start_soon(self._deliver, waiting, Delivery.deliver, feeder.done)
+            async with anyio.create_task_group() as workers:
+                for _ in range(self._settings.concurrency):
+                    worker = Worker(context, self._api, self._tasks)
+                    workers.start_soon(work, worker, feeder.next, feeder.done)
+            await self._no_more(waiting)
 
     def _client(self) -> ApiClient:
         settings = self._settings
@@ -161,18 +154,11 @@ class Pool:
             verify=self._verify, deadlines=self._deadlines, allow_loopback=is_loopback(host)
         )
 
-    def _start_deliveries(
-        self,
-        tasks: TaskGroup,
-        jobs: MemoryObjectReceiveStream[JobId],
-        done: Callable[[Again | None], None],
-    ) -> None:
-        with jobs:
-            for _ in range(self._settings.downloads):
-                tasks.start_soon(self._deliver, jobs.clone(), done)
-
     async def _deliver(
-        self, jobs: MemoryObjectReceiveStream[JobId], done: Callable[[Again | None], None]
+        self,
+        waiting: asyncio.Queue[T | None],
+        deliver: Callable[[Delivery, T], Awaitable[Again | None]],
+        done: Callable[[Again | None], None],
     ) -> None:
         context = self._context
         delivery = Delivery(
@@ -183,15 +169,18 @@ class Pool:
             pause=self._shutdown.pause,
             overwrite=context.overwrite,
         )
-        async with jobs:
-            async for job in jobs:
-                again = None
-                try:
-                    again = await delivery.deliver(job)
-                except LedgerWriteError as exc:
-                    context.throttle.stop(f"ledger: {exc}")
-                finally:
-                    done(again)
+        while (job := await waiting.get()) is not None:
+            again = None
+            try:
+                again = await deliver(delivery, job)
+            except LedgerWriteError as exc:
+                context.throttle.stop(f"ledger: {exc}")
+            finally:
+                done(again)
+
+    async def _no_more(self, waiting: asyncio.Queue[T | None]) -> None:
+        for _ in range(self._settings.downloads):
+            await waiting.put(None)
 
     async def _sweep_spool(self) -> None:
         """Remove what the spool holds of jobs that are done by now, by another attempt too."""

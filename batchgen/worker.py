@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
 from batchgen.failpoints import Point, reach
@@ -34,6 +32,7 @@ from batchgen.job import (
 from batchgen.lean import lean
 from batchgen.ledger.ledger import (
     BudgetReached,
+    DuePicture,
     Ledger,
     NotPending,
     OpenAttempt,
@@ -63,6 +62,24 @@ _SIGNALS: Final[Mapping[Outcome, Signal]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """A job whose pictures are paid for and not on disk."""
+
+    job: Job
+    due: tuple[DuePicture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """What an attempt came to."""
+
+    verdict: Verdict
+    following: Next
+    due: tuple[DuePicture, ...] = ()
+    """The pictures that it paid for."""
+
+
 @dataclass(slots=True, kw_only=True)
 class RunContext:
     """What all workers of a run share."""
@@ -79,7 +96,7 @@ class RunContext:
     base: Path
     """The manifest's folder, which output folders are relative to."""
     overwrite: bool = False
-    deliver: Callable[[Job], Awaitable[None]] = field(init=False)
+    deliver: Callable[[Paid], Awaitable[None]] = field(init=False)
     """Takes a paid job on its way to disk; waits while too many are on it. Set by the pool."""
     internal_errors: list[str] = field(default_factory=list)
     answered: bool = False
@@ -116,20 +133,19 @@ class Worker:
             if not (await self._has_room() and await self._reserve(job, attempt)):
                 return None
             context.observe(AttemptStarted(key=job.key, attempt=attempt, price=job.price))
-            verdict, following = await self._attempt(job, attempt, probe=ticket.probe)
-            finish.signal = _signal_of(verdict)
-            finish.retry_after_s = verdict.retry_after_s
-            self._stop_if_hopeless(verdict)
+            concluded = await self._attempt(job, attempt, probe=ticket.probe)
+            finish.signal = _signal_of(concluded.verdict)
+            finish.retry_after_s = concluded.verdict.retry_after_s
+            self._stop_if_hopeless(concluded.verdict)
         finally:
             finish()
-        if following.state is JobState.PAID:
+        if concluded.following.state is JobState.PAID:
             context.answered = True
-            if context.profile.route_of(job.model) is Route.VIDEO:
-                await self._wait_for_tasks(job)
-            await context.deliver(job)
-        elif following.state is JobState.PENDING:
+            await self._wait_for_tasks(concluded.due)
+            await context.deliver(Paid(job, concluded.due))
+        elif concluded.following.state is JobState.PENDING:
             fresh = await context.ledger(lambda ledger: ledger.job(job.id))
-            return Again(job=fresh, wait_s=following.wait_s)
+            return Again(job=fresh, wait_s=concluded.following.wait_s)
         return None
 
     async def _give_way(self, job: Job) -> bool:
@@ -151,12 +167,12 @@ class Worker:
         context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
         return True
 
-    async def _wait_for_tasks(self, job: Job) -> None:
+    async def _wait_for_tasks(self, due: Sequence[DuePicture]) -> None:
         """Wait here, where as many may wait as requests may be in flight, and not in a download.
 
         What came of it the delivery asks again, as it does for a task that a killed run left.
         """
-        for picture in await self.context.ledger(lambda ledger: ledger.due(job.id)):
+        for picture in due:
             if picture.task is not None:
                 await self._tasks.until_over(picture.task)
 
@@ -187,7 +203,7 @@ class Worker:
             case NotPending():
                 return False
 
-    async def _attempt(self, job: Job, attempt: AttemptId, *, probe: bool) -> tuple[Verdict, Next]:
+    async def _attempt(self, job: Job, attempt: AttemptId, *, probe: bool) -> Concluded:
         context = self.context
         try:
             request = self._build_request(job, attempt)
@@ -198,7 +214,7 @@ class Worker:
                 code="reference_unreadable",
                 message=str(exc),
             )
-            return verdict, await settle(context, job, attempt, verdict)
+            return Concluded(verdict, await settle(context, job, attempt, verdict))
         try:
             exchange = await self._exchange(request, attempt)
         except anyio.get_cancelled_exc_class():
@@ -237,7 +253,7 @@ class Worker:
 
 def _new_attempt() -> AttemptId:
     """An id like no other, which sorts by time: so the ledger's indexes grow at their end."""
-    return AttemptId(f"{time.time_ns() // 1_000_000:012x}{uuid.uuid4().hex[:20]}")
+    return AttemptId(f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}")
 
 
 _RAISE: Final = {
@@ -291,7 +307,7 @@ async def conclude(
     hold: bool = False,
     recovering: bool = False,
     probe: bool = False,
-) -> tuple[Verdict, Next]:
+) -> Concluded:
     """Read what was spooled, decide what the attempt was, and write it down.
 
     An answer that a bug of ours keeps from being read is held as a doubt. Raises LedgerWriteError,
@@ -317,7 +333,7 @@ async def conclude(
         following = await settle(
             context, job, attempt, verdict, hold=True, recovering=recovering, answer=name
         )
-        return verdict, following
+        return Concluded(verdict, following)
 
 
 async def _conclude(
@@ -329,7 +345,7 @@ async def _conclude(
     hold: bool,
     recovering: bool,
     probe: bool,
-) -> tuple[Verdict, Next]:
+) -> Concluded:
     profile = context.profile
     if exchange.lean is None:
         answer = await in_turn(_read_spooled, context, attempt, exchange)
@@ -346,13 +362,13 @@ async def _conclude(
             await on_disk(context.spool.complete_cut, attempt)
         pictures = [(ref, expiry(ref.url)) for ref in answer.pictures]
         cost = profile.cost_of(job.model, answer.usage) if answer.usage else None
-        await context.ledger(
+        due = await context.ledger(
             lambda ledger: ledger.record_answer(attempt, verdict, pictures, answer=name, cost=cost)
         )
         reach(Point.RECEIVED)
         following = Next(state=JobState.PAID)
         _tell(context, job, attempt, verdict, following, recovering=recovering)
-        return verdict, following
+        return Concluded(verdict, following, tuple(due))
     body_name = name if exchange.reach is Reach.COMPLETE else None
     following = await settle(
         context,
@@ -366,7 +382,7 @@ async def _conclude(
     )
     if verdict.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
         await on_disk(context.spool.remove, attempt)
-    return verdict, following
+    return Concluded(verdict, following)
 
 
 async def settle(
@@ -483,22 +499,25 @@ def note_internal_error(context: RunContext, exc: Exception) -> None:
 
 
 async def work(
-    worker: Worker, jobs: MemoryObjectReceiveStream[Job], done: Callable[[Again | None], None]
+    worker: Worker,
+    take: Callable[[], Awaitable[Job | None]],
+    done: Callable[[Again | None], None],
 ) -> None:
-    """Process jobs until there are none or dispatch stops; ``done`` is told after each."""
-    context = worker.context
-    async with jobs:
-        async for job in jobs:
+    """Process the jobs that ``take`` gives until it gives none, or dispatch stops.
+
+    ``done`` is told after each.
+    """
+    throttle = worker.context.throttle
+    try:
+        while (job := await take()) is not None:
             again = None
             try:
                 again = await worker.process(job)
-            except DispatchStopped:
-                return
-            except LedgerWriteError as exc:
-                context.throttle.stop(f"ledger: {exc}")
-                return
-            except OSError as exc:
-                context.throttle.stop(f"disk: the spool can't be read: {exc}")
-                return
             finally:
                 done(again)
+    except DispatchStopped:
+        pass
+    except LedgerWriteError as exc:
+        throttle.stop(f"ledger: {exc}")
+    except OSError as exc:
+        throttle.stop(f"disk: the spool can't be read: {exc}")

@@ -261,10 +261,11 @@ class Ledger:
         *,
         answer: str,
         cost: Micros | None = None,
-    ) -> None:
+    ) -> list[DuePicture]:
         """Write what was paid for: ids, addresses with their expiry, cost. The job is ``paid``.
 
-        ``cost`` is what the answer itself says it cost; without it, the price counts.
+        Gives the pictures that are to be brought to disk now. ``cost`` is what the answer itself
+        says it cost; without it, the price counts.
         """
         price, job, run = self._close_attempt(attempt, verdict, answer=answer, cost=cost)
         charged = price if cost is None else cost
@@ -285,6 +286,7 @@ class Ledger:
             "UPDATE runs SET reserved = reserved - ?, charged = charged + ? WHERE id = ?",
             (price, charged, run),
         )
+        return self.due(job)
 
     def task_made(self, image: int, url: str, expires_at: str | None) -> None:
         """The picture that was still being made has an address now."""
