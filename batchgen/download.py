@@ -6,8 +6,12 @@ again at every redirect (reliability sheet, rows N26 to N31).
 
 from __future__ import annotations
 
+import math
+import re
 import socket
 import ssl
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -31,6 +35,11 @@ _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_URL_CHARS: Final = 8192
 _MAX_VALIDATOR_CHARS: Final = 512
+_CHECK_LASTS_S: Final = 30.0
+_PLAIN: Final = re.compile(
+    r"(?P<origin>https?://[a-z0-9.-]+(?::[0-9]{1,5})?)(?:/[A-Za-z0-9._~:/?@!$&'()*+,;=%-]*)?"
+)
+"""An address that stays as it is when it is read and written again."""
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
@@ -64,6 +73,8 @@ class _Checked(AbstractResolver):
 
     def __init__(self) -> None:
         self.addresses: dict[str, list[IPv4Address | IPv6Address]] = {}
+        self.lasts: dict[str, float] = {}
+        """Until when an origin need not be checked again."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -84,11 +95,17 @@ class Downloader:
     _session: aiohttp.ClientSession
 
     def __init__(
-        self, *, verify: ssl.SSLContext, deadlines: Deadlines, allow_loopback: bool
+        self,
+        *,
+        verify: ssl.SSLContext,
+        deadlines: Deadlines,
+        allow_loopback: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._verify = verify
         self._deadlines = deadlines
         self._allow_loopback = allow_loopback
+        self._clock = clock
         self._checked = _Checked()
 
     async def __aenter__(self) -> Self:
@@ -140,13 +157,13 @@ class Downloader:
         self, url: str, part: PartFile, known: Validators, max_bytes: int
     ) -> Validators | FetchResult:
         secure = False
-        for _ in range(_MAX_REDIRECTS + 1):
-            target = await self._check(url)
-            if secure and target.scheme != "https":
+        for hop in range(_MAX_REDIRECTS + 1):
+            target = await self._check(url, redirected=hop > 0)
+            if secure and not target.startswith("https:"):
                 raise ForbiddenAddress("a redirect from https:// to http://")
-            secure = target.scheme == "https"
+            secure = target.startswith("https:")
             # As it is written: a signature covers every letter of it.
-            there = yarl.URL(str(target), encoded=True)
+            there = yarl.URL(target, encoded=True)
             async with self._session.get(
                 there, headers=known.headers, allow_redirects=False
             ) as response:
@@ -154,12 +171,20 @@ class Downloader:
                 if response.status not in _REDIRECTS or location is None:
                     return await _receive(response, part, max_bytes)
                 response.close()
-            url = str(target.join(location))
+            url = str(httpx.URL(target).join(location))
         return FetchResult(detail=f"more than {_MAX_REDIRECTS} redirects")
 
-    async def _check(self, text: str) -> httpx.URL:
+    async def _check(self, text: str, *, redirected: bool) -> str:
+        """The address as it is to be asked for. Raises ForbiddenAddress and httpx.InvalidURL.
+
+        An origin that was checked a moment ago is asked at the address that was found good then.
+        """
         if len(text) > _MAX_URL_CHARS:
             raise ForbiddenAddress(f"an address of {len(text)} characters")
+        plain = _PLAIN.fullmatch(text)
+        origin = "" if plain is None else plain["origin"]
+        if not redirected and self._checked.lasts.get(origin, -math.inf) > self._clock():
+            return text
         url = httpx.URL(text)
         if url.scheme not in ("https", "http") or not url.host:
             raise ForbiddenAddress(f"only https:// and http:// are followed, not {url.scheme!r}")
@@ -174,7 +199,9 @@ class Downloader:
         # Version 4 first: where version 6 is set up but broken, it takes a moment to find out.
         addresses.sort(key=lambda address: address.version)
         self._checked.addresses[host] = addresses
-        return url
+        if origin:
+            self._checked.lasts[origin] = self._clock() + _CHECK_LASTS_S
+        return str(url)
 
     def _check_address(self, address: IPv4Address | IPv6Address, host: str) -> None:
         address = _embedded(address) or address

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from types import TracebackType
 from typing import Final, Protocol, Self, cast
 
 import aiohttp
@@ -89,15 +90,9 @@ class Deadlines:
         self._clock = clock
         self._scopes: dict[anyio.CancelScope, float] = {}
 
-    @contextmanager
-    def scope(self, seconds: float) -> Iterator[anyio.CancelScope]:
-        """A cancel scope that ends after ``seconds``."""
-        with anyio.move_on_after(seconds) as scope:
-            self._scopes[scope] = self._clock() + seconds
-            try:
-                yield scope
-            finally:
-                del self._scopes[scope]
+    def scope(self, seconds: float) -> Deadline:
+        """What ends after ``seconds``; for a ``with`` statement, which gives its cancel scope."""
+        return Deadline(self._scopes, seconds, self._clock)
 
     def expire(self) -> None:
         """Cancel every scope whose time is over by the clock that knows of sleep."""
@@ -111,6 +106,36 @@ class Deadlines:
         while True:
             await anyio.sleep(_WATCH_EVERY_S)
             self.expire()
+
+
+class Deadline:
+    """One request's time, known to the watch as long as it runs."""
+
+    __slots__ = ("_clock", "_scope", "_scopes", "_seconds")
+
+    def __init__(
+        self,
+        scopes: dict[anyio.CancelScope, float],
+        seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._scopes = scopes
+        self._seconds = seconds
+        self._clock = clock
+        self._scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
+
+    def __enter__(self) -> anyio.CancelScope:
+        self._scopes[self._scope] = self._clock() + self._seconds
+        return self._scope.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        del self._scopes[self._scope]
+        return self._scope.__exit__(exc_type, exc, traceback)
 
 
 _unlogged: ContextVar[bool] = ContextVar("_unlogged", default=False)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import orjson
+
 from batchgen.files import PART_SUFFIX, PartFile, make_way, put_in_place
 from batchgen.job import AttemptId
 from batchgen.lean import LeanAnswer, LeanScan, lean
@@ -163,7 +165,7 @@ class Spool:
 
 def _head_line(status: int, headers: Mapping[str, str], route: str) -> bytes:
     head = {"status": status, "headers": dict(headers), "route": route}
-    return json.dumps(head).encode() + b"\n"
+    return orjson.dumps(head) + b"\n"
 
 
 def _read_head(path: Path) -> SpooledAnswer | None:

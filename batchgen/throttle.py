@@ -535,6 +535,10 @@ class Throttle:
         return ticket
 
     async def _granted(self, images: int) -> Ticket:
+        if not self._turn.locked():
+            at_once = self._core.try_start(self._clock(), images)
+            if isinstance(at_once, Ticket):
+                return at_once
         async with self._turn:
             while True:
                 # Nothing is awaited between a grant and the return, so that a cancelled task

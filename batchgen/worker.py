@@ -152,7 +152,7 @@ class Worker:
         """Fail a job, for free, whose picture would have to replace a file that is not its own."""
         context = self.context
         path = _expected_path(job, context.profile.route_of(job.model))
-        if not await on_disk(os.path.lexists, context.base / job.root / path):
+        if not await on_disk(os.path.lexists, f"{context.base / job.root}{os.sep}{path}"):
             return False
         reason = (
             f"{PATH_REASON}: {job.root}/{path} is no picture of this job;"

@@ -630,6 +630,26 @@ async def test_a_name_that_turns_private_is_refused_at_the_next_redirect(
     assert len(server.requests) == 1
 
 
+async def test_a_host_is_looked_up_again_when_the_last_time_is_half_a_minute_ago(
+    tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = resolving(monkeypatch, {"pictures.test": ["127.0.0.1"]})
+    now = 0.0
+    script = routes({"/1.png": wire.response(PICTURE), "/2.png": wire.response(PICTURE)})
+    async with (
+        wire.serve(script) as server,
+        Downloader(
+            verify=verify, deadlines=Deadlines(), allow_loopback=True, clock=lambda: now
+        ) as client,
+    ):
+        base = f"http://pictures.test:{server.port}"
+        for moment, times in ((0.0, 1), (29.9, 1), (30.0, 2), (59.9, 2)):
+            now = moment
+            for name in ("/1.png", "/2.png"):
+                assert await fetch(client, base + name, tmp_path / "1.png") is None
+            assert len(asked) == times
+
+
 @pytest.mark.parametrize("first", ["127.0.0.9", "::1"])
 async def test_an_address_that_does_not_answer_is_passed_over(
     first: str, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch

@@ -33,6 +33,9 @@ _MAX_GROUP: Final = 512
 _GATHER_S: Final = 0.002
 """How long the first of a group waits for others: nothing beside a request, and a quarter less work
 for the disk and the processor where many are in flight."""
+_GATHER_BUSY_S: Final = 0.006
+_BUSY_GROUP: Final = 4
+"""A group of so many says that the next will be large too, and larger for a longer wait."""
 
 
 class LedgerWriteError(BatchgenError):
@@ -57,6 +60,7 @@ class LedgerWriter:
         self._clock = clock
         self._steps: queue.SimpleQueue[tuple[Step, Pending[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._gather_s = _GATHER_S
         self._loop: asyncio.AbstractEventLoop
         self._ready: Pending[None]
 
@@ -118,7 +122,7 @@ class LedgerWriter:
         first = self._steps.get()
         if first is None:
             return []
-        time.sleep(_GATHER_S)
+        time.sleep(self._gather_s)
         group = [first]
         while len(group) < _MAX_GROUP:
             try:
@@ -129,6 +133,7 @@ class LedgerWriter:
                 self._steps.put(None)
                 break
             group.append(item)
+        self._gather_s = _GATHER_S if len(group) < _BUSY_GROUP else _GATHER_BUSY_S
         return group
 
 
