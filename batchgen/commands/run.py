@@ -29,7 +29,12 @@ from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros, decimal_string, dollars, parse_dollars
-from batchgen.process import collect_seldom, keep_memory_off_the_disk, reuse_memory
+from batchgen.process import (
+    collect_seldom,
+    keep_memory_off_the_disk,
+    reuse_memory,
+    take_turns,
+)
 from batchgen.progress import ask, make_progress, write_line
 from batchgen.report.text import next_step, summary_text
 from batchgen.run_log import LoggedProgress
@@ -159,6 +164,7 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
             check_space(folder, min(requests, start.to_do))
         keep_memory_off_the_disk()
         collect_seldom()
+        take_turns()
         if warning := exposed_env_file(prepared.loaded.base):
             faces.tell(f"warning: {warning}")
         key = key_of(prepared.profile, prepared.environment)
