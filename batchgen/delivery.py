@@ -43,6 +43,7 @@ from batchgen.job import (
     SavedPicture,
     Verify,
 )
+from batchgen.lean import unpack_base64
 from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenance
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.metadata import embed
@@ -277,10 +278,12 @@ class Delivery:
         if answer is None:
             raise FileNotFoundError(picture.attempt_id)
         adapter = adapter_of(answer.route)
-        slim = self._context.spool.lean(answer, picture.attempt_id)
-        base64 = adapter.inline_base64(slim.text, answer.headers, picture.position)
-        for piece in slim.decoded(base64, answer.read):
-            part.write_here(piece)
+        base64 = adapter.inline_base64(answer.text(), answer.headers, picture.position)
+        source = answer.picture(base64)
+        if source is not None:
+            part.adopt(source)
+        else:
+            part.write_here(unpack_base64(base64))
 
     def _moved(self, url: str) -> str:
         """The address at the endpoint's present port, for one that is started anew for each run."""

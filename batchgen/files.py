@@ -35,6 +35,7 @@ class PartFile:
         self._held_bytes = 0
         self._file: BinaryIO | None = None
         self._made = False
+        self._adopted = False
         self._committed = False
 
     async def __aenter__(self) -> Self:
@@ -61,6 +62,38 @@ class PartFile:
         """Write what is held."""
         await on_disk(self._flush)
 
+    def flush_here(self) -> None:
+        """As `flush`, for who is on a thread that may block; others can read it then."""
+        self._flush().flush()
+
+    def commit_here(self) -> None:
+        """As `commit`, for who is on a thread that may block."""
+        self._commit(self.final)
+
+    def rewind(self, size: int) -> None:
+        """Take back all but so many bytes, on a thread that may block."""
+        file = self._flush()
+        file.flush()
+        file.seek(size)
+        file.truncate()
+
+    def adopt(self, source: Path) -> None:
+        """Be what another file holds, which is durable and stays; on a thread that may block.
+
+        A second name for it, or a copy where the file system gives none.
+        """
+        self.part.unlink(missing_ok=True)
+        try:
+            os.link(source, self.part)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another file system, or one that knows no links
+            with source.open("rb") as file:
+                while data := file.read(_HOLD_BYTES):
+                    self.write_here(data)
+        else:
+            self._made = self._adopted = True
+
     async def seal(self, check: Callable[[Path], T]) -> T:
         """Make the part durable under its temporary name, and give what ``check`` finds in it."""
         return await on_disk(self._seal, check)
@@ -83,6 +116,7 @@ class PartFile:
         return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), self._mode)
 
     def _flush(self) -> BinaryIO:
+        assert not self._adopted  # opened for writing it would be lost under its other name too
         if self._file is None:
             self._file = open(self.part, "wb", opener=self._open)  # noqa: SIM115 - outlives this call
             self._made = True
@@ -91,6 +125,8 @@ class PartFile:
         return self._file
 
     def _sync(self) -> None:
+        if self._adopted:
+            return
         file = self._flush()
         self._file = None
         with file:

@@ -1,7 +1,8 @@
-"""Answers on disk before anybody reads them: one file an attempt, head line first, then the body.
+"""Answers on disk before anybody reads them: head line first, then the body.
 
 ``ID.answer.part`` is an answer that is still arriving, or was cut off; ``ID.answer`` is whole and
-durable.
+durable. A picture that comes as base64 stands decoded in ``ID.answer.0``, the next one in
+``ID.answer.1``, with a mark in its place in the body, so that it is written once and never parsed.
 The spool lies beside the ledger, readable for its owner only.
 """
 
@@ -9,22 +10,32 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Final
 
 import orjson
+import pybase64
 
-from batchgen.files import PART_SUFFIX, PartFile, make_way, put_in_place
+from batchgen.files import PART_SUFFIX, PartFile, make_way, put_in_place, sync_folder
+from batchgen.handoff import on_disk
 from batchgen.job import AttemptId
-from batchgen.lean import LeanAnswer, LeanScan, lean
+from batchgen.lean import Base64Decoder, Kind, LeanAnswer, LeanScan, Piece
 from batchgen.redaction import Redaction
 
 ANSWER_SUFFIX: Final = ".answer"
+_NAME: Final = re.compile(rf"(?P<attempt>.+){re.escape(ANSWER_SUFFIX)}({PART_SUFFIX}|\.[0-9]+)?")
 _BUFFER_BYTES: Final = 256 * 1024
-_REMEMBERED: Final = 512
+_MAX_LEAN: Final = 256 * 1024
+_ENCODED_AT_ONCE: Final = 3 * 256 * 1024
+"""A multiple of three, so that the pieces' base64 is that of the whole."""
 _PRIVATE: Final = 0o600
+_MARK: Final = uuid.uuid4().hex
+"""Stands for a picture in what this process spools; nobody else can have written it there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +48,28 @@ class SpooledAnswer:
     route: str
     """Which adapter reads it."""
     body_offset: int
+    mark: str
+    """Begins what stands in the place of a picture."""
+
+    def text(self) -> bytes:
+        """The body, with a word in the place of each picture that stands beside it."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.body_offset)
+            return file.read()
 
     def body(self) -> bytes:
-        """Everything behind the head line."""
-        return self.read(0, None)
+        """The body as it came."""
+        return b"".join(_filled(self.text(), self.mark, self._answer))
 
-    def read(self, begin: int, end: int | None) -> bytes:
-        """The body from one place to another. Raises OSError."""
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(self.body_offset + begin)
-            return file.read() if end is None else file.read(end - begin)
+    def picture(self, base64: str) -> Path | None:
+        """The file that holds what a base64 text of ``text`` stands for; None for a real one."""
+        mark, _, number = base64.strip().partition(":")
+        ours = mark != "" and mark == self.mark and number.isdecimal()
+        return _picture(self._answer, int(number)) if ours else None
+
+    @property
+    def _answer(self) -> Path:
+        return self.path.with_name(self.path.name.removesuffix(PART_SUFFIX))
 
 
 class SpoolWriter:
@@ -64,40 +87,192 @@ class SpoolWriter:
         route: str = "images",
         hide: str | None = None,
     ) -> None:
-        self._part = part
         self._hidden = Redaction(hide.encode()) if hide else None
-        self._part.hold(_head_line(status, headers, route))
         self._scan = LeanScan()
+        self._waiting: list[Piece] = []
+        self._waiting_bytes = 0
         self._size = 0
+        self._file = _AnswerFile(part, _head_line(status, headers, route))
         self.lean: LeanAnswer | None = None
         """What to read of the body, once it is whole; None where that is in the file only."""
 
     async def write(self, chunk: bytes) -> None:
         """Append to the body."""
-        self._append(self._hidden.shown(chunk) if self._hidden else chunk)
-        if self._size >= _BUFFER_BYTES:
-            self._size = 0
-            await self._part.flush()
+        self._take(self._hidden.shown(chunk) if self._hidden else chunk)
+        if self._waiting_bytes >= _BUFFER_BYTES:
+            await on_disk(self._file.write, self._handed_over())
 
     async def flush(self) -> None:
-        """Bring what came to the file."""
-        self._append_rest()
-        await self._part.flush()
+        """Bring what came of a cut answer to the file."""
+        self._take_rest()
+        await on_disk(self._file.leave, self._handed_over())
 
     async def commit(self) -> None:
         """The answer is whole: make it durable."""
-        self._append_rest()
-        await self._part.commit()
-        self.lean = self._scan.result()
+        self._take_rest()
+        text = await on_disk(self._file.commit, self._handed_over())
+        self.lean = None if text is None else LeanAnswer(text, self._size)
 
-    def _append_rest(self) -> None:
-        if self._hidden:
-            self._append(self._hidden.rest())
-
-    def _append(self, data: bytes) -> None:
-        self._scan.feed(data)
+    def _take(self, data: bytes) -> None:
         self._size += len(data)
-        self._part.hold(data)
+        self._waiting_bytes += len(data)
+        self._waiting += self._scan.feed(data)
+
+    def _take_rest(self) -> None:
+        if self._hidden:
+            self._take(self._hidden.rest())
+        self._waiting.append((Kind.TEXT, self._scan.rest()))
+
+    def _handed_over(self) -> list[Piece]:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        return waiting
+
+
+class _AnswerFile:
+    """One answer's files, written in threads, one call after the other."""
+
+    def __init__(self, part: PartFile, head: bytes) -> None:
+        self._part = part
+        self._head = head
+        part.hold(head)
+        self._text: list[bytes] = []
+        """What to read of the body."""
+        self._text_bytes = 0
+        self._decoder: Base64Decoder | None = None
+        self._pictures = 0
+        """Those that have come to their end."""
+        self._plain = False
+        """Whether the body is written as it comes."""
+        self._failed: OSError | None = None
+
+    def write(self, pieces: list[Piece]) -> None:
+        """Append to the answer. Raises OSError, then ever after: behind a gap nothing is whole."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            for kind, data in pieces:
+                if self._plain or kind is Kind.TEXT:
+                    self._put_text(data)
+                elif kind is Kind.BASE64:
+                    self._put_base64(data)
+                else:
+                    self._end_picture()
+            self._part.flush_here()
+        except OSError as exc:
+            self._failed = exc
+            raise
+
+    def commit(self, pieces: list[Piece]) -> bytes | None:
+        """Make all durable, with the end of the answer; gives what to read of it, if that is held.
+
+        Raises OSError.
+        """
+        self.write(pieces)
+        if self._decoder is not None:
+            self._write_plainly()
+        if self._pictures:
+            # A whole answer must never be found without what belongs to it.
+            sync_folder(self._part.final.parent)
+        self._part.commit_here()
+        held = not self._plain and self._text_bytes <= _MAX_LEAN
+        return b"".join(self._text) if held else None
+
+    def leave(self, pieces: list[Piece]) -> None:
+        """Write what came of an answer that is cut off, as it came. Raises OSError."""
+        self.write(pieces)
+        if self._pictures or self._decoder is not None:
+            self._write_plainly()
+
+    def _put_text(self, data: bytes) -> None:
+        self._part.write_here(data)
+        self._text_bytes += len(data)
+        if self._text_bytes <= _MAX_LEAN:
+            self._text.append(data)
+
+    def _put_base64(self, text: bytes) -> None:
+        self._decoder = self._decoder or Base64Decoder()
+        try:
+            data = self._decoder.feed(text)
+        except ValueError:
+            self._write_plainly()
+        else:
+            self._append(data, durable=False)
+
+    def _end_picture(self) -> None:
+        assert self._decoder is not None
+        try:
+            data = self._decoder.end()
+        except ValueError:
+            self._write_plainly()
+            return
+        self._append(data, durable=True)
+        self._decoder = None
+        self._put_text(f"{_MARK}:{self._pictures}".encode())
+        self._pictures += 1
+
+    def _append(self, data: bytes, *, durable: bool) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        # Not for the owner only, as the folder is: it becomes the picture by another name.
+        handle = os.open(_picture(self._part.final, self._pictures), flags, 0o666)
+        with os.fdopen(handle, "ab", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            if durable:
+                os.fsync(file.fileno())
+
+    def _write_plainly(self) -> None:
+        """Put the base64 back where it stood, and have the rest follow as it comes."""
+        self._part.flush_here()
+        with self._part.part.open("rb") as file:
+            file.seek(len(self._head))
+            text = file.read()
+        held = self._decoder.held if self._decoder is not None else b""
+        self._part.rewind(len(self._head))
+        for piece in _filled(text, _MARK, self._part.final):
+            self._part.write_here(piece)
+        self._part.write_here(held)
+        self._part.flush_here()
+        _remove_pictures(self._part.final)
+        self._decoder = None
+        self._pictures = 0
+        self._plain = True
+
+
+def _filled(text: bytes, mark: str, answer: Path) -> Iterator[bytes]:
+    """A body in pieces, with the base64 of its pictures in their places.
+
+    One that has no place yet was still arriving, and comes last.
+    """
+    if not mark:
+        yield text
+        return
+    pieces = re.split(rb"%s:([0-9]+)" % mark.encode(), text)
+    for place, piece in enumerate(pieces):
+        if place % 2 == 0:
+            yield piece
+        else:
+            yield from _encoded(_picture(answer, int(piece)))
+    unplaced = _picture(answer, len(pieces) // 2)
+    if unplaced.exists():
+        yield from _encoded(unplaced)
+
+
+def _picture(answer: Path, number: int) -> Path:
+    return answer.with_name(f"{answer.name}.{number}")
+
+
+def _encoded(picture: Path) -> Iterator[bytes]:
+    with picture.open("rb") as file:
+        while data := file.read(_ENCODED_AT_ONCE):
+            yield pybase64.b64encode(data)
+
+
+def _remove_pictures(answer: Path) -> None:
+    """Remove an answer's pictures, the last one first, so that no gap hides one from the next."""
+    pictures = takewhile(Path.exists, (_picture(answer, number) for number in count()))
+    for picture in reversed(list(pictures)):
+        picture.unlink()
 
 
 class Spool:
@@ -105,7 +280,6 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lean: dict[AttemptId, LeanAnswer] = {}
 
     def prepare(self) -> None:
         """Make the folder, for its owner only. Raises OSError."""
@@ -135,36 +309,23 @@ class Spool:
             os.fsync(file.fileno())
         put_in_place(part, self.folder / self.name(attempt))
 
-    def remember(self, attempt: AttemptId, lean: LeanAnswer) -> None:
-        """Keep where an answer holds its pictures until they are unpacked, for the latest few."""
-        self._lean[attempt] = lean
-        if len(self._lean) > _REMEMBERED:
-            del self._lean[next(iter(self._lean))]
-
-    def lean(self, answer: SpooledAnswer, attempt: AttemptId) -> LeanAnswer:
-        """An answer without its pictures' base64. Reads the file where nobody remembers it."""
-        return self._lean.pop(attempt, None) or lean(answer.body())
-
     def remove(self, attempt: AttemptId) -> None:
         """Forget an answer whose pictures are on disk."""
-        self._lean.pop(attempt, None)
-        (self.folder / self.name(attempt)).unlink(missing_ok=True)
-        (self.folder / (self.name(attempt) + PART_SUFFIX)).unlink(missing_ok=True)
+        answer = self.folder / self.name(attempt)
+        _remove_pictures(answer)
+        answer.unlink(missing_ok=True)
+        answer.with_name(answer.name + PART_SUFFIX).unlink(missing_ok=True)
 
     def attempts(self) -> list[AttemptId]:
         """Attempts of which the spool holds anything."""
         if not self.folder.is_dir():
             return []
-        names = {path.name.removesuffix(PART_SUFFIX) for path in self.folder.iterdir()}
-        return [
-            AttemptId(name.removesuffix(ANSWER_SUFFIX))
-            for name in sorted(names)
-            if name.endswith(ANSWER_SUFFIX)
-        ]
+        names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return [AttemptId(name) for name in sorted({name["attempt"] for name in names if name})]
 
 
 def _head_line(status: int, headers: Mapping[str, str], route: str) -> bytes:
-    head = {"status": status, "headers": dict(headers), "route": route}
+    head = {"status": status, "headers": dict(headers), "route": route, "mark": _MARK}
     return orjson.dumps(head) + b"\n"
 
 
@@ -184,6 +345,7 @@ def _read_head(path: Path) -> SpooledAnswer | None:
             headers=head["headers"],
             route=head["route"],
             body_offset=len(line),
+            mark=str(head.get("mark", "")),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -29,7 +29,6 @@ from batchgen.job import (
     Outcome,
     RunId,
 )
-from batchgen.lean import lean
 from batchgen.ledger.ledger import (
     BudgetReached,
     DuePicture,
@@ -352,7 +351,6 @@ async def _conclude(
     else:
         route = profile.route_of(job.model)
         answer = ADAPTERS[route].read_answer(exchange.lean.text, exchange.headers or {})
-        context.spool.remember(attempt, exchange.lean)
         context.room.came(exchange.lean.size)
     habits = Habits(server_errors=profile.server_errors_billed, refusals=profile.refusals_billed)
     verdict = classify(exchange, answer, habits)
@@ -475,9 +473,9 @@ def _read_spooled(context: RunContext, attempt: AttemptId, exchange: Exchange) -
     spooled = spool.find(attempt) if whole else spool.find_cut(attempt)
     if spooled is None:
         return Answer() if whole else None
-    body = spooled.body()
-    context.room.came(len(body))
-    return adapter_of(spooled.route).read_answer(lean(body).text, spooled.headers)
+    text = spooled.text()
+    context.room.came(len(text))
+    return adapter_of(spooled.route).read_answer(text, spooled.headers)
 
 
 def expiry(url: str | None) -> str | None:

@@ -104,6 +104,7 @@ SAME_FLOOR = {
     ("ledger", "files"),
     ("ledger", "handoff"),
     ("spool", "files"),
+    ("spool", "handoff"),
     ("previous", "files"),
     ("room", "handoff"),
     ("http", "files"),

@@ -9,7 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -183,6 +186,41 @@ async def test_a_step_that_has_begun_is_ended_before_the_file_is_let_go(
     assert scope.cancelled_caught
     assert wire.open_files() == before
     assert names(tmp_path) == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["a second name", "a copy"])
+@pytest.mark.parametrize("commit", [False, True])
+async def test_a_part_that_is_what_another_file_holds_leaves_that_as_it_is(
+    elsewhere: bool, commit: bool, tmp_path: Path
+) -> None:
+    final = tmp_path / "picture.png"
+    with another_file(Path("/dev/shm") if elsewhere else tmp_path, bytes(MEGABYTE)) as source:
+        if elsewhere and shares_file_system(source, tmp_path):
+            pytest.skip("one file system only")
+        async with PartFile(final) as part:
+            part.part.write_bytes(b"left by a run that was killed")
+            part.adopt(source)
+            assert await part.seal(Path.read_bytes) == bytes(MEGABYTE)
+            assert part.part.samefile(source) is not elsewhere
+            if commit:
+                await part.commit()
+        assert source.read_bytes() == bytes(MEGABYTE)
+        source.write_bytes(b"")  # as nobody does; it shows whether there are two files
+        beside = [] if elsewhere else [source.name]
+        assert sorted(names(tmp_path)) == beside + ["picture.png"] * commit
+        assert not commit or final.stat().st_size == (MEGABYTE if elsewhere else 0)
+
+
+def shares_file_system(one: Path, other: Path) -> bool:
+    return one.stat().st_dev == other.stat().st_dev
+
+
+@contextmanager
+def another_file(folder: Path, content: bytes) -> Iterator[Path]:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="a-source-") as file:
+        Path(file.name).write_bytes(content)
+        yield Path(file.name)
 
 
 @pytest.mark.fault("D01")

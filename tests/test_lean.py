@@ -1,4 +1,4 @@
-"""A body without its long texts reads as the body does, and gives the same bytes."""
+"""What looks like a picture's base64 in an answer is told from text, and decoded without loss."""
 
 from __future__ import annotations
 
@@ -11,61 +11,73 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.lean import LeanAnswer, LeanScan, lean
+from batchgen.lean import Base64Decoder, Kind, LeanScan, Piece, unpack_base64
 
-PICTURE = random.Random(7).randbytes(3_000_000)
+PICTURE = random.Random(7).randbytes(300_001)
 TEXT = base64.b64encode(PICTURE).decode()
 
 
-def taken(body: bytes, name: str = "b64_json") -> bytes:
-    slim = lean(body)
-    return unpacked(slim, json.loads(slim.text)["data"][0][name], body)
+def scanned(body: bytes, size: int = 1 << 20) -> list[Piece]:
+    scan = LeanScan()
+    pieces = [
+        piece for at in range(0, len(body), size) for piece in scan.feed(body[at : at + size])
+    ]
+    return [*pieces, (Kind.TEXT, scan.rest())]
 
 
-def unpacked(slim: LeanAnswer, text: str, body: bytes) -> bytes:
-    return b"".join(slim.decoded(text, lambda begin, end: body[begin:end]))
+def joined(pieces: list[Piece]) -> bytes:
+    return b"".join(data for _, data in pieces)
 
 
-def test_a_picture_of_megabytes_is_left_out_and_found_again() -> None:
-    body = json.dumps({"data": [{"b64_json": TEXT, "revised_prompt": 'a "mug"'}]}).encode()
-    assert len(lean(body).text) < 200
-    assert taken(body) == PICTURE
-    assert json.loads(lean(body).text)["data"][0]["revised_prompt"] == 'a "mug"'
+def texts(pieces: list[Piece]) -> list[bytes]:
+    """The long texts that were found."""
+    found = [b""]
+    for kind, data in pieces:
+        if kind is Kind.BASE64:
+            found[-1] += data
+        elif kind is Kind.END:
+            found.append(b"")
+    return [text for text in found if text]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        TEXT.rstrip("=") if TEXT.endswith("=") else base64.b64encode(PICTURE[:-1]).decode()[:-1],
-        base64.urlsafe_b64encode(PICTURE).decode(),
-        f" {TEXT} ",
-        TEXT.replace("/", "\\/"),
-    ],
-    ids=["no padding", "url-safe", "blanks around", "escaped"],
-)
-def test_other_spellings_are_understood(text: str) -> None:
-    body = f'{{"data": [{{"b64_json": "{text}"}}]}}'.encode()
-    assert taken(body)[:1_000_000] == PICTURE[:1_000_000]
+@pytest.mark.parametrize("size", [1, 7, 5000, 1 << 20])
+def test_a_picture_is_found_however_it_arrives(size: int) -> None:
+    document = {"data": [{"b64_json": TEXT[:20_000], "revised_prompt": 'a "mug"'}] * 2}
+    body = json.dumps(document).encode()
+    pieces = scanned(body, size)
+    assert texts(pieces) == [TEXT[:20_000].encode()] * 2
+    assert joined(pieces) == body
 
 
 def test_an_address_keeps_what_it_says_of_itself() -> None:
     body = json.dumps({"data": [{"url": f"data:image/png;base64,{TEXT}"}]}).encode()
-    url = json.loads(lean(body).text)["data"][0]["url"]
-    assert url.startswith("data:image/png;base64,")
-    assert len(url) < 200
-    assert unpacked(lean(body), url.partition(",")[2], body) == PICTURE
+    (kind, text), *_ = scanned(body)
+    assert kind is Kind.TEXT
+    assert text.endswith(b'"data:image/png;base64,')
+    assert texts(scanned(body)) == [TEXT.encode()]
 
 
-def test_what_is_no_base64_raises() -> None:
-    broken = TEXT[:2_000_000] + "!" + TEXT[2_000_001:]
-    with pytest.raises(ValueError, match=r"base64|[Ii]ncorrect|[Nn]on"):
-        taken(json.dumps({"data": [{"b64_json": broken}]}).encode())
+def test_events_of_a_stream_are_looked_at_too() -> None:
+    body = b"".join(b'data: {"b64_json": "%s"}\n\n' % TEXT.encode() for _ in range(3))
+    assert texts(scanned(body, 65_536)) == [TEXT.encode()] * 3
 
 
-def test_a_word_that_looks_like_ours_is_not_taken_for_it() -> None:
-    slim = lean(b"{}")
-    with pytest.raises(ValueError, match=r"base64|[Ii]ncorrect|[Nn]on"):
-        unpacked(slim, "00000000000000000000000000000000:0", b"{}")
+@pytest.mark.parametrize(
+    "text", ["a short one", TEXT[:4000], "x y " * 2000, 'a \\" quote ' * 900], ids=len
+)
+def test_other_texts_are_text(text: str) -> None:
+    body = f'{{"prompt": "{text}", "n": 1}}'.encode()
+    assert [kind for kind, data in scanned(body) if data] in ([Kind.TEXT], [Kind.TEXT] * 2)
+
+
+def test_a_string_without_end_is_not_carried_along_for_ever() -> None:
+    scan = LeanScan()
+    held = 0
+    for _ in range(100):
+        told = scan.feed(b'" ' + b"x " * 5000)
+        held = max(held, len(scan._carried))
+        assert all(kind is Kind.TEXT for kind, _ in told)
+    assert held <= 300_000
 
 
 VALUES = st.recursive(
@@ -75,61 +87,78 @@ VALUES = st.recursive(
 )
 
 
-def restored(value: Any, slim: LeanAnswer, body: bytes) -> Any:
-    """A document with the bytes of its pictures in their place."""
-    if isinstance(value, dict):
-        return {name: restored(item, slim, body) for name, item in value.items()}
-    if isinstance(value, list):
-        return [restored(item, slim, body) for item in value]
-    if isinstance(value, str) and ":" in value:
-        try:
-            return base64.b64encode(unpacked(slim, value, body)).decode()
-        except ValueError:
-            return value
-    return value
-
-
-@given(VALUES, st.booleans())
-def test_any_document_reads_the_same(document: Any, escaped: bool) -> None:
-    body = json.dumps(document, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
-    if escaped or body.decode("utf-8", "replace").encode() == body:
-        slim = lean(body)
-        assert restored(json.loads(slim.text), slim, body) == document
-        assert len(slim.text) <= len(body)
-
-
-@given(st.binary(max_size=400), st.integers(0, 400))
-def test_bytes_of_any_kind_are_kept_as_they_are(noise: bytes, at: int) -> None:
-    body = noise[:at] + b'"' + TEXT[:5000].encode() + b'"' + noise[at:]
-    slim = lean(body)
-    assert len(slim.text) in (len(body), len(body) - 5000 + 34)
-    assert lean(noise).text == noise
-
-
-@given(st.lists(VALUES, min_size=1, max_size=4), st.lists(st.integers(1, 9000), min_size=1))
-def test_it_is_the_same_however_it_arrives(documents: list[Any], sizes: list[int]) -> None:
+@given(st.lists(VALUES, min_size=1, max_size=4), st.integers(1, 9000))
+def test_all_pieces_together_are_the_body(documents: list[Any], size: int) -> None:
     body = json.dumps(documents).encode()
-    scan, at = LeanScan(), 0
-    while at < len(body):
-        size = sizes[at % len(sizes)]
-        scan.feed(body[at : at + size])
-        at += size
-    found = scan.result()
-    assert found is not None
-    assert restored(json.loads(found.text), found, body) == documents
+    pieces = scanned(body, size)
+    assert joined(pieces) == body
+    assert b"".join(texts(pieces)).count(TEXT[:5000].encode()) == body.count(TEXT[:5000].encode())
 
 
-def test_a_picture_that_arrives_in_pieces_is_never_carried_along() -> None:
-    body = json.dumps({"data": [{"b64_json": TEXT}], "created": 1}).encode()
-    scan = LeanScan()
-    for at in range(0, len(body), 100_000):
-        scan.feed(body[at : at + 100_000])
-    found = scan.result()
-    assert found == LeanAnswer(text=lean(body).text, spans=lean(body).spans)
+@given(st.binary(max_size=400), st.integers(0, 400), st.integers(1, 6000))
+def test_bytes_of_any_kind_are_kept_as_they_are(noise: bytes, at: int, size: int) -> None:
+    body = noise[:at] + b'"' + TEXT[:5000].encode() + b'"' + noise[at:]
+    assert joined(scanned(body, size)) == body
 
 
-def test_a_text_without_end_leaves_nothing_out() -> None:
-    scan = LeanScan()
-    scan.feed(b'{"data": [{"b64_json": "' + TEXT.encode())
-    assert scan.result() is None
-    assert lean(b'{"data": "' + TEXT.encode()).text.endswith(TEXT[-99:].encode())
+# Decoding
+
+
+def decoded(text: bytes, size: int) -> bytes:
+    decoder = Base64Decoder()
+    data = b"".join(decoder.feed(text[at : at + size]) for at in range(0, len(text), size))
+    return data + decoder.end()
+
+
+@given(st.binary(max_size=60), st.integers(1, 90))
+def test_base64_is_decoded_in_any_pieces(data: bytes, size: int) -> None:
+    assert decoded(base64.b64encode(data), size) == data
+
+
+@given(st.binary(max_size=40) | st.text("AB/+=-_ \n", max_size=24).map(str.encode), st.data())
+def test_what_is_decoded_can_be_written_again_letter_by_letter(
+    text: bytes, data: st.DataObject
+) -> None:
+    """Where it can't be, what was decoded and what is held are the text."""
+    decoder = Base64Decoder()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    out = b""
+    for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        try:
+            out += decoder.feed(text[begin:end])
+        except ValueError:
+            assert base64.b64encode(out) + decoder.held == text[:end]
+            return
+    try:
+        out += decoder.end()
+    except ValueError:
+        assert base64.b64encode(out) + decoder.held == text
+    else:
+        assert base64.b64encode(out) == text
+
+
+@pytest.mark.parametrize(
+    "text", [b"AB==", b"QQ==QQ==", b"AAA", b"AA-_", b"AA\nAA", b"AAA ", b"A=BC", b"=AAA"]
+)
+def test_base64_in_a_way_of_its_own_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"base64|[Ii]ncorrect|[Nn]on"):
+        decoded(text, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT.rstrip("="),
+        base64.urlsafe_b64encode(PICTURE).decode(),
+        f" {TEXT} ",
+        "\n".join(TEXT[at : at + 76] for at in range(0, len(TEXT), 76)),
+    ],
+    ids=["no padding", "url-safe", "blanks around", "lines"],
+)
+def test_other_spellings_are_understood(text: str) -> None:
+    assert unpack_base64(text) == PICTURE
+
+
+def test_what_is_no_base64_raises() -> None:
+    with pytest.raises(ValueError, match=r"base64|[Ii]ncorrect|[Nn]on"):
+        unpack_base64(TEXT[:200_000] + "!" + TEXT[200_001:])

@@ -21,7 +21,7 @@ from starlette.requests import Request
 
 from batchgen.http import ApiRequest
 from batchgen.job import AttemptId, Job, JobId, JobState, OptionValue, PictureRef, Verify
-from batchgen.lean import lean
+from batchgen.lean import unpack_base64
 from batchgen.money import Micros
 from batchgen.outcome import Answer, ErrorBody
 from batchgen.providers import openai_images
@@ -40,9 +40,7 @@ def inline_picture(
     body: bytes, headers: Mapping[str, str], index: int, adapter: Adapter = openai_images
 ) -> bytes:
     """A picture out of an answer, as the delivery takes it."""
-    slim = lean(body)
-    text = adapter.inline_base64(slim.text, headers, index)
-    return b"".join(slim.decoded(text, lambda begin, end: body[begin:end]))
+    return unpack_base64(adapter.inline_base64(body, headers, index))
 
 
 JOB = Job(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import random
+import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +16,16 @@ from hypothesis import strategies as st
 
 from batchgen.files import PartFile
 from batchgen.job import AttemptId
+from batchgen.lean import LeanAnswer
 from batchgen.spool import Spool, SpoolWriter
 from tests.canary import CANARY as KEY
 
 pytestmark = pytest.mark.anyio
 
 ONE = AttemptId("0123abcd")
+PICTURE = random.Random(3).randbytes(400_000)
+TEXT = base64.b64encode(PICTURE).decode()
+SECOND = base64.b64encode(PICTURE[::-1]).decode()
 HEADERS = {"content-type": "application/json", "x-request-id": "req-7"}
 
 
@@ -102,6 +111,166 @@ async def test_strangers_in_the_folder_are_no_attempts(spool: Spool) -> None:
     for name in (".DS_Store", "notes.txt", "x.part", "y.answer.bak"):
         (spool.folder / name).write_bytes(b"x")
     assert spool.attempts() == [ONE]
+
+
+def answer_with(*texts: str) -> bytes:
+    return json.dumps({"data": [{"b64_json": text} for text in texts], "created": 1}).encode()
+
+
+def in_chunks(body: bytes, size: int) -> list[bytes]:
+    return [body[at : at + size] for at in range(0, len(body), size)]
+
+
+def names(spool: Spool) -> set[str]:
+    return {path.name for path in spool.folder.iterdir()}
+
+
+@pytest.mark.parametrize("size", [999, 65_536, 10_000_000])
+async def test_a_picture_stands_decoded_beside_its_answer(size: int, spool: Spool) -> None:
+    body = answer_with(TEXT, SECOND)
+    await write(spool, *in_chunks(body, size))
+    found = spool.find(ONE)
+    assert found is not None
+    assert names(spool) == {f"{ONE}.answer", f"{ONE}.answer.0", f"{ONE}.answer.1"}
+    assert len(found.text()) < 300
+    words = [item["b64_json"] for item in json.loads(found.text())["data"]]
+    for word, picture in zip(words, [PICTURE, PICTURE[::-1]], strict=True):
+        path = found.picture(word)
+        assert path is not None
+        assert path.read_bytes() == picture
+    assert found.picture(TEXT) is None
+    assert found.picture("0" * 32 + ":0") is None
+    assert found.body() == body
+
+
+async def test_what_is_to_be_read_is_known_without_reading_it(spool: Spool) -> None:
+    async with spool.part(ONE) as part:
+        writer = SpoolWriter(part, 200, HEADERS)
+        for chunk in in_chunks(answer_with(TEXT), 100_000):
+            await writer.write(chunk)
+        await writer.commit()
+    found = spool.find(ONE)
+    assert found is not None
+    assert writer.lean == LeanAnswer(found.text(), len(answer_with(TEXT)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT.rstrip("="),
+        TEXT.replace("+", "-").replace("/", "_"),
+        TEXT.replace("/", "\\/"),
+        TEXT[:200_000] + "\n" + TEXT[200_000:],
+        f"{TEXT[:-3]}B==",
+        f"{TEXT}{SECOND}",
+        TEXT[:300_000] + "!" + TEXT[300_000:],
+    ],
+    ids=["no padding", "url-safe", "escaped", "lines", "loose bits", "two in one", "none"],
+)
+@pytest.mark.parametrize("first", [(), (SECOND,)], ids=["alone", "second"])
+async def test_base64_of_another_kind_stays_as_it_came(
+    text: str, first: tuple[str, ...], spool: Spool
+) -> None:
+    body = b'{"data": [%s]}' % b", ".join(
+        b'{"b64_json": "%s"}' % t.encode() for t in (*first, text)
+    )
+    await write(spool, *in_chunks(body, 70_000))
+    found = spool.find(ONE)
+    assert found is not None
+    assert found.body() == body
+    if text == TEXT.rstrip("=") or not first:
+        assert names(spool) == {f"{ONE}.answer"}
+
+
+@pytest.mark.parametrize("at", [10, 40, 5000, 300_000, -4, -1])
+async def test_a_cut_answer_is_left_as_it_came(at: int, spool: Spool) -> None:
+    body = answer_with(SECOND, TEXT)[:at]
+    await write(spool, *in_chunks(body, 65_536), commit=False)
+    cut = spool.find_cut(ONE)
+    assert cut is not None
+    assert cut.body() == cut.text() == body
+    assert names(spool) == {f"{ONE}.answer.part"}
+
+
+async def test_of_an_answer_that_a_kill_cut_off_what_was_written_is_found(spool: Spool) -> None:
+    body = answer_with(SECOND, TEXT)
+    async with spool.part(ONE) as part:
+        writer = SpoolWriter(part, 200, HEADERS)
+        for chunk in in_chunks(body[:-5000], 65_536):
+            await writer.write(chunk)
+    cut = spool.find_cut(ONE)
+    assert cut is not None
+    assert len(cut.body()) > 500_000
+    assert body.startswith(cut.body())
+    spool.remove(ONE)
+    assert names(spool) == set()
+
+
+async def test_a_cut_answer_that_is_taken_for_whole_keeps_all(spool: Spool) -> None:
+    body = answer_with(TEXT)
+    await write(spool, body, commit=False)
+    spool.complete_cut(ONE)
+    found = spool.find(ONE)
+    assert found is not None
+    assert found.body() == body
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+@pytest.mark.parametrize("body", [answer_with(TEXT), bytes(900_000)], ids=["picture", "text"])
+async def test_an_answer_with_a_gap_is_never_whole(body: bytes, spool: Spool) -> None:
+    """The disk refuses once, and takes all the rest."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with spool.part(ONE) as part:
+        writer = SpoolWriter(part, 200, HEADERS)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+            with pytest.raises(OSError, match="large"):
+                await writer.write(body)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with pytest.raises(OSError, match="large"):
+            await writer.commit()
+    assert spool.find(ONE) is None
+
+
+async def test_pictures_that_a_kill_left_behind_are_removed_with_their_attempt(
+    spool: Spool,
+) -> None:
+    await write(spool, answer_with(TEXT, SECOND))
+    (spool.folder / spool.name(ONE)).unlink()
+    assert spool.attempts() == [ONE]
+    spool.remove(ONE)
+    assert names(spool) == set()
+
+
+async def test_an_answer_of_an_older_release_is_found(spool: Spool) -> None:
+    body = answer_with(TEXT)
+    head = {"status": 200, "headers": HEADERS, "route": "images"}
+    (spool.folder / spool.name(ONE)).write_bytes(json.dumps(head).encode() + b"\n" + body)
+    found = spool.find(ONE)
+    assert found is not None
+    assert found.text() == found.body() == body
+    assert found.picture(":0") is None
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    documents=st.lists(
+        st.sampled_from([TEXT[:6000], TEXT[:6001], TEXT[:5000] + "/-", "a prompt", None, 7]),
+        max_size=5,
+    ),
+    size=st.integers(500, 20_000),
+    commit=st.booleans(),
+)
+async def test_a_body_is_the_same_however_it_comes_and_ends(
+    documents: list[str | int | None], size: int, commit: bool, spool: Spool
+) -> None:
+    spool.remove(ONE)
+    body = json.dumps(documents).encode()
+    await write(spool, *in_chunks(body, size), commit=commit)
+    found = spool.find(ONE) if commit else spool.find_cut(ONE)
+    assert found is not None
+    assert found.body() == body
 
 
 @pytest.mark.fault("S12")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import Final
 
 from batchgen.errors import ManifestError, SettingsError
 from batchgen.job import Billed, Outcome
-from batchgen.lean import _MARK, LeanScan, lean
+from batchgen.lean import Base64Decoder, Kind, LeanScan, unpack_base64
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import RowsFault, open_rows
 from batchgen.manifest.template import (
@@ -101,15 +102,13 @@ def read_answer(data: bytes) -> None:
     adapter = ADAPTERS[ROUTES[data[0] % len(ROUTES)]]
     headers = {"content-type": KINDS[data[1] % len(KINDS)]}
     body = data[2:]
-    slim = lean(body)
-    answer = adapter.read_answer(slim.text, headers)
+    answer = adapter.read_answer(body, headers)
     for picture in answer.pictures:
         if picture.url is None:
             with suppress(ValueError):
-                text = adapter.inline_base64(slim.text, headers, picture.index)
-                b"".join(slim.decoded(text, lambda begin, end: body[begin:end]))
+                unpack_base64(adapter.inline_base64(body, headers, picture.index))
     if answer.pictures:
-        adapter.partial_pictures(slim.text, headers)
+        adapter.partial_pictures(body, headers)
     with suppress(ValueError):
         read_state(body)
     for status in (200, 400, 503):
@@ -129,16 +128,21 @@ def read_pieces(data: bytes) -> None:
 
     0xff stands for a long base64.
     """
-    pieces = data.replace(b"\xff", b"QUFB" * 1500).split(b"\xfe")
-    body, scan = b"".join(pieces), LeanScan()
-    for piece in pieces:
-        scan.feed(piece)
-    for found in (lean(body), scan.result()):
-        if found is not None:
-            text = found.text
-            for number, (begin, end) in enumerate(found.spans):
-                text = text.replace(f"{_MARK}:{number}".encode(), body[begin:end], 1)
-            assert text == body
+    scan, body, told, encoded = LeanScan(), b"", b"", b""
+    decoder = Base64Decoder()
+    for piece in data.replace(b"\xff", b"QUFB" * 1500).split(b"\xfe"):
+        body += piece
+        for kind, part in scan.feed(piece):
+            told += part
+            with suppress(ValueError):
+                if kind is Kind.BASE64:
+                    encoded += base64.b64encode(decoder.feed(part))
+                elif kind is Kind.END:
+                    encoded += base64.b64encode(decoder.end())
+                    assert told.endswith(encoded)
+            if kind is Kind.END:
+                decoder, encoded = Base64Decoder(), b""
+    assert told + scan.rest() == body
 
 
 def read_headers(data: bytes) -> None:
