@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from batchgen.errors import Fault
+from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import DocPath, Places, show_path
-from batchgen.manifest.rows import Row, RowsFault
+from batchgen.manifest.rows import Row
 
 _MAX_WARNINGS: Final = 100
 

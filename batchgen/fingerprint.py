@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
+
+import orjson
 
 from batchgen.job import canonical_json
 
 _FINGERPRINT_VERSION: Final = 1
 
 
-def fingerprint(
-    provider: str,
-    model: str,
-    prompt: str,
-    options_text: str,
-    images: tuple[str, ...],
-    mask: str | None,
-) -> str:
-    """128 bits of SHA-256 over the canonical JSON of all that determines the picture."""
-    head, tail = _around_the_prompt(provider, model, options_text, images, mask)
-    return sha256(f"{head}{_quoted(prompt)}{tail}".encode()).hexdigest()[:32]
+class Fingerprints:
+    """The hashes of jobs that only differ in their prompt."""
 
+    __slots__ = ("_after", "_before")
 
-_quoted: Final = json.JSONEncoder(ensure_ascii=False).encode
-"""As `canonical_json`, without making an encoder for each prompt of a million."""
+    def __init__(
+        self,
+        provider: str,
+        model: str,
+        options_text: str,
+        images: tuple[str, ...] = (),
+        mask: str | None = None,
+    ) -> None:
+        before = canonical_json({"images": images, "mask": mask, "model": model})
+        after = canonical_json({"provider": provider, "version": _FINGERPRINT_VERSION})
+        self._before = f'{before[:-1]},"options":{options_text},"prompt":'.encode()
+        self._after = f",{after[1:]}".encode()
+
+    def of(self, prompt: str) -> str:
+        """128 bits of SHA-256 over the canonical JSON of all that determines the picture."""
+        # orjson writes a text as `canonical_json` does, in a tenth of the time.
+        return sha256(self._before + orjson.dumps(prompt) + self._after).hexdigest()[:32]
 
 
 @lru_cache(maxsize=1024)
-def _around_the_prompt(
+def fingerprints_with(
     provider: str, model: str, options_text: str, images: tuple[str, ...], mask: str | None
-) -> tuple[str, str]:
-    """The canonical JSON up to the prompt and after it; from job to job it hardly changes."""
-    before = {"images": images, "mask": mask, "model": model}
-    after = {"provider": provider, "version": _FINGERPRINT_VERSION}
-    head = f'{canonical_json(before)[:-1]},"options":{options_text},"prompt":'
-    return head, f",{canonical_json(after)[1:]}"
+) -> Fingerprints:
+    """Those of jobs with reference images, which many jobs may share."""
+    return Fingerprints(provider, model, options_text, images, mask)

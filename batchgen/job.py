@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 from batchgen.money import Micros
 
@@ -85,27 +85,15 @@ class Verify(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedJob:
-    """One request's worth of work as the manifest describes it, before any ledger knows it."""
+class JobKind:
+    """What jobs of one recipe and with the same options have in common."""
 
-    key: str
-    """Unique in its batch and stable for ever."""
-    fingerprint: str
-    """Hash of all that determines the picture."""
     provider: str
     model: str
-    prompt: str
     options: Mapping[str, OptionValue]
     """Request parameters under the API's own names."""
-    images: tuple[str, ...] = ()
-    """Reference images: absolute paths; an address where its picture is not there."""
-    mask: str | None = None
-    refused: str | None = None
-    """Why nothing can be sent for it, where a picture behind an address is to blame."""
     root: str
     """The output folder, absolute or relative to the manifest's folder."""
-    path: str
-    """Below ``root``, with ``{ext}`` for the extension, separated by ``/``."""
     verify: Verify = Verify.STRUCTURE
     keep_previous: int = 0
     """How many replaced pictures are kept."""
@@ -114,8 +102,29 @@ class PlannedJob:
     metadata: bool = False
     refresh: str = "changed"
     tags: tuple[str, ...] = ()
+
+
+class PlannedJob(NamedTuple):
+    """One request's worth of work as the manifest describes it, before any ledger knows it.
+
+    A tuple, since a million are made.
+    """
+
+    kind: JobKind
+    key: str
+    """Unique in its batch and stable for ever."""
+    fingerprint: str
+    """Hash of all that determines the picture."""
+    prompt: str
+    path: str
+    """Below the kind's ``root``, with ``{ext}`` for the extension, separated by ``/``."""
     source: str
     """Where it stands, for messages: ``catalog.yaml: jobs[3]`` or ``products.csv:14``."""
+    images: tuple[str, ...] = ()
+    """Reference images: absolute paths; an address where its picture is not there."""
+    mask: str | None = None
+    refused: str | None = None
+    """Why nothing can be sent for it, where a picture behind an address is to blame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

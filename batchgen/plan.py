@@ -7,21 +7,23 @@ job, and whether two jobs share a key or a path, is not decided here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 from batchgen.errors import Fault, ManifestError, Objection
 from batchgen.findings import Faults, TooManyFaults, Warnings
-from batchgen.fingerprint import fingerprint
-from batchgen.job import REFERENCE_REASON, OptionValue, PlannedJob, canonical_json
+from batchgen.fingerprint import Fingerprints, fingerprints_with
+from batchgen.job import REFERENCE_REASON, JobKind, OptionValue, PlannedJob, canonical_json
+from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
 from batchgen.manifest.model import FileRows, JobEntry, MatrixValue, SqliteRows
-from batchgen.manifest.rows import Row, RowsFault, normal_names, open_rows
+from batchgen.manifest.rows import Row, normal_names, open_rows
 from batchgen.manifest.template import (
     Expression,
     TemplateError,
@@ -174,7 +176,7 @@ def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: _Context) -> Iter
     try:
         with closing(open_rows(source, loaded.base, report=report)) as rows:
             for row in rows:
-                line = _Line(source=row.source, values=present(row.values), raw=row.raw, row=row)
+                line = _Line(row.source, present(row.values), row)
                 if where is None or maker.is_wanted(line, where):
                     yield from maker.jobs(line)
     except RowsFault as fault:
@@ -206,16 +208,23 @@ class _JobRefused(Exception):
 
 # Lines: what a recipe is applied to
 
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
+
+class _Line(NamedTuple):
     """A row of a table, or the values of an explicit job."""
 
     source: str
-    values: Mapping[str, object] = field(default_factory=dict)
+    values: Mapping[str, object] = _NOTHING
     """Under normal names, and free of null; see `present`."""
-    raw: Mapping[str, object] = field(default_factory=dict)
     row: Row | None = None
+    given: Mapping[str, object] = _NOTHING
+    """The values of an explicit job under their own names."""
+
+    @property
+    def raw(self) -> Mapping[str, object]:
+        """Under the names of the table, or of the explicit job."""
+        return self.given if self.row is None else self.row.raw
 
 
 def _explicit_line(entry: JobEntry, at: DocPath, source: str, faults: Faults) -> _Line | None:
@@ -225,7 +234,7 @@ def _explicit_line(entry: JobEntry, at: DocPath, source: str, faults: Faults) ->
     except ValueError as error:
         faults.of_manifest((*at, "values"), str(error))
         return None
-    return _Line(source=source, values=present(values), raw=raw)
+    return _Line(source, present(values), given=raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +261,21 @@ class _Context:
     warnings: Warnings
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """What is made once for all jobs of a recipe with the same options."""
+
+    options_text: str
+    """Canonical JSON."""
+    fingerprints: Fingerprints
+    """Of those without reference images."""
+    common: JobKind
+
+
+_MAX_KINDS: Final = 1_024
+_NO_MATRIX: Final[Sequence[tuple[MatrixValue, ...]]] = ((),)
+
+
 class _JobMaker:
     """Makes the jobs of lines that share a recipe."""
 
@@ -266,10 +290,12 @@ class _JobMaker:
         self._option_parts = {
             name: value for name, value in recipe.options.items() if isinstance(value, Part)
         }
-        self._options_text = canonical_json(self._options)
+        self._kinds = dict[str, _Kind]()
+        self._kind = None if self._option_parts else self._new_kind(self._options)
         parts = (recipe.key, recipe.prompt, recipe.mask, recipe.path, *recipe.images)
         templates = [part.template for part in (*parts, *self._option_parts.values()) if part]
         self._uses_row = any("row" in template.names for template in templates)
+        self._own_variables = {"index": 1, "name": context.batch, "model": recipe.model}
         self.idle = recipe.broken
         if not recipe.broken and recipe.prompt is None:
             context.faults.of_manifest((*at, "prompt"), "is missing; every job needs a prompt")
@@ -279,8 +305,13 @@ class _JobMaker:
         """The jobs of one line: the product of the matrix, and each as often as ``count`` says."""
         if self.idle:
             return
-        for combination in product(*self._recipe.matrix.values()):
-            for copy in range(1, self._recipe.count + 1):
+        recipe = self._recipe
+        if recipe.count == 1 and not recipe.matrix:
+            combinations: Iterable[tuple[MatrixValue, ...]] = _NO_MATRIX
+        else:
+            combinations = product(*recipe.matrix.values())
+        for combination in combinations:
+            for copy in range(1, recipe.count + 1):
                 try:
                     job = self._job(line, combination, copy)
                 except _JobFault as fault:
@@ -324,12 +355,7 @@ class _JobMaker:
     def _variables(
         self, line: _Line, combination: Sequence[object], *, with_row: bool
     ) -> dict[str, object]:
-        variables: dict[str, object] = {
-            "index": 1,
-            "name": self._context.batch,
-            "model": self._recipe.model,
-            **line.values,
-        }
+        variables: dict[str, object] = {**self._own_variables, **line.values}
         if combination:
             variables |= zip(self._matrix_names, combination, strict=True)
         if with_row:
@@ -355,38 +381,43 @@ class _JobMaker:
             matrix = dict(zip(self._matrix_names, combination, strict=True))
             key = variables["key"] = copy_key(prompt_key(prompt, matrix), copy)
         path = self._path(variables, own_index, copy)
-        options, options_text = self._rendered_options(variables)
+        kind = self._kind or self._kind_of(variables)
+        if recipe.images or recipe.mask:
+            return self._with_references(line, variables, kind, (key, prompt, path))
+        if objections := self._context.objections(recipe.model, kind.options_text, 0):
+            self._heed(objections, line)
+        return PlannedJob(kind.common, key, kind.fingerprints.of(prompt), prompt, path, line.source)
+
+    def _with_references(
+        self,
+        line: _Line,
+        variables: Mapping[str, object],
+        kind: _Kind,
+        own: tuple[str, str, str],
+    ) -> PlannedJob:
+        """A job whose key, prompt and path are known, with the pictures that are sent along."""
+        recipe = self._recipe
+        key, prompt, path = own
         images = self._references(recipe.images, variables)
         mask = self._mask(variables, with_images=bool(images))
-        self._heed(self._context.objections(recipe.model, options_text, len(images)), line)
-        refused = self._refusal(images, mask, line) if images else None
+        self._heed(self._context.objections(recipe.model, kind.options_text, len(images)), line)
+        fingerprints = fingerprints_with(
+            self._context.provider,
+            recipe.model,
+            kind.options_text,
+            tuple(found.reference.identity for found in images),
+            mask.reference.identity if mask else None,
+        )
         return PlannedJob(
+            kind=kind.common,
             key=key,
-            fingerprint=fingerprint(
-                self._context.provider,
-                recipe.model,
-                prompt,
-                options_text,
-                tuple(found.reference.identity for found in images),
-                mask.reference.identity if mask else None,
-            ),
-            provider=self._context.provider,
-            model=recipe.model,
+            fingerprint=fingerprints.of(prompt),
             prompt=prompt,
-            options=options,
+            path=path,
+            source=line.source,
             images=tuple(found.reference.address for found in images),
             mask=mask.reference.address if mask else None,
-            refused=refused,
-            root=recipe.root,
-            path=path,
-            verify=recipe.verify,
-            keep_previous=recipe.keep_previous,
-            keep_partials=recipe.keep_partials,
-            sidecar=recipe.sidecar,
-            metadata=recipe.metadata,
-            refresh=recipe.refresh,
-            tags=recipe.tags,
-            source=line.source,
+            refused=self._refusal(images, mask, line) if images else None,
         )
 
     def _given_key(
@@ -438,15 +469,38 @@ class _JobMaker:
         except NamingError as error:
             raise _JobFault(part.place, str(error)) from None
 
-    def _rendered_options(
-        self, variables: Mapping[str, object]
-    ) -> tuple[Mapping[str, OptionValue], str]:
-        if not self._option_parts:
-            return self._options, self._options_text
+    def _kind_of(self, variables: Mapping[str, object]) -> _Kind:
+        """The kind of a job whose options are templates."""
         options = dict(self._options)
         for name, part in self._option_parts.items():
             options[name] = self._text(part, variables) or ""
-        return options, canonical_json(options)
+        text = canonical_json(options)
+        if (known := self._kinds.get(text)) is None:
+            if len(self._kinds) >= _MAX_KINDS:
+                self._kinds.clear()
+            known = self._kinds[text] = self._new_kind(options)
+        return known
+
+    def _new_kind(self, options: Mapping[str, OptionValue]) -> _Kind:
+        recipe, provider = self._recipe, self._context.provider
+        text = canonical_json(options)
+        return _Kind(
+            options_text=text,
+            fingerprints=Fingerprints(provider, recipe.model, text),
+            common=JobKind(
+                provider=provider,
+                model=recipe.model,
+                options=options,
+                root=recipe.root,
+                verify=recipe.verify,
+                keep_previous=recipe.keep_previous,
+                keep_partials=recipe.keep_partials,
+                sidecar=recipe.sidecar,
+                metadata=recipe.metadata,
+                refresh=recipe.refresh,
+                tags=recipe.tags,
+            ),
+        )
 
     def _references(
         self, parts: Sequence[Part], variables: Mapping[str, object]

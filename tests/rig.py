@@ -13,13 +13,14 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from batchgen.job import JobKind, PlannedJob
 from batchgen.money import Micros
 from tests import canary
 
@@ -359,3 +360,24 @@ def _judge_files(folder: Path, db: Path) -> None:
         " WHERE jobs.state = 'done' AND images.state = 'saved'",
     )
     assert len(done) == len(with_picture), "done without a picture"
+
+
+def planned_job(**values: Any) -> PlannedJob:
+    """A job of a plan by what it differs in, of its own or of its kind."""
+    job = PlannedJob(
+        kind=JobKind(provider="local", model="gpt-image-2", options={}, root="out"),
+        key="a",
+        fingerprint="p",
+        prompt="p",
+        path="a.{ext}",
+        source="b.csv:2",
+    )
+    return changed_job(job, **values)
+
+
+def changed_job(job: PlannedJob, **values: Any) -> PlannedJob:
+    """The same job with other values, of its own or of its kind."""
+    own = {name: values.pop(name) for name in PlannedJob._fields if name in values}
+    if values:
+        own["kind"] = replace(job.kind, **values)
+    return job._replace(**own)

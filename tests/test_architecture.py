@@ -331,7 +331,7 @@ def test_a_transaction_of_the_ledger_takes_the_write_lock_at_once() -> None:
     }
     # A private staging table, and reads of one moment.
     assert deferred == {
-        "ledger.enrol",
+        "ledger.staging",
         "ledger.queries",
         "ledger.costs",
         "ledger.run_report",

@@ -22,6 +22,7 @@ from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.report.costs import WIDTH, cost_text
 from tests import rig
+from tests.rig import changed_job
 from tests.test_ledger import (
     EMPTY,
     FREE,
@@ -68,8 +69,8 @@ def two(ledger: Ledger, clock: Clock) -> BatchId:
     after midnight; by its second: k2 a picture. In ``other``: a picture of another model.
     """
     jobs = [planned(0), planned(1), planned(2), planned(3)]
-    jobs[0] = replace(jobs[0], tags=("winter", "shop"))
-    jobs[1] = replace(jobs[1], tags=("winter",))
+    jobs[0] = changed_job(jobs[0], tags=("winter", "shop"))
+    jobs[1] = changed_job(jobs[1], tags=("winter",))
     batch = enrol(ledger, jobs)
     run = start(ledger, batch, waste=PRICE)
     bring(ledger, run, batch)
@@ -83,7 +84,7 @@ def two(ledger: Ledger, clock: Clock) -> BatchId:
     bring(ledger, second, batch)
     ledger.end_run(second, stopped=None, exit_code=0)
 
-    other = enrol(ledger, [replace(planned(0), model="nano-banana")], name="other")
+    other = enrol(ledger, [changed_job(planned(0), model="nano-banana")], name="other")
     third = start(ledger, other)
     bring(ledger, third, other)
     return batch

@@ -45,6 +45,7 @@ from batchgen.money import Micros
 from batchgen.naming import collision_key
 from batchgen.outcome import Verdict
 from batchgen.reconcile import Reconciliation, Settled
+from tests.rig import changed_job, planned_job
 
 PRICE = Micros(37_700)
 OK = Verdict(outcome=Outcome.OK, billed=Billed.YES)
@@ -68,7 +69,7 @@ IDENTITY = BatchIdentity(
 
 
 def planned(number: int, edition: int = 0) -> PlannedJob:
-    return PlannedJob(
+    return planned_job(
         key=f"k{number}",
         fingerprint=f"{number}-{edition}",
         provider="local",
@@ -420,7 +421,7 @@ def test_moments_are_written_in_utc_and_sort_as_text() -> None:
 
 
 def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledger) -> None:
-    batch = enrol(ledger, [replace(planned(n), key=f"mug/{n}") for n in range(3)])
+    batch = enrol(ledger, [changed_job(planned(n), key=f"mug/{n}") for n in range(3)])
     run = start(ledger, batch)
     for job in ledger.pending(batch, after=JobId(0), limit=2):
         ledger.settle(send(ledger, run, job), REFUSED)

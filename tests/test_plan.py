@@ -11,9 +11,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchgen import references
 from batchgen.errors import Fault, ManifestError, Objection
+from batchgen.fingerprint import Fingerprints
 from batchgen.job import OptionValue, PlannedJob, Verify, canonical_json
 from batchgen.manifest.loader import load_manifest
 from batchgen.plan import Planner, Rules
@@ -95,12 +98,16 @@ def test_the_nightly_manifest(plan: Plan) -> None:
     ]
     hero, mug = jobs[0], jobs[3]
     assert mug.prompt == "Studio photo of Blue Mug, front view. A mug"
-    assert mug.options == {"size": "1024x1024", "quality": "high"}
-    assert hero.options == {"size": "1536x1024"}
-    assert (mug.root, hero.root) == ("out/shop", "out/shop")
-    assert (mug.verify, hero.verify) == (Verify.DECODE, Verify.STRUCTURE)
-    assert (mug.tags, hero.tags) == (("winter",), ("winter", "hero"))
-    assert (mug.model, mug.refresh, mug.provider) == ("gpt-image-2.5-flare", "30d", "local")
+    assert mug.kind.options == {"size": "1024x1024", "quality": "high"}
+    assert hero.kind.options == {"size": "1536x1024"}
+    assert (mug.kind.root, hero.kind.root) == ("out/shop", "out/shop")
+    assert (mug.kind.verify, hero.kind.verify) == (Verify.DECODE, Verify.STRUCTURE)
+    assert (mug.kind.tags, hero.kind.tags) == (("winter",), ("winter", "hero"))
+    assert (mug.kind.model, mug.kind.refresh, mug.kind.provider) == (
+        "gpt-image-2.5-flare",
+        "30d",
+        "local",
+    )
 
 
 def test_a_list_of_prompts_is_enough(plan: Plan) -> None:
@@ -108,7 +115,11 @@ def test_a_list_of_prompts_is_enough(plan: Plan) -> None:
     assert (mug.prompt, bag.prompt) == ("A ceramic mug", "A linen bag, soft light")
     assert mug.key.startswith("a-ceramic-mug-")
     assert mug.path == f"{mug.key}.{{ext}}"
-    assert (mug.model, mug.root, mug.refresh) == ("gpt-image-2", "out/catalog", "changed")
+    assert (mug.kind.model, mug.kind.root, mug.kind.refresh) == (
+        "gpt-image-2",
+        "out/catalog",
+        "changed",
+    )
 
 
 def test_a_prompt_alone_is_one_job(plan: Plan) -> None:
@@ -227,6 +238,21 @@ def test_the_fingerprint_is_the_hash_of_what_determines_the_picture(
     assert job.fingerprint == sha256(expected.encode()).hexdigest()[:32]
     assert job.images == (str(tmp_path / "a.png"), str(tmp_path / "b.png"))
     assert job.mask == str(tmp_path / "m.png")
+
+
+@given(st.text())
+def test_a_fingerprint_is_that_of_canonical_json_whatever_the_prompt(prompt: str) -> None:
+    made_of = {
+        "version": 1,
+        "provider": "local",
+        "model": "m",
+        "prompt": prompt,
+        "options": {"size": "auto"},
+        "images": [],
+        "mask": None,
+    }
+    expected = sha256(canonical_json(made_of).encode()).hexdigest()[:32]
+    assert Fingerprints("local", "m", '{"size":"auto"}').of(prompt) == expected
 
 
 BASE = "key: k\nprompt: A mug\nmodel: m1\noptions: {size: auto}\nimages: [a.png]\n"
@@ -451,7 +477,7 @@ def test_rules_are_asked_once_for_equal_options_and_blame_the_manifest(plan: Pla
 def test_options_may_be_templates_and_then_the_row_is_to_blame(plan: Plan) -> None:
     text = "rows: t.csv\nprompt: x\nkey: '{{ size }}'\noptions: {size: '{{ size }}', user: me}\n"
     (job,) = plan(text, rules=NoSquares(), t_csv="size\n2x2\n")
-    assert job.options == {"size": "2x2", "user": "me"}
+    assert job.kind.options == {"size": "2x2", "user": "me"}
     (fault,) = faults_of(plan, text, rules=NoSquares(), t_csv="size\n2x2\n1x1\n")
     assert (fault.file, fault.line, fault.path) == ("t.csv", 3, "options.size")
 

@@ -76,8 +76,8 @@ def test_a_price_of_the_manifest_is_not_replaced_by_a_kept_list(ledger: Connecti
 )
 def test_a_price_that_moved_by_more_than_a_hundredth_is_told(price: int, told: bool) -> None:
     changes = PriceChanges(KnownPrices(CRAZYROUTER, were_kept=False))
-    for _ in range(3):
-        changes.note("gpt-image-2", {}, 0, Micros(price))
+    for jobs in (2, 1):
+        changes.note("gpt-image-2", {}, 0, Micros(price), jobs)
     lines = changes.lines("price list of today")
     assert bool(lines) is told
     for line in lines:

@@ -25,6 +25,7 @@ from batchgen.money import Micros
 from batchgen.naming import collision_key
 from batchgen.picture import PictureFormat
 from batchgen.references import Copy
+from tests.rig import planned_job
 
 URL = "https://shop.example/a.jpg"
 
@@ -134,7 +135,7 @@ def enrol(conn: sqlite3.Connection, *jobs: PlannedJob) -> BatchId:
 
 
 def planned(key: str, *images: str, mask: str | None = None) -> PlannedJob:
-    return PlannedJob(
+    return planned_job(
         key=key,
         fingerprint="",
         provider="local",

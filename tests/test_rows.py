@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchgen.manifest.lines import MAX_LINE_CHARS, RowsFault
 from batchgen.manifest.model import FileRows, SqliteRows
-from batchgen.manifest.rows import MAX_CELL_CHARS, Row, RowsFault, normal_name, open_rows
+from batchgen.manifest.rows import MAX_CELL_CHARS, normal_name, open_rows
 
 Write = Callable[[str, str | bytes], str]
 
@@ -39,13 +40,9 @@ def fault_of(source: str | FileRows | SqliteRows, base: Path) -> RowsFault:
 def test_columns_go_by_their_own_and_by_their_normal_names(write: Write, tmp_path: Path) -> None:
     write("shop.csv", "Handle,Body (HTML),Image Src\nmug,<p>Mug</p>,a.jpg\n")
     (row,) = open_rows("shop.csv", tmp_path)
-    assert row == Row(
-        number=1,
-        line=2,
-        source="shop.csv:2",
-        raw={"Handle": "mug", "Body (HTML)": "<p>Mug</p>", "Image Src": "a.jpg"},
-        values={"handle": "mug", "body_html": "<p>Mug</p>", "image_src": "a.jpg"},
-    )
+    assert (row.number, row.line, row.source) == (1, 2, "shop.csv:2")
+    assert row.raw == {"Handle": "mug", "Body (HTML)": "<p>Mug</p>", "Image Src": "a.jpg"}
+    assert row.values == {"handle": "mug", "body_html": "<p>Mug</p>", "image_src": "a.jpg"}
 
 
 @pytest.mark.parametrize(
@@ -133,6 +130,26 @@ def test_a_damaged_csv_names_the_line(
     fault = fault_of("a.csv", tmp_path)
     assert (fault.file, fault.line, fault.key) == ("a.csv", line, None)
     assert words in fault.message
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_counted_whatever_ends_them_and_wherever_a_chunk_ends(
+    write: Write, tmp_path: Path, end: str
+) -> None:
+    for shift in range(3):
+        header = "name" + "s" * shift
+        lines = [header, *(f'"{number}{end}{"x" * 20}"' for number in range(3_000))]
+        write("a.csv", end.join(lines))
+        rows = list(open_rows("a.csv", tmp_path))
+        assert [row.line for row in rows] == list(range(2, 6_002, 2))
+        assert rows[-1].values[header] == f"2999{end}{'x' * 20}"
+
+
+def test_a_file_without_line_breaks_is_no_table(write: Write, tmp_path: Path) -> None:
+    write("a.tsv", "name\n" + "x" * MAX_LINE_CHARS)
+    fault = fault_of("a.tsv", tmp_path)
+    assert fault.line == 2
+    assert "a line of more than" in fault.message
 
 
 @pytest.mark.fault("M13")

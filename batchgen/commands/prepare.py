@@ -11,9 +11,10 @@ from typing import Final, TypeVar
 
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import OptionValue
-from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Price, Selection, Staging
+from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Selection, Staging
 from batchgen.ledger.ledger import utc_now
 from batchgen.ledger.queries import batch_id
+from batchgen.ledger.staging import Price, Priced
 from batchgen.manifest.loader import LoadedManifest, load_manifest
 from batchgen.manifest.model import Limits, is_refresh
 from batchgen.money import ZERO, Micros, parse_dollars
@@ -166,14 +167,14 @@ def stage(
     *,
     accept_unknown_price: bool,
     progress: Callable[[int], None] | None = None,
-    priced: Callable[[str, Mapping[str, OptionValue], int, Micros], None] | None = None,
+    priced: Priced | None = None,
     warned: Callable[[Fault], None] | None = None,
     addresses: Addresses | None = None,
     selection: Selection = EVERYTHING,
 ) -> Staging:
     """Plan all jobs into a staging table. Raises ManifestError and SettingsError.
 
-    ``priced`` is told of each job's model, options, references and price; ``warned``, in the end,
+    ``priced`` is told of the price of jobs; ``warned``, in the end,
     of what the provider's rules say of jobs that are planned all the same. ``addresses`` are asked
     for reference images that are given so; without them none is known.
     """
@@ -194,7 +195,8 @@ def stage(
     )
     staging.fill(
         planner,
-        price=_price_of(profile, accept_unknown_price=accept_unknown_price, priced=priced),
+        price=_price_of(profile, accept_unknown_price=accept_unknown_price),
+        priced=priced,
         collision_key=collision_key,
         progress=progress,
         selection=selection,
@@ -217,20 +219,13 @@ def stage(
     return staging
 
 
-def _price_of(
-    profile: Profile,
-    *,
-    accept_unknown_price: bool,
-    priced: Callable[[str, Mapping[str, OptionValue], int, Micros], None] | None,
-) -> Price:
+def _price_of(profile: Profile, *, accept_unknown_price: bool) -> Price:
     def price(model: str, options: Mapping[str, OptionValue], references: int) -> Micros:
         known = profile.price(model, options, references)
         if known is None:
             if not accept_unknown_price:
                 raise SettingsError(_unknown_price(profile, model))
             known = profile.prices.dearest(options, references) if profile.prices else ZERO
-        if priced is not None:
-            priced(model, options, references, known)
         return known
 
     return price

@@ -100,12 +100,17 @@ class PriceChanges:
         self._jobs: Counter[tuple[str, Micros, Micros]] = Counter()
 
     def note(
-        self, model: str, options: Mapping[str, OptionValue], references: int, price: Micros
+        self,
+        model: str,
+        options: Mapping[str, OptionValue],
+        references: int,
+        price: Micros,
+        jobs: int,
     ) -> None:
-        """Compare a job's price."""
+        """Compare the price of each of some jobs."""
         planned = self._planned.price(model, options, references)
         if planned is not None and abs(price - planned) * 100 > planned * _TELL_ABOVE_PERCENT:
-            self._jobs[model, planned, price] += 1
+            self._jobs[model, planned, price] += jobs
 
     @property
     def risen(self) -> bool:

@@ -13,8 +13,9 @@ from typing import Final
 from batchgen.errors import ExitCode, ManifestError
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.run_report import RunReport, run_report
+from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import parse_manifest
-from batchgen.manifest.rows import RowsFault, open_rows
+from batchgen.manifest.rows import open_rows
 from batchgen.progress import write_line
 from batchgen.providers.registry import PROFILES
 from batchgen.report.run import Morning, report_markdown, report_record, report_text

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Final
 
 from batchgen.errors import Fault, ManifestError
@@ -16,41 +17,25 @@ from batchgen.job import (
     PATH_REASON,
     REFERENCE_REASON,
     BatchId,
-    OptionValue,
     PlannedJob,
     canonical_json,
 )
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.staging import (
+    MAX_FAULTS,
+    PLAN,
+    CollisionKey,
+    Price,
+    Priced,
+    StagedRows,
+    attach,
+    taken_twice,
+)
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import ZERO, Micros
 from batchgen.why import MadeOf
 
-Price = Callable[[str, Mapping[str, OptionValue], int], Micros]
-"""Price of one request in micros, from model, options and number of reference images."""
-CollisionKey = Callable[[str, str], str]
-"""One text for all spellings of an output path that some file system takes for the same."""
-
 _PAGE: Final = 2_000
-_MAX_FAULTS: Final = 100
-
-_STAGING: Final = """
-CREATE TABLE staging.planned (
-    seq INTEGER PRIMARY KEY, key TEXT NOT NULL, collision TEXT NOT NULL,
-    fingerprint TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, prompt TEXT NOT NULL,
-    options TEXT NOT NULL, images TEXT NOT NULL, mask TEXT, root TEXT NOT NULL, path TEXT NOT NULL,
-    verify TEXT NOT NULL, keep_previous INTEGER NOT NULL, keep_partials INTEGER NOT NULL,
-    sidecar INTEGER NOT NULL, metadata INTEGER NOT NULL,
-    tags TEXT NOT NULL, source TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT,
-    refused TEXT,
-    UNIQUE (key), UNIQUE (collision)
-)
-"""
-_COLUMNS: Final = (
-    "key, collision, fingerprint, provider, model, prompt, options, images, mask, root, path,"
-    " verify, keep_previous, keep_partials, sidecar, metadata, tags, source, estimated,"
-    " stale_before, refused"
-)
-_INSERT: Final = f"INSERT INTO staging.planned ({_COLUMNS}) VALUES ({', '.join('?' * 21)})"
 
 
 class Group(StrEnum):
@@ -159,7 +144,7 @@ class Move:
 
 
 class Staging:
-    """A private table on disk beside the ledger's own; it is gone when the connection closes."""
+    """A private plan on disk beside the ledger's own; it is gone when the connection closes."""
 
     def __init__(self, conn: sqlite3.Connection, clock: Clock = utc_now) -> None:
         self.conn = conn
@@ -167,10 +152,10 @@ class Staging:
         self.jobs = 0
         """How many jobs are staged."""
         self._renewed_at = timestamp(clock())
-        # An empty name gives a temporary database that spills to disk and leaves no file behind.
-        conn.execute("ATTACH DATABASE '' AS staging")
-        conn.execute("PRAGMA staging.journal_mode = OFF")
-        conn.execute(_STAGING)
+        self._renewed_only: str | None = None
+        self._has_refused = False
+        self._met: BatchId | None = None
+        attach(conn)
 
     def close(self) -> None:
         """Forget what is staged; it is planned anew."""
@@ -182,40 +167,43 @@ class Staging:
         *,
         price: Price,
         collision_key: CollisionKey,
+        priced: Priced | None = None,
         progress: Callable[[int], None] | None = None,
         selection: Selection = EVERYTHING,
         batch: BatchId | None = None,
     ) -> None:
         """Stage the whole plan as a stream. ``batch`` is what the ledger knows it as, if it does.
 
-        Raises ManifestError with every job whose key or output path another job has already, and
-        with the faults that the stream ends with; the ledger is not touched by then.
+        Raises ManifestError with the jobs whose key or output path another job has already, a
+        hundred at most, and with the faults that the stream ends with; the ledger is not touched
+        by then.
         """
-        faults: list[Fault] = []
         now = self._clock()
         self._renewed_at = self._renewal(batch, now)
+        self._renewed_only = selection.only
 
         def stale_before(refresh: str) -> str | None:
             if selection.since is not None:
                 return timestamp(selection.since)
             return _stale_before(selection.refresh or refresh, now, self._renewed_at)
 
-        as_json = _JsonOfOptions()
+        rows = StagedRows(
+            self.conn,
+            price=price,
+            priced=priced,
+            collision_key=collision_key,
+            stale_before=stale_before,
+        )
+        faults: list[Fault] = []
         for page in _pages(jobs, faults):
-            rows = [_row(job, price, collision_key, stale_before, as_json) for job in page]
-            faults += self._insert(rows)
+            rows.write(page)
             self.jobs += len(page)
             if progress is not None:
                 progress(self.jobs)
-            if len(faults) >= _MAX_FAULTS:
-                break
+        self._has_refused = rows.has_refused
+        faults = [*islice(taken_twice(self.conn, collision_key), MAX_FAULTS), *faults]
         if faults:
             raise ManifestError(faults)
-        if selection.only is not None:
-            self.conn.execute(
-                "UPDATE staging.planned SET stale_before = NULL WHERE NOT key GLOB ?",
-                (selection.only,),
-            )
 
     def _renewal(self, batch: BatchId | None, now: datetime) -> str:
         """When the renewal of the batch began that this run goes on with, or begins itself.
@@ -230,48 +218,17 @@ class Staging:
         ).fetchone()
         return row["renewed_at"] if row is not None else timestamp(now)
 
-    def _insert(self, rows: list[tuple[object, ...]]) -> list[Fault]:
-        """Insert a page, but for rows that are in the way of an earlier one; those are faults."""
-        faults = []
-        self.conn.execute("BEGIN")
-        before = self.conn.total_changes
-        try:
-            self.conn.executemany(_INSERT, rows)
-        except sqlite3.IntegrityError:
-            # Without a journal there is no way back: what was inserted stays, and it goes on there.
-            for row in rows[self.conn.total_changes - before :]:
-                try:
-                    self.conn.execute(_INSERT, row)
-                except sqlite3.IntegrityError:
-                    faults.append(self._taken(row))
-        self.conn.execute("COMMIT")
-        return faults
-
-    def _taken(self, row: tuple[object, ...]) -> Fault:
-        """What is wrong with a row whose key or output path an earlier job has."""
-        planned = dict(zip(_COLUMNS.split(", "), row, strict=True))
-        standing = self.conn.execute(
-            "SELECT key, source FROM staging.planned WHERE key = :key OR collision = :collision"
-            " ORDER BY key = :key DESC",
-            {"key": planned["key"], "collision": planned["collision"]},
-        ).fetchone()
-        same_key = standing["key"] == planned["key"]
-        what = f"key {planned['key']!r}" if same_key else f"output path {planned['path']!r}"
-        source = str(planned["source"])
-        taker = "a job of the same line" if standing["source"] == source else standing["source"]
-        file, _, line = source.rpartition(":")
-        return Fault(
-            file=file if line.isdecimal() else source,
-            line=int(line) if line.isdecimal() else 0,
-            column=0,
-            path="key" if same_key else "output.path",
-            message=f"the {what} is taken already by {taker} ({standing['key']});"
-            " each job needs its own",
-        )
+    def _meet(self, batch: BatchId | None) -> None:
+        """Look up once what the ledger knows of each planned job; the rest goes by that."""
+        if batch is None or batch == self._met:
+            return
+        self.conn.execute("DELETE FROM staging.known")
+        self.conn.execute(_MEET, {"batch": batch, "renewed_only": self._renewed_only})
+        self._met = batch
 
     def models(self) -> list[str]:
         """The models that the plan asks for, by name."""
-        rows = self.conn.execute("SELECT DISTINCT model FROM staging.planned ORDER BY model")
+        rows = self.conn.execute("SELECT DISTINCT model FROM staging.kinds ORDER BY model")
         return [row["model"] for row in rows]
 
     def compare(
@@ -281,58 +238,52 @@ class Staging:
 
         With ``only``, a glob over keys, of those jobs alone; a ``partial`` plan retires none.
         """
+        self._meet(batch)
         groups: dict[Group, GroupSum] = {}
-        rows = self.conn.execute(
-            f"""
-            SELECT {_GROUP_CASE} AS grp, count(*) AS jobs, sum(planned.estimated) AS cost
-            FROM staging.planned AS planned
-            LEFT JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
-            WHERE ? IS NULL OR planned.key GLOB ?
-            GROUP BY grp
-            """,
-            (batch, only, only),
-        )
-        for row in rows:
-            groups[Group(row["grp"])] = GroupSum(row["jobs"], Micros(row["cost"]))
-        (retired,) = self.conn.execute(
-            "SELECT count(*) FROM jobs WHERE batch_id = ? AND key NOT IN"
-            " (SELECT key FROM staging.planned)",
-            (batch,),
-        ).fetchone()
-        if retired and not partial:
+        for row in self.conn.execute(_COMPARE, {"batch": batch, "only": only}):
+            if row["jobs"]:
+                groups[Group(row["grp"])] = GroupSum(row["jobs"], Micros(row["cost"]))
+        retired = 0 if partial else self._retired(batch)
+        if retired:
             groups[Group.RETIRED] = GroupSum(retired, ZERO)
         return groups
 
+    def _retired(self, batch: BatchId | None) -> int:
+        """How many jobs of the batch are not planned."""
+        if batch is None:
+            return 0
+        (jobs,) = self.conn.execute(
+            "SELECT count(*) FROM jobs WHERE batch_id = ?", (batch,)
+        ).fetchone()
+        (known,) = self.conn.execute("SELECT count(*) FROM staging.known").fetchone()
+        return int(jobs - known)
+
     def models_to_ask(self, batch: BatchId | None, *, only: str | None = None) -> list[str]:
         """The models of the jobs that a run would send requests for, by name."""
+        self._meet(batch)
+        sent = [group for group in Group if group.is_sent]
         rows = self.conn.execute(
-            f"""
-            SELECT DISTINCT planned.model AS model FROM staging.planned AS planned
-            LEFT JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
-            WHERE (? IS NULL OR planned.key GLOB ?)
-              AND {_GROUP_CASE} IN (SELECT value FROM json_each(?)) ORDER BY 1
-            """,
-            (batch, only, only, canonical_json([group for group in Group if group.is_sent])),
+            _MODELS_TO_ASK, {"batch": batch, "only": only, "sent": canonical_json(sent)}
         )
         return [row["model"] for row in rows]
 
     def why(self, batch: BatchId | None, key: str) -> Why | None:
         """A planned job beside what its picture was made of; None for a key that is not planned."""
         row = self.conn.execute(
-            """
-            SELECT planned.fingerprint AS fingerprint, planned.model AS model,
-                   planned.prompt AS prompt, planned.options AS options, planned.images AS images,
+            f"""
+            SELECT planned.fingerprint AS fingerprint, kinds.model AS model,
+                   planned.prompt AS prompt, kinds.options AS options, planned.images AS images,
                    planned.mask AS mask, planned.refused AS refused, jobs.state AS state,
-                   jobs.reason AS reason, jobs.done_at AS done_at, stale_before,
+                   jobs.reason AS reason, jobs.done_at AS done_at,
+                   iif(:only IS NULL OR planned.key GLOB :only, stale_before, NULL) AS stale_before,
                    iif(jobs.state = 'done' OR jobs.made_of IS NULL, json_object(
                        'fingerprint', jobs.fingerprint, 'model', jobs.model,
                        'prompt', jobs.prompt, 'options', json(jobs.options),
                        'images', json(jobs.images), 'mask', jobs.mask), jobs.made_of) AS made_of
-            FROM staging.planned AS planned
-            LEFT JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
-            WHERE planned.key = ?
+            FROM {PLAN} LEFT JOIN jobs ON jobs.batch_id = :batch AND jobs.key = planned.key
+            WHERE planned.key = :key
             """,
-            (batch, key),
+            {"batch": batch, "key": key, "only": self._renewed_only},
         ).fetchone()
         if row is None:
             return None
@@ -354,37 +305,36 @@ class Staging:
 
     def foreign_pictures(self, batch: BatchId) -> dict[str, int]:
         """How many pictures that another provider made a run would replace, by that provider."""
+        self._meet(batch)
         rows = self.conn.execute(
-            """
+            f"""
             SELECT attempts.provider AS provider, count(DISTINCT jobs.id) AS pictures
-            FROM staging.planned AS planned
-            JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
-            JOIN images ON images.job_id = jobs.id AND images.state = 'saved'
-            JOIN attempts ON attempts.id = images.attempt_id
-            WHERE jobs.fingerprint <> planned.fingerprint
-              AND attempts.provider <> planned.provider
+            FROM {_THAT_DIFFER}
+            CROSS JOIN images ON images.job_id = jobs.id AND images.state = 'saved'
+            CROSS JOIN attempts ON attempts.id = images.attempt_id
+            WHERE differs AND jobs.fingerprint <> planned.fingerprint
+              AND attempts.provider <> kinds.provider
             GROUP BY 1
-            """,
-            (batch,),
+            """
         )
         return {row["provider"]: row["pictures"] for row in rows}
 
     def moves(self, batch: BatchId, *, after: int, limit: int) -> list[Move]:
         """A page of saved pictures of unchanged jobs that are planned for another place."""
+        self._meet(batch)
         rows = self.conn.execute(
-            """
+            f"""
             SELECT images.id AS image, jobs.key AS key, images.root AS root, images.path AS path,
-                   sha256, format, planned.root AS new_root, planned.path AS new_path,
+                   sha256, format, kinds.root AS new_root, planned.path AS new_path,
                    (SELECT count(*) FROM images AS before WHERE before.position < images.position
                     AND before.attempt_id = images.attempt_id) AS rank
-            FROM staging.planned AS planned
-            JOIN jobs ON jobs.batch_id = ? AND jobs.key = planned.key
-            JOIN images ON images.job_id = jobs.id AND images.state = 'saved'
-            WHERE jobs.state = 'done' AND jobs.fingerprint = planned.fingerprint
-              AND (jobs.root, jobs.path) <> (planned.root, planned.path) AND images.id > ?
+            FROM {_THAT_DIFFER}
+            CROSS JOIN images ON images.job_id = jobs.id AND images.state = 'saved'
+            WHERE differs AND jobs.state = 'done' AND jobs.fingerprint = planned.fingerprint
+              AND (jobs.root, jobs.path) <> (kinds.root, planned.path) AND images.id > ?
             ORDER BY images.id LIMIT ?
             """,
-            (batch, after, limit),
+            (after, limit),
         )
         return [Move(**dict(row)) for row in rows]
 
@@ -403,19 +353,19 @@ class Staging:
         now = timestamp(self._clock())
         with write_transaction(self.conn):
             batch = self._enrol_batch(identity, now)
-            self.conn.execute(_ENROL, {"batch": batch, "now": now})
-            self.conn.execute(_REFUSE, {"batch": batch, "now": now})
+            self._meet(batch)
+            values = {"batch": batch, "now": now, "renewed_only": self._renewed_only}
+            if not identity.partial and self._retired(batch):
+                self.conn.execute(_RETIRE, values)
+            self.conn.execute(_CHANGE, values)
+            self.conn.execute(_INSERT_NEW, values)
+            if self._has_refused:
+                self.conn.execute(_REFUSE, values)
             self.conn.execute(
                 "INSERT OR IGNORE INTO prices (provider, model, price, source, taken_at)"
-                " SELECT DISTINCT provider, model, estimated, ?, ? FROM staging.planned",
+                " SELECT DISTINCT provider, model, estimated, ?, ? FROM staging.kinds",
                 (identity.price_source, now),
             )
-            if not identity.partial:
-                self.conn.execute(
-                    "UPDATE jobs SET retired = 1 WHERE batch_id = :batch AND retired = 0"
-                    " AND plan < (SELECT plan FROM batches WHERE id = :batch)",
-                    {"batch": batch},
-                )
             reach(Point.ENROLLED)
         return batch
 
@@ -452,63 +402,111 @@ _NEVER_SENT: Final = (
     f" IN ('{REFERENCE_REASON}', '{PATH_REASON}')"
 )
 """Failed for want of a reference image, or for a file in its way: that may be mended by now."""
-_STALE: Final = "jobs.state = 'done' AND jobs.done_at < planned.stale_before"
+_STALE: Final = (
+    "jobs.state = 'done' AND jobs.done_at < kinds.stale_before"
+    " AND (:renewed_only IS NULL OR planned.key GLOB :renewed_only)"
+)
 _GROUP_CASE: Final = f"""
     CASE
         WHEN jobs.state = 'paid' THEN '{Group.PAID}'
-        WHEN planned.refused IS NOT NULL AND (jobs.id IS NULL OR {_STALE}
+        WHEN planned.refused IS NOT NULL AND ({_STALE}
             OR jobs.state = 'pending' OR jobs.fingerprint <> planned.fingerprint)
             THEN '{Group.REFUSED}'
-        WHEN jobs.id IS NULL THEN '{Group.NEW}'
         WHEN jobs.fingerprint <> planned.fingerprint THEN '{Group.CHANGED}'
         WHEN {_STALE} THEN '{Group.STALE}'
         WHEN {_NEVER_SENT}
             THEN iif(planned.refused IS NULL, '{Group.PENDING}', '{Group.REFUSED}')
         WHEN jobs.state IN ('pending', 'sending') THEN '{Group.PENDING}'
-        WHEN jobs.state = 'done' AND (jobs.root, jobs.path) <> (planned.root, planned.path)
+        WHEN jobs.state = 'done' AND (jobs.root, jobs.path) <> (kinds.root, planned.path)
             THEN '{Group.MOVED}'
         WHEN jobs.state = 'done' THEN '{Group.UNCHANGED}'
         ELSE jobs.state
     END
 """
+_OWN_COLUMNS: Final = ("fingerprint", "prompt", "images", "mask", "path", "source")
+_KIND_COLUMNS: Final = (
+    "model",
+    "options",
+    "root",
+    "verify",
+    "keep_previous",
+    "keep_partials",
+    "sidecar",
+    "metadata",
+    "tags",
+    "estimated",
+)
+_COLUMNS: Final = {
+    **{name: f"planned.{name}" for name in _OWN_COLUMNS},
+    **{name: f"kinds.{name}" for name in _KIND_COLUMNS},
+}
+"""What the ledger keeps of a planned job, and where it stands in the plan."""
 _AGAIN: Final = f"""
     (jobs.state NOT IN ('paid', 'sending') AND (
-        jobs.fingerprint <> excluded.fingerprint
-        OR ({_NEVER_SENT})
-        OR (jobs.state = 'done' AND jobs.done_at < (
-            SELECT stale_before FROM staging.planned AS p WHERE p.key = excluded.key))))
+        jobs.fingerprint <> planned.fingerprint OR ({_NEVER_SENT}) OR ({_STALE})))
 """
-
-
-_ENROL: Final = f"""
-INSERT INTO jobs (batch_id, key, state, fingerprint, model, prompt, options, images, mask, root,
-                  path, verify, keep_previous, keep_partials, sidecar, metadata, tags, source,
-                  estimated, plan, changed_at)
-SELECT :batch, key, 'pending', fingerprint, model, prompt, options, images, mask, root, path,
-       verify, keep_previous, keep_partials, sidecar, metadata, tags, source, estimated,
+_DIFFERS: Final = f"""
+    jobs.retired OR {_AGAIN}
+    OR ({", ".join(f"jobs.{name}" for name in _COLUMNS)}) IS NOT ({", ".join(_COLUMNS.values())})
+"""
+_MEET: Final = f"""
+INSERT INTO staging.known (seq, job, was_retired, grp, differs)
+SELECT seq, jobs.id, jobs.retired, {_GROUP_CASE}, ifnull({_DIFFERS}, 0)
+FROM {PLAN} CROSS JOIN jobs ON jobs.batch_id = :batch AND jobs.key = planned.key
+"""
+_THAT_DIFFER: Final = """
+    staging.known CROSS JOIN staging.planned ON planned.seq = known.seq
+    CROSS JOIN staging.kinds ON kinds.id = planned.kind CROSS JOIN jobs ON jobs.id = known.job
+"""
+_IS_NEW: Final = "NOT EXISTS (SELECT 1 FROM staging.known WHERE known.seq = planned.seq)"
+_IS_MEANT: Final = "(:only IS NULL OR planned.key GLOB :only)"
+_COMPARE: Final = f"""
+SELECT '{Group.NEW}' AS grp, count(*) AS jobs, sum(estimated) AS cost
+FROM {PLAN} WHERE {_IS_NEW} AND {_IS_MEANT} AND refused IS NULL
+UNION ALL
+SELECT grp, count(*), sum(estimated) FROM (
+    SELECT grp, estimated FROM staging.known CROSS JOIN staging.planned ON planned.seq = known.seq
+    CROSS JOIN staging.kinds ON kinds.id = planned.kind WHERE {_IS_MEANT}
+    UNION ALL
+    SELECT '{Group.REFUSED}', estimated FROM {PLAN}
+    WHERE refused IS NOT NULL AND {_IS_NEW} AND {_IS_MEANT}
+) GROUP BY grp
+"""
+_MODELS_TO_ASK: Final = f"""
+SELECT model FROM {PLAN} WHERE refused IS NULL AND {_IS_NEW} AND {_IS_MEANT}
+UNION
+SELECT model FROM staging.known CROSS JOIN staging.planned ON planned.seq = known.seq
+CROSS JOIN staging.kinds ON kinds.id = planned.kind
+WHERE grp IN (SELECT value FROM json_each(:sent)) AND {_IS_MEANT}
+ORDER BY 1
+"""
+_RETIRE: Final = """
+UPDATE jobs SET retired = 1
+WHERE batch_id = :batch AND retired = 0 AND id NOT IN (SELECT job FROM staging.known)
+"""
+_CHANGE: Final = f"""
+UPDATE jobs SET
+    state = iif({_AGAIN}, 'pending', jobs.state),
+    reason = iif({_AGAIN}, NULL, jobs.reason),
+    tries = iif({_AGAIN}, 0, jobs.tries),
+    doubts = iif({_AGAIN}, 0, jobs.doubts),
+    changed_at = iif({_AGAIN}, :now, jobs.changed_at),
+    made_of = iif(jobs.state = 'done' AND jobs.fingerprint <> planned.fingerprint,
+        json_object('fingerprint', jobs.fingerprint, 'model', jobs.model, 'prompt', jobs.prompt,
+            'options', json(jobs.options), 'images', json(jobs.images), 'mask', jobs.mask),
+        jobs.made_of),
+    {", ".join(f"{name} = {value}" for name, value in _COLUMNS.items())},
+    plan = (SELECT plan FROM batches WHERE id = :batch), retired = 0
+FROM staging.known CROSS JOIN staging.planned ON planned.seq = known.seq
+    CROSS JOIN staging.kinds ON kinds.id = planned.kind
+WHERE known.differs AND jobs.id = known.job
+"""
+_INSERT_NEW: Final = f"""
+INSERT INTO jobs (batch_id, key, state, {", ".join(_COLUMNS)}, plan, changed_at)
+SELECT :batch, key, 'pending', {", ".join(_COLUMNS.values())},
        (SELECT plan FROM batches WHERE id = :batch), :now
-FROM staging.planned WHERE true ORDER BY seq
-ON CONFLICT (batch_id, key) DO UPDATE SET
-    state = CASE WHEN {_AGAIN} THEN 'pending' ELSE jobs.state END,
-    reason = CASE WHEN {_AGAIN} THEN NULL ELSE jobs.reason END,
-    tries = CASE WHEN {_AGAIN} THEN 0 ELSE jobs.tries END,
-    doubts = CASE WHEN {_AGAIN} THEN 0 ELSE jobs.doubts END,
-    changed_at = CASE WHEN {_AGAIN} THEN excluded.changed_at ELSE jobs.changed_at END,
-    made_of = CASE WHEN jobs.state = 'done' AND jobs.fingerprint <> excluded.fingerprint
-        THEN json_object('fingerprint', jobs.fingerprint, 'model', jobs.model,
-            'prompt', jobs.prompt, 'options', json(jobs.options), 'images', json(jobs.images),
-            'mask', jobs.mask)
-        ELSE jobs.made_of END,
-    fingerprint = excluded.fingerprint, model = excluded.model, prompt = excluded.prompt,
-    options = excluded.options, images = excluded.images, mask = excluded.mask,
-    root = excluded.root, path = excluded.path, verify = excluded.verify,
-    keep_previous = excluded.keep_previous, keep_partials = excluded.keep_partials,
-    sidecar = excluded.sidecar, metadata = excluded.metadata,
-    tags = excluded.tags, source = excluded.source, estimated = excluded.estimated,
-    plan = excluded.plan, retired = 0
+FROM {PLAN} WHERE {_IS_NEW} ORDER BY seq
 """
-
-
 _REFUSE: Final = """
 UPDATE jobs SET state = 'failed', changed_at = :now, reason =
     (SELECT refused FROM staging.planned WHERE planned.key = jobs.key)
@@ -530,51 +528,6 @@ def _pages(jobs: Iterable[PlannedJob], faults: list[Fault]) -> Iterator[list[Pla
         faults += exc.faults
     if page:
         yield page
-
-
-def _row(
-    job: PlannedJob,
-    price: Price,
-    collision_key: CollisionKey,
-    stale_before: Callable[[str], str | None],
-    json_of_options: Callable[[Mapping[str, OptionValue]], str],
-) -> tuple[object, ...]:
-    return (
-        job.key,
-        collision_key(job.root, job.path),
-        job.fingerprint,
-        job.provider,
-        job.model,
-        job.prompt,
-        json_of_options(job.options),
-        canonical_json(job.images) if job.images else "[]",
-        job.mask,
-        job.root,
-        job.path,
-        job.verify.value,
-        int(job.keep_previous),
-        int(job.keep_partials),
-        int(job.sidecar),
-        int(job.metadata),
-        canonical_json(job.tags) if job.tags else "[]",
-        job.source,
-        price(job.model, job.options, len(job.images)),
-        stale_before(job.refresh),
-        job.refused,
-    )
-
-
-class _JsonOfOptions:
-    """Rows of a table mostly share one mapping; its text is made once."""
-
-    def __init__(self) -> None:
-        self._options: Mapping[str, OptionValue] = {}
-        self._text = "{}"
-
-    def __call__(self, options: Mapping[str, OptionValue]) -> str:
-        if options is not self._options:
-            self._options, self._text = options, canonical_json(dict(options))
-        return self._text
 
 
 def _stale_before(refresh: str, now: datetime, renewed_at: str) -> str | None:

@@ -8,27 +8,24 @@ import sqlite3
 import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NamedTuple
 
 import orjson
 
+from batchgen.manifest.lines import MAX_LINE_CHARS, RowsFault, text_lines
 from batchgen.manifest.model import FileRows, SqliteRows
 
 MAX_CELL_CHARS: Final = 1 << 20
-MAX_LINE_CHARS: Final = 16 << 20
-"""A file without line breaks must not be read into memory as one line."""
 MAX_JSON_BYTES: Final = 64 << 20
 _FETCH_ROWS: Final = 500
 _MAX_KNOWN_SHAPES: Final = 1_000
 """JSON objects may each have keys of their own; the names of this many kinds are remembered."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One row of a table, whatever it was read from."""
+class Row(NamedTuple):
+    """One row of a table, whatever it was read from; a tuple, since a million are made."""
 
     number: int
     """1-based, counting rows that hold something, without the header."""
@@ -36,32 +33,17 @@ class Row:
     """Where the row begins in its file, 1-based; 0 where the file has no lines."""
     source: str
     """For messages: ``products.csv:14`` or ``shop.db row 3``."""
-    raw: Mapping[str, object]
-    """Values under the names of the file. Values of csv and tsv are always text."""
     values: Mapping[str, object]
-    """Values under their normal names; see `normal_name`."""
+    """Values under their normal names; see `normal_name`. Those of csv and tsv are always text."""
+    names: tuple[str, ...]
+    """The names of the file, in its order."""
+    cells: Sequence[object]
+    """The value of each."""
 
-
-class RowsFault(Exception):
-    """A table, or one row of it, cannot be used."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        file: str,
-        line: int = 0,
-        path: str = "",
-        key: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.file = file
-        self.line = line
-        self.path = path
-        """Which row, where the file has no lines: ``row 3``."""
-        self.key = key
-        """The key of the manifest's ``rows`` to blame, when it is not the table's content."""
+    @property
+    def raw(self) -> Mapping[str, object]:
+        """Values under the names of the file."""
+        return dict(zip(self.names, self.cells, strict=True))
 
 
 Rows = Generator[Row, None, None]
@@ -149,8 +131,7 @@ class _Names:
         values = dict(zip(self.normal, cells, strict=True))
         if self._nameless:
             del values[""]
-        raw = dict(zip(self.raw, cells, strict=True))
-        return Row(number=number, line=line, source=source, raw=raw, values=values)
+        return Row(number, line, source, values, self.raw, cells)
 
 
 # csv and tsv
@@ -168,46 +149,8 @@ _Records = Callable[[Iterator[str], str], Iterator[tuple[int, list[str]]]]
 
 
 def _text_rows(path: Path, label: str, report: Report, records: _Records) -> Rows:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            yield from _table_rows(records(_lines(stream, label), label), label, report)
-    except UnicodeDecodeError:
-        raise _encoding_fault(path, label) from None
-    except OSError as error:
-        raise RowsFault(f"cannot be read: {error}", file=label, key="file") from None
-
-
-def _lines(stream: TextIO, label: str) -> Iterator[str]:
-    number = 0
-    while line := stream.readline(MAX_LINE_CHARS):
-        number += 1
-        if "\0" in line:
-            raise RowsFault("a NUL character; this is no text file", file=label, line=number)
-        if len(line) == MAX_LINE_CHARS:
-            raise RowsFault(
-                f"a line of more than {MAX_LINE_CHARS:,} characters", file=label, line=number
-            )
-        yield line
-
-
-def _encoding_fault(path: Path, label: str) -> RowsFault:
-    offset = 0
-    with path.open("rb") as stream:
-        for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE_CHARS), b""), 1):
-            if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                return RowsFault("is UTF-16; save it as UTF-8", file=label, line=1)
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                at = offset + error.start
-                return RowsFault(
-                    f"not UTF-8: byte 0x{line[error.start]:02x} at offset {at:,}; "
-                    "save the file as UTF-8",
-                    file=label,
-                    line=number,
-                )
-            offset += len(line)
-    return RowsFault("not UTF-8; save the file as UTF-8", file=label)
+    with closing(text_lines(path, label)) as lines:
+        yield from _table_rows(records(chain.from_iterable(lines), label), label, report)
 
 
 def _csv_records(lines: Iterator[str], label: str) -> Iterator[tuple[int, list[str]]]:
@@ -222,14 +165,13 @@ def _csv_records(lines: Iterator[str], label: str) -> Iterator[tuple[int, list[s
         return
     # strict, or a stray quote would silently change the text around it
     reader = csv.reader(chain([header], lines), delimiter=_delimiter(header), strict=True)
-    while True:
-        line = blank + reader.line_num + 1
-        try:
-            yield line, next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise RowsFault(_csv_problem(str(error)), file=label, line=line) from None
+    line = blank + 1
+    try:
+        for cells in reader:
+            yield line, cells
+            line = blank + reader.line_num + 1
+    except csv.Error as error:
+        raise RowsFault(_csv_problem(str(error)), file=label, line=line) from None
 
 
 def _delimiter(header: str) -> str:

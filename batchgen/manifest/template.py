@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -40,7 +41,7 @@ class UndefinedNameError(TemplateError):
 class Template:
     """A text with ``{{ }}`` and ``{% %}`` in it, or a plain one, which costs nothing to render."""
 
-    __slots__ = ("_compiled", "_format", "_names_in_format", "constant", "names")
+    __slots__ = ("_compiled", "_format", "_is_of_one", "_pick", "constant", "names")
 
     def __init__(self, text: str) -> None:
         self.names: frozenset[str] = frozenset()
@@ -48,7 +49,8 @@ class Template:
         self.constant: str | None = None
         """The text, where there is nothing to render."""
         self._format: str | None = None
-        self._names_in_format: tuple[str, ...] = ()
+        self._pick: Callable[[Mapping[str, object]], Any] | None = None
+        self._is_of_one = False
         if is_plain(text):
             self.constant = text
             return
@@ -67,7 +69,9 @@ class Template:
                     names.append(node.name)
                 else:
                     return
-        self._format, self._names_in_format = "".join(pieces), tuple(names)
+        if names:
+            self._format, self._pick = "".join(pieces), itemgetter(*names)
+            self._is_of_one = len(names) == 1
 
     def render(self, values: Mapping[str, object]) -> str:
         """Fill in ``values``, which must have gone through `present`.
@@ -76,14 +80,15 @@ class Template:
         """
         if self.constant is not None:
             return self.constant
-        if self._format is not None:
+        if self._format is not None and self._pick is not None:
             try:
-                found = [values[name] for name in self._names_in_format]
+                found = self._pick(values)
             except KeyError:
                 pass  # the way below words the message
             else:
-                if _PRINTED_AS_THEY_ARE.issuperset(map(type, found)):
-                    text = self._format % tuple(found)
+                kinds = (type(found),) if self._is_of_one else map(type, found)
+                if _PRINTED_AS_THEY_ARE.issuperset(kinds):
+                    text: str = self._format % found
                     if len(text) <= MAX_CHARS:
                         return text
         try:

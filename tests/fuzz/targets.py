@@ -14,8 +14,9 @@ from typing import Final
 from batchgen.errors import ManifestError, SettingsError
 from batchgen.job import Billed, Outcome
 from batchgen.lean import Base64Decoder, Kind, LeanScan, unpack_base64
+from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import parse_manifest
-from batchgen.manifest.rows import RowsFault, open_rows
+from batchgen.manifest.rows import open_rows
 from batchgen.manifest.template import (
     MAX_CHARS,
     TemplateError,

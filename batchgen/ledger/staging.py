@@ -1,0 +1,208 @@
+"""A plan on disk before it is enrolled: what jobs have in common once, the rest job by job."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from batchgen.errors import Fault
+from batchgen.job import JobKind, OptionValue, PlannedJob, canonical_json
+from batchgen.money import Micros
+
+Price = Callable[[str, Mapping[str, OptionValue], int], Micros]
+"""Price of one request in micros, from model, options and number of reference images."""
+Priced = Callable[[str, Mapping[str, OptionValue], int, Micros, int], None]
+"""Is told of jobs that were staged: model, options, references, price of each, how many."""
+CollisionKey = Callable[[str, str], str]
+"""One text for all spellings of an output path that some file system takes for the same."""
+
+MAX_FAULTS: Final = 100
+_PAGE_BYTES: Final = 16_384
+"""Rows are written and read in their order; larger pages save a third of that."""
+_MAX_KINDS: Final = 1_024
+
+_TABLES: Final = (
+    """
+    CREATE TABLE staging.kinds (
+        id INTEGER PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL, options TEXT NOT NULL,
+        root TEXT NOT NULL, verify TEXT NOT NULL, keep_previous INTEGER NOT NULL,
+        keep_partials INTEGER NOT NULL, sidecar INTEGER NOT NULL, metadata INTEGER NOT NULL,
+        tags TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT
+    )
+    """,
+    """
+    CREATE TABLE staging.planned (
+        seq INTEGER PRIMARY KEY, kind INTEGER NOT NULL, key TEXT NOT NULL,
+        key_hash INTEGER NOT NULL, place_hash INTEGER NOT NULL, fingerprint TEXT NOT NULL,
+        prompt TEXT NOT NULL, path TEXT NOT NULL, source TEXT NOT NULL, images TEXT NOT NULL,
+        mask TEXT, refused TEXT
+    )
+    """,
+    """
+    CREATE TABLE staging.known (
+        seq INTEGER PRIMARY KEY, job INTEGER NOT NULL, was_retired INTEGER NOT NULL,
+        grp TEXT NOT NULL, differs INTEGER NOT NULL
+    )
+    """,
+)
+_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 12})"
+_INSERT: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 11})"
+PLAN: Final = "staging.planned CROSS JOIN staging.kinds ON kinds.id = planned.kind"
+"""Every planned job with its kind, in the plan's order."""
+
+
+def attach(conn: sqlite3.Connection) -> None:
+    """Begin an empty plan; it is private to the connection, and gone with it."""
+    # An empty name gives a temporary database that spills to disk and leaves no file behind.
+    conn.execute("ATTACH DATABASE '' AS staging")
+    conn.execute(f"PRAGMA staging.page_size = {_PAGE_BYTES}")
+    conn.execute("PRAGMA staging.journal_mode = OFF")
+    for table in _TABLES:
+        conn.execute(table)
+
+
+class StagedRows:
+    """Writes planned jobs, page by page."""
+
+    def __init__(
+        self,
+        conn: sqlite3.Connection,
+        *,
+        price: Price,
+        priced: Priced | None,
+        collision_key: CollisionKey,
+        stale_before: Callable[[str], str | None],
+    ) -> None:
+        self._conn = conn
+        self._price = price
+        self._priced = priced
+        self._collision_key = collision_key
+        self._stale_before = stale_before
+        self._kinds = dict[tuple[int, int], tuple[JobKind, int, Micros]]()
+        """By identity, which holds while they are kept here, and number of references."""
+        self.has_refused = False
+        """Whether nothing can be sent for some job."""
+
+    def write(self, page: Sequence[PlannedJob]) -> None:
+        """Append jobs. Raises what ``price`` raises."""
+        self._conn.execute("BEGIN")
+        try:
+            self._conn.executemany(_INSERT, self._rows(page))
+        finally:
+            self._conn.execute("COMMIT")  # without a journal there is no way back
+
+    def _rows(self, page: Sequence[PlannedJob]) -> list[tuple[object, ...]]:
+        rows: list[tuple[object, ...]] = []
+        collision_key = self._collision_key
+        now: JobKind | None = None
+        references = number = begin = 0
+        for kind, key, fingerprint, prompt, path, source, images, mask, refused in page:
+            if kind is not now or len(images) != references:
+                self._note(now, references, len(rows) - begin)
+                now, references, begin = kind, len(images), len(rows)
+                number, _ = self._known(kind, references)
+            # Hashes sort faster than texts; where two are alike, the texts are looked at.
+            place = hash(collision_key(kind.root, path))
+            shown = canonical_json(images) if images else "[]"
+            rows.append(
+                (
+                    number,
+                    key,
+                    hash(key),
+                    place,
+                    fingerprint,
+                    prompt,
+                    path,
+                    source,
+                    shown,
+                    mask,
+                    refused,
+                )
+            )
+            if refused is not None:
+                self.has_refused = True
+        self._note(now, references, len(rows) - begin)
+        return rows
+
+    def _known(self, kind: JobKind, references: int) -> tuple[int, Micros]:
+        """The number of a kind in the table, and what a request of it costs."""
+        if (known := self._kinds.get((id(kind), references))) is None:
+            price = self._price(kind.model, kind.options, references)
+            if len(self._kinds) >= _MAX_KINDS:
+                self._kinds.clear()
+            known = (kind, self._insert_kind(kind, price), price)
+            self._kinds[id(kind), references] = known
+        _, number, price = known
+        return number, price
+
+    def _insert_kind(self, kind: JobKind, price: Micros) -> int:
+        cursor = self._conn.execute(
+            _INSERT_KIND,
+            (
+                kind.provider,
+                kind.model,
+                canonical_json(dict(kind.options)),
+                kind.root,
+                kind.verify.value,
+                int(kind.keep_previous),
+                int(kind.keep_partials),
+                int(kind.sidecar),
+                int(kind.metadata),
+                canonical_json(kind.tags) if kind.tags else "[]",
+                price,
+                self._stale_before(kind.refresh),
+            ),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def _note(self, kind: JobKind | None, references: int, jobs: int) -> None:
+        """Tell of the price of jobs in a row that are of one kind."""
+        if self._priced is not None and kind is not None:
+            _, price = self._known(kind, references)
+            self._priced(kind.model, kind.options, references, price, jobs)
+
+
+def taken_twice(conn: sqlite3.Connection, collision_key: CollisionKey) -> Iterable[Fault]:
+    """What is wrong with each job whose key or output path an earlier one has, in their order."""
+    hashes = {
+        name: {
+            row[0]
+            for row in conn.execute(
+                f"SELECT {name} FROM staging.planned GROUP BY 1 HAVING count(*) > 1 LIMIT ?",
+                (MAX_FAULTS,),
+            )
+        }
+        for name in ("key_hash", "place_hash")
+    }
+    if not any(hashes.values()):
+        return
+    keys, places = dict[str, tuple[str, str]](), dict[str, tuple[str, str]]()
+    rows = conn.execute(
+        f"SELECT key, root, path, source FROM {PLAN}"
+        " WHERE key_hash IN (SELECT value FROM json_each(?))"
+        " OR place_hash IN (SELECT value FROM json_each(?)) ORDER BY seq",
+        [canonical_json(list(found)) for found in hashes.values()],
+    )
+    for row in rows:
+        key, path, source = row["key"], row["path"], row["source"]
+        place = collision_key(row["root"], path)
+        if key in keys:
+            yield _taken("key", f"key {key!r}", source, keys[key])
+        elif place in places:
+            yield _taken("output.path", f"output path {path!r}", source, places[place])
+        keys.setdefault(key, (key, source))
+        places.setdefault(place, (key, source))
+
+
+def _taken(path: str, what: str, source: str, taker: tuple[str, str]) -> Fault:
+    key, its_source = taker
+    shown = "a job of the same line" if its_source == source else its_source
+    file, _, line = source.rpartition(":")
+    return Fault(
+        file=file if line.isdecimal() else source,
+        line=int(line) if line.isdecimal() else 0,
+        column=0,
+        path=path,
+        message=f"the {what} is taken already by {shown} ({key}); each job needs its own",
+    )
