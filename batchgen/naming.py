@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from posixpath import normpath
 from typing import Final
@@ -17,6 +18,7 @@ MAX_KEY_CHARS: Final = 200
 MAX_COMPONENT_BYTES: Final = 200
 """File systems allow 255; the rest is for suffixes like ``.part`` beside a picture."""
 MAX_PATH_BYTES: Final = 1_000
+_MAX_ORDINARY_CHARS: Final = MAX_COMPONENT_BYTES - 2
 
 EXT_MARK: Final = "\ufdd0"
 """What ``{{ ext }}`` renders to. Unicode keeps this code point out of texts, so that no value of
@@ -125,8 +127,6 @@ def output_path(rendered: str, copy: int = 1) -> str:
     known picture suffix gives way to it, or it is appended. ``copy`` above 1 is put before the
     extension. Raises NamingError when the file's name is empty or the path is too long.
     """
-    if copy == 1 and len(rendered) < MAX_COMPONENT_BYTES and _ORDINARY_PATH.fullmatch(rendered):
-        return rendered.replace(EXT_MARK, EXT_PLACEHOLDER)
     text = rendered.replace(EXT_PLACEHOLDER, "_ext_")
     folder, slash, name = text.rpartition("/")
     if name.endswith(_EXT):
@@ -141,6 +141,13 @@ def output_path(rendered: str, copy: int = 1) -> str:
     if len(path.encode()) > MAX_PATH_BYTES:
         raise NamingError(f"the path is longer than {MAX_PATH_BYTES:,} bytes: {path[:80]}...")
     return path
+
+
+def path_of_stem(stem: str, copy: int = 1) -> str:
+    """The same for a template that ends with ``.{{ ext }}``, rendered without that end."""
+    if copy == 1 and len(stem) < _MAX_ORDINARY_CHARS and _ORDINARY_STEM.fullmatch(stem):
+        return f"{stem}.{EXT_PLACEHOLDER}"
+    return output_path(f"{stem}{_EXT}", copy)
 
 
 def safe_path(text: str) -> str:
@@ -163,11 +170,9 @@ _RESERVED_NAME = (
     r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9\u00b9\u00b2\u00b3]) *(?:[./]|\Z)"
 )
 _RESERVED = re.compile(_RESERVED_NAME, re.IGNORECASE)
-_ORDINARY_NAME = rf"(?!{_RESERVED_NAME})[A-Za-z0-9_][A-Za-z0-9_-]*"
-_ORDINARY_PATH = re.compile(
-    rf"(?:{_ORDINARY_NAME}/)*{_ORDINARY_NAME}\.{EXT_MARK}", re.IGNORECASE | re.ASCII
-)
-"""Nearly all paths, for which the rules below have nothing to do."""
+_ORDINARY_NAME = rf"(?!(?i:{_RESERVED_NAME}))[A-Za-z0-9_][A-Za-z0-9_-]*"
+_ORDINARY_STEM = re.compile(rf"(?:{_ORDINARY_NAME}/)*{_ORDINARY_NAME}", re.ASCII)
+"""Nearly all paths but for their extension; the rules below have nothing to do for them."""
 
 
 def safe_component(text: str) -> str:
@@ -199,11 +204,14 @@ def _shortened(text: str) -> str:
 
 def collision_key(root: str, path: str) -> str:
     """What two output paths have in common when some file system takes them for one."""
-    text = f"{normpath(root)}/{path.replace(EXT_PLACEHOLDER, '')}"
+    text = f"{_normal_root(root)}/{path.replace(EXT_PLACEHOLDER, '')}"
     if text.isascii():
         return text.lower()
     folded = unicodedata.normalize("NFC", text).casefold()
     return unicodedata.normalize("NFC", folded)
+
+
+_normal_root: Final = lru_cache(maxsize=1024)(normpath)
 
 
 def final_path(path: str, extension: str, rank: int = 0) -> str:

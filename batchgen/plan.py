@@ -7,7 +7,7 @@ job, and whether two jobs share a key or a path, is not decided here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,7 +23,7 @@ from batchgen.job import REFERENCE_REASON, JobKind, OptionValue, PlannedJob, can
 from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
 from batchgen.manifest.model import FileRows, JobEntry, MatrixValue, SqliteRows
-from batchgen.manifest.rows import Row, normal_names, open_rows
+from batchgen.manifest.rows import Row, holds_text, normal_names, open_rows
 from batchgen.manifest.template import (
     Expression,
     TemplateError,
@@ -36,17 +36,18 @@ from batchgen.naming import (
     checked_key,
     copy_key,
     output_path,
+    path_of_stem,
     prompt_key,
     row_key,
 )
 from batchgen.recipe import (
-    DEFAULT_PATH,
     Part,
     Recipe,
     default_recipe,
     read_part,
     read_recipe,
     read_where,
+    stem_of,
     without_rows,
 )
 from batchgen.references import Addresses, Reference, find_reference
@@ -61,7 +62,7 @@ class Rules(Protocol):
         """What there is against these options and so many reference images."""
 
     def of_prompt(self, model: str, characters: int) -> Objection | None:
-        """What there is against a prompt of this length."""
+        """What there is against a prompt of this length; nothing, if a longer one is accepted."""
 
     def of_references(
         self, model: str, images: Sequence[Reference], mask: Reference | None
@@ -168,6 +169,7 @@ def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: _Context) -> Iter
             at: DocPath = ("rows",) if isinstance(source, str) else ("rows", fault.key)
             context.faults.of_manifest(at, fault.message)
 
+    is_text = holds_text(source)
     before = len(context.faults)
     where = read_where(loaded, context.faults)
     maker = _JobMaker(recipe, (), context)
@@ -176,8 +178,14 @@ def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: _Context) -> Iter
     try:
         with closing(open_rows(source, loaded.base, report=report)) as rows:
             for row in rows:
-                line = _Line(row.source, present(row.values), row)
-                if where is None or maker.is_wanted(line, where):
+                values = row.values if is_text else present(row.values)
+                line = _Line(row.source, values, row)
+                if where is not None and not maker.is_wanted(line, where):
+                    continue
+                if maker.makes_one:
+                    if (job := maker.job(line)) is not None:
+                        yield job
+                else:
                     yield from maker.jobs(line)
     except RowsFault as fault:
         report(fault)
@@ -268,12 +276,12 @@ class _Kind:
     options_text: str
     """Canonical JSON."""
     fingerprints: Fingerprints
-    """Of those without reference images."""
+    objections: Sequence[Objection]
+    """Both of those without reference images."""
     common: JobKind
 
 
 _MAX_KINDS: Final = 1_024
-_NO_MATRIX: Final[Sequence[tuple[MatrixValue, ...]]] = ((),)
 
 
 class _JobMaker:
@@ -290,12 +298,17 @@ class _JobMaker:
         self._option_parts = {
             name: value for name, value in recipe.options.items() if isinstance(value, Part)
         }
+        self._accepted_chars = 0
         self._kinds = dict[str, _Kind]()
-        self._kind = None if self._option_parts else self._new_kind(self._options)
+        is_one_kind = not (self._option_parts or recipe.broken)
+        self._kind = self._new_kind(self._options) if is_one_kind else None
         parts = (recipe.key, recipe.prompt, recipe.mask, recipe.path, *recipe.images)
         templates = [part.template for part in (*parts, *self._option_parts.values()) if part]
         self._uses_row = any("row" in template.names for template in templates)
+        stem = stem_of(recipe.path.template)
+        self._stem = replace(recipe.path, template=stem) if stem else None
         self._own_variables = {"index": 1, "name": context.batch, "model": recipe.model}
+        self.makes_one = recipe.count == 1 and not recipe.matrix
         self.idle = recipe.broken
         if not recipe.broken and recipe.prompt is None:
             context.faults.of_manifest((*at, "prompt"), "is missing; every job needs a prompt")
@@ -305,21 +318,24 @@ class _JobMaker:
         """The jobs of one line: the product of the matrix, and each as often as ``count`` says."""
         if self.idle:
             return
-        recipe = self._recipe
-        if recipe.count == 1 and not recipe.matrix:
-            combinations: Iterable[tuple[MatrixValue, ...]] = _NO_MATRIX
-        else:
-            combinations = product(*recipe.matrix.values())
-        for combination in combinations:
-            for copy in range(1, recipe.count + 1):
-                try:
-                    job = self._job(line, combination, copy)
-                except _JobFault as fault:
-                    self._report(fault, line)
+        for combination in product(*self._recipe.matrix.values()):
+            for copy in range(1, self._recipe.count + 1):
+                job = self.job(line, combination, copy)
+                if job is None:
                     break  # its other copies would fail alike
-                except _JobRefused:
-                    break
                 yield job
+
+    def job(
+        self, line: _Line, combination: tuple[MatrixValue, ...] = (), copy: int = 1
+    ) -> PlannedJob | None:
+        """One of them; None, with a fault, where it can't be planned."""
+        try:
+            return self._job(line, combination, copy)
+        except _JobFault as fault:
+            self._report(fault, line)
+        except _JobRefused:
+            pass
+        return None
 
     def is_wanted(self, line: _Line, where: Expression) -> bool:
         """Whether a row passes the manifest's ``where``; no, when that cannot be told."""
@@ -384,8 +400,8 @@ class _JobMaker:
         kind = self._kind or self._kind_of(variables)
         if recipe.images or recipe.mask:
             return self._with_references(line, variables, kind, (key, prompt, path))
-        if objections := self._context.objections(recipe.model, kind.options_text, 0):
-            self._heed(objections, line)
+        if kind.objections:
+            self._heed(kind.objections, line)
         return PlannedJob(kind.common, key, kind.fingerprints.of(prompt), prompt, path, line.source)
 
     def _with_references(
@@ -447,25 +463,32 @@ class _JobMaker:
         place: DocPath = part.place if part else ("prompt",)
         if not prompt:
             raise _JobFault(place, "the prompt is empty")
-        rules = self._context.rules
-        objection = rules.of_prompt(self._recipe.model, len(prompt)) if rules else None
-        if objection is not None:
-            if objection.fatal:
-                raise _JobFault(place, objection.message)
-            self._context.warnings.add((*self._at, *place), objection.message)
+        if len(prompt) > self._accepted_chars:
+            self._ask_of_prompt(len(prompt), place)
         return prompt
 
+    def _ask_of_prompt(self, characters: int, place: DocPath) -> None:
+        rules = self._context.rules
+        objection = rules.of_prompt(self._recipe.model, characters) if rules else None
+        if objection is None:
+            self._accepted_chars = characters
+        elif objection.fatal:
+            raise _JobFault(place, objection.message)
+        else:
+            self._warn(place, objection.message)
+
     def _path(self, variables: dict[str, object], own_index: bool, copy: int) -> str:
-        part = self._recipe.path
-        variables["ext"] = EXT_MARK
-        text = self._text(part, variables)
-        if text is None:
-            part = DEFAULT_PATH
-            text = self._text(part, variables) or ""
-        names = part.template.names
-        is_its_own = "key" in names or (own_index and "index" in names)
+        part, names = self._recipe.path, self._recipe.path.template.names
         try:
-            return output_path(text, 1 if is_its_own else copy)
+            if "key" in names or (own_index and "index" in names):
+                copy = 1  # the path is the copy's own already
+            if self._stem is not None and (stem := self._text(self._stem, variables)) is not None:
+                return path_of_stem(stem, copy)
+            variables["ext"] = EXT_MARK
+            text = self._text(part, variables)
+            if text is None:
+                return path_of_stem(str(variables["key"]))
+            return output_path(text, copy)
         except NamingError as error:
             raise _JobFault(part.place, str(error)) from None
 
@@ -487,6 +510,7 @@ class _JobMaker:
         return _Kind(
             options_text=text,
             fingerprints=Fingerprints(provider, recipe.model, text),
+            objections=self._context.objections(recipe.model, text, 0),
             common=JobKind(
                 provider=provider,
                 model=recipe.model,

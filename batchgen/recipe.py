@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -131,6 +132,21 @@ def read_recipe(spec: JobSpec, base: Recipe, at: DocPath, faults: Faults) -> Rec
     )
     _check_matrix(recipe, at, faults)
     return replace(recipe, broken=base.broken or len(faults) > before)
+
+
+def stem_of(path: Template) -> Template | None:
+    """The template without the ``.{{ ext }}`` that it ends with; None where it is otherwise."""
+    end = _EXT_END.search(path.text)
+    if end is None:
+        return None
+    try:
+        stem = compile_template(path.text[: end.start()])
+    except TemplateError:
+        return None
+    return None if "ext" in stem.names else stem
+
+
+_EXT_END: Final = re.compile(r"\.\{\{ *ext *\}\}\Z")
 
 
 def read_part(text: str, at: DocPath, place: DocPath, faults: Faults) -> Part | None:

@@ -240,7 +240,8 @@ class Staging:
         """
         self._meet(batch)
         groups: dict[Group, GroupSum] = {}
-        for row in self.conn.execute(_COMPARE, {"batch": batch, "only": only}):
+        values = {"only": only, "has_refused": self._has_refused}
+        for row in self.conn.execute(_COMPARE, values):
             if row["jobs"]:
                 groups[Group(row["grp"])] = GroupSum(row["jobs"], Micros(row["cost"]))
         retired = 0 if partial else self._retired(batch)
@@ -262,9 +263,7 @@ class Staging:
         """The models of the jobs that a run would send requests for, by name."""
         self._meet(batch)
         sent = [group for group in Group if group.is_sent]
-        rows = self.conn.execute(
-            _MODELS_TO_ASK, {"batch": batch, "only": only, "sent": canonical_json(sent)}
-        )
+        rows = self.conn.execute(_MODELS_TO_ASK, {"only": only, "sent": canonical_json(sent)})
         return [row["model"] for row in rows]
 
     def why(self, batch: BatchId | None, key: str) -> Why | None:
@@ -469,7 +468,7 @@ SELECT grp, count(*), sum(estimated) FROM (
     CROSS JOIN staging.kinds ON kinds.id = planned.kind WHERE {_IS_MEANT}
     UNION ALL
     SELECT '{Group.REFUSED}', estimated FROM {PLAN}
-    WHERE refused IS NOT NULL AND {_IS_NEW} AND {_IS_MEANT}
+    WHERE :has_refused AND refused IS NOT NULL AND {_IS_NEW} AND {_IS_MEANT}
 ) GROUP BY grp
 """
 _MODELS_TO_ASK: Final = f"""

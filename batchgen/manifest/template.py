@@ -41,9 +41,10 @@ class UndefinedNameError(TemplateError):
 class Template:
     """A text with ``{{ }}`` and ``{% %}`` in it, or a plain one, which costs nothing to render."""
 
-    __slots__ = ("_compiled", "_format", "_is_of_one", "_pick", "constant", "names")
+    __slots__ = ("_compiled", "_format", "_is_of_one", "_pick", "constant", "names", "text")
 
     def __init__(self, text: str) -> None:
+        self.text = text
         self.names: frozenset[str] = frozenset()
         """Variables it may ask for."""
         self.constant: str | None = None
