@@ -381,3 +381,28 @@ def changed_job(job: PlannedJob, **values: Any) -> PlannedJob:
     if values:
         own["kind"] = replace(job.kind, **values)
     return job._replace(**own)
+
+
+def tallies(conn: sqlite3.Connection) -> dict[str, list[tuple[int, ...]]]:
+    """The counts that a ledger keeps."""
+    return {
+        "batches": [tuple(row) for row in conn.execute("SELECT * FROM tallies ORDER BY 1")],
+        "runs": [tuple(row) for row in conn.execute("SELECT id, billed_attempts FROM runs")],
+    }
+
+
+def counted(conn: sqlite3.Connection) -> dict[str, list[tuple[int, ...]]]:
+    """The same, counted one by one."""
+    jobs = "FROM jobs WHERE batch_id = batches.id"
+    batches = conn.execute(
+        f"SELECT id, (SELECT count(*) {jobs}), (SELECT count(*) {jobs} AND retired = 1),"
+        f" (SELECT total(estimated) {jobs} AND retired = 0),"
+        f" (SELECT count(*) {jobs} AND retired = 0 AND state = 'done'),"
+        " (SELECT count(*) FROM images JOIN jobs ON jobs.id = job_id"
+        " WHERE batch_id = batches.id AND images.state = 'saved') FROM batches ORDER BY 1"
+    )
+    runs = conn.execute(
+        "SELECT id, (SELECT count(*) FROM attempts WHERE run_id = runs.id AND billed = 'yes')"
+        " FROM runs"
+    )
+    return {"batches": [tuple(row) for row in batches], "runs": [tuple(row) for row in runs]}

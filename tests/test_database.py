@@ -19,6 +19,7 @@ from batchgen.failpoints import Point
 from batchgen.ledger import database
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.schema import SCHEMA_VERSION, migrations
+from tests import rig
 
 
 @pytest.fixture
@@ -135,6 +136,43 @@ def _backup_of(path: Path) -> Path:
 def _version(path: Path) -> int:
     with closing(sqlite3.connect(path)) as conn:
         return int(conn.execute("PRAGMA user_version").fetchone()[0])
+
+
+def test_a_ledger_without_tallies_is_counted_once(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        migrations().apply(Database(conn), stop_before="0002_tallies")
+        conn.execute("PRAGMA user_version = 1")
+        conn.executescript(_TWO_BATCHES)
+    with closing(open_for_writing(path)) as conn:
+        assert rig.tallies(conn) == rig.counted(conn)
+        assert rig.tallies(conn) == {
+            "batches": [(1, 4, 1, 30, 2, 2), (2, 0, 0, 0, 0, 0)],
+            "runs": [(1, 3)],
+        }
+        conn.execute(
+            "UPDATE jobs SET state = 'done', retired = 0, estimated = 1 WHERE id IN (1, 4)"
+        )
+        conn.execute("UPDATE images SET state = 'replaced' WHERE attempt_id = 'a2'")
+        conn.execute("UPDATE attempts SET billed = 'no' WHERE id = 'a4'")
+        assert rig.tallies(conn) == rig.counted(conn)
+    assert _version(path.with_name("batchgen.db.schema1.bak")) == 1
+
+
+_TWO_BATCHES = """
+INSERT INTO batches VALUES (1, 'b', 'p', '', '', '', 1, '', '', NULL);
+INSERT INTO batches VALUES (2, 'empty', 'p', '', '', '', 1, '', '', NULL);
+INSERT INTO runs (id, batch_id, started_at, estimate, max_waste) VALUES (1, 1, '', 0, 0);
+INSERT INTO jobs (id, batch_id, key, state, retired, fingerprint, model, prompt, options, images,
+    root, path, verify, keep_previous, keep_partials, sidecar, metadata, tags, source, estimated,
+    plan, changed_at)
+SELECT column1, 1, 'k' || column1, column2, column3, '', '', '', '{}', '[]', '', '', '', 0, 0, 0, 0,
+    '[]', '', 10, 1, ''
+FROM (VALUES (1, 'pending', 0), (2, 'done', 0), (3, 'done', 0), (4, 'done', 1));
+INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at, outcome, billed,
+    price) SELECT 'a' || id, id, 1, '', '', '', '', 'ok', iif(id = 1, 'maybe', 'yes'), 1 FROM jobs;
+INSERT INTO images (job_id, attempt_id, position, state, root)
+SELECT id, 'a' || id, 0, iif(id < 3, 'saved', 'due'), '' FROM jobs;
+"""
 
 
 @pytest.mark.fault("Q07")

@@ -45,6 +45,7 @@ from batchgen.money import Micros
 from batchgen.naming import collision_key
 from batchgen.outcome import Verdict
 from batchgen.reconcile import Reconciliation, Settled
+from tests import rig
 from tests.rig import changed_job, planned_job
 
 PRICE = Micros(37_700)
@@ -595,6 +596,10 @@ class LedgerMachine(RuleBasedStateMachine):
             " END), 0) FROM attempts"
         ).fetchone()
         assert days == spent
+
+    @invariant()
+    def the_counts_that_are_kept_are_those_that_are_found(self) -> None:
+        assert rig.tallies(self.ledger.conn) == rig.counted(self.ledger.conn)
 
     @invariant()
     def every_job_is_where_its_attempts_say(self) -> None:

@@ -22,9 +22,11 @@ from batchgen.ledger.queries import (
     batch_names,
     export,
     find_batch,
+    history,
     status,
     unfinished,
 )
+from batchgen.ledger.reference_urls import pending_references
 from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from tests.test_ledger import (
@@ -297,6 +299,8 @@ HOT: dict[str, Callable[[Ledger, BatchId], object]] = {
         ledger.due(JobId(2))[0].attempt_id, EMPTY, start(ledger, batch)
     ),
     "status": lambda ledger, batch: status(ledger.conn, "b"),
+    "references": lambda ledger, batch: list(pending_references(ledger.conn, batch)),
+    "history": lambda ledger, batch: history(ledger.conn, batch, "local"),
     "unfinished": lambda ledger, batch: unfinished(ledger.conn, batch, 5),
     "retry": lambda ledger, batch: retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED])),
 }
@@ -324,11 +328,11 @@ def test_a_hot_query_reads_by_an_index(name: str, ledger: Ledger, batch: BatchId
     assert plans
     harmless = (
         "SCAN attempts USING INDEX attempts_open",
-        "SCAN images USING COVERING INDEX images_by_job",  # of the only batch there is
         "SCAN batches",
         "SCAN asked",
         "SCAN json_each",
         "SCAN (subquery",
+        "SCAN CONSTANT ROW",
     )
     scans = [plan for plan in plans if plan.startswith("SCAN") and not plan.startswith(harmless)]
     assert scans == []

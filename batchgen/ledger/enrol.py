@@ -358,6 +358,7 @@ class Staging:
                 self.conn.execute(_RETIRE, values)
             self.conn.execute(_CHANGE, values)
             self.conn.execute(_INSERT_NEW, values)
+            self.conn.execute(_TALLY, values)
             if self._has_refused:
                 self.conn.execute(_REFUSE, values)
             self.conn.execute(
@@ -505,6 +506,12 @@ INSERT INTO jobs (batch_id, key, state, {", ".join(_COLUMNS)}, plan, changed_at)
 SELECT :batch, key, 'pending', {", ".join(_COLUMNS.values())},
        (SELECT plan FROM batches WHERE id = :batch), :now
 FROM {PLAN} WHERE {_IS_NEW} ORDER BY seq
+"""
+_TALLY: Final = f"""
+UPDATE tallies SET jobs = tallies.jobs + new.jobs, estimated = tallies.estimated + new.estimated
+FROM (SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS estimated FROM {PLAN} WHERE {_IS_NEW})
+    AS new
+WHERE batch_id = :batch
 """
 _REFUSE: Final = """
 UPDATE jobs SET state = 'failed', changed_at = :now, reason =

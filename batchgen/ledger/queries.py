@@ -181,58 +181,50 @@ def status(conn: sqlite3.Connection, name: str) -> Status:
         conn.execute("ROLLBACK")
 
 
-def _saved(conn: sqlite3.Connection, batch: BatchId) -> int:
-    """Pictures on disk. Where a ledger holds one batch only, their jobs need no look."""
-    others = conn.execute("SELECT 1 FROM batches WHERE id <> ? LIMIT 1", (batch,)).fetchone()
-    if others is None:
-        found = conn.execute("SELECT count(*) FROM images WHERE state = 'saved'")
-    else:
-        found = conn.execute(
-            "SELECT count(*) FROM images JOIN jobs ON jobs.id = job_id"
-            " WHERE batch_id = ? AND images.state = 'saved'",
-            (batch,),
-        )
-    return int(found.fetchone()[0])
+def _jobs(conn: sqlite3.Connection, batch: BatchId, tally: sqlite3.Row) -> dict[JobState, int]:
+    """How many jobs are in each state: the rare ones are counted, and what is left is pending."""
+    jobs = dict.fromkeys(JobState, 0)
+    jobs[JobState.DONE] = tally["done"]
+    for row in conn.execute(
+        "SELECT state, count(*) AS n FROM jobs WHERE batch_id = ? AND retired = 0 AND state IN"
+        " ('sending', 'paid', 'failed', 'blocked', 'uncertain') GROUP BY state",
+        (batch,),
+    ):
+        jobs[JobState(row["state"])] = row["n"]
+    jobs[JobState.PENDING] = tally["jobs"] - tally["retired"] - sum(jobs.values())
+    return jobs
 
 
 def _status(conn: sqlite3.Connection, batch: BatchRow) -> Status:
-    jobs = dict.fromkeys(JobState, 0)
-    retired = estimated = 0
-    for row in conn.execute(
-        "SELECT retired, state, count(*) AS n, sum(estimated) AS cost FROM jobs"
-        " WHERE batch_id = ? GROUP BY retired, state",
-        (batch.id,),
-    ):
-        if row["retired"]:
-            retired += row["n"]
-        else:
-            jobs[JobState(row["state"])] = row["n"]
-            estimated += row["cost"]
-    saved = _saved(conn, batch.id)
+    tally = conn.execute(
+        "SELECT jobs, retired, estimated, done, saved FROM tallies WHERE batch_id = ?", (batch.id,)
+    ).fetchone()
     attempts = dict.fromkeys(Billed, 0)
     in_flight = 0
     for row in conn.execute(
         "SELECT billed, outcome, count(*) AS n FROM attempts"
-        " WHERE run_id IN (SELECT id FROM runs WHERE batch_id = ?) GROUP BY billed, outcome",
+        " WHERE run_id IN (SELECT id FROM runs WHERE batch_id = ?) AND billed IN ('no', 'maybe')"
+        " GROUP BY billed, outcome",
         (batch.id,),
     ):
         attempts[Billed(row["billed"])] += row["n"]
         if row["outcome"] == "sending":
             in_flight = row["n"]
     money = conn.execute(
-        "SELECT coalesce(sum(charged), 0) AS charged, coalesce(sum(maybe + reserved), 0) AS maybe"
-        " FROM runs WHERE batch_id = ?",
+        "SELECT coalesce(sum(charged), 0) AS charged, coalesce(sum(maybe + reserved), 0) AS maybe,"
+        " coalesce(sum(billed_attempts), 0) AS billed FROM runs WHERE batch_id = ?",
         (batch.id,),
     ).fetchone()
+    attempts[Billed.YES] = money["billed"]
     return Status(
         batch=batch.name,
         provider=batch.provider,
-        jobs=jobs,
-        retired=retired,
-        images_saved=saved,
+        jobs=_jobs(conn, batch.id, tally),
+        retired=tally["retired"],
+        images_saved=tally["saved"],
         attempts=attempts,
         in_flight=in_flight,
-        estimated=Micros(estimated),
+        estimated=Micros(tally["estimated"]),
         charged=Micros(money["charged"]),
         maybe=Micros(money["maybe"]),
         reasons=_reasons(conn, batch.id),
@@ -328,19 +320,14 @@ def history(conn: sqlite3.Connection, batch: BatchId | None, provider: str) -> H
     """Look at the newest attempts of the ledger, and at all of the batch's runs."""
     answers = conn.execute(
         "SELECT count(*) AS n, avg(julianday(ended_at) - julianday(started_at)) AS days FROM"
-        " (SELECT * FROM attempts ORDER BY rowid DESC LIMIT ?)"
-        " WHERE outcome = 'ok' AND provider = ?",
+        " attempts WHERE rowid > (SELECT max(rowid) FROM attempts) - ?"
+        " AND outcome = 'ok' AND provider = ?",
         (_HISTORY_ATTEMPTS, provider),
     ).fetchone()
-    paid = conn.execute(
-        "SELECT coalesce(sum(outcome = 'ok'), 0) AS made, count(*) AS n FROM attempts"
-        " WHERE run_id IN (SELECT id FROM runs WHERE batch_id = ?)"
-        " AND billed IN ('yes', 'maybe') AND outcome <> 'sending'",
-        (batch,),
-    ).fetchone()
-    known = paid["n"] >= _MIN_PAID and paid["made"]
-    lost = paid["n"] - paid["made"]
-    again = Decimal(1000 * lost // paid["made"]).scaleb(-1) if known else None
+    paid = conn.execute(_PAID, {"batch": batch}).fetchone()
+    made, lost = paid["billed"] - paid["spoiled"], paid["spoiled"] + paid["maybe"]
+    known = made + lost >= _MIN_PAID and made
+    again = Decimal(1000 * lost // made).scaleb(-1) if known else None
     return History(
         latency_s=answers["days"] * _DAY_S if answers["n"] >= _MIN_ANSWERS else None,
         again_percent=again,
@@ -348,6 +335,15 @@ def history(conn: sqlite3.Connection, batch: BatchId | None, provider: str) -> H
 
 
 _DAY_S: Final = 86_400
+_OF_BATCH: Final = "run_id IN (SELECT id FROM runs WHERE batch_id = :batch)"
+_PAID: Final = f"""
+SELECT (SELECT coalesce(sum(billed_attempts), 0) FROM runs WHERE batch_id = :batch) AS billed,
+       (SELECT count(*) FROM attempts WHERE {_OF_BATCH} AND billed = 'yes' AND outcome < 'ok')
+       + (SELECT count(*) FROM attempts WHERE {_OF_BATCH} AND billed = 'yes' AND outcome > 'ok')
+       AS spoiled,
+       (SELECT count(*) FROM attempts WHERE {_OF_BATCH} AND billed = 'maybe'
+        AND outcome <> 'sending') AS maybe
+"""
 
 
 def _reasons(conn: sqlite3.Connection, batch: BatchId) -> tuple[ReasonCount, ...]:

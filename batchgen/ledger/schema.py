@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -181,6 +181,62 @@ CREATE TABLE reference_urls (
 CREATE INDEX reference_urls_by_content ON reference_urls(sha256);
 """
 
+# A status of a million jobs counts what is rare, and reads here what is not: of the states that
+# fill up, `done` is counted by a trigger and `pending` is the rest. How many jobs there are only
+# an enrolment changes, which adds up what it inserts; triggers for that would cost it a tenth.
+_TALLIES: Final = """
+CREATE TABLE tallies (
+    batch_id INTEGER PRIMARY KEY REFERENCES batches(id),
+    jobs INTEGER NOT NULL DEFAULT 0,
+    retired INTEGER NOT NULL DEFAULT 0,
+    estimated INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0,
+    saved INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO tallies SELECT id,
+    (SELECT count(*) FROM jobs WHERE batch_id = batches.id),
+    (SELECT count(*) FROM jobs WHERE batch_id = batches.id AND retired = 1),
+    (SELECT coalesce(sum(estimated), 0) FROM jobs WHERE batch_id = batches.id AND retired = 0),
+    (SELECT count(*) FROM jobs WHERE batch_id = batches.id AND retired = 0 AND state = 'done'),
+    (SELECT count(*) FROM images JOIN jobs ON jobs.id = job_id
+        WHERE batch_id = batches.id AND images.state = 'saved')
+FROM batches;
+CREATE TRIGGER batches_begin AFTER INSERT ON batches BEGIN
+    INSERT INTO tallies (batch_id) VALUES (new.id);
+END;
+CREATE TRIGGER jobs_change AFTER UPDATE OF state, retired, estimated ON jobs
+WHEN (new.state = 'done') <> (old.state = 'done') OR new.retired <> old.retired
+    OR new.estimated <> old.estimated BEGIN
+    UPDATE tallies SET retired = retired + new.retired - old.retired,
+        estimated = estimated + iif(new.retired, 0, new.estimated)
+            - iif(old.retired, 0, old.estimated),
+        done = done + (new.state = 'done' AND NOT new.retired)
+            - (old.state = 'done' AND NOT old.retired)
+    WHERE batch_id = new.batch_id;
+END;
+CREATE TRIGGER images_begin AFTER INSERT ON images WHEN new.state = 'saved' BEGIN
+    UPDATE tallies SET saved = saved + 1
+    WHERE batch_id = (SELECT batch_id FROM jobs WHERE id = new.job_id);
+END;
+CREATE TRIGGER images_change AFTER UPDATE OF state ON images
+WHEN (new.state = 'saved') <> (old.state = 'saved') BEGIN
+    UPDATE tallies SET saved = saved + iif(new.state = 'saved', 1, -1)
+    WHERE batch_id = (SELECT batch_id FROM jobs WHERE id = new.job_id);
+END;
+
+ALTER TABLE runs ADD COLUMN billed_attempts INTEGER NOT NULL DEFAULT 0;
+UPDATE runs SET billed_attempts =
+    (SELECT count(*) FROM attempts WHERE run_id = runs.id AND billed = 'yes');
+CREATE TRIGGER attempts_bought AFTER INSERT ON attempts WHEN new.billed = 'yes' BEGIN
+    UPDATE runs SET billed_attempts = billed_attempts + 1 WHERE id = new.run_id;
+END;
+CREATE TRIGGER attempts_settled AFTER UPDATE OF billed ON attempts
+WHEN (new.billed = 'yes') <> (old.billed = 'yes') BEGIN
+    UPDATE runs SET billed_attempts = billed_attempts + iif(new.billed = 'yes', 1, -1)
+    WHERE id = new.run_id;
+END;
+"""
+
 
 def migrations() -> Migrations:
     """All steps in order. Step N leads from schema N-1 to schema N."""
@@ -192,6 +248,10 @@ def migrations() -> Migrations:
     def first(db: Database) -> None:
         _statements(db.conn, _FIRST)
         db.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    @steps(name="0002_tallies")
+    def tallies(db: Database) -> None:
+        _statements(db.conn, _TALLIES)
 
     return steps
 
