@@ -5,7 +5,10 @@ Commands are imported when they are called, so that ``--help`` and ``status`` st
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,17 @@ _DB = click.option(
     "--db", type=click.Path(path_type=Path, dir_okay=False), help="The ledger's file."
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
+
+
+@contextmanager
+def _kept_for_good() -> Iterator[None]:
+    """For imports that a long run needs to its end: the garbage collector never looks at them."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _renewal_options(command: Any) -> Any:
@@ -114,9 +128,10 @@ def cli() -> None:
 @_run_options
 def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> ExitCode:
     """Plan, generate, download and record; resume what is unfinished."""
-    from batchgen.commands.begin import Faces
-    from batchgen.commands.prepare import Overrides
-    from batchgen.commands.run import run as command
+    with _kept_for_good():
+        from batchgen.commands.begin import Faces
+        from batchgen.commands.prepare import Overrides
+        from batchgen.commands.run import run as command
 
     return command(list(manifests), Overrides(**_utc(options)), Faces(json=as_json, quiet=quiet))
 
@@ -126,9 +141,10 @@ def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any)
 @_run_options
 def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
     """Go on with a batch without its manifest file."""
-    from batchgen.commands.begin import Faces
-    from batchgen.commands.prepare import Overrides
-    from batchgen.commands.run import resume as command
+    with _kept_for_good():
+        from batchgen.commands.begin import Faces
+        from batchgen.commands.prepare import Overrides
+        from batchgen.commands.run import resume as command
 
     return command(name, Overrides(**options), Faces(json=as_json, quiet=quiet))
 

@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from batchgen.commands.prepare import Prepared
-from batchgen.commands.report import morning_of
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, UnknownBatchError
 from batchgen.manifest.model import Notifier
 from batchgen.notify import Apprise, Command, Notice, Webhook, has_apprise, notify, ping
-from batchgen.report.run import report_record, report_text
 
 Channel = Command | Webhook | Apprise
 
@@ -87,6 +85,10 @@ def _tell_all(prepared: Prepared, ending: Ending, tell: Callable[[str], None]) -
 
 
 def _notice(prepared: Prepared, ending: Ending) -> Notice:
+    # Imported here: most runs tell nobody, and all would start later for it.
+    from batchgen.commands.report import morning_of
+    from batchgen.report.run import report_record, report_text
+
     name = prepared.loaded.name
     record: dict[str, object] = {"batch": name}
     text = ending.error or f"exit code {ending.code.value}"

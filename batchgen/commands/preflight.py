@@ -15,7 +15,6 @@ from batchgen.catalogue import Unavailable, fetch_account, fetch_models
 from batchgen.errors import SettingsError, StoppedError
 from batchgen.money import Micros, dollars
 from batchgen.providers.profile import Profile
-from batchgen.providers.usage_log import UsageLogError, read_balance
 from batchgen.room import look, nearest
 from batchgen.settings import ApiKey, Environment
 
@@ -79,6 +78,8 @@ def short_balance(profile: Profile, environment: Environment, estimate: Micros) 
     if not all(name and environment.get(name) for name in variables):
         return None
     account = environment.account(log)
+    # Imported here: few accounts can be asked, and all runs would start later for it.
+    from batchgen.providers.usage_log import UsageLogError, read_balance
 
     async def fetch(route: str) -> bytes:
         return await fetch_account(root_url + route, account.token.reveal(), account.user)

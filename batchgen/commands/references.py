@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
@@ -22,9 +23,11 @@ from batchgen.ledger.reference_urls import (
     urls_of_content,
 )
 from batchgen.progress import fetching, write_line
-from batchgen.reference_cache import Fetched, ReferenceCache
 from batchgen.references import is_address
 from batchgen.settings import is_loopback
+
+if TYPE_CHECKING:
+    from batchgen.reference_cache import Fetched
 
 
 class ReferenceImages:
@@ -37,6 +40,9 @@ class ReferenceImages:
 
     def bring(self, prepared: Prepared, urls: NeededUrls) -> Fetched:
         """Fetch or revalidate the addresses, and say how it went. Raises SettingsError."""
+        # Imported here: few manifests name addresses, and all runs would start later for it.
+        from batchgen.reference_cache import ReferenceCache
+
         with fetching(len(urls), shown=self._shown) as progress:
             cache = ReferenceCache(
                 prepared.references,
