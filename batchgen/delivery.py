@@ -115,7 +115,7 @@ class Delivery:
         self._tasks = tasks
         self._pause = pause
         self._overwrite = overwrite
-        self._folders: set[Path] = set()
+        self._folders: dict[tuple[str, str], Path] = {}
 
     async def deliver_left(self, job: JobId) -> Again | None:
         """As `deliver`, for a job that an earlier run left paid."""
@@ -211,10 +211,8 @@ class Delivery:
         return replace(picture, url=url, expires_at=expires)
 
     async def _try(self, job: Job, picture: DuePicture) -> _Saved | FetchResult:
-        root = self._base / job.root
         # The format, and with it the rest of the path, is not known before the picture is here.
-        folder = (root / f"{job.path.partition(EXT_PLACEHOLDER)[0]}_").parent
-        await self._ready(root, folder)
+        folder = await self._folder(job.root, job.path.partition(EXT_PLACEHOLDER)[0])
         # Named by the attempt alone: long names of two jobs may differ in their last bytes only.
         name = f".{picture.attempt_id}.{picture.position}"
         async with PartFile(folder / name, mode=0o666) as part:
@@ -247,13 +245,17 @@ class Delivery:
                 placed = await self._place(job, picture, part, saved, taken=seen.taken)
             return placed
 
-    async def _ready(self, root: Path, folder: Path) -> None:
-        """Make a folder below the root, once; who finds it gone makes it anew."""
-        if folder not in self._folders:
-            await on_disk(make_folder, root, folder)
+    async def _folder(self, root: str, path: str) -> Path:
+        """The folder of a path below a root, made once; who finds it gone makes it anew."""
+        inner = path.rpartition("/")[0]
+        folder = self._folders.get((root, inner))
+        if folder is None:
+            folder = self._base / root / inner
+            await on_disk(make_folder, self._base / root, folder)
             if len(self._folders) >= _FOLDERS_KNOWN:
                 self._folders.clear()
-            self._folders.add(folder)
+            self._folders[root, inner] = folder
+        return folder
 
     def _look(self, part: Path, job: Job, picture: DuePicture) -> _Seen:
         """Verify what came, and see whether its place is free. Raises BadPicture and OSError."""
@@ -298,9 +300,8 @@ class Delivery:
         self, job: Job, picture: DuePicture, part: PartFile, saved: SavedPicture, *, taken: bool
     ) -> _Saved:
         ledger = self._context.ledger
-        root = self._base / job.root
-        final = root / saved.path
-        await self._ready(root, final.parent)
+        folder = await self._folder(job.root, saved.path)
+        final = folder / saved.path.rpartition("/")[2]
         if taken:
             owned = await ledger(lambda ledger: ledger.owns(job.id, job.root, saved.path))
             await on_disk(self._make_way, job, final, saved, owned)
@@ -358,13 +359,11 @@ class Delivery:
 
     async def _finish(self, job: Job, finished: JobFinished, saved: list[SavedPicture]) -> None:
         context = self._context
-        with anyio.CancelScope(shield=True):
-            batch = ""
-            if finished.replaced:
-                batch = (
-                    await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
-                ).batch
-            await on_disk(self._tidy, job, finished, saved, batch)
+        if finished.replaced or job.keep_partials:
+            with anyio.CancelScope(shield=True):
+                origin = await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
+                await on_disk(self._tidy, job, finished, saved, origin.batch)
+        await context.spool.no_longer(finished.attempt_id)
         context.made += 1
         warnings = tuple(warning for picture in saved for warning in picture.warnings)
         paths = tuple(str(PurePosixPath(job.root) / picture.path) for picture in saved)
@@ -375,7 +374,6 @@ class Delivery:
         self._clear_away(job, finished.replaced, {picture.path for picture in saved}, batch)
         if job.keep_partials and saved:
             self._keep_partials(job, finished.attempt_id, saved[0].path)
-        self._context.spool.remove(finished.attempt_id)
 
     def _clear_away(self, job: Job, old: tuple[OldPicture, ...], new: set[str], batch: str) -> None:
         """Remove replaced pictures that stand under another name than the new ones."""

@@ -34,6 +34,7 @@ _MAX_LEAN: Final = 256 * 1024
 _ENCODED_AT_ONCE: Final = 3 * 256 * 1024
 """A multiple of three, so that the pieces' base64 is that of the whole."""
 _PRIVATE: Final = 0o600
+_REMOVED_AT_ONCE: Final = 16
 _MARK: Final = uuid.uuid4().hex
 """Stands for a picture in what this process spools; nobody else can have written it there."""
 
@@ -280,6 +281,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._done: list[AttemptId] = []
 
     def prepare(self) -> None:
         """Make the folder, for its owner only. Raises OSError."""
@@ -315,6 +317,17 @@ class Spool:
         _remove_pictures(answer)
         answer.unlink(missing_ok=True)
         answer.with_name(answer.name + PART_SUFFIX).unlink(missing_ok=True)
+
+    async def no_longer(self, attempt: AttemptId) -> None:
+        """As `remove`, some answers at a time; the last few of a run are left to its end."""
+        self._done.append(attempt)
+        if len(self._done) >= _REMOVED_AT_ONCE:
+            done, self._done = self._done, []
+            await on_disk(self._remove_all, done)
+
+    def _remove_all(self, attempts: list[AttemptId]) -> None:
+        for attempt in attempts:
+            self.remove(attempt)
 
     def attempts(self) -> list[AttemptId]:
         """Attempts of which the spool holds anything."""

@@ -270,14 +270,10 @@ class Ledger:
         price, job, run = self._close_attempt(attempt, verdict, answer=answer, cost=cost)
         charged = price if cost is None else cost
         now = self._now()
-        root = self.conn.execute("SELECT root FROM jobs WHERE id = ?", (job,)).fetchone()["root"]
         self.conn.executemany(
             "INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at, root)"
-            " VALUES (?, ?, ?, 'due', ?, ?, ?, ?)",
-            [
-                (job, attempt, ref.index, ref.url, ref.task, expires, root)
-                for ref, expires in pictures
-            ],
+            " SELECT id, ?, ?, 'due', ?, ?, ?, root FROM jobs WHERE id = ?",
+            [(attempt, ref.index, ref.url, ref.task, expires, job) for ref, expires in pictures],
         )
         self.conn.execute(
             "UPDATE jobs SET state = 'paid', reason = NULL, changed_at = ? WHERE id = ?", (now, job)
@@ -513,7 +509,8 @@ class Ledger:
             (self._now(), image),
         ).fetchone()
         job, attempt = JobId(row["job_id"]), AttemptId(row["attempt_id"])
-        if self.due(job):
+        still_due = "SELECT 1 FROM images WHERE job_id = ? AND state = 'due' LIMIT 1"
+        if self.conn.execute(still_due, (job,)).fetchone() is not None:
             return None
         finished = JobFinished(attempt_id=attempt, replaced=tuple(self._replaceable(job, attempt)))
         self._job_done(job, attempt)
