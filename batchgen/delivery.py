@@ -363,11 +363,11 @@ class Delivery:
             with anyio.CancelScope(shield=True):
                 origin = await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
                 await on_disk(self._tidy, job, finished, saved, origin.batch)
-        await context.spool.no_longer(finished.attempt_id)
         context.made += 1
         warnings = tuple(warning for picture in saved for warning in picture.warnings)
         paths = tuple(str(PurePosixPath(job.root) / picture.path) for picture in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
+        await context.spool.no_longer(finished.attempt_id)
 
     def _tidy(self, job: Job, finished: JobFinished, saved: list[SavedPicture], batch: str) -> None:
         """What is left to do on disk once the job is done."""

@@ -430,16 +430,27 @@ class ApiClient:
             writer = SpoolWriter(part, got.status, got.headers, route=route, hide=self._secret)
             try:
                 await _receive(response.content, writer)
-            finally:
+            except BaseException:
                 # Once the last byte is here, cancellation would only lose what is paid.
-                with anyio.CancelScope(shield=True), _spooling():
-                    await writer.write(_rest(response.content))
-                    if _is_whole(response.content):
-                        await writer.commit()
-                        reach(Point.SPOOLED)
-                        got.complete, got.lean = True, writer.lean
-                    else:
-                        await writer.flush()
+                with anyio.CancelScope(shield=True):
+                    await _keep(response.content, writer, got)
+                raise
+            # A cancellation is told when the answer is kept, and who is told finds it there.
+            await _keep(response.content, writer, got)
+
+
+async def _keep(content: aiohttp.StreamReader, writer: SpoolWriter, got: _Got) -> None:
+    """Spool what arrived and was not read, and make a whole answer durable."""
+    with _spooling():
+        await writer.write(_rest(content))
+        if _is_whole(content):
+            try:
+                await writer.commit()
+            finally:
+                got.complete, got.lean = writer.whole, writer.lean
+            reach(Point.SPOOLED)
+        else:
+            await writer.flush()
 
 
 async def _receive(content: aiohttp.StreamReader, writer: SpoolWriter) -> None:

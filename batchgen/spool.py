@@ -97,6 +97,11 @@ class SpoolWriter:
         self.lean: LeanAnswer | None = None
         """What to read of the body, once it is whole; None where that is in the file only."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of the answer is durable; so it may be though `commit` was cancelled."""
+        return self._file.whole
+
     async def write(self, chunk: bytes) -> None:
         """Append to the body."""
         self._take(self._hidden.shown(chunk) if self._hidden else chunk)
@@ -145,6 +150,7 @@ class _AnswerFile:
         self._plain = False
         """Whether the body is written as it comes."""
         self._failed: OSError | None = None
+        self.whole = False
 
     def write(self, pieces: list[Piece]) -> None:
         """Append to the answer. Raises OSError, then ever after: behind a gap nothing is whole."""
@@ -175,6 +181,7 @@ class _AnswerFile:
             # A whole answer must never be found without what belongs to it.
             sync_folder(self._part.final.parent)
         self._part.commit_here()
+        self.whole = True
         held = not self._plain and self._text_bytes <= _MAX_LEAN
         return b"".join(self._text) if held else None
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
 import ssl
+import threading
 import time
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -593,6 +595,38 @@ async def test_cancelled_with_the_whole_answer_here_it_is_kept(
         ):
             part = client.spool.part(ATTEMPT)
             await client.ask(server.url, part=CancelledWhenOpened(part.final, keep=True))
+    assert client.whole().body() == GOOD
+
+
+@pytest.mark.fault("P13")
+async def test_a_deadline_that_passes_while_the_answer_is_made_durable_changes_nothing(
+    tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    clock = Clock()
+    deadlines = Deadlines(clock)
+    loop = asyncio.get_running_loop()
+    expired = threading.Event()
+
+    def pass_by() -> None:
+        clock.now += 301
+        deadlines.expire()
+        loop.call_soon(expired.set)
+
+    class CommittedLate(PartFile):
+        """Its disk is slow."""
+
+        def commit_here(self) -> None:
+            loop.call_soon_threadsafe(pass_by)
+            assert expired.wait(20)
+            super().commit_here()
+
+    async with (
+        wire.serve(wire.answering(wire.response(GOOD))) as server,
+        asker(tmp_path, verify, deadline_s=300.0, deadlines=deadlines) as client,
+    ):
+        part = CommittedLate(client.spool.part(ATTEMPT).final, keep=True)
+        exchange = await client.ask(server.url, part=part)
+    assert (exchange.reach, exchange.failure) == (Reach.COMPLETE, Failure.NONE)
     assert client.whole().body() == GOOD
 
 
