@@ -23,9 +23,10 @@ import httpx
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from batchgen.deadlines import Deadlines
 from batchgen.fetch_policy import FetchResult
 from batchgen.files import PartFile
-from batchgen.http import Deadlines, kept_headers, numeric_results, open_session
+from batchgen.http import kept_headers, numeric_results, open_session
 from batchgen.lookup import look_up
 from batchgen.outcome import retry_after
 

@@ -11,15 +11,13 @@ import asyncio
 import logging
 import socket
 import ssl
-import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from types import TracebackType
 from typing import Final, Protocol, Self, cast
 
 import aiohttp
@@ -28,6 +26,7 @@ import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
+from batchgen.deadlines import Deadlines
 from batchgen.failpoints import Point, reach
 from batchgen.files import PartFile
 from batchgen.lean import LeanAnswer
@@ -37,7 +36,6 @@ from batchgen.spool import SpoolWriter
 
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
-_WATCH_EVERY_S: Final = 1.0
 _ASK_DEADLINE_S: Final = 30.0
 _MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 _READ_AHEAD_BYTES: Final = 128 * 1024
@@ -66,76 +64,6 @@ _MAX_HEADER_CHARS: Final = 4096
 _HIDDEN: Final = "***"
 _MIN_SECRET_CHARS: Final = 16
 """Shorter keys are no secrets (``none``, ``test``), and may stand in an answer for good reasons."""
-
-
-def time_awake_or_asleep() -> float:
-    """Seconds that go on while the machine sleeps, and that no change of the clock moves.
-
-    Linux stops its monotonic clock in suspend, so a laptop that slept for a night would wait for
-    the rest of a deadline that is long over.
-    """
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
-
-
-class Deadlines:
-    """Ends requests whose time is over, also when the machine slept through it.
-
-    ``with deadlines.scope(300) as scope`` is cancelled after 300 s awake, and by ``watch`` as soon
-    as 300 s awake or asleep are over.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time_awake_or_asleep) -> None:
-        self._clock = clock
-        self._scopes: dict[anyio.CancelScope, float] = {}
-
-    def scope(self, seconds: float) -> Deadline:
-        """What ends after ``seconds``; for a ``with`` statement, which gives its cancel scope."""
-        return Deadline(self._scopes, seconds, self._clock)
-
-    def expire(self) -> None:
-        """Cancel every scope whose time is over by the clock that knows of sleep."""
-        now = self._clock()
-        for scope, end in self._scopes.items():
-            if end <= now:
-                scope.cancel()
-
-    async def watch(self) -> None:
-        """Look once a second, for as long as the run lasts."""
-        while True:
-            await anyio.sleep(_WATCH_EVERY_S)
-            self.expire()
-
-
-class Deadline:
-    """One request's time, known to the watch as long as it runs."""
-
-    __slots__ = ("_clock", "_scope", "_scopes", "_seconds")
-
-    def __init__(
-        self,
-        scopes: dict[anyio.CancelScope, float],
-        seconds: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self._scopes = scopes
-        self._seconds = seconds
-        self._clock = clock
-        self._scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
-
-    def __enter__(self) -> anyio.CancelScope:
-        self._scopes[self._scope] = self._clock() + self._seconds
-        return self._scope.__enter__()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        del self._scopes[self._scope]
-        return self._scope.__exit__(exc_type, exc, traceback)
 
 
 _unlogged: ContextVar[bool] = ContextVar("_unlogged", default=False)

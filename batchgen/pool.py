@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from batchgen.deadlines import Deadlines
 from batchgen.delivery import Delivery
 from batchgen.download import Downloader
 from batchgen.feeder import Feeder
 from batchgen.handoff import on_disk
-from batchgen.http import ApiClient, Deadlines
+from batchgen.http import ApiClient
 from batchgen.job import JobId
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.settings import ApiKey, is_loopback

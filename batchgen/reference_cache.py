@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader, Validators
 from batchgen.fetch_policy import FetchResult, reference_wait_s
 from batchgen.files import PartFile, make_way
 from batchgen.handoff import on_disk
-from batchgen.http import Deadlines
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
 from batchgen.outcome import clean

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batchgen.download
+from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader, Validators
 from batchgen.fetch_policy import FetchResult
 from batchgen.files import PartFile
-from batchgen.http import Deadlines, ssl_context
+from batchgen.http import ssl_context
 from tests import wire
 from tests.canary import CANARY
 

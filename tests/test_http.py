@@ -20,17 +20,11 @@ import anyio.lowlevel
 import httpx
 import pytest
 
+import batchgen.deadlines
 import batchgen.http
+from batchgen.deadlines import Deadlines, time_awake_or_asleep
 from batchgen.files import PartFile
-from batchgen.http import (
-    ApiClient,
-    ApiRequest,
-    Body,
-    BytesBody,
-    Deadlines,
-    ssl_context,
-    time_awake_or_asleep,
-)
+from batchgen.http import ApiClient, ApiRequest, Body, BytesBody, ssl_context
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcome import Exchange, Failure, Reach, classify
 from batchgen.providers.bodies import multipart
@@ -903,7 +897,7 @@ async def test_only_what_is_over_expires_and_ended_scopes_are_forgotten() -> Non
 
 
 async def test_the_watch_notices_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batchgen.http, "_WATCH_EVERY_S", 0.001)
+    monkeypatch.setattr(batchgen.deadlines, "_WATCH_EVERY_S", 0.001)
     clock = Clock()
     deadlines = Deadlines(clock)
     async with anyio.create_task_group() as tasks:

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader
 from batchgen.fetch_policy import FetchAgain, FetchResult, after_fetch
 from batchgen.files import PartFile
-from batchgen.http import ApiClient, ApiRequest, BytesBody, Deadlines
+from batchgen.http import ApiClient, ApiRequest, BytesBody
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.outcome import Exchange, Reach, Verdict, classify
 from batchgen.picture import BadPicture, inspect

@@ -24,9 +24,9 @@ import pytest
 import trustme
 
 import batchgen.http
+from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader
 from batchgen.fetch_policy import FetchResult
-from batchgen.http import Deadlines
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcome import Failure, Reach, classify
 from batchgen.providers.openai_images import read_answer

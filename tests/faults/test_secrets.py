@@ -25,7 +25,8 @@ from PIL.PngImagePlugin import PngInfo
 
 import batchgen
 from batchgen.cli import cli
-from batchgen.http import ApiClient, ApiRequest, BytesBody, Deadlines, ssl_context
+from batchgen.deadlines import Deadlines
+from batchgen.http import ApiClient, ApiRequest, BytesBody, ssl_context
 from batchgen.job import AttemptId
 from batchgen.outcome import Reach
 from batchgen.settings import exposed_env_file
