@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -360,6 +361,28 @@ def test_a_batch_keeps_its_manifest_and_counts_its_plans(ledger: Ledger) -> None
     assert first == again != other
     rows = ledger.conn.execute("SELECT name, manifest, plan FROM batches ORDER BY id").fetchall()
     assert [tuple(row) for row in rows] == [("b", "jobs: [x]", 2), ("other", "", 1)]
+
+
+def test_jobs_keep_their_own_options_and_price_however_many_kinds_there_are(
+    ledger: Ledger,
+) -> None:
+    jobs = [
+        changed_job(planned("a"), key=f"k{n}", path=f"{n}.{{ext}}", options={"n": n % 1500})
+        for n in range(3_200)
+    ]
+    noted: Counter[int] = Counter()
+    staging = Staging(ledger.conn)
+    staging.fill(
+        jobs,
+        price=lambda _, options, __: Micros(int(options["n"])),
+        priced=lambda _, options, __, price, count: noted.update({price: count}),
+        collision_key=collision_key,
+    )
+    staging.enrol(IDENTITY)
+    rows = ledger.conn.execute("SELECT options, estimated FROM jobs ORDER BY id").fetchall()
+    numbers = [n % 1500 for n in range(3_200)]
+    assert [tuple(row) for row in rows] == [(f'{{"n":{n}}}', n) for n in numbers]
+    assert noted == Counter(numbers)
 
 
 def test_the_price_that_was_used_is_kept(ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -20,6 +21,7 @@ from batchgen.naming import (
     copy_key,
     final_path,
     output_path,
+    path_of_stem,
     prompt_key,
     row_key,
     safe_component,
@@ -251,3 +253,19 @@ def test_pictures_beyond_the_one_asked_for_are_marked(path: str, rank: int, fina
 
 def test_the_first_copy_has_the_plain_key() -> None:
     assert [copy_key("mug", index) for index in (1, 2, 3)] == ["mug", "mug-2", "mug-3"]
+
+
+@given(
+    st.text()
+    | st.from_regex(r"[\w./-]{0,30}", fullmatch=True)
+    | st.lists(st.sampled_from(["con", "NUL.", "com1", "a", "/", "-", ".", "B" * 99])).map("".join),
+    st.integers(1, 3),
+)
+def test_a_path_without_its_extension_comes_to_the_same(stem: str, copy: int) -> None:
+    try:
+        expected = output_path(f"{stem}.{EXT_MARK}", copy)
+    except NamingError as error:
+        with pytest.raises(NamingError, match=re.escape(str(error))):
+            path_of_stem(stem, copy)
+    else:
+        assert path_of_stem(stem, copy) == expected

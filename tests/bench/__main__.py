@@ -19,6 +19,7 @@ ALONE: Final[Mapping[str, Callable[[Bench], Iterable[Figure]]]] = {
     "pulse": pulse.run,
     "width": throughput.width,
     "first-request": scale.first_request,
+    "enrolment": scale.enrolment,
     "million": scale.million,
     "growth": scale.growth,
     "rate": rate.run,

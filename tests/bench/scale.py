@@ -68,6 +68,28 @@ def first_request(bench: Bench) -> Iterator[Figure]:
     yield Figure(what=f"peak memory, {count:,} new rows", value=median(peaks), unit="MB")
 
 
+def enrolment(bench: Bench) -> Iterator[Figure]:
+    """CPU and memory of planning, quoting and enrolling more and more rows, and of one request."""
+    counts = (1_000, 10_000, 100_000) if bench.quick else (1_000, 10_000, 100_000, 1_000_000)
+    base_s, base = 0.0, 0
+    for count in counts:
+        runs = list[Usage]()
+        for _ in range(bench.rounds):
+            with _folder(bench, count) as folder:
+                manifest, db = folder / f"{BATCH}.yaml", folder / "batchgen.db"
+                runs.append(_batchgen("run", manifest, "--db", db, "--limit", "1", cwd=folder))
+        cpu_s = median(used.cpu_s for used in runs)
+        if not base:
+            base_s, base = cpu_s, count
+            yield Figure(what=f"run of one of {count:,} rows", value=cpu_s, unit="s CPU")
+        else:
+            each_us = (cpu_s - base_s) / (count - base) * 1_000_000
+            what = f"CPU a row, {count:,} rows over {base:,}"
+            yield Figure(what=what, value=each_us, unit="us")
+        peak_mb = median(used.peak_mb for used in runs)
+        yield Figure(what=f"peak memory, {count:,} rows", value=peak_mb, unit="MB")
+
+
 def growth(bench: Bench) -> Iterator[Figure]:
     """Memory and CPU of whole runs of more and more jobs, with the tiniest pictures."""
     counts = (500, 2_000, 10_000) if bench.quick else (1_000, 2_000, 10_000, 100_000)
