@@ -6,68 +6,28 @@ job, and whether two jobs share a key or a path, is not decided here.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import product
-from pathlib import Path
-from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from dataclasses import replace
 
-from batchgen.errors import Fault, ManifestError, Objection
+from batchgen.errors import Fault, ManifestError
 from batchgen.findings import Faults, TooManyFaults, Warnings
-from batchgen.fingerprint import Fingerprints, fingerprints_with
-from batchgen.job import REFERENCE_REASON, JobKind, OptionValue, PlannedJob, canonical_json
+from batchgen.job import PlannedJob
+from batchgen.job_maker import Context, JobMaker, Line, Rules, explicit_line, remembered
 from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
-from batchgen.manifest.model import FileRows, JobEntry, MatrixValue, SqliteRows
-from batchgen.manifest.rows import Row, holds_text, normal_names, open_rows
-from batchgen.manifest.template import (
-    Expression,
-    TemplateError,
-    UndefinedNameError,
-    present,
-)
-from batchgen.naming import (
-    EXT_MARK,
-    NamingError,
-    checked_key,
-    copy_key,
-    output_path,
-    path_of_stem,
-    prompt_key,
-    row_key,
-)
+from batchgen.manifest.model import FileRows, SqliteRows
+from batchgen.manifest.rows import holds_text, open_rows
+from batchgen.manifest.template import present
 from batchgen.recipe import (
-    Part,
     Recipe,
     default_recipe,
     read_part,
     read_recipe,
     read_where,
-    stem_of,
     without_rows,
 )
-from batchgen.references import Addresses, Reference, find_reference
-
-
-class Rules(Protocol):
-    """What a provider accepts. Must be pure: it is asked once for equal options."""
-
-    def of_request(
-        self, model: str, options: Mapping[str, OptionValue], references: int
-    ) -> Sequence[Objection]:
-        """What there is against these options and so many reference images."""
-
-    def of_prompt(self, model: str, characters: int) -> Objection | None:
-        """What there is against a prompt of this length; nothing, if a longer one is accepted."""
-
-    def of_references(
-        self, model: str, images: Sequence[Reference], mask: Reference | None
-    ) -> Sequence[Objection]:
-        """What there is against these pictures, at ``("images", number)`` or ``("mask",)``."""
+from batchgen.references import Addresses
 
 
 class Planner:
@@ -105,14 +65,14 @@ class Planner:
     def __iter__(self) -> Iterator[PlannedJob]:
         faults = Faults(self._loaded.places, self._max_faults)
         self._warnings = Warnings(self._loaded.places)
-        context = _Context(
+        context = Context(
             base=self._loaded.base,
             batch=self._loaded.name,
             provider=self._provider,
             table=_table(self._loaded),
             rules=self._rules,
             addresses=self._addresses,
-            objections=_remembered(self._rules),
+            objections=remembered(self._rules),
             faults=faults,
             warnings=self._warnings,
         )
@@ -124,20 +84,18 @@ class Planner:
             raise ManifestError(found)
 
 
-def _all_jobs(
-    loaded: LoadedManifest, default_model: str, context: _Context
-) -> Iterator[PlannedJob]:
+def _all_jobs(loaded: LoadedManifest, default_model: str, context: Context) -> Iterator[PlannedJob]:
     manifest = loaded.manifest
     recipe = read_recipe(manifest, default_recipe(default_model, loaded.name), (), context.faults)
     yield from _explicit_jobs(loaded, recipe, context)
     if manifest.rows is not None:
         yield from _row_jobs(loaded, recipe, context)
     elif manifest.matrix or not manifest.jobs:
-        yield from _JobMaker(recipe, (), context).jobs(_Line(source=loaded.path.name))
+        yield from JobMaker(recipe, (), context).jobs(Line(source=loaded.path.name))
 
 
 def _explicit_jobs(
-    loaded: LoadedManifest, recipe: Recipe, context: _Context
+    loaded: LoadedManifest, recipe: Recipe, context: Context
 ) -> Iterator[PlannedJob]:
     manifest = loaded.manifest
     inherited = replace(recipe, matrix={})
@@ -149,15 +107,15 @@ def _explicit_jobs(
         if isinstance(entry, str):
             prompt = read_part(entry, at, (), context.faults)
             own = replace(inherited, prompt=prompt, broken=inherited.broken or prompt is None)
-            line: _Line | None = _Line(source=source)
+            line: Line | None = Line(source=source)
         else:
             own = read_recipe(entry, inherited, at, context.faults)
-            line = _explicit_line(entry, at, source, context.faults)
+            line = explicit_line(entry, at, source, context.faults)
         if line is not None:
-            yield from _JobMaker(own, at, context).jobs(line)
+            yield from JobMaker(own, at, context).jobs(line)
 
 
-def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: _Context) -> Iterator[PlannedJob]:
+def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Iterator[PlannedJob]:
     source = loaded.manifest.rows
     if source is None:
         return
@@ -172,14 +130,14 @@ def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: _Context) -> Iter
     is_text = holds_text(source)
     before = len(context.faults)
     where = read_where(loaded, context.faults)
-    maker = _JobMaker(recipe, (), context)
+    maker = JobMaker(recipe, (), context)
     if maker.idle or len(context.faults) > before:
         return
     try:
         with closing(open_rows(source, loaded.base, report=report)) as rows:
             for row in rows:
                 values = row.values if is_text else present(row.values)
-                line = _Line(row.source, values, row)
+                line = Line(row.source, values, row)
                 if where is not None and not maker.is_wanted(line, where):
                     continue
                 if maker.makes_one:
@@ -198,424 +156,3 @@ def _table(loaded: LoadedManifest) -> str:
             return table
         case rows:
             return rows or ""
-
-
-class _JobFault(Exception):
-    """One job cannot be planned."""
-
-    def __init__(self, place: DocPath, message: str) -> None:
-        super().__init__(message)
-        self.place = place
-        """Relative to the job's own place."""
-        self.message = message
-
-
-class _JobRefused(Exception):
-    """One job cannot be planned, and why is told already."""
-
-
-# Lines: what a recipe is applied to
-
-_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
-
-
-class _Line(NamedTuple):
-    """A row of a table, or the values of an explicit job."""
-
-    source: str
-    values: Mapping[str, object] = _NOTHING
-    """Under normal names, and free of null; see `present`."""
-    row: Row | None = None
-    given: Mapping[str, object] = _NOTHING
-    """The values of an explicit job under their own names."""
-
-    @property
-    def raw(self) -> Mapping[str, object]:
-        """Under the names of the table, or of the explicit job."""
-        return self.given if self.row is None else self.row.raw
-
-
-def _explicit_line(entry: JobEntry, at: DocPath, source: str, faults: Faults) -> _Line | None:
-    raw = entry.values or {}
-    try:
-        values = dict(zip(normal_names(list(raw)), raw.values(), strict=True))
-    except ValueError as error:
-        faults.of_manifest((*at, "values"), str(error))
-        return None
-    return _Line(source, present(values), given=raw)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A reference image, and where its template stands, relative to the job."""
-
-    place: DocPath
-    reference: Reference
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Context:
-    """What is the same for all jobs of one plan."""
-
-    base: Path
-    batch: str
-    provider: str
-    table: str
-    rules: Rules | None
-    addresses: Addresses | None
-    objections: Callable[[str, str, int], Sequence[Objection]]
-    """What the rules say of a request, with the options as canonical JSON."""
-    faults: Faults
-    warnings: Warnings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """What is made once for all jobs of a recipe with the same options."""
-
-    options_text: str
-    """Canonical JSON."""
-    fingerprints: Fingerprints
-    objections: Sequence[Objection]
-    """Both of those without reference images."""
-    common: JobKind
-
-
-_MAX_KINDS: Final = 1_024
-
-
-class _JobMaker:
-    """Makes the jobs of lines that share a recipe."""
-
-    def __init__(self, recipe: Recipe, at: DocPath, context: _Context) -> None:
-        self._recipe = recipe
-        self._at = at
-        self._context = context
-        self._matrix_names = normal_names(list(recipe.matrix)) if not recipe.broken else ()
-        self._options = {
-            name: value for name, value in recipe.options.items() if not isinstance(value, Part)
-        }
-        self._option_parts = {
-            name: value for name, value in recipe.options.items() if isinstance(value, Part)
-        }
-        self._accepted_chars = 0
-        self._kinds = dict[str, _Kind]()
-        is_one_kind = not (self._option_parts or recipe.broken)
-        self._kind = self._new_kind(self._options) if is_one_kind else None
-        parts = (recipe.key, recipe.prompt, recipe.mask, recipe.path, *recipe.images)
-        templates = [part.template for part in (*parts, *self._option_parts.values()) if part]
-        self._uses_row = any("row" in template.names for template in templates)
-        stem = stem_of(recipe.path.template)
-        self._stem = replace(recipe.path, template=stem) if stem else None
-        self._own_variables = {"index": 1, "name": context.batch, "model": recipe.model}
-        self.makes_one = recipe.count == 1 and not recipe.matrix
-        self.idle = recipe.broken
-        if not recipe.broken and recipe.prompt is None:
-            context.faults.of_manifest((*at, "prompt"), "is missing; every job needs a prompt")
-            self.idle = True
-
-    def jobs(self, line: _Line) -> Iterator[PlannedJob]:
-        """The jobs of one line: the product of the matrix, and each as often as ``count`` says."""
-        if self.idle:
-            return
-        for combination in product(*self._recipe.matrix.values()):
-            for copy in range(1, self._recipe.count + 1):
-                job = self.job(line, combination, copy)
-                if job is None:
-                    break  # its other copies would fail alike
-                yield job
-
-    def job(
-        self, line: _Line, combination: tuple[MatrixValue, ...] = (), copy: int = 1
-    ) -> PlannedJob | None:
-        """One of them; None, with a fault, where it can't be planned."""
-        try:
-            return self._job(line, combination, copy)
-        except _JobFault as fault:
-            self._report(fault, line)
-        except _JobRefused:
-            pass
-        return None
-
-    def is_wanted(self, line: _Line, where: Expression) -> bool:
-        """Whether a row passes the manifest's ``where``; no, when that cannot be told."""
-        try:
-            return where.is_true(self._variables(line, (), with_row=True))
-        except TemplateError as error:
-            self._report(_JobFault(("rows", "where"), str(error)), line)
-            return False
-
-    def _report(self, fault: _JobFault, line: _Line) -> None:
-        path = (*self._at, *fault.place)
-        if line.row is None:
-            self._context.faults.of_manifest(path, fault.message)
-        else:
-            self._context.faults.of_row(self._context.table, line.row, path, fault.message)
-
-    def _heed(self, objections: Sequence[Objection], line: _Line) -> None:
-        """Tell what the rules say. Raises _JobRefused if the job cannot stand as it is."""
-        context, refused = self._context, False
-        for objection in objections:
-            path = (*self._recipe.at, *objection.place)
-            if not objection.fatal:
-                context.warnings.add(path, objection.message)
-                continue
-            refused = True
-            if line.row is None or self._option_parts.keys().isdisjoint(objection.options):
-                context.faults.of_manifest(path, objection.message)
-            else:
-                context.faults.of_row(context.table, line.row, path, objection.message)
-        if refused:
-            raise _JobRefused
-
-    def _variables(
-        self, line: _Line, combination: Sequence[object], *, with_row: bool
-    ) -> dict[str, object]:
-        variables: dict[str, object] = {**self._own_variables, **line.values}
-        if combination:
-            variables |= zip(self._matrix_names, combination, strict=True)
-        if with_row:
-            raw = dict(zip(self._recipe.matrix, combination, strict=True)) if combination else {}
-            variables["row"] = {**present(line.raw), **raw}
-        return variables
-
-    def _job(self, line: _Line, combination: tuple[MatrixValue, ...], copy: int) -> PlannedJob:
-        recipe = self._recipe
-        for name in self._matrix_names:
-            if name in line.values:
-                raise _JobFault(("matrix",), f"{name!r} is the name of a column already")
-        variables = self._variables(line, combination, with_row=self._uses_row)
-        own_index = "index" not in line.values
-        if own_index:
-            variables["index"] = copy
-
-        key = self._given_key(line, combination, variables, copy, own_index)
-        if key is not None:
-            variables["key"] = key
-        prompt = self._prompt(variables)
-        if key is None:
-            matrix = dict(zip(self._matrix_names, combination, strict=True))
-            key = variables["key"] = copy_key(prompt_key(prompt, matrix), copy)
-        path = self._path(variables, own_index, copy)
-        kind = self._kind or self._kind_of(variables)
-        if recipe.images or recipe.mask:
-            return self._with_references(line, variables, kind, (key, prompt, path))
-        if kind.objections:
-            self._heed(kind.objections, line)
-        return PlannedJob(kind.common, key, kind.fingerprints.of(prompt), prompt, path, line.source)
-
-    def _with_references(
-        self,
-        line: _Line,
-        variables: Mapping[str, object],
-        kind: _Kind,
-        own: tuple[str, str, str],
-    ) -> PlannedJob:
-        """A job whose key, prompt and path are known, with the pictures that are sent along."""
-        recipe = self._recipe
-        key, prompt, path = own
-        images = self._references(recipe.images, variables)
-        mask = self._mask(variables, with_images=bool(images))
-        self._heed(self._context.objections(recipe.model, kind.options_text, len(images)), line)
-        fingerprints = fingerprints_with(
-            self._context.provider,
-            recipe.model,
-            kind.options_text,
-            tuple(found.reference.identity for found in images),
-            mask.reference.identity if mask else None,
-        )
-        return PlannedJob(
-            kind=kind.common,
-            key=key,
-            fingerprint=fingerprints.of(prompt),
-            prompt=prompt,
-            path=path,
-            source=line.source,
-            images=tuple(found.reference.address for found in images),
-            mask=mask.reference.address if mask else None,
-            refused=self._refusal(images, mask, line) if images else None,
-        )
-
-    def _given_key(
-        self,
-        line: _Line,
-        combination: tuple[MatrixValue, ...],
-        variables: Mapping[str, object],
-        copy: int,
-        own_index: bool,
-    ) -> str | None:
-        """The key that a template or the row itself gives; None leaves it to the prompt."""
-        part = self._recipe.key
-        text = None if part is None else self._text(part, variables)
-        try:
-            if text is None:
-                text = row_key(line.values, combination)
-            elif own_index and part is not None and "index" in part.template.names:
-                return checked_key(text)
-            return None if text is None else copy_key(checked_key(text), copy)
-        except NamingError as error:
-            raise _JobFault(("key",), str(error)) from None
-
-    def _prompt(self, variables: Mapping[str, object]) -> str:
-        part = self._recipe.prompt
-        text = self._text(part, variables) if part else None
-        prompt = (text or "").strip()
-        place: DocPath = part.place if part else ("prompt",)
-        if not prompt:
-            raise _JobFault(place, "the prompt is empty")
-        if len(prompt) > self._accepted_chars:
-            self._ask_of_prompt(len(prompt), place)
-        return prompt
-
-    def _ask_of_prompt(self, characters: int, place: DocPath) -> None:
-        rules = self._context.rules
-        objection = rules.of_prompt(self._recipe.model, characters) if rules else None
-        if objection is None:
-            self._accepted_chars = characters
-        elif objection.fatal:
-            raise _JobFault(place, objection.message)
-        else:
-            self._warn(place, objection.message)
-
-    def _path(self, variables: dict[str, object], own_index: bool, copy: int) -> str:
-        part, names = self._recipe.path, self._recipe.path.template.names
-        try:
-            if "key" in names or (own_index and "index" in names):
-                copy = 1  # the path is the copy's own already
-            if self._stem is not None and (stem := self._text(self._stem, variables)) is not None:
-                return path_of_stem(stem, copy)
-            variables["ext"] = EXT_MARK
-            text = self._text(part, variables)
-            if text is None:
-                return path_of_stem(str(variables["key"]))
-            return output_path(text, copy)
-        except NamingError as error:
-            raise _JobFault(part.place, str(error)) from None
-
-    def _kind_of(self, variables: Mapping[str, object]) -> _Kind:
-        """The kind of a job whose options are templates."""
-        options = dict(self._options)
-        for name, part in self._option_parts.items():
-            options[name] = self._text(part, variables) or ""
-        text = canonical_json(options)
-        if (known := self._kinds.get(text)) is None:
-            if len(self._kinds) >= _MAX_KINDS:
-                self._kinds.clear()
-            known = self._kinds[text] = self._new_kind(options)
-        return known
-
-    def _new_kind(self, options: Mapping[str, OptionValue]) -> _Kind:
-        recipe, provider = self._recipe, self._context.provider
-        text = canonical_json(options)
-        return _Kind(
-            options_text=text,
-            fingerprints=Fingerprints(provider, recipe.model, text),
-            objections=self._context.objections(recipe.model, text, 0),
-            common=JobKind(
-                provider=provider,
-                model=recipe.model,
-                options=options,
-                root=recipe.root,
-                verify=recipe.verify,
-                keep_previous=recipe.keep_previous,
-                keep_partials=recipe.keep_partials,
-                sidecar=recipe.sidecar,
-                metadata=recipe.metadata,
-                refresh=recipe.refresh,
-                tags=recipe.tags,
-            ),
-        )
-
-    def _references(
-        self, parts: Sequence[Part], variables: Mapping[str, object]
-    ) -> tuple[_Found, ...]:
-        """The pictures sent along, without those whose templates are for rows only."""
-        context, found = self._context, []
-        for part in parts:
-            text = self._text(part, variables)
-            if text is None:
-                continue
-            try:
-                reference = find_reference(text.strip(), context.base, context.addresses)
-            except ValueError as error:
-                raise _JobFault(part.place, str(error)) from None
-            found.append(_Found(part.place, reference))
-        return tuple(found)
-
-    def _mask(self, variables: Mapping[str, object], *, with_images: bool) -> _Found | None:
-        part = self._recipe.mask
-        found = self._references((part,), variables) if part else ()
-        if part is None or not found or with_images:
-            return found[0] if found else None
-        if part.of_rows:
-            return None
-        raise _JobFault(part.place, "a mask goes with a reference image; name that in images:")
-
-    def _refusal(self, images: Sequence[_Found], mask: _Found | None, line: _Line) -> str | None:
-        """Why nothing can be sent with these pictures, where one behind an address is to blame.
-
-        What is wrong with files is reported; raises _JobRefused then.
-        """
-        refusals, is_faulty = [], False
-        for found in (*images, mask) if mask else images:
-            if found.reference.warning:
-                self._warn(found.place, found.reference.warning)
-            if found.reference.refusal:
-                refusals.append((found.place, found.reference.refusal))
-        for objection in self._objections_to_references(images, mask):
-            kind, *number = objection.place
-            found = mask if mask and kind == "mask" else images[int(number[0])]
-            if not objection.fatal:
-                self._warn(found.place, objection.message)
-            elif found.reference.is_remote:
-                refusals.append((found.place, objection.message))
-            else:
-                self._report(_JobFault(found.place, objection.message), line)
-                is_faulty = True
-        if is_faulty:
-            raise _JobRefused
-        for place, message in refusals:
-            self._warn(place, f"{message}; nothing is sent for this")
-        return f"{REFERENCE_REASON}: {refusals[0][1]}" if refusals else None
-
-    def _objections_to_references(
-        self, images: Sequence[_Found], mask: _Found | None
-    ) -> Sequence[Objection]:
-        rules = self._context.rules
-        if rules is None:
-            return ()
-        pictures = [found.reference for found in images]
-        return rules.of_references(self._recipe.model, pictures, mask.reference if mask else None)
-
-    def _warn(self, place: DocPath, message: str) -> None:
-        self._context.warnings.add((*self._at, *place), message)
-
-    def _text(self, part: Part, variables: Mapping[str, object]) -> str | None:
-        try:
-            text = part.template.render(variables)
-        except UndefinedNameError as error:
-            if part.of_rows:
-                return None
-            raise _JobFault(part.place, str(error)) from None
-        except TemplateError as error:
-            raise _JobFault(part.place, str(error)) from None
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise _JobFault(
-                    part.place, "holds half a surrogate pair, which is no text"
-                ) from None
-        return text
-
-
-def _remembered(rules: Rules | None) -> Callable[[str, str, int], Sequence[Objection]]:
-    """The rules, asked once for equal options."""
-    if rules is None:
-        return lambda model, options_text, references: ()
-
-    @lru_cache(maxsize=1024)
-    def ask(model: str, options_text: str, references: int) -> Sequence[Objection]:
-        return tuple(rules.of_request(model, json.loads(options_text), references))
-
-    return ask

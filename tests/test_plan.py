@@ -18,8 +18,9 @@ from batchgen import references
 from batchgen.errors import Fault, ManifestError, Objection
 from batchgen.fingerprint import Fingerprints
 from batchgen.job import OptionValue, PlannedJob, Verify, canonical_json
+from batchgen.job_maker import Rules
 from batchgen.manifest.loader import load_manifest
-from batchgen.plan import Planner, Rules
+from batchgen.plan import Planner
 from batchgen.references import Copy, Reference
 from tests import rig
 
