@@ -107,7 +107,7 @@ MONEY_CODE = (
     *("money", "events", "policy", "quote", "reconcile"),
     *("ledger.budgets", "ledger.costs", "ledger.database", "ledger.enrol", "ledger.ledger"),
     *("ledger.price_lists", "ledger.queries", "ledger.reconciliation", "ledger.run_report"),
-    *("ledger.schema", "ledger.transaction"),
+    *("ledger.schema", "ledger.staging", "ledger.transaction"),
     *("ledger.triage", "ledger.writer"),
     *("providers.crazyrouter", "providers.local", "providers.openai", "providers.prices"),
     *("providers.profile", "providers.tokens", "providers.usage_log"),
