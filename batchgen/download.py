@@ -6,13 +6,14 @@ again at every redirect (reliability sheet, rows N26 to N31).
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import socket
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final, Self
@@ -90,7 +91,8 @@ class _Checked(AbstractResolver):
 class Downloader:
     """Fetches pictures, for all who download. Use as an async context manager.
 
-    ``allow_loopback`` is for providers that are on loopback themselves.
+    ``allow_loopback`` is for providers that are on loopback themselves. Of those who ask, ``most``
+    are served at a time, in their order; None serves all.
     """
 
     _session: aiohttp.ClientSession
@@ -101,11 +103,13 @@ class Downloader:
         verify: ssl.SSLContext,
         deadlines: Deadlines,
         allow_loopback: bool,
+        most: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._verify = verify
         self._deadlines = deadlines
         self._allow_loopback = allow_loopback
+        self._turns = nullcontext() if most is None else asyncio.Semaphore(most)
         self._clock = clock
         self._checked = _Checked()
 
@@ -141,9 +145,15 @@ class Downloader:
 
         Gives what the next request is to be made with. Raises OSError where the disk refuses.
         """
+        async with self._turns:
+            return await self._fetch(url, part, known, max_bytes or MAX_PICTURE_BYTES)
+
+    async def _fetch(
+        self, url: str, part: PartFile, known: Validators, max_bytes: int
+    ) -> Validators | FetchResult:
         with self._deadlines.scope(DOWNLOAD_DEADLINE_S) as scope:
             try:
-                return await self._follow(url, part, known, max_bytes or MAX_PICTURE_BYTES)
+                return await self._follow(url, part, known, max_bytes)
             except ForbiddenAddress as exc:
                 return FetchResult(forbidden=f"download refused: {exc}")
             except (aiohttp.ClientError, socket.gaierror, ssl.SSLError) as exc:

@@ -26,6 +26,7 @@ from batchgen.worker import Again, Paid, RunContext, Worker, recover, work
 
 T = TypeVar("T")
 
+_DELIVERIES_A_DOWNLOAD: Final = 4
 _DELIVERIES_WAITING: Final = 256
 """When downloads lag behind by so many pictures, no more are bought for the time being."""
 
@@ -114,7 +115,7 @@ class Pool:
             return
         waiting = asyncio.Queue[JobId | None](1)
         async with anyio.create_task_group() as tasks:
-            for _ in range(self._settings.downloads):
+            for _ in range(self._deliveries):
                 tasks.start_soon(self._deliver, waiting, Delivery.deliver_left, lambda again: None)
             for job in backlog:
                 if self._shutdown.asked:
@@ -132,13 +133,18 @@ class Pool:
 
         context.deliver = hand_over
         async with anyio.create_task_group() as deliveries:
-            for _ in range(self._settings.downloads):
+            for _ in range(self._deliveries):
                 deliveries.start_soon(self._deliver, waiting, Delivery.deliver, feeder.done)
             async with anyio.create_task_group() as workers:
                 for _ in range(self._settings.concurrency):
                     worker = Worker(context, self._api, self._tasks)
                     workers.start_soon(work, worker, feeder.next, feeder.done)
             await self._no_more(waiting)
+
+    @property
+    def _deliveries(self) -> int:
+        """Jobs on their way to disk at a time; most wait for the disk or the ledger."""
+        return _DELIVERIES_A_DOWNLOAD * self._settings.downloads
 
     def _client(self) -> ApiClient:
         settings = self._settings
@@ -152,7 +158,10 @@ class Pool:
     def _downloader(self) -> Downloader:
         host = urlsplit(self._context.base_url).hostname or ""
         return Downloader(
-            verify=self._verify, deadlines=self._deadlines, allow_loopback=is_loopback(host)
+            verify=self._verify,
+            deadlines=self._deadlines,
+            allow_loopback=is_loopback(host),
+            most=self._settings.downloads,
         )
 
     async def _deliver(
@@ -180,7 +189,7 @@ class Pool:
                 done(again)
 
     async def _no_more(self, waiting: asyncio.Queue[T | None]) -> None:
-        for _ in range(self._settings.downloads):
+        for _ in range(self._deliveries):
             await waiting.put(None)
 
     async def _sweep_spool(self) -> None:

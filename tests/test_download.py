@@ -631,6 +631,30 @@ async def test_a_name_that_turns_private_is_refused_at_the_next_redirect(
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("most", [1, 3])
+async def test_no_more_are_fetched_at_a_time_than_asked_for(
+    most: int, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    at_a_time: list[int] = []
+    answered = 0
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        nonlocal answered
+        await wire.receive(connection, server)
+        at_a_time.append(len(at_a_time) + 1 - answered)
+        await anyio.wait_all_tasks_blocked()
+        answered += 1
+        await connection.send(wire.response(PICTURE))
+
+    client = Downloader(verify=verify, deadlines=Deadlines(), allow_loopback=True, most=most)
+    async with wire.serve(script) as server, client, anyio.create_task_group() as tasks:
+        for number in range(8):
+            url = f"http://127.0.0.1:{server.port}/{number}.png"
+            tasks.start_soon(fetch, client, url, tmp_path / f"{number}.png")
+    assert max(at_a_time) == most
+    assert answered == 8
+
+
 async def test_a_host_is_looked_up_again_when_the_last_time_is_half_a_minute_ago(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

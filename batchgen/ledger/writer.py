@@ -33,7 +33,7 @@ _MAX_GROUP: Final = 512
 _GATHER_S: Final = 0.002
 """How long the first of a group waits for others: nothing beside a request, and a quarter less work
 for the disk and the processor where many are in flight."""
-_GATHER_BUSY_S: Final = 0.006
+_GATHER_BUSY_S: Final = 0.004
 _BUSY_GROUP: Final = 4
 """A group of so many says that the next will be large too, and larger for a longer wait."""
 
