@@ -155,6 +155,8 @@ class PartFile:
 def put_in_place(part: Path, final: Path) -> None:
     """Rename a durable part over its final name and make the rename durable."""
     part.replace(final)
+    # Two names of one file are left as they are by a rename.
+    part.unlink(missing_ok=True)
     sync_folder(final.parent)
 
 

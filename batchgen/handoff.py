@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 import anyio
 
@@ -52,9 +51,10 @@ class Pending(Generic[T]):
         try:
             return await self._future
         except asyncio.CancelledError:
-            if not self._told:
+            while not self._told:
                 self._future = self._future.get_loop().create_future()
-                with anyio.CancelScope(shield=True):
+                # A task that is cancelled once more, not by a scope of AnyIO's, waits all the same.
+                with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):
                     await asyncio.wait([self._future])
             if not self._future.cancelled():
                 self._future.exception()  # else asyncio complains that nobody asked for it
@@ -131,13 +131,14 @@ class Threads:
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._awake = 0
         self._started = 0
-        self._homes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Home] = WeakKeyDictionary()
+        self._homes: dict[asyncio.AbstractEventLoop, _Home] = {}
 
     async def call(self, function: Callable[..., T], *args: object) -> T:
         """Call in a thread and wait for it to its end, as `Pending.answer`."""
         loop = asyncio.get_running_loop()
         home = self._homes.get(loop)
         if home is None:
+            self._homes = {old: at for old, at in self._homes.items() if not old.is_closed()}
             home = self._homes[loop] = _Home(loop)
         call = _Call(home, function, args)
         self._waiting.append(call)
@@ -160,23 +161,29 @@ class Threads:
                 return False
             if self._awake and now - self._waiting[0].since < _PATIENCE_S:
                 return True
+            if self._awake == self._started and not self._start():
+                return True
             self._awake += 1
-            new = self._awake > self._started
-            self._started += new
-        if new:
-            name = f"{self._name}_{self._started}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
-        else:
-            self._bell.put(None)
+        self._bell.put(None)
         return len(self._waiting) > 1
+
+    def _start(self) -> bool:
+        """Make one more thread; a system that gives none may do so later."""
+        name = f"{self._name}_{self._started + 1}"
+        try:
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError:
+            return False
+        self._started += 1
+        return True
 
     def _work(self) -> None:
         while True:
+            self._bell.get()
             while (call := self._next()) is not None:
                 self._rouse(time.monotonic())
                 call.run()
                 call.home.send(call)
-            self._bell.get()
 
     def _next(self) -> _Call | None:
         with self._lock:

@@ -288,6 +288,8 @@ class ApiClient:
                 failure = Failure.TOO_LARGE
             except (aiohttp.ClientError, OSError, ValueError, _BodyUnreadable) as exc:
                 failure, detail = _failure_of(exc, upload), _describe(exc)
+        if got.refused is not None:  # which says more than that we gave up meanwhile
+            raise got.refused
         if scope.cancelled_caught:
             failure, detail = Failure.DEADLINE, f"{self._deadline_s:g} s"
         if got.complete:
@@ -370,15 +372,13 @@ class ApiClient:
 async def _keep(content: aiohttp.StreamReader, writer: SpoolWriter, got: _Got) -> None:
     """Spool what arrived and was not read, and make a whole answer durable."""
     with _spooling():
-        await writer.write(_rest(content))
-        if _is_whole(content):
-            try:
-                await writer.commit()
-            finally:
-                got.complete, got.lean = writer.whole, writer.lean
-            reach(Point.SPOOLED)
-        else:
-            await writer.flush()
+        try:
+            await writer.write(_rest(content))
+            await (writer.commit() if _is_whole(content) else writer.flush())
+        finally:
+            got.complete, got.lean, got.refused = writer.whole, writer.lean, writer.failed
+    if got.complete:
+        reach(Point.SPOOLED)
 
 
 async def _receive(content: aiohttp.StreamReader, writer: SpoolWriter) -> None:
@@ -419,6 +419,8 @@ class _Got:
     reach: Reach = Reach.NOTHING
     complete: bool = False
     lean: LeanAnswer | None = None
+    refused: OSError | None = None
+    """Why the disk did not take the answer."""
 
 
 class _TooLarge(Exception):

@@ -13,6 +13,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
@@ -102,6 +103,11 @@ class SpoolWriter:
         """Whether all of the answer is durable; so it may be though `commit` was cancelled."""
         return self._file.whole
 
+    @property
+    def failed(self) -> OSError | None:
+        """Why the disk refused; so it may have though the one who waited was cancelled."""
+        return self._file.failed
+
     async def write(self, chunk: bytes) -> None:
         """Append to the body."""
         self._take(self._hidden.shown(chunk) if self._hidden else chunk)
@@ -149,47 +155,58 @@ class _AnswerFile:
         """Those that have come to their end."""
         self._plain = False
         """Whether the body is written as it comes."""
-        self._failed: OSError | None = None
+        self.failed: OSError | None = None
         self.whole = False
 
-    def write(self, pieces: list[Piece]) -> None:
-        """Append to the answer. Raises OSError, then ever after: behind a gap nothing is whole."""
-        if self._failed is not None:
-            raise self._failed
+    @contextmanager
+    def _in_one_piece(self) -> Iterator[None]:
+        """Remembers that the disk refused: behind a gap nothing is whole."""
+        if self.failed is not None:
+            raise self.failed
         try:
-            for kind, data in pieces:
-                if self._plain or kind is Kind.TEXT:
-                    self._put_text(data)
-                elif kind is Kind.BASE64:
-                    self._put_base64(data)
-                else:
-                    self._end_picture()
-            self._part.flush_here()
+            yield
         except OSError as exc:
-            self._failed = exc
+            self.failed = exc
             raise
+
+    def write(self, pieces: list[Piece]) -> None:
+        """Append to the answer. Raises OSError, then ever after."""
+        with self._in_one_piece():
+            self._write(pieces)
 
     def commit(self, pieces: list[Piece]) -> bytes | None:
         """Make all durable, with the end of the answer; gives what to read of it, if that is held.
 
         Raises OSError.
         """
-        self.write(pieces)
-        if self._decoder is not None:
-            self._write_plainly()
-        if self._pictures:
-            # A whole answer must never be found without what belongs to it.
-            sync_folder(self._part.final.parent)
-        self._part.commit_here()
+        with self._in_one_piece():
+            self._write(pieces)
+            if self._decoder is not None:
+                self._write_plainly()
+            if self._pictures:
+                # A whole answer must never be found without what belongs to it.
+                sync_folder(self._part.final.parent)
+            self._part.commit_here()
         self.whole = True
         held = not self._plain and self._text_bytes <= _MAX_LEAN
         return b"".join(self._text) if held else None
 
     def leave(self, pieces: list[Piece]) -> None:
         """Write what came of an answer that is cut off, as it came. Raises OSError."""
-        self.write(pieces)
-        if self._pictures or self._decoder is not None:
-            self._write_plainly()
+        with self._in_one_piece():
+            self._write(pieces)
+            if self._pictures or self._decoder is not None:
+                self._write_plainly()
+
+    def _write(self, pieces: list[Piece]) -> None:
+        for kind, data in pieces:
+            if self._plain or kind is Kind.TEXT:
+                self._put_text(data)
+            elif kind is Kind.BASE64:
+                self._put_base64(data)
+            else:
+                self._end_picture()
+        self._part.flush_here()
 
     def _put_text(self, data: bytes) -> None:
         self._part.write_here(data)
@@ -334,7 +351,8 @@ class Spool:
 
     def _remove_all(self, attempts: list[AttemptId]) -> None:
         for attempt in attempts:
-            self.remove(attempt)
+            with suppress(OSError):  # their jobs are done; the end of the run tries again
+                self.remove(attempt)
 
     def attempts(self) -> list[AttemptId]:
         """Attempts of which the spool holds anything."""

@@ -10,11 +10,12 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Final, TypeAlias
 
 import anyio
+import anyio.lowlevel
 
 UNREACHABLE: Final = "unreachable"
 """Stop reason: nothing was reached for `Limits.unreachable_s`."""
@@ -29,6 +30,10 @@ HEADROOM: Final = 0.99
 """Share of a rate that is used, so that jitter on the way does not make two requests too close."""
 _GRAIN_S: Final = 1e-6
 """Clocks and sums of floats are not finer than this; less is no reason to wait."""
+LEAD_S: Final = 0.05
+"""How long before its moment a request with a rate is let go, to be written down meanwhile."""
+_TIMER_S: Final = 0.001
+"""So much later than asked for an event loop may wake."""
 _GROW_EVERY_S: Final = 30.0
 _COOL_DOWN_FLOOR_S: Final = 1.0
 _COOL_DOWN_MAX_S: Final = 60.0
@@ -97,6 +102,8 @@ class Ticket:
     images: int
     probe: bool
     """The only request let through to see whether the provider is back."""
+    leaves_at: float | None = None
+    """On the throttle's clock, where a rate is to be kept to the millisecond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -499,7 +506,7 @@ class Throttle:
     """Lets the tasks of one event loop wait for their start, first come, first served.
 
     ``take_place`` asks for a place among all runs that share a key's limits, for so many images; it
-    gives the seconds until then.
+    gives its moment on this throttle's clock.
     """
 
     def __init__(
@@ -526,13 +533,27 @@ class Throttle:
         if self._take_place is None:
             return ticket
         try:
-            with anyio.move_on_after(await self._take_place(images)):
+            place = await self._take_place(images)
+            with anyio.move_on_after(place - self._clock()):
                 await self._ended.wait()
                 raise DispatchStopped(self._core.status(self._clock()).stopped or "")
         except BaseException:
             self.finish(ticket, Signal.CANCELLED)
             raise
-        return ticket
+        return replace(ticket, leaves_at=place + LEAD_S)
+
+    async def leave(self, ticket: Ticket) -> None:
+        """Wait for the moment of the request, which all that is done before it comes after.
+
+        Else what the disk takes longer for one request than for the next would bring the two closer
+        together than the provider allows. A cancellation is told by whatever follows.
+        """
+        if ticket.leaves_at is None:
+            return
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(ticket.leaves_at - self._clock() - _TIMER_S)
+            while self._clock() < ticket.leaves_at:
+                await anyio.lowlevel.checkpoint()
 
     async def _granted(self, images: int) -> Ticket:
         if not self._turn.locked():

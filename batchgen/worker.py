@@ -132,6 +132,7 @@ class Worker:
             if not (await self._has_room() and await self._reserve(job, attempt)):
                 return None
             context.observe(AttemptStarted(key=job.key, attempt=attempt, price=job.price))
+            await context.throttle.leave(ticket)
             concluded = await self._attempt(job, attempt, probe=ticket.probe)
             finish.signal = _signal_of(concluded.verdict)
             finish.retry_after_s = concluded.verdict.retry_after_s

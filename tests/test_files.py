@@ -212,6 +212,15 @@ async def test_a_part_that_is_what_another_file_holds_leaves_that_as_it_is(
         assert not commit or final.stat().st_size == (MEGABYTE if elsewhere else 0)
 
 
+def test_a_part_that_is_its_final_file_already_leaves_no_litter(tmp_path: Path) -> None:
+    part, final = tmp_path / "a.png.part", tmp_path / "a.png"
+    final.write_bytes(b"picture")
+    part.hardlink_to(final)
+    put_in_place(part, final)
+    assert names(tmp_path) == ["a.png"]
+    assert final.read_bytes() == b"picture"
+
+
 def shares_file_system(one: Path, other: Path) -> bool:
     return one.stat().st_dev == other.stat().st_dev
 

@@ -116,6 +116,47 @@ async def test_a_cancelled_caller_is_told_when_its_call_is_over(
     assert over
 
 
+async def test_a_task_that_is_cancelled_twice_waits_for_its_call_all_the_same(
+    threads: Threads,
+) -> None:
+    """As a program does that runs batchgen in an event loop of its own."""
+    began, free = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        began.set()
+        free.wait()
+
+    task = asyncio.ensure_future(threads.call(slow))
+    await anyio.to_thread.run_sync(began.wait)
+    for _ in range(3):
+        task.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert not task.done()
+    free.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_system_that_gives_no_thread_is_asked_again(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+    refusals = 3
+
+    def refuse(thread: threading.Thread) -> None:
+        nonlocal refusals
+        if thread.name.startswith("test") and refusals:
+            refusals -= 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with anyio.fail_after(20):
+        assert await threads.call(abs, -1) == 1
+        assert await threads.call(abs, -2) == 2
+    assert refusals == 0
+
+
 async def test_what_a_call_holds_is_let_go_of_when_it_is_over(threads: Threads) -> None:
     import weakref
 
@@ -134,3 +175,4 @@ async def test_what_a_call_holds_is_let_go_of_when_it_is_over(threads: Threads) 
 def test_the_threads_serve_one_event_loop_after_another(threads: Threads) -> None:
     for number in range(3):
         assert asyncio.run(threads.call(abs, -number)) == number
+    assert len(threads._homes) == 1, "loops that are closed are forgotten"

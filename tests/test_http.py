@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
 import logging
@@ -593,8 +594,9 @@ async def test_cancelled_with_the_whole_answer_here_it_is_kept(
 
 
 @pytest.mark.fault("P13")
+@pytest.mark.parametrize("full", [False, True], ids=["", "full"])
 async def test_a_deadline_that_passes_while_the_answer_is_made_durable_changes_nothing(
-    tmp_path: Path, verify: ssl.SSLContext
+    full: bool, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     clock = Clock()
     deadlines = Deadlines(clock)
@@ -607,11 +609,13 @@ async def test_a_deadline_that_passes_while_the_answer_is_made_durable_changes_n
         loop.call_soon(expired.set)
 
     class CommittedLate(PartFile):
-        """Its disk is slow."""
+        """Its disk is slow, and may be full in the end."""
 
         def commit_here(self) -> None:
             loop.call_soon_threadsafe(pass_by)
             assert expired.wait(20)
+            if full:
+                raise OSError(errno.ENOSPC, "no room")
             super().commit_here()
 
     async with (
@@ -619,6 +623,10 @@ async def test_a_deadline_that_passes_while_the_answer_is_made_durable_changes_n
         asker(tmp_path, verify, deadline_s=300.0, deadlines=deadlines) as client,
     ):
         part = CommittedLate(client.spool.part(ATTEMPT).final, keep=True)
+        if full:
+            with pytest.raises(OSError, match="no room"):
+                await client.ask(server.url, part=part)
+            return
         exchange = await client.ask(server.url, part=part)
     assert (exchange.reach, exchange.failure) == (Reach.COMPLETE, Failure.NONE)
     assert client.whole().body() == GOOD

@@ -306,6 +306,26 @@ def test_a_lost_picture_is_not_in_the_way_of_the_next_one(ledger: Ledger) -> Non
     assert ledger.job(job).state is JobState.DONE
 
 
+def test_an_old_picture_whose_place_a_new_one_has_taken_is_not_to_be_cleared_away(
+    ledger: Ledger,
+) -> None:
+    """Also where the new ones came to disk in two runs, and the second knows of its own only."""
+    batch = enrol(ledger, [planned(0)])
+    run = start(ledger, batch)
+    pay(ledger, run, first(ledger, batch), pictures=3)
+    (job,) = ledger.paid(batch)
+    for picture, name in zip(ledger.due(job), ["0.png", "0-b.png", "0-c.png"], strict=True):
+        save(ledger, picture.id, name)
+    enrol(ledger, [planned(0, edition=1)])
+    pay(ledger, run, first(ledger, batch), pictures=2)
+    one, two = ledger.due(job)
+    assert save(ledger, one.id, "0.png") is None
+    finished = save(ledger, two.id, "0-b.png")
+    assert finished is not None
+    assert [old.path for old in finished.replaced] == ["0-c.png"]
+    assert ledger.owns(job, "out", "0.png")
+
+
 def test_the_picture_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -> None:
     batch = enrol(ledger, [planned(0)])
     run = start(ledger, batch)

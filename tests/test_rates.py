@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import anyio
@@ -13,6 +14,7 @@ from batchgen.ledger.database import in_memory, open_for_writing
 from batchgen.ledger.rates import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.throttle import (
+    LEAD_S,
     DispatchStopped,
     Limits,
     Throttle,
@@ -89,7 +91,7 @@ async def test_a_start_waits_for_its_place_among_all_runs(tmp_path: Path) -> Non
         async def place(images: int) -> float:
             rates = [(SharedRate(unit="requests", interval_s=0.001), 1)]
             waited.append(await writer(lambda ledger: take_place(ledger.conn, "k", rates, NOW)))
-            return waited[-1]
+            return time.monotonic() + waited[-1]
 
         throttle = Throttle(ThrottleCore(Limits(concurrency=3)), take_place=place)
         for _ in range(3):
@@ -98,9 +100,42 @@ async def test_a_start_waits_for_its_place_among_all_runs(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
+async def test_requests_leave_as_far_apart_as_their_places_whatever_comes_before() -> None:
+    """Writing the first one down takes longer than the second, and their places are kept."""
+    begin = time.monotonic()
+    places = [begin, begin + 0.02]
+
+    async def place(images: int) -> float:
+        return places[images - 1]
+
+    throttle = Throttle(ThrottleCore(Limits(concurrency=2)), take_place=place)
+    left: dict[int, float] = {}
+
+    async def send(images: int, work_s: float) -> None:
+        ticket = await throttle.start(images)
+        await anyio.sleep(work_s)
+        await throttle.leave(ticket)
+        left[images] = time.monotonic()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send, 1, LEAD_S / 2)
+        tasks.start_soon(send, 2, 0.0)
+    assert left[1] >= begin + LEAD_S
+    assert left[2] >= begin + LEAD_S + 0.02
+
+
+@pytest.mark.anyio
+async def test_without_a_rate_a_request_leaves_at_once() -> None:
+    throttle = Throttle(ThrottleCore(Limits(concurrency=1)))
+    ticket = await throttle.start()
+    assert ticket.leaves_at is None
+    await throttle.leave(ticket)
+
+
+@pytest.mark.anyio
 async def test_a_stop_ends_the_wait_for_a_place_and_frees_the_slot() -> None:
     async def place(images: int) -> float:
-        return 3600.0
+        return time.monotonic() + 3600.0
 
     throttle = Throttle(ThrottleCore(Limits(concurrency=1)), take_place=place)
     async with anyio.create_task_group() as tasks:

@@ -243,6 +243,20 @@ async def test_pictures_that_a_kill_left_behind_are_removed_with_their_attempt(
     assert names(spool) == set()
 
 
+async def test_answers_go_some_at_a_time_and_one_that_cannot_stays_behind(spool: Spool) -> None:
+    attempts = [AttemptId(f"{number:08x}") for number in range(16)]
+    for attempt in attempts:
+        (spool.folder / spool.name(attempt)).write_bytes(b"{}\n")
+    stuck = spool.folder / spool.name(attempts[3])
+    stuck.unlink()
+    stuck.mkdir()  # which no unlink removes
+    for attempt in attempts[:-1]:
+        await spool.no_longer(attempt)
+    assert spool.attempts() == attempts
+    await spool.no_longer(attempts[-1])
+    assert spool.attempts() == [attempts[3]]
+
+
 async def test_an_answer_of_an_older_release_is_found(spool: Spool) -> None:
     body = answer_with(TEXT)
     head = {"status": 200, "headers": HEADERS, "route": "images"}

@@ -109,7 +109,13 @@ async def drive(
 
     async def place(images: int) -> float:
         rates = [(rate, images if rate.unit == "images" else 1) for rate in shared]
-        return await ledger(lambda ledger: take_place(ledger.conn, shared_key, rates, time.time()))
+
+        def step(ledger: Ledger) -> float:
+            now = time.time()
+            return now + take_place(ledger.conn, shared_key, rates, now)
+
+        # By the clock of all processes, whatever time the way back from the ledger took.
+        return await ledger(step) - time.time() + time.monotonic()
 
     throttle = Throttle(ThrottleCore(throttle_limits), take_place=place if shared else None)
     grace_s = deadline_s if overrides.grace_s is None else overrides.grace_s

@@ -460,11 +460,13 @@ class Ledger:
         return Provenance(**{**dict(row), "is_current": bool(row["is_current"])})
 
     def _replaceable(self, job: JobId, attempt: AttemptId) -> list[OldPicture]:
-        """Saved pictures of the job that an earlier attempt made."""
+        """Saved pictures of the job by an earlier attempt, in places that no new one has taken."""
         rows = self.conn.execute(
-            "SELECT id, root, path, bytes FROM images"
-            " WHERE job_id = ? AND state = 'saved' AND attempt_id <> ?",
-            (job, attempt),
+            "SELECT id, root, path, bytes FROM images AS old"
+            " WHERE job_id = ? AND state = 'saved' AND attempt_id <> ? AND NOT EXISTS ("
+            "SELECT 1 FROM images AS new WHERE new.attempt_id = ?"
+            " AND new.root = old.root AND new.path = old.path)",
+            (job, attempt, attempt),
         )
         return [OldPicture(**dict(row)) for row in rows]
 
