@@ -15,7 +15,6 @@ from enum import Enum, StrEnum
 from typing import Final, TypeAlias
 
 import anyio
-import anyio.lowlevel
 
 UNREACHABLE: Final = "unreachable"
 """Stop reason: nothing was reached for `Limits.unreachable_s`."""
@@ -506,7 +505,7 @@ class Throttle:
     """Lets the tasks of one event loop wait for their start, first come, first served.
 
     ``take_place`` asks for a place among all runs that share a key's limits, for so many images; it
-    gives its moment on this throttle's clock.
+    gives its moment on this throttle's clock. Requests leave ``least_gap_s`` apart at least.
     """
 
     def __init__(
@@ -515,10 +514,13 @@ class Throttle:
         clock: Callable[[], float] = time.monotonic,
         *,
         take_place: Callable[[int], Awaitable[float]] | None = None,
+        least_gap_s: float = 0.0,
     ) -> None:
         self._core = core
         self._clock = clock
         self._take_place = take_place
+        self._least_gap_s = least_gap_s
+        self._left_at = -math.inf
         self._ended = anyio.Event()
         self._turn = anyio.Lock()
         self._changed: anyio.Event | None = None
@@ -551,9 +553,13 @@ class Throttle:
         if ticket.leaves_at is None:
             return
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(ticket.leaves_at - self._clock() - _TIMER_S)
-            while self._clock() < ticket.leaves_at:
-                await anyio.lowlevel.checkpoint()
+            while (wait_s := self._leaves_at(ticket.leaves_at) - self._clock()) > 0:  # noqa: ASYNC110  # a clock has no event
+                # The last moments by hand: an event loop wakes a millisecond late.
+                await anyio.sleep(max(0.0, wait_s - _TIMER_S))
+        self._left_at = self._clock()
+
+    def _leaves_at(self, place: float) -> float:
+        return max(place, self._left_at + self._least_gap_s)
 
     async def _granted(self, images: int) -> Ticket:
         if not self._turn.locked():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -19,6 +20,7 @@ from batchgen.throttle import (
     Limits,
     Throttle,
     ThrottleCore,
+    Ticket,
 )
 
 TENTH = SharedRate(unit="requests", interval_s=0.1)
@@ -122,6 +124,29 @@ async def test_requests_leave_as_far_apart_as_their_places_whatever_comes_before
         tasks.start_soon(send, 2, 0.0)
     assert left[1] >= begin + LEAD_S
     assert left[2] >= begin + LEAD_S + 0.02
+
+
+@pytest.mark.anyio
+async def test_a_request_that_leaves_late_delays_the_next() -> None:
+    """An event loop that was held up lets none catch up at the cost of the provider's limit."""
+    begin = time.monotonic()
+
+    async def place(images: int) -> float:
+        return begin - 60.0
+
+    throttle = Throttle(ThrottleCore(Limits(concurrency=3)), take_place=place, least_gap_s=0.02)
+    tickets = [await throttle.start() for _ in range(3)]
+    left: list[float] = []
+
+    async def leave(ticket: Ticket) -> None:
+        await throttle.leave(ticket)
+        left.append(time.monotonic())
+
+    async with anyio.create_task_group() as tasks:
+        for ticket in tickets:
+            tasks.start_soon(leave, ticket)
+    gaps = [later - earlier for earlier, later in pairwise(left)]
+    assert min(gaps) > 0.019
 
 
 @pytest.mark.anyio

@@ -117,7 +117,11 @@ async def drive(
         # By the clock of all processes, whatever time the way back from the ledger took.
         return await ledger(step) - time.time() + time.monotonic()
 
-    throttle = Throttle(ThrottleCore(throttle_limits), take_place=place if shared else None)
+    throttle = Throttle(
+        ThrottleCore(throttle_limits),
+        take_place=place if shared else None,
+        least_gap_s=_least_gap_s(throttle_limits),
+    )
     grace_s = deadline_s if overrides.grace_s is None else overrides.grace_s
 
     def drain(reason: str) -> None:
@@ -235,6 +239,16 @@ def _shared_rates(limits: ThrottleLimits) -> list[SharedRate]:
         for unit, number in per_minute.items()
         if number is not None
     ]
+
+
+def _least_gap_s(limits: ThrottleLimits) -> float:
+    """Between two requests where the provider takes none at once; 0.0 where it takes some."""
+    if limits.requests_per_minute is None or limits.burst > 1:
+        return 0.0
+    return 60.0 / limits.requests_per_minute * _JITTER_OF_THE_WAY
+
+
+_JITTER_OF_THE_WAY = 1.004
 
 
 def _number(value: int | float | None) -> float | None:
