@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 _DISK_THREADS: Final = 8
 """So many may wait for a sync at once; more would only hold more of the files' bytes."""
+AT_ONCE: Final = 16
+"""So many who waited go on in one turn of the event loop; what else it has to do comes between."""
 _PATIENCE_S: Final = 0.001
 """How long a call waits for a thread that is at work before another one is woken for it."""
 
@@ -112,8 +114,12 @@ class _Home:
     def _open(self) -> None:
         # Put down first, so that who finds it up has brought its answer before the last look.
         self._rung = False
-        while self._over:
+        for _ in range(AT_ONCE):
+            if not self._over:
+                return
             self._over.popleft().come_home()
+        self._rung = True
+        self.loop.call_soon(self._open)
 
 
 class Threads:

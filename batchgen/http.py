@@ -38,7 +38,7 @@ CONNECT_TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 _ASK_DEADLINE_S: Final = 30.0
 _MAX_DOCUMENT_BYTES: Final = 1024 * 1024
-_READ_AHEAD_BYTES: Final = 128 * 1024
+_READ_AHEAD_BYTES: Final = 64 * 1024
 """Of each answer that arrives while its last piece is being written; twice as much at most."""
 
 _END_OF_HEAD: Final = b"\r\n\r\n"

@@ -30,7 +30,7 @@ from batchgen.redaction import Redaction
 
 ANSWER_SUFFIX: Final = ".answer"
 _NAME: Final = re.compile(rf"(?P<attempt>.+){re.escape(ANSWER_SUFFIX)}({PART_SUFFIX}|\.[0-9]+)?")
-_BUFFER_BYTES: Final = 256 * 1024
+_BUFFER_BYTES: Final = 128 * 1024
 _MAX_LEAN: Final = 256 * 1024
 _ENCODED_AT_ONCE: Final = 3 * 256 * 1024
 """A multiple of three, so that the pieces' base64 is that of the whole."""

@@ -22,7 +22,7 @@ import anyio
 
 from batchgen.errors import BatchgenError, ExitCode
 from batchgen.failpoints import Point, reach
-from batchgen.handoff import Pending
+from batchgen.handoff import AT_ONCE, Pending
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Clock, Ledger, utc_now
 
@@ -184,5 +184,7 @@ def _as_write_error(exc: BaseException) -> BaseException:
 
 
 def _deliver(answers: Sequence[Answer]) -> None:
-    for done, result, exc in answers:
+    for done, result, exc in answers[:AT_ONCE]:
         done.tell(result, exc)
+    if len(answers) > AT_ONCE:
+        asyncio.get_running_loop().call_soon(_deliver, answers[AT_ONCE:])
