@@ -6,7 +6,7 @@ import errno
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,7 +14,7 @@ from batchgen.errors import ExitCode
 from tests.faults import trials
 from tests.faults.judge import Kind
 from tests.faults.tracer import Call, Plan, Refused
-from tests.faults.trials import Course
+from tests.faults.trials import Course, Result
 
 KILLS = 20
 ERRORS = {errno.EIO: 7, errno.ENOSPC: 6, errno.EMFILE: 5}
@@ -40,6 +40,20 @@ def _point(part: int, parts: int, points: int) -> int:
     return 1 + int(0.9 * points * place)
 
 
+def _hit(number: int, trial: Callable[[int], Result]) -> None:
+    """Judge a trial at this point, or before it where a run came to its end with fewer calls.
+
+    On a busy machine the ledger writes more steps in one group.
+    """
+    while True:
+        result = trial(number)
+        assert result.findings == [], result.hit
+        if result.hit is not None:
+            return
+        assert number > 1, "no run comes by any of these points"
+        number = number * 3 // 4
+
+
 @pytest.mark.fault("P05", "Q13")
 @pytest.mark.parametrize("part", range(KILLS))
 def test_killed_before_any_system_call_nothing_is_lost_or_bought_twice(
@@ -47,9 +61,7 @@ def test_killed_before_any_system_call_nothing_is_lost_or_bought_twice(
 ) -> None:
     answer, waste = MODES[part % 4]
     number = _point(part, KILLS, course.kill_points())
-    result = trials.killed(course, number, answer=answer, waste=waste)
-    assert result.findings == [], result.hit
-    assert result.hit is not None
+    _hit(number, lambda point: trials.killed(course, point, answer=answer, waste=waste))
 
 
 @pytest.mark.fault("P07")
@@ -77,9 +89,7 @@ def test_killed_three_times_in_a_row_nothing_is_lost_or_bought_twice(
 def test_an_error_at_any_system_call_costs_nothing(error: int, part: int, course: Course) -> None:
     answer, _ = MODES[part % 4]
     number = _point(part, ERRORS[error], course.fail_points(error))
-    result = trials.failed(course, number, error, answer=answer)
-    assert result.findings == [], result.hit
-    assert result.hit is not None
+    _hit(number, lambda point: trials.failed(course, point, error, answer=answer))
 
 
 @pytest.mark.fault("P09", "D20")
