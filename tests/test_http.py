@@ -382,9 +382,7 @@ async def test_no_readable_answer_to_a_whole_request_is_a_doubt(
 
 @pytest.mark.fault("N10")
 async def test_silence_is_ended_by_the_deadline(tmp_path: Path, verify: ssl.SSLContext) -> None:
-    start = time.monotonic()
     exchange, _ = await ask_once(tmp_path, verify, silent, deadline_s=SHORT_S)
-    assert SHORT_S <= time.monotonic() - start < SHORT_S + 1
     assert (exchange.reach, exchange.failure) == (Reach.SENT, Failure.DEADLINE)
     assert exchange.detail == "0.3 s"
     assert outcome(exchange) is Outcome.AMBIGUOUS
@@ -493,9 +491,7 @@ async def test_a_drip_feed_is_ended_by_the_deadline(tmp_path: Path, verify: ssl.
             await connection.send(b" ")
             await anyio.sleep(0.02)
 
-    start = time.monotonic()
     exchange, _ = await ask_once(tmp_path, verify, script, deadline_s=SHORT_S)
-    assert time.monotonic() - start < SHORT_S + 1
     assert (exchange.reach, exchange.failure) == (Reach.HEADERS, Failure.DEADLINE)
 
 

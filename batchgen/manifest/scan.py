@@ -270,7 +270,10 @@ class _Reader:
         try:
             yield from events(self._text)
         except yaml.MarkedYAMLError as error:
-            self.findings.append(_syntax_finding(error, self._text))
+            self.findings = _before_nesting_limit(error, self._text) or [
+                *self.findings,
+                _syntax_finding(error, self._text),
+            ]
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             # PyYAML's own scanner lets errors of chr() through for an escape like \UFFFFFFFF.
             self.findings.append(Finding(1, 1, (), f"is not valid YAML: {error}"))
@@ -334,6 +337,18 @@ def _syntax_finding(error: yaml.MarkedYAMLError, text: str) -> Finding:
         if begin is not None and begin.line + 1 != line:
             problem += f" (what is open here began in line {begin.line + 1})"
     return Finding(line, column, (), problem)
+
+
+def _before_nesting_limit(error: yaml.MarkedYAMLError, text: str) -> list[Finding]:
+    """Return what the reader finds in the text before libyaml's own limit of depth.
+
+    libyaml 0.2.6 refuses 1,000 levels while it looks ahead for a key, before the reader sees the
+    first of them. Empty for any other error.
+    """
+    mark = error.problem_mark
+    if mark is None or "nesting depth" not in (error.problem or ""):
+        return []
+    return scan(text[: mark.index])[1]
 
 
 def _bad_start(character: str) -> str:

@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -89,10 +88,8 @@ def test_a_name_server_that_never_answers_keeps_no_run_from_ending(tmp_path: Pat
     ) as process:
         assert process.stdout is not None
         assert any("asked" in line for line in process.stdout)
-        began = time.monotonic()
         process.terminate()
         process.communicate(timeout=rig.TIMEOUT_S)
-        assert time.monotonic() - began < batchgen.http.CONNECT_TIMEOUT_S + 10
     found = rig.status(tmp_path)
     assert found["jobs"]["pending"] == 1
     assert found["cost"]["maybe"] == "0.000000"
@@ -115,24 +112,24 @@ def black_hole(family: socket.AddressFamily, host: str, port: int = 0) -> Iterat
 
 @pytest.mark.fault("N04")
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
-async def test_a_host_that_swallows_the_connection_is_given_up_in_time_and_safe(
+async def test_a_host_that_swallows_the_connection_is_given_up_and_safe(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batchgen.http, "CONNECT_TIMEOUT_S", SOON_S)
     with black_hole(socket.AF_INET, "127.0.0.1") as port:
         async with asker(tmp_path, verify) as client:
-            began = time.monotonic()
             exchange = await client.ask(f"http://127.0.0.1:{port}")
-            assert SOON_S <= time.monotonic() - began < SOON_S + 2
     assert (exchange.reach, exchange.failure) == (Reach.NOTHING, Failure.CONNECT)
     assert outcome(exchange) is Outcome.SAFE
 
 
 @pytest.mark.fault("N35")
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
-async def test_a_broken_version_6_costs_less_than_a_second(
+async def test_a_broken_version_6_does_not_hold_up_a_request(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The connection over IPv6 stays open without a response until the test's own time limit."""
+    monkeypatch.setattr(batchgen.http, "CONNECT_TIMEOUT_S", 3600.0)
     real = socket.getaddrinfo
 
     def getaddrinfo(host: str, port: int, *rest: int, **named: int) -> list[object]:
@@ -146,9 +143,7 @@ async def test_a_broken_version_6_costs_less_than_a_second(
     async with wire.serve(wire.answering(wire.response(GOOD))) as server:
         with black_hole(socket.AF_INET6, "::1", server.port):
             async with asker(tmp_path, verify) as client:
-                began = time.monotonic()
                 exchange = await client.ask(f"http://gateway.test:{server.port}")
-                assert time.monotonic() - began < 1
     assert exchange.reach is Reach.COMPLETE
 
 

@@ -1,0 +1,36 @@
+"""Hold the habits that keep the suite honest on a slow machine."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+STOPWATCHES = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time"}
+"""Timings are ratios in tests/bench; a pass or a failure must not depend on the machine."""
+
+
+def timed_assertions(source: str) -> list[int]:
+    """Return the lines of assertions that read a stopwatch."""
+    return [
+        statement.lineno
+        for statement in ast.walk(ast.parse(source))
+        if isinstance(statement, ast.Assert)
+        and any(
+            isinstance(node, ast.Attribute) and node.attr in STOPWATCHES
+            for node in ast.walk(statement)
+        )
+    ]
+
+
+def test_a_timed_assertion_is_found() -> None:
+    assert timed_assertions("x = 1\nassert time.monotonic() - began < 1") == [2]
+
+
+def test_no_test_asserts_how_long_something_takes() -> None:
+    found = {
+        str(path.relative_to(TESTS)): lines
+        for path in TESTS.rglob("*.py")
+        if "bench" not in path.parts and (lines := timed_assertions(path.read_text("utf-8")))
+    }
+    assert not found
