@@ -6,7 +6,6 @@ Commands are imported when they are called, so that ``--help`` and ``status`` st
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ import click
 
 from batchgen.errors import BatchgenError, ExitCode
 from batchgen.job import JobState
+from batchgen.stdio import discard_output, lost_output, prepare_streams
 from batchgen.version import __version__
 
 _MANIFESTS = click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -110,7 +110,22 @@ def _run_options(command: Any) -> Any:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _ReaderGone(Exception):
+    """The reader of our output left, as `head` does."""
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as exc:
+            # Click itself would end the process with 1, which means that some jobs failed.
+            raise _ReaderGone from exc
+
+
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="batchgen")
 def cli() -> None:
     """Make pictures by the thousand, pay for each once, and lose none.
@@ -488,11 +503,24 @@ def schema() -> ExitCode:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and give the exit code; expected errors show no traceback."""
+    """Run a command line and give the exit code; expected errors show no traceback.
+
+    Output that could not be written is never exit 0.
+    """
+    prepare_streams()
+    code = _run(arguments)
+    lost = lost_output()
+    if lost is None:
+        return code
+    click.echo(f"stdout: the output could not be written: {lost}", err=True)
+    return ExitCode.STOPPED if code == ExitCode.DONE else code
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         Path.cwd()
     except FileNotFoundError:
-        click.echo("the current folder was removed; change into one that is there", err=True)
+        click.echo("the current directory was removed; change into one that exists", err=True)
         return ExitCode.USAGE
     try:
         code = cli.main(args=arguments, prog_name="batchgen", standalone_mode=False)
@@ -506,21 +534,25 @@ def main(arguments: list[str] | None = None) -> int:
         return exc.exit_code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output is gone, as with `| head`; there is nobody left to tell.
-        sys.stderr.close()
+    except _ReaderGone:
+        discard_output()
         return ExitCode.DONE
     except Exception as exc:
-        # Imported here: only what nobody expects needs them.
-        import traceback
-
-        from batchgen.commands.refusals import refusal
-
-        refused = refusal(exc)
-        if refused is not None:
-            click.echo(str(refused), err=True)
-            return refused.exit_code
-        click.echo(traceback.format_exc(limit=-8), err=True)
-        click.echo("this is a bug in batchgen; the ledger is safe, please report it", err=True)
-        return ExitCode.BUG
+        return _unexpected(exc)
     return code if isinstance(code, int) else ExitCode.DONE
+
+
+def _unexpected(exc: Exception) -> ExitCode:
+    """Report what the machine refuses, or a bug of ours."""
+    # Imported here: only what nobody expects needs them.
+    import traceback
+
+    from batchgen.commands.refusals import refusal
+
+    refused = refusal(exc)
+    if refused is not None:
+        click.echo(str(refused), err=True)
+        return refused.exit_code
+    click.echo(traceback.format_exc(limit=-8), err=True)
+    click.echo("this is a bug in batchgen; the ledger is safe, please report it", err=True)
+    return ExitCode.BUG

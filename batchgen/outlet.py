@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TextIO
 
+from batchgen.stdio import note_loss
+
 _HELD_LINES: Final = 10_000
 _SETTLE_S: Final = 2.0
 _GATHER_S: Final = 0.01
@@ -109,8 +111,10 @@ class Outlet:
                 rest = rest[os.write(handle, rest[:_CHUNK_BYTES]) :]
             except BlockingIOError:  # as whoever started us may have set it
                 select.select([], [handle], [])
-            except OSError:  # the reader is gone
+            except OSError as exc:  # the reader is gone, or the disk is full
                 self._gone = True
+                if handle == 1:
+                    note_loss(exc)
                 return
             self._taken += 1
 

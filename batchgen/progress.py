@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol, TextIO
 
@@ -25,6 +25,7 @@ from batchgen.events import (
 from batchgen.job import Billed, JobState
 from batchgen.money import decimal_string, dollars
 from batchgen.outlet import Outlet, behind, unhurried
+from batchgen.stdio import note_loss
 from batchgen.throttle import Status as ThrottleStatus
 
 _RATE_WINDOW_S: Final = 120.0
@@ -321,9 +322,14 @@ def write_line(stream: TextIO | None, text: str) -> None:
     stream = behind(stream) or stream
     if stream is None:
         return
-    with suppress(BrokenPipeError, ValueError, OSError):
+    try:
         stream.write(text + "\n")
         stream.flush()
+    except OSError as exc:
+        if stream is sys.stdout:
+            note_loss(exc)
+    except ValueError:  # closed by somebody else
+        pass
 
 
 def make_progress(total: int, *, json: bool, quiet: bool) -> Progress:

@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
 from typing import Final
 
 import anyio
 
 _SIGNALS: Final = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
 )
+
+
+@contextmanager
+def _receive(numbers: Sequence[signal.Signals]) -> Iterator[AsyncIterator[signal.Signals]]:
+    """Give the signals as they arrive, in place of what they do otherwise.
+
+    Raises ValueError outside of the main thread.
+    """
+    with ExitStack() as stack:
+        try:
+            signals = stack.enter_context(anyio.open_signal_receiver(*numbers))
+        except NotImplementedError:  # the loops of Windows have no add_signal_handler
+            signals = stack.enter_context(_receive_by_handler(numbers))
+        yield signals
+
+
+@contextmanager
+def _receive_by_handler(
+    numbers: Sequence[signal.Signals],
+) -> Iterator[AsyncIterator[signal.Signals]]:
+    loop = asyncio.get_running_loop()
+    send, receive = anyio.create_memory_object_stream[signal.Signals](math.inf)
+
+    def hand_over(number: int) -> None:
+        with suppress(anyio.ClosedResourceError):  # the run ended in the same moment
+            send.send_nowait(signal.Signals(number))
+
+    def arrived(number: int, frame: FrameType | None) -> None:
+        # Python runs this between two steps of the loop's thread: the loop itself must be woken.
+        loop.call_soon_threadsafe(hand_over, number)
+
+    before = {number: signal.signal(number, arrived) for number in numbers}
+    try:
+        with send, receive:
+            yield receive
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Shutdown:
@@ -66,7 +110,7 @@ class Shutdown:
         if not self._signals:
             return
         heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-        with anyio.open_signal_receiver(*heeded) as signals:
+        with _receive(heeded) as signals:
             async with anyio.create_task_group() as tasks:
                 async for number in signals:
                     if self.signal_number is None:

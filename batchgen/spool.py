@@ -22,7 +22,14 @@ from typing import Final
 import orjson
 import pybase64
 
-from batchgen.files import PART_SUFFIX, PartFile, make_way, put_in_place, sync_folder
+from batchgen.files import (
+    PART_SUFFIX,
+    PartFile,
+    make_way,
+    put_in_place,
+    sync_file,
+    sync_folder,
+)
 from batchgen.handoff import on_disk
 from batchgen.job import AttemptId
 from batchgen.lean import Base64Decoder, Kind, LeanAnswer, LeanScan, Piece
@@ -244,7 +251,7 @@ class _AnswerFile:
             while view:
                 view = view[file.write(view) :]
             if durable:
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
 
     def _write_plainly(self) -> None:
         """Put the base64 back where it stood, and have the rest follow as it comes."""
@@ -331,8 +338,9 @@ class Spool:
     def complete_cut(self, attempt: AttemptId) -> None:
         """Count a cut answer as whole, as it holds all that matters. Raises OSError."""
         part = self.folder / (self.name(attempt) + PART_SUFFIX)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        # Windows refuses to sync a file that is open for reading only.
+        with part.open("r+b") as file:
+            sync_file(file.fileno())
         put_in_place(part, self.folder / self.name(attempt))
 
     def remove(self, attempt: AttemptId) -> None:

@@ -31,6 +31,7 @@ def embedded_endpoint(ledger: Path, switches: Sequence[str] = ()) -> Iterator[st
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     ) as process:
         try:
             line = process.stdout.readline() if process.stdout else b""

@@ -79,7 +79,9 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        # As text, Windows would write two bytes for each line's end.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self._file = os.open(path, flags, 0o644)
         content = path.read_bytes()
         self._durable_bytes = content.rfind(b"\n") + 1
         os.ftruncate(self._file, self._durable_bytes)

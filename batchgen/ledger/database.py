@@ -42,6 +42,8 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
             _migrate(conn, path)
         conn.execute("PRAGMA journal_mode = TRUNCATE")
         conn.execute("PRAGMA synchronous = EXTRA")
+        # On macOS SQLite's fsync leaves a commit in the drive's cache without it.
+        conn.execute("PRAGMA fullfsync = ON")
         conn.execute("PRAGMA foreign_keys = ON")
         # Else what is taken out, as the signature of an address, lingers in the file.
         conn.execute("PRAGMA secure_delete = ON")
@@ -137,6 +139,7 @@ def _create(path: Path) -> None:
     try:
         with closing(_connect(aside)) as conn:
             conn.execute("PRAGMA synchronous = EXTRA")
+            conn.execute("PRAGMA fullfsync = ON")
             conn.execute("BEGIN IMMEDIATE")
             _apply_migrations(conn)
             conn.execute("COMMIT")
