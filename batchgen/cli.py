@@ -19,7 +19,26 @@ from batchgen.job import JobState
 from batchgen.stdio import discard_output, lost_output, prepare_streams
 from batchgen.version import __version__
 
-_MANIFESTS = click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path))
+_DEFAULT_MANIFEST = Path("batch.yaml")
+"""What `init` writes; the commands that take manifests use it where none is named."""
+
+
+def _or_default(
+    context: click.Context, parameter: click.Parameter, manifests: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    if manifests or context.resilient_parsing:
+        return manifests
+    if not _DEFAULT_MANIFEST.is_file():
+        raise click.UsageError(
+            f"no manifest is named, and there is no {_DEFAULT_MANIFEST} in this directory;"
+            " `batchgen init` writes one"
+        )
+    return (_DEFAULT_MANIFEST,)
+
+
+_MANIFESTS = click.argument(
+    "manifests", nargs=-1, type=click.Path(path_type=Path), callback=_or_default
+)
 _NAME = click.argument("name")
 _DB = click.option(
     "--db", type=click.Path(path_type=Path, dir_okay=False), help="The ledger's file."
@@ -486,9 +505,9 @@ def serve(arguments: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@click.argument("path", type=click.Path(path_type=Path), default=Path("batch.yaml"))
+@click.argument("path", type=click.Path(path_type=Path), default=_DEFAULT_MANIFEST)
 def init(path: Path) -> ExitCode:
-    """Write a first manifest."""
+    """Write a first manifest, batch.yaml by default; it runs on the local endpoint."""
     from batchgen.commands.start import init as command
 
     return command(path)

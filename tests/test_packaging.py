@@ -1,0 +1,129 @@
+"""What pyproject.toml promises to pip, and what the documents say of installing."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import batchgen
+from tests import rig
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+REQUIRED = [Requirement(text) for text in PROJECT["dependencies"]]
+OPTIONAL = [
+    Requirement(text)
+    for extra, texts in PROJECT["optional-dependencies"].items()
+    if extra != "test"
+    for text in texts
+]
+
+
+def third_party_imports() -> set[str]:
+    """Return the distributions that modules of the package import, those inside functions too."""
+    owners = packages_distributions()
+    names: set[str] = set()
+    for path in Path(batchgen.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    names -= set(sys.stdlib_module_names) | {"batchgen"}
+    return {canonicalize_name(owners[name][0]) for name in names}
+
+
+def constraints(name: str) -> dict[str, str]:
+    """Return the pinned versions of a constraint file by canonical name."""
+    pins: dict[str, str] = {}
+    for line in (ROOT / "tests" / name).read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            package, _, pin = line.partition(" ;")[0].partition("==")
+            pins[canonicalize_name(package)] = pin.strip()
+    return pins
+
+
+def test_every_imported_distribution_is_declared() -> None:
+    declared = {canonicalize_name(one.name) for one in (*REQUIRED, *OPTIONAL)}
+    by_others = {"python-multipart", "apprise"}  # imported by Starlette's forms, and by name
+    assert third_party_imports() | by_others == declared
+
+
+def test_every_dependency_has_a_lowest_version() -> None:
+    lowest = constraints("constraints-lowest.txt")
+    floors = {}
+    for one in (*REQUIRED, *OPTIONAL):
+        (floor,) = [bound.version for bound in one.specifier if bound.operator == ">="]
+        floors[canonicalize_name(one.name)] = floor
+    assert lowest.keys() == floors.keys()
+    for name, floor in floors.items():
+        assert Version(lowest[name]) == Version(floor), name
+
+
+def test_the_tested_versions_are_allowed() -> None:
+    tested = constraints("constraints-tested.txt")
+    for one in (*REQUIRED, *OPTIONAL):
+        assert one.specifier.contains(tested[canonicalize_name(one.name)]), one
+
+
+def test_what_is_used_in_private_has_an_upper_bound() -> None:
+    bounded = {one.name for one in REQUIRED if any(b.operator == "<" for b in one.specifier)}
+    assert {"aiohttp", "uvicorn"} <= bounded
+
+
+def test_the_classifiers_name_what_ci_runs() -> None:
+    script = (ROOT / ".ci/run").read_text("utf-8")
+    tested = re.search(r"for version in (.*); do", script)
+    assert tested is not None
+    stated = {
+        line.rpartition(" :: ")[2]
+        for line in PROJECT["classifiers"]
+        if re.search(r"Python :: 3\.\d+$", line)
+    }
+    assert stated == set(tested[1].split()) - {"3.14"}
+    assert version("batchgen") == batchgen.__version__
+
+
+DOCUMENTS = ["README.md", *sorted(f".github/{one.name}" for one in (ROOT / ".github").glob("*.md"))]
+INSTALLS_BY_NAME = re.compile(
+    r"(?:pip3?|pipx|uv|tool) (?:install|run) [^`\n|&;]*?(?<![\w./-])batchgen(?![\w.-])"
+)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_no_document_installs_a_foreign_package(name: str) -> None:
+    """The name on the public index is not ours: pip would fetch somebody else's program."""
+    text = (ROOT / name).read_text("utf-8")
+    assert not INSTALLS_BY_NAME.findall(text)
+
+
+def test_an_installation_by_name_is_found() -> None:
+    for bad in ("pip install batchgen", "uv tool install 'batchgen[notify]'", "pipx run batchgen"):
+        assert INSTALLS_BY_NAME.search(bad)
+    for good in ("pip install ./batchgen-0.1.0-py3-none-any.whl", "pip install . && batchgen run"):
+        assert not INSTALLS_BY_NAME.search(good)
+
+
+def test_init_writes_what_run_takes(tmp_path: Path) -> None:
+    missing = rig.batchgen("run", cwd=tmp_path, code=2)
+    assert "`batchgen init` writes one" in missing.stderr
+    assert list(tmp_path.iterdir()) == []
+    rig.batchgen("init", cwd=tmp_path)
+    rig.batchgen("check", cwd=tmp_path)
+    rig.batchgen("run", cwd=tmp_path)
+    assert rig.status(tmp_path)["jobs"]["done"] == 2
+
+
+def test_the_package_imports_without_warnings() -> None:
+    script = "import batchgen, batchgen.cli, batchgen.api, batchgen.commands.run"
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
