@@ -86,7 +86,7 @@ def test_an_empty_balance_costs_at_most_what_was_in_flight(tmp_path: Path) -> No
 
 @pytest.mark.fault("A06")
 def test_a_budget_holds_on_the_bill_in_any_chaos(tmp_path: Path) -> None:
-    for seed in range(20):
+    for seed in range(8):
         folder = tmp_path / str(seed)
         folder.mkdir()
         switches = ("--fast-pictures", "--seed", str(seed), *CHAOS)

@@ -1,4 +1,4 @@
-"""Thirty nights of a catalogue that changes: what is bought, what is on disk, and what it cost."""
+"""Twelve nights of a catalogue that changes: what is bought, what is on disk, and what it cost."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 
 from tests import rig
 
-NIGHTS = 30
-KILLED, POOR, TOPPED_UP, OVERLAPPING, DEARER = 7, 12, 13, 18, 23
+NIGHTS = 12
+KILLED, POOR, TOPPED_UP, OVERLAPPING, DEARER = 3, 5, 6, 8, 10
 """The nights on which something else happens."""
 COLOURS = ("red", "green", "blue", "yellow", "grey", "black", "white")
 MANIFEST = """\
@@ -101,7 +101,7 @@ def kill_after(folder: Path, path: Path, events: int) -> None:
 
 
 @pytest.mark.fault("P15", "Q18")
-def test_thirty_nights_buy_only_what_changed(tmp_path: Path) -> None:
+def test_twelve_nights_buy_only_what_changed(tmp_path: Path) -> None:
     shop = Shop(tmp_path, random.Random(30))
     for _ in range(8):
         shop.add()
@@ -145,7 +145,9 @@ def test_thirty_nights_buy_only_what_changed(tmp_path: Path) -> None:
             elif night == OVERLAPPING:
                 with rig.start("run", path, "--json", cwd=tmp_path) as first:
                     next(rig.events(first))
+                    first.send_signal(signal.SIGSTOP)  # it must not be over before the second
                     rig.batchgen("run", path, cwd=tmp_path, code=75)
+                    first.send_signal(signal.SIGCONT)
                     first.communicate(timeout=rig.TIMEOUT_S)
                 assert first.returncode == 0
             elif night == DEARER:
