@@ -49,7 +49,7 @@ from batchgen.ledger.writer import LedgerWriteError
 from batchgen.metadata import embed
 from batchgen.mp4 import inspect_mp4
 from batchgen.naming import final_path
-from batchgen.outcome import ErrorBody, Verdict, task_verdict
+from batchgen.outcome import NO_MONEY, ErrorBody, Verdict, task_verdict
 from batchgen.picture import BadPicture, PictureInfo, decode, inspect, is_blank, mismatches
 from batchgen.previous import keep
 from batchgen.providers.adapters import adapter_of
@@ -419,7 +419,9 @@ class Delivery:
 
     async def _task_failed(self, job: Job, attempt: AttemptId, error: ErrorBody) -> None:
         context = self._context
-        verdict = task_verdict(error, context.profile.failed_tasks_billed)
+        verdict = task_verdict(error, context.profile.failed_tasks_billed, prompt=job.prompt)
+        if verdict.outcome is Outcome.STOP or verdict.code == NO_MONEY:
+            context.throttle.stop(f"{verdict.code}: {verdict.message}")
         following = await context.ledger(
             lambda ledger: ledger.task_failed(attempt, verdict, context.run)
         )

@@ -29,7 +29,7 @@ from batchgen.fetch_policy import FetchResult
 from batchgen.files import PartFile
 from batchgen.http import kept_headers, numeric_results, open_session
 from batchgen.lookup import look_up
-from batchgen.outcome import retry_after
+from batchgen.retry_after import retry_after
 
 MAX_PICTURE_BYTES: Final = 64 * 1024 * 1024
 DOWNLOAD_DEADLINE_S: Final = 120.0

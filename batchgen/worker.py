@@ -354,7 +354,7 @@ async def _conclude(
         answer = ADAPTERS[route].read_answer(exchange.lean.text, exchange.headers or {})
         context.room.came(exchange.lean.size)
     habits = Habits(server_errors=profile.server_errors_billed, refusals=profile.refusals_billed)
-    verdict = classify(exchange, answer, habits)
+    verdict = classify(exchange, answer, habits, prompt=job.prompt)
     name = context.spool.name(attempt)
     if verdict.outcome is Outcome.OK and answer is not None:
         if exchange.reach is not Reach.COMPLETE:

@@ -35,6 +35,8 @@ class Scripted:
         self.get_headers: list[dict[str, str]] = []
         self.files: dict[str, bytes | int | Callable[[], bytes]] = {}
         self.content_type = "application/json"
+        self.headers: dict[str, str] = {}
+        """More headers of each response."""
         self.cut = 0
         """Bytes at the end of an answer that are announced and never sent."""
         self.reply: Callable[[], tuple[int, bytes]] = lambda: (200, b"{}")
@@ -78,6 +80,8 @@ def scripted() -> Iterator[Scripted]:
             self.send_response(status)
             self.send_header("Content-Type", script.content_type)
             self.send_header("Content-Length", str(len(body)))
+            for name, value in script.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body[: len(body) - cut])
 
