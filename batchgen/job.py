@@ -153,6 +153,8 @@ class Job:
     """Answered refusals that allowed another try, since it was last made pending by a person."""
     doubts: int
     """Ambiguous or spoiled attempts since it was last made pending by a person."""
+    cuts: int = 0
+    """Uploads that were cut off, since it was last made pending by a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,6 +138,16 @@ def _version(path: Path) -> int:
         return int(conn.execute("PRAGMA user_version").fetchone()[0])
 
 
+def test_ledger_of_schema_2_gets_a_count_of_cut_uploads(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        migrations().apply(Database(conn), stop_before="0003_money_safety")
+        conn.execute("PRAGMA user_version = 2")
+        conn.executescript(_TWO_BATCHES)
+    with closing(open_for_writing(path)) as conn:
+        assert {row[0] for row in conn.execute("SELECT cuts FROM jobs")} == {0}
+    assert _version(path) == SCHEMA_VERSION
+
+
 def test_a_ledger_without_tallies_is_counted_once(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         migrations().apply(Database(conn), stop_before="0002_tallies")

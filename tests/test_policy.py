@@ -19,7 +19,7 @@ from batchgen.fetch_policy import (
 )
 from batchgen.job import Billed, JobState, Outcome
 from batchgen.money import ZERO, Micros
-from batchgen.outcome import Verdict
+from batchgen.outcome import UPLOAD_CUT, Verdict
 from batchgen.policy import Next, Waste, after_attempt, parse_waste
 
 PRICE = Micros(37_700)
@@ -81,6 +81,28 @@ def test_what_is_told_of_each_end_of_an_attempt() -> None:
         assert following(outcome, max_waste=PRICE) == Next(
             state=JobState.PENDING, reason="code", wait_s=wait, counts_doubt=True, wasted=PRICE
         )
+
+
+@pytest.mark.fault("XC6")
+def test_third_cut_upload_fails_the_job() -> None:
+    def after(cuts: int, code: str = UPLOAD_CUT) -> Next:
+        verdict = Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code=code, message="9 bytes")
+        return after_attempt(
+            verdict, tries=0, doubts=0, cuts=cuts, price=PRICE, wasted=ZERO, max_waste=ZERO
+        )
+
+    waits = [after(cuts).wait_s for cuts in range(2)]
+    assert 0 < waits[0] < waits[1]
+    assert [after(cuts).state for cuts in (0, 1, 2, 9)] == [
+        JobState.PENDING,
+        JobState.PENDING,
+        JobState.FAILED,
+        JobState.FAILED,
+    ]
+    assert all(after(cuts).counts_cut for cuts in range(3))
+    assert after(2).reason == "upload_cut: 9 bytes (3 times)"
+    unreachable = after(9, "unreachable")
+    assert (unreachable.state, unreachable.counts_cut) == (JobState.PENDING, False)
 
 
 def test_a_probe_that_fails_for_the_moment_counts_no_try() -> None:

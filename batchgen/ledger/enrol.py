@@ -490,6 +490,7 @@ UPDATE jobs SET
     reason = iif({_AGAIN}, NULL, jobs.reason),
     tries = iif({_AGAIN}, 0, jobs.tries),
     doubts = iif({_AGAIN}, 0, jobs.doubts),
+    cuts = iif({_AGAIN}, 0, jobs.cuts),
     changed_at = iif({_AGAIN}, :now, jobs.changed_at),
     made_of = iif(jobs.state = 'done' AND jobs.fingerprint <> planned.fingerprint,
         json_object('fingerprint', jobs.fingerprint, 'model', jobs.model, 'prompt', jobs.prompt,

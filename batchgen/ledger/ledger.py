@@ -145,7 +145,7 @@ _BOUNDLESS: Final = Micros(2**62)
 
 _JOB_COLUMNS = (
     "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
-    "keep_previous, keep_partials, sidecar, metadata, estimated, tries, doubts"
+    "keep_previous, keep_partials, sidecar, metadata, estimated, tries, doubts, cuts"
 )
 
 
@@ -390,6 +390,7 @@ class Ledger:
             verdict,
             tries=job.tries,
             doubts=job.doubts,
+            cuts=job.cuts,
             price=Micros(asked["price"]),
             wasted=totals.wasted,
             max_waste=totals.max_waste,
@@ -398,12 +399,13 @@ class Ledger:
         )
         self.conn.execute(
             "UPDATE jobs SET state = ?, reason = ?, tries = tries + ?, doubts = doubts + ?,"
-            " changed_at = ? WHERE id = ?",
+            " cuts = cuts + ?, changed_at = ? WHERE id = ?",
             (
                 following.state,
                 following.reason or None,
                 following.counts_try,
                 following.counts_doubt,
+                following.counts_cut,
                 self._now(),
                 job.id,
             ),
@@ -419,7 +421,7 @@ class Ledger:
         about the new one, which nobody has asked for yet.
         """
         self.conn.execute(
-            "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0,"
+            "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, cuts = 0,"
             " changed_at = ? WHERE id = ?",
             (self._now(), job),
         )
@@ -629,4 +631,5 @@ def _job(row: sqlite3.Row) -> Job:
         price=Micros(values["estimated"]),
         tries=values["tries"],
         doubts=values["doubts"],
+        cuts=values["cuts"],
     )

@@ -155,7 +155,8 @@ def _release(conn: sqlite3.Connection, sent: Sent, now: str) -> Micros | None:
         return None
     conn.execute("UPDATE runs SET maybe = maybe - ? WHERE id = ?", (row["price"], row["run_id"]))
     moved = conn.execute(
-        "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, changed_at = ?"
+        "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, cuts = 0,"
+        " changed_at = ?"
         " WHERE id = ? AND state = 'uncertain' AND retired = 0 AND NOT EXISTS (SELECT 1"
         " FROM attempts WHERE job_id = jobs.id AND attempts.fingerprint = jobs.fingerprint"
         " AND outcome = 'ambiguous' AND billed <> 'no') RETURNING estimated",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -237,6 +237,11 @@ WHEN (new.billed = 'yes') <> (old.billed = 'yes') BEGIN
 END;
 """
 
+_MONEY_SAFETY: Final = """
+-- How often the upload of a job was cut off, since a person or a new prompt made it pending.
+ALTER TABLE jobs ADD COLUMN cuts INTEGER NOT NULL DEFAULT 0;
+"""
+
 
 def migrations() -> Migrations:
     """All steps in order. Step N leads from schema N-1 to schema N."""
@@ -252,6 +257,10 @@ def migrations() -> Migrations:
     @steps(name="0002_tallies")
     def tallies(db: Database) -> None:
         _statements(db.conn, _TALLIES)
+
+    @steps(name="0003_money_safety")
+    def money_safety(db: Database) -> None:
+        _statements(db.conn, _MONEY_SAFETY)
 
     return steps
 

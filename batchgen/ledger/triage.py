@@ -67,7 +67,7 @@ def retry_jobs(
     with write_transaction(conn):
         found = _count(conn, values)
         conn.execute(
-            "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0,"
+            "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, cuts = 0,"
             f" changed_at = :now {_CHOSEN}",
             values,
         )
