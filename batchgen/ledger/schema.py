@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -237,6 +237,34 @@ WHEN (new.billed = 'yes') <> (old.billed = 'yes') BEGIN
 END;
 """
 
+# Money that an option leaves open, that was refunded or has no known price; and uncertain jobs that
+# a person acknowledged. An attempt that is charged may have a possible rest, which counts as spent.
+_MONEY_SAFETY: Final = """
+ALTER TABLE attempts ADD COLUMN least INTEGER;
+ALTER TABLE attempts ADD COLUMN possible INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN refunded INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN price_known INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE attempts ADD COLUMN acknowledged_at TEXT;
+CREATE INDEX attempts_unpriced ON attempts(run_id, billed) WHERE price_known = 0;
+DROP TRIGGER attempts_begin;
+CREATE TRIGGER attempts_begin AFTER INSERT ON attempts BEGIN
+    INSERT INTO days (day, spent) VALUES (
+        substr(new.started_at, 1, 10),
+        CASE new.billed WHEN 'yes' THEN new.cost + new.possible
+            WHEN 'maybe' THEN new.price ELSE 0 END
+    ) ON CONFLICT (day) DO UPDATE SET spent = spent + excluded.spent;
+END;
+DROP TRIGGER attempts_change;
+CREATE TRIGGER attempts_change AFTER UPDATE OF billed, cost, price, possible ON attempts BEGIN
+    UPDATE days SET spent = spent
+        + CASE new.billed WHEN 'yes' THEN new.cost + new.possible
+            WHEN 'maybe' THEN new.price ELSE 0 END
+        - CASE old.billed WHEN 'yes' THEN old.cost + old.possible
+            WHEN 'maybe' THEN old.price ELSE 0 END
+    WHERE day = substr(old.started_at, 1, 10);
+END;
+"""
+
 
 def migrations() -> Migrations:
     """All steps in order. Step N leads from schema N-1 to schema N."""
@@ -252,6 +280,10 @@ def migrations() -> Migrations:
     @steps(name="0002_tallies")
     def tallies(db: Database) -> None:
         _statements(db.conn, _TALLIES)
+
+    @steps(name="0003_money_safety")
+    def money_safety(db: Database) -> None:
+        _statements(db.conn, _MONEY_SAFETY)
 
     return steps
 
