@@ -246,6 +246,18 @@ ALTER TABLE attempts ADD COLUMN refunded INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN price_known INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE attempts ADD COLUMN acknowledged_at TEXT;
 CREATE INDEX attempts_unpriced ON attempts(run_id, billed) WHERE price_known = 0;
+CREATE TABLE notices (
+    id INTEGER PRIMARY KEY,
+    batch_id INTEGER NOT NULL REFERENCES batches(id),
+    run_id INTEGER REFERENCES runs(id),
+    told_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX notices_by_batch ON notices(batch_id);
+CREATE TABLE noticed_jobs (
+    job_id INTEGER PRIMARY KEY REFERENCES jobs(id),
+    state TEXT NOT NULL,
+    cause TEXT NOT NULL
+) STRICT;
 DROP TRIGGER attempts_begin;
 CREATE TRIGGER attempts_begin AFTER INSERT ON attempts BEGIN
     INSERT INTO days (day, spent) VALUES (
