@@ -128,11 +128,7 @@ class Status:
                 "maybe": decimal_string(self.maybe),
                 "unpriced": self.unpriced,
             },
-            "uncertain": {
-                "charged": decimal_string(self.held.charged),
-                "maybe": decimal_string(self.held.maybe),
-                "again": decimal_string(self.held.again),
-            },
+            "uncertain_sums": self.held.as_json(),
             "stopped": self.last_run.stopped if self.last_run else None,
         }
 

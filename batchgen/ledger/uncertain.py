@@ -49,6 +49,14 @@ class Held:
     again: Micros
     """One new request for each."""
 
+    def as_json(self) -> dict[str, object]:
+        """For other programs; money as decimal strings in dollars."""
+        return {
+            "charged": decimal_string(self.charged),
+            "maybe": decimal_string(self.maybe),
+            "again": decimal_string(self.again),
+        }
+
     @classmethod
     def of(cls, held: Sequence[Doubt]) -> Held:
         """Sum up some of them."""

@@ -125,7 +125,8 @@ def _sections(morning: Morning) -> list[_Section]:
         _Section(_when(found.run), ()),
         _Section(_money(found.run, found.before), ()),
     ]
-    sections.append(_Section(_news(found), ()))
+    if found.only_news or found.news.run is not None:
+        sections.append(_Section(_news(found), ()))
     if found.run.stopped:
         sections.append(_Section(f"stopped: {_short(found.run.stopped)}", ()))
     for reason in found.failed[:_REASONS_SHOWN]:
