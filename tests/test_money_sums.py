@@ -9,8 +9,15 @@ from typing import Any
 
 import pytest
 
+from batchgen.commands.report import morning_of
+from batchgen.ledger.budgets import period_budgets
+from batchgen.ledger.costs import CostBy, costs
 from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.ledger import timestamp, utc_now
+from batchgen.ledger.queries import find_batch, status
+from batchgen.ledger.uncertain import Doubt, Held, doubts
 from batchgen.money import decimal_string, dollars
+from batchgen.report.run import report_record
 from tests import canary, rig
 
 JOBS = 12
@@ -24,29 +31,33 @@ def micros(text: str) -> int:
     return int(text.replace(".", ""))
 
 
-def views(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+def views(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Doubt]]:
     """Compare all views of a batch's money; give status, report and uncertain jobs."""
-    found = rig.status(folder)
-    cost = {name: found["cost"][name] for name in ("charged", "maybe")}
-    total = output(folder, "cost", "batch")["total"]
-    assert {name: total[name] for name in cost} == cost
-    done = rig.batchgen("report", "batch", "--format", "json", cwd=folder)
-    report = json.loads(done.stdout)
-    assert {name: report["cost"][name] for name in cost} == cost
-    lines = rig.batchgen("status", "batch", "--uncertain", "--json", cwd=folder).stdout
-    held = [json.loads(line) for line in lines.splitlines()]
-    assert held == report["uncertain"]
-    for name in cost:
-        sums = decimal_string(sum(micros(one[name]) for one in held))
-        assert found["uncertain_sums"][name] == report["uncertain_sums"][name] == sums
-    spent = sum(map(micros, cost.values()))
-    for budget in output(folder, "budget")["budgets"]:
-        assert micros(budget["used"]) == spent
-    with closing(open_for_reading(folder / "batchgen.db")) as conn:
+    ledger = folder / "batchgen.db"
+    morning = morning_of(ledger, "batch")
+    with closing(open_for_reading(ledger)) as conn:
+        found: Any = status(conn, "batch").as_json()
+        batch = find_batch(conn, "batch").id
+        total = costs(conn, [CostBy.RUN], batch=batch).total.as_record()
+        held = list(doubts(conn, batch))
+        used = {budget.used for budget in period_budgets(conn, timestamp(utc_now()))}
         runs = conn.execute("SELECT sum(charged), sum(maybe + reserved) FROM runs").fetchone()
-        assert tuple(runs) == (micros(cost["charged"]), micros(cost["maybe"]))
-        assert conn.execute("SELECT sum(spent) FROM days").fetchone()[0] == spent
+        days = conn.execute("SELECT sum(spent) FROM days").fetchone()[0]
+    report: Any = report_record(morning)
+    assert report["uncertain"] == [one.as_json() for one in held]
+    sums = Held.of(held)
+    for name, of_held in (("charged", sums.charged), ("maybe", sums.maybe)):
+        assert total[name] == report["cost"][name] == found["cost"][name]
+        shown = found["uncertain_sums"][name], report["uncertain_sums"][name]
+        assert shown == (decimal_string(of_held),) * 2
+    charged, maybe = (micros(found["cost"][name]) for name in ("charged", "maybe"))
+    assert tuple(runs) == (charged, maybe)
+    assert used == {charged + maybe} == {days}
     return found, report, held
+
+
+def set_budgets(folder: Path) -> None:
+    rig.batchgen("budget", "--day", "100", "--month", "100", "--db", "batchgen.db", cwd=folder)
 
 
 def bill(endpoint: rig.Endpoint) -> int:
@@ -63,7 +74,7 @@ def test_all_sums_agree_with_the_bill(tmp_path: Path) -> None:
             [f"image {number}" for number in range(JOBS)],
             limits='{concurrency: 8, max_waste: "0"}',
         )
-        rig.batchgen("budget", "--day", "100", "--month", "100", cwd=tmp_path)
+        set_budgets(tmp_path)
         rig.batchgen("run", path, cwd=tmp_path, code=1)
         endpoint.wait_until_idle()
         found, _, held = views(tmp_path)
@@ -109,13 +120,14 @@ def test_failed_videos_that_are_refunded_cost_nothing(tmp_path: Path) -> None:
             options="{duration: 4}",
             extra="model: veo-3.1-fast\n",
         )
+        set_budgets(tmp_path)
         rig.batchgen("run", path, cwd=tmp_path, code=1)
         assert bill(endpoint) == 0
         found = output(tmp_path, "reconcile", "batch", "--settle", "0")
         assert (len(found["unbilled"]), found["agrees"]) == (2, True)
         assert {one["refunded"] for one in found["unbilled"]} == {"0.400000"}
-        status, _, _ = views(tmp_path)
-        assert (status["cost"]["charged"], status["cost"]["maybe"]) == ("0.000000", "0.000000")
+        left, _, _ = views(tmp_path)
+        assert (left["cost"]["charged"], left["cost"]["maybe"]) == ("0.000000", "0.000000")
         rig.judge(tmp_path, endpoint.bill(), finished=False)
 
 
