@@ -116,7 +116,9 @@ def _run_options(command: Any) -> Any:
             help="Replace pictures of another provider, and files that stand in the way.",
         ),
         click.option(
-            "--accept-unknown-price", is_flag=True, help="Run although a price is not known."
+            "--accept-unknown-price",
+            is_flag=True,
+            help="Run without budgets although a price is unknown.",
         ),
         click.option(
             "--yes",
@@ -341,6 +343,29 @@ def retry(
 @cli.command()
 @_NAME
 @_DB
+@_JSON
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only jobs with this key or pattern; repeatable.",
+)
+@click.option("--dry-run", is_flag=True, help="Change nothing, only say how many.")
+def acknowledge(
+    name: str, db: Path | None, as_json: bool, only: tuple[str, ...], dry_run: bool
+) -> ExitCode:
+    """Close uncertain jobs that you have looked at, so that later runs exit with 0.
+
+    They stay uncertain in `status`, counted apart, and can still be retried or reconciled.
+    """
+    from batchgen.commands.acknowledge import acknowledge as command
+
+    return command(name, db, only, dry_run=dry_run, as_json=as_json)
+
+
+@cli.command()
+@_NAME
+@_DB
 @click.option("--only", metavar="GLOB", help="Only jobs whose key fits.")
 @click.option("--run", type=click.IntRange(min=1), metavar="ID", help="Only what this run made.")
 def rollback(name: str, db: Path | None, only: str | None, run: int | None) -> ExitCode:
@@ -385,7 +410,7 @@ def cost(
     until: datetime | None,
     file_format: str | None,
 ) -> ExitCode:
-    """Sum up what was made, estimated, charged and maybe charged."""
+    """Sum up what was made, estimated, charged and possibly charged."""
     from batchgen.commands.cost import Days
     from batchgen.commands.cost import cost as command
 
@@ -416,7 +441,7 @@ def cost(
 def reconcile(
     name: str, db: Path | None, as_json: bool, since: datetime | None, **options: Any
 ) -> ExitCode:
-    """Hold requests in doubt against the provider's own log; send and buy nothing."""
+    """Match requests with the provider's billing log, refunds included; send and buy nothing."""
     from batchgen.commands.reconcile import Question
     from batchgen.commands.reconcile import reconcile as command
 

@@ -92,8 +92,12 @@ def _after_cut(reason: str, cuts: int) -> Next:
 
 
 def may_rebuy(doubts: int, price: Micros, wasted: Micros, max_waste: Micros) -> bool:
-    """Whether a doubtful picture is bought again: once a job, within the run's allowance."""
-    return doubts == 0 and wasted + price <= max_waste
+    """Whether a possibly charged image is bought again: once a job, within the run's allowance.
+
+    Without an allowance nothing is, whatever the price; nor is what has no known price, which is 0
+    here, because no allowance can hold it.
+    """
+    return doubts == 0 and price > 0 and wasted + price <= max_waste
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,9 @@ class Worker:
         context = self.context
 
         def step(ledger: Ledger) -> Reserved | BudgetReached | NotPending:
-            return ledger.reserve(context.run, job, attempt, provider=context.profile.name)
+            profile = context.profile
+            terms = profile.price_terms(job.model, job.options, len(job.images))
+            return ledger.reserve(context.run, job, attempt, provider=profile.name, terms=terms)
 
         # Cancelled behind it, the request is settled as any other that was cut off.
         with anyio.CancelScope(shield=True):
@@ -265,6 +267,11 @@ _RAISE: Final = {
 
 def _budget_text(reached: BudgetReached, job: Job) -> str:
     what = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}[reached.period]
+    if not reached.price_known:
+        return (
+            f"budget: {dollars(reached.max_cost)} for {what} can't be kept, since the price of"
+            f" {job.model} is not known; set `provider: {{price: ...}}`, or remove the budget"
+        )
     return (
         f"budget: of {dollars(reached.max_cost)} for {what}, {dollars(reached.used)} are used or"
         f" reserved, and the next picture would cost {dollars(job.price)}; {_RAISE[reached.period]}"

@@ -125,6 +125,7 @@ def test_status_is_for_people_and_for_programs(done: Path) -> None:
             "failed": 0,
             "blocked": 1,
             "uncertain": 0,
+            "acknowledged": 0,
         },
         "retired": 0,
         "images": {"saved": 2},
@@ -134,7 +135,9 @@ def test_status_is_for_people_and_for_programs(done: Path) -> None:
             "estimated": "0.113100",
             "charged": "0.075400",
             "maybe": "0.000000",
+            "unpriced": 0,
         },
+        "uncertain_sums": {"charged": "0.000000", "maybe": "0.000000", "again": "0.000000"},
         "stopped": None,
     }
 

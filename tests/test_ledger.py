@@ -44,7 +44,7 @@ from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.naming import collision_key
 from batchgen.outcome import Verdict
-from batchgen.reconcile import Reconciliation, Settled
+from batchgen.settlement import Reconciliation, Settled
 from tests import rig
 from tests.rig import changed_job, planned_job
 
@@ -575,7 +575,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     if fate == "billed" and sent.billed is Billed.MAYBE
                 ),
                 unbilled=tuple(
-                    sent
+                    Settled(attempt=sent, amount=Micros(0))
                     for sent, fate in told
                     if fate == "unbilled" and sent.billed is Billed.MAYBE
                 ),

@@ -84,6 +84,7 @@ def test_status_is_the_object_that_other_programs_rely_on(ledger: Ledger, batch:
             "failed": 1,
             "blocked": 1,
             "uncertain": 1,
+            "acknowledged": 0,
         },
         "retired": 1,
         "images": {"saved": 1},
@@ -93,7 +94,9 @@ def test_status_is_the_object_that_other_programs_rely_on(ledger: Ledger, batch:
             "estimated": "0.263900",
             "charged": "0.075400",
             "maybe": "0.075400",
+            "unpriced": 0,
         },
+        "uncertain_sums": {"charged": "0.000000", "maybe": "0.037700", "again": "0.037700"},
         "stopped": "budget: used up",
     }
 
@@ -143,7 +146,7 @@ def test_a_status_is_of_one_moment(path: Path, ledger: Ledger, batch: BatchId) -
     refused: list[str] = []
 
     def write_meanwhile(statement: str) -> None:
-        if "sum(charged)" not in statement:
+        if "sum(maybe + reserved)" not in statement:
             return
         with closing(sqlite3.connect(path, timeout=0)) as other:
             try:

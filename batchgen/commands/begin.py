@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,13 +21,16 @@ from batchgen.commands.pricing import (
 )
 from batchgen.commands.quoting import DEFAULT_CONCURRENCY, budgets_of, check_budgets, quote_of
 from batchgen.commands.references import ReferenceImages
+from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
 from batchgen.errors import Fault, SettingsError, StoppedError
-from batchgen.job import BatchId
+from batchgen.job import BatchId, OptionValue
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.enrol import Staging
 from batchgen.ledger.price_lists import keep_price_list
 from batchgen.ledger.queries import batch_id, unfinished
+from batchgen.ledger.queries import unpriced_models as pending_unpriced
 from batchgen.ledger.reference_urls import NeededUrls
+from batchgen.ledger.staging import unpriced_models
 from batchgen.manifest.model import Limits
 from batchgen.money import Micros
 from batchgen.progress import planning, write_line
@@ -126,8 +129,11 @@ def _enrol(
             plan.staging.close()
             plan = _plan(conn, prepared, overrides, faces, planned, urls)
     staging = plan.staging
+    refuse_unpriced(conn, prepared, overrides, unpriced_models(conn))
     for warning in plan.warnings:
         faces.tell(f"warning: {warning}")
+    for open_price in plan.open_prices.lines():
+        faces.tell(f"warning: {open_price}")
     for notice in plan.changes.lines(profile.price_source):
         faces.tell(f"{name}: {notice}")
     if plan.changes.risen and not overrides.yes:
@@ -166,6 +172,7 @@ class _Plan:
 
     staging: Staging
     changes: PriceChanges
+    open_prices: OpenPrices
     warnings: list[Fault]
 
 
@@ -178,18 +185,26 @@ def _plan(
     urls: NeededUrls,
 ) -> _Plan:
     changes, warnings = PriceChanges(planned), list[Fault]()
+    open_prices = OpenPrices(prepared.profile)
+
+    def priced(
+        model: str, options: Mapping[str, OptionValue], references: int, price: Micros, jobs: int
+    ) -> None:
+        changes.note(model, options, references, price, jobs)
+        open_prices.note(model, options, references, price, jobs)
+
     with planning(shown=not (faces.quiet or faces.json)) as progress:
         staging = stage(
             conn,
             prepared,
             accept_unknown_price=overrides.accept_unknown_price,
             progress=progress,
-            priced=changes.note,
+            priced=priced,
             warned=warnings.append,
             addresses=urls,
             selection=overrides.selection,
         )
-    return _Plan(staging, changes, warnings)
+    return _Plan(staging, changes, open_prices, warnings)
 
 
 def reference_images(faces: Faces) -> ReferenceImages:
@@ -202,6 +217,7 @@ def start_of(
 ) -> Start:
     """What is left to do of an enrolled batch. Raises StoppedError where no budget holds it."""
     limits = prepared.loaded.manifest.limits
+    refuse_unpriced(conn, prepared, overrides, pending_unpriced(conn, batch))
     open_work = unfinished(conn, batch, overrides.limit, only=overrides.only)
     if not overrides.yes:
         budgets = budgets_of(conn, limits, overrides)

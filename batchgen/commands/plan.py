@@ -12,12 +12,15 @@ from pathlib import Path
 from batchgen.commands.prepare import Overrides, Prepared, prepare, stage
 from batchgen.commands.pricing import with_kept_prices
 from batchgen.commands.quoting import budgets_of, quote_of, quote_record
+from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
 from batchgen.errors import ExitCode, Fault, ManifestError, SettingsError
 from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.queries import batch_id
 from batchgen.ledger.reference_urls import NeededUrls
+from batchgen.ledger.staging import unpriced_models
 from batchgen.money import decimal_string
 from batchgen.progress import write_line
+from batchgen.report.costs import unpriced_text
 from batchgen.report.text import plan_text, unfetched_text, why_text
 
 
@@ -36,14 +39,18 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
         profile = with_kept_prices(prepared.profile, conn)
         prepared = replace(prepared, profile=profile)
         urls = NeededUrls(conn, prepared.references)
+        open_prices = OpenPrices(profile)
         staging = stage(
             conn,
             prepared,
             accept_unknown_price=overrides.accept_unknown_price,
             warned=_warn,
+            priced=open_prices.note,
             addresses=urls,
             selection=overrides.selection,
         )
+        unpriced = unpriced_models(conn) if profile.flat_price is None else {}
+        refuse_unpriced(conn, prepared, overrides, unpriced)
         unfetched = urls.missing
         batch = batch_id(conn, name)
         groups = staging.compare(
@@ -52,12 +59,17 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
         limits = prepared.loaded.manifest.limits
         quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
         budgets = budgets_of(conn, limits, overrides)
+    for text in open_prices.lines():
+        write_line(sys.stderr, f"warning: {text}")
+    if unpriced:
+        write_line(sys.stderr, f"warning: {name}: {unpriced_text(sum(unpriced.values()))}")
     if as_json:
         record = {
             "batch": name,
             "provider": profile.name,
             "price_source": profile.price_source,
             "unfetched": unfetched,
+            "unpriced": sum(unpriced.values()),
             "groups": {
                 group.value: {
                     "jobs": found.jobs,

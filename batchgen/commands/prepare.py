@@ -225,7 +225,7 @@ def _price_of(profile: Profile, *, accept_unknown_price: bool) -> Price:
         if known is None:
             if not accept_unknown_price:
                 raise SettingsError(_unknown_price(profile, model))
-            known = profile.prices.dearest(options, references) if profile.prices else ZERO
+            return ZERO  # unknown: no budget can hold it, and none may be set
         return known
 
     return price
@@ -235,8 +235,8 @@ def _unknown_price(profile: Profile, model: str) -> str:
     source = f" ({profile.price_source})" if profile.price_source else ""
     return (
         f"the price of {model} with these options at {profile.name} is not known{source}, so"
-        " nothing can be estimated or kept within a budget; tell it as `provider: {name: "
-        f"{profile.name}, price: 0.05}}`, or go on with --accept-unknown-price"
+        " nothing can be estimated or kept within a budget; set it as `provider: {name: "
+        f"{profile.name}, price: 0.05}}`, or go on without budgets: --accept-unknown-price"
     )
 
 

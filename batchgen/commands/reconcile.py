@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 
 from batchgen.catalogue import Unavailable, fetch_account
+from batchgen.charges import UsageLog
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import Prepared, settle_settings
 from batchgen.errors import ExitCode, SettingsError, StoppedError, UnknownBatchError
@@ -24,10 +25,11 @@ from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.progress import write_line
 from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
-from batchgen.reconcile import CLOCK_SKEW, Sent, UsageLog
+from batchgen.reconcile import CLOCK_SKEW
 from batchgen.reconcile import reconcile as compare
 from batchgen.report.reconcile import Reconciled, reconcile_record, reconcile_text
 from batchgen.settings import Environment
+from batchgen.settlement import Sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +92,12 @@ def _prepared(batch: BatchRow, ledger: Path) -> Prepared:
 
 def _span(ours: Sequence[Sent], question: Question) -> Span:
     """The time in which a charge of these attempts may stand in the log."""
-    end = max(sent.ended_at or utc_now() for sent in ours) + question.settle
+    now = utc_now()
+    end = max(sent.ended_at or now for sent in ours) + question.settle
     return Span(
         since=min(sent.started_at for sent in ours) - CLOCK_SKEW,
-        until=min(utc_now(), end),
+        until=min(now, end),
+        refunds_until=now,
         token_name=question.token_name,
     )
 

@@ -40,10 +40,12 @@ def report(name: str, db: Path | None, *, run: int | None, file_format: str) -> 
     return ExitCode.DONE
 
 
-def morning_of(ledger: Path, name: str, run: int | None = None) -> Morning:
+def morning_of(
+    ledger: Path, name: str, run: int | None = None, *, only_news: bool = False
+) -> Morning:
     """A run's report, with the columns that blocked prompts are put down to."""
     with closing(open_for_reading(ledger)) as conn:
-        found = run_report(conn, name, run)
+        found = run_report(conn, name, run, only_news=only_news)
     profile = PROFILES.get(found.status.provider)
     has_log = profile is not None and profile.account_log is not None and profile.name != _LOCAL
     return Morning(

@@ -26,7 +26,7 @@ from batchgen.job import (
     canonical_json,
 )
 from batchgen.ledger.budgets import Budget, period_budgets
-from batchgen.money import Micros
+from batchgen.money import Micros, PriceTerms
 from batchgen.outcome import Verdict
 from batchgen.policy import Next, after_attempt
 
@@ -56,6 +56,8 @@ class BudgetReached:
     used: Micros
     period: str = "run"
     """``run``, ``day`` or ``month``; days and months are those of UTC."""
+    price_known: bool = True
+    """Whether the price is known at all: without one, nothing fits a budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,19 @@ class RunTotals:
     wasted: Micros
 
 
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """An attempt whose end is written, with what it is charged."""
+
+    job: JobId
+    run: RunId
+    price: Micros
+    charged: Micros
+    possible: Micros
+
+
 _BOUNDLESS: Final = Micros(2**62)
+_PRICED: Final = PriceTerms()
 
 _JOB_COLUMNS = (
     "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
@@ -223,14 +237,24 @@ class Ledger:
         return _job(row)
 
     def reserve(
-        self, run: RunId, job: Job, attempt: AttemptId, *, provider: str
+        self,
+        run: RunId,
+        job: Job,
+        attempt: AttemptId,
+        *,
+        provider: str,
+        terms: PriceTerms = _PRICED,
     ) -> Reserved | BudgetReached | NotPending:
-        """Set the price aside and write the attempt: from here on it counts as maybe billed."""
+        """Reserve the price and write the attempt: from here on it counts as possibly charged."""
         now = self._now()
         for budget in (self._run_budget(run), *period_budgets(self.conn, now)):
-            if budget.used + job.price > budget.max_cost:
+            is_bounded = budget.max_cost < _BOUNDLESS
+            if budget.used + job.price > budget.max_cost or (is_bounded and not terms.is_known):
                 return BudgetReached(
-                    max_cost=budget.max_cost, used=budget.used, period=budget.period
+                    max_cost=budget.max_cost,
+                    used=budget.used,
+                    period=budget.period,
+                    price_known=terms.is_known,
                 )
         changed = self.conn.execute(
             "UPDATE jobs SET state = 'sending', reason = NULL, changed_at = ?"
@@ -241,8 +265,12 @@ class Ledger:
             return NotPending()
         self.conn.execute(
             "INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at,"
-            " outcome, billed, price) VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', 'maybe', ?)",
-            (attempt, job.id, run, job.fingerprint, provider, job.model, now, job.price),
+            " outcome, billed, price, least, price_known)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', 'maybe', ?, min(?, ?), ?)",
+            (
+                *(attempt, job.id, run, job.fingerprint, provider, job.model, now, job.price),
+                *(terms.least, job.price, terms.is_known),
+            ),
         )
         self.conn.execute("UPDATE runs SET reserved = reserved + ? WHERE id = ?", (job.price, run))
         return Reserved()
@@ -265,11 +293,11 @@ class Ledger:
         """Write what was paid for: ids, addresses with their expiry, cost. The job is ``paid``.
 
         Gives the pictures that are to be brought to disk now. ``cost`` is what the answer itself
-        says it cost; without it, the price counts.
+        says it cost; without it, the price counts, or where an option leaves it open, the least:
+        the rest is possible then.
         """
-        price, job, run = self._close_attempt(attempt, verdict, answer=answer, cost=cost)
-        charged = price if cost is None else cost
-        now = self._now()
+        closed = self._close_attempt(attempt, verdict, answer=answer, cost=cost)
+        job, now = closed.job, self._now()
         self.conn.executemany(
             "INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at, root)"
             " SELECT id, ?, ?, 'due', ?, ?, ?, root FROM jobs WHERE id = ?",
@@ -278,11 +306,16 @@ class Ledger:
         self.conn.execute(
             "UPDATE jobs SET state = 'paid', reason = NULL, changed_at = ? WHERE id = ?", (now, job)
         )
-        self.conn.execute(
-            "UPDATE runs SET reserved = reserved - ?, charged = charged + ? WHERE id = ?",
-            (price, charged, run),
-        )
+        self._spend(closed)
         return self.due(job)
+
+    def _spend(self, closed: _Closed, *, maybe: int = 0) -> None:
+        """Turn what a run reserved for an attempt into what it is charged."""
+        self.conn.execute(
+            "UPDATE runs SET reserved = reserved - ?, charged = charged + ?, maybe = maybe + ?"
+            " WHERE id = ?",
+            (closed.price, closed.charged, closed.possible + maybe, closed.run),
+        )
 
     def task_made(self, image: int, url: str, expires_at: str | None) -> None:
         """The picture that was still being made has an address now."""
@@ -293,18 +326,23 @@ class Ledger:
     def task_failed(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
         """A task that was accepted, and so paid, came to nothing; ``verdict`` says who pays."""
         row = self.conn.execute(
-            "SELECT cost, price, run_id FROM attempts WHERE id = ?", (attempt,)
+            "SELECT cost, possible, price, run_id FROM attempts WHERE id = ?", (attempt,)
         ).fetchone()
-        kept = row["cost"] if verdict.billed is Billed.YES else 0
-        maybe = row["price"] if verdict.billed is Billed.MAYBE else 0
+        is_charged = verdict.billed is Billed.YES
+        kept = row["cost"] if is_charged else 0
+        open_rest = row["possible"] if is_charged else 0
+        maybe = row["price"] if verdict.billed is Billed.MAYBE else open_rest
         self.conn.execute(
-            "UPDATE attempts SET outcome = ?, billed = ?, cost = ?, error_code = ?, message = ?"
-            " WHERE id = ?",
-            (verdict.outcome, verdict.billed, kept, verdict.code, verdict.message, attempt),
+            "UPDATE attempts SET outcome = ?, billed = ?, cost = ?, possible = ?, error_code = ?,"
+            " message = ? WHERE id = ?",
+            (
+                *(verdict.outcome, verdict.billed, kept, open_rest),
+                *(verdict.code, verdict.message, attempt),
+            ),
         )
         self.conn.execute(
             "UPDATE runs SET charged = charged - ?, maybe = maybe + ? WHERE id = ?",
-            (row["cost"] - kept, maybe, row["run_id"]),
+            (row["cost"] - kept, maybe - row["possible"], row["run_id"]),
         )
         self._give_up_due(attempt)
         return self._move_on(attempt, verdict, run, hold=False)
@@ -326,15 +364,9 @@ class Ledger:
         ``probe`` that found the provider still out of order is no try of its job.
         If the manifest has changed since the request left, the job is pending whatever came.
         """
-        price, _, run = self._close_attempt(attempt, verdict, answer=answer)
-        charged = price if verdict.billed is Billed.YES else 0
-        maybe = price if verdict.billed is Billed.MAYBE else 0
-        self.conn.execute(
-            "UPDATE runs SET reserved = reserved - ?, charged = charged + ?, maybe = maybe + ?"
-            " WHERE id = ?",
-            (price, charged, maybe, run),
-        )
-        return self._move_on(attempt, verdict, allowance_of or run, hold=hold, probe=probe)
+        closed = self._close_attempt(attempt, verdict, answer=answer)
+        self._spend(closed, maybe=closed.price if verdict.billed is Billed.MAYBE else 0)
+        return self._move_on(attempt, verdict, allowance_of or closed.run, hold=hold, probe=probe)
 
     def spoil(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
         """A paid answer turned out to hold no usable picture; its cost stays charged."""
@@ -352,18 +384,24 @@ class Ledger:
         *,
         answer: str | None,
         cost: Micros | None = None,
-    ) -> tuple[Micros, JobId, RunId]:
+    ) -> _Closed:
+        is_charged = verdict.billed is Billed.YES
         row = self.conn.execute(
             "UPDATE attempts SET ended_at = ?, outcome = ?, billed = ?,"
-            " cost = iif(?, coalesce(?, price), 0),"
+            " cost = iif(?, coalesce(?, least, price), 0),"
+            " possible = iif(?, price - coalesce(least, price), 0),"
+            " price_known = price_known OR ?,"
             " http_status = ?, error_code = ?, message = ?, request_id = ?, answer = ?"
-            " WHERE id = ? AND outcome = 'sending' RETURNING price, job_id, run_id",
+            " WHERE id = ? AND outcome = 'sending'"
+            " RETURNING price, cost, possible, job_id, run_id",
             (
                 self._now(),
                 verdict.outcome,
                 verdict.billed,
-                verdict.billed is Billed.YES,
+                is_charged,
                 cost,
+                is_charged and cost is None,
+                cost is not None,
                 verdict.status,
                 verdict.code or None,
                 verdict.message or None,
@@ -374,7 +412,13 @@ class Ledger:
         ).fetchone()
         if row is None:
             raise AssertionError(f"attempt {attempt} is closed already")
-        return Micros(row["price"]), JobId(row["job_id"]), RunId(row["run_id"])
+        return _Closed(
+            job=JobId(row["job_id"]),
+            run=RunId(row["run_id"]),
+            price=Micros(row["price"]),
+            charged=Micros(row["cost"]),
+            possible=Micros(row["possible"]),
+        )
 
     def _move_on(
         self, attempt: AttemptId, verdict: Verdict, run: RunId, *, hold: bool, probe: bool = False

@@ -240,6 +240,43 @@ END;
 _MONEY_SAFETY: Final = """
 -- How often the upload of a job was cut off, since a person or a new prompt made it pending.
 ALTER TABLE jobs ADD COLUMN cuts INTEGER NOT NULL DEFAULT 0;
+-- Money that an option leaves open, that was refunded or has no known price; and uncertain jobs that
+-- a person acknowledged. An attempt that is charged may have a possible rest, which counts as spent.
+ALTER TABLE attempts ADD COLUMN least INTEGER;
+ALTER TABLE attempts ADD COLUMN possible INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN refunded INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN price_known INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE attempts ADD COLUMN acknowledged_at TEXT;
+CREATE INDEX attempts_unpriced ON attempts(run_id, billed) WHERE price_known = 0;
+CREATE TABLE notices (
+    id INTEGER PRIMARY KEY,
+    batch_id INTEGER NOT NULL REFERENCES batches(id),
+    run_id INTEGER REFERENCES runs(id),
+    told_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX notices_by_batch ON notices(batch_id);
+CREATE TABLE noticed_jobs (
+    job_id INTEGER PRIMARY KEY REFERENCES jobs(id),
+    state TEXT NOT NULL,
+    cause TEXT NOT NULL
+) STRICT;
+DROP TRIGGER attempts_begin;
+CREATE TRIGGER attempts_begin AFTER INSERT ON attempts BEGIN
+    INSERT INTO days (day, spent) VALUES (
+        substr(new.started_at, 1, 10),
+        CASE new.billed WHEN 'yes' THEN new.cost + new.possible
+            WHEN 'maybe' THEN new.price ELSE 0 END
+    ) ON CONFLICT (day) DO UPDATE SET spent = spent + excluded.spent;
+END;
+DROP TRIGGER attempts_change;
+CREATE TRIGGER attempts_change AFTER UPDATE OF billed, cost, price, possible ON attempts BEGIN
+    UPDATE days SET spent = spent
+        + CASE new.billed WHEN 'yes' THEN new.cost + new.possible
+            WHEN 'maybe' THEN new.price ELSE 0 END
+        - CASE old.billed WHEN 'yes' THEN old.cost + old.possible
+            WHEN 'maybe' THEN old.price ELSE 0 END
+    WHERE day = substr(old.started_at, 1, 10);
+END;
 """
 
 

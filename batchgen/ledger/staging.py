@@ -162,6 +162,14 @@ def _more(job: PlannedJob) -> tuple[object, ...]:
     return (canonical_json(job.images) if job.images else "[]", job.mask, job.refused)
 
 
+def unpriced_models(conn: sqlite3.Connection) -> dict[str, int]:
+    """Planned jobs whose price is 0, by model: where no price is set, theirs is unknown."""
+    if not conn.execute("SELECT 1 FROM staging.kinds WHERE estimated = 0 LIMIT 1").fetchone():
+        return {}
+    rows = conn.execute(f"SELECT model, count(*) FROM {PLAN} WHERE estimated = 0 GROUP BY model")
+    return {row[0]: row[1] for row in rows}
+
+
 def taken_twice(conn: sqlite3.Connection, collision_key: CollisionKey) -> Iterable[Fault]:
     """What is wrong with each job whose key or output path an earlier one has, in their order."""
     hashes = {

@@ -25,6 +25,7 @@ from pydantic import (
     StrictStr,
     Tag,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
@@ -441,6 +442,14 @@ class JobSpec(Model):
         None, description="when to make a picture again: changed (default), always or an age: 30d"
     )
     tags: list[Text] | None = Field(None, description="words to group by in reports")
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _one_image_a_request(cls, options: object) -> object:
+        """Drop ``n: 1``, which says what every request does; any other number is an error."""
+        if isinstance(options, dict) and type(options.get("n")) is int and options["n"] == 1:
+            return {name: value for name, value in options.items() if name != "n"}
+        return options
 
 
 class JobEntry(JobSpec):
