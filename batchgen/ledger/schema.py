@@ -240,8 +240,8 @@ END;
 _MONEY_SAFETY: Final = """
 -- How often the upload of a job was cut off, since a person or a new prompt made it pending.
 ALTER TABLE jobs ADD COLUMN cuts INTEGER NOT NULL DEFAULT 0;
--- Money that an option leaves open, that was refunded or has no known price; and uncertain jobs that
--- a person acknowledged. An attempt that is charged may have a possible rest, which counts as spent.
+-- Money that an option leaves open, that was refunded or has no known price; and uncertain jobs
+-- that a person acknowledged. What is charged may have a possible rest, which counts as spent.
 ALTER TABLE attempts ADD COLUMN least INTEGER;
 ALTER TABLE attempts ADD COLUMN possible INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN refunded INTEGER NOT NULL DEFAULT 0;
