@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 _HEAD_BYTES: Final = 12
-"""Enough to tell every image format apart."""
+"""Enough to distinguish the image formats from compressed data."""
 _OUTPUT_BYTES: Final = 256 * 1024
 _MAX_MEMBERS: Final = 16
 _GZIP: Final = b"\x1f\x8b\x08"

@@ -232,7 +232,7 @@ async def test_an_applied_coding_is_undone(
     ],
     ids=["end missing", "most missing", "broken", "many members"],
 )
-async def test_a_broken_coding_is_no_image(
+async def test_a_broken_coding_is_refused(
     body: bytes, trouble: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     answer = wire.response(body, Content_Encoding="gzip")
