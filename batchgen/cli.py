@@ -309,6 +309,11 @@ def report(name: str, db: Path | None, run: int | None, file_format: str) -> Exi
     type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
     help="Only jobs that came to wait since (UTC).",
 )
+@click.option(
+    "--buy",
+    is_flag=True,
+    help="Buy lost images again without another download; covers paid jobs that wait for one.",
+)
 @click.option("--dry-run", is_flag=True, help="Change nothing, only say how many.")
 def retry(
     name: str,
@@ -319,9 +324,10 @@ def retry(
     only: str | None,
     reason: str | None,
     since: datetime | None,
+    buy: bool,
     dry_run: bool,
 ) -> ExitCode:
-    """Put failed, blocked or uncertain jobs back to pending."""
+    """Put failed, blocked or uncertain jobs back to pending; lost images are downloaded first."""
     from batchgen.commands.retry import retry as command
     from batchgen.ledger.triage import Chosen
 
@@ -331,13 +337,14 @@ def retry(
         JobState.UNCERTAIN: uncertain,
     }
     states = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
+    by_default = frozenset({JobState.FAILED, JobState.PAID} if buy else {JobState.FAILED})
     chosen = Chosen(
-        states=states or frozenset({JobState.FAILED}),
+        states=states or by_default,
         only=only,
         code=reason,
         since=since.replace(tzinfo=UTC) if since else None,
     )
-    return command(name, db, chosen, dry_run=dry_run)
+    return command(name, db, chosen, buy=buy, dry_run=dry_run)
 
 
 @cli.command()

@@ -27,6 +27,7 @@ from batchgen.job import (
     Job,
     JobState,
     Outcome,
+    PictureRef,
     RunId,
 )
 from batchgen.ledger.ledger import (
@@ -366,7 +367,7 @@ async def _conclude(
     if verdict.outcome is Outcome.OK and answer is not None:
         if exchange.reach is not Reach.COMPLETE:
             await on_disk(context.spool.complete_cut, attempt)
-        pictures = [(ref, expiry(ref.url)) for ref in answer.pictures]
+        pictures = [(_located(context, ref), expiry(ref.url)) for ref in answer.pictures]
         cost = profile.cost_of(job.model, answer.usage) if answer.usage else None
         due = await context.ledger(
             lambda ledger: ledger.record_answer(attempt, verdict, pictures, answer=name, cost=cost)
@@ -389,6 +390,13 @@ async def _conclude(
     if verdict.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
         await on_disk(context.spool.remove, attempt)
     return Concluded(verdict, following)
+
+
+def _located(context: RunContext, ref: PictureRef) -> PictureRef:
+    """Keep with a task the endpoint that makes it: a later run may have another base URL."""
+    if ref.task is None or context.profile.moves_results:
+        return ref
+    return replace(ref, task=f"{context.base_url}{ref.task}")
 
 
 async def settle(

@@ -182,6 +182,21 @@ def test_a_ledger_of_schema_2_gets_possible_money(path: Path) -> None:
     assert _version(path.with_name("batchgen.db.schema2.bak")) == 2
 
 
+@pytest.mark.fault("XA1")
+def test_images_of_schema_2_have_no_tries_yet(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        migrations().apply(Database(conn), stop_before="0003_money_safety")
+        conn.execute("PRAGMA user_version = 2")
+        conn.executescript(_TWO_BATCHES)
+    with closing(open_for_writing(path)) as conn:
+        assert _version(path) == SCHEMA_VERSION
+        rows = conn.execute(
+            "SELECT DISTINCT tries, tried_at, trouble, not_before, refetched FROM images"
+        ).fetchall()
+        assert [tuple(row) for row in rows] == [(0, None, None, None, 0)]
+    assert _version(path.with_name("batchgen.db.schema2.bak")) == 2
+
+
 _TWO_BATCHES = """
 INSERT INTO batches VALUES (1, 'b', 'p', '', '', '', 1, '', '', NULL);
 INSERT INTO batches VALUES (2, 'empty', 'p', '', '', '', 1, '', '', NULL);

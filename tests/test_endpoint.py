@@ -675,7 +675,7 @@ def test_faults_hit_their_share_of_requests_and_the_same_ones_for_a_seed() -> No
 
 @given(
     posts=st.lists(st.floats(0, 1 / len(POST_FAULTS)), min_size=len(POST_FAULTS)),
-    downloads=st.lists(st.floats(0, 0.5), min_size=len(DOWNLOAD_FAULTS)),
+    downloads=st.lists(st.floats(0, 1 / len(DOWNLOAD_FAULTS)), min_size=len(DOWNLOAD_FAULTS)),
 )
 def test_a_behaviour_is_told_and_set_in_the_same_words(
     posts: list[float], downloads: list[float]

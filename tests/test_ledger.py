@@ -37,7 +37,10 @@ from batchgen.ledger.ledger import (
     NotPending,
     Reserved,
     timestamp,
+    utc_now,
 )
+from batchgen.ledger.paid_images import lost_images
+from batchgen.ledger.pictures import fetch_again
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.ledger.triage import Chosen, retry_jobs
@@ -537,8 +540,15 @@ class LedgerMachine(RuleBasedStateMachine):
                         continue
                     case "spoiled":
                         self.ledger.spoil(picture.attempt_id, EMPTY, self.run)
+                    case "lost" if picture.rank:
+                        self.ledger.extra_lost(picture.id, "gone")
+                        continue
                     case "lost":
                         self.ledger.picture_lost(picture.id, job, "gone")
+                    case "later":
+                        self.ledger.fetch_failed(
+                            picture.id, job, trouble="x", reason="download: x", not_before=None
+                        )
                 break
 
     @rule(verdict=VERDICTS.filter(lambda verdict: verdict is not OK))
@@ -591,9 +601,19 @@ class LedgerMachine(RuleBasedStateMachine):
             ),
         )
 
-    @rule(state=st.sampled_from([JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN]))
+    @rule(
+        state=st.sampled_from(
+            [JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN, JobState.PAID]
+        )
+    )
     def retry(self, state: JobState) -> None:
-        retry_jobs(self.ledger.conn, self.batch, Chosen(states=[state], only=None))
+        buy = state is JobState.PAID
+        retry_jobs(self.ledger.conn, self.batch, Chosen(states=[state], only=None), buy=buy)
+
+    @rule()
+    def repair(self) -> None:
+        lost = [one.image for one in lost_images(self.ledger.conn, self.batch, utc_now())]
+        fetch_again(self.ledger.conn, lost)
 
     @invariant()
     def money_adds_up(self) -> None:

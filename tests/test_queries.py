@@ -97,6 +97,7 @@ def test_status_is_the_object_that_other_programs_rely_on(ledger: Ledger, batch:
             "unpriced": 0,
         },
         "uncertain_sums": {"charged": "0.000000", "maybe": "0.037700", "again": "0.037700"},
+        "waiting": None,
         "stopped": "budget: used up",
     }
 
@@ -333,6 +334,7 @@ def test_a_hot_query_reads_by_an_index(name: str, ledger: Ledger, batch: BatchId
         "SCAN attempts USING INDEX attempts_open",
         "SCAN batches",
         "SCAN asked",
+        "SCAN chosen",
         "SCAN json_each",
         "SCAN (subquery",
         "SCAN CONSTANT ROW",

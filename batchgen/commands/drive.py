@@ -27,6 +27,7 @@ from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.manifest.model import Limits
 from batchgen.pool import Pool, PoolSettings
 from batchgen.progress import Progress
+from batchgen.redelivery import DOWNLOAD_WAIT_S
 from batchgen.room import Room
 from batchgen.settings import ApiKey
 from batchgen.shutdown import Shutdown
@@ -166,6 +167,9 @@ async def drive(
             limit=overrides.limit,
             only=overrides.only,
             poll_s=float(limits.poll or POLL_S),
+            download_wait_s=(
+                DOWNLOAD_WAIT_S if limits.download_wait is None else float(limits.download_wait)
+            ),
         )
         pool = Pool(context, settings, shutdown, ssl_context())
         try:

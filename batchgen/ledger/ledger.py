@@ -93,6 +93,14 @@ class DuePicture:
     path: str | None
     """Where it was about to be placed, if it came that far."""
     sha256: str | None
+    answered_at: str
+    """When the response came."""
+    tries: int
+    """Failed downloads so far, in all runs."""
+    trouble: str | None
+    """Why the last one failed."""
+    not_before: str | None
+    """Until when the image host asked to wait."""
     replaces: str | None
     """``1024x1024 png`` of the good picture that it is to replace; None where there is none."""
 
@@ -480,7 +488,8 @@ class Ledger:
         """The job's pictures that are paid for and not on disk."""
         rows = self.conn.execute(
             "SELECT images.id AS id, attempt_id, position, url, task, answer, expires_at, path,"
-            " sha256,"
+            " sha256, coalesce(ended_at, started_at) AS answered_at,"
+            " images.tries AS tries, trouble, not_before,"
             " (SELECT old.width || 'x' || old.height || ' ' || old.format FROM images AS old"
             " WHERE old.job_id = images.job_id AND old.state = 'saved'"
             " AND old.attempt_id <> images.attempt_id ORDER BY old.position LIMIT 1) AS replaces,"
@@ -556,7 +565,18 @@ class Ledger:
             " RETURNING job_id, attempt_id",
             (self._now(), image),
         ).fetchone()
-        job, attempt = JobId(row["job_id"]), AttemptId(row["attempt_id"])
+        return self._finished(JobId(row["job_id"]), AttemptId(row["attempt_id"]))
+
+    def extra_lost(self, image: int, trouble: str) -> JobFinished | None:
+        """Give up an image that came in addition to the requested one; the job may be done then."""
+        row = self.conn.execute(
+            "UPDATE images SET state = 'lost', trouble = ? WHERE id = ?"
+            " RETURNING job_id, attempt_id",
+            (trouble, image),
+        ).fetchone()
+        return self._finished(JobId(row["job_id"]), AttemptId(row["attempt_id"]))
+
+    def _finished(self, job: JobId, attempt: AttemptId) -> JobFinished | None:
         still_due = "SELECT 1 FROM images WHERE job_id = ? AND state = 'due' LIMIT 1"
         if self.conn.execute(still_due, (job,)).fetchone() is not None:
             return None
@@ -608,6 +628,23 @@ class Ledger:
             "UPDATE jobs SET state = 'failed', reason = ?, changed_at = ? WHERE id = ?",
             (f"picture_lost: {reason}", self._now(), job),
         )
+
+    def fetch_failed(
+        self,
+        image: int,
+        job: JobId,
+        *,
+        trouble: str,
+        reason: str,
+        not_before: datetime | None,
+    ) -> None:
+        """Record a failed download and the reason why the job is still ``paid``."""
+        self.conn.execute(
+            "UPDATE images SET tries = tries + 1, tried_at = ?, trouble = ?, not_before = ?"
+            " WHERE id = ?",
+            (self._now(), trouble, timestamp(not_before) if not_before else None, image),
+        )
+        self.note(job, reason)
 
     def note(self, job: JobId, reason: str) -> None:
         """Say why a job is not further, without moving it."""

@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from batchgen.job import BatchId, canonical_json
+from batchgen.job import BatchId, JobId, canonical_json
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.paid_images import refetch
 from batchgen.ledger.transaction import write_transaction
 
 
@@ -127,8 +128,9 @@ def forget_pruned(conn: sqlite3.Connection, images: Iterable[int], clock: Clock 
 
 
 def fetch_again(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> int:
-    """Make pictures due again whose address is known; how many jobs a run will download for."""
+    """Make saved or lost images with a known URL due again; return for how many jobs."""
     chosen = canonical_json(list(images))
+    now = clock()
     with write_transaction(conn):
         conn.execute(
             "UPDATE images SET state = 'due' WHERE state = 'saved'"
@@ -141,6 +143,12 @@ def fetch_again(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = 
             " 'download: its picture was missing or changed, and is fetched again'"
             " WHERE state = 'done' AND id IN (SELECT job_id FROM images WHERE state = 'due'"
             " AND id IN (SELECT value FROM json_each(?)))",
-            (timestamp(clock()), chosen),
+            (timestamp(now), chosen),
         )
-    return moved.rowcount
+        lost = conn.execute(
+            "SELECT DISTINCT job_id FROM images WHERE state = 'lost'"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (chosen,),
+        ).fetchall()
+        found = refetch(conn, [JobId(row["job_id"]) for row in lost], now)
+    return moved.rowcount + found

@@ -10,6 +10,7 @@ from typing import Final
 
 from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, Billed, JobState
+from batchgen.ledger.paid_images import WaitingImages, waiting_images
 from batchgen.ledger.sums import CHARGED, POSSIBLE, UNPRICED
 from batchgen.ledger.uncertain import Held, held_money
 from batchgen.money import Micros, decimal_string
@@ -72,6 +73,8 @@ class Status:
     charged: Micros
     maybe: Micros
     reasons: tuple[ReasonCount, ...]
+    waiting: WaitingImages | None
+    """Paid images whose download has failed so far."""
     last_run: LastRun | None
     held: Held
     unpriced: int = 0
@@ -129,6 +132,7 @@ class Status:
                 "unpriced": self.unpriced,
             },
             "uncertain_sums": self.held.as_json(),
+            "waiting": self.waiting.as_json() if self.waiting else None,
             "stopped": self.last_run.stopped if self.last_run else None,
         }
 
@@ -263,6 +267,7 @@ def _status(conn: sqlite3.Connection, batch: BatchRow) -> Status:
         charged=Micros(money["charged"]),
         maybe=Micros(money["maybe"]),
         reasons=_reasons(conn, batch.id),
+        waiting=waiting_images(conn, batch.id),
         last_run=_last_run(conn, batch.id),
         held=held_money(conn, batch.id),
         unpriced=_unpriced(conn, batch.id),

@@ -277,6 +277,13 @@ CREATE TRIGGER attempts_change AFTER UPDATE OF billed, cost, price, possible ON 
             WHEN 'maybe' THEN old.price ELSE 0 END
     WHERE day = substr(old.started_at, 1, 10);
 END;
+-- Failed downloads of a paid image: how many, when, why, and until when the host asked to wait.
+-- `refetched` is 1 once a person had a lost image downloaded again: the next time it is bought.
+ALTER TABLE images ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE images ADD COLUMN tried_at TEXT;
+ALTER TABLE images ADD COLUMN trouble TEXT;
+ALTER TABLE images ADD COLUMN not_before TEXT;
+ALTER TABLE images ADD COLUMN refetched INTEGER NOT NULL DEFAULT 0 CHECK (refetched IN (0, 1));
 """
 
 

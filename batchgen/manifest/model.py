@@ -388,6 +388,12 @@ class Limits(Model):
     poll: _Seconds | None = Field(
         None, description="seconds between two questions for a video; default 10"
     )
+    download_wait: (
+        Annotated[StrictFloat, Field(ge=0, le=86_400), BeforeValidator(_as_float)] | None
+    ) = Field(
+        None,
+        description="seconds to go on with failed downloads when all else is done; default 60",
+    )
     max_probes: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
         None, description="doubtful probes after which an open breaker stops the run; default 3"
     )

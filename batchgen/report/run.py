@@ -11,7 +11,7 @@ from batchgen.ledger.run_report import FailedReason, RunMoney, RunReport
 from batchgen.ledger.uncertain import Doubt, Held
 from batchgen.money import decimal_string, dollars
 from batchgen.report.costs import unpriced_text
-from batchgen.report.text import doubt_money, duration, held_text
+from batchgen.report.text import doubt_money, duration, held_text, minute, waiting_lines
 from batchgen.suspects import Suspect
 
 _REASONS_SHOWN: Final = 5
@@ -129,6 +129,7 @@ def _sections(morning: Morning) -> list[_Section]:
         sections.append(_Section(_news(found), ()))
     if found.run.stopped:
         sections.append(_Section(f"stopped: {_short(found.run.stopped)}", ()))
+    sections += [_Section(line.strip(), ()) for line in waiting_lines(found.status)]
     for reason in found.failed[:_REASONS_SHOWN]:
         title = f"{reason.jobs:,} failed, {reason.code}: {_short(reason.example)}"
         sections.append(_Section(title, _failed_lines(reason)))
@@ -152,7 +153,7 @@ def _sections(morning: Morning) -> list[_Section]:
 
 
 def _when(run: RunMoney) -> str:
-    began = f"began {_minute(run.started_at)}"
+    began = f"began {minute(run.started_at)}"
     if run.ended_at is None:
         return f"{began}, has not ended or was killed"
     seconds = (_moment(run.ended_at) - _moment(run.started_at)).total_seconds()
@@ -176,7 +177,7 @@ def _news(found: RunReport) -> str:
     """Since when new counts, and how much is new."""
     news = found.news
     since = f"run {news.run}" if news.run is not None else "the beginning"
-    at = f" ({_minute(news.since)})" if news.since else ""
+    at = f" ({minute(news.since)})" if news.since else ""
     counts = {"failed": news.failed, "blocked": news.blocked, "uncertain": news.uncertain}
     new = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     text = f"new since {since}{at}: {new or 'nothing that waits for you'}"
@@ -205,7 +206,7 @@ def _suspect(suspect: Suspect) -> _Section:
 def _doubt_lines(doubts: Sequence[Doubt]) -> list[str]:
     shown = doubts[:_ROWS_SHOWN]
     lines = [
-        f"{one.key}: {doubt_money(one)}, {_minute(one.sent_at)},"
+        f"{one.key}: {doubt_money(one)}, {minute(one.sent_at)},"
         f" {one.request_id or one.attempt}, {_short(one.reason)}"
         for one in shown
     ]
@@ -227,7 +228,3 @@ def _escaped(text: str) -> str:
 
 def _moment(timestamp: str) -> datetime:
     return datetime.fromisoformat(timestamp)
-
-
-def _minute(timestamp: str) -> str:
-    return f"{_moment(timestamp):%Y-%m-%d %H:%M} UTC"

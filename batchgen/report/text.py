@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from batchgen.job import Billed, JobState
 from batchgen.ledger.budgets import Budget
@@ -132,6 +133,7 @@ def status_text(status: Status) -> str:
     lines.append(f"  {status.images_saved:>9,}  pictures on disk")
     lines.append("  " + money_line(status))
     lines += reason_lines(status.reasons)
+    lines += waiting_lines(status)
     run = status.last_run
     if run is not None and run.ended_at is None:
         lines.append(f"  run {run.id} began {run.started_at} and has not ended, or was killed")
@@ -194,6 +196,24 @@ def reason_lines(reasons: Sequence[ReasonCount]) -> list[str]:
     return lines
 
 
+def waiting_lines(status: Status) -> list[str]:
+    """Paid images that wait for their download, and what happens to them next, in one line."""
+    waiting = status.waiting
+    if waiting is None:
+        return []
+    what = "1 paid image waits" if waiting.images == 1 else f"{waiting.images:,} paid images wait"
+    tries = "1 try" if waiting.tries == 1 else f"{waiting.tries:,} tries"
+    line = f"  {what} for a download ({tries} so far); each run tries again, for free,"
+    if waiting.not_before is not None:
+        line += f" not before {minute(waiting.not_before)},"
+    return [f"{line} until {minute(waiting.until)} at least"]
+
+
+def minute(timestamp: str) -> str:
+    """Return a timestamp of the ledger to the minute."""
+    return f"{datetime.fromisoformat(timestamp):%Y-%m-%d %H:%M} UTC"
+
+
 def doubt_text(doubt: Doubt) -> str:
     """An uncertain job, in two lines."""
     name = f"request {doubt.request_id}" if doubt.request_id else f"our id {doubt.attempt}"
@@ -233,6 +253,7 @@ def summary_text(status: Status, *, pictures: str, made: int, seconds: float) ->
         lines.append(f"  {unpriced_text(status.unpriced)}")
     lines += _state_lines(status)
     lines += reason_lines(status.reasons)
+    lines += waiting_lines(status)
     if run is not None and run.stopped:
         lines.append(f"  stopped: {run.stopped}")
     return "\n".join(lines)
