@@ -19,7 +19,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from batchgen.commands.begin import Faces, begin, check, reference_images
-from batchgen.commands.drive import drive, endpoint
+from batchgen.commands.drive import Outcome, drive, endpoint
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare
 from batchgen.commands.pricing import PriceLists
 from batchgen.errors import BatchLockedError, ExitCode
@@ -201,7 +201,7 @@ class Batch:
                 self.stopped = outcome.stopped
                 self.exit_code = outcome.exit_code(self.status())
             else:
-                self.exit_code = ExitCode.DONE
+                self.exit_code = Outcome(at_fault=start.at_fault).exit_code(self.status())
 
     def status(self) -> Status:
         """Where the batch stands: jobs by state, pictures, and money in millionths of a dollar."""

@@ -65,6 +65,8 @@ class Start:
     estimate: Micros
     max_cost: Micros | None
     max_waste: Micros
+    at_fault: int = 0
+    """Rows with a fault, whatever became of their jobs before."""
 
 
 def check(prepared: Prepared, overrides: Overrides) -> None:
@@ -163,7 +165,8 @@ def _enrol(
     if batch is not None:
         for notice in relocate(staging, batch, prepared.loaded.base):
             faces.tell(notice)
-    return start_of(conn, prepared, overrides, staging.enrol(prepared.identity))
+    start = start_of(conn, prepared, overrides, staging.enrol(prepared.identity))
+    return replace(start, at_fault=staging.rows_at_fault())
 
 
 @dataclass(frozen=True, slots=True)

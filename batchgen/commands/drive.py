@@ -56,6 +56,8 @@ class Outcome:
     stopped: str | None = None
     internal_errors: tuple[str, ...] = ()
     made: int = 0
+    at_fault: int = 0
+    """Rows of the manifest with a fault."""
 
     def exit_code(self, found: Status) -> ExitCode:
         """The exit code by the table in README.md."""
@@ -66,7 +68,7 @@ class Outcome:
             return ExitCode.BUG
         if self.stopped is not None:
             return ExitCode.STOPPED
-        if found.troubled or found.jobs[JobState.PAID]:
+        if found.troubled or found.jobs[JobState.PAID] or self.at_fault:
             return ExitCode.UNFINISHED
         return ExitCode.DONE
 
@@ -184,6 +186,7 @@ async def drive(
             stopped=stopped,
             internal_errors=tuple(context.internal_errors),
             made=context.made,
+            at_fault=start.at_fault,
         )
         with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
             await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))

@@ -31,7 +31,8 @@ def retry(name: str, db: Path | None, chosen: Chosen, *, dry_run: bool) -> ExitC
         sys.stdout,
         f"{name}: {moved.jobs:,} jobs are pending again, estimated at {dollars(moved.cost)}"
         if moved.jobs
-        else f"{name}: no such jobs; nothing was changed",
+        else f"{name}: no such jobs; nothing was changed. The next `batchgen run` tries jobs again"
+        " whose row was at fault",
     )
     if moved.jobs:
         write_line(sys.stdout, f"next: batchgen resume {name}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from batchgen.job import BatchId, JobState, canonical_json
+from batchgen.job import ROW_REASON, BatchId, JobState, canonical_json
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.ledger.queries import OpenWork
 from batchgen.ledger.transaction import write_transaction
@@ -19,6 +19,8 @@ _CHOSEN: Final = (
     " AND state IN (SELECT value FROM json_each(:states)) AND (:only IS NULL OR key GLOB :only)"
     " AND (:code IS NULL OR substr(reason, 1, instr(reason || ':', ':') - 1) = :code)"
     " AND changed_at >= :since"
+    # Without its row such a job cannot be sent; the next run tries it again by itself.
+    f" AND (reason IS NULL OR reason NOT GLOB '{ROW_REASON}:*')"
 )
 
 
