@@ -43,6 +43,10 @@ class Faults:
         if (path, message) not in self._first:
             self._add((path, message), self._places.fault(path, message))
 
+    def add(self, fault: Fault) -> None:
+        """Note a fault whose place is known. Raises TooManyFaults."""
+        self._add((fault.path, fault.message), fault)
+
     def of_row(self, table: str, row: Row, path: DocPath, message: str) -> Fault:
         """What is wrong with a row that a template is applied to. Raises TooManyFaults."""
         shown = show_path(path) if row.line else f"row {row.number}: {show_path(path)}"
@@ -124,6 +128,8 @@ class RowFaults:
         """How many of them have a fault."""
         self.has_unknown_keys = False
         """Whether a row at fault gives no key, so that it may be the row of any known job."""
+        self.holes: list[Fault] = []
+        """Columns that templates print and that are empty in some rows."""
 
     def of_row(self, table: str, row: Row | None, path: DocPath, message: str) -> Fault | None:
         """Note a fault of a row, and return it; None where it fails the whole plan."""

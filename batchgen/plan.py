@@ -7,10 +7,11 @@ job, and whether two jobs share a key or a path, is not decided here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
+from batchgen.empty_cells import EmptyCells, NamedColumns
 from batchgen.errors import Fault, ManifestError
 from batchgen.findings import (
     Faults,
@@ -24,10 +25,11 @@ from batchgen.job import PlannedJob
 from batchgen.job_context import Context
 from batchgen.job_maker import JobMaker
 from batchgen.line import Line, explicit_line
+from batchgen.manifest.fill import fill_rows
 from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
 from batchgen.manifest.model import FileRows, SqliteRows
-from batchgen.manifest.rows import has_fixed_columns, holds_text, open_rows
+from batchgen.manifest.rows import Row, has_fixed_columns, holds_text, open_rows
 from batchgen.manifest.template import present
 from batchgen.provider_rules import Rules, remembered
 from batchgen.recipe import (
@@ -76,7 +78,7 @@ class Planner:
     @property
     def warnings(self) -> list[Fault]:
         """What the rules say of jobs that were planned all the same, each with their number."""
-        return self._warnings.all()
+        return [*self._warnings.all(), *self.rows.holes]
 
     def __iter__(self) -> Iterator[PlannedJob]:
         faults = Faults(self._loaded.places, self._max_faults)
@@ -150,9 +152,10 @@ def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Itera
     if maker.idle or len(context.faults) > before:
         return
     is_text, found = holds_text(source), context.rows
+    columns, cells = NamedColumns(source), EmptyCells(recipe, source)
     try:
-        with closing(open_rows(source, loaded.base, report=unreadable.append)) as rows:
-            for row in rows:
+        with closing(open_rows(source, loaded.base, report=unreadable.append)) as table:
+            for row in _filled(table, source, columns):
                 while unreadable:
                     yield from _unreadable_jobs(unreadable.popleft(), maker, context)
                 values = row.values if is_text else present(row.values)
@@ -163,6 +166,7 @@ def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Itera
                         yield from maker.refused_jobs(line, is_wanted)
                     continue
                 found.rows += 1
+                cells.look(line)
                 if maker.makes_one:
                     if (job := maker.job(line)) is not None:
                         yield job
@@ -176,6 +180,26 @@ def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Itera
             context.faults.of_manifest(at, fault.message)
     for unread in unreadable:
         yield from _unreadable_jobs(unread, maker, context)
+    for place, message in columns.unknown().items():
+        context.faults.of_manifest(place, message)
+    found.holes, fatal = cells.found(loaded.places, found.rows)
+    for hole in fatal:
+        context.faults.add(hole)
+
+
+def _filled(
+    rows: Iterable[Row], source: str | FileRows | SqliteRows, columns: NamedColumns
+) -> Iterable[Row]:
+    """The rows with their cells filled, once the columns that the manifest names are checked."""
+
+    def looked_at() -> Iterator[Row]:
+        for row in rows:
+            columns.look(row)
+            yield row
+
+    if isinstance(source, str) or not (source.fill or source.allow_empty):
+        return rows
+    return fill_rows(looked_at(), source) if source.fill else looked_at()
 
 
 def _unreadable_jobs(fault: RowsFault, maker: JobMaker, context: Context) -> Iterator[PlannedJob]:

@@ -26,6 +26,7 @@ FLOORS = {
     "plan": 1,
     "job_maker": 1,
     "line": 1,
+    "empty_cells": 1,
     "job_context": 1,
     "provider_rules": 1,
     "recipe": 1,
@@ -105,6 +106,10 @@ SAME_FLOOR = {
     ("plan", "job_maker"),
     ("plan", "job_context"),
     ("plan", "line"),
+    ("plan", "empty_cells"),
+    ("empty_cells", "line"),
+    ("empty_cells", "manifest"),
+    ("empty_cells", "recipe"),
     ("plan", "provider_rules"),
     ("job_maker", "line"),
     ("job_maker", "provider_rules"),
@@ -213,7 +218,7 @@ ONLY_IN = {
     "PIL": {"picture", "endpoint"},
     "yaml": {"manifest"},
     "pydantic": {"manifest", "providers.usage_log"},
-    "jinja2": {"manifest.template"},
+    "jinja2": {"manifest.template", "manifest.printed"},
 }
 """Which modules may know a library. ``commands`` only hands connections on."""
 

@@ -388,7 +388,7 @@ def test_faults_of_the_manifest_stand_at_their_place(
 @pytest.mark.parametrize(
     ("text", "path", "words"),
     [
-        ("prompt: '{{ empty }}'", "prompt", "the prompt is empty"),
+        ("prompt: '{{ empty or empty }}'", "prompt", "the prompt is empty"),
         ("prompt: x\nkey: '{{ long }}'", "key", "at most 200"),
         ("prompt: x\nimages: ['photos/{{ id }}.jpg']", "images[0]", "photos/7.jpg"),
         ("prompt: x\nkey: x\noutput: {path: '{{ empty }}'}", "output.path", "without a file name"),
