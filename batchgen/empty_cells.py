@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from batchgen.errors import Fault
@@ -12,7 +13,7 @@ from batchgen.manifest.fill import is_empty
 from batchgen.manifest.loader import DocPath, Places
 from batchgen.manifest.model import FileRows, SqliteRows
 from batchgen.manifest.printed import printed_names
-from batchgen.manifest.rows import Row, normal_name
+from batchgen.manifest.rows import Row, holds_text, normal_name
 from batchgen.manifest.template import nearest
 from batchgen.recipe import Recipe
 
@@ -37,11 +38,24 @@ class EmptyCells:
                 for name in sorted(printed_names(part.template.text) - ignored):
                     self._places.setdefault(name, part.place)
         self._names = tuple(self._places)
+        self._pick = itemgetter(*self._names, *self._names[:1]) if self._names else None
+        self._is_text = holds_text(source)
         self._holes: dict[str, _Hole] = {}
 
     def look(self, line: Line) -> None:
         """Take note of a row that becomes a job."""
         values = line.values
+        if self._pick is None:
+            return
+        if self._is_text:  # most rows have no hole, and must cost next to nothing
+            try:
+                for value in self._pick(values):
+                    if not value or value.isspace():
+                        break
+                else:
+                    return
+            except KeyError:
+                pass  # a name that is no column of the table
         for name in self._names:
             value = values.get(name, True)
             if (not value or (value.__class__ is str and value.isspace())) and is_empty(value):

@@ -151,8 +151,9 @@ def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Itera
     maker = JobMaker(recipe, (), context)
     if maker.idle or len(context.faults) > before:
         return
-    is_text, found = holds_text(source), context.rows
+    is_text, found, seen = holds_text(source), context.rows, 0
     columns, cells = NamedColumns(source), EmptyCells(recipe, source)
+    look = cells.look
     try:
         with closing(open_rows(source, loaded.base, report=unreadable.append)) as table:
             for row in _filled(table, source, columns):
@@ -165,8 +166,8 @@ def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Itera
                         found.rows += 1
                         yield from maker.refused_jobs(line, is_wanted)
                     continue
-                found.rows += 1
-                cells.look(line)
+                seen += 1
+                look(line)
                 if maker.makes_one:
                     if (job := maker.job(line)) is not None:
                         yield job
@@ -178,6 +179,7 @@ def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Itera
         else:
             at: DocPath = ("rows",) if isinstance(source, str) else ("rows", fault.key)
             context.faults.of_manifest(at, fault.message)
+    found.rows += seen
     for unread in unreadable:
         yield from _unreadable_jobs(unread, maker, context)
     for place, message in columns.unknown().items():
