@@ -38,6 +38,7 @@ from batchgen.ledger.ledger import (
     Reserved,
     timestamp,
 )
+from batchgen.ledger.only import Only
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.ledger.triage import Chosen, retry_jobs
@@ -448,7 +449,7 @@ def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledg
         ledger.settle(send(ledger, run, job), REFUSED)
     moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.BLOCKED], only=None))
     assert (moved.jobs, moved.cost) == (0, 0)
-    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only="*1"))
+    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only=Only.of(["*1"])))
     assert (moved.jobs, moved.cost) == (1, PRICE)
     assert [job.key for job in ledger.pending(batch, after=JobId(0), limit=9)] == ["mug/1", "mug/2"]
 
@@ -477,7 +478,9 @@ def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger:
     batch = enrol(ledger, [planned(0)])
     run = start(ledger, batch)
     ledger.settle(send(ledger, run, first(ledger, batch)), LOST)
-    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN], only="k*"))
+    moved = retry_jobs(
+        ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN], only=Only.of(["k*"]))
+    )
     assert (moved.jobs, moved.cost) == (1, PRICE)
     assert first(ledger, batch).doubts == 0
     assert status(ledger.conn, "b").maybe == PRICE

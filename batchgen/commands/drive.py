@@ -166,7 +166,7 @@ async def drive(
             deadline_s=deadline_s,
             key=key,
             limit=overrides.limit,
-            only=overrides.only,
+            only=start.only,
             poll_s=float(limits.poll or POLL_S),
         )
         pool = Pool(context, settings, shutdown, ssl_context())

@@ -53,9 +53,7 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
         refuse_unpriced(conn, prepared, overrides, unpriced)
         unfetched = urls.missing
         batch = batch_id(conn, name)
-        groups = staging.compare(
-            batch, only=overrides.only, partial=prepared.loaded.manifest.partial
-        )
+        groups = staging.compare(batch, only=staging.only, partial=prepared.loaded.manifest.partial)
         limits = prepared.loaded.manifest.limits
         quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
         budgets = budgets_of(conn, limits, overrides)

@@ -14,6 +14,7 @@ from batchgen.findings import most_rows_at_fault
 from batchgen.job import OptionValue
 from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Selection, Staging
 from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.only import Only
 from batchgen.ledger.queries import batch_id
 from batchgen.ledger.staging import Price, Priced
 from batchgen.manifest.loader import LoadedManifest, load_manifest
@@ -50,7 +51,7 @@ class Overrides:
     accept_unknown_price: bool = False
     yes: bool = False
     """Whatever a person would be asked is answered already."""
-    only: str | None = None
+    only: Only | None = None
     refresh: str | None = None
     since: datetime | None = None
     until: str | None = None
@@ -206,6 +207,7 @@ def stage(
         batch=batch_id(conn, prepared.loaded.name),
         strict=planner.strict,
     )
+    staging.resolve(selection.only, prepared.loaded.name)
     staging.keeps_unplanned = planner.rows.has_unknown_keys
     at_fault = [*planner.rows.all(), *staging.clashes]
     places = prepared.loaded.places

@@ -22,6 +22,7 @@ from batchgen.job import (
     canonical_json,
 )
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.only import IS_MEANT, Only, only_values, resolve_planned
 from batchgen.ledger.staging import (
     MAX_FAULTS,
     PLAN,
@@ -123,8 +124,8 @@ def _made_of(values: dict[str, Any]) -> MadeOf:
 class Selection:
     """What a run is told beyond its manifest: which jobs, and which pictures are too old."""
 
-    only: str | None = None
-    """A glob over keys, where ``*`` also stands for ``/``; other jobs are left as they are."""
+    only: Only | None = None
+    """Other jobs are left as they are."""
     refresh: str | None = None
     """In place of the manifest's ``refresh``."""
     since: datetime | None = None
@@ -159,7 +160,8 @@ class Staging:
         self.jobs = 0
         """How many jobs are staged."""
         self._renewed_at = timestamp(clock())
-        self._renewed_only: str | None = None
+        self.only: Only | None = None
+        """Which jobs may be renewed; None means all."""
         self._has_refused = False
         self.clashes: list[Fault] = []
         """Rows that are refused because an earlier job has their key or path, a hundred at most."""
@@ -192,7 +194,7 @@ class Staging:
         """
         now = self._clock()
         self._renewed_at = self._renewal(batch, now)
-        self._renewed_only = selection.only
+        self.only = selection.only
 
         def stale_before(refresh: str) -> str | None:
             if selection.since is not None:
@@ -240,12 +242,16 @@ class Staging:
         if batch is None or batch == self._met:
             return
         self.conn.execute("DELETE FROM staging.known")
-        self.conn.execute(_MEET, {"batch": batch, "renewed_only": self._renewed_only})
+        self.conn.execute(_MEET, {"batch": batch, **only_values(self.only)})
         self._met = batch
 
     def rows_at_fault(self) -> int:
         """How many rows have a job that is refused for its row."""
         return rows_at_fault(self.conn) if self._has_refused else 0
+
+    def resolve(self, only: Only | None, name: str) -> None:
+        """Match ``only`` with the planned keys. SettingsError for what matches no job."""
+        self.only = resolve_planned(self.conn, only, name)
 
     def models(self) -> list[str]:
         """The models that the plan asks for, by name."""
@@ -253,15 +259,15 @@ class Staging:
         return [row["model"] for row in rows]
 
     def compare(
-        self, batch: BatchId | None, *, only: str | None = None, partial: bool = False
+        self, batch: BatchId | None, *, only: Only | None = None, partial: bool = False
     ) -> dict[Group, GroupSum]:
         """What a run would do: each group that has jobs, with the price of one request each.
 
-        With ``only``, a glob over keys, of those jobs alone; a ``partial`` plan retires none.
+        With ``only``, of those jobs alone; a ``partial`` plan retires none.
         """
         self._meet(batch)
         groups: dict[Group, GroupSum] = {}
-        values = {"only": only, "has_refused": self._has_refused}
+        values = {**only_values(only), "has_refused": self._has_refused}
         for row in self.conn.execute(_COMPARE, values):
             if row["jobs"]:
                 groups[Group(row["grp"])] = GroupSum(row["jobs"], Micros(row["cost"]))
@@ -287,11 +293,13 @@ class Staging:
         (known,) = self.conn.execute("SELECT count(*) FROM staging.known").fetchone()
         return int(jobs - known)
 
-    def models_to_ask(self, batch: BatchId | None, *, only: str | None = None) -> list[str]:
+    def models_to_ask(self, batch: BatchId | None, *, only: Only | None = None) -> list[str]:
         """The models of the jobs that a run would send requests for, by name."""
         self._meet(batch)
         sent = [group for group in Group if group.is_sent]
-        rows = self.conn.execute(_MODELS_TO_ASK, {"only": only, "sent": canonical_json(sent)})
+        rows = self.conn.execute(
+            _MODELS_TO_ASK, {**only_values(only), "sent": canonical_json(sent)}
+        )
         return [row["model"] for row in rows]
 
     def why(self, batch: BatchId | None, key: str) -> Why | None:
@@ -302,7 +310,7 @@ class Staging:
                    planned.prompt AS prompt, kinds.options AS options, planned.images AS images,
                    planned.mask AS mask, planned.refused AS refused, jobs.state AS state,
                    jobs.reason AS reason, jobs.done_at AS done_at,
-                   iif(:only IS NULL OR planned.key GLOB :only, stale_before, NULL) AS stale_before,
+                   iif({_IS_MEANT}, stale_before, NULL) AS stale_before,
                    iif(jobs.state = 'done' OR jobs.made_of IS NULL, json_object(
                        'fingerprint', jobs.fingerprint, 'model', jobs.model,
                        'prompt', jobs.prompt, 'options', json(jobs.options),
@@ -310,7 +318,7 @@ class Staging:
             FROM {PLAN} LEFT JOIN jobs ON jobs.batch_id = :batch AND jobs.key = planned.key
             WHERE planned.key = :key
             """,
-            {"batch": batch, "key": key, "only": self._renewed_only},
+            {"batch": batch, "key": key, **only_values(self.only)},
         ).fetchone()
         if row is None:
             return None
@@ -384,7 +392,7 @@ class Staging:
             values = {
                 "batch": batch,
                 "now": now,
-                "renewed_only": self._renewed_only,
+                **only_values(self.only),
                 "keeps_unplanned": self.keeps_unplanned,
             }
             if not identity.partial and self._retired(batch):
@@ -438,10 +446,8 @@ _NEVER_SENT: Final = (
 """Failed for want of a reference image, a file in its way, or its row: that may be fixed by now."""
 _AT_FAULT: Final = f"planned.refused GLOB '{ROW_REASON}:*'"
 """What the plan has of such a job is incomplete, so a known job keeps what it has."""
-_STALE: Final = (
-    "jobs.state = 'done' AND jobs.done_at < kinds.stale_before"
-    " AND (:renewed_only IS NULL OR planned.key GLOB :renewed_only)"
-)
+_IS_MEANT: Final = IS_MEANT.replace("key ", "planned.key ")
+_STALE: Final = f"jobs.state = 'done' AND jobs.done_at < kinds.stale_before AND {_IS_MEANT}"
 _GROUP_CASE: Final = f"""
     CASE
         WHEN jobs.state = 'paid' THEN '{Group.PAID}'
@@ -503,7 +509,6 @@ _THAT_DIFFER: Final = """
     CROSS JOIN staging.kinds ON kinds.id = planned.kind CROSS JOIN jobs ON jobs.id = known.job
 """
 _IS_NEW: Final = "NOT EXISTS (SELECT 1 FROM staging.known WHERE known.seq = planned.seq)"
-_IS_MEANT: Final = "(:only IS NULL OR planned.key GLOB :only)"
 _COMPARE: Final = f"""
 SELECT '{Group.NEW}' AS grp, count(*) AS jobs, sum(estimated) AS cost
 FROM {PLAN} WHERE {_IS_NEW} AND {_IS_MEANT} AND refused IS NULL
