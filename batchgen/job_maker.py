@@ -75,12 +75,16 @@ class JobMaker:
             context.faults.of_manifest((*at, "prompt"), "is missing; every job needs a prompt")
             self.idle = True
 
-    def jobs(self, line: Line) -> Iterator[PlannedJob]:
-        """The jobs of one line: the product of the matrix, and each as often as ``count`` says."""
+    def jobs(self, line: Line, *, earlier: int = 0) -> Iterator[PlannedJob]:
+        """The jobs of one line: the product of the matrix, and each as often as ``count`` says.
+
+        They are numbered after those of so many ``earlier`` lines that are equal.
+        """
         if self.idle:
             return
         for combination in product(*self._recipe.matrix.values()):
-            for copy in range(1, self._recipe.count + 1):
+            first = earlier * self._recipe.count + 1
+            for copy in range(first, first + self._recipe.count):
                 job = self.job(line, combination, copy)
                 if job is None:
                     break  # its other copies would fail alike

@@ -6,7 +6,7 @@ job, and whether two jobs share a key or a path, is not decided here.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -127,18 +127,23 @@ def _explicit_jobs(
     inherited = replace(recipe, matrix={})
     if manifest.rows is not None or manifest.matrix:
         inherited = without_rows(inherited)
+    repeats = Counter[str]()
     for number, entry in enumerate(manifest.jobs or ()):
+        earlier = 0
         at: DocPath = ("jobs", number)
         source = f"{loaded.path.name}: {show_path(at)}"
         if isinstance(entry, str):
             prompt = read_part(entry, at, (), context.faults)
             own = replace(inherited, prompt=prompt, broken=inherited.broken or prompt is None)
             line: Line | None = Line(source=source)
+            if own.key is None:  # else the key is the manifest's, and is not numbered
+                earlier = repeats[entry]
+                repeats[entry] += 1
         else:
             own = read_recipe(entry, inherited, at, context.faults)
             line = explicit_line(entry, at, source, context.faults)
         if line is not None:
-            yield from JobMaker(own, at, context).jobs(line)
+            yield from JobMaker(own, at, context).jobs(line, earlier=earlier)
 
 
 def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Iterator[PlannedJob]:

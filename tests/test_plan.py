@@ -112,6 +112,20 @@ def test_the_nightly_manifest(plan: Plan) -> None:
     )
 
 
+def test_repeated_line_of_a_list_is_numbered(plan: Plan) -> None:
+    jobs = plan("jobs:\n  - A cat\n  - A dog\n  - A cat\n  - A cat\n")
+    cat = jobs[0].key
+    assert [job.key for job in jobs if job.prompt == "A cat"] == [cat, f"{cat}-2", f"{cat}-3"]
+    assert [job.path for job in jobs][2] == f"{cat}-2.{{ext}}"
+    assert plan("jobs:\n  - A cat\n  - A dog\n")[0].key == cat
+
+
+def test_repeated_lines_go_on_after_their_copies(plan: Plan) -> None:
+    jobs = plan("count: 2\njobs:\n  - A cat\n  - A cat\n")
+    cat = jobs[0].key
+    assert [job.key for job in jobs] == [cat, f"{cat}-2", f"{cat}-3", f"{cat}-4"]
+
+
 def test_a_list_of_prompts_is_enough(plan: Plan) -> None:
     (mug, bag) = plan("jobs:\n  - A ceramic mug\n  - A linen bag, {{ 'soft' }} light\n")
     assert (mug.prompt, bag.prompt) == ("A ceramic mug", "A linen bag, soft light")
