@@ -57,7 +57,7 @@ class Outcome:
     internal_errors: tuple[str, ...] = ()
     made: int = 0
     at_fault: int = 0
-    """Rows of the manifest with a fault."""
+    """Rows of the manifest with a fault, and jobs that were given back."""
 
     def exit_code(self, found: Status) -> ExitCode:
         """The exit code by the table in README.md."""
@@ -186,7 +186,7 @@ async def drive(
             stopped=stopped,
             internal_errors=tuple(context.internal_errors),
             made=context.made,
-            at_fault=start.at_fault,
+            at_fault=start.at_fault + context.given_back,
         )
         with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
             await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
