@@ -59,7 +59,8 @@ def _only(_context: click.Context, _option: click.Parameter, given: tuple[str, .
             patterns.append(one)
             continue
         try:
-            text = sys.stdin.read() if one == "-" else Path(one[1:]).read_text(encoding="utf-8-sig")
+            stream = click.get_text_stream("stdin")
+            text = stream.read() if one == "-" else Path(one[1:]).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise click.UsageError(f"--only {one}: cannot be read: {error}") from None
         lines = (line.strip() for line in text.splitlines())
