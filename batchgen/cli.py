@@ -59,8 +59,8 @@ def _only(_context: click.Context, _option: click.Parameter, given: tuple[str, .
             patterns.append(one)
             continue
         try:
-            stream = click.get_text_stream("stdin")
-            text = stream.read() if one == "-" else Path(one[1:]).read_text(encoding="utf-8-sig")
+            with click.open_file(one if one == "-" else one[1:], encoding="utf-8-sig") as stream:
+                text = str(stream.read())
         except (OSError, UnicodeDecodeError) as error:
             raise click.UsageError(f"--only {one}: cannot be read: {error}") from None
         lines = (line.strip() for line in text.splitlines())

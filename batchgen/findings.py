@@ -23,7 +23,7 @@ class TooManyFaults(Exception):
 class Faults:
     """The faults found so far; alike ones of many rows are kept once, with their number.
 
-    Beyond ``limit`` different ones it raises TooManyFaults; with ``drop`` it counts them only.
+    Beyond ``limit`` different ones it raises TooManyFaults; with ``drop`` it keeps no more.
     """
 
     def __init__(self, places: Places, limit: int, *, drop: bool = False) -> None:
@@ -32,8 +32,6 @@ class Faults:
         self._drop = drop
         self._first: dict[Hashable, Fault] = {}
         self._rows: dict[Hashable, _Rows] = {}
-        self.dropped = 0
-        """How many were not kept."""
 
     def __len__(self) -> int:
         return len(self._first)
@@ -61,9 +59,7 @@ class Faults:
         table, line, path, message = found
         fault = replace(self._places.fault_at(line, 0, (), message), file=table, path=path)
         is_full = self._drop and len(self._first) >= self._limit and kind not in self._rows
-        if is_full:
-            self.dropped += 1
-        elif self._is_new(kind, row):
+        if not is_full and self._is_new(kind, row):
             self._add(kind, fault)
         return fault
 
@@ -155,7 +151,7 @@ class RowFaults:
             self.at_fault += 1
 
     def all(self) -> list[Fault]:
-        """Each different fault, with the number of rows that share it."""
+        """Each different fault, with the number of rows that share it; a hundred at most."""
         return self._faults.all()
 
 

@@ -67,6 +67,7 @@ class Start:
     max_cost: Micros | None
     max_waste: Micros
     only: Only | None = None
+    """Which pending jobs are taken up; None means all."""
     at_fault: int = 0
     """Rows with a fault, whatever became of their jobs before."""
 
