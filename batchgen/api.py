@@ -6,7 +6,7 @@ The same plan, ledger and engine as `batchgen run`; nothing is printed, and sign
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -19,13 +19,14 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from batchgen.commands.begin import Faces, begin, check, reference_images
-from batchgen.commands.drive import drive, endpoint
+from batchgen.commands.drive import Outcome, drive, endpoint
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare
 from batchgen.commands.pricing import PriceLists
 from batchgen.errors import BatchLockedError, ExitCode
 from batchgen.events import AttemptEnded, JobDone, JobHeld, RunEvent
 from batchgen.job import JobState
 from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.only import Only
 from batchgen.ledger.queries import Status
 from batchgen.ledger.queries import status as read_status
 from batchgen.lock import batch_lock
@@ -74,7 +75,8 @@ class Batch:
     Entering reads the manifest, plans, and enrols the jobs in the ledger; nothing is sent.
     Iterating sends. Leaving early lets requests in flight finish, as the first Ctrl-C does.
     ``ledger`` is the SQLite file, else where `batchgen run` finds it. ``max_cost`` is in dollars,
-    ``concurrency`` in requests, ``limit`` in jobs; ``yes`` pays prices that have risen and goes as
+    ``concurrency`` in requests, ``limit`` in jobs; ``only`` is a key or pattern, or several, of the
+    jobs to take up; ``yes`` pays prices that have risen and goes as
     far as the budget reaches. A ledger can be open for one batch a process at a time.
 
     Raises ManifestError, SettingsError, StoppedError (over the budget) and BatchLockedError.
@@ -89,6 +91,7 @@ class Batch:
         max_waste: str | None = None,
         concurrency: int | None = None,
         limit: int | None = None,
+        only: str | Iterable[str] = (),
         yes: bool = False,
         accept_unknown_price: bool = False,
     ) -> None:
@@ -99,6 +102,7 @@ class Batch:
             max_waste=max_waste,
             concurrency=concurrency,
             limit=limit,
+            only=Only.of([only] if isinstance(only, str) else only),
             yes=yes,
             accept_unknown_price=accept_unknown_price,
         )
@@ -201,7 +205,7 @@ class Batch:
                 self.stopped = outcome.stopped
                 self.exit_code = outcome.exit_code(self.status())
             else:
-                self.exit_code = ExitCode.DONE
+                self.exit_code = Outcome(at_fault=start.at_fault).exit_code(self.status())
 
     def status(self) -> Status:
         """Where the batch stands: jobs by state, pictures, and money in millionths of a dollar."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from batchgen.errors import BatchgenError, ExitCode
 from batchgen.job import JobState
 from batchgen.stdio import discard_output, lost_output, prepare_streams
 from batchgen.version import __version__
+
+if TYPE_CHECKING:
+    from batchgen.ledger.only import Only
 
 _DEFAULT_MANIFEST = Path("batch.yaml")
 """What `init` writes; the commands that take manifests use it where none is named."""
@@ -44,6 +47,40 @@ _DB = click.option(
     "--db", type=click.Path(path_type=Path, dir_okay=False), help="The ledger's file."
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
+
+
+def _only(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> Only | None:
+    """The keys and patterns of ``--only``, those in files included. Raises click.UsageError."""
+    if not given:
+        return None
+    patterns = list[str]()
+    for one in given:
+        if one != "-" and not one.startswith("@"):
+            patterns.append(one)
+            continue
+        try:
+            with click.open_file(one if one == "-" else one[1:], encoding="utf-8-sig") as stream:
+                text = str(stream.read())
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.UsageError(f"--only {one}: cannot be read: {error}") from None
+        lines = (line.strip() for line in text.splitlines())
+        listed = [line for line in lines if line and not line.startswith("#")]
+        if not listed:
+            raise click.UsageError(f"--only {one}: lists no key")
+        patterns += listed
+    from batchgen.ledger.only import Only
+
+    return Only.of(patterns)
+
+
+_ONLY = click.option(
+    "--only",
+    metavar="KEY",
+    multiple=True,
+    callback=_only,
+    help="Only these jobs: a key or a pattern like 'mug/*', @FILE with one a line, - for stdin;"
+    " may be repeated.",
+)
 
 
 @contextmanager
@@ -94,7 +131,7 @@ def _run_options(command: Any) -> Any:
         click.option(
             "--limit", type=click.IntRange(min=1), help="Take up so many pending jobs at most."
         ),
-        click.option("--only", metavar="GLOB", help="Take up only jobs with such keys."),
+        _ONLY,
         click.option(
             "--until", metavar="TIME", help="Start nothing after it: 06:00, or a date and time."
         ),
@@ -191,7 +228,7 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
 @_JSON
 @click.option("--accept-unknown-price", is_flag=True, help="Plan although a price is not known.")
 @click.option("--max-cost", metavar="DOLLARS", help="Budget of the run.")
-@click.option("--only", metavar="GLOB", help="Only jobs with such keys.")
+@_ONLY
 @_renewal_options
 @click.option("--concurrency", type=click.IntRange(1, 4096), help="Requests in flight at most.")
 @click.option("--again", metavar="SHARE", help="What if so many are made again, like 8%.")
@@ -302,7 +339,7 @@ def report(name: str, db: Path | None, run: int | None, file_format: str) -> Exi
 @click.option("--failed", is_flag=True, help="Failed jobs; this is what is done by default.")
 @click.option("--blocked", is_flag=True, help="Jobs that the provider's safety system refused.")
 @click.option("--uncertain", is_flag=True, help="Jobs that may be paid for; may pay them again.")
-@click.option("--only", metavar="GLOB", help="Only jobs whose key fits.")
+@_ONLY
 @click.option("--reason", metavar="CODE", help="Only jobs with it, as `status` names it.")
 @click.option(
     "--since",
@@ -321,7 +358,7 @@ def retry(
     failed: bool,
     blocked: bool,
     uncertain: bool,
-    only: str | None,
+    only: Only | None,
     reason: str | None,
     since: datetime | None,
     buy: bool,
@@ -373,9 +410,9 @@ def acknowledge(
 @cli.command()
 @_NAME
 @_DB
-@click.option("--only", metavar="GLOB", help="Only jobs whose key fits.")
+@_ONLY
 @click.option("--run", type=click.IntRange(min=1), metavar="ID", help="Only what this run made.")
-def rollback(name: str, db: Path | None, only: str | None, run: int | None) -> ExitCode:
+def rollback(name: str, db: Path | None, only: Only | None, run: int | None) -> ExitCode:
     """Put back the pictures that the present ones replaced."""
     from batchgen.commands.rollback import rollback as command
 

@@ -18,6 +18,7 @@ from batchgen.feeder import Feeder
 from batchgen.handoff import on_disk
 from batchgen.http import ApiClient
 from batchgen.job import JobId
+from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.redelivery import DOWNLOAD_WAIT_S, Redelivery
 from batchgen.settings import ApiKey, is_loopback
@@ -43,8 +44,8 @@ class PoolSettings:
     key: ApiKey | None
     limit: int | None = None
     """How many pending jobs are taken up at most."""
-    only: str | None = None
-    """A glob over the keys of those that are."""
+    only: Only | None = None
+    """Which jobs are; None means all."""
     poll_s: float = POLL_S
     download_wait_s: float = DOWNLOAD_WAIT_S
 

@@ -48,6 +48,7 @@ from batchgen.policy import Next
 from batchgen.providers.adapters import ADAPTERS, Route, adapter_of
 from batchgen.providers.answers import expiry_of
 from batchgen.providers.profile import Profile
+from batchgen.reference_check import changed_references
 from batchgen.room import Room
 from batchgen.spool import Spool, SpooledAnswer
 from batchgen.tasks import TaskWatch
@@ -60,6 +61,9 @@ _SIGNALS: Final[Mapping[Outcome, Signal]] = {
     Outcome.THROTTLED: Signal.THROTTLED,
     Outcome.AMBIGUOUS: Signal.AMBIGUOUS,
 }
+
+
+_CHANGED_REFERENCE: Final = "reference_changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class RunContext:
     internal_errors: list[str] = field(default_factory=list)
     answered: bool = False
     """Whether any request of this run brought a picture."""
+    given_back: int = 0
+    """Jobs whose reference images changed since they were planned."""
     made: int = 0
     """Jobs that became done in this run."""
 
@@ -125,6 +131,8 @@ class Worker:
         """Make one attempt at the job. Raises DispatchStopped when nothing may start any more."""
         context = self.context
         if not context.overwrite and await self._give_way(job):
+            return None
+        if job.images and await self._give_back(job):
             return None
         ticket = await context.throttle.start()
         attempt = _new_attempt()
@@ -166,6 +174,20 @@ class Worker:
         if not await context.ledger(step):
             return False
         context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
+        return True
+
+    async def _give_back(self, job: Job) -> bool:
+        """Leave a job pending if its reference images are not those that it was planned with.
+
+        The next run plans it again; sent now, its image would not be what its fingerprint says.
+        """
+        context = self.context
+        why = await on_disk(changed_references, job, context.profile.name)
+        if why is None:
+            return False
+        context.given_back += 1
+        reason = f"{why}; nothing was sent, and the next run of the manifest plans it again"
+        context.observe(JobHeld(key=job.key, state=JobState.PENDING, reason=reason))
         return True
 
     async def _wait_for_tasks(self, due: Sequence[DuePicture]) -> None:
@@ -210,12 +232,15 @@ class Worker:
         context = self.context
         try:
             request = self._build_request(job, attempt)
+            why = await on_disk(changed_references, job, context.profile.name)
         except OSError as exc:
+            why = str(exc)
+        if why is not None:  # since it was looked at; it is looked at again, and given back
             verdict = Verdict(
-                outcome=Outcome.REFUSED,
+                outcome=Outcome.SAFE,
                 billed=Billed.NO,
-                code="reference_unreadable",
-                message=str(exc),
+                code=_CHANGED_REFERENCE,
+                message=why,
             )
             return Concluded(verdict, await settle(context, job, attempt, verdict))
         try:
@@ -281,6 +306,8 @@ def _budget_text(reached: BudgetReached, job: Job) -> str:
 
 def _signal_of(verdict: Verdict) -> Signal:
     """What the throttle should learn from an attempt."""
+    if verdict.code == _CHANGED_REFERENCE:
+        return Signal.NEUTRAL
     if verdict.outcome is Outcome.REFUSED and verdict.again:
         return Signal.ERRORED
     return _SIGNALS.get(verdict.outcome, Signal.NEUTRAL)

@@ -39,6 +39,7 @@ from batchgen.ledger.ledger import (
     timestamp,
     utc_now,
 )
+from batchgen.ledger.only import Only
 from batchgen.ledger.paid_images import lost_images
 from batchgen.ledger.pictures import fetch_again
 from batchgen.ledger.queries import status
@@ -451,7 +452,7 @@ def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledg
         ledger.settle(send(ledger, run, job), REFUSED)
     moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.BLOCKED], only=None))
     assert (moved.jobs, moved.cost) == (0, 0)
-    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only="*1"))
+    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only=Only.of(["*1"])))
     assert (moved.jobs, moved.cost) == (1, PRICE)
     assert [job.key for job in ledger.pending(batch, after=JobId(0), limit=9)] == ["mug/1", "mug/2"]
 
@@ -480,7 +481,9 @@ def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger:
     batch = enrol(ledger, [planned(0)])
     run = start(ledger, batch)
     ledger.settle(send(ledger, run, first(ledger, batch)), LOST)
-    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN], only="k*"))
+    moved = retry_jobs(
+        ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN], only=Only.of(["k*"]))
+    )
     assert (moved.jobs, moved.cost) == (1, PRICE)
     assert first(ledger, batch).doubts == 0
     assert status(ledger.conn, "b").maybe == PRICE

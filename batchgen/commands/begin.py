@@ -26,6 +26,7 @@ from batchgen.errors import Fault, SettingsError, StoppedError
 from batchgen.job import BatchId, OptionValue
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.enrol import Staging
+from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.price_lists import keep_price_list
 from batchgen.ledger.queries import batch_id, unfinished
 from batchgen.ledger.queries import unpriced_models as pending_unpriced
@@ -65,6 +66,10 @@ class Start:
     estimate: Micros
     max_cost: Micros | None
     max_waste: Micros
+    only: Only | None = None
+    """Which pending jobs are taken up; None means all."""
+    at_fault: int = 0
+    """Rows with a fault, whatever became of their jobs before."""
 
 
 def check(prepared: Prepared, overrides: Overrides) -> None:
@@ -150,11 +155,9 @@ def _enrol(
             )
     if not overrides.yes:
         key = key_of(profile, prepared.environment)
-        check_models(profile, key, staging.models_to_ask(batch, only=overrides.only))
+        check_models(profile, key, staging.models_to_ask(batch, only=staging.only))
     if not (faces.quiet or faces.json):
-        groups = staging.compare(
-            batch, only=overrides.only, partial=prepared.loaded.manifest.partial
-        )
+        groups = staging.compare(batch, only=staging.only, partial=prepared.loaded.manifest.partial)
         limits = prepared.loaded.manifest.limits
         quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
         budgets = budgets_of(conn, limits, overrides)
@@ -163,7 +166,9 @@ def _enrol(
     if batch is not None:
         for notice in relocate(staging, batch, prepared.loaded.base):
             faces.tell(notice)
-    return start_of(conn, prepared, overrides, staging.enrol(prepared.identity))
+    overrides = replace(overrides, only=staging.only)
+    start = start_of(conn, prepared, overrides, staging.enrol(prepared.identity))
+    return replace(start, at_fault=staging.rows_at_fault())
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +223,8 @@ def start_of(
     """What is left to do of an enrolled batch. Raises StoppedError where no budget holds it."""
     limits = prepared.loaded.manifest.limits
     refuse_unpriced(conn, prepared, overrides, pending_unpriced(conn, batch))
-    open_work = unfinished(conn, batch, overrides.limit, only=overrides.only)
+    only = resolve_jobs(conn, overrides.only, batch, prepared.loaded.name)
+    open_work = unfinished(conn, batch, overrides.limit, only=only)
     if not overrides.yes:
         budgets = budgets_of(conn, limits, overrides)
         check_budgets(prepared.loaded.name, open_work.cost, budgets)
@@ -229,4 +235,5 @@ def start_of(
         estimate=open_work.cost,
         max_cost=max_cost_of(limits, overrides.max_cost),
         max_waste=waste_of(limits, overrides.max_waste).allowance(open_work.cost),
+        only=only,
     )

@@ -57,6 +57,8 @@ class Outcome:
     stopped: str | None = None
     internal_errors: tuple[str, ...] = ()
     made: int = 0
+    at_fault: int = 0
+    """Rows of the manifest with a fault, and jobs that were given back."""
 
     def exit_code(self, found: Status) -> ExitCode:
         """The exit code by the table in README.md."""
@@ -67,7 +69,7 @@ class Outcome:
             return ExitCode.BUG
         if self.stopped is not None:
             return ExitCode.STOPPED
-        if found.troubled or found.jobs[JobState.PAID]:
+        if found.troubled or found.jobs[JobState.PAID] or self.at_fault:
             return ExitCode.UNFINISHED
         return ExitCode.DONE
 
@@ -165,7 +167,7 @@ async def drive(
             deadline_s=deadline_s,
             key=key,
             limit=overrides.limit,
-            only=overrides.only,
+            only=start.only,
             poll_s=float(limits.poll or POLL_S),
             download_wait_s=(
                 DOWNLOAD_WAIT_S if limits.download_wait is None else float(limits.download_wait)
@@ -188,6 +190,7 @@ async def drive(
             stopped=stopped,
             internal_errors=tuple(context.internal_errors),
             made=context.made,
+            at_fault=start.at_fault + context.given_back,
         )
         with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
             await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))

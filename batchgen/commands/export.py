@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from batchgen.errors import ExitCode, SettingsError
+from batchgen.job import ROW_REASON
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.queries import Waiting, find_batch, waiting
 from batchgen.ledger.queries import export as export_rows
@@ -79,6 +80,7 @@ def _written(job: Waiting, base: Path) -> WrittenJob:
         root=str(base / job.root),
         path=job.path,
         tags=tuple(json.loads(job.tags)),
+        is_whole=not job.reason.startswith(f"{ROW_REASON}:"),
     )
 
 

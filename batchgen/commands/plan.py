@@ -53,9 +53,7 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
         refuse_unpriced(conn, prepared, overrides, unpriced)
         unfetched = urls.missing
         batch = batch_id(conn, name)
-        groups = staging.compare(
-            batch, only=overrides.only, partial=prepared.loaded.manifest.partial
-        )
+        groups = staging.compare(batch, only=staging.only, partial=prepared.loaded.manifest.partial)
         limits = prepared.loaded.manifest.limits
         quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
         budgets = budgets_of(conn, limits, overrides)
@@ -116,24 +114,33 @@ def _warn(warning: Fault) -> None:
 def check(manifests: list[Path]) -> ExitCode:
     """Say what is wrong with each manifest, all of it, down to its rows and templates.
 
+    Exits with 1 where single rows are at fault: a run would do the others.
     Of reference images that are given by address, those are looked at that a run has fetched.
     """
     folder = manifests[0].absolute().parent
     faults: list[Fault] = []
+    code = ExitCode.DONE
     for path in manifests:
         try:
             prepared = prepare(path, None, ledger_folder=folder)
             with closing(_ledger(prepared)) as conn:
                 urls = NeededUrls(conn, prepared.references)
-                jobs = stage(
+                staging = stage(
                     conn, prepared, accept_unknown_price=True, warned=_warn, addresses=urls
-                ).jobs
+                )
+                jobs, at_fault = staging.jobs, staging.rows_at_fault()
                 unfetched = urls.missing
         except ManifestError as exc:
             faults += exc.faults
         else:
             more = f"; {unfetched:,} {unfetched_text(unfetched)}" if unfetched else ""
-            write_line(sys.stdout, f"{path}: no faults, {jobs:,} jobs{more}")
+            what = f"{_rows(at_fault)} at fault" if at_fault else "no faults"
+            write_line(sys.stdout, f"{path}: {what}, {jobs:,} jobs{more}")
+            code = ExitCode.UNFINISHED if at_fault else code
     if faults:
         raise ManifestError(faults)
-    return ExitCode.DONE
+    return code
+
+
+def _rows(number: int) -> str:
+    return "1 row is" if number == 1 else f"{number:,} rows are"

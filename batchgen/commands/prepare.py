@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from batchgen.errors import Fault, ManifestError, SettingsError
+from batchgen.findings import most_rows_at_fault
 from batchgen.job import OptionValue
 from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Selection, Staging
 from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.only import Only
 from batchgen.ledger.queries import batch_id
 from batchgen.ledger.staging import Price, Priced
 from batchgen.manifest.loader import LoadedManifest, load_manifest
@@ -31,6 +33,8 @@ T = TypeVar("T")
 DEFAULT_PROVIDER: Final = "crazyrouter"
 """As in a manifest that names none."""
 
+_KEPT: Final = "a row at fault gives no key, so jobs that are not planned are kept, not retired"
+
 REFERENCES_SUFFIX: Final = ".references"
 
 
@@ -47,7 +51,7 @@ class Overrides:
     accept_unknown_price: bool = False
     yes: bool = False
     """Whatever a person would be asked is answered already."""
-    only: str | None = None
+    only: Only | None = None
     refresh: str | None = None
     since: datetime | None = None
     until: str | None = None
@@ -201,10 +205,20 @@ def stage(
         progress=progress,
         selection=selection,
         batch=batch_id(conn, prepared.loaded.name),
+        strict=planner.strict,
     )
+    staging.resolve(selection.only, prepared.loaded.name)
+    staging.keeps_unplanned = planner.rows.has_unknown_keys
+    at_fault = [*planner.rows.all(), *staging.clashes]
+    places = prepared.loaded.places
+    most = most_rows_at_fault(places, planner.rows.rows, staging.rows_at_fault())
+    if most is not None:
+        raise ManifestError([most, *at_fault])
     if warned is not None:
-        for warning in planner.warnings:
+        for warning in [*planner.warnings, *at_fault]:
             warned(warning)
+        if staging.keeps_unplanned:
+            warned(places.fault(("rows",), _KEPT))
     if not staging.jobs:
         # A broken export must not retire a whole catalogue.
         loaded = prepared.loaded

@@ -150,7 +150,7 @@ def _run_one(
 def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) -> _End:
     """Run what is enrolled, and say how it ended."""
     began = time.monotonic()
-    outcome = Outcome()
+    outcome = Outcome(at_fault=start.at_fault)
     if start.to_do and not overrides.yes:
         short = short_balance(prepared.profile, prepared.environment, start.estimate)
         if short is not None:

@@ -26,6 +26,7 @@ from batchgen.job import (
     canonical_json,
 )
 from batchgen.ledger.budgets import Budget, period_budgets
+from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.money import Micros, PriceTerms
 from batchgen.outcome import Verdict
 from batchgen.policy import Next, after_attempt
@@ -214,17 +215,14 @@ class Ledger:
         return RunTotals(**dict(row))
 
     def pending(
-        self, batch: BatchId, *, after: JobId, limit: int, only: str | None = None
+        self, batch: BatchId, *, after: JobId, limit: int, only: Only | None = None
     ) -> list[Job]:
-        """The next page of pending jobs in manifest order, beginning behind ``after``.
-
-        ``only`` is a glob over keys.
-        """
+        """The next page of pending jobs in manifest order, beginning after ``after``."""
         rows = self.conn.execute(
             f"SELECT {_JOB_COLUMNS} FROM jobs"
-            " WHERE batch_id = ? AND retired = 0 AND state = 'pending' AND id > ?"
-            " AND (? IS NULL OR key GLOB ?) ORDER BY id LIMIT ?",
-            (batch, after, only, only, limit),
+            " WHERE batch_id = :batch AND retired = 0 AND state = 'pending' AND id > :after"
+            f" AND {IS_MEANT} ORDER BY id LIMIT :limit",
+            {"batch": batch, "after": after, "limit": limit, **only_values(only)},
         )
         return [_job(row) for row in rows]
 

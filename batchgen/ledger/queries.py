@@ -10,6 +10,7 @@ from typing import Final
 
 from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, Billed, JobState
+from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.ledger.paid_images import WaitingImages, waiting_images
 from batchgen.ledger.sums import CHARGED, POSSIBLE, UNPRICED
 from batchgen.ledger.uncertain import Held, held_money
@@ -177,11 +178,11 @@ def unfinished(
     batch: BatchId,
     limit: int | None = None,
     *,
-    only: str | None = None,
+    only: Only | None = None,
 ) -> OpenWork:
     """Jobs to ask for, to look after or to download; retired ones only if money is in them.
 
-    ``limit`` and ``only``, a glob over keys, bound the jobs to ask for.
+    ``limit`` and ``only`` bound the jobs to ask for.
     """
     held = conn.execute(
         "SELECT count(*) AS jobs, coalesce(sum(iif(state = 'paid', 0, estimated)), 0) AS cost"
@@ -190,9 +191,9 @@ def unfinished(
     ).fetchone()
     asked = conn.execute(
         "SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS cost FROM (SELECT estimated"
-        " FROM jobs WHERE batch_id = ? AND retired = 0 AND state = 'pending'"
-        " AND (? IS NULL OR key GLOB ?) ORDER BY id LIMIT ?)",
-        (batch, only, only, -1 if limit is None else limit),
+        " FROM jobs WHERE batch_id = :batch AND retired = 0 AND state = 'pending'"
+        f" AND {IS_MEANT} ORDER BY id LIMIT :limit)",
+        {"batch": batch, "limit": -1 if limit is None else limit, **only_values(only)},
     ).fetchone()
     return OpenWork(jobs=held["jobs"] + asked["jobs"], cost=Micros(held["cost"] + asked["cost"]))
 

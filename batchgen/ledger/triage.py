@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from batchgen.job import BatchId, JobId, JobState, canonical_json
+from batchgen.job import ROW_REASON, BatchId, JobId, JobState, canonical_json
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.ledger.paid_images import FETCHABLE, LAST_PAID, refetch
 from batchgen.ledger.queries import OpenWork
 from batchgen.ledger.transaction import write_transaction
@@ -17,9 +18,11 @@ from batchgen.money import Micros
 
 _CHOSEN: Final = (
     "WHERE batch_id = :batch AND retired = 0"
-    " AND state IN (SELECT value FROM json_each(:states)) AND (:only IS NULL OR key GLOB :only)"
+    f" AND state IN (SELECT value FROM json_each(:states)) AND {IS_MEANT}"
     " AND (:code IS NULL OR substr(reason, 1, instr(reason || ':', ':') - 1) = :code)"
     " AND changed_at >= :since"
+    # Without its row such a job cannot be sent; the next run tries it again by itself.
+    f" AND (reason IS NULL OR reason NOT GLOB '{ROW_REASON}:*')"
 )
 
 
@@ -28,8 +31,7 @@ class Chosen:
     """Which of the jobs that wait for a person."""
 
     states: Collection[JobState]
-    only: str | None = None
-    """A glob over keys, where ``*`` also stands for ``/``."""
+    only: Only | None = None
     code: str | None = None
     """What their reason begins with: ``moderation_blocked``, ``picture_lost``."""
     since: datetime | None = None
@@ -40,7 +42,7 @@ class Chosen:
         return {
             "batch": batch,
             "states": canonical_json([*self.states]),
-            "only": self.only,
+            **only_values(self.only),
             "code": self.code,
             "since": timestamp(self.since) if self.since else "",
             "now": timestamp(now),

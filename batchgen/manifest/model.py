@@ -257,23 +257,41 @@ class ProviderSpec(Model):
     )
 
 
-class FileRows(Model):
-    """A table in a file: csv, tsv, jsonl or json, told by its ending."""
-
-    file: Text = Field(description="the table, relative to the manifest")
+class _Rows(Model):
     where: Text | None = Field(
         None, description="a Jinja expression; only rows for which it is true are used"
     )
+    strict: StrictBool = Field(
+        False,
+        description="refuse the whole manifest if one row is at fault; by default its job fails"
+        " alone, unless more than half of the rows are at fault",
+    )
+    fill: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None,
+        description="columns of which empty cells take the value of the row above, within the"
+        " rows of one product",
+    )
+    fill_by: Text | None = Field(
+        None,
+        description="the column that is equal in all rows of a product; default: handle,"
+        " product_id, item_group_id, parent or id, the first that the table has",
+    )
+    allow_empty: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None, description="columns that prompts, keys and images may print empty without a warning"
+    )
 
 
-class SqliteRows(Model):
+class FileRows(_Rows):
+    """A table in a file: csv, tsv, jsonl or json, by its ending."""
+
+    file: Text = Field(description="the table, relative to the manifest")
+
+
+class SqliteRows(_Rows):
     """The result of one query on a SQLite file, opened read-only."""
 
     sqlite: Text = Field(description="the database file, relative to the manifest")
     query: Text = Field(description="one SELECT; its columns are the template variables")
-    where: Text | None = Field(
-        None, description="a Jinja expression; only rows for which it is true are used"
-    )
 
 
 def _as_count(value: object) -> object:

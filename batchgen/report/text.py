@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from batchgen.job import Billed, JobState
+from batchgen.job import ROW_REASON, Billed, JobState
 from batchgen.ledger.budgets import Budget
 from batchgen.ledger.enrol import Group, GroupSum, Why
 from batchgen.ledger.queries import ReasonCount, Status
@@ -27,6 +27,8 @@ _GROUP_TEXT = {
     Group.MOVED: "done, to be moved to their new place",
     Group.UNCHANGED: "done and unchanged",
     Group.REFUSED: "without their reference image, not sent",
+    Group.AT_FAULT: "with a fault in their row, not sent",
+    Group.KEPT: "done, kept; their row has a fault now",
     Group.RETIRED: "no longer in the manifest",
 }
 _REASONS_SHOWN = 8
@@ -268,6 +270,12 @@ def next_step(status: Status, db_option: str, *, has_log: bool) -> str:
         return f"batchgen retry {name} --uncertain{db_option}   # makes them again for {again}"
     if status.unfinished:
         return f"batchgen resume {name}{db_option}"
+    if status.jobs[JobState.FAILED] and all(
+        reason.code == ROW_REASON for reason in status.reasons if reason.state is JobState.FAILED
+    ):
+        return (
+            f"batchgen report {name}{db_option}   # fix these rows; the next run tries them again"
+        )
     if status.jobs[JobState.FAILED]:
         return f"batchgen retry {name}{db_option}"
     if status.jobs[JobState.BLOCKED]:
