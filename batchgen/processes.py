@@ -83,7 +83,7 @@ def started_of(pid: int) -> str | None:
 
 
 def _if_it_exists(pid: int) -> str | None:
-    """Answer without ``/proc``: empty for a process that exists."""
+    """Return as ``started_of`` without ``/proc``: empty for a process that exists."""
     if sys.platform == "win32":  # signal 0 would be a Ctrl-C there
         return ""
     try:
