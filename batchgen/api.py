@@ -6,12 +6,11 @@ The same plan, ledger and engine as `batchgen run`; nothing is printed, and sign
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Final, Self
 
@@ -20,9 +19,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from batchgen.commands.begin import Faces, begin, check, reference_images
 from batchgen.commands.drive import Outcome, drive, endpoint
-from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare
+from batchgen.commands.prepare import Overrides, key_of, prepare
 from batchgen.commands.pricing import PriceLists
-from batchgen.errors import BatchLockedError, ExitCode
+from batchgen.errors import ExitCode
 from batchgen.events import AttemptEnded, JobDone, JobHeld, RunEvent
 from batchgen.job import JobState
 from batchgen.ledger.database import open_for_reading
@@ -35,8 +34,6 @@ from batchgen.shutdown import Shutdown
 from batchgen.throttle import Status as ThrottleStatus
 
 _HELD: Final = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
-_open_ledgers: set[Path] = set()
-_opening = Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,21 +49,6 @@ class Result:
     warnings: tuple[str, ...] = ()
 
 
-@contextmanager
-def _alone(prepared: Prepared) -> Iterator[None]:
-    """Keep a second batch of this process from the ledger, whose locks are the process's."""
-    ledger = prepared.ledger.resolve()
-    with _opening:
-        if ledger in _open_ledgers:
-            raise BatchLockedError(prepared.loaded.name, ledger)
-        _open_ledgers.add(ledger)
-    try:
-        yield
-    finally:
-        with _opening:
-            _open_ledgers.discard(ledger)
-
-
 class Batch:
     """A manifest's batch, planned on entering and run by iterating.
 
@@ -76,8 +58,8 @@ class Batch:
     Iterating sends. Leaving early lets requests in flight finish, as the first Ctrl-C does.
     ``ledger`` is the SQLite file, else where `batchgen run` finds it. ``max_cost`` is in dollars,
     ``concurrency`` in requests, ``limit`` in jobs; ``only`` is a key or pattern, or several, of the
-    jobs to take up; ``yes`` pays prices that have risen and goes as
-    far as the budget reaches. A ledger can be open for one batch a process at a time.
+    jobs to take up; ``yes`` pays prices that have risen and goes as far as the budget reaches.
+    Several batches of one ledger can be open at a time; one batch only once.
 
     Raises ManifestError, SettingsError, StoppedError (over the budget) and BatchLockedError.
     """
@@ -130,7 +112,6 @@ class Batch:
         overrides = self._overrides
         prepared = prepare(self._manifest, overrides.db)
         check(prepared, overrides)
-        held.enter_context(_alone(prepared))
         held.enter_context(batch_lock(prepared.ledger, prepared.loaded.name))
         faces = Faces(quiet=True, tell=self.notices.append)
         self._prepared, self._start = begin(

@@ -6,6 +6,7 @@ Commands are imported when they are called, so that ``--help`` and ``status`` st
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -45,6 +46,9 @@ _MANIFESTS = click.argument(
 _NAME = click.argument("name")
 _DB = click.option(
     "--db", type=click.Path(path_type=Path, dir_okay=False), help="The ledger's file."
+)
+_ADOPT = click.option(
+    "--adopt", is_flag=True, help="Continue a batch that belongs to another manifest."
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
 
@@ -158,6 +162,11 @@ def _run_options(command: Any) -> Any:
             help="Run without budgets although a price is unknown.",
         ),
         click.option(
+            "--take-over",
+            is_flag=True,
+            help="Continue a run of another host or container that you know is dead.",
+        ),
+        click.option(
             "--yes",
             is_flag=True,
             help="Ask nothing, pay prices that have risen, go as far as the budget reaches.",
@@ -193,11 +202,19 @@ def cli() -> None:
     settings or usage; 3 stopped by budget, quota, key or breaker; 4 a bug;
     75 another run holds this batch; 130/143 stopped by a signal, state safe.
     """
+    from batchgen.ledger.busy import DEFAULT_WAIT_S, patience
+    from batchgen.progress import write_line
+    from batchgen.settings import Environment
+
+    wait_s = Environment.load().ledger_wait_s
+    patience.wait_s = DEFAULT_WAIT_S if wait_s is None else wait_s
+    patience.report = lambda text: write_line(sys.stderr, text)
 
 
 @cli.command()
 @_MANIFESTS
 @_renewal_options
+@_ADOPT
 @_run_options
 def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> ExitCode:
     """Plan, generate, download and record; resume what is unfinished."""
@@ -229,6 +246,7 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
 @click.option("--accept-unknown-price", is_flag=True, help="Plan although a price is not known.")
 @click.option("--max-cost", metavar="DOLLARS", help="Budget of the run.")
 @_ONLY
+@_ADOPT
 @_renewal_options
 @click.option("--concurrency", type=click.IntRange(1, 4096), help="Requests in flight at most.")
 @click.option("--again", metavar="SHARE", help="What if so many are made again, like 8%.")

@@ -5,6 +5,7 @@
     ├── SettingsError         2   a flag, the environment or the provider settings
     ├── UnknownBatchError     2   a NAME that the ledger does not hold
     ├── LedgerError           2   the ledger cannot be used as it is
+    │   └── LedgerBusyError   3   another program locked the ledger for too long
     ├── BatchLockedError     75   another run holds this batch
     └── StoppedError          3   the run was stopped: budget, quota, key or breaker
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import ClassVar
 
 
@@ -103,15 +103,16 @@ class LedgerError(BatchgenError):
     exit_code = ExitCode.USAGE
 
 
+class LedgerBusyError(LedgerError):
+    """Another program holds the lock of the ledger for longer than it is waited for."""
+
+    exit_code = ExitCode.STOPPED
+
+
 class BatchLockedError(BatchgenError):
     """Another process runs this batch."""
 
     exit_code = ExitCode.LOCKED
-
-    def __init__(self, batch: str, lock: Path) -> None:
-        super().__init__(
-            f"{batch}: another run holds this batch (lock {lock}); nothing was changed"
-        )
 
 
 class StoppedError(BatchgenError):

@@ -485,10 +485,25 @@ async def recover(context: RunContext, opened: OpenAttempt) -> None:
     try:
         reach(Point.RECOVERING)
         exchange = _cut_off(context.spool, opened.id)
-        await conclude(context, opened.job, opened.id, exchange, recovering=True)
+        if exchange.reach is not Reach.COMPLETE and not context.spool.is_that_of(opened.spool):
+            verdict = _without_spool(context.spool)
+            await settle(context, opened.job, opened.id, verdict, hold=True, recovering=True)
+        else:
+            await conclude(context, opened.job, opened.id, exchange, recovering=True)
         reach(Point.RECOVERED)
     except OSError as exc:
         context.throttle.stop(f"disk: the spool can't be read: {exc}")
+
+
+def _without_spool(spool: Spool) -> Verdict:
+    """Judge an attempt whose response may lie in a spool that this ledger has lost."""
+    return Verdict(
+        outcome=Outcome.AMBIGUOUS,
+        billed=Billed.MAYBE,
+        code="spool_missing",
+        message=f"a response may have come, and the spool that its run used is not {spool.folder}:"
+        " the ledger was copied or restored without it, or it was removed; nothing is bought again",
+    )
 
 
 def _cut_off(spool: Spool, attempt: AttemptId) -> Exchange:

@@ -17,6 +17,7 @@ from sqlite_utils import Database, Migrations
 from batchgen.errors import LedgerError
 from batchgen.failpoints import Point
 from batchgen.ledger import database
+from batchgen.ledger.busy import Patience
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.schema import SCHEMA_VERSION, migrations
 from tests import rig
@@ -308,7 +309,7 @@ def test_a_ledger_that_is_busy_is_not_called_damaged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_for_writing(path).close()
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(database, "patience", Patience(wait_s=0.05))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         for open_it in (open_for_writing, open_for_reading):

@@ -412,6 +412,8 @@ def test_only_attempts_of_this_batch_are_open_or_finished(ledger: Ledger) -> Non
     save(ledger, ledger.due(job)[0].id)
     mine = send(ledger, run, first(ledger, batch))
     theirs = send(ledger, start(ledger, other), first(ledger, other))
+    for one in (batch, other):
+        start(ledger, one)
     assert [opened.id for opened in ledger.open_attempts(batch)] == [mine]
     assert [opened.id for opened in ledger.open_attempts(other)] == [theirs]
     assert ledger.finished_attempts(batch, [done, mine, theirs, AttemptId("x")]) == [done]

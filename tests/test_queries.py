@@ -294,7 +294,9 @@ HOT: dict[str, Callable[[Ledger, BatchId], object]] = {
     "finished_attempts": lambda ledger, batch: ledger.finished_attempts(batch, [AttemptId("x")]),
     "reserve": lambda ledger, batch: send(ledger, start(ledger, batch), first(ledger, batch)),
     "record_answer": lambda ledger, batch: pay(ledger, start(ledger, batch), first(ledger, batch)),
-    "settle": lambda ledger, batch: ledger.settle(ledger.open_attempts(batch)[0].id, LOST),
+    "settle": lambda ledger, batch: ledger.settle(
+        send(ledger, start(ledger, batch), first(ledger, batch)), LOST
+    ),
     "picture_saved": lambda ledger, batch: save(ledger, ledger.due(JobId(2))[0].id, "1.png"),
     "picture_lost": lambda ledger, batch: ledger.picture_lost(
         ledger.due(JobId(2))[0].id, JobId(2), "gone"

@@ -11,7 +11,15 @@ from datetime import datetime
 
 from batchgen.commands.finish import channels_of
 from batchgen.commands.preflight import allow_open_files, check_models
-from batchgen.commands.prepare import Overrides, Prepared, key_of, max_cost_of, stage, waste_of
+from batchgen.commands.prepare import (
+    Overrides,
+    Prepared,
+    belongs,
+    key_of,
+    max_cost_of,
+    stage,
+    waste_of,
+)
 from batchgen.commands.pricing import (
     FetchedList,
     KnownPrices,
@@ -109,7 +117,9 @@ def begin(
             profile = replace(profile, prices=fresh.prices)
         elif fresh is not None:
             faces.tell(f"no fresh price list: {fresh}; prices are from {profile.price_source}")
-        prepared = replace(prepared, profile=profile)
+        prepared = belongs(conn, replace(prepared, profile=profile), adopt=overrides.adopt)
+        if prepared.adopted is not None:
+            faces.tell(prepared.adopted.notice(prepared.loaded.name))
         start = _enrol(conn, prepared, overrides, faces, planned, images)
         if isinstance(fresh, FetchedList):
             keep_price_list(conn, fresh.url, fresh.kept)

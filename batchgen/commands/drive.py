@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -21,11 +21,15 @@ from batchgen.events import RunEvent, Stopping
 from batchgen.http import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.owners import Claim
 from batchgen.ledger.queries import Status, status
 from batchgen.ledger.rates import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
+from batchgen.lock import held_lock
 from batchgen.manifest.model import Limits
+from batchgen.owner import SILENT_S
 from batchgen.pool import Pool, PoolSettings
+from batchgen.processes import this_process
 from batchgen.progress import Progress
 from batchgen.redelivery import DOWNLOAD_WAIT_S
 from batchgen.room import Room
@@ -127,7 +131,10 @@ async def drive(
     )
     grace_s = deadline_s if overrides.grace_s is None else overrides.grace_s
 
+    writer = LedgerWriter(prepared.ledger)
+
     def drain(reason: str) -> None:
+        writer.hurry()
         throttle.stop(reason)
         observe(Stopping(reason=reason))
 
@@ -139,13 +146,20 @@ async def drive(
         embedder.take(shutdown)
     spool = Spool(spool_folder(prepared))
     await anyio.to_thread.run_sync(spool.prepare)
-    async with LedgerWriter(prepared.ledger) as ledger:
+    owner = this_process(held_lock(prepared.ledger, start.name))
+    claim = Claim(
+        here=replace(owner, me=replace(owner.me, silent_s=max(SILENT_S, round(2 * deadline_s)))),
+        spool=spool.identity,
+        take_over=overrides.take_over,
+    )
+    async with writer as ledger:
         run_id = await ledger(
             lambda ledger: ledger.start_run(
                 start.batch,
                 estimate=start.estimate,
                 max_cost=start.max_cost,
                 max_waste=start.max_waste,
+                claim=claim,
             )
         )
         context = RunContext(

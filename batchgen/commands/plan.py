@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from batchgen.commands.prepare import Overrides, Prepared, prepare, stage
+from batchgen.commands.prepare import Overrides, Prepared, belongs, prepare, stage
 from batchgen.commands.pricing import with_kept_prices
 from batchgen.commands.quoting import budgets_of, quote_of, quote_record
 from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
@@ -37,7 +37,7 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
     name = prepared.loaded.name
     with closing(_ledger(prepared)) as conn:
         profile = with_kept_prices(prepared.profile, conn)
-        prepared = replace(prepared, profile=profile)
+        prepared = belongs(conn, replace(prepared, profile=profile), adopt=overrides.adopt)
         urls = NeededUrls(conn, prepared.references)
         open_prices = OpenPrices(profile)
         staging = stage(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeVar
@@ -14,6 +14,7 @@ from batchgen.findings import most_rows_at_fault
 from batchgen.job import OptionValue
 from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Selection, Staging
 from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
 from batchgen.ledger.only import Only
 from batchgen.ledger.queries import batch_id
 from batchgen.ledger.staging import Price, Priced
@@ -59,6 +60,10 @@ class Overrides:
     again: str | None = None
     accepted: str | None = None
     db: Path | None = None
+    adopt: bool = False
+    """Whether a batch may continue with another manifest than its own."""
+    take_over: bool = False
+    """Whether a person says that a run which cannot be seen from here is dead."""
 
     def deadline(self, now: datetime) -> datetime | None:
         """After which no new request starts. Raises SettingsError."""
@@ -87,6 +92,8 @@ class Prepared:
     environment: Environment
     profile: Profile
     ledger: Path
+    adopted: Adoption | None = None
+    """Set where the batch continues with a manifest at another path."""
 
     @property
     def references(self) -> Path:
@@ -101,7 +108,8 @@ class Prepared:
             name=loaded.name,
             provider=self.profile.name,
             price_source=self.profile.price_source,
-            manifest_path=str(loaded.path),
+            manifest_path=stored_path(loaded.path, self.ledger),
+            adopted=self.adopted,
             manifest_sha256=loaded.sha256,
             manifest=loaded.text,
             partial=loaded.manifest.partial,
@@ -125,6 +133,15 @@ def settle_settings(
         profile=resolve_profile(loaded.manifest.provider, environment),
         ledger=environment.ledger_path(db, ledger_folder or loaded.base),
     )
+
+
+def belongs(conn: sqlite3.Connection, prepared: Prepared, *, adopt: bool) -> Prepared:
+    """Check that the batch belongs to this manifest, or may from now on. Raises SettingsError."""
+    loaded = prepared.loaded
+    if loaded.manifest.partial:
+        return prepared
+    found = check_manifest(conn, loaded.name, loaded.path, prepared.ledger, adopt=adopt)
+    return replace(prepared, adopted=found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

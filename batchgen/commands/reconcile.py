@@ -19,6 +19,7 @@ from batchgen.commands.prepare import Prepared, settle_settings
 from batchgen.errors import ExitCode, SettingsError, StoppedError, UnknownBatchError
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.queries import BatchRow, find_batch
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.lock import batch_lock
@@ -85,7 +86,7 @@ def reconcile(name: str, db: Path | None, question: Question, *, as_json: bool) 
 
 def _prepared(batch: BatchRow, ledger: Path) -> Prepared:
     """The batch as it was planned last; its manifest file is not needed."""
-    path = Path(batch.manifest_path)
+    path = manifest_path(ledger, batch.manifest_path)
     loaded = parse_manifest(batch.manifest.encode(), file=path.name, path=path)
     return settle_settings(loaded, ledger)
 

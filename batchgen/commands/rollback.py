@@ -9,6 +9,7 @@ from pathlib import Path
 from batchgen.errors import ExitCode
 from batchgen.files import sha256_of
 from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.pictures import Exchange, Version, exchanged, exchanges
 from batchgen.ledger.queries import find_batch
@@ -29,7 +30,7 @@ def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) 
     done, lost = 0, 0
     with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
         batch = find_batch(conn, name)
-        base = Path(batch.manifest_path).parent
+        base = base_of(ledger, batch)
         only = resolve_jobs(conn, only, batch.id, name)
         for exchange in list(exchanges(conn, batch.id, only=only, run=run)):
             refused = _refusal(base, exchange)

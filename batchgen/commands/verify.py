@@ -17,6 +17,7 @@ from batchgen.files import PART_SUFFIX, sha256_of
 from batchgen.job import EXT_PLACEHOLDER
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.paid_images import LostImage, lost_images
 from batchgen.ledger.pictures import Saved, fetch_again, saved_pictures
 from batchgen.ledger.queries import find_batch
@@ -67,7 +68,7 @@ def verify(name: str, db: Path | None, *, repair: bool, as_json: bool) -> ExitCo
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
-        base = Path(batch.manifest_path).parent
+        base = base_of(ledger, batch)
         found, known, roots = [], set[Path](), set[Path]()
         pictures = 0
         for saved in saved_pictures(conn, batch.id):

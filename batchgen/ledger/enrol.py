@@ -22,6 +22,7 @@ from batchgen.job import (
     canonical_json,
 )
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.manifest_paths import Adoption, move_roots
 from batchgen.ledger.only import IS_MEANT, Only, only_values, resolve_planned
 from batchgen.ledger.staging import (
     MAX_FAULTS,
@@ -89,6 +90,8 @@ class BatchIdentity:
     manifest_path: str
     manifest_sha256: str
     manifest: str
+    adopted: Adoption | None = None
+    """Set where the batch continues with a manifest at another path."""
     partial: bool = False
     """The plan is of some jobs only: the others are not retired, and the whole manifest is kept."""
 
@@ -436,6 +439,8 @@ class Staging:
                 "partial": identity.partial,
             },
         ).fetchone()
+        if identity.adopted is not None:
+            move_roots(self.conn, BatchId(row["id"]), identity.adopted)
         return BatchId(row["id"])
 
 

@@ -27,8 +27,10 @@ from batchgen.job import (
 )
 from batchgen.ledger.budgets import Budget, period_budgets
 from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.owners import Claim, open_runs, refuse_while_owned, take_over_runs
 from batchgen.money import Micros, PriceTerms
 from batchgen.outcome import Verdict
+from batchgen.owner import Owner
 from batchgen.policy import Next, after_attempt
 
 Clock = Callable[[], datetime]
@@ -73,6 +75,12 @@ class OpenAttempt:
     id: AttemptId
     job: Job
     run_id: RunId
+    spool: str | None
+    """Identity of the spool that its run used; None where that was not recorded."""
+
+
+class RunTakenOver(Exception):
+    """Another run owns what this run left open; this one may write nothing more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +186,8 @@ class Ledger:
     def __init__(self, conn: sqlite3.Connection, clock: Clock = utc_now) -> None:
         self.conn = conn
         self._clock = clock
+        self._beats: RunId | None = None
+        """The run of this process, while it goes on."""
 
     def _now(self) -> str:
         return timestamp(self._clock())
@@ -189,17 +199,53 @@ class Ledger:
         estimate: Micros,
         max_cost: Micros | None,
         max_waste: Micros,
+        claim: Claim | None = None,
     ) -> RunId:
-        """Write the run that all its attempts will name."""
+        """Write the run that all its attempts will name, and take over what killed runs left.
+
+        Raises BatchLockedError where the owner of another run may be alive.
+        """
+        if claim is not None:
+            runs = open_runs(self.conn, self._batch_name(batch))
+            refuse_while_owned(runs, claim.here, self._clock(), take_over=claim.take_over)
+        now = self._now()
+        owner, spool = (None, None) if claim is None else (claim.here.me.as_json(), claim.spool)
         cursor = self.conn.execute(
-            "INSERT INTO runs (batch_id, started_at, estimate, max_cost, max_waste)"
-            " VALUES (?, ?, ?, ?, ?)",
-            (batch, self._now(), estimate, max_cost, max_waste),
+            "INSERT INTO runs (batch_id, started_at, estimate, max_cost, max_waste, owner,"
+            " heartbeat_at, spool) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (batch, now, estimate, max_cost, max_waste, owner, now, spool),
         )
-        return RunId(int(cursor.lastrowid or 0))
+        run = RunId(int(cursor.lastrowid or 0))
+        take_over_runs(self.conn, batch, run)
+        self._beats = run
+        return run
+
+    def _batch_name(self, batch: BatchId) -> str:
+        row = self.conn.execute("SELECT name FROM batches WHERE id = ?", (batch,)).fetchone()
+        return str(row["name"])
+
+    def beat(self) -> None:
+        """Record that the run of this process is alive, if it has one. Raises RunTakenOver."""
+        if self._beats is not None:
+            beaten = self.conn.execute(
+                "UPDATE runs SET heartbeat_at = ? WHERE id = ? AND taken_by IS NULL",
+                (self._now(), self._beats),
+            )
+            if beaten.rowcount != 1:
+                raise RunTakenOver(self._taken_over(self._beats))
+
+    def _taken_over(self, run: RunId) -> str:
+        row = self.conn.execute(
+            "SELECT taken_by, (SELECT owner FROM runs AS next WHERE next.id = runs.taken_by)"
+            " AS owner FROM runs WHERE id = ?",
+            (run,),
+        ).fetchone()
+        by = f" ({Owner.from_json(row['owner'])})" if row["owner"] else ""
+        return f"run {run} was taken over by run {row['taken_by']}{by}"
 
     def end_run(self, run: RunId, *, stopped: str | None, exit_code: int) -> None:
         """Write how the run ended."""
+        self._beats = None
         self.conn.execute(
             "UPDATE runs SET ended_at = ?, stopped = ?, exit_code = ? WHERE id = ?",
             (self._now(), stopped, exit_code, run),
@@ -278,7 +324,12 @@ class Ledger:
                 *(terms.least, job.price, terms.is_known),
             ),
         )
-        self.conn.execute("UPDATE runs SET reserved = reserved + ? WHERE id = ?", (job.price, run))
+        reserved = self.conn.execute(
+            "UPDATE runs SET reserved = reserved + ? WHERE id = ? AND taken_by IS NULL",
+            (job.price, run),
+        )
+        if reserved.rowcount != 1:
+            raise RunTakenOver(self._taken_over(run))
         return Reserved()
 
     def _run_budget(self, run: RunId) -> Budget:
@@ -417,6 +468,7 @@ class Ledger:
             ),
         ).fetchone()
         if row is None:
+            self._raise_if_taken_over(attempt)
             raise AssertionError(f"attempt {attempt} is closed already")
         return _Closed(
             job=JobId(row["job_id"]),
@@ -425,6 +477,15 @@ class Ledger:
             charged=Micros(row["cost"]),
             possible=Micros(row["possible"]),
         )
+
+    def _raise_if_taken_over(self, attempt: AttemptId) -> None:
+        row = self.conn.execute(
+            "SELECT runs.id AS id FROM attempts JOIN runs ON runs.id = run_id"
+            " WHERE attempts.id = ? AND taken_by IS NOT NULL",
+            (attempt,),
+        ).fetchone()
+        if row is not None:
+            raise RunTakenOver(self._taken_over(RunId(row["id"])))
 
     def _move_on(
         self, attempt: AttemptId, verdict: Verdict, run: RunId, *, hold: bool, probe: bool = False
@@ -658,12 +719,17 @@ class Ledger:
         return changed.rowcount == 1
 
     def open_attempts(self, batch: BatchId) -> list[OpenAttempt]:
-        """Attempts that a killed run left in flight; at most as many as it had requests."""
+        """Attempts that dead runs left in flight; at most as many as those had requests.
+
+        A run is dead once it has ended, or another has taken over what it left.
+        """
         rows = self.conn.execute(
             # CROSS JOIN keeps this order: the few open attempts first, never all jobs of a batch.
-            "SELECT attempts.id AS attempt_id, run_id, job_id"
+            "SELECT attempts.id AS attempt_id, run_id, job_id, spool"
             " FROM attempts INDEXED BY attempts_open CROSS JOIN jobs ON jobs.id = job_id"
-            " WHERE batch_id = ? AND outcome = 'sending' ORDER BY attempts.rowid",
+            " CROSS JOIN runs ON runs.id = run_id"
+            " WHERE jobs.batch_id = ? AND outcome = 'sending'"
+            " AND (runs.ended_at IS NOT NULL OR taken_by IS NOT NULL) ORDER BY attempts.rowid",
             (batch,),
         ).fetchall()
         return [
@@ -671,6 +737,7 @@ class Ledger:
                 id=AttemptId(row["attempt_id"]),
                 job=self.job(JobId(row["job_id"])),
                 run_id=RunId(row["run_id"]),
+                spool=row["spool"],
             )
             for row in rows
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -284,6 +285,12 @@ ALTER TABLE images ADD COLUMN tried_at TEXT;
 ALTER TABLE images ADD COLUMN trouble TEXT;
 ALTER TABLE images ADD COLUMN not_before TEXT;
 ALTER TABLE images ADD COLUMN refetched INTEGER NOT NULL DEFAULT 0 CHECK (refetched IN (0, 1));
+-- The process that owns a run (JSON), when it was last alive, the spool that takes its responses,
+-- and the run that took over what it left open.
+ALTER TABLE runs ADD COLUMN owner TEXT;
+ALTER TABLE runs ADD COLUMN heartbeat_at TEXT;
+ALTER TABLE runs ADD COLUMN spool TEXT;
+ALTER TABLE runs ADD COLUMN taken_by INTEGER REFERENCES runs(id);
 """
 
 
@@ -305,8 +312,24 @@ def migrations() -> Migrations:
     @steps(name="0003_money_safety")
     def money_safety(db: Database) -> None:
         _statements(db.conn, _MONEY_SAFETY)
+        _make_paths_relative(db.conn)
 
     return steps
+
+
+def _make_paths_relative(conn: sqlite3.Connection) -> None:
+    """Store manifests below the ledger's directory relative to it, so that both can be moved."""
+    (file,) = (row[2] for row in conn.execute("PRAGMA database_list") if row[1] == "main")
+    folder = Path(file).resolve().parent
+    rows = conn.execute("SELECT id, manifest_path FROM batches").fetchall() if file else []
+    for batch, written in rows:
+        path = Path(written)
+        place = path.parent.resolve() / path.name
+        if path.is_absolute() and place.is_relative_to(folder):
+            conn.execute(
+                "UPDATE batches SET manifest_path = ? WHERE id = ?",
+                (place.relative_to(folder).as_posix(), batch),
+            )
 
 
 def _statements(conn: sqlite3.Connection, script: str) -> None:
