@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchgen.errors import BatchgenError, ExitCode
+from batchgen.errors import BatchgenError, ExitCode, message_of
 from batchgen.job import JobState
 from batchgen.stdio import discard_output, lost_output, prepare_streams
 from batchgen.version import __version__
@@ -636,7 +636,7 @@ def _run(arguments: list[str] | None) -> int:
     except click.Abort:
         return ExitCode.INTERRUPTED
     except BatchgenError as exc:
-        click.echo(str(exc), err=True)
+        click.echo(message_of(exc), err=True)
         return exc.exit_code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

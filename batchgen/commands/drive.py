@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import anyio
 
 from batchgen.commands.begin import Start, width
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import Overrides, Prepared
-from batchgen.errors import ExitCode
+from batchgen.commands.refusals import end_of
+from batchgen.errors import ExitCode, one_error
 from batchgen.events import RunEvent, Stopping
 from batchgen.http import ssl_context
 from batchgen.job import JobState, RunId
@@ -48,6 +49,8 @@ from batchgen.throttle import (
 )
 from batchgen.throttle import Limits as ThrottleLimits
 from batchgen.worker import RunContext
+
+T = TypeVar("T")
 
 DEFAULT_DEADLINE_S = 300.0
 SPOOL_SUFFIX = ".spool"
@@ -105,7 +108,10 @@ async def drive(
     *,
     embedder: Embedder | None = None,
 ) -> Outcome:
-    """Run what is enrolled to its end, in the event loop of the caller."""
+    """Run what is enrolled to its end, in the event loop of the caller.
+
+    Raises one exception, never a group. The run is ended in the ledger then, too.
+    """
     limits = prepared.loaded.manifest.limits
     deadline = overrides.deadline(_local_now())
     concurrency, downloads = width(limits, overrides)
@@ -152,14 +158,17 @@ async def drive(
         spool=spool.identity,
         take_over=overrides.take_over,
     )
+    verify = ssl_context()
     async with writer as ledger:
-        run_id = await ledger(
-            lambda ledger: ledger.start_run(
-                start.batch,
-                estimate=start.estimate,
-                max_cost=start.max_cost,
-                max_waste=start.max_waste,
-                claim=claim,
+        run_id = await _shielded(
+            ledger(
+                lambda ledger: ledger.start_run(
+                    start.batch,
+                    estimate=start.estimate,
+                    max_cost=start.max_cost,
+                    max_waste=start.max_waste,
+                    claim=claim,
+                )
             )
         )
         context = RunContext(
@@ -187,7 +196,8 @@ async def drive(
                 DOWNLOAD_WAIT_S if limits.download_wait is None else float(limits.download_wait)
             ),
         )
-        pool = Pool(context, settings, shutdown, ssl_context())
+        pool = Pool(context, settings, shutdown, verify)
+        error: BaseException | None = None
         try:
             async with anyio.create_task_group() as showing:
                 showing.start_soon(progress.run, throttle.status)
@@ -195,8 +205,13 @@ async def drive(
                     showing.start_soon(_stop_at, deadline, throttle)
                 await pool.run()
                 showing.cancel_scope.cancel()
+        except BaseException as exc:
+            error = one_error(exc)
         finally:
             progress.close()
+        if error is not None:
+            await _shielded(_end_early(ledger, run_id, error))
+            raise error
         stopped = throttle.status().stopped
         stopped = _STOPPED_TEXT.get(stopped, stopped) if stopped else None
         outcome = Outcome(
@@ -209,6 +224,20 @@ async def drive(
         with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
             await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
         return outcome
+
+
+async def _shielded(step: Awaitable[T]) -> T:
+    """Wait for a step that a cancellation may follow but not cut off."""
+    with anyio.CancelScope(shield=True):
+        result = await step
+    return result
+
+
+async def _end_early(ledger: LedgerWriter, run_id: RunId, error: BaseException) -> None:
+    """Write the end of a run that an exception ended, where the ledger can be written."""
+    stopped, code = end_of(error)
+    with suppress(Exception):  # the caller raises the error that ended the run
+        await ledger(lambda ledger: ledger.end_run(run_id, stopped=stopped, exit_code=code))
 
 
 def _local_now() -> datetime:

@@ -20,7 +20,7 @@ from batchgen.commands.preflight import check_space, check_writable, short_balan
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
 from batchgen.commands.pricing import PriceLists
 from batchgen.commands.references import ReferenceImages
-from batchgen.errors import BatchgenError, ExitCode, SettingsError, StoppedError
+from batchgen.errors import BatchgenError, ExitCode, SettingsError, StoppedError, message_of
 from batchgen.failpoints import arm
 from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading, open_for_writing
@@ -67,7 +67,7 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
         try:
             end = _run_one(prepared, overrides, faces, lists, images)
         except BatchgenError as exc:
-            write_line(sys.stderr, str(exc))
+            write_line(sys.stderr, message_of(exc))
             codes.append(exc.exit_code)
             continue
         codes.append(end.code)
