@@ -148,13 +148,14 @@ async def test_two_batches_of_a_ledger_run_in_one_process(tmp_path: Path) -> Non
 async def test_a_batch_is_run_once(served: rig.Endpoint, tmp_path: Path) -> None:
     async with Batch(rig.manifest(tmp_path, served.base_url, ["a"])) as batch:
         assert len([result async for result in batch]) == 1
-        with pytest.raises(RuntimeError, match="open it anew"):
+        with pytest.raises(RuntimeError, match="has run already"):
             batch.__aiter__()
 
 
 def test_the_public_names_are_imported_when_they_are_asked_for() -> None:
     code = "import sys, batchgen; assert 'pydantic' not in sys.modules; batchgen.Batch"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert set(batchgen.__all__) == {"Batch", "BatchgenError", "JobState", "Result", "__version__"}
+    assert all(hasattr(batchgen, name) for name in batchgen.__all__)
+    assert {"Batch", "BatchgenError", "JobState", "Result"} < set(batchgen.__all__)
     with pytest.raises(AttributeError, match="nonsense"):
         batchgen.nonsense  # noqa: B018  # asking for it is the test
