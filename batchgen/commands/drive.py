@@ -236,6 +236,7 @@ async def _shielded(step: Awaitable[T]) -> T:
 async def _end_early(ledger: LedgerWriter, run_id: RunId, error: BaseException) -> None:
     """Write the end of a run that an exception ended, where the ledger can be written."""
     stopped, code = end_of(error)
+    ledger.hurry()
     with suppress(Exception):  # the caller raises the error that ended the run
         await ledger(lambda ledger: ledger.end_run(run_id, stopped=stopped, exit_code=code))
 
