@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Protocol
 
 import anyio
 
 from batchgen.commands.begin import Start, width
 from batchgen.commands.embedded import embedded_endpoint
+from batchgen.commands.places import picture_folder, spool_folder
 from batchgen.commands.prepare import Overrides, Prepared
 from batchgen.errors import ExitCode
 from batchgen.events import RunEvent, Stopping
@@ -45,7 +45,6 @@ from batchgen.throttle import Limits as ThrottleLimits
 from batchgen.worker import RunContext
 
 DEFAULT_DEADLINE_S = 300.0
-SPOOL_SUFFIX = ".spool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,14 +136,9 @@ async def drive(
     spool = Spool(spool_folder(prepared))
     await anyio.to_thread.run_sync(spool.prepare)
     async with LedgerWriter(prepared.ledger) as ledger:
-        run_id = await ledger(
-            lambda ledger: ledger.start_run(
-                start.batch,
-                estimate=start.estimate,
-                max_cost=start.max_cost,
-                max_waste=start.max_waste,
-            )
-        )
+        run_id = start.run
+        if run_id is None:
+            run_id = await ledger(start.write)
         context = RunContext(
             batch=start.batch,
             run=run_id,
@@ -253,15 +247,3 @@ _JITTER_OF_THE_WAY = 1.004
 
 def _number(value: int | float | None) -> float | None:
     return None if value is None else float(value)
-
-
-def spool_folder(prepared: Prepared) -> Path:
-    """Where the answers of a ledger lie: beside it."""
-    return prepared.ledger.with_name(prepared.ledger.name + SPOOL_SUFFIX)
-
-
-def picture_folder(prepared: Prepared) -> Path:
-    """Where the pictures go, but for jobs that name a folder of their own."""
-    loaded = prepared.loaded
-    output = loaded.manifest.output
-    return loaded.base / (output.dir if output and output.dir else f"out/{loaded.name}")

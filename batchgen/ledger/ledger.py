@@ -72,6 +72,9 @@ class OpenAttempt:
     id: AttemptId
     job: Job
     run_id: RunId
+    fingerprint: str
+    """Of its request; the job may have changed since."""
+    price: Micros
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +159,13 @@ class _Closed:
 
 _BOUNDLESS: Final = Micros(2**62)
 _PRICED: Final = PriceTerms()
+_HAS_ITS_IMAGE: Final = """
+    (jobs.renewal IS NULL AND EXISTS (SELECT 1 FROM images
+        JOIN attempts ON attempts.id = images.attempt_id
+        WHERE images.job_id = jobs.id AND images.state = 'saved'
+          AND attempts.fingerprint = jobs.fingerprint))
+"""
+"""The image on disk is the one that the job plans: it needs no other."""
 
 _JOB_COLUMNS = (
     "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
@@ -303,10 +313,14 @@ class Ledger:
             " SELECT id, ?, ?, 'due', ?, ?, ?, root FROM jobs WHERE id = ?",
             [(attempt, ref.index, ref.url, ref.task, expires, job) for ref, expires in pictures],
         )
-        self.conn.execute(
-            "UPDATE jobs SET state = 'paid', reason = NULL, changed_at = ? WHERE id = ?", (now, job)
-        )
+        moved = self.conn.execute(
+            f"UPDATE jobs SET state = iif({_HAS_ITS_IMAGE}, 'done', 'paid'), reason = NULL,"
+            " changed_at = ? WHERE id = ? RETURNING state",
+            (now, job),
+        ).fetchone()
         self._spend(closed)
+        if moved["state"] == JobState.DONE:  # recovered, and the plan was changed back meanwhile
+            self._give_up_due(attempt)
         return self.due(job)
 
     def _spend(self, closed: _Closed, *, maybe: int = 0) -> None:
@@ -461,15 +475,16 @@ class Ledger:
         return following
 
     def _ask_anew(self, job: JobId) -> Next:
-        """No picture came of a request whose manifest entry has changed since: that says nothing
-        about the new one, which nobody has asked for yet.
+        """Let a job be requested whose plan has changed since the request that gave no image.
+
+        Where the plan is that of the image on disk again, the job is done.
         """
         self.conn.execute(
-            "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, cuts = 0,"
-            " changed_at = ? WHERE id = ?",
+            f"UPDATE jobs SET state = iif({_HAS_ITS_IMAGE}, 'done', 'pending'), reason = NULL,"
+            " tries = 0, doubts = 0, cuts = 0, changed_at = ? WHERE id = ?",
             (self._now(), job),
         )
-        return Next(state=JobState.PENDING)
+        return Next(state=self.job(job).state)
 
     def _give_up_due(self, attempt: AttemptId) -> None:
         self.conn.execute(
@@ -583,7 +598,7 @@ class Ledger:
             (job,),
         )
         self.conn.execute(
-            "UPDATE jobs SET reason = NULL, changed_at = ?, done_at = ?,"
+            "UPDATE jobs SET reason = NULL, changed_at = ?, done_at = ?, renewal = NULL,"
             " state = iif(fingerprint = (SELECT fingerprint FROM attempts WHERE id = ?),"
             " 'done', 'pending') WHERE id = ? AND state = 'paid'",
             (now, now, attempt, job),
@@ -626,7 +641,8 @@ class Ledger:
         """Attempts that a killed run left in flight; at most as many as it had requests."""
         rows = self.conn.execute(
             # CROSS JOIN keeps this order: the few open attempts first, never all jobs of a batch.
-            "SELECT attempts.id AS attempt_id, run_id, job_id"
+            "SELECT attempts.id AS attempt_id, run_id, job_id, attempts.fingerprint AS fingerprint,"
+            " price"
             " FROM attempts INDEXED BY attempts_open CROSS JOIN jobs ON jobs.id = job_id"
             " WHERE batch_id = ? AND outcome = 'sending' ORDER BY attempts.rowid",
             (batch,),
@@ -636,6 +652,8 @@ class Ledger:
                 id=AttemptId(row["attempt_id"]),
                 job=self.job(JobId(row["job_id"])),
                 run_id=RunId(row["run_id"]),
+                fingerprint=row["fingerprint"],
+                price=Micros(row["price"]),
             )
             for row in rows
         ]

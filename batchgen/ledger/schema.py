@@ -240,8 +240,8 @@ END;
 _MONEY_SAFETY: Final = """
 -- How often the upload of a job was cut off, since a person or a new prompt made it pending.
 ALTER TABLE jobs ADD COLUMN cuts INTEGER NOT NULL DEFAULT 0;
--- Money that an option leaves open, that was refunded or has no known price; and uncertain jobs that
--- a person acknowledged. An attempt that is charged may have a possible rest, which counts as spent.
+-- Money that an option leaves open, that was refunded or has no known price; and uncertain jobs
+-- that a person acknowledged. A charged attempt may have a possible rest, which counts as spent.
 ALTER TABLE attempts ADD COLUMN least INTEGER;
 ALTER TABLE attempts ADD COLUMN possible INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN refunded INTEGER NOT NULL DEFAULT 0;
@@ -277,6 +277,10 @@ CREATE TRIGGER attempts_change AFTER UPDATE OF billed, cost, price, possible ON 
             WHEN 'maybe' THEN old.price ELSE 0 END
     WHERE day = substr(old.started_at, 1, 10);
 END;
+-- A refresh marks each job that it regenerates, until that job has its new image. A pending job
+-- without the mark needs no request where its image on disk has the fingerprint of its plan.
+ALTER TABLE jobs ADD COLUMN renewal TEXT;
+CREATE INDEX jobs_by_renewal ON jobs(batch_id, renewal) WHERE renewal IS NOT NULL;
 """
 
 

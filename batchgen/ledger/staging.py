@@ -41,9 +41,8 @@ _TABLES: Final = (
     )
     """,
     """
-    CREATE TABLE staging.known (
-        seq INTEGER PRIMARY KEY, job INTEGER NOT NULL, was_retired INTEGER NOT NULL,
-        grp TEXT NOT NULL, differs INTEGER NOT NULL
+    CREATE TABLE staging.fates (
+        job INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL, fate TEXT NOT NULL
     )
     """,
 )
@@ -54,14 +53,53 @@ PLAN: Final = "staging.planned CROSS JOIN staging.kinds ON kinds.id = planned.ki
 """Every planned job with its kind, in the plan's order."""
 
 
-def attach(conn: sqlite3.Connection) -> None:
-    """Begin an empty plan; it is private to the connection, and gone with it."""
-    # An empty name gives a temporary database that spills to disk and leaves no file behind.
-    conn.execute("ATTACH DATABASE '' AS staging")
+def attach(conn: sqlite3.Connection, file: str = "", *, tables: Sequence[str] = ()) -> None:
+    """Begin an empty plan with ``tables`` besides its own.
+
+    Without a file it is private to the connection, and gone with it.
+    """
+    # An empty name gives a temporary database that spills to disk and leaves no file.
+    conn.execute("ATTACH DATABASE ? AS staging", (file,))
     conn.execute(f"PRAGMA staging.page_size = {_PAGE_BYTES}")
     conn.execute("PRAGMA staging.journal_mode = OFF")
-    for table in _TABLES:
+    conn.execute("PRAGMA staging.synchronous = OFF")
+    conn.execute("PRAGMA staging.locking_mode = EXCLUSIVE")
+    for table in (*_TABLES, *tables):
         conn.execute(table)
+
+
+# One kind for all jobs of a ledger that have it in common; a job keeps its id as its place.
+_OWN_KINDS: Final = """
+INSERT INTO staging.kinds (provider, model, options, root, verify, keep_previous, keep_partials,
+    sidecar, metadata, tags, estimated)
+SELECT DISTINCT :provider, model, options, root, verify, keep_previous, keep_partials, sidecar,
+    metadata, tags, estimated
+FROM jobs WHERE batch_id = :batch AND retired = 0
+    AND state IN ('pending', 'sending', 'paid', 'failed')
+"""
+_OWN_JOBS: Final = """
+INSERT INTO staging.planned
+SELECT jobs.id, kinds.id, key, 0, 0, fingerprint, prompt, path, source, images, mask, NULL
+FROM jobs CROSS JOIN staging.kinds ON (kinds.model, kinds.options, kinds.root, kinds.verify,
+    kinds.keep_previous, kinds.keep_partials, kinds.sidecar, kinds.metadata, kinds.tags,
+    kinds.estimated) = (jobs.model, jobs.options, jobs.root, jobs.verify, jobs.keep_previous,
+    jobs.keep_partials, jobs.sidecar, jobs.metadata, jobs.tags, jobs.estimated)
+WHERE batch_id = :batch AND retired = 0 AND state IN ('pending', 'sending', 'paid', 'failed')
+"""
+
+
+def stage_own(conn: sqlite3.Connection, batch: int, provider: str) -> int:
+    """Stage the jobs of a batch that a run may have to do with, as the ledger has them."""
+    values = {"batch": batch, "provider": provider}
+    conn.execute("BEGIN")
+    try:
+        conn.execute(_OWN_KINDS, values)
+        conn.execute(
+            "CREATE INDEX staging.kinds_by_value ON kinds(model, options, root, tags, estimated)"
+        )
+        return conn.execute(_OWN_JOBS, values).rowcount
+    finally:
+        conn.execute("COMMIT")
 
 
 class StagedRows:
