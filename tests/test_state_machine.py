@@ -149,7 +149,7 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too
 @pytest.mark.fault("XF1", "XF6", "XB2", "XC1")
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize(
-    "sequences", [200, pytest.param(10_000, marks=pytest.mark.sweep)], ids=["sample", "sweep"]
+    "sequences", [150, pytest.param(10_000, marks=pytest.mark.sweep)], ids=["sample", "sweep"]
 )
 def test_state_machine_runs_what_the_plan_said(sequences: int) -> None:
     run_state_machine_as_test(
