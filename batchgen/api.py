@@ -176,7 +176,7 @@ class Batch:
         prepared = prepare(self._manifest, overrides.db)
         check(prepared, overrides)
         held.enter_context(batch_lock(prepared.ledger, prepared.loaded.name))
-        faces = Faces(quiet=True, tell=self.notices.append)
+        faces = Faces(quiet=True, tell=self.notices.append, runs_at_once=False)
         self._prepared, self._start = begin(
             prepared, overrides, faces, PriceLists(), reference_images(faces)
         )

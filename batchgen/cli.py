@@ -203,12 +203,16 @@ def cli() -> None:
     75 another run holds this batch; 130/143 stopped by a signal, state safe.
     """
     from batchgen.ledger.busy import DEFAULT_WAIT_S, patience
-    from batchgen.progress import write_line
     from batchgen.settings import Environment
+
+    def report(text: str) -> None:
+        from batchgen.progress import write_line
+
+        write_line(sys.stderr, text)
 
     wait_s = Environment.load().ledger_wait_s
     patience.wait_s = DEFAULT_WAIT_S if wait_s is None else wait_s
-    patience.report = lambda text: write_line(sys.stderr, text)
+    patience.report = report
 
 
 @cli.command()

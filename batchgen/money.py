@@ -50,3 +50,11 @@ def dollars(amount: int) -> str:
     whole, rest = divmod(abs(amount), _PER_DOLLAR)
     decimals = f"{rest:06d}".rstrip("0").ljust(2, "0")
     return f"{sign}${whole:,}.{decimals}"
+
+
+def rounded_dollars(amount: int) -> str:
+    """Dollars of a quote: whole cents, rounded half up; below a cent every decimal."""
+    if abs(amount) < _PER_DOLLAR // 100:
+        return dollars(amount)
+    cents = (abs(amount) + 5_000) // 10_000
+    return dollars(cents * 10_000 if amount > 0 else -cents * 10_000)

@@ -6,16 +6,18 @@ Pure: the figures go in as arguments. The what-if is the calculator of the provi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from batchgen.money import Micros
+from batchgen.money import ZERO, Micros
 from batchgen.pace import Pace
 
 DEFAULT_AGAIN_PERCENT: Final = Decimal(8)
 DEFAULT_ACCEPTED_PERCENT: Final = Decimal(70)
 """The guide's own assumptions, for a catalogue that has no history yet."""
+MIN_FOR_SHARES: Final = 20
+"""Of fewer images, no share is worth a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,21 @@ class Quote:
     requests: int
     cost: Micros
     pace: Pace
-    what_if: WhatIf
+    what_if: WhatIf | None
+    """None for so few images that shares say nothing."""
     limit: int | None = None
-    """How many of the requests the run sends at most, where it was told so."""
+    """How many requests the run sends at most, where that is fewer than are due."""
+    due: int = 0
+    """The requests without that limit, and what they cost."""
+    due_cost: Micros = ZERO
+
+    def limited(self, requests: int, cost: Micros, limit: int) -> Quote:
+        """Return the quote of a run that sends the first requests only."""
+        return replace(
+            self,
+            requests=requests,
+            cost=cost,
+            limit=limit,
+            due=self.requests,
+            due_cost=self.cost,
+        )

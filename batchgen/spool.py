@@ -333,6 +333,12 @@ class Spool:
             self.identity = _read_identity(file)
         make_way(self.folder, mode=0o700)
 
+    def look(self) -> None:
+        """Learn the identity without making anything. Raises OSError."""
+        if self.folder.is_dir():
+            file = self.folder.with_name(self.folder.name + IDENTITY_SUFFIX)
+            self.identity = _read_identity(file) or _OLD
+
     def is_that_of(self, identity: str | None) -> bool:
         """Return whether this is the spool that a run recorded.
 

@@ -42,15 +42,16 @@ from batchgen.ledger.ledger import (
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import dollars
 from batchgen.naming import final_path
-from batchgen.outcome import Answer, Exchange, Failure, Habits, Reach, Verdict, classify, clean
+from batchgen.outcome import Answer, Exchange, Failure, Reach, Verdict, classify, clean
 from batchgen.picture import PictureFormat
 from batchgen.policy import Next
-from batchgen.providers.adapters import ADAPTERS, Route, adapter_of
+from batchgen.providers.adapters import ADAPTERS, Route
 from batchgen.providers.answers import expiry_of
 from batchgen.providers.profile import Profile
+from batchgen.recovery import habits_of, left_in_spool, read_spooled
 from batchgen.reference_check import changed_references
 from batchgen.room import Room
-from batchgen.spool import Spool, SpooledAnswer
+from batchgen.spool import Spool
 from batchgen.tasks import TaskWatch
 from batchgen.throttle import DispatchStopped, Signal, Throttle, Ticket
 
@@ -248,7 +249,9 @@ class Worker:
         except anyio.get_cancelled_exc_class():
             # The second signal. Whatever is known of the request is written down on the way out.
             with anyio.CancelScope(shield=True):
-                await conclude(context, job, attempt, _cut_off(context.spool, attempt), hold=True)
+                await conclude(
+                    context, job, attempt, left_in_spool(context.spool, attempt), hold=True
+                )
             raise
         # What came is paid for, perhaps: no signal may come between it and the ledger.
         with anyio.CancelScope(shield=True):
@@ -388,8 +391,7 @@ async def _conclude(
         route = profile.route_of(job.model)
         answer = ADAPTERS[route].read_answer(exchange.lean.text, exchange.headers or {})
         context.room.came(exchange.lean.size)
-    habits = Habits(server_errors=profile.server_errors_billed, refusals=profile.refusals_billed)
-    verdict = classify(exchange, answer, habits, prompt=job.prompt)
+    verdict = classify(exchange, answer, habits_of(profile), prompt=job.prompt)
     name = context.spool.name(attempt)
     if verdict.outcome is Outcome.OK and answer is not None:
         if exchange.reach is not Reach.COMPLETE:
@@ -484,7 +486,7 @@ async def recover(context: RunContext, opened: OpenAttempt) -> None:
     """
     try:
         reach(Point.RECOVERING)
-        exchange = _cut_off(context.spool, opened.id)
+        exchange = left_in_spool(context.spool, opened.id)
         if exchange.reach is not Reach.COMPLETE and not context.spool.is_that_of(opened.spool):
             verdict = _without_spool(context.spool)
             await settle(context, opened.job, opened.id, verdict, hold=True, recovering=True)
@@ -506,34 +508,10 @@ def _without_spool(spool: Spool) -> Verdict:
     )
 
 
-def _cut_off(spool: Spool, attempt: AttemptId) -> Exchange:
-    """What an attempt reached that nobody saw to its end, as its spool tells."""
-    whole = spool.find(attempt)
-    if whole is not None:
-        return _exchange_of(whole, Reach.COMPLETE)
-    cut = spool.find_cut(attempt)
-    if cut is not None:
-        return _exchange_of(cut, Reach.HEADERS)
-    return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED)
-
-
-def _exchange_of(answer: SpooledAnswer, reach: Reach) -> Exchange:
-    failure = Failure.NONE if reach is Reach.COMPLETE else Failure.INTERRUPTED
-    return Exchange(reach=reach, failure=failure, status=answer.status, headers=answer.headers)
-
-
 def _read_spooled(context: RunContext, attempt: AttemptId, exchange: Exchange) -> Answer | None:
-    """What came, of a cut answer too, which may hold its picture all the same."""
-    if exchange.reach < Reach.HEADERS:
-        return None
-    whole = exchange.reach is Reach.COMPLETE
-    spool = context.spool
-    spooled = spool.find(attempt) if whole else spool.find_cut(attempt)
-    if spooled is None:
-        return Answer() if whole else None
-    text = spooled.text()
-    context.room.came(len(text))
-    return adapter_of(spooled.route).read_answer(text, spooled.headers)
+    found = read_spooled(context.spool, attempt, exchange)
+    context.room.came(found.size)
+    return found.answer
 
 
 def expiry(url: str | None) -> str | None:

@@ -81,7 +81,7 @@ def test_a_plan_needs_neither_ledger_nor_key(tmp_path: Path) -> None:
     path.write_text("jobs: [a mug, a bag]\n", encoding="utf-8")
     planned = rig.batchgen("plan", path, cwd=tmp_path)
     assert "2  new" in planned.stdout
-    assert "$0.0754" in planned.stdout
+    assert "$0.08" in planned.stdout
     assert [file.name for file in tmp_path.iterdir()] == ["prompts.yaml"]
 
 
@@ -138,6 +138,7 @@ def test_status_is_for_people_and_for_programs(done: Path) -> None:
             "unpriced": 0,
         },
         "uncertain_sums": {"charged": "0.000000", "maybe": "0.000000", "again": "0.000000"},
+        "waiting": None,
         "stopped": None,
     }
 

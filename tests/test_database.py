@@ -169,7 +169,7 @@ def test_a_ledger_without_tallies_is_counted_once(path: Path) -> None:
     assert _version(path.with_name("batchgen.db.schema1.bak")) == 1
 
 
-def test_a_ledger_of_schema_2_gets_possible_money(path: Path) -> None:
+def test_a_ledger_of_schema_2_gets_money_and_renewal(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         migrations().apply(Database(conn), stop_before="0003_money_safety")
         conn.execute("PRAGMA user_version = 2")
@@ -180,6 +180,7 @@ def test_a_ledger_of_schema_2_gets_possible_money(path: Path) -> None:
         assert {tuple(row) for row in rows} == {(0, 0, 1, None)}
         conn.execute("UPDATE attempts SET possible = 7 WHERE id = 'a2' AND billed = 'yes'")
         assert conn.execute("SELECT sum(spent) FROM days").fetchone()[0] == before + 7
+        assert conn.execute("SELECT DISTINCT renewal FROM jobs").fetchone()[0] is None
     assert _version(path.with_name("batchgen.db.schema2.bak")) == 2
 
 

@@ -161,7 +161,7 @@ def test_a_night_without_changes_asks_for_nothing_but_changes(
     photos.pictures["/green.jpg"] = rig.picture(tmp_path / "green.jpg", "purple")
     third = rig.batchgen("run", path, cwd=tmp_path)
     assert "1 fetched, 2 unchanged" in third.stderr
-    assert "1  changed since their picture was made" in third.stderr
+    assert "1  changed since their image was made" in third.stderr
     assert len(served.bill()) - before == 4
     rig.judge(tmp_path, served.bill()[before:], finished=True)
 
@@ -177,7 +177,7 @@ def test_a_dead_address_fails_its_own_job_for_free_until_it_is_back(
 
     assert "1 fetched, 0 unchanged, 2 not to be had" in done.stderr
     assert "2  without their reference image, not sent" in done.stderr
-    assert "1  requests to send, estimated at" in done.stderr
+    assert "1  request to send, estimated at" in done.stderr
     jobs = by_key(tmp_path)
     assert jobs["red.png"]["state"] == "done"
     assert (jobs["green.jpg"]["state"], jobs["green.jpg"]["reason"]) == (
@@ -193,6 +193,7 @@ def test_a_dead_address_fails_its_own_job_for_free_until_it_is_back(
         "estimated": "0.113100",
         "charged": "0.037700",
         "maybe": "0.000000",
+        "unpriced": 0,
     }
 
     photos.pictures["/green.jpg"] = green

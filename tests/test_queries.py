@@ -17,23 +17,20 @@ from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import (
     EXPORTS,
-    OpenWork,
     batch_id,
     batch_names,
     export,
     find_batch,
     history,
+    jobs_with_money,
     status,
-    unfinished,
 )
 from batchgen.ledger.reference_urls import pending_references
 from batchgen.ledger.triage import Chosen, retry_jobs
-from batchgen.money import Micros
 from tests.test_ledger import (
     BLOCKED,
     EMPTY,
     LOST,
-    PRICE,
     REFUSED,
     enrol,
     first,
@@ -178,16 +175,10 @@ def test_an_empty_ledger_says_that_it_holds_none(ledger: Ledger) -> None:
         find_batch(ledger.conn, "x")
 
 
-def test_open_work_is_what_a_run_would_ask_for_look_after_or_download(
-    ledger: Ledger, batch: BatchId
-) -> None:
-    assert unfinished(ledger.conn, batch) == OpenWork(jobs=3, cost=Micros(2 * PRICE))
-    assert unfinished(ledger.conn, batch, limit=0) == OpenWork(jobs=2, cost=PRICE)
+def test_jobs_with_money_are_counted_after_they_left(ledger: Ledger, batch: BatchId) -> None:
+    assert jobs_with_money(ledger.conn, batch) == 2
     enrol(ledger, [planned(7)])
-    left = unfinished(ledger.conn, batch)
-    assert left == OpenWork(jobs=3, cost=Micros(2 * PRICE)), (
-        "money is in two that left the manifest"
-    )
+    assert jobs_with_money(ledger.conn, batch) == 2, "money is in two that left the manifest"
 
 
 COLUMNS = {
@@ -307,7 +298,7 @@ HOT: dict[str, Callable[[Ledger, BatchId], object]] = {
     "status": lambda ledger, batch: status(ledger.conn, "b"),
     "references": lambda ledger, batch: list(pending_references(ledger.conn, batch)),
     "history": lambda ledger, batch: history(ledger.conn, batch, "local"),
-    "unfinished": lambda ledger, batch: unfinished(ledger.conn, batch, 5),
+    "money": lambda ledger, batch: jobs_with_money(ledger.conn, batch),
     "retry": lambda ledger, batch: retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED])),
 }
 

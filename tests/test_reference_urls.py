@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.job import BatchId, JobId, PlannedJob
+from batchgen.job import BatchId, PlannedJob
 from batchgen.ledger.database import open_for_reading, open_for_writing
-from batchgen.ledger.enrol import BatchIdentity, Staging
+from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Staging
 from batchgen.ledger.reference_urls import (
     FetchedUrl,
     NeededUrls,
     fetched_url,
     pending_references,
-    refuse_jobs,
     urls_of_content,
 )
 from batchgen.money import Micros
@@ -50,9 +49,7 @@ def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 def test_each_address_is_noted_once_with_what_is_known(
     conn: sqlite3.Connection, tmp_path: Path
 ) -> None:
-    urls = NeededUrls(conn, tmp_path)
-    urls.settle([fetched()], [])
-    urls = _anew(conn, tmp_path)
+    urls = _kept_before(conn, tmp_path)
     other = "https://shop.example/b.jpg"
     assert [urls.find(url) for url in (URL, other, URL)] == [
         Copy(sha256="5e"),
@@ -63,17 +60,36 @@ def test_each_address_is_noted_once_with_what_is_known(
     assert list(urls) == [(URL, fetched()), (other, None)]
 
 
-def _anew(conn: sqlite3.Connection, folder: Path) -> NeededUrls:
-    conn.execute("DROP TABLE temp.needed")
+def _kept_before(conn: sqlite3.Connection, folder: Path) -> NeededUrls:
+    """The URLs of a plan, after an earlier run has fetched one."""
+    _keep(conn, folder, fetched())
     return NeededUrls(conn, folder)
+
+
+def _keep(conn: sqlite3.Connection, folder: Path, *found: FetchedUrl) -> None:
+    urls = NeededUrls(conn, folder)
+    urls.settle(found, [])
+    urls.keep(conn)
+    conn.execute("DROP TABLE temp.needed")
+    conn.execute("DROP TABLE temp.fetched")
+
+
+def test_fetched_urls_are_no_row_before_they_are_kept(
+    conn: sqlite3.Connection, tmp_path: Path
+) -> None:
+    urls = NeededUrls(conn, tmp_path)
+    urls.settle([fetched()], [])
+    assert urls.find(URL).sha256 == "5e"
+    assert fetched_url(conn, URL) is None
+    urls.keep(conn)
+    assert fetched_url(conn, URL) == fetched()
 
 
 def test_a_copy_that_is_there_is_given_and_not_missing(
     conn: sqlite3.Connection, tmp_path: Path
 ) -> None:
-    NeededUrls(conn, tmp_path).settle([fetched()], [])
     (tmp_path / "5e.jpg").write_bytes(b"x")
-    urls = _anew(conn, tmp_path)
+    urls = _kept_before(conn, tmp_path)
     assert urls.find(URL) == Copy(path=tmp_path / "5e.jpg", sha256="5e")
     assert urls.missing == 0
 
@@ -90,16 +106,15 @@ def test_after_a_run_has_asked_each_address_has_its_problem(
 
 
 def test_the_newest_content_of_an_address_counts(conn: sqlite3.Connection, tmp_path: Path) -> None:
-    urls = NeededUrls(conn, tmp_path)
     other = "https://shop.example/b.jpg"
-    urls.settle([fetched(), fetched(sha256="6f", day=2), fetched(other, "6f", day=3)], [])
+    _keep(conn, tmp_path, fetched(), fetched(sha256="6f", day=2), fetched(other, "6f", day=3))
     assert fetched_url(conn, URL) == fetched(sha256="6f", day=2)
     assert [known.url for known in urls_of_content(conn, "6f")] == [other, URL]
     assert urls_of_content(conn, "5e") == []
 
 
 def test_a_plan_needs_no_right_to_write(conn: sqlite3.Connection, tmp_path: Path) -> None:
-    NeededUrls(conn, tmp_path).settle([fetched()], [])
+    _keep(conn, tmp_path, fetched())
     with closing(open_for_reading(tmp_path / "batchgen.db")) as reading:
         urls = NeededUrls(reading, tmp_path)
         assert urls.find(URL).sha256 == "5e"
@@ -131,7 +146,9 @@ def enrol(conn: sqlite3.Connection, *jobs: PlannedJob) -> BatchId:
         manifest_sha256="",
         manifest="",
     )
-    return staging.enrol(identity)
+    batch = staging.enrol(identity)
+    staging.close()
+    return batch
 
 
 def planned(key: str, *images: str, mask: str | None = None) -> PlannedJob:
@@ -156,23 +173,14 @@ def test_pending_jobs_are_listed_with_their_pictures_and_may_be_refused_meanwhil
     edits = [planned(f"k{number}", "a.png", "b.png", mask="m.png") for number in range(1200)]
     batch = enrol(conn, *edits, planned("done", "a.png"), planned("plain"))
     conn.execute("UPDATE jobs SET state = 'done' WHERE key = 'done'")
+    staging = Staging(conn)
+    staging.fill_from_ledger(batch, "local", EVERYTHING)
     found = pending_references(conn, batch)
-    refuse_jobs(conn, ((job, f"reference: {' '.join(names)}") for job, names in found))
+    staging.refuse((job, f"reference: {' '.join(names)}") for job, names in found)
+    staging.go_on(batch, lambda batch: None)
     counted = conn.execute("SELECT state, reason, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1, 2")
     assert [tuple(row) for row in counted] == [
         ("done", None, 1),
         ("failed", "reference: a.png b.png m.png", 1200),
         ("pending", None, 1),
     ]
-
-
-def test_refusals_are_written_all_or_none(conn: sqlite3.Connection) -> None:
-    enrol(conn, planned("a", "a.png"))
-
-    def breaking() -> Iterator[tuple[JobId, str]]:
-        yield JobId(1), "reference: gone"
-        raise OSError("disk")
-
-    with pytest.raises(OSError, match="disk"):
-        refuse_jobs(conn, breaking())
-    assert [row["state"] for row in conn.execute("SELECT state FROM jobs")] == ["pending"]

@@ -118,7 +118,7 @@ def test_pictures_of_another_provider_are_replaced_only_when_told(
     path.write_text(text.replace("name: local", "name: elsewhere, price: 0.05"), encoding="utf-8")
 
     refused = rig.batchgen("run", path, cwd=tmp_path, code=2)
-    assert "would replace 1 pictures that 'local' made" in refused.stderr
+    assert "would replace 1 image that 'local' made" in refused.stderr
     assert "--overwrite" in refused.stderr
 
 
@@ -438,6 +438,26 @@ def test_a_wrong_amount_is_told_before_anything_is_planned(
     refused = rig.batchgen("run", path, *flags, cwd=tmp_path, code=2)
     assert message in refused.stderr
     assert not (tmp_path / "batchgen.db").exists()
+
+
+@pytest.mark.fault("XF1")
+@pytest.mark.parametrize(
+    ("flags", "failpoint", "code"),
+    [
+        (["--max-cost", "0.01"], "", 3),
+        ([], "approved", -signal.SIGKILL),
+    ],
+    ids=["refused", "killed"],
+)
+def test_first_run_without_approval_leaves_no_ledger(
+    flags: list[str], failpoint: str, code: int, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    env = {"BATCHGEN_FAILPOINT": failpoint} if failpoint else {}
+    posts = served.judge("stats")["posts"]
+    rig.batchgen("run", path, *flags, cwd=tmp_path, env=env, code=code)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["batch.yaml", "batchgen.db.lock"]
+    assert served.judge("stats")["posts"] == posts
 
 
 def test_a_missing_key_is_told_before_anything_is_planned(tmp_path: Path) -> None:

@@ -90,16 +90,16 @@ def test_a_person_is_told_why(served: rig.Endpoint, tmp_path: Path) -> None:
     def why(key: str, *options: str) -> str:
         return rig.batchgen("plan", path, "--why", key, *options, cwd=tmp_path).stdout
 
-    assert "no picture of it has been made yet" in why("job-000")
+    assert "no image of it has been made yet" in why("job-000")
     rig.batchgen("run", path, cwd=tmp_path, code=1)
-    assert "unchanged since the picture of" in why("job-000")
-    assert "is older than `refresh` allows" in why("job-000", "--refresh", "always")
-    assert "job-001: blocked before, " in why("job-001")
+    assert "unchanged since the image of" in why("job-000")
+    assert "is to be regenerated (refresh)" in why("job-000", "--refresh", "always")
+    assert "job-001: blocked, " in why("job-001")
     rig.manifest(tmp_path, served.base_url, ["a blue mug", "x"], options="{size: 1536x1024}")
     expected = ["prompt: a [-red-]{+blue+} mug", "options.size: 1024x640 -> 1536x1024"]
     assert all(line in why("job-000") for line in expected)
     # A run that planned it and was stopped before it made it does not hide the change.
-    rig.batchgen("run", path, "--only", "none", cwd=tmp_path)
+    rig.batchgen("run", path, "--only", "job-001", cwd=tmp_path, code=1)
     assert all(line in why("job-000") for line in expected)
     refused = rig.batchgen("plan", path, "--why", "nobody", cwd=tmp_path, code=2)
     assert "plans no job with the key 'nobody'" in refused.stderr

@@ -6,31 +6,28 @@ import signal
 import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import anyio
 
 from batchgen.commands.begin import Start, width
 from batchgen.commands.embedded import embedded_endpoint
+from batchgen.commands.places import picture_folder, spool_folder
 from batchgen.commands.prepare import Overrides, Prepared
 from batchgen.commands.refusals import end_of
+from batchgen.commands.run_claim import claim_of, deadline_s
 from batchgen.errors import ExitCode, one_error
 from batchgen.events import RunEvent, Stopping
 from batchgen.http import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.owners import Claim
 from batchgen.ledger.queries import Status, status
 from batchgen.ledger.rates import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
-from batchgen.lock import held_lock
 from batchgen.manifest.model import Limits
-from batchgen.owner import SILENT_S
 from batchgen.pool import Pool, PoolSettings
-from batchgen.processes import this_process
 from batchgen.progress import Progress
 from batchgen.redelivery import DOWNLOAD_WAIT_S
 from batchgen.room import Room
@@ -51,9 +48,6 @@ from batchgen.throttle import Limits as ThrottleLimits
 from batchgen.worker import RunContext
 
 T = TypeVar("T")
-
-DEFAULT_DEADLINE_S = 300.0
-SPOOL_SUFFIX = ".spool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +109,7 @@ async def drive(
     limits = prepared.loaded.manifest.limits
     deadline = overrides.deadline(_local_now())
     concurrency, downloads = width(limits, overrides)
-    deadline_s = float(limits.deadline or DEFAULT_DEADLINE_S)
+    request_s = deadline_s(prepared)
     throttle_limits = _throttle_limits(limits, concurrency)
     shared = _shared_rates(throttle_limits)
     shared_key = key_id(base_url, key.reveal() if key else None)
@@ -135,7 +129,7 @@ async def drive(
         take_place=place if shared else None,
         least_gap_s=_least_gap_s(throttle_limits),
     )
-    grace_s = deadline_s if overrides.grace_s is None else overrides.grace_s
+    grace_s = request_s if overrides.grace_s is None else overrides.grace_s
 
     writer = LedgerWriter(prepared.ledger)
 
@@ -152,25 +146,14 @@ async def drive(
         embedder.take(shutdown)
     spool = Spool(spool_folder(prepared))
     await anyio.to_thread.run_sync(spool.prepare)
-    owner = this_process(held_lock(prepared.ledger, start.name))
-    claim = Claim(
-        here=replace(owner, me=replace(owner.me, silent_s=max(SILENT_S, round(2 * deadline_s)))),
-        spool=spool.identity,
-        take_over=overrides.take_over,
-    )
     verify = ssl_context()
     async with writer as ledger:
-        run_id = await _shielded(
-            ledger(
-                lambda ledger: ledger.start_run(
-                    start.batch,
-                    estimate=start.estimate,
-                    max_cost=start.max_cost,
-                    max_waste=start.max_waste,
-                    claim=claim,
-                )
-            )
-        )
+        if start.run is None:
+            claim = claim_of(prepared, overrides, spool)
+            run_id = await _shielded(ledger(lambda ledger: start.write(ledger, claim)))
+        else:
+            run_id = start.run
+            await _shielded(ledger(lambda ledger: ledger.go_on(run_id)))
         context = RunContext(
             batch=start.batch,
             run=run_id,
@@ -187,7 +170,7 @@ async def drive(
         settings = PoolSettings(
             concurrency=concurrency,
             downloads=downloads,
-            deadline_s=deadline_s,
+            deadline_s=request_s,
             key=key,
             limit=overrides.limit,
             only=start.only,
@@ -304,15 +287,3 @@ _JITTER_OF_THE_WAY = 1.004
 
 def _number(value: int | float | None) -> float | None:
     return None if value is None else float(value)
-
-
-def spool_folder(prepared: Prepared) -> Path:
-    """Where the answers of a ledger lie: beside it."""
-    return prepared.ledger.with_name(prepared.ledger.name + SPOOL_SUFFIX)
-
-
-def picture_folder(prepared: Prepared) -> Path:
-    """Where the pictures go, but for jobs that name a folder of their own."""
-    loaded = prepared.loaded
-    output = loaded.manifest.output
-    return loaded.base / (output.dir if output and output.dir else f"out/{loaded.name}")

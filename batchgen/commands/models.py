@@ -17,6 +17,7 @@ from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import Prepared, address, key_of, stage
 from batchgen.errors import ExitCode, StoppedError
 from batchgen.ledger.database import in_memory
+from batchgen.ledger.enrol import Staging
 from batchgen.progress import write_line
 from batchgen.providers.profile import Profile
 from batchgen.settings import DB_NAME
@@ -54,7 +55,7 @@ def models(manifest: Path | None, *, provider: str | None, as_json: bool) -> Exi
 
 def _needed(prepared: Prepared) -> list[str]:
     with closing(in_memory()) as conn:
-        return stage(conn, prepared, accept_unknown_price=True).models()
+        return stage(Staging(conn), prepared, accept_unknown_price=True).models()
 
 
 @contextmanager

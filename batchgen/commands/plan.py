@@ -11,17 +11,18 @@ from pathlib import Path
 
 from batchgen.commands.prepare import Overrides, Prepared, belongs, prepare, stage
 from batchgen.commands.pricing import with_kept_prices
-from batchgen.commands.quoting import budgets_of, quote_of, quote_record
+from batchgen.commands.proposal import propose
+from batchgen.commands.quoting import quote_record
 from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
 from batchgen.errors import ExitCode, Fault, ManifestError, SettingsError
 from batchgen.ledger.database import in_memory, open_for_reading
-from batchgen.ledger.queries import batch_id
+from batchgen.ledger.enrol import Staging
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staging import unpriced_models
 from batchgen.money import decimal_string
 from batchgen.progress import write_line
 from batchgen.report.costs import unpriced_text
-from batchgen.report.text import plan_text, unfetched_text, why_text
+from batchgen.report.text import plan_heading, plan_text, unfetched_text, why_text
 
 
 def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitCode:
@@ -41,7 +42,7 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
         urls = NeededUrls(conn, prepared.references)
         open_prices = OpenPrices(profile)
         staging = stage(
-            conn,
+            Staging(conn),
             prepared,
             accept_unknown_price=overrides.accept_unknown_price,
             warned=_warn,
@@ -49,14 +50,10 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
             addresses=urls,
             selection=overrides.selection,
         )
+        unfetched = urls.missing
         unpriced = unpriced_models(conn) if profile.flat_price is None else {}
         refuse_unpriced(conn, prepared, overrides, unpriced)
-        unfetched = urls.missing
-        batch = batch_id(conn, name)
-        groups = staging.compare(batch, only=staging.only, partial=prepared.loaded.manifest.partial)
-        limits = prepared.loaded.manifest.limits
-        quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
-        budgets = budgets_of(conn, limits, overrides)
+        found = propose(conn, staging, prepared, overrides)
     for text in open_prices.lines():
         write_line(sys.stderr, f"warning: {text}")
     if unpriced:
@@ -70,17 +67,17 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
             "unpriced": sum(unpriced.values()),
             "groups": {
                 group.value: {
-                    "jobs": found.jobs,
-                    "cost": decimal_string(found.cost) if group.is_sent else "0.000000",
+                    "jobs": one.jobs,
+                    "cost": decimal_string(one.cost) if group.is_sent else "0.000000",
                 }
-                for group, found in groups.items()
+                for group, one in found.groups.items()
             },
-            **quote_record(quote, budgets),
+            **quote_record(found.quote, found.budgets),
         }
         write_line(sys.stdout, json.dumps(record))
     else:
-        source = profile.price_source
-        text = plan_text(name, profile.name, source, groups, quote, budgets, unfetched=unfetched)
+        heading = plan_heading(name, profile.name, profile.price_source)
+        text = plan_text(heading, found.groups, found.quote, found.budgets, unfetched=unfetched)
         write_line(sys.stdout, text)
 
 
@@ -89,13 +86,14 @@ def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
     prepared = prepare(manifest, overrides.db)
     with closing(_ledger(prepared)) as conn:
         staging = stage(
-            conn,
+            Staging(conn),
             prepared,
             accept_unknown_price=True,
             addresses=NeededUrls(conn, prepared.references),
             selection=overrides.selection,
         )
-        found = staging.why(batch_id(conn, prepared.loaded.name), key)
+        proposal = propose(conn, staging, prepared, overrides)
+        found = staging.why(proposal.batch, key)
     if found is None:
         raise SettingsError(f"{manifest}: the manifest plans no job with the key {key!r}")
     write_line(sys.stdout, why_text(key, found))
@@ -126,7 +124,11 @@ def check(manifests: list[Path]) -> ExitCode:
             with closing(_ledger(prepared)) as conn:
                 urls = NeededUrls(conn, prepared.references)
                 staging = stage(
-                    conn, prepared, accept_unknown_price=True, warned=_warn, addresses=urls
+                    Staging(conn),
+                    prepared,
+                    accept_unknown_price=True,
+                    warned=_warn,
+                    addresses=urls,
                 )
                 jobs, at_fault = staging.jobs, staging.rows_at_fault()
                 unfetched = urls.missing

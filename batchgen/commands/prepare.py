@@ -183,7 +183,7 @@ def key_of(profile: Profile, environment: Environment) -> ApiKey | None:
 
 
 def stage(
-    conn: sqlite3.Connection,
+    staging: Staging,
     prepared: Prepared,
     *,
     accept_unknown_price: bool,
@@ -193,13 +193,12 @@ def stage(
     addresses: Addresses | None = None,
     selection: Selection = EVERYTHING,
 ) -> Staging:
-    """Plan all jobs into a staging table. Raises ManifestError and SettingsError.
+    """Plan all jobs into an empty staging. Raises ManifestError and SettingsError.
 
     ``priced`` is told of the price of jobs; ``warned``, in the end,
     of what the provider's rules say of jobs that are planned all the same. ``addresses`` are asked
     for reference images that are given so; without them none is known.
     """
-    staging = Staging(conn)
     profile = prepared.profile
     rules = Rulebook(
         provider=profile.name,
@@ -221,7 +220,7 @@ def stage(
         collision_key=collision_key,
         progress=progress,
         selection=selection,
-        batch=batch_id(conn, prepared.loaded.name),
+        batch=batch_id(staging.conn, prepared.loaded.name),
         strict=planner.strict,
     )
     staging.resolve(selection.only, prepared.loaded.name)

@@ -10,7 +10,7 @@ from batchgen.commands.prepare import Overrides, max_cost_of
 from batchgen.errors import SettingsError, StoppedError
 from batchgen.job import BatchId
 from batchgen.ledger.budgets import Budget, period_budgets
-from batchgen.ledger.enrol import Group, GroupSum
+from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.queries import history
 from batchgen.manifest.model import Limits
@@ -19,7 +19,9 @@ from batchgen.pace import Pace
 from batchgen.quote import (
     DEFAULT_ACCEPTED_PERCENT,
     DEFAULT_AGAIN_PERCENT,
+    MIN_FOR_SHARES,
     Quote,
+    WhatIf,
     parse_percent,
     what_if,
 )
@@ -41,21 +43,24 @@ def quote_of(
     cost = Micros(sum(found.cost for found in sent))
     past = history(conn, batch, provider)
     rates = [rate for rate in (limits.requests_per_minute, limits.images_per_minute) if rate]
+    supposed = what_if(
+        requests,
+        cost,
+        again_percent=_percent(overrides.again, past.again_percent, DEFAULT_AGAIN_PERCENT),
+        accepted_percent=_percent(overrides.accepted, None, DEFAULT_ACCEPTED_PERCENT),
+    )
+    wanted = overrides.again is not None or overrides.accepted is not None
+    shown = wanted or requests >= MIN_FOR_SHARES
     return Quote(
-        limit=overrides.limit,
         requests=requests,
         cost=cost,
         pace=Pace(
             concurrency=overrides.concurrency or limits.concurrency or DEFAULT_CONCURRENCY,
             per_minute=min(map(float, rates)) if rates else None,
             latency_s=past.latency_s,
+            measured_per_minute=past.per_minute,
         ),
-        what_if=what_if(
-            requests,
-            cost,
-            again_percent=_percent(overrides.again, past.again_percent, DEFAULT_AGAIN_PERCENT),
-            accepted_percent=_percent(overrides.accepted, None, DEFAULT_ACCEPTED_PERCENT),
-        ),
+        what_if=supposed if shown else None,
     )
 
 
@@ -108,12 +113,14 @@ def quote_record(quote: Quote, budgets: list[Budget]) -> dict[str, object]:
         "estimate": decimal_string(quote.cost),
         "expected_seconds": expected_s if expected_s is None else round(expected_s, 1),
         "budgets": [budget_record(budget) for budget in budgets],
-        "what_if": {
-            "again_percent": str(found.again_percent),
-            "accepted_percent": str(found.accepted_percent),
-            "total": decimal_string(found.total),
-            "per_accepted": None
-            if found.per_accepted is None
-            else decimal_string(found.per_accepted),
-        },
+        "what_if": None if found is None else _what_if_record(found),
+    }
+
+
+def _what_if_record(found: WhatIf) -> dict[str, object]:
+    return {
+        "again_percent": str(found.again_percent),
+        "accepted_percent": str(found.accepted_percent),
+        "total": decimal_string(found.total),
+        "per_accepted": None if found.per_accepted is None else decimal_string(found.per_accepted),
     }

@@ -19,7 +19,6 @@ from batchgen.ledger.ledger import utc_now
 from batchgen.ledger.reference_urls import (
     NeededUrls,
     pending_references,
-    refuse_jobs,
     urls_of_content,
 )
 from batchgen.progress import fetching, write_line
@@ -63,10 +62,13 @@ class ReferenceImages:
             write_line(sys.stderr, _told(prepared.loaded.name, result))
         return result
 
-    def restore(self, conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> None:
+    def restore(
+        self, conn: sqlite3.Connection, prepared: Prepared, batch: BatchId
+    ) -> tuple[NeededUrls, Iterator[tuple[JobId, str]]]:
         """Before a batch goes on without its manifest: fetch the copies that are gone.
 
-        Pending jobs whose picture can't be had again fail, free of charge. Raises SettingsError.
+        Gives what was fetched, and the jobs whose image is not available, with the reason. Raises
+        SettingsError.
         """
         urls = NeededUrls(conn, prepared.references)
         for _, references in pending_references(conn, batch):
@@ -75,7 +77,7 @@ class ReferenceImages:
                     urls.find(known.url)
         if len(urls):
             self.bring(prepared, urls)
-        refuse_jobs(conn, _refusals(conn, prepared.references, batch, urls))
+        return urls, _refusals(conn, prepared.references, batch, urls)
 
 
 def _lost_copies(references: Iterable[str], folder: Path) -> Iterator[Path]:

@@ -9,37 +9,36 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import anyio
 
-from batchgen.commands.begin import Faces, Start, begin, check, reference_images, start_of, width
-from batchgen.commands.drive import Outcome, drive, endpoint, picture_folder, spool_folder
+from batchgen.commands.begin import Faces, Start, begin, begin_again, check, reference_images
+from batchgen.commands.drive import Outcome, drive, endpoint
 from batchgen.commands.finish import telling
-from batchgen.commands.preflight import check_space, check_writable, short_balance
+from batchgen.commands.places import picture_folder, spool_folder
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
 from batchgen.commands.pricing import PriceLists
 from batchgen.commands.references import ReferenceImages
-from batchgen.errors import BatchgenError, ExitCode, SettingsError, StoppedError, message_of
+from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.failpoints import arm
 from batchgen.job import BatchId
-from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
-from batchgen.money import ZERO, Micros, decimal_string, dollars, parse_dollars
+from batchgen.money import ZERO, Micros, decimal_string, parse_dollars
 from batchgen.process import (
     collect_seldom,
     keep_memory_off_the_disk,
     reuse_memory,
     take_turns,
 )
-from batchgen.progress import ask, make_progress, write_line
+from batchgen.progress import make_progress, write_line
 from batchgen.report.text import next_step, summary_text
 from batchgen.run_log import LoggedProgress
-from batchgen.settings import DB_NAME, Environment, exposed_env_file, is_loopback
+from batchgen.settings import DB_NAME, Environment, exposed_env_file
 from batchgen.spool import Spool
 
 
@@ -120,9 +119,7 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
     check(prepared, overrides)
     locked = batch_lock(ledger, name, take_over=overrides.take_over)
     with locked, telling(prepared, faces.tell) as ending:
-        with closing(open_for_writing(ledger)) as conn:
-            reference_images(faces).restore(conn, prepared, row.id)
-            start = start_of(conn, prepared, overrides, row.id)
+        start = begin_again(prepared, overrides, faces, row, reference_images(faces))
         ending.code = _go(prepared, start, overrides, faces).code
     return ending.code
 
@@ -154,17 +151,7 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
     """Run what is enrolled, and say how it ended."""
     began = time.monotonic()
     outcome = Outcome(at_fault=start.at_fault)
-    if start.to_do and not overrides.yes:
-        short = short_balance(prepared.profile, prepared.environment, start.estimate)
-        if short is not None:
-            faces.tell(f"warning: {short}")
-    if start.to_do and not _agreed(prepared, start, overrides, faces):
-        raise StoppedError(f"{start.name}: nothing was sent")
     if start.to_do:
-        requests, _ = width(prepared.loaded.manifest.limits, overrides)
-        for folder in (spool_folder(prepared), picture_folder(prepared)):
-            check_writable(folder)
-            check_space(folder, min(requests, start.to_do))
         keep_memory_off_the_disk()
         collect_seldom()
         take_turns()
@@ -203,16 +190,6 @@ def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) ->
     spool = Spool(spool_folder(prepared))
     for attempt in Ledger(conn).finished_attempts(batch, spool.attempts()):
         spool.remove(attempt)
-
-
-def _agreed(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) -> bool:
-    """Whether a person, where there is one, agrees to spend real money."""
-    host = urlsplit(prepared.profile.base_url or "").hostname
-    if overrides.yes or faces.json or faces.quiet or host is None or is_loopback(host):
-        return True
-    if not start.estimate:
-        return True
-    return ask(f"{start.name}: send {start.to_do:,} requests for about {dollars(start.estimate)}?")
 
 
 def _summarize(

@@ -77,6 +77,9 @@ class OpenAttempt:
     run_id: RunId
     spool: str | None
     """Identity of the spool that its run used; None where that was not recorded."""
+    fingerprint: str
+    """Of its request; the job may have changed since."""
+    price: Micros
 
 
 class RunTakenOver(Exception):
@@ -173,6 +176,13 @@ class _Closed:
 
 _BOUNDLESS: Final = Micros(2**62)
 _PRICED: Final = PriceTerms()
+_HAS_ITS_IMAGE: Final = """
+    (jobs.renewal IS NULL AND EXISTS (SELECT 1 FROM images
+        JOIN attempts ON attempts.id = images.attempt_id
+        WHERE images.job_id = jobs.id AND images.state = 'saved'
+          AND attempts.fingerprint = jobs.fingerprint))
+"""
+"""The image on disk is the one that the job plans: it needs no other."""
 
 _JOB_COLUMNS = (
     "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
@@ -219,6 +229,11 @@ class Ledger:
         take_over_runs(self.conn, batch, run)
         self._beats = run
         return run
+
+    def go_on(self, run: RunId) -> None:
+        """Keep the heartbeat of a run that another connection of this process started."""
+        self._beats = run
+        self.beat()
 
     def _batch_name(self, batch: BatchId) -> str:
         row = self.conn.execute("SELECT name FROM batches WHERE id = ?", (batch,)).fetchone()
@@ -360,10 +375,14 @@ class Ledger:
             " SELECT id, ?, ?, 'due', ?, ?, ?, root FROM jobs WHERE id = ?",
             [(attempt, ref.index, ref.url, ref.task, expires, job) for ref, expires in pictures],
         )
-        self.conn.execute(
-            "UPDATE jobs SET state = 'paid', reason = NULL, changed_at = ? WHERE id = ?", (now, job)
-        )
+        moved = self.conn.execute(
+            f"UPDATE jobs SET state = iif({_HAS_ITS_IMAGE}, 'done', 'paid'), reason = NULL,"
+            " changed_at = ? WHERE id = ? RETURNING state",
+            (now, job),
+        ).fetchone()
         self._spend(closed)
+        if moved["state"] == JobState.DONE:  # recovered, and the plan was changed back meanwhile
+            self._give_up_due(attempt)
         return self.due(job)
 
     def _spend(self, closed: _Closed, *, maybe: int = 0) -> None:
@@ -528,15 +547,16 @@ class Ledger:
         return following
 
     def _ask_anew(self, job: JobId) -> Next:
-        """No picture came of a request whose manifest entry has changed since: that says nothing
-        about the new one, which nobody has asked for yet.
+        """Let a job be requested whose plan has changed since the request that gave no image.
+
+        Where the plan is that of the image on disk again, the job is done.
         """
         self.conn.execute(
-            "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, cuts = 0,"
-            " changed_at = ? WHERE id = ?",
+            f"UPDATE jobs SET state = iif({_HAS_ITS_IMAGE}, 'done', 'pending'), reason = NULL,"
+            " tries = 0, doubts = 0, cuts = 0, changed_at = ? WHERE id = ?",
             (self._now(), job),
         )
-        return Next(state=JobState.PENDING)
+        return Next(state=self.job(job).state)
 
     def _give_up_due(self, attempt: AttemptId) -> None:
         self.conn.execute(
@@ -662,7 +682,7 @@ class Ledger:
             (job,),
         )
         self.conn.execute(
-            "UPDATE jobs SET reason = NULL, changed_at = ?, done_at = ?,"
+            "UPDATE jobs SET reason = NULL, changed_at = ?, done_at = ?, renewal = NULL,"
             " state = iif(fingerprint = (SELECT fingerprint FROM attempts WHERE id = ?),"
             " 'done', 'pending') WHERE id = ? AND state = 'paid'",
             (now, now, attempt, job),
@@ -718,19 +738,22 @@ class Ledger:
         )
         return changed.rowcount == 1
 
-    def open_attempts(self, batch: BatchId) -> list[OpenAttempt]:
+    def open_attempts(self, batch: BatchId, *, foreseen: bool = False) -> list[OpenAttempt]:
         """Attempts that dead runs left in flight; at most as many as those had requests.
 
-        A run is dead once it has ended, or another has taken over what it left.
+        A run is dead once it has ended, or another has taken over what it left. ``foreseen`` adds
+        those that the next run would take over.
         """
         rows = self.conn.execute(
             # CROSS JOIN keeps this order: the few open attempts first, never all jobs of a batch.
-            "SELECT attempts.id AS attempt_id, run_id, job_id, spool"
+            "SELECT attempts.id AS attempt_id, run_id, job_id, spool,"
+            " attempts.fingerprint AS fingerprint, price"
             " FROM attempts INDEXED BY attempts_open CROSS JOIN jobs ON jobs.id = job_id"
             " CROSS JOIN runs ON runs.id = run_id"
             " WHERE jobs.batch_id = ? AND outcome = 'sending'"
-            " AND (runs.ended_at IS NOT NULL OR taken_by IS NOT NULL) ORDER BY attempts.rowid",
-            (batch,),
+            " AND (? OR runs.ended_at IS NOT NULL OR taken_by IS NOT NULL)"
+            " ORDER BY attempts.rowid",
+            (batch, foreseen),
         ).fetchall()
         return [
             OpenAttempt(
@@ -738,6 +761,8 @@ class Ledger:
                 job=self.job(JobId(row["job_id"])),
                 run_id=RunId(row["run_id"]),
                 spool=row["spool"],
+                fingerprint=row["fingerprint"],
+                price=Micros(row["price"]),
             )
             for row in rows
         ]

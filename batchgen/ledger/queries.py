@@ -10,7 +10,6 @@ from typing import Final
 
 from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, Billed, JobState
-from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.ledger.paid_images import WaitingImages, waiting_images
 from batchgen.ledger.sums import CHARGED, POSSIBLE, UNPRICED
 from batchgen.ledger.uncertain import Held, held_money
@@ -173,29 +172,14 @@ class OpenWork:
     """Of those that a request would be sent for."""
 
 
-def unfinished(
-    conn: sqlite3.Connection,
-    batch: BatchId,
-    limit: int | None = None,
-    *,
-    only: Only | None = None,
-) -> OpenWork:
-    """Jobs to ask for, to look after or to download; retired ones only if money is in them.
-
-    ``limit`` and ``only`` bound the jobs to ask for.
-    """
-    held = conn.execute(
-        "SELECT count(*) AS jobs, coalesce(sum(iif(state = 'paid', 0, estimated)), 0) AS cost"
-        " FROM jobs WHERE batch_id = ? AND retired IN (0, 1) AND state IN ('sending', 'paid')",
+def jobs_with_money(conn: sqlite3.Connection, batch: BatchId) -> int:
+    """Count the jobs to recover or to download, retired ones too: money is in them."""
+    (jobs,) = conn.execute(
+        "SELECT count(*) FROM jobs"
+        " WHERE batch_id = ? AND retired IN (0, 1) AND state IN ('sending', 'paid')",
         (batch,),
     ).fetchone()
-    asked = conn.execute(
-        "SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS cost FROM (SELECT estimated"
-        " FROM jobs WHERE batch_id = :batch AND retired = 0 AND state = 'pending'"
-        f" AND {IS_MEANT} ORDER BY id LIMIT :limit)",
-        {"batch": batch, "limit": -1 if limit is None else limit, **only_values(only)},
-    ).fetchone()
-    return OpenWork(jobs=held["jobs"] + asked["jobs"], cost=Micros(held["cost"] + asked["cost"]))
+    return int(jobs)
 
 
 def unpriced_models(conn: sqlite3.Connection, batch: BatchId) -> dict[str, int]:
@@ -321,6 +305,8 @@ class History:
 
     latency_s: float | None
     """Of the last answers with a picture by this provider; None where there were too few."""
+    per_minute: float | None
+    """Images a minute in the last run of the batch; None where it made too few."""
     again_percent: Decimal | None
     """Requests of the batch that cost money and brought no picture, to those that did."""
 
@@ -344,11 +330,28 @@ def history(conn: sqlite3.Connection, batch: BatchId | None, provider: str) -> H
     again = Decimal(1000 * lost // made).scaleb(-1) if known else None
     return History(
         latency_s=answers["days"] * _DAY_S if answers["n"] >= _MIN_ANSWERS else None,
+        per_minute=_last_rate(conn, batch),
         again_percent=again,
     )
 
 
 _DAY_S: Final = 86_400
+_MIN_RATED: Final = 100
+
+
+def _last_rate(conn: sqlite3.Connection, batch: BatchId | None) -> float | None:
+    """Images a minute, by the newest attempts of the last run that has any."""
+    row = conn.execute(
+        "SELECT count(*) AS n, julianday(max(ended_at)) - julianday(min(started_at)) AS days"
+        " FROM attempts WHERE rowid > (SELECT max(rowid) FROM attempts) - ? AND outcome = 'ok'"
+        " AND +run_id = (SELECT max(id) FROM runs WHERE batch_id = ? AND billed_attempts > 0)",
+        (_HISTORY_ATTEMPTS, batch),
+    ).fetchone()
+    if row["n"] < _MIN_RATED or not row["days"]:
+        return None
+    return float(row["n"] / (row["days"] * 1440))
+
+
 _OF_BATCH: Final = "run_id IN (SELECT id FROM runs WHERE batch_id = :batch)"
 _PAID: Final = f"""
 SELECT (SELECT coalesce(sum(billed_attempts), 0) FROM runs WHERE batch_id = :batch) AS billed,

@@ -8,14 +8,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from batchgen.job import BatchId, JobId
-from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.transaction import write_transaction
 from batchgen.picture import PictureFormat
 from batchgen.references import Copy
 
@@ -25,6 +22,18 @@ _NEEDED: Final = """
 CREATE TEMP TABLE needed (
     url TEXT PRIMARY KEY, is_here INTEGER NOT NULL, problem TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID
+"""
+_FETCHED: Final = """
+CREATE TEMP TABLE fetched (
+    url TEXT PRIMARY KEY, sha256 TEXT NOT NULL, format TEXT NOT NULL, etag TEXT,
+    last_modified TEXT, fetched_at TEXT NOT NULL
+) WITHOUT ROWID
+"""
+_KEEP: Final = """
+INSERT INTO {table} (url, sha256, format, etag, last_modified, fetched_at)
+VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (url) DO UPDATE SET
+    sha256 = excluded.sha256, format = excluded.format, etag = excluded.etag,
+    last_modified = excluded.last_modified, fetched_at = excluded.fetched_at
 """
 _CHANGED_MEANWHILE: Final = "it was not in the manifest when this run fetched its reference images"
 
@@ -48,17 +57,21 @@ class FetchedUrl:
 
 
 class NeededUrls:
-    """The addresses that one plan needs, as the planner asks for them."""
+    """The addresses that one plan needs, as the planner asks for them.
+
+    What they give is noted apart from the ledger until `keep`: a refused run changes no row.
+    """
 
     def __init__(self, conn: sqlite3.Connection, folder: Path) -> None:
         self._conn = conn
         self._folder = folder
         self._is_settled = False
         conn.execute(_NEEDED)
+        conn.execute(_FETCHED)
 
     def find(self, url: str) -> Copy:
         """What is known of an address; it is noted as needed."""
-        known = fetched_url(self._conn, url)
+        known = self._known(url)
         path = self._folder / known.file_name if known else None
         here = path if path is not None and path.is_file() else None
         return Copy(
@@ -97,27 +110,34 @@ class NeededUrls:
             "SELECT url FROM temp.needed WHERE url > ? ORDER BY url LIMIT ?", (after, _PAGE)
         ).fetchall():
             for row in page:
-                yield row["url"], fetched_url(self._conn, row["url"])
+                yield row["url"], self._known(row["url"])
             after = page[-1]["url"]
 
+    def _known(self, url: str) -> FetchedUrl | None:
+        row = self._conn.execute("SELECT * FROM temp.fetched WHERE url = ?", (url,)).fetchone()
+        return _fetched(row) if row else fetched_url(self._conn, url)
+
     def settle(self, fetched: Iterable[FetchedUrl], problems: Iterable[tuple[str, str]]) -> None:
-        """Write down what addresses gave, durably, and why others (address, why) gave nothing."""
+        """Note what addresses gave, and why others (address, why) gave nothing."""
         self._is_settled = True
-        with _transaction(self._conn):
-            self._conn.executemany(
-                "INSERT INTO reference_urls (url, sha256, format, etag, last_modified, fetched_at)"
-                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (url) DO UPDATE SET"
-                " sha256 = excluded.sha256, format = excluded.format, etag = excluded.etag,"
-                " last_modified = excluded.last_modified, fetched_at = excluded.fetched_at",
-                (
-                    (one.url, one.sha256, one.format, one.etag, one.last_modified, one.fetched_at)
-                    for one in fetched
-                ),
-            )
-            self._conn.executemany(
-                "UPDATE temp.needed SET problem = ? WHERE url = ?",
-                ((problem, url) for url, problem in problems),
-            )
+        self._conn.executemany(
+            _KEEP.format(table="temp.fetched"),
+            (
+                (one.url, one.sha256, one.format, one.etag, one.last_modified, one.fetched_at)
+                for one in fetched
+            ),
+        )
+        self._conn.executemany(
+            "UPDATE temp.needed SET problem = ? WHERE url = ?",
+            ((problem, url) for url, problem in problems),
+        )
+
+    def keep(self, conn: sqlite3.Connection) -> None:
+        """Write what addresses gave to the ledger, within the transaction of the caller."""
+        rows = self._conn.execute(
+            "SELECT url, sha256, format, etag, last_modified, fetched_at FROM temp.fetched"
+        )
+        conn.executemany(_KEEP.format(table="reference_urls"), map(tuple, rows))
 
 
 def fetched_url(conn: sqlite3.Connection, url: str) -> FetchedUrl | None:
@@ -142,28 +162,14 @@ def _fetched(row: sqlite3.Row) -> FetchedUrl:
 def pending_references(
     conn: sqlite3.Connection, batch: BatchId
 ) -> Iterator[tuple[JobId, list[str]]]:
-    """Each pending job with the files and addresses that it names, its mask last; by pages."""
+    """Give each job that may be requested with its files and addresses, its mask last; by pages."""
     after = 0
     while page := conn.execute(
         "SELECT id, images, mask FROM jobs WHERE batch_id = ? AND retired = 0"
-        " AND state = 'pending' AND images <> '[]' AND id > ? ORDER BY id LIMIT ?",
+        " AND state IN ('pending', 'failed') AND images <> '[]' AND id > ? ORDER BY id LIMIT ?",
         (batch, after, _PAGE),
     ).fetchall():
         for row in page:
             masks = [row["mask"]] if row["mask"] else []
             yield JobId(row["id"]), [*json.loads(row["images"]), *masks]
         after = page[-1]["id"]
-
-
-def refuse_jobs(conn: sqlite3.Connection, refusals: Iterable[tuple[JobId, str]]) -> None:
-    """Fail pending jobs, each for a reason, before anything is sent for them."""
-    ledger = Ledger(conn)
-    with _transaction(conn):
-        for job, reason in refusals:
-            ledger.refuse(job, reason)
-
-
-@contextmanager
-def _transaction(conn: sqlite3.Connection) -> Iterator[None]:
-    with write_transaction(conn):
-        yield

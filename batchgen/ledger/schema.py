@@ -291,6 +291,10 @@ ALTER TABLE runs ADD COLUMN owner TEXT;
 ALTER TABLE runs ADD COLUMN heartbeat_at TEXT;
 ALTER TABLE runs ADD COLUMN spool TEXT;
 ALTER TABLE runs ADD COLUMN taken_by INTEGER REFERENCES runs(id);
+-- A refresh marks each job that it regenerates, until that job has its new image. A pending job
+-- without the mark needs no request where its image on disk has the fingerprint of its plan.
+ALTER TABLE jobs ADD COLUMN renewal TEXT;
+CREATE INDEX jobs_by_renewal ON jobs(batch_id, renewal) WHERE renewal IS NOT NULL;
 """
 
 

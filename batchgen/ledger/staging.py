@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from batchgen.errors import Fault
-from batchgen.findings import row_reason
 from batchgen.job import (
     ROW_REASON,
     JobKind,
@@ -50,9 +49,8 @@ _TABLES: Final = (
     )
     """,
     """
-    CREATE TABLE staging.known (
-        seq INTEGER PRIMARY KEY, job INTEGER NOT NULL, was_retired INTEGER NOT NULL,
-        grp TEXT NOT NULL, differs INTEGER NOT NULL
+    CREATE TABLE staging.fates (
+        job INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL, fate TEXT NOT NULL
     )
     """,
 )
@@ -63,14 +61,55 @@ PLAN: Final = "staging.planned CROSS JOIN staging.kinds ON kinds.id = planned.ki
 """Every planned job with its kind, in the plan's order."""
 
 
-def attach(conn: sqlite3.Connection) -> None:
-    """Begin an empty plan; it is private to the connection, and gone with it."""
-    # An empty name gives a temporary database that spills to disk and leaves no file behind.
-    conn.execute("ATTACH DATABASE '' AS staging")
+def attach(conn: sqlite3.Connection, file: str = "", *, tables: Sequence[str] = ()) -> None:
+    """Begin an empty plan with ``tables`` besides its own.
+
+    Without a file it is private to the connection, and gone with it.
+    """
+    # An empty name gives a temporary database that spills to disk and leaves no file.
+    conn.execute("ATTACH DATABASE ? AS staging", (file,))
     conn.execute(f"PRAGMA staging.page_size = {_PAGE_BYTES}")
     conn.execute("PRAGMA staging.journal_mode = OFF")
-    for table in _TABLES:
+    conn.execute("PRAGMA staging.synchronous = OFF")
+    conn.execute("PRAGMA staging.locking_mode = EXCLUSIVE")
+    for table in (*_TABLES, *tables):
         conn.execute(table)
+
+
+# One kind for all jobs of a ledger that have it in common; a job keeps its id as its place.
+_OWN_KINDS: Final = """
+INSERT INTO staging.kinds (provider, model, options, root, verify, keep_previous, keep_partials,
+    sidecar, metadata, tags, estimated, of_rows)
+SELECT DISTINCT :provider, model, options, root, verify, keep_previous, keep_partials, sidecar,
+    metadata, tags, estimated, 0
+FROM jobs WHERE batch_id = :batch AND retired = 0
+    AND state IN ('pending', 'sending', 'paid', 'failed')
+"""
+# Without its row a job at fault cannot be sent.
+_OWN_JOBS: Final = f"""
+INSERT INTO staging.planned
+SELECT jobs.id, kinds.id, key, 0, 0, fingerprint, prompt, path, source, images, mask,
+    iif(state = 'failed' AND reason GLOB '{ROW_REASON}:*', reason, NULL)
+FROM jobs CROSS JOIN staging.kinds ON (kinds.model, kinds.options, kinds.root, kinds.verify,
+    kinds.keep_previous, kinds.keep_partials, kinds.sidecar, kinds.metadata, kinds.tags,
+    kinds.estimated) = (jobs.model, jobs.options, jobs.root, jobs.verify, jobs.keep_previous,
+    jobs.keep_partials, jobs.sidecar, jobs.metadata, jobs.tags, jobs.estimated)
+WHERE batch_id = :batch AND retired = 0 AND state IN ('pending', 'sending', 'paid', 'failed')
+"""
+
+
+def stage_own(conn: sqlite3.Connection, batch: int, provider: str) -> int:
+    """Stage the jobs of a batch that a run may have to do with, as the ledger has them."""
+    values = {"batch": batch, "provider": provider}
+    conn.execute("BEGIN")
+    try:
+        conn.execute(_OWN_KINDS, values)
+        conn.execute(
+            "CREATE INDEX staging.kinds_by_value ON kinds(model, options, root, tags, estimated)"
+        )
+        return conn.execute(_OWN_JOBS, values).rowcount
+    finally:
+        conn.execute("COMMIT")
 
 
 class StagedRows:
@@ -232,7 +271,7 @@ def refuse_rows(conn: sqlite3.Connection, clashes: Iterable[Clash]) -> None:
     conn.execute("BEGIN")
     try:
         for clash in clashes:
-            reason = row_reason(clash.fault)
+            reason = f"{ROW_REASON}: {clash.fault}"
             conn.execute(
                 "UPDATE staging.planned SET refused = :reason, fingerprint = '',"
                 " path = iif(:of_key, '', path), key = iif(:of_key, source || '/' || key, key)"

@@ -7,20 +7,26 @@ from datetime import datetime
 
 from batchgen.job import ROW_REASON, Billed, JobState
 from batchgen.ledger.budgets import Budget
-from batchgen.ledger.enrol import Group, GroupSum, Why
+from batchgen.ledger.explain import Why
+from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.queries import ReasonCount, Status
 from batchgen.ledger.uncertain import Doubt, Held
-from batchgen.money import dollars
+from batchgen.money import Micros, dollars, rounded_dollars
 from batchgen.quote import Quote, WhatIf
 from batchgen.report.costs import unpriced_text
 from batchgen.why import differences
 
 _GROUP_TEXT = {
     Group.NEW: "new",
-    Group.CHANGED: "changed since their picture was made",
-    Group.STALE: "older than `refresh` allows",
-    Group.PENDING: "planned before, not asked yet",
-    Group.PAID: "paid for, to be downloaded only",
+    Group.CHANGED: "changed since their image was made",
+    Group.REVISED: "changed since they failed or were refused",
+    Group.STALE: "to be regenerated (refresh)",
+    Group.PENDING: "waiting from an earlier run",
+    Group.RETRIED: "failed at no cost, tried again",
+    Group.IN_FLIGHT: "in flight when the last run was killed; asked again within max_waste",
+    Group.HELD: "in flight when the last run was killed; over max_waste, held",
+    Group.PAID_CHANGED: "paid, then changed; downloaded, then made again",
+    Group.PAID: "paid, only downloaded",
     Group.UNCERTAIN: "uncertain, held for you",
     Group.FAILED: "failed before, left alone",
     Group.BLOCKED: "blocked before, left alone",
@@ -35,10 +41,13 @@ _REASONS_SHOWN = 8
 _EXAMPLE_CHARS = 110
 
 
+def plan_heading(name: str, provider: str, price_source: str) -> str:
+    """The first line of a plan."""
+    return f"{name}: provider {provider}, prices from {price_source or 'nobody'}"
+
+
 def plan_text(
-    name: str,
-    provider: str,
-    price_source: str,
+    heading: str,
     groups: Mapping[Group, GroupSum],
     quote: Quote,
     budgets: Sequence[Budget],
@@ -47,37 +56,48 @@ def plan_text(
 ) -> str:
     """What a run would do and cost, a line a group; then budgets, time, and the what-if.
 
-    ``unfetched`` addresses of reference images have no copy yet, so what they hold is not known.
+    ``unfetched`` URLs of reference images have no copy yet, so what they hold is not known.
     """
-    lines = [f"{name}: provider {provider}, prices from {price_source or 'nobody'}"]
-    for group in Group:
-        if group in groups:
-            found = groups[group]
-            price = dollars(found.cost) if group.is_sent else ""
-            lines.append(f"  {found.jobs:>9,}  {_GROUP_TEXT[group]:<38} {price:>12}".rstrip())
+    lines = [heading]
+    lines += [
+        _counted(groups[group].jobs, _GROUP_TEXT[group], groups[group].cost if group.is_sent else 0)
+        for group in Group
+        if group in groups
+    ]
     if unfetched:
         lines.append(f"  {unfetched:>9,}  {unfetched_text(unfetched)}; the run fetches first")
     lines += _quote_lines(quote, budgets)
     return "\n".join(lines)
 
 
+def _counted(count: int, text: str, cost: int) -> str:
+    """A line of a plan: how many, what, and the price of one request each."""
+    price = rounded_dollars(cost) if cost else ""
+    return f"  {count:>9,}  {text:<{_PLAN_TEXT_WIDTH}} {price:>12}".rstrip()
+
+
+_PLAN_TEXT_WIDTH = 47
 PERIOD_TEXT = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}
 
 
 def _quote_lines(quote: Quote, budgets: Sequence[Budget]) -> list[str]:
     if not quote.requests:
         return ["  nothing to send, nothing to pay"]
-    total = f"{'requests to send, estimated at':<38} {dollars(quote.cost):>12}"
-    lines = [f"  {quote.requests:>9,}  {total}"]
-    if quote.limit is not None and quote.limit < quote.requests:
-        lines.append(f"  {quote.limit:>9,}  of them at most in this run (--limit)")
+    due, due_cost = (quote.requests, quote.cost)
+    if quote.limit is not None:
+        due, due_cost = quote.due, quote.due_cost
+    what = "request" if due == 1 else "requests"
+    lines = [_counted(due, f"{what} to send, estimated at", due_cost)]
+    if quote.limit is not None:
+        lines.append(_counted(quote.requests, "of them at most in this run (--limit)", quote.cost))
     for budget in budgets:
         short = "; too little" if quote.cost > budget.left else ""
         lines.append(
-            f"  budget for {PERIOD_TEXT[budget.period]}: {dollars(budget.left)} left of"
-            f" {dollars(budget.max_cost)}{short}"
+            f"  budget for {PERIOD_TEXT[budget.period]}: {rounded_dollars(budget.left)} left of"
+            f" {rounded_dollars(budget.max_cost)}{short}"
         )
-    return [*lines, *_time_lines(quote), _what_if_line(quote.what_if)]
+    lines += _time_lines(quote)
+    return lines if quote.what_if is None else [*lines, _what_if_line(quote.what_if)]
 
 
 def _time_lines(quote: Quote) -> list[str]:
@@ -85,38 +105,79 @@ def _time_lines(quote: Quote) -> list[str]:
     expected_s = pace.expected_s(quote.requests)
     if expected_s is None:
         return []
-    why = [f"{pace.concurrency:,} in flight"]
-    if pace.latency_s is not None:
-        why.append(f"{duration(pace.latency_s)} a picture so far")
+    if pace.measured_per_minute is not None:
+        why = [f"{pace.measured_per_minute:,.0f} images a minute in the last run"]
+    else:
+        why = [f"{pace.concurrency:,} in flight"]
+        if pace.latency_s is not None:
+            why.append(f"{duration(pace.latency_s)} an image so far")
     if pace.per_minute is not None:
-        why.append(f"{pace.per_minute:g} a minute")
+        why.append(f"{pace.per_minute:g} a minute at most")
     return [f"  time: about {duration(expected_s)} ({', '.join(why)})"]
 
 
 def _what_if_line(found: WhatIf) -> str:
-    text = f"  what if {found.again_percent:f} % are made again: {dollars(found.total)}"
+    text = f"  if {found.again_percent:f} % are made again {rounded_dollars(found.total)}"
     if found.per_accepted is None:
         return text
-    accepted = f"{found.accepted_percent:f} % accepted"
-    return f"{text}; with {accepted}, {dollars(found.per_accepted)} for each of those"
+    each = Micros(round(found.per_accepted, -3))
+    accepted = f"at {found.accepted_percent:f} % accepted"
+    return f"{text}; {accepted}, {dollars(each)} for each accepted image"
 
 
 def why_text(key: str, found: Why) -> str:
     """What a run would do with one job, and why."""
-    if found.refused is not None:
-        return f"{key}: not sent, {found.refused}"
+    head, *rest = _why_lines(found)
+    return "\n".join([f"{key}: {head}", *(f"  {line}" for line in rest)])
+
+
+def _why_lines(found: Why) -> list[str]:
+    image = f"the image of {found.done_at}"
+    match found.group:
+        case Group.REFUSED | Group.AT_FAULT:
+            return [f"not sent, {found.refused}"]
+        case Group.KEPT:
+            return [f"{image} is kept; its row has a fault now, {found.refused}"]
+        case Group.UNCHANGED:
+            return [f"unchanged since {image}; a run leaves it alone"]
+        case Group.MOVED:
+            return [f"unchanged since {image}; a run moves it to its new place"]
+        case Group.STALE:
+            return [f"unchanged, but {image} is to be regenerated (refresh)"]
+        case Group.CHANGED:
+            return [f"changed since {image}", *_changes(found)]
+        case Group.FAILED | Group.BLOCKED | Group.UNCERTAIN:
+            flag = "" if found.group is Group.FAILED else f" --{found.group.value}"
+            return [f"{found.group.value}, {found.reason}; left alone until `retry{flag}`"]
+        case Group.REVISED:
+            return [f"{found.state} before, {found.reason}; changed since, requested again"]
+        case Group.RETRIED:
+            return [f"failed at no cost, {found.reason}; tried again"]
+        case Group.PAID:
+            return ["paid, to be downloaded only"]
+        case Group.PAID_CHANGED:
+            return ["paid, then changed: its image is downloaded, then a new one is requested"]
+        case Group.IN_FLIGHT | Group.HELD:
+            return [_in_flight_text(found)]
+        case Group.PENDING:
+            return ["waiting from an earlier run; no image of it has been made yet"]
+        case _:
+            return ["no image of it has been made yet"]
+
+
+def _changes(found: Why) -> list[str]:
     if found.made is None:
-        held = found.state in (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
-        if held and found.state is not None:
-            return f"{key}: {found.state} before, {found.reason}; left alone until `retry`"
-        return f"{key}: no picture of it has been made yet"
-    changed = differences(found.made, found.planned)
-    made = f"the picture of {found.done_at}"
-    if changed:
-        return "\n".join([f"{key}: changed since {made}", *(f"  {line}" for line in changed)])
-    if found.stale:
-        return f"{key}: unchanged, but {made} is older than `refresh` allows"
-    return f"{key}: unchanged since {made}; a run leaves it alone"
+        return ["the ledger does not record what that image was made of"]
+    return differences(found.made, found.planned)
+
+
+def _in_flight_text(found: Why) -> str:
+    attempt = found.attempt
+    sent = f"sent {attempt.sent_at}, " if attempt is not None else ""
+    cost = f" {dollars(attempt.price)}" if attempt is not None else ""
+    again = "asked again within max_waste"
+    then = again if found.group is Group.IN_FLIGHT else "over max_waste, so a run holds it for you"
+    return f"{sent}in flight when the last run was killed; possibly charged{cost}; {then}"
 
 
 def unfetched_text(addresses: int) -> str:

@@ -16,7 +16,13 @@ from tests.faults.station import Station, station
 AT_MIGRATION = {Point.BACKED_UP, Point.MIGRATED}
 """Shown in tests/test_database.py, where there are ledgers of an older schema."""
 AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}
-BEFORE_AN_ANSWER = {Point.LEDGER_MADE, Point.ENROLLED, Point.RESERVED, Point.BODY_SENT}
+BEFORE_AN_ANSWER = {
+    Point.LEDGER_MADE,
+    Point.APPROVED,
+    Point.ENROLLED,
+    Point.RESERVED,
+    Point.BODY_SENT,
+}
 ALL = [
     pytest.param(answer, point, id=f"{point}-{answer}")
     for point in Point

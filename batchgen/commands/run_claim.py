@@ -1,0 +1,31 @@
+"""What a run records of the process that owns it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from batchgen.commands.prepare import Overrides, Prepared
+from batchgen.ledger.owners import Claim
+from batchgen.lock import held_lock
+from batchgen.owner import SILENT_S
+from batchgen.processes import this_process
+from batchgen.spool import Spool
+
+DEFAULT_DEADLINE_S: Final = 300.0
+
+
+def deadline_s(prepared: Prepared) -> float:
+    """Return how long one request may take, in seconds."""
+    return float(prepared.loaded.manifest.limits.deadline or DEFAULT_DEADLINE_S)
+
+
+def claim_of(prepared: Prepared, overrides: Overrides, spool: Spool) -> Claim:
+    """Return the claim of this process, which holds the lock; the spool is prepared."""
+    owner = this_process(held_lock(prepared.ledger, prepared.loaded.name))
+    silent_s = max(SILENT_S, round(2 * deadline_s(prepared)))
+    return Claim(
+        here=replace(owner, me=replace(owner.me, silent_s=silent_s)),
+        spool=spool.identity,
+        take_over=overrides.take_over,
+    )

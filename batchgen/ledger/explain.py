@@ -1,0 +1,110 @@
+"""One planned job beside its image: what a run would do with it, and what changed since."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any, Final
+
+from batchgen.job import ROW_REASON
+from batchgen.ledger.groups import Group, fingerprint_of
+from batchgen.ledger.staging import PLAN
+from batchgen.money import Micros
+from batchgen.why import MadeOf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastAttempt:
+    """The newest request for a job."""
+
+    sent_at: str
+    price: Micros
+    request_id: str | None
+    billed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """A planned job, and what the ledger knows of it."""
+
+    group: Group
+    planned: MadeOf
+    has_image: bool
+    made: MadeOf | None
+    """What its image on disk was made of; None without an image, or where that is not recorded."""
+    state: str | None
+    """None where the ledger does not know the key."""
+    reason: str
+    done_at: str | None
+    refused: str | None
+    attempt: LastAttempt | None
+
+
+_EXPLAIN: Final = f"""
+SELECT planned.fingerprint AS fingerprint, kinds.model AS model, planned.prompt AS prompt,
+       kinds.options AS options, planned.images AS images, planned.mask AS mask,
+       planned.refused AS refused, known.grp AS grp, jobs.id AS job, jobs.state AS state,
+       coalesce(jobs.reason, '') AS reason, jobs.done_at AS done_at,
+       {fingerprint_of("saved")} AS on_disk, jobs.fingerprint AS own_fingerprint,
+       json_object('fingerprint', jobs.fingerprint, 'model', jobs.model,
+           'prompt', jobs.prompt, 'options', json(jobs.options),
+           'images', json(jobs.images), 'mask', jobs.mask) AS own,
+       jobs.made_of AS made_of
+FROM {PLAN} LEFT JOIN staging.known ON known.seq = planned.seq
+LEFT JOIN jobs ON jobs.id = known.job
+WHERE planned.key = :key
+"""
+_LAST_ATTEMPT: Final = (
+    "SELECT started_at AS sent_at, price, request_id, billed FROM attempts WHERE job_id = ?"
+    " ORDER BY rowid DESC LIMIT 1"
+)
+
+
+def explain(conn: sqlite3.Connection, key: str) -> Why | None:
+    """Describe a staged job whose group is known; None for a key that is not planned."""
+    row = conn.execute(_EXPLAIN, {"key": key}).fetchone()
+    if row is None:
+        return None
+    values = dict(row)
+    planned = values | {name: json.loads(values[name]) for name in ("options", "images")}
+    has_image = values["done_at"] is not None and values["on_disk"] is not None
+    attempt = conn.execute(_LAST_ATTEMPT, (values["job"],)).fetchone()
+    return Why(
+        group=_group(values),
+        planned=_made_of(planned),
+        has_image=has_image,
+        made=_made(values) if has_image else None,
+        state=values["state"],
+        reason=values["reason"],
+        done_at=values["done_at"],
+        refused=values["refused"],
+        attempt=LastAttempt(**dict(attempt)) if attempt is not None else None,
+    )
+
+
+def _group(values: dict[str, Any]) -> Group:
+    if values["grp"] is not None:
+        return Group(values["grp"])
+    if values["refused"] is None:
+        return Group.NEW
+    return Group.AT_FAULT if values["refused"].startswith(f"{ROW_REASON}:") else Group.REFUSED
+
+
+def _made(values: dict[str, Any]) -> MadeOf | None:
+    """What the image on disk was made of, as far as a row of the job still says it."""
+    if values["state"] == "done" or values["on_disk"] == values["own_fingerprint"]:
+        return _made_of(json.loads(values["own"]))
+    found = json.loads(values["made_of"] or "{}")
+    return _made_of(found) if found.get("fingerprint") == values["on_disk"] else None
+
+
+def _made_of(values: dict[str, Any]) -> MadeOf:
+    return MadeOf(
+        fingerprint=values["fingerprint"],
+        model=values["model"],
+        prompt=values["prompt"],
+        options=values["options"],
+        images=tuple(values["images"]),
+        mask=values["mask"],
+    )

@@ -1,0 +1,287 @@
+"""A batch in one process: real manifests, plans, approvals, ledger; only the exchange is ours."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from batchgen.commands.begin import Faces, Start, begin, begin_again, reference_images
+from batchgen.commands.places import spool_folder
+from batchgen.commands.prepare import Overrides, Prepared, prepare, settle_settings, stage
+from batchgen.commands.pricing import PriceLists
+from batchgen.commands.proposal import Proposal, propose
+from batchgen.job import AttemptId, Billed, Job, JobId, JobState, Outcome, SavedPicture
+from batchgen.ledger.database import in_memory, open_for_reading, open_for_writing
+from batchgen.ledger.enrol import Staging
+from batchgen.ledger.explain import Why
+from batchgen.ledger.ledger import DuePicture, Ledger, Reserved
+from batchgen.ledger.only import Only
+from batchgen.ledger.queries import find_batch
+from batchgen.ledger.triage import Chosen, retry_jobs
+from batchgen.lock import batch_lock
+from batchgen.manifest.loader import parse_manifest
+from batchgen.outcome import Verdict, classify
+from batchgen.recovery import left_in_spool, read_spooled
+from batchgen.spool import Spool
+
+OK = Verdict(outcome=Outcome.OK, billed=Billed.YES, status=200)
+ENDS = {
+    "server_error": Verdict(
+        outcome=Outcome.REFUSED, billed=Billed.NO, code="oops", again=True, status=500
+    ),
+    "refused": Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="bad", status=400),
+    "blocked": Verdict(outcome=Outcome.BLOCKED, billed=Billed.NO, code="unsafe", status=400),
+    "lost": Verdict(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="connection_lost"),
+}
+"""What comes of a request whose prompt names it; any other prompt gives an image."""
+POINTS = ("reserved", "sent", "spooled", "received", "saved")
+"""Where a run can be killed."""
+
+
+class Killed(Exception):
+    """The run ends here, and nothing is written any more."""
+
+
+@dataclass
+class Sent:
+    """What a run sent, by the endpoint's own record."""
+
+    start: Start
+    requested: list[str] = field(default_factory=list)
+    """The key of each job that was requested, once."""
+    billed: int = 0
+
+
+@dataclass
+class Desk:
+    """A folder with a manifest and its ledger."""
+
+    folder: Path
+    prompts: dict[str, str] = field(default_factory=dict)
+    extra: str = ""
+    provider: str = "local"
+    on_disk: dict[str, str] = field(default_factory=dict)
+    """The fingerprint of each job's image."""
+    renewed: set[str] = field(default_factory=set)
+    """Jobs whose image may be bought again, since a refresh was approved."""
+    attempts: int = 0
+    bill: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def db(self) -> Path:
+        return self.folder / "batchgen.db"
+
+    def write(self) -> Path:
+        rows = "".join(f"{key},{prompt}\n" for key, prompt in sorted(self.prompts.items()))
+        (self.folder / "batch.csv").write_text(f"key,prompt\n{rows}", encoding="utf-8")
+        path = self.folder / "batch.yaml"
+        path.write_text(
+            f"name: batch\nprovider: {self.provider}\n{self.extra}rows: batch.csv\n"
+            'key: "{{ key }}"\nprompt: "{{ prompt }}"\noutput: {path: "{{ key }}.{{ ext }}"}\n',
+            encoding="utf-8",
+        )
+        return path
+
+    def prepared(self) -> Prepared:
+        return prepare(self.write(), self.db)
+
+    def dump(self) -> list[str] | None:
+        """Everything that the ledger holds; None without one."""
+        if not self.db.exists():
+            return None
+        with closing(sqlite3.connect(self.db)) as conn:
+            return list(conn.iterdump())
+
+    def _told(self, overrides: dict[str, object]) -> Overrides:
+        """The command line; ``only`` is a pattern, left out where it matches no job."""
+        only = overrides.pop("only", None)
+        if isinstance(only, str) and any(fnmatchcase(key, only) for key in self.prompts):
+            overrides["only"] = Only.of([only])
+        return Overrides(**overrides)  # type: ignore[arg-type]
+
+    def plan(self, **overrides: object) -> Proposal:
+        """As `batchgen plan`."""
+        return self.plans(**overrides)[0]
+
+    def why(self, key: str, **overrides: object) -> Why:
+        """As `batchgen plan --why`."""
+        return self.plans(**overrides)[1][key]
+
+    def plans(self, **overrides: object) -> tuple[Proposal, dict[str, Why]]:
+        """Both: the plan, and why of each key."""
+        prepared, told = self.prepared(), self._told(overrides)
+        opened = open_for_reading(self.db) if self.db.exists() else in_memory()
+        with closing(opened) as conn:
+            staging = Staging(conn)
+            stage(staging, prepared, accept_unknown_price=False, selection=told.selection)
+            proposal = propose(conn, staging, prepared, told)
+            found = {key: staging.why(proposal.batch, key) for key in self.prompts}
+            return proposal, {key: why for key, why in found.items() if why is not None}
+
+    def begin(self, **overrides: object) -> Start:
+        """Plan, approve and enroll; nothing is sent. Raises BatchgenError."""
+        faces = Faces(quiet=True, tell=lambda text: None)
+        told = self._told(overrides)
+        prepared = self.prepared()
+        with batch_lock(self.db, "batch"):
+            _, start = begin(prepared, told, faces, PriceLists(), reference_images(faces))
+        return start
+
+    def resume(self, **overrides: object) -> Sent:
+        """As `batchgen resume`."""
+        faces = Faces(quiet=True, tell=lambda text: None)
+        told = self._told(overrides)
+        with closing(open_for_reading(self.db)) as conn:
+            row = find_batch(conn, "batch")
+        loaded = parse_manifest(
+            row.manifest.encode(), file="batch.yaml", path=Path(row.manifest_path)
+        )
+        prepared = settle_settings(loaded, self.db)
+        start = begin_again(prepared, told, faces, row, reference_images(faces))
+        return self._run(prepared, start, told, None, downloads=True)
+
+    def run(self, *, kill: str | None = None, downloads: bool = True, **overrides: object) -> Sent:
+        """As `batchgen run`; killed at ``POINT:TIMES``. Raises BatchgenError."""
+        told = self._told(dict(overrides))
+        return self._run(self.prepared(), self.begin(**overrides), told, kill, downloads=downloads)
+
+    def retry(self, *states: JobState) -> None:
+        """As `batchgen retry`."""
+        with closing(open_for_writing(self.db)) as conn:
+            retry_jobs(conn, find_batch(conn, "batch").id, Chosen(states=states))
+
+    def states(self) -> dict[str, str]:
+        with closing(sqlite3.connect(self.db)) as conn:
+            return dict(conn.execute("SELECT key, state FROM jobs WHERE retired = 0"))
+
+    def _run(
+        self,
+        prepared: Prepared,
+        start: Start,
+        told: Overrides,
+        kill: str | None,
+        *,
+        downloads: bool,
+    ) -> Sent:
+        sent = Sent(start)
+        if start.run is None:
+            return sent
+        with closing(open_for_writing(self.db)) as conn:
+            engine = _Engine(self, prepared, Ledger(conn), sent, kill, downloads)
+            try:
+                engine.run(told)
+            except Killed:
+                # Its process is dead then, while this one goes on.
+                conn.execute("UPDATE runs SET owner = NULL WHERE id = ?", (start.run,))
+                return sent
+            engine.ledger.end_run(start.run, stopped=None, exit_code=0)
+        return sent
+
+
+@dataclass
+class _Engine:
+    """The way of a run's jobs, one after the other, in the order of `pool` and `worker`."""
+
+    desk: Desk
+    prepared: Prepared
+    ledger: Ledger
+    sent: Sent
+    kill: str | None
+    downloads: bool
+    passed: int = 0
+
+    def reach(self, point: str) -> None:
+        name, _, times = (self.kill or "").partition(":")
+        if point == name:
+            self.passed += 1
+            if self.passed == int(times or 1):
+                raise Killed
+
+    @property
+    def spool(self) -> Spool:
+        return Spool(spool_folder(self.prepared))
+
+    def run(self, told: Overrides) -> None:
+        ledger, start = self.ledger, self.sent.start
+        for opened in ledger.open_attempts(start.batch):
+            self.recover(opened.id)
+        for paid in ledger.paid(start.batch):
+            self.deliver(paid, ledger.due(paid))
+        waiting = list(self.pending(told))
+        for job in waiting:
+            self.request(job)
+            while (again := ledger.job(job.id)).state is JobState.PENDING:
+                self.request(again)
+
+    def pending(self, told: Overrides) -> Iterator[Job]:
+        limit = -1 if told.limit is None else told.limit
+        yield from self.ledger.pending(
+            self.sent.start.batch, after=JobId(0), limit=limit, only=told.only
+        )
+
+    def recover(self, attempt: AttemptId) -> None:
+        exchange = left_in_spool(self.spool, attempt)
+        answer = read_spooled(self.spool, attempt, exchange).answer
+        verdict = classify(exchange, answer)
+        if verdict.outcome is Outcome.OK and answer is not None:
+            pictures = [(ref, None) for ref in answer.pictures]
+            self.ledger.record_answer(attempt, verdict, pictures, answer="x")
+        else:
+            self.ledger.settle(attempt, verdict, allowance_of=self.sent.start.run)
+
+    def request(self, job: Job) -> None:
+        desk, start = self.desk, self.sent.start
+        assert start.run is not None
+        desk.attempts += 1
+        attempt = AttemptId(f"{desk.attempts:06d}")
+        reserved = self.ledger.reserve(start.run, job, attempt, provider=desk.provider)
+        assert isinstance(reserved, Reserved), reserved
+        if job.key not in self.sent.requested:
+            self.sent.requested.append(job.key)
+        assert desk.on_disk.get(job.key) != job.fingerprint or job.key in desk.renewed, (
+            f"{job.key} has its image on disk and is bought again"
+        )
+        self.reach("reserved")
+        verdict = ENDS.get(job.prompt.partition(" ")[0], OK)
+        if verdict is OK or verdict.billed is Billed.MAYBE:
+            desk.bill[attempt] = job.price
+            self.sent.billed += job.price
+        self.reach("sent")
+        if verdict is not OK:
+            self.ledger.settle(attempt, verdict)
+            return
+        body = {"created": 1, "data": [{"url": f"https://images.example/{attempt}.png"}]}
+        head = {"status": 200, "headers": {}, "route": "images", "mark": ""}
+        self.spool.prepare()
+        path = self.spool.folder / self.spool.name(attempt)
+        path.write_text(f"{json.dumps(head)}\n{json.dumps(body)}", encoding="utf-8")
+        self.reach("spooled")
+        answer = read_spooled(self.spool, attempt, left_in_spool(self.spool, attempt)).answer
+        assert answer is not None
+        due = self.ledger.record_answer(
+            attempt, OK, [(ref, None) for ref in answer.pictures], answer=path.name
+        )
+        self.reach("received")
+        self.deliver(job.id, due)
+        self.reach("saved")
+
+    def deliver(self, job: JobId, due: list[DuePicture]) -> None:
+        if not self.downloads:
+            return
+        key = self.ledger.job(job).key
+        for picture in due:
+            saved = SavedPicture(
+                path=f"{key}.png", sha256="s", bytes=1, width=1, height=1, format="png"
+            )
+            self.ledger.placing(picture.id, saved)
+            self.ledger.picture_saved(picture.id)
+            fingerprint = self.ledger.conn.execute(
+                "SELECT fingerprint FROM attempts WHERE id = ?", (picture.attempt_id,)
+            ).fetchone()["fingerprint"]
+            self.desk.on_disk[key] = fingerprint
+            self.desk.renewed.discard(key)
