@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from batchgen.delivery import PARTIAL_FOLDER
 from batchgen.errors import ExitCode
 from batchgen.files import PART_SUFFIX, sha256_of
 from batchgen.job import EXT_PLACEHOLDER
@@ -21,6 +20,7 @@ from batchgen.ledger.paid_images import LostImage, lost_images
 from batchgen.ledger.pictures import Saved, fetch_again, saved_pictures
 from batchgen.ledger.queries import find_batch
 from batchgen.lock import batch_lock
+from batchgen.placing import PARTIAL_FOLDER
 from batchgen.previous import PREVIOUS_FOLDER
 from batchgen.progress import write_line
 from batchgen.settings import Environment
