@@ -6,10 +6,10 @@ write ``done``. Everything here is free to repeat.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -32,6 +32,7 @@ from batchgen.files import PartFile, write_whole
 from batchgen.handoff import in_turn, on_disk
 from batchgen.job import (
     EXT_PLACEHOLDER,
+    PATH_REASON,
     AttemptId,
     Billed,
     Job,
@@ -47,8 +48,7 @@ from batchgen.metadata import embed
 from batchgen.naming import final_path
 from batchgen.outcome import NO_MONEY, ErrorBody, Verdict, task_verdict
 from batchgen.picture import BadPicture, PictureInfo, inspect, is_blank, mismatches
-from batchgen.placing import Conflict, Placer, examine
-from batchgen.providers.adapters import adapter_of
+from batchgen.placing import OF_ONE_PATH, Conflict, Placer, examine
 from batchgen.redelivery import Redelivery
 from batchgen.settings import is_loopback
 from batchgen.sidecar import described, write_sidecar
@@ -139,16 +139,38 @@ class Delivery:
                 return await self._deliver(job, await self._still_due(job))
         except OSError as exc:
             await self._leave(job, f"disk: {exc}")
-            if exc.errno != errno.ELOOP:
+            if exc.errno not in OF_ONE_PATH:
                 context.throttle.stop(f"disk: {exc}")
+            await self._rescue(job)
         except Conflict as exc:
-            await self._leave(job, f"path_taken: {exc.path} is no picture of this job; move it")
+            await self._leave(
+                job, f"{PATH_REASON}: {exc.path} is not an image of this job; move it"
+            )
+            await self._rescue(job)
         except LedgerWriteError:
             raise
         except Exception as exc:
             note_internal_error(context, exc)
             await self._leave(job, f"internal_error: {exc!r}")
         return None
+
+    async def _rescue(self, job: Job) -> None:
+        """Bring the images of a job whose place can't be written into the spool.
+
+        Their URLs may have expired when the next run places them. What fails here, that run
+        downloads.
+        """
+        for picture in await self._still_due(job):
+            if picture.url is not None and not self._placer.has_kept(picture):
+                with suppress(OSError, BadPicture):
+                    await self._bring_into_spool(job, picture)
+
+    async def _bring_into_spool(self, job: Job, picture: DuePicture) -> None:
+        images, attempt = self._context.spool.images, picture.attempt_id
+        async with images.part(attempt, picture.position) as part:
+            if await self._fill(picture, part) is None:
+                await part.seal(lambda path: examine(path, job.verify, picture.task is not None))
+                await on_disk(images.keep, attempt, picture.position, part.part)
 
     async def _still_due(self, job: Job) -> list[DuePicture]:
         return await self._context.ledger(lambda ledger: ledger.due(job.id))
@@ -242,6 +264,7 @@ class Delivery:
             try:
                 seen = await part.seal(lambda path: self._look(path, job, picture))
             except BadPicture as exc:
+                self._context.spool.images.drop(picture.attempt_id, picture.position)
                 reason = f"{exc.reason}: {exc}"
                 # A response does not change by reading it again; what a URL serves may.
                 return (
@@ -268,6 +291,8 @@ class Delivery:
             with anyio.CancelScope(shield=True):
                 await self._placer.place(job, picture, part, saved, taken=seen.taken)
                 placed = await self._save(job, picture, saved)
+                if self._placer.has_kept(picture):
+                    await on_disk(self._placer.forget_kept, job, picture, saved)
             return placed
 
     def _look(self, part: Path, job: Job, picture: DuePicture) -> _Seen:
@@ -279,6 +304,8 @@ class Delivery:
     async def _fill(
         self, picture: DuePicture, part: PartFile
     ) -> FetchResult | FetchLater | FetchSpoiled | None:
+        if self._placer.has_kept(picture) and await on_disk(self._placer.adopt_kept, picture, part):
+            return None
         if picture.url is not None:
             most = MAX_PICTURE_BYTES if picture.task is None else MAX_VIDEO_BYTES
             return await self._downloader.fetch(self._moved(picture.url), part, max_bytes=most)

@@ -10,8 +10,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from batchgen.commands.finish import channels_of
-from batchgen.commands.preflight import allow_open_files, check_models
-from batchgen.commands.prepare import Overrides, Prepared, key_of, max_cost_of, stage, waste_of
+from batchgen.commands.preflight import allow_open_files, check_disk, check_models, check_owners
+from batchgen.commands.prepare import (
+    Overrides,
+    Prepared,
+    key_of,
+    max_cost_of,
+    spool_folder,
+    stage,
+    waste_of,
+)
 from batchgen.commands.pricing import (
     FetchedList,
     KnownPrices,
@@ -25,7 +33,8 @@ from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
 from batchgen.errors import Fault, SettingsError, StoppedError
 from batchgen.job import BatchId, OptionValue
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.enrol import Staging
+from batchgen.ledger.enrol import Group, Staging
+from batchgen.ledger.path_owners import claimed_places, staged_roots
 from batchgen.ledger.price_lists import keep_price_list
 from batchgen.ledger.queries import batch_id, unfinished
 from batchgen.ledger.queries import unpriced_models as pending_unpriced
@@ -33,11 +42,14 @@ from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staging import unpriced_models
 from batchgen.manifest.model import Limits
 from batchgen.money import Micros
+from batchgen.naming import collision_key
 from batchgen.progress import planning, write_line
 from batchgen.relocate import relocate
 from batchgen.report.text import plan_text
 
 DEFAULT_DOWNLOADS = 8
+_WRITTEN = {group for group in Group if group.is_sent} | {Group.PAID}
+"""Jobs whose images a run brings to disk."""
 
 
 def _tell_stderr(text: str) -> None:
@@ -151,15 +163,22 @@ def _enrol(
     if not overrides.yes:
         key = key_of(profile, prepared.environment)
         check_models(profile, key, staging.models_to_ask(batch, only=overrides.only))
+    limits = prepared.loaded.manifest.limits
+    groups = staging.compare(batch, only=overrides.only, partial=prepared.loaded.manifest.partial)
     if not (faces.quiet or faces.json):
-        groups = staging.compare(
-            batch, only=overrides.only, partial=prepared.loaded.manifest.partial
-        )
-        limits = prepared.loaded.manifest.limits
         quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
         budgets = budgets_of(conn, limits, overrides)
         source = profile.price_source
         write_line(sys.stderr, plan_text(name, profile.name, source, groups, quote, budgets))
+    if not overrides.overwrite:
+        check_owners(claimed_places(conn, name, prepared.loaded.base, collision_key), name)
+    if left := sum(found.jobs for group, found in groups.items() if group in _WRITTEN):
+        check_disk(
+            spool_folder(prepared),
+            prepared.loaded.base,
+            staged_roots(conn),
+            min(width(limits, overrides)[0], left),
+        )
     if batch is not None:
         for notice in relocate(staging, batch, prepared.loaded.base):
             faces.tell(notice)

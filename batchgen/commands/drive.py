@@ -15,7 +15,7 @@ import anyio
 
 from batchgen.commands.begin import Start, width
 from batchgen.commands.embedded import embedded_endpoint
-from batchgen.commands.prepare import Overrides, Prepared
+from batchgen.commands.prepare import Overrides, Prepared, spool_folder
 from batchgen.errors import ExitCode
 from batchgen.events import RunEvent, Stopping
 from batchgen.http import ssl_context
@@ -46,7 +46,6 @@ from batchgen.throttle import Limits as ThrottleLimits
 from batchgen.worker import RunContext
 
 DEFAULT_DEADLINE_S = 300.0
-SPOOL_SUFFIX = ".spool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,11 +256,6 @@ _JITTER_OF_THE_WAY = 1.004
 
 def _number(value: int | float | None) -> float | None:
     return None if value is None else float(value)
-
-
-def spool_folder(prepared: Prepared) -> Path:
-    """Where the answers of a ledger lie: beside it."""
-    return prepared.ledger.with_name(prepared.ledger.name + SPOOL_SUFFIX)
 
 
 def picture_folder(prepared: Prepared) -> Path:

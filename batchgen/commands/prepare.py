@@ -32,6 +32,7 @@ DEFAULT_PROVIDER: Final = "crazyrouter"
 """As in a manifest that names none."""
 
 REFERENCES_SUFFIX: Final = ".references"
+SPOOL_SUFFIX: Final = ".spool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,11 @@ class Prepared:
             manifest=loaded.text,
             partial=loaded.manifest.partial,
         )
+
+
+def spool_folder(prepared: Prepared) -> Path:
+    """Return the directory of a ledger's responses: next to it."""
+    return prepared.ledger.with_name(prepared.ledger.name + SPOOL_SUFFIX)
 
 
 def prepare(manifest: Path, db: Path | None, *, ledger_folder: Path | None = None) -> Prepared:

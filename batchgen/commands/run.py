@@ -14,10 +14,18 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchgen.commands.begin import Faces, Start, begin, check, reference_images, start_of, width
-from batchgen.commands.drive import Outcome, drive, endpoint, picture_folder, spool_folder
+from batchgen.commands.drive import Outcome, drive, endpoint, picture_folder
 from batchgen.commands.finish import telling
-from batchgen.commands.preflight import check_space, check_writable, short_balance
-from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
+from batchgen.commands.missing import missing_images
+from batchgen.commands.preflight import check_disk, short_balance
+from batchgen.commands.prepare import (
+    Overrides,
+    Prepared,
+    key_of,
+    prepare,
+    settle_settings,
+    spool_folder,
+)
 from batchgen.commands.pricing import PriceLists
 from batchgen.commands.references import ReferenceImages
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, StoppedError
@@ -25,6 +33,8 @@ from batchgen.failpoints import arm
 from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.path_owners import roots_of
+from batchgen.ledger.pictures import replaced_by
 from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
@@ -36,7 +46,7 @@ from batchgen.process import (
     take_turns,
 )
 from batchgen.progress import ask, make_progress, write_line
-from batchgen.report.text import next_step, summary_text
+from batchgen.report.text import next_step, replaced_text, summary_text
 from batchgen.run_log import LoggedProgress
 from batchgen.settings import DB_NAME, Environment, exposed_env_file, is_loopback
 from batchgen.spool import Spool
@@ -121,6 +131,10 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
         with closing(open_for_writing(ledger)) as conn:
             reference_images(faces).restore(conn, prepared, row.id)
             start = start_of(conn, prepared, overrides, row.id)
+            if start.to_do:
+                requests, _ = width(loaded.manifest.limits, overrides)
+                roots = roots_of(conn, row.id)
+                check_disk(spool_folder(prepared), loaded.base, roots, min(requests, start.to_do))
         ending.code = _go(prepared, start, overrides, faces).code
     return ending.code
 
@@ -151,6 +165,10 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
     """Run what is enrolled, and say how it ended."""
     began = time.monotonic()
     outcome = Outcome()
+    with closing(open_for_reading(prepared.ledger)) as conn:
+        missing = missing_images(conn, start.batch, prepared.loaded.base)
+    if missing.count:
+        faces.tell(missing.text(start.name))
     if start.to_do and not overrides.yes:
         short = short_balance(prepared.profile, prepared.environment, start.estimate)
         if short is not None:
@@ -158,10 +176,6 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
     if start.to_do and not _agreed(prepared, start, overrides, faces):
         raise StoppedError(f"{start.name}: nothing was sent")
     if start.to_do:
-        requests, _ = width(prepared.loaded.manifest.limits, overrides)
-        for folder in (spool_folder(prepared), picture_folder(prepared)):
-            check_writable(folder)
-            check_space(folder, min(requests, start.to_do))
         keep_memory_off_the_disk()
         collect_seldom()
         take_turns()
@@ -180,16 +194,20 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
         if not start.to_do:
             _tidy_spool(conn, prepared, start.batch)
         found = status(conn, start.name)
+        last = found.last_run if start.to_do else None
+        replaced = replaced_by(conn, last.id) if last else 0
     for error in outcome.internal_errors:
         write_line(sys.stderr, error)
     seconds = time.monotonic() - began
     if faces.json:
         write_line(sys.stdout, json.dumps(found.as_json()))
     else:
-        _summarize(prepared, found, faces, made=outcome.made, seconds=seconds)
+        told = replaced_text(start.name, replaced, last.id) if last and replaced else None
+        _summarize(prepared, found, faces, made=outcome.made, seconds=seconds, replaced=told)
     run = found.last_run if start.to_do else None
+    code = outcome.exit_code(found)
     return _End(
-        code=outcome.exit_code(found),
+        code=ExitCode.UNFINISHED if missing.count and code is ExitCode.DONE else code,
         stopped=outcome.stopped,
         spent=Micros(run.charged + run.maybe + run.reserved) if run else ZERO,
     )
@@ -198,6 +216,8 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
 def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> None:
     """Remove the answers that a run left, killed behind its last picture."""
     spool = Spool(spool_folder(prepared))
+    if spool.folder.is_dir():
+        spool.prepare()
     for attempt in Ledger(conn).finished_attempts(batch, spool.attempts()):
         spool.remove(attempt)
 
@@ -213,12 +233,20 @@ def _agreed(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces
 
 
 def _summarize(
-    prepared: Prepared, found: Status, faces: Faces, *, made: int, seconds: float
+    prepared: Prepared,
+    found: Status,
+    faces: Faces,
+    *,
+    made: int,
+    seconds: float,
+    replaced: str | None,
 ) -> None:
     if faces.quiet and not (found.troubled or found.unfinished):
         return
     pictures = _shown(picture_folder(prepared))
     write_line(sys.stdout, summary_text(found, pictures=pictures, made=made, seconds=seconds))
+    if replaced is not None:
+        write_line(sys.stdout, replaced)
     db = prepared.ledger
     here = _here()
     found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")

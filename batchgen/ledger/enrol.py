@@ -21,6 +21,8 @@ from batchgen.job import (
     canonical_json,
 )
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.moving import STAY
+from batchgen.ledger.path_owners import ROOTS
 from batchgen.ledger.staging import (
     MAX_FAULTS,
     PLAN,
@@ -132,6 +134,7 @@ class Move:
     """A saved picture that the plan wants elsewhere."""
 
     image: int
+    job: int
     key: str
     root: str
     path: str
@@ -323,8 +326,9 @@ class Staging:
         self._meet(batch)
         rows = self.conn.execute(
             f"""
-            SELECT images.id AS image, jobs.key AS key, images.root AS root, images.path AS path,
-                   sha256, format, kinds.root AS new_root, planned.path AS new_path,
+            SELECT images.id AS image, jobs.id AS job, jobs.key AS key,
+                   images.root AS root, images.path AS path, sha256, format,
+                   kinds.root AS new_root, planned.path AS new_path,
                    (SELECT count(*) FROM images AS before WHERE before.position < images.position
                     AND before.attempt_id = images.attempt_id) AS rank
             FROM {_THAT_DIFFER}
@@ -336,11 +340,6 @@ class Staging:
             (after, limit),
         )
         return [Move(**dict(row)) for row in rows]
-
-    def moved(self, places: Iterable[tuple[str, str, int]]) -> None:
-        """Write where pictures stand now: root, path and image of each."""
-        with write_transaction(self.conn):
-            self.conn.executemany("UPDATE images SET root = ?, path = ? WHERE id = ?", places)
 
     def enrol(self, identity: BatchIdentity) -> BatchId:
         """Put the staged plan into the ledger in one transaction.
@@ -357,6 +356,8 @@ class Staging:
             if not identity.partial and self._retired(batch):
                 self.conn.execute(_RETIRE, values)
             self.conn.execute(_CHANGE, values)
+            self.conn.execute(STAY)
+            self.conn.execute(ROOTS, values)
             self.conn.execute(_INSERT_NEW, values)
             self.conn.execute(_TALLY, values)
             if self._has_refused:

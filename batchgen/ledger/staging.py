@@ -9,6 +9,7 @@ from typing import Final
 
 from batchgen.errors import Fault
 from batchgen.job import JobKind, OptionValue, PlannedJob, canonical_json
+from batchgen.ledger.moving import TABLES as MOVE_TABLES
 from batchgen.money import Micros
 
 Price = Callable[[str, Mapping[str, OptionValue], int], Micros]
@@ -46,6 +47,12 @@ _TABLES: Final = (
         grp TEXT NOT NULL, differs INTEGER NOT NULL
     )
     """,
+    """
+    CREATE TABLE staging.others (
+        place_hash INTEGER NOT NULL, key TEXT NOT NULL, path TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX staging.others_by_place ON others(place_hash)",
 )
 _INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 12})"
 _INSERT: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 11})"
@@ -60,7 +67,7 @@ def attach(conn: sqlite3.Connection) -> None:
     conn.execute("ATTACH DATABASE '' AS staging")
     conn.execute(f"PRAGMA staging.page_size = {_PAGE_BYTES}")
     conn.execute("PRAGMA staging.journal_mode = OFF")
-    for table in _TABLES:
+    for table in (*_TABLES, *MOVE_TABLES):
         conn.execute(table)
 
 
