@@ -227,7 +227,7 @@ class Delivery:
                     picture = await self._made(picture, url)
         began = utc_now()
         asked = wait_asked_before(picture, began)
-        if asked is not None:
+        if asked is not None and not self._placer.has_kept(picture):
             return asked
         result = await self._try(job, picture)
         if not isinstance(result, FetchResult):
