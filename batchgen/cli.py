@@ -285,12 +285,24 @@ def budget(db: Path | None, as_json: bool, day: str | None, month: str | None) -
 @_NAME
 @_DB
 @_JSON
-@click.option("--repair", is_flag=True, help="Download again what the provider still has.")
-def verify(name: str, db: Path | None, as_json: bool, repair: bool) -> ExitCode:
-    """Hold the files of a batch against its ledger."""
+@click.option(
+    "--repair", is_flag=True, help="Let the next run download missing and lost images again."
+)
+@click.option(
+    "--changed",
+    is_flag=True,
+    help="With --repair: changed files too; they are kept below .previous/.",
+)
+def verify(name: str, db: Path | None, as_json: bool, repair: bool, changed: bool) -> ExitCode:
+    """Compare the files of a batch with its ledger."""
+    from batchgen.commands.verify import Finding
     from batchgen.commands.verify import verify as command
 
-    return command(name, db, repair=repair, as_json=as_json)
+    if changed and not repair:
+        raise click.UsageError("--changed needs --repair")
+    wanted = {Finding.MISSING: repair, Finding.LOST: repair, Finding.CHANGED: changed}
+    findings = {finding for finding, is_wanted in wanted.items() if is_wanted}
+    return command(name, db, repair=findings, as_json=as_json)
 
 
 @cli.command()

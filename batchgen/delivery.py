@@ -6,12 +6,10 @@ write ``done``. Everything here is free to repeat.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import mmap
 import os
-import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -30,10 +28,11 @@ from batchgen.fetch_policy import (
     FetchResult,
     FetchSpoiled,
 )
-from batchgen.files import PartFile, make_folder, sha256_of, sync_folder, write_whole
+from batchgen.files import PartFile, write_whole
 from batchgen.handoff import in_turn, on_disk
 from batchgen.job import (
     EXT_PLACEHOLDER,
+    PATH_REASON,
     AttemptId,
     Billed,
     Job,
@@ -41,29 +40,22 @@ from batchgen.job import (
     JobState,
     Outcome,
     SavedPicture,
-    Verify,
 )
 from batchgen.lean import unpack_base64
-from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenance, utc_now
+from batchgen.ledger.ledger import DuePicture, JobFinished, Provenance, utc_now
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.metadata import embed
-from batchgen.mp4 import inspect_mp4
 from batchgen.naming import final_path
 from batchgen.outcome import NO_MONEY, ErrorBody, Verdict, task_verdict
-from batchgen.picture import BadPicture, PictureInfo, decode, inspect, is_blank, mismatches
-from batchgen.previous import keep
-from batchgen.providers.adapters import adapter_of
+from batchgen.picture import BadPicture, PictureInfo, inspect, is_blank, mismatches
+from batchgen.placing import OF_ONE_PATH, Conflict, Placer, examine
 from batchgen.redelivery import Redelivery
 from batchgen.settings import is_loopback
-from batchgen.sidecar import described, is_sidecar, sidecar_of, write_sidecar
+from batchgen.sidecar import described, write_sidecar
 from batchgen.spooled_image import SpoolUnreadable, spooled_image
 from batchgen.tasks import TaskFailed, TaskLater, TaskMade, TaskWatch
 from batchgen.worker import Again, Paid, RunContext, expiry, note_internal_error
 
-PARTIAL_FOLDER: Final = ".partial"
-_FOLDERS_KNOWN: Final = 64
-_MAPPED: Final = threading.BoundedSemaphore(2)
-"""Files that are mapped at once; their pages count as ours, and two keep two processors busy."""
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
 
 
@@ -92,14 +84,6 @@ class _Seen:
     taken: bool
 
 
-class _Conflict(Exception):
-    """A file that is not ours stands where the picture belongs."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.path = path
-
-
 class Delivery:
     """Puts the pictures of one paid job at a time on disk."""
 
@@ -118,8 +102,7 @@ class Delivery:
         self._base = base
         self._tasks = tasks
         self._redelivery = redelivery
-        self._overwrite = overwrite
-        self._folders: dict[tuple[str, str], Path] = {}
+        self._placer = Placer(context, base, overwrite=overwrite)
 
     async def deliver_left(self, job: JobId) -> Again | None:
         """As `deliver`, for a job that an earlier run left paid."""
@@ -152,20 +135,42 @@ class Delivery:
             try:
                 return await self._deliver(job, paid.due)
             except FileNotFoundError:
-                self._folders.clear()
+                self._placer.forget_folders()
                 return await self._deliver(job, await self._still_due(job))
         except OSError as exc:
             await self._leave(job, f"disk: {exc}")
-            if exc.errno != errno.ELOOP:
+            if exc.errno not in OF_ONE_PATH:
                 context.throttle.stop(f"disk: {exc}")
-        except _Conflict as exc:
-            await self._leave(job, f"path_taken: {exc.path} is no picture of this job; move it")
+            await self._rescue(job)
+        except Conflict as exc:
+            await self._leave(
+                job, f"{PATH_REASON}: {exc.path} is not an image of this job; move it"
+            )
+            await self._rescue(job)
         except LedgerWriteError:
             raise
         except Exception as exc:
             note_internal_error(context, exc)
             await self._leave(job, f"internal_error: {exc!r}")
         return None
+
+    async def _rescue(self, job: Job) -> None:
+        """Bring the images of a job whose place can't be written into the spool.
+
+        Their URLs may have expired when the next run places them. What fails here, that run
+        downloads.
+        """
+        for picture in await self._still_due(job):
+            if picture.url is not None and not self._placer.has_kept(picture):
+                with suppress(OSError, BadPicture):
+                    await self._bring_into_spool(job, picture)
+
+    async def _bring_into_spool(self, job: Job, picture: DuePicture) -> None:
+        images, attempt = self._context.spool.images, picture.attempt_id
+        async with images.part(attempt, picture.position) as part:
+            if await self._fill(picture, part) is None:
+                await part.seal(lambda path: examine(path, job.verify, picture.task is not None))
+                await on_disk(images.keep, attempt, picture.position, part.part)
 
     async def _still_due(self, job: Job) -> list[DuePicture]:
         return await self._context.ledger(lambda ledger: ledger.due(job.id))
@@ -207,7 +212,7 @@ class Delivery:
     async def _bring(self, job: Job, picture: DuePicture) -> _Placed:
         """Try to get one image onto disk, and decide what follows where that fails."""
         if picture.path and picture.sha256:
-            placed = await on_disk(self._already_placed, job, picture)
+            placed = await on_disk(self._placer.already_placed, job, picture)
             if placed is not None:
                 return await self._save(job, picture, placed)
         if picture.task is not None and picture.url is None:
@@ -222,7 +227,7 @@ class Delivery:
                     picture = await self._made(picture, url)
         began = utc_now()
         asked = wait_asked_before(picture, began)
-        if asked is not None:
+        if asked is not None and not self._placer.has_kept(picture):
             return asked
         result = await self._try(job, picture)
         if not isinstance(result, FetchResult):
@@ -249,7 +254,7 @@ class Delivery:
         self, job: Job, picture: DuePicture
     ) -> _Saved | FetchResult | FetchLater | FetchSpoiled:
         # The format, and with it the rest of the path, is not known before the picture is here.
-        folder = await self._folder(job.root, job.path.partition(EXT_PLACEHOLDER)[0])
+        folder = await self._placer.folder(job.root, job.path.partition(EXT_PLACEHOLDER)[0])
         # Named by the attempt alone: long names of two jobs may differ in their last bytes only.
         name = f".{picture.attempt_id}.{picture.position}"
         async with PartFile(folder / name, mode=0o666) as part:
@@ -259,6 +264,7 @@ class Delivery:
             try:
                 seen = await part.seal(lambda path: self._look(path, job, picture))
             except BadPicture as exc:
+                self._context.spool.images.drop(picture.attempt_id, picture.position)
                 reason = f"{exc.reason}: {exc}"
                 # A response does not change by reading it again; what a URL serves may.
                 return (
@@ -283,30 +289,23 @@ class Delivery:
                     return FetchSpoiled(worse)
             # From here to the row there is nothing to wait for but our own disk.
             with anyio.CancelScope(shield=True):
-                placed = await self._place(job, picture, part, saved, taken=seen.taken)
+                await self._placer.place(job, picture, part, saved, taken=seen.taken)
+                placed = await self._save(job, picture, saved)
+                if self._placer.has_kept(picture):
+                    await on_disk(self._placer.forget_kept, job, picture, saved)
             return placed
-
-    async def _folder(self, root: str, path: str) -> Path:
-        """The folder of a path below a root, made once; who finds it gone makes it anew."""
-        inner = path.rpartition("/")[0]
-        folder = self._folders.get((root, inner))
-        if folder is None:
-            folder = self._base / root / inner
-            await on_disk(make_folder, self._base / root, folder)
-            if len(self._folders) >= _FOLDERS_KNOWN:
-                self._folders.clear()
-            self._folders[root, inner] = folder
-        return folder
 
     def _look(self, part: Path, job: Job, picture: DuePicture) -> _Seen:
         """Verify what came, and see whether its place is free. Raises BadPicture and OSError."""
-        info, sha256 = _examine(part, job.verify, picture.task is not None)
+        info, sha256 = examine(part, job.verify, picture.task is not None)
         final = self._base / job.root / final_path(job.path, info.format.extension, picture.rank)
         return _Seen(info, sha256, os.path.lexists(final))
 
     async def _fill(
         self, picture: DuePicture, part: PartFile
     ) -> FetchResult | FetchLater | FetchSpoiled | None:
+        if self._placer.has_kept(picture) and await on_disk(self._placer.adopt_kept, picture, part):
+            return None
         if picture.url is not None:
             most = MAX_PICTURE_BYTES if picture.task is None else MAX_VIDEO_BYTES
             return await self._downloader.fetch(self._moved(picture.url), part, max_bytes=most)
@@ -336,24 +335,6 @@ class Delivery:
             return url
         return urlunsplit(parts._replace(netloc=urlsplit(self._context.base_url).netloc))
 
-    async def _place(
-        self, job: Job, picture: DuePicture, part: PartFile, saved: SavedPicture, *, taken: bool
-    ) -> _Saved:
-        ledger = self._context.ledger
-        folder = await self._folder(job.root, saved.path)
-        final = folder / saved.path.rpartition("/")[2]
-        if taken:
-            owned = await ledger(lambda ledger: ledger.owns(job.id, job.root, saved.path))
-            await on_disk(self._make_way, job, final, saved, owned)
-        if job.sidecar:
-            origin = await self._origin(picture)
-            self._make_way_beside(job, sidecar_of(final), origin)
-        await ledger(lambda ledger: ledger.placing(picture.id, saved))
-        reach(Point.PLACING)
-        await part.commit(final)
-        reach(Point.PLACED)
-        return await self._save(job, picture, saved)
-
     async def _origin(self, picture: DuePicture) -> Provenance:
         return await self._context.ledger(lambda ledger: ledger.provenance(picture.attempt_id))
 
@@ -365,37 +346,6 @@ class Delivery:
         finished = await self._context.ledger(lambda ledger: ledger.picture_saved(picture.id))
         reach(Point.SAVED)
         return _Saved(picture=saved, finished=finished)
-
-    def _make_way(self, job: Job, final: Path, saved: SavedPicture, owned: bool) -> None:
-        if not (final.exists() or final.is_symlink()):
-            return
-        if final.is_dir() or final.is_symlink():
-            raise _Conflict(final)
-        if not (owned or self._overwrite) and sha256_of(final) != saved.sha256:
-            raise _Conflict(final)
-        if job.keep_previous:
-            keep(self._base / job.root, saved.path, count=job.keep_previous)
-
-    def _make_way_beside(self, job: Job, sidecar: Path, origin: Provenance) -> None:
-        there = sidecar.exists() or sidecar.is_symlink()
-        if there and not is_sidecar(sidecar, origin.batch, job.key):
-            raise _Conflict(sidecar)
-
-    def _already_placed(self, job: Job, picture: DuePicture) -> SavedPicture | None:
-        """The picture that a killed run had renamed but not written down."""
-        final = self._base / job.root / (picture.path or "")
-        if not final.is_file() or sha256_of(final) != picture.sha256:
-            return None
-        info, sha256 = _examine(final, job.verify, picture.task is not None)
-        sync_folder(final.parent)
-        return SavedPicture(
-            path=picture.path or "",
-            sha256=sha256,
-            bytes=info.size_bytes,
-            width=info.width,
-            height=info.height,
-            format=info.format.value,
-        )
 
     async def _forgo(self, picture: DuePicture, reason: str) -> JobFinished | None:
         """Give up an extra image: the requested one decides what becomes of the job."""
@@ -412,52 +362,12 @@ class Delivery:
         if finished.replaced or job.keep_partials:
             with anyio.CancelScope(shield=True):
                 origin = await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
-                await on_disk(self._tidy, job, finished, saved, origin.batch)
+                await on_disk(self._placer.tidy, job, finished, saved, origin.batch)
         context.made += 1
         warnings = (*(warning for picture in saved for warning in picture.warnings), *lacking)
         paths = tuple(str(PurePosixPath(job.root) / picture.path) for picture in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
         await context.spool.no_longer(finished.attempt_id)
-
-    def _tidy(self, job: Job, finished: JobFinished, saved: list[SavedPicture], batch: str) -> None:
-        """What is left to do on disk once the job is done."""
-        self._clear_away(job, finished.replaced, {picture.path for picture in saved}, batch)
-        if job.keep_partials and saved:
-            self._keep_partials(job, finished.attempt_id, saved[0].path)
-
-    def _clear_away(self, job: Job, old: tuple[OldPicture, ...], new: set[str], batch: str) -> None:
-        """Remove replaced pictures that stand under another name than the new ones."""
-        root = self._base / job.root
-        sidecars = {sidecar_of(root / path) for path in new} if job.sidecar else set()
-        for picture in old:
-            path = self._base / picture.root / picture.path
-            if picture.root == job.root and picture.path in new:
-                continue
-            if not path.is_file() or path.stat().st_size != picture.bytes:
-                continue
-            if job.keep_previous:
-                keep(self._base / picture.root, picture.path, count=job.keep_previous)
-            path.unlink()
-            sidecar = sidecar_of(path)
-            if sidecar not in sidecars and is_sidecar(sidecar, batch, job.key):
-                sidecar.unlink()
-
-    def _keep_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
-        """Put the unfinished pictures of an answer where ``NAME.png`` becomes ``NAME-1.png``."""
-        answer = self._context.spool.find(attempt)
-        if answer is None:
-            return
-        adapter = adapter_of(answer.route)
-        for number, data in enumerate(adapter.partial_pictures(answer.body(), answer.headers), 1):
-            try:
-                info = inspect(data)
-            except BadPicture:
-                continue
-            root = self._base / job.root
-            final = root / PARTIAL_FOLDER / path
-            final = final.with_name(f"{final.stem}-{number}.{info.format.extension}")
-            make_folder(root, final.parent)
-            write_whole(final, data)
 
     async def _leave(self, job: Job, reason: str) -> None:
         await self._context.ledger(lambda ledger: ledger.note(job.id, reason))
@@ -511,16 +421,3 @@ def _worse(path: Path, saved: SavedPicture, picture: DuePicture) -> str | None:
     if picture.task is None and is_blank(path):
         return "worse than the picture it would replace: all of it is one colour"
     return None
-
-
-def _examine(path: Path, verify: Verify, video: bool) -> tuple[PictureInfo, str]:
-    """Verify a picture or a video and hash it, in one reading. Raises BadPicture and OSError."""
-    with _MAPPED, path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            inspect(b"")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            info = inspect_mp4(data) if video else inspect(data)
-            digest = hashlib.sha256(data).hexdigest()
-    if verify is Verify.DECODE and not video:
-        decode(path)
-    return info, digest

@@ -8,9 +8,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self, TypeVar
+from typing import BinaryIO, Final, Self, TypeVar, cast
 
 from batchgen.handoff import on_disk
 
@@ -47,13 +48,24 @@ class PartFile:
     ``async with PartFile(final) as part: await part.write(...); await part.commit()``. Without a
     commit the part is removed, unless ``keep`` is set. What is written is held until there is
     enough of it to be worth a hop to a thread. Raises OSError from the disk as it is.
+
+    With ``folder_mode``, its directory is made where it is missing, and made again where it is
+    removed while the file is written.
     """
 
-    def __init__(self, final: Path, *, keep: bool = False, mode: int = 0o666) -> None:
+    def __init__(
+        self,
+        final: Path,
+        *,
+        keep: bool = False,
+        mode: int = 0o666,
+        folder_mode: int | None = None,
+    ) -> None:
         self.final = final
         self.part = final.with_name(final.name + PART_SUFFIX)
         self._keep = keep
         self._mode = mode
+        self._folder_mode = folder_mode
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._file: BinaryIO | None = None
@@ -91,7 +103,17 @@ class PartFile:
 
     def commit_here(self) -> None:
         """As `commit`, for who is on a thread that may block."""
-        self._commit(self.final)
+        self._commit(self.final, put_in_place)
+
+    def name_here(self) -> None:
+        """Bring what is written to the file, and the file to its name; on a thread that may block.
+
+        Only where the directory was removed in the meantime it has lost that.
+        """
+        file = self._flush()
+        file.flush()
+        if self._folder_mode is not None and not has_name(file.fileno(), self.part):
+            self._file = self._again(file)
 
     def rewind(self, size: int) -> None:
         """Take back all but so many bytes, on a thread that may block."""
@@ -103,27 +125,36 @@ class PartFile:
     def adopt(self, source: Path) -> None:
         """Be what another file holds, which is durable and stays; on a thread that may block.
 
-        A second name for it, or a copy where the file system gives none.
+        A second name for it where a file made here would have the same owner and rights, else a
+        copy.
         """
         self.part.unlink(missing_ok=True)
-        try:
-            os.link(source, self.part)
-        except FileNotFoundError:
-            raise
-        except OSError:  # another file system, or one that knows no links
-            with source.open("rb") as file:
-                while data := file.read(_HOLD_BYTES):
-                    self.write_here(data)
-        else:
-            self._made = self._adopted = True
+        if looks_made_in(self.part.parent, source):
+            try:
+                os.link(source, self.part)
+            except FileNotFoundError:
+                raise
+            except OSError:  # another file system, or one that knows no links
+                pass
+            else:
+                self._made = self._adopted = True
+                return
+        with source.open("rb") as file:
+            while data := file.read(_HOLD_BYTES):
+                self.write_here(data)
 
     async def seal(self, check: Callable[[Path], T]) -> T:
         """Make the part durable under its temporary name, and give what ``check`` finds in it."""
         return await on_disk(self._seal, check)
 
-    async def commit(self, final: Path | None = None) -> None:
-        """Make the part durable, give it its final name, and make the name durable."""
-        await on_disk(self._commit, final or self.final)
+    async def commit(
+        self, final: Path | None = None, put: Callable[[Path, Path], None] | None = None
+    ) -> None:
+        """Make the part durable, give it its final name, and make the name durable.
+
+        ``put`` moves it there; without it, it replaces what has the name.
+        """
+        await on_disk(self._commit, final or self.final, put or put_in_place)
 
     async def __aexit__(
         self,
@@ -141,29 +172,46 @@ class PartFile:
     def _flush(self) -> BinaryIO:
         assert not self._adopted  # opened for writing it would be lost under its other name too
         if self._file is None:
-            self._file = open(self.part, "wb", opener=self._open)  # noqa: SIM115 - outlives this call
+            self._file = self._create()
             self._made = True
         held, self._held, self._held_bytes = self._held, [], 0
         self._file.writelines(held)
         return self._file
 
+    def _create(self) -> BinaryIO:
+        mode = "wb" if self._folder_mode is None else "w+b"
+        try:
+            return cast(BinaryIO, open(self.part, mode, opener=self._open))
+        except FileNotFoundError:
+            if self._folder_mode is None:
+                raise
+            make_way(self.part.parent, self._folder_mode)
+            return cast(BinaryIO, open(self.part, mode, opener=self._open))
+
+    def _again(self, file: BinaryIO) -> BinaryIO:
+        """Copy a file that has lost its name."""
+        with file:
+            again = self._create()
+            copy_open(file, again)
+        return again
+
     def _sync(self) -> None:
         if self._adopted:
             return
+        self.name_here()
         file = self._flush()
         self._file = None
         with file:
-            file.flush()
             sync_file(file.fileno())
 
     def _seal(self, check: Callable[[Path], T]) -> T:
         self._sync()
         return check(self.part)
 
-    def _commit(self, final: Path) -> None:
+    def _commit(self, final: Path, put: Callable[[Path, Path], None]) -> None:
         if self._file is not None or not self._made:
             self._sync()
-        put_in_place(self.part, final)
+        put(self.part, final)
         self._committed = True
 
     def _abandon(self) -> None:
@@ -173,6 +221,68 @@ class PartFile:
         finally:
             if not self._committed and not self._keep:
                 self.part.unlink(missing_ok=True)
+
+
+def has_name(handle: int, path: Path) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def copy_open(source: BinaryIO | FileIO, target: BinaryIO | FileIO) -> None:
+    """Copy an open file, which may have no name any more, into another one, durably."""
+    source.seek(0)
+    while data := source.read(_HOLD_BYTES):
+        view = memoryview(data)
+        while view:
+            view = view[target.write(view) :]
+    target.flush()
+    sync_file(target.fileno())
+
+
+_ACL: Final = "system.posix_acl_access"
+_DEFAULT_ACL: Final = "system.posix_acl_default"
+_MAX_LOOKS: Final = 256
+_looks_alike: Final[dict[tuple[object, ...], bool]] = {}
+
+
+def looks_made_in(directory: Path, file: Path) -> bool:
+    """Whether a file has the owner, group, mode and ACL of one that is created in a directory.
+
+    Setgid, a default ACL or an option of the mount make them differ. Found out by creating one,
+    once for each state of the directory. Raises OSError.
+    """
+    place, own = directory.stat(), _rights(file)
+    state = (str(directory), place.st_dev, place.st_mode, place.st_gid)
+    key = (*state, _attribute(directory, _DEFAULT_ACL), own)
+    known = _looks_alike.get(key)
+    if known is None:
+        probe = directory / f".{os.urandom(8).hex()}{PART_SUFFIX}"
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        try:
+            known = _rights(probe) == own
+        finally:
+            probe.unlink()
+        if len(_looks_alike) >= _MAX_LOOKS:
+            _looks_alike.clear()
+        _looks_alike[key] = known
+    return known
+
+
+def _rights(file: Path) -> tuple[object, ...]:
+    found = file.stat()
+    return found.st_uid, found.st_gid, found.st_mode, _attribute(file, _ACL)
+
+
+def _attribute(path: Path, name: str) -> bytes | None:
+    if not hasattr(os, "getxattr"):
+        return None
+    try:
+        return os.getxattr(path, name)
+    except OSError:
+        return None
 
 
 def put_in_place(part: Path, final: Path) -> None:

@@ -1,41 +1,67 @@
-"""Pictures that were replaced, below ``.previous/``: the newest under its own name, older numbered.
+"""Images that were replaced, below ``.previous/``, and files that a person changed.
 
-A picture is kept by a link before it is replaced, so that none is missing at any moment.
+``mug.png~1`` is the version before the present one, ``mug.png~2`` the one before that.
+``mug.png~edited1`` is a file that was not as the ledger recorded it; those are never removed.
+No output path can have such a name, and a directory that could is given another ``~``. Versions
+that earlier releases kept as ``mug.png`` and ``mug.2.png`` are still found.
+
+An image is kept by a link before it is replaced, so that none is missing at any moment.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import re
 from collections.abc import Iterator
+from itertools import count as count_from
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from batchgen.files import make_folder, put_in_place, sha256_of, sync_folder
+from batchgen.claiming import claim, copy_to, replace
+from batchgen.files import PART_SUFFIX, make_folder, sha256_of, sync_folder
 
 PREVIOUS_FOLDER: Final = ".previous"
 MAX_KEPT: Final = 99
+LONGEST_SUFFIX: Final = "~edited999"
+_LIKE_A_VERSION: Final = re.compile(r"~(?:edited)?[0-9]+~*\Z")
 
 
 def keep(root: Path, path: str, *, count: int) -> None:
-    """Keep the picture at ``root/path``, and as many before it as make ``count``. Raises OSError.
+    """Keep the image at ``root/path``, and as many before it as make ``count``. Raises OSError.
 
-    Done again after a kill, it keeps the same picture once.
+    Done again after a kill, it keeps the same image once.
     """
     slots = [root / slot for slot in _slots(path, count)]
     make_folder(root, slots[0].parent)
     current = root / path
     if slots[0].exists() and _same(slots[0], current):
         return
+    copy = slots[0].with_name(f".{slots[0].name}{PART_SUFFIX}")
+    copy.unlink(missing_ok=True)
+    try:
+        os.link(current, copy)
+    except OSError:  # a file system without hard links, or another one
+        copy_to(current, copy)
     free = next((at for at, slot in enumerate(slots) if not slot.exists()), len(slots) - 1)
     for at in range(free, 0, -1):
         slots[at - 1].replace(slots[at])
-    slots[0].unlink(missing_ok=True)
-    try:
-        os.link(current, slots[0])
-    except OSError:  # a file system without hard links
-        shutil.copy2(current, slots[0])
+    copy.replace(slots[0])
     sync_folder(slots[0].parent)
+
+
+def keep_edited(root: Path, path: str) -> Path:
+    """Move a file that is not as it was recorded out of the way, for good. Raises OSError."""
+    place = _kept_place(path)
+    make_folder(root, (root / place).parent)
+    for number in count_from(1):
+        kept = root / place.with_name(f"{place.name}~edited{number}")
+        try:
+            claim(root / path, kept)
+        except FileExistsError:
+            continue
+        sync_folder((root / path).parent)
+        return kept
+    raise AssertionError("numbers do not end")
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -46,30 +72,43 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def find_kept(root: Path, path: str, sha256: str) -> Path | None:
-    """The kept version of a picture by its content, if it is there."""
-    for slot in _slots(path, MAX_KEPT + 1):
-        kept = root / slot
-        if kept.exists() and sha256_of(kept) == sha256:
+    """The kept version of an image by its content, if it is there."""
+    place = _kept_place(path)
+    folder = root / place.parent
+    others = folder.iterdir() if folder.is_dir() else ()
+    edited = (other for other in others if other.name.startswith(f"{place.name}~edited"))
+    slots = (root / slot for slot in (*_slots(path, MAX_KEPT + 1), *_old_slots(path)))
+    for kept in (*slots, *edited):
+        if kept.is_file() and sha256_of(kept) == sha256:
             return kept
     return None
 
 
-def put_back(root: Path, path: str, sha256: str, current: str | None) -> None:
-    """Put a kept picture in its place, after keeping the ``current`` one. Raises OSError.
-
-    After a kill in between, each picture is still in its place or among the kept.
-    """
-    if current is not None and (root / current).exists():
-        keep(root, current, count=MAX_KEPT + 1)
+def put_back(root: Path, path: str, sha256: str) -> None:
+    """Put a kept image in its place. Raises OSError, FileNotFoundError where it is not kept."""
     kept = find_kept(root, path, sha256)
     if kept is None:
         raise FileNotFoundError(f"{path} is not kept any more")
     make_folder(root, (root / path).parent)
-    put_in_place(kept, root / path)
+    replace(kept, root / path)
+
+
+def _kept_place(path: str) -> PurePosixPath:
+    """Where versions of a path are kept; no directory there is named like a version."""
+    *directories, name = path.split("/")
+    safe = [f"{part}~" if _LIKE_A_VERSION.search(part) else part for part in directories]
+    return PurePosixPath(PREVIOUS_FOLDER, *safe, name)
 
 
 def _slots(path: str, count: int) -> Iterator[str]:
+    place = _kept_place(path)
+    for number in range(1, count + 1):
+        yield str(place.with_name(f"{place.name}~{number}"))
+
+
+def _old_slots(path: str) -> Iterator[str]:
+    """The names of earlier releases."""
     place = PurePosixPath(PREVIOUS_FOLDER) / path
     yield str(place)
-    for number in range(2, count + 1):
+    for number in range(2, MAX_KEPT + 2):
         yield str(place.with_name(f"{place.stem}.{number}{place.suffix}"))

@@ -59,7 +59,7 @@ class Recipe:
     root: str
     path: Part
     verify: Verify = Verify.STRUCTURE
-    keep_previous: int = 0
+    keep_previous: int = 1
     keep_partials: bool = False
     sidecar: bool = False
     metadata: bool = False

@@ -13,8 +13,9 @@ import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,8 @@ import pybase64
 from batchgen.files import (
     PART_SUFFIX,
     PartFile,
+    copy_open,
+    has_name,
     make_way,
     put_in_place,
     sync_file,
@@ -33,6 +36,7 @@ from batchgen.files import (
 )
 from batchgen.handoff import on_disk
 from batchgen.job import AttemptId
+from batchgen.kept_images import PRIVATE_FOLDER, KeptImages
 from batchgen.lean import Base64Decoder, Kind, LeanAnswer, LeanScan, Piece
 from batchgen.redaction import Redaction
 
@@ -41,7 +45,9 @@ IDENTITY_SUFFIX: Final = "-id"
 """Of a file next to the spool, which is written again with a spool that is made again."""
 _OLD: Final = "old-"
 """Begins the identity of a spool that an earlier batchgen made."""
-_NAME: Final = re.compile(rf"(?P<attempt>.+){re.escape(ANSWER_SUFFIX)}({PART_SUFFIX}|\.[0-9]+)?")
+_NAME: Final = re.compile(
+    rf"(?P<attempt>.+){re.escape(ANSWER_SUFFIX)}({PART_SUFFIX}|(\.image)?\.[0-9]+)?"
+)
 _BUFFER_BYTES: Final = 128 * 1024
 _MAX_LEAN: Final = 256 * 1024
 _ENCODED_AT_ONCE: Final = 3 * 256 * 1024
@@ -137,6 +143,10 @@ class SpoolWriter:
         text = await on_disk(self._file.commit, self._handed_over())
         self.lean = None if text is None else LeanAnswer(text, self._size)
 
+    def close(self) -> None:
+        """Let go of files, as a kill does; `commit` and `flush` end with it."""
+        self._file.close()
+
     def _take(self, data: bytes) -> None:
         self._size += len(data)
         self._waiting_bytes += len(data)
@@ -165,6 +175,8 @@ class _AnswerFile:
         self._decoder: Base64Decoder | None = None
         self._pictures = 0
         """Those that have come to their end."""
+        self._images: list[FileIO] = []
+        """Files of the decoded images, open until all is durable: a name can vanish."""
         self._plain = False
         """Whether the body is written as it comes."""
         self.failed: OSError | None = None
@@ -179,6 +191,7 @@ class _AnswerFile:
             yield
         except OSError as exc:
             self.failed = exc
+            self.close()
             raise
 
     def write(self, pieces: list[Piece]) -> None:
@@ -196,10 +209,12 @@ class _AnswerFile:
             if self._decoder is not None:
                 self._write_plainly()
             if self._pictures:
+                self._name_images()
                 # A whole answer must never be found without what belongs to it.
                 sync_folder(self._part.final.parent)
             self._part.commit_here()
         self.whole = True
+        self.close()
         held = not self._plain and self._text_bytes <= _MAX_LEAN
         return b"".join(self._text) if held else None
 
@@ -209,6 +224,8 @@ class _AnswerFile:
             self._write(pieces)
             if self._pictures or self._decoder is not None:
                 self._write_plainly()
+            self._part.name_here()
+        self.close()
 
     def _write(self, pieces: list[Piece]) -> None:
         for kind, data in pieces:
@@ -248,19 +265,44 @@ class _AnswerFile:
         self._pictures += 1
 
     def _append(self, data: bytes, *, durable: bool) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-        # Not for the owner only, as the folder is: it becomes the picture by another name.
-        handle = os.open(_picture(self._part.final, self._pictures), flags, 0o666)
-        with os.fdopen(handle, "ab", buffering=0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
-            if durable:
-                sync_file(file.fileno())
+        if self._pictures == len(self._images):
+            self._images.append(self._create_image(self._pictures))
+        file = self._images[self._pictures]
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        if durable:
+            sync_file(file.fileno())
+
+    def _create_image(self, number: int) -> FileIO:
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+        path = _picture(self._part.final, number)
+        # Not for the owner only, as the directory is: it becomes the image by another name.
+        try:
+            handle = os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            make_way(path.parent, mode=PRIVATE_FOLDER)
+            handle = os.open(path, flags, 0o666)
+        return FileIO(handle, "r+b")
+
+    def _name_images(self) -> None:
+        """Write images again whose directory was removed while they arrived. Raises OSError."""
+        for number, file in enumerate(self._images):
+            path = _picture(self._part.final, number)
+            if not has_name(file.fileno(), path):
+                with closing(self._create_image(number)) as again:
+                    copy_open(file, again)
+
+    def close(self) -> None:
+        """Let go of the images' files."""
+        for file in self._images:
+            file.close()
+        self._images.clear()
 
     def _write_plainly(self) -> None:
         """Put the base64 back where it stood, and have the rest follow as it comes."""
-        self._part.flush_here()
+        self._part.name_here()
+        self._name_images()
         with self._part.part.open("rb") as file:
             file.seek(len(self._head))
             text = file.read()
@@ -320,9 +362,13 @@ class Spool:
         self.identity = ""
         """Differs from that of a directory made again in its place; known once prepared."""
         self._done: list[AttemptId] = []
+        self.images = KeptImages(folder)
 
     def prepare(self) -> None:
-        """Make the folder, for its owner only, and learn its identity. Raises OSError."""
+        """Make the folder, for its owner only, and learn its identity and what it keeps.
+
+        Raises OSError.
+        """
         file = self.folder.with_name(self.folder.name + IDENTITY_SUFFIX)
         existed = self.folder.is_dir()
         if not existed:
@@ -331,7 +377,8 @@ class Spool:
         if not self.identity:
             write_once(file, f"{_OLD if existed else 'new-'}{uuid.uuid4().hex}\n".encode())
             self.identity = _read_identity(file)
-        make_way(self.folder, mode=0o700)
+        make_way(self.folder, mode=PRIVATE_FOLDER)
+        self.images.look()
 
     def look(self) -> None:
         """Learn the identity without making anything. Raises OSError."""
@@ -350,7 +397,12 @@ class Spool:
 
     def part(self, attempt: AttemptId) -> PartFile:
         """The file that takes the attempt's answer; a cut answer stays as ``ID.answer.part``."""
-        return PartFile(self.folder / self.name(attempt), keep=True, mode=_PRIVATE)
+        return PartFile(
+            self.folder / self.name(attempt),
+            keep=True,
+            mode=_PRIVATE,
+            folder_mode=PRIVATE_FOLDER,
+        )
 
     @staticmethod
     def name(attempt: AttemptId) -> str:
@@ -377,6 +429,7 @@ class Spool:
         """Forget an answer whose pictures are on disk."""
         answer = self.folder / self.name(attempt)
         _remove_pictures(answer)
+        self.images.drop_all(attempt)
         answer.unlink(missing_ok=True)
         answer.with_name(answer.name + PART_SUFFIX).unlink(missing_ok=True)
 

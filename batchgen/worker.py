@@ -20,7 +20,6 @@ from batchgen.failpoints import Point, reach
 from batchgen.handoff import in_turn, on_disk
 from batchgen.http import ApiClient, ApiRequest
 from batchgen.job import (
-    PATH_REASON,
     AttemptId,
     BatchId,
     Billed,
@@ -42,6 +41,7 @@ from batchgen.ledger.ledger import (
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import dollars
 from batchgen.naming import final_path
+from batchgen.obstacles import Obstacles
 from batchgen.outcome import Answer, Exchange, Failure, Reach, Verdict, classify, clean
 from batchgen.picture import PictureFormat
 from batchgen.policy import Next
@@ -104,12 +104,16 @@ class RunContext:
     deliver: Callable[[Paid], Awaitable[None]] = field(init=False)
     """Takes a paid job on its way to disk; waits while too many are on it. Set by the pool."""
     internal_errors: list[str] = field(default_factory=list)
+    obstacles: Obstacles = field(init=False)
     answered: bool = False
     """Whether any request of this run brought a picture."""
     given_back: int = 0
     """Jobs whose reference images changed since they were planned."""
     made: int = 0
     """Jobs that became done in this run."""
+
+    def __post_init__(self) -> None:
+        self.obstacles = Obstacles(self.base, overwrite=self.overwrite)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,7 @@ class Worker:
     async def process(self, job: Job) -> Again | None:
         """Make one attempt at the job. Raises DispatchStopped when nothing may start any more."""
         context = self.context
-        if not context.overwrite and await self._give_way(job):
+        if await self._give_way(job):
             return None
         if job.images and await self._give_back(job):
             return None
@@ -159,20 +163,11 @@ class Worker:
         return None
 
     async def _give_way(self, job: Job) -> bool:
-        """Fail a job, for free, whose picture would have to replace a file that is not its own."""
+        """Fail a job, for free, whose image could not get its place."""
         context = self.context
         path = _expected_path(job, context.profile.route_of(job.model))
-        if not await on_disk(os.path.lexists, f"{context.base / job.root}{os.sep}{path}"):
-            return False
-        reason = (
-            f"{PATH_REASON}: {job.root}/{path} is no picture of this job;"
-            " move it, or say --overwrite"
-        )
-
-        def step(ledger: Ledger) -> bool:
-            return not ledger.owns(job.id, job.root, path) and ledger.refuse(job.id, reason)
-
-        if not await context.ledger(step):
+        reason = await context.obstacles.find(context.ledger, job, path)
+        if reason is None or not await context.ledger(lambda ledger: ledger.refuse(job.id, reason)):
             return False
         context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
         return True

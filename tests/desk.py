@@ -278,7 +278,7 @@ class _Engine:
             saved = SavedPicture(
                 path=f"{key}.png", sha256="s", bytes=1, width=1, height=1, format="png"
             )
-            self.ledger.placing(picture.id, saved)
+            self.ledger.placing(picture.id, self.ledger.job(job).root, saved)
             self.ledger.picture_saved(picture.id)
             fingerprint = self.ledger.conn.execute(
                 "SELECT fingerprint FROM attempts WHERE id = ?", (picture.attempt_id,)

@@ -20,6 +20,7 @@ from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.enrol import BatchIdentity, Staging
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.moving import Relocation, Relocations
 from batchgen.money import ZERO, Micros
 from batchgen.naming import collision_key
 from tests.rig import changed_job, planned_job
@@ -328,7 +329,11 @@ def test_saved_pictures_that_are_wanted_elsewhere_come_in_pages(ledger: Ledger) 
     assert (first.new_root, first.new_path, first.rank) == ("new", "b/x.{ext}", 0)
     (second,) = staging.moves(batch, after=first.image, limit=9)
     assert second.key == "c"
-    staging.moved([("new", "b/x.png", first.image)])
+    moved = Relocation(first.image, first.job, "b", "out", "b.png", first.sha256, "new", "b/x.png")
+    relocations = Relocations(ledger.conn)
+    relocations.add([moved])
+    relocations.done([moved])
+    assert list(relocations.pages()) == []
     row = ledger.conn.execute("SELECT root, path FROM images WHERE id = ?", (first.image,))
     assert tuple(row.fetchone()) == ("new", "b/x.png")
 

@@ -229,6 +229,9 @@ def shares_file_system(one: Path, other: Path) -> bool:
 def another_file(folder: Path, content: bytes) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile(dir=folder, prefix="a-source-") as file:
         Path(file.name).write_bytes(content)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(file.name).chmod(0o666 & ~umask)  # as a file that is created there
         yield Path(file.name)
 
 
@@ -382,3 +385,43 @@ def test_only_the_last_folder_has_the_mode(tmp_path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("XC13")
+async def test_a_part_of_other_rights_is_a_copy(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"image")
+    source.chmod(0o640)
+    async with PartFile(tmp_path / "a.png") as part:
+        part.adopt(source)
+        await part.commit()
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a.png").read_bytes() == b"image"
+    assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert source.stat().st_mode & 0o777 == 0o640
+    assert sorted(names(tmp_path)) == ["a.png", "plain", "source"]
+
+
+_ACL_OF_1234 = bytes.fromhex(
+    "02000000 01000700ffffffff 02000600d2040000 04000500ffffffff 10000700ffffffff 20000500ffffffff"
+)
+"""user::rwx, user:1234:rw-, group::r-x, mask::rwx, other::r-x"""
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("XC13")
+async def test_a_part_gets_the_acl_of_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"image")
+    out = tmp_path / "out"
+    out.mkdir()
+    try:
+        os.setxattr(out, "system.posix_acl_default", _ACL_OF_1234)
+    except (OSError, AttributeError) as exc:
+        pytest.skip(f"no ACL here: {exc}")
+    async with PartFile(out / "a.png") as part:
+        part.adopt(tmp_path / "source")
+        await part.commit()
+    (out / "plain").touch()
+    acls = {os.getxattr(out / name, "system.posix_acl_access") for name in ("a.png", "plain")}
+    assert len(acls) == 1

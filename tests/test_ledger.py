@@ -41,6 +41,7 @@ from batchgen.ledger.ledger import (
 )
 from batchgen.ledger.only import Only
 from batchgen.ledger.paid_images import lost_images
+from batchgen.ledger.path_owners import own
 from batchgen.ledger.pictures import fetch_again
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
@@ -128,7 +129,7 @@ def pay(ledger: Ledger, run: RunId, job: Job, pictures: int = 1) -> AttemptId:
 
 
 def save(ledger: Ledger, image: int, name: str = "0.png") -> JobFinished | None:
-    ledger.placing(image, replace(PICTURE, path=name))
+    ledger.placing(image, "out", replace(PICTURE, path=name))
     return ledger.picture_saved(image)
 
 
@@ -327,7 +328,7 @@ def test_an_old_picture_whose_place_a_new_one_has_taken_is_not_to_be_cleared_awa
     finished = save(ledger, two.id, "0-b.png")
     assert finished is not None
     assert [old.path for old in finished.replaced] == ["0-c.png"]
-    assert ledger.owns(job, "out", "0.png")
+    assert own(ledger.conn, job, "out", "0.png").is_own
 
 
 def test_the_picture_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -> None:
@@ -338,13 +339,15 @@ def test_the_picture_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -
     save(ledger, ledger.due(job)[0].id, "0.png")
     enrol(ledger, [planned(0, edition=1)])
     again = pay(ledger, run, first(ledger, batch))
-    assert ledger.owns(job, "out", "0.png"), "the old picture stays until the new one is there"
+    assert own(ledger.conn, job, "out", "0.png").is_own, (
+        "the old picture stays until the new one is there"
+    )
     finished = save(ledger, ledger.due(job)[0].id, "0.webp")
     assert finished is not None
     assert finished.attempt_id == again
     assert [(old.root, old.path) for old in finished.replaced] == [("out", "0.png")]
-    assert not ledger.owns(job, "out", "0.png")
-    assert ledger.owns(job, "out", "0.webp")
+    assert not own(ledger.conn, job, "out", "0.png").is_own
+    assert own(ledger.conn, job, "out", "0.webp").is_own
 
 
 def test_a_picture_that_was_being_placed_is_known_by_its_hash_after_a_kill(
@@ -358,7 +361,7 @@ def test_a_picture_that_was_being_placed_is_known_by_its_hash_after_a_kill(
     assert (one.rank, other.rank) == (0, 1)
     assert (one.position, other.position) == (0, 1)
     assert (one.path, one.sha256) == (None, None)
-    ledger.placing(one.id, replace(PICTURE, path="0.png"))
+    ledger.placing(one.id, "out", replace(PICTURE, path="0.png"))
     placed, still = ledger.due(job)
     assert (placed.path, placed.sha256) == ("0.png", "s")
     assert (still.path, still.answer) == (None, "a.answer")

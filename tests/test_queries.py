@@ -15,6 +15,7 @@ from batchgen.errors import UnknownBatchError
 from batchgen.job import AttemptId, BatchId, JobId, JobState
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.path_owners import own
 from batchgen.ledger.queries import (
     EXPORTS,
     batch_id,
@@ -280,7 +281,7 @@ HOT: dict[str, Callable[[Ledger, BatchId], object]] = {
     "paid": lambda ledger, batch: ledger.paid(batch),
     "job": lambda ledger, batch: ledger.job(JobId(1)),
     "due": lambda ledger, batch: ledger.due(JobId(2)),
-    "owns": lambda ledger, batch: ledger.owns(JobId(1), "out", "0.png"),
+    "owns": lambda ledger, batch: own(ledger.conn, JobId(1), "out", "0.png"),
     "open_attempts": lambda ledger, batch: ledger.open_attempts(batch),
     "finished_attempts": lambda ledger, batch: ledger.finished_attempts(batch, [AttemptId("x")]),
     "reserve": lambda ledger, batch: send(ledger, start(ledger, batch), first(ledger, batch)),

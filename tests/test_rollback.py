@@ -42,16 +42,16 @@ def test_the_last_pictures_are_kept_and_put_back_with_the_ledger(
         make(served, tmp_path, edition)
         versions.append(picture(tmp_path))
     kept = tmp_path / "out" / "batch" / ".previous"
-    assert [(kept / name).read_bytes() for name in ("job-000.png", "job-000.2.png")] == [
+    assert [(kept / name).read_bytes() for name in ("job-000.png~1", "job-000.png~2")] == [
         versions[2],
         versions[1],
     ]
     assert len(list(kept.iterdir())) == 2
 
     told = rig.batchgen("rollback", "batch", cwd=tmp_path).stdout
-    assert "1 pictures are put back" in told
+    assert "1 image is put back" in told
     assert picture(tmp_path) == versions[2]
-    assert (kept / "job-000.png").read_bytes() == versions[3]
+    assert (kept / "job-000.png~1").read_bytes() == versions[3]
     assert rig.batchgen("verify", "batch", cwd=tmp_path).returncode == 0
     make(served, tmp_path, "four")
     assert picture(tmp_path) == versions[2], "the next run left it alone"
@@ -109,9 +109,10 @@ def test_a_rollback_that_was_killed_before_the_ledger_knew_is_finished(
 
 
 def test_what_is_not_kept_is_said(served: rig.Endpoint, tmp_path: Path) -> None:
-    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    none = "output: {keep_previous: 0}\n"
+    path = rig.manifest(tmp_path, served.base_url, ["one"], extra=none)
     rig.batchgen("run", path, cwd=tmp_path)
-    rig.manifest(tmp_path, served.base_url, ["two"])
+    rig.manifest(tmp_path, served.base_url, ["two"], extra=none)
     rig.batchgen("run", path, cwd=tmp_path)
     now = picture(tmp_path)
     told = rig.batchgen("rollback", "batch", cwd=tmp_path, code=1)
@@ -123,7 +124,7 @@ def test_keeping_again_after_a_kill_keeps_once(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"one")
     keep(tmp_path, "a.png", count=3)
     keep(tmp_path, "a.png", count=3)
-    assert [path.name for path in (tmp_path / ".previous").iterdir()] == ["a.png"]
+    assert [path.name for path in (tmp_path / ".previous").iterdir()] == ["a.png~1"]
     assert find_kept(tmp_path, "a.png", "0" * 64) is None
 
 
@@ -147,7 +148,7 @@ def test_a_rollback_never_replaces_the_picture_of_another_job(
     )
     before = {name: picture(tmp_path, name) for name in ("x.png", "y.png")}
     told = rig.batchgen("rollback", "batch", "--only", "a", cwd=tmp_path, code=1)
-    assert "x.png is another picture by now" in told.stderr
+    assert "x.png is another image by now" in told.stderr
     assert {name: picture(tmp_path, name) for name in before} == before
 
 
@@ -158,8 +159,8 @@ def test_keeping_fills_a_gap_that_a_kill_left_and_loses_nothing(tmp_path: Path) 
         (tmp_path / "a.png").write_bytes(b"%d" % number)
         keep(tmp_path, "a.png", count=3)
     # Killed between the shift and the link: the first slot is free, and the others are full.
-    (kept / "a.png").unlink()
-    assert find_kept(tmp_path, "a.png", sha256(b"2").hexdigest()) == kept / "a.2.png"
+    (kept / "a.png~1").unlink()
+    assert find_kept(tmp_path, "a.png", sha256(b"2").hexdigest()) == kept / "a.png~2"
     keep(tmp_path, "a.png", count=3)
-    names = ("a.png", "a.2.png", "a.3.png")
+    names = ("a.png~1", "a.png~2", "a.png~3")
     assert [(kept / name).read_bytes() for name in names] == [b"3", b"2", b"1"]

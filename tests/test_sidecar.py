@@ -57,14 +57,14 @@ def test_a_sidecar_is_replaced_with_its_picture(served: rig.Endpoint, tmp_path: 
     rig.manifest(tmp_path, served.base_url, ["two"], options=webp, extra=BOTH)
     rig.batchgen("run", path, cwd=tmp_path)
 
-    names = sorted(file.name for file in (tmp_path / "out/batch").iterdir())
+    names = sorted(file.name for file in (tmp_path / "out/batch").glob("job*"))
     assert names == ["job-000.json", "job-000.webp"]
     found = json.loads((tmp_path / "out/batch/job-000.json").read_bytes())
     assert (found["prompt"], found["file"]) == ("two", "job-000.webp")
 
     rig.manifest(tmp_path, served.base_url, ["three"], options="{size: 1024x640}")
     rig.batchgen("run", path, cwd=tmp_path)
-    names = [file.name for file in (tmp_path / "out/batch").iterdir()]
+    names = [file.name for file in (tmp_path / "out/batch").glob("job*")]
     assert names == ["job-000.png"], "a sidecar is left of a picture that is gone"
 
 
@@ -83,11 +83,13 @@ def test_a_file_of_somebody_elses_is_no_sidecar(served: rig.Endpoint, tmp_path: 
     taken = tmp_path / "out/batch/job-000.json"
     taken.parent.mkdir(parents=True)
     taken.write_text('{"mine": true}', encoding="utf-8")
+    posts = served.judge("stats")["posts"]
     done = rig.batchgen("run", path, cwd=tmp_path, code=1)
     assert "path_taken" in done.stdout
     assert taken.read_text(encoding="utf-8") == '{"mine": true}'
-    taken.unlink()
-    posts = served.judge("stats")["posts"]
-    rig.batchgen("run", path, cwd=tmp_path)
     assert served.judge("stats")["posts"] == posts
-    assert taken.exists()
+    rig.batchgen("run", path, "--overwrite", cwd=tmp_path)
+    assert served.judge("stats")["posts"] == posts + 1
+    assert json.loads(taken.read_bytes())["key"] == "job-000"
+    kept = tmp_path / "out/batch/.previous/job-000.json~edited1"
+    assert kept.read_text(encoding="utf-8") == '{"mine": true}'

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import sys
 from pathlib import Path
 
@@ -198,6 +199,7 @@ async def test_of_an_answer_that_a_kill_cut_off_what_was_written_is_found(spool:
         writer = SpoolWriter(part, 200, HEADERS)
         for chunk in in_chunks(body[:-5000], 65_536):
             await writer.write(chunk)
+    writer.close()
     cut = spool.find_cut(ONE)
     assert cut is not None
     assert len(cut.body()) > 500_000
@@ -320,3 +322,43 @@ async def test_what_goes_in_comes_out(
     found = spool.find(ONE)
     assert found is not None
     assert (found.status, found.headers, found.body()) == (status, headers, body)
+
+
+@pytest.mark.fault("D18")
+@pytest.mark.parametrize("moved", [False, True], ids=["removed", "moved"])
+@pytest.mark.parametrize("body", [answer_with(TEXT), bytes(900_000)], ids=["picture", "text"])
+async def test_a_spool_directory_that_vanishes_loses_no_answer(
+    body: bytes, moved: bool, spool: Spool, tmp_path: Path
+) -> None:
+    chunks = list(in_chunks(body, 65_536))
+    async with spool.part(ONE) as part:
+        writer = SpoolWriter(part, 200, HEADERS)
+        for number, chunk in enumerate(chunks):
+            await writer.write(chunk)
+            if number == len(chunks) // 2:
+                if moved:
+                    spool.folder.rename(tmp_path / "moved")
+                    spool.prepare()  # as for another request, in the meantime
+                else:
+                    shutil.rmtree(spool.folder)
+        await writer.commit()
+    found = spool.find(ONE)
+    assert found is not None
+    assert found.body() == body
+    assert spool.folder.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_kept_image_is_found_and_dropped(spool: Spool, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"verified")
+    spool.images.keep(ONE, 1, tmp_path / "image")
+    again = Spool(spool.folder)
+    assert not again.images.has(ONE, 1)
+    again.prepare()
+    assert again.images.has(ONE, 1)
+    kept = again.images.find(ONE, 1)
+    assert kept is not None
+    assert kept.read_bytes() == b"verified"
+    assert again.images.find(ONE, 0) is None
+    assert again.attempts() == [ONE]
+    again.remove(ONE)
+    assert names(spool) == set()

@@ -33,7 +33,7 @@ def test_files_that_are_as_they_were_saved_are_no_news(
     rig.batchgen("run", path, cwd=tmp_path)
     assert verify(tmp_path, code=0) == []
     text = rig.batchgen("verify", "batch", cwd=tmp_path).stdout
-    assert "batch: 2 pictures, all as they were saved" in text
+    assert "batch: 2 images, all as they were saved" in text
 
 
 @pytest.mark.fault("D16")
@@ -55,8 +55,8 @@ def test_what_is_missing_or_changed_is_had_again_for_nothing(
         ("changed", "job-001", True),
         ("stranger", None, False),
     ]
-    text = rig.batchgen("verify", "batch", "--repair", cwd=tmp_path, code=1).stdout
-    assert "2 are due again; `batchgen resume batch` fetches them for nothing" in text
+    text = rig.batchgen("verify", "batch", "--repair", "--changed", cwd=tmp_path, code=1).stdout
+    assert "2 are due again; `batchgen resume batch` downloads them at no charge" in text
     rig.batchgen("resume", "batch", cwd=tmp_path)
     assert {file.name: file.read_bytes() for file in out.glob("*.png")} == whole
     assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"

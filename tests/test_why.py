@@ -99,7 +99,7 @@ def test_a_person_is_told_why(served: rig.Endpoint, tmp_path: Path) -> None:
     expected = ["prompt: a [-red-]{+blue+} mug", "options.size: 1024x640 -> 1536x1024"]
     assert all(line in why("job-000") for line in expected)
     # A run that planned it and was stopped before it made it does not hide the change.
-    rig.batchgen("run", path, "--only", "job-001", cwd=tmp_path, code=1)
+    rig.batchgen("run", path, "--only", "job-001", cwd=tmp_path)
     assert all(line in why("job-000") for line in expected)
     refused = rig.batchgen("plan", path, "--why", "nobody", cwd=tmp_path, code=2)
     assert "plans no job with the key 'nobody'" in refused.stderr

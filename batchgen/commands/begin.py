@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 from batchgen.commands.draft import Draft
 from batchgen.commands.finish import channels_of
-from batchgen.commands.places import picture_folder, spool_folder
+from batchgen.commands.places import spool_folder
 from batchgen.commands.preflight import (
     allow_open_files,
+    check_disk,
     check_models,
-    check_space,
-    check_writable,
+    check_owners,
     short_balance,
 )
 from batchgen.commands.prepare import (
@@ -49,6 +49,7 @@ from batchgen.ledger.enrol import Staging
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.owners import Claim
+from batchgen.ledger.path_owners import Place, claimed_places, staged_roots
 from batchgen.ledger.price_lists import keep_price_list
 from batchgen.ledger.queries import BatchRow
 from batchgen.ledger.queries import unpriced_models as pending_unpriced
@@ -56,6 +57,7 @@ from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staging import unpriced_models
 from batchgen.manifest.model import Limits
 from batchgen.money import Micros, rounded_dollars
+from batchgen.naming import collision_key
 from batchgen.progress import ask, planning, write_line
 from batchgen.relocate import relocate
 from batchgen.report.text import plan_heading, plan_text
@@ -329,14 +331,13 @@ def _approve(
         _check_prices(name, plan.changes)
     if proposal.batch is not None and not overrides.overwrite:
         _check_providers(name, profile.name, plan.staging.foreign_pictures(proposal.batch))
-    if proposal.to_do:
-        _check_directories(prepared, overrides, proposal)
-        if not overrides.yes:
-            short = short_balance(profile, prepared.environment, proposal.quote.cost)
-            if short is not None:
-                faces.tell(f"warning: {short}")
-            if not _agreed(prepared, proposal, faces):
-                raise StoppedError(f"{name}: declined; nothing was sent or changed")
+    _check_places(prepared, overrides, proposal, plan.staging.conn)
+    if proposal.to_do and not overrides.yes:
+        short = short_balance(profile, prepared.environment, proposal.quote.cost)
+        if short is not None:
+            faces.tell(f"warning: {short}")
+        if not _agreed(prepared, proposal, faces):
+            raise StoppedError(f"{name}: declined; nothing was sent or changed")
     reach(Point.APPROVED)
 
 
@@ -358,11 +359,18 @@ def _check_providers(name: str, provider: str, foreign: dict[str, int]) -> None:
         )
 
 
-def _check_directories(prepared: Prepared, overrides: Overrides, proposal: Proposal) -> None:
-    requests, _ = width(prepared.loaded.manifest.limits, overrides)
-    for folder in (spool_folder(prepared), picture_folder(prepared)):
-        check_writable(folder)
-        check_space(folder, min(requests, proposal.to_do))
+def _check_places(
+    prepared: Prepared, overrides: Overrides, proposal: Proposal, conn: sqlite3.Connection
+) -> None:
+    """Refuse a run whose images could not get their places."""
+    base = prepared.loaded.base
+    if not overrides.overwrite:
+        place = Place(prepared.loaded.name, base, prepared.ledger)
+        check_owners(claimed_places(conn, place, collision_key), prepared.loaded.name)
+    if proposal.to_do:
+        requests, _ = width(prepared.loaded.manifest.limits, overrides)
+        requests = min(requests, proposal.to_do)
+        check_disk(spool_folder(prepared), base, staged_roots(conn), requests)
 
 
 def _agreed(prepared: Prepared, proposal: Proposal, faces: Faces) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -13,11 +14,14 @@ import anyio
 
 from batchgen.catalogue import Unavailable, fetch_account, fetch_models
 from batchgen.errors import SettingsError, StoppedError
+from batchgen.ledger.path_owners import Claimed
 from batchgen.money import Micros, dollars
+from batchgen.obstacles import Obstacles
 from batchgen.providers.profile import Profile
 from batchgen.room import look, nearest
 from batchgen.settings import ApiKey, Environment
 
+_OWNERS_COUNTED: Final = 1_000
 _OPEN_FILES_ASIDE: Final = 48
 """Libraries, terminal, ledger, event loop and the embedded endpoint's pipes."""
 
@@ -40,6 +44,47 @@ def check_space(folder: Path, requests: int) -> None:
             f"{found.place}: {found.state}, too little for the answers to {requests} requests at a"
             " time: make room, or lower limits.concurrency; nothing was sent"
         )
+
+
+def check_disk(spool: Path, base: Path, roots: Sequence[str], requests: int) -> None:
+    """Refuse to begin where nothing can be written: no response, or no image of any job.
+
+    ``roots`` are the output directories, relative to ``base``. Where only some can't be written,
+    their jobs fail on their own, before they cost anything. Raises SettingsError.
+    """
+    check_writable(spool)
+    check_space(spool, requests)
+    obstacles = Obstacles(base)
+    found = {base / root: obstacles.directory(base / root, base / root) for root in roots}
+    fit = [folder for folder, obstacle in found.items() if obstacle is None]
+    if found and not fit:
+        raise SettingsError(f"{next(iter(found.values()))}; nothing was sent")
+    refused: list[SettingsError] = []
+    for folder in fit:
+        try:
+            check_writable(folder)
+        except SettingsError as exc:
+            refused.append(exc)
+        else:
+            check_space(folder, requests)
+    if refused and len(refused) == len(fit):
+        raise refused[0]
+
+
+def check_owners(claimed: Iterator[Claimed], name: str) -> None:
+    """Refuse a plan that writes where jobs of other batches do. Raises SettingsError."""
+    found = list(islice(claimed, _OWNERS_COUNTED + 1))
+    if not found:
+        return
+    first = found[0]
+    count = f"more than {_OWNERS_COUNTED:,}" if len(found) > _OWNERS_COUNTED else f"{len(found):,}"
+    raise SettingsError(
+        f"{name}: the output paths of {count} jobs belong to another batch of this ledger:"
+        f" {first.root}/{first.path} of job {first.key!r} ({first.source}) is the path of job"
+        f" {first.owner_key!r} of batch {first.owner!r}; give one of them another output.dir or"
+        f" output.path, or `name: {first.owner}` if it is the same batch, or replace the files with"
+        " --overwrite; nothing was sent"
+    )
 
 
 def check_models(profile: Profile, key: ApiKey | None, needed: Sequence[str]) -> None:
@@ -109,7 +154,8 @@ else:
 
         A paid answer for which no file can be opened would be lost. Raises SettingsError.
         """
-        needed = 2 * (concurrency + downloads) + _OPEN_FILES_ASIDE  # a socket and a file for each
+        # A socket and two files for each request, the response and its image; one file a download.
+        needed = 3 * concurrency + 2 * downloads + _OPEN_FILES_ASIDE
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY or soft >= needed:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +15,7 @@ from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.pictures import Exchange, Version, exchanged, exchanges
 from batchgen.ledger.queries import find_batch
 from batchgen.lock import batch_lock
-from batchgen.previous import find_kept, put_back
+from batchgen.previous import MAX_KEPT, find_kept, keep, keep_edited, put_back
 from batchgen.progress import write_line
 from batchgen.settings import Environment
 from batchgen.sidecar import is_sidecar, sidecar_of
@@ -42,41 +43,57 @@ def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) 
             exchanged(conn, exchange)
             done += 1
             write_line(sys.stdout, f"{exchange.key}: back to {exchange.earlier[0].path}")
+    images = "image is" if done == 1 else "images are"
     told = f", {lost:,} can't be" if lost else ""
-    write_line(sys.stdout, f"{name}: {done:,} pictures are put back{told}")
+    write_line(sys.stdout, f"{name}: {done:,} {images} put back{told}")
     return ExitCode.UNFINISHED if lost else ExitCode.DONE
 
 
 def _refusal(base: Path, exchange: Exchange) -> str | None:
-    """Why the earlier pictures can't be put back; None where they can."""
+    """Why the earlier images can't be put back; None where they can."""
     ours = {base / now.root / now.path for now in exchange.current}
     for earlier in exchange.earlier:
         final = base / earlier.root / earlier.path
         if _is(final, earlier):
             continue
-        if final.exists() and final not in ours:
-            return f"{earlier.path} is another picture by now"
+        if os.path.lexists(final) and final not in ours:
+            return f"{earlier.path} is another image by now"
         if find_kept(base / earlier.root, earlier.path, earlier.sha256) is None:
             return f"{earlier.path} is not kept any more"
+    for place in sorted(ours):
+        if os.path.lexists(place) and (place.is_symlink() or not place.is_file()):
+            return f"{place} is not a file"
     return None
 
 
 def _is(path: Path, version: Version) -> bool:
-    return path.is_file() and sha256_of(path) == version.sha256
+    return path.is_file() and not path.is_symlink() and sha256_of(path) == version.sha256
 
 
 def _put_back(base: Path, name: str, exchange: Exchange) -> None:
-    present = {(one.root, one.path) for one in exchange.earlier}
-    for number, earlier in enumerate(exchange.earlier):
-        root = base / earlier.root
-        if _is(root / earlier.path, earlier):
-            continue  # a run that was killed came so far
-        now = exchange.current[number] if number < len(exchange.current) else None
-        same_root = now is not None and now.root == earlier.root
-        put_back(root, earlier.path, earlier.sha256, now.path if now and same_root else None)
+    """Exchange the files; killed in between, each is in its place or kept, and it can go on."""
     for now in exchange.current:
-        sidecar = sidecar_of(base / now.root / now.path)
+        _keep_present(base, now, exchange.earlier)
+    for earlier in exchange.earlier:
+        root = base / earlier.root
+        if not _is(root / earlier.path, earlier):
+            put_back(root, earlier.path, earlier.sha256)
+    present = {(one.root, one.path) for one in exchange.earlier}
+    for now in exchange.current:
+        final = base / now.root / now.path
+        sidecar = sidecar_of(final)
         if is_sidecar(sidecar, name, exchange.key):
-            sidecar.unlink()  # it tells of the picture that went
+            sidecar.unlink()  # it describes the image that went
         if (now.root, now.path) not in present:
-            (base / now.root / now.path).unlink(missing_ok=True)
+            final.unlink(missing_ok=True)
+
+
+def _keep_present(base: Path, now: Version, earlier: tuple[Version, ...]) -> None:
+    """Keep what is in a present place below its own root; a file that was edited is moved."""
+    root, final = base / now.root, base / now.root / now.path
+    if not final.exists():
+        return
+    if _is(final, now):
+        keep(root, now.path, count=MAX_KEPT + 1)
+    elif not any(_is(final, one) for one in earlier):
+        keep_edited(root, now.path)

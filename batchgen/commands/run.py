@@ -15,6 +15,7 @@ import anyio
 from batchgen.commands.begin import Faces, Start, begin, begin_again, check, reference_images
 from batchgen.commands.drive import Outcome, drive, endpoint
 from batchgen.commands.finish import telling
+from batchgen.commands.missing import missing_images
 from batchgen.commands.places import picture_folder, spool_folder
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
 from batchgen.commands.pricing import PriceLists
@@ -25,6 +26,7 @@ from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import manifest_of
+from batchgen.ledger.pictures import replaced_by
 from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
@@ -36,7 +38,7 @@ from batchgen.process import (
     take_turns,
 )
 from batchgen.progress import make_progress, write_line
-from batchgen.report.text import next_step, summary_text
+from batchgen.report.text import next_step, replaced_text, summary_text
 from batchgen.run_log import LoggedProgress
 from batchgen.settings import DB_NAME, Environment, exposed_env_file
 from batchgen.spool import Spool
@@ -151,6 +153,10 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
     """Run what is enrolled, and say how it ended."""
     began = time.monotonic()
     outcome = Outcome(at_fault=start.at_fault)
+    with closing(open_for_reading(prepared.ledger)) as conn:
+        missing = missing_images(conn, start.batch, prepared.loaded.base)
+    if missing.count:
+        faces.tell(missing.text(start.name))
     if start.to_do:
         keep_memory_off_the_disk()
         collect_seldom()
@@ -170,16 +176,20 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
         if not start.to_do:
             _tidy_spool(conn, prepared, start.batch)
         found = status(conn, start.name)
+        last = found.last_run if start.to_do else None
+        replaced = replaced_by(conn, last.id) if last else 0
     for error in outcome.internal_errors:
         write_line(sys.stderr, error)
     seconds = time.monotonic() - began
     if faces.json:
         write_line(sys.stdout, json.dumps(found.as_json()))
     else:
-        _summarize(prepared, found, faces, made=outcome.made, seconds=seconds)
+        told = replaced_text(start.name, replaced, last.id) if last and replaced else None
+        _summarize(prepared, found, faces, made=outcome.made, seconds=seconds, replaced=told)
     run = found.last_run if start.to_do else None
+    code = outcome.exit_code(found)
     return _End(
-        code=outcome.exit_code(found),
+        code=ExitCode.UNFINISHED if missing.count and code is ExitCode.DONE else code,
         stopped=outcome.stopped,
         spent=Micros(run.charged + run.maybe + run.reserved) if run else ZERO,
     )
@@ -188,17 +198,27 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
 def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> None:
     """Remove the answers that a run left, killed behind its last picture."""
     spool = Spool(spool_folder(prepared))
+    if spool.folder.is_dir():
+        spool.prepare()
     for attempt in Ledger(conn).finished_attempts(batch, spool.attempts()):
         spool.remove(attempt)
 
 
 def _summarize(
-    prepared: Prepared, found: Status, faces: Faces, *, made: int, seconds: float
+    prepared: Prepared,
+    found: Status,
+    faces: Faces,
+    *,
+    made: int,
+    seconds: float,
+    replaced: str | None,
 ) -> None:
     if faces.quiet and not (found.troubled or found.unfinished):
         return
     pictures = _shown(picture_folder(prepared))
     write_line(sys.stdout, summary_text(found, pictures=pictures, made=made, seconds=seconds))
+    if replaced is not None:
+        write_line(sys.stdout, replaced)
     db = prepared.ledger
     here = _here()
     found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from batchgen.delivery import PARTIAL_FOLDER
 from batchgen.errors import ExitCode
 from batchgen.files import PART_SUFFIX, sha256_of
 from batchgen.job import EXT_PLACEHOLDER
@@ -22,12 +21,14 @@ from batchgen.ledger.paid_images import LostImage, lost_images
 from batchgen.ledger.pictures import Saved, fetch_again, saved_pictures
 from batchgen.ledger.queries import find_batch
 from batchgen.lock import batch_lock
+from batchgen.placing import PARTIAL_FOLDER
 from batchgen.previous import PREVIOUS_FOLDER
 from batchgen.progress import write_line
+from batchgen.relocate import MOVING_FOLDER
 from batchgen.settings import Environment
 from batchgen.sidecar import is_sidecar, sidecar_of
 
-_OURS = (PREVIOUS_FOLDER, PARTIAL_FOLDER)
+_OURS = (PREVIOUS_FOLDER, PARTIAL_FOLDER, MOVING_FOLDER)
 
 
 class Finding(StrEnum):
@@ -59,11 +60,14 @@ class Found:
         }
 
 
-def verify(name: str, db: Path | None, *, repair: bool, as_json: bool) -> ExitCode:
+def verify(
+    name: str, db: Path | None, *, repair: Set[Finding] = frozenset(), as_json: bool
+) -> ExitCode:
     """Find missing, changed and foreign files; exit with 1 if any picture is not as it was saved.
 
     With ``repair``, what the provider still has is made due again: the next run downloads it.
-    That covers paid images that were given up.
+    That covers paid images that were given up. A
+    changed file is left alone unless it is named, and kept below ``.previous/`` then.
     """
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
@@ -86,7 +90,7 @@ def verify(name: str, db: Path | None, *, repair: bool, as_json: bool) -> ExitCo
     wrong = [one for one in found if one.saved is not None]
     fetched = 0
     if repair and wrong:
-        images = [one.saved.image for one in wrong if one.saved and one.saved.has_address]
+        images = [one.saved.image for one in wrong if one.saved and _can_repair(one, repair)]
         with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
             fetched = fetch_again(conn, images)
     for one in found:
@@ -108,6 +112,10 @@ def _lost(base: Path, lost: LostImage) -> Found:
         has_address=True,
     )
     return Found(finding=Finding.LOST, path=base / saved.root / saved.path, saved=saved)
+
+
+def _can_repair(one: Found, findings: Set[Finding]) -> bool:
+    return one.finding in findings and one.saved is not None and one.saved.has_address
 
 
 def _look(path: Path, saved: Saved) -> Finding | None:
@@ -135,19 +143,32 @@ def _text(one: Found, base: Path) -> str:
     return f"{one.finding.value}: {path}{key}"
 
 
-def _summary(name: str, pictures: int, found: list[Found], fetched: int, *, repair: bool) -> str:
+def _summary(
+    name: str, images: int, found: list[Found], fetched: int, *, repair: Set[Finding]
+) -> str:
     counts = {finding: sum(one.finding is finding for one in found) for finding in Finding}
     told = ", ".join(f"{count:,} {finding.value}" for finding, count in counts.items() if count)
-    line = f"{name}: {pictures:,} pictures, {told or 'all as they were saved'}"
+    line = f"{name}: {images:,} images, {told or 'all as they were saved'}"
     wrong = [one for one in found if one.saved is not None]
-    had = sum(one.saved is not None and one.saved.has_address for one in wrong)
+    had = sum(_can_repair(one, _HOW.keys()) for one in wrong)
     if fetched:
-        line += f"\n  {fetched:,} are due again; `batchgen resume {name}` fetches them for nothing"
-    elif had and not repair:
-        line += f"\n  {had:,} can be downloaded again for nothing: say --repair"
+        line += (
+            f"\n  {fetched:,} are due again; `batchgen resume {name}` downloads them at no charge"
+        )
+    for finding, how in _HOW.items():
+        count = sum(_can_repair(one, {finding}) for one in wrong)
+        if count and finding not in repair:
+            line += f"\n  {count:,} {finding.value} can be downloaded again at no charge: {how}"
     if len(wrong) > had:
         line += (
-            f"\n  {len(wrong) - had:,} are gone for good: the provider told no lasting address;"
+            f"\n  {len(wrong) - had:,} are gone for good: the provider gave no lasting URL;"
             " `batchgen run --refresh always --only KEY` buys one again"
         )
     return line
+
+
+_HOW = {
+    Finding.MISSING: "--repair",
+    Finding.LOST: "--repair",
+    Finding.CHANGED: "--repair --changed; the changed files are kept below .previous/",
+}

@@ -56,8 +56,8 @@ WHERE batch_id = :batch AND renewal IS NOT NULL AND retired = 0 AND {is_meant("k
   AND (state IN ('pending', 'sending') OR (state = 'paid' AND changed_at > :day_ago))
 """
 MOVES: Final = f"""
-SELECT images.id AS image, jobs.key AS key, images.root AS root, images.path AS path,
-       sha256, format, kinds.root AS new_root, planned.path AS new_path,
+SELECT images.id AS image, jobs.id AS job, jobs.key AS key, images.root AS root,
+       images.path AS path, sha256, format, kinds.root AS new_root, planned.path AS new_path,
        (SELECT count(*) FROM images AS before WHERE before.position < images.position
         AND before.attempt_id = images.attempt_id) AS rank
 FROM {PLANNED_KNOWN} CROSS JOIN jobs ON jobs.id = known.job

@@ -40,7 +40,9 @@ from batchgen.ledger.groups import (
 )
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.ledger.manifest_paths import Adoption, move_roots
+from batchgen.ledger.moving import STAY
 from batchgen.ledger.only import Only, only_values, resolve_planned
+from batchgen.ledger.path_owners import ROOTS
 from batchgen.ledger.staging import (
     MAX_FAULTS,
     CollisionKey,
@@ -95,6 +97,7 @@ class Move:
     """A saved picture that the plan wants elsewhere."""
 
     image: int
+    job: int
     key: str
     root: str
     path: str
@@ -332,11 +335,6 @@ class Staging:
         rows = self.conn.execute(MOVES, {"after": after, "limit": limit})
         return [Move(**dict(row)) for row in rows]
 
-    def moved(self, places: Iterable[tuple[str, str, int]]) -> None:
-        """Write where pictures stand now: root, path and image of each."""
-        with write_transaction(self.conn):
-            self.conn.executemany("UPDATE images SET root = ?, path = ? WHERE id = ?", places)
-
     def enrol(
         self, identity: BatchIdentity, then: Callable[[BatchId], None] | None = None
     ) -> BatchId:
@@ -354,6 +352,8 @@ class Staging:
             if not identity.partial and self._retired(batch):
                 self.conn.execute(RETIRE, values)
             self._change(values)
+            self.conn.execute(STAY)
+            self.conn.execute(ROOTS, values)
             self.conn.execute(INSERT_NEW, values)
             self.conn.execute(TALLY, values)
             if self._has_refused:

@@ -102,6 +102,7 @@ class DuePicture:
     answer: str | None
     """Name of the spooled answer that holds it, where there is no url."""
     expires_at: str | None
+    root: str
     path: str | None
     """Where it was about to be placed, if it came that far."""
     sha256: str | None
@@ -124,7 +125,7 @@ class OldPicture:
     id: int
     root: str
     path: str
-    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -566,8 +567,8 @@ class Ledger:
     def due(self, job: JobId) -> list[DuePicture]:
         """The job's pictures that are paid for and not on disk."""
         rows = self.conn.execute(
-            "SELECT images.id AS id, attempt_id, position, url, task, answer, expires_at, path,"
-            " sha256, coalesce(ended_at, started_at) AS answered_at,"
+            "SELECT images.id AS id, attempt_id, position, url, task, answer, expires_at, root,"
+            " path, sha256, coalesce(ended_at, started_at) AS answered_at,"
             " images.tries AS tries, trouble, not_before,"
             " (SELECT old.width || 'x' || old.height || ' ' || old.format FROM images AS old"
             " WHERE old.job_id = images.job_id AND old.state = 'saved'"
@@ -596,7 +597,7 @@ class Ledger:
     def _replaceable(self, job: JobId, attempt: AttemptId) -> list[OldPicture]:
         """Saved pictures of the job by an earlier attempt, in places that no new one has taken."""
         rows = self.conn.execute(
-            "SELECT id, root, path, bytes FROM images AS old"
+            "SELECT id, root, path, sha256 FROM images AS old"
             " WHERE job_id = ? AND state = 'saved' AND attempt_id <> ? AND NOT EXISTS ("
             "SELECT 1 FROM images AS new WHERE new.attempt_id = ?"
             " AND new.root = old.root AND new.path = old.path)",
@@ -604,25 +605,17 @@ class Ledger:
         )
         return [OldPicture(**dict(row)) for row in rows]
 
-    def owns(self, job: JobId, root: str, path: str) -> bool:
-        """Whether a file at this place is a picture of this job, as far as the ledger knows."""
-        row = self.conn.execute(
-            "SELECT 1 FROM images"
-            " WHERE job_id = ? AND root = ? AND path = ? AND state IN ('saved', 'due')",
-            (job, root, path),
-        ).fetchone()
-        return row is not None
-
-    def placing(self, image: int, picture: SavedPicture) -> None:
-        """A verified picture is about to get its final name.
+    def placing(self, image: int, root: str, picture: SavedPicture) -> None:
+        """Write the place that a verified image is about to get: root and path in one step.
 
         Written before the rename, so that after a kill in between the file is known by its hash
         and need not be fetched again.
         """
         self.conn.execute(
-            "UPDATE images SET path = ?, sha256 = ?, bytes = ?, width = ?, height = ?, format = ?,"
-            " warnings = ? WHERE id = ?",
+            "UPDATE images SET root = ?, path = ?, sha256 = ?, bytes = ?, width = ?, height = ?,"
+            " format = ?, warnings = ? WHERE id = ?",
             (
+                root,
                 picture.path,
                 picture.sha256,
                 picture.bytes,
@@ -633,6 +626,10 @@ class Ledger:
                 image,
             ),
         )
+
+    def not_placed(self, image: int) -> None:
+        """Forget the place of an image: another file took the name in the meantime."""
+        self.conn.execute("UPDATE images SET path = NULL WHERE id = ?", (image,))
 
     def picture_saved(self, image: int) -> JobFinished | None:
         """The picture stands under its final name, and the name is durable.

@@ -29,18 +29,36 @@ class Saved:
 
 
 def saved_pictures(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
-    """All saved pictures of a batch, retired jobs included, in the order of the manifest."""
+    """All saved images of a batch, in the order of the manifest.
+
+    Those of retired jobs are included, except where another job has saved its image by now.
+    """
     rows = conn.execute(
         "SELECT images.id AS image, key, retired, images.root AS root, images.path AS path, sha256,"
         " bytes, url IS NOT NULL AS has_address FROM jobs JOIN images ON job_id = jobs.id"
-        " WHERE batch_id = ? AND images.state = 'saved' ORDER BY jobs.id, position",
-        (batch,),
+        " WHERE batch_id = ? AND images.state = 'saved'"
+        " AND NOT (retired AND (images.root, images.path) IN (SELECT taken.root, taken.path"
+        " FROM jobs AS live JOIN images AS taken ON taken.job_id = live.id"
+        " WHERE live.batch_id = ? AND live.retired = 0 AND taken.state = 'saved'))"
+        " ORDER BY jobs.id, position",
+        (batch, batch),
     )
     for row in rows:
         values = dict(row)
         values["retired"] = bool(values["retired"])
         values["has_address"] = bool(values["has_address"])
         yield Saved(**values)
+
+
+def done_places(conn: sqlite3.Connection, batch: BatchId) -> Iterator[str]:
+    """Where the saved images of done jobs are, relative to the base of their output directories."""
+    rows = conn.execute(
+        "SELECT images.root || '/' || images.path AS place FROM jobs"
+        " CROSS JOIN images ON job_id = jobs.id AND images.state = 'saved'"
+        " WHERE batch_id = ? AND retired = 0 AND jobs.state = 'done'",
+        (batch,),
+    )
+    return (row["place"] for row in rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +111,19 @@ def exchanges(
             )
 
 
+def replaced_by(conn: sqlite3.Connection, run: int) -> int:
+    """How many jobs have an image of this run in place of a previous version that is kept."""
+    (number,) = conn.execute(
+        "SELECT count(DISTINCT jobs.id) FROM attempts CROSS JOIN images AS new"
+        " ON new.attempt_id = attempts.id AND new.state = 'saved'"
+        " CROSS JOIN jobs ON jobs.id = new.job_id CROSS JOIN images AS old"
+        " ON old.job_id = jobs.id AND old.state = 'replaced'"
+        " WHERE run_id = ? AND keep_previous > 0",
+        (run,),
+    ).fetchone()
+    return int(number)
+
+
 def _version(conn: sqlite3.Connection, attempt: str, state: str) -> tuple[Version, ...]:
     rows = conn.execute(
         "SELECT id AS image, root, path, sha256 FROM images WHERE attempt_id = ? AND state = ?"
@@ -103,8 +134,22 @@ def _version(conn: sqlite3.Connection, attempt: str, state: str) -> tuple[Versio
 
 
 def exchanged(conn: sqlite3.Connection, exchange: Exchange) -> None:
-    """The earlier pictures stand in their places again; the job stays done."""
+    """Write that the earlier images have their places again; the job stays done.
+
+    Where they are not at the planned place, the job says so, and the next run moves them there.
+    """
+    first = exchange.earlier[0]
     with write_transaction(conn):
+        conn.execute(
+            "UPDATE jobs SET root = :root, path = :path WHERE id = :job"
+            " AND (root, replace(path, '{ext}', :extension)) <> (:root, :path)",
+            {
+                "root": first.root,
+                "path": first.path,
+                "job": exchange.job,
+                "extension": first.path.rpartition(".")[2],
+            },
+        )
         for state, version in (("replaced", exchange.current), ("saved", exchange.earlier)):
             conn.executemany(
                 "UPDATE images SET state = ? WHERE id = ?",

@@ -295,6 +295,22 @@ ALTER TABLE runs ADD COLUMN taken_by INTEGER REFERENCES runs(id);
 -- without the mark needs no request where its image on disk has the fingerprint of its plan.
 ALTER TABLE jobs ADD COLUMN renewal TEXT;
 CREATE INDEX jobs_by_renewal ON jobs(batch_id, renewal) WHERE renewal IS NOT NULL;
+-- A plan must not write where a job of another batch does. Which batches share a directory with it
+-- is read here, not from their jobs.
+CREATE TABLE output_roots (
+    batch_id INTEGER NOT NULL REFERENCES batches(id),
+    root TEXT NOT NULL,
+    PRIMARY KEY (batch_id, root)
+) STRICT, WITHOUT ROWID;
+INSERT INTO output_roots SELECT DISTINCT batch_id, root FROM jobs;
+-- An image that could not be moved to its planned place is found by the place of its job, which is
+-- that of the image as long as the two differ.
+UPDATE jobs SET root = images.root, path = images.path FROM images
+WHERE images.job_id = jobs.id AND images.state = 'saved' AND jobs.state = 'done'
+    AND images.position = (SELECT min(position) FROM images AS one
+        WHERE one.attempt_id = images.attempt_id)
+    AND (images.root, images.path) <> (jobs.root,
+        replace(jobs.path, '{ext}', iif(images.format = 'jpeg', 'jpg', images.format)));
 """
 
 

@@ -16,6 +16,7 @@ from batchgen.job import (
     PlannedJob,
     canonical_json,
 )
+from batchgen.ledger.moving import TABLES as MOVE_TABLES
 from batchgen.money import Micros
 
 Price = Callable[[str, Mapping[str, OptionValue], int], Micros]
@@ -53,6 +54,12 @@ _TABLES: Final = (
         job INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL, fate TEXT NOT NULL
     )
     """,
+    """
+    CREATE TABLE staging.others (
+        place_hash INTEGER NOT NULL, key TEXT NOT NULL, path TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX staging.others_by_place ON others(place_hash)",
 )
 _INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 13})"
 _INSERT: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 11})"
@@ -72,7 +79,7 @@ def attach(conn: sqlite3.Connection, file: str = "", *, tables: Sequence[str] = 
     conn.execute("PRAGMA staging.journal_mode = OFF")
     conn.execute("PRAGMA staging.synchronous = OFF")
     conn.execute("PRAGMA staging.locking_mode = EXCLUSIVE")
-    for table in (*_TABLES, *tables):
+    for table in (*_TABLES, *MOVE_TABLES, *tables):
         conn.execute(table)
 
 

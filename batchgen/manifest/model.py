@@ -320,7 +320,8 @@ class Output(Model):
     )
     verify: Verify | None = Field(None, description="structure (default) or decode")
     keep_previous: _Kept | None = Field(
-        None, description="how many replaced pictures are kept below .previous/; true is 1"
+        None,
+        description="how many previous versions are kept below .previous/; default 1, 0 for none",
     )
     keep_partials: StrictBool | None = Field(
         None, description="keep the unfinished pictures of a streamed answer, below .partial/"

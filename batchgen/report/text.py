@@ -322,6 +322,13 @@ def summary_text(status: Status, *, pictures: str, made: int, seconds: float) ->
     return "\n".join(lines)
 
 
+def replaced_text(name: str, count: int, run: int) -> str:
+    """How to bring back what a run replaced."""
+    return (
+        f"{count:,} replaced; the previous versions are kept: batchgen rollback {name} --run {run}"
+    )
+
+
 def next_step(status: Status, db_option: str, *, has_log: bool) -> str:
     """The command that a person would want now; ``has_log``: the provider keeps one to be read."""
     name, again = status.batch, dollars(status.held.again)

@@ -15,6 +15,8 @@ from tests.faults.station import Station, station
 
 AT_MIGRATION = {Point.BACKED_UP, Point.MIGRATED}
 """Shown in tests/test_database.py, where there are ledgers of an older schema."""
+AT_PLACES = {Point.KEPT, Point.MOVED, Point.SET_ASIDE}
+"""Shown in tests/test_placing.py and tests/test_relocate.py, where there are older images."""
 AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}
 BEFORE_AN_ANSWER = {
     Point.LEDGER_MADE,
@@ -26,7 +28,7 @@ BEFORE_AN_ANSWER = {
 ALL = [
     pytest.param(answer, point, id=f"{point}-{answer}")
     for point in Point
-    if point not in AT_MIGRATION
+    if point not in AT_MIGRATION | AT_PLACES
     for answer in (("url",) if point in BEFORE_AN_ANSWER else ("url", "b64_json"))
 ]
 

@@ -1,0 +1,146 @@
+"""Give a file a name that nothing has yet, so that no other file is replaced by it."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from batchgen.files import PART_SUFFIX, sync_file, sync_folder
+
+_AT_FDCWD: Final = -100
+_RENAME_NOREPLACE: Final = 1
+_RENAME_EXCL: Final = 4
+_NOT_OFFERED: Final = frozenset(
+    {errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EACCES, errno.EMLINK}
+    | {errno.ENOTSUP, errno.EOPNOTSUPP}
+)
+"""Errors of a file system that does not offer a way; any other error holds for all ways."""
+
+
+def claim(source: Path, name: Path) -> None:
+    """Move a durable file to a name that nothing has, and make the name durable.
+
+    Across file systems the file is copied first; the source goes last. Raises FileExistsError
+    where the name is taken, a symbolic link included, and OSError.
+    """
+    try:
+        _claim(source, name)
+    except OSError as exc:
+        if exc.errno != errno.EXDEV:
+            raise
+        _across(source, name, _claim)
+    sync_folder(name.parent)
+
+
+def replace(source: Path, name: Path) -> None:
+    """Move a durable file over whatever has the name, across file systems too. Raises OSError."""
+    try:
+        source.replace(name)
+    except OSError as exc:
+        if exc.errno != errno.EXDEV:
+            raise
+        _across(source, name, os.replace)
+    # A rename leaves both names where they are two names of one file.
+    source.unlink(missing_ok=True)
+    sync_folder(name.parent)
+
+
+def is_one_name(one: Path, other: Path) -> bool:
+    """Whether two spellings lead to one entry of a directory, as where case makes no difference.
+
+    Two names of one file are two. Raises OSError where one is missing.
+    """
+    if not one.samefile(other) or not one.parent.samefile(other.parent):
+        return False
+    if one.name == other.name:
+        return True
+    names = {entry.name for entry in one.parent.iterdir()}
+    return not {one.name, other.name} <= names
+
+
+def copy_to(source: Path, copy: Path) -> None:
+    """Copy a file durably, with its time of change. Raises OSError; no half copy stays then."""
+    try:
+        shutil.copyfile(source, copy, follow_symlinks=False)
+        found = source.stat()
+        os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns))
+        handle = os.open(copy, os.O_RDWR)
+        try:
+            sync_file(handle)
+        finally:
+            os.close(handle)
+    except BaseException:
+        copy.unlink(missing_ok=True)
+        raise
+
+
+def _across(source: Path, name: Path, move: Callable[[Path, Path], None]) -> None:
+    copy = name.with_name(f".{source.name.strip('.')}.copy{PART_SUFFIX}")
+    copy_to(source, copy)
+    try:
+        move(copy, name)
+    except BaseException:
+        copy.unlink(missing_ok=True)
+        raise
+    source.unlink(missing_ok=True)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def rename_exclusively(source: Path, name: Path) -> None:
+    """Rename by the call of the system that refuses a taken name."""
+    if sys.platform == "win32":
+        source.rename(name)
+        return
+    libc = _libc()
+    old, new = os.fsencode(source), os.fsencode(name)
+    if hasattr(libc, "renameat2"):
+        failed = libc.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_NOREPLACE)
+    elif hasattr(libc, "renamex_np"):
+        failed = libc.renamex_np(old, new, _RENAME_EXCL)
+    else:
+        raise OSError(errno.ENOSYS, "no rename that refuses a taken name")
+    if failed:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(source), None, str(name))
+
+
+def link_and_unlink(source: Path, name: Path) -> None:
+    """Give a second name, which fails where it is taken, and remove the first."""
+    os.link(source, name)
+    source.unlink()
+
+
+def reserve_and_rename(source: Path, name: Path) -> None:
+    """Create the name exclusively, and rename over it while it is still the empty file."""
+    handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        reserved = os.fstat(handle)
+    finally:
+        os.close(handle)
+    found = os.lstat(name)
+    if not os.path.samestat(found, reserved) or found.st_size:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(name))
+    source.replace(name)
+
+
+def _claim(source: Path, name: Path) -> None:
+    for way in (rename_exclusively, link_and_unlink):
+        try:
+            way(source, name)
+        except OSError as exc:
+            if exc.errno not in _NOT_OFFERED:
+                raise
+        else:
+            return
+    reserve_and_rename(source, name)

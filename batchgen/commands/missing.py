@@ -1,0 +1,68 @@
+"""Images that the ledger calls saved and that are not on disk, looked for when a run starts."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from batchgen.job import BatchId
+from batchgen.ledger.pictures import done_places
+
+_THREADS: Final = 8
+_AT_ONCE: Final = 2_000
+_EXAMPLES: Final = 3
+
+
+@dataclass(slots=True)
+class Missing:
+    """How many images are missing, and some of them."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, paths: list[str]) -> None:
+        """Count images that are missing."""
+        self.count += len(paths)
+        self.examples += paths[: _EXAMPLES - len(self.examples)]
+
+    def text(self, name: str) -> str:
+        """A warning with what to do."""
+        images = "image is" if self.count == 1 else "images are"
+        more = ", ..." if self.count > len(self.examples) else ""
+        return (
+            f"warning: {name}: {self.count:,} saved {images} missing: {', '.join(self.examples)}"
+            f"{more}; nothing is bought again by itself; `batchgen verify {name} --repair`"
+            " downloads what the provider still has"
+        )
+
+
+def missing_images(conn: sqlite3.Connection, batch: BatchId, base: Path) -> Missing:
+    """Look for the files of all done jobs of a batch; their content is not read."""
+    found = Missing()
+    places = done_places(conn, batch)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        waiting: list[Future[list[str]]] = []
+        while page := list(islice(places, _AT_ONCE)):
+            waiting.append(threads.submit(_missing_of, f"{base}{os.sep}", page))
+            if len(waiting) >= 2 * _THREADS:
+                found.add(waiting.pop(0).result())
+        for look in waiting:
+            found.add(look.result())
+    return found
+
+
+def _missing_of(base: str, places: list[str]) -> list[str]:
+    missing = []
+    for place in places:
+        try:
+            os.lstat(os.path.join(base, place))  # noqa: PTH118 - half the time of a Path
+        except (FileNotFoundError, NotADirectoryError):
+            missing.append(place)
+        except OSError:
+            pass  # no proof that it is gone
+    return missing

@@ -1,0 +1,184 @@
+"""What keeps an image from its place, found before the request for it costs anything."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from batchgen.handoff import on_disk
+from batchgen.job import PATH_REASON, Job
+from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.path_owners import batch_of, own
+from batchgen.ledger.writer import LedgerWriter
+from batchgen.previous import LONGEST_SUFFIX, PREVIOUS_FOLDER
+from batchgen.sidecar import is_sidecar, sidecar_of
+
+_DIRECTORIES_KNOWN: Final = 4096
+_TEMPORARY_BYTES: Final = 48
+"""A temporary name: the id of an attempt, a position and a suffix."""
+_USUAL_NAME_BYTES: Final = 255
+_USUAL_PATH_BYTES: Final = 1024 if sys.platform == "darwin" else 4096
+_AS_EFFECTIVE_USER: Final = os.access in os.supports_effective_ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the disk shows of a place."""
+
+    obstacle: str | None
+    is_taken: bool
+    """A file has the name; whether it is an image of the job only the ledger knows."""
+    has_sidecar: bool
+    """A file has the name of the sidecar."""
+
+
+class Obstacles:
+    """Looks for obstacles in output directories; each directory is looked at once a run."""
+
+    def __init__(self, base: Path, *, overwrite: bool = False) -> None:
+        self._base = base
+        self._overwrite = overwrite
+        self._directories: dict[Path, str | None] = {}
+
+    async def find(self, ledger: LedgerWriter, job: Job, path: str) -> str | None:
+        """Return the reason for which a job must fail before it is sent; None where it need not.
+
+        ``path`` is the expected place of its image below the job's root.
+        """
+        seen = await on_disk(self._look, job, path)
+        if seen.obstacle is not None:
+            return f"{PATH_REASON}: {seen.obstacle}"
+        if seen.is_taken and not self._overwrite:
+
+            def is_own(ledger: Ledger) -> bool:
+                return own(ledger.conn, job.id, job.root, path).is_own
+
+            if not await ledger(is_own):
+                return (
+                    f"{PATH_REASON}: {job.root}/{path} is not an image of this job;"
+                    " move it, or run with --overwrite"
+                )
+        if seen.has_sidecar and not self._overwrite:
+            batch = await ledger(lambda ledger: batch_of(ledger.conn, job.id))
+            sidecar = sidecar_of(self._base / job.root / path)
+            if not await on_disk(is_sidecar, sidecar, batch, job.key):
+                return (
+                    f"{PATH_REASON}: {sidecar} is not the sidecar of this job;"
+                    " move it, or run with --overwrite"
+                )
+        return None
+
+    def _look(self, job: Job, path: str) -> _Seen:
+        root = self._base / job.root
+        final = root / path
+        obstacle = _unfit_name(root, path) or self.directory(root, final.parent)
+        if obstacle is not None:
+            return _Seen(obstacle, is_taken=False, has_sidecar=False)
+        try:
+            mode = os.lstat(final).st_mode
+        except FileNotFoundError:
+            is_taken = False
+        except OSError as exc:
+            return _Seen(f"{final}: {exc.strerror}", is_taken=False, has_sidecar=False)
+        else:
+            is_taken = True
+            if not stat.S_ISREG(mode):
+                what = "a symbolic link" if stat.S_ISLNK(mode) else "not a file"
+                obstacle = f"{final} is {what}; move it"
+        sidecar = sidecar_of(final)
+        has_sidecar = job.sidecar and os.path.lexists(sidecar)
+        if has_sidecar and (sidecar.is_symlink() or not sidecar.is_file()):
+            obstacle = f"{sidecar} is not a file; move it"
+        return _Seen(obstacle, is_taken=is_taken, has_sidecar=has_sidecar)
+
+    def directory(self, root: Path, directory: Path) -> str | None:
+        """Return why no file can be created in a directory at or below an output directory.
+
+        A directory that does not exist is judged by the nearest one above it that does.
+        """
+        if directory in self._directories:
+            return self._directories[directory]
+        if directory == root:
+            found = _above(root)
+        else:
+            found = self.directory(root, directory.parent) or _below(directory)
+        if len(self._directories) >= _DIRECTORIES_KNOWN:
+            self._directories.clear()
+        self._directories[directory] = found
+        return found
+
+
+def _above(root: Path) -> str | None:
+    """Judge an output directory; it may be a symbolic link itself, and so may what is above it."""
+    for place in (root, *root.parents):
+        try:
+            mode = place.stat().st_mode
+        except FileNotFoundError:
+            if place.is_symlink():
+                return f"{place} is a symbolic link that leads nowhere"
+            continue
+        except OSError as exc:
+            return f"{place}: {exc.strerror}"
+        if not stat.S_ISDIR(mode):
+            return f"{place} is a file where a directory is needed"
+        return _no_access(place)
+    return f"{root}: nothing above it exists"
+
+
+def _below(directory: Path) -> str | None:
+    """Judge a directory whose parents are fit."""
+    try:
+        mode = os.lstat(directory).st_mode
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        return f"{directory}: {exc.strerror}"
+    if stat.S_ISLNK(mode):
+        return f"{directory} is a symbolic link inside the output directory"
+    if not stat.S_ISDIR(mode):
+        return f"{directory} is a file where a directory is needed"
+    return _no_access(directory)
+
+
+def _no_access(directory: Path) -> str | None:
+    if sys.platform == "win32":
+        return None
+    if os.access(directory, os.W_OK | os.X_OK, effective_ids=_AS_EFFECTIVE_USER):
+        return None
+    read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+    why = "the file system is read-only" if read_only else "no permission to create files in it"
+    return f"{directory}: {why}"
+
+
+def _unfit_name(root: Path, path: str) -> str | None:
+    """Return why a path can't be written on this system, with all names that are made for it."""
+    try:
+        parts = [os.fsencode(part) for part in path.split("/")]
+        length = len(os.fsencode(root)) + 1 + sum(len(part) + 1 for part in parts)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        return f"{path!a}: the file system's encoding {encoding} can't hold this name"
+    longest = max(len(parts[-1]) + len(LONGEST_SUFFIX), *map(len, parts))
+    if longest > _USUAL_NAME_BYTES // 2 and longest > _name_bytes(root):
+        return f"{path}: a name of {longest} bytes; the file system takes {_name_bytes(root)}"
+    length += len(PREVIOUS_FOLDER) + 1 + _TEMPORARY_BYTES
+    if length > _USUAL_PATH_BYTES:
+        return f"{path}: a path of {length} bytes; the system takes {_USUAL_PATH_BYTES}"
+    return None
+
+
+@cache
+def _name_bytes(root: Path) -> int:
+    """How long a name may be in the file system of a directory."""
+    if sys.platform == "win32":
+        return _USUAL_NAME_BYTES
+    place = next(place for place in (root, *root.parents) if place.exists())
+    try:
+        return os.pathconf(place, "PC_NAME_MAX")
+    except OSError:
+        return _USUAL_NAME_BYTES
