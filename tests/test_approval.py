@@ -51,7 +51,7 @@ def test_run_refused_or_declined_changes_nothing(
         case "ctrl-c":
             monkeypatch.setattr(begin, "_agreed", _interrupted)
         case "space":
-            monkeypatch.setattr(begin, "check_space", _refused)
+            monkeypatch.setattr(begin, "check_disk", _refused)
         case "provider":
             elsewhere(desk, monkeypatch)
     desk.write()

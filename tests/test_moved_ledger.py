@@ -50,7 +50,7 @@ def test_a_moved_directory_keeps_working(served: rig.Endpoint, tmp_path: Path) -
     old.rename(new)
 
     verified = rig.batchgen("verify", "batch", cwd=new)
-    assert "3 pictures, all as they were saved" in verified.stdout
+    assert "3 images, all as they were saved" in verified.stdout
     rig.batchgen("resume", "batch", cwd=new)
     rolled = rig.batchgen("rollback", "batch", "--only", "job-000", cwd=new)
     assert "1 pictures are put back" in rolled.stdout
@@ -119,7 +119,7 @@ def test_a_manifest_that_moved_alone_finds_its_images(served: rig.Endpoint, tmp_
     done = rig.batchgen("run", moved, "--db", db, cwd=tmp_path)
     assert f"its manifest was {path}, and is {moved} from now on" in done.stderr
     assert posts(served) == sent
-    assert "1 pictures, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout
+    assert "1 image, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout
     assert stored(db) == "../manifests/night.yaml"
     # The notice is written once.
     assert "from now on" not in rig.batchgen("run", moved, "--db", db, cwd=tmp_path).stderr
@@ -208,7 +208,7 @@ def test_a_partial_manifest_elsewhere_joins_its_batch(served: rig.Endpoint, tmp_
     mended.write_text(mended.read_text().replace("forbidden-word", "allowed"))
     rig.batchgen("run", mended, "--db", db, cwd=tmp_path)
     assert stored(db) == "batch.yaml"
-    assert "2 pictures, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout
+    assert "2 images, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout
 
 
 @pytest.mark.fault("XC4")
@@ -236,4 +236,4 @@ def test_a_ledger_that_moved_alone_finds_its_images(served: rig.Endpoint, tmp_pa
     sent = posts(served)
     rig.batchgen("run", path, "--db", db, cwd=tmp_path)
     assert posts(served) == sent
-    assert "1 pictures, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout
+    assert "1 image, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout

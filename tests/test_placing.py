@@ -154,7 +154,7 @@ def test_a_retired_job_gives_up_a_path(served: rig.Endpoint, tmp_path: Path) -> 
     assert "run with --overwrite" in refused
     batchgen("run", path, "--overwrite", cwd=tmp_path)
     new = (tmp_path / "out/batch/x.png").read_bytes()
-    assert "1 images, all as they were saved" in batchgen("verify", "batch", cwd=tmp_path)
+    assert "1 image, all as they were saved" in batchgen("verify", "batch", cwd=tmp_path)
     assert "nothing to remove" in batchgen("prune", "batch", "--yes", cwd=tmp_path)
     assert (tmp_path / "out/batch/x.png").read_bytes() == new
 
@@ -244,7 +244,7 @@ def test_a_read_only_output_refuses_the_run(served: rig.Endpoint, tmp_path: Path
         done = batchgen("run", path, cwd=tmp_path, code=2)
         assert "the file system is read-only" in done
         assert "nothing was sent" in done
-        assert rig.query(tmp_path / "batchgen.db", "SELECT * FROM batches") == []
+        assert not (tmp_path / "batchgen.db").exists()
     assert len(served.bill()) == bought
 
 

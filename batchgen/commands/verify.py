@@ -148,7 +148,8 @@ def _summary(
 ) -> str:
     counts = {finding: sum(one.finding is finding for one in found) for finding in Finding}
     told = ", ".join(f"{count:,} {finding.value}" for finding, count in counts.items() if count)
-    line = f"{name}: {images:,} images, {told or 'all as they were saved'}"
+    what = "1 image" if images == 1 else f"{images:,} images"
+    line = f"{name}: {what}, {told or 'all as they were saved'}"
     wrong = [one for one in found if one.saved is not None]
     had = sum(_can_repair(one, _HOW.keys()) for one in wrong)
     if fetched:
