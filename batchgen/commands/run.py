@@ -25,7 +25,7 @@ from batchgen.failpoints import arm
 from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.manifest_paths import manifest_of
+from batchgen.ledger.manifest_paths import base_of, manifest_of
 from batchgen.ledger.pictures import replaced_by
 from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.lock import batch_lock
@@ -154,7 +154,9 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
     began = time.monotonic()
     outcome = Outcome(at_fault=start.at_fault)
     with closing(open_for_reading(prepared.ledger)) as conn:
-        missing = missing_images(conn, start.batch, prepared.loaded.base)
+        # A partial manifest may lie elsewhere than that of its batch.
+        base = base_of(prepared.ledger, find_batch(conn, start.name))
+        missing = missing_images(conn, start.batch, base)
     if missing.count:
         faces.tell(missing.text(start.name))
     if start.to_do:
