@@ -26,7 +26,7 @@ from batchgen.job import Billed, JobState
 from batchgen.money import decimal_string, dollars
 from batchgen.outlet import Outlet, behind, unhurried
 from batchgen.stdio import note_loss
-from batchgen.throttle import Status as ThrottleStatus
+from batchgen.throttle_limits import Status as ThrottleStatus
 
 _RATE_WINDOW_S: Final = 120.0
 _PLAIN_EVERY_S: Final = 60.0

@@ -50,7 +50,8 @@ from batchgen.providers.profile import Profile
 from batchgen.room import Room
 from batchgen.spool import Spool, SpooledAnswer
 from batchgen.tasks import TaskWatch
-from batchgen.throttle import DispatchStopped, Signal, Throttle, Ticket
+from batchgen.throttle import Throttle
+from batchgen.throttle_limits import DispatchStopped, Signal, Ticket
 
 _SIGNALS: Final[Mapping[Outcome, Signal]] = {
     Outcome.OK: Signal.OK,

@@ -16,7 +16,8 @@ from anyio.abc import TaskGroup
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.throttle import (
+from batchgen.throttle import Throttle, ThrottleCore
+from batchgen.throttle_limits import (
     BREAKER,
     OUTAGE,
     RETRY_AFTER,
@@ -27,8 +28,6 @@ from batchgen.throttle import (
     Signal,
     Status,
     Stopped,
-    Throttle,
-    ThrottleCore,
     Ticket,
     Wait,
 )

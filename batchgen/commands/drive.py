@@ -32,16 +32,10 @@ from batchgen.settings import ApiKey
 from batchgen.shutdown import Shutdown
 from batchgen.spool import Spool
 from batchgen.tasks import POLL_S
-from batchgen.throttle import (
-    BREAKER,
-    HEADROOM,
-    OUTAGE,
-    RETRY_AFTER,
-    UNREACHABLE,
-    Throttle,
-    ThrottleCore,
-)
-from batchgen.throttle import Limits as ThrottleLimits
+from batchgen.throttle import Throttle, ThrottleCore
+from batchgen.throttle_limits import BREAKER, OUTAGE, RETRY_AFTER, UNREACHABLE
+from batchgen.throttle_limits import Limits as ThrottleLimits
+from batchgen.throttle_rules import HEADROOM
 from batchgen.worker import RunContext
 
 DEFAULT_DEADLINE_S = 300.0
