@@ -130,6 +130,12 @@ class Delivery:
         Gives the job back where its answer was spoiled and may be bought again. A disk that
         refuses stops dispatch. Raises LedgerWriteError.
         """
+        try:
+            return await self._deliver_all(paid)
+        finally:
+            self._context.guard.given_up(paid.job)
+
+    async def _deliver_all(self, paid: Paid) -> Again | None:
         context, job = self._context, paid.job
         try:
             try:
@@ -160,6 +166,7 @@ class Delivery:
             match placed:
                 case _Saved(picture=one, finished=finished):
                     saved.append(one)
+                    await self._context.guard.saved(job, self._context.ledger)
                     if finished is not None:
                         await self._finish(job, finished, saved)
                 case FetchLater(reason):
@@ -199,6 +206,7 @@ class Delivery:
             if not isinstance(decision, FetchAgain):
                 return decision
             reason = result.bad_picture or result.detail or f"HTTP {result.status}"
+            self._context.guard.failing(job, reason)
             self._context.observe(
                 DownloadRetried(key=job.key, reason=reason, wait_s=decision.wait_s)
             )
@@ -410,16 +418,19 @@ class Delivery:
             write_whole(final, data)
 
     async def _leave(self, job: Job, reason: str) -> None:
+        self._context.guard.failing(job, reason)
         await self._context.ledger(lambda ledger: ledger.note(job.id, reason))
         self._context.observe(JobHeld(key=job.key, state=JobState.PAID, reason=reason))
 
     async def _lose(self, job: Job, picture: DuePicture, reason: str) -> None:
+        self._context.guard.failing(job, reason)
         await self._context.ledger(lambda ledger: ledger.picture_lost(picture.id, job.id, reason))
         self._context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
 
     async def _task_failed(self, job: Job, attempt: AttemptId, error: ErrorBody) -> None:
         context = self._context
         verdict = task_verdict(error, context.profile.failed_tasks_billed)
+        context.guard.concluded(job, verdict)
         following = await context.ledger(
             lambda ledger: ledger.task_failed(attempt, verdict, context.run)
         )
@@ -427,6 +438,7 @@ class Delivery:
 
     async def _spoil(self, job: Job, attempt: AttemptId, reason: str) -> Again | None:
         context = self._context
+        context.guard.failing(job, reason)
         verdict = Verdict(
             outcome=Outcome.SPOILED, billed=Billed.YES, code="bad_picture", message=reason
         )

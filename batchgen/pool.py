@@ -102,6 +102,7 @@ class Pool:
         await self._deliver_backlog()
         if not self._shutdown.asked:
             await self._dispatch()
+        await context.guard.settle(context.run, context.ledger)
         await self._sweep_spool()
 
     async def _deliver_backlog(self) -> None:

@@ -19,6 +19,7 @@ from batchgen.throttle_limits import (
     BREAKER,
     OUTAGE,
     RETRY_AFTER,
+    THROTTLED,
     UNREACHABLE,
     Decision,
     DispatchStopped,
@@ -30,12 +31,14 @@ from batchgen.throttle_limits import (
     Ticket,
     Wait,
 )
-from batchgen.throttle_rules import BREAKER_ROW, Breaker, Pressure, Reach, Repeats, rate
+from batchgen.throttle_rules import BREAKER_ROW, Breaker, Drought, Pressure, Reach, Repeats, rate
 
 _GRAIN_S: Final = 1e-6
 """Clocks and sums of floats are not finer than this; less is no reason to wait."""
 LEAD_S: Final = 0.05
 """How long before its moment a request with a rate is let go, to be written down meanwhile."""
+_SHOWN_WAIT_S: Final = 3.0
+"""A shorter wait for a place among all runs is the ordinary pace, and not worth a word."""
 _TIMER_S: Final = 0.001
 """So much later than asked for an event loop may wake."""
 
@@ -51,6 +54,8 @@ class ThrottleCore:
         self._reach = Reach(limits.unreachable_s)
         self._breaker = Breaker(max(BREAKER_ROW, limits.concurrency), limits.max_probes)
         self._repeats = Repeats()
+        self._drought = Drought(limits.max_throttled_s)
+        self._said = self._throttled_said = ""
         self._in_flight: set[int] = set()
         self._next_id = 0
         self._probe: int | None = None
@@ -73,13 +78,20 @@ class ThrottleCore:
         return self._issue(now, images)
 
     def finish(
-        self, ticket: Ticket, signal: Signal, now: float, retry_after_s: float | None = None
+        self,
+        ticket: Ticket,
+        signal: Signal,
+        now: float,
+        retry_after_s: float | None = None,
+        said: str = "",
     ) -> None:
         """Take a ticket back. A `retry_after_s` that is not a positive number counts as absent.
 
-        Raises KeyError for a ticket that is not in flight.
+        ``said`` is the code and message of a response that was no success. Raises KeyError for a
+        ticket that is not in flight.
         """
         self._in_flight.remove(ticket.id)
+        self._said = said or self._said
         if ticket.id == self._probe:
             self._probe = None
         if signal in (Signal.OK, Signal.NEUTRAL):
@@ -106,8 +118,10 @@ class ThrottleCore:
                 self._reach.answered()
                 self._breaker.answered()
                 if signal is Signal.OK:
+                    self._drought.succeeded()
                     self._pressure.succeeded(ticket)
                 elif signal is Signal.THROTTLED:
+                    self._throttled_said = said
                     self._slow_down(ticket, now, retry_after_s)
 
     def tried(self, *, repeat: bool) -> None:
@@ -135,6 +149,7 @@ class ThrottleCore:
             width=self._pressure.width,
             waiting_for=self._waiting_for(now),
             stopped=self._stopped,
+            said=self._said,
         )
 
     def _earliest(self, images: int) -> tuple[float, Hold]:
@@ -181,6 +196,8 @@ class ThrottleCore:
             retry_after_s = None
         if retry_after_s is not None and retry_after_s > self._limits.max_retry_after_s:
             self.stop(RETRY_AFTER)
+        if self._drought.throttled(now):
+            self.stop(THROTTLED)
         self._pressure.throttled(ticket, now, self._next_id, retry_after_s)
 
     def _waiting_for(self, now: float) -> str | None:
@@ -189,6 +206,9 @@ class ThrottleCore:
             return None
         if math.isinf(at):
             return f"{why}: probe under way"
+        if why is Hold.COOL_DOWN:
+            said = self._throttled_said or "429 or 503"
+            return f"{why} {said}: {math.ceil(at - now)} s"
         prefix = "probe in " if why in (Hold.BREAKER, Hold.UNREACHABLE) else ""
         return f"{why}: {prefix}{math.ceil(at - now)} s"
 
@@ -216,6 +236,9 @@ class Throttle:
         self._ended = anyio.Event()
         self._turn = anyio.Lock()
         self._changed: anyio.Event | None = None
+        self._then: Callable[[], None] | None = None
+        self._place: float | None = None
+        """When the last place reserved in the ledger comes, on this throttle's clock."""
 
     async def start(self, images: int = 1) -> Ticket:
         """Wait until a request for so many images may leave.
@@ -227,7 +250,7 @@ class Throttle:
         if self._take_place is None:
             return ticket
         try:
-            place = await self._take_place(images)
+            self._place = place = await self._take_place(images)
             with anyio.move_on_after(place - self._clock()):
                 await self._ended.wait()
                 raise DispatchStopped(self._core.status(self._clock()).stopped or "")
@@ -272,12 +295,18 @@ class Throttle:
                         with anyio.move_on_after(seconds):
                             await self._changed.wait()
 
-    def finish(self, ticket: Ticket, signal: Signal, retry_after_s: float | None = None) -> None:
+    def finish(
+        self,
+        ticket: Ticket,
+        signal: Signal,
+        retry_after_s: float | None = None,
+        said: str = "",
+    ) -> None:
         """Take a ticket back with what became of its request; see `ThrottleCore.finish`."""
-        self._core.finish(ticket, signal, self._clock(), retry_after_s)
+        self._core.finish(ticket, signal, self._clock(), retry_after_s, said)
         self._wake()
         if self._core.stopped:
-            self._ended.set()
+            self._end()
 
     @property
     def stopped(self) -> bool:
@@ -288,7 +317,11 @@ class Throttle:
         """Let nobody start any more, those who wait included."""
         self._core.stop(reason)
         self._wake()
-        self._ended.set()
+        self._end()
+
+    def when_stopped(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once dispatch stops; it wakes those who wait for something else."""
+        self._then = then
 
     def tried(self, *, repeat: bool) -> None:
         """A job is about to be asked for, for the first time in this run or again."""
@@ -299,7 +332,18 @@ class Throttle:
         return self._core.repeat_wait_s(self._clock())
 
     def status(self) -> Status:
-        return self._core.status(self._clock())
+        """The throttle now, for a person."""
+        now = self._clock()
+        status = self._core.status(now)
+        if self._place is None or self._core.stopped or self._place - now <= _SHOWN_WAIT_S:
+            return status
+        wait = f"{Hold.RATE}, a place among all runs of this key: {math.ceil(self._place - now)} s"
+        return replace(status, waiting_for=status.waiting_for or wait)
+
+    def _end(self) -> None:
+        self._ended.set()
+        if self._then is not None:
+            self._then()
 
     def _wake(self) -> None:
         if self._changed is not None:

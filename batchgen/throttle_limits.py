@@ -14,6 +14,8 @@ OUTAGE: Final = "outage"
 """Stop reason: the provider answered every probe of half an hour with an error of its own."""
 RETRY_AFTER: Final = "retry_after"
 """Stop reason: the provider asked for a longer wait than `Limits.max_retry_after_s`."""
+THROTTLED: Final = "throttled"
+"""Stop reason: no request succeeded for `Limits.max_throttled_s`, and 429 or 503 came all along."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,8 @@ class Limits:
     unreachable_s: float = 300.0
     max_retry_after_s: float = 3600.0
     """The longest wait asked by the provider that is sat out; a longer one stops the run."""
+    max_throttled_s: float = 1800.0
+    """How long throttled responses may go on without one success before the run stops."""
 
 
 class Signal(Enum):
@@ -56,7 +60,7 @@ class Hold(StrEnum):
 
     SLOT = "requests in flight"
     RATE = "rate limit"
-    COOL_DOWN = "cool-down after 429 or 503"
+    COOL_DOWN = "cool-down after"
     UNREACHABLE = "provider unreachable"
     BREAKER = "breaker"
 
@@ -103,6 +107,8 @@ class Status:
     waiting_for: str | None
     """Why nothing starts just now, as `rate limit: 12 s`; None where only slots may be short."""
     stopped: str | None
+    said: str = ""
+    """Code and message of the last response that was no success; empty before the first."""
 
 
 class DispatchStopped(Exception):

@@ -11,6 +11,8 @@ from batchgen.throttle_limits import Ticket
 HEADROOM: Final = 0.99
 """Share of a rate that is used, so that jitter on the way does not make two requests too close."""
 _GROW_EVERY_S: Final = 30.0
+_GROW_BY: Final = 10
+"""Each step gives a tenth of the width back: from 500 to 1,000 slots in 4 minutes."""
 _COOL_DOWN_FLOOR_S: Final = 1.0
 _COOL_DOWN_MAX_S: Final = 60.0
 _JITTER_S: Final = 0.5
@@ -64,9 +66,9 @@ class Pressure:
         self._next_episode = 0
 
     def regrow(self, now: float) -> None:
-        """Give one slot back for each 30 s without pressure."""
+        """Give a tenth of the width back, at least one slot, for each 30 s without pressure."""
         while self.grow_at <= now:
-            self.width += 1
+            self.width = min(self._limit, self.width + max(1, self.width // _GROW_BY))
             self.grow_at += _GROW_EVERY_S
             if self.width >= self._limit:
                 self.grow_at = math.inf
@@ -95,6 +97,23 @@ class Pressure:
     def _backoff_s(self) -> float:
         ceiling = min(_COOL_DOWN_MAX_S, 2.0 ** min(self._doublings, 10))
         return self._rng.uniform(_COOL_DOWN_FLOOR_S, ceiling)
+
+
+class Drought:
+    """How long throttled responses have come without one success."""
+
+    def __init__(self, max_s: float) -> None:
+        self._max_s = max_s
+        self._since: float | None = None
+
+    def succeeded(self) -> None:
+        self._since = None
+
+    def throttled(self, now: float) -> bool:
+        """Note a throttled response; True where it has gone on for too long."""
+        if self._since is None:
+            self._since = now
+        return now >= self._since + self._max_s
 
 
 class Reach:

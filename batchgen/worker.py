@@ -17,6 +17,8 @@ import anyio
 
 from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
 from batchgen.failpoints import Point, reach
+from batchgen.guard import ProgressGuard
+from batchgen.guard_rules import NOT_SENT, said_of
 from batchgen.handoff import in_turn, on_disk
 from batchgen.http import ApiClient, ApiRequest
 from batchgen.job import (
@@ -91,6 +93,7 @@ class RunContext:
     profile: Profile
     base_url: str
     throttle: Throttle
+    guard: ProgressGuard
     room: Room
     observe: Observer
     base: Path
@@ -126,9 +129,10 @@ class Worker:
         context = self.context
         if not context.overwrite and await self._give_way(job):
             return None
-        ticket = await context.throttle.start()
+        ticket = await self._permission(job)
         attempt = _new_attempt()
         finish = _Finish(context.throttle, ticket)
+        concluded = None
         try:
             if not (await self._has_room() and await self._reserve(job, attempt)):
                 return None
@@ -137,8 +141,12 @@ class Worker:
             concluded = await self._attempt(job, attempt, probe=ticket.probe)
             finish.signal = _signal_of(concluded.verdict)
             finish.retry_after_s = concluded.verdict.retry_after_s
+            finish.said = _said(concluded.verdict)
+            context.guard.concluded(job, concluded.verdict)
             self._stop_if_hopeless(concluded.verdict)
         finally:
+            if concluded is None:
+                context.guard.withdrawn(job)
             finish()
         if concluded.following.state is JobState.PAID:
             context.answered = True
@@ -148,6 +156,24 @@ class Worker:
             fresh = await context.ledger(lambda ledger: ledger.job(job.id))
             return Again(job=fresh, wait_s=concluded.following.wait_s)
         return None
+
+    async def _permission(self, job: Job) -> Ticket:
+        """Wait for the guard, then for the throttle: what waits for a rate is none to pay for yet.
+
+        Raises DispatchStopped.
+        """
+        throttle, guard = self.context.throttle, self.context.guard
+        while True:
+            await guard.admit(job)
+            try:
+                ticket = await throttle.start()
+            except BaseException:
+                guard.withdrawn(job)
+                raise
+            if guard.may_leave(job):
+                return ticket
+            throttle.finish(ticket, Signal.CANCELLED)
+            guard.withdrawn(job)
 
     async def _give_way(self, job: Job) -> bool:
         """Fail a job, for free, whose picture would have to replace a file that is not its own."""
@@ -212,7 +238,7 @@ class Worker:
             verdict = Verdict(
                 outcome=Outcome.REFUSED,
                 billed=Billed.NO,
-                code="reference_unreadable",
+                code=NOT_SENT,
                 message=str(exc),
             )
             return Concluded(verdict, await settle(context, job, attempt, verdict))
@@ -279,6 +305,13 @@ def _signal_of(verdict: Verdict) -> Signal:
     return _SIGNALS.get(verdict.outcome, Signal.NEUTRAL)
 
 
+def _said(verdict: Verdict) -> str:
+    """What a response that is no success says, for those who wait for it to pass."""
+    if verdict.outcome is Outcome.OK:
+        return ""
+    return said_of(verdict.code, verdict.message, verdict.status)
+
+
 def _expected_path(job: Job, route: Route) -> str:
     """Where the picture will go, if its format is the one that was asked for."""
     wanted = "mp4" if route is Route.VIDEO else str(job.options.get("output_format", "png"))
@@ -294,9 +327,10 @@ class _Finish:
     ticket: Ticket
     signal: Signal = Signal.CANCELLED
     retry_after_s: float | None = None
+    said: str = ""
 
     def __call__(self) -> None:
-        self.throttle.finish(self.ticket, self.signal, self.retry_after_s)
+        self.throttle.finish(self.ticket, self.signal, self.retry_after_s, self.said)
 
 
 async def conclude(

@@ -119,6 +119,7 @@ SAME_FLOOR = {
     ("guard", "throttle"),
     ("guard", "throttle_limits"),
     ("worker", "guard"),
+    ("worker", "guard_rules"),
     ("files", "handoff"),
     ("ledger", "files"),
     ("ledger", "handoff"),

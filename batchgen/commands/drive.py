@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -17,10 +17,13 @@ from batchgen.commands.begin import Start, width
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import Overrides, Prepared
 from batchgen.errors import ExitCode
-from batchgen.events import RunEvent, Stopping
+from batchgen.events import Stopping
+from batchgen.guard import ProgressGuard
+from batchgen.guard_rules import GuardLimits
 from batchgen.http import ssl_context
 from batchgen.job import JobState, RunId
-from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.guard import proven_kinds
+from batchgen.ledger.ledger import Ledger, utc_now
 from batchgen.ledger.queries import Status, status
 from batchgen.ledger.rates import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
@@ -33,8 +36,9 @@ from batchgen.shutdown import Shutdown
 from batchgen.spool import Spool
 from batchgen.tasks import POLL_S
 from batchgen.throttle import Throttle, ThrottleCore
-from batchgen.throttle_limits import BREAKER, OUTAGE, RETRY_AFTER, UNREACHABLE
+from batchgen.throttle_limits import BREAKER, OUTAGE, RETRY_AFTER, THROTTLED, UNREACHABLE
 from batchgen.throttle_limits import Limits as ThrottleLimits
+from batchgen.throttle_limits import Status as ThrottleStatus
 from batchgen.throttle_rules import HEADROOM
 from batchgen.worker import RunContext
 
@@ -95,10 +99,91 @@ async def drive(
     """Run what is enrolled to its end, in the event loop of the caller."""
     limits = prepared.loaded.manifest.limits
     deadline = overrides.deadline(_local_now())
+    settings = _pool_settings(limits, overrides, key)
+    spool = Spool(spool_folder(prepared))
+    await anyio.to_thread.run_sync(spool.prepare)
+    async with LedgerWriter(prepared.ledger) as ledger:
+        run_id, proven = await ledger(lambda ledger: _begin(ledger, start, prepared.profile.name))
+        throttle = _throttle(ledger, _throttle_limits(limits, settings.concurrency), base_url, key)
+        guard = ProgressGuard(
+            _guard_limits(limits, settings.concurrency), throttle, prepared.profile, proven=proven
+        )
+
+        def drain(reason: str) -> None:
+            throttle.stop(reason)
+            progress.observe(Stopping(reason=reason))
+
+        def now() -> ThrottleStatus:
+            found = throttle.status()
+            return replace(found, waiting_for=guard.waiting_for() or found.waiting_for)
+
+        grace_s = settings.deadline_s if overrides.grace_s is None else overrides.grace_s
+        shutdown = Shutdown(grace_s, drain, signals=embedder is None)
+        if embedder is not None:
+            embedder.take(shutdown)
+        context = RunContext(
+            batch=start.batch,
+            run=run_id,
+            ledger=ledger,
+            spool=spool,
+            profile=prepared.profile,
+            base_url=base_url,
+            throttle=throttle,
+            guard=guard,
+            room=Room(spool.folder, picture_folder(prepared)),
+            observe=progress.observe,
+            base=prepared.loaded.base,
+            overwrite=overrides.overwrite,
+        )
+        pool = Pool(context, settings, shutdown, ssl_context())
+        try:
+            async with anyio.create_task_group() as showing:
+                showing.start_soon(progress.run, now)
+                if deadline is not None:
+                    showing.start_soon(_stop_at, deadline, throttle)
+                await pool.run()
+                showing.cancel_scope.cancel()
+        finally:
+            progress.close()
+        outcome = Outcome(
+            signal_number=shutdown.signal_number,
+            stopped=_stopped_text(throttle.status()),
+            internal_errors=tuple(context.internal_errors),
+            made=context.made,
+        )
+        with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
+            await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
+        return outcome
+
+
+def _begin(ledger: Ledger, start: Start, provider: str) -> tuple[RunId, set[tuple[str, str]]]:
+    """Write the run; gives its id, and model and route of what brought an image lately."""
+    run = ledger.start_run(
+        start.batch,
+        estimate=start.estimate,
+        max_cost=start.max_cost,
+        max_waste=start.max_waste,
+    )
+    return run, proven_kinds(ledger.conn, provider, utc_now())
+
+
+def _pool_settings(limits: Limits, overrides: Overrides, key: ApiKey | None) -> PoolSettings:
     concurrency, downloads = width(limits, overrides)
-    deadline_s = float(limits.deadline or DEFAULT_DEADLINE_S)
-    throttle_limits = _throttle_limits(limits, concurrency)
-    shared = _shared_rates(throttle_limits)
+    return PoolSettings(
+        concurrency=concurrency,
+        downloads=downloads,
+        deadline_s=float(limits.deadline or DEFAULT_DEADLINE_S),
+        key=key,
+        limit=overrides.limit,
+        only=overrides.only,
+        poll_s=float(limits.poll or POLL_S),
+    )
+
+
+def _throttle(
+    ledger: LedgerWriter, limits: ThrottleLimits, base_url: str, key: ApiKey | None
+) -> Throttle:
+    shared = _shared_rates(limits)
     shared_key = key_id(base_url, key.reveal() if key else None)
 
     async def place(images: int) -> float:
@@ -111,77 +196,11 @@ async def drive(
         # By the clock of all processes, whatever time the way back from the ledger took.
         return await ledger(step) - time.time() + time.monotonic()
 
-    throttle = Throttle(
-        ThrottleCore(throttle_limits),
+    return Throttle(
+        ThrottleCore(limits),
         take_place=place if shared else None,
-        least_gap_s=_least_gap_s(throttle_limits),
+        least_gap_s=_least_gap_s(limits),
     )
-    grace_s = deadline_s if overrides.grace_s is None else overrides.grace_s
-
-    def drain(reason: str) -> None:
-        throttle.stop(reason)
-        observe(Stopping(reason=reason))
-
-    def observe(event: RunEvent) -> None:
-        progress.observe(event)
-
-    shutdown = Shutdown(grace_s, drain, signals=embedder is None)
-    if embedder is not None:
-        embedder.take(shutdown)
-    spool = Spool(spool_folder(prepared))
-    await anyio.to_thread.run_sync(spool.prepare)
-    async with LedgerWriter(prepared.ledger) as ledger:
-        run_id = await ledger(
-            lambda ledger: ledger.start_run(
-                start.batch,
-                estimate=start.estimate,
-                max_cost=start.max_cost,
-                max_waste=start.max_waste,
-            )
-        )
-        context = RunContext(
-            batch=start.batch,
-            run=run_id,
-            ledger=ledger,
-            spool=spool,
-            profile=prepared.profile,
-            base_url=base_url,
-            throttle=throttle,
-            room=Room(spool.folder, picture_folder(prepared)),
-            observe=observe,
-            base=prepared.loaded.base,
-            overwrite=overrides.overwrite,
-        )
-        settings = PoolSettings(
-            concurrency=concurrency,
-            downloads=downloads,
-            deadline_s=deadline_s,
-            key=key,
-            limit=overrides.limit,
-            only=overrides.only,
-            poll_s=float(limits.poll or POLL_S),
-        )
-        pool = Pool(context, settings, shutdown, ssl_context())
-        try:
-            async with anyio.create_task_group() as showing:
-                showing.start_soon(progress.run, throttle.status)
-                if deadline is not None:
-                    showing.start_soon(_stop_at, deadline, throttle)
-                await pool.run()
-                showing.cancel_scope.cancel()
-        finally:
-            progress.close()
-        stopped = throttle.status().stopped
-        stopped = _STOPPED_TEXT.get(stopped, stopped) if stopped else None
-        outcome = Outcome(
-            signal_number=shutdown.signal_number,
-            stopped=stopped,
-            internal_errors=tuple(context.internal_errors),
-            made=context.made,
-        )
-        with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
-            await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
-        return outcome
 
 
 def _local_now() -> datetime:
@@ -205,12 +224,32 @@ def _end(ledger: Ledger, run_id: RunId, name: str, outcome: Outcome) -> None:
 
 _STOPPED_TEXT = {
     UNREACHABLE: "unreachable: no connection to the endpoint; check the network and base_url",
-    BREAKER: "breaker: request after request is left without a trustworthy answer, and may be"
+    BREAKER: "breaker: request after request is left without a trustworthy response, and may be"
     " billed; look at the provider's status and log before going on",
     OUTAGE: "outage: the provider answers every request with an error of its own; look at its"
     " status page and run again later",
-    RETRY_AFTER: "throttled: the endpoint asks for more than an hour of silence; run again later",
+    RETRY_AFTER: "throttled: the endpoint asks for a pause of more than an hour; run again later",
+    THROTTLED: "throttled: 30 minutes of 429 or 503 without one success; look at the limits and the"
+    " balance of the account, then run again",
 }
+
+
+def _stopped_text(status: ThrottleStatus) -> str | None:
+    """Why dispatch stopped, with what the provider said last where that led to it."""
+    if status.stopped is None or status.stopped not in _STOPPED_TEXT:
+        return status.stopped
+    text = _STOPPED_TEXT[status.stopped]
+    return f"{text}; the last response: {status.said}" if status.said else text
+
+
+def _guard_limits(limits: Limits, concurrency: int) -> GuardLimits:
+    default = GuardLimits()
+    return GuardLimits(
+        canary=limits.canary or default.canary,
+        max_useless=limits.max_useless or default.max_useless,
+        max_probes=limits.max_probes or default.max_probes,
+        concurrency=concurrency,
+    )
 
 
 def _throttle_limits(limits: Limits, concurrency: int) -> ThrottleLimits:
@@ -229,7 +268,11 @@ def _shared_rates(limits: ThrottleLimits) -> list[SharedRate]:
     """The limits that hold for the key, whoever uses it."""
     per_minute = {"requests": limits.requests_per_minute, "images": limits.images_per_minute}
     return [
-        SharedRate(unit=unit, interval_s=60.0 / (number * HEADROOM), burst=limits.burst)
+        SharedRate(
+            unit=unit,
+            interval_s=60.0 / (number * HEADROOM),
+            burst=limits.burst,
+        )
         for unit, number in per_minute.items()
         if number is not None
     ]

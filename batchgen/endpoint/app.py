@@ -29,7 +29,12 @@ from batchgen.endpoint.gateway import Gateway
 from batchgen.endpoint.judge import Counts, judge_routes
 from batchgen.endpoint.log import LogApi
 from batchgen.endpoint.orders import EventStream, Hangup, Order, Sent, WantedT
-from batchgen.endpoint.responses import EventStreamResponse, HangupResponse, TruncatedResponse
+from batchgen.endpoint.responses import (
+    EventStreamResponse,
+    HangupResponse,
+    StalledResponse,
+    TruncatedResponse,
+)
 from batchgen.endpoint.rules import PictureRequest
 from batchgen.endpoint.streams import PictureEvents
 from batchgen.endpoint.studio import Studio
@@ -199,6 +204,14 @@ class _Endpoint:
                 return Response("503 Service Unavailable", 503, media_type="text/plain")
             if fault is Fault.DOWNLOAD_TRUNCATE:
                 return TruncatedResponse(path.read_bytes(), media_type)
+            if fault is Fault.DOWNLOAD_FORBIDDEN:
+                return Response("403 Forbidden", 403, media_type="text/plain")
+            if fault is Fault.DOWNLOAD_GONE:
+                return Response("404 page not found", 404, media_type="text/plain")
+            if fault is Fault.DOWNLOAD_PAGE:
+                return Response("<!doctype html><title>Soon back</title>", media_type="text/html")
+            if fault is Fault.DOWNLOAD_STALL:
+                return StalledResponse(path.read_bytes(), media_type)
         return FileResponse(path, media_type=media_type)
 
     def _is_served(self, path: Path) -> bool:

@@ -33,9 +33,26 @@ class Fault(StrEnum):
     BILL_TASK_FAIL = "bill-task-fail"
     DOWNLOAD_ERROR = "download-error"
     DOWNLOAD_TRUNCATE = "download-truncate"
+    PLAN_LIMIT = "plan-limit"
+    BILL_NO_DATA = "bill-no-data"
+    BILL_UNREAD = "bill-unread"
+    BILL_PAGE = "bill-page"
+    BILL_INSIDE = "bill-inside"
+    BILL_TASK = "bill-task"
+    DOWNLOAD_FORBIDDEN = "download-forbidden"
+    DOWNLOAD_GONE = "download-gone"
+    DOWNLOAD_PAGE = "download-page"
+    DOWNLOAD_STALL = "download-stall"
 
 
-DOWNLOAD_FAULTS = (Fault.DOWNLOAD_ERROR, Fault.DOWNLOAD_TRUNCATE)
+DOWNLOAD_FAULTS = (
+    Fault.DOWNLOAD_ERROR,
+    Fault.DOWNLOAD_TRUNCATE,
+    Fault.DOWNLOAD_FORBIDDEN,
+    Fault.DOWNLOAD_GONE,
+    Fault.DOWNLOAD_PAGE,
+    Fault.DOWNLOAD_STALL,
+)
 TASK_FAULTS = (Fault.TASK_FAIL, Fault.BILL_TASK_FAIL)
 POST_FAULTS = tuple(fault for fault in Fault if fault not in DOWNLOAD_FAULTS + TASK_FAULTS)
 STREAM_FAULTS = (
@@ -68,6 +85,16 @@ FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
         Fault.BILL_TASK_FAIL: "a task that was accepted fails; billed all the same",
         Fault.DOWNLOAD_ERROR: "a result file answers 503",
         Fault.DOWNLOAD_TRUNCATE: "a result file's connection closes half way",
+        Fault.PLAN_LIMIT: "400 that means the money is gone, in words of its own; not billed",
+        Fault.BILL_NO_DATA: "200 without the list of images; billed",
+        Fault.BILL_UNREAD: "200 with its images under a key that nobody reads; billed",
+        Fault.BILL_PAGE: "200 with an HTML page; billed",
+        Fault.BILL_INSIDE: "200 with an error inside; billed",
+        Fault.BILL_TASK: "202 with a task that no route knows; billed",
+        Fault.DOWNLOAD_FORBIDDEN: "a result file responds with 403",
+        Fault.DOWNLOAD_GONE: "a result file responds with 404",
+        Fault.DOWNLOAD_PAGE: "a result file is an HTML page",
+        Fault.DOWNLOAD_STALL: "a result file's first bytes, then silence",
     }
 )
 
@@ -114,7 +141,8 @@ class Behaviour:
     """Everything about the endpoint that can be changed while it runs. Times are in seconds.
 
     `rate` is requests per minute and `url_ttl` how long a result file is served; 0 is no limit.
-    A stream pings when it opens and every `ping_interval` after that.
+    A stream pings when it opens and every `ping_interval` after that. The first `fault_after`
+    requests, tasks and downloads have no fault.
     `rates` gives each fault its share of requests, 0 to 1. Raises ValueError when out of range.
     """
 
@@ -133,6 +161,7 @@ class Behaviour:
     idempotency: Idempotency = Idempotency.NONE
     fast_pictures: bool = False
     seed: int = 0
+    fault_after: int = 0
     rates: Mapping[Fault, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -196,6 +225,8 @@ class Behaviour:
         return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest()) / 2**48
 
     def _fault(self, what: str, number: int, faults: tuple[Fault, ...]) -> Fault | None:
+        if number <= self.fault_after:
+            return None
         drawn = self.chance(what, number)
         for fault in faults:
             drawn -= self.rates.get(fault, 0.0)

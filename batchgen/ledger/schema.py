@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -237,6 +237,20 @@ WHEN (new.billed = 'yes') <> (old.billed = 'yes') BEGIN
 END;
 """
 
+_MONEY_SAFETY: Final = """
+-- The last verified image of each kind: a run that begins without one sends canaries first.
+CREATE TABLE canaries (
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    route TEXT NOT NULL,
+    verified_at TEXT NOT NULL,
+    PRIMARY KEY (provider, model, route)
+) STRICT;
+
+-- When a place was reserved, in Unix seconds: one from the future was given by a wrong clock.
+ALTER TABLE rates ADD COLUMN taken_at REAL NOT NULL DEFAULT 0;
+"""
+
 
 def migrations() -> Migrations:
     """All steps in order. Step N leads from schema N-1 to schema N."""
@@ -252,6 +266,10 @@ def migrations() -> Migrations:
     @steps(name="0002_tallies")
     def tallies(db: Database) -> None:
         _statements(db.conn, _TALLIES)
+
+    @steps(name="0003_money_safety")
+    def money_safety(db: Database) -> None:
+        _statements(db.conn, _MONEY_SAFETY)
 
     return steps
 
