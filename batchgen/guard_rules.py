@@ -125,6 +125,8 @@ class KindGuard:
         """Jobs whose attempts were charged and brought nothing since the last image."""
         self._refused: set[Hashable] = set()
         """Jobs refused for one reason since the last image."""
+        self._refusals = 0
+        """How many refusals for that reason came since the last image but the first."""
         self._reason = ""
         self._said = ""
         self._failed_at = -math.inf
@@ -172,7 +174,9 @@ class KindGuard:
         if reason != self._reason:
             self._reason = reason
             self._refused.clear()
+            self._refusals = 0
         self._refused.add(job)
+        self._refusals += 1
         self._note(job, said, now)
 
     def failing(self, job: Hashable, said: str, now: float) -> None:
@@ -202,10 +206,10 @@ class KindGuard:
         self._close(job)
         self._row.clear()
         self._refused.clear()
-        # Canaries that were lost beside the first image still count against the ceiling.
-        self._useless = self._useless if first else 0
         self._failed_probes = 0
-        self._reason = ""
+        if not first:  # canaries that were lost beside the first image count on
+            self._useless = self._refusals = 0
+            self._reason = ""
         self._probe = self._probe_at = None
         if self._crowded:
             # Images do arrive, and more could be on their way; this doubles the room each round.
@@ -220,14 +224,15 @@ class KindGuard:
 
     def _held(self, now: float, *, look: bool = False) -> Held | None:
         limits, taken = self._limits, len(self._open) + self._useless
+        begun = self._row or self._refused
         if not self.proven:
             if taken < limits.canary and len(self._refused) < limits.max_useless:
                 return None
             return self._patience(now, f"the first image; {self._open_text()}")
         if self._probe_at is not None:
             return self._pause(now)
-        width = limits.width if self._row else limits.concurrency + self._room
-        if taken < width:
+        width = limits.width if begun else limits.concurrency + self._room
+        if taken + self._refusals < width or not self._open:
             return None
         self._crowded = self._crowded or not look
         return self._patience(now, f"images on their way to disk; {self._open_text()}")
@@ -310,7 +315,7 @@ class KindGuard:
             return
         long = max(len(self._row), len(self._refused)) >= self._limits.max_useless
         # A job may be bought twice: then there are fewer jobs than attempts, and no room is left.
-        spent = not self._open and self._useless >= self._limits.width
+        spent = not self._open and self._useless + self._refusals >= self._limits.width
         if long or spent:
             self._probe = None
             self._probe_at = now + self._limits.probe_every_s

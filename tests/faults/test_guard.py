@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -106,3 +105,109 @@ def test_a_row_without_images_ends_a_run(way: str, tmp_path: Path) -> None:
     assert spent.useless <= CONCURRENCY + USELESS
     assert spent.found["jobs"]["pending"] >= JOBS - spent.paid
     assert "brought no image" in spent.found["stopped"]
+
+
+@pytest.mark.fault("W10")
+@pytest.mark.parametrize("after", [0, 1])
+def test_urls_that_expire_at_once_end_a_run(after: int, tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+        path = rig.manifest(tmp_path, served.base_url, PROMPTS[: after or JOBS], limits=LIMITS)
+        if after:
+            rig.batchgen("run", path, cwd=tmp_path)
+            rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+        served.judge("faults", {"url-ttl": 1e-9})
+        shown = rig.run_changed(QUICK, path, code=3)
+        served.wait_until_idle()
+        rig.judge(tmp_path, served.bill(), finished=False)
+        found = rig.status(tmp_path)
+        bound = CONCURRENCY + USELESS if after else CANARY
+        assert len(served.bill()) - after <= bound
+        assert found["jobs"]["pending"] >= JOBS - after - bound
+        assert "404" in found["stopped"] and found["stopped"] in shown
+
+
+@pytest.mark.fault("W07", "W12")
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("fault", ["plan-limit", "refuse"])
+def test_a_shared_refusal_leaves_all_jobs_pending(fault: str, after: int, tmp_path: Path) -> None:
+    spent = stopped(tmp_path, f"--{fault}", "1", after=after)
+    assert spent.paid == spent.found["jobs"]["done"] == after
+    assert spent.sent <= after + CANARY + CONCURRENCY + USELESS
+    assert spent.found["jobs"]["pending"] == JOBS - after, "no job failed for good"
+    assert "refused for one reason" in spent.found["stopped"]
+
+
+@pytest.mark.fault("W08", "XC8", "K12")
+@pytest.mark.parametrize("after", [0, 1])
+def test_429s_for_ever_end_a_run_and_are_named(after: int, tmp_path: Path) -> None:
+    spent = stopped(tmp_path, "--throttle", "1", after=after)
+    assert spent.paid == spent.found["jobs"]["done"] == after
+    assert spent.found["jobs"]["pending"] == JOBS - after
+    assert "without one success" in spent.found["stopped"]
+    assert "429" in spent.found["stopped"]
+
+
+UNWRITABLE: Final = """
+import batchgen.delivery
+def _refused(path, *, mode):
+    raise PermissionError(13, "Permission denied", str(path))
+batchgen.delivery.PartFile = _refused
+"""
+
+
+@pytest.mark.fault("W11")
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_target_that_cannot_be_written_ends_a_run(after: int, tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+        path = rig.manifest(tmp_path, served.base_url, PROMPTS[: after or JOBS], limits=LIMITS)
+        if after:
+            rig.batchgen("run", path, cwd=tmp_path)
+            rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+        rig.run_changed(QUICK + UNWRITABLE, path, code=3)
+        served.wait_until_idle()
+        rig.judge(tmp_path, served.bill(), finished=False)
+        found = rig.status(tmp_path)["jobs"]
+        assert 1 <= len(served.bill()) - after <= (CONCURRENCY + USELESS if after else CANARY)
+        assert found["pending"] == JOBS - len(served.bill())
+        assert found["paid"] == len(served.bill()) - after, "kept for the next run"
+
+
+def test_stalled_downloads_hold_the_next_requests(tmp_path: Path) -> None:
+    with rig.endpoint(
+        tmp_path / "state", "--fast-pictures", "--download-stall", "1", "--fault-after", "1"
+    ) as served:
+        path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+        with rig.start("run", path, "--json", cwd=tmp_path) as process:
+            for event in rig.events(process):
+                if event["event"] == "waiting" and "on their way to disk" in event["waiting_for"]:
+                    break
+            assert len(served.bill()) <= CONCURRENCY + USELESS + 1
+            process.kill()
+        rig.judge(tmp_path, served.bill(), finished=False)
+
+
+@pytest.mark.fault("XA2")
+def test_the_run_after_a_guard_stop_begins_with_canaries(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+        path = rig.manifest(tmp_path, served.base_url, PROMPTS[:1], limits=LIMITS)
+        rig.batchgen("run", path, cwd=tmp_path)
+        rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+        served.judge("faults", {"bill-no-data": 1.0})
+        rig.run_changed(QUICK, path, code=3)
+        before = len(served.bill())
+        rig.run_changed(QUICK, path, code=3)
+        assert len(served.bill()) - before <= CANARY
+        rig.judge(tmp_path, served.bill(), finished=False)
+
+
+def test_refusals_for_reasons_of_their_own_stop_nothing(tmp_path: Path) -> None:
+    prompts = [
+        f"a forbidden-word, {number}" if number % 10 == 9 else f"a mug, {number}"
+        for number in range(100)
+    ]
+    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+        path = rig.manifest(tmp_path, served.base_url, prompts, limits=LIMITS)
+        rig.batchgen("run", path, cwd=tmp_path, code=1)
+        found = rig.status(tmp_path)
+        assert found["jobs"]["done"] == 90
+        assert found["stopped"] is None
