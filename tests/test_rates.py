@@ -45,6 +45,32 @@ def test_a_run_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
     conn.close()
 
 
+@pytest.mark.fault("XC9")
+@pytest.mark.parametrize("ahead_s", [2.0, 60.0, 3000.0, 86_400.0])
+def test_a_place_that_a_wrong_clock_gave_is_ignored(ahead_s: float) -> None:
+    conn = in_memory()
+    assert take_place(conn, "k", [(TENTH, 1)], NOW + ahead_s) == 0.0
+    assert take_place(conn, "k", [(TENTH, 1)], NOW) == 0.0
+    assert take_place(conn, "k", [(TENTH, 1)], NOW) == pytest.approx(0.1, abs=1e-5)
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("XC9")
+async def test_a_long_wait_for_a_place_is_shown() -> None:
+    now = 100.0
+
+    async def place(images: int) -> float:
+        return now + 40.0
+
+    throttle = Throttle(ThrottleCore(Limits()), lambda: now, take_place=place)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(throttle.start)
+        await anyio.wait_all_tasks_blocked()
+        waiting = throttle.status().waiting_for
+        tasks.cancel_scope.cancel()
+    assert waiting == "rate limit, a place among all runs of this key: 40 s"
+
+
 def test_a_clock_that_was_set_back_holds_nobody_for_a_day() -> None:
     conn = in_memory()
     take_place(conn, "k", [(TENTH, 1)], NOW)
