@@ -32,21 +32,16 @@ class TruncatedResponse(Response):
             {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
         )
         await send({"type": "http.response.body", "body": self._sent, "more_body": True})
+        await self._end(scope, receive)
+
+    async def _end(self, scope: Scope, receive: Receive) -> None:
         await hang_up(scope, receive, reset=False)
 
 
-class StalledResponse(Response):
+class StalledResponse(TruncatedResponse):
     """Promises the whole content, sends half of it and then nothing, until the client leaves."""
 
-    def __init__(self, content: bytes, media_type: str) -> None:
-        super().__init__(headers={"content-length": str(len(content))}, media_type=media_type)
-        self._sent = content[: len(content) // 2]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
-        )
-        await send({"type": "http.response.body", "body": self._sent, "more_body": True})
+    async def _end(self, scope: Scope, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 

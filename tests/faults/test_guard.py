@@ -205,6 +205,10 @@ def test_the_run_after_a_guard_stop_begins_with_canaries(tmp_path: Path) -> None
         before = len(served.bill())
         rig.run_changed(QUICK, path, code=3)
         assert len(served.bill()) - before <= CANARY
+        for command in ("status", "report"):
+            shown = rig.batchgen(command, "batch", cwd=tmp_path, code=None).stdout
+            assert "guard: the first 3 paid requests for gpt-image-2 at local" in shown
+            assert "then run again" in shown, "what to do is not cut off"
         rig.judge(tmp_path, served.bill(), finished=False)
 
 
