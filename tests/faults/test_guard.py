@@ -48,7 +48,7 @@ def stopped(folder: Path, *switches: str, after: int = 0) -> Spent:
     """Run the batch until the guard stops it; ``after`` requests are without fault."""
     fault_after = ["--fault-after", str(after)] if after else []
     with rig.endpoint(folder / "state", "--fast-pictures", *switches, *fault_after) as served:
-        path = rig.manifest(folder, served.base_url, PROMPTS, limits=LIMITS)
+        path = rig.manifest(folder, served.base_url, PROMPTS, limits=LIMITS, canaries=None)
         shown = rig.run_changed(QUICK, path, code=3)
         served.wait_until_idle()
         rig.judge(folder, served.bill(), finished=False)
@@ -118,10 +118,12 @@ def test_a_run_without_images_stops_after_a_handful(
 @pytest.mark.parametrize("after", [0, 1])
 def test_urls_that_expire_at_once_end_a_run(after: int, tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
-        path = rig.manifest(tmp_path, served.base_url, PROMPTS[: after or JOBS], limits=LIMITS)
+        path = rig.manifest(
+            tmp_path, served.base_url, PROMPTS[: after or JOBS], limits=LIMITS, canaries=None
+        )
         if after:
             rig.batchgen("run", path, cwd=tmp_path)
-            rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+            rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS, canaries=None)
         served.judge("faults", {"url-ttl": 1e-9})
         shown = rig.run_changed(QUICK, path, code=3)
         served.wait_until_idle()
@@ -167,10 +169,12 @@ batchgen.delivery.PartFile = _refused
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_target_that_cannot_be_written_ends_a_run(after: int, tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
-        path = rig.manifest(tmp_path, served.base_url, PROMPTS[: after or JOBS], limits=LIMITS)
+        path = rig.manifest(
+            tmp_path, served.base_url, PROMPTS[: after or JOBS], limits=LIMITS, canaries=None
+        )
         if after:
             rig.batchgen("run", path, cwd=tmp_path)
-            rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+            rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS, canaries=None)
         rig.run_changed(QUICK + UNWRITABLE, path, code=3)
         served.wait_until_idle()
         rig.judge(tmp_path, served.bill(), finished=False)
@@ -184,7 +188,7 @@ def test_stalled_downloads_hold_the_next_requests(tmp_path: Path) -> None:
     with rig.endpoint(
         tmp_path / "state", "--fast-pictures", "--download-stall", "1", "--fault-after", "1"
     ) as served:
-        path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+        path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS, canaries=None)
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
             for event in rig.events(process):
                 if "on their way to disk" in str(event.get("waiting_for")):
@@ -197,9 +201,9 @@ def test_stalled_downloads_hold_the_next_requests(tmp_path: Path) -> None:
 @pytest.mark.fault("XA2")
 def test_the_run_after_a_guard_stop_begins_with_canaries(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
-        path = rig.manifest(tmp_path, served.base_url, PROMPTS[:1], limits=LIMITS)
+        path = rig.manifest(tmp_path, served.base_url, PROMPTS[:1], limits=LIMITS, canaries=None)
         rig.batchgen("run", path, cwd=tmp_path)
-        rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
+        rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS, canaries=None)
         served.judge("faults", {"bill-no-data": 1.0})
         rig.run_changed(QUICK, path, code=3)
         before = len(served.bill())
@@ -218,7 +222,7 @@ def test_refusals_for_reasons_of_their_own_stop_nothing(tmp_path: Path) -> None:
         for number in range(100)
     ]
     with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
-        path = rig.manifest(tmp_path, served.base_url, prompts, limits=LIMITS)
+        path = rig.manifest(tmp_path, served.base_url, prompts, limits=LIMITS, canaries=None)
         rig.batchgen("run", path, cwd=tmp_path, code=1)
         found = rig.status(tmp_path)
         assert found["jobs"]["done"] == 90
