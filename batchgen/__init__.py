@@ -10,15 +10,40 @@ if TYPE_CHECKING:
     from batchgen.api import Batch as Batch
     from batchgen.api import Result as Result
     from batchgen.errors import BatchgenError as BatchgenError
+    from batchgen.errors import BatchLockedError as BatchLockedError
+    from batchgen.errors import ExitCode as ExitCode
+    from batchgen.errors import LedgerError as LedgerError
+    from batchgen.errors import ManifestError as ManifestError
+    from batchgen.errors import SettingsError as SettingsError
+    from batchgen.errors import StoppedError as StoppedError
     from batchgen.job import JobState as JobState
 
-__all__ = ["Batch", "BatchgenError", "JobState", "Result", "__version__"]
+__all__ = [
+    "Batch",
+    "BatchLockedError",
+    "BatchgenError",
+    "ExitCode",
+    "JobState",
+    "LedgerError",
+    "ManifestError",
+    "Result",
+    "SettingsError",
+    "StoppedError",
+    "__version__",
+]
 
+_ERRORS = "batchgen.errors"
 _HOMES = {
     "Batch": "batchgen.api",
     "Result": "batchgen.api",
-    "BatchgenError": "batchgen.errors",
     "JobState": "batchgen.job",
+    "ExitCode": _ERRORS,
+    "BatchgenError": _ERRORS,
+    "BatchLockedError": _ERRORS,
+    "LedgerError": _ERRORS,
+    "ManifestError": _ERRORS,
+    "SettingsError": _ERRORS,
+    "StoppedError": _ERRORS,
 }
 
 

@@ -1,31 +1,36 @@
 """The public Python API: a batch as a context manager, its results as an iterator.
 
-The same plan, ledger and engine as `batchgen run`; nothing is printed, and signals are left alone.
+It uses the plan, the ledger and the engine of `batchgen run`. It prints nothing and handles no
+signals. It needs asyncio's event loop (uvloop is one); under trio, entering a batch raises
+SettingsError.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
+import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from batchgen.commands.begin import Faces, begin, check, reference_images
-from batchgen.commands.drive import drive, endpoint
-from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare
+from batchgen.commands.drive import Outcome, drive, endpoint
+from batchgen.commands.prepare import Overrides, key_of, prepare
 from batchgen.commands.pricing import PriceLists
-from batchgen.errors import BatchLockedError, ExitCode
+from batchgen.commands.refusals import end_of
+from batchgen.errors import ExitCode, SettingsError, one_error
 from batchgen.events import AttemptEnded, JobDone, JobHeld, RunEvent
 from batchgen.job import JobState
 from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.only import Only
 from batchgen.ledger.queries import Status
 from batchgen.ledger.queries import status as read_status
 from batchgen.lock import batch_lock
@@ -34,50 +39,88 @@ from batchgen.shutdown import Shutdown
 from batchgen.throttle_limits import Status as ThrottleStatus
 
 _HELD: Final = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
-_open_ledgers: set[Path] = set()
-_opening = Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of one job in this run."""
+    """The state of one job at its end in this run."""
 
     key: str
+    """The job's key, as in the manifest or as the plan made it."""
     state: JobState
-    """``done``, ``paid`` where only the download is left, or one of those that wait for you."""
+    """``done``; ``paid``, where only the download is left to the next run; or ``failed``,
+    ``blocked`` or ``uncertain``, which wait for a decision."""
     paths: tuple[Path, ...] = ()
-    """The pictures, verified and under their final names."""
+    """The images of a job that is done, verified and under their final names; else empty."""
     reason: str = ""
+    """Why the job is not done, as ``code: message``; empty where it is."""
     warnings: tuple[str, ...] = ()
+    """How the images differ from what the job requested, such as another size."""
 
 
-@contextmanager
-def _alone(prepared: Prepared) -> Iterator[None]:
-    """Keep a second batch of this process from the ledger, whose locks are the process's."""
-    ledger = prepared.ledger.resolve()
-    with _opening:
-        if ledger in _open_ledgers:
-            raise BatchLockedError(prepared.loaded.name, ledger)
-        _open_ledgers.add(ledger)
+def _need_asyncio() -> None:
+    """Raise SettingsError unless a task of asyncio calls this."""
+    with suppress(RuntimeError):  # no event loop of asyncio is running
+        if asyncio.current_task() is not None:
+            return
+    raise SettingsError(
+        "Batch: no asyncio event loop runs this task; expected asyncio: start the program with"
+        ' asyncio.run(main()) or anyio.run(main, backend="asyncio")'
+    )
+
+
+async def _in_thread(function: Callable[..., object], *args: object) -> None:
+    """Call a function in a thread and wait for its end, whatever is cancelled meanwhile.
+
+    A shield of AnyIO does not hold off asyncio's own ``task.cancel()``, which would leave the
+    function running while the task goes on. A task group waits for its child; the cancellation is
+    raised after that.
+    """
+
+    async def call() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(function, *args)
+
     try:
-        yield
-    finally:
-        with _opening:
-            _open_ledgers.discard(ledger)
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call)
+        return
+    except BaseException as exc:
+        error = one_error(exc)
+    raise error
 
 
 class Batch:
-    """A manifest's batch, planned on entering and run by iterating.
+    """A batch that is planned on entering and run by iterating.
 
     ``async with Batch("catalog.yaml", max_cost="5") as batch: async for result in batch: ...``
 
-    Entering reads the manifest, plans, and enrols the jobs in the ledger; nothing is sent.
-    Iterating sends. Leaving early lets requests in flight finish, as the first Ctrl-C does.
-    ``ledger`` is the SQLite file, else where `batchgen run` finds it. ``max_cost`` is in dollars,
-    ``concurrency`` in requests, ``limit`` in jobs; ``yes`` pays prices that have risen and goes as
-    far as the budget reaches. A ledger can be open for one batch a process at a time.
+    Entering reads the manifest, plans, and enrolls the jobs in the ledger; it sends no request.
+    Iterating sends requests. Leaving early lets requests in flight finish, as the first Ctrl-C
+    does. A cancellation does not wait for them: they become ``uncertain``. In both cases the ledger
+    has the end of the run.
 
-    Raises ManifestError, SettingsError, StoppedError (over the budget) and BatchLockedError.
+    Args:
+        manifest: path of the manifest.
+        ledger: path of the SQLite file; None for the one that `batchgen run` would use.
+        max_cost: budget of this run in dollars, as "5" or "0.50"; None for the manifest's.
+        max_waste: dollars or a share ("5%") for rebuying; None for the manifest's.
+        concurrency: requests in flight at most; None for the manifest's.
+        limit: pending jobs to take up at most; None for all.
+        only: a key or pattern, or several, of the jobs to take up; empty for all.
+        yes: pay prices that have risen, and go as far as the budget reaches.
+        accept_unknown_price: send requests whose price is not known.
+
+    Several batches of one ledger can be open at a time; one batch only once.
+
+    Entering raises ManifestError, SettingsError (a wrong setting, or no asyncio event loop),
+    LedgerError, StoppedError (the estimate is over a budget, or prices have risen) and
+    BatchLockedError. An error in the run is one exception, never an ExceptionGroup, and is raised
+    once: by the iterator after the results that came before it, or by leaving the block where the
+    program does not iterate that far. Other errors of the same moment are in its ``__notes__``. If
+    the block is left by an exception of the program, that one is raised with the run's as a note.
+    Failed, blocked and uncertain jobs are results and no errors.
     """
 
     def __init__(
@@ -89,6 +132,7 @@ class Batch:
         max_waste: str | None = None,
         concurrency: int | None = None,
         limit: int | None = None,
+        only: str | Iterable[str] = (),
         yes: bool = False,
         accept_unknown_price: bool = False,
     ) -> None:
@@ -99,34 +143,38 @@ class Batch:
             max_waste=max_waste,
             concurrency=concurrency,
             limit=limit,
+            only=Only.of([only] if isinstance(only, str) else only),
             yes=yes,
             accept_unknown_price=accept_unknown_price,
         )
         self.notices: list[str] = []
         """Warnings and notices of the plan, as `batchgen run` prints them."""
         self.stopped: str | None = None
-        """Why dispatch stopped before everything was asked for; None where it did not."""
+        """Why the run ended before every job was requested; None if it did not, or still runs."""
         self.exit_code: ExitCode | None = None
-        """What `batchgen run` would exit with; known when the results have ended."""
+        """The exit code that `batchgen run` would have; None until the run has ended."""
+        self._entered = False
         self._started = False
+        self._error: BaseException | None = None
 
     async def __aenter__(self) -> Self:
+        _need_asyncio()
+        await anyio.lowlevel.checkpoint()
         held = ExitStack()
         try:
-            await anyio.to_thread.run_sync(self._open, held)
+            await _in_thread(self._open, held)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(held.close)
+            await _in_thread(held.close)
             raise
         self._held = held
         self._tasks = await anyio.create_task_group().__aenter__()
+        self._entered = True
         return self
 
     def _open(self, held: ExitStack) -> None:
         overrides = self._overrides
         prepared = prepare(self._manifest, overrides.db)
         check(prepared, overrides)
-        held.enter_context(_alone(prepared))
         held.enter_context(batch_lock(prepared.ledger, prepared.loaded.name))
         faces = Faces(quiet=True, tell=self.notices.append)
         self._prepared, self._start = begin(
@@ -140,8 +188,28 @@ class Batch:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._entered = False
         if self._started:
             self._results.end("left by its program")
+        raised = exc
+        try:
+            await self._leave(exc_type, exc, traceback)
+        except BaseException as cancelled:
+            raised = cancelled
+            raise
+        finally:
+            error = self._take_error()
+            if error is not None and raised is not None:
+                raised.add_note(f"the run failed, too: {type(error).__name__}: {error}")
+        if error is not None and raised is None:
+            raise error
+
+    async def _leave(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         try:
             if isinstance(exc, anyio.get_cancelled_exc_class()):
                 await self._tasks.__aexit__(exc_type, exc, traceback)
@@ -151,65 +219,103 @@ class Batch:
         finally:
             if self._started:
                 self._received.close()
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._held.close)
+            await _in_thread(self._held.close)
 
     @property
     def name(self) -> str:
-        """The batch's name in the ledger."""
+        """The batch's name in the ledger; known after entering, like what follows."""
         return self._prepared.loaded.name
 
     @property
     def to_do(self) -> int:
-        """Jobs to ask for, to look after or to download."""
+        """Jobs to request, to recover or to download."""
         return self._start.to_do
 
     @property
     def estimate(self) -> Micros:
-        """What the requests to send are expected to cost, in millionths of a dollar."""
+        """Expected cost of the requests to send, in millionths of a dollar."""
         return self._start.estimate if self._start.to_do else ZERO
 
-    def __aiter__(self) -> MemoryObjectReceiveStream[Result]:
-        """Begin to send, and give what becomes of each job, in the order in which that is known.
+    def __aiter__(self) -> AsyncIterator[Result]:
+        """Begin to send, and give the result of each job, in the order in which they are known.
 
-        A batch is run once: iterating again raises RuntimeError.
+        An error in the run is raised after the results that came before it. A batch runs once:
+        iterating a second time, or outside of the `async with` block, raises RuntimeError.
         """
         if self._started:
-            raise RuntimeError("this batch is run already; open it anew")
+            raise RuntimeError("this batch has run already; make another Batch for another run")
+        if not self._entered:
+            raise RuntimeError("this batch is not open; iterate inside `async with Batch(...)`")
         self._started = True
-        send, receive = anyio.create_memory_object_stream[Result](math.inf)
-        base = self._prepared.loaded.base
-        self._results = _Results(send, base)
-        self._received = receive
+        send, self._received = anyio.create_memory_object_stream[Result](math.inf)
+        self._results = _Results(send, self._prepared.loaded.base)
         self._tasks.start_soon(self._run)
-        return receive
+        return _Iterator(self._received, self._take_error)
+
+    def _take_error(self) -> BaseException | None:
+        """Return the error that ended the run, the first time."""
+        error, self._error = self._error, None
+        return error
 
     async def _run(self) -> None:
-        prepared, start = self._prepared, self._start
         with self._results:
-            if start.to_do:
-                key = key_of(prepared.profile, prepared.environment)
-                outcome = await drive(
-                    prepared,
-                    start,
-                    self._overrides,
-                    self._results,
-                    self._base_url,
-                    key,
-                    embedder=self._results,
-                )
-                self.stopped = outcome.stopped
-                self.exit_code = outcome.exit_code(self.status())
-            else:
-                self.exit_code = ExitCode.DONE
+            try:
+                await self._drive()
+            except BaseException as exc:
+                error = one_error(exc)
+                self.stopped, self.exit_code = end_of(error)
+                if not isinstance(error, Exception):
+                    raise
+                self._error = error
+
+    async def _drive(self) -> None:
+        prepared, start = self._prepared, self._start
+        if not start.to_do:
+            self.exit_code = Outcome(at_fault=start.at_fault).exit_code(self.status())
+            return
+        outcome = await drive(
+            prepared,
+            start,
+            self._overrides,
+            self._results,
+            self._base_url,
+            key_of(prepared.profile, prepared.environment),
+            embedder=self._results,
+        )
+        self.stopped = outcome.stopped
+        self.exit_code = outcome.exit_code(self.status())
 
     def status(self) -> Status:
-        """Where the batch stands: jobs by state, pictures, and money in millionths of a dollar."""
+        """Return jobs by state, images, and money in millionths of a dollar, as of now.
+
+        Can be called after entering, and after leaving too. Raises LedgerError.
+        """
         conn = open_for_reading(self._prepared.ledger)
         try:
             return read_status(conn, self.name)
         finally:
             conn.close()
+
+
+class _Iterator:
+    """The results of a run, and the error that ended it, if any."""
+
+    def __init__(
+        self,
+        received: MemoryObjectReceiveStream[Result],
+        take_error: Callable[[], BaseException | None],
+    ) -> None:
+        self._received = received
+        self._take_error = take_error
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Result:
+        with suppress(anyio.EndOfStream):
+            return await self._received.receive()
+        error = self._take_error()
+        raise StopAsyncIteration if error is None else error
 
 
 class _Results:

@@ -6,18 +6,22 @@ Commands are imported when they are called, so that ``--help`` and ``status`` st
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchgen.errors import BatchgenError, ExitCode
+from batchgen.errors import BatchgenError, ExitCode, message_of
 from batchgen.job import JobState
 from batchgen.stdio import discard_output, lost_output, prepare_streams
 from batchgen.version import __version__
+
+if TYPE_CHECKING:
+    from batchgen.ledger.only import Only
 
 _DEFAULT_MANIFEST = Path("batch.yaml")
 """What `init` writes; the commands that take manifests use it where none is named."""
@@ -43,7 +47,44 @@ _NAME = click.argument("name")
 _DB = click.option(
     "--db", type=click.Path(path_type=Path, dir_okay=False), help="The ledger's file."
 )
+_ADOPT = click.option(
+    "--adopt", is_flag=True, help="Continue a batch that belongs to another manifest."
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
+
+
+def _only(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> Only | None:
+    """The keys and patterns of ``--only``, those in files included. Raises click.UsageError."""
+    if not given:
+        return None
+    patterns = list[str]()
+    for one in given:
+        if one != "-" and not one.startswith("@"):
+            patterns.append(one)
+            continue
+        try:
+            with click.open_file(one if one == "-" else one[1:], encoding="utf-8-sig") as stream:
+                text = str(stream.read())
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.UsageError(f"--only {one}: cannot be read: {error}") from None
+        lines = (line.strip() for line in text.splitlines())
+        listed = [line for line in lines if line and not line.startswith("#")]
+        if not listed:
+            raise click.UsageError(f"--only {one}: lists no key")
+        patterns += listed
+    from batchgen.ledger.only import Only
+
+    return Only.of(patterns)
+
+
+_ONLY = click.option(
+    "--only",
+    metavar="KEY",
+    multiple=True,
+    callback=_only,
+    help="Only these jobs: a key or a pattern like 'mug/*', @FILE with one a line, - for stdin;"
+    " may be repeated.",
+)
 
 
 @contextmanager
@@ -94,7 +135,7 @@ def _run_options(command: Any) -> Any:
         click.option(
             "--limit", type=click.IntRange(min=1), help="Take up so many pending jobs at most."
         ),
-        click.option("--only", metavar="GLOB", help="Take up only jobs with such keys."),
+        _ONLY,
         click.option(
             "--until", metavar="TIME", help="Start nothing after it: 06:00, or a date and time."
         ),
@@ -116,7 +157,14 @@ def _run_options(command: Any) -> Any:
             help="Replace pictures of another provider, and files that stand in the way.",
         ),
         click.option(
-            "--accept-unknown-price", is_flag=True, help="Run although a price is not known."
+            "--accept-unknown-price",
+            is_flag=True,
+            help="Run without budgets although a price is unknown.",
+        ),
+        click.option(
+            "--take-over",
+            is_flag=True,
+            help="Continue a run of another host or container that you know is dead.",
         ),
         click.option(
             "--yes",
@@ -154,11 +202,19 @@ def cli() -> None:
     settings or usage; 3 stopped by budget, quota, key or breaker; 4 a bug;
     75 another run holds this batch; 130/143 stopped by a signal, state safe.
     """
+    from batchgen.ledger.busy import DEFAULT_WAIT_S, patience
+    from batchgen.progress import write_line
+    from batchgen.settings import Environment
+
+    wait_s = Environment.load().ledger_wait_s
+    patience.wait_s = DEFAULT_WAIT_S if wait_s is None else wait_s
+    patience.report = lambda text: write_line(sys.stderr, text)
 
 
 @cli.command()
 @_MANIFESTS
 @_renewal_options
+@_ADOPT
 @_run_options
 def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> ExitCode:
     """Plan, generate, download and record; resume what is unfinished."""
@@ -189,7 +245,8 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
 @_JSON
 @click.option("--accept-unknown-price", is_flag=True, help="Plan although a price is not known.")
 @click.option("--max-cost", metavar="DOLLARS", help="Budget of the run.")
-@click.option("--only", metavar="GLOB", help="Only jobs with such keys.")
+@_ONLY
+@_ADOPT
 @_renewal_options
 @click.option("--concurrency", type=click.IntRange(1, 4096), help="Requests in flight at most.")
 @click.option("--again", metavar="SHARE", help="What if so many are made again, like 8%.")
@@ -300,12 +357,17 @@ def report(name: str, db: Path | None, run: int | None, file_format: str) -> Exi
 @click.option("--failed", is_flag=True, help="Failed jobs; this is what is done by default.")
 @click.option("--blocked", is_flag=True, help="Jobs that the provider's safety system refused.")
 @click.option("--uncertain", is_flag=True, help="Jobs that may be paid for; may pay them again.")
-@click.option("--only", metavar="GLOB", help="Only jobs whose key fits.")
+@_ONLY
 @click.option("--reason", metavar="CODE", help="Only jobs with it, as `status` names it.")
 @click.option(
     "--since",
     type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
     help="Only jobs that came to wait since (UTC).",
+)
+@click.option(
+    "--buy",
+    is_flag=True,
+    help="Buy lost images again without another download; covers paid jobs that wait for one.",
 )
 @click.option("--dry-run", is_flag=True, help="Change nothing, only say how many.")
 def retry(
@@ -314,12 +376,13 @@ def retry(
     failed: bool,
     blocked: bool,
     uncertain: bool,
-    only: str | None,
+    only: Only | None,
     reason: str | None,
     since: datetime | None,
+    buy: bool,
     dry_run: bool,
 ) -> ExitCode:
-    """Put failed, blocked or uncertain jobs back to pending."""
+    """Put failed, blocked or uncertain jobs back to pending; lost images are downloaded first."""
     from batchgen.commands.retry import retry as command
     from batchgen.ledger.triage import Chosen
 
@@ -329,21 +392,45 @@ def retry(
         JobState.UNCERTAIN: uncertain,
     }
     states = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
+    by_default = frozenset({JobState.FAILED, JobState.PAID} if buy else {JobState.FAILED})
     chosen = Chosen(
-        states=states or frozenset({JobState.FAILED}),
+        states=states or by_default,
         only=only,
         code=reason,
         since=since.replace(tzinfo=UTC) if since else None,
     )
-    return command(name, db, chosen, dry_run=dry_run)
+    return command(name, db, chosen, buy=buy, dry_run=dry_run)
 
 
 @cli.command()
 @_NAME
 @_DB
-@click.option("--only", metavar="GLOB", help="Only jobs whose key fits.")
+@_JSON
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only jobs with this key or pattern; repeatable.",
+)
+@click.option("--dry-run", is_flag=True, help="Change nothing, only say how many.")
+def acknowledge(
+    name: str, db: Path | None, as_json: bool, only: tuple[str, ...], dry_run: bool
+) -> ExitCode:
+    """Close uncertain jobs that you have looked at, so that later runs exit with 0.
+
+    They stay uncertain in `status`, counted apart, and can still be retried or reconciled.
+    """
+    from batchgen.commands.acknowledge import acknowledge as command
+
+    return command(name, db, only, dry_run=dry_run, as_json=as_json)
+
+
+@cli.command()
+@_NAME
+@_DB
+@_ONLY
 @click.option("--run", type=click.IntRange(min=1), metavar="ID", help="Only what this run made.")
-def rollback(name: str, db: Path | None, only: str | None, run: int | None) -> ExitCode:
+def rollback(name: str, db: Path | None, only: Only | None, run: int | None) -> ExitCode:
     """Put back the pictures that the present ones replaced."""
     from batchgen.commands.rollback import rollback as command
 
@@ -385,7 +472,7 @@ def cost(
     until: datetime | None,
     file_format: str | None,
 ) -> ExitCode:
-    """Sum up what was made, estimated, charged and maybe charged."""
+    """Sum up what was made, estimated, charged and possibly charged."""
     from batchgen.commands.cost import Days
     from batchgen.commands.cost import cost as command
 
@@ -416,7 +503,7 @@ def cost(
 def reconcile(
     name: str, db: Path | None, as_json: bool, since: datetime | None, **options: Any
 ) -> ExitCode:
-    """Hold requests in doubt against the provider's own log; send and buy nothing."""
+    """Match requests with the provider's billing log, refunds included; send and buy nothing."""
     from batchgen.commands.reconcile import Question
     from batchgen.commands.reconcile import reconcile as command
 
@@ -549,7 +636,7 @@ def _run(arguments: list[str] | None) -> int:
     except click.Abort:
         return ExitCode.INTERRUPTED
     except BatchgenError as exc:
-        click.echo(str(exc), err=True)
+        click.echo(message_of(exc), err=True)
         return exc.exit_code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

@@ -11,7 +11,7 @@ import hashlib
 import mmap
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -20,7 +20,8 @@ from urllib.parse import urlsplit, urlunsplit
 import anyio
 
 from batchgen.download import MAX_PICTURE_BYTES, Downloader
-from batchgen.events import DownloadRetried, JobDone, JobHeld
+from batchgen.events import JobDone, JobHeld
+from batchgen.failed_download import failed_download, is_overdue, wait_asked_before
 from batchgen.failpoints import Point, reach
 from batchgen.fetch_policy import (
     FetchAgain,
@@ -28,7 +29,6 @@ from batchgen.fetch_policy import (
     FetchLost,
     FetchResult,
     FetchSpoiled,
-    after_fetch,
 )
 from batchgen.files import PartFile, make_folder, sha256_of, sync_folder, write_whole
 from batchgen.handoff import in_turn, on_disk
@@ -44,18 +44,20 @@ from batchgen.job import (
     Verify,
 )
 from batchgen.lean import unpack_base64
-from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenance
+from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenance, utc_now
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.metadata import embed
 from batchgen.mp4 import inspect_mp4
 from batchgen.naming import final_path
-from batchgen.outcome import ErrorBody, Verdict, task_verdict
+from batchgen.outcome import NO_MONEY, ErrorBody, Verdict, task_verdict
 from batchgen.picture import BadPicture, PictureInfo, decode, inspect, is_blank, mismatches
 from batchgen.previous import keep
 from batchgen.providers.adapters import adapter_of
+from batchgen.redelivery import Redelivery
 from batchgen.settings import is_loopback
 from batchgen.sidecar import described, is_sidecar, sidecar_of, write_sidecar
-from batchgen.tasks import TaskFailed, TaskMade, TaskWatch
+from batchgen.spooled_image import SpoolUnreadable, spooled_image
+from batchgen.tasks import TaskFailed, TaskLater, TaskMade, TaskWatch
 from batchgen.worker import Again, Paid, RunContext, expiry, note_internal_error
 
 PARTIAL_FOLDER: Final = ".partial"
@@ -73,7 +75,12 @@ class _Saved:
     finished: JobFinished | None
 
 
-_Placed = _Saved | FetchLater | FetchLost | FetchSpoiled | TaskFailed
+_Placed = _Saved | FetchAgain | FetchLater | FetchLost | FetchSpoiled | TaskFailed
+
+
+@dataclass(frozen=True, slots=True)
+class _Waits:
+    """The job is tried again later in this run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +101,7 @@ class _Conflict(Exception):
 
 
 class Delivery:
-    """Puts the pictures of one paid job at a time on disk.
-
-    ``pause`` sleeps for so many seconds and says whether the run goes on.
-    """
+    """Puts the pictures of one paid job at a time on disk."""
 
     def __init__(
         self,
@@ -106,22 +110,26 @@ class Delivery:
         base: Path,
         *,
         tasks: TaskWatch,
-        pause: Callable[[float], Awaitable[bool]],
+        redelivery: Redelivery,
         overwrite: bool = False,
     ) -> None:
         self._context = context
         self._downloader = downloader
         self._base = base
         self._tasks = tasks
-        self._pause = pause
+        self._redelivery = redelivery
         self._overwrite = overwrite
         self._folders: dict[tuple[str, str], Path] = {}
 
     async def deliver_left(self, job: JobId) -> Again | None:
         """As `deliver`, for a job that an earlier run left paid."""
-        paid = await self._context.ledger(
-            lambda ledger: Paid(ledger.job(job), tuple(ledger.due(job)))
-        )
+        try:
+            paid = await self._context.ledger(
+                lambda ledger: Paid(ledger.job(job), tuple(ledger.due(job)))
+            )
+        except LedgerWriteError:
+            self._redelivery.leave(job, [])
+            raise
         return await self.deliver(paid)
 
     async def deliver(self, paid: Paid) -> Again | None:
@@ -130,12 +138,16 @@ class Delivery:
         Gives the job back where its answer was spoiled and may be bought again. A disk that
         refuses stops dispatch. Raises LedgerWriteError.
         """
+        end: Again | _Waits | None = None
         try:
-            return await self._deliver_all(paid)
+            end = await self._deliver_or_hold(paid)
         finally:
-            self._context.guard.given_up(paid.job)
+            if not isinstance(end, _Waits):
+                self._context.guard.given_up(paid.job)
+                self._redelivery.leave(paid.job.id, [picture.id for picture in paid.due])
+        return end if isinstance(end, Again) else None
 
-    async def _deliver_all(self, paid: Paid) -> Again | None:
+    async def _deliver_or_hold(self, paid: Paid) -> Again | _Waits | None:
         context, job = self._context, paid.job
         try:
             try:
@@ -159,18 +171,30 @@ class Delivery:
     async def _still_due(self, job: Job) -> list[DuePicture]:
         return await self._context.ledger(lambda ledger: ledger.due(job.id))
 
-    async def _deliver(self, job: Job, due: Iterable[DuePicture]) -> Again | None:
+    async def _deliver(self, job: Job, due: Iterable[DuePicture]) -> Again | _Waits | None:
         saved: list[SavedPicture] = []
+        warnings: list[str] = []
         for picture in due:
             placed = await self._bring(job, picture)
+            if picture.rank and isinstance(placed, FetchLater | FetchLost | FetchSpoiled):
+                warnings.append(f"extra image {picture.rank} was not saved: {placed.reason}")
+                finished = await self._forgo(picture, placed.reason)
+                if finished is not None:
+                    await self._finish(job, finished, saved, warnings)
+                continue
             match placed:
                 case _Saved(picture=one, finished=finished):
                     saved.append(one)
                     await self._context.guard.saved(job, self._context.ledger)
                     if finished is not None:
-                        await self._finish(job, finished, saved)
+                        await self._finish(job, finished, saved, warnings)
+                case FetchAgain(wait_s, reason):
+                    if await self._redelivery.put(job, wait_s, reason):
+                        return _Waits()
+                    await self._leave(job, reason)
+                    return None
                 case FetchLater(reason):
-                    await self._leave(job, f"download: {reason}")
+                    await self._leave(job, reason)
                     return None
                 case FetchLost(reason):
                     await self._lose(job, picture, reason)
@@ -183,42 +207,50 @@ class Delivery:
         return None
 
     async def _bring(self, job: Job, picture: DuePicture) -> _Placed:
-        """Get one picture onto disk, trying as often as policy says."""
+        """Try to get one image onto disk, and decide what follows where that fails."""
         if picture.path and picture.sha256:
             placed = await on_disk(self._already_placed, job, picture)
             if placed is not None:
                 return await self._save(job, picture, placed)
         if picture.task is not None and picture.url is None:
             end = await self._tasks.until_over(picture.task)
-            if not isinstance(end, TaskMade):
-                return end
-            picture = await self._made(picture, end.url)
-        tries = 0
-        while True:
-            result = await self._try(job, picture)
-            if isinstance(result, _Saved):
-                return result
-            tries += 1
-            decision = after_fetch(result, tries=tries)
-            if picture.url is None and isinstance(decision, FetchAgain):
-                # What the answer holds does not change by reading it again.
-                return FetchSpoiled(result.bad_picture or result.detail)
-            if not isinstance(decision, FetchAgain):
-                return decision
-            reason = result.bad_picture or result.detail or f"HTTP {result.status}"
-            self._context.guard.failing(job, reason)
-            self._context.observe(
-                DownloadRetried(key=job.key, reason=reason, wait_s=decision.wait_s)
+            match end:
+                case TaskFailed():
+                    return end
+                case TaskLater(reason, unknown):
+                    lost = unknown and is_overdue(picture, utc_now())
+                    return FetchLost(reason) if lost else FetchLater(f"task: {reason}")
+                case TaskMade(url):
+                    picture = await self._made(picture, url)
+        began = utc_now()
+        asked = wait_asked_before(picture, began)
+        if asked is not None:
+            return asked
+        result = await self._try(job, picture)
+        if not isinstance(result, FetchResult):
+            return result
+        tries = self._redelivery.count(picture.id)
+        failed = failed_download(picture, result, tries=tries, began=began)
+        self._context.guard.failing(job, failed.trouble)
+        await self._context.ledger(
+            lambda ledger: ledger.fetch_failed(
+                picture.id,
+                job.id,
+                trouble=failed.trouble,
+                reason=failed.reason,
+                not_before=failed.not_before,
             )
-            if not await self._pause(decision.wait_s):
-                return FetchLater("the run was ending")
+        )
+        return failed.decision
 
     async def _made(self, picture: DuePicture, url: str) -> DuePicture:
         expires = expiry(url)
         await self._context.ledger(lambda ledger: ledger.task_made(picture.id, url, expires))
         return replace(picture, url=url, expires_at=expires)
 
-    async def _try(self, job: Job, picture: DuePicture) -> _Saved | FetchResult:
+    async def _try(
+        self, job: Job, picture: DuePicture
+    ) -> _Saved | FetchResult | FetchLater | FetchSpoiled:
         # The format, and with it the rest of the path, is not known before the picture is here.
         folder = await self._folder(job.root, job.path.partition(EXT_PLACEHOLDER)[0])
         # Named by the attempt alone: long names of two jobs may differ in their last bytes only.
@@ -230,7 +262,11 @@ class Delivery:
             try:
                 seen = await part.seal(lambda path: self._look(path, job, picture))
             except BadPicture as exc:
-                return FetchResult(bad_picture=f"{exc.reason}: {exc}")
+                reason = f"{exc.reason}: {exc}"
+                # A response does not change by reading it again; what a URL serves may.
+                return (
+                    FetchSpoiled(reason) if picture.url is None else FetchResult(bad_picture=reason)
+                )
             info, sha256 = seen.info, seen.sha256
             if job.metadata and picture.task is None:
                 origin = await self._origin(picture)
@@ -247,7 +283,7 @@ class Delivery:
             if picture.replaces is not None and picture.rank == 0:
                 worse = await on_disk(_worse, part.part, saved, picture)
                 if worse is not None:
-                    return FetchResult(bad_picture=worse)
+                    return FetchSpoiled(worse)
             # From here to the row there is nothing to wait for but our own disk.
             with anyio.CancelScope(shield=True):
                 placed = await self._place(job, picture, part, saved, taken=seen.taken)
@@ -271,25 +307,24 @@ class Delivery:
         final = self._base / job.root / final_path(job.path, info.format.extension, picture.rank)
         return _Seen(info, sha256, os.path.lexists(final))
 
-    async def _fill(self, picture: DuePicture, part: PartFile) -> FetchResult | None:
+    async def _fill(
+        self, picture: DuePicture, part: PartFile
+    ) -> FetchResult | FetchLater | FetchSpoiled | None:
         if picture.url is not None:
             most = MAX_PICTURE_BYTES if picture.task is None else MAX_VIDEO_BYTES
             return await self._downloader.fetch(self._moved(picture.url), part, max_bytes=most)
         try:
             await in_turn(self._unpack, picture, part)
-        except FileNotFoundError:
-            return FetchResult(detail="the spooled answer is gone")
-        except (ValueError, KeyError, IndexError, TypeError) as exc:
-            return FetchResult(bad_picture=f"no base64: {exc}")
+        except SpoolUnreadable as exc:
+            return FetchLater(f"spool: {exc}")
+        except ValueError as exc:
+            return FetchSpoiled(f"no base64: {exc}")
         return None
 
     def _unpack(self, picture: DuePicture, part: PartFile) -> None:
-        answer = self._context.spool.find(picture.attempt_id)
-        if answer is None:
-            raise FileNotFoundError(picture.attempt_id)
-        adapter = adapter_of(answer.route)
-        base64 = adapter.inline_base64(answer.text(), answer.headers, picture.position)
-        source = answer.picture(base64)
+        """Raises SpoolUnreadable, and ValueError for base64 that is broken in the response."""
+        spool = self._context.spool
+        base64, source = spooled_image(spool, picture.attempt_id, picture.position)
         if source is not None:
             part.adopt(source)
         else:
@@ -365,14 +400,24 @@ class Delivery:
             format=info.format.value,
         )
 
-    async def _finish(self, job: Job, finished: JobFinished, saved: list[SavedPicture]) -> None:
+    async def _forgo(self, picture: DuePicture, reason: str) -> JobFinished | None:
+        """Give up an extra image: the requested one decides what becomes of the job."""
+        return await self._context.ledger(lambda ledger: ledger.extra_lost(picture.id, reason))
+
+    async def _finish(
+        self,
+        job: Job,
+        finished: JobFinished,
+        saved: list[SavedPicture],
+        lacking: Sequence[str] = (),
+    ) -> None:
         context = self._context
         if finished.replaced or job.keep_partials:
             with anyio.CancelScope(shield=True):
                 origin = await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
                 await on_disk(self._tidy, job, finished, saved, origin.batch)
         context.made += 1
-        warnings = tuple(warning for picture in saved for warning in picture.warnings)
+        warnings = (*(warning for picture in saved for warning in picture.warnings), *lacking)
         paths = tuple(str(PurePosixPath(job.root) / picture.path) for picture in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
         await context.spool.no_longer(finished.attempt_id)
@@ -429,8 +474,10 @@ class Delivery:
 
     async def _task_failed(self, job: Job, attempt: AttemptId, error: ErrorBody) -> None:
         context = self._context
-        verdict = task_verdict(error, context.profile.failed_tasks_billed)
+        verdict = task_verdict(error, context.profile.failed_tasks_billed, prompt=job.prompt)
         context.guard.concluded(job, verdict)
+        if verdict.outcome is Outcome.STOP or verdict.code == NO_MONEY:
+            context.throttle.stop(f"{verdict.code}: {verdict.message}")
         following = await context.ledger(
             lambda ledger: ledger.task_failed(attempt, verdict, context.run)
         )

@@ -24,12 +24,13 @@ import httpx
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from batchgen.content_coding import BadCoding, ContentDecoder
 from batchgen.deadlines import Deadlines
 from batchgen.fetch_policy import FetchResult
 from batchgen.files import PartFile
 from batchgen.http import kept_headers, numeric_results, open_session
 from batchgen.lookup import look_up
-from batchgen.outcome import retry_after
+from batchgen.retry_after import retry_after
 
 MAX_PICTURE_BYTES: Final = 64 * 1024 * 1024
 DOWNLOAD_DEADLINE_S: Final = 120.0
@@ -247,17 +248,22 @@ async def _receive(
         wait_s = retry_after(kept_headers(response.raw_headers))
         response.close()
         return FetchResult(status=response.status, retry_after_s=wait_s)
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    decoder = ContentDecoder(response.headers.get("content-encoding", ""))
+    received = size = 0
+    try:
+        async for chunk in response.content.iter_any():
+            received += len(chunk)
+            for piece in decoder.feed(chunk):
+                size += len(piece)
+                if max(received, size) > max_bytes:
+                    response.close()
+                    return FetchResult(bad_picture=f"larger than {max_bytes >> 20} MiB")
+                await part.write(piece)
+        for piece in decoder.end():
+            await part.write(piece)
+    except BadCoding as exc:
         response.close()
-        return FetchResult(bad_picture=f"encoded as {encoding!r}, which was not asked for")
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > max_bytes:
-            response.close()
-            return FetchResult(bad_picture=f"larger than {max_bytes >> 20} MiB")
-        await part.write(chunk)
+        return FetchResult(bad_picture=str(exc))
     return Validators(
         etag=_validator(response, "etag"), last_modified=_validator(response, "last-modified")
     )

@@ -5,6 +5,7 @@
     ├── SettingsError         2   a flag, the environment or the provider settings
     ├── UnknownBatchError     2   a NAME that the ledger does not hold
     ├── LedgerError           2   the ledger cannot be used as it is
+    │   └── LedgerBusyError   3   another program locked the ledger for too long
     ├── BatchLockedError     75   another run holds this batch
     └── StoppedError          3   the run was stopped: budget, quota, key or breaker
 
@@ -13,11 +14,10 @@ An error of another kind that reaches the command line is a bug and exits with 4
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class ExitCode(IntEnum):
@@ -103,18 +103,66 @@ class LedgerError(BatchgenError):
     exit_code = ExitCode.USAGE
 
 
+class LedgerBusyError(LedgerError):
+    """Another program holds the lock of the ledger for longer than it is waited for."""
+
+    exit_code = ExitCode.STOPPED
+
+
 class BatchLockedError(BatchgenError):
     """Another process runs this batch."""
 
     exit_code = ExitCode.LOCKED
-
-    def __init__(self, batch: str, lock: Path) -> None:
-        super().__init__(
-            f"{batch}: another run holds this batch (lock {lock}); nothing was changed"
-        )
 
 
 class StoppedError(BatchgenError):
     """A run may not start or go on: budget, quota, key or breaker."""
 
     exit_code = ExitCode.STOPPED
+
+
+_MAX_NOTES: Final = 10
+
+
+def one_error(exc: BaseException) -> BaseException:
+    """Return the one exception to raise in place of a group; any other exception unchanged.
+
+    A cancellation, KeyboardInterrupt or SystemExit comes first, because nothing may hide it. Then
+    comes the first BatchgenError, then the first exception. The exceptions that are left out become
+    notes of the one that is returned, at most 10 of them.
+    """
+    if not isinstance(exc, BaseExceptionGroup):
+        return exc
+    leaves = list(_leaves(exc))
+    chosen = min(leaves, key=_rank)
+    others = (leaf for leaf in leaves if leaf is not chosen and isinstance(leaf, Exception))
+    notes = list(dict.fromkeys(f"also raised: {type(leaf).__name__}: {leaf}" for leaf in others))
+    for note in notes[:_MAX_NOTES]:
+        chosen.add_note(note)
+    if len(notes) > _MAX_NOTES:
+        chosen.add_note(f"also raised: {len(notes) - _MAX_NOTES} more exceptions")
+    return chosen
+
+
+def message_of(exc: BaseException) -> str:
+    """Return the message of an exception and, on lines of their own, its notes."""
+    return "\n".join([str(exc), *getattr(exc, "__notes__", ())])
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions of a group in their order; groups may be nested to any depth."""
+    left = [exc]
+    while left:
+        found = left.pop()
+        if isinstance(found, BaseExceptionGroup):
+            left += reversed(found.exceptions)
+        else:
+            yield found
+
+
+def _rank(exc: BaseException) -> int:
+    if isinstance(exc, KeyboardInterrupt | SystemExit):
+        return 0
+    if not isinstance(exc, Exception):  # the cancellation of an event loop
+        return 1
+    return 2 if isinstance(exc, BatchgenError) else 3

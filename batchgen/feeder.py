@@ -16,6 +16,7 @@ from typing import Final
 import anyio
 
 from batchgen.job import BatchId, Job, JobId
+from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.throttle import Throttle
 from batchgen.worker import Again
@@ -38,7 +39,7 @@ class Feeder:
         throttle: Throttle,
         *,
         limit: int | None = None,
-        only: str | None = None,
+        only: Only | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger

@@ -1,8 +1,9 @@
-"""What follows from a failed download, which is free to repeat: again, later, lost or spoiled."""
+"""Rules for a failed download, which is free to repeat: again, later or lost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 
@@ -18,31 +19,47 @@ class FetchResult:
     detail: str = ""
     retry_after_s: float | None = None
 
+    @property
+    def reason(self) -> str:
+        """Return the cause in a few words."""
+        if self.bad_picture:
+            return self.bad_picture
+        if self.status is not None:
+            return f"HTTP {self.status}"
+        return self.forbidden or self.detail
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the image host itself responded, and not with a passing error."""
+        refused = self.status is not None and self.status not in _PASSING
+        return bool(self.bad_picture) or refused
+
 
 @dataclass(frozen=True, slots=True)
 class FetchAgain:
-    """Try the same address again after so many seconds."""
+    """Try the same URL again in this run after this many seconds."""
 
     wait_s: float
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class FetchLater:
-    """Give up for this run; the job stays paid and the next run goes on."""
+    """Leave the job paid; the next run tries again."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class FetchLost:
-    """The paid picture can't be had from this address any more."""
+    """Give the image up: its time is over and the last try failed."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class FetchSpoiled:
-    """What the provider serves is no usable picture."""
+    """The response itself holds no usable image; reading it again changes nothing."""
 
     reason: str
 
@@ -63,33 +80,58 @@ def reference_wait_s(result: FetchResult, *, tries: int) -> float | None:
     return max(2.0 ** (tries - 1), min(result.retry_after_s or 0.0, _REFERENCE_MAX_WAIT_S))
 
 
-_GONE: Final = frozenset({403, 404, 410})
-_GONE_TRIES: Final = 4
-_BAD_TRIES: Final = 3
-_FETCH_TRIES: Final = 8
-_FETCH_MAX_WAIT_S: Final = 60.0
+_WAITS_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 120.0)
+"""Between the tries of one run; a run ends earlier when nothing else is left to do."""
+_EXTRA_WAITS_S: Final = _WAITS_S[:2]
+"""Between the tries for an extra image."""
+_MAX_ASKED_WAIT_S: Final = 3600.0
+_EXPIRY_GRACE: Final = timedelta(hours=1)
+"""Clocks differ, and many hosts serve a file a while longer than they promise."""
+_WITHOUT_EXPIRY: Final = timedelta(hours=24)
+_MAX_HELD: Final = timedelta(days=30)
+"""No signed URL works this long; an expiry after it was misread."""
+_UNREACHED_GRACE: Final = timedelta(days=7)
+"""An image host that did not respond at all has not said that the image is gone."""
+
+
+def keep_until(*, answered_at: datetime, expires_at: datetime | None) -> datetime:
+    """Return until when the image of a response may still be downloaded.
+
+    An expiry before the response was misread and does not count.
+    """
+    if expires_at is None or expires_at <= answered_at:
+        return answered_at + _WITHOUT_EXPIRY
+    return min(expires_at, answered_at + _MAX_HELD) + _EXPIRY_GRACE
+
+
+def asked_wait_s(result: FetchResult, *, now: datetime, expires_at: datetime | None) -> float:
+    """Return how long the image host asks to wait, in seconds; 0.0 where it does not ask.
+
+    At most an hour, and at most half of the time that the URL still works.
+    """
+    wait_s = min(result.retry_after_s or 0.0, _MAX_ASKED_WAIT_S)
+    if expires_at is not None and expires_at > now:
+        wait_s = min(wait_s, (expires_at - now).total_seconds() / 2)
+    return wait_s
 
 
 def after_fetch(
-    result: FetchResult, *, tries: int
-) -> FetchAgain | FetchLater | FetchLost | FetchSpoiled:
-    """Decide on a failed download; ``tries`` counts this one.
+    result: FetchResult, *, tries: int, now: datetime, until: datetime, asked_s: float = 0.0
+) -> FetchAgain | FetchLater | FetchLost:
+    """Decide on a failed download of a paid image.
 
-    A download is free, so it is tried hard; an address that is gone gets a few short tries, because
-    a fresh one may need a moment to appear.
+    ``tries`` counts the tries of this run, this one included; ``now`` is when this one began, and
+    ``until`` comes from `keep_until`. Only a try after ``until`` can lose an image.
     """
-    if result.forbidden:
-        return FetchLater(result.forbidden)
-    wait_s = min(2.0 ** (tries - 1), _FETCH_MAX_WAIT_S)
-    if result.bad_picture:
-        if tries < _BAD_TRIES:
-            return FetchAgain(wait_s)
-        return FetchSpoiled(result.bad_picture)
-    if result.status in _GONE:
-        if tries < _GONE_TRIES:
-            return FetchAgain(wait_s)
-        return FetchLost(f"HTTP {result.status}: the address of the picture is gone")
-    if tries < _FETCH_TRIES:
-        return FetchAgain(max(wait_s, min(result.retry_after_s or 0, _FETCH_MAX_WAIT_S)))
-    what = f"HTTP {result.status}" if result.status else result.detail
-    return FetchLater(f"download failed {tries} times, last with {what}")
+    if now >= (until if result.conclusive else until + _UNREACHED_GRACE):
+        return FetchLost(result.reason)
+    if tries <= len(_WAITS_S):
+        return FetchAgain(max(_WAITS_S[tries - 1], asked_s), result.reason)
+    return FetchLater(result.reason)
+
+
+def after_extra(result: FetchResult, *, tries: int) -> FetchAgain | FetchLost:
+    """Decide on a failed download of an image that came in addition to the requested one."""
+    if tries <= len(_EXTRA_WAITS_S):
+        return FetchAgain(_EXTRA_WAITS_S[tries - 1], result.reason)
+    return FetchLost(result.reason)

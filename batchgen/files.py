@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -197,6 +198,27 @@ def write_whole(final: Path, data: bytes) -> None:
         file.flush()
         sync_file(file.fileno())
     put_in_place(part, final)
+
+
+def write_once(final: Path, data: bytes) -> None:
+    """Write a small file whole, unless another process was first. Raises OSError."""
+    make_way(final.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
+    aside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            sync_file(file.fileno())
+        try:
+            os.link(aside, final)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            aside.replace(final)
+        sync_folder(final.parent)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -117,7 +117,9 @@ class ProgressGuard:
             return
         if verdict.billed is not Billed.NO:
             held.rules.given_up(job.id, said, now)
-        elif verdict.outcome is Outcome.REFUSED and not verdict.again and verdict.code != NOT_SENT:
+        elif verdict.code == NOT_SENT:
+            held.rules.withdrawn(job.id)
+        elif verdict.outcome is Outcome.REFUSED and not verdict.again:
             reason = reason_key(verdict.code, verdict.message)
             held.rules.refused(job.id, reason, said, now)
         else:
@@ -166,6 +168,13 @@ class ProgressGuard:
         )
         if stop.cause is Cause.REFUSED:
             await ledger(lambda ledger: reopen_refused(ledger.conn, run, is_shared, utc_now()))
+
+    @property
+    def waited(self) -> bool:
+        """Whether the guard stopped the run after it had waited for downloads that fail."""
+        rules, now = [held.rules for held in self._kinds.values()], self._clock()
+        failing = any(rule.has_failing for rule in rules)
+        return self._stop is not None and failing and not any(r.is_patient(now) for r in rules)
 
     def waiting_for(self) -> str | None:
         """What requests wait for, for a person; None where none has to wait for the guard."""

@@ -19,8 +19,8 @@ _QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`|\u201c[^\u201d]*\u201d"
 _VARYING: Final = re.compile(r"\b(?=\w*\d)[\w-]+\b")
 """Words with a digit in them: ids, sizes, counts, times."""
 _SAID_CHARS: Final = 200
-NOT_SENT: Final = "reference_unreadable"
-"""Code of a job that failed before its request left, which says nothing of the provider."""
+NOT_SENT: Final = "reference_changed"
+"""Code of an attempt that ended before its request left, which says nothing of the provider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class GuardLimits:
     concurrency: int = 8
     """Requests in flight, at least 1."""
     probe_every_s: float = 60.0
-    patience_s: float = 180.0
+    patience_s: float = 60.0
     """How long a paid image whose download fails is waited for before it counts as not coming."""
 
     @property
@@ -260,13 +260,22 @@ class KindGuard:
         return Held(seconds=None if hopeful else max(0.0, self._patient_until - now), why=why)
 
     @property
+    def has_failing(self) -> bool:
+        """Whether an image is paid for and its download, unpacking or placing has failed."""
+        return bool(self._failing)
+
+    def is_patient(self, now: float) -> bool:
+        """Whether a failing image may still count as coming."""
+        return now < self._patient_until
+
+    @property
     def _patient_until(self) -> float:
         return self._failed_at + self._limits.patience_s if self._failing else -math.inf
 
     def _stop(self, now: float) -> GuardStop | None:
         """Why no request may leave any more, once no open attempt is likely to bring an image."""
         limits = self._limits
-        if len(self._open) > len(self._failing) or now < self._patient_until:
+        if len(self._open) > len(self._failing) or self.is_patient(now):
             return None
         refused = len(self._refused) >= limits.max_useless
         taken = len(self._failing) + self._useless

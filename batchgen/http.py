@@ -15,6 +15,8 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -32,6 +34,7 @@ from batchgen.files import PartFile
 from batchgen.lean import LeanAnswer
 from batchgen.lookup import look_up
 from batchgen.outcome import Exchange, Failure, Reach
+from batchgen.retry_after import is_wait_header
 from batchgen.spool import SpoolWriter
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -50,10 +53,7 @@ _KEPT_HEADERS: Final = frozenset(
         "content-length",
         "date",
         "location",
-        "retry-after",
-        "retry-after-ms",
         "x-should-retry",
-        "x-ratelimit-reset-requests",
         "x-oneapi-request-id",
         "x-request-id",
         "request-id",
@@ -300,6 +300,7 @@ class ApiClient:
             detail=self._hide(detail),
             status=got.status,
             headers=got.headers,
+            upload_bytes=int(request.body.headers["Content-Length"]),
             lean=got.lean,
         )
 
@@ -498,12 +499,14 @@ def _describe(exc: BaseException) -> str:
 def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """The headers that outcomes and people need, short enough for a row.
 
-    One that comes more than once is joined by commas (RFC 9110, section 5.3).
+    One that comes more than once is joined by commas (RFC 9110, section 5.3). Without a ``Date``
+    of the server's, ours is kept: moments in other headers count from it, in a later run too.
     """
     kept: dict[str, str] = {}
     for raw_name, raw_value in headers:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("utf-8", "replace")
-        if name in _KEPT_HEADERS:
+        if name in _KEPT_HEADERS or is_wait_header(name):
             joined = f"{kept[name]}, {value}" if name in kept else value
             kept[name] = joined[:_MAX_HEADER_CHARS]
+    kept.setdefault("date", format_datetime(datetime.now(UTC), usegmt=True))
     return kept

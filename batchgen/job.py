@@ -23,6 +23,11 @@ REFERENCE_REASON: Final = "reference"
 """Begins the reason of a job that failed before anything was sent, for want of a reference image
 that is given by address. It is asked for again by itself once the image is there."""
 
+ROW_REASON: Final = "row"
+"""Begins the reason of a job that failed before anything was sent, since its row is at fault. The
+next run tries it again."""
+
+
 EXT_PLACEHOLDER: Final = "{ext}"
 """Stands in a planned path for the extension, which only the answered picture decides."""
 
@@ -102,6 +107,8 @@ class JobKind:
     metadata: bool = False
     refresh: str = "changed"
     tags: tuple[str, ...] = ()
+    of_rows: bool = False
+    """Made of a table's rows, of which each may be at fault alone."""
 
 
 class PlannedJob(NamedTuple):
@@ -124,7 +131,7 @@ class PlannedJob(NamedTuple):
     """Reference images: absolute paths; an address where its picture is not there."""
     mask: str | None = None
     refused: str | None = None
-    """Why nothing can be sent for it, where a picture behind an address is to blame."""
+    """Why nothing can be sent for it: its reference image's URL or its row is at fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +160,8 @@ class Job:
     """Answered refusals that allowed another try, since it was last made pending by a person."""
     doubts: int
     """Ambiguous or spoiled attempts since it was last made pending by a person."""
+    cuts: int = 0
+    """Uploads that were cut off, since it was last made pending by a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

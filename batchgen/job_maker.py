@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
-from pathlib import Path
-from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from batchgen.errors import Objection
-from batchgen.findings import Faults, Warnings
+from batchgen.findings import row_reason
 from batchgen.fingerprint import Fingerprints, fingerprints_with
-from batchgen.job import REFERENCE_REASON, JobKind, OptionValue, PlannedJob, canonical_json
+from batchgen.job import (
+    REFERENCE_REASON,
+    JobKind,
+    OptionValue,
+    PlannedJob,
+    canonical_json,
+)
+from batchgen.job_context import Context, Found, JobFault, JobRefused, Kind
+from batchgen.line import Line
 from batchgen.manifest.loader import DocPath
-from batchgen.manifest.model import JobEntry, MatrixValue
-from batchgen.manifest.rows import Row, normal_names
+from batchgen.manifest.model import MatrixValue
+from batchgen.manifest.rows import normal_names
 from batchgen.manifest.template import (
     Expression,
     TemplateError,
@@ -35,107 +39,7 @@ from batchgen.naming import (
     row_key,
 )
 from batchgen.recipe import Part, Recipe, stem_of
-from batchgen.references import Addresses, Reference, find_reference
-
-
-class Rules(Protocol):
-    """What a provider accepts. Must be pure: it is asked once for equal options."""
-
-    def of_request(
-        self, model: str, options: Mapping[str, OptionValue], references: int
-    ) -> Sequence[Objection]:
-        """What there is against these options and so many reference images."""
-
-    def of_prompt(self, model: str, characters: int) -> Objection | None:
-        """What there is against a prompt of this length; nothing, if a longer one is accepted."""
-
-    def of_references(
-        self, model: str, images: Sequence[Reference], mask: Reference | None
-    ) -> Sequence[Objection]:
-        """What there is against these pictures, at ``("images", number)`` or ``("mask",)``."""
-
-
-class _JobFault(Exception):
-    """One job cannot be planned."""
-
-    def __init__(self, place: DocPath, message: str) -> None:
-        super().__init__(message)
-        self.place = place
-        """Relative to the job's own place."""
-        self.message = message
-
-
-class _JobRefused(Exception):
-    """One job cannot be planned, and why is told already."""
-
-
-# Lines: what a recipe is applied to
-
-_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
-
-
-class Line(NamedTuple):
-    """A row of a table, or the values of an explicit job."""
-
-    source: str
-    values: Mapping[str, object] = _NOTHING
-    """Under normal names, and free of null; see `present`."""
-    row: Row | None = None
-    given: Mapping[str, object] = _NOTHING
-    """The values of an explicit job under their own names."""
-
-    @property
-    def raw(self) -> Mapping[str, object]:
-        """Under the names of the table, or of the explicit job."""
-        return self.given if self.row is None else self.row.raw
-
-
-def explicit_line(entry: JobEntry, at: DocPath, source: str, faults: Faults) -> Line | None:
-    """The values of an explicit job; None, with a fault, where two can't be told apart."""
-    raw = entry.values or {}
-    try:
-        values = dict(zip(normal_names(list(raw)), raw.values(), strict=True))
-    except ValueError as error:
-        faults.of_manifest((*at, "values"), str(error))
-        return None
-    return Line(source, present(values), given=raw)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A reference image, and where its template stands, relative to the job."""
-
-    place: DocPath
-    reference: Reference
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What is the same for all jobs of one plan."""
-
-    base: Path
-    batch: str
-    provider: str
-    table: str
-    rules: Rules | None
-    addresses: Addresses | None
-    objections: Callable[[str, str, int], Sequence[Objection]]
-    """What the rules say of a request, with the options as canonical JSON."""
-    faults: Faults
-    warnings: Warnings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """What is made once for all jobs of a recipe with the same options."""
-
-    options_text: str
-    """Canonical JSON."""
-    fingerprints: Fingerprints
-    objections: Sequence[Objection]
-    """Both of those without reference images."""
-    common: JobKind
-
+from batchgen.references import find_reference
 
 _MAX_KINDS: Final = 1_024
 
@@ -155,7 +59,8 @@ class JobMaker:
             name: value for name, value in recipe.options.items() if isinstance(value, Part)
         }
         self._accepted_chars = 0
-        self._kinds = dict[str, _Kind]()
+        self._kinds = dict[str, Kind]()
+        self._is_of_rows = at == () and context.table != ""
         is_one_kind = not (self._option_parts or recipe.broken)
         self._kind = self._new_kind(self._options) if is_one_kind else None
         parts = (recipe.key, recipe.prompt, recipe.mask, recipe.path, *recipe.images)
@@ -170,12 +75,16 @@ class JobMaker:
             context.faults.of_manifest((*at, "prompt"), "is missing; every job needs a prompt")
             self.idle = True
 
-    def jobs(self, line: Line) -> Iterator[PlannedJob]:
-        """The jobs of one line: the product of the matrix, and each as often as ``count`` says."""
+    def jobs(self, line: Line, *, earlier: int = 0) -> Iterator[PlannedJob]:
+        """The jobs of one line: the product of the matrix, and each as often as ``count`` says.
+
+        They are numbered after those of so many ``earlier`` lines that are equal.
+        """
         if self.idle:
             return
         for combination in product(*self._recipe.matrix.values()):
-            for copy in range(1, self._recipe.count + 1):
+            first = earlier * self._recipe.count + 1
+            for copy in range(first, first + self._recipe.count):
                 job = self.job(line, combination, copy)
                 if job is None:
                     break  # its other copies would fail alike
@@ -184,45 +93,92 @@ class JobMaker:
     def job(
         self, line: Line, combination: tuple[MatrixValue, ...] = (), copy: int = 1
     ) -> PlannedJob | None:
-        """One of them; None, with a fault, where it can't be planned."""
+        """One of them, which is refused where its row is at fault.
+
+        None where it can't be planned and the whole plan fails for it.
+        """
         try:
             return self._job(line, combination, copy)
-        except _JobFault as fault:
-            self._report(fault, line)
-        except _JobRefused:
-            pass
-        return None
+        except JobFault as fault:
+            reason = self._report(fault, line)
+        except JobRefused as refused:
+            reason = refused.reason
+        return None if reason is None else self._refused_job(line, combination, copy, reason)
 
-    def is_wanted(self, line: Line, where: Expression) -> bool:
-        """Whether a row passes the manifest's ``where``; no, when that cannot be told."""
+    def refused_jobs(self, line: Line, reason: str) -> Iterator[PlannedJob]:
+        """The jobs of a row that is at fault as a whole."""
+        for combination in product(*self._recipe.matrix.values()):
+            for copy in range(1, self._recipe.count + 1):
+                yield self._refused_job(line, combination, copy, reason)
+
+    def is_wanted(self, line: Line, where: Expression) -> bool | str:
+        """Whether a row passes the manifest's ``where``; why that is unknown, for a row at fault.
+
+        Where the manifest is at fault, the row does not pass.
+        """
         try:
             return where.is_true(self._variables(line, (), with_row=True))
         except TemplateError as error:
-            self._report(_JobFault(("rows", "where"), str(error)), line)
-            return False
+            fault = self._template_fault(("rows", "where"), error)
+            return self._report(fault, line) or False
 
-    def _report(self, fault: _JobFault, line: Line) -> None:
+    def _report(self, fault: JobFault, line: Line) -> str | None:
+        """Note a fault; why the jobs of the row fail alone, or None if the whole plan does."""
         path = (*self._at, *fault.place)
-        if line.row is None:
+        if line.row is None or fault.of_manifest:
             self._context.faults.of_manifest(path, fault.message)
-        else:
-            self._context.faults.of_row(self._context.table, line.row, path, fault.message)
+            return None
+        return self._report_row(line, path, fault.message)
+
+    def _report_row(self, line: Line, path: DocPath, message: str) -> str | None:
+        found = self._context.rows.of_row(self._context.table, line.row, path, message)
+        return None if found is None else row_reason(found)
 
     def _heed(self, objections: Sequence[Objection], line: Line) -> None:
-        """Tell what the rules say. Raises _JobRefused if the job cannot stand as it is."""
-        context, refused = self._context, False
+        """Report what the rules say. Raises JobRefused if the job cannot stand as it is."""
+        context, reasons = self._context, list[str | None]()
         for objection in objections:
             path = (*self._recipe.at, *objection.place)
             if not objection.fatal:
                 context.warnings.add(path, objection.message)
-                continue
-            refused = True
-            if line.row is None or self._option_parts.keys().isdisjoint(objection.options):
+            elif line.row is None or self._option_parts.keys().isdisjoint(objection.options):
                 context.faults.of_manifest(path, objection.message)
+                reasons.append(None)
             else:
-                context.faults.of_row(context.table, line.row, path, objection.message)
-        if refused:
-            raise _JobRefused
+                reasons.append(self._report_row(line, path, objection.message))
+        if reasons:
+            raise JobRefused(None if None in reasons else reasons[0])
+
+    def _refused_job(
+        self, line: Line, combination: tuple[MatrixValue, ...], copy: int, reason: str
+    ) -> PlannedJob:
+        """A job of a row at fault: never sent, under its own key if the row still gives it."""
+        variables = self._variables(line, combination, with_row=True)
+        own_index = "index" not in line.values
+        if own_index:
+            variables["index"] = copy
+        key, kind = None, self._kind
+        path = prompt = ""
+        try:
+            key = self._given_key(line, combination, variables, copy, own_index)
+            prompt = (
+                (self._text(self._recipe.prompt, variables) or "") if self._recipe.prompt else ""
+            )
+            prompt = prompt.strip()
+            if key is None and prompt:
+                matrix = dict(zip(self._matrix_names, combination, strict=True))
+                key = copy_key(prompt_key(prompt, matrix), copy)
+            if key is not None:
+                variables["key"] = key
+                path = self._path(variables, own_index, copy)
+            kind = kind or self._kind_of(variables)
+        except JobFault:
+            pass  # the job is refused with what is known by now
+        if key is None:
+            self._context.rows.has_unknown_keys = True
+            key = copy_key("/".join([line.source, *map(str, combination)]), copy)
+        kind = kind or self._kind_of_options(self._options)
+        return PlannedJob(kind.common, key, "", prompt, path, line.source, refused=reason)
 
     def _variables(
         self, line: Line, combination: Sequence[object], *, with_row: bool
@@ -239,7 +195,8 @@ class JobMaker:
         recipe = self._recipe
         for name in self._matrix_names:
             if name in line.values:
-                raise _JobFault(("matrix",), f"{name!r} is the name of a column already")
+                message = f"{name!r} is the name of a column already"
+                raise JobFault(("matrix",), message, of_manifest=True)
         variables = self._variables(line, combination, with_row=self._uses_row)
         own_index = "index" not in line.values
         if own_index:
@@ -264,7 +221,7 @@ class JobMaker:
         self,
         line: Line,
         variables: Mapping[str, object],
-        kind: _Kind,
+        kind: Kind,
         own: tuple[str, str, str],
     ) -> PlannedJob:
         """A job whose key, prompt and path are known, with the pictures that are sent along."""
@@ -310,7 +267,7 @@ class JobMaker:
                 return checked_key(text)
             return None if text is None else copy_key(checked_key(text), copy)
         except NamingError as error:
-            raise _JobFault(("key",), str(error)) from None
+            raise JobFault(("key",), str(error)) from None
 
     def _prompt(self, variables: Mapping[str, object]) -> str:
         part = self._recipe.prompt
@@ -318,7 +275,7 @@ class JobMaker:
         prompt = (text or "").strip()
         place: DocPath = part.place if part else ("prompt",)
         if not prompt:
-            raise _JobFault(place, "the prompt is empty")
+            raise JobFault(place, "the prompt is empty")
         if len(prompt) > self._accepted_chars:
             self._ask_of_prompt(len(prompt), place)
         return prompt
@@ -329,7 +286,7 @@ class JobMaker:
         if objection is None:
             self._accepted_chars = characters
         elif objection.fatal:
-            raise _JobFault(place, objection.message)
+            raise JobFault(place, objection.message)
         else:
             self._warn(place, objection.message)
 
@@ -346,13 +303,16 @@ class JobMaker:
                 return path_of_stem(str(variables["key"]))
             return output_path(text, copy)
         except NamingError as error:
-            raise _JobFault(part.place, str(error)) from None
+            raise JobFault(part.place, str(error)) from None
 
-    def _kind_of(self, variables: Mapping[str, object]) -> _Kind:
+    def _kind_of(self, variables: Mapping[str, object]) -> Kind:
         """The kind of a job whose options are templates."""
         options = dict(self._options)
         for name, part in self._option_parts.items():
             options[name] = self._text(part, variables) or ""
+        return self._kind_of_options(options)
+
+    def _kind_of_options(self, options: Mapping[str, OptionValue]) -> Kind:
         text = canonical_json(options)
         if (known := self._kinds.get(text)) is None:
             if len(self._kinds) >= _MAX_KINDS:
@@ -360,10 +320,10 @@ class JobMaker:
             known = self._kinds[text] = self._new_kind(options)
         return known
 
-    def _new_kind(self, options: Mapping[str, OptionValue]) -> _Kind:
+    def _new_kind(self, options: Mapping[str, OptionValue]) -> Kind:
         recipe, provider = self._recipe, self._context.provider
         text = canonical_json(options)
-        return _Kind(
+        return Kind(
             options_text=text,
             fingerprints=Fingerprints(provider, recipe.model, text),
             objections=self._context.objections(recipe.model, text, 0),
@@ -379,12 +339,13 @@ class JobMaker:
                 metadata=recipe.metadata,
                 refresh=recipe.refresh,
                 tags=recipe.tags,
+                of_rows=self._is_of_rows,
             ),
         )
 
     def _references(
         self, parts: Sequence[Part], variables: Mapping[str, object]
-    ) -> tuple[_Found, ...]:
+    ) -> tuple[Found, ...]:
         """The pictures sent along, without those whose templates are for rows only."""
         context, found = self._context, []
         for part in parts:
@@ -394,25 +355,26 @@ class JobMaker:
             try:
                 reference = find_reference(text.strip(), context.base, context.addresses)
             except ValueError as error:
-                raise _JobFault(part.place, str(error)) from None
-            found.append(_Found(part.place, reference))
+                constant = part.template.constant is not None
+                raise JobFault(part.place, str(error), of_manifest=constant) from None
+            found.append(Found(part.place, reference))
         return tuple(found)
 
-    def _mask(self, variables: Mapping[str, object], *, with_images: bool) -> _Found | None:
+    def _mask(self, variables: Mapping[str, object], *, with_images: bool) -> Found | None:
         part = self._recipe.mask
         found = self._references((part,), variables) if part else ()
         if part is None or not found or with_images:
             return found[0] if found else None
         if part.of_rows:
             return None
-        raise _JobFault(part.place, "a mask goes with a reference image; name that in images:")
+        raise JobFault(part.place, "a mask goes with a reference image; name that in images:")
 
-    def _refusal(self, images: Sequence[_Found], mask: _Found | None, line: Line) -> str | None:
+    def _refusal(self, images: Sequence[Found], mask: Found | None, line: Line) -> str | None:
         """Why nothing can be sent with these pictures, where one behind an address is to blame.
 
-        What is wrong with files is reported; raises _JobRefused then.
+        What is wrong with files is reported; raises JobRefused then.
         """
-        refusals, is_faulty = [], False
+        refusals, reasons = [], list[str | None]()
         for found in (*images, mask) if mask else images:
             if found.reference.warning:
                 self._warn(found.place, found.reference.warning)
@@ -426,16 +388,15 @@ class JobMaker:
             elif found.reference.is_remote:
                 refusals.append((found.place, objection.message))
             else:
-                self._report(_JobFault(found.place, objection.message), line)
-                is_faulty = True
-        if is_faulty:
-            raise _JobRefused
+                reasons.append(self._report(JobFault(found.place, objection.message), line))
+        if reasons:
+            raise JobRefused(None if None in reasons else reasons[0])
         for place, message in refusals:
             self._warn(place, f"{message}; nothing is sent for this")
         return f"{REFERENCE_REASON}: {refusals[0][1]}" if refusals else None
 
     def _objections_to_references(
-        self, images: Sequence[_Found], mask: _Found | None
+        self, images: Sequence[Found], mask: Found | None
     ) -> Sequence[Objection]:
         rules = self._context.rules
         if rules is None:
@@ -452,26 +413,19 @@ class JobMaker:
         except UndefinedNameError as error:
             if part.of_rows:
                 return None
-            raise _JobFault(part.place, str(error)) from None
+            raise self._template_fault(part.place, error) from None
         except TemplateError as error:
-            raise _JobFault(part.place, str(error)) from None
+            raise self._template_fault(part.place, error) from None
         if not text.isascii():
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise _JobFault(
+                raise JobFault(
                     part.place, "holds half a surrogate pair, which is no text"
                 ) from None
         return text
 
-
-def remembered(rules: Rules | None) -> Callable[[str, str, int], Sequence[Objection]]:
-    """The rules, asked once for equal options."""
-    if rules is None:
-        return lambda model, options_text, references: ()
-
-    @lru_cache(maxsize=1024)
-    def ask(model: str, options_text: str, references: int) -> Sequence[Objection]:
-        return tuple(rules.of_request(model, json.loads(options_text), references))
-
-    return ask
+    def _template_fault(self, place: DocPath, error: TemplateError) -> JobFault:
+        """A name that no row can have is the manifest's fault; another error may be the row's."""
+        unknown = isinstance(error, UndefinedNameError) and self._context.fixed_columns
+        return JobFault(place, str(error), of_manifest=unknown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import NewType
 
@@ -10,6 +11,16 @@ Micros = NewType("Micros", int)
 
 ZERO = Micros(0)
 _PER_DOLLAR = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceTerms:
+    """What is known of a request's price before it is sent, beside the amount to reserve."""
+
+    least: Micros | None = None
+    """The cheapest price that fits, where an option that decides it is not set."""
+    is_known: bool = True
+    """Without a known price, nothing can be kept within a budget."""
 
 
 def parse_dollars(text: str | int | Decimal) -> Micros:

@@ -6,156 +6,49 @@ provider sheets: error code first, then type, then status, then the text of the 
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from enum import IntEnum
 from typing import Final
 
-from batchgen.job import Billed, Outcome, PictureRef
-from batchgen.lean import LeanAnswer
+from batchgen.error_row import Kind
+from batchgen.error_words import HTTP_NAMES, kind_of_name, says
+from batchgen.job import Billed, Outcome
+from batchgen.retry_after import retry_after
+from batchgen.verdict import Answer, ErrorBody, Exchange, Failure, Habits, Reach, Verdict
+
+__all__ = [
+    "NO_MONEY",
+    "UPLOAD_CUT",
+    "Answer",
+    "ErrorBody",
+    "Exchange",
+    "Failure",
+    "Habits",
+    "Reach",
+    "Verdict",
+    "classify",
+    "clean",
+    "request_id",
+    "task_verdict",
+]
 
 
-class Reach(IntEnum):
-    """How far an HTTP exchange got, as the connection itself saw it."""
-
-    NOTHING = 0
-    """No byte of the request was sent."""
-    PARTIAL = 1
-    """Some of the request was sent, but not the whole body."""
-    SENT = 2
-    """The whole request was handed over; no answer."""
-    HEADERS = 3
-    """A status line and headers came; the body is incomplete."""
-    COMPLETE = 4
-    """The whole answer came."""
-
-
-class Failure(IntEnum):
-    """Why an exchange ended before it was complete."""
-
-    NONE = 0
-    CONNECT = 1
-    TLS = 2
-    DEADLINE = 3
-    NETWORK = 4
-    TOO_LARGE = 5
-    INTERRUPTED = 6
-    """We gave up ourselves: a second signal, or a kill seen from the next start."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorBody:
-    """The error object of an answer, each field as text and empty where absent."""
-
-    code: str = ""
-    type: str = ""
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What an adapter read from a body. All fields empty: it was no JSON at all."""
-
-    readable: bool = False
-    """The body is JSON."""
-    pictures: tuple[PictureRef, ...] = ()
-    error: ErrorBody | None = None
-    task_id: str | None = None
-    html: bool = False
-    usage: Mapping[str, object] | None = None
-    """What the request used up, where the provider bills by tokens and says so."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
-    """One HTTP request and what became of it."""
-
-    reach: Reach
-    failure: Failure = Failure.NONE
-    detail: str = ""
-    status: int | None = None
-    headers: Mapping[str, str] | None = None
-    """Lower-case names; only what was received."""
-    lean: LeanAnswer | None = None
-    """What there is to read of a whole body, where it was looked at while it arrived."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The class of an attempt, and what it tells the run."""
-
-    outcome: Outcome
-    billed: Billed
-    code: str = ""
-    """Short and stable, for reports: ``rate_limit_exceeded``, ``deadline``, ``http_504``."""
-    message: str = ""
-    again: bool = False
-    """A refusal of the moment: one more try is reasonable."""
-    retry_after_s: float | None = None
-    status: int | None = None
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Habits:
-    """Which of an endpoint's failures may cost money, as far as it is known."""
-
-    server_errors: Billed = Billed.NO
-    """A 500 or 502 in the endpoint's own words."""
-    refusals: Billed = Billed.NO
-    """An answer that refuses the request, for its content too."""
-
-
-MONEY_CODES: Final = frozenset(
-    {
-        "insufficient_user_quota",
-        "insufficient_quota",
-        "pre_consume_token_quota_failed",
-        "quota_not_enough",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "project_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-    }
-)
-BLOCKED_CODES: Final = frozenset(
-    {
-        "moderation_blocked",
-        "content_policy_violation",
-        "content_filter",
-        "sensitive_words_detected",
-        "safety_violation",
-    }
-)
-THROTTLE_CODES: Final = frozenset(
-    {
-        "rate_limit_exceeded",
-        "rate_limit_error",
-        "slow_down",
-        "server_is_overloaded",
-        "system_cpu_overloaded",
-        "system_memory_overloaded",
-    }
-)
-AUTH_CODES: Final = frozenset({"invalid_api_key", "access_denied", "authentication_error"})
-STOP_CODES: Final = frozenset({"model_price_error", "api_not_implemented", "unknown_parameter"})
-REFUSED_CODES: Final = frozenset({"invalid_request", "convert_request_failed"})
-
+_FREE_ERRORS: Final = Habits()
+NO_MONEY: Final = "no_money"
+"""Code of a lack of money, credits, quota or budget, whatever the provider calls it."""
+UPLOAD_CUT: Final = "upload_cut"
+"""Code of a request that was cut off while it was being sent."""
 _FEE_PREFIX: Final = "violation_fee."
-"""The gateway charges a fee for such a refusal, of an amount of its own (provider sheet, 7.2)."""
-_BLOCKED_WORDS = re.compile(
-    r"content[_ ]policy|content[_ ]filter|safety system|safety_violation|moderation", re.IGNORECASE
-)
-_MONEY_WORDS = re.compile(r"quota|balance|billing|credit|额度|余额", re.IGNORECASE)
+"""The gateway charges a fee for such a refusal, of its own amount (new-api, `violation_fee.go`)."""
+_ACCOUNT_WORDS: Final = re.compile(r"quota|balance|billing|credit|额度|余额", re.IGNORECASE)
+"""In a 401 or 403, which stops the run anyway, these are enough to call it a lack of money."""
 _NOT_REACHED: Final = frozenset({521, 523, 525, 526})
 _UNKNOWN: Final = frozenset({408, 504, 520, 522, 524})
-_WRONG_SETTING: Final = frozenset({402, 405, 406, 407, 415, 501})
+_WRONG_SETTING: Final = frozenset({404, 405, 406, 407, 415, 501})
+_BUSY: Final = frozenset({429, 503, 529})
+_OWN_ERRORS: Final = frozenset({500, 502, 503, 529})
+"""Errors in the endpoint's own words, for a request that it did not carry out."""
 _REQUEST_ID_HEADERS: Final = ("x-oneapi-request-id", "x-request-id", "request-id", "cf-ray")
 MAX_MESSAGE: Final = 2048
 _MAX_CODE: Final = 100
@@ -186,22 +79,33 @@ def request_id(headers: Mapping[str, str] | None) -> str | None:
     return None
 
 
-def classify(exchange: Exchange, answer: Answer | None, habits: Habits = Habits()) -> Verdict:
-    """Decide what an attempt was. Total: any exchange and any answer give a verdict."""
-    verdict = _billed_by(habits, _classify(exchange, answer), exchange.status)
+def classify(
+    exchange: Exchange, answer: Answer | None, habits: Habits = _FREE_ERRORS, *, prompt: str = ""
+) -> Verdict:
+    """Decide what an attempt was. Total: any exchange and any answer give a verdict.
+
+    ``prompt`` is what was sent: its words, repeated in an error, are not the provider's.
+    """
     headers = exchange.headers or {}
-    wait = retry_after(headers)
+    error = answer.error if answer else None
+    verdict = _billed_by(habits, _classify(exchange, answer, prompt), exchange.status)
     may_retry = headers.get("x-should-retry", "").strip().lower() != "false"
-    outcome, billed = verdict.outcome, verdict.billed
-    if outcome is Outcome.THROTTLED and not may_retry:
-        outcome = Outcome.REFUSED
-    return Verdict(
-        outcome=outcome,
-        billed=billed,
-        code=clean(verdict.code)[:_MAX_CODE],
+    wait_s = None
+    if verdict.outcome is Outcome.THROTTLED:
+        words, delay_s = (error.message, error.retry_after_s) if error else ("", None)
+        wait_s = retry_after(headers, delay_s=delay_s, message=words)
+        if not may_retry:
+            verdict = replace(
+                verdict,
+                outcome=Outcome.STOP,
+                message=f"{verdict.message} (the provider says that a retry cannot succeed)",
+            )
+    return replace(
+        verdict,
+        code=verdict.code and (clean(verdict.code)[:_MAX_CODE] or f"http_{exchange.status}"),
         message=clean(verdict.message),
         again=verdict.again and may_retry,
-        retry_after_s=wait,
+        retry_after_s=wait_s,
         status=exchange.status,
         request_id=request_id(headers),
     )
@@ -219,32 +123,41 @@ def _billed_by(habits: Habits, verdict: Verdict, status: int | None) -> Verdict:
     return replace(verdict, billed=billed)
 
 
-def task_verdict(error: ErrorBody, billed: Billed) -> Verdict:
-    """What an attempt was whose task was accepted and then failed."""
-    found = _by_code(error)
-    blocked = (found is not None and found.outcome is Outcome.BLOCKED) or bool(
-        _BLOCKED_WORDS.search(f"{error.code} {error.type} {error.message}")
-    )
-    return Verdict(
-        outcome=Outcome.BLOCKED if blocked else Outcome.REFUSED,
+def task_verdict(error: ErrorBody, billed: Billed, *, prompt: str = "") -> Verdict:
+    """Return what an attempt was whose task was accepted and then failed.
+
+    What is said about the account stops the run only where the task cost nothing: its job is
+    pending again then, and must not have been charged.
+    """
+    named = error.code or error.type
+    code = "task_failed" if named.lower() in _UNNAMED else named
+    failed = Verdict(
+        outcome=Outcome.REFUSED,
         billed=billed,
-        code=clean(error.code or error.type or "task_failed")[:_MAX_CODE],
-        message=clean(error.message),
+        code=clean(code)[:_MAX_CODE],
+        message=clean(_told(error, error.message, code)),
     )
+    case = _Case(status=200, error=error, code=code, text=error.message, prompt=prompt)
+    known = _first(_SAID, case)
+    if known is None or known.outcome in (Outcome.REFUSED, Outcome.THROTTLED):
+        return failed
+    if known.outcome is Outcome.BLOCKED:
+        return replace(failed, outcome=Outcome.BLOCKED)
+    if billed is Billed.NO:
+        return replace(known, code=clean(known.code)[:_MAX_CODE], message=clean(known.message))
+    return replace(failed, code=clean(known.code)[:_MAX_CODE])
 
 
-def _classify(exchange: Exchange, answer: Answer | None) -> Verdict:
+def _classify(exchange: Exchange, answer: Answer | None, prompt: str) -> Verdict:
     code, meaning = _MEANING[exchange.failure]
     detail = f"{meaning}: {exchange.detail}" if exchange.detail else meaning
     if exchange.reach <= Reach.PARTIAL:
-        if exchange.failure is Failure.TLS:
-            return Verdict(outcome=Outcome.STOP, billed=Billed.NO, code=code, message=detail)
-        return Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code=code, message=detail)
+        return _not_sent(exchange, code, detail)
     if exchange.reach is Reach.SENT or exchange.status is None:
         return _ambiguous(code, detail)
     if exchange.reach is Reach.HEADERS and exchange.status == 200 and answer and answer.pictures:
         # A stream may break off behind its last event, and a server may forget how to end.
-        return _success(exchange.status, answer)
+        return _success(exchange.status, answer, prompt)
     if exchange.reach is Reach.HEADERS and not 400 <= exchange.status < 500:
         return _ambiguous(code, f"HTTP {exchange.status}, then {detail}")
     answer = answer or Answer()
@@ -252,23 +165,44 @@ def _classify(exchange: Exchange, answer: Answer | None) -> Verdict:
     if status < 200:
         return _ambiguous(f"http_{status}", f"HTTP {status} is no end of an exchange")
     if status < 300:
-        return _success(status, answer)
+        return _success(status, answer, prompt)
     if status < 400:
         where = (exchange.headers or {}).get("location", "another address")
         return _stop("redirect", f"base_url redirects to {where}: set base_url to the final one")
-    return _error(status, answer, exchange.headers or {})
+    case = _case(status, answer, exchange.headers or {}, prompt)
+    return _first(_ERRORS, case) or _verdict(Outcome.REFUSED, case)
 
 
-def _success(status: int, answer: Answer) -> Verdict:
+def _not_sent(exchange: Exchange, code: str, detail: str) -> Verdict:
+    if exchange.failure is Failure.TLS:
+        return _stop(code, detail)
+    cut = exchange.reach is Reach.PARTIAL and exchange.failure is not Failure.INTERRUPTED
+    if not cut:
+        return Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code=code, message=detail)
+    size = f"{exchange.upload_bytes:,} bytes" if exchange.upload_bytes else "the request"
+    return Verdict(
+        outcome=Outcome.SAFE,
+        billed=Billed.NO,
+        code=UPLOAD_CUT,
+        message=(
+            f"the upload of {size} was cut off: {detail}; check the size of the reference images,"
+            " the upload limit of proxies on the way, and the speed of the connection"
+        ),
+    )
+
+
+def _success(status: int, answer: Answer, prompt: str) -> Verdict:
     if answer.pictures:
         return Verdict(outcome=Outcome.OK, billed=Billed.YES)
     if answer.error is not None:
-        known = _by_code(answer.error)
+        case = _case(status, answer, {}, prompt)
+        known = _first(_SAID, case)
         if known is not None:
             return known
+        unnamed = case.code == f"http_{status}"
         return _ambiguous(
-            answer.error.code or "error_in_success",
-            f"HTTP {status} with an error inside: {answer.error.message}",
+            "error_in_success" if unnamed else case.code,
+            f"HTTP {status} with an error inside: {_told(answer.error, case.text, case.code)}",
         )
     if answer.task_id:
         return _ambiguous("task", f"answered with task {answer.task_id} in place of a picture")
@@ -282,67 +216,229 @@ def _success(status: int, answer: Answer) -> Verdict:
     )
 
 
-def _error(status: int, answer: Answer, headers: Mapping[str, str]) -> Verdict:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """A response without an image, as the rules look at it."""
+
+    status: int
+    error: ErrorBody | None
+    code: str
+    """For reports: the error's own code or type, or ``http_429``."""
+    text: str
+    """For people: the error's message, or ``HTTP 429``."""
+    prompt: str
+    html: bool = False
+    has_wait: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether the endpoint itself says what became of the request."""
+        return self.error is not None and self.error.envelope
+
+    def says(self, kind: Kind) -> bool:
+        """Return whether the message holds a phrase of this kind that was not ours."""
+        return self.error is not None and says(kind, self.error.message, prompt=self.prompt)
+
+    def named(self) -> tuple[str, Kind] | None:
+        """Return the first code or type that the table knows, with what it means."""
+        for name in self.error.all_names() if self.error else ():
+            kind = kind_of_name(name)
+            if kind is None and self.status < 300:
+                kind = HTTP_NAMES.get(name)
+            if kind is not None:
+                return name, kind
+        return None
+
+
+_UNNAMED: Final = frozenset({"", "error", "null", "none"})
+
+
+def _case(status: int, answer: Answer, headers: Mapping[str, str], prompt: str) -> _Case:
     error = answer.error
-    text = (error.message if error else "") or f"HTTP {status}"
-    code = (error.code or error.type if error else "") or f"http_{status}"
-    if status in _NOT_REACHED:
-        return Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code=f"http_{status}", message=text)
-    if status in _UNKNOWN:
-        return _ambiguous(f"http_{status}", text)
-    known = _by_code(error) if error else None
-    if known is not None:
-        return known
-    if status in (401, 403):
-        return _no_access(status, answer, code, text)
-    if status == 404 or status in _WRONG_SETTING:
-        return _stop(code, f"{text} (HTTP {status}: check base_url, model and account)")
-    if status == 425:
-        return Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code=code, message=text)
-    if status in (429, 529) or (status == 503 and (error or "retry-after" in headers)):
-        return Verdict(outcome=Outcome.THROTTLED, billed=Billed.NO, code=code, message=text)
-    if status >= 500:
-        if error is None or status not in (500, 502):
-            return _ambiguous(f"http_{status}", text)
-        return Verdict(
-            outcome=Outcome.REFUSED, billed=Billed.NO, code=code, message=text, again=True
-        )
-    if error and _BLOCKED_WORDS.search(f"{error.type} {error.message}"):
-        return Verdict(outcome=Outcome.BLOCKED, billed=Billed.NO, code=code, message=text)
-    return Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code=code, message=text)
+    names = [name for name in (error.code, error.type) if name] if error else []
+    # LiteLLM and Google repeat the status as code; the type says more then.
+    telling = [name for name in names if not (name.isdecimal() and len(name) == 3)] or names
+    return _Case(
+        status=status,
+        error=error,
+        code=telling[0] if telling else f"http_{status}",
+        text=(error.message if error else "") or (telling[0] if telling else f"HTTP {status}"),
+        prompt=prompt,
+        html=answer.html,
+        has_wait="retry-after" in headers,
+    )
 
 
-def _no_access(status: int, answer: Answer, code: str, text: str) -> Verdict:
-    if status == 403 and answer.error is None and answer.html:
+def _told(error: ErrorBody | None, text: str, code: str) -> str:
+    """Return the provider's message with those of its code and type that it does not show itself.
+
+    ``code`` is shown beside the message anyway.
+    """
+    if error is None:
+        return text
+    fields = (("code", error.code), ("type", error.type))
+    more = [f"{what} {name}" for what, name in fields if name and name not in (code, text)]
+    return f"{text} [{', '.join(more)}]" if more else text
+
+
+_Rule = Callable[[_Case], Verdict | None]
+
+
+def _first(rules: Sequence[_Rule], case: _Case) -> Verdict | None:
+    return next((found for rule in rules if (found := rule(case)) is not None), None)
+
+
+def _verdict(outcome: Outcome, case: _Case, *, code: str = "", hint: str = "") -> Verdict:
+    code = code or case.code
+    text = _told(case.error, case.text, code)
+    return Verdict(
+        outcome=outcome,
+        billed=Billed.NO,
+        code=code,
+        message=f"{text} ({hint})" if hint else text,
+    )
+
+
+def _of_kind(kind: Kind, case: _Case, *, code: str = "") -> Verdict:
+    match kind:
+        case Kind.MONEY:
+            hint = "top up the account or raise the limit of the key"
+            return _verdict(Outcome.STOP, case, code=NO_MONEY, hint=hint)
+        case Kind.ACCESS:
+            return _verdict(Outcome.STOP, case, code=code, hint="check the key and the account")
+        case Kind.STOP:
+            return _verdict(Outcome.STOP, case, code=code)
+        case Kind.BLOCKED:
+            return _verdict(Outcome.BLOCKED, case, code=code)
+        case Kind.THROTTLED:
+            return _verdict(Outcome.THROTTLED, case, code=code)
+        case Kind.REFUSED:
+            return _verdict(Outcome.REFUSED, case, code=code)
+
+
+def _fee(case: _Case) -> Verdict | None:
+    for name in case.error.all_names() if case.error else ():
+        if name.startswith(_FEE_PREFIX):
+            return replace(_verdict(Outcome.BLOCKED, case, code=name), billed=Billed.MAYBE)
+    return None
+
+
+def _by_name(case: _Case) -> Verdict | None:
+    """All but throttling, which a phrase about money may still turn into a stop."""
+    name, kind = case.named() or ("", Kind.THROTTLED)
+    if kind is Kind.ACCESS and case.says(Kind.MONEY):  # xAI: "permission-denied", out of credits
+        kind = Kind.MONEY
+    return None if kind is Kind.THROTTLED else _of_kind(kind, case, code=name)
+
+
+def _throttled_by_name(case: _Case) -> Verdict | None:
+    found = case.named()
+    return _of_kind(Kind.THROTTLED, case, code=found[0]) if found else None
+
+
+def _rate_in_words(case: _Case) -> Verdict | None:
+    """A rate limit that speaks of quotas: its words win over those about money."""
+    throttled = case.status < 300 or case.status in _BUSY or case.named() is not None
+    return _in_words(Kind.THROTTLED)(case) if throttled else None
+
+
+def _delayed(case: _Case) -> Verdict | None:
+    """Google says ``RESOURCE_EXHAUSTED`` and "exceeded your current quota" for every limit, and
+    names a delay where waiting helps."""
+    delayed = case.error is not None and case.error.retry_after_s is not None
+    return _throttled_by_name(case) if delayed else None
+
+
+def _in_words(kind: Kind) -> _Rule:
+    return lambda case: _of_kind(kind, case) if case.says(kind) else None
+
+
+_SAID: Final[Sequence[_Rule]] = (
+    _fee,
+    _by_name,
+    _rate_in_words,
+    _delayed,
+    _in_words(Kind.MONEY),
+    _throttled_by_name,
+    _in_words(Kind.ACCESS),
+    _in_words(Kind.STOP),
+    _in_words(Kind.BLOCKED),
+)
+"""What an error says itself, wherever it stands."""
+
+
+def _out_of_reach(case: _Case) -> Verdict | None:
+    code = f"http_{case.status}"
+    return _verdict(Outcome.SAFE, case, code=code) if case.status in _NOT_REACHED else None
+
+
+def _unknown_end(case: _Case) -> Verdict | None:
+    text = _told(case.error, case.text, "")
+    return _ambiguous(f"http_{case.status}", text) if case.status in _UNKNOWN else None
+
+
+def _said(case: _Case) -> Verdict | None:
+    """Errors of a server that may have worked on the request count by their names only."""
+    if case.status >= 500 and not case.own:
+        return None
+    by_words = case.status < 500 or case.status in _OWN_ERRORS
+    return _first(_SAID if by_words else (_fee, _by_name, _throttled_by_name), case)
+
+
+def _payment_required(case: _Case) -> Verdict | None:
+    return _of_kind(Kind.MONEY, case) if case.status == 402 else None
+
+
+def _no_access(case: _Case) -> Verdict | None:
+    if case.status not in (401, 403):
+        return None
+    if case.status == 403 and case.error is None and case.html:
         return Verdict(
             outcome=Outcome.THROTTLED,
             billed=Billed.NO,
             code="firewall",
             message="HTTP 403 with a page: a firewall in front of the endpoint",
         )
-    if answer.error is not None and _MONEY_WORDS.search(text):
-        return _stop("no_money", f"{text} (top up the account or raise the key's limit)")
-    return _stop(code, f"{text} (HTTP {status}: check the key and what it may do)")
+    if case.error is not None and _ACCOUNT_WORDS.search(case.text):
+        return _of_kind(Kind.MONEY, case)
+    hint = f"HTTP {case.status}: check the key and what it may do"
+    return _verdict(Outcome.STOP, case, hint=hint)
 
 
-def _by_code(error: ErrorBody) -> Verdict | None:
-    text = error.message or error.code or error.type
-    for name in (error.code, error.type):
-        if name.startswith(_FEE_PREFIX):
-            return Verdict(outcome=Outcome.BLOCKED, billed=Billed.MAYBE, code=name, message=text)
-        if name in MONEY_CODES:
-            return _stop("no_money", f"{text} (top up the account or raise the key's limit)")
-        if name in BLOCKED_CODES:
-            return Verdict(outcome=Outcome.BLOCKED, billed=Billed.NO, code=name, message=text)
-        if name in AUTH_CODES:
-            return _stop(name, f"{text} (check the key)")
-        if name in THROTTLE_CODES:
-            return Verdict(outcome=Outcome.THROTTLED, billed=Billed.NO, code=name, message=text)
-        if name in STOP_CODES:
-            return _stop(name, text)
-        if name in REFUSED_CODES:
-            return Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code=name, message=text)
-    return None
+def _wrong_setting(case: _Case) -> Verdict | None:
+    hint = f"HTTP {case.status}: check base_url, model and account"
+    return _verdict(Outcome.STOP, case, hint=hint) if case.status in _WRONG_SETTING else None
+
+
+def _too_early(case: _Case) -> Verdict | None:
+    return _verdict(Outcome.SAFE, case) if case.status == 425 else None
+
+
+def _busy(case: _Case) -> Verdict | None:
+    full = case.status == 503 and (case.own or case.has_wait)
+    return _verdict(Outcome.THROTTLED, case) if full or case.status in (429, 529) else None
+
+
+def _server_error(case: _Case) -> Verdict | None:
+    if case.status < 500:
+        return None
+    if not case.own or case.status not in (500, 502):
+        return _ambiguous(f"http_{case.status}", _told(case.error, case.text, ""))
+    return replace(_verdict(Outcome.REFUSED, case), again=True)
+
+
+_ERRORS: Final[Sequence[_Rule]] = (
+    _out_of_reach,
+    _unknown_end,
+    _said,
+    _payment_required,
+    _no_access,
+    _wrong_setting,
+    _too_early,
+    _busy,
+    _server_error,
+)
+"""What an HTTP error is; the first rule that knows decides, and what none knows is refused."""
 
 
 def _stop(code: str, message: str) -> Verdict:
@@ -351,65 +447,3 @@ def _stop(code: str, message: str) -> Verdict:
 
 def _ambiguous(code: str, message: str) -> Verdict:
     return Verdict(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code=code, message=message)
-
-
-_DURATION = re.compile(r"\s*(?:(\d{1,9})m(?!s))?\s*(?:(\d{1,9}(?:\.\d{1,9})?)(ms|s)?)?\s*")
-_MAX_WAIT_S: Final = 86_400.0
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from ``retry-after-ms``, ``retry-after`` or ``x-ratelimit-reset-requests``.
-
-    Whole and broken seconds, ``1500ms``, ``2m``, ``6m0s`` and HTTP dates (against the server's own
-    ``Date``) are understood. What is negative, zero, not finite, past or longer than 10,000
-    characters counts as absent; more than a day counts as a day.
-    """
-    exact_s = _milliseconds(headers.get("retry-after-ms", ""))
-    if exact_s is not None:
-        return min(exact_s, _MAX_WAIT_S)
-    for name in ("retry-after", "x-ratelimit-reset-requests"):
-        value = headers.get(name, "").strip()
-        if not value or len(value) > 100:
-            continue
-        seconds = _duration(value)
-        if seconds is None and name == "retry-after":
-            seconds = _date_delta(value, headers.get("date", ""))
-        if seconds is not None:
-            return min(seconds, _MAX_WAIT_S)
-    return None
-
-
-def _milliseconds(text: str) -> float | None:
-    """In seconds."""
-    try:
-        seconds = float(text) / 1000
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds > 0 else None
-
-
-def _duration(text: str) -> float | None:
-    match = _DURATION.fullmatch(text)
-    if match is None or not any(match.groups()):
-        return None
-    minutes, amount, unit = match.groups()
-    seconds = float(amount or 0) / (1000 if unit == "ms" else 1)
-    total = int(minutes or 0) * 60 + seconds
-    return total if total > 0 else None
-
-
-def _date_delta(text: str, server_date: str) -> float | None:
-    then = _date(text)
-    now = _date(server_date) or datetime.now(UTC)
-    if then is None:
-        return None
-    delta = (then - now).total_seconds()
-    return delta if delta > 0 else None
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        parsed = parsedate_to_datetime(text)
-    except (ValueError, IndexError, TypeError, OverflowError):
-        return None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -6,19 +6,32 @@ job, and whether two jobs share a key or a path, is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
+from batchgen.empty_cells import EmptyCells, NamedColumns
 from batchgen.errors import Fault, ManifestError
-from batchgen.findings import Faults, TooManyFaults, Warnings
+from batchgen.findings import (
+    Faults,
+    RowFaults,
+    TooManyFaults,
+    Warnings,
+    most_rows_at_fault,
+    row_reason,
+)
 from batchgen.job import PlannedJob
-from batchgen.job_maker import Context, JobMaker, Line, Rules, explicit_line, remembered
+from batchgen.job_context import Context
+from batchgen.job_maker import JobMaker
+from batchgen.line import Line, explicit_line
+from batchgen.manifest.fill import fill_rows
 from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
 from batchgen.manifest.model import FileRows, SqliteRows
-from batchgen.manifest.rows import holds_text, open_rows
+from batchgen.manifest.rows import Row, has_fixed_columns, holds_text, open_rows
 from batchgen.manifest.template import present
+from batchgen.provider_rules import Rules, remembered
 from batchgen.recipe import (
     Recipe,
     default_recipe,
@@ -33,10 +46,11 @@ from batchgen.references import Addresses
 class Planner:
     """The jobs of a manifest, in its order.
 
-    Iterating yields the good jobs and collects what is wrong with the others; if there was
-    anything, it ends with a ManifestError that holds all faults. Faults that many rows share are
-    one fault with the number of rows, and after ``max_faults`` different ones it stops early. The
-    memory it takes does not grow with the number of jobs. Each iteration plans anew.
+    Iterating collects what is wrong with the manifest; if there was anything, it ends with a
+    ManifestError that holds all faults, after ``max_faults`` different ones early. A row at fault
+    yields jobs that are refused, unless ``rows.strict`` is set or more than half of the rows are at
+    fault. Faults that many rows share are one fault with the number of rows. The memory it takes
+    does not grow with the number of jobs. Each iteration plans from the start.
     """
 
     def __init__(
@@ -56,15 +70,21 @@ class Planner:
         self._addresses = addresses
         self._max_faults = max_faults
         self._warnings = Warnings(loaded.places)
+        self.strict = getattr(loaded.manifest.rows, "strict", False)
+        """Whether one row at fault fails the whole plan."""
+        self.rows = RowFaults(Faults(loaded.places, max_faults), loaded.places, strict=self.strict)
+        """The rows of the last iteration, and which of them are at fault."""
 
     @property
     def warnings(self) -> list[Fault]:
         """What the rules say of jobs that were planned all the same, each with their number."""
-        return self._warnings.all()
+        return [*self._warnings.all(), *self.rows.holes]
 
     def __iter__(self) -> Iterator[PlannedJob]:
         faults = Faults(self._loaded.places, self._max_faults)
         self._warnings = Warnings(self._loaded.places)
+        self.rows = RowFaults(faults, self._loaded.places, strict=self.strict)
+        source = self._loaded.manifest.rows
         context = Context(
             base=self._loaded.base,
             batch=self._loaded.name,
@@ -75,12 +95,18 @@ class Planner:
             objections=remembered(self._rules),
             faults=faults,
             warnings=self._warnings,
+            rows=self.rows,
+            fixed_columns=source is not None and has_fixed_columns(source),
         )
         try:
             yield from _all_jobs(self._loaded, self._default_model, context)
         except TooManyFaults:
             faults.say_that_it_stopped()
-        if found := faults.all():
+        found = faults.all()
+        most = most_rows_at_fault(self._loaded.places, self.rows.rows, self.rows.at_fault)
+        if most is not None:
+            found += [most, *self.rows.all()]
+        if found:
             raise ManifestError(found)
 
 
@@ -101,52 +127,96 @@ def _explicit_jobs(
     inherited = replace(recipe, matrix={})
     if manifest.rows is not None or manifest.matrix:
         inherited = without_rows(inherited)
+    repeats = Counter[str]()
     for number, entry in enumerate(manifest.jobs or ()):
+        earlier = 0
         at: DocPath = ("jobs", number)
         source = f"{loaded.path.name}: {show_path(at)}"
         if isinstance(entry, str):
             prompt = read_part(entry, at, (), context.faults)
             own = replace(inherited, prompt=prompt, broken=inherited.broken or prompt is None)
             line: Line | None = Line(source=source)
+            if own.key is None:  # else the key is the manifest's, and is not numbered
+                earlier = repeats[entry]
+                repeats[entry] += 1
         else:
             own = read_recipe(entry, inherited, at, context.faults)
             line = explicit_line(entry, at, source, context.faults)
         if line is not None:
-            yield from JobMaker(own, at, context).jobs(line)
+            yield from JobMaker(own, at, context).jobs(line, earlier=earlier)
 
 
 def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Iterator[PlannedJob]:
     source = loaded.manifest.rows
     if source is None:
         return
-
-    def report(fault: RowsFault) -> None:
-        if fault.key is None:
-            context.faults.of_table(fault)
-        else:
-            at: DocPath = ("rows",) if isinstance(source, str) else ("rows", fault.key)
-            context.faults.of_manifest(at, fault.message)
-
-    is_text = holds_text(source)
+    unreadable = deque[RowsFault]()
     before = len(context.faults)
     where = read_where(loaded, context.faults)
     maker = JobMaker(recipe, (), context)
     if maker.idle or len(context.faults) > before:
         return
+    is_text, found, seen = holds_text(source), context.rows, 0
+    columns, cells = NamedColumns(source), EmptyCells(recipe, source)
+    look = cells.look
     try:
-        with closing(open_rows(source, loaded.base, report=report)) as rows:
-            for row in rows:
+        with closing(open_rows(source, loaded.base, report=unreadable.append)) as table:
+            for row in _filled(table, source, columns):
+                while unreadable:
+                    yield from _unreadable_jobs(unreadable.popleft(), maker, context)
                 values = row.values if is_text else present(row.values)
                 line = Line(row.source, values, row)
-                if where is not None and not maker.is_wanted(line, where):
+                if where is not None and (is_wanted := maker.is_wanted(line, where)) is not True:
+                    if is_wanted:
+                        found.rows += 1
+                        yield from maker.refused_jobs(line, is_wanted)
                     continue
+                seen += 1
+                look(line)
                 if maker.makes_one:
                     if (job := maker.job(line)) is not None:
                         yield job
                 else:
                     yield from maker.jobs(line)
     except RowsFault as fault:
-        report(fault)
+        if fault.key is None:
+            context.faults.of_table(fault)
+        else:
+            at: DocPath = ("rows",) if isinstance(source, str) else ("rows", fault.key)
+            context.faults.of_manifest(at, fault.message)
+    found.rows += seen
+    for unread in unreadable:
+        yield from _unreadable_jobs(unread, maker, context)
+    for place, message in columns.unknown().items():
+        context.faults.of_manifest(place, message)
+    found.holes, fatal = cells.found(loaded.places, found.rows)
+    for hole in fatal:
+        context.faults.add(hole)
+
+
+def _filled(
+    rows: Iterable[Row], source: str | FileRows | SqliteRows, columns: NamedColumns
+) -> Iterable[Row]:
+    """The rows with their cells filled, once the columns that the manifest names are checked."""
+
+    def looked_at() -> Iterator[Row]:
+        for row in rows:
+            columns.look(row)
+            yield row
+
+    if isinstance(source, str) or not (source.fill or source.allow_empty):
+        return rows
+    return fill_rows(looked_at(), source) if source.fill else looked_at()
+
+
+def _unreadable_jobs(fault: RowsFault, maker: JobMaker, context: Context) -> Iterator[PlannedJob]:
+    """The jobs of a row that the table's reader could not read."""
+    context.rows.rows += 1
+    found = context.rows.of_table(fault)
+    if found is not None:
+        context.rows.has_unknown_keys = True
+        source = f"{fault.file}:{fault.line}" if fault.line else f"{fault.file} {fault.path}"
+        yield from maker.refused_jobs(Line(source), row_reason(found))
 
 
 def _table(loaded: LoadedManifest) -> str:

@@ -8,11 +8,16 @@ from typing import Final
 
 from batchgen.job import JobState, Outcome
 from batchgen.money import ZERO, Micros, parse_dollars
-from batchgen.outcome import Verdict
+from batchgen.outcome import UPLOAD_CUT, Verdict
 
 MAX_TRIES: Final = 2
 """A refusal of the moment (500 and 502 with the gateway's envelope) is asked once more."""
 RETRY_WAIT_S: Final = 2.0
+MAX_CUTS: Final = 3
+"""Uploads of one job that may be cut off. They cost nothing, and neither do they pass by waiting:
+a proxy has a limit, or the connection is too slow."""
+CUT_WAITS_S: Final = (2.0, 8.0)
+"""How long to leave a job alone after its first and its second cut upload."""
 MAX_PARK_S: Final = 3600.0
 """A server that asks for a longer silence stops the run; the rest stays pending."""
 DEFAULT_WASTE_PERCENT: Final = Decimal(5)
@@ -28,6 +33,7 @@ class Next:
     """How long to leave the job alone; what concerns everybody is the throttle's to wait for."""
     counts_try: bool = False
     counts_doubt: bool = False
+    counts_cut: bool = False
     wasted: Micros = ZERO
     """What of the run's waste allowance the repeat uses up."""
 
@@ -37,13 +43,14 @@ def after_attempt(
     *,
     tries: int,
     doubts: int,
+    cuts: int = 0,
     price: Micros,
     wasted: Micros,
     max_waste: Micros,
     hold: bool = False,
     probe: bool = False,
 ) -> Next:
-    """Decide where the job goes. ``tries`` and ``doubts`` do not count this attempt yet.
+    """Decide where the job goes. ``tries``, ``doubts`` and ``cuts`` do not count this attempt.
 
     ``hold`` keeps a doubt for a person whatever the allowance: they stopped the run by hand. A
     ``probe`` was sent to see whether the provider is back, and says nothing of its job.
@@ -52,6 +59,8 @@ def after_attempt(
     match verdict.outcome:
         case Outcome.OK:
             return Next(state=JobState.PAID)
+        case Outcome.SAFE if verdict.code == UPLOAD_CUT:
+            return _after_cut(reason, cuts)
         case Outcome.SAFE | Outcome.THROTTLED | Outcome.STOP:
             return Next(state=JobState.PENDING, reason=reason)
         case Outcome.BLOCKED:
@@ -75,9 +84,20 @@ def after_attempt(
             return Next(state=held, reason=reason, counts_doubt=True)
 
 
+def _after_cut(reason: str, cuts: int) -> Next:
+    """Try a cut upload again after growing waits, and fail its job at the third one."""
+    if cuts + 1 >= MAX_CUTS:
+        return Next(state=JobState.FAILED, reason=f"{reason} ({cuts + 1} times)", counts_cut=True)
+    return Next(state=JobState.PENDING, reason=reason, wait_s=CUT_WAITS_S[cuts], counts_cut=True)
+
+
 def may_rebuy(doubts: int, price: Micros, wasted: Micros, max_waste: Micros) -> bool:
-    """Whether a doubtful picture is bought again: once a job, within the run's allowance."""
-    return doubts == 0 and wasted + price <= max_waste
+    """Whether a possibly charged image is bought again: once a job, within the run's allowance.
+
+    Without an allowance nothing is, whatever the price; nor is what has no known price, which is 0
+    here, because no allowance can hold it.
+    """
+    return doubts == 0 and price > 0 and wasted + price <= max_waste
 
 
 @dataclass(frozen=True, slots=True)

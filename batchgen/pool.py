@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -18,13 +18,16 @@ from batchgen.feeder import Feeder
 from batchgen.handoff import on_disk
 from batchgen.http import ApiClient
 from batchgen.job import JobId
+from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriteError
+from batchgen.redelivery import DOWNLOAD_WAIT_S, Redelivery
 from batchgen.settings import ApiKey, is_loopback
 from batchgen.shutdown import Shutdown
 from batchgen.tasks import POLL_S, TaskWatch
 from batchgen.worker import Again, Paid, RunContext, Worker, recover, work
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _DELIVERIES_A_DOWNLOAD: Final = 4
 _DELIVERIES_WAITING: Final = 256
@@ -41,9 +44,16 @@ class PoolSettings:
     key: ApiKey | None
     limit: int | None = None
     """How many pending jobs are taken up at most."""
-    only: str | None = None
-    """A glob over the keys of those that are."""
+    only: Only | None = None
+    """Which jobs are; None means all."""
     poll_s: float = POLL_S
+    download_wait_s: float = DOWNLOAD_WAIT_S
+
+
+class _Source(Protocol[T_co]):
+    """Where jobs to deliver come from; None ends it."""
+
+    async def get(self) -> T_co | None: ...
 
 
 class Pool:
@@ -67,6 +77,9 @@ class Pool:
             context.throttle,
             limit=settings.limit,
             only=settings.only,
+        )
+        self._redelivery = Redelivery(
+            context.observe, shutdown.pause, patience_s=settings.download_wait_s
         )
         self._api: ApiClient
         self._loader: Downloader
@@ -99,9 +112,18 @@ class Pool:
         context = self._context
         for opened in await context.ledger(lambda ledger: ledger.open_attempts(context.batch)):
             await recover(context, opened)
-        await self._deliver_backlog()
-        if not self._shutdown.asked:
-            await self._dispatch()
+        async with anyio.create_task_group() as retries:
+            for _ in range(self._settings.downloads):
+                retries.start_soon(
+                    self._deliver, self._redelivery, Delivery.deliver_left, lambda again: None
+                )
+            try:
+                await self._deliver_backlog()
+                if not self._shutdown.asked:
+                    await self._dispatch()
+            except LedgerWriteError as exc:
+                context.throttle.stop(f"ledger: {exc}")
+            self._redelivery.close(waited=context.guard.waited)
         await context.guard.settle(context.run, context.ledger)
         await self._sweep_spool()
 
@@ -136,10 +158,12 @@ class Pool:
         async with anyio.create_task_group() as deliveries:
             for _ in range(self._deliveries):
                 deliveries.start_soon(self._deliver, waiting, Delivery.deliver, feeder.done)
+            self._redelivery.buying = True
             async with anyio.create_task_group() as workers:
                 for _ in range(self._settings.concurrency):
                     worker = Worker(context, self._api, self._tasks)
                     workers.start_soon(work, worker, feeder.next, feeder.done)
+            self._redelivery.buying = False
             await self._no_more(waiting)
 
     @property
@@ -167,7 +191,7 @@ class Pool:
 
     async def _deliver(
         self,
-        waiting: asyncio.Queue[T | None],
+        waiting: _Source[T],
         deliver: Callable[[Delivery, T], Awaitable[Again | None]],
         done: Callable[[Again | None], None],
     ) -> None:
@@ -177,7 +201,7 @@ class Pool:
             self._loader,
             context.base,
             tasks=self._tasks,
-            pause=self._shutdown.pause,
+            redelivery=self._redelivery,
             overwrite=context.overwrite,
         )
         while (job := await waiting.get()) is not None:

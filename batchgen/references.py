@@ -9,7 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from stat import S_ISREG
 from typing import Final, Protocol
@@ -162,7 +162,7 @@ def _content(path: Path) -> Content | str:
         stat = path.stat()
         if not S_ISREG(stat.st_mode):
             return f"the reference image {path} is no file"
-        return _read_once(str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        return _read_once(str(path), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
     except FileNotFoundError:
         return f"there is no reference image {path}"
     except OSError as error:
@@ -170,9 +170,21 @@ def _content(path: Path) -> Content | str:
 
 
 @lru_cache(maxsize=4096)
-def _read_once(path: str, mtime_ns: int, size: int, inode: int) -> Content | str:
-    """Read a file whose time, size and inode, which are there to notice changes, are these."""
+def _read_once(path: str, mtime_ns: int, ctime_ns: int, size: int, inode: int) -> Content | str:
+    """Read a file whose times, size and inode, which are there to notice changes, are these."""
     try:
         return read_content(Path(path))
     except BadPicture as error:
         return f"the reference image {path}: {error}; give a whole PNG, JPEG or WebP file"
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file. Reads it again if its stat data changed. Raises OSError."""
+    stat = path.stat()
+    return _hash_once(str(path), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _hash_once(path: str, mtime_ns: int, ctime_ns: int, size: int, inode: int) -> str:
+    with Path(path).open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

@@ -128,17 +128,45 @@ class Environment:
         return self.get("BATCHGEN_FAILPOINT")
 
     def ledger_path(self, flag: Path | None, manifest_folder: Path | None) -> Path:
-        """The ledger: ``--db``, else ``BATCHGEN_DB``, else beside the manifest or found here."""
+        """The ledger: ``--db``, else ``BATCHGEN_DB``, else beside the manifest or found here.
+
+        Symbolic links are followed, so that lock and spool, which lie next to the ledger, are the
+        same by whatever name it is reached. Raises SettingsError for links in a circle.
+        """
+        path = self._ledger_name(flag, manifest_folder)
+        try:
+            return path.resolve()
+        except (OSError, RuntimeError) as exc:
+            raise SettingsError(f"{path}: the ledger's path can't be followed: {exc}") from exc
+
+    def _ledger_name(self, flag: Path | None, manifest_folder: Path | None) -> Path:
         if flag is not None:
-            return flag.absolute()
+            return flag
         if named := self.get("BATCHGEN_DB"):
-            return Path(named).expanduser().absolute()
+            return Path(named).expanduser()
         if manifest_folder is not None:
             return manifest_folder / DB_NAME
         for folder in (Path.cwd(), Path.cwd() / "jobs"):
             if (folder / DB_NAME).exists():
                 return folder / DB_NAME
         return Path.cwd() / DB_NAME
+
+    @property
+    def ledger_wait_s(self) -> float | None:
+        """How long a locked ledger is waited for, by ``BATCHGEN_LEDGER_WAIT``.
+
+        None where it is not set. Raises SettingsError.
+        """
+        written = self.get("BATCHGEN_LEDGER_WAIT")
+        if written is None:
+            return None
+        try:
+            seconds = float(written)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds < float("inf"):
+            raise SettingsError(f"BATCHGEN_LEDGER_WAIT: {written!r}; expected seconds, like 600")
+        return seconds
 
 
 def exposed_env_file(folder: Path) -> str | None:

@@ -29,6 +29,7 @@ from batchgen.files import (
     put_in_place,
     sync_file,
     sync_folder,
+    write_once,
 )
 from batchgen.handoff import on_disk
 from batchgen.job import AttemptId
@@ -36,6 +37,10 @@ from batchgen.lean import Base64Decoder, Kind, LeanAnswer, LeanScan, Piece
 from batchgen.redaction import Redaction
 
 ANSWER_SUFFIX: Final = ".answer"
+IDENTITY_SUFFIX: Final = "-id"
+"""Of a file next to the spool, which is written again with a spool that is made again."""
+_OLD: Final = "old-"
+"""Begins the identity of a spool that an earlier batchgen made."""
 _NAME: Final = re.compile(rf"(?P<attempt>.+){re.escape(ANSWER_SUFFIX)}({PART_SUFFIX}|\.[0-9]+)?")
 _BUFFER_BYTES: Final = 128 * 1024
 _MAX_LEAN: Final = 256 * 1024
@@ -312,11 +317,30 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.identity = ""
+        """Differs from that of a directory made again in its place; known once prepared."""
         self._done: list[AttemptId] = []
 
     def prepare(self) -> None:
-        """Make the folder, for its owner only. Raises OSError."""
+        """Make the folder, for its owner only, and learn its identity. Raises OSError."""
+        file = self.folder.with_name(self.folder.name + IDENTITY_SUFFIX)
+        existed = self.folder.is_dir()
+        if not existed:
+            file.unlink(missing_ok=True)
+        self.identity = _read_identity(file)
+        if not self.identity:
+            write_once(file, f"{_OLD if existed else 'new-'}{uuid.uuid4().hex}\n".encode())
+            self.identity = _read_identity(file)
         make_way(self.folder, mode=0o700)
+
+    def is_that_of(self, identity: str | None) -> bool:
+        """Return whether this is the spool that a run recorded.
+
+        None is a run of a batchgen that recorded none; it used a spool that existed before.
+        """
+        if identity is None:
+            return self.identity.startswith(_OLD)
+        return identity == self.identity
 
     def part(self, attempt: AttemptId) -> PartFile:
         """The file that takes the attempt's answer; a cut answer stays as ``ID.answer.part``."""
@@ -368,6 +392,13 @@ class Spool:
             return []
         names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return [AttemptId(name) for name in sorted({name["attempt"] for name in names if name})]
+
+
+def _read_identity(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
 
 
 def _head_line(status: int, headers: Mapping[str, str], route: str) -> bytes:

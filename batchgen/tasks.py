@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
-from batchgen.fetch_policy import FetchLater, FetchLost
 from batchgen.http import ApiClient, NoDocument
 from batchgen.outcome import ErrorBody
 from batchgen.providers.video_tasks import TaskState, read_state
@@ -18,7 +18,8 @@ MAX_TASK_S: Final = 1800.0
 _MAX_FAILURES: Final = 8
 """Questions in a row that bring nothing."""
 _UNKNOWN_TRIES: Final = 4
-"""A task that was accepted a moment ago may not be known everywhere yet."""
+"""A task that was accepted a moment ago may not be known everywhere yet. What is not known after
+these is left to the next run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,16 @@ class TaskFailed:
     error: ErrorBody
 
 
-TaskEnd = TaskMade | TaskFailed | FetchLater | FetchLost
+@dataclass(frozen=True, slots=True)
+class TaskLater:
+    """Nothing more is to be learned of the task in this run."""
+
+    reason: str
+    unknown: bool = False
+    """Whether the provider says that there is no such task."""
+
+
+TaskEnd = TaskMade | TaskFailed | TaskLater
 
 
 class TaskWatch:
@@ -59,14 +69,20 @@ class TaskWatch:
 
     async def until_over(self, task: str) -> TaskEnd:
         """Ask until the task is made or has failed, or until asking is of no use for now."""
+        url = self._url(task)
+        if not _same_origin(url, self._base_url):
+            return TaskLater(
+                f"it was made at {_origin(url)}, and base_url is {_origin(self._base_url)} now;"
+                " set base_url back and resume: no other host gets the key"
+            )
         waited_s, failures, unknown = 0.0, 0, 0
         while True:
             try:
-                state = await self._ask(task)
+                state = await self._ask(url)
             except NoDocument as exc:
                 failures += 1
                 if failures >= _MAX_FAILURES:
-                    return FetchLater(f"the task can't be asked for: {exc}")
+                    return TaskLater(f"its state can't be read: {exc}")
             else:
                 failures = 0
                 if state.url is not None:
@@ -75,17 +91,34 @@ class TaskWatch:
                     return TaskFailed(state.failed)
                 unknown += state.unknown
                 if unknown >= _UNKNOWN_TRIES:
-                    return FetchLost("the provider knows of no such task")
+                    return TaskLater("the provider knows no such task for this key", unknown=True)
             if waited_s >= MAX_TASK_S:
-                return FetchLater(f"the task is not over after {MAX_TASK_S / 60:g} minutes")
+                return TaskLater(f"it is not made after {MAX_TASK_S / 60:g} minutes")
             if not await self._pause(self._poll_s):
-                return FetchLater("the run was ending")
+                return TaskLater("the run was ending")
             waited_s += self._poll_s
 
-    async def _ask(self, task: str) -> TaskState:
+    def _url(self, task: str) -> str:
+        """Return where to ask.
+
+        The embedded endpoint, whose port changes, and ledgers of schema 2 have paths below the
+        base URL.
+        """
+        return f"{self._base_url}{task}" if task.startswith("/") else task
+
+    async def _ask(self, url: str) -> TaskState:
         """Raises NoDocument for whatever does not tell the task's state."""
-        answer = await self._client.ask(f"{self._base_url}{task}")
+        answer = await self._client.ask(url)
         try:
             return read_state(answer.body)
         except ValueError as exc:
             raise NoDocument(f"HTTP {answer.status}: {exc}") from None
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _same_origin(one: str, other: str) -> bool:
+    return _origin(one).lower() == _origin(other).lower()

@@ -29,6 +29,7 @@ from batchgen.job import (
     Job,
     JobState,
     Outcome,
+    PictureRef,
     RunId,
 )
 from batchgen.ledger.ledger import (
@@ -49,11 +50,12 @@ from batchgen.policy import Next
 from batchgen.providers.adapters import ADAPTERS, Route, adapter_of
 from batchgen.providers.answers import expiry_of
 from batchgen.providers.profile import Profile
+from batchgen.reference_check import changed_references
 from batchgen.room import Room
 from batchgen.spool import Spool, SpooledAnswer
 from batchgen.tasks import TaskWatch
 from batchgen.throttle import Throttle
-from batchgen.throttle_limits import DispatchStopped, Signal, Ticket
+from batchgen.throttle_limits import DispatchStopped, Signal, Status, Ticket
 
 _SIGNALS: Final[Mapping[Outcome, Signal]] = {
     Outcome.OK: Signal.OK,
@@ -104,8 +106,15 @@ class RunContext:
     internal_errors: list[str] = field(default_factory=list)
     answered: bool = False
     """Whether any request of this run brought a picture."""
+    given_back: int = 0
+    """Jobs whose reference images changed since they were planned."""
     made: int = 0
     """Jobs that became done in this run."""
+
+    def dispatch_status(self) -> Status:
+        """Return how dispatch is doing, with what requests wait for, the guard included."""
+        found = self.throttle.status()
+        return replace(found, waiting_for=self.guard.waiting_for() or found.waiting_for)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +137,8 @@ class Worker:
         """Make one attempt at the job. Raises DispatchStopped when nothing may start any more."""
         context = self.context
         if not context.overwrite and await self._give_way(job):
+            return None
+        if job.images and await self._give_back(job):
             return None
         ticket = await self._permission(job)
         attempt = _new_attempt()
@@ -194,6 +205,20 @@ class Worker:
         context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
         return True
 
+    async def _give_back(self, job: Job) -> bool:
+        """Leave a job pending if its reference images are not those that it was planned with.
+
+        The next run plans it again; sent now, its image would not be what its fingerprint says.
+        """
+        context = self.context
+        why = await on_disk(changed_references, job, context.profile.name)
+        if why is None:
+            return False
+        context.given_back += 1
+        reason = f"{why}; nothing was sent, and the next run of the manifest plans it again"
+        context.observe(JobHeld(key=job.key, state=JobState.PENDING, reason=reason))
+        return True
+
     async def _wait_for_tasks(self, due: Sequence[DuePicture]) -> None:
         """Wait here, where as many may wait as requests may be in flight, and not in a download.
 
@@ -215,7 +240,9 @@ class Worker:
         context = self.context
 
         def step(ledger: Ledger) -> Reserved | BudgetReached | NotPending:
-            return ledger.reserve(context.run, job, attempt, provider=context.profile.name)
+            profile = context.profile
+            terms = profile.price_terms(job.model, job.options, len(job.images))
+            return ledger.reserve(context.run, job, attempt, provider=profile.name, terms=terms)
 
         # Cancelled behind it, the request is settled as any other that was cut off.
         with anyio.CancelScope(shield=True):
@@ -234,12 +261,15 @@ class Worker:
         context = self.context
         try:
             request = self._build_request(job, attempt)
+            why = await on_disk(changed_references, job, context.profile.name)
         except OSError as exc:
+            why = str(exc)
+        if why is not None:  # since it was looked at; it is looked at again, and given back
             verdict = Verdict(
-                outcome=Outcome.REFUSED,
+                outcome=Outcome.SAFE,
                 billed=Billed.NO,
                 code=NOT_SENT,
-                message=str(exc),
+                message=why,
             )
             return Concluded(verdict, await settle(context, job, attempt, verdict))
         try:
@@ -292,6 +322,11 @@ _RAISE: Final = {
 
 def _budget_text(reached: BudgetReached, job: Job) -> str:
     what = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}[reached.period]
+    if not reached.price_known:
+        return (
+            f"budget: {dollars(reached.max_cost)} for {what} can't be kept, since the price of"
+            f" {job.model} is not known; set `provider: {{price: ...}}`, or remove the budget"
+        )
     return (
         f"budget: of {dollars(reached.max_cost)} for {what}, {dollars(reached.used)} are used or"
         f" reserved, and the next picture would cost {dollars(job.price)}; {_RAISE[reached.period]}"
@@ -300,6 +335,8 @@ def _budget_text(reached: BudgetReached, job: Job) -> str:
 
 def _signal_of(verdict: Verdict) -> Signal:
     """What the throttle should learn from an attempt."""
+    if verdict.code == NOT_SENT:
+        return Signal.NEUTRAL
     if verdict.outcome is Outcome.REFUSED and verdict.again:
         return Signal.ERRORED
     return _SIGNALS.get(verdict.outcome, Signal.NEUTRAL)
@@ -389,12 +426,12 @@ async def _conclude(
         answer = ADAPTERS[route].read_answer(exchange.lean.text, exchange.headers or {})
         context.room.came(exchange.lean.size)
     habits = Habits(server_errors=profile.server_errors_billed, refusals=profile.refusals_billed)
-    verdict = classify(exchange, answer, habits)
+    verdict = classify(exchange, answer, habits, prompt=job.prompt)
     name = context.spool.name(attempt)
     if verdict.outcome is Outcome.OK and answer is not None:
         if exchange.reach is not Reach.COMPLETE:
             await on_disk(context.spool.complete_cut, attempt)
-        pictures = [(ref, expiry(ref.url)) for ref in answer.pictures]
+        pictures = [(_located(context, ref), expiry(ref.url)) for ref in answer.pictures]
         cost = profile.cost_of(job.model, answer.usage) if answer.usage else None
         due = await context.ledger(
             lambda ledger: ledger.record_answer(attempt, verdict, pictures, answer=name, cost=cost)
@@ -417,6 +454,13 @@ async def _conclude(
     if verdict.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
         await on_disk(context.spool.remove, attempt)
     return Concluded(verdict, following)
+
+
+def _located(context: RunContext, ref: PictureRef) -> PictureRef:
+    """Keep with a task the endpoint that makes it: a later run may have another base URL."""
+    if ref.task is None or context.profile.moves_results:
+        return ref
+    return replace(ref, task=f"{context.base_url}{ref.task}")
 
 
 async def settle(
@@ -478,10 +522,25 @@ async def recover(context: RunContext, opened: OpenAttempt) -> None:
     try:
         reach(Point.RECOVERING)
         exchange = _cut_off(context.spool, opened.id)
-        await conclude(context, opened.job, opened.id, exchange, recovering=True)
+        if exchange.reach is not Reach.COMPLETE and not context.spool.is_that_of(opened.spool):
+            verdict = _without_spool(context.spool)
+            await settle(context, opened.job, opened.id, verdict, hold=True, recovering=True)
+        else:
+            await conclude(context, opened.job, opened.id, exchange, recovering=True)
         reach(Point.RECOVERED)
     except OSError as exc:
         context.throttle.stop(f"disk: the spool can't be read: {exc}")
+
+
+def _without_spool(spool: Spool) -> Verdict:
+    """Judge an attempt whose response may lie in a spool that this ledger has lost."""
+    return Verdict(
+        outcome=Outcome.AMBIGUOUS,
+        billed=Billed.MAYBE,
+        code="spool_missing",
+        message=f"a response may have come, and the spool that its run used is not {spool.folder}:"
+        " the ledger was copied or restored without it, or it was removed; nothing is bought again",
+    )
 
 
 def _cut_off(spool: Spool, attempt: AttemptId) -> Exchange:

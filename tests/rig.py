@@ -288,9 +288,15 @@ def boxes(content: bytes, at: int = 0, end: int | None = None) -> dict[bytes, by
 
 
 def charges(bill: Sequence[Mapping[str, Any]]) -> Counter[str]:
-    """How often each attempt is on the bill, without what was given back."""
-    refunded = {row["request_id"] for row in bill if row["kind"] == "refund"}
-    return Counter(row["idempotency_key"] for row in bill if row["request_id"] not in refunded)
+    """How often each attempt is on the bill, without what was refunded in full."""
+    left = Counter[str]()
+    for row in bill:
+        left[row["request_id"]] += row["micros"]
+    return Counter(
+        row["idempotency_key"]
+        for row in bill
+        if row["kind"] != "refund" and (left[row["request_id"]] or not row["micros"])
+    )
 
 
 def judge(folder: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) -> None:
@@ -308,7 +314,9 @@ def judge(folder: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) ->
 
     billed = sum(row["micros"] for row in bill)
     charged = sum(row["cost"] for row in attempts.values())
-    maybe = sum(row["price"] for row in attempts.values() if row["billed"] == "maybe")
+    maybe = sum(
+        row["price"] if row["billed"] == "maybe" else row["possible"] for row in attempts.values()
+    )
     assert charged <= billed <= charged + maybe, (charged, billed, maybe)
     for attempt in attempts.values():
         if attempt["billed"] == "yes":

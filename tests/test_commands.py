@@ -97,7 +97,7 @@ def test_a_check_tells_all_faults_at_once_with_their_places(tmp_path: Path) -> N
     assert "m.yaml:4:20: limits.max_cost" in refused.stderr
     path.write_text("rows: t.csv\nprompt: A {{ titel }}\n", encoding="utf-8")
     refused = rig.batchgen("check", "m.yaml", cwd=tmp_path, code=2)
-    assert "t.csv:2: prompt: no column 'titel'; did you mean 'title'?" in refused.stderr
+    assert "m.yaml:2:9: prompt: no column 'titel'; did you mean 'title'?" in refused.stderr
     path.write_text("rows: t.csv\nprompt: A {{ title }}\n", encoding="utf-8")
     assert "no faults, 2 jobs" in rig.batchgen("check", "m.yaml", cwd=tmp_path).stdout
 
@@ -125,6 +125,7 @@ def test_status_is_for_people_and_for_programs(done: Path) -> None:
             "failed": 0,
             "blocked": 1,
             "uncertain": 0,
+            "acknowledged": 0,
         },
         "retired": 0,
         "images": {"saved": 2},
@@ -134,7 +135,9 @@ def test_status_is_for_people_and_for_programs(done: Path) -> None:
             "estimated": "0.113100",
             "charged": "0.075400",
             "maybe": "0.000000",
+            "unpriced": 0,
         },
+        "uncertain_sums": {"charged": "0.000000", "maybe": "0.000000", "again": "0.000000"},
         "stopped": None,
     }
 

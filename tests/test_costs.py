@@ -235,12 +235,12 @@ def test_a_wide_table_fits_a_screen_and_cuts_names_only(ledger: Ledger, two: Bat
     row = replace(found.rows[0], group=("a name that is longer than anybody needs",), sums=large)
     head, line, total, note = cost_text(replace(found, rows=(row,), total=large)).splitlines()
     assert {len(head), len(line), len(total)} == {WIDTH}
-    assert line.startswith("a name th…  ")
+    assert line.startswith("a name t…  ")
     assert line.split()[-6:] == [
         *("1,000,000", "1,000,300"),
         *("$37,713.1234", "$37,713.1234", "$1.2345", "$0.037713"),
     ]
-    assert note.startswith("1 of the pictures made are replaced")
+    assert note.startswith("1 of the images made are replaced")
 
 
 QUERIES: dict[str, Sequence[CostBy]] = {"total": [], "run": [CostBy.RUN], "tag": [CostBy.TAG]}
@@ -314,6 +314,7 @@ def test_csv_has_the_rows_and_the_groups_as_they_were_asked_for(
         "charged",
         "maybe",
         "per_accepted",
+        "unpriced",
     ]
     assert {row["attempts"] for row in rows} == {str(len(bill))}
 
@@ -323,7 +324,7 @@ def test_a_person_sees_a_table_with_a_total(served: tuple[Path, list[dict[str, A
     head, *rows, total = cost(folder, "batch", "--by", "model,tag").splitlines()
     assert head.split() == [
         *("model,", "tag", "made", "attempts"),
-        *("estimated", "charged", "maybe", "each"),
+        *("estimated", "charged", "possible", "each"),
     ]
     assert [row.split("  ")[0] for row in rows] == ["gpt-image-2, night", "gpt-image-2, shop"]
     assert total.split()[0] == "total"

@@ -17,6 +17,7 @@ from sqlite_utils import Database, Migrations
 from batchgen.errors import LedgerError
 from batchgen.failpoints import Point
 from batchgen.ledger import database
+from batchgen.ledger.busy import Patience
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.schema import SCHEMA_VERSION, migrations
 from tests import rig
@@ -138,6 +139,16 @@ def _version(path: Path) -> int:
         return int(conn.execute("PRAGMA user_version").fetchone()[0])
 
 
+def test_ledger_of_schema_2_gets_a_count_of_cut_uploads(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        migrations().apply(Database(conn), stop_before="0003_money_safety")
+        conn.execute("PRAGMA user_version = 2")
+        conn.executescript(_TWO_BATCHES)
+    with closing(open_for_writing(path)) as conn:
+        assert {row[0] for row in conn.execute("SELECT cuts FROM jobs")} == {0}
+    assert _version(path) == SCHEMA_VERSION
+
+
 def test_a_ledger_without_tallies_is_counted_once(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         migrations().apply(Database(conn), stop_before="0002_tallies")
@@ -166,6 +177,35 @@ def test_a_ledger_of_schema_2_gets_canaries_and_place_times(path: Path) -> None:
     with closing(open_for_writing(path)) as conn:
         assert tuple(conn.execute("SELECT due, taken_at FROM rates").fetchone()) == (5.0, 0.0)
         assert conn.execute("SELECT count(*) FROM canaries").fetchone()[0] == 0
+    assert _version(path.with_name("batchgen.db.schema2.bak")) == 2
+
+
+def test_a_ledger_of_schema_2_gets_possible_money(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        migrations().apply(Database(conn), stop_before="0003_money_safety")
+        conn.execute("PRAGMA user_version = 2")
+        conn.executescript(_TWO_BATCHES)
+        before = conn.execute("SELECT sum(spent) FROM days").fetchone()[0]
+    with closing(open_for_writing(path)) as conn:
+        rows = conn.execute("SELECT possible, refunded, price_known, least FROM attempts")
+        assert {tuple(row) for row in rows} == {(0, 0, 1, None)}
+        conn.execute("UPDATE attempts SET possible = 7 WHERE id = 'a2' AND billed = 'yes'")
+        assert conn.execute("SELECT sum(spent) FROM days").fetchone()[0] == before + 7
+    assert _version(path.with_name("batchgen.db.schema2.bak")) == 2
+
+
+@pytest.mark.fault("XA1")
+def test_images_of_schema_2_have_no_tries_yet(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        migrations().apply(Database(conn), stop_before="0003_money_safety")
+        conn.execute("PRAGMA user_version = 2")
+        conn.executescript(_TWO_BATCHES)
+    with closing(open_for_writing(path)) as conn:
+        assert _version(path) == SCHEMA_VERSION
+        rows = conn.execute(
+            "SELECT DISTINCT tries, tried_at, trouble, not_before, refetched FROM images"
+        ).fetchall()
+        assert [tuple(row) for row in rows] == [(0, None, None, None, 0)]
     assert _version(path.with_name("batchgen.db.schema2.bak")) == 2
 
 
@@ -280,7 +320,7 @@ def test_a_ledger_that_is_busy_is_not_called_damaged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_for_writing(path).close()
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(database, "patience", Patience(wait_s=0.05))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         for open_it in (open_for_writing, open_for_reading):

@@ -7,6 +7,8 @@ import logging
 import os
 import socket
 import ssl
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
@@ -18,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batchgen.download
+from batchgen.content_coding import ContentDecoder
 from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader, Validators
 from batchgen.fetch_policy import FetchResult
@@ -167,14 +170,111 @@ async def test_an_unknown_host_is_tried_again_later(tmp_path: Path, verify: ssl.
     assert not result.forbidden
 
 
-@pytest.mark.fault("N16")
-async def test_a_compressed_picture_is_refused(tmp_path: Path, verify: ssl.SSLContext) -> None:
-    answer = wire.response(gzip.compress(PICTURE), Content_Encoding="gzip")
+def raw_deflate(data: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-15)
+    return deflater.compress(data) + deflater.flush()
+
+
+MEANINGLESS = ["aws-chunked", "utf-8", "binary", "", "br", "gzip", "deflate", "gzip, aws-chunked"]
+CODED = {
+    "gzip": ("gzip", gzip.compress(PICTURE)),
+    "gzip without a header": ("", gzip.compress(PICTURE)),
+    "gzip in two members": ("x-gzip", gzip.compress(PICTURE[:9]) + gzip.compress(PICTURE[9:])),
+    "gzip with padding": ("gzip", gzip.compress(PICTURE) + bytes(99)),
+    "deflate": ("deflate", zlib.compress(PICTURE)),
+    "deflate without zlib header": ("Deflate", raw_deflate(PICTURE)),
+}
+
+
+async def chunks(connection: wire.Connection, body: bytes, coding: str, size: int) -> None:
+    """Send a body with a Content-Encoding in chunks of ``size`` bytes."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    pieces = (body[at : at + size] for at in range(0, len(body), size))
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    await connection.send(head.encode() + framed + b"0\r\n\r\n")
+
+
+@pytest.mark.fault("N16", "XA11")
+@pytest.mark.parametrize("coding", MEANINGLESS)
+async def test_a_coding_that_is_not_applied_is_ignored(
+    coding: str, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    answer = wire.response(PICTURE, Content_Encoding=coding)
     result, server = await fetch_once(wire.answering(answer), verify, tmp_path / "1.png")
-    assert result is not None
-    assert "gzip" in result.bad_picture
+    assert result is None
+    assert (tmp_path / "1.png").read_bytes() == PICTURE
     assert server.requests[0].headers["accept-encoding"] == "identity"
-    assert not (tmp_path / "1.png.part").exists()
+
+
+@pytest.mark.fault("N16", "XA11")
+@pytest.mark.parametrize("size", [1, 7, 65_536])
+@pytest.mark.parametrize(("coding", "body"), CODED.values(), ids=CODED)
+async def test_an_applied_coding_is_undone(
+    coding: str, body: bytes, size: int, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        await wire.receive(connection, server)
+        await chunks(connection, body, coding, size)
+
+    result, _ = await fetch_once(script, verify, tmp_path / "1.png")
+    assert result is None
+    assert (tmp_path / "1.png").read_bytes() == PICTURE
+
+
+@pytest.mark.fault("XA11")
+@pytest.mark.parametrize(
+    ("body", "trouble"),
+    [
+        (gzip.compress(PICTURE)[:-9], "compressed data are cut off"),
+        (gzip.compress(PICTURE)[:20], "compressed data are cut off"),
+        (gzip.compress(PICTURE)[:12] + b"\xff" * 99, "compressed data are broken"),
+        (gzip.compress(b"") * 99, "more than 16 compressed members"),
+    ],
+    ids=["end missing", "most missing", "broken", "many members"],
+)
+async def test_a_broken_coding_is_refused(
+    body: bytes, trouble: str, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    answer = wire.response(body, Content_Encoding="gzip")
+    result, _ = await fetch_once(wire.answering(answer), verify, tmp_path / "1.png")
+    assert result is not None
+    assert result.bad_picture.startswith(trouble)
+    assert not (tmp_path / "1.png").exists()
+
+
+@pytest.mark.fault("XA11", "B18")
+@pytest.mark.parametrize("layers", [1, 2])
+async def test_a_decompression_bomb_stays_under_the_cap(
+    layers: int, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cap = 2 * 1024 * 1024
+    monkeypatch.setattr(batchgen.download, "MAX_PICTURE_BYTES", cap)
+    bomb = gzip.compress(bytes(64 * cap))
+    for _ in range(layers - 1):
+        bomb = gzip.compress(bomb)
+    answer = wire.response(bomb, Content_Encoding="gzip")
+    tracemalloc.start()
+    result, _ = await fetch_once(wire.answering(answer), verify, tmp_path / "1.png")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * cap
+    if layers == 1:
+        assert result == FetchResult(bad_picture="larger than 2 MiB")
+    else:
+        assert (tmp_path / "1.png").stat().st_size < cap, "only one layer is undone"
+
+
+@given(st.binary(max_size=4_000), st.lists(st.integers(1, 999), max_size=9), st.text(max_size=9))
+def test_any_body_ends_as_it_came_or_undone(data: bytes, sizes: list[int], coding: str) -> None:
+    for body, wanted in ((data, data), (gzip.compress(data), data)):
+        if wanted is body and (body.startswith(b"\x1f\x8b\x08") or "deflate" in coding.lower()):
+            continue
+        decoder, at, found = ContentDecoder(coding), 0, b""
+        for size in [*sizes, len(body) + 1]:
+            found += b"".join(decoder.feed(body[at : at + size]))
+            at += size
+        found += b"".join(decoder.end())
+        assert found == wanted
 
 
 @pytest.mark.fault("B18")

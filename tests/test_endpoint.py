@@ -253,7 +253,7 @@ def test_a_fault_does_what_it_says_to_answer_and_bill(fault: str, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("fault", "status"),
-    [("download-forbidden", 403), ("download-gone", 404), ("download-page", 200)],
+    [("download-forbid", 403), ("download-miss", 404), ("download-html", 200)],
 )
 def test_a_faulty_download_has_no_image(fault: str, status: int, tmp_path: Path) -> None:
     with rig.endpoint(tmp_path, f"--{fault}", "1", "--fault-after", "1") as faulty:
@@ -701,7 +701,7 @@ def test_faults_hit_their_share_of_requests_and_the_same_ones_for_a_seed() -> No
 
 @given(
     posts=st.lists(st.floats(0, 1 / len(POST_FAULTS)), min_size=len(POST_FAULTS)),
-    downloads=st.lists(st.floats(0, 0.5), min_size=len(DOWNLOAD_FAULTS)),
+    downloads=st.lists(st.floats(0, 1 / len(DOWNLOAD_FAULTS)), min_size=len(DOWNLOAD_FAULTS)),
 )
 def test_a_behaviour_is_told_and_set_in_the_same_words(
     posts: list[float], downloads: list[float]

@@ -113,7 +113,9 @@ def test_a_video_is_what_was_asked_for_and_costs_what_the_list_says(
     model, references = body.get("model", "veo-3.1-fast"), len(body.get("images", []))
     listed = httpx.get(served.base_url.removesuffix("/v1") + "/api/pricing").content
     prices = read_price_list(listed, source="the endpoint", day=date(2026, 11, 22))
-    assert micros == prices.price(model, options, references)
+    span = prices.span(model, options, references)
+    assert span is not None
+    assert micros == span.least, "what an open option makes dearer is not made unless it is set"
     assert micros == PRICES.price(model, options, references)
 
 

@@ -14,6 +14,8 @@ import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import anyio
@@ -25,7 +27,7 @@ import batchgen.deadlines
 import batchgen.http
 from batchgen.deadlines import Deadlines, time_awake_or_asleep
 from batchgen.files import PartFile
-from batchgen.http import ApiClient, ApiRequest, Body, BytesBody, ssl_context
+from batchgen.http import ApiClient, ApiRequest, Body, BytesBody, kept_headers, ssl_context
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcome import Exchange, Failure, Reach, classify
 from batchgen.providers.bodies import multipart
@@ -962,3 +964,17 @@ async def test_cancelled_requests_leave_a_client_that_serves(
             exchange = await client.ask(server.url, attempt=AttemptId(f"a{number}"))
             assert exchange.reach is Reach.COMPLETE
         assert wire.open_files() <= before + 5
+
+
+def test_kept_headers_say_how_long_to_wait_and_from_when() -> None:
+    raw = [
+        (b"X-RateLimit-Reset-Requests", b"7h59m12s"),
+        (b"X-RateLimit-Remaining-Requests", b"0"),
+        (b"RateLimit", b"limit=9, remaining=0, reset=50"),
+        (b"X-Secret", b"no"),
+    ]
+    kept = kept_headers(raw)
+    assert parsedate_to_datetime(kept.pop("date")).tzinfo is UTC
+    assert kept == {name.decode().lower(): value.decode() for name, value in raw[:3]}
+    server = (b"Date", b"Sun, 22 Nov 2026 10:00:00 GMT")
+    assert kept_headers([server]) == {"date": server[1].decode()}

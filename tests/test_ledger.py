@@ -37,14 +37,18 @@ from batchgen.ledger.ledger import (
     NotPending,
     Reserved,
     timestamp,
+    utc_now,
 )
+from batchgen.ledger.only import Only
+from batchgen.ledger.paid_images import lost_images
+from batchgen.ledger.pictures import fetch_again
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.naming import collision_key
 from batchgen.outcome import Verdict
-from batchgen.reconcile import Reconciliation, Settled
+from batchgen.settlement import Reconciliation, Settled
 from tests import rig
 from tests.rig import changed_job, planned_job
 
@@ -408,6 +412,8 @@ def test_only_attempts_of_this_batch_are_open_or_finished(ledger: Ledger) -> Non
     save(ledger, ledger.due(job)[0].id)
     mine = send(ledger, run, first(ledger, batch))
     theirs = send(ledger, start(ledger, other), first(ledger, other))
+    for one in (batch, other):
+        start(ledger, one)
     assert [opened.id for opened in ledger.open_attempts(batch)] == [mine]
     assert [opened.id for opened in ledger.open_attempts(other)] == [theirs]
     assert ledger.finished_attempts(batch, [done, mine, theirs, AttemptId("x")]) == [done]
@@ -448,7 +454,7 @@ def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledg
         ledger.settle(send(ledger, run, job), REFUSED)
     moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.BLOCKED], only=None))
     assert (moved.jobs, moved.cost) == (0, 0)
-    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only="*1"))
+    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only=Only.of(["*1"])))
     assert (moved.jobs, moved.cost) == (1, PRICE)
     assert [job.key for job in ledger.pending(batch, after=JobId(0), limit=9)] == ["mug/1", "mug/2"]
 
@@ -477,7 +483,9 @@ def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger:
     batch = enrol(ledger, [planned(0)])
     run = start(ledger, batch)
     ledger.settle(send(ledger, run, first(ledger, batch)), LOST)
-    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN], only="k*"))
+    moved = retry_jobs(
+        ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN], only=Only.of(["k*"]))
+    )
     assert (moved.jobs, moved.cost) == (1, PRICE)
     assert first(ledger, batch).doubts == 0
     assert status(ledger.conn, "b").maybe == PRICE
@@ -537,8 +545,15 @@ class LedgerMachine(RuleBasedStateMachine):
                         continue
                     case "spoiled":
                         self.ledger.spoil(picture.attempt_id, EMPTY, self.run)
+                    case "lost" if picture.rank:
+                        self.ledger.extra_lost(picture.id, "gone")
+                        continue
                     case "lost":
                         self.ledger.picture_lost(picture.id, job, "gone")
+                    case "later":
+                        self.ledger.fetch_failed(
+                            picture.id, job, trouble="x", reason="download: x", not_before=None
+                        )
                 break
 
     @rule(verdict=VERDICTS.filter(lambda verdict: verdict is not OK))
@@ -575,7 +590,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     if fate == "billed" and sent.billed is Billed.MAYBE
                 ),
                 unbilled=tuple(
-                    sent
+                    Settled(attempt=sent, amount=Micros(0))
                     for sent, fate in told
                     if fate == "unbilled" and sent.billed is Billed.MAYBE
                 ),
@@ -591,9 +606,19 @@ class LedgerMachine(RuleBasedStateMachine):
             ),
         )
 
-    @rule(state=st.sampled_from([JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN]))
+    @rule(
+        state=st.sampled_from(
+            [JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN, JobState.PAID]
+        )
+    )
     def retry(self, state: JobState) -> None:
-        retry_jobs(self.ledger.conn, self.batch, Chosen(states=[state], only=None))
+        buy = state is JobState.PAID
+        retry_jobs(self.ledger.conn, self.batch, Chosen(states=[state], only=None), buy=buy)
+
+    @rule()
+    def repair(self) -> None:
+        lost = [one.image for one in lost_images(self.ledger.conn, self.batch, utc_now())]
+        fetch_again(self.ledger.conn, lost)
 
     @invariant()
     def money_adds_up(self) -> None:

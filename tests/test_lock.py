@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.errors import BatchLockedError, ExitCode, LedgerError
-from batchgen.lock import batch_lock
+from batchgen.lock import batch_lock, owner_of
 
 _HOLD = """
 import sys
@@ -47,14 +48,53 @@ def ledger(tmp_path: Path) -> Path:
 @pytest.mark.fault("Q02")
 def test_a_second_process_is_refused_at_once_and_told_what_is_held(ledger: Path) -> None:
     with (
-        held_elsewhere(ledger, "catalog"),
+        held_elsewhere(ledger, "catalog") as process,
         pytest.raises(BatchLockedError) as caught,
         batch_lock(ledger, "catalog"),
     ):
         pytest.fail("two processes hold one batch")
     assert caught.value.exit_code is ExitCode.LOCKED
-    assert str(caught.value).startswith("catalog: another run holds this batch")
-    assert "batchgen.db.lock" in str(caught.value)
+    if sys.platform == "linux":
+        assert str(caught.value).startswith(f"catalog is in use by pid {process.pid} of ")
+    assert str(caught.value).endswith("nothing was changed. Look: batchgen status catalog")
+
+
+@pytest.mark.fault("XD3")
+def test_one_process_holds_two_batches_of_a_ledger(ledger: Path) -> None:
+    with batch_lock(ledger, "catalog"):
+        with batch_lock(ledger, "hero"):
+            with pytest.raises(BatchLockedError, match=f"pid {os.getpid()}"):
+                _hold(ledger, "catalog")
+            found = owner_of(ledger, "hero")
+            assert found is not None
+            assert found.owner.pid == os.getpid()
+        # The end of one batch must not drop the lock of the other.
+        with held_elsewhere(ledger, "hero"):
+            assert _refused_elsewhere(ledger, "catalog")
+            found = owner_of(ledger, "hero")
+            assert found is None or found.owner.pid != os.getpid()
+        assert _refused_elsewhere(ledger, "catalog"), "a look at another batch dropped the lock"
+    with held_elsewhere(ledger, "catalog"):
+        pass
+
+
+def _hold(ledger: Path, batch: str) -> None:
+    with batch_lock(ledger, batch):
+        pass
+
+
+def _refused_elsewhere(ledger: Path, batch: str) -> bool:
+    """Whether another process is refused the batch."""
+    script = "import sys; from pathlib import Path; from tests.test_lock import _hold\n"
+    script += "_hold(Path(sys.argv[1]), sys.argv[2])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(ledger), batch],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return "BatchLockedError" in done.stderr
 
 
 @pytest.mark.fault("Q03")

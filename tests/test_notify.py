@@ -144,7 +144,7 @@ def test_a_run_tells_how_it_ended_and_never_where(service: Service, tmp_path: Pa
         ("POST", f"/{SECRET}/hook"),
     ]
     assert json.loads(service.asked[2][2])["jobs"]["blocked"] == 1
-    assert "batch: on_finish[0]: not told: HTTP 503" in done.stderr
+    assert "batch: on_finish[0]: not notified: HTTP 503" in done.stderr
     assert "batch: ping: HTTP 503" in done.stderr
     assert SECRET not in done.stdout + done.stderr
     assert SECRET.encode() not in (tmp_path / "batchgen.db").read_bytes()

@@ -18,9 +18,9 @@ from batchgen import references
 from batchgen.errors import Fault, ManifestError, Objection
 from batchgen.fingerprint import Fingerprints
 from batchgen.job import OptionValue, PlannedJob, Verify, canonical_json
-from batchgen.job_maker import Rules
 from batchgen.manifest.loader import load_manifest
 from batchgen.plan import Planner
+from batchgen.provider_rules import Rules
 from batchgen.references import Copy, Reference
 from tests import rig
 
@@ -61,6 +61,7 @@ def faults_of(plan: Plan, text: str, **more: object) -> tuple[Fault, ...]:
     return caught.value.faults
 
 
+STRICT = "rows: {file: t.csv, strict: true}\n"
 PRODUCTS = (
     "Handle,Title,Body (HTML),Published\nmug,Blue Mug,<p>A mug</p>,true\n,,,\nbag,Linen Bag,,\n"
 )
@@ -109,6 +110,20 @@ def test_the_nightly_manifest(plan: Plan) -> None:
         "30d",
         "local",
     )
+
+
+def test_repeated_line_of_a_list_is_numbered(plan: Plan) -> None:
+    jobs = plan("jobs:\n  - A cat\n  - A dog\n  - A cat\n  - A cat\n")
+    cat = jobs[0].key
+    assert [job.key for job in jobs if job.prompt == "A cat"] == [cat, f"{cat}-2", f"{cat}-3"]
+    assert [job.path for job in jobs][2] == f"{cat}-2.{{ext}}"
+    assert plan("jobs:\n  - A cat\n  - A dog\n")[0].key == cat
+
+
+def test_repeated_lines_go_on_after_their_copies(plan: Plan) -> None:
+    jobs = plan("count: 2\njobs:\n  - A cat\n  - A cat\n")
+    cat = jobs[0].key
+    assert [job.key for job in jobs] == [cat, f"{cat}-2", f"{cat}-3", f"{cat}-4"]
 
 
 def test_a_list_of_prompts_is_enough(plan: Plan) -> None:
@@ -306,18 +321,17 @@ def test_a_changed_reference_image_changes_the_fingerprint(plan: Plan, tmp_path:
 def test_a_column_that_no_row_has_is_one_fault(plan: Plan) -> None:
     table = "id,title\n" + "".join(f"{n},mug\n" for n in range(1234))
     (fault,) = faults_of(plan, "rows: t.csv\nprompt: 'A {{ titel }}'\n", t_csv=table)
-    assert (fault.file, fault.line, fault.path) == ("t.csv", 2, "prompt")
-    assert fault.message == "no column 'titel'; did you mean 'title'? (and 1,233 more rows)"
+    assert str(fault).endswith("catalog.yaml:2:9: prompt: no column 'titel'; did you mean 'title'?")
 
 
 def test_a_row_counts_once_however_many_jobs_it_has(plan: Plan) -> None:
-    text = "rows: t.csv\nmatrix: {view: [a, b, c]}\nprompt: 'A {{ titel }}'\n"
-    (fault,) = faults_of(plan, text, t_csv="id\n1\n2\n3\n")
+    text = STRICT + "matrix: {view: [a, b, c]}\nprompt: 'A {{ 1 // (id | int) }}'\n"
+    (fault,) = faults_of(plan, text, t_csv="id\n0\n0\n0\n")
     assert fault.message.endswith("(and 2 more rows)")
 
 
 def test_no_key_of_an_api_gets_into_a_message(plan: Plan) -> None:
-    text = "rows: t.csv\nprompt: x\nimages: ['{{ id }}']\n"
+    text = STRICT + "prompt: x\nimages: ['{{ id }}']\n"
     secret = "sk-CANARY0123456789abcdef"
     (fault,) = faults_of(plan, text, t_csv=f"id\n{secret}\n")
     assert secret not in str(fault)
@@ -326,7 +340,7 @@ def test_no_key_of_an_api_gets_into_a_message(plan: Plan) -> None:
 def test_good_jobs_come_first_and_all_faults_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,n\n1,1\n2,0\n3\n4,x\n5,0\n", encoding="utf-8")
     manifest = tmp_path / "m.yaml"
-    manifest.write_text("rows: t.csv\nprompt: 'A {{ 6 // (n | int(6)) }}'\n", encoding="utf-8")
+    manifest.write_text(f"{STRICT}prompt: 'A {{{{ 6 // (n | int(6)) }}}}'\n", encoding="utf-8")
     jobs = iter(Planner(load_manifest(manifest), provider="local", default_model="m"))
     assert [next(jobs).key, next(jobs).key] == ["1", "4"]
     with pytest.raises(ManifestError) as caught:
@@ -359,6 +373,13 @@ def test_good_jobs_come_first_and_all_faults_at_the_end(tmp_path: Path) -> None:
         ("jobs:\n- {prompt: A, values: {x: 1}, matrix: {x: [1]}}\n", 2, "jobs[0].matrix", "'x' is"),
         ("jobs:\n- {prompt: A, values: {x y: 1, X-Y: 2}}\n", 2, "jobs[0].values", "'x_y'"),
         ("prompt: A\noptions: {size: '{{ x'}\n", 2, "options.size", "template"),
+        ("rows: t.csv\nprompt: x\noptions: {size: '{{ i }}'}\n", 3, "options.size", "column 'i'"),
+        (
+            "rows: t.csv\nprompt: x\nmatrix: {id: [1]}\n",
+            3,
+            "matrix",
+            "'id' is the name of a column",
+        ),
         ("prompt: A\nrows: gone.csv\n", 2, "rows", "no such file"),
         ("prompt: A\nrows: {file: gone.csv}\n", 2, "rows.file", "no such file"),
         ("prompt: A\nrows: {file: t.csv, where: 'a b'}\n", 2, "rows.where", "unexpected"),
@@ -381,40 +402,41 @@ def test_faults_of_the_manifest_stand_at_their_place(
 @pytest.mark.parametrize(
     ("text", "path", "words"),
     [
-        ("prompt: '{{ empty }}'", "prompt", "the prompt is empty"),
+        ("prompt: '{{ empty or empty }}'", "prompt", "the prompt is empty"),
         ("prompt: x\nkey: '{{ long }}'", "key", "at most 200"),
         ("prompt: x\nimages: ['photos/{{ id }}.jpg']", "images[0]", "photos/7.jpg"),
-        ("prompt: x\noptions: {size: '{{ sise }}'}", "options.size", "no column 'sise'"),
-        ("prompt: x\nmatrix: {id: [1]}", "matrix", "'id' is the name of a column"),
         ("prompt: x\nkey: x\noutput: {path: '{{ empty }}'}", "output.path", "without a file name"),
         ("prompt: \"{{ '\\\\ud800' }}\"", "prompt", "surrogate"),
     ],
 )
 def test_faults_of_a_row_stand_at_its_line(plan: Plan, text: str, path: str, words: str) -> None:
     table = f"id,empty,long\n7,,{'x' * 1000}\n"
-    (fault,) = faults_of(plan, f"rows: t.csv\n{text}\n", t_csv=table)
+    (fault,) = faults_of(plan, f"{STRICT}{text}\n", t_csv=table)
     assert (fault.file, fault.line, fault.path) == ("t.csv", 2, path)
     assert words in fault.message
 
 
 def test_rows_without_lines_are_named_by_number(plan: Plan) -> None:
     (fault,) = faults_of(
-        plan, "rows: t.json\nprompt: '{{ a }}'\n", t_json='[{"a": "x"}, {"a": null}]'
+        plan,
+        "rows: {file: t.json, strict: true}\nprompt: '{{ a }}'\n",
+        t_json='[{"a": "x"}, {"a": null}]',
     )
     assert (fault.file, fault.line, fault.path) == ("t.json", 0, "row 2: prompt")
 
 
-def test_a_where_that_fails_is_a_fault_of_the_row(plan: Plan) -> None:
+def test_a_where_that_names_no_column_is_one_fault(plan: Plan) -> None:
     (fault,) = faults_of(
         plan, "rows: {file: t.csv, where: titel}\nprompt: x\n", t_csv="title\na\nb\n"
     )
-    assert fault.path == "rows.where"
-    assert "did you mean 'title'? (and 1 more row)" in fault.message
+    assert str(fault).endswith(
+        "catalog.yaml:1:28: rows.where: no column 'titel'; did you mean 'title'?"
+    )
 
 
 def test_it_stops_early_and_says_so(plan: Plan) -> None:
     table = "id\n" + "".join(f"{n}\n" for n in range(1000))
-    text = "rows: t.csv\nprompt: x\nimages: ['{{ id }}.png']\n"
+    text = STRICT + "prompt: x\nimages: ['{{ id }}.png']\n"
     faults = faults_of(plan, text, max_faults=5, t_csv=table)
     assert len(faults) == 6
     assert any("over 5 faults" in fault.message for fault in faults)
@@ -479,12 +501,15 @@ def test_options_may_be_templates_and_then_the_row_is_to_blame(plan: Plan) -> No
     text = "rows: t.csv\nprompt: x\nkey: '{{ size }}'\noptions: {size: '{{ size }}', user: me}\n"
     (job,) = plan(text, rules=NoSquares(), t_csv="size\n2x2\n")
     assert job.kind.options == {"size": "2x2", "user": "me"}
-    (fault,) = faults_of(plan, text, rules=NoSquares(), t_csv="size\n2x2\n1x1\n")
+    _, bad = plan(text, rules=NoSquares(), t_csv="size\n2x2\n1x1\n")
+    assert (bad.key, bad.refused) == ("1x1", "row: t.csv:3: options.size: size is odd")
+    strict = text.replace("rows: t.csv\n", STRICT)
+    (fault,) = faults_of(plan, strict, rules=NoSquares())
     assert (fault.file, fault.line, fault.path) == ("t.csv", 3, "options.size")
 
 
 def test_a_prompt_against_the_rules_is_a_fault_of_its_row(plan: Plan) -> None:
-    text = "rows: t.csv\nprompt: '{{ title }}'\n"
+    text = STRICT + "prompt: '{{ title }}'\n"
     (fault,) = faults_of(plan, text, rules=NoSquares(), t_csv="title\nshort\nfar too long\n")
     assert (fault.file, fault.line, fault.path, fault.message) == ("t.csv", 3, "prompt", "too long")
 
@@ -588,7 +613,7 @@ def test_what_rules_have_against_pictures_stands_at_each_of_them(
 def test_a_picture_against_the_rules_is_a_fault_of_its_row(plan: Plan, tmp_path: Path) -> None:
     rig.picture(tmp_path / "a.png")
     rig.picture(tmp_path / "b.png", size=(9, 9))
-    text = "rows: t.csv\nprompt: x\nimages: ['{{ photo }}']\n"
+    text = STRICT + "prompt: x\nimages: ['{{ photo }}']\n"
     rows = "id,photo\n1,a.png\n2,b.png\n3,b.png\n"
     assert len(plan(text, rules=NoSquares(fatal=False), t_csv=rows)) == 3
     (fault,) = faults_of(plan, text, rules=NoSquares(), t_csv=rows)
@@ -629,7 +654,7 @@ def test_a_file_that_many_jobs_share_is_read_once(
     jobs = plan("rows: t.csv\nprompt: x\nimages: [a.png]\n", t_csv=rows)
     assert len({job.fingerprint for job in jobs}) == 1
     (fault,) = faults_of(plan, "rows: t.csv\nprompt: x\nimages: [b.png]\n")
-    assert fault.message.endswith("(and 499 more rows)")
+    assert (fault.line, fault.path) == (3, "images[0]")
     assert read == [tmp_path / "a.png", tmp_path / "b.png"]
 
 

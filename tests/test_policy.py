@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -13,13 +14,15 @@ from batchgen.fetch_policy import (
     FetchLater,
     FetchLost,
     FetchResult,
-    FetchSpoiled,
+    after_extra,
     after_fetch,
+    asked_wait_s,
+    keep_until,
     reference_wait_s,
 )
 from batchgen.job import Billed, JobState, Outcome
 from batchgen.money import ZERO, Micros
-from batchgen.outcome import Verdict
+from batchgen.outcome import UPLOAD_CUT, Verdict
 from batchgen.policy import Next, Waste, after_attempt, parse_waste
 
 PRICE = Micros(37_700)
@@ -81,6 +84,28 @@ def test_what_is_told_of_each_end_of_an_attempt() -> None:
         assert following(outcome, max_waste=PRICE) == Next(
             state=JobState.PENDING, reason="code", wait_s=wait, counts_doubt=True, wasted=PRICE
         )
+
+
+@pytest.mark.fault("XC6")
+def test_third_cut_upload_fails_the_job() -> None:
+    def after(cuts: int, code: str = UPLOAD_CUT) -> Next:
+        verdict = Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code=code, message="9 bytes")
+        return after_attempt(
+            verdict, tries=0, doubts=0, cuts=cuts, price=PRICE, wasted=ZERO, max_waste=ZERO
+        )
+
+    waits = [after(cuts).wait_s for cuts in range(2)]
+    assert 0 < waits[0] < waits[1]
+    assert [after(cuts).state for cuts in (0, 1, 2, 9)] == [
+        JobState.PENDING,
+        JobState.PENDING,
+        JobState.FAILED,
+        JobState.FAILED,
+    ]
+    assert all(after(cuts).counts_cut for cuts in range(3))
+    assert after(2).reason == "upload_cut: 9 bytes (3 times)"
+    unreachable = after(9, "unreachable")
+    assert (unreachable.state, unreachable.counts_cut) == (JobState.PENDING, False)
 
 
 def test_a_probe_that_fails_for_the_moment_counts_no_try() -> None:
@@ -166,62 +191,119 @@ def test_what_is_neither_share_nor_amount_is_refused(text: str) -> None:
         parse_waste(text)
 
 
-@pytest.mark.fault("B09")
-@pytest.mark.parametrize("status", [403, 404, 410])
-def test_an_address_that_is_gone_gets_a_few_short_tries(status: int) -> None:
-    gone = FetchResult(status=status)
-    assert [after_fetch(gone, tries=n) for n in (1, 2, 3)] == [
-        FetchAgain(1.0),
-        FetchAgain(2.0),
-        FetchAgain(4.0),
-    ]
-    assert isinstance(after_fetch(gone, tries=4), FetchLost)
+ANSWERED = datetime(2026, 11, 28, 2, 0, tzinfo=UTC)
+FAILURES = {
+    "403": FetchResult(status=403),
+    "404": FetchResult(status=404),
+    "410": FetchResult(status=410),
+    "HTML or wrong bytes": FetchResult(bad_picture="HTML page: not an image"),
+    "503": FetchResult(status=503),
+    "connection reset": FetchResult(detail="connection reset"),
+    "forbidden address": FetchResult(forbidden="10.0.0.1"),
+}
 
 
-@pytest.mark.fault("B10", "N26")
-def test_a_passing_fault_is_tried_hard_and_left_to_the_next_run() -> None:
-    fault = FetchResult(detail="connection reset")
-    waits = [after_fetch(fault, tries=n) for n in range(1, 8)]
-    assert all(isinstance(wait, FetchAgain) and 1 <= wait.wait_s <= 60 for wait in waits)
-    assert isinstance(after_fetch(fault, tries=8), FetchLater)
+@pytest.mark.fault("XA1", "B09", "B10", "N26")
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+def test_a_failed_download_is_tried_again_and_left(failure: FetchResult) -> None:
+    until = keep_until(answered_at=ANSWERED, expires_at=None)
+    now = until - timedelta(seconds=1)
+    decisions = [after_fetch(failure, tries=n, now=now, until=until) for n in range(1, 9)]
+    waits = [one.wait_s for one in decisions if isinstance(one, FetchAgain)]
+    assert waits == [1, 2, 5, 15, 30, 60, 120]
+    assert decisions[-1] == FetchLater(failure.reason)
 
 
-def test_a_server_that_names_a_wait_is_given_it_up_to_a_minute() -> None:
-    assert after_fetch(FetchResult(status=503, retry_after_s=20), tries=1) == FetchAgain(20)
-    assert after_fetch(FetchResult(status=503, retry_after_s=900), tries=1) == FetchAgain(60)
+@pytest.mark.fault("XA1")
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+def test_an_image_is_lost_only_by_a_late_try(failure: FetchResult) -> None:
+    until = keep_until(answered_at=ANSWERED, expires_at=None)
+    lost = FetchLost(failure.reason)
+    last = after_fetch(failure, tries=1, now=until, until=until)
+    week_later = until + timedelta(days=7)
+    assert last == (lost if failure.conclusive else FetchAgain(1.0, failure.reason))
+    assert after_fetch(failure, tries=1, now=week_later, until=until) == lost
 
 
-def test_bad_bytes_are_fetched_three_times_and_then_spoiled() -> None:
-    bad = FetchResult(bad_picture="truncated")
-    assert isinstance(after_fetch(bad, tries=2), FetchAgain)
-    assert after_fetch(bad, tries=3) == FetchSpoiled("truncated")
+@pytest.mark.fault("XA1", "W10")
+@pytest.mark.parametrize(
+    ("expires_in", "kept"),
+    [
+        (None, timedelta(hours=24)),
+        (timedelta(hours=2), timedelta(hours=3)),
+        (timedelta(days=7), timedelta(days=7, hours=1)),
+        (timedelta(days=40_000), timedelta(days=30, hours=1)),
+        (timedelta(0), timedelta(hours=24)),
+        (timedelta(days=-400), timedelta(hours=24)),
+    ],
+)
+def test_an_image_is_kept_until_its_url_is_over(
+    expires_in: timedelta | None, kept: timedelta
+) -> None:
+    expires_at = None if expires_in is None else ANSWERED + expires_in
+    assert keep_until(answered_at=ANSWERED, expires_at=expires_at) == ANSWERED + kept
 
 
-def test_a_forbidden_address_is_not_asked_again() -> None:
-    assert after_fetch(FetchResult(forbidden="10.0.0.1"), tries=1) == FetchLater("10.0.0.1")
+@pytest.mark.fault("XA1")
+@pytest.mark.parametrize(
+    ("asked_s", "expires_in_s", "wait_s"),
+    [(None, None, 0), (20, None, 20), (9_000, None, 3_600), (900, 600, 300), (20, -5, 20)],
+)
+def test_the_wait_an_image_host_asks_for_is_obeyed(
+    asked_s: float | None, expires_in_s: float | None, wait_s: float
+) -> None:
+    result = FetchResult(status=503, retry_after_s=asked_s)
+    expires_at = None if expires_in_s is None else ANSWERED + timedelta(seconds=expires_in_s)
+    found = asked_wait_s(result, now=ANSWERED, expires_at=expires_at)
+    assert found == wait_s
+    again = after_fetch(
+        result, tries=1, now=ANSWERED, until=ANSWERED + timedelta(hours=9), asked_s=found
+    )
+    assert again == FetchAgain(max(1.0, wait_s), "HTTP 503")
 
 
+@pytest.mark.fault("XA1")
 @given(
     status=st.none() | st.integers(100, 599),
     bad_picture=st.sampled_from(["", "truncated"]),
     wait_s=st.none() | st.floats(0, 1e9),
+    age_s=st.floats(0, 1e7),
+    life_s=st.none() | st.floats(-1e9, 1e9),
 )
-def test_every_download_ends_after_a_few_short_waits(
-    status: int | None, bad_picture: str, wait_s: float | None
+def test_no_failed_download_loses_an_image_early(
+    status: int | None,
+    bad_picture: str,
+    wait_s: float | None,
+    age_s: float,
+    life_s: float | None,
 ) -> None:
     result = FetchResult(status=status, bad_picture=bad_picture, retry_after_s=wait_s, detail="x")
-    decisions = [after_fetch(result, tries=tries) for tries in range(1, 9)]
-    assert all(d.wait_s <= 60 for d in decisions if isinstance(d, FetchAgain))
+    expires_at = None if life_s is None else ANSWERED + timedelta(seconds=life_s)
+    until = keep_until(answered_at=ANSWERED, expires_at=expires_at)
+    now = ANSWERED + timedelta(seconds=age_s)
+    asked_s = asked_wait_s(result, now=now, expires_at=expires_at)
+    decisions = [
+        after_fetch(result, tries=tries, now=now, until=until, asked_s=asked_s)
+        for tries in range(1, 9)
+    ]
+    assert until > ANSWERED
+    assert all(one.wait_s <= 3_600 for one in decisions if isinstance(one, FetchAgain))
     assert not isinstance(decisions[-1], FetchAgain)
+    if now >= until + timedelta(days=7):
+        assert isinstance(decisions[0], FetchLost), "no job stays paid for ever"
+    lost = any(isinstance(one, FetchLost) for one in decisions)
+    month = ANSWERED + timedelta(days=30)
+    assert not lost or (now >= until and now >= min(expires_at or month, month, until))
 
 
-def test_a_download_that_is_left_says_how_it_failed_last() -> None:
-    assert after_fetch(FetchResult(status=503), tries=8) == FetchLater(
-        "download failed 8 times, last with HTTP 503"
-    )
-    assert after_fetch(FetchResult(detail="reset"), tries=8) == FetchLater(
-        "download failed 8 times, last with reset"
-    )
+@pytest.mark.fault("XA7")
+def test_an_extra_image_gets_three_short_tries() -> None:
+    gone = FetchResult(status=404)
+    assert [after_extra(gone, tries=n) for n in (1, 2, 3)] == [
+        FetchAgain(1.0, "HTTP 404"),
+        FetchAgain(2.0, "HTTP 404"),
+        FetchLost("HTTP 404"),
+    ]
 
 
 @pytest.mark.parametrize(

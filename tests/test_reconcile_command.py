@@ -99,7 +99,7 @@ def test_lost_answers_that_are_not_billed_are_free_and_asked_again(tmp_path: Pat
         assert rig.status(tmp_path)["jobs"]["uncertain"] == lost
 
         done = rig.batchgen("reconcile", "batch", "--settle", "0", cwd=tmp_path)
-        assert f"{lost}  were in doubt and are not charged" in done.stdout
+        assert f"{lost}  were uncertain and are not charged" in done.stdout
         assert f"{lost} jobs are pending again" in done.stdout
         assert "next: batchgen resume batch" in done.stdout
         assert money(tmp_path) == (billed(endpoint), 0)
@@ -160,7 +160,7 @@ def test_foreign_charges_are_raised_and_told_from_lost_answers(
     reconcile(tmp_path, "--settle", "0")
     flaky.judge("log", {"foreign": 2})
     done = rig.batchgen("reconcile", "batch", "--settle", "0", cwd=tmp_path, code=1)
-    assert "2  foreign charges of $0.0754, by no request of this ledger:" in done.stdout
+    assert "2  foreign charges of $0.0754, of no request of this ledger:" in done.stdout
     assert done.stdout.count("stranger") == 2
     assert "has leaked" in done.stdout
     found = reconcile(tmp_path, "--settle", "0", code=1)

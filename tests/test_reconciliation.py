@@ -19,7 +19,7 @@ from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
 from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.outcome import Verdict
-from batchgen.reconcile import Reconciliation, Sent, Settled
+from batchgen.settlement import Reconciliation, Sent, Settled
 from tests.test_ledger import (
     FEE,
     LOST,
@@ -96,6 +96,10 @@ def charged(attempt: Sent, amount: int = PRICE, request_id: str | None = None) -
     return replace(NOTHING, billed=(settled,))
 
 
+def free(*attempts: Sent) -> tuple[Settled, ...]:
+    return tuple(Settled(attempt=attempt, amount=Micros(0)) for attempt in attempts)
+
+
 def test_a_charged_doubt_moves_from_maybe_to_charged_and_its_job_stays_held(
     ledger: Ledger,
 ) -> None:
@@ -122,7 +126,7 @@ def test_a_doubt_that_was_never_charged_costs_nothing_and_its_job_may_be_asked_a
 ) -> None:
     batch = enrol(ledger, [planned(0)])
     job = lose(ledger, batch)
-    moved = settle_attempts(ledger.conn, replace(NOTHING, unbilled=tuple(sent(ledger, batch))))
+    moved = settle_attempts(ledger.conn, replace(NOTHING, unbilled=free(*sent(ledger, batch))))
     assert (moved.pending.jobs, moved.pending.cost, moved.charged) == (1, PRICE, 0)
     assert money(ledger) == (0, 0, {Billed.YES: 0, Billed.MAYBE: 0, Billed.NO: 1})
     again = first(ledger, batch)
@@ -138,11 +142,11 @@ def test_a_job_goes_on_only_if_no_attempt_at_its_picture_is_charged_or_in_doubt(
     job = lose(ledger, batch, waste=PRICE)
     lose(ledger, batch)
     one, two = sent(ledger, batch)
-    found = replace(NOTHING, unbilled=(two,))
+    found = replace(NOTHING, unbilled=free(two))
     if other is Billed.YES:
-        found = replace(charged(one), unbilled=(two,))
+        found = replace(charged(one), unbilled=free(two))
     elif other is Billed.NO:
-        found = replace(NOTHING, unbilled=(one, two))
+        found = replace(NOTHING, unbilled=free(one, two))
     settle_attempts(ledger.conn, found)
     wanted = JobState.PENDING if other is Billed.NO else JobState.UNCERTAIN
     assert state(ledger, job) is wanted
@@ -163,7 +167,7 @@ def test_a_job_that_is_not_held_is_left_where_it_is(ledger: Ledger) -> None:
     blocked = lose(ledger, batch, FEE)
     doubts = [attempt for attempt in sent(ledger, batch) if attempt.billed is Billed.MAYBE]
     assert len(doubts) == 2
-    moved = settle_attempts(ledger.conn, replace(NOTHING, unbilled=tuple(doubts)))
+    moved = settle_attempts(ledger.conn, replace(NOTHING, unbilled=free(*doubts)))
     assert (moved.pending.jobs, moved.charged) == (0, 0)
     assert state(ledger, done) is JobState.PAID
     assert state(ledger, blocked) is JobState.BLOCKED
@@ -174,7 +178,7 @@ def test_a_retired_job_is_settled_and_not_asked_again(ledger: Ledger) -> None:
     batch = enrol(ledger, [planned(0), planned(1)])
     job = lose(ledger, batch)
     enrol(ledger, [planned(1)])
-    settle_attempts(ledger.conn, replace(NOTHING, unbilled=tuple(sent(ledger, batch))))
+    settle_attempts(ledger.conn, replace(NOTHING, unbilled=free(*sent(ledger, batch))))
     assert state(ledger, job) is JobState.UNCERTAIN
     assert money(ledger)[:2] == (0, 0)
 
@@ -198,7 +202,7 @@ def test_a_task_that_failed_in_doubt_counts_with_its_price_and_can_be_settled(
     ledger.record_answer(attempt, OK, [], answer="a.answer", cost=Micros(20_000))
     ledger.task_failed(attempt, LOST, run)
     assert money(ledger)[:2] == (0, PRICE)
-    settle_attempts(ledger.conn, replace(NOTHING, unbilled=tuple(sent(ledger, batch))))
+    settle_attempts(ledger.conn, replace(NOTHING, unbilled=free(*sent(ledger, batch))))
     assert money(ledger)[:2] == (0, 0)
 
 
@@ -221,9 +225,9 @@ def test_what_was_settled_or_is_open_is_left_alone(ledger: Ledger) -> None:
     one, open_one = sent(ledger, batch)
     assert open_one.outcome is Outcome.SENDING
     assert open_one.ended_at is None
-    found = replace(charged(one), unbilled=(open_one,))
+    found = replace(charged(one), unbilled=free(open_one))
     settle_attempts(ledger.conn, found)
-    nothing = settle_attempts(ledger.conn, replace(found, unbilled=(one, open_one)))
+    nothing = settle_attempts(ledger.conn, replace(found, unbilled=free(one, open_one)))
     assert nothing == Moved(pending=nothing.pending, charged=0)
     assert nothing.pending.jobs == 0
     assert money(ledger)[:2] == (PRICE, PRICE)

@@ -32,7 +32,7 @@ def manifest(folder: Path, script: Scripted, *, model: str = "gpt-image-2", **wo
     path = folder / "batch.yaml"
     route = words.pop("route", "")
     routes = f", routes: {{{model}: {route}}}" if route else ""
-    words = {"limits": "{poll: 0.01, max_waste: '0'}", **words}
+    words = {"limits": "{poll: 0.01, max_waste: '0', download_wait: 1}", **words}
     lines = "".join(f"{name}: {value}\n" for name, value in words.items())
     path.write_text(
         f"name: batch\nmodel: {model}\n"
@@ -200,9 +200,7 @@ def test_a_task_that_fails_may_have_cost_its_price(
     assert found["attempts"]["maybe"] == 1
 
 
-def test_a_task_that_nobody_knows_any_more_is_lost_by_name(
-    script: Scripted, tmp_path: Path
-) -> None:
+def test_an_unknown_task_is_named(script: Scripted, tmp_path: Path) -> None:
     states(script, {"code": "task_not_exist", "message": "no", "data": None})
     path = manifest(tmp_path, script, model="veo-3.1", options="{duration: 8}")
     done = rig.batchgen("run", path, cwd=tmp_path, code=1)

@@ -300,13 +300,13 @@ def test_nothing_listens_and_the_run_says_so(tmp_path: Path) -> None:
 def test_a_second_run_of_the_same_batch_exits_at_once_and_changes_nothing(
     tmp_path: Path,
 ) -> None:
-    with rig.endpoint(tmp_path / "state", "--latency", "3") as slow:
+    with rig.endpoint(tmp_path / "state", "--latency", "10") as slow:
         path = rig.manifest(tmp_path, slow.base_url, PROMPTS[:4])
         with rig.start("run", path, "--json", cwd=tmp_path) as first:
             next(rig.events(first))
             before = (tmp_path / "batchgen.db").read_bytes()
             second = rig.batchgen("run", path, cwd=tmp_path, code=75)
-            assert "another run holds this batch" in second.stderr
+            assert f"batch is being run by pid {first.pid} of" in second.stderr
             assert len(before) <= (tmp_path / "batchgen.db").stat().st_size
             _interrupt(first, signal.SIGINT, signal.SIGINT)
         assert slow.judge("stats")["posts"] <= 4

@@ -69,7 +69,7 @@ def test_what_is_in_doubt_is_told_with_its_price_and_its_name(ledger: Ledger) ->
     morning = morning_of(ledger)
 
     assert [doubt.attempt for doubt in morning.report.uncertain] == [attempt]
-    assert "1 uncertain, maybe $0.0377" in report_text(morning)
+    assert "1 uncertain (charged $0.00, possible $0.0377)" in report_text(morning)
     assert attempt in report_text(morning)
     assert morning.report.run.maybe == PRICE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 import pytest
@@ -11,12 +12,18 @@ from hypothesis import strategies as st
 from batchgen.job import OptionValue
 from batchgen.money import Micros, parse_dollars
 from batchgen.providers.openai import OPENAI
-from batchgen.providers.tokens import OPENAI_TOKEN_PRICES, output_tokens
+from batchgen.providers.tokens import OPENAI_TOKEN_PRICES, TokenPrice, output_tokens
 
 TWO = OPENAI_TOKEN_PRICES["gpt-image-2"]
 SUNBURST = OPENAI_TOKEN_PRICES["gpt-image-2.5-sunburst"]
 PROMPT = Micros(1_000)
 """What an estimate sets aside for the prompt."""
+
+
+def price(model: TokenPrice, options: Mapping[str, OptionValue], references: int) -> Micros | None:
+    """The price that a request reserves."""
+    found = model.span(options, references)
+    return None if found is None else found.most
 
 
 @pytest.mark.parametrize(
@@ -92,17 +99,17 @@ def test_gpt_image_2_6_is_near_what_was_measured(
 
 
 def test_what_is_left_open_counts_as_dearest() -> None:
-    dearest = TWO.of({"quality": "high", "size": "1024x1024"}, 0)
-    assert TWO.of({}, 0) == TWO.of({"quality": "auto", "size": "auto"}, 0) == dearest
-    assert SUNBURST.of({}, 0) == SUNBURST.of({"quality": "max", "size": "1024x1024"}, 0)
+    dearest = price(TWO, {"quality": "high", "size": "1024x1024"}, 0)
+    assert price(TWO, {}, 0) == price(TWO, {"quality": "auto", "size": "auto"}, 0) == dearest
+    assert price(SUNBURST, {}, 0) == price(SUNBURST, {"quality": "max", "size": "1024x1024"}, 0)
 
 
 def test_references_and_partial_images_come_on_top() -> None:
     options: dict[str, OptionValue] = {"quality": "low", "size": "1024x1024"}
-    plain = TWO.of(options, 0)
+    plain = price(TWO, options, 0)
     assert plain == 196 * 30 + PROMPT
-    assert TWO.of(options, 2) == plain + 2 * 1536 * 8
-    assert TWO.of({**options, "partial_images": 3}, 0) == plain + 3 * 100 * 30
+    assert price(TWO, options, 2) == plain + 2 * 1536 * 8
+    assert price(TWO, {**options, "partial_images": 3}, 0) == plain + 3 * 100 * 30
 
 
 @pytest.mark.parametrize(
@@ -119,7 +126,7 @@ def test_references_and_partial_images_come_on_top() -> None:
     ],
 )
 def test_what_nobody_can_price_is_unknown(options: dict[str, OptionValue]) -> None:
-    assert TWO.of(options, 0) is None
+    assert price(TWO, options, 0) is None
 
 
 def test_usage_gives_what_an_answer_cost() -> None:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchgen.charges import Charge, UsageLog
 from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
-from batchgen.reconcile import Charge, UsageLog
 
 SPAN = Span(since=datetime(2026, 11, 22, tzinfo=UTC), until=datetime(2026, 11, 23, tzinfo=UTC))
 MIDNIGHT = 1_795_305_600
@@ -107,11 +107,16 @@ def test_the_request_id_is_found_in_each_of_its_places(
     assert charge.request_id == request_id
 
 
-def test_only_charges_are_asked_for_and_taken() -> None:
-    provider = Provider([row(0), row(1, type=1, quota=5)])
-    assert len(read(provider).charges) == 1
+def test_rows_of_other_kinds_are_no_charges() -> None:
+    provider = Provider(
+        [row(0), row(1, type=1, quota=5), row(2, type=6), row(3, type=7), row(4, type=7, quota=0)]
+    )
+    found = read(provider)
+    assert [charge.request_id for charge in found.charges] == ["id-0"]
+    assert [charge.request_id for charge in found.refunds] == ["id-2"]
+    assert [charge.request_id for charge in found.others] == ["id-3"]
     asked = provider.asked[0]
-    assert asked["type"] == ["2"]
+    assert asked["type"] == ["0"], "a refund is a row of another kind"
     assert asked["start_timestamp"] == [str(MIDNIGHT)]
     assert asked["end_timestamp"] == [str(MIDNIGHT + 86_400)]
     assert "token_name" not in asked

@@ -132,7 +132,7 @@ def test_any_document_is_an_answer_and_a_state_or_none(document: dict[str, Any])
             "task_failed",
         ),
         (ErrorBody(code="content_filter"), Outcome.BLOCKED, "content_filter"),
-        (ErrorBody(code="insufficient_quota"), Outcome.REFUSED, "insufficient_quota"),
+        (ErrorBody(code="insufficient_quota"), Outcome.REFUSED, "no_money"),
     ],
 )
 def test_a_failed_task_is_refused_or_blocked(error: ErrorBody, outcome: Outcome, code: str) -> None:

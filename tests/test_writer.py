@@ -14,9 +14,15 @@ import anyio.lowlevel
 import pytest
 
 from batchgen.errors import LedgerError
+from batchgen.job import BatchId, RunId
+from batchgen.ledger.busy import DEFAULT_WAIT_S, Patience, patience
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.owners import Claim
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
+from batchgen.money import ZERO
+from batchgen.processes import this_process
+from tests.test_ledger import enrol, planned
 
 pytestmark = pytest.mark.anyio
 
@@ -180,7 +186,7 @@ async def test_a_lock_of_another_program_is_waited_for_once_and_not_by_each_step
     path = tmp_path / "batchgen.db"
     statements: list[str] = []
     async with LedgerWriter(path) as writer:
-        await writer(lambda ledger: ledger.conn.execute("PRAGMA busy_timeout = 100").fetchall())
+        await writer(lambda ledger: setattr(ledger.conn, "patience", Patience(wait_s=0.3)))
         await writer(lambda ledger: ledger.conn.set_trace_callback(statements.append))
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             for statement in lock.split("; "):
@@ -291,3 +297,77 @@ async def test_a_ledger_that_cannot_be_opened_fails_at_the_start(tmp_path: Path)
     with pytest.raises(LedgerError):
         async with LedgerWriter(path):
             pass
+
+
+def _forget_heartbeat(ledger: Ledger) -> None:
+    ledger.conn.execute("UPDATE runs SET heartbeat_at = ''")
+
+
+def _heartbeat(path: Path) -> str:
+    with closing(sqlite3.connect(path, timeout=20)) as conn:
+        return str(conn.execute("SELECT heartbeat_at FROM runs").fetchone()[0])
+
+
+@pytest.fixture
+def run_in(tmp_path: Path) -> Path:
+    """A ledger with a run; its heartbeats are due at once."""
+    path = tmp_path / "batchgen.db"
+    with closing(open_for_writing(path)) as conn:
+        enrol(Ledger(conn), [planned(0)])
+    return path
+
+
+async def _start(writer: LedgerWriter) -> RunId:
+    claim = Claim(here=this_process("1:1"), spool="s")
+    return await writer(
+        lambda ledger: ledger.start_run(
+            BatchId(1), estimate=ZERO, max_cost=None, max_waste=ZERO, claim=claim
+        )
+    )
+
+
+@pytest.mark.fault("XA12")
+async def test_a_group_that_is_due_carries_the_heartbeat(
+    run_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with LedgerWriter(run_in) as writer:
+        await _start(writer)
+        await writer(_forget_heartbeat)
+        assert _heartbeat(run_in) == "", "a heartbeat before its time"
+        monkeypatch.setattr(writer, "_beaten", float("-inf"))
+        await writer(note(1))
+        assert _heartbeat(run_in) > "2020"
+
+
+@pytest.mark.fault("XA12")
+async def test_an_idle_writer_records_that_it_lives(
+    run_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchgen.ledger.writer._BEAT_S", 0.05)
+    async with LedgerWriter(run_in) as writer:
+        await _start(writer)
+        began = _heartbeat(run_in)
+        while _heartbeat(run_in) == began:
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.fault("XA12")
+async def test_a_run_that_was_taken_over_stops_writing(
+    run_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with LedgerWriter(run_in) as writer:
+        run = await _start(writer)
+        await writer(lambda ledger: ledger.conn.execute("UPDATE runs SET taken_by = ?", (run,)))
+        monkeypatch.setattr(writer, "_beaten", float("-inf"))
+        with pytest.raises(LedgerWriteError, match="taken over by run 1"):
+            await writer(note(1))
+    assert count(run_in) == 0
+
+
+@pytest.mark.fault("XC12")
+async def test_a_writer_in_a_hurry_waits_for_a_short_time(run_in: Path) -> None:
+    async with LedgerWriter(run_in) as writer:
+        writer.hurry()
+        waits = await writer(lambda ledger: getattr(ledger.conn, "patience", None))
+    assert isinstance(waits, Patience)
+    assert (waits.wait_s, patience.wait_s) == (30, DEFAULT_WAIT_S)

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from batchgen.commands.finish import channels_of
 from batchgen.commands.preflight import allow_open_files, check_models
-from batchgen.commands.prepare import Overrides, Prepared, key_of, max_cost_of, stage, waste_of
+from batchgen.commands.prepare import (
+    Overrides,
+    Prepared,
+    belongs,
+    key_of,
+    max_cost_of,
+    stage,
+    waste_of,
+)
 from batchgen.commands.pricing import (
     FetchedList,
     KnownPrices,
@@ -21,13 +29,17 @@ from batchgen.commands.pricing import (
 )
 from batchgen.commands.quoting import DEFAULT_CONCURRENCY, budgets_of, check_budgets, quote_of
 from batchgen.commands.references import ReferenceImages
+from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
 from batchgen.errors import Fault, SettingsError, StoppedError
-from batchgen.job import BatchId
+from batchgen.job import BatchId, OptionValue
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.enrol import Staging
+from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.price_lists import keep_price_list
 from batchgen.ledger.queries import batch_id, unfinished
+from batchgen.ledger.queries import unpriced_models as pending_unpriced
 from batchgen.ledger.reference_urls import NeededUrls
+from batchgen.ledger.staging import unpriced_models
 from batchgen.manifest.model import Limits
 from batchgen.money import Micros
 from batchgen.progress import planning, write_line
@@ -62,6 +74,10 @@ class Start:
     estimate: Micros
     max_cost: Micros | None
     max_waste: Micros
+    only: Only | None = None
+    """Which pending jobs are taken up; None means all."""
+    at_fault: int = 0
+    """Rows with a fault, whatever became of their jobs before."""
 
 
 def check(prepared: Prepared, overrides: Overrides) -> None:
@@ -101,7 +117,9 @@ def begin(
             profile = replace(profile, prices=fresh.prices)
         elif fresh is not None:
             faces.tell(f"no fresh price list: {fresh}; prices are from {profile.price_source}")
-        prepared = replace(prepared, profile=profile)
+        prepared = belongs(conn, replace(prepared, profile=profile), adopt=overrides.adopt)
+        if prepared.adopted is not None:
+            faces.tell(prepared.adopted.notice(prepared.loaded.name))
         start = _enrol(conn, prepared, overrides, faces, planned, images)
         if isinstance(fresh, FetchedList):
             keep_price_list(conn, fresh.url, fresh.kept)
@@ -126,8 +144,11 @@ def _enrol(
             plan.staging.close()
             plan = _plan(conn, prepared, overrides, faces, planned, urls)
     staging = plan.staging
+    refuse_unpriced(conn, prepared, overrides, unpriced_models(conn))
     for warning in plan.warnings:
         faces.tell(f"warning: {warning}")
+    for open_price in plan.open_prices.lines():
+        faces.tell(f"warning: {open_price}")
     for notice in plan.changes.lines(profile.price_source):
         faces.tell(f"{name}: {notice}")
     if plan.changes.risen and not overrides.yes:
@@ -144,11 +165,9 @@ def _enrol(
             )
     if not overrides.yes:
         key = key_of(profile, prepared.environment)
-        check_models(profile, key, staging.models_to_ask(batch, only=overrides.only))
+        check_models(profile, key, staging.models_to_ask(batch, only=staging.only))
     if not (faces.quiet or faces.json):
-        groups = staging.compare(
-            batch, only=overrides.only, partial=prepared.loaded.manifest.partial
-        )
+        groups = staging.compare(batch, only=staging.only, partial=prepared.loaded.manifest.partial)
         limits = prepared.loaded.manifest.limits
         quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
         budgets = budgets_of(conn, limits, overrides)
@@ -157,7 +176,9 @@ def _enrol(
     if batch is not None:
         for notice in relocate(staging, batch, prepared.loaded.base):
             faces.tell(notice)
-    return start_of(conn, prepared, overrides, staging.enrol(prepared.identity))
+    overrides = replace(overrides, only=staging.only)
+    start = start_of(conn, prepared, overrides, staging.enrol(prepared.identity))
+    return replace(start, at_fault=staging.rows_at_fault())
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +187,7 @@ class _Plan:
 
     staging: Staging
     changes: PriceChanges
+    open_prices: OpenPrices
     warnings: list[Fault]
 
 
@@ -178,18 +200,26 @@ def _plan(
     urls: NeededUrls,
 ) -> _Plan:
     changes, warnings = PriceChanges(planned), list[Fault]()
+    open_prices = OpenPrices(prepared.profile)
+
+    def priced(
+        model: str, options: Mapping[str, OptionValue], references: int, price: Micros, jobs: int
+    ) -> None:
+        changes.note(model, options, references, price, jobs)
+        open_prices.note(model, options, references, price, jobs)
+
     with planning(shown=not (faces.quiet or faces.json)) as progress:
         staging = stage(
             conn,
             prepared,
             accept_unknown_price=overrides.accept_unknown_price,
             progress=progress,
-            priced=changes.note,
+            priced=priced,
             warned=warnings.append,
             addresses=urls,
             selection=overrides.selection,
         )
-    return _Plan(staging, changes, warnings)
+    return _Plan(staging, changes, open_prices, warnings)
 
 
 def reference_images(faces: Faces) -> ReferenceImages:
@@ -202,7 +232,9 @@ def start_of(
 ) -> Start:
     """What is left to do of an enrolled batch. Raises StoppedError where no budget holds it."""
     limits = prepared.loaded.manifest.limits
-    open_work = unfinished(conn, batch, overrides.limit, only=overrides.only)
+    refuse_unpriced(conn, prepared, overrides, pending_unpriced(conn, batch))
+    only = resolve_jobs(conn, overrides.only, batch, prepared.loaded.name)
+    open_work = unfinished(conn, batch, overrides.limit, only=only)
     if not overrides.yes:
         budgets = budgets_of(conn, limits, overrides)
         check_budgets(prepared.loaded.name, open_work.cost, budgets)
@@ -213,4 +245,5 @@ def start_of(
         estimate=open_work.cost,
         max_cost=max_cost_of(limits, overrides.max_cost),
         max_waste=waste_of(limits, overrides.max_waste).allowance(open_work.cost),
+        only=only,
     )

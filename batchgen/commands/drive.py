@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import anyio
 
 from batchgen.commands.begin import Start, width
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import Overrides, Prepared
-from batchgen.errors import ExitCode
+from batchgen.commands.refusals import end_of
+from batchgen.errors import ExitCode, one_error
 from batchgen.events import Stopping
 from batchgen.guard import ProgressGuard
 from batchgen.guard_rules import GuardLimits
@@ -24,12 +25,18 @@ from batchgen.http import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger, utc_now
+from batchgen.ledger.only import Only
+from batchgen.ledger.owners import Claim
 from batchgen.ledger.queries import Status, status
 from batchgen.ledger.rates import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
+from batchgen.lock import held_lock
 from batchgen.manifest.model import Limits
+from batchgen.owner import SILENT_S
 from batchgen.pool import Pool, PoolSettings
+from batchgen.processes import this_process
 from batchgen.progress import Progress
+from batchgen.redelivery import DOWNLOAD_WAIT_S
 from batchgen.room import Room
 from batchgen.settings import ApiKey
 from batchgen.shutdown import Shutdown
@@ -41,6 +48,8 @@ from batchgen.throttle_limits import Limits as ThrottleLimits
 from batchgen.throttle_limits import Status as ThrottleStatus
 from batchgen.throttle_rules import HEADROOM
 from batchgen.worker import RunContext
+
+T = TypeVar("T")
 
 DEFAULT_DEADLINE_S = 300.0
 SPOOL_SUFFIX = ".spool"
@@ -54,6 +63,8 @@ class Outcome:
     stopped: str | None = None
     internal_errors: tuple[str, ...] = ()
     made: int = 0
+    at_fault: int = 0
+    """Rows of the manifest with a fault, and jobs that were given back."""
 
     def exit_code(self, found: Status) -> ExitCode:
         """The exit code by the table in README.md."""
@@ -64,7 +75,7 @@ class Outcome:
             return ExitCode.BUG
         if self.stopped is not None:
             return ExitCode.STOPPED
-        if found.troubled or found.jobs[JobState.PAID]:
+        if found.troubled or found.jobs[JobState.PAID] or self.at_fault:
             return ExitCode.UNFINISHED
         return ExitCode.DONE
 
@@ -96,31 +107,37 @@ async def drive(
     *,
     embedder: Embedder | None = None,
 ) -> Outcome:
-    """Run what is enrolled to its end, in the event loop of the caller."""
+    """Run what is enrolled to its end, in the event loop of the caller.
+
+    Raises one exception, never a group. The run is ended in the ledger then, too.
+    """
     limits = prepared.loaded.manifest.limits
     deadline = overrides.deadline(_local_now())
-    settings = _pool_settings(limits, overrides, key)
+    settings = _pool_settings(limits, overrides, key, start.only)
+    writer = LedgerWriter(prepared.ledger)
+    throttle = _throttle(writer, _throttle_limits(limits, settings.concurrency), base_url, key)
+
+    def drain(reason: str) -> None:
+        writer.hurry()
+        throttle.stop(reason)
+        progress.observe(Stopping(reason=reason))
+
+    grace_s = settings.deadline_s if overrides.grace_s is None else overrides.grace_s
+    shutdown = Shutdown(grace_s, drain, signals=embedder is None)
+    if embedder is not None:
+        embedder.take(shutdown)
     spool = Spool(spool_folder(prepared))
     await anyio.to_thread.run_sync(spool.prepare)
-    async with LedgerWriter(prepared.ledger) as ledger:
-        run_id, proven = await ledger(lambda ledger: _begin(ledger, start, prepared.profile.name))
-        throttle = _throttle(ledger, _throttle_limits(limits, settings.concurrency), base_url, key)
-        guard = ProgressGuard(
-            _guard_limits(limits, settings.concurrency), throttle, prepared.profile, proven=proven
+    claim = _claim(prepared, start, overrides, spool, settings.deadline_s)
+    verify = ssl_context()
+    provider = prepared.profile.name
+    async with writer as ledger:
+        run_id, proven = await _shielded(
+            ledger(lambda ledger: _begin(ledger, start, provider, claim))
         )
-
-        def drain(reason: str) -> None:
-            throttle.stop(reason)
-            progress.observe(Stopping(reason=reason))
-
-        def now() -> ThrottleStatus:
-            found = throttle.status()
-            return replace(found, waiting_for=guard.waiting_for() or found.waiting_for)
-
-        grace_s = settings.deadline_s if overrides.grace_s is None else overrides.grace_s
-        shutdown = Shutdown(grace_s, drain, signals=embedder is None)
-        if embedder is not None:
-            embedder.take(shutdown)
+        guard = ProgressGuard(
+            _guard_limits(limits, settings), throttle, prepared.profile, proven=proven
+        )
         context = RunContext(
             batch=start.batch,
             run=run_id,
@@ -135,39 +152,64 @@ async def drive(
             base=prepared.loaded.base,
             overwrite=overrides.overwrite,
         )
-        pool = Pool(context, settings, shutdown, ssl_context())
+        pool = Pool(context, settings, shutdown, verify)
+        error: BaseException | None = None
         try:
             async with anyio.create_task_group() as showing:
-                showing.start_soon(progress.run, now)
+                showing.start_soon(progress.run, context.dispatch_status)
                 if deadline is not None:
                     showing.start_soon(_stop_at, deadline, throttle)
                 await pool.run()
                 showing.cancel_scope.cancel()
+        except BaseException as exc:
+            error = one_error(exc)
         finally:
             progress.close()
+        if error is not None:
+            await _shielded(_end_early(ledger, run_id, error))
+            raise error
         outcome = Outcome(
             signal_number=shutdown.signal_number,
             stopped=_stopped_text(throttle.status()),
             internal_errors=tuple(context.internal_errors),
             made=context.made,
+            at_fault=start.at_fault + context.given_back,
         )
         with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
             await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
         return outcome
 
 
-def _begin(ledger: Ledger, start: Start, provider: str) -> tuple[RunId, set[tuple[str, str]]]:
-    """Write the run; gives its id, and model and route of what brought an image lately."""
+def _claim(
+    prepared: Prepared, start: Start, overrides: Overrides, spool: Spool, deadline_s: float
+) -> Claim:
+    """Return what the run records about its process and its spool."""
+    owner = this_process(held_lock(prepared.ledger, start.name))
+    silent_s = max(SILENT_S, round(2 * deadline_s))
+    return Claim(
+        here=replace(owner, me=replace(owner.me, silent_s=silent_s)),
+        spool=spool.identity,
+        take_over=overrides.take_over,
+    )
+
+
+def _begin(
+    ledger: Ledger, start: Start, provider: str, claim: Claim
+) -> tuple[RunId, set[tuple[str, str]]]:
+    """Write the run; return its id, and model and route of what brought an image lately."""
     run = ledger.start_run(
         start.batch,
         estimate=start.estimate,
         max_cost=start.max_cost,
         max_waste=start.max_waste,
+        claim=claim,
     )
     return run, proven_kinds(ledger.conn, provider, utc_now())
 
 
-def _pool_settings(limits: Limits, overrides: Overrides, key: ApiKey | None) -> PoolSettings:
+def _pool_settings(
+    limits: Limits, overrides: Overrides, key: ApiKey | None, only: Only | None
+) -> PoolSettings:
     concurrency, downloads = width(limits, overrides)
     return PoolSettings(
         concurrency=concurrency,
@@ -175,8 +217,11 @@ def _pool_settings(limits: Limits, overrides: Overrides, key: ApiKey | None) -> 
         deadline_s=float(limits.deadline or DEFAULT_DEADLINE_S),
         key=key,
         limit=overrides.limit,
-        only=overrides.only,
+        only=only,
         poll_s=float(limits.poll or POLL_S),
+        download_wait_s=(
+            DOWNLOAD_WAIT_S if limits.download_wait is None else float(limits.download_wait)
+        ),
     )
 
 
@@ -201,6 +246,21 @@ def _throttle(
         take_place=place if shared else None,
         least_gap_s=_least_gap_s(limits),
     )
+
+
+async def _shielded(step: Awaitable[T]) -> T:
+    """Wait for a step that a cancellation may follow but not cut off."""
+    with anyio.CancelScope(shield=True):
+        result = await step
+    return result
+
+
+async def _end_early(ledger: LedgerWriter, run_id: RunId, error: BaseException) -> None:
+    """Write the end of a run that an exception ended, where the ledger can be written."""
+    stopped, code = end_of(error)
+    ledger.hurry()
+    with suppress(Exception):  # the caller raises the error that ended the run
+        await ledger(lambda ledger: ledger.end_run(run_id, stopped=stopped, exit_code=code))
 
 
 def _local_now() -> datetime:
@@ -242,13 +302,14 @@ def _stopped_text(status: ThrottleStatus) -> str | None:
     return f"{text}; the last response: {status.said}" if status.said else text
 
 
-def _guard_limits(limits: Limits, concurrency: int) -> GuardLimits:
+def _guard_limits(limits: Limits, settings: PoolSettings) -> GuardLimits:
     default = GuardLimits()
     return GuardLimits(
         canary=limits.canary or default.canary,
         max_useless=limits.max_useless or default.max_useless,
         max_probes=limits.max_probes or default.max_probes,
-        concurrency=concurrency,
+        concurrency=settings.concurrency,
+        patience_s=settings.download_wait_s,
     )
 
 

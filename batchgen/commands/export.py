@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TextIO
 
 from batchgen.errors import ExitCode, SettingsError
+from batchgen.job import ROW_REASON
 from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.queries import Waiting, find_batch, waiting
 from batchgen.ledger.queries import export as export_rows
 from batchgen.manifest.loader import parse_manifest
@@ -53,7 +55,7 @@ def export_failed(name: str, db: Path | None, *, output: Path | None) -> ExitCod
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
-        path = Path(batch.manifest_path)
+        path = manifest_of(ledger, batch)
         manifest = parse_manifest(batch.manifest.encode(), file=path.name, path=path).manifest
         provider = manifest.provider
         pieces = partial_manifest(
@@ -79,6 +81,7 @@ def _written(job: Waiting, base: Path) -> WrittenJob:
         root=str(base / job.root),
         path=job.path,
         tags=tuple(json.loads(job.tags)),
+        is_whole=not job.reason.startswith(f"{ROW_REASON}:"),
     )
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from batchgen.commands.prepare import Prepared
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, UnknownBatchError
+from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.ledger import timestamp, utc_now
+from batchgen.ledger.news import keep_notice
+from batchgen.ledger.queries import batch_id
 from batchgen.manifest.model import Notifier
 from batchgen.notify import Apprise, Command, Notice, Webhook, has_apprise, notify, ping
 
@@ -71,38 +76,67 @@ def telling(prepared: Prepared, tell: Callable[[str], None]) -> Iterator[Ending]
 
 
 def _tell_all(prepared: Prepared, ending: Ending, tell: Callable[[str], None]) -> None:
-    channels = [
-        (place, channel)
-        for place, spec, channel in channels_of(prepared)
-        if ending.code or spec.only_if == "always"
-    ]
+    """Notify every channel that is due; what a notice named is not new in the next one.
+
+    Where a channel can't be reached, it stays new.
+    """
+    channels = channels_of(prepared)
     if not channels:
         return
-    notice = _notice(prepared, ending)
-    for place, channel in channels:
-        if problem := notify(channel, notice):
-            tell(f"{prepared.loaded.name}: {place}: not told: {problem}")
+    now = timestamp(utc_now())
+    notice, is_news = _notice(prepared, ending)
+    problems = []
+    for place, spec, channel in channels:
+        is_due = spec.only_if == "always" or (ending.code != ExitCode.DONE and is_news)
+        if is_due and (problem := notify(channel, notice)):
+            problems.append(problem)
+            tell(f"{prepared.loaded.name}: {place}: not notified: {problem}")
+    if not problems:
+        _keep(prepared, now)
 
 
-def _notice(prepared: Prepared, ending: Ending) -> Notice:
-    # Imported here: most runs tell nobody, and all would start later for it.
+def _keep(prepared: Prepared, now: str) -> None:
+    """Record what was named, where there is a batch; a ledger that can't be written names again."""
+    if not prepared.ledger.exists():
+        return
+    with (
+        suppress(BatchgenError, sqlite3.Error),
+        closing(open_for_writing(prepared.ledger)) as conn,
+    ):
+        batch = batch_id(conn, prepared.loaded.name)
+        if batch is not None:
+            keep_notice(conn, batch, now)
+
+
+def _notice(prepared: Prepared, ending: Ending) -> tuple[Notice, bool]:
+    """The notice, and whether it says anything that an earlier one did not.
+
+    What waited before is no news. Errors and stops are, each time.
+    """
+    # Imported here: most runs notify nobody, and all would start later for it.
     from batchgen.commands.report import morning_of
     from batchgen.report.run import report_record, report_text
 
     name = prepared.loaded.name
     record: dict[str, object] = {"batch": name}
     text = ending.error or f"exit code {ending.code.value}"
+    is_news = True
     try:
-        morning = morning_of(prepared.ledger, name)
+        morning = morning_of(prepared.ledger, name, only_news=True)
     except BatchgenError as exc:  # nothing was ever run, or the ledger is what is broken
         if ending.error is None and not isinstance(exc, UnknownBatchError):
             text = str(exc)
     else:
+        report = morning.report
+        waits_only = ending.code == ExitCode.UNFINISHED and ending.error is None
+        is_known = report.status.troubled and not report.status.unfinished
+        is_news = bool(report.news.total) or not (waits_only and is_known)
         record = report_record(morning)
         text = f"{ending.error}\n{report_text(morning)}" if ending.error else report_text(morning)
     record |= {"exit_code": ending.code.value, "error": ending.error}
-    return Notice(
+    notice = Notice(
         title=f"batchgen {name}: {'all done' if not ending.code else f'exit code {ending.code}'}",
         text=text,
         body=json.dumps(record, ensure_ascii=False).encode(),
     )
+    return notice, is_news

@@ -9,15 +9,18 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from batchgen.commands.prepare import Overrides, Prepared, prepare, stage
+from batchgen.commands.prepare import Overrides, Prepared, belongs, prepare, stage
 from batchgen.commands.pricing import with_kept_prices
 from batchgen.commands.quoting import budgets_of, quote_of, quote_record
+from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
 from batchgen.errors import ExitCode, Fault, ManifestError, SettingsError
 from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.queries import batch_id
 from batchgen.ledger.reference_urls import NeededUrls
+from batchgen.ledger.staging import unpriced_models
 from batchgen.money import decimal_string
 from batchgen.progress import write_line
+from batchgen.report.costs import unpriced_text
 from batchgen.report.text import plan_text, unfetched_text, why_text
 
 
@@ -34,30 +37,37 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
     name = prepared.loaded.name
     with closing(_ledger(prepared)) as conn:
         profile = with_kept_prices(prepared.profile, conn)
-        prepared = replace(prepared, profile=profile)
+        prepared = belongs(conn, replace(prepared, profile=profile), adopt=overrides.adopt)
         urls = NeededUrls(conn, prepared.references)
+        open_prices = OpenPrices(profile)
         staging = stage(
             conn,
             prepared,
             accept_unknown_price=overrides.accept_unknown_price,
             warned=_warn,
+            priced=open_prices.note,
             addresses=urls,
             selection=overrides.selection,
         )
+        unpriced = unpriced_models(conn) if profile.flat_price is None else {}
+        refuse_unpriced(conn, prepared, overrides, unpriced)
         unfetched = urls.missing
         batch = batch_id(conn, name)
-        groups = staging.compare(
-            batch, only=overrides.only, partial=prepared.loaded.manifest.partial
-        )
+        groups = staging.compare(batch, only=staging.only, partial=prepared.loaded.manifest.partial)
         limits = prepared.loaded.manifest.limits
         quote = quote_of(conn, batch, profile.name, limits, overrides, groups)
         budgets = budgets_of(conn, limits, overrides)
+    for text in open_prices.lines():
+        write_line(sys.stderr, f"warning: {text}")
+    if unpriced:
+        write_line(sys.stderr, f"warning: {name}: {unpriced_text(sum(unpriced.values()))}")
     if as_json:
         record = {
             "batch": name,
             "provider": profile.name,
             "price_source": profile.price_source,
             "unfetched": unfetched,
+            "unpriced": sum(unpriced.values()),
             "groups": {
                 group.value: {
                     "jobs": found.jobs,
@@ -104,24 +114,33 @@ def _warn(warning: Fault) -> None:
 def check(manifests: list[Path]) -> ExitCode:
     """Say what is wrong with each manifest, all of it, down to its rows and templates.
 
+    Exits with 1 where single rows are at fault: a run would do the others.
     Of reference images that are given by address, those are looked at that a run has fetched.
     """
     folder = manifests[0].absolute().parent
     faults: list[Fault] = []
+    code = ExitCode.DONE
     for path in manifests:
         try:
             prepared = prepare(path, None, ledger_folder=folder)
             with closing(_ledger(prepared)) as conn:
                 urls = NeededUrls(conn, prepared.references)
-                jobs = stage(
+                staging = stage(
                     conn, prepared, accept_unknown_price=True, warned=_warn, addresses=urls
-                ).jobs
+                )
+                jobs, at_fault = staging.jobs, staging.rows_at_fault()
                 unfetched = urls.missing
         except ManifestError as exc:
             faults += exc.faults
         else:
             more = f"; {unfetched:,} {unfetched_text(unfetched)}" if unfetched else ""
-            write_line(sys.stdout, f"{path}: no faults, {jobs:,} jobs{more}")
+            what = f"{_rows(at_fault)} at fault" if at_fault else "no faults"
+            write_line(sys.stdout, f"{path}: {what}, {jobs:,} jobs{more}")
+            code = ExitCode.UNFINISHED if at_fault else code
     if faults:
         raise ManifestError(faults)
-    return ExitCode.DONE
+    return code
+
+
+def _rows(number: int) -> str:
+    return "1 row is" if number == 1 else f"{number:,} rows are"

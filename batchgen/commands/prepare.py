@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
 from batchgen.errors import Fault, ManifestError, SettingsError
+from batchgen.findings import most_rows_at_fault
 from batchgen.job import OptionValue
 from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Selection, Staging
 from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
+from batchgen.ledger.only import Only
 from batchgen.ledger.queries import batch_id
 from batchgen.ledger.staging import Price, Priced
 from batchgen.manifest.loader import LoadedManifest, load_manifest
@@ -31,6 +34,8 @@ T = TypeVar("T")
 DEFAULT_PROVIDER: Final = "crazyrouter"
 """As in a manifest that names none."""
 
+_KEPT: Final = "a row at fault gives no key, so jobs that are not planned are kept, not retired"
+
 REFERENCES_SUFFIX: Final = ".references"
 
 
@@ -47,7 +52,7 @@ class Overrides:
     accept_unknown_price: bool = False
     yes: bool = False
     """Whatever a person would be asked is answered already."""
-    only: str | None = None
+    only: Only | None = None
     refresh: str | None = None
     since: datetime | None = None
     until: str | None = None
@@ -55,6 +60,10 @@ class Overrides:
     again: str | None = None
     accepted: str | None = None
     db: Path | None = None
+    adopt: bool = False
+    """Whether a batch may continue with another manifest than its own."""
+    take_over: bool = False
+    """Whether a person says that a run which cannot be seen from here is dead."""
 
     def deadline(self, now: datetime) -> datetime | None:
         """After which no new request starts. Raises SettingsError."""
@@ -83,6 +92,8 @@ class Prepared:
     environment: Environment
     profile: Profile
     ledger: Path
+    adopted: Adoption | None = None
+    """Set where the batch continues with a manifest at another path."""
 
     @property
     def references(self) -> Path:
@@ -97,7 +108,8 @@ class Prepared:
             name=loaded.name,
             provider=self.profile.name,
             price_source=self.profile.price_source,
-            manifest_path=str(loaded.path),
+            manifest_path=stored_path(loaded.path, self.ledger),
+            adopted=self.adopted,
             manifest_sha256=loaded.sha256,
             manifest=loaded.text,
             partial=loaded.manifest.partial,
@@ -121,6 +133,15 @@ def settle_settings(
         profile=resolve_profile(loaded.manifest.provider, environment),
         ledger=environment.ledger_path(db, ledger_folder or loaded.base),
     )
+
+
+def belongs(conn: sqlite3.Connection, prepared: Prepared, *, adopt: bool) -> Prepared:
+    """Check that the batch belongs to this manifest, or may from now on. Raises SettingsError."""
+    loaded = prepared.loaded
+    if loaded.manifest.partial:
+        return prepared
+    found = check_manifest(conn, loaded.name, loaded.path, prepared.ledger, adopt=adopt)
+    return replace(prepared, adopted=found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,10 +222,20 @@ def stage(
         progress=progress,
         selection=selection,
         batch=batch_id(conn, prepared.loaded.name),
+        strict=planner.strict,
     )
+    staging.resolve(selection.only, prepared.loaded.name)
+    staging.keeps_unplanned = planner.rows.has_unknown_keys
+    at_fault = [*planner.rows.all(), *staging.clashes]
+    places = prepared.loaded.places
+    most = most_rows_at_fault(places, planner.rows.rows, staging.rows_at_fault())
+    if most is not None:
+        raise ManifestError([most, *at_fault])
     if warned is not None:
-        for warning in planner.warnings:
+        for warning in [*planner.warnings, *at_fault]:
             warned(warning)
+        if staging.keeps_unplanned:
+            warned(places.fault(("rows",), _KEPT))
     if not staging.jobs:
         # A broken export must not retire a whole catalogue.
         loaded = prepared.loaded
@@ -225,7 +256,7 @@ def _price_of(profile: Profile, *, accept_unknown_price: bool) -> Price:
         if known is None:
             if not accept_unknown_price:
                 raise SettingsError(_unknown_price(profile, model))
-            known = profile.prices.dearest(options, references) if profile.prices else ZERO
+            return ZERO  # unknown: no budget can hold it, and none may be set
         return known
 
     return price
@@ -235,8 +266,8 @@ def _unknown_price(profile: Profile, model: str) -> str:
     source = f" ({profile.price_source})" if profile.price_source else ""
     return (
         f"the price of {model} with these options at {profile.name} is not known{source}, so"
-        " nothing can be estimated or kept within a budget; tell it as `provider: {name: "
-        f"{profile.name}, price: 0.05}}`, or go on with --accept-unknown-price"
+        " nothing can be estimated or kept within a budget; set it as `provider: {name: "
+        f"{profile.name}, price: 0.05}}`, or go on without budgets: --accept-unknown-price"
     )
 
 

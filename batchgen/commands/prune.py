@@ -9,6 +9,7 @@ from pathlib import Path
 from batchgen.errors import ExitCode
 from batchgen.files import sha256_of
 from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.pictures import Saved, forget_pruned, saved_pictures
 from batchgen.ledger.queries import find_batch
 from batchgen.lock import batch_lock
@@ -20,16 +21,18 @@ from batchgen.sidecar import is_sidecar, sidecar_of
 def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
     """List the pictures of retired jobs; with ``yes``, remove them and write it down.
 
-    A file that somebody has changed since is left where it is.
+    A file that somebody has changed since is left where it is. So is the row of one whose output
+    directory is missing: it may be on a disk that is not mounted.
     """
     ledger = Environment.load().ledger_path(db, None)
     with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
         batch = find_batch(conn, name)
-        base = Path(batch.manifest_path).parent
+        base = base_of(ledger, batch)
         retired = [saved for saved in saved_pictures(conn, batch.id) if saved.retired]
-        removable = [saved for saved in retired if _is_as_saved(base, saved)]
+        kept = {saved.image: why for saved in retired if (why := _kept(base, saved))}
+        removable = [saved for saved in retired if saved.image not in kept]
         for saved in retired:
-            left = "" if saved in removable else " (changed since, and left alone)"
+            left = f" ({kept[saved.image]})" if saved.image in kept else ""
             write_line(sys.stdout, f"{saved.root}/{saved.path} (as {saved.key}){left}")
         if yes:
             for saved in removable:
@@ -43,11 +46,15 @@ def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
     return ExitCode.DONE
 
 
-def _is_as_saved(base: Path, saved: Saved) -> bool:
+def _kept(base: Path, saved: Saved) -> str | None:
+    """Return why an image is left alone; None where it may be removed."""
     path = base / saved.root / saved.path
-    return not path.exists() or (
-        path.stat().st_size == saved.bytes and sha256_of(path) == saved.sha256
-    )
+    if not (base / saved.root).is_dir():
+        return f"{saved.root} is not there, left alone"
+    if not path.exists():
+        return None
+    same = path.stat().st_size == saved.bytes and sha256_of(path) == saved.sha256
+    return None if same else "changed since, and left alone"
 
 
 def _summary(name: str, removable: list[Saved], *, yes: bool) -> str:

@@ -13,21 +13,24 @@ from pathlib import Path
 import anyio
 
 from batchgen.catalogue import Unavailable, fetch_account
+from batchgen.charges import UsageLog
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import Prepared, settle_settings
 from batchgen.errors import ExitCode, SettingsError, StoppedError, UnknownBatchError
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.queries import BatchRow, find_batch
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.progress import write_line
 from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
-from batchgen.reconcile import CLOCK_SKEW, Sent, UsageLog
+from batchgen.reconcile import CLOCK_SKEW
 from batchgen.reconcile import reconcile as compare
 from batchgen.report.reconcile import Reconciled, reconcile_record, reconcile_text
 from batchgen.settings import Environment
+from batchgen.settlement import Sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +86,19 @@ def reconcile(name: str, db: Path | None, question: Question, *, as_json: bool) 
 
 def _prepared(batch: BatchRow, ledger: Path) -> Prepared:
     """The batch as it was planned last; its manifest file is not needed."""
-    path = Path(batch.manifest_path)
+    path = manifest_path(ledger, batch.manifest_path)
     loaded = parse_manifest(batch.manifest.encode(), file=path.name, path=path)
     return settle_settings(loaded, ledger)
 
 
 def _span(ours: Sequence[Sent], question: Question) -> Span:
     """The time in which a charge of these attempts may stand in the log."""
-    end = max(sent.ended_at or utc_now() for sent in ours) + question.settle
+    now = utc_now()
+    end = max(sent.ended_at or now for sent in ours) + question.settle
     return Span(
         since=min(sent.started_at for sent in ours) - CLOCK_SKEW,
-        until=min(utc_now(), end),
+        until=min(now, end),
+        refunds_until=now,
         token_name=question.token_name,
     )
 

@@ -6,7 +6,7 @@ import errno
 import sqlite3
 from typing import Final
 
-from batchgen.errors import StoppedError
+from batchgen.errors import BatchgenError, ExitCode, StoppedError
 
 _REFUSALS: Final = {
     errno.EDQUOT,
@@ -29,3 +29,13 @@ def refusal(exc: BaseException) -> StoppedError | None:
     if isinstance(exc, OSError) and exc.errno in _REFUSALS:
         return StoppedError(f"disk: {exc}; what was written before is safe")
     return None
+
+
+def end_of(error: BaseException) -> tuple[str, ExitCode]:
+    """Return why a run stopped that an exception ended, and its exit code."""
+    if not isinstance(error, Exception):
+        return "cancelled by its program", ExitCode.INTERRUPTED
+    known = error if isinstance(error, BatchgenError) else refusal(error)
+    if known is not None:
+        return str(known), known.exit_code
+    return f"bug: {error!r}; please report it", ExitCode.BUG

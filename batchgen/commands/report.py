@@ -12,6 +12,7 @@ from typing import Final
 
 from batchgen.errors import ExitCode, ManifestError
 from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.run_report import RunReport, run_report
 from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import parse_manifest
@@ -40,29 +41,31 @@ def report(name: str, db: Path | None, *, run: int | None, file_format: str) -> 
     return ExitCode.DONE
 
 
-def morning_of(ledger: Path, name: str, run: int | None = None) -> Morning:
+def morning_of(
+    ledger: Path, name: str, run: int | None = None, *, only_news: bool = False
+) -> Morning:
     """A run's report, with the columns that blocked prompts are put down to."""
     with closing(open_for_reading(ledger)) as conn:
-        found = run_report(conn, name, run)
+        found = run_report(conn, name, run, only_news=only_news)
     profile = PROFILES.get(found.status.provider)
     has_log = profile is not None and profile.account_log is not None and profile.name != _LOCAL
     return Morning(
         report=found,
-        suspects=suspects(_with_rows(found), found.made_prompts),
+        suspects=suspects(_with_rows(found, ledger), found.made_prompts),
         next_step=next_step(found.status, "", has_log=has_log),
     )
 
 
-def _with_rows(found: RunReport) -> Sequence[BlockedPrompt]:
+def _with_rows(found: RunReport, ledger: Path) -> Sequence[BlockedPrompt]:
     """Blocked prompts with the rows they were made of, where those can still be read."""
     if not found.blocked:
         return ()
-    rows = _rows(found, {one.source for one in found.blocked})
+    rows = _rows(found, ledger, {one.source for one in found.blocked})
     return [replace(one, values=rows.get(one.source, {})) for one in found.blocked]
 
 
-def _rows(found: RunReport, wanted: set[str]) -> Mapping[str, Mapping[str, object]]:
-    path = Path(found.manifest_path)
+def _rows(found: RunReport, ledger: Path, wanted: set[str]) -> Mapping[str, Mapping[str, object]]:
+    path = manifest_path(ledger, found.manifest_path)
     rows: dict[str, Mapping[str, object]] = {}
     try:
         loaded = parse_manifest(found.manifest.encode(), file=path.name, path=path)

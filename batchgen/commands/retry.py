@@ -1,13 +1,17 @@
-"""`batchgen retry`: jobs that wait for a person go back to pending. Nothing is sent."""
+"""`batchgen retry`: put jobs that wait for a person back to work. Nothing is sent."""
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from batchgen.errors import ExitCode
+from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.only import resolve_jobs
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.triage import Chosen, retry_jobs, waiting_jobs
 from batchgen.lock import batch_lock
@@ -16,23 +20,46 @@ from batchgen.progress import write_line
 from batchgen.settings import Environment
 
 
-def retry(name: str, db: Path | None, chosen: Chosen, *, dry_run: bool) -> ExitCode:
-    """Put the chosen jobs back to pending; with ``dry_run`` only say which would be."""
+def retry(name: str, db: Path | None, chosen: Chosen, *, buy: bool, dry_run: bool) -> ExitCode:
+    """Put the chosen jobs back; with ``dry_run`` only say which would be.
+
+    Lost images are downloaded once more before anything is bought, unless ``buy`` is set.
+    """
     ledger = Environment.load().ledger_path(db, None)
     if dry_run:
         with closing(open_for_reading(ledger)) as conn:
-            moved = waiting_jobs(conn, find_batch(conn, name).id, chosen)
+            batch = find_batch(conn, name).id
+            moved = waiting_jobs(conn, batch, _resolved(conn, chosen, batch, name), buy=buy)
         would = f"{moved.jobs:,} jobs would be pending again, estimated at {dollars(moved.cost)}"
+        if moved.free:
+            would += f"; {moved.free:,} lost images would be downloaded once more for free"
         write_line(sys.stdout, f"{name}: {would}; nothing was changed")
         return ExitCode.DONE
     with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
-        moved = retry_jobs(conn, find_batch(conn, name).id, chosen)
-    write_line(
-        sys.stdout,
-        f"{name}: {moved.jobs:,} jobs are pending again, estimated at {dollars(moved.cost)}"
-        if moved.jobs
-        else f"{name}: no such jobs; nothing was changed",
-    )
+        batch = find_batch(conn, name).id
+        moved = retry_jobs(conn, batch, _resolved(conn, chosen, batch, name), buy=buy)
+    if not moved.jobs and not moved.free:
+        write_line(
+            sys.stdout,
+            f"{name}: no such jobs; nothing was changed. The next `batchgen run` tries jobs again"
+            " whose row was at fault",
+        )
+        return ExitCode.DONE
+    if moved.free:
+        what = "1 lost image is" if moved.free == 1 else f"{moved.free:,} lost images are"
+        write_line(
+            sys.stdout,
+            f"{name}: {what} downloaded once more for free; if that fails,"
+            " the next `retry` buys again",
+        )
     if moved.jobs:
-        write_line(sys.stdout, f"next: batchgen resume {name}")
+        write_line(
+            sys.stdout,
+            f"{name}: {moved.jobs:,} jobs are pending again, estimated at {dollars(moved.cost)}",
+        )
+    write_line(sys.stdout, f"next: batchgen resume {name}")
     return ExitCode.DONE
+
+
+def _resolved(conn: sqlite3.Connection, chosen: Chosen, batch: BatchId, name: str) -> Chosen:
+    return replace(chosen, only=resolve_jobs(conn, chosen.only, batch, name))

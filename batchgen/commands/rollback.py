@@ -9,6 +9,8 @@ from pathlib import Path
 from batchgen.errors import ExitCode
 from batchgen.files import sha256_of
 from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.manifest_paths import base_of
+from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.pictures import Exchange, Version, exchanged, exchanges
 from batchgen.ledger.queries import find_batch
 from batchgen.lock import batch_lock
@@ -18,7 +20,7 @@ from batchgen.settings import Environment
 from batchgen.sidecar import is_sidecar, sidecar_of
 
 
-def rollback(name: str, db: Path | None, *, only: str | None, run: int | None) -> ExitCode:
+def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) -> ExitCode:
     """Exchange pictures with the ones that they replaced; exit with 1 if any is not kept.
 
     Rolling back twice brings the newer ones back. The jobs stay done, so the next run leaves them
@@ -28,7 +30,8 @@ def rollback(name: str, db: Path | None, *, only: str | None, run: int | None) -
     done, lost = 0, 0
     with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
         batch = find_batch(conn, name)
-        base = Path(batch.manifest_path).parent
+        base = base_of(ledger, batch)
+        only = resolve_jobs(conn, only, batch.id, name)
         for exchange in list(exchanges(conn, batch.id, only=only, run=run)):
             refused = _refusal(base, exchange)
             if refused is not None:

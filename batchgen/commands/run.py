@@ -20,11 +20,12 @@ from batchgen.commands.preflight import check_space, check_writable, short_balan
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
 from batchgen.commands.pricing import PriceLists
 from batchgen.commands.references import ReferenceImages
-from batchgen.errors import BatchgenError, ExitCode, SettingsError, StoppedError
+from batchgen.errors import BatchgenError, ExitCode, SettingsError, StoppedError, message_of
 from batchgen.failpoints import arm
 from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
@@ -66,7 +67,7 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
         try:
             end = _run_one(prepared, overrides, faces, lists, images)
         except BatchgenError as exc:
-            write_line(sys.stderr, str(exc))
+            write_line(sys.stderr, message_of(exc))
             codes.append(exc.exit_code)
             continue
         codes.append(end.code)
@@ -113,11 +114,12 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
     ledger = environment.ledger_path(overrides.db, None)
     with closing(open_for_reading(ledger)) as conn:
         row = find_batch(conn, name)
-    path = Path(row.manifest_path)
+    path = manifest_of(ledger, row)
     loaded = parse_manifest(row.manifest.encode(), file=path.name, path=path)
     prepared = settle_settings(loaded, ledger)
     check(prepared, overrides)
-    with batch_lock(ledger, name), telling(prepared, faces.tell) as ending:
+    locked = batch_lock(ledger, name, take_over=overrides.take_over)
+    with locked, telling(prepared, faces.tell) as ending:
         with closing(open_for_writing(ledger)) as conn:
             reference_images(faces).restore(conn, prepared, row.id)
             start = start_of(conn, prepared, overrides, row.id)
@@ -139,7 +141,8 @@ def _run_one(
     lists: PriceLists,
     images: ReferenceImages,
 ) -> _End:
-    locked = batch_lock(prepared.ledger, prepared.loaded.name)
+    name = prepared.loaded.name
+    locked = batch_lock(prepared.ledger, name, take_over=overrides.take_over)
     with locked, telling(prepared, faces.tell) as ending:
         prepared, start = begin(prepared, overrides, faces, lists, images)
         end = _go(prepared, start, overrides, faces)
@@ -150,7 +153,7 @@ def _run_one(
 def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) -> _End:
     """Run what is enrolled, and say how it ended."""
     began = time.monotonic()
-    outcome = Outcome()
+    outcome = Outcome(at_fault=start.at_fault)
     if start.to_do and not overrides.yes:
         short = short_balance(prepared.profile, prepared.environment, start.estimate)
         if short is not None:

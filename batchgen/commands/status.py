@@ -11,8 +11,9 @@ from typing import Final
 
 from batchgen.errors import ExitCode, UnknownBatchError
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.queries import Status, batch_names, doubts, find_batch
+from batchgen.ledger.queries import Status, batch_names, find_batch
 from batchgen.ledger.queries import status as read_status
+from batchgen.ledger.uncertain import doubts
 from batchgen.report.metrics import metrics_text
 from batchgen.report.text import doubt_text, status_text
 from batchgen.settings import Environment

@@ -14,7 +14,11 @@ from pathlib import Path
 from batchgen.delivery import PARTIAL_FOLDER
 from batchgen.errors import ExitCode
 from batchgen.files import PART_SUFFIX, sha256_of
+from batchgen.job import EXT_PLACEHOLDER
 from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.manifest_paths import base_of
+from batchgen.ledger.paid_images import LostImage, lost_images
 from batchgen.ledger.pictures import Saved, fetch_again, saved_pictures
 from batchgen.ledger.queries import find_batch
 from batchgen.lock import batch_lock
@@ -31,6 +35,8 @@ class Finding(StrEnum):
 
     MISSING = "missing"
     CHANGED = "changed"
+    LOST = "lost"
+    """Paid for, never downloaded, and given up; its URL is known."""
     STRANGER = "stranger"
     """In an output folder, and of no picture that the ledger knows."""
 
@@ -57,11 +63,12 @@ def verify(name: str, db: Path | None, *, repair: bool, as_json: bool) -> ExitCo
     """Find missing, changed and foreign files; exit with 1 if any picture is not as it was saved.
 
     With ``repair``, what the provider still has is made due again: the next run downloads it.
+    That covers paid images that were given up.
     """
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
-        base = Path(batch.manifest_path).parent
+        base = base_of(ledger, batch)
         found, known, roots = [], set[Path](), set[Path]()
         pictures = 0
         for saved in saved_pictures(conn, batch.id):
@@ -74,6 +81,7 @@ def verify(name: str, db: Path | None, *, repair: bool, as_json: bool) -> ExitCo
             finding = _look(path, saved)
             if finding is not None:
                 found.append(Found(finding=finding, path=path, saved=saved))
+        found += [_lost(base, lost) for lost in lost_images(conn, batch.id, utc_now())]
     found += [Found(finding=Finding.STRANGER, path=path) for path in _strangers(roots, known)]
     wrong = [one for one in found if one.saved is not None]
     fetched = 0
@@ -86,6 +94,20 @@ def verify(name: str, db: Path | None, *, repair: bool, as_json: bool) -> ExitCo
     if not as_json:
         write_line(sys.stdout, _summary(name, pictures, found, fetched, repair=repair))
     return ExitCode.UNFINISHED if wrong else ExitCode.DONE
+
+
+def _lost(base: Path, lost: LostImage) -> Found:
+    saved = Saved(
+        image=lost.image,
+        key=lost.key,
+        retired=False,
+        root=lost.root,
+        path=lost.path.removesuffix(f".{EXT_PLACEHOLDER}"),
+        sha256="",
+        bytes=0,
+        has_address=True,
+    )
+    return Found(finding=Finding.LOST, path=base / saved.root / saved.path, saved=saved)
 
 
 def _look(path: Path, saved: Saved) -> Finding | None:

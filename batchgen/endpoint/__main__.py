@@ -90,6 +90,12 @@ def _choices(names: type[StrEnum]) -> click.Choice[str]:
 @click.option("--burst", type=int, default=10, help="Requests the rate allows at once.")
 @click.option("--retry-after/--no-retry-after", default=False, help="Whether a 429 has the header.")
 @click.option("--url-ttl", type=float, default=0.0, help="Seconds a URL lives; 0 is for ever.")
+@click.option(
+    "--download-faults",
+    type=click.IntRange(min=0),
+    default=0,
+    help="How many downloads may have a fault, the first ones; 0 is no limit.",
+)
 @click.option("--ping-interval", type=float, default=1.0, help="Seconds between a stream's pings.")
 @click.option("--bill-at", type=_choices(BillAt), default="work", help="When the charge is made.")
 @click.option("--idempotency", type=_choices(Idempotency), default="none")

@@ -10,6 +10,7 @@ import secrets
 import string
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
 
 import orjson
@@ -41,6 +42,12 @@ from batchgen.endpoint.studio import Studio
 from batchgen.endpoint.uploads import Upload, check_uploads
 
 _FILE_NAME = re.compile(r"[0-9A-Za-z]+-[0-9]+\.(png|jpeg|webp|mp4)")
+_DOWNLOAD_STATUS = {
+    Fault.DOWNLOAD_FORBID: 403,
+    Fault.DOWNLOAD_MISS: 404,
+    Fault.DOWNLOAD_GONE: 410,
+    Fault.DOWNLOAD_ERROR: 503,
+}
 _ID_CHARACTERS = string.ascii_letters + string.digits
 
 ReadRequest = Callable[[Request], Awaitable[PictureRequest]]
@@ -200,16 +207,15 @@ class _Endpoint:
         if request.method == "GET":
             self._counts.downloads += 1
             fault = self._gateway.behaviour.download_fault(self._counts.downloads)
-            if fault is Fault.DOWNLOAD_ERROR:
-                return Response("503 Service Unavailable", 503, media_type="text/plain")
+            if fault in _DOWNLOAD_STATUS:
+                status = _DOWNLOAD_STATUS[fault]
+                return Response(f"{status} {HTTPStatus(status).phrase}", status)
+            if fault is Fault.DOWNLOAD_HTML:
+                return Response("<html>maintenance</html>", media_type="text/html")
+            if fault is Fault.DOWNLOAD_EMPTY:
+                return Response(b"", media_type=media_type)
             if fault is Fault.DOWNLOAD_TRUNCATE:
                 return TruncatedResponse(path.read_bytes(), media_type)
-            if fault is Fault.DOWNLOAD_FORBIDDEN:
-                return Response("403 Forbidden", 403, media_type="text/plain")
-            if fault is Fault.DOWNLOAD_GONE:
-                return Response("404 page not found", 404, media_type="text/plain")
-            if fault is Fault.DOWNLOAD_PAGE:
-                return Response("<!doctype html><title>Soon back</title>", media_type="text/html")
             if fault is Fault.DOWNLOAD_STALL:
                 return StalledResponse(path.read_bytes(), media_type)
         return FileResponse(path, media_type=media_type)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -151,9 +151,14 @@ class Account:
         self._next_seq = 1
         self.billed = 0
         self.billed_micros = 0
+        left = Counter[str]()
         for line in self._bill.lines():
             row = orjson.loads(line)
             self._next_seq = row["seq"] + 1
+            left[row["request_id"]] += row["micros"]
+            if row["micros"] < 0 and left[row["request_id"]]:  # refunded in part
+                self.billed_micros += row["micros"]
+                continue
             self._count(
                 row.get("kind", "charge"),  # bills that are older than refunds
                 row["request_id"],
@@ -211,7 +216,30 @@ class Account:
         if purchase.request_id not in self._refunded:
             await self._enter("refund", purchase, -micros, REFUNDED)
 
-    async def _enter(self, kind: str, purchase: Purchase, micros: int, status: int | str) -> None:
+    async def give_back(self, request_id: str, micros: int | None) -> int:
+        """Refund a charge later, in part or, with None, what is left of it; return the amount.
+
+        Raises ValueError where no such charge is left.
+        """
+        rows = [row for row in orjson.loads(self.bill()) if row["request_id"] == request_id]
+        left = sum(row["micros"] for row in rows)
+        micros = left if micros is None else micros
+        if not 0 < micros <= left:
+            raise ValueError(f"{request_id} has {left} micros to refund, not {micros}")
+        names = (field.name for field in fields(Purchase))
+        purchase = Purchase(**{name: rows[0][name] for name in names})
+        await self._enter("refund", purchase, -micros, REFUNDED, whole=micros == left)
+        return micros
+
+    async def _enter(
+        self,
+        kind: str,
+        purchase: Purchase,
+        micros: int,
+        status: int | str,
+        *,
+        whole: bool = True,
+    ) -> None:
         row = Charge(
             kind=kind,
             seq=self._next_seq,
@@ -228,6 +256,9 @@ class Account:
         )
         self._next_seq += 1
         await self._bill.append(row)
+        if not whole:
+            self.billed_micros += micros
+            return
         self._count(kind, purchase.request_id, purchase.prompt, micros, purchase.idempotency_key)
 
     async def top_up(self, micros: int) -> None:

@@ -31,6 +31,11 @@ class Fault(StrEnum):
     BLOCK = "block"
     TASK_FAIL = "task-fail"
     BILL_TASK_FAIL = "bill-task-fail"
+    DOWNLOAD_FORBID = "download-forbid"
+    DOWNLOAD_MISS = "download-miss"
+    DOWNLOAD_GONE = "download-gone"
+    DOWNLOAD_HTML = "download-html"
+    DOWNLOAD_EMPTY = "download-empty"
     DOWNLOAD_ERROR = "download-error"
     DOWNLOAD_TRUNCATE = "download-truncate"
     PLAN_LIMIT = "plan-limit"
@@ -39,20 +44,10 @@ class Fault(StrEnum):
     BILL_PAGE = "bill-page"
     BILL_INSIDE = "bill-inside"
     BILL_TASK = "bill-task"
-    DOWNLOAD_FORBIDDEN = "download-forbidden"
-    DOWNLOAD_GONE = "download-gone"
-    DOWNLOAD_PAGE = "download-page"
     DOWNLOAD_STALL = "download-stall"
 
 
-DOWNLOAD_FAULTS = (
-    Fault.DOWNLOAD_ERROR,
-    Fault.DOWNLOAD_TRUNCATE,
-    Fault.DOWNLOAD_FORBIDDEN,
-    Fault.DOWNLOAD_GONE,
-    Fault.DOWNLOAD_PAGE,
-    Fault.DOWNLOAD_STALL,
-)
+DOWNLOAD_FAULTS = tuple(fault for fault in Fault if fault.startswith("download-"))
 TASK_FAULTS = (Fault.TASK_FAIL, Fault.BILL_TASK_FAIL)
 POST_FAULTS = tuple(fault for fault in Fault if fault not in DOWNLOAD_FAULTS + TASK_FAULTS)
 STREAM_FAULTS = (
@@ -83,6 +78,11 @@ FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
         Fault.BLOCK: "the prompt is refused by the safety system; not billed",
         Fault.TASK_FAIL: "a task that was accepted fails; refunded",
         Fault.BILL_TASK_FAIL: "a task that was accepted fails; billed all the same",
+        Fault.DOWNLOAD_FORBID: "a result file answers 403",
+        Fault.DOWNLOAD_MISS: "a result file answers 404",
+        Fault.DOWNLOAD_GONE: "a result file answers 410",
+        Fault.DOWNLOAD_HTML: "a result file answers 200 with an HTML page",
+        Fault.DOWNLOAD_EMPTY: "a result file answers 200 with an empty body",
         Fault.DOWNLOAD_ERROR: "a result file answers 503",
         Fault.DOWNLOAD_TRUNCATE: "a result file's connection closes half way",
         Fault.PLAN_LIMIT: "400 that means the money is gone, in words of its own; not billed",
@@ -91,9 +91,6 @@ FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
         Fault.BILL_PAGE: "200 with an HTML page; billed",
         Fault.BILL_INSIDE: "200 with an error inside; billed",
         Fault.BILL_TASK: "202 with a task that no route knows; billed",
-        Fault.DOWNLOAD_FORBIDDEN: "a result file responds with 403",
-        Fault.DOWNLOAD_GONE: "a result file responds with 404",
-        Fault.DOWNLOAD_PAGE: "a result file is an HTML page",
         Fault.DOWNLOAD_STALL: "a result file's first bytes, then silence",
     }
 )
@@ -141,6 +138,7 @@ class Behaviour:
     """Everything about the endpoint that can be changed while it runs. Times are in seconds.
 
     `rate` is requests per minute and `url_ttl` how long a result file is served; 0 is no limit.
+    `download_faults` is how many downloads may have a fault, the first ones; 0 is no limit.
     A stream pings when it opens and every `ping_interval` after that. The first `fault_after`
     requests, tasks and downloads have no fault.
     `rates` gives each fault its share of requests, 0 to 1. Raises ValueError when out of range.
@@ -156,6 +154,7 @@ class Behaviour:
     burst: int = 10
     retry_after: bool = False
     url_ttl: float = 0.0
+    download_faults: int = 0
     ping_interval: float = 1.0
     bill_at: BillAt = BillAt.WORK
     idempotency: Idempotency = Idempotency.NONE
@@ -171,6 +170,8 @@ class Behaviour:
                 raise ValueError(f"{_switch(name)} must be 0 or more, not {value}")
         if not (math.isfinite(self.ping_interval) and self.ping_interval > 0):
             raise ValueError(f"ping-interval must be more than 0, not {self.ping_interval}")
+        if self.download_faults < 0:
+            raise ValueError(f"download-faults must be 0 or more, not {self.download_faults}")
         if self.burst < 1:
             raise ValueError(f"burst must be 1 or more, not {self.burst}")
         for fault, rate in self.rates.items():
@@ -217,6 +218,8 @@ class Behaviour:
 
     def download_fault(self, number: int) -> Fault | None:
         """The fault of the download with this number, if it has one."""
+        if self.download_faults and number > self.download_faults:
+            return None
         return self._fault("download", number, DOWNLOAD_FAULTS)
 
     def chance(self, what: str, number: int) -> float:

@@ -48,6 +48,7 @@ def judge_routes(gateway: Gateway, counts: Counts) -> list[Route]:
         Route("/judge/stats", judge.stats),
         Route("/judge/faults", judge.faults, methods=["POST"]),
         Route("/judge/topup", judge.topup, methods=["POST"]),
+        Route("/judge/refund", judge.refund, methods=["POST"]),
         Route("/judge/revoke-key", judge.revoke_key, methods=["POST"]),
     ]
 
@@ -93,6 +94,16 @@ class _Judge:
         except ValueError as error:
             raise ApiError(400, str(error), type="judge_error") from None
         return _json({"balance_micros": self.gateway.account.left})
+
+    async def refund(self, request: Request) -> Response:
+        document = json_object(await request.body())
+        try:
+            dollars = document.get("dollars")
+            micros = None if dollars is None else parse_micros(str(dollars))
+            given = await self.gateway.account.give_back(str(document.get("request_id")), micros)
+        except ValueError as error:
+            raise ApiError(400, str(error), type="judge_error") from None
+        return _json({"refunded_micros": given})
 
     async def revoke_key(self, _: Request) -> Response:
         self.gateway.key_revoked = not self.gateway.key_revoked

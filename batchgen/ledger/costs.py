@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from batchgen.job import BatchId
+from batchgen.ledger.sums import CHARGED, POSSIBLE, UNPRICED
 from batchgen.money import Micros, decimal_string
 
 
@@ -39,11 +40,14 @@ class CostSum:
     """Each picture that was asked for, once, at its price when it was first asked for."""
     charged: Micros
     maybe: Micros
+    """Possibly charged beyond ``charged``."""
+    unpriced: int = 0
+    """Attempts that cost money, or may, at a price that nothing says; they are in no sum."""
 
     @property
     def per_accepted(self) -> Micros | None:
         """What was charged for each accepted picture, rounded half up; None without any."""
-        if not self.accepted:
+        if not self.accepted or self.unpriced:
             return None
         return Micros((2 * self.charged + self.accepted) // (2 * self.accepted))
 
@@ -58,6 +62,7 @@ class CostSum:
             "charged": decimal_string(self.charged),
             "maybe": decimal_string(self.maybe),
             "per_accepted": None if each is None else decimal_string(each),
+            "unpriced": self.unpriced,
         }
 
 
@@ -111,8 +116,9 @@ _SUMS: Final = f"""
          WHERE before.job_id = attempts.job_id AND before.rowid < attempts.rowid
          ORDER BY before.rowid DESC LIMIT 1),
         0, price)), 0) AS estimated,
-    coalesce(sum(cost), 0) AS charged,
-    coalesce(sum(iif(billed = 'maybe', price, 0)), 0) AS maybe
+    coalesce(sum({CHARGED}), 0) AS charged,
+    coalesce(sum({POSSIBLE}), 0) AS maybe,
+    coalesce(sum({UNPRICED}), 0) AS unpriced
 """
 # CROSS JOIN keeps this order: the runs of a batch or of a time by their index, then their attempts.
 _ATTEMPTS: Final = """
@@ -180,7 +186,7 @@ def _rows(
 
 
 def _row(row: sqlite3.Row) -> CostRow:
-    made, accepted, attempts, estimated, charged, maybe, *group = row
+    made, accepted, attempts, estimated, charged, maybe, unpriced, *group = row
     return CostRow(
         group=tuple(group),
         sums=CostSum(
@@ -190,5 +196,6 @@ def _row(row: sqlite3.Row) -> CostRow:
             estimated=Micros(estimated),
             charged=Micros(charged),
             maybe=Micros(maybe),
+            unpriced=unpriced,
         ),
     )

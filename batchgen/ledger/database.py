@@ -9,17 +9,18 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from batchgen.errors import LedgerError
+from batchgen.errors import LedgerBusyError, LedgerError
 from batchgen.failpoints import Point, reach
+from batchgen.ledger.busy import SQLITE_TIMEOUT_S, LedgerConnection, is_busy, patience
 from batchgen.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
+from batchgen.ledger.single_name import check_single_name
 
-BUSY_TIMEOUT_S: Final = 30.0
 _CHECKED_BELOW_BYTES: Final = 64 * 1024 * 1024
 """Up to here every page is checked at each start; above, that would take seconds."""
 _OLDEST_SQLITE: Final = (3, 37, 0)
 
 
-def open_for_writing(path: Path) -> sqlite3.Connection:
+def open_for_writing(path: Path) -> LedgerConnection:
     """Open the ledger, creating or migrating it first. Raises LedgerError; never overwrites.
 
     The connection is in autocommit mode with a TRUNCATE journal and ``synchronous=EXTRA``: a commit
@@ -30,12 +31,13 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         raise LedgerError(
             f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed for the ledger"
         )
+    check_single_name(path)
     try:
         if not path.exists():
             _create(path)
         conn = _connect(path)
     except (OSError, sqlite3.OperationalError) as exc:
-        raise LedgerError(f"{path}: the ledger can't be opened for writing: {exc}") from exc
+        raise _not_opened(path, "opened for writing", exc) from exc
     try:
         _check(conn, path)
         if _version(conn) < SCHEMA_VERSION:
@@ -50,7 +52,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         _try_to_write(conn)
     except (OSError, sqlite3.OperationalError) as exc:  # locked, read-only, full: not the content
         conn.close()
-        raise LedgerError(f"{path}: the ledger can't be opened for writing: {exc}") from exc
+        raise _not_opened(path, "opened for writing", exc) from exc
     except sqlite3.DatabaseError as exc:
         conn.close()
         raise _unusable(path, str(exc)) from exc
@@ -60,7 +62,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     return conn
 
 
-def open_for_reading(path: Path) -> sqlite3.Connection:
+def open_for_reading(path: Path) -> LedgerConnection:
     """Open an existing ledger without writing to it. Raises LedgerError.
 
     A journal that a killed run left behind has to be rolled back before anybody can read; only then
@@ -68,11 +70,12 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     """
     if not path.exists():
         raise LedgerError(f"{path}: there is no ledger here; name one with --db, or run a manifest")
+    check_single_name(path)
     try:
         _roll_back_journal(path)
         conn = _connect(path, mode="ro")
     except sqlite3.OperationalError as exc:
-        raise LedgerError(f"{path}: the ledger can't be read: {exc}") from exc
+        raise _not_opened(path, "read", exc) from exc
     except sqlite3.DatabaseError as exc:
         raise _unusable(path, str(exc)) from exc
     try:
@@ -84,7 +87,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
             )
     except sqlite3.OperationalError as exc:
         conn.close()
-        raise LedgerError(f"{path}: the ledger can't be read: {exc}") from exc
+        raise _not_opened(path, "read", exc) from exc
     except sqlite3.DatabaseError as exc:
         conn.close()
         raise _unusable(path, str(exc)) from exc
@@ -94,10 +97,18 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     return conn
 
 
+def peek(path: Path) -> sqlite3.Connection:
+    """Open an existing ledger for a quick look, unchecked. Raises sqlite3.DatabaseError."""
+    _roll_back_journal(path)
+    return _connect(path, mode="ro")
+
+
 def _roll_back_journal(path: Path) -> None:
     try:
         _read_once(path, mode="ro")
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as exc:
+        if is_busy(exc):
+            raise
         _read_once(path, mode="rw")
 
 
@@ -116,14 +127,21 @@ def in_memory() -> sqlite3.Connection:
     return conn
 
 
-def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+def _not_opened(path: Path, what: str, exc: Exception) -> LedgerError:
+    error = LedgerBusyError if is_busy(exc) else LedgerError
+    return error(f"{path}: the ledger can't be {what}: {exc}")
+
+
+def _connect(path: Path, mode: str = "rw") -> LedgerConnection:
     conn = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
         isolation_level=None,
-        timeout=BUSY_TIMEOUT_S,
+        timeout=SQLITE_TIMEOUT_S,
         check_same_thread=False,
+        factory=LedgerConnection,
     )
+    conn.path, conn.patience = path, patience
     conn.row_factory = sqlite3.Row
     return conn
 

@@ -16,11 +16,14 @@ from batchgen.failpoints import Point, reach
 from batchgen.job import (
     PATH_REASON,
     REFERENCE_REASON,
+    ROW_REASON,
     BatchId,
     PlannedJob,
     canonical_json,
 )
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.manifest_paths import Adoption, move_roots
+from batchgen.ledger.only import IS_MEANT, Only, only_values, resolve_planned
 from batchgen.ledger.staging import (
     MAX_FAULTS,
     PLAN,
@@ -29,6 +32,8 @@ from batchgen.ledger.staging import (
     Priced,
     StagedRows,
     attach,
+    refuse_rows,
+    rows_at_fault,
     taken_twice,
 )
 from batchgen.ledger.transaction import write_transaction
@@ -55,6 +60,10 @@ class Group(StrEnum):
     UNCHANGED = "unchanged"
     REFUSED = "refused"
     """Its reference image can't be had; it fails, and nothing is sent."""
+    AT_FAULT = "at_fault"
+    """Its row has a fault; it fails, and nothing is sent."""
+    KEPT = "kept"
+    """Done, and its row has a fault now; it is left as it is."""
     RETIRED = "retired"
 
     @property
@@ -81,6 +90,8 @@ class BatchIdentity:
     manifest_path: str
     manifest_sha256: str
     manifest: str
+    adopted: Adoption | None = None
+    """Set where the batch continues with a manifest at another path."""
     partial: bool = False
     """The plan is of some jobs only: the others are not retired, and the whole manifest is kept."""
 
@@ -116,8 +127,8 @@ def _made_of(values: dict[str, Any]) -> MadeOf:
 class Selection:
     """What a run is told beyond its manifest: which jobs, and which pictures are too old."""
 
-    only: str | None = None
-    """A glob over keys, where ``*`` also stands for ``/``; other jobs are left as they are."""
+    only: Only | None = None
+    """Other jobs are left as they are."""
     refresh: str | None = None
     """In place of the manifest's ``refresh``."""
     since: datetime | None = None
@@ -152,8 +163,13 @@ class Staging:
         self.jobs = 0
         """How many jobs are staged."""
         self._renewed_at = timestamp(clock())
-        self._renewed_only: str | None = None
+        self.only: Only | None = None
+        """Which jobs may be renewed; None means all."""
         self._has_refused = False
+        self.clashes: list[Fault] = []
+        """Rows that are refused because an earlier job has their key or path, a hundred at most."""
+        self.keeps_unplanned = False
+        """Whether jobs that are not planned are kept, as a row at fault may be theirs."""
         self._met: BatchId | None = None
         attach(conn)
 
@@ -171,16 +187,17 @@ class Staging:
         progress: Callable[[int], None] | None = None,
         selection: Selection = EVERYTHING,
         batch: BatchId | None = None,
+        strict: bool = True,
     ) -> None:
         """Stage the whole plan as a stream. ``batch`` is what the ledger knows it as, if it does.
 
         Raises ManifestError with the jobs whose key or output path another job has already, a
         hundred at most, and with the faults that the stream ends with; the ledger is not touched
-        by then.
+        by then. Unless ``strict``, a row whose key or path an earlier job has is refused alone.
         """
         now = self._clock()
         self._renewed_at = self._renewal(batch, now)
-        self._renewed_only = selection.only
+        self.only = selection.only
 
         def stale_before(refresh: str) -> str | None:
             if selection.since is not None:
@@ -200,8 +217,13 @@ class Staging:
             self.jobs += len(page)
             if progress is not None:
                 progress(self.jobs)
-        self._has_refused = rows.has_refused
-        faults = [*islice(taken_twice(self.conn, collision_key), MAX_FAULTS), *faults]
+        clashes = list(taken_twice(self.conn, collision_key))
+        alone = [clash for clash in clashes if clash.of_row and not strict]
+        refuse_rows(self.conn, alone)
+        self.clashes = [clash.fault for clash in alone[:MAX_FAULTS]]
+        self._has_refused = rows.has_refused or bool(alone)
+        fatal = (clash.fault for clash in clashes if strict or not clash.of_row)
+        faults = [*islice(fatal, MAX_FAULTS), *faults]
         if faults:
             raise ManifestError(faults)
 
@@ -223,8 +245,16 @@ class Staging:
         if batch is None or batch == self._met:
             return
         self.conn.execute("DELETE FROM staging.known")
-        self.conn.execute(_MEET, {"batch": batch, "renewed_only": self._renewed_only})
+        self.conn.execute(_MEET, {"batch": batch, **only_values(self.only)})
         self._met = batch
+
+    def rows_at_fault(self) -> int:
+        """How many rows have a job that is refused for its row."""
+        return rows_at_fault(self.conn) if self._has_refused else 0
+
+    def resolve(self, only: Only | None, name: str) -> None:
+        """Match ``only`` with the planned keys. SettingsError for what matches no job."""
+        self.only = resolve_planned(self.conn, only, name)
 
     def models(self) -> list[str]:
         """The models that the plan asks for, by name."""
@@ -232,15 +262,15 @@ class Staging:
         return [row["model"] for row in rows]
 
     def compare(
-        self, batch: BatchId | None, *, only: str | None = None, partial: bool = False
+        self, batch: BatchId | None, *, only: Only | None = None, partial: bool = False
     ) -> dict[Group, GroupSum]:
         """What a run would do: each group that has jobs, with the price of one request each.
 
-        With ``only``, a glob over keys, of those jobs alone; a ``partial`` plan retires none.
+        With ``only``, of those jobs alone; a ``partial`` plan retires none.
         """
         self._meet(batch)
         groups: dict[Group, GroupSum] = {}
-        values = {"only": only, "has_refused": self._has_refused}
+        values = {**only_values(only), "has_refused": self._has_refused}
         for row in self.conn.execute(_COMPARE, values):
             if row["jobs"]:
                 groups[Group(row["grp"])] = GroupSum(row["jobs"], Micros(row["cost"]))
@@ -253,17 +283,26 @@ class Staging:
         """How many jobs of the batch are not planned."""
         if batch is None:
             return 0
+        if self.keeps_unplanned:
+            row = self.conn.execute(
+                f"SELECT count(*) AS n FROM jobs WHERE batch_id = :batch AND {_IS_UNPLANNED}"
+                " AND fingerprint = ''",
+                {"batch": batch},
+            ).fetchone()
+            return int(row["n"])
         (jobs,) = self.conn.execute(
             "SELECT count(*) FROM jobs WHERE batch_id = ?", (batch,)
         ).fetchone()
         (known,) = self.conn.execute("SELECT count(*) FROM staging.known").fetchone()
         return int(jobs - known)
 
-    def models_to_ask(self, batch: BatchId | None, *, only: str | None = None) -> list[str]:
+    def models_to_ask(self, batch: BatchId | None, *, only: Only | None = None) -> list[str]:
         """The models of the jobs that a run would send requests for, by name."""
         self._meet(batch)
         sent = [group for group in Group if group.is_sent]
-        rows = self.conn.execute(_MODELS_TO_ASK, {"only": only, "sent": canonical_json(sent)})
+        rows = self.conn.execute(
+            _MODELS_TO_ASK, {**only_values(only), "sent": canonical_json(sent)}
+        )
         return [row["model"] for row in rows]
 
     def why(self, batch: BatchId | None, key: str) -> Why | None:
@@ -274,7 +313,7 @@ class Staging:
                    planned.prompt AS prompt, kinds.options AS options, planned.images AS images,
                    planned.mask AS mask, planned.refused AS refused, jobs.state AS state,
                    jobs.reason AS reason, jobs.done_at AS done_at,
-                   iif(:only IS NULL OR planned.key GLOB :only, stale_before, NULL) AS stale_before,
+                   iif({_IS_MEANT}, stale_before, NULL) AS stale_before,
                    iif(jobs.state = 'done' OR jobs.made_of IS NULL, json_object(
                        'fingerprint', jobs.fingerprint, 'model', jobs.model,
                        'prompt', jobs.prompt, 'options', json(jobs.options),
@@ -282,7 +321,7 @@ class Staging:
             FROM {PLAN} LEFT JOIN jobs ON jobs.batch_id = :batch AND jobs.key = planned.key
             WHERE planned.key = :key
             """,
-            {"batch": batch, "key": key, "only": self._renewed_only},
+            {"batch": batch, "key": key, **only_values(self.only)},
         ).fetchone()
         if row is None:
             return None
@@ -353,13 +392,19 @@ class Staging:
         with write_transaction(self.conn):
             batch = self._enrol_batch(identity, now)
             self._meet(batch)
-            values = {"batch": batch, "now": now, "renewed_only": self._renewed_only}
+            values = {
+                "batch": batch,
+                "now": now,
+                **only_values(self.only),
+                "keeps_unplanned": self.keeps_unplanned,
+            }
             if not identity.partial and self._retired(batch):
                 self.conn.execute(_RETIRE, values)
             self.conn.execute(_CHANGE, values)
             self.conn.execute(_INSERT_NEW, values)
             self.conn.execute(_TALLY, values)
             if self._has_refused:
+                self.conn.execute(_HOLD, values)
                 self.conn.execute(_REFUSE, values)
             self.conn.execute(
                 "INSERT OR IGNORE INTO prices (provider, model, price, source, taken_at)"
@@ -394,21 +439,30 @@ class Staging:
                 "partial": identity.partial,
             },
         ).fetchone()
+        if identity.adopted is not None:
+            move_roots(self.conn, BatchId(row["id"]), identity.adopted)
         return BatchId(row["id"])
 
 
 _NEVER_SENT: Final = (
     "jobs.state = 'failed' AND substr(jobs.reason, 1, instr(jobs.reason, ':') - 1)"
-    f" IN ('{REFERENCE_REASON}', '{PATH_REASON}')"
+    f" IN ('{REFERENCE_REASON}', '{PATH_REASON}', '{ROW_REASON}')"
 )
-"""Failed for want of a reference image, or for a file in its way: that may be mended by now."""
-_STALE: Final = (
-    "jobs.state = 'done' AND jobs.done_at < kinds.stale_before"
-    " AND (:renewed_only IS NULL OR planned.key GLOB :renewed_only)"
-)
+"""Failed for want of a reference image, a file in its way, or its row: that may be fixed by now."""
+_AT_FAULT: Final = f"planned.refused GLOB '{ROW_REASON}:*'"
+"""What the plan has of such a job is incomplete, so a known job keeps what it has."""
+_IS_MEANT: Final = IS_MEANT.replace("key ", "planned.key ")
+_STALE: Final = f"jobs.state = 'done' AND jobs.done_at < kinds.stale_before AND {_IS_MEANT}"
 _GROUP_CASE: Final = f"""
     CASE
         WHEN jobs.state = 'paid' THEN '{Group.PAID}'
+        WHEN {_AT_FAULT} THEN CASE
+            WHEN jobs.state = 'pending' OR {_NEVER_SENT} THEN '{Group.AT_FAULT}'
+            WHEN jobs.state = 'done' THEN '{Group.KEPT}'
+            WHEN jobs.state = 'sending' THEN '{Group.PENDING}'
+            ELSE jobs.state END
+        WHEN jobs.fingerprint = '' AND {_NEVER_SENT} AND planned.refused IS NULL
+            THEN '{Group.NEW}'
         WHEN planned.refused IS NOT NULL AND ({_STALE}
             OR jobs.state = 'pending' OR jobs.fingerprint <> planned.fingerprint)
             THEN '{Group.REFUSED}'
@@ -451,7 +505,8 @@ _DIFFERS: Final = f"""
 """
 _MEET: Final = f"""
 INSERT INTO staging.known (seq, job, was_retired, grp, differs)
-SELECT seq, jobs.id, jobs.retired, {_GROUP_CASE}, ifnull({_DIFFERS}, 0)
+SELECT seq, jobs.id, jobs.retired, {_GROUP_CASE},
+    iif({_AT_FAULT}, 0, ifnull({_DIFFERS}, 0))
 FROM {PLAN} CROSS JOIN jobs ON jobs.batch_id = :batch AND jobs.key = planned.key
 """
 _THAT_DIFFER: Final = """
@@ -459,7 +514,6 @@ _THAT_DIFFER: Final = """
     CROSS JOIN staging.kinds ON kinds.id = planned.kind CROSS JOIN jobs ON jobs.id = known.job
 """
 _IS_NEW: Final = "NOT EXISTS (SELECT 1 FROM staging.known WHERE known.seq = planned.seq)"
-_IS_MEANT: Final = "(:only IS NULL OR planned.key GLOB :only)"
 _COMPARE: Final = f"""
 SELECT '{Group.NEW}' AS grp, count(*) AS jobs, sum(estimated) AS cost
 FROM {PLAN} WHERE {_IS_NEW} AND {_IS_MEANT} AND refused IS NULL
@@ -468,7 +522,7 @@ SELECT grp, count(*), sum(estimated) FROM (
     SELECT grp, estimated FROM staging.known CROSS JOIN staging.planned ON planned.seq = known.seq
     CROSS JOIN staging.kinds ON kinds.id = planned.kind WHERE {_IS_MEANT}
     UNION ALL
-    SELECT '{Group.REFUSED}', estimated FROM {PLAN}
+    SELECT iif({_AT_FAULT}, '{Group.AT_FAULT}', '{Group.REFUSED}'), estimated FROM {PLAN}
     WHERE :has_refused AND refused IS NOT NULL AND {_IS_NEW} AND {_IS_MEANT}
 ) GROUP BY grp
 """
@@ -480,9 +534,10 @@ CROSS JOIN staging.kinds ON kinds.id = planned.kind
 WHERE grp IN (SELECT value FROM json_each(:sent)) AND {_IS_MEANT}
 ORDER BY 1
 """
-_RETIRE: Final = """
+_IS_UNPLANNED: Final = "retired = 0 AND id NOT IN (SELECT job FROM staging.known)"
+_RETIRE: Final = f"""
 UPDATE jobs SET retired = 1
-WHERE batch_id = :batch AND retired = 0 AND id NOT IN (SELECT job FROM staging.known)
+WHERE batch_id = :batch AND {_IS_UNPLANNED} AND (NOT :keeps_unplanned OR fingerprint = '')
 """
 _CHANGE: Final = f"""
 UPDATE jobs SET
@@ -490,6 +545,7 @@ UPDATE jobs SET
     reason = iif({_AGAIN}, NULL, jobs.reason),
     tries = iif({_AGAIN}, 0, jobs.tries),
     doubts = iif({_AGAIN}, 0, jobs.doubts),
+    cuts = iif({_AGAIN}, 0, jobs.cuts),
     changed_at = iif({_AGAIN}, :now, jobs.changed_at),
     made_of = iif(jobs.state = 'done' AND jobs.fingerprint <> planned.fingerprint,
         json_object('fingerprint', jobs.fingerprint, 'model', jobs.model, 'prompt', jobs.prompt,
@@ -513,11 +569,18 @@ FROM (SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS estimated FROM {PL
     AS new
 WHERE batch_id = :batch
 """
+_HOLD: Final = f"""
+UPDATE jobs SET retired = 0, source = planned.source,
+    reason = iif({_NEVER_SENT}, planned.refused, jobs.reason),
+    plan = (SELECT plan FROM batches WHERE id = :batch)
+FROM staging.known CROSS JOIN staging.planned ON planned.seq = known.seq
+WHERE {_AT_FAULT} AND jobs.id = known.job
+"""
 _REFUSE: Final = """
-UPDATE jobs SET state = 'failed', changed_at = :now, reason =
-    (SELECT refused FROM staging.planned WHERE planned.key = jobs.key)
-WHERE batch_id = :batch AND retired = 0 AND state = 'pending'
-  AND key IN (SELECT key FROM staging.planned WHERE refused IS NOT NULL)
+UPDATE jobs SET state = 'failed', changed_at = :now, reason = planned.refused
+FROM staging.planned
+WHERE planned.refused IS NOT NULL AND jobs.batch_id = :batch AND jobs.key = planned.key
+  AND jobs.retired = 0 AND jobs.state = 'pending'
 """
 
 

@@ -26,8 +26,11 @@ from batchgen.job import (
     canonical_json,
 )
 from batchgen.ledger.budgets import Budget, period_budgets
-from batchgen.money import Micros
+from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.owners import Claim, open_runs, refuse_while_owned, take_over_runs
+from batchgen.money import Micros, PriceTerms
 from batchgen.outcome import Verdict
+from batchgen.owner import Owner
 from batchgen.policy import Next, after_attempt
 
 Clock = Callable[[], datetime]
@@ -56,6 +59,8 @@ class BudgetReached:
     used: Micros
     period: str = "run"
     """``run``, ``day`` or ``month``; days and months are those of UTC."""
+    price_known: bool = True
+    """Whether the price is known at all: without one, nothing fits a budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,12 @@ class OpenAttempt:
     id: AttemptId
     job: Job
     run_id: RunId
+    spool: str | None
+    """Identity of the spool that its run used; None where that was not recorded."""
+
+
+class RunTakenOver(Exception):
+    """Another run owns what this run left open; this one may write nothing more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +102,14 @@ class DuePicture:
     path: str | None
     """Where it was about to be placed, if it came that far."""
     sha256: str | None
+    answered_at: str
+    """When the response came."""
+    tries: int
+    """Failed downloads so far, in all runs."""
+    trouble: str | None
+    """Why the last one failed."""
+    not_before: str | None
+    """Until when the image host asked to wait."""
     replaces: str | None
     """``1024x1024 png`` of the good picture that it is to replace; None where there is none."""
 
@@ -141,11 +160,23 @@ class RunTotals:
     wasted: Micros
 
 
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """An attempt whose end is written, with what it is charged."""
+
+    job: JobId
+    run: RunId
+    price: Micros
+    charged: Micros
+    possible: Micros
+
+
 _BOUNDLESS: Final = Micros(2**62)
+_PRICED: Final = PriceTerms()
 
 _JOB_COLUMNS = (
     "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
-    "keep_previous, keep_partials, sidecar, metadata, estimated, tries, doubts"
+    "keep_previous, keep_partials, sidecar, metadata, estimated, tries, doubts, cuts"
 )
 
 
@@ -155,6 +186,8 @@ class Ledger:
     def __init__(self, conn: sqlite3.Connection, clock: Clock = utc_now) -> None:
         self.conn = conn
         self._clock = clock
+        self._beats: RunId | None = None
+        """The run of this process, while it goes on."""
 
     def _now(self) -> str:
         return timestamp(self._clock())
@@ -166,17 +199,53 @@ class Ledger:
         estimate: Micros,
         max_cost: Micros | None,
         max_waste: Micros,
+        claim: Claim | None = None,
     ) -> RunId:
-        """Write the run that all its attempts will name."""
+        """Write the run that all its attempts will name, and take over what killed runs left.
+
+        Raises BatchLockedError where the owner of another run may be alive.
+        """
+        if claim is not None:
+            runs = open_runs(self.conn, self._batch_name(batch))
+            refuse_while_owned(runs, claim.here, self._clock(), take_over=claim.take_over)
+        now = self._now()
+        owner, spool = (None, None) if claim is None else (claim.here.me.as_json(), claim.spool)
         cursor = self.conn.execute(
-            "INSERT INTO runs (batch_id, started_at, estimate, max_cost, max_waste)"
-            " VALUES (?, ?, ?, ?, ?)",
-            (batch, self._now(), estimate, max_cost, max_waste),
+            "INSERT INTO runs (batch_id, started_at, estimate, max_cost, max_waste, owner,"
+            " heartbeat_at, spool) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (batch, now, estimate, max_cost, max_waste, owner, now, spool),
         )
-        return RunId(int(cursor.lastrowid or 0))
+        run = RunId(int(cursor.lastrowid or 0))
+        take_over_runs(self.conn, batch, run)
+        self._beats = run
+        return run
+
+    def _batch_name(self, batch: BatchId) -> str:
+        row = self.conn.execute("SELECT name FROM batches WHERE id = ?", (batch,)).fetchone()
+        return str(row["name"])
+
+    def beat(self) -> None:
+        """Record that the run of this process is alive, if it has one. Raises RunTakenOver."""
+        if self._beats is not None:
+            beaten = self.conn.execute(
+                "UPDATE runs SET heartbeat_at = ? WHERE id = ? AND taken_by IS NULL",
+                (self._now(), self._beats),
+            )
+            if beaten.rowcount != 1:
+                raise RunTakenOver(self._taken_over(self._beats))
+
+    def _taken_over(self, run: RunId) -> str:
+        row = self.conn.execute(
+            "SELECT taken_by, (SELECT owner FROM runs AS next WHERE next.id = runs.taken_by)"
+            " AS owner FROM runs WHERE id = ?",
+            (run,),
+        ).fetchone()
+        by = f" ({Owner.from_json(row['owner'])})" if row["owner"] else ""
+        return f"run {run} was taken over by run {row['taken_by']}{by}"
 
     def end_run(self, run: RunId, *, stopped: str | None, exit_code: int) -> None:
         """Write how the run ended."""
+        self._beats = None
         self.conn.execute(
             "UPDATE runs SET ended_at = ?, stopped = ?, exit_code = ? WHERE id = ?",
             (self._now(), stopped, exit_code, run),
@@ -192,17 +261,14 @@ class Ledger:
         return RunTotals(**dict(row))
 
     def pending(
-        self, batch: BatchId, *, after: JobId, limit: int, only: str | None = None
+        self, batch: BatchId, *, after: JobId, limit: int, only: Only | None = None
     ) -> list[Job]:
-        """The next page of pending jobs in manifest order, beginning behind ``after``.
-
-        ``only`` is a glob over keys.
-        """
+        """The next page of pending jobs in manifest order, beginning after ``after``."""
         rows = self.conn.execute(
             f"SELECT {_JOB_COLUMNS} FROM jobs"
-            " WHERE batch_id = ? AND retired = 0 AND state = 'pending' AND id > ?"
-            " AND (? IS NULL OR key GLOB ?) ORDER BY id LIMIT ?",
-            (batch, after, only, only, limit),
+            " WHERE batch_id = :batch AND retired = 0 AND state = 'pending' AND id > :after"
+            f" AND {IS_MEANT} ORDER BY id LIMIT :limit",
+            {"batch": batch, "after": after, "limit": limit, **only_values(only)},
         )
         return [_job(row) for row in rows]
 
@@ -223,14 +289,24 @@ class Ledger:
         return _job(row)
 
     def reserve(
-        self, run: RunId, job: Job, attempt: AttemptId, *, provider: str
+        self,
+        run: RunId,
+        job: Job,
+        attempt: AttemptId,
+        *,
+        provider: str,
+        terms: PriceTerms = _PRICED,
     ) -> Reserved | BudgetReached | NotPending:
-        """Set the price aside and write the attempt: from here on it counts as maybe billed."""
+        """Reserve the price and write the attempt: from here on it counts as possibly charged."""
         now = self._now()
         for budget in (self._run_budget(run), *period_budgets(self.conn, now)):
-            if budget.used + job.price > budget.max_cost:
+            is_bounded = budget.max_cost < _BOUNDLESS
+            if budget.used + job.price > budget.max_cost or (is_bounded and not terms.is_known):
                 return BudgetReached(
-                    max_cost=budget.max_cost, used=budget.used, period=budget.period
+                    max_cost=budget.max_cost,
+                    used=budget.used,
+                    period=budget.period,
+                    price_known=terms.is_known,
                 )
         changed = self.conn.execute(
             "UPDATE jobs SET state = 'sending', reason = NULL, changed_at = ?"
@@ -241,10 +317,19 @@ class Ledger:
             return NotPending()
         self.conn.execute(
             "INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at,"
-            " outcome, billed, price) VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', 'maybe', ?)",
-            (attempt, job.id, run, job.fingerprint, provider, job.model, now, job.price),
+            " outcome, billed, price, least, price_known)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', 'maybe', ?, min(?, ?), ?)",
+            (
+                *(attempt, job.id, run, job.fingerprint, provider, job.model, now, job.price),
+                *(terms.least, job.price, terms.is_known),
+            ),
         )
-        self.conn.execute("UPDATE runs SET reserved = reserved + ? WHERE id = ?", (job.price, run))
+        reserved = self.conn.execute(
+            "UPDATE runs SET reserved = reserved + ? WHERE id = ? AND taken_by IS NULL",
+            (job.price, run),
+        )
+        if reserved.rowcount != 1:
+            raise RunTakenOver(self._taken_over(run))
         return Reserved()
 
     def _run_budget(self, run: RunId) -> Budget:
@@ -265,11 +350,11 @@ class Ledger:
         """Write what was paid for: ids, addresses with their expiry, cost. The job is ``paid``.
 
         Gives the pictures that are to be brought to disk now. ``cost`` is what the answer itself
-        says it cost; without it, the price counts.
+        says it cost; without it, the price counts, or where an option leaves it open, the least:
+        the rest is possible then.
         """
-        price, job, run = self._close_attempt(attempt, verdict, answer=answer, cost=cost)
-        charged = price if cost is None else cost
-        now = self._now()
+        closed = self._close_attempt(attempt, verdict, answer=answer, cost=cost)
+        job, now = closed.job, self._now()
         self.conn.executemany(
             "INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at, root)"
             " SELECT id, ?, ?, 'due', ?, ?, ?, root FROM jobs WHERE id = ?",
@@ -278,11 +363,16 @@ class Ledger:
         self.conn.execute(
             "UPDATE jobs SET state = 'paid', reason = NULL, changed_at = ? WHERE id = ?", (now, job)
         )
-        self.conn.execute(
-            "UPDATE runs SET reserved = reserved - ?, charged = charged + ? WHERE id = ?",
-            (price, charged, run),
-        )
+        self._spend(closed)
         return self.due(job)
+
+    def _spend(self, closed: _Closed, *, maybe: int = 0) -> None:
+        """Turn what a run reserved for an attempt into what it is charged."""
+        self.conn.execute(
+            "UPDATE runs SET reserved = reserved - ?, charged = charged + ?, maybe = maybe + ?"
+            " WHERE id = ?",
+            (closed.price, closed.charged, closed.possible + maybe, closed.run),
+        )
 
     def task_made(self, image: int, url: str, expires_at: str | None) -> None:
         """The picture that was still being made has an address now."""
@@ -293,18 +383,23 @@ class Ledger:
     def task_failed(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
         """A task that was accepted, and so paid, came to nothing; ``verdict`` says who pays."""
         row = self.conn.execute(
-            "SELECT cost, price, run_id FROM attempts WHERE id = ?", (attempt,)
+            "SELECT cost, possible, price, run_id FROM attempts WHERE id = ?", (attempt,)
         ).fetchone()
-        kept = row["cost"] if verdict.billed is Billed.YES else 0
-        maybe = row["price"] if verdict.billed is Billed.MAYBE else 0
+        is_charged = verdict.billed is Billed.YES
+        kept = row["cost"] if is_charged else 0
+        open_rest = row["possible"] if is_charged else 0
+        maybe = row["price"] if verdict.billed is Billed.MAYBE else open_rest
         self.conn.execute(
-            "UPDATE attempts SET outcome = ?, billed = ?, cost = ?, error_code = ?, message = ?"
-            " WHERE id = ?",
-            (verdict.outcome, verdict.billed, kept, verdict.code, verdict.message, attempt),
+            "UPDATE attempts SET outcome = ?, billed = ?, cost = ?, possible = ?, error_code = ?,"
+            " message = ? WHERE id = ?",
+            (
+                *(verdict.outcome, verdict.billed, kept, open_rest),
+                *(verdict.code, verdict.message, attempt),
+            ),
         )
         self.conn.execute(
             "UPDATE runs SET charged = charged - ?, maybe = maybe + ? WHERE id = ?",
-            (row["cost"] - kept, maybe, row["run_id"]),
+            (row["cost"] - kept, maybe - row["possible"], row["run_id"]),
         )
         self._give_up_due(attempt)
         return self._move_on(attempt, verdict, run, hold=False)
@@ -326,15 +421,9 @@ class Ledger:
         ``probe`` that found the provider still out of order is no try of its job.
         If the manifest has changed since the request left, the job is pending whatever came.
         """
-        price, _, run = self._close_attempt(attempt, verdict, answer=answer)
-        charged = price if verdict.billed is Billed.YES else 0
-        maybe = price if verdict.billed is Billed.MAYBE else 0
-        self.conn.execute(
-            "UPDATE runs SET reserved = reserved - ?, charged = charged + ?, maybe = maybe + ?"
-            " WHERE id = ?",
-            (price, charged, maybe, run),
-        )
-        return self._move_on(attempt, verdict, allowance_of or run, hold=hold, probe=probe)
+        closed = self._close_attempt(attempt, verdict, answer=answer)
+        self._spend(closed, maybe=closed.price if verdict.billed is Billed.MAYBE else 0)
+        return self._move_on(attempt, verdict, allowance_of or closed.run, hold=hold, probe=probe)
 
     def spoil(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
         """A paid answer turned out to hold no usable picture; its cost stays charged."""
@@ -352,18 +441,24 @@ class Ledger:
         *,
         answer: str | None,
         cost: Micros | None = None,
-    ) -> tuple[Micros, JobId, RunId]:
+    ) -> _Closed:
+        is_charged = verdict.billed is Billed.YES
         row = self.conn.execute(
             "UPDATE attempts SET ended_at = ?, outcome = ?, billed = ?,"
-            " cost = iif(?, coalesce(?, price), 0),"
+            " cost = iif(?, coalesce(?, least, price), 0),"
+            " possible = iif(?, price - coalesce(least, price), 0),"
+            " price_known = price_known OR ?,"
             " http_status = ?, error_code = ?, message = ?, request_id = ?, answer = ?"
-            " WHERE id = ? AND outcome = 'sending' RETURNING price, job_id, run_id",
+            " WHERE id = ? AND outcome = 'sending'"
+            " RETURNING price, cost, possible, job_id, run_id",
             (
                 self._now(),
                 verdict.outcome,
                 verdict.billed,
-                verdict.billed is Billed.YES,
+                is_charged,
                 cost,
+                is_charged and cost is None,
+                cost is not None,
                 verdict.status,
                 verdict.code or None,
                 verdict.message or None,
@@ -373,8 +468,24 @@ class Ledger:
             ),
         ).fetchone()
         if row is None:
+            self._raise_if_taken_over(attempt)
             raise AssertionError(f"attempt {attempt} is closed already")
-        return Micros(row["price"]), JobId(row["job_id"]), RunId(row["run_id"])
+        return _Closed(
+            job=JobId(row["job_id"]),
+            run=RunId(row["run_id"]),
+            price=Micros(row["price"]),
+            charged=Micros(row["cost"]),
+            possible=Micros(row["possible"]),
+        )
+
+    def _raise_if_taken_over(self, attempt: AttemptId) -> None:
+        row = self.conn.execute(
+            "SELECT runs.id AS id FROM attempts JOIN runs ON runs.id = run_id"
+            " WHERE attempts.id = ? AND taken_by IS NOT NULL",
+            (attempt,),
+        ).fetchone()
+        if row is not None:
+            raise RunTakenOver(self._taken_over(RunId(row["id"])))
 
     def _move_on(
         self, attempt: AttemptId, verdict: Verdict, run: RunId, *, hold: bool, probe: bool = False
@@ -390,6 +501,7 @@ class Ledger:
             verdict,
             tries=job.tries,
             doubts=job.doubts,
+            cuts=job.cuts,
             price=Micros(asked["price"]),
             wasted=totals.wasted,
             max_waste=totals.max_waste,
@@ -398,12 +510,13 @@ class Ledger:
         )
         self.conn.execute(
             "UPDATE jobs SET state = ?, reason = ?, tries = tries + ?, doubts = doubts + ?,"
-            " changed_at = ? WHERE id = ?",
+            " cuts = cuts + ?, changed_at = ? WHERE id = ?",
             (
                 following.state,
                 following.reason or None,
                 following.counts_try,
                 following.counts_doubt,
+                following.counts_cut,
                 self._now(),
                 job.id,
             ),
@@ -419,7 +532,7 @@ class Ledger:
         about the new one, which nobody has asked for yet.
         """
         self.conn.execute(
-            "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0,"
+            "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, cuts = 0,"
             " changed_at = ? WHERE id = ?",
             (self._now(), job),
         )
@@ -434,7 +547,8 @@ class Ledger:
         """The job's pictures that are paid for and not on disk."""
         rows = self.conn.execute(
             "SELECT images.id AS id, attempt_id, position, url, task, answer, expires_at, path,"
-            " sha256,"
+            " sha256, coalesce(ended_at, started_at) AS answered_at,"
+            " images.tries AS tries, trouble, not_before,"
             " (SELECT old.width || 'x' || old.height || ' ' || old.format FROM images AS old"
             " WHERE old.job_id = images.job_id AND old.state = 'saved'"
             " AND old.attempt_id <> images.attempt_id ORDER BY old.position LIMIT 1) AS replaces,"
@@ -510,7 +624,18 @@ class Ledger:
             " RETURNING job_id, attempt_id",
             (self._now(), image),
         ).fetchone()
-        job, attempt = JobId(row["job_id"]), AttemptId(row["attempt_id"])
+        return self._finished(JobId(row["job_id"]), AttemptId(row["attempt_id"]))
+
+    def extra_lost(self, image: int, trouble: str) -> JobFinished | None:
+        """Give up an image that came in addition to the requested one; the job may be done then."""
+        row = self.conn.execute(
+            "UPDATE images SET state = 'lost', trouble = ? WHERE id = ?"
+            " RETURNING job_id, attempt_id",
+            (trouble, image),
+        ).fetchone()
+        return self._finished(JobId(row["job_id"]), AttemptId(row["attempt_id"]))
+
+    def _finished(self, job: JobId, attempt: AttemptId) -> JobFinished | None:
         still_due = "SELECT 1 FROM images WHERE job_id = ? AND state = 'due' LIMIT 1"
         if self.conn.execute(still_due, (job,)).fetchone() is not None:
             return None
@@ -563,6 +688,23 @@ class Ledger:
             (f"picture_lost: {reason}", self._now(), job),
         )
 
+    def fetch_failed(
+        self,
+        image: int,
+        job: JobId,
+        *,
+        trouble: str,
+        reason: str,
+        not_before: datetime | None,
+    ) -> None:
+        """Record a failed download and the reason why the job is still ``paid``."""
+        self.conn.execute(
+            "UPDATE images SET tries = tries + 1, tried_at = ?, trouble = ?, not_before = ?"
+            " WHERE id = ?",
+            (self._now(), trouble, timestamp(not_before) if not_before else None, image),
+        )
+        self.note(job, reason)
+
     def note(self, job: JobId, reason: str) -> None:
         """Say why a job is not further, without moving it."""
         self.conn.execute("UPDATE jobs SET reason = ? WHERE id = ?", (reason, job))
@@ -577,12 +719,17 @@ class Ledger:
         return changed.rowcount == 1
 
     def open_attempts(self, batch: BatchId) -> list[OpenAttempt]:
-        """Attempts that a killed run left in flight; at most as many as it had requests."""
+        """Attempts that dead runs left in flight; at most as many as those had requests.
+
+        A run is dead once it has ended, or another has taken over what it left.
+        """
         rows = self.conn.execute(
             # CROSS JOIN keeps this order: the few open attempts first, never all jobs of a batch.
-            "SELECT attempts.id AS attempt_id, run_id, job_id"
+            "SELECT attempts.id AS attempt_id, run_id, job_id, spool"
             " FROM attempts INDEXED BY attempts_open CROSS JOIN jobs ON jobs.id = job_id"
-            " WHERE batch_id = ? AND outcome = 'sending' ORDER BY attempts.rowid",
+            " CROSS JOIN runs ON runs.id = run_id"
+            " WHERE jobs.batch_id = ? AND outcome = 'sending'"
+            " AND (runs.ended_at IS NOT NULL OR taken_by IS NOT NULL) ORDER BY attempts.rowid",
             (batch,),
         ).fetchall()
         return [
@@ -590,6 +737,7 @@ class Ledger:
                 id=AttemptId(row["attempt_id"]),
                 job=self.job(JobId(row["job_id"])),
                 run_id=RunId(row["run_id"]),
+                spool=row["spool"],
             )
             for row in rows
         ]
@@ -629,4 +777,5 @@ def _job(row: sqlite3.Row) -> Job:
         price=Micros(values["estimated"]),
         tries=values["tries"],
         doubts=values["doubts"],
+        cuts=values["cuts"],
     )

@@ -6,8 +6,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from batchgen.job import BatchId, canonical_json
+from batchgen.job import BatchId, JobId, canonical_json
 from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.paid_images import refetch
 from batchgen.ledger.transaction import write_transaction
 
 
@@ -62,11 +64,11 @@ class Exchange:
 
 
 def exchanges(
-    conn: sqlite3.Connection, batch: BatchId, *, only: str | None, run: int | None
+    conn: sqlite3.Connection, batch: BatchId, *, only: Only | None, run: int | None
 ) -> Iterator[Exchange]:
     """Done jobs that have a version before the present one.
 
-    ``only`` is a glob over keys; ``run`` names the run whose pictures are to go.
+    ``run`` names the run whose pictures are to go.
     """
     jobs = conn.execute(
         "SELECT jobs.id AS id, key,"
@@ -74,11 +76,12 @@ def exchanges(
         " AS now,"
         " (SELECT attempt_id FROM images WHERE job_id = jobs.id AND state = 'replaced'"
         " ORDER BY saved_at DESC, id DESC LIMIT 1) AS before FROM jobs"
-        " WHERE batch_id = ? AND retired = 0 AND state = 'done' AND (? IS NULL OR key GLOB ?)"
-        " AND (? IS NULL OR EXISTS (SELECT 1 FROM images JOIN attempts ON attempts.id = attempt_id"
-        " WHERE images.job_id = jobs.id AND images.state = 'saved' AND run_id = ?))"
+        f" WHERE batch_id = :batch AND retired = 0 AND state = 'done' AND {IS_MEANT}"
+        " AND (:run IS NULL OR EXISTS (SELECT 1 FROM images JOIN attempts ON"
+        " attempts.id = attempt_id"
+        " WHERE images.job_id = jobs.id AND images.state = 'saved' AND run_id = :run))"
         " ORDER BY jobs.id",
-        (batch, only, only, run, run),
+        {"batch": batch, "run": run, **only_values(only)},
     ).fetchall()
     for job in jobs:
         if job["before"] is not None:
@@ -127,8 +130,9 @@ def forget_pruned(conn: sqlite3.Connection, images: Iterable[int], clock: Clock 
 
 
 def fetch_again(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> int:
-    """Make pictures due again whose address is known; how many jobs a run will download for."""
+    """Make saved or lost images with a known URL due again; return for how many jobs."""
     chosen = canonical_json(list(images))
+    now = clock()
     with write_transaction(conn):
         conn.execute(
             "UPDATE images SET state = 'due' WHERE state = 'saved'"
@@ -141,6 +145,12 @@ def fetch_again(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = 
             " 'download: its picture was missing or changed, and is fetched again'"
             " WHERE state = 'done' AND id IN (SELECT job_id FROM images WHERE state = 'due'"
             " AND id IN (SELECT value FROM json_each(?)))",
-            (timestamp(clock()), chosen),
+            (timestamp(now), chosen),
         )
-    return moved.rowcount
+        lost = conn.execute(
+            "SELECT DISTINCT job_id FROM images WHERE state = 'lost'"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (chosen,),
+        ).fetchall()
+        found = refetch(conn, [JobId(row["job_id"]) for row in lost], now)
+    return moved.rowcount + found

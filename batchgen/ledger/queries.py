@@ -10,6 +10,10 @@ from typing import Final
 
 from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, Billed, JobState
+from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.paid_images import WaitingImages, waiting_images
+from batchgen.ledger.sums import CHARGED, POSSIBLE, UNPRICED
+from batchgen.ledger.uncertain import Held, held_money
 from batchgen.money import Micros, decimal_string
 
 EXPORTS: Final = ("jobs", "attempts", "images")
@@ -70,7 +74,31 @@ class Status:
     charged: Micros
     maybe: Micros
     reasons: tuple[ReasonCount, ...]
+    waiting: WaitingImages | None
+    """Paid images whose download has failed so far."""
     last_run: LastRun | None
+    held: Held
+    unpriced: int = 0
+    """Attempts that cost money, or may, at an unknown price; they are in no sum."""
+
+    @property
+    def uncertain(self) -> int:
+        """Uncertain jobs that no person has acknowledged."""
+        return self.jobs[JobState.UNCERTAIN] - self.held.acknowledged
+
+    @property
+    def unsettled(self) -> int:
+        """Attempts that ended and of which a log may say whether they are charged."""
+        return self.attempts[Billed.MAYBE] - self.in_flight
+
+    @property
+    def shown_jobs(self) -> dict[str, int]:
+        """How many jobs are in each state; acknowledged ones are a state of their own here."""
+        shown = {state.value: count for state, count in self.jobs.items()}
+        return shown | {
+            JobState.UNCERTAIN.value: self.uncertain,
+            "acknowledged": self.held.acknowledged,
+        }
 
     @property
     def unfinished(self) -> int:
@@ -81,15 +109,14 @@ class Status:
     @property
     def troubled(self) -> int:
         """Jobs that wait for a person."""
-        states = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
-        return sum(self.jobs[state] for state in states)
+        return self.jobs[JobState.FAILED] + self.jobs[JobState.BLOCKED] + self.uncertain
 
     def as_json(self) -> dict[str, object]:
         """The object that other programs rely on (README, ``status --json``)."""
         billed = self.attempts
         return {
             "batch": self.batch,
-            "jobs": {state.value: count for state, count in self.jobs.items()},
+            "jobs": self.shown_jobs,
             "retired": self.retired,
             "images": {"saved": self.images_saved},
             "attempts": {
@@ -103,7 +130,10 @@ class Status:
                 "estimated": decimal_string(self.estimated),
                 "charged": decimal_string(self.charged),
                 "maybe": decimal_string(self.maybe),
+                "unpriced": self.unpriced,
             },
+            "uncertain_sums": self.held.as_json(),
+            "waiting": self.waiting.as_json() if self.waiting else None,
             "stopped": self.last_run.stopped if self.last_run else None,
         }
 
@@ -148,11 +178,11 @@ def unfinished(
     batch: BatchId,
     limit: int | None = None,
     *,
-    only: str | None = None,
+    only: Only | None = None,
 ) -> OpenWork:
     """Jobs to ask for, to look after or to download; retired ones only if money is in them.
 
-    ``limit`` and ``only``, a glob over keys, bound the jobs to ask for.
+    ``limit`` and ``only`` bound the jobs to ask for.
     """
     held = conn.execute(
         "SELECT count(*) AS jobs, coalesce(sum(iif(state = 'paid', 0, estimated)), 0) AS cost"
@@ -161,11 +191,21 @@ def unfinished(
     ).fetchone()
     asked = conn.execute(
         "SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS cost FROM (SELECT estimated"
-        " FROM jobs WHERE batch_id = ? AND retired = 0 AND state = 'pending'"
-        " AND (? IS NULL OR key GLOB ?) ORDER BY id LIMIT ?)",
-        (batch, only, only, -1 if limit is None else limit),
+        " FROM jobs WHERE batch_id = :batch AND retired = 0 AND state = 'pending'"
+        f" AND {IS_MEANT} ORDER BY id LIMIT :limit)",
+        {"batch": batch, "limit": -1 if limit is None else limit, **only_values(only)},
     ).fetchone()
     return OpenWork(jobs=held["jobs"] + asked["jobs"], cost=Micros(held["cost"] + asked["cost"]))
+
+
+def unpriced_models(conn: sqlite3.Connection, batch: BatchId) -> dict[str, int]:
+    """Pending jobs whose price is 0, by model: where no price is set, theirs is unknown."""
+    rows = conn.execute(
+        "SELECT model, count(*) FROM jobs WHERE batch_id = ? AND retired = 0"
+        " AND state = 'pending' AND estimated = 0 GROUP BY model",
+        (batch,),
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 def status(conn: sqlite3.Connection, name: str) -> Status:
@@ -228,8 +268,20 @@ def _status(conn: sqlite3.Connection, batch: BatchRow) -> Status:
         charged=Micros(money["charged"]),
         maybe=Micros(money["maybe"]),
         reasons=_reasons(conn, batch.id),
+        waiting=waiting_images(conn, batch.id),
         last_run=_last_run(conn, batch.id),
+        held=held_money(conn, batch.id),
+        unpriced=_unpriced(conn, batch.id),
     )
+
+
+def _unpriced(conn: sqlite3.Connection, batch: BatchId) -> int:
+    row = conn.execute(
+        "SELECT count(*) AS n FROM attempts WHERE run_id IN (SELECT id FROM runs"
+        f" WHERE batch_id = ?) AND price_known = 0 AND {UNPRICED}",
+        (batch,),
+    ).fetchone()
+    return int(row["n"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,44 +313,6 @@ def waiting(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Waiting]:
     )
     for row in rows:
         yield Waiting(**dict(row))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Doubt:
-    """A job that is held because its last request may have been billed."""
-
-    key: str
-    sent_at: str
-    reason: str
-    request_id: str | None
-    """The provider's name for the request, where it told one."""
-    attempt: str
-    """Our own name for it, which went along as ``Idempotency-Key``."""
-    price: Micros
-
-    def as_json(self) -> dict[str, object]:
-        """For other programs; the price as a decimal string in dollars."""
-        return {
-            "key": self.key,
-            "sent_at": self.sent_at,
-            "reason": self.reason,
-            "request_id": self.request_id,
-            "attempt": self.attempt,
-            "price": decimal_string(self.price),
-        }
-
-
-def doubts(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Doubt]:
-    """The uncertain jobs of a batch, each with the attempt that it is held for."""
-    rows = conn.execute(
-        "SELECT key, started_at AS sent_at, coalesce(reason, '') AS reason, request_id,"
-        " attempts.id AS attempt, price FROM jobs JOIN attempts ON attempts.rowid ="
-        " (SELECT max(rowid) FROM attempts WHERE job_id = jobs.id)"
-        " WHERE batch_id = ? AND retired = 0 AND state = 'uncertain' ORDER BY sent_at",
-        (batch,),
-    )
-    for row in rows:
-        yield Doubt(**dict(row))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -383,13 +397,13 @@ _PAGE: Final = 1_000
 # In the order of their row ids and from where the page before ended, so that none is sorted; the
 # plus keeps SQLite from preferring an index of the batch, by which all would have to be.
 _EXPORT_SQL: Final = {
-    "jobs": """
+    "jobs": f"""
         SELECT jobs.id AS cursor,
                key, state, reason, fingerprint, model, prompt, options, estimated,
-               (SELECT coalesce(sum(cost), 0) FROM attempts
+               (SELECT coalesce(sum({CHARGED}), 0) FROM attempts
                 WHERE job_id = jobs.id) AS charged,
-               (SELECT coalesce(sum(price), 0) FROM attempts
-                WHERE job_id = jobs.id AND billed = 'maybe') AS maybe
+               (SELECT coalesce(sum({POSSIBLE}), 0) FROM attempts
+                WHERE job_id = jobs.id) AS maybe
         FROM jobs WHERE +batch_id = :batch AND +retired = 0 AND jobs.id > :after
         ORDER BY jobs.id LIMIT :limit
         """,

@@ -1,4 +1,4 @@
-"""Attempts to hold against a provider's log, and what it proves of them, written down."""
+"""Attempts to match with a provider's log, and what the log proves of them, written down."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.ledger.queries import OpenWork
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros
-from batchgen.reconcile import Reconciliation, Sent, Settled
+from batchgen.settlement import Reconciliation, Sent, Settled
 
 _SENT: Final = """
     SELECT attempts.id AS id, key, jobs.batch_id = :batch AS ours, attempts.model AS model, price,
            cost, attempts.started_at AS started_at, attempts.ended_at AS ended_at, outcome, billed,
-           request_id
+           request_id, least, possible, refunded, price_known
     FROM runs CROSS JOIN attempts ON run_id = runs.id CROSS JOIN jobs ON jobs.id = job_id
     WHERE provider = :provider
 """
@@ -73,6 +73,10 @@ def _sent(conn: sqlite3.Connection, condition: str, values: dict[str, object]) -
             outcome=Outcome(row["outcome"]),
             billed=Billed(row["billed"]),
             request_id=row["request_id"],
+            least=None if row["least"] is None else Micros(row["least"]),
+            possible=Micros(row["possible"]),
+            refunded=Micros(row["refunded"]),
+            price_known=bool(row["price_known"]),
         )
         for row in conn.execute(_SENT + condition, values)
     ]
@@ -101,61 +105,69 @@ def settle_attempts(
         charged = {_charge(conn, settled, now) for settled in found.billed} - {None}
         for settled in found.corrected:
             _correct(conn, settled)
-        released = [_release(conn, sent, now) for sent in found.unbilled]
+        released = [_release(conn, settled, now) for settled in found.unbilled]
     prices = [price for price in released if price is not None]
     pending = OpenWork(jobs=len(prices), cost=Micros(sum(prices)))
     return Moved(pending=pending, charged=len(charged))
 
 
 def _charge(conn: sqlite3.Connection, settled: Settled, now: str) -> JobId | None:
-    """An attempt that was in doubt, or taken for free, is charged; the job that is held for it."""
+    """An attempt that was uncertain, or taken for free, is charged; the job that is held for it."""
     sent = settled.attempt
     row = conn.execute(
-        "UPDATE attempts SET billed = 'yes', cost = ?, request_id = coalesce(request_id, ?)"
+        "UPDATE attempts SET billed = 'yes', cost = ?, possible = 0, refunded = ?, price_known = 1,"
+        " request_id = coalesce(request_id, ?)"
         " WHERE id = ? AND billed = ? AND outcome <> 'sending' RETURNING run_id, job_id, price",
-        (settled.amount, settled.request_id, sent.id, sent.billed),
+        (settled.amount, settled.refunded, settled.request_id, sent.id, sent.billed),
     ).fetchone()
     if row is None:
         return None
-    doubt = row["price"] if sent.billed is Billed.MAYBE else 0
-    conn.execute(
-        "UPDATE runs SET charged = charged + ?, maybe = maybe - ? WHERE id = ?",
-        (settled.amount, doubt, row["run_id"]),
-    )
+    maybe = row["price"] if sent.billed is Billed.MAYBE else 0
+    _move(conn, row["run_id"], charged=settled.amount, maybe=-maybe)
     held = conn.execute(
-        "UPDATE jobs SET reason = 'charged: the provider''s log has the charge, and the answer"
+        "UPDATE jobs SET reason = 'charged: the provider''s log has the charge, and the response"
         " is lost', changed_at = ? WHERE id = ? AND state = 'uncertain'",
         (now, row["job_id"]),
     )
     return JobId(row["job_id"]) if held.rowcount else None
 
 
+def _move(conn: sqlite3.Connection, run: int, *, charged: int, maybe: int) -> None:
+    conn.execute(
+        "UPDATE runs SET charged = charged + ?, maybe = maybe + ? WHERE id = ?",
+        (charged, maybe, run),
+    )
+
+
 def _correct(conn: sqlite3.Connection, settled: Settled) -> None:
+    """An attempt that is known to be charged costs another amount; nothing, if all is refunded."""
     sent = settled.attempt
     row = conn.execute(
-        "UPDATE attempts SET cost = ? WHERE id = ? AND billed = 'yes' AND cost = ?"
-        " RETURNING run_id",
-        (settled.amount, sent.id, sent.cost),
+        "UPDATE attempts SET cost = ?, possible = 0, refunded = ?, price_known = 1, billed = ?"
+        " WHERE id = ? AND billed = 'yes' AND cost = ? AND possible = ? RETURNING run_id",
+        (
+            *(settled.amount, settled.refunded, Billed.YES if settled.amount else Billed.NO),
+            *(sent.id, sent.cost, sent.possible),
+        ),
     ).fetchone()
     if row is not None:
-        conn.execute(
-            "UPDATE runs SET charged = charged + ? WHERE id = ?",
-            (settled.amount - sent.cost, row["run_id"]),
-        )
+        _move(conn, row["run_id"], charged=settled.amount - sent.cost, maybe=-sent.possible)
 
 
-def _release(conn: sqlite3.Connection, sent: Sent, now: str) -> Micros | None:
-    """An attempt in doubt was never charged; the price of its job, if that is pending again."""
+def _release(conn: sqlite3.Connection, settled: Settled, now: str) -> Micros | None:
+    """An uncertain attempt is not charged; the price of its job, if that is pending again."""
     row = conn.execute(
-        "UPDATE attempts SET billed = 'no' WHERE id = ? AND billed = 'maybe'"
+        "UPDATE attempts SET billed = 'no', refunded = ?, request_id = coalesce(request_id, ?)"
+        " WHERE id = ? AND billed = 'maybe'"
         " AND outcome <> 'sending' RETURNING run_id, job_id, price",
-        (sent.id,),
+        (settled.refunded, settled.request_id, settled.attempt.id),
     ).fetchone()
     if row is None:
         return None
-    conn.execute("UPDATE runs SET maybe = maybe - ? WHERE id = ?", (row["price"], row["run_id"]))
+    _move(conn, row["run_id"], charged=0, maybe=-row["price"])
     moved = conn.execute(
-        "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, changed_at = ?"
+        "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, cuts = 0,"
+        " changed_at = ?"
         " WHERE id = ? AND state = 'uncertain' AND retired = 0 AND NOT EXISTS (SELECT 1"
         " FROM attempts WHERE job_id = jobs.id AND attempts.fingerprint = jobs.fingerprint"
         " AND outcome = 'ambiguous' AND billed <> 'no') RETURNING estimated",

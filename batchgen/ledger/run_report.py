@@ -8,7 +8,10 @@ from typing import Final
 
 from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, JobState
-from batchgen.ledger.queries import Doubt, Status, doubts, find_batch, status
+from batchgen.ledger.news import UNSEEN, News, changed_after, unseen
+from batchgen.ledger.queries import Status, find_batch, status
+from batchgen.ledger.sums import UNPRICED
+from batchgen.ledger.uncertain import Doubt, doubts
 from batchgen.money import Micros
 from batchgen.suspects import BlockedPrompt
 
@@ -32,6 +35,8 @@ class RunMoney:
     """What is still reserved counts as such."""
     stopped: str | None
     exit_code: int | None
+    unpriced: int
+    """Attempts that cost money, or may, at an unknown price; they are in no sum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,22 +89,29 @@ class RunReport:
     """The newest prompts that the provider made pictures of, where some are blocked."""
     uncertain: tuple[Doubt, ...]
     slowest: tuple[Slow, ...]
+    news: News
+    only_news: bool = False
+    """Whether ``failed``, ``blocked`` and ``uncertain`` hold only what ``news`` counts."""
 
 
-def run_report(conn: sqlite3.Connection, name: str, run: int | None = None) -> RunReport:
+def run_report(
+    conn: sqlite3.Connection, name: str, run: int | None = None, *, only_news: bool = False
+) -> RunReport:
     """The report of a run, the newest by default.
 
-    What is made and paid is that of the run. What failed, is blocked or uncertain is what stands so
-    now, for an older run only those of its jobs. Raises UnknownBatchError.
+    What is made and paid is that of the run. What failed, is blocked or uncertain is what is so
+    now, for an older run only those of its jobs. ``only_news`` leaves out what an earlier notice
+    named. Raises UnknownBatchError.
     """
     batch = find_batch(conn, name)
     conn.execute("BEGIN")  # one read transaction, so that all is of the same moment
     try:
         chosen, before = _runs(conn, batch.id, name, run)
         of_run = None if run is None else chosen.id
-        blocked = _blocked(conn, batch.id, of_run)
+        of_jobs = _OfJobs(batch.id, of_run, only_news=only_news)
+        blocked = _blocked(conn, of_jobs)
         new, changed = _made(conn, chosen.id)
-        held = doubts(conn, batch.id)
+        held = doubts(conn, batch.id, only_news=only_news)
         return RunReport(
             status=status(conn, name),
             manifest=batch.manifest,
@@ -108,16 +120,24 @@ def run_report(conn: sqlite3.Connection, name: str, run: int | None = None) -> R
             before=before,
             new=new,
             changed=changed,
-            failed=_failed(conn, batch.id, of_run),
+            failed=_failed(conn, of_jobs),
             blocked=blocked,
             made_prompts=_made_prompts(conn, batch.id) if blocked else (),
             uncertain=tuple(
                 one for one in held if of_run is None or _is_of(conn, one.attempt, of_run)
             ),
             slowest=_slowest(conn, chosen.id),
+            news=unseen(conn, batch.id) if only_news else _news_of(conn, batch.id, before),
+            only_news=only_news,
         )
     finally:
         conn.execute("ROLLBACK")
+
+
+def _news_of(conn: sqlite3.Connection, batch: BatchId, before: RunMoney | None) -> News:
+    if before is None:
+        return changed_after(conn, batch, None, None)
+    return changed_after(conn, batch, before.id, before.ended_at or before.started_at)
 
 
 def _runs(
@@ -125,8 +145,9 @@ def _runs(
 ) -> tuple[RunMoney, RunMoney | None]:
     rows = conn.execute(
         "SELECT id, started_at, ended_at, estimate, max_cost, charged, maybe + reserved AS maybe,"
-        " stopped, exit_code FROM runs WHERE batch_id = ? AND (? IS NULL OR id <= ?)"
-        " ORDER BY id DESC LIMIT 2",
+        " stopped, exit_code, (SELECT count(*) FROM attempts WHERE run_id = runs.id"
+        f" AND price_known = 0 AND {UNPRICED}) AS unpriced FROM runs"
+        " WHERE batch_id = ? AND (? IS NULL OR id <= ?) ORDER BY id DESC LIMIT 2",
         (batch, run, run),
     ).fetchall()
     if not rows or (run is not None and rows[0]["id"] != run):
@@ -153,15 +174,36 @@ def _made(conn: sqlite3.Connection, run: int) -> tuple[int, int]:
     return row["new"], row["jobs"] - row["new"]
 
 
-_WAITING: Final = """
+_WAITING: Final = f"""
     FROM jobs WHERE batch_id = :batch AND retired = 0 AND state = :state
     AND (:run IS NULL OR id IN (SELECT job_id FROM attempts WHERE run_id = :run))
+    AND (NOT :only_news OR {UNSEEN})
 """
+
+
+@dataclass(frozen=True, slots=True)
+class _OfJobs:
+    """Which jobs of a batch a report names."""
+
+    batch: BatchId
+    run: int | None
+    only_news: bool
+
+    def values(self, state: JobState) -> dict[str, object]:
+        return {
+            "batch": self.batch,
+            "run": self.run,
+            "only_news": self.only_news,
+            "state": state.value,
+            "limit": MAX_ROWS,
+        }
+
+
 _CODE: Final = "substr(reason, 1, instr(reason || ':', ':') - 1)"
 
 
-def _failed(conn: sqlite3.Connection, batch: BatchId, run: int | None) -> tuple[FailedReason, ...]:
-    chosen = {"batch": batch, "run": run, "state": JobState.FAILED.value, "limit": MAX_ROWS}
+def _failed(conn: sqlite3.Connection, of_jobs: _OfJobs) -> tuple[FailedReason, ...]:
+    chosen = of_jobs.values(JobState.FAILED)
     rows = conn.execute(
         f"SELECT {_CODE} AS code, count(*) AS jobs, min(reason) AS example {_WAITING}"
         " GROUP BY code ORDER BY jobs DESC, code",
@@ -184,12 +226,10 @@ def _failed(conn: sqlite3.Connection, batch: BatchId, run: int | None) -> tuple[
     )
 
 
-def _blocked(
-    conn: sqlite3.Connection, batch: BatchId, run: int | None
-) -> tuple[BlockedPrompt, ...]:
+def _blocked(conn: sqlite3.Connection, of_jobs: _OfJobs) -> tuple[BlockedPrompt, ...]:
     rows = conn.execute(
         f"SELECT key, source, prompt {_WAITING} ORDER BY id LIMIT :limit",
-        {"batch": batch, "run": run, "state": JobState.BLOCKED.value, "limit": MAX_ROWS},
+        of_jobs.values(JobState.BLOCKED),
     )
     return tuple(BlockedPrompt(**dict(row)) for row in rows)
 

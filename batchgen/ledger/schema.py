@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -249,6 +250,58 @@ CREATE TABLE canaries (
 
 -- When a place was reserved, in Unix seconds: one from the future was given by a wrong clock.
 ALTER TABLE rates ADD COLUMN taken_at REAL NOT NULL DEFAULT 0;
+-- How often the upload of a job was cut off, since a person or a new prompt made it pending.
+ALTER TABLE jobs ADD COLUMN cuts INTEGER NOT NULL DEFAULT 0;
+-- Money that an option leaves open, that was refunded or has no known price; and uncertain jobs
+-- that a person acknowledged. What is charged may have a possible rest, which counts as spent.
+ALTER TABLE attempts ADD COLUMN least INTEGER;
+ALTER TABLE attempts ADD COLUMN possible INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN refunded INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN price_known INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE attempts ADD COLUMN acknowledged_at TEXT;
+CREATE INDEX attempts_unpriced ON attempts(run_id, billed) WHERE price_known = 0;
+CREATE TABLE notices (
+    id INTEGER PRIMARY KEY,
+    batch_id INTEGER NOT NULL REFERENCES batches(id),
+    run_id INTEGER REFERENCES runs(id),
+    told_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX notices_by_batch ON notices(batch_id);
+CREATE TABLE noticed_jobs (
+    job_id INTEGER PRIMARY KEY REFERENCES jobs(id),
+    state TEXT NOT NULL,
+    cause TEXT NOT NULL
+) STRICT;
+DROP TRIGGER attempts_begin;
+CREATE TRIGGER attempts_begin AFTER INSERT ON attempts BEGIN
+    INSERT INTO days (day, spent) VALUES (
+        substr(new.started_at, 1, 10),
+        CASE new.billed WHEN 'yes' THEN new.cost + new.possible
+            WHEN 'maybe' THEN new.price ELSE 0 END
+    ) ON CONFLICT (day) DO UPDATE SET spent = spent + excluded.spent;
+END;
+DROP TRIGGER attempts_change;
+CREATE TRIGGER attempts_change AFTER UPDATE OF billed, cost, price, possible ON attempts BEGIN
+    UPDATE days SET spent = spent
+        + CASE new.billed WHEN 'yes' THEN new.cost + new.possible
+            WHEN 'maybe' THEN new.price ELSE 0 END
+        - CASE old.billed WHEN 'yes' THEN old.cost + old.possible
+            WHEN 'maybe' THEN old.price ELSE 0 END
+    WHERE day = substr(old.started_at, 1, 10);
+END;
+-- Failed downloads of a paid image: how many, when, why, and until when the host asked to wait.
+-- `refetched` is 1 once a person had a lost image downloaded again: the next time it is bought.
+ALTER TABLE images ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE images ADD COLUMN tried_at TEXT;
+ALTER TABLE images ADD COLUMN trouble TEXT;
+ALTER TABLE images ADD COLUMN not_before TEXT;
+ALTER TABLE images ADD COLUMN refetched INTEGER NOT NULL DEFAULT 0 CHECK (refetched IN (0, 1));
+-- The process that owns a run (JSON), when it was last alive, the spool that takes its responses,
+-- and the run that took over what it left open.
+ALTER TABLE runs ADD COLUMN owner TEXT;
+ALTER TABLE runs ADD COLUMN heartbeat_at TEXT;
+ALTER TABLE runs ADD COLUMN spool TEXT;
+ALTER TABLE runs ADD COLUMN taken_by INTEGER REFERENCES runs(id);
 """
 
 
@@ -270,8 +323,24 @@ def migrations() -> Migrations:
     @steps(name="0003_money_safety")
     def money_safety(db: Database) -> None:
         _statements(db.conn, _MONEY_SAFETY)
+        _make_paths_relative(db.conn)
 
     return steps
+
+
+def _make_paths_relative(conn: sqlite3.Connection) -> None:
+    """Store manifests below the ledger's directory relative to it, so that both can be moved."""
+    (file,) = (row[2] for row in conn.execute("PRAGMA database_list") if row[1] == "main")
+    folder = Path(file).resolve().parent
+    rows = conn.execute("SELECT id, manifest_path FROM batches").fetchall() if file else []
+    for batch, written in rows:
+        path = Path(written)
+        place = path.parent.resolve() / path.name
+        if path.is_absolute() and place.is_relative_to(folder):
+            conn.execute(
+                "UPDATE batches SET manifest_path = ? WHERE id = ?",
+                (place.relative_to(folder).as_posix(), batch),
+            )
 
 
 def _statements(conn: sqlite3.Connection, script: str) -> None:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import operator
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from batchgen.errors import Fault
-from batchgen.job import JobKind, OptionValue, PlannedJob, canonical_json
+from batchgen.findings import row_reason
+from batchgen.job import (
+    ROW_REASON,
+    JobKind,
+    OptionValue,
+    PlannedJob,
+    canonical_json,
+)
 from batchgen.money import Micros
 
 Price = Callable[[str, Mapping[str, OptionValue], int], Micros]
@@ -29,13 +37,14 @@ _TABLES: Final = (
         id INTEGER PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL, options TEXT NOT NULL,
         root TEXT NOT NULL, verify TEXT NOT NULL, keep_previous INTEGER NOT NULL,
         keep_partials INTEGER NOT NULL, sidecar INTEGER NOT NULL, metadata INTEGER NOT NULL,
-        tags TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT
+        tags TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT,
+        of_rows INTEGER NOT NULL
     )
     """,
     """
     CREATE TABLE staging.planned (
         seq INTEGER PRIMARY KEY, kind INTEGER NOT NULL, key TEXT NOT NULL,
-        key_hash INTEGER NOT NULL, place_hash INTEGER NOT NULL, fingerprint TEXT NOT NULL,
+        key_hash INTEGER NOT NULL, place_hash INTEGER, fingerprint TEXT NOT NULL,
         prompt TEXT NOT NULL, path TEXT NOT NULL, source TEXT NOT NULL, images TEXT NOT NULL,
         mask TEXT, refused TEXT
     )
@@ -47,7 +56,7 @@ _TABLES: Final = (
     )
     """,
 )
-_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 12})"
+_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 13})"
 _INSERT: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 11})"
 _INSERT_PLAIN: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 8}, '[]', NULL, NULL)"
 PLAN: Final = "staging.planned CROSS JOIN staging.kinds ON kinds.id = planned.kind"
@@ -112,7 +121,7 @@ class StagedRows:
                 now, references, begin = kind, len(images), len(rows)
                 number, _ = self._known(kind, references)
             # Hashes sort faster than texts; where two are alike, the texts are looked at.
-            place = hash(collision_key(kind.root, path))
+            place = hash(collision_key(kind.root, path)) if path else None
             rows.append((number, key, hash(key), place, fingerprint, prompt, path, source))
             if images or mask or refused:
                 is_plain = False
@@ -146,6 +155,7 @@ class StagedRows:
                 canonical_json(kind.tags) if kind.tags else "[]",
                 price,
                 self._stale_before(kind.refresh),
+                int(kind.of_rows),
             ),
         )
         return int(cursor.lastrowid or 0)
@@ -162,14 +172,33 @@ def _more(job: PlannedJob) -> tuple[object, ...]:
     return (canonical_json(job.images) if job.images else "[]", job.mask, job.refused)
 
 
-def taken_twice(conn: sqlite3.Connection, collision_key: CollisionKey) -> Iterable[Fault]:
-    """What is wrong with each job whose key or output path an earlier one has, in their order."""
+def unpriced_models(conn: sqlite3.Connection) -> dict[str, int]:
+    """Planned jobs whose price is 0, by model: where no price is set, theirs is unknown."""
+    if not conn.execute("SELECT 1 FROM staging.kinds WHERE estimated = 0 LIMIT 1").fetchone():
+        return {}
+    rows = conn.execute(f"SELECT model, count(*) FROM {PLAN} WHERE estimated = 0 GROUP BY model")
+    return {row[0]: row[1] for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """A job whose key or output path an earlier job of the plan has."""
+
+    seq: int
+    fault: Fault
+    of_key: bool
+    of_row: bool
+    """Whether its row is at fault, and not the manifest that makes several jobs of one line."""
+
+
+def taken_twice(conn: sqlite3.Connection, collision_key: CollisionKey) -> Iterator[Clash]:
+    """Each job whose key or output path an earlier one has, in their order."""
     hashes = {
         name: {
             row[0]
             for row in conn.execute(
-                f"SELECT {name} FROM staging.planned GROUP BY 1 HAVING count(*) > 1 LIMIT ?",
-                (MAX_FAULTS,),
+                f"SELECT {name} FROM staging.planned WHERE {name} IS NOT NULL"
+                " GROUP BY 1 HAVING count(*) > 1"
             )
         }
         for name in ("key_hash", "place_hash")
@@ -178,20 +207,49 @@ def taken_twice(conn: sqlite3.Connection, collision_key: CollisionKey) -> Iterab
         return
     keys, places = dict[str, tuple[str, str]](), dict[str, tuple[str, str]]()
     rows = conn.execute(
-        f"SELECT key, root, path, source FROM {PLAN}"
+        f"SELECT seq, key, root, path, source, of_rows FROM {PLAN}"
         " WHERE key_hash IN (SELECT value FROM json_each(?))"
         " OR place_hash IN (SELECT value FROM json_each(?)) ORDER BY seq",
         [canonical_json(list(found)) for found in hashes.values()],
     )
     for row in rows:
         key, path, source = row["key"], row["path"], row["source"]
-        place = collision_key(row["root"], path)
+        place = collision_key(row["root"], path) if path else ""
         if key in keys:
-            yield _taken("key", f"key {key!r}", source, keys[key])
-        elif place in places:
-            yield _taken("output.path", f"output path {path!r}", source, places[place])
-        keys.setdefault(key, (key, source))
-        places.setdefault(place, (key, source))
+            fault, taker = _taken("key", f"key {key!r}", source, keys[key]), keys[key]
+            yield Clash(row["seq"], fault, True, row["of_rows"] and taker[1] != source)
+            continue
+        if place in places:
+            fault = _taken("output.path", f"output path {path!r}", source, places[place])
+            yield Clash(row["seq"], fault, False, row["of_rows"] and places[place][1] != source)
+        keys[key] = (key, source)
+        if place:
+            places.setdefault(place, (key, source))
+
+
+def refuse_rows(conn: sqlite3.Connection, clashes: Iterable[Clash]) -> None:
+    """Refuse the jobs of rows whose key or path is taken; without a key of its own, by its line."""
+    conn.execute("BEGIN")
+    try:
+        for clash in clashes:
+            reason = row_reason(clash.fault)
+            conn.execute(
+                "UPDATE staging.planned SET refused = :reason, fingerprint = '',"
+                " path = iif(:of_key, '', path), key = iif(:of_key, source || '/' || key, key)"
+                " WHERE seq = :seq",
+                {"reason": reason, "of_key": clash.of_key, "seq": clash.seq},
+            )
+    finally:
+        conn.execute("COMMIT")  # without a journal there is no way back
+
+
+def rows_at_fault(conn: sqlite3.Connection) -> int:
+    """How many rows of the plan's table have a job that is refused for its row."""
+    row = conn.execute(
+        "SELECT count(DISTINCT source) AS n FROM staging.planned WHERE refused GLOB ?",
+        (f"{ROW_REASON}:*",),
+    ).fetchone()
+    return int(row["n"])
 
 
 def _taken(path: str, what: str, source: str, taker: tuple[str, str]) -> Fault:

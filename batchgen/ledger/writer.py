@@ -23,8 +23,9 @@ import anyio
 from batchgen.errors import BatchgenError, ExitCode
 from batchgen.failpoints import Point, reach
 from batchgen.handoff import AT_ONCE, Pending
+from batchgen.ledger.busy import LedgerConnection, patience
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.ledger import Clock, Ledger, utc_now
+from batchgen.ledger.ledger import Clock, Ledger, RunTakenOver, utc_now
 
 T = TypeVar("T")
 Step = Callable[[Ledger], Any]
@@ -36,6 +37,9 @@ for the disk and the processor where many are in flight."""
 _GATHER_BUSY_S: Final = 0.004
 _BUSY_GROUP: Final = 4
 """A group of so many says that the next will be large too, and larger for a longer wait."""
+_BEAT_S: Final = 15.0
+_HURRIED_S: Final = 30.0
+"""How long a locked ledger is waited for once the run is ending."""
 
 
 class LedgerWriteError(BatchgenError):
@@ -61,6 +65,8 @@ class LedgerWriter:
         self._steps: queue.SimpleQueue[tuple[Step, Pending[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._gather_s = _GATHER_S
+        self._beaten = time.monotonic()
+        self._patience = patience.copy()
         self._loop: asyncio.AbstractEventLoop
         self._ready: Pending[None]
 
@@ -91,9 +97,14 @@ class LedgerWriter:
         self._steps.put((step, done))
         return await done.answer()
 
+    def hurry(self) -> None:
+        """Wait for a locked ledger only for a short time from now on: the run is ending."""
+        self._patience.wait_s = min(self._patience.wait_s, _HURRIED_S)
+
     def _run(self) -> None:
         try:
             conn = open_for_writing(self._path)
+            conn.patience = self._patience
             file = self._path.stat()
         except BaseException as exc:  # handed to the one who waits for the start
             self._loop.call_soon_threadsafe(_deliver, [(self._ready, None, exc)])
@@ -101,8 +112,8 @@ class LedgerWriter:
         self._loop.call_soon_threadsafe(_deliver, [(self._ready, None, None)])
         ledger = Ledger(conn, self._clock)
         try:
-            while group := self._next_group():
-                answers = _write(ledger, group)
+            while (group := self._next_group(ledger)) is not None:
+                answers = _write(ledger, group, beat=self._beat_is_due())
                 if not self._stands(file):
                     text = f"{self._path} was removed or replaced during the run"
                     answers = [(done, None, LedgerWriteError(text)) for _, done in group]
@@ -117,11 +128,25 @@ class LedgerWriter:
         except OSError:
             return False
 
-    def _next_group(self) -> list[tuple[Step, Pending[Any]]]:
-        """Everything that waits, at least one; empty when the writer is closed."""
-        first = self._steps.get()
+    def _beat_is_due(self) -> bool:
+        """Whether the run should record that it is alive; then it is not again for a while."""
+        now = time.monotonic()
+        if now < self._beaten + _BEAT_S:
+            return False
+        self._beaten = now
+        return True
+
+    def _next_group(self, ledger: Ledger) -> list[tuple[Step, Pending[Any]]] | None:
+        """Everything that waits, at least one; None when the writer is closed."""
+        while True:
+            try:
+                first = self._steps.get(timeout=_BEAT_S)
+                break
+            except queue.Empty:
+                if self._beat_is_due():
+                    _beat_alone(ledger)
         if first is None:
-            return []
+            return None
         time.sleep(self._gather_s)
         group = [first]
         while len(group) < _MAX_GROUP:
@@ -140,13 +165,18 @@ class LedgerWriter:
 Answer = tuple[Pending[Any], Any, BaseException | None]
 
 
-def _write(ledger: Ledger, group: list[tuple[Step, Pending[Any]]]) -> list[Answer]:
+def _write(
+    ledger: Ledger, group: list[tuple[Step, Pending[Any]]], *, beat: bool = False
+) -> list[Answer]:
     """Write a group in one transaction; if a step of it fails, each step in one of its own.
 
     Every step has an answer, whatever happens: the one who asked waits for it and for nothing else.
+    With ``beat``, the run also records that it is alive.
     """
     try:
         ledger.conn.execute("BEGIN IMMEDIATE")
+        if beat:
+            ledger.beat()
         try:
             results = [step(ledger) for step, _ in group]
         except BaseException as exc:
@@ -160,6 +190,21 @@ def _write(ledger: Ledger, group: list[tuple[Step, Pending[Any]]]) -> list[Answe
         _roll_back(ledger.conn)
         return [(done, None, _as_write_error(exc)) for _, done in group]
     return [(done, result, None) for (_, done), result in zip(group, results, strict=True)]
+
+
+def _beat_alone(ledger: Ledger) -> None:
+    """Record that the run is alive while no step does. A step that comes next reports a fault."""
+    conn = ledger.conn
+    assert isinstance(conn, LedgerConnection)
+    waits, conn.patience = conn.patience, None
+    try:
+        conn.execute("BEGIN IMMEDIATE")
+        ledger.beat()
+        conn.execute("COMMIT")
+    except (sqlite3.Error, RunTakenOver):
+        _roll_back(conn)
+    finally:
+        conn.patience = waits
 
 
 def _roll_back(conn: sqlite3.Connection) -> None:
@@ -176,7 +221,7 @@ def _is_write_error(exc: BaseException) -> bool:
 
 
 def _as_write_error(exc: BaseException) -> BaseException:
-    if _is_write_error(exc):
+    if _is_write_error(exc) or isinstance(exc, RunTakenOver):
         error = LedgerWriteError(f"the ledger can't be written: {exc}")
         error.__cause__ = exc
         return error

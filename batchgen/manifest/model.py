@@ -25,6 +25,7 @@ from pydantic import (
     StrictStr,
     Tag,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
@@ -256,23 +257,41 @@ class ProviderSpec(Model):
     )
 
 
-class FileRows(Model):
-    """A table in a file: csv, tsv, jsonl or json, told by its ending."""
-
-    file: Text = Field(description="the table, relative to the manifest")
+class _Rows(Model):
     where: Text | None = Field(
         None, description="a Jinja expression; only rows for which it is true are used"
     )
+    strict: StrictBool = Field(
+        False,
+        description="refuse the whole manifest if one row is at fault; by default its job fails"
+        " alone, unless more than half of the rows are at fault",
+    )
+    fill: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None,
+        description="columns of which empty cells take the value of the row above, within the"
+        " rows of one product",
+    )
+    fill_by: Text | None = Field(
+        None,
+        description="the column that is equal in all rows of a product; default: handle,"
+        " product_id, item_group_id, parent or id, the first that the table has",
+    )
+    allow_empty: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None, description="columns that prompts, keys and images may print empty without a warning"
+    )
 
 
-class SqliteRows(Model):
+class FileRows(_Rows):
+    """A table in a file: csv, tsv, jsonl or json, by its ending."""
+
+    file: Text = Field(description="the table, relative to the manifest")
+
+
+class SqliteRows(_Rows):
     """The result of one query on a SQLite file, opened read-only."""
 
     sqlite: Text = Field(description="the database file, relative to the manifest")
     query: Text = Field(description="one SELECT; its columns are the template variables")
-    where: Text | None = Field(
-        None, description="a Jinja expression; only rows for which it is true are used"
-    )
 
 
 def _as_count(value: object) -> object:
@@ -387,6 +406,12 @@ class Limits(Model):
     poll: _Seconds | None = Field(
         None, description="seconds between two questions for a video; default 10"
     )
+    download_wait: (
+        Annotated[StrictFloat, Field(ge=0, le=86_400), BeforeValidator(_as_float)] | None
+    ) = Field(
+        None,
+        description="seconds to go on with failed downloads when all else is done; default 60",
+    )
     max_probes: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
         None, description="doubtful probes after which an open breaker stops the run; default 3"
     )
@@ -447,6 +472,14 @@ class JobSpec(Model):
         None, description="when to make a picture again: changed (default), always or an age: 30d"
     )
     tags: list[Text] | None = Field(None, description="words to group by in reports")
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _one_image_a_request(cls, options: object) -> object:
+        """Drop ``n: 1``, which says what every request does; any other number is an error."""
+        if isinstance(options, dict) and type(options.get("n")) is int and options["n"] == 1:
+            return {name: value for name, value in options.items() if name != "n"}
+        return options
 
 
 class JobEntry(JobSpec):

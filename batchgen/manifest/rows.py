@@ -80,6 +80,11 @@ def holds_text(source: str | FileRows | SqliteRows) -> bool:
     return Path(label).suffix.lower() in (".csv", ".tsv")
 
 
+def has_fixed_columns(source: str | FileRows | SqliteRows) -> bool:
+    """Whether all rows of a table have the same columns."""
+    return isinstance(source, SqliteRows) or holds_text(source)
+
+
 def normal_name(name: str) -> str:
     """The name a column has in templates: ``Body (HTML)`` is ``body_html``.
 

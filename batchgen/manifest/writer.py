@@ -29,6 +29,8 @@ class WrittenJob:
     root: str
     path: str
     tags: tuple[str, ...]
+    is_whole: bool = True
+    """Whether it is known whole; a job whose row is at fault is not, and is a comment only."""
 
 
 def partial_manifest(
@@ -43,7 +45,11 @@ def partial_manifest(
     yield _dump(head)
     yield "jobs:\n"
     for job in jobs:
+        if not job.is_whole:
+            yield f"  # {job.key}: fix its row, then run the whole manifest\n"
         yield from (f"  # {line}\n" for line in job.why.splitlines())
+        if not job.is_whole:
+            continue
         entry = _dump([_entry(job)])
         yield "".join(f"  {line}\n" for line in entry.splitlines())
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-from batchgen.outcome import Answer, ErrorBody
+from batchgen.outcome import Answer
+from batchgen.providers.error_objects import error_of, text_of
 
-_MAX_TEXT: Final = 4096
+__all__ = ["error_of", "text_of"]
 
 
 def parse_document(body: bytes) -> Any:
@@ -35,34 +36,6 @@ def no_json(body: bytes, headers: Mapping[str, str]) -> Answer:
     """What is known of a body that is no JSON."""
     html = "html" in headers.get("content-type", "") or body[:512].lstrip()[:1] == b"<"
     return Answer(html=html)
-
-
-def error_of(document: Mapping[str, Any]) -> ErrorBody | None:
-    """The error that a document tells of, in any of the shapes that gateways use."""
-    error = document.get("error")
-    if isinstance(error, str) and error:
-        return ErrorBody(message=error, code=text_of(document.get("code")))
-    if isinstance(error, dict):
-        body = ErrorBody(
-            code=text_of(error.get("code")),
-            # Gemini's own errors give a number as code, and a word as status.
-            type=text_of(error.get("type")) or text_of(error.get("status")),
-            message=text_of(error.get("message")),
-        )
-        # Some servers send an error object in every answer, and leave it empty in a good one.
-        return None if body == ErrorBody() else body
-    code, message = text_of(document.get("code")), text_of(document.get("message"))
-    if code and message and not document.get("data"):
-        return ErrorBody(code=code, message=message)
-    return None
-
-
-def text_of(value: object) -> str:
-    """A value as a short text; empty for what is none."""
-    if isinstance(value, str):
-        return value[:_MAX_TEXT]
-    # The code 0 means success where codes are numbers.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) and value else ""
 
 
 def storable(url: str) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import aiofiles
 import pybase64
 
 from batchgen.picture import sniff
+from batchgen.references import digest_of
 
 _CHUNK_BYTES: Final = 255 * 1024
 """A multiple of three, so that pieces of base64 join without padding."""
@@ -27,17 +29,18 @@ _MIME_TYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class FilePiece:
-    """A file in the place where it belongs, as it is or as base64; its size is fixed here."""
+    """A file in the place where it belongs, as it is or as base64; its content is fixed here."""
 
     path: Path
     size: int
+    sha256: str
     base64: bool = False
 
     @classmethod
     def of(cls, path: Path, *, base64: bool = False) -> FilePiece:
         """Look at a file. Raises OSError where it can't be opened, as that costs nothing yet."""
         with path.open("rb") as file:
-            return cls(path, os.fstat(file.fileno()).st_size, base64)
+            return cls(path, os.fstat(file.fileno()).st_size, digest_of(path), base64)
 
     @property
     def length(self) -> int:
@@ -45,10 +48,24 @@ class FilePiece:
         return (self.size + 2) // 3 * 4 if self.base64 else self.size
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The bytes, from the start. Raises OSError."""
+        """The bytes, from the start. Raises OSError, also if they are not those of before.
+
+        The end is held back until all of it is read: a request that is cut off there is free.
+        """
+        digest, held = sha256(), b""
         async with aiofiles.open(self.path, "rb") as file:
             while chunk := await file.read(_CHUNK_BYTES):
-                yield pybase64.b64encode(chunk) if self.base64 else chunk
+                digest.update(chunk)
+                if held:
+                    yield self._encoded(held)
+                held = chunk
+        if digest.hexdigest() != self.sha256:
+            raise OSError(f"{self.path} changed while it was sent")
+        if held:
+            yield self._encoded(held)
+
+    def _encoded(self, chunk: bytes) -> bytes:
+        return pybase64.b64encode(chunk) if self.base64 else chunk
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from batchgen.error_row import Kind
+from batchgen.error_words import kind_of_name
 from batchgen.http import ApiRequest
 from batchgen.job import AttemptId, Job, PictureRef
 from batchgen.outcome import Answer, ErrorBody
@@ -28,18 +30,6 @@ from batchgen.providers.bodies import FilePiece, PiecedBody, mime_type
 
 _IMAGE_CONFIG: Final = {"aspect_ratio": "aspectRatio", "resolution": "imageSize"}
 """Our options for the fields of ``generationConfig.imageConfig``, as on the Images route."""
-_BLOCKED: Final = frozenset(
-    {
-        "SAFETY",
-        "IMAGE_SAFETY",
-        "PROHIBITED_CONTENT",
-        "IMAGE_PROHIBITED_CONTENT",
-        "BLOCKLIST",
-        "SPII",
-        "RECITATION",
-        "IMAGE_RECITATION",
-    }
-)
 _MARKDOWN_PICTURE: Final = re.compile(r"!\[[^\]]*\]\(\s*([^)\s]+)")
 _ADDRESS: Final = re.compile(r"data:image/[^\s)\"'>]+|https?://[^\s)\"'>]+")
 
@@ -152,7 +142,7 @@ def _refusal(document: Mapping[str, Any]) -> ErrorBody | None:
         return ErrorBody(code="content_filter", message=f"the prompt was blocked: {reason}")
     for candidate in _dicts(document.get("candidates")):
         reason = text_of(candidate.get("finishReason"))
-        if reason in _BLOCKED:
+        if kind_of_name(reason) is Kind.BLOCKED:
             return ErrorBody(code="content_filter", message=f"the picture was blocked: {reason}")
     return None
 

@@ -42,6 +42,25 @@ class Unit(StrEnum):
     UNKNOWN = "unknown"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenOption:
+    """An option that decides the price and is not set."""
+
+    name: str
+    dearest: str
+    """Its value that costs ``PriceSpan.most``."""
+    cheapest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceSpan:
+    """What one request costs at least and at most; both are equal where the options settle it."""
+
+    least: Micros
+    most: Micros
+    open: OpenOption | None = None
+
+
 class Price(Protocol):
     """What one model costs."""
 
@@ -49,8 +68,8 @@ class Price(Protocol):
     def unit(self) -> Unit:
         """What the amounts of ``variants`` are for."""
 
-    def of(self, options: Options, references: int) -> Micros | None:
-        """One request with these options and so many reference images; None where unknown."""
+    def span(self, options: Options, references: int) -> PriceSpan | None:
+        """Price one request with these options and reference images; None where unknown."""
 
     def cost(self, usage: Mapping[str, object]) -> Micros | None:
         """What an answer's ``usage`` comes to; None where it does not say, or is not billed by."""
@@ -69,23 +88,19 @@ class PriceList:
     day: date
 
     def price(self, model: str, options: Options, references: int) -> Micros | None:
-        """One request in micros, or None where the list does not say."""
+        """Price one request at the dearest that fits, in micros; None where the list has none."""
+        found = self.span(model, options, references)
+        return None if found is None else found.most
+
+    def span(self, model: str, options: Options, references: int) -> PriceSpan | None:
+        """Price one request from the cheapest to the dearest; None where the list has none."""
         found = self.models.get(model)
-        return None if found is None else found.of(options, references)
+        return None if found is None else found.span(options, references)
 
     def cost(self, model: str, usage: Mapping[str, object]) -> Micros | None:
         """What one answer's ``usage`` comes to, in micros; None where the price is known before."""
         found = self.models.get(model)
         return None if found is None else found.cost(usage)
-
-    def dearest(self, options: Options, references: int) -> Micros:
-        """The most that one picture costs with any model that is sold by the picture."""
-        pictures = (
-            price.of(options, references)
-            for price in self.models.values()
-            if price.unit is Unit.IMAGE
-        )
-        return max((price for price in pictures if price is not None), default=Micros(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,43 +135,62 @@ class ModelPrice:
     unit: Unit
     rates: tuple[Rate, ...] = ()
 
-    def of(self, options: Options, references: int) -> Micros | None:
-        """The dearest of the rates that fit; None where one of them names no price."""
-        amounts = [rate.amount for rate in self._fitting(options, references)]
-        known = [amount for amount in amounts if amount is not None]
-        if not known or len(known) < len(amounts):
+    def span(self, options: Options, references: int) -> PriceSpan | None:
+        """From the cheapest resolution to the dearest where none is set; None where unknown.
+
+        A rate that fits and names no amount makes the price unknown.
+        """
+        factor = _seconds(options) if self.unit is Unit.SECOND else Decimal(1)
+        by_word = self._by_resolution(options, references)
+        if factor is None or not by_word or None in by_word.values():
             return None
-        if self.unit is not Unit.SECOND:
-            return max(known)
-        seconds = _seconds(options)
-        if seconds is None:
-            return None
-        return Micros(int((max(known) * seconds).to_integral_value(ROUND_CEILING)))
+        prices = {
+            word: Micros(int((amount * factor).to_integral_value(ROUND_CEILING)))
+            for word, amount in by_word.items()
+            if amount is not None
+        }
+        cheapest, dearest = min(prices, key=prices.__getitem__), max(prices, key=prices.__getitem__)
+        least, most = prices[cheapest], prices[dearest]
+        if least == most:
+            return PriceSpan(least=least, most=most)
+        option = OpenOption(name="resolution", dearest=dearest, cheapest=cheapest)
+        return PriceSpan(least=least, most=most, open=option)
 
     def cost(self, usage: Mapping[str, object]) -> None:
         """Nothing: it is known beforehand."""
 
-    def _fitting(self, options: Options, references: int) -> Sequence[Rate]:
-        """Rates by bucket, sound and resolution; verified ones before others.
+    def _by_resolution(self, options: Options, references: int) -> Mapping[str, Micros | None]:
+        """By resolution that may be meant: the dearest of its rates, verified ones before others.
 
         What the list does not know falls back to all it knows, so that the dearest counts.
+        """
+        rates = self._of_bucket(options, references)
+        if not rates:
+            return {"": _dearest(self.rates)} if self.rates else {}
+        asked = _resolutions(options)
+        if asked:
+            fitting = [rate for rate in rates if not rate.resolution or rate.resolution in asked]
+            return {"": _dearest(_verified(fitting) if fitting else rates)}
+        by_word: dict[str, list[Rate]] = {}
+        for rate in rates:
+            by_word.setdefault(rate.resolution, []).append(rate)
+        return {word: _dearest(_verified(found)) for word, found in by_word.items()}
+
+    def _of_bucket(self, options: Options, references: int) -> Sequence[Rate]:
+        """Rates by number of references and by sound.
+
+        No field for sound is documented: without one, a video has what verified rates are for.
         """
         if len(self.rates) < 2:
             return self.rates
         bucket = _BUCKETS[min(references, 2)]
         rates = [rate for rate in self.rates if rate.bucket in bucket or not rate.bucket]
-        sound = _sound(options)
-        if sound is not None:
-            rates = [rate for rate in rates if rate.audio in (None, sound)]
-        if not rates:
-            return self.rates
-        asked = _resolutions(options)
-        if asked:
-            fitting = [rate for rate in rates if not rate.resolution or rate.resolution in asked]
-            if not fitting:
-                return rates
-            rates = fitting
-        return [rate for rate in rates if rate.verified] or rates
+        sounds = {rate.audio for rate in rates if rate.verified}
+        usual = sounds.pop() if len(sounds) == 1 else None
+        sound = _sound(options) if _sound(options) is not None else usual
+        if sound is None:
+            return rates
+        return [rate for rate in rates if rate.audio in (None, sound)]
 
     def variants(self) -> Sequence[tuple[str, Micros | None]]:
         """Amounts with what they hold for; the bucket is named only where it matters."""
@@ -168,6 +202,16 @@ class ModelPrice:
             bucket = rate.bucket if len(by_words[rate.words]) > 1 else ""
             found[" ".join(word for word in (bucket, rate.words) if word), rate.amount] = None
         return tuple(found) or (("", None),)
+
+
+def _verified(rates: Sequence[Rate]) -> Sequence[Rate]:
+    return [rate for rate in rates if rate.verified] or rates
+
+
+def _dearest(rates: Sequence[Rate]) -> Micros | None:
+    """The dearest of some rates; None where one of them names no amount."""
+    known = [rate.amount for rate in rates if rate.amount is not None]
+    return max(known) if known and len(known) == len(rates) else None
 
 
 _PIXELS: Final = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")

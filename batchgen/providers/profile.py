@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import Final
 
 from batchgen.job import Billed, OptionValue
-from batchgen.money import Micros
+from batchgen.money import Micros, PriceTerms
 from batchgen.providers.adapters import Route
-from batchgen.providers.prices import PriceList
-from batchgen.providers.rules import ModelRules
+from batchgen.providers.prices import OpenOption, PriceList, PriceSpan
+from batchgen.providers.rules import Choice, ModelRules
 
 _REFERENCE_OPTIONS: Final = ("image_input", "images")
 """Options that name a reference picture by its address, as nano-banana and veo take them."""
@@ -73,11 +73,62 @@ class Profile:
     def price(
         self, model: str, options: Mapping[str, OptionValue] = _NO_OPTIONS, references: int = 0
     ) -> Micros | None:
-        """One request in micros, or None where nobody has told: unknown is never free."""
+        """Price one request at the dearest that fits, in micros; None where it is unknown."""
+        found = self.price_span(model, options, references)
+        return None if found is None else found.most
+
+    def price_span(
+        self, model: str, options: Mapping[str, OptionValue] = _NO_OPTIONS, references: int = 0
+    ) -> PriceSpan | None:
+        """Price one request from the cheapest to the dearest that fits; None where unknown."""
         if self.flat_price is not None:
-            return self.flat_price
+            return PriceSpan(least=self.flat_price, most=self.flat_price)
         references += sum(name in options for name in _REFERENCE_OPTIONS)
-        return self.prices.price(model, options, references) if self.prices else None
+        found = self.prices.span(model, options, references) if self.prices else None
+        if found is None or found.open is None:
+            return found
+        return self._of_legal_values(model, options, references, found) or found
+
+    def _of_legal_values(
+        self,
+        model: str,
+        options: Mapping[str, OptionValue],
+        references: int,
+        found: PriceSpan,
+    ) -> PriceSpan | None:
+        """The span over the values that the model takes for the open option, as it spells them.
+
+        None where they are not known, or where not all of them have a price.
+        """
+        rules, prices = self.known_models().get(model), self.prices
+        if rules is None or prices is None or found.open is None:
+            return None
+        name = next((one for one in (found.open.name, "size") if one in rules.options), "")
+        rule = rules.options.get(name)
+        if not isinstance(rule, Choice):
+            return None
+        spans = {
+            value: prices.span(model, {**options, name: value}, references)
+            for value in rule.values
+            if value != "auto"
+        }
+        known = {value: span for value, span in spans.items() if span is not None}
+        if not known or len(known) < len(spans):
+            return None
+        cheapest = min(known, key=lambda value: known[value].least)
+        dearest = max(known, key=lambda value: known[value].most)
+        least, most = known[cheapest].least, known[dearest].most
+        option = OpenOption(name=name, dearest=dearest, cheapest=cheapest)
+        return PriceSpan(least=least, most=most, open=option if least < most else None)
+
+    def price_terms(
+        self, model: str, options: Mapping[str, OptionValue], references: int
+    ) -> PriceTerms:
+        """What to record of a price beside the amount that is reserved."""
+        found = self.price_span(model, options, references)
+        if found is None:
+            return PriceTerms(is_known=False)
+        return PriceTerms(least=found.least if found.least < found.most else None)
 
     def route_of(self, model: str) -> Route:
         """The route that a model is asked on."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from batchgen.job import OptionValue
 from batchgen.money import Micros
-from batchgen.providers.prices import Options, Unit
+from batchgen.providers.prices import OpenOption, Options, PriceSpan, Unit
 
 _SIZE: Final = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 _MAX_SIDE: Final = 16_384
@@ -42,37 +42,49 @@ class TokenPrice:
         """Sold by tokens, estimated by the picture."""
         return Unit.IMAGE
 
-    def of(self, options: Options, references: int) -> Micros | None:
-        """Estimate a picture, prompt and references included; what is left open counts as dearest.
+    def span(self, options: Options, references: int) -> PriceSpan | None:
+        """Estimate an image with its prompt and references, from the cheapest to the dearest.
 
-        None where a size or quality is no such thing, and for formats whose price nobody knows.
+        None where a size or quality is unknown, and for formats without a known price.
         """
         if options.get("output_format") in _UNPRICED_FORMATS:
             return None
-        tokens = self._output_tokens(options)
-        if tokens is None:
+        found = self._output_tokens(options)
+        if not found:
             return None
-        cost = (
-            self.output * tokens
+        dearest = max(found, key=found.__getitem__)
+        cheapest = min(found, key=found.__getitem__)
+        least = self._cost(found[cheapest], references)
+        most = self._cost(found[dearest], references)
+        if least == most:
+            return PriceSpan(least=least, most=most)
+        place = 0 if cheapest[0] != dearest[0] else 1
+        option = OpenOption(
+            name=("quality", "size")[place], dearest=dearest[place], cheapest=cheapest[place]
+        )
+        return PriceSpan(least=least, most=most, open=option)
+
+    def _cost(self, output_tokens: int, references: int) -> Micros:
+        return _micros(
+            self.output * output_tokens
             + self.image_input * (_MAX_TOKENS_PER_REFERENCE * references)
             + self.text_input * _PROMPT_TOKENS
         )
-        return _micros(cost)
 
-    def _output_tokens(self, options: Options) -> int | None:
-        quality = str(options.get("quality", "auto"))
-        factors = self.factors.values() if quality == "auto" else [self.factors.get(quality)]
-        sizes = _sizes(str(options.get("size", "auto")))
+    def _output_tokens(self, options: Options) -> Mapping[tuple[str, str], int]:
+        """By quality and size that may be meant: output tokens of an image."""
+        asked = str(options.get("quality", "auto"))
+        qualities = self.factors if asked == "auto" else {asked: self.factors.get(asked)}
         partial = _count(options.get("partial_images", 0))
-        found = [
-            output_tokens(factor, width, height)
-            for factor in factors
+        if partial is None:
+            return {}
+        return {
+            (quality, f"{width}x{height}"): output_tokens(factor, width, height)
+            + partial * _TOKENS_PER_PARTIAL_IMAGE
+            for quality, factor in qualities.items()
             if factor is not None
-            for width, height in sizes
-        ]
-        if not found or partial is None:
-            return None
-        return max(found) + partial * _TOKENS_PER_PARTIAL_IMAGE
+            for width, height in _sizes(str(options.get("size", "auto")))
+        }
 
     def cost(self, usage: Mapping[str, object]) -> Micros | None:
         """What an answer's ``usage`` comes to; None where it counts nothing, as some proxies do.

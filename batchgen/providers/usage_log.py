@@ -1,4 +1,4 @@
-"""An account's log of charges: read page by page from a new-api gateway, or from an exported CSV.
+"""An account's billing log: read page by page from a new-api gateway, or from an exported CSV.
 
 Nothing is fetched here. Source of every field: Crazyrouter sheet, section 10; of every trap:
 reliability sheet, section 2.5.
@@ -18,8 +18,8 @@ from urllib.parse import urlencode
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, ValidationError
 
+from batchgen.charges import Charge, UsageLog
 from batchgen.money import Micros, parse_dollars
-from batchgen.reconcile import Charge, UsageLog
 
 T = TypeVar("T", bound=BaseModel)
 Fetch = Callable[[str], Awaitable[bytes]]
@@ -28,8 +28,12 @@ Fetch = Callable[[str], Awaitable[bytes]]
 QUOTA_PER_DOLLAR: Final = 500_000
 """Where nobody tells another number."""
 _DOLLARS_A_QUOTA: Final = Decimal("0.000002")
+_EVERYTHING: Final = 0
+"""Asks stock new-api for rows of all kinds (``LogTypeUnknown`` in its model/log.go)."""
 _CONSUMPTION: Final = 2
-"""The kind of rows that are charges; others are top-ups, logins and errors."""
+_REFUND: Final = 6
+_IRRELEVANT: Final = (1, 3, 4, 5)
+"""Kinds of rows about no request's money: top-ups, acts of an admin, the system's, errors."""
 _PAGE: Final = 100
 _READINGS: Final = 3
 _MAX_ROWS: Final = 10_000_000
@@ -58,7 +62,15 @@ class _Other(BaseModel):
     request_id: _Text | None = None
 
 
+def _relevant(row: object) -> object:
+    """Replace a row that says nothing of a request's money, so that its form does not matter."""
+    if isinstance(row, dict) and row.get("type") in _IRRELEVANT:
+        return {"created_at": 0, "model_name": "", "quota": 0, "type": row["type"]}
+    return row
+
+
 class _Row(BaseModel):
+    id: int | str | None = None
     created_at: AwareDatetime
     model_name: _Text
     quota: _Amount
@@ -67,17 +79,19 @@ class _Row(BaseModel):
     other: Annotated[_Other, BeforeValidator(_object)] = _Other()
 
     def charge(self, quota_per_dollar: int) -> Charge:
+        """The row as a charge; of a refund, as what it gives back."""
         quota = 2 * self.quota * _MICROS_PER_DOLLAR + quota_per_dollar
         return Charge(
             at=self.created_at.astimezone(UTC),
             model=self.model_name,
             amount=Micros(quota // (2 * quota_per_dollar)),
             request_id=self.request_id or self.other.request_id or None,
+            row=None if self.id is None else str(self.id),
         )
 
 
 class _Page(BaseModel):
-    items: list[_Row]
+    items: list[Annotated[_Row, BeforeValidator(_relevant)]]
     total: int = Field(ge=0, le=_MAX_ROWS)
     page: int | None = None
 
@@ -98,6 +112,16 @@ class Span:
     until: datetime
     token_name: str | None = None
     """Only what was charged to the key of that name."""
+    refunds_until: datetime | None = None
+    """Refunds may come long after the charges; None reads none after ``until``."""
+
+    @property
+    def later(self) -> Span | None:
+        """The time after ``until``, of which only refunds count; None where there is none."""
+        if self.refunds_until is None or self.refunds_until <= self.until:
+            return None
+        # The log counts in whole seconds, and the last one belongs to both.
+        return Span(since=self.until, until=self.refunds_until, token_name=self.token_name)
 
 
 async def read_usage_log(fetch: Fetch, span: Span) -> UsageLog:
@@ -107,11 +131,33 @@ async def read_usage_log(fetch: Fetch, span: Span) -> UsageLog:
     look: rows that come or go meanwhile would shift the pages.
     """
     units = _read(_Units, await fetch("/api/status"), "/api/status").quota_per_unit
+    rows = await _read_rows(fetch, span, _EVERYTHING)
+    if span.later is not None:
+        known = {row.id for row in rows if row.type == _REFUND}
+        refunds = await _read_rows(fetch, span.later, _REFUND)
+        rows += [row for row in refunds if row.id is None or row.id not in known]
+    return _sorted(rows, units, span.since, span.until)
+
+
+def _sorted(rows: Sequence[_Row], units: int, since: datetime, until: datetime) -> UsageLog:
+    moving = [row for row in rows if row.type not in _IRRELEVANT]
+    refunds = [row for row in moving if row.type == _REFUND]
+    others = [row for row in moving if row.type not in (_CONSUMPTION, _REFUND) and row.quota]
+    return UsageLog(
+        charges=tuple(row.charge(units) for row in moving if row.type == _CONSUMPTION),
+        refunds=tuple(row.charge(units) for row in refunds if row.quota),
+        others=tuple(row.charge(units) for row in others),
+        since=since,
+        until=until,
+    )
+
+
+async def _read_rows(fetch: Fetch, span: Span, kind: int) -> list[_Row]:
+    """All rows of a kind. Raises UsageLogError."""
     for _ in range(_READINGS):
-        rows = await _all_pages(fetch, span)
+        rows = await _all_pages(fetch, span, kind)
         if rows is not None:
-            charges = [row.charge(units) for row in rows if row.type == _CONSUMPTION]
-            return UsageLog(charges=tuple(charges), since=span.since, until=span.until)
+            return rows
     raise UsageLogError(f"the log changed each of the {_READINGS} times it was read; try later")
 
 
@@ -122,13 +168,13 @@ async def read_balance(fetch: Fetch) -> Micros:
     return Micros(user.quota * _MICROS_PER_DOLLAR // units)
 
 
-async def _all_pages(fetch: Fetch, span: Span) -> list[_Row] | None:
+async def _all_pages(fetch: Fetch, span: Span, kind: int) -> list[_Row] | None:
     """All rows; None if the log changed while it was read."""
-    first = await _page(fetch, span, 1)
+    first = await _page(fetch, span, kind, 1)
     rows, number = list(first.items), 1
     while len(rows) < first.total:
         number += 1
-        page = await _page(fetch, span, number)
+        page = await _page(fetch, span, kind, number)
         if page.total != first.total:
             return None
         if not page.items:
@@ -137,13 +183,13 @@ async def _all_pages(fetch: Fetch, span: Span) -> list[_Row] | None:
                 f" {first.total:,}"
             )
         rows += page.items
-    again = await _page(fetch, span, 1)
+    again = await _page(fetch, span, kind, 1)
     return rows if len(rows) == again.total == first.total else None
 
 
-async def _page(fetch: Fetch, span: Span, number: int) -> _Page:
+async def _page(fetch: Fetch, span: Span, kind: int, number: int) -> _Page:
     query: dict[str, str | int] = {
-        "type": _CONSUMPTION,
+        "type": kind,
         "start_timestamp": int(span.since.timestamp()),
         "end_timestamp": int(span.until.timestamp()),
         "p": number,
@@ -179,8 +225,8 @@ def _read(kind: type[T], body: bytes, route: str) -> T:
 def read_exported_log(content: bytes) -> UsageLog:
     """Read a CSV with the columns ``created_at``, ``model_name``, and ``quota`` or ``cost_usd``.
 
-    ``request_id``, or ``other`` with it, and ``type`` are read where they are there. The log is
-    taken to be whole between its first and its last row. Raises UsageLogError.
+    ``request_id``, or ``other`` with it, ``type`` and ``id`` are read where they are there. The log
+    is taken to be whole between its first and its last row. Raises UsageLogError.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -196,8 +242,7 @@ def read_exported_log(content: bytes) -> UsageLog:
     if not rows:
         raise UsageLogError("it has no rows, which proves nothing")
     times = [row.created_at for row in rows]
-    charges = [row.charge(_MICROS_PER_DOLLAR) for row in rows if row.type == _CONSUMPTION]
-    return UsageLog(charges=tuple(charges), since=min(times), until=max(times))
+    return _sorted(rows, _MICROS_PER_DOLLAR, min(times), max(times))
 
 
 def _check_columns(columns: Sequence[str]) -> None:

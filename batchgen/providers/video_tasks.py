@@ -18,7 +18,19 @@ from batchgen.outcome import Answer, ErrorBody
 from batchgen.providers.answers import error_of, no_json, parse_document, storable, text_of
 
 _DONE: Final = frozenset({"success", "succeeded", "completed"})
-_FAILED: Final = frozenset({"failed", "failure", "error", "cancelled", "canceled", "expired"})
+_FAILED: Final = frozenset(
+    {
+        "failed",
+        "failure",
+        "error",
+        "cancelled",
+        "canceled",
+        "expired",
+        # Black Forest Labs: https://docs.bfl.ai/api_integration/errors
+        "request moderated",
+        "content moderated",
+    }
+)
 _ADDRESSES: Final = ("artifact_url", "result_url", "url", "video_url")
 _UNKNOWN_TASK: Final = frozenset({"task_not_exist", "task_not_found"})
 _MAX_ID_CHARS: Final = 512

@@ -10,7 +10,7 @@ from batchgen.money import dollars
 
 WIDTH: Final = 80
 _LEAST_NAME_CHARS: Final = 8
-_COLUMNS: Final = ("made", "attempts", "estimated", "charged", "maybe", "each")
+_COLUMNS: Final = ("made", "attempts", "estimated", "charged", "possible", "each")
 _NOBODY: Final = "(none)"
 
 
@@ -38,9 +38,10 @@ def _cells(sums: CostSum) -> Sequence[str]:
     return (
         f"{sums.made:,}",
         f"{sums.attempts:,}",
-        dollars(sums.estimated),
-        dollars(sums.charged),
-        dollars(sums.maybe),
+        *(
+            "unknown" if sums.unpriced and not amount else dollars(amount)
+            for amount in (sums.estimated, sums.charged, sums.maybe)
+        ),
         "-" if each is None else dollars(each),
     )
 
@@ -55,7 +56,19 @@ def _cut(name: str, room: int) -> str:
 
 
 def _notes(total: CostSum) -> list[str]:
-    replaced = total.made - total.accepted
-    if not replaced:
-        return []
-    return [f"{replaced:,} of the pictures made are replaced; `each` is for one that is kept"]
+    notes = [unpriced_text(total.unpriced)] if total.unpriced else []
+    if replaced := total.made - total.accepted:
+        notes.append(
+            f"{replaced:,} of the images made are replaced; `each` is for one that is kept"
+        )
+    return notes
+
+
+def unpriced_text(requests: int) -> str:
+    """What is to say where money is not counted because nothing tells how much it is."""
+    return f"price unknown for {counted(requests, 'request')}; they are in no sum"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: ``1 request``, ``2 requests``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

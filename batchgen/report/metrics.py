@@ -33,7 +33,7 @@ def _samples(name: str, status: Status) -> Iterable[tuple[str, str]]:
     run = status.last_run
     match name:
         case "batchgen_jobs":
-            return _by("state", {state.value: str(n) for state, n in status.jobs.items()})
+            return _by("state", {state: str(n) for state, n in status.shown_jobs.items()})
         case "batchgen_pictures":
             return [("", str(status.images_saved))]
         case "batchgen_dollars":

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from batchgen.charges import UsageLog
 from batchgen.job import Billed
 from batchgen.ledger.reconciliation import Moved
 from batchgen.money import decimal_string, dollars
 from batchgen.outcome import clean
-from batchgen.reconcile import Reconciliation, Settled, UsageLog, Why
+from batchgen.settlement import Reconciliation, Settled, Why
 
 _SHOWN: Final = 8
 
@@ -37,18 +38,29 @@ def reconcile_text(done: Reconciled) -> str:
         f"{done.batch}: {done.attempts:,} requests against {done.source}",
         f"  {len(log.charges):>9,}  charges from {_moment(log.since)} to {_moment(log.until)}",
     ]
-    doubts = [one for one in found.billed if one.attempt.billed is Billed.MAYBE]
+    uncertain = [one for one in found.billed if one.attempt.billed is Billed.MAYBE]
     surprises = [one for one in found.billed if one.attempt.billed is Billed.NO]
+    refunded = [
+        one
+        for one in (*found.billed, *found.unbilled, *found.corrected)
+        if one.refunded > one.attempt.refunded
+    ]
+    other = [one for one in found.corrected if one.refunded == one.attempt.refunded]
     for settled, what in (
-        (doubts, "were in doubt and are charged"),
+        (uncertain, "were uncertain and are charged"),
         (surprises, "were taken for free and are charged"),
-        (found.corrected, "are charged another amount than was written down"),
+        (other, "are charged another amount than was recorded"),
     ):
         lines += _line(len(settled), what, sum(one.amount for one in settled))
     lines += _line(
         len(found.unbilled),
-        "were in doubt and are not charged",
-        sum(one.price for one in found.unbilled),
+        "were uncertain and are not charged",
+        sum(one.attempt.price for one in found.unbilled),
+    )
+    lines += _line(
+        len(refunded),
+        "were refunded",
+        sum(one.refunded - one.attempt.refunded for one in refunded),
     )
     lines += _open_lines(found)
     lines += [
@@ -78,7 +90,7 @@ def _open_lines(found: Reconciliation) -> list[str]:
         )
     if found.foreign:
         count, cost = len(found.foreign), dollars(sum(charge.amount for charge in found.foreign))
-        lines.append(f"  {count:>9,}  foreign charges of {cost}, by no request of this ledger:")
+        lines.append(f"  {count:>9,}  foreign charges of {cost}, of no request of this ledger:")
     lines += [
         f"             {_moment(charge.at)}  {clean(charge.model)}  {dollars(charge.amount)}"
         f"  {clean(charge.request_id or '')}".rstrip()
@@ -98,15 +110,16 @@ def _next_steps(done: Reconciled) -> list[str]:
         )
     if moved.charged:
         lines.append(
-            f"{moved.charged:,} jobs stay uncertain: they are charged and their answers lost;"
-            f" batchgen retry {done.batch} --uncertain pays for them again"
+            f"{moved.charged:,} jobs stay uncertain: they are charged and their responses are"
+            f" lost; batchgen retry {done.batch} --uncertain makes them again and pays again,"
+            f" batchgen acknowledge {done.batch} closes them"
         )
     if any(one.why is Why.CUT_OFF for one in done.found.unproven):
-        lines.append(f"batchgen resume {done.batch} looks after what a kill cut off")
+        lines.append(f"batchgen resume {done.batch} recovers what a kill cut off")
     if any(one.why is Why.YOUNG for one in done.found.unproven):
         lines.append("reconcile again when the settle window is over")
     if done.found.foreign:
-        lines.append("foreign charges: does anybody else use this key? If not, it has leaked")
+        lines.append("foreign charges: does anyone else use this key? If not, it has leaked")
     return lines
 
 
@@ -124,7 +137,7 @@ def reconcile_record(done: Reconciled) -> dict[str, object]:
         },
         "attempts": done.attempts,
         "billed": [_settled(one) for one in found.billed],
-        "unbilled": [{"attempt": one.id, "key": one.key} for one in found.unbilled],
+        "unbilled": [_settled(one) for one in found.unbilled],
         "corrected": [_settled(one) for one in found.corrected],
         "unproven": [
             {"attempt": one.attempt.id, "key": one.attempt.key, "why": one.why.name.lower()}
@@ -158,6 +171,7 @@ def _settled(one: Settled) -> dict[str, object]:
         "attempt": one.attempt.id,
         "key": one.attempt.key,
         "charged": decimal_string(one.amount),
+        "refunded": decimal_string(one.refunded),
     }
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from batchgen.job import JobState
-from batchgen.ledger.queries import Doubt
 from batchgen.ledger.run_report import FailedReason, RunMoney, RunReport
+from batchgen.ledger.uncertain import Doubt, Held
 from batchgen.money import decimal_string, dollars
-from batchgen.report.text import duration
+from batchgen.report.costs import unpriced_text
+from batchgen.report.text import doubt_money, duration, held_text, minute, waiting_lines
 from batchgen.suspects import Suspect
 
 _REASONS_SHOWN: Final = 5
@@ -64,6 +64,14 @@ def report_record(morning: Morning) -> dict[str, object]:
         "run": _run_record(found.run),
         "before": _run_record(found.before) if found.before else None,
         "made": {"new": found.new, "changed": found.changed},
+        "news": {
+            "since_run": found.news.run,
+            "since": found.news.since,
+            "failed": found.news.failed,
+            "blocked": found.news.blocked,
+            "uncertain": found.news.uncertain,
+            "listed_only": found.only_news,
+        },
         "failed": [
             {
                 "code": reason.code,
@@ -96,17 +104,18 @@ def _run_record(run: RunMoney) -> dict[str, object]:
         "max_cost": None if run.max_cost is None else decimal_string(run.max_cost),
         "charged": decimal_string(run.charged),
         "maybe": decimal_string(run.maybe),
+        "unpriced": run.unpriced,
         "stopped": run.stopped,
         "exit_code": run.exit_code,
     }
 
 
 def _headline(found: RunReport) -> str:
-    jobs, run = found.status.jobs, found.run
+    jobs, run = found.status.shown_jobs, found.run
     head = f"{found.status.batch}, run {run.id}: {found.new:,} made, {found.changed:,} replaced"
-    for state in (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN):
+    for state in ("failed", "blocked", "uncertain", "acknowledged"):
         if jobs[state]:
-            head += f", {jobs[state]:,} {state.value}"
+            head += f", {jobs[state]:,} {state}"
     if found.status.unfinished:
         head += f", {found.status.unfinished:,} left to do"
     return head
@@ -118,8 +127,11 @@ def _sections(morning: Morning) -> list[_Section]:
         _Section(_when(found.run), ()),
         _Section(_money(found.run, found.before), ()),
     ]
+    if found.only_news or found.news.run is not None:
+        sections.append(_Section(_news(found), ()))
     if found.run.stopped:
         sections.append(_Section(f"stopped: {_short(found.run.stopped, _STOPPED_CHARS)}", ()))
+    sections += [_Section(line.strip(), ()) for line in waiting_lines(found.status)]
     for reason in found.failed[:_REASONS_SHOWN]:
         title = f"{reason.jobs:,} failed, {reason.code}: {_short(reason.example)}"
         sections.append(_Section(title, _failed_lines(reason)))
@@ -130,9 +142,12 @@ def _sections(morning: Morning) -> list[_Section]:
         rest = sum(len(suspect.prompts) for suspect in morning.suspects[_REASONS_SHOWN:])
         sections.append(_Section(f"{rest:,} more blocked", ()))
     if found.uncertain:
-        maybe = sum(doubt.price for doubt in found.uncertain)
-        title = f"{len(found.uncertain):,} uncertain, maybe {dollars(maybe)}"
-        sections.append(_Section(title, _doubt_lines(found.uncertain)))
+        sections.append(
+            _Section(
+                held_text(found.status.batch, Held.of(found.uncertain)),
+                _doubt_lines(found.uncertain),
+            )
+        )
     if found.slowest:
         slow = ", ".join(f"{one.key} {duration(one.seconds)}" for one in found.slowest)
         sections.append(_Section(f"slowest: {slow}", ()))
@@ -140,7 +155,7 @@ def _sections(morning: Morning) -> list[_Section]:
 
 
 def _when(run: RunMoney) -> str:
-    began = f"began {_minute(run.started_at)}"
+    began = f"began {minute(run.started_at)}"
     if run.ended_at is None:
         return f"{began}, has not ended or was killed"
     seconds = (_moment(run.ended_at) - _moment(run.started_at)).total_seconds()
@@ -148,14 +163,28 @@ def _when(run: RunMoney) -> str:
 
 
 def _money(run: RunMoney, before: RunMoney | None) -> str:
-    text = f"charged {dollars(run.charged)}, maybe {dollars(run.maybe)}"
-    text += f"; estimated {dollars(run.estimate)}"
+    unpriced = run.unpriced
+    charged = "unknown" if unpriced and not run.charged else dollars(run.charged)
+    text = f"charged {charged}, possible {dollars(run.maybe)}"
+    text += f"; estimated {'unknown' if unpriced and not run.estimate else dollars(run.estimate)}"
     if run.max_cost is not None:
         text += f", budget {dollars(run.max_cost)}"
     if before is not None:
         text += f"; the run before charged {dollars(before.charged)}"
-        text += f", maybe {dollars(before.maybe)}" if before.maybe else ""
-    return text
+        text += f", possible {dollars(before.maybe)}" if before.maybe else ""
+    return f"{text}; {unpriced_text(unpriced)}" if unpriced else text
+
+
+def _news(found: RunReport) -> str:
+    """Since when new counts, and how much is new."""
+    news = found.news
+    since = f"run {news.run}" if news.run is not None else "the beginning"
+    at = f" ({minute(news.since)})" if news.since else ""
+    counts = {"failed": news.failed, "blocked": news.blocked, "uncertain": news.uncertain}
+    new = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+    text = f"new since {since}{at}: {new or 'nothing that waits for you'}"
+    full = f"; the full list: batchgen report {found.status.batch}" if found.only_news else ""
+    return text + full
 
 
 def _failed_lines(reason: FailedReason) -> list[str]:
@@ -179,7 +208,7 @@ def _suspect(suspect: Suspect) -> _Section:
 def _doubt_lines(doubts: Sequence[Doubt]) -> list[str]:
     shown = doubts[:_ROWS_SHOWN]
     lines = [
-        f"{one.key}: {dollars(one.price)}, {_minute(one.sent_at)},"
+        f"{one.key}: {doubt_money(one)}, {minute(one.sent_at)},"
         f" {one.request_id or one.attempt}, {_short(one.reason)}"
         for one in shown
     ]
@@ -201,7 +230,3 @@ def _escaped(text: str) -> str:
 
 def _moment(timestamp: str) -> datetime:
     return datetime.fromisoformat(timestamp)
-
-
-def _minute(timestamp: str) -> str:
-    return f"{_moment(timestamp):%Y-%m-%d %H:%M} UTC"

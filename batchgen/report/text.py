@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
-from batchgen.job import Billed, JobState
+from batchgen.job import ROW_REASON, Billed, JobState
 from batchgen.ledger.budgets import Budget
 from batchgen.ledger.enrol import Group, GroupSum, Why
-from batchgen.ledger.queries import Doubt, ReasonCount, Status
+from batchgen.ledger.queries import ReasonCount, Status
+from batchgen.ledger.uncertain import Doubt, Held
 from batchgen.money import dollars
 from batchgen.quote import Quote, WhatIf
+from batchgen.report.costs import unpriced_text
 from batchgen.why import differences
 
 _GROUP_TEXT = {
@@ -24,6 +27,8 @@ _GROUP_TEXT = {
     Group.MOVED: "done, to be moved to their new place",
     Group.UNCHANGED: "done and unchanged",
     Group.REFUSED: "without their reference image, not sent",
+    Group.AT_FAULT: "with a fault in their row, not sent",
+    Group.KEPT: "done, kept; their row has a fault now",
     Group.RETIRED: "no longer in the manifest",
 }
 _REASONS_SHOWN = 8
@@ -124,16 +129,13 @@ def status_text(status: Status) -> str:
     """One batch on a screen."""
     total = sum(status.jobs.values())
     lines = [f"{status.batch}: {status.jobs[JobState.DONE]:,} of {total:,} jobs done"]
-    lines += [
-        f"  {count:>9,}  {state.value}"
-        for state, count in status.jobs.items()
-        if count and state is not JobState.DONE
-    ]
+    lines += _state_lines(status)
     if status.retired:
         lines.append(f"  {status.retired:>9,}  retired (no longer in the manifest)")
     lines.append(f"  {status.images_saved:>9,}  pictures on disk")
     lines.append("  " + money_line(status))
     lines += reason_lines(status.reasons)
+    lines += waiting_lines(status)
     run = status.last_run
     if run is not None and run.ended_at is None:
         lines.append(f"  run {run.id} began {run.started_at} and has not ended, or was killed")
@@ -142,16 +144,42 @@ def status_text(status: Status) -> str:
     return "\n".join(lines)
 
 
+def _state_lines(status: Status) -> list[str]:
+    """A line for each state but done, and one for what uncertain jobs cost."""
+    lines = [
+        f"  {count:>9,}  {state}"
+        for state, count in status.shown_jobs.items()
+        if count and state != JobState.DONE.value
+    ]
+    return lines + ([f"  {held_text(status.batch, status.held)}"] if status.held.jobs else [])
+
+
+def held_text(name: str, held: Held) -> str:
+    """What uncertain jobs of a batch cost, and how to make them again or close them."""
+    if held.maybe:
+        cost = f"charged {dollars(held.charged)}, possible {dollars(held.maybe)}"
+        what = f"{held.jobs:,} uncertain ({cost})"
+    elif held.charged:
+        what = f"{held.jobs:,} paid and lost ({dollars(held.charged)}, charged)"
+    else:
+        what = f"{held.jobs:,} uncertain (price unknown)"
+    again = f"batchgen retry {name} --uncertain makes them again for {dollars(held.again)}"
+    is_open = held.jobs > held.acknowledged
+    close = f", batchgen acknowledge {name} closes them" if is_open else ""
+    return f"{what}; {again}{close}"
+
+
 def money_line(status: Status) -> str:
     """Money of a batch and of its attempts, in one line."""
     billed = status.attempts
-    text = (
-        f"estimated {dollars(status.estimated)}, charged {dollars(status.charged)}"
-        f" for {billed[Billed.YES]:,} attempts"
-    )
-    if status.maybe or billed[Billed.MAYBE]:
-        text += f", maybe {dollars(status.maybe)} for {billed[Billed.MAYBE]:,} more"
-    return text
+    charged = "unknown" if status.unpriced and not status.charged else dollars(status.charged)
+    estimated = "unknown" if status.unpriced and not status.estimated else dollars(status.estimated)
+    text = f"estimated {estimated}, charged {charged} for {billed[Billed.YES]:,} attempts"
+    if billed[Billed.MAYBE]:
+        text += f", possible {dollars(status.maybe)} for {billed[Billed.MAYBE]:,} more"
+    elif status.maybe:
+        text += f", possible {dollars(status.maybe)} more"
+    return f"{text}; {unpriced_text(status.unpriced)}" if status.unpriced else text
 
 
 def reason_lines(reasons: Sequence[ReasonCount]) -> list[str]:
@@ -170,13 +198,38 @@ def reason_lines(reasons: Sequence[ReasonCount]) -> list[str]:
     return lines
 
 
+def waiting_lines(status: Status) -> list[str]:
+    """Paid images that wait for their download, and what happens to them next, in one line."""
+    waiting = status.waiting
+    if waiting is None:
+        return []
+    what = "1 paid image waits" if waiting.images == 1 else f"{waiting.images:,} paid images wait"
+    tries = "1 try" if waiting.tries == 1 else f"{waiting.tries:,} tries"
+    line = f"  {what} for a download ({tries} so far); each run tries again, for free,"
+    if waiting.not_before is not None:
+        line += f" not before {minute(waiting.not_before)},"
+    return [f"{line} until {minute(waiting.until)} at least"]
+
+
+def minute(timestamp: str) -> str:
+    """Return a timestamp of the ledger to the minute."""
+    return f"{datetime.fromisoformat(timestamp):%Y-%m-%d %H:%M} UTC"
+
+
 def doubt_text(doubt: Doubt) -> str:
-    """A request in doubt, in two lines."""
+    """An uncertain job, in two lines."""
     name = f"request {doubt.request_id}" if doubt.request_id else f"our id {doubt.attempt}"
-    return (
-        f"{doubt.key}: maybe {dollars(doubt.price)}, sent {doubt.sent_at}, {name}\n"
-        f"    {doubt.reason}"
-    )
+    closed = f", acknowledged {doubt.acknowledged_at}" if doubt.acknowledged_at else ""
+    money = doubt_money(doubt)
+    return f"{doubt.key}: {money}, sent {doubt.sent_at}, {name}{closed}\n    {doubt.reason}"
+
+
+def doubt_money(doubt: Doubt) -> str:
+    """What the requests of an uncertain job cost."""
+    charged, possible = f"charged {dollars(doubt.charged)}", f"possible {dollars(doubt.maybe)}"
+    if doubt.charged and doubt.maybe:
+        return f"{charged}, {possible}"
+    return charged if doubt.charged else possible
 
 
 def summary_text(status: Status, *, pictures: str, made: int, seconds: float) -> str:
@@ -196,14 +249,13 @@ def summary_text(status: Status, *, pictures: str, made: int, seconds: float) ->
     if run is not None and not idle:
         lines.append(
             f"  this run: estimated {dollars(run.estimate)}, charged {dollars(run.charged)},"
-            f" maybe {dollars(run.maybe + run.reserved)}"
+            f" possible {dollars(run.maybe + run.reserved)}"
         )
-    lines += [
-        f"  {count:>9,}  {state.value}"
-        for state, count in status.jobs.items()
-        if count and state is not JobState.DONE
-    ]
+    if status.unpriced:
+        lines.append(f"  {unpriced_text(status.unpriced)}")
+    lines += _state_lines(status)
     lines += reason_lines(status.reasons)
+    lines += waiting_lines(status)
     if run is not None and run.stopped:
         lines.append(f"  stopped: {run.stopped}")
     return "\n".join(lines)
@@ -211,13 +263,19 @@ def summary_text(status: Status, *, pictures: str, made: int, seconds: float) ->
 
 def next_step(status: Status, db_option: str, *, has_log: bool) -> str:
     """The command that a person would want now; ``has_log``: the provider keeps one to be read."""
-    name = status.batch
-    if status.jobs[JobState.UNCERTAIN]:
-        if has_log:
+    name, again = status.batch, dollars(status.held.again)
+    if status.uncertain:
+        if has_log and status.unsettled:
             return f"batchgen reconcile {name}{db_option}   # what the provider's log says of it"
-        return f"batchgen retry {name} --uncertain{db_option}   # pays again for what may be paid"
+        return f"batchgen retry {name} --uncertain{db_option}   # makes them again for {again}"
     if status.unfinished:
         return f"batchgen resume {name}{db_option}"
+    if status.jobs[JobState.FAILED] and all(
+        reason.code == ROW_REASON for reason in status.reasons if reason.state is JobState.FAILED
+    ):
+        return (
+            f"batchgen report {name}{db_option}   # fix these rows; the next run tries them again"
+        )
     if status.jobs[JobState.FAILED]:
         return f"batchgen retry {name}{db_option}"
     if status.jobs[JobState.BLOCKED]:

@@ -6,6 +6,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -210,7 +211,9 @@ async def picture_of(client: Downloader, url: str, folder: Path) -> bytes | None
     """What a delivery would take for the picture; None where it would ask again."""
     result = await fetch(client, url, folder)
     if result is not None:
-        assert isinstance(after_fetch(result, tries=1), FetchAgain)
+        began = datetime.now(UTC)
+        again = after_fetch(result, tries=1, now=began, until=began + timedelta(hours=24))
+        assert isinstance(again, FetchAgain)
         return None
     data = (folder / "1.png").read_bytes()
     try:

@@ -83,15 +83,15 @@ def stopped(folder: Path, *switches: str, after: int = 0) -> Spent:
         ),
         pytest.param(["--bill-page", "1"], marks=pytest.mark.fault("W04"), id="a page"),
         pytest.param(
-            ["--download-forbidden", "1"],
+            ["--download-forbid", "1"],
             marks=pytest.mark.fault("W05", "XA2"),
             id="downloads with 403",
         ),
         pytest.param(
-            ["--download-gone", "1"], marks=pytest.mark.fault("W05"), id="downloads with 404"
+            ["--download-miss", "1"], marks=pytest.mark.fault("W05"), id="downloads with 404"
         ),
         pytest.param(
-            ["--download-page", "1"], marks=pytest.mark.fault("W05"), id="downloads of a page"
+            ["--download-html", "1"], marks=pytest.mark.fault("W05"), id="downloads of a page"
         ),
         pytest.param(
             ["--bill-inside", "1"], marks=pytest.mark.fault("W06"), id="an error inside a 200"

@@ -51,7 +51,6 @@ HELD = {
     "H32 599": (page("599 Odd"), "ambiguous", "uncertain"),
     "H32 999": (page("999 Odd"), "ambiguous", "uncertain"),
     "H35 504": (page("504 Gateway Timeout", X_Should_Retry="true"), "ambiguous", "uncertain"),
-    "H35 429": (error("429 Slow Down", X_Should_Retry="false"), "refused", "failed"),
     "B01": (page("200 OK"), "ambiguous", "uncertain"),
     "B02": (error("200 OK", "moderation_blocked"), "blocked", "blocked"),
     "B03": (wire.response(b'{"data": [{"url": "ht'), "ambiguous", "uncertain"),
@@ -95,6 +94,7 @@ STOPPING = {
     "405": page("405 Method Not Allowed"),
     "415": page("415 Unsupported Media Type"),
     "501": error("501 Not Implemented", "api_not_implemented"),
+    "429 for good": error("429 Slow Down", X_Should_Retry="false"),
     "429 no money": error("429 Too Many Requests", "credit_balance_exhausted"),
 }
 

@@ -25,11 +25,12 @@ from batchgen.manifest.template import (
 )
 from batchgen.mp4 import inspect_mp4
 from batchgen.naming import NamingError, checked_key, output_path, safe_path, slug
-from batchgen.outcome import Exchange, Failure, Reach, classify, retry_after
+from batchgen.outcome import Exchange, Failure, Reach, classify
 from batchgen.picture import MAX_PIXELS, BadPicture, decode, inspect
 from batchgen.providers.adapters import ADAPTERS
 from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.providers.video_tasks import read_state
+from batchgen.retry_after import MAX_WAIT_S, retry_after
 from batchgen.settings import Environment, check_base_url
 from tests.test_event_stream import COMPLETED, PARTIAL, stream
 from tests.test_manifest_loader import NIGHTLY, SHORT
@@ -40,7 +41,7 @@ from tests.test_prices import check as check_prices
 TABLES: Final = ("csv", "tsv", "jsonl", "json")
 ROUTES: Final = tuple(ADAPTERS)
 KINDS: Final = ("application/json", "text/event-stream", "text/html")
-WAITS: Final = ("retry-after", "retry-after-ms", "x-ratelimit-reset-requests", "date")
+WAITS: Final = ("retry-after", "retry-after-ms", "x-ratelimit-reset-requests", "ratelimit", "date")
 VALUES: Final = {"a": "x", "b": 2, "c": ["p", "q"], "d": {"e": None}, "row": {"a": "x"}}
 
 
@@ -150,7 +151,7 @@ def read_headers(data: bytes) -> None:
     """A wait that a server asks for is absent or bounded."""
     lines = data.decode("latin-1").split("\n")
     seconds = retry_after(dict(zip(WAITS, lines, strict=False)))
-    assert seconds is None or 0 < seconds <= 86_400
+    assert seconds is None or 0 < seconds <= MAX_WAIT_S
 
 
 def read_picture(data: bytes) -> None:

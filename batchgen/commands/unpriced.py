@@ -1,0 +1,92 @@
+"""Jobs whose price is unknown, and jobs of which an option leaves the price open."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+
+from batchgen.commands.prepare import Overrides, Prepared
+from batchgen.errors import SettingsError
+from batchgen.job import OptionValue
+from batchgen.ledger.budgets import PERIODS, period_budgets
+from batchgen.ledger.ledger import timestamp, utc_now
+from batchgen.money import Micros, dollars
+from batchgen.policy import Waste, parse_waste
+from batchgen.providers.prices import PriceSpan
+from batchgen.providers.profile import Profile
+from batchgen.report.costs import counted
+
+
+def refuse_unpriced(
+    conn: sqlite3.Connection, prepared: Prepared, overrides: Overrides, models: Mapping[str, int]
+) -> None:
+    """Refuse jobs of unknown price where anything bounds the money. Raises SettingsError.
+
+    ``models`` are those whose jobs cost 0 by the plan: unless a manifest sets that, it is unknown.
+    """
+    if prepared.profile.flat_price is not None or not models:
+        return
+    bounds = _bounds(conn, prepared, overrides)
+    if not bounds:
+        return
+    jobs = counted(sum(models.values()), "job")
+    raise SettingsError(
+        f"{prepared.loaded.name}: the price of {jobs} is unknown ({', '.join(sorted(models))}), so"
+        f" {' and '.join(bounds)} can't be kept; set it as `provider: {{name:"
+        f" {prepared.profile.name}, price: 0.05}}`, or remove what bounds the money."
+        " Nothing was sent"
+    )
+
+
+def _bounds(conn: sqlite3.Connection, prepared: Prepared, overrides: Overrides) -> list[str]:
+    """What bounds the money of a run; no waste at all can be kept at any price."""
+    limits = prepared.loaded.manifest.limits
+    found = []
+    if overrides.max_cost is not None or limits.max_cost is not None:
+        found.append("max_cost")
+    waste = overrides.max_waste if overrides.max_waste is not None else limits.max_waste
+    if waste is not None and parse_waste(str(waste)) not in (_NO_SHARE, _NO_AMOUNT):
+        found.append("max_waste")
+    budgets = {budget.period for budget in period_budgets(conn, timestamp(utc_now()))}
+    return found + [f"the budget of a {period}" for period in PERIODS if period in budgets]
+
+
+_NO_SHARE, _NO_AMOUNT = parse_waste("0%"), Waste(percent=None)
+
+
+class OpenPrices:
+    """Notes jobs whose price an option leaves open, to warn of each kind once."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._jobs: Counter[tuple[str, str]] = Counter()
+
+    def note(
+        self,
+        model: str,
+        options: Mapping[str, OptionValue],
+        references: int,
+        price: Micros,
+        jobs: int,
+    ) -> None:
+        """Take up some jobs of one kind."""
+        span = self._profile.price_span(model, options, references)
+        if span is not None and span.open is not None:
+            self._jobs[model, _open_text(span)] += jobs
+
+    def lines(self) -> list[str]:
+        """One line for each kind, with the number of its jobs."""
+        return [
+            f"{model}: {text} ({counted(jobs, 'job')})"
+            for (model, text), jobs in sorted(self._jobs.items())
+        ]
+
+
+def _open_text(span: PriceSpan) -> str:
+    option = span.open
+    assert option is not None
+    return (
+        f"{option.name} is not set: priced as {option.dearest} at {dollars(span.most)};"
+        f" say {option.cheapest} for {dollars(span.least)}"
+    )

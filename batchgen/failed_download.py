@@ -1,0 +1,92 @@
+"""What follows from a failed download of a paid image, and what the ledger keeps of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from batchgen.fetch_policy import (
+    FetchAgain,
+    FetchLater,
+    FetchLost,
+    FetchResult,
+    after_extra,
+    after_fetch,
+    asked_wait_s,
+    keep_until,
+)
+from batchgen.ledger.ledger import DuePicture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedDownload:
+    """One failed try."""
+
+    decision: FetchAgain | FetchLater | FetchLost
+    trouble: str
+    """Why the try failed."""
+    reason: str
+    """Why the job is still ``paid``."""
+    not_before: datetime | None
+    """Until when the image host asked to wait."""
+
+
+def failed_download(
+    picture: DuePicture, result: FetchResult, *, tries: int, began: datetime
+) -> FailedDownload:
+    """Decide on a failed try; ``tries`` counts those of this run, this one included."""
+    until = _until(picture)
+    asked_s = asked_wait_s(result, now=began, expires_at=_moment(picture.expires_at))
+    decision = (
+        after_extra(result, tries=tries)
+        if picture.rank
+        else after_fetch(result, tries=tries, now=began, until=until, asked_s=asked_s)
+    )
+    so_far = "1 try" if picture.tries == 0 else f"{picture.tries + 1:,} tries"
+    reason = f"download: {result.reason} ({so_far}; tried until {_minute(until)})"
+    match decision:
+        case FetchAgain(wait_s):
+            decision = FetchAgain(wait_s, reason)
+        case FetchLater():
+            decision = FetchLater(reason)
+        case FetchLost() if picture.rank == 0:
+            decision = FetchLost(
+                f"{result.reason}; {so_far} from {_minute(_answered(picture))} to"
+                f" {_minute(began)}; `batchgen retry` downloads from the stored URL once more"
+            )
+    return FailedDownload(
+        decision=decision,
+        trouble=result.reason,
+        reason=reason,
+        not_before=began + timedelta(seconds=asked_s) if asked_s else None,
+    )
+
+
+def wait_asked_before(picture: DuePicture, now: datetime) -> FetchAgain | None:
+    """Return the rest of the wait that the image host asked an earlier try for, if any is left."""
+    not_before = _moment(picture.not_before)
+    if not_before is None or not_before <= now:
+        return None
+    wait_s = (not_before - now).total_seconds()
+    return FetchAgain(wait_s, f"download: {picture.trouble}")
+
+
+def is_overdue(picture: DuePicture, now: datetime) -> bool:
+    """Return whether the time of the image is over."""
+    return now >= _until(picture)
+
+
+def _until(picture: DuePicture) -> datetime:
+    return keep_until(answered_at=_answered(picture), expires_at=_moment(picture.expires_at))
+
+
+def _answered(picture: DuePicture) -> datetime:
+    return datetime.fromisoformat(picture.answered_at)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,166 @@
+"""Uncertain jobs: what their requests cost, and which of them a person has closed.
+
+A person who has looked at one acknowledges it: kept with the time, never undone. The mark is on the
+attempt that the job is held for. A new attempt has none, so that the job counts as uncertain again
+if that one is lost too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Final
+
+from batchgen.errors import SettingsError
+from batchgen.job import BatchId, canonical_json
+from batchgen.ledger.news import UNSEEN
+from batchgen.ledger.sums import CHARGED, NOT_ACKNOWLEDGED, POSSIBLE
+from batchgen.ledger.transaction import write_transaction
+from batchgen.money import Micros, decimal_string
+
+_OF_HELD_JOB: Final = (
+    "FROM attempts WHERE job_id = jobs.id AND attempts.fingerprint = held.fingerprint"
+)
+_UNCERTAIN: Final = f"""
+    SELECT key, held.started_at AS sent_at, coalesce(reason, '') AS reason, held.request_id,
+           held.id AS attempt, held.price AS price, held.acknowledged_at AS acknowledged_at,
+           (SELECT sum({CHARGED}) {_OF_HELD_JOB}) AS charged,
+           (SELECT sum({POSSIBLE}) {_OF_HELD_JOB}) AS maybe, estimated AS again
+    FROM jobs JOIN attempts AS held
+        ON held.rowid = (SELECT max(rowid) FROM attempts WHERE job_id = jobs.id)
+    WHERE batch_id = ? AND retired = 0 AND state = 'uncertain'
+"""
+"""Uncertain jobs with the attempt that each is held for: its last one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Uncertain jobs: what their requests cost, and what new ones would."""
+
+    jobs: int
+    acknowledged: int
+    """Those that a person has looked at and closed; in ``jobs`` too."""
+    charged: Micros
+    """By all attempts at the images that they are held for, the acknowledged jobs' too."""
+    maybe: Micros
+    again: Micros
+    """One new request for each."""
+
+    def as_json(self) -> dict[str, object]:
+        """For other programs; money as decimal strings in dollars."""
+        return {
+            "charged": decimal_string(self.charged),
+            "maybe": decimal_string(self.maybe),
+            "again": decimal_string(self.again),
+        }
+
+    @classmethod
+    def of(cls, held: Sequence[Doubt]) -> Held:
+        """Sum up some of them."""
+        return cls(
+            jobs=len(held),
+            acknowledged=sum(doubt.acknowledged_at is not None for doubt in held),
+            charged=Micros(sum(doubt.charged for doubt in held)),
+            maybe=Micros(sum(doubt.maybe for doubt in held)),
+            again=Micros(sum(doubt.again for doubt in held)),
+        )
+
+
+def held_money(conn: sqlite3.Connection, batch: BatchId) -> Held:
+    """Sum up the uncertain jobs of a batch."""
+    row = conn.execute(
+        "SELECT count(*) AS jobs, coalesce(sum(acknowledged_at IS NOT NULL), 0) AS acknowledged,"
+        " coalesce(sum(charged), 0) AS charged, coalesce(sum(maybe), 0) AS maybe,"
+        f" coalesce(sum(again), 0) AS again FROM ({_UNCERTAIN})",
+        (batch,),
+    ).fetchone()
+    return Held(**dict(row))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A job that is held because its last request may have been billed."""
+
+    key: str
+    sent_at: str
+    reason: str
+    request_id: str | None
+    """The provider's name for the request, where it told one."""
+    attempt: str
+    """Our own name for it, which went along as ``Idempotency-Key``."""
+    price: Micros
+    charged: Micros
+    """By all attempts at the image that it is held for."""
+    maybe: Micros
+    again: Micros
+    """What a new request is expected to cost."""
+    acknowledged_at: str | None
+    """When a person closed it."""
+
+    def as_json(self) -> dict[str, object]:
+        """For other programs; the price as a decimal string in dollars."""
+        return {
+            "key": self.key,
+            "sent_at": self.sent_at,
+            "reason": self.reason,
+            "request_id": self.request_id,
+            "attempt": self.attempt,
+            "price": decimal_string(self.price),
+            "charged": decimal_string(self.charged),
+            "maybe": decimal_string(self.maybe),
+            "acknowledged_at": self.acknowledged_at,
+        }
+
+
+def doubts(conn: sqlite3.Connection, batch: BatchId, *, only_news: bool = False) -> Iterator[Doubt]:
+    """The uncertain jobs of a batch, each with the attempt that it is held for."""
+    news = f" AND {NOT_ACKNOWLEDGED} AND {UNSEEN}" if only_news else ""
+    rows = conn.execute(f"{_UNCERTAIN}{news} ORDER BY sent_at, key", (batch,))
+    for row in rows:
+        yield Doubt(**dict(row))
+
+
+def open_doubts(conn: sqlite3.Connection, batch: BatchId, only: Sequence[str] = ()) -> list[Doubt]:
+    """The uncertain jobs that are not acknowledged, those whose key is or fits one of ``only``.
+
+    Raises SettingsError for a pattern that fits no uncertain job.
+    """
+    held = list(doubts(conn, batch))
+    keys = {doubt.key for doubt in held}
+    chosen = set(keys)
+    if only:
+        chosen = {key for pattern in only for key in _fitting(pattern, keys)}
+    return [doubt for doubt in held if doubt.key in chosen and doubt.acknowledged_at is None]
+
+
+def _fitting(pattern: str, keys: set[str]) -> set[str]:
+    found = {pattern} if pattern in keys else {key for key in keys if fnmatchcase(key, pattern)}
+    if not found:
+        near = get_close_matches(pattern, sorted(keys), n=1)
+        hint = f"; the nearest key is {near[0]!r}" if near else ""
+        raise SettingsError(f"--only: {pattern!r} fits no uncertain job of the batch{hint}")
+    return found
+
+
+def acknowledge(
+    conn: sqlite3.Connection,
+    batch: BatchId,
+    only: Sequence[str] = (),
+    *,
+    now: str,
+) -> list[Doubt]:
+    """Record the timestamp ``now`` as when a person closed the jobs; return those.
+
+    Raises SettingsError as `open_doubts` does.
+    """
+    with write_transaction(conn):
+        found = open_doubts(conn, batch, only)
+        conn.execute(
+            "UPDATE attempts SET acknowledged_at = ? WHERE acknowledged_at IS NULL"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (now, canonical_json([doubt.attempt for doubt in found])),
+        )
+    return found

@@ -1,0 +1,42 @@
+"""Lines of a manifest's tables and lists: what a recipe is applied to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from batchgen.findings import Faults
+from batchgen.manifest.loader import DocPath
+from batchgen.manifest.model import JobEntry
+from batchgen.manifest.rows import Row, normal_names
+from batchgen.manifest.template import present
+
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+class Line(NamedTuple):
+    """A row of a table, or the values of an explicit job."""
+
+    source: str
+    values: Mapping[str, object] = _NOTHING
+    """Under normal names, without nulls; see `present`."""
+    row: Row | None = None
+    given: Mapping[str, object] = _NOTHING
+    """The values of an explicit job under their own names."""
+
+    @property
+    def raw(self) -> Mapping[str, object]:
+        """Values under the names of the table, or of the explicit job."""
+        return self.given if self.row is None else self.row.raw
+
+
+def explicit_line(entry: JobEntry, at: DocPath, source: str, faults: Faults) -> Line | None:
+    """Return the values of an explicit job; None, with a fault, where two names are equal."""
+    raw = entry.values or {}
+    try:
+        values = dict(zip(normal_names(list(raw)), raw.values(), strict=True))
+    except ValueError as error:
+        faults.of_manifest((*at, "values"), str(error))
+        return None
+    return Line(source, present(values), given=raw)

@@ -1,0 +1,215 @@
+"""How long a provider asks to wait, in every spelling that is known. No clock here.
+
+Which one counts, where several disagree:
+
+1. ``retry-after-ms``, ``retry-after``, ``x-retry-after``: an instruction about this very request.
+   The first that names a wait counts; of one that was sent several times, the longest.
+2. ``retryDelay`` in the error (Google): the same instruction, in the body.
+3. ``ratelimit`` and all ``*-ratelimit-reset*`` headers: the state of limits, of which only one is
+   exhausted. Those with a remaining amount of more than 0 do not count; of the others the longest
+   does, since after a shorter one the same refusal would follow.
+4. Words in the message ("Please try again in 7m12s"), where no header and no field says it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+MAX_WAIT_S: Final = 366 * 86_400.0
+"""A longer wait counts as this one. Far beyond what a run waits for: it stops and says so."""
+_MAX_CHARS: Final = 200
+
+_UNITS_S: Final = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3_600.0,
+    "d": 86_400.0,
+    "w": 604_800.0,
+}
+_UNIT_NAMES: Final = {
+    **{unit: unit for unit in _UNITS_S},
+    **dict.fromkeys(("nanosecond", "nanoseconds"), "ns"),
+    **dict.fromkeys(("µs", "μs", "microsecond", "microseconds"), "us"),
+    **dict.fromkeys(("msec", "msecs", "millis", "millisecond", "milliseconds", "毫秒"), "ms"),
+    **dict.fromkeys(("sec", "secs", "second", "seconds", "秒", "秒钟"), "s"),
+    **dict.fromkeys(("min", "mins", "minute", "minutes", "分", "分钟"), "m"),
+    **dict.fromkeys(("hr", "hrs", "hour", "hours", "小时", "个小时"), "h"),
+    **dict.fromkeys(("day", "days", "天"), "d"),
+    **dict.fromkeys(("week", "weeks"), "w"),
+}
+_UNIT: Final = "|".join(sorted(map(re.escape, _UNIT_NAMES), key=len, reverse=True))
+_PART: Final = rf"(\d{{1,15}}(?:\.\d{{1,15}})?)\s*({_UNIT})(?![a-z])"
+_ONE_PART: Final = re.compile(_PART)
+_DURATION: Final = rf"{_PART}(?:(?:\s*,?\s*(?:and\s+)?){_PART}){{0,6}}"
+_WHOLE: Final = re.compile(_DURATION)
+_NUMBER: Final = re.compile(r"\d{1,15}(?:\.\d{1,15})?")
+_IN_WORDS: Final = re.compile(
+    r"(?:(?:try(?:ing)?\s+again|retry(?:ing)?|wait(?:ing)?|resets?|available(?:\s+again)?)"
+    r"(?:\s+(?:in|after|for|at\s+least|about|approximately|another))*\s+"
+    r"|请在?等待?\s*|等待\s*)"
+    rf"(?P<wait>{_DURATION})"
+    rf"|(?P<wait_cn>{_DURATION})\s*(?:之?后|以后)"
+)
+_RESET: Final = re.compile(
+    r"(?:x-|anthropic-)?rate-?limit-(?:(?P<of>[a-z-]+)-)?reset(?:-(?P<after>[a-z-]+))?"
+)
+_EPOCH_S: Final = 1e9
+"""A number from here on is a moment in Unix seconds (2001), and not a wait of 30 years."""
+_EPOCH_MS: Final = 1e12
+
+
+def is_wait_header(name: str) -> bool:
+    """Return whether a header, in lower case, may say how long to wait."""
+    return (
+        name in ("retry-after", "retry-after-ms", "x-retry-after", "ratelimit")
+        or _RESET.fullmatch(name) is not None
+        or _RESET.fullmatch(name.replace("remaining", "reset")) is not None
+    )
+
+
+def retry_after(
+    headers: Mapping[str, str], *, delay_s: float | None = None, message: str = ""
+) -> float | None:
+    """Return the seconds to wait, or None where nothing says it.
+
+    Header names are in lower case. Moments count from the server's own ``Date``; without one they
+    count as absent. ``delay_s`` is what a field of the body says, ``message`` the error's words.
+    What is negative, zero, not finite, past or too long to be a wait counts as absent.
+    """
+    now = _date(headers.get("date", ""))
+    for wait_s in (
+        _milliseconds(headers.get("retry-after-ms", "")),
+        _instruction(headers.get("retry-after", ""), now),
+        _instruction(headers.get("x-retry-after", ""), now),
+        _valid(delay_s),
+        _limits(headers, now),
+        wait_in_words(message),
+    ):
+        if wait_s is not None:
+            return wait_s
+    return None
+
+
+def duration(text: str) -> float | None:
+    """Return the seconds of ``20``, ``1.5s``, ``7h59m12s``, ``2 days, 3 hours`` or ``20 秒``.
+
+    None for anything else, and for no time at all.
+    """
+    text = text.strip().casefold()
+    if len(text) > _MAX_CHARS:
+        return None
+    if _NUMBER.fullmatch(text):
+        return _valid(float(text))
+    return _sum(text) if _WHOLE.fullmatch(text) else None
+
+
+def wait_in_words(message: str) -> float | None:
+    """Return the seconds that a message asks to wait, as in "Please try again in 7m12s"."""
+    found = _IN_WORDS.search(message[:4096].casefold())
+    return _sum(found["wait"] or found["wait_cn"]) if found else None
+
+
+def _sum(text: str) -> float | None:
+    parts = _ONE_PART.findall(text)
+    units = [_UNIT_NAMES[unit] for _, unit in parts]
+    if len(set(units)) < len(units):
+        return None
+    return _valid(
+        math.fsum(
+            float(amount) * _UNITS_S[unit] for (amount, _), unit in zip(parts, units, strict=True)
+        )
+    )
+
+
+def _valid(seconds: float | None) -> float | None:
+    if seconds is None or not math.isfinite(seconds) or seconds <= 0:
+        return None
+    return min(seconds, MAX_WAIT_S)
+
+
+def _milliseconds(text: str) -> float | None:
+    try:
+        return _valid(float(text) / 1000)
+    except ValueError:
+        return None
+
+
+def _instruction(text: str, now: datetime | None) -> float | None:
+    if len(text) > _MAX_CHARS:
+        return None
+    whole = _wait(text, now)
+    if whole is not None:
+        return whole
+    # The same header several times, joined by commas.
+    several = [_wait(part, now) for part in text.split(",")]
+    known = [wait_s for wait_s in several if wait_s is not None]
+    return max(known) if known and len(known) == len(several) else None
+
+
+def _wait(text: str, now: datetime | None) -> float | None:
+    """A wait as a duration, or as the moment of its end."""
+    text = text.strip()
+    if len(text) > _MAX_CHARS:
+        return None
+    if _NUMBER.fullmatch(text) and (number := float(text)) >= _EPOCH_S:
+        seconds = number / 1000 if number >= _EPOCH_MS else number
+        return _valid(seconds - now.timestamp()) if now else None
+    wait_s = duration(text)
+    if wait_s is not None:
+        return wait_s
+    then = _date(text)
+    return _valid((then - now).total_seconds()) if then and now else None
+
+
+def _limits(headers: Mapping[str, str], now: datetime | None) -> float | None:
+    waits = [*_resets(headers, now), *_draft_limits(headers.get("ratelimit", ""))]
+    return max(waits, default=None)
+
+
+def _resets(headers: Mapping[str, str], now: datetime | None) -> Iterator[float]:
+    for name, value in headers.items():
+        if _RESET.fullmatch(name) is None:
+            continue
+        remaining = headers.get(name.replace("reset", "remaining"), "").strip()
+        if _NUMBER.fullmatch(remaining) and float(remaining) > 0:
+            continue
+        wait_s = _instruction(value, now)
+        if wait_s is not None:
+            yield wait_s
+
+
+_FIELD: Final = re.compile(r"\b(r|t|remaining|reset)\s*=\s*(\d{1,9})\b")
+
+
+def _draft_limits(text: str) -> Iterator[float]:
+    """Waits of ``"minute";r=0;t=30, "day";r=90;t=3600`` and ``limit=9, remaining=0, reset=30``.
+
+    Both are forms of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/.
+    """
+    if len(text) > 1000:
+        return
+    for item in text.split(",") if ";" in text else [text]:
+        found = dict(_FIELD.findall(item.lower()))
+        wait_s = _valid(float(found.get("t") or found.get("reset") or 0))
+        if wait_s is not None and int(found.get("r") or found.get("remaining") or 0) == 0:
+            yield wait_s
+
+
+def _date(text: str) -> datetime | None:
+    if not text or len(text) > _MAX_CHARS:
+        return None
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            parsed = read(text)
+        except (ValueError, IndexError, TypeError, OverflowError):
+            continue
+        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return None

@@ -1,0 +1,39 @@
+"""An inline image of a paid response, as the spool holds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from batchgen.job import AttemptId
+from batchgen.providers.adapters import adapter_of
+from batchgen.spool import Spool
+
+
+class SpoolUnreadable(Exception):
+    """The spooled response of a paid image is missing or damaged; the message says what to do."""
+
+    def __init__(self, spool: Spool, attempt: AttemptId, problem: str) -> None:
+        super().__init__(
+            f"{spool.name(attempt)} {problem}; restore {spool.folder.name}/ next to the ledger, or"
+            " pay again with `batchgen retry --buy --only KEY`"
+        )
+
+
+def spooled_image(spool: Spool, attempt: AttemptId, position: int) -> tuple[str, Path | None]:
+    """Return an inline image as base64, and the file that holds it decoded, if one does.
+
+    The image was found in the response when it was recorded. Where it is not found now, the spool
+    is to blame and not the provider: raises SpoolUnreadable.
+    """
+    try:
+        answer = spool.find(attempt)
+        if answer is None:
+            raise SpoolUnreadable(spool, attempt, "is missing or damaged")
+        adapter = adapter_of(answer.route)
+        base64 = adapter.inline_base64(answer.text(), answer.headers, position)
+        source = answer.picture(base64)
+        if source is not None:
+            source.stat()
+    except (OSError, ValueError, LookupError, TypeError) as exc:
+        raise SpoolUnreadable(spool, attempt, f"can't be read: {exc}") from None
+    return base64, source
