@@ -36,7 +36,7 @@ from batchgen.ledger.queries import status as read_status
 from batchgen.lock import batch_lock
 from batchgen.money import ZERO, Micros
 from batchgen.shutdown import Shutdown
-from batchgen.throttle import Status as ThrottleStatus
+from batchgen.throttle_limits import Status as ThrottleStatus
 
 _HELD: Final = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
 

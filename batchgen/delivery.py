@@ -126,6 +126,7 @@ class Delivery:
             end = await self._deliver_or_hold(paid)
         finally:
             if not isinstance(end, _Waits):
+                self._context.guard.given_up(paid.job)
                 self._redelivery.leave(paid.job.id, [picture.id for picture in paid.due])
         return end if isinstance(end, Again) else None
 
@@ -189,6 +190,7 @@ class Delivery:
             match placed:
                 case _Saved(picture=one, finished=finished):
                     saved.append(one)
+                    await self._context.guard.saved(job, self._context.ledger)
                     if finished is not None:
                         await self._finish(job, finished, saved, warnings)
                 case FetchAgain(wait_s, reason):
@@ -234,6 +236,7 @@ class Delivery:
             return result
         tries = self._redelivery.count(picture.id)
         failed = failed_download(picture, result, tries=tries, began=began)
+        self._context.guard.failing(job, failed.trouble)
         await self._context.ledger(
             lambda ledger: ledger.fetch_failed(
                 picture.id,
@@ -370,16 +373,19 @@ class Delivery:
         await context.spool.no_longer(finished.attempt_id)
 
     async def _leave(self, job: Job, reason: str) -> None:
+        self._context.guard.failing(job, reason)
         await self._context.ledger(lambda ledger: ledger.note(job.id, reason))
         self._context.observe(JobHeld(key=job.key, state=JobState.PAID, reason=reason))
 
     async def _lose(self, job: Job, picture: DuePicture, reason: str) -> None:
+        self._context.guard.failing(job, reason)
         await self._context.ledger(lambda ledger: ledger.picture_lost(picture.id, job.id, reason))
         self._context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
 
     async def _task_failed(self, job: Job, attempt: AttemptId, error: ErrorBody) -> None:
         context = self._context
         verdict = task_verdict(error, context.profile.failed_tasks_billed, prompt=job.prompt)
+        context.guard.concluded(job, verdict)
         if verdict.outcome is Outcome.STOP or verdict.code == NO_MONEY:
             context.throttle.stop(f"{verdict.code}: {verdict.message}")
         following = await context.ledger(
@@ -389,6 +395,7 @@ class Delivery:
 
     async def _spoil(self, job: Job, attempt: AttemptId, reason: str) -> Again | None:
         context = self._context
+        context.guard.failing(job, reason)
         verdict = Verdict(
             outcome=Outcome.SPOILED, billed=Billed.YES, code="bad_picture", message=reason
         )

@@ -123,7 +123,8 @@ class Pool:
                     await self._dispatch()
             except LedgerWriteError as exc:
                 context.throttle.stop(f"ledger: {exc}")
-            self._redelivery.close()
+            self._redelivery.close(waited=context.guard.waited)
+        await context.guard.settle(context.run, context.ledger)
         await self._sweep_spool()
 
     async def _deliver_backlog(self) -> None:

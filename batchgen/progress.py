@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import deque
@@ -26,10 +27,13 @@ from batchgen.job import Billed, JobState
 from batchgen.money import decimal_string, dollars
 from batchgen.outlet import Outlet, behind, unhurried
 from batchgen.stdio import note_loss
-from batchgen.throttle import Status as ThrottleStatus
+from batchgen.throttle_limits import Status as ThrottleStatus
 
 _RATE_WINDOW_S: Final = 120.0
 _PLAIN_EVERY_S: Final = 60.0
+_LOOK_EVERY_S: Final = 2.0
+"""A wait that is seen at two looks in a row is shown at once, once a minute for each kind."""
+_NUMBER: Final = re.compile(r"\d+")
 _LIVE_EVERY_S: Final = 0.5
 _PLANNED_STEP: Final = 10_000
 _FETCHED_STEP: Final = 1_000
@@ -77,7 +81,9 @@ class _Counting:
         self.tally = Tally(total=total)
         self._clock = clock
         self._finished: deque[float] = deque()
-        self._started = clock()
+        self._started = self._shown_at = clock()
+        self._waits_seen = ""
+        self._waits_shown: set[str] = set()
 
     def observe(self, event: RunEvent) -> None:
         """Count it."""
@@ -98,6 +104,20 @@ class _Counting:
                 tally.held += 1
             case DownloadRetried() | Recovered() | Stopping():
                 pass
+
+    def is_due(self, throttle: ThrottleStatus) -> bool:
+        """Whether to say where things are: each minute, and when a longer wait has begun."""
+        now = self._clock()
+        wait = _NUMBER.sub("", throttle.waiting_for or "")
+        lasts = bool(wait) and wait == self._waits_seen and wait not in self._waits_shown
+        self._waits_seen = wait
+        if now - self._shown_at >= _PLAIN_EVERY_S:
+            self._shown_at = now
+            self._waits_shown = {wait}
+            return True
+        if lasts:
+            self._waits_shown.add(wait)
+        return lasts
 
     def per_minute(self) -> float:
         """Pictures a minute, over the last two minutes or since the start."""
@@ -235,11 +255,12 @@ class PlainProgress(_Telling):
             write_line(self._stream, notice)
 
     async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
-        """Say where things are, a line a minute."""
+        """Say where things are, a line a minute, and what a longer wait is for."""
         while True:
-            await anyio.sleep(_PLAIN_EVERY_S)
-            if not self._quiet:
-                write_line(self._stream, self.sentence(throttle()))
+            await anyio.sleep(_LOOK_EVERY_S)
+            status = throttle()
+            if self.is_due(status) and not self._quiet:
+                write_line(self._stream, self.sentence(status))
 
     def close(self) -> None:
         """Nothing is left on the screen."""
@@ -261,9 +282,12 @@ class JsonProgress(_Counting):
         self._write(event_record(event))
 
     async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
-        """Write the tally, a line a minute."""
+        """Write the tally, a line a minute, and when a longer wait has begun."""
         while True:
-            await anyio.sleep(_PLAIN_EVERY_S)
+            await anyio.sleep(_LOOK_EVERY_S)
+            status = throttle()
+            if not self.is_due(status):
+                continue
             tally = self.tally
             self._write(
                 {
@@ -273,7 +297,7 @@ class JsonProgress(_Counting):
                     "charged": decimal_string(tally.charged),
                     "maybe": decimal_string(tally.maybe),
                     "reserved": decimal_string(tally.reserved),
-                    "waiting_for": throttle().waiting_for,
+                    "waiting_for": status.waiting_for,
                 }
             )
 

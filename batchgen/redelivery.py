@@ -90,9 +90,9 @@ class Redelivery:
             self._tries.pop(image, None)
         self._changed.set()
 
-    def close(self) -> None:
-        """All other work of the run is done."""
-        self._end = self._clock() + self._patience_s
+    def close(self, *, waited: bool = False) -> None:
+        """All other work of the run is done; ``waited`` if it was held up for downloads already."""
+        self._end = self._clock() + (0.0 if waited else self._patience_s)
         self._changed.set()
 
     async def get(self) -> JobId | None:

@@ -17,6 +17,8 @@ import anyio
 
 from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
 from batchgen.failpoints import Point, reach
+from batchgen.guard import ProgressGuard
+from batchgen.guard_rules import NOT_SENT, said_of
 from batchgen.handoff import in_turn, on_disk
 from batchgen.http import ApiClient, ApiRequest
 from batchgen.job import (
@@ -53,7 +55,8 @@ from batchgen.reference_check import changed_references
 from batchgen.room import Room
 from batchgen.spool import Spool
 from batchgen.tasks import TaskWatch
-from batchgen.throttle import DispatchStopped, Signal, Throttle, Ticket
+from batchgen.throttle import Throttle
+from batchgen.throttle_limits import DispatchStopped, Signal, Status, Ticket
 
 _SIGNALS: Final[Mapping[Outcome, Signal]] = {
     Outcome.OK: Signal.OK,
@@ -62,9 +65,6 @@ _SIGNALS: Final[Mapping[Outcome, Signal]] = {
     Outcome.THROTTLED: Signal.THROTTLED,
     Outcome.AMBIGUOUS: Signal.AMBIGUOUS,
 }
-
-
-_CHANGED_REFERENCE: Final = "reference_changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ class RunContext:
     profile: Profile
     base_url: str
     throttle: Throttle
+    guard: ProgressGuard
     room: Room
     observe: Observer
     base: Path
@@ -114,6 +115,11 @@ class RunContext:
 
     def __post_init__(self) -> None:
         self.obstacles = Obstacles(self.base, overwrite=self.overwrite)
+
+    def dispatch_status(self) -> Status:
+        """Return how dispatch is doing, with what requests wait for, the guard included."""
+        found = self.throttle.status()
+        return replace(found, waiting_for=self.guard.waiting_for() or found.waiting_for)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +145,10 @@ class Worker:
             return None
         if job.images and await self._give_back(job):
             return None
-        ticket = await context.throttle.start()
+        ticket = await self._permission(job)
         attempt = _new_attempt()
         finish = _Finish(context.throttle, ticket)
+        concluded = None
         try:
             if not (await self._has_room() and await self._reserve(job, attempt)):
                 return None
@@ -150,8 +157,12 @@ class Worker:
             concluded = await self._attempt(job, attempt, probe=ticket.probe)
             finish.signal = _signal_of(concluded.verdict)
             finish.retry_after_s = concluded.verdict.retry_after_s
+            finish.said = _said(concluded.verdict)
+            context.guard.concluded(job, concluded.verdict)
             self._stop_if_hopeless(concluded.verdict)
         finally:
+            if concluded is None:
+                context.guard.withdrawn(job)
             finish()
         if concluded.following.state is JobState.PAID:
             context.answered = True
@@ -161,6 +172,24 @@ class Worker:
             fresh = await context.ledger(lambda ledger: ledger.job(job.id))
             return Again(job=fresh, wait_s=concluded.following.wait_s)
         return None
+
+    async def _permission(self, job: Job) -> Ticket:
+        """Wait for the guard, then for the throttle: what waits for a rate is none to pay for yet.
+
+        Raises DispatchStopped.
+        """
+        throttle, guard = self.context.throttle, self.context.guard
+        while True:
+            await guard.admit(job)
+            try:
+                ticket = await throttle.start()
+            except BaseException:
+                guard.withdrawn(job)
+                raise
+            if guard.may_leave(job):
+                return ticket
+            throttle.finish(ticket, Signal.CANCELLED)
+            guard.withdrawn(job)
 
     async def _give_way(self, job: Job) -> bool:
         """Fail a job, for free, whose image could not get its place."""
@@ -235,7 +264,7 @@ class Worker:
             verdict = Verdict(
                 outcome=Outcome.SAFE,
                 billed=Billed.NO,
-                code=_CHANGED_REFERENCE,
+                code=NOT_SENT,
                 message=why,
             )
             return Concluded(verdict, await settle(context, job, attempt, verdict))
@@ -304,11 +333,18 @@ def _budget_text(reached: BudgetReached, job: Job) -> str:
 
 def _signal_of(verdict: Verdict) -> Signal:
     """What the throttle should learn from an attempt."""
-    if verdict.code == _CHANGED_REFERENCE:
+    if verdict.code == NOT_SENT:
         return Signal.NEUTRAL
     if verdict.outcome is Outcome.REFUSED and verdict.again:
         return Signal.ERRORED
     return _SIGNALS.get(verdict.outcome, Signal.NEUTRAL)
+
+
+def _said(verdict: Verdict) -> str:
+    """What a response that is no success says, for those who wait for it to pass."""
+    if verdict.outcome is Outcome.OK:
+        return ""
+    return said_of(verdict.code, verdict.message, verdict.status)
 
 
 def _expected_path(job: Job, route: Route) -> str:
@@ -326,9 +362,10 @@ class _Finish:
     ticket: Ticket
     signal: Signal = Signal.CANCELLED
     retry_after_s: float | None = None
+    said: str = ""
 
     def __call__(self) -> None:
-        self.throttle.finish(self.ticket, self.signal, self.retry_after_s)
+        self.throttle.finish(self.ticket, self.signal, self.retry_after_s, self.said)
 
 
 async def conclude(

@@ -218,8 +218,15 @@ def manifest(
     limits: str = "{concurrency: 8}",
     options: str = "{size: 1024x640}",
     extra: str = "",
+    canaries: int | None = 100,
 ) -> Path:
-    """Write a manifest for an endpoint that runs on its own."""
+    """Write a manifest for an endpoint that runs on its own.
+
+    ``canaries`` lets as many requests leave as a test wants in flight, though no image was saved
+    yet; None leaves the limit at its default.
+    """
+    if canaries is not None and limits.startswith("{"):
+        limits = f"{{canary: {canaries}, {limits[1:]}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
     jobs = "\n".join(

@@ -169,6 +169,17 @@ def test_a_ledger_without_tallies_is_counted_once(path: Path) -> None:
     assert _version(path.with_name("batchgen.db.schema1.bak")) == 1
 
 
+def test_a_ledger_of_schema_2_gets_canaries_and_place_times(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        migrations().apply(Database(conn), stop_before="0003_money_safety")
+        conn.execute("PRAGMA user_version = 2")
+        conn.execute("INSERT INTO rates (key, unit, due) VALUES ('k', 'requests', 5.0)")
+    with closing(open_for_writing(path)) as conn:
+        assert tuple(conn.execute("SELECT due, taken_at FROM rates").fetchone()) == (5.0, 0.0)
+        assert conn.execute("SELECT count(*) FROM canaries").fetchone()[0] == 0
+    assert _version(path.with_name("batchgen.db.schema2.bak")) == 2
+
+
 def test_a_ledger_of_schema_2_gets_money_and_renewal(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         migrations().apply(Database(conn), stop_before="0003_money_safety")

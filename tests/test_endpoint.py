@@ -230,6 +230,12 @@ FAULTS = {
     "bill-gateway-timeout": (504, 1),
     "bill-empty": (200, 1),
     "html": (200, 0),
+    "plan-limit": (400, 0),
+    "bill-no-data": (200, 1),
+    "bill-unread": (200, 1),
+    "bill-page": (200, 1),
+    "bill-inside": (200, 1),
+    "bill-task": (202, 1),
 }
 
 
@@ -243,6 +249,26 @@ def test_a_fault_does_what_it_says_to_answer_and_bill(fault: str, tmp_path: Path
         else:
             assert ask(faulty).status_code == status
         assert len(faulty.bill()) == charges
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [("download-forbid", 403), ("download-miss", 404), ("download-html", 200)],
+)
+def test_a_faulty_download_has_no_image(fault: str, status: int, tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path, f"--{fault}", "1", "--fault-after", "1") as faulty:
+        url = ask(faulty).json()["data"][0]["url"]
+        assert httpx.get(url).headers["content-type"] == "image/png", "the first is without fault"
+        found = httpx.get(url)
+        assert found.status_code == status
+        assert not found.content.startswith(b"\x89PNG")
+
+
+def test_a_stalled_download_never_ends(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path, "--download-stall", "1") as faulty:
+        url = ask(faulty).json()["data"][0]["url"]
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(url, timeout=0.5)
 
 
 def test_a_cut_download_is_cut(tmp_path: Path) -> None:

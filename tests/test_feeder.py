@@ -15,7 +15,8 @@ from batchgen.feeder import Feeder
 from batchgen.job import BatchId, Job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.throttle import Limits, Signal, Throttle, ThrottleCore, Ticket
+from batchgen.throttle import Throttle, ThrottleCore
+from batchgen.throttle_limits import Limits, Signal, Ticket
 from batchgen.worker import Again
 from tests.test_ledger import enrol, planned
 

@@ -14,14 +14,8 @@ from hypothesis import strategies as st
 from batchgen.ledger.database import in_memory, open_for_writing
 from batchgen.ledger.rates import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.throttle import (
-    LEAD_S,
-    DispatchStopped,
-    Limits,
-    Throttle,
-    ThrottleCore,
-    Ticket,
-)
+from batchgen.throttle import LEAD_S, Throttle, ThrottleCore
+from batchgen.throttle_limits import DispatchStopped, Limits, Ticket
 
 TENTH = SharedRate(unit="requests", interval_s=0.1)
 NOW = 1_800_000_000.0
@@ -49,6 +43,32 @@ def test_a_run_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
     assert take_place(conn, "k", [(TENTH, 1)], NOW + 60) == 0.0
     assert take_place(conn, "other", [(TENTH, 1)], NOW) == 0.0
     conn.close()
+
+
+@pytest.mark.fault("XC9")
+@pytest.mark.parametrize("ahead_s", [2.0, 60.0, 3000.0, 86_400.0])
+def test_a_place_that_a_wrong_clock_gave_is_ignored(ahead_s: float) -> None:
+    conn = in_memory()
+    assert take_place(conn, "k", [(TENTH, 1)], NOW + ahead_s) == 0.0
+    assert take_place(conn, "k", [(TENTH, 1)], NOW) == 0.0
+    assert take_place(conn, "k", [(TENTH, 1)], NOW) == pytest.approx(0.1, abs=1e-5)
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("XC9")
+async def test_a_long_wait_for_a_place_is_shown() -> None:
+    now = 100.0
+
+    async def place(images: int) -> float:
+        return now + 40.0
+
+    throttle = Throttle(ThrottleCore(Limits()), lambda: now, take_place=place)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(throttle.start)
+        await anyio.wait_all_tasks_blocked()
+        waiting = throttle.status().waiting_for
+        tasks.cancel_scope.cancel()
+    assert waiting == "rate limit, a place among all runs of this key: 40 s"
 
 
 def test_a_clock_that_was_set_back_holds_nobody_for_a_day() -> None:

@@ -16,10 +16,12 @@ from anyio.abc import TaskGroup
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.throttle import (
+from batchgen.throttle import Throttle, ThrottleCore
+from batchgen.throttle_limits import (
     BREAKER,
     OUTAGE,
     RETRY_AFTER,
+    THROTTLED,
     UNREACHABLE,
     DispatchStopped,
     Hold,
@@ -27,8 +29,6 @@ from batchgen.throttle import (
     Signal,
     Status,
     Stopped,
-    Throttle,
-    ThrottleCore,
     Ticket,
     Wait,
 )
@@ -324,11 +324,49 @@ def test_width_that_grew_back_unobserved_counts_at_the_next_429() -> None:
     assert run.status().width == 4
 
 
-def test_a_provider_that_throttles_for_days_is_still_asked_once_a_minute() -> None:
+@pytest.mark.fault("XC7")
+def test_a_wide_run_is_as_wide_as_before_within_minutes() -> None:
+    run = Run(Limits(concurrency=1000))
+    for ticket in run.starts(1000):
+        run.finish(ticket, Signal.THROTTLED, retry_after=2)
+    run.sleep()
+    assert run.status().width == 500
+    run.now += 30
+    assert run.status().width == 550
+    run.now += 5 * 60
+    assert run.status().width == 1000
+
+
+@pytest.mark.fault("XC8", "W08", "K12")
+def test_half_an_hour_of_429_without_a_success_stops() -> None:
     run = Run(Limits())
-    for _ in range(2000):
+    run.once(Signal.OK)
+    began = run.now
+    while run.now < began + 1800:
         run.once(Signal.THROTTLED)
         assert 1 <= run.sleep() <= 60.5
+    run.once(Signal.THROTTLED)
+    assert run.stopped() == THROTTLED
+
+
+@pytest.mark.fault("XC8")
+def test_a_success_between_429s_starts_the_half_hour_over() -> None:
+    run = Run(Limits())
+    for _ in range(100):
+        run.once(Signal.THROTTLED, after=1700)
+        run.sleep()
+        run.once(Signal.OK)
+    run.start()
+
+
+@pytest.mark.fault("XC8", "K12")
+def test_the_wait_after_a_429_says_what_it_said() -> None:
+    run = Run(Limits())
+    run.core.finish(run.start(), Signal.THROTTLED, run.now, 12.0, "429 slow_down: Easy")
+    waiting = run.status().waiting_for
+    assert waiting is not None
+    assert waiting.startswith("cool-down after 429 slow_down: Easy: 1")
+    assert run.status().said == "429 slow_down: Easy"
 
 
 @pytest.mark.fault("H14")

@@ -19,10 +19,15 @@ from batchgen.commands.prepare import Overrides, Prepared
 from batchgen.commands.refusals import end_of
 from batchgen.commands.run_claim import claim_of, deadline_s
 from batchgen.errors import ExitCode, one_error
-from batchgen.events import RunEvent, Stopping
+from batchgen.events import Stopping
+from batchgen.guard import ProgressGuard
+from batchgen.guard_rules import GuardLimits
 from batchgen.http import ssl_context
 from batchgen.job import JobState, RunId
-from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.guard import proven_kinds
+from batchgen.ledger.ledger import Ledger, utc_now
+from batchgen.ledger.only import Only
+from batchgen.ledger.owners import Claim
 from batchgen.ledger.queries import Status, status
 from batchgen.ledger.rates import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
@@ -35,16 +40,11 @@ from batchgen.settings import ApiKey
 from batchgen.shutdown import Shutdown
 from batchgen.spool import Spool
 from batchgen.tasks import POLL_S
-from batchgen.throttle import (
-    BREAKER,
-    HEADROOM,
-    OUTAGE,
-    RETRY_AFTER,
-    UNREACHABLE,
-    Throttle,
-    ThrottleCore,
-)
-from batchgen.throttle import Limits as ThrottleLimits
+from batchgen.throttle import Throttle, ThrottleCore
+from batchgen.throttle_limits import BREAKER, OUTAGE, RETRY_AFTER, THROTTLED, UNREACHABLE
+from batchgen.throttle_limits import Limits as ThrottleLimits
+from batchgen.throttle_limits import Status as ThrottleStatus
+from batchgen.throttle_rules import HEADROOM
 from batchgen.worker import RunContext
 
 T = TypeVar("T")
@@ -108,10 +108,110 @@ async def drive(
     """
     limits = prepared.loaded.manifest.limits
     deadline = overrides.deadline(_local_now())
+    settings = _pool_settings(limits, overrides, key, start.only)
+    writer = LedgerWriter(prepared.ledger)
+    throttle = _throttle(writer, _throttle_limits(limits, settings.concurrency), base_url, key)
+
+    def drain(reason: str) -> None:
+        writer.hurry()
+        throttle.stop(reason)
+        progress.observe(Stopping(reason=reason))
+
+    grace_s = settings.deadline_s if overrides.grace_s is None else overrides.grace_s
+    shutdown = Shutdown(grace_s, drain, signals=embedder is None)
+    if embedder is not None:
+        embedder.take(shutdown)
+    spool = Spool(spool_folder(prepared))
+    await anyio.to_thread.run_sync(spool.prepare)
+    claim = claim_of(prepared, overrides, spool)
+    verify = ssl_context()
+    provider = prepared.profile.name
+    async with writer as ledger:
+        run_id, proven = await _shielded(
+            ledger(lambda ledger: _begin(ledger, start, provider, claim))
+        )
+        guard = ProgressGuard(
+            _guard_limits(limits, settings), throttle, prepared.profile, proven=proven
+        )
+        context = RunContext(
+            batch=start.batch,
+            run=run_id,
+            ledger=ledger,
+            spool=spool,
+            profile=prepared.profile,
+            base_url=base_url,
+            throttle=throttle,
+            guard=guard,
+            room=Room(spool.folder, picture_folder(prepared)),
+            observe=progress.observe,
+            base=prepared.loaded.base,
+            overwrite=overrides.overwrite,
+        )
+        pool = Pool(context, settings, shutdown, verify)
+        error: BaseException | None = None
+        try:
+            async with anyio.create_task_group() as showing:
+                showing.start_soon(progress.run, context.dispatch_status)
+                if deadline is not None:
+                    showing.start_soon(_stop_at, deadline, throttle)
+                await pool.run()
+                showing.cancel_scope.cancel()
+        except BaseException as exc:
+            error = one_error(exc)
+        finally:
+            progress.close()
+        if error is not None:
+            await _shielded(_end_early(ledger, run_id, error))
+            raise error
+        outcome = Outcome(
+            signal_number=shutdown.signal_number,
+            stopped=_stopped_text(throttle.status()),
+            internal_errors=tuple(context.internal_errors),
+            made=context.made,
+            at_fault=start.at_fault + context.given_back,
+        )
+        with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
+            await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
+        return outcome
+
+
+def _begin(
+    ledger: Ledger, start: Start, provider: str, claim: Claim
+) -> tuple[RunId, set[tuple[str, str]]]:
+    """Write the run, unless its enrollment did; return its id, and what brought an image lately.
+
+    The latter as pairs of model and route.
+    """
+    if start.run is None:
+        run = start.write(ledger, claim)
+    else:
+        run = start.run
+        ledger.go_on(run)
+    return run, proven_kinds(ledger.conn, provider, utc_now())
+
+
+def _pool_settings(
+    limits: Limits, overrides: Overrides, key: ApiKey | None, only: Only | None
+) -> PoolSettings:
     concurrency, downloads = width(limits, overrides)
-    request_s = deadline_s(prepared)
-    throttle_limits = _throttle_limits(limits, concurrency)
-    shared = _shared_rates(throttle_limits)
+    return PoolSettings(
+        concurrency=concurrency,
+        downloads=downloads,
+        deadline_s=deadline_s(limits),
+        key=key,
+        limit=overrides.limit,
+        only=only,
+        poll_s=float(limits.poll or POLL_S),
+        download_wait_s=(
+            DOWNLOAD_WAIT_S if limits.download_wait is None else float(limits.download_wait)
+        ),
+    )
+
+
+def _throttle(
+    ledger: LedgerWriter, limits: ThrottleLimits, base_url: str, key: ApiKey | None
+) -> Throttle:
+    shared = _shared_rates(limits)
     shared_key = key_id(base_url, key.reveal() if key else None)
 
     async def place(images: int) -> float:
@@ -124,89 +224,11 @@ async def drive(
         # By the clock of all processes, whatever time the way back from the ledger took.
         return await ledger(step) - time.time() + time.monotonic()
 
-    throttle = Throttle(
-        ThrottleCore(throttle_limits),
+    return Throttle(
+        ThrottleCore(limits),
         take_place=place if shared else None,
-        least_gap_s=_least_gap_s(throttle_limits),
+        least_gap_s=_least_gap_s(limits),
     )
-    grace_s = request_s if overrides.grace_s is None else overrides.grace_s
-
-    writer = LedgerWriter(prepared.ledger)
-
-    def drain(reason: str) -> None:
-        writer.hurry()
-        throttle.stop(reason)
-        observe(Stopping(reason=reason))
-
-    def observe(event: RunEvent) -> None:
-        progress.observe(event)
-
-    shutdown = Shutdown(grace_s, drain, signals=embedder is None)
-    if embedder is not None:
-        embedder.take(shutdown)
-    spool = Spool(spool_folder(prepared))
-    await anyio.to_thread.run_sync(spool.prepare)
-    verify = ssl_context()
-    async with writer as ledger:
-        if start.run is None:
-            claim = claim_of(prepared, overrides, spool)
-            run_id = await _shielded(ledger(lambda ledger: start.write(ledger, claim)))
-        else:
-            run_id = start.run
-            await _shielded(ledger(lambda ledger: ledger.go_on(run_id)))
-        context = RunContext(
-            batch=start.batch,
-            run=run_id,
-            ledger=ledger,
-            spool=spool,
-            profile=prepared.profile,
-            base_url=base_url,
-            throttle=throttle,
-            room=Room(spool.folder, picture_folder(prepared)),
-            observe=observe,
-            base=prepared.loaded.base,
-            overwrite=overrides.overwrite,
-        )
-        settings = PoolSettings(
-            concurrency=concurrency,
-            downloads=downloads,
-            deadline_s=request_s,
-            key=key,
-            limit=overrides.limit,
-            only=start.only,
-            poll_s=float(limits.poll or POLL_S),
-            download_wait_s=(
-                DOWNLOAD_WAIT_S if limits.download_wait is None else float(limits.download_wait)
-            ),
-        )
-        pool = Pool(context, settings, shutdown, verify)
-        error: BaseException | None = None
-        try:
-            async with anyio.create_task_group() as showing:
-                showing.start_soon(progress.run, throttle.status)
-                if deadline is not None:
-                    showing.start_soon(_stop_at, deadline, throttle)
-                await pool.run()
-                showing.cancel_scope.cancel()
-        except BaseException as exc:
-            error = one_error(exc)
-        finally:
-            progress.close()
-        if error is not None:
-            await _shielded(_end_early(ledger, run_id, error))
-            raise error
-        stopped = throttle.status().stopped
-        stopped = _STOPPED_TEXT.get(stopped, stopped) if stopped else None
-        outcome = Outcome(
-            signal_number=shutdown.signal_number,
-            stopped=stopped,
-            internal_errors=tuple(context.internal_errors),
-            made=context.made,
-            at_fault=start.at_fault + context.given_back,
-        )
-        with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
-            await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
-        return outcome
 
 
 async def _shielded(step: Awaitable[T]) -> T:
@@ -245,12 +267,33 @@ def _end(ledger: Ledger, run_id: RunId, name: str, outcome: Outcome) -> None:
 
 _STOPPED_TEXT = {
     UNREACHABLE: "unreachable: no connection to the endpoint; check the network and base_url",
-    BREAKER: "breaker: request after request is left without a trustworthy answer, and may be"
+    BREAKER: "breaker: request after request is left without a trustworthy response, and may be"
     " billed; look at the provider's status and log before going on",
     OUTAGE: "outage: the provider answers every request with an error of its own; look at its"
     " status page and run again later",
-    RETRY_AFTER: "throttled: the endpoint asks for more than an hour of silence; run again later",
+    RETRY_AFTER: "throttled: the endpoint asks for a pause of more than an hour; run again later",
+    THROTTLED: "throttled: 30 minutes of 429 or 503 without one success; look at the limits and the"
+    " balance of the account, then run again",
 }
+
+
+def _stopped_text(status: ThrottleStatus) -> str | None:
+    """Why dispatch stopped, with what the provider said last where that led to it."""
+    if status.stopped is None or status.stopped not in _STOPPED_TEXT:
+        return status.stopped
+    text = _STOPPED_TEXT[status.stopped]
+    return f"{text}; the last response: {status.said}" if status.said else text
+
+
+def _guard_limits(limits: Limits, settings: PoolSettings) -> GuardLimits:
+    default = GuardLimits()
+    return GuardLimits(
+        canary=limits.canary or default.canary,
+        max_useless=limits.max_useless or default.max_useless,
+        max_probes=limits.max_probes or default.max_probes,
+        concurrency=settings.concurrency,
+        patience_s=settings.download_wait_s,
+    )
 
 
 def _throttle_limits(limits: Limits, concurrency: int) -> ThrottleLimits:
@@ -269,7 +312,11 @@ def _shared_rates(limits: ThrottleLimits) -> list[SharedRate]:
     """The limits that hold for the key, whoever uses it."""
     per_minute = {"requests": limits.requests_per_minute, "images": limits.images_per_minute}
     return [
-        SharedRate(unit=unit, interval_s=60.0 / (number * HEADROOM), burst=limits.burst)
+        SharedRate(
+            unit=unit,
+            interval_s=60.0 / (number * HEADROOM),
+            burst=limits.burst,
+        )
         for unit, number in per_minute.items()
         if number is not None
     ]

@@ -8,6 +8,7 @@ from typing import Final
 from batchgen.commands.prepare import Overrides, Prepared
 from batchgen.ledger.owners import Claim
 from batchgen.lock import held_lock
+from batchgen.manifest.model import Limits
 from batchgen.owner import SILENT_S
 from batchgen.processes import this_process
 from batchgen.spool import Spool
@@ -15,15 +16,15 @@ from batchgen.spool import Spool
 DEFAULT_DEADLINE_S: Final = 300.0
 
 
-def deadline_s(prepared: Prepared) -> float:
+def deadline_s(limits: Limits) -> float:
     """Return how long one request may take, in seconds."""
-    return float(prepared.loaded.manifest.limits.deadline or DEFAULT_DEADLINE_S)
+    return float(limits.deadline or DEFAULT_DEADLINE_S)
 
 
 def claim_of(prepared: Prepared, overrides: Overrides, spool: Spool) -> Claim:
     """Return the claim of this process, which holds the lock; the spool is prepared."""
     owner = this_process(held_lock(prepared.ledger, prepared.loaded.name))
-    silent_s = max(SILENT_S, round(2 * deadline_s(prepared)))
+    silent_s = max(SILENT_S, round(2 * deadline_s(prepared.loaded.manifest.limits)))
     return Claim(
         here=replace(owner, me=replace(owner.me, silent_s=silent_s)),
         spool=spool.identity,

@@ -101,6 +101,7 @@ def _choices(names: type[StrEnum]) -> click.Choice[str]:
 @click.option("--idempotency", type=_choices(Idempotency), default="none")
 @click.option("--fast-pictures", is_flag=True, help="Draw once per size, for load tests.")
 @click.option("--seed", type=int, default=0, help="Decides which requests the faults hit.")
+@click.option("--fault-after", type=int, default=0, help="Requests that have no fault at first.")
 @click.option("--log", is_flag=True, help="Log to stderr.")
 @click.option("--stdin-lifeline", is_flag=True, help="Stop when stdin ends.")
 @_fault_options

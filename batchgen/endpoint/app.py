@@ -30,7 +30,12 @@ from batchgen.endpoint.gateway import Gateway
 from batchgen.endpoint.judge import Counts, judge_routes
 from batchgen.endpoint.log import LogApi
 from batchgen.endpoint.orders import EventStream, Hangup, Order, Sent, WantedT
-from batchgen.endpoint.responses import EventStreamResponse, HangupResponse, TruncatedResponse
+from batchgen.endpoint.responses import (
+    EventStreamResponse,
+    HangupResponse,
+    StalledResponse,
+    TruncatedResponse,
+)
 from batchgen.endpoint.rules import PictureRequest
 from batchgen.endpoint.streams import PictureEvents
 from batchgen.endpoint.studio import Studio
@@ -211,6 +216,8 @@ class _Endpoint:
                 return Response(b"", media_type=media_type)
             if fault is Fault.DOWNLOAD_TRUNCATE:
                 return TruncatedResponse(path.read_bytes(), media_type)
+            if fault is Fault.DOWNLOAD_STALL:
+                return StalledResponse(path.read_bytes(), media_type)
         return FileResponse(path, media_type=media_type)
 
     def _is_served(self, path: Path) -> bool:

@@ -38,6 +38,13 @@ class Fault(StrEnum):
     DOWNLOAD_EMPTY = "download-empty"
     DOWNLOAD_ERROR = "download-error"
     DOWNLOAD_TRUNCATE = "download-truncate"
+    PLAN_LIMIT = "plan-limit"
+    BILL_NO_DATA = "bill-no-data"
+    BILL_UNREAD = "bill-unread"
+    BILL_PAGE = "bill-page"
+    BILL_INSIDE = "bill-inside"
+    BILL_TASK = "bill-task"
+    DOWNLOAD_STALL = "download-stall"
 
 
 DOWNLOAD_FAULTS = tuple(fault for fault in Fault if fault.startswith("download-"))
@@ -78,6 +85,13 @@ FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
         Fault.DOWNLOAD_EMPTY: "a result file answers 200 with an empty body",
         Fault.DOWNLOAD_ERROR: "a result file answers 503",
         Fault.DOWNLOAD_TRUNCATE: "a result file's connection closes half way",
+        Fault.PLAN_LIMIT: "400 that means the money is gone, in words of its own; not billed",
+        Fault.BILL_NO_DATA: "200 without the list of images; billed",
+        Fault.BILL_UNREAD: "200 with its images under a key that nobody reads; billed",
+        Fault.BILL_PAGE: "200 with an HTML page; billed",
+        Fault.BILL_INSIDE: "200 with an error inside; billed",
+        Fault.BILL_TASK: "202 with a task that no route knows; billed",
+        Fault.DOWNLOAD_STALL: "a result file's first bytes, then silence",
     }
 )
 
@@ -125,7 +139,8 @@ class Behaviour:
 
     `rate` is requests per minute and `url_ttl` how long a result file is served; 0 is no limit.
     `download_faults` is how many downloads may have a fault, the first ones; 0 is no limit.
-    A stream pings when it opens and every `ping_interval` after that.
+    A stream pings when it opens and every `ping_interval` after that. The first `fault_after`
+    requests, tasks and downloads have no fault.
     `rates` gives each fault its share of requests, 0 to 1. Raises ValueError when out of range.
     """
 
@@ -145,6 +160,7 @@ class Behaviour:
     idempotency: Idempotency = Idempotency.NONE
     fast_pictures: bool = False
     seed: int = 0
+    fault_after: int = 0
     rates: Mapping[Fault, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -212,6 +228,8 @@ class Behaviour:
         return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest()) / 2**48
 
     def _fault(self, what: str, number: int, faults: tuple[Fault, ...]) -> Fault | None:
+        if number <= self.fault_after:
+            return None
         drawn = self.chance(what, number)
         for fault in faults:
             drawn -= self.rates.get(fault, 0.0)

@@ -7,13 +7,13 @@ import hashlib
 import hmac
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from batchgen.endpoint import streams
 from batchgen.endpoint.bill import Account, Hold
-from batchgen.endpoint.errors import ApiError, Blocked, invalid_value
+from batchgen.endpoint.errors import CARRIER, ApiError, Blocked, invalid_value
 from batchgen.endpoint.faults import Behaviour, BillAt, Fault, Idempotency
 from batchgen.endpoint.orders import (
     Events,
@@ -40,6 +40,13 @@ STREAMED = (
     Fault.BILL_STREAM_CUT,
 )
 """What a stream can be opened with; every other fault answers in place of it."""
+_USELESS: Mapping[Fault | None, Reply] = {
+    Fault.BILL_NO_DATA: Reply(200, b'{"created": 1790000000}'),
+    Fault.BILL_UNREAD: Reply(200, b'{"created": 1, "renderings": [{"link": "/a.png"}]}'),
+    Fault.BILL_INSIDE: Reply(200, b'{"error": {"code": "render_failed", "message": "No GPU"}}'),
+    Fault.BILL_TASK: Reply(202, b'{"id": "render-1", "status": "queued", "polling_url": "/r/1"}'),
+}
+"""Responses without an image, whatever was made."""
 UNBILLED = (Fault.ERROR, Fault.BREAK, Fault.STREAM_ERROR)
 """Faults after work was begun that cost nothing."""
 
@@ -230,6 +237,8 @@ class Gateway:
         """The answer of a fault that costs no work and no money."""
         if fault is Fault.REFUSE:
             raise invalid_value("prompt", "The request was refused.")
+        if fault is Fault.PLAN_LIMIT:
+            raise ApiError(400, "Nothing is left of this plan", type=CARRIER, code="plan_spent")
         if fault is Fault.BLOCK:
             raise Blocked
         if fault is Fault.OVERLOAD:
@@ -251,6 +260,10 @@ class Gateway:
             if self.behaviour.chance("error body", order.number) < 0.5:
                 return Reply(500, _INTERNAL_ERROR_PAGE, "text/html")
             return Reply(500, b'{"detail": "Internal Server Error"}')
+        if fault is Fault.BILL_PAGE:
+            return Reply(200, _CONSOLE_PAGE, "text/html; charset=utf-8")
+        if fault in _USELESS:
+            return _USELESS[fault]
         return Reply(200, body)
 
     async def _charge(self, hold: Hold, order: Order[WantedT], fault: Fault | None) -> None:

@@ -32,7 +32,18 @@ class TruncatedResponse(Response):
             {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
         )
         await send({"type": "http.response.body", "body": self._sent, "more_body": True})
+        await self._end(scope, receive)
+
+    async def _end(self, scope: Scope, receive: Receive) -> None:
         await hang_up(scope, receive, reset=False)
+
+
+class StalledResponse(TruncatedResponse):
+    """Promises the whole content, sends half of it and then nothing, until the client leaves."""
+
+    async def _end(self, scope: Scope, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 class EventStreamResponse(Response):

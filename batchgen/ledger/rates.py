@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 _MAX_AHEAD_S: Final = 3600.0
-"""A place so far away was given before the clock was set back, and counts for nothing."""
+"""No place is so far away."""
+_STEP_S: Final = 1.0
+"""A clock that is set back by less than this, as time servers do, changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +42,18 @@ def take_place(
     wait_s = 0.0
     for rate, units in rates:
         row = conn.execute(
-            "SELECT due FROM rates WHERE key = ? AND unit = ?", (key, rate.unit)
+            "SELECT due, taken_at FROM rates WHERE key = ? AND unit = ?", (key, rate.unit)
         ).fetchone()
         due = float(row["due"]) if row is not None else now
-        if due > now + _MAX_AHEAD_S:
-            due = now
+        taken_at = float(row["taken_at"]) if row is not None else now
+        if due > now + _MAX_AHEAD_S or taken_at > now + _STEP_S:
+            due = now  # the clock was ahead when that place was given: nothing waits there
         start = due - max(0, rate.burst - units) * rate.interval_s
         wait_s = max(wait_s, start - now)
         conn.execute(
-            "INSERT INTO rates (key, unit, due) VALUES (?, ?, ?)"
-            " ON CONFLICT (key, unit) DO UPDATE SET due = excluded.due",
-            (key, rate.unit, max(now, due) + units * rate.interval_s),
+            "INSERT INTO rates (key, unit, due, taken_at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (key, unit) DO UPDATE"
+            " SET due = excluded.due, taken_at = excluded.taken_at",
+            (key, rate.unit, max(now, due) + units * rate.interval_s, now),
         )
     return wait_s

@@ -239,6 +239,17 @@ END;
 """
 
 _MONEY_SAFETY: Final = """
+-- The last verified image of each kind: a run that begins without one sends canaries first.
+CREATE TABLE canaries (
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    route TEXT NOT NULL,
+    verified_at TEXT NOT NULL,
+    PRIMARY KEY (provider, model, route)
+) STRICT;
+
+-- When a place was reserved, in Unix seconds: one from the future was given by a wrong clock.
+ALTER TABLE rates ADD COLUMN taken_at REAL NOT NULL DEFAULT 0;
 -- How often the upload of a job was cut off, since a person or a new prompt made it pending.
 ALTER TABLE jobs ADD COLUMN cuts INTEGER NOT NULL DEFAULT 0;
 -- Money that an option leaves open, that was refunded or has no known price; and uncertain jobs

@@ -416,6 +416,12 @@ class Limits(Model):
     max_probes: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
         None, description="doubtful probes after which an open breaker stops the run; default 3"
     )
+    canary: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
+        None, description="paid requests at most before the first image is on disk; default 3"
+    )
+    max_useless: Annotated[StrictInt, Field(ge=1, le=1000)] | None = Field(
+        None, description="requests in a row without an image after which a run pauses; default 5"
+    )
     unreachable: _Seconds | None = Field(
         None, description="seconds without a connection after which the run stops; default 300"
     )

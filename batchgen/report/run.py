@@ -17,6 +17,8 @@ from batchgen.suspects import Suspect
 _REASONS_SHOWN: Final = 5
 _ROWS_SHOWN: Final = 3
 _TEXT_CHARS: Final = 100
+_STOPPED_CHARS: Final = 500
+"""The reason of a stop ends with what to do, so it is not cut like an example."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,7 @@ def _sections(morning: Morning) -> list[_Section]:
     if found.only_news or found.news.run is not None:
         sections.append(_Section(_news(found), ()))
     if found.run.stopped:
-        sections.append(_Section(f"stopped: {_short(found.run.stopped)}", ()))
+        sections.append(_Section(f"stopped: {_short(found.run.stopped, _STOPPED_CHARS)}", ()))
     sections += [_Section(line.strip(), ()) for line in waiting_lines(found.status)]
     for reason in found.failed[:_REASONS_SHOWN]:
         title = f"{reason.jobs:,} failed, {reason.code}: {_short(reason.example)}"
@@ -217,8 +219,8 @@ def _more(rows: int) -> list[str]:
     return [f"and {rows:,} more"] if rows > 0 else []
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _TEXT_CHARS else text[: _TEXT_CHARS - 1] + "…"
+def _short(text: str, most: int = _TEXT_CHARS) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _escaped(text: str) -> str:

@@ -198,7 +198,7 @@ async def test_a_wait_of_a_day_stops_the_run_and_holds_nobody(
         provider.reply = lambda _: error("429 Too Many Requests", "slow_down", **headers)
         done = await provider.run(tmp_path, jobs=3, code=3)
         assert len(provider.posts) == 1
-    assert "more than an hour of silence" in done.stdout
+    assert "a pause of more than an hour" in done.stdout
     found = await anyio.to_thread.run_sync(rig.status, tmp_path)
     assert found["jobs"]["pending"] == 3
 
