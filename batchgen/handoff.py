@@ -45,6 +45,10 @@ class Pending(Generic[T]):
         else:
             self._future.set_result(result)
 
+    async def settled(self) -> None:
+        """Wait until the result is there; a cancellation raises at once and leaves it to come."""
+        await asyncio.wait([self._future])
+
     async def answer(self) -> T:
         """Wait for it. Cancelled meanwhile, this raises once the answer is there, and not before.
 

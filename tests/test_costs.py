@@ -23,7 +23,7 @@ from batchgen.money import Micros
 from batchgen.report.costs import WIDTH, cost_text
 from tests import rig
 from tests.rig import changed_job
-from tests.test_ledger import (
+from tests.unit.test_ledger import (
     EMPTY,
     FREE,
     LOST,
@@ -37,7 +37,7 @@ from tests.test_ledger import (
     send,
     start,
 )
-from tests.test_queries import plans_of
+from tests.unit.test_queries import plans_of
 
 
 class Clock:

@@ -16,7 +16,7 @@ from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.manifest_paths import manifest_path, stored_path
 from batchgen.ledger.schema import SCHEMA_VERSION, migrations
 from tests import rig
-from tests.test_database import _TWO_BATCHES
+from tests.unit.test_database import _TWO_BATCHES
 
 
 @pytest.fixture(scope="module")

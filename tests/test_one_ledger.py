@@ -28,7 +28,7 @@ from batchgen.money import ZERO
 from batchgen.owner import Here, Life
 from batchgen.processes import this_process
 from tests import rig
-from tests.test_ledger import LOST, enrol, first, planned, send
+from tests.unit.test_ledger import LOST, enrol, first, planned, send
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and links of POSIX")
 

@@ -26,8 +26,8 @@ from batchgen.providers.prices import OpenOption, PriceSpan
 from batchgen.providers.profile import Profile
 from batchgen.settlement import Settled
 from tests import rig
-from tests.test_ledger import OK, PRICE, enrol, first, planned, start
-from tests.test_reconciliation import NOTHING, sent
+from tests.unit.test_ledger import OK, PRICE, enrol, first, planned, start
+from tests.unit.test_reconciliation import NOTHING, sent
 
 LEAST = Micros(30_000)
 

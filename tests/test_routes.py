@@ -12,8 +12,8 @@ import pytest
 
 from tests import rig
 from tests.test_answers import RED, Scripted, encoded, picture, saved, scripted
-from tests.test_event_stream import COMPLETED, PARTIAL, stream
-from tests.test_mp4 import VIDEO
+from tests.unit.test_event_stream import COMPLETED, PARTIAL, stream
+from tests.unit.test_mp4 import VIDEO
 
 STREAM = "{stream: true, partial_images: 1}"
 TASK = json.dumps({"task_id": "t1", "status": "processing"}).encode()

@@ -9,7 +9,7 @@ import pytest
 
 from tests import rig
 from tests.test_answers import RED, Scripted, encoded, scripted
-from tests.test_error_words import OPENAI_QUOTA, XAI, with_error
+from tests.unit.test_error_words import OPENAI_QUOTA, XAI, with_error
 
 JOBS = 12
 IN_FLIGHT = 4

@@ -11,7 +11,7 @@ from typing import Final
 
 from batchgen.errors import LedgerBusyError, LedgerError
 from batchgen.failpoints import Point, reach
-from batchgen.ledger.busy import SQLITE_TIMEOUT_S, LedgerConnection, is_busy, patience
+from batchgen.ledger.busy import SQLITE_TIMEOUT_S, LedgerConnection, Patience, is_busy, patience
 from batchgen.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 from batchgen.ledger.single_name import check_single_name
 
@@ -20,9 +20,10 @@ _CHECKED_BELOW_BYTES: Final = 64 * 1024 * 1024
 _OLDEST_SQLITE: Final = (3, 37, 0)
 
 
-def open_for_writing(path: Path) -> LedgerConnection:
+def open_for_writing(path: Path, waits: Patience = patience) -> LedgerConnection:
     """Open the ledger, creating or migrating it first. Raises LedgerError; never overwrites.
 
+    ``waits`` bounds how long another program's lock is waited for, while opening and afterwards.
     The connection is in autocommit mode with a TRUNCATE journal and ``synchronous=EXTRA``: a commit
     that returned survives a power cut, and no release of SQLite has a known fault in this mode
     (its write-ahead log had one up to 3.51.2 with two connections; reliability sheet, section 0.5).
@@ -36,6 +37,7 @@ def open_for_writing(path: Path) -> LedgerConnection:
         if not path.exists():
             _create(path)
         conn = _connect(path)
+        conn.patience = waits
     except (OSError, sqlite3.OperationalError) as exc:
         raise _not_opened(path, "opened for writing", exc) from exc
     try:

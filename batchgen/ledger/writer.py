@@ -75,6 +75,14 @@ class LedgerWriter:
         self._ready = Pending(self._loop)
         self._thread.start()
         try:
+            await self._ready.settled()
+        except BaseException:
+            self._patience.wait_s = 0.0  # the thread may be waiting for a locked ledger
+            self._steps.put(None)
+            with anyio.CancelScope(shield=True), suppress(Exception):
+                await self._ready.answer()
+            raise
+        try:
             await self._ready.answer()
         except BaseException:
             self._steps.put(None)
@@ -103,8 +111,7 @@ class LedgerWriter:
 
     def _run(self) -> None:
         try:
-            conn = open_for_writing(self._path)
-            conn.patience = self._patience
+            conn = open_for_writing(self._path, self._patience)
             file = self._path.stat()
         except BaseException as exc:  # handed to the one who waits for the start
             self._loop.call_soon_threadsafe(_deliver, [(self._ready, None, exc)])

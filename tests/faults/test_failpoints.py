@@ -14,7 +14,7 @@ from tests.faults import judge
 from tests.faults.station import Station, station
 
 AT_MIGRATION = {Point.BACKED_UP, Point.MIGRATED}
-"""Shown in tests/test_database.py, where there are ledgers of an older schema."""
+"""Shown in tests/unit/test_database.py, where there are ledgers of an older schema."""
 AT_PLACES = {Point.KEPT, Point.MOVED, Point.SET_ASIDE}
 """Shown in tests/test_placing.py and tests/test_relocate.py, where there are older images."""
 AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}

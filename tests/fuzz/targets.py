@@ -32,11 +32,11 @@ from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.providers.video_tasks import read_state
 from batchgen.retry_after import MAX_WAIT_S, retry_after
 from batchgen.settings import Environment, check_base_url
-from tests.test_event_stream import COMPLETED, PARTIAL, stream
-from tests.test_manifest_loader import NIGHTLY, SHORT
-from tests.test_naming import assert_safe
-from tests.test_picture import SMALL
-from tests.test_prices import check as check_prices
+from tests.unit.test_event_stream import COMPLETED, PARTIAL, stream
+from tests.unit.test_manifest_loader import NIGHTLY, SHORT
+from tests.unit.test_naming import assert_safe
+from tests.unit.test_picture import SMALL
+from tests.unit.test_prices import check as check_prices
 
 TABLES: Final = ("csv", "tsv", "jsonl", "json")
 ROUTES: Final = tuple(ADAPTERS)

@@ -15,7 +15,7 @@ from batchgen.job import AttemptId, Billed
 from batchgen.money import ZERO, Micros
 from batchgen.reconcile import PROOF_DELAY, reconcile
 from batchgen.settlement import Reconciliation, Sent
-from tests.test_reconcile import (
+from tests.unit.test_reconcile import (
     CONTROL,
     CONTROL_ROW,
     PRICE,

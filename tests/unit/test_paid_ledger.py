@@ -24,7 +24,7 @@ from batchgen.ledger.ledger import DuePicture, Ledger
 from batchgen.ledger.paid_images import lost_images, waiting_images
 from batchgen.ledger.pictures import fetch_again
 from batchgen.ledger.triage import Chosen, retry_jobs
-from tests.test_ledger import OK, enrol, first, planned, reason_of, save, send, start
+from tests.unit.test_ledger import OK, enrol, first, planned, reason_of, save, send, start
 
 RESULTS = st.sampled_from(
     [

@@ -18,7 +18,7 @@ from batchgen.ledger.writer import LedgerWriter
 from batchgen.throttle import Throttle, ThrottleCore
 from batchgen.throttle_limits import Limits, Signal, Ticket
 from batchgen.worker import Again
-from tests.test_ledger import enrol, planned
+from tests.unit.test_ledger import enrol, planned
 
 pytestmark = pytest.mark.anyio
 

@@ -20,7 +20,7 @@ from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.outcome import Verdict
 from batchgen.settlement import Reconciliation, Sent, Settled
-from tests.test_ledger import (
+from tests.unit.test_ledger import (
     FEE,
     LOST,
     OK,

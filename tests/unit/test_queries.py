@@ -28,7 +28,7 @@ from batchgen.ledger.queries import (
 )
 from batchgen.ledger.reference_urls import pending_references
 from batchgen.ledger.triage import Chosen, retry_jobs
-from tests.test_ledger import (
+from tests.unit.test_ledger import (
     BLOCKED,
     EMPTY,
     LOST,

@@ -10,7 +10,7 @@ import pytest
 from batchgen.events import DownloadRetried, JobHeld, RunEvent
 from batchgen.job import Job, JobId, JobState
 from batchgen.redelivery import Redelivery
-from tests.test_openai_images import JOB
+from tests.unit.test_openai_images import JOB
 
 pytestmark = pytest.mark.anyio
 

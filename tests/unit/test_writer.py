@@ -22,7 +22,7 @@ from batchgen.ledger.owners import Claim
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import ZERO
 from batchgen.processes import this_process
-from tests.test_ledger import enrol, planned
+from tests.unit.test_ledger import enrol, planned
 
 pytestmark = pytest.mark.anyio
 

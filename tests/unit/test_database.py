@@ -272,7 +272,7 @@ import sys
 from pathlib import Path
 from batchgen import failpoints
 from batchgen.ledger import database, schema
-from tests.test_database import _with_next
+from tests.unit.test_database import _with_next
 database.SCHEMA_VERSION += 1
 database.migrations = lambda: _with_next(schema.migrations())
 failpoints.arm(sys.argv[2])
@@ -365,7 +365,7 @@ def test_a_ledger_that_may_only_be_read_is_read_and_refused_at_once_for_writing(
 def _python(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,

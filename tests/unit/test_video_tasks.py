@@ -19,7 +19,7 @@ from batchgen.providers.video_tasks import (
     read_answer,
     read_state,
 )
-from tests.test_openai_images import ATTEMPT, BASE, JOB, sent
+from tests.unit.test_openai_images import ATTEMPT, BASE, JOB, sent
 
 URL = "https://media.example/1.mp4"
 

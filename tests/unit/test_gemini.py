@@ -16,7 +16,16 @@ from batchgen.job import Billed, OptionValue, Outcome, PictureRef
 from batchgen.outcome import Exchange, Reach, Verdict, classify
 from batchgen.providers import gemini
 from batchgen.providers.gemini import build_request, read_answer
-from tests.test_openai_images import ATTEMPT, BASE, JOB, PICTURE, TEXT, URL, inline_picture, sent
+from tests.unit.test_openai_images import (
+    ATTEMPT,
+    BASE,
+    JOB,
+    PICTURE,
+    TEXT,
+    URL,
+    inline_picture,
+    sent,
+)
 
 MODEL = "nano-banana-2"
 

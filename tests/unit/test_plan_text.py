@@ -20,7 +20,7 @@ from batchgen.pace import Pace
 from batchgen.quote import Quote, what_if
 from batchgen.report.text import plan_text, why_text
 from batchgen.why import MadeOf
-from tests.test_ledger import enrol, first, pay, planned, start
+from tests.unit.test_ledger import enrol, first, pay, planned, start
 
 MADE = MadeOf(fingerprint="a", model="m", prompt="red", options={}, images=(), mask=None)
 QUOTE = Quote(

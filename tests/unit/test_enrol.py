@@ -414,7 +414,7 @@ from pathlib import Path
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.enrol import Staging
 from batchgen.naming import collision_key
-from tests.test_enrol import IDENTITY, planned
+from tests.unit.test_enrol import IDENTITY, planned
 base = planned("a")
 count = int(sys.argv[2])
 jobs = (base._replace(key=f"k{n}", path=f"{n}.{{ext}}") for n in range(count))
@@ -432,7 +432,7 @@ def _peak_kb(db: Path, jobs: int) -> int:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
     return int(done.stdout)
 
