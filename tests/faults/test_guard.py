@@ -18,6 +18,7 @@ PROMPTS: Final = [f"a mug, number {number}" for number in range(JOBS)]
 LIMITS: Final = f"{{concurrency: {CONCURRENCY}, downloads: 32}}"
 QUICK: Final = """
 import dataclasses
+from batchgen import throttle_rules
 from batchgen.commands import drive
 from batchgen.shutdown import Shutdown
 _guard, _throttle, _pause = drive._guard_limits, drive._throttle_limits, Shutdown.pause
@@ -28,6 +29,7 @@ drive._throttle_limits = lambda *args: dataclasses.replace(_throttle(*args), max
 async def _soon(self, seconds):
     return await _pause(self, seconds / 100)
 Shutdown.pause = _soon
+throttle_rules._BREAKER_EVERY_S = 0.05
 """
 """Lines of Python that shorten a run's waits; its rules stay as they are."""
 
@@ -109,8 +111,8 @@ def test_a_run_without_images_stops_after_a_handful(
     assert jobs["done"] >= after
     assert spent.paid - jobs["done"] <= (CONCURRENCY + USELESS if after else CANARY)
     assert jobs["pending"] >= JOBS - spent.paid
-    assert reason.startswith("guard: ")
-    assert "brought no image" in reason
+    assert reason.startswith(("guard: ", "breaker: "))
+    assert "brought no image" in reason or "without a trustworthy response" in reason
     assert reason in spent.shown
 
 
@@ -227,3 +229,15 @@ def test_refusals_for_reasons_of_their_own_stop_nothing(tmp_path: Path) -> None:
         found = rig.status(tmp_path)
         assert found["jobs"]["done"] == 90
         assert found["stopped"] is None
+
+
+@pytest.mark.fault("XA2")
+def test_downloads_hold_up_requests_for_download_wait(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--download-forbid", "1") as served:
+        limits = f"{{concurrency: {CONCURRENCY}, download_wait: 2}}"
+        path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=limits, canaries=None)
+        rig.batchgen("run", path, cwd=tmp_path, code=3)
+        rig.judge(tmp_path, served.bill(), finished=False)
+        found = rig.status(tmp_path)
+        assert found["jobs"]["paid"] == len(served.bill()) == CANARY
+        assert found["stopped"].startswith("guard: the first 3 paid requests")

@@ -65,6 +65,17 @@ async def test_a_finished_run_waits_for_what_is_due_soon() -> None:
     assert not await rig.queue.put(job(3), 1, "HTTP 403")
 
 
+async def test_a_run_that_waited_already_tries_only_what_is_due() -> None:
+    rig = Rig(patience_s=10)
+    await rig.queue.put(job(1), 0, "HTTP 403")
+    await rig.queue.put(job(2), 1, "HTTP 403")
+    rig.queue.close(waited=True)
+    assert await rig.queue.get() == 1
+    rig.queue.leave(JobId(1), [])
+    assert await rig.queue.get() is None
+    assert rig.held == ["k2"]
+
+
 @pytest.mark.fault("XA1")
 async def test_a_job_that_is_being_tried_may_come_back() -> None:
     rig = Rig(patience_s=10)
