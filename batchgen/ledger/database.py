@@ -20,10 +20,11 @@ _CHECKED_BELOW_BYTES: Final = 64 * 1024 * 1024
 _OLDEST_SQLITE: Final = (3, 37, 0)
 
 
-def open_for_writing(path: Path, waits: Patience = patience) -> LedgerConnection:
+def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnection:
     """Open the ledger, creating or migrating it first. Raises LedgerError; never overwrites.
 
-    ``waits`` bounds how long another program's lock is waited for, while opening and afterwards.
+    ``waits`` bounds how long another program's lock is waited for, while opening and afterwards;
+    None takes the bound of the process.
     The connection is in autocommit mode with a TRUNCATE journal and ``synchronous=EXTRA``: a commit
     that returned survives a power cut, and no release of SQLite has a known fault in this mode
     (its write-ahead log had one up to 3.51.2 with two connections; reliability sheet, section 0.5).
@@ -37,7 +38,8 @@ def open_for_writing(path: Path, waits: Patience = patience) -> LedgerConnection
         if not path.exists():
             _create(path)
         conn = _connect(path)
-        conn.patience = waits
+        if waits is not None:
+            conn.patience = waits
     except (OSError, sqlite3.OperationalError) as exc:
         raise _not_opened(path, "opened for writing", exc) from exc
     try:

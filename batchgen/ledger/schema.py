@@ -355,7 +355,7 @@ def _make_paths_relative(conn: sqlite3.Connection) -> None:
     rows = conn.execute("SELECT id, manifest_path FROM batches").fetchall() if file else []
     for batch, written in rows:
         path = Path(written)
-        place = path.parent.resolve() / path.name
+        place = path.parent.resolve().joinpath(path.name)
         if path.is_absolute() and place.is_relative_to(folder):
             conn.execute(
                 "UPDATE batches SET manifest_path = ? WHERE id = ?",

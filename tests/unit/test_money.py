@@ -108,7 +108,8 @@ MONEY_CODE = (
     *("ledger.budgets", "ledger.costs", "ledger.database", "ledger.enrol", "ledger.ledger"),
     *("ledger.price_lists", "ledger.queries", "ledger.reconciliation", "ledger.run_report"),
     *("ledger.schema", "ledger.staging", "ledger.transaction"),
-    *("ledger.triage", "ledger.writer"),
+    *("ledger.changes", "ledger.explain", "ledger.groups", "ledger.guard", "ledger.news"),
+    *("ledger.paid_images", "ledger.sums", "ledger.triage", "ledger.uncertain", "ledger.writer"),
     *("providers.crazyrouter", "providers.local", "providers.openai", "providers.prices"),
     *("providers.profile", "providers.tokens", "providers.usage_log"),
     *("report.costs", "report.reconcile", "report.text", "endpoint.bill"),
@@ -117,8 +118,8 @@ MONEY_CODE = (
 )
 """Where amounts are read, summed, kept or shown. Not ``endpoint.catalogue``: the provider's own
 documents have floats in them, and it plays them."""
-TIMES = ("_s", "_S", "seconds", "time")
-"""Endings of names that hold seconds, which may be floats."""
+TIMES = ("_s", "_S", "seconds", "time", "minute", "rate")
+"""Endings of names that hold seconds or rates, which may be floats."""
 
 
 def bound_names(node: ast.AST) -> list[str]:
@@ -160,6 +161,13 @@ def is_text(node: ast.AST) -> bool:
 def test_every_module_of_the_ledger_is_watched() -> None:
     without_money = {
         "ledger.__init__",
+        "ledger.busy",
+        "ledger.manifest_paths",
+        "ledger.moving",
+        "ledger.only",
+        "ledger.owners",
+        "ledger.path_owners",
+        "ledger.single_name",
         "ledger.pictures",
         "ledger.rates",
         "ledger.reference_urls",
