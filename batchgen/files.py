@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -259,24 +260,36 @@ def looks_made_in(directory: Path, file: Path) -> bool:
     key = (*state, _attribute(directory, _DEFAULT_ACL), own)
     known = _looks_alike.get(key)
     if known is None:
-        probe = directory / f".{os.urandom(8).hex()}{PART_SUFFIX}"
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        try:
-            known = _rights(probe) == own
-        finally:
-            probe.unlink()
+        known = _rights_in(directory) == own
         if len(_looks_alike) >= _MAX_LOOKS:
             _looks_alike.clear()
         _looks_alike[key] = known
     return known
 
 
-def _rights(file: Path) -> tuple[object, ...]:
-    found = file.stat()
+def _rights_in(directory: Path) -> tuple[object, ...]:
+    """Create a file, read what it got, and leave none; without a name where that is possible."""
+    if hasattr(os, "O_TMPFILE"):
+        with suppress(OSError):  # the file system does not know it
+            handle = os.open(directory, os.O_WRONLY | os.O_TMPFILE, 0o666)
+            try:
+                return _rights(handle)
+            finally:
+                os.close(handle)
+    probe = directory / f".{os.urandom(8).hex()}{PART_SUFFIX}"
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        return _rights(probe)
+    finally:
+        probe.unlink()
+
+
+def _rights(file: Path | int) -> tuple[object, ...]:
+    found = os.stat(file)  # noqa: PTH116 - it may be a descriptor
     return found.st_uid, found.st_gid, found.st_mode, _attribute(file, _ACL)
 
 
-def _attribute(path: Path, name: str) -> bytes | None:
+def _attribute(path: Path | int, name: str) -> bytes | None:
     if not hasattr(os, "getxattr"):
         return None
     try:
