@@ -15,6 +15,7 @@ from batchgen.ledger.enrol import Staging
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import batch_id, jobs_with_money
+from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.money import Micros
 from batchgen.quote import Quote
 from batchgen.spool import Spool
@@ -28,6 +29,7 @@ class Proposal:
     """None for a batch that the ledger does not know yet."""
     groups: Mapping[Group, GroupSum]
     quote: Quote
+    repeats: Repeats
     budgets: list[Budget]
     max_waste: Micros
     to_do: int
@@ -59,6 +61,7 @@ def propose(
         batch=batch,
         groups=groups,
         quote=quote,
+        repeats=staging.repeats(batch) if quote.requests else NO_REPEATS,
         budgets=budgets_of(conn, limits, overrides),
         max_waste=max_waste,
         to_do=quote.requests + money - min(quote.requests, twice),

@@ -43,6 +43,7 @@ from batchgen.ledger.manifest_paths import Adoption, move_roots
 from batchgen.ledger.moving import STAY
 from batchgen.ledger.only import Only, only_values, resolve_planned
 from batchgen.ledger.path_owners import ROOTS
+from batchgen.ledger.sharing import NO_REPEATS, Repeats, repeats
 from batchgen.ledger.staging import (
     MAX_FAULTS,
     CollisionKey,
@@ -130,6 +131,8 @@ class Staging:
         self.keeps_unplanned = False
         """Whether jobs that are not planned are kept, as a row at fault may be theirs."""
         self._met: BatchId | None = None
+        self._is_of_ledger = False
+        """Whether the jobs are those of the ledger, which does not know variants."""
         attach(conn, file, tables=(KNOWN,))
 
     def close(self) -> None:
@@ -195,6 +198,7 @@ class Staging:
     def fill_from_ledger(self, batch: BatchId, provider: str, selection: Selection) -> None:
         """Stage the jobs of a batch that a run may have to do with, as the ledger has them."""
         self.only = selection.only
+        self._is_of_ledger = True
         self.jobs = stage_own(self.conn, batch, provider)
 
     def refuse(self, refusals: Iterable[tuple[JobId, str]]) -> None:
@@ -279,6 +283,13 @@ class Staging:
         if retired:
             groups[Group.RETIRED] = GroupSum(retired, ZERO)
         return groups
+
+    def repeats(self, batch: BatchId | None) -> Repeats:
+        """The jobs to send that repeat another one; none where that is not known."""
+        if self.jobs < 2 or self._is_of_ledger:
+            return NO_REPEATS
+        self._meet(batch)
+        return repeats(self.conn, self.only)
 
     def to_send(self, batch: BatchId | None, limit: int | None = None) -> ToSend:
         """The requests that a run sends: the first ``limit`` jobs of all groups that are sent."""

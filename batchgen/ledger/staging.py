@@ -38,7 +38,7 @@ _TABLES: Final = (
         root TEXT NOT NULL, verify TEXT NOT NULL, keep_previous INTEGER NOT NULL,
         keep_partials INTEGER NOT NULL, sidecar INTEGER NOT NULL, metadata INTEGER NOT NULL,
         tags TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT,
-        of_rows INTEGER NOT NULL
+        of_rows INTEGER NOT NULL, is_variant INTEGER NOT NULL DEFAULT 0
     )
     """,
     """
@@ -61,7 +61,7 @@ _TABLES: Final = (
     """,
     "CREATE INDEX staging.others_by_place ON others(place_hash)",
 )
-_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 13})"
+_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 14})"
 _INSERT: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 11})"
 _INSERT_PLAIN: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 8}, '[]', NULL, NULL)"
 PLAN: Final = "staging.planned CROSS JOIN staging.kinds ON kinds.id = planned.kind"
@@ -202,6 +202,7 @@ class StagedRows:
                 price,
                 self._stale_before(kind.refresh),
                 int(kind.of_rows),
+                int(kind.is_variant),
             ),
         )
         return int(cursor.lastrowid or 0)

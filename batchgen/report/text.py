@@ -10,6 +10,7 @@ from batchgen.ledger.budgets import Budget
 from batchgen.ledger.explain import Why
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.queries import ReasonCount, Status
+from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.uncertain import Doubt, Held
 from batchgen.money import Micros, dollars, rounded_dollars
 from batchgen.quote import Quote, WhatIf
@@ -53,6 +54,7 @@ def plan_text(
     budgets: Sequence[Budget],
     *,
     unfetched: int = 0,
+    repeats: Repeats = NO_REPEATS,
 ) -> str:
     """What a run would do and cost, a line a group; then budgets, time, and the what-if.
 
@@ -67,7 +69,15 @@ def plan_text(
     if unfetched:
         lines.append(f"  {unfetched:>9,}  {unfetched_text(unfetched)}; the run fetches first")
     lines += _quote_lines(quote, budgets)
+    if repeats.jobs:
+        lines.append(f"  {repeats_text(repeats)}")
     return "\n".join(lines)
+
+
+def repeats_text(repeats: Repeats) -> str:
+    """How many requests are for images that another job has, and how to avoid them."""
+    jobs = "1 job repeats" if repeats.jobs == 1 else f"{repeats.jobs:,} jobs repeat"
+    return f"{jobs} another one: {rounded_dollars(repeats.cost)}; share: true makes each once"
 
 
 def _counted(count: int, text: str, cost: int) -> str:
