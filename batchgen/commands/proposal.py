@@ -33,7 +33,7 @@ class Proposal:
     budgets: list[Budget]
     max_waste: Micros
     to_do: int
-    """Jobs to request, to recover or to download."""
+    """Jobs to request, to recover, to download or to copy."""
 
 
 def propose(
@@ -57,6 +57,7 @@ def propose(
         max_waste = waste_of(limits, overrides.max_waste).allowance(quote.cost)
     money = 0 if batch is None else jobs_with_money(conn, batch)
     twice = sum(groups[one].jobs for one in (Group.PAID_CHANGED, Group.IN_FLIGHT) if one in groups)
+    shared = groups[Group.SHARED].jobs if Group.SHARED in groups else 0
     return Proposal(
         batch=batch,
         groups=groups,
@@ -64,7 +65,7 @@ def propose(
         repeats=staging.repeats(batch) if quote.requests else NO_REPEATS,
         budgets=budgets_of(conn, limits, overrides),
         max_waste=max_waste,
-        to_do=quote.requests + money - min(quote.requests, twice),
+        to_do=quote.requests + shared + money - min(quote.requests, twice),
     )
 
 
