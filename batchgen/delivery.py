@@ -228,7 +228,7 @@ class Delivery:
             placed = await on_disk(self._placer.already_placed, job, picture)
             if placed is not None:
                 return await self._save(job, picture, placed)
-        if picture.task is not None and picture.url is None:
+        if picture.task is not None and picture.url is None and picture.copy_of is None:
             end = await self._tasks.until_over(picture.task)
             match end:
                 case TaskFailed():
