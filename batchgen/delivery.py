@@ -198,7 +198,8 @@ class Delivery:
             match placed:
                 case _Saved(picture=one, finished=finished):
                     saved.append(one)
-                    await self._context.guard.saved(job, self._context.ledger)
+                    if picture.copy_of is None:  # a copy proves nothing of the provider
+                        await self._context.guard.saved(job, self._context.ledger)
                     if finished is not None:
                         await self._finish(job, finished, saved, warnings)
                 case FetchAgain(wait_s, reason):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +271,16 @@ def test_unfinished_recovery_of_a_leader_serves_all(tmp_path: Path) -> None:
         rig.batchgen("run", path, cwd=tmp_path)
         assert len(local.bill()) == 1
         rig.judge(tmp_path, local.bill(), finished=True)
+
+
+def test_shared_copy_is_no_proof_of_the_provider(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "bill") as local:
+        path = rig.manifest(tmp_path, local.base_url, ["a mug"])
+        rig.batchgen("run", path, cwd=tmp_path)
+        db = tmp_path / "batchgen.db"
+        with closing(sqlite3.connect(db)) as conn, conn:
+            conn.execute("DELETE FROM canaries")
+        write(tmp_path, local.base_url, ["a mug", "a mug"])
+        rig.batchgen("run", path, cwd=tmp_path)
+        assert rig.query(db, "SELECT * FROM canaries") == []
+    assert len(images(tmp_path)) == 2
