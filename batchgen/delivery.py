@@ -42,6 +42,7 @@ from batchgen.job import (
     SavedPicture,
 )
 from batchgen.lean import unpack_base64
+from batchgen.ledger.copies import begin_copy, give_up_copy, original_of
 from batchgen.ledger.ledger import DuePicture, JobFinished, Provenance, utc_now
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.metadata import embed
@@ -54,7 +55,7 @@ from batchgen.settings import is_loopback
 from batchgen.sidecar import described, write_sidecar
 from batchgen.spooled_image import SpoolUnreadable, spooled_image
 from batchgen.tasks import TaskFailed, TaskLater, TaskMade, TaskWatch
-from batchgen.worker import Again, Paid, RunContext, expiry, note_internal_error
+from batchgen.worker import Again, Paid, RunContext, expiry, new_attempt, note_internal_error
 
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
 
@@ -114,6 +115,13 @@ class Delivery:
             self._redelivery.leave(job, [])
             raise
         return await self.deliver(paid)
+
+    async def copy(self, job: JobId) -> Again | None:
+        """Give a job a copy of the image of the job that it shares. Raises LedgerWriteError."""
+        run, attempt = self._context.run, new_attempt()
+        begun = await self._context.ledger(lambda ledger: begin_copy(ledger, run, job, attempt))
+        reach(Point.COPYING)
+        return await self.deliver_left(job) if begun else None
 
     async def deliver(self, paid: Paid) -> Again | None:
         """Bring the job to ``done``, or leave it ``paid`` with the reason.
@@ -190,7 +198,8 @@ class Delivery:
             match placed:
                 case _Saved(picture=one, finished=finished):
                     saved.append(one)
-                    await self._context.guard.saved(job, self._context.ledger)
+                    if picture.copy_of is None:  # a copy proves nothing of the provider
+                        await self._context.guard.saved(job, self._context.ledger)
                     if finished is not None:
                         await self._finish(job, finished, saved, warnings)
                 case FetchAgain(wait_s, reason):
@@ -203,6 +212,9 @@ class Delivery:
                     return None
                 case FetchLost(reason):
                     await self._lose(job, picture, reason)
+                    return None
+                case FetchSpoiled(reason) if picture.copy_of is not None:
+                    await self._give_up_copy(job, picture.attempt_id, reason)
                     return None
                 case FetchSpoiled(reason):
                     return await self._spoil(job, picture.attempt_id, reason)
@@ -217,7 +229,7 @@ class Delivery:
             placed = await on_disk(self._placer.already_placed, job, picture)
             if placed is not None:
                 return await self._save(job, picture, placed)
-        if picture.task is not None and picture.url is None:
+        if picture.task is not None and picture.url is None and picture.copy_of is None:
             end = await self._tasks.until_over(picture.task)
             match end:
                 case TaskFailed():
@@ -309,6 +321,8 @@ class Delivery:
     ) -> FetchResult | FetchLater | FetchSpoiled | None:
         if self._placer.has_kept(picture) and await on_disk(self._placer.adopt_kept, picture, part):
             return None
+        if picture.copy_of is not None:
+            return await self._copy(picture, part)
         if picture.url is not None:
             most = MAX_PICTURE_BYTES if picture.task is None else MAX_VIDEO_BYTES
             return await self._downloader.fetch(self._moved(picture.url), part, max_bytes=most)
@@ -319,6 +333,12 @@ class Delivery:
         except ValueError as exc:
             return FetchSpoiled(f"no base64: {exc}")
         return None
+
+    async def _copy(self, picture: DuePicture, part: PartFile) -> FetchSpoiled | None:
+        original = await self._context.ledger(lambda ledger: original_of(ledger.conn, picture))
+        if original is not None and await on_disk(self._placer.copy_original, original, part):
+            return None
+        return FetchSpoiled("its image is missing or changed")
 
     def _unpack(self, picture: DuePicture, part: PartFile) -> None:
         """Raises SpoolUnreadable, and ValueError for base64 that is broken in the response."""
@@ -392,6 +412,12 @@ class Delivery:
             lambda ledger: ledger.task_failed(attempt, verdict, context.run)
         )
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
+
+    async def _give_up_copy(self, job: Job, attempt: AttemptId, why: str) -> None:
+        reason = await self._context.ledger(
+            lambda ledger: give_up_copy(ledger.conn, job.id, attempt, why)
+        )
+        self._context.observe(JobHeld(key=job.key, state=JobState.PENDING, reason=reason))
 
     async def _spoil(self, job: Job, attempt: AttemptId, reason: str) -> Again | None:
         context = self._context

@@ -47,6 +47,8 @@ class Point(StrEnum):
     """A group of steps is written to the ledger, and not yet committed."""
     RECEIVED = "received"
     """What was paid for is in the ledger."""
+    COPYING = "copying"
+    """A copy of another job's image is on record, and not yet made."""
     KEPT = "kept"
     """What has the final name is kept below ``.previous/``."""
     PLACING = "placing"

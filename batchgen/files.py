@@ -140,6 +140,10 @@ class PartFile:
             else:
                 self._made = self._adopted = True
                 return
+        self.copy(source)
+
+    def copy(self, source: Path) -> None:
+        """Hold what another file holds, in a file of its own; on a thread that may block."""
         with source.open("rb") as file:
             while data := file.read(_HOLD_BYTES):
                 self.write_here(data)

@@ -109,6 +109,8 @@ class JobKind:
     tags: tuple[str, ...] = ()
     of_rows: bool = False
     """Made of a table's rows, of which each may be at fault alone."""
+    is_variant: bool = False
+    """One of several images that are wanted of one prompt: by ``count``, or by a repeated line."""
 
 
 class PlannedJob(NamedTuple):

@@ -47,7 +47,9 @@ _MAX_KINDS: Final = 1_024
 class JobMaker:
     """Makes the jobs of lines that share a recipe."""
 
-    def __init__(self, recipe: Recipe, at: DocPath, context: Context) -> None:
+    def __init__(
+        self, recipe: Recipe, at: DocPath, context: Context, *, repeats_a_line: bool = False
+    ) -> None:
         self._recipe = recipe
         self._at = at
         self._context = context
@@ -61,6 +63,7 @@ class JobMaker:
         self._accepted_chars = 0
         self._kinds = dict[str, Kind]()
         self._is_of_rows = at == () and context.table != ""
+        self._is_variant = recipe.count > 1 or repeats_a_line
         is_one_kind = not (self._option_parts or recipe.broken)
         self._kind = self._new_kind(self._options) if is_one_kind else None
         parts = (recipe.key, recipe.prompt, recipe.mask, recipe.path, *recipe.images)
@@ -340,6 +343,7 @@ class JobMaker:
                 refresh=recipe.refresh,
                 tags=recipe.tags,
                 of_rows=self._is_of_rows,
+                is_variant=self._is_variant,
             ),
         )
 

@@ -18,6 +18,7 @@ from batchgen.failpoints import Point, reach
 from batchgen.files import PartFile, make_folder, sha256_of, sync_folder, write_whole
 from batchgen.handoff import on_disk
 from batchgen.job import AttemptId, Job, SavedPicture, Verify
+from batchgen.ledger.copies import Original
 from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenance
 from batchgen.ledger.path_owners import Own, own
 from batchgen.mp4 import inspect_mp4
@@ -154,6 +155,14 @@ class Placer:
         if source is None:
             return False
         part.adopt(source)
+        return True
+
+    def copy_original(self, original: Original, part: PartFile) -> bool:
+        """Copy the saved image of another job; False where it is missing or was changed."""
+        source = self._base / original.root / original.path
+        if not source.is_file() or source.is_symlink() or sha256_of(source) != original.sha256:
+            return False
+        part.copy(source)
         return True
 
     def forget_kept(self, job: Job, picture: DuePicture, saved: SavedPicture) -> None:

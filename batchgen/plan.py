@@ -143,7 +143,8 @@ def _explicit_jobs(
             own = read_recipe(entry, inherited, at, context.faults)
             line = explicit_line(entry, at, source, context.faults)
         if line is not None:
-            yield from JobMaker(own, at, context).jobs(line, earlier=earlier)
+            maker = JobMaker(own, at, context, repeats_a_line=earlier > 0)
+            yield from maker.jobs(line, earlier=earlier)
 
 
 def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Iterator[PlannedJob]:

@@ -18,6 +18,7 @@ from batchgen.feeder import Feeder
 from batchgen.handoff import on_disk
 from batchgen.http import ApiClient
 from batchgen.job import JobId
+from batchgen.ledger.copies import note_waiting, to_copy
 from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.redelivery import DOWNLOAD_WAIT_S, Redelivery
@@ -30,6 +31,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _DELIVERIES_A_DOWNLOAD: Final = 4
+_COPIES_A_PAGE: Final = 200
 _DELIVERIES_WAITING: Final = 256
 """When downloads lag behind by so many pictures, no more are bought for the time being."""
 
@@ -119,12 +121,17 @@ class Pool:
                 )
             try:
                 await self._deliver_backlog()
+                await self._copy_shared()
                 if not self._shutdown.asked:
                     await self._dispatch()
             except LedgerWriteError as exc:
                 context.throttle.stop(f"ledger: {exc}")
             self._redelivery.close(waited=context.guard.waited)
         await context.guard.settle(context.run, context.ledger)
+        await self._copy_shared()
+        context.given_back += await context.ledger(
+            lambda ledger: note_waiting(ledger.conn, context.batch, self._settings.only)
+        )
         await self._sweep_spool()
 
     async def _deliver_backlog(self) -> None:
@@ -145,6 +152,36 @@ class Pool:
                     break
                 await waiting.put(job)
             await self._no_more(waiting)
+
+    async def _copy_shared(self) -> None:
+        """Copy saved images for the jobs that share them: free, so a stop of dispatch is no end."""
+        last = JobId(0)
+        while not (self._shutdown.asked or self._has_trouble_of_its_own):
+            page = await self._page_to_copy(last)
+            if not page:
+                return
+            last = page[-1]
+            waiting = asyncio.Queue[JobId | None](1)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(self._deliveries):
+                    tasks.start_soon(self._deliver, waiting, Delivery.copy, lambda again: None)
+                for job in page:
+                    if self._shutdown.asked:
+                        break
+                    await waiting.put(job)
+                await self._no_more(waiting)
+
+    async def _page_to_copy(self, after: JobId) -> list[JobId]:
+        batch, only = self._context.batch, self._settings.only
+        return await self._context.ledger(
+            lambda ledger: to_copy(ledger.conn, batch, after=after, limit=_COPIES_A_PAGE, only=only)
+        )
+
+    @property
+    def _has_trouble_of_its_own(self) -> bool:
+        """Whether the disk or the ledger ended the run, and not the provider."""
+        stopped = self._context.throttle.status().stopped
+        return stopped is not None and stopped.startswith(("disk", "ledger"))
 
     async def _dispatch(self) -> None:
         context, feeder = self._context, self._feeder

@@ -146,7 +146,7 @@ class Worker:
         if job.images and await self._give_back(job):
             return None
         ticket = await self._permission(job)
-        attempt = _new_attempt()
+        attempt = new_attempt()
         finish = _Finish(context.throttle, ticket)
         concluded = None
         try:
@@ -306,7 +306,7 @@ class Worker:
             context.throttle.stop(f"{verdict.code}: {verdict.message} (is the model's name right?)")
 
 
-def _new_attempt() -> AttemptId:
+def new_attempt() -> AttemptId:
     """An id like no other, which sorts by time: so the ledger's indexes grow at their end."""
     return AttemptId(f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}")
 

@@ -322,7 +322,13 @@ def _approve(
         faces.tell(f"{name}: {notice}")
     if not (faces.quiet or faces.json):
         heading = plan_heading(name, profile.name, profile.price_source)
-        text = plan_text(heading, proposal.groups, proposal.quote, proposal.budgets)
+        text = plan_text(
+            heading,
+            proposal.groups,
+            proposal.quote,
+            proposal.budgets,
+            repeats=proposal.repeats,
+        )
         write_line(sys.stderr, text)
     if not overrides.yes:
         key = key_of(profile, prepared.environment)

@@ -72,12 +72,23 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
                 }
                 for group, one in found.groups.items()
             },
+            "repeats": {
+                "jobs": found.repeats.jobs,
+                "cost": decimal_string(found.repeats.cost),
+            },
             **quote_record(found.quote, found.budgets),
         }
         write_line(sys.stdout, json.dumps(record))
     else:
         heading = plan_heading(name, profile.name, profile.price_source)
-        text = plan_text(heading, found.groups, found.quote, found.budgets, unfetched=unfetched)
+        text = plan_text(
+            heading,
+            found.groups,
+            found.quote,
+            found.budgets,
+            unfetched=unfetched,
+            repeats=found.repeats,
+        )
         write_line(sys.stdout, text)
 
 

@@ -224,6 +224,7 @@ def stage(
         strict=planner.strict,
     )
     staging.resolve(selection.only, prepared.loaded.name)
+    staging.shares = prepared.loaded.manifest.share
     staging.keeps_unplanned = planner.rows.has_unknown_keys
     at_fault = [*planner.rows.all(), *staging.clashes]
     places = prepared.loaded.places

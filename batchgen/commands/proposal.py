@@ -15,6 +15,7 @@ from batchgen.ledger.enrol import Staging
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import batch_id, jobs_with_money
+from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.money import Micros
 from batchgen.quote import Quote
 from batchgen.spool import Spool
@@ -28,10 +29,11 @@ class Proposal:
     """None for a batch that the ledger does not know yet."""
     groups: Mapping[Group, GroupSum]
     quote: Quote
+    repeats: Repeats
     budgets: list[Budget]
     max_waste: Micros
     to_do: int
-    """Jobs to request, to recover or to download."""
+    """Jobs to request, to recover, to download or to copy."""
 
 
 def propose(
@@ -55,13 +57,15 @@ def propose(
         max_waste = waste_of(limits, overrides.max_waste).allowance(quote.cost)
     money = 0 if batch is None else jobs_with_money(conn, batch)
     twice = sum(groups[one].jobs for one in (Group.PAID_CHANGED, Group.IN_FLIGHT) if one in groups)
+    shared = groups[Group.SHARED].jobs if Group.SHARED in groups else 0
     return Proposal(
         batch=batch,
         groups=groups,
         quote=quote,
+        repeats=staging.repeats(batch) if quote.requests else NO_REPEATS,
         budgets=budgets_of(conn, limits, overrides),
         max_waste=max_waste,
-        to_do=quote.requests + money - min(quote.requests, twice),
+        to_do=quote.requests + shared + money - min(quote.requests, twice),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -43,6 +43,15 @@ from batchgen.ledger.manifest_paths import Adoption, move_roots
 from batchgen.ledger.moving import STAY
 from batchgen.ledger.only import Only, only_values, resolve_planned
 from batchgen.ledger.path_owners import ROOTS
+from batchgen.ledger.sharing import (
+    NO_REPEATS,
+    SHARED,
+    Repeats,
+    find_own_shared,
+    find_shared,
+    repeats,
+    write_shared,
+)
 from batchgen.ledger.staging import (
     MAX_FAULTS,
     CollisionKey,
@@ -50,15 +59,15 @@ from batchgen.ledger.staging import (
     Priced,
     StagedRows,
     attach,
+    pages,
     refuse_rows,
     rows_at_fault,
     stage_own,
+    stale_before_of,
     taken_twice,
 )
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import ZERO, Micros
-
-_PAGE: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +139,12 @@ class Staging:
         self.keeps_unplanned = False
         """Whether jobs that are not planned are kept, as a row at fault may be theirs."""
         self._met: BatchId | None = None
-        attach(conn, file, tables=(KNOWN,))
+        self.shares = False
+        """Whether one request serves all jobs with the same fingerprint."""
+        self._has_shared = False
+        self._is_of_ledger = False
+        """Whether the jobs are those of the ledger, which does not know variants."""
+        attach(conn, file, tables=(KNOWN, SHARED))
 
     def close(self) -> None:
         """Forget what is staged; it is planned again."""
@@ -167,7 +181,7 @@ class Staging:
         def stale_before(refresh: str) -> str | None:
             if selection.since is not None:
                 return timestamp(selection.since)
-            return _stale_before(selection.refresh or refresh, now, self._renewal_at)
+            return stale_before_of(selection.refresh or refresh, now, self._renewal_at)
 
         rows = StagedRows(
             self.conn,
@@ -177,7 +191,7 @@ class Staging:
             stale_before=stale_before,
         )
         faults: list[Fault] = []
-        for page in _pages(jobs, faults):
+        for page in pages(jobs, faults):
             rows.write(page)
             self.jobs += len(page)
             if progress is not None:
@@ -195,6 +209,7 @@ class Staging:
     def fill_from_ledger(self, batch: BatchId, provider: str, selection: Selection) -> None:
         """Stage the jobs of a batch that a run may have to do with, as the ledger has them."""
         self.only = selection.only
+        self._is_of_ledger = True
         self.jobs = stage_own(self.conn, batch, provider)
 
     def refuse(self, refusals: Iterable[tuple[JobId, str]]) -> None:
@@ -244,12 +259,16 @@ class Staging:
 
     def _meet(self, batch: BatchId | None) -> None:
         """Look up once what the ledger knows of each planned job; the rest goes by that."""
-        if batch is None or batch == self._met:
-            return
-        self.conn.execute("DELETE FROM staging.known")
-        values = {"batch": batch, "renewal": self._renewal_at, **only_values(self.only)}
-        self.conn.execute(MEET, values)
-        self._met = batch
+        if batch is not None and batch != self._met:
+            self.conn.execute("DELETE FROM staging.known")
+            values = {"batch": batch, "renewal": self._renewal_at, **only_values(self.only)}
+            self.conn.execute(MEET, values)
+            self._met, self._has_shared = batch, False
+            if self._is_of_ledger:
+                find_own_shared(self.conn, batch)
+        if self.shares and not self._has_shared:
+            find_shared(self.conn, self.only)
+            self._has_shared = True
 
     def rows_at_fault(self) -> int:
         """How many rows have a job that is refused for its row."""
@@ -279,6 +298,13 @@ class Staging:
         if retired:
             groups[Group.RETIRED] = GroupSum(retired, ZERO)
         return groups
+
+    def repeats(self, batch: BatchId | None) -> Repeats:
+        """The jobs to send that repeat another one; none where that is not known."""
+        if self.jobs < 2 or self.shares or self._is_of_ledger:
+            return NO_REPEATS
+        self._meet(batch)
+        return repeats(self.conn, self.only)
 
     def to_send(self, batch: BatchId | None, limit: int | None = None) -> ToSend:
         """The requests that a run sends: the first ``limit`` jobs of all groups that are sent."""
@@ -359,6 +385,7 @@ class Staging:
             if self._has_refused:
                 self.conn.execute(HOLD, values)
                 self.conn.execute(REFUSE, values)
+            write_shared(self.conn, batch, partial=identity.partial)
             self.conn.execute(
                 "INSERT OR IGNORE INTO prices (provider, model, price, source, taken_at)"
                 " SELECT DISTINCT provider, model, estimated, ?, ? FROM staging.kinds",
@@ -419,26 +446,3 @@ class Staging:
         if identity.adopted is not None:
             move_roots(self.conn, BatchId(row["id"]), identity.adopted)
         return BatchId(row["id"])
-
-
-def _pages(jobs: Iterable[PlannedJob], faults: list[Fault]) -> Iterator[list[PlannedJob]]:
-    """The stream in pages; the faults that it ends with are added to those that are known."""
-    page: list[PlannedJob] = []
-    try:
-        for job in jobs:
-            page.append(job)
-            if len(page) == _PAGE:
-                yield page
-                page = []
-    except ManifestError as exc:
-        faults += exc.faults
-    if page:
-        yield page
-
-
-def _stale_before(refresh: str, now: datetime, renewal_at: str) -> str | None:
-    if refresh == "changed":
-        return None
-    if refresh == "always":
-        return renewal_at
-    return timestamp(now - timedelta(days=int(refresh.removesuffix("d"))))

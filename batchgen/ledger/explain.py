@@ -39,6 +39,8 @@ class Why:
     done_at: str | None
     refused: str | None
     attempt: LastAttempt | None
+    shares: str | None = None
+    """The key of the job whose image it gets."""
 
 
 _EXPLAIN: Final = f"""
@@ -50,7 +52,9 @@ SELECT planned.fingerprint AS fingerprint, kinds.model AS model, planned.prompt 
        json_object('fingerprint', jobs.fingerprint, 'model', jobs.model,
            'prompt', jobs.prompt, 'options', json(jobs.options),
            'images', json(jobs.images), 'mask', jobs.mask) AS own,
-       jobs.made_of AS made_of
+       jobs.made_of AS made_of,
+       (SELECT first.key FROM staging.shared CROSS JOIN staging.planned AS first
+        ON first.seq = shared.leader WHERE shared.seq = planned.seq) AS shares
 FROM {PLAN} LEFT JOIN staging.known ON known.seq = planned.seq
 LEFT JOIN jobs ON jobs.id = known.job
 WHERE planned.key = :key
@@ -80,12 +84,15 @@ def explain(conn: sqlite3.Connection, key: str) -> Why | None:
         done_at=values["done_at"],
         refused=values["refused"],
         attempt=LastAttempt(**dict(attempt)) if attempt is not None else None,
+        shares=values["shares"],
     )
 
 
 def _group(values: dict[str, Any]) -> Group:
     if values["grp"] is not None:
         return Group(values["grp"])
+    if values["shares"] is not None:
+        return Group.SHARED
     if values["refused"] is None:
         return Group.NEW
     return Group.AT_FAULT if values["refused"].startswith(f"{ROW_REASON}:") else Group.REFUSED

@@ -44,6 +44,8 @@ class Group(StrEnum):
     """Its row has a fault; it fails, and nothing is sent."""
     KEPT = "kept"
     """Done, and its row has a fault now; it is left as it is."""
+    SHARED = "shared"
+    """It gets a copy of the image of another job; nothing is sent for it."""
     RETIRED = "retired"
 
     @property
@@ -120,6 +122,9 @@ def fingerprint_of(state: str) -> str:
 SENT_GROUPS: Final = quoted(*sorted(_SENT))
 IS_MEANT: Final = is_meant("planned.key")
 IS_NEW: Final = "NOT EXISTS (SELECT 1 FROM staging.known WHERE known.seq = planned.seq)"
+IS_NEW_AND_SENT: Final = (
+    f"{IS_NEW} AND NOT EXISTS (SELECT 1 FROM staging.shared WHERE shared.seq = planned.seq)"
+)
 IS_CHANGED: Final = "jobs.fingerprint <> planned.fingerprint"
 
 # Each of these is looked up for few jobs only: `done_at` and the state are asked first.
@@ -209,7 +214,7 @@ STATE_CASE: Final = f"""
         WHEN grp IN ({quoted(Group.UNCHANGED, Group.MOVED)}) THEN 'done'
         WHEN was = 'paid' THEN was
         WHEN grp = '{Group.REFUSED}' THEN 'failed'
-        WHEN grp IN ({SENT_GROUPS}) THEN 'pending'
+        WHEN grp IN ({SENT_GROUPS}, '{Group.SHARED}') THEN 'pending'
         ELSE was
     END
 """
@@ -231,10 +236,14 @@ PLANNED_KNOWN: Final = (
 
 COMPARE: Final = f"""
 SELECT '{Group.NEW}' AS grp, count(*) AS jobs, sum(estimated) AS cost
-FROM {PLAN} WHERE {IS_NEW} AND {IS_MEANT} AND refused IS NULL
+FROM {PLAN} WHERE {IS_NEW_AND_SENT} AND {IS_MEANT} AND refused IS NULL
 UNION ALL
 SELECT grp, count(*), sum(estimated) FROM (
-    SELECT grp, estimated FROM {PLANNED_KNOWN} WHERE meant
+    SELECT grp, iif(grp = '{Group.SHARED}', 0, estimated) AS estimated
+    FROM {PLANNED_KNOWN} WHERE meant
+    UNION ALL
+    SELECT '{Group.SHARED}', 0 FROM staging.shared
+    CROSS JOIN staging.planned ON planned.seq = shared.seq WHERE {IS_NEW} AND {IS_MEANT}
     UNION ALL
     SELECT iif({AT_FAULT}, '{Group.AT_FAULT}', '{Group.REFUSED}'), estimated FROM {PLAN}
     WHERE :has_refused AND refused IS NOT NULL AND {IS_NEW} AND {IS_MEANT}
@@ -248,11 +257,11 @@ FROM (SELECT estimated FROM {PLANNED_KNOWN} WHERE meant AND grp IN ({SENT_GROUPS
 """The first jobs of a run that the ledger knows, in the order in which a run takes them up."""
 FIRST_NEW: Final = f"""
 SELECT count(*) AS jobs, coalesce(sum(estimated), 0) AS cost
-FROM (SELECT estimated FROM {PLAN} WHERE {IS_NEW} AND {IS_MEANT} AND refused IS NULL
+FROM (SELECT estimated FROM {PLAN} WHERE {IS_NEW_AND_SENT} AND {IS_MEANT} AND refused IS NULL
     ORDER BY seq LIMIT :limit)
 """
 MODELS_TO_ASK: Final = f"""
-SELECT model FROM {PLAN} WHERE refused IS NULL AND {IS_NEW} AND {IS_MEANT}
+SELECT model FROM {PLAN} WHERE refused IS NULL AND {IS_NEW_AND_SENT} AND {IS_MEANT}
 UNION
 SELECT model FROM {PLANNED_KNOWN} WHERE meant AND grp IN ({SENT_GROUPS})
 ORDER BY 1
@@ -262,7 +271,7 @@ SELECT attempts.provider AS provider, count(DISTINCT jobs.id) AS pictures
 FROM {PLANNED_KNOWN} CROSS JOIN jobs ON jobs.id = known.job
 CROSS JOIN images ON images.job_id = jobs.id AND images.state IN ('saved', 'due')
 CROSS JOIN attempts ON attempts.id = images.attempt_id
-WHERE known.changed AND grp IN ({SENT_GROUPS})
+WHERE known.changed AND grp IN ({SENT_GROUPS}, '{Group.SHARED}')
   AND attempts.provider <> kinds.provider
 GROUP BY 1
 """

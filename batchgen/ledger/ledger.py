@@ -114,6 +114,8 @@ class DuePicture:
     """Why the last one failed."""
     not_before: str | None
     """Until when the image host asked to wait."""
+    copy_of: str | None
+    """The attempt whose saved image it is a copy of; None for an image of its own."""
     replaces: str | None
     """``1024x1024 png`` of the good picture that it is to replace; None where there is none."""
 
@@ -184,6 +186,12 @@ _HAS_ITS_IMAGE: Final = """
           AND attempts.fingerprint = jobs.fingerprint))
 """
 """The image on disk is the one that the job plans: it needs no other."""
+_MADE_AT: Final = """
+    (SELECT jobs.done_at FROM attempts AS copy
+        CROSS JOIN attempts AS original ON original.id = copy.copy_of
+        CROSS JOIN jobs ON jobs.id = original.job_id WHERE copy.id = ?)
+"""
+"""When the image was made that an attempt copies: a copy is as old as its original."""
 
 _JOB_COLUMNS = (
     "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
@@ -283,6 +291,7 @@ class Ledger:
         rows = self.conn.execute(
             f"SELECT {_JOB_COLUMNS} FROM jobs"
             " WHERE batch_id = :batch AND retired = 0 AND state = 'pending' AND id > :after"
+            " AND shares IS NULL"
             f" AND {IS_MEANT} ORDER BY id LIMIT :limit",
             {"batch": batch, "after": after, "limit": limit, **only_values(only)},
         )
@@ -569,7 +578,7 @@ class Ledger:
         rows = self.conn.execute(
             "SELECT images.id AS id, attempt_id, position, url, task, answer, expires_at, root,"
             " path, sha256, coalesce(ended_at, started_at) AS answered_at,"
-            " images.tries AS tries, trouble, not_before,"
+            " images.tries AS tries, trouble, not_before, copy_of,"
             " (SELECT old.width || 'x' || old.height || ' ' || old.format FROM images AS old"
             " WHERE old.job_id = images.job_id AND old.state = 'saved'"
             " AND old.attempt_id <> images.attempt_id ORDER BY old.position LIMIT 1) AS replaces,"
@@ -679,10 +688,11 @@ class Ledger:
             (job,),
         )
         self.conn.execute(
-            "UPDATE jobs SET reason = NULL, changed_at = ?, done_at = ?, renewal = NULL,"
+            f"UPDATE jobs SET reason = NULL, changed_at = ?, done_at = coalesce({_MADE_AT}, ?),"
+            " renewal = NULL,"
             " state = iif(fingerprint = (SELECT fingerprint FROM attempts WHERE id = ?),"
             " 'done', 'pending') WHERE id = ? AND state = 'paid'",
-            (now, now, attempt, job),
+            (now, attempt, now, attempt, job),
         )
 
     def picture_lost(self, image: int, job: JobId, reason: str) -> None:

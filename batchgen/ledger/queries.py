@@ -321,7 +321,7 @@ def history(conn: sqlite3.Connection, batch: BatchId | None, provider: str) -> H
     answers = conn.execute(
         "SELECT count(*) AS n, avg(julianday(ended_at) - julianday(started_at)) AS days FROM"
         " attempts WHERE rowid > (SELECT max(rowid) FROM attempts) - ?"
-        " AND outcome = 'ok' AND provider = ?",
+        " AND outcome = 'ok' AND copy_of IS NULL AND provider = ?",
         (_HISTORY_ATTEMPTS, provider),
     ).fetchone()
     paid = conn.execute(_PAID, {"batch": batch}).fetchone()
@@ -344,6 +344,7 @@ def _last_rate(conn: sqlite3.Connection, batch: BatchId | None) -> float | None:
     row = conn.execute(
         "SELECT count(*) AS n, julianday(max(ended_at)) - julianday(min(started_at)) AS days"
         " FROM attempts WHERE rowid > (SELECT max(rowid) FROM attempts) - ? AND outcome = 'ok'"
+        " AND copy_of IS NULL"
         " AND +run_id = (SELECT max(id) FROM runs WHERE batch_id = ? AND billed_attempts > 0)",
         (_HISTORY_ATTEMPTS, batch),
     ).fetchone()

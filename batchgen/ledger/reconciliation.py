@@ -19,7 +19,7 @@ _SENT: Final = """
            cost, attempts.started_at AS started_at, attempts.ended_at AS ended_at, outcome, billed,
            request_id, least, possible, refunded, price_known
     FROM runs CROSS JOIN attempts ON run_id = runs.id CROSS JOIN jobs ON jobs.id = job_id
-    WHERE provider = :provider
+    WHERE provider = :provider AND copy_of IS NULL
 """
 # The provider of each attempt: that of its batch may have changed since.
 

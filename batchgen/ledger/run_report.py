@@ -252,7 +252,7 @@ def _slowest(conn: sqlite3.Connection, run: int) -> tuple[Slow, ...]:
     rows = conn.execute(
         "SELECT key, (julianday(ended_at) - julianday(started_at)) * 86400 AS seconds"
         " FROM attempts JOIN jobs ON jobs.id = job_id WHERE run_id = ? AND outcome = 'ok'"
-        " ORDER BY seconds DESC, key LIMIT ?",
+        " AND copy_of IS NULL ORDER BY seconds DESC, key LIMIT ?",
         (run, _SLOWEST),
     )
     return tuple(Slow(key=row["key"], seconds=round(row["seconds"], 3)) for row in rows)

@@ -322,6 +322,11 @@ WHERE images.job_id = jobs.id AND images.state = 'saved' AND jobs.state = 'done'
         WHERE one.attempt_id = images.attempt_id)
     AND (images.root, images.path) <> (jobs.root,
         replace(jobs.path, '{ext}', iif(images.format = 'jpeg', 'jpg', images.format)));
+-- With `share: true`, the job whose image a job gets a copy of; no request is sent for it. The
+-- attempt of such a copy names the attempt that made the image.
+ALTER TABLE jobs ADD COLUMN shares INTEGER REFERENCES jobs(id);
+CREATE INDEX jobs_by_sharing ON jobs(batch_id) WHERE shares IS NOT NULL;
+ALTER TABLE attempts ADD COLUMN copy_of TEXT REFERENCES attempts(id);
 """
 
 

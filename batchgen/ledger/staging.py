@@ -6,9 +6,10 @@ import operator
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
-from batchgen.errors import Fault
+from batchgen.errors import Fault, ManifestError
 from batchgen.job import (
     ROW_REASON,
     JobKind,
@@ -16,6 +17,7 @@ from batchgen.job import (
     PlannedJob,
     canonical_json,
 )
+from batchgen.ledger.ledger import timestamp
 from batchgen.ledger.moving import TABLES as MOVE_TABLES
 from batchgen.money import Micros
 
@@ -27,6 +29,7 @@ CollisionKey = Callable[[str, str], str]
 """One text for all spellings of an output path that some file system takes for the same."""
 
 MAX_FAULTS: Final = 100
+_PAGE: Final = 2_000
 _PAGE_BYTES: Final = 16_384
 """Rows are written and read in their order; larger pages save a third of that."""
 _MAX_KINDS: Final = 1_024
@@ -38,7 +41,7 @@ _TABLES: Final = (
         root TEXT NOT NULL, verify TEXT NOT NULL, keep_previous INTEGER NOT NULL,
         keep_partials INTEGER NOT NULL, sidecar INTEGER NOT NULL, metadata INTEGER NOT NULL,
         tags TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT,
-        of_rows INTEGER NOT NULL
+        of_rows INTEGER NOT NULL, is_variant INTEGER NOT NULL DEFAULT 0
     )
     """,
     """
@@ -61,7 +64,7 @@ _TABLES: Final = (
     """,
     "CREATE INDEX staging.others_by_place ON others(place_hash)",
 )
-_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 13})"
+_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 14})"
 _INSERT: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 11})"
 _INSERT_PLAIN: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 8}, '[]', NULL, NULL)"
 PLAN: Final = "staging.planned CROSS JOIN staging.kinds ON kinds.id = planned.kind"
@@ -202,6 +205,7 @@ class StagedRows:
                 price,
                 self._stale_before(kind.refresh),
                 int(kind.of_rows),
+                int(kind.is_variant),
             ),
         )
         return int(cursor.lastrowid or 0)
@@ -309,3 +313,27 @@ def _taken(path: str, what: str, source: str, taker: tuple[str, str]) -> Fault:
         path=path,
         message=f"the {what} is taken already by {shown} ({key}); each job needs its own",
     )
+
+
+def pages(jobs: Iterable[PlannedJob], faults: list[Fault]) -> Iterator[list[PlannedJob]]:
+    """The stream in pages; the faults that it ends with are added to those that are known."""
+    page: list[PlannedJob] = []
+    try:
+        for job in jobs:
+            page.append(job)
+            if len(page) == _PAGE:
+                yield page
+                page = []
+    except ManifestError as exc:
+        faults += exc.faults
+    if page:
+        yield page
+
+
+def stale_before_of(refresh: str, now: datetime, renewal_at: str) -> str | None:
+    """Return until when images are too old, by the text of ``refresh``; None for never."""
+    if refresh == "changed":
+        return None
+    if refresh == "always":
+        return renewal_at
+    return timestamp(now - timedelta(days=int(refresh.removesuffix("d"))))

@@ -524,6 +524,11 @@ class Manifest(JobSpec):
         description="these are some jobs of a larger batch of this name: the others keep their"
         " state, and none is retired",
     )
+    share: StrictBool = Field(
+        False,
+        description="one request for all jobs with the same model, options, prompt and reference"
+        " images: the others get a copy of its image",
+    )
     rules: Literal["refuse", "warn"] = Field(
         "refuse",
         description="what becomes of jobs against the provider's known rules: no plan (refuse), or"

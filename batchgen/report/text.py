@@ -10,6 +10,7 @@ from batchgen.ledger.budgets import Budget
 from batchgen.ledger.explain import Why
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.queries import ReasonCount, Status
+from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.uncertain import Doubt, Held
 from batchgen.money import Micros, dollars, rounded_dollars
 from batchgen.quote import Quote, WhatIf
@@ -35,6 +36,7 @@ _GROUP_TEXT = {
     Group.REFUSED: "without their reference image, not sent",
     Group.AT_FAULT: "with a fault in their row, not sent",
     Group.KEPT: "done, kept; their row has a fault now",
+    Group.SHARED: "share the image of another job",
     Group.RETIRED: "no longer in the manifest",
 }
 _REASONS_SHOWN = 8
@@ -53,26 +55,36 @@ def plan_text(
     budgets: Sequence[Budget],
     *,
     unfetched: int = 0,
+    repeats: Repeats = NO_REPEATS,
 ) -> str:
     """What a run would do and cost, a line a group; then budgets, time, and the what-if.
 
     ``unfetched`` URLs of reference images have no copy yet, so what they hold is not known.
     """
     lines = [heading]
-    lines += [
-        _counted(groups[group].jobs, _GROUP_TEXT[group], groups[group].cost if group.is_sent else 0)
-        for group in Group
-        if group in groups
-    ]
+    lines += [_group_line(group, groups[group]) for group in Group if group in groups]
     if unfetched:
         lines.append(f"  {unfetched:>9,}  {unfetched_text(unfetched)}; the run fetches first")
     lines += _quote_lines(quote, budgets)
+    if repeats.jobs:
+        lines.append(f"  {repeats_text(repeats)}")
     return "\n".join(lines)
 
 
-def _counted(count: int, text: str, cost: int) -> str:
+def repeats_text(repeats: Repeats) -> str:
+    """How many requests are for images that another job has, and how to avoid them."""
+    jobs = "1 job repeats" if repeats.jobs == 1 else f"{repeats.jobs:,} jobs repeat"
+    return f"{jobs} another one: {rounded_dollars(repeats.cost)}; share: true makes each once"
+
+
+def _group_line(group: Group, found: GroupSum) -> str:
+    cost = found.cost if group.is_sent else 0
+    return _counted(found.jobs, _GROUP_TEXT[group], cost, is_free=group is Group.SHARED)
+
+
+def _counted(count: int, text: str, cost: int, *, is_free: bool = False) -> str:
     """A line of a plan: how many, what, and the price of one request each."""
-    price = rounded_dollars(cost) if cost else ""
+    price = rounded_dollars(cost) if cost or is_free else ""
     return f"  {count:>9,}  {text:<{_PLAN_TEXT_WIDTH}} {price:>12}".rstrip()
 
 
@@ -159,6 +171,8 @@ def _why_lines(found: Why) -> list[str]:
             return ["paid, then changed: its image is downloaded, then a new one is requested"]
         case Group.IN_FLIGHT | Group.HELD:
             return [_in_flight_text(found)]
+        case Group.SHARED:
+            return [f"shares the image of {found.shares}; no request is sent for it"]
         case Group.PENDING:
             return ["waiting from an earlier run; no image of it has been made yet"]
         case _:

@@ -73,7 +73,7 @@ def test_plan_line_says_what_happens_to_a_group() -> None:
     assert "changed since they failed or were refused" in lines[Group.REVISED]
     assert "waiting from an earlier run" in lines[Group.PENDING]
     assert {group for group, line in lines.items() if "$" in line} == {
-        group for group in Group if group.is_sent
+        group for group in Group if group.is_sent or group is Group.SHARED
     }
 
 
