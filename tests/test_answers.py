@@ -303,6 +303,7 @@ def test_an_answer_that_cannot_be_trusted_is_a_doubt(
         "estimated": "0.037700",
         "charged": "0.000000",
         "maybe": "0.037700",
+        "unpriced": 0,
     }
 
 

@@ -25,7 +25,7 @@ from batchgen.pool import Pool
 from batchgen.spool import Spool
 from tests import rig
 
-pytestmark = [pytest.mark.anyio, pytest.mark.fault("XD2")]
+pytestmark = pytest.mark.anyio
 
 CANCELLED = ("cancelled by its program", ExitCode.INTERRUPTED)
 
@@ -204,6 +204,7 @@ async def cancel_by_timeout(path: Path, endpoint: rig.Endpoint, batches: list[Ba
 
 
 @pytest.mark.parametrize("cancel", [cancel_task, cancel_by_timeout])
+@pytest.mark.fault("XD2")
 async def test_a_cancelled_run_is_ended_in_the_ledger(
     slow: rig.Endpoint, tmp_path: Path, cancel: Callable[..., Any]
 ) -> None:
@@ -288,6 +289,7 @@ async def test_a_batch_cancelled_on_entering_is_unlocked(
     assert runs(tmp_path) == [(None, ExitCode.DONE)]
 
 
+@pytest.mark.fault("XD2")
 def test_entering_without_asyncio_is_refused(tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, "http://127.0.0.1:9/v1", ["a"])
     entering = Batch(path).__aenter__()
