@@ -56,7 +56,8 @@ class Rig:
         allow_loopback: bool = True,
         fresh_since: datetime | None = None,
     ) -> Fetched:
-        self.conn.execute("DROP TABLE IF EXISTS temp.needed")
+        for table in ("needed", "fetched"):
+            self.conn.execute(f"DROP TABLE IF EXISTS temp.{table}")
         self.urls = NeededUrls(self.conn, self.folder)
         for url in urls:
             self.urls.find(url)
@@ -67,7 +68,9 @@ class Rig:
             allow_loopback=allow_loopback,
             fresh_since=fresh_since or datetime(2999, 1, 1, tzinfo=UTC),
         )
-        return await cache.bring(self.urls)
+        fetched = await cache.bring(self.urls)
+        self.urls.keep(self.conn)
+        return fetched
 
     def problem(self, url: str) -> str:
         return self.urls.find(url).problem
@@ -130,7 +133,7 @@ async def test_a_damaged_or_lost_copy_is_fetched_whole(
         (wire.response(b""), "no reference image: the file is empty"),
         (wire.response(b"", "302 Found", Location="http://10.0.0.1/a.jpg"), "no public address"),
         (wire.response(b"", "302 Found", Location="file:///etc/passwd"), "only https://"),
-        (wire.response(b"x", Content_Encoding="gzip"), "encoded as 'gzip'"),
+        (wire.response(b"x", Content_Encoding="gzip"), "no reference image: data beginning 'x'"),
     ],
 )
 async def test_what_an_address_gives_instead_of_a_picture_is_its_problem(
