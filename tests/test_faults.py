@@ -131,7 +131,8 @@ def test_a_folder_that_cannot_be_written_is_found_before_anything_is_sent(
     (tmp_path / place).write_text("a file", encoding="utf-8")
     posts = served.judge("stats")["posts"]
     refused = rig.batchgen("run", path, cwd=tmp_path, code=2)
-    assert f"{tmp_path / place}: can't be written" in refused.stderr
+    assert f"{tmp_path / place}" in refused.stderr
+    assert "can't be written" in refused.stderr or "Not a directory" in refused.stderr
     assert served.judge("stats")["posts"] == posts
 
 

@@ -196,6 +196,7 @@ def test_a_task_that_fails_may_have_cost_its_price(
         "estimated": "",
         "charged": "0.000000",
         "maybe": "0.037700",
+        "unpriced": 0,
     }
     assert found["attempts"]["maybe"] == 1
 
