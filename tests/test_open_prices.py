@@ -134,7 +134,7 @@ def test_a_plan_warns_of_each_open_price_once(tmp_path: Path) -> None:
     done = rig.batchgen("plan", path, cwd=tmp_path)
     warning = "resolution is not set: priced as 4K at $0.132; say 1K for $0.0737 (2 jobs)"
     assert done.stderr.splitlines() == [f"warning: nano-banana-pro: {warning}"]
-    assert "$0.3377" in done.stdout
+    assert "$0.34" in done.stdout
     path.write_text("options: {n: 2}\njobs: [a cup]\n", encoding="utf-8")
     refused = rig.batchgen("plan", path, cwd=tmp_path, code=2)
     assert "options.n: count: says how many" in refused.stderr
