@@ -326,7 +326,7 @@ WHERE images.job_id = jobs.id AND images.state = 'saved' AND jobs.state = 'done'
 -- attempt of such a copy names the attempt that made the image.
 ALTER TABLE jobs ADD COLUMN shares INTEGER REFERENCES jobs(id);
 CREATE INDEX jobs_by_sharing ON jobs(batch_id) WHERE shares IS NOT NULL;
-ALTER TABLE attempts ADD COLUMN copy_of TEXT REFERENCES attempts(id);
+ALTER TABLE attempts ADD COLUMN copy_of TEXT;
 """
 
 
