@@ -123,7 +123,7 @@ async def drive(
         embedder.take(shutdown)
     spool = Spool(spool_folder(prepared))
     await anyio.to_thread.run_sync(spool.prepare)
-    claim = claim_of(prepared, overrides, spool)
+    claim = await anyio.to_thread.run_sync(claim_of, prepared, overrides, spool)
     verify = ssl_context()
     provider = prepared.profile.name
     async with writer as ledger:
