@@ -207,7 +207,10 @@ def test_an_address_that_no_download_may_go_to_is_held_and_its_neighbours_are_ma
     with scripted() as script:
         script.reply = lambda: (200, next(replies))
         path = rig.manifest(
-            tmp_path, f"{script.base}/v1", ["p"] * 5, limits='{concurrency: 1, max_waste: "0"}'
+            tmp_path,
+            f"{script.base}/v1",
+            ["p"] * 5,
+            limits='{concurrency: 1, max_waste: "0", download_wait: 1}',
         )
         rig.batchgen("run", path, cwd=tmp_path, code=None)
         found = rig.status(tmp_path)["jobs"]
