@@ -78,7 +78,7 @@ async def test_a_cut_picture_is_charged_kept_and_never_done(form: str, tmp_path:
         else:
             provider.files = {f"{number}": [wire.response(cut)] for number, cut in enumerate(bad)}
             provider.reply = lambda number: answer({"url": provider.url(f"{number}")})
-        limits = '{concurrency: 1, max_waste: "0", canary: 100, max_useless: 100, download_wait: 1}'
+        limits = '{concurrency: 1, max_waste: "0", max_useless: 100, download_wait: 1}'
         await provider.run(tmp_path, jobs=len(bad), code=1, limits=limits)
         assert len(provider.posts) == len(bad)
         assert (len(provider.gets) == 0) == (form == "inline")
