@@ -332,6 +332,7 @@ def test_a_ledger_that_is_busy_is_not_called_damaged(
 
 _AS_NOBODY = """
 import os, sys
+import urllib.parse  # pathlib of 3.13 imports it when it is used, which may be too late
 from contextlib import closing
 from pathlib import Path
 from batchgen.errors import LedgerError

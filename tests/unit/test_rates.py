@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,10 +49,10 @@ def test_a_run_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
 @pytest.mark.fault("XC9")
 @pytest.mark.parametrize("ahead_s", [2.0, 60.0, 3000.0, 86_400.0])
 def test_a_place_that_a_wrong_clock_gave_is_ignored(ahead_s: float) -> None:
-    conn = in_memory()
-    assert take_place(conn, "k", [(TENTH, 1)], NOW + ahead_s) == 0.0
-    assert take_place(conn, "k", [(TENTH, 1)], NOW) == 0.0
-    assert take_place(conn, "k", [(TENTH, 1)], NOW) == pytest.approx(0.1, abs=1e-5)
+    with closing(in_memory()) as conn:
+        assert take_place(conn, "k", [(TENTH, 1)], NOW + ahead_s) == 0.0
+        assert take_place(conn, "k", [(TENTH, 1)], NOW) == 0.0
+        assert take_place(conn, "k", [(TENTH, 1)], NOW) == pytest.approx(0.1, abs=1e-5)
 
 
 @pytest.mark.anyio
@@ -72,9 +73,9 @@ async def test_a_long_wait_for_a_place_is_shown() -> None:
 
 
 def test_a_clock_that_was_set_back_holds_nobody_for_a_day() -> None:
-    conn = in_memory()
-    take_place(conn, "k", [(TENTH, 1)], NOW)
-    assert take_place(conn, "k", [(TENTH, 1)], NOW - 86_400) == 0.0
+    with closing(in_memory()) as conn:
+        take_place(conn, "k", [(TENTH, 1)], NOW)
+        assert take_place(conn, "k", [(TENTH, 1)], NOW - 86_400) == 0.0
 
 
 @given(
@@ -85,12 +86,12 @@ def test_a_clock_that_was_set_back_holds_nobody_for_a_day() -> None:
 def test_no_span_holds_more_than_the_burst_and_the_even_rate(
     burst: int, gaps: list[float], units: int
 ) -> None:
-    conn = in_memory()
     rate = SharedRate(unit="images", interval_s=0.5, burst=burst)
     now, leaves = NOW, []
-    for gap in gaps:
-        now += gap
-        leaves.append(now + take_place(conn, "k", [(rate, units)], now))
+    with closing(in_memory()) as conn:
+        for gap in gaps:
+            now += gap
+            leaves.append(now + take_place(conn, "k", [(rate, units)], now))
     for first, start in enumerate(leaves):
         for last in range(first + 1, len(leaves)):
             sent = (last - first) * units
