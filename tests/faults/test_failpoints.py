@@ -17,6 +17,8 @@ AT_MIGRATION = {Point.BACKED_UP, Point.MIGRATED}
 """Shown in tests/unit/test_database.py, where there are ledgers of an older schema."""
 AT_PLACES = {Point.KEPT, Point.MOVED, Point.SET_ASIDE}
 """Shown in tests/test_placing.py and tests/test_relocate.py, where there are older images."""
+AT_SHARING = {Point.COPYING}
+"""Reached with `share: true`; tests/test_sharing.py kills there."""
 AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}
 BEFORE_AN_ANSWER = {
     Point.LEDGER_MADE,
@@ -28,7 +30,7 @@ BEFORE_AN_ANSWER = {
 ALL = [
     pytest.param(answer, point, id=f"{point}-{answer}")
     for point in Point
-    if point not in AT_MIGRATION | AT_PLACES
+    if point not in AT_MIGRATION | AT_PLACES | AT_SHARING
     for answer in (("url",) if point in BEFORE_AN_ANSWER else ("url", "b64_json"))
 ]
 
