@@ -51,10 +51,10 @@ from batchgen.outcome import NO_MONEY, ErrorBody, Verdict, task_verdict
 from batchgen.picture import BadPicture, PictureInfo, inspect, is_blank, mismatches
 from batchgen.placing import OF_ONE_PATH, Conflict, Placer, examine
 from batchgen.redelivery import Redelivery
-from batchgen.settings import is_loopback
 from batchgen.sidecar import described, write_sidecar
 from batchgen.spooled_image import SpoolUnreadable, spooled_image
 from batchgen.tasks import TaskFailed, TaskLater, TaskMade, TaskWatch
+from batchgen.urls import is_loopback
 from batchgen.worker import Again, Paid, RunContext, expiry, new_attempt, note_internal_error
 
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024

@@ -21,10 +21,11 @@ from batchgen.job import JobId
 from batchgen.ledger.copies import note_waiting, to_copy
 from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriteError
+from batchgen.providers.account import ApiKey
 from batchgen.redelivery import DOWNLOAD_WAIT_S, Redelivery
-from batchgen.settings import ApiKey, is_loopback
 from batchgen.shutdown import Shutdown
 from batchgen.tasks import POLL_S, TaskWatch
+from batchgen.urls import is_loopback
 from batchgen.worker import Again, Paid, RunContext, Worker, recover, work
 
 T = TypeVar("T")

@@ -1,23 +1,19 @@
-"""The only reader of the environment: keys, places and the provider that a manifest names."""
+"""The only reader of the environment: keys, paths and switches."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from batchgen.errors import SettingsError
-from batchgen.job import Billed
-from batchgen.money import Micros, parse_dollars
+from batchgen.providers.account import Account, ApiKey
 
 if TYPE_CHECKING:
-    from batchgen.manifest.model import ProviderSpec
-    from batchgen.providers.profile import AccountLog, Profile
+    from batchgen.providers.profile import AccountLog
 
 DB_NAME: Final = "batchgen.db"
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -27,33 +23,6 @@ _ENV_LINE: Final = re.compile(
     (?:\s+\#.* | \s*)""",
     re.VERBOSE,
 )
-
-
-class ApiKey:
-    """A secret that shows itself to nobody: not in a repr, a log, a traceback or a row."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The key, for the Authorization header and nothing else."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "ApiKey(***)"
-
-    __str__ = __repr__
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """An account at a provider, for what it alone may see."""
-
-    token: ApiKey
-    user: str
-    """Its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,106 +180,3 @@ def _read_env_file(path: Path) -> dict[str, str]:
             raise SettingsError(f"{path}:{number}: expected NAME=value")
         found[match["name"]] = match["double"] or match["single"] or match["plain"] or ""
     return found
-
-
-def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> Profile:
-    """The profile that a manifest's ``provider`` names or describes. Raises SettingsError."""
-    # Providers bring HTTP and pydantic, 200 ms that commands on the ledger alone should not wait.
-    from batchgen.providers.adapters import Route
-    from batchgen.providers.profile import Profile
-    from batchgen.providers.registry import PROFILES
-
-    if isinstance(provider, str):
-        return _built_in(provider)
-    given = {
-        name: environment.expand(str(value), f"provider.{name}")
-        for name, value in provider.model_dump(exclude={"routes"}).items()
-        if value is not None
-    }
-    if "base_url" in given:
-        given["base_url"] = check_base_url(given["base_url"])
-    name = given.get("name")
-    profile = PROFILES.get(name) if name else None
-    if profile is None:
-        base_url = given.get("base_url")
-        if base_url is None:
-            if name:
-                _built_in(name)
-            raise SettingsError("provider: give a base_url, or the name of a built-in provider")
-        profile = Profile(
-            name=name or urlsplit(base_url).netloc or "endpoint",
-            base_url=base_url,
-            key_variable=given.get("api_key_env"),
-            # Nobody has said what it bills: a proxy may fail on its own behind a paid picture.
-            server_errors_billed=Billed.MAYBE,
-        )
-    if "base_url" in given:
-        profile = replace(profile, base_url=given["base_url"], moves_results=False)
-    if "api_key_env" in given:
-        profile = replace(profile, key_variable=given["api_key_env"])
-    if "price" in given:
-        profile = replace(profile, flat_price=_price(given["price"]))
-    if provider.routes:
-        routes = {model: Route(route) for model, route in provider.routes.items()}
-        profile = replace(profile, routes={**profile.routes, **routes})
-    if "server_errors" in given:
-        profile = replace(profile, server_errors_billed=_BILLED[given["server_errors"]])
-    if "refusals" in given:
-        profile = replace(profile, refusals_billed=_BILLED[given["refusals"]])
-    return replace(profile, replays_idempotency_key=given.get("idempotency") == "replay")
-
-
-_BILLED: Final = {"free": Billed.NO, "maybe": Billed.MAYBE, "billed": Billed.YES}
-
-
-def _price(text: str) -> Micros:
-    try:
-        return parse_dollars(text)
-    except ValueError as exc:
-        raise SettingsError(f"provider.price: {exc}") from exc
-
-
-def _built_in(name: str) -> Profile:
-    from batchgen.providers.registry import PROFILES
-
-    if name not in PROFILES:
-        known = ", ".join(PROFILES)
-        raise SettingsError(
-            f"provider: {name!r} is not built in (there are {known}); describe another as a mapping"
-            " with base_url and api_key_env"
-        )
-    return PROFILES[name]
-
-
-def check_base_url(url: str) -> str:
-    """The address without its last slash. Raises SettingsError for what no key may be sent to."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as exc:
-        raise SettingsError(f"provider.base_url: it is no address: {exc}") from exc
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        # Not shown: what stands there may be a secret.
-        raise SettingsError(
-            "provider.base_url: no user, password, query or fragment belongs in it;"
-            " the key comes from the environment"
-        )
-    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
-        raise SettingsError(
-            f"provider.base_url: {url!r} is no address; right would be https://HOST/v1"
-        )
-    if parts.scheme == "http" and not is_loopback(host):
-        raise SettingsError(
-            f"provider.base_url: http:// would send the key to {host} in the clear; use https://"
-        )
-    return url.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address of a URL is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

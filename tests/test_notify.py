@@ -165,7 +165,7 @@ def test_a_run_that_never_began_is_told_of_too(service: Service, tmp_path: Path)
     [
         ("{webhook: 'https://x.example', command: [a]}", "exactly one of"),
         ("{only_if: failed}", "exactly one of"),
-        ("{webhook: 'http://x.example/T0P-SECRET-PATH'}", "in the clear"),
+        ("{webhook: 'http://x.example/T0P-SECRET-PATH'}", "unencrypted"),
         ("{webhook: '${NOT_SET}'}", "NOT_SET is not set"),
     ],
 )

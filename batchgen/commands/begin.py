@@ -61,8 +61,8 @@ from batchgen.naming import collision_key
 from batchgen.progress import ask, planning, write_line
 from batchgen.relocate import relocate
 from batchgen.report.text import plan_heading, plan_text
-from batchgen.settings import is_loopback
 from batchgen.spool import Spool
+from batchgen.urls import is_loopback
 
 DEFAULT_DOWNLOADS = 8
 

@@ -34,9 +34,9 @@ from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.manifest.model import Limits
 from batchgen.pool import Pool, PoolSettings
 from batchgen.progress import Progress
+from batchgen.providers.account import ApiKey
 from batchgen.redelivery import DOWNLOAD_WAIT_S
 from batchgen.room import Room
-from batchgen.settings import ApiKey
 from batchgen.shutdown import Shutdown
 from batchgen.spool import Spool
 from batchgen.tasks import POLL_S

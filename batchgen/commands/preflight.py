@@ -17,9 +17,10 @@ from batchgen.errors import SettingsError, StoppedError
 from batchgen.ledger.path_owners import Claimed
 from batchgen.money import Micros, dollars
 from batchgen.obstacles import Obstacles
+from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
 from batchgen.room import look, nearest
-from batchgen.settings import ApiKey, Environment
+from batchgen.settings import Environment
 
 _OWNERS_COUNTED: Final = 1_000
 _OPEN_FILES_ASIDE: Final = 48

@@ -24,11 +24,13 @@ from batchgen.money import ZERO, Micros, parse_dollars
 from batchgen.naming import collision_key
 from batchgen.plan import Planner
 from batchgen.policy import Waste, parse_waste
+from batchgen.provider_profile import resolve_profile
+from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules import Rulebook
 from batchgen.references import Addresses
 from batchgen.schedule import deadline_of
-from batchgen.settings import ApiKey, Environment, resolve_profile
+from batchgen.settings import Environment
 
 T = TypeVar("T")
 DEFAULT_PROVIDER: Final = "crazyrouter"

@@ -23,7 +23,7 @@ from batchgen.ledger.reference_urls import (
 )
 from batchgen.progress import fetching, write_line
 from batchgen.references import is_address
-from batchgen.settings import is_loopback
+from batchgen.urls import is_loopback
 
 if TYPE_CHECKING:
     from batchgen.reference_cache import Fetched

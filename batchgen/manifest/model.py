@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -32,6 +31,7 @@ from pydantic import (
 from batchgen.job import Verify
 from batchgen.manifest.scalar import Ambiguous, Null
 from batchgen.money import parse_dollars
+from batchgen.urls import check_base_url, is_loopback
 
 MAX_NAME_CHARS: Final = 100
 _MAX_AMOUNT_CHARS: Final = 40
@@ -148,29 +148,7 @@ def _environment_name(text: str) -> str:
 
 
 def _base_url(url: str) -> str:
-    if _VARIABLE in url:
-        return url
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in ("http", "https"):
-        raise ValueError("is no address; right would be https://HOST/v1")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("no user, password, query or fragment belongs in the address")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError(f"http:// would send the key to {host} in the clear; use https://")
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return url if _VARIABLE in url else check_base_url(url)
 
 
 def _kind(value: object) -> str | None:
@@ -343,11 +321,9 @@ def _web_address(url: str) -> str:
         host = None
     # Not shown: the address itself is often the secret.
     if not host or not url.startswith(("https://", "http://")):
-        raise ValueError(
-            "is no address; right would be https://HOST/..., or a ${NAME} that holds it"
-        )
-    if url.startswith("http://") and not _is_loopback(host) and not host.startswith(_VARIABLE):
-        raise ValueError("http:// would send it in the clear; use https://")
+        raise ValueError("not a valid URL; expected https://HOST/..., or a ${NAME} that holds it")
+    if url.startswith("http://") and not is_loopback(host) and not host.startswith(_VARIABLE):
+        raise ValueError("http:// would send it unencrypted; expected https://")
     return url
 
 

@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_context
 from jinja2.visitor import NodeTransformer
 
-from batchgen.naming import slug
+from batchgen.text import slug
 
 MAX_CHARS: Final = 1_000_000
 """Of a rendered text, and of any text on the way there."""

@@ -24,14 +24,16 @@ from batchgen.manifest.template import (
     compile_template,
 )
 from batchgen.mp4 import inspect_mp4
-from batchgen.naming import NamingError, checked_key, output_path, safe_path, slug
+from batchgen.naming import NamingError, checked_key, output_path, safe_path
 from batchgen.outcome import Exchange, Failure, Reach, classify
 from batchgen.picture import MAX_PIXELS, BadPicture, decode, inspect
 from batchgen.providers.adapters import ADAPTERS
 from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.providers.video_tasks import read_state
 from batchgen.retry_after import MAX_WAIT_S, retry_after
-from batchgen.settings import Environment, check_base_url
+from batchgen.settings import Environment
+from batchgen.text import slug
+from batchgen.urls import check_base_url
 from tests.unit.test_event_stream import COMPLETED, PARTIAL, stream
 from tests.unit.test_manifest_loader import NIGHTLY, SHORT
 from tests.unit.test_naming import assert_safe
@@ -199,7 +201,7 @@ def read_settings(data: bytes) -> None:
     with suppress(SettingsError):
         found = Environment.load(_folder())
         found.key("CANARY_KEY")
-    with suppress(SettingsError):
+    with suppress(ValueError):
         check_base_url(data.decode("utf-8", "replace"))
 
 

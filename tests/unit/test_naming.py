@@ -26,9 +26,9 @@ from batchgen.naming import (
     row_key,
     safe_component,
     safe_path,
-    slug,
     text_of,
 )
+from batchgen.text import slug
 
 HOSTILE = st.lists(
     st.one_of(

@@ -15,15 +15,12 @@ from hypothesis import strategies as st
 from batchgen.errors import SettingsError
 from batchgen.manifest.model import ProviderSpec
 from batchgen.money import Micros
+from batchgen.provider_profile import resolve_profile
+from batchgen.providers.account import ApiKey
 from batchgen.providers.crazyrouter import CRAZYROUTER
 from batchgen.providers.registry import PROFILES
-from batchgen.settings import (
-    ApiKey,
-    Environment,
-    check_base_url,
-    is_loopback,
-    resolve_profile,
-)
+from batchgen.settings import Environment
+from batchgen.urls import check_base_url, is_loopback
 from tests.canary import CANARY as KEY
 
 EMPTY = Environment({})
@@ -317,31 +314,31 @@ def test_a_good_address_is_kept_without_its_last_slash(url: str, kept: str) -> N
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://shop.example/v1", "in the clear"),
-        ("http://localhost.shop.example/v1", "in the clear"),
-        ("http://10.0.0.1/v1", "in the clear"),
-        ("http://127.0.0.1.shop.example/v1", "in the clear"),
-        ("ftp://shop.example/v1", "no address"),
-        ("file:///etc/passwd", "no address"),
-        ("shop.example/v1", "no address"),
-        ("//shop.example/v1", "no address"),
-        ("https://", "no address"),
-        ("https:///v1", "no address"),
-        ("", "no address"),
-        ("https://shop.example:99999/v1", "no address"),
-        ("https://[::1/v1", "no address"),
-        ("https://shop example/v1", "no address"),
-        ("https://shop.example/v1\r\nX-Injected: 1", "no address"),
-        ("https://user:secret@shop.example/v1", "no user, password"),
-        ("https://secret@shop.example/v1", "no user, password"),
-        ("https://@shop.example/v1", "no user, password"),
-        ("ftp://user:secret@shop.example/v1", "no user, password"),
-        ("https://shop.example/v1?key=secret", "no user, password"),
-        ("https://shop.example/v1#secret", "no user, password"),
+        ("http://shop.example/v1", "unencrypted"),
+        ("http://localhost.shop.example/v1", "unencrypted"),
+        ("http://10.0.0.1/v1", "unencrypted"),
+        ("http://127.0.0.1.shop.example/v1", "unencrypted"),
+        ("ftp://shop.example/v1", "not a valid URL"),
+        ("file:///etc/passwd", "not a valid URL"),
+        ("shop.example/v1", "not a valid URL"),
+        ("//shop.example/v1", "not a valid URL"),
+        ("https://", "not a valid URL"),
+        ("https:///v1", "not a valid URL"),
+        ("", "not a valid URL"),
+        ("https://shop.example:99999/v1", "not a valid URL"),
+        ("https://[::1/v1", "not a valid URL"),
+        ("https://shop example/v1", "not a valid URL"),
+        ("https://shop.example/v1\r\nX-Injected: 1", "not a valid URL"),
+        ("https://user:secret@shop.example/v1", "not allowed"),
+        ("https://secret@shop.example/v1", "not allowed"),
+        ("https://@shop.example/v1", "not allowed"),
+        ("ftp://user:secret@shop.example/v1", "not allowed"),
+        ("https://shop.example/v1?key=secret", "not allowed"),
+        ("https://shop.example/v1#secret", "not allowed"),
     ],
 )
 def test_an_address_that_no_key_may_be_sent_to(url: str, message: str) -> None:
-    with pytest.raises(SettingsError, match=rf"provider\.base_url: .*{message}") as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         check_base_url(url)
     assert "secret" not in str(caught.value)
 
@@ -350,7 +347,7 @@ def test_an_address_that_no_key_may_be_sent_to(url: str, message: str) -> None:
 def test_any_text_is_an_address_or_refused(url: str) -> None:
     try:
         kept = check_base_url(url)
-    except SettingsError:
+    except ValueError:
         return
     assert kept.isprintable()
     assert check_base_url(kept) == kept
