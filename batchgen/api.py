@@ -25,7 +25,6 @@ from batchgen.commands.begin import Faces, begin, check, reference_images
 from batchgen.commands.drive import Outcome, drive, endpoint
 from batchgen.commands.prepare import Overrides, key_of, prepare
 from batchgen.commands.pricing import PriceLists
-from batchgen.commands.refusals import end_of
 from batchgen.errors import ExitCode, SettingsError, one_error
 from batchgen.events import AttemptEnded, JobDone, JobHeld, RunEvent
 from batchgen.job import JobState
@@ -35,7 +34,8 @@ from batchgen.ledger.queries import Status
 from batchgen.ledger.queries import status as read_status
 from batchgen.lock import batch_lock
 from batchgen.money import ZERO, Micros
-from batchgen.shutdown import Shutdown
+from batchgen.system.os_errors import end_of
+from batchgen.system.shutdown import Shutdown
 from batchgen.throttle_limits import Status as ThrottleStatus
 
 _HELD: Final = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)

@@ -669,7 +669,7 @@ def _unexpected(exc: Exception) -> ExitCode:
     # Imported here: only what nobody expects needs them.
     import traceback
 
-    from batchgen.commands.refusals import refusal
+    from batchgen.system.os_errors import refusal
 
     refused = refusal(exc)
     if refused is not None:

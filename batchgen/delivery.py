@@ -20,7 +20,6 @@ import anyio
 from batchgen.download import MAX_PICTURE_BYTES, Downloader
 from batchgen.events import JobDone, JobHeld
 from batchgen.failed_download import failed_download, is_overdue, wait_asked_before
-from batchgen.failpoints import Point, reach
 from batchgen.fetch_policy import (
     FetchAgain,
     FetchLater,
@@ -28,8 +27,6 @@ from batchgen.fetch_policy import (
     FetchResult,
     FetchSpoiled,
 )
-from batchgen.files import PartFile, write_whole
-from batchgen.handoff import in_turn, on_disk
 from batchgen.job import (
     EXT_PLACEHOLDER,
     PATH_REASON,
@@ -53,6 +50,9 @@ from batchgen.placing import OF_ONE_PATH, Conflict, Placer, examine
 from batchgen.redelivery import Redelivery
 from batchgen.sidecar import described, write_sidecar
 from batchgen.spooled_image import SpoolUnreadable, spooled_image
+from batchgen.system.atomic_files import PartFile, write_whole
+from batchgen.system.failpoints import Point, reach
+from batchgen.system.threads import in_turn, on_disk
 from batchgen.tasks import TaskFailed, TaskLater, TaskMade, TaskWatch
 from batchgen.urls import is_loopback
 from batchgen.worker import Again, Paid, RunContext, expiry, new_attempt, note_internal_error

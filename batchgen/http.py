@@ -29,13 +29,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 from batchgen.deadlines import Deadlines
-from batchgen.failpoints import Point, reach
-from batchgen.files import PartFile
 from batchgen.lean import LeanAnswer
 from batchgen.lookup import look_up
 from batchgen.outcome import Exchange, Failure, Reach
 from batchgen.retry_after import is_wait_header
 from batchgen.spool import SpoolWriter
+from batchgen.system.atomic_files import PartFile
+from batchgen.system.failpoints import Point, reach
 
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024

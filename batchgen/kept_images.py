@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchgen.claiming import replace
-from batchgen.files import PartFile, make_way
 from batchgen.job import AttemptId
+from batchgen.system.atomic_files import PartFile, make_way
+from batchgen.system.claiming import replace
 
 IMAGE: Final = ".answer.image."
 """Between the attempt and the position in the name of a kept image."""

@@ -17,8 +17,8 @@ from typing import Final
 from batchgen.errors import BatchLockedError, LedgerError
 from batchgen.ledger.owners import read_open_runs, refuse_while_owned
 from batchgen.ledger.single_name import check_single_name
-from batchgen.owner import BatchOwner, Life
-from batchgen.processes import began_at, command_of, inode_of, this_process, user_of
+from batchgen.system.process_owner import BatchOwner, Life
+from batchgen.system.process_table import began_at, command_of, inode_of, this_process, user_of
 
 _OFFSET_BITS: Final = 62
 LOCK_SUFFIX: Final = ".lock"

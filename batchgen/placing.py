@@ -13,10 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from batchgen.claiming import claim, is_one_name, replace
-from batchgen.failpoints import Point, reach
-from batchgen.files import PartFile, make_folder, sha256_of, sync_folder, write_whole
-from batchgen.handoff import on_disk
 from batchgen.job import AttemptId, Job, SavedPicture, Verify
 from batchgen.ledger.copies import Original
 from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenance
@@ -27,6 +23,10 @@ from batchgen.picture import BadPicture, PictureInfo, decode, inspect
 from batchgen.previous import keep, keep_edited
 from batchgen.providers.adapters import adapter_of
 from batchgen.sidecar import is_sidecar, sidecar_of
+from batchgen.system.atomic_files import PartFile, make_folder, sha256_of, sync_folder, write_whole
+from batchgen.system.claiming import claim, is_one_name, replace
+from batchgen.system.failpoints import Point, reach
+from batchgen.system.threads import on_disk
 from batchgen.worker import RunContext
 
 PARTIAL_FOLDER: Final = ".partial"

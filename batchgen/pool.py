@@ -15,7 +15,6 @@ from batchgen.deadlines import Deadlines
 from batchgen.delivery import Delivery
 from batchgen.download import Downloader
 from batchgen.feeder import Feeder
-from batchgen.handoff import on_disk
 from batchgen.http import ApiClient
 from batchgen.job import JobId
 from batchgen.ledger.copies import note_waiting, to_copy
@@ -23,7 +22,8 @@ from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.providers.account import ApiKey
 from batchgen.redelivery import DOWNLOAD_WAIT_S, Redelivery
-from batchgen.shutdown import Shutdown
+from batchgen.system.shutdown import Shutdown
+from batchgen.system.threads import on_disk
 from batchgen.tasks import POLL_S, TaskWatch
 from batchgen.urls import is_loopback
 from batchgen.worker import Again, Paid, RunContext, Worker, recover, work

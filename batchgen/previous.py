@@ -17,8 +17,8 @@ from itertools import count as count_from
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from batchgen.claiming import claim, copy_to, replace
-from batchgen.files import PART_SUFFIX, make_folder, sha256_of, sync_folder
+from batchgen.system.atomic_files import PART_SUFFIX, make_folder, sha256_of, sync_folder
+from batchgen.system.claiming import claim, copy_to, replace
 
 PREVIOUS_FOLDER: Final = ".previous"
 MAX_KEPT: Final = 99

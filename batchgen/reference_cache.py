@@ -23,13 +23,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader, Validators
 from batchgen.fetch_policy import FetchResult, reference_wait_s
-from batchgen.files import PartFile, make_way
-from batchgen.handoff import on_disk
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
 from batchgen.outcome import clean
 from batchgen.picture import BadPicture
 from batchgen.references import read_content
+from batchgen.system.atomic_files import PartFile, make_way
+from batchgen.system.threads import on_disk
 
 WIDTH: Final = 8
 """Addresses that are asked at the same time."""

@@ -14,15 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from batchgen.claiming import claim, is_one_name
-from batchgen.failpoints import Point, reach
-from batchgen.files import make_folder, sha256_of, sync_folder
 from batchgen.job import BatchId
 from batchgen.ledger.enrol import Staging
 from batchgen.ledger.moving import Relocation, Relocations
 from batchgen.naming import final_path
 from batchgen.picture import PictureFormat
 from batchgen.sidecar import move_sidecar
+from batchgen.system.atomic_files import make_folder, sha256_of, sync_folder
+from batchgen.system.claiming import claim, is_one_name
+from batchgen.system.failpoints import Point, reach
 
 MOVING_FOLDER: Final = ".moving"
 _PAGE: Final = 500

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Final
 
-from batchgen.files import put_in_place, write_whole
 from batchgen.job import Job, SavedPicture
 from batchgen.ledger.ledger import Provenance
 from batchgen.money import decimal_string
+from batchgen.system.atomic_files import put_in_place, write_whole
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
 

@@ -23,7 +23,11 @@ from typing import Final
 import orjson
 import pybase64
 
-from batchgen.files import (
+from batchgen.job import AttemptId
+from batchgen.kept_images import PRIVATE_FOLDER, KeptImages
+from batchgen.lean import Base64Decoder, Kind, LeanAnswer, LeanScan, Piece
+from batchgen.redaction import Redaction
+from batchgen.system.atomic_files import (
     PART_SUFFIX,
     PartFile,
     copy_open,
@@ -34,11 +38,7 @@ from batchgen.files import (
     sync_folder,
     write_once,
 )
-from batchgen.handoff import on_disk
-from batchgen.job import AttemptId
-from batchgen.kept_images import PRIVATE_FOLDER, KeptImages
-from batchgen.lean import Base64Decoder, Kind, LeanAnswer, LeanScan, Piece
-from batchgen.redaction import Redaction
+from batchgen.system.threads import on_disk
 
 ANSWER_SUFFIX: Final = ".answer"
 IDENTITY_SUFFIX: Final = "-id"

@@ -16,10 +16,8 @@ from typing import Final
 import anyio
 
 from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
-from batchgen.failpoints import Point, reach
 from batchgen.guard import ProgressGuard
 from batchgen.guard_rules import NOT_SENT, said_of
-from batchgen.handoff import in_turn, on_disk
 from batchgen.http import ApiClient, ApiRequest
 from batchgen.job import (
     AttemptId,
@@ -52,8 +50,10 @@ from batchgen.providers.answers import expiry_of
 from batchgen.providers.profile import Profile
 from batchgen.recovery import habits_of, left_in_spool, read_spooled
 from batchgen.reference_check import changed_references
-from batchgen.room import Room
 from batchgen.spool import Spool
+from batchgen.system.disk_space import Room
+from batchgen.system.failpoints import Point, reach
+from batchgen.system.threads import in_turn, on_disk
 from batchgen.tasks import TaskWatch
 from batchgen.throttle import Throttle
 from batchgen.throttle_limits import DispatchStopped, Signal, Status, Ticket

@@ -18,7 +18,7 @@ from batchgen.ledger import busy
 from batchgen.ledger.busy import LedgerConnection, Patience, held_by
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.transaction import write_transaction
-from batchgen.processes import holders
+from batchgen.system.process_table import holders
 from tests import rig
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

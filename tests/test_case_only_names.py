@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.failpoints import Point
+from batchgen.system.failpoints import Point
 from tests.test_places_machine import Desk
 
 

@@ -24,8 +24,8 @@ from batchgen.content_coding import ContentDecoder
 from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader, Validators
 from batchgen.fetch_policy import FetchResult
-from batchgen.files import PartFile
 from batchgen.http import ssl_context
+from batchgen.system.atomic_files import PartFile
 from tests import wire
 from tests.canary import CANARY
 

@@ -25,8 +25,8 @@ from batchgen.ledger.owners import Claim
 from batchgen.ledger.single_name import _mount_points
 from batchgen.lock import owner_of
 from batchgen.money import ZERO
-from batchgen.owner import Here, Life
-from batchgen.processes import this_process
+from batchgen.system.process_owner import Here, Life
+from batchgen.system.process_table import this_process
 from tests import rig
 from tests.unit.test_ledger import LOST, enrol, first, planned, send
 

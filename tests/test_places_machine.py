@@ -23,8 +23,6 @@ from PIL import Image
 from batchgen import placing as placing_module
 from batchgen import relocate as relocate_module
 from batchgen.commands.rollback import _put_back, _refusal
-from batchgen.failpoints import Point
-from batchgen.files import PartFile
 from batchgen.job import AttemptId, Billed, JobId, Outcome, PictureRef, SavedPicture
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.enrol import BatchIdentity, Staging
@@ -37,6 +35,8 @@ from batchgen.outcome import Verdict
 from batchgen.placing import Conflict, Placer
 from batchgen.relocate import relocate
 from batchgen.spool import Spool
+from batchgen.system.atomic_files import PartFile
+from batchgen.system.failpoints import Point
 from batchgen.worker import RunContext
 from tests.rig import planned_job
 

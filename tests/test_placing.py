@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.failpoints import Point
+from batchgen.system.failpoints import Point
 from tests import rig
 from tests.faults.station import Station, station
 

@@ -229,7 +229,7 @@ def full(handle, command, *rest):
 def plain(handle):
     calls.append("plain")
 fcntl.fcntl, os.fsync, sys.platform = full, plain, "darwin"
-from batchgen.files import sync_file
+from batchgen.system.atomic_files import sync_file
 sync_file(0)
 sync_file(0)
 assert calls == ["full", "full", "plain"], calls

@@ -14,7 +14,7 @@ ROUNDS = 100
 _FAULTS = f"""
 import resource, sys
 if sys.argv[1] == "reuse":
-    from batchgen.process import reuse_memory
+    from batchgen.system.process import reuse_memory
     reuse_memory()
 def fill():
     blocks = [bytearray({BLOCK_BYTES}) for _ in range(8)]
@@ -43,7 +43,7 @@ def test_large_blocks_are_not_given_back_to_be_cleared_anew_each_time() -> None:
 
 def test_what_the_start_made_is_not_looked_at_for_cycles_again() -> None:
     code = (
-        "import gc; from batchgen.process import collect_seldom; collect_seldom();"
+        "import gc; from batchgen.system.process import collect_seldom; collect_seldom();"
         "print(gc.get_freeze_count(), gc.get_threshold()[0])"
     )
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.failpoints import Point
+from batchgen.system.failpoints import Point
 from tests import rig
 
 NOWHERE = "http://127.0.0.1:9/v1"

@@ -42,7 +42,6 @@ from batchgen.commands.references import ReferenceImages
 from batchgen.commands.run_claim import claim_of
 from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
 from batchgen.errors import Fault, SettingsError, StoppedError
-from batchgen.failpoints import Point, reach
 from batchgen.job import BatchId, OptionValue, RunId
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.enrol import Staging
@@ -62,6 +61,7 @@ from batchgen.progress import ask, planning, write_line
 from batchgen.relocate import relocate
 from batchgen.report.text import plan_heading, plan_text
 from batchgen.spool import Spool
+from batchgen.system.failpoints import Point, reach
 from batchgen.urls import is_loopback
 
 DEFAULT_DOWNLOADS = 8

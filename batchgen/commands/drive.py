@@ -16,7 +16,6 @@ from batchgen.commands.begin import Start, width
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.places import picture_folder, spool_folder
 from batchgen.commands.prepare import Overrides, Prepared
-from batchgen.commands.refusals import end_of
 from batchgen.commands.run_claim import claim_of, deadline_s
 from batchgen.errors import ExitCode, one_error
 from batchgen.events import Stopping
@@ -36,9 +35,10 @@ from batchgen.pool import Pool, PoolSettings
 from batchgen.progress import Progress
 from batchgen.providers.account import ApiKey
 from batchgen.redelivery import DOWNLOAD_WAIT_S
-from batchgen.room import Room
-from batchgen.shutdown import Shutdown
 from batchgen.spool import Spool
+from batchgen.system.disk_space import Room
+from batchgen.system.os_errors import end_of
+from batchgen.system.shutdown import Shutdown
 from batchgen.tasks import POLL_S
 from batchgen.throttle import Throttle, ThrottleCore
 from batchgen.throttle_limits import BREAKER, OUTAGE, RETRY_AFTER, THROTTLED, UNREACHABLE

@@ -19,8 +19,8 @@ from batchgen.money import Micros, dollars
 from batchgen.obstacles import Obstacles
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
-from batchgen.room import look, nearest
 from batchgen.settings import Environment
+from batchgen.system.disk_space import look, nearest
 
 _OWNERS_COUNTED: Final = 1_000
 _OPEN_FILES_ASIDE: Final = 48

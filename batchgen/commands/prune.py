@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 from batchgen.errors import ExitCode
-from batchgen.files import sha256_of
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.pictures import Saved, forget_pruned, saved_pictures
@@ -16,6 +15,7 @@ from batchgen.lock import batch_lock
 from batchgen.progress import write_line
 from batchgen.settings import Environment
 from batchgen.sidecar import is_sidecar, sidecar_of
+from batchgen.system.atomic_files import sha256_of
 
 
 def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:

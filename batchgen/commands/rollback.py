@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 from batchgen.errors import ExitCode
-from batchgen.files import sha256_of
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.only import Only, resolve_jobs
@@ -19,6 +18,7 @@ from batchgen.previous import MAX_KEPT, find_kept, keep, keep_edited, put_back
 from batchgen.progress import write_line
 from batchgen.settings import Environment
 from batchgen.sidecar import is_sidecar, sidecar_of
+from batchgen.system.atomic_files import sha256_of
 
 
 def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) -> ExitCode:

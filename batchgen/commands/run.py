@@ -21,7 +21,6 @@ from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, sett
 from batchgen.commands.pricing import PriceLists
 from batchgen.commands.references import ReferenceImages
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
-from batchgen.failpoints import arm
 from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
@@ -31,17 +30,18 @@ from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros, decimal_string, parse_dollars
-from batchgen.process import (
-    collect_seldom,
-    keep_memory_off_the_disk,
-    reuse_memory,
-    take_turns,
-)
 from batchgen.progress import make_progress, write_line
 from batchgen.report.text import next_step, replaced_text, summary_text
 from batchgen.run_log import LoggedProgress
 from batchgen.settings import DB_NAME, Environment, exposed_env_file
 from batchgen.spool import Spool
+from batchgen.system.failpoints import arm
+from batchgen.system.process import (
+    collect_seldom,
+    keep_memory_off_the_disk,
+    reuse_memory,
+    take_turns,
+)
 
 
 def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:

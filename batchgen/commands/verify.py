@@ -12,7 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from batchgen.errors import ExitCode
-from batchgen.files import PART_SUFFIX, sha256_of
 from batchgen.job import EXT_PLACEHOLDER
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import utc_now
@@ -27,6 +26,7 @@ from batchgen.progress import write_line
 from batchgen.relocate import MOVING_FOLDER
 from batchgen.settings import Environment
 from batchgen.sidecar import is_sidecar, sidecar_of
+from batchgen.system.atomic_files import PART_SUFFIX, sha256_of
 
 _OURS = (PREVIOUS_FOLDER, PARTIAL_FOLDER, MOVING_FOLDER)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from batchgen.processes import holders
+from batchgen.system.process_table import holders
 
 DEFAULT_WAIT_S: Final = 600.0
 SQLITE_TIMEOUT_S: Final = 0.25

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.errors import LedgerBusyError, LedgerError
-from batchgen.failpoints import Point, reach
 from batchgen.ledger.busy import SQLITE_TIMEOUT_S, LedgerConnection, Patience, is_busy, patience
 from batchgen.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 from batchgen.ledger.single_name import check_single_name
+from batchgen.system.failpoints import Point, reach
 
 _CHECKED_BELOW_BYTES: Final = 64 * 1024 * 1024
 """Up to here every page is checked at each start; above, that would take seconds."""
@@ -153,7 +153,9 @@ def _connect(path: Path, mode: str = "rw") -> LedgerConnection:
 def _create(path: Path) -> None:
     """Build the database beside its place and link it there: it is never seen half made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    from batchgen.files import sync_folder  # only a new ledger needs it, and it is heavy
+    from batchgen.system.atomic_files import (
+        sync_folder,  # only a new ledger needs it, and it is heavy
+    )
 
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -239,7 +241,9 @@ def _migrate(conn: sqlite3.Connection, path: Path) -> None:
 
 
 def _back_up(path: Path, backup: Path) -> None:
-    from batchgen.files import sync_folder  # only an old ledger needs it, and it is heavy
+    from batchgen.system.atomic_files import (
+        sync_folder,  # only an old ledger needs it, and it is heavy
+    )
 
     handle, name = tempfile.mkstemp(prefix=f".{backup.name}.", dir=path.parent)
     os.close(handle)

@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Final
 
 from batchgen.errors import Fault, ManifestError
-from batchgen.failpoints import Point, reach
 from batchgen.job import BatchId, JobId, PlannedJob
 from batchgen.ledger.changes import (
     CHANGE,
@@ -68,6 +67,7 @@ from batchgen.ledger.staging import (
 )
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import ZERO, Micros
+from batchgen.system.failpoints import Point, reach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

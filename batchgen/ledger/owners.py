@@ -11,7 +11,7 @@ from pathlib import Path
 from batchgen.errors import BatchLockedError
 from batchgen.job import BatchId, RunId
 from batchgen.ledger.database import peek
-from batchgen.owner import BatchOwner, Here, Life, Owner, life_of
+from batchgen.system.process_owner import BatchOwner, Here, Life, Owner, life_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

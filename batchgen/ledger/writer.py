@@ -21,11 +21,11 @@ from typing import Any, Final, Self, TypeVar
 import anyio
 
 from batchgen.errors import BatchgenError, ExitCode
-from batchgen.failpoints import Point, reach
-from batchgen.handoff import AT_ONCE, Pending
 from batchgen.ledger.busy import LedgerConnection, patience
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Clock, Ledger, RunTakenOver, utc_now
+from batchgen.system.failpoints import Point, reach
+from batchgen.system.threads import AT_ONCE, Pending
 
 T = TypeVar("T")
 Step = Callable[[Ledger], Any]

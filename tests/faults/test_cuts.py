@@ -15,13 +15,13 @@ import pytest
 from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader
 from batchgen.fetch_policy import FetchAgain, FetchResult, after_fetch
-from batchgen.files import PartFile
 from batchgen.http import ApiClient, ApiRequest, BytesBody
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.outcome import Exchange, Reach, Verdict, classify
 from batchgen.picture import BadPicture, inspect
 from batchgen.providers.openai_images import read_answer
 from batchgen.spool import Spool
+from batchgen.system.atomic_files import PartFile
 from tests import rig, wire
 from tests.faults.proxy import CLEAR, Proxy, Weather, proxy
 from tests.test_answers import picture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from batchgen import room
-from batchgen.files import PART_SUFFIX
+from batchgen.system.atomic_files import PART_SUFFIX
 from tests import rig
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file systems of POSIX")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.failpoints import Point
+from batchgen.system.failpoints import Point
 from tests import rig
 from tests.faults import judge
 from tests.faults.station import Station, station

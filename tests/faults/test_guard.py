@@ -20,7 +20,7 @@ QUICK: Final = """
 import dataclasses
 from batchgen import throttle_rules
 from batchgen.commands import drive
-from batchgen.shutdown import Shutdown
+from batchgen.system.shutdown import Shutdown
 _guard, _throttle, _pause = drive._guard_limits, drive._throttle_limits, Shutdown.pause
 drive._guard_limits = lambda *args: dataclasses.replace(
     _guard(*args), probe_every_s=0.05, patience_s=0.5

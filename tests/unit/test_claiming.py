@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from batchgen import claiming
-from batchgen.claiming import claim, replace
+from batchgen.system.claiming import claim, replace
 from tests import rig
 
 WAYS = [claiming.rename_exclusively, claiming.link_and_unlink, claiming.reserve_and_rename]

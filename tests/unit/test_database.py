@@ -15,11 +15,11 @@ import pytest
 from sqlite_utils import Database, Migrations
 
 from batchgen.errors import LedgerError
-from batchgen.failpoints import Point
 from batchgen.ledger import database
 from batchgen.ledger.busy import Patience
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.schema import SCHEMA_VERSION, migrations
+from batchgen.system.failpoints import Point
 from tests import rig
 
 

@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from batchgen.files import PartFile, make_folder, make_way, put_in_place, sync_folder
+from batchgen.system.atomic_files import PartFile, make_folder, make_way, put_in_place, sync_folder
 from tests import wire
 
 MEGABYTE = 1024 * 1024
@@ -268,7 +268,7 @@ COMMIT = """
 import sys
 from pathlib import Path
 import anyio
-from batchgen.files import PartFile, make_folder
+from batchgen.system.atomic_files import PartFile, make_folder
 
 async def main():
     root = Path(sys.argv[1])

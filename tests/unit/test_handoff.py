@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.handoff import Threads
+from batchgen.system.threads import Threads
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.owner import SILENT_S, BatchOwner, Here, Life, Owner, life_of, shown_command
-from batchgen.processes import command_of, started_of, this_process
+from batchgen.system.process_owner import (
+    SILENT_S,
+    BatchOwner,
+    Here,
+    Life,
+    Owner,
+    life_of,
+    shown_command,
+)
+from batchgen.system.process_table import command_of, started_of, this_process
 
 NOW = datetime(2026, 11, 28, 20, 15, tzinfo=UTC)
 OWNER = Owner(

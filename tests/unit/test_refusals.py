@@ -8,8 +8,8 @@ import sqlite3
 
 import pytest
 
-from batchgen.commands.refusals import refusal
 from batchgen.errors import ExitCode
+from batchgen.system.os_errors import refusal
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS])

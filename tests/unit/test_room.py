@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from batchgen.room import ANSWER_BYTES, KEPT_FREE_BYTES, Room, look
+from batchgen.system.disk_space import ANSWER_BYTES, KEPT_FREE_BYTES, Room, look
 
 pytestmark = [
     pytest.mark.anyio,

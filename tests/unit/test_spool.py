@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchgen.files import PartFile
 from batchgen.job import AttemptId
 from batchgen.lean import LeanAnswer
 from batchgen.spool import Spool, SpoolWriter
+from batchgen.system.atomic_files import PartFile
 from tests.canary import CANARY as KEY
 
 pytestmark = pytest.mark.anyio

@@ -21,7 +21,7 @@ from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import ZERO
-from batchgen.processes import this_process
+from batchgen.system.process_table import this_process
 from tests.unit.test_ledger import enrol, planned
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from batchgen.files import PART_SUFFIX, sync_file, sync_folder
+from batchgen.system.atomic_files import PART_SUFFIX, sync_file, sync_folder
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1

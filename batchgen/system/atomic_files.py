@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeVar, cast
 
-from batchgen.handoff import on_disk
+from batchgen.system.threads import on_disk
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batchgen.handoff import on_disk
+from batchgen.system.threads import on_disk
 
 ANSWER_BYTES: Final = 4 * 1024 * 1024
 """What an answer and the picture from it take, until a larger one has come."""

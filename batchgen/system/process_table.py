@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from batchgen.owner import Here, Owner, shown_command
+from batchgen.system.process_owner import Here, Owner, shown_command
 
 _PROC: Final = Path("/proc")
 _START_FIELD: Final = 19
