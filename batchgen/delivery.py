@@ -27,6 +27,9 @@ from batchgen.fetch_policy import (
     FetchResult,
     FetchSpoiled,
 )
+from batchgen.images.base64_scanner import unpack_base64
+from batchgen.images.inspect import BadPicture, PictureInfo, inspect, is_blank, mismatches
+from batchgen.images.xmp import embed
 from batchgen.job import (
     EXT_PLACEHOLDER,
     PATH_REASON,
@@ -38,14 +41,11 @@ from batchgen.job import (
     Outcome,
     SavedPicture,
 )
-from batchgen.lean import unpack_base64
 from batchgen.ledger.copies import begin_copy, give_up_copy, original_of
 from batchgen.ledger.ledger import DuePicture, JobFinished, Provenance, utc_now
 from batchgen.ledger.writer import LedgerWriteError
-from batchgen.metadata import embed
 from batchgen.naming import final_path
 from batchgen.outcome import NO_MONEY, ErrorBody, Verdict, task_verdict
-from batchgen.picture import BadPicture, PictureInfo, inspect, is_blank, mismatches
 from batchgen.placing import OF_ONE_PATH, Conflict, Placer, examine
 from batchgen.redelivery import Redelivery
 from batchgen.sidecar import described, write_sidecar

@@ -29,7 +29,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 from batchgen.deadlines import Deadlines
-from batchgen.lean import LeanAnswer
+from batchgen.images.base64_scanner import LeanAnswer
 from batchgen.lookup import look_up
 from batchgen.outcome import Exchange, Failure, Reach
 from batchgen.retry_after import is_wait_header

@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from batchgen.images.inspect import BadPicture, PictureInfo, decode, inspect
+from batchgen.images.mp4 import inspect_mp4
 from batchgen.job import AttemptId, Job, SavedPicture, Verify
 from batchgen.ledger.copies import Original
 from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenance
 from batchgen.ledger.path_owners import Own, own
-from batchgen.mp4 import inspect_mp4
 from batchgen.naming import final_path
-from batchgen.picture import BadPicture, PictureInfo, decode, inspect
 from batchgen.previous import keep, keep_edited
 from batchgen.providers.adapters import adapter_of
 from batchgen.sidecar import is_sidecar, sidecar_of

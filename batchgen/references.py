@@ -15,7 +15,7 @@ from stat import S_ISREG
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from batchgen.picture import MAX_BYTES, BadPicture, Flaw, PictureInfo, inspect
+from batchgen.images.inspect import MAX_BYTES, BadPicture, Flaw, PictureInfo, inspect
 
 _ANY_PIXELS: Final = 1 << 62
 """A photo is sent as it is and never decoded here."""

@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from batchgen.images.inspect import PictureFormat
 from batchgen.job import BatchId
 from batchgen.ledger.enrol import Staging
 from batchgen.ledger.moving import Relocation, Relocations
 from batchgen.naming import final_path
-from batchgen.picture import PictureFormat
 from batchgen.sidecar import move_sidecar
 from batchgen.system.atomic_files import make_folder, sha256_of, sync_folder
 from batchgen.system.claiming import claim, is_one_name

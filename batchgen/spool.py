@@ -23,9 +23,9 @@ from typing import Final
 import orjson
 import pybase64
 
+from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanAnswer, LeanScan, Piece
 from batchgen.job import AttemptId
 from batchgen.kept_images import PRIVATE_FOLDER, KeptImages
-from batchgen.lean import Base64Decoder, Kind, LeanAnswer, LeanScan, Piece
 from batchgen.redaction import Redaction
 from batchgen.system.atomic_files import (
     PART_SUFFIX,

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from batchgen.images.base64_scanner import LeanAnswer
 from batchgen.job import Billed, Outcome, PictureRef
-from batchgen.lean import LeanAnswer
 
 
 class Reach(IntEnum):

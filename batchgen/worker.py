@@ -19,6 +19,7 @@ from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Rec
 from batchgen.guard import ProgressGuard
 from batchgen.guard_rules import NOT_SENT, said_of
 from batchgen.http import ApiClient, ApiRequest
+from batchgen.images.inspect import PictureFormat
 from batchgen.job import (
     AttemptId,
     BatchId,
@@ -43,7 +44,6 @@ from batchgen.money import dollars
 from batchgen.naming import final_path
 from batchgen.obstacles import Obstacles
 from batchgen.outcome import Answer, Exchange, Failure, Reach, Verdict, classify, clean
-from batchgen.picture import PictureFormat
 from batchgen.policy import Next
 from batchgen.providers.adapters import ADAPTERS, Route
 from batchgen.providers.answers import expiry_of

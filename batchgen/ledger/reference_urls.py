@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from batchgen.images.inspect import PictureFormat
 from batchgen.job import BatchId, JobId
-from batchgen.picture import PictureFormat
 from batchgen.references import Copy
 
 _PAGE: Final = 500

@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiofiles
 import pybase64
 
-from batchgen.picture import sniff
+from batchgen.images.inspect import sniff
 from batchgen.references import digest_of
 
 _CHUNK_BYTES: Final = 255 * 1024

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Final
 
-from batchgen.picture import PictureFormat
+from batchgen.images.inspect import PictureFormat
 from batchgen.providers.prices import PriceList
 from batchgen.providers.profile import Profile
 from batchgen.providers.reference_rules import ReferenceRules

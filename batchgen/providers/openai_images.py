@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from batchgen.http import ApiRequest, BytesBody
+from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, Job, PictureRef
-from batchgen.lean import unpack_base64
 from batchgen.outcome import Answer
 from batchgen.providers.answers import (
     data_of_address,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from batchgen.errors import Objection
-from batchgen.picture import PictureFormat
+from batchgen.images.inspect import PictureFormat
 from batchgen.references import Reference
 
 

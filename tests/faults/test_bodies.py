@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 from PIL import Image
 
-from batchgen.picture import BadPicture, inspect
+from batchgen.images.inspect import BadPicture, inspect
 from tests import rig, wire
 from tests.canary import CANARY
 from tests.faults.gateway import answer, gateway

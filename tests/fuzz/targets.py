@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.errors import ManifestError, SettingsError
+from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanScan, unpack_base64
+from batchgen.images.inspect import MAX_PIXELS, BadPicture, decode, inspect
+from batchgen.images.mp4 import inspect_mp4
 from batchgen.job import Billed, Outcome
-from batchgen.lean import Base64Decoder, Kind, LeanScan, unpack_base64
 from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
@@ -23,10 +25,8 @@ from batchgen.manifest.template import (
     compile_expression,
     compile_template,
 )
-from batchgen.mp4 import inspect_mp4
 from batchgen.naming import NamingError, checked_key, output_path, safe_path
 from batchgen.outcome import Exchange, Failure, Reach, classify
-from batchgen.picture import MAX_PIXELS, BadPicture, decode, inspect
 from batchgen.providers.adapters import ADAPTERS
 from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.providers.video_tasks import read_state

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.lean import Base64Decoder, Kind, LeanScan, Piece, unpack_base64
+from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanScan, Piece, unpack_base64
 
 PICTURE = random.Random(7).randbytes(300_001)
 TEXT = base64.b64encode(PICTURE).decode()

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchgen.metadata import MAX_VALUE_BYTES, embed
-from batchgen.picture import BadPicture, inspect
+from batchgen.images.inspect import BadPicture, inspect
+from batchgen.images.xmp import MAX_VALUE_BYTES, embed
 
 SAVED: list[tuple[str, str, dict[str, object]]] = [
     ("PNG", "RGB", {}),

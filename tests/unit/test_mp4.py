@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.mp4 import inspect_mp4
-from batchgen.picture import BadPicture, Flaw, PictureFormat
+from batchgen.images.inspect import BadPicture, Flaw, PictureFormat
+from batchgen.images.mp4 import inspect_mp4
 
 
 def box(kind: bytes, *content: bytes, large: bool = False) -> bytes:

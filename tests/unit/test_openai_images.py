@@ -20,8 +20,8 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from batchgen.http import ApiRequest
+from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, Job, JobId, JobState, OptionValue, PictureRef, Verify
-from batchgen.lean import unpack_base64
 from batchgen.money import Micros
 from batchgen.outcome import Answer, ErrorBody
 from batchgen.providers import openai_images

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchgen.picture import (
+from batchgen.images.inspect import (
     MAX_PIXELS,
     BadPicture,
     Flaw,
@@ -494,7 +494,7 @@ def test_a_lack_of_memory_is_not_blamed_on_the_picture(tmp_path: Path) -> None:
     starved = f"""
 import pathlib, resource
 from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
-from batchgen.picture import decode
+from batchgen.images.inspect import decode
 used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20), resource.RLIM_INFINITY))
 try:
@@ -566,5 +566,5 @@ def test_a_picture_that_differs_from_the_request_is_reported() -> None:
 
 
 def test_importing_the_module_does_not_import_pillow() -> None:
-    check = "import sys, batchgen.picture; sys.exit('PIL' in sys.modules)"
+    check = "import sys, batchgen.images.inspect; sys.exit('PIL' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from batchgen.endpoint.errors import ApiError
 from batchgen.endpoint.uploads import Upload, check_uploads
-from batchgen.picture import PictureFormat, PictureInfo
+from batchgen.images.inspect import PictureFormat, PictureInfo
 from batchgen.providers.registry import PROFILES
 from batchgen.providers.rules import Rulebook
 from batchgen.references import Reference, find_reference

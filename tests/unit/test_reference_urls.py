@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.images.inspect import PictureFormat
 from batchgen.job import BatchId, PlannedJob
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Staging
@@ -22,7 +23,6 @@ from batchgen.ledger.reference_urls import (
 )
 from batchgen.money import Micros
 from batchgen.naming import collision_key
-from batchgen.picture import PictureFormat
 from batchgen.references import Copy
 from tests.rig import planned_job
 

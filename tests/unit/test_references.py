@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.picture import MAX_BYTES
+from batchgen.images.inspect import MAX_BYTES
 from batchgen.references import Copy, find_reference
 from tests import rig
 

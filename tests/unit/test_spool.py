@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from batchgen.images.base64_scanner import LeanAnswer
 from batchgen.job import AttemptId
-from batchgen.lean import LeanAnswer
 from batchgen.spool import Spool, SpoolWriter
 from batchgen.system.atomic_files import PartFile
 from tests.canary import CANARY as KEY

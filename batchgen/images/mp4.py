@@ -9,10 +9,10 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from batchgen.picture import BadPicture, Flaw, PictureFormat, PictureInfo
+from batchgen.images.inspect import BadPicture, Flaw, PictureFormat, PictureInfo
 
 if TYPE_CHECKING:
-    from batchgen.picture import Octets
+    from batchgen.images.inspect import Octets
 
 _MAX_BOXES: Final = 65_536
 _FIXED_POINT: Final = 1 << 16
