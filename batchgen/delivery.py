@@ -20,13 +20,6 @@ import anyio
 from batchgen.download import MAX_PICTURE_BYTES, Downloader
 from batchgen.events import JobDone, JobHeld
 from batchgen.failed_download import failed_download, is_overdue, wait_asked_before
-from batchgen.fetch_policy import (
-    FetchAgain,
-    FetchLater,
-    FetchLost,
-    FetchResult,
-    FetchSpoiled,
-)
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.images.inspect import BadPicture, PictureInfo, inspect, is_blank, mismatches
 from batchgen.images.xmp import embed
@@ -45,7 +38,14 @@ from batchgen.ledger.copies import begin_copy, give_up_copy, original_of
 from batchgen.ledger.ledger import DuePicture, JobFinished, Provenance, utc_now
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.naming import final_path
-from batchgen.outcome import NO_MONEY, ErrorBody, Verdict, task_verdict
+from batchgen.outcomes.classify import NO_MONEY, ErrorBody, Verdict, task_verdict
+from batchgen.outcomes.download_policy import (
+    FetchAgain,
+    FetchLater,
+    FetchLost,
+    FetchResult,
+    FetchSpoiled,
+)
 from batchgen.placing import OF_ONE_PATH, Conflict, Placer, examine
 from batchgen.redelivery import Redelivery
 from batchgen.sidecar import described, write_sidecar

@@ -26,10 +26,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchgen.content_coding import BadCoding, ContentDecoder
 from batchgen.deadlines import Deadlines
-from batchgen.fetch_policy import FetchResult
 from batchgen.http import kept_headers, numeric_results, open_session
 from batchgen.lookup import look_up
-from batchgen.retry_after import retry_after
+from batchgen.outcomes.download_policy import FetchResult
+from batchgen.outcomes.retry_after import retry_after
 from batchgen.system.atomic_files import PartFile
 
 MAX_PICTURE_BYTES: Final = 64 * 1024 * 1024

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from batchgen.fetch_policy import (
+from batchgen.ledger.ledger import DuePicture
+from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,
     FetchLost,
@@ -15,7 +16,6 @@ from batchgen.fetch_policy import (
     asked_wait_s,
     keep_until,
 )
-from batchgen.ledger.ledger import DuePicture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

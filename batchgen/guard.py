@@ -28,7 +28,7 @@ from batchgen.job import Billed, Job, Outcome, RunId
 from batchgen.ledger.guard import forget_canary, keep_canary, reopen_refused
 from batchgen.ledger.ledger import utc_now
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.outcome import Verdict
+from batchgen.outcomes.classify import Verdict
 from batchgen.providers.profile import Profile
 from batchgen.throttle import Throttle
 from batchgen.throttle_limits import DispatchStopped

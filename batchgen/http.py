@@ -31,8 +31,8 @@ from aiohttp.client_proto import ResponseHandler
 from batchgen.deadlines import Deadlines
 from batchgen.images.base64_scanner import LeanAnswer
 from batchgen.lookup import look_up
-from batchgen.outcome import Exchange, Failure, Reach
-from batchgen.retry_after import is_wait_header
+from batchgen.outcomes.classify import Exchange, Failure, Reach
+from batchgen.outcomes.retry_after import is_wait_header
 from batchgen.spool import SpoolWriter
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, reach

@@ -13,8 +13,8 @@ from batchgen.job import AttemptId, JobId, JobState, Outcome
 from batchgen.ledger.groups import Fate
 from batchgen.ledger.ledger import OpenAttempt
 from batchgen.money import ZERO, Micros
-from batchgen.outcome import Answer, Exchange, Failure, Habits, Reach, Verdict, classify
-from batchgen.policy import after_attempt, may_rebuy
+from batchgen.outcomes.classify import Answer, Exchange, Failure, Habits, Reach, Verdict, classify
+from batchgen.outcomes.retry_policy import after_attempt, may_rebuy
 from batchgen.providers.adapters import adapter_of
 from batchgen.providers.profile import Profile
 from batchgen.spool import Spool, SpooledAnswer

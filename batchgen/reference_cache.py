@@ -22,11 +22,11 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader, Validators
-from batchgen.fetch_policy import FetchResult, reference_wait_s
 from batchgen.images.inspect import BadPicture
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
-from batchgen.outcome import clean
+from batchgen.outcomes.classify import clean
+from batchgen.outcomes.download_policy import FetchResult, reference_wait_s
 from batchgen.references import read_content
 from batchgen.system.atomic_files import PartFile, make_way
 from batchgen.system.threads import on_disk

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from batchgen.http import ApiClient, NoDocument
-from batchgen.outcome import ErrorBody
+from batchgen.outcomes.classify import ErrorBody
 from batchgen.providers.video_tasks import TaskState, read_state
 
 POLL_S: Final = 10.0

@@ -43,8 +43,8 @@ from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import dollars
 from batchgen.naming import final_path
 from batchgen.obstacles import Obstacles
-from batchgen.outcome import Answer, Exchange, Failure, Reach, Verdict, classify, clean
-from batchgen.policy import Next
+from batchgen.outcomes.classify import Answer, Exchange, Failure, Reach, Verdict, classify, clean
+from batchgen.outcomes.retry_policy import Next
 from batchgen.providers.adapters import ADAPTERS, Route
 from batchgen.providers.answers import expiry_of
 from batchgen.providers.profile import Profile

@@ -25,7 +25,7 @@ from batchgen.ledger.queries import find_batch
 from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
-from batchgen.outcome import Verdict, classify
+from batchgen.outcomes.classify import Verdict, classify
 from batchgen.recovery import left_in_spool, read_spooled
 from batchgen.spool import Spool
 

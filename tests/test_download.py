@@ -23,8 +23,8 @@ import batchgen.download
 from batchgen.content_coding import ContentDecoder
 from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader, Validators
-from batchgen.fetch_policy import FetchResult
 from batchgen.http import ssl_context
+from batchgen.outcomes.download_policy import FetchResult
 from batchgen.system.atomic_files import PartFile
 from tests import wire
 from tests.canary import CANARY

@@ -28,7 +28,7 @@ import batchgen.http
 from batchgen.deadlines import Deadlines, time_awake_or_asleep
 from batchgen.http import ApiClient, ApiRequest, Body, BytesBody, kept_headers, ssl_context
 from batchgen.job import AttemptId, Outcome
-from batchgen.outcome import Exchange, Failure, Reach, classify
+from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.providers.bodies import multipart
 from batchgen.providers.openai_images import read_answer
 from batchgen.spool import Spool, SpooledAnswer

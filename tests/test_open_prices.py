@@ -19,7 +19,7 @@ from batchgen.ledger.ledger import BudgetReached, Ledger, Reserved
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import settle_attempts
 from batchgen.money import Micros, PriceTerms
-from batchgen.policy import may_rebuy
+from batchgen.outcomes.retry_policy import may_rebuy
 from batchgen.providers.crazyrouter import CRAZYROUTER
 from batchgen.providers.openai import OPENAI
 from batchgen.providers.prices import OpenOption, PriceSpan

@@ -31,7 +31,7 @@ from batchgen.ledger.only import Only
 from batchgen.ledger.pictures import exchanged, exchanges
 from batchgen.money import ZERO, Micros
 from batchgen.naming import collision_key, final_path
-from batchgen.outcome import Verdict
+from batchgen.outcomes.classify import Verdict
 from batchgen.placing import Conflict, Placer
 from batchgen.relocate import relocate
 from batchgen.spool import Spool

@@ -22,8 +22,8 @@ from batchgen.manifest.loader import LoadedManifest, load_manifest
 from batchgen.manifest.model import Limits, is_refresh
 from batchgen.money import ZERO, Micros, parse_dollars
 from batchgen.naming import collision_key
+from batchgen.outcomes.retry_policy import Waste, parse_waste
 from batchgen.plan import Planner
-from batchgen.policy import Waste, parse_waste
 from batchgen.provider_profile import resolve_profile
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile

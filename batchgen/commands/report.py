@@ -17,12 +17,12 @@ from batchgen.ledger.run_report import RunReport, run_report
 from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
+from batchgen.outcomes.blocked_words import BlockedPrompt, suspects
 from batchgen.progress import write_line
 from batchgen.providers.registry import PROFILES
 from batchgen.report.run import Morning, report_markdown, report_record, report_text
 from batchgen.report.text import next_step
 from batchgen.settings import Environment
-from batchgen.suspects import BlockedPrompt, suspects
 
 _LOCAL: Final = "local"
 

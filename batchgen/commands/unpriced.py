@@ -12,7 +12,7 @@ from batchgen.job import OptionValue
 from batchgen.ledger.budgets import PERIODS, period_budgets
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.money import Micros, dollars
-from batchgen.policy import Waste, parse_waste
+from batchgen.outcomes.retry_policy import Waste, parse_waste
 from batchgen.providers.prices import PriceSpan
 from batchgen.providers.profile import Profile
 from batchgen.report.costs import counted

@@ -29,8 +29,8 @@ from batchgen.ledger.budgets import Budget, period_budgets
 from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.ledger.owners import Claim, open_runs, refuse_while_owned, take_over_runs
 from batchgen.money import Micros, PriceTerms
-from batchgen.outcome import Verdict
-from batchgen.policy import Next, after_attempt
+from batchgen.outcomes.classify import Verdict
+from batchgen.outcomes.retry_policy import Next, after_attempt
 from batchgen.system.process_owner import Owner
 
 Clock = Callable[[], datetime]

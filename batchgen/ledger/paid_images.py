@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from batchgen.fetch_policy import keep_until
 from batchgen.job import BatchId, JobId, canonical_json
 from batchgen.ledger.ledger import timestamp
+from batchgen.outcomes.download_policy import keep_until
 
 LAST_PAID: Final = (
     "attempts.rowid = (SELECT max(rowid) FROM attempts WHERE job_id = jobs.id"

@@ -13,7 +13,7 @@ from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.ledger.sums import UNPRICED
 from batchgen.ledger.uncertain import Doubt, doubts
 from batchgen.money import Micros
-from batchgen.suspects import BlockedPrompt
+from batchgen.outcomes.blocked_words import BlockedPrompt
 
 MAX_ROWS: Final = 1_000
 """Rows that are looked at of each kind; whatever waits for a person beyond them is counted only."""

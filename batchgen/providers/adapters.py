@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from batchgen.http import ApiRequest
 from batchgen.job import AttemptId, Job
-from batchgen.outcome import Answer
+from batchgen.outcomes.classify import Answer
 from batchgen.providers import gemini, openai_images, video_tasks
 
 

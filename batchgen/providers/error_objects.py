@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import orjson
 
-from batchgen.outcome import ErrorBody
-from batchgen.retry_after import duration
+from batchgen.outcomes.classify import ErrorBody
+from batchgen.outcomes.retry_after import duration
 
 _MAX_TEXT: Final = 4096
 _MAX_PARTS: Final = 20

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from batchgen.error_row import Kind
-from batchgen.error_words import kind_of_name
 from batchgen.http import ApiRequest
 from batchgen.job import AttemptId, Job, PictureRef
-from batchgen.outcome import Answer, ErrorBody
+from batchgen.outcomes.classify import Answer, ErrorBody
+from batchgen.outcomes.error_meanings import kind_of_name
+from batchgen.outcomes.error_row import Kind
 from batchgen.providers.answers import (
     data_of_address,
     error_of,

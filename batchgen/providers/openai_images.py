@@ -14,7 +14,7 @@ from typing import Any, Final
 from batchgen.http import ApiRequest, BytesBody
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, Job, PictureRef
-from batchgen.outcome import Answer
+from batchgen.outcomes.classify import Answer
 from batchgen.providers.answers import (
     data_of_address,
     error_of,

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from batchgen.http import ApiRequest, BytesBody
 from batchgen.job import AttemptId, Job, PictureRef
-from batchgen.outcome import Answer, ErrorBody
+from batchgen.outcomes.classify import Answer, ErrorBody
 from batchgen.providers.answers import error_of, no_json, parse_document, storable, text_of
 
 _DONE: Final = frozenset({"success", "succeeded", "completed"})

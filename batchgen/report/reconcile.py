@@ -11,7 +11,7 @@ from batchgen.charges import UsageLog
 from batchgen.job import Billed
 from batchgen.ledger.reconciliation import Moved
 from batchgen.money import decimal_string, dollars
-from batchgen.outcome import clean
+from batchgen.outcomes.classify import clean
 from batchgen.settlement import Reconciliation, Settled, Why
 
 _SHOWN: Final = 8

@@ -10,9 +10,9 @@ from typing import Final
 from batchgen.ledger.run_report import FailedReason, RunMoney, RunReport
 from batchgen.ledger.uncertain import Doubt, Held
 from batchgen.money import decimal_string, dollars
+from batchgen.outcomes.blocked_words import Suspect
 from batchgen.report.costs import unpriced_text
 from batchgen.report.text import doubt_money, duration, held_text, minute, waiting_lines
-from batchgen.suspects import Suspect
 
 _REASONS_SHOWN: Final = 5
 _ROWS_SHOWN: Final = 3

@@ -14,11 +14,11 @@ import pytest
 
 from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader
-from batchgen.fetch_policy import FetchAgain, FetchResult, after_fetch
 from batchgen.http import ApiClient, ApiRequest, BytesBody
 from batchgen.images.inspect import BadPicture, inspect
 from batchgen.job import AttemptId, Billed, Outcome
-from batchgen.outcome import Exchange, Reach, Verdict, classify
+from batchgen.outcomes.classify import Exchange, Reach, Verdict, classify
+from batchgen.outcomes.download_policy import FetchAgain, FetchResult, after_fetch
 from batchgen.providers.openai_images import read_answer
 from batchgen.spool import Spool
 from batchgen.system.atomic_files import PartFile

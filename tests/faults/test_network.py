@@ -25,9 +25,9 @@ import trustme
 import batchgen.http
 from batchgen.deadlines import Deadlines
 from batchgen.download import Downloader
-from batchgen.fetch_policy import FetchResult
 from batchgen.job import AttemptId, Outcome
-from batchgen.outcome import Failure, Reach, classify
+from batchgen.outcomes.classify import Failure, Reach, classify
+from batchgen.outcomes.download_policy import FetchResult
 from batchgen.providers.openai_images import read_answer
 from tests import rig, wire
 from tests.faults.gateway import answer, gateway

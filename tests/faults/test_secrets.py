@@ -28,7 +28,7 @@ from batchgen.cli import cli
 from batchgen.deadlines import Deadlines
 from batchgen.http import ApiClient, ApiRequest, BytesBody, ssl_context
 from batchgen.job import AttemptId
-from batchgen.outcome import Reach
+from batchgen.outcomes.classify import Reach
 from batchgen.settings import exposed_env_file
 from batchgen.spool import Spool
 from tests import canary, rig, wire

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.outcome import ErrorBody
+from batchgen.outcomes.classify import ErrorBody
 from batchgen.providers.error_objects import error_of
 
 _JSON = st.recursive(

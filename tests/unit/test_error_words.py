@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.error_row import Kind, Row
-from batchgen.error_words import TABLE, kind_of_name, plain, says, words
 from batchgen.job import Billed, Outcome, PictureRef
-from batchgen.outcome import (
+from batchgen.outcomes.classify import (
     Answer,
     ErrorBody,
     Exchange,
@@ -21,6 +19,8 @@ from batchgen.outcome import (
     classify,
     task_verdict,
 )
+from batchgen.outcomes.error_meanings import TABLE, kind_of_name, plain, says, words
+from batchgen.outcomes.error_row import Kind, Row
 from batchgen.providers import gemini, openai_images
 
 OUTCOMES = {

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.job import Billed, Outcome, PictureRef
-from batchgen.outcome import Exchange, Failure, Reach, Verdict, classify
+from batchgen.outcomes.classify import Exchange, Failure, Reach, Verdict, classify
 from batchgen.providers.openai_images import partial_pictures, read_answer
 from tests.unit.test_openai_images import inline_picture
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.job import Billed, OptionValue, Outcome, PictureRef
-from batchgen.outcome import Exchange, Reach, Verdict, classify
+from batchgen.outcomes.classify import Exchange, Reach, Verdict, classify
 from batchgen.providers import gemini
 from batchgen.providers.gemini import build_request, read_answer
 from tests.unit.test_openai_images import (

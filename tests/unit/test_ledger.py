@@ -48,7 +48,7 @@ from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.naming import collision_key
-from batchgen.outcome import Verdict
+from batchgen.outcomes.classify import Verdict
 from batchgen.settlement import Reconciliation, Settled
 from tests import rig
 from tests.rig import changed_job, planned_job

@@ -23,7 +23,7 @@ from batchgen.http import ApiRequest
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, Job, JobId, JobState, OptionValue, PictureRef, Verify
 from batchgen.money import Micros
-from batchgen.outcome import Answer, ErrorBody
+from batchgen.outcomes.classify import Answer, ErrorBody
 from batchgen.providers import openai_images
 from batchgen.providers.adapters import Adapter
 from batchgen.providers.answers import expiry_of

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.job import Billed, Outcome, PictureRef
-from batchgen.outcome import (
+from batchgen.outcomes.classify import (
     UPLOAD_CUT,
     Answer,
     ErrorBody,

@@ -9,7 +9,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from batchgen.fetch_policy import (
+from batchgen.job import JobId, JobState, PictureRef
+from batchgen.ledger.database import in_memory
+from batchgen.ledger.ledger import DuePicture, Ledger
+from batchgen.ledger.paid_images import lost_images, waiting_images
+from batchgen.ledger.pictures import fetch_again
+from batchgen.ledger.triage import Chosen, retry_jobs
+from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,
     FetchLost,
@@ -18,12 +24,6 @@ from batchgen.fetch_policy import (
     after_fetch,
     keep_until,
 )
-from batchgen.job import JobId, JobState, PictureRef
-from batchgen.ledger.database import in_memory
-from batchgen.ledger.ledger import DuePicture, Ledger
-from batchgen.ledger.paid_images import lost_images, waiting_images
-from batchgen.ledger.pictures import fetch_again
-from batchgen.ledger.triage import Chosen, retry_jobs
 from tests.unit.test_ledger import OK, enrol, first, planned, reason_of, save, send, start
 
 RESULTS = st.sampled_from(

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.fetch_policy import (
+from batchgen.job import Billed, JobState, Outcome
+from batchgen.money import ZERO, Micros
+from batchgen.outcomes.classify import UPLOAD_CUT, Verdict
+from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,
     FetchLost,
@@ -20,10 +23,7 @@ from batchgen.fetch_policy import (
     keep_until,
     reference_wait_s,
 )
-from batchgen.job import Billed, JobState, Outcome
-from batchgen.money import ZERO, Micros
-from batchgen.outcome import UPLOAD_CUT, Verdict
-from batchgen.policy import Next, Waste, after_attempt, parse_waste
+from batchgen.outcomes.retry_policy import Next, Waste, after_attempt, parse_waste
 
 PRICE = Micros(37_700)
 

@@ -18,7 +18,7 @@ from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
 from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
-from batchgen.outcome import Verdict
+from batchgen.outcomes.classify import Verdict
 from batchgen.settlement import Reconciliation, Sent, Settled
 from tests.unit.test_ledger import (
     FEE,

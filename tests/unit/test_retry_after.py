@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchgen.job import Outcome
-from batchgen.outcome import Answer, ErrorBody, Exchange, Reach, classify
-from batchgen.retry_after import (
+from batchgen.outcomes.classify import Answer, ErrorBody, Exchange, Reach, classify
+from batchgen.outcomes.retry_after import (
     MAX_WAIT_S,
     duration,
     is_wait_header,

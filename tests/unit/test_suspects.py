@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.suspects import BlockedPrompt, suspects
+from batchgen.outcomes.blocked_words import BlockedPrompt, suspects
 
 
 def blocked(key: str, prompt: str, **values: object) -> BlockedPrompt:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.job import Billed, OptionValue, Outcome, PictureRef
-from batchgen.outcome import ErrorBody, Exchange, Reach, classify, task_verdict
+from batchgen.outcomes.classify import ErrorBody, Exchange, Reach, classify, task_verdict
 from batchgen.providers.video_tasks import (
     TaskState,
     build_request,

@@ -8,7 +8,7 @@ from typing import Final
 
 from batchgen.job import JobState, Outcome
 from batchgen.money import ZERO, Micros, parse_dollars
-from batchgen.outcome import UPLOAD_CUT, Verdict
+from batchgen.outcomes.classify import UPLOAD_CUT, Verdict
 
 MAX_TRIES: Final = 2
 """A refusal of the moment (500 and 502 with the gateway's envelope) is asked once more."""

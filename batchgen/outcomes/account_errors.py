@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from batchgen.error_row import Kind, row
-from batchgen.error_sources import (
+from batchgen.outcomes.error_row import Kind, row
+from batchgen.outcomes.error_sources import (
     AZURE_ERRORS,
     BAIDU,
     CRAZYROUTER,

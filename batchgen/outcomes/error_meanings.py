@@ -15,9 +15,9 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final
 
-from batchgen.account_errors import ACCESS_ROWS, MONEY_ROWS, STOP_ROWS
-from batchgen.error_row import Kind, Row
-from batchgen.request_errors import BLOCKED_ROWS, REFUSED_ROWS, THROTTLED_ROWS
+from batchgen.outcomes.account_errors import ACCESS_ROWS, MONEY_ROWS, STOP_ROWS
+from batchgen.outcomes.error_row import Kind, Row
+from batchgen.outcomes.request_errors import BLOCKED_ROWS, REFUSED_ROWS, THROTTLED_ROWS
 
 TABLE: Final = (
     *MONEY_ROWS,

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from batchgen.error_row import Kind
-from batchgen.error_words import HTTP_NAMES, kind_of_name, says
 from batchgen.job import Billed, Outcome
-from batchgen.retry_after import retry_after
-from batchgen.verdict import Answer, ErrorBody, Exchange, Failure, Habits, Reach, Verdict
+from batchgen.outcomes.error_meanings import HTTP_NAMES, kind_of_name, says
+from batchgen.outcomes.error_row import Kind
+from batchgen.outcomes.exchange import Answer, ErrorBody, Exchange, Failure, Habits, Reach, Verdict
+from batchgen.outcomes.retry_after import retry_after
 
 __all__ = [
     "NO_MONEY",
