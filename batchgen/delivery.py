@@ -37,7 +37,6 @@ from batchgen.job import (
 from batchgen.ledger.copies import begin_copy, give_up_copy, original_of
 from batchgen.ledger.ledger import DuePicture, JobFinished, Provenance, utc_now
 from batchgen.ledger.writer import LedgerWriteError
-from batchgen.naming import final_path
 from batchgen.outcomes.classify import NO_MONEY, ErrorBody, Verdict, task_verdict
 from batchgen.outcomes.download_policy import (
     FetchAgain,
@@ -47,6 +46,7 @@ from batchgen.outcomes.download_policy import (
     FetchSpoiled,
 )
 from batchgen.placing import OF_ONE_PATH, Conflict, Placer, examine
+from batchgen.planning.naming import final_path
 from batchgen.redelivery import Redelivery
 from batchgen.sidecar import described, write_sidecar
 from batchgen.spooled_image import SpoolUnreadable, spooled_image

@@ -19,7 +19,7 @@ from batchgen.job import AttemptId, Job, SavedPicture, Verify
 from batchgen.ledger.copies import Original
 from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenance
 from batchgen.ledger.path_owners import Own, own
-from batchgen.naming import final_path
+from batchgen.planning.naming import final_path
 from batchgen.previous import keep, keep_edited
 from batchgen.providers.adapters import adapter_of
 from batchgen.sidecar import is_sidecar, sidecar_of

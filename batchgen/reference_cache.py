@@ -27,7 +27,7 @@ from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
 from batchgen.outcomes.classify import clean
 from batchgen.outcomes.download_policy import FetchResult, reference_wait_s
-from batchgen.references import read_content
+from batchgen.planning.reference_images import read_content
 from batchgen.system.atomic_files import PartFile, make_way
 from batchgen.system.threads import on_disk
 

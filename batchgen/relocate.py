@@ -18,7 +18,7 @@ from batchgen.images.inspect import PictureFormat
 from batchgen.job import BatchId
 from batchgen.ledger.enrol import Staging
 from batchgen.ledger.moving import Relocation, Relocations
-from batchgen.naming import final_path
+from batchgen.planning.naming import final_path
 from batchgen.sidecar import move_sidecar
 from batchgen.system.atomic_files import make_folder, sha256_of, sync_folder
 from batchgen.system.claiming import claim, is_one_name

@@ -41,15 +41,15 @@ from batchgen.ledger.ledger import (
 )
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import dollars
-from batchgen.naming import final_path
 from batchgen.obstacles import Obstacles
 from batchgen.outcomes.classify import Answer, Exchange, Failure, Reach, Verdict, classify, clean
 from batchgen.outcomes.retry_policy import Next
+from batchgen.planning.naming import final_path
+from batchgen.planning.reference_check import changed_references
 from batchgen.providers.adapters import ADAPTERS, Route
 from batchgen.providers.answers import expiry_of
 from batchgen.providers.profile import Profile
 from batchgen.recovery import habits_of, left_in_spool, read_spooled
-from batchgen.reference_check import changed_references
 from batchgen.spool import Spool
 from batchgen.system.disk_space import Room
 from batchgen.system.failpoints import Point, reach

@@ -12,7 +12,7 @@ from batchgen.errors import ManifestError
 from batchgen.job import PlannedJob
 from batchgen.manifest.loader import load_manifest
 from batchgen.manifest.printed import printed_names
-from batchgen.plan import Planner
+from batchgen.planning.planner import Planner
 from tests import rig
 
 SHOP = """\

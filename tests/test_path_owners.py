@@ -20,7 +20,7 @@ from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.path_owners import Place, claimed_places
 from batchgen.ledger.schema import migrations
 from batchgen.money import Micros
-from batchgen.naming import collision_key
+from batchgen.planning.naming import collision_key
 from tests import rig
 
 IDENTITY = BatchIdentity(

@@ -30,9 +30,9 @@ from batchgen.ledger.ledger import DuePicture, Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.pictures import exchanged, exchanges
 from batchgen.money import ZERO, Micros
-from batchgen.naming import collision_key, final_path
 from batchgen.outcomes.classify import Verdict
 from batchgen.placing import Conflict, Placer
+from batchgen.planning.naming import collision_key, final_path
 from batchgen.relocate import relocate
 from batchgen.spool import Spool
 from batchgen.system.atomic_files import PartFile

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.money import Micros
-from batchgen.pace import Pace
-from batchgen.quote import parse_percent, what_if
+from batchgen.planning.cost_estimate import parse_percent, what_if
+from batchgen.planning.pace import Pace
 from tests import rig
 
 

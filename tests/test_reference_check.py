@@ -11,8 +11,8 @@ import pytest
 
 from batchgen.api import Batch
 from batchgen.errors import ExitCode
+from batchgen.planning.reference_images import digest_of
 from batchgen.providers.bodies import FilePiece
-from batchgen.references import digest_of
 from tests import canary, rig
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.why import MadeOf, differences, word_diff
+from batchgen.planning.changes import MadeOf, differences, word_diff
 from tests import rig
 
 MADE = MadeOf(

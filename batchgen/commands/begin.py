@@ -56,7 +56,7 @@ from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staging import unpriced_models
 from batchgen.manifest.model import Limits
 from batchgen.money import Micros, rounded_dollars
-from batchgen.naming import collision_key
+from batchgen.planning.naming import collision_key
 from batchgen.progress import ask, planning, write_line
 from batchgen.relocate import relocate
 from batchgen.report.text import plan_heading, plan_text

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from batchgen.errors import Fault, ManifestError, SettingsError
-from batchgen.findings import most_rows_at_fault
 from batchgen.job import OptionValue
 from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Selection, Staging
 from batchgen.ledger.ledger import utc_now
@@ -21,14 +20,15 @@ from batchgen.ledger.staging import Price, Priced
 from batchgen.manifest.loader import LoadedManifest, load_manifest
 from batchgen.manifest.model import Limits, is_refresh
 from batchgen.money import ZERO, Micros, parse_dollars
-from batchgen.naming import collision_key
 from batchgen.outcomes.retry_policy import Waste, parse_waste
-from batchgen.plan import Planner
+from batchgen.planning.faults import most_rows_at_fault
+from batchgen.planning.naming import collision_key
+from batchgen.planning.planner import Planner
+from batchgen.planning.reference_images import Addresses
 from batchgen.provider_profile import resolve_profile
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules import Rulebook
-from batchgen.references import Addresses
 from batchgen.schedule import deadline_of
 from batchgen.settings import Environment
 

@@ -17,7 +17,7 @@ from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import batch_id, jobs_with_money
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.money import Micros
-from batchgen.quote import Quote
+from batchgen.planning.cost_estimate import Quote
 from batchgen.spool import Spool
 
 

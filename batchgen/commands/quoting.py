@@ -15,8 +15,7 @@ from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.queries import history
 from batchgen.manifest.model import Limits
 from batchgen.money import ZERO, Micros, decimal_string, dollars
-from batchgen.pace import Pace
-from batchgen.quote import (
+from batchgen.planning.cost_estimate import (
     DEFAULT_ACCEPTED_PERCENT,
     DEFAULT_AGAIN_PERCENT,
     MIN_FOR_SHARES,
@@ -25,6 +24,7 @@ from batchgen.quote import (
     parse_percent,
     what_if,
 )
+from batchgen.planning.pace import Pace
 
 DEFAULT_CONCURRENCY = 8
 

@@ -21,8 +21,8 @@ from batchgen.ledger.reference_urls import (
     pending_references,
     urls_of_content,
 )
+from batchgen.planning.reference_images import is_address
 from batchgen.progress import fetching, write_line
-from batchgen.references import is_address
 from batchgen.urls import is_loopback
 
 if TYPE_CHECKING:

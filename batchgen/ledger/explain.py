@@ -11,7 +11,7 @@ from batchgen.job import ROW_REASON
 from batchgen.ledger.groups import Group, fingerprint_of
 from batchgen.ledger.staging import PLAN
 from batchgen.money import Micros
-from batchgen.why import MadeOf
+from batchgen.planning.changes import MadeOf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

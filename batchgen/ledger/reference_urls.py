@@ -14,7 +14,7 @@ from typing import Final
 
 from batchgen.images.inspect import PictureFormat
 from batchgen.job import BatchId, JobId
-from batchgen.references import Copy
+from batchgen.planning.reference_images import Copy
 
 _PAGE: Final = 500
 

@@ -14,7 +14,7 @@ import aiofiles
 import pybase64
 
 from batchgen.images.inspect import sniff
-from batchgen.references import digest_of
+from batchgen.planning.reference_images import digest_of
 
 _CHUNK_BYTES: Final = 255 * 1024
 """A multiple of three, so that pieces of base64 join without padding."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from batchgen.errors import Objection
 from batchgen.images.inspect import PictureFormat
-from batchgen.references import Reference
+from batchgen.planning.reference_images import Reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple, Protocol
 
 from batchgen.errors import Objection
 from batchgen.job import OptionValue
+from batchgen.planning.reference_images import Reference
 from batchgen.providers.reference_rules import ReferenceRules
-from batchgen.references import Reference
 
 Options = Mapping[str, OptionValue]
 

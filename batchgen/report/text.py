@@ -13,9 +13,9 @@ from batchgen.ledger.queries import ReasonCount, Status
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.uncertain import Doubt, Held
 from batchgen.money import Micros, dollars, rounded_dollars
-from batchgen.quote import Quote, WhatIf
+from batchgen.planning.changes import differences
+from batchgen.planning.cost_estimate import Quote, WhatIf
 from batchgen.report.costs import unpriced_text
-from batchgen.why import differences
 
 _GROUP_TEXT = {
     Group.NEW: "new",

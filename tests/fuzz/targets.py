@@ -25,9 +25,9 @@ from batchgen.manifest.template import (
     compile_expression,
     compile_template,
 )
-from batchgen.naming import NamingError, checked_key, output_path, safe_path
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.outcomes.retry_after import MAX_WAIT_S, retry_after
+from batchgen.planning.naming import NamingError, checked_key, output_path, safe_path
 from batchgen.providers.adapters import ADAPTERS
 from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.providers.video_tasks import read_state

@@ -22,7 +22,7 @@ from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.moving import Relocation, Relocations
 from batchgen.money import ZERO, Micros
-from batchgen.naming import collision_key
+from batchgen.planning.naming import collision_key
 from tests.rig import changed_job, planned_job
 
 PRICE = Micros(37_700)
@@ -413,7 +413,7 @@ from contextlib import closing
 from pathlib import Path
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.enrol import Staging
-from batchgen.naming import collision_key
+from batchgen.planning.naming import collision_key
 from tests.unit.test_enrol import IDENTITY, planned
 base = planned("a")
 count = int(sys.argv[2])

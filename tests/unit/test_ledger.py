@@ -47,8 +47,8 @@ from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
-from batchgen.naming import collision_key
 from batchgen.outcomes.classify import Verdict
+from batchgen.planning.naming import collision_key
 from batchgen.settlement import Reconciliation, Settled
 from tests import rig
 from tests.rig import changed_job, planned_job

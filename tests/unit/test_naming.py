@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchgen.job import EXT_PLACEHOLDER
-from batchgen.naming import (
+from batchgen.planning.naming import (
     EXT_MARK,
     MAX_COMPONENT_BYTES,
     MAX_KEY_CHARS,

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from batchgen import references
 from batchgen.errors import Fault, ManifestError, Objection
-from batchgen.fingerprint import Fingerprints
 from batchgen.job import OptionValue, PlannedJob, Verify, canonical_json
 from batchgen.manifest.loader import load_manifest
-from batchgen.plan import Planner
-from batchgen.provider_rules import Rules
-from batchgen.references import Copy, Reference
+from batchgen.planning.fingerprint import Fingerprints
+from batchgen.planning.planner import Planner
+from batchgen.planning.provider_rules import Rules
+from batchgen.planning.reference_images import Copy, Reference
 from tests import rig
 
 Plan = Callable[..., list[PlannedJob]]

@@ -16,10 +16,10 @@ from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import history
 from batchgen.money import ZERO, Micros, rounded_dollars
-from batchgen.pace import Pace
-from batchgen.quote import Quote, what_if
+from batchgen.planning.changes import MadeOf
+from batchgen.planning.cost_estimate import Quote, what_if
+from batchgen.planning.pace import Pace
 from batchgen.report.text import plan_text, why_text
-from batchgen.why import MadeOf
 from tests.unit.test_ledger import enrol, first, pay, planned, start
 
 MADE = MadeOf(fingerprint="a", model="m", prompt="red", options={}, images=(), mask=None)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen import previous
-from batchgen.naming import EXT_MARK, collision_key, final_path, output_path
+from batchgen.planning.naming import EXT_MARK, collision_key, final_path, output_path
 from batchgen.previous import find_kept, keep, keep_edited, put_back
 
 NAMES = st.text("ab12~.-/_ edit", min_size=1, max_size=12)

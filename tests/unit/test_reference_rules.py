@@ -12,9 +12,9 @@ from PIL import Image
 from batchgen.endpoint.errors import ApiError
 from batchgen.endpoint.uploads import Upload, check_uploads
 from batchgen.images.inspect import PictureFormat, PictureInfo
+from batchgen.planning.reference_images import Reference, find_reference
 from batchgen.providers.registry import PROFILES
 from batchgen.providers.rules import Rulebook
-from batchgen.references import Reference, find_reference
 
 
 def reference(

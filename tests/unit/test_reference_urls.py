@@ -22,8 +22,8 @@ from batchgen.ledger.reference_urls import (
     urls_of_content,
 )
 from batchgen.money import Micros
-from batchgen.naming import collision_key
-from batchgen.references import Copy
+from batchgen.planning.naming import collision_key
+from batchgen.planning.reference_images import Copy
 from tests.rig import planned_job
 
 URL = "https://shop.example/a.jpg"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.images.inspect import MAX_BYTES
-from batchgen.references import Copy, find_reference
+from batchgen.planning.reference_images import Copy, find_reference
 from tests import rig
 
 

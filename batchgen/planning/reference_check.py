@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchgen.fingerprint import Fingerprints
 from batchgen.job import Job, canonical_json
-from batchgen.references import digest_of
+from batchgen.planning.fingerprint import Fingerprints
+from batchgen.planning.reference_images import digest_of
 
 
 def changed_references(job: Job, provider: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from batchgen.errors import Objection
 from batchgen.job import OptionValue
-from batchgen.references import Reference
+from batchgen.planning.reference_images import Reference
 
 
 class Rules(Protocol):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchgen.errors import Objection
-from batchgen.findings import Faults, RowFaults, Warnings
-from batchgen.fingerprint import Fingerprints
 from batchgen.job import JobKind
 from batchgen.manifest.loader import DocPath
-from batchgen.provider_rules import Rules
-from batchgen.references import Addresses, Reference
+from batchgen.planning.faults import Faults, RowFaults, Warnings
+from batchgen.planning.fingerprint import Fingerprints
+from batchgen.planning.provider_rules import Rules
+from batchgen.planning.reference_images import Addresses, Reference
 
 
 class JobFault(Exception):

@@ -8,8 +8,6 @@ from itertools import product
 from typing import Final
 
 from batchgen.errors import Objection
-from batchgen.findings import row_reason
-from batchgen.fingerprint import Fingerprints, fingerprints_with
 from batchgen.job import (
     REFERENCE_REASON,
     JobKind,
@@ -17,8 +15,6 @@ from batchgen.job import (
     PlannedJob,
     canonical_json,
 )
-from batchgen.job_context import Context, Found, JobFault, JobRefused, Kind
-from batchgen.line import Line
 from batchgen.manifest.loader import DocPath
 from batchgen.manifest.model import MatrixValue
 from batchgen.manifest.rows import normal_names
@@ -28,7 +24,12 @@ from batchgen.manifest.template import (
     UndefinedNameError,
     present,
 )
-from batchgen.naming import (
+from batchgen.planning.faults import row_reason
+from batchgen.planning.fingerprint import Fingerprints, fingerprints_with
+from batchgen.planning.job_context import Context, Found, JobFault, JobRefused, Kind
+from batchgen.planning.job_template import Part, Recipe, stem_of
+from batchgen.planning.line import Line
+from batchgen.planning.naming import (
     EXT_MARK,
     NamingError,
     checked_key,
@@ -38,8 +39,7 @@ from batchgen.naming import (
     prompt_key,
     row_key,
 )
-from batchgen.recipe import Part, Recipe, stem_of
-from batchgen.references import find_reference
+from batchgen.planning.reference_images import find_reference
 
 _MAX_KINDS: Final = 1_024
 

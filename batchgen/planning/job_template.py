@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Final
 
-from batchgen.findings import Faults
 from batchgen.job import OptionValue, Verify
 from batchgen.manifest.loader import DocPath, LoadedManifest
 from batchgen.manifest.model import JobSpec, MatrixValue, Output
@@ -21,7 +20,8 @@ from batchgen.manifest.template import (
     compile_template,
     is_plain,
 )
-from batchgen.naming import safe_path
+from batchgen.planning.faults import Faults
+from batchgen.planning.naming import safe_path
 
 MAX_JOBS_PER_LINE: Final = 1_000_000
 """Matrix times count, for one row or one explicit job; more is a slip of the pen."""

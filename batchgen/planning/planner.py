@@ -11,9 +11,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
-from batchgen.empty_cells import EmptyCells, NamedColumns
 from batchgen.errors import Fault, ManifestError
-from batchgen.findings import (
+from batchgen.job import PlannedJob
+from batchgen.manifest.fill import fill_rows
+from batchgen.manifest.lines import RowsFault
+from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
+from batchgen.manifest.model import FileRows, SqliteRows
+from batchgen.manifest.rows import Row, has_fixed_columns, holds_text, open_rows
+from batchgen.manifest.template import present
+from batchgen.planning.empty_cells import EmptyCells, NamedColumns
+from batchgen.planning.expansion import JobMaker
+from batchgen.planning.faults import (
     Faults,
     RowFaults,
     TooManyFaults,
@@ -21,18 +29,8 @@ from batchgen.findings import (
     most_rows_at_fault,
     row_reason,
 )
-from batchgen.job import PlannedJob
-from batchgen.job_context import Context
-from batchgen.job_maker import JobMaker
-from batchgen.line import Line, explicit_line
-from batchgen.manifest.fill import fill_rows
-from batchgen.manifest.lines import RowsFault
-from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
-from batchgen.manifest.model import FileRows, SqliteRows
-from batchgen.manifest.rows import Row, has_fixed_columns, holds_text, open_rows
-from batchgen.manifest.template import present
-from batchgen.provider_rules import Rules, remembered
-from batchgen.recipe import (
+from batchgen.planning.job_context import Context
+from batchgen.planning.job_template import (
     Recipe,
     default_recipe,
     read_part,
@@ -40,7 +38,9 @@ from batchgen.recipe import (
     read_where,
     without_rows,
 )
-from batchgen.references import Addresses
+from batchgen.planning.line import Line, explicit_line
+from batchgen.planning.provider_rules import Rules, remembered
+from batchgen.planning.reference_images import Addresses
 
 
 class Planner:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from batchgen.findings import Faults
 from batchgen.manifest.loader import DocPath
 from batchgen.manifest.model import JobEntry
 from batchgen.manifest.rows import Row, normal_names
 from batchgen.manifest.template import present
+from batchgen.planning.faults import Faults
 
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from batchgen.money import ZERO, Micros
-from batchgen.pace import Pace
+from batchgen.planning.pace import Pace
 
 DEFAULT_AGAIN_PERCENT: Final = Decimal(8)
 DEFAULT_ACCEPTED_PERCENT: Final = Decimal(70)
