@@ -24,7 +24,7 @@ from batchgen.providers.crazyrouter import CRAZYROUTER
 from batchgen.providers.openai import OPENAI
 from batchgen.providers.prices import OpenOption, PriceSpan
 from batchgen.providers.profile import Profile
-from batchgen.settlement import Settled
+from batchgen.reconciliation.settlement import Settled
 from tests import rig
 from tests.unit.test_ledger import OK, PRICE, enrol, first, planned, start
 from tests.unit.test_reconciliation import NOTHING, sent

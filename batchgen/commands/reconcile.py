@@ -13,7 +13,6 @@ from pathlib import Path
 import anyio
 
 from batchgen.catalogue import Unavailable, fetch_account
-from batchgen.charges import UsageLog
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import Prepared, settle_settings
 from batchgen.errors import ExitCode, SettingsError, StoppedError, UnknownBatchError
@@ -26,11 +25,12 @@ from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.progress import write_line
 from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
-from batchgen.reconcile import CLOCK_SKEW
-from batchgen.reconcile import reconcile as compare
+from batchgen.reconciliation.charges import UsageLog
+from batchgen.reconciliation.matching import CLOCK_SKEW
+from batchgen.reconciliation.matching import reconcile as compare
+from batchgen.reconciliation.settlement import Sent
 from batchgen.report.reconcile import Reconciled, reconcile_record, reconcile_text
 from batchgen.settings import Environment
-from batchgen.settlement import Sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

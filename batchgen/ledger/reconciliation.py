@@ -12,7 +12,7 @@ from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.ledger.queries import OpenWork
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros
-from batchgen.settlement import Reconciliation, Sent, Settled
+from batchgen.reconciliation.settlement import Reconciliation, Sent, Settled
 
 _SENT: Final = """
     SELECT attempts.id AS id, key, jobs.batch_id = :batch AS ours, attempts.model AS model, price,

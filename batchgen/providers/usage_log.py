@@ -18,8 +18,8 @@ from urllib.parse import urlencode
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, ValidationError
 
-from batchgen.charges import Charge, UsageLog
 from batchgen.money import Micros, parse_dollars
+from batchgen.reconciliation.charges import Charge, UsageLog
 
 T = TypeVar("T", bound=BaseModel)
 Fetch = Callable[[str], Awaitable[bytes]]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from batchgen.charges import UsageLog
 from batchgen.job import Billed
 from batchgen.ledger.reconciliation import Moved
 from batchgen.money import decimal_string, dollars
 from batchgen.outcomes.classify import clean
-from batchgen.settlement import Reconciliation, Settled, Why
+from batchgen.reconciliation.charges import UsageLog
+from batchgen.reconciliation.settlement import Reconciliation, Settled, Why
 
 _SHOWN: Final = 8
 

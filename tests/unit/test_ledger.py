@@ -49,7 +49,7 @@ from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Verdict
 from batchgen.planning.naming import collision_key
-from batchgen.settlement import Reconciliation, Settled
+from batchgen.reconciliation.settlement import Reconciliation, Settled
 from tests import rig
 from tests.rig import changed_job, planned_job
 

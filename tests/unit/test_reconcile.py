@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.charges import Charge, UsageLog
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.money import Micros
-from batchgen.reconcile import CLOCK_SKEW, reconcile
-from batchgen.settlement import Drift, Reconciliation, Sent
+from batchgen.reconciliation.charges import Charge, UsageLog
+from batchgen.reconciliation.matching import CLOCK_SKEW, reconcile
+from batchgen.reconciliation.settlement import Drift, Reconciliation, Sent
 
 PRICE = Micros(37_700)
 SETTLE = timedelta(minutes=60)

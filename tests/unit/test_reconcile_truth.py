@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.charges import Charge, UsageLog
 from batchgen.job import AttemptId, Billed
 from batchgen.money import ZERO, Micros
-from batchgen.reconcile import PROOF_DELAY, reconcile
-from batchgen.settlement import Reconciliation, Sent
+from batchgen.reconciliation.charges import Charge, UsageLog
+from batchgen.reconciliation.matching import PROOF_DELAY, reconcile
+from batchgen.reconciliation.settlement import Reconciliation, Sent
 from tests.unit.test_reconcile import (
     CONTROL,
     CONTROL_ROW,

@@ -19,7 +19,7 @@ from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
 from batchgen.ledger.triage import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Verdict
-from batchgen.settlement import Reconciliation, Sent, Settled
+from batchgen.reconciliation.settlement import Reconciliation, Sent, Settled
 from tests.unit.test_ledger import (
     FEE,
     LOST,

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.charges import Charge, UsageLog
 from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
+from batchgen.reconciliation.charges import Charge, UsageLog
 
 SPAN = Span(since=datetime(2026, 11, 22, tzinfo=UTC), until=datetime(2026, 11, 23, tzinfo=UTC))
 MIDNIGHT = 1_795_305_600

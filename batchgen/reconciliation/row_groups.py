@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from heapq import heappop, heappush
 
-from batchgen.charges import Charge
 from batchgen.job import AttemptId
-from batchgen.settlement import Sent
+from batchgen.reconciliation.charges import Charge
+from batchgen.reconciliation.settlement import Sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from batchgen.charges import Charge
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.money import ZERO, Micros
+from batchgen.reconciliation.charges import Charge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,12 +16,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from batchgen.charges import Charge, Entry, Rows, UsageLog, in_order, sort_rows
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.money import ZERO, Micros
-from batchgen.request_ids import KnownIds
-from batchgen.row_groups import Group, group_by_time
-from batchgen.settlement import Drift, Reconciliation, Sent, Settled, Unproven, Why
+from batchgen.reconciliation.charges import Charge, Entry, Rows, UsageLog, in_order, sort_rows
+from batchgen.reconciliation.request_ids import KnownIds
+from batchgen.reconciliation.row_groups import Group, group_by_time
+from batchgen.reconciliation.settlement import Drift, Reconciliation, Sent, Settled, Unproven, Why
 
 CLOCK_SKEW: Final = timedelta(minutes=2)
 """How far the provider's clock may be behind ours."""
