@@ -17,7 +17,7 @@ from batchgen.outcomes.classify import Answer, Exchange, Failure, Habits, Reach,
 from batchgen.outcomes.retry_policy import after_attempt, may_rebuy
 from batchgen.providers.adapters import adapter_of
 from batchgen.providers.profile import Profile
-from batchgen.spool import Spool, SpooledAnswer
+from batchgen.spool.spool import Spool, SpooledAnswer
 
 _BOUNDLESS: Final = Micros(2**62)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from batchgen.job import AttemptId
 from batchgen.providers.adapters import adapter_of
-from batchgen.spool import Spool
+from batchgen.spool.spool import Spool
 
 
 class SpoolUnreadable(Exception):

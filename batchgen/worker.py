@@ -50,7 +50,7 @@ from batchgen.providers.adapters import ADAPTERS, Route
 from batchgen.providers.answers import expiry_of
 from batchgen.providers.profile import Profile
 from batchgen.recovery import habits_of, left_in_spool, read_spooled
-from batchgen.spool import Spool
+from batchgen.spool.spool import Spool
 from batchgen.system.disk_space import Room
 from batchgen.system.failpoints import Point, reach
 from batchgen.system.threads import in_turn, on_disk

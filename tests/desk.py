@@ -27,7 +27,7 @@ from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.outcomes.classify import Verdict, classify
 from batchgen.recovery import left_in_spool, read_spooled
-from batchgen.spool import Spool
+from batchgen.spool.spool import Spool
 
 OK = Verdict(outcome=Outcome.OK, billed=Billed.YES, status=200)
 ENDS = {

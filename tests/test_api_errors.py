@@ -22,7 +22,7 @@ from batchgen.commands import drive as drive_module
 from batchgen.commands.begin import begin
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.pool import Pool
-from batchgen.spool import Spool
+from batchgen.spool.spool import Spool
 from tests import rig
 
 pytestmark = pytest.mark.anyio

@@ -31,7 +31,7 @@ from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.providers.bodies import multipart
 from batchgen.providers.openai_images import read_answer
-from batchgen.spool import Spool, SpooledAnswer
+from batchgen.spool.spool import Spool, SpooledAnswer
 from batchgen.system.atomic_files import PartFile
 from tests import wire
 from tests.canary import CANARY as KEY

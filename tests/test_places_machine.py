@@ -34,7 +34,7 @@ from batchgen.outcomes.classify import Verdict
 from batchgen.placing import Conflict, Placer
 from batchgen.planning.naming import collision_key, final_path
 from batchgen.relocate import relocate
-from batchgen.spool import Spool
+from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point
 from batchgen.worker import RunContext

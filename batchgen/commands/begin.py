@@ -60,7 +60,7 @@ from batchgen.planning.naming import collision_key
 from batchgen.progress import ask, planning, write_line
 from batchgen.relocate import relocate
 from batchgen.report.text import plan_heading, plan_text
-from batchgen.spool import Spool
+from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import Point, reach
 from batchgen.urls import is_loopback
 

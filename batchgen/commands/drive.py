@@ -35,7 +35,7 @@ from batchgen.pool import Pool, PoolSettings
 from batchgen.progress import Progress
 from batchgen.providers.account import ApiKey
 from batchgen.redelivery import DOWNLOAD_WAIT_S
-from batchgen.spool import Spool
+from batchgen.spool.spool import Spool
 from batchgen.system.disk_space import Room
 from batchgen.system.os_errors import end_of
 from batchgen.system.shutdown import Shutdown

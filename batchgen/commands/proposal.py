@@ -18,7 +18,7 @@ from batchgen.ledger.queries import batch_id, jobs_with_money
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.money import Micros
 from batchgen.planning.cost_estimate import Quote
-from batchgen.spool import Spool
+from batchgen.spool.spool import Spool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

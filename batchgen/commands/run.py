@@ -34,7 +34,7 @@ from batchgen.progress import make_progress, write_line
 from batchgen.report.text import next_step, replaced_text, summary_text
 from batchgen.run_log import LoggedProgress
 from batchgen.settings import DB_NAME, Environment, exposed_env_file
-from batchgen.spool import Spool
+from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm
 from batchgen.system.process import (
     collect_seldom,

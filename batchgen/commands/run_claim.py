@@ -9,7 +9,7 @@ from batchgen.commands.prepare import Overrides, Prepared
 from batchgen.ledger.owners import Claim
 from batchgen.lock import held_lock
 from batchgen.manifest.model import Limits
-from batchgen.spool import Spool
+from batchgen.spool.spool import Spool
 from batchgen.system.process_owner import SILENT_S
 from batchgen.system.process_table import this_process
 

@@ -30,7 +30,7 @@ from batchgen.http import ApiClient, ApiRequest, BytesBody, ssl_context
 from batchgen.job import AttemptId
 from batchgen.outcomes.classify import Reach
 from batchgen.settings import exposed_env_file
-from batchgen.spool import Spool
+from batchgen.spool.spool import Spool
 from tests import canary, rig, wire
 from tests.canary import CANARY
 from tests.test_answers import RED, scripted

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.redaction import Redaction
+from batchgen.spool.redaction import Redaction
 
 SECRETS = [b"sk-ab", b"aab", b"a-a-a", b"-x", b"aXb_-"]
 """With and without a letter that base64 lacks, at several places; some overlap with themselves."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from batchgen.images.base64_scanner import LeanAnswer
 from batchgen.job import AttemptId
-from batchgen.spool import Spool, SpoolWriter
+from batchgen.spool.spool import Spool, SpoolWriter
 from batchgen.system.atomic_files import PartFile
 from tests.canary import CANARY as KEY
 

@@ -25,8 +25,8 @@ import pybase64
 
 from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanAnswer, LeanScan, Piece
 from batchgen.job import AttemptId
-from batchgen.kept_images import PRIVATE_FOLDER, KeptImages
-from batchgen.redaction import Redaction
+from batchgen.spool.kept_images import PRIVATE_FOLDER, KeptImages
+from batchgen.spool.redaction import Redaction
 from batchgen.system.atomic_files import (
     PART_SUFFIX,
     PartFile,
