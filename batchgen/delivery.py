@@ -17,9 +17,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 
-from batchgen.download import MAX_PICTURE_BYTES, Downloader
 from batchgen.events import JobDone, JobHeld
 from batchgen.failed_download import failed_download, is_overdue, wait_asked_before
+from batchgen.http.download import MAX_PICTURE_BYTES, Downloader
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.images.inspect import BadPicture, PictureInfo, inspect, is_blank, mismatches
 from batchgen.images.xmp import embed

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from batchgen.deadlines import Deadlines
 from batchgen.delivery import Delivery
-from batchgen.download import Downloader
 from batchgen.feeder import Feeder
-from batchgen.http import ApiClient
+from batchgen.http.client import ApiClient
+from batchgen.http.deadlines import Deadlines
+from batchgen.http.download import Downloader
 from batchgen.job import JobId
 from batchgen.ledger.copies import note_waiting, to_copy
 from batchgen.ledger.only import Only

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from batchgen.deadlines import Deadlines
-from batchgen.download import Downloader, Validators
+from batchgen.http.deadlines import Deadlines
+from batchgen.http.download import Downloader, Validators
 from batchgen.images.inspect import BadPicture
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls

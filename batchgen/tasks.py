@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from batchgen.http import ApiClient, NoDocument
+from batchgen.http.client import ApiClient, NoDocument
 from batchgen.outcomes.classify import ErrorBody
 from batchgen.providers.video_tasks import TaskState, read_state
 

@@ -18,7 +18,7 @@ import anyio
 from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
 from batchgen.guard import ProgressGuard
 from batchgen.guard_rules import NOT_SENT, said_of
-from batchgen.http import ApiClient, ApiRequest
+from batchgen.http.client import ApiClient, ApiRequest
 from batchgen.images.inspect import PictureFormat
 from batchgen.job import (
     AttemptId,

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import batchgen.download
-from batchgen.content_coding import ContentDecoder
-from batchgen.deadlines import Deadlines
-from batchgen.download import Downloader, Validators
-from batchgen.http import ssl_context
+import batchgen.http.download
+from batchgen.http.client import ssl_context
+from batchgen.http.content_coding import ContentDecoder
+from batchgen.http.deadlines import Deadlines
+from batchgen.http.download import Downloader, Validators
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.system.atomic_files import PartFile
 from tests import wire
@@ -248,7 +248,7 @@ async def test_a_decompression_bomb_stays_under_the_cap(
     layers: int, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cap = 2 * 1024 * 1024
-    monkeypatch.setattr(batchgen.download, "MAX_PICTURE_BYTES", cap)
+    monkeypatch.setattr(batchgen.http.download, "MAX_PICTURE_BYTES", cap)
     bomb = gzip.compress(bytes(64 * cap))
     for _ in range(layers - 1):
         bomb = gzip.compress(bomb)
@@ -281,7 +281,7 @@ def test_any_body_ends_as_it_came_or_undone(data: bytes, sizes: list[int], codin
 async def test_a_picture_over_the_cap_is_given_up(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchgen.download, "MAX_PICTURE_BYTES", 2 * 1024 * 1024)
+    monkeypatch.setattr(batchgen.http.download, "MAX_PICTURE_BYTES", 2 * 1024 * 1024)
 
     async def endless(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -299,7 +299,7 @@ async def test_a_picture_over_the_cap_is_given_up(
 async def test_a_drip_feed_is_ended_by_the_deadline(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchgen.download, "DOWNLOAD_DEADLINE_S", 0.3)
+    monkeypatch.setattr(batchgen.http.download, "DOWNLOAD_DEADLINE_S", 0.3)
 
     async def drip(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -334,7 +334,7 @@ async def test_a_download_that_the_machine_slept_through_is_over(
 
         tasks.start_soon(run)
         await server.seen.wait()
-        now = batchgen.download.DOWNLOAD_DEADLINE_S + 1
+        now = batchgen.http.download.DOWNLOAD_DEADLINE_S + 1
         deadlines.expire()
     assert got[0] is not None
     assert "not complete" in got[0].detail

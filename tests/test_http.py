@@ -23,10 +23,10 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-import batchgen.deadlines
-import batchgen.http
-from batchgen.deadlines import Deadlines, time_awake_or_asleep
-from batchgen.http import ApiClient, ApiRequest, Body, BytesBody, kept_headers, ssl_context
+import batchgen.http.client
+import batchgen.http.deadlines
+from batchgen.http.client import ApiClient, ApiRequest, Body, BytesBody, kept_headers, ssl_context
+from batchgen.http.deadlines import Deadlines, time_awake_or_asleep
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.providers.bodies import multipart
@@ -501,7 +501,7 @@ async def test_a_drip_feed_is_ended_by_the_deadline(tmp_path: Path, verify: ssl.
 async def test_an_answer_over_the_cap_is_given_up(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchgen.http, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(batchgen.http.client, "MAX_ANSWER_BYTES", 1000)
 
     async def endless(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -518,7 +518,7 @@ async def test_an_answer_over_the_cap_is_given_up(
 async def test_an_answer_just_at_the_cap_is_kept(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchgen.http, "MAX_ANSWER_BYTES", len(GOOD))
+    monkeypatch.setattr(batchgen.http.client, "MAX_ANSWER_BYTES", len(GOOD))
     exchange, _ = await ask_once(tmp_path, verify, wire.answering(wire.response(GOOD)))
     assert exchange.reach is Reach.COMPLETE
 
@@ -904,7 +904,7 @@ async def test_only_what_is_over_expires_and_ended_scopes_are_forgotten() -> Non
 
 
 async def test_the_watch_notices_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batchgen.deadlines, "_WATCH_EVERY_S", 0.001)
+    monkeypatch.setattr(batchgen.http.deadlines, "_WATCH_EVERY_S", 0.001)
     clock = Clock()
     deadlines = Deadlines(clock)
     async with anyio.create_task_group() as tasks:

@@ -21,7 +21,7 @@ from batchgen.errors import ExitCode, one_error
 from batchgen.events import Stopping
 from batchgen.guard import ProgressGuard
 from batchgen.guard_rules import GuardLimits
-from batchgen.http import ssl_context
+from batchgen.http.client import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger, utc_now

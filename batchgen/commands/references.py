@@ -13,7 +13,7 @@ import anyio
 
 from batchgen.commands.prepare import Prepared
 from batchgen.errors import SettingsError
-from batchgen.http import ssl_context
+from batchgen.http.client import ssl_context
 from batchgen.job import REFERENCE_REASON, BatchId, JobId
 from batchgen.ledger.ledger import utc_now
 from batchgen.ledger.reference_urls import (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, Protocol
 
-from batchgen.http import ApiRequest
+from batchgen.http.client import ApiRequest
 from batchgen.job import AttemptId, Job
 from batchgen.outcomes.classify import Answer
 from batchgen.providers import gemini, openai_images, video_tasks

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from batchgen.http import ApiRequest, BytesBody
+from batchgen.http.client import ApiRequest, BytesBody
 from batchgen.job import AttemptId, Job, PictureRef
 from batchgen.outcomes.classify import Answer, ErrorBody
 from batchgen.providers.answers import error_of, no_json, parse_document, storable, text_of

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from batchgen.deadlines import Deadlines
-from batchgen.download import Downloader
-from batchgen.http import ApiClient, ApiRequest, BytesBody
+from batchgen.http.client import ApiClient, ApiRequest, BytesBody
+from batchgen.http.deadlines import Deadlines
+from batchgen.http.download import Downloader
 from batchgen.images.inspect import BadPicture, inspect
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.outcomes.classify import Exchange, Reach, Verdict, classify

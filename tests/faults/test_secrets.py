@@ -25,8 +25,8 @@ from PIL.PngImagePlugin import PngInfo
 
 import batchgen
 from batchgen.cli import cli
-from batchgen.deadlines import Deadlines
-from batchgen.http import ApiClient, ApiRequest, BytesBody, ssl_context
+from batchgen.http.client import ApiClient, ApiRequest, BytesBody, ssl_context
+from batchgen.http.deadlines import Deadlines
 from batchgen.job import AttemptId
 from batchgen.outcomes.classify import Reach
 from batchgen.settings import exposed_env_file

@@ -28,9 +28,9 @@ import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
-from batchgen.deadlines import Deadlines
+from batchgen.http.deadlines import Deadlines
+from batchgen.http.dns import look_up
 from batchgen.images.base64_scanner import LeanAnswer
-from batchgen.lookup import look_up
 from batchgen.outcomes.classify import Exchange, Failure, Reach
 from batchgen.outcomes.retry_after import is_wait_header
 from batchgen.spool.spool import SpoolWriter
