@@ -21,7 +21,7 @@ from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenan
 from batchgen.ledger.path_owners import Own, own
 from batchgen.planning.naming import final_path
 from batchgen.previous import keep, keep_edited
-from batchgen.providers.adapters import adapter_of
+from batchgen.providers.adapters.registry import adapter_of
 from batchgen.sidecar import is_sidecar, sidecar_of
 from batchgen.system.atomic_files import PartFile, make_folder, sha256_of, sync_folder, write_whole
 from batchgen.system.claiming import claim, is_one_name, replace

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> Profile:
     """The profile that a manifest's ``provider`` names or describes. Raises SettingsError."""
     # Providers bring HTTP and pydantic, 200 ms that commands on the ledger alone should not wait.
-    from batchgen.providers.adapters import Route
+    from batchgen.providers.adapters.registry import Route
     from batchgen.providers.profile import Profile
     from batchgen.providers.registry import PROFILES
 

@@ -15,7 +15,7 @@ from batchgen.ledger.ledger import OpenAttempt
 from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import Answer, Exchange, Failure, Habits, Reach, Verdict, classify
 from batchgen.outcomes.retry_policy import after_attempt, may_rebuy
-from batchgen.providers.adapters import adapter_of
+from batchgen.providers.adapters.registry import adapter_of
 from batchgen.providers.profile import Profile
 from batchgen.spool.spool import Spool, SpooledAnswer
 

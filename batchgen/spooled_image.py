@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from batchgen.job import AttemptId
-from batchgen.providers.adapters import adapter_of
+from batchgen.providers.adapters.registry import adapter_of
 from batchgen.spool.spool import Spool
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from batchgen.http.client import ApiClient, NoDocument
 from batchgen.outcomes.classify import ErrorBody
-from batchgen.providers.video_tasks import TaskState, read_state
+from batchgen.providers.adapters.video import TaskState, read_state
 
 POLL_S: Final = 10.0
 """What the provider asks for (Crazyrouter sheet, section 11.3)."""

@@ -46,8 +46,8 @@ from batchgen.outcomes.classify import Answer, Exchange, Failure, Reach, Verdict
 from batchgen.outcomes.retry_policy import Next
 from batchgen.planning.naming import final_path
 from batchgen.planning.reference_check import changed_references
-from batchgen.providers.adapters import ADAPTERS, Route
-from batchgen.providers.answers import expiry_of
+from batchgen.providers.adapters.registry import ADAPTERS, Route
+from batchgen.providers.adapters.response_parsing import expiry_of
 from batchgen.providers.profile import Profile
 from batchgen.recovery import habits_of, left_in_spool, read_spooled
 from batchgen.spool.spool import Spool

@@ -27,7 +27,6 @@ LAYERS = {
 RANK = {name: rank for rank, name in enumerate(name for row in LAYERS.values() for name in row)}
 
 MOVING: dict[str, str] = {
-    "catalogue": "providers.catalogue",
     "cli": "cli.main",
     "commands.begin": "session.plan_and_enroll",
     "commands.draft": "session.draft_ledger",
@@ -106,18 +105,6 @@ MOVING: dict[str, str] = {
     "previous": "output.previous_versions",
     "progress": "console.progress",
     "provider_profile": "session.provider_profile",
-    "providers.adapters": "providers.adapters.registry",
-    "providers.answers": "providers.adapters.response_parsing",
-    "providers.bodies": "providers.adapters.multipart",
-    "providers.error_objects": "providers.adapters.error_objects",
-    "providers.event_stream": "providers.adapters.sse",
-    "providers.gemini": "providers.adapters.gemini",
-    "providers.openai_images": "providers.adapters.images",
-    "providers.prices": "providers.price_list",
-    "providers.reference_rules": "providers.rules.reference_rules",
-    "providers.rules": "providers.rules.model_rules",
-    "providers.tokens": "providers.token_prices",
-    "providers.video_tasks": "providers.adapters.video",
     "recovery": "engine.recovery",
     "redelivery": "engine.redelivery",
     "reference_cache": "session.reference_cache",

@@ -19,7 +19,7 @@ from batchgen.endpoint.errors import ApiError
 from batchgen.endpoint.rules import PictureRequest
 from batchgen.endpoint.sizes import fitted_size
 from batchgen.providers.crazyrouter import PRICES
-from batchgen.providers.prices import PriceList, read_price_list
+from batchgen.providers.price_list import PriceList, read_price_list
 from tests import rig
 from tests.test_endpoint import KEY, PNG, error_of
 

@@ -20,7 +20,7 @@ from batchgen.endpoint import veo
 from batchgen.endpoint.errors import ApiError
 from batchgen.endpoint.mp4 import still_video
 from batchgen.providers.crazyrouter import PRICES
-from batchgen.providers.prices import read_price_list
+from batchgen.providers.price_list import read_price_list
 from tests import rig
 from tests.test_endpoint import KEY
 

@@ -29,8 +29,8 @@ from batchgen.http.client import ApiClient, ApiRequest, Body, BytesBody, kept_he
 from batchgen.http.deadlines import Deadlines, time_awake_or_asleep
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
-from batchgen.providers.bodies import multipart
-from batchgen.providers.openai_images import read_answer
+from batchgen.providers.adapters.images import read_answer
+from batchgen.providers.adapters.multipart import multipart
 from batchgen.spool.spool import Spool, SpooledAnswer
 from batchgen.system.atomic_files import PartFile
 from tests import wire

@@ -22,7 +22,7 @@ from batchgen.money import Micros, PriceTerms
 from batchgen.outcomes.retry_policy import may_rebuy
 from batchgen.providers.crazyrouter import CRAZYROUTER
 from batchgen.providers.openai import OPENAI
-from batchgen.providers.prices import OpenOption, PriceSpan
+from batchgen.providers.price_list import OpenOption, PriceSpan
 from batchgen.providers.profile import Profile
 from batchgen.reconciliation.settlement import Settled
 from tests import rig

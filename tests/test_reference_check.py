@@ -12,7 +12,7 @@ import pytest
 from batchgen.api import Batch
 from batchgen.errors import ExitCode
 from batchgen.planning.reference_images import digest_of
-from batchgen.providers.bodies import FilePiece
+from batchgen.providers.adapters.multipart import FilePiece
 from tests import canary, rig
 
 

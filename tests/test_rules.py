@@ -15,16 +15,16 @@ from batchgen.endpoint.errors import ApiError
 from batchgen.endpoint.rules import edit, generation, parse_size
 from batchgen.job import OptionValue
 from batchgen.providers import crazyrouter, openai
-from batchgen.providers.adapters import Route
+from batchgen.providers.adapters.registry import Route
 from batchgen.providers.registry import PROFILES
-from batchgen.providers.rules import (
+from batchgen.providers.rules.model_rules import (
     ModelRules,
     Rulebook,
     SizeGrid,
     faults_of,
     nearest_legal_size,
 )
-from batchgen.providers.tokens import OPENAI_TOKEN_PRICES
+from batchgen.providers.token_prices import OPENAI_TOKEN_PRICES
 from tests import rig
 
 Options = Mapping[str, OptionValue]

@@ -12,12 +12,12 @@ from typing import Final
 
 import anyio
 
-from batchgen.catalogue import Unavailable, fetch_account, fetch_models
 from batchgen.errors import SettingsError, StoppedError
 from batchgen.ledger.path_owners import Claimed
 from batchgen.money import Micros, dollars
 from batchgen.obstacles import Obstacles
 from batchgen.providers.account import ApiKey
+from batchgen.providers.catalogue import Unavailable, fetch_account, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.settings import Environment
 from batchgen.system.disk_space import look, nearest

@@ -28,7 +28,7 @@ from batchgen.planning.reference_images import Addresses
 from batchgen.provider_profile import resolve_profile
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
-from batchgen.providers.rules import Rulebook
+from batchgen.providers.rules.model_rules import Rulebook
 from batchgen.schedule import deadline_of
 from batchgen.settings import Environment
 

@@ -10,14 +10,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from batchgen.catalogue import Unavailable
 from batchgen.commands.prepare import address
 from batchgen.commands.pricing import fetch_list, with_kept_prices
 from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_reading
 from batchgen.money import decimal_string, dollars
 from batchgen.progress import write_line
-from batchgen.providers.prices import ModelPrice, Price, PriceList, Rate, Unit
+from batchgen.providers.catalogue import Unavailable
+from batchgen.providers.price_list import ModelPrice, Price, PriceList, Rate, Unit
 
 _UNIT_TEXT: Final = {
     Unit.IMAGE: "an image",

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import anyio
 
-from batchgen.catalogue import Unavailable, fetch_account
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import Prepared, settle_settings
 from batchgen.errors import ExitCode, SettingsError, StoppedError, UnknownBatchError
@@ -24,6 +23,7 @@ from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.progress import write_line
+from batchgen.providers.catalogue import Unavailable, fetch_account
 from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
 from batchgen.reconciliation.charges import UsageLog
 from batchgen.reconciliation.matching import CLOCK_SKEW

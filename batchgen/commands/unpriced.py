@@ -13,7 +13,7 @@ from batchgen.ledger.budgets import PERIODS, period_budgets
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.money import Micros, dollars
 from batchgen.outcomes.retry_policy import Waste, parse_waste
-from batchgen.providers.prices import PriceSpan
+from batchgen.providers.price_list import PriceSpan
 from batchgen.providers.profile import Profile
 from batchgen.report.costs import counted
 

@@ -7,11 +7,11 @@ from datetime import date
 from typing import Final
 
 from batchgen.money import Micros
-from batchgen.providers.adapters import Route
+from batchgen.providers.adapters.registry import Route
 from batchgen.providers.openai import REFERENCES
-from batchgen.providers.prices import ModelPrice, PriceList, Rate, Unit
+from batchgen.providers.price_list import ModelPrice, PriceList, Rate, Unit
 from batchgen.providers.profile import AccountLog, Profile
-from batchgen.providers.rules import (
+from batchgen.providers.rules.model_rules import (
     AnySize,
     AspectRatio,
     Choice,

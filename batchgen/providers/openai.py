@@ -8,10 +8,9 @@ from datetime import date
 from typing import Final
 
 from batchgen.images.inspect import PictureFormat
-from batchgen.providers.prices import PriceList
+from batchgen.providers.price_list import PriceList
 from batchgen.providers.profile import Profile
-from batchgen.providers.reference_rules import ReferenceRules
-from batchgen.providers.rules import (
+from batchgen.providers.rules.model_rules import (
     Choice,
     Condition,
     Flag,
@@ -23,7 +22,8 @@ from batchgen.providers.rules import (
     Text,
     Whole,
 )
-from batchgen.providers.tokens import OPENAI_TOKEN_PRICES
+from batchgen.providers.rules.reference_rules import ReferenceRules
+from batchgen.providers.token_prices import OPENAI_TOKEN_PRICES
 
 _UNKNOWN_OPTIONS: Final = "OpenAI refuses what it does not know"
 _QUALITIES: Final = ("auto", "low", "medium", "high")

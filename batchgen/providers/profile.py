@@ -9,9 +9,9 @@ from typing import Final
 
 from batchgen.job import Billed, OptionValue
 from batchgen.money import Micros, PriceTerms
-from batchgen.providers.adapters import Route
-from batchgen.providers.prices import OpenOption, PriceList, PriceSpan
-from batchgen.providers.rules import Choice, ModelRules
+from batchgen.providers.adapters.registry import Route
+from batchgen.providers.price_list import OpenOption, PriceList, PriceSpan
+from batchgen.providers.rules.model_rules import Choice, ModelRules
 
 _REFERENCE_OPTIONS: Final = ("image_input", "images")
 """Options that name a reference picture by its address, as nano-banana and veo take them."""

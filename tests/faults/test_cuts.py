@@ -19,7 +19,7 @@ from batchgen.images.inspect import BadPicture, inspect
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.outcomes.classify import Exchange, Reach, Verdict, classify
 from batchgen.outcomes.download_policy import FetchAgain, FetchResult, after_fetch
-from batchgen.providers.openai_images import read_answer
+from batchgen.providers.adapters.images import read_answer
 from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import PartFile
 from tests import rig, wire

@@ -28,7 +28,7 @@ from batchgen.http.download import Downloader
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Failure, Reach, classify
 from batchgen.outcomes.download_policy import FetchResult
-from batchgen.providers.openai_images import read_answer
+from batchgen.providers.adapters.images import read_answer
 from tests import rig, wire
 from tests.faults.gateway import answer, gateway
 from tests.faults.proxy import Proxy, Weather, proxy

@@ -28,9 +28,9 @@ from batchgen.manifest.template import (
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.outcomes.retry_after import MAX_WAIT_S, retry_after
 from batchgen.planning.naming import NamingError, checked_key, output_path, safe_path
-from batchgen.providers.adapters import ADAPTERS
+from batchgen.providers.adapters.registry import ADAPTERS
+from batchgen.providers.adapters.video import read_state
 from batchgen.providers.usage_log import UsageLogError, read_exported_log
-from batchgen.providers.video_tasks import read_state
 from batchgen.settings import Environment
 from batchgen.text import slug
 from batchgen.urls import check_base_url

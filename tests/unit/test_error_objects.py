@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.outcomes.classify import ErrorBody
-from batchgen.providers.error_objects import error_of
+from batchgen.providers.adapters.error_objects import error_of
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

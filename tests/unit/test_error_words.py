@@ -21,7 +21,7 @@ from batchgen.outcomes.classify import (
 )
 from batchgen.outcomes.error_meanings import TABLE, kind_of_name, plain, says, words
 from batchgen.outcomes.error_row import Kind, Row
-from batchgen.providers import gemini, openai_images
+from batchgen.providers.adapters import gemini, images
 
 OUTCOMES = {
     Kind.MONEY: Outcome.STOP,
@@ -45,7 +45,7 @@ PHRASES = [(row, phrase) for row in TABLE for phrase in row.phrases]
 
 def judged(status: int, error: object, *, prompt: str = "") -> Verdict:
     """Classify a whole response whose body is this JSON."""
-    answer = openai_images.read_answer(orjson.dumps(error), {})
+    answer = images.read_answer(orjson.dumps(error), {})
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers={})
     return classify(exchange, answer, prompt=prompt)
 

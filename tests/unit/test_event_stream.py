@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batchgen.job import Billed, Outcome, PictureRef
 from batchgen.outcomes.classify import Exchange, Failure, Reach, Verdict, classify
-from batchgen.providers.openai_images import partial_pictures, read_answer
+from batchgen.providers.adapters.images import partial_pictures, read_answer
 from tests.unit.test_openai_images import inline_picture
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))

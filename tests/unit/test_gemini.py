@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from batchgen.job import Billed, OptionValue, Outcome, PictureRef
 from batchgen.outcomes.classify import Exchange, Reach, Verdict, classify
-from batchgen.providers import gemini
-from batchgen.providers.gemini import build_request, read_answer
+from batchgen.providers.adapters import gemini
+from batchgen.providers.adapters.gemini import build_request, read_answer
 from tests.unit.test_openai_images import (
     ATTEMPT,
     BASE,

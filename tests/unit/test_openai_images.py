@@ -24,10 +24,10 @@ from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, Job, JobId, JobState, OptionValue, PictureRef, Verify
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Answer, ErrorBody
-from batchgen.providers import openai_images
-from batchgen.providers.adapters import Adapter
-from batchgen.providers.answers import expiry_of
-from batchgen.providers.openai_images import build_request, read_answer
+from batchgen.providers.adapters import images
+from batchgen.providers.adapters.images import build_request, read_answer
+from batchgen.providers.adapters.registry import Adapter
+from batchgen.providers.adapters.response_parsing import expiry_of
 
 ATTEMPT = AttemptId("5f0c7d1e")
 BASE = "https://api.example/v1"
@@ -37,7 +37,7 @@ URL = "https://pictures.example/1.png?sig=a%2Fb"
 
 
 def inline_picture(
-    body: bytes, headers: Mapping[str, str], index: int, adapter: Adapter = openai_images
+    body: bytes, headers: Mapping[str, str], index: int, adapter: Adapter = images
 ) -> bytes:
     """A picture out of an answer, as the delivery takes it."""
     return unpack_base64(adapter.inline_base64(body, headers, index))

@@ -24,7 +24,7 @@ from batchgen.outcomes.classify import (
     classify,
     task_verdict,
 )
-from batchgen.providers.openai_images import read_answer
+from batchgen.providers.adapters.images import read_answer
 
 
 def answered(status: int, body: object = None, headers: dict[str, str] | None = None) -> Verdict:

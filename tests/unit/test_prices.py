@@ -18,7 +18,7 @@ from batchgen.job import OptionValue
 from batchgen.providers.crazyrouter import CRAZYROUTER, PRICES
 from batchgen.providers.local import LOCAL
 from batchgen.providers.openai import OPENAI
-from batchgen.providers.prices import PriceList, PriceListError, Unit, read_price_list
+from batchgen.providers.price_list import PriceList, PriceListError, Unit, read_price_list
 from batchgen.providers.profile import Profile
 
 Row = dict[str, Any]

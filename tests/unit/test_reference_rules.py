@@ -14,7 +14,7 @@ from batchgen.endpoint.uploads import Upload, check_uploads
 from batchgen.images.inspect import PictureFormat, PictureInfo
 from batchgen.planning.reference_images import Reference, find_reference
 from batchgen.providers.registry import PROFILES
-from batchgen.providers.rules import Rulebook
+from batchgen.providers.rules.model_rules import Rulebook
 
 
 def reference(

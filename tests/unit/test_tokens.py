@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from batchgen.job import OptionValue
 from batchgen.money import Micros, parse_dollars
 from batchgen.providers.openai import OPENAI
-from batchgen.providers.tokens import OPENAI_TOKEN_PRICES, TokenPrice, output_tokens
+from batchgen.providers.token_prices import OPENAI_TOKEN_PRICES, TokenPrice, output_tokens
 
 TWO = OPENAI_TOKEN_PRICES["gpt-image-2"]
 SUNBURST = OPENAI_TOKEN_PRICES["gpt-image-2.5-sunburst"]

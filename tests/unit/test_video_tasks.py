@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batchgen.job import Billed, OptionValue, Outcome, PictureRef
 from batchgen.outcomes.classify import ErrorBody, Exchange, Reach, classify, task_verdict
-from batchgen.providers.video_tasks import (
+from batchgen.providers.adapters.video import (
     TaskState,
     build_request,
     inline_base64,

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Protocol
 from batchgen.errors import Objection
 from batchgen.job import OptionValue
 from batchgen.planning.reference_images import Reference
-from batchgen.providers.reference_rules import ReferenceRules
+from batchgen.providers.rules.reference_rules import ReferenceRules
 
 Options = Mapping[str, OptionValue]
 

@@ -15,7 +15,8 @@ from batchgen.http.client import ApiRequest, BytesBody
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, Job, PictureRef
 from batchgen.outcomes.classify import Answer
-from batchgen.providers.answers import (
+from batchgen.providers.adapters.multipart import multipart
+from batchgen.providers.adapters.response_parsing import (
     data_of_address,
     error_of,
     no_json,
@@ -23,8 +24,7 @@ from batchgen.providers.answers import (
     storable,
     text_of,
 )
-from batchgen.providers.bodies import multipart
-from batchgen.providers.event_stream import gather, is_event_stream
+from batchgen.providers.adapters.sse import gather, is_event_stream
 
 _MAX_PICTURES: Final = 100
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from batchgen.http.client import ApiRequest
 from batchgen.job import AttemptId, Job
 from batchgen.outcomes.classify import Answer
-from batchgen.providers import gemini, openai_images, video_tasks
+from batchgen.providers.adapters import gemini, images, video
 
 
 class Route(StrEnum):
@@ -40,12 +40,12 @@ class Adapter(Protocol):
 
 
 ADAPTERS: Final[Mapping[Route, Adapter]] = {
-    Route.IMAGES: openai_images,
+    Route.IMAGES: images,
     Route.GEMINI: gemini,
-    Route.VIDEO: video_tasks,
+    Route.VIDEO: video,
 }
 
 
 def adapter_of(route: str) -> Adapter:
     """The adapter of a route by its name; that of the Images API for a name nobody knows."""
-    return ADAPTERS[Route(route)] if route in set(Route) else openai_images
+    return ADAPTERS[Route(route)] if route in set(Route) else images

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 
 from batchgen.outcomes.classify import Answer
-from batchgen.providers.error_objects import error_of, text_of
+from batchgen.providers.adapters.error_objects import error_of, text_of
 
 __all__ = ["error_of", "text_of"]
 

@@ -18,7 +18,8 @@ from batchgen.job import AttemptId, Job, PictureRef
 from batchgen.outcomes.classify import Answer, ErrorBody
 from batchgen.outcomes.error_meanings import kind_of_name
 from batchgen.outcomes.error_row import Kind
-from batchgen.providers.answers import (
+from batchgen.providers.adapters.multipart import FilePiece, PiecedBody, mime_type
+from batchgen.providers.adapters.response_parsing import (
     data_of_address,
     error_of,
     no_json,
@@ -26,7 +27,6 @@ from batchgen.providers.answers import (
     storable,
     text_of,
 )
-from batchgen.providers.bodies import FilePiece, PiecedBody, mime_type
 
 _IMAGE_CONFIG: Final = {"aspect_ratio": "aspectRatio", "resolution": "imageSize"}
 """Our options for the fields of ``generationConfig.imageConfig``, as on the Images route."""

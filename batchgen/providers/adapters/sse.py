@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpx
 from httpx_sse import EventSource
 
-from batchgen.providers.answers import parse_document
+from batchgen.providers.adapters.response_parsing import parse_document
 
 _CONTENT_TYPE: Final = "text/event-stream"
 _STARTS: Final = (b"event:", b"data:", b"id:", b"retry:")

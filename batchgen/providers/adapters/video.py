@@ -15,7 +15,13 @@ from urllib.parse import quote
 from batchgen.http.client import ApiRequest, BytesBody
 from batchgen.job import AttemptId, Job, PictureRef
 from batchgen.outcomes.classify import Answer, ErrorBody
-from batchgen.providers.answers import error_of, no_json, parse_document, storable, text_of
+from batchgen.providers.adapters.response_parsing import (
+    error_of,
+    no_json,
+    parse_document,
+    storable,
+    text_of,
+)
 
 _DONE: Final = frozenset({"success", "succeeded", "completed"})
 _FAILED: Final = frozenset(

@@ -13,7 +13,7 @@ from typing import Final
 
 from batchgen.job import OptionValue
 from batchgen.money import Micros
-from batchgen.providers.prices import OpenOption, Options, PriceSpan, Unit
+from batchgen.providers.price_list import OpenOption, Options, PriceSpan, Unit
 
 _SIZE: Final = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 _MAX_SIDE: Final = 16_384
