@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from batchgen.errors import ManifestError
 from batchgen.job import PlannedJob
 from batchgen.manifest.loader import load_manifest
-from batchgen.manifest.printed import printed_names
+from batchgen.manifest.printed_variables import printed_names
 from batchgen.planning.planner import Planner
 from tests import rig
 

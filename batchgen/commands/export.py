@@ -17,8 +17,8 @@ from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.queries import Waiting, find_batch, waiting
 from batchgen.ledger.queries import export as export_rows
+from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
-from batchgen.manifest.writer import WrittenJob, partial_manifest
 from batchgen.settings import Environment
 
 

@@ -19,16 +19,16 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from batchgen.errors import Fault, ManifestError
-from batchgen.manifest.explain import (
+from batchgen.manifest.error_messages import (
     NO_KEYS_HERE,
     Explanation,
     explain,
     nearest,
 )
 from batchgen.manifest.model import JobEntry, Manifest, check_name
-from batchgen.manifest.places import SECRET, Places, show_path
-from batchgen.manifest.scalar import Value
-from batchgen.manifest.scan import LINE_BREAK, DocPath, line_and_column, scan
+from batchgen.manifest.positions import SECRET, Places, show_path
+from batchgen.manifest.yaml_reader import LINE_BREAK, DocPath, line_and_column, scan
+from batchgen.manifest.yaml_scalars import Value
 
 __all__ = [
     "DocPath",

@@ -1,6 +1,7 @@
 """The manifest as a typed document; its JSON Schema is made from these classes.
 
-The types below take values as `batchgen.manifest.scan` gives them, and plain Python ones. Amounts
+The types below take values as `batchgen.manifest.yaml_reader` gives them, and plain Python ones.
+Amounts
 of money stay the text they were written as.
 """
 
@@ -29,7 +30,7 @@ from pydantic import (
 )
 
 from batchgen.job import Verify
-from batchgen.manifest.scalar import Ambiguous, Null
+from batchgen.manifest.yaml_scalars import Ambiguous, Null
 from batchgen.money import parse_dollars
 from batchgen.urls import check_base_url, is_loopback
 

@@ -8,10 +8,10 @@ from operator import itemgetter
 from typing import Final
 
 from batchgen.errors import Fault
-from batchgen.manifest.fill import is_empty
+from batchgen.manifest.fill_down import is_empty
 from batchgen.manifest.loader import DocPath, Places
 from batchgen.manifest.model import FileRows, SqliteRows
-from batchgen.manifest.printed import printed_names
+from batchgen.manifest.printed_variables import printed_names
 from batchgen.manifest.rows import Row, holds_text, normal_name
 from batchgen.manifest.template import nearest
 from batchgen.planning.job_template import Recipe

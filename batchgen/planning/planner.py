@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from batchgen.errors import Fault, ManifestError
 from batchgen.job import PlannedJob
-from batchgen.manifest.fill import fill_rows
+from batchgen.manifest.fill_down import fill_rows
 from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
 from batchgen.manifest.model import FileRows, SqliteRows

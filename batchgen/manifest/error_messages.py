@@ -22,9 +22,9 @@ from batchgen.manifest.model import (
     ProviderSpec,
     SqliteRows,
 )
-from batchgen.manifest.places import SECRET
-from batchgen.manifest.scalar import Ambiguous, Null
-from batchgen.manifest.scan import DocPath
+from batchgen.manifest.positions import SECRET
+from batchgen.manifest.yaml_reader import DocPath
+from batchgen.manifest.yaml_scalars import Ambiguous, Null
 
 NO_KEYS_HERE: Final = (
     "API keys do not belong in a manifest, which is stored and shared; put the key into the"

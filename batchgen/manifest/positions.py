@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Final
 
 from batchgen.errors import Fault
-from batchgen.manifest.scan import DocPath, Spot, locate
+from batchgen.manifest.yaml_reader import DocPath, Spot, locate
 
 MAX_MESSAGE_CHARS: Final = 600
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, NoReturn, TypeAlias, cast
 import yaml
 from yaml.error import Mark
 
-from batchgen.manifest.scalar import Ambiguous, Scalar, Value, resolve
+from batchgen.manifest.yaml_scalars import Ambiguous, Scalar, Value, resolve
 
 DocPath: TypeAlias = tuple[str | int, ...]
 """Where a value stands: the keys and indices that lead to it."""
