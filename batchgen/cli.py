@@ -400,7 +400,7 @@ def retry(
 ) -> ExitCode:
     """Put failed, blocked or uncertain jobs back to pending; lost images are downloaded first."""
     from batchgen.commands.retry import retry as command
-    from batchgen.ledger.triage import Chosen
+    from batchgen.ledger.retry_selection import Chosen
 
     wanted = {
         JobState.FAILED: failed,

@@ -16,8 +16,8 @@ from typing import Final
 
 from batchgen.images.inspect import PictureFormat
 from batchgen.job import BatchId
-from batchgen.ledger.enrol import Staging
 from batchgen.ledger.moving import Relocation, Relocations
+from batchgen.ledger.staging import Staging
 from batchgen.planning.naming import final_path
 from batchgen.sidecar import move_sidecar
 from batchgen.system.atomic_files import make_folder, sha256_of, sync_folder

@@ -17,12 +17,12 @@ from batchgen.commands.pricing import PriceLists
 from batchgen.commands.proposal import Proposal, propose
 from batchgen.job import AttemptId, Billed, Job, JobId, JobState, Outcome, SavedPicture
 from batchgen.ledger.database import in_memory, open_for_reading, open_for_writing
-from batchgen.ledger.enrol import Staging
 from batchgen.ledger.explain import Why
 from batchgen.ledger.ledger import DuePicture, Ledger, Reserved
 from batchgen.ledger.only import Only
 from batchgen.ledger.queries import find_batch
-from batchgen.ledger.triage import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.staging import Staging
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.outcomes.classify import Verdict, classify

@@ -84,11 +84,6 @@ MOVING: dict[str, str] = {
     "feeder": "engine.job_queue",
     "guard": "engine.progress_guard",
     "guard_rules": "engine.guard_rules",
-    "ledger.enrol": "ledger.staging",
-    "ledger.pictures": "ledger.saved_images",
-    "ledger.rates": "ledger.shared_rate_limits",
-    "ledger.staging": "ledger.staging_rows",
-    "ledger.triage": "ledger.retry_selection",
     "lock": "session.batch_lock",
     "notify": "session.notify",
     "obstacles": "output.obstacles",
@@ -306,7 +301,7 @@ def test_a_transaction_of_the_ledger_takes_the_write_lock_at_once() -> None:
     }
     # A private staging table, and reads of one moment.
     assert deferred == {
-        "ledger.staging",
+        "ledger.staging_rows",
         "ledger.queries",
         "ledger.costs",
         "ledger.run_report",

@@ -18,7 +18,7 @@ from batchgen.job import BatchId, JobId, JobState
 from batchgen.ledger.costs import CostBy, Costs, CostSum, costs
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.triage import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.report.costs import WIDTH, cost_text
 from tests import rig

@@ -15,10 +15,10 @@ from batchgen.commands.preflight import check_owners
 from batchgen.errors import SettingsError
 from batchgen.job import PlannedJob
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.enrol import BatchIdentity, Staging
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.path_owners import Place, claimed_places
 from batchgen.ledger.schema import migrations
+from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import Micros
 from batchgen.planning.naming import collision_key
 from tests import rig

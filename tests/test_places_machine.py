@@ -25,10 +25,10 @@ from batchgen import relocate as relocate_module
 from batchgen.commands.rollback import _put_back, _refusal
 from batchgen.job import AttemptId, Billed, JobId, Outcome, PictureRef, SavedPicture
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.enrol import BatchIdentity, Staging
 from batchgen.ledger.ledger import DuePicture, Ledger
 from batchgen.ledger.only import Only
-from batchgen.ledger.pictures import exchanged, exchanges
+from batchgen.ledger.saved_images import exchanged, exchanges
+from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import Verdict
 from batchgen.placing import Conflict, Placer

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from batchgen.commands.prepare import prepare, stage
 from batchgen.errors import Fault, ManifestError
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.enrol import Staging
 from batchgen.ledger.groups import Group
+from batchgen.ledger.staging import Staging
 from tests import canary, rig
 
 HEAD = """\

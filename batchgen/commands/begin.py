@@ -44,7 +44,6 @@ from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
 from batchgen.errors import Fault, SettingsError, StoppedError
 from batchgen.job import BatchId, OptionValue, RunId
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.enrol import Staging
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.owners import Claim
@@ -53,7 +52,8 @@ from batchgen.ledger.price_lists import keep_price_list
 from batchgen.ledger.queries import BatchRow
 from batchgen.ledger.queries import unpriced_models as pending_unpriced
 from batchgen.ledger.reference_urls import NeededUrls
-from batchgen.ledger.staging import unpriced_models
+from batchgen.ledger.staging import Staging
+from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.manifest.model import Limits
 from batchgen.money import Micros, rounded_dollars
 from batchgen.planning.naming import collision_key

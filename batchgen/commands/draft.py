@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from batchgen.ledger.database import in_memory, open_for_writing
-from batchgen.ledger.enrol import Staging
+from batchgen.ledger.staging import Staging
 
 _DISK: Final = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
 """A plan of a million jobs does not belong into memory, which ``/tmp`` often is."""

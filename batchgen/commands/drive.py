@@ -28,7 +28,7 @@ from batchgen.ledger.ledger import Ledger, utc_now
 from batchgen.ledger.only import Only
 from batchgen.ledger.owners import Claim
 from batchgen.ledger.queries import Status, status
-from batchgen.ledger.rates import SharedRate, key_id, take_place
+from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.manifest.model import Limits
 from batchgen.pool import Pool, PoolSettings

@@ -16,7 +16,7 @@ from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import Prepared, address, key_of, stage
 from batchgen.errors import ExitCode, StoppedError
 from batchgen.ledger.database import in_memory
-from batchgen.ledger.enrol import Staging
+from batchgen.ledger.staging import Staging
 from batchgen.progress import write_line
 from batchgen.providers.catalogue import OfferedModel, Unavailable, fetch_models
 from batchgen.providers.profile import Profile

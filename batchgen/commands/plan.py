@@ -16,9 +16,9 @@ from batchgen.commands.quoting import quote_record
 from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
 from batchgen.errors import ExitCode, Fault, ManifestError, SettingsError
 from batchgen.ledger.database import in_memory, open_for_reading
-from batchgen.ledger.enrol import Staging
 from batchgen.ledger.reference_urls import NeededUrls
-from batchgen.ledger.staging import unpriced_models
+from batchgen.ledger.staging import Staging
+from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.money import decimal_string
 from batchgen.progress import write_line
 from batchgen.report.costs import unpriced_text

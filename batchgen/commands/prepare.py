@@ -11,12 +11,12 @@ from typing import Final, TypeVar
 
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import OptionValue
-from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Selection, Staging
 from batchgen.ledger.ledger import utc_now
 from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
 from batchgen.ledger.only import Only
 from batchgen.ledger.queries import batch_id
-from batchgen.ledger.staging import Price, Priced
+from batchgen.ledger.staging import EVERYTHING, BatchIdentity, Selection, Staging
+from batchgen.ledger.staging_rows import Price, Priced
 from batchgen.manifest.loader import LoadedManifest, load_manifest
 from batchgen.manifest.model import Limits, is_refresh
 from batchgen.money import ZERO, Micros, parse_dollars

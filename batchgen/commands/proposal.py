@@ -11,11 +11,11 @@ from batchgen.commands.prepare import Overrides, Prepared, waste_of
 from batchgen.commands.quoting import budgets_of, quote_of
 from batchgen.job import BatchId
 from batchgen.ledger.budgets import Budget
-from batchgen.ledger.enrol import Staging
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import batch_id, jobs_with_money
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
+from batchgen.ledger.staging import Staging
 from batchgen.money import Micros
 from batchgen.planning.cost_estimate import Quote
 from batchgen.spool.spool import Spool

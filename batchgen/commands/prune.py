@@ -9,8 +9,8 @@ from pathlib import Path
 from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import base_of
-from batchgen.ledger.pictures import Saved, forget_pruned, saved_pictures
 from batchgen.ledger.queries import find_batch
+from batchgen.ledger.saved_images import Saved, forget_pruned, saved_pictures
 from batchgen.lock import batch_lock
 from batchgen.progress import write_line
 from batchgen.settings import Environment

@@ -13,7 +13,7 @@ from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.only import resolve_jobs
 from batchgen.ledger.queries import find_batch
-from batchgen.ledger.triage import Chosen, retry_jobs, waiting_jobs
+from batchgen.ledger.retry_selection import Chosen, retry_jobs, waiting_jobs
 from batchgen.lock import batch_lock
 from batchgen.money import dollars
 from batchgen.progress import write_line

@@ -11,8 +11,8 @@ from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.only import Only, resolve_jobs
-from batchgen.ledger.pictures import Exchange, Version, exchanged, exchanges
 from batchgen.ledger.queries import find_batch
+from batchgen.ledger.saved_images import Exchange, Version, exchanged, exchanges
 from batchgen.lock import batch_lock
 from batchgen.previous import MAX_KEPT, find_kept, keep, keep_edited, put_back
 from batchgen.progress import write_line

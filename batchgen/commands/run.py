@@ -25,8 +25,8 @@ from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import base_of, manifest_of
-from batchgen.ledger.pictures import replaced_by
 from batchgen.ledger.queries import Status, find_batch, status
+from batchgen.ledger.saved_images import replaced_by
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros, decimal_string, parse_dollars

@@ -17,8 +17,8 @@ from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import utc_now
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.paid_images import LostImage, lost_images
-from batchgen.ledger.pictures import Saved, fetch_again, saved_pictures
 from batchgen.ledger.queries import find_batch
+from batchgen.ledger.saved_images import Saved, fetch_again, saved_pictures
 from batchgen.lock import batch_lock
 from batchgen.placing import PARTIAL_FOLDER
 from batchgen.previous import PREVIOUS_FOLDER

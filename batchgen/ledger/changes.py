@@ -14,7 +14,7 @@ from batchgen.ledger.groups import (
     Group,
     is_meant,
 )
-from batchgen.ledger.staging import PLAN
+from batchgen.ledger.staging_rows import PLAN
 
 _OWN_COLUMNS: Final = ("fingerprint", "prompt", "images", "mask", "path", "source")
 _KIND_COLUMNS: Final = (

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from batchgen.job import ROW_REASON
 from batchgen.ledger.groups import Group, fingerprint_of
-from batchgen.ledger.staging import PLAN
+from batchgen.ledger.staging_rows import PLAN
 from batchgen.money import Micros
 from batchgen.planning.changes import MadeOf
 

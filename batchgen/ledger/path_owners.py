@@ -11,7 +11,7 @@ from typing import Final
 
 from batchgen.job import BatchId, JobId
 from batchgen.ledger.manifest_paths import manifest_path
-from batchgen.ledger.staging import CollisionKey
+from batchgen.ledger.staging_rows import CollisionKey
 
 ROOTS: Final = """
 INSERT OR IGNORE INTO output_roots (batch_id, root)

@@ -1,339 +1,448 @@
-"""A plan on disk before it is enrolled: what jobs have in common once, the rest job by job."""
+"""From a stream of planned jobs to the ledger: staged on disk, compared, then enrolled at once."""
 
 from __future__ import annotations
 
-import operator
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 from batchgen.errors import Fault, ManifestError
-from batchgen.job import (
-    ROW_REASON,
-    JobKind,
-    OptionValue,
-    PlannedJob,
-    canonical_json,
+from batchgen.job import BatchId, JobId, PlannedJob
+from batchgen.ledger.changes import (
+    CHANGE,
+    GIVE_UP,
+    HOLD,
+    INSERT_NEW,
+    IS_UNPLANNED,
+    MEET,
+    MOVES,
+    REFUSE,
+    RETIRE,
+    TALLY,
+    UNFINISHED_RENEWAL,
 )
-from batchgen.ledger.ledger import timestamp
-from batchgen.ledger.moving import TABLES as MOVE_TABLES
-from batchgen.money import Micros
-
-Price = Callable[[str, Mapping[str, OptionValue], int], Micros]
-"""Price of one request in micros, from model, options and number of reference images."""
-Priced = Callable[[str, Mapping[str, OptionValue], int, Micros, int], None]
-"""Is told of jobs that were staged: model, options, references, price of each, how many."""
-CollisionKey = Callable[[str, str], str]
-"""One text for all spellings of an output path that some file system takes for the same."""
-
-MAX_FAULTS: Final = 100
-_PAGE: Final = 2_000
-_PAGE_BYTES: Final = 16_384
-"""Rows are written and read in their order; larger pages save a third of that."""
-_MAX_KINDS: Final = 1_024
-
-_TABLES: Final = (
-    """
-    CREATE TABLE staging.kinds (
-        id INTEGER PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL, options TEXT NOT NULL,
-        root TEXT NOT NULL, verify TEXT NOT NULL, keep_previous INTEGER NOT NULL,
-        keep_partials INTEGER NOT NULL, sidecar INTEGER NOT NULL, metadata INTEGER NOT NULL,
-        tags TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT,
-        of_rows INTEGER NOT NULL, is_variant INTEGER NOT NULL DEFAULT 0
-    )
-    """,
-    """
-    CREATE TABLE staging.planned (
-        seq INTEGER PRIMARY KEY, kind INTEGER NOT NULL, key TEXT NOT NULL,
-        key_hash INTEGER NOT NULL, place_hash INTEGER, fingerprint TEXT NOT NULL,
-        prompt TEXT NOT NULL, path TEXT NOT NULL, source TEXT NOT NULL, images TEXT NOT NULL,
-        mask TEXT, refused TEXT
-    )
-    """,
-    """
-    CREATE TABLE staging.fates (
-        job INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL, fate TEXT NOT NULL
-    )
-    """,
-    """
-    CREATE TABLE staging.others (
-        place_hash INTEGER NOT NULL, key TEXT NOT NULL, path TEXT NOT NULL
-    )
-    """,
-    "CREATE INDEX staging.others_by_place ON others(place_hash)",
+from batchgen.ledger.explain import Why, explain
+from batchgen.ledger.groups import (
+    COMPARE,
+    FIRST_KNOWN,
+    FIRST_NEW,
+    FOREIGN,
+    KNOWN,
+    MODELS_TO_ASK,
+    Fate,
+    Group,
+    GroupSum,
+    ToSend,
 )
-_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 14})"
-_INSERT: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 11})"
-_INSERT_PLAIN: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 8}, '[]', NULL, NULL)"
-PLAN: Final = "staging.planned CROSS JOIN staging.kinds ON kinds.id = planned.kind"
-"""Every planned job with its kind, in the plan's order."""
+from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.manifest_paths import Adoption, move_roots
+from batchgen.ledger.moving import STAY
+from batchgen.ledger.only import Only, only_values, resolve_planned
+from batchgen.ledger.path_owners import ROOTS
+from batchgen.ledger.sharing import (
+    NO_REPEATS,
+    SHARED,
+    Repeats,
+    find_own_shared,
+    find_shared,
+    repeats,
+    write_shared,
+)
+from batchgen.ledger.staging_rows import (
+    MAX_FAULTS,
+    CollisionKey,
+    Price,
+    Priced,
+    StagedRows,
+    attach,
+    pages,
+    refuse_rows,
+    rows_at_fault,
+    stage_own,
+    stale_before_of,
+    taken_twice,
+)
+from batchgen.ledger.transaction import write_transaction
+from batchgen.money import ZERO, Micros
+from batchgen.system.failpoints import Point, reach
 
 
-def attach(conn: sqlite3.Connection, file: str = "", *, tables: Sequence[str] = ()) -> None:
-    """Begin an empty plan with ``tables`` besides its own.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchIdentity:
+    """What the ledger keeps of a manifest, so that a batch can be resumed without the file."""
 
-    Without a file it is private to the connection, and gone with it.
+    name: str
+    provider: str
+    price_source: str
+    manifest_path: str
+    manifest_sha256: str
+    manifest: str
+    adopted: Adoption | None = None
+    """Set where the batch continues with a manifest at another path."""
+    partial: bool = False
+    """The plan is of some jobs only: the others are not retired, and the whole manifest is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a run is told beyond its manifest: which jobs, and which pictures are too old."""
+
+    only: Only | None = None
+    """Other jobs are left as they are."""
+    refresh: str | None = None
+    """In place of the manifest's ``refresh``."""
+    since: datetime | None = None
+    """What was made before is made anew."""
+
+
+EVERYTHING: Final = Selection()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A saved picture that the plan wants elsewhere."""
+
+    image: int
+    job: int
+    key: str
+    root: str
+    path: str
+    sha256: str
+    format: str
+    rank: int
+    new_root: str
+    new_path: str
+    """As planned, with ``{ext}``."""
+
+
+class Staging:
+    """A private plan on disk, apart from the ledger; it is gone when the connection closes.
+
+    ``file`` holds it where no ledger exists yet, so that `carry_over` can bring it to one.
     """
-    # An empty name gives a temporary database that spills to disk and leaves no file.
-    conn.execute("ATTACH DATABASE ? AS staging", (file,))
-    conn.execute(f"PRAGMA staging.page_size = {_PAGE_BYTES}")
-    conn.execute("PRAGMA staging.journal_mode = OFF")
-    conn.execute("PRAGMA staging.synchronous = OFF")
-    conn.execute("PRAGMA staging.locking_mode = EXCLUSIVE")
-    for table in (*_TABLES, *MOVE_TABLES, *tables):
-        conn.execute(table)
 
+    def __init__(self, conn: sqlite3.Connection, clock: Clock = utc_now, file: str = "") -> None:
+        self.conn = conn
+        self._clock = clock
+        self._file = file
+        self.jobs = 0
+        """How many jobs are staged."""
+        self.only: Only | None = None
+        """Which jobs a run takes up; None means all."""
+        self._renewal_at = timestamp(clock())
+        self._has_refused = False
+        self.clashes: list[Fault] = []
+        """Rows that are refused because an earlier job has their key or path, a hundred at most."""
+        self.keeps_unplanned = False
+        """Whether jobs that are not planned are kept, as a row at fault may be theirs."""
+        self._met: BatchId | None = None
+        self.shares = False
+        """Whether one request serves all jobs with the same fingerprint."""
+        self._has_shared = False
+        self._is_of_ledger = False
+        """Whether the jobs are those of the ledger, which does not know variants."""
+        attach(conn, file, tables=(KNOWN, SHARED))
 
-# One kind for all jobs of a ledger that have it in common; a job keeps its id as its place.
-_OWN_KINDS: Final = """
-INSERT INTO staging.kinds (provider, model, options, root, verify, keep_previous, keep_partials,
-    sidecar, metadata, tags, estimated, of_rows)
-SELECT DISTINCT :provider, model, options, root, verify, keep_previous, keep_partials, sidecar,
-    metadata, tags, estimated, 0
-FROM jobs WHERE batch_id = :batch AND retired = 0
-    AND state IN ('pending', 'sending', 'paid', 'failed')
-"""
-# Without its row a job at fault cannot be sent.
-_OWN_JOBS: Final = f"""
-INSERT INTO staging.planned
-SELECT jobs.id, kinds.id, key, 0, 0, fingerprint, prompt, path, source, images, mask,
-    iif(state = 'failed' AND reason GLOB '{ROW_REASON}:*', reason, NULL)
-FROM jobs CROSS JOIN staging.kinds ON (kinds.model, kinds.options, kinds.root, kinds.verify,
-    kinds.keep_previous, kinds.keep_partials, kinds.sidecar, kinds.metadata, kinds.tags,
-    kinds.estimated) = (jobs.model, jobs.options, jobs.root, jobs.verify, jobs.keep_previous,
-    jobs.keep_partials, jobs.sidecar, jobs.metadata, jobs.tags, jobs.estimated)
-WHERE batch_id = :batch AND retired = 0 AND state IN ('pending', 'sending', 'paid', 'failed')
-"""
+    def close(self) -> None:
+        """Forget what is staged; it is planned again."""
+        self.conn.execute("DETACH DATABASE staging")
 
+    def carry_over(self, conn: sqlite3.Connection) -> None:
+        """Go on over the connection of a ledger that did not exist before."""
+        self.close()
+        conn.execute("ATTACH DATABASE ? AS staging", (self._file,))
+        self.conn = conn
 
-def stage_own(conn: sqlite3.Connection, batch: int, provider: str) -> int:
-    """Stage the jobs of a batch that a run may have to do with, as the ledger has them."""
-    values = {"batch": batch, "provider": provider}
-    conn.execute("BEGIN")
-    try:
-        conn.execute(_OWN_KINDS, values)
-        conn.execute(
-            "CREATE INDEX staging.kinds_by_value ON kinds(model, options, root, tags, estimated)"
-        )
-        return conn.execute(_OWN_JOBS, values).rowcount
-    finally:
-        conn.execute("COMMIT")
-
-
-class StagedRows:
-    """Writes planned jobs, page by page."""
-
-    def __init__(
+    def fill(
         self,
-        conn: sqlite3.Connection,
+        jobs: Iterable[PlannedJob],
         *,
         price: Price,
-        priced: Priced | None,
         collision_key: CollisionKey,
-        stale_before: Callable[[str], str | None],
+        priced: Priced | None = None,
+        progress: Callable[[int], None] | None = None,
+        selection: Selection = EVERYTHING,
+        batch: BatchId | None = None,
+        strict: bool = True,
     ) -> None:
-        self._conn = conn
-        self._price = price
-        self._priced = priced
-        self._collision_key = collision_key
-        self._stale_before = stale_before
-        self._kinds = dict[tuple[int, int], tuple[JobKind, int, Micros]]()
-        """By identity, which holds while they are kept here, and number of references."""
-        self.has_refused = False
-        """Whether nothing can be sent for some job."""
+        """Stage the whole plan as a stream. ``batch`` is what the ledger knows it as, if it does.
 
-    def write(self, page: Sequence[PlannedJob]) -> None:
-        """Append jobs. Raises what ``price`` raises."""
-        self._conn.execute("BEGIN")
-        try:
-            rows, is_plain = self._rows(page)
-            if is_plain:
-                self._conn.executemany(_INSERT_PLAIN, rows)
-            else:
-                self.has_refused = self.has_refused or any(job.refused for job in page)
-                self._conn.executemany(_INSERT, map(operator.add, rows, map(_more, page)))
-        finally:
-            self._conn.execute("COMMIT")  # without a journal there is no way back
+        Raises ManifestError with the jobs whose key or output path another job has already, a
+        hundred at most, and with the faults that the stream ends with; the ledger is not touched
+        by then. Unless ``strict``, a row whose key or path an earlier job has is refused alone.
+        """
+        now = self._clock()
+        self.only = selection.only
+        self._renewal_at = self._renewal(batch, now)
 
-    def _rows(self, page: Sequence[PlannedJob]) -> tuple[list[tuple[object, ...]], bool]:
-        """What every job has, and whether that is all; binding a null takes its time."""
-        rows: list[tuple[object, ...]] = []
-        is_plain = True
-        collision_key = self._collision_key
-        now: JobKind | None = None
-        references = number = begin = 0
-        for kind, key, fingerprint, prompt, path, source, images, mask, refused in page:
-            if kind is not now or len(images) != references:
-                self._note(now, references, len(rows) - begin)
-                now, references, begin = kind, len(images), len(rows)
-                number, _ = self._known(kind, references)
-            # Hashes sort faster than texts; where two are alike, the texts are looked at.
-            place = hash(collision_key(kind.root, path)) if path else None
-            rows.append((number, key, hash(key), place, fingerprint, prompt, path, source))
-            if images or mask or refused:
-                is_plain = False
-        self._note(now, references, len(rows) - begin)
-        return rows, is_plain
+        def stale_before(refresh: str) -> str | None:
+            if selection.since is not None:
+                return timestamp(selection.since)
+            return stale_before_of(selection.refresh or refresh, now, self._renewal_at)
 
-    def _known(self, kind: JobKind, references: int) -> tuple[int, Micros]:
-        """The number of a kind in the table, and what a request of it costs."""
-        if (known := self._kinds.get((id(kind), references))) is None:
-            price = self._price(kind.model, kind.options, references)
-            if len(self._kinds) >= _MAX_KINDS:
-                self._kinds.clear()
-            known = (kind, self._insert_kind(kind, price), price)
-            self._kinds[id(kind), references] = known
-        _, number, price = known
-        return number, price
-
-    def _insert_kind(self, kind: JobKind, price: Micros) -> int:
-        cursor = self._conn.execute(
-            _INSERT_KIND,
-            (
-                kind.provider,
-                kind.model,
-                canonical_json(dict(kind.options)),
-                kind.root,
-                kind.verify.value,
-                int(kind.keep_previous),
-                int(kind.keep_partials),
-                int(kind.sidecar),
-                int(kind.metadata),
-                canonical_json(kind.tags) if kind.tags else "[]",
-                price,
-                self._stale_before(kind.refresh),
-                int(kind.of_rows),
-                int(kind.is_variant),
-            ),
+        rows = StagedRows(
+            self.conn,
+            price=price,
+            priced=priced,
+            collision_key=collision_key,
+            stale_before=stale_before,
         )
-        return int(cursor.lastrowid or 0)
+        faults: list[Fault] = []
+        for page in pages(jobs, faults):
+            rows.write(page)
+            self.jobs += len(page)
+            if progress is not None:
+                progress(self.jobs)
+        clashes = list(taken_twice(self.conn, collision_key))
+        alone = [clash for clash in clashes if clash.of_row and not strict]
+        refuse_rows(self.conn, alone)
+        self.clashes = [clash.fault for clash in alone[:MAX_FAULTS]]
+        self._has_refused = rows.has_refused or bool(alone)
+        fatal = (clash.fault for clash in clashes if strict or not clash.of_row)
+        faults = [*islice(fatal, MAX_FAULTS), *faults]
+        if faults:
+            raise ManifestError(faults)
 
-    def _note(self, kind: JobKind | None, references: int, jobs: int) -> None:
-        """Tell of the price of jobs in a row that are of one kind."""
-        if self._priced is not None and kind is not None:
-            _, price = self._known(kind, references)
-            self._priced(kind.model, kind.options, references, price, jobs)
+    def fill_from_ledger(self, batch: BatchId, provider: str, selection: Selection) -> None:
+        """Stage the jobs of a batch that a run may have to do with, as the ledger has them."""
+        self.only = selection.only
+        self._is_of_ledger = True
+        self.jobs = stage_own(self.conn, batch, provider)
 
+    def refuse(self, refusals: Iterable[tuple[JobId, str]]) -> None:
+        """Let jobs that are staged from the ledger fail, each for a reason, at no cost."""
+        for job, reason in refusals:
+            self._has_refused = True
+            self.conn.execute("UPDATE staging.planned SET refused = ? WHERE seq = ?", (reason, job))
 
-def _more(job: PlannedJob) -> tuple[object, ...]:
-    """What jobs with reference images have besides."""
-    return (canonical_json(job.images) if job.images else "[]", job.mask, job.refused)
+    def foresee(self, fates: Iterable[tuple[JobId, str, Fate]]) -> None:
+        """Note what recovery will make of jobs in flight: job, fingerprint of its attempt, fate."""
+        self.conn.executemany("INSERT OR REPLACE INTO staging.fates VALUES (?, ?, ?)", fates)
 
+    def hold(self, batch: BatchId, jobs: Iterable[JobId]) -> None:
+        """Note which of the jobs in flight recovery will not request again."""
+        self._meet(batch)
+        self.conn.executemany(
+            f"UPDATE staging.known SET grp = '{Group.HELD}'"
+            f" WHERE job = ? AND grp = '{Group.IN_FLIGHT}'",
+            ((job,) for job in jobs),
+        )
 
-def unpriced_models(conn: sqlite3.Connection) -> dict[str, int]:
-    """Planned jobs whose price is 0, by model: where no price is set, theirs is unknown."""
-    if not conn.execute("SELECT 1 FROM staging.kinds WHERE estimated = 0 LIMIT 1").fetchone():
-        return {}
-    rows = conn.execute(f"SELECT model, count(*) FROM {PLAN} WHERE estimated = 0 GROUP BY model")
-    return {row[0]: row[1] for row in rows}
+    def revised_in_flight(self, batch: BatchId) -> set[JobId]:
+        """The jobs in flight whose plan has changed since their request left."""
+        self._meet(batch)
+        rows = self.conn.execute(
+            "SELECT known.job AS job FROM staging.fates CROSS JOIN staging.known"
+            " ON known.job = fates.job CROSS JOIN staging.planned ON planned.seq = known.seq"
+            " WHERE planned.fingerprint <> fates.fingerprint"
+        )
+        return {JobId(row["job"]) for row in rows}
 
+    def _renewal(self, batch: BatchId | None, now: datetime) -> str:
+        """When the refresh began that this run goes on with, or begins itself.
 
-@dataclass(frozen=True, slots=True)
-class Clash:
-    """A job whose key or output path an earlier job of the plan has."""
+        A run that was killed or stopped halfway must not regenerate again what it regenerated:
+        as long as any of its jobs is left, images since its beginning are new enough.
+        """
+        row = self.conn.execute(
+            UNFINISHED_RENEWAL,
+            {
+                "batch": batch,
+                **only_values(self.only),
+                "day_ago": timestamp(now - timedelta(days=1)),
+            },
+        ).fetchone()
+        return row["renewal"] or timestamp(now)
 
-    seq: int
-    fault: Fault
-    of_key: bool
-    of_row: bool
-    """Whether its row is at fault, and not the manifest that makes several jobs of one line."""
+    def _meet(self, batch: BatchId | None) -> None:
+        """Look up once what the ledger knows of each planned job; the rest goes by that."""
+        if batch is not None and batch != self._met:
+            self.conn.execute("DELETE FROM staging.known")
+            values = {"batch": batch, "renewal": self._renewal_at, **only_values(self.only)}
+            self.conn.execute(MEET, values)
+            self._met, self._has_shared = batch, False
+            if self._is_of_ledger:
+                find_own_shared(self.conn, batch)
+        if self.shares and not self._has_shared:
+            find_shared(self.conn, self.only)
+            self._has_shared = True
 
+    def rows_at_fault(self) -> int:
+        """How many rows have a job that is refused for its row."""
+        return rows_at_fault(self.conn) if self._has_refused else 0
 
-def taken_twice(conn: sqlite3.Connection, collision_key: CollisionKey) -> Iterator[Clash]:
-    """Each job whose key or output path an earlier one has, in their order."""
-    hashes = {
-        name: {
-            row[0]
-            for row in conn.execute(
-                f"SELECT {name} FROM staging.planned WHERE {name} IS NOT NULL"
-                " GROUP BY 1 HAVING count(*) > 1"
-            )
+    def resolve(self, only: Only | None, name: str) -> None:
+        """Match ``only`` with the planned keys. SettingsError for what matches no job."""
+        self.only = resolve_planned(self.conn, only, name)
+
+    def models(self) -> list[str]:
+        """The models that the plan asks for, by name."""
+        rows = self.conn.execute("SELECT DISTINCT model FROM staging.kinds ORDER BY model")
+        return [row["model"] for row in rows]
+
+    def compare(self, batch: BatchId | None, *, partial: bool = False) -> dict[Group, GroupSum]:
+        """What a run would do: each group that has jobs, with the price of one request each.
+
+        Of the jobs that the selection takes up; a ``partial`` plan retires none.
+        """
+        self._meet(batch)
+        groups: dict[Group, GroupSum] = {}
+        values = {**only_values(self.only), "has_refused": self._has_refused}
+        for row in self.conn.execute(COMPARE, values):
+            if row["jobs"]:
+                groups[Group(row["grp"])] = GroupSum(row["jobs"], Micros(row["cost"]))
+        retired = 0 if partial else self._retired(batch)
+        if retired:
+            groups[Group.RETIRED] = GroupSum(retired, ZERO)
+        return groups
+
+    def repeats(self, batch: BatchId | None) -> Repeats:
+        """The jobs to send that repeat another one; none where that is not known."""
+        if self.jobs < 2 or self.shares or self._is_of_ledger:
+            return NO_REPEATS
+        self._meet(batch)
+        return repeats(self.conn, self.only)
+
+    def to_send(self, batch: BatchId | None, limit: int | None = None) -> ToSend:
+        """The requests that a run sends: the first ``limit`` jobs of all groups that are sent."""
+        self._meet(batch)
+        values: dict[str, object] = {
+            **only_values(self.only),
+            "limit": -1 if limit is None else limit,
         }
-        for name in ("key_hash", "place_hash")
-    }
-    if not any(hashes.values()):
-        return
-    keys, places = dict[str, tuple[str, str]](), dict[str, tuple[str, str]]()
-    rows = conn.execute(
-        f"SELECT seq, key, root, path, source, of_rows FROM {PLAN}"
-        " WHERE key_hash IN (SELECT value FROM json_each(?))"
-        " OR place_hash IN (SELECT value FROM json_each(?)) ORDER BY seq",
-        [canonical_json(list(found)) for found in hashes.values()],
-    )
-    for row in rows:
-        key, path, source = row["key"], row["path"], row["source"]
-        place = collision_key(row["root"], path) if path else ""
-        if key in keys:
-            fault, taker = _taken("key", f"key {key!r}", source, keys[key]), keys[key]
-            yield Clash(row["seq"], fault, True, row["of_rows"] and taker[1] != source)
-            continue
-        if place in places:
-            fault = _taken("output.path", f"output path {path!r}", source, places[place])
-            yield Clash(row["seq"], fault, False, row["of_rows"] and places[place][1] != source)
-        keys[key] = (key, source)
-        if place:
-            places.setdefault(place, (key, source))
+        known = self.conn.execute(FIRST_KNOWN, values).fetchone()
+        if limit is not None:
+            values["limit"] = limit - known["jobs"]
+        new = self.conn.execute(FIRST_NEW, values).fetchone()
+        return ToSend(
+            requests=known["jobs"] + new["jobs"],
+            cost=Micros(known["cost"] + new["cost"]),
+        )
 
+    def _retired(self, batch: BatchId | None) -> int:
+        """How many jobs of the batch are not planned."""
+        if batch is None:
+            return 0
+        if self.keeps_unplanned:
+            row = self.conn.execute(
+                f"SELECT count(*) AS n FROM jobs WHERE batch_id = :batch AND {IS_UNPLANNED}"
+                " AND fingerprint = ''",
+                {"batch": batch},
+            ).fetchone()
+            return int(row["n"])
+        (jobs,) = self.conn.execute(
+            "SELECT count(*) FROM jobs WHERE batch_id = ?", (batch,)
+        ).fetchone()
+        (known,) = self.conn.execute("SELECT count(*) FROM staging.known").fetchone()
+        return int(jobs - known)
 
-def refuse_rows(conn: sqlite3.Connection, clashes: Iterable[Clash]) -> None:
-    """Refuse the jobs of rows whose key or path is taken; without a key of its own, by its line."""
-    conn.execute("BEGIN")
-    try:
-        for clash in clashes:
-            reason = f"{ROW_REASON}: {clash.fault}"
-            conn.execute(
-                "UPDATE staging.planned SET refused = :reason, fingerprint = '',"
-                " path = iif(:of_key, '', path), key = iif(:of_key, source || '/' || key, key)"
-                " WHERE seq = :seq",
-                {"reason": reason, "of_key": clash.of_key, "seq": clash.seq},
+    def models_to_ask(self, batch: BatchId | None) -> list[str]:
+        """The models of the jobs that a run would send requests for, by name."""
+        self._meet(batch)
+        rows = self.conn.execute(MODELS_TO_ASK, only_values(self.only))
+        return [row["model"] for row in rows]
+
+    def why(self, batch: BatchId | None, key: str) -> Why | None:
+        """A planned job and its image; None for a key that is not planned."""
+        self._meet(batch)
+        return explain(self.conn, key)
+
+    def foreign_pictures(self, batch: BatchId) -> dict[str, int]:
+        """How many images that another provider made a run would replace, by that provider."""
+        self._meet(batch)
+        return {row["provider"]: row["pictures"] for row in self.conn.execute(FOREIGN)}
+
+    def moves(self, batch: BatchId, *, after: int, limit: int) -> list[Move]:
+        """A page of saved pictures of unchanged jobs that are planned for another place."""
+        self._meet(batch)
+        rows = self.conn.execute(MOVES, {"after": after, "limit": limit})
+        return [Move(**dict(row)) for row in rows]
+
+    def enrol(
+        self, identity: BatchIdentity, then: Callable[[BatchId], None] | None = None
+    ) -> BatchId:
+        """Put the staged plan into the ledger in one transaction, together with ``then``.
+
+        A new key is inserted; the state of a known one follows from its group; a key that is not
+        planned any more is retired. What would be pending and is refused by the plan has failed:
+        nothing was sent for it.
+        """
+        now = timestamp(self._clock())
+        with write_transaction(self.conn):
+            batch = self._enrol_batch(identity, now)
+            self._meet(batch)
+            values = self._values(batch, now)
+            if not identity.partial and self._retired(batch):
+                self.conn.execute(RETIRE, values)
+            self._change(values)
+            self.conn.execute(STAY)
+            self.conn.execute(ROOTS, values)
+            self.conn.execute(INSERT_NEW, values)
+            self.conn.execute(TALLY, values)
+            if self._has_refused:
+                self.conn.execute(HOLD, values)
+                self.conn.execute(REFUSE, values)
+            write_shared(self.conn, batch, partial=identity.partial)
+            self.conn.execute(
+                "INSERT OR IGNORE INTO prices (provider, model, price, source, taken_at)"
+                " SELECT DISTINCT provider, model, estimated, ?, ? FROM staging.kinds",
+                (identity.price_source, now),
             )
-    finally:
-        conn.execute("COMMIT")  # without a journal there is no way back
+            if then is not None:
+                then(batch)
+            reach(Point.ENROLLED)
+        return batch
 
+    def go_on(self, batch: BatchId, then: Callable[[BatchId], None]) -> None:
+        """As `enrol`, for a batch that is staged from the ledger."""
+        now = timestamp(self._clock())
+        with write_transaction(self.conn):
+            self._meet(batch)
+            self._change(self._values(batch, now))
+            then(batch)
+            reach(Point.ENROLLED)
 
-def rows_at_fault(conn: sqlite3.Connection) -> int:
-    """How many rows of the plan's table have a job that is refused for its row."""
-    row = conn.execute(
-        "SELECT count(DISTINCT source) AS n FROM staging.planned WHERE refused GLOB ?",
-        (f"{ROW_REASON}:*",),
-    ).fetchone()
-    return int(row["n"])
+    def _values(self, batch: BatchId, now: str) -> dict[str, object]:
+        return {
+            "batch": batch,
+            "now": now,
+            "renewal": self._renewal_at,
+            "keeps_unplanned": self.keeps_unplanned,
+            **only_values(self.only),
+        }
 
+    def _change(self, values: dict[str, object]) -> None:
+        """Let each known job become what its group says."""
+        self.conn.execute(GIVE_UP, values)
+        self.conn.execute(CHANGE, values)
 
-def _taken(path: str, what: str, source: str, taker: tuple[str, str]) -> Fault:
-    key, its_source = taker
-    shown = "a job of the same line" if its_source == source else its_source
-    file, _, line = source.rpartition(":")
-    return Fault(
-        file=file if line.isdecimal() else source,
-        line=int(line) if line.isdecimal() else 0,
-        column=0,
-        path=path,
-        message=f"the {what} is taken already by {shown} ({key}); each job needs its own",
-    )
-
-
-def pages(jobs: Iterable[PlannedJob], faults: list[Fault]) -> Iterator[list[PlannedJob]]:
-    """The stream in pages; the faults that it ends with are added to those that are known."""
-    page: list[PlannedJob] = []
-    try:
-        for job in jobs:
-            page.append(job)
-            if len(page) == _PAGE:
-                yield page
-                page = []
-    except ManifestError as exc:
-        faults += exc.faults
-    if page:
-        yield page
-
-
-def stale_before_of(refresh: str, now: datetime, renewal_at: str) -> str | None:
-    """Return until when images are too old, by the text of ``refresh``; None for never."""
-    if refresh == "changed":
-        return None
-    if refresh == "always":
-        return renewal_at
-    return timestamp(now - timedelta(days=int(refresh.removesuffix("d"))))
+    def _enrol_batch(self, identity: BatchIdentity, now: str) -> BatchId:
+        row = self.conn.execute(
+            """
+            INSERT INTO batches (name, provider, manifest_path, manifest_sha256, manifest, plan,
+                                 created_at, planned_at)
+            VALUES (:name, :provider, :path, :sha256, :manifest, 1, :now, :now)
+            ON CONFLICT (name) DO UPDATE SET provider = excluded.provider,
+                manifest_path = iif(:partial, manifest_path, excluded.manifest_path),
+                manifest = iif(:partial, manifest, excluded.manifest),
+                manifest_sha256 = iif(:partial, manifest_sha256, excluded.manifest_sha256),
+                plan = batches.plan + 1,
+                planned_at = excluded.planned_at
+            RETURNING id
+            """,
+            {
+                "name": identity.name,
+                "provider": identity.provider,
+                "path": identity.manifest_path,
+                "sha256": identity.manifest_sha256,
+                "manifest": identity.manifest,
+                "now": now,
+                "partial": identity.partial,
+            },
+        ).fetchone()
+        if identity.adopted is not None:
+            move_roots(self.conn, BatchId(row["id"]), identity.adopted)
+        return BatchId(row["id"])

@@ -1,8 +1,7 @@
 """The manifest as a typed document; its JSON Schema is made from these classes.
 
 The types below take values as `batchgen.manifest.yaml_reader` gives them, and plain Python ones.
-Amounts
-of money stay the text they were written as.
+Amounts of money stay the text they were written as.
 """
 
 from __future__ import annotations

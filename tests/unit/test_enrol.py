@@ -17,10 +17,10 @@ import pytest
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import BatchId, JobId, PlannedJob
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.enrol import BatchIdentity, Staging
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.moving import Relocation, Relocations
+from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import ZERO, Micros
 from batchgen.planning.naming import collision_key
 from tests.rig import changed_job, planned_job
@@ -215,7 +215,7 @@ def test_a_hundred_collisions_are_told_at_most(ledger: Ledger) -> None:
 def test_texts_with_one_hash_are_no_collision(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchgen.ledger.staging.hash", len, raising=False)
+    monkeypatch.setattr("batchgen.ledger.staging_rows.hash", len, raising=False)
     stage(ledger, *map(planned, "abc"))
     with pytest.raises(ManifestError, match=r"b\.csv:9: key: the key 'b' is taken"):
         stage(ledger, *map(planned, "abc"), changed_job(planned("b"), source="b.csv:9"))
@@ -412,7 +412,7 @@ import resource, sys
 from contextlib import closing
 from pathlib import Path
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.enrol import Staging
+from batchgen.ledger.staging import Staging
 from batchgen.planning.naming import collision_key
 from tests.unit.test_enrol import IDENTITY, planned
 base = planned("a")

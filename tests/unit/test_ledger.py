@@ -29,7 +29,6 @@ from batchgen.job import (
     SavedPicture,
 )
 from batchgen.ledger.database import in_memory, open_for_writing
-from batchgen.ledger.enrol import BatchIdentity, Staging
 from batchgen.ledger.ledger import (
     BudgetReached,
     JobFinished,
@@ -42,10 +41,11 @@ from batchgen.ledger.ledger import (
 from batchgen.ledger.only import Only
 from batchgen.ledger.paid_images import lost_images
 from batchgen.ledger.path_owners import own
-from batchgen.ledger.pictures import fetch_again
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
-from batchgen.ledger.triage import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.saved_images import fetch_again
+from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Verdict
 from batchgen.planning.naming import collision_key

@@ -13,8 +13,8 @@ from batchgen.job import JobId, JobState, PictureRef
 from batchgen.ledger.database import in_memory
 from batchgen.ledger.ledger import DuePicture, Ledger
 from batchgen.ledger.paid_images import lost_images, waiting_images
-from batchgen.ledger.pictures import fetch_again
-from batchgen.ledger.triage import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.saved_images import fetch_again
 from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,

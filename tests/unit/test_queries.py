@@ -27,7 +27,7 @@ from batchgen.ledger.queries import (
     status,
 )
 from batchgen.ledger.reference_urls import pending_references
-from batchgen.ledger.triage import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import Chosen, retry_jobs
 from tests.unit.test_ledger import (
     BLOCKED,
     EMPTY,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.ledger.database import in_memory, open_for_writing
-from batchgen.ledger.rates import SharedRate, key_id, take_place
+from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.throttle import LEAD_S, Throttle, ThrottleCore
 from batchgen.throttle_limits import DispatchStopped, Limits, Ticket

@@ -16,7 +16,7 @@ from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
-from batchgen.ledger.triage import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Verdict
 from batchgen.reconciliation.settlement import Reconciliation, Sent, Settled

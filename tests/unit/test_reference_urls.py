@@ -13,7 +13,6 @@ import pytest
 from batchgen.images.inspect import PictureFormat
 from batchgen.job import BatchId, PlannedJob
 from batchgen.ledger.database import open_for_reading, open_for_writing
-from batchgen.ledger.enrol import EVERYTHING, BatchIdentity, Staging
 from batchgen.ledger.reference_urls import (
     FetchedUrl,
     NeededUrls,
@@ -21,6 +20,7 @@ from batchgen.ledger.reference_urls import (
     pending_references,
     urls_of_content,
 )
+from batchgen.ledger.staging import EVERYTHING, BatchIdentity, Staging
 from batchgen.money import Micros
 from batchgen.planning.naming import collision_key
 from batchgen.planning.reference_images import Copy
