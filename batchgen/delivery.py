@@ -45,10 +45,10 @@ from batchgen.outcomes.download_policy import (
     FetchResult,
     FetchSpoiled,
 )
+from batchgen.output.sidecar import described, write_sidecar
 from batchgen.placing import OF_ONE_PATH, Conflict, Placer, examine
 from batchgen.planning.naming import final_path
 from batchgen.redelivery import Redelivery
-from batchgen.sidecar import described, write_sidecar
 from batchgen.spooled_image import SpoolUnreadable, spooled_image
 from batchgen.system.atomic_files import PartFile, write_whole
 from batchgen.system.failpoints import Point, reach

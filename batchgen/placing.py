@@ -19,10 +19,10 @@ from batchgen.job import AttemptId, Job, SavedPicture, Verify
 from batchgen.ledger.copies import Original
 from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenance
 from batchgen.ledger.path_owners import Own, own
+from batchgen.output.previous_versions import keep, keep_edited
+from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.planning.naming import final_path
-from batchgen.previous import keep, keep_edited
 from batchgen.providers.adapters.registry import adapter_of
-from batchgen.sidecar import is_sidecar, sidecar_of
 from batchgen.system.atomic_files import PartFile, make_folder, sha256_of, sync_folder, write_whole
 from batchgen.system.claiming import claim, is_one_name, replace
 from batchgen.system.failpoints import Point, reach

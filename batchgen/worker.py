@@ -41,9 +41,9 @@ from batchgen.ledger.ledger import (
 )
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import dollars
-from batchgen.obstacles import Obstacles
 from batchgen.outcomes.classify import Answer, Exchange, Failure, Reach, Verdict, classify, clean
 from batchgen.outcomes.retry_policy import Next
+from batchgen.output.obstacles import Obstacles
 from batchgen.planning.naming import final_path
 from batchgen.planning.reference_check import changed_references
 from batchgen.providers.adapters.registry import ADAPTERS, Route

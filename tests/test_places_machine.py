@@ -21,7 +21,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from PIL import Image
 
 from batchgen import placing as placing_module
-from batchgen import relocate as relocate_module
 from batchgen.commands.rollback import _put_back, _refusal
 from batchgen.job import AttemptId, Billed, JobId, Outcome, PictureRef, SavedPicture
 from batchgen.ledger.database import open_for_writing
@@ -31,9 +30,10 @@ from batchgen.ledger.saved_images import exchanged, exchanges
 from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import Verdict
+from batchgen.output import relocate as relocate_module
+from batchgen.output.relocate import relocate
 from batchgen.placing import Conflict, Placer
 from batchgen.planning.naming import collision_key, final_path
-from batchgen.relocate import relocate
 from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.previous import find_kept, keep
+from batchgen.output.previous_versions import find_kept, keep
 from tests import rig
 
 

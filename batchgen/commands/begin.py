@@ -56,9 +56,9 @@ from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.manifest.model import Limits
 from batchgen.money import Micros, rounded_dollars
+from batchgen.output.relocate import relocate
 from batchgen.planning.naming import collision_key
 from batchgen.progress import ask, planning, write_line
-from batchgen.relocate import relocate
 from batchgen.report.text import plan_heading, plan_text
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import Point, reach

@@ -15,7 +15,7 @@ import anyio
 from batchgen.errors import SettingsError, StoppedError
 from batchgen.ledger.path_owners import Claimed
 from batchgen.money import Micros, dollars
-from batchgen.obstacles import Obstacles
+from batchgen.output.obstacles import Obstacles
 from batchgen.providers.account import ApiKey
 from batchgen.providers.catalogue import Unavailable, fetch_account, fetch_models
 from batchgen.providers.profile import Profile

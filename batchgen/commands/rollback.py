@@ -14,10 +14,10 @@ from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.saved_images import Exchange, Version, exchanged, exchanges
 from batchgen.lock import batch_lock
-from batchgen.previous import MAX_KEPT, find_kept, keep, keep_edited, put_back
+from batchgen.output.previous_versions import MAX_KEPT, find_kept, keep, keep_edited, put_back
+from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.progress import write_line
 from batchgen.settings import Environment
-from batchgen.sidecar import is_sidecar, sidecar_of
 from batchgen.system.atomic_files import sha256_of
 
 

@@ -20,12 +20,12 @@ from batchgen.ledger.paid_images import LostImage, lost_images
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.saved_images import Saved, fetch_again, saved_pictures
 from batchgen.lock import batch_lock
+from batchgen.output.previous_versions import PREVIOUS_FOLDER
+from batchgen.output.relocate import MOVING_FOLDER
+from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.placing import PARTIAL_FOLDER
-from batchgen.previous import PREVIOUS_FOLDER
 from batchgen.progress import write_line
-from batchgen.relocate import MOVING_FOLDER
 from batchgen.settings import Environment
-from batchgen.sidecar import is_sidecar, sidecar_of
 from batchgen.system.atomic_files import PART_SUFFIX, sha256_of
 
 _OURS = (PREVIOUS_FOLDER, PARTIAL_FOLDER, MOVING_FOLDER)

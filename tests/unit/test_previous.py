@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen import previous
+from batchgen.output import previous_versions
+from batchgen.output.previous_versions import find_kept, keep, keep_edited, put_back
 from batchgen.planning.naming import EXT_MARK, collision_key, final_path, output_path
-from batchgen.previous import find_kept, keep, keep_edited, put_back
 
 NAMES = st.text("ab12~.-/_ edit", min_size=1, max_size=12)
 
@@ -46,11 +46,13 @@ def test_kept_names_differ_where_output_paths_do(one: str, other: str) -> None:
     if len({collision_key("out", path) for path in paths}) < 2:
         return
     kept = [
-        {f"{previous._kept_place(path)}{suffix}" for suffix in ("~1", "~2", "~edited1")}
+        {f"{previous_versions._kept_place(path)}{suffix}" for suffix in ("~1", "~2", "~edited1")}
         for path in finals
     ]
     assert not kept[0] & kept[1]
-    directories = {str(parent) for path in finals for parent in previous._kept_place(path).parents}
+    directories = {
+        str(parent) for path in finals for parent in previous_versions._kept_place(path).parents
+    }
     assert not directories & (kept[0] | kept[1])
 
 

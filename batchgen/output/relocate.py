@@ -18,8 +18,8 @@ from batchgen.images.inspect import PictureFormat
 from batchgen.job import BatchId
 from batchgen.ledger.moving import Relocation, Relocations
 from batchgen.ledger.staging import Staging
+from batchgen.output.sidecar import move_sidecar
 from batchgen.planning.naming import final_path
-from batchgen.sidecar import move_sidecar
 from batchgen.system.atomic_files import make_folder, sha256_of, sync_folder
 from batchgen.system.claiming import claim, is_one_name
 from batchgen.system.failpoints import Point, reach

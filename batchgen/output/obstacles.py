@@ -14,8 +14,8 @@ from batchgen.job import PATH_REASON, Job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.path_owners import batch_of, own
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.previous import LONGEST_SUFFIX, PREVIOUS_FOLDER
-from batchgen.sidecar import is_sidecar, sidecar_of
+from batchgen.output.previous_versions import LONGEST_SUFFIX, PREVIOUS_FOLDER
+from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.system.threads import on_disk
 
 _DIRECTORIES_KNOWN: Final = 4096
