@@ -25,8 +25,9 @@ from batchgen.commands.begin import Faces, begin, check, reference_images
 from batchgen.commands.drive import Outcome, drive, endpoint
 from batchgen.commands.prepare import Overrides, key_of, prepare
 from batchgen.commands.pricing import PriceLists
+from batchgen.engine.events import AttemptEnded, JobDone, JobHeld, RunEvent
+from batchgen.engine.throttle.limits import Status as ThrottleStatus
 from batchgen.errors import ExitCode, SettingsError, one_error
-from batchgen.events import AttemptEnded, JobDone, JobHeld, RunEvent
 from batchgen.job import JobState
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import Only
@@ -36,7 +37,6 @@ from batchgen.lock import batch_lock
 from batchgen.money import ZERO, Micros
 from batchgen.system.os_errors import end_of
 from batchgen.system.shutdown import Shutdown
-from batchgen.throttle_limits import Status as ThrottleStatus
 
 _HELD: Final = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TextIO
 
 import anyio
 
-from batchgen.events import (
+from batchgen.engine.events import (
     AttemptEnded,
     AttemptStarted,
     DownloadRetried,
@@ -23,11 +23,11 @@ from batchgen.events import (
     RunEvent,
     Stopping,
 )
+from batchgen.engine.throttle.limits import Status as ThrottleStatus
 from batchgen.job import Billed, JobState
 from batchgen.money import decimal_string, dollars
 from batchgen.outlet import Outlet, behind, unhurried
 from batchgen.stdio import note_loss
-from batchgen.throttle_limits import Status as ThrottleStatus
 
 _RATE_WINDOW_S: Final = 120.0
 _PLAIN_EVERY_S: Final = 60.0

@@ -15,6 +15,7 @@ from batchgen.commands.places import spool_folder
 from batchgen.commands.prepare import Overrides, Prepared, prepare, settle_settings, stage
 from batchgen.commands.pricing import PriceLists
 from batchgen.commands.proposal import Proposal, propose
+from batchgen.engine.recovery import left_in_spool, read_spooled
 from batchgen.job import AttemptId, Billed, Job, JobId, JobState, Outcome, SavedPicture
 from batchgen.ledger.database import in_memory, open_for_reading, open_for_writing
 from batchgen.ledger.explain import Why
@@ -26,7 +27,6 @@ from batchgen.ledger.staging import Staging
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.outcomes.classify import Verdict, classify
-from batchgen.recovery import left_in_spool, read_spooled
 from batchgen.spool.spool import Spool
 
 OK = Verdict(outcome=Outcome.OK, billed=Billed.YES, status=200)

@@ -20,8 +20,8 @@ import pytest
 from batchgen import Batch, BatchLockedError, ExitCode, LedgerError, Result, SettingsError
 from batchgen.commands import drive as drive_module
 from batchgen.commands.begin import begin
+from batchgen.engine.pool import Pool
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.pool import Pool
 from batchgen.spool.spool import Spool
 from tests import rig
 
@@ -171,7 +171,7 @@ def test_the_command_line_raises_one_error(served: rig.Endpoint, tmp_path: Path)
     change = """
 from batchgen.errors import StoppedError
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.pool import Pool
+from batchgen.engine.pool import Pool
 async def broken(pool):
     raise ExceptionGroup("workers", [ValueError("second"), StoppedError("disk: first")])
 Pool._sweep_spool = broken

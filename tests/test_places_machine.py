@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from PIL import Image
 
-from batchgen import placing as placing_module
 from batchgen.commands.rollback import _put_back, _refusal
+from batchgen.engine import placing as placing_module
+from batchgen.engine.placing import Conflict, Placer
+from batchgen.engine.worker import RunContext
 from batchgen.job import AttemptId, Billed, JobId, Outcome, PictureRef, SavedPicture
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import DuePicture, Ledger
@@ -32,12 +34,10 @@ from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import Verdict
 from batchgen.output import relocate as relocate_module
 from batchgen.output.relocate import relocate
-from batchgen.placing import Conflict, Placer
 from batchgen.planning.naming import collision_key, final_path
 from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point
-from batchgen.worker import RunContext
 from tests.rig import planned_job
 
 T = TypeVar("T")

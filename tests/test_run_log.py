@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.events import JobDone, RunEvent
+from batchgen.engine.events import JobDone, RunEvent
 from batchgen.run_log import LoggedProgress
 from tests import rig
 

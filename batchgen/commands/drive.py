@@ -17,10 +17,19 @@ from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.places import picture_folder, spool_folder
 from batchgen.commands.prepare import Overrides, Prepared
 from batchgen.commands.run_claim import claim_of, deadline_s
+from batchgen.engine.events import Stopping
+from batchgen.engine.guard_rules import GuardLimits
+from batchgen.engine.pool import Pool, PoolSettings
+from batchgen.engine.progress_guard import ProgressGuard
+from batchgen.engine.redelivery import DOWNLOAD_WAIT_S
+from batchgen.engine.throttle.limits import BREAKER, OUTAGE, RETRY_AFTER, THROTTLED, UNREACHABLE
+from batchgen.engine.throttle.limits import Limits as ThrottleLimits
+from batchgen.engine.throttle.limits import Status as ThrottleStatus
+from batchgen.engine.throttle.rules import HEADROOM
+from batchgen.engine.throttle.throttle import Throttle, ThrottleCore
+from batchgen.engine.video_tasks import POLL_S
+from batchgen.engine.worker import RunContext
 from batchgen.errors import ExitCode, one_error
-from batchgen.events import Stopping
-from batchgen.guard import ProgressGuard
-from batchgen.guard_rules import GuardLimits
 from batchgen.http.client import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.guard import proven_kinds
@@ -31,21 +40,12 @@ from batchgen.ledger.queries import Status, status
 from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.manifest.model import Limits
-from batchgen.pool import Pool, PoolSettings
 from batchgen.progress import Progress
 from batchgen.providers.account import ApiKey
-from batchgen.redelivery import DOWNLOAD_WAIT_S
 from batchgen.spool.spool import Spool
 from batchgen.system.disk_space import Room
 from batchgen.system.os_errors import end_of
 from batchgen.system.shutdown import Shutdown
-from batchgen.tasks import POLL_S
-from batchgen.throttle import Throttle, ThrottleCore
-from batchgen.throttle_limits import BREAKER, OUTAGE, RETRY_AFTER, THROTTLED, UNREACHABLE
-from batchgen.throttle_limits import Limits as ThrottleLimits
-from batchgen.throttle_limits import Status as ThrottleStatus
-from batchgen.throttle_rules import HEADROOM
-from batchgen.worker import RunContext
 
 T = TypeVar("T")
 

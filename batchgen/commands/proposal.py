@@ -81,7 +81,7 @@ def _foresee(
     if batch is None or not opened:
         return None
     # Imported here: few plans find a run that was killed.
-    from batchgen.recovery import foresee, over_allowance
+    from batchgen.engine.recovery import foresee, over_allowance
 
     spool = Spool(spool_folder(prepared))
     spool.look()

@@ -148,6 +148,6 @@ _IMPORTED = (
     "httpcore",
     "anyio._backends._asyncio",
     "sqlite_utils",
-    "batchgen.delivery",
+    "batchgen.engine.delivery",
     "tests.faults.naive",
 )

@@ -18,7 +18,7 @@ PROMPTS: Final = [f"a mug, number {number}" for number in range(JOBS)]
 LIMITS: Final = f"{{concurrency: {CONCURRENCY}, downloads: 32}}"
 QUICK: Final = """
 import dataclasses
-from batchgen import throttle_rules
+from batchgen.engine.throttle import rules
 from batchgen.commands import drive
 from batchgen.system.shutdown import Shutdown
 _guard, _throttle, _pause = drive._guard_limits, drive._throttle_limits, Shutdown.pause
@@ -160,10 +160,10 @@ def test_429s_for_ever_end_a_run_and_are_named(after: int, tmp_path: Path) -> No
 
 
 UNWRITABLE: Final = """
-import batchgen.delivery
+import batchgen.engine.delivery
 def _refused(path, *, mode):
     raise PermissionError(13, "Permission denied", str(path))
-batchgen.delivery.PartFile = _refused
+batchgen.engine.delivery.PartFile = _refused
 """
 
 

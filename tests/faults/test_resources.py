@@ -244,7 +244,7 @@ def test_nothing_on_the_event_loop_waits_for_the_disk(served: rig.Endpoint, tmp_
 
     assert watched(WATCHED) == []
     rig.manifest(tmp_path, served.base_url, ["another"])
-    blocking = "import batchgen.throttle as t; s = t.Throttle.start\n"
+    blocking = "import batchgen.engine.throttle.throttle as t; s = t.Throttle.start\n"
     blocking += "def start(*a): open('/dev/null').close(); return s(*a)\n"
     assert watched(blocking + "t.Throttle.start = start\n" + WATCHED) != []
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from batchgen.feeder import Feeder
+from batchgen.engine.job_queue import Feeder
+from batchgen.engine.throttle.limits import Limits, Signal, Ticket
+from batchgen.engine.throttle.throttle import Throttle, ThrottleCore
+from batchgen.engine.worker import Again
 from batchgen.job import BatchId, Job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.throttle import Throttle, ThrottleCore
-from batchgen.throttle_limits import Limits, Signal, Ticket
-from batchgen.worker import Again
 from tests.unit.test_ledger import enrol, planned
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.guard_rules import (
+from batchgen.engine.guard_rules import (
     Cause,
     GuardLimits,
     GuardStop,

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchgen.engine.throttle.limits import DispatchStopped, Limits, Ticket
+from batchgen.engine.throttle.throttle import LEAD_S, Throttle, ThrottleCore
 from batchgen.ledger.database import in_memory, open_for_writing
 from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.throttle import LEAD_S, Throttle, ThrottleCore
-from batchgen.throttle_limits import DispatchStopped, Limits, Ticket
 
 TENTH = SharedRate(unit="requests", interval_s=0.1)
 NOW = 1_800_000_000.0

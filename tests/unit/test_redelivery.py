@@ -7,9 +7,9 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from batchgen.events import DownloadRetried, JobHeld, RunEvent
+from batchgen.engine.events import DownloadRetried, JobHeld, RunEvent
+from batchgen.engine.redelivery import Redelivery
 from batchgen.job import Job, JobId, JobState
-from batchgen.redelivery import Redelivery
 from tests.unit.test_openai_images import JOB
 
 pytestmark = pytest.mark.anyio

@@ -16,8 +16,7 @@ from anyio.abc import TaskGroup
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.throttle import Throttle, ThrottleCore
-from batchgen.throttle_limits import (
+from batchgen.engine.throttle.limits import (
     BREAKER,
     OUTAGE,
     RETRY_AFTER,
@@ -32,6 +31,7 @@ from batchgen.throttle_limits import (
     Ticket,
     Wait,
 )
+from batchgen.engine.throttle.throttle import Throttle, ThrottleCore
 
 
 class Run:

@@ -6,7 +6,7 @@ import math
 import random
 from typing import Final
 
-from batchgen.throttle_limits import Ticket
+from batchgen.engine.throttle.limits import Ticket
 
 HEADROOM: Final = 0.99
 """Share of a rate that is used, so that jitter on the way does not make two requests too close."""

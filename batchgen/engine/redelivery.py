@@ -16,7 +16,7 @@ from typing import Final
 
 import anyio
 
-from batchgen.events import DownloadRetried, JobHeld, Observer
+from batchgen.engine.events import DownloadRetried, JobHeld, Observer
 from batchgen.job import Job, JobId, JobState
 
 DOWNLOAD_WAIT_S: Final = 60.0

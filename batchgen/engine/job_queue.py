@@ -15,11 +15,11 @@ from typing import Final
 
 import anyio
 
+from batchgen.engine.throttle.throttle import Throttle
+from batchgen.engine.worker import Again
 from batchgen.job import BatchId, Job, JobId
 from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.throttle import Throttle
-from batchgen.worker import Again
 
 _PAGE: Final = 200
 _LOOK_EVERY_S: Final = 1.0

@@ -17,8 +17,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 
-from batchgen.events import JobDone, JobHeld
-from batchgen.failed_download import failed_download, is_overdue, wait_asked_before
+from batchgen.engine.events import JobDone, JobHeld
+from batchgen.engine.failed_download import failed_download, is_overdue, wait_asked_before
+from batchgen.engine.placing import OF_ONE_PATH, Conflict, Placer, examine
+from batchgen.engine.redelivery import Redelivery
+from batchgen.engine.spooled_image import SpoolUnreadable, spooled_image
+from batchgen.engine.video_tasks import TaskFailed, TaskLater, TaskMade, TaskWatch
+from batchgen.engine.worker import Again, Paid, RunContext, expiry, new_attempt, note_internal_error
 from batchgen.http.download import MAX_PICTURE_BYTES, Downloader
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.images.inspect import BadPicture, PictureInfo, inspect, is_blank, mismatches
@@ -46,16 +51,11 @@ from batchgen.outcomes.download_policy import (
     FetchSpoiled,
 )
 from batchgen.output.sidecar import described, write_sidecar
-from batchgen.placing import OF_ONE_PATH, Conflict, Placer, examine
 from batchgen.planning.naming import final_path
-from batchgen.redelivery import Redelivery
-from batchgen.spooled_image import SpoolUnreadable, spooled_image
 from batchgen.system.atomic_files import PartFile, write_whole
 from batchgen.system.failpoints import Point, reach
 from batchgen.system.threads import in_turn, on_disk
-from batchgen.tasks import TaskFailed, TaskLater, TaskMade, TaskWatch
 from batchgen.urls import is_loopback
-from batchgen.worker import Again, Paid, RunContext, expiry, new_attempt, note_internal_error
 
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
 

@@ -15,9 +15,13 @@ from typing import Final
 
 import anyio
 
-from batchgen.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
-from batchgen.guard import ProgressGuard
-from batchgen.guard_rules import NOT_SENT, said_of
+from batchgen.engine.events import AttemptEnded, AttemptStarted, JobHeld, Observer, Recovered
+from batchgen.engine.guard_rules import NOT_SENT, said_of
+from batchgen.engine.progress_guard import ProgressGuard
+from batchgen.engine.recovery import habits_of, left_in_spool, read_spooled
+from batchgen.engine.throttle.limits import DispatchStopped, Signal, Status, Ticket
+from batchgen.engine.throttle.throttle import Throttle
+from batchgen.engine.video_tasks import TaskWatch
 from batchgen.http.client import ApiClient, ApiRequest
 from batchgen.images.inspect import PictureFormat
 from batchgen.job import (
@@ -49,14 +53,10 @@ from batchgen.planning.reference_check import changed_references
 from batchgen.providers.adapters.registry import ADAPTERS, Route
 from batchgen.providers.adapters.response_parsing import expiry_of
 from batchgen.providers.profile import Profile
-from batchgen.recovery import habits_of, left_in_spool, read_spooled
 from batchgen.spool.spool import Spool
 from batchgen.system.disk_space import Room
 from batchgen.system.failpoints import Point, reach
 from batchgen.system.threads import in_turn, on_disk
-from batchgen.tasks import TaskWatch
-from batchgen.throttle import Throttle
-from batchgen.throttle_limits import DispatchStopped, Signal, Status, Ticket
 
 _SIGNALS: Final[Mapping[Outcome, Signal]] = {
     Outcome.OK: Signal.OK,

@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 
-from batchgen.guard_rules import (
+from batchgen.engine.guard_rules import (
     NOT_SENT,
     Cause,
     GuardLimits,
@@ -24,14 +24,14 @@ from batchgen.guard_rules import (
     reason_key,
     said_of,
 )
+from batchgen.engine.throttle.limits import DispatchStopped
+from batchgen.engine.throttle.throttle import Throttle
 from batchgen.job import Billed, Job, Outcome, RunId
 from batchgen.ledger.guard import forget_canary, keep_canary, reopen_refused
 from batchgen.ledger.ledger import utc_now
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.outcomes.classify import Verdict
 from batchgen.providers.profile import Profile
-from batchgen.throttle import Throttle
-from batchgen.throttle_limits import DispatchStopped
 
 GUARD: Final = "guard"
 """How the reason of a run begins that the guard stopped."""

@@ -15,7 +15,7 @@ from typing import Final
 
 import anyio
 
-from batchgen.throttle_limits import (
+from batchgen.engine.throttle.limits import (
     BREAKER,
     OUTAGE,
     RETRY_AFTER,
@@ -31,7 +31,15 @@ from batchgen.throttle_limits import (
     Ticket,
     Wait,
 )
-from batchgen.throttle_rules import BREAKER_ROW, Breaker, Drought, Pressure, Reach, Repeats, rate
+from batchgen.engine.throttle.rules import (
+    BREAKER_ROW,
+    Breaker,
+    Drought,
+    Pressure,
+    Reach,
+    Repeats,
+    rate,
+)
 
 _GRAIN_S: Final = 1e-6
 """Clocks and sums of floats are not finer than this; less is no reason to wait."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from batchgen.engine.worker import RunContext
 from batchgen.images.inspect import BadPicture, PictureInfo, decode, inspect
 from batchgen.images.mp4 import inspect_mp4
 from batchgen.job import AttemptId, Job, SavedPicture, Verify
@@ -27,7 +28,6 @@ from batchgen.system.atomic_files import PartFile, make_folder, sha256_of, sync_
 from batchgen.system.claiming import claim, is_one_name, replace
 from batchgen.system.failpoints import Point, reach
 from batchgen.system.threads import on_disk
-from batchgen.worker import RunContext
 
 PARTIAL_FOLDER: Final = ".partial"
 _FOLDERS_KNOWN: Final = 64

@@ -11,8 +11,11 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from batchgen.delivery import Delivery
-from batchgen.feeder import Feeder
+from batchgen.engine.delivery import Delivery
+from batchgen.engine.job_queue import Feeder
+from batchgen.engine.redelivery import DOWNLOAD_WAIT_S, Redelivery
+from batchgen.engine.video_tasks import POLL_S, TaskWatch
+from batchgen.engine.worker import Again, Paid, RunContext, Worker, recover, work
 from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
@@ -21,12 +24,9 @@ from batchgen.ledger.copies import note_waiting, to_copy
 from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.providers.account import ApiKey
-from batchgen.redelivery import DOWNLOAD_WAIT_S, Redelivery
 from batchgen.system.shutdown import Shutdown
 from batchgen.system.threads import on_disk
-from batchgen.tasks import POLL_S, TaskWatch
 from batchgen.urls import is_loopback
-from batchgen.worker import Again, Paid, RunContext, Worker, recover, work
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
