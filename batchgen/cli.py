@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchgen.console.standard_streams import discard_output, lost_output, prepare_streams
 from batchgen.errors import BatchgenError, ExitCode, message_of
 from batchgen.job import JobState
-from batchgen.stdio import discard_output, lost_output, prepare_streams
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def cli() -> None:
     from batchgen.settings import Environment
 
     def report(text: str) -> None:
-        from batchgen.progress import write_line
+        from batchgen.console.progress import write_line
 
         write_line(sys.stderr, text)
 

@@ -80,15 +80,11 @@ MOVING: dict[str, str] = {
     "endpoint.veo": "simulator.models.veo",
     "lock": "session.batch_lock",
     "notify": "session.notify",
-    "outlet": "console.nonblocking_stream",
-    "progress": "console.progress",
     "provider_profile": "session.provider_profile",
     "reference_cache": "session.reference_cache",
     "report.text": "report.status",
-    "run_log": "console.log_file",
     "schedule": "session.schedule",
     "settings": "session.settings",
-    "stdio": "console.standard_streams",
 }
 
 EXCEPTIONS = {

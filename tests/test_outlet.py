@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.outlet import Outlet
+from batchgen.console.nonblocking_stream import Outlet
 from tests import rig
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")

@@ -213,7 +213,9 @@ def test_a_price_that_rose_since_the_last_run_stops_before_anything_is_sent(tmp_
 )
 def test_a_person_is_asked_and_silence_means_no(typed: str, answer: bool) -> None:
     ours, theirs = os.openpty()
-    code = "from batchgen.progress import ask; print(ask('send 3 requests for about $0.11?'))"
+    code = (
+        "from batchgen.console.progress import ask; print(ask('send 3 requests for about $0.11?'))"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -228,7 +230,7 @@ def test_a_person_is_asked_and_silence_means_no(typed: str, answer: bool) -> Non
 
 @pytest.mark.fault("P14")
 def test_nobody_is_asked_without_a_terminal() -> None:
-    code = "from batchgen.progress import ask; print(ask('x?'))"
+    code = "from batchgen.console.progress import ask; print(ask('x?'))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,

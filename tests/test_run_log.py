@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.console.log_file import LoggedProgress
 from batchgen.engine.events import JobDone, RunEvent
-from batchgen.run_log import LoggedProgress
 from tests import rig
 
 
@@ -70,7 +70,7 @@ class Shown:
 def test_a_log_grows_to_ten_files_and_no_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchgen.run_log._MAX_BYTES", 1000)
+    monkeypatch.setattr("batchgen.console.log_file._MAX_BYTES", 1000)
     shown = Shown()
     log = LoggedProgress(shown, tmp_path / "run.log", batch="b")
     for number in range(300):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import timestamp, utc_now
@@ -16,7 +17,6 @@ from batchgen.ledger.uncertain import Doubt, open_doubts
 from batchgen.ledger.uncertain import acknowledge as write
 from batchgen.lock import batch_lock
 from batchgen.money import decimal_string, dollars
-from batchgen.progress import write_line
 from batchgen.report.costs import counted
 from batchgen.settings import Environment
 

@@ -41,6 +41,7 @@ from batchgen.commands.quoting import DEFAULT_CONCURRENCY, check_budgets
 from batchgen.commands.references import ReferenceImages
 from batchgen.commands.run_claim import claim_of
 from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
+from batchgen.console.progress import ask, planning, write_line
 from batchgen.errors import Fault, SettingsError, StoppedError
 from batchgen.job import BatchId, OptionValue, RunId
 from batchgen.ledger.database import open_for_writing
@@ -58,7 +59,6 @@ from batchgen.manifest.model import Limits
 from batchgen.money import Micros, rounded_dollars
 from batchgen.output.relocate import relocate
 from batchgen.planning.naming import collision_key
-from batchgen.progress import ask, planning, write_line
 from batchgen.report.text import plan_heading, plan_text
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import Point, reach

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.costs import CostBy, Costs, costs
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.queries import find_batch
-from batchgen.progress import write_line
 from batchgen.report.costs import cost_text
 from batchgen.settings import Environment
 

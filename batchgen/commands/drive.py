@@ -17,6 +17,7 @@ from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.places import picture_folder, spool_folder
 from batchgen.commands.prepare import Overrides, Prepared
 from batchgen.commands.run_claim import claim_of, deadline_s
+from batchgen.console.progress import Progress
 from batchgen.engine.events import Stopping
 from batchgen.engine.guard_rules import GuardLimits
 from batchgen.engine.pool import Pool, PoolSettings
@@ -40,7 +41,6 @@ from batchgen.ledger.queries import Status, status
 from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.manifest.model import Limits
-from batchgen.progress import Progress
 from batchgen.providers.account import ApiKey
 from batchgen.spool.spool import Spool
 from batchgen.system.disk_space import Room

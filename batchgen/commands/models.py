@@ -14,10 +14,10 @@ import anyio
 
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import Prepared, address, key_of, stage
+from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, StoppedError
 from batchgen.ledger.database import in_memory
 from batchgen.ledger.staging import Staging
-from batchgen.progress import write_line
 from batchgen.providers.catalogue import OfferedModel, Unavailable, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.settings import DB_NAME

@@ -14,13 +14,13 @@ from batchgen.commands.pricing import with_kept_prices
 from batchgen.commands.proposal import propose
 from batchgen.commands.quoting import quote_record
 from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
+from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, Fault, ManifestError, SettingsError
 from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.money import decimal_string
-from batchgen.progress import write_line
 from batchgen.report.costs import unpriced_text
 from batchgen.report.text import plan_heading, plan_text, unfetched_text, why_text
 

@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import base_of
@@ -13,7 +14,6 @@ from batchgen.ledger.queries import find_batch
 from batchgen.ledger.saved_images import Saved, forget_pruned, saved_pictures
 from batchgen.lock import batch_lock
 from batchgen.output.sidecar import is_sidecar, sidecar_of
-from batchgen.progress import write_line
 from batchgen.settings import Environment
 from batchgen.system.atomic_files import sha256_of
 

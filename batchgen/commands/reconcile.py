@@ -14,6 +14,7 @@ import anyio
 
 from batchgen.commands.embedded import embedded_endpoint
 from batchgen.commands.prepare import Prepared, settle_settings
+from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError, StoppedError, UnknownBatchError
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import utc_now
@@ -22,7 +23,6 @@ from batchgen.ledger.queries import BatchRow, find_batch
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
-from batchgen.progress import write_line
 from batchgen.providers.catalogue import Unavailable, fetch_account
 from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
 from batchgen.reconciliation.charges import UsageLog

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchgen.commands.prepare import Prepared
+from batchgen.console.progress import fetching, write_line
 from batchgen.errors import SettingsError
 from batchgen.http.client import ssl_context
 from batchgen.job import REFERENCE_REASON, BatchId, JobId
@@ -22,7 +23,6 @@ from batchgen.ledger.reference_urls import (
     urls_of_content,
 )
 from batchgen.planning.reference_images import is_address
-from batchgen.progress import fetching, write_line
 from batchgen.urls import is_loopback
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, ManifestError
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.manifest_paths import manifest_path
@@ -18,7 +19,6 @@ from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
 from batchgen.outcomes.blocked_words import BlockedPrompt, suspects
-from batchgen.progress import write_line
 from batchgen.providers.registry import PROFILES
 from batchgen.report.run import Morning, report_markdown, report_record, report_text
 from batchgen.report.text import next_step

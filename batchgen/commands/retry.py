@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading, open_for_writing
@@ -16,7 +17,6 @@ from batchgen.ledger.queries import find_batch
 from batchgen.ledger.retry_selection import Chosen, retry_jobs, waiting_jobs
 from batchgen.lock import batch_lock
 from batchgen.money import dollars
-from batchgen.progress import write_line
 from batchgen.settings import Environment
 
 

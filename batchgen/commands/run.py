@@ -20,6 +20,8 @@ from batchgen.commands.places import picture_folder, spool_folder
 from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
 from batchgen.commands.pricing import PriceLists
 from batchgen.commands.references import ReferenceImages
+from batchgen.console.log_file import LoggedProgress
+from batchgen.console.progress import make_progress, write_line
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading
@@ -30,9 +32,7 @@ from batchgen.ledger.saved_images import replaced_by
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros, decimal_string, parse_dollars
-from batchgen.progress import make_progress, write_line
 from batchgen.report.text import next_step, replaced_text, summary_text
-from batchgen.run_log import LoggedProgress
 from batchgen.settings import DB_NAME, Environment, exposed_env_file
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm

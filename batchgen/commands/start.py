@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
-from batchgen.progress import write_line
 
 _FIRST_MANIFEST: Final = """\
 # Run it:          batchgen run {file}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from batchgen.console.progress import write_line
 from batchgen.engine.placing import PARTIAL_FOLDER
 from batchgen.errors import ExitCode
 from batchgen.job import EXT_PLACEHOLDER
@@ -24,7 +25,6 @@ from batchgen.lock import batch_lock
 from batchgen.output.previous_versions import PREVIOUS_FOLDER
 from batchgen.output.relocate import MOVING_FOLDER
 from batchgen.output.sidecar import is_sidecar, sidecar_of
-from batchgen.progress import write_line
 from batchgen.settings import Environment
 from batchgen.system.atomic_files import PART_SUFFIX, sha256_of
 

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol, TextIO
 
 import anyio
 
+from batchgen.console.nonblocking_stream import Outlet, behind, unhurried
+from batchgen.console.standard_streams import note_loss
 from batchgen.engine.events import (
     AttemptEnded,
     AttemptStarted,
@@ -26,8 +28,6 @@ from batchgen.engine.events import (
 from batchgen.engine.throttle.limits import Status as ThrottleStatus
 from batchgen.job import Billed, JobState
 from batchgen.money import decimal_string, dollars
-from batchgen.outlet import Outlet, behind, unhurried
-from batchgen.stdio import note_loss
 
 _RATE_WINDOW_S: Final = 120.0
 _PLAIN_EVERY_S: Final = 60.0

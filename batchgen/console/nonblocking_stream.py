@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TextIO
 
-from batchgen.stdio import note_loss
+from batchgen.console.standard_streams import note_loss
 
 _HELD_LINES: Final = 10_000
 _SETTLE_S: Final = 2.0

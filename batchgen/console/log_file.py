@@ -13,10 +13,10 @@ from typing import Final
 
 import orjson
 
+from batchgen.console.progress import Progress, event_record
 from batchgen.engine.events import RunEvent
 from batchgen.engine.throttle.limits import Status as ThrottleStatus
 from batchgen.errors import SettingsError
-from batchgen.progress import Progress, event_record
 
 _MAX_BYTES: Final = 10 * 1024 * 1024
 _OLD_FILES: Final = 9
