@@ -82,7 +82,6 @@ MOVING: dict[str, str] = {
     "notify": "session.notify",
     "provider_profile": "session.provider_profile",
     "reference_cache": "session.reference_cache",
-    "report.text": "report.status",
     "schedule": "session.schedule",
     "settings": "session.settings",
 }

@@ -59,7 +59,7 @@ from batchgen.manifest.model import Limits
 from batchgen.money import Micros, rounded_dollars
 from batchgen.output.relocate import relocate
 from batchgen.planning.naming import collision_key
-from batchgen.report.text import plan_heading, plan_text
+from batchgen.report.status import plan_heading, plan_text
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import Point, reach
 from batchgen.urls import is_loopback

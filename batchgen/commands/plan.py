@@ -22,7 +22,7 @@ from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.money import decimal_string
 from batchgen.report.costs import unpriced_text
-from batchgen.report.text import plan_heading, plan_text, unfetched_text, why_text
+from batchgen.report.status import plan_heading, plan_text, unfetched_text, why_text
 
 
 def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitCode:

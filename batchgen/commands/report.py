@@ -21,7 +21,7 @@ from batchgen.manifest.rows import open_rows
 from batchgen.outcomes.blocked_words import BlockedPrompt, suspects
 from batchgen.providers.registry import PROFILES
 from batchgen.report.run import Morning, report_markdown, report_record, report_text
-from batchgen.report.text import next_step
+from batchgen.report.status import next_step
 from batchgen.settings import Environment
 
 _LOCAL: Final = "local"

@@ -32,7 +32,7 @@ from batchgen.ledger.saved_images import replaced_by
 from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros, decimal_string, parse_dollars
-from batchgen.report.text import next_step, replaced_text, summary_text
+from batchgen.report.status import next_step, replaced_text, summary_text
 from batchgen.settings import DB_NAME, Environment, exposed_env_file
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm

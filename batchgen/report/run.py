@@ -12,7 +12,7 @@ from batchgen.ledger.uncertain import Doubt, Held
 from batchgen.money import decimal_string, dollars
 from batchgen.outcomes.blocked_words import Suspect
 from batchgen.report.costs import unpriced_text
-from batchgen.report.text import doubt_money, duration, held_text, minute, waiting_lines
+from batchgen.report.status import doubt_money, duration, held_text, minute, waiting_lines
 
 _REASONS_SHOWN: Final = 5
 _ROWS_SHOWN: Final = 3

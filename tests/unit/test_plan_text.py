@@ -19,7 +19,7 @@ from batchgen.money import ZERO, Micros, rounded_dollars
 from batchgen.planning.changes import MadeOf
 from batchgen.planning.cost_estimate import Quote, what_if
 from batchgen.planning.pace import Pace
-from batchgen.report.text import plan_text, why_text
+from batchgen.report.status import plan_text, why_text
 from tests.unit.test_ledger import enrol, first, pay, planned, start
 
 MADE = MadeOf(fingerprint="a", model="m", prompt="red", options={}, images=(), mask=None)
