@@ -21,10 +21,6 @@ import anyio
 import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from batchgen.commands.begin import Faces, begin, check, reference_images
-from batchgen.commands.drive import Outcome, drive, endpoint
-from batchgen.commands.prepare import Overrides, key_of, prepare
-from batchgen.commands.pricing import PriceLists
 from batchgen.engine.events import AttemptEnded, JobDone, JobHeld, RunEvent
 from batchgen.engine.throttle.limits import Status as ThrottleStatus
 from batchgen.errors import ExitCode, SettingsError, one_error
@@ -33,8 +29,12 @@ from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import Only
 from batchgen.ledger.queries import Status
 from batchgen.ledger.queries import status as read_status
-from batchgen.lock import batch_lock
 from batchgen.money import ZERO, Micros
+from batchgen.session.batch_lock import batch_lock
+from batchgen.session.fresh_prices import PriceLists
+from batchgen.session.plan_and_enroll import Faces, begin, check, reference_images
+from batchgen.session.prepare import Overrides, key_of, prepare
+from batchgen.session.run_engine import Outcome, drive, endpoint
 from batchgen.system.os_errors import end_of
 from batchgen.system.shutdown import Shutdown
 

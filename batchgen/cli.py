@@ -203,7 +203,7 @@ def cli() -> None:
     75 another run holds this batch; 130/143 stopped by a signal, state safe.
     """
     from batchgen.ledger.busy import DEFAULT_WAIT_S, patience
-    from batchgen.settings import Environment
+    from batchgen.session.settings import Environment
 
     def report(text: str) -> None:
         from batchgen.console.progress import write_line
@@ -223,9 +223,9 @@ def cli() -> None:
 def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> ExitCode:
     """Plan, generate, download and record; resume what is unfinished."""
     with _kept_for_good():
-        from batchgen.commands.begin import Faces
-        from batchgen.commands.prepare import Overrides
         from batchgen.commands.run import run as command
+        from batchgen.session.plan_and_enroll import Faces
+        from batchgen.session.prepare import Overrides
 
     return command(list(manifests), Overrides(**_utc(options)), Faces(json=as_json, quiet=quiet))
 
@@ -236,9 +236,9 @@ def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any)
 def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
     """Go on with a batch without its manifest file."""
     with _kept_for_good():
-        from batchgen.commands.begin import Faces
-        from batchgen.commands.prepare import Overrides
         from batchgen.commands.run import resume as command
+        from batchgen.session.plan_and_enroll import Faces
+        from batchgen.session.prepare import Overrides
 
     return command(name, Overrides(**options), Faces(json=as_json, quiet=quiet))
 
@@ -260,7 +260,7 @@ def plan(manifests: tuple[Path, ...], as_json: bool, key: str | None, **options:
     """Show what a run would do and cost; no key, no network, nothing written."""
     from batchgen.commands.plan import plan as command
     from batchgen.commands.plan import why
-    from batchgen.commands.prepare import Overrides
+    from batchgen.session.prepare import Overrides
 
     if key is not None:
         if len(manifests) > 1:

@@ -10,11 +10,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from batchgen.commands.begin import Faces, Start, begin, begin_again, reference_images
-from batchgen.commands.places import spool_folder
-from batchgen.commands.prepare import Overrides, Prepared, prepare, settle_settings, stage
-from batchgen.commands.pricing import PriceLists
-from batchgen.commands.proposal import Proposal, propose
 from batchgen.engine.recovery import left_in_spool, read_spooled
 from batchgen.job import AttemptId, Billed, Job, JobId, JobState, Outcome, SavedPicture
 from batchgen.ledger.database import in_memory, open_for_reading, open_for_writing
@@ -24,9 +19,14 @@ from batchgen.ledger.only import Only
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.retry_selection import Chosen, retry_jobs
 from batchgen.ledger.staging import Staging
-from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.outcomes.classify import Verdict, classify
+from batchgen.session.batch_lock import batch_lock
+from batchgen.session.directories import spool_folder
+from batchgen.session.fresh_prices import PriceLists
+from batchgen.session.plan_and_enroll import Faces, Start, begin, begin_again, reference_images
+from batchgen.session.prepare import Overrides, Prepared, prepare, settle_settings, stage
+from batchgen.session.proposal import Proposal, propose
 from batchgen.spool.spool import Spool
 
 OK = Verdict(outcome=Outcome.OK, billed=Billed.YES, status=200)

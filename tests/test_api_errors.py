@@ -18,10 +18,10 @@ import anyio.lowlevel
 import pytest
 
 from batchgen import Batch, BatchLockedError, ExitCode, LedgerError, Result, SettingsError
-from batchgen.commands import drive as drive_module
-from batchgen.commands.begin import begin
 from batchgen.engine.pool import Pool
 from batchgen.ledger.writer import LedgerWriter
+from batchgen.session import run_engine as drive_module
+from batchgen.session.plan_and_enroll import begin
 from batchgen.spool.spool import Spool
 from tests import rig
 

@@ -28,22 +28,7 @@ RANK = {name: rank for rank, name in enumerate(name for row in LAYERS.values() f
 
 MOVING: dict[str, str] = {
     "cli": "cli.main",
-    "commands.begin": "session.plan_and_enroll",
-    "commands.draft": "session.draft_ledger",
-    "commands.drive": "session.run_engine",
-    "commands.embedded": "session.local_server",
-    "commands.finish": "session.notifications",
-    "commands.missing": "session.missing_images",
-    "commands.places": "session.directories",
-    "commands.preflight": "session.preflight",
-    "commands.prepare": "session.prepare",
-    "commands.pricing": "session.fresh_prices",
-    "commands.proposal": "session.proposal",
-    "commands.quoting": "session.quote",
-    "commands.references": "session.reference_downloads",
-    "commands.run_claim": "session.run_claim",
     "commands.start": "commands.init",
-    "commands.unpriced": "session.unpriced",
     "endpoint": "simulator",
     "endpoint.__init__": "simulator.__init__",
     "endpoint.__main__": "simulator.__main__",
@@ -78,12 +63,6 @@ MOVING: dict[str, str] = {
     "endpoint.tokens": "simulator.models.tokens",
     "endpoint.uploads": "simulator.uploads",
     "endpoint.veo": "simulator.models.veo",
-    "lock": "session.batch_lock",
-    "notify": "session.notify",
-    "provider_profile": "session.provider_profile",
-    "reference_cache": "session.reference_cache",
-    "schedule": "session.schedule",
-    "settings": "session.settings",
 }
 
 EXCEPTIONS = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.lock import batch_lock
+from batchgen.session.batch_lock import batch_lock
 from tests import rig
 from tests.test_answers import RED, encoded, scripted
 

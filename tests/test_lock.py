@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from batchgen.errors import BatchLockedError, ExitCode, LedgerError
-from batchgen.lock import batch_lock, owner_of
+from batchgen.session.batch_lock import batch_lock, owner_of
 
 _HOLD = """
 import sys
 from pathlib import Path
-from batchgen.lock import batch_lock
+from batchgen.session.batch_lock import batch_lock
 with batch_lock(Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.notify import Apprise, Command, Notice, Webhook, notify, ping
+from batchgen.session.notify import Apprise, Command, Notice, Webhook, notify, ping
 from tests import rig
 
 NOTICE = Notice(title="batchgen x: all done", text="fine", body=b'{"batch": "x"}')

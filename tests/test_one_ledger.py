@@ -23,8 +23,8 @@ from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger, RunTakenOver
 from batchgen.ledger.owners import Claim
 from batchgen.ledger.single_name import _mount_points
-from batchgen.lock import owner_of
 from batchgen.money import ZERO
+from batchgen.session.batch_lock import owner_of
 from batchgen.system.process_owner import Here, Life
 from batchgen.system.process_table import this_process
 from tests import rig

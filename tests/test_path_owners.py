@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from batchgen.commands.preflight import check_owners
 from batchgen.errors import SettingsError
 from batchgen.job import PlannedJob
 from batchgen.ledger.database import open_for_writing
@@ -21,6 +20,7 @@ from batchgen.ledger.schema import migrations
 from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import Micros
 from batchgen.planning.naming import collision_key
+from batchgen.session.preflight import check_owners
 from tests import rig
 
 IDENTITY = BatchIdentity(

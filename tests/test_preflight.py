@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.commands.preflight import check_space
 from batchgen.errors import SettingsError
+from batchgen.session.preflight import check_space
 from tests import rig
 
 

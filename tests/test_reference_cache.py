@@ -16,7 +16,7 @@ import pytest
 from batchgen.http.client import ssl_context
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.reference_urls import NeededUrls
-from batchgen.reference_cache import WIDTH, Fetched, ReferenceCache
+from batchgen.session.reference_cache import WIDTH, Fetched, ReferenceCache
 from tests import rig, wire
 
 pytestmark = pytest.mark.anyio

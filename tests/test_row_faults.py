@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchgen.commands.prepare import prepare, stage
 from batchgen.errors import Fault, ManifestError
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.groups import Group
 from batchgen.ledger.staging import Staging
+from batchgen.session.prepare import prepare, stage
 from tests import canary, rig
 
 HEAD = """\

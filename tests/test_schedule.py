@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.schedule import deadline_of
+from batchgen.session.schedule import deadline_of
 from tests import rig
 
 NOW = datetime(2026, 11, 23, 2, 0, 30, tzinfo=UTC)

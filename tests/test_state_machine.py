@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from batchgen.commands import begin
-from batchgen.commands.proposal import Proposal
 from batchgen.errors import StoppedError
 from batchgen.job import JobState
 from batchgen.ledger.groups import Group
+from batchgen.session import plan_and_enroll
+from batchgen.session.proposal import Proposal
 from tests.desk import POINTS, Desk
 
 KEYS = st.sampled_from("abcd")
@@ -84,7 +84,7 @@ class Approval(RuleBasedStateMachine):
             return
         before = self.desk.dump()
         with (
-            patch.object(begin, "_agreed", lambda *_: False),
+            patch.object(plan_and_enroll, "_agreed", lambda *_: False),
             pytest.raises(StoppedError, match="declined"),
         ):
             self.desk.run(only=only, refresh=refresh)

@@ -15,10 +15,10 @@ from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.uncertain import Doubt, open_doubts
 from batchgen.ledger.uncertain import acknowledge as write
-from batchgen.lock import batch_lock
 from batchgen.money import decimal_string, dollars
 from batchgen.report.costs import counted
-from batchgen.settings import Environment
+from batchgen.session.batch_lock import batch_lock
+from batchgen.session.settings import Environment
 
 
 def acknowledge(

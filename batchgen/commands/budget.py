@@ -7,14 +7,14 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from batchgen.commands.quoting import budget_record
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.budgets import PERIODS, Budget, period_budgets, set_budgets, spent_in
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.money import Micros, dollars, parse_dollars
-from batchgen.settings import Environment
+from batchgen.session.quote import budget_record
+from batchgen.session.settings import Environment
 
 
 def budget(db: Path | None, *, day: str | None, month: str | None, as_json: bool) -> ExitCode:

@@ -17,7 +17,7 @@ from batchgen.ledger.costs import CostBy, Costs, costs
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.queries import find_batch
 from batchgen.report.costs import cost_text
-from batchgen.settings import Environment
+from batchgen.session.settings import Environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from batchgen.ledger.queries import Waiting, find_batch, waiting
 from batchgen.ledger.queries import export as export_rows
 from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
-from batchgen.settings import Environment
+from batchgen.session.settings import Environment
 
 
 def export(

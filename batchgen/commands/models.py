@@ -12,15 +12,15 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from batchgen.commands.embedded import embedded_endpoint
-from batchgen.commands.prepare import Prepared, address, key_of, stage
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, StoppedError
 from batchgen.ledger.database import in_memory
 from batchgen.ledger.staging import Staging
 from batchgen.providers.catalogue import OfferedModel, Unavailable, fetch_models
 from batchgen.providers.profile import Profile
-from batchgen.settings import DB_NAME
+from batchgen.session.local_server import embedded_endpoint
+from batchgen.session.prepare import Prepared, address, key_of, stage
+from batchgen.session.settings import DB_NAME
 
 
 def models(manifest: Path | None, *, provider: str | None, as_json: bool) -> ExitCode:

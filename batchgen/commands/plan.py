@@ -9,11 +9,6 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from batchgen.commands.prepare import Overrides, Prepared, belongs, prepare, stage
-from batchgen.commands.pricing import with_kept_prices
-from batchgen.commands.proposal import propose
-from batchgen.commands.quoting import quote_record
-from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, Fault, ManifestError, SettingsError
 from batchgen.ledger.database import in_memory, open_for_reading
@@ -23,6 +18,11 @@ from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.money import decimal_string
 from batchgen.report.costs import unpriced_text
 from batchgen.report.status import plan_heading, plan_text, unfetched_text, why_text
+from batchgen.session.fresh_prices import with_kept_prices
+from batchgen.session.prepare import Overrides, Prepared, belongs, prepare, stage
+from batchgen.session.proposal import propose
+from batchgen.session.quote import quote_record
+from batchgen.session.unpriced import OpenPrices, refuse_unpriced
 
 
 def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitCode:

@@ -12,9 +12,9 @@ from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.saved_images import Saved, forget_pruned, saved_pictures
-from batchgen.lock import batch_lock
 from batchgen.output.sidecar import is_sidecar, sidecar_of
-from batchgen.settings import Environment
+from batchgen.session.batch_lock import batch_lock
+from batchgen.session.settings import Environment
 from batchgen.system.atomic_files import sha256_of
 
 

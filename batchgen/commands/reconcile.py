@@ -12,8 +12,6 @@ from pathlib import Path
 
 import anyio
 
-from batchgen.commands.embedded import embedded_endpoint
-from batchgen.commands.prepare import Prepared, settle_settings
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError, StoppedError, UnknownBatchError
 from batchgen.ledger.database import open_for_writing
@@ -21,7 +19,6 @@ from batchgen.ledger.ledger import utc_now
 from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.queries import BatchRow, find_batch
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
-from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.providers.catalogue import Unavailable, fetch_account
 from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
@@ -30,7 +27,10 @@ from batchgen.reconciliation.matching import CLOCK_SKEW
 from batchgen.reconciliation.matching import reconcile as compare
 from batchgen.reconciliation.settlement import Sent
 from batchgen.report.reconcile import Reconciled, reconcile_record, reconcile_text
-from batchgen.settings import Environment
+from batchgen.session.batch_lock import batch_lock
+from batchgen.session.local_server import embedded_endpoint
+from batchgen.session.prepare import Prepared, settle_settings
+from batchgen.session.settings import Environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from batchgen.outcomes.blocked_words import BlockedPrompt, suspects
 from batchgen.providers.registry import PROFILES
 from batchgen.report.run import Morning, report_markdown, report_record, report_text
 from batchgen.report.status import next_step
-from batchgen.settings import Environment
+from batchgen.session.settings import Environment
 
 _LOCAL: Final = "local"
 

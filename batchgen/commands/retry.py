@@ -15,9 +15,9 @@ from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.only import resolve_jobs
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.retry_selection import Chosen, retry_jobs, waiting_jobs
-from batchgen.lock import batch_lock
 from batchgen.money import dollars
-from batchgen.settings import Environment
+from batchgen.session.batch_lock import batch_lock
+from batchgen.session.settings import Environment
 
 
 def retry(name: str, db: Path | None, chosen: Chosen, *, buy: bool, dry_run: bool) -> ExitCode:

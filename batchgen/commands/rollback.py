@@ -14,10 +14,10 @@ from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.saved_images import Exchange, Version, exchanged, exchanges
-from batchgen.lock import batch_lock
 from batchgen.output.previous_versions import MAX_KEPT, find_kept, keep, keep_edited, put_back
 from batchgen.output.sidecar import is_sidecar, sidecar_of
-from batchgen.settings import Environment
+from batchgen.session.batch_lock import batch_lock
+from batchgen.session.settings import Environment
 from batchgen.system.atomic_files import sha256_of
 
 

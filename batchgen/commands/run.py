@@ -12,14 +12,6 @@ from pathlib import Path
 
 import anyio
 
-from batchgen.commands.begin import Faces, Start, begin, begin_again, check, reference_images
-from batchgen.commands.drive import Outcome, drive, endpoint
-from batchgen.commands.finish import telling
-from batchgen.commands.missing import missing_images
-from batchgen.commands.places import picture_folder, spool_folder
-from batchgen.commands.prepare import Overrides, Prepared, key_of, prepare, settle_settings
-from batchgen.commands.pricing import PriceLists
-from batchgen.commands.references import ReferenceImages
 from batchgen.console.log_file import LoggedProgress
 from batchgen.console.progress import make_progress, write_line
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
@@ -29,11 +21,26 @@ from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import base_of, manifest_of
 from batchgen.ledger.queries import Status, find_batch, status
 from batchgen.ledger.saved_images import replaced_by
-from batchgen.lock import batch_lock
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros, decimal_string, parse_dollars
 from batchgen.report.status import next_step, replaced_text, summary_text
-from batchgen.settings import DB_NAME, Environment, exposed_env_file
+from batchgen.session.batch_lock import batch_lock
+from batchgen.session.directories import picture_folder, spool_folder
+from batchgen.session.fresh_prices import PriceLists
+from batchgen.session.missing_images import missing_images
+from batchgen.session.notifications import telling
+from batchgen.session.plan_and_enroll import (
+    Faces,
+    Start,
+    begin,
+    begin_again,
+    check,
+    reference_images,
+)
+from batchgen.session.prepare import Overrides, Prepared, key_of, prepare, settle_settings
+from batchgen.session.reference_downloads import ReferenceImages
+from batchgen.session.run_engine import Outcome, drive, endpoint
+from batchgen.session.settings import DB_NAME, Environment, exposed_env_file
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm
 from batchgen.system.process import (

@@ -16,7 +16,7 @@ from batchgen.ledger.queries import status as read_status
 from batchgen.ledger.uncertain import doubts
 from batchgen.report.metrics import metrics_text
 from batchgen.report.status import doubt_text, status_text
-from batchgen.settings import Environment
+from batchgen.session.settings import Environment
 
 _CLEAR_SCREEN: Final = "\x1b[H\x1b[J"
 

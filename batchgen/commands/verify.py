@@ -21,11 +21,11 @@ from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.paid_images import LostImage, lost_images
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.saved_images import Saved, fetch_again, saved_pictures
-from batchgen.lock import batch_lock
 from batchgen.output.previous_versions import PREVIOUS_FOLDER
 from batchgen.output.relocate import MOVING_FOLDER
 from batchgen.output.sidecar import is_sidecar, sidecar_of
-from batchgen.settings import Environment
+from batchgen.session.batch_lock import batch_lock
+from batchgen.session.settings import Environment
 from batchgen.system.atomic_files import PART_SUFFIX, sha256_of
 
 _OURS = (PREVIOUS_FOLDER, PARTIAL_FOLDER, MOVING_FOLDER)

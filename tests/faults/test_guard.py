@@ -19,17 +19,19 @@ LIMITS: Final = f"{{concurrency: {CONCURRENCY}, downloads: 32}}"
 QUICK: Final = """
 import dataclasses
 from batchgen.engine.throttle import rules
-from batchgen.commands import drive
+from batchgen.session import run_engine
 from batchgen.system.shutdown import Shutdown
-_guard, _throttle, _pause = drive._guard_limits, drive._throttle_limits, Shutdown.pause
-drive._guard_limits = lambda *args: dataclasses.replace(
+_guard, _throttle, _pause = run_engine._guard_limits, run_engine._throttle_limits, Shutdown.pause
+run_engine._guard_limits = lambda *args: dataclasses.replace(
     _guard(*args), probe_every_s=0.05, patience_s=0.5
 )
-drive._throttle_limits = lambda *args: dataclasses.replace(_throttle(*args), max_throttled_s=2.0)
+run_engine._throttle_limits = lambda *args: dataclasses.replace(
+    _throttle(*args), max_throttled_s=2.0
+)
 async def _soon(self, seconds):
     return await _pause(self, seconds / 100)
 Shutdown.pause = _soon
-throttle_rules._BREAKER_EVERY_S = 0.05
+rules._BREAKER_EVERY_S = 0.05
 """
 """Lines of Python that shorten a run's waits; its rules stay as they are."""
 

@@ -29,7 +29,7 @@ from batchgen.http.client import ApiClient, ApiRequest, BytesBody, ssl_context
 from batchgen.http.deadlines import Deadlines
 from batchgen.job import AttemptId
 from batchgen.outcomes.classify import Reach
-from batchgen.settings import exposed_env_file
+from batchgen.session.settings import exposed_env_file
 from batchgen.spool.spool import Spool
 from tests import canary, rig, wire
 from tests.canary import CANARY

@@ -31,7 +31,7 @@ from batchgen.planning.naming import NamingError, checked_key, output_path, safe
 from batchgen.providers.adapters.registry import ADAPTERS
 from batchgen.providers.adapters.video import read_state
 from batchgen.providers.usage_log import UsageLogError, read_exported_log
-from batchgen.settings import Environment
+from batchgen.session.settings import Environment
 from batchgen.text import slug
 from batchgen.urls import check_base_url
 from tests.unit.test_event_stream import COMPLETED, PARTIAL, stream

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.commands.preflight import check_disk
 from batchgen.errors import SettingsError
 from batchgen.output import obstacles as module
 from batchgen.output.obstacles import Obstacles
+from batchgen.session.preflight import check_disk
 from tests import rig
 
 NO_ROOT = pytest.mark.skipif(

@@ -11,11 +11,11 @@ from sqlite3 import Connection
 
 import pytest
 
-from batchgen.commands.pricing import KnownPrices, PriceChanges, with_kept_prices
 from batchgen.ledger.database import in_memory
 from batchgen.ledger.price_lists import KeptList, keep_price_list, newest_price_list
 from batchgen.money import Micros
 from batchgen.providers.crazyrouter import CRAZYROUTER
+from batchgen.session.fresh_prices import KnownPrices, PriceChanges, with_kept_prices
 
 AFTER = datetime(2026, 6, 7, 1, tzinfo=UTC)
 BEFORE = datetime(2026, 6, 5, 23, tzinfo=UTC)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from batchgen.errors import SettingsError
 from batchgen.manifest.model import ProviderSpec
 from batchgen.money import Micros
-from batchgen.provider_profile import resolve_profile
 from batchgen.providers.account import ApiKey
 from batchgen.providers.crazyrouter import CRAZYROUTER
 from batchgen.providers.registry import PROFILES
-from batchgen.settings import Environment
+from batchgen.session.provider_profile import resolve_profile
+from batchgen.session.settings import Environment
 from batchgen.urls import check_base_url, is_loopback
 from tests.canary import CANARY as KEY
 

@@ -25,12 +25,12 @@ from batchgen.planning.faults import most_rows_at_fault
 from batchgen.planning.naming import collision_key
 from batchgen.planning.planner import Planner
 from batchgen.planning.reference_images import Addresses
-from batchgen.provider_profile import resolve_profile
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules.model_rules import Rulebook
-from batchgen.schedule import deadline_of
-from batchgen.settings import Environment
+from batchgen.session.provider_profile import resolve_profile
+from batchgen.session.schedule import deadline_of
+from batchgen.session.settings import Environment
 
 T = TypeVar("T")
 DEFAULT_PROVIDER: Final = "crazyrouter"

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Mapping
 from decimal import Decimal
 
-from batchgen.commands.prepare import Overrides, max_cost_of
 from batchgen.errors import SettingsError, StoppedError
 from batchgen.job import BatchId
 from batchgen.ledger.budgets import Budget, period_budgets
@@ -25,6 +24,7 @@ from batchgen.planning.cost_estimate import (
     what_if,
 )
 from batchgen.planning.pace import Pace
+from batchgen.session.prepare import Overrides, max_cost_of
 
 DEFAULT_CONCURRENCY = 8
 

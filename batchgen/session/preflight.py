@@ -19,7 +19,7 @@ from batchgen.output.obstacles import Obstacles
 from batchgen.providers.account import ApiKey
 from batchgen.providers.catalogue import Unavailable, fetch_account, fetch_models
 from batchgen.providers.profile import Profile
-from batchgen.settings import Environment
+from batchgen.session.settings import Environment
 from batchgen.system.disk_space import look, nearest
 
 _OWNERS_COUNTED: Final = 1_000

@@ -6,7 +6,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Mapping
 
-from batchgen.commands.prepare import Overrides, Prepared
 from batchgen.errors import SettingsError
 from batchgen.job import OptionValue
 from batchgen.ledger.budgets import PERIODS, period_budgets
@@ -16,6 +15,7 @@ from batchgen.outcomes.retry_policy import Waste, parse_waste
 from batchgen.providers.price_list import PriceSpan
 from batchgen.providers.profile import Profile
 from batchgen.report.costs import counted
+from batchgen.session.prepare import Overrides, Prepared
 
 
 def refuse_unpriced(

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
-from batchgen.commands.prepare import Prepared
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, UnknownBatchError
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.news import keep_notice
 from batchgen.ledger.queries import batch_id
 from batchgen.manifest.model import Notifier
-from batchgen.notify import Apprise, Command, Notice, Webhook, has_apprise, notify, ping
+from batchgen.session.notify import Apprise, Command, Notice, Webhook, has_apprise, notify, ping
+from batchgen.session.prepare import Prepared
 
 Channel = Command | Webhook | Apprise
 

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from batchgen.commands.prepare import Prepared
 from batchgen.console.progress import fetching, write_line
 from batchgen.errors import SettingsError
 from batchgen.http.client import ssl_context
@@ -23,10 +22,11 @@ from batchgen.ledger.reference_urls import (
     urls_of_content,
 )
 from batchgen.planning.reference_images import is_address
+from batchgen.session.prepare import Prepared
 from batchgen.urls import is_loopback
 
 if TYPE_CHECKING:
-    from batchgen.reference_cache import Fetched
+    from batchgen.session.reference_cache import Fetched
 
 
 class ReferenceImages:
@@ -40,7 +40,7 @@ class ReferenceImages:
     def bring(self, prepared: Prepared, urls: NeededUrls) -> Fetched:
         """Fetch or revalidate the addresses, and say how it went. Raises SettingsError."""
         # Imported here: few manifests name addresses, and all runs would start later for it.
-        from batchgen.reference_cache import ReferenceCache
+        from batchgen.session.reference_cache import ReferenceCache
 
         with fetching(len(urls), shown=self._shown) as progress:
             cache = ReferenceCache(

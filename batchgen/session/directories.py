@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchgen.commands.prepare import Prepared
+from batchgen.session.prepare import Prepared
 
 SPOOL_SUFFIX: Final = ".spool"
 

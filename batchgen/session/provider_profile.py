@@ -14,7 +14,7 @@ from batchgen.urls import check_base_url
 if TYPE_CHECKING:
     from batchgen.manifest.model import ProviderSpec
     from batchgen.providers.profile import Profile
-    from batchgen.settings import Environment
+    from batchgen.session.settings import Environment
 
 
 def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> Profile:

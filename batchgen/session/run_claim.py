@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from batchgen.commands.prepare import Overrides, Prepared
 from batchgen.ledger.owners import Claim
-from batchgen.lock import held_lock
 from batchgen.manifest.model import Limits
+from batchgen.session.batch_lock import held_lock
+from batchgen.session.prepare import Overrides, Prepared
 from batchgen.spool.spool import Spool
 from batchgen.system.process_owner import SILENT_S
 from batchgen.system.process_table import this_process

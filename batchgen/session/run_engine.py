@@ -12,11 +12,6 @@ from typing import Protocol, TypeVar
 
 import anyio
 
-from batchgen.commands.begin import Start, width
-from batchgen.commands.embedded import embedded_endpoint
-from batchgen.commands.places import picture_folder, spool_folder
-from batchgen.commands.prepare import Overrides, Prepared
-from batchgen.commands.run_claim import claim_of, deadline_s
 from batchgen.console.progress import Progress
 from batchgen.engine.events import Stopping
 from batchgen.engine.guard_rules import GuardLimits
@@ -42,6 +37,11 @@ from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.manifest.model import Limits
 from batchgen.providers.account import ApiKey
+from batchgen.session.directories import picture_folder, spool_folder
+from batchgen.session.local_server import embedded_endpoint
+from batchgen.session.plan_and_enroll import Start, width
+from batchgen.session.prepare import Overrides, Prepared
+from batchgen.session.run_claim import claim_of, deadline_s
 from batchgen.spool.spool import Spool
 from batchgen.system.disk_space import Room
 from batchgen.system.os_errors import end_of

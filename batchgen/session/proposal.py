@@ -6,9 +6,6 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batchgen.commands.places import spool_folder
-from batchgen.commands.prepare import Overrides, Prepared, waste_of
-from batchgen.commands.quoting import budgets_of, quote_of
 from batchgen.job import BatchId
 from batchgen.ledger.budgets import Budget
 from batchgen.ledger.groups import Group, GroupSum
@@ -18,6 +15,9 @@ from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.staging import Staging
 from batchgen.money import Micros
 from batchgen.planning.cost_estimate import Quote
+from batchgen.session.directories import spool_folder
+from batchgen.session.prepare import Overrides, Prepared, waste_of
+from batchgen.session.quote import budgets_of, quote_of
 from batchgen.spool.spool import Spool
 
 

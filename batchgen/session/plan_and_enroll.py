@@ -10,37 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from batchgen.commands.draft import Draft
-from batchgen.commands.finish import channels_of
-from batchgen.commands.places import spool_folder
-from batchgen.commands.preflight import (
-    allow_open_files,
-    check_disk,
-    check_models,
-    check_owners,
-    short_balance,
-)
-from batchgen.commands.prepare import (
-    Overrides,
-    Prepared,
-    belongs,
-    key_of,
-    max_cost_of,
-    stage,
-    waste_of,
-)
-from batchgen.commands.pricing import (
-    FetchedList,
-    KnownPrices,
-    PriceChanges,
-    PriceLists,
-    with_kept_prices,
-)
-from batchgen.commands.proposal import Proposal, propose
-from batchgen.commands.quoting import DEFAULT_CONCURRENCY, check_budgets
-from batchgen.commands.references import ReferenceImages
-from batchgen.commands.run_claim import claim_of
-from batchgen.commands.unpriced import OpenPrices, refuse_unpriced
 from batchgen.console.progress import ask, planning, write_line
 from batchgen.errors import Fault, SettingsError, StoppedError
 from batchgen.job import BatchId, OptionValue, RunId
@@ -60,6 +29,37 @@ from batchgen.money import Micros, rounded_dollars
 from batchgen.output.relocate import relocate
 from batchgen.planning.naming import collision_key
 from batchgen.report.status import plan_heading, plan_text
+from batchgen.session.directories import spool_folder
+from batchgen.session.draft_ledger import Draft
+from batchgen.session.fresh_prices import (
+    FetchedList,
+    KnownPrices,
+    PriceChanges,
+    PriceLists,
+    with_kept_prices,
+)
+from batchgen.session.notifications import channels_of
+from batchgen.session.preflight import (
+    allow_open_files,
+    check_disk,
+    check_models,
+    check_owners,
+    short_balance,
+)
+from batchgen.session.prepare import (
+    Overrides,
+    Prepared,
+    belongs,
+    key_of,
+    max_cost_of,
+    stage,
+    waste_of,
+)
+from batchgen.session.proposal import Proposal, propose
+from batchgen.session.quote import DEFAULT_CONCURRENCY, check_budgets
+from batchgen.session.reference_downloads import ReferenceImages
+from batchgen.session.run_claim import claim_of
+from batchgen.session.unpriced import OpenPrices, refuse_unpriced
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import Point, reach
 from batchgen.urls import is_loopback
