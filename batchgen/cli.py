@@ -611,7 +611,7 @@ def serve(arguments: tuple[str, ...]) -> None:
 @click.argument("path", type=click.Path(path_type=Path), default=_DEFAULT_MANIFEST)
 def init(path: Path) -> ExitCode:
     """Write a first manifest, batch.yaml by default; it runs on the local endpoint."""
-    from batchgen.commands.start import init as command
+    from batchgen.commands.init import init as command
 
     return command(path)
 
@@ -619,7 +619,7 @@ def init(path: Path) -> ExitCode:
 @cli.command()
 def schema() -> ExitCode:
     """Print the JSON Schema of a manifest, for editors."""
-    from batchgen.commands.start import schema as command
+    from batchgen.commands.init import schema as command
 
     return command()
 

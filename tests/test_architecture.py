@@ -28,7 +28,6 @@ RANK = {name: rank for rank, name in enumerate(name for row in LAYERS.values() f
 
 MOVING: dict[str, str] = {
     "cli": "cli.main",
-    "commands.start": "commands.init",
     "endpoint": "simulator",
     "endpoint.__init__": "simulator.__init__",
     "endpoint.__main__": "simulator.__main__",

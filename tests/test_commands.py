@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.cli import main
-from batchgen.commands import start
+from batchgen.commands import init
 from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_writing
 from tests import rig
@@ -240,6 +240,6 @@ def test_a_bug_has_an_exit_code_of_its_own(
     def broken() -> None:
         raise RuntimeError("not meant")
 
-    monkeypatch.setattr(start, "schema", broken)
+    monkeypatch.setattr(init, "schema", broken)
     assert main(["schema"]) == ExitCode.BUG
     assert "this is a bug in batchgen" in capsys.readouterr().err
