@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchgen.cli import main
+from batchgen.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -120,7 +120,9 @@ datetime.datetime = _Datetime
 
 def run_changed(change: str, path: Path, *, code: int) -> str:
     """Run a manifest by a batchgen that lines of Python have changed first; gives its output."""
-    script = f"{change}\nimport sys\nfrom batchgen.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    script = (
+        f"{change}\nimport sys\nfrom batchgen.cli.main import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script, "run", str(path)],
         cwd=path.parent,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.cli import main
+from batchgen.cli.main import main
 from batchgen.commands import init
 from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_writing
@@ -223,7 +223,7 @@ def test_what_only_shows_something_starts_without_the_heavy_libraries(
     """They would cost half a second before the first word is on the screen."""
     open_for_writing(tmp_path / "batchgen.db").close()
     script = (
-        f"import sys; from batchgen.cli import main; main({list(arguments)!r});"
+        f"import sys; from batchgen.cli.main import main; main({list(arguments)!r});"
         "heavy = {'aiohttp', 'httpx', 'pydantic', 'jinja2', 'sqlite_utils', 'PIL', 'starlette',"
         " 'anyio'};"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"

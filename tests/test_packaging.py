@@ -125,5 +125,5 @@ def test_init_writes_what_run_takes(tmp_path: Path) -> None:
 
 
 def test_the_package_imports_without_warnings() -> None:
-    script = "import batchgen, batchgen.cli, batchgen.api, batchgen.commands.run"
+    script = "import batchgen, batchgen.cli.main, batchgen.api, batchgen.commands.run"
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)

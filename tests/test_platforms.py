@@ -19,7 +19,7 @@ from tests import rig
 
 WITHOUT_SIGNAL_HANDLERS = """
 import asyncio, sys
-from batchgen.cli import main
+from batchgen.cli.main import main
 
 def refuse(self, *arguments):
     raise NotImplementedError

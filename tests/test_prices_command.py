@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from batchgen.cli import main
+from batchgen.cli.main import main
 from tests import rig, wire
 
 KEY = "sk-of-these-tests-0123456789"

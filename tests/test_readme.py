@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from batchgen.cli import cli
+from batchgen.cli.main import cli
 from batchgen.errors import ExitCode
 from batchgen.manifest.model import Limits, Manifest
 from tests import rig

@@ -114,7 +114,7 @@ def _count_anyio(watch: Watch) -> None:
 
 if __name__ == "__main__":
     install(Watch(Path(sys.argv[1])))
-    from batchgen.cli import main
+    from batchgen.cli.main import main
 
     sys.argv = ["batchgen", *sys.argv[2:]]
     raise SystemExit(main())

@@ -117,7 +117,7 @@ def _run(order: _Order, log: Path) -> End:
 
 
 def _child(order: _Order, log: Path) -> int:
-    from batchgen.cli import main
+    from batchgen.cli.main import main
     from tests.faults.naive import naive
 
     os.setsid()

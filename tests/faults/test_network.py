@@ -70,7 +70,7 @@ def getaddrinfo(host, *rest, **named):
     print("asked", flush=True)
     time.sleep(3600)
 socket.getaddrinfo = getaddrinfo
-from batchgen.cli import main
+from batchgen.cli.main import main
 main()
 """
 

@@ -47,7 +47,7 @@ def tell():
 
 sys.argv = sys.argv[1:]
 atexit.register(tell)
-from batchgen.cli import main
+from batchgen.cli.main import main
 main()
 """
 
@@ -214,7 +214,7 @@ def watch(event, arguments):
         frame = frame.f_back
     found.add(ours or f"{event}{arguments[:1]!r} at somewhere else")
 
-from batchgen.cli import main
+from batchgen.cli.main import main
 sys.addaudithook(watch)
 code = main(sys.argv[1:])
 print(*sorted(found), sep="\\n")

@@ -24,7 +24,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import batchgen
-from batchgen.cli import cli
+from batchgen.cli.main import cli
 from batchgen.http.client import ApiClient, ApiRequest, BytesBody, ssl_context
 from batchgen.http.deadlines import Deadlines
 from batchgen.job import AttemptId
