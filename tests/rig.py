@@ -140,7 +140,7 @@ def run_changed(change: str, path: Path, *, code: int) -> str:
 @contextmanager
 def endpoint(state: Path, *switches: str) -> Iterator[Endpoint]:
     """Start an endpoint on a free port; stopped at the end."""
-    command = [sys.executable, "-m", "batchgen.endpoint", "--state", str(state), *switches]
+    command = [sys.executable, "-m", "batchgen.simulator", "--state", str(state), *switches]
     with subprocess.Popen(
         [*command, "--stdin-lifeline"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:

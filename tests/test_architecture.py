@@ -26,43 +26,6 @@ LAYERS = {
 
 RANK = {name: rank for rank, name in enumerate(name for row in LAYERS.values() for name in row)}
 
-MOVING: dict[str, str] = {
-    "endpoint": "simulator",
-    "endpoint.__init__": "simulator.__init__",
-    "endpoint.__main__": "simulator.__main__",
-    "endpoint.app": "simulator.app",
-    "endpoint.bill": "simulator.billing",
-    "endpoint.bodies": "simulator.bodies",
-    "endpoint.catalogue": "simulator.catalogue",
-    "endpoint.connection": "simulator.connection",
-    "endpoint.drawing": "simulator.drawing",
-    "endpoint.errors": "simulator.errors",
-    "endpoint.faults": "simulator.faults",
-    "endpoint.fields": "simulator.models.fields",
-    "endpoint.gateway": "simulator.request_pipeline",
-    "endpoint.gemini": "simulator.models.gemini",
-    "endpoint.grok": "simulator.models.grok",
-    "endpoint.images": "simulator.models.images",
-    "endpoint.judge": "simulator.control_api",
-    "endpoint.log": "simulator.usage_log",
-    "endpoint.models": "simulator.models.registry",
-    "endpoint.mp4": "simulator.mp4",
-    "endpoint.nano_banana": "simulator.models.nano_banana",
-    "endpoint.orders": "simulator.orders",
-    "endpoint.qwen": "simulator.models.qwen",
-    "endpoint.responses": "simulator.responses",
-    "endpoint.rules": "simulator.models.rules",
-    "endpoint.server": "simulator.server",
-    "endpoint.sizes": "simulator.models.sizes",
-    "endpoint.streams": "simulator.streams",
-    "endpoint.studio": "simulator.image_generator",
-    "endpoint.tariffs": "simulator.models.tariffs",
-    "endpoint.tasks": "simulator.tasks",
-    "endpoint.tokens": "simulator.models.tokens",
-    "endpoint.uploads": "simulator.uploads",
-    "endpoint.veo": "simulator.models.veo",
-}
-
 EXCEPTIONS = {
     ("session", "console"),
     ("session", "report"),
@@ -135,12 +98,7 @@ def imports() -> Iterator[Import]:
 
 def room(module: str) -> str:
     """The package or top-level module that a module belongs to."""
-    return home(module).partition(".")[0]
-
-
-def home(module: str) -> str:
-    """The dotted name that a module has in the layout of packages."""
-    return MOVING.get(module, module)
+    return module.partition(".")[0]
 
 
 def inner_imports() -> list[tuple[Import, str]]:
@@ -176,8 +134,7 @@ def test_a_library_is_known_in_its_own_place_only(library: str) -> None:
         for one in imports()
         if one.target.partition(".")[0] == library
         and not any(
-            home(one.module) == place or home(one.module).startswith(f"{place}.")
-            for place in ONLY_IN[library]
+            one.module == place or one.module.startswith(f"{place}.") for place in ONLY_IN[library]
         )
     ]
     assert wrong == []
@@ -189,7 +146,7 @@ def test_the_endpoint_knows_nothing_of_the_client() -> None:
         f"{one.module}:{one.line} imports {one.target}"
         for one in imports()
         if room(one.module) == "simulator"
-        and not one.target.startswith(("batchgen.simulator", "batchgen.endpoint"))
+        and not one.target.startswith("batchgen.simulator")
         and one.target.partition(".")[0] not in allowed
     ]
     assert wrong == []
@@ -212,7 +169,7 @@ def _uses(source: str, owner: str, names: set[str]) -> bool:
 
 def test_the_environment_is_read_in_settings_only() -> None:
     readers = {
-        home(name)
+        name
         for name, path in modules().items()
         if _uses(path.read_text(encoding="utf-8"), "os", {"environ", "getenv", "environb"})
     }

@@ -23,11 +23,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchgen.endpoint import rules
-from batchgen.endpoint.bill import Journal
-from batchgen.endpoint.drawing import Picture, draw, draw_fast
-from batchgen.endpoint.errors import ApiError
-from batchgen.endpoint.faults import DOWNLOAD_FAULTS, POST_FAULTS, Behaviour, Fault
+from batchgen.simulator.billing import Journal
+from batchgen.simulator.drawing import Picture, draw, draw_fast
+from batchgen.simulator.errors import ApiError
+from batchgen.simulator.faults import DOWNLOAD_FAULTS, POST_FAULTS, Behaviour, Fault
+from batchgen.simulator.models import rules
 from tests import rig
 
 PROMPT = "A ceramic mug"
@@ -289,7 +289,7 @@ def test_a_rate_limit_is_a_strict_bucket(tmp_path: Path) -> None:
 def test_it_ends_with_the_one_who_started_it(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'batchgen.endpoint', '--state',"
+        "child = subprocess.Popen([sys.executable, '-m', 'batchgen.simulator', '--state',"
         f" {str(tmp_path)!r}, '--stdin-lifeline'], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
         "print(child.stdout.readline().decode(), flush=True)\n"
         "time.sleep(60)\n"
@@ -308,7 +308,7 @@ def test_it_ends_with_the_one_who_started_it(tmp_path: Path) -> None:
 
 def test_only_loopback_is_listened_on(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "batchgen.endpoint", "--host", "0.0.0.0", "--state", str(tmp_path)],
+        [sys.executable, "-m", "batchgen.simulator", "--host", "0.0.0.0", "--state", str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,
@@ -546,7 +546,7 @@ def test_nothing_is_answered_before_the_bill_is_synced(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     script = (
         "import os, pathlib\n"
-        "from batchgen.endpoint.__main__ import main\n"
+        "from batchgen.simulator.__main__ import main\n"
         "sync, gate = os.fsync, pathlib.Path(os.environ['GATE'])\n"
         "def gated_sync(file):\n"
         "    while not gate.exists(): pass\n"

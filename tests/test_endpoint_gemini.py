@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchgen.endpoint import gemini
-from batchgen.endpoint.errors import ApiError
 from batchgen.providers.crazyrouter import PRICES
+from batchgen.simulator.errors import ApiError
+from batchgen.simulator.models import gemini
 from tests import rig
 from tests.test_endpoint import KEY, error_of, picture_file
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.endpoint.log import LogHabits
+from batchgen.simulator.usage_log import LogHabits
 from tests import rig
 
 BEARER = {"Authorization": "Bearer token-of-these-tests", "New-Api-User": "7"}

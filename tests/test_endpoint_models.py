@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchgen.endpoint import models
-from batchgen.endpoint.errors import ApiError
-from batchgen.endpoint.rules import PictureRequest
-from batchgen.endpoint.sizes import fitted_size
 from batchgen.providers.crazyrouter import PRICES
 from batchgen.providers.price_list import PriceList, read_price_list
+from batchgen.simulator.errors import ApiError
+from batchgen.simulator.models import registry
+from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.models.sizes import fitted_size
 from tests import rig
 from tests.test_endpoint import KEY, PNG, error_of
 
@@ -196,12 +196,12 @@ NAMES = [
 
 
 @given(
-    model=st.sampled_from([*models.READERS]),
+    model=st.sampled_from([*registry.READERS]),
     fields=st.dictionaries(st.sampled_from(NAMES), VALUES | st.lists(VALUES, max_size=3)),
 )
 def test_any_fields_make_a_priced_request_or_an_error(model: str, fields: dict[str, Any]) -> None:
     try:
-        wanted = models.generation({"prompt": "A mug", **fields, "model": model}, block_word="")
+        wanted = registry.generation({"prompt": "A mug", **fields, "model": model}, block_word="")
     except ApiError as refused:
         status = refused.status
     else:
@@ -211,7 +211,7 @@ def test_any_fields_make_a_priced_request_or_an_error(model: str, fields: dict[s
 
 
 def check_lawful(wanted: PictureRequest) -> None:
-    assert models.price(wanted, gpt_image=37_700) > 0
+    assert registry.price(wanted, gpt_image=37_700) > 0
     assert min(wanted.width, wanted.height) >= 256
     assert 1 <= wanted.n <= 10
 

@@ -14,8 +14,8 @@ import pytest
 from httpx_sse import EventSource
 from PIL import Image
 
-from batchgen.endpoint.rules import PictureRequest, Reference
-from batchgen.endpoint.tokens import usage
+from batchgen.simulator.models.rules import PictureRequest, Reference
+from batchgen.simulator.models.tokens import usage
 from tests import rig
 from tests.test_endpoint import KEY, PNG
 

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchgen.endpoint import veo
-from batchgen.endpoint.errors import ApiError
-from batchgen.endpoint.mp4 import still_video
 from batchgen.providers.crazyrouter import PRICES
 from batchgen.providers.price_list import read_price_list
+from batchgen.simulator.errors import ApiError
+from batchgen.simulator.models import veo
+from batchgen.simulator.mp4 import still_video
 from tests import rig
 from tests.test_endpoint import KEY
 

@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.endpoint.errors import ApiError
-from batchgen.endpoint.rules import edit, generation, parse_size
 from batchgen.job import OptionValue
 from batchgen.providers import crazyrouter, openai
 from batchgen.providers.adapters.registry import Route
@@ -25,6 +23,8 @@ from batchgen.providers.rules.model_rules import (
     nearest_legal_size,
 )
 from batchgen.providers.token_prices import OPENAI_TOKEN_PRICES
+from batchgen.simulator.errors import ApiError
+from batchgen.simulator.models.rules import edit, generation, parse_size
 from tests import rig
 
 Options = Mapping[str, OptionValue]

@@ -602,7 +602,7 @@ def models(manifest: Path | None, provider: str | None, as_json: bool) -> ExitCo
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def serve(arguments: tuple[str, ...]) -> None:
     """Run the embedded endpoint on its own; see `batchgen serve --help`."""
-    from batchgen.endpoint.__main__ import main as endpoint
+    from batchgen.simulator.__main__ import main as endpoint
 
     endpoint.main(args=list(arguments), prog_name="batchgen serve")
 

@@ -25,7 +25,7 @@ def embedded_endpoint(ledger: Path, switches: Sequence[str] = ()) -> Iterator[st
     ends when its standard input does: also after a SIGKILL of this process.
     """
     state = ledger.with_name(ledger.name + STATE_SUFFIX)
-    command = [sys.executable, "-m", "batchgen.endpoint", "--state", str(state)]
+    command = [sys.executable, "-m", "batchgen.simulator", "--state", str(state)]
     with subprocess.Popen(
         [*command, "--stdin-lifeline", *switches],
         stdin=subprocess.PIPE,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from batchgen.endpoint.errors import ApiError
-from batchgen.endpoint.uploads import Upload, check_uploads
 from batchgen.images.inspect import PictureFormat, PictureInfo
 from batchgen.planning.reference_images import Reference, find_reference
 from batchgen.providers.registry import PROFILES
 from batchgen.providers.rules.model_rules import Rulebook
+from batchgen.simulator.errors import ApiError
+from batchgen.simulator.uploads import Upload, check_uploads
 
 
 def reference(

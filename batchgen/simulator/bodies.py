@@ -8,8 +8,8 @@ import orjson
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from batchgen.endpoint.errors import ApiError
-from batchgen.endpoint.uploads import Upload
+from batchgen.simulator.errors import ApiError
+from batchgen.simulator.uploads import Upload
 
 MAX_BODY_BYTES = 128 * 1024 * 1024
 

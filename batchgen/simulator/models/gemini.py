@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping
 import orjson
 import pybase64
 
-from batchgen.endpoint import nano_banana
-from batchgen.endpoint.errors import invalid_value, no_channel
-from batchgen.endpoint.faults import Answer, Behaviour, Fault, GeminiAnswer
-from batchgen.endpoint.fields import check_allowed, choice, field, missing
-from batchgen.endpoint.orders import Order
-from batchgen.endpoint.rules import PictureRequest, Reference
-from batchgen.endpoint.sizes import GOOGLE_RATIOS, google_size
-from batchgen.endpoint.studio import Studio
-from batchgen.endpoint.tokens import text_tokens
-from batchgen.endpoint.uploads import Upload, check_reference
+from batchgen.simulator.errors import invalid_value, no_channel
+from batchgen.simulator.faults import Answer, Behaviour, Fault, GeminiAnswer
+from batchgen.simulator.image_generator import Studio
+from batchgen.simulator.models import nano_banana
+from batchgen.simulator.models.fields import check_allowed, choice, field, missing
+from batchgen.simulator.models.rules import PictureRequest, Reference
+from batchgen.simulator.models.sizes import GOOGLE_RATIOS, google_size
+from batchgen.simulator.models.tokens import text_tokens
+from batchgen.simulator.orders import Order
+from batchgen.simulator.uploads import Upload, check_reference
 
 _MODALITIES = ("TEXT", "IMAGE")
 _INPUT_IMAGE_TOKENS = 258

@@ -1,4 +1,4 @@
-"""`python -m batchgen.endpoint`: the switches of the embedded endpoint."""
+"""`python -m batchgen.simulator`: the switches of the embedded endpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import click
 
-from batchgen.endpoint.faults import (
+from batchgen.simulator.faults import (
     FAULT_HELP,
     Answer,
     Behaviour,
@@ -30,7 +30,7 @@ class _Dollars(click.ParamType[int]):
     name = "dollars"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from batchgen.endpoint.bill import parse_micros
+        from batchgen.simulator.billing import parse_micros
 
         try:
             return parse_micros(value)
@@ -120,8 +120,8 @@ def main(
 ) -> None:
     """Parse the switches and serve until stopped."""
     # Imported here so that --help and a wrong switch answer at once.
-    from batchgen.endpoint.orders import Terms
-    from batchgen.endpoint.server import Place, check_loopback, serve
+    from batchgen.simulator.orders import Terms
+    from batchgen.simulator.server import Place, check_loopback, serve
 
     try:
         behaviour = Behaviour().changed(switches)
@@ -143,4 +143,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m batchgen.endpoint")
+    main(prog_name="python -m batchgen.simulator")

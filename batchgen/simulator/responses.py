@@ -7,8 +7,8 @@ from contextlib import ExitStack, aclosing
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from batchgen.endpoint.connection import hang_up
-from batchgen.endpoint.orders import EventStream, Hangup
+from batchgen.simulator.connection import hang_up
+from batchgen.simulator.orders import EventStream, Hangup
 
 
 class HangupResponse(Response):

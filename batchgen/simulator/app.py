@@ -22,24 +22,25 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from batchgen.endpoint import catalogue, gemini, images, models, veo
-from batchgen.endpoint.bodies import MAX_BODY_BYTES, json_fields, read_body, upload
-from batchgen.endpoint.errors import ApiError, Blocked
-from batchgen.endpoint.faults import Behaviour, Fault
-from batchgen.endpoint.gateway import Gateway
-from batchgen.endpoint.judge import Counts, judge_routes
-from batchgen.endpoint.log import LogApi
-from batchgen.endpoint.orders import EventStream, Hangup, Order, Sent, WantedT
-from batchgen.endpoint.responses import (
+from batchgen.simulator import catalogue
+from batchgen.simulator.bodies import MAX_BODY_BYTES, json_fields, read_body, upload
+from batchgen.simulator.control_api import Counts, judge_routes
+from batchgen.simulator.errors import ApiError, Blocked
+from batchgen.simulator.faults import Behaviour, Fault
+from batchgen.simulator.image_generator import Studio
+from batchgen.simulator.models import gemini, images, registry, veo
+from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.orders import EventStream, Hangup, Order, Sent, WantedT
+from batchgen.simulator.request_pipeline import Gateway
+from batchgen.simulator.responses import (
     EventStreamResponse,
     HangupResponse,
     StalledResponse,
     TruncatedResponse,
 )
-from batchgen.endpoint.rules import PictureRequest
-from batchgen.endpoint.streams import PictureEvents
-from batchgen.endpoint.studio import Studio
-from batchgen.endpoint.uploads import Upload, check_uploads
+from batchgen.simulator.streams import PictureEvents
+from batchgen.simulator.uploads import Upload, check_uploads
+from batchgen.simulator.usage_log import LogApi
 
 _FILE_NAME = re.compile(r"[0-9A-Za-z]+-[0-9]+\.(png|jpeg|webp|mp4)")
 _DOWNLOAD_STATUS = {
@@ -122,7 +123,7 @@ class _Endpoint:
             number = in_flight.enter_context(self._counts.post())
             await self._admit(request)
             wanted = await read(request)
-            micros = models.price(wanted, gpt_image=self._gateway.terms.price)
+            micros = registry.price(wanted, gpt_image=self._gateway.terms.price)
             order = _order(request, number, wanted, micros)
             work = self._gateway.serve(order, make, self._events if wanted.stream else None)
             # A task of its own: the work goes on and is billed when the client hangs up.
@@ -165,7 +166,7 @@ class _Endpoint:
 
     async def _read_generation(self, request: Request) -> PictureRequest:
         fields = await json_fields(request)
-        return models.generation(fields, block_word=self._gateway.terms.block_word)
+        return registry.generation(fields, block_word=self._gateway.terms.block_word)
 
     async def _read_gemini(self, request: Request) -> PictureRequest:
         model = request.path_params["model"]
@@ -187,7 +188,7 @@ class _Endpoint:
                     pictures.append(await upload(value))
                 elif name == "mask" and mask is None:
                     mask = await upload(value)
-        wanted = models.edit(texts, block_word=self._gateway.terms.block_word)
+        wanted = registry.edit(texts, block_word=self._gateway.terms.block_word)
         references = await asyncio.to_thread(check_uploads, pictures, mask)
         return dataclasses.replace(wanted, references=references)
 

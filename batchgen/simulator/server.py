@@ -16,11 +16,11 @@ from pathlib import Path
 import orjson
 import uvicorn
 
-from batchgen.endpoint.app import create_app
-from batchgen.endpoint.connection import ReachableH11Protocol
-from batchgen.endpoint.faults import Behaviour
-from batchgen.endpoint.gateway import Gateway
-from batchgen.endpoint.orders import Terms
+from batchgen.simulator.app import create_app
+from batchgen.simulator.connection import ReachableH11Protocol
+from batchgen.simulator.faults import Behaviour
+from batchgen.simulator.orders import Terms
+from batchgen.simulator.request_pipeline import Gateway
 
 _GRACE_S = 10
 _KEEP_ALIVE_S = 75

@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from batchgen.endpoint.errors import ApiError, invalid_value
-from batchgen.endpoint.fields import check_allowed, choice, field, number, prompt_of, web_addresses
-from batchgen.endpoint.tariffs import PriceRule, Tariff
+from batchgen.simulator.errors import ApiError, invalid_value
+from batchgen.simulator.models.fields import (
+    check_allowed,
+    choice,
+    field,
+    number,
+    prompt_of,
+    web_addresses,
+)
+from batchgen.simulator.models.tariffs import PriceRule, Tariff
 
 RESOLUTIONS = {"720p": (1280, 720), "1080p": (1920, 1080), "4k": (3840, 2160)}
 _STANDARD_SECONDS = 8

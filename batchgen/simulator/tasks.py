@@ -10,12 +10,12 @@ from pathlib import Path
 
 import orjson
 
-from batchgen.endpoint.bill import Account, Journal, Purchase
-from batchgen.endpoint.errors import ApiError
-from batchgen.endpoint.faults import Behaviour, Fault, TaskAnswer
-from batchgen.endpoint.orders import Order
-from batchgen.endpoint.studio import Studio
-from batchgen.endpoint.veo import VideoRequest
+from batchgen.simulator.billing import Account, Journal, Purchase
+from batchgen.simulator.errors import ApiError
+from batchgen.simulator.faults import Behaviour, Fault, TaskAnswer
+from batchgen.simulator.image_generator import Studio
+from batchgen.simulator.models.veo import VideoRequest
+from batchgen.simulator.orders import Order
 
 QUEUED, PROCESSING, SUCCESS, FAILED = "queued", "processing", "SUCCESS", "failed"
 _OLD_WORDS = {QUEUED: "processing", PROCESSING: "processing", SUCCESS: "completed", FAILED: FAILED}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
-from batchgen.endpoint.errors import CARRIER, ApiError, invalid_value
-from batchgen.endpoint.fields import missing
-from batchgen.endpoint.rules import Reference
+from batchgen.simulator.errors import CARRIER, ApiError, invalid_value
+from batchgen.simulator.models.fields import missing
+from batchgen.simulator.models.rules import Reference
 
 MAX_IMAGES = 16
 _MAX_IMAGE_BYTES = 50 * 1024 * 1024

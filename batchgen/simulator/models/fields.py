@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from batchgen.endpoint.errors import ApiError, Blocked, invalid_value
+from batchgen.simulator.errors import ApiError, Blocked, invalid_value
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orjson
 
-from batchgen.endpoint.errors import ApiError
+from batchgen.simulator.errors import ApiError
 
 MICROS_PER_DOLLAR = 1_000_000
 REFUNDED = "refunded"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pybase64
 
-from batchgen.endpoint.drawing import Picture, draw, draw_fast, draw_partial
-from batchgen.endpoint.faults import Answer, Behaviour, Fault
-from batchgen.endpoint.mp4 import still_video
-from batchgen.endpoint.orders import Order
-from batchgen.endpoint.rules import PictureRequest
+from batchgen.simulator.drawing import Picture, draw, draw_fast, draw_partial
+from batchgen.simulator.faults import Answer, Behaviour, Fault
+from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.mp4 import still_video
+from batchgen.simulator.orders import Order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

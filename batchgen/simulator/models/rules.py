@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batchgen.endpoint.errors import CARRIER, ApiError, invalid_value, no_channel
-from batchgen.endpoint.faults import Answer
-from batchgen.endpoint.fields import check_allowed, choice, field, number, prompt_of
+from batchgen.simulator.errors import CARRIER, ApiError, invalid_value, no_channel
+from batchgen.simulator.faults import Answer
+from batchgen.simulator.models.fields import check_allowed, choice, field, number, prompt_of
 
 MODEL = "gpt-image-2"
 FORMATS = ("png", "jpeg", "webp")

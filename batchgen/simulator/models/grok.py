@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from batchgen.endpoint.errors import invalid_value, not_taken
-from batchgen.endpoint.faults import Answer
-from batchgen.endpoint.fields import check_allowed, choice, field, number, prompt_of
-from batchgen.endpoint.rules import PictureRequest
-from batchgen.endpoint.sizes import fitted_size
-from batchgen.endpoint.tariffs import Tariff
+from batchgen.simulator.errors import invalid_value, not_taken
+from batchgen.simulator.faults import Answer
+from batchgen.simulator.models.fields import check_allowed, choice, field, number, prompt_of
+from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.models.sizes import fitted_size
+from batchgen.simulator.models.tariffs import Tariff
 
 MODEL = "grok-4-image"
 TARIFF = Tariff(flat=Decimal("0.08"), discount=Decimal("0.55"))

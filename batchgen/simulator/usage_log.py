@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from batchgen.endpoint.bill import MICROS_PER_DOLLAR, Account
-from batchgen.endpoint.errors import ApiError
-from batchgen.endpoint.rules import MODEL
+from batchgen.simulator.billing import MICROS_PER_DOLLAR, Account
+from batchgen.simulator.errors import ApiError
+from batchgen.simulator.models.rules import MODEL
 
 QUOTA_PER_DOLLAR = 500_000
 _CONSUMPTION = 2

@@ -11,11 +11,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from batchgen.endpoint import streams
-from batchgen.endpoint.bill import Account, Hold
-from batchgen.endpoint.errors import CARRIER, ApiError, Blocked, invalid_value
-from batchgen.endpoint.faults import Behaviour, BillAt, Fault, Idempotency
-from batchgen.endpoint.orders import (
+from batchgen.simulator import streams
+from batchgen.simulator.billing import Account, Hold
+from batchgen.simulator.errors import CARRIER, ApiError, Blocked, invalid_value
+from batchgen.simulator.faults import Behaviour, BillAt, Fault, Idempotency
+from batchgen.simulator.image_generator import Studio
+from batchgen.simulator.orders import (
     Events,
     EventStream,
     Hangup,
@@ -27,8 +28,7 @@ from batchgen.endpoint.orders import (
     Terms,
     WantedT,
 )
-from batchgen.endpoint.studio import Studio
-from batchgen.endpoint.tasks import Tasks
+from batchgen.simulator.tasks import Tasks
 
 DROPPED = "dropped"
 STREAMED = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
-from batchgen.endpoint.bill import MICROS_PER_DOLLAR
+from batchgen.simulator.billing import MICROS_PER_DOLLAR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from batchgen.endpoint import grok, models, nano_banana, qwen, veo
-from batchgen.endpoint.bill import MICROS_PER_DOLLAR
-from batchgen.endpoint.rules import MODEL
-from batchgen.endpoint.tariffs import PriceRule, Tariff
+from batchgen.simulator.billing import MICROS_PER_DOLLAR
+from batchgen.simulator.models import grok, nano_banana, qwen, registry, veo
+from batchgen.simulator.models.rules import MODEL
+from batchgen.simulator.models.tariffs import PriceRule, Tariff
 
 STANDARD_PRICE = 37_700
 """Micros an image of gpt-image-2 costs: $0.058 at a discount factor of 0.65."""
@@ -32,7 +32,7 @@ _ENDPOINTS = {
 
 def model_list() -> dict[str, object]:
     """The answer of GET /v1/models."""
-    names = (*models.READERS, *veo.TARIFFS)
+    names = (*registry.READERS, *veo.TARIFFS)
     return {"success": True, "object": "list", "data": [_model(name) for name in names]}
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from batchgen.endpoint import grok, nano_banana, qwen, rules
-from batchgen.endpoint.errors import ApiError, no_channel
-from batchgen.endpoint.fields import field
-from batchgen.endpoint.rules import PictureRequest
-from batchgen.endpoint.tariffs import Tariff, picture_bucket
+from batchgen.simulator.errors import ApiError, no_channel
+from batchgen.simulator.models import grok, nano_banana, qwen, rules
+from batchgen.simulator.models.fields import field
+from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.models.tariffs import Tariff, picture_bucket
 
 
 class Read(Protocol):

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import orjson
 
-from batchgen.endpoint import tokens
-from batchgen.endpoint.faults import Behaviour, Fault
-from batchgen.endpoint.orders import Order
-from batchgen.endpoint.rules import PictureRequest
-from batchgen.endpoint.studio import Studio
+from batchgen.simulator.faults import Behaviour, Fault
+from batchgen.simulator.image_generator import Studio
+from batchgen.simulator.models import tokens
+from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.orders import Order
 
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchgen.endpoint.rules import PictureRequest, Reference
+from batchgen.simulator.models.rules import PictureRequest, Reference
 
 _FACTORS = {"low": 16, "medium": 48, "high": 96}
 _PIXELS_A_STEP = 2_000_000

@@ -10,11 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from batchgen.endpoint.errors import not_taken
-from batchgen.endpoint.fields import check_allowed, choice, field, number, prompt_of, web_addresses
-from batchgen.endpoint.rules import PictureRequest, Reference
-from batchgen.endpoint.sizes import GOOGLE_RATIOS, google_size
-from batchgen.endpoint.tariffs import PriceRule, Tariff
+from batchgen.simulator.errors import not_taken
+from batchgen.simulator.models.fields import (
+    check_allowed,
+    choice,
+    field,
+    number,
+    prompt_of,
+    web_addresses,
+)
+from batchgen.simulator.models.rules import PictureRequest, Reference
+from batchgen.simulator.models.sizes import GOOGLE_RATIOS, google_size
+from batchgen.simulator.models.tariffs import PriceRule, Tariff
 
 _GEMINI_FIELDS = ("generationConfig", "imageConfig", "imageOutputOptions")
 _MAX_PICTURES = 10

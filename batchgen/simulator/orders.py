@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from batchgen.endpoint.bill import Purchase
-from batchgen.endpoint.faults import Behaviour, Fault
+from batchgen.simulator.billing import Purchase
+from batchgen.simulator.faults import Behaviour, Fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 
-from batchgen.endpoint.errors import invalid_value
-from batchgen.endpoint.faults import Answer
-from batchgen.endpoint.fields import check_allowed, choice, field, number, prompt_of
-from batchgen.endpoint.rules import PictureRequest
-from batchgen.endpoint.tariffs import PriceRule, Tariff
+from batchgen.simulator.errors import invalid_value
+from batchgen.simulator.faults import Answer
+from batchgen.simulator.models.fields import check_allowed, choice, field, number, prompt_of
+from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.models.tariffs import PriceRule, Tariff
 
 
 def _by_text(dollars: str, yuan: str) -> Tariff:

@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from batchgen.endpoint.bill import parse_micros
-from batchgen.endpoint.bodies import json_object
-from batchgen.endpoint.errors import ApiError
-from batchgen.endpoint.gateway import Gateway
+from batchgen.simulator.billing import parse_micros
+from batchgen.simulator.bodies import json_object
+from batchgen.simulator.errors import ApiError
+from batchgen.simulator.request_pipeline import Gateway
 
 
 @dataclass(slots=True)

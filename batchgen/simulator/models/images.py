@@ -6,11 +6,11 @@ import time
 
 import orjson
 
-from batchgen.endpoint import grok, rules
-from batchgen.endpoint.faults import Behaviour, Fault
-from batchgen.endpoint.orders import Order
-from batchgen.endpoint.rules import PictureRequest
-from batchgen.endpoint.studio import Result, Studio
+from batchgen.simulator.faults import Behaviour, Fault
+from batchgen.simulator.image_generator import Result, Studio
+from batchgen.simulator.models import grok, rules
+from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.orders import Order
 
 
 def answer(
