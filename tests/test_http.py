@@ -830,7 +830,7 @@ async def test_a_spool_that_cannot_be_written_raises_without_the_key(
             await client.ask(server.url)
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     ours = [frame for frame in shown.stack if "tests" not in frame.filename]
-    assert any("http.py" in frame.filename for frame in ours)
+    assert any("http" in Path(frame.filename).parts for frame in ours)
     assert KEY not in "".join(traceback.StackSummary.from_list(ours).format())
     assert KEY not in str([frame.locals for frame in ours])
     assert KEY not in caplog.text

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen import room
+from batchgen.system import disk_space
 from batchgen.system.atomic_files import PART_SUFFIX
 from tests import rig
 
@@ -50,7 +50,7 @@ def test_no_request_leaves_whose_answer_might_find_no_room(
     before = len(served.bill())
     with rig.small_disk(tmp_path / "disk", "size=72m") as disk:
         path = rig.manifest(disk, served.base_url, PROMPTS, limits=LIMITS)
-        left = room.KEPT_FREE_BYTES + room.ANSWER_BYTES // 2
+        left = disk_space.KEPT_FREE_BYTES + disk_space.ANSWER_BYTES // 2
         text = run_and_meanwhile(path, lambda: rig.fill(disk, leave=left), code=3)
         found = rig.status(disk)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen import claiming
+from batchgen.system import claiming
 from batchgen.system.claiming import claim, replace
 from tests import rig
 

@@ -270,7 +270,7 @@ def test_a_migration_that_fails_leaves_the_old_ledger(
 _KILLED_AS_IT_MIGRATES = """
 import sys
 from pathlib import Path
-from batchgen import failpoints
+from batchgen.system import failpoints
 from batchgen.ledger import database, schema
 from tests.unit.test_database import _with_next
 database.SCHEMA_VERSION += 1

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen import references
 from batchgen.errors import Fault, ManifestError, Objection
 from batchgen.job import OptionValue, PlannedJob, Verify, canonical_json
 from batchgen.manifest.loader import load_manifest
+from batchgen.planning import reference_images
 from batchgen.planning.fingerprint import Fingerprints
 from batchgen.planning.planner import Planner
 from batchgen.planning.provider_rules import Rules
@@ -643,12 +643,12 @@ def test_a_file_that_many_jobs_share_is_read_once(
 ) -> None:
     read: list[Path] = []
 
-    def reading(path: Path) -> references.Content:
+    def reading(path: Path) -> reference_images.Content:
         read.append(path)
         return content(path)
 
-    content = references.read_content
-    monkeypatch.setattr(references, "read_content", reading)
+    content = reference_images.read_content
+    monkeypatch.setattr(reference_images, "read_content", reading)
     rig.picture(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
     rows = "id\n" + "".join(f"{n}\n" for n in range(500))
