@@ -29,7 +29,7 @@ next run tries it again."""
 
 
 EXT_PLACEHOLDER: Final = "{ext}"
-"""Stands in a planned path for the extension, which only the answered picture decides."""
+"""Stands in a planned path for the extension, which only the answered image decides."""
 
 
 class JobState(StrEnum):
@@ -40,15 +40,15 @@ class JobState(StrEnum):
     SENDING = "sending"
     """A request may be on its way."""
     PAID = "paid"
-    """Answered and billed; its pictures are not all on disk."""
+    """Answered and billed; its images are not all on disk."""
     DONE = "done"
-    """Every picture is verified under its final name."""
+    """Every image is verified under its final name."""
     FAILED = "failed"
     """Hopeless, or its tries are used up."""
     BLOCKED = "blocked"
     """Refused by the provider's safety system."""
     UNCERTAIN = "uncertain"
-    """Maybe billed, the answer lost; held for a person."""
+    """Maybe billed, the response lost; held for a person."""
 
 
 class Billed(StrEnum):
@@ -65,11 +65,11 @@ class Outcome(StrEnum):
     SENDING = "sending"
     """Not over yet, or cut off by a kill and not looked at since."""
     OK = "ok"
-    """Answered with pictures."""
+    """Answered with images."""
     SAFE = "safe"
     """The provider never had the whole request; it is free to ask again."""
     REFUSED = "refused"
-    """An answer that refuses this request, and is not billed."""
+    """A response that refuses this request, and is not billed."""
     BLOCKED = "blocked"
     """Refused by the provider's safety system."""
     THROTTLED = "throttled"
@@ -79,11 +79,11 @@ class Outcome(StrEnum):
     AMBIGUOUS = "ambiguous"
     """The request was handed over and no trustworthy answer came: maybe billed."""
     SPOILED = "spoiled"
-    """A success that holds no usable picture: billed."""
+    """A success that holds no usable image: billed."""
 
 
 class Verify(StrEnum):
-    """How a picture is checked before it counts."""
+    """How an image is checked before it counts."""
 
     STRUCTURE = "structure"
     DECODE = "decode"
@@ -98,10 +98,10 @@ class JobKind:
     options: Mapping[str, OptionValue]
     """Request parameters under the API's own names."""
     root: str
-    """The output folder, absolute or relative to the manifest's folder."""
+    """The output directory, absolute or relative to the manifest's directory."""
     verify: Verify = Verify.STRUCTURE
     keep_previous: int = 0
-    """How many replaced pictures are kept."""
+    """How many replaced images are kept."""
     keep_partials: bool = False
     sidecar: bool = False
     metadata: bool = False
@@ -123,14 +123,14 @@ class PlannedJob(NamedTuple):
     key: str
     """Unique in its batch and stable for ever."""
     fingerprint: str
-    """Hash of all that determines the picture."""
+    """Hash of all that determines the image."""
     prompt: str
     path: str
     """Below the kind's ``root``, with ``{ext}`` for the extension, separated by ``/``."""
     source: str
     """Where it stands, for messages: ``catalog.yaml: jobs[3]`` or ``products.csv:14``."""
     images: tuple[str, ...] = ()
-    """Reference images: absolute paths; an address where its picture is not there."""
+    """Reference images: absolute paths; an address where its image is not there."""
     mask: str | None = None
     refused: str | None = None
     """Why nothing can be sent for it: its reference image's URL or its row is at fault."""
@@ -167,19 +167,19 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureRef:
-    """One picture of an answer: an address, or a place in the spooled answer."""
+class ImageRef:
+    """One image of a response: an address, or a place in the spooled response."""
 
     index: int
     url: str | None = None
-    """None where the picture stands in the answer itself, or is still being made."""
+    """None where the image stands in the response itself, or is still being made."""
     task: str | None = None
-    """Where to ask for the address of a picture that is still being made, below the base URL."""
+    """Where to ask for the address of an image that is still being made, below the base URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SavedPicture:
-    """A verified picture under its final name."""
+class SavedImage:
+    """A verified image under its final name."""
 
     path: str
     """Relative to the job's ``root``, separated by ``/``."""

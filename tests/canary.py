@@ -17,7 +17,7 @@ CANARY: Final = "sk-CANARY-0123456789abcdef"
 VARIABLE: Final = "CANARY_KEY"
 """Holds it; the manifests that the rig writes name it."""
 LOGS: Final = "LOUD_LOGS"
-"""Names the folder into which ``tests/loud`` makes a process log at DEBUG."""
+"""Names the directory into which ``tests/loud`` makes a process log at DEBUG."""
 _MAY_HOLD_KEYS: Final = {".env"}
 
 
@@ -38,10 +38,10 @@ def is_in(content: bytes) -> bool:
     return any(form in content for form in _FORMS)
 
 
-def found_in(folder: Path) -> list[Path]:
-    """The files below the folder that hold the key, or have it in their names."""
+def found_in(directory: Path) -> list[Path]:
+    """The files below the directory that hold the key, or have it in their names."""
     return sorted(
-        path for path in folder.rglob("*") if path.name not in _MAY_HOLD_KEYS and _holds(path)
+        path for path in directory.rglob("*") if path.name not in _MAY_HOLD_KEYS and _holds(path)
     )
 
 

@@ -11,10 +11,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from batchgen.engine.recovery import left_in_spool, read_spooled
-from batchgen.job import AttemptId, Billed, Job, JobId, JobState, Outcome, SavedPicture
+from batchgen.job import AttemptId, Billed, Job, JobId, JobState, Outcome, SavedImage
 from batchgen.ledger.database import in_memory, open_for_reading, open_for_writing
 from batchgen.ledger.explain import Why
-from batchgen.ledger.ledger import DuePicture, Ledger, Reserved
+from batchgen.ledger.ledger import DueImage, Ledger, Reserved
 from batchgen.ledger.only import Only
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.retry_selection import Chosen, retry_jobs
@@ -22,7 +22,7 @@ from batchgen.ledger.staging import Staging
 from batchgen.manifest.loader import parse_manifest
 from batchgen.outcomes.classify import Verdict, classify
 from batchgen.session.batch_lock import batch_lock
-from batchgen.session.directories import spool_folder
+from batchgen.session.directories import spool_directory
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.plan_and_enroll import Faces, Start, begin, begin_again, reference_images
 from batchgen.session.prepare import Overrides, Prepared, prepare, settle_settings, stage
@@ -59,9 +59,9 @@ class Sent:
 
 @dataclass
 class Desk:
-    """A folder with a manifest and its ledger."""
+    """A directory with a manifest and its ledger."""
 
-    folder: Path
+    directory: Path
     prompts: dict[str, str] = field(default_factory=dict)
     extra: str = ""
     provider: str = "local"
@@ -74,12 +74,12 @@ class Desk:
 
     @property
     def db(self) -> Path:
-        return self.folder / "batchgen.db"
+        return self.directory / "batchgen.db"
 
     def write(self) -> Path:
         rows = "".join(f"{key},{prompt}\n" for key, prompt in sorted(self.prompts.items()))
-        (self.folder / "batch.csv").write_text(f"key,prompt\n{rows}", encoding="utf-8")
-        path = self.folder / "batch.yaml"
+        (self.directory / "batch.csv").write_text(f"key,prompt\n{rows}", encoding="utf-8")
+        path = self.directory / "batch.yaml"
         path.write_text(
             f"name: batch\nprovider: {self.provider}\n{self.extra}rows: batch.csv\n"
             'key: "{{ key }}"\nprompt: "{{ prompt }}"\noutput: {path: "{{ key }}.{{ ext }}"}\n',
@@ -204,7 +204,7 @@ class _Engine:
 
     @property
     def spool(self) -> Spool:
-        return Spool(spool_folder(self.prepared))
+        return Spool(spool_directory(self.prepared))
 
     def run(self, told: Overrides) -> None:
         ledger, start = self.ledger, self.sent.start
@@ -226,11 +226,11 @@ class _Engine:
 
     def recover(self, attempt: AttemptId) -> None:
         exchange = left_in_spool(self.spool, attempt)
-        answer = read_spooled(self.spool, attempt, exchange).answer
-        verdict = classify(exchange, answer)
-        if verdict.outcome is Outcome.OK and answer is not None:
-            pictures = [(ref, None) for ref in answer.pictures]
-            self.ledger.record_answer(attempt, verdict, pictures, answer="x")
+        response = read_spooled(self.spool, attempt, exchange).response
+        verdict = classify(exchange, response)
+        if verdict.outcome is Outcome.OK and response is not None:
+            images = [(ref, None) for ref in response.images]
+            self.ledger.record_response(attempt, verdict, images, response="x")
         else:
             self.ledger.settle(attempt, verdict, allowance_of=self.sent.start.run)
 
@@ -258,30 +258,30 @@ class _Engine:
         body = {"created": 1, "data": [{"url": f"https://images.example/{attempt}.png"}]}
         head = {"status": 200, "headers": {}, "route": "images", "mark": ""}
         self.spool.prepare()
-        path = self.spool.folder / self.spool.name(attempt)
+        path = self.spool.directory / self.spool.name(attempt)
         path.write_text(f"{json.dumps(head)}\n{json.dumps(body)}", encoding="utf-8")
         self.reach("spooled")
-        answer = read_spooled(self.spool, attempt, left_in_spool(self.spool, attempt)).answer
-        assert answer is not None
-        due = self.ledger.record_answer(
-            attempt, OK, [(ref, None) for ref in answer.pictures], answer=path.name
+        response = read_spooled(self.spool, attempt, left_in_spool(self.spool, attempt)).response
+        assert response is not None
+        due = self.ledger.record_response(
+            attempt, OK, [(ref, None) for ref in response.images], response=path.name
         )
         self.reach("received")
         self.deliver(job.id, due)
         self.reach("saved")
 
-    def deliver(self, job: JobId, due: list[DuePicture]) -> None:
+    def deliver(self, job: JobId, due: list[DueImage]) -> None:
         if not self.downloads:
             return
         key = self.ledger.job(job).key
-        for picture in due:
-            saved = SavedPicture(
+        for image in due:
+            saved = SavedImage(
                 path=f"{key}.png", sha256="s", bytes=1, width=1, height=1, format="png"
             )
-            self.ledger.placing(picture.id, self.ledger.job(job).root, saved)
-            self.ledger.picture_saved(picture.id)
+            self.ledger.placing(image.id, self.ledger.job(job).root, saved)
+            self.ledger.image_saved(image.id)
             fingerprint = self.ledger.conn.execute(
-                "SELECT fingerprint FROM attempts WHERE id = ?", (picture.attempt_id,)
+                "SELECT fingerprint FROM attempts WHERE id = ?", (image.attempt_id,)
             ).fetchone()["fingerprint"]
             self.desk.on_disk[key] = fingerprint
             self.desk.renewed.discard(key)

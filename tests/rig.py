@@ -46,8 +46,8 @@ class Endpoint:
         request = urllib.request.Request(
             url, data=data, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return json.load(response)
 
     def bill(self) -> list[dict[str, Any]]:
         """Its own bill, from its file."""
@@ -63,14 +63,14 @@ class Endpoint:
 
 
 @contextmanager
-def small_disk(folder: Path, options: str) -> Iterator[Path]:
-    """A file system of its own in the folder, by options such as ``size=72m``.
+def small_disk(directory: Path, options: str) -> Iterator[Path]:
+    """A file system of its own in the directory, by options such as ``size=72m``.
 
     Skips the test where none may be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)],
         capture_output=True,
         text=True,
         check=False,
@@ -78,17 +78,17 @@ def small_disk(folder: Path, options: str) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"needs the right to mount: {mounted.stderr.strip()}")
     try:
-        yield folder
+        yield directory
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
-def fill(folder: Path, *, leave: int = 0) -> Path:
+def fill(directory: Path, *, leave: int = 0) -> Path:
     """Take what room a disk has but for so many bytes; gives the file that is to be removed."""
-    ballast = folder / "ballast"
+    ballast = directory / "ballast"
     with ballast.open("wb") as file:
         while True:
-            found = os.statvfs(folder)
+            found = os.statvfs(directory)
             size = found.f_bavail * found.f_frsize - leave
             if size <= 0:
                 return ballast
@@ -212,7 +212,7 @@ def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
 
 
 def manifest(
-    folder: Path,
+    directory: Path,
     base_url: str,
     prompts: Sequence[str],
     *,
@@ -229,8 +229,8 @@ def manifest(
     """
     if canaries is not None and limits.startswith("{"):
         limits = f"{{canary: {canaries}, {limits[1:]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.yaml"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name}.yaml"
     jobs = "\n".join(
         f"  - {{key: {json.dumps(f'job-{number:03d}')}, prompt: {json.dumps(prompt)}}}"
         for number, prompt in enumerate(prompts)
@@ -244,8 +244,8 @@ def manifest(
     return path
 
 
-def picture(path: Path, colour: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:
-    """Write a picture in the format of its file's name, and give its bytes."""
+def image(path: Path, colour: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:
+    """Write an image in the format of its file's name, and give its bytes."""
     Image.new("RGB", size, colour).save(path)
     return path.read_bytes()
 
@@ -256,9 +256,9 @@ def mask(path: Path, size: tuple[int, int] = (8, 8)) -> bytes:
     return path.read_bytes()
 
 
-def status(folder: Path, name: str = "batch") -> dict[str, Any]:
+def status(directory: Path, name: str = "batch") -> dict[str, Any]:
     """``status --json`` of a batch."""
-    done = batchgen("status", name, "--json", "--db", folder / "batchgen.db", cwd=folder)
+    done = batchgen("status", name, "--json", "--db", directory / "batchgen.db", cwd=directory)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -301,9 +301,9 @@ def charges(bill: Sequence[Mapping[str, Any]]) -> Counter[str]:
     )
 
 
-def judge(folder: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) -> None:
+def judge(directory: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) -> None:
     """Compare a ledger and its files with the endpoint's bill (reliability sheet, section 4.4)."""
-    db = folder / "batchgen.db"
+    db = directory / "batchgen.db"
     assert [row[0] for row in query(db, "PRAGMA integrity_check")] == ["ok"]
     assert query(db, "PRAGMA foreign_key_check") == []
     attempts = {row["id"]: row for row in query(db, "SELECT * FROM attempts")}
@@ -332,16 +332,16 @@ def judge(folder: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) ->
     assert totals["c"] == charged
     assert totals["m"] + totals["r"] == maybe
     _judge_repeats(attempts)
-    _judge_files(folder, db)
+    _judge_files(directory, db)
     if finished:
         assert totals["r"] == 0
         assert query(db, "SELECT id FROM attempts WHERE outcome = 'sending'") == []
         states = {row[0] for row in query(db, "SELECT DISTINCT state FROM jobs WHERE retired = 0")}
         assert states <= {"done", "failed", "blocked", "uncertain"}
         held = {row["id"] for row in query(db, _HELD)}
-        left = {path.name.partition(".")[0] for path in (folder / "batchgen.db.spool").iterdir()}
+        left = {path.name.partition(".")[0] for path in (directory / "batchgen.db.spool").iterdir()}
         assert left <= held, "the spool keeps what nobody needs"
-        assert [path for path in folder.rglob("*.part") if "spool" not in str(path)] == []
+        assert [path for path in directory.rglob("*.part") if "spool" not in str(path)] == []
 
 
 def _judge_repeats(attempts: Mapping[str, sqlite3.Row]) -> None:
@@ -354,29 +354,29 @@ def _judge_repeats(attempts: Mapping[str, sqlite3.Row]) -> None:
         assert all(count == 1 for count in fingerprints.values()), f"job {job} was bought twice"
 
 
-def _judge_files(folder: Path, db: Path) -> None:
+def _judge_files(directory: Path, db: Path) -> None:
     saved = query(
         db,
         "SELECT images.root AS root, images.path AS path, sha256, bytes, format FROM images"
         " JOIN jobs ON jobs.id = job_id WHERE images.state = 'saved' AND jobs.state = 'done'",
     )
     for row in saved:
-        path = folder / row["root"] / row["path"]
+        path = directory / row["root"] / row["path"]
         assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
         assert path.stat().st_size == row["bytes"]
         if row["format"] == "mp4":
             assert {b"ftyp", b"moov", b"mdat"} <= boxes(path.read_bytes()).keys()
         else:
-            with Image.open(path) as picture:
-                picture.load()
-                assert (picture.format or "").lower() == row["format"]
+            with Image.open(path) as image:
+                image.load()
+                assert (image.format or "").lower() == row["format"]
     done = query(db, "SELECT id FROM jobs WHERE state = 'done'")
-    with_picture = query(
+    with_image = query(
         db,
         "SELECT DISTINCT jobs.id FROM jobs JOIN images ON images.job_id = jobs.id"
         " WHERE jobs.state = 'done' AND images.state = 'saved'",
     )
-    assert len(done) == len(with_picture), "done without a picture"
+    assert len(done) == len(with_image), "done without an image"
 
 
 def planned_job(**values: Any) -> PlannedJob:

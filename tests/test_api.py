@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
         yield endpoint
 
 
@@ -56,7 +56,7 @@ async def test_what_is_done_is_not_asked_again(served: rig.Endpoint, tmp_path: P
 
 
 async def test_leaving_early_lets_what_is_in_flight_finish(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "0.2") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.2") as slow:
         path = rig.manifest(tmp_path, slow.base_url, [*"abcdefghijkl"], limits="{concurrency: 2}")
         async with Batch(path) as batch:
             async for _ in batch:
@@ -75,8 +75,8 @@ async def fail(path: Path) -> None:
             raise RuntimeError("a fault of the program's own")
 
 
-async def test_a_program_that_fails_takes_no_paid_picture_with_it(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "0.2") as slow:
+async def test_a_program_that_fails_takes_no_paid_image_with_it(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.2") as slow:
         path = rig.manifest(tmp_path, slow.base_url, [*"abcdef"], limits="{concurrency: 3}")
         with pytest.raises(RuntimeError, match="of the program's own"):
             await fail(path)
@@ -86,7 +86,7 @@ async def test_a_program_that_fails_takes_no_paid_picture_with_it(tmp_path: Path
 
 
 async def test_a_cancelled_program_leaves_what_was_in_flight_on_record(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "2") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "2") as slow:
         path = rig.manifest(tmp_path, slow.base_url, [*"abcd"], limits="{concurrency: 4}")
         with anyio.CancelScope() as scope:
             async with Batch(path) as batch:
@@ -127,7 +127,7 @@ async def test_errors_are_those_of_the_command_line(served: rig.Endpoint, tmp_pa
 
 @pytest.mark.fault("XD3")
 async def test_two_batches_of_a_ledger_run_in_one_process(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "0.2") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.2") as slow:
         paths = [
             rig.manifest(tmp_path, slow.base_url, ["a", "b", "c"], name=name)
             for name in ("hats", "mugs")

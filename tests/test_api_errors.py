@@ -37,14 +37,14 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
         yield endpoint
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
     state = tmp_path_factory.mktemp("slow")
-    with rig.endpoint(state, "--fast-pictures", "--latency", "1") as endpoint:
+    with rig.endpoint(state, "--fast-images", "--latency", "1") as endpoint:
         yield endpoint
 
 
@@ -57,9 +57,9 @@ def break_pool(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> None:
     monkeypatch.setattr(Pool, "_sweep_spool", broken)
 
 
-def runs(folder: Path) -> list[tuple[str | None, int | None]]:
+def runs(directory: Path) -> list[tuple[str | None, int | None]]:
     """How the runs of a ledger ended; all of them have."""
-    rows = rig.query(folder / "batchgen.db", "SELECT ended_at, stopped, exit_code FROM runs")
+    rows = rig.query(directory / "batchgen.db", "SELECT ended_at, stopped, exit_code FROM runs")
     assert all(row["ended_at"] for row in rows)
     return [(row["stopped"], row["exit_code"]) for row in rows]
 

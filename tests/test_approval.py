@@ -20,7 +20,7 @@ STATES = ("pending", "failed", "blocked", "uncertain", "paid", "retired")
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     """Three jobs that nothing is known of."""
-    return Desk(tmp_path, {key: f"picture {key}" for key in "abc"})
+    return Desk(tmp_path, {key: f"image {key}" for key in "abc"})
 
 
 def groups(desk: Desk, **overrides: object) -> dict[Group, int]:
@@ -55,12 +55,12 @@ def test_run_refused_or_declined_changes_nothing(
         case "provider":
             elsewhere(desk, monkeypatch)
     desk.write()
-    before, files = desk.dump(), sorted(desk.folder.rglob("*"))
+    before, files = desk.dump(), sorted(desk.directory.rglob("*"))
     with pytest.raises((BatchgenError, KeyboardInterrupt)):
         desk.run(**overrides)
     assert desk.dump() == before
-    lock = {desk.folder / "batchgen.db.lock"}
-    assert set(desk.folder.rglob("*")) - set(files) <= lock, (
+    lock = {desk.directory / "batchgen.db.lock"}
+    assert set(desk.directory.rglob("*")) - set(files) <= lock, (
         "only the lock must exist before a ledger does: it keeps a second run away"
     )
 
@@ -108,7 +108,7 @@ def test_prompt_changed_back_is_done_free(state: str, resumed: bool, desk: Desk)
     in_state(desk, state)
     if state != "retired":
         assert desk.states()["a"] == state
-    desk.prompts["a"] = "picture a"
+    desk.prompts["a"] = "image a"
     assert desk.why("a").group is Group.UNCHANGED
     assert desk.plan().quote.requests == 0
     assert desk.run().billed == 0
@@ -186,7 +186,7 @@ def test_spooled_response_and_prompt_changed_back(desk: Desk) -> None:
     desk.run()
     desk.prompts["a"] = "other"
     desk.run(kill="spooled")
-    desk.prompts["a"] = "picture a"
+    desk.prompts["a"] = "image a"
     assert groups(desk) == {Group.UNCHANGED: 3}
     desk.run()
     assert desk.states() == dict.fromkeys("abc", "done")

@@ -166,7 +166,7 @@ def test_holders_are_found_by_lock_and_kind(path: Path) -> None:
 
 @pytest.mark.fault("XC12")
 def test_a_run_waits_for_a_reader_and_finishes(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as endpoint:
         path = rig.manifest(tmp_path, endpoint.base_url, ["one"])
         rig.batchgen("run", path, cwd=tmp_path)
         rig.manifest(tmp_path, endpoint.base_url, ["one", "two"])
@@ -190,7 +190,7 @@ def test_a_run_waits_for_a_reader_and_finishes(tmp_path: Path) -> None:
 @pytest.mark.fault("XC12")
 def test_a_run_gives_up_after_the_wait_that_is_set(tmp_path: Path) -> None:
     """With a response in the spool: the next run takes it from there."""
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "1") as endpoint:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "1") as endpoint:
         path = rig.manifest(tmp_path, endpoint.base_url, ["one"])
         with rig.start(
             "run", path, "--json", cwd=tmp_path, env={"BATCHGEN_LEDGER_WAIT": "0.5"}

@@ -13,7 +13,7 @@ from tests.test_places_machine import Desk
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def directory(tmp_path: Path) -> Iterator[Path]:
     """A directory that folds case: a small file system of its own."""
     image, place = tmp_path / "disk", tmp_path / "disk.d"
     place.mkdir()
@@ -41,8 +41,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.fault("XC5")
 @pytest.mark.parametrize("point", [None, Point.MOVED])
-def test_a_name_that_changes_only_in_case_is_renamed(point: Point | None, folder: Path) -> None:
-    desk = Desk(folder)
+def test_a_name_that_changes_only_in_case_is_renamed(point: Point | None, directory: Path) -> None:
+    desk = Desk(directory)
     desk.plan = {"a": ("out", "mug.{ext}", 0)}
     desk.enroll()
     desk.buy()
@@ -50,6 +50,6 @@ def test_a_name_that_changes_only_in_case_is_renamed(point: Point | None, folder
     desk.plan = {"a": ("out", "Mug.{ext}", 0)}
     desk.enroll(point)
     assert desk.enroll() == []
-    assert [file.name for file in (folder / "out").glob("*.png")] == ["Mug.png"]
-    assert (folder / "out/Mug.png").read_bytes() == made
+    assert [file.name for file in (directory / "out").glob("*.png")] == ["Mug.png"]
+    assert (directory / "out/Mug.png").read_bytes() == made
     desk.conn.close()

@@ -34,18 +34,18 @@ async def test_the_price_list_comes_as_it_is_and_no_key_is_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("response", "message"),
     [
-        (wire.response(b"", "404 Not Found"), "the answer is 404"),
-        (wire.response(b"", "302 Found", Location="http://192.0.2.1/"), "the answer is 302"),
+        (wire.response(b"", "404 Not Found"), "the response is 404"),
+        (wire.response(b"", "302 Found", Location="http://192.0.2.1/"), "the response is 302"),
         (wire.response(b"{}", Content_Encoding="gzip"), "encoded"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}", "closed"),
         (b"nonsense\r\n\r\n", "illegal status line"),
         (b"", "disconnected"),
     ],
 )
-async def test_what_is_no_whole_answer_is_unavailable(answer: bytes, message: str) -> None:
-    async with wire.serve(wire.answering(answer)) as server:
+async def test_what_is_no_whole_response_is_unavailable(response: bytes, message: str) -> None:
+    async with wire.serve(wire.answering(response)) as server:
         with pytest.raises(Unavailable, match=f"(?i){server.url}/list: .*{message}"):
             await fetch_price_list(f"{server.url}/list")
     assert server.connections == 1
@@ -56,7 +56,7 @@ async def test_an_endpoint_that_is_not_there_is_unavailable() -> None:
         await fetch_price_list(f"http://127.0.0.1:{wire.free_port()}/list")
 
 
-async def test_an_answer_without_an_end_is_cut_off_by_size() -> None:
+async def test_an_response_without_an_end_is_cut_off_by_size() -> None:
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
         await connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -69,7 +69,7 @@ async def test_an_answer_without_an_end_is_cut_off_by_size() -> None:
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n["])
-async def test_an_answer_that_drips_is_cut_off_by_time(
+async def test_an_response_that_drips_is_cut_off_by_time(
     first: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batchgen.providers.catalogue, "TIMEOUT_S", 0.3)
@@ -83,7 +83,7 @@ async def test_an_answer_that_drips_is_cut_off_by_time(
         await connection.gone()
 
     async with wire.serve(script) as server:
-        with pytest.raises(Unavailable, match=r"no whole answer within 0\.3 s"):
+        with pytest.raises(Unavailable, match=r"no whole response within 0\.3 s"):
             await fetch_price_list(server.url)
 
 
@@ -112,19 +112,19 @@ async def test_models_are_listed_once_each_by_name() -> None:
 
 @pytest.mark.parametrize("document", [b"<html>", b"[" * 100_000, [], {"data": {}}, 7])
 async def test_what_is_no_list_of_models_is_unavailable(document: Any) -> None:
-    with pytest.raises(Unavailable, match="the answer is no"):
+    with pytest.raises(Unavailable, match="the response is no"):
         await models(document)
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"),
+    ("response", "status"),
     [
         (wire.response(KEY.encode(), "401 Unauthorized", X_Echo=KEY), 401),
         (KEY.encode() + b"\r\n\r\n", None),
     ],
 )
-async def test_no_message_shows_the_key(answer: bytes, status: int | None) -> None:
-    async with wire.serve(wire.answering(answer)) as server:
+async def test_no_message_shows_the_key(response: bytes, status: int | None) -> None:
+    async with wire.serve(wire.answering(response)) as server:
         with pytest.raises(Unavailable) as caught:
             await fetch_models(f"{server.url}/v1", KEY)
     assert caught.value.status == status
@@ -147,8 +147,8 @@ async def test_an_account_that_is_asked_too_fast_is_asked_again(
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
         too_fast = len(server.requests) < 4
-        answer = wire.response(b"", "429 Too Many Requests") if too_fast else wire.response(b"{}")
-        await connection.send(answer)
+        response = wire.response(b"", "429 Too Many Requests") if too_fast else wire.response(b"{}")
+        await connection.send(response)
 
     async with wire.serve(script) as server:
         assert await fetch_account(server.url, KEY, "7") == b"{}"

@@ -1,6 +1,6 @@
 """Shop exports and prompt lists as they are, run to the end with faults; the bills agree.
 
-The team's own data is used where BATCHGEN_TEST_DATA names its folder; beside it stands a small
+The team's own data is used where BATCHGEN_TEST_DATA names its directory; beside it stands a small
 export with everything that makes real ones hard, so that this runs everywhere.
 """
 
@@ -40,10 +40,10 @@ No image is served truncated for ever: its job waits as `paid` for a day.
 """
 
 
-def _sources(folder: Path, *, real: bool) -> dict[str, tuple[str, str]]:
+def _sources(directory: Path, *, real: bool) -> dict[str, tuple[str, str]]:
     """Rows and the templates that fit them, by batch; those of the team too where ``real``."""
-    (folder / "shop.csv").write_text(SHOP, encoding="utf-8")
-    (folder / "prompts.tsv").write_text(PROMPTS, encoding="utf-8")
+    (directory / "shop.csv").write_text(SHOP, encoding="utf-8")
+    (directory / "prompts.tsv").write_text(PROMPTS, encoding="utf-8")
     shop = "{{ title }}. {{ body_html | striptags | truncate(200) }}"
     found = {
         "shop": ("{file: shop.csv, where: title}", shop),
@@ -57,16 +57,16 @@ def _sources(folder: Path, *, real: bool) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("answer", ["url", "b64_json"])
+@pytest.mark.parametrize("response", ["url", "b64_json"])
 def test_catalogues_run_to_the_end_with_chaos_and_the_bills_agree(
-    answer: str, tmp_path: Path
+    response: str, tmp_path: Path
 ) -> None:
     switches = [word for fault in CHAOS for word in fault]
-    switches += ["--answer", answer, "--seed", "11", "--fast-pictures"]
+    switches += ["--response", response, "--seed", "11", "--fast-images"]
     with rig.endpoint(tmp_path / "state", *switches) as endpoint:
         manifests = []
         # How an image comes makes no difference to a table: the large ones run once.
-        for name, (rows, prompt) in _sources(tmp_path, real=answer == "url").items():
+        for name, (rows, prompt) in _sources(tmp_path, real=response == "url").items():
             path = tmp_path / f"{name}.yaml"
             line = "" if "title" not in prompt else f"key: {HANDLE!r}\n"
             path.write_text(

@@ -47,19 +47,19 @@ IMAGE_COLUMNS = ["key", "path", "sha256", "bytes", "width", "height", "format"]
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a batch of three: two done, one blocked."""
-    folder = tmp_path_factory.mktemp("batch")
-    with rig.endpoint(folder / "state", "--fast-pictures") as endpoint:
-        path = rig.manifest(folder, endpoint.base_url, ["one", "two", "forbidden-word"])
-        rig.batchgen("run", path, cwd=folder, code=1)
-    return folder
+    """A directory with a batch of three: two done, one blocked."""
+    directory = tmp_path_factory.mktemp("batch")
+    with rig.endpoint(directory / "state", "--fast-images") as endpoint:
+        path = rig.manifest(directory, endpoint.base_url, ["one", "two", "forbidden-word"])
+        rig.batchgen("run", path, cwd=directory, code=1)
+    return directory
 
 
-def listing(folder: Path) -> dict[str, bytes]:
+def listing(directory: Path) -> dict[str, bytes]:
     """Every file with its bytes, but for those that SQLite makes while it reads."""
     return {
         str(file): file.read_bytes()
-        for file in sorted(folder.rglob("*"))
+        for file in sorted(directory.rglob("*"))
         if file.is_file() and not file.name.endswith("-journal")
     }
 
@@ -158,7 +158,7 @@ def test_a_name_that_is_unknown_lists_those_there_are(done: Path) -> None:
     assert refused.stderr == "no batch 'bacth' in this ledger; it holds: batch\n"
 
 
-def test_a_folder_without_a_ledger_says_so_and_gets_none(tmp_path: Path) -> None:
+def test_a_directory_without_a_ledger_says_so_and_gets_none(tmp_path: Path) -> None:
     refused = rig.batchgen("status", cwd=tmp_path, code=2)
     assert "there is no ledger here" in refused.stderr
     assert list(tmp_path.iterdir()) == []

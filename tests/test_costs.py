@@ -29,7 +29,7 @@ from tests.unit.test_ledger import (
     LOST,
     PRICE,
     REFUSED,
-    enrol,
+    enroll,
     first,
     pay,
     planned,
@@ -65,13 +65,13 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 def two(ledger: Ledger, clock: Clock) -> BatchId:
     """Two batches, and three runs over midnight.
 
-    In ``b``, by its first run: k0 a picture, k1 lost and bought again, k2 free, refused, and free
-    after midnight; by its second: k2 a picture. In ``other``: a picture of another model.
+    In ``b``, by its first run: k0 an image, k1 lost and bought again, k2 free, refused, and free
+    after midnight; by its second: k2 an image. In ``other``: an image of another model.
     """
     jobs = [planned(0), planned(1), planned(2), planned(3)]
     jobs[0] = changed_job(jobs[0], tags=("winter", "shop"))
     jobs[1] = changed_job(jobs[1], tags=("winter",))
-    batch = enrol(ledger, jobs)
+    batch = enroll(ledger, jobs)
     run = start(ledger, batch, waste=PRICE)
     bring(ledger, run, batch)
     ledger.settle(send(ledger, run, first(ledger, batch)), LOST)
@@ -84,14 +84,14 @@ def two(ledger: Ledger, clock: Clock) -> BatchId:
     bring(ledger, second, batch)
     ledger.end_run(second, stopped=None, exit_code=0)
 
-    other = enrol(ledger, [changed_job(planned(0), model="nano-banana")], name="other")
+    other = enroll(ledger, [changed_job(planned(0), model="nano-banana")], name="other")
     third = start(ledger, other)
     bring(ledger, third, other)
     return batch
 
 
 def bring(ledger: Ledger, run: Any, batch: BatchId) -> None:
-    """Make the first pending job's picture."""
+    """Make the first pending job's image."""
     job = first(ledger, batch)
     pay(ledger, run, job)
     save(ledger, ledger.due(job.id)[0].id, f"{job.key}.png")
@@ -105,7 +105,7 @@ def lines(found: Costs) -> list[Line]:
 
 
 def figures(sums: CostSum) -> tuple[int, int, int, int, int, int]:
-    """Made, accepted and attempts, and the money in pictures."""
+    """Made, accepted and attempts, and the money in images."""
     return (
         sums.made,
         sums.accepted,
@@ -185,18 +185,18 @@ def test_the_sums_of_a_batch_are_its_own(ledger: Ledger, two: BatchId) -> None:
     assert lines(found) == [(("gpt-image-2",), 3, 3, 6, 3, 3, 1)]
 
 
-def test_a_picture_that_is_replaced_is_estimated_again_and_accepted_no_longer(
+def test_a_image_that_is_replaced_is_estimated_again_and_accepted_no_longer(
     ledger: Ledger,
 ) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     bring(ledger, start(ledger, batch), batch)
-    enrol(ledger, [planned(0, edition=1)])
+    enroll(ledger, [planned(0, edition=1)])
     bring(ledger, start(ledger, batch), batch)
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (2, 1, 2, 2, 2, 0)
 
 
 def test_what_is_asked_again_by_hand_is_estimated_once(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     ledger.settle(send(ledger, run, first(ledger, batch)), REFUSED)
     retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED]))
@@ -206,11 +206,11 @@ def test_what_is_asked_again_by_hand_is_estimated_once(ledger: Ledger) -> None:
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 3, 1, 1, 1)
 
 
-def test_a_picture_that_is_not_on_disk_is_not_made(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+def test_a_image_that_is_not_on_disk_is_not_made(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
     pay(ledger, start(ledger, batch), first(ledger, batch))
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 1, 1, 1, 0)
-    ledger.picture_lost(ledger.due(JobId(1))[0].id, JobId(1), "gone")
+    ledger.image_lost(ledger.due(JobId(1))[0].id, JobId(1), "gone")
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 1, 1, 1, 0)
 
 
@@ -223,7 +223,7 @@ def sums(charged: int, accepted: int, **more: int) -> CostSum:
     ("charged", "accepted", "each"),
     [(10, 4, 3), (9, 4, 2), (11, 4, 3), (1, 3, 0), (2, 3, 1), (0, 5, 0), (5, 0, None)],
 )
-def test_the_price_of_an_accepted_picture_is_whole_micros(
+def test_the_price_of_an_accepted_image_is_whole_micros(
     charged: int, accepted: int, each: int | None
 ) -> None:
     assert sums(charged, accepted).per_accepted == each
@@ -259,36 +259,36 @@ def test_attempts_are_found_by_an_index(ledger: Ledger, two: BatchId, name: str)
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    """A folder with a run in which some answers were lost, and the endpoint's bill."""
-    folder = tmp_path_factory.mktemp("batch")
-    with rig.endpoint(folder / "state", "--fast-pictures", "--bill-drop", "0.2") as endpoint:
+    """A directory with a run in which some answers were lost, and the endpoint's bill."""
+    directory = tmp_path_factory.mktemp("batch")
+    with rig.endpoint(directory / "state", "--fast-images", "--bill-drop", "0.2") as endpoint:
         path = rig.manifest(
-            folder,
+            directory,
             endpoint.base_url,
-            [f"picture {number}" for number in range(30)],
+            [f"image {number}" for number in range(30)],
             limits='{concurrency: 16, max_waste: "100%"}',
             extra="tags: [night, shop]\n",
         )
-        rig.batchgen("run", path, cwd=folder, code=None)
+        rig.batchgen("run", path, cwd=directory, code=None)
         endpoint.wait_until_idle()
-        yield folder, endpoint.bill()
+        yield directory, endpoint.bill()
 
 
-def cost(folder: Path, *arguments: str, code: int = 0) -> str:
-    return rig.batchgen("cost", *arguments, cwd=folder, code=code).stdout
+def cost(directory: Path, *arguments: str, code: int = 0) -> str:
+    return rig.batchgen("cost", *arguments, cwd=directory, code=code).stdout
 
 
 @pytest.mark.parametrize("by", CostBy)
 def test_charged_and_maybe_come_to_the_bill_of_the_endpoint(
     served: tuple[Path, list[dict[str, Any]]], by: CostBy
 ) -> None:
-    folder, bill = served
-    found = json.loads(cost(folder, "--by", by, "--json"))
+    directory, bill = served
+    found = json.loads(cost(directory, "--by", by, "--json"))
     total = found["total"]
     billed = sum(row["micros"] for row in bill)
     assert micros(total["charged"]) + micros(total["maybe"]) == billed
     assert micros(total["maybe"]) == sum(row["micros"] for row in bill if row["status"] != 200) > 0
-    assert total["made"] == len(list((folder / "out").rglob("*.png")))
+    assert total["made"] == len(list((directory / "out").rglob("*.png")))
     assert total["attempts"] == len(bill)
     assert total["estimated"] == "1.131000"
     assert len(found["rows"]) == (2 if by is CostBy.TAG else 1)
@@ -303,8 +303,8 @@ def micros(text: str) -> int:
 def test_csv_has_the_rows_and_the_groups_as_they_were_asked_for(
     served: tuple[Path, list[dict[str, Any]]],
 ) -> None:
-    folder, bill = served
-    rows = list(csv.DictReader(io.StringIO(cost(folder, "--by", "tag, run", "--csv"))))
+    directory, bill = served
+    rows = list(csv.DictReader(io.StringIO(cost(directory, "--by", "tag, run", "--csv"))))
     assert [(row["tag"], row["run"]) for row in rows] == [("night", "1"), ("shop", "1")]
     assert list(rows[0])[2:] == [
         "made",
@@ -320,8 +320,8 @@ def test_csv_has_the_rows_and_the_groups_as_they_were_asked_for(
 
 
 def test_a_person_sees_a_table_with_a_total(served: tuple[Path, list[dict[str, Any]]]) -> None:
-    folder, _ = served
-    head, *rows, total = cost(folder, "batch", "--by", "model,tag").splitlines()
+    directory, _ = served
+    head, *rows, total = cost(directory, "batch", "--by", "model,tag").splitlines()
     assert head.split() == [
         *("model,", "tag", "made", "attempts"),
         *("estimated", "charged", "possible", "each"),
@@ -332,8 +332,8 @@ def test_a_person_sees_a_table_with_a_total(served: tuple[Path, list[dict[str, A
 
 
 def test_days_without_a_request_say_so(served: tuple[Path, list[dict[str, Any]]]) -> None:
-    folder, _ = served
-    assert cost(folder, "--until", "2020-01-01") == "no request was sent, nothing was paid\n"
+    directory, _ = served
+    assert cost(directory, "--until", "2020-01-01") == "no request was sent, nothing was paid\n"
 
 
 @pytest.mark.parametrize(

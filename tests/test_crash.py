@@ -27,9 +27,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
         "0.05",
         "--latency-jitter",
         "0.1",
-        "--answer",
+        "--response",
         "mixed",
-        "--fast-pictures",
+        "--fast-images",
     ) as endpoint:
         yield endpoint
 
@@ -50,7 +50,7 @@ def test_a_killed_run_loses_nothing_and_buys_nothing_twice(
     path = rig.manifest(
         tmp_path,
         served.base_url,
-        [f"picture {number} of trial {seed}" for number in range(JOBS)],
+        [f"image {number} of trial {seed}" for number in range(JOBS)],
         limits=f'{{concurrency: 8, max_waste: "{waste}"}}',
     )
     before = len(served.bill())
@@ -63,7 +63,7 @@ def test_a_killed_run_loses_nothing_and_buys_nothing_twice(
     done = rig.batchgen("run", path, cwd=tmp_path, code=None)
     rig.judge(tmp_path, served.bill()[before:], finished=True)
     found = rig.status(tmp_path)
-    # An answer that lay whole in the spool is none in doubt.
+    # A response that lay whole in the spool is none in doubt.
     assert done.returncode == bool(found["jobs"]["uncertain"]), done.stdout + done.stderr
     assert found["jobs"]["done"] + found["jobs"]["uncertain"] == JOBS
     assert found["jobs"]["uncertain"] <= (in_flight if waste == "0" else 0)
@@ -86,7 +86,7 @@ def test_runs_killed_three_times_in_a_row_lose_nothing_and_buy_nothing_twice(
     path = rig.manifest(
         tmp_path,
         served.base_url,
-        [f"picture {number} of row {seed}" for number in range(JOBS)],
+        [f"image {number} of row {seed}" for number in range(JOBS)],
         limits='{concurrency: 8, max_waste: "100%"}',
     )
     before = len(served.bill())
@@ -118,7 +118,7 @@ def _kill_after(lines: int, path: Path) -> None:
         process.wait()
 
 
-def _in_flight(folder: Path) -> int:
+def _in_flight(directory: Path) -> int:
     """Requests that a run had on their way as it was killed."""
     sending = "SELECT count(*) FROM attempts WHERE outcome = 'sending'"
-    return int(rig.query(folder / "batchgen.db", sending)[0][0])
+    return int(rig.query(directory / "batchgen.db", sending)[0][0])

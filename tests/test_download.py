@@ -31,7 +31,7 @@ from tests.canary import CANARY
 
 pytestmark = pytest.mark.anyio
 
-PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 5000
+IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 5000
 
 Script = Callable[[wire.Connection, wire.Server], Awaitable[None]]
 Routes = Mapping[str, bytes]
@@ -62,14 +62,14 @@ async def fetch(client: Downloader, url: str, file: Path) -> FetchResult | None:
         return result
 
 
-def routes(answers: Routes) -> Script:
+def routes(responses: Routes) -> Script:
     """A server that knows some paths, and keeps its connections open."""
 
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         while True:
             request = await wire.receive(connection, server)
             path = request.line.split()[1]
-            await connection.send(answers.get(path, wire.response(b"no", "404 Not Found")))
+            await connection.send(responses.get(path, wire.response(b"no", "404 Not Found")))
 
     return script
 
@@ -99,30 +99,30 @@ def resolving(monkeypatch: pytest.MonkeyPatch, names: Mapping[str, list[str]]) -
 # What comes
 
 
-async def test_a_picture_arrives_byte_by_byte_the_same(
+async def test_a_image_arrives_byte_by_byte_the_same(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     file = tmp_path / "1.png"
-    result, _ = await fetch_once(routes({"/1.png": wire.response(PICTURE)}), verify, file)
+    result, _ = await fetch_once(routes({"/1.png": wire.response(IMAGE)}), verify, file)
     assert result is None
-    assert file.read_bytes() == PICTURE
+    assert file.read_bytes() == IMAGE
 
 
-async def test_a_picture_in_chunks_arrives(tmp_path: Path, verify: ssl.SSLContext) -> None:
-    chunks = b"".join(b"%x\r\n%s\r\n" % (4, PICTURE[i : i + 4]) for i in range(0, 400, 4))
+async def test_a_image_in_chunks_arrives(tmp_path: Path, verify: ssl.SSLContext) -> None:
+    chunks = b"".join(b"%x\r\n%s\r\n" % (4, IMAGE[i : i + 4]) for i in range(0, 400, 4))
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     file = tmp_path / "1.png"
     result, _ = await fetch_once(wire.answering(head + chunks + b"0\r\n\r\n"), verify, file)
     assert result is None
-    assert file.read_bytes() == PICTURE[:400]
+    assert file.read_bytes() == IMAGE[:400]
 
 
 @pytest.mark.fault("N13", "N14", "N19")
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
-        wire.response(PICTURE)[:-1],
-        wire.response(PICTURE)[:300],
+        wire.response(IMAGE)[:-1],
+        wire.response(IMAGE)[:300],
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
         b"SSH-2.0-OpenSSH_9.6\r\n",
@@ -130,24 +130,24 @@ async def test_a_picture_in_chunks_arrives(tmp_path: Path, verify: ssl.SSLContex
     ],
     ids=["one byte short", "most missing", "no last chunk", "two lengths", "banner", "nothing"],
 )
-async def test_a_broken_answer_is_no_picture(
-    answer: bytes, tmp_path: Path, verify: ssl.SSLContext
+async def test_a_broken_response_is_no_image(
+    response: bytes, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
-    result, _ = await fetch_once(wire.answering(answer), verify, tmp_path / "1.png")
+    result, _ = await fetch_once(wire.answering(response), verify, tmp_path / "1.png")
     assert result is not None
     assert result.detail
     assert not result.forbidden
-    assert not result.bad_picture
+    assert not result.bad_image
 
 
 @pytest.mark.fault("N32")
 @pytest.mark.parametrize("status", [201, 204, 206, 304, 403, 404, 410, 429, 500, 503])
-async def test_any_status_but_200_is_no_picture(
+async def test_any_status_but_200_is_no_image(
     status: int, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     body = b"" if status in (204, 304) else b"<Error/>"
-    answer = wire.response(body, f"{status} Some", Retry_After="7")
-    result, _ = await fetch_once(wire.answering(answer), verify, tmp_path / "1.png")
+    response = wire.response(body, f"{status} Some", Retry_After="7")
+    result, _ = await fetch_once(wire.answering(response), verify, tmp_path / "1.png")
     assert result == FetchResult(status=status, retry_after_s=7.0)
 
 
@@ -164,7 +164,7 @@ async def test_a_refused_connection_is_tried_again_later(
 
 async def test_an_unknown_host_is_tried_again_later(tmp_path: Path, verify: ssl.SSLContext) -> None:
     async with downloader(verify) as client:
-        result = await fetch(client, "https://pictures.invalid/1.png", tmp_path / "1.png")
+        result = await fetch(client, "https://images.invalid/1.png", tmp_path / "1.png")
     assert result is not None
     assert result.detail
     assert not result.forbidden
@@ -177,12 +177,12 @@ def raw_deflate(data: bytes) -> bytes:
 
 MEANINGLESS = ["aws-chunked", "utf-8", "binary", "", "br", "gzip", "deflate", "gzip, aws-chunked"]
 CODED = {
-    "gzip": ("gzip", gzip.compress(PICTURE)),
-    "gzip without a header": ("", gzip.compress(PICTURE)),
-    "gzip in two members": ("x-gzip", gzip.compress(PICTURE[:9]) + gzip.compress(PICTURE[9:])),
-    "gzip with padding": ("gzip", gzip.compress(PICTURE) + bytes(99)),
-    "deflate": ("deflate", zlib.compress(PICTURE)),
-    "deflate without zlib header": ("Deflate", raw_deflate(PICTURE)),
+    "gzip": ("gzip", gzip.compress(IMAGE)),
+    "gzip without a header": ("", gzip.compress(IMAGE)),
+    "gzip in two members": ("x-gzip", gzip.compress(IMAGE[:9]) + gzip.compress(IMAGE[9:])),
+    "gzip with padding": ("gzip", gzip.compress(IMAGE) + bytes(99)),
+    "deflate": ("deflate", zlib.compress(IMAGE)),
+    "deflate without zlib header": ("Deflate", raw_deflate(IMAGE)),
 }
 
 
@@ -199,10 +199,10 @@ async def chunks(connection: wire.Connection, body: bytes, coding: str, size: in
 async def test_a_coding_that_is_not_applied_is_ignored(
     coding: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
-    answer = wire.response(PICTURE, Content_Encoding=coding)
-    result, server = await fetch_once(wire.answering(answer), verify, tmp_path / "1.png")
+    response = wire.response(IMAGE, Content_Encoding=coding)
+    result, server = await fetch_once(wire.answering(response), verify, tmp_path / "1.png")
     assert result is None
-    assert (tmp_path / "1.png").read_bytes() == PICTURE
+    assert (tmp_path / "1.png").read_bytes() == IMAGE
     assert server.requests[0].headers["accept-encoding"] == "identity"
 
 
@@ -218,16 +218,16 @@ async def test_an_applied_coding_is_undone(
 
     result, _ = await fetch_once(script, verify, tmp_path / "1.png")
     assert result is None
-    assert (tmp_path / "1.png").read_bytes() == PICTURE
+    assert (tmp_path / "1.png").read_bytes() == IMAGE
 
 
 @pytest.mark.fault("XA11")
 @pytest.mark.parametrize(
     ("body", "trouble"),
     [
-        (gzip.compress(PICTURE)[:-9], "compressed data are cut off"),
-        (gzip.compress(PICTURE)[:20], "compressed data are cut off"),
-        (gzip.compress(PICTURE)[:12] + b"\xff" * 99, "compressed data are broken"),
+        (gzip.compress(IMAGE)[:-9], "compressed data are cut off"),
+        (gzip.compress(IMAGE)[:20], "compressed data are cut off"),
+        (gzip.compress(IMAGE)[:12] + b"\xff" * 99, "compressed data are broken"),
         (gzip.compress(b"") * 99, "more than 16 compressed members"),
     ],
     ids=["end missing", "most missing", "broken", "many members"],
@@ -235,10 +235,10 @@ async def test_an_applied_coding_is_undone(
 async def test_a_broken_coding_is_refused(
     body: bytes, trouble: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
-    answer = wire.response(body, Content_Encoding="gzip")
-    result, _ = await fetch_once(wire.answering(answer), verify, tmp_path / "1.png")
+    response = wire.response(body, Content_Encoding="gzip")
+    result, _ = await fetch_once(wire.answering(response), verify, tmp_path / "1.png")
     assert result is not None
-    assert result.bad_picture.startswith(trouble)
+    assert result.bad_image.startswith(trouble)
     assert not (tmp_path / "1.png").exists()
 
 
@@ -248,18 +248,18 @@ async def test_a_decompression_bomb_stays_under_the_cap(
     layers: int, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cap = 2 * 1024 * 1024
-    monkeypatch.setattr(batchgen.http.download, "MAX_PICTURE_BYTES", cap)
+    monkeypatch.setattr(batchgen.http.download, "MAX_IMAGE_BYTES", cap)
     bomb = gzip.compress(bytes(64 * cap))
     for _ in range(layers - 1):
         bomb = gzip.compress(bomb)
-    answer = wire.response(bomb, Content_Encoding="gzip")
+    response = wire.response(bomb, Content_Encoding="gzip")
     tracemalloc.start()
-    result, _ = await fetch_once(wire.answering(answer), verify, tmp_path / "1.png")
+    result, _ = await fetch_once(wire.answering(response), verify, tmp_path / "1.png")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 * cap
     if layers == 1:
-        assert result == FetchResult(bad_picture="larger than 2 MiB")
+        assert result == FetchResult(bad_image="larger than 2 MiB")
     else:
         assert (tmp_path / "1.png").stat().st_size < cap, "only one layer is undone"
 
@@ -278,10 +278,10 @@ def test_any_body_ends_as_it_came_or_undone(data: bytes, sizes: list[int], codin
 
 
 @pytest.mark.fault("B18")
-async def test_a_picture_over_the_cap_is_given_up(
+async def test_a_image_over_the_cap_is_given_up(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchgen.http.download, "MAX_PICTURE_BYTES", 2 * 1024 * 1024)
+    monkeypatch.setattr(batchgen.http.download, "MAX_IMAGE_BYTES", 2 * 1024 * 1024)
 
     async def endless(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -291,7 +291,7 @@ async def test_a_picture_over_the_cap_is_given_up(
 
     result, _ = await fetch_once(endless, verify, tmp_path / "1.png")
     assert result is not None
-    assert result.bad_picture == "larger than 2 MiB"
+    assert result.bad_image == "larger than 2 MiB"
     assert (tmp_path / "1.png.part").stat().st_size <= 2 * 1024 * 1024
 
 
@@ -354,7 +354,7 @@ async def test_a_disk_that_refuses_raises(tmp_path: Path, verify: ssl.SSLContext
             return self
 
     async with (
-        wire.serve(wire.answering(wire.response(PICTURE))) as server,
+        wire.serve(wire.answering(wire.response(IMAGE))) as server,
         downloader(verify) as client,
     ):
         with pytest.raises(OSError, match="No space left"):
@@ -365,23 +365,21 @@ async def test_a_disk_that_refuses_raises(tmp_path: Path, verify: ssl.SSLContext
 # Redirects
 
 
-async def test_redirects_are_followed_to_the_picture(
-    tmp_path: Path, verify: ssl.SSLContext
-) -> None:
-    async with wire.serve(routes({"/5/1.png?sig=1": wire.response(PICTURE)})) as store:
-        answers = {
+async def test_redirects_are_followed_to_the_image(tmp_path: Path, verify: ssl.SSLContext) -> None:
+    async with wire.serve(routes({"/5/1.png?sig=1": wire.response(IMAGE)})) as store:
+        responses = {
             "/1.png": wire.response(b"moved", "301 Moved", Location="/2"),
             "/2": wire.response(b"", "302 Found", Location="3?x=/y"),
             "/3?x=/y": wire.response(b"", "303 See Other", Location="//127.0.0.1:PORT/4"),
             "/4": wire.response(b"", "307 Temporary", Location="/5"),
             "/5": wire.response(b"", "308 Permanent", Location=f"{store.url}/5/1.png?sig=1"),
         }
-        async with wire.serve(routes(answers)) as server, downloader(verify) as client:
+        async with wire.serve(routes(responses)) as server, downloader(verify) as client:
             port = str(server.port).encode()
-            answers["/3?x=/y"] = answers["/3?x=/y"].replace(b"PORT", port)
+            responses["/3?x=/y"] = responses["/3?x=/y"].replace(b"PORT", port)
             result = await fetch(client, f"{server.url}/1.png", tmp_path / "1.png")
     assert result is None
-    assert (tmp_path / "1.png").read_bytes() == PICTURE
+    assert (tmp_path / "1.png").read_bytes() == IMAGE
     assert len(server.requests) == 5
     assert [request.line for request in store.requests] == ["GET /5/1.png?sig=1 HTTP/1.1"]
 
@@ -423,7 +421,7 @@ async def test_a_redirect_to_a_forbidden_place_is_not_followed(
     assert len(server.requests) == 1
 
 
-async def test_a_redirect_without_an_address_is_an_answer(
+async def test_a_redirect_without_an_address_is_an_response(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     script = wire.answering(wire.response(b"", "302 Found"))
@@ -436,13 +434,13 @@ async def test_a_redirect_without_an_address_is_an_answer(
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> wire.Certificate:
-    folder = tmp_path_factory.mktemp("tls")
-    return wire.certificate(folder, "IP:127.0.0.1", "DNS:pictures.test", "DNS:other.test")
+    directory = tmp_path_factory.mktemp("tls")
+    return wire.certificate(directory, "IP:127.0.0.1", "DNS:images.test", "DNS:other.test")
 
 
 @pytest.mark.fault("N27")
 async def test_https_may_not_lead_to_http(tmp_path: Path, certificate: wire.Certificate) -> None:
-    async with wire.serve(routes({"/1.png": wire.response(PICTURE)})) as plain:
+    async with wire.serve(routes({"/1.png": wire.response(IMAGE)})) as plain:
         moved = wire.response(b"", "302 Found", Location=f"{plain.url}/1.png")
         async with (
             wire.serve(wire.answering(moved), certificate.server()) as server,
@@ -455,7 +453,7 @@ async def test_https_may_not_lead_to_http(tmp_path: Path, certificate: wire.Cert
 
 
 async def test_http_may_lead_to_https(tmp_path: Path, certificate: wire.Certificate) -> None:
-    script = wire.answering(wire.response(PICTURE))
+    script = wire.answering(wire.response(IMAGE))
     async with wire.serve(script, certificate.server()) as secure:
         moved = wire.response(b"", "302 Found", Location=f"{secure.url}/1.png")
         async with (
@@ -469,25 +467,25 @@ async def test_http_may_lead_to_https(tmp_path: Path, certificate: wire.Certific
 async def test_the_certificate_is_checked_against_the_name_not_the_address(
     tmp_path: Path, certificate: wire.Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolving(monkeypatch, {"pictures.test": ["127.0.0.1"], "stranger.test": ["127.0.0.1"]})
+    resolving(monkeypatch, {"images.test": ["127.0.0.1"], "stranger.test": ["127.0.0.1"]})
     asked: list[str | None] = []
     context = certificate.server()
     context.sni_callback = lambda _, name, __: asked.append(name)
-    script = routes({"/1.png": wire.response(PICTURE)})
+    script = routes({"/1.png": wire.response(IMAGE)})
     async with (
         wire.serve(script, context) as server,
         downloader(certificate.trusting()) as client,
     ):
-        good = f"https://pictures.test:{server.port}/1.png"
+        good = f"https://images.test:{server.port}/1.png"
         assert await fetch(client, good, tmp_path / "1.png") is None
         result = await fetch(
             client, f"https://stranger.test:{server.port}/1.png", tmp_path / "2.png"
         )
-    assert asked == ["pictures.test", "stranger.test"]
+    assert asked == ["images.test", "stranger.test"]
     assert result is not None
     assert "certificate" in result.detail.lower()
     assert [request.headers["host"] for request in server.requests] == [
-        f"pictures.test:{server.port}"
+        f"images.test:{server.port}"
     ]
 
 
@@ -522,8 +520,8 @@ async def test_a_download_carries_no_credential_and_no_cookie(
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     moved = wire.response(b"", "302 Found", Location="/2.png", Set_Cookie="a=1; Path=/")
-    picture = wire.response(PICTURE, Set_Cookie="b=2; Path=/")
-    script = routes({"/1.png": moved, "/2.png": picture})
+    image = wire.response(IMAGE, Set_Cookie="b=2; Path=/")
+    script = routes({"/1.png": moved, "/2.png": image})
     async with (
         wire.serve(routes({})) as proxy,
         wire.serve(script) as server,
@@ -550,7 +548,7 @@ async def test_the_signature_of_an_address_is_in_no_log(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     moved = wire.response(b"", "302 Found", Location="/2.png?X-Amz-Signature=CANARY")
-    script = routes({"/1.png": moved, "/2.png?X-Amz-Signature=CANARY": wire.response(PICTURE)})
+    script = routes({"/1.png": moved, "/2.png?X-Amz-Signature=CANARY": wire.response(IMAGE)})
     result, _ = await fetch_once(script, verify, tmp_path / "1.png")
     assert result is None
     assert "CANARY" not in caplog.text
@@ -631,7 +629,7 @@ MALFORMED = [
 async def test_a_forbidden_address_is_never_connected_to(
     url: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
-    script = routes({"/1.png": wire.response(PICTURE)})
+    script = routes({"/1.png": wire.response(IMAGE)})
     async with wire.serve(script) as server, downloader(verify, allow_loopback=False) as client:
         result = await fetch(client, url.replace("{port}", str(server.port)), tmp_path / "1.png")
     assert result is not None
@@ -645,7 +643,7 @@ async def test_a_forbidden_address_is_never_connected_to(
 async def test_loopback_being_allowed_allows_nothing_else(
     url: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
-    script = routes({"/1.png": wire.response(PICTURE)})
+    script = routes({"/1.png": wire.response(IMAGE)})
     async with wire.serve(script) as server, downloader(verify) as client:
         result = await fetch(client, url.replace("{port}", str(server.port)), tmp_path / "1.png")
     assert result is not None
@@ -657,7 +655,7 @@ async def test_loopback_being_allowed_allows_nothing_else(
 async def test_loopback_is_reached_where_it_is_allowed(
     url: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
-    script = routes({"/1.png": wire.response(PICTURE)})
+    script = routes({"/1.png": wire.response(IMAGE)})
     async with wire.serve(script) as server, downloader(verify) as client:
         url = url.replace("{port}", str(server.port))
         assert await fetch(client, url, tmp_path / "1.png") is None
@@ -688,13 +686,13 @@ async def test_any_text_for_an_address_gives_a_result(
 async def test_the_checked_address_is_the_one_that_is_asked(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = resolving(monkeypatch, {"pictures.test": ["127.0.0.1"]})
-    script = routes({"/1.png": wire.response(PICTURE)})
+    asked = resolving(monkeypatch, {"images.test": ["127.0.0.1"]})
+    script = routes({"/1.png": wire.response(IMAGE)})
     async with wire.serve(script) as server, downloader(verify) as client:
-        url = f"http://pictures.test:{server.port}/1.png"
+        url = f"http://images.test:{server.port}/1.png"
         assert await fetch(client, url, tmp_path / "1.png") is None
-    assert asked == ["pictures.test"]
-    assert server.requests[0].headers["host"] == f"pictures.test:{server.port}"
+    assert asked == ["images.test"]
+    assert server.requests[0].headers["host"] == f"images.test:{server.port}"
 
 
 @pytest.mark.fault("N28")
@@ -702,7 +700,7 @@ async def test_one_private_address_among_several_forbids_the_name(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolving(monkeypatch, {"mixed.test": ["127.0.0.1", "10.0.0.1"]})
-    script = routes({"/1.png": wire.response(PICTURE)})
+    script = routes({"/1.png": wire.response(IMAGE)})
     async with wire.serve(script) as server, downloader(verify) as client:
         url = f"http://mixed.test:{server.port}/1.png"
         result = await fetch(client, url, tmp_path / "1.png")
@@ -744,7 +742,7 @@ async def test_no_more_are_fetched_at_a_time_than_asked_for(
         at_a_time.append(len(at_a_time) + 1 - answered)
         await anyio.wait_all_tasks_blocked()
         answered += 1
-        await connection.send(wire.response(PICTURE))
+        await connection.send(wire.response(IMAGE))
 
     client = Downloader(verify=verify, deadlines=Deadlines(), allow_loopback=True, most=most)
     async with wire.serve(script) as server, client, anyio.create_task_group() as tasks:
@@ -758,16 +756,16 @@ async def test_no_more_are_fetched_at_a_time_than_asked_for(
 async def test_a_host_is_looked_up_again_when_the_last_time_is_half_a_minute_ago(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = resolving(monkeypatch, {"pictures.test": ["127.0.0.1"]})
+    asked = resolving(monkeypatch, {"images.test": ["127.0.0.1"]})
     now = 0.0
-    script = routes({"/1.png": wire.response(PICTURE), "/2.png": wire.response(PICTURE)})
+    script = routes({"/1.png": wire.response(IMAGE), "/2.png": wire.response(IMAGE)})
     async with (
         wire.serve(script) as server,
         Downloader(
             verify=verify, deadlines=Deadlines(), allow_loopback=True, clock=lambda: now
         ) as client,
     ):
-        base = f"http://pictures.test:{server.port}"
+        base = f"http://images.test:{server.port}"
         for moment, times in ((0.0, 1), (29.9, 1), (30.0, 2), (59.9, 2)):
             now = moment
             for name in ("/1.png", "/2.png"):
@@ -776,13 +774,13 @@ async def test_a_host_is_looked_up_again_when_the_last_time_is_half_a_minute_ago
 
 
 @pytest.mark.parametrize("first", ["127.0.0.9", "::1"])
-async def test_an_address_that_does_not_answer_is_passed_over(
+async def test_an_address_that_does_not_response_is_passed_over(
     first: str, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolving(monkeypatch, {"pictures.test": [first, "127.0.0.1"]})
-    script = routes({"/1.png": wire.response(PICTURE)})
+    resolving(monkeypatch, {"images.test": [first, "127.0.0.1"]})
+    script = routes({"/1.png": wire.response(IMAGE)})
     async with wire.serve(script) as server, downloader(verify) as client:
-        url = f"http://pictures.test:{server.port}/1.png"
+        url = f"http://images.test:{server.port}/1.png"
         assert await fetch(client, url, tmp_path / "1.png") is None
 
 
@@ -790,7 +788,7 @@ async def test_a_host_name_in_another_script_is_asked_in_ascii(
     tmp_path: Path, certificate: wire.Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = resolving(monkeypatch, {"xn--bcher-kva.test": ["127.0.0.1"]})
-    script = routes({"/1.png": wire.response(PICTURE)})
+    script = routes({"/1.png": wire.response(IMAGE)})
     async with wire.serve(script) as server, downloader(certificate.trusting()) as client:
         url = f"http://b\u00fccher.test:{server.port}/1.png"
         assert await fetch(client, url, tmp_path / "1.png") is None
@@ -810,7 +808,7 @@ def conditional(etag: str, **headers: str) -> Script:
             if request.headers.get("if-none-match") == etag:
                 await connection.send(b"HTTP/1.1 304 Not Modified\r\n\r\n")
             else:
-                await connection.send(wire.response(PICTURE, ETag=etag, **headers))
+                await connection.send(wire.response(IMAGE, ETag=etag, **headers))
 
     return script
 

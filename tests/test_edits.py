@@ -1,4 +1,4 @@
-"""Edits from end to end: pictures from files and addresses to an endpoint that judges them."""
+"""Edits from end to end: images from files and addresses to an endpoint that judges them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from tests import rig
 
 @dataclass
 class Shop:
-    """A shop's picture server: what it has, and what was asked of it."""
+    """A shop's image server: what it has, and what was asked of it."""
 
     url: str = ""
-    pictures: dict[str, bytes] = field(default_factory=dict)
+    images: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
     """Path and status, in the order of the answers."""
 
 
 @contextmanager
 def open_shop() -> Iterator[Shop]:
-    """Serve pictures on loopback, with an ETag of their content."""
+    """Serve images on loopback, with an ETag of their content."""
     shop = Shop()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            content = shop.pictures.get(self.path)
+            content = shop.images.get(self.path)
             etag = f'"{sha256(content or b"").hexdigest()}"'
             status = 404 if content is None else 200
             if content is not None and self.headers["If-None-Match"] == etag:
@@ -77,23 +77,23 @@ def shop() -> Iterator[Shop]:
 def photos(shop: Shop, tmp_path: Path) -> Shop:
     """A shop with three photos in the three formats."""
     for name, colour in (("red.png", "red"), ("green.jpg", "green"), ("blue.webp", "blue")):
-        shop.pictures[f"/{name}"] = rig.picture(tmp_path / name, colour)
+        shop.images[f"/{name}"] = rig.image(tmp_path / name, colour)
         (tmp_path / name).unlink()
     return shop
 
 
-def by_key(folder: Path) -> dict[str, Any]:
-    rows = rig.query(folder / "batchgen.db", "SELECT key, state, reason, images FROM jobs")
+def by_key(directory: Path) -> dict[str, Any]:
+    rows = rig.query(directory / "batchgen.db", "SELECT key, state, reason, images FROM jobs")
     return {row["key"]: row for row in rows}
 
 
 ONE_EACH = 'matrix: {photo: [red.png, green.jpg, blue.webp]}\nkey: "{{ photo }}"\nprompt: on oak\n'
 
 
-def nightly(folder: Path, served: rig.Endpoint, shop: Shop, jobs: str = "") -> Path:
+def nightly(directory: Path, served: rig.Endpoint, shop: Shop, jobs: str = "") -> Path:
     """A manifest with one job for each photo of a shop, or with other jobs."""
     photos = f"{ONE_EACH}images: ['{shop.url}/{{{{ photo }}}}']\n"
-    path = folder / "batch.yaml"
+    path = directory / "batch.yaml"
     path.write_text(
         f"name: batch\nprovider: {{name: local, base_url: {served.base_url!r}}}\n"
         f"options: {{size: 1024x640}}\n{jobs or photos}",
@@ -102,11 +102,11 @@ def nightly(folder: Path, served: rig.Endpoint, shop: Shop, jobs: str = "") -> P
     return path
 
 
-def test_pictures_of_files_and_addresses_and_a_mask_arrive_in_order(
+def test_images_of_files_and_addresses_and_a_mask_arrive_in_order(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
     # The endpoint compares the mask with the first image alone.
-    rig.picture(tmp_path / "first.png", "yellow", size=(24, 16))
+    rig.image(tmp_path / "first.png", "yellow", size=(24, 16))
     rig.mask(tmp_path / "mask.png", size=(24, 16))
     images = f"[first.png, {photos.url}/green.jpg, {photos.url}/blue.webp]"
     extra = f"images: {images}\nmask: mask.png\n"
@@ -118,7 +118,7 @@ def test_pictures_of_files_and_addresses_and_a_mask_arrive_in_order(
     rig.judge(tmp_path, served.bill()[before:], finished=True)
     copies = {file.name for file in (tmp_path / "batchgen.db.references").iterdir()}
     assert copies == {
-        f"{sha256(photos.pictures[f'/{name}']).hexdigest()}.{name.partition('.')[2]}"
+        f"{sha256(photos.images[f'/{name}']).hexdigest()}.{name.partition('.')[2]}"
         for name in ("green.jpg", "blue.webp")
     }
 
@@ -126,8 +126,8 @@ def test_pictures_of_files_and_addresses_and_a_mask_arrive_in_order(
 def test_a_mask_may_have_an_address_as_well(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
-    photos.pictures["/mask.png"] = rig.mask(tmp_path / "mask.png")
-    photos.pictures["/opaque.png"] = photos.pictures["/red.png"]
+    photos.images["/mask.png"] = rig.mask(tmp_path / "mask.png")
+    photos.images["/opaque.png"] = photos.images["/red.png"]
     extra = (
         "matrix: {m: [mask, opaque]}\nkey: '{{ m }}'\nprompt: x\n"
         f"images: [{photos.url}/red.png]\nmask: '{photos.url}/{{{{ m }}}}.png'\n"
@@ -158,7 +158,7 @@ def test_a_night_without_changes_asks_for_nothing_but_changes(
     assert sorted(photos.asked) == [("/blue.webp", 304), ("/green.jpg", 304), ("/red.png", 304)]
     assert len(served.bill()) - before == 3
 
-    photos.pictures["/green.jpg"] = rig.picture(tmp_path / "green.jpg", "purple")
+    photos.images["/green.jpg"] = rig.image(tmp_path / "green.jpg", "purple")
     third = rig.batchgen("run", path, cwd=tmp_path)
     assert "1 fetched, 2 unchanged" in third.stderr
     assert "1  changed since their image was made" in third.stderr
@@ -169,8 +169,8 @@ def test_a_night_without_changes_asks_for_nothing_but_changes(
 def test_a_dead_address_fails_its_own_job_for_free_until_it_is_back(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
-    green = photos.pictures.pop("/green.jpg")
-    photos.pictures["/blue.webp"] = b"<!DOCTYPE html>gone"
+    green = photos.images.pop("/green.jpg")
+    photos.images["/blue.webp"] = b"<!DOCTYPE html>gone"
     path = nightly(tmp_path, served, photos)
     before = len(served.bill())
     done = rig.batchgen("run", path, cwd=tmp_path, code=1)
@@ -196,7 +196,7 @@ def test_a_dead_address_fails_its_own_job_for_free_until_it_is_back(
         "unpriced": 0,
     }
 
-    photos.pictures["/green.jpg"] = green
+    photos.images["/green.jpg"] = green
     rig.batchgen("run", path, cwd=tmp_path, code=1)
     assert {key: row["state"] for key, row in by_key(tmp_path).items()} == {
         "red.png": "done",
@@ -211,7 +211,7 @@ def test_an_earlier_copy_stands_in_for_an_address_that_died(
 ) -> None:
     path = nightly(tmp_path, served, photos)
     rig.batchgen("run", path, cwd=tmp_path)
-    photos.pictures.clear()
+    photos.images.clear()
     text = path.read_text(encoding="utf-8").replace("on oak", "on slate")
     path.write_text(text, encoding="utf-8")
     before = len(served.bill())
@@ -226,7 +226,7 @@ def test_a_done_job_stays_done_when_its_photo_is_nowhere_any_more(
 ) -> None:
     path = nightly(tmp_path, served, photos)
     rig.batchgen("run", path, cwd=tmp_path)
-    photos.pictures.clear()
+    photos.images.clear()
     for copy in (tmp_path / "batchgen.db.references").iterdir():
         copy.unlink()
     done = rig.batchgen("run", path, cwd=tmp_path)
@@ -284,15 +284,15 @@ def test_resume_fetches_lost_copies_again_without_the_manifest(
     assert rig.status(tmp_path)["jobs"]["done"] == 3
 
 
-def test_resume_says_clearly_which_picture_it_cannot_have(
+def test_resume_says_clearly_which_image_it_cannot_have(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
-    photos.pictures.pop("/red.png")
+    photos.images.pop("/red.png")
     path = nightly(tmp_path, served, photos)
     rig.batchgen("run", path, "--limit", "1", cwd=tmp_path, code=1)
     rig.batchgen("retry", "batch", cwd=tmp_path)
-    photos.pictures["/blue.webp"] = photos.pictures["/green.jpg"]
-    del photos.pictures["/green.jpg"]
+    photos.images["/blue.webp"] = photos.images["/green.jpg"]
+    del photos.images["/green.jpg"]
     for copy in (tmp_path / "batchgen.db.references").iterdir():
         copy.unlink()
     before = len(served.bill())
@@ -308,7 +308,7 @@ def test_resume_says_clearly_which_picture_it_cannot_have(
 
 
 def test_files_alone_need_no_cache(served: rig.Endpoint, tmp_path: Path) -> None:
-    rig.picture(tmp_path / "a.png")
+    rig.image(tmp_path / "a.png")
     path = rig.manifest(tmp_path, served.base_url, ["x"], extra="images: [a.png]\n")
     done = rig.batchgen("run", path, cwd=tmp_path)
     assert "by address" not in done.stderr
@@ -318,9 +318,9 @@ def test_files_alone_need_no_cache(served: rig.Endpoint, tmp_path: Path) -> None
 def test_copies_that_nothing_needs_do_no_harm(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "batchgen.db.references"
-    folder.mkdir()
-    (folder / "stray.png").write_bytes(b"")
-    (folder / "0123.part").write_bytes(b"half a photo")
+    directory = tmp_path / "batchgen.db.references"
+    directory.mkdir()
+    (directory / "stray.png").write_bytes(b"")
+    (directory / "0123.part").write_bytes(b"half a photo")
     rig.batchgen("run", nightly(tmp_path, served, photos), cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 3

@@ -27,11 +27,13 @@ PROMPT = 'prompt: "Studio photo of {{ title }}, {{ option1_value }}, by {{ vendo
 KEY = 'key: "{{ handle }}/{{ option1_value }}"\n'
 
 
-def plan(folder: Path, text: str, table: str, name: str = "p.csv") -> tuple[list[PlannedJob], str]:
+def plan(
+    directory: Path, text: str, table: str, name: str = "p.csv"
+) -> tuple[list[PlannedJob], str]:
     """Plan a manifest beside a table; the jobs and the warnings."""
-    (folder / name).write_text(table, encoding="utf-8")
-    (folder / "cat.yaml").write_text(text, encoding="utf-8")
-    planner = Planner(load_manifest(folder / "cat.yaml"), provider="local", default_model="m")
+    (directory / name).write_text(table, encoding="utf-8")
+    (directory / "cat.yaml").write_text(text, encoding="utf-8")
+    planner = Planner(load_manifest(directory / "cat.yaml"), provider="local", default_model="m")
     jobs = list(planner)
     return jobs, "\n".join(map(str, planner.warnings))
 
@@ -172,7 +174,7 @@ CELL = st.sampled_from(["", " ", "a", "b"])
 def test_fill_takes_only_values_of_the_same_product(
     tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str, str]]
 ) -> None:
-    folder = tmp_path_factory.getbasetemp()
+    directory = tmp_path_factory.getbasetemp()
     table = "n,handle,a,b\n" + "".join(
         f"{number},{handle},{a},{b}\n" for number, (handle, a, b) in enumerate(cells)
     )
@@ -180,7 +182,7 @@ def test_fill_takes_only_values_of_the_same_product(
         "rows: {file: p.csv, fill: [a, b], allow_empty: [a, b]}\nkey: '{{ n }}'\n"
         "prompt: '{{ handle }}|{{ a }}|{{ b }}|'\n"
     )
-    jobs, _ = plan(folder, text, table)
+    jobs, _ = plan(directory, text, table)
     expected: list[str] = []
     above, product = ["", ""], ""
     for handle, *own in cells:

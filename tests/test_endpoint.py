@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchgen.simulator.billing import Journal
-from batchgen.simulator.drawing import Picture, draw, draw_fast
+from batchgen.simulator.drawing import Drawing, draw, draw_fast
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.faults import DOWNLOAD_FAULTS, POST_FAULTS, Behaviour, Fault
 from batchgen.simulator.models import rules
@@ -112,22 +112,22 @@ def test_what_the_provider_refuses_is_refused_and_free(
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
-def test_pictures_are_real_and_as_asked_for(file_format: str, served: rig.Endpoint) -> None:
-    answer = ask(served, size="1344x768", output_format=file_format).json()
-    (item,) = answer["data"]
+def test_images_are_real_and_as_asked_for(file_format: str, served: rig.Endpoint) -> None:
+    response = ask(served, size="1344x768", output_format=file_format).json()
+    (item,) = response["data"]
     assert item["b64_json"] == item["revised_prompt"] == ""
     data = httpx.get(item["url"]).content
-    with Image.open(io.BytesIO(data)) as picture:
-        picture.load()
-        assert (picture.format, picture.size) == (file_format.upper(), (1344, 768))
-    assert (answer["size"], answer["output_format"]) == ("1344x768", file_format)
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert (image.format, image.size) == (file_format.upper(), (1344, 768))
+    assert (response["size"], response["output_format"]) == ("1344x768", file_format)
 
 
-def test_inline_pictures_and_two_at_a_time(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path, "--answer", "b64_json") as endpoint:
+def test_inline_images_and_two_at_a_time(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path, "--response", "b64_json") as endpoint:
         items = ask(endpoint, n=2).json()["data"]
-        pictures = {base64.b64decode(item["b64_json"]) for item in items}
-        assert len(pictures) == 2
+        images = {base64.b64decode(item["b64_json"]) for item in items}
+        assert len(images) == 2
         (row,) = endpoint.bill()
         assert (row["n"], row["micros"]) == (2, 2 * rig.PRICE)
 
@@ -157,7 +157,7 @@ def test_a_blocked_prompt_is_refused_and_free(served: rig.Endpoint) -> None:
     assert len(served.bill()) == before
 
 
-def test_edits_take_several_pictures_and_a_mask_from_the_official_sdk(
+def test_edits_take_several_images_and_a_mask_from_the_official_sdk(
     served: rig.Endpoint,
 ) -> None:
     def png(mode: str) -> bytes:
@@ -166,18 +166,18 @@ def test_edits_take_several_pictures_and_a_mask_from_the_official_sdk(
         return buffer.getvalue()
 
     with openai.OpenAI(base_url=served.base_url, api_key="sk-test", max_retries=0) as client:
-        answer = client.images.edit(
+        response = client.images.edit(
             model="gpt-image-2",
             prompt="put both on a table",
             image=[("a.png", png("RGB")), ("b.png", png("RGB"))],
             mask=("mask.png", png("RGBA")),
         )
-        assert answer.data
+        assert response.data
         with pytest.raises(openai.BadRequestError):
-            client.images.edit(model="gpt-image-2", prompt="x", image=("a.png", b"no picture"))
+            client.images.edit(model="gpt-image-2", prompt="x", image=("a.png", b"no image"))
 
 
-def test_the_bill_is_on_disk_before_the_answer_and_names_the_request(
+def test_the_bill_is_on_disk_before_the_response_and_names_the_request(
     served: rig.Endpoint,
 ) -> None:
     response = ask(served, headers={**KEY, "Idempotency-Key": "mine-1"})
@@ -240,7 +240,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_does_what_it_says_to_answer_and_bill(fault: str, tmp_path: Path) -> None:
+def test_a_fault_does_what_it_says_to_response_and_bill(fault: str, tmp_path: Path) -> None:
     status, charges = FAULTS[fault]
     with rig.endpoint(tmp_path, f"--{fault}", "1") as faulty:
         if status is None:
@@ -280,9 +280,9 @@ def test_a_cut_download_is_cut(tmp_path: Path) -> None:
 
 def test_a_rate_limit_is_a_strict_bucket(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path, "--rate", "6", "--burst", "2", "--retry-after") as limited:
-        answers = [ask(limited, size="1024x640") for _ in range(4)]
-        assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
-        assert int(answers[-1].headers["retry-after"]) >= 1
+        responses = [ask(limited, size="1024x640") for _ in range(4)]
+        assert [response.status_code for response in responses] == [200, 200, 429, 429]
+        assert int(responses[-1].headers["retry-after"]) >= 1
         assert len(limited.bill()) == 2
 
 
@@ -327,24 +327,24 @@ def tuned(served: rig.Endpoint) -> Iterator[rig.Endpoint]:
 
 
 def url_of(response: httpx.Response) -> str:
-    """Where the first picture is."""
+    """Where the first image is."""
     url: str = response.json()["data"][0]["url"]
     return url
 
 
 def ask_slowly(endpoint: rig.Endpoint, threads: ThreadPoolExecutor) -> Any:
     """Start a generation and come back once the endpoint works on it."""
-    answer = threads.submit(ask, endpoint)
+    response = threads.submit(ask, endpoint)
     while not endpoint.judge("stats")["in_flight"]:
-        assert not answer.done()
-    return answer
+        assert not response.done()
+    return response
 
 
 def test_faults_are_replaced_at_run_time_and_other_switches_kept(tuned: rig.Endpoint) -> None:
-    tuned.judge("faults", {"error": 1, "answer": "b64_json"})
+    tuned.judge("faults", {"error": 1, "response": "b64_json"})
     assert error_of(ask(tuned)) == (500, "do_request_failed")
     in_force = tuned.judge("faults", {"overload": 1.0})
-    assert (in_force["error"], in_force["overload"], in_force["answer"]) == (0, 1, "b64_json")
+    assert (in_force["error"], in_force["overload"], in_force["response"]) == (0, 1, "b64_json")
     assert error_of(ask(tuned)) == (503, "system_cpu_overloaded")
 
 
@@ -373,13 +373,13 @@ def test_a_result_is_gone_after_its_time_to_live(tuned: rig.Endpoint) -> None:
 
 
 @pytest.mark.parametrize("form", ["url", "b64_json"])
-def test_a_truncated_picture_is_billed_and_cannot_be_read(form: str, tuned: rig.Endpoint) -> None:
-    tuned.judge("faults", {"bill-truncated": 1, "answer": form})
+def test_a_truncated_image_is_billed_and_cannot_be_read(form: str, tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"bill-truncated": 1, "response": form})
     before = len(tuned.bill())
     item = ask(tuned).json()["data"][0]
     data = httpx.get(item["url"]).content if form == "url" else base64.b64decode(item["b64_json"])
-    with pytest.raises((OSError, SyntaxError)), Image.open(io.BytesIO(data)) as picture:
-        picture.load()
+    with pytest.raises((OSError, SyntaxError)), Image.open(io.BytesIO(data)) as image:
+        image.load()
     row = tuned.bill()[before]
     assert (row["fault"], row["status"], row["micros"]) == ("bill-truncated", 200, rig.PRICE)
 
@@ -392,10 +392,10 @@ def test_a_download_that_fails_is_there_later(tuned: rig.Endpoint) -> None:
     assert httpx.get(url).status_code == 200
 
 
-def test_mixed_answers_come_in_both_forms_and_empty_strings_for_the_rest(
+def test_mixed_responses_come_in_both_forms_and_empty_strings_for_the_rest(
     tuned: rig.Endpoint,
 ) -> None:
-    tuned.judge("faults", {"answer": "mixed", "fast-pictures": True})
+    tuned.judge("faults", {"response": "mixed", "fast-images": True})
     items = [item for _ in range(2) for item in ask(tuned, n=10).json()["data"]]
     assert all(set(item) == {"url", "b64_json", "revised_prompt"} for item in items)
     assert all(bool(item["url"]) != bool(item["b64_json"]) for item in items)
@@ -428,13 +428,13 @@ def test_a_malformed_body_is_a_400_in_the_envelope(body: bytes, served: rig.Endp
     assert len(response.headers["x-oneapi-request-id"]) == 31
 
 
-def picture_file(mode: str = "RGB", side: int = 64, file_format: str = "PNG") -> bytes:
+def image_file(mode: str = "RGB", side: int = 64, file_format: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.new(mode, (side, side)).save(buffer, file_format)
     return buffer.getvalue()
 
 
-PNG = ("a.png", picture_file(), "image/png")
+PNG = ("a.png", image_file(), "image/png")
 
 
 @pytest.mark.parametrize(
@@ -442,14 +442,14 @@ PNG = ("a.png", picture_file(), "image/png")
     [
         ([("image", ("a.png", PNG[1], "application/octet-stream"))], "unsupported_file_mimetype"),
         ([("image", ("a.png", PNG[1][:60], "image/png"))], "invalid_image_file"),
-        ([("image", ("a.gif", picture_file("RGB", 64, "GIF"), "image/png"))], "invalid_image_file"),
+        ([("image", ("a.gif", image_file("RGB", 64, "GIF"), "image/png"))], "invalid_image_file"),
         ([("image[]", PNG)] * 17, "invalid_value"),
         ([("image", PNG), ("mask", PNG)], "invalid_value"),
         (
-            [("image", PNG), ("mask", ("m.png", picture_file("RGBA", 32), "image/png"))],
+            [("image", PNG), ("mask", ("m.png", image_file("RGBA", 32), "image/png"))],
             "invalid_value",
         ),
-        ([("mask", ("m.png", picture_file("RGBA"), "image/png"))], "missing_required_parameter"),
+        ([("mask", ("m.png", image_file("RGBA"), "image/png"))], "missing_required_parameter"),
     ],
 )
 def test_unfit_uploads_are_refused_and_free(
@@ -516,7 +516,7 @@ def test_the_statistics_tell_what_the_bill_tells(tmp_path: Path) -> None:
         assert (stats["prompts_billed_twice"], stats["max_in_flight"]) == (1, 1)
 
 
-def test_a_replayed_key_gets_the_saved_answer_and_no_second_charge(tmp_path: Path) -> None:
+def test_a_replayed_key_gets_the_saved_response_and_no_second_charge(tmp_path: Path) -> None:
     switches = ("--idempotency", "replay")
     keyed = {**KEY, "Idempotency-Key": "k-1"}
     with rig.endpoint(tmp_path, *switches, "--bill-drop", "1") as lossy:
@@ -530,8 +530,8 @@ def test_a_replayed_key_gets_the_saved_answer_and_no_second_charge(tmp_path: Pat
         assert len(endpoint.bill()) == 1
         other = {**KEY, "Idempotency-Key": "k-2"}
         with ThreadPoolExecutor(8) as threads:
-            answers = list(threads.map(lambda _: ask(endpoint, headers=other).content, range(8)))
-        assert len(set(answers)) == 1
+            responses = list(threads.map(lambda _: ask(endpoint, headers=other).content, range(8)))
+        assert len(set(responses)) == 1
         assert len(endpoint.bill()) == 2
 
 
@@ -566,15 +566,15 @@ def test_nothing_is_answered_before_the_bill_is_synced(tmp_path: Path) -> None:
             json.loads(process.stdout.readline())["base_url"], tmp_path / "state", process
         )
         with ThreadPoolExecutor(1) as threads:
-            answer = threads.submit(ask, endpoint)
+            response = threads.submit(ask, endpoint)
             try:
                 while not endpoint.bill():  # written, and waiting for the disk
-                    assert not answer.done()
+                    assert not response.done()
                 assert endpoint.judge("bill") == []
-                assert not answer.done()
+                assert not response.done()
             finally:
                 gate.touch()
-            assert answer.result().status_code == 200
+            assert response.result().status_code == 200
         assert len(endpoint.judge("bill")) == 1
         process.communicate()
 
@@ -582,12 +582,12 @@ def test_nothing_is_answered_before_the_bill_is_synced(tmp_path: Path) -> None:
 def test_billed_at_the_body_is_billed_though_the_endpoint_dies_at_work(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path, "--bill-at", "body", "--latency", "30") as endpoint:
         with ThreadPoolExecutor(1) as threads:
-            answer = ask_slowly(endpoint, threads)
+            response = ask_slowly(endpoint, threads)
             while not endpoint.judge("stats")["billed"]:
-                assert not answer.done()
+                assert not response.done()
             endpoint.process.kill()
             with pytest.raises(httpx.TransportError):
-                answer.result()
+                response.result()
         assert len(endpoint.bill()) == 1
 
 
@@ -595,13 +595,13 @@ def test_billed_at_the_body_is_billed_though_the_endpoint_dies_at_work(tmp_path:
 def test_what_is_in_flight_is_finished_and_billed_at_the_end(end: str, tmp_path: Path) -> None:
     with rig.endpoint(tmp_path, "--latency", "0.5") as endpoint:
         with ThreadPoolExecutor(1) as threads:
-            answer = ask_slowly(endpoint, threads)
+            response = ask_slowly(endpoint, threads)
             if end == "lifeline":
                 assert endpoint.process.stdin is not None
                 endpoint.process.stdin.close()
             else:
                 endpoint.process.terminate()
-            assert answer.result().status_code == 200
+            assert response.result().status_code == 200
         assert endpoint.process.wait(20) == (0 if end == "lifeline" else -signal.SIGTERM)
         assert len(endpoint.bill()) == 1
 
@@ -646,7 +646,7 @@ def test_any_fields_make_a_lawful_request_or_an_error(
     check_lawful(lambda: rules.edit({**named, **texts}, block_word="never"))
 
 
-def check_lawful(read: Callable[[], rules.PictureRequest]) -> None:
+def check_lawful(read: Callable[[], rules.ImageRequest]) -> None:
     try:
         wanted = read()
     except ApiError as refused:
@@ -659,8 +659,8 @@ def check_lawful(read: Callable[[], rules.PictureRequest]) -> None:
     assert status in (200, 400, 503)
 
 
-def picture(name: str, file_format: str, prompt: str = PROMPT) -> Picture:
-    return Picture(
+def image(name: str, file_format: str, prompt: str = PROMPT) -> Drawing:
+    return Drawing(
         name=name,
         prompt=prompt,
         model="gpt-image-2",
@@ -675,13 +675,13 @@ def picture(name: str, file_format: str, prompt: str = PROMPT) -> Picture:
 
 @given(prompt=st.text(min_size=1, max_size=300))
 def test_any_prompt_can_be_drawn(prompt: str) -> None:
-    with Image.open(io.BytesIO(draw(picture("any-1", "jpeg", prompt)))) as drawn:
+    with Image.open(io.BytesIO(draw(image("any-1", "jpeg", prompt)))) as drawn:
         assert drawn.size == (1024, 640)
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
-def test_fast_pictures_are_whole_and_never_the_same_file(file_format: str) -> None:
-    files = {draw_fast(picture(f"name-{number}", file_format)) for number in range(3)}
+def test_fast_images_are_whole_and_never_the_same_file(file_format: str) -> None:
+    files = {draw_fast(image(f"name-{number}", file_format)) for number in range(3)}
     assert len(files) == 3
     for file in files:
         with Image.open(io.BytesIO(file)) as drawn:

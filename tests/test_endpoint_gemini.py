@@ -18,13 +18,13 @@ from batchgen.providers.crazyrouter import PRICES
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.models import gemini
 from tests import rig
-from tests.test_endpoint import KEY, error_of, picture_file
+from tests.test_endpoint import KEY, error_of, image_file
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
     state = tmp_path_factory.mktemp("endpoint")
-    with rig.endpoint(state, "--fast-pictures") as endpoint:
+    with rig.endpoint(state, "--fast-images") as endpoint:
         yield endpoint
 
 
@@ -59,9 +59,9 @@ def ask(
     )
 
 
-def part_of(answer: httpx.Response) -> dict[str, Any]:
+def part_of(response: httpx.Response) -> dict[str, Any]:
     """The one part of the one candidate."""
-    (candidate,) = answer.json()["candidates"]
+    (candidate,) = response.json()["candidates"]
     assert candidate["finishReason"] == "STOP"
     (part,) = candidate["content"]["parts"]
     found: dict[str, Any] = part
@@ -69,9 +69,9 @@ def part_of(answer: httpx.Response) -> dict[str, Any]:
 
 
 def size_of(content: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(content)) as picture:
-        picture.load()
-        return picture.size
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        return image.size
 
 
 SIZES: list[tuple[str, dict[str, str], tuple[int, int]]] = [
@@ -84,15 +84,15 @@ SIZES: list[tuple[str, dict[str, str], tuple[int, int]]] = [
 
 
 @pytest.mark.parametrize(("model", "image_config", "size"), SIZES)
-def test_a_picture_comes_inside_the_answer_at_its_size_and_price(
+def test_a_image_comes_inside_the_response_at_its_size_and_price(
     model: str, image_config: dict[str, str], size: tuple[int, int], served: rig.Endpoint
 ) -> None:
     config = {"responseModalities": ["IMAGE"], "imageConfig": image_config}
-    answer = ask(served, model=model, config=config)
-    data = part_of(answer)["inlineData"]
+    response = ask(served, model=model, config=config)
+    data = part_of(response)["inlineData"]
     assert data["mimeType"] == "image/png"
     assert size_of(base64.b64decode(data["data"])) == size
-    usage = answer.json()["usageMetadata"]
+    usage = response.json()["usageMetadata"]
     assert usage["candidatesTokenCount"] > 1000
     assert usage["totalTokenCount"] == usage["promptTokenCount"] + usage["candidatesTokenCount"]
     row = served.bill()[-1]
@@ -101,24 +101,24 @@ def test_a_picture_comes_inside_the_answer_at_its_size_and_price(
     assert row["micros"] == PRICES.price(model, {"resolution": resolution}, 0)
 
 
-def test_a_picture_may_come_as_a_data_uri_in_a_text(tuned: rig.Endpoint) -> None:
-    tuned.judge("faults", {"gemini-answer": "data-uri"})
+def test_a_image_may_come_as_a_data_uri_in_a_text(tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"gemini-response": "data-uri"})
     match = re.fullmatch(r"!\[image\]\(data:image/png;base64,(.+)\)", part_of(ask(tuned))["text"])
     assert match is not None
     assert size_of(base64.b64decode(match[1])) == (1024, 1024)
 
 
-def test_a_picture_may_come_as_an_address_in_a_text(tuned: rig.Endpoint) -> None:
-    tuned.judge("faults", {"gemini-answer": "url"})
+def test_a_image_may_come_as_an_address_in_a_text(tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"gemini-response": "url"})
     match = re.fullmatch(r"!\[image\]\((http://[^)]+)\)", part_of(ask(tuned))["text"])
     assert match is not None
     assert size_of(httpx.get(match[1]).content) == (1024, 1024)
 
 
 def test_references_are_looked_at_and_counted(served: rig.Endpoint) -> None:
-    one = inline(picture_file())
-    answer = ask(served, one, inline(picture_file(file_format="JPEG"), "image/jpeg"))
-    details = answer.json()["usageMetadata"]["promptTokensDetails"]
+    one = inline(image_file())
+    response = ask(served, one, inline(image_file(file_format="JPEG"), "image/jpeg"))
+    details = response.json()["usageMetadata"]["promptTokensDetails"]
     assert {"modality": "IMAGE", "tokenCount": 2 * 258} in details
     assert served.bill()[-1]["micros"] == 36_850
     # Clients that write protobuf's names are understood too.
@@ -129,9 +129,9 @@ def test_references_are_looked_at_and_counted(served: rig.Endpoint) -> None:
 @pytest.mark.parametrize(
     ("part", "code"),
     [
-        (inline(picture_file()[:60]), "invalid_image_file"),
-        (inline(b"no picture"), "invalid_image_file"),
-        (inline(picture_file(), "application/pdf"), "unsupported_file_mimetype"),
+        (inline(image_file()[:60]), "invalid_image_file"),
+        (inline(b"no image"), "invalid_image_file"),
+        (inline(image_file(), "application/pdf"), "unsupported_file_mimetype"),
         ({"inlineData": {"mimeType": "image/png", "data": "#"}}, "invalid_value"),
         ({"inlineData": "mug.png"}, "invalid_type"),
     ],
@@ -145,7 +145,7 @@ def test_an_unfit_reference_is_refused_and_free(
 
 
 def test_more_references_than_the_model_takes_are_refused(served: rig.Endpoint) -> None:
-    parts = [inline(picture_file())] * 15
+    parts = [inline(image_file())] * 15
     assert error_of(ask(served, *parts)) == (400, "invalid_value")
     assert ask(served, *parts[:14]).status_code == 200
 
@@ -173,10 +173,10 @@ def test_a_blocked_prompt_has_no_candidates_and_is_free(tuned: rig.Endpoint) -> 
     by_word = ask(tuned, prompt="a forbidden-word here")
     tuned.judge("faults", {"block": 1})
     by_chance = ask(tuned)
-    for answer in (by_word, by_chance):
-        assert answer.status_code == 200
-        assert "candidates" not in answer.json()
-        assert answer.json()["promptFeedback"] == {"blockReason": "PROHIBITED_CONTENT"}
+    for response in (by_word, by_chance):
+        assert response.status_code == 200
+        assert "candidates" not in response.json()
+        assert response.json()["promptFeedback"] == {"blockReason": "PROHIBITED_CONTENT"}
     assert len(tuned.bill()) == before
 
 
@@ -187,7 +187,7 @@ def test_the_images_route_blocks_by_chance_in_its_own_words(tuned: rig.Endpoint)
     assert error_of(refused) == (400, "moderation_blocked")
 
 
-def test_an_answer_without_a_picture_says_why_and_is_billed(tuned: rig.Endpoint) -> None:
+def test_an_response_without_a_image_says_why_and_is_billed(tuned: rig.Endpoint) -> None:
     tuned.judge("faults", {"bill-empty": 1})
     (candidate,) = ask(tuned).json()["candidates"]
     assert candidate["finishReason"] == "NO_IMAGE"

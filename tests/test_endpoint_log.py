@@ -19,8 +19,10 @@ JOBS = 12
 
 def get(endpoint: rig.Endpoint, path: str, headers: Mapping[str, str] = BEARER) -> Any:
     url = endpoint.base_url.removesuffix("/v1") + path
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(
+        urllib.request.Request(url, headers=headers), timeout=20
+    ) as response:
+        return json.load(response)
 
 
 def rows(endpoint: rig.Endpoint, query: str = "") -> list[dict[str, Any]]:
@@ -35,15 +37,15 @@ def rows(endpoint: rig.Endpoint, query: str = "") -> list[dict[str, Any]]:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
     """An endpoint that has billed twelve requests, and dropped the answers of some."""
     state = tmp_path_factory.mktemp("endpoint")
-    with rig.endpoint(state, "--fast-pictures", "--bill-drop", "0.3", "--seed", "3") as endpoint:
+    with rig.endpoint(state, "--fast-images", "--bill-drop", "0.3", "--seed", "3") as endpoint:
         for number in range(JOBS):
-            body = json.dumps({"model": "gpt-image-2", "prompt": f"picture {number}"}).encode()
+            body = json.dumps({"model": "gpt-image-2", "prompt": f"image {number}"}).encode()
             headers = {"Authorization": "Bearer sk-x", "Content-Type": "application/json"}
             url = f"{endpoint.base_url}/images/generations"
             try:
                 request = urllib.request.Request(url, data=body, headers=headers)
-                with urllib.request.urlopen(request, timeout=20) as answer:
-                    answer.read()
+                with urllib.request.urlopen(request, timeout=20) as response:
+                    response.read()
             except OSError:
                 continue
         assert len(endpoint.bill()) == JOBS

@@ -18,18 +18,18 @@ from batchgen.providers.crazyrouter import PRICES
 from batchgen.providers.price_list import PriceList, read_price_list
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.models import registry
-from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.models.rules import ImageRequest
 from batchgen.simulator.models.sizes import fitted_size
 from tests import rig
 from tests.test_endpoint import KEY, PNG, error_of
 
-URL = "https://pictures.example/mug.png"
+URL = "https://images.example/mug.png"
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
     state = tmp_path_factory.mktemp("endpoint")
-    with rig.endpoint(state, "--fast-pictures") as endpoint:
+    with rig.endpoint(state, "--fast-images") as endpoint:
         yield endpoint
 
 
@@ -49,14 +49,14 @@ def ask(endpoint: rig.Endpoint, model: str, **body: Any) -> httpx.Response:
     )
 
 
-def picture_of(item: dict[str, str]) -> Image.Image:
+def image_of(item: dict[str, str]) -> Image.Image:
     data = base64.b64decode(item["b64_json"]) if item.get("b64_json") else None
-    picture = Image.open(io.BytesIO(data or httpx.get(item["url"]).content))
-    picture.load()
-    return picture
+    image = Image.open(io.BytesIO(data or httpx.get(item["url"]).content))
+    image.load()
+    return image
 
 
-PICTURES: list[tuple[str, dict[str, Any], tuple[int, int], str]] = [
+IMAGES: list[tuple[str, dict[str, Any], tuple[int, int], str]] = [
     ("gpt-image-2", {"size": "1024x640"}, (1024, 640), "PNG"),
     ("grok-4-image", {}, (1024, 1024), "JPEG"),
     ("grok-4-image", {"aspect_ratio": "16:9", "resolution": "1k"}, (1360, 768), "JPEG"),
@@ -74,8 +74,8 @@ PICTURES: list[tuple[str, dict[str, Any], tuple[int, int], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("model", "options", "size", "form"), PICTURES)
-def test_pictures_have_the_size_asked_for_and_cost_what_the_list_says(
+@pytest.mark.parametrize(("model", "options", "size", "form"), IMAGES)
+def test_images_have_the_size_asked_for_and_cost_what_the_list_says(
     model: str,
     options: dict[str, Any],
     size: tuple[int, int],
@@ -84,34 +84,34 @@ def test_pictures_have_the_size_asked_for_and_cost_what_the_list_says(
     listed: PriceList,
 ) -> None:
     (item,) = ask(served, model, **options).json()["data"]
-    picture = picture_of(item)
-    assert (picture.size, picture.format) == (size, form)
+    image = image_of(item)
+    assert (image.size, image.format) == (size, form)
     row = served.bill()[-1]
     assert (row["model"], row["n"]) == (model, 1)
     assert row["micros"] == listed.price(model, options, 0)
     assert row["micros"] == PRICES.price(model, options, 0)
 
 
-def test_references_and_several_pictures_cost_what_the_list_says(
+def test_references_and_several_images_cost_what_the_list_says(
     served: rig.Endpoint, listed: PriceList
 ) -> None:
     for count in (1, 2, 14):
-        answer = ask(served, "nano-banana-2", image_input=[URL] * count, resolution="2K", n=2)
-        assert len(answer.json()["data"]) == 2
+        response = ask(served, "nano-banana-2", image_input=[URL] * count, resolution="2K", n=2)
+        assert len(response.json()["data"]) == 2
         price = listed.price("nano-banana-2", {"resolution": "2K"}, count)
         assert served.bill()[-1]["micros"] == 2 * (price or 0) == 111_100
 
 
-def test_a_picture_of_grok_comes_with_its_type_and_always_as_a_url(served: rig.Endpoint) -> None:
-    answer = ask(served, "grok-4-image", response_format="b64_json").json()
-    (item,) = answer["data"]
+def test_a_image_of_grok_comes_with_its_type_and_always_as_a_url(served: rig.Endpoint) -> None:
+    response = ask(served, "grok-4-image", response_format="b64_json").json()
+    (item,) = response["data"]
     assert set(item) == {"url", "mime_type", "revised_prompt"}
     assert item["mime_type"] == "image/jpeg"
     assert item["revised_prompt"] == "A mug"
-    assert set(answer) == {"created", "data"}
+    assert set(response) == {"created", "data"}
 
 
-def test_qwen_answers_in_the_form_asked_for(served: rig.Endpoint) -> None:
+def test_qwen_responses_in_the_form_asked_for(served: rig.Endpoint) -> None:
     for form, other in (("url", "b64_json"), ("b64_json", "url")):
         (item,) = ask(served, "qwen-image-max", response_format=form).json()["data"]
         assert item[form]
@@ -170,8 +170,8 @@ def test_edits_are_for_gpt_image_only(model: str, served: rig.Endpoint) -> None:
 
 
 def test_every_model_is_listed_and_has_a_price(served: rig.Endpoint, listed: PriceList) -> None:
-    answer = httpx.get(f"{served.base_url}/models", headers=KEY).json()
-    names = {model["id"] for model in answer["data"]}
+    response = httpx.get(f"{served.base_url}/models", headers=KEY).json()
+    names = {model["id"] for model in response["data"]}
     assert names == set(listed.models) - {"gpt-5.1"}
     assert {"grok-4-image", "qwen-image-2.0", "nano-banana-pro"} < names
     assert all(listed.price(name, {}, 0) for name in names)
@@ -210,7 +210,7 @@ def test_any_fields_make_a_priced_request_or_an_error(model: str, fields: dict[s
     assert status in (200, 400)
 
 
-def check_lawful(wanted: PictureRequest) -> None:
+def check_lawful(wanted: ImageRequest) -> None:
     assert registry.price(wanted, gpt_image=37_700) > 0
     assert min(wanted.width, wanted.height) >= 256
     assert 1 <= wanted.n <= 10

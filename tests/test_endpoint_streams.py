@@ -1,4 +1,4 @@
-"""Streamed pictures of the embedded endpoint: its events, its faults, and what they cost."""
+"""Streamed images of the embedded endpoint: its events, its faults, and what they cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from httpx_sse import EventSource
 from PIL import Image
 
-from batchgen.simulator.models.rules import PictureRequest, Reference
+from batchgen.simulator.models.rules import ImageRequest, Reference
 from batchgen.simulator.models.tokens import usage
 from tests import rig
 from tests.test_endpoint import KEY, PNG
@@ -66,15 +66,15 @@ def types(found: list[Any]) -> list[str]:
 
 
 def opened(b64_json: str) -> Image.Image:
-    picture = Image.open(io.BytesIO(base64.b64decode(b64_json)))
-    picture.load()
-    return picture
+    image = Image.open(io.BytesIO(base64.b64decode(b64_json)))
+    image.load()
+    return image
 
 
 PARTIAL, COMPLETED = "image_generation.partial_image", "image_generation.completed"
 
 
-def test_partial_pictures_come_before_the_picture_and_are_finer_each_time(
+def test_partial_images_come_before_the_image_and_are_finer_each_time(
     served: rig.Endpoint,
 ) -> None:
     before = len(served.bill())
@@ -91,28 +91,28 @@ def test_partial_pictures_come_before_the_picture_and_are_finer_each_time(
         assert isinstance(event["created_at"], int)
     colours = []
     for event in found[:3]:
-        picture = opened(event["b64_json"])
-        assert (picture.format, picture.size) == ("WEBP", (1024, 640))
-        colours.append(len(picture.convert("RGB").getcolors(1024 * 640) or []))
+        image = opened(event["b64_json"])
+        assert (image.format, image.size) == ("WEBP", (1024, 640))
+        colours.append(len(image.convert("RGB").getcolors(1024 * 640) or []))
     assert colours == sorted(set(colours))
     data = httpx.get(found[3]["url"]).content
-    with Image.open(io.BytesIO(data)) as picture:
-        assert (picture.format, picture.size) == ("WEBP", (1024, 640))
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.size) == ("WEBP", (1024, 640))
     (row,) = served.bill()[before:]
     assert (row["micros"], row["status"], row["fault"]) == (rig.PRICE, 200, None)
 
 
-def test_a_stream_has_a_picture_in_the_form_of_plain_answers(tuned: rig.Endpoint) -> None:
+def test_a_stream_has_a_image_in_the_form_of_plain_responses(tuned: rig.Endpoint) -> None:
     completed, _ = events(tuned)
     assert "b64_json" not in completed
-    tuned.judge("faults", {"answer": "b64_json"})
+    tuned.judge("faults", {"response": "b64_json"})
     completed, _ = events(tuned)
     assert "url" not in completed
     assert opened(completed["b64_json"]).size == (1024, 640)
 
 
-def test_several_pictures_have_an_event_each_and_one_charge(tuned: rig.Endpoint) -> None:
-    tuned.judge("faults", {"fast-pictures": True})
+def test_several_images_have_an_event_each_and_one_charge(tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"fast-images": True})
     found = events(tuned, n=2, partial_images=1)
     assert types(found) == [PARTIAL] * 2 + [COMPLETED] * 2 + ["[DONE]"]
     assert found[2]["url"] != found[3]["url"]
@@ -186,7 +186,7 @@ def test_an_error_in_mid_stream_is_the_last_event(
     assert [row["status"] for row in tuned.bill()[before:]] == [200] * charges
 
 
-def test_a_connection_cut_after_the_partial_pictures_is_billed(tuned: rig.Endpoint) -> None:
+def test_a_connection_cut_after_the_partial_images_is_billed(tuned: rig.Endpoint) -> None:
     tuned.judge("faults", {"bill-stream-cut": 1})
     with pytest.raises(httpx.TransportError):
         events(tuned, partial_images=1)
@@ -202,8 +202,8 @@ def received_before_the_cut(endpoint: rig.Endpoint) -> bytes:
     return received
 
 
-def test_a_cut_that_is_no_reset_lets_the_partial_pictures_arrive(tuned: rig.Endpoint) -> None:
-    tuned.judge("faults", {"bill-stream-cut": 1, "fast-pictures": True})
+def test_a_cut_that_is_no_reset_lets_the_partial_images_arrive(tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"bill-stream-cut": 1, "fast-images": True})
     received = [received_before_the_cut(tuned) for _ in range(16)]  # the seed resets some
     assert any(b"image_generation.partial_image" in part for part in received)
     assert not any(b"image_generation.completed" in part for part in received)
@@ -217,14 +217,14 @@ def test_faults_of_streams_leave_plain_requests_alone(tuned: rig.Endpoint) -> No
     assert tuned.bill()[-1]["fault"] is None
 
 
-def test_a_stream_without_a_picture_is_billed(tuned: rig.Endpoint) -> None:
+def test_a_stream_without_a_image_is_billed(tuned: rig.Endpoint) -> None:
     tuned.judge("faults", {"bill-empty": 1})
     assert events(tuned) == ["[DONE]"]
     assert tuned.bill()[-1]["fault"] == "bill-empty"
 
 
-def wanted(quality: str, width: int, height: int, **more: Any) -> PictureRequest:
-    return PictureRequest(
+def wanted(quality: str, width: int, height: int, **more: Any) -> ImageRequest:
+    return ImageRequest(
         model="gpt-image-2",
         prompt="A mug",
         n=1,

@@ -24,7 +24,7 @@ from batchgen.simulator.mp4 import still_video
 from tests import rig
 from tests.test_endpoint import KEY
 
-URL = "https://pictures.example/mug.png"
+URL = "https://images.example/mug.png"
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def statuses(endpoint: rig.Endpoint, task_id: str) -> tuple[list[str], dict[str,
     """The statuses that a task goes through, and all that is said at its end."""
     seen: list[str] = []
     while True:
-        answer = query(endpoint, task_id).json()
-        data: dict[str, Any] = answer.get("data", answer)
+        response = query(endpoint, task_id).json()
+        data: dict[str, Any] = response.get("data", response)
         if data["status"] not in seen:
             seen.append(data["status"])
         if data["status"] in ("SUCCESS", "completed", "failed"):
@@ -139,8 +139,8 @@ def test_a_task_is_queued_then_worked_on_then_done(tuned: rig.Endpoint) -> None:
     assert after["polls"] > before["polls"] + 2
 
 
-def test_the_older_shape_of_answers_can_be_chosen(tuned: rig.Endpoint) -> None:
-    tuned.judge("faults", {"task-answer": "old", "task-latency": 0.3})
+def test_the_older_shape_of_responses_can_be_chosen(tuned: rig.Endpoint) -> None:
+    tuned.judge("faults", {"task-response": "old", "task-latency": 0.3})
     created = create(tuned).json()
     assert set(created) == {"id", "status", "status_update_time"}
     seen, last = statuses(tuned, created["id"])
@@ -182,9 +182,9 @@ def test_a_refund_stands_in_the_log_as_what_it_is(tuned: rig.Endpoint) -> None:
     statuses(tuned, created.json()["task_id"])
     url = tuned.base_url.removesuffix("/v1") + "/api/log/self"
     headers = {"Authorization": "Bearer token-of-these-tests", "New-Api-User": "7"}
-    answer = httpx.get(url, params={"page_size": 100}, headers=headers).json()
+    response = httpx.get(url, params={"page_size": 100}, headers=headers).json()
     request_id = created.headers["x-oneapi-request-id"]
-    found = [row for row in answer["data"]["items"] if row["other"]["request_id"] == request_id]
+    found = [row for row in response["data"]["items"] if row["other"]["request_id"] == request_id]
     assert sorted((row["type"], row["quota"]) for row in found) == [(2, 400_000), (6, 400_000)]
 
 
@@ -275,18 +275,18 @@ def test_what_is_refused_is_told_in_the_words_of_tasks_and_free(
 
 
 def test_a_task_that_does_not_exist_is_said_so(served: rig.Endpoint) -> None:
-    answer = query(served, "task_nobodys")
-    assert answer.status_code == 400
-    assert answer.json()["code"] == "task_not_exist"
+    response = query(served, "task_nobodys")
+    assert response.status_code == 400
+    assert response.json()["code"] == "task_not_exist"
 
 
 def test_keys_are_checked_by_the_gateway_in_its_own_words(served: rig.Endpoint) -> None:
-    for answer in (
+    for response in (
         httpx.post(f"{served.base_url}/video/create", json={"model": "veo-3.1"}),
         httpx.get(f"{served.base_url}/video/query", params={"id": "x"}),
     ):
-        assert answer.status_code == 401
-        assert answer.json()["error"]["type"] == "new_api_error"
+        assert response.status_code == 401
+        assert response.json()["error"]["type"] == "new_api_error"
 
 
 FAULTS: dict[str, tuple[int | None, int, int]] = {
@@ -304,7 +304,7 @@ FAULTS: dict[str, tuple[int | None, int, int]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_does_what_it_says_to_answer_bill_and_tasks(
+def test_a_fault_does_what_it_says_to_response_bill_and_tasks(
     fault: str, tuned: rig.Endpoint
 ) -> None:
     status, charges, tasks = FAULTS[fault]
@@ -315,9 +315,9 @@ def test_a_fault_does_what_it_says_to_answer_bill_and_tasks(
         with pytest.raises(httpx.TransportError):
             create(tuned)
     else:
-        answer = create(tuned)
-        assert answer.status_code == status
-        assert b"task_" not in answer.content
+        response = create(tuned)
+        assert response.status_code == status
+        assert b"task_" not in response.content
     assert len(tuned.bill()) - bill == charges
     rows = [json.loads(line) for line in journal.read_text("utf-8").splitlines()]
     assert len([row for row in rows[started:] if "task" in row]) == tasks

@@ -15,14 +15,14 @@ import pytest
 
 from batchgen.session.batch_lock import batch_lock
 from tests import rig
-from tests.test_answers import RED, encoded, scripted
+from tests.test_responses import RED, encoded, scripted
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits and signals of POSIX")
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    switches = ("--fast-pictures", "--latency", "0.05", "--answer", "mixed")
+    switches = ("--fast-images", "--latency", "0.05", "--response", "mixed")
     with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
         yield endpoint
 
@@ -59,7 +59,7 @@ def test_long_names_that_differ_in_their_last_letters_only_do_not_meet(tmp_path:
     jobs = "".join(
         f"  - {{key: k{n[-3:]}, prompt: p{n[-3:]}, output: {{path: {n}}}}}\n" for n in names
     )
-    # Every picture is another one here, so that a mix-up shows.
+    # Every image is another one here, so that a mix-up shows.
     with rig.endpoint(tmp_path / "state") as drawing:
         path = tmp_path / "batch.yaml"
         path.write_text(
@@ -72,7 +72,7 @@ def test_long_names_that_differ_in_their_last_letters_only_do_not_meet(tmp_path:
     assert len({file.read_bytes() for file in (tmp_path / "out/batch").iterdir()}) == 24
 
 
-def test_a_folder_may_be_named_after_the_format(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_a_directory_may_be_named_after_the_format(served: rig.Endpoint, tmp_path: Path) -> None:
     extra = 'output: {path: "{{ ext }}/{{ key }}.{{ ext }}"}\n'
     path = rig.manifest(tmp_path, served.base_url, ["a mug"], extra=extra)
     rig.batchgen("run", path, cwd=tmp_path)
@@ -87,7 +87,7 @@ def test_a_ledger_that_cannot_grow_stops_the_run_and_loses_nothing(
     path = rig.manifest(
         tmp_path,
         served.base_url,
-        [f"picture {number}" for number in range(120)],
+        [f"image {number}" for number in range(120)],
         limits='{concurrency: 16, max_waste: "0"}',
     )
     rig.batchgen("run", path, "--limit", "1", cwd=tmp_path)
@@ -110,7 +110,7 @@ def test_a_run_that_may_not_open_enough_files_sends_nothing(
     path = rig.manifest(
         tmp_path,
         served.base_url,
-        [f"picture {number}" for number in range(80)],
+        [f"image {number}" for number in range(80)],
         limits='{concurrency: 64, max_waste: "0"}',
     )
     posts = served.judge("stats")["posts"]
@@ -124,7 +124,7 @@ def test_a_run_that_may_not_open_enough_files_sends_nothing(
 
 @pytest.mark.fault("D04")
 @pytest.mark.parametrize("place", ["out", "batchgen.db.spool"])
-def test_a_folder_that_cannot_be_written_is_found_before_anything_is_sent(
+def test_a_directory_that_cannot_be_written_is_found_before_anything_is_sent(
     place: str, served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["a mug"])
@@ -149,7 +149,7 @@ def test_a_reader_and_a_terminal_that_are_gone_do_not_end_a_run(
 
 
 def test_under_nohup_a_run_outlives_its_terminal(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "0.3") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.3") as slow:
         path = rig.manifest(tmp_path, slow.base_url, ["p"] * 8, limits="{concurrency: 2}")
         command = [sys.executable, "-m", "batchgen", "run", str(path), "--json"]
         with subprocess.Popen(
@@ -169,7 +169,7 @@ def test_under_nohup_a_run_outlives_its_terminal(tmp_path: Path) -> None:
 def test_a_signal_does_not_wait_for_the_next_try_of_a_download(tmp_path: Path) -> None:
     with scripted() as script:
         path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"])
-        script.answer({"url": script.url("late.png")})
+        script.response({"url": script.url("late.png")})
         script.files["late.png"] = 503
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
             for event in rig.events(process):
@@ -222,7 +222,7 @@ def test_an_address_that_no_download_may_go_to_is_held_and_its_neighbours_are_ma
 
 
 def test_a_spool_that_cannot_be_read_is_left_for_a_run_that_can(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "0.5") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.5") as slow:
         path = rig.manifest(tmp_path, slow.base_url, ["one"])
         kill(path, after=1)
         slow.wait_until_idle()
@@ -251,7 +251,7 @@ def test_kills_in_a_row_lose_nothing_and_buy_nothing_twice(
     path = rig.manifest(
         tmp_path,
         served.base_url,
-        [f"{first}, picture {number}" for number in range(24)],
+        [f"{first}, image {number}" for number in range(24)],
         limits='{concurrency: 8, max_waste: "0"}',
     )
     for after in (first, 1, 4):  # the later ones hit recovery and downloads that are left over

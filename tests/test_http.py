@@ -29,9 +29,9 @@ from batchgen.http.client import ApiClient, ApiRequest, Body, BytesBody, kept_he
 from batchgen.http.deadlines import Deadlines, time_awake_or_asleep
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
-from batchgen.providers.adapters.images import read_answer
+from batchgen.providers.adapters.images import read_response
 from batchgen.providers.adapters.multipart import multipart
-from batchgen.spool.spool import Spool, SpooledAnswer
+from batchgen.spool.spool import Spool, SpooledResponse
 from batchgen.system.atomic_files import PartFile
 from tests import wire
 from tests.canary import CANARY as KEY
@@ -39,7 +39,7 @@ from tests.canary import CANARY as KEY
 pytestmark = pytest.mark.anyio
 
 ATTEMPT = AttemptId("a1")
-GOOD = b'{"created":1,"data":[{"url":"https://pictures.example/1.png"}]}'
+GOOD = b'{"created":1,"data":[{"url":"https://images.example/1.png"}]}'
 SHORT_S = 0.3
 
 Script = Callable[[wire.Connection, wire.Server], Awaitable[None]]
@@ -75,15 +75,15 @@ class Asker:
         )
         return await self.api.exchange(request, part or self.spool.part(attempt))
 
-    def whole(self) -> SpooledAnswer:
-        """The spooled answer, which must be whole."""
+    def whole(self) -> SpooledResponse:
+        """The spooled response, which must be whole."""
         found = self.spool.find(ATTEMPT)
         assert found is not None
         assert self.spool.find_cut(ATTEMPT) is None
         return found
 
-    def cut(self) -> SpooledAnswer:
-        """The spooled answer, which must have broken off."""
+    def cut(self) -> SpooledResponse:
+        """The spooled response, which must have broken off."""
         found = self.spool.find_cut(ATTEMPT)
         assert found is not None
         assert self.spool.find(ATTEMPT) is None
@@ -92,7 +92,7 @@ class Asker:
 
 @asynccontextmanager
 async def asker(
-    folder: Path,
+    directory: Path,
     verify: ssl.SSLContext,
     *,
     deadline_s: float = 20.0,
@@ -100,7 +100,7 @@ async def asker(
     deadlines: Deadlines | None = None,
 ) -> AsyncIterator[Asker]:
     """A client as a worker makes it."""
-    spool = Spool(folder / "spool")
+    spool = Spool(directory / "spool")
     spool.prepare()
     async with ApiClient(
         key=key, verify=verify, deadlines=deadlines or Deadlines(), deadline_s=deadline_s
@@ -109,10 +109,13 @@ async def asker(
 
 
 async def ask_once(
-    folder: Path, verify: ssl.SSLContext, script: Script, *, deadline_s: float = 20.0
+    directory: Path, verify: ssl.SSLContext, script: Script, *, deadline_s: float = 20.0
 ) -> tuple[Exchange, Spool]:
     """One request to a server that follows the script."""
-    async with wire.serve(script) as server, asker(folder, verify, deadline_s=deadline_s) as client:
+    async with (
+        wire.serve(script) as server,
+        asker(directory, verify, deadline_s=deadline_s) as client,
+    ):
         return await client.ask(server.url), client.spool
 
 
@@ -291,12 +294,12 @@ async def test_an_upload_that_breaks_off_leaves_no_reference_open(
         assert _open_under(tmp_path) == before
 
 
-def _open_under(folder: Path) -> set[str]:
+def _open_under(directory: Path) -> set[str]:
     descriptors = Path("/proc/self/fd")
     if not descriptors.is_dir():
         pytest.skip("this platform does not tell which files are open")
     links = (path for path in descriptors.iterdir() if path.is_symlink())
-    return {target for target in map(str, map(Path.readlink, links)) if str(folder) in target}
+    return {target for target in map(str, map(Path.readlink, links)) if str(directory) in target}
 
 
 async def test_a_reference_that_vanishes_is_no_trouble_of_the_spool(
@@ -326,7 +329,7 @@ async def test_a_reference_that_changes_its_size_is_never_sent_whole(
     assert server.requests == []
 
 
-async def test_an_answer_that_comes_before_the_body_is_read(
+async def test_an_response_that_comes_before_the_body_is_read(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     async def script(connection: wire.Connection, server: wire.Server) -> None:
@@ -339,7 +342,7 @@ async def test_an_answer_that_comes_before_the_body_is_read(
     assert (exchange.reach, exchange.status) == (Reach.COMPLETE, 413)
 
 
-# After the request, before an answer
+# After the request, before a response
 
 
 async def _reset(connection: wire.Connection, server: wire.Server) -> None:
@@ -371,7 +374,7 @@ BROKEN: Mapping[str, Script] = {
 
 @pytest.mark.fault("N09", "N19", "N20", "N37")
 @pytest.mark.parametrize("fault", BROKEN)
-async def test_no_readable_answer_to_a_whole_request_is_a_doubt(
+async def test_no_readable_response_to_a_whole_request_is_a_doubt(
     fault: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     exchange, spool = await ask_once(tmp_path, verify, BROKEN[fault])
@@ -391,7 +394,7 @@ async def test_silence_is_ended_by_the_deadline(tmp_path: Path, verify: ssl.SSLC
 
 
 @pytest.mark.fault("N21")
-async def test_endless_interim_answers_are_ended_by_the_deadline(
+async def test_endless_interim_responses_are_ended_by_the_deadline(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     async def script(connection: wire.Connection, server: wire.Server) -> None:
@@ -404,7 +407,7 @@ async def test_endless_interim_answers_are_ended_by_the_deadline(
     assert (exchange.reach, exchange.failure) == (Reach.SENT, Failure.DEADLINE)
 
 
-# While the answer comes
+# While the response comes
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nX-Request-Id: req-7\r\nContent-Type: application/json\r\n"
@@ -422,7 +425,7 @@ CUT: Mapping[str, Script] = {
 
 @pytest.mark.fault("N13", "N14")
 @pytest.mark.parametrize("fault", CUT)
-async def test_a_cut_answer_leaves_its_head_and_what_came(
+async def test_a_cut_response_leaves_its_head_and_what_came(
     fault: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     exchange, spool = await ask_once(tmp_path, verify, CUT[fault])
@@ -437,7 +440,7 @@ async def test_a_cut_answer_leaves_its_head_and_what_came(
     assert (cut.status, cut.headers["x-request-id"], cut.body()) == (200, "req-7", GOOD)
 
 
-async def test_a_reset_in_the_answer_leaves_what_came(
+async def test_a_reset_in_the_response_leaves_what_came(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     started = anyio.Event()
@@ -498,10 +501,10 @@ async def test_a_drip_feed_is_ended_by_the_deadline(tmp_path: Path, verify: ssl.
 
 
 @pytest.mark.fault("B18")
-async def test_an_answer_over_the_cap_is_given_up(
+async def test_an_response_over_the_cap_is_given_up(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchgen.http.client, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(batchgen.http.client, "MAX_RESPONSE_BYTES", 1000)
 
     async def endless(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -515,10 +518,10 @@ async def test_an_answer_over_the_cap_is_given_up(
     assert outcome(exchange) is Outcome.AMBIGUOUS
 
 
-async def test_an_answer_just_at_the_cap_is_kept(
+async def test_an_response_just_at_the_cap_is_kept(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchgen.http.client, "MAX_ANSWER_BYTES", len(GOOD))
+    monkeypatch.setattr(batchgen.http.client, "MAX_RESPONSE_BYTES", len(GOOD))
     exchange, _ = await ask_once(tmp_path, verify, wire.answering(wire.response(GOOD)))
     assert exchange.reach is Reach.COMPLETE
 
@@ -527,7 +530,7 @@ async def test_an_answer_just_at_the_cap_is_kept(
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         wire.response(GOOD),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
@@ -538,10 +541,10 @@ async def test_an_answer_just_at_the_cap_is_kept(
     ],
     ids=["length", "chunks", "until closed", "after an interim answer", "before more bytes"],
 )
-async def test_a_whole_answer_is_in_the_spool_when_the_exchange_returns(
-    answer: bytes, tmp_path: Path, verify: ssl.SSLContext
+async def test_a_whole_response_is_in_the_spool_when_the_exchange_returns(
+    response: bytes, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
-    async with wire.serve(wire.answering(answer)) as server, asker(tmp_path, verify) as client:
+    async with wire.serve(wire.answering(response)) as server, asker(tmp_path, verify) as client:
         exchange = await client.ask(server.url)
         assert exchange.reach is Reach.COMPLETE
         assert (exchange.failure, exchange.detail, exchange.status) == (Failure.NONE, "", 200)
@@ -549,7 +552,9 @@ async def test_a_whole_answer_is_in_the_spool_when_the_exchange_returns(
 
 
 @pytest.mark.fault("H31")
-async def test_an_answer_that_has_no_body_is_whole(tmp_path: Path, verify: ssl.SSLContext) -> None:
+async def test_an_response_that_has_no_body_is_whole(
+    tmp_path: Path, verify: ssl.SSLContext
+) -> None:
     script = wire.answering(b"HTTP/1.1 204 No Content\r\n\r\n")
     async with wire.serve(script) as server, asker(tmp_path, verify) as client:
         exchange = await client.ask(server.url)
@@ -557,7 +562,7 @@ async def test_an_answer_that_has_no_body_is_whole(tmp_path: Path, verify: ssl.S
         assert client.whole().body() == b""
 
 
-async def test_an_answer_of_many_megabytes_arrives_byte_by_byte_the_same(
+async def test_an_response_of_many_megabytes_arrives_byte_by_byte_the_same(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     body = b"".join(i.to_bytes(4, "big") for i in range(1_300_000))
@@ -569,7 +574,7 @@ async def test_an_answer_of_many_megabytes_arrives_byte_by_byte_the_same(
 
 
 @pytest.mark.fault("P13")
-async def test_cancelled_with_the_whole_answer_here_it_is_kept(
+async def test_cancelled_with_the_whole_response_here_it_is_kept(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     with anyio.CancelScope() as scope:
@@ -593,7 +598,7 @@ async def test_cancelled_with_the_whole_answer_here_it_is_kept(
 
 @pytest.mark.fault("P13")
 @pytest.mark.parametrize("full", [False, True], ids=["", "full"])
-async def test_a_deadline_that_passes_while_the_answer_is_made_durable_changes_nothing(
+async def test_a_deadline_that_passes_while_the_response_is_made_durable_changes_nothing(
     full: bool, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     clock = Clock()
@@ -660,10 +665,10 @@ async def test_compression_is_not_asked_for_and_never_undone(
     async with wire.serve(script) as server, asker(tmp_path, verify) as client:
         exchange = await client.ask(server.url)
     assert server.requests[0].headers["accept-encoding"] == "identity"
-    answer = client.whole()
-    assert answer.body() == packed
-    assert answer.headers["content-encoding"] == "gzip"
-    verdict = classify(exchange, read_answer(answer.body(), answer.headers))
+    response = client.whole()
+    assert response.body() == packed
+    assert response.headers["content-encoding"] == "gzip"
+    verdict = classify(exchange, read_response(response.body(), response.headers))
     assert verdict.outcome is Outcome.AMBIGUOUS
 
 
@@ -679,7 +684,7 @@ async def test_a_redirect_is_not_followed(
             exchange = await client.ask(server.url)
     assert (exchange.reach, exchange.status) == (Reach.COMPLETE, int(status[:3]))
     assert other.connections == 0
-    verdict = classify(exchange, read_answer(b"", {}))
+    verdict = classify(exchange, read_response(b"", {}))
     assert verdict.outcome is Outcome.STOP
     assert other.url in verdict.message
 
@@ -785,12 +790,12 @@ async def test_the_key_is_in_no_log_no_text_and_no_file(
     """A server that repeats the key wherever it can, with every logger at DEBUG."""
     caplog.set_level(logging.DEBUG)
     error = json.dumps({"error": {"message": f"wrong key {KEY}", "code": "invalid_api_key"}})
-    answer = wire.response(
+    response = wire.response(
         error.encode(), "401 Unauthorized", X_Request_Id=f"for-{KEY}", X_Echo=f"Bearer {KEY}"
     )
     redirect = wire.response(b"", "302 Found", Location=f"https://gateway.invalid/?key={KEY}")
     texts: list[str] = []
-    for number, sent in enumerate([answer, redirect, answer[:-5], b"HTTP/9 " + KEY.encode()]):
+    for number, sent in enumerate([response, redirect, response[:-5], b"HTTP/9 " + KEY.encode()]):
         attempt = AttemptId(f"a{number}")
         async with (
             wire.serve(wire.answering(sent)) as server,
@@ -799,7 +804,7 @@ async def test_the_key_is_in_no_log_no_text_and_no_file(
             exchange = await client.ask(server.url, attempt=attempt)
             texts += [repr(exchange), repr(client.api), str(vars(client.api).keys())]
             texts.append(repr(client.api._session))
-    files = [path.read_text() for path in sorted(client.spool.folder.iterdir())]
+    files = [path.read_text() for path in sorted(client.spool.directory.iterdir())]
     assert len(files) == 3
     assert any("wrong key ***" in text for text in files)
     for text in (*texts, *files, caplog.text):
@@ -824,8 +829,8 @@ async def test_a_spool_that_cannot_be_written_raises_without_the_key(
     caplog.set_level(logging.DEBUG)
     script = wire.answering(wire.response(GOOD))
     async with wire.serve(script) as server, asker(tmp_path, verify) as client:
-        client.spool.folder.rmdir()
-        client.spool.folder.touch()  # a directory would be made again
+        client.spool.directory.rmdir()
+        client.spool.directory.touch()  # a directory would be made again
         with pytest.raises((FileExistsError, NotADirectoryError)) as caught:
             await client.ask(server.url)
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
@@ -933,11 +938,11 @@ async def test_cancelled_requests_leave_a_client_that_serves(
     requests: int, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     """Cancelled after each number of steps, so at every point of connecting, sending, waiting."""
-    answer = False
+    response = False
 
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         await connection.request()
-        if answer:
+        if response:
             await connection.send(wire.response(GOOD))
         else:
             await connection.gone()
@@ -960,7 +965,7 @@ async def test_cancelled_requests_leave_a_client_that_serves(
         await round_of(40)
         before = wire.open_files()
         await round_of(requests)
-        answer = True
+        response = True
         for number in range(20):
             exchange = await client.ask(server.url, attempt=AttemptId(f"a{number}"))
             assert exchange.reach is Reach.COMPLETE

@@ -150,7 +150,7 @@ def test_the_lock_is_free_again_after_the_block_even_if_it_failed(ledger: Path) 
         pass
 
 
-def test_locking_makes_the_folder_and_not_the_ledger(tmp_path: Path) -> None:
+def test_locking_makes_the_directory_and_not_the_ledger(tmp_path: Path) -> None:
     ledger = tmp_path / "jobs" / "batchgen.db"
     with batch_lock(ledger, "catalog"):
         assert [file.name for file in ledger.parent.iterdir()] == ["batchgen.db.lock"]
@@ -160,7 +160,7 @@ def test_locking_makes_the_folder_and_not_the_ledger(tmp_path: Path) -> None:
 
 
 def test_a_place_where_no_lock_can_be_is_told_and_not_a_bug(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "file").write_text("no directory")
     place = tmp_path / "file" / "batchgen.db"
     with pytest.raises(LedgerError, match="lock can't be made"), batch_lock(place, "catalog"):
         pass

@@ -12,7 +12,7 @@ from tests import rig
 
 def test_a_monitor_reads_what_status_tells(tmp_path: Path) -> None:
     began = time.time()
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         for name, prompts in (("one", ["a", "b"]), ('the "other"', ["a forbidden-word"])):
             path = rig.manifest(tmp_path, served.base_url, prompts, name="x")
             text = path.read_text(encoding="utf-8").replace("name: x\n", f"name: {name!r}\n")
@@ -27,7 +27,7 @@ def test_a_monitor_reads_what_status_tells(tmp_path: Path) -> None:
         samples[key] = sample.value
     assert samples["batchgen_jobs", "one", "done", None] == 2
     assert samples["batchgen_jobs", 'the "other"', "blocked", None] == 1
-    assert samples["batchgen_pictures", "one", None, None] == 2
+    assert samples["batchgen_images", "one", None, None] == 2
     assert samples["batchgen_dollars", "one", None, "charged"] == 0.0754
     assert samples["batchgen_last_run_exit_code", 'the "other"', None, None] == 1
     assert began - 1 < samples["batchgen_last_run_started_seconds", "one", None, None]

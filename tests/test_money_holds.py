@@ -28,12 +28,12 @@ def paid_per_prompt(bill: list[dict[str, Any]]) -> Counter[str]:
 def test_what_is_billed_and_then_fails_is_paid_twice_only_as_far_as_allowed(
     max_waste: str, tmp_path: Path
 ) -> None:
-    switches = ("--fast-pictures", "--seed", "3", *BILLED_THEN_FAILED)
+    switches = ("--fast-images", "--seed", "3", *BILLED_THEN_FAILED)
     with rig.endpoint(tmp_path / "state", *switches) as served:
         path = rig.manifest(
             tmp_path,
             served.base_url,
-            [f"picture {number}" for number in range(200)],
+            [f"image {number}" for number in range(200)],
             limits=f"{{concurrency: 16, max_waste: {max_waste!r}}}",
         )
         rig.batchgen("run", path, cwd=tmp_path, code=1)
@@ -63,12 +63,12 @@ def test_what_is_billed_and_then_fails_is_paid_twice_only_as_far_as_allowed(
 
 @pytest.mark.fault("A01")
 def test_an_empty_balance_costs_at_most_what_was_in_flight(tmp_path: Path) -> None:
-    balance = ("--balance", "1.885")  # fifty pictures
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", *balance) as served:
+    balance = ("--balance", "1.885")  # fifty images
+    with rig.endpoint(tmp_path / "state", "--fast-images", *balance) as served:
         path = rig.manifest(
             tmp_path,
             served.base_url,
-            [f"picture {number}" for number in range(300)],
+            [f"image {number}" for number in range(300)],
             limits="{concurrency: 16}",
         )
         stopped = rig.batchgen("run", path, cwd=tmp_path, code=3)
@@ -87,19 +87,19 @@ def test_an_empty_balance_costs_at_most_what_was_in_flight(tmp_path: Path) -> No
 @pytest.mark.fault("A06")
 def test_a_budget_holds_on_the_bill_in_any_chaos(tmp_path: Path) -> None:
     for seed in range(8):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        switches = ("--fast-pictures", "--seed", str(seed), *CHAOS)
-        with rig.endpoint(folder / "state", *switches) as served:
+        directory = tmp_path / str(seed)
+        directory.mkdir()
+        switches = ("--fast-images", "--seed", str(seed), *CHAOS)
+        with rig.endpoint(directory / "state", *switches) as served:
             path = rig.manifest(
-                folder,
+                directory,
                 served.base_url,
-                [f"picture {number}" for number in range(60)],
+                [f"image {number}" for number in range(60)],
                 limits="{concurrency: 64, max_cost: 1.00, max_waste: 100%}",
             )
-            rig.batchgen("run", path, "--yes", cwd=folder, code=None)
+            rig.batchgen("run", path, "--yes", cwd=directory, code=None)
             served.wait_until_idle()
             bill = served.bill()
-            rig.judge(folder, bill, finished=False)
+            rig.judge(directory, bill, finished=False)
         billed = sum(row["micros"] for row in bill)
         assert 500_000 < billed <= 1_000_000, seed

@@ -23,17 +23,17 @@ from tests import canary, rig
 JOBS = 12
 
 
-def output(folder: Path, *arguments: str, code: int = 0) -> Any:
-    return json.loads(rig.batchgen(*arguments, "--json", cwd=folder, code=code).stdout)
+def output(directory: Path, *arguments: str, code: int = 0) -> Any:
+    return json.loads(rig.batchgen(*arguments, "--json", cwd=directory, code=code).stdout)
 
 
 def micros(text: str) -> int:
     return int(text.replace(".", ""))
 
 
-def views(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Doubt]]:
+def views(directory: Path) -> tuple[dict[str, Any], dict[str, Any], list[Doubt]]:
     """Compare all views of a batch's money; give status, report and uncertain jobs."""
-    ledger = folder / "batchgen.db"
+    ledger = directory / "batchgen.db"
     morning = morning_of(ledger, "batch")
     with closing(open_for_reading(ledger)) as conn:
         found: Any = status(conn, "batch").as_json()
@@ -56,8 +56,8 @@ def views(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Doubt]]:
     return found, report, held
 
 
-def set_budgets(folder: Path) -> None:
-    rig.batchgen("budget", "--day", "100", "--month", "100", "--db", "batchgen.db", cwd=folder)
+def set_budgets(directory: Path) -> None:
+    rig.batchgen("budget", "--day", "100", "--month", "100", "--db", "batchgen.db", cwd=directory)
 
 
 def bill(endpoint: rig.Endpoint) -> int:
@@ -66,7 +66,7 @@ def bill(endpoint: rig.Endpoint) -> int:
 
 @pytest.mark.fault("XF5", "XB1")
 def test_all_sums_agree_with_the_bill(tmp_path: Path) -> None:
-    switches = ("--fast-pictures", "--bill-drop", "0.4", "--seed", "5")
+    switches = ("--fast-images", "--bill-drop", "0.4", "--seed", "5")
     with rig.endpoint(tmp_path / "endpoint", *switches) as endpoint:
         path = rig.manifest(
             tmp_path,
@@ -111,7 +111,7 @@ def test_all_sums_agree_with_the_bill(tmp_path: Path) -> None:
 
 @pytest.mark.fault("XB1")
 def test_failed_videos_that_are_refunded_cost_nothing(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures", "--task-fail", "1") as endpoint:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images", "--task-fail", "1") as endpoint:
         path = rig.manifest(
             tmp_path,
             endpoint.base_url,
@@ -132,7 +132,7 @@ def test_failed_videos_that_are_refunded_cost_nothing(tmp_path: Path) -> None:
 
 
 def test_acknowledged_jobs_let_later_nights_end_with_0(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures", "--bill-drop", "1") as endpoint:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images", "--bill-drop", "1") as endpoint:
         path = rig.manifest(
             tmp_path, endpoint.base_url, ["a", "b"], limits='{concurrency: 2, max_waste: "0"}'
         )
@@ -172,7 +172,7 @@ def test_a_notice_names_only_what_is_new(tmp_path: Path) -> None:
     def notices() -> list[dict[str, Any]]:
         return [json.loads(line) for line in news.read_text(encoding="utf-8").splitlines()]
 
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images") as endpoint:
         prompts = ["a mug", "a forbidden-word"]
         path = rig.manifest(tmp_path, endpoint.base_url, prompts, extra=extra)
         rig.batchgen("run", path, cwd=tmp_path, code=1)
@@ -201,9 +201,9 @@ def test_a_notice_names_only_what_is_new(tmp_path: Path) -> None:
 OTHER = "provider: {name: other, base_url: %r, api_key_env: %s}\noptions: {size: 1024x640}\n%s"
 
 
-def other(folder: Path, base_url: str, more: str = "") -> Path:
+def other(directory: Path, base_url: str, more: str = "") -> Path:
     """A manifest for a provider whose prices nothing says."""
-    path = folder / "batch.yaml"
+    path = directory / "batch.yaml"
     body = OTHER % (base_url, canary.VARIABLE, more)
     path.write_text(f"{body}jobs: [a cup, a mug]\n", encoding="utf-8")
     return path
@@ -242,7 +242,7 @@ def test_an_unknown_price_is_refused_beside_a_budget(
 
 @pytest.mark.fault("XB3")
 def test_an_unknown_price_is_never_shown_as_zero(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images") as endpoint:
         path = other(tmp_path, endpoint.base_url)
         flags = ("--accept-unknown-price", "--yes")
         done = rig.batchgen("run", path, *flags, cwd=tmp_path)
@@ -262,7 +262,7 @@ def test_an_unknown_price_is_never_shown_as_zero(tmp_path: Path) -> None:
 @pytest.mark.fault("XB3")
 @pytest.mark.parametrize("more", ["", 'limits: {max_waste: "0"}\n'])
 def test_an_unknown_price_is_sent_at_most_once(more: str, tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures", "--bill-drop", "1") as endpoint:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images", "--bill-drop", "1") as endpoint:
         path = other(tmp_path, endpoint.base_url, more)
         rig.batchgen("run", path, "--accept-unknown-price", "--yes", cwd=tmp_path, code=1)
         assert len(endpoint.bill()) == 2

@@ -21,7 +21,7 @@ from tests.unit.test_database import _TWO_BATCHES
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
         yield endpoint
 
 

@@ -38,7 +38,7 @@ output: {{path: "{{{{ key }}}}.{{{{ ext }}}}"}}
 class Shop:
     """A catalogue that somebody edits by day."""
 
-    folder: Path
+    directory: Path
     dice: random.Random
     products: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By handle: title, and the colour of the photo."""
@@ -65,23 +65,23 @@ class Shop:
 
     def write(self) -> None:
         """Export it, in an order of the shop's own."""
-        photos = self.folder / "photos"
+        photos = self.directory / "photos"
         photos.mkdir(exist_ok=True)
         rows = sorted(self.products.items())
         self.dice.shuffle(rows)
-        with (self.folder / "products.csv").open("w", encoding="utf-8", newline="") as file:
+        with (self.directory / "products.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(["handle", "title"])
             for handle, (title, colour) in rows:
                 table.writerow([handle, title])
-                rig.picture(photos / f"{handle}.png", colour)
+                rig.image(photos / f"{handle}.png", colour)
 
 
 @contextmanager
-def endpoint(folder: Path, port: int, *switches: str) -> Iterator[rig.Endpoint]:
+def endpoint(directory: Path, port: int, *switches: str) -> Iterator[rig.Endpoint]:
     """The provider of one night; its bill and its address stay."""
     with rig.endpoint(
-        folder / "state", "--fast-pictures", "--port", str(port), *switches
+        directory / "state", "--fast-images", "--port", str(port), *switches
     ) as running:
         yield running
 
@@ -91,8 +91,8 @@ def bought(bill: list[dict[str, Any]]) -> Counter[str]:
     return Counter(row["prompt"].partition(" is ")[0] for row in bill)
 
 
-def kill_after(folder: Path, path: Path, events: int) -> None:
-    with rig.start("run", path, "--json", cwd=folder) as process:
+def kill_after(directory: Path, path: Path, events: int) -> None:
+    with rig.start("run", path, "--json", cwd=directory) as process:
         for number, _ in enumerate(rig.events(process), start=1):
             if number == events:
                 process.send_signal(signal.SIGKILL)
@@ -118,7 +118,7 @@ def test_twelve_nights_buy_only_what_changed(tmp_path: Path) -> None:
         price = "0.05" if night >= DEARER else price
         switches = ["--price", price]
         if night == POOR:
-            # Two pictures are left, of at least five.
+            # Two images are left, of at least five.
             switches += ["--balance", f"{spent / 1_000_000 + 2.5 * float(price):.6f}"]
         if night in (KILLED, OVERLAPPING):
             switches += ["--latency", "0.4"]
@@ -168,7 +168,7 @@ def test_twelve_nights_buy_only_what_changed(tmp_path: Path) -> None:
             assert set(paid) == wanted, night
             assert sum(paid.values()) <= len(wanted) + doubts, night
             made |= {handle: shop.products[handle] for handle in wanted}
-            check_pictures(tmp_path, set(shop.products))
+            check_images(tmp_path, set(shop.products))
         spent += sum(row["micros"] for row in tonight)
     (row,) = rig.query(
         tmp_path / "batchgen.db", "SELECT sum(charged) AS charged, sum(maybe) AS maybe FROM runs"
@@ -180,14 +180,14 @@ def test_twelve_nights_buy_only_what_changed(tmp_path: Path) -> None:
     assert found["retired"] == shop.number - len(shop.products) > 0
 
 
-def check_pictures(folder: Path, products: set[str]) -> None:
-    """Every product has its one picture, the one that the ledger knows."""
+def check_images(directory: Path, products: set[str]) -> None:
+    """Every product has its one image, the one that the ledger knows."""
     rows = rig.query(
-        folder / "batchgen.db",
+        directory / "batchgen.db",
         "SELECT key, images.root AS root, images.path AS path, sha256 FROM jobs"
         " JOIN images ON job_id = jobs.id AND images.state = 'saved' WHERE retired = 0",
     )
     assert Counter(row["key"] for row in rows) == Counter(products)
     for row in rows:
-        content = (folder / row["root"] / row["path"]).read_bytes()
+        content = (directory / row["root"] / row["path"]).read_bytes()
         assert sha256(content).hexdigest() == row["sha256"]

@@ -73,7 +73,7 @@ def test_a_webhook_gets_the_report(service: Service) -> None:
 
 
 def test_a_command_gets_the_report_on_stdin(tmp_path: Path) -> None:
-    command = Command(arguments=["sh", "-c", "cat > told.json"], folder=tmp_path)
+    command = Command(arguments=["sh", "-c", "cat > told.json"], directory=tmp_path)
     assert notify(command, NOTICE) is None
     assert (tmp_path / "told.json").read_bytes() == NOTICE.body
 
@@ -101,8 +101,8 @@ def test_a_fault_is_told_without_the_address(service: Service, tmp_path: Path) -
         notify(Webhook(url=nobody), NOTICE),
         notify(Webhook(url=f"https://[{SECRET}"), NOTICE),
         notify(Apprise(url=f"{SECRET}://nothing"), NOTICE),
-        notify(Command(arguments=["sh", "-c", "exit 3"], folder=tmp_path), NOTICE),
-        notify(Command(arguments=["./nowhere"], folder=tmp_path), NOTICE),
+        notify(Command(arguments=["sh", "-c", "exit 3"], directory=tmp_path), NOTICE),
+        notify(Command(arguments=["./nowhere"], directory=tmp_path), NOTICE),
         ping(nobody),
     ]
     assert told[0] == "HTTP 500"
@@ -112,19 +112,19 @@ def test_a_fault_is_told_without_the_address(service: Service, tmp_path: Path) -
     assert SECRET not in repr([Webhook(url=nobody), Apprise(url=nobody)])
 
 
-def finishing(folder: Path, base_url: str, prompts: list[str]) -> Path:
+def finishing(directory: Path, base_url: str, prompts: list[str]) -> Path:
     extra = (
         'ping: "${CHECK}"\n'
         "on_finish:\n"
         '  - {webhook: "${HOOK}", only_if: failed}\n'
         '  - {command: [sh, -c, "cat > told.json"]}\n'
     )
-    return rig.manifest(folder, base_url, prompts, extra=extra)
+    return rig.manifest(directory, base_url, prompts, extra=extra)
 
 
 def test_a_run_tells_how_it_ended_and_never_where(service: Service, tmp_path: Path) -> None:
     env = {"CHECK": service.url, "HOOK": f"{service.url}/hook"}
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = finishing(tmp_path, served.base_url, ["a mug"])
         rig.batchgen("run", path, cwd=tmp_path, env=env)
         assert [asked[:2] for asked in service.asked] == [
@@ -152,7 +152,7 @@ def test_a_run_tells_how_it_ended_and_never_where(service: Service, tmp_path: Pa
 
 def test_a_run_that_never_began_is_told_of_too(service: Service, tmp_path: Path) -> None:
     env = {"CHECK": service.url, "HOOK": f"{service.url}/hook"}
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = finishing(tmp_path, served.base_url, ["a mug"])
         rig.batchgen("run", path, "--max-cost", "0.01", cwd=tmp_path, env=env, code=3)
     told = json.loads(service.asked[-1][2])

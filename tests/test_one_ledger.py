@@ -28,7 +28,7 @@ from batchgen.session.batch_lock import owner_of
 from batchgen.system.process_owner import Here, Life
 from batchgen.system.process_table import this_process
 from tests import rig
-from tests.unit.test_ledger import LOST, enrol, first, planned, send
+from tests.unit.test_ledger import LOST, enroll, first, planned, send
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and links of POSIX")
 
@@ -38,7 +38,7 @@ ONCE = '{concurrency: 2, max_waste: "100%"}'
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    switches = ("--fast-pictures", "--answer", "b64_json")
+    switches = ("--fast-images", "--response", "b64_json")
     with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
         yield endpoint
 
@@ -64,26 +64,26 @@ def test_a_killed_run_continues_by_another_name(
     point: str, linked: str, served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
-    folder = tmp_path / "shop"
-    path = rig.manifest(folder, served.base_url, ["one"])
+    directory = tmp_path / "shop"
+    path = rig.manifest(directory, served.base_url, ["one"])
     other = tmp_path / "other"
     if linked == "directory":
-        other.symlink_to(folder)
+        other.symlink_to(directory)
         name = other / "batchgen.db"
     else:
         other.mkdir()
         name = other / "link.db"
-        name.symlink_to(folder / "batchgen.db")
+        name.symlink_to(directory / "batchgen.db")
     killed_run(path, point, "--db", str(name))
     if linked == "file":
         assert list(other.iterdir()) == [name], "something was made next to the link"
 
-    rig.batchgen("run", path, "--max-waste", "100%", cwd=folder)
+    rig.batchgen("run", path, "--max-waste", "100%", cwd=directory)
 
     bill = served.bill()[before:]
     assert len(bill) == 1
-    rig.judge(folder, bill, finished=True)
-    assert rig.status(folder)["jobs"]["done"] == 1
+    rig.judge(directory, bill, finished=True)
+    assert rig.status(directory)["jobs"]["done"] == 1
 
 
 @pytest.mark.fault("XA5")
@@ -94,27 +94,27 @@ def test_a_ledger_without_its_spool_rebuys_nothing(
 ) -> None:
     path = rig.manifest(tmp_path / "shop", served.base_url, ["one"], limits=ONCE)
     killed_run(path, point)
-    folder = path.parent
+    directory = path.parent
     if spool == "not copied":
-        folder = tmp_path / "restored"
-        folder.mkdir()
+        directory = tmp_path / "restored"
+        directory.mkdir()
         for file in path.parent.glob("batch*"):
             if file.is_file() and not file.name.endswith("-journal"):
-                shutil.copy(file, folder)
+                shutil.copy(file, directory)
     else:
-        shutil.rmtree(folder / "batchgen.db.spool")
+        shutil.rmtree(directory / "batchgen.db.spool")
     sent = posts(served)
     if spool == "emptied by an earlier start":
         env = {"BATCHGEN_FAILPOINT": "recovering"}
-        rig.batchgen("run", path.name, cwd=folder, env=env, code=-signal.SIGKILL)
-    rig.batchgen("run", path.name, cwd=folder, code=1)
+        rig.batchgen("run", path.name, cwd=directory, env=env, code=-signal.SIGKILL)
+    rig.batchgen("run", path.name, cwd=directory, code=1)
 
     assert posts(served) == sent
-    (job,) = rig.query(folder / "batchgen.db", "SELECT state, reason FROM jobs")
+    (job,) = rig.query(directory / "batchgen.db", "SELECT state, reason FROM jobs")
     assert job["state"] == JobState.UNCERTAIN
     assert job["reason"].startswith("spool_missing: ")
-    assert str(folder / "batchgen.db.spool") in job["reason"]
-    assert rig.query(folder / "batchgen.db", "SELECT 1 FROM attempts WHERE billed = 'no'") == []
+    assert str(directory / "batchgen.db.spool") in job["reason"]
+    assert rig.query(directory / "batchgen.db", "SELECT 1 FROM attempts WHERE billed = 'no'") == []
 
 
 def test_a_response_that_was_copied_back_is_used(served: rig.Endpoint, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def running(path: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize("stopped", ["run", "endpoint"])
 def test_a_run_with_another_lock_file_recovers_nothing(stopped: str, tmp_path: Path) -> None:
     """As over a network share whose locks are local, or after somebody removed the lock."""
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "1") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "1") as slow:
         path = rig.manifest(tmp_path / "shop", slow.base_url, ["p"] * 6, limits=ONCE)
         with running(path) as process:
             # Whichever is stopped, the requests stay in flight until it continues.
@@ -233,7 +233,7 @@ def test_a_run_with_another_lock_file_recovers_nothing(stopped: str, tmp_path: P
 
 @pytest.mark.fault("XA12", "XD3")
 def test_the_owner_of_a_batch_is_found(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "1") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "1") as slow:
         path = rig.manifest(tmp_path / "shop", slow.base_url, ["p"] * 2)
         db = path.parent / "batchgen.db"
         assert owner_of(db, "batch") is None
@@ -311,7 +311,7 @@ def test_a_run_that_was_taken_over_writes_nothing(tmp_path: Path, here: Here) ->
         closing(open_for_writing(tmp_path / "batchgen.db")) as other,
     ):
         paused, next_one = Ledger(one), Ledger(other)
-        batch = enrol(paused, [planned(0), planned(1)])
+        batch = enroll(paused, [planned(0), planned(1)])
         run = begin(paused, claim(here, host="shop1", boot="1", lock="1"))
         attempt = send(paused, run, first(paused, batch))
         with pytest.raises(BatchLockedError, match=r"on shop1 since .* --take-over"):
@@ -337,7 +337,7 @@ def test_a_run_that_was_taken_over_writes_nothing(tmp_path: Path, here: Here) ->
 def test_a_live_run_keeps_its_open_attempts(tmp_path: Path, here: Here) -> None:
     with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
         ledger = Ledger(conn)
-        batch = enrol(ledger, [planned(0)])
+        batch = enroll(ledger, [planned(0)])
         run = begin(ledger, claim(here))
         send(ledger, run, first(ledger, batch))
         assert ledger.open_attempts(batch) == []
@@ -351,7 +351,7 @@ def test_a_live_run_keeps_its_open_attempts(tmp_path: Path, here: Here) -> None:
 def test_an_ended_run_is_no_obstacle(tmp_path: Path, here: Here) -> None:
     with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
         ledger = Ledger(conn)
-        enrol(ledger, [planned(0)])
+        enroll(ledger, [planned(0)])
         run = begin(ledger, claim(here))
         ledger.end_run(run, stopped=None, exit_code=0)
         ledger.beat()
@@ -361,7 +361,7 @@ def test_an_ended_run_is_no_obstacle(tmp_path: Path, here: Here) -> None:
 def test_a_heartbeat_says_when_a_run_was_last_alive(tmp_path: Path, here: Here) -> None:
     with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
         ledger = Ledger(conn)
-        enrol(ledger, [planned(0)])
+        enroll(ledger, [planned(0)])
         begin(ledger, claim(here))
         conn.execute("UPDATE runs SET heartbeat_at = 'long ago'")
         ledger.beat()

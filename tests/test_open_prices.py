@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.job import AttemptId, Billed, OptionValue, PictureRef
+from batchgen.job import AttemptId, Billed, ImageRef, OptionValue
 from batchgen.ledger.budgets import spent_in
 from batchgen.ledger.costs import CostBy, costs
 from batchgen.ledger.database import open_for_writing
@@ -26,7 +26,7 @@ from batchgen.providers.price_list import OpenOption, PriceSpan
 from batchgen.providers.profile import Profile
 from batchgen.reconciliation.settlement import Settled
 from tests import rig
-from tests.unit.test_ledger import OK, PRICE, enrol, first, planned, start
+from tests.unit.test_ledger import OK, PRICE, enroll, first, planned, start
 from tests.unit.test_reconciliation import NOTHING, sent
 
 LEAST = Micros(30_000)
@@ -85,13 +85,13 @@ def money(ledger: Ledger) -> tuple[int, int]:
 
 
 def test_the_cheapest_is_charged_and_the_rest_possible(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run, attempt = start(ledger, batch), AttemptId("a")
     terms = PriceTerms(least=LEAST)
     job = first(ledger, batch)
     assert ledger.reserve(run, job, attempt, provider="local", terms=terms) == Reserved()
     assert money(ledger) == (0, PRICE)
-    ledger.record_answer(attempt, OK, [(PictureRef(index=0), None)], answer="x")
+    ledger.record_response(attempt, OK, [(ImageRef(index=0), None)], response="x")
     assert money(ledger) == (LEAST, PRICE - LEAST)
 
     (one,) = sent(ledger, batch)
@@ -103,7 +103,7 @@ def test_the_cheapest_is_charged_and_the_rest_possible(ledger: Ledger) -> None:
 
 @pytest.mark.fault("XB3")
 def test_nothing_of_unknown_price_is_reserved_beside_a_budget(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     job, unknown = first(ledger, batch), PriceTerms(is_known=False)
     bounded = ledger.start_run(
         batch, estimate=Micros(0), max_cost=Micros(10**9), max_waste=Micros(0)
@@ -141,7 +141,7 @@ def test_a_plan_warns_of_each_open_price_once(tmp_path: Path) -> None:
 
 
 def test_an_open_price_agrees_with_the_bill(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images") as endpoint:
         path = rig.manifest(
             tmp_path, endpoint.base_url, ["a", "b"], options="{}", extra="model: nano-banana-pro\n"
         )

@@ -104,7 +104,7 @@ MANY = 400
 
 @pytest.mark.fault("P14")
 def test_a_reader_that_stops_reading_does_not_hold_up_a_run(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = rig.manifest(tmp_path, served.base_url, [f"p{n}" for n in range(MANY)])
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
             wait_for(tmp_path, f"SELECT 1 FROM jobs WHERE state = 'done' LIMIT 1 OFFSET {MANY - 1}")
@@ -114,9 +114,9 @@ def test_a_reader_that_stops_reading_does_not_hold_up_a_run(tmp_path: Path) -> N
     assert lines[-1] == rig.status(tmp_path)
 
 
-def wait_for(folder: Path, sql: str) -> None:
+def wait_for(directory: Path, sql: str) -> None:
     """Wait until the ledger of a run, which may not have begun, gives a row."""
-    db = folder / "batchgen.db"
+    db = directory / "batchgen.db"
     while not (db.exists() and rig.query(db, sql)):
         time.sleep(0.05)
 
@@ -124,7 +124,7 @@ def wait_for(folder: Path, sql: str) -> None:
 @pytest.mark.fault("P14")
 def test_a_terminal_that_shows_nothing_more_does_not_hold_up_a_run(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         # Each is refused with a long notice, so that the terminal's buffer is full soon.
         path = rig.manifest(tmp_path, served.base_url, [f"forbidden-word {n}" for n in range(200)])
         command = [sys.executable, "-m", "batchgen", "run", str(path), "--yes"]

@@ -47,7 +47,7 @@ def stage(ledger: Ledger, *jobs: PlannedJob) -> Staging:
 
 def enroll(ledger: Ledger, manifest: Path, *jobs: PlannedJob) -> None:
     staging = stage(ledger, *jobs)
-    staging.enrol(replace(IDENTITY, manifest_path=str(manifest)))
+    staging.enroll(replace(IDENTITY, manifest_path=str(manifest)))
     staging.close()
 
 
@@ -115,20 +115,20 @@ def test_a_plan_with_such_a_path_is_refused(ledger: Ledger, tmp_path: Path) -> N
 
 @pytest.mark.fault("XA3")
 def test_a_refused_plan_changes_nothing(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
-        extra = "output: {dir: pictures}\n"
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
+        extra = "output: {dir: images}\n"
         one = rig.manifest(tmp_path, served.base_url, ["one"], name="one", extra=extra)
         two = rig.manifest(tmp_path, served.base_url, ["two"], name="two", extra=extra)
         rig.batchgen("run", one, cwd=tmp_path)
-        made = (tmp_path / "pictures/job-000.png").read_bytes()
+        made = (tmp_path / "images/job-000.png").read_bytes()
         told = rig.batchgen("run", two, cwd=tmp_path, code=2).stderr
         assert "the path of job 'job-000' of batch 'one'" in told
-        assert (tmp_path / "pictures/job-000.png").read_bytes() == made
+        assert (tmp_path / "images/job-000.png").read_bytes() == made
         names = rig.query(tmp_path / "batchgen.db", "SELECT name FROM batches")
         assert [row["name"] for row in names] == ["one"]
         assert len(served.bill()) == 1
         rig.batchgen("run", two, "--overwrite", cwd=tmp_path)
-        kept = tmp_path / "pictures/.previous/job-000.png~edited1"
+        kept = tmp_path / "images/.previous/job-000.png~edited1"
         assert kept.read_bytes() == made
 
 

@@ -24,9 +24,9 @@ from batchgen.commands.rollback import _put_back, _refusal
 from batchgen.engine import placing as placing_module
 from batchgen.engine.placing import Conflict, Placer
 from batchgen.engine.worker import RunContext
-from batchgen.job import AttemptId, Billed, JobId, Outcome, PictureRef, SavedPicture
+from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, SavedImage
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.ledger import DuePicture, Ledger
+from batchgen.ledger.ledger import DueImage, Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.saved_images import exchanged, exchanges
 from batchgen.ledger.staging import BatchIdentity, Staging
@@ -96,11 +96,11 @@ def png(number: int) -> bytes:
 class Desk:
     """A batch whose images are made here, through the steps of a run."""
 
-    def __init__(self, folder: Path, *, keep_previous: int = 1) -> None:
-        self.folder = folder
-        self.conn: sqlite3.Connection = open_for_writing(folder / "batchgen.db")
+    def __init__(self, directory: Path, *, keep_previous: int = 1) -> None:
+        self.directory = directory
+        self.conn: sqlite3.Connection = open_for_writing(directory / "batchgen.db")
         self.ledger = Ledger(self.conn)
-        self.spool = Spool(folder / "spool")
+        self.spool = Spool(directory / "spool")
         self.keep_previous = keep_previous
         self.made = 0
         self.plan: dict[str, tuple[str, str, int]] = {}
@@ -127,8 +127,8 @@ class Desk:
             )
             with kill_at(point):
                 if self.batch is not None:
-                    notices += relocate(staging, self.batch, self.folder)
-                self.batch = staging.enrol(IDENTITY)
+                    notices += relocate(staging, self.batch, self.directory)
+                self.batch = staging.enroll(IDENTITY)
         finally:
             staging.close()
         return notices
@@ -140,7 +140,7 @@ class Desk:
             self.made += 1
             attempt = AttemptId(f"{self.made:032x}")
             self.ledger.reserve(run, job, attempt, provider="local")
-            self.ledger.record_answer(attempt, OK, [(PictureRef(index=0), None)], answer="x")
+            self.ledger.record_response(attempt, OK, [(ImageRef(index=0), None)], response="x")
 
     def deliver(self, overwrite: bool, point: Point | None) -> dict[str, bytes]:
         """Place what is paid; gives the bytes of each job that became done."""
@@ -152,11 +152,11 @@ class Desk:
         context = cast(RunContext, SimpleNamespace(ledger=ledger, spool=self.spool))
 
         async def place_all() -> None:
-            placer = Placer(context, self.folder, overwrite=overwrite)
+            placer = Placer(context, self.directory, overwrite=overwrite)
             for job in self.ledger.paid(self.batch):
-                for picture in self.ledger.due(job):
+                for image in self.ledger.due(job):
                     try:
-                        data = await self._deliver_one(placer, picture, job)
+                        data = await self._deliver_one(placer, image, job)
                     except (Conflict, OSError):
                         continue
                     done[self.ledger.job(job).key] = data
@@ -165,10 +165,10 @@ class Desk:
             anyio.run(place_all)
         return done
 
-    async def _deliver_one(self, placer: Placer, picture: DuePicture, id_: JobId) -> bytes:
+    async def _deliver_one(self, placer: Placer, image: DueImage, id_: JobId) -> bytes:
         job = self.ledger.job(id_)
-        data = png(int(picture.attempt_id, 16))
-        saved = SavedPicture(
+        data = png(int(image.attempt_id, 16))
+        saved = SavedImage(
             path=final_path(job.path, "png"),
             sha256=sha256(data).hexdigest(),
             bytes=len(data),
@@ -176,15 +176,15 @@ class Desk:
             height=2,
             format="png",
         )
-        placed = placer.already_placed(job, picture) if picture.path else None
+        placed = placer.already_placed(job, image) if image.path else None
         if placed is None:
-            async with PartFile(self.folder / f".{picture.attempt_id}") as part:
-                if not (picture.path and placer.adopt_kept(picture, part)):
+            async with PartFile(self.directory / f".{image.attempt_id}") as part:
+                if not (image.path and placer.adopt_kept(image, part)):
                     await part.write(data)
                 await part.seal(lambda path: None)
-                await placer.place(job, picture, part, saved, taken=True)
-        finished = self.ledger.picture_saved(picture.id)
-        placer.forget_kept(job, picture, saved)
+                await placer.place(job, image, part, saved, taken=True)
+        finished = self.ledger.image_saved(image.id)
+        placer.forget_kept(job, image, saved)
         assert finished is not None
         placer.tidy(job, finished, [placed or saved], "b")
         return data
@@ -192,8 +192,8 @@ class Desk:
     def roll_back(self, key: str) -> bool:
         """As the command does for one job."""
         for exchange in exchanges(self.conn, self.batch, only=Only.of([key]), run=None):
-            if _refusal(self.folder, exchange) is None:
-                _put_back(self.folder, "b", exchange)
+            if _refusal(self.directory, exchange) is None:
+                _put_back(self.directory, "b", exchange)
                 exchanged(self.conn, exchange)
                 return True
         return False
@@ -205,7 +205,7 @@ class Desk:
             " JOIN jobs ON jobs.id = job_id WHERE key = ? AND images.state = 'saved'",
             (key,),
         ).fetchone()
-        return None if row is None else self.folder / row["root"] / row["path"]
+        return None if row is None else self.directory / row["root"] / row["path"]
 
 
 POINTS = st.sampled_from([None, None, None, Point.KEPT, Point.PLACING, Point.PLACED])
@@ -218,8 +218,8 @@ class Places(RuleBasedStateMachine):
 
     @initialize(keep_previous=st.integers(0, 2))
     def begin(self, keep_previous: int) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="batchgen-places-", dir=MEMORY))
-        self.desk = Desk(self.folder, keep_previous=keep_previous)
+        self.directory = Path(tempfile.mkdtemp(prefix="batchgen-places-", dir=MEMORY))
+        self.desk = Desk(self.directory, keep_previous=keep_previous)
         self.theirs: list[bytes] = []
         self.ours: dict[str, list[bytes]] = {key: [] for key in KEYS}
         self.edits = 0
@@ -229,7 +229,7 @@ class Places(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "desk"):
             self.desk.conn.close()
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.directory)
 
     @rule(places=st.permutations(PATHS), root=st.sampled_from(ROOTS), point=MOVES)
     def move(self, places: list[str], root: str, point: Point | None) -> None:
@@ -259,7 +259,7 @@ class Places(RuleBasedStateMachine):
 
     @rule(root=st.sampled_from(ROOTS), path=st.sampled_from(PATHS))
     def edit(self, root: str, path: str) -> None:
-        place = self.folder / root / path.replace("{ext}", "png")
+        place = self.directory / root / path.replace("{ext}", "png")
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
             old = place.read_bytes()
@@ -288,7 +288,7 @@ class Places(RuleBasedStateMachine):
         self.ours[key] = []
 
     def _all_bytes(self) -> set[bytes]:
-        return {path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+        return {path.read_bytes() for path in self.directory.rglob("*") if path.is_file()}
 
     @invariant()
     def nothing_vanished(self) -> None:
@@ -297,7 +297,7 @@ class Places(RuleBasedStateMachine):
         there = {
             path.read_bytes()
             for root in ROOTS
-            for path in (self.folder / root).rglob("*")
+            for path in (self.directory / root).rglob("*")
             if path.is_file() and not path.name.endswith(".part")
         }
         for data in self.theirs:

@@ -41,29 +41,31 @@ def batchgen(*arguments: str | Path, cwd: Path, code: int = 0, point: Point | No
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
         yield endpoint
 
 
-def run(served: rig.Endpoint, folder: Path, *prompts: str, code: int = 0, **values: Any) -> str:
+def run(served: rig.Endpoint, directory: Path, *prompts: str, code: int = 0, **values: Any) -> str:
     options = values.pop("flags", ())
-    path = rig.manifest(folder, served.base_url, prompts, **values)
-    return batchgen("run", path, *options, cwd=folder, code=code)
+    path = rig.manifest(directory, served.base_url, prompts, **values)
+    return batchgen("run", path, *options, cwd=directory, code=code)
 
 
-def image(folder: Path, number: int = 0) -> Path:
-    return folder / f"out/batch/job-{number:03d}.png"
+def image(directory: Path, number: int = 0) -> Path:
+    return directory / f"out/batch/job-{number:03d}.png"
 
 
-def kept(folder: Path) -> dict[str, bytes]:
-    previous = folder / "out/batch/.previous"
+def kept(directory: Path) -> dict[str, bytes]:
+    previous = directory / "out/batch/.previous"
     return (
         {file.name: file.read_bytes() for file in previous.iterdir()} if previous.exists() else {}
     )
 
 
-def reason(folder: Path) -> str:
-    (row,) = rig.query(folder / "batchgen.db", "SELECT reason FROM jobs WHERE reason IS NOT NULL")
+def reason(directory: Path) -> str:
+    (row,) = rig.query(
+        directory / "batchgen.db", "SELECT reason FROM jobs WHERE reason IS NOT NULL"
+    )
     return str(row["reason"])
 
 
@@ -162,7 +164,7 @@ def test_a_retired_job_gives_up_a_path(served: rig.Endpoint, tmp_path: Path) -> 
 @pytest.mark.fault("XA3", "W11")
 def test_a_name_taken_during_the_request_is_not_replaced(tmp_path: Path) -> None:
     """The bytes that were paid for wait in the spool, and need no URL any more."""
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "1") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "1") as slow:
         path = rig.manifest(tmp_path, slow.base_url, ["one"])
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
             for event in rig.events(process):
@@ -322,7 +324,7 @@ def test_inline_images_get_the_group_of_their_directory(tmp_path: Path) -> None:
     out.mkdir(parents=True)
     os.chown(out, -1, 1234)
     out.chmod(0o2775)
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--answer", "mixed") as mixed:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--response", "mixed") as mixed:
         path = rig.manifest(tmp_path, mixed.base_url, ["one", "two", "three", "four"])
         batchgen("run", path, cwd=tmp_path)
         rows = rig.query(tmp_path / "batchgen.db", "SELECT url FROM images")

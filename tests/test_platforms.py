@@ -48,7 +48,7 @@ def started(*arguments: str | Path, cwd: Path) -> Iterator[subprocess.Popen[str]
 
 @pytest.mark.fault("XD1")
 def test_a_loop_without_signal_handlers_runs_a_batch(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = rig.manifest(tmp_path, served.base_url, ["a mug", "a bag"])
         with started("run", path, cwd=tmp_path) as process:
             out, errors = process.communicate(timeout=rig.TIMEOUT_S)
@@ -59,7 +59,7 @@ def test_a_loop_without_signal_handlers_runs_a_batch(tmp_path: Path) -> None:
 @pytest.mark.fault("XD1")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_first_signal_lets_requests_finish_there_too(number: int, tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "1") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "1") as slow:
         path = rig.manifest(tmp_path, slow.base_url, ["a"] * 6, limits="{concurrency: 2}")
         with started("run", path, "--json", cwd=tmp_path) as process:
             next(rig.events(process))
@@ -75,7 +75,7 @@ def test_a_first_signal_lets_requests_finish_there_too(number: int, tmp_path: Pa
 
 @pytest.mark.fault("XD1")
 def test_a_second_signal_cancels_requests_there_too(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "60") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "60") as slow:
         path = rig.manifest(tmp_path, slow.base_url, ["a"] * 2, limits="{max_waste: 0}")
         with started("run", path, "--json", cwd=tmp_path) as process:
             events = rig.events(process)
@@ -95,16 +95,16 @@ UNABLE = ["cp1252", "ascii", "latin-1"]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A batch whose keys and prompts no code page of the West can spell."""
-    folder = tmp_path_factory.mktemp("made")
-    with rig.endpoint(folder / "state", "--fast-pictures") as served:
-        path = folder / "batch.yaml"
+    directory = tmp_path_factory.mktemp("made")
+    with rig.endpoint(directory / "state", "--fast-images") as served:
+        path = directory / "batch.yaml"
         path.write_text(
             f"provider: {{name: local, base_url: {served.base_url!r}}}\n"
             "jobs:\n  - {key: чашка, prompt: 茶碗 ☕}\n  - {key: plain, prompt: a mug}\n",
             encoding="utf-8",
         )
-        rig.batchgen("run", path, cwd=folder)
-    return folder
+        rig.batchgen("run", path, cwd=directory)
+    return directory
 
 
 def output_of(*arguments: str, cwd: Path, encoding: str) -> bytes:

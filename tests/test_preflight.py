@@ -23,7 +23,7 @@ def test_a_key_that_is_refused_is_told_before_anything_is_planned_to_be_paid(
 
 @pytest.mark.fault("A04")
 def test_a_model_that_the_key_does_not_see_is_told_with_the_nearest(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = rig.manifest(tmp_path, served.base_url, ["a"])
         text = path.read_text(encoding="utf-8")
         path.write_text(

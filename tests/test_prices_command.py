@@ -22,15 +22,15 @@ KEY = "sk-of-these-tests-0123456789"
 
 @pytest.fixture(scope="module")
 def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    """An endpoint that takes 5 cents a picture, which is not what is shipped."""
+    """An endpoint that takes 5 cents an image, which is not what is shipped."""
     state = tmp_path_factory.mktemp("endpoint")
-    with rig.endpoint(state, "--fast-pictures", "--price", "0.05") as endpoint:
+    with rig.endpoint(state, "--fast-images", "--price", "0.05") as endpoint:
         yield endpoint
 
 
-def estimate(folder: Path, path: Path) -> dict[str, Any]:
+def estimate(directory: Path, path: Path) -> dict[str, Any]:
     """What a plan says of the new jobs, and by which prices."""
-    found: dict[str, Any] = json.loads(rig.batchgen("plan", path, "--json", cwd=folder).stdout)
+    found: dict[str, Any] = json.loads(rig.batchgen("plan", path, "--json", cwd=directory).stdout)
     return found
 
 
@@ -77,19 +77,19 @@ def test_a_budget_holds_by_the_fresh_price(dear: rig.Endpoint, tmp_path: Path) -
 
 
 class NoPriceList(BaseHTTPRequestHandler):
-    """An endpoint that makes pictures and answers everything else with 404."""
+    """An endpoint that makes images and answers everything else with 404."""
 
     def do_GET(self) -> None:
-        self._answer(404, b"")
+        self._response(404, b"")
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        picture = BytesIO()
-        Image.new("RGB", (1024, 640)).save(picture, "png")
-        item = {"b64_json": b64encode(picture.getvalue()).decode()}
-        self._answer(200, json.dumps({"created": 1, "data": [item]}).encode())
+        image = BytesIO()
+        Image.new("RGB", (1024, 640)).save(image, "png")
+        item = {"b64_json": b64encode(image.getvalue()).decode()}
+        self._response(200, json.dumps({"created": 1, "data": [item]}).encode())
 
-    def _answer(self, status: int, body: bytes) -> None:
+    def _response(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -109,7 +109,7 @@ def test_a_run_whose_list_cannot_be_had_says_so_and_goes_on(tmp_path: Path) -> N
         finally:
             server.shutdown()
     assert "no fresh price list" in done.stderr
-    assert "the answer is 404" in done.stderr
+    assert "the response is 404" in done.stderr
     assert "prices are from play money of the embedded endpoint" in done.stderr
     assert rig.status(tmp_path)["cost"]["charged"] == "0.037700"
 
@@ -198,8 +198,8 @@ def locked(tmp_path: Path) -> Iterator[rig.Endpoint]:
         yield endpoint
 
 
-def with_key(folder: Path, base_url: str, model: str) -> Path:
-    path = folder / "keyed.yaml"
+def with_key(directory: Path, base_url: str, model: str) -> Path:
+    path = directory / "keyed.yaml"
     path.write_text(
         f"provider: {{name: local, base_url: {base_url!r}, api_key_env: MY_KEY}}\n"
         f"model: {model}\njobs: [a, {{prompt: b, model: gpt-image-2}}]\n",

@@ -23,7 +23,7 @@ from tests import rig
 
 
 @pytest.mark.parametrize(
-    ("pictures", "cost", "again", "accepted", "total", "each"),
+    ("images", "cost", "again", "accepted", "total", "each"),
     [
         (1000, 37_700_000, 8, 70, 40_716_000, 58_166),  # the guide's own example
         (1000, 37_700_000, 0, 100, 37_700_000, 37_700),
@@ -33,10 +33,10 @@ from tests import rig
     ],
 )
 def test_the_what_if_is_that_of_the_guides_calculator(
-    pictures: int, cost: int, again: int, accepted: int, total: int, each: int | None
+    images: int, cost: int, again: int, accepted: int, total: int, each: int | None
 ) -> None:
     found = what_if(
-        pictures,
+        images,
         Micros(cost),
         again_percent=Decimal(again),
         accepted_percent=Decimal(accepted),
@@ -45,21 +45,21 @@ def test_the_what_if_is_that_of_the_guides_calculator(
 
 
 @given(
-    pictures=st.integers(1, 10**6),
+    images=st.integers(1, 10**6),
     each=st.integers(1, 10**6),
     again=st.integers(0, 100),
     accepted=st.integers(1, 100),
 )
-def test_an_accepted_picture_never_costs_less_than_a_picture(
-    pictures: int, each: int, again: int, accepted: int
+def test_an_accepted_image_never_costs_less_than_a_image(
+    images: int, each: int, again: int, accepted: int
 ) -> None:
     found = what_if(
-        pictures,
-        Micros(pictures * each),
+        images,
+        Micros(images * each),
         again_percent=Decimal(again),
         accepted_percent=Decimal(accepted),
     )
-    assert found.total >= pictures * each
+    assert found.total >= images * each
     assert found.per_accepted is not None
     assert found.per_accepted >= each
 
@@ -95,13 +95,13 @@ def test_what_is_no_share_is_refused(text: str) -> None:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
     """An endpoint for all runs of this file."""
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
         yield endpoint
 
 
-def plan(folder: Path, path: Path, *options: str) -> dict[str, Any]:
+def plan(directory: Path, path: Path, *options: str) -> dict[str, Any]:
     """``plan --json``."""
-    done = rig.batchgen("plan", path, "--json", *options, cwd=folder)
+    done = rig.batchgen("plan", path, "--json", *options, cwd=directory)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -191,12 +191,12 @@ def test_a_budget_of_the_command_line_is_that_of_all_manifests(
 
 def test_a_price_that_rose_since_the_last_run_stops_before_anything_is_sent(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with rig.endpoint(state, "--fast-pictures", "--price", "0.04") as cheap:
+    with rig.endpoint(state, "--fast-images", "--price", "0.04") as cheap:
         port = cheap.base_url
         path = rig.manifest(tmp_path, port, ["a"])
         rig.batchgen("run", path, cwd=tmp_path)
     number = port.rpartition(":")[2].partition("/")[0]
-    with rig.endpoint(state, "--fast-pictures", "--price", "0.05", "--port", number) as dear:
+    with rig.endpoint(state, "--fast-images", "--price", "0.05", "--port", number) as dear:
         rig.manifest(tmp_path, dear.base_url, ["a", "b"])
         stopped = rig.batchgen("run", path, cwd=tmp_path, code=3)
         assert "gpt-image-2 costs $0.05" in stopped.stderr
@@ -209,9 +209,9 @@ def test_a_price_that_rose_since_the_last_run_stops_before_anything_is_sent(tmp_
 
 
 @pytest.mark.parametrize(
-    ("typed", "answer"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False)]
+    ("typed", "response"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False)]
 )
-def test_a_person_is_asked_and_silence_means_no(typed: str, answer: bool) -> None:
+def test_a_person_is_asked_and_silence_means_no(typed: str, response: bool) -> None:
     ours, theirs = os.openpty()
     code = (
         "from batchgen.console.progress import ask; print(ask('send 3 requests for about $0.11?'))"
@@ -225,7 +225,7 @@ def test_a_person_is_asked_and_silence_means_no(typed: str, answer: bool) -> Non
         shown = os.read(ours, 4096).decode()
     os.close(ours)
     assert "send 3 requests for about $0.11? [y/N]" in shown
-    assert told.strip() == str(answer)
+    assert told.strip() == str(response)
 
 
 @pytest.mark.fault("P14")

@@ -58,12 +58,12 @@ def test_every_key_of_a_manifest_is_shown(name: str) -> None:
     assert re.search(rf"^{name}:|`{name}|\b{name}:", section("The manifest"), re.MULTILINE)
 
 
-def copy_examples(folder: Path) -> None:
+def copy_examples(directory: Path) -> None:
     """The example manifests and their tables, without what runs have made beside them."""
-    (folder / "jobs").mkdir()
+    (directory / "jobs").mkdir()
     for file in (ROOT / "jobs").iterdir():
         if file.is_file() and file.suffix in (".yaml", ".csv"):
-            shutil.copy(file, folder / "jobs")
+            shutil.copy(file, directory / "jobs")
 
 
 def test_the_program_that_is_shown_runs(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ SHOP = "/srv/shop"
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A shop's folder with a catalogue that costs nothing, and batchgen where recipes look."""
+    """A shop's directory with a catalogue that costs nothing, and batchgen where recipes look."""
     copy_examples(tmp_path)
     (tmp_path / "jobs" / "demo.yaml").rename(tmp_path / "catalog.yaml")
     (tmp_path / "jobs" / "demo-products.csv").rename(tmp_path / "demo-products.csv")
@@ -44,7 +44,7 @@ def run_like_cron(command: str, shop: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_cron_line_makes_the_pictures_and_says_nothing(shop: Path) -> None:
+def test_the_cron_line_makes_the_images_and_says_nothing(shop: Path) -> None:
     line = block_after("recipe: cron").strip()
     assert line.split()[:5] == ["0", "2", "*", "*", "*"]
     command = line.split(maxsplit=5)[5]
@@ -84,7 +84,7 @@ def test_systemd_takes_the_units(shop: Path) -> None:
 def test_the_workflow_never_cuts_a_run_off() -> None:
     workflow: dict[Any, Any] = yaml.safe_load(block_after("recipe: actions"))
     assert workflow["concurrency"]["cancel-in-progress"] is False
-    steps = workflow["jobs"]["pictures"]["steps"]
+    steps = workflow["jobs"]["images"]["steps"]
     (command,) = [step["run"] for step in steps if step.get("run", "").startswith("batchgen")]
     assert command.split()[:3] == ["batchgen", "run", "catalog.yaml"]
 

@@ -22,25 +22,25 @@ JOBS = 24
 def flaky(tmp_path: Path) -> Iterator[rig.Endpoint]:
     """An endpoint that bills some requests and drops their answers."""
     with rig.endpoint(
-        tmp_path / "endpoint", "--fast-pictures", "--bill-drop", "0.25", "--seed", "5"
+        tmp_path / "endpoint", "--fast-images", "--bill-drop", "0.25", "--seed", "5"
     ) as endpoint:
         yield endpoint
 
 
-def run(folder: Path, endpoint: rig.Endpoint, *, waste: str = "0", jobs: int = JOBS) -> None:
+def run(directory: Path, endpoint: rig.Endpoint, *, waste: str = "0", jobs: int = JOBS) -> None:
     """Run a batch to its end, with doubts left."""
     path = rig.manifest(
-        folder,
+        directory,
         endpoint.base_url,
-        [f"picture {number}" for number in range(jobs)],
+        [f"image {number}" for number in range(jobs)],
         limits=f'{{concurrency: 16, max_waste: "{waste}"}}',
     )
-    rig.batchgen("run", path, cwd=folder, code=None)
+    rig.batchgen("run", path, cwd=directory, code=None)
     endpoint.wait_until_idle()
 
 
-def reconcile(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
-    done = rig.batchgen("reconcile", "batch", "--json", *arguments, cwd=folder, code=code)
+def reconcile(directory: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
+    done = rig.batchgen("reconcile", "batch", "--json", *arguments, cwd=directory, code=code)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -54,8 +54,8 @@ def micros(text: str) -> int:
     return int(whole + decimals)
 
 
-def money(folder: Path) -> tuple[int, int]:
-    cost = rig.status(folder)["cost"]
+def money(directory: Path) -> tuple[int, int]:
+    cost = rig.status(directory)["cost"]
     return micros(cost["charged"]), micros(cost["maybe"])
 
 
@@ -64,7 +64,7 @@ def dropped(endpoint: rig.Endpoint) -> int:
 
 
 @pytest.mark.parametrize("waste", ["0", "100%"])
-def test_lost_answers_that_are_billed_are_charged_to_the_cent(
+def test_lost_responses_that_are_billed_are_charged_to_the_cent(
     flaky: rig.Endpoint, tmp_path: Path, waste: str
 ) -> None:
     run(tmp_path, flaky, waste=waste)
@@ -79,7 +79,7 @@ def test_lost_answers_that_are_billed_are_charged_to_the_cent(
     assert len(found["billed"]) == lost
     assert money(tmp_path) == (billed(flaky), 0)
     rig.judge(tmp_path, flaky.bill(), finished=True)
-    assert rig.status(tmp_path)["jobs"] == before["jobs"], "a lost picture is not there for it"
+    assert rig.status(tmp_path)["jobs"] == before["jobs"], "a lost image is not there for it"
     assert found["jobs"]["charged_and_held"] == before["jobs"]["uncertain"]
     assert flaky.judge("stats")["posts"] == posts, "something was sent"
 
@@ -88,8 +88,8 @@ def test_lost_answers_that_are_billed_are_charged_to_the_cent(
     assert again["billed"] == []
 
 
-def test_lost_answers_that_are_not_billed_are_free_and_asked_again(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures", "--break", "0.25") as endpoint:
+def test_lost_responses_that_are_not_billed_are_free_and_asked_again(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images", "--break", "0.25") as endpoint:
         run(tmp_path, endpoint)
         lost = rig.status(tmp_path)["jobs"]["uncertain"]
         assert lost >= 3
@@ -107,13 +107,13 @@ def test_lost_answers_that_are_not_billed_are_free_and_asked_again(tmp_path: Pat
         endpoint.judge("faults", {})
         rig.batchgen("resume", "batch", cwd=tmp_path)
         assert rig.status(tmp_path)["jobs"]["done"] == JOBS
-        assert len(endpoint.bill()) == JOBS, "each picture is paid for once"
+        assert len(endpoint.bill()) == JOBS, "each image is paid for once"
         rig.judge(tmp_path, endpoint.bill(), finished=True)
 
 
 def test_what_nothing_tells_apart_is_left_open(tmp_path: Path) -> None:
     switches = ("--bill-drop", "0.2", "--break", "0.2", "--seed", "5")
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures", *switches) as endpoint:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images", *switches) as endpoint:
         run(tmp_path, endpoint)
         before = money(tmp_path)
         lost = rig.status(tmp_path)["jobs"]["uncertain"]
@@ -153,7 +153,7 @@ def test_pages_double_and_late_rows_make_no_difference_in_the_end(
 
 
 @pytest.mark.fault("A08")
-def test_foreign_charges_are_raised_and_told_from_lost_answers(
+def test_foreign_charges_are_raised_and_told_from_lost_responses(
     flaky: rig.Endpoint, tmp_path: Path
 ) -> None:
     run(tmp_path, flaky)
@@ -206,22 +206,22 @@ def test_an_exported_log_does_as_well(flaky: rig.Endpoint, tmp_path: Path) -> No
     assert "none.csv: can't be read" in done.stderr
 
 
-def at_crazyrouter(folder: Path, base_url: str) -> None:
+def at_crazyrouter(directory: Path, base_url: str) -> None:
     """A batch whose provider is the gateway, at another address, with one answered request."""
-    folder.mkdir(exist_ok=True)
-    path = folder / "batch.yaml"
+    directory.mkdir(exist_ok=True)
+    path = directory / "batch.yaml"
     path.write_text(
         f"provider: {{name: crazyrouter, base_url: {base_url!r}}}\n"
         "options: {size: 1024x640}\njobs: [a cup]\n",
         encoding="utf-8",
     )
     key = {"CRAZYROUTER_API_KEY": "sk-key-of-these-tests"}
-    rig.batchgen("run", path, cwd=folder, env=key)
+    rig.batchgen("run", path, cwd=directory, env=key)
 
 
 def test_the_account_comes_from_the_environment_and_shows_nowhere(tmp_path: Path) -> None:
     env = {"CRAZYROUTER_ACCESS_TOKEN": TOKEN, "CRAZYROUTER_USER_ID": "7"}
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images") as endpoint:
         at_crazyrouter(tmp_path, endpoint.base_url)
         done = rig.batchgen("reconcile", "batch", cwd=tmp_path, code=2)
         assert "set CRAZYROUTER_ACCESS_TOKEN" in done.stderr
@@ -248,7 +248,7 @@ async def _echo(connection: wire.Connection, server: wire.Server) -> None:
 
 @pytest.mark.anyio
 async def test_a_provider_that_repeats_the_token_gives_nothing_away(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images") as endpoint:
         at_crazyrouter(tmp_path, endpoint.base_url)
     env = {"CRAZYROUTER_ACCESS_TOKEN": TOKEN, "CRAZYROUTER_USER_ID": "7"}
     async with wire.serve(_echo) as server:
@@ -273,7 +273,7 @@ def test_the_embedded_endpoint_is_started_for_its_log(tmp_path: Path) -> None:
 
 
 def test_a_batch_without_requests_or_a_log_says_so(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images") as endpoint:
         path = rig.manifest(tmp_path, endpoint.base_url, ["a cup"], limits="{max_cost: 0}")
         rig.batchgen("run", path, cwd=tmp_path, code=3)
         done = rig.batchgen("reconcile", "batch", cwd=tmp_path, code=2)

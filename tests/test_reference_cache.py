@@ -31,7 +31,7 @@ def verify() -> ssl.SSLContext:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> bytes:
-    return rig.picture(tmp_path / "photo.jpg")
+    return rig.image(tmp_path / "photo.jpg")
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 class Rig:
     """Plans that need addresses, one after the other, and the runs that bring them."""
 
-    def __init__(self, conn: sqlite3.Connection, folder: Path, verify: ssl.SSLContext) -> None:
+    def __init__(self, conn: sqlite3.Connection, directory: Path, verify: ssl.SSLContext) -> None:
         self.conn = conn
-        self.folder = folder
+        self.directory = directory
         self._verify = verify
         self.urls: NeededUrls
 
@@ -58,11 +58,11 @@ class Rig:
     ) -> Fetched:
         for table in ("needed", "fetched"):
             self.conn.execute(f"DROP TABLE IF EXISTS temp.{table}")
-        self.urls = NeededUrls(self.conn, self.folder)
+        self.urls = NeededUrls(self.conn, self.directory)
         for url in urls:
             self.urls.find(url)
         cache = ReferenceCache(
-            self.folder,
+            self.directory,
             owner="batch",
             verify=self._verify,
             allow_loopback=allow_loopback,
@@ -76,7 +76,7 @@ class Rig:
         return self.urls.find(url).problem
 
     def files(self) -> set[str]:
-        return {file.name for file in self.folder.iterdir()}
+        return {file.name for file in self.directory.iterdir()}
 
 
 @pytest.fixture
@@ -88,13 +88,13 @@ def name_of(photo: bytes) -> str:
     return f"{sha256(photo).hexdigest()}.jpg"
 
 
-async def test_addresses_of_one_picture_share_its_file(cache: Rig, photo: bytes) -> None:
+async def test_addresses_of_one_image_share_its_file(cache: Rig, photo: bytes) -> None:
     async with wire.serve(wire.answering(wire.response(photo))) as server:
         urls = [f"{server.url}/{name}" for name in ("a.jpg", "b.png?v=1", "c")]
         assert await cache.bring(urls) == Fetched(fetched=3)
     assert cache.files() == {name_of(photo)}
-    assert (cache.folder / name_of(photo)).read_bytes() == photo
-    assert {cache.urls.find(url).path for url in urls} == {cache.folder / name_of(photo)}
+    assert (cache.directory / name_of(photo)).read_bytes() == photo
+    assert {cache.urls.find(url).path for url in urls} == {cache.directory / name_of(photo)}
 
 
 async def test_a_server_without_tags_is_asked_each_run_and_once_a_run(
@@ -116,7 +116,7 @@ async def test_a_damaged_or_lost_copy_is_fetched_whole(
     async with wire.serve(wire.answering(wire.response(photo, ETag='"1"'))) as server:
         url = f"{server.url}/a.jpg"
         await cache.bring([url])
-        copy = cache.folder / name_of(photo)
+        copy = cache.directory / name_of(photo)
         copy.unlink() if damage is None else copy.write_bytes(damage)
         assert await cache.bring([url], fresh_since=LONG_AGO) == Fetched(fetched=1)
         assert "if-none-match" not in server.requests[1].headers
@@ -124,7 +124,7 @@ async def test_a_damaged_or_lost_copy_is_fetched_whole(
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("response", "words"),
     [
         (wire.response(b"no", "404 Not Found"), "HTTP 404"),
         (wire.response(b"", "304 Not Modified"), "HTTP 304"),
@@ -136,10 +136,10 @@ async def test_a_damaged_or_lost_copy_is_fetched_whole(
         (wire.response(b"x", Content_Encoding="gzip"), "no reference image: data beginning 'x'"),
     ],
 )
-async def test_what_an_address_gives_instead_of_a_picture_is_its_problem(
-    answer: bytes, words: str, cache: Rig
+async def test_what_an_address_gives_instead_of_a_image_is_its_problem(
+    response: bytes, words: str, cache: Rig
 ) -> None:
-    async with wire.serve(wire.answering(answer)) as server:
+    async with wire.serve(wire.answering(response)) as server:
         url = f"{server.url}/a.jpg"
         assert await cache.bring([url]) == Fetched(failed=1)
         assert len(server.requests) == 1
@@ -158,7 +158,7 @@ async def test_an_earlier_copy_is_kept_beside_the_problem(cache: Rig, photo: byt
         await cache.bring([url])
         assert await cache.bring([url]) == Fetched(failed=1)
     copy = cache.urls.find(url)
-    assert copy.path == cache.folder / name_of(photo)
+    assert copy.path == cache.directory / name_of(photo)
     assert "an HTML page" in copy.problem
 
 
@@ -182,7 +182,7 @@ async def test_a_passing_fault_is_asked_again(cache: Rig, photo: bytes) -> None:
         assert await cache.bring([f"{server.url}/a.jpg"]) == Fetched(fetched=1)
 
 
-async def test_a_host_that_gives_no_answer_is_left_alone_after_some_addresses(cache: Rig) -> None:
+async def test_a_host_that_gives_no_response_is_left_alone_after_some_addresses(cache: Rig) -> None:
     base = f"http://127.0.0.1:{wire.free_port()}"
     urls = [f"{base}/{number}.jpg" for number in range(60)]
     assert await cache.bring(urls) == Fetched(failed=60)
@@ -212,8 +212,8 @@ async def test_no_more_than_a_few_are_asked_at_the_same_time(cache: Rig, photo: 
     assert noted == 250
 
 
-async def test_a_folder_that_cannot_be_written_ends_it(cache: Rig, photo: bytes) -> None:
-    cache.folder.write_bytes(b"a file")
+async def test_a_directory_that_cannot_be_written_ends_it(cache: Rig, photo: bytes) -> None:
+    cache.directory.write_bytes(b"a file")
     async with wire.serve(wire.answering(wire.response(photo))) as server:
         with pytest.raises(OSError, match="cache"):
             await cache.bring([f"{server.url}/a.jpg"])
@@ -221,8 +221,8 @@ async def test_a_folder_that_cannot_be_written_ends_it(cache: Rig, photo: bytes)
 
 async def test_a_disk_that_refuses_ends_it(cache: Rig, photo: bytes) -> None:
     async with wire.serve(wire.answering(wire.response(photo))) as server:
-        cache.folder.mkdir()
-        (cache.folder / name_of(photo)).mkdir()  # a place that no file can take
+        cache.directory.mkdir()
+        (cache.directory / name_of(photo)).mkdir()  # a place that no file can take
         with pytest.raises(IsADirectoryError):
             await cache.bring([f"{server.url}/{number}.jpg" for number in range(40)])
     assert cache.files() == {name_of(photo)}

@@ -26,7 +26,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
 def shop(tmp_path: Path, served: rig.Endpoint) -> Path:
     """A manifest of three products with a photo each; two photos have the same size."""
     for sku in "abc":
-        rig.picture(tmp_path / f"{sku}.png", "red")
+        rig.image(tmp_path / f"{sku}.png", "red")
     (tmp_path / "p.csv").write_text("sku\na\nb\nc\n", encoding="utf-8")
     path = tmp_path / "batch.yaml"
     path.write_text(
@@ -56,37 +56,37 @@ def run_with_a_change(
         return anyio.run(run)
 
 
-def states(folder: Path) -> dict[str, str]:
-    rows = rig.query(folder / "batchgen.db", "SELECT key, state FROM jobs")
+def states(directory: Path) -> dict[str, str]:
+    rows = rig.query(directory / "batchgen.db", "SELECT key, state FROM jobs")
     return {row["key"]: row["state"] for row in rows}
 
 
 @pytest.mark.fault("XA13")
 def test_replaced_photo_gives_its_job_back(shop: Path, served: rig.Endpoint) -> None:
-    folder, before = shop.parent, len(served.bill())
-    keys, code = run_with_a_change(shop, lambda: rig.picture(folder / "b.png", "blue"))
+    directory, before = shop.parent, len(served.bill())
+    keys, code = run_with_a_change(shop, lambda: rig.image(directory / "b.png", "blue"))
     assert (keys, code) == (["a", "c"], ExitCode.UNFINISHED)
-    assert states(folder) == {"a": "done", "b": "pending", "c": "done"}
+    assert states(directory) == {"a": "done", "b": "pending", "c": "done"}
     assert len(served.bill()) - before == 2
-    done = rig.batchgen("resume", "batch", cwd=folder, code=1)
+    done = rig.batchgen("resume", "batch", cwd=directory, code=1)
     assert "b: pending: a reference image changed since the plan" in done.stderr
     assert len(served.bill()) - before == 2
-    rig.batchgen("run", shop, cwd=folder)
-    rig.batchgen("run", shop, cwd=folder)
-    assert set(states(folder).values()) == {"done"}
+    rig.batchgen("run", shop, cwd=directory)
+    rig.batchgen("run", shop, cwd=directory)
+    assert set(states(directory).values()) == {"done"}
     bill = served.bill()[before:]
     assert len(bill) == 3
-    rig.judge(folder, bill, finished=True)
+    rig.judge(directory, bill, finished=True)
 
 
 @pytest.mark.fault("XA13")
 def test_photo_changed_back_is_paid_once(shop: Path, served: rig.Endpoint) -> None:
-    folder, before = shop.parent, len(served.bill())
-    original = (folder / "b.png").read_bytes()
-    run_with_a_change(shop, lambda: rig.picture(folder / "b.png", "blue"))
-    (folder / "b.png").write_bytes(original)
-    rig.batchgen("resume", "batch", cwd=folder)
-    rig.batchgen("run", shop, cwd=folder)
+    directory, before = shop.parent, len(served.bill())
+    original = (directory / "b.png").read_bytes()
+    run_with_a_change(shop, lambda: rig.image(directory / "b.png", "blue"))
+    (directory / "b.png").write_bytes(original)
+    rig.batchgen("resume", "batch", cwd=directory)
+    rig.batchgen("run", shop, cwd=directory)
     assert len(served.bill()) - before == 3
 
 
@@ -107,12 +107,12 @@ def test_same_size_and_time_do_not_hide_a_change(shop: Path, served: rig.Endpoin
 
 
 def test_vanished_photo_gives_its_job_back(shop: Path, served: rig.Endpoint) -> None:
-    folder, before = shop.parent, len(served.bill())
-    keys, code = run_with_a_change(shop, (folder / "b.png").unlink)
+    directory, before = shop.parent, len(served.bill())
+    keys, code = run_with_a_change(shop, (directory / "b.png").unlink)
     assert (keys, code) == (["a", "c"], ExitCode.UNFINISHED)
-    assert states(folder)["b"] == "pending"
-    rig.batchgen("run", shop, cwd=folder, code=1)
-    assert states(folder)["b"] == "failed"
+    assert states(directory)["b"] == "pending"
+    rig.batchgen("run", shop, cwd=directory, code=1)
+    assert states(directory)["b"] == "failed"
     assert len(served.bill()) - before == 2
 
 

@@ -1,4 +1,4 @@
-"""A new output path moves pictures that are done; nothing is bought again."""
+"""A new output path moves images that are done; nothing is bought again."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tests import rig
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
         yield endpoint
 
 
-def moved_manifest(folder: Path, served: rig.Endpoint) -> Path:
-    """The same jobs with another place for their pictures."""
+def moved_manifest(directory: Path, served: rig.Endpoint) -> Path:
+    """The same jobs with another place for their images."""
     return rig.manifest(
-        folder,
+        directory,
         served.base_url,
         ["one", "two"],
         extra='output: {dir: shop/new, path: "{{ key }}/main.{{ ext }}"}\n',
     )
 
 
-def test_a_new_output_path_moves_the_pictures(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_a_new_output_path_moves_the_images(served: rig.Endpoint, tmp_path: Path) -> None:
     rig.batchgen("run", rig.manifest(tmp_path, served.base_url, ["one", "two"]), cwd=tmp_path)
     old = (tmp_path / "out/batch/job-000.png").read_bytes()
     posts = served.judge("stats")["posts"]

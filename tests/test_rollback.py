@@ -1,4 +1,4 @@
-"""Pictures that were replaced: kept, and put back with the ledger."""
+"""Images that were replaced: kept, and put back with the ledger."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from tests import rig
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
         yield endpoint
 
 
-def picture(folder: Path, name: str = "job-000.png") -> bytes:
-    return (folder / "out" / "batch" / name).read_bytes()
+def image(directory: Path, name: str = "job-000.png") -> bytes:
+    return (directory / "out" / "batch" / name).read_bytes()
 
 
-def make(served: rig.Endpoint, folder: Path, *prompts: str, options: str = "{}") -> None:
+def make(served: rig.Endpoint, directory: Path, *prompts: str, options: str = "{}") -> None:
     path = rig.manifest(
-        folder,
+        directory,
         served.base_url,
         prompts,
         options=options,
         extra="output: {keep_previous: 2}\n",
     )
-    rig.batchgen("run", path, cwd=folder)
+    rig.batchgen("run", path, cwd=directory)
 
 
-def test_the_last_pictures_are_kept_and_put_back_with_the_ledger(
+def test_the_last_images_are_kept_and_put_back_with_the_ledger(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
     versions = []
     for edition in ("one", "two", "three", "four"):
         make(served, tmp_path, edition)
-        versions.append(picture(tmp_path))
+        versions.append(image(tmp_path))
     kept = tmp_path / "out" / "batch" / ".previous"
     assert [(kept / name).read_bytes() for name in ("job-000.png~1", "job-000.png~2")] == [
         versions[2],
@@ -50,44 +50,44 @@ def test_the_last_pictures_are_kept_and_put_back_with_the_ledger(
 
     told = rig.batchgen("rollback", "batch", cwd=tmp_path).stdout
     assert "1 image is put back" in told
-    assert picture(tmp_path) == versions[2]
+    assert image(tmp_path) == versions[2]
     assert (kept / "job-000.png~1").read_bytes() == versions[3]
     assert rig.batchgen("verify", "batch", cwd=tmp_path).returncode == 0
     make(served, tmp_path, "four")
-    assert picture(tmp_path) == versions[2], "the next run left it alone"
+    assert image(tmp_path) == versions[2], "the next run left it alone"
     assert len(served.bill()) - before == 4
     rig.judge(tmp_path, served.bill()[before:], finished=True)
 
     rig.batchgen("rollback", "batch", cwd=tmp_path)
-    assert picture(tmp_path) == versions[3], "twice brings the newer one back"
+    assert image(tmp_path) == versions[3], "twice brings the newer one back"
 
 
 def test_a_rollback_takes_those_that_are_chosen(served: rig.Endpoint, tmp_path: Path) -> None:
     make(served, tmp_path, "a", "b")
-    old = [picture(tmp_path, f"job-00{n}.png") for n in (0, 1)]
+    old = [image(tmp_path, f"job-00{n}.png") for n in (0, 1)]
     make(served, tmp_path, "a2", "b")
     make(served, tmp_path, "a2", "b2")
-    new = [picture(tmp_path, f"job-00{n}.png") for n in (0, 1)]
+    new = [image(tmp_path, f"job-00{n}.png") for n in (0, 1)]
     (row,) = rig.query(tmp_path / "batchgen.db", "SELECT max(id) AS id FROM runs")
     rig.batchgen("rollback", "batch", "--run", str(row["id"]), cwd=tmp_path)
-    assert [picture(tmp_path, f"job-00{n}.png") for n in (0, 1)] == [new[0], old[1]]
+    assert [image(tmp_path, f"job-00{n}.png") for n in (0, 1)] == [new[0], old[1]]
     rig.batchgen("rollback", "batch", "--only", "*0", cwd=tmp_path)
-    assert [picture(tmp_path, f"job-00{n}.png") for n in (0, 1)] == old
+    assert [image(tmp_path, f"job-00{n}.png") for n in (0, 1)] == old
 
 
-def test_a_picture_of_another_format_takes_its_place_back(
+def test_a_image_of_another_format_takes_its_place_back(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     make(served, tmp_path, "a", options="{output_format: png}")
-    old = picture(tmp_path)
+    old = image(tmp_path)
     make(served, tmp_path, "a", options="{output_format: webp}")
-    new = picture(tmp_path, "job-000.webp")
+    new = image(tmp_path, "job-000.webp")
     rig.batchgen("rollback", "batch", cwd=tmp_path)
-    assert picture(tmp_path) == old
+    assert image(tmp_path) == old
     assert not (tmp_path / "out" / "batch" / "job-000.webp").exists()
     rig.batchgen("verify", "batch", cwd=tmp_path)
     rig.batchgen("rollback", "batch", cwd=tmp_path)
-    assert picture(tmp_path, "job-000.webp") == new
+    assert image(tmp_path, "job-000.webp") == new
     assert not (tmp_path / "out" / "batch" / "job-000.png").exists()
 
 
@@ -95,16 +95,16 @@ def test_a_rollback_that_was_killed_before_the_ledger_knew_is_finished(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     make(served, tmp_path, "one")
-    old = picture(tmp_path)
+    old = image(tmp_path)
     make(served, tmp_path, "two")
-    new = picture(tmp_path)
+    new = image(tmp_path)
     out = tmp_path / "out" / "batch"
     # As it stands after the files were exchanged, and before the ledger was told.
     (out / ".previous" / "job-000.png").write_bytes(new)
     (out / "job-000.png").write_bytes(old)
     rig.batchgen("verify", "batch", cwd=tmp_path, code=1)
     rig.batchgen("rollback", "batch", cwd=tmp_path)
-    assert picture(tmp_path) == old
+    assert image(tmp_path) == old
     rig.batchgen("verify", "batch", cwd=tmp_path)
 
 
@@ -114,10 +114,10 @@ def test_what_is_not_kept_is_said(served: rig.Endpoint, tmp_path: Path) -> None:
     rig.batchgen("run", path, cwd=tmp_path)
     rig.manifest(tmp_path, served.base_url, ["two"], extra=none)
     rig.batchgen("run", path, cwd=tmp_path)
-    now = picture(tmp_path)
+    now = image(tmp_path)
     told = rig.batchgen("rollback", "batch", cwd=tmp_path, code=1)
     assert "is not kept any more" in told.stderr
-    assert picture(tmp_path) == now
+    assert image(tmp_path) == now
 
 
 def test_keeping_again_after_a_kill_keeps_once(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_keeping_again_after_a_kill_keeps_once(tmp_path: Path) -> None:
     assert find_kept(tmp_path, "a.png", "0" * 64) is None
 
 
-def test_a_rollback_never_replaces_the_picture_of_another_job(
+def test_a_rollback_never_replaces_the_image_of_another_job(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     def run(*jobs: str) -> None:
@@ -146,10 +146,10 @@ def test_a_rollback_never_replaces_the_picture_of_another_job(
         "{key: a, prompt: two, output: {path: 'y.{{ ext }}', keep_previous: 1}}",
         "{key: b, prompt: three, output: {path: 'x.{{ ext }}'}}",
     )
-    before = {name: picture(tmp_path, name) for name in ("x.png", "y.png")}
+    before = {name: image(tmp_path, name) for name in ("x.png", "y.png")}
     told = rig.batchgen("rollback", "batch", "--only", "a", cwd=tmp_path, code=1)
     assert "x.png is another image by now" in told.stderr
-    assert {name: picture(tmp_path, name) for name in before} == before
+    assert {name: image(tmp_path, name) for name in before} == before
 
 
 def test_keeping_fills_a_gap_that_a_kill_left_and_loses_nothing(tmp_path: Path) -> None:

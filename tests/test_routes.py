@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests import rig
-from tests.test_answers import RED, Scripted, encoded, picture, saved, scripted
+from tests.test_responses import RED, Scripted, encoded, image, saved, scripted
 from tests.unit.test_event_stream import COMPLETED, PARTIAL, stream
 from tests.unit.test_mp4 import VIDEO
 
@@ -27,9 +27,11 @@ def script() -> Iterator[Scripted]:
         yield server
 
 
-def manifest(folder: Path, script: Scripted, *, model: str = "gpt-image-2", **words: str) -> Path:
+def manifest(
+    directory: Path, script: Scripted, *, model: str = "gpt-image-2", **words: str
+) -> Path:
     """One job for a model, at a price that every model has."""
-    path = folder / "batch.yaml"
+    path = directory / "batch.yaml"
     route = words.pop("route", "")
     routes = f", routes: {{{model}: {route}}}" if route else ""
     words = {"limits": "{poll: 0.01, max_waste: '0', download_wait: 1}", **words}
@@ -50,7 +52,7 @@ def event_stream(script: Scripted, *payloads: Any) -> None:
     script.reply = lambda: (200, body)
 
 
-def test_a_streamed_picture_is_saved(script: Scripted, tmp_path: Path) -> None:
+def test_a_streamed_image_is_saved(script: Scripted, tmp_path: Path) -> None:
     finished = {**COMPLETED, "b64_json": encoded(RED)}
     event_stream(script, {**PARTIAL, "b64_json": encoded(b"half")}, finished)
     rig.batchgen("run", manifest(tmp_path, script, options=STREAM), cwd=tmp_path)
@@ -59,10 +61,10 @@ def test_a_streamed_picture_is_saved(script: Scripted, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_unfinished_pictures_are_kept_only_if_asked(
+def test_unfinished_images_are_kept_only_if_asked(
     asked: bool, script: Scripted, tmp_path: Path
 ) -> None:
-    half = picture("grey")
+    half = image("grey")
     event_stream(
         script,
         {**PARTIAL, "b64_json": encoded(half)},
@@ -77,7 +79,7 @@ def test_unfinished_pictures_are_kept_only_if_asked(
     assert kept == ({"mug-1.png": half} if asked else {})
 
 
-def test_a_stream_that_breaks_off_behind_its_picture_has_lost_nothing(
+def test_a_stream_that_breaks_off_behind_its_image_has_lost_nothing(
     script: Scripted, tmp_path: Path
 ) -> None:
     event_stream(script, {**COMPLETED, "b64_json": encoded(RED)})
@@ -87,7 +89,7 @@ def test_a_stream_that_breaks_off_behind_its_picture_has_lost_nothing(
     assert not list((tmp_path / "batchgen.db.spool").iterdir())
 
 
-def test_a_stream_that_breaks_off_before_its_picture_is_a_doubt(
+def test_a_stream_that_breaks_off_before_its_image_is_a_doubt(
     script: Scripted, tmp_path: Path
 ) -> None:
     event_stream(script, PARTIAL, {**COMPLETED, "b64_json": encoded(RED)})
@@ -98,7 +100,7 @@ def test_a_stream_that_breaks_off_before_its_picture_is_a_doubt(
 
 
 def test_a_server_that_ignores_stream_is_understood(script: Scripted, tmp_path: Path) -> None:
-    script.answer({"b64_json": encoded(RED)})
+    script.response({"b64_json": encoded(RED)})
     rig.batchgen("run", manifest(tmp_path, script, options=STREAM), cwd=tmp_path)
     assert list(saved(tmp_path).values()) == [RED]
 
@@ -217,7 +219,9 @@ def test_a_cut_video_is_no_video(script: Scripted, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").rglob("*.mp4"))
 
 
-def test_what_the_answer_says_it_cost_is_what_is_charged(script: Scripted, tmp_path: Path) -> None:
+def test_what_the_response_says_it_cost_is_what_is_charged(
+    script: Scripted, tmp_path: Path
+) -> None:
     usage = {
         "input_tokens": 20,
         "output_tokens": 1756,
@@ -252,11 +256,11 @@ def test_a_server_error_costs_what_the_manifest_says(
     assert (found["jobs"][jobs], found["cost"]["maybe"]) == (1, maybe)
 
 
-@pytest.mark.parametrize("answer", ["url", "b64_json", "mixed"])
+@pytest.mark.parametrize("response", ["url", "b64_json", "mixed"])
 def test_streams_of_the_endpoint_agree_with_its_bill_in_any_trouble(
-    answer: str, tmp_path: Path
+    response: str, tmp_path: Path
 ) -> None:
-    switches = ("--answer", answer, "--fast-pictures", "--ping-interval", "0.01", "--seed", "7")
+    switches = ("--response", response, "--fast-images", "--ping-interval", "0.01", "--seed", "7")
     chaos = ("--stream-error", "0.1", "--bill-stream-error", "0.1", "--bill-stream-cut", "0.1")
     with rig.endpoint(tmp_path / "state", *switches, *chaos, "--latency", "0.03") as served:
         path = rig.manifest(

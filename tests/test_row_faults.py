@@ -33,48 +33,48 @@ images: ["photos/{{ sku }}.png"]
 class Shop:
     """A manifest with its table and photos."""
 
-    def __init__(self, folder: Path, base_url: str = "http://127.0.0.1:1/v1") -> None:
-        self.folder = folder
+    def __init__(self, directory: Path, base_url: str = "http://127.0.0.1:1/v1") -> None:
+        self.directory = directory
         self.head = HEAD.format(base_url=base_url, variable=canary.VARIABLE)
-        (folder / "photos").mkdir(exist_ok=True)
-        self.manifest = folder / "cat.yaml"
+        (directory / "photos").mkdir(exist_ok=True)
+        self.manifest = directory / "cat.yaml"
         self.write(PHOTOS)
 
     def write(self, body: str, table: str = "") -> None:
         self.manifest.write_text(self.head + body, encoding="utf-8")
         if table:
-            (self.folder / "p.csv").write_text(table, encoding="utf-8")
+            (self.directory / "p.csv").write_text(table, encoding="utf-8")
 
     def products(self, *skus: str, photos: Sequence[str] = ()) -> None:
         """Write a table of these products, and photos of some of them."""
         rows = "".join(f"{sku},Mug {sku}\n" for sku in skus)
-        (self.folder / "p.csv").write_text(f"sku,title\n{rows}", encoding="utf-8")
+        (self.directory / "p.csv").write_text(f"sku,title\n{rows}", encoding="utf-8")
         for sku in photos:
-            rig.picture(self.folder / f"photos/{sku}.png")
+            rig.image(self.directory / f"photos/{sku}.png")
 
     def jobs(self, what: str = "state") -> dict[str, str]:
         """One value of each job that is not retired, by key."""
         rows = rig.query(
-            self.folder / "batchgen.db", f"SELECT key, {what} FROM jobs WHERE retired = 0"
+            self.directory / "batchgen.db", f"SELECT key, {what} FROM jobs WHERE retired = 0"
         )
         return {row[0]: row[1] for row in rows}
 
     def enroll(self) -> tuple[dict[Group, int], list[str]]:
         """Plan and enroll without a run; how many jobs each group has, and the warnings."""
         warnings: list[Fault] = []
-        prepared = prepare(self.manifest, self.folder / "batchgen.db")
+        prepared = prepare(self.manifest, self.directory / "batchgen.db")
         with closing(open_for_writing(prepared.ledger)) as conn:
             staging = stage(
                 Staging(conn), prepared, accept_unknown_price=True, warned=warnings.append
             )
             found = conn.execute("SELECT id FROM batches").fetchone()
             groups = staging.compare(found["id"] if found else None)
-            staging.enrol(prepared.identity)
+            staging.enroll(prepared.identity)
         return {group: of.jobs for group, of in groups.items()}, [str(one) for one in warnings]
 
     def finish(self) -> None:
         """Mark every pending job as done."""
-        with closing(open_for_writing(self.folder / "batchgen.db")) as conn:
+        with closing(open_for_writing(self.directory / "batchgen.db")) as conn:
             conn.execute(
                 "UPDATE jobs SET state = 'done', done_at = '2026-11-22' WHERE state = 'pending'"
             )
@@ -133,7 +133,7 @@ def test_done_job_keeps_its_image_when_its_row_breaks(tmp_path: Path, served: ri
     assert "p.csv:3: images[0]" in done.stderr
     assert shop.jobs("fingerprint") == made
     assert set(shop.jobs().values()) == {"done"}
-    rig.picture(tmp_path / "photos/S2.png")
+    rig.image(tmp_path / "photos/S2.png")
     rig.batchgen("run", shop.manifest, cwd=tmp_path)
     assert len(served.bill()) == bill
 
@@ -142,13 +142,13 @@ def test_most_rows_at_fault_change_nothing(shop: Shop) -> None:
     shop.products("S1", "S2", "S3", photos=["S1", "S2", "S3"])
     shop.enroll()
     shop.finish()
-    before = rig.query(shop.folder / "batchgen.db", "SELECT * FROM jobs")
+    before = rig.query(shop.directory / "batchgen.db", "SELECT * FROM jobs")
     for photo in ("S1", "S2"):
-        (shop.folder / f"photos/{photo}.png").unlink()
-    done = rig.batchgen("run", shop.manifest, cwd=shop.folder, code=2)
+        (shop.directory / f"photos/{photo}.png").unlink()
+    done = rig.batchgen("run", shop.manifest, cwd=shop.directory, code=2)
     assert "cat.yaml:4:7: rows: 2 of 3 rows are at fault, more than half" in done.stderr
     assert "p.csv:2: images[0]" in done.stderr
-    after = rig.query(shop.folder / "batchgen.db", "SELECT * FROM jobs")
+    after = rig.query(shop.directory / "batchgen.db", "SELECT * FROM jobs")
     assert [tuple(row) for row in after] == [tuple(row) for row in before]
 
 
@@ -172,8 +172,8 @@ def test_strict_rows_refuse_the_whole_manifest(shop: Shop) -> None:
 def test_row_of_any_fault_fails_alone(
     shop: Shop, prompt: str, images: str, bad: str, reason: str
 ) -> None:
-    rig.picture(shop.folder / "photos/ok.png")
-    (shop.folder / "photos/text.png").write_text("no image", encoding="utf-8")
+    rig.image(shop.directory / "photos/ok.png")
+    (shop.directory / "photos/text.png").write_text("no image", encoding="utf-8")
     wanted = f'images: ["{images}"]\n' if images else ""
     shop.write(f'rows: p.csv\nprompt: "{prompt}"\n{wanted}', f"id,t\n1,ok.png\n2,ok.png\n3,{bad}\n")
     groups, warnings = shop.enroll()
@@ -226,7 +226,7 @@ def test_jobs_of_one_row_with_one_key_are_the_manifests_fault(shop: Shop) -> Non
 def test_row_without_a_readable_key_retires_no_job(shop: Shop) -> None:
     body = "rows: p.jsonl\nprompt: '{{ t }}'\n"
     lines = [f'{{"id": "{name}", "t": "{name}"}}' for name in "abcd"]
-    table = shop.folder / "p.jsonl"
+    table = shop.directory / "p.jsonl"
     shop.write(body)
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     shop.enroll()
@@ -250,7 +250,7 @@ def test_all_jobs_of_a_matrix_row_at_fault_are_kept(shop: Shop) -> None:
     shop.enroll()
     shop.finish()
     keys = set(shop.jobs())
-    (shop.folder / "photos/S2.png").unlink()
+    (shop.directory / "photos/S2.png").unlink()
     groups, _ = shop.enroll()
     assert groups == {Group.UNCHANGED: 4, Group.KEPT: 4}
     assert shop.jobs() == dict.fromkeys(keys, "done")
@@ -259,11 +259,11 @@ def test_all_jobs_of_a_matrix_row_at_fault_are_kept(shop: Shop) -> None:
 def test_pending_job_whose_row_breaks_is_not_sent(shop: Shop) -> None:
     shop.products("S1", "S2", photos=["S1", "S2"])
     shop.enroll()
-    (shop.folder / "photos/S2.png").unlink()
+    (shop.directory / "photos/S2.png").unlink()
     groups, _ = shop.enroll()
     assert groups == {Group.PENDING: 1, Group.AT_FAULT: 1}
     assert shop.jobs() == {"S1": "pending", "S2": "failed"}
-    rig.picture(shop.folder / "photos/S2.png")
+    rig.image(shop.directory / "photos/S2.png")
     groups, _ = shop.enroll()
     assert groups == {Group.PENDING: 1, Group.RETRIED: 1}
     assert shop.jobs() == {"S1": "pending", "S2": "pending"}
@@ -272,7 +272,7 @@ def test_pending_job_whose_row_breaks_is_not_sent(shop: Shop) -> None:
 def test_exported_row_fault_is_a_comment_only(shop: Shop) -> None:
     shop.products("S1", "S2", photos=["S1"])
     shop.enroll()
-    done = rig.batchgen("export", "cat", "--failed", cwd=shop.folder)
+    done = rig.batchgen("export", "cat", "--failed", cwd=shop.directory)
     assert "  # S2: fix its row, then run the whole manifest\n" in done.stdout
     assert 'key: "S2"' not in done.stdout
 
@@ -284,16 +284,16 @@ NIGHT = st.lists(st.sampled_from(["ok", "changed", "no photo", "gone", "twice"])
 @given(nights=st.lists(NIGHT, min_size=1, max_size=4))
 def test_row_faults_never_retire_or_regenerate(nights: list[list[str]]) -> None:
     """Whatever rows break in a night, their known jobs keep image, fingerprint and state."""
-    with TemporaryDirectory() as folder:
-        shop = Shop(Path(folder))
+    with TemporaryDirectory() as directory:
+        shop = Shop(Path(directory))
         for night in nights:
-            db = shop.folder / "batchgen.db"
+            db = shop.directory / "batchgen.db"
             before = rig.query(db, "SELECT * FROM jobs") if db.exists() else []
             rows, bad, good = 0, set[str](), set[str]()
             table = ["sku,title"]
             for number, what in enumerate(night):
                 sku = f"S{number}"
-                photo = shop.folder / f"photos/{sku}.png"
+                photo = shop.directory / f"photos/{sku}.png"
                 photo.unlink(missing_ok=True)
                 if what == "gone":
                     continue
@@ -301,11 +301,11 @@ def test_row_faults_never_retire_or_regenerate(nights: list[list[str]]) -> None:
                 rows += 1
                 (bad if what == "no photo" else good).add(sku)
                 if what != "no photo":
-                    rig.picture(photo)
+                    rig.image(photo)
                 if what == "twice":
                     table.append(table[-1])
                     rows += 1
-            (shop.folder / "p.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
+            (shop.directory / "p.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
             faults = len(bad) + night.count("twice")
             if faults * 2 > rows or not rows:
                 with pytest.raises(ManifestError):

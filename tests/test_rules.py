@@ -218,11 +218,11 @@ def test_an_option_that_would_be_dropped_and_billed_is_a_fault(name: str, words:
     assert not is_refused({name: "auto"})
 
 
-def test_pictures_are_counted_by_count_and_never_by_n() -> None:
+def test_images_are_counted_by_count_and_never_by_n() -> None:
     for profile in PROFILES.values():
         for rules in profile.models.values():
             (message,) = messages(rules, {"n": 1})
-            assert "count: says how many pictures" in message
+            assert "count: says how many images" in message
 
 
 def test_sixteen_references_are_taken_and_no_more() -> None:
@@ -366,7 +366,7 @@ def test_the_gateways_other_models(
         ("gpt-image-2", {"background": "transparent"}, 0, "nearest legal value is opaque"),
         ("gpt-image-2", {"quality": "xhigh"}, 0, "nearest legal value is high"),
         ("gpt-image-2", {"quality": "hd"}, 0, "nearest legal value is high"),
-        ("gpt-image-2", {"response_format": "url"}, 0, "always holds the picture itself"),
+        ("gpt-image-2", {"response_format": "url"}, 0, "always holds the image itself"),
         ("gpt-image-2", {"input_fidelity": "high"}, 1, "it is always high"),
         ("gpt-image-2", {"complexity": "low"}, 0, "there is no option 'complexity'"),
         ("gpt-image-2", {}, 17, "at most 16 reference images"),
@@ -414,7 +414,7 @@ def check(rules: ModelRules, options: Options, references: int, words: str | Non
         assert rules.source in message
 
 
-def test_every_picture_model_with_a_shipped_price_has_rules() -> None:
+def test_every_image_model_with_a_shipped_price_has_rules() -> None:
     assert set(crazyrouter.PRICES.models) == set(crazyrouter.MODELS)
     assert set(OPENAI_TOKEN_PRICES) <= set(openai.MODELS)
 
@@ -499,8 +499,8 @@ def test_what_would_be_refused_is_only_told_when_rules_are_to_warn() -> None:
 # the commands
 
 
-def written(folder: Path, text: str) -> Path:
-    path = folder / "m.yaml"
+def written(directory: Path, text: str) -> Path:
+    path = directory / "m.yaml"
     path.write_text(text, encoding="utf-8")
     return path
 

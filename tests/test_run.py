@@ -19,11 +19,11 @@ PROMPTS = [f"a mug, number {number}" for number in range(12)]
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
     """An endpoint without faults; tests look at their own part of its bill."""
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
         yield endpoint
 
 
-def test_a_run_ends_with_every_picture_on_disk_and_the_bill_agrees(
+def test_a_run_ends_with_every_image_on_disk_and_the_bill_agrees(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
@@ -33,10 +33,10 @@ def test_a_run_ends_with_every_picture_on_disk_and_the_bill_agrees(
 
     assert "12 of 12 jobs done" in done.stdout
     assert "next: batchgen status batch" in done.stdout
-    pictures = sorted((tmp_path / "out" / "batch").glob("*.png"))
-    assert [picture.stem for picture in pictures] == [f"job-{n:03d}" for n in range(12)]
-    with Image.open(pictures[0]) as picture:
-        assert picture.size == (1024, 640)
+    images = sorted((tmp_path / "out" / "batch").glob("*.png"))
+    assert [image.stem for image in images] == [f"job-{n:03d}" for n in range(12)]
+    with Image.open(images[0]) as image:
+        assert image.size == (1024, 640)
     rig.judge(tmp_path, served.bill()[before:], finished=True)
     assert list((tmp_path / "batchgen.db.spool").iterdir()) == []
 
@@ -53,26 +53,24 @@ def test_a_second_run_sends_nothing_and_says_so(served: rig.Endpoint, tmp_path: 
 
 
 @pytest.mark.fault("Q18")
-def test_only_a_changed_prompt_is_bought_again_and_its_picture_replaced(
+def test_only_a_changed_prompt_is_bought_again_and_its_image_replaced(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one", "two", "three"])
     rig.batchgen("run", path, cwd=tmp_path)
-    picture = tmp_path / "out/batch/job-001.png"
-    old = picture.read_bytes()
+    image = tmp_path / "out/batch/job-001.png"
+    old = image.read_bytes()
     before = len(served.bill())
 
     rig.manifest(tmp_path, served.base_url, ["one", "two, but blue", "three"])
     rig.batchgen("run", path, cwd=tmp_path)
 
     assert [row["prompt"] for row in served.bill()[before:]] == ["two, but blue"]
-    assert picture.read_bytes() != old
+    assert image.read_bytes() != old
     assert rig.status(tmp_path)["images"] == {"saved": 3}
 
 
-def test_another_format_leaves_no_stale_picture_behind(
-    served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_another_format_leaves_no_stale_image_behind(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"])
     rig.batchgen("run", path, cwd=tmp_path)
     webp = "{size: 1024x640, output_format: webp}"
@@ -83,7 +81,7 @@ def test_another_format_leaves_no_stale_picture_behind(
     assert (tmp_path / "out/batch/.previous/job-000.png~1").exists()
 
 
-def test_a_key_that_leaves_the_manifest_is_retired_and_keeps_its_picture(
+def test_a_key_that_leaves_the_manifest_is_retired_and_keeps_its_image(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one", "two"])
@@ -97,7 +95,7 @@ def test_a_key_that_leaves_the_manifest_is_retired_and_keeps_its_picture(
     assert (tmp_path / "out/batch/job-001.png").exists()
 
 
-def test_pictures_of_another_provider_are_replaced_only_when_told(
+def test_images_of_another_provider_are_replaced_only_when_told(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"])
@@ -131,17 +129,17 @@ def test_a_file_that_batchgen_did_not_write_is_never_overwritten(
     assert rig.status(tmp_path)["jobs"]["done"] == 1
 
 
-def test_a_renamed_key_does_not_replace_the_picture_of_the_old_one(
+def test_a_renamed_key_does_not_replace_the_image_of_the_old_one(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
-    extra = "output: {path: 'picture.{{ ext }}'}\n"
+    extra = "output: {path: 'image.{{ ext }}'}\n"
     path = rig.manifest(tmp_path, served.base_url, ["one"], extra=extra)
     rig.batchgen("run", path, cwd=tmp_path)
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("job-000", "renamed"), encoding="utf-8")
     posts = served.judge("stats")["posts"]
     refused = rig.batchgen("run", path, cwd=tmp_path, code=1)
-    assert "picture.png is not an image of this job" in refused.stdout
+    assert "image.png is not an image of this job" in refused.stdout
     assert served.judge("stats")["posts"] == posts
     rig.batchgen("run", path, "--overwrite", cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 1
@@ -355,7 +353,7 @@ def test_the_second_signal_ends_at_once_and_names_every_doubt(tmp_path: Path) ->
 
 
 @pytest.mark.fault("B10")
-def test_downloads_that_fail_never_cost_a_second_picture(tmp_path: Path) -> None:
+def test_downloads_that_fail_never_cost_a_second_image(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--download-error", "0.25", "--seed", "3") as flaky:
         path = rig.manifest(tmp_path, flaky.base_url, PROMPTS)
         rig.batchgen("run", path, cwd=tmp_path)

@@ -16,7 +16,7 @@ from tests import rig
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
         yield endpoint
 
 
@@ -44,7 +44,7 @@ def test_a_log_that_cannot_be_written_stops_a_run_before_it_costs(
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"])
     before = served.judge("stats")["posts"]
-    log = tmp_path / "no" / "such" / "folder.log"
+    log = tmp_path / "no" / "such" / "directory.log"
     refused = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path, code=2)
     assert "the log can't be written" in refused.stderr
     assert served.judge("stats")["posts"] == before

@@ -19,7 +19,7 @@ from batchgen.money import Micros
 from batchgen.report.run import Morning, report_markdown, report_record, report_text
 from tests import rig
 from tests.test_readme import block_after
-from tests.unit.test_ledger import LOST, PRICE, REFUSED, enrol, first, planned, send, start
+from tests.unit.test_ledger import LOST, PRICE, REFUSED, enroll, first, planned, send, start
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def morning_of(ledger: Ledger, run: int | None = None) -> Morning:
 
 
 def test_failures_are_told_by_reason_with_the_lines_to_mend(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(number) for number in range(3)])
+    batch = enroll(ledger, [planned(number) for number in range(3)])
     run = start(ledger, batch)
     for _ in range(3):
         ledger.settle(send(ledger, run, first(ledger, batch)), REFUSED)
@@ -50,7 +50,7 @@ def test_failures_are_told_by_reason_with_the_lines_to_mend(ledger: Ledger) -> N
 def test_an_older_run_tells_of_its_own_jobs_and_the_newest_of_all_that_waits(
     ledger: Ledger,
 ) -> None:
-    batch = enrol(ledger, [planned(0), planned(1)])
+    batch = enroll(ledger, [planned(0), planned(1)])
     runs = []
     for _ in range(2):
         runs.append(run := start(ledger, batch))
@@ -62,7 +62,7 @@ def test_an_older_run_tells_of_its_own_jobs_and_the_newest_of_all_that_waits(
 
 
 def test_what_is_in_doubt_is_told_with_its_price_and_its_name(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, waste=Micros(0))
     attempt = send(ledger, run, first(ledger, batch))
     ledger.settle(attempt, LOST)
@@ -75,7 +75,7 @@ def test_what_is_in_doubt_is_told_with_its_price_and_its_name(ledger: Ledger) ->
 
 
 def test_a_run_is_held_against_the_one_before(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     before = start(ledger, batch)
     newest = start(ledger, batch)
     found = morning_of(ledger).report
@@ -86,7 +86,7 @@ def test_a_run_is_held_against_the_one_before(ledger: Ledger) -> None:
 
 
 def test_a_run_of_another_batch_is_none_of_this_one(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     with pytest.raises(UnknownBatchError, match="no run yet"):
         morning_of(ledger)
     start(ledger, batch)
@@ -95,7 +95,7 @@ def test_a_run_of_another_batch_is_none_of_this_one(ledger: Ledger) -> None:
 
 
 def test_many_failures_stay_within_a_screen(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(number) for number in range(60)])
+    batch = enroll(ledger, [planned(number) for number in range(60)])
     run = start(ledger, batch)
     for number in range(60):
         verdict = replace(REFUSED, code=f"code_{number % 12}", message="no " * 200)
@@ -109,7 +109,7 @@ def test_many_failures_stay_within_a_screen(ledger: Ledger) -> None:
 
 
 def test_what_a_provider_says_makes_no_markdown(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     verdict = replace(REFUSED, message="<b> [click](http://x) `rm`")
     ledger.settle(send(ledger, run, first(ledger, batch)), verdict)

@@ -48,7 +48,7 @@ def test_a_time_of_day_is_at_most_a_day_away(hour: int, minute: int, now: dateti
 def test_after_its_hour_a_run_starts_nothing_and_finishes_what_is_in_flight(
     tmp_path: Path,
 ) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "1") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "1") as slow:
         path = rig.manifest(
             tmp_path, slow.base_url, [f"p{n}" for n in range(40)], limits="{concurrency: 2}"
         )

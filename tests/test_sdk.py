@@ -44,34 +44,34 @@ def png(mode: str = "RGB", side: int = 96) -> bytes:
 
 
 def opened(content: bytes) -> Image.Image:
-    picture = Image.open(io.BytesIO(content))
-    picture.load()
-    return picture
+    image = Image.open(io.BytesIO(content))
+    image.load()
+    return image
 
 
 def test_it_generates(client: openai.OpenAI) -> None:
-    answer = client.images.generate(
+    response = client.images.generate(
         model=MODEL, prompt="A mug", size=SIZE, quality="high", output_format="jpeg", n=2
     )
-    assert (answer.size, answer.quality, answer.output_format) == (SIZE, "high", "jpeg")
-    urls = [item.url or "" for item in answer.data or []]
+    assert (response.size, response.quality, response.output_format) == (SIZE, "high", "jpeg")
+    urls = [item.url or "" for item in response.data or []]
     assert len(set(urls)) == 2
     for url in urls:
-        picture = opened(httpx.get(url).content)
-        assert (picture.format, picture.size) == ("JPEG", (1024, 640))
+        image = opened(httpx.get(url).content)
+        assert (image.format, image.size) == ("JPEG", (1024, 640))
 
 
-def test_it_takes_pictures_inside_the_answer(tuned: rig.Endpoint, client: openai.OpenAI) -> None:
-    tuned.judge("faults", {"answer": "b64_json"})
-    answer = client.images.generate(model=MODEL, prompt="A mug", size=SIZE)
-    (item,) = answer.data or []
+def test_it_takes_images_inside_the_response(tuned: rig.Endpoint, client: openai.OpenAI) -> None:
+    tuned.judge("faults", {"response": "b64_json"})
+    response = client.images.generate(model=MODEL, prompt="A mug", size=SIZE)
+    (item,) = response.data or []
     assert opened(base64.b64decode(item.b64_json or "")).size == (1024, 640)
 
 
 def test_it_edits_several_references_with_a_mask(
     served: rig.Endpoint, client: openai.OpenAI
 ) -> None:
-    answer = client.images.edit(
+    response = client.images.edit(
         model=MODEL,
         prompt="put both on a table",
         image=[("a.png", png()), ("b.png", png())],
@@ -79,13 +79,13 @@ def test_it_edits_several_references_with_a_mask(
         size="1024x1024",
         output_format="webp",
     )
-    (item,) = answer.data or []
+    (item,) = response.data or []
     assert opened(httpx.get(item.url or "").content).format == "WEBP"
     assert served.bill()[-1]["prompt"] == "put both on a table"
 
 
-def test_it_streams_partial_pictures(tuned: rig.Endpoint, client: openai.OpenAI) -> None:
-    tuned.judge("faults", {"answer": "b64_json"})
+def test_it_streams_partial_images(tuned: rig.Endpoint, client: openai.OpenAI) -> None:
+    tuned.judge("faults", {"response": "b64_json"})
     before = len(tuned.bill())
     with client.images.generate(
         model=MODEL, prompt="A mug", size=SIZE, stream=True, partial_images=2
@@ -103,7 +103,7 @@ def test_it_streams_partial_pictures(tuned: rig.Endpoint, client: openai.OpenAI)
 
 
 def test_it_streams_edits(tuned: rig.Endpoint, client: openai.OpenAI) -> None:
-    tuned.judge("faults", {"answer": "b64_json"})
+    tuned.judge("faults", {"response": "b64_json"})
     with client.images.edit(
         model=MODEL,
         prompt="on a table",
@@ -200,7 +200,7 @@ BAD: list[tuple[Callable[[openai.OpenAI], object], str, str]] = [
         "",
     ),
     (
-        lambda c: c.images.edit(model=MODEL, prompt="x", image=("a.png", b"no picture")),
+        lambda c: c.images.edit(model=MODEL, prompt="x", image=("a.png", b"no image")),
         "invalid_image_file",
         "image",
     ),

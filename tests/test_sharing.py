@@ -20,21 +20,21 @@ NOWHERE = "http://127.0.0.1:9/v1"
 MUGS = ["a mug"] * 5
 
 
-def write(folder: Path, base_url: str, prompts: Sequence[str], extra: str = "") -> Path:
-    return rig.manifest(folder, base_url, prompts, extra=f"share: true\n{extra}")
+def write(directory: Path, base_url: str, prompts: Sequence[str], extra: str = "") -> Path:
+    return rig.manifest(directory, base_url, prompts, extra=f"share: true\n{extra}")
 
 
-def jobs(folder: Path) -> dict[str, tuple[str, str | None]]:
-    rows = rig.query(folder / "batchgen.db", "SELECT key, state, reason FROM jobs ORDER BY id")
+def jobs(directory: Path) -> dict[str, tuple[str, str | None]]:
+    rows = rig.query(directory / "batchgen.db", "SELECT key, state, reason FROM jobs ORDER BY id")
     return {row["key"]: (row["state"], row["reason"]) for row in rows}
 
 
-def images(folder: Path) -> list[bytes]:
-    return [path.read_bytes() for path in sorted((folder / "out" / "batch").glob("job-*.png"))]
+def images(directory: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((directory / "out" / "batch").glob("job-*.png"))]
 
 
-def plan(folder: Path) -> dict[str, Any]:
-    done = rig.batchgen("plan", "batch.yaml", "--json", cwd=folder)
+def plan(directory: Path) -> dict[str, Any]:
+    done = rig.batchgen("plan", "batch.yaml", "--json", cwd=directory)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -195,7 +195,7 @@ def test_shared_job_is_not_copied_from_a_changed_file(tmp_path: Path) -> None:
         rig.batchgen("run", path, cwd=tmp_path)
         image = tmp_path / "out" / "batch" / "job-000.png"
         whole = image.read_bytes()
-        rig.picture(image)
+        rig.image(image)
         write(tmp_path, local.base_url, ["a mug", "a mug"])
         rig.batchgen("run", path, cwd=tmp_path, code=1)
         reason = "shares job-000: its image is missing or changed"
@@ -210,7 +210,7 @@ def test_shared_job_never_takes_the_file_of_another(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "bill") as local:
         path = write(tmp_path, local.base_url, MUGS[:2])
         (tmp_path / "out" / "batch").mkdir(parents=True)
-        foreign = rig.picture(tmp_path / "out" / "batch" / "job-001.png")
+        foreign = rig.image(tmp_path / "out" / "batch" / "job-001.png")
         rig.batchgen("run", path, cwd=tmp_path, code=None)
         assert images(tmp_path)[1] == foreign
         (tmp_path / "out" / "batch" / "job-001.png").unlink()

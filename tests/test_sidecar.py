@@ -1,4 +1,4 @@
-"""Sidecars and metadata of whole runs: there with their picture, and gone with it."""
+"""Sidecars and metadata of whole runs: there with their image, and gone with it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ BOTH = "output: {sidecar: true, metadata: true}\n"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
         yield endpoint
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
-def test_a_picture_says_what_it_is(
-    output_format: str, served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_a_image_says_what_it_is(output_format: str, served: rig.Endpoint, tmp_path: Path) -> None:
     before = len(served.bill())
     options = f"{{size: 1024x640, output_format: {output_format}}}"
     path = rig.manifest(tmp_path, served.base_url, ["a mug"], options=options, extra=BOTH)
@@ -32,15 +30,15 @@ def test_a_picture_says_what_it_is(
 
     rig.judge(tmp_path, served.bill()[before:], finished=True)
     found = json.loads((tmp_path / "out/batch/job-000.json").read_bytes())
-    picture = tmp_path / "out/batch" / found["file"]
+    file = tmp_path / "out/batch" / found["file"]
     (attempt,) = rig.query(tmp_path / "batchgen.db", "SELECT request_id FROM attempts")
-    assert found["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
+    assert found["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (found["batch"], found["key"], found["prompt"]) == ("batch", "job-000", "a mug")
     assert (found["cost"], found["request_id"]) == ("0.037700", attempt["request_id"])
     assert (found["run"], found["options"]["size"]) == (1, "1024x640")
     if output_format == "webp":
         return  # the endpoint writes XMP of its own into these, which stays as it is
-    with Image.open(picture) as image:
+    with Image.open(file) as image:
         told = image.info.get("xmp") or image.info["XML:com.adobe.xmp"]
     text = told.decode() if isinstance(told, bytes) else told
     for value in ("a mug", "job-000", "0.037700", attempt["request_id"], found["model"]):
@@ -50,7 +48,7 @@ def test_a_picture_says_what_it_is(
     )
 
 
-def test_a_sidecar_is_replaced_with_its_picture(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_a_sidecar_is_replaced_with_its_image(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"], extra=BOTH)
     rig.batchgen("run", path, cwd=tmp_path)
     webp = "{size: 1024x640, output_format: webp}"
@@ -65,10 +63,10 @@ def test_a_sidecar_is_replaced_with_its_picture(served: rig.Endpoint, tmp_path: 
     rig.manifest(tmp_path, served.base_url, ["three"], options="{size: 1024x640}")
     rig.batchgen("run", path, cwd=tmp_path)
     names = [file.name for file in (tmp_path / "out/batch").glob("job*")]
-    assert names == ["job-000.png"], "a sidecar is left of a picture that is gone"
+    assert names == ["job-000.png"], "a sidecar is left of an image that is gone"
 
 
-def test_a_sidecar_follows_its_picture(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_a_sidecar_follows_its_image(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"], extra=BOTH)
     rig.batchgen("run", path, cwd=tmp_path)
     moved = BOTH.replace("{", "{dir: elsewhere, ")

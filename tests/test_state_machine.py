@@ -30,7 +30,7 @@ REFRESH = st.sampled_from((None, None, "always"))
 LIMIT = st.sampled_from((None, None, 0, 1, 2))
 WASTE = st.sampled_from(("0", "40%", "100%"))
 _IN_MEMORY = Path("/dev/shm")
-_FOLDER = str(_IN_MEMORY) if os.access(_IN_MEMORY, os.W_OK) else None
+_DIRECTORY = str(_IN_MEMORY) if os.access(_IN_MEMORY, os.W_OK) else None
 """Thousands of ledgers are synced to nothing there."""
 
 
@@ -39,11 +39,11 @@ class Approval(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        folder = Path(tempfile.mkdtemp(prefix="batchgen-", dir=_FOLDER))
-        self.desk = Desk(folder, dict.fromkeys("abc", "red"))
+        directory = Path(tempfile.mkdtemp(prefix="batchgen-", dir=_DIRECTORY))
+        self.desk = Desk(directory, dict.fromkeys("abc", "red"))
 
     def teardown(self) -> None:
-        shutil.rmtree(self.desk.folder)
+        shutil.rmtree(self.desk.directory)
 
     @rule(key=KEYS, prompt=PROMPTS)
     def edit_or_add(self, key: str, prompt: str) -> None:

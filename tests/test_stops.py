@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from tests import rig
-from tests.test_answers import RED, Scripted, encoded, scripted
+from tests.test_responses import RED, Scripted, encoded, scripted
 from tests.unit.test_error_words import OPENAI_QUOTA, XAI, with_error
 
 JOBS = 12
 IN_FLIGHT = 4
 
 
-def run(folder: Path, script: Scripted, *, code: int, limits: str = "{concurrency: 4}") -> str:
+def run(directory: Path, script: Scripted, *, code: int, limits: str = "{concurrency: 4}") -> str:
     """Run a dozen jobs against the script; gives the output."""
     prompts = [f"a mug {number}" for number in range(JOBS)]
-    path = rig.manifest(folder, f"{script.base}/v1", prompts, limits=limits)
-    done = rig.batchgen("run", path, cwd=folder, code=code)
+    path = rig.manifest(directory, f"{script.base}/v1", prompts, limits=limits)
+    done = rig.batchgen("run", path, cwd=directory, code=code)
     return done.stdout + done.stderr
 
 

@@ -16,7 +16,7 @@ JOBS = 4
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
     state = tmp_path_factory.mktemp("endpoint")
-    with rig.endpoint(state, "--fast-pictures", "--task-latency", "0.2") as endpoint:
+    with rig.endpoint(state, "--fast-images", "--task-latency", "0.2") as endpoint:
         yield endpoint
 
 
@@ -28,26 +28,26 @@ def tuned(served: rig.Endpoint) -> Iterator[rig.Endpoint]:
     served.judge("faults", before)
 
 
-def run(folder: Path, endpoint: rig.Endpoint, model: str, options: str, route: str) -> int:
+def run(directory: Path, endpoint: rig.Endpoint, model: str, options: str, route: str) -> int:
     """One batch of four jobs; the exit code."""
     routes = f", routes: {{{model}: {route}}}" if route else ""
     jobs = "".join(f"  - {{key: job-{number}, prompt: a mug {number}}}\n" for number in range(JOBS))
-    path = folder / "batch.yaml"
+    path = directory / "batch.yaml"
     path.write_text(
         f"name: batch\nmodel: {model}\noptions: {options}\nlimits: {{poll: 0.1}}\n"
         f"provider: {{name: local, base_url: '{endpoint.base_url}'{routes}}}\njobs:\n{jobs}",
         encoding="utf-8",
     )
-    return rig.batchgen("run", path, cwd=folder, code=None).returncode
+    return rig.batchgen("run", path, cwd=directory, code=None).returncode
 
 
 SYSTEMS: dict[str, tuple[str, str, str, dict[str, Any], str]] = {
     "a stream": ("gpt-image-2", "{stream: true, partial_images: 1}", "", {}, "png"),
-    "a stream with pictures inside": (
+    "a stream with images inside": (
         "gpt-image-2",
         "{stream: true, output_format: webp}",
         "",
-        {"answer": "b64_json"},
+        {"response": "b64_json"},
         "webp",
     ),
     "an ignored stream": ("gpt-image-2", "{stream: true}", "", {"stream-ignore": 1}, "png"),
@@ -55,10 +55,10 @@ SYSTEMS: dict[str, tuple[str, str, str, dict[str, Any], str]] = {
     "qwen": ("qwen-image-max", "{size: 1024x1024}", "", {}, "png"),
     "nano-banana": ("nano-banana-2", "{resolution: 2K, output_format: jpg}", "", {}, "jpeg"),
     "gemini": ("nano-banana-pro", "{resolution: 4K}", "gemini", {}, "png"),
-    "gemini's data URIs": ("nano-banana", "{}", "gemini", {"gemini-answer": "data-uri"}, "png"),
-    "gemini's addresses": ("nano-banana", "{}", "gemini", {"gemini-answer": "url"}, "png"),
+    "gemini's data URIs": ("nano-banana", "{}", "gemini", {"gemini-response": "data-uri"}, "png"),
+    "gemini's addresses": ("nano-banana", "{}", "gemini", {"gemini-response": "url"}, "png"),
     "veo": ("veo-3.1-fast", "{size: 1080P, duration: 4}", "", {}, "mp4"),
-    "veo's older answers": ("veo-3.1", "{size: 720P}", "", {"task-answer": "old"}, "mp4"),
+    "veo's older answers": ("veo-3.1", "{size: 720P}", "", {"task-response": "old"}, "mp4"),
 }
 
 

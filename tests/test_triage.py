@@ -1,4 +1,4 @@
-"""What a person decides: which jobs are tried again, and which pictures may go."""
+"""What a person decides: which jobs are tried again, and which images may go."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests import rig
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
         yield endpoint
 
 
@@ -30,7 +30,7 @@ def test_jobs_are_tried_again_by_state_reason_key_and_day(
 
     assert "no such jobs" in retry()
     assert "2 jobs would be pending again" in retry("--blocked", "--dry-run")
-    assert "0 jobs would" in retry("--blocked", "--reason", "picture_lost", "--dry-run")
+    assert "0 jobs would" in retry("--blocked", "--reason", "image_lost", "--dry-run")
     assert "0 jobs would" in retry("--blocked", "--since", "2999-01-01", "--dry-run")
     assert rig.status(tmp_path)["jobs"]["blocked"] == 2
     (row,) = rig.query(
@@ -42,7 +42,7 @@ def test_jobs_are_tried_again_by_state_reason_key_and_day(
     assert rig.status(tmp_path)["jobs"]["pending"] == 1
 
 
-def test_pictures_of_retired_jobs_go_only_when_asked_and_come_back_with_their_jobs(
+def test_images_of_retired_jobs_go_only_when_asked_and_come_back_with_their_jobs(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one", "two", "three"])
@@ -55,7 +55,7 @@ def test_pictures_of_retired_jobs_go_only_when_asked_and_come_back_with_their_jo
     listed = rig.batchgen("prune", "batch", cwd=tmp_path).stdout
     assert "job-001.png (as job-001)\n" in listed
     assert "job-002.png (as job-002) (changed since, and left alone)" in listed
-    assert "1 pictures of retired jobs" in listed
+    assert "1 images of retired jobs" in listed
     assert "say --yes" in listed
     assert len(list(out.iterdir())) == 3
     rig.batchgen("prune", "batch", "--yes", cwd=tmp_path)

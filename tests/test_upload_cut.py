@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests import canary, rig
-from tests.test_answers import RED, encoded
+from tests.test_responses import RED, encoded
 
 LIMIT = 1 << 20
 GOOD = json.dumps({"data": [{"b64_json": encoded(RED)}]}).encode()
@@ -38,9 +38,9 @@ class Proxy:
             except OSError:
                 return
             with connection:
-                self._answer(connection)
+                self._response(connection)
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _response(self, connection: socket.socket) -> None:
         data = b""
         while b"\r\n\r\n" not in data:
             data += connection.recv(65536) or b"\r\n\r\n"

@@ -14,12 +14,12 @@ from tests import rig
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
         yield endpoint
 
 
-def verify(folder: Path, *options: str, code: int) -> list[dict[str, Any]]:
-    done = rig.batchgen("verify", "batch", "--json", *options, cwd=folder, code=code)
+def verify(directory: Path, *options: str, code: int) -> list[dict[str, Any]]:
+    done = rig.batchgen("verify", "batch", "--json", *options, cwd=directory, code=code)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -66,8 +66,8 @@ def test_what_is_missing_or_changed_is_had_again_for_nothing(
 
 
 @pytest.mark.fault("D16")
-def test_a_picture_that_came_inline_is_gone_for_good_and_says_so(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--answer", "b64_json") as inline:
+def test_a_image_that_came_inline_is_gone_for_good_and_says_so(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--response", "b64_json") as inline:
         path = rig.manifest(tmp_path, inline.base_url, ["one"])
         rig.batchgen("run", path, cwd=tmp_path)
         (tmp_path / "out" / "batch" / "job-000.png").unlink()

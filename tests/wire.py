@@ -141,7 +141,7 @@ async def receive(connection: Connection, server: Server) -> Received:
 
 
 def response(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
-    """A whole answer; underscores in the names of headers stand for dashes."""
+    """A whole response; underscores in the names of headers stand for dashes."""
     fields = {"Content-Length": str(len(body))} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
@@ -159,10 +159,10 @@ def free_port() -> int:
 
 def open_files() -> int:
     """How many file descriptors this process holds."""
-    folder = Path("/dev/fd")
-    if not folder.is_dir():
+    directory = Path("/dev/fd")
+    if not directory.is_dir():
         pytest.skip("this platform does not list its file descriptors")
-    return len(os.listdir(folder))  # noqa: PTH208  # the count is wanted, and no Path for each
+    return len(os.listdir(directory))  # noqa: PTH208  # the count is wanted, and no Path for each
 
 
 @dataclass(frozen=True)
@@ -185,12 +185,12 @@ class Certificate:
         return context
 
 
-def certificate(folder: Path, *names: str) -> Certificate:
+def certificate(directory: Path, *names: str) -> Certificate:
     """Make a self-signed certificate for host names. Skips the test where openssl is missing."""
     program = shutil.which("openssl")
     if program is None:
         pytest.skip("needs the openssl program to make a certificate")
-    made = Certificate(folder / "certificate.pem", folder / "key.pem")
+    made = Certificate(directory / "certificate.pem", directory / "key.pem")
     command = [program, "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=batchgen tests"]
     command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     command += ["-addext", "subjectAltName=" + ",".join(names)]

@@ -154,7 +154,7 @@ def _run_options(command: Any) -> Any:
         click.option(
             "--overwrite",
             is_flag=True,
-            help="Replace pictures of another provider, and files that stand in the way.",
+            help="Replace images of another provider, and files that stand in the way.",
         ),
         click.option(
             "--accept-unknown-price",
@@ -195,7 +195,7 @@ class _Group(click.Group):
 )
 @click.version_option(__version__, prog_name="batchgen")
 def cli() -> None:
-    """Make pictures by the thousand, pay for each once, and lose none.
+    """Make images by the thousand, pay for each once, and lose none.
 
     \b
     Exit codes: 0 all done; 1 some jobs failed, blocked or uncertain; 2 bad manifest,
@@ -255,7 +255,7 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
 @click.option("--concurrency", type=click.IntRange(1, 4096), help="Requests in flight at most.")
 @click.option("--again", metavar="SHARE", help="What if so many are made again, like 8%.")
 @click.option("--accepted", metavar="SHARE", help="What if so many are accepted, like 70%.")
-@click.option("--why", "key", metavar="KEY", help="What changed since this job's picture.")
+@click.option("--why", "key", metavar="KEY", help="What changed since this job's image.")
 def plan(manifests: tuple[Path, ...], as_json: bool, key: str | None, **options: Any) -> ExitCode:
     """Show what a run would do and cost; no key, no network, nothing written."""
     from batchgen.commands.plan import plan as command
@@ -447,7 +447,7 @@ def acknowledge(
 @_ONLY
 @click.option("--run", type=click.IntRange(min=1), metavar="ID", help="Only what this run made.")
 def rollback(name: str, db: Path | None, only: Only | None, run: int | None) -> ExitCode:
-    """Put back the pictures that the present ones replaced."""
+    """Put back the images that the present ones replaced."""
     from batchgen.commands.rollback import rollback as command
 
     return command(name, db, only=only, run=run)
@@ -458,7 +458,7 @@ def rollback(name: str, db: Path | None, only: Only | None, run: int | None) -> 
 @_DB
 @click.option("--yes", is_flag=True, help="Remove them; without it they are only listed.")
 def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
-    """Remove the pictures of jobs that left the manifest."""
+    """Remove the images of jobs that left the manifest."""
     from batchgen.commands.prune import prune as command
 
     return command(name, db, yes=yes)

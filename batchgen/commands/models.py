@@ -65,8 +65,8 @@ def _base_url(profile: Profile) -> Iterator[str]:
         yield profile.base_url
         return
     with (
-        TemporaryDirectory(prefix="batchgen-") as folder,
-        embedded_endpoint(Path(folder) / DB_NAME) as base_url,
+        TemporaryDirectory(prefix="batchgen-") as directory,
+        embedded_endpoint(Path(directory) / DB_NAME) as base_url,
     ):
         yield base_url
 

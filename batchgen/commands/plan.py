@@ -27,9 +27,9 @@ from batchgen.session.unpriced import OpenPrices, refuse_unpriced
 
 def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitCode:
     """Show what a run would do; needs no key and no network, and writes nothing."""
-    folder = manifests[0].absolute().parent
+    directory = manifests[0].absolute().parent
     for path in manifests:
-        prepared = prepare(path, overrides.db, ledger_folder=folder)
+        prepared = prepare(path, overrides.db, ledger_directory=directory)
         _plan_one(prepared, overrides, as_json=as_json)
     return ExitCode.DONE
 
@@ -93,7 +93,7 @@ def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> Non
 
 
 def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
-    """Say what a run would do with one job, and what changed since its picture was made."""
+    """Say what a run would do with one job, and what changed since its image was made."""
     prepared = prepare(manifest, overrides.db)
     with closing(_ledger(prepared)) as conn:
         staging = stage(
@@ -126,12 +126,12 @@ def check(manifests: list[Path]) -> ExitCode:
     Exits with 1 where single rows are at fault: a run would do the others.
     Of reference images that are given by address, those are looked at that a run has fetched.
     """
-    folder = manifests[0].absolute().parent
+    directory = manifests[0].absolute().parent
     faults: list[Fault] = []
     code = ExitCode.DONE
     for path in manifests:
         try:
-            prepared = prepare(path, None, ledger_folder=folder)
+            prepared = prepare(path, None, ledger_directory=directory)
             with closing(_ledger(prepared)) as conn:
                 urls = NeededUrls(conn, prepared.references)
                 staging = stage(

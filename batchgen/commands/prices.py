@@ -39,7 +39,7 @@ def prices(
 ) -> ExitCode:
     """Show the newest prices; without ``offline`` a fresh list is fetched. Raises BatchgenError.
 
-    ``model`` is a glob. Without it, models whose price of a picture nobody can tell because they
+    ``model`` is a glob. Without it, models whose price of an image nobody can tell because they
     are sold by tokens are only counted.
     """
     asked = address(manifest, provider, db)

@@ -1,4 +1,4 @@
-"""`batchgen prune`: the pictures of jobs that left the manifest, removed only when asked."""
+"""`batchgen prune`: the images of jobs that left the manifest, removed only when asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.queries import find_batch
-from batchgen.ledger.saved_images import Saved, forget_pruned, saved_pictures
+from batchgen.ledger.saved_images import Saved, forget_pruned, saved_images
 from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.settings import Environment
@@ -19,7 +19,7 @@ from batchgen.system.atomic_files import sha256_of
 
 
 def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
-    """List the pictures of retired jobs; with ``yes``, remove them and write it down.
+    """List the images of retired jobs; with ``yes``, remove them and write it down.
 
     A file that somebody has changed since is left where it is. So is the row of one whose output
     directory is missing: it may be on a disk that is not mounted.
@@ -28,7 +28,7 @@ def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
     with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
         batch = find_batch(conn, name)
         base = base_of(ledger, batch)
-        retired = [saved for saved in saved_pictures(conn, batch.id) if saved.retired]
+        retired = [saved for saved in saved_images(conn, batch.id) if saved.retired]
         kept = {saved.image: why for saved in retired if (why := _kept(base, saved))}
         removable = [saved for saved in retired if saved.image not in kept]
         for saved in retired:
@@ -36,11 +36,11 @@ def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
             write_line(sys.stdout, f"{saved.root}/{saved.path} (as {saved.key}){left}")
         if yes:
             for saved in removable:
-                # First the file: a kill in between leaves a picture that is known to be missing.
-                picture = base / saved.root / saved.path
-                picture.unlink(missing_ok=True)
-                if is_sidecar(sidecar_of(picture), name, saved.key):
-                    sidecar_of(picture).unlink()
+                # First the file: a kill in between leaves an image that is known to be missing.
+                image = base / saved.root / saved.path
+                image.unlink(missing_ok=True)
+                if is_sidecar(sidecar_of(image), name, saved.key):
+                    sidecar_of(image).unlink()
             forget_pruned(conn, [saved.image for saved in removable])
     write_line(sys.stdout, _summary(name, removable, yes=yes))
     return ExitCode.DONE
@@ -61,5 +61,5 @@ def _summary(name: str, removable: list[Saved], *, yes: bool) -> str:
     if not removable:
         return f"{name}: nothing to remove"
     size = sum(saved.bytes for saved in removable) >> 20
-    what = f"{len(removable):,} pictures of retired jobs, {size:,} MiB"
+    what = f"{len(removable):,} images of retired jobs, {size:,} MiB"
     return f"{name}: removed {what}" if yes else f"{name}: {what}; say --yes to remove them"

@@ -1,4 +1,4 @@
-"""`batchgen rollback`: the pictures before the present ones, put back with their ledger."""
+"""`batchgen rollback`: the images before the present ones, put back with their ledger."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from batchgen.system.atomic_files import sha256_of
 
 
 def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) -> ExitCode:
-    """Exchange pictures with the ones that they replaced; exit with 1 if any is not kept.
+    """Exchange images with the ones that they replaced; exit with 1 if any is not kept.
 
     Rolling back twice brings the newer ones back. The jobs stay done, so the next run leaves them
     alone unless the manifest changes.

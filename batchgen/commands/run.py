@@ -25,7 +25,7 @@ from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros, decimal_string, parse_dollars
 from batchgen.report.status import next_step, replaced_text, summary_text
 from batchgen.session.batch_lock import batch_lock
-from batchgen.session.directories import picture_folder, spool_folder
+from batchgen.session.directories import image_directory, spool_directory
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.missing_images import missing_images
 from batchgen.session.notifications import telling
@@ -52,7 +52,7 @@ from batchgen.system.process import (
 
 
 def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
-    """Plan, enrol and run each manifest; the worst exit code of all.
+    """Plan, enroll and run each manifest; the worst exit code of all.
 
     All manifests are read before the first is run. What keeps one of them from running is said,
     and the others run all the same, but for those of a provider that stopped dispatch. A budget of
@@ -60,8 +60,8 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
     """
     reuse_memory()
     _arm(Environment.load())
-    folder = manifests[0].absolute().parent
-    everything = [prepare(path, overrides.db, ledger_folder=folder) for path in manifests]
+    directory = manifests[0].absolute().parent
+    everything = [prepare(path, overrides.db, ledger_directory=directory) for path in manifests]
     for prepared in everything:
         check(prepared, overrides)
     lists, images = PriceLists(), reference_images(faces)
@@ -205,9 +205,9 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
 
 
 def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> None:
-    """Remove the answers that a run left, killed behind its last picture."""
-    spool = Spool(spool_folder(prepared))
-    if spool.folder.is_dir():
+    """Remove the answers that a run left, killed behind its last image."""
+    spool = Spool(spool_directory(prepared))
+    if spool.directory.is_dir():
         spool.prepare()
     for attempt in Ledger(conn).finished_attempts(batch, spool.attempts()):
         spool.remove(attempt)
@@ -224,8 +224,8 @@ def _summarize(
 ) -> None:
     if faces.quiet and not (found.troubled or found.unfinished):
         return
-    pictures = _shown(picture_folder(prepared))
-    write_line(sys.stdout, summary_text(found, pictures=pictures, made=made, seconds=seconds))
+    images = _shown(image_directory(prepared))
+    write_line(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
     if replaced is not None:
         write_line(sys.stdout, replaced)
     db = prepared.ledger
@@ -243,7 +243,7 @@ def _shown(path: Path) -> str:
 
 
 def _here() -> Path | None:
-    """The current folder, which somebody may have removed during the night."""
+    """The current directory, which somebody may have removed during the night."""
     try:
         return Path.cwd()
     except FileNotFoundError:

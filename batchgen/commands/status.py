@@ -38,7 +38,7 @@ def status(name: str | None, db: Path | None, *, as_json: bool, watch_s: float |
 
 
 def uncertain(name: str, db: Path | None, *, as_json: bool) -> ExitCode:
-    """List the jobs that may be billed without a picture: when, why, and for how much."""
+    """List the jobs that may be billed without an image: when, why, and for how much."""
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         for doubt in doubts(conn, find_batch(conn, name).id):

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from batchgen.console.progress import write_line
-from batchgen.engine.placing import PARTIAL_FOLDER
+from batchgen.engine.placing import PARTIAL_DIRECTORY
 from batchgen.errors import ExitCode
 from batchgen.job import EXT_PLACEHOLDER
 from batchgen.ledger.database import open_for_reading, open_for_writing
@@ -20,15 +20,15 @@ from batchgen.ledger.ledger import utc_now
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.paid_images import LostImage, lost_images
 from batchgen.ledger.queries import find_batch
-from batchgen.ledger.saved_images import Saved, fetch_again, saved_pictures
-from batchgen.output.previous_versions import PREVIOUS_FOLDER
-from batchgen.output.relocate import MOVING_FOLDER
+from batchgen.ledger.saved_images import Saved, fetch_again, saved_images
+from batchgen.output.previous_versions import PREVIOUS_DIRECTORY
+from batchgen.output.relocate import MOVING_DIRECTORY
 from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.settings import Environment
 from batchgen.system.atomic_files import PART_SUFFIX, sha256_of
 
-_OURS = (PREVIOUS_FOLDER, PARTIAL_FOLDER, MOVING_FOLDER)
+_OURS = (PREVIOUS_DIRECTORY, PARTIAL_DIRECTORY, MOVING_DIRECTORY)
 
 
 class Finding(StrEnum):
@@ -39,7 +39,7 @@ class Finding(StrEnum):
     LOST = "lost"
     """Paid for, never downloaded, and given up; its URL is known."""
     STRANGER = "stranger"
-    """In an output folder, and of no picture that the ledger knows."""
+    """In an output directory, and of no image that the ledger knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Found:
 def verify(
     name: str, db: Path | None, *, repair: Set[Finding] = frozenset(), as_json: bool
 ) -> ExitCode:
-    """Find missing, changed and foreign files; exit with 1 if any picture is not as it was saved.
+    """Find missing, changed and foreign files; exit with 1 if any image is not as it was saved.
 
     With ``repair``, what the provider still has is made due again: the next run downloads it.
     That covers paid images that were given up. A
@@ -74,9 +74,9 @@ def verify(
         batch = find_batch(conn, name)
         base = base_of(ledger, batch)
         found, known, roots = [], set[Path](), set[Path]()
-        pictures = 0
-        for saved in saved_pictures(conn, batch.id):
-            pictures += 1
+        checked = 0
+        for saved in saved_images(conn, batch.id):
+            checked += 1
             path = base / saved.root / saved.path
             known.add(path)
             if is_sidecar(sidecar_of(path), name, saved.key):
@@ -96,7 +96,7 @@ def verify(
     for one in found:
         write_line(sys.stdout, json.dumps(one.as_json()) if as_json else _text(one, base))
     if not as_json:
-        write_line(sys.stdout, _summary(name, pictures, found, fetched, repair=repair))
+        write_line(sys.stdout, _summary(name, checked, found, fetched, repair=repair))
     return ExitCode.UNFINISHED if wrong else ExitCode.DONE
 
 
@@ -129,10 +129,10 @@ def _look(path: Path, saved: Saved) -> Finding | None:
 
 def _strangers(roots: set[Path], known: set[Path]) -> Iterator[Path]:
     for root in sorted(roots):
-        for folder, folders, names in os.walk(root):
-            folders[:] = sorted(name for name in folders if name not in _OURS)
+        for directory, directories, names in os.walk(root):
+            directories[:] = sorted(name for name in directories if name not in _OURS)
             for name in sorted(names):
-                path = Path(folder, name)
+                path = Path(directory, name)
                 if path not in known and not name.endswith(PART_SUFFIX):
                     yield path
 

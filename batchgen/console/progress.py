@@ -41,7 +41,7 @@ _WARNINGS_SHOWN: Final = 20
 
 
 def ask(question: str) -> bool:
-    """Ask a person; without a terminal nobody is asked, and the answer is yes."""
+    """Ask a person; without a terminal nobody is asked, and the response is yes."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         return True
     sys.stderr.write(f"{question} [y/N] ")
@@ -120,7 +120,7 @@ class _Counting:
         return lasts
 
     def per_minute(self) -> float:
-        """Pictures a minute, over the last two minutes or since the start."""
+        """Images a minute, over the last two minutes or since the start."""
         now = self._clock()
         while self._finished and self._finished[0] < now - _RATE_WINDOW_S:
             self._finished.popleft()
@@ -178,7 +178,7 @@ def _notice(event: RunEvent) -> str | None:
 class _Telling(_Counting):
     """The lines that events are worth to a person.
 
-    A provider that ignores the size warns with each of a thousand pictures, of which some will do.
+    A provider that ignores the size warns with each of a thousand images, of which some will do.
     """
 
     def __init__(self, total: int) -> None:
@@ -198,7 +198,7 @@ class _Telling(_Counting):
         unsaid = self._warned - _WARNINGS_SHOWN
         if unsaid <= 0:
             return None
-        return f"{unsaid:,} more pictures came with warnings; --json and --log-file tell of each"
+        return f"{unsaid:,} more images came with warnings; --json and --log-file tell of each"
 
 
 class LiveProgress(_Telling):

@@ -35,7 +35,7 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDone:
-    """All pictures of the job are on disk."""
+    """All images of the job are on disk."""
 
     key: str
     paths: tuple[str, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from batchgen.ledger.ledger import DuePicture
+from batchgen.ledger.ledger import DueImage
 from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,
@@ -32,26 +32,26 @@ class FailedDownload:
 
 
 def failed_download(
-    picture: DuePicture, result: FetchResult, *, tries: int, began: datetime
+    image: DueImage, result: FetchResult, *, tries: int, began: datetime
 ) -> FailedDownload:
     """Decide on a failed try; ``tries`` counts those of this run, this one included."""
-    until = _until(picture)
-    asked_s = asked_wait_s(result, now=began, expires_at=_moment(picture.expires_at))
+    until = _until(image)
+    asked_s = asked_wait_s(result, now=began, expires_at=_moment(image.expires_at))
     decision = (
         after_extra(result, tries=tries)
-        if picture.rank
+        if image.rank
         else after_fetch(result, tries=tries, now=began, until=until, asked_s=asked_s)
     )
-    so_far = "1 try" if picture.tries == 0 else f"{picture.tries + 1:,} tries"
+    so_far = "1 try" if image.tries == 0 else f"{image.tries + 1:,} tries"
     reason = f"download: {result.reason} ({so_far}; tried until {_minute(until)})"
     match decision:
         case FetchAgain(wait_s):
             decision = FetchAgain(wait_s, reason)
         case FetchLater():
             decision = FetchLater(reason)
-        case FetchLost() if picture.rank == 0:
+        case FetchLost() if image.rank == 0:
             decision = FetchLost(
-                f"{result.reason}; {so_far} from {_minute(_answered(picture))} to"
+                f"{result.reason}; {so_far} from {_minute(_answered(image))} to"
                 f" {_minute(began)}; `batchgen retry` downloads from the stored URL once more"
             )
     return FailedDownload(
@@ -62,26 +62,26 @@ def failed_download(
     )
 
 
-def wait_asked_before(picture: DuePicture, now: datetime) -> FetchAgain | None:
+def wait_asked_before(image: DueImage, now: datetime) -> FetchAgain | None:
     """Return the rest of the wait that the image host asked an earlier try for, if any is left."""
-    not_before = _moment(picture.not_before)
+    not_before = _moment(image.not_before)
     if not_before is None or not_before <= now:
         return None
     wait_s = (not_before - now).total_seconds()
-    return FetchAgain(wait_s, f"download: {picture.trouble}")
+    return FetchAgain(wait_s, f"download: {image.trouble}")
 
 
-def is_overdue(picture: DuePicture, now: datetime) -> bool:
+def is_overdue(image: DueImage, now: datetime) -> bool:
     """Return whether the time of the image is over."""
-    return now >= _until(picture)
+    return now >= _until(image)
 
 
-def _until(picture: DuePicture) -> datetime:
-    return keep_until(answered_at=_answered(picture), expires_at=_moment(picture.expires_at))
+def _until(image: DueImage) -> datetime:
+    return keep_until(answered_at=_answered(image), expires_at=_moment(image.expires_at))
 
 
-def _answered(picture: DuePicture) -> datetime:
-    return datetime.fromisoformat(picture.answered_at)
+def _answered(image: DueImage) -> datetime:
+    return datetime.fromisoformat(image.answered_at)
 
 
 def _moment(text: str | None) -> datetime | None:

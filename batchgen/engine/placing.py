@@ -14,23 +14,29 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.engine.worker import RunContext
-from batchgen.images.inspect import BadPicture, PictureInfo, decode, inspect
+from batchgen.images.inspect import BadImage, ImageInfo, decode, inspect
 from batchgen.images.mp4 import inspect_mp4
-from batchgen.job import AttemptId, Job, SavedPicture, Verify
+from batchgen.job import AttemptId, Job, SavedImage, Verify
 from batchgen.ledger.copies import Original
-from batchgen.ledger.ledger import DuePicture, JobFinished, OldPicture, Provenance
+from batchgen.ledger.ledger import DueImage, JobFinished, OldImage, Provenance
 from batchgen.ledger.path_owners import Own, own
 from batchgen.output.previous_versions import keep, keep_edited
 from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.registry import adapter_of
-from batchgen.system.atomic_files import PartFile, make_folder, sha256_of, sync_folder, write_whole
+from batchgen.system.atomic_files import (
+    PartFile,
+    make_directory,
+    sha256_of,
+    sync_directory,
+    write_whole,
+)
 from batchgen.system.claiming import claim, is_one_name, replace
 from batchgen.system.failpoints import Point, reach
 from batchgen.system.threads import on_disk
 
-PARTIAL_FOLDER: Final = ".partial"
-_FOLDERS_KNOWN: Final = 64
+PARTIAL_DIRECTORY: Final = ".partial"
+_DIRECTORIES_KNOWN: Final = 64
 _TRIES: Final = 3
 """How often a name is looked at again that another file took in the meantime."""
 OF_ONE_PATH: Final = frozenset(
@@ -44,7 +50,7 @@ _MAPPED: Final = threading.BoundedSemaphore(2)
 
 
 class Conflict(Exception):
-    """A file that is not ours stands where the picture belongs."""
+    """A file that is not ours stands where the image belongs."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -58,26 +64,26 @@ class Placer:
         self._context = context
         self._base = base
         self._overwrite = overwrite
-        self._folders: dict[tuple[str, str], Path] = {}
+        self._directories: dict[tuple[str, str], Path] = {}
 
-    def forget_folders(self) -> None:
+    def forget_directories(self) -> None:
         """Make directories again where they are needed: one of them is gone."""
-        self._folders.clear()
+        self._directories.clear()
 
-    async def folder(self, root: str, path: str) -> Path:
-        """The folder of a path below a root, made once; who finds it gone makes it anew."""
+    async def directory(self, root: str, path: str) -> Path:
+        """The directory of a path below a root, made once; who finds it gone makes it anew."""
         inner = path.rpartition("/")[0]
-        folder = self._folders.get((root, inner))
-        if folder is None:
-            folder = self._base / root / inner
-            await on_disk(make_folder, self._base / root, folder)
-            if len(self._folders) >= _FOLDERS_KNOWN:
-                self._folders.clear()
-            self._folders[root, inner] = folder
-        return folder
+        directory = self._directories.get((root, inner))
+        if directory is None:
+            directory = self._base / root / inner
+            await on_disk(make_directory, self._base / root, directory)
+            if len(self._directories) >= _DIRECTORIES_KNOWN:
+                self._directories.clear()
+            self._directories[root, inner] = directory
+        return directory
 
     async def place(
-        self, job: Job, picture: DuePicture, part: PartFile, saved: SavedPicture, *, taken: bool
+        self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
     ) -> None:
         """Give a verified image its final name, which no other file loses.
 
@@ -85,10 +91,10 @@ class Placer:
         """
         ledger = self._context.ledger
         try:
-            folder = await self.folder(job.root, saved.path)
-            final = folder / saved.path.rpartition("/")[2]
+            directory = await self.directory(job.root, saved.path)
+            final = directory / saved.path.rpartition("/")[2]
             if job.sidecar:
-                origin = await ledger(lambda ledger: ledger.provenance(picture.attempt_id))
+                origin = await ledger(lambda ledger: ledger.provenance(image.attempt_id))
                 await on_disk(self._make_way_beside, job, sidecar_of(final), origin)
             for _ in range(_TRIES):
                 put: Put = claim
@@ -97,12 +103,12 @@ class Placer:
                         lambda ledger: own(ledger.conn, job.id, job.root, saved.path)
                     )
                     put = await on_disk(self._make_way, job, final, saved, known)
-                await ledger(lambda ledger: ledger.placing(picture.id, job.root, saved))
+                await ledger(lambda ledger: ledger.placing(image.id, job.root, saved))
                 reach(Point.PLACING)
                 try:
                     await part.commit(final, put)
                 except FileExistsError:
-                    await ledger(lambda ledger: ledger.not_placed(picture.id))
+                    await ledger(lambda ledger: ledger.not_placed(image.id))
                     taken = True
                 else:
                     reach(Point.PLACED)
@@ -110,10 +116,10 @@ class Placer:
             raise Conflict(final)
         except (Conflict, OSError):
             with suppress(OSError):
-                await on_disk(self._keep_bytes, picture, part)
+                await on_disk(self._keep_bytes, image, part)
             raise
 
-    def _make_way(self, job: Job, final: Path, saved: SavedPicture, known: Own) -> Put:
+    def _make_way(self, job: Job, final: Path, saved: SavedImage, known: Own) -> Put:
         """Keep what has the final name; gives how the image gets it. Raises Conflict, OSError."""
         try:
             before = os.lstat(final)
@@ -134,23 +140,23 @@ class Placer:
         reach(Point.KEPT)
         return claim
 
-    def _keep_bytes(self, picture: DuePicture, part: PartFile) -> None:
+    def _keep_bytes(self, image: DueImage, part: PartFile) -> None:
         """Keep verified bytes in the spool that found no place, unless they are there already."""
-        if picture.url is not None and part.part.exists():
-            self._context.spool.images.keep(picture.attempt_id, picture.position, part.part)
+        if image.url is not None and part.part.exists():
+            self._context.spool.images.keep(image.attempt_id, image.position, part.part)
 
-    def has_kept(self, picture: DuePicture) -> bool:
+    def has_kept(self, image: DueImage) -> bool:
         """Whether its bytes may be on disk already; costs no look at the disk."""
-        return picture.path is not None or self._context.spool.images.has(
-            picture.attempt_id, picture.position
+        return image.path is not None or self._context.spool.images.has(
+            image.attempt_id, image.position
         )
 
-    def adopt_kept(self, picture: DuePicture, part: PartFile) -> bool:
+    def adopt_kept(self, image: DueImage, part: PartFile) -> bool:
         """Take verified bytes from the spool, or from a place that the job has left."""
-        source = self._context.spool.images.find(picture.attempt_id, picture.position)
-        if source is None and picture.path and picture.sha256:
-            left = self._base / picture.root / picture.path
-            if left.is_file() and not left.is_symlink() and sha256_of(left) == picture.sha256:
+        source = self._context.spool.images.find(image.attempt_id, image.position)
+        if source is None and image.path and image.sha256:
+            left = self._base / image.root / image.path
+            if left.is_file() and not left.is_symlink() and sha256_of(left) == image.sha256:
                 source = left
         if source is None:
             return False
@@ -165,11 +171,11 @@ class Placer:
         part.copy(source)
         return True
 
-    def forget_kept(self, job: Job, picture: DuePicture, saved: SavedPicture) -> None:
+    def forget_kept(self, job: Job, image: DueImage, saved: SavedImage) -> None:
         """Remove what an image was taken from, now that it has its final name."""
-        self._context.spool.images.drop(picture.attempt_id, picture.position)
-        if picture.path and (picture.root, picture.path) != (job.root, saved.path):
-            left = self._base / picture.root / picture.path
+        self._context.spool.images.drop(image.attempt_id, image.position)
+        if image.path and (image.root, image.path) != (job.root, saved.path):
+            left = self._base / image.root / image.path
             is_ours = left.is_file() and not left.is_symlink() and sha256_of(left) == saved.sha256
             if is_ours and not is_one_name(left, self._base / job.root / saved.path):
                 left.unlink()
@@ -182,18 +188,18 @@ class Placer:
         root = self._base / job.root
         keep_edited(root, sidecar.relative_to(root).as_posix())
 
-    def already_placed(self, job: Job, picture: DuePicture) -> SavedPicture | None:
+    def already_placed(self, job: Job, image: DueImage) -> SavedImage | None:
         """The image that a killed run had renamed but not written down, if that is its place."""
-        final = self._base / picture.root / (picture.path or "")
-        if not final.is_file() or final.is_symlink() or sha256_of(final) != picture.sha256:
+        final = self._base / image.root / (image.path or "")
+        if not final.is_file() or final.is_symlink() or sha256_of(final) != image.sha256:
             return None
-        info, sha256 = examine(final, job.verify, picture.task is not None)
-        planned = final_path(job.path, info.format.extension, picture.rank)
-        if (picture.root, picture.path) != (job.root, planned):
+        info, sha256 = examine(final, job.verify, image.task is not None)
+        planned = final_path(job.path, info.format.extension, image.rank)
+        if (image.root, image.path) != (job.root, planned):
             return None
-        sync_folder(final.parent)
-        return SavedPicture(
-            path=picture.path or "",
+        sync_directory(final.parent)
+        return SavedImage(
+            path=image.path or "",
             sha256=sha256,
             bytes=info.size_bytes,
             width=info.width,
@@ -201,44 +207,44 @@ class Placer:
             format=info.format.value,
         )
 
-    def tidy(self, job: Job, finished: JobFinished, saved: list[SavedPicture], batch: str) -> None:
+    def tidy(self, job: Job, finished: JobFinished, saved: list[SavedImage], batch: str) -> None:
         """What is left to do on disk once the job is done."""
-        self._clear_away(job, finished.replaced, {picture.path for picture in saved}, batch)
+        self._clear_away(job, finished.replaced, {image.path for image in saved}, batch)
         if job.keep_partials and saved:
             self._keep_partials(job, finished.attempt_id, saved[0].path)
 
-    def _clear_away(self, job: Job, old: tuple[OldPicture, ...], new: set[str], batch: str) -> None:
-        """Remove replaced pictures that stand under another name than the new ones."""
+    def _clear_away(self, job: Job, old: tuple[OldImage, ...], new: set[str], batch: str) -> None:
+        """Remove replaced images that stand under another name than the new ones."""
         root = self._base / job.root
         sidecars = {sidecar_of(root / path) for path in new} if job.sidecar else set()
-        for picture in old:
-            path = self._base / picture.root / picture.path
-            if picture.root == job.root and picture.path in new:
+        for image in old:
+            path = self._base / image.root / image.path
+            if image.root == job.root and image.path in new:
                 continue
-            if not path.is_file() or path.is_symlink() or sha256_of(path) != picture.sha256:
+            if not path.is_file() or path.is_symlink() or sha256_of(path) != image.sha256:
                 continue  # gone, or the work of a person
             if job.keep_previous:
-                keep(self._base / picture.root, picture.path, count=job.keep_previous)
+                keep(self._base / image.root, image.path, count=job.keep_previous)
             path.unlink()
             sidecar = sidecar_of(path)
             if sidecar not in sidecars and is_sidecar(sidecar, batch, job.key):
                 sidecar.unlink()
 
     def _keep_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
-        """Put the unfinished pictures of an answer where ``NAME.png`` becomes ``NAME-1.png``."""
-        answer = self._context.spool.find(attempt)
-        if answer is None:
+        """Put the unfinished images of a response where ``NAME.png`` becomes ``NAME-1.png``."""
+        response = self._context.spool.find(attempt)
+        if response is None:
             return
-        adapter = adapter_of(answer.route)
-        for number, data in enumerate(adapter.partial_pictures(answer.body(), answer.headers), 1):
+        adapter = adapter_of(response.route)
+        for number, data in enumerate(adapter.partial_images(response.body(), response.headers), 1):
             try:
                 info = inspect(data)
-            except BadPicture:
+            except BadImage:
                 continue
             root = self._base / job.root
-            final = root / PARTIAL_FOLDER / path
+            final = root / PARTIAL_DIRECTORY / path
             final = final.with_name(f"{final.stem}-{number}.{info.format.extension}")
-            make_folder(root, final.parent)
+            make_directory(root, final.parent)
             write_whole(final, data)
 
 
@@ -258,8 +264,8 @@ def _trace(found: os.stat_result) -> tuple[int, int, int, int]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def examine(path: Path, verify: Verify, video: bool) -> tuple[PictureInfo, str]:
-    """Verify a picture or a video and hash it, in one reading. Raises BadPicture and OSError."""
+def examine(path: Path, verify: Verify, video: bool) -> tuple[ImageInfo, str]:
+    """Verify an image or a video and hash it, in one reading. Raises BadImage and OSError."""
     with _MAPPED, path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             inspect(b"")

@@ -34,7 +34,7 @@ T_co = TypeVar("T_co", covariant=True)
 _DELIVERIES_A_DOWNLOAD: Final = 4
 _COPIES_A_PAGE: Final = 200
 _DELIVERIES_WAITING: Final = 256
-"""When downloads lag behind by so many pictures, no more are bought for the time being."""
+"""When downloads lag behind by so many images, no more are bought for the time being."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ class Pool:
     async def _deliver_backlog(self) -> None:
         """Everything that is paid for comes before anything new, soonest expiry first.
 
-        A spoiled picture that may be bought again is pending then, and found as such.
+        A spoiled image that may be bought again is pending then, and found as such.
         """
         context = self._context
         backlog = await context.ledger(lambda ledger: ledger.paid(context.batch))

@@ -13,11 +13,11 @@ from batchgen.job import AttemptId, JobId, JobState, Outcome
 from batchgen.ledger.groups import Fate
 from batchgen.ledger.ledger import OpenAttempt
 from batchgen.money import ZERO, Micros
-from batchgen.outcomes.classify import Answer, Exchange, Failure, Habits, Reach, Verdict, classify
+from batchgen.outcomes.classify import Exchange, Failure, Habits, Reach, Response, Verdict, classify
 from batchgen.outcomes.retry_policy import after_attempt, may_rebuy
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.providers.profile import Profile
-from batchgen.spool.spool import Spool, SpooledAnswer
+from batchgen.spool.spool import Spool, SpooledResponse
 
 _BOUNDLESS: Final = Micros(2**62)
 
@@ -33,16 +33,16 @@ def left_in_spool(spool: Spool, attempt: AttemptId) -> Exchange:
     return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED)
 
 
-def _exchange_of(answer: SpooledAnswer, reach: Reach) -> Exchange:
+def _exchange_of(response: SpooledResponse, reach: Reach) -> Exchange:
     failure = Failure.NONE if reach is Reach.COMPLETE else Failure.INTERRUPTED
-    return Exchange(reach=reach, failure=failure, status=answer.status, headers=answer.headers)
+    return Exchange(reach=reach, failure=failure, status=response.status, headers=response.headers)
 
 
 @dataclass(frozen=True, slots=True)
 class SpooledText:
     """A response as its adapter reads it, and the size of its text in bytes."""
 
-    answer: Answer | None
+    response: Response | None
     size: int = 0
 
 
@@ -53,9 +53,9 @@ def read_spooled(spool: Spool, attempt: AttemptId, exchange: Exchange) -> Spoole
     whole = exchange.reach is Reach.COMPLETE
     spooled = spool.find(attempt) if whole else spool.find_cut(attempt)
     if spooled is None:
-        return SpooledText(Answer() if whole else None)
+        return SpooledText(Response() if whole else None)
     text = spooled.text()
-    return SpooledText(adapter_of(spooled.route).read_answer(text, spooled.headers), len(text))
+    return SpooledText(adapter_of(spooled.route).read_response(text, spooled.headers), len(text))
 
 
 def habits_of(profile: Profile) -> Habits:
@@ -75,8 +75,8 @@ def _fate(opened: OpenAttempt, spool: Spool, profile: Profile) -> Fate:
         exchange = left_in_spool(spool, opened.id)
         if exchange.reach is not Reach.COMPLETE and not spool.is_that_of(opened.spool):
             return Fate.HELD
-        answer = read_spooled(spool, opened.id, exchange).answer
-        verdict = classify(exchange, answer, habits_of(profile), prompt=opened.job.prompt)
+        response = read_spooled(spool, opened.id, exchange).response
+        verdict = classify(exchange, response, habits_of(profile), prompt=opened.job.prompt)
     except Exception:  # a response that cannot be read is held as uncertain by the run too
         return Fate.HELD
     return _fate_of(verdict, opened)

@@ -14,8 +14,8 @@ class SpoolUnreadable(Exception):
 
     def __init__(self, spool: Spool, attempt: AttemptId, problem: str) -> None:
         super().__init__(
-            f"{spool.name(attempt)} {problem}; restore {spool.folder.name}/ next to the ledger, or"
-            " pay again with `batchgen retry --buy --only KEY`"
+            f"{spool.name(attempt)} {problem}; restore {spool.directory.name}/ next to the ledger,"
+            " or pay again with `batchgen retry --buy --only KEY`"
         )
 
 
@@ -26,12 +26,12 @@ def spooled_image(spool: Spool, attempt: AttemptId, position: int) -> tuple[str,
     is to blame and not the provider: raises SpoolUnreadable.
     """
     try:
-        answer = spool.find(attempt)
-        if answer is None:
+        response = spool.find(attempt)
+        if response is None:
             raise SpoolUnreadable(spool, attempt, "is missing or damaged")
-        adapter = adapter_of(answer.route)
-        base64 = adapter.inline_base64(answer.text(), answer.headers, position)
-        source = answer.picture(base64)
+        adapter = adapter_of(response.route)
+        base64 = adapter.inline_base64(response.text(), response.headers, position)
+        source = response.image(base64)
         if source is not None:
             source.stat()
     except (OSError, ValueError, LookupError, TypeError) as exc:

@@ -108,11 +108,11 @@ class TaskWatch:
 
     async def _ask(self, url: str) -> TaskState:
         """Raises NoDocument for whatever does not tell the task's state."""
-        answer = await self._client.ask(url)
+        response = await self._client.ask(url)
         try:
-            return read_state(answer.body)
+            return read_state(response.body)
         except ValueError as exc:
-            raise NoDocument(f"HTTP {answer.status}: {exc}") from None
+            raise NoDocument(f"HTTP {response.status}: {exc}") from None
 
 
 def _origin(url: str) -> str:

@@ -1,7 +1,7 @@
 """One job from pending to the end of one attempt, in the order that loses no money.
 
-Reserve and write the attempt; send; spool the answer; write what it came to. Each step is durable
-before the next. The picture's way to disk is ``delivery.py``.
+Reserve and write the attempt; send; spool the response; write what it came to. Each step is durable
+before the next. The image's way to disk is ``delivery.py``.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from batchgen.engine.throttle.limits import DispatchStopped, Signal, Status, Tic
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import TaskWatch
 from batchgen.http.client import ApiClient, ApiRequest
-from batchgen.images.inspect import PictureFormat
+from batchgen.images.inspect import ImageFormat
 from batchgen.job import (
     AttemptId,
     BatchId,
     Billed,
+    ImageRef,
     Job,
     JobState,
     Outcome,
-    PictureRef,
     RunId,
 )
 from batchgen.ledger.ledger import (
     BudgetReached,
-    DuePicture,
+    DueImage,
     Ledger,
     NotPending,
     OpenAttempt,
@@ -45,7 +45,7 @@ from batchgen.ledger.ledger import (
 )
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import dollars
-from batchgen.outcomes.classify import Answer, Exchange, Failure, Reach, Verdict, classify, clean
+from batchgen.outcomes.classify import Exchange, Failure, Reach, Response, Verdict, classify, clean
 from batchgen.outcomes.retry_policy import Next
 from batchgen.output.obstacles import Obstacles
 from batchgen.planning.naming import final_path
@@ -69,10 +69,10 @@ _SIGNALS: Final[Mapping[Outcome, Signal]] = {
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """A job whose pictures are paid for and not on disk."""
+    """A job whose images are paid for and not on disk."""
 
     job: Job
-    due: tuple[DuePicture, ...]
+    due: tuple[DueImage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class Concluded:
 
     verdict: Verdict
     following: Next
-    due: tuple[DuePicture, ...] = ()
-    """The pictures that it paid for."""
+    due: tuple[DueImage, ...] = ()
+    """The images that it paid for."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,14 +100,14 @@ class RunContext:
     room: Room
     observe: Observer
     base: Path
-    """The manifest's folder, which output folders are relative to."""
+    """The manifest's directory, which output directories are relative to."""
     overwrite: bool = False
     deliver: Callable[[Paid], Awaitable[None]] = field(init=False)
     """Takes a paid job on its way to disk; waits while too many are on it. Set by the pool."""
     internal_errors: list[str] = field(default_factory=list)
     obstacles: Obstacles = field(init=False)
     answered: bool = False
-    """Whether any request of this run brought a picture."""
+    """Whether any request of this run brought an image."""
     given_back: int = 0
     """Jobs whose reference images changed since they were planned."""
     made: int = 0
@@ -215,17 +215,17 @@ class Worker:
         context.observe(JobHeld(key=job.key, state=JobState.PENDING, reason=reason))
         return True
 
-    async def _wait_for_tasks(self, due: Sequence[DuePicture]) -> None:
+    async def _wait_for_tasks(self, due: Sequence[DueImage]) -> None:
         """Wait here, where as many may wait as requests may be in flight, and not in a download.
 
         What came of it the delivery asks again, as it does for a task that a killed run left.
         """
-        for picture in due:
-            if picture.task is not None:
-                await self._tasks.until_over(picture.task)
+        for image in due:
+            if image.task is not None:
+                await self._tasks.until_over(image.task)
 
     async def _has_room(self) -> bool:
-        """Stop dispatch where an answer might find no place: it would be paid for and lost."""
+        """Stop dispatch where a response might find no place: it would be paid for and lost."""
         throttle = self.context.throttle
         lacking = await self.context.room.lacking(throttle.status().in_flight)
         if lacking is not None:
@@ -327,7 +327,7 @@ def _budget_text(reached: BudgetReached, job: Job) -> str:
         )
     return (
         f"budget: of {dollars(reached.max_cost)} for {what}, {dollars(reached.used)} are used or"
-        f" reserved, and the next picture would cost {dollars(job.price)}; {_RAISE[reached.period]}"
+        f" reserved, and the next image would cost {dollars(job.price)}; {_RAISE[reached.period]}"
     )
 
 
@@ -348,9 +348,9 @@ def _said(verdict: Verdict) -> str:
 
 
 def _expected_path(job: Job, route: Route) -> str:
-    """Where the picture will go, if its format is the one that was asked for."""
+    """Where the image will go, if its format is the one that was asked for."""
     wanted = "mp4" if route is Route.VIDEO else str(job.options.get("output_format", "png"))
-    kinds = [kind for kind in PictureFormat if wanted in (kind.value, kind.extension)]
+    kinds = [kind for kind in ImageFormat if wanted in (kind.value, kind.extension)]
     return final_path(job.path, kinds[0].extension if kinds else "png")
 
 
@@ -380,8 +380,8 @@ async def conclude(
 ) -> Concluded:
     """Read what was spooled, decide what the attempt was, and write it down.
 
-    An answer that a bug of ours keeps from being read is held as a doubt. Raises LedgerWriteError,
-    and OSError for the spool; the answer stays there then, and the next run takes it up.
+    A response that a bug of ours keeps from being read is held as a doubt. Raises LedgerWriteError,
+    and OSError for the spool; the response stays there then, and the next run takes it up.
     """
     try:
         return await _conclude(
@@ -401,7 +401,7 @@ async def conclude(
         )
         name = context.spool.name(attempt)
         following = await settle(
-            context, job, attempt, verdict, hold=True, recovering=recovering, answer=name
+            context, job, attempt, verdict, hold=True, recovering=recovering, response=name
         )
         return Concluded(verdict, following)
 
@@ -418,20 +418,22 @@ async def _conclude(
 ) -> Concluded:
     profile = context.profile
     if exchange.lean is None:
-        answer = await in_turn(_read_spooled, context, attempt, exchange)
+        response = await in_turn(_read_spooled, context, attempt, exchange)
     else:
         route = profile.route_of(job.model)
-        answer = ADAPTERS[route].read_answer(exchange.lean.text, exchange.headers or {})
+        response = ADAPTERS[route].read_response(exchange.lean.text, exchange.headers or {})
         context.room.came(exchange.lean.size)
-    verdict = classify(exchange, answer, habits_of(profile), prompt=job.prompt)
+    verdict = classify(exchange, response, habits_of(profile), prompt=job.prompt)
     name = context.spool.name(attempt)
-    if verdict.outcome is Outcome.OK and answer is not None:
+    if verdict.outcome is Outcome.OK and response is not None:
         if exchange.reach is not Reach.COMPLETE:
             await on_disk(context.spool.complete_cut, attempt)
-        pictures = [(_located(context, ref), expiry(ref.url)) for ref in answer.pictures]
-        cost = profile.cost_of(job.model, answer.usage) if answer.usage else None
+        images = [(_located(context, ref), expiry(ref.url)) for ref in response.images]
+        cost = profile.cost_of(job.model, response.usage) if response.usage else None
         due = await context.ledger(
-            lambda ledger: ledger.record_answer(attempt, verdict, pictures, answer=name, cost=cost)
+            lambda ledger: ledger.record_response(
+                attempt, verdict, images, response=name, cost=cost
+            )
         )
         reach(Point.RECEIVED)
         following = Next(state=JobState.PAID)
@@ -446,14 +448,14 @@ async def _conclude(
         hold=hold,
         recovering=recovering,
         probe=probe,
-        answer=body_name,
+        response=body_name,
     )
     if verdict.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
         await on_disk(context.spool.remove, attempt)
     return Concluded(verdict, following)
 
 
-def _located(context: RunContext, ref: PictureRef) -> PictureRef:
+def _located(context: RunContext, ref: ImageRef) -> ImageRef:
     """Keep with a task the endpoint that makes it: a later run may have another base URL."""
     if ref.task is None or context.profile.moves_results:
         return ref
@@ -469,12 +471,12 @@ async def settle(
     hold: bool = False,
     recovering: bool = False,
     probe: bool = False,
-    answer: str | None = None,
+    response: str | None = None,
 ) -> Next:
-    """Write the end of an attempt that brought no picture, and move its job."""
+    """Write the end of an attempt that brought no image, and move its job."""
     following = await context.ledger(
         lambda ledger: ledger.settle(
-            attempt, verdict, allowance_of=context.run, hold=hold, probe=probe, answer=answer
+            attempt, verdict, allowance_of=context.run, hold=hold, probe=probe, response=response
         )
     )
     _tell(context, job, attempt, verdict, following, recovering=recovering)
@@ -513,7 +515,7 @@ def _tell(
 async def recover(context: RunContext, opened: OpenAttempt) -> None:
     """Settle an attempt that a killed run left open, from what its spool holds.
 
-    A whole answer is taken up as if it had just come; anything less is a doubt, which the waste
+    A whole response is taken up as if it had just come; anything less is a doubt, which the waste
     allowance of this run may buy again.
     """
     try:
@@ -535,15 +537,16 @@ def _without_spool(spool: Spool) -> Verdict:
         outcome=Outcome.AMBIGUOUS,
         billed=Billed.MAYBE,
         code="spool_missing",
-        message=f"a response may have come, and the spool that its run used is not {spool.folder}:"
-        " the ledger was copied or restored without it, or it was removed; nothing is bought again",
+        message=f"a response may have come, and the spool that its run used is not"
+        f" {spool.directory}: the ledger was copied or restored without it, or it was removed;"
+        " nothing is bought again",
     )
 
 
-def _read_spooled(context: RunContext, attempt: AttemptId, exchange: Exchange) -> Answer | None:
+def _read_spooled(context: RunContext, attempt: AttemptId, exchange: Exchange) -> Response | None:
     found = read_spooled(context.spool, attempt, exchange)
     context.room.came(found.size)
-    return found.answer
+    return found.response
 
 
 def expiry(url: str | None) -> str | None:

@@ -30,7 +30,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.dns import look_up
-from batchgen.images.base64_scanner import LeanAnswer
+from batchgen.images.base64_scanner import LeanResponse
 from batchgen.outcomes.classify import Exchange, Failure, Reach
 from batchgen.outcomes.retry_after import is_wait_header
 from batchgen.spool.spool import SpoolWriter
@@ -38,11 +38,11 @@ from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, reach
 
 CONNECT_TIMEOUT_S: Final = 10.0
-MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+MAX_RESPONSE_BYTES: Final = 256 * 1024 * 1024
 _ASK_DEADLINE_S: Final = 30.0
 _MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 _READ_AHEAD_BYTES: Final = 64 * 1024
-"""Of each answer that arrives while its last piece is being written; twice as much at most."""
+"""Of each response that arrives while its last piece is being written; twice as much at most."""
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -63,7 +63,7 @@ _KEPT_HEADERS: Final = frozenset(
 _MAX_HEADER_CHARS: Final = 4096
 _HIDDEN: Final = "***"
 _MIN_SECRET_CHARS: Final = 16
-"""Shorter keys are no secrets (``none``, ``test``), and may stand in an answer for good reasons."""
+"""Shorter keys (``none``, ``test``) are not secrets and may occur in a response."""
 
 
 _unlogged: ContextVar[bool] = ContextVar("_unlogged", default=False)
@@ -82,7 +82,7 @@ _LOGGERS: Final = ("httpx", "httpcore.connection", "httpcore.http11")
 def without_logs() -> Iterator[None]:
     """Keep the HTTP libraries from logging what we do meanwhile.
 
-    They write addresses with their signatures, and every header of an answer, which may repeat the
+    They write addresses with their signatures, and every header of a response, which may repeat the
     key. What others in this process do with httpx is logged as ever.
     """
     for name in _LOGGERS:
@@ -136,7 +136,7 @@ class ApiRequest:
     body: Body
     headers: Mapping[str, str] = field(default_factory=dict)
     route: str = "images"
-    """How its answer is to be read; the spool keeps it."""
+    """How its response is to be read; the spool keeps it."""
 
 
 def ssl_context() -> ssl.SSLContext:
@@ -156,7 +156,7 @@ class Document:
 
 
 class NoDocument(Exception):
-    """No answer came; the message says why."""
+    """No response came; the message says why."""
 
 
 class _Names(AbstractResolver):
@@ -223,9 +223,9 @@ def open_session(
 
 
 class _HeadFirst(ResponseHandler):
-    """Takes the head of an answer by itself.
+    """Takes the head of a response by itself.
 
-    Else aiohttp loses a whole answer that comes in one piece with bytes behind its end.
+    Else aiohttp loses a whole response that comes in one piece with bytes behind its end.
     """
 
     def data_received(self, data: bytes) -> None:
@@ -271,7 +271,7 @@ class ApiClient:
             await self._session.close()
 
     async def exchange(self, request: ApiRequest, part: PartFile) -> Exchange:
-        """Send one request and spool its answer; says how far it got, whatever happened.
+        """Send one request and spool its response; says how far it got, whatever happened.
 
         Raises OSError where the spool can't be written, and lets cancellation by the caller
         through; everything else is in the Exchange.
@@ -316,12 +316,12 @@ class ApiClient:
                     async for chunk in response.content.iter_any():
                         body += chunk
                         if len(body) > _MAX_DOCUMENT_BYTES:
-                            raise NoDocument("the answer is too large")
+                            raise NoDocument("the response is too large")
                     return Document(status=response.status, body=bytes(body))
             except (aiohttp.ClientError, OSError, ValueError) as exc:
                 raise NoDocument(self._hide(_describe(exc))) from None
         if scope.cancelled_caught:
-            raise NoDocument(f"no answer within {_ASK_DEADLINE_S:g} s")
+            raise NoDocument(f"no response within {_ASK_DEADLINE_S:g} s")
         raise AssertionError("unreachable")
 
     def _hide(self, text: str) -> str:
@@ -356,7 +356,7 @@ class ApiClient:
         kept = kept_headers(response.raw_headers)
         got.headers = {name: self._hide(value) for name, value in kept.items()}
         got.reach = Reach.HEADERS
-        reach(Point.ANSWER_BEGUN)
+        reach(Point.RESPONSE_BEGUN)
         async with part:
             writer = SpoolWriter(part, got.status, got.headers, route=route, hide=self._secret)
             try:
@@ -366,12 +366,12 @@ class ApiClient:
                 with anyio.CancelScope(shield=True):
                     await _keep(response.content, writer, got)
                 raise
-            # A cancellation is told when the answer is kept, and who is told finds it there.
+            # A cancellation is told when the response is kept, and who is told finds it there.
             await _keep(response.content, writer, got)
 
 
 async def _keep(content: aiohttp.StreamReader, writer: SpoolWriter, got: _Got) -> None:
-    """Spool what arrived and was not read, and make a whole answer durable."""
+    """Spool what arrived and was not read, and make a whole response durable."""
     with _spooling():
         try:
             await writer.write(_rest(content))
@@ -386,7 +386,7 @@ async def _receive(content: aiohttp.StreamReader, writer: SpoolWriter) -> None:
     size = 0
     async for chunk in content.iter_any():
         size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
+        if size > MAX_RESPONSE_BYTES:
             raise _TooLarge
         with _spooling():
             await writer.write(chunk)
@@ -419,9 +419,9 @@ class _Got:
     headers: Mapping[str, str] | None = None
     reach: Reach = Reach.NOTHING
     complete: bool = False
-    lean: LeanAnswer | None = None
+    lean: LeanResponse | None = None
     refused: OSError | None = None
-    """Why the disk did not take the answer."""
+    """Why the disk did not take the response."""
 
 
 class _TooLarge(Exception):

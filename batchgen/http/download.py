@@ -32,7 +32,7 @@ from batchgen.outcomes.download_policy import FetchResult
 from batchgen.outcomes.retry_after import retry_after
 from batchgen.system.atomic_files import PartFile
 
-MAX_PICTURE_BYTES: Final = 64 * 1024 * 1024
+MAX_IMAGE_BYTES: Final = 64 * 1024 * 1024
 DOWNLOAD_DEADLINE_S: Final = 120.0
 _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -90,7 +90,7 @@ class _Checked(AbstractResolver):
 
 
 class Downloader:
-    """Fetches pictures, for all who download. Use as an async context manager.
+    """Fetches images, for all who download. Use as an async context manager.
 
     ``allow_loopback`` is for providers that are on loopback themselves. Of those who ask, ``most``
     are served at a time, in their order; None serves all.
@@ -127,7 +127,7 @@ class Downloader:
     async def fetch(
         self, url: str, part: PartFile, *, max_bytes: int | None = None
     ) -> FetchResult | None:
-        """Write the picture at ``url`` into the open ``part``; None when all of it is there.
+        """Write the image at ``url`` into the open ``part``; None when all of it is there.
 
         Raises OSError where the disk refuses; everything else is in the result.
         """
@@ -147,7 +147,7 @@ class Downloader:
         Gives what the next request is to be made with. Raises OSError where the disk refuses.
         """
         async with self._turns:
-            return await self._fetch(url, part, known, max_bytes or MAX_PICTURE_BYTES)
+            return await self._fetch(url, part, known, max_bytes or MAX_IMAGE_BYTES)
 
     async def _fetch(
         self, url: str, part: PartFile, known: Validators, max_bytes: int
@@ -257,13 +257,13 @@ async def _receive(
                 size += len(piece)
                 if max(received, size) > max_bytes:
                     response.close()
-                    return FetchResult(bad_picture=f"larger than {max_bytes >> 20} MiB")
+                    return FetchResult(bad_image=f"larger than {max_bytes >> 20} MiB")
                 await part.write(piece)
         for piece in decoder.end():
             await part.write(piece)
     except BadCoding as exc:
         response.close()
-        return FetchResult(bad_picture=str(exc))
+        return FetchResult(bad_image=str(exc))
     return Validators(
         etag=_validator(response, "etag"), last_modified=_validator(response, "last-modified")
     )

@@ -1,4 +1,4 @@
-"""Finds the base64 of pictures in an answer that arrives, so that megabytes are never parsed."""
+"""Finds the base64 of images in a response that arrives, so that megabytes are never parsed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _GROUP: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class LeanAnswer:
-    """``text`` is the body with a word in the place of each picture, to be read as the body.
+class LeanResponse:
+    """``text`` is the body with a word in the place of each image, to be read as the body.
 
     ``size`` is that of the body, in bytes.
     """
@@ -33,7 +33,7 @@ class Kind(Enum):
 
     TEXT = "text"
     BASE64 = "base64"
-    """Of a long text that looks like base64, and most likely is a picture."""
+    """Of a long text that looks like base64, and most likely is an image."""
     END = "end"
     """The end of such a text; the piece is empty."""
 
@@ -42,7 +42,7 @@ Piece = tuple[Kind, bytes]
 
 
 class LeanScan:
-    """Tells pictures from text while a body arrives.
+    """Tells images from text while a body arrives.
 
     Looks from quote to quote, so what is no JSON may be text from its beginning to its end. All
     pieces together are the body.

@@ -1,4 +1,4 @@
-"""Says from its bytes whether a picture is whole, what format it has and how large it is.
+"""Says from its bytes whether an image is whole, what format it has and how large it is.
 
 Structure is checked to the last byte without decoding, so a cut download never passes; whether
 the pixels make sense is what `decode` is for.
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     Octets: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
 
 MAX_PIXELS: Final = 4 * 3840 * 2160
-"""Four times the largest picture of gpt-image-2; as RGBA 133 MB."""
+"""Four times the largest image of gpt-image-2; as RGBA 133 MB."""
 MAX_BYTES: Final = 64 * 1024 * 1024
 
 _MAX_PARTS: Final = 65_536
 """Chunks or segments. Encoders put 8 KiB and more into each, so only hostile files have more."""
 _MAX_TRAILER: Final = 16
-"""Bytes of any kind tolerated after a picture's end: a line end or a boundary, no second file."""
+"""Bytes of any kind tolerated after an image's end: a line end or a boundary, no second file."""
 _NOT_NUL: Final = re.compile(rb"[^\0]")
 _SIZE: Final = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
 
-class PictureFormat(StrEnum):
-    """The formats a picture is accepted in."""
+class ImageFormat(StrEnum):
+    """The formats an image is accepted in."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -49,20 +49,20 @@ class PictureFormat(StrEnum):
     @property
     def extension(self) -> str:
         """File name ending without the dot."""
-        return "jpg" if self is PictureFormat.JPEG else self.value
+        return "jpg" if self is ImageFormat.JPEG else self.value
 
     @property
     def mime(self) -> str:
-        return f"{'video' if self is PictureFormat.MP4 else 'image'}/{self.value}"
+        return f"{'video' if self is ImageFormat.MP4 else 'image'}/{self.value}"
 
 
 class Flaw(StrEnum):
-    """Why bytes are not an acceptable picture."""
+    """Why bytes are not an acceptable image."""
 
     EMPTY = "empty"
     TOO_LARGE = "too_large"
     TOO_MANY_PIXELS = "too_many_pixels"
-    NOT_A_PICTURE = "not_a_picture"
+    NOT_A_IMAGE = "not_a_image"
     UNSUPPORTED_FORMAT = "unsupported_format"
     TRUNCATED = "truncated"
     BAD_CRC = "bad_crc"
@@ -71,8 +71,8 @@ class Flaw(StrEnum):
     UNDECODABLE = "undecodable"
 
 
-class BadPicture(Exception):
-    """The bytes are no whole picture of an accepted format; the message says what was found."""
+class BadImage(Exception):
+    """The bytes are no whole image of an accepted format; the message says what was found."""
 
     def __init__(self, reason: Flaw, message: str) -> None:
         super().__init__(message)
@@ -80,10 +80,10 @@ class BadPicture(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureInfo:
-    """What a whole picture's header says."""
+class ImageInfo:
+    """What a whole image's header says."""
 
-    format: PictureFormat
+    format: ImageFormat
     width: int
     height: int
     size_bytes: int
@@ -91,14 +91,14 @@ class PictureInfo:
     """Whether its pixels can be transparent, be any of them so or not."""
 
 
-def sniff(head: bytes) -> PictureFormat | None:
+def sniff(head: bytes) -> ImageFormat | None:
     """The format that a file's first 12 bytes announce, None for any other."""
     if head.startswith(_PNG_SIGNATURE):
-        return PictureFormat.PNG
+        return ImageFormat.PNG
     if head.startswith(b"\xff\xd8\xff"):
-        return PictureFormat.JPEG
+        return ImageFormat.JPEG
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return PictureFormat.WEBP
+        return ImageFormat.WEBP
     return None
 
 
@@ -108,35 +108,35 @@ def inspect(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     any_trailer: bool = False,
-) -> PictureInfo:
-    """Walk a picture's structure to its end, without copying or decoding it.
+) -> ImageInfo:
+    """Walk an image's structure to its end, without copying or decoding it.
 
     Up to 16 bytes, or any number of NULs, are tolerated after the end; more is a second file hiding
     behind the first, unless ``any_trailer`` allows it: phones put films and depth maps there.
-    Raises BadPicture, and nothing else for any content.
+    Raises BadImage, and nothing else for any content.
     """
     with memoryview(data) as view:
         size = len(view)
         if size == 0:
-            raise BadPicture(Flaw.EMPTY, "the file is empty")
+            raise BadImage(Flaw.EMPTY, "the file is empty")
         if size > max_bytes:
-            raise BadPicture(Flaw.TOO_LARGE, f"{size:,} bytes are more than {max_bytes:,}")
+            raise BadImage(Flaw.TOO_LARGE, f"{size:,} bytes are more than {max_bytes:,}")
         head = bytes(view[:64])
         match sniff(head):
-            case PictureFormat.PNG as kind:
+            case ImageFormat.PNG as kind:
                 walk = _walk_png(view, max_pixels)
-            case PictureFormat.JPEG as kind:
+            case ImageFormat.JPEG as kind:
                 walk = _walk_jpeg(view, max_pixels)
-            case PictureFormat.WEBP as kind:
+            case ImageFormat.WEBP as kind:
                 walk = _walk_webp(view, max_pixels)
             case None:
                 raise _stranger(head)
         left = size - walk.end
         if left > _MAX_TRAILER and not any_trailer and _NOT_NUL.search(view, walk.end):
-            raise BadPicture(
-                Flaw.TRAILING_DATA, f"{left:,} bytes of other data follow the {kind} picture"
+            raise BadImage(
+                Flaw.TRAILING_DATA, f"{left:,} bytes of other data follow the {kind} image"
             )
-        return PictureInfo(
+        return ImageInfo(
             format=kind,
             width=walk.width,
             height=walk.height,
@@ -145,25 +145,23 @@ def inspect(
         )
 
 
-def decode(path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> PictureInfo:
-    """Inspect a picture file, then decode every pixel; blocking, so for a thread.
+def decode(path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> ImageInfo:
+    """Inspect an image file, then decode every pixel; blocking, so for a thread.
 
-    Raises BadPicture, and OSError where the file cannot be read.
+    Raises BadImage, and OSError where the file cannot be read.
     """
     size = path.stat().st_size
     if size > max_bytes:
-        raise BadPicture(Flaw.TOO_LARGE, f"{size:,} bytes are more than {max_bytes:,}")
+        raise BadImage(Flaw.TOO_LARGE, f"{size:,} bytes are more than {max_bytes:,}")
     data = path.read_bytes()
     info = inspect(data, max_pixels=max_pixels, max_bytes=max_bytes)
     try:
         with _open_quietly(data, info.format) as image:
             image.load()
     except MemoryError:
-        raise  # the machine's fault, not the picture's
-    except Exception as error:  # Pillow raises errors of a dozen kinds for damaged pictures
-        raise BadPicture(
-            Flaw.UNDECODABLE, f"the {info.format} cannot be decoded: {error}"
-        ) from error
+        raise  # the machine's fault, not the image's
+    except Exception as error:  # Pillow raises errors of a dozen kinds for damaged images
+        raise BadImage(Flaw.UNDECODABLE, f"the {info.format} cannot be decoded: {error}") from error
     return info
 
 
@@ -176,12 +174,12 @@ def is_blank(path: Path) -> bool:
     try:
         with _open_quietly(data, kind) as image:
             return image.convert("RGB").getcolors(maxcolors=1) is not None
-    except Exception:  # Pillow raises errors of a dozen kinds for damaged pictures
+    except Exception:  # Pillow raises errors of a dozen kinds for damaged images
         return False
 
 
-def mismatches(info: PictureInfo, options: Mapping[str, object]) -> tuple[str, ...]:
-    """Sentences on where a picture differs from the `size` and `output_format` asked for."""
+def mismatches(info: ImageInfo, options: Mapping[str, object]) -> tuple[str, ...]:
+    """Sentences on where an image differs from the `size` and `output_format` asked for."""
     found = []
     asked = _SIZE.fullmatch(str(options.get("size", "auto")))
     if asked and (int(asked[1]), int(asked[2])) != (info.width, info.height):
@@ -193,28 +191,28 @@ def mismatches(info: PictureInfo, options: Mapping[str, object]) -> tuple[str, .
 
 
 class _Walk(NamedTuple):
-    """What was met on the way through a picture."""
+    """What was met on the way through an image."""
 
     width: int
     height: int
     end: int
-    """Where the picture ends."""
+    """Where the image ends."""
     has_alpha: bool = False
 
 
-def _truncated(what: str) -> BadPicture:
-    return BadPicture(Flaw.TRUNCATED, f"{what} is cut off")
+def _truncated(what: str) -> BadImage:
+    return BadImage(Flaw.TRUNCATED, f"{what} is cut off")
 
 
-def _broken(what: str) -> BadPicture:
-    return BadPicture(Flaw.BAD_STRUCTURE, what)
+def _broken(what: str) -> BadImage:
+    return BadImage(Flaw.BAD_STRUCTURE, what)
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width == 0 or height == 0:
         raise _broken(f"the header gives the size {width}x{height}")
     if width * height > max_pixels:
-        raise BadPicture(
+        raise BadImage(
             Flaw.TOO_MANY_PIXELS, f"{width}x{height} are more than {max_pixels:,} pixels"
         )
 
@@ -247,14 +245,14 @@ def _walk_png(view: memoryview, max_pixels: int) -> _Walk:
         if end > size:
             raise _truncated(f"PNG chunk {_printable(kind)}")
         if zlib.crc32(view[pos + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            raise BadPicture(Flaw.BAD_CRC, f"PNG chunk {_printable(kind)} is damaged (CRC)")
+            raise BadImage(Flaw.BAD_CRC, f"PNG chunk {_printable(kind)} is damaged (CRC)")
         if (kind == b"IHDR") == bool(seen):
             raise _broken("the PNG does not begin with its one header")
         if kind == b"IHDR":
             width, height = _png_size(view, pos + 8, length, max_pixels)
             has_alpha = view[pos + 17] in _PNG_WITH_ALPHA
             if view[pos + 17] != _PNG_PALETTE:
-                seen.add(b"PLTE")  # only palette pictures need one
+                seen.add(b"PLTE")  # only palette images need one
         elif kind == b"IEND":
             if length or not seen >= {b"IDAT", b"PLTE"}:
                 raise _broken("the PNG lacks its pixels or its palette")
@@ -296,7 +294,7 @@ _SCAN_END: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 def _walk_jpeg(view: memoryview, max_pixels: int) -> _Walk:
-    """Pass segments by their lengths: a thumbnail's end is not taken for the picture's own."""
+    """Pass segments by their lengths: a thumbnail's end is not taken for the image's own."""
     size = len(view)
     frame: tuple[int, int] | None = None
     scanned = False
@@ -317,7 +315,7 @@ def _walk_jpeg(view: memoryview, max_pixels: int) -> _Walk:
         if end > size:
             raise _truncated(f"JPEG segment {marker:02X}")
         if marker in _SOF_OTHER:
-            raise BadPicture(
+            raise BadImage(
                 Flaw.UNSUPPORTED_FORMAT, "a lossless, hierarchical or arithmetic-coded JPEG"
             )
         if marker in _SOF_DECODABLE:
@@ -355,7 +353,7 @@ def _jpeg_size(view: memoryview, pos: int, end: int, max_pixels: int) -> tuple[i
     if length != 8 + 3 * components or components not in (1, 3, 4):
         raise _broken(f"the JPEG frame's header gives {components} components")
     if precision != 8:
-        raise BadPicture(Flaw.UNSUPPORTED_FORMAT, f"a JPEG of {precision} bits a sample")
+        raise BadImage(Flaw.UNSUPPORTED_FORMAT, f"a JPEG of {precision} bits a sample")
     _check_pixels(width, height, max_pixels)
     return width, height
 
@@ -412,7 +410,7 @@ def _webp_canvas(view: memoryview, body: int, length: int) -> tuple[int, int]:
     if length < 10:
         raise _broken("the extended WebP header is too short")
     if view[body] & _VP8X_ANIMATED:
-        raise BadPicture(Flaw.UNSUPPORTED_FORMAT, "an animated WebP")
+        raise BadImage(Flaw.UNSUPPORTED_FORMAT, "an animated WebP")
     width = int.from_bytes(view[body + 4 : body + 7], "little") + 1
     height = int.from_bytes(view[body + 7 : body + 10], "little") + 1
     return width, height
@@ -437,7 +435,7 @@ def _vp8l_size(view: memoryview, body: int, length: int) -> tuple[int, int]:
     return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
 
 
-_OTHER_PICTURES: Final = (
+_OTHER_IMAGES: Final = (
     (re.compile(rb"GIF8"), "a GIF"),
     (re.compile(rb"II\*\0|MM\0\*"), "a TIFF"),
     (re.compile(rb"BM.{4}\0\0\0\0", re.DOTALL), "a BMP"),
@@ -456,17 +454,17 @@ _OTHER_TEXTS: Final = (
 )
 
 
-def _stranger(head: bytes) -> BadPicture:
+def _stranger(head: bytes) -> BadImage:
     """What to say of bytes that begin like none of the accepted formats."""
     head = head.removeprefix(b"\xef\xbb\xbf")
-    for pattern, name in _OTHER_PICTURES:
+    for pattern, name in _OTHER_IMAGES:
         if pattern.match(head):
-            return BadPicture(Flaw.UNSUPPORTED_FORMAT, f"{name}, not a PNG, JPEG or WebP picture")
+            return BadImage(Flaw.UNSUPPORTED_FORMAT, f"{name}, not a PNG, JPEG or WebP image")
     for pattern, name in _OTHER_TEXTS:
         if pattern.match(head):
             found = f"{name} beginning {_printable(head[:40])}"
-            return BadPicture(Flaw.NOT_A_PICTURE, f"{found}, not a picture")
-    return BadPicture(Flaw.NOT_A_PICTURE, f"data beginning {_printable(head[:16])}, not a picture")
+            return BadImage(Flaw.NOT_A_IMAGE, f"{found}, not an image")
+    return BadImage(Flaw.NOT_A_IMAGE, f"data beginning {_printable(head[:16])}, not an image")
 
 
 def _printable(octets: bytes) -> str:
@@ -477,10 +475,10 @@ def _printable(octets: bytes) -> str:
 _QUIET: Final = threading.Lock()
 
 
-def _open_quietly(data: bytes, kind: PictureFormat) -> ImageFile:
+def _open_quietly(data: bytes, kind: ImageFormat) -> ImageFile:
     """Pillow's reader of this one format, with its warnings on metadata off.
 
-    Going past `Image.open` leaves out its guesses at other formats and at multi-picture files, and
+    Going past `Image.open` leaves out its guesses at other formats and at multi-image files, and
     its own pixel limit, which `inspect` has applied already. Only opening parses metadata that is
     warned about (EXIF, animation control); the lock is there because filters are process-wide.
     """
@@ -488,10 +486,10 @@ def _open_quietly(data: bytes, kind: PictureFormat) -> ImageFile:
     from PIL.PngImagePlugin import PngImageFile
     from PIL.WebPImagePlugin import WebPImageFile
 
-    readers: dict[PictureFormat, type[ImageFile]] = {
-        PictureFormat.PNG: PngImageFile,
-        PictureFormat.JPEG: JpegImageFile,
-        PictureFormat.WEBP: WebPImageFile,
+    readers: dict[ImageFormat, type[ImageFile]] = {
+        ImageFormat.PNG: PngImageFile,
+        ImageFormat.JPEG: JpegImageFile,
+        ImageFormat.WEBP: WebPImageFile,
     }
     with _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")

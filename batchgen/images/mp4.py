@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from batchgen.images.inspect import BadPicture, Flaw, PictureFormat, PictureInfo
+from batchgen.images.inspect import BadImage, Flaw, ImageFormat, ImageInfo
 
 if TYPE_CHECKING:
     from batchgen.images.inspect import Octets
@@ -20,22 +20,20 @@ _TKHD_SIZE_BYTES: Final = 8
 """Width and height, each 16.16 fixed point, end a track header of either version."""
 
 
-def inspect_mp4(data: Octets) -> PictureInfo:
-    """Walk a video's boxes to its end. Raises BadPicture, and nothing else for any content."""
+def inspect_mp4(data: Octets) -> ImageInfo:
+    """Walk a video's boxes to its end. Raises BadImage, and nothing else for any content."""
     with memoryview(data) as view:
         if bytes(view[4:8]) != b"ftyp":
-            raise BadPicture(Flaw.NOT_A_PICTURE, "it does not begin as an MP4 video does")
+            raise BadImage(Flaw.NOT_A_IMAGE, "it does not begin as an MP4 video does")
         boxes: dict[bytes, list[tuple[int, int]]] = {}
         for kind, start, end in _boxes(view, 0, len(view)):
             boxes.setdefault(kind, []).append((start, end))
         if b"moov" not in boxes:
-            raise BadPicture(Flaw.TRUNCATED, "the MP4 has no index (moov); it is cut off")
+            raise BadImage(Flaw.TRUNCATED, "the MP4 has no index (moov); it is cut off")
         if not any(end > start for start, end in boxes.get(b"mdat", [])):
-            raise BadPicture(Flaw.BAD_STRUCTURE, "the MP4 holds no media (mdat)")
+            raise BadImage(Flaw.BAD_STRUCTURE, "the MP4 holds no media (mdat)")
         width, height = _frame_size(view, *boxes[b"moov"][0])
-        return PictureInfo(
-            format=PictureFormat.MP4, width=width, height=height, size_bytes=len(view)
-        )
+        return ImageInfo(format=ImageFormat.MP4, width=width, height=height, size_bytes=len(view))
 
 
 def _boxes(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -44,7 +42,7 @@ def _boxes(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int,
         if start == end:
             return
         if start + 8 > end:
-            raise BadPicture(Flaw.TRUNCATED, "the MP4 is cut off in the head of a box")
+            raise BadImage(Flaw.TRUNCATED, "the MP4 is cut off in the head of a box")
         size, kind = struct.unpack_from(">I4s", view, start)
         head = 8
         if size == 1 and start + 16 <= end:
@@ -52,12 +50,12 @@ def _boxes(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int,
         elif size == 0:
             size = end - start
         if size < head:
-            raise BadPicture(Flaw.BAD_STRUCTURE, f"MP4 box {kind!r} has an impossible size")
+            raise BadImage(Flaw.BAD_STRUCTURE, f"MP4 box {kind!r} has an impossible size")
         if start + size > end:
-            raise BadPicture(Flaw.TRUNCATED, f"MP4 box {kind!r} is cut off")
+            raise BadImage(Flaw.TRUNCATED, f"MP4 box {kind!r} is cut off")
         yield kind, start + head, start + size
         start += size
-    raise BadPicture(Flaw.BAD_STRUCTURE, f"the MP4 has more than {_MAX_BOXES:,} boxes")
+    raise BadImage(Flaw.BAD_STRUCTURE, f"the MP4 has more than {_MAX_BOXES:,} boxes")
 
 
 def _frame_size(view: memoryview, start: int, end: int) -> tuple[int, int]:
@@ -71,4 +69,4 @@ def _frame_size(view: memoryview, start: int, end: int) -> tuple[int, int]:
                 width, height = (side // _FIXED_POINT for side in size)
                 if width and height:
                     return width, height
-    raise BadPicture(Flaw.BAD_STRUCTURE, "the MP4 has no video track")
+    raise BadImage(Flaw.BAD_STRUCTURE, "the MP4 has no video track")

@@ -1,6 +1,6 @@
-"""Writes where a picture comes from into its file, without touching a pixel: as an XMP packet.
+"""Writes where an image comes from into its file, without touching a pixel: as an XMP packet.
 
-Programs for pictures read it in all three formats. A picture that brings XMP of its own keeps that
+Programs for images read it in all three formats. An image that brings XMP of its own keeps that
 as it is: it may say who made it, which is not ours to overwrite.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 from xml.sax.saxutils import escape
 
-from batchgen.images.inspect import PictureFormat, inspect
+from batchgen.images.inspect import ImageFormat, inspect
 
 MAX_VALUE_BYTES: Final = 40_000
 """Of the prompt and of any other value; with all of them a packet still fits a JPEG segment."""
@@ -25,19 +25,19 @@ _JPEG_HEADER: Final = b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def embed(data: bytes, values: Mapping[str, str]) -> bytes:
-    """The picture with the values in it; ``prompt`` is its description too.
+    """The image with the values in it; ``prompt`` is its description too.
 
-    Names are letters and underscores. A picture is given back as it is where it has XMP already, or
-    where the values have no room. Raises BadPicture for what is no picture.
+    Names are letters and underscores. An image is given back as it is where it has XMP already, or
+    where the values have no room. Raises BadImage for what is no image.
     """
     info = inspect(data)
     packet = _packet(values)
     match info.format:
-        case PictureFormat.PNG:
+        case ImageFormat.PNG:
             return _into_png(data, packet)
-        case PictureFormat.JPEG:
+        case ImageFormat.JPEG:
             return _into_jpeg(data, packet)
-        case PictureFormat.WEBP:
+        case ImageFormat.WEBP:
             return _into_webp(data, packet, info.width, info.height, info.has_alpha)
         case _:
             return data

@@ -12,7 +12,7 @@ from typing import Final
 
 from batchgen.job import AttemptId, BatchId, JobId, RunId
 from batchgen.ledger.groups import is_meant
-from batchgen.ledger.ledger import DuePicture, Ledger, timestamp, utc_now
+from batchgen.ledger.ledger import DueImage, Ledger, timestamp, utc_now
 from batchgen.ledger.only import Only, only_values
 
 
@@ -95,12 +95,12 @@ def begin_copy(ledger: Ledger, run: RunId, job: JobId, attempt: AttemptId) -> bo
     return True
 
 
-def original_of(conn: sqlite3.Connection, picture: DuePicture) -> Original | None:
+def original_of(conn: sqlite3.Connection, image: DueImage) -> Original | None:
     """Return the saved image that a due one copies, if it is still that of its job."""
     row = conn.execute(
         "SELECT root, path, sha256 FROM images WHERE attempt_id = ? AND position = ?"
         " AND state = 'saved'",
-        (picture.copy_of, picture.position),
+        (image.copy_of, image.position),
     ).fetchone()
     return None if row is None else Original(**dict(row))
 

@@ -29,15 +29,15 @@ class CostBy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostSum:
-    """Attempts, the pictures they brought, and their money."""
+    """Attempts, the images they brought, and their money."""
 
     made: int
-    """Pictures that came to disk, those that a later one has replaced among them."""
+    """Images that came to disk, those that a later one has replaced among them."""
     accepted: int
-    """Pictures that count now."""
+    """Images that count now."""
     attempts: int
     estimated: Micros
-    """Each picture that was asked for, once, at its price when it was first asked for."""
+    """Each image that was asked for, once, at its price when it was first asked for."""
     charged: Micros
     maybe: Micros
     """Possibly charged beyond ``charged``."""
@@ -46,7 +46,7 @@ class CostSum:
 
     @property
     def per_accepted(self) -> Micros | None:
-        """What was charged for each accepted picture, rounded half up; None without any."""
+        """What was charged for each accepted image, rounded half up; None without any."""
         if not self.accepted or self.unpriced:
             return None
         return Micros((2 * self.charged + self.accepted) // (2 * self.accepted))
@@ -103,7 +103,7 @@ _VALUE: Final = {
 }
 _MADE: Final = "state IN ('saved', 'replaced')"
 _ACCEPTED: Final = "state = 'saved'"
-"""Which pictures count: all that are on disk, as long as nobody has rejected one."""
+"""Which images count: all that are on disk, as long as nobody has rejected one."""
 _SUMS: Final = f"""
     coalesce(sum((SELECT count(*) FROM images WHERE attempt_id = attempts.id AND {_MADE})), 0)
         AS made,

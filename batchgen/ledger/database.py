@@ -154,7 +154,7 @@ def _create(path: Path) -> None:
     """Build the database beside its place and link it there: it is never seen half made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     from batchgen.system.atomic_files import (
-        sync_folder,  # only a new ledger needs it, and it is heavy
+        sync_directory,  # only a new ledger needs it, and it is heavy
     )
 
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -170,7 +170,7 @@ def _create(path: Path) -> None:
         reach(Point.LEDGER_MADE)
         with suppress(FileExistsError):  # another process was first, and its file is as good
             _put(aside, path)
-        sync_folder(path.parent)
+        sync_directory(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -242,7 +242,7 @@ def _migrate(conn: sqlite3.Connection, path: Path) -> None:
 
 def _back_up(path: Path, backup: Path) -> None:
     from batchgen.system.atomic_files import (
-        sync_folder,  # only an old ledger needs it, and it is heavy
+        sync_directory,  # only an old ledger needs it, and it is heavy
     )
 
     handle, name = tempfile.mkstemp(prefix=f".{backup.name}.", dir=path.parent)
@@ -254,7 +254,7 @@ def _back_up(path: Path, backup: Path) -> None:
             source.backup(copy)
         reach(Point.BACKED_UP)
         aside.replace(backup)
-        sync_folder(path.parent)
+        sync_directory(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 

@@ -267,7 +267,7 @@ SELECT model FROM {PLANNED_KNOWN} WHERE meant AND grp IN ({SENT_GROUPS})
 ORDER BY 1
 """
 FOREIGN: Final = f"""
-SELECT attempts.provider AS provider, count(DISTINCT jobs.id) AS pictures
+SELECT attempts.provider AS provider, count(DISTINCT jobs.id) AS images
 FROM {PLANNED_KNOWN} CROSS JOIN jobs ON jobs.id = known.job
 CROSS JOIN images ON images.job_id = jobs.id AND images.state IN ('saved', 'due')
 CROSS JOIN attempts ON attempts.id = images.attempt_id

@@ -16,12 +16,12 @@ from batchgen.job import (
     AttemptId,
     BatchId,
     Billed,
+    ImageRef,
     Job,
     JobId,
     JobState,
-    PictureRef,
     RunId,
-    SavedPicture,
+    SavedImage,
     Verify,
     canonical_json,
 )
@@ -87,20 +87,20 @@ class RunTakenOver(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DuePicture:
-    """A paid picture that is not on disk yet."""
+class DueImage:
+    """A paid image that is not on disk yet."""
 
     id: int
     attempt_id: AttemptId
     position: int
-    """Its place in the answer."""
+    """Its place in the response."""
     rank: int
-    """Its place among the pictures of the answer; 0 is the one that was asked for."""
+    """Its place among the images of the response; 0 is the one that was asked for."""
     url: str | None
     task: str | None
     """Where to ask for its address, while it is still being made."""
-    answer: str | None
-    """Name of the spooled answer that holds it, where there is no url."""
+    response: str | None
+    """Name of the spooled response that holds it, where there is no url."""
     expires_at: str | None
     root: str
     path: str | None
@@ -117,12 +117,12 @@ class DuePicture:
     copy_of: str | None
     """The attempt whose saved image it is a copy of; None for an image of its own."""
     replaces: str | None
-    """``1024x1024 png`` of the good picture that it is to replace; None where there is none."""
+    """``1024x1024 png`` of the good image that it is to replace; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OldPicture:
-    """A saved picture of a job, by an earlier attempt."""
+class OldImage:
+    """A saved image of a job, by an earlier attempt."""
 
     id: int
     root: str
@@ -132,15 +132,15 @@ class OldPicture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFinished:
-    """The last picture of a job is saved."""
+    """The last image of a job is saved."""
 
     attempt_id: AttemptId
-    replaced: tuple[OldPicture, ...]
+    replaced: tuple[OldImage, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where a picture comes from: the attempt that brought it."""
+    """Where an image comes from: the attempt that brought it."""
 
     batch: str
     run: int
@@ -150,7 +150,7 @@ class Provenance:
     cost: Micros
     made_at: str
     is_current: bool
-    """Whether its job still asks for the same picture."""
+    """Whether its job still asks for the same image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ _JOB_COLUMNS = (
 
 
 class Ledger:
-    """The steps of jobs, attempts and pictures over one open connection."""
+    """The steps of jobs, attempts and images over one open connection."""
 
     def __init__(self, conn: sqlite3.Connection, clock: Clock = utc_now) -> None:
         self.conn = conn
@@ -298,7 +298,7 @@ class Ledger:
         return [_job(row) for row in rows]
 
     def paid(self, batch: BatchId) -> list[JobId]:
-        """Jobs whose pictures are paid for and not all on disk, soonest expiry first."""
+        """Jobs whose images are paid for and not all on disk, soonest expiry first."""
         rows = self.conn.execute(
             "SELECT jobs.id AS id FROM jobs LEFT JOIN images"
             " ON images.job_id = jobs.id AND images.state = 'due'"
@@ -363,27 +363,27 @@ class Ledger:
         limit = totals.max_cost
         return Budget(period="run", max_cost=_BOUNDLESS if limit is None else limit, used=used)
 
-    def record_answer(
+    def record_response(
         self,
         attempt: AttemptId,
         verdict: Verdict,
-        pictures: Sequence[tuple[PictureRef, str | None]],
+        images: Sequence[tuple[ImageRef, str | None]],
         *,
-        answer: str,
+        response: str,
         cost: Micros | None = None,
-    ) -> list[DuePicture]:
+    ) -> list[DueImage]:
         """Write what was paid for: ids, addresses with their expiry, cost. The job is ``paid``.
 
-        Gives the pictures that are to be brought to disk now. ``cost`` is what the answer itself
+        Gives the images that are to be brought to disk now. ``cost`` is what the response itself
         says it cost; without it, the price counts, or where an option leaves it open, the least:
         the rest is possible then.
         """
-        closed = self._close_attempt(attempt, verdict, answer=answer, cost=cost)
+        closed = self._close_attempt(attempt, verdict, response=response, cost=cost)
         job, now = closed.job, self._now()
         self.conn.executemany(
             "INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at, root)"
             " SELECT id, ?, ?, 'due', ?, ?, ?, root FROM jobs WHERE id = ?",
-            [(attempt, ref.index, ref.url, ref.task, expires, job) for ref, expires in pictures],
+            [(attempt, ref.index, ref.url, ref.task, expires, job) for ref, expires in images],
         )
         moved = self.conn.execute(
             f"UPDATE jobs SET state = iif({_HAS_ITS_IMAGE}, 'done', 'paid'), reason = NULL,"
@@ -404,7 +404,7 @@ class Ledger:
         )
 
     def task_made(self, image: int, url: str, expires_at: str | None) -> None:
-        """The picture that was still being made has an address now."""
+        """The image that was still being made has an address now."""
         self.conn.execute(
             "UPDATE images SET url = ?, expires_at = ? WHERE id = ?", (url, expires_at, image)
         )
@@ -439,23 +439,23 @@ class Ledger:
         verdict: Verdict,
         *,
         allowance_of: RunId | None = None,
-        answer: str | None = None,
+        response: str | None = None,
         hold: bool = False,
         probe: bool = False,
     ) -> Next:
-        """Close an attempt that brought no picture, and move its job where policy says.
+        """Close an attempt that brought no image, and move its job where policy says.
 
         A doubt is bought again within the waste allowance of the run ``allowance_of`` (default: the
         attempt's own run; at recovery, the run that recovers). ``hold`` keeps it for a person. A
         ``probe`` that found the provider still out of order is no try of its job.
         If the manifest has changed since the request left, the job is pending whatever came.
         """
-        closed = self._close_attempt(attempt, verdict, answer=answer)
+        closed = self._close_attempt(attempt, verdict, response=response)
         self._spend(closed, maybe=closed.price if verdict.billed is Billed.MAYBE else 0)
         return self._move_on(attempt, verdict, allowance_of or closed.run, hold=hold, probe=probe)
 
     def spoil(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
-        """A paid answer turned out to hold no usable picture; its cost stays charged."""
+        """A paid response turned out to hold no usable image; its cost stays charged."""
         self.conn.execute(
             "UPDATE attempts SET outcome = 'spoiled', error_code = ?, message = ? WHERE id = ?",
             (verdict.code, verdict.message, attempt),
@@ -468,7 +468,7 @@ class Ledger:
         attempt: AttemptId,
         verdict: Verdict,
         *,
-        answer: str | None,
+        response: str | None,
         cost: Micros | None = None,
     ) -> _Closed:
         is_charged = verdict.billed is Billed.YES
@@ -477,7 +477,7 @@ class Ledger:
             " cost = iif(?, coalesce(?, least, price), 0),"
             " possible = iif(?, price - coalesce(least, price), 0),"
             " price_known = price_known OR ?,"
-            " http_status = ?, error_code = ?, message = ?, request_id = ?, answer = ?"
+            " http_status = ?, error_code = ?, message = ?, request_id = ?, response = ?"
             " WHERE id = ? AND outcome = 'sending'"
             " RETURNING price, cost, possible, job_id, run_id",
             (
@@ -492,7 +492,7 @@ class Ledger:
                 verdict.code or None,
                 verdict.message or None,
                 verdict.request_id,
-                answer,
+                response,
                 attempt,
             ),
         ).fetchone()
@@ -573,10 +573,10 @@ class Ledger:
             "UPDATE images SET state = 'lost' WHERE attempt_id = ? AND state = 'due'", (attempt,)
         )
 
-    def due(self, job: JobId) -> list[DuePicture]:
-        """The job's pictures that are paid for and not on disk."""
+    def due(self, job: JobId) -> list[DueImage]:
+        """The job's images that are paid for and not on disk."""
         rows = self.conn.execute(
-            "SELECT images.id AS id, attempt_id, position, url, task, answer, expires_at, root,"
+            "SELECT images.id AS id, attempt_id, position, url, task, response, expires_at, root,"
             " path, sha256, coalesce(ended_at, started_at) AS answered_at,"
             " images.tries AS tries, trouble, not_before, copy_of,"
             " (SELECT old.width || 'x' || old.height || ' ' || old.format FROM images AS old"
@@ -588,10 +588,10 @@ class Ledger:
             " WHERE images.job_id = ? AND images.state = 'due' ORDER BY position",
             (job,),
         )
-        return [DuePicture(**dict(row)) for row in rows]
+        return [DueImage(**dict(row)) for row in rows]
 
     def provenance(self, attempt: AttemptId) -> Provenance:
-        """Where the pictures of an attempt come from."""
+        """Where the images of an attempt come from."""
         row = self.conn.execute(
             "SELECT batches.name AS batch, run_id AS run, attempts.provider AS provider,"
             " attempts.model AS model, request_id, cost,"
@@ -603,8 +603,8 @@ class Ledger:
         ).fetchone()
         return Provenance(**{**dict(row), "is_current": bool(row["is_current"])})
 
-    def _replaceable(self, job: JobId, attempt: AttemptId) -> list[OldPicture]:
-        """Saved pictures of the job by an earlier attempt, in places that no new one has taken."""
+    def _replaceable(self, job: JobId, attempt: AttemptId) -> list[OldImage]:
+        """Saved images of the job by an earlier attempt, in places that no new one has taken."""
         rows = self.conn.execute(
             "SELECT id, root, path, sha256 FROM images AS old"
             " WHERE job_id = ? AND state = 'saved' AND attempt_id <> ? AND NOT EXISTS ("
@@ -612,9 +612,9 @@ class Ledger:
             " AND new.root = old.root AND new.path = old.path)",
             (job, attempt, attempt),
         )
-        return [OldPicture(**dict(row)) for row in rows]
+        return [OldImage(**dict(row)) for row in rows]
 
-    def placing(self, image: int, root: str, picture: SavedPicture) -> None:
+    def placing(self, image_id: int, root: str, image: SavedImage) -> None:
         """Write the place that a verified image is about to get: root and path in one step.
 
         Written before the rename, so that after a kill in between the file is known by its hash
@@ -625,14 +625,14 @@ class Ledger:
             " format = ?, warnings = ? WHERE id = ?",
             (
                 root,
-                picture.path,
-                picture.sha256,
-                picture.bytes,
-                picture.width,
-                picture.height,
-                picture.format,
-                canonical_json(picture.warnings) if picture.warnings else None,
-                image,
+                image.path,
+                image.sha256,
+                image.bytes,
+                image.width,
+                image.height,
+                image.format,
+                canonical_json(image.warnings) if image.warnings else None,
+                image_id,
             ),
         )
 
@@ -640,8 +640,8 @@ class Ledger:
         """Forget the place of an image: another file took the name in the meantime."""
         self.conn.execute("UPDATE images SET path = NULL WHERE id = ?", (image,))
 
-    def picture_saved(self, image: int) -> JobFinished | None:
-        """The picture stands under its final name, and the name is durable.
+    def image_saved(self, image: int) -> JobFinished | None:
+        """The image stands under its final name, and the name is durable.
 
         With the last one the job is done, in the same step; what it replaced is given then.
         """
@@ -670,11 +670,11 @@ class Ledger:
         return finished
 
     def _job_done(self, job: JobId, attempt: AttemptId) -> None:
-        """All pictures of the attempt are saved: the job is done, older pictures are replaced.
+        """All images of the attempt are saved: the job is done, older images are replaced.
 
         If the manifest has changed since the request left, the job is pending again instead.
-        Addresses with a query are cleared: a signed one is a key to the picture, and dead soon.
-        Others stay, so that a picture that gets lost can be had again without buying it.
+        Addresses with a query are cleared: a signed one is a key to the image, and dead soon.
+        Others stay, so that an image that gets lost can be had again without buying it.
         """
         now = self._now()
         self.conn.execute(
@@ -695,11 +695,11 @@ class Ledger:
             (now, attempt, now, attempt, job),
         )
 
-    def picture_lost(self, image: int, job: JobId, reason: str) -> None:
-        """A paid picture can't be had any more; it is never bought again unasked.
+    def image_lost(self, image: int, job: JobId, reason: str) -> None:
+        """A paid image can't be had any more; it is never bought again unasked.
 
-        The other pictures of its answer are given up with it: left due, they would come between the
-        job and the pictures of a later attempt.
+        The other images of its response are given up with it: left due, they would come between the
+        job and the images of a later attempt.
         """
         asked = self.conn.execute(
             "SELECT attempts.id AS id, fingerprint FROM images"
@@ -712,7 +712,7 @@ class Ledger:
             return
         self.conn.execute(
             "UPDATE jobs SET state = 'failed', reason = ?, changed_at = ? WHERE id = ?",
-            (f"picture_lost: {reason}", self._now(), job),
+            (f"image_lost: {reason}", self._now(), job),
         )
 
     def fetch_failed(

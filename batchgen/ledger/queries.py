@@ -304,21 +304,21 @@ class History:
     """What earlier requests say about later ones."""
 
     latency_s: float | None
-    """Of the last answers with a picture by this provider; None where there were too few."""
+    """Of the last answers with an image by this provider; None where there were too few."""
     per_minute: float | None
     """Images a minute in the last run of the batch; None where it made too few."""
     again_percent: Decimal | None
-    """Requests of the batch that cost money and brought no picture, to those that did."""
+    """Requests of the batch that cost money and brought no image, to those that did."""
 
 
 _HISTORY_ATTEMPTS: Final = 2_000
-_MIN_ANSWERS: Final = 5
+_MIN_RESPONSES: Final = 5
 _MIN_PAID: Final = 50
 
 
 def history(conn: sqlite3.Connection, batch: BatchId | None, provider: str) -> History:
     """Look at the newest attempts of the ledger, and at all of the batch's runs."""
-    answers = conn.execute(
+    responses = conn.execute(
         "SELECT count(*) AS n, avg(julianday(ended_at) - julianday(started_at)) AS days FROM"
         " attempts WHERE rowid > (SELECT max(rowid) FROM attempts) - ?"
         " AND outcome = 'ok' AND copy_of IS NULL AND provider = ?",
@@ -329,7 +329,7 @@ def history(conn: sqlite3.Connection, batch: BatchId | None, provider: str) -> H
     known = made + lost >= _MIN_PAID and made
     again = Decimal(1000 * lost // made).scaleb(-1) if known else None
     return History(
-        latency_s=answers["days"] * _DAY_S if answers["n"] >= _MIN_ANSWERS else None,
+        latency_s=responses["days"] * _DAY_S if responses["n"] >= _MIN_RESPONSES else None,
         per_minute=_last_rate(conn, batch),
         again_percent=again,
     )

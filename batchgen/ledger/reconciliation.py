@@ -98,7 +98,7 @@ def settle_attempts(
     """Write what a log has proven, all of it or nothing. Attempts changed since are left alone.
 
     A job that was held for an attempt that was never charged goes back to pending, unless another
-    attempt at the same picture is charged or in doubt.
+    attempt at the same image is charged or in doubt.
     """
     now = timestamp(clock())
     with write_transaction(conn):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batchgen.images.inspect import PictureFormat
+from batchgen.images.inspect import ImageFormat
 from batchgen.job import BatchId, JobId
 from batchgen.planning.reference_images import Copy
 
@@ -44,7 +44,7 @@ class FetchedUrl:
 
     url: str
     sha256: str
-    format: PictureFormat
+    format: ImageFormat
     etag: str | None
     last_modified: str | None
     fetched_at: str
@@ -62,9 +62,9 @@ class NeededUrls:
     What they give is noted apart from the ledger until `keep`: a refused run changes no row.
     """
 
-    def __init__(self, conn: sqlite3.Connection, folder: Path) -> None:
+    def __init__(self, conn: sqlite3.Connection, directory: Path) -> None:
         self._conn = conn
-        self._folder = folder
+        self._directory = directory
         self._is_settled = False
         conn.execute(_NEEDED)
         conn.execute(_FETCHED)
@@ -72,7 +72,7 @@ class NeededUrls:
     def find(self, url: str) -> Copy:
         """What is known of an address; it is noted as needed."""
         known = self._known(url)
-        path = self._folder / known.file_name if known else None
+        path = self._directory / known.file_name if known else None
         here = path if path is not None and path.is_file() else None
         return Copy(
             path=here, sha256=known.sha256 if known else None, problem=self._note(url, here)
@@ -147,7 +147,7 @@ def fetched_url(conn: sqlite3.Connection, url: str) -> FetchedUrl | None:
 
 
 def urls_of_content(conn: sqlite3.Connection, sha256: str) -> list[FetchedUrl]:
-    """The addresses that gave this picture last, the latest first."""
+    """The addresses that gave this image last, the latest first."""
     rows = conn.execute(
         "SELECT * FROM reference_urls WHERE sha256 = ? ORDER BY fetched_at DESC", (sha256,)
     )
@@ -156,7 +156,7 @@ def urls_of_content(conn: sqlite3.Connection, sha256: str) -> list[FetchedUrl]:
 
 def _fetched(row: sqlite3.Row) -> FetchedUrl:
     values = dict(row)
-    return FetchedUrl(**{**values, "format": PictureFormat(values["format"])})
+    return FetchedUrl(**{**values, "format": ImageFormat(values["format"])})
 
 
 def pending_references(

@@ -33,7 +33,7 @@ class Chosen:
     states: Collection[JobState]
     only: Only | None = None
     code: str | None = None
-    """What their reason begins with: ``moderation_blocked``, ``picture_lost``."""
+    """What their reason begins with: ``moderation_blocked``, ``image_lost``."""
     since: datetime | None = None
     """Only those that came to wait at this moment or later."""
 

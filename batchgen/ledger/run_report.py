@@ -60,11 +60,11 @@ class FailedReason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slow:
-    """A picture that took long."""
+    """An image that took long."""
 
     key: str
     seconds: float
-    """From the request's start to the end of its answer."""
+    """From the request's start to the end of its response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +79,14 @@ class RunReport:
     before: RunMoney | None
     """The run before it, to compare with."""
     new: int
-    """Jobs that got their first picture in the run."""
+    """Jobs that got their first image in the run."""
     changed: int
-    """Jobs whose picture the run replaced."""
+    """Jobs whose image the run replaced."""
     failed: tuple[FailedReason, ...]
     blocked: tuple[BlockedPrompt, ...]
     """Without the values of their rows, which the ledger does not keep."""
     made_prompts: tuple[str, ...]
-    """The newest prompts that the provider made pictures of, where some are blocked."""
+    """The newest prompts that the provider made images of, where some are blocked."""
     uncertain: tuple[Doubt, ...]
     slowest: tuple[Slow, ...]
     news: News
@@ -157,7 +157,7 @@ def _runs(
 
 
 def _made(conn: sqlite3.Connection, run: int) -> tuple[int, int]:
-    """How many jobs got a first picture, and how many another one."""
+    """How many jobs got a first image, and how many another one."""
     row = conn.execute(
         """
         SELECT coalesce(sum(is_new), 0) AS new, count(*) AS jobs FROM (

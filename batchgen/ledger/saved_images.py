@@ -1,4 +1,4 @@
-"""Saved pictures of a batch, to hold against its files; and their way back to being due."""
+"""Saved images of a batch, to hold against its files; and their way back to being due."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batchgen.ledger.transaction import write_transaction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """A picture that is on disk, as far as the ledger knows."""
+    """An image that is on disk, as far as the ledger knows."""
 
     image: int
     key: str
@@ -28,7 +28,7 @@ class Saved:
     """It can be downloaded again, for nothing, as long as the provider keeps it."""
 
 
-def saved_pictures(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
+def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
     """All saved images of a batch, in the order of the manifest.
 
     Those of retired jobs are included, except where another job has saved its image by now.
@@ -63,7 +63,7 @@ def done_places(conn: sqlite3.Connection, batch: BatchId) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """One file of a version of a job's picture."""
+    """One file of a version of a job's image."""
 
     image: int
     root: str
@@ -73,7 +73,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """A done job's pictures, and those that they replaced."""
+    """A done job's images, and those that they replaced."""
 
     job: int
     key: str
@@ -86,7 +86,7 @@ def exchanges(
 ) -> Iterator[Exchange]:
     """Done jobs that have a version before the present one.
 
-    ``run`` names the run whose pictures are to go.
+    ``run`` names the run whose images are to go.
     """
     jobs = conn.execute(
         "SELECT jobs.id AS id, key,"
@@ -153,12 +153,12 @@ def exchanged(conn: sqlite3.Connection, exchange: Exchange) -> None:
         for state, version in (("replaced", exchange.current), ("saved", exchange.earlier)):
             conn.executemany(
                 "UPDATE images SET state = ? WHERE id = ?",
-                [(state, picture.image) for picture in version],
+                [(state, image.image) for image in version],
             )
 
 
 def forget_pruned(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> None:
-    """Pictures of retired jobs were removed; a job that comes back is made anew."""
+    """Images of retired jobs were removed; a job that comes back is made anew."""
     chosen = canonical_json(list(images))
     with write_transaction(conn):
         conn.execute(
@@ -187,7 +187,7 @@ def fetch_again(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = 
         )
         moved = conn.execute(
             "UPDATE jobs SET state = 'paid', changed_at = ?, reason ="
-            " 'download: its picture was missing or changed, and is fetched again'"
+            " 'download: its image was missing or changed, and is fetched again'"
             " WHERE state = 'done' AND id IN (SELECT job_id FROM images WHERE state = 'due'"
             " AND id IN (SELECT value FROM json_each(?)))",
             (timestamp(now), chosen),

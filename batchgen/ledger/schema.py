@@ -184,7 +184,7 @@ CREATE INDEX reference_urls_by_content ON reference_urls(sha256);
 
 # A status of a million jobs counts what is rare, and reads here what is not: of the states that
 # fill up, `done` is counted by a trigger and `pending` is the rest. How many jobs there are only
-# an enrolment changes, which adds up what it inserts; triggers for that would cost it a tenth.
+# an enrollment changes, which adds up what it inserts; triggers for that would cost it a tenth.
 _TALLIES: Final = """
 CREATE TABLE tallies (
     batch_id INTEGER PRIMARY KEY REFERENCES batches(id),
@@ -254,6 +254,7 @@ ALTER TABLE rates ADD COLUMN taken_at REAL NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN cuts INTEGER NOT NULL DEFAULT 0;
 -- Money that an option leaves open, that was refunded or has no known price; and uncertain jobs
 -- that a person acknowledged. What is charged may have a possible rest, which counts as spent.
+ALTER TABLE attempts RENAME COLUMN answer TO response;
 ALTER TABLE attempts ADD COLUMN least INTEGER;
 ALTER TABLE attempts ADD COLUMN possible INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN refunded INTEGER NOT NULL DEFAULT 0;
@@ -356,15 +357,15 @@ def migrations() -> Migrations:
 def _make_paths_relative(conn: sqlite3.Connection) -> None:
     """Store manifests below the ledger's directory relative to it, so that both can be moved."""
     (file,) = (row[2] for row in conn.execute("PRAGMA database_list") if row[1] == "main")
-    folder = Path(file).resolve().parent
+    directory = Path(file).resolve().parent
     rows = conn.execute("SELECT id, manifest_path FROM batches").fetchall() if file else []
     for batch, written in rows:
         path = Path(written)
         place = path.parent.resolve().joinpath(path.name)
-        if path.is_absolute() and place.is_relative_to(folder):
+        if path.is_absolute() and place.is_relative_to(directory):
             conn.execute(
                 "UPDATE batches SET manifest_path = ? WHERE id = ?",
-                (place.relative_to(folder).as_posix(), batch),
+                (place.relative_to(directory).as_posix(), batch),
             )
 
 

@@ -88,7 +88,7 @@ class BatchIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What a run is told beyond its manifest: which jobs, and which pictures are too old."""
+    """What a run is told beyond its manifest: which jobs, and which images are too old."""
 
     only: Only | None = None
     """Other jobs are left as they are."""
@@ -103,7 +103,7 @@ EVERYTHING: Final = Selection()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """A saved picture that the plan wants elsewhere."""
+    """A saved image that the plan wants elsewhere."""
 
     image: int
     job: int
@@ -350,18 +350,18 @@ class Staging:
         self._meet(batch)
         return explain(self.conn, key)
 
-    def foreign_pictures(self, batch: BatchId) -> dict[str, int]:
+    def foreign_images(self, batch: BatchId) -> dict[str, int]:
         """How many images that another provider made a run would replace, by that provider."""
         self._meet(batch)
-        return {row["provider"]: row["pictures"] for row in self.conn.execute(FOREIGN)}
+        return {row["provider"]: row["images"] for row in self.conn.execute(FOREIGN)}
 
     def moves(self, batch: BatchId, *, after: int, limit: int) -> list[Move]:
-        """A page of saved pictures of unchanged jobs that are planned for another place."""
+        """A page of saved images of unchanged jobs that are planned for another place."""
         self._meet(batch)
         rows = self.conn.execute(MOVES, {"after": after, "limit": limit})
         return [Move(**dict(row)) for row in rows]
 
-    def enrol(
+    def enroll(
         self, identity: BatchIdentity, then: Callable[[BatchId], None] | None = None
     ) -> BatchId:
         """Put the staged plan into the ledger in one transaction, together with ``then``.
@@ -372,7 +372,7 @@ class Staging:
         """
         now = timestamp(self._clock())
         with write_transaction(self.conn):
-            batch = self._enrol_batch(identity, now)
+            batch = self._enroll_batch(identity, now)
             self._meet(batch)
             values = self._values(batch, now)
             if not identity.partial and self._retired(batch):
@@ -397,7 +397,7 @@ class Staging:
         return batch
 
     def go_on(self, batch: BatchId, then: Callable[[BatchId], None]) -> None:
-        """As `enrol`, for a batch that is staged from the ledger."""
+        """As `enroll`, for a batch that is staged from the ledger."""
         now = timestamp(self._clock())
         with write_transaction(self.conn):
             self._meet(batch)
@@ -419,7 +419,7 @@ class Staging:
         self.conn.execute(GIVE_UP, values)
         self.conn.execute(CHANGE, values)
 
-    def _enrol_batch(self, identity: BatchIdentity, now: str) -> BatchId:
+    def _enroll_batch(self, identity: BatchIdentity, now: str) -> BatchId:
         row = self.conn.execute(
             """
             INSERT INTO batches (name, provider, manifest_path, manifest_sha256, manifest, plan,

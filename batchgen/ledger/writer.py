@@ -80,10 +80,10 @@ class LedgerWriter:
             self._patience.wait_s = 0.0  # the thread may be waiting for a locked ledger
             self._steps.put(None)
             with anyio.CancelScope(shield=True), suppress(Exception):
-                await self._ready.answer()
+                await self._ready.result()
             raise
         try:
-            await self._ready.answer()
+            await self._ready.result()
         except BaseException:
             self._steps.put(None)
             raise
@@ -103,7 +103,7 @@ class LedgerWriter:
         """Run one step durably. Raises LedgerWriteError when nothing can be written."""
         done: Pending[T] = Pending(self._loop)
         self._steps.put((step, done))
-        return await done.answer()
+        return await done.result()
 
     def hurry(self) -> None:
         """Wait for a locked ledger only for a short time from now on: the run is ending."""
@@ -120,11 +120,11 @@ class LedgerWriter:
         ledger = Ledger(conn, self._clock)
         try:
             while (group := self._next_group(ledger)) is not None:
-                answers = _write(ledger, group, beat=self._beat_is_due())
+                responses = _write(ledger, group, beat=self._beat_is_due())
                 if not self._stands(file):
                     text = f"{self._path} was removed or replaced during the run"
-                    answers = [(done, None, LedgerWriteError(text)) for _, done in group]
-                self._loop.call_soon_threadsafe(_deliver, answers)
+                    responses = [(done, None, LedgerWriteError(text)) for _, done in group]
+                self._loop.call_soon_threadsafe(_deliver, responses)
         finally:
             conn.close()
 
@@ -169,15 +169,15 @@ class LedgerWriter:
         return group
 
 
-Answer = tuple[Pending[Any], Any, BaseException | None]
+Response = tuple[Pending[Any], Any, BaseException | None]
 
 
 def _write(
     ledger: Ledger, group: list[tuple[Step, Pending[Any]]], *, beat: bool = False
-) -> list[Answer]:
+) -> list[Response]:
     """Write a group in one transaction; if a step of it fails, each step in one of its own.
 
-    Every step has an answer, whatever happens: the one who asked waits for it and for nothing else.
+    Every step gets a result, whatever happens: its caller waits for that and for nothing else.
     With ``beat``, the run also records that it is alive.
     """
     try:
@@ -190,7 +190,7 @@ def _write(
             _roll_back(ledger.conn)
             if len(group) == 1 or _is_write_error(exc):
                 raise
-            return [answer for item in group for answer in _write(ledger, [item])]
+            return [response for item in group for response in _write(ledger, [item])]
         reach(Point.GROUPED)
         ledger.conn.execute("COMMIT")
     except BaseException as exc:  # one by one, each would wait as long for the same lock or disk
@@ -235,8 +235,8 @@ def _as_write_error(exc: BaseException) -> BaseException:
     return exc
 
 
-def _deliver(answers: Sequence[Answer]) -> None:
-    for done, result, exc in answers[:AT_ONCE]:
+def _deliver(responses: Sequence[Response]) -> None:
+    for done, result, exc in responses[:AT_ONCE]:
         done.tell(result, exc)
-    if len(answers) > AT_ONCE:
-        asyncio.get_running_loop().call_soon(_deliver, answers[AT_ONCE:])
+    if len(responses) > AT_ONCE:
+        asyncio.get_running_loop().call_soon(_deliver, responses[AT_ONCE:])

@@ -167,7 +167,7 @@ def unknown_key(name: str, model: type[BaseModel]) -> str:
 
 def _right_place(name: str, model: type[JobSpec]) -> str:
     if name == "n":
-        return "count: says how many pictures to make"
+        return "count: says how many images to make"
     if name in _OPTION_NAMES:
         return f"it belongs below options: as 'options: {{{name}: ...}}'"
     if name in Output.model_fields:

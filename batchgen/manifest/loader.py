@@ -61,7 +61,7 @@ class LoadedManifest:
     path: Path
     """Absolute."""
     base: Path
-    """The folder that its relative paths start from."""
+    """The directory that its relative paths start from."""
     name: str
     """The batch's name: as written, else the file's stem."""
     text: str
@@ -147,7 +147,7 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         refuse("there is no such file")
     except IsADirectoryError:
-        refuse("is a folder; name the manifest in it")
+        refuse("is a directory; name the manifest in it")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         refuse(f"cannot be read: {reason}")

@@ -41,7 +41,7 @@ _VARIABLE: Final = "${"
 """Where a text of `provider` holds it, its value is known only when the settings are read."""
 
 _OPTIONS_OF_THE_MANIFEST: Final = {
-    "n": "count: says how many pictures to make; each is a request of its own",
+    "n": "count: says how many images to make; each is a request of its own",
     "prompt": "prompt: is a key of its own, beside options:",
     "model": "model: is a key of its own, beside options:",
     "image": "images: is a key of its own, beside options:",
@@ -51,7 +51,7 @@ _OPTIONS_OF_THE_MANIFEST: Final = {
 
 
 def check_name(name: str) -> str:
-    """A batch's name, which is typed in a shell and names a folder. Raises ValueError."""
+    """A batch's name, which is typed in a shell and names a directory. Raises ValueError."""
     if not 1 <= len(name) <= MAX_NAME_CHARS:
         raise ValueError(f"a name has 1 to {MAX_NAME_CHARS} characters, not {len(name):,}")
     if not name.isprintable():
@@ -218,7 +218,7 @@ class ProviderSpec(Model):
             _AMOUNT_SCHEMA,
         ]
         | None
-    ) = Field(None, description="dollars per picture, where no price list says it")
+    ) = Field(None, description="dollars per image, where no price list says it")
     idempotency: Literal["none", "replay"] | None = Field(
         None,
         description="replay: the endpoint answers a repeated Idempotency-Key without billing again",
@@ -288,13 +288,13 @@ _Kept = Annotated[
 
 
 class Output(Model):
-    """Where pictures go and how they are checked."""
+    """Where images go and how they are checked."""
 
     dir: Text | None = Field(
-        None, description="folder for all pictures, relative to the manifest; default: out/NAME"
+        None, description="directory for all images, relative to the manifest; default: out/NAME"
     )
     path: Text | None = Field(
-        None, description="template of a picture's path below dir; default: {{ key }}.{{ ext }}"
+        None, description="template of an image's path below dir; default: {{ key }}.{{ ext }}"
     )
     verify: Verify | None = Field(None, description="structure (default) or decode")
     keep_previous: _Kept | None = Field(
@@ -302,13 +302,13 @@ class Output(Model):
         description="how many previous versions are kept below .previous/; default 1, 0 for none",
     )
     keep_partials: StrictBool | None = Field(
-        None, description="keep the unfinished pictures of a streamed answer, below .partial/"
+        None, description="keep the unfinished images of a streamed answer, below .partial/"
     )
     sidecar: StrictBool | None = Field(
-        None, description="write NAME.json beside each picture: prompt, options, cost, request id"
+        None, description="write NAME.json beside each image: prompt, options, cost, request id"
     )
     metadata: StrictBool | None = Field(
-        None, description="write prompt, model, key, cost and request id into each picture, as XMP"
+        None, description="write prompt, model, key, cost and request id into each image, as XMP"
     )
 
 
@@ -362,7 +362,7 @@ class Limits(Model):
         None, description="requests begun in a minute, evenly spread; default: no limit"
     )
     images_per_minute: _Rate | None = Field(
-        None, description="pictures asked for in a minute; default: no limit"
+        None, description="images asked for in a minute; default: no limit"
     )
     burst: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="requests the endpoint takes at once on top of the even rate; default 1"
@@ -407,7 +407,7 @@ _REFRESH: Final = r"^(changed|always|[1-9][0-9]{0,3}d)$"
 
 
 def is_refresh(text: str) -> bool:
-    """Whether a text says when a picture is made anew: ``changed``, ``always``, ``30d``."""
+    """Whether a text says when an image is made anew: ``changed``, ``always``, ``30d``."""
     return re.fullmatch(_REFRESH, text) is not None
 
 
@@ -442,11 +442,11 @@ class JobSpec(Model):
     )
     mask: Text | None = Field(None, description="mask of the first reference image, a png file")
     count: Annotated[StrictInt, Field(ge=1, le=1000)] | None = Field(
-        None, description="pictures per job line; each is a request of its own"
+        None, description="images per job line; each is a request of its own"
     )
-    output: Output | None = Field(None, description="where pictures go and how they are checked")
+    output: Output | None = Field(None, description="where images go and how they are checked")
     refresh: Refresh | None = Field(
-        None, description="when to make a picture again: changed (default), always or an age: 30d"
+        None, description="when to make an image again: changed (default), always or an age: 30d"
     )
     tags: list[Text] | None = Field(None, description="words to group by in reports")
 

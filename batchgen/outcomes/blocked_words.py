@@ -27,7 +27,7 @@ class BlockedPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
-    """What some refused prompts have in common, and no prompt of a picture has."""
+    """What some refused prompts have in common, and no prompt of an image has."""
 
     column: str | None
     """None where no column is known to hold the word."""
@@ -44,7 +44,7 @@ def words_of(text: str) -> set[str]:
 def suspects(blocked: Sequence[BlockedPrompt], made: Iterable[str]) -> list[Suspect]:
     """Group refused prompts by the column and the word they share, the most common one first.
 
-    Words of prompts that were ``made`` into pictures are above suspicion. Of equal counts the
+    Words of prompts that were ``made`` into images are above suspicion. Of equal counts the
     longer word is taken.
     """
     cleared: set[str] = set()

@@ -14,18 +14,26 @@ from typing import Final
 from batchgen.job import Billed, Outcome
 from batchgen.outcomes.error_meanings import HTTP_NAMES, kind_of_name, says
 from batchgen.outcomes.error_row import Kind
-from batchgen.outcomes.exchange import Answer, ErrorBody, Exchange, Failure, Habits, Reach, Verdict
+from batchgen.outcomes.exchange import (
+    ErrorBody,
+    Exchange,
+    Failure,
+    Habits,
+    Reach,
+    Response,
+    Verdict,
+)
 from batchgen.outcomes.retry_after import retry_after
 
 __all__ = [
     "NO_MONEY",
     "UPLOAD_CUT",
-    "Answer",
     "ErrorBody",
     "Exchange",
     "Failure",
     "Habits",
     "Reach",
+    "Response",
     "Verdict",
     "classify",
     "clean",
@@ -58,9 +66,9 @@ _MEANING: Final = {
     Failure.TLS: ("tls", "the endpoint's certificate or TLS handshake is not acceptable"),
     Failure.DEADLINE: ("deadline", "no complete answer within the deadline"),
     Failure.NETWORK: ("connection_lost", "the connection broke"),
-    Failure.TOO_LARGE: ("too_large", "the answer is larger than the cap"),
+    Failure.TOO_LARGE: ("too_large", "the response is larger than the cap"),
     Failure.INTERRUPTED: ("interrupted", "batchgen was stopped while the request was in flight"),
-    Failure.NONE: ("incomplete", "the answer is incomplete"),
+    Failure.NONE: ("incomplete", "the response is incomplete"),
 }
 
 
@@ -80,15 +88,19 @@ def request_id(headers: Mapping[str, str] | None) -> str | None:
 
 
 def classify(
-    exchange: Exchange, answer: Answer | None, habits: Habits = _FREE_ERRORS, *, prompt: str = ""
+    exchange: Exchange,
+    response: Response | None,
+    habits: Habits = _FREE_ERRORS,
+    *,
+    prompt: str = "",
 ) -> Verdict:
-    """Decide what an attempt was. Total: any exchange and any answer give a verdict.
+    """Decide what an attempt was. Total: any exchange and any response give a verdict.
 
     ``prompt`` is what was sent: its words, repeated in an error, are not the provider's.
     """
     headers = exchange.headers or {}
-    error = answer.error if answer else None
-    verdict = _billed_by(habits, _classify(exchange, answer, prompt), exchange.status)
+    error = response.error if response else None
+    verdict = _billed_by(habits, _classify(exchange, response, prompt), exchange.status)
     may_retry = headers.get("x-should-retry", "").strip().lower() != "false"
     wait_s = None
     if verdict.outcome is Outcome.THROTTLED:
@@ -112,7 +124,7 @@ def classify(
 
 
 def _billed_by(habits: Habits, verdict: Verdict, status: int | None) -> Verdict:
-    """What the endpoint is known to bill, where the answer alone would count as free."""
+    """What the endpoint is known to bill, where the response alone would count as free."""
     if verdict.billed is not Billed.NO or verdict.outcome not in (Outcome.REFUSED, Outcome.BLOCKED):
         return verdict
     of_server = verdict.outcome is Outcome.REFUSED and (status or 0) >= 500
@@ -148,28 +160,28 @@ def task_verdict(error: ErrorBody, billed: Billed, *, prompt: str = "") -> Verdi
     return replace(failed, code=clean(known.code)[:_MAX_CODE])
 
 
-def _classify(exchange: Exchange, answer: Answer | None, prompt: str) -> Verdict:
+def _classify(exchange: Exchange, response: Response | None, prompt: str) -> Verdict:
     code, meaning = _MEANING[exchange.failure]
     detail = f"{meaning}: {exchange.detail}" if exchange.detail else meaning
     if exchange.reach <= Reach.PARTIAL:
         return _not_sent(exchange, code, detail)
     if exchange.reach is Reach.SENT or exchange.status is None:
         return _ambiguous(code, detail)
-    if exchange.reach is Reach.HEADERS and exchange.status == 200 and answer and answer.pictures:
+    if exchange.reach is Reach.HEADERS and exchange.status == 200 and response and response.images:
         # A stream may break off behind its last event, and a server may forget how to end.
-        return _success(exchange.status, answer, prompt)
+        return _success(exchange.status, response, prompt)
     if exchange.reach is Reach.HEADERS and not 400 <= exchange.status < 500:
         return _ambiguous(code, f"HTTP {exchange.status}, then {detail}")
-    answer = answer or Answer()
+    response = response or Response()
     status = exchange.status
     if status < 200:
         return _ambiguous(f"http_{status}", f"HTTP {status} is no end of an exchange")
     if status < 300:
-        return _success(status, answer, prompt)
+        return _success(status, response, prompt)
     if status < 400:
         where = (exchange.headers or {}).get("location", "another address")
         return _stop("redirect", f"base_url redirects to {where}: set base_url to the final one")
-    case = _case(status, answer, exchange.headers or {}, prompt)
+    case = _case(status, response, exchange.headers or {}, prompt)
     return _first(_ERRORS, case) or _verdict(Outcome.REFUSED, case)
 
 
@@ -191,28 +203,28 @@ def _not_sent(exchange: Exchange, code: str, detail: str) -> Verdict:
     )
 
 
-def _success(status: int, answer: Answer, prompt: str) -> Verdict:
-    if answer.pictures:
+def _success(status: int, response: Response, prompt: str) -> Verdict:
+    if response.images:
         return Verdict(outcome=Outcome.OK, billed=Billed.YES)
-    if answer.error is not None:
-        case = _case(status, answer, {}, prompt)
+    if response.error is not None:
+        case = _case(status, response, {}, prompt)
         known = _first(_SAID, case)
         if known is not None:
             return known
         unnamed = case.code == f"http_{status}"
         return _ambiguous(
             "error_in_success" if unnamed else case.code,
-            f"HTTP {status} with an error inside: {_told(answer.error, case.text, case.code)}",
+            f"HTTP {status} with an error inside: {_told(response.error, case.text, case.code)}",
         )
-    if answer.task_id:
-        return _ambiguous("task", f"answered with task {answer.task_id} in place of a picture")
-    if not answer.readable:
+    if response.task_id:
+        return _ambiguous("task", f"answered with task {response.task_id} in place of an image")
+    if not response.readable:
         return _ambiguous("unreadable", f"HTTP {status} with a body that is no JSON")
     return Verdict(
         outcome=Outcome.SPOILED,
         billed=Billed.YES,
-        code="no_picture",
-        message=f"HTTP {status} without a picture",
+        code="no_image",
+        message=f"HTTP {status} without an image",
     )
 
 
@@ -253,8 +265,8 @@ class _Case:
 _UNNAMED: Final = frozenset({"", "error", "null", "none"})
 
 
-def _case(status: int, answer: Answer, headers: Mapping[str, str], prompt: str) -> _Case:
-    error = answer.error
+def _case(status: int, response: Response, headers: Mapping[str, str], prompt: str) -> _Case:
+    error = response.error
     names = [name for name in (error.code, error.type) if name] if error else []
     # LiteLLM and Google repeat the status as code; the type says more then.
     telling = [name for name in names if not (name.isdecimal() and len(name) == 3)] or names
@@ -264,7 +276,7 @@ def _case(status: int, answer: Answer, headers: Mapping[str, str], prompt: str) 
         code=telling[0] if telling else f"http_{status}",
         text=(error.message if error else "") or (telling[0] if telling else f"HTTP {status}"),
         prompt=prompt,
-        html=answer.html,
+        html=response.html,
         has_wait="retry-after" in headers,
     )
 

@@ -9,11 +9,11 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchResult:
-    """How one try to download a picture ended."""
+    """How one try to download an image ended."""
 
     status: int | None = None
-    bad_picture: str = ""
-    """Why the bytes are no usable picture; empty where none came."""
+    bad_image: str = ""
+    """Why the bytes are no usable image; empty where none came."""
     forbidden: str = ""
     """Why the address may not be asked at all."""
     detail: str = ""
@@ -22,8 +22,8 @@ class FetchResult:
     @property
     def reason(self) -> str:
         """Return the cause in a few words."""
-        if self.bad_picture:
-            return self.bad_picture
+        if self.bad_image:
+            return self.bad_image
         if self.status is not None:
             return f"HTTP {self.status}"
         return self.forbidden or self.detail
@@ -32,7 +32,7 @@ class FetchResult:
     def conclusive(self) -> bool:
         """Whether the image host itself responded, and not with a passing error."""
         refused = self.status is not None and self.status not in _PASSING
-        return bool(self.bad_picture) or refused
+        return bool(self.bad_image) or refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def reference_wait_s(result: FetchResult, *, tries: int) -> float | None:
     ``tries`` counts this one. Nothing is paid yet: what will hardly get better is not waited for.
     """
     answered = result.status is not None and result.status not in _PASSING
-    if answered or result.forbidden or result.bad_picture or tries >= _REFERENCE_TRIES:
+    if answered or result.forbidden or result.bad_image or tries >= _REFERENCE_TRIES:
         return None
     return max(2.0 ** (tries - 1), min(result.retry_after_s or 0.0, _REFERENCE_MAX_WAIT_S))
 

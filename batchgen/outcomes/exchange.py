@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from batchgen.images.base64_scanner import LeanAnswer
-from batchgen.job import Billed, Outcome, PictureRef
+from batchgen.images.base64_scanner import LeanResponse
+from batchgen.job import Billed, ImageRef, Outcome
 
 
 class Reach(IntEnum):
@@ -18,11 +18,11 @@ class Reach(IntEnum):
     PARTIAL = 1
     """Some of the request was sent, but not the whole body."""
     SENT = 2
-    """The whole request was handed over; no answer."""
+    """The whole request was handed over; no response."""
     HEADERS = 3
     """A status line and headers came; the body is incomplete."""
     COMPLETE = 4
-    """The whole answer came."""
+    """The whole response came."""
 
 
 class Failure(IntEnum):
@@ -40,7 +40,7 @@ class Failure(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorBody:
-    """The error object of an answer, each field as text and empty where absent."""
+    """The error object of a response, each field as text and empty where absent."""
 
     code: str = ""
     type: str = ""
@@ -59,12 +59,12 @@ class ErrorBody:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Response:
     """What an adapter read from a body. All fields empty: it was no JSON at all."""
 
     readable: bool = False
     """The body is JSON."""
-    pictures: tuple[PictureRef, ...] = ()
+    images: tuple[ImageRef, ...] = ()
     error: ErrorBody | None = None
     task_id: str | None = None
     html: bool = False
@@ -84,7 +84,7 @@ class Exchange:
     """Lower-case names; only what was received."""
     upload_bytes: int | None = None
     """Size of the request's body."""
-    lean: LeanAnswer | None = None
+    lean: LeanResponse | None = None
     """What there is to read of a whole body, where it was looked at while it arrived."""
 
 
@@ -111,4 +111,4 @@ class Habits:
     server_errors: Billed = Billed.NO
     """A 500 or 502 in the endpoint's own words."""
     refusals: Billed = Billed.NO
-    """An answer that refuses the request, for its content too."""
+    """A response that refuses the request, for its content too."""

@@ -14,7 +14,7 @@ from batchgen.job import PATH_REASON, Job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.path_owners import batch_of, own
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.output.previous_versions import LONGEST_SUFFIX, PREVIOUS_FOLDER
+from batchgen.output.previous_versions import LONGEST_SUFFIX, PREVIOUS_DIRECTORY
 from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.system.threads import on_disk
 
@@ -166,7 +166,7 @@ def _unfit_name(root: Path, path: str) -> str | None:
     longest = max(len(parts[-1]) + len(LONGEST_SUFFIX), *map(len, parts))
     if longest > _USUAL_NAME_BYTES // 2 and longest > _name_bytes(root):
         return f"{path}: a name of {longest} bytes; the file system takes {_name_bytes(root)}"
-    length += len(PREVIOUS_FOLDER) + 1 + _TEMPORARY_BYTES
+    length += len(PREVIOUS_DIRECTORY) + 1 + _TEMPORARY_BYTES
     if length > _USUAL_PATH_BYTES:
         return f"{path}: a path of {length} bytes; the system takes {_USUAL_PATH_BYTES}"
     return None

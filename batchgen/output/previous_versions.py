@@ -17,10 +17,10 @@ from itertools import count as count_from
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from batchgen.system.atomic_files import PART_SUFFIX, make_folder, sha256_of, sync_folder
+from batchgen.system.atomic_files import PART_SUFFIX, make_directory, sha256_of, sync_directory
 from batchgen.system.claiming import claim, copy_to, replace
 
-PREVIOUS_FOLDER: Final = ".previous"
+PREVIOUS_DIRECTORY: Final = ".previous"
 MAX_KEPT: Final = 99
 LONGEST_SUFFIX: Final = "~edited999"
 _LIKE_A_VERSION: Final = re.compile(r"~(?:edited)?[0-9]+~*\Z")
@@ -32,7 +32,7 @@ def keep(root: Path, path: str, *, count: int) -> None:
     Done again after a kill, it keeps the same image once.
     """
     slots = [root / slot for slot in _slots(path, count)]
-    make_folder(root, slots[0].parent)
+    make_directory(root, slots[0].parent)
     current = root / path
     if slots[0].exists() and _same(slots[0], current):
         return
@@ -46,20 +46,20 @@ def keep(root: Path, path: str, *, count: int) -> None:
     for at in range(free, 0, -1):
         slots[at - 1].replace(slots[at])
     copy.replace(slots[0])
-    sync_folder(slots[0].parent)
+    sync_directory(slots[0].parent)
 
 
 def keep_edited(root: Path, path: str) -> Path:
     """Move a file that is not as it was recorded out of the way, for good. Raises OSError."""
     place = _kept_place(path)
-    make_folder(root, (root / place).parent)
+    make_directory(root, (root / place).parent)
     for number in count_from(1):
         kept = root / place.with_name(f"{place.name}~edited{number}")
         try:
             claim(root / path, kept)
         except FileExistsError:
             continue
-        sync_folder((root / path).parent)
+        sync_directory((root / path).parent)
         return kept
     raise AssertionError("numbers do not end")
 
@@ -74,8 +74,8 @@ def _same(one: Path, other: Path) -> bool:
 def find_kept(root: Path, path: str, sha256: str) -> Path | None:
     """The kept version of an image by its content, if it is there."""
     place = _kept_place(path)
-    folder = root / place.parent
-    others = folder.iterdir() if folder.is_dir() else ()
+    directory = root / place.parent
+    others = directory.iterdir() if directory.is_dir() else ()
     edited = (other for other in others if other.name.startswith(f"{place.name}~edited"))
     slots = (root / slot for slot in (*_slots(path, MAX_KEPT + 1), *_old_slots(path)))
     for kept in (*slots, *edited):
@@ -89,7 +89,7 @@ def put_back(root: Path, path: str, sha256: str) -> None:
     kept = find_kept(root, path, sha256)
     if kept is None:
         raise FileNotFoundError(f"{path} is not kept any more")
-    make_folder(root, (root / path).parent)
+    make_directory(root, (root / path).parent)
     replace(kept, root / path)
 
 
@@ -97,7 +97,7 @@ def _kept_place(path: str) -> PurePosixPath:
     """Where versions of a path are kept; no directory there is named like a version."""
     *directories, name = path.split("/")
     safe = [f"{part}~" if _LIKE_A_VERSION.search(part) else part for part in directories]
-    return PurePosixPath(PREVIOUS_FOLDER, *safe, name)
+    return PurePosixPath(PREVIOUS_DIRECTORY, *safe, name)
 
 
 def _slots(path: str, count: int) -> Iterator[str]:
@@ -108,7 +108,7 @@ def _slots(path: str, count: int) -> Iterator[str]:
 
 def _old_slots(path: str) -> Iterator[str]:
     """The names of earlier releases."""
-    place = PurePosixPath(PREVIOUS_FOLDER) / path
+    place = PurePosixPath(PREVIOUS_DIRECTORY) / path
     yield str(place)
     for number in range(2, MAX_KEPT + 2):
         yield str(place.with_name(f"{place.stem}.{number}{place.suffix}"))

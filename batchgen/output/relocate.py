@@ -14,17 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from batchgen.images.inspect import PictureFormat
+from batchgen.images.inspect import ImageFormat
 from batchgen.job import BatchId
 from batchgen.ledger.moving import Relocation, Relocations
 from batchgen.ledger.staging import Staging
 from batchgen.output.sidecar import move_sidecar
 from batchgen.planning.naming import final_path
-from batchgen.system.atomic_files import make_folder, sha256_of, sync_folder
+from batchgen.system.atomic_files import make_directory, sha256_of, sync_directory
 from batchgen.system.claiming import claim, is_one_name
 from batchgen.system.failpoints import Point, reach
 
-MOVING_FOLDER: Final = ".moving"
+MOVING_DIRECTORY: Final = ".moving"
 _PAGE: Final = 500
 
 
@@ -58,7 +58,7 @@ def _collect(staging: Staging, batch: BatchId, base: Path, left: Relocations) ->
                 move.path,
                 move.sha256,
                 move.new_root,
-                final_path(move.new_path, PictureFormat(move.format).extension, move.rank),
+                final_path(move.new_path, ImageFormat(move.format).extension, move.rank),
             )
             for move in page
         ]
@@ -103,9 +103,9 @@ def _move(one: Relocation, base: Path, left: Relocations) -> str:
                 source.unlink()
                 return ""
             source = _to_moving(one, base, source)  # only the case of its name changes
-        make_folder(root, new.parent)
+        make_directory(root, new.parent)
         claim(source, new)
-        sync_folder(source.parent)
+        sync_directory(source.parent)
         move_sidecar(source, new, one.sha256)
         if source != old:
             move_sidecar(old, new, one.sha256)
@@ -144,14 +144,14 @@ def _set_aside(left: Relocations, base: Path, troubles: dict[int, str]) -> None:
 
 
 def _aside(one: Relocation, base: Path) -> Path:
-    return base / one.root / MOVING_FOLDER / f"{one.image}{Path(one.path).suffix}"
+    return base / one.root / MOVING_DIRECTORY / f"{one.image}{Path(one.path).suffix}"
 
 
 def _to_moving(one: Relocation, base: Path, source: Path) -> Path:
     aside = _aside(one, base)
-    make_folder(base / one.root, aside.parent)
+    make_directory(base / one.root, aside.parent)
     claim(source, aside)
-    sync_folder(source.parent)
+    sync_directory(source.parent)
     move_sidecar(source, aside, one.sha256)
     return aside
 

@@ -1,4 +1,4 @@
-"""A picture's JSON file beside it: what it was made of, by whom, and for how much."""
+"""An image's JSON file beside it: what it was made of, by whom, and for how much."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from batchgen.job import Job, SavedPicture
+from batchgen.job import Job, SavedImage
 from batchgen.ledger.ledger import Provenance
 from batchgen.money import decimal_string
 from batchgen.system.atomic_files import put_in_place, write_whole
@@ -14,9 +14,9 @@ from batchgen.system.atomic_files import put_in_place, write_whole
 _MAX_BYTES: Final = 16 * 1024 * 1024
 
 
-def sidecar_of(picture: Path) -> Path:
+def sidecar_of(image: Path) -> Path:
     """Where it stands: ``mug.json`` beside ``mug.png``."""
-    return picture.with_suffix(".json")
+    return image.with_suffix(".json")
 
 
 def is_sidecar(path: Path, batch: str, key: str) -> bool:
@@ -37,7 +37,7 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def move_sidecar(old: Path, new: Path, sha256: str) -> None:
-    """Let the sidecar of a picture that was moved follow it; one of another picture stays.
+    """Let the sidecar of an image that was moved follow it; one of another image stays.
 
     Raises OSError.
     """
@@ -46,7 +46,7 @@ def move_sidecar(old: Path, new: Path, sha256: str) -> None:
         put_in_place(source, target)
 
 
-def write_sidecar(picture: Path, job: Job, saved: SavedPicture, origin: Provenance) -> None:
+def write_sidecar(image: Path, job: Job, saved: SavedImage, origin: Provenance) -> None:
     """Write it durably. Raises OSError."""
     record = {
         "batch": origin.batch,
@@ -54,7 +54,7 @@ def write_sidecar(picture: Path, job: Job, saved: SavedPicture, origin: Provenan
         **described(job, origin),
         "options": dict(job.options) if origin.is_current else None,
         "run": origin.run,
-        "file": picture.name,
+        "file": image.name,
         "sha256": saved.sha256,
         "bytes": saved.bytes,
         "width": saved.width,
@@ -62,11 +62,11 @@ def write_sidecar(picture: Path, job: Job, saved: SavedPicture, origin: Provenan
         "format": saved.format,
     }
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-    write_whole(sidecar_of(picture), text.encode(errors="replace"))
+    write_whole(sidecar_of(image), text.encode(errors="replace"))
 
 
 def described(job: Job, origin: Provenance) -> dict[str, str | None]:
-    """What the picture is and what it cost in dollars.
+    """What the image is and what it cost in dollars.
 
     Without a prompt where the manifest has changed since the request left.
     """

@@ -1,4 +1,4 @@
-"""What changed between what a picture was made of and what the manifest says now. Pure."""
+"""What changed between what an image was made of and what the manifest says now. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AROUND: Final = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeOf:
-    """What determines a picture, and its fingerprint, which knows the bytes of references too."""
+    """What determines an image, and its fingerprint, which knows the bytes of references too."""
 
     fingerprint: str
     model: str

@@ -22,7 +22,7 @@ MIN_FOR_SHARES: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
-    """A plan's price if so many pictures are made again and so many are accepted."""
+    """A plan's price if so many images are made again and so many are accepted."""
 
     again_percent: Decimal
     accepted_percent: Decimal
@@ -32,11 +32,11 @@ class WhatIf:
 
 
 def what_if(
-    pictures: int, cost: Micros, *, again_percent: Decimal, accepted_percent: Decimal
+    images: int, cost: Micros, *, again_percent: Decimal, accepted_percent: Decimal
 ) -> WhatIf:
-    """Price ``pictures`` that cost ``cost`` in all, rounded up to whole micros."""
+    """Price ``images`` that cost ``cost`` in all, rounded up to whole micros."""
     total = _divided(cost * (_WHOLE + _parts(again_percent)), _WHOLE)
-    accepted = pictures * _parts(accepted_percent)
+    accepted = images * _parts(accepted_percent)
     return WhatIf(
         again_percent=again_percent,
         accepted_percent=accepted_percent,

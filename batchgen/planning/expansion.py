@@ -227,7 +227,7 @@ class JobMaker:
         kind: Kind,
         own: tuple[str, str, str],
     ) -> PlannedJob:
-        """A job whose key, prompt and path are known, with the pictures that are sent along."""
+        """A job whose key, prompt and path are known, with the images that are sent along."""
         recipe = self._recipe
         key, prompt, path = own
         images = self._references(recipe.images, variables)
@@ -350,7 +350,7 @@ class JobMaker:
     def _references(
         self, parts: Sequence[Part], variables: Mapping[str, object]
     ) -> tuple[Found, ...]:
-        """The pictures sent along, without those whose templates are for rows only."""
+        """The images sent along, without those whose templates are for rows only."""
         context, found = self._context, []
         for part in parts:
             text = self._text(part, variables)
@@ -374,7 +374,7 @@ class JobMaker:
         raise JobFault(part.place, "a mask goes with a reference image; name that in images:")
 
     def _refusal(self, images: Sequence[Found], mask: Found | None, line: Line) -> str | None:
-        """Why nothing can be sent with these pictures, where one behind an address is to blame.
+        """Why nothing can be sent with these images, where one behind an address is to blame.
 
         What is wrong with files is reported; raises JobRefused then.
         """
@@ -405,8 +405,8 @@ class JobMaker:
         rules = self._context.rules
         if rules is None:
             return ()
-        pictures = [found.reference for found in images]
-        return rules.of_references(self._recipe.model, pictures, mask.reference if mask else None)
+        references = [found.reference for found in images]
+        return rules.of_references(self._recipe.model, references, mask.reference if mask else None)
 
     def _warn(self, place: DocPath, message: str) -> None:
         self._context.warnings.add((*self._at, *place), message)

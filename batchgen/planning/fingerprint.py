@@ -1,4 +1,4 @@
-"""What determines a picture, as one hash: a job whose hash is the same is not bought again."""
+"""What determines an image, as one hash: a job whose hash is the same is not bought again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Fingerprints:
         self._after = f",{after[1:]}".encode()
 
     def of(self, prompt: str) -> str:
-        """128 bits of SHA-256 over the canonical JSON of all that determines the picture."""
+        """128 bits of SHA-256 over the canonical JSON of all that determines the image."""
         # orjson writes a text as `canonical_json` does, in a tenth of the time.
         return sha256(self._before + orjson.dumps(prompt) + self._after).hexdigest()[:32]
 

@@ -104,7 +104,7 @@ def read_recipe(spec: JobSpec, base: Recipe, at: DocPath, faults: Faults) -> Rec
     output = spec.output or Output()
     if output.dir is not None and not is_plain(output.dir):
         faults.of_manifest(
-            (*at, "output", "dir"), "is no template; folders can stand in output.path"
+            (*at, "output", "dir"), "is no template; directories can stand in output.path"
         )
     recipe = Recipe(
         at=at if spec.model or spec.options or spec.images is not None else base.at,

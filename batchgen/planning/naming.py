@@ -1,4 +1,4 @@
-"""Keys of jobs and paths of pictures: the same for ever for the same input, safe on every OS."""
+"""Keys of jobs and paths of images: the same for ever for the same input, safe on every OS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY_COLUMNS: Final = ("key", "id", "sku", "handle")
 """The columns that name a row, best first."""
 MAX_KEY_CHARS: Final = 200
 MAX_COMPONENT_BYTES: Final = 200
-"""File systems allow 255; the rest is for suffixes like ``.part`` beside a picture."""
+"""File systems allow 255; the rest is for suffixes like ``.part`` beside an image."""
 MAX_PATH_BYTES: Final = 1_000
 _MAX_ORDINARY_CHARS: Final = MAX_COMPONENT_BYTES - 2
 
@@ -31,7 +31,7 @@ _HASH_DIGITS: Final = 12
 """48 bits: among a million prompts that begin with the same words, two meet once in 500 batches;
 with 32 bits over a hundred would meet in each."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_PICTURE_SUFFIX = re.compile(r"\.(?:png|jpe?g|webp)\Z", re.IGNORECASE)
+_IMAGE_SUFFIX = re.compile(r"\.(?:png|jpe?g|webp)\Z", re.IGNORECASE)
 
 
 class NamingError(ValueError):
@@ -92,27 +92,27 @@ def checked_key(key: str) -> str:
 
 def copy_key(key: str, index: int) -> str:
     """The key of the copy ``index``, from 1; the first has the plain key, so that a raised count
-    keeps the pictures already made."""
+    keeps the images already made."""
     return key if index == 1 else f"{key}-{index}"
 
 
 def output_path(rendered: str, copy: int = 1) -> str:
-    """Turn a rendered path template into the path of a picture below the output folder.
+    """Turn a rendered path template into the path of an image below the output directory.
 
     `EXT_MARK` becomes the placeholder of `batchgen.job`. Where the path does not end with it, a
-    known picture suffix gives way to it, or it is appended. ``copy`` above 1 is put before the
+    known image suffix gives way to it, or it is appended. ``copy`` above 1 is put before the
     extension. Raises NamingError when the file's name is empty or the path is too long.
     """
     text = rendered.replace(EXT_PLACEHOLDER, "_ext_")
-    folder, slash, name = text.rpartition("/")
+    directory, slash, name = text.rpartition("/")
     if name.endswith(_EXT):
         stem = name.removesuffix(_EXT).rstrip(" .")
     else:
-        stem = _PICTURE_SUFFIX.sub("", name.rstrip(" ."))
+        stem = _IMAGE_SUFFIX.sub("", name.rstrip(" ."))
     if not safe_component(stem):
         raise NamingError("the path ends without a file name")
     number = f"-{copy}" if copy > 1 else ""
-    path = safe_path(f"{folder}{slash}{stem}{number}{_EXT}")
+    path = safe_path(f"{directory}{slash}{stem}{number}{_EXT}")
     path = path.replace(EXT_MARK, EXT_PLACEHOLDER)
     if len(path.encode()) > MAX_PATH_BYTES:
         raise NamingError(f"the path is longer than {MAX_PATH_BYTES:,} bytes: {path[:80]}...")
@@ -127,7 +127,7 @@ def path_of_stem(stem: str, copy: int = 1) -> str:
 
 
 def safe_path(text: str) -> str:
-    """A relative path of safe components, whatever the text; ``/`` alone separates folders.
+    """A relative path of safe components, whatever the text; ``/`` alone separates directories.
 
     Components without a safe character left, ``..`` among them, are dropped; ``_`` when none is
     left at all. A path that is safe already stays as it is.
@@ -152,7 +152,7 @@ _ORDINARY_STEM = re.compile(rf"(?:{_ORDINARY_NAME}/)*{_ORDINARY_NAME}", re.ASCII
 
 
 def safe_component(text: str) -> str:
-    """One file or folder name that means the same on Linux, macOS and Windows; may be empty.
+    """One file or directory name that means the same on Linux, macOS and Windows; may be empty.
 
     The rules are those of Microsoft's "Naming Files, Paths, and Namespaces", and of shells: no
     dash or dot in front, no characters that hide or turn the text around.
@@ -191,7 +191,7 @@ _normal_root: Final = lru_cache(maxsize=1024)(normpath)
 
 
 def final_path(path: str, extension: str, rank: int = 0) -> str:
-    """A planned path with its extension; pictures beyond the one asked for are marked."""
+    """A planned path with its extension; images beyond the one asked for are marked."""
     if rank == 0:
         return path.replace(EXT_PLACEHOLDER, extension)
     head, _, tail = path.rpartition(f".{EXT_PLACEHOLDER}")

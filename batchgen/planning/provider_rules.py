@@ -26,7 +26,7 @@ class Rules(Protocol):
     def of_references(
         self, model: str, images: Sequence[Reference], mask: Reference | None
     ) -> Sequence[Objection]:
-        """What there is against these pictures, at ``("images", number)`` or ``("mask",)``."""
+        """What there is against these images, at ``("images", number)`` or ``("mask",)``."""
 
 
 def remembered(rules: Rules | None) -> Callable[[str, str, int], Sequence[Objection]]:

@@ -15,7 +15,7 @@ from stat import S_ISREG
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from batchgen.images.inspect import MAX_BYTES, BadPicture, Flaw, PictureInfo, inspect
+from batchgen.images.inspect import MAX_BYTES, BadImage, Flaw, ImageInfo, inspect
 
 _ANY_PIXELS: Final = 1 << 62
 """A photo is sent as it is and never decoded here."""
@@ -35,7 +35,7 @@ class Reference:
     """What the job is given: the absolute path of a file, or the address where there is none."""
     identity: str
     """What of it goes into the fingerprint. Only a job that can't be sent has an address there."""
-    picture: PictureInfo | None = None
+    image: ImageInfo | None = None
     """None where its content is not on this machine."""
     is_remote: bool = False
     """Given by address: what is wrong with it is no fault of the manifest."""
@@ -64,7 +64,7 @@ class Addresses(Protocol):
 
 
 def find_reference(text: str, base: Path, addresses: Addresses | None) -> Reference:
-    """Find and read a reference image, which a relative path names from the folder ``base``.
+    """Find and read a reference image, which a relative path names from the directory ``base``.
 
     Raises ValueError, with a message for the manifest's writer.
     """
@@ -81,7 +81,7 @@ def find_reference(text: str, base: Path, addresses: Addresses | None) -> Refere
         name=str(path),
         address=str(path),
         identity=f"sha256:{content.sha256}",
-        picture=content.picture,
+        image=content.image,
     )
 
 
@@ -123,7 +123,7 @@ def _remote(url: str, copy: Copy) -> Reference:
         name=name,
         address=str(copy.path),
         identity=f"sha256:{content.sha256}",
-        picture=content.picture,
+        image=content.image,
         is_remote=True,
         warning=warning,
     )
@@ -139,21 +139,21 @@ def _shown(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A whole picture."""
+    """A whole image."""
 
     sha256: str
-    picture: PictureInfo
+    image: ImageInfo
 
 
 def read_content(path: Path) -> Content:
-    """Read a picture file to its end. Raises BadPicture and OSError."""
+    """Read an image file to its end. Raises BadImage and OSError."""
     with path.open("rb") as file:
         if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
-            raise BadPicture(Flaw.TOO_LARGE, f"{size:,} bytes are more than {MAX_BYTES:,}")
+            raise BadImage(Flaw.TOO_LARGE, f"{size:,} bytes are more than {MAX_BYTES:,}")
         # Not mapped: a file that somebody cuts meanwhile would kill the process.
         data = file.read(MAX_BYTES + 1)
-    picture = inspect(data, max_pixels=_ANY_PIXELS, any_trailer=True)
-    return Content(sha256(data).hexdigest(), picture)
+    image = inspect(data, max_pixels=_ANY_PIXELS, any_trailer=True)
+    return Content(sha256(data).hexdigest(), image)
 
 
 def _content(path: Path) -> Content | str:
@@ -174,7 +174,7 @@ def _read_once(path: str, mtime_ns: int, ctime_ns: int, size: int, inode: int) -
     """Read a file whose times, size and inode, which are there to notice changes, are these."""
     try:
         return read_content(Path(path))
-    except BadPicture as error:
+    except BadImage as error:
         return f"the reference image {path}: {error}; give a whole PNG, JPEG or WebP file"
 
 

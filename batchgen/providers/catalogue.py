@@ -50,10 +50,10 @@ async def fetch_models(base_url: str, key: str | None) -> list[OfferedModel]:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        raise Unavailable(f"{url}: the answer is no JSON") from None
+        raise Unavailable(f"{url}: the response is no JSON") from None
     items = document.get("data") if isinstance(document, dict) else None
     if not isinstance(items, list):
-        raise Unavailable(f"{url}: the answer is no list of models")
+        raise Unavailable(f"{url}: the response is no list of models")
     found = {
         item["id"]: OfferedModel(item["id"], _day(item.get("shutdown_date")))
         for item in items
@@ -116,7 +116,7 @@ async def _get(url: str, identity: Mapping[str, str]) -> bytes:
             ):
                 return await _receive(url, response)
     except TimeoutError:
-        raise Unavailable(f"{url}: no whole answer within {TIMEOUT_S:g} s") from None
+        raise Unavailable(f"{url}: no whole response within {TIMEOUT_S:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
         detail = str(exc) or type(exc).__name__  # may repeat what the server sent
         shown = detail.replace(secret, "***") if secret else detail
@@ -125,12 +125,12 @@ async def _get(url: str, identity: Mapping[str, str]) -> bytes:
 
 async def _receive(url: str, response: httpx.Response) -> bytes:
     if response.status_code != 200:
-        raise Unavailable(f"{url}: the answer is {response.status_code}", response.status_code)
+        raise Unavailable(f"{url}: the response is {response.status_code}", response.status_code)
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise Unavailable(f"{url}: the answer is encoded, which was not asked for")
+        raise Unavailable(f"{url}: the response is encoded, which was not asked for")
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MAX_BYTES:
-            raise Unavailable(f"{url}: the answer is larger than {MAX_BYTES >> 20} MiB")
+            raise Unavailable(f"{url}: the response is larger than {MAX_BYTES >> 20} MiB")
     return bytes(body)

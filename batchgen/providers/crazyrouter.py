@@ -25,10 +25,10 @@ from batchgen.providers.rules.model_rules import (
     Whole,
 )
 
-_UNKNOWN_OPTIONS: Final = "the gateway drops what it does not know and bills the picture"
+_UNKNOWN_OPTIONS: Final = "the gateway drops what it does not know and bills the image"
 
 
-def _pictures(*rates: tuple[str, str, int, bool]) -> ModelPrice:
+def _images(*rates: tuple[str, str, int, bool]) -> ModelPrice:
     """Rates by bucket and resolution, in micros an image; whether the list calls it verified."""
     return ModelPrice(
         unit=Unit.IMAGE,
@@ -39,12 +39,12 @@ def _pictures(*rates: tuple[str, str, int, bool]) -> ModelPrice:
     )
 
 
-def _picture(micros: int) -> ModelPrice:
+def _image(micros: int) -> ModelPrice:
     return ModelPrice(unit=Unit.IMAGE, rates=(Rate(amount=Micros(micros)),))
 
 
 def _veo(*, silent: int, audio: int, silent_4k: int, audio_4k: int) -> ModelPrice:
-    """Micros a second; the list verifies plain text and one picture to silent video."""
+    """Micros a second; the list verifies plain text and one image to silent video."""
     return ModelPrice(
         unit=Unit.SECOND,
         rates=tuple(
@@ -70,17 +70,17 @@ PRICES: Final = PriceList(
     source="public price list of 2026-06-06",
     day=date(2026, 6, 6),
     models={
-        "gpt-image-2": _picture(37_700),
-        "grok-4-image": _picture(44_000),
-        "qwen-image-plus": _picture(28_571),
-        "qwen-image-2.0": _picture(28_571),
-        "qwen-image-max": _picture(71_429),
-        "nano-banana": _pictures(
+        "gpt-image-2": _image(37_700),
+        "grok-4-image": _image(44_000),
+        "qwen-image-plus": _image(28_571),
+        "qwen-image-2.0": _image(28_571),
+        "qwen-image-max": _image(71_429),
+        "nano-banana": _images(
             ("t2i", "1k", 21_450, False),
             ("i2i", "1k", 21_450, True),
             ("reference", "1k", 21_450, True),
         ),
-        "nano-banana-2": _pictures(
+        "nano-banana-2": _images(
             ("t2i", "1k", 36_850, False),
             ("t2i", "2k", 55_550, False),
             ("t2i", "4k", 82_500, False),
@@ -91,7 +91,7 @@ PRICES: Final = PriceList(
             ("reference", "2k", 55_550, False),
             ("reference", "4k", 82_500, False),
         ),
-        "nano-banana-pro": _pictures(
+        "nano-banana-pro": _images(
             ("t2i", "1k", 73_700, False),
             ("t2i", "2k", 73_700, False),
             ("t2i", "4k", 132_000, False),
@@ -188,12 +188,12 @@ _NANO_BANANA: Final = ModelRules(
         "imageOutputOptions": "say output_format and output_compression instead",
     },
     unknown_options=_UNKNOWN_OPTIONS,
-    references_instead="upload the picture, and write its address as the option image_input",
+    references_instead="upload the image, and write its address as the option image_input",
 )
 """The Images route, which the newer pages call right (section 11.1)."""
 
 _NANO_BANANA_NATIVE: Final = ModelRules(
-    source="Crazyrouter's page on Gemini pictures, June 2026",
+    source="Crazyrouter's page on Gemini images, June 2026",
     options={
         "aspect_ratio": AspectRatio(),
         "resolution": Choice(values=("1K", "2K", "4K")),
@@ -222,7 +222,7 @@ _VEO: Final = ModelRules(
         "images": WebAddress(),
     },
     unknown_options=_UNKNOWN_OPTIONS,
-    references_instead="upload the picture, and write its address as the option images",
+    references_instead="upload the image, and write its address as the option images",
 )
 
 MODELS: Final[Mapping[str, ModelRules]] = {

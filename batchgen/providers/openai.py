@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Final
 
-from batchgen.images.inspect import PictureFormat
+from batchgen.images.inspect import ImageFormat
 from batchgen.providers.price_list import PriceList
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules.model_rules import (
@@ -58,7 +58,7 @@ REFERENCES: Final = ReferenceRules(
     mask_max_mb=4,
 )
 _REFUSED: Final = {
-    "response_format": "leave it out; the answer always holds the picture itself",
+    "response_format": "leave it out; the response always holds the image itself",
     "style": "leave it out, and describe the style in the prompt",
 }
 _ALWAYS_FAITHFUL: Final = {**_REFUSED, "input_fidelity": "leave it out; it is always high"}
@@ -164,7 +164,7 @@ _DALL_E_2: Final = ModelRules(
     unknown_options=_UNKNOWN_OPTIONS,
     max_references=1,
     references_instead="leave the others out",
-    references=replace(REFERENCES, formats=(PictureFormat.PNG,), max_mb=4),
+    references=replace(REFERENCES, formats=(ImageFormat.PNG,), max_mb=4),
     max_prompt_chars=1_000,
     shutdown=_shutdown(date(2026, 5, 12), "gpt-image-2"),
 )

@@ -72,7 +72,7 @@ class Price(Protocol):
         """Price one request with these options and reference images; None where unknown."""
 
     def cost(self, usage: Mapping[str, object]) -> Micros | None:
-        """What an answer's ``usage`` comes to; None where it does not say, or is not billed by."""
+        """What a response's ``usage`` comes to; None where it does not say, or is not billed by."""
 
     def variants(self) -> Sequence[tuple[str, Micros | None]]:
         """Amounts a unit with the words that tell them apart, for people."""
@@ -98,7 +98,7 @@ class PriceList:
         return None if found is None else found.span(options, references)
 
     def cost(self, model: str, usage: Mapping[str, object]) -> Micros | None:
-        """What one answer's ``usage`` comes to, in micros; None where the price is known before."""
+        """Return the cost of a response's ``usage``, in micros; None for a price known before."""
         found = self.models.get(model)
         return None if found is None else found.cost(usage)
 
@@ -250,7 +250,7 @@ def _seconds(options: Options) -> Decimal | None:
 
 
 def read_price_list(body: bytes, *, source: str, day: date) -> PriceList:
-    """Read an answer of ``GET /api/pricing`` (section 9.1). Raises PriceListError.
+    """Read a response of ``GET /api/pricing`` (section 9.1). Raises PriceListError.
 
     A row that can't be understood is a model of unknown price; amounts are exact decimals of the
     text, rounded to micros once, half up.
@@ -325,8 +325,8 @@ def _unit(row: dict[str, Any]) -> Unit:
         return Unit.IMAGE
     if row.get("quota_type") == 1 and not row.get("video_pricing"):
         kinds = row.get("public_endpoint_types") or row.get("supported_endpoint_types")
-        pictures = isinstance(kinds, list) and "image-generation" in kinds
-        return Unit.IMAGE if pictures else Unit.REQUEST
+        images = isinstance(kinds, list) and "image-generation" in kinds
+        return Unit.IMAGE if images else Unit.REQUEST
     if row.get("quota_type") == 0 and not row.get("video_pricing"):
         return Unit.TOKEN
     return Unit.UNKNOWN

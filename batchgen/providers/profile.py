@@ -14,7 +14,7 @@ from batchgen.providers.price_list import OpenOption, PriceList, PriceSpan
 from batchgen.providers.rules.model_rules import Choice, ModelRules
 
 _REFERENCE_OPTIONS: Final = ("image_input", "images")
-"""Options that name a reference picture by its address, as nano-banana and veo take them."""
+"""Options that name a reference image by its address, as nano-banana and veo take them."""
 _NO_OPTIONS: Final[Mapping[str, OptionValue]] = MappingProxyType({})
 
 
@@ -37,7 +37,7 @@ class Profile:
     """An endpoint's address, key, models, prices and habits."""
 
     name: str
-    """In the ledger and in fingerprints: pictures of two names never pass for each other."""
+    """In the ledger and in fingerprints: images of two names never pass for each other."""
     base_url: str | None
     """Ends in ``/v1``. None where only the run knows it, as for the embedded endpoint."""
     key_variable: str | None
@@ -60,7 +60,7 @@ class Profile:
     flat_price: Micros | None = None
     """One price for every model, as told in a manifest; it wins over any list."""
     replays_idempotency_key: bool = False
-    """A repeated Idempotency-Key gives the first answer and is not billed again."""
+    """A repeated Idempotency-Key gives the first response and is not billed again."""
     server_errors_billed: Billed = Billed.NO
     """Whether a 500 or 502 that the endpoint answers in its own words may cost money."""
     refusals_billed: Billed = Billed.NO
@@ -144,7 +144,7 @@ class Profile:
         return {**self.models, **other}
 
     def cost_of(self, model: str, usage: Mapping[str, object]) -> Micros | None:
-        """What an answer's own usage comes to; None where the model is not billed by tokens."""
+        """What a response's own usage comes to; None where the model is not billed by tokens."""
         if self.flat_price is not None or self.prices is None:
             return None
         return self.prices.cost(model, usage)

@@ -1,4 +1,4 @@
-"""What a picture costs where it is sold by tokens: OpenAI's GPT image models.
+"""What an image costs where it is sold by tokens: OpenAI's GPT image models.
 
 Pure. Prices and formula: openai-images sheet, sections 4.1 to 4.4, as of 22 November 2026.
 """
@@ -39,7 +39,7 @@ class TokenPrice:
 
     @property
     def unit(self) -> Unit:
-        """Sold by tokens, estimated by the picture."""
+        """Sold by tokens, estimated by the image."""
         return Unit.IMAGE
 
     def span(self, options: Options, references: int) -> PriceSpan | None:
@@ -87,7 +87,7 @@ class TokenPrice:
         }
 
     def cost(self, usage: Mapping[str, object]) -> Micros | None:
-        """What an answer's ``usage`` comes to; None where it counts nothing, as some proxies do.
+        """What a response's ``usage`` comes to; None where it counts nothing, as some proxies do.
 
         Input that is not told apart counts as the dearer kind.
         """
@@ -101,7 +101,7 @@ class TokenPrice:
         return _micros(cost)
 
     def variants(self) -> Sequence[tuple[str, Micros | None]]:
-        """A square picture of each quality, output tokens only, as in OpenAI's own table."""
+        """A square image of each quality, output tokens only, as in OpenAI's own table."""
         return tuple(
             (f"1024x1024 {quality}", _micros(self.output * output_tokens(factor, 1024, 1024)))
             for quality, factor in self.factors.items()
@@ -109,7 +109,7 @@ class TokenPrice:
 
 
 def output_tokens(factor: int, width: int, height: int) -> int:
-    """Output tokens of a picture in pixels (section 4.3; it matched 16 recorded counts of 16)."""
+    """Output tokens of an image in pixels (section 4.3; it matched 16 recorded counts of 16)."""
     long, short = max(width, height), min(width, height)
     across = (2 * factor * short + long) // (2 * long)
     return -(-factor * across * (2_000_000 + width * height) // 4_000_000)
@@ -130,7 +130,7 @@ def _sizes(text: str) -> Sequence[tuple[int, int]]:
 
 
 def _count(value: OptionValue | object) -> int | None:
-    """A whole number of tokens or pictures that is none of a stranger's absurdities."""
+    """A whole number of tokens or images that is none of a stranger's absurdities."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1_000_000_000:
         return None
     return value

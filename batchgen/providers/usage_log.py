@@ -204,11 +204,11 @@ async def _page(fetch: Fetch, span: Span, kind: int, number: int) -> _Page:
 
 
 def _read(kind: type[T], body: bytes, route: str) -> T:
-    """The ``data`` of an answer. Raises UsageLogError, for ``success: false`` too."""
+    """The ``data`` of a response. Raises UsageLogError, for ``success: false`` too."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        raise UsageLogError(f"{route}: the answer is no JSON") from None
+        raise UsageLogError(f"{route}: the response is no JSON") from None
     if not isinstance(document, dict) or document.get("success") is not True:
         said = document.get("message") if isinstance(document, dict) else None
         reason = f": {_short(said)}" if isinstance(said, str) and said else ""
@@ -276,7 +276,7 @@ def _csv_amount(values: dict[str, Any]) -> Micros:
 def _first(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in found["loc"])
-    return f"{place or 'the answer'}: {found['msg']}"
+    return f"{place or 'the response'}: {found['msg']}"
 
 
 def _short(text: str) -> str:

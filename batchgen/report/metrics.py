@@ -10,7 +10,7 @@ from batchgen.money import decimal_string
 
 _GAUGES = (
     ("batchgen_jobs", "Jobs by state, without those that left the manifest."),
-    ("batchgen_pictures", "Pictures on disk."),
+    ("batchgen_images", "Images on disk."),
     ("batchgen_dollars", "Money by what is known of it."),
     ("batchgen_last_run_started_seconds", "When the newest run began."),
     ("batchgen_last_run_ended_seconds", "When the newest run ended."),
@@ -34,7 +34,7 @@ def _samples(name: str, status: Status) -> Iterable[tuple[str, str]]:
     match name:
         case "batchgen_jobs":
             return _by("state", {state: str(n) for state, n in status.shown_jobs.items()})
-        case "batchgen_pictures":
+        case "batchgen_images":
             return [("", str(status.images_saved))]
         case "batchgen_dollars":
             amounts = {

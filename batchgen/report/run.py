@@ -195,7 +195,7 @@ def _failed_lines(reason: FailedReason) -> list[str]:
 def _suspect(suspect: Suspect) -> _Section:
     count = f"{len(suspect.prompts):,} blocked"
     if suspect.word is None:
-        title = f"{count}, with no word that pictures were not made of"
+        title = f"{count}, with no word that images were not made of"
     elif suspect.column is None:
         title = f"{count}, sharing the word {suspect.word!r}"
     else:

@@ -207,7 +207,7 @@ def status_text(status: Status) -> str:
     lines += _state_lines(status)
     if status.retired:
         lines.append(f"  {status.retired:>9,}  retired (no longer in the manifest)")
-    lines.append(f"  {status.images_saved:>9,}  pictures on disk")
+    lines.append(f"  {status.images_saved:>9,}  images on disk")
     lines.append("  " + money_line(status))
     lines += reason_lines(status.reasons)
     lines += waiting_lines(status)
@@ -307,7 +307,7 @@ def doubt_money(doubt: Doubt) -> str:
     return charged if doubt.charged else possible
 
 
-def summary_text(status: Status, *, pictures: str, made: int, seconds: float) -> str:
+def summary_text(status: Status, *, images: str, made: int, seconds: float) -> str:
     """The end of a run."""
     total = sum(status.jobs.values())
     done = status.jobs[JobState.DONE]
@@ -319,7 +319,7 @@ def summary_text(status: Status, *, pictures: str, made: int, seconds: float) ->
             f"{status.batch}: {done:,} of {total:,} jobs done,"
             f" {made:,} in this run of {duration(seconds)}"
         )
-    lines = [head, f"  pictures in {pictures}"]
+    lines = [head, f"  images in {images}"]
     run = status.last_run
     if run is not None and not idle:
         lines.append(

@@ -10,12 +10,12 @@ from batchgen.session.prepare import Prepared
 SPOOL_SUFFIX: Final = ".spool"
 
 
-def spool_folder(prepared: Prepared) -> Path:
+def spool_directory(prepared: Prepared) -> Path:
     """Return where the responses of a ledger are kept: next to it."""
     return prepared.ledger.with_name(prepared.ledger.name + SPOOL_SUFFIX)
 
 
-def picture_folder(prepared: Prepared) -> Path:
+def image_directory(prepared: Prepared) -> Path:
     """Return where the images go, except for jobs that name a directory of their own."""
     loaded = prepared.loaded
     output = loaded.manifest.output

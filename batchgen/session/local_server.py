@@ -13,7 +13,7 @@ from typing import Final
 from batchgen.errors import SettingsError
 
 STATE_SUFFIX: Final = ".local"
-"""Beside the ledger: the endpoint's own bill and the pictures it serves."""
+"""Beside the ledger: the endpoint's own bill and the images it serves."""
 _STOP_WITHIN_S: Final = 15.0
 
 

@@ -43,7 +43,7 @@ def channels_of(prepared: Prepared) -> list[tuple[str, Notifier, Channel]]:
 def _channel(prepared: Prepared, spec: Notifier, place: str) -> Channel:
     expand = prepared.environment.expand
     if spec.command is not None:
-        return Command(arguments=spec.command, folder=prepared.loaded.base)
+        return Command(arguments=spec.command, directory=prepared.loaded.base)
     if spec.webhook is not None:
         return Webhook(url=expand(spec.webhook, f"{place}.webhook"))
     if not has_apprise():

@@ -33,10 +33,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A program with its arguments, run in a folder."""
+    """A program with its arguments, run in a directory."""
 
     arguments: Sequence[str] = field(repr=False)
-    folder: Path
+    directory: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def _run(command: Command, body: bytes) -> str | None:
         done = subprocess.run(
             list(command.arguments),
             input=body,
-            cwd=command.folder,
+            cwd=command.directory,
             # Our own stdout carries results.
             stdout=subprocess.DEVNULL,
             timeout=_COMMAND_TIMEOUT_S,
@@ -97,9 +97,9 @@ def _ask(method: str, url: str, body: bytes | None) -> str | None:
     try:
         status = anyio.run(_status, method, url, body)
     except TimeoutError:
-        return f"no answer within {_WEB_TIMEOUT_S:.0f} s"
+        return f"no response within {_WEB_TIMEOUT_S:.0f} s"
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
-        return f"no answer ({type(exc).__name__})"
+        return f"no response ({type(exc).__name__})"
     return None if 200 <= status < 300 else f"HTTP {status}"
 
 
@@ -108,9 +108,9 @@ async def _status(method: str, url: str, body: bytes | None) -> int:
     with anyio.fail_after(_WEB_TIMEOUT_S):
         async with (
             httpx.AsyncClient(trust_env=False, timeout=_WEB_TIMEOUT_S) as client,
-            client.stream(method, url, content=body, headers=headers) as answer,
+            client.stream(method, url, content=body, headers=headers) as response,
         ):
-            return answer.status_code  # what it says beyond that is not read
+            return response.status_code  # what it says beyond that is not read
 
 
 def _apprise(url: str, notice: Notice) -> str | None:

@@ -29,7 +29,7 @@ from batchgen.money import Micros, rounded_dollars
 from batchgen.output.relocate import relocate
 from batchgen.planning.naming import collision_key
 from batchgen.report.status import plan_heading, plan_text
-from batchgen.session.directories import spool_folder
+from batchgen.session.directories import spool_directory
 from batchgen.session.draft_ledger import Draft
 from batchgen.session.fresh_prices import (
     FetchedList,
@@ -239,7 +239,7 @@ class _PlannedRun:
                 keep_price_list(conn, fresh.url, fresh.kept)
             started.start(batch)
 
-        return started.of(plan.staging.enrol(self.prepared.identity, then))
+        return started.of(plan.staging.enroll(self.prepared.identity, then))
 
 
 def begin_again(
@@ -287,7 +287,7 @@ class _Started:
     def start(self, batch: BatchId) -> None:
         """Write the run, unless there is nothing to do or its program begins it later."""
         if self.proposal.to_do and self.faces.runs_at_once:
-            spool = Spool(spool_folder(self.prepared))
+            spool = Spool(spool_directory(self.prepared))
             spool.prepare()
             claim = claim_of(self.prepared, self.overrides, spool)
             self.run = self.of(batch).write(Ledger(self.conn), claim)
@@ -336,7 +336,7 @@ def _approve(
         check_budgets(name, proposal.quote.cost, proposal.budgets)
         _check_prices(name, plan.changes)
     if proposal.batch is not None and not overrides.overwrite:
-        _check_providers(name, profile.name, plan.staging.foreign_pictures(proposal.batch))
+        _check_providers(name, profile.name, plan.staging.foreign_images(proposal.batch))
     _check_places(prepared, overrides, proposal, plan.staging.conn)
     if proposal.to_do and not overrides.yes:
         short = short_balance(profile, prepared.environment, proposal.quote.cost)
@@ -376,7 +376,7 @@ def _check_places(
     if proposal.to_do:
         requests, _ = width(prepared.loaded.manifest.limits, overrides)
         requests = min(requests, proposal.to_do)
-        check_disk(spool_folder(prepared), base, staged_roots(conn), requests)
+        check_disk(spool_directory(prepared), base, staged_roots(conn), requests)
 
 
 def _agreed(prepared: Prepared, proposal: Proposal, faces: Faces) -> bool:

@@ -27,9 +27,9 @@ _OPEN_FILES_ASIDE: Final = 48
 """Libraries, terminal, ledger, event loop and the embedded endpoint's pipes."""
 
 
-def check_writable(folder: Path) -> None:
-    """Write to the folder, or to the nearest one above it that exists. Raises SettingsError."""
-    place = nearest(folder)
+def check_writable(directory: Path) -> None:
+    """Write to the directory, or to the nearest one above it that exists. Raises SettingsError."""
+    place = nearest(directory)
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
@@ -37,9 +37,9 @@ def check_writable(folder: Path) -> None:
         raise SettingsError(f"{place}: can't be written: {exc.strerror}; nothing was sent") from exc
 
 
-def check_space(folder: Path, requests: int) -> None:
+def check_space(directory: Path, requests: int) -> None:
     """Refuse to begin where so many answers at a time would not fit. Raises SettingsError."""
-    found = look(folder)
+    found = look(directory)
     if found.fits < requests:
         raise SettingsError(
             f"{found.place}: {found.state}, too little for the answers to {requests} requests at a"
@@ -57,17 +57,17 @@ def check_disk(spool: Path, base: Path, roots: Sequence[str], requests: int) -> 
     check_space(spool, requests)
     obstacles = Obstacles(base)
     found = {base / root: obstacles.directory(base / root, base / root) for root in roots}
-    fit = [folder for folder, obstacle in found.items() if obstacle is None]
+    fit = [directory for directory, obstacle in found.items() if obstacle is None]
     if found and not fit:
         raise SettingsError(f"{next(iter(found.values()))}; nothing was sent")
     refused: list[SettingsError] = []
-    for folder in fit:
+    for directory in fit:
         try:
-            check_writable(folder)
+            check_writable(directory)
         except SettingsError as exc:
             refused.append(exc)
         else:
-            check_space(folder, requests)
+            check_space(directory, requests)
     if refused and len(refused) == len(fit):
         raise refused[0]
 
@@ -153,7 +153,7 @@ else:
     def allow_open_files(concurrency: int, downloads: int) -> None:
         """Raise this process's limit to what so many requests and downloads need.
 
-        A paid answer for which no file can be opened would be lost. Raises SettingsError.
+        A paid response for which no file can be opened would be lost. Raises SettingsError.
         """
         # A socket and two files for each request, the response and its image; one file a download.
         needed = 3 * concurrency + 2 * downloads + _OPEN_FILES_ASIDE

@@ -78,7 +78,7 @@ class Overrides:
 
     @property
     def selection(self) -> Selection:
-        """Which jobs are taken up, and which pictures are too old. Raises SettingsError."""
+        """Which jobs are taken up, and which images are too old. Raises SettingsError."""
         if self.refresh is not None and not is_refresh(self.refresh):
             raise SettingsError(
                 f"--refresh: {self.refresh!r} is not changed, always or an age like 30d"
@@ -118,14 +118,14 @@ class Prepared:
         )
 
 
-def prepare(manifest: Path, db: Path | None, *, ledger_folder: Path | None = None) -> Prepared:
+def prepare(manifest: Path, db: Path | None, *, ledger_directory: Path | None = None) -> Prepared:
     """Read the manifest and the settings. Raises ManifestError and SettingsError."""
     loaded = load_manifest(manifest)
-    return settle_settings(loaded, db, ledger_folder=ledger_folder)
+    return settle_settings(loaded, db, ledger_directory=ledger_directory)
 
 
 def settle_settings(
-    loaded: LoadedManifest, db: Path | None, *, ledger_folder: Path | None = None
+    loaded: LoadedManifest, db: Path | None, *, ledger_directory: Path | None = None
 ) -> Prepared:
     """Find the ledger and the provider of a manifest. Raises SettingsError."""
     environment = Environment.load(loaded.base)
@@ -133,7 +133,7 @@ def settle_settings(
         loaded=loaded,
         environment=environment,
         profile=resolve_profile(loaded.manifest.provider, environment),
-        ledger=environment.ledger_path(db, ledger_folder or loaded.base),
+        ledger=environment.ledger_path(db, ledger_directory or loaded.base),
     )
 
 

@@ -15,7 +15,7 @@ from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.staging import Staging
 from batchgen.money import Micros
 from batchgen.planning.cost_estimate import Quote
-from batchgen.session.directories import spool_folder
+from batchgen.session.directories import spool_directory
 from batchgen.session.prepare import Overrides, Prepared, waste_of
 from batchgen.session.quote import budgets_of, quote_of
 from batchgen.spool.spool import Spool
@@ -83,7 +83,7 @@ def _foresee(
     # Imported here: few plans find a run that was killed.
     from batchgen.engine.recovery import foresee, over_allowance
 
-    spool = Spool(spool_folder(prepared))
+    spool = Spool(spool_directory(prepared))
     spool.look()
     fates = foresee(opened, spool, prepared.profile)
     staging.foresee(fates)

@@ -48,7 +48,7 @@ def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> P
             name=name or urlsplit(base_url).netloc or "endpoint",
             base_url=base_url,
             key_variable=given.get("api_key_env"),
-            # Nobody has said what it bills: a proxy may fail on its own behind a paid picture.
+            # Nobody has said what it bills: a proxy may fail on its own behind a paid image.
             server_errors_billed=Billed.MAYBE,
         )
     if "base_url" in given:

@@ -22,7 +22,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader, Validators
-from batchgen.images.inspect import BadPicture
+from batchgen.images.inspect import BadImage
 from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
 from batchgen.outcomes.classify import clean
@@ -35,7 +35,7 @@ WIDTH: Final = 8
 """Addresses that are asked at the same time."""
 _SETTLED_AT_ONCE: Final = 100
 _SILENT_HOST: Final = 4
-"""After so many addresses in a row to which a host gave no answer, its others are not asked."""
+"""After so many addresses in a row to which a host gave no response, its others are not asked."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Fetched:
     """What became of the addresses that a plan needs."""
 
     fetched: int = 0
-    """New ones, and those that give another picture than before."""
+    """New ones, and those that give another image than before."""
     unchanged: int = 0
     failed: int = 0
 
@@ -58,7 +58,7 @@ class ReferenceCache:
 
     def __init__(
         self,
-        folder: Path,
+        directory: Path,
         *,
         owner: str,
         verify: ssl.SSLContext,
@@ -66,7 +66,7 @@ class ReferenceCache:
         fresh_since: datetime,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self._folder = folder
+        self._directory = directory
         self._owner = owner
         self._verify = verify
         self._allow_loopback = allow_loopback
@@ -83,9 +83,9 @@ class ReferenceCache:
         """Ask every address that was not asked since ``fresh_since``, and write down what came.
 
         What can't be had is noted with its address and stops nothing. Raises OSError where the
-        folder can't be written.
+        directory can't be written.
         """
-        await on_disk(make_way, self._folder)
+        await on_disk(make_way, self._directory)
         send, receive = anyio.create_memory_object_stream[tuple[str, FetchedUrl | None]]()
         async with anyio.create_task_group() as services:
             services.start_soon(self._deadlines.watch)
@@ -151,8 +151,8 @@ class ReferenceCache:
 
     def _is_whole(self, known: FetchedUrl) -> bool:
         try:
-            return read_content(self._folder / known.file_name).sha256 == known.sha256
-        except (OSError, BadPicture):
+            return read_content(self._directory / known.file_name).sha256 == known.sha256
+        except (OSError, BadImage):
             return False
 
     async def _ask(
@@ -161,7 +161,7 @@ class ReferenceCache:
         """What the address gives now, or why it gives nothing."""
         host = urlsplit(url).netloc.lower()
         if self._silent[host] >= _SILENT_HOST:
-            return "its host gave no answer for others, and was not asked again"
+            return "its host gave no response for others, and was not asked again"
         for tries in count(1):
             result = await self._fetch(downloader, url, known)
             if not isinstance(result, FetchResult):
@@ -182,7 +182,7 @@ class ReferenceCache:
         validators = Validators()
         if known is not None:
             validators = Validators(etag=known.etag, last_modified=known.last_modified)
-        async with PartFile(self._folder / self._part_name(url)) as part:
+        async with PartFile(self._directory / self._part_name(url)) as part:
             result = await downloader.fetch_changed(url, part, validators)
             if isinstance(result, FetchResult):
                 if result.status == 304 and known is not None:
@@ -190,17 +190,17 @@ class ReferenceCache:
                 return result
             try:
                 content = await part.seal(read_content)
-            except BadPicture as exc:
-                return FetchResult(bad_picture=str(exc))
+            except BadImage as exc:
+                return FetchResult(bad_image=str(exc))
             found = FetchedUrl(
                 url=url,
                 sha256=content.sha256,
-                format=content.picture.format,
+                format=content.image.format,
                 etag=result.etag,
                 last_modified=result.last_modified,
                 fetched_at=timestamp(utc_now()),
             )
-            await part.commit(self._folder / found.file_name)
+            await part.commit(self._directory / found.file_name)
             return found
 
     def _part_name(self, url: str) -> str:
@@ -209,8 +209,8 @@ class ReferenceCache:
 
 
 def _why(result: FetchResult) -> str:
-    if result.bad_picture:
-        return f"no reference image: {result.bad_picture}"
+    if result.bad_image:
+        return f"no reference image: {result.bad_image}"
     if result.status is not None:
         return f"HTTP {result.status}"
     return result.forbidden or result.detail

@@ -80,21 +80,21 @@ class ReferenceImages:
         return urls, _refusals(conn, prepared.references, batch, urls)
 
 
-def _lost_copies(references: Iterable[str], folder: Path) -> Iterator[Path]:
+def _lost_copies(references: Iterable[str], directory: Path) -> Iterator[Path]:
     for reference in references:
         path = Path(reference)
-        if path.parent == folder and not path.is_file():
+        if path.parent == directory and not path.is_file():
             yield path
 
 
 def _refusals(
-    conn: sqlite3.Connection, folder: Path, batch: BatchId, urls: NeededUrls
+    conn: sqlite3.Connection, directory: Path, batch: BatchId, urls: NeededUrls
 ) -> Iterator[tuple[JobId, str]]:
-    """Each pending job that lacks a picture, and why it does."""
+    """Each pending job that lacks an image, and why it does."""
     for job, references in pending_references(conn, batch):
         reasons = [f"{url} is not fetched" for url in references if is_address(url)]
-        for copy in _lost_copies(references, folder):
-            why = "its address holds another picture by now"
+        for copy in _lost_copies(references, directory):
+            why = "its address holds another image by now"
             for known in urls_of_content(conn, copy.stem)[:1]:
                 why = f"{known.url} gives none: {urls.find(known.url).problem}"
             reasons.append(f"the copy {copy.name} is gone, and {why}")
@@ -103,7 +103,7 @@ def _refusals(
 
 
 def _is_on_loopback(prepared: Prepared) -> bool:
-    """Whether the provider is on this machine; only then a picture may be."""
+    """Whether the provider is on this machine; only then an image may be."""
     base_url = prepared.profile.base_url
     return base_url is None or is_loopback(urlsplit(base_url).hostname or "")
 

@@ -37,7 +37,7 @@ from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.manifest.model import Limits
 from batchgen.providers.account import ApiKey
-from batchgen.session.directories import picture_folder, spool_folder
+from batchgen.session.directories import image_directory, spool_directory
 from batchgen.session.local_server import embedded_endpoint
 from batchgen.session.plan_and_enroll import Start, width
 from batchgen.session.prepare import Overrides, Prepared
@@ -121,7 +121,7 @@ async def drive(
     shutdown = Shutdown(grace_s, drain, signals=embedder is None)
     if embedder is not None:
         embedder.take(shutdown)
-    spool = Spool(spool_folder(prepared))
+    spool = Spool(spool_directory(prepared))
     await anyio.to_thread.run_sync(spool.prepare)
     claim = await anyio.to_thread.run_sync(claim_of, prepared, overrides, spool)
     verify = ssl_context()
@@ -142,7 +142,7 @@ async def drive(
             base_url=base_url,
             throttle=throttle,
             guard=guard,
-            room=Room(spool.folder, picture_folder(prepared)),
+            room=Room(spool.directory, image_directory(prepared)),
             observe=progress.observe,
             base=prepared.loaded.base,
             overwrite=overrides.overwrite,

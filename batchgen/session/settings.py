@@ -32,9 +32,9 @@ class Environment:
     variables: Mapping[str, str] = field(repr=False)
 
     @classmethod
-    def load(cls, folder: Path | None = None) -> Environment:
+    def load(cls, directory: Path | None = None) -> Environment:
         """Read the environment now. Raises SettingsError for an unreadable ``.env``."""
-        file = _read_env_file(folder / ".env") if folder else {}
+        file = _read_env_file(directory / ".env") if directory else {}
         return cls({**file, **{name: value for name, value in os.environ.items() if value}})
 
     def get(self, name: str) -> str | None:
@@ -96,28 +96,28 @@ class Environment:
         """The step at which a test has this process killed."""
         return self.get("BATCHGEN_FAILPOINT")
 
-    def ledger_path(self, flag: Path | None, manifest_folder: Path | None) -> Path:
+    def ledger_path(self, flag: Path | None, manifest_directory: Path | None) -> Path:
         """The ledger: ``--db``, else ``BATCHGEN_DB``, else beside the manifest or found here.
 
         Symbolic links are followed, so that lock and spool, which lie next to the ledger, are the
         same by whatever name it is reached. Raises SettingsError for links in a circle.
         """
-        path = self._ledger_name(flag, manifest_folder)
+        path = self._ledger_name(flag, manifest_directory)
         try:
             return path.resolve()
         except (OSError, RuntimeError) as exc:
             raise SettingsError(f"{path}: the ledger's path can't be followed: {exc}") from exc
 
-    def _ledger_name(self, flag: Path | None, manifest_folder: Path | None) -> Path:
+    def _ledger_name(self, flag: Path | None, manifest_directory: Path | None) -> Path:
         if flag is not None:
             return flag
         if named := self.get("BATCHGEN_DB"):
             return Path(named).expanduser()
-        if manifest_folder is not None:
-            return manifest_folder / DB_NAME
-        for folder in (Path.cwd(), Path.cwd() / "jobs"):
-            if (folder / DB_NAME).exists():
-                return folder / DB_NAME
+        if manifest_directory is not None:
+            return manifest_directory / DB_NAME
+        for directory in (Path.cwd(), Path.cwd() / "jobs"):
+            if (directory / DB_NAME).exists():
+                return directory / DB_NAME
         return Path.cwd() / DB_NAME
 
     @property
@@ -138,9 +138,9 @@ class Environment:
         return seconds
 
 
-def exposed_env_file(folder: Path) -> str | None:
-    """Who else may come to read the keys in the ``.env`` of a folder; None where nobody does."""
-    path = folder.absolute() / ".env"
+def exposed_env_file(directory: Path) -> str | None:
+    """Who else may come to read the keys in the ``.env`` of a directory; None where nobody does."""
+    path = directory.absolute() / ".env"
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -153,13 +153,13 @@ def exposed_env_file(folder: Path) -> str | None:
 
 
 def _is_in_git(path: Path) -> bool:
-    """Whether git lists the file. Git is not run: it obeys the settings of a stranger's folder."""
-    for folder in path.parents:
+    """Whether git lists the file. Git is not run: it obeys the settings of the directory."""
+    for directory in path.parents:
         try:
-            index = (folder / ".git" / "index").read_bytes()
+            index = (directory / ".git" / "index").read_bytes()
         except OSError:
             continue
-        name = path.relative_to(folder).as_posix().encode()
+        name = path.relative_to(directory).as_posix().encode()
         return len(name).to_bytes(2, "big") + name + b"\0" in index
     return False
 

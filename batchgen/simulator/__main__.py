@@ -12,13 +12,13 @@ import click
 
 from batchgen.simulator.faults import (
     FAULT_HELP,
-    Answer,
     Behaviour,
     BillAt,
     Fault,
-    GeminiAnswer,
+    GeminiResponse,
     Idempotency,
-    TaskAnswer,
+    Response,
+    TaskResponse,
 )
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -65,7 +65,7 @@ def _choices(names: type[StrEnum]) -> click.Choice[str]:
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the bill and the result files.  [default: a new temporary one]",
+    help="Directory of the bill and the result files.  [default: a new temporary one]",
 )
 @click.option("--key", help="The only API key accepted; without it any that starts with sk-.")
 @click.option(
@@ -75,15 +75,15 @@ def _choices(names: type[StrEnum]) -> click.Choice[str]:
 @click.option("--block-word", default="forbidden-word", help="Prompts with it are blocked.")
 @click.option("--latency", type=float, default=0.0, help="Seconds a request takes.")
 @click.option("--latency-jitter", type=float, default=0.0, help="Seconds it may take longer.")
-@click.option("--answer", type=_choices(Answer), default="url", help="Form of the pictures.")
+@click.option("--response", type=_choices(Response), default="url", help="Form of the images.")
 @click.option(
-    "--gemini-answer",
-    type=_choices(GeminiAnswer),
+    "--gemini-response",
+    type=_choices(GeminiResponse),
     default="inline",
-    help="Form of native Gemini's pictures.",
+    help="Form of native Gemini's images.",
 )
 @click.option(
-    "--task-answer", type=_choices(TaskAnswer), default="new", help="Shape of answers on tasks."
+    "--task-response", type=_choices(TaskResponse), default="new", help="Shape of answers on tasks."
 )
 @click.option("--task-latency", type=float, default=0.0, help="Seconds a video task takes.")
 @click.option("--rate", type=float, default=0.0, help="Requests a minute; 0 is no limit.")
@@ -99,7 +99,7 @@ def _choices(names: type[StrEnum]) -> click.Choice[str]:
 @click.option("--ping-interval", type=float, default=1.0, help="Seconds between a stream's pings.")
 @click.option("--bill-at", type=_choices(BillAt), default="work", help="When the charge is made.")
 @click.option("--idempotency", type=_choices(Idempotency), default="none")
-@click.option("--fast-pictures", is_flag=True, help="Draw once per size, for load tests.")
+@click.option("--fast-images", is_flag=True, help="Draw once per size, for load tests.")
 @click.option("--seed", type=int, default=0, help="Decides which requests the faults hit.")
 @click.option("--fault-after", type=int, default=0, help="Requests that have no fault at first.")
 @click.option("--log", is_flag=True, help="Log to stderr.")

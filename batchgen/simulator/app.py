@@ -29,7 +29,7 @@ from batchgen.simulator.errors import ApiError, Blocked
 from batchgen.simulator.faults import Behaviour, Fault
 from batchgen.simulator.image_generator import Studio
 from batchgen.simulator.models import gemini, images, registry, veo
-from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.models.rules import ImageRequest
 from batchgen.simulator.orders import EventStream, Hangup, Order, Sent, WantedT
 from batchgen.simulator.request_pipeline import Gateway
 from batchgen.simulator.responses import (
@@ -38,7 +38,7 @@ from batchgen.simulator.responses import (
     StalledResponse,
     TruncatedResponse,
 )
-from batchgen.simulator.streams import PictureEvents
+from batchgen.simulator.streams import ImageEvents
 from batchgen.simulator.uploads import Upload, check_uploads
 from batchgen.simulator.usage_log import LogApi
 
@@ -51,8 +51,8 @@ _DOWNLOAD_STATUS = {
 }
 _ID_CHARACTERS = string.ascii_letters + string.digits
 
-ReadRequest = Callable[[Request], Awaitable[PictureRequest]]
-AnswerPictures = Callable[[Studio, Order[PictureRequest], Behaviour, Fault | None], bytes]
+ReadRequest = Callable[[Request], Awaitable[ImageRequest]]
+ResponseImages = Callable[[Studio, Order[ImageRequest], Behaviour, Fault | None], bytes]
 
 
 def create_app(gateway: Gateway) -> Starlette:
@@ -98,26 +98,26 @@ class _Endpoint:
         self._counts.sent_429 += 1
 
     async def _generations(self, request: Request) -> Response:
-        return await self._pictures(request, self._read_generation, images.answer)
+        return await self._images(request, self._read_generation, images.response)
 
     async def _edits(self, request: Request) -> Response:
-        return await self._pictures(request, self._read_edit, images.answer)
+        return await self._images(request, self._read_edit, images.response)
 
     async def _gemini(self, request: Request) -> Response:
         try:
-            return await self._pictures(request, self._read_gemini, gemini.answer)
+            return await self._images(request, self._read_gemini, gemini.response)
         except Blocked:
             model = request.path_params["model"]
             body = gemini.blocked(model, request.state.request_id)
             return Response(body, media_type="application/json")
 
-    async def _pictures(
-        self, request: Request, read: ReadRequest, answer: AnswerPictures
+    async def _images(
+        self, request: Request, read: ReadRequest, response: ResponseImages
     ) -> Response:
         async def make(
-            order: Order[PictureRequest], behaviour: Behaviour, fault: Fault | None
+            order: Order[ImageRequest], behaviour: Behaviour, fault: Fault | None
         ) -> bytes:
-            return await asyncio.to_thread(answer, self._gateway.studio, order, behaviour, fault)
+            return await asyncio.to_thread(response, self._gateway.studio, order, behaviour, fault)
 
         with contextlib.ExitStack() as in_flight:
             number = in_flight.enter_context(self._counts.post())
@@ -158,38 +158,38 @@ class _Endpoint:
         self._gateway.admit()
 
     def _events(
-        self, order: Order[PictureRequest], behaviour: Behaviour, fault: Fault | None
-    ) -> PictureEvents:
-        return PictureEvents(
+        self, order: Order[ImageRequest], behaviour: Behaviour, fault: Fault | None
+    ) -> ImageEvents:
+        return ImageEvents(
             studio=self._gateway.studio, order=order, behaviour=behaviour, fault=fault
         )
 
-    async def _read_generation(self, request: Request) -> PictureRequest:
+    async def _read_generation(self, request: Request) -> ImageRequest:
         fields = await json_fields(request)
         return registry.generation(fields, block_word=self._gateway.terms.block_word)
 
-    async def _read_gemini(self, request: Request) -> PictureRequest:
+    async def _read_gemini(self, request: Request) -> ImageRequest:
         model = request.path_params["model"]
         fields = await json_fields(request)
         block_word = self._gateway.terms.block_word
         return await asyncio.to_thread(gemini.read, model, fields, block_word=block_word)
 
-    async def _read_edit(self, request: Request) -> PictureRequest:
+    async def _read_edit(self, request: Request) -> ImageRequest:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise ApiError(400, "The body must be multipart/form-data")
         texts: dict[str, str] = {}
-        pictures: list[Upload] = []
+        images: list[Upload] = []
         mask: Upload | None = None
         async with request.form(max_part_size=MAX_BODY_BYTES) as form:
             for name, value in form.multi_items():
                 if isinstance(value, str):
                     texts.setdefault(name, value)
                 elif name in ("image", "image[]"):
-                    pictures.append(await upload(value))
+                    images.append(await upload(value))
                 elif name == "mask" and mask is None:
                     mask = await upload(value)
         wanted = registry.edit(texts, block_word=self._gateway.terms.block_word)
-        references = await asyncio.to_thread(check_uploads, pictures, mask)
+        references = await asyncio.to_thread(check_uploads, images, mask)
         return dataclasses.replace(wanted, references=references)
 
     async def _models(self, request: Request) -> Response:
@@ -231,7 +231,7 @@ class _Endpoint:
 
 
 class _RequestIds:
-    """Gives every request an id in new-api's form, and every answer the header that tells it."""
+    """Gives every request an id in new-api's form, and every response the header that tells it."""
 
     def __init__(self, app: ASGIApp, on_429: Callable[[], None]) -> None:
         self._app = app

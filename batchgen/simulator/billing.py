@@ -136,7 +136,7 @@ class Account:
     """The caller's money: a balance in micros, or None for no end of it.
 
     What is left is the balance given at start, plus every top-up, minus every charge, both of
-    which are read back from the state folder. Never below zero, however many are in flight.
+    which are read back from the state directory. Never below zero, however many are in flight.
     Raises ValueError when a line read back is not JSON.
     """
 

@@ -31,7 +31,7 @@ _ENDPOINTS = {
 
 
 def model_list() -> dict[str, object]:
-    """The answer of GET /v1/models."""
+    """The response of GET /v1/models."""
     names = (*registry.READERS, *veo.TARIFFS)
     return {"success": True, "object": "list", "data": [_model(name) for name in names]}
 
@@ -54,7 +54,7 @@ def _endpoint_types(name: str) -> list[str]:
 
 
 def price_list(price: int) -> dict[str, object]:
-    """The answer of GET /api/pricing when an image of gpt-image-2 costs `price` micros.
+    """The response of GET /api/pricing when an image of gpt-image-2 costs `price` micros.
 
     Shape: crazyrouter sheet, 9.1. A row of a text model is among them, because it would be taken
     for an image model, or for free, by a reader that looks at `model_price` alone.
@@ -101,7 +101,7 @@ def _grok() -> dict[str, object]:
 
 
 def _qwen(name: str) -> dict[str, object]:
-    return _row(name, vendor_id=_ALIBABA, quota_type=1, **_by_picture(name, qwen.TARIFFS[name]))
+    return _row(name, vendor_id=_ALIBABA, quota_type=1, **_by_image(name, qwen.TARIFFS[name]))
 
 
 def _nano_banana(name: str) -> dict[str, object]:
@@ -111,7 +111,7 @@ def _nano_banana(name: str) -> dict[str, object]:
         # The real list says 0, which elsewhere means tokens, of the first of the family.
         quota_type=0 if name == "nano-banana" else 1,
         series="nano-banana",
-        **_by_picture(name, nano_banana.FAMILY[name].tariff),
+        **_by_image(name, nano_banana.FAMILY[name].tariff),
     )
 
 
@@ -154,7 +154,7 @@ def _video_rule(name: str, rule: PriceRule) -> dict[str, object]:
     return document | _amounts(rule)
 
 
-def _by_picture(name: str, tariff: Tariff) -> dict[str, object]:
+def _by_image(name: str, tariff: Tariff) -> dict[str, object]:
     """The columns of a row whose price is in its rules."""
     buckets = list(dict.fromkeys(rule.bucket for rule in tariff.rules))
     profile = {
@@ -169,12 +169,12 @@ def _by_picture(name: str, tariff: Tariff) -> dict[str, object]:
         "display_unit": "/图",
         "image_pricing": {
             "profile": profile,
-            "rules": [_picture_rule(name, rule) for rule in tariff.rules],
+            "rules": [_image_rule(name, rule) for rule in tariff.rules],
         },
     }
 
 
-def _picture_rule(name: str, rule: PriceRule) -> dict[str, object]:
+def _image_rule(name: str, rule: PriceRule) -> dict[str, object]:
     tier = rule.resolution.lower() or "per_image"
     document: dict[str, object] = {
         "rule_id": f"{name}:{rule.bucket}:{tier}",

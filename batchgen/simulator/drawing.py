@@ -1,4 +1,4 @@
-"""Pictures that say who asked for them: real files of the asked format and size, cheap to make."""
+"""Images that say who asked for them: real files of the asked format and size, cheap to make."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _PNG_HEADER_BYTES = 33
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """What to draw; `name` is unique to this picture and ends up in the file's metadata.
+class Drawing:
+    """What to draw; `name` is unique to this image and ends up in the file's metadata.
 
     `compression` is the API's output_compression, 0 to 100, for jpeg and webp.
     """
@@ -40,29 +40,29 @@ class Picture:
     references: int
 
 
-def draw(picture: Picture) -> bytes:
-    """The picture as a file: its prompt on a ground whose colour follows from the prompt."""
-    image = _card(picture)
-    return _encode(image, picture.output_format, picture.compression, _tag(picture.name))
+def draw(drawing: Drawing) -> bytes:
+    """The image as a file: its prompt on a ground whose colour follows from the prompt."""
+    image = _card(drawing)
+    return _encode(image, drawing.output_format, drawing.compression, _tag(drawing.name))
 
 
-def draw_fast(picture: Picture) -> bytes:
+def draw_fast(drawing: Drawing) -> bytes:
     """A file of the right size and format that differs from others only in its metadata.
 
     For load tests: drawn and compressed once per size and format, so prompts are not shown.
     """
-    plain = _plain(picture.width, picture.height, picture.output_format, picture.compression)
-    tag = _tag(picture.name)
-    if picture.output_format == "png":
+    plain = _plain(drawing.width, drawing.height, drawing.output_format, drawing.compression)
+    tag = _tag(drawing.name)
+    if drawing.output_format == "png":
         return plain[:_PNG_HEADER_BYTES] + _png_text_chunk(tag) + plain[_PNG_HEADER_BYTES:]
     return plain.replace(_PLACEHOLDER, tag)
 
 
-def draw_partial(picture: Picture, step: int) -> bytes:
-    """The picture as a stream shows it before it is done: coarse, and finer from step 0 on."""
-    coarse = _card(picture).reduce(64 >> step)
-    image = coarse.resize((picture.width, picture.height), Image.Resampling.NEAREST)
-    return _encode(image, picture.output_format, picture.compression, _tag(picture.name))
+def draw_partial(drawing: Drawing, step: int) -> bytes:
+    """The image as a stream shows it before it is done: coarse, and finer from step 0 on."""
+    coarse = _card(drawing).reduce(64 >> step)
+    image = coarse.resize((drawing.width, drawing.height), Image.Resampling.NEAREST)
+    return _encode(image, drawing.output_format, drawing.compression, _tag(drawing.name))
 
 
 def _tag(name: str) -> bytes:
@@ -102,45 +102,45 @@ def _encoder_quality(compression: int | None) -> int:
     return 90 if compression is None else max(1, min(95, compression))
 
 
-def _card(picture: Picture) -> Image.Image:
-    digest = hashlib.sha256(picture.prompt.encode("utf-8", "replace")).digest()
+def _card(drawing: Drawing) -> Image.Image:
+    digest = hashlib.sha256(drawing.prompt.encode("utf-8", "replace")).digest()
     hue = digest[0] / 256
-    image = Image.new("RGB", (picture.width, picture.height), _colour(hue, 0.80))
+    image = Image.new("RGB", (drawing.width, drawing.height), _colour(hue, 0.80))
     pen = ImageDraw.Draw(image)
-    unit = min(picture.width, picture.height) // 32
+    unit = min(drawing.width, drawing.height) // 32
     for index in range(3):
         _circle(
-            pen, picture, digest[1 + 3 * index : 4 + 3 * index], _colour(hue, 0.72 - 0.04 * index)
+            pen, drawing, digest[1 + 3 * index : 4 + 3 * index], _colour(hue, 0.72 - 0.04 * index)
         )
-    frame = (2 * unit, 2 * unit, picture.width - 2 * unit, picture.height - 2 * unit)
+    frame = (2 * unit, 2 * unit, drawing.width - 2 * unit, drawing.height - 2 * unit)
     pen.rounded_rectangle(frame, radius=unit, outline=_colour(hue, 0.30), width=max(2, unit // 6))
     ink = _colour(hue, 0.16)
-    _write(pen, picture, unit, ink)
+    _write(pen, drawing, unit, ink)
     return image
 
 
-def _circle(pen: ImageDraw.ImageDraw, picture: Picture, where: bytes, colour: Colour) -> None:
-    radius = min(picture.width, picture.height) * (64 + where[2]) // 1024
-    centre = (picture.width * where[0] // 256, picture.height * where[1] // 256)
+def _circle(pen: ImageDraw.ImageDraw, drawing: Drawing, where: bytes, colour: Colour) -> None:
+    radius = min(drawing.width, drawing.height) * (64 + where[2]) // 1024
+    centre = (drawing.width * where[0] // 256, drawing.height * where[1] // 256)
     pen.circle(centre, radius, fill=colour)
 
 
-def _write(pen: ImageDraw.ImageDraw, picture: Picture, unit: int, ink: Colour) -> None:
+def _write(pen: ImageDraw.ImageDraw, drawing: Drawing, unit: int, ink: Colour) -> None:
     facts = [
-        f"{picture.model}   {picture.width}x{picture.height}   {picture.quality}",
-        picture.name,
+        f"{drawing.model}   {drawing.width}x{drawing.height}   {drawing.quality}",
+        drawing.name,
     ]
-    if picture.references:
-        facts.insert(0, f"edit of {picture.references} uploaded file(s)")
+    if drawing.references:
+        facts.insert(0, f"edit of {drawing.references} uploaded file(s)")
     small = _font(unit)
-    foot = picture.height - 3 * unit - len(facts) * unit * 3 // 2
+    foot = drawing.height - 3 * unit - len(facts) * unit * 3 // 2
     pen.multiline_text((3 * unit, foot), "\n".join(facts), fill=ink, font=small, spacing=unit // 3)
 
-    text = " ".join(picture.prompt.split())
+    text = " ".join(drawing.prompt.split())
     text = "".join(character if character.isprintable() else " " for character in text)
     shown = textwrap.shorten(text, _SHOWN_PROMPT_CHARACTERS, placeholder=" ...")
     height = 2 * unit if len(shown) < 160 else unit * 5 // 4
-    columns = max(8, (picture.width - 6 * unit) * 100 // (height * 56))
+    columns = max(8, (drawing.width - 6 * unit) * 100 // (height * 56))
     lines = textwrap.wrap(shown or text[:_SHOWN_PROMPT_CHARACTERS], columns)
     room = max(1, (foot - 4 * unit) // (height * 4 // 3))
     pen.multiline_text(

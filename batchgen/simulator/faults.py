@@ -67,14 +67,14 @@ FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
         Fault.ERROR: "500 do_request_failed after the latency; not billed",
         Fault.BREAK: "connection closed or reset after the latency; not billed",
         Fault.BILL_ERROR: "500 in no known envelope; billed",
-        Fault.BILL_DROP: "connection closed or reset instead of the answer; billed",
+        Fault.BILL_DROP: "connection closed or reset instead of the response; billed",
         Fault.BILL_GATEWAY_TIMEOUT: "504 with an HTML page; billed",
-        Fault.BILL_EMPTY: "200 without a picture; billed",
-        Fault.BILL_TRUNCATED: "200 with half a picture; billed",
+        Fault.BILL_EMPTY: "200 without an image; billed",
+        Fault.BILL_TRUNCATED: "200 with half an image; billed",
         Fault.STREAM_IGNORE: "a plain answer where a stream was asked for; billed",
-        Fault.STREAM_ERROR: "an error event after the partial pictures; not billed",
-        Fault.BILL_STREAM_ERROR: "an error event after the partial pictures; billed",
-        Fault.BILL_STREAM_CUT: "connection closed or reset after the partial pictures; billed",
+        Fault.STREAM_ERROR: "an error event after the partial images; not billed",
+        Fault.BILL_STREAM_ERROR: "an error event after the partial images; billed",
+        Fault.BILL_STREAM_CUT: "connection closed or reset after the partial images; billed",
         Fault.BLOCK: "the prompt is refused by the safety system; not billed",
         Fault.TASK_FAIL: "a task that was accepted fails; refunded",
         Fault.BILL_TASK_FAIL: "a task that was accepted fails; billed all the same",
@@ -96,23 +96,23 @@ FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
 )
 
 
-class Answer(StrEnum):
-    """How pictures are handed over."""
+class Response(StrEnum):
+    """How images are handed over."""
 
     URL = "url"
     B64_JSON = "b64_json"
     MIXED = "mixed"
 
 
-class GeminiAnswer(StrEnum):
-    """How native Gemini hands over a picture: as it should, or as Markdown in a text."""
+class GeminiResponse(StrEnum):
+    """How native Gemini hands over an image: as it should, or as Markdown in a text."""
 
     INLINE = "inline"
     DATA_URI = "data-uri"
     URL = "url"
 
 
-class TaskAnswer(StrEnum):
+class TaskResponse(StrEnum):
     """Which of the two documented shapes the answers about tasks have."""
 
     NEW = "new"
@@ -120,7 +120,7 @@ class TaskAnswer(StrEnum):
 
 
 class BillAt(StrEnum):
-    """When the charge is made: once the request is read, or once the pictures exist."""
+    """When the charge is made: once the request is read, or once the images exist."""
 
     BODY = "body"
     WORK = "work"
@@ -146,9 +146,9 @@ class Behaviour:
 
     latency: float = 0.0
     latency_jitter: float = 0.0
-    answer: Answer = Answer.URL
-    gemini_answer: GeminiAnswer = GeminiAnswer.INLINE
-    task_answer: TaskAnswer = TaskAnswer.NEW
+    response: Response = Response.URL
+    gemini_response: GeminiResponse = GeminiResponse.INLINE
+    task_response: TaskResponse = TaskResponse.NEW
     task_latency: float = 0.0
     rate: float = 0.0
     burst: int = 10
@@ -158,7 +158,7 @@ class Behaviour:
     ping_interval: float = 1.0
     bill_at: BillAt = BillAt.WORK
     idempotency: Idempotency = Idempotency.NONE
-    fast_pictures: bool = False
+    fast_images: bool = False
     seed: int = 0
     fault_after: int = 0
     rates: Mapping[Fault, float] = field(default_factory=dict)

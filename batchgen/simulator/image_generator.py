@@ -1,4 +1,4 @@
-"""Makes the pictures of an order and hands them over, as a file to fetch or inside the answer."""
+"""Makes the images of an order and hands them over, as a file to fetch or inside the response."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pybase64
 
-from batchgen.simulator.drawing import Picture, draw, draw_fast, draw_partial
-from batchgen.simulator.faults import Answer, Behaviour, Fault
-from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.drawing import Drawing, draw, draw_fast, draw_partial
+from batchgen.simulator.faults import Behaviour, Fault, Response
+from batchgen.simulator.models.rules import ImageRequest
 from batchgen.simulator.mp4 import still_video
 from batchgen.simulator.orders import Order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A picture handed over; one of the two is empty."""
+    """An image handed over; one of the two is empty."""
 
     url: str = ""
     b64_json: str = ""
@@ -30,29 +30,29 @@ class Studio:
     base_url: str
 
     def partial(
-        self, order: Order[PictureRequest], behaviour: Behaviour, index: int, step: int
+        self, order: Order[ImageRequest], behaviour: Behaviour, index: int, step: int
     ) -> str:
-        """An early state of a picture in base64; steps count from 0."""
-        picture = _picture(order, f"{order.request_id}-{index}p{step}")
-        if behaviour.fast_pictures:
-            return _base64(draw_fast(picture))
-        return _base64(draw_partial(picture, step))
+        """An early state of an image in base64; steps count from 0."""
+        image = _image(order, f"{order.request_id}-{index}p{step}")
+        if behaviour.fast_images:
+            return _base64(draw_fast(image))
+        return _base64(draw_partial(image, step))
 
-    def picture(
+    def image(
         self,
-        order: Order[PictureRequest],
+        order: Order[ImageRequest],
         behaviour: Behaviour,
         fault: Fault | None,
         index: int,
-        form: Answer,
+        form: Response,
     ) -> Result:
-        """A finished picture in that form; pictures count from 1."""
+        """A finished image in that form; images count from 1."""
         name = f"{order.request_id}-{index}"
-        content = (draw_fast if behaviour.fast_pictures else draw)(_picture(order, name))
+        content = (draw_fast if behaviour.fast_images else draw)(_image(order, name))
         if fault is Fault.BILL_TRUNCATED:
             content = content[: len(content) // 2]
-        embedded = form is Answer.B64_JSON or (
-            form is Answer.MIXED and behaviour.chance(f"answer/{index}", order.number) < 0.5
+        embedded = form is Response.B64_JSON or (
+            form is Response.MIXED and behaviour.chance(f"answer/{index}", order.number) < 0.5
         )
         if embedded:
             return Result(b64_json=_base64(content))
@@ -72,7 +72,7 @@ class Studio:
     ) -> None:
         """A finished video as a file, `truncated` to the first half of its bytes."""
         width, height = size
-        frame = Picture(
+        frame = Drawing(
             name=file_name.removesuffix(".mp4"),
             prompt=prompt,
             model=model,
@@ -92,9 +92,9 @@ class Studio:
         return f"{self.base_url}/files/{file_name}"
 
 
-def _picture(order: Order[PictureRequest], name: str) -> Picture:
+def _image(order: Order[ImageRequest], name: str) -> Drawing:
     wanted = order.wanted
-    return Picture(
+    return Drawing(
         name=name,
         prompt=wanted.prompt,
         model=wanted.model,

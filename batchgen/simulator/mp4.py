@@ -1,4 +1,4 @@
-"""A small genuine MP4: one picture as a video of any length (ISO/IEC 14496-12)."""
+"""A small genuine MP4: one image as a video of any length (ISO/IEC 14496-12)."""
 
 from __future__ import annotations
 

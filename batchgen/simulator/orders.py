@@ -63,7 +63,7 @@ class Order(Generic[WantedT]):
 
 
 Make = Callable[[Order[WantedT], Behaviour, Fault | None], Awaitable[bytes]]
-"""Does the work of an order and writes the body of its answer."""
+"""Does the work of an order and writes the body of its response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Hangup:
-    """End the connection without an answer, with a TCP reset or an ordinary close."""
+    """End the connection without a response, with a TCP reset or an ordinary close."""
 
     reset: bool
 

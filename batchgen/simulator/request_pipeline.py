@@ -82,13 +82,13 @@ class Bucket:
 
 
 class Gateway:
-    """The endpoint without its HTTP: admits callers, makes pictures, keeps the account."""
+    """The endpoint without its HTTP: admits callers, makes images, keeps the account."""
 
     def __init__(self, *, state: Path, base_url: str, terms: Terms, behaviour: Behaviour) -> None:
         self.files = state / "files"
         self.files.mkdir(parents=True, exist_ok=True)
-        self._answers = state / "answers"
-        self._answers.mkdir(exist_ok=True)
+        self._responses = state / "responses"
+        self._responses.mkdir(exist_ok=True)
         self.studio = Studio(self.files, base_url)
         self.terms = terms
         self.behaviour = behaviour
@@ -143,7 +143,7 @@ class Gateway:
             first_digest, running = self._running[key]
             _check_same(first_digest, digest)
             return await asyncio.shield(running)
-        saved = self._saved_answer(key)
+        saved = self._saved_response(key)
         if self.account.is_billed(key) and saved.exists():
             saved_digest, _, body = saved.read_bytes().partition(b"\n")
             _check_same(saved_digest.decode(), digest)
@@ -191,7 +191,7 @@ class Gateway:
                 return self._hangup(order)
             body = await make(order, behaviour, fault)
             if digest is not None and order.idempotency_key is not None:
-                saved = self._saved_answer(order.idempotency_key)
+                saved = self._saved_response(order.idempotency_key)
                 await asyncio.to_thread(saved.write_bytes, digest.encode() + b"\n" + body)
             if not billed_first:
                 await self._charge(hold, order, fault)
@@ -206,7 +206,7 @@ class Gateway:
         hold: Hold,
         held: ExitStack,
     ) -> AsyncGenerator[bytes | Hangup, None]:
-        """The rest of the work on a streamed order: partial pictures, the charge, the pictures."""
+        """The rest of the work on a streamed order: partial images, the charge, the images."""
         partials = events.partials()
         pause = _latency(order, behaviour) / (len(partials) + 1)
         with held:
@@ -234,7 +234,7 @@ class Gateway:
             yield streams.DONE
 
     def _refusal(self, fault: Fault | None) -> Reply | None:
-        """The answer of a fault that costs no work and no money."""
+        """The response of a fault that costs no work and no money."""
         if fault is Fault.REFUSE:
             raise invalid_value("prompt", "The request was refused.")
         if fault is Fault.PLAN_LIMIT:
@@ -284,8 +284,8 @@ class Gateway:
             return {}
         return {"Retry-After": str(max(1, math.ceil(wait)))}
 
-    def _saved_answer(self, idempotency_key: str) -> Path:
-        return self._answers / hashlib.sha256(idempotency_key.encode()).hexdigest()
+    def _saved_response(self, idempotency_key: str) -> Path:
+        return self._responses / hashlib.sha256(idempotency_key.encode()).hexdigest()
 
 
 def _latency(order: Order[WantedT], behaviour: Behaviour) -> float:

@@ -1,4 +1,4 @@
-"""Server-sent events of pictures, as OpenAI documents them (openai-images sheet, 2.2)."""
+"""Server-sent events of images, as OpenAI documents them (openai-images sheet, 2.2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import orjson
 from batchgen.simulator.faults import Behaviour, Fault
 from batchgen.simulator.image_generator import Studio
 from batchgen.simulator.models import tokens
-from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.models.rules import ImageRequest
 from batchgen.simulator.orders import Order
 
 PING = b": ping\n\n"
@@ -22,16 +22,16 @@ DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureEvents:
+class ImageEvents:
     """Makes the events of one order, each whole and ready to send."""
 
     studio: Studio
-    order: Order[PictureRequest]
+    order: Order[ImageRequest]
     behaviour: Behaviour
     fault: Fault | None
 
     def partials(self) -> list[Callable[[], bytes]]:
-        """A maker for each partial picture, those of the first picture first."""
+        """A maker for each partial image, those of the first image first."""
         wanted = self.order.wanted
         return [
             functools.partial(self._partial, index, step)
@@ -47,13 +47,13 @@ class PictureEvents:
         )
 
     def completed(self) -> list[bytes]:
-        """One event for each picture. What it does not hand over in one form is left out of it."""
+        """One event for each image. What it does not hand over in one form is left out of it."""
         count = 0 if self.fault is Fault.BILL_EMPTY else self.order.wanted.n
         return [self._completed(index) for index in range(1, count + 1)]
 
     def _completed(self, index: int) -> bytes:
-        form = self.behaviour.answer
-        result = self.studio.picture(self.order, self.behaviour, self.fault, index, form)
+        form = self.behaviour.response
+        result = self.studio.image(self.order, self.behaviour, self.fault, index, form)
         handed = {"url": result.url} if result.url else {"b64_json": result.b64_json}
         return self._event("completed", **handed, usage=tokens.usage(self.order.wanted))
 
@@ -84,7 +84,7 @@ async def pings(seconds: float, interval: float) -> AsyncGenerator[bytes, None]:
 def failure() -> bytes:
     """The carrier's error in the middle of a stream; nothing follows it."""
     error = {
-        "message": "The picture could not be made.",
+        "message": "The image could not be made.",
         "type": "image_generation_server_error",
         "code": "image_generation_failed",
         "param": None,

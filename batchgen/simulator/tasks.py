@@ -12,7 +12,7 @@ import orjson
 
 from batchgen.simulator.billing import Account, Journal, Purchase
 from batchgen.simulator.errors import ApiError
-from batchgen.simulator.faults import Behaviour, Fault, TaskAnswer
+from batchgen.simulator.faults import Behaviour, Fault, TaskResponse
 from batchgen.simulator.image_generator import Studio
 from batchgen.simulator.models.veo import VideoRequest
 from batchgen.simulator.orders import Order
@@ -57,7 +57,7 @@ class End:
 
 
 class Tasks:
-    """All tasks of a state folder; they outlive the process and go on where they were.
+    """All tasks of a state directory; they outlive the process and go on where they were.
 
     Raises ValueError when a line read back is not JSON.
     """
@@ -91,7 +91,7 @@ class Tasks:
     async def create(
         self, order: Order[VideoRequest], behaviour: Behaviour, fault: Fault | None
     ) -> bytes:
-        """Accept a task, which is on the disk when this returns, and write the answer's body."""
+        """Accept a task, which is on the disk when this returns, and write the response's body."""
         if fault is Fault.BILL_EMPTY:
             return b"{}"
         now = time.time()
@@ -111,7 +111,7 @@ class Tasks:
         await self._journal.append({"task": dataclasses.asdict(task)})
         self._keep(task)
         self._start(task)
-        if behaviour.task_answer is TaskAnswer.OLD:
+        if behaviour.task_response is TaskResponse.OLD:
             created = {"id": task.id, "status": PROCESSING, "status_update_time": int(now)}
         else:
             created = {"task_id": task.id, "status": PROCESSING}
@@ -124,7 +124,7 @@ class Tasks:
             raise ApiError(400, "task_not_exist", code="task_not_exist")
         status, since = self._status(task)
         url = self._studio.address(task.file_name) if status == SUCCESS else ""
-        if behaviour.task_answer is TaskAnswer.OLD:
+        if behaviour.task_response is TaskResponse.OLD:
             return {
                 "id": task.id,
                 "status": _OLD_WORDS[status],

@@ -11,30 +11,30 @@ from batchgen.system.claiming import replace
 
 IMAGE: Final = ".answer.image."
 """Between the attempt and the position in the name of a kept image."""
-PRIVATE_FOLDER: Final = 0o700
+PRIVATE_DIRECTORY: Final = 0o700
 
 
 class KeptImages:
     """The kept images of one spool, known without a look at the disk."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._names = set[str]()
 
     def look(self) -> None:
         """See what a run before has kept. Raises OSError."""
-        self._names.update(one.name for one in self._folder.iterdir() if IMAGE in one.name)
+        self._names.update(one.name for one in self._directory.iterdir() if IMAGE in one.name)
 
     def keep(self, attempt: AttemptId, position: int, image: Path) -> None:
         """Take a verified image; it is durable afterwards. Raises OSError."""
-        make_way(self._folder, mode=PRIVATE_FOLDER)
+        make_way(self._directory, mode=PRIVATE_DIRECTORY)
         kept = self._place(attempt, position)
         replace(image, kept)
         self._names.add(kept.name)
 
     def part(self, attempt: AttemptId, position: int) -> PartFile:
         """Return a file to download an image to whose place can't be written; `keep` keeps it."""
-        return PartFile(self._place(attempt, position), folder_mode=PRIVATE_FOLDER)
+        return PartFile(self._place(attempt, position), directory_mode=PRIVATE_DIRECTORY)
 
     def has(self, attempt: AttemptId, position: int) -> bool:
         """Whether there is a kept image."""
@@ -56,8 +56,8 @@ class KeptImages:
 
     def _remove(self, name: str) -> None:
         if name in self._names:
-            (self._folder / name).unlink(missing_ok=True)
+            (self._directory / name).unlink(missing_ok=True)
             self._names.discard(name)
 
     def _place(self, attempt: AttemptId, position: int) -> Path:
-        return self._folder / f"{attempt}{IMAGE}{position}"
+        return self._directory / f"{attempt}{IMAGE}{position}"

@@ -1,7 +1,7 @@
 """Answers on disk before anybody reads them: head line first, then the body.
 
-``ID.answer.part`` is an answer that is still arriving, or was cut off; ``ID.answer`` is whole and
-durable. A picture that comes as base64 stands decoded in ``ID.answer.0``, the next one in
+``ID.answer.part`` is a response that is still arriving, or was cut off; ``ID.answer`` is whole and
+durable. An image that comes as base64 stands decoded in ``ID.answer.0``, the next one in
 ``ID.answer.1``, with a mark in its place in the body, so that it is written once and never parsed.
 The spool lies beside the ledger, readable for its owner only.
 """
@@ -23,9 +23,9 @@ from typing import Final
 import orjson
 import pybase64
 
-from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanAnswer, LeanScan, Piece
+from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanResponse, LeanScan, Piece
 from batchgen.job import AttemptId
-from batchgen.spool.kept_images import PRIVATE_FOLDER, KeptImages
+from batchgen.spool.kept_images import PRIVATE_DIRECTORY, KeptImages
 from batchgen.spool.redaction import Redaction
 from batchgen.system.atomic_files import (
     PART_SUFFIX,
@@ -34,19 +34,19 @@ from batchgen.system.atomic_files import (
     has_name,
     make_way,
     put_in_place,
+    sync_directory,
     sync_file,
-    sync_folder,
     write_once,
 )
 from batchgen.system.threads import on_disk
 
-ANSWER_SUFFIX: Final = ".answer"
+RESPONSE_SUFFIX: Final = ".answer"
 IDENTITY_SUFFIX: Final = "-id"
 """Of a file next to the spool, which is written again with a spool that is made again."""
 _OLD: Final = "old-"
 """Begins the identity of a spool that an earlier batchgen made."""
 _NAME: Final = re.compile(
-    rf"(?P<attempt>.+){re.escape(ANSWER_SUFFIX)}({PART_SUFFIX}|(\.image)?\.[0-9]+)?"
+    rf"(?P<attempt>.+){re.escape(RESPONSE_SUFFIX)}({PART_SUFFIX}|(\.image)?\.[0-9]+)?"
 )
 _BUFFER_BYTES: Final = 128 * 1024
 _MAX_LEAN: Final = 256 * 1024
@@ -55,12 +55,12 @@ _ENCODED_AT_ONCE: Final = 3 * 256 * 1024
 _PRIVATE: Final = 0o600
 _REMOVED_AT_ONCE: Final = 16
 _MARK: Final = uuid.uuid4().hex
-"""Stands for a picture in what this process spools; nobody else can have written it there."""
+"""Stands for an image in what this process spools; nobody else can have written it there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpooledAnswer:
-    """A whole or cut answer as it lies in the spool."""
+class SpooledResponse:
+    """A whole or cut response as it lies in the spool."""
 
     path: Path
     status: int
@@ -69,31 +69,31 @@ class SpooledAnswer:
     """Which adapter reads it."""
     body_offset: int
     mark: str
-    """Begins what stands in the place of a picture."""
+    """Begins what stands in the place of an image."""
 
     def text(self) -> bytes:
-        """The body, with a word in the place of each picture that stands beside it."""
+        """The body, with a word in the place of each image that stands beside it."""
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.body_offset)
             return file.read()
 
     def body(self) -> bytes:
         """The body as it came."""
-        return b"".join(_filled(self.text(), self.mark, self._answer))
+        return b"".join(_filled(self.text(), self.mark, self._response))
 
-    def picture(self, base64: str) -> Path | None:
+    def image(self, base64: str) -> Path | None:
         """The file that holds what a base64 text of ``text`` stands for; None for a real one."""
         mark, _, number = base64.strip().partition(":")
         ours = mark != "" and mark == self.mark and number.isdecimal()
-        return _picture(self._answer, int(number)) if ours else None
+        return _image(self._response, int(number)) if ours else None
 
     @property
-    def _answer(self) -> Path:
+    def _response(self) -> Path:
         return self.path.with_name(self.path.name.removesuffix(PART_SUFFIX))
 
 
 class SpoolWriter:
-    """Takes one answer while it arrives. Small ones cost one write in the end.
+    """Takes one response while it arrives. Small ones cost one write in the end.
 
     ``hide`` is the key: a server that repeats it in an error must not bring it onto the disk.
     """
@@ -112,13 +112,13 @@ class SpoolWriter:
         self._waiting: list[Piece] = []
         self._waiting_bytes = 0
         self._size = 0
-        self._file = _AnswerFile(part, _head_line(status, headers, route))
-        self.lean: LeanAnswer | None = None
+        self._file = _ResponseFile(part, _head_line(status, headers, route))
+        self.lean: LeanResponse | None = None
         """What to read of the body, once it is whole; None where that is in the file only."""
 
     @property
     def whole(self) -> bool:
-        """Whether all of the answer is durable; so it may be though `commit` was cancelled."""
+        """Whether all of the response is durable; so it may be though `commit` was cancelled."""
         return self._file.whole
 
     @property
@@ -133,15 +133,15 @@ class SpoolWriter:
             await on_disk(self._file.write, self._handed_over())
 
     async def flush(self) -> None:
-        """Bring what came of a cut answer to the file."""
+        """Bring what came of a cut response to the file."""
         self._take_rest()
         await on_disk(self._file.leave, self._handed_over())
 
     async def commit(self) -> None:
-        """The answer is whole: make it durable."""
+        """The response is whole: make it durable."""
         self._take_rest()
         text = await on_disk(self._file.commit, self._handed_over())
-        self.lean = None if text is None else LeanAnswer(text, self._size)
+        self.lean = None if text is None else LeanResponse(text, self._size)
 
     def close(self) -> None:
         """Let go of files, as a kill does; `commit` and `flush` end with it."""
@@ -162,7 +162,7 @@ class SpoolWriter:
         return waiting
 
 
-class _AnswerFile:
+class _ResponseFile:
     """One answer's files, written in threads, one call after the other."""
 
     def __init__(self, part: PartFile, head: bytes) -> None:
@@ -173,7 +173,7 @@ class _AnswerFile:
         """What to read of the body."""
         self._text_bytes = 0
         self._decoder: Base64Decoder | None = None
-        self._pictures = 0
+        self._whole_images = 0
         """Those that have come to their end."""
         self._images: list[FileIO] = []
         """Files of the decoded images, open until all is durable: a name can vanish."""
@@ -195,12 +195,12 @@ class _AnswerFile:
             raise
 
     def write(self, pieces: list[Piece]) -> None:
-        """Append to the answer. Raises OSError, then ever after."""
+        """Append to the response. Raises OSError, then ever after."""
         with self._in_one_piece():
             self._write(pieces)
 
     def commit(self, pieces: list[Piece]) -> bytes | None:
-        """Make all durable, with the end of the answer; gives what to read of it, if that is held.
+        """Make all durable with the end of the response; return what to read of it, if held.
 
         Raises OSError.
         """
@@ -208,10 +208,10 @@ class _AnswerFile:
             self._write(pieces)
             if self._decoder is not None:
                 self._write_plainly()
-            if self._pictures:
+            if self._whole_images:
                 self._name_images()
-                # A whole answer must never be found without what belongs to it.
-                sync_folder(self._part.final.parent)
+                # A whole response must never be found without what belongs to it.
+                sync_directory(self._part.final.parent)
             self._part.commit_here()
         self.whole = True
         self.close()
@@ -219,10 +219,10 @@ class _AnswerFile:
         return b"".join(self._text) if held else None
 
     def leave(self, pieces: list[Piece]) -> None:
-        """Write what came of an answer that is cut off, as it came. Raises OSError."""
+        """Write what came of a response that is cut off, as it came. Raises OSError."""
         with self._in_one_piece():
             self._write(pieces)
-            if self._pictures or self._decoder is not None:
+            if self._whole_images or self._decoder is not None:
                 self._write_plainly()
             self._part.name_here()
         self.close()
@@ -234,7 +234,7 @@ class _AnswerFile:
             elif kind is Kind.BASE64:
                 self._put_base64(data)
             else:
-                self._end_picture()
+                self._end_image()
         self._part.flush_here()
 
     def _put_text(self, data: bytes) -> None:
@@ -252,7 +252,7 @@ class _AnswerFile:
         else:
             self._append(data, durable=False)
 
-    def _end_picture(self) -> None:
+    def _end_image(self) -> None:
         assert self._decoder is not None
         try:
             data = self._decoder.end()
@@ -261,13 +261,13 @@ class _AnswerFile:
             return
         self._append(data, durable=True)
         self._decoder = None
-        self._put_text(f"{_MARK}:{self._pictures}".encode())
-        self._pictures += 1
+        self._put_text(f"{_MARK}:{self._whole_images}".encode())
+        self._whole_images += 1
 
     def _append(self, data: bytes, *, durable: bool) -> None:
-        if self._pictures == len(self._images):
-            self._images.append(self._create_image(self._pictures))
-        file = self._images[self._pictures]
+        if self._whole_images == len(self._images):
+            self._images.append(self._create_image(self._whole_images))
+        file = self._images[self._whole_images]
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]
@@ -276,19 +276,19 @@ class _AnswerFile:
 
     def _create_image(self, number: int) -> FileIO:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-        path = _picture(self._part.final, number)
+        path = _image(self._part.final, number)
         # Not for the owner only, as the directory is: it becomes the image by another name.
         try:
             handle = os.open(path, flags, 0o666)
         except FileNotFoundError:
-            make_way(path.parent, mode=PRIVATE_FOLDER)
+            make_way(path.parent, mode=PRIVATE_DIRECTORY)
             handle = os.open(path, flags, 0o666)
         return FileIO(handle, "r+b")
 
     def _name_images(self) -> None:
         """Write images again whose directory was removed while they arrived. Raises OSError."""
         for number, file in enumerate(self._images):
-            path = _picture(self._part.final, number)
+            path = _image(self._part.final, number)
             if not has_name(file.fileno(), path):
                 with closing(self._create_image(number)) as again:
                     copy_open(file, again)
@@ -312,14 +312,14 @@ class _AnswerFile:
             self._part.write_here(piece)
         self._part.write_here(held)
         self._part.flush_here()
-        _remove_pictures(self._part.final)
+        _remove_images(self._part.final)
         self._decoder = None
-        self._pictures = 0
+        self._whole_images = 0
         self._plain = True
 
 
-def _filled(text: bytes, mark: str, answer: Path) -> Iterator[bytes]:
-    """A body in pieces, with the base64 of its pictures in their places.
+def _filled(text: bytes, mark: str, response: Path) -> Iterator[bytes]:
+    """A body in pieces, with the base64 of its images in their places.
 
     One that has no place yet was still arriving, and comes last.
     """
@@ -331,59 +331,59 @@ def _filled(text: bytes, mark: str, answer: Path) -> Iterator[bytes]:
         if place % 2 == 0:
             yield piece
         else:
-            yield from _encoded(_picture(answer, int(piece)))
-    unplaced = _picture(answer, len(pieces) // 2)
+            yield from _encoded(_image(response, int(piece)))
+    unplaced = _image(response, len(pieces) // 2)
     if unplaced.exists():
         yield from _encoded(unplaced)
 
 
-def _picture(answer: Path, number: int) -> Path:
-    return answer.with_name(f"{answer.name}.{number}")
+def _image(response: Path, number: int) -> Path:
+    return response.with_name(f"{response.name}.{number}")
 
 
-def _encoded(picture: Path) -> Iterator[bytes]:
-    with picture.open("rb") as file:
+def _encoded(image: Path) -> Iterator[bytes]:
+    with image.open("rb") as file:
         while data := file.read(_ENCODED_AT_ONCE):
             yield pybase64.b64encode(data)
 
 
-def _remove_pictures(answer: Path) -> None:
-    """Remove an answer's pictures, the last one first, so that no gap hides one from the next."""
-    pictures = takewhile(Path.exists, (_picture(answer, number) for number in count()))
-    for picture in reversed(list(pictures)):
-        picture.unlink()
+def _remove_images(response: Path) -> None:
+    """Remove a response's images, the last one first, so that no gap hides one from the next."""
+    images = takewhile(Path.exists, (_image(response, number) for number in count()))
+    for image in reversed(list(images)):
+        image.unlink()
 
 
 class Spool:
-    """The folder of spooled answers of one ledger."""
+    """The directory of spooled answers of one ledger."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.identity = ""
         """Differs from that of a directory made again in its place; known once prepared."""
         self._done: list[AttemptId] = []
-        self.images = KeptImages(folder)
+        self.images = KeptImages(directory)
 
     def prepare(self) -> None:
-        """Make the folder, for its owner only, and learn its identity and what it keeps.
+        """Make the directory, for its owner only, and learn its identity and what it keeps.
 
         Raises OSError.
         """
-        file = self.folder.with_name(self.folder.name + IDENTITY_SUFFIX)
-        existed = self.folder.is_dir()
+        file = self.directory.with_name(self.directory.name + IDENTITY_SUFFIX)
+        existed = self.directory.is_dir()
         if not existed:
             file.unlink(missing_ok=True)
         self.identity = _read_identity(file)
         if not self.identity:
             write_once(file, f"{_OLD if existed else 'new-'}{uuid.uuid4().hex}\n".encode())
             self.identity = _read_identity(file)
-        make_way(self.folder, mode=PRIVATE_FOLDER)
+        make_way(self.directory, mode=PRIVATE_DIRECTORY)
         self.images.look()
 
     def look(self) -> None:
         """Learn the identity without making anything. Raises OSError."""
-        if self.folder.is_dir():
-            file = self.folder.with_name(self.folder.name + IDENTITY_SUFFIX)
+        if self.directory.is_dir():
+            file = self.directory.with_name(self.directory.name + IDENTITY_SUFFIX)
             self.identity = _read_identity(file) or _OLD
 
     def is_that_of(self, identity: str | None) -> bool:
@@ -396,42 +396,42 @@ class Spool:
         return identity == self.identity
 
     def part(self, attempt: AttemptId) -> PartFile:
-        """The file that takes the attempt's answer; a cut answer stays as ``ID.answer.part``."""
+        """The file that takes the attempt's answer; a cut response stays as ``ID.answer.part``."""
         return PartFile(
-            self.folder / self.name(attempt),
+            self.directory / self.name(attempt),
             keep=True,
             mode=_PRIVATE,
-            folder_mode=PRIVATE_FOLDER,
+            directory_mode=PRIVATE_DIRECTORY,
         )
 
     @staticmethod
     def name(attempt: AttemptId) -> str:
-        """The file name of a whole answer."""
-        return f"{attempt}{ANSWER_SUFFIX}"
+        """The file name of a whole response."""
+        return f"{attempt}{RESPONSE_SUFFIX}"
 
-    def find(self, attempt: AttemptId) -> SpooledAnswer | None:
-        """The whole answer of an attempt, if it was spooled to its end."""
-        return _read_head(self.folder / self.name(attempt))
+    def find(self, attempt: AttemptId) -> SpooledResponse | None:
+        """The whole response of an attempt, if it was spooled to its end."""
+        return _read_head(self.directory / self.name(attempt))
 
-    def find_cut(self, attempt: AttemptId) -> SpooledAnswer | None:
-        """What came of an answer that broke off, if its head was written."""
-        return _read_head(self.folder / (self.name(attempt) + PART_SUFFIX))
+    def find_cut(self, attempt: AttemptId) -> SpooledResponse | None:
+        """What came of a response that broke off, if its head was written."""
+        return _read_head(self.directory / (self.name(attempt) + PART_SUFFIX))
 
     def complete_cut(self, attempt: AttemptId) -> None:
-        """Count a cut answer as whole, as it holds all that matters. Raises OSError."""
-        part = self.folder / (self.name(attempt) + PART_SUFFIX)
+        """Count a cut response as whole, as it holds all that matters. Raises OSError."""
+        part = self.directory / (self.name(attempt) + PART_SUFFIX)
         # Windows refuses to sync a file that is open for reading only.
         with part.open("r+b") as file:
             sync_file(file.fileno())
-        put_in_place(part, self.folder / self.name(attempt))
+        put_in_place(part, self.directory / self.name(attempt))
 
     def remove(self, attempt: AttemptId) -> None:
-        """Forget an answer whose pictures are on disk."""
-        answer = self.folder / self.name(attempt)
-        _remove_pictures(answer)
+        """Forget a response whose images are on disk."""
+        response = self.directory / self.name(attempt)
+        _remove_images(response)
         self.images.drop_all(attempt)
-        answer.unlink(missing_ok=True)
-        answer.with_name(answer.name + PART_SUFFIX).unlink(missing_ok=True)
+        response.unlink(missing_ok=True)
+        response.with_name(response.name + PART_SUFFIX).unlink(missing_ok=True)
 
     async def no_longer(self, attempt: AttemptId) -> None:
         """As `remove`, some answers at a time; the last few of a run are left to its end."""
@@ -447,9 +447,9 @@ class Spool:
 
     def attempts(self) -> list[AttemptId]:
         """Attempts of which the spool holds anything."""
-        if not self.folder.is_dir():
+        if not self.directory.is_dir():
             return []
-        names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        names = (_NAME.fullmatch(path.name) for path in self.directory.iterdir())
         return [AttemptId(name) for name in sorted({name["attempt"] for name in names if name})]
 
 
@@ -465,7 +465,7 @@ def _head_line(status: int, headers: Mapping[str, str], route: str) -> bytes:
     return orjson.dumps(head) + b"\n"
 
 
-def _read_head(path: Path) -> SpooledAnswer | None:
+def _read_head(path: Path) -> SpooledResponse | None:
     try:
         with path.open("rb") as file:
             line = file.readline(1024 * 1024)
@@ -475,7 +475,7 @@ def _read_head(path: Path) -> SpooledAnswer | None:
         return None
     try:
         head = json.loads(line)
-        return SpooledAnswer(
+        return SpooledResponse(
             path=path,
             status=head["status"],
             headers=head["headers"],

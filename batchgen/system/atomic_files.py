@@ -1,4 +1,4 @@
-"""Files that are whole under their final name or not there: part, sync, rename, sync folder."""
+"""Files that are whole under their final name or not there: part, sync, rename, sync directory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PartFile:
     commit the part is removed, unless ``keep`` is set. What is written is held until there is
     enough of it to be worth a hop to a thread. Raises OSError from the disk as it is.
 
-    With ``folder_mode``, its directory is made where it is missing, and made again where it is
+    With ``directory_mode``, its directory is made where it is missing, and made again where it is
     removed while the file is written.
     """
 
@@ -60,13 +60,13 @@ class PartFile:
         *,
         keep: bool = False,
         mode: int = 0o666,
-        folder_mode: int | None = None,
+        directory_mode: int | None = None,
     ) -> None:
         self.final = final
         self.part = final.with_name(final.name + PART_SUFFIX)
         self._keep = keep
         self._mode = mode
-        self._folder_mode = folder_mode
+        self._directory_mode = directory_mode
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._file: BinaryIO | None = None
@@ -113,7 +113,7 @@ class PartFile:
         """
         file = self._flush()
         file.flush()
-        if self._folder_mode is not None and not has_name(file.fileno(), self.part):
+        if self._directory_mode is not None and not has_name(file.fileno(), self.part):
             self._file = self._again(file)
 
     def rewind(self, size: int) -> None:
@@ -184,13 +184,13 @@ class PartFile:
         return self._file
 
     def _create(self) -> BinaryIO:
-        mode = "wb" if self._folder_mode is None else "w+b"
+        mode = "wb" if self._directory_mode is None else "w+b"
         try:
             return cast(BinaryIO, open(self.part, mode, opener=self._open))
         except FileNotFoundError:
-            if self._folder_mode is None:
+            if self._directory_mode is None:
                 raise
-            make_way(self.part.parent, self._folder_mode)
+            make_way(self.part.parent, self._directory_mode)
             return cast(BinaryIO, open(self.part, mode, opener=self._open))
 
     def _again(self, file: BinaryIO) -> BinaryIO:
@@ -307,7 +307,7 @@ def put_in_place(part: Path, final: Path) -> None:
     part.replace(final)
     # Two names of one file are left as they are by a rename.
     part.unlink(missing_ok=True)
-    sync_folder(final.parent)
+    sync_directory(final.parent)
 
 
 def sha256_of(path: Path) -> str:
@@ -343,48 +343,48 @@ def write_once(final: Path, data: bytes) -> None:
             return
         except OSError:  # a file system without hard links
             aside.replace(final)
-        sync_folder(final.parent)
+        sync_directory(final.parent)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; a platform that can't sync folders does it itself."""
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable; does nothing on a platform without directory sync."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(directory, os.O_RDONLY)
     try:
         sync_file(handle)
     finally:
         os.close(handle)
 
 
-def make_way(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder and those above it, durably, so that no synced file can lose its folder.
+def make_way(directory: Path, mode: int = 0o777) -> None:
+    """Make a directory and those above it, durably, so that no synced file can lose its directory.
 
     Raises OSError.
     """
     try:
-        folder.mkdir(mode)
+        directory.mkdir(mode)
     except FileNotFoundError:
-        make_way(folder.parent)
-        make_way(folder, mode)
+        make_way(directory.parent)
+        make_way(directory, mode)
     except FileExistsError:
-        if not folder.is_dir():
+        if not directory.is_dir():
             raise
     else:
-        sync_folder(folder.parent)
+        sync_directory(directory.parent)
 
 
-def make_folder(root: Path, folder: Path) -> None:
-    """Make ``folder``, which lies below ``root``, following no link on the way.
+def make_directory(root: Path, directory: Path) -> None:
+    """Make ``directory``, which lies below ``root``, following no link on the way.
 
     Raises OSError, ELOOP where a part of the way below root is a symbolic link.
     """
     make_way(root)
     step = root
-    for name in folder.relative_to(root).parts:
+    for name in directory.relative_to(root).parts:
         step = step / name
         if step.is_symlink():
-            raise OSError(errno.ELOOP, "a symbolic link inside the output folder", str(step))
+            raise OSError(errno.ELOOP, "a symbolic link inside the output directory", str(step))
         make_way(step)

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from batchgen.system.atomic_files import PART_SUFFIX, sync_file, sync_folder
+from batchgen.system.atomic_files import PART_SUFFIX, sync_directory, sync_file
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
@@ -36,7 +36,7 @@ def claim(source: Path, name: Path) -> None:
         if exc.errno != errno.EXDEV:
             raise
         _across(source, name, _claim)
-    sync_folder(name.parent)
+    sync_directory(name.parent)
 
 
 def replace(source: Path, name: Path) -> None:
@@ -49,7 +49,7 @@ def replace(source: Path, name: Path) -> None:
         _across(source, name, os.replace)
     # A rename leaves both names where they are two names of one file.
     source.unlink(missing_ok=True)
-    sync_folder(name.parent)
+    sync_directory(name.parent)
 
 
 def is_one_name(one: Path, other: Path) -> bool:

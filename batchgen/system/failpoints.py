@@ -39,10 +39,10 @@ class Point(StrEnum):
     """The attempt is on record, and nothing was sent."""
     BODY_SENT = "body-sent"
     """The connection took the last byte of the request."""
-    ANSWER_BEGUN = "answer-begun"
-    """The head of the answer is here."""
+    RESPONSE_BEGUN = "response-begun"
+    """The head of the response is here."""
     SPOOLED = "spooled"
-    """The whole answer is on disk, and not yet in the ledger."""
+    """The whole response is on disk, and not yet in the ledger."""
     GROUPED = "grouped"
     """A group of steps is written to the ledger, and not yet committed."""
     RECEIVED = "received"
@@ -52,11 +52,11 @@ class Point(StrEnum):
     KEPT = "kept"
     """What has the final name is kept below ``.previous/``."""
     PLACING = "placing"
-    """The picture is verified, and the ledger knows where it goes."""
+    """The image is verified, and the ledger knows where it goes."""
     PLACED = "placed"
-    """The picture stands under its name, and the job is not yet done."""
+    """The image stands under its name, and the job is not yet done."""
     SAVED = "saved"
-    """The picture is in the ledger, and what it no longer needs is still there."""
+    """The image is in the ledger, and what it no longer needs is still there."""
 
 
 _left: Final[dict[Point, int]] = {}

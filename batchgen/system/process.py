@@ -31,10 +31,10 @@ else:
 
 
 def reuse_memory() -> None:
-    """Have the pages of one picture serve the next.
+    """Have the pages of one image serve the next.
 
     Of itself the GNU allocator gives large blocks back to the kernel and has them cleared anew,
-    which is a third of what a picture of a megabyte costs. Other allocators are left alone.
+    which is a third of what an image of a megabyte costs. Other allocators are left alone.
     """
     with suppress(OSError, AttributeError, TypeError):  # no C library that knows of it
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,6 +1,6 @@
 """Handing what blocks to other threads, and waiting for it to its end.
 
-A hop to a thread and back is what a run does most: some ten for each picture.
+A hop to a thread and back is what a run does most: some ten for each image.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Pending(Generic[T]):
         self._told = False
 
     def tell(self, result: T, error: BaseException | None) -> None:
-        """Here is the answer, or why there is none."""
+        """Here is the response, or why there is none."""
         self._told = True
         if self._future.cancelled():
             return
@@ -49,10 +49,10 @@ class Pending(Generic[T]):
         """Wait until the result is there; a cancellation raises at once and leaves it to come."""
         await asyncio.wait([self._future])
 
-    async def answer(self) -> T:
-        """Wait for it. Cancelled meanwhile, this raises once the answer is there, and not before.
+    async def result(self) -> T:
+        """Wait for the result. A cancellation is raised once the result exists, and not before.
 
-        Where the answer must not be lost the caller stands in a shielded scope, which is not free.
+        A caller that must not lose the result uses a shielded scope, which is not free.
         """
         try:
             return await self._future
@@ -108,7 +108,7 @@ class _Home:
         self._rung = False
 
     def send(self, call: _Call) -> None:
-        """Bring an answer, from any thread."""
+        """Bring a response, from any thread."""
         self._over.append(call)
         if not self._rung:
             self._rung = True
@@ -116,7 +116,7 @@ class _Home:
                 self.loop.call_soon_threadsafe(self._open)
 
     def _open(self) -> None:
-        # Put down first, so that who finds it up has brought its answer before the last look.
+        # Put down first, so that who finds it up has brought its response before the last look.
         self._rung = False
         for _ in range(AT_ONCE):
             if not self._over:
@@ -144,7 +144,7 @@ class Threads:
         self._homes: dict[asyncio.AbstractEventLoop, _Home] = {}
 
     async def call(self, function: Callable[..., T], *args: object) -> T:
-        """Call in a thread and wait for it to its end, as `Pending.answer`."""
+        """Call in a thread and wait for it to its end, as `Pending.result`."""
         loop = asyncio.get_running_loop()
         home = self._homes.get(loop)
         if home is None:
@@ -155,8 +155,8 @@ class Threads:
         if self._rouse(call.since) and not home.will_look:
             home.will_look = True
             loop.call_later(_PATIENCE_S, self._look, home)
-        answer: T = await call.answer()
-        return answer
+        response: T = await call.result()
+        return response
 
     def _look(self, home: _Home) -> None:
         """Help calls whose thread is held up by the one before."""
@@ -213,7 +213,7 @@ async def on_disk(function: Callable[..., T], *args: object) -> T:
 
 
 async def in_turn(function: Callable[..., T], *args: object) -> T:
-    """As `on_disk`, for what holds a whole answer in memory: one after the other.
+    """As `on_disk`, for what holds a whole response in memory: one after the other.
 
     One thread reads and decodes more in a second than any endpoint makes.
     """

@@ -19,7 +19,7 @@ ALONE: Final[Mapping[str, Callable[[Bench], Iterable[Figure]]]] = {
     "pulse": pulse.run,
     "width": throughput.width,
     "first-request": scale.first_request,
-    "enrolment": scale.enrolment,
+    "enrollment": scale.enrollment,
     "million": scale.million,
     "growth": scale.growth,
     "rate": rate.run,
@@ -34,8 +34,8 @@ def main() -> None:
     """Run what was asked for, and print its tables as it comes."""
     options = _options()
     chosen = options.only or (QUICK if options.quick else [*_NAMES, *ALONE])
-    with tempfile.TemporaryDirectory(prefix="batchgen-bench-", dir=options.folder) as folder:
-        work = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="batchgen-bench-", dir=options.directory) as directory:
+        work = Path(directory)
         with nginx(work / "nginx") as server:
             bench = Bench(
                 nginx=server,
@@ -80,10 +80,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--clients", nargs="+", help="default: all that are here")
     parser.add_argument("--quick", action="store_true", help="some scenarios, one round of each")
     parser.add_argument("--rounds", type=int, help="default: 3, with --quick 1")
-    parser.add_argument("--peers", type=Path, help="folder of environments named by their peer")
+    parser.add_argument("--peers", type=Path, help="directory of environments named by their peer")
     parser.add_argument("--litellm", type=Path, help="environment that has LiteLLM 1.80.0")
     parser.add_argument(
-        "--folder", type=Path, default=Path("/dev/shm"), help="where files are written; a tmpfs"
+        "--directory", type=Path, default=Path("/dev/shm"), help="where files are written; a tmpfs"
     )
     return parser.parse_args()
 

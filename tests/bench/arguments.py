@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Work:
-    """A table of prompts, where to send them, and where the pictures go."""
+    """A table of prompts, where to send them, and where the images go."""
 
     base_url: str
     rows: Path
@@ -26,7 +26,7 @@ class Work:
 
 
 def parse() -> Work:
-    """Read the command line, and make the folder for the pictures."""
+    """Read the command line, and make the directory for the images."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--base-url", required=True)
     parser.add_argument("--rows", type=Path, required=True)

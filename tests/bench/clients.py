@@ -1,4 +1,4 @@
-"""The clients that are compared: each a command that makes the pictures of a table, and ends."""
+"""The clients that are compared: each a command that makes the images of a table, and ends."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Task:
     count: int
     in_flight: int
     size: str
-    picture_url: str | None = None
-    """Where an answer by address points; None for inline answers."""
+    image_url: str | None = None
+    """Where a response by address points; None for inline answers."""
     limits: str = ""
     """More of the manifest's limits, for batchgen."""
 
@@ -42,14 +42,14 @@ class Client:
     python: Path | str = sys.executable
     script: str = ""
     downloads: bool = True
-    """Whether it brings an answer by address to disk."""
+    """Whether it brings a response by address to disk."""
     environment: Mapping[str, str] | None = None
 
-    def command(self, task: Task, folder: Path) -> list[str | Path]:
-        """Prepare the folder; gives the command that is to be measured in it."""
-        write_rows(folder / "rows.csv", task.count)
+    def command(self, task: Task, directory: Path) -> list[str | Path]:
+        """Prepare the directory; gives the command that is to be measured in it."""
+        write_rows(directory / "rows.csv", task.count)
         options = ["--base-url", task.base_url, "--in-flight", str(task.in_flight)]
-        files = ["--rows", str(folder / "rows.csv"), "--out", str(folder / "out")]
+        files = ["--rows", str(directory / "rows.csv"), "--out", str(directory / "out")]
         return [self.python, PEERS / self.script, *options, *files]
 
     def env(self) -> dict[str, str]:
@@ -59,24 +59,24 @@ class Client:
 
 
 class Batchgen(Client):
-    """batchgen as it comes: ledger on, every picture verified by structure and hashed."""
+    """batchgen as it comes: ledger on, every image verified by structure and hashed."""
 
-    def command(self, task: Task, folder: Path) -> list[str | Path]:
-        write_rows(folder / "rows.csv", task.count)
-        manifest = write_manifest(folder, task)
-        return [self.python, "-m", "batchgen", "run", manifest, "--db", folder / "batchgen.db"]
+    def command(self, task: Task, directory: Path) -> list[str | Path]:
+        write_rows(directory / "rows.csv", task.count)
+        manifest = write_manifest(directory, task)
+        return [self.python, "-m", "batchgen", "run", manifest, "--db", directory / "batchgen.db"]
 
 
 class Curl(Client):
     """curl, for what downloading alone costs at least."""
 
-    def command(self, task: Task, folder: Path) -> list[str | Path]:
-        assert task.picture_url is not None
-        (folder / "out").mkdir()
-        config = folder / "curl.cfg"
+    def command(self, task: Task, directory: Path) -> list[str | Path]:
+        assert task.image_url is not None
+        (directory / "out").mkdir()
+        config = directory / "curl.cfg"
         with config.open("w") as file:
             for number in range(task.count):
-                file.write(f'url = "{task.picture_url}"\noutput = "out/{number}.png"\n')
+                file.write(f'url = "{task.image_url}"\noutput = "out/{number}.png"\n')
         width = ["--parallel", "--parallel-immediate", "--parallel-max", str(task.in_flight)]
         return ["curl", "-s", *width, "-K", config]
 
@@ -91,9 +91,9 @@ def write_rows(path: Path, count: int) -> None:
         )
 
 
-def write_manifest(folder: Path, task: Task, *, name: str = BATCH) -> Path:
-    """A manifest over the folder's table, as short as it can be."""
-    path = folder / f"{name}.yaml"
+def write_manifest(directory: Path, task: Task, *, name: str = BATCH) -> Path:
+    """A manifest over the directory's table, as short as it can be."""
+    path = directory / f"{name}.yaml"
     provider = {"name": "bench", "base_url": task.base_url, "api_key_env": KEY_VARIABLE}
     path.write_text(
         f"name: {name}\n"

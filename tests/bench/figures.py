@@ -17,7 +17,7 @@ class Bench:
 
     nginx: Nginx
     work: Path
-    """A folder for the scenario's files, on the file system that was asked for."""
+    """A directory for the scenario's files, on the file system that was asked for."""
     rounds: int
     quick: bool
 

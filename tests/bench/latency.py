@@ -1,6 +1,6 @@
 """An endpoint that is slow on purpose and cheap all the same, for many requests in flight.
 
-Every answer names the picture at ``--answer``, after ``--latency`` seconds. With ``--per-minute`` a
+Every answer names the image at ``--response``, after ``--latency`` seconds. With ``--per-minute`` a
 strict bucket of ``--burst`` answers 429 to what is over it.
 """
 
@@ -58,14 +58,14 @@ class Latency:
         return [(at, accepted) for at, accepted in self._ask(f"/came/{mark}")]
 
     def _ask(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=20) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(self.url + path, timeout=20) as response:
+            return json.load(response)
 
 
 @contextmanager
-def latency(picture_url: str, seconds: float, *switches: str) -> Iterator[Latency]:
+def latency(image_url: str, seconds: float, *switches: str) -> Iterator[Latency]:
     """Start an endpoint on a free port; stopped at the end."""
-    command = [sys.executable, "-m", "tests.bench.latency", "--answer", picture_url]
+    command = [sys.executable, "-m", "tests.bench.latency", "--response", image_url]
     with subprocess.Popen(
         [*command, "--latency", str(seconds), *switches],
         stdout=subprocess.PIPE,
@@ -101,9 +101,9 @@ class _Bucket:
 
 class _State:
     def __init__(self, options: argparse.Namespace) -> None:
-        body = json.dumps({"created": 1_764_000_000, "data": [{"url": options.answer}]})
+        body = json.dumps({"created": 1_764_000_000, "data": [{"url": options.response}]})
         self.latency_s: float = options.latency
-        self.answer = _response("200 OK", body)
+        self.response = _response("200 OK", body)
         self.limited = _response("429 Too Many Requests", _LIMITED)
         self.bucket = _Bucket(options.per_minute, options.burst)
         self.came: list[tuple[float, bool]] = []
@@ -111,7 +111,7 @@ class _State:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; a request's body is skipped, and its answer sent when its time has come."""
+    """One connection; a request's body is skipped, and its response sent when its time has come."""
 
     def __init__(self, state: _State) -> None:
         self._state = state
@@ -130,9 +130,9 @@ class _Connection(asyncio.Protocol):
             if len(self._received) < whole:
                 return
             del self._received[:whole]
-            self._answer(head)
+            self._reply(head)
 
-    def _answer(self, head: bytes) -> None:
+    def _reply(self, head: bytes) -> None:
         state = self._state
         if not head.startswith(b"POST "):
             self._transport.write(_response(*self._told(head.split(b" ", 2)[1].decode())))
@@ -150,7 +150,7 @@ class _Connection(asyncio.Protocol):
     def _finish(self) -> None:
         self._state.in_flight -= 1
         if not self._transport.is_closing():
-            self._transport.write(self._state.answer)
+            self._transport.write(self._state.response)
 
     def _told(self, path: str) -> tuple[str, str]:
         _, _, mark = path.partition("/came/")
@@ -183,7 +183,7 @@ async def _serve(state: _State) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--answer", required=True)
+    parser.add_argument("--response", required=True)
     parser.add_argument("--latency", type=float, required=True)
     parser.add_argument("--per-minute", type=float)
     parser.add_argument("--burst", type=float, default=1.0)

@@ -22,8 +22,8 @@ _LOG_FLUSH_S: Final = 0.1
 _CONFIGURATION: Final = """
 daemon off;
 {user}
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log warn;
 worker_processes 1;
 worker_rlimit_nofile 20000;
 events {{ worker_connections 8192; }}
@@ -34,20 +34,20 @@ http {{
   tcp_nopush on;
   keepalive_requests 100000000;
   keepalive_timeout 1h;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
+  client_body_temp_path {directory}/body;
+  proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi;
+  scgi_temp_path {directory}/scgi;
   client_body_buffer_size 64k;
   open_file_cache max=100 inactive=1h;
   open_file_cache_valid 1h;
   map $request $bought {{ ~^POST 1; default 0; }}
   log_format bought '$msec $request_time';
-  access_log {folder}/bought.log bought if=$bought buffer=64k flush=100ms;
+  access_log {directory}/bought.log bought if=$bought buffer=64k flush=100ms;
   server {{
     listen 127.0.0.1:{port} backlog=4096;
-    root {folder}/files;
+    root {directory}/files;
     location ~ ^/(?<answer>[a-z0-9-]+)/v1/images/generations$ {{
       # A file answers no POST; as the page of that error it does.
       error_page 405 =200 /answers/$answer.json;
@@ -64,25 +64,25 @@ class Nginx:
     """A running nginx."""
 
     url: str
-    folder: Path
+    directory: Path
 
-    def base_url(self, answer: str) -> str:
+    def base_url(self, response: str) -> str:
         """Where every request is answered by ``url-64k``, ``inline-12m`` and so on."""
-        return f"{self.url}/{answer}/v1"
+        return f"{self.url}/{response}/v1"
 
-    def picture(self, size: str) -> Path:
+    def image(self, size: str) -> Path:
         """The file that all answers of a size name or hold."""
-        return self.folder / "files" / "pictures" / f"{size}.png"
+        return self.directory / "files" / "images" / f"{size}.png"
 
     def mark(self) -> int:
-        """Where the log of bought pictures ends now."""
+        """Where the log of bought images ends now."""
         time.sleep(2 * _LOG_FLUSH_S)
-        return (self.folder / "bought.log").stat().st_size
+        return (self.directory / "bought.log").stat().st_size
 
     def bought_since(self, mark: int) -> list[float]:
         """When each request came, in seconds since 1970, of those that ended since the mark."""
         time.sleep(2 * _LOG_FLUSH_S)
-        with (self.folder / "bought.log").open() as log:
+        with (self.directory / "bought.log").open() as log:
             log.seek(mark)
             return sorted(float(end) - float(took) for end, took in map(str.split, log))
 
@@ -102,24 +102,24 @@ def installed() -> str:
 
 
 @contextmanager
-def nginx(folder: Path) -> Iterator[Nginx]:
-    """Start nginx on a high port, with pictures of all sizes; stopped at the end."""
+def nginx(directory: Path) -> Iterator[Nginx]:
+    """Start nginx on a high port, with images of all sizes; stopped at the end."""
     program, port = installed(), free_port()
     url = f"http://127.0.0.1:{port}"
-    folder.mkdir()
+    directory.mkdir()
     subprocess.run(
-        [sys.executable, "-m", "tests.bench.pictures", folder / "files", url], check=True
+        [sys.executable, "-m", "tests.bench.images", directory / "files", url], check=True
     )
     user = "user root;" if os.geteuid() == 0 else ""
-    configuration = folder / "nginx.conf"
-    configuration.write_text(_CONFIGURATION.format(folder=folder, port=port, user=user))
+    configuration = directory / "nginx.conf"
+    configuration.write_text(_CONFIGURATION.format(directory=directory, port=port, user=user))
     with subprocess.Popen(
-        [program, "-p", folder, "-c", configuration, "-e", folder / "error.log"],
+        [program, "-p", directory, "-c", configuration, "-e", directory / "error.log"],
         preexec_fn=on_core(SERVER_CORE),
     ) as process:
         try:
-            _wait_until_up(f"{url}/pictures/tiny.png")
-            yield Nginx(url, folder)
+            _wait_until_up(f"{url}/images/tiny.png")
+            yield Nginx(url, directory)
         finally:
             process.terminate()
             process.wait(20)

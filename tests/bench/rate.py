@@ -42,27 +42,27 @@ def _measured(
     (its burst) is no part of what is allowed.
     """
     switches = ["--per-minute", str(_PER_MINUTE), "--burst", str(burst)]
-    folder = bench.work / "rate"
-    folder.mkdir()
-    picture = f"{bench.nginx.url}/pictures/20k.png"
+    directory = bench.work / "rate"
+    directory.mkdir()
+    image = f"{bench.nginx.url}/images/20k.png"
     used, allowed, refused = 0, 0.0, 0
-    with latency(picture, _LATENCY_S, *switches) as server:
-        manifests = _manifests(folder, server, names, int(sum(turns) * _PER_MINUTE / 60) + 100)
+    with latency(image, _LATENCY_S, *switches) as server:
+        manifests = _manifests(directory, server, names, int(sum(turns) * _PER_MINUTE / 60) + 100)
         for seconds in turns:
             mark = server.mark()
-            _run_for(seconds, server, mark, manifests, folder)
+            _run_for(seconds, server, mark, manifests, directory)
             bought = server.bought_since(mark)
             used += sum(at <= bought[0] + seconds for at in bought)
             allowed += seconds * _PER_MINUTE / 60
             refused += len(server.refused_since(mark))
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)
     share = used / allowed * 100
     yield Figure(what=f"{what}: used of the allowance", value=share, unit="%", least=98)
     yield Figure(what=f"{what}: 429s", value=refused, unit="", most=0)
 
 
-def _manifests(folder: Path, server: Latency, names: Sequence[str], count: int) -> list[Path]:
-    write_rows(folder / "rows.csv", count)
+def _manifests(directory: Path, server: Latency, names: Sequence[str], count: int) -> list[Path]:
+    write_rows(directory / "rows.csv", count)
     task = Task(
         base_url=server.base_url,
         count=count,
@@ -70,20 +70,20 @@ def _manifests(folder: Path, server: Latency, names: Sequence[str], count: int) 
         size="20k",
         limits=f", requests_per_minute: {_PER_MINUTE}",
     )
-    return [write_manifest(folder, task, name=name) for name in names]
+    return [write_manifest(directory, task, name=name) for name in names]
 
 
 def _run_for(
-    seconds: float, server: Latency, mark: int, manifests: Sequence[Path], folder: Path
+    seconds: float, server: Latency, mark: int, manifests: Sequence[Path], directory: Path
 ) -> None:
     """Start a run of each, and stop them so long after the first request."""
-    db = folder / "batchgen.db"
+    db = directory / "batchgen.db"
     with ExitStack() as stack:
         runs = [
             stack.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-m", "batchgen", "run", manifest, "--db", db],
-                    cwd=folder,
+                    cwd=directory,
                     env=_BATCHGEN.env(),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ from tests.bench.nginx import Nginx
 
 _BATCHGEN: Final = Batchgen(name="batchgen")
 _SCRIPT: Final = Client(name="gather", script="gather.py")
-_ANSWER: Final = "url-tiny"
+_RESPONSE: Final = "url-tiny"
 _LEFT: Final = 1_000
 _TIMEOUT_S: Final = 7_200.0
 _STATUS_TIMES: Final = 7
@@ -27,23 +27,23 @@ _STATUS_TIMES: Final = 7
 def million(bench: Bench) -> Iterator[Figure]:
     """A million rows: planned, enrolled, resumed where all but a thousand are done, looked at."""
     count = 100_000 if bench.quick else 1_000_000
-    with _folder(bench, count) as folder:
-        manifest, db = folder / f"{BATCH}.yaml", folder / "batchgen.db"
-        planned = _batchgen("plan", manifest, "--db", db, cwd=folder)
+    with _directory(bench, count) as directory:
+        manifest, db = directory / f"{BATCH}.yaml", directory / "batchgen.db"
+        planned = _batchgen("plan", manifest, "--db", db, cwd=directory)
         yield from _took(f"plan of {count:,} rows", planned)
         mark = bench.nginx.mark()
-        enrolled = _batchgen("run", manifest, "--db", db, "--limit", str(_LEFT), cwd=folder)
+        enrolled = _batchgen("run", manifest, "--db", db, "--limit", str(_LEFT), cwd=directory)
         yield from _first(f"run of {count:,} new rows", bench.nginx, mark, enrolled)
         done = make_done(db, left=_LEFT)
         yield Figure(what="rows set to done in the ledger", value=done, unit="")
-        yield from _looked_at(f"status, {count:,} jobs", folder, db)
+        yield from _looked_at(f"status, {count:,} jobs", directory, db)
         mark = bench.nginx.mark()
         limit = str(_LEFT // 4)
-        resumed = _batchgen("resume", BATCH, "--db", db, "--limit", limit, cwd=folder)
+        resumed = _batchgen("resume", BATCH, "--db", db, "--limit", limit, cwd=directory)
         what = f"resume, {_LEFT:,} of {count:,} left"
         yield from _first(what, bench.nginx, mark, resumed, most_s=3)
         mark = bench.nginx.mark()
-        again = _batchgen("run", manifest, "--db", db, "--limit", limit, cwd=folder)
+        again = _batchgen("run", manifest, "--db", db, "--limit", limit, cwd=directory)
         yield from _first(f"run again, {count:,} rows", bench.nginx, mark, again)
 
 
@@ -52,15 +52,15 @@ def first_request(bench: Bench) -> Iterator[Figure]:
     count = 50_000 if bench.quick else 200_000
     ours, theirs, peaks = [], [], []
     for _ in range(bench.rounds):
-        with _folder(bench, count) as folder:
+        with _directory(bench, count) as directory:
             mark = bench.nginx.mark()
             limit = ["--limit", "64"]
-            db = folder / "batchgen.db"
-            used = _batchgen("run", folder / f"{BATCH}.yaml", "--db", db, *limit, cwd=folder)
+            db = directory / "batchgen.db"
+            used = _batchgen("run", directory / f"{BATCH}.yaml", "--db", db, *limit, cwd=directory)
             ours.append(bench.nginx.bought_since(mark)[0] - used.began_at)
             peaks.append(used.peak_mb)
-        with _folder(bench, count) as folder:
-            theirs.append(_first_of_script(bench, folder, count))
+        with _directory(bench, count) as directory:
+            theirs.append(_first_of_script(bench, directory, count))
     first, script = median(ours), median(theirs)
     yield Figure(what=f"first request, {count:,} new rows", value=first, unit="s", most=3)
     yield Figure(what="the same by the script", value=script, unit="s")
@@ -68,16 +68,16 @@ def first_request(bench: Bench) -> Iterator[Figure]:
     yield Figure(what=f"peak memory, {count:,} new rows", value=median(peaks), unit="MB")
 
 
-def enrolment(bench: Bench) -> Iterator[Figure]:
+def enrollment(bench: Bench) -> Iterator[Figure]:
     """CPU and memory of planning, quoting and enrolling more and more rows, and of one request."""
     counts = (1_000, 10_000, 100_000) if bench.quick else (1_000, 10_000, 100_000, 1_000_000)
     base_s, base = 0.0, 0
     for count in counts:
         runs = list[Usage]()
         for _ in range(bench.rounds):
-            with _folder(bench, count) as folder:
-                manifest, db = folder / f"{BATCH}.yaml", folder / "batchgen.db"
-                runs.append(_batchgen("run", manifest, "--db", db, "--limit", "1", cwd=folder))
+            with _directory(bench, count) as directory:
+                manifest, db = directory / f"{BATCH}.yaml", directory / "batchgen.db"
+                runs.append(_batchgen("run", manifest, "--db", db, "--limit", "1", cwd=directory))
         cpu_s = median(used.cpu_s for used in runs)
         if not base:
             base_s, base = cpu_s, count
@@ -91,7 +91,7 @@ def enrolment(bench: Bench) -> Iterator[Figure]:
 
 
 def growth(bench: Bench) -> Iterator[Figure]:
-    """Memory and CPU of whole runs of more and more jobs, with the tiniest pictures."""
+    """Memory and CPU of whole runs of more and more jobs, with the tiniest images."""
     counts = (500, 2_000, 10_000) if bench.quick else (1_000, 2_000, 10_000, 100_000)
     yield from _curve(bench, counts, compared=(2_000, counts[-1]))
 
@@ -107,9 +107,9 @@ def _curve(bench: Bench, counts: Sequence[int], compared: tuple[int, int]) -> It
     count_before = 0
     peaks = dict[int, float]()
     for count in counts:
-        with _folder(bench, count) as folder:
-            command = _BATCHGEN.command(_task(bench.nginx, count), folder)
-            used = measure(command, cwd=folder, env=_BATCHGEN.env(), timeout_s=_TIMEOUT_S)
+        with _directory(bench, count) as directory:
+            command = _BATCHGEN.command(_task(bench.nginx, count), directory)
+            used = measure(command, cwd=directory, env=_BATCHGEN.env(), timeout_s=_TIMEOUT_S)
         peaks[count] = used.peak_mb
         each = (used.cpu_s - cpu_before) / (count - count_before) * 1_000
         more = "" if count_before == 0 else f" over {count_before:,}"
@@ -129,9 +129,9 @@ def _curve(bench: Bench, counts: Sequence[int], compared: tuple[int, int]) -> It
 
 
 def make_done(db: Path, *, left: int) -> int:
-    """Give all pending jobs but some the row, attempt and picture of one that is really done.
+    """Give all pending jobs but some the row, attempt and image of one that is really done.
 
-    Returns how many. The pictures' files are not made: no run looks at those of done jobs.
+    Returns how many. The images' files are not made: no run looks at those of done jobs.
     """
     with closing(sqlite3.connect(db)) as conn, conn:
         model, attempt, image = conn.execute(
@@ -173,19 +173,19 @@ def _columns(conn: sqlite3.Connection, table: str) -> set[str]:
 
 
 @contextmanager
-def _folder(bench: Bench, count: int) -> Iterator[Path]:
-    """A folder with the table and the manifest."""
-    folder = bench.work / "scale"
-    folder.mkdir()
+def _directory(bench: Bench, count: int) -> Iterator[Path]:
+    """A directory with the table and the manifest."""
+    directory = bench.work / "scale"
+    directory.mkdir()
     try:
-        _BATCHGEN.command(_task(bench.nginx, count), folder)
-        yield folder
+        _BATCHGEN.command(_task(bench.nginx, count), directory)
+        yield directory
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
 
 
 def _task(nginx: Nginx, count: int) -> Task:
-    return Task(base_url=nginx.base_url(_ANSWER), count=count, in_flight=64, size="tiny")
+    return Task(base_url=nginx.base_url(_RESPONSE), count=count, in_flight=64, size="tiny")
 
 
 def _batchgen(*arguments: str | Path, cwd: Path) -> Usage:
@@ -206,18 +206,20 @@ def _first(
     yield Figure(what=f"{what}: peak memory", value=used.peak_mb, unit="MB")
 
 
-def _looked_at(what: str, folder: Path, db: Path) -> Iterator[Figure]:
-    runs = [_batchgen("status", BATCH, "--db", db, cwd=folder) for _ in range(_STATUS_TIMES)]
-    helps = [_batchgen("--help", cwd=folder) for _ in range(_STATUS_TIMES)]
+def _looked_at(what: str, directory: Path, db: Path) -> Iterator[Figure]:
+    runs = [_batchgen("status", BATCH, "--db", db, cwd=directory) for _ in range(_STATUS_TIMES)]
+    helps = [_batchgen("--help", cwd=directory) for _ in range(_STATUS_TIMES)]
     took, idle = (median(used.wall_s for used in used_by) for used_by in (runs, helps))
     yield Figure(what=what, value=took * 1_000, unit="ms", most=200)
     yield Figure(what=f"{what}, over `--help`", value=(took - idle) * 1_000, unit="ms")
 
 
-def _first_of_script(bench: Bench, folder: Path, count: int) -> float:
+def _first_of_script(bench: Bench, directory: Path, count: int) -> float:
     """The script is killed at its first request."""
-    log = bench.nginx.folder / "bought.log"
+    log = bench.nginx.directory / "bought.log"
     mark = bench.nginx.mark()
-    command = _SCRIPT.command(_task(bench.nginx, count), folder)
-    used = measure(command, cwd=folder, env=_SCRIPT.env(), until=lambda: log.stat().st_size > mark)
+    command = _SCRIPT.command(_task(bench.nginx, count), directory)
+    used = measure(
+        command, cwd=directory, env=_SCRIPT.env(), until=lambda: log.stat().st_size > mark
+    )
     return bench.nginx.bought_since(mark)[0] - used.began_at

@@ -18,24 +18,24 @@ _TIMES: Final = 15
 
 def run(bench: Bench) -> list[Figure]:
     """``--help`` beside what its library costs alone, and ``status`` on a small ledger."""
-    folder = bench.work / "startup"
-    folder.mkdir()
+    directory = bench.work / "startup"
+    directory.mkdir()
     client = Batchgen(name="batchgen")
     task = Task(base_url=bench.nginx.base_url("url-tiny"), count=20, in_flight=4, size="tiny")
     env = client.env()
-    measure(client.command(task, folder), cwd=folder, env=env)
+    measure(client.command(task, directory), cwd=directory, env=env)
     batchgen = [sys.executable, "-m", "batchgen"]
     commands: list[Sequence[str | Path]] = [
         [sys.executable, "-c", "import click"],
         [*batchgen, "--help"],
-        [*batchgen, "status", BATCH, "--db", folder / "batchgen.db"],
+        [*batchgen, "status", BATCH, "--db", directory / "batchgen.db"],
     ]
     walls: list[list[float]] = [[] for _ in commands]
     for _ in range(_TIMES):
         for command, taken in zip(commands, walls, strict=True):
-            taken.append(measure(command, cwd=folder, env=env).wall_s)
+            taken.append(measure(command, cwd=directory, env=env).wall_s)
     click, shown, status = (median(taken) for taken in walls)
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)
     return [
         Figure(what="`python -c 'import click'`", value=click * 1000, unit="ms"),
         Figure(what="`batchgen --help`", value=shown * 1000, unit="ms"),

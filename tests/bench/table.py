@@ -8,7 +8,7 @@ from statistics import median
 from tests.bench.throughput import BASE, Measured, Scenario, Series, middle
 
 HEADER = (
-    "| scenario | client | pictures/s | x script | CPU ms | of script | peak MB | first request s"
+    "| scenario | client | images/s | x script | CPU ms | of script | peak MB | first request s"
     " | goal | reached |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 

@@ -1,4 +1,4 @@
-"""The same pictures by each client in turn: pictures a second, CPU, memory, the first request."""
+"""The same images by each client in turn: images a second, CPU, memory, the first request."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Scenario:
     """One load, and what is to be reached; ratios are to the script of the same run."""
 
     name: str
-    answer: str
+    response: str
     size: str
     in_flight: int
     count: int
     quick: int
     latency_s: float = 0.0
     cpu_goal: tuple[float, float] | None = None
-    """At most so much of the script's CPU a picture; the second is what is really wanted."""
+    """At most so much of the script's CPU an image; the second is what is really wanted."""
     rate_goal: float | None = None
-    """At least so many times the script's pictures a second."""
+    """At least so many times the script's images a second."""
     share_goal: float | None = None
     """At least that share of the rate that latency allows."""
     peak_goal_mb: float | None = None
@@ -45,7 +45,7 @@ class Scenario:
 
 def _scenarios() -> Iterator[Scenario]:
     goals = {"20k": (0.25, 0.15), "1500k": (0.45, 0.30)}
-    for answer, size, count, quick in (
+    for response, size, count, quick in (
         ("url", "20k", 2_000, 500),
         ("url", "64k", 2_000, 500),
         ("url", "1500k", 300, 100),
@@ -53,10 +53,10 @@ def _scenarios() -> Iterator[Scenario]:
         ("inline", "64k", 1_500, 400),
         ("inline", "1500k", 300, 100),
     ):
-        goal = (0.45, 0.22) if (answer, size) == ("inline", "1500k") else goals.get(size)
+        goal = (0.45, 0.22) if (response, size) == ("inline", "1500k") else goals.get(size)
         yield Scenario(
-            name=f"{answer}-{size}",
-            answer=answer,
+            name=f"{response}-{size}",
+            response=response,
             size=size,
             in_flight=64,
             count=count,
@@ -64,10 +64,10 @@ def _scenarios() -> Iterator[Scenario]:
             cpu_goal=goal,
             peak_goal_mb=90,
         )
-    yield Scenario(name="url-12m", answer="url", size="12m", in_flight=32, count=96, quick=40)
+    yield Scenario(name="url-12m", response="url", size="12m", in_flight=32, count=96, quick=40)
     yield Scenario(
         name="inline-12m",
-        answer="inline",
+        response="inline",
         size="12m",
         in_flight=32,
         count=96,
@@ -77,7 +77,7 @@ def _scenarios() -> Iterator[Scenario]:
     for in_flight in (1, 16, 256, 1_000):
         yield Scenario(
             name=f"url-20k-{in_flight}",
-            answer="url",
+            response="url",
             size="20k",
             in_flight=in_flight,
             count=3_000 if in_flight > 1 else 1_000,
@@ -86,7 +86,7 @@ def _scenarios() -> Iterator[Scenario]:
         )
     yield Scenario(
         name="latency-64",
-        answer="url",
+        response="url",
         size="64k",
         in_flight=64,
         latency_s=0.1,
@@ -97,7 +97,7 @@ def _scenarios() -> Iterator[Scenario]:
     )
     yield Scenario(
         name="latency-1000",
-        answer="url",
+        response="url",
         size="20k",
         in_flight=1_000,
         latency_s=1.0,
@@ -116,9 +116,9 @@ class Measured:
     """One run of a client, net of its start-up where it is of CPU."""
 
     rate: float
-    """Pictures a second, from the first request on."""
+    """Images a second, from the first request on."""
     cpu_ms: float
-    """A picture."""
+    """An image."""
     peak_mb: float
     first_s: float | None
     """From the start of the process to its first request; None where it sends none."""
@@ -148,7 +148,7 @@ def run(scenario: Scenario, clients: Sequence[Client], bench: Bench) -> list[Ser
             count=scenario.count,
             in_flight=scenario.in_flight,
             size=scenario.size,
-            picture_url=_picture_url(scenario, nginx),
+            image_url=_image_url(scenario, nginx),
         )
         for _ in range(bench.rounds):
             for client, series in zip(clients, everything, strict=True):
@@ -164,7 +164,7 @@ def run(scenario: Scenario, clients: Sequence[Client], bench: Bench) -> list[Ser
 
 
 def width(bench: Bench) -> Iterator[Figure]:
-    """What more requests in flight cost batchgen, with the smallest of the usual pictures."""
+    """What more requests in flight cost batchgen, with the smallest of the usual images."""
     widths = (1, 16, 64, 256, 1_000)
     count = 1_000 if bench.quick else 3_000
     taken = dict[int, list[float]]()
@@ -172,7 +172,7 @@ def width(bench: Bench) -> Iterator[Figure]:
         for in_flight in widths:
             scenario = Scenario(
                 name="width",
-                answer="url",
+                response="url",
                 size="20k",
                 in_flight=in_flight,
                 count=count,
@@ -181,7 +181,7 @@ def width(bench: Bench) -> Iterator[Figure]:
             (series,) = run(scenario, [Batchgen(name="batchgen")], replace(bench, rounds=1))
             taken.setdefault(in_flight, []).append(series.rounds[0].cpu_ms)
     for in_flight in widths:
-        what = f"CPU a picture of 20 kB, {in_flight:,} in flight"
+        what = f"CPU an image of 20 kB, {in_flight:,} in flight"
         yield Figure(what=what, value=median(taken[in_flight]), unit="ms")
     ratio = median(many / few for many, few in zip(taken[1_000], taken[16], strict=True))
     yield Figure(what="the same, 1,000 in flight to 16", value=ratio, unit="x", most=1.6)
@@ -190,25 +190,25 @@ def width(bench: Bench) -> Iterator[Figure]:
 def suits(scenario: Scenario, client: Client) -> bool:
     """Whether a client can do this at all."""
     if isinstance(client, Curl):
-        return scenario.answer == "url" and not scenario.latency_s
+        return scenario.response == "url" and not scenario.latency_s
     return True
 
 
-def _picture_url(scenario: Scenario, nginx: Nginx) -> str | None:
-    return f"{nginx.url}/pictures/{scenario.size}.png" if scenario.answer == "url" else None
+def _image_url(scenario: Scenario, nginx: Nginx) -> str | None:
+    return f"{nginx.url}/images/{scenario.size}.png" if scenario.response == "url" else None
 
 
 @contextmanager
 def _endpoint(scenario: Scenario, nginx: Nginx) -> Iterator[tuple[_Server, str]]:
     if not scenario.latency_s:
-        yield nginx, nginx.base_url(f"{scenario.answer}-{scenario.size}")
+        yield nginx, nginx.base_url(f"{scenario.response}-{scenario.size}")
         return
-    with latency(f"{nginx.url}/pictures/{scenario.size}.png", scenario.latency_s) as server:
+    with latency(f"{nginx.url}/images/{scenario.size}.png", scenario.latency_s) as server:
         yield server, server.base_url
 
 
 def _once(client: Client, task: Task, server: _Server, bench: Bench) -> Measured:
-    """One picture first, for what starting costs, then all of them."""
+    """One image first, for what starting costs, then all of them."""
     start_up, _, _, _ = _run(client, replace(task, count=1), server, bench)
     cpu_s, peak_mb, took_s, first_s = _run(client, task, server, bench)
     return Measured(
@@ -223,33 +223,33 @@ def _run(
     client: Client, task: Task, server: _Server, bench: Bench
 ) -> tuple[float, float, float, float | None]:
     """CPU seconds, peak MB, seconds from the first request to the end, and those before it."""
-    folder = bench.work / "run"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    directory = bench.work / "run"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
     mark = server.mark()
     usage = measure(
-        client.command(task, folder), cwd=folder, env=client.env(), timeout_s=_TIMEOUT_S
+        client.command(task, directory), cwd=directory, env=client.env(), timeout_s=_TIMEOUT_S
     )
     bought = server.bought_since(mark)
-    _check(client, task, folder, bench.nginx)
-    shutil.rmtree(folder)
+    _check(client, task, directory, bench.nginx)
+    shutil.rmtree(directory)
     if isinstance(client, Curl):
         return usage.cpu_s, usage.peak_mb, usage.wall_s, None
     if len(bought) != task.count:
-        raise Failed(f"{client.name} sent {len(bought)} requests for {task.count} pictures")
+        raise Failed(f"{client.name} sent {len(bought)} requests for {task.count} images")
     return usage.cpu_s, usage.peak_mb, usage.ended_at - bought[0], bought[0] - usage.began_at
 
 
-def _check(client: Client, task: Task, folder: Path, nginx: Nginx) -> None:
-    """All pictures must be there, byte by byte; that is what is compared."""
-    if task.picture_url is not None and not client.downloads:
+def _check(client: Client, task: Task, directory: Path, nginx: Nginx) -> None:
+    """All images must be there, byte by byte; that is what is compared."""
+    if task.image_url is not None and not client.downloads:
         return
-    right = nginx.picture(task.size).read_bytes()
-    files = sorted((folder / "out").rglob("*.png"))
+    right = nginx.image(task.size).read_bytes()
+    files = sorted((directory / "out").rglob("*.png"))
     whole = sum(file.stat().st_size == len(right) for file in files)
     if whole != task.count or files[-1].read_bytes() != right:
-        log = (folder / "client.log").read_text(errors="replace")[-2_000:]
-        raise Failed(f"{client.name} made {whole} of {task.count} pictures\n{log}")
+        log = (directory / "client.log").read_text(errors="replace")[-2_000:]
+        raise Failed(f"{client.name} made {whole} of {task.count} images\n{log}")
 
 
 def middle(series: Series) -> Measured | None:

@@ -47,11 +47,11 @@ class Scenario:
 STREAM: Final = "{size: 1024x640, stream: true, partial_images: 1}"
 SCENARIOS: Final = (
     Scenario("addresses"),
-    Scenario("inline", ("--answer", "b64_json")),
-    Scenario("mixed", ("--answer", "mixed")),
+    Scenario("inline", ("--response", "b64_json")),
+    Scenario("mixed", ("--response", "mixed")),
     Scenario("one reference", extra="images: [a.png]\n"),
     Scenario("two references, mask", extra="images: [a.png, b.png]\nmask: mask.png\n"),
-    Scenario("stream", ("--answer", "b64_json", "--ping-interval", "0.05"), STREAM),
+    Scenario("stream", ("--response", "b64_json", "--ping-interval", "0.05"), STREAM),
     Scenario("blocked prompts", prompts=("a mug", "a forbidden-word", "a hat")),
     Scenario("bad size", options="{size: 1000x1000}"),
     Scenario("429 now and then", ("--throttle", "0.2")),
@@ -73,7 +73,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def proxy(command: str, base_url: str, folder: Path) -> Iterator[str]:
+def proxy(command: str, base_url: str, directory: Path) -> Iterator[str]:
     """LiteLLM before an endpoint; gives the proxy's base URL."""
     port = free_port()
     upstream = {
@@ -94,12 +94,12 @@ def proxy(command: str, base_url: str, folder: Path) -> Iterator[str]:
         "router_settings": {"num_retries": 0, "disable_cooldowns": True},
         "general_settings": {"master_key": KEY},
     }
-    (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
+    (directory / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
     with (
-        (folder / "proxy.log").open("wb") as log,
+        (directory / "proxy.log").open("wb") as log,
         subprocess.Popen(
             [command, "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)],
-            cwd=folder,
+            cwd=directory,
             # The map of prices would be fetched from the network.
             env=rig.environment({"LITELLM_LOCAL_MODEL_COST_MAP": "True"}),
             stdout=log,
@@ -114,7 +114,7 @@ def proxy(command: str, base_url: str, folder: Path) -> Iterator[str]:
 
 
 def wait_for(url: str) -> None:
-    """Ask until there is an answer. Raises TimeoutError."""
+    """Ask until there is a response. Raises TimeoutError."""
     end = time.monotonic() + START_WITHIN_S
     while time.monotonic() < end:
         try:
@@ -126,25 +126,25 @@ def wait_for(url: str) -> None:
     raise TimeoutError(f"{url} does not answer within {START_WITHIN_S} s")
 
 
-def pictures(folder: Path) -> None:
+def images(directory: Path) -> None:
     """References and a mask of their size."""
     for name, mode in (("a", "RGB"), ("b", "RGB"), ("mask", "RGBA")):
         buffer = io.BytesIO()
         Image.new(mode, (64, 64)).save(buffer, "PNG")
-        (folder / f"{name}.png").write_bytes(buffer.getvalue())
+        (directory / f"{name}.png").write_bytes(buffer.getvalue())
 
 
 def play(scenario: Scenario, command: str) -> tuple[str, bool]:
     """Run one scenario; a line about it, and whether ledger and bill agree."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pictures(folder)
+        directory = Path(name)
+        images(directory)
         with (
-            rig.endpoint(folder / "state", "--fast-pictures", *scenario.switches) as served,
-            proxy(command, served.base_url, folder) as base_url,
+            rig.endpoint(directory / "state", "--fast-images", *scenario.switches) as served,
+            proxy(command, served.base_url, directory) as base_url,
         ):
             path = rig.manifest(
-                folder,
+                directory,
                 base_url,
                 scenario.prompts,
                 options=scenario.options,
@@ -158,12 +158,12 @@ def play(scenario: Scenario, command: str) -> tuple[str, bool]:
                 ),
                 encoding="utf-8",
             )
-            rig.batchgen("run", path, cwd=folder, env={"PROXY_KEY": KEY}, code=None)
+            rig.batchgen("run", path, cwd=directory, env={"PROXY_KEY": KEY}, code=None)
             served.wait_until_idle()
-            found = rig.status(folder)
+            found = rig.status(directory)
             billed = Decimal(sum(row["micros"] for row in served.bill())) / MICROS
             codes = rig.query(
-                folder / "batchgen.db",
+                directory / "batchgen.db",
                 "SELECT outcome, error_code, count(*) AS n FROM attempts"
                 " GROUP BY 1, 2 ORDER BY n DESC",
             )

@@ -25,7 +25,7 @@ class Gateway:
 
     server: wire.Server
     reply: Callable[[int], bytes] = lambda _: b""
-    """The raw answer to the paid request of this number, from 0."""
+    """The raw response to the paid request of this number, from 0."""
     files: dict[str, list[bytes]] = field(default_factory=dict)
     """Raw answers by path, one after another; the last one stays."""
     posts: list[wire.Received] = field(default_factory=list)
@@ -36,22 +36,22 @@ class Gateway:
         return f"{self.server.url}/{name}"
 
     async def run(
-        self, folder: Path, *, jobs: int = 1, code: int | None = 0, limits: str = ""
+        self, directory: Path, *, jobs: int = 1, code: int | None = 0, limits: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run a batch of so many jobs against it, one after another and without any waste."""
         path = rig.manifest(
-            folder,
+            directory,
             f"{self.server.url}/v1",
-            [f"picture {number}" for number in range(jobs)],
+            [f"image {number}" for number in range(jobs)],
             limits=limits or '{concurrency: 1, max_waste: "0"}',
             options="{}",
         )
-        run = partial(rig.batchgen, "run", path, cwd=folder, code=code)
+        run = partial(rig.batchgen, "run", path, cwd=directory, code=code)
         return await anyio.to_thread.run_sync(run)
 
 
-def answer(*items: dict[str, Any], status: str = "200 OK", **fields: Any) -> bytes:
-    """An answer with these items as ``data``."""
+def response(*items: dict[str, Any], status: str = "200 OK", **fields: Any) -> bytes:
+    """A response with these items as ``data``."""
     body = json.dumps({"created": 1, "data": items, **fields}).encode()
     return wire.response(body, status, Content_Type="application/json")
 
@@ -71,8 +71,8 @@ async def gateway(context: ssl.SSLContext | None = None) -> AsyncIterator[Gatewa
             await connection.send(made.reply(len(made.posts) - 1))
         else:
             made.gets.append(request)
-            answers = made.files[path.lstrip("/")]
-            await connection.send(answers.pop(0) if len(answers) > 1 else answers[0])
+            responses = made.files[path.lstrip("/")]
+            await connection.send(responses.pop(0) if len(responses) > 1 else responses[0])
 
     async with wire.serve(script, context) as server:
         made = Gateway(server)

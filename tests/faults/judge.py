@@ -27,7 +27,7 @@ class Kind(StrEnum):
     TWICE = "bought twice"
     """Paid for again without a doubt on record."""
     CORRUPT = "corrupt"
-    """The ledger is damaged, or a picture is not what the ledger says."""
+    """The ledger is damaged, or an image is not what the ledger says."""
     MONEY = "money"
     """The ledger's sums are not the bill's."""
     BOLD = "sent after a failure"
@@ -46,17 +46,17 @@ class Finding:
     text: str
 
 
-def doubts(folder: Path) -> int:
+def doubts(directory: Path) -> int:
     """How many requests the ledger can't tell the end of."""
-    db = folder / "batchgen.db"
+    db = directory / "batchgen.db"
     if not db.exists():
         return 0
     return int(rig.query(db, "SELECT count(*) FROM attempts WHERE billed = 'maybe'")[0][0])
 
 
-def billed_doubts(folder: Path, bill: Bill) -> int:
+def billed_doubts(directory: Path, bill: Bill) -> int:
     """How many of them are on the bill."""
-    db = folder / "batchgen.db"
+    db = directory / "batchgen.db"
     if not db.exists():
         return 0
     charged = rig.charges(bill)
@@ -64,29 +64,29 @@ def billed_doubts(folder: Path, bill: Bill) -> int:
     return sum(row["id"] in charged for row in rows)
 
 
-def held(folder: Path) -> int:
+def held(directory: Path) -> int:
     """How many jobs wait for a person."""
     states = "SELECT count(*) FROM jobs WHERE state = 'uncertain'"
-    return int(rig.query(folder / "batchgen.db", states)[0][0])
+    return int(rig.query(directory / "batchgen.db", states)[0][0])
 
 
-def dead(folder: Path, bill: Bill) -> list[Finding]:
+def dead(directory: Path, bill: Bill) -> list[Finding]:
     """What must hold at any time, of the files of a killed run too (I1 to I7)."""
-    if not (folder / "batchgen.db").exists():
+    if not (directory / "batchgen.db").exists():
         return [Finding(Kind.LOST, "a charge without a ledger") for _ in bill]
-    found = [*_intents(folder, bill), *_repeats(folder, bill), *_answers(folder)]
-    return found or _by_the_rig(folder, bill, finished=False)
+    found = [*_intents(directory, bill), *_repeats(directory, bill), *_responses(directory)]
+    return found or _by_the_rig(directory, bill, finished=False)
 
 
-def final(folder: Path, bill: Bill) -> list[Finding]:
+def final(directory: Path, bill: Bill) -> list[Finding]:
     """What must hold once a run has come to its end (I10 to I12 too)."""
-    found = dead(folder, bill) or [*_strangers(folder)]
-    return found or _by_the_rig(folder, bill, finished=True)
+    found = dead(directory, bill) or [*_strangers(directory)]
+    return found or _by_the_rig(directory, bill, finished=True)
 
 
-def rows(folder: Path) -> str:
+def rows(directory: Path) -> str:
     """A digest of all that the ledger holds."""
-    db = folder / "batchgen.db"
+    db = directory / "batchgen.db"
     tables = rig.query(db, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
     digest = hashlib.sha256()
     for (table,) in tables:
@@ -95,15 +95,15 @@ def rows(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _by_the_rig(folder: Path, bill: Bill, *, finished: bool) -> list[Finding]:
+def _by_the_rig(directory: Path, bill: Bill, *, finished: bool) -> list[Finding]:
     try:
-        rig.judge(folder, bill, finished=finished)
+        rig.judge(directory, bill, finished=finished)
     except AssertionError as exc:
         text = str(exc)
         kind = Kind.MONEY
         if "spool" in text or ".part" in text:
             kind = Kind.LITTER
-        elif "integrity" in text or "sha256" in text or "picture" in text:
+        elif "integrity" in text or "sha256" in text or "image" in text:
             kind = Kind.CORRUPT
         return [Finding(kind, text)]
     except (OSError, ValueError) as exc:
@@ -111,9 +111,9 @@ def _by_the_rig(folder: Path, bill: Bill, *, finished: bool) -> list[Finding]:
     return []
 
 
-def _intents(folder: Path, bill: Bill) -> list[Finding]:
+def _intents(directory: Path, bill: Bill) -> list[Finding]:
     """I1: every charge has an attempt on record."""
-    known = {row["id"] for row in rig.query(folder / "batchgen.db", "SELECT id FROM attempts")}
+    known = {row["id"] for row in rig.query(directory / "batchgen.db", "SELECT id FROM attempts")}
     return [
         Finding(Kind.LOST, f"charged, and not on record: {key}")
         for key in rig.charges(bill)
@@ -121,9 +121,9 @@ def _intents(folder: Path, bill: Bill) -> list[Finding]:
     ]
 
 
-def _repeats(folder: Path, bill: Bill) -> list[Finding]:
+def _repeats(directory: Path, bill: Bill) -> list[Finding]:
     """I5: a job is charged once, and once more for each doubt or spoiled answer on record."""
-    attempts = rig.query(folder / "batchgen.db", "SELECT id, job_id, outcome FROM attempts")
+    attempts = rig.query(directory / "batchgen.db", "SELECT id, job_id, outcome FROM attempts")
     charged = rig.charges(bill)
     sure = Counter(
         row["job_id"]
@@ -137,25 +137,27 @@ def _repeats(folder: Path, bill: Bill) -> list[Finding]:
     ]
 
 
-def _answers(folder: Path) -> list[Finding]:
-    """I4: what is paid for and not on disk has its address, or its answer in the spool."""
+def _responses(directory: Path) -> list[Finding]:
+    """I4: what is paid for and not on disk has its address, or its response in the spool."""
     due = rig.query(
-        folder / "batchgen.db",
-        "SELECT images.url AS url, task, answer FROM images JOIN attempts"
+        directory / "batchgen.db",
+        "SELECT images.url AS url, task, response FROM images JOIN attempts"
         " ON attempts.id = attempt_id WHERE images.state = 'due'",
     )
-    spool = folder / "batchgen.db.spool"
+    spool = directory / "batchgen.db.spool"
     return [
-        Finding(Kind.LOST, f"paid for, and neither address nor answer: {row['answer']}")
+        Finding(Kind.LOST, f"paid for, and neither address nor answer: {row['response']}")
         for row in due
-        if row["url"] is None and row["task"] is None and not (spool / row["answer"]).exists()
+        if row["url"] is None and row["task"] is None and not (spool / row["response"]).exists()
     ]
 
 
-def _strangers(folder: Path) -> Iterable[Finding]:
-    """I12: the output folder holds what the ledger says."""
-    saved = rig.query(folder / "batchgen.db", "SELECT root, path FROM images WHERE state = 'saved'")
-    known = {folder / row["root"] / row["path"] for row in saved}
-    for path in (folder / "out").rglob("*"):
+def _strangers(directory: Path) -> Iterable[Finding]:
+    """I12: the output directory holds what the ledger says."""
+    saved = rig.query(
+        directory / "batchgen.db", "SELECT root, path FROM images WHERE state = 'saved'"
+    )
+    known = {directory / row["root"] / row["path"] for row in saved}
+    for path in (directory / "out").rglob("*"):
         if path.is_file() and path not in known:
-            yield Finding(Kind.LITTER, f"nobody knows {path.relative_to(folder)}")
+            yield Finding(Kind.LITTER, f"nobody knows {path.relative_to(directory)}")

@@ -21,22 +21,22 @@ from tests import rig
 def naive(arguments: Sequence[str]) -> int:
     """Make what a manifest lists that is not on record: the base URL, then the prompts."""
     base_url, *prompts = arguments
-    folder = Path.cwd()
-    (folder / "batchgen.db.spool").mkdir(exist_ok=True)
-    with closing(open_for_writing(folder / "batchgen.db")) as conn:
+    directory = Path.cwd()
+    (directory / "batchgen.db.spool").mkdir(exist_ok=True)
+    with closing(open_for_writing(directory / "batchgen.db")) as conn:
         done = {row["key"] for row in conn.execute("SELECT key FROM jobs")}
         for number, prompt in enumerate(prompts):
             key = f"job-{number:03d}"
             if key in done:
                 continue
             attempt = uuid.uuid4().hex
-            picture = _buy(base_url, prompt, attempt)
-            path = folder / "out" / f"{key}.png"
+            image = _buy(base_url, prompt, attempt)
+            path = directory / "out" / f"{key}.png"
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(picture)
-            with Image.open(path) as image:
-                width, height = image.size
-            _record(Ledger(conn), key, prompt, attempt, picture, (width, height))
+            path.write_bytes(image)
+            with Image.open(path) as opened:
+                width, height = opened.size
+            _record(Ledger(conn), key, prompt, attempt, image, (width, height))
     return 0
 
 
@@ -51,15 +51,15 @@ def _buy(base_url: str, prompt: str, attempt: str) -> bytes:
             "Idempotency-Key": attempt,
         },
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        url = json.load(answer)["data"][0]["url"]
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        picture: bytes = answer.read()
-    return picture
+    with urllib.request.urlopen(request, timeout=20) as response:
+        url = json.load(response)["data"][0]["url"]
+    with urllib.request.urlopen(url, timeout=20) as response:
+        image: bytes = response.read()
+    return image
 
 
 def _record(
-    ledger: Ledger, key: str, prompt: str, attempt: str, picture: bytes, size: tuple[int, int]
+    ledger: Ledger, key: str, prompt: str, attempt: str, image: bytes, size: tuple[int, int]
 ) -> None:
     conn = ledger.conn
     conn.execute("BEGIN IMMEDIATE")
@@ -88,6 +88,6 @@ def _record(
         "INSERT INTO images (job_id, attempt_id, position, state, root, path, sha256, bytes, width,"
         " height, format, saved_at)"
         " VALUES (?, ?, 0, 'saved', 'out', ?, ?, ?, ?, ?, 'png', 't')",
-        (job, attempt, f"{key}.png", hashlib.sha256(picture).hexdigest(), len(picture), *size),
+        (job, attempt, f"{key}.png", hashlib.sha256(image).hexdigest(), len(image), *size),
     )
     conn.execute("COMMIT")

@@ -1,7 +1,7 @@
 """What a disk may hold after the power is cut: recorded calls, replayed into the legal states.
 
 Only what was synced is sure: the bytes of a file by a sync of the file, its name by one of its
-folder. Of the rest each write, whole or in part, and each change of a name may be there or not.
+directory. Of the rest each write, whole or in part, and each change of a name may be there or not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 from tests.faults.tracer import Call, Memory, Plan, data_of
 
 _SECTOR_BYTES: Final = 512
-_FOLDER: Final = -1
+_DIRECTORY: Final = -1
 """In the place of a file's number."""
 
 
@@ -57,8 +57,8 @@ class FileSynced:
 
 
 @dataclass(frozen=True, slots=True)
-class FolderSynced:
-    """The names in a folder are durable."""
+class Directoriesynced:
+    """The names in a directory are durable."""
 
     path: str
 
@@ -71,14 +71,14 @@ class Sent:
     """By so many counted calls."""
 
 
-Event = Written | Named | FileSynced | FolderSynced | Sent
+Event = Written | Named | FileSynced | Directoriesynced | Sent
 
 
 class Record(Plan):
-    """Writes down what a run does to the files below a folder."""
+    """Writes down what a run does to the files below a directory."""
 
-    def __init__(self, folder: Path) -> None:
-        self._below = f"{folder}/"
+    def __init__(self, directory: Path) -> None:
+        self._below = f"{directory}/"
         self._names: dict[str, int] = {}
         self._files = 0
         self.events: list[Event] = []
@@ -96,17 +96,17 @@ class Record(Plan):
             case "open" | "openat":
                 self._opened(call, path)
             case "mkdir" | "mkdirat":
-                self._name(path, _FOLDER)
+                self._name(path, _DIRECTORY)
             case "unlink" | "unlinkat" | "rmdir":
                 self._name(path, None)
             case "rename" | "renameat" | "renameat2":
                 self._name(path, self._names[call.paths[0]], old=call.paths[0])
             case "link" | "linkat":
                 self._name(path, self._names[call.paths[0]])
-            case "fsync" | "fdatasync" if path in self._names and self._names[path] != _FOLDER:
+            case "fsync" | "fdatasync" if path in self._names and self._names[path] != _DIRECTORY:
                 self.events.append(FileSynced(self._names[path]))
             case "fsync" | "fdatasync":
-                self.events.append(FolderSynced(path))
+                self.events.append(Directoriesynced(path))
             case "ftruncate" | "truncate" if path in self._names:
                 self.events.append(Written(self._names[path], call.args[1], None))
             case "write" | "writev" | "pwrite64" if path in self._names:
@@ -149,7 +149,7 @@ class Disk:
     names: dict[str, int] = field(default_factory=dict)
     contents: dict[int, bytes] = field(default_factory=dict)
     new_names: dict[str, list[Named]] = field(default_factory=dict)
-    """By their folder."""
+    """By their directory."""
     new_bytes: dict[int, list[Written]] = field(default_factory=dict)
     calls: int = 0
     """What may have been sent, was so by this call."""
@@ -165,7 +165,7 @@ class Disk:
                 self.contents[file] = _written(
                     self.contents.get(file, b""), self.new_bytes.pop(file, ())
                 )
-            case FolderSynced(path=path):
+            case Directoriesynced(path=path):
                 for named in self.new_names.pop(path, ()):
                     _rename(self.names, named)
             case Sent(calls=calls):
@@ -221,10 +221,10 @@ def disk_at(events: Sequence[Event], cut: int) -> Disk:
 
 
 def lay_out(
-    folder: Path, names: Mapping[str, int], contents: Mapping[int, bytes], manifest: Path
+    directory: Path, names: Mapping[str, int], contents: Mapping[int, bytes], manifest: Path
 ) -> None:
-    """Put a state in the place of what is in the folder, but for the manifest."""
-    for path in folder.iterdir():
+    """Put a state in the place of what is in the directory, but for the manifest."""
+    for path in directory.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
         elif path != manifest:
@@ -232,13 +232,13 @@ def lay_out(
     for name, file in sorted(names.items()):
         path = Path(name)
         if not path.parent.is_dir():
-            continue  # its folder was never durable
-        if file == _FOLDER:
+            continue  # its directory was never durable
+        if file == _DIRECTORY:
             path.mkdir()
         else:
             path.write_bytes(contents.get(file, b""))
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """All files below a folder."""
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def tree(directory: Path) -> dict[str, bytes]:
+    """All files below a directory."""
+    return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}

@@ -18,19 +18,19 @@ class Weather:
     """What a connection meets; bytes are counted from its beginning."""
 
     latency_s: float = 0.0
-    """Before each piece of the answer."""
+    """Before each piece of the response."""
     bytes_per_s: float = 0.0
-    """Of the answer; 0 is no limit."""
+    """Of the response; 0 is no limit."""
     slice_bytes: int = _PIECE_BYTES
     """The largest piece in which anything is passed on."""
     request_bytes: int | None = None
     """So many pass on their way to the server, then the connection is cut."""
-    answer_bytes: int | None = None
+    response_bytes: int | None = None
     """So many pass on their way back, then the connection is cut."""
     reset: bool = False
     """Cut by RST and not by FIN."""
     slow_close_s: float = 0.0
-    """How much later than the server the client is told that the answer has ended."""
+    """How much later than the server the client is told that the response has ended."""
     silent: bool = False
     """Nothing passes, and nobody is told."""
 
@@ -43,7 +43,7 @@ class Passed:
     """What went through one connection."""
 
     request_bytes: int = 0
-    answer_bytes: int = 0
+    response_bytes: int = 0
 
 
 class _CutError(Exception):
@@ -159,22 +159,22 @@ class Proxy:
                     raise _CutError
             raise _CutError
 
-        async def answer() -> None:
+        async def response() -> None:
             while data := await server[0].read(weather.slice_bytes):
                 pause_s = len(data) / weather.bytes_per_s if weather.bytes_per_s else 0.0
                 await asyncio.sleep(weather.latency_s + pause_s)
-                data = _allowed(data, passed.answer_bytes, weather.answer_bytes)
+                data = _allowed(data, passed.response_bytes, weather.response_bytes)
                 client[1].write(data)
                 await client[1].drain()
-                passed.answer_bytes += len(data)
-                if passed.answer_bytes == weather.answer_bytes:
+                passed.response_bytes += len(data)
+                if passed.response_bytes == weather.response_bytes:
                     raise _CutError
             await asyncio.sleep(weather.slow_close_s)
             raise _CutError
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(request())
-            tasks.create_task(answer())
+            tasks.create_task(response())
 
 
 def _allowed(data: bytes, passed: int, most: int | None) -> bytes:

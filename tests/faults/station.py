@@ -33,7 +33,7 @@ class Ended:
 @dataclass(frozen=True, slots=True)
 class _Order:
     arguments: list[str]
-    folder: Path
+    directory: Path
     env: Mapping[str, str]
     plan: Plan | None
     naive: bool
@@ -89,22 +89,22 @@ def station() -> Iterator[Station]:
 
 def serve() -> None:
     """Take orders from stdin until it ends."""
-    orders, answers = sys.stdin.buffer, sys.stdout.buffer
+    orders, responses = sys.stdin.buffer, sys.stdout.buffer
     _warm_up()
     while True:
         try:
             order: _Order = pickle.load(orders)
         except EOFError:
             return
-        answer: Ended | Refused
-        log = order.folder.with_name(order.folder.name + ".log")
+        response: Ended | Refused
+        log = order.directory.with_name(order.directory.name + ".log")
         try:
             end = _run(order, log)
-            answer = Ended(end, order.plan, log.read_text("utf-8", "replace"))
+            response = Ended(end, order.plan, log.read_text("utf-8", "replace"))
         except Refused as exc:
-            answer = exc
-        pickle.dump(answer, answers)
-        answers.flush()
+            response = exc
+        pickle.dump(response, responses)
+        responses.flush()
 
 
 def _run(order: _Order, log: Path) -> End:
@@ -121,7 +121,7 @@ def _child(order: _Order, log: Path) -> int:
     from tests.faults.naive import naive
 
     os.setsid()
-    os.chdir(order.folder)
+    os.chdir(order.directory)
     os.environ.update(order.env)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for handle in (1, 2):

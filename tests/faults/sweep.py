@@ -30,7 +30,7 @@ from tests.faults.trials import (
 )
 
 Trial = Callable[[Course, int], Result]
-ANSWERS = ("url", "b64_json")
+RESPONSES = ("url", "b64_json")
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EMFILE)
 
 
@@ -81,19 +81,23 @@ class Figures:
 def sweeps(kind: str) -> Iterator[tuple[str, Trial, bool]]:
     """The sweeps of a kind: a name, a trial, and whether its numbers end where none is hit."""
     if kind == "kills":
-        for answer, waste in itertools.product(ANSWERS, ("0", "100%")):
-            yield f"kill, {answer}, {waste}", partial(killed, answer=answer, waste=waste), True
+        for response, waste in itertools.product(RESPONSES, ("0", "100%")):
+            yield (
+                f"kill, {response}, {waste}",
+                partial(killed, response=response, waste=waste),
+                True,
+            )
     if kind == "recovery":
-        for answer, waste in itertools.product(ANSWERS, ("0", "100%")):
-            trial = partial(killed_three_times, answer=answer, waste=waste)
-            yield f"3 kills, {answer}, {waste}", trial, False
+        for response, waste in itertools.product(RESPONSES, ("0", "100%")):
+            trial = partial(killed_three_times, response=response, waste=waste)
+            yield f"3 kills, {response}, {waste}", trial, False
     if kind == "errors":
-        for error, answer in itertools.product(ERRORS, ANSWERS):
-            name = f"{errno.errorcode[error]}, {answer}"
-            yield name, partial(failed, error=error, answer=answer), True
+        for error, response in itertools.product(ERRORS, RESPONSES):
+            name = f"{errno.errorcode[error]}, {response}"
+            yield name, partial(failed, error=error, response=response), True
     if kind == "power":
-        for answer in ANSWERS:
-            yield f"power cut, {answer}", partial(power_lost, answer=answer), True
+        for response in RESPONSES:
+            yield f"power cut, {response}", partial(power_lost, response=response), True
     if kind == "naive":
         yield "naive runner, kill, url", naively_killed, True
 

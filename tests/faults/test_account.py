@@ -18,7 +18,7 @@ LIMITS = '{concurrency: 4, max_waste: "0"}'
 def test_a_key_that_is_revoked_in_the_middle_stops_the_run_and_fails_no_job(
     tmp_path: Path,
 ) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "0.2") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.2") as served:
         path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
             for event in rig.events(process):
@@ -38,7 +38,7 @@ def test_a_key_that_is_revoked_in_the_middle_stops_the_run_and_fails_no_job(
 
 @pytest.mark.fault("A05")
 def test_a_rate_that_falls_in_the_middle_brings_no_storm_of_requests(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "0.1") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.1") as served:
         path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
             for event in rig.events(process):
@@ -58,8 +58,8 @@ def test_a_rate_that_falls_in_the_middle_brings_no_storm_of_requests(tmp_path: P
 
 
 @pytest.mark.fault("A13")
-def test_a_charge_for_a_picture_that_did_not_come_is_counted_and_told(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--bill-empty", "0.5") as served:
+def test_a_charge_for_a_image_that_did_not_come_is_counted_and_told(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--bill-empty", "0.5") as served:
         path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
         rig.batchgen("run", path, cwd=tmp_path, code=1)
         bill = served.bill()
@@ -78,7 +78,7 @@ def test_a_charge_for_a_picture_that_did_not_come_is_counted_and_told(tmp_path: 
 def test_a_balance_below_the_quote_is_warned_of_where_the_account_can_be_asked(
     balance: str, short: bool, tmp_path: Path
 ) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--balance", balance) as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--balance", balance) as served:
         path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
         text = path.read_text(encoding="utf-8").replace("name: local", "name: crazyrouter")
         path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What stands in an answer, and pictures of which a part is missing; none of those is saved."""
+"""What stands in a response, and images of which a part is missing; none of those is saved."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import anyio.to_thread
 import pytest
 from PIL import Image
 
-from batchgen.images.inspect import BadPicture, inspect
+from batchgen.images.inspect import BadImage, inspect
 from tests import rig, wire
 from tests.canary import CANARY
-from tests.faults.gateway import answer, gateway
-from tests.test_answers import RED, encoded, picture, saved
+from tests.faults.gateway import gateway, response
+from tests.test_responses import RED, encoded, image, saved
 
 pytestmark = pytest.mark.anyio
 
 
-# Pictures of which a part is missing
+# Images of which a part is missing
 
 ENCODINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "png": ("PNG", "RGB", {}),
@@ -38,7 +38,7 @@ SIZES = ((17, 11), (320, 200))
 
 
 def drawn(encoding: str, size: tuple[int, int]) -> bytes:
-    """A picture with an edge, an area and some noise, as a photo has them."""
+    """An image with an edge, an area and some noise, as a photo has them."""
     kind, mode, options = ENCODINGS[encoding]
     noise = random.Random(size[0]).randbytes(size[0] * size[1])
     image = Image.merge("RGB", [Image.frombytes("L", size, noise), *[Image.new("L", size, 90)] * 2])
@@ -55,14 +55,14 @@ def cuts(data: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.fault("B14", "B15")
-def test_of_a_thousand_pictures_that_are_cut_none_is_accepted() -> None:
+def test_of_a_thousand_images_that_are_cut_none_is_accepted() -> None:
     refused = 0
     for encoding in ENCODINGS:
         for size in SIZES:
             whole = drawn(encoding, size)
             assert (inspect(whole).width, inspect(whole).height) == size
             for cut in cuts(whole):
-                with pytest.raises(BadPicture):
+                with pytest.raises(BadImage):
                     inspect(cut)
                 refused += 1
     assert refused >= 1000
@@ -70,14 +70,14 @@ def test_of_a_thousand_pictures_that_are_cut_none_is_accepted() -> None:
 
 @pytest.mark.parametrize("form", ["inline", "address"])
 @pytest.mark.fault("B13", "B14", "B15")
-async def test_a_cut_picture_is_charged_kept_and_never_done(form: str, tmp_path: Path) -> None:
+async def test_a_cut_image_is_charged_kept_and_never_done(form: str, tmp_path: Path) -> None:
     bad = [drawn(encoding, SIZES[0])[:-1] for encoding in ENCODINGS]
     async with gateway() as provider:
         if form == "inline":
-            provider.reply = lambda number: answer({"b64_json": encoded(bad[number])})
+            provider.reply = lambda number: response({"b64_json": encoded(bad[number])})
         else:
             provider.files = {f"{number}": [wire.response(cut)] for number, cut in enumerate(bad)}
-            provider.reply = lambda number: answer({"url": provider.url(f"{number}")})
+            provider.reply = lambda number: response({"url": provider.url(f"{number}")})
         limits = '{concurrency: 1, max_waste: "0", max_useless: 100, download_wait: 1}'
         await provider.run(tmp_path, jobs=len(bad), code=1, limits=limits)
         assert len(provider.posts) == len(bad)
@@ -90,15 +90,15 @@ async def test_a_cut_picture_is_charged_kept_and_never_done(form: str, tmp_path:
     assert len(list((tmp_path / "batchgen.db.spool").iterdir())) == len(bad)
 
 
-# What stands in an answer
+# What stands in a response
 
 
 @pytest.mark.fault("B06", "B07", "B08")
 async def test_what_comes_is_kept_and_what_is_missing_is_left(tmp_path: Path) -> None:
-    green = picture("green")
+    green = image("green")
     async with gateway() as provider:
         provider.files = {"2.png": [wire.response(green)]}
-        provider.reply = lambda _: answer(
+        provider.reply = lambda _: response(
             {"b64_json": None, "url": ""},
             {"b64_json": encoded(RED)},
             {"url": provider.url("2.png")},
@@ -108,12 +108,12 @@ async def test_what_comes_is_kept_and_what_is_missing_is_left(tmp_path: Path) ->
 
 
 @pytest.mark.fault("B22", "B23")
-async def test_one_picture_for_two_jobs_is_saved_for_both_and_told_by_its_hash(
+async def test_one_image_for_two_jobs_is_saved_for_both_and_told_by_its_hash(
     tmp_path: Path,
 ) -> None:
     async with gateway() as provider:
         provider.files = {"1.png": [wire.response(RED)]}
-        provider.reply = lambda _: answer({"url": provider.url("1.png")})
+        provider.reply = lambda _: response({"url": provider.url("1.png")})
         await provider.run(tmp_path, jobs=3)
         assert len(provider.gets) == 3
     assert list(saved(tmp_path).values()) == [RED] * 3
@@ -127,25 +127,25 @@ async def test_one_picture_for_two_jobs_is_saved_for_both_and_told_by_its_hash(
 
 
 @pytest.mark.fault("B12", "B17")
-async def test_only_the_bytes_tell_what_a_picture_is(tmp_path: Path) -> None:
+async def test_only_the_bytes_tell_what_a_image_is(tmp_path: Path) -> None:
     """A JPEG that is sent as PNG is kept as what it is; a GIF that is sent as PNG is not kept."""
-    jpeg, gif = picture("red", "JPEG"), picture("red", "GIF")
+    jpeg, gif = image("red", "JPEG"), image("red", "GIF")
     async with gateway() as provider:
         provider.files = {
             "0.png": [wire.response(jpeg, Content_Type="image/png")],
             "1.png": [wire.response(gif, Content_Type="image/png")],
         }
-        provider.reply = lambda number: answer({"url": provider.url(f"{number}.png")})
+        provider.reply = lambda number: response({"url": provider.url(f"{number}.png")})
         await provider.run(tmp_path, jobs=2, code=1)
     assert saved(tmp_path) == {"job-000.jpg": jpeg}
 
 
 @pytest.mark.fault("B16")
-async def test_a_picture_that_would_fill_the_memory_is_never_opened(tmp_path: Path) -> None:
+async def test_a_image_that_would_fill_the_memory_is_never_opened(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("1", (10_000, 10_000)).save(buffer, "PNG")
     async with gateway() as provider:
-        provider.reply = lambda _: answer({"b64_json": encoded(buffer.getvalue())})
+        provider.reply = lambda _: response({"b64_json": encoded(buffer.getvalue())})
         await provider.run(tmp_path, code=1)
     (reason,) = rig.query(tmp_path / "batchgen.db", "SELECT reason FROM jobs")[0]
     assert "pixels" in reason
@@ -157,7 +157,7 @@ NASTY = "\x1b[31mred\x07\r\nnext line \u202e" + "x" * 1_000_000
 @pytest.mark.fault("B26", "B27", "B28")
 async def test_the_words_of_a_provider_reach_nobody_as_they_are(tmp_path: Path) -> None:
     async with gateway() as provider:
-        provider.reply = lambda _: answer(
+        provider.reply = lambda _: response(
             status="400 Bad Request", error={"message": f"{CANARY} {NASTY}", "code": "\x1b[2J"}
         )
         done = await provider.run(tmp_path, code=1)
@@ -170,16 +170,16 @@ async def test_the_words_of_a_provider_reach_nobody_as_they_are(tmp_path: Path) 
     assert not holding(tmp_path, CANARY.encode())
 
 
-def holding(folder: Path, secret: bytes) -> list[Path]:
+def holding(directory: Path, secret: bytes) -> list[Path]:
     """The files in which it stands."""
-    return [path for path in folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    return [path for path in directory.rglob("*") if path.is_file() and secret in path.read_bytes()]
 
 
 @pytest.mark.fault("B29", "B30")
-async def test_what_an_answer_says_of_itself_changes_no_price(tmp_path: Path) -> None:
+async def test_what_an_response_says_of_itself_changes_no_price(tmp_path: Path) -> None:
     usages = [-1, "a lot", {"total_tokens": -5, "cost": "NaN"}, {"output_tokens": 10**30}, None]
     async with gateway() as provider:
-        provider.reply = lambda number: answer(
+        provider.reply = lambda number: response(
             {"b64_json": encoded(RED)}, usage=usages[number], model="dall-e-0", cost=-7
         )
         await provider.run(tmp_path, jobs=len(usages))

@@ -15,23 +15,23 @@ import pytest
 from batchgen.http.client import ApiClient, ApiRequest, BytesBody
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
-from batchgen.images.inspect import BadPicture, inspect
+from batchgen.images.inspect import BadImage, inspect
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.outcomes.classify import Exchange, Reach, Verdict, classify
 from batchgen.outcomes.download_policy import FetchAgain, FetchResult, after_fetch
-from batchgen.providers.adapters.images import read_answer
+from batchgen.providers.adapters.images import read_response
 from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import PartFile
 from tests import rig, wire
 from tests.faults.proxy import CLEAR, Proxy, Weather, proxy
-from tests.test_answers import picture
+from tests.test_responses import image
 
 BODY = b'{"model":"gpt-image-2","prompt":"a mug","n":1,"size":"1024x640"}'
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
         yield endpoint
 
 
@@ -43,7 +43,7 @@ def between(served: rig.Endpoint) -> Iterator[Proxy]:
 
 
 class Buyer:
-    """Asks for one picture after another, each by an attempt of its own."""
+    """Asks for one image after another, each by an attempt of its own."""
 
     def __init__(self, api: ApiClient, spool: Spool, between: Proxy) -> None:
         self._api = api
@@ -64,8 +64,8 @@ class Buyer:
         exchange = await self._api.exchange(request, self._spool.part(attempt))
         whole = exchange.reach is Reach.COMPLETE
         found = self._spool.find(attempt) if whole else self._spool.find_cut(attempt)
-        answer = read_answer(found.body(), found.headers) if found else None
-        self.bought[attempt] = weather, classify(exchange, answer)
+        response = read_response(found.body(), found.headers) if found else None
+        self.bought[attempt] = weather, classify(exchange, response)
         return exchange
 
     def outcomes(self) -> list[Outcome]:
@@ -74,8 +74,8 @@ class Buyer:
 
 
 @asynccontextmanager
-async def buyer(folder: Path, verify: ssl.SSLContext, between: Proxy) -> AsyncIterator[Buyer]:
-    spool = Spool(folder / "spool")
+async def buyer(directory: Path, verify: ssl.SSLContext, between: Proxy) -> AsyncIterator[Buyer]:
+    spool = Spool(directory / "spool")
     spool.prepare()
     async with ApiClient(
         key="sk-local", verify=verify, deadlines=Deadlines(), deadline_s=20
@@ -123,17 +123,17 @@ async def test_a_request_cut_at_any_byte_is_never_free_once_it_was_handed_over(
 
 @pytest.mark.anyio
 @pytest.mark.fault("N11", "N13")
-async def test_an_answer_cut_at_any_byte_is_a_doubt_until_it_is_whole(
+async def test_an_response_cut_at_any_byte_is_a_doubt_until_it_is_whole(
     served: rig.Endpoint, between: Proxy, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     before = len(served.bill())
     async with buyer(tmp_path, verify, between) as buys:
         await buys.buy(CLEAR)
-        length = between.passed[-1].answer_bytes
+        length = between.passed[-1].response_bytes
         for offset in range(length):
-            exchange = await buys.buy(Weather(answer_bytes=offset, reset=offset % 2 == 1))
+            exchange = await buys.buy(Weather(response_bytes=offset, reset=offset % 2 == 1))
             assert exchange.reach in (Reach.SENT, Reach.HEADERS)
-        await buys.buy(Weather(answer_bytes=length))
+        await buys.buy(Weather(response_bytes=length))
         charged = check_bill(buys, served, before)
     assert buys.outcomes() == [Outcome.OK, *[Outcome.AMBIGUOUS] * length, Outcome.OK]
     assert len(charged) == length + 2
@@ -162,31 +162,31 @@ async def test_a_large_request_that_was_cut_early_is_asked_again_for_free(
     assert set(early) == {Outcome.SAFE}
 
 
-PICTURE = picture("red", size=(8, 6))
+IMAGE = image("red", size=(8, 6))
 HEADS = {
-    "length": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PICTURE),
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(IMAGE),
     "until closed": b"HTTP/1.0 200 OK\r\nContent-Type: image/png\r\n\r\n",
     "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
 }
 
 
 def served_as(head: str) -> bytes:
-    """The whole answer to a download."""
+    """The whole response to a download."""
     if head == "chunks":
-        middle = len(PICTURE) // 2
-        parts = [PICTURE[:middle], PICTURE[middle:], b""]
+        middle = len(IMAGE) // 2
+        parts = [IMAGE[:middle], IMAGE[middle:], b""]
         return HEADS[head] + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
-    return HEADS[head] + PICTURE
+    return HEADS[head] + IMAGE
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.fault("N13", "N14", "N15", "N32")
-async def test_a_download_cut_at_any_byte_is_repeated_from_the_first_to_the_whole_picture(
+async def test_a_download_cut_at_any_byte_is_repeated_from_the_first_to_the_whole_image(
     head: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
-    answer = served_as(head)
-    async with wire.serve(wire.answering(answer)) as server:
+    response = served_as(head)
+    async with wire.serve(wire.answering(response)) as server:
         with proxy(server.port) as between:
             async with Downloader(
                 verify=verify, deadlines=Deadlines(), allow_loopback=True
@@ -196,35 +196,35 @@ async def test_a_download_cut_at_any_byte_is_repeated_from_the_first_to_the_whol
                 request = between.passed[0].request_bytes
                 cuts = [Weather(request_bytes=offset) for offset in range(request + 1)]
                 cuts += [
-                    Weather(answer_bytes=offset, reset=offset % 2 == 1)
-                    for offset in range(len(answer))
+                    Weather(response_bytes=offset, reset=offset % 2 == 1)
+                    for offset in range(len(response))
                 ]
                 for cut in cuts:
                     between.forecast = lambda _, cut=cut: cut  # type: ignore[misc]  # a default
-                    assert await picture_of(client, url, tmp_path) in (None, PICTURE), cut
+                    assert await image_of(client, url, tmp_path) in (None, IMAGE), cut
                     between.forecast = lambda _: CLEAR
-                    assert await picture_of(client, url, tmp_path) == PICTURE, cut
+                    assert await image_of(client, url, tmp_path) == IMAGE, cut
         assert not any("range" in request.headers for request in server.requests)
 
 
-async def picture_of(client: Downloader, url: str, folder: Path) -> bytes | None:
-    """What a delivery would take for the picture; None where it would ask again."""
-    result = await fetch(client, url, folder)
+async def image_of(client: Downloader, url: str, directory: Path) -> bytes | None:
+    """What a delivery would take for the image; None where it would ask again."""
+    result = await fetch(client, url, directory)
     if result is not None:
         began = datetime.now(UTC)
         again = after_fetch(result, tries=1, now=began, until=began + timedelta(hours=24))
         assert isinstance(again, FetchAgain)
         return None
-    data = (folder / "1.png").read_bytes()
+    data = (directory / "1.png").read_bytes()
     try:
         inspect(data)
-    except BadPicture:
+    except BadImage:
         return None
     return data
 
 
-async def fetch(client: Downloader, url: str, folder: Path) -> FetchResult | None:
-    async with PartFile(folder / "1.png", keep=True) as part:
+async def fetch(client: Downloader, url: str, directory: Path) -> FetchResult | None:
+    async with PartFile(directory / "1.png", keep=True) as part:
         result = await client.fetch(url, part)
         if result is None:
             await part.commit()

@@ -25,13 +25,13 @@ LIMITS = '{concurrency: 4, max_waste: "0"}'
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
     """Slow enough for something to happen while requests are in flight."""
-    switches = ("--fast-pictures", "--latency", "0.4", "--answer", "mixed")
+    switches = ("--fast-images", "--latency", "0.4", "--response", "mixed")
     with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
         yield endpoint
 
 
 def run_and_meanwhile(path: Path, happen: Callable[[], object], *, code: int) -> str:
-    """Run a manifest; the thing happens once the first picture is done."""
+    """Run a manifest; the thing happens once the first image is done."""
     with rig.start("run", path, "--json", cwd=path.parent) as process:
         for event in rig.events(process):
             if event.get("event") == "job_done":
@@ -44,13 +44,13 @@ def run_and_meanwhile(path: Path, happen: Callable[[], object], *, code: int) ->
 
 
 @pytest.mark.fault("D01", "D02")
-def test_no_request_leaves_whose_answer_might_find_no_room(
+def test_no_request_leaves_whose_response_might_find_no_room(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
     with rig.small_disk(tmp_path / "disk", "size=72m") as disk:
         path = rig.manifest(disk, served.base_url, PROMPTS, limits=LIMITS)
-        left = disk_space.KEPT_FREE_BYTES + disk_space.ANSWER_BYTES // 2
+        left = disk_space.KEPT_FREE_BYTES + disk_space.RESPONSE_BYTES // 2
         text = run_and_meanwhile(path, lambda: rig.fill(disk, leave=left), code=3)
         found = rig.status(disk)
 
@@ -78,7 +78,7 @@ def _files_used_up(disk: Path) -> None:
 
 
 def _read_only(disk: Path) -> None:
-    # Refused while a file is open for writing, as one is while a picture comes.
+    # Refused while a file is open for writing, as one is while an image comes.
     while subprocess.run(
         ["mount", "-o", "remount,ro", str(disk)], check=False, capture_output=True
     ).returncode:
@@ -141,11 +141,11 @@ def test_a_disk_that_is_filled_to_its_last_byte_leaves_doubts_and_no_lies(
 
 
 @pytest.mark.fault("D18")
-def test_an_output_folder_that_vanishes_is_made_anew_for_what_is_still_to_come(
+def test_an_output_directory_that_vanishes_is_made_anew_for_what_is_still_to_come(
     tmp_path: Path,
 ) -> None:
     """What was being written when the directory went away is left there under its `.part` name."""
-    with rig.endpoint(tmp_path / "endpoint", "--fast-pictures", "--latency", "1") as slow:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images", "--latency", "1") as slow:
         path = rig.manifest(tmp_path, slow.base_url, PROMPTS, limits=LIMITS)
         run_and_meanwhile(path, lambda: (tmp_path / "out").rename(tmp_path / "taken"), code=0)
     assert rig.status(tmp_path)["jobs"]["done"] == len(PROMPTS)
@@ -161,7 +161,7 @@ def test_an_output_folder_that_vanishes_is_made_anew_for_what_is_still_to_come(
 
 @pytest.mark.fault("D22")
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_pictures_follow_the_umask_and_all_else_is_the_owners_alone(
+def test_images_follow_the_umask_and_all_else_is_the_owners_alone(
     umask: int, served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, PROMPTS[:1], limits=LIMITS)

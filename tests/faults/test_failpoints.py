@@ -20,7 +20,7 @@ AT_PLACES = {Point.KEPT, Point.MOVED, Point.SET_ASIDE}
 AT_SHARING = {Point.COPYING}
 """Reached with `share: true`; tests/test_sharing.py kills there."""
 AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}
-BEFORE_AN_ANSWER = {
+BEFORE_AN_RESPONSE = {
     Point.LEDGER_MADE,
     Point.APPROVED,
     Point.ENROLLED,
@@ -28,16 +28,16 @@ BEFORE_AN_ANSWER = {
     Point.BODY_SENT,
 }
 ALL = [
-    pytest.param(answer, point, id=f"{point}-{answer}")
+    pytest.param(response, point, id=f"{point}-{response}")
     for point in Point
     if point not in AT_MIGRATION | AT_PLACES | AT_SHARING
-    for answer in (("url",) if point in BEFORE_AN_ANSWER else ("url", "b64_json"))
+    for response in (("url",) if point in BEFORE_AN_RESPONSE else ("url", "b64_json"))
 ]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
         yield endpoint
 
 
@@ -48,11 +48,11 @@ def runs() -> Iterator[Station]:
 
 
 @pytest.mark.fault("P07")
-@pytest.mark.parametrize(("answer", "point"), ALL)
+@pytest.mark.parametrize(("response", "point"), ALL)
 def test_a_run_killed_at_a_point_is_finished_by_the_next(
-    answer: str, point: Point, served: rig.Endpoint, runs: Station, tmp_path: Path
+    response: str, point: Point, served: rig.Endpoint, runs: Station, tmp_path: Path
 ) -> None:
-    served.judge("faults", {"answer": answer})
+    served.judge("faults", {"response": response})
     path = rig.manifest(
         tmp_path,
         served.base_url,
@@ -70,7 +70,7 @@ def test_a_run_killed_at_a_point_is_finished_by_the_next(
 
     if point in AT_RECOVERY:
         kill(Point.BODY_SENT, 2)
-    kill(point, 1 if point in BEFORE_AN_ANSWER | AT_RECOVERY else 2)
+    kill(point, 1 if point in BEFORE_AN_RESPONSE | AT_RECOVERY else 2)
     in_doubt = judge.doubts(tmp_path)
 
     done = runs.run("run", path, cwd=tmp_path)
@@ -84,7 +84,7 @@ def test_a_run_killed_at_a_point_is_finished_by_the_next(
 
 
 @pytest.mark.fault("D17")
-def test_what_a_run_left_behind_its_last_picture_is_removed(
+def test_what_a_run_left_behind_its_last_image_is_removed(
     served: rig.Endpoint, runs: Station, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"])

@@ -48,16 +48,16 @@ class Spent:
     shown: str
 
 
-def stopped(folder: Path, *switches: str, after: int = 0) -> Spent:
+def stopped(directory: Path, *switches: str, after: int = 0) -> Spent:
     """Run the batch until the guard stops it; ``after`` requests are without fault."""
     fault_after = ["--fault-after", str(after)] if after else []
-    with rig.endpoint(folder / "state", "--fast-pictures", *switches, *fault_after) as served:
-        path = rig.manifest(folder, served.base_url, PROMPTS, limits=LIMITS, canaries=None)
+    with rig.endpoint(directory / "state", "--fast-images", *switches, *fault_after) as served:
+        path = rig.manifest(directory, served.base_url, PROMPTS, limits=LIMITS, canaries=None)
         shown = rig.run_changed(QUICK, path, code=3)
         served.wait_until_idle()
-        rig.judge(folder, served.bill(), finished=False)
+        rig.judge(directory, served.bill(), finished=False)
         sent = served.judge("stats")["posts"]
-        return Spent(len(served.bill()), sent, rig.status(folder), shown)
+        return Spent(len(served.bill()), sent, rig.status(directory), shown)
 
 
 @pytest.mark.parametrize("after", [0, 1])
@@ -76,7 +76,7 @@ def stopped(folder: Path, *switches: str, after: int = 0) -> Spent:
             ["--bill-empty", "1"], marks=pytest.mark.fault("W02"), id="no image in the list"
         ),
         pytest.param(
-            ["--bill-truncated", "1", "--answer", "b64_json"],
+            ["--bill-truncated", "1", "--response", "b64_json"],
             marks=pytest.mark.fault("W03"),
             id="half an image",
         ),
@@ -121,7 +121,7 @@ def test_a_run_without_images_stops_after_a_handful(
 @pytest.mark.fault("W10")
 @pytest.mark.parametrize("after", [0, 1])
 def test_urls_that_expire_at_once_end_a_run(after: int, tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = rig.manifest(
             tmp_path, served.base_url, PROMPTS[: after or JOBS], limits=LIMITS, canaries=None
         )
@@ -172,7 +172,7 @@ batchgen.engine.delivery.PartFile = _refused
 @pytest.mark.fault("W11")
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_target_that_cannot_be_written_ends_a_run(after: int, tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = rig.manifest(
             tmp_path, served.base_url, PROMPTS[: after or JOBS], limits=LIMITS, canaries=None
         )
@@ -190,7 +190,7 @@ def test_a_target_that_cannot_be_written_ends_a_run(after: int, tmp_path: Path) 
 
 def test_stalled_downloads_hold_the_next_requests(tmp_path: Path) -> None:
     with rig.endpoint(
-        tmp_path / "state", "--fast-pictures", "--download-stall", "1", "--fault-after", "1"
+        tmp_path / "state", "--fast-images", "--download-stall", "1", "--fault-after", "1"
     ) as served:
         path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS, canaries=None)
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
@@ -204,7 +204,7 @@ def test_stalled_downloads_hold_the_next_requests(tmp_path: Path) -> None:
 
 @pytest.mark.fault("XA2")
 def test_the_run_after_a_guard_stop_begins_with_canaries(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = rig.manifest(tmp_path, served.base_url, PROMPTS[:1], limits=LIMITS, canaries=None)
         rig.batchgen("run", path, cwd=tmp_path)
         rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS, canaries=None)
@@ -225,7 +225,7 @@ def test_refusals_for_reasons_of_their_own_stop_nothing(tmp_path: Path) -> None:
         f"a forbidden-word, {number}" if number % 10 == 9 else f"a mug, {number}"
         for number in range(100)
     ]
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = rig.manifest(tmp_path, served.base_url, prompts, limits=LIMITS, canaries=None)
         rig.batchgen("run", path, cwd=tmp_path, code=1)
         found = rig.status(tmp_path)
@@ -235,7 +235,7 @@ def test_refusals_for_reasons_of_their_own_stop_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.fault("XA2")
 def test_downloads_hold_up_requests_for_download_wait(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--download-forbid", "1") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--download-forbid", "1") as served:
         limits = f"{{concurrency: {CONCURRENCY}, download_wait: 2}}"
         path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=limits, canaries=None)
         rig.batchgen("run", path, cwd=tmp_path, code=3)

@@ -23,7 +23,7 @@ def said(**error: str) -> bytes:
     return json.dumps({"error": error}).encode()
 
 
-def picture_at(url: str) -> bytes:
+def image_at(url: str) -> bytes:
     return wire.response(json.dumps({"created": 1, "data": [{"url": url}]}).encode())
 
 
@@ -31,21 +31,21 @@ def free() -> bytes:
     return wire.response(said(message="no", code="bad"), "400 Bad Request")
 
 
-ANSWERS: Final[dict[str, Callable[[str], bytes]]] = {
+RESPONSES: Final[dict[str, Callable[[str], bytes]]] = {
     "an error": lambda _: wire.response(
         said(message=EVIL, code=EVIL, type=EVIL, param=EVIL), "400 Bad Request"
     ),
-    "no address": lambda _: picture_at(EVIL),
+    "no address": lambda _: image_at(EVIL),
     "names": lambda _: wire.response(
         said(message="no"), "400 Bad Request", X_Request_Id=RAW.decode("latin-1")
     ),
-    "a host": lambda _: picture_at(f"http://{EVIL}/1.png"),
+    "a host": lambda _: image_at(f"http://{EVIL}/1.png"),
     "a page": lambda _: wire.response(RAW, "500 Oh", Content_Type="text/html"),
     "between": lambda _: free(),
-    "a path": lambda url: picture_at(f"{url}/{EVIL}"),
-    "a redirect": lambda url: picture_at(f"{url}/redirect"),
-    "no picture": lambda url: picture_at(f"{url}/rubbish"),
-    "a reason": lambda url: picture_at(f"{url}/reason"),
+    "a path": lambda url: image_at(f"{url}/{EVIL}"),
+    "a redirect": lambda url: image_at(f"{url}/redirect"),
+    "no image": lambda url: image_at(f"{url}/rubbish"),
+    "a reason": lambda url: image_at(f"{url}/reason"),
     "inline": lambda _: wire.response(
         json.dumps({"data": [{"b64_json": base64.b64encode(RAW).decode()}]}).encode()
     ),
@@ -76,15 +76,17 @@ FILES: Final = {
 async def hostile(connection: wire.Connection, server: wire.Server) -> None:
     request = await wire.receive(connection, server)
     if request.body:
-        answer = ANSWERS[json.loads(request.body)["prompt"]](server.url)
+        response = RESPONSES[json.loads(request.body)["prompt"]](server.url)
     else:
-        answer = FILES.get(request.line.split()[1], wire.response(RAW, "404 No"))
-    await connection.send(answer)
+        response = FILES.get(request.line.split()[1], wire.response(RAW, "404 No"))
+    await connection.send(response)
 
 
-async def shown(folder: Path, *arguments: str | Path) -> str:
+async def shown(directory: Path, *arguments: str | Path) -> str:
     """What a command shows, whatever its end; it must not be a bug."""
-    done = await anyio.to_thread.run_sync(lambda: rig.batchgen(*arguments, cwd=folder, code=None))
+    done = await anyio.to_thread.run_sync(
+        lambda: rig.batchgen(*arguments, cwd=directory, code=None)
+    )
     assert done.returncode in range(4), done.stderr
     return done.stdout + done.stderr
 
@@ -93,7 +95,7 @@ async def shown(folder: Path, *arguments: str | Path) -> str:
 async def test_nothing_that_a_provider_sends_commands_the_terminal(tmp_path: Path) -> None:
     async with wire.serve(hostile) as server:
         path = rig.manifest(
-            tmp_path, f"{server.url}/v1", [*ANSWERS], limits='{concurrency: 1, max_waste: "0"}'
+            tmp_path, f"{server.url}/v1", [*RESPONSES], limits='{concurrency: 1, max_waste: "0"}'
         )
         texts = [
             await shown(tmp_path, "run", path, "--yes", "--log-file", tmp_path / "night.log"),
@@ -103,7 +105,7 @@ async def test_nothing_that_a_provider_sends_commands_the_terminal(tmp_path: Pat
             await shown(tmp_path, "reconcile", "batch"),
         ]
     asked = {json.loads(request.body)["prompt"] for request in server.requests if request.body}
-    assert asked == set(ANSWERS)
+    assert asked == set(RESPONSES)
     texts += [
         await shown(tmp_path, command, "batch", *options)
         for command, *options in (
@@ -121,9 +123,9 @@ async def test_nothing_that_a_provider_sends_commands_the_terminal(tmp_path: Pat
 
 @pytest.mark.fault("M22")
 def test_a_manifest_that_changes_under_a_run_changes_nothing_of_it(tmp_path: Path) -> None:
-    switches = ("--fast-pictures", "--latency", "0.1")
+    switches = ("--fast-images", "--latency", "0.1")
     with rig.endpoint(tmp_path / "state", *switches) as endpoint:
-        prompts = [f"picture {number}" for number in range(8)]
+        prompts = [f"image {number}" for number in range(8)]
         limits = "{concurrency: 2}"
         path = rig.manifest(tmp_path, endpoint.base_url, prompts, limits=limits)
         written = path.read_bytes()

@@ -24,13 +24,13 @@ LIMITS = '{concurrency: 4, max_waste: "0"}'
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
         yield endpoint
 
 
 @pytest.mark.fault("Q01")
 def test_a_program_that_holds_the_ledger_for_a_while_is_waited_for(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "0.3") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.3") as slow:
         path = rig.manifest(tmp_path, slow.base_url, ["p"] * 8, limits=LIMITS)
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
             next(rig.events(process))
@@ -138,7 +138,7 @@ def test_a_ledger_on_a_read_only_disk_shows_its_status_and_sends_nothing(
 
 
 @pytest.mark.fault("D21")
-def test_a_folder_that_knows_no_hard_links_holds_a_ledger(
+def test_a_directory_that_knows_no_hard_links_holds_a_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FAT and some network shares have none; no log is ever written ahead beside a ledger."""

@@ -28,17 +28,17 @@ from batchgen.http.download import Downloader
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Failure, Reach, classify
 from batchgen.outcomes.download_policy import FetchResult
-from batchgen.providers.adapters.images import read_answer
+from batchgen.providers.adapters.images import read_response
 from tests import rig, wire
-from tests.faults.gateway import answer, gateway
+from tests.faults.gateway import gateway, response
 from tests.faults.proxy import Proxy, Weather, proxy
-from tests.test_answers import RED, encoded, picture, saved
-from tests.test_download import PICTURE, fetch, routes
+from tests.test_download import IMAGE, fetch, routes
 from tests.test_http import ATTEMPT, GOOD, ask_once, asker, outcome
+from tests.test_responses import RED, encoded, image, saved
 
 pytestmark = pytest.mark.anyio
 
-INLINE = answer({"b64_json": encoded(RED)})
+INLINE = response({"b64_json": encoded(RED)})
 SOON_S = 0.3
 
 
@@ -52,7 +52,7 @@ def test_a_name_that_is_not_found_pauses_the_run_and_then_stops_it_for_free(
     path = rig.manifest(
         tmp_path,
         "https://gateway.invalid/v1",
-        [f"picture {number}" for number in range(12)],
+        [f"image {number}" for number in range(12)],
         limits="{concurrency: 4, unreachable: 1}",
     )
     done = rig.batchgen("run", path, cwd=tmp_path, code=3)
@@ -77,7 +77,7 @@ main()
 
 @pytest.mark.fault("N02")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_a_name_server_that_never_answers_keeps_no_run_from_ending(tmp_path: Path) -> None:
+def test_a_name_server_that_never_responses_keeps_no_run_from_ending(tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, "https://gateway.invalid/v1", ["one"])
     with subprocess.Popen(
         [sys.executable, "-c", MUTE_NAME_SERVER, "run", str(path), "--json"],
@@ -97,7 +97,7 @@ def test_a_name_server_that_never_answers_keeps_no_run_from_ending(tmp_path: Pat
 
 @contextmanager
 def black_hole(family: socket.AddressFamily, host: str, port: int = 0) -> Iterator[int]:
-    """A port whose queue is full, so that further connections are left without an answer."""
+    """A port whose queue is full, so that further connections are left without a response."""
     with ExitStack() as sockets:
         listener = sockets.enter_context(socket.socket(family))
         listener.bind((host, port))
@@ -268,7 +268,7 @@ async def test_a_gzip_bomb_does_not_go_off(tmp_path: Path, verify: ssl.SSLContex
         exchange, spool = await ask_once(tmp_path, verify, script)
         found = spool.find(ATTEMPT)
         assert found is not None
-        verdict = classify(exchange, read_answer(found.body(), found.headers))
+        verdict = classify(exchange, read_response(found.body(), found.headers))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -278,7 +278,7 @@ async def test_a_gzip_bomb_does_not_go_off(tmp_path: Path, verify: ssl.SSLContex
 
 
 @pytest.mark.fault("N18")
-async def test_what_comes_behind_the_end_of_an_answer_is_ignored(
+async def test_what_comes_behind_the_end_of_an_response_is_ignored(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     script = wire.answering(wire.response(GOOD, Connection="close") + b"surplus")
@@ -295,15 +295,15 @@ async def downloads(verify: ssl.SSLContext) -> AsyncIterator[Downloader]:
         yield client
 
 
-@pytest.mark.parametrize("picture", [PICTURE, PICTURE[:500]], ids=["large", "small"])
+@pytest.mark.parametrize("image", [IMAGE, IMAGE[:500]], ids=["large", "small"])
 @pytest.mark.fault("N18")
-async def test_what_comes_behind_the_end_of_a_picture_is_ignored(
-    picture: bytes, tmp_path: Path, verify: ssl.SSLContext
+async def test_what_comes_behind_the_end_of_a_image_is_ignored(
+    image: bytes, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
-    script = wire.answering(wire.response(picture) + b"surplus")
+    script = wire.answering(wire.response(image) + b"surplus")
     async with wire.serve(script) as server, downloads(verify) as client:
         assert await fetch(client, f"{server.url}/1.png", tmp_path / "1.png") is None
-    assert (tmp_path / "1.png").read_bytes() == picture
+    assert (tmp_path / "1.png").read_bytes() == image
 
 
 @pytest.mark.fault("N19", "N20")
@@ -319,7 +319,7 @@ async def test_what_comes_behind_the_end_of_a_picture_is_ignored(
 async def test_a_head_that_makes_no_sense_is_asked_for_again(
     head: bytes, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
-    script = wire.answering(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + PICTURE)
+    script = wire.answering(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + IMAGE)
     async with wire.serve(script) as server, downloads(verify) as client:
         result = await fetch(client, f"{server.url}/1.png", tmp_path / "1.png")
     assert result is not None
@@ -332,14 +332,14 @@ async def test_a_connection_that_ends_as_it_is_used_again_costs_no_download(
 ) -> None:
     async def once(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
-        await connection.send(wire.response(PICTURE))
+        await connection.send(wire.response(IMAGE))
         await connection.head()  # the next request comes, and the connection ends
 
     async with wire.serve(once) as server, downloads(verify) as client:
         for number in range(3):
             file = tmp_path / f"{number}.png"
             assert await fetch(client, f"{server.url}/{number}.png", file) is None
-            assert file.read_bytes() == PICTURE
+            assert file.read_bytes() == IMAGE
     assert server.connections == 3
 
 
@@ -348,15 +348,15 @@ async def test_no_range_is_asked_for_so_none_can_be_wrong(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     """What a run of its own would do: each try begins at the first byte, on a file of its own."""
-    whole = wire.response(PICTURE, ETag='"2"')
+    whole = wire.response(IMAGE, ETag='"2"')
     async with wire.serve(routes({"/1.png": whole})) as server, downloads(verify) as client:
         (tmp_path / "1.png.part").write_bytes(b"what an earlier try left")
         assert await fetch(client, f"{server.url}/1.png", tmp_path / "1.png") is None
-    assert (tmp_path / "1.png").read_bytes() == PICTURE
+    assert (tmp_path / "1.png").read_bytes() == IMAGE
     assert not {"range", "if-range"} & set(server.requests[0].headers)
 
 
-PNG = picture("blue")
+PNG = image("blue")
 TROUBLE = {
     "cut.png": wire.response(PNG)[:-9],
     "chunks.png": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n" + PNG[:8] + b"\r\n",
@@ -378,7 +378,7 @@ async def test_a_download_that_goes_wrong_is_repeated_and_never_bought_again(
     async with gateway() as provider:
         names = list(TROUBLE)
         provider.files = {name: [bad, wire.response(PNG)] for name, bad in TROUBLE.items()}
-        provider.reply = lambda number: answer({"url": provider.url(names[number])})
+        provider.reply = lambda number: response({"url": provider.url(names[number])})
         await provider.run(tmp_path, jobs=len(names))
         assert len(provider.posts) == len(names)
         asked = [request.line.split()[1].lstrip("/") for request in provider.gets]
@@ -394,7 +394,7 @@ async def test_a_download_that_goes_wrong_is_repeated_and_never_bought_again(
 @pytest.fixture
 def between(tmp_path: Path) -> Iterator[tuple[rig.Endpoint, Proxy]]:
     """An endpoint that takes its time, and a proxy in front of it."""
-    switches = ("--fast-pictures", "--latency", "0.3")
+    switches = ("--fast-images", "--latency", "0.3")
     with (
         rig.endpoint(tmp_path / "state", *switches) as endpoint,
         proxy(urlsplit(endpoint.base_url).port or 0) as made,
@@ -410,7 +410,7 @@ def test_a_network_that_comes_back_costs_no_more_than_what_was_in_flight(
     path = rig.manifest(
         tmp_path,
         f"{network.url}/v1",
-        [f"picture {number}" for number in range(12)],
+        [f"image {number}" for number in range(12)],
         limits='{concurrency: 2, max_waste: "0"}',
     )
     ends: list[str] = []
@@ -439,12 +439,12 @@ def test_a_run_over_a_network_that_cuts_every_third_connection_agrees_with_the_b
     between: tuple[rig.Endpoint, Proxy], tmp_path: Path
 ) -> None:
     endpoint, network = between
-    cuts = [Weather(request_bytes=200, reset=True), Weather(answer_bytes=300)]
+    cuts = [Weather(request_bytes=200, reset=True), Weather(response_bytes=300)]
     network.forecast = lambda number: cuts[number // 3 % 2] if number % 3 == 2 else Weather()
     path = rig.manifest(
         tmp_path,
         f"{network.url}/v1",
-        [f"picture {number}" for number in range(20)],
+        [f"image {number}" for number in range(20)],
         limits='{concurrency: 4, max_waste: "0"}',
     )
     rig.batchgen("run", path, cwd=tmp_path, code=1)
@@ -476,7 +476,7 @@ PORTALS = {
 
 @pytest.mark.parametrize("which", PORTALS)
 @pytest.mark.fault("N37", "N38", "B01")
-async def test_a_port_that_answers_everything_alike_is_asked_three_times(
+async def test_a_port_that_responses_everything_alike_is_asked_three_times(
     which: str, tmp_path: Path
 ) -> None:
     reply, _ = PORTALS[which]
@@ -485,7 +485,7 @@ async def test_a_port_that_answers_everything_alike_is_asked_three_times(
         path = rig.manifest(
             tmp_path,
             f"{provider.server.url}/v1",
-            [f"picture {number}" for number in range(20)],
+            [f"image {number}" for number in range(20)],
             limits='{concurrency: 1, max_waste: "0"}',
         )
         await anyio.to_thread.run_sync(partial(_until_silent, path))

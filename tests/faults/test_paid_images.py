@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests import rig
-from tests.test_answers import RED, Scripted, encoded, picture, saved, scripted
+from tests.test_responses import RED, Scripted, encoded, image, saved, scripted
 
 ALL_FAIL = {"download-forbid": 1}
 NO_WAIT = '{concurrency: 4, max_waste: "100%", download_wait: 0}'
@@ -19,15 +19,15 @@ NO_WAIT = '{concurrency: 4, max_waste: "100%", download_wait: 0}'
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path / "state", "--fast-images") as endpoint:
         yield endpoint
 
 
-def run_all_failing(served: rig.Endpoint, folder: Path, prompts: int = 1) -> Path:
+def run_all_failing(served: rig.Endpoint, directory: Path, prompts: int = 1) -> Path:
     """Run a batch while no download succeeds; the image host is well again afterwards."""
     served.judge("faults", ALL_FAIL)
-    path = rig.manifest(folder, served.base_url, ["a mug"] * prompts, limits=NO_WAIT)
-    rig.batchgen("run", path, cwd=folder, code=1)
+    path = rig.manifest(directory, served.base_url, ["a mug"] * prompts, limits=NO_WAIT)
+    rig.batchgen("run", path, cwd=directory, code=1)
     served.judge("faults", {})
     return path
 
@@ -37,8 +37,8 @@ def run_days_later(path: Path, days: float, *, code: int) -> str:
     return rig.run_changed(rig.set_clock(days), path, code=code)
 
 
-def job_reason(folder: Path) -> str:
-    (row,) = rig.query(folder / "batchgen.db", "SELECT reason FROM jobs")
+def job_reason(directory: Path) -> str:
+    (row,) = rig.query(directory / "batchgen.db", "SELECT reason FROM jobs")
     return str(row["reason"])
 
 
@@ -95,7 +95,7 @@ def test_a_day_without_the_image_fails_the_job(served: rig.Endpoint, tmp_path: P
     assert "HTTP 403" in run_days_later(path, 0.9, code=1)
     assert rig.status(tmp_path)["jobs"]["paid"] == 1
     output = run_days_later(path, 1.1, code=1)
-    assert "picture_lost: HTTP 403; 3 tries from 20" in output
+    assert "image_lost: HTTP 403; 3 tries from 20" in output
     assert rig.status(tmp_path)["jobs"]["failed"] == 1
     rig.batchgen("resume", "batch", cwd=tmp_path, code=1)
     assert len(served.bill()) == 1
@@ -177,7 +177,7 @@ def test_verify_repair_covers_lost_images(served: rig.Endpoint, lost: Path, tmp_
 @pytest.mark.fault("XA1")
 def test_a_wait_that_the_image_host_asks_for_is_kept(tmp_path: Path) -> None:
     with scripted() as script:
-        script.answer({"url": script.url("1.png")})
+        script.response({"url": script.url("1.png")})
         script.files["1.png"] = 503
         script.get_reply_headers["Retry-After"] = "1800"
         path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"])
@@ -194,7 +194,7 @@ def test_a_wait_that_the_image_host_asks_for_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("coding", ["aws-chunked", "utf-8", "binary", ""])
 def test_a_meaningless_coding_costs_no_image(coding: str, tmp_path: Path) -> None:
     with scripted() as script:
-        script.answer({"url": script.url("1.png")})
+        script.response({"url": script.url("1.png")})
         script.files["1.png"] = RED
         script.get_reply_headers["Content-Encoding"] = coding
         path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"])
@@ -217,10 +217,10 @@ def extra_item(script: Scripted, kind: str) -> dict[str, Any]:
 @pytest.mark.fault("XA7")
 @pytest.mark.parametrize("kind", ["broken base64", "404", "HTML", "forbidden address"])
 def test_a_broken_extra_image_only_warns(kind: str, tmp_path: Path) -> None:
-    blue = picture("blue")
+    blue = image("blue")
     with scripted() as script:
         extra = extra_item(script, kind)
-        script.answer({"b64_json": encoded(RED)}, extra, {"b64_json": encoded(blue)})
+        script.response({"b64_json": encoded(RED)}, extra, {"b64_json": encoded(blue)})
         path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"], limits='{max_waste: "100%"}')
         done = rig.batchgen("run", path, cwd=tmp_path)
         rig.batchgen("run", path, cwd=tmp_path)
@@ -233,7 +233,7 @@ def test_a_broken_extra_image_only_warns(kind: str, tmp_path: Path) -> None:
 @pytest.mark.fault("XA7")
 def test_a_broken_requested_image_decides(tmp_path: Path) -> None:
     with scripted() as script:
-        script.answer({"b64_json": encoded(RED[:-20])}, {"b64_json": encoded(RED)})
+        script.response({"b64_json": encoded(RED[:-20])}, {"b64_json": encoded(RED)})
         path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"], limits='{max_waste: "0"}')
         rig.batchgen("run", path, cwd=tmp_path, code=1)
         assert rig.status(tmp_path)["jobs"]["failed"] == 1
@@ -242,7 +242,7 @@ def test_a_broken_requested_image_decides(tmp_path: Path) -> None:
 @pytest.mark.fault("XA5")
 @pytest.mark.parametrize("damage", ["directory gone", "file gone", "head damaged", "body cut"])
 def test_a_missing_spool_file_is_held(damage: str, tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--answer", "b64_json") as served:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--response", "b64_json") as served:
         path = rig.manifest(tmp_path, served.base_url, ["a mug"], limits='{max_waste: "100%"}')
         rig.batchgen("run", path, cwd=tmp_path, env={"BATCHGEN_FAILPOINT": "received"}, code=-9)
         spool, kept = tmp_path / "batchgen.db.spool", tmp_path / "kept"
@@ -267,9 +267,9 @@ def test_a_missing_spool_file_is_held(damage: str, tmp_path: Path) -> None:
         rig.judge(tmp_path, served.bill(), finished=True)
 
 
-def video(folder: Path, base_url: str) -> Path:
+def video(directory: Path, base_url: str) -> Path:
     """Write a manifest of one video."""
-    path = folder / "batch.yaml"
+    path = directory / "batch.yaml"
     path.write_text(
         "name: batch\nmodel: veo-3.1-fast\n"
         f"provider: {{name: local, base_url: '{base_url}', price: '0.40'}}\n"
@@ -314,7 +314,7 @@ def test_an_unknown_task_is_lost_only_after_a_day(tmp_path: Path) -> None:
         assert "knows no such task" in job_reason(tmp_path)
         assert rig.status(tmp_path)["jobs"]["paid"] == 1
         run_days_later(path, 1.1, code=1)
-        assert job_reason(tmp_path).startswith("picture_lost: ")
+        assert job_reason(tmp_path).startswith("image_lost: ")
     with rig.endpoint(tmp_path / "a", "--port", port) as first:
         rig.batchgen("retry", "batch", cwd=tmp_path)
         assert rig.status(tmp_path)["jobs"]["paid"] == 1

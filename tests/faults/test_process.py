@@ -27,7 +27,7 @@ LIMITS = '{concurrency: 4, max_waste: "0"}'
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
     """Slow enough for something to happen while requests are in flight."""
-    switches = ("--fast-pictures", "--latency", "0.4")
+    switches = ("--fast-images", "--latency", "0.4")
     with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
         yield endpoint
 
@@ -54,7 +54,7 @@ def test_a_signal_to_the_whole_group_lets_what_is_in_flight_finish(
 
 
 @pytest.mark.fault("P10")
-def test_an_answer_that_came_while_the_process_was_stopped_is_taken(
+def test_an_response_that_came_while_the_process_was_stopped_is_taken(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
@@ -72,7 +72,7 @@ def test_an_answer_that_came_while_the_process_was_stopped_is_taken(
 
 @pytest.mark.fault("P10")
 def test_whoever_was_stopped_beyond_the_deadline_names_every_doubt(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "state", "--fast-pictures", "--latency", "7") as slow:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "7") as slow:
         limits = '{concurrency: 4, max_waste: "0", deadline: 3}'
         path = rig.manifest(tmp_path, slow.base_url, PROMPTS[:4], limits=limits)
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
@@ -134,7 +134,7 @@ batchgen.engine.worker.classify = classify
 
 
 @pytest.mark.fault("P08")
-def test_a_picture_for_which_memory_was_short_stays_paid_and_is_only_downloaded(
+def test_a_image_for_which_memory_was_short_stays_paid_and_is_only_downloaded(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
@@ -180,17 +180,17 @@ def shell(script: str, path: Path, *, cwd: Path, env: Mapping[str, str], code: i
 def test_no_home_no_language_and_no_asserts_are_needed(
     language: str, served: rig.Endpoint, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "café"
+    directory = tmp_path / "café"
     extra = "output: {path: 'größe {{ key }}.{{ ext }}'}\n"
-    path = rig.manifest(folder, served.base_url, ["ein Krug für 5 €"], extra=extra)
+    path = rig.manifest(directory, served.base_url, ["ein Krug für 5 €"], extra=extra)
     env = {"PATH": os.environ["PATH"], "LANG": language, "LC_ALL": language}
     env |= {name: text for name, text in rig.environment().items() if "CANARY" in name}
-    shell('exec "$0" -O -m batchgen run "$1"', path, cwd=folder, env=env, code=0)
-    assert [file.name for file in (folder / "out/batch").iterdir()] == ["größe job-000.png"]
+    shell('exec "$0" -O -m batchgen run "$1"', path, cwd=directory, env=env, code=0)
+    assert [file.name for file in (directory / "out/batch").iterdir()] == ["größe job-000.png"]
 
 
 @pytest.mark.fault("P16")
-def test_a_folder_that_is_gone_is_told_and_no_bug(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_a_directory_that_is_gone_is_told_and_no_bug(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path / "batch", served.base_url, ["one"])
     posts = served.judge("stats")["posts"]
     script = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" -m batchgen run "$1"'
@@ -200,7 +200,7 @@ def test_a_folder_that_is_gone_is_told_and_no_bug(served: rig.Endpoint, tmp_path
 
 
 @pytest.mark.fault("P16")
-def test_a_run_whose_folder_goes_away_meanwhile_ends_as_any_other(
+def test_a_run_whose_directory_goes_away_meanwhile_ends_as_any_other(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path / "batch", served.base_url, ["one"])
@@ -231,15 +231,15 @@ def test_another_user_who_may_not_write_sends_nothing(
         pytest.skip("this environment of Python is closed to others")
     posts = served.judge("stats")["posts"]
     with tempfile.TemporaryDirectory() as made:  # pytest's own are closed to others
-        folder = Path(made)
-        path = rig.manifest(folder, served.base_url, ["one"])
-        (folder / closed).mkdir(exist_ok=True)
-        folder.chmod(0o777)
-        (folder / closed).chmod(0o755)
+        directory = Path(made)
+        path = rig.manifest(directory, served.base_url, ["one"])
+        (directory / closed).mkdir(exist_ok=True)
+        directory.chmod(0o777)
+        (directory / closed).chmod(0o755)
         text = shell(
             f'exec {shlex.join(nobody)} "$0" -m batchgen run "$1"',
             path,
-            cwd=folder,
+            cwd=directory,
             env=rig.environment({"HOME": "/nonexistent"}),
             code=2,
         )

@@ -33,7 +33,7 @@ MIB: Final = 1024
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
         yield endpoint
 
 
@@ -71,12 +71,12 @@ def peak_kib(arguments: Sequence[str | Path], cwd: Path) -> int:
     return int(peak.read_text())
 
 
-def rows(folder: Path, base_url: str, count: int, more: str = "") -> Path:
+def rows(directory: Path, base_url: str, count: int, more: str = "") -> Path:
     """A manifest of so many rows."""
-    with (folder / "rows.csv").open("w", encoding="utf-8") as table:
+    with (directory / "rows.csv").open("w", encoding="utf-8") as table:
         table.write("id,title\n")
         table.writelines(f"{number},mug number {number}\n" for number in range(count))
-    path = folder / "batch.yaml"
+    path = directory / "batch.yaml"
     path.write_text(
         f"provider: {{name: local, base_url: {base_url!r}}}\nrows: rows.csv\n"
         f"prompt: 'A photo of {{{{ title }}}}'\noptions: {{size: 1024x640}}\n{more}",
@@ -99,14 +99,14 @@ def test_a_hundred_thousand_jobs_need_150_mib(served: rig.Endpoint, tmp_path: Pa
 
 @pytest.mark.anyio
 @pytest.mark.fault("R05")
-async def test_sixteen_answers_of_32_mib_at_a_time_need_400_mib(tmp_path: Path) -> None:
-    picture = io.BytesIO()
+async def test_sixteen_responses_of_32_mib_at_a_time_need_400_mib(tmp_path: Path) -> None:
+    image = io.BytesIO()
     Image.frombytes("RGB", (2896, 2896), os.urandom(2896 * 2896 * 3)).save(
-        picture, "PNG", compress_level=0
+        image, "PNG", compress_level=0
     )
-    body = json.dumps({"data": [{"b64_json": base64.b64encode(picture.getvalue()).decode()}]})
+    body = json.dumps({"data": [{"b64_json": base64.b64encode(image.getvalue()).decode()}]})
     assert len(body) > 32 << 20
-    answer = wire.response(body.encode(), Content_Type="application/json")
+    response = wire.response(body.encode(), Content_Type="application/json")
     waiting: list[asyncio.Event] = []
 
     async def together(connection: wire.Connection, server: wire.Server) -> None:
@@ -120,8 +120,8 @@ async def test_sixteen_answers_of_32_mib_at_a_time_need_400_mib(tmp_path: Path) 
             for event in waiting:
                 event.set()
         await waiting[-1].wait()
-        for start in range(0, len(answer), 1 << 20):
-            await connection.send(answer[start : start + (1 << 20)])
+        for start in range(0, len(response), 1 << 20):
+            await connection.send(response[start : start + (1 << 20)])
 
     async with wire.serve(together) as server:
         path = rig.manifest(
@@ -142,13 +142,13 @@ def held_by(process: int) -> tuple[int, int]:
 
 
 @pytest.mark.fault("R09")
-@pytest.mark.parametrize("pictures", [800, pytest.param(10_000, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("images", [800, pytest.param(10_000, marks=pytest.mark.sweep)])
 @pytest.mark.timeout(1800)
-def test_memory_and_open_files_do_not_grow_with_the_pictures(
-    pictures: int, served: rig.Endpoint, tmp_path: Path
+def test_memory_and_open_files_do_not_grow_with_the_images(
+    images: int, served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
-    path = rows(tmp_path, served.base_url, pictures, "limits: {concurrency: 8}\n")
+    path = rows(tmp_path, served.base_url, images, "limits: {concurrency: 8}\n")
     with rig.start("run", path, "--json", cwd=tmp_path) as process:
         seen = [
             held_by(process.pid)
@@ -160,7 +160,7 @@ def test_memory_and_open_files_do_not_grow_with_the_pictures(
     quarter = len(seen) // 4
     early, late = seen[quarter : 2 * quarter], seen[-quarter:]
     growth = max(kib for kib, _ in late) - max(kib for kib, _ in early)
-    assert growth < MIB * max(4, pictures // 1000)
+    assert growth < MIB * max(4, images // 1000)
     assert max(files for _, files in late) <= max(files for _, files in early) + 8
 
 
@@ -224,7 +224,7 @@ raise SystemExit(code)
 
 @pytest.mark.fault("R10")
 def test_nothing_on_the_event_loop_waits_for_the_disk(served: rig.Endpoint, tmp_path: Path) -> None:
-    prompts = [f"picture {number}" for number in range(6)] + ["forbidden-word"]
+    prompts = [f"image {number}" for number in range(6)] + ["forbidden-word"]
     path = rig.manifest(
         tmp_path, served.base_url, prompts, extra="output: {sidecar: true, metadata: true}\n"
     )
@@ -251,12 +251,12 @@ def test_nothing_on_the_event_loop_waits_for_the_disk(served: rig.Endpoint, tmp_
 
 @pytest.mark.fault("R12")
 def test_a_fifth_of_a_processor_makes_no_deadline_pass(tmp_path: Path) -> None:
-    switches = ("--fast-pictures", "--latency", "0.2")
+    switches = ("--fast-images", "--latency", "0.2")
     with rig.endpoint(tmp_path / "state", *switches) as slow:
         path = rig.manifest(
             tmp_path,
             slow.base_url,
-            [f"picture {number}" for number in range(24)],
+            [f"image {number}" for number in range(24)],
             limits='{concurrency: 8, deadline: 3, max_waste: "0"}',
         )
         with rig.start("run", path, "--quiet", cwd=tmp_path) as process:
@@ -275,7 +275,7 @@ def test_a_fifth_of_a_processor_makes_no_deadline_pass(tmp_path: Path) -> None:
 @pytest.mark.sweep
 @pytest.mark.timeout(1800)
 @pytest.mark.fault("R04")
-async def test_how_long_the_event_loop_is_kept_by_4k_pictures(tmp_path: Path) -> None:
+async def test_how_long_the_event_loop_is_kept_by_4k_images(tmp_path: Path) -> None:
     """A figure to be read, not a limit: run it on a machine that does nothing else, with -s."""
     every_s = 0.005
     late: list[float] = []
@@ -291,7 +291,7 @@ async def test_how_long_the_event_loop_is_kept_by_4k_pictures(tmp_path: Path) ->
         path = rig.manifest(
             tmp_path,
             endpoint.base_url,
-            [f"picture {number}" for number in range(160)],
+            [f"image {number}" for number in range(160)],
             limits="{concurrency: 16}",
             options=options,
         )
@@ -302,7 +302,7 @@ async def test_how_long_the_event_loop_is_kept_by_4k_pictures(tmp_path: Path) ->
     late.sort()
     p50, p99 = late[len(late) // 2], late[len(late) * 99 // 100]
     print(
-        f"\nloop lag of {len(made)} pictures of 3840x2160, 16 in flight:"
+        f"\nloop lag of {len(made)} images of 3840x2160, 16 in flight:"
         f" p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, most {late[-1] * 1000:.1f} ms"
     )
     assert len(made) == 160

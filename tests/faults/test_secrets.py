@@ -33,60 +33,64 @@ from batchgen.session.settings import exposed_env_file
 from batchgen.spool.spool import Spool
 from tests import canary, rig, wire
 from tests.canary import CANARY
-from tests.test_answers import RED, scripted
+from tests.test_responses import RED, scripted
 
 EVERYTHING = "output: {sidecar: true, metadata: true}\n"
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-pictures") as endpoint:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
         yield endpoint
 
 
 # The search
 
 
-def as_metadata(folder: Path) -> None:
+def as_metadata(directory: Path) -> None:
     told = PngInfo()
     told.add_text("Comment", f"Bearer {CANARY}")
-    Image.new("RGB", (8, 8)).save(folder / "a.png", pnginfo=told)
+    Image.new("RGB", (8, 8)).save(directory / "a.png", pnginfo=told)
 
 
-def as_row(folder: Path) -> None:
-    with closing(sqlite3.connect(folder / "a.db")) as conn, conn:
+def as_row(directory: Path) -> None:
+    with closing(sqlite3.connect(directory / "a.db")) as conn, conn:
         conn.execute("CREATE TABLE kept AS SELECT ? AS it", (f"Bearer {CANARY}",))
 
 
-def as_deleted_row(folder: Path) -> None:
-    as_row(folder)
-    with closing(sqlite3.connect(folder / "a.db")) as conn:
+def as_deleted_row(directory: Path) -> None:
+    as_row(directory)
+    with closing(sqlite3.connect(directory / "a.db")) as conn:
         conn.execute("PRAGMA secure_delete = OFF")
         conn.execute("DELETE FROM kept")
         conn.commit()
 
 
 LEAKS = {
-    "plain": lambda folder: (folder / "a").write_text(f"x{CANARY}y"),
-    "at the end of megabytes": lambda folder: (folder / "a").write_text("x" * 3_000_000 + CANARY),
-    "deep down": lambda folder: (
-        (folder / "b/c").mkdir(parents=True),
-        (folder / "b/c/a").write_text(CANARY),
+    "plain": lambda directory: (directory / "a").write_text(f"x{CANARY}y"),
+    "at the end of megabytes": lambda directory: (directory / "a").write_text(
+        "x" * 3_000_000 + CANARY
     ),
-    "base64": lambda folder: (folder / "a").write_bytes(base64.b64encode(CANARY.encode())),
-    "base64 behind one octet": lambda folder: (folder / "a").write_bytes(
+    "deep down": lambda directory: (
+        (directory / "b/c").mkdir(parents=True),
+        (directory / "b/c/a").write_text(CANARY),
+    ),
+    "base64": lambda directory: (directory / "a").write_bytes(base64.b64encode(CANARY.encode())),
+    "base64 behind one octet": lambda directory: (directory / "a").write_bytes(
         base64.b64encode(f" {CANARY} and more".encode())
     ),
-    "base64 behind two": lambda folder: (folder / "a").write_bytes(
+    "base64 behind two": lambda directory: (directory / "a").write_bytes(
         base64.urlsafe_b64encode(f"r {CANARY}\n".encode())
     ),
-    "url-encoded": lambda folder: (folder / "a").write_text(urllib.parse.quote(f"={CANARY}&")),
-    "url-encoded whole": lambda folder: (folder / "a").write_text(
+    "url-encoded": lambda directory: (directory / "a").write_text(
+        urllib.parse.quote(f"={CANARY}&")
+    ),
+    "url-encoded whole": lambda directory: (directory / "a").write_text(
         "".join(f"%{octet:02X}" for octet in CANARY.encode())
     ),
-    "JSON": lambda folder: (folder / "a").write_text(json.dumps({"key": CANARY})),
-    "a file's name": lambda folder: (folder / f"a-{CANARY}.json").touch(),
-    "a picture's metadata": as_metadata,
+    "JSON": lambda directory: (directory / "a").write_text(json.dumps({"key": CANARY})),
+    "a file's name": lambda directory: (directory / f"a-{CANARY}.json").touch(),
+    "an image's metadata": as_metadata,
     "a row": as_row,
     "a free page": as_deleted_row,
 }
@@ -95,11 +99,11 @@ LEAKS = {
 @pytest.mark.parametrize("leak", LEAKS)
 def test_the_search_finds_the_key(leak: str) -> None:
     with TemporaryDirectory() as place:
-        folder = Path(place)
-        (folder / "b.txt").write_text("nothing")
-        assert canary.found_in(folder) == []
-        LEAKS[leak](folder)
-        assert len(canary.found_in(folder)) == 1
+        directory = Path(place)
+        (directory / "b.txt").write_text("nothing")
+        assert canary.found_in(directory) == []
+        LEAKS[leak](directory)
+        assert len(canary.found_in(directory)) == 1
 
 
 LEAKING = """
@@ -173,7 +177,7 @@ def test_a_provider_that_repeats_the_key_everywhere_gives_nothing_away(tmp_path:
 
 
 @pytest.mark.fault("S03")
-def test_the_signature_of_a_picture_is_forgotten_with_its_download(tmp_path: Path) -> None:
+def test_the_signature_of_a_image_is_forgotten_with_its_download(tmp_path: Path) -> None:
     signature = b"0123456789signature"
     signed = f"1.png?X-Amz-Signature={signature.decode()}"
     while_needed: list[bool] = []
@@ -183,7 +187,7 @@ def test_the_signature_of_a_picture_is_forgotten_with_its_download(tmp_path: Pat
         return RED
 
     with scripted() as script:
-        script.answer({"url": script.url(signed)})
+        script.response({"url": script.url(signed)})
         script.files[signed] = send
         path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"], extra=EVERYTHING)
         log = tmp_path / "night.log"
@@ -305,22 +309,22 @@ def test_a_env_file_that_others_may_read_is_warned_of(served: rig.Endpoint, tmp_
 @pytest.mark.fault("S07")
 @pytest.mark.parametrize("below", ["", "jobs/winter"])
 def test_a_env_file_in_git_is_warned_of(below: str, tmp_path: Path) -> None:
-    folder = tmp_path / below
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".env").write_text("A=1\n")
-    (folder / ".env").chmod(0o600)
-    (folder / "a.env").write_text("")
+    directory = tmp_path / below
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / ".env").write_text("A=1\n")
+    (directory / ".env").chmod(0o600)
+    (directory / "a.env").write_text("")
 
     def git(*arguments: str) -> None:
         subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
 
     git("init", "-q")
-    git("add", "--", str(folder / "a.env"))
-    assert exposed_env_file(folder) is None
-    git("add", "-f", "--", str(folder / ".env"))
-    assert "is in git" in (exposed_env_file(folder) or "")
-    git("rm", "-q", "--cached", "--", str(folder / ".env"))
-    assert exposed_env_file(folder) is None
+    git("add", "--", str(directory / "a.env"))
+    assert exposed_env_file(directory) is None
+    git("add", "-f", "--", str(directory / ".env"))
+    assert "is in git" in (exposed_env_file(directory) or "")
+    git("rm", "-q", "--cached", "--", str(directory / ".env"))
+    assert exposed_env_file(directory) is None
     assert exposed_env_file(tmp_path / "nowhere") is None
 
 

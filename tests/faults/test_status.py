@@ -9,12 +9,12 @@ import anyio.to_thread
 import pytest
 
 from tests import rig, wire
-from tests.faults.gateway import answer, gateway
-from tests.test_answers import RED, encoded
+from tests.faults.gateway import gateway, response
+from tests.test_responses import RED, encoded
 
 pytestmark = pytest.mark.anyio
 
-GOOD = answer({"b64_json": encoded(RED)})
+GOOD = response({"b64_json": encoded(RED)})
 PAGE = b"<html><title>Bad gateway</title></html>"
 
 
@@ -43,7 +43,7 @@ HELD = {
     "H26 520": (page("520 Unknown"), "ambiguous", "uncertain"),
     "H26 522": (page("522 Timed Out"), "ambiguous", "uncertain"),
     "H26 524": (page("524 Timed Out"), "ambiguous", "uncertain"),
-    "H30": (answer(status="202 Accepted", task_id="task-7"), "ambiguous", "uncertain"),
+    "H30": (response(status="202 Accepted", task_id="task-7"), "ambiguous", "uncertain"),
     "H31": (b"HTTP/1.1 204 No Content\r\n\r\n", "ambiguous", "uncertain"),
     "H31 empty": (wire.response(b""), "ambiguous", "uncertain"),
     "H32 418": (page("418 Teapot"), "refused", "failed"),
@@ -55,9 +55,9 @@ HELD = {
     "B02": (error("200 OK", "moderation_blocked"), "blocked", "blocked"),
     "B03": (wire.response(b'{"data": [{"url": "ht'), "ambiguous", "uncertain"),
     "B04": (wire.response(b"[1, 2]"), "spoiled", "failed"),
-    "B05": (answer(), "spoiled", "failed"),
-    "B06": (answer({}), "spoiled", "failed"),
-    "B08": (answer({"url": "", "b64_json": None}), "spoiled", "failed"),
+    "B05": (response(), "spoiled", "failed"),
+    "B06": (response({}), "spoiled", "failed"),
+    "B08": (response({"url": "", "b64_json": None}), "spoiled", "failed"),
     "B25": (wire.response(b"[" * 100_000 + b"]" * 100_000), "ambiguous", "uncertain"),
 }
 BILLED = {"refused": "no", "blocked": "no", "ambiguous": "maybe", "spoiled": "yes"}
@@ -136,7 +136,7 @@ AGAIN = {
 
 
 @pytest.mark.fault("H13", "H14", "H15", "H17", "H18", "H21", "H23", "H24", "H27", "H28")
-async def test_what_passes_is_asked_again_for_free_until_the_picture_is_there(
+async def test_what_passes_is_asked_again_for_free_until_the_image_is_there(
     tmp_path: Path,
 ) -> None:
     rows = list(AGAIN.values())
@@ -213,7 +213,7 @@ STREAM = b'event: image_generation.completed\ndata: {"type": "image_generation.c
         (STREAM + b'"b64_json": "%s"}\n\n' % encoded(RED).encode(), "done"),
         (b'data: {"type": "ping"}\n\n', "uncertain"),
     ],
-    ids=["with its picture", "without"],
+    ids=["with its image", "without"],
 )
 async def test_a_stream_that_nobody_asked_for_is_read_or_a_doubt(
     events: bytes, state: str, tmp_path: Path

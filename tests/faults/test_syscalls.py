@@ -59,9 +59,9 @@ def _hit(number: int, trial: Callable[[int], Result]) -> None:
 def test_killed_before_any_system_call_nothing_is_lost_or_bought_twice(
     part: int, course: Course
 ) -> None:
-    answer, waste = MODES[part % 4]
+    response, waste = MODES[part % 4]
     number = _point(part, KILLS, course.kill_points())
-    _hit(number, lambda point: trials.killed(course, point, answer=answer, waste=waste))
+    _hit(number, lambda point: trials.killed(course, point, response=response, waste=waste))
 
 
 @pytest.mark.fault("P07")
@@ -69,8 +69,8 @@ def test_killed_before_any_system_call_nothing_is_lost_or_bought_twice(
 def test_killed_three_times_in_a_row_nothing_is_lost_or_bought_twice(
     seed: int, course: Course
 ) -> None:
-    answer, waste = MODES[seed]
-    result = trials.killed_three_times(course, seed, answer=answer, waste=waste)
+    response, waste = MODES[seed]
+    result = trials.killed_three_times(course, seed, response=response, waste=waste)
     assert result.findings == [], result.hit
 
 
@@ -87,17 +87,17 @@ def test_killed_three_times_in_a_row_nothing_is_lost_or_bought_twice(
     ],
 )
 def test_an_error_at_any_system_call_costs_nothing(error: int, part: int, course: Course) -> None:
-    answer, _ = MODES[part % 4]
+    response, _ = MODES[part % 4]
     number = _point(part, ERRORS[error], course.fail_points(error))
-    _hit(number, lambda point: trials.failed(course, point, error, answer=answer))
+    _hit(number, lambda point: trials.failed(course, point, error, response=response))
 
 
 @pytest.mark.fault("P09", "D20")
 @pytest.mark.parametrize("part", range(CUTS))
 def test_after_a_power_cut_nothing_is_lost_or_bought_twice(part: int, course: Course) -> None:
-    answer, _ = MODES[part % 4]
-    number = _point(part, CUTS, 3 * len(course.recorded(answer).events))
-    result = trials.power_lost(course, number, answer=answer)
+    response, _ = MODES[part % 4]
+    number = _point(part, CUTS, 3 * len(course.recorded(response).events))
+    result = trials.power_lost(course, number, response=response)
     assert result.findings == [], result.hit
 
 

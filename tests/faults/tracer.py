@@ -150,12 +150,12 @@ class KillAt(Plan):
 
 
 class FailAt(Plan):
-    """Let the Nth call fail that can fail so; of files only those below a folder."""
+    """Let the Nth call fail that can fail so; of files only those below a directory."""
 
-    def __init__(self, number: int, error: int, folder: Path) -> None:
+    def __init__(self, number: int, error: int, directory: Path) -> None:
         self.left_over = number
         self.error = error
-        self.below = f"{folder}/"
+        self.below = f"{directory}/"
 
     def entering(self, call: Call) -> int | None:
         self.left_over -= self.can_fail(call)
@@ -378,13 +378,13 @@ class _Tracing:
                 return (str((process / "fd" / str(args[0])).readlink()),)
             return ("closed",)
         found = []
-        for folder_at, path_at in places:
-            folder = process / "cwd"
-            if folder_at is not None:
-                handle = ctypes.c_int(args[folder_at] & 0xFFFFFFFF).value
+        for directory_at, path_at in places:
+            directory = process / "cwd"
+            if directory_at is not None:
+                handle = ctypes.c_int(args[directory_at] & 0xFFFFFFFF).value
                 if handle != _AT_FDCWD:
-                    folder = process / "fd" / str(handle)
-            found.append(os.path.normpath(folder.readlink() / memory.text(args[path_at])))
+                    directory = process / "fd" / str(handle)
+            found.append(os.path.normpath(directory.readlink() / memory.text(args[path_at])))
         return tuple(found)
 
     def _go_on(self, thread: int, stop: int = 0) -> None:
@@ -407,7 +407,7 @@ _PATHS: Final[dict[str, tuple[tuple[int | None, int], ...]]] = {
     "link": ((None, 0), (None, 1)),
     "linkat": ((0, 1), (2, 3)),
 }
-"""Of calls that name paths, where they stand among the arguments, each behind its folder."""
+"""Of calls that name paths, where they stand among the arguments, each behind its directory."""
 
 
 def data_of(call: Call, memory: Memory) -> bytes:

@@ -38,10 +38,10 @@ class Result:
 
 
 class Course:
-    """An endpoint, and a folder for each trial."""
+    """An endpoint, and a directory for each trial."""
 
-    def __init__(self, folder: Path, served: rig.Endpoint, runs: Station) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path, served: rig.Endpoint, runs: Station) -> None:
+        self._directory = directory
         self.served = served
         self.runs = runs
         self._numbers = itertools.count()
@@ -49,12 +49,12 @@ class Course:
         self._calls: tuple[Path, Sequence[Call]] | None = None
 
     def calls(self) -> tuple[Path, Sequence[Call]]:
-        """The calls of a whole run, and its folder; made once."""
+        """The calls of a whole run, and its directory; made once."""
         if self._calls is None:
             trial = self.trial("url", "0")
             ended = trial.run(Note())
             assert isinstance(ended.plan, Note)
-            self._calls = trial.folder, ended.plan.calls
+            self._calls = trial.directory, ended.plan.calls
         return self._calls
 
     def kill_points(self) -> int:
@@ -63,40 +63,42 @@ class Course:
 
     def fail_points(self, error: int) -> int:
         """How many calls of a run can fail so, about."""
-        folder, calls = self.calls()
-        plan = FailAt(1, error, folder)
+        directory, calls = self.calls()
+        plan = FailAt(1, error, directory)
         return sum(plan.can_fail(call) for call in calls)
 
-    def recorded(self, answer: str) -> Recorded:
-        """A run that was written down call by call; made once for each answer."""
-        if answer not in self._recorded:
-            self._recorded[answer] = _record(self.trial(answer, "100%"))
-        return self._recorded[answer]
+    def recorded(self, response: str) -> Recorded:
+        """A run that was written down call by call; made once for each response."""
+        if response not in self._recorded:
+            self._recorded[response] = _record(self.trial(response, "100%"))
+        return self._recorded[response]
 
-    def trial(self, answer: str, waste: str, prompts: Sequence[str] = PROMPTS) -> Trial:
+    def trial(self, response: str, waste: str, prompts: Sequence[str] = PROMPTS) -> Trial:
         """A fresh manifest."""
-        self.served.judge("faults", {"answer": answer})
-        folder = self._folder / f"trial-{next(self._numbers)}"
+        self.served.judge("faults", {"response": response})
+        directory = self._directory / f"trial-{next(self._numbers)}"
         limits = f'{{concurrency: {CONCURRENCY}, max_waste: "{waste}"}}'
-        path = rig.manifest(folder, self.served.base_url, prompts, limits=limits)
-        return Trial(self, folder, path, waste, len(self.served.bill()))
+        path = rig.manifest(directory, self.served.base_url, prompts, limits=limits)
+        return Trial(self, directory, path, waste, len(self.served.bill()))
 
 
 @contextmanager
-def course(folder: Path) -> Iterator[Course]:
+def course(directory: Path) -> Iterator[Course]:
     """Start what trials need."""
     with (
-        rig.endpoint(folder / "endpoint", "--fast-pictures") as served,
+        rig.endpoint(directory / "endpoint", "--fast-images") as served,
         station() as runs,
     ):
-        yield Course(folder, served, runs)
+        yield Course(directory, served, runs)
 
 
 class Trial:
     """One small run and its end."""
 
-    def __init__(self, course: Course, folder: Path, path: Path, waste: str, before: int) -> None:
-        self.folder = folder
+    def __init__(
+        self, course: Course, directory: Path, path: Path, waste: str, before: int
+    ) -> None:
+        self.directory = directory
         self.course = course
         self.path = path
         self._waste = waste
@@ -107,7 +109,7 @@ class Trial:
 
     def begin_anew(self, earlier: Bill) -> Trial:
         """The same trial from another state of its disk; so much was charged by then."""
-        anew = Trial(self.course, self.folder, self.path, self._waste, self._before)
+        anew = Trial(self.course, self.directory, self.path, self._waste, self._before)
         anew._before = len(self.course.served.bill())
         anew._earlier = earlier
         return anew
@@ -119,7 +121,7 @@ class Trial:
 
     def run(self, plan: Plan | None = None) -> Ended:
         """Run the manifest."""
-        return self.course.runs.run("run", self.path, "--json", cwd=self.folder, plan=plan)
+        return self.course.runs.run("run", self.path, "--json", cwd=self.directory, plan=plan)
 
     def hit(self, plan: Plan) -> Ended:
         """Run the manifest, and judge it as it lies."""
@@ -137,7 +139,7 @@ class Trial:
         result, bill = self.result, self.bill()
         with tempfile.TemporaryDirectory() as copies:
             copy = Path(copies) / "copy"
-            shutil.copytree(self.folder, copy)
+            shutil.copytree(self.directory, copy)
             doubts = judge.doubts(copy)
             if doubts - result.doubts > CONCURRENCY:
                 self.found(Kind.MONEY, f"{doubts - result.doubts} doubts of one run")
@@ -149,18 +151,18 @@ class Trial:
         """Run to the end, judge, and run again for nothing."""
         result, earlier = self.result, self.result.doubts
         done = self.run()
-        result.findings += judge.final(self.folder, self.bill())
+        result.findings += judge.final(self.directory, self.bill())
         # A second doubt of a job is held however much may be wasted.
         held = earlier if self._waste == "0" or self._hits > 1 else 0
         if done.end.code not in ({ExitCode.DONE, ExitCode.UNFINISHED} if held else {ExitCode.DONE}):
             self.found(Kind.STUCK, f"exit {done.end.code}: {done.output}")
-        elif judge.held(self.folder) > held:
+        elif judge.held(self.directory) > held:
             self.found(Kind.STUCK, "more jobs are held than were in doubt")
-        posts, rows = self.course.served.judge("stats")["posts"], judge.rows(self.folder)
-        self.course.runs.run("resume", "batch", cwd=self.folder)
+        posts, rows = self.course.served.judge("stats")["posts"], judge.rows(self.directory)
+        self.course.runs.run("resume", "batch", cwd=self.directory)
         if self.course.served.judge("stats")["posts"] != posts:
             self.found(Kind.TWICE, "a run with nothing to do sent something")
-        if judge.rows(self.folder) != rows:
+        if judge.rows(self.directory) != rows:
             self.found(Kind.STUCK, "a run with nothing to do wrote something")
         return result
 
@@ -169,26 +171,26 @@ class Trial:
         self.result.findings.append(Finding(kind, text))
 
 
-def killed(course: Course, number: int, *, answer: str, waste: str) -> Result:
+def killed(course: Course, number: int, *, response: str, waste: str) -> Result:
     """Kill a run before its Nth call that changes anything, and finish it."""
-    trial = course.trial(answer, waste)
+    trial = course.trial(response, waste)
     trial.hit(KillAt(number))
     return trial.finish()
 
 
-def killed_three_times(course: Course, seed: int, *, answer: str, waste: str) -> Result:
+def killed_three_times(course: Course, seed: int, *, response: str, waste: str) -> Result:
     """Kill a run, the one that recovers from it, and the one after that."""
     dice = random.Random(seed)
-    trial = course.trial(answer, waste)
+    trial = course.trial(response, waste)
     for _ in range(3):
         trial.hit(KillAt(dice.randrange(1, 400)))
     return trial.finish()
 
 
-def failed(course: Course, number: int, error: int, *, answer: str) -> Result:
+def failed(course: Course, number: int, error: int, *, response: str) -> Result:
     """Let the Nth call fail that can fail so, and go on with the next run."""
-    trial = course.trial(answer, "100%")
-    ended = trial.hit(FailAt(number, error, trial.folder))
+    trial = course.trial(response, "100%")
+    ended = trial.hit(FailAt(number, error, trial.directory))
     hit = trial.result.hit
     if hit is not None:
         trial.result.sent_after = sum(number > hit.number for _, number in ended.end.sent)
@@ -215,25 +217,25 @@ class Recorded:
 
 
 def _record(trial: Trial) -> Recorded:
-    ended = trial.run(power.Record(trial.folder))
+    ended = trial.run(power.Record(trial.directory))
     assert ended.end.code == ExitCode.DONE, ended.output
     assert isinstance(ended.plan, power.Record)
-    events, found = ended.plan.events, power.tree(trial.folder)
+    events, found = ended.plan.events, power.tree(trial.directory)
     whole = power.disk_at(events, len(events)).after_cut(power.Kept.EVERYTHING, random.Random(0))
-    power.lay_out(trial.folder, *whole, trial.path)
-    assert power.tree(trial.folder) == found, "the record does not lead to what was on the disk"
+    power.lay_out(trial.directory, *whole, trial.path)
+    assert power.tree(trial.directory) == found, "the record does not lead to what was on the disk"
     return Recorded(trial, events, ended.end.sent, trial.bill())
 
 
-def power_lost(course: Course, number: int, *, answer: str) -> Result:
+def power_lost(course: Course, number: int, *, response: str) -> Result:
     """Cut the power behind an event: each three numbers keep nothing, some, all of the unsynced."""
-    recorded = course.recorded(answer)
+    recorded = course.recorded(response)
     cut, kept = number // 3, list(power.Kept)[number % 3]
     if cut > len(recorded.events):
         return Result()
     disk = power.disk_at(recorded.events, cut)
     state = disk.after_cut(kept, random.Random(number))
-    power.lay_out(recorded.trial.folder, *state, recorded.trial.path)
+    power.lay_out(recorded.trial.directory, *state, recorded.trial.path)
     trial = recorded.trial.begin_anew(recorded.charged_by(disk.calls))
     trial.result.hit = Call(cut, f"power cut, {kept} kept", 0, ())
     trial.judge_dead()
@@ -245,9 +247,9 @@ def naively_killed(course: Course, number: int) -> Result:
     trial = course.trial("url", "0")
     for plan in (KillAt(number), None):
         arguments = (course.served.base_url, *PROMPTS)
-        ended = course.runs.run(*arguments, cwd=trial.folder, plan=plan, naive=True)
+        ended = course.runs.run(*arguments, cwd=trial.directory, plan=plan, naive=True)
         if plan is not None:
             trial.result.hit = ended.end.stopped_at
-            trial.result.findings += judge.dead(trial.folder, trial.bill())
-    trial.result.findings += judge.dead(trial.folder, trial.bill())
+            trial.result.findings += judge.dead(trial.directory, trial.bill())
+    trial.result.findings += judge.dead(trial.directory, trial.bill())
     return trial.result

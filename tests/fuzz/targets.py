@@ -13,7 +13,7 @@ from typing import Final
 
 from batchgen.errors import ManifestError, SettingsError
 from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanScan, unpack_base64
-from batchgen.images.inspect import MAX_PIXELS, BadPicture, decode, inspect
+from batchgen.images.inspect import MAX_PIXELS, BadImage, decode, inspect
 from batchgen.images.mp4 import inspect_mp4
 from batchgen.job import Billed, Outcome
 from batchgen.manifest.lines import RowsFault
@@ -35,9 +35,9 @@ from batchgen.session.settings import Environment
 from batchgen.text import slug
 from batchgen.urls import check_base_url
 from tests.unit.test_event_stream import COMPLETED, PARTIAL, stream
+from tests.unit.test_image import SMALL
 from tests.unit.test_manifest_loader import NIGHTLY, SHORT
 from tests.unit.test_naming import assert_safe
-from tests.unit.test_picture import SMALL
 from tests.unit.test_prices import check as check_prices
 
 TABLES: Final = ("csv", "tsv", "jsonl", "json")
@@ -56,8 +56,8 @@ class Target:
 
 
 @functools.cache
-def _folder() -> Path:
-    """A folder of this process, gone with it."""
+def _directory() -> Path:
+    """A directory of this process, gone with it."""
     place = tempfile.TemporaryDirectory(prefix="fuzz-")
     _KEPT.append(place)
     return Path(place.name)
@@ -84,9 +84,9 @@ def read_manifest(data: bytes) -> None:
 def read_table(data: bytes) -> None:
     """A table gives rows or a fault."""
     name = f"t.{TABLES[data[0] % len(TABLES)]}" if data else "t.csv"
-    (_folder() / name).write_bytes(data[1:])
+    (_directory() / name).write_bytes(data[1:])
     with suppress(RowsFault):
-        for row in open_rows(name, _folder()):
+        for row in open_rows(name, _directory()):
             assert row.number >= 1
 
 
@@ -99,36 +99,36 @@ def read_template(data: bytes) -> None:
         compile_expression(text).is_true(VALUES)
 
 
-def read_answer(data: bytes) -> None:
-    """An answer of any route is one, with a verdict that fits its bill."""
+def read_response(data: bytes) -> None:
+    """A response of any route is one, with a verdict that fits its bill."""
     if len(data) < 2:
         return
     adapter = ADAPTERS[ROUTES[data[0] % len(ROUTES)]]
     headers = {"content-type": KINDS[data[1] % len(KINDS)]}
     body = data[2:]
-    answer = adapter.read_answer(body, headers)
-    for picture in answer.pictures:
-        if picture.url is None:
+    response = adapter.read_response(body, headers)
+    for image in response.images:
+        if image.url is None:
             with suppress(ValueError):
-                unpack_base64(adapter.inline_base64(body, headers, picture.index))
-    if answer.pictures:
-        adapter.partial_pictures(body, headers)
+                unpack_base64(adapter.inline_base64(body, headers, image.index))
+    if response.images:
+        adapter.partial_images(body, headers)
     with suppress(ValueError):
         read_state(body)
     for status in (200, 400, 503):
         exchange = Exchange(
             reach=Reach.COMPLETE, failure=Failure.NONE, status=status, headers=headers
         )
-        verdict = classify(exchange, answer)
+        verdict = classify(exchange, response)
         assert verdict.message.isprintable()
         assert verdict.code.isprintable()
         if verdict.outcome is Outcome.OK:
-            assert answer.pictures or answer.task_id
+            assert response.images or response.task_id
             assert verdict.billed is not Billed.NO
 
 
 def read_pieces(data: bytes) -> None:
-    """A body loses nothing with its pictures, in whatever pieces (parted by 0xfe) it arrives.
+    """A body loses nothing with its images, in whatever pieces (parted by 0xfe) it arrives.
 
     0xff stands for a long base64.
     """
@@ -156,23 +156,23 @@ def read_headers(data: bytes) -> None:
     assert seconds is None or 0 < seconds <= MAX_WAIT_S
 
 
-def read_picture(data: bytes) -> None:
-    """A picture or video is judged; what passes as a picture has pixels within the cap."""
-    with suppress(BadPicture):
+def read_image(data: bytes) -> None:
+    """An image or video is judged; what passes as an image has pixels within the cap."""
+    with suppress(BadImage):
         inspect_mp4(data)
     try:
         info = inspect(data)
-    except BadPicture:
+    except BadImage:
         return
     assert 0 < info.width * info.height <= MAX_PIXELS
-    path = _folder() / "picture"
+    path = _directory() / "image"
     path.write_bytes(data)
-    with suppress(BadPicture):
+    with suppress(BadImage):
         decode(path)
 
 
 def read_name(data: bytes) -> None:
-    """A name stays below its folder on every system, and is its own safe name."""
+    """A name stays below its directory on every system, and is its own safe name."""
     text = data.decode("utf-8", "surrogateescape" if data[:1] == b"!" else "ignore")
     path = safe_path(text)
     assert_safe(path)
@@ -197,9 +197,9 @@ def read_log(data: bytes) -> None:
 
 def read_settings(data: bytes) -> None:
     """A ``.env`` and an address are read or refused."""
-    (_folder() / ".env").write_bytes(data)
+    (_directory() / ".env").write_bytes(data)
     with suppress(SettingsError):
-        found = Environment.load(_folder())
+        found = Environment.load(_directory())
         found.key("CANARY_KEY")
     with suppress(ValueError):
         check_base_url(data.decode("utf-8", "replace"))
@@ -215,8 +215,8 @@ TARGETS: Final[Mapping[str, Target]] = {
         read_template,
         (b"A {{ a }} of {{ b }}", b"{% for x in c %}{{ x | upper }}{% endfor %}", b"a == 'x'"),
     ),
-    "answer": Target(
-        read_answer,
+    "response": Target(
+        read_response,
         (
             b'\0\0{"created": 1, "data": [{"url": "https://a.example/1.png", "b64_json": ""}]}',
             b'\0\0{"error": {"code": "x", "type": "y", "message": "z"}}',
@@ -233,7 +233,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         ),
     ),
     "headers": Target(read_headers, (b"7", b"\n1500\n1m30s\nMon, 02 Nov 2026 02:00:00 GMT")),
-    "picture": Target(read_picture, tuple(picture for _, picture in SMALL.values())),
+    "image": Target(read_image, tuple(image for _, image in SMALL.values())),
     "name": Target(read_name, (b"../../etc/passwd", b"COM1/nul.png", "Café/\u202egpj".encode())),
     "prices": Target(
         read_prices, (b'{"data": [{"model_name": "m", "quota_type": 1, "model_price": 0.1}]}',)

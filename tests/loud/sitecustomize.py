@@ -6,9 +6,9 @@ import logging
 import os
 from pathlib import Path
 
-if folder := os.environ.get("LOUD_LOGS"):
+if directory := os.environ.get("LOUD_LOGS"):
     logging.raiseExceptions = False  # a test may take the disk or the open files away
     logging.basicConfig(
         level=logging.DEBUG,
-        handlers=[logging.FileHandler(Path(folder) / f"{os.getpid()}.log", delay=True)],
+        handlers=[logging.FileHandler(Path(directory) / f"{os.getpid()}.log", delay=True)],
     )

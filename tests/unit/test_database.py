@@ -353,9 +353,9 @@ except LedgerError as exc:
 @pytest.mark.fault("Q06")
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions are those of POSIX")
 def test_a_ledger_that_may_only_be_read_is_read_and_refused_at_once_for_writing() -> None:
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
-        Path(folder).chmod(0o755)
-        path = Path(folder) / "batchgen.db"
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own are closed to others
+        Path(directory).chmod(0o755)
+        path = Path(directory) / "batchgen.db"
         open_for_writing(path).close()
         path.chmod(0o444)
         done = _python(_AS_NOBODY, path)
@@ -383,7 +383,7 @@ def test_two_that_create_a_ledger_at_once_share_one(path: Path) -> None:
     assert {file.name.removesuffix("-journal") for file in path.parent.iterdir()} == {path.name}
 
 
-def test_a_folder_is_no_ledger(tmp_path: Path) -> None:
+def test_a_directory_is_no_ledger(tmp_path: Path) -> None:
     for open_it in (open_for_writing, open_for_reading):
         with pytest.raises(LedgerError, match="unable to open"):
             open_it(tmp_path)

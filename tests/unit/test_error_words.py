@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.job import Billed, Outcome, PictureRef
+from batchgen.job import Billed, ImageRef, Outcome
 from batchgen.outcomes.classify import (
-    Answer,
     ErrorBody,
     Exchange,
     Reach,
+    Response,
     Verdict,
     classify,
     task_verdict,
@@ -45,9 +45,9 @@ PHRASES = [(row, phrase) for row in TABLE for phrase in row.phrases]
 
 def judged(status: int, error: object, *, prompt: str = "") -> Verdict:
     """Classify a whole response whose body is this JSON."""
-    answer = images.read_answer(orjson.dumps(error), {})
+    response = images.read_response(orjson.dumps(error), {})
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers={})
-    return classify(exchange, answer, prompt=prompt)
+    return classify(exchange, response, prompt=prompt)
 
 
 def spellings(text: str) -> st.SearchStrategy[str]:
@@ -116,8 +116,8 @@ def test_phrase_of_the_prompt_is_not_the_providers(found: tuple[Row, str], statu
     assert echo.outcome is whole.outcome is Outcome.REFUSED
 
 
-_PICTURES = st.lists(
-    st.builds(PictureRef, index=st.integers(0, 9), url=st.just("https://h/1")), min_size=1
+_IMAGES = st.lists(
+    st.builds(ImageRef, index=st.integers(0, 9), url=st.just("https://h/1")), min_size=1
 ).map(tuple)
 _ERRORS = st.builds(
     ErrorBody,
@@ -129,20 +129,20 @@ _ERRORS = st.builds(
 )
 
 
-@given(st.integers(200, 299), _PICTURES, st.none() | _ERRORS)
+@given(st.integers(200, 299), _IMAGES, st.none() | _ERRORS)
 def test_table_makes_no_image_an_error(
-    status: int, pictures: tuple[PictureRef, ...], error: ErrorBody | None
+    status: int, images: tuple[ImageRef, ...], error: ErrorBody | None
 ) -> None:
-    answer = Answer(readable=True, pictures=pictures, error=error)
-    verdict = classify(Exchange(reach=Reach.COMPLETE, status=status, headers={}), answer)
+    response = Response(readable=True, images=images, error=error)
+    verdict = classify(Exchange(reach=Reach.COMPLETE, status=status, headers={}), response)
     assert (verdict.outcome, verdict.billed) == (Outcome.OK, Billed.YES)
 
 
 @given(st.integers(100, 999), _ERRORS, st.text())
 def test_table_makes_no_error_an_image(status: int, error: ErrorBody, prompt: str) -> None:
-    answer = Answer(readable=True, error=error)
+    response = Response(readable=True, error=error)
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers={})
-    verdict = classify(exchange, answer, prompt=prompt)
+    verdict = classify(exchange, response, prompt=prompt)
     assert verdict.outcome is not Outcome.OK
     assert verdict.code
     assert verdict.message.isprintable()
@@ -368,7 +368,7 @@ RESPONSES = {
         "refused",
         "invalid_value",
     ),
-    "an empty success": (200, {"code": 200, "msg": "ok", "data": []}, "spoiled", "no_picture"),
+    "an empty success": (200, {"code": 200, "msg": "ok", "data": []}, "spoiled", "no_image"),
     "a 500 of no known form": (
         500,
         {"detail": "insufficient balance"},
@@ -423,11 +423,11 @@ def test_failed_task_ignores_the_words_of_its_prompt() -> None:
 def test_gemini_refusal_uses_the_table() -> None:
     for reason in ("IMAGE_SAFETY", "PROHIBITED_CONTENT"):
         body = orjson.dumps({"candidates": [{"finishReason": reason}]})
-        error = gemini.read_answer(body, {}).error
+        error = gemini.read_response(body, {}).error
         assert error is not None
         assert error.code == "content_filter"
     body = orjson.dumps({"candidates": [{"finishReason": "NO_IMAGE"}]})
-    assert gemini.read_answer(body, {}).error is None
+    assert gemini.read_response(body, {}).error is None
 
 
 def test_message_keeps_code_type_and_words() -> None:

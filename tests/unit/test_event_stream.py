@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.job import Billed, Outcome, PictureRef
+from batchgen.job import Billed, ImageRef, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, Verdict, classify
-from batchgen.providers.adapters.images import partial_pictures, read_answer
-from tests.unit.test_openai_images import inline_picture
+from batchgen.providers.adapters.images import partial_images, read_response
+from tests.unit.test_openai_images import inline_image
 
-PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
-TEXT = base64.b64encode(PICTURE).decode()
+IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+TEXT = base64.b64encode(IMAGE).decode()
 STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 USAGE = {"input_tokens": 10, "output_tokens": 196, "total_tokens": 206}
 
@@ -40,7 +40,7 @@ def verdict(body: bytes, *, reach: Reach = Reach.COMPLETE) -> Verdict:
     """What an attempt with this streamed body is."""
     failure = Failure.NONE if reach is Reach.COMPLETE else Failure.NETWORK
     exchange = Exchange(reach=reach, failure=failure, status=200, headers=STREAM)
-    return classify(exchange, read_answer(body, STREAM))
+    return classify(exchange, read_response(body, STREAM))
 
 
 @pytest.mark.parametrize(
@@ -57,36 +57,36 @@ def verdict(body: bytes, *, reach: Reach = Reach.COMPLETE) -> Verdict:
     ],
     ids=["plain", "unnamed", "pings", "no end", "cut behind", "crlf", "data address", "one event"],
 )
-def test_the_finished_picture_is_found(body: bytes) -> None:
-    answer = read_answer(body, STREAM)
-    assert answer.pictures == (PictureRef(index=0),)
-    assert inline_picture(body, STREAM, 0) == PICTURE
+def test_the_finished_image_is_found(body: bytes) -> None:
+    response = read_response(body, STREAM)
+    assert response.images == (ImageRef(index=0),)
+    assert inline_image(body, STREAM, 0) == IMAGE
     assert verdict(body).outcome is Outcome.OK
 
 
-def test_an_address_may_stand_in_for_the_picture() -> None:
-    completed = {"type": "image_generation.completed", "url": "https://pictures.example/1.png"}
-    answer = read_answer(stream(completed, end=""), STREAM)
-    assert answer.pictures == (PictureRef(index=0, url="https://pictures.example/1.png"),)
+def test_an_address_may_stand_in_for_the_image() -> None:
+    completed = {"type": "image_generation.completed", "url": "https://images.example/1.png"}
+    response = read_response(stream(completed, end=""), STREAM)
+    assert response.images == (ImageRef(index=0, url="https://images.example/1.png"),)
 
 
-def test_usage_and_partial_pictures_are_read() -> None:
+def test_usage_and_partial_images_are_read() -> None:
     body = stream(PARTIAL, {**PARTIAL, "partial_image_index": 1, "b64_json": "%"}, COMPLETED)
-    assert read_answer(body, STREAM).usage == USAGE
-    assert partial_pictures(body, STREAM) == [PICTURE]
+    assert read_response(body, STREAM).usage == USAGE
+    assert partial_images(body, STREAM) == [IMAGE]
 
 
 @pytest.mark.fault("H29")
 def test_a_stream_without_its_type_is_known_by_its_looks() -> None:
     body = stream(COMPLETED)
-    assert read_answer(body, {}).pictures
-    assert inline_picture(body, {}, 0) == PICTURE
+    assert read_response(body, {}).images
+    assert inline_image(body, {}, 0) == IMAGE
 
 
 def test_a_line_of_twelve_megabytes_is_no_trouble() -> None:
     data = base64.b64encode(bytes(12_000_000)).decode()
     body = stream({**COMPLETED, "b64_json": data})
-    assert len(inline_picture(body, STREAM, 0)) == 12_000_000
+    assert len(inline_image(body, STREAM, 0)) == 12_000_000
 
 
 @pytest.mark.parametrize(
@@ -117,37 +117,37 @@ def test_an_error_in_mid_stream_is_told_apart_as_any_other(
     assert (found.outcome, found.code) == (outcome, code)
 
 
-def test_a_picture_beats_an_error_behind_it() -> None:
+def test_a_image_beats_an_error_behind_it() -> None:
     assert verdict(stream(COMPLETED, {"type": "error", "error": "late"})).outcome is Outcome.OK
 
 
 @pytest.mark.fault("H29")
-def test_a_stream_that_ends_without_its_picture_is_a_doubt() -> None:
+def test_a_stream_that_ends_without_its_image_is_a_doubt() -> None:
     for body in (stream(PARTIAL), stream(), b": ping\n\n"):
         found = verdict(body)
         assert (found.outcome, found.billed) == (Outcome.AMBIGUOUS, Billed.MAYBE)
         assert found.code == "stream_ended"
 
 
-def test_a_stream_cut_at_any_byte_is_a_picture_or_a_doubt() -> None:
+def test_a_stream_cut_at_any_byte_is_a_image_or_a_doubt() -> None:
     body = stream(PARTIAL, COMPLETED)
     whole = body.index(TEXT.encode(), body.index(b".completed")) + len(TEXT)
     for end in range(len(body)):
         found = verdict(body[:end], reach=Reach.HEADERS)
         if found.outcome is Outcome.OK:
             assert end > whole
-            assert inline_picture(body[:end], STREAM, 0) == PICTURE
+            assert inline_image(body[:end], STREAM, 0) == IMAGE
         else:
             assert (found.outcome, found.billed) == (Outcome.AMBIGUOUS, Billed.MAYBE)
     assert verdict(body[:-1], reach=Reach.HEADERS).outcome is Outcome.OK
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: f"data: {text}".encode()))
-def test_any_bytes_are_an_answer(body: bytes) -> None:
-    answer = read_answer(body, STREAM)
-    for picture in answer.pictures:
-        if picture.url is None:
+def test_any_bytes_are_an_response(body: bytes) -> None:
+    response = read_response(body, STREAM)
+    for image in response.images:
+        if image.url is None:
             try:
-                inline_picture(body, STREAM, picture.index)
+                inline_image(body, STREAM, image.index)
             except ValueError:
                 continue

@@ -18,7 +18,7 @@ from batchgen.engine.worker import Again
 from batchgen.job import BatchId, Job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.writer import LedgerWriter
-from tests.unit.test_ledger import enrol, planned
+from tests.unit.test_ledger import enroll, planned
 
 pytestmark = pytest.mark.anyio
 
@@ -87,7 +87,7 @@ async def fed(tmp_path: Path, count: int, limit: int | None = None) -> AsyncIter
 
         def prepare(ledger: Ledger) -> BatchId:
             ledger.conn.execute("COMMIT")
-            batch = enrol(ledger, [planned(number) for number in range(count)])
+            batch = enroll(ledger, [planned(number) for number in range(count)])
             ledger.conn.set_trace_callback(statements.append)
             ledger.conn.execute("BEGIN IMMEDIATE")
             return batch

@@ -19,40 +19,46 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from batchgen.system.atomic_files import PartFile, make_folder, make_way, put_in_place, sync_folder
+from batchgen.system.atomic_files import (
+    PartFile,
+    make_directory,
+    make_way,
+    put_in_place,
+    sync_directory,
+)
 from tests import wire
 
 MEGABYTE = 1024 * 1024
 
 
-def names(folder: Path) -> list[str]:
-    """What lies in a folder."""
-    return sorted(path.name for path in folder.iterdir())
+def names(directory: Path) -> list[str]:
+    """What lies in a directory."""
+    return sorted(path.name for path in directory.iterdir())
 
 
 @pytest.mark.anyio
 async def test_the_final_name_appears_only_with_the_commit(tmp_path: Path) -> None:
-    final = tmp_path / "picture.png"
+    final = tmp_path / "image.png"
     async with PartFile(final) as part:
         await part.write(b"one ")
         await part.flush()
-        assert names(tmp_path) == ["picture.png.part"]
+        assert names(tmp_path) == ["image.png.part"]
         await part.write(b"two")
         assert await part.seal(Path.read_bytes) == b"one two"
-        assert names(tmp_path) == ["picture.png.part"]
+        assert names(tmp_path) == ["image.png.part"]
         await part.commit()
-        assert names(tmp_path) == ["picture.png"]
-    assert names(tmp_path) == ["picture.png"]
+        assert names(tmp_path) == ["image.png"]
+    assert names(tmp_path) == ["image.png"]
     assert final.read_bytes() == b"one two"
 
 
 @pytest.mark.anyio
 async def test_what_stands_under_the_final_name_stays_until_the_commit(tmp_path: Path) -> None:
-    final = tmp_path / "picture.png"
+    final = tmp_path / "image.png"
     final.write_bytes(b"old")
     async with PartFile(final) as part:
         await part.write(b"new")
-    assert names(tmp_path) == ["picture.png"]
+    assert names(tmp_path) == ["image.png"]
     assert final.read_bytes() == b"old"
     async with PartFile(final) as part:
         await part.write(b"new")
@@ -69,12 +75,12 @@ async def test_the_name_may_be_decided_at_the_commit(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("keep", "left"), [(False, []), (True, ["answer.part"])])
+@pytest.mark.parametrize(("keep", "left"), [(False, []), (True, ["response.part"])])
 async def test_an_error_leaves_a_part_only_where_it_is_to_be_kept(
     keep: bool, left: list[str], tmp_path: Path
 ) -> None:
     async def fail() -> None:
-        async with PartFile(tmp_path / "answer", keep=keep) as part:
+        async with PartFile(tmp_path / "response", keep=keep) as part:
             await part.write(b"half")
             await part.flush()
             raise LookupError
@@ -87,21 +93,21 @@ async def test_an_error_leaves_a_part_only_where_it_is_to_be_kept(
 
 @pytest.mark.anyio
 async def test_a_stale_part_is_written_anew(tmp_path: Path) -> None:
-    (tmp_path / "answer.part").write_bytes(b"of a killed run, and longer")
-    async with PartFile(tmp_path / "answer") as part:
+    (tmp_path / "response.part").write_bytes(b"of a killed run, and longer")
+    async with PartFile(tmp_path / "response") as part:
         await part.write(b"x")
         await part.commit()
-    assert (tmp_path / "answer").read_bytes() == b"x"
+    assert (tmp_path / "response").read_bytes() == b"x"
 
 
 @pytest.mark.anyio
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
 async def test_the_mode_is_the_one_asked_for_from_the_start(tmp_path: Path) -> None:
-    async with PartFile(tmp_path / "answer", mode=0o600) as part:
+    async with PartFile(tmp_path / "response", mode=0o600) as part:
         await part.flush()
         assert part.part.stat().st_mode & 0o777 == 0o600
         await part.commit()
-    assert (tmp_path / "answer").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "response").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.fault("D12")
@@ -110,9 +116,9 @@ async def test_the_mode_is_the_one_asked_for_from_the_start(tmp_path: Path) -> N
 async def test_a_link_in_the_place_of_the_part_is_refused(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    (tmp_path / "picture.png.part").symlink_to(victim)
+    (tmp_path / "image.png.part").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic link") as caught:
-        async with PartFile(tmp_path / "picture.png") as part:
+        async with PartFile(tmp_path / "image.png") as part:
             await part.commit()
     assert caught.value.errno == errno.ELOOP
     assert victim.read_bytes() == b"precious"
@@ -122,12 +128,12 @@ async def test_a_link_in_the_place_of_the_part_is_refused(tmp_path: Path) -> Non
 async def test_a_link_under_the_final_name_is_replaced_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    (tmp_path / "picture.png").symlink_to(victim)
-    async with PartFile(tmp_path / "picture.png") as part:
+    (tmp_path / "image.png").symlink_to(victim)
+    async with PartFile(tmp_path / "image.png") as part:
         await part.write(b"new")
         await part.commit()
     assert victim.read_bytes() == b"precious"
-    assert not (tmp_path / "picture.png").is_symlink()
+    assert not (tmp_path / "image.png").is_symlink()
 
 
 @pytest.mark.anyio
@@ -172,7 +178,7 @@ async def test_a_step_that_has_begun_is_ended_before_the_file_is_let_go(
 ) -> None:
     before = wire.open_files()
     with anyio.CancelScope() as scope:
-        async with PartFile(tmp_path / "picture.png") as part:
+        async with PartFile(tmp_path / "image.png") as part:
             if step == "write":
                 scope.cancel()
             await part.write(bytes(MEGABYTE))
@@ -194,7 +200,7 @@ async def test_a_step_that_has_begun_is_ended_before_the_file_is_let_go(
 async def test_a_part_that_is_what_another_file_holds_leaves_that_as_it_is(
     elsewhere: bool, commit: bool, tmp_path: Path
 ) -> None:
-    final = tmp_path / "picture.png"
+    final = tmp_path / "image.png"
     with another_file(Path("/dev/shm") if elsewhere else tmp_path, bytes(MEGABYTE)) as source:
         if elsewhere and shares_file_system(source, tmp_path):
             pytest.skip("one file system only")
@@ -208,17 +214,17 @@ async def test_a_part_that_is_what_another_file_holds_leaves_that_as_it_is(
         assert source.read_bytes() == bytes(MEGABYTE)
         source.write_bytes(b"")  # as nobody does; it shows whether there are two files
         beside = [] if elsewhere else [source.name]
-        assert sorted(names(tmp_path)) == beside + ["picture.png"] * commit
+        assert sorted(names(tmp_path)) == beside + ["image.png"] * commit
         assert not commit or final.stat().st_size == (MEGABYTE if elsewhere else 0)
 
 
 def test_a_part_that_is_its_final_file_already_leaves_no_litter(tmp_path: Path) -> None:
     part, final = tmp_path / "a.png.part", tmp_path / "a.png"
-    final.write_bytes(b"picture")
+    final.write_bytes(b"image")
     part.hardlink_to(final)
     put_in_place(part, final)
     assert names(tmp_path) == ["a.png"]
-    assert final.read_bytes() == b"picture"
+    assert final.read_bytes() == b"image"
 
 
 def shares_file_system(one: Path, other: Path) -> bool:
@@ -226,8 +232,8 @@ def shares_file_system(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def another_file(folder: Path, content: bytes) -> Iterator[Path]:
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="a-source-") as file:
+def another_file(directory: Path, content: bytes) -> Iterator[Path]:
+    with tempfile.NamedTemporaryFile(dir=directory, prefix="a-source-") as file:
         Path(file.name).write_bytes(content)
         umask = os.umask(0)
         os.umask(umask)
@@ -244,7 +250,7 @@ async def test_a_full_disk_raises_and_leaves_nothing_open(tmp_path: Path) -> Non
     before = wire.open_files()
 
     async def write(size: int) -> None:
-        part = PartFile(tmp_path / "picture.png", keep=True)
+        part = PartFile(tmp_path / "image.png", keep=True)
         part.part = full
         async with part:
             await part.write(bytes(size))
@@ -258,9 +264,9 @@ async def test_a_full_disk_raises_and_leaves_nothing_open(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_a_folder_that_is_missing_raises(tmp_path: Path) -> None:
+async def test_a_directory_that_is_missing_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        async with PartFile(tmp_path / "missing" / "picture.png") as part:
+        async with PartFile(tmp_path / "missing" / "image.png") as part:
             await part.commit()
 
 
@@ -268,11 +274,11 @@ COMMIT = """
 import sys
 from pathlib import Path
 import anyio
-from batchgen.system.atomic_files import PartFile, make_folder
+from batchgen.system.atomic_files import PartFile, make_directory
 
 async def main():
     root = Path(sys.argv[1])
-    make_folder(root / "out", root / "out" / "mugs")
+    make_directory(root / "out", root / "out" / "mugs")
     async with PartFile(root / "out" / "mugs" / "1.png") as part:
         await part.write(b"x")
         await part.commit()
@@ -322,15 +328,15 @@ def test_every_step_is_durable_before_the_next(tmp_path: Path) -> None:
 def test_a_part_is_put_in_place_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "a.part").write_bytes(b"x")
     put_in_place(tmp_path / "a.part", tmp_path / "a")
-    sync_folder(tmp_path)
+    sync_directory(tmp_path)
     assert names(tmp_path) == ["a"]
 
 
-def test_folders_are_made_on_the_way(tmp_path: Path) -> None:
+def test_directories_are_made_on_the_way(tmp_path: Path) -> None:
     root = tmp_path / "out" / "catalog"
     for _ in range(2):
-        make_folder(root, root / "mugs" / "blue")
-    make_folder(root, root)
+        make_directory(root, root / "mugs" / "blue")
+    make_directory(root, root)
     assert (root / "mugs" / "blue").is_dir()
 
 
@@ -342,9 +348,9 @@ def test_a_link_below_the_root_is_refused(depth: str, tmp_path: Path) -> None:
     link = root / depth
     link.parent.mkdir(parents=True)
     link.symlink_to(outside, target_is_directory=True)
-    for folder in (link, link / "deeper"):
-        with pytest.raises(OSError, match="symbolic link inside the output folder") as caught:
-            make_folder(root, folder)
+    for directory in (link, link / "deeper"):
+        with pytest.raises(OSError, match="symbolic link inside the output directory") as caught:
+            make_directory(root, directory)
         assert caught.value.errno == errno.ELOOP
     assert names(outside) == []
 
@@ -352,22 +358,22 @@ def test_a_link_below_the_root_is_refused(depth: str, tmp_path: Path) -> None:
 def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk", target_is_directory=True)
-    make_folder(tmp_path / "out", tmp_path / "out" / "mugs")
+    make_directory(tmp_path / "out", tmp_path / "out" / "mugs")
     assert (tmp_path / "disk" / "mugs").is_dir()
 
 
-def test_a_folder_outside_the_root_is_refused(tmp_path: Path) -> None:
+def test_a_directory_outside_the_root_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="subpath"):
-        make_folder(tmp_path / "out", tmp_path / "elsewhere")
+        make_directory(tmp_path / "out", tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_file_on_the_way_raises(tmp_path: Path) -> None:
     (tmp_path / "mugs").write_bytes(b"x")
     with pytest.raises(FileExistsError):
-        make_folder(tmp_path, tmp_path / "mugs")
+        make_directory(tmp_path, tmp_path / "mugs")
     with pytest.raises(OSError, match="mugs"):
-        make_folder(tmp_path, tmp_path / "mugs" / "blue")
+        make_directory(tmp_path, tmp_path / "mugs" / "blue")
 
 
 def test_a_link_that_leads_nowhere_raises(tmp_path: Path) -> None:
@@ -379,7 +385,7 @@ def test_a_link_that_leads_nowhere_raises(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
-def test_only_the_last_folder_has_the_mode(tmp_path: Path) -> None:
+def test_only_the_last_directory_has_the_mode(tmp_path: Path) -> None:
     make_way(tmp_path / "state" / "spool", mode=0o700)
     assert (tmp_path / "state" / "spool").stat().st_mode & 0o777 == 0o700
     umask = os.umask(0)

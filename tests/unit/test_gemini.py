@@ -12,35 +12,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.job import Billed, OptionValue, Outcome, PictureRef
+from batchgen.job import Billed, ImageRef, OptionValue, Outcome
 from batchgen.outcomes.classify import Exchange, Reach, Verdict, classify
 from batchgen.providers.adapters import gemini
-from batchgen.providers.adapters.gemini import build_request, read_answer
+from batchgen.providers.adapters.gemini import build_request, read_response
 from tests.unit.test_openai_images import (
     ATTEMPT,
     BASE,
+    IMAGE,
     JOB,
-    PICTURE,
     TEXT,
     URL,
-    inline_picture,
+    inline_image,
     sent,
 )
 
 MODEL = "nano-banana-2"
 
 
-def answer(*parts: dict[str, Any], **candidate: Any) -> bytes:
+def response(*parts: dict[str, Any], **candidate: Any) -> bytes:
     """A body of one candidate with these parts."""
     content = {"role": "model", "parts": list(parts)}
     return json.dumps({"candidates": [{"content": content, **candidate}]}).encode()
 
 
 def verdict(document: Any, status: int = 200) -> Verdict:
-    """What an attempt with this answer is."""
+    """What an attempt with this response is."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers={})
-    return classify(exchange, read_answer(body, {}))
+    return classify(exchange, read_response(body, {}))
 
 
 @pytest.mark.anyio
@@ -64,7 +64,7 @@ async def test_a_prompt_and_its_settings_stand_where_gemini_looks_for_them() -> 
 async def test_references_go_along_as_base64_of_any_length(tmp_path: Path, size: int) -> None:
     first, second = tmp_path / "a.jpg", tmp_path / "b.webp"
     first.write_bytes(bytes(size))
-    second.write_bytes(PICTURE)
+    second.write_bytes(IMAGE)
     job = replace(JOB, model=MODEL, images=(str(first), str(second)))
     request = build_request(job, ATTEMPT, BASE)
     for _ in range(2):
@@ -74,7 +74,7 @@ async def test_references_go_along_as_base64_of_any_length(tmp_path: Path, size:
             "image/png",
         ]
         data = [base64.b64decode(part["inlineData"]["data"]) for part in parts[1:]]
-        assert data == [bytes(size), PICTURE]
+        assert data == [bytes(size), IMAGE]
 
 
 @pytest.mark.parametrize(
@@ -86,26 +86,26 @@ async def test_references_go_along_as_base64_of_any_length(tmp_path: Path, size:
         {"text": f"data:image/png;base64,{TEXT}"},
     ],
 )
-def test_a_picture_is_found_in_each_shape(part: dict[str, Any]) -> None:
-    body = answer({"text": "Certainly."}, part, finishReason="STOP")
-    assert read_answer(body, {}).pictures == (PictureRef(index=0),)
-    assert inline_picture(body, {}, 0, gemini) == PICTURE
+def test_a_image_is_found_in_each_shape(part: dict[str, Any]) -> None:
+    body = response({"text": "Certainly."}, part, finishReason="STOP")
+    assert read_response(body, {}).images == (ImageRef(index=0),)
+    assert inline_image(body, {}, 0, gemini) == IMAGE
 
 
 @pytest.mark.parametrize("text", [f"![mug]({URL})", f"Look: {URL}", f"<{URL}>"])
 def test_an_address_in_the_text_is_found(text: str) -> None:
-    assert read_answer(answer({"text": text}), {}).pictures == (PictureRef(index=0, url=URL),)
+    assert read_response(response({"text": text}), {}).images == (ImageRef(index=0, url=URL),)
 
 
-def test_thoughts_are_no_pictures() -> None:
+def test_thoughts_are_no_images() -> None:
     thought = {"thought": True, "inlineData": {"mimeType": "image/png", "data": TEXT}}
-    assert read_answer(answer(thought), {}).pictures == ()
-    assert read_answer(answer({"thought": True, "text": URL}), {}).pictures == ()
+    assert read_response(response(thought), {}).images == ()
+    assert read_response(response({"thought": True, "text": URL}), {}).images == ()
 
 
 def test_usage_is_read() -> None:
     body = json.dumps({"candidates": [], "usageMetadata": {"totalTokenCount": 5}}).encode()
-    assert read_answer(body, {}).usage == {"totalTokenCount": 5}
+    assert read_response(body, {}).usage == {"totalTokenCount": 5}
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_usage_is_read() -> None:
     [
         ({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}, "blocked", "content_filter"),
         ({"candidates": [{"finishReason": "IMAGE_SAFETY"}]}, "blocked", "content_filter"),
-        ({"candidates": [{"finishReason": "STOP", "content": {}}]}, "spoiled", "no_picture"),
-        ({"candidates": []}, "spoiled", "no_picture"),
+        ({"candidates": [{"finishReason": "STOP", "content": {}}]}, "spoiled", "no_image"),
+        ({"candidates": []}, "spoiled", "no_image"),
         ({"error": {"code": "get_channel_failed", "message": "no"}}, "ambiguous", None),
     ],
 )
-def test_an_answer_without_a_picture_says_why(
+def test_an_response_without_a_image_says_why(
     document: dict[str, Any], outcome: str, code: str | None
 ) -> None:
     found = verdict(document)
@@ -157,10 +157,10 @@ def test_geminis_own_errors_are_told_apart() -> None:
         max_leaves=12,
     ).map(lambda document: json.dumps(document).encode())
 )
-def test_any_bytes_are_an_answer(body: bytes) -> None:
-    for picture in read_answer(body, {}).pictures:
-        if picture.url is None:
+def test_any_bytes_are_an_response(body: bytes) -> None:
+    for image in read_response(body, {}).images:
+        if image.url is None:
             try:
-                inline_picture(body, {}, picture.index, gemini)
+                inline_image(body, {}, image.index, gemini)
             except ValueError:
                 continue

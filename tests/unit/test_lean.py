@@ -1,4 +1,4 @@
-"""What looks like a picture's base64 in an answer is told from text, and decoded without loss."""
+"""What looks like an image's base64 in a response is told from text, and decoded without loss."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanScan, Piece, unpack_base64
 
-PICTURE = random.Random(7).randbytes(300_001)
-TEXT = base64.b64encode(PICTURE).decode()
+IMAGE = random.Random(7).randbytes(300_001)
+TEXT = base64.b64encode(IMAGE).decode()
 
 
 def scanned(body: bytes, size: int = 1 << 20) -> list[Piece]:
@@ -41,7 +41,7 @@ def texts(pieces: list[Piece]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 5000, 1 << 20])
-def test_a_picture_is_found_however_it_arrives(size: int) -> None:
+def test_a_image_is_found_however_it_arrives(size: int) -> None:
     document = {"data": [{"b64_json": TEXT[:20_000], "revised_prompt": 'a "mug"'}] * 2}
     body = json.dumps(document).encode()
     pieces = scanned(body, size)
@@ -149,14 +149,14 @@ def test_base64_in_a_way_of_its_own_is_refused(text: bytes) -> None:
     "text",
     [
         TEXT.rstrip("="),
-        base64.urlsafe_b64encode(PICTURE).decode(),
+        base64.urlsafe_b64encode(IMAGE).decode(),
         f" {TEXT} ",
         "\n".join(TEXT[at : at + 76] for at in range(0, len(TEXT), 76)),
     ],
     ids=["no padding", "url-safe", "blanks around", "lines"],
 )
 def test_other_spellings_are_understood(text: str) -> None:
-    assert unpack_base64(text) == PICTURE
+    assert unpack_base64(text) == IMAGE
 
 
 def test_what_is_no_base64_raises() -> None:

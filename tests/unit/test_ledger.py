@@ -19,14 +19,14 @@ from batchgen.job import (
     AttemptId,
     BatchId,
     Billed,
+    ImageRef,
     Job,
     JobId,
     JobState,
     Outcome,
-    PictureRef,
     PlannedJob,
     RunId,
-    SavedPicture,
+    SavedImage,
 )
 from batchgen.ledger.database import in_memory, open_for_writing
 from batchgen.ledger.ledger import (
@@ -58,12 +58,12 @@ OK = Verdict(outcome=Outcome.OK, billed=Billed.YES)
 LOST = Verdict(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="deadline")
 FREE = Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code="unreachable")
 REFUSED = Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="invalid_value")
-EMPTY = Verdict(outcome=Outcome.SPOILED, billed=Billed.YES, code="no_picture")
+EMPTY = Verdict(outcome=Outcome.SPOILED, billed=Billed.YES, code="no_image")
 BLOCKED = Verdict(outcome=Outcome.BLOCKED, billed=Billed.NO, code="moderation_blocked")
 THROTTLED = Verdict(outcome=Outcome.THROTTLED, billed=Billed.NO, code="http_429")
 OVERLOADED = Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="http_500", again=True)
 FEE = Verdict(outcome=Outcome.BLOCKED, billed=Billed.MAYBE, code="violation_fee.x")
-PICTURE = SavedPicture(path="0.png", sha256="s", bytes=1, width=1, height=1, format="png")
+IMAGE = SavedImage(path="0.png", sha256="s", bytes=1, width=1, height=1, format="png")
 IDENTITY = BatchIdentity(
     name="b",
     provider="local",
@@ -88,10 +88,10 @@ def planned(number: int, edition: int = 0) -> PlannedJob:
     )
 
 
-def enrol(ledger: Ledger, jobs: list[PlannedJob], name: str = "b") -> BatchId:
+def enroll(ledger: Ledger, jobs: list[PlannedJob], name: str = "b") -> BatchId:
     staging = Staging(ledger.conn)
     staging.fill(jobs, price=lambda *_: PRICE, collision_key=collision_key)
-    batch = staging.enrol(replace(IDENTITY, name=name))
+    batch = staging.enroll(replace(IDENTITY, name=name))
     ledger.conn.execute("DETACH DATABASE staging")
     return batch
 
@@ -121,16 +121,16 @@ def first(ledger: Ledger, batch: BatchId) -> Job:
     return ledger.pending(batch, after=JobId(0), limit=1)[0]
 
 
-def pay(ledger: Ledger, run: RunId, job: Job, pictures: int = 1) -> AttemptId:
+def pay(ledger: Ledger, run: RunId, job: Job, images: int = 1) -> AttemptId:
     attempt = send(ledger, run, job)
-    refs = [(PictureRef(index=index), None) for index in range(pictures)]
-    ledger.record_answer(attempt, OK, refs, answer="a.answer")
+    refs = [(ImageRef(index=index), None) for index in range(images)]
+    ledger.record_response(attempt, OK, refs, response="a.answer")
     return attempt
 
 
 def save(ledger: Ledger, image: int, name: str = "0.png") -> JobFinished | None:
-    ledger.placing(image, "out", replace(PICTURE, path=name))
-    return ledger.picture_saved(image)
+    ledger.placing(image, "out", replace(IMAGE, path=name))
+    return ledger.image_saved(image)
 
 
 def reason_of(ledger: Ledger, job: JobId) -> str | None:
@@ -142,21 +142,21 @@ def reason_of(ledger: Ledger, job: JobId) -> str | None:
 def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charged(
     ledger: Ledger,
 ) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
     assert ledger.run_totals(run).reserved == PRICE
     assert status(ledger.conn, "b").maybe == PRICE, "what is in flight counts as maybe"
     assert ledger.pending(batch, after=JobId(0), limit=9) == []
 
-    pictures = [(PictureRef(index=0, url="https://h/1?sig=x"), None), (PictureRef(index=1), None)]
-    ledger.record_answer(attempt, OK, pictures, answer="a.answer")
+    images = [(ImageRef(index=0, url="https://h/1?sig=x"), None), (ImageRef(index=1), None)]
+    ledger.record_response(attempt, OK, images, response="a.answer")
     assert ledger.run_totals(run).charged == PRICE
     assert ledger.run_totals(run).reserved == 0
     (job,) = ledger.paid(batch)
     one, two = ledger.due(job)
     save(ledger, one.id)
-    assert ledger.job(job).state is JobState.PAID, "the other picture is not on disk"
+    assert ledger.job(job).state is JobState.PAID, "the other image is not on disk"
     save(ledger, two.id, "0-extra.png")
     assert ledger.job(job).state is JobState.DONE
     urls = ledger.conn.execute("SELECT url FROM images").fetchall()
@@ -164,11 +164,11 @@ def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charge
 
 
 def test_the_budget_counts_what_is_reserved_charged_and_in_doubt(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(n) for n in range(5)])
+    batch = enroll(ledger, [planned(n) for n in range(5)])
     run = start(ledger, batch, max_cost=3 * PRICE + 1)
     jobs = ledger.pending(batch, after=JobId(0), limit=9)
     charged, doubtful, _ = [send(ledger, run, job) for job in jobs[:3]]
-    ledger.record_answer(charged, OK, [(PictureRef(index=0), None)], answer="x")
+    ledger.record_response(charged, OK, [(ImageRef(index=0), None)], response="x")
     ledger.settle(doubtful, LOST)
     reached = ledger.reserve(run, jobs[3], AttemptId("x"), provider="local")
     assert reached == BudgetReached(max_cost=Micros(3 * PRICE + 1), used=Micros(3 * PRICE))
@@ -177,7 +177,7 @@ def test_the_budget_counts_what_is_reserved_charged_and_in_doubt(ledger: Ledger)
 
 
 def test_a_budget_can_be_used_to_its_last_cent(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(n) for n in range(2)])
+    batch = enroll(ledger, [planned(n) for n in range(2)])
     run = start(ledger, batch, max_cost=2 * PRICE)
     for job in ledger.pending(batch, after=JobId(0), limit=9):
         send(ledger, run, job)
@@ -185,7 +185,7 @@ def test_a_budget_can_be_used_to_its_last_cent(ledger: Ledger) -> None:
 
 
 def test_what_is_not_billed_goes_back_to_the_budget(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, max_cost=PRICE)
     for verdict in (FREE, THROTTLED, OVERLOADED):
         ledger.settle(send(ledger, run, first(ledger, batch)), verdict)
@@ -195,7 +195,7 @@ def test_what_is_not_billed_goes_back_to_the_budget(ledger: Ledger) -> None:
 
 
 def test_doubt_is_bought_again_once_a_job_while_the_allowance_lasts(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0), planned(1), planned(2)])
+    batch = enroll(ledger, [planned(0), planned(1), planned(2)])
     run = start(ledger, batch, waste=2 * PRICE)
     one, two, three = ledger.pending(batch, after=JobId(0), limit=9)
     assert ledger.settle(send(ledger, run, one), LOST).state is JobState.PENDING
@@ -209,7 +209,7 @@ def test_doubt_is_bought_again_once_a_job_while_the_allowance_lasts(ledger: Ledg
 def test_a_doubt_of_a_killed_run_stays_on_its_bill_and_uses_the_next_ones_allowance(
     ledger: Ledger,
 ) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     killed = start(ledger, batch)
     attempt = send(ledger, killed, first(ledger, batch))
     run = start(ledger, batch, waste=PRICE)
@@ -224,7 +224,7 @@ def test_a_doubt_of_a_killed_run_stays_on_its_bill_and_uses_the_next_ones_allowa
 
 
 def test_a_doubt_is_held_when_a_person_stopped_the_run(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, waste=9 * PRICE)
     attempt = send(ledger, run, first(ledger, batch))
     assert ledger.settle(attempt, LOST, hold=True).state is JobState.UNCERTAIN
@@ -232,17 +232,17 @@ def test_a_doubt_is_held_when_a_person_stopped_the_run(ledger: Ledger) -> None:
 
 
 def test_a_page_that_is_out_of_date_sends_nothing(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     old = first(ledger, batch)
-    enrol(ledger, [planned(0, edition=1)])
+    enroll(ledger, [planned(0, edition=1)])
     assert ledger.reserve(run, old, AttemptId("x"), provider="local") == NotPending()
     send(ledger, run, first(ledger, batch))
     assert ledger.reserve(run, old, AttemptId("y"), provider="local") == NotPending()
 
 
 def test_an_attempt_is_closed_once(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
     ledger.settle(attempt, FREE)
@@ -250,15 +250,15 @@ def test_an_attempt_is_closed_once(ledger: Ledger) -> None:
         ledger.settle(attempt, LOST)
 
 
-def test_a_manifest_that_changes_while_a_picture_is_paid_loses_neither(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+def test_a_manifest_that_changes_while_a_image_is_paid_loses_neither(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
-    ledger.record_answer(attempt, OK, [(PictureRef(index=0), None)], answer="x")
-    enrol(ledger, [planned(0, edition=1)])
+    ledger.record_response(attempt, OK, [(ImageRef(index=0), None)], response="x")
+    enroll(ledger, [planned(0, edition=1)])
     (job,) = ledger.paid(batch)
     save(ledger, ledger.due(job)[0].id)
-    assert ledger.job(job).state is JobState.PENDING, "the new prompt has no picture yet"
+    assert ledger.job(job).state is JobState.PENDING, "the new prompt has no image yet"
     assert first(ledger, batch).prompt == "prompt 0, edition 1"
 
 
@@ -267,10 +267,10 @@ def test_what_became_of_an_old_prompt_says_nothing_about_the_new_one(
     verdict: Verdict, ledger: Ledger
 ) -> None:
     """A run is killed, the manifest is mended, and the next run finds the old request's end."""
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
-    enrol(ledger, [planned(0, edition=1)])
+    enroll(ledger, [planned(0, edition=1)])
     assert ledger.settle(attempt, verdict).state is JobState.PENDING
     job = first(ledger, batch)
     assert (job.prompt, job.tries, job.doubts) == ("prompt 0, edition 1", 0, 0)
@@ -278,51 +278,51 @@ def test_what_became_of_an_old_prompt_says_nothing_about_the_new_one(
 
 
 @pytest.mark.parametrize("spoiled", [True, False])
-def test_a_picture_of_an_old_prompt_that_is_lost_does_not_fail_the_new_one(
+def test_a_image_of_an_old_prompt_that_is_lost_does_not_fail_the_new_one(
     spoiled: bool, ledger: Ledger
 ) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = pay(ledger, run, first(ledger, batch))
-    enrol(ledger, [planned(0, edition=1)])
+    enroll(ledger, [planned(0, edition=1)])
     (job,) = ledger.paid(batch)
     if spoiled:
         assert ledger.spoil(attempt, EMPTY, run).state is JobState.PENDING
     else:
-        ledger.picture_lost(ledger.due(job)[0].id, job, "gone")
+        ledger.image_lost(ledger.due(job)[0].id, job, "gone")
     assert ledger.job(job).state is JobState.PENDING
     assert ledger.run_totals(run).charged == PRICE
 
 
-def test_a_lost_picture_is_not_in_the_way_of_the_next_one(ledger: Ledger) -> None:
-    """Two pictures came, one can't be had; a person has the job made again."""
-    batch = enrol(ledger, [planned(0)])
+def test_a_lost_image_is_not_in_the_way_of_the_next_one(ledger: Ledger) -> None:
+    """Two images came, one can't be had; a person has the job made again."""
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
-    pay(ledger, run, first(ledger, batch), pictures=2)
+    pay(ledger, run, first(ledger, batch), images=2)
     (job,) = ledger.paid(batch)
-    ledger.picture_lost(ledger.due(job)[0].id, job, "HTTP 404")
+    ledger.image_lost(ledger.due(job)[0].id, job, "HTTP 404")
     assert ledger.job(job).state is JobState.FAILED
-    assert reason_of(ledger, job) == "picture_lost: HTTP 404"
+    assert reason_of(ledger, job) == "image_lost: HTTP 404"
     assert ledger.paid(batch) == []
     retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only=None))
     again = pay(ledger, run, first(ledger, batch))
-    assert [picture.attempt_id for picture in ledger.due(job)] == [again]
+    assert [image.attempt_id for image in ledger.due(job)] == [again]
     save(ledger, ledger.due(job)[0].id)
     assert ledger.job(job).state is JobState.DONE
 
 
-def test_an_old_picture_whose_place_a_new_one_has_taken_is_not_to_be_cleared_away(
+def test_an_old_image_whose_place_a_new_one_has_taken_is_not_to_be_cleared_away(
     ledger: Ledger,
 ) -> None:
     """Also where the new ones came to disk in two runs, and the second knows of its own only."""
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
-    pay(ledger, run, first(ledger, batch), pictures=3)
+    pay(ledger, run, first(ledger, batch), images=3)
     (job,) = ledger.paid(batch)
-    for picture, name in zip(ledger.due(job), ["0.png", "0-b.png", "0-c.png"], strict=True):
-        save(ledger, picture.id, name)
-    enrol(ledger, [planned(0, edition=1)])
-    pay(ledger, run, first(ledger, batch), pictures=2)
+    for image, name in zip(ledger.due(job), ["0.png", "0-b.png", "0-c.png"], strict=True):
+        save(ledger, image.id, name)
+    enroll(ledger, [planned(0, edition=1)])
+    pay(ledger, run, first(ledger, batch), images=2)
     one, two = ledger.due(job)
     assert save(ledger, one.id, "0.png") is None
     finished = save(ledger, two.id, "0-b.png")
@@ -331,16 +331,16 @@ def test_an_old_picture_whose_place_a_new_one_has_taken_is_not_to_be_cleared_awa
     assert own(ledger.conn, job, "out", "0.png").is_own
 
 
-def test_the_picture_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+def test_the_image_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     pay(ledger, run, first(ledger, batch))
     (job,) = ledger.paid(batch)
     save(ledger, ledger.due(job)[0].id, "0.png")
-    enrol(ledger, [planned(0, edition=1)])
+    enroll(ledger, [planned(0, edition=1)])
     again = pay(ledger, run, first(ledger, batch))
     assert own(ledger.conn, job, "out", "0.png").is_own, (
-        "the old picture stays until the new one is there"
+        "the old image stays until the new one is there"
     )
     finished = save(ledger, ledger.due(job)[0].id, "0.webp")
     assert finished is not None
@@ -350,55 +350,55 @@ def test_the_picture_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -
     assert own(ledger.conn, job, "out", "0.webp").is_own
 
 
-def test_a_picture_that_was_being_placed_is_known_by_its_hash_after_a_kill(
+def test_a_image_that_was_being_placed_is_known_by_its_hash_after_a_kill(
     ledger: Ledger,
 ) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
-    pay(ledger, run, first(ledger, batch), pictures=2)
+    pay(ledger, run, first(ledger, batch), images=2)
     (job,) = ledger.paid(batch)
     one, other = ledger.due(job)
     assert (one.rank, other.rank) == (0, 1)
     assert (one.position, other.position) == (0, 1)
     assert (one.path, one.sha256) == (None, None)
-    ledger.placing(one.id, "out", replace(PICTURE, path="0.png"))
+    ledger.placing(one.id, "out", replace(IMAGE, path="0.png"))
     placed, still = ledger.due(job)
     assert (placed.path, placed.sha256) == ("0.png", "s")
-    assert (still.path, still.answer) == (None, "a.answer")
+    assert (still.path, still.response) == (None, "a.answer")
 
 
 def test_what_is_paid_is_downloaded_soonest_expiry_first_even_when_retired(
     ledger: Ledger,
 ) -> None:
-    batch = enrol(ledger, [planned(n) for n in range(4)])
+    batch = enroll(ledger, [planned(n) for n in range(4)])
     run = start(ledger, batch)
     expiries = ["2026-11-22T12:00:00.000Z", None, "2026-11-22T11:00:00.000Z"]
     jobs = ledger.pending(batch, after=JobId(0), limit=3)
     for job, expires in zip(jobs, expiries, strict=True):
         attempt = send(ledger, run, job)
-        ledger.record_answer(attempt, OK, [(PictureRef(index=0), expires)], answer="x")
-    enrol(ledger, [planned(0)])
+        ledger.record_response(attempt, OK, [(ImageRef(index=0), expires)], response="x")
+    enroll(ledger, [planned(0)])
     assert ledger.paid(batch) == [jobs[2].id, jobs[0].id, jobs[1].id]
 
 
 def test_pending_jobs_come_in_pages_without_those_that_left_the_manifest(
     ledger: Ledger,
 ) -> None:
-    batch = enrol(ledger, [planned(n) for n in range(5)])
-    enrol(ledger, [planned(n) for n in (0, 1, 3, 4)])
+    batch = enroll(ledger, [planned(n) for n in range(5)])
+    enroll(ledger, [planned(n) for n in (0, 1, 3, 4)])
     page = ledger.pending(batch, after=JobId(0), limit=3)
     assert [job.key for job in page] == ["k0", "k1", "k3"]
     assert [job.key for job in ledger.pending(batch, after=page[-1].id, limit=3)] == ["k4"]
 
 
 def test_an_attempt_is_on_record_with_what_the_provider_said(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
     verdict = replace(REFUSED, message="bad size", status=400, request_id="2026-1")
-    ledger.settle(attempt, verdict, answer="raw")
+    ledger.settle(attempt, verdict, response="raw")
     (row,) = ledger.conn.execute(
-        "SELECT outcome, billed, cost, http_status, error_code, message, request_id, answer,"
+        "SELECT outcome, billed, cost, http_status, error_code, message, request_id, response,"
         " fingerprint, provider, model, price FROM attempts"
     ).fetchall()
     said = ("refused", "no", 0, 400, "invalid_value", "bad size", "2026-1", "raw")
@@ -407,8 +407,8 @@ def test_an_attempt_is_on_record_with_what_the_provider_said(ledger: Ledger) -> 
 
 
 def test_only_attempts_of_this_batch_are_open_or_finished(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0), planned(1)])
-    other = enrol(ledger, [planned(2)], name="other")
+    batch = enroll(ledger, [planned(0), planned(1)])
+    other = enroll(ledger, [planned(2)], name="other")
     run = start(ledger, batch)
     done = pay(ledger, run, first(ledger, batch))
     (job,) = ledger.paid(batch)
@@ -424,7 +424,7 @@ def test_only_attempts_of_this_batch_are_open_or_finished(ledger: Ledger) -> Non
 
 
 def test_a_job_can_be_failed_before_anything_is_sent_and_not_after(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0), planned(1)])
+    batch = enroll(ledger, [planned(0), planned(1)])
     run = start(ledger, batch)
     sent, unsent = ledger.pending(batch, after=JobId(0), limit=9)
     send(ledger, run, sent)
@@ -435,7 +435,7 @@ def test_a_job_can_be_failed_before_anything_is_sent_and_not_after(ledger: Ledge
 
 
 def test_a_run_ends_with_its_reason_and_code(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     ledger.end_run(run, stopped="budget: used", exit_code=3)
     last = status(ledger.conn, "b").last_run
@@ -451,7 +451,7 @@ def test_moments_are_written_in_utc_and_sort_as_text() -> None:
 
 
 def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledger) -> None:
-    batch = enrol(ledger, [changed_job(planned(n), key=f"mug/{n}") for n in range(3)])
+    batch = enroll(ledger, [changed_job(planned(n), key=f"mug/{n}") for n in range(3)])
     run = start(ledger, batch)
     for job in ledger.pending(batch, after=JobId(0), limit=2):
         ledger.settle(send(ledger, run, job), REFUSED)
@@ -462,8 +462,8 @@ def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledg
     assert [job.key for job in ledger.pending(batch, after=JobId(0), limit=9)] == ["mug/1", "mug/2"]
 
 
-def test_a_spoiled_answer_stays_charged(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+def test_a_spoiled_response_stays_charged(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = pay(ledger, run, first(ledger, batch))
     assert ledger.spoil(attempt, EMPTY, run).state is JobState.FAILED
@@ -471,8 +471,8 @@ def test_a_spoiled_answer_stays_charged(ledger: Ledger) -> None:
     assert ledger.due(JobId(1)) == []
 
 
-def test_a_spoiled_answer_is_bought_again_within_the_allowance(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+def test_a_spoiled_response_is_bought_again_within_the_allowance(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, waste=PRICE)
     attempt = pay(ledger, run, first(ledger, batch))
     assert ledger.spoil(attempt, EMPTY, run).state is JobState.PENDING
@@ -483,7 +483,7 @@ def test_a_spoiled_answer_is_bought_again_within_the_allowance(ledger: Ledger) -
 
 
 def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     ledger.settle(send(ledger, run, first(ledger, batch)), LOST)
     moved = retry_jobs(
@@ -504,7 +504,7 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.ledger = Ledger(in_memory())
         self.editions = [0] * 4
-        self.batch = enrol(self.ledger, [planned(n) for n in range(4)])
+        self.batch = enroll(self.ledger, [planned(n) for n in range(4)])
         self.budget = Micros(6 * PRICE)
         self.run = start(self.ledger, self.batch, max_cost=self.budget, waste=PRICE)
         self.open: list[AttemptId] = []
@@ -516,7 +516,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def edit_the_manifest(self, number: int, keep: int) -> None:
         self.editions[number] += 1
         jobs = [planned(n, edition) for n, edition in enumerate(self.editions)]
-        enrol(self.ledger, jobs[:keep])
+        enroll(self.ledger, jobs[:keep])
 
     @rule(data=st.data())
     def send_a_request(self, data: st.DataObject) -> None:
@@ -532,8 +532,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def end_a_request(self, verdict: Verdict, hold: bool, count: int) -> None:
         attempt = self.open.pop()
         if verdict is OK:
-            pictures = [(PictureRef(index=n, url="https://h/x"), None) for n in range(count)]
-            self.ledger.record_answer(attempt, verdict, pictures, answer="x")
+            images = [(ImageRef(index=n, url="https://h/x"), None) for n in range(count)]
+            self.ledger.record_response(attempt, verdict, images, response="x")
         else:
             self.ledger.settle(attempt, verdict, allowance_of=self.run, hold=hold)
 
@@ -541,21 +541,21 @@ class LedgerMachine(RuleBasedStateMachine):
     def deliver(self, ends: list[str]) -> None:
         turns = cycle(ends)
         for job in self.ledger.paid(self.batch):
-            for picture in self.ledger.due(job):
+            for image in self.ledger.due(job):
                 match next(turns):
                     case "saved":
-                        save(self.ledger, picture.id)
+                        save(self.ledger, image.id)
                         continue
                     case "spoiled":
-                        self.ledger.spoil(picture.attempt_id, EMPTY, self.run)
-                    case "lost" if picture.rank:
-                        self.ledger.extra_lost(picture.id, "gone")
+                        self.ledger.spoil(image.attempt_id, EMPTY, self.run)
+                    case "lost" if image.rank:
+                        self.ledger.extra_lost(image.id, "gone")
                         continue
                     case "lost":
-                        self.ledger.picture_lost(picture.id, job, "gone")
+                        self.ledger.image_lost(image.id, job, "gone")
                     case "later":
                         self.ledger.fetch_failed(
-                            picture.id, job, trouble="x", reason="download: x", not_before=None
+                            image.id, job, trouble="x", reason="download: x", not_before=None
                         )
                 break
 

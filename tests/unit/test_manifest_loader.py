@@ -174,7 +174,7 @@ def test_anchors_and_aliases_work_in_small() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "prompt: one picture",
+        "prompt: one image",
         "prompt: x\nmatrix: {a: [1]}",
         "%YAML 1.2\n---\njobs: [a]\n...\n",
         "---\njobs: [a]\n",
@@ -493,7 +493,9 @@ def test_what_stands_where_a_variable_is_named_is_not_shown() -> None:
 # Files
 
 
-def test_a_file_is_loaded_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_loaded_with_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "summer.yaml").write_text(SHORT)
     monkeypatch.chdir(tmp_path)
     loaded = load_manifest(Path("summer.yaml"))
@@ -509,7 +511,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(place))
         for path, message in [
-            (tmp_path, "is a folder"),
+            (tmp_path, "is a directory"),
             (fifo, "is no regular file"),
             (Path("/dev/zero"), "is no regular file"),
             (place, "cannot be read: No such device"),

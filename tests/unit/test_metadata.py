@@ -1,4 +1,4 @@
-"""XMP in pictures: read by Pillow, passed by the inspection, and no pixel changed."""
+"""XMP in images: read by Pillow, passed by the inspection, and no pixel changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchgen.images.inspect import BadPicture, inspect
+from batchgen.images.inspect import BadImage, inspect
 from batchgen.images.xmp import MAX_VALUE_BYTES, embed
 
 SAVED: list[tuple[str, str, dict[str, object]]] = [
@@ -27,10 +27,10 @@ SAVED: list[tuple[str, str, dict[str, object]]] = [
 ]
 
 
-def picture(format: str, mode: str, options: dict[str, object], size: tuple[int, int]) -> bytes:
-    image = Image.linear_gradient("L").resize(size).convert(mode)
+def image(format: str, mode: str, options: dict[str, object], size: tuple[int, int]) -> bytes:
+    drawn = Image.linear_gradient("L").resize(size).convert(mode)
     out = io.BytesIO()
-    image.save(out, format, **options)
+    drawn.save(out, format, **options)
     return out.getvalue()
 
 
@@ -53,7 +53,7 @@ def xmp(data: bytes) -> str:
     key=st.text(max_size=20),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_picture_with_metadata_is_as_good_as_before(
+def test_a_image_with_metadata_is_as_good_as_before(
     format: str,
     mode: str,
     options: dict[str, object],
@@ -61,7 +61,7 @@ def test_a_picture_with_metadata_is_as_good_as_before(
     prompt: str,
     key: str,
 ) -> None:
-    plain = picture(format, mode, options, size)
+    plain = image(format, mode, options, size)
     found = embed(plain, {"key": key, "prompt": prompt})
     before, after = inspect(plain), inspect(found)
     assert (after.format, after.width, after.height) == (before.format, *size)
@@ -74,24 +74,24 @@ def test_a_picture_with_metadata_is_as_good_as_before(
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
 def test_a_prompt_is_told_as_it_is(format: str) -> None:
     prompt = "a <mug> & a \u00e9tag\u00e8re \U0001f375\0\x1b"
-    found = xmp(embed(picture(format, "RGB", {}, (8, 8)), {"prompt": prompt}))
+    found = xmp(embed(image(format, "RGB", {}, (8, 8)), {"prompt": prompt}))
     assert "a &lt;mug&gt; &amp; a \u00e9tag\u00e8re \U0001f375<" in found
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
 def test_a_prompt_without_end_is_cut(format: str) -> None:
-    plain = picture(format, "RGB", {}, (8, 8))
+    plain = image(format, "RGB", {}, (8, 8))
     found = embed(plain, {"prompt": "\u00e9<" * 60_000})
     inspect(found)
     assert MAX_VALUE_BYTES < len(found) - len(plain) < 65_533
 
 
 def test_a_packet_that_fits_no_segment_is_left_out() -> None:
-    plain = picture("JPEG", "RGB", {}, (8, 8))
+    plain = image("JPEG", "RGB", {}, (8, 8))
     assert embed(plain, {"prompt": "x" * 60_000, "key": "y" * 60_000}) == plain
 
 
 @given(st.binary(max_size=200))
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
-    with pytest.raises(BadPicture):
+def test_what_is_no_image_is_refused(data: bytes) -> None:
+    with pytest.raises(BadImage):
         embed(data, {"prompt": "x"})

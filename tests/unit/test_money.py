@@ -227,12 +227,12 @@ def test_no_float_comes_near_an_amount(module: str) -> None:
         ("a = float(b)", [1]),
         ("def f(a: float) -> None: ...", [1]),
         ("a = b // 2", []),
-        ("a = folder / 'name'", []),
+        ("a = directory / 'name'", []),
         ("wait_s = 0.5 * a / 2", []),
         ("WAIT_S: float = 1.5", []),
         ("f(wait_s=0.5)", []),
         ("f(0.5)", [1]),
     ],
 )
-def test_a_float_is_told_from_seconds_and_folders(code: str, lines: list[int]) -> None:
+def test_a_float_is_told_from_seconds_and_directories(code: str, lines: list[int]) -> None:
     assert floats(ast.parse(code)) == lines

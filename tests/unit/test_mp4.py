@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.images.inspect import BadPicture, Flaw, PictureFormat
+from batchgen.images.inspect import BadImage, Flaw, ImageFormat
 from batchgen.images.mp4 import inspect_mp4
 
 
@@ -43,7 +43,7 @@ VIDEO = FTYP + MOOV + MDAT
 )
 def test_a_whole_video_passes_with_its_size(video: bytes) -> None:
     info = inspect_mp4(video)
-    assert (info.width, info.height, info.format) == (1280, 720, PictureFormat.MP4)
+    assert (info.width, info.height, info.format) == (1280, 720, ImageFormat.MP4)
     assert (info.size_bytes, info.format.extension, info.format.mime) == (
         len(video),
         "mp4",
@@ -54,14 +54,14 @@ def test_a_whole_video_passes_with_its_size(video: bytes) -> None:
 @pytest.mark.parametrize("video", [VIDEO, FTYP + MDAT + MOOV])
 def test_a_video_cut_anywhere_is_refused(video: bytes) -> None:
     for end in range(len(video)):
-        with pytest.raises(BadPicture):
+        with pytest.raises(BadImage):
             inspect_mp4(video[:end])
 
 
 @pytest.mark.parametrize(
     ("video", "flaw"),
     [
-        (b"<html>not a video</html>", Flaw.NOT_A_PICTURE),
+        (b"<html>not a video</html>", Flaw.NOT_A_IMAGE),
         (FTYP + MOOV, Flaw.BAD_STRUCTURE),
         (FTYP + MOOV + box(b"mdat"), Flaw.BAD_STRUCTURE),
         (FTYP + box(b"moov", track(0, 0)) + MDAT, Flaw.BAD_STRUCTURE),
@@ -71,7 +71,7 @@ def test_a_video_cut_anywhere_is_refused(video: bytes) -> None:
     ],
 )
 def test_what_is_no_whole_video_says_why(video: bytes, flaw: Flaw) -> None:
-    with pytest.raises(BadPicture) as found:
+    with pytest.raises(BadImage) as found:
         inspect_mp4(video)
     assert found.value.reason is flaw
 
@@ -80,5 +80,5 @@ def test_what_is_no_whole_video_says_why(video: bytes, flaw: Flaw) -> None:
 def test_any_bytes_are_a_video_or_refused(data: bytes) -> None:
     try:
         inspect_mp4(data)
-    except BadPicture:
+    except BadImage:
         return

@@ -78,7 +78,7 @@ def test_any_text_becomes_a_safe_path_that_stays_as_it_is(text: str) -> None:
 @example(f"nul.{EXT_MARK}")
 @example(f"\u200b.{EXT_MARK}")
 @example("a" * 199 + f".{EXT_MARK}")
-def test_any_rendered_path_becomes_a_safe_path_for_a_picture(text: str) -> None:
+def test_any_rendered_path_becomes_a_safe_path_for_a_image(text: str) -> None:
     try:
         path = output_path(text)
     except NamingError:
@@ -129,7 +129,9 @@ def test_a_copy_is_numbered_before_the_extension() -> None:
     assert output_path("a/mug.png", 3) == "a/mug-3.{ext}"
 
 
-@pytest.mark.parametrize("text", ["", f".{EXT_MARK}", "folder/", f"a/ .{EXT_MARK}", "a/..", ".png"])
+@pytest.mark.parametrize(
+    "text", ["", f".{EXT_MARK}", "directory/", f"a/ .{EXT_MARK}", "a/..", ".png"]
+)
 def test_a_path_without_a_file_name_is_refused(text: str) -> None:
     with pytest.raises(NamingError, match="without a file name"):
         output_path(text)
@@ -146,9 +148,9 @@ def test_a_long_name_is_cut_with_a_hash_and_keeps_its_suffix() -> None:
 
 
 @pytest.mark.fault("D08")
-def test_a_path_of_too_many_folders_is_refused() -> None:
+def test_a_path_of_too_many_directories_is_refused() -> None:
     with pytest.raises(NamingError, match="longer than 1,000 bytes"):
-        output_path("folder/" * 200 + "x")
+        output_path("directory/" * 200 + "x")
 
 
 @pytest.mark.fault("D13")
@@ -247,7 +249,7 @@ def test_a_slug_keeps_the_letters_at_its_ends() -> None:
         ("a/b.{ext}.{ext}", 3, "a/b.png-extra-3.png"),
     ],
 )
-def test_pictures_beyond_the_one_asked_for_are_marked(path: str, rank: int, final: str) -> None:
+def test_images_beyond_the_one_asked_for_are_marked(path: str, rank: int, final: str) -> None:
     assert final_path(path, "png", rank) == final
 
 

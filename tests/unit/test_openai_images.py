@@ -21,25 +21,25 @@ from starlette.requests import Request
 
 from batchgen.http.client import ApiRequest
 from batchgen.images.base64_scanner import unpack_base64
-from batchgen.job import AttemptId, Job, JobId, JobState, OptionValue, PictureRef, Verify
+from batchgen.job import AttemptId, ImageRef, Job, JobId, JobState, OptionValue, Verify
 from batchgen.money import Micros
-from batchgen.outcomes.classify import Answer, ErrorBody
+from batchgen.outcomes.classify import ErrorBody, Response
 from batchgen.providers.adapters import images
-from batchgen.providers.adapters.images import build_request, read_answer
+from batchgen.providers.adapters.images import build_request, read_response
 from batchgen.providers.adapters.registry import Adapter
 from batchgen.providers.adapters.response_parsing import expiry_of
 
 ATTEMPT = AttemptId("5f0c7d1e")
 BASE = "https://api.example/v1"
-PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
-TEXT = base64.b64encode(PICTURE).decode()
-URL = "https://pictures.example/1.png?sig=a%2Fb"
+IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+TEXT = base64.b64encode(IMAGE).decode()
+URL = "https://images.example/1.png?sig=a%2Fb"
 
 
-def inline_picture(
+def inline_image(
     body: bytes, headers: Mapping[str, str], index: int, adapter: Adapter = images
 ) -> bytes:
-    """A picture out of an answer, as the delivery takes it."""
+    """An image out of a response, as the delivery takes it."""
     return unpack_base64(adapter.inline_base64(body, headers, index))
 
 
@@ -127,7 +127,7 @@ async def test_options_keep_their_types() -> None:
 
 @pytest.mark.anyio
 async def test_a_body_can_be_sent_again(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(PICTURE)
+    (tmp_path / "a.png").write_bytes(IMAGE)
     for job in (JOB, replace(JOB, images=(str(tmp_path / "a.png"),))):
         request = build_request(job, ATTEMPT, BASE)
         assert await sent(request) == await sent(request)
@@ -135,7 +135,7 @@ async def test_a_body_can_be_sent_again(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_one_reference_is_sent_as_image(tmp_path: Path) -> None:
-    photo = b"\xff\xd8\xff" + PICTURE
+    photo = b"\xff\xd8\xff" + IMAGE
     (tmp_path / "Caf\u00e9 \u201cno. 1\u201d.JPG").write_bytes(photo)
     job = replace(
         JOB,
@@ -183,7 +183,7 @@ async def test_several_references_and_a_mask_keep_their_order(tmp_path: Path) ->
 
 
 @pytest.mark.anyio
-async def test_a_picture_is_named_for_what_it_is_and_not_for_what_its_file_says(
+async def test_a_image_is_named_for_what_it_is_and_not_for_what_its_file_says(
     tmp_path: Path,
 ) -> None:
     files = {"a.jpg": "webp", "b.webp": "png", "c.png": "jpeg", "d.jpeg": "jpeg", "e": "webp"}
@@ -203,18 +203,18 @@ async def test_a_picture_is_named_for_what_it_is_and_not_for_what_its_file_says(
 @pytest.mark.anyio
 async def test_a_body_of_several_files_reads_them_anew_for_each_attempt(tmp_path: Path) -> None:
     first, second = tmp_path / "a.png", tmp_path / "b.png"
-    first.write_bytes(PICTURE)
-    second.write_bytes(PICTURE[::-1])
+    first.write_bytes(IMAGE)
+    second.write_bytes(IMAGE[::-1])
     job = replace(JOB, images=(str(first), str(second)), mask=str(first))
     before = await form_of(build_request(job, ATTEMPT, BASE))
-    second.write_bytes(PICTURE + PICTURE)
+    second.write_bytes(IMAGE + IMAGE)
     after = await form_of(build_request(job, ATTEMPT, BASE))
     assert before[3:5] == [
-        ("image[]", ("reference-1.png", "image/png", PICTURE)),
-        ("image[]", ("reference-2.png", "image/png", PICTURE[::-1])),
+        ("image[]", ("reference-1.png", "image/png", IMAGE)),
+        ("image[]", ("reference-2.png", "image/png", IMAGE[::-1])),
     ]
-    assert after[4] == ("image[]", ("reference-2.png", "image/png", PICTURE + PICTURE))
-    assert after[5] == before[5] == ("mask", ("reference-3.png", "image/png", PICTURE))
+    assert after[4] == ("image[]", ("reference-2.png", "image/png", IMAGE + IMAGE))
+    assert after[5] == before[5] == ("mask", ("reference-3.png", "image/png", IMAGE))
 
 
 @pytest.mark.fault("M23")
@@ -243,21 +243,21 @@ def test_a_reference_that_cannot_be_read_is_found_before_anything_is_sent(tmp_pa
 # Answers
 
 
-def read(document: object, **headers: str) -> Answer:
+def read(document: object, **headers: str) -> Response:
     """Read a JSON document."""
-    return read_answer(json.dumps(document).encode(), headers)
+    return read_response(json.dumps(document).encode(), headers)
 
 
-def pictures(*items: object) -> tuple[PictureRef, ...]:
-    """The pictures of an answer with these items."""
-    answer = read({"created": 1, "data": items})
-    assert answer.readable
-    assert answer.error is None
-    return answer.pictures
+def found_images(*items: object) -> tuple[ImageRef, ...]:
+    """The images of a response with these items."""
+    response = read({"created": 1, "data": items})
+    assert response.readable
+    assert response.error is None
+    return response.images
 
 
-INLINE = PictureRef(index=0)
-LINKED = PictureRef(index=0, url=URL)
+INLINE = ImageRef(index=0)
+LINKED = ImageRef(index=0, url=URL)
 
 
 @pytest.mark.fault("B08", "B21")
@@ -285,33 +285,33 @@ LINKED = PictureRef(index=0, url=URL)
         pytest.param([{"url": {"url": URL}}], (), id="a mapping for an address"),
     ],
 )
-def test_the_pictures_of_an_answer(items: list[object], found: tuple[PictureRef, ...]) -> None:
-    assert pictures(*items) == found
+def test_the_images_of_an_response(items: list[object], found: tuple[ImageRef, ...]) -> None:
+    assert found_images(*items) == found
 
 
 def test_data_may_be_a_single_item() -> None:
-    assert read({"data": {"url": URL}}).pictures == (LINKED,)
+    assert read({"data": {"url": URL}}).images == (LINKED,)
 
 
 def test_a_long_address_is_kept_whole() -> None:
-    url = "https://pictures.example/1.png?sig=" + "a" * 6000
-    assert pictures({"url": url}) == (PictureRef(index=0, url=url),)
+    url = "https://images.example/1.png?sig=" + "a" * 6000
+    assert found_images({"url": url}) == (ImageRef(index=0, url=url),)
 
 
-def test_no_more_than_a_hundred_pictures_are_taken() -> None:
-    assert len(pictures(*[{"url": URL}] * 5000)) == 100
+def test_no_more_than_a_hundred_images_are_taken() -> None:
+    assert len(found_images(*[{"url": URL}] * 5000)) == 100
 
 
 @pytest.mark.fault("B04")
 @pytest.mark.parametrize("data", [None, "x", 7, True, {}, [[]], {"url": None}])
-def test_data_of_another_shape_holds_no_picture(data: object) -> None:
-    assert read({"data": data}) == Answer(readable=True)
+def test_data_of_another_shape_holds_no_image(data: object) -> None:
+    assert read({"data": data}) == Response(readable=True)
 
 
 @pytest.mark.fault("B04")
 @pytest.mark.parametrize("document", [[], [1], "text", None, 7, True, {}, {"created": 1}])
 def test_json_of_another_shape_holds_nothing(document: object) -> None:
-    assert read(document) == Answer(readable=True)
+    assert read(document) == Response(readable=True)
 
 
 @pytest.mark.parametrize(
@@ -339,19 +339,19 @@ def test_json_of_another_shape_holds_nothing(document: object) -> None:
         ({"error": {"message": "", "type": "", "param": "", "code": None}}, None),
     ],
 )
-def test_the_error_of_an_answer(document: Mapping[str, object], error: ErrorBody | None) -> None:
-    assert read(document) == Answer(readable=True, error=error)
+def test_the_error_of_an_response(document: Mapping[str, object], error: ErrorBody | None) -> None:
+    assert read(document) == Response(readable=True, error=error)
 
 
-def test_an_error_beside_a_picture_does_not_hide_it() -> None:
-    answer = read({"data": [{"url": URL}], "error": {"message": "a warning"}})
-    assert answer.pictures == (LINKED,)
-    assert answer.error == ErrorBody(message="a warning")
+def test_an_error_beside_a_image_does_not_hide_it() -> None:
+    response = read({"data": [{"url": URL}], "error": {"message": "a warning"}})
+    assert response.images == (LINKED,)
+    assert response.error == ErrorBody(message="a warning")
 
 
-def test_a_code_beside_pictures_is_no_error() -> None:
-    answer = read({"code": "success", "message": "ok", "data": [{"url": URL}]})
-    assert answer == Answer(readable=True, pictures=(LINKED,))
+def test_a_code_beside_images_is_no_error() -> None:
+    response = read({"code": "success", "message": "ok", "data": [{"url": URL}]})
+    assert response == Response(readable=True, images=(LINKED,))
 
 
 @pytest.mark.fault("B27")
@@ -380,13 +380,13 @@ def test_a_task_is_noticed(task: object, found: str | None) -> None:
         (b'{"data":[{"b64_json":"iVBO', "application/json", False),
         (b'{"data":[]}{"data":[]}', "application/json", False),
         (bytes(range(256)), "image/png", False),
-        (PICTURE, "image/png", False),
+        (IMAGE, "image/png", False),
         (b"\xff\xfe", "", False),
         (codecs.BOM_UTF8, "", False),
     ],
 )
 def test_what_is_no_json(body: bytes, kind: str, html: bool) -> None:
-    assert read_answer(body, {"content-type": kind}) == Answer(html=html)
+    assert read_response(body, {"content-type": kind}) == Response(html=html)
 
 
 @pytest.mark.fault("B25")
@@ -401,8 +401,8 @@ def test_what_is_no_json(body: bytes, kind: str, html: bool) -> None:
     ids=["deep lists", "deep mappings", "unclosed", "a number of 5,000 digits"],
 )
 def test_json_bombs_do_not_go_off(body: bytes) -> None:
-    answer = read_answer(body, {})
-    assert answer.pictures == ()
+    response = read_response(body, {})
+    assert response.images == ()
 
 
 CARELESS = [
@@ -420,16 +420,16 @@ CARELESS = [
 
 @pytest.mark.fault("B25", "B26")
 @pytest.mark.parametrize("body", CARELESS)
-def test_a_carelessly_written_answer_loses_no_picture(body: bytes) -> None:
-    answer = read_answer(body, {})
-    assert answer.pictures == (INLINE,)
-    assert inline_picture(body, {}, 0) == PICTURE
+def test_a_carelessly_written_response_loses_no_image(body: bytes) -> None:
+    response = read_response(body, {})
+    assert response.images == (INLINE,)
+    assert inline_image(body, {}, 0) == IMAGE
 
 
 @pytest.mark.fault("B26")
 def test_broken_utf8_in_a_message_is_shown_with_replacement() -> None:
-    answer = read_answer(b'{"error":{"message":"caf\xe9 closed"}}', {})
-    assert answer.error == ErrorBody(message="caf\ufffd closed")
+    response = read_response(b'{"error":{"message":"caf\xe9 closed"}}', {})
+    assert response.error == ErrorBody(message="caf\ufffd closed")
 
 
 JSON = st.recursive(
@@ -449,45 +449,45 @@ JSON = st.recursive(
 
 
 @given(st.binary(max_size=300), st.text(max_size=30))
-def test_any_bytes_are_an_answer(body: bytes, kind: str) -> None:
-    assert isinstance(read_answer(body, {"content-type": kind}), Answer)
+def test_any_bytes_are_an_response(body: bytes, kind: str) -> None:
+    assert isinstance(read_response(body, {"content-type": kind}), Response)
 
 
 @given(JSON)
-def test_any_json_is_an_answer_whose_pictures_are_found_again(document: object) -> None:
+def test_any_json_is_an_response_whose_images_are_found_again(document: object) -> None:
     body = json.dumps(document).encode()
-    answer = read_answer(body, {})
-    assert answer.readable
-    for picture in answer.pictures:
-        if picture.url is None:
+    response = read_response(body, {})
+    assert response.readable
+    for image in response.images:
+        if image.url is None:
             try:
-                assert isinstance(inline_picture(body, {}, picture.index), bytes)
+                assert isinstance(inline_image(body, {}, image.index), bytes)
             except ValueError as exc:
-                assert "holds no picture" not in str(exc)  # noqa: PT017  # one of two ways
+                assert "holds no image" not in str(exc)  # noqa: PT017  # one of two ways
 
 
-# Inline pictures
+# Inline images
 
 
 def inline(text: str, name: str = "b64_json") -> bytes:
-    """Take a picture out of an answer that holds this text."""
-    return inline_picture(json.dumps({"data": [{name: text}]}).encode(), {}, 0)
+    """Take an image out of a response that holds this text."""
+    return inline_image(json.dumps({"data": [{name: text}]}).encode(), {}, 0)
 
 
 @pytest.mark.fault("B19", "B21")
 @given(st.binary(min_size=1, max_size=400), st.data())
-def test_base64_is_understood_as_servers_write_it(picture: bytes, data: st.DataObject) -> None:
+def test_base64_is_understood_as_servers_write_it(image: bytes, data: st.DataObject) -> None:
     encode = data.draw(st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]))
-    text = encode(picture).decode()
+    text = encode(image).decode()
     if data.draw(st.booleans()):
         text = text.rstrip("=")
     width = data.draw(st.integers(1, 80))
     space = data.draw(st.sampled_from(["", "\n", "\r\n", " ", "\t"]))
     text = space.join(text[i : i + width] for i in range(0, len(text), width)) + space
     head = data.draw(st.sampled_from(["", "data:image/png;base64,", "DATA:;base64,"]))
-    assert inline(head + text) == picture
+    assert inline(head + text) == image
     if head:
-        assert inline(head + text, "url") == picture
+        assert inline(head + text, "url") == image
 
 
 @pytest.mark.fault("B20")
@@ -508,16 +508,16 @@ def test_what_is_no_base64_is_told(text: str) -> None:
         ([], 0),
     ],
 )
-def test_a_picture_that_is_not_there_is_told(document: object, index: int) -> None:
-    with pytest.raises(ValueError, match=f"holds no picture {index}"):
-        inline_picture(json.dumps(document).encode(), {}, index)
+def test_a_image_that_is_not_there_is_told(document: object, index: int) -> None:
+    with pytest.raises(ValueError, match=f"holds no image {index}"):
+        inline_image(json.dumps(document).encode(), {}, index)
 
 
-def test_the_picture_of_a_place_is_the_one_of_its_item() -> None:
+def test_the_image_of_a_place_is_the_one_of_its_item() -> None:
     other = base64.b64encode(b"other").decode()
     body = json.dumps({"data": [None, {"b64_json": TEXT}, {"b64_json": other}]}).encode()
-    assert [inline_picture(body, {}, index) for index in (1, 2)] == [PICTURE, b"other"]
-    assert inline_picture(json.dumps({"data": {"b64_json": TEXT}}).encode(), {}, 0) == PICTURE
+    assert [inline_image(body, {}, index) for index in (1, 2)] == [IMAGE, b"other"]
+    assert inline_image(json.dumps({"data": {"b64_json": TEXT}}).encode(), {}, 0) == IMAGE
 
 
 # When an address ends
@@ -554,7 +554,7 @@ EVENING = datetime(2026, 6, 6, 18, tzinfo=UTC)
     ],
 )
 def test_when_a_signed_address_ends(query: dict[str, str], end: datetime | None) -> None:
-    assert expiry_of(f"https://pictures.example/1.png?{urlencode(query)}") == end
+    assert expiry_of(f"https://images.example/1.png?{urlencode(query)}") == end
 
 
 @given(
@@ -562,7 +562,7 @@ def test_when_a_signed_address_ends(query: dict[str, str], end: datetime | None)
     | st.tuples(
         st.sampled_from(["X-Amz-Date=20260606T120000Z&X-Amz-Expires", "Expires", "se", "-expires"]),
         st.text(max_size=20),
-    ).map(lambda pair: f"https://pictures.example/?{pair[0]}={pair[1]}")
+    ).map(lambda pair: f"https://images.example/?{pair[0]}={pair[1]}")
 )
 def test_any_text_for_an_address_has_an_end_or_none(url: str) -> None:
     end = expiry_of(url)
@@ -570,7 +570,7 @@ def test_any_text_for_an_address_has_an_end_or_none(url: str) -> None:
 
 
 def test_half_a_surrogate_pair_in_an_address_can_be_written_down() -> None:
-    answer = read_answer(b'{"data": [{"url": "https://host/\\ud800.png"}]}', {})
-    (picture,) = answer.pictures
-    assert picture.url is not None
-    assert picture.url.encode() == b"https://host/?.png"
+    response = read_response(b'{"data": [{"url": "https://host/\\ud800.png"}]}', {})
+    (image,) = response.images
+    assert image.url is not None
+    assert image.url.encode() == b"https://host/?.png"

@@ -11,27 +11,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.job import Billed, Outcome, PictureRef
+from batchgen.job import Billed, ImageRef, Outcome
 from batchgen.outcomes.classify import (
     UPLOAD_CUT,
-    Answer,
     ErrorBody,
     Exchange,
     Failure,
     Habits,
     Reach,
+    Response,
     Verdict,
     classify,
     task_verdict,
 )
-from batchgen.providers.adapters.images import read_answer
+from batchgen.providers.adapters.images import read_response
 
 
 def answered(status: int, body: object = None, headers: dict[str, str] | None = None) -> Verdict:
-    """The verdict on a whole answer; a body that is no bytes is sent as JSON."""
+    """The verdict on a whole response; a body that is no bytes is sent as JSON."""
     raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers=headers or {})
-    return classify(exchange, read_answer(raw, headers or {}))
+    return classify(exchange, read_response(raw, headers or {}))
 
 
 def error(code: object = "", kind: str = "new_api_error", message: str = "no") -> Any:
@@ -172,14 +172,14 @@ def test_a_row_of_the_catalogue(judge: Callable[[], Verdict], outcome: Outcome) 
 
 NO, MAYBE, YES = Billed.NO, Billed.MAYBE, Billed.YES
 PAGE = {"content-type": "text/html"}
-PICTURE = {"data": [{"url": "https://h/1"}]}
+IMAGE = {"data": [{"url": "https://h/1"}]}
 TOP_UP = " (top up the account or raise the limit of the key)"
 WORDS = {
-    "ok": (200, PICTURE, {}, Outcome.OK, YES, "", ""),
-    "no picture": (200, {}, {}, Outcome.SPOILED, YES, "no_picture", "HTTP 200 without a picture"),
+    "ok": (200, IMAGE, {}, Outcome.OK, YES, "", ""),
+    "no image": (200, {}, {}, Outcome.SPOILED, YES, "no_image", "HTTP 200 without an image"),
     "a task": (
         202, {"task_id": "t1"}, {}, Outcome.AMBIGUOUS, MAYBE,
-        "task", "answered with task t1 in place of a picture",
+        "task", "answered with task t1 in place of an image",
     ),
     "no JSON": (
         200, b"x", {}, Outcome.AMBIGUOUS, MAYBE,
@@ -301,17 +301,19 @@ def test_what_an_endpoint_is_known_to_bill_counts(
     status: int, server_errors: Billed, refusals: Billed, outcome: Outcome, billed: Billed
 ) -> None:
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers={})
-    answer = read_answer(orjson.dumps(error("x")), {})
+    response = read_response(orjson.dumps(error("x")), {})
     habits = Habits(server_errors=server_errors, refusals=refusals)
-    verdict = classify(exchange, answer, habits)
+    verdict = classify(exchange, response, habits)
     assert (verdict.outcome, verdict.billed) == (outcome, billed)
     assert verdict.again == (outcome is Outcome.REFUSED and status >= 500)
-    blocked = classify(exchange, read_answer(orjson.dumps(error("moderation_blocked")), {}), habits)
+    blocked = classify(
+        exchange, read_response(orjson.dumps(error("moderation_blocked")), {}), habits
+    )
     if status != 521:
         assert (blocked.outcome, blocked.billed) == (Outcome.BLOCKED, refusals)
 
 
-def test_a_verdict_keeps_the_wait_and_the_name_of_its_answer() -> None:
+def test_a_verdict_keeps_the_wait_and_the_name_of_its_response() -> None:
     headers = {"retry-after": "7", "x-request-id": "r" * 300}
     verdict = answered(429, error("x"), headers)
     assert (verdict.outcome, verdict.retry_after_s) == (Outcome.THROTTLED, 7)
@@ -366,18 +368,18 @@ def test_what_broke_and_how_is_told() -> None:
         (500, Outcome.AMBIGUOUS),
     ],
 )
-def test_an_answer_that_broke_off_counts_as_far_as_it_can_be_trusted(
+def test_an_response_that_broke_off_counts_as_far_as_it_can_be_trusted(
     status: int, outcome: Outcome
 ) -> None:
     exchange = Exchange(reach=Reach.HEADERS, failure=Failure.NETWORK, status=status, headers={})
-    answer = Answer(readable=True, pictures=(PictureRef(index=0, url="https://h/1"),))
-    assert classify(exchange, answer).outcome is outcome
+    response = Response(readable=True, images=(ImageRef(index=0, url="https://h/1"),))
+    assert classify(exchange, response).outcome is outcome
 
 
 def test_an_error_of_the_server_that_broke_off_is_a_doubt() -> None:
     exchange = Exchange(reach=Reach.HEADERS, failure=Failure.NETWORK, status=500, headers={})
-    answer = read_answer(orjson.dumps(error("do_request_failed")), {})
-    assert classify(exchange, answer).outcome is Outcome.AMBIGUOUS
+    response = read_response(orjson.dumps(error("do_request_failed")), {})
+    assert classify(exchange, response).outcome is Outcome.AMBIGUOUS
 
 
 def test_a_task_that_fails_is_told_with_its_own_words() -> None:
@@ -493,7 +495,7 @@ def test_a_refusal_with_a_fee_is_counted_and_never_asked_again(status: int) -> N
     assert not verdict.again
 
 
-def test_a_status_that_no_answer_ends_with_is_a_doubt() -> None:
+def test_a_status_that_no_response_ends_with_is_a_doubt() -> None:
     assert answered(101).outcome is Outcome.AMBIGUOUS
 
 
@@ -522,7 +524,7 @@ REACHED = {
 
 @pytest.mark.fault("N01", "N03", "N04", "N05", "N08", "N09", "N10")
 @pytest.mark.parametrize(("reach", "failure", "outcome"), REACHED.values(), ids=REACHED.keys())
-def test_how_far_the_request_got_decides_where_no_answer_came(
+def test_how_far_the_request_got_decides_where_no_response_came(
     reach: Reach, failure: Failure, outcome: Outcome
 ) -> None:
     assert classify(Exchange(reach=reach, failure=failure), None).outcome is outcome
@@ -542,7 +544,7 @@ def test_how_far_the_request_got_decides_where_no_answer_came(
         (429, Outcome.THROTTLED),
     ],
 )
-def test_an_answer_that_broke_off_is_a_doubt_unless_it_refused(
+def test_an_response_that_broke_off_is_a_doubt_unless_it_refused(
     status: int, outcome: Outcome
 ) -> None:
     exchange = Exchange(
@@ -581,14 +583,14 @@ _CODES = st.text() | st.sampled_from(
 
 @given(
     status=st.integers(0, 1200),
-    answer=st.none()
-    | st.binary(max_size=60).map(lambda body: read_answer(body, {}))
+    response=st.none()
+    | st.binary(max_size=60).map(lambda body: read_response(body, {}))
     | st.builds(
-        Answer,
+        Response,
         readable=st.booleans(),
         html=st.booleans(),
         task_id=st.none() | st.text(),
-        pictures=st.lists(st.builds(PictureRef, index=st.integers())).map(tuple),
+        images=st.lists(st.builds(ImageRef, index=st.integers())).map(tuple),
         error=st.none() | st.builds(ErrorBody, code=_CODES, type=_CODES, message=st.text()),
     ),
     reach=st.sampled_from(list(Reach)),
@@ -597,7 +599,7 @@ _CODES = st.text() | st.sampled_from(
 )
 def test_every_exchange_has_a_verdict_that_fits_its_bill(
     status: int,
-    answer: Answer | None,
+    response: Response | None,
     reach: Reach,
     failure: Failure,
     headers: dict[str, str] | None,
@@ -608,19 +610,19 @@ def test_every_exchange_has_a_verdict_that_fits_its_bill(
         status=status if reach >= Reach.HEADERS else None,
         headers=headers,
     )
-    verdict = classify(exchange, answer)
+    verdict = classify(exchange, response)
     if verdict.outcome in (Outcome.AMBIGUOUS, Outcome.SPOILED, Outcome.OK):
         assert verdict.billed is not Billed.NO
         assert reach >= Reach.SENT
     elif not verdict.code.startswith("violation_fee."):
         assert verdict.billed is Billed.NO
     if verdict.outcome is Outcome.OK:
-        assert answer is not None
-        assert answer.pictures
+        assert response is not None
+        assert response.images
     if verdict.again:
         assert verdict.outcome is Outcome.REFUSED
 
 
-def test_no_answer_at_all_is_unreadable() -> None:
+def test_no_response_at_all_is_unreadable() -> None:
     exchange = Exchange(reach=Reach.COMPLETE, status=200, headers={})
-    assert classify(exchange, Answer()).code == "unreadable"
+    assert classify(exchange, Response()).code == "unreadable"

@@ -9,9 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from batchgen.job import JobId, JobState, PictureRef
+from batchgen.job import ImageRef, JobId, JobState
 from batchgen.ledger.database import in_memory
-from batchgen.ledger.ledger import DuePicture, Ledger
+from batchgen.ledger.ledger import DueImage, Ledger
 from batchgen.ledger.paid_images import lost_images, waiting_images
 from batchgen.ledger.retry_selection import Chosen, retry_jobs
 from batchgen.ledger.saved_images import fetch_again
@@ -24,7 +24,7 @@ from batchgen.outcomes.download_policy import (
     after_fetch,
     keep_until,
 )
-from tests.unit.test_ledger import OK, enrol, first, planned, reason_of, save, send, start
+from tests.unit.test_ledger import OK, enroll, first, planned, reason_of, save, send, start
 
 RESULTS = st.sampled_from(
     [
@@ -32,7 +32,7 @@ RESULTS = st.sampled_from(
         FetchResult(status=403),
         FetchResult(status=404),
         FetchResult(status=503, retry_after_s=600),
-        FetchResult(bad_picture="HTML page"),
+        FetchResult(bad_image="HTML page"),
         FetchResult(detail="reset"),
         FetchResult(forbidden="10.0.0.1"),
     ]
@@ -47,12 +47,12 @@ class PaidImages(RuleBasedStateMachine):
         super().__init__()
         self.now = BEGAN
         self.ledger = Ledger(in_memory(), lambda: self.now)
-        self.batch = enrol(self.ledger, [planned(0)])
+        self.batch = enroll(self.ledger, [planned(0)])
         self.run = start(self.ledger, self.batch)
         self.job = first(self.ledger, self.batch)
         attempt = send(self.ledger, self.run, self.job)
-        refs = [(PictureRef(index=n, url=f"https://h/{n}"), None) for n in range(2)]
-        self.ledger.record_answer(attempt, OK, refs, answer="a.answer")
+        refs = [(ImageRef(index=n, url=f"https://h/{n}"), None) for n in range(2)]
+        self.ledger.record_response(attempt, OK, refs, response="a.answer")
         self.until = keep_until(answered_at=BEGAN, expires_at=None)
         self.retried = False
 
@@ -67,33 +67,33 @@ class PaidImages(RuleBasedStateMachine):
     @rule(results=st.lists(RESULTS, min_size=1, max_size=9))
     def run_downloads(self, results: list[FetchResult | None]) -> None:
         """One run: each image is tried until it is saved, left or lost."""
-        for picture in self.ledger.due(self.job.id):
+        for image in self.ledger.due(self.job.id):
             for tries, result in enumerate(results, 1):
                 if result is None:
-                    save(self.ledger, picture.id, f"{picture.rank}.png")
+                    save(self.ledger, image.id, f"{image.rank}.png")
                     break
-                if not isinstance(self.fail(picture, result, tries), FetchAgain):
+                if not isinstance(self.fail(image, result, tries), FetchAgain):
                     break
-            if picture.rank == 0 and self.state is not JobState.PAID:
+            if image.rank == 0 and self.state is not JobState.PAID:
                 break
 
     def fail(
-        self, picture: DuePicture, result: FetchResult, tries: int
+        self, image: DueImage, result: FetchResult, tries: int
     ) -> FetchAgain | FetchLater | FetchLost:
         self.ledger.fetch_failed(
-            picture.id, self.job.id, trouble="x", reason="download: x", not_before=None
+            image.id, self.job.id, trouble="x", reason="download: x", not_before=None
         )
         decision = (
             after_extra(result, tries=tries)
-            if picture.rank
+            if image.rank
             else after_fetch(result, tries=tries, now=self.now, until=self.until)
         )
         if isinstance(decision, FetchLost):
-            if picture.rank:
-                self.ledger.extra_lost(picture.id, decision.reason)
+            if image.rank:
+                self.ledger.extra_lost(image.id, decision.reason)
             else:
                 assert self.now >= self.until, "an image is lost before its time is over"
-                self.ledger.picture_lost(picture.id, self.job.id, decision.reason)
+                self.ledger.image_lost(image.id, self.job.id, decision.reason)
         return decision
 
     @rule(hours=st.floats(0.01, 300))
@@ -132,7 +132,7 @@ class PaidImages(RuleBasedStateMachine):
         if self.state is not JobState.PAID:
             assert waiting is None
         if self.state is JobState.FAILED:
-            assert (reason_of(self.ledger, self.job.id) or "").startswith("picture_lost: ")
+            assert (reason_of(self.ledger, self.job.id) or "").startswith("image_lost: ")
 
 
 PaidImages.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -187,7 +187,7 @@ def test_columns_go_before_variables_of_our_own(plan: Plan) -> None:
     assert job.prompt == "catalog gpt-image-2 1"
 
 
-def test_a_raised_count_keeps_the_pictures_already_made(plan: Plan) -> None:
+def test_a_raised_count_keeps_the_images_already_made(plan: Plan) -> None:
     text = "jobs:\n  - {prompt: A mug, count: COUNT}\n"
     one = plan(text.replace("COUNT", "1"))
     three = plan(text.replace("COUNT", "3"))
@@ -228,11 +228,11 @@ def test_hostile_values_stay_below_the_root(plan: Plan) -> None:
 # fingerprints
 
 
-def test_the_fingerprint_is_the_hash_of_what_determines_the_picture(
+def test_the_fingerprint_is_the_hash_of_what_determines_the_image(
     plan: Plan, tmp_path: Path
 ) -> None:
-    picture = rig.picture(tmp_path / "a.png")
-    another = rig.picture(tmp_path / "b.png", "blue")
+    image = rig.image(tmp_path / "a.png")
+    another = rig.image(tmp_path / "b.png", "blue")
     mask = rig.mask(tmp_path / "m.png")
     (job,) = plan(
         'jobs:\n  - {prompt: "Ein \\"Grüß Gott\\" 🎉", mask: m.png,'
@@ -246,7 +246,7 @@ def test_the_fingerprint_is_the_hash_of_what_determines_the_picture(
             "prompt": 'Ein "Grüß Gott" 🎉',
             "options": {"size": "auto", "output_compression": 50},
             "images": [
-                f"sha256:{sha256(picture).hexdigest()}",
+                f"sha256:{sha256(image).hexdigest()}",
                 f"sha256:{sha256(another).hexdigest()}",
             ],
             "mask": f"sha256:{sha256(mask).hexdigest()}",
@@ -295,7 +295,7 @@ def test_what_changes_a_fingerprint(
     plan: Plan, tmp_path: Path, old: str, new: str, same: bool
 ) -> None:
     for name in ("a.png", "copy.png"):
-        rig.picture(tmp_path / name)
+        rig.image(tmp_path / name)
     (before,), (after,) = plan(BASE), plan(BASE.replace(old, new))
     assert (before.fingerprint == after.fingerprint) is same
 
@@ -307,11 +307,11 @@ def test_another_provider_has_other_fingerprints(plan: Plan) -> None:
 
 
 def test_a_changed_reference_image_changes_the_fingerprint(plan: Plan, tmp_path: Path) -> None:
-    picture = tmp_path / "a.png"
-    rig.picture(picture)
+    image = tmp_path / "a.png"
+    rig.image(image)
     (before,) = plan(BASE)
-    rig.picture(picture, "green")
-    os.utime(picture, ns=(1, 1))
+    rig.image(image, "green")
+    os.utime(image, ns=(1, 1))
     (after,) = plan(BASE)
     assert before.fingerprint != after.fingerprint
 
@@ -480,7 +480,7 @@ class NoSquares:
         found = [
             Objection(place=("images", number), message="nine is odd", fatal=self.fatal)
             for number, image in enumerate(images)
-            if image.picture is not None and image.picture.width == 9
+            if image.image is not None and image.image.width == 9
         ]
         return found if mask is None else [*found, self._objection("mask", message="masked")]
 
@@ -533,7 +533,7 @@ def test_what_is_refused_stands_where_it_is_mended(
 
 
 def test_too_many_reference_images_stand_at_their_list(plan: Plan, tmp_path: Path) -> None:
-    rig.picture(tmp_path / "a.png")
+    rig.image(tmp_path / "a.png")
     text = "prompt: x\nimages: [a.png, a.png]\n"
     (fault,) = faults_of(plan, text, rules=NoSquares())
     assert (fault.line, fault.path, fault.message) == (2, "images", "too many")
@@ -598,10 +598,8 @@ class Known:
 EDIT = "prompt: x\nimages: ['{{ photo }}']\nmask: mask.png\n"
 
 
-def test_what_rules_have_against_pictures_stands_at_each_of_them(
-    plan: Plan, tmp_path: Path
-) -> None:
-    rig.picture(tmp_path / "b.png", size=(9, 9))
+def test_what_rules_have_against_images_stands_at_each_of_them(plan: Plan, tmp_path: Path) -> None:
+    rig.image(tmp_path / "b.png", size=(9, 9))
     rig.mask(tmp_path / "mask.png")
     text = "prompt: x\nmask: mask.png\nimages:\n  - b.png\n"
     faults = faults_of(plan, text, rules=NoSquares())
@@ -611,9 +609,9 @@ def test_what_rules_have_against_pictures_stands_at_each_of_them(
     ]
 
 
-def test_a_picture_against_the_rules_is_a_fault_of_its_row(plan: Plan, tmp_path: Path) -> None:
-    rig.picture(tmp_path / "a.png")
-    rig.picture(tmp_path / "b.png", size=(9, 9))
+def test_a_image_against_the_rules_is_a_fault_of_its_row(plan: Plan, tmp_path: Path) -> None:
+    rig.image(tmp_path / "a.png")
+    rig.image(tmp_path / "b.png", size=(9, 9))
     text = STRICT + "prompt: x\nimages: ['{{ photo }}']\n"
     rows = "id,photo\n1,a.png\n2,b.png\n3,b.png\n"
     assert len(plan(text, rules=NoSquares(fatal=False), t_csv=rows)) == 3
@@ -630,7 +628,7 @@ def test_a_mask_without_an_image_is_a_fault(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_a_mask_for_rows_is_left_out_where_their_image_is(plan: Plan, tmp_path: Path) -> None:
-    rig.picture(tmp_path / "a.png")
+    rig.image(tmp_path / "a.png")
     rig.mask(tmp_path / "mask.png")
     text = f"rows: t.csv\n{EDIT}jobs:\n  - A shop window\n"
     hero, mug = plan(text, t_csv="id,photo\n1,a.png\n")
@@ -649,8 +647,8 @@ def test_a_file_that_many_jobs_share_is_read_once(
 
     content = reference_images.read_content
     monkeypatch.setattr(reference_images, "read_content", reading)
-    rig.picture(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no picture")
+    rig.image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
     rows = "id\n" + "".join(f"{n}\n" for n in range(500))
     jobs = plan("rows: t.csv\nprompt: x\nimages: [a.png]\n", t_csv=rows)
     assert len({job.fingerprint for job in jobs}) == 1
@@ -671,7 +669,7 @@ def plan_urls(tmp_path: Path, text: str, known: Known, rules: Rules | None = Non
 
 
 def test_a_fetched_address_counts_by_its_content_alone(tmp_path: Path) -> None:
-    rig.picture(tmp_path / "a.png")
+    rig.image(tmp_path / "a.png")
     known = Known(one=Copy(path=tmp_path / "a.png"), two=Copy(path=tmp_path / "a.png"))
     jobs = [
         next(iter(plan_urls(tmp_path, f"images: [{image}]\n", known)))
@@ -690,7 +688,7 @@ def test_an_address_that_is_not_fetched_yet_is_planned_and_no_fault(tmp_path: Pa
 
 
 def test_a_lost_copy_keeps_the_fingerprint_of_its_content(tmp_path: Path) -> None:
-    content = rig.picture(tmp_path / "a.png")
+    content = rig.image(tmp_path / "a.png")
     text = f"images: [{URL}/a.png]\n"
     (here,) = plan_urls(tmp_path, text, Known(a=Copy(path=tmp_path / "a.png")))
     (lost,) = plan_urls(tmp_path, text, Known(a=Copy(sha256=sha256(content).hexdigest())))
@@ -698,7 +696,7 @@ def test_a_lost_copy_keeps_the_fingerprint_of_its_content(tmp_path: Path) -> Non
 
 
 def test_an_address_that_gives_nothing_refuses_its_own_job_only(tmp_path: Path) -> None:
-    rig.picture(tmp_path / "a.png")
+    rig.image(tmp_path / "a.png")
     known = Known(a=Copy(path=tmp_path / "a.png"), dead=Copy(problem="HTTP 404"))
     text = f"matrix: {{photo: [a, dead]}}\nimages: ['{URL}/{{{{ photo }}}}.png']\n"
     planner = plan_urls(tmp_path, text, known)
@@ -711,7 +709,7 @@ def test_an_address_that_gives_nothing_refuses_its_own_job_only(tmp_path: Path) 
 
 
 def test_an_earlier_copy_is_used_with_a_warning(tmp_path: Path) -> None:
-    rig.picture(tmp_path / "a.png")
+    rig.image(tmp_path / "a.png")
     known = Known(a=Copy(path=tmp_path / "a.png", problem="HTTP 503"))
     planner = plan_urls(tmp_path, f"images: [{URL}/a.png]\n", known)
     (job,) = planner
@@ -719,8 +717,8 @@ def test_an_earlier_copy_is_used_with_a_warning(tmp_path: Path) -> None:
     assert "HTTP 503; the copy fetched before is used (1 job)" in planner.warnings[0].message
 
 
-def test_rules_against_a_picture_behind_an_address_refuse_the_job(tmp_path: Path) -> None:
-    rig.picture(tmp_path / "a.png", size=(9, 9))
+def test_rules_against_a_image_behind_an_address_refuse_the_job(tmp_path: Path) -> None:
+    rig.image(tmp_path / "a.png", size=(9, 9))
     known = Known(a=Copy(path=tmp_path / "a.png"))
     text = f"images: [{URL}/a.png]\n"
     (job,) = plan_urls(tmp_path, text, known, NoSquares())
@@ -735,7 +733,7 @@ def test_rules_against_a_picture_behind_an_address_refuse_the_job(tmp_path: Path
 
 def test_an_explicit_job_does_without_what_was_written_for_rows(plan: Plan, tmp_path: Path) -> None:
     for name in ("mug.png", "style.png"):
-        rig.picture(tmp_path / name)
+        rig.image(tmp_path / name)
     text = (
         "rows: t.csv\nkey: 'p/{{ handle }}'\nprompt: '{{ handle }}'\n"
         "images: ['{{ handle }}.png', style.png]\n"

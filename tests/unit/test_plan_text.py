@@ -20,7 +20,7 @@ from batchgen.planning.changes import MadeOf
 from batchgen.planning.cost_estimate import Quote, what_if
 from batchgen.planning.pace import Pace
 from batchgen.report.status import plan_text, why_text
-from tests.unit.test_ledger import enrol, first, pay, planned, start
+from tests.unit.test_ledger import enroll, first, pay, planned, start
 
 MADE = MadeOf(fingerprint="a", model="m", prompt="red", options={}, images=(), mask=None)
 QUOTE = Quote(
@@ -130,7 +130,7 @@ def test_why_has_words_for_every_group(group: Group) -> None:
 def test_time_is_by_the_rate_of_the_last_run(images: int, known: bool, tmp_path: Path) -> None:
     with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
         ledger = Ledger(conn)
-        batch = enrol(ledger, [planned(number) for number in range(images)])
+        batch = enroll(ledger, [planned(number) for number in range(images)])
         run = start(ledger, batch)
         for _ in range(images):
             pay(ledger, run, first(ledger, batch))

@@ -196,7 +196,7 @@ FAILURES = {
     "403": FetchResult(status=403),
     "404": FetchResult(status=404),
     "410": FetchResult(status=410),
-    "HTML or wrong bytes": FetchResult(bad_picture="HTML page: not an image"),
+    "HTML or wrong bytes": FetchResult(bad_image="HTML page: not an image"),
     "503": FetchResult(status=503),
     "connection reset": FetchResult(detail="connection reset"),
     "forbidden address": FetchResult(forbidden="10.0.0.1"),
@@ -265,19 +265,19 @@ def test_the_wait_an_image_host_asks_for_is_obeyed(
 @pytest.mark.fault("XA1")
 @given(
     status=st.none() | st.integers(100, 599),
-    bad_picture=st.sampled_from(["", "truncated"]),
+    bad_image=st.sampled_from(["", "truncated"]),
     wait_s=st.none() | st.floats(0, 1e9),
     age_s=st.floats(0, 1e7),
     life_s=st.none() | st.floats(-1e9, 1e9),
 )
 def test_no_failed_download_loses_an_image_early(
     status: int | None,
-    bad_picture: str,
+    bad_image: str,
     wait_s: float | None,
     age_s: float,
     life_s: float | None,
 ) -> None:
-    result = FetchResult(status=status, bad_picture=bad_picture, retry_after_s=wait_s, detail="x")
+    result = FetchResult(status=status, bad_image=bad_image, retry_after_s=wait_s, detail="x")
     expires_at = None if life_s is None else ANSWERED + timedelta(seconds=life_s)
     until = keep_until(answered_at=ANSWERED, expires_at=expires_at)
     now = ANSWERED + timedelta(seconds=age_s)
@@ -316,7 +316,7 @@ def test_an_extra_image_gets_three_short_tries() -> None:
         (FetchResult(status=404), [None]),
         (FetchResult(status=403), [None]),
         (FetchResult(forbidden="no public address"), [None]),
-        (FetchResult(bad_picture="an HTML page"), [None]),
+        (FetchResult(bad_image="an HTML page"), [None]),
     ],
 )
 def test_a_reference_image_is_asked_for_again_only_where_that_may_help(

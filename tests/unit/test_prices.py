@@ -50,8 +50,8 @@ def sound(rule: Row, *, audio: bool) -> Row:
     return {**rule, "has_audio": audio}
 
 
-PICTURES = ruled(
-    "pictures",
+IMAGES = ruled(
+    "images",
     "image_pricing",
     rule("t2i", "1K", 0.067),
     rule("t2i", "4K", 0.15),
@@ -72,7 +72,7 @@ VIDEO = ruled(
 )
 ROWS = [
     flat("flat", discount=0.65, public_endpoint_types=["image-generation"]),
-    PICTURES,
+    IMAGES,
     VIDEO,
     ruled("by-request", "video_pricing", rule("t2v", "", 0.35), billing_mode="per_request"),
     ruled("by-tokens", "video_pricing", rule("t2v", "", 4), billing_mode="per_output_token"),
@@ -100,11 +100,11 @@ def prices() -> PriceList:
     [
         ("flat", {}, 0, 37_700),
         ("flat", {"size": "3840x2160", "quality": "high"}, 5, 37_700),
-        ("pictures", {"resolution": "1K"}, 0, 36_850),
-        ("pictures", {"resolution": "4k"}, 0, 82_500),
-        ("pictures", {"resolution": "4K"}, 1, 88_000),
-        ("pictures", {"resolution": "1K"}, 2, 49_500),
-        ("pictures", {"resolution": "1K"}, 9, 49_500),
+        ("images", {"resolution": "1K"}, 0, 36_850),
+        ("images", {"resolution": "4k"}, 0, 82_500),
+        ("images", {"resolution": "4K"}, 1, 88_000),
+        ("images", {"resolution": "1K"}, 2, 49_500),
+        ("images", {"resolution": "1K"}, 9, 49_500),
         ("video", {"size": "720P", "duration": 8}, 0, 1_600_000),
         ("video", {"size": "1280x720", "duration": 5}, 0, 1_000_000),
         ("video", {"size": "720x1280", "seconds": "4"}, 0, 800_000),
@@ -137,7 +137,7 @@ def test_a_request_is_priced_by_the_rule_that_fits(
 def test_what_the_list_does_not_know_costs_the_dearest(
     prices: PriceList, options: dict[str, OptionValue], references: int, micros: int
 ) -> None:
-    assert prices.price("pictures", options, references) == micros
+    assert prices.price("images", options, references) == micros
 
 
 def test_a_bucket_without_rules_costs_the_dearest_of_all(prices: PriceList) -> None:
@@ -294,7 +294,7 @@ def test_a_list_with_anything_in_any_place_prices_nothing_as_free(
 def test_people_see_what_a_rate_is_for(prices: PriceList) -> None:
     assert prices.models["flat"].variants() == (("", 37_700),)
     assert prices.models["nothing"].variants() == (("", None),)
-    assert ("i2i 4k", 88_000) in prices.models["pictures"].variants()
+    assert ("i2i 4k", 88_000) in prices.models["images"].variants()
     assert ("720p silent", 200_000) in prices.models["video"].variants()
 
 
@@ -316,10 +316,10 @@ def test_the_address_of_a_price_list_hangs_off_the_root() -> None:
 
 @pytest.fixture(scope="module")
 def real() -> PriceList:
-    folder = os.environ.get("BATCHGEN_TEST_DATA")
-    if not folder:
-        pytest.skip("BATCHGEN_TEST_DATA names no folder with the provider's own list")
-    path = Path(folder, "crazyrouter-api-pricing-2026-06-06.json")
+    directory = os.environ.get("BATCHGEN_TEST_DATA")
+    if not directory:
+        pytest.skip("BATCHGEN_TEST_DATA names no directory with the provider's own list")
+    path = Path(directory, "crazyrouter-api-pricing-2026-06-06.json")
     return read_price_list(path.read_bytes(), source="real", day=DAY)
 
 

@@ -33,7 +33,7 @@ from tests.unit.test_ledger import (
     EMPTY,
     LOST,
     REFUSED,
-    enrol,
+    enroll,
     first,
     pay,
     planned,
@@ -57,7 +57,7 @@ def ledger(path: Path) -> Iterator[Ledger]:
 @pytest.fixture
 def batch(ledger: Ledger) -> BatchId:
     """A batch with a job in each state, one that left the manifest, and a run that was stopped."""
-    batch = enrol(ledger, [planned(n) for n in range(8)])
+    batch = enroll(ledger, [planned(n) for n in range(8)])
     run = start(ledger, batch)
     pay(ledger, run, first(ledger, batch))
     save(ledger, ledger.due(JobId(1))[0].id)
@@ -66,7 +66,7 @@ def batch(ledger: Ledger) -> BatchId:
         ledger.settle(send(ledger, run, first(ledger, batch)), verdict)
     send(ledger, run, first(ledger, batch))
     ledger.end_run(run, stopped="budget: used up", exit_code=3)
-    enrol(ledger, [planned(n) for n in range(7)])
+    enroll(ledger, [planned(n) for n in range(7)])
     return batch
 
 
@@ -117,7 +117,7 @@ def test_status_counts_what_is_left_to_do_and_what_waits_for_a_person(
 
 
 def test_the_commonest_reason_comes_first_with_an_example(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(n) for n in range(3)])
+    batch = enroll(ledger, [planned(n) for n in range(3)])
     run = start(ledger, batch)
     for verdict in (BLOCKED, REFUSED, replace(REFUSED, message="bad size")):
         ledger.settle(send(ledger, run, first(ledger, batch)), verdict)
@@ -127,7 +127,7 @@ def test_the_commonest_reason_comes_first_with_an_example(ledger: Ledger) -> Non
 
 
 def test_a_batch_without_a_run_has_a_status(ledger: Ledger) -> None:
-    enrol(ledger, [planned(0)])
+    enroll(ledger, [planned(0)])
     found = status(ledger.conn, "b").as_json()
     assert found["stopped"] is None
     assert found["attempts"] == {"total": 0, "billed": 0, "maybe": 0, "not_billed": 0}
@@ -163,7 +163,7 @@ def test_a_status_is_of_one_moment(path: Path, ledger: Ledger, batch: BatchId) -
 
 
 def test_an_unknown_batch_is_answered_with_those_there_are(ledger: Ledger, batch: BatchId) -> None:
-    enrol(ledger, [planned(0)], name="other")
+    enroll(ledger, [planned(0)], name="other")
     with pytest.raises(UnknownBatchError, match="no batch 'x' in this ledger; it holds: "):
         status(ledger.conn, "x")
     assert sorted(batch_names(ledger.conn)) == ["b", "other"]
@@ -178,7 +178,7 @@ def test_an_empty_ledger_says_that_it_holds_none(ledger: Ledger) -> None:
 
 def test_jobs_with_money_are_counted_after_they_left(ledger: Ledger, batch: BatchId) -> None:
     assert jobs_with_money(ledger.conn, batch) == 2
-    enrol(ledger, [planned(7)])
+    enroll(ledger, [planned(7)])
     assert jobs_with_money(ledger.conn, batch) == 2, "money is in two that left the manifest"
 
 
@@ -246,8 +246,8 @@ def test_only_saved_images_are_exported(ledger: Ledger, batch: BatchId) -> None:
 
 
 def test_a_long_export_is_whole_and_of_one_batch(ledger: Ledger) -> None:
-    enrol(ledger, [planned(n) for n in range(1500)])
-    other = enrol(ledger, [planned(n) for n in range(1500, 4000)], name="other")
+    enroll(ledger, [planned(n) for n in range(1500)])
+    other = enroll(ledger, [planned(n) for n in range(1500, 4000)], name="other")
     start(ledger, other)
     ledger.conn.execute(
         "INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at,"
@@ -285,12 +285,14 @@ HOT: dict[str, Callable[[Ledger, BatchId], object]] = {
     "open_attempts": lambda ledger, batch: ledger.open_attempts(batch),
     "finished_attempts": lambda ledger, batch: ledger.finished_attempts(batch, [AttemptId("x")]),
     "reserve": lambda ledger, batch: send(ledger, start(ledger, batch), first(ledger, batch)),
-    "record_answer": lambda ledger, batch: pay(ledger, start(ledger, batch), first(ledger, batch)),
+    "record_response": lambda ledger, batch: pay(
+        ledger, start(ledger, batch), first(ledger, batch)
+    ),
     "settle": lambda ledger, batch: ledger.settle(
         send(ledger, start(ledger, batch), first(ledger, batch)), LOST
     ),
-    "picture_saved": lambda ledger, batch: save(ledger, ledger.due(JobId(2))[0].id, "1.png"),
-    "picture_lost": lambda ledger, batch: ledger.picture_lost(
+    "image_saved": lambda ledger, batch: save(ledger, ledger.due(JobId(2))[0].id, "1.png"),
+    "image_lost": lambda ledger, batch: ledger.image_lost(
         ledger.due(JobId(2))[0].id, JobId(2), "gone"
     ),
     "spoil": lambda ledger, batch: ledger.spoil(

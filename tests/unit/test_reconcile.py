@@ -248,7 +248,7 @@ def test_the_id_of_a_row_is_kept_where_it_is_one_attempts_own() -> None:
     assert {one.request_id for one in alone.billed} == {"x"}
 
 
-def test_lost_answers_are_known_by_the_amount_that_answered_ones_are_charged() -> None:
+def test_lost_responses_are_known_by_the_amount_that_answered_ones_are_charged() -> None:
     dearer = row(1, "c", amount=50_000)
     found = judge([CONTROL, A], [dearer, row(12, amount=50_000)])
     assert [(one.attempt.id, one.amount) for one in found.billed] == [("a", 50_000)]

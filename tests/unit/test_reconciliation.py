@@ -26,7 +26,7 @@ from tests.unit.test_ledger import (
     OK,
     PRICE,
     REFUSED,
-    enrol,
+    enroll,
     first,
     pay,
     planned,
@@ -103,7 +103,7 @@ def free(*attempts: Sent) -> tuple[Settled, ...]:
 def test_a_charged_doubt_moves_from_maybe_to_charged_and_its_job_stays_held(
     ledger: Ledger,
 ) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     job = lose(ledger, batch)
     (attempt,) = sent(ledger, batch)
     moved = settle_attempts(ledger.conn, charged(attempt, 40_000, "id"))
@@ -115,7 +115,7 @@ def test_a_charged_doubt_moves_from_maybe_to_charged_and_its_job_stays_held(
 
 
 def test_an_id_that_is_known_is_kept(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     lose(ledger, batch, replace(LOST, request_id="first"))
     settle_attempts(ledger.conn, charged(sent(ledger, batch)[0], PRICE, "second"))
     assert sent(ledger, batch)[0].request_id == "first"
@@ -124,7 +124,7 @@ def test_an_id_that_is_known_is_kept(ledger: Ledger) -> None:
 def test_a_doubt_that_was_never_charged_costs_nothing_and_its_job_may_be_asked_again(
     ledger: Ledger,
 ) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     job = lose(ledger, batch)
     moved = settle_attempts(ledger.conn, replace(NOTHING, unbilled=free(*sent(ledger, batch))))
     assert (moved.pending.jobs, moved.pending.cost, moved.charged) == (1, PRICE, 0)
@@ -135,10 +135,10 @@ def test_a_doubt_that_was_never_charged_costs_nothing_and_its_job_may_be_asked_a
 
 
 @pytest.mark.parametrize("other", [Billed.YES, Billed.MAYBE, Billed.NO])
-def test_a_job_goes_on_only_if_no_attempt_at_its_picture_is_charged_or_in_doubt(
+def test_a_job_goes_on_only_if_no_attempt_at_its_image_is_charged_or_in_doubt(
     ledger: Ledger, other: Billed
 ) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     job = lose(ledger, batch, waste=PRICE)
     lose(ledger, batch)
     one, two = sent(ledger, batch)
@@ -161,7 +161,7 @@ def test_a_job_goes_on_only_if_no_attempt_at_its_picture_is_charged_or_in_doubt(
 
 
 def test_a_job_that_is_not_held_is_left_where_it_is(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0), planned(1)])
+    batch = enroll(ledger, [planned(0), planned(1)])
     done = lose(ledger, batch, waste=PRICE)
     pay(ledger, start(ledger, batch), first(ledger, batch))
     blocked = lose(ledger, batch, FEE)
@@ -175,9 +175,9 @@ def test_a_job_that_is_not_held_is_left_where_it_is(ledger: Ledger) -> None:
 
 
 def test_a_retired_job_is_settled_and_not_asked_again(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0), planned(1)])
+    batch = enroll(ledger, [planned(0), planned(1)])
     job = lose(ledger, batch)
-    enrol(ledger, [planned(1)])
+    enroll(ledger, [planned(1)])
     settle_attempts(ledger.conn, replace(NOTHING, unbilled=free(*sent(ledger, batch))))
     assert state(ledger, job) is JobState.UNCERTAIN
     assert money(ledger)[:2] == (0, 0)
@@ -185,7 +185,7 @@ def test_a_retired_job_is_settled_and_not_asked_again(ledger: Ledger) -> None:
 
 @pytest.mark.fault("A12")
 def test_a_refusal_that_was_charged_is_charged(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     job = lose(ledger, batch, REFUSED)
     moved = settle_attempts(ledger.conn, charged(sent(ledger, batch)[0]))
     assert moved.charged == 0
@@ -196,10 +196,10 @@ def test_a_refusal_that_was_charged_is_charged(ledger: Ledger) -> None:
 def test_a_task_that_failed_in_doubt_counts_with_its_price_and_can_be_settled(
     ledger: Ledger,
 ) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
-    ledger.record_answer(attempt, OK, [], answer="a.answer", cost=Micros(20_000))
+    ledger.record_response(attempt, OK, [], response="a.answer", cost=Micros(20_000))
     ledger.task_failed(attempt, LOST, run)
     assert money(ledger)[:2] == (0, PRICE)
     settle_attempts(ledger.conn, replace(NOTHING, unbilled=free(*sent(ledger, batch))))
@@ -207,7 +207,7 @@ def test_a_task_that_failed_in_doubt_counts_with_its_price_and_can_be_settled(
 
 
 def test_a_known_charge_takes_the_amount_of_the_log(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     pay(ledger, start(ledger, batch), first(ledger, batch))
     (attempt,) = sent(ledger, batch)
     found = replace(NOTHING, corrected=(Settled(attempt=attempt, amount=Micros(30_000)),))
@@ -218,7 +218,7 @@ def test_a_known_charge_takes_the_amount_of_the_log(ledger: Ledger) -> None:
 
 
 def test_what_was_settled_or_is_open_is_left_alone(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0), planned(1)])
+    batch = enroll(ledger, [planned(0), planned(1)])
     lose(ledger, batch)
     run = start(ledger, batch)
     send(ledger, run, first(ledger, batch))
@@ -234,7 +234,7 @@ def test_what_was_settled_or_is_open_is_left_alone(ledger: Ledger) -> None:
 
 
 def test_all_is_written_or_nothing(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0), planned(1)])
+    batch = enroll(ledger, [planned(0), planned(1)])
     lose(ledger, batch)
     lose(ledger, batch)
     one, two = sent(ledger, batch)
@@ -246,7 +246,7 @@ def test_all_is_written_or_nothing(ledger: Ledger) -> None:
 
 
 def test_a_person_may_still_pay_again_for_what_is_charged(ledger: Ledger) -> None:
-    batch = enrol(ledger, [planned(0)])
+    batch = enroll(ledger, [planned(0)])
     lose(ledger, batch)
     settle_attempts(ledger.conn, charged(sent(ledger, batch)[0]))
     assert retry_jobs(ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN])).jobs == 1
@@ -255,9 +255,9 @@ def test_a_person_may_still_pay_again_for_what_is_charged(ledger: Ledger) -> Non
 def test_attempts_of_other_batches_are_there_where_their_time_is_near(
     ledger: Ledger, clock: Clock
 ) -> None:
-    batch = enrol(ledger, [planned(n) for n in range(3)])
+    batch = enroll(ledger, [planned(n) for n in range(3)])
     lose(ledger, batch)
-    other = enrol(ledger, [planned(n) for n in range(4)], name="other")
+    other = enroll(ledger, [planned(n) for n in range(4)], name="other")
     lose(ledger, other)
     clock.now += timedelta(hours=5)
     lose(ledger, other)
@@ -273,7 +273,7 @@ def test_attempts_of_other_batches_are_there_where_their_time_is_near(
 
 
 def test_from_a_day_on_earlier_attempts_only_explain(ledger: Ledger, clock: Clock) -> None:
-    batch = enrol(ledger, [planned(n) for n in range(2)])
+    batch = enroll(ledger, [planned(n) for n in range(2)])
     lose(ledger, batch)
     clock.now = datetime(2026, 11, 23, 0, 10, tzinfo=UTC)
     lose(ledger, batch)
@@ -285,4 +285,4 @@ def test_from_a_day_on_earlier_attempts_only_explain(ledger: Ledger, clock: Cloc
 
 
 def test_a_batch_that_sent_nothing_has_nothing_to_compare(ledger: Ledger) -> None:
-    assert sent(ledger, enrol(ledger, [planned(0)])) == []
+    assert sent(ledger, enroll(ledger, [planned(0)])) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from batchgen.images.inspect import PictureFormat, PictureInfo
+from batchgen.images.inspect import ImageFormat, ImageInfo
 from batchgen.planning.reference_images import Reference, find_reference
 from batchgen.providers.registry import PROFILES
 from batchgen.providers.rules.model_rules import Rulebook
@@ -19,18 +19,18 @@ from batchgen.simulator.uploads import Upload, check_uploads
 
 def reference(
     name: str,
-    kind: PictureFormat = PictureFormat.PNG,
+    kind: ImageFormat = ImageFormat.PNG,
     *,
     side: int = 64,
     size: int = 1000,
     alpha: bool = False,
     remote: bool = False,
 ) -> Reference:
-    picture = PictureInfo(format=kind, width=side, height=64, size_bytes=size, has_alpha=alpha)
-    return Reference(name=name, address=name, identity="", picture=picture, is_remote=remote)
+    image = ImageInfo(format=kind, width=side, height=64, size_bytes=size, has_alpha=alpha)
+    return Reference(name=name, address=name, identity="", image=image, is_remote=remote)
 
 
-PHOTO = reference("photo.jpg", PictureFormat.JPEG)
+PHOTO = reference("photo.jpg", ImageFormat.JPEG)
 MASK = reference("mask.png", alpha=True)
 
 
@@ -45,9 +45,9 @@ def book(provider: str = "crazyrouter", *, refuse: bool = True) -> Rulebook:
         ([PHOTO], reference("m.png"), ("mask",), "m.png has no alpha channel"),
         (
             [PHOTO],
-            reference("m.webp", PictureFormat.WEBP, alpha=True),
+            reference("m.webp", ImageFormat.WEBP, alpha=True),
             ("mask",),
-            "m.webp is a WEBP picture, and a mask is PNG",
+            "m.webp is a WEBP image, and a mask is PNG",
         ),
         (
             [PHOTO],
@@ -104,7 +104,7 @@ def test_what_is_not_fetched_yet_is_judged_by_what_is_known() -> None:
 
 def test_the_oldest_model_takes_png_only() -> None:
     (objection,) = book("openai").of_references("dall-e-2", [PHOTO], None)
-    assert "photo.jpg is a JPEG picture, and a reference image is PNG" in objection.message
+    assert "photo.jpg is a JPEG image, and a reference image is PNG" in objection.message
 
 
 def test_an_unknown_model_is_asked_to_judge_for_itself() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.images.inspect import PictureFormat
+from batchgen.images.inspect import ImageFormat
 from batchgen.job import BatchId, PlannedJob
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.reference_urls import (
@@ -33,7 +33,7 @@ def fetched(url: str = URL, sha256: str = "5e", day: int = 1) -> FetchedUrl:
     return FetchedUrl(
         url=url,
         sha256=sha256,
-        format=PictureFormat.JPEG,
+        format=ImageFormat.JPEG,
         etag='"1"',
         last_modified=None,
         fetched_at=f"2026-11-{day:02}T00:00:00.000Z",
@@ -60,14 +60,14 @@ def test_each_address_is_noted_once_with_what_is_known(
     assert list(urls) == [(URL, fetched()), (other, None)]
 
 
-def _kept_before(conn: sqlite3.Connection, folder: Path) -> NeededUrls:
+def _kept_before(conn: sqlite3.Connection, directory: Path) -> NeededUrls:
     """The URLs of a plan, after an earlier run has fetched one."""
-    _keep(conn, folder, fetched())
-    return NeededUrls(conn, folder)
+    _keep(conn, directory, fetched())
+    return NeededUrls(conn, directory)
 
 
-def _keep(conn: sqlite3.Connection, folder: Path, *found: FetchedUrl) -> None:
-    urls = NeededUrls(conn, folder)
+def _keep(conn: sqlite3.Connection, directory: Path, *found: FetchedUrl) -> None:
+    urls = NeededUrls(conn, directory)
     urls.settle(found, [])
     urls.keep(conn)
     conn.execute("DROP TABLE temp.needed")
@@ -135,7 +135,7 @@ def test_addresses_without_number_are_not_held_in_memory(
         tracemalloc.stop()
 
 
-def enrol(conn: sqlite3.Connection, *jobs: PlannedJob) -> BatchId:
+def enroll(conn: sqlite3.Connection, *jobs: PlannedJob) -> BatchId:
     staging = Staging(conn)
     staging.fill(jobs, price=lambda *_: Micros(1), collision_key=collision_key)
     identity = BatchIdentity(
@@ -146,7 +146,7 @@ def enrol(conn: sqlite3.Connection, *jobs: PlannedJob) -> BatchId:
         manifest_sha256="",
         manifest="",
     )
-    batch = staging.enrol(identity)
+    batch = staging.enroll(identity)
     staging.close()
     return batch
 
@@ -167,11 +167,11 @@ def planned(key: str, *images: str, mask: str | None = None) -> PlannedJob:
     )
 
 
-def test_pending_jobs_are_listed_with_their_pictures_and_may_be_refused_meanwhile(
+def test_pending_jobs_are_listed_with_their_images_and_may_be_refused_meanwhile(
     conn: sqlite3.Connection,
 ) -> None:
     edits = [planned(f"k{number}", "a.png", "b.png", mask="m.png") for number in range(1200)]
-    batch = enrol(conn, *edits, planned("done", "a.png"), planned("plain"))
+    batch = enroll(conn, *edits, planned("done", "a.png"), planned("plain"))
     conn.execute("UPDATE jobs SET state = 'done' WHERE key = 'done'")
     staging = Staging(conn)
     staging.fill_from_ledger(batch, "local", EVERYTHING)

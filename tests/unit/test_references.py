@@ -25,18 +25,18 @@ class Noted:
 
 
 def test_a_file_is_known_by_its_content_and_told_from_its_bytes(tmp_path: Path) -> None:
-    (tmp_path / "photo.jpg").write_bytes(rig.picture(tmp_path / "a.webp", size=(20, 10)))
+    (tmp_path / "photo.jpg").write_bytes(rig.image(tmp_path / "a.webp", size=(20, 10)))
     reference = find_reference("photo.jpg", tmp_path, None)
     assert reference.address == str(tmp_path / "photo.jpg")
-    assert reference.picture is not None
-    assert (reference.picture.format, reference.picture.width) == ("webp", 20)
+    assert reference.image is not None
+    assert (reference.image.format, reference.image.width) == ("webp", 20)
     assert reference.identity == find_reference("a.webp", tmp_path, None).identity
 
 
 def test_what_a_phone_appends_to_a_photo_does_no_harm(tmp_path: Path) -> None:
-    photo = rig.picture(tmp_path / "a.jpg")
+    photo = rig.image(tmp_path / "a.jpg")
     (tmp_path / "motion.jpg").write_bytes(photo + b"a film" * 1000)
-    found = find_reference("motion.jpg", tmp_path, None).picture
+    found = find_reference("motion.jpg", tmp_path, None).image
     assert found is not None
     assert found.size_bytes == len(photo) + 6000
 
@@ -45,12 +45,12 @@ def test_what_a_phone_appends_to_a_photo_does_no_harm(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"", "the file is empty"),
-        (b"GIF89a" + bytes(50), "a GIF, not a PNG, JPEG or WebP picture"),
+        (b"GIF89a" + bytes(50), "a GIF, not a PNG, JPEG or WebP image"),
         (b"<!DOCTYPE html><p>gone", "an HTML page"),
         (b"\x89PNG\r\n\x1a\n" + bytes(4), "is cut off"),
     ],
 )
-def test_what_is_no_picture_is_named_with_what_would_be_right(
+def test_what_is_no_image_is_named_with_what_would_be_right(
     content: bytes, words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(content)
@@ -68,7 +68,7 @@ def test_a_huge_file_is_not_read_to_its_end(tmp_path: Path) -> None:
 
 def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path: Path) -> None:
     def write(name: str, colour: str) -> None:
-        rig.picture(tmp_path / name, colour)
+        rig.image(tmp_path / name, colour)
         os.utime(tmp_path / name, ns=(1, 1))
 
     write("a.png", "#102030")
@@ -108,10 +108,10 @@ def test_an_address_stands_for_itself_until_it_is_fetched(url: str, tmp_path: Pa
 
 def test_a_damaged_copy_refuses_the_job_and_is_no_fault(tmp_path: Path) -> None:
     copy = tmp_path / "copy.png"
-    copy.write_bytes(rig.picture(copy)[:-9])
+    copy.write_bytes(rig.image(copy)[:-9])
     known = Noted(Copy(path=copy, sha256="5e"))
     reference = find_reference("https://shop.example/a.png", tmp_path, known)
-    assert (reference.picture, reference.identity) == (None, "sha256:5e")
+    assert (reference.image, reference.identity) == (None, "sha256:5e")
     assert "is cut off" in reference.refusal
 
 

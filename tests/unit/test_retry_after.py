@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchgen.job import Outcome
-from batchgen.outcomes.classify import Answer, ErrorBody, Exchange, Reach, classify
+from batchgen.outcomes.classify import ErrorBody, Exchange, Reach, Response, classify
 from batchgen.outcomes.retry_after import (
     MAX_WAIT_S,
     duration,
@@ -184,8 +184,8 @@ def test_duration_is_absent_or_bounded(text: str) -> None:
 @pytest.mark.fault("K14", "K41")
 def test_throttled_response_carries_the_wait() -> None:
     error = ErrorBody(code="rate_limit_exceeded", message="Please try again in 12s")
-    answer = Answer(readable=True, error=error)
+    response = Response(readable=True, error=error)
     for headers, wait_s in (({}, 12), ({"x-ratelimit-reset-requests": "7h59m12s"}, 28_752)):
         exchange = Exchange(reach=Reach.COMPLETE, status=429, headers=headers)
-        verdict = classify(exchange, answer)
+        verdict = classify(exchange, response)
         assert (verdict.outcome, verdict.retry_after_s) == (Outcome.THROTTLED, wait_s)

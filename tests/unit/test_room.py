@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from batchgen.system.disk_space import ANSWER_BYTES, KEPT_FREE_BYTES, Room, look
+from batchgen.system.disk_space import KEPT_FREE_BYTES, RESPONSE_BYTES, Room, look
 
 pytestmark = [
     pytest.mark.anyio,
@@ -20,8 +20,8 @@ pytestmark = [
 class Disk:
     """What the system says of every file system, and how often it was asked."""
 
-    def __init__(self, answers: float, files: int = 10_000) -> None:
-        self.free = KEPT_FREE_BYTES + int(answers * ANSWER_BYTES)
+    def __init__(self, responses: float, files: int = 10_000) -> None:
+        self.free = KEPT_FREE_BYTES + int(responses * RESPONSE_BYTES)
         self.files = files
         self.flags = 0
         self.blocks = 1 << 30
@@ -41,14 +41,14 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    made = Disk(answers=10.5)
+    made = Disk(responses=10.5)
     monkeypatch.setattr(os, "statvfs", made)
     return made
 
 
-def test_a_disk_takes_as_many_answers_as_fit_beside_what_is_kept_free(disk: Disk) -> None:
+def test_a_disk_takes_as_many_responses_as_fit_beside_what_is_kept_free(disk: Disk) -> None:
     assert look(Path("/")).fits == 10
-    assert look(Path("/"), ANSWER_BYTES * 5).fits == 2
+    assert look(Path("/"), RESPONSE_BYTES * 5).fits == 2
     disk.free = KEPT_FREE_BYTES - 1
     assert look(Path("/")).fits == 0
 
@@ -82,10 +82,10 @@ async def test_one_look_does_for_a_second_and_for_as_many_requests_as_fit(disk: 
     assert disk.looks == 3
 
 
-async def test_a_large_answer_makes_the_next_ones_need_as_much(disk: Disk) -> None:
+async def test_a_large_response_makes_the_next_ones_need_as_much(disk: Disk) -> None:
     room = Room(Path("/"))
-    room.came(ANSWER_BYTES * 2)  # and its picture besides
+    room.came(RESPONSE_BYTES * 2)  # and its image besides
     room.came(10)
-    disk.free = KEPT_FREE_BYTES + ANSWER_BYTES * 4 * 4
+    disk.free = KEPT_FREE_BYTES + RESPONSE_BYTES * 4 * 4
     assert await room.lacking(4) is None
     assert "5 requests" in (await room.lacking(5) or "")

@@ -320,13 +320,13 @@ def test_a_file_that_is_no_database_is_blamed_itself(write: Write, tmp_path: Pat
     [
         "gone.csv",
         FileRows(file="gone.jsonl"),
-        FileRows(file="folder.csv"),
+        FileRows(file="directory.csv"),
         "x" * 5000 + ".csv",
         "a\0.csv",
     ],
 )
 def test_a_missing_file_is_the_manifests_fault(tmp_path: Path, source: str | FileRows) -> None:
-    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "directory.csv").mkdir()
     assert fault_of(source, tmp_path).key == "file"
 
 

@@ -188,7 +188,7 @@ def test_without_a_manifest_the_ledger_is_looked_for_here_and_in_jobs(
     assert EMPTY.ledger_path(None, None) == tmp_path / "batchgen.db"
 
 
-def test_the_home_folder_may_be_written_short(
+def test_the_home_directory_may_be_written_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -354,7 +354,7 @@ def test_any_text_is_an_address_or_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "answer"),
+    ("host", "response"),
     [
         ("localhost", True),
         ("127.0.0.1", True),
@@ -367,8 +367,8 @@ def test_any_text_is_an_address_or_refused(url: str) -> None:
         ("", False),
     ],
 )
-def test_loopback_is_told_by_name_and_address(host: str, answer: bool) -> None:
-    assert is_loopback(host) is answer
+def test_loopback_is_told_by_name_and_address(host: str, response: bool) -> None:
+    assert is_loopback(host) is response
 
 
 ACCOUNT = {"CRAZYROUTER_ACCESS_TOKEN": KEY, "CRAZYROUTER_USER_ID": " 7 "}

@@ -12,7 +12,7 @@ def blocked(key: str, prompt: str, **values: object) -> BlockedPrompt:
     return BlockedPrompt(key=key, source=f"products.csv:{key}", prompt=prompt, values=values)
 
 
-def test_the_column_that_holds_a_word_no_picture_was_made_of_is_named() -> None:
+def test_the_column_that_holds_a_word_no_image_was_made_of_is_named() -> None:
     found = suspects(
         [
             blocked("2", "Photo of a Pistol lamp, steel", title="Pistol lamp", material="steel"),

@@ -530,7 +530,7 @@ def test_a_cancelled_probe_makes_room_for_another() -> None:
 
 @pytest.mark.fault("N37", "N38")
 @pytest.mark.parametrize(("concurrency", "row"), [(1, 3), (2, 3), (8, 8)])
-def test_as_many_lost_answers_as_may_be_in_flight_open_the_breaker(
+def test_as_many_lost_responses_as_may_be_in_flight_open_the_breaker(
     concurrency: int, row: int
 ) -> None:
     run = Run(Limits(concurrency=concurrency))
@@ -540,7 +540,7 @@ def test_as_many_lost_answers_as_may_be_in_flight_open_the_breaker(
 
 
 @pytest.mark.parametrize("signal", [Signal.OK, Signal.NEUTRAL, Signal.THROTTLED], ids=str)
-def test_any_answer_ends_the_row_of_lost_ones(signal: Signal) -> None:
+def test_any_response_ends_the_row_of_lost_ones(signal: Signal) -> None:
     run = Run(Limits(concurrency=3))
     for _ in range(2):
         run.once(Signal.AMBIGUOUS)
@@ -601,7 +601,7 @@ def test_failed_probes_are_forgotten_when_the_breaker_closes() -> None:
     run.start()
 
 
-def test_answers_lost_from_before_the_opening_are_no_probes() -> None:
+def test_responses_lost_from_before_the_opening_are_no_probes() -> None:
     run = Run(Limits(concurrency=8, max_probes=3))
     older = run.starts(7)
     open_breaker(run, 8)
@@ -617,7 +617,7 @@ def test_answers_lost_from_before_the_opening_are_no_probes() -> None:
     run.once(Signal.OK)
 
 
-def test_a_late_answer_from_before_the_opening_closes_the_breaker() -> None:
+def test_a_late_response_from_before_the_opening_closes_the_breaker() -> None:
     run = Run(Limits(concurrency=3))
     older = run.start()
     open_breaker(run)
@@ -688,7 +688,7 @@ def test_a_row_of_errors_opens_the_breaker_and_half_an_hour_of_them_stops_the_ru
     assert run.stopped() == OUTAGE
 
 
-def test_an_answer_closes_a_breaker_that_errors_opened() -> None:
+def test_an_response_closes_a_breaker_that_errors_opened() -> None:
     run = Run(Limits(concurrency=2))
     for _ in range(3):
         run.once(Signal.ERRORED)

@@ -79,7 +79,7 @@ def test_gpt_image_2_5_means_less_by_the_same_word(
         ("high", "1536x1024", "0.165"),
     ],
 )
-def test_the_published_price_of_a_picture_is_met_to_half_a_tenth_of_a_cent(
+def test_the_published_price_of_a_image_is_met_to_half_a_tenth_of_a_cent(
     quality: str, size: str, published: str
 ) -> None:
     estimate = OPENAI.price("gpt-image-2", {"quality": quality, "size": size}, 0)
@@ -129,7 +129,7 @@ def test_what_nobody_can_price_is_unknown(options: dict[str, OptionValue]) -> No
     assert price(TWO, options, 0) is None
 
 
-def test_usage_gives_what_an_answer_cost() -> None:
+def test_usage_gives_what_an_response_cost() -> None:
     details = {"text_tokens": 20, "image_tokens": 512}
     usage = {"output_tokens": 1756, "input_tokens": 532, "input_tokens_details": details}
     assert TWO.cost(usage) == 1756 * 30 + 20 * 5 + 512 * 8
@@ -166,7 +166,7 @@ def test_any_usage_costs_something_or_is_unknown(usage: dict[str, object]) -> No
 
 
 @given(st.integers(1, 16_384), st.integers(1, 16_384), st.sampled_from([16, 24, 48, 96]))
-def test_a_picture_costs_the_same_on_its_side(width: int, height: int, factor: int) -> None:
+def test_a_image_costs_the_same_on_its_side(width: int, height: int, factor: int) -> None:
     assert output_tokens(factor, width, height) == output_tokens(factor, height, width) >= 0
 
 

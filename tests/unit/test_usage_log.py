@@ -149,7 +149,7 @@ def test_a_log_that_never_stands_still_is_no_proof() -> None:
         (lambda data: data | {"items": []}, "ends after 0 rows"),
         (lambda data: data | {"page": 1}, "asked for page 2, and gave page 1"),
         (lambda data: data["items"], "no list"),
-        (lambda data: None, "answer"),
+        (lambda data: None, "response"),
         (lambda data: {"items": []}, "total: Field required"),
         (lambda data: data | {"total": -1}, "total"),
         (lambda data: data | {"items": [row(0, quota=-1)]}, r"items\.0\.quota"),
@@ -164,7 +164,7 @@ def test_a_log_that_is_not_whole_is_no_log(
 ) -> None:
     provider = Provider([row(number) for number in range(5)])
     provider.changed = change
-    with pytest.raises(UsageLogError, match=message if message != "no list" else "answer"):
+    with pytest.raises(UsageLogError, match=message if message != "no list" else "response"):
         read(provider)
 
 
@@ -181,7 +181,9 @@ def test_a_log_that_is_not_whole_is_no_log(
         (b"", "no JSON"),
     ],
 )
-def test_an_answer_without_success_is_an_error_and_no_empty_log(body: bytes, message: str) -> None:
+def test_an_response_without_success_is_an_error_and_no_empty_log(
+    body: bytes, message: str
+) -> None:
     async def fetch(route: str) -> bytes:
         return b'{"success": true, "data": {}}' if route == "/api/status" else body
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.job import Billed, OptionValue, Outcome, PictureRef
+from batchgen.job import Billed, ImageRef, OptionValue, Outcome
 from batchgen.outcomes.classify import ErrorBody, Exchange, Reach, classify, task_verdict
 from batchgen.providers.adapters.video import (
     TaskState,
     build_request,
     inline_base64,
-    read_answer,
+    read_response,
     read_state,
 )
 from tests.unit.test_openai_images import ATTEMPT, BASE, JOB, sent
@@ -25,9 +25,9 @@ URL = "https://media.example/1.mp4"
 
 
 @pytest.mark.anyio
-async def test_a_creation_names_at_most_one_picture_in_a_list() -> None:
+async def test_a_creation_names_at_most_one_image_in_a_list() -> None:
     options: dict[str, OptionValue] = {"size": "1080P", "duration": 8}
-    options["images"] = "https://pictures.example/1.png"
+    options["images"] = "https://images.example/1.png"
     request = build_request(replace(JOB, model="veo-3.1", options=options), ATTEMPT, BASE)
     assert (request.method, request.url) == ("POST", "https://api.example/v1/video/create")
     assert json.loads(await sent(request)) == {
@@ -35,7 +35,7 @@ async def test_a_creation_names_at_most_one_picture_in_a_list() -> None:
         "prompt": JOB.prompt,
         "size": "1080P",
         "duration": 8,
-        "images": ["https://pictures.example/1.png"],
+        "images": ["https://images.example/1.png"],
     }
 
 
@@ -47,10 +47,10 @@ async def test_a_creation_names_at_most_one_picture_in_a_list() -> None:
         {"code": "success", "message": "", "data": {"task_id": "a b/1", "status": "queued"}},
     ],
 )
-def test_a_task_is_a_picture_that_is_still_to_come(document: dict[str, Any]) -> None:
-    answer = read_answer(json.dumps(document).encode(), {})
-    assert answer.pictures == (PictureRef(index=0, task="/video/query?id=a%20b%2F1"),)
-    verdict = classify(Exchange(reach=Reach.COMPLETE, status=200, headers={}), answer)
+def test_a_task_is_a_image_that_is_still_to_come(document: dict[str, Any]) -> None:
+    response = read_response(json.dumps(document).encode(), {})
+    assert response.images == (ImageRef(index=0, task="/video/query?id=a%20b%2F1"),)
+    verdict = classify(Exchange(reach=Reach.COMPLETE, status=200, headers={}), response)
     assert (verdict.outcome, verdict.billed) == (Outcome.OK, Billed.YES)
     with pytest.raises(ValueError, match="holds no video"):
         inline_base64(b"{}", {}, 0)
@@ -69,9 +69,9 @@ def test_a_task_is_a_picture_that_is_still_to_come(document: dict[str, Any]) -> 
 def test_a_creation_that_fails_is_told_apart(
     status: int, document: dict[str, Any], outcome: Outcome
 ) -> None:
-    answer = read_answer(json.dumps(document).encode(), {})
+    response = read_response(json.dumps(document).encode(), {})
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers={})
-    assert classify(exchange, answer).outcome is outcome
+    assert classify(exchange, response).outcome is outcome
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_what_tells_no_state_is_no_state(body: bytes) -> None:
         st.none() | st.text() | st.integers() | st.dictionaries(st.text(max_size=6), st.text()),
     )
 )
-def test_any_document_is_an_answer_and_a_state_or_none(document: dict[str, Any]) -> None:
+def test_any_document_is_an_response_and_a_state_or_none(document: dict[str, Any]) -> None:
     body = json.dumps(document).encode()
-    read_answer(body, {})
+    read_response(body, {})
     try:
         read_state(body)
     except ValueError:

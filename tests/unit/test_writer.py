@@ -22,7 +22,7 @@ from batchgen.ledger.owners import Claim
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import ZERO
 from batchgen.system.process_table import this_process
-from tests.unit.test_ledger import enrol, planned
+from tests.unit.test_ledger import enroll, planned
 
 pytestmark = pytest.mark.anyio
 
@@ -313,7 +313,7 @@ def run_in(tmp_path: Path) -> Path:
     """A ledger with a run; its heartbeats are due at once."""
     path = tmp_path / "batchgen.db"
     with closing(open_for_writing(path)) as conn:
-        enrol(Ledger(conn), [planned(0)])
+        enroll(Ledger(conn), [planned(0)])
     return path
 
 

@@ -174,7 +174,7 @@ class Breaker:
         self.probe_at = None
 
     def ambiguous(self, ticket: Ticket, now: float, next_id: int) -> bool:
-        """Note a lost answer; True where the last probe is used up.
+        """Note a lost response; True where the last probe is used up.
 
         What was under way when the breaker opened is part of why it did, and no probe.
         """
@@ -204,7 +204,7 @@ class Breaker:
         return False
 
     def probe_missed(self, now: float) -> None:
-        """A probe that was not even connected: neither an answer nor a doubt."""
+        """A probe that was not even connected: neither a response nor a doubt."""
         if self.probe_at is not None:
             self.probe_at = now + _BREAKER_EVERY_S
 

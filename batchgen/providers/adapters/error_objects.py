@@ -53,7 +53,7 @@ def text_of(value: object) -> str:
 
 def _of_object(error: Mapping[str, Any]) -> ErrorBody | None:
     body = ErrorBody(message=_first(error, _MESSAGES), **_names(error))
-    # Some servers send an error object in every answer, and leave it empty in a good one.
+    # Some servers send an error object in every response, and leave it empty in a good one.
     return None if body == ErrorBody() else _complete(body, error)
 
 

@@ -1,6 +1,6 @@
 """Gemini's own ``generateContent``, for models that a gateway offers on no Images route.
 
-Shapes: Crazyrouter sheet, section 11.2. What it answers differs by model: pictures as inline data,
+Shapes: Crazyrouter sheet, section 11.2. What it answers differs by model: images as inline data,
 or as Markdown with a ``data:`` or an ``https://`` address.
 """
 
@@ -14,8 +14,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from batchgen.http.client import ApiRequest
-from batchgen.job import AttemptId, Job, PictureRef
-from batchgen.outcomes.classify import Answer, ErrorBody
+from batchgen.job import AttemptId, ImageRef, Job
+from batchgen.outcomes.classify import ErrorBody, Response
 from batchgen.outcomes.error_meanings import kind_of_name
 from batchgen.outcomes.error_row import Kind
 from batchgen.providers.adapters.multipart import FilePiece, PiecedBody, mime_type
@@ -30,12 +30,12 @@ from batchgen.providers.adapters.response_parsing import (
 
 _IMAGE_CONFIG: Final = {"aspect_ratio": "aspectRatio", "resolution": "imageSize"}
 """Our options for the fields of ``generationConfig.imageConfig``, as on the Images route."""
-_MARKDOWN_PICTURE: Final = re.compile(r"!\[[^\]]*\]\(\s*([^)\s]+)")
+_MARKDOWN_IMAGE: Final = re.compile(r"!\[[^\]]*\]\(\s*([^)\s]+)")
 _ADDRESS: Final = re.compile(r"data:image/[^\s)\"'>]+|https?://[^\s)\"'>]+")
 
 
 def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
-    """Write the request for one picture; references go along as inline data, streamed from disk.
+    """Write the request for one image; references go along as inline data, streamed from disk.
 
     Raises OSError when a reference can't be read.
     """
@@ -70,45 +70,45 @@ def _body(job: Job, config: Mapping[str, Any]) -> PiecedBody:
     return PiecedBody("application/json", tuple(pieces))
 
 
-def read_answer(body: bytes, headers: Mapping[str, str]) -> Answer:
+def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
     """Read a body that may be anything. Never raises."""
     try:
         document = parse_document(body)
     except ValueError:
         return no_json(body, headers)
     if not isinstance(document, dict):
-        return Answer(readable=True)
-    pictures = tuple(
-        PictureRef(index=index, url=None if data_of_address(found) is not None else storable(found))
+        return Response(readable=True)
+    images = tuple(
+        ImageRef(index=index, url=None if data_of_address(found) is not None else storable(found))
         for index, found in enumerate(_found(document))
     )
     usage = document.get("usageMetadata")
-    return Answer(
+    return Response(
         readable=True,
-        pictures=pictures,
-        error=None if pictures else error_of(document) or _refusal(document),
+        images=images,
+        error=None if images else error_of(document) or _refusal(document),
         usage=usage if isinstance(usage, dict) else None,
     )
 
 
 def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
-    """The base64 of one picture of an answer. Raises ValueError where there is none."""
+    """The base64 of one image of a response. Raises ValueError where there is none."""
     del headers  # the shape tells everything
     document = parse_document(body)
     found = list(_found(document)) if isinstance(document, dict) else []
     text = data_of_address(found[index]) if index < len(found) else None
     if text is None:
-        raise ValueError(f"the answer holds no picture {index}")
+        raise ValueError(f"the response holds no image {index}")
     return text
 
 
-def partial_pictures(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
+def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
     """There are none on this route."""
     return []
 
 
 def _found(document: Mapping[str, Any]) -> Iterator[str]:
-    """The addresses of all pictures: inline data as ``data:`` ones, then those in the text."""
+    """The addresses of all images: inline data as ``data:`` ones, then those in the text."""
     parts = list(_parts(document))
     inline = [data for part in parts for data in _inline_data(part)]
     yield from inline
@@ -116,7 +116,7 @@ def _found(document: Mapping[str, Any]) -> Iterator[str]:
         for part in parts:
             text = part.get("text")
             if isinstance(text, str) and not part.get("thought"):
-                yield from _MARKDOWN_PICTURE.findall(text) or _ADDRESS.findall(text)
+                yield from _MARKDOWN_IMAGE.findall(text) or _ADDRESS.findall(text)
 
 
 def _parts(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -135,7 +135,7 @@ def _inline_data(part: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _refusal(document: Mapping[str, Any]) -> ErrorBody | None:
-    """Why there is no picture, where the model says that it will not draw one."""
+    """Why there is no image, where the model says that it will not draw one."""
     feedback = document.get("promptFeedback")
     reason = text_of(feedback.get("blockReason")) if isinstance(feedback, dict) else ""
     if reason:
@@ -143,7 +143,7 @@ def _refusal(document: Mapping[str, Any]) -> ErrorBody | None:
     for candidate in _dicts(document.get("candidates")):
         reason = text_of(candidate.get("finishReason"))
         if kind_of_name(reason) is Kind.BLOCKED:
-            return ErrorBody(code="content_filter", message=f"the picture was blocked: {reason}")
+            return ErrorBody(code="content_filter", message=f"the image was blocked: {reason}")
     return None
 
 

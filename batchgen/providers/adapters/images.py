@@ -1,4 +1,4 @@
-"""The OpenAI Images API: a job to a request, a spooled answer to pictures or an error.
+"""The OpenAI Images API: a job to a request, a spooled response to images or an error.
 
 Reads a stranger's JSON: whatever it is, the result is an Answer.
 """
@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from batchgen.http.client import ApiRequest, BytesBody
 from batchgen.images.base64_scanner import unpack_base64
-from batchgen.job import AttemptId, Job, PictureRef
-from batchgen.outcomes.classify import Answer
+from batchgen.job import AttemptId, ImageRef, Job
+from batchgen.outcomes.classify import Response
 from batchgen.providers.adapters.multipart import multipart
 from batchgen.providers.adapters.response_parsing import (
     data_of_address,
@@ -26,11 +26,11 @@ from batchgen.providers.adapters.response_parsing import (
 )
 from batchgen.providers.adapters.sse import gather, is_event_stream
 
-_MAX_PICTURES: Final = 100
+_MAX_IMAGES: Final = 100
 
 
 def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
-    """Write the request for one picture of a job: the edits route when it has references.
+    """Write the request for one image of a job: the edits route when it has references.
 
     The attempt's id goes along as ``Idempotency-Key`` and ``X-Client-Request-Id``, so that a charge
     can be found again in the provider's log. Raises OSError when a reference can't be read.
@@ -59,18 +59,18 @@ def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
     )
 
 
-def read_answer(body: bytes, headers: Mapping[str, str]) -> Answer:
+def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
     """Read a body that may be anything, plain JSON or a stream of events. Never raises."""
     try:
         document = _document(body, headers)
     except ValueError:
         return no_json(body, headers)
     if not isinstance(document, dict):
-        return Answer(readable=True)
+        return Response(readable=True)
     usage = document.get("usage")
-    return Answer(
+    return Response(
         readable=True,
-        pictures=_pictures(document),
+        images=_images(document),
         error=error_of(document),
         task_id=text_of(document.get("task_id")) or None,
         usage=usage if isinstance(usage, dict) else None,
@@ -78,7 +78,7 @@ def read_answer(body: bytes, headers: Mapping[str, str]) -> Answer:
 
 
 def _document(body: bytes, headers: Mapping[str, str]) -> Any:
-    """The answer's JSON, of a stream what its events tell. Raises ValueError."""
+    """The response's JSON, of a stream what its events tell. Raises ValueError."""
     return gather(body) if is_event_stream(body, headers) else parse_document(body)
 
 
@@ -86,19 +86,19 @@ def _items(document: Any, name: str = "data") -> list[Any]:
     items = document.get(name) if isinstance(document, dict) else None
     if isinstance(items, dict):
         return [items]
-    return items[:_MAX_PICTURES] if isinstance(items, list) else []
+    return items[:_MAX_IMAGES] if isinstance(items, list) else []
 
 
-def _pictures(document: dict[str, Any]) -> tuple[PictureRef, ...]:
+def _images(document: dict[str, Any]) -> tuple[ImageRef, ...]:
     found = []
     for index, item in enumerate(_items(document)):
         if not isinstance(item, dict):
             continue
         url = item.get("url")
         if _inline(item) is not None:
-            found.append(PictureRef(index=index))
+            found.append(ImageRef(index=index))
         elif isinstance(url, str) and url.strip():
-            found.append(PictureRef(index=index, url=storable(url)))
+            found.append(ImageRef(index=index, url=storable(url)))
     return tuple(found)
 
 
@@ -117,16 +117,16 @@ def _inline(item: dict[str, Any]) -> str | None:
 
 
 def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
-    """The base64 of one picture of an answer. Raises ValueError where there is none."""
+    """The base64 of one image of a response. Raises ValueError where there is none."""
     items = _items(_document(body, headers))
     text = _inline(items[index]) if index < len(items) and isinstance(items[index], dict) else None
     if text is None:
-        raise ValueError(f"the answer holds no picture {index}")
+        raise ValueError(f"the response holds no image {index}")
     return text
 
 
-def partial_pictures(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
-    """The unfinished pictures of a streamed answer, in order; what is no base64 is left out."""
+def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
+    """The unfinished images of a streamed answer, in order; what is no base64 is left out."""
     found = []
     for item in _items(_document(body, headers), "partial"):
         text = _inline(item) if isinstance(item, dict) else None

@@ -128,7 +128,7 @@ def _ending(path: Path, mime: str) -> str:
 
 
 def mime_type(path: Path) -> str:
-    """The type of a reference picture, by its first bytes, else by its name, else PNG.
+    """The type of a reference image, by its first bytes, else by its name, else PNG.
 
     Shops serve WebP under the name of a JPEG. Raises OSError.
     """

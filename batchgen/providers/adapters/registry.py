@@ -8,12 +8,12 @@ from typing import Final, Protocol
 
 from batchgen.http.client import ApiRequest
 from batchgen.job import AttemptId, Job
-from batchgen.outcomes.classify import Answer
+from batchgen.outcomes.classify import Response
 from batchgen.providers.adapters import gemini, images, video
 
 
 class Route(StrEnum):
-    """A way to ask for pictures. Its name goes with each spooled answer, to be read by."""
+    """A way to ask for images. Its name goes with each spooled response, to be read by."""
 
     IMAGES = "images"
     """OpenAI's ``/images/generations`` and ``/images/edits``."""
@@ -29,14 +29,14 @@ class Adapter(Protocol):
     def build_request(self, job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
         """Write the one request of an attempt. Raises OSError when a reference can't be read."""
 
-    def read_answer(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Read a spooled answer, whole or cut; whatever it is, it is an Answer."""
+    def read_response(self, body: bytes, headers: Mapping[str, str]) -> Response:
+        """Read a spooled response, whole or cut; whatever it is, it is an Answer."""
 
     def inline_base64(self, body: bytes, headers: Mapping[str, str], index: int) -> str:
-        """The base64 of a picture of a spooled answer. Raises ValueError where there is none."""
+        """The base64 of an image of a spooled response. Raises ValueError where there is none."""
 
-    def partial_pictures(self, body: bytes, headers: Mapping[str, str]) -> list[bytes]:
-        """The unfinished pictures of a spooled answer, in order; of most there are none."""
+    def partial_images(self, body: bytes, headers: Mapping[str, str]) -> list[bytes]:
+        """The unfinished images of a spooled response, in order; of most there are none."""
 
 
 ADAPTERS: Final[Mapping[Route, Adapter]] = {

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-from batchgen.outcomes.classify import Answer
+from batchgen.outcomes.classify import Response
 from batchgen.providers.adapters.error_objects import error_of, text_of
 
 __all__ = ["error_of", "text_of"]
@@ -24,7 +24,7 @@ def parse_document(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except ValueError:
-        # Broken UTF-8 in a message, a byte order mark, UTF-16 and NaN must lose no paid picture.
+        # Broken UTF-8 in a message, a byte order mark, UTF-16 and NaN must lose no paid image.
         text = body.decode(json.detect_encoding(body), "replace")
         try:
             return json.loads(text)
@@ -32,10 +32,10 @@ def parse_document(body: bytes) -> Any:
             raise ValueError("nested too deeply") from exc
 
 
-def no_json(body: bytes, headers: Mapping[str, str]) -> Answer:
+def no_json(body: bytes, headers: Mapping[str, str]) -> Response:
     """What is known of a body that is no JSON."""
     html = "html" in headers.get("content-type", "") or body[:512].lstrip()[:1] == b"<"
-    return Answer(html=html)
+    return Response(html=html)
 
 
 def storable(url: str) -> str:

@@ -19,14 +19,14 @@ _STARTS: Final = (b"event:", b"data:", b"id:", b"retry:")
 
 
 def is_event_stream(body: bytes, headers: Mapping[str, str]) -> bool:
-    """Whether an answer is a stream of events: by what it is, not by what was asked for."""
+    """Whether a response is a stream of events: by what it is, not by what was asked for."""
     return _CONTENT_TYPE in headers.get("content-type", "") or body.startswith(_STARTS)
 
 
 def gather(body: bytes) -> dict[str, Any]:
-    """The document that a plain answer would have been, with ``partial`` pictures beside ``data``.
+    """The document that a plain answer would have been, with ``partial`` images beside ``data``.
 
-    An event that is cut or no JSON is left out. A stream that ends without a finished picture and
+    An event that is cut or no JSON is left out. A stream that ends without a finished image and
     without an error is an error ``stream_ended``.
     """
     found: dict[str, Any] = {"data": [], "partial": []}
@@ -43,7 +43,7 @@ def gather(body: bytes) -> dict[str, Any]:
         if payload.get("usage"):
             found["usage"] = payload["usage"]
     if not found["data"] and "error" not in found:
-        message = "the stream ended without a finished picture"
+        message = "the stream ended without a finished image"
         found["error"] = {"code": "stream_ended", "message": message}
     return found
 

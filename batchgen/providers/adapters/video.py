@@ -13,8 +13,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from batchgen.http.client import ApiRequest, BytesBody
-from batchgen.job import AttemptId, Job, PictureRef
-from batchgen.outcomes.classify import Answer, ErrorBody
+from batchgen.job import AttemptId, ImageRef, Job
+from batchgen.outcomes.classify import ErrorBody, Response
 from batchgen.providers.adapters.response_parsing import (
     error_of,
     no_json,
@@ -55,27 +55,27 @@ def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
     )
 
 
-def read_answer(body: bytes, headers: Mapping[str, str]) -> Answer:
-    """Read the answer to a creation: a picture that is a task. Never raises."""
+def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
+    """Read the response to a creation: an image that is a task. Never raises."""
     try:
         document = parse_document(body)
     except ValueError:
         return no_json(body, headers)
     if not isinstance(document, dict):
-        return Answer(readable=True)
+        return Response(readable=True)
     task = _task_id(document)
     if not task:
-        return Answer(readable=True, error=error_of(document) or _task_error(document))
+        return Response(readable=True, error=error_of(document) or _task_error(document))
     address = f"/video/query?id={quote(task, safe='')}"
-    return Answer(readable=True, pictures=(PictureRef(index=0, task=address),))
+    return Response(readable=True, images=(ImageRef(index=0, task=address),))
 
 
 def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
-    """No answer to a creation holds its video. Raises ValueError."""
-    raise ValueError("the answer names a task and holds no video")
+    """No response to a creation holds its video. Raises ValueError."""
+    raise ValueError("the response names a task and holds no video")
 
 
-def partial_pictures(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
+def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
     """There are none on this route."""
     return []
 
@@ -91,10 +91,10 @@ class TaskState:
 
 
 def read_state(body: bytes) -> TaskState:
-    """Read the answer to a query. Raises ValueError for what says nothing of a task."""
+    """Read the response to a query. Raises ValueError for what says nothing of a task."""
     document = parse_document(body)
     if not isinstance(document, dict):
-        raise ValueError("the answer is no JSON object")
+        raise ValueError("the response is no JSON object")
     data = document.get("data")
     task = data if isinstance(data, dict) else document
     status = text_of(task.get("status")).lower()

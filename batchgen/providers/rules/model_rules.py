@@ -25,8 +25,8 @@ _MEANT_AS_SIZE: Final = re.compile(r"([0-9]{1,6}) ?(?:x|\*|\u00d7|by) ?([0-9]{1,
 _RATIO: Final = re.compile(r"[1-9][0-9]?:[1-9][0-9]?")
 _MAX_SHOWN_CHARS: Final = 40
 
-_REFUSED_EVERYWHERE: Final = {"n": "count: says how many pictures; each is a request of its own"}
-"""A gateway bills the pictures asked for, however many come (Crazyrouter sheet, section 9.4)."""
+_REFUSED_EVERYWHERE: Final = {"n": "count: says how many images; each is a request of its own"}
+"""A gateway bills the images asked for, however many come (Crazyrouter sheet, section 9.4)."""
 
 
 # Values
@@ -138,14 +138,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class WebAddress:
-    """The address of a picture that the provider fetches by itself."""
+    """The address of an image that the provider fetches by itself."""
 
     def refusal(self, value: OptionValue) -> Refusal | None:
         """Judge a value; ``data:`` addresses are none."""
         if isinstance(value, str) and re.match(r"https?://[^/\s]", value):
             return None
         return Refusal(
-            "it is the public address of a picture", "upload it, and write its https:// address"
+            "it is the public address of an image", "upload it, and write its https:// address"
         )
 
 
@@ -457,7 +457,7 @@ class Rulebook:
     def of_references(
         self, model: str, images: Sequence[Reference], mask: Reference | None
     ) -> tuple[Objection, ...]:
-        """What there is to say of the pictures that are sent along."""
+        """What there is to say of the images that are sent along."""
         rules = self.models.get(model)
         if rules is None or rules.references is None:
             return ()

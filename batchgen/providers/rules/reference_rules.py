@@ -1,4 +1,4 @@
-"""What a model takes as reference image and mask, as data, and what it has against a picture."""
+"""What a model takes as reference image and mask, as data, and what it has against an image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from batchgen.errors import Objection
-from batchgen.images.inspect import PictureFormat
+from batchgen.images.inspect import ImageFormat
 from batchgen.planning.reference_images import Reference
 
 
@@ -15,10 +15,10 @@ class ReferenceRules:
     """What a reference image and a mask may be."""
 
     source: str
-    formats: tuple[PictureFormat, ...] = (
-        PictureFormat.PNG,
-        PictureFormat.JPEG,
-        PictureFormat.WEBP,
+    formats: tuple[ImageFormat, ...] = (
+        ImageFormat.PNG,
+        ImageFormat.JPEG,
+        ImageFormat.WEBP,
     )
     max_mb: int
     """Each file is under so many millions of bytes."""
@@ -27,49 +27,49 @@ class ReferenceRules:
     def objections(
         self, images: Sequence[Reference], mask: Reference | None
     ) -> Iterator[Objection]:
-        """What is wrong with pictures whose content is known."""
+        """What is wrong with images whose content is known."""
         for number, image in enumerate(images):
             yield from self._of_file(image, ("images", number), self.formats, self.max_mb)
         if mask is not None:
-            yield from self._of_file(mask, ("mask",), (PictureFormat.PNG,), self.mask_max_mb)
+            yield from self._of_file(mask, ("mask",), (ImageFormat.PNG,), self.mask_max_mb)
             yield from self._of_mask(mask, images[0])
 
     def _of_file(
         self,
         file: Reference,
         place: tuple[str | int, ...],
-        formats: tuple[PictureFormat, ...],
+        formats: tuple[ImageFormat, ...],
         max_mb: int,
     ) -> Iterator[Objection]:
-        picture = file.picture
-        if picture is None:
+        image = file.image
+        if image is None:
             return
         what = "a mask" if place == ("mask",) else "a reference image"
-        if picture.format not in formats:
+        if image.format not in formats:
             yield self._objection(
                 place,
-                f"{file.name} is a {picture.format.upper()} picture, and {what} is"
+                f"{file.name} is a {image.format.upper()} image, and {what} is"
                 f" {' or '.join(kind.upper() for kind in formats)}",
                 f"save it as {formats[0].upper()}",
             )
-        if picture.size_bytes >= max_mb * 1_000_000:
+        if image.size_bytes >= max_mb * 1_000_000:
             yield self._objection(
                 place,
-                f"{file.name} has {picture.size_bytes:,} bytes, and {what} is under {max_mb} MB",
+                f"{file.name} has {image.size_bytes:,} bytes, and {what} is under {max_mb} MB",
                 "make it smaller",
             )
 
     def _of_mask(self, mask: Reference, image: Reference) -> Iterator[Objection]:
-        if mask.picture is None:
+        if mask.image is None:
             return
-        if mask.picture.format is PictureFormat.PNG and not mask.picture.has_alpha:
+        if mask.image.format is ImageFormat.PNG and not mask.image.has_alpha:
             yield self._objection(
                 ("mask",),
                 f"{mask.name} has no alpha channel, and the transparent places of a mask are what"
                 " may change",
                 "save it as PNG with transparency",
             )
-        if image.picture is None:
+        if image.image is None:
             return
         size, wanted = _size_of(mask), _size_of(image)
         if size != wanted:
@@ -86,5 +86,5 @@ class ReferenceRules:
 
 
 def _size_of(reference: Reference) -> str:
-    picture = reference.picture
-    return f"{picture.width}x{picture.height}" if picture else ""
+    image = reference.image
+    return f"{image.width}x{image.height}" if image else ""

@@ -30,19 +30,19 @@ def check_allowed(prompt: str, block_word: str) -> None:
 
 
 def web_addresses(fields: Mapping[str, object], name: str, *, most: int) -> tuple[str, ...]:
-    """One URL of a picture or a list of them. Raises ApiError.
+    """One URL of an image or a list of them. Raises ApiError.
 
     They are not fetched: this endpoint calls nobody.
     """
     given = fields.get(name)
     addresses = given if isinstance(given, list) else [given] if given else []
     if len(addresses) > most:
-        raise invalid_value(name, f"{len(addresses)} pictures; at most {most} are allowed.")
+        raise invalid_value(name, f"{len(addresses)} images; at most {most} are allowed.")
     return tuple(_web_address(address, name) for address in addresses)
 
 
 def _web_address(address: object, name: str) -> str:
-    refused = invalid_value(name, f"{name} takes public URLs of pictures only.")
+    refused = invalid_value(name, f"{name} takes public URLs of images only.")
     if not isinstance(address, str):
         raise refused
     try:

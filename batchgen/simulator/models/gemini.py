@@ -9,11 +9,11 @@ import orjson
 import pybase64
 
 from batchgen.simulator.errors import invalid_value, no_channel
-from batchgen.simulator.faults import Answer, Behaviour, Fault, GeminiAnswer
+from batchgen.simulator.faults import Behaviour, Fault, GeminiResponse, Response
 from batchgen.simulator.image_generator import Studio
 from batchgen.simulator.models import nano_banana
 from batchgen.simulator.models.fields import check_allowed, choice, field, missing
-from batchgen.simulator.models.rules import PictureRequest, Reference
+from batchgen.simulator.models.rules import ImageRequest, Reference
 from batchgen.simulator.models.sizes import GOOGLE_RATIOS, google_size
 from batchgen.simulator.models.tokens import text_tokens
 from batchgen.simulator.orders import Order
@@ -28,7 +28,7 @@ _OUTPUT_TOKENS = {
 }
 
 
-def read(model: str, fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
+def read(model: str, fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
     """The request that the JSON object `fields` makes; fields nobody knows are ignored.
 
     Raises ApiError.
@@ -43,7 +43,7 @@ def read(model: str, fields: Mapping[str, object], *, block_word: str) -> Pictur
     references = tuple(_references(parts))
     if len(references) > member.max_references:
         raise invalid_value(
-            "contents", f"{len(references)} pictures; at most {member.max_references} are allowed."
+            "contents", f"{len(references)} images; at most {member.max_references} are allowed."
         )
     config = _object(fields, "generationConfig")
     _check_modalities(config)
@@ -52,7 +52,7 @@ def read(model: str, fields: Mapping[str, object], *, block_word: str) -> Pictur
     resolution = choice(image_config, "imageSize", member.resolutions) or "1K"
     width, height = google_size(ratio, resolution)
     check_allowed(prompt, block_word)
-    return PictureRequest(
+    return ImageRequest(
         model=model,
         prompt=prompt,
         n=1,
@@ -66,10 +66,10 @@ def read(model: str, fields: Mapping[str, object], *, block_word: str) -> Pictur
     )
 
 
-def answer(
-    studio: Studio, order: Order[PictureRequest], behaviour: Behaviour, fault: Fault | None
+def response(
+    studio: Studio, order: Order[ImageRequest], behaviour: Behaviour, fault: Fault | None
 ) -> bytes:
-    """Make the picture and write the body that hands it over."""
+    """Make the image and write the body that hands it over."""
     wanted = order.wanted
     candidate: dict[str, object] = {"index": 0, "finishReason": "STOP"}
     if fault is Fault.BILL_EMPTY:
@@ -99,13 +99,13 @@ def blocked(model: str, request_id: str) -> bytes:
 
 
 def _part(
-    studio: Studio, order: Order[PictureRequest], behaviour: Behaviour, fault: Fault | None
+    studio: Studio, order: Order[ImageRequest], behaviour: Behaviour, fault: Fault | None
 ) -> dict[str, object]:
-    form = behaviour.gemini_answer
-    handed = Answer.URL if form is GeminiAnswer.URL else Answer.B64_JSON
-    result = studio.picture(order, behaviour, fault, 1, handed)
+    form = behaviour.gemini_response
+    handed = Response.URL if form is GeminiResponse.URL else Response.B64_JSON
+    result = studio.image(order, behaviour, fault, 1, handed)
     mime_type = f"image/{order.wanted.output_format}"
-    if form is GeminiAnswer.INLINE:
+    if form is GeminiResponse.INLINE:
         return {"inlineData": {"mimeType": mime_type, "data": result.b64_json}}
     address = result.url or f"data:{mime_type};base64,{result.b64_json}"
     return {"text": f"![image]({address})"}

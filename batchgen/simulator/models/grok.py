@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from batchgen.simulator.errors import invalid_value, not_taken
-from batchgen.simulator.faults import Answer
+from batchgen.simulator.faults import Response
 from batchgen.simulator.models.fields import check_allowed, choice, field, number, prompt_of
-from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.models.rules import ImageRequest
 from batchgen.simulator.models.sizes import fitted_size
 from batchgen.simulator.models.tariffs import Tariff
 
@@ -19,7 +19,7 @@ _SIDES = {"1k": 1024, "2k": 2048}
 _NOT_SUPPORTED = ("size", "quality", "style")
 
 
-def read(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
+def read(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
     """The request that the JSON object `fields` makes. Raises ApiError."""
     for name in _NOT_SUPPORTED:
         if fields.get(name) not in (None, ""):
@@ -33,7 +33,7 @@ def read(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
     choice(fields, "response_format", ("url", "b64_json"))  # taken, and always answered with a URL
     number(fields, "n", 1, 1)
     check_allowed(prompt, block_word)
-    return PictureRequest(
+    return ImageRequest(
         model=MODEL,
         prompt=prompt,
         n=1,
@@ -42,5 +42,5 @@ def read(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
         quality="",
         output_format="jpeg",
         output_compression=None,
-        answer=Answer.URL,
+        response=Response.URL,
     )

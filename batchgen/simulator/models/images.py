@@ -9,18 +9,18 @@ import orjson
 from batchgen.simulator.faults import Behaviour, Fault
 from batchgen.simulator.image_generator import Result, Studio
 from batchgen.simulator.models import grok, rules
-from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.models.rules import ImageRequest
 from batchgen.simulator.orders import Order
 
 
-def answer(
-    studio: Studio, order: Order[PictureRequest], behaviour: Behaviour, fault: Fault | None
+def response(
+    studio: Studio, order: Order[ImageRequest], behaviour: Behaviour, fault: Fault | None
 ) -> bytes:
-    """Make the pictures and write the body that hands them over."""
+    """Make the images and write the body that hands them over."""
     wanted = order.wanted
-    form = wanted.answer or behaviour.answer
+    form = wanted.response or behaviour.response
     count = 0 if fault is Fault.BILL_EMPTY else wanted.n
-    results = (studio.picture(order, behaviour, fault, i, form) for i in range(1, count + 1))
+    results = (studio.image(order, behaviour, fault, i, form) for i in range(1, count + 1))
     document: dict[str, object] = {
         "created": int(time.time()),
         "data": [_item(wanted, result) for result in results],
@@ -34,7 +34,7 @@ def answer(
     return orjson.dumps(document)
 
 
-def _item(wanted: PictureRequest, result: Result) -> dict[str, str]:
+def _item(wanted: ImageRequest, result: Result) -> dict[str, str]:
     if wanted.model == grok.MODEL:
         mime_type = f"image/{wanted.output_format}"
         return {"url": result.url, "mime_type": mime_type, "revised_prompt": wanted.prompt}

@@ -19,12 +19,12 @@ from batchgen.simulator.models.fields import (
     prompt_of,
     web_addresses,
 )
-from batchgen.simulator.models.rules import PictureRequest, Reference
+from batchgen.simulator.models.rules import ImageRequest, Reference
 from batchgen.simulator.models.sizes import GOOGLE_RATIOS, google_size
 from batchgen.simulator.models.tariffs import PriceRule, Tariff
 
 _GEMINI_FIELDS = ("generationConfig", "imageConfig", "imageOutputOptions")
-_MAX_PICTURES = 10
+_MAX_IMAGES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ FAMILY = {
 }
 
 
-def read(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
+def read(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
     """The request that the JSON object `fields` makes on the Images route. Raises ApiError."""
     model = field(fields, "model", str) or ""
     member = FAMILY[model]
@@ -85,10 +85,10 @@ def read(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
     resolution = choice(fields, "resolution", member.resolutions) or "1K"
     width, height = google_size("1:1" if ratio == "auto" else ratio, resolution)
     output_format = choice(fields, "output_format", ("png", "jpeg", "jpg")) or "png"
-    request = PictureRequest(
+    request = ImageRequest(
         model=model,
         prompt=prompt,
-        n=number(fields, "n", 1, _MAX_PICTURES) or 1,
+        n=number(fields, "n", 1, _MAX_IMAGES) or 1,
         width=width,
         height=height,
         quality="",

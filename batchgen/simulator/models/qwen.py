@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from batchgen.simulator.errors import invalid_value
-from batchgen.simulator.faults import Answer
+from batchgen.simulator.faults import Response
 from batchgen.simulator.models.fields import check_allowed, choice, field, number, prompt_of
-from batchgen.simulator.models.rules import PictureRequest
+from batchgen.simulator.models.rules import ImageRequest
 from batchgen.simulator.models.tariffs import PriceRule, Tariff
 
 
@@ -28,18 +28,18 @@ _SIZE = re.compile(r"([1-9][0-9]{2,3})[x*]([1-9][0-9]{2,3})")
 _STANDARD_SIZE = "1328x1328"
 _LEAST_SIDE, _MOST_SIDE = 256, 4096
 """The allowed set is not published; these are bounds of what is drawn here."""
-_MAX_PICTURES = 10
+_MAX_IMAGES = 10
 
 
-def read(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
+def read(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
     """The request that the JSON object `fields` makes. Raises ApiError."""
     model = field(fields, "model", str) or ""
     prompt = prompt_of(fields)
     width, height = _size(field(fields, "size", str) or _STANDARD_SIZE)
     form = choice(fields, "response_format", ("url", "b64_json"))
-    n = number(fields, "n", 1, _MAX_PICTURES) or 1
+    n = number(fields, "n", 1, _MAX_IMAGES) or 1
     check_allowed(prompt, block_word)
-    return PictureRequest(
+    return ImageRequest(
         model=model,
         prompt=prompt,
         n=n,
@@ -48,7 +48,7 @@ def read(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
         quality="",
         output_format="png",
         output_compression=None,
-        answer=None if form is None else Answer(form),
+        response=None if form is None else Response(form),
     )
 
 

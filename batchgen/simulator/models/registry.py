@@ -8,14 +8,14 @@ from typing import Protocol
 from batchgen.simulator.errors import ApiError, no_channel
 from batchgen.simulator.models import grok, nano_banana, qwen, rules
 from batchgen.simulator.models.fields import field
-from batchgen.simulator.models.rules import PictureRequest
-from batchgen.simulator.models.tariffs import Tariff, picture_bucket
+from batchgen.simulator.models.rules import ImageRequest
+from batchgen.simulator.models.tariffs import Tariff, image_bucket
 
 
 class Read(Protocol):
     """Reads the fields of a generation. Raises ApiError."""
 
-    def __call__(self, fields: Mapping[str, object], *, block_word: str) -> PictureRequest: ...
+    def __call__(self, fields: Mapping[str, object], *, block_word: str) -> ImageRequest: ...
 
 
 READERS: Mapping[str, Read] = {
@@ -25,7 +25,7 @@ READERS: Mapping[str, Read] = {
     **dict.fromkeys(nano_banana.FAMILY, nano_banana.read),
 }
 
-PICTURE_TARIFFS: Mapping[str, Tariff] = {
+IMAGE_TARIFFS: Mapping[str, Tariff] = {
     grok.MODEL: grok.TARIFF,
     **qwen.TARIFFS,
     **{name: member.tariff for name, member in nano_banana.FAMILY.items()},
@@ -33,7 +33,7 @@ PICTURE_TARIFFS: Mapping[str, Tariff] = {
 """All that have one price wherever this endpoint runs; gpt-image-2 costs what it is told to."""
 
 
-def generation(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
+def generation(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
     """The request that the JSON object `fields` makes, by the rules of its model.
 
     Raises ApiError.
@@ -46,7 +46,7 @@ def generation(fields: Mapping[str, object], *, block_word: str) -> PictureReque
     return READERS[model](fields, block_word=block_word)
 
 
-def edit(texts: Mapping[str, str], *, block_word: str) -> PictureRequest:
+def edit(texts: Mapping[str, str], *, block_word: str) -> ImageRequest:
     """The request that a form's text parts make, without its references. Raises ApiError."""
     model = texts.get("model", "")
     if model != rules.MODEL and model in READERS:
@@ -56,10 +56,10 @@ def edit(texts: Mapping[str, str], *, block_word: str) -> PictureRequest:
     return rules.edit(texts, block_word=block_word)
 
 
-def price(wanted: PictureRequest, *, gpt_image: int) -> int:
-    """Micros that a request costs when a picture of gpt-image-2 costs `gpt_image`."""
+def price(wanted: ImageRequest, *, gpt_image: int) -> int:
+    """Micros that a request costs when an image of gpt-image-2 costs `gpt_image`."""
     if wanted.model == rules.MODEL:
         return gpt_image * wanted.n
-    bucket = picture_bucket(len(wanted.references))
-    unit = PICTURE_TARIFFS[wanted.model].micros(bucket=bucket, resolution=wanted.resolution)
+    bucket = image_bucket(len(wanted.references))
+    unit = IMAGE_TARIFFS[wanted.model].micros(bucket=bucket, resolution=wanted.resolution)
     return unit * wanted.n

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batchgen.simulator.errors import CARRIER, ApiError, invalid_value, no_channel
-from batchgen.simulator.faults import Answer
+from batchgen.simulator.faults import Response
 from batchgen.simulator.models.fields import check_allowed, choice, field, number, prompt_of
 
 MODEL = "gpt-image-2"
@@ -20,7 +20,7 @@ _MAX_RATIO = 3
 _MIN_PIXELS = 655_360
 _MAX_PIXELS = 8_294_400
 _MAX_PROMPT_CHARACTERS = 32_000
-_MAX_PICTURES = 10
+_MAX_IMAGES = 10
 _MAX_PARTIAL_IMAGES = 3
 
 _AUTO_SIZE = (1024, 1024)
@@ -41,7 +41,7 @@ _WHOLE_NUMBERS = ("n", "output_compression", "partial_images")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A picture that the caller gave: its SHA-256 and its size in pixels.
+    """An image that the caller gave: its SHA-256 and its size in pixels.
 
     Of one that is given by its address, which is not fetched, that of the address; no size.
     """
@@ -52,11 +52,11 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureRequest:
+class ImageRequest:
     """A valid request with every default filled in; what a model does not know is empty.
 
-    `references` are the caller's pictures, an uploaded mask the last. `resolution` is the word
-    that the price goes by, and `answer` the form of the pictures where the caller or the model
+    `references` are the caller's images, an uploaded mask the last. `resolution` is the word
+    that the price goes by, and `response` the form of the images where the caller or the model
     decides it.
     """
 
@@ -73,14 +73,14 @@ class PictureRequest:
     stream: bool = False
     partial_images: int = 0
     resolution: str = ""
-    answer: Answer | None = None
+    response: Response | None = None
 
     @property
     def size(self) -> str:
         return f"{self.width}x{self.height}"
 
 
-def generation(fields: Mapping[str, object], *, block_word: str) -> PictureRequest:
+def generation(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
     """The request that the JSON object `fields` makes; fields nobody knows are ignored.
 
     Rules: the provider's gpt-image-2 page in its strict form (crazyrouter sheet, section 2).
@@ -94,10 +94,10 @@ def generation(fields: Mapping[str, object], *, block_word: str) -> PictureReque
     choice(fields, "moderation", ("auto", "low"))
     field(fields, "user", str)
     stream, partial_images = _streaming(fields)
-    request = PictureRequest(
+    request = ImageRequest(
         model=model,
         prompt=prompt,
-        n=number(fields, "n", 1, _MAX_PICTURES) or 1,
+        n=number(fields, "n", 1, _MAX_IMAGES) or 1,
         width=width,
         height=height,
         quality=_QUALITIES[choice(fields, "quality", tuple(_QUALITIES)) or "auto"],
@@ -111,7 +111,7 @@ def generation(fields: Mapping[str, object], *, block_word: str) -> PictureReque
     return request
 
 
-def edit(texts: Mapping[str, str], *, block_word: str) -> PictureRequest:
+def edit(texts: Mapping[str, str], *, block_word: str) -> ImageRequest:
     """The request that the text parts of a multipart form make, still without its references.
 
     Raises ApiError.

@@ -28,7 +28,7 @@ GOOGLE_FACTORS = {"1K": 1, "2K": 2, "4K": 4}
 
 
 def google_size(ratio: str, resolution: str) -> tuple[int, int]:
-    """Width and height of a picture of the Gemini family."""
+    """Width and height of an image of the Gemini family."""
     width, height = _GOOGLE[ratio]
     factor = GOOGLE_FACTORS[resolution]
     return width * factor, height * factor

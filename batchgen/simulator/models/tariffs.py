@@ -32,7 +32,7 @@ class Tariff:
     rules: tuple[PriceRule, ...] = ()
 
     def micros(self, *, bucket: str, resolution: str = "", audio: bool | None = None) -> int:
-        """One picture, or one second. Raises LookupError when no rule is for it."""
+        """One image, or one second. Raises LookupError when no rule is for it."""
         if self.flat is not None:
             return self._discounted(self.flat)
         for rule in self.rules:
@@ -45,6 +45,6 @@ class Tariff:
         return int(micros.to_integral_value(ROUND_HALF_UP))
 
 
-def picture_bucket(references: int) -> str:
-    """The list's word for pictures from text, from one picture, or from several."""
+def image_bucket(references: int) -> str:
+    """The list's word for images from text, from one image, or from several."""
     return ("t2i", "i2i", "reference")[min(references, 2)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchgen.simulator.models.rules import PictureRequest, Reference
+from batchgen.simulator.models.rules import ImageRequest, Reference
 
 _FACTORS = {"low": 16, "medium": 48, "high": 96}
 _PIXELS_A_STEP = 2_000_000
@@ -17,8 +17,8 @@ _ENLARGED_SIDE = 1024
 _MAX_ENLARGEMENT = 2
 
 
-def usage(wanted: PictureRequest) -> dict[str, object]:
-    """`usage` of one picture that was made with its partial pictures."""
+def usage(wanted: ImageRequest) -> dict[str, object]:
+    """`usage` of one image that was made with its partial images."""
     text = _FIXED_TEXT_TOKENS + text_tokens(wanted.prompt)
     image = sum(map(_input_tokens, wanted.references))
     output = _output_tokens(wanted) + _PARTIAL_IMAGE_TOKENS * wanted.partial_images
@@ -35,7 +35,7 @@ def text_tokens(text: str) -> int:
     return -(-len(text.encode("utf-8", "replace")) // _BYTES_A_TEXT_TOKEN)
 
 
-def _output_tokens(wanted: PictureRequest) -> int:
+def _output_tokens(wanted: ImageRequest) -> int:
     """Formula read out of OpenAI's calculator (openai-images sheet, 4.3)."""
     factor = _FACTORS[wanted.quality]
     long, short = max(wanted.width, wanted.height), min(wanted.width, wanted.height)

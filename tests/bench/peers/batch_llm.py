@@ -1,4 +1,4 @@
-"""async-batch-llm: its stream of prompts and its SQLite store; httpx2 for requests and pictures."""
+"""async-batch-llm: its stream of prompts and its SQLite store; httpx2 for requests and images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.bench.arguments import Work, parse
 
 
 async def main(work: Work) -> None:
-    """Make a picture for each row."""
+    """Make an image for each row."""
     names = {prompt: name for name, prompt in work.prompts()}
     headers = {"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"}
     async with httpx2.AsyncClient(timeout=300) as http:
@@ -32,11 +32,11 @@ async def main(work: Work) -> None:
                 json={"model": "gpt-image-2", "prompt": prompt},
                 headers=headers,
             )
-            picture = response.raise_for_status().json()["data"][0]
-            if picture.get("b64_json"):
-                data = base64.b64decode(picture["b64_json"])
+            image = response.raise_for_status().json()["data"][0]
+            if image.get("b64_json"):
+                data = base64.b64decode(image["b64_json"])
             else:
-                data = (await http.get(picture["url"])).raise_for_status().content
+                data = (await http.get(image["url"])).raise_for_status().content
             path = work.out / f"{names[prompt]}.png"
             path.write_bytes(data)
             return CallOutcome(output=path.name)

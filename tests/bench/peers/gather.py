@@ -19,20 +19,20 @@ except ImportError:
 
 
 async def main(work: Work) -> None:
-    """Make a picture for each row."""
+    """Make an image for each row."""
     semaphore = asyncio.Semaphore(work.in_flight)
     async with AsyncOpenAI(base_url=work.base_url) as client, httpx.AsyncClient() as http:
 
         async def make(name: str, prompt: str) -> None:
             async with semaphore:
-                answer = await client.images.generate(model="gpt-image-2", prompt=prompt)
-                assert answer.data
-                picture = answer.data[0]
-                if picture.b64_json:
-                    data = base64.b64decode(picture.b64_json)
+                result = await client.images.generate(model="gpt-image-2", prompt=prompt)
+                assert result.data
+                image = result.data[0]
+                if image.b64_json:
+                    data = base64.b64decode(image.b64_json)
                 else:
-                    assert picture.url
-                    response = await http.get(picture.url, timeout=120)
+                    assert image.url
+                    response = await http.get(image.url, timeout=120)
                     data = response.raise_for_status().content
                 (work.out / f"{name}.png").write_bytes(data)
 

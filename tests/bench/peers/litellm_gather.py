@@ -21,20 +21,20 @@ except ImportError:  # an SDK before 3, which LiteLLM may come with, has httpx
 
 
 async def main(work: Work) -> None:
-    """Make a picture for each row."""
+    """Make an image for each row."""
     semaphore = asyncio.Semaphore(work.in_flight)
     async with httpx.AsyncClient() as http:
 
         async def make(name: str, prompt: str) -> None:
             async with semaphore:
-                answer = await litellm.aimage_generation(
+                result = await litellm.aimage_generation(
                     model="openai/gpt-image-2", prompt=prompt, api_base=work.base_url
                 )
-                picture = answer.data[0]
-                if picture.b64_json:
-                    data = base64.b64decode(picture.b64_json)
+                image = result.data[0]
+                if image.b64_json:
+                    data = base64.b64decode(image.b64_json)
                 else:
-                    response = await http.get(picture.url, timeout=120)
+                    response = await http.get(image.url, timeout=120)
                     data = response.raise_for_status().content
                 (work.out / f"{name}.png").write_bytes(data)
 

@@ -1,6 +1,6 @@
 """saturate: its pump for the requests; the answers land in its parquet files.
 
-It has no downloads, so that with an answer by address it does half of the work.
+It has no downloads, so that with a response by address it does half of the work.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from tests.bench.arguments import Work, parse
 
 
 def main(work: Work) -> None:
-    """Make a picture for each row."""
+    """Make an image for each row."""
 
     def ask(row: dict[str, Any]) -> dict[str, Any]:
         return {"model": "gpt-image-2", "prompt": row["prompt"]}
 
-    def keep(row: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-        picture = answer["data"][0]
-        if picture.get("b64_json"):
-            data = base64.b64decode(picture["b64_json"])
+    def keep(row: dict[str, Any], response: dict[str, Any]) -> dict[str, Any]:
+        image = response["data"][0]
+        if image.get("b64_json"):
+            data = base64.b64decode(image["b64_json"])
             (work.out / f"{row['id']}.png").write_bytes(data)
             return {"file": row["id"]}
-        return {"url": picture["url"]}
+        return {"url": image["url"]}
 
     pump(
         ({"id": name, "prompt": prompt} for name, prompt in work.prompts()),

@@ -1,4 +1,4 @@
-"""A picture is accepted whole or not at all; strangers, bombs and cut files are named for it."""
+"""An image is accepted whole or not at all; strangers, bombs and cut files are named for it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from PIL import Image
 
 from batchgen.images.inspect import (
     MAX_PIXELS,
-    BadPicture,
+    BadImage,
     Flaw,
-    PictureFormat,
-    PictureInfo,
+    ImageFormat,
+    ImageInfo,
     decode,
     inspect,
     mismatches,
     sniff,
 )
 
-FORMATS = {"PNG": PictureFormat.PNG, "JPEG": PictureFormat.JPEG, "WEBP": PictureFormat.WEBP}
+FORMATS = {"PNG": ImageFormat.PNG, "JPEG": ImageFormat.JPEG, "WEBP": ImageFormat.WEBP}
 
 
 def drawing(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -61,7 +61,7 @@ def animated_png() -> bytes:
     return encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
 
 
-def pictures(width: int, height: int) -> dict[str, tuple[str, bytes]]:
+def images(width: int, height: int) -> dict[str, tuple[str, bytes]]:
     """Every kind of file that Pillow writes in the three formats, by a name for it."""
 
     def made(kind: str, mode: str = "RGB", **options: object) -> tuple[str, bytes]:
@@ -87,15 +87,15 @@ def pictures(width: int, height: int) -> dict[str, tuple[str, bytes]]:
     }
 
 
-SMALL = pictures(13, 9)
-LARGE = pictures(311, 200)
+SMALL = images(13, 9)
+LARGE = images(311, 200)
 PNG, JPEG, WEBP = (SMALL[name][1] for name in ("png RGB", "jpeg RGB", "webp lossy"))
 
 small = pytest.mark.parametrize("name", SMALL)
 
 
 def flaw(data: bytes, max_pixels: int = MAX_PIXELS) -> Flaw:
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(BadImage) as caught:
         inspect(data, max_pixels=max_pixels)
     return caught.value.reason
 
@@ -151,12 +151,12 @@ def canvas(width: int, height: int, flags: int = 0) -> tuple[bytes, bytes]:
 
 
 @small
-def test_a_whole_picture_is_accepted_with_its_size(name: str) -> None:
+def test_a_whole_image_is_accepted_with_its_size(name: str) -> None:
     for corpus, (width, height) in ((SMALL, (13, 9)), (LARGE, (311, 200))):
         kind, data = corpus[name]
         with Image.open(io.BytesIO(data)) as image:
             has_alpha = image.has_transparency_data
-        assert inspect(data) == PictureInfo(
+        assert inspect(data) == ImageInfo(
             format=FORMATS[kind],
             width=width,
             height=height,
@@ -176,16 +176,16 @@ def test_transparent_places_are_seen_without_decoding(kind: str, options: dict[s
 
 @pytest.mark.fault("B14", "B15")
 @small
-def test_a_picture_cut_at_any_byte_is_refused(name: str) -> None:
+def test_a_image_cut_at_any_byte_is_refused(name: str) -> None:
     data = SMALL[name][1]
     for length in range(len(data)):
-        with pytest.raises(BadPicture):
+        with pytest.raises(BadImage):
             inspect(data[:length])
 
 
 @pytest.mark.fault("B14")
 @small
-def test_a_large_picture_cut_at_any_percent_is_refused(name: str) -> None:
+def test_a_large_image_cut_at_any_percent_is_refused(name: str) -> None:
     data = LARGE[name][1]
     for percent in range(100):
         assert flaw(data[: len(data) * percent // 100]) in (Flaw.EMPTY, Flaw.TRUNCATED)
@@ -196,7 +196,7 @@ def test_a_preallocated_file_filled_only_in_part_is_refused(name: str) -> None:
     data = LARGE[name][1]
     for percent in range(1, 100):
         kept = len(data) * percent // 100
-        with pytest.raises(BadPicture):
+        with pytest.raises(BadImage):
             inspect(data[:kept] + bytes(len(data) - kept))
 
 
@@ -205,7 +205,7 @@ def test_a_png_with_any_single_bit_flipped_is_refused(name: str) -> None:
     data = bytearray(SMALL[name][1])
     for bit in range(len(data) * 8):
         data[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(BadPicture):
+        with pytest.raises(BadImage):
             inspect(data)
         data[bit // 8] ^= 1 << bit % 8
     inspect(data)
@@ -220,7 +220,7 @@ def test_an_animated_png_is_accepted() -> None:
     rest=st.binary(max_size=200),
 )
 def test_any_bytes_are_judged_without_another_error(head: bytes, rest: bytes) -> None:
-    with contextlib.suppress(BadPicture):
+    with contextlib.suppress(BadImage):
         inspect(head + rest)
 
 
@@ -229,7 +229,7 @@ def test_any_bytes_are_judged_without_another_error(head: bytes, rest: bytes) ->
     edits=st.lists(st.tuples(st.integers(0, 100_000), st.binary(max_size=4)), max_size=4),
     end=st.integers(0, 100_000),
 )
-def test_mutated_pictures_are_judged_without_another_error(
+def test_mutated_images_are_judged_without_another_error(
     name: str, edits: list[tuple[int, bytes]], end: int
 ) -> None:
     data = bytearray(SMALL[name][1])
@@ -237,7 +237,7 @@ def test_mutated_pictures_are_judged_without_another_error(
         start = place % len(data)
         data[start : start + len(octets)] = octets
     for view in (data, data[: end % len(data)]):
-        with contextlib.suppress(BadPicture):
+        with contextlib.suppress(BadImage):
             info = inspect(view)
             assert 0 < info.width * info.height <= MAX_PIXELS
 
@@ -257,22 +257,22 @@ def test_a_decompression_bomb_is_refused_by_its_header(data: bytes, tmp_path: Pa
     assert flaw(data) is Flaw.TOO_MANY_PIXELS
     bomb = tmp_path / "bomb"
     bomb.write_bytes(data)
-    with pytest.raises(BadPicture, match="more than 33,177,600 pixels"):
+    with pytest.raises(BadImage, match="more than 33,177,600 pixels"):
         decode(bomb)
 
 
-def test_the_pixel_cap_holds_the_picture_that_fills_it() -> None:
+def test_the_pixel_cap_holds_the_image_that_fills_it() -> None:
     assert inspect(PNG, max_pixels=13 * 9).height == 9
     assert flaw(PNG, max_pixels=13 * 9 - 1) is Flaw.TOO_MANY_PIXELS
 
 
 def test_a_file_over_the_byte_cap_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(BadImage) as caught:
         inspect(PNG, max_bytes=len(PNG) - 1)
     assert caught.value.reason is Flaw.TOO_LARGE
     path = tmp_path / "a.png"
     path.write_bytes(PNG)
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(BadImage) as caught:
         decode(path, max_bytes=len(PNG) - 1)
     assert caught.value.reason is Flaw.TOO_LARGE
 
@@ -282,11 +282,11 @@ def test_a_file_over_the_byte_cap_is_refused(tmp_path: Path) -> None:
     ("data", "reason", "found"),
     [
         (b"", Flaw.EMPTY, "empty"),
-        (b"<!DOCTYPE html><title>Sign in", Flaw.NOT_A_PICTURE, "an HTML page beginning '<!DOCTYPE"),
-        (b"\xef\xbb\xbf\n<HTML lang=en>", Flaw.NOT_A_PICTURE, "an HTML page"),
-        (b"<?xml version='1.0'?><Error>", Flaw.NOT_A_PICTURE, "an XML text"),
-        (b'{"error": {"code": 1}}', Flaw.NOT_A_PICTURE, "a JSON text"),
-        (b"\x1b[31mred\x00\xe9", Flaw.NOT_A_PICTURE, r"data beginning '\x1b[31mred\x00\xe9'"),
+        (b"<!DOCTYPE html><title>Sign in", Flaw.NOT_A_IMAGE, "an HTML page beginning '<!DOCTYPE"),
+        (b"\xef\xbb\xbf\n<HTML lang=en>", Flaw.NOT_A_IMAGE, "an HTML page"),
+        (b"<?xml version='1.0'?><Error>", Flaw.NOT_A_IMAGE, "an XML text"),
+        (b'{"error": {"code": 1}}', Flaw.NOT_A_IMAGE, "a JSON text"),
+        (b"\x1b[31mred\x00\xe9", Flaw.NOT_A_IMAGE, r"data beginning '\x1b[31mred\x00\xe9'"),
         (encoded(drawing(4, 4), "GIF"), Flaw.UNSUPPORTED_FORMAT, "a GIF"),
         (encoded(drawing(4, 4), "TIFF"), Flaw.UNSUPPORTED_FORMAT, "a TIFF"),
         (encoded(drawing(4, 4), "BMP"), Flaw.UNSUPPORTED_FORMAT, "a BMP"),
@@ -297,18 +297,18 @@ def test_a_file_over_the_byte_cap_is_refused(tmp_path: Path) -> None:
         (b"\0\0\0\x20ftypheic", Flaw.UNSUPPORTED_FORMAT, "a HEIF"),
         (b"\xff\x0a\xff\x07", Flaw.UNSUPPORTED_FORMAT, "a JPEG XL"),
         (b"<?xml version='1.0'?>\n<svg xmlns=", Flaw.UNSUPPORTED_FORMAT, "an SVG"),
-        (b"RIFF\x10\0\0\0WAVEfmt ", Flaw.NOT_A_PICTURE, "RIFF"),
+        (b"RIFF\x10\0\0\0WAVEfmt ", Flaw.NOT_A_IMAGE, "RIFF"),
     ],
 )
 def test_a_stranger_is_named_for_what_it_is(data: bytes, reason: Flaw, found: str) -> None:
-    with pytest.raises(BadPicture, match=re.escape(found)) as caught:
+    with pytest.raises(BadImage, match=re.escape(found)) as caught:
         inspect(data)
     assert caught.value.reason is reason
 
 
 @pytest.mark.fault("B17")
 @pytest.mark.parametrize("data", [PNG, JPEG, WEBP], ids=["png", "jpeg", "webp"])
-def test_only_a_short_or_empty_trailer_may_follow_a_picture(data: bytes) -> None:
+def test_only_a_short_or_empty_trailer_may_follow_a_image(data: bytes) -> None:
     assert inspect(data + b"\r\n--boundary--\r\n").width == 13
     assert inspect(data + bytes(5000)).width == 13
     assert flaw(data + b"<script>alert()</script>") is Flaw.TRAILING_DATA
@@ -422,10 +422,10 @@ def test_a_mapped_file_is_free_again_after_its_inspection(tmp_path: Path) -> Non
         path.write_bytes(data)
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        kept: BadPicture | None = None
+        kept: BadImage | None = None
         try:
             inspect(mapped)
-        except BadPicture as bad:
+        except BadImage as bad:
             kept = bad
         assert (kept is None) == data.startswith(JPEG)
         mapped.close()  # raises BufferError while anything still points into it
@@ -434,20 +434,20 @@ def test_a_mapped_file_is_free_again_after_its_inspection(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("head", "kind"),
     [
-        (PNG[:12], PictureFormat.PNG),
-        (JPEG[:12], PictureFormat.JPEG),
-        (WEBP[:12], PictureFormat.WEBP),
+        (PNG[:12], ImageFormat.PNG),
+        (JPEG[:12], ImageFormat.JPEG),
+        (WEBP[:12], ImageFormat.WEBP),
         (PNG[:7], None),
         (b"RIFF\0\0\0\0WAVE", None),
         (b"", None),
     ],
 )
-def test_the_format_is_told_from_the_first_bytes(head: bytes, kind: PictureFormat | None) -> None:
+def test_the_format_is_told_from_the_first_bytes(head: bytes, kind: ImageFormat | None) -> None:
     assert sniff(head) is kind
 
 
 def test_each_format_has_its_file_ending_and_media_type() -> None:
-    assert [(kind.extension, kind.mime) for kind in PictureFormat] == [
+    assert [(kind.extension, kind.mime) for kind in ImageFormat] == [
         ("png", "image/png"),
         ("jpg", "image/jpeg"),
         ("webp", "image/webp"),
@@ -456,13 +456,13 @@ def test_each_format_has_its_file_ending_and_media_type() -> None:
 
 
 @small
-def test_whole_pictures_decode(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "picture"
+def test_whole_images_decode(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "image"
     path.write_bytes(SMALL[name][1])
     assert decode(path) == inspect(SMALL[name][1])
 
 
-def test_pixels_that_do_not_decode_are_a_bad_picture(tmp_path: Path) -> None:
+def test_pixels_that_do_not_decode_are_a_bad_image(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     short = chunk(b"IDAT", zlib.compress(b"\0r"))
     for broken in (
@@ -473,22 +473,22 @@ def test_pixels_that_do_not_decode_are_a_bad_picture(tmp_path: Path) -> None:
     ):
         inspect(broken)
         path.write_bytes(broken)
-        with pytest.raises(BadPicture) as caught:
+        with pytest.raises(BadImage) as caught:
             decode(path)
         assert caught.value.reason is Flaw.UNDECODABLE
         assert caught.value.__cause__ is not None
 
 
-def test_a_cut_picture_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+def test_a_cut_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(PNG[:-4])
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(BadImage) as caught:
         decode(path)
     assert caught.value.reason is Flaw.TRUNCATED
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere RLIMIT_AS is not kept")
-def test_a_lack_of_memory_is_not_blamed_on_the_picture(tmp_path: Path) -> None:
+def test_a_lack_of_memory_is_not_blamed_on_the_image(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(encoded(Image.new("RGBA", (5000, 5000)), "PNG"))
     starved = f"""
@@ -506,13 +506,13 @@ except MemoryError:
     assert (run.stdout, run.stderr) == ("out of memory\n", "")
 
 
-def test_a_missing_file_is_no_bad_picture(tmp_path: Path) -> None:
+def test_a_missing_file_is_no_bad_image(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         decode(tmp_path / "none.png")
 
 
 def with_odd_metadata() -> dict[str, bytes]:
-    """Whole pictures whose metadata Pillow warns about."""
+    """Whole images whose metadata Pillow warns about."""
     ifd = struct.pack("<HHHII", 1, 0x011A, 5, 1, 5000) + bytes(4)
     exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + ifd
     return {
@@ -552,7 +552,7 @@ def test_decoding_in_threads_leaves_the_warning_filters_alone(tmp_path: Path) ->
 
 
 @pytest.mark.fault("B24")
-def test_a_picture_that_differs_from_the_request_is_reported() -> None:
+def test_a_image_that_differs_from_the_request_is_reported() -> None:
     info = inspect(JPEG)
     assert mismatches(info, {}) == ()
     assert mismatches(info, {"size": "13x9", "output_format": "jpeg"}) == ()

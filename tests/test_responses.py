@@ -1,4 +1,4 @@
-"""Every form in which an answer may come, from a server that is scripted over a real socket."""
+"""Every form in which a response may come, from a server that is scripted over a real socket."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from PIL import Image
 from tests import rig
 
 
-def picture(colour: str, file_format: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
-    """A real picture of one colour."""
+def image(colour: str, file_format: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
+    """A real image of one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, file_format)
     return buffer.getvalue()
@@ -42,11 +42,11 @@ class Scripted:
         self.headers: dict[str, str] = {}
         """More headers of each response."""
         self.cut = 0
-        """Bytes at the end of an answer that are announced and never sent."""
+        """Bytes at the end of a response that are announced and never sent."""
         self.reply: Callable[[], tuple[int, bytes]] = lambda: (200, b"{}")
         self.base = ""
 
-    def answer(self, *items: dict[str, Any]) -> None:
+    def response(self, *items: dict[str, Any]) -> None:
         """Answer with these items as ``data``."""
         self.reply = lambda: (200, json.dumps({"created": 1, "data": items}).encode())
 
@@ -106,22 +106,22 @@ def scripted() -> Iterator[Scripted]:
         server.server_close()
 
 
-def run(folder: Path, script: Scripted, *, code: int = 0, options: str = "{}") -> str:
+def run(directory: Path, script: Scripted, *, code: int = 0, options: str = "{}") -> str:
     """One job against the script."""
     path = rig.manifest(
-        folder,
+        directory,
         f"{script.base}/v1",
         ["a mug"],
         options=options,
         limits='{max_waste: "0", download_wait: 4}',
     )
-    done = rig.batchgen("run", path, cwd=folder, code=code)
+    done = rig.batchgen("run", path, cwd=directory, code=code)
     return done.stdout + done.stderr
 
 
-def saved(folder: Path) -> dict[str, bytes]:
-    """The pictures on disk by name."""
-    return {file.name: file.read_bytes() for file in (folder / "out/batch").iterdir()}
+def saved(directory: Path) -> dict[str, bytes]:
+    """The images on disk by name."""
+    return {file.name: file.read_bytes() for file in (directory / "out/batch").iterdir()}
 
 
 def encoded(data: bytes) -> str:
@@ -129,7 +129,7 @@ def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-RED = picture("red")
+RED = image("red")
 FORMS = {
     "b64_json": {"b64_json": encoded(RED)},
     "empty strings beside it": {"url": "", "b64_json": encoded(RED), "revised_prompt": ""},
@@ -144,9 +144,9 @@ FORMS = {
 
 @pytest.mark.fault("B19", "B21", "N30")
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-def test_an_inline_picture_is_saved_in_whatever_form(form: dict[str, Any], tmp_path: Path) -> None:
+def test_an_inline_image_is_saved_in_whatever_form(form: dict[str, Any], tmp_path: Path) -> None:
     with scripted() as script:
-        script.answer(form)
+        script.response(form)
         run(tmp_path, script)
     assert saved(tmp_path) == {"job-000.png": RED}
 
@@ -155,7 +155,7 @@ def test_an_inline_picture_is_saved_in_whatever_form(form: dict[str, Any], tmp_p
 def test_an_address_beside_an_empty_b64_json_is_fetched_without_the_key(tmp_path: Path) -> None:
     with scripted() as script:
         script.files["one.png"] = RED
-        script.answer({"url": script.url("one.png"), "b64_json": ""})
+        script.response({"url": script.url("one.png"), "b64_json": ""})
         run(tmp_path, script)
         names = {name.lower() for headers in script.get_headers for name in headers}
     assert saved(tmp_path) == {"job-000.png": RED}
@@ -163,11 +163,11 @@ def test_an_address_beside_an_empty_b64_json_is_fetched_without_the_key(tmp_path
 
 
 @pytest.mark.fault("B07")
-def test_more_pictures_than_asked_for_are_all_kept(tmp_path: Path) -> None:
-    others = [picture("green"), picture("blue")]
+def test_more_images_than_asked_for_are_all_kept(tmp_path: Path) -> None:
+    others = [image("green"), image("blue")]
     with scripted() as script:
         script.files["two.png"] = others[0]
-        script.answer(
+        script.response(
             {"b64_json": encoded(RED)},
             {"url": script.url("two.png")},
             {"b64_json": encoded(others[1])},
@@ -185,9 +185,9 @@ def test_more_pictures_than_asked_for_are_all_kept(tmp_path: Path) -> None:
 def test_the_ending_is_that_of_the_true_format(
     file_format: str, ending: str, tmp_path: Path
 ) -> None:
-    data = picture("red", file_format)
+    data = image("red", file_format)
     with scripted() as script:
-        script.answer({"b64_json": encoded(data)})
+        script.response({"b64_json": encoded(data)})
         run(tmp_path, script, options="{output_format: png}")
     assert saved(tmp_path) == {f"job-000.{ending}": data}
     (row,) = rig.query(tmp_path / "batchgen.db", "SELECT warnings, format FROM images")
@@ -197,7 +197,7 @@ def test_the_ending_is_that_of_the_true_format(
 @pytest.mark.fault("B24")
 def test_another_size_than_asked_for_is_a_warning_in_the_ledger(tmp_path: Path) -> None:
     with scripted() as script:
-        script.answer({"b64_json": encoded(RED)})
+        script.response({"b64_json": encoded(RED)})
         output = run(tmp_path, script, options="{size: 1024x1024}")
     (row,) = rig.query(tmp_path / "batchgen.db", "SELECT warnings, width, height FROM images")
     assert (row["width"], row["height"]) == (64, 48)
@@ -206,9 +206,9 @@ def test_another_size_than_asked_for_is_a_warning_in_the_ledger(tmp_path: Path) 
 
 
 @pytest.mark.fault("B09")
-def test_a_picture_that_is_gone_is_named_and_never_bought_again_unasked(tmp_path: Path) -> None:
+def test_a_image_that_is_gone_is_named_and_never_bought_again_unasked(tmp_path: Path) -> None:
     with scripted() as script:
-        script.answer({"url": script.url("gone.png")})
+        script.response({"url": script.url("gone.png")})
         run(tmp_path, script, code=1)
         rig.batchgen("run", tmp_path / "batch.yaml", cwd=tmp_path, code=1)
         assert len(script.posts) == 1
@@ -223,7 +223,7 @@ def test_a_picture_that_is_gone_is_named_and_never_bought_again_unasked(tmp_path
 def test_a_host_that_is_down_leaves_the_job_paid_until_it_is_back(tmp_path: Path) -> None:
     with scripted() as script:
         path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"])
-        script.answer({"url": script.url("late.png")})
+        script.response({"url": script.url("late.png")})
         script.files["late.png"] = 503
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
             for event in rig.events(process):
@@ -243,17 +243,17 @@ SPOILED = {
     "cut": {"b64_json": encoded(CUT)},
     "not base64": {"b64_json": "!!!!"},
     "a page": {"b64_json": encoded(b"<html>sorry</html>")},
-    "a gif": {"b64_json": encoded(picture("red", "GIF"))},
+    "a gif": {"b64_json": encoded(image("red", "GIF"))},
 }
 
 
 @pytest.mark.fault("B13", "B17", "B20")
 @pytest.mark.parametrize("form", SPOILED.values(), ids=SPOILED.keys())
-def test_a_spoiled_picture_is_charged_kept_raw_and_never_saved(
+def test_a_spoiled_image_is_charged_kept_raw_and_never_saved(
     form: dict[str, Any], tmp_path: Path
 ) -> None:
     with scripted() as script:
-        script.answer(form)
+        script.response(form)
         run(tmp_path, script, code=1)
         assert len(script.posts) == 1
     assert saved(tmp_path) == {}
@@ -267,9 +267,9 @@ def test_a_spoiled_picture_is_charged_kept_raw_and_never_saved(
 def test_a_structure_that_holds_but_does_not_decode_is_caught_where_that_is_asked(
     tmp_path: Path,
 ) -> None:
-    good = picture("red", "WEBP", (256, 256))
+    good = image("red", "WEBP", (256, 256))
     with scripted() as script:
-        script.answer({"b64_json": encoded(good)})
+        script.response({"b64_json": encoded(good)})
         path = rig.manifest(
             tmp_path, f"{script.base}/v1", ["a mug"], extra="output: {verify: decode}\n"
         )
@@ -289,7 +289,7 @@ UNCERTAIN = {
 
 @pytest.mark.fault("B01", "B03", "H22", "H25", "H31")
 @pytest.mark.parametrize("reply", UNCERTAIN.values(), ids=UNCERTAIN.keys())
-def test_an_answer_that_cannot_be_trusted_is_a_doubt(
+def test_an_response_that_cannot_be_trusted_is_a_doubt(
     reply: tuple[int, bytes], tmp_path: Path
 ) -> None:
     with scripted() as script:
@@ -340,7 +340,7 @@ def test_a_gateway_that_errs_once_is_asked_once_more(tmp_path: Path) -> None:
 
 def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
     with scripted() as script:
-        script.answer({"b64_json": encoded(RED)})
+        script.response({"b64_json": encoded(RED)})
         options = "{size: 1024x640, output_format: webp, output_compression: 80}"
         run(tmp_path, script, options=options)
         (sent,) = script.posts
@@ -357,12 +357,12 @@ def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("worse", "why"),
     [
-        (picture("white", size=(64, 48)), "all of it is one colour"),
+        (image("white", size=(64, 48)), "all of it is one colour"),
         (b"two sizes", "asked for 1024x640, got 64x48"),
     ],
     ids=["blank", "wrong size"],
 )
-def test_a_good_picture_is_never_replaced_by_a_worse_one(
+def test_a_good_image_is_never_replaced_by_a_worse_one(
     worse: bytes, why: str, tmp_path: Path
 ) -> None:
     options = "{}" if "colour" in why else "{size: 1024x640}"
@@ -373,9 +373,9 @@ def test_a_good_picture_is_never_replaced_by_a_worse_one(
         Image.effect_noise((64, 48), 60).save(small, "PNG")
         worse = small.getvalue()
     with scripted() as script:
-        script.answer({"b64_json": encoded(good.getvalue())})
+        script.response({"b64_json": encoded(good.getvalue())})
         run(tmp_path, script, options=options)
-        script.answer({"b64_json": encoded(worse)})
+        script.response({"b64_json": encoded(worse)})
         path = rig.manifest(
             tmp_path,
             f"{script.base}/v1",
@@ -397,7 +397,7 @@ def test_a_size_that_is_ignored_each_time_is_told_of_a_few_times_and_then_counte
         small = io.BytesIO()
         Image.effect_noise((64, 48), 60).save(small, "PNG")
         for _ in range(25):
-            script.answer({"b64_json": encoded(small.getvalue())})
+            script.response({"b64_json": encoded(small.getvalue())})
         path = rig.manifest(
             tmp_path,
             f"{script.base}/v1",
@@ -406,4 +406,4 @@ def test_a_size_that_is_ignored_each_time_is_told_of_a_few_times_and_then_counte
         )
         told = rig.batchgen("run", path, cwd=tmp_path).stderr
     assert told.count("asked for 1024x1024, got 64x48") == 20
-    assert "5 more pictures came with warnings; --json and --log-file tell of each" in told
+    assert "5 more images came with warnings; --json and --log-file tell of each" in told

@@ -79,7 +79,7 @@ def states(ledger: Ledger) -> dict[str, tuple[str, int]]:
 
 @pytest.mark.fault("Q18")
 def test_new_changed_unchanged_and_retired_jobs_are_told_apart(ledger: Ledger) -> None:
-    batch = stage(ledger, *map(planned, "abc")).enrol(IDENTITY)
+    batch = stage(ledger, *map(planned, "abc")).enroll(IDENTITY)
     for key in "abc":
         finish(ledger, key)
     staging = stage(ledger, planned("a"), planned("b", prompt="other"), planned("d"))
@@ -90,7 +90,7 @@ def test_new_changed_unchanged_and_retired_jobs_are_told_apart(ledger: Ledger) -
         Group.NEW: GroupSum(1, PRICE),
         Group.RETIRED: GroupSum(1, ZERO),
     }
-    staging.enrol(IDENTITY)
+    staging.enroll(IDENTITY)
     assert states(ledger) == {
         "a": ("done", 0),
         "b": ("pending", 0),
@@ -99,11 +99,11 @@ def test_new_changed_unchanged_and_retired_jobs_are_told_apart(ledger: Ledger) -
     }
 
 
-def test_a_key_that_comes_back_keeps_its_picture(ledger: Ledger) -> None:
-    stage(ledger, planned("a"), planned("b")).enrol(IDENTITY)
+def test_a_key_that_comes_back_keeps_its_image(ledger: Ledger) -> None:
+    stage(ledger, planned("a"), planned("b")).enroll(IDENTITY)
     finish(ledger, "b")
-    stage(ledger, planned("a")).enrol(IDENTITY)
-    stage(ledger, planned("a"), planned("b")).enrol(IDENTITY)
+    stage(ledger, planned("a")).enroll(IDENTITY)
+    stage(ledger, planned("a"), planned("b")).enroll(IDENTITY)
     assert states(ledger)["b"] == ("done", 0)
 
 
@@ -111,7 +111,7 @@ def test_a_key_that_comes_back_keeps_its_picture(ledger: Ledger) -> None:
 def test_the_order_of_jobs_is_the_manifest_s_and_moving_one_changes_nothing(
     ledger: Ledger,
 ) -> None:
-    batch = stage(ledger, *map(planned, "cab")).enrol(IDENTITY)
+    batch = stage(ledger, *map(planned, "cab")).enroll(IDENTITY)
     assert [job.key for job in ledger.pending(batch, after=JobId(0), limit=9)] == list("cab")
     staging = stage(ledger, *map(planned, "abc"))
     assert staging.compare(batch) == {Group.PENDING: GroupSum(3, Micros(3 * PRICE))}
@@ -126,15 +126,15 @@ def test_the_order_of_jobs_is_the_manifest_s_and_moving_one_changes_nothing(
         ("30d", 31, Group.STALE),
     ],
 )
-def test_an_old_picture_is_stale_as_the_manifest_says(
+def test_an_old_image_is_stale_as_the_manifest_says(
     refresh: str, age_days: int, group: Group, ledger: Ledger
 ) -> None:
     job = changed_job(planned("a"), refresh=refresh)
-    batch = stage(ledger, job).enrol(IDENTITY)
+    batch = stage(ledger, job).enroll(IDENTITY)
     finish(ledger, "a")
     staging = stage(ledger, job, now=NOW + timedelta(days=age_days))
     assert list(staging.compare(batch)) == [group]
-    staging.enrol(IDENTITY)
+    staging.enroll(IDENTITY)
     assert states(ledger)["a"][0] == ("pending" if group is Group.STALE else "done")
 
 
@@ -244,8 +244,8 @@ def test_what_has_no_price_or_is_no_plan_leaves_the_ledger_as_it_was(ledger: Led
     assert list(ledger.conn.iterdump()) == before
 
 
-def test_an_enrolment_that_fails_halfway_leaves_the_ledger_as_it_was(ledger: Ledger) -> None:
-    stage(ledger, planned("a"), planned("b")).enrol(IDENTITY)
+def test_an_enrollment_that_fails_halfway_leaves_the_ledger_as_it_was(ledger: Ledger) -> None:
+    stage(ledger, planned("a"), planned("b")).enroll(IDENTITY)
     ledger.conn.execute(
         "CREATE TRIGGER full BEFORE INSERT ON jobs WHEN new.key = 'd'"
         " BEGIN SELECT raise(ABORT, 'disk is full'); END"
@@ -253,7 +253,7 @@ def test_an_enrolment_that_fails_halfway_leaves_the_ledger_as_it_was(ledger: Led
     before = list(ledger.conn.iterdump())
     staging = stage(ledger, planned("a", prompt="other"), planned("c"), planned("d"))
     with pytest.raises(sqlite3.IntegrityError, match="disk is full"):
-        staging.enrol(replace(IDENTITY, manifest="other"))
+        staging.enroll(replace(IDENTITY, manifest="other"))
     assert list(ledger.conn.iterdump()) == before
 
 
@@ -276,7 +276,7 @@ def test_each_state_of_a_job_has_its_group_in_a_plan(ledger: Ledger) -> None:
         "blocked": Group.REVISED,
         "uncertain": Group.REVISED,
     }
-    batch = stage(ledger, *map(planned, groups)).enrol(IDENTITY)
+    batch = stage(ledger, *map(planned, groups)).enroll(IDENTITY)
     ledger.conn.execute("UPDATE jobs SET state = key")
     for state, group in groups.items():
         assert stage(ledger, planned(state)).compare(batch)[group] == GroupSum(1, PRICE)
@@ -284,15 +284,15 @@ def test_each_state_of_a_job_has_its_group_in_a_plan(ledger: Ledger) -> None:
         assert changed is changed_groups[state], state
 
 
-def test_a_changed_job_is_asked_anew_unless_a_request_or_a_picture_is_under_way(
+def test_a_changed_job_is_asked_anew_unless_a_request_or_a_image_is_under_way(
     ledger: Ledger,
 ) -> None:
     names = ("pending", "sending", "paid", "done", "failed", "blocked", "uncertain")
-    stage(ledger, *map(planned, names)).enrol(IDENTITY)
+    stage(ledger, *map(planned, names)).enroll(IDENTITY)
     ledger.conn.execute("UPDATE jobs SET state = key, reason = 'why', tries = 1, doubts = 1")
-    stage(ledger, *map(planned, names)).enrol(IDENTITY)
+    stage(ledger, *map(planned, names)).enroll(IDENTITY)
     assert states(ledger) == {name: (name, 0) for name in names}, "nothing has changed"
-    stage(ledger, *(planned(name, prompt="other") for name in names)).enrol(IDENTITY)
+    stage(ledger, *(planned(name, prompt="other") for name in names)).enroll(IDENTITY)
     rows = ledger.conn.execute("SELECT * FROM jobs").fetchall()
     for row in rows:
         under_way = row["key"] in ("sending", "paid")
@@ -303,22 +303,22 @@ def test_a_changed_job_is_asked_anew_unless_a_request_or_a_picture_is_under_way(
         assert row["fingerprint"] == "other"
 
 
-def test_what_does_not_change_the_picture_is_kept_up_to_date(ledger: Ledger) -> None:
-    batch = stage(ledger, planned("a")).enrol(IDENTITY)
+def test_what_does_not_change_the_image_is_kept_up_to_date(ledger: Ledger) -> None:
+    batch = stage(ledger, planned("a")).enroll(IDENTITY)
     finish(ledger, "a")
     moved = changed_job(planned("a"), root="elsewhere", tags=("winter",), source="b.csv:2")
     staging = stage(ledger, moved)
     assert list(staging.compare(batch)) == [Group.MOVED]
-    staging.enrol(IDENTITY)
+    staging.enroll(IDENTITY)
     (row,) = ledger.conn.execute("SELECT state, root, tags, source FROM jobs").fetchall()
     assert tuple(row) == ("done", "elsewhere", '["winter"]', "b.csv:2")
 
 
-def test_saved_pictures_that_are_wanted_elsewhere_come_in_pages(ledger: Ledger) -> None:
-    batch = stage(ledger, *map(planned, "abc")).enrol(IDENTITY)
+def test_saved_images_that_are_wanted_elsewhere_come_in_pages(ledger: Ledger) -> None:
+    batch = stage(ledger, *map(planned, "abc")).enroll(IDENTITY)
     for key in "abc":
         finish(ledger, key)
-    save_pictures(ledger, batch, provider="local")
+    save_images(ledger, batch, provider="local")
     staging = stage(
         ledger,
         planned("a"),
@@ -338,14 +338,14 @@ def test_saved_pictures_that_are_wanted_elsewhere_come_in_pages(ledger: Ledger) 
     assert tuple(row.fetchone()) == ("new", "b/x.png")
 
 
-def test_pictures_of_another_provider_that_would_be_replaced_are_counted(
+def test_images_of_another_provider_that_would_be_replaced_are_counted(
     ledger: Ledger,
 ) -> None:
-    batch = stage(ledger, *map(planned, "abc")).enrol(IDENTITY)
-    save_pictures(ledger, batch, provider="openai")
+    batch = stage(ledger, *map(planned, "abc")).enroll(IDENTITY)
+    save_images(ledger, batch, provider="openai")
     staging = stage(ledger, planned("a"), *(planned(key, prompt="other") for key in "bc"))
-    assert staging.foreign_pictures(batch) == {"openai": 2}
-    assert stage(ledger, *map(planned, "abc")).foreign_pictures(batch) == {}
+    assert staging.foreign_images(batch) == {"openai": 2}
+    assert stage(ledger, *map(planned, "abc")).foreign_images(batch) == {}
 
 
 def test_the_models_of_a_plan_are_named_once(ledger: Ledger) -> None:
@@ -353,8 +353,8 @@ def test_the_models_of_a_plan_are_named_once(ledger: Ledger) -> None:
     assert stage(ledger, *jobs).models() == ["dall-e-3", "gpt-image-2"]
 
 
-def save_pictures(ledger: Ledger, batch: BatchId, provider: str) -> None:
-    """A saved picture for each job, by an attempt at this provider."""
+def save_images(ledger: Ledger, batch: BatchId, provider: str) -> None:
+    """A saved image for each job, by an attempt at this provider."""
     run = ledger.start_run(batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
     for row in ledger.conn.execute("SELECT id, key, fingerprint FROM jobs").fetchall():
         ledger.conn.execute(
@@ -370,9 +370,9 @@ def save_pictures(ledger: Ledger, batch: BatchId, provider: str) -> None:
 
 
 def test_a_batch_keeps_its_manifest_and_counts_its_plans(ledger: Ledger) -> None:
-    first = stage(ledger, planned("a")).enrol(IDENTITY)
-    again = stage(ledger, planned("a")).enrol(replace(IDENTITY, manifest="jobs: [x]"))
-    other = stage(ledger, planned("a")).enrol(replace(IDENTITY, name="other"))
+    first = stage(ledger, planned("a")).enroll(IDENTITY)
+    again = stage(ledger, planned("a")).enroll(replace(IDENTITY, manifest="jobs: [x]"))
+    other = stage(ledger, planned("a")).enroll(replace(IDENTITY, name="other"))
     assert first == again != other
     rows = ledger.conn.execute("SELECT name, manifest, plan FROM batches ORDER BY id").fetchall()
     assert [tuple(row) for row in rows] == [("b", "jobs: [x]", 2), ("other", "", 1)]
@@ -393,7 +393,7 @@ def test_jobs_keep_their_own_options_and_price_however_many_kinds_there_are(
         priced=lambda _, options, __, price, count: noted.update({price: count}),
         collision_key=collision_key,
     )
-    staging.enrol(IDENTITY)
+    staging.enroll(IDENTITY)
     rows = ledger.conn.execute("SELECT options, estimated FROM jobs ORDER BY id").fetchall()
     numbers = [n % 1500 for n in range(3_200)]
     assert [tuple(row) for row in rows] == [(f'{{"n":{n}}}', n) for n in numbers]
@@ -401,8 +401,8 @@ def test_jobs_keep_their_own_options_and_price_however_many_kinds_there_are(
 
 
 def test_the_price_that_was_used_is_kept(ledger: Ledger) -> None:
-    stage(ledger, planned("a")).enrol(IDENTITY)
-    stage(ledger, planned("a"), planned("b")).enrol(IDENTITY)
+    stage(ledger, planned("a")).enroll(IDENTITY)
+    stage(ledger, planned("a"), planned("b")).enroll(IDENTITY)
     (row,) = ledger.conn.execute("SELECT provider, model, price, source FROM prices").fetchall()
     assert tuple(row) == ("local", "gpt-image-2", PRICE, "test")
 
@@ -414,14 +414,14 @@ from pathlib import Path
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.staging import Staging
 from batchgen.planning.naming import collision_key
-from tests.unit.test_enrol import IDENTITY, planned
+from tests.unit.test_enroll import IDENTITY, planned
 base = planned("a")
 count = int(sys.argv[2])
 jobs = (base._replace(key=f"k{n}", path=f"{n}.{{ext}}") for n in range(count))
 with closing(open_for_writing(Path(sys.argv[1]))) as conn:
     staging = Staging(conn)
     staging.fill(jobs, price=lambda *_: 1, collision_key=collision_key)
-    staging.enrol(IDENTITY)
+    staging.enroll(IDENTITY)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -462,47 +462,47 @@ def test_a_job_without_its_reference_image_fails_and_the_others_go_on(ledger: Le
         Group.NEW: GroupSum(1, PRICE),
         Group.REFUSED: GroupSum(1, PRICE),
     }
-    staging.enrol(IDENTITY)
+    staging.enroll(IDENTITY)
     assert reasons(ledger) == {"a": ("pending", None), "b": ("failed", "reference: u: HTTP 404")}
 
 
 def test_it_is_asked_for_again_by_itself_once_the_image_is_there(ledger: Ledger) -> None:
-    batch = stage(ledger, refused("a"), refused("b")).enrol(IDENTITY)
+    batch = stage(ledger, refused("a"), refused("b")).enroll(IDENTITY)
     staging = stage(ledger, planned("a"), refused("b", reason="reference: u: HTTP 410"))
     assert staging.compare(batch) == {
         Group.RETRIED: GroupSum(1, PRICE),
         Group.REFUSED: GroupSum(1, PRICE),
     }
-    staging.enrol(IDENTITY)
+    staging.enroll(IDENTITY)
     assert reasons(ledger) == {"a": ("pending", None), "b": ("failed", "reference: u: HTTP 410")}
 
 
 def test_other_failures_are_left_alone_whatever_they_speak_of(ledger: Ledger) -> None:
-    batch = stage(ledger, planned("a")).enrol(IDENTITY)
+    batch = stage(ledger, planned("a")).enroll(IDENTITY)
     reason = "refused: the reference: is too small"
     ledger.conn.execute("UPDATE jobs SET state = 'failed', reason = ?", (reason,))
     staging = stage(ledger, planned("a"))
     assert staging.compare(batch) == {Group.FAILED: GroupSum(1, PRICE)}
-    staging.enrol(IDENTITY)
+    staging.enroll(IDENTITY)
     assert reasons(ledger) == {"a": ("failed", reason)}
 
 
 @pytest.mark.parametrize("state", ["done", "paid", "sending", "blocked", "uncertain"])
 def test_what_need_not_be_sent_is_not_failed_for_its_image(state: str, ledger: Ledger) -> None:
-    stage(ledger, planned("a")).enrol(IDENTITY)
+    stage(ledger, planned("a")).enroll(IDENTITY)
     ledger.conn.execute("UPDATE jobs SET state = ?", (state,))
-    stage(ledger, refused("a")).enrol(IDENTITY)
+    stage(ledger, refused("a")).enroll(IDENTITY)
     assert states(ledger) == {"a": (state, 0)}
 
 
 def test_a_changed_or_stale_job_that_cannot_be_sent_fails(ledger: Ledger) -> None:
-    batch = stage(ledger, planned("a"), planned("b")).enrol(IDENTITY)
+    batch = stage(ledger, planned("a"), planned("b")).enroll(IDENTITY)
     for key in "ab":
         finish(ledger, key)
     stale = changed_job(refused("b"), refresh="1d")
     staging = stage(ledger, refused("a", prompt="other"), stale, now=NOW + timedelta(days=2))
     assert staging.compare(batch) == {Group.REFUSED: GroupSum(2, Micros(2 * PRICE))}
-    staging.enrol(IDENTITY)
+    staging.enroll(IDENTITY)
     assert {state for state, _ in reasons(ledger).values()} == {"failed"}
 
 
@@ -510,5 +510,5 @@ def test_a_plan_can_be_staged_anew(ledger: Ledger) -> None:
     stage(ledger, planned("a")).close()
     staging = Staging(ledger.conn, lambda: NOW)
     staging.fill([planned("b")], price=lambda *_: PRICE, collision_key=collision_key)
-    staging.enrol(IDENTITY)
+    staging.enroll(IDENTITY)
     assert states(ledger) == {"b": ("pending", 0)}
