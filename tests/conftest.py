@@ -13,7 +13,7 @@ from hypothesis import settings
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-pytest_plugins = ["tests.canary"]
+pytest_plugins = ["tests.support.canary"]
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import batchgen
 from batchgen.ledger.database import open_for_writing
-from tests import rig
+from tests.support import rig
 
 WITHOUT_SIGNAL_HANDLERS = """
 import asyncio, sys

@@ -15,7 +15,7 @@ import pytest
 from batchgen.cli.main import cli
 from batchgen.errors import ExitCode
 from batchgen.manifest.model import Limits, Manifest
-from tests import rig
+from tests.support import rig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests import rig
+from tests.support import rig
 
 PEERS: Final = Path(__file__).parent / "peers"
 ROOT: Final = Path(__file__).parents[2]

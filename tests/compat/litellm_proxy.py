@@ -24,7 +24,7 @@ from typing import Final
 
 from PIL import Image
 
-from tests import rig
+from tests.support import rig
 
 KEY: Final = "sk-litellm-proxy-test-key"
 START_WITHIN_S: Final = 120

@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from tests import rig, wire
+from tests.support import rig, wire
 
 NO_CATALOGUE = wire.response(b"no", "404 Not Found")
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tests import rig
+from tests.support import rig
 
 Bill = Sequence[Mapping[str, Any]]
 

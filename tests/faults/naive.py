@@ -15,7 +15,7 @@ from PIL import Image
 from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
-from tests import rig
+from tests.support import rig
 
 
 def naive(arguments: Sequence[str]) -> int:

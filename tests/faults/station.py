@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import rig
 from tests.faults.tracer import End, Plan, Refused, run, trace
+from tests.support import rig
 
 COUNTED_FROM = "batchgen.db"
 """The lock and the ledger: what comes before them changes nothing."""

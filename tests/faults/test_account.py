@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import rig
+from tests.support import rig
 
 PROMPTS = [f"a mug, number {number}" for number in range(16)]
 LIMITS = '{concurrency: 4, max_waste: "0"}'

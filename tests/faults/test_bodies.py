@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from batchgen.images.inspect import BadImage, inspect
-from tests import rig, wire
-from tests.canary import CANARY
 from tests.faults.gateway import gateway, response
-from tests.test_responses import RED, encoded, image, saved
+from tests.runs.test_responses import RED, encoded, image, saved
+from tests.support import rig, wire
+from tests.support.canary import CANARY
 
 pytestmark = pytest.mark.anyio
 

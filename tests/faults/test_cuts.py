@@ -22,9 +22,9 @@ from batchgen.outcomes.download_policy import FetchAgain, FetchResult, after_fet
 from batchgen.providers.adapters.images import read_response
 from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import PartFile
-from tests import rig, wire
 from tests.faults.proxy import CLEAR, Proxy, Weather, proxy
-from tests.test_responses import image
+from tests.runs.test_responses import image
+from tests.support import rig, wire
 
 BODY = b'{"model":"gpt-image-2","prompt":"a mug","n":1,"size":"1024x640"}'
 

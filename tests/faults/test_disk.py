@@ -13,7 +13,7 @@ import pytest
 
 from batchgen.system import disk_space
 from batchgen.system.atomic_files import PART_SUFFIX
-from tests import rig
+from tests.support import rig
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file systems of POSIX")
 

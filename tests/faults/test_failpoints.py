@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from batchgen.system.failpoints import Point
-from tests import rig
 from tests.faults import judge
 from tests.faults.station import Station, station
+from tests.support import rig
 
 AT_MIGRATION = {Point.BACKED_UP, Point.MIGRATED}
-"""Shown in tests/unit/test_database.py, where there are ledgers of an older schema."""
+"""Shown in tests/unit/ledger/test_database.py, where there are ledgers of an older schema."""
 AT_PLACES = {Point.KEPT, Point.MOVED, Point.SET_ASIDE}
-"""Shown in tests/test_placing.py and tests/test_relocate.py, where there are older images."""
+"""Shown in tests/runs/test_placing.py and test_relocate.py, with older images."""
 AT_SHARING = {Point.COPYING}
-"""Reached with `share: true`; tests/test_sharing.py kills there."""
+"""Reached with `share: true`; tests/runs/test_sharing.py kills there."""
 AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}
 BEFORE_AN_RESPONSE = {
     Point.LEDGER_MADE,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests import rig
+from tests.support import rig
 
 JOBS: Final = 300
 CONCURRENCY: Final = 32

@@ -12,7 +12,7 @@ from typing import Final
 import anyio
 import pytest
 
-from tests import rig, wire
+from tests.support import rig, wire
 
 EVIL: Final = "\x1b]0;owned\x07\x1b[2J\x9b31m\x08\x7f\r\u202edlrow\u2028evil"
 COMMANDS: Final = ("\x1b]", "\x1b[2", "\x9b", "\x07", "\x08", "\x7f", "\u202e", "\u2028")

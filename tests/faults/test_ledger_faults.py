@@ -17,7 +17,7 @@ import pytest
 import batchgen
 from batchgen.errors import LedgerError
 from batchgen.ledger.database import open_for_reading, open_for_writing
-from tests import rig
+from tests.support import rig
 
 LIMITS = '{concurrency: 4, max_waste: "0"}'
 

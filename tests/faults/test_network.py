@@ -29,12 +29,12 @@ from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Failure, Reach, classify
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.providers.adapters.images import read_response
-from tests import rig, wire
 from tests.faults.gateway import gateway, response
 from tests.faults.proxy import Proxy, Weather, proxy
-from tests.test_download import IMAGE, fetch, routes
-from tests.test_http import ATTEMPT, GOOD, ask_once, asker, outcome
-from tests.test_responses import RED, encoded, image, saved
+from tests.http.test_download import IMAGE, fetch, routes
+from tests.http.test_http import ATTEMPT, GOOD, ask_once, asker, outcome
+from tests.runs.test_responses import RED, encoded, image, saved
+from tests.support import rig, wire
 
 pytestmark = pytest.mark.anyio
 

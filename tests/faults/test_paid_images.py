@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests import rig
-from tests.test_responses import RED, Scripted, encoded, image, saved, scripted
+from tests.runs.test_responses import RED, Scripted, encoded, image, saved, scripted
+from tests.support import rig
 
 ALL_FAIL = {"download-forbid": 1}
 NO_WAIT = '{concurrency: 4, max_waste: "100%", download_wait: 0}'

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import rig
+from tests.support import rig
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and users of POSIX")
 

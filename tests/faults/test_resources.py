@@ -24,7 +24,7 @@ from PIL import Image
 
 from batchgen import Batch
 from batchgen.ledger.writer import LedgerWriter
-from tests import rig, wire
+from tests.support import rig, wire
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and Linux's units")
 

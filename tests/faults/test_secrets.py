@@ -31,9 +31,9 @@ from batchgen.job import AttemptId
 from batchgen.outcomes.classify import Reach
 from batchgen.session.settings import exposed_env_file
 from batchgen.spool.spool import Spool
-from tests import canary, rig, wire
-from tests.canary import CANARY
-from tests.test_responses import RED, scripted
+from tests.runs.test_responses import RED, scripted
+from tests.support import canary, rig, wire
+from tests.support.canary import CANARY
 
 EVERYTHING = "output: {sidecar: true, metadata: true}\n"
 
@@ -125,7 +125,7 @@ def test_a_test_that_leaves_the_key_behind_fails_the_session(
 ) -> None:
     with TemporaryDirectory() as place:
         (Path(place) / "test_it.py").write_text(LEAKING)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.canary", *workers]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.canary", *workers]
         done = subprocess.run(
             [*command, "--basetemp", f"{place}/made", "-c", os.devnull, f"{place}/test_it.py"],
             cwd=Path(batchgen.__file__).parents[1],

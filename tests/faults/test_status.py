@@ -8,9 +8,9 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from tests import rig, wire
 from tests.faults.gateway import gateway, response
-from tests.test_responses import RED, encoded
+from tests.runs.test_responses import RED, encoded
+from tests.support import rig, wire
 
 pytestmark = pytest.mark.anyio
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batchgen.errors import ExitCode
-from tests import rig
 from tests.faults import judge, power
 from tests.faults.judge import Bill, Finding, Kind
 from tests.faults.station import Ended, Station, station
 from tests.faults.tracer import Call, FailAt, KillAt, Note, Plan
+from tests.support import rig
 
 PROMPTS = ("one", "two", "three")
 CONCURRENCY = 2

@@ -34,11 +34,11 @@ from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.session.settings import Environment
 from batchgen.text import slug
 from batchgen.urls import check_base_url
-from tests.unit.test_event_stream import COMPLETED, PARTIAL, stream
-from tests.unit.test_image import SMALL
-from tests.unit.test_manifest_loader import NIGHTLY, SHORT
-from tests.unit.test_naming import assert_safe
-from tests.unit.test_prices import check as check_prices
+from tests.unit.images.test_inspect import SMALL
+from tests.unit.manifest.test_manifest_loader import NIGHTLY, SHORT
+from tests.unit.planning.test_naming import assert_safe
+from tests.unit.providers.test_price_list import check as check_prices
+from tests.unit.providers.test_sse import COMPLETED, PARTIAL, stream
 
 TABLES: Final = ("csv", "tsv", "jsonl", "json")
 ROUTES: Final = tuple(ADAPTERS)

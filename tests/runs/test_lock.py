@@ -1,0 +1,166 @@
+"""One run a batch, held by the operating system: real processes, really killed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from batchgen.errors import BatchLockedError, ExitCode, LedgerError
+from batchgen.session.batch_lock import batch_lock, owner_of
+
+_HOLD = """
+import sys
+from pathlib import Path
+from batchgen.session.batch_lock import batch_lock
+with batch_lock(Path(sys.argv[1]), sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_elsewhere(ledger: Path, batch: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the batch until the block ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(ledger), batch],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "batchgen.db"
+
+
+@pytest.mark.fault("Q02")
+def test_a_second_process_is_refused_at_once_and_told_what_is_held(ledger: Path) -> None:
+    with (
+        held_elsewhere(ledger, "catalog") as process,
+        pytest.raises(BatchLockedError) as caught,
+        batch_lock(ledger, "catalog"),
+    ):
+        pytest.fail("two processes hold one batch")
+    assert caught.value.exit_code is ExitCode.LOCKED
+    if sys.platform == "linux":
+        assert str(caught.value).startswith(f"catalog is in use by pid {process.pid} of ")
+    assert str(caught.value).endswith("nothing was changed. Look: batchgen status catalog")
+
+
+@pytest.mark.fault("XD3")
+def test_one_process_holds_two_batches_of_a_ledger(ledger: Path) -> None:
+    with batch_lock(ledger, "catalog"):
+        with batch_lock(ledger, "hero"):
+            with pytest.raises(BatchLockedError, match=f"pid {os.getpid()}"):
+                _hold(ledger, "catalog")
+            found = owner_of(ledger, "hero")
+            assert found is not None
+            assert found.owner.pid == os.getpid()
+        # The end of one batch must not drop the lock of the other.
+        with held_elsewhere(ledger, "hero"):
+            assert _refused_elsewhere(ledger, "catalog")
+            found = owner_of(ledger, "hero")
+            assert found is None or found.owner.pid != os.getpid()
+        assert _refused_elsewhere(ledger, "catalog"), "a look at another batch dropped the lock"
+    with held_elsewhere(ledger, "catalog"):
+        pass
+
+
+def _hold(ledger: Path, batch: str) -> None:
+    with batch_lock(ledger, batch):
+        pass
+
+
+def _refused_elsewhere(ledger: Path, batch: str) -> bool:
+    """Whether another process is refused the batch."""
+    script = "import sys; from pathlib import Path; from tests.runs.test_lock import _hold\n"
+    script += "_hold(Path(sys.argv[1]), sys.argv[2])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(ledger), batch],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return "BatchLockedError" in done.stderr
+
+
+@pytest.mark.fault("Q03")
+def test_a_killed_process_holds_nothing(ledger: Path) -> None:
+    with held_elsewhere(ledger, "catalog") as process:
+        process.kill()
+        process.wait()
+        with batch_lock(ledger, "catalog"):
+            pass
+
+
+def test_a_process_that_ends_holds_nothing(ledger: Path) -> None:
+    with held_elsewhere(ledger, "catalog"):
+        pass
+    with batch_lock(ledger, "catalog"):
+        pass
+
+
+def test_a_refusal_takes_nothing_from_the_holder(ledger: Path) -> None:
+    with held_elsewhere(ledger, "catalog"):
+        for _ in range(2):
+            with pytest.raises(BatchLockedError), batch_lock(ledger, "catalog"):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("other_ledger", "other_batch"), [("batchgen.db", "hero"), ("other.db", "catalog")]
+)
+def test_other_batches_and_other_ledgers_are_free(
+    other_ledger: str, other_batch: str, ledger: Path
+) -> None:
+    with held_elsewhere(ledger, "catalog"), batch_lock(ledger.parent / other_ledger, other_batch):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_link_to_a_ledger_shares_its_lock(ledger: Path) -> None:
+    ledger.touch()
+    link = ledger.with_name("link.db")
+    link.symlink_to(ledger)
+    with (
+        held_elsewhere(ledger, "catalog"),
+        pytest.raises(BatchLockedError),
+        batch_lock(link, "catalog"),
+    ):
+        pass
+
+
+def test_the_lock_is_free_again_after_the_block_even_if_it_failed(ledger: Path) -> None:
+    with pytest.raises(ValueError, match="mine"), batch_lock(ledger, "catalog"):
+        raise ValueError("mine")
+    with held_elsewhere(ledger, "catalog"):
+        pass
+
+
+def test_locking_makes_the_directory_and_not_the_ledger(tmp_path: Path) -> None:
+    ledger = tmp_path / "jobs" / "batchgen.db"
+    with batch_lock(ledger, "catalog"):
+        assert [file.name for file in ledger.parent.iterdir()] == ["batchgen.db.lock"]
+        (lock,) = ledger.parent.iterdir()
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600 or sys.platform == "win32"
+        assert lock.stat().st_size == 0
+
+
+def test_a_place_where_no_lock_can_be_is_told_and_not_a_bug(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    place = tmp_path / "file" / "batchgen.db"
+    with pytest.raises(LedgerError, match="lock can't be made"), batch_lock(place, "catalog"):
+        pass

@@ -1,0 +1,409 @@
+"""Every form in which a response may come, from a server that is scripted over a real socket."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.support import rig
+
+
+def image(colour: str, file_format: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
+    """A real image of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+NO_HEADERS: Mapping[str, str] = {}
+
+
+class Scripted:
+    """A server that answers each POST with what it is given, and serves files."""
+
+    def __init__(self) -> None:
+        self.posts: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.gets: list[str] = []
+        self.get_headers: list[dict[str, str]] = []
+        self.files: dict[str, bytes | int | Callable[[], bytes]] = {}
+        self.get_reply_headers: dict[str, str] = {}
+        self.content_type = "application/json"
+        self.headers: dict[str, str] = {}
+        """More headers of each response."""
+        self.cut = 0
+        """Bytes at the end of a response that are announced and never sent."""
+        self.reply: Callable[[], tuple[int, bytes]] = lambda: (200, b"{}")
+        self.base = ""
+
+    def response(self, *items: dict[str, Any]) -> None:
+        """Answer with these items as ``data``."""
+        self.reply = lambda: (200, json.dumps({"created": 1, "data": items}).encode())
+
+    def url(self, name: str) -> str:
+        """The address of a file."""
+        return f"{self.base}/{name}"
+
+
+@contextmanager
+def scripted() -> Iterator[Scripted]:
+    """A scripted server on loopback."""
+    script = Scripted()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            script.posts.append(json.loads(body))
+            script.paths.append(self.path)
+            self._send(*script.reply(), cut=script.cut)
+
+        def do_GET(self) -> None:
+            if self.path in ("/api/pricing", "/v1/models"):
+                return self._send(404, b"no")
+            script.gets.append(self.path)
+            script.get_headers.append(dict(self.headers))
+            found = script.files.get(self.path.lstrip("/"), 404)
+            if isinstance(found, int):
+                return self._send(found, b"no", headers=script.get_reply_headers)
+            body = found() if callable(found) else found
+            return self._send(200, body, headers=script.get_reply_headers)
+
+        def _send(
+            self, status: int, body: bytes, cut: int = 0, headers: Mapping[str, str] = NO_HEADERS
+        ) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Type", script.content_type)
+            self.send_header("Content-Length", str(len(body)))
+            for name, value in script.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body[: len(body) - cut])
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    script.base = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield script
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def run(directory: Path, script: Scripted, *, code: int = 0, options: str = "{}") -> str:
+    """One job against the script."""
+    path = rig.manifest(
+        directory,
+        f"{script.base}/v1",
+        ["a mug"],
+        options=options,
+        limits='{max_waste: "0", download_wait: 4}',
+    )
+    done = rig.batchgen("run", path, cwd=directory, code=code)
+    return done.stdout + done.stderr
+
+
+def saved(directory: Path) -> dict[str, bytes]:
+    """The images on disk by name."""
+    return {file.name: file.read_bytes() for file in (directory / "out/batch").iterdir()}
+
+
+def encoded(data: bytes) -> str:
+    """Base64 as text."""
+    return base64.b64encode(data).decode()
+
+
+RED = image("red")
+FORMS = {
+    "b64_json": {"b64_json": encoded(RED)},
+    "empty strings beside it": {"url": "", "b64_json": encoded(RED), "revised_prompt": ""},
+    "a data address in url": {"url": f"data:image/png;base64,{encoded(RED)}"},
+    "a data address in b64_json": {"b64_json": f"data:image/png;base64,{encoded(RED)}"},
+    "white space": {"b64_json": "\n".join([encoded(RED)[:40], encoded(RED)[40:]])},
+    "no padding, URL-safe": {
+        "b64_json": encoded(RED).rstrip("=").replace("+", "-").replace("/", "_")
+    },
+}
+
+
+@pytest.mark.fault("B19", "B21", "N30")
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_an_inline_image_is_saved_in_whatever_form(form: dict[str, Any], tmp_path: Path) -> None:
+    with scripted() as script:
+        script.response(form)
+        run(tmp_path, script)
+    assert saved(tmp_path) == {"job-000.png": RED}
+
+
+@pytest.mark.fault("B08")
+def test_an_address_beside_an_empty_b64_json_is_fetched_without_the_key(tmp_path: Path) -> None:
+    with scripted() as script:
+        script.files["one.png"] = RED
+        script.response({"url": script.url("one.png"), "b64_json": ""})
+        run(tmp_path, script)
+        names = {name.lower() for headers in script.get_headers for name in headers}
+    assert saved(tmp_path) == {"job-000.png": RED}
+    assert not names & {"authorization", "cookie", "x-api-key"}
+
+
+@pytest.mark.fault("B07")
+def test_more_images_than_asked_for_are_all_kept(tmp_path: Path) -> None:
+    others = [image("green"), image("blue")]
+    with scripted() as script:
+        script.files["two.png"] = others[0]
+        script.response(
+            {"b64_json": encoded(RED)},
+            {"url": script.url("two.png")},
+            {"b64_json": encoded(others[1])},
+        )
+        run(tmp_path, script)
+    assert saved(tmp_path) == {
+        "job-000.png": RED,
+        "job-000-extra.png": others[0],
+        "job-000-extra-2.png": others[1],
+    }
+
+
+@pytest.mark.fault("B12")
+@pytest.mark.parametrize(("file_format", "ending"), [("JPEG", "jpg"), ("WEBP", "webp")])
+def test_the_ending_is_that_of_the_true_format(
+    file_format: str, ending: str, tmp_path: Path
+) -> None:
+    data = image("red", file_format)
+    with scripted() as script:
+        script.response({"b64_json": encoded(data)})
+        run(tmp_path, script, options="{output_format: png}")
+    assert saved(tmp_path) == {f"job-000.{ending}": data}
+    (row,) = rig.query(tmp_path / "batchgen.db", "SELECT warnings, format FROM images")
+    assert row["format"] in row["warnings"]
+
+
+@pytest.mark.fault("B24")
+def test_another_size_than_asked_for_is_a_warning_in_the_ledger(tmp_path: Path) -> None:
+    with scripted() as script:
+        script.response({"b64_json": encoded(RED)})
+        output = run(tmp_path, script, options="{size: 1024x1024}")
+    (row,) = rig.query(tmp_path / "batchgen.db", "SELECT warnings, width, height FROM images")
+    assert (row["width"], row["height"]) == (64, 48)
+    assert "1024x1024" in row["warnings"]
+    assert "1024x1024" in output
+
+
+@pytest.mark.fault("B09")
+def test_a_image_that_is_gone_is_named_and_never_bought_again_unasked(tmp_path: Path) -> None:
+    with scripted() as script:
+        script.response({"url": script.url("gone.png")})
+        run(tmp_path, script, code=1)
+        rig.batchgen("run", tmp_path / "batch.yaml", cwd=tmp_path, code=1)
+        assert len(script.posts) == 1
+        assert len(script.gets) > 2
+    found = rig.status(tmp_path)
+    assert found["jobs"]["paid"] == 1
+    assert found["cost"]["charged"] == "0.037700"
+    assert "paid, download: HTTP 404" in rig.batchgen("status", "batch", cwd=tmp_path).stdout
+
+
+@pytest.mark.fault("B10")
+def test_a_host_that_is_down_leaves_the_job_paid_until_it_is_back(tmp_path: Path) -> None:
+    with scripted() as script:
+        path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"])
+        script.response({"url": script.url("late.png")})
+        script.files["late.png"] = 503
+        with rig.start("run", path, "--json", cwd=tmp_path) as process:
+            for event in rig.events(process):
+                if event["event"] == "download_retried":
+                    process.terminate()
+                    break
+            process.communicate(timeout=rig.TIMEOUT_S)
+        assert rig.status(tmp_path)["jobs"]["paid"] == 1
+        script.files["late.png"] = RED
+        rig.batchgen("run", path, cwd=tmp_path)
+        assert len(script.posts) == 1
+    assert saved(tmp_path) == {"job-000.png": RED}
+
+
+CUT = RED[:-7]
+SPOILED = {
+    "cut": {"b64_json": encoded(CUT)},
+    "not base64": {"b64_json": "!!!!"},
+    "a page": {"b64_json": encoded(b"<html>sorry</html>")},
+    "a gif": {"b64_json": encoded(image("red", "GIF"))},
+}
+
+
+@pytest.mark.fault("B13", "B17", "B20")
+@pytest.mark.parametrize("form", SPOILED.values(), ids=SPOILED.keys())
+def test_a_spoiled_image_is_charged_kept_raw_and_never_saved(
+    form: dict[str, Any], tmp_path: Path
+) -> None:
+    with scripted() as script:
+        script.response(form)
+        run(tmp_path, script, code=1)
+        assert len(script.posts) == 1
+    assert saved(tmp_path) == {}
+    found = rig.status(tmp_path)
+    assert found["jobs"]["failed"] == 1
+    assert found["cost"]["charged"] == "0.037700"
+    (kept,) = (tmp_path / "batchgen.db.spool").iterdir()
+    assert json.dumps(form)[1:-1].encode() in kept.read_bytes()
+
+
+def test_a_structure_that_holds_but_does_not_decode_is_caught_where_that_is_asked(
+    tmp_path: Path,
+) -> None:
+    good = image("red", "WEBP", (256, 256))
+    with scripted() as script:
+        script.response({"b64_json": encoded(good)})
+        path = rig.manifest(
+            tmp_path, f"{script.base}/v1", ["a mug"], extra="output: {verify: decode}\n"
+        )
+        rig.batchgen("run", path, cwd=tmp_path)
+    (row,) = rig.query(tmp_path / "batchgen.db", "SELECT verify FROM jobs")
+    assert row["verify"] == "decode"
+
+
+UNCERTAIN = {
+    "a page": (200, b"<html>welcome</html>"),
+    "nothing": (200, b""),
+    "cut json": (200, b'{"data": [{"url": "http'),
+    "a proxy's 504": (504, b"<html>Gateway Time-out</html>"),
+    "an error of nobody": (500, b"oops"),
+}
+
+
+@pytest.mark.fault("B01", "B03", "H22", "H25", "H31")
+@pytest.mark.parametrize("reply", UNCERTAIN.values(), ids=UNCERTAIN.keys())
+def test_an_response_that_cannot_be_trusted_is_a_doubt(
+    reply: tuple[int, bytes], tmp_path: Path
+) -> None:
+    with scripted() as script:
+        script.reply = lambda: reply
+        run(tmp_path, script, code=1)
+        assert len(script.posts) == 1
+    found = rig.status(tmp_path)
+    assert found["jobs"]["uncertain"] == 1
+    assert found["cost"] == {
+        "currency": "USD",
+        "estimated": "0.037700",
+        "charged": "0.000000",
+        "maybe": "0.037700",
+        "unpriced": 0,
+    }
+
+
+@pytest.mark.fault("H06")
+def test_an_unknown_model_stops_the_run_before_it_asks_a_thousand_times(tmp_path: Path) -> None:
+    error = {"error": {"code": "model_not_found", "type": "new_api_error", "message": "no carrier"}}
+    with scripted() as script:
+        script.reply = lambda: (503, json.dumps(error).encode())
+        output = run(tmp_path, script, code=3)
+        assert len(script.posts) == 1
+    assert "is the model's name right?" in output
+
+
+@pytest.mark.fault("H21")
+def test_a_gateway_that_errs_once_is_asked_once_more(tmp_path: Path) -> None:
+    error = {"error": {"code": "do_request_failed", "type": "new_api_error", "message": "again"}}
+    with scripted() as script:
+        replies = iter(
+            [
+                (500, json.dumps(error).encode()),
+                (200, json.dumps({"data": [{"b64_json": encoded(RED)}]}).encode()),
+            ]
+        )
+        script.reply = lambda: next(replies)
+        run(tmp_path, script)
+        assert len(script.posts) == 2
+    assert rig.status(tmp_path)["attempts"] == {
+        "total": 2,
+        "billed": 1,
+        "maybe": 0,
+        "not_billed": 1,
+    }
+
+
+def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
+    with scripted() as script:
+        script.response({"b64_json": encoded(RED)})
+        options = "{size: 1024x640, output_format: webp, output_compression: 80}"
+        run(tmp_path, script, options=options)
+        (sent,) = script.posts
+    assert sent == {
+        "model": "gpt-image-2",
+        "prompt": "a mug",
+        "n": 1,
+        "size": "1024x640",
+        "output_format": "webp",
+        "output_compression": 80,
+    }
+
+
+@pytest.mark.parametrize(
+    ("worse", "why"),
+    [
+        (image("white", size=(64, 48)), "all of it is one colour"),
+        (b"two sizes", "asked for 1024x640, got 64x48"),
+    ],
+    ids=["blank", "wrong size"],
+)
+def test_a_good_image_is_never_replaced_by_a_worse_one(
+    worse: bytes, why: str, tmp_path: Path
+) -> None:
+    options = "{}" if "colour" in why else "{size: 1024x640}"
+    good = io.BytesIO()
+    Image.effect_noise((64, 48) if options == "{}" else (1024, 640), 60).save(good, "PNG")
+    if options != "{}":
+        small = io.BytesIO()
+        Image.effect_noise((64, 48), 60).save(small, "PNG")
+        worse = small.getvalue()
+    with scripted() as script:
+        script.response({"b64_json": encoded(good.getvalue())})
+        run(tmp_path, script, options=options)
+        script.response({"b64_json": encoded(worse)})
+        path = rig.manifest(
+            tmp_path,
+            f"{script.base}/v1",
+            ["a mug, again"],
+            options=options,
+            limits='{max_waste: "0"}',
+        )
+        told = rig.batchgen("run", path, cwd=tmp_path, code=1)
+        assert why in told.stdout
+        assert list(saved(tmp_path).values()) == [good.getvalue()]
+        assert rig.status(tmp_path)["jobs"]["failed"] == 1
+        assert len(script.posts) == 2
+
+
+def test_a_size_that_is_ignored_each_time_is_told_of_a_few_times_and_then_counted(
+    tmp_path: Path,
+) -> None:
+    with scripted() as script:
+        small = io.BytesIO()
+        Image.effect_noise((64, 48), 60).save(small, "PNG")
+        for _ in range(25):
+            script.response({"b64_json": encoded(small.getvalue())})
+        path = rig.manifest(
+            tmp_path,
+            f"{script.base}/v1",
+            [f"mug {number}" for number in range(25)],
+            options="{size: 1024x1024}",
+        )
+        told = rig.batchgen("run", path, cwd=tmp_path).stderr
+    assert told.count("asked for 1024x1024, got 64x48") == 20
+    assert "5 more images came with warnings; --json and --log-file tell of each" in told

@@ -1,0 +1,166 @@
+"""Images that were replaced: kept, and put back with the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from batchgen.output.previous_versions import find_kept, keep
+from tests.support import rig
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
+    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
+        yield endpoint
+
+
+def image(directory: Path, name: str = "job-000.png") -> bytes:
+    return (directory / "out" / "batch" / name).read_bytes()
+
+
+def make(served: rig.Endpoint, directory: Path, *prompts: str, options: str = "{}") -> None:
+    path = rig.manifest(
+        directory,
+        served.base_url,
+        prompts,
+        options=options,
+        extra="output: {keep_previous: 2}\n",
+    )
+    rig.batchgen("run", path, cwd=directory)
+
+
+def test_the_last_images_are_kept_and_put_back_with_the_ledger(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    before = len(served.bill())
+    versions = []
+    for edition in ("one", "two", "three", "four"):
+        make(served, tmp_path, edition)
+        versions.append(image(tmp_path))
+    kept = tmp_path / "out" / "batch" / ".previous"
+    assert [(kept / name).read_bytes() for name in ("job-000.png~1", "job-000.png~2")] == [
+        versions[2],
+        versions[1],
+    ]
+    assert len(list(kept.iterdir())) == 2
+
+    told = rig.batchgen("rollback", "batch", cwd=tmp_path).stdout
+    assert "1 image is put back" in told
+    assert image(tmp_path) == versions[2]
+    assert (kept / "job-000.png~1").read_bytes() == versions[3]
+    assert rig.batchgen("verify", "batch", cwd=tmp_path).returncode == 0
+    make(served, tmp_path, "four")
+    assert image(tmp_path) == versions[2], "the next run left it alone"
+    assert len(served.bill()) - before == 4
+    rig.judge(tmp_path, served.bill()[before:], finished=True)
+
+    rig.batchgen("rollback", "batch", cwd=tmp_path)
+    assert image(tmp_path) == versions[3], "twice brings the newer one back"
+
+
+def test_a_rollback_takes_those_that_are_chosen(served: rig.Endpoint, tmp_path: Path) -> None:
+    make(served, tmp_path, "a", "b")
+    old = [image(tmp_path, f"job-00{n}.png") for n in (0, 1)]
+    make(served, tmp_path, "a2", "b")
+    make(served, tmp_path, "a2", "b2")
+    new = [image(tmp_path, f"job-00{n}.png") for n in (0, 1)]
+    (row,) = rig.query(tmp_path / "batchgen.db", "SELECT max(id) AS id FROM runs")
+    rig.batchgen("rollback", "batch", "--run", str(row["id"]), cwd=tmp_path)
+    assert [image(tmp_path, f"job-00{n}.png") for n in (0, 1)] == [new[0], old[1]]
+    rig.batchgen("rollback", "batch", "--only", "*0", cwd=tmp_path)
+    assert [image(tmp_path, f"job-00{n}.png") for n in (0, 1)] == old
+
+
+def test_a_image_of_another_format_takes_its_place_back(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    make(served, tmp_path, "a", options="{output_format: png}")
+    old = image(tmp_path)
+    make(served, tmp_path, "a", options="{output_format: webp}")
+    new = image(tmp_path, "job-000.webp")
+    rig.batchgen("rollback", "batch", cwd=tmp_path)
+    assert image(tmp_path) == old
+    assert not (tmp_path / "out" / "batch" / "job-000.webp").exists()
+    rig.batchgen("verify", "batch", cwd=tmp_path)
+    rig.batchgen("rollback", "batch", cwd=tmp_path)
+    assert image(tmp_path, "job-000.webp") == new
+    assert not (tmp_path / "out" / "batch" / "job-000.png").exists()
+
+
+def test_a_rollback_that_was_killed_before_the_ledger_knew_is_finished(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    make(served, tmp_path, "one")
+    old = image(tmp_path)
+    make(served, tmp_path, "two")
+    new = image(tmp_path)
+    out = tmp_path / "out" / "batch"
+    # As it stands after the files were exchanged, and before the ledger was told.
+    (out / ".previous" / "job-000.png").write_bytes(new)
+    (out / "job-000.png").write_bytes(old)
+    rig.batchgen("verify", "batch", cwd=tmp_path, code=1)
+    rig.batchgen("rollback", "batch", cwd=tmp_path)
+    assert image(tmp_path) == old
+    rig.batchgen("verify", "batch", cwd=tmp_path)
+
+
+def test_what_is_not_kept_is_said(served: rig.Endpoint, tmp_path: Path) -> None:
+    none = "output: {keep_previous: 0}\n"
+    path = rig.manifest(tmp_path, served.base_url, ["one"], extra=none)
+    rig.batchgen("run", path, cwd=tmp_path)
+    rig.manifest(tmp_path, served.base_url, ["two"], extra=none)
+    rig.batchgen("run", path, cwd=tmp_path)
+    now = image(tmp_path)
+    told = rig.batchgen("rollback", "batch", cwd=tmp_path, code=1)
+    assert "is not kept any more" in told.stderr
+    assert image(tmp_path) == now
+
+
+def test_keeping_again_after_a_kill_keeps_once(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"one")
+    keep(tmp_path, "a.png", count=3)
+    keep(tmp_path, "a.png", count=3)
+    assert [path.name for path in (tmp_path / ".previous").iterdir()] == ["a.png~1"]
+    assert find_kept(tmp_path, "a.png", "0" * 64) is None
+
+
+def test_a_rollback_never_replaces_the_image_of_another_job(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    def run(*jobs: str) -> None:
+        path = rig.manifest(tmp_path, served.base_url, ["x"])
+        text = path.read_text(encoding="utf-8")
+        head = text[: text.index("jobs:")]
+        path.write_text(
+            f"{head}jobs:\n" + "".join(f"  - {job}\n" for job in jobs), encoding="utf-8"
+        )
+        rig.batchgen("run", path, cwd=tmp_path)
+
+    run("{key: a, prompt: one, output: {path: 'x.{{ ext }}', keep_previous: 1}}")
+    run("{key: a, prompt: two, output: {path: 'y.{{ ext }}', keep_previous: 1}}")
+    run(
+        "{key: a, prompt: two, output: {path: 'y.{{ ext }}', keep_previous: 1}}",
+        "{key: b, prompt: three, output: {path: 'x.{{ ext }}'}}",
+    )
+    before = {name: image(tmp_path, name) for name in ("x.png", "y.png")}
+    told = rig.batchgen("rollback", "batch", "--only", "a", cwd=tmp_path, code=1)
+    assert "x.png is another image by now" in told.stderr
+    assert {name: image(tmp_path, name) for name in before} == before
+
+
+def test_keeping_fills_a_gap_that_a_kill_left_and_loses_nothing(tmp_path: Path) -> None:
+    kept = tmp_path / ".previous"
+    for number in range(4):
+        (tmp_path / "a.png").unlink(missing_ok=True)
+        (tmp_path / "a.png").write_bytes(b"%d" % number)
+        keep(tmp_path, "a.png", count=3)
+    # Killed between the shift and the link: the first slot is free, and the others are full.
+    (kept / "a.png~1").unlink()
+    assert find_kept(tmp_path, "a.png", sha256(b"2").hexdigest()) == kept / "a.png~2"
+    keep(tmp_path, "a.png", count=3)
+    names = ("a.png~1", "a.png~2", "a.png~3")
+    assert [(kept / name).read_bytes() for name in names] == [b"3", b"2", b"1"]

@@ -1,0 +1,84 @@
+"""The log of a night: JSON lines with times, rotated, and never in the way of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from batchgen.console.log_file import LoggedProgress
+from batchgen.engine.events import JobDone, RunEvent
+from tests.support import rig
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
+    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
+        yield endpoint
+
+
+@pytest.mark.parametrize("how", ["flag", "environment"])
+def test_a_night_is_written_down_though_nothing_is_shown(
+    how: str, served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one", "a forbidden-word"])
+    log = tmp_path / "night.log"
+    flags = ["--log-file", str(log)] if how == "flag" else []
+    env = {} if flags else {"BATCHGEN_LOG": str(log)}
+    for _ in range(2):
+        rig.batchgen("run", path, "--quiet", *flags, cwd=tmp_path, env=env, code=None)
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert {line["batch"] for line in lines} == {"batch"}
+    assert [line["key"] for line in lines if line["event"] == "job_done"] == ["job-000"]
+    (blocked,) = [line for line in lines if line.get("state") == "blocked"]
+    assert blocked["price"] == "0.037700"
+    times = [datetime.fromisoformat(line["time"]) for line in lines]
+    assert times == sorted(times)
+
+
+def test_a_log_that_cannot_be_written_stops_a_run_before_it_costs(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    before = served.judge("stats")["posts"]
+    log = tmp_path / "no" / "such" / "directory.log"
+    refused = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path, code=2)
+    assert "the log can't be written" in refused.stderr
+    assert served.judge("stats")["posts"] == before
+
+
+class Shown:
+    """A face that takes note of what it is shown."""
+
+    def __init__(self) -> None:
+        self.events: list[RunEvent] = []
+
+    def observe(self, event: RunEvent) -> None:
+        self.events.append(event)
+
+    async def run(self, throttle: object) -> None:
+        raise AssertionError("not asked for here")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.fault("R08")
+def test_a_log_grows_to_ten_files_and_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchgen.console.log_file._MAX_BYTES", 1000)
+    shown = Shown()
+    log = LoggedProgress(shown, tmp_path / "run.log", batch="b")
+    for number in range(300):
+        log.observe(JobDone(key=f"k{number}", paths=("a.png",)))
+    log.close()
+    assert len(shown.events) == 300
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 10
+    assert all(file.stat().st_size <= 1000 for file in files)
+    last = (tmp_path / "run.log").read_text(encoding="utf-8").splitlines()[-1]
+    assert json.loads(last)["key"] == "k299"

@@ -1,0 +1,93 @@
+"""Sidecars and metadata of whole runs: there with their image, and gone with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.support import rig
+
+BOTH = "output: {sidecar: true, metadata: true}\n"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
+    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
+        yield endpoint
+
+
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_a_image_says_what_it_is(output_format: str, served: rig.Endpoint, tmp_path: Path) -> None:
+    before = len(served.bill())
+    options = f"{{size: 1024x640, output_format: {output_format}}}"
+    path = rig.manifest(tmp_path, served.base_url, ["a mug"], options=options, extra=BOTH)
+    rig.batchgen("run", path, cwd=tmp_path)
+
+    rig.judge(tmp_path, served.bill()[before:], finished=True)
+    found = json.loads((tmp_path / "out/batch/job-000.json").read_bytes())
+    file = tmp_path / "out/batch" / found["file"]
+    (attempt,) = rig.query(tmp_path / "batchgen.db", "SELECT request_id FROM attempts")
+    assert found["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (found["batch"], found["key"], found["prompt"]) == ("batch", "job-000", "a mug")
+    assert (found["cost"], found["request_id"]) == ("0.037700", attempt["request_id"])
+    assert (found["run"], found["options"]["size"]) == (1, "1024x640")
+    if output_format == "webp":
+        return  # the endpoint writes XMP of its own into these, which stays as it is
+    with Image.open(file) as image:
+        told = image.info.get("xmp") or image.info["XML:com.adobe.xmp"]
+    text = told.decode() if isinstance(told, bytes) else told
+    for value in ("a mug", "job-000", "0.037700", attempt["request_id"], found["model"]):
+        assert f">{value}<" in text
+    assert (
+        rig.batchgen("verify", "batch", cwd=tmp_path).stdout.strip().endswith("as they were saved")
+    )
+
+
+def test_a_sidecar_is_replaced_with_its_image(served: rig.Endpoint, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"], extra=BOTH)
+    rig.batchgen("run", path, cwd=tmp_path)
+    webp = "{size: 1024x640, output_format: webp}"
+    rig.manifest(tmp_path, served.base_url, ["two"], options=webp, extra=BOTH)
+    rig.batchgen("run", path, cwd=tmp_path)
+
+    names = sorted(file.name for file in (tmp_path / "out/batch").glob("job*"))
+    assert names == ["job-000.json", "job-000.webp"]
+    found = json.loads((tmp_path / "out/batch/job-000.json").read_bytes())
+    assert (found["prompt"], found["file"]) == ("two", "job-000.webp")
+
+    rig.manifest(tmp_path, served.base_url, ["three"], options="{size: 1024x640}")
+    rig.batchgen("run", path, cwd=tmp_path)
+    names = [file.name for file in (tmp_path / "out/batch").glob("job*")]
+    assert names == ["job-000.png"], "a sidecar is left of an image that is gone"
+
+
+def test_a_sidecar_follows_its_image(served: rig.Endpoint, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"], extra=BOTH)
+    rig.batchgen("run", path, cwd=tmp_path)
+    moved = BOTH.replace("{", "{dir: elsewhere, ")
+    rig.manifest(tmp_path, served.base_url, ["one"], extra=moved)
+    rig.batchgen("run", path, cwd=tmp_path)
+    names = sorted(file.name for file in (tmp_path / "elsewhere").iterdir())
+    assert names == ["job-000.json", "job-000.png"]
+
+
+def test_a_file_of_somebody_elses_is_no_sidecar(served: rig.Endpoint, tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"], extra=BOTH)
+    taken = tmp_path / "out/batch/job-000.json"
+    taken.parent.mkdir(parents=True)
+    taken.write_text('{"mine": true}', encoding="utf-8")
+    posts = served.judge("stats")["posts"]
+    done = rig.batchgen("run", path, cwd=tmp_path, code=1)
+    assert "path_taken" in done.stdout
+    assert taken.read_text(encoding="utf-8") == '{"mine": true}'
+    assert served.judge("stats")["posts"] == posts
+    rig.batchgen("run", path, "--overwrite", cwd=tmp_path)
+    assert served.judge("stats")["posts"] == posts + 1
+    assert json.loads(taken.read_bytes())["key"] == "job-000"
+    kept = tmp_path / "out/batch/.previous/job-000.json~edited1"
+    assert kept.read_text(encoding="utf-8") == '{"mine": true}'

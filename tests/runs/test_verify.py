@@ -1,0 +1,79 @@
+"""The files of a batch against its ledger, and what can be mended without buying."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import rig
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
+    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
+        yield endpoint
+
+
+def verify(directory: Path, *options: str, code: int) -> list[dict[str, Any]]:
+    done = rig.batchgen("verify", "batch", "--json", *options, cwd=directory, code=code)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_files_that_are_as_they_were_saved_are_no_news(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    extra = "output: {keep_previous: true}\n"
+    path = rig.manifest(tmp_path, served.base_url, ["one", "two"], extra=extra)
+    rig.batchgen("run", path, cwd=tmp_path)
+    rig.manifest(tmp_path, served.base_url, ["one", "two, again"], extra=extra)
+    rig.batchgen("run", path, cwd=tmp_path)
+    assert verify(tmp_path, code=0) == []
+    text = rig.batchgen("verify", "batch", cwd=tmp_path).stdout
+    assert "batch: 2 images, all as they were saved" in text
+
+
+@pytest.mark.fault("D16")
+def test_what_is_missing_or_changed_is_had_again_for_nothing(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one", "two", "three"])
+    rig.batchgen("run", path, cwd=tmp_path)
+    out = tmp_path / "out" / "batch"
+    whole = {file.name: file.read_bytes() for file in out.iterdir()}
+    (out / "job-000.png").unlink()
+    (out / "job-001.png").write_bytes(whole["job-001.png"][:-1] + b"\0")
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
+    bought = len(served.bill())
+
+    found = verify(tmp_path, code=1)
+    assert [(one["finding"], one["key"], one["downloadable"]) for one in found] == [
+        ("missing", "job-000", True),
+        ("changed", "job-001", True),
+        ("stranger", None, False),
+    ]
+    text = rig.batchgen("verify", "batch", "--repair", "--changed", cwd=tmp_path, code=1).stdout
+    assert "2 are due again; `batchgen resume batch` downloads them at no charge" in text
+    rig.batchgen("resume", "batch", cwd=tmp_path)
+    assert {file.name: file.read_bytes() for file in out.glob("*.png")} == whole
+    assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert len(served.bill()) == bought
+    assert [one["finding"] for one in verify(tmp_path, code=0)] == ["stranger"]
+    rig.judge(tmp_path, served.bill()[bought - 3 :], finished=True)
+
+
+@pytest.mark.fault("D16")
+def test_a_image_that_came_inline_is_gone_for_good_and_says_so(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--response", "b64_json") as inline:
+        path = rig.manifest(tmp_path, inline.base_url, ["one"])
+        rig.batchgen("run", path, cwd=tmp_path)
+        (tmp_path / "out" / "batch" / "job-000.png").unlink()
+        text = rig.batchgen("verify", "batch", "--repair", cwd=tmp_path, code=1).stdout
+        assert "1 are gone for good" in text
+        assert rig.status(tmp_path)["jobs"]["done"] == 1
+        rig.batchgen("run", path, "--refresh", "always", "--only", "job-000", cwd=tmp_path)
+        assert verify(tmp_path, code=0) == []
+        assert len(inline.bill()) == 2

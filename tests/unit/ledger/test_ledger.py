@@ -1,0 +1,687 @@
+"""The steps of the hot path on a real file: states, money, and what must never be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from itertools import cycle
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from batchgen.job import (
+    AttemptId,
+    BatchId,
+    Billed,
+    ImageRef,
+    Job,
+    JobId,
+    JobState,
+    Outcome,
+    PlannedJob,
+    RunId,
+    SavedImage,
+)
+from batchgen.ledger.database import in_memory, open_for_writing
+from batchgen.ledger.ledger import (
+    BudgetReached,
+    JobFinished,
+    Ledger,
+    NotPending,
+    Reserved,
+    timestamp,
+    utc_now,
+)
+from batchgen.ledger.only import Only
+from batchgen.ledger.paid_images import lost_images
+from batchgen.ledger.path_owners import own
+from batchgen.ledger.queries import status
+from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
+from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.saved_images import fetch_again
+from batchgen.ledger.staging import BatchIdentity, Staging
+from batchgen.money import Micros
+from batchgen.outcomes.classify import Verdict
+from batchgen.planning.naming import collision_key
+from batchgen.reconciliation.settlement import Reconciliation, Settled
+from tests.support import rig
+from tests.support.rig import changed_job, planned_job
+
+PRICE = Micros(37_700)
+OK = Verdict(outcome=Outcome.OK, billed=Billed.YES)
+LOST = Verdict(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="deadline")
+FREE = Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code="unreachable")
+REFUSED = Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="invalid_value")
+EMPTY = Verdict(outcome=Outcome.SPOILED, billed=Billed.YES, code="no_image")
+BLOCKED = Verdict(outcome=Outcome.BLOCKED, billed=Billed.NO, code="moderation_blocked")
+THROTTLED = Verdict(outcome=Outcome.THROTTLED, billed=Billed.NO, code="http_429")
+OVERLOADED = Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="http_500", again=True)
+FEE = Verdict(outcome=Outcome.BLOCKED, billed=Billed.MAYBE, code="violation_fee.x")
+IMAGE = SavedImage(path="0.png", sha256="s", bytes=1, width=1, height=1, format="png")
+IDENTITY = BatchIdentity(
+    name="b",
+    provider="local",
+    price_source="test",
+    manifest_path="b.yaml",
+    manifest_sha256="",
+    manifest="",
+)
+
+
+def planned(number: int, edition: int = 0) -> PlannedJob:
+    return planned_job(
+        key=f"k{number}",
+        fingerprint=f"{number}-{edition}",
+        provider="local",
+        model="gpt-image-2",
+        prompt=f"prompt {number}, edition {edition}",
+        options={},
+        root="out",
+        path=f"{number}.{{ext}}",
+        source=f"b.yaml:{number}",
+    )
+
+
+def enroll(ledger: Ledger, jobs: list[PlannedJob], name: str = "b") -> BatchId:
+    staging = Staging(ledger.conn)
+    staging.fill(jobs, price=lambda *_: PRICE, collision_key=collision_key)
+    batch = staging.enroll(replace(IDENTITY, name=name))
+    ledger.conn.execute("DETACH DATABASE staging")
+    return batch
+
+
+def start(ledger: Ledger, batch: BatchId, max_cost: int | None = None, waste: int = 0) -> RunId:
+    return ledger.start_run(
+        batch,
+        estimate=Micros(0),
+        max_cost=None if max_cost is None else Micros(max_cost),
+        max_waste=Micros(waste),
+    )
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
+        yield Ledger(conn)
+
+
+def send(ledger: Ledger, run: RunId, job: Job) -> AttemptId:
+    attempt = AttemptId(uuid4().hex)
+    assert ledger.reserve(run, job, attempt, provider="local") == Reserved()
+    return attempt
+
+
+def first(ledger: Ledger, batch: BatchId) -> Job:
+    return ledger.pending(batch, after=JobId(0), limit=1)[0]
+
+
+def pay(ledger: Ledger, run: RunId, job: Job, images: int = 1) -> AttemptId:
+    attempt = send(ledger, run, job)
+    refs = [(ImageRef(index=index), None) for index in range(images)]
+    ledger.record_response(attempt, OK, refs, response="a.answer")
+    return attempt
+
+
+def save(ledger: Ledger, image: int, name: str = "0.png") -> JobFinished | None:
+    ledger.placing(image, "out", replace(IMAGE, path=name))
+    return ledger.image_saved(image)
+
+
+def reason_of(ledger: Ledger, job: JobId) -> str | None:
+    row = ledger.conn.execute("SELECT reason FROM jobs WHERE id = ?", (job,)).fetchone()
+    reason: str | None = row["reason"]
+    return reason
+
+
+def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charged(
+    ledger: Ledger,
+) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    attempt = send(ledger, run, first(ledger, batch))
+    assert ledger.run_totals(run).reserved == PRICE
+    assert status(ledger.conn, "b").maybe == PRICE, "what is in flight counts as maybe"
+    assert ledger.pending(batch, after=JobId(0), limit=9) == []
+
+    images = [(ImageRef(index=0, url="https://h/1?sig=x"), None), (ImageRef(index=1), None)]
+    ledger.record_response(attempt, OK, images, response="a.answer")
+    assert ledger.run_totals(run).charged == PRICE
+    assert ledger.run_totals(run).reserved == 0
+    (job,) = ledger.paid(batch)
+    one, two = ledger.due(job)
+    save(ledger, one.id)
+    assert ledger.job(job).state is JobState.PAID, "the other image is not on disk"
+    save(ledger, two.id, "0-extra.png")
+    assert ledger.job(job).state is JobState.DONE
+    urls = ledger.conn.execute("SELECT url FROM images").fetchall()
+    assert {row["url"] for row in urls} == {None}, "a signed address that is not needed is kept"
+
+
+def test_the_budget_counts_what_is_reserved_charged_and_in_doubt(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(n) for n in range(5)])
+    run = start(ledger, batch, max_cost=3 * PRICE + 1)
+    jobs = ledger.pending(batch, after=JobId(0), limit=9)
+    charged, doubtful, _ = [send(ledger, run, job) for job in jobs[:3]]
+    ledger.record_response(charged, OK, [(ImageRef(index=0), None)], response="x")
+    ledger.settle(doubtful, LOST)
+    reached = ledger.reserve(run, jobs[3], AttemptId("x"), provider="local")
+    assert reached == BudgetReached(max_cost=Micros(3 * PRICE + 1), used=Micros(3 * PRICE))
+    assert ledger.job(jobs[3].id).state is JobState.PENDING
+    assert ledger.conn.execute("SELECT count(*) FROM attempts").fetchone()[0] == 3
+
+
+def test_a_budget_can_be_used_to_its_last_cent(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(n) for n in range(2)])
+    run = start(ledger, batch, max_cost=2 * PRICE)
+    for job in ledger.pending(batch, after=JobId(0), limit=9):
+        send(ledger, run, job)
+    assert ledger.run_totals(run).reserved == 2 * PRICE
+
+
+def test_what_is_not_billed_goes_back_to_the_budget(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch, max_cost=PRICE)
+    for verdict in (FREE, THROTTLED, OVERLOADED):
+        ledger.settle(send(ledger, run, first(ledger, batch)), verdict)
+    totals = ledger.run_totals(run)
+    assert (totals.reserved, totals.charged, totals.maybe) == (0, 0, 0)
+    assert first(ledger, batch).tries == 1, "only the refusal counts as a try"
+
+
+def test_doubt_is_bought_again_once_a_job_while_the_allowance_lasts(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0), planned(1), planned(2)])
+    run = start(ledger, batch, waste=2 * PRICE)
+    one, two, three = ledger.pending(batch, after=JobId(0), limit=9)
+    assert ledger.settle(send(ledger, run, one), LOST).state is JobState.PENDING
+    assert ledger.settle(send(ledger, run, one), LOST).state is JobState.UNCERTAIN
+    assert ledger.settle(send(ledger, run, two), EMPTY).state is JobState.PENDING
+    assert ledger.settle(send(ledger, run, three), LOST).state is JobState.UNCERTAIN
+    totals = ledger.run_totals(run)
+    assert (totals.wasted, totals.maybe, totals.charged) == (2 * PRICE, 3 * PRICE, PRICE)
+
+
+def test_a_doubt_of_a_killed_run_stays_on_its_bill_and_uses_the_next_ones_allowance(
+    ledger: Ledger,
+) -> None:
+    batch = enroll(ledger, [planned(0)])
+    killed = start(ledger, batch)
+    attempt = send(ledger, killed, first(ledger, batch))
+    run = start(ledger, batch, waste=PRICE)
+    (opened,) = ledger.open_attempts(batch)
+    assert (opened.id, opened.run_id, opened.job.key) == (attempt, killed, "k0")
+    assert ledger.settle(opened.id, LOST, allowance_of=run).state is JobState.PENDING
+    assert ledger.run_totals(killed).maybe == PRICE
+    assert ledger.run_totals(killed).wasted == 0
+    assert ledger.run_totals(run).wasted == PRICE
+    assert ledger.run_totals(run).maybe == 0
+    assert ledger.open_attempts(batch) == []
+
+
+def test_a_doubt_is_held_when_a_person_stopped_the_run(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch, waste=9 * PRICE)
+    attempt = send(ledger, run, first(ledger, batch))
+    assert ledger.settle(attempt, LOST, hold=True).state is JobState.UNCERTAIN
+    assert ledger.run_totals(run).wasted == 0
+
+
+def test_a_page_that_is_out_of_date_sends_nothing(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    old = first(ledger, batch)
+    enroll(ledger, [planned(0, edition=1)])
+    assert ledger.reserve(run, old, AttemptId("x"), provider="local") == NotPending()
+    send(ledger, run, first(ledger, batch))
+    assert ledger.reserve(run, old, AttemptId("y"), provider="local") == NotPending()
+
+
+def test_an_attempt_is_closed_once(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    attempt = send(ledger, run, first(ledger, batch))
+    ledger.settle(attempt, FREE)
+    with pytest.raises(AssertionError, match="closed already"):
+        ledger.settle(attempt, LOST)
+
+
+def test_a_manifest_that_changes_while_a_image_is_paid_loses_neither(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    attempt = send(ledger, run, first(ledger, batch))
+    ledger.record_response(attempt, OK, [(ImageRef(index=0), None)], response="x")
+    enroll(ledger, [planned(0, edition=1)])
+    (job,) = ledger.paid(batch)
+    save(ledger, ledger.due(job)[0].id)
+    assert ledger.job(job).state is JobState.PENDING, "the new prompt has no image yet"
+    assert first(ledger, batch).prompt == "prompt 0, edition 1"
+
+
+@pytest.mark.parametrize("verdict", [LOST, REFUSED, EMPTY, BLOCKED, OVERLOADED])
+def test_what_became_of_an_old_prompt_says_nothing_about_the_new_one(
+    verdict: Verdict, ledger: Ledger
+) -> None:
+    """A run is killed, the manifest is mended, and the next run finds the old request's end."""
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    attempt = send(ledger, run, first(ledger, batch))
+    enroll(ledger, [planned(0, edition=1)])
+    assert ledger.settle(attempt, verdict).state is JobState.PENDING
+    job = first(ledger, batch)
+    assert (job.prompt, job.tries, job.doubts) == ("prompt 0, edition 1", 0, 0)
+    assert reason_of(ledger, job.id) is None
+
+
+@pytest.mark.parametrize("spoiled", [True, False])
+def test_a_image_of_an_old_prompt_that_is_lost_does_not_fail_the_new_one(
+    spoiled: bool, ledger: Ledger
+) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    attempt = pay(ledger, run, first(ledger, batch))
+    enroll(ledger, [planned(0, edition=1)])
+    (job,) = ledger.paid(batch)
+    if spoiled:
+        assert ledger.spoil(attempt, EMPTY, run).state is JobState.PENDING
+    else:
+        ledger.image_lost(ledger.due(job)[0].id, job, "gone")
+    assert ledger.job(job).state is JobState.PENDING
+    assert ledger.run_totals(run).charged == PRICE
+
+
+def test_a_lost_image_is_not_in_the_way_of_the_next_one(ledger: Ledger) -> None:
+    """Two images came, one can't be had; a person has the job made again."""
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    pay(ledger, run, first(ledger, batch), images=2)
+    (job,) = ledger.paid(batch)
+    ledger.image_lost(ledger.due(job)[0].id, job, "HTTP 404")
+    assert ledger.job(job).state is JobState.FAILED
+    assert reason_of(ledger, job) == "image_lost: HTTP 404"
+    assert ledger.paid(batch) == []
+    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only=None))
+    again = pay(ledger, run, first(ledger, batch))
+    assert [image.attempt_id for image in ledger.due(job)] == [again]
+    save(ledger, ledger.due(job)[0].id)
+    assert ledger.job(job).state is JobState.DONE
+
+
+def test_an_old_image_whose_place_a_new_one_has_taken_is_not_to_be_cleared_away(
+    ledger: Ledger,
+) -> None:
+    """Also where the new ones came to disk in two runs, and the second knows of its own only."""
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    pay(ledger, run, first(ledger, batch), images=3)
+    (job,) = ledger.paid(batch)
+    for image, name in zip(ledger.due(job), ["0.png", "0-b.png", "0-c.png"], strict=True):
+        save(ledger, image.id, name)
+    enroll(ledger, [planned(0, edition=1)])
+    pay(ledger, run, first(ledger, batch), images=2)
+    one, two = ledger.due(job)
+    assert save(ledger, one.id, "0.png") is None
+    finished = save(ledger, two.id, "0-b.png")
+    assert finished is not None
+    assert [old.path for old in finished.replaced] == ["0-c.png"]
+    assert own(ledger.conn, job, "out", "0.png").is_own
+
+
+def test_the_image_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    pay(ledger, run, first(ledger, batch))
+    (job,) = ledger.paid(batch)
+    save(ledger, ledger.due(job)[0].id, "0.png")
+    enroll(ledger, [planned(0, edition=1)])
+    again = pay(ledger, run, first(ledger, batch))
+    assert own(ledger.conn, job, "out", "0.png").is_own, (
+        "the old image stays until the new one is there"
+    )
+    finished = save(ledger, ledger.due(job)[0].id, "0.webp")
+    assert finished is not None
+    assert finished.attempt_id == again
+    assert [(old.root, old.path) for old in finished.replaced] == [("out", "0.png")]
+    assert not own(ledger.conn, job, "out", "0.png").is_own
+    assert own(ledger.conn, job, "out", "0.webp").is_own
+
+
+def test_a_image_that_was_being_placed_is_known_by_its_hash_after_a_kill(
+    ledger: Ledger,
+) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    pay(ledger, run, first(ledger, batch), images=2)
+    (job,) = ledger.paid(batch)
+    one, other = ledger.due(job)
+    assert (one.rank, other.rank) == (0, 1)
+    assert (one.position, other.position) == (0, 1)
+    assert (one.path, one.sha256) == (None, None)
+    ledger.placing(one.id, "out", replace(IMAGE, path="0.png"))
+    placed, still = ledger.due(job)
+    assert (placed.path, placed.sha256) == ("0.png", "s")
+    assert (still.path, still.response) == (None, "a.answer")
+
+
+def test_what_is_paid_is_downloaded_soonest_expiry_first_even_when_retired(
+    ledger: Ledger,
+) -> None:
+    batch = enroll(ledger, [planned(n) for n in range(4)])
+    run = start(ledger, batch)
+    expiries = ["2026-11-22T12:00:00.000Z", None, "2026-11-22T11:00:00.000Z"]
+    jobs = ledger.pending(batch, after=JobId(0), limit=3)
+    for job, expires in zip(jobs, expiries, strict=True):
+        attempt = send(ledger, run, job)
+        ledger.record_response(attempt, OK, [(ImageRef(index=0), expires)], response="x")
+    enroll(ledger, [planned(0)])
+    assert ledger.paid(batch) == [jobs[2].id, jobs[0].id, jobs[1].id]
+
+
+def test_pending_jobs_come_in_pages_without_those_that_left_the_manifest(
+    ledger: Ledger,
+) -> None:
+    batch = enroll(ledger, [planned(n) for n in range(5)])
+    enroll(ledger, [planned(n) for n in (0, 1, 3, 4)])
+    page = ledger.pending(batch, after=JobId(0), limit=3)
+    assert [job.key for job in page] == ["k0", "k1", "k3"]
+    assert [job.key for job in ledger.pending(batch, after=page[-1].id, limit=3)] == ["k4"]
+
+
+def test_an_attempt_is_on_record_with_what_the_provider_said(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    attempt = send(ledger, run, first(ledger, batch))
+    verdict = replace(REFUSED, message="bad size", status=400, request_id="2026-1")
+    ledger.settle(attempt, verdict, response="raw")
+    (row,) = ledger.conn.execute(
+        "SELECT outcome, billed, cost, http_status, error_code, message, request_id, response,"
+        " fingerprint, provider, model, price FROM attempts"
+    ).fetchall()
+    said = ("refused", "no", 0, 400, "invalid_value", "bad size", "2026-1", "raw")
+    assert tuple(row) == (*said, "0-0", "local", "gpt-image-2", PRICE)
+    assert reason_of(ledger, JobId(1)) == "invalid_value: bad size"
+
+
+def test_only_attempts_of_this_batch_are_open_or_finished(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0), planned(1)])
+    other = enroll(ledger, [planned(2)], name="other")
+    run = start(ledger, batch)
+    done = pay(ledger, run, first(ledger, batch))
+    (job,) = ledger.paid(batch)
+    save(ledger, ledger.due(job)[0].id)
+    mine = send(ledger, run, first(ledger, batch))
+    theirs = send(ledger, start(ledger, other), first(ledger, other))
+    for one in (batch, other):
+        start(ledger, one)
+    assert [opened.id for opened in ledger.open_attempts(batch)] == [mine]
+    assert [opened.id for opened in ledger.open_attempts(other)] == [theirs]
+    assert ledger.finished_attempts(batch, [done, mine, theirs, AttemptId("x")]) == [done]
+    assert ledger.finished_attempts(other, [done, mine, theirs]) == []
+
+
+def test_a_job_can_be_failed_before_anything_is_sent_and_not_after(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0), planned(1)])
+    run = start(ledger, batch)
+    sent, unsent = ledger.pending(batch, after=JobId(0), limit=9)
+    send(ledger, run, sent)
+    for job in (sent, unsent):
+        ledger.refuse(job.id, "reference_unreadable: no")
+    assert ledger.job(sent.id).state is JobState.SENDING
+    assert ledger.job(unsent.id).state is JobState.FAILED
+
+
+def test_a_run_ends_with_its_reason_and_code(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    ledger.end_run(run, stopped="budget: used", exit_code=3)
+    last = status(ledger.conn, "b").last_run
+    assert last is not None
+    assert (last.stopped, last.exit_code) == ("budget: used", 3)
+    assert last.ended_at is not None
+
+
+def test_moments_are_written_in_utc_and_sort_as_text() -> None:
+    noon = datetime(2026, 11, 22, 12, tzinfo=timezone(timedelta(hours=2)))
+    assert timestamp(noon) == "2026-11-22T10:00:00.000Z"
+    assert timestamp(noon) < timestamp(noon + timedelta(milliseconds=1))
+
+
+def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledger) -> None:
+    batch = enroll(ledger, [changed_job(planned(n), key=f"mug/{n}") for n in range(3)])
+    run = start(ledger, batch)
+    for job in ledger.pending(batch, after=JobId(0), limit=2):
+        ledger.settle(send(ledger, run, job), REFUSED)
+    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.BLOCKED], only=None))
+    assert (moved.jobs, moved.cost) == (0, 0)
+    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only=Only.of(["*1"])))
+    assert (moved.jobs, moved.cost) == (1, PRICE)
+    assert [job.key for job in ledger.pending(batch, after=JobId(0), limit=9)] == ["mug/1", "mug/2"]
+
+
+def test_a_spoiled_response_stays_charged(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    attempt = pay(ledger, run, first(ledger, batch))
+    assert ledger.spoil(attempt, EMPTY, run).state is JobState.FAILED
+    assert ledger.run_totals(run).charged == PRICE
+    assert ledger.due(JobId(1)) == []
+
+
+def test_a_spoiled_response_is_bought_again_within_the_allowance(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch, waste=PRICE)
+    attempt = pay(ledger, run, first(ledger, batch))
+    assert ledger.spoil(attempt, EMPTY, run).state is JobState.PENDING
+    assert ledger.run_totals(run).wasted == PRICE
+    attempt = pay(ledger, run, first(ledger, batch))
+    assert ledger.spoil(attempt, EMPTY, run).state is JobState.FAILED, "once a job"
+    assert ledger.run_totals(run).charged == 2 * PRICE
+
+
+def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    run = start(ledger, batch)
+    ledger.settle(send(ledger, run, first(ledger, batch)), LOST)
+    moved = retry_jobs(
+        ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN], only=Only.of(["k*"]))
+    )
+    assert (moved.jobs, moved.cost) == (1, PRICE)
+    assert first(ledger, batch).doubts == 0
+    assert status(ledger.conn, "b").maybe == PRICE
+
+
+VERDICTS = st.sampled_from([OK, LOST, FREE, REFUSED, EMPTY, BLOCKED, THROTTLED, OVERLOADED, FEE])
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Any order of plans, requests, answers, losses, kills, deliveries and retries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger(in_memory())
+        self.editions = [0] * 4
+        self.batch = enroll(self.ledger, [planned(n) for n in range(4)])
+        self.budget = Micros(6 * PRICE)
+        self.run = start(self.ledger, self.batch, max_cost=self.budget, waste=PRICE)
+        self.open: list[AttemptId] = []
+
+    def teardown(self) -> None:
+        self.ledger.conn.close()
+
+    @rule(number=st.integers(0, 3), keep=st.integers(1, 4))
+    def edit_the_manifest(self, number: int, keep: int) -> None:
+        self.editions[number] += 1
+        jobs = [planned(n, edition) for n, edition in enumerate(self.editions)]
+        enroll(self.ledger, jobs[:keep])
+
+    @rule(data=st.data())
+    def send_a_request(self, data: st.DataObject) -> None:
+        pending = self.ledger.pending(self.batch, after=JobId(0), limit=9)
+        if pending:
+            attempt = AttemptId(uuid4().hex)
+            job = data.draw(st.sampled_from(pending))
+            if self.ledger.reserve(self.run, job, attempt, provider="local") == Reserved():
+                self.open.append(attempt)
+
+    @precondition(lambda self: self.open)
+    @rule(verdict=VERDICTS, hold=st.booleans(), count=st.integers(1, 2))
+    def end_a_request(self, verdict: Verdict, hold: bool, count: int) -> None:
+        attempt = self.open.pop()
+        if verdict is OK:
+            images = [(ImageRef(index=n, url="https://h/x"), None) for n in range(count)]
+            self.ledger.record_response(attempt, verdict, images, response="x")
+        else:
+            self.ledger.settle(attempt, verdict, allowance_of=self.run, hold=hold)
+
+    @rule(ends=st.lists(st.sampled_from(["saved", "spoiled", "lost", "later"]), min_size=1))
+    def deliver(self, ends: list[str]) -> None:
+        turns = cycle(ends)
+        for job in self.ledger.paid(self.batch):
+            for image in self.ledger.due(job):
+                match next(turns):
+                    case "saved":
+                        save(self.ledger, image.id)
+                        continue
+                    case "spoiled":
+                        self.ledger.spoil(image.attempt_id, EMPTY, self.run)
+                    case "lost" if image.rank:
+                        self.ledger.extra_lost(image.id, "gone")
+                        continue
+                    case "lost":
+                        self.ledger.image_lost(image.id, job, "gone")
+                    case "later":
+                        self.ledger.fetch_failed(
+                            image.id, job, trouble="x", reason="download: x", not_before=None
+                        )
+                break
+
+    @rule(verdict=VERDICTS.filter(lambda verdict: verdict is not OK))
+    def be_killed_and_start_again(self, verdict: Verdict) -> None:
+        self.run = start(self.ledger, self.batch, max_cost=self.budget, waste=PRICE)
+        for opened in self.ledger.open_attempts(self.batch):
+            self.ledger.settle(opened.id, verdict, allowance_of=self.run)
+        self.open.clear()
+
+    @rule(data=st.data(), drift=st.sampled_from([0, 0, 1_000]))
+    def reconcile(self, data: st.DataObject, drift: int) -> None:
+        """A log that proves anything at all of attempts that are over."""
+        over = [
+            sent
+            for sent in sent_attempts(
+                self.ledger.conn, self.batch, "local", settle=timedelta(minutes=60)
+            )
+            if sent.outcome is not Outcome.SENDING
+        ]
+        fates = data.draw(
+            st.lists(
+                st.sampled_from(["billed", "unbilled", "open"]),
+                min_size=len(over),
+                max_size=len(over),
+            )
+        )
+        told = list(zip(over, fates, strict=True))
+        settle_attempts(
+            self.ledger.conn,
+            Reconciliation(
+                billed=tuple(
+                    Settled(attempt=sent, amount=Micros(sent.price - drift))
+                    for sent, fate in told
+                    if fate == "billed" and sent.billed is Billed.MAYBE
+                ),
+                unbilled=tuple(
+                    Settled(attempt=sent, amount=Micros(0))
+                    for sent, fate in told
+                    if fate == "unbilled" and sent.billed is Billed.MAYBE
+                ),
+                corrected=tuple(
+                    Settled(attempt=sent, amount=Micros(max(0, sent.cost - drift)))
+                    for sent, fate in told
+                    if fate == "billed" and sent.billed is Billed.YES
+                ),
+                unproven=(),
+                missing=(),
+                foreign=(),
+                drift=(),
+            ),
+        )
+
+    @rule(
+        state=st.sampled_from(
+            [JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN, JobState.PAID]
+        )
+    )
+    def retry(self, state: JobState) -> None:
+        buy = state is JobState.PAID
+        retry_jobs(self.ledger.conn, self.batch, Chosen(states=[state], only=None), buy=buy)
+
+    @rule()
+    def repair(self) -> None:
+        lost = [one.image for one in lost_images(self.ledger.conn, self.batch, utc_now())]
+        fetch_again(self.ledger.conn, lost)
+
+    @invariant()
+    def money_adds_up(self) -> None:
+        rows = self.ledger.conn.execute(
+            "SELECT runs.*, (SELECT coalesce(sum(cost), 0) FROM attempts WHERE run_id = runs.id)"
+            " AS costs, (SELECT coalesce(sum(price), 0) FROM attempts WHERE run_id = runs.id"
+            " AND billed = 'maybe') AS doubts FROM runs"
+        )
+        for row in rows:
+            assert row["charged"] == row["costs"]
+            assert row["maybe"] + row["reserved"] == row["doubts"]
+            assert row["charged"] + row["maybe"] + row["reserved"] <= row["max_cost"]
+            assert row["wasted"] <= row["max_waste"]
+
+    @invariant()
+    def a_day_spends_what_its_attempts_do(self) -> None:
+        (days,) = self.ledger.conn.execute("SELECT coalesce(sum(spent), 0) FROM days").fetchone()
+        (spent,) = self.ledger.conn.execute(
+            "SELECT coalesce(sum(CASE billed WHEN 'yes' THEN cost WHEN 'maybe' THEN price ELSE 0"
+            " END), 0) FROM attempts"
+        ).fetchone()
+        assert days == spent
+
+    @invariant()
+    def the_counts_that_are_kept_are_those_that_are_found(self) -> None:
+        assert rig.tallies(self.ledger.conn) == rig.counted(self.ledger.conn)
+
+    @invariant()
+    def every_job_is_where_its_attempts_say(self) -> None:
+        rows = self.ledger.conn.execute(
+            "SELECT state, (SELECT count(*) FROM attempts WHERE job_id = jobs.id AND outcome ="
+            " 'sending') AS open, (SELECT count(*) FROM images WHERE job_id = jobs.id AND state ="
+            " 'due') AS due, (SELECT count(DISTINCT attempt_id) FROM images WHERE job_id = jobs.id"
+            " AND state = 'saved') AS makers FROM jobs"
+        )
+        for row in rows:
+            assert (row["state"] == "sending") == (row["open"] == 1)
+            assert (row["state"] == "paid") == (row["due"] > 0)
+            if row["state"] == "done":
+                assert row["makers"] == 1
+
+    @invariant()
+    def no_job_rests_on_what_became_of_an_older_prompt(self) -> None:
+        rows = self.ledger.conn.execute(
+            "SELECT jobs.fingerprint AS wanted, (SELECT fingerprint FROM attempts WHERE job_id ="
+            " jobs.id ORDER BY attempts.rowid DESC LIMIT 1) AS asked FROM jobs"
+            " WHERE state IN ('done', 'failed', 'blocked', 'uncertain')"
+        )
+        for row in rows:
+            assert row["wanted"] == row["asked"]
+
+
+LedgerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestLedgerMachine = LedgerMachine.TestCase
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(3600)
+def test_ten_thousand_sequences_keep_the_ledger_whole() -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    many = settings(max_examples=10_000, stateful_step_count=40, deadline=None)
+    run_state_machine_as_test(LedgerMachine, settings=many)

@@ -1,0 +1,153 @@
+"""Streamed answers as gateways send them: whole, cut, or with errors inside."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.job import Billed, ImageRef, Outcome
+from batchgen.outcomes.classify import Exchange, Failure, Reach, Verdict, classify
+from batchgen.providers.adapters.images import partial_images, read_response
+from tests.unit.providers.test_images import inline_image
+
+IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+TEXT = base64.b64encode(IMAGE).decode()
+STREAM = {"content-type": "text/event-stream; charset=utf-8"}
+USAGE = {"input_tokens": 10, "output_tokens": 196, "total_tokens": 206}
+
+COMPLETED = {"type": "image_generation.completed", "b64_json": TEXT, "usage": USAGE}
+PARTIAL = {"type": "image_edit.partial_image", "b64_json": TEXT, "partial_image_index": 0}
+
+
+def stream(*payloads: Any, end: str = "data: [DONE]\n\n", named: bool = True) -> bytes:
+    """A body of events; texts stand as they are."""
+    lines = []
+    for payload in payloads:
+        if isinstance(payload, str):
+            lines.append(payload)
+            continue
+        name = f"event: {payload['type']}\n" if named and "type" in payload else ""
+        lines.append(f"{name}data: {json.dumps(payload)}\n\n")
+    return ("".join(lines) + end).encode()
+
+
+def verdict(body: bytes, *, reach: Reach = Reach.COMPLETE) -> Verdict:
+    """What an attempt with this streamed body is."""
+    failure = Failure.NONE if reach is Reach.COMPLETE else Failure.NETWORK
+    exchange = Exchange(reach=reach, failure=failure, status=200, headers=STREAM)
+    return classify(exchange, read_response(body, STREAM))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        stream(COMPLETED),
+        stream(COMPLETED, named=False),
+        stream(": ping\n\n", PARTIAL, ": ping\n\n", COMPLETED),
+        stream(COMPLETED, end=""),
+        stream(COMPLETED, end="").rstrip(b"\n"),
+        stream(COMPLETED).replace(b"\n", b"\r\n"),
+        stream({"type": "image_edit.completed", "url": f"data:image/png;base64,{TEXT}"}),
+        stream({"created": 1, "data": [{"b64_json": TEXT}]}),
+    ],
+    ids=["plain", "unnamed", "pings", "no end", "cut behind", "crlf", "data address", "one event"],
+)
+def test_the_finished_image_is_found(body: bytes) -> None:
+    response = read_response(body, STREAM)
+    assert response.images == (ImageRef(index=0),)
+    assert inline_image(body, STREAM, 0) == IMAGE
+    assert verdict(body).outcome is Outcome.OK
+
+
+def test_an_address_may_stand_in_for_the_image() -> None:
+    completed = {"type": "image_generation.completed", "url": "https://images.example/1.png"}
+    response = read_response(stream(completed, end=""), STREAM)
+    assert response.images == (ImageRef(index=0, url="https://images.example/1.png"),)
+
+
+def test_usage_and_partial_images_are_read() -> None:
+    body = stream(PARTIAL, {**PARTIAL, "partial_image_index": 1, "b64_json": "%"}, COMPLETED)
+    assert read_response(body, STREAM).usage == USAGE
+    assert partial_images(body, STREAM) == [IMAGE]
+
+
+@pytest.mark.fault("H29")
+def test_a_stream_without_its_type_is_known_by_its_looks() -> None:
+    body = stream(COMPLETED)
+    assert read_response(body, {}).images
+    assert inline_image(body, {}, 0) == IMAGE
+
+
+def test_a_line_of_twelve_megabytes_is_no_trouble() -> None:
+    data = base64.b64encode(bytes(12_000_000)).decode()
+    body = stream({**COMPLETED, "b64_json": data})
+    assert len(inline_image(body, STREAM, 0)) == 12_000_000
+
+
+@pytest.mark.parametrize(
+    ("event", "outcome", "code"),
+    [
+        (
+            {"type": "error", "error": {"code": "image_generation_failed", "message": "no"}},
+            Outcome.AMBIGUOUS,
+            "image_generation_failed",
+        ),
+        (
+            {"type": "error", "error": {"code": "moderation_blocked", "message": "no"}},
+            Outcome.BLOCKED,
+            "moderation_blocked",
+        ),
+        (
+            {"type": "upstream_error", "code": "insufficient_user_quota", "message": "none left"},
+            Outcome.STOP,
+            "no_money",
+        ),
+        ({"error": "it broke"}, Outcome.AMBIGUOUS, "error_in_success"),
+    ],
+)
+def test_an_error_in_mid_stream_is_told_apart_as_any_other(
+    event: dict[str, Any], outcome: Outcome, code: str
+) -> None:
+    found = verdict(stream(PARTIAL, event, end=""))
+    assert (found.outcome, found.code) == (outcome, code)
+
+
+def test_a_image_beats_an_error_behind_it() -> None:
+    assert verdict(stream(COMPLETED, {"type": "error", "error": "late"})).outcome is Outcome.OK
+
+
+@pytest.mark.fault("H29")
+def test_a_stream_that_ends_without_its_image_is_a_doubt() -> None:
+    for body in (stream(PARTIAL), stream(), b": ping\n\n"):
+        found = verdict(body)
+        assert (found.outcome, found.billed) == (Outcome.AMBIGUOUS, Billed.MAYBE)
+        assert found.code == "stream_ended"
+
+
+def test_a_stream_cut_at_any_byte_is_a_image_or_a_doubt() -> None:
+    body = stream(PARTIAL, COMPLETED)
+    whole = body.index(TEXT.encode(), body.index(b".completed")) + len(TEXT)
+    for end in range(len(body)):
+        found = verdict(body[:end], reach=Reach.HEADERS)
+        if found.outcome is Outcome.OK:
+            assert end > whole
+            assert inline_image(body[:end], STREAM, 0) == IMAGE
+        else:
+            assert (found.outcome, found.billed) == (Outcome.AMBIGUOUS, Billed.MAYBE)
+    assert verdict(body[:-1], reach=Reach.HEADERS).outcome is Outcome.OK
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: f"data: {text}".encode()))
+def test_any_bytes_are_an_response(body: bytes) -> None:
+    response = read_response(body, STREAM)
+    for image in response.images:
+        if image.url is None:
+            try:
+                inline_image(body, STREAM, image.index)
+            except ValueError:
+                continue
