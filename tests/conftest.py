@@ -13,6 +13,8 @@ from hypothesis import settings
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+# Failed assertions of helpers show their values, as those of tests do.
+pytest.register_assert_rewrite("tests.support")
 pytest_plugins = ["tests.support.canary"]
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 

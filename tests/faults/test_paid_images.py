@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.runs.test_responses import RED, Scripted, encoded, image, saved, scripted
 from tests.support import rig
+from tests.support.responses import RED, encoded, image, saved
+from tests.support.scripted_server import Scripted, scripted
 
 ALL_FAIL = {"download-forbid": 1}
 NO_WAIT = '{concurrency: 4, max_waste: "100%", download_wait: 0}'

@@ -22,8 +22,7 @@ from batchgen.ledger.retry_selection import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.report.costs import WIDTH, cost_text
 from tests.support import rig
-from tests.support.rig import changed_job
-from tests.unit.ledger.test_ledger import (
+from tests.support.builders import (
     EMPTY,
     FREE,
     LOST,
@@ -37,7 +36,8 @@ from tests.unit.ledger.test_ledger import (
     send,
     start,
 )
-from tests.unit.ledger.test_queries import plans_of
+from tests.support.query_plans import plans_of
+from tests.support.rig import changed_job
 
 
 class Clock:

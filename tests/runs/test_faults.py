@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from batchgen.session.batch_lock import batch_lock
-from tests.runs.test_responses import RED, encoded, scripted
 from tests.support import rig
+from tests.support.responses import RED, encoded
+from tests.support.scripted_server import scripted
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits and signals of POSIX")
 

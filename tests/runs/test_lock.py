@@ -85,10 +85,9 @@ def _hold(ledger: Path, batch: str) -> None:
 
 def _refused_elsewhere(ledger: Path, batch: str) -> bool:
     """Whether another process is refused the batch."""
-    script = "import sys; from pathlib import Path; from tests.runs.test_lock import _hold\n"
-    script += "_hold(Path(sys.argv[1]), sys.argv[2])"
     done = subprocess.run(
-        [sys.executable, "-c", script, str(ledger), batch],
+        [sys.executable, "-c", _HOLD, str(ledger), batch],
+        stdin=subprocess.DEVNULL,
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

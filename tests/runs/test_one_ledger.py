@@ -28,7 +28,7 @@ from batchgen.session.batch_lock import owner_of
 from batchgen.system.process_owner import Here, Life
 from batchgen.system.process_table import this_process
 from tests.support import rig
-from tests.unit.ledger.test_ledger import LOST, enroll, first, planned, send
+from tests.support.builders import LOST, enroll, first, planned, send
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and links of POSIX")
 

@@ -26,8 +26,8 @@ from batchgen.providers.price_list import OpenOption, PriceSpan
 from batchgen.providers.profile import Profile
 from batchgen.reconciliation.settlement import Settled
 from tests.support import rig
-from tests.unit.ledger.test_ledger import OK, PRICE, enroll, first, planned, start
-from tests.unit.ledger.test_reconciliation import NOTHING, sent
+from tests.support.builders import OK, PRICE, enroll, first, planned, start
+from tests.support.settlement import NOTHING, sent
 
 LEAST = Micros(30_000)
 

@@ -18,8 +18,8 @@ from batchgen.ledger.run_report import run_report
 from batchgen.money import Micros
 from batchgen.report.run import Morning, report_markdown, report_record, report_text
 from tests.support import rig
-from tests.test_readme import block_after
-from tests.unit.ledger.test_ledger import LOST, PRICE, REFUSED, enroll, first, planned, send, start
+from tests.support.builders import LOST, PRICE, REFUSED, enroll, first, planned, send, start
+from tests.support.readme import block_after
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from batchgen.simulator.errors import ApiError
 from batchgen.simulator.faults import DOWNLOAD_FAULTS, POST_FAULTS, Behaviour, Fault
 from batchgen.simulator.models import rules
 from tests.support import rig
+from tests.support.endpoint import KEY, PNG, error_of, image_file
 
 PROMPT = "A ceramic mug"
-KEY = {"Authorization": "Bearer sk-test"}
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,6 @@ def ask(
         headers=KEY if headers is None else headers,
         timeout=60,
     )
-
-
-def error_of(response: httpx.Response) -> tuple[int, str]:
-    """Status and code of an error."""
-    return response.status_code, response.json()["error"]["code"] or ""
 
 
 @pytest.mark.parametrize(
@@ -426,15 +421,6 @@ def test_a_malformed_body_is_a_400_in_the_envelope(body: bytes, served: rig.Endp
     assert response.status_code == 400
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
     assert len(response.headers["x-oneapi-request-id"]) == 31
-
-
-def image_file(mode: str = "RGB", side: int = 64, file_format: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, (side, side)).save(buffer, file_format)
-    return buffer.getvalue()
-
-
-PNG = ("a.png", image_file(), "image/png")
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from PIL import Image
 from batchgen.providers.crazyrouter import PRICES
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.models import gemini
-from tests.simulator.test_endpoint import KEY, error_of, image_file
 from tests.support import rig
+from tests.support.endpoint import KEY, error_of, image_file
 
 
 @pytest.fixture(scope="module")

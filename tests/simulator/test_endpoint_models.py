@@ -20,8 +20,8 @@ from batchgen.simulator.errors import ApiError
 from batchgen.simulator.models import registry
 from batchgen.simulator.models.rules import ImageRequest
 from batchgen.simulator.models.sizes import fitted_size
-from tests.simulator.test_endpoint import KEY, PNG, error_of
 from tests.support import rig
+from tests.support.endpoint import KEY, PNG, error_of
 
 URL = "https://images.example/mug.png"
 

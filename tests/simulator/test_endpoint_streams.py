@@ -16,8 +16,8 @@ from PIL import Image
 
 from batchgen.simulator.models.rules import ImageRequest, Reference
 from batchgen.simulator.models.tokens import usage
-from tests.simulator.test_endpoint import KEY, PNG
 from tests.support import rig
+from tests.support.endpoint import KEY, PNG
 
 SMALL = {"model": "gpt-image-2", "prompt": "A mug", "size": "1024x640", "stream": True}
 

@@ -21,8 +21,8 @@ from batchgen.providers.price_list import read_price_list
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.models import veo
 from batchgen.simulator.mp4 import still_video
-from tests.simulator.test_endpoint import KEY
 from tests.support import rig
+from tests.support.endpoint import KEY
 
 URL = "https://images.example/mug.png"
 

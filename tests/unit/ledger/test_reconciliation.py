@@ -20,7 +20,7 @@ from batchgen.ledger.retry_selection import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Verdict
 from batchgen.reconciliation.settlement import Reconciliation, Sent, Settled
-from tests.unit.ledger.test_ledger import (
+from tests.support.builders import (
     FEE,
     LOST,
     OK,
@@ -34,11 +34,7 @@ from tests.unit.ledger.test_ledger import (
     send,
     start,
 )
-
-SETTLE = timedelta(minutes=60)
-NOTHING = Reconciliation(
-    billed=(), unbilled=(), corrected=(), unproven=(), missing=(), foreign=(), drift=()
-)
+from tests.support.settlement import NOTHING, SETTLE, sent
 
 
 class Clock:
@@ -69,10 +65,6 @@ def lose(ledger: Ledger, batch: BatchId, verdict: Verdict = LOST, waste: int = 0
     ledger.settle(send(ledger, run, job), verdict)
     ledger.end_run(run, stopped=None, exit_code=1)
     return job.id
-
-
-def sent(ledger: Ledger, batch: BatchId) -> list[Sent]:
-    return sent_attempts(ledger.conn, batch, "local", settle=SETTLE)
 
 
 def money(ledger: Ledger) -> tuple[int, int, dict[Billed, int]]:

@@ -20,35 +20,15 @@ from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.moving import Relocation, Relocations
-from batchgen.ledger.staging import BatchIdentity, Staging
+from batchgen.ledger.staging import Staging
 from batchgen.money import ZERO, Micros
 from batchgen.planning.naming import collision_key
-from tests.support.rig import changed_job, planned_job
+from tests.support.builders import IDENTITY
+from tests.support.rig import changed_job
+from tests.support.staging import planned
 
 PRICE = Micros(37_700)
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-IDENTITY = BatchIdentity(
-    name="b",
-    provider="local",
-    price_source="test",
-    manifest_path="b.yaml",
-    manifest_sha256="",
-    manifest="",
-)
-
-
-def planned(key: str, *, prompt: str = "p", path: str | None = None) -> PlannedJob:
-    return planned_job(
-        key=key,
-        fingerprint=prompt,
-        provider="local",
-        model="gpt-image-2",
-        prompt=prompt,
-        options={},
-        root="out",
-        path=path or f"{key}.{{ext}}",
-        source=f"b.csv:{ord(key[0])}",
-    )
 
 
 @pytest.fixture
@@ -414,7 +394,8 @@ from pathlib import Path
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.staging import Staging
 from batchgen.planning.naming import collision_key
-from tests.unit.ledger.test_staging import IDENTITY, planned
+from tests.support.builders import IDENTITY
+from tests.support.staging import planned
 base = planned("a")
 count = int(sys.argv[2])
 jobs = (base._replace(key=f"k{n}", path=f"{n}.{{ext}}") for n in range(count))
