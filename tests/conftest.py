@@ -15,7 +15,7 @@ settings.load_profile("patient")
 
 # Failed assertions of helpers show their values, as those of tests do.
 pytest.register_assert_rewrite("tests.support")
-pytest_plugins = ["tests.support.canary"]
+pytest_plugins = ["tests.support.canary", "tests.support.fixtures"]
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 

@@ -13,6 +13,8 @@ TEST_IMPORT = re.compile(
     r"^\s*(?:from|import) +tests\.(?:\w+\.)*test_\w+|; *from tests\S*\.test_", re.M
 )
 """An import of a test module, also in the text of a script for a subprocess."""
+SHARED_FIXTURES = {"served", "tuned", "clock", "conn", "ledger"}
+"""Fixtures that only tests/support/fixtures.py defines."""
 
 
 def timed_assertions(source: str) -> list[int]:
@@ -59,3 +61,24 @@ def test_test_modules_are_not_imported() -> None:
         if path != Path(__file__) and (lines := TEST_IMPORT.findall(path.read_text("utf-8")))
     }
     assert not found
+
+
+def fixtures(source: str) -> list[str]:
+    """Return the names of the fixtures that the source defines."""
+    return [
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list)
+    ]
+
+
+def test_shared_fixtures_are_defined_once() -> None:
+    found = [
+        (name, str(path.relative_to(TESTS)))
+        for path in TESTS.rglob("*.py")
+        for name in fixtures(path.read_text("utf-8"))
+        if name in SHARED_FIXTURES
+    ]
+    place = str(Path("support", "fixtures.py"))
+    assert sorted(found) == [(name, place) for name in sorted(SHARED_FIXTURES)]

@@ -29,12 +29,6 @@ from tests.support.responses import image
 BODY = b'{"model":"gpt-image-2","prompt":"a mug","n":1,"size":"1024x640"}'
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
-        yield endpoint
-
-
 @pytest.fixture
 def between(served: rig.Endpoint) -> Iterator[Proxy]:
     """A proxy in front of the endpoint."""

@@ -39,12 +39,6 @@ from tests.support.scripted_server import scripted
 EVERYTHING = "output: {sidecar: true, metadata: true}\n"
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
-        yield endpoint
-
-
 # The search
 
 

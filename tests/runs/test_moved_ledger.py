@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,12 +16,6 @@ from batchgen.ledger.manifest_paths import manifest_path, stored_path
 from batchgen.ledger.schema import SCHEMA_VERSION, migrations
 from tests.support import rig
 from tests.support.old_ledgers import TWO_BATCHES
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
-        yield endpoint
 
 
 def stored(db: Path) -> str:

@@ -36,11 +36,7 @@ ONCE = '{concurrency: 2, max_waste: "100%"}'
 """Whatever is held must be held although all of it might be rebought."""
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    switches = ("--fast-images", "--response", "b64_json")
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
-        yield endpoint
+SWITCHES = ("--fast-images", "--response", "b64_json")
 
 
 def posts(endpoint: rig.Endpoint) -> int:

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,7 @@ from tests.support.endpoint import KEY, PNG, error_of, image_file
 PROMPT = "A ceramic mug"
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint")) as endpoint:
-        yield endpoint
+SWITCHES = ()
 
 
 def ask(
@@ -311,14 +308,6 @@ def test_only_loopback_is_listened_on(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "loopback" in done.stderr
-
-
-@pytest.fixture
-def tuned(served: rig.Endpoint) -> Iterator[rig.Endpoint]:
-    """The shared endpoint for tests that change how it behaves, put right again afterwards."""
-    before = served.judge("faults", {})
-    yield served
-    served.judge("faults", before)
 
 
 def url_of(response: httpx.Response) -> str:

@@ -22,18 +22,7 @@ from tests.support.endpoint import KEY, PNG
 SMALL = {"model": "gpt-image-2", "prompt": "A mug", "size": "1024x640", "stream": True}
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint")) as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def tuned(served: rig.Endpoint) -> Iterator[rig.Endpoint]:
-    """The shared endpoint for tests that change how it behaves, put right again afterwards."""
-    before = served.judge("faults", {})
-    yield served
-    served.judge("faults", before)
+SWITCHES = ()
 
 
 @contextmanager

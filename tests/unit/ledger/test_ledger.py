@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import cycle
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -23,7 +20,7 @@ from batchgen.job import (
     JobState,
     Outcome,
 )
-from batchgen.ledger.database import in_memory, open_for_writing
+from batchgen.ledger.database import in_memory
 from batchgen.ledger.ledger import (
     BudgetReached,
     Ledger,
@@ -65,12 +62,6 @@ from tests.support.builders import (
     start,
 )
 from tests.support.rig import changed_job
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn)
 
 
 def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charged(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 
 from batchgen.errors import UnknownBatchError
 from batchgen.job import AttemptId, BatchId, JobId, JobState
-from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.path_owners import own
 from batchgen.ledger.queries import (
@@ -47,12 +47,6 @@ from tests.support.query_plans import plans_of
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "batchgen.db"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(path)) as conn:
-        yield Ledger(conn)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import BatchId, JobId, PlannedJob
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.moving import Relocation, Relocations
@@ -24,17 +22,13 @@ from batchgen.ledger.staging import Staging
 from batchgen.money import ZERO, Micros
 from batchgen.planning.naming import collision_key
 from tests.support.builders import IDENTITY
+from tests.support.fixtures import Clock
 from tests.support.rig import changed_job
 from tests.support.staging import planned
 
 PRICE = Micros(37_700)
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn, lambda: NOW)
+CLOCK = Clock(NOW)
 
 
 def stage(ledger: Ledger, *jobs: PlannedJob, now: datetime = NOW) -> Staging:
