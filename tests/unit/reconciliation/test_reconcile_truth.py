@@ -15,17 +15,7 @@ from batchgen.money import ZERO, Micros
 from batchgen.reconciliation.charges import Charge, UsageLog
 from batchgen.reconciliation.matching import PROOF_DELAY, reconcile
 from batchgen.reconciliation.settlement import Reconciliation, Sent
-from tests.unit.reconciliation.test_matching import (
-    CONTROL,
-    CONTROL_ROW,
-    PRICE,
-    SETTLE,
-    A,
-    at,
-    row,
-    sent,
-    told,
-)
+from tests.support.charges import CONTROL, CONTROL_ROW, PRICE, SETTLE, A, at, row, sent, told
 
 NAMED = sent("a", request_id="i")
 PAID = sent("a", billed=Billed.YES, request_id="i")
