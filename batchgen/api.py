@@ -35,7 +35,7 @@ from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.plan_and_enroll import Faces, begin, check, reference_images
 from batchgen.session.prepare import Overrides, key_of, prepare
 from batchgen.session.run_engine import Outcome, drive, endpoint
-from batchgen.system.os_errors import end_of
+from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
 
 _HELD: Final = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
@@ -263,7 +263,7 @@ class Batch:
                 await self._drive()
             except BaseException as exc:
                 error = one_error(exc)
-                self.stopped, self.exit_code = end_of(error)
+                self.stopped, self.exit_code = stop_reason_of(error)
                 if not isinstance(error, Exception):
                     raise
                 self._error = error

@@ -669,9 +669,9 @@ def _unexpected(exc: Exception) -> ExitCode:
     # Imported here: only what nobody expects needs them.
     import traceback
 
-    from batchgen.system.os_errors import refusal
+    from batchgen.system.os_errors import as_stopped_error
 
-    refused = refusal(exc)
+    refused = as_stopped_error(exc)
     if refused is not None:
         click.echo(str(refused), err=True)
         return refused.exit_code

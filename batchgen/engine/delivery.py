@@ -52,9 +52,9 @@ from batchgen.outcomes.download_policy import (
 )
 from batchgen.output.sidecar import described, write_sidecar
 from batchgen.planning.naming import final_path
-from batchgen.system.atomic_files import PartFile, write_whole
-from batchgen.system.failpoints import Point, reach
-from batchgen.system.threads import in_turn, on_disk
+from batchgen.system.atomic_files import PartFile, write_atomically
+from batchgen.system.failpoints import Point, hit
+from batchgen.system.threads import in_decode_thread, in_disk_thread
 from batchgen.urls import is_loopback
 
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
@@ -120,7 +120,7 @@ class Delivery:
         """Give a job a copy of the image of the job that it shares. Raises LedgerWriteError."""
         run, attempt = self._context.run, new_attempt()
         begun = await self._context.ledger(lambda ledger: begin_copy(ledger, run, job, attempt))
-        reach(Point.COPYING)
+        hit(Point.COPYING)
         return await self.deliver_left(job) if begun else None
 
     async def deliver(self, paid: Paid) -> Again | None:
@@ -179,7 +179,7 @@ class Delivery:
         async with images.part(attempt, image.position) as part:
             if await self._fill(image, part) is None:
                 await part.seal(lambda path: examine(path, job.verify, image.task is not None))
-                await on_disk(images.keep, attempt, image.position, part.part)
+                await in_disk_thread(images.keep, attempt, image.position, part.part)
 
     async def _still_due(self, job: Job) -> list[DueImage]:
         return await self._context.ledger(lambda ledger: ledger.due(job.id))
@@ -226,7 +226,7 @@ class Delivery:
     async def _bring(self, job: Job, image: DueImage) -> _Placed:
         """Try to get one image onto disk, and decide what follows where that fails."""
         if image.path and image.sha256:
-            placed = await on_disk(self._placer.already_placed, job, image)
+            placed = await in_disk_thread(self._placer.already_placed, job, image)
             if placed is not None:
                 return await self._save(job, image, placed)
         if image.task is not None and image.url is None and image.copy_of is None:
@@ -286,7 +286,7 @@ class Delivery:
             info, sha256 = seen.info, seen.sha256
             if job.metadata and image.task is None:
                 origin = await self._origin(image)
-                info, sha256 = await on_disk(_describe, part.part, job, origin)
+                info, sha256 = await in_disk_thread(_describe, part.part, job, origin)
             saved = SavedImage(
                 path=final_path(job.path, info.format.extension, image.rank),
                 sha256=sha256,
@@ -297,7 +297,7 @@ class Delivery:
                 warnings=mismatches(info, job.options),
             )
             if image.replaces is not None and image.rank == 0:
-                worse = await on_disk(_worse, part.part, saved, image)
+                worse = await in_disk_thread(_worse, part.part, saved, image)
                 if worse is not None:
                     return FetchSpoiled(worse)
             # From here to the row there is nothing to wait for but our own disk.
@@ -305,7 +305,7 @@ class Delivery:
                 await self._placer.place(job, image, part, saved, taken=seen.taken)
                 placed = await self._save(job, image, saved)
                 if self._placer.has_kept(image):
-                    await on_disk(self._placer.forget_kept, job, image, saved)
+                    await in_disk_thread(self._placer.forget_kept, job, image, saved)
             return placed
 
     def _look(self, part: Path, job: Job, image: DueImage) -> _Seen:
@@ -317,7 +317,9 @@ class Delivery:
     async def _fill(
         self, image: DueImage, part: PartFile
     ) -> FetchResult | FetchLater | FetchSpoiled | None:
-        if self._placer.has_kept(image) and await on_disk(self._placer.adopt_kept, image, part):
+        if self._placer.has_kept(image) and await in_disk_thread(
+            self._placer.adopt_kept, image, part
+        ):
             return None
         if image.copy_of is not None:
             return await self._copy(image, part)
@@ -325,7 +327,7 @@ class Delivery:
             most = MAX_IMAGE_BYTES if image.task is None else MAX_VIDEO_BYTES
             return await self._downloader.fetch(self._moved(image.url), part, max_bytes=most)
         try:
-            await in_turn(self._unpack, image, part)
+            await in_decode_thread(self._unpack, image, part)
         except SpoolUnreadable as exc:
             return FetchLater(f"spool: {exc}")
         except ValueError as exc:
@@ -334,7 +336,9 @@ class Delivery:
 
     async def _copy(self, image: DueImage, part: PartFile) -> FetchSpoiled | None:
         original = await self._context.ledger(lambda ledger: original_of(ledger.conn, image))
-        if original is not None and await on_disk(self._placer.copy_original, original, part):
+        if original is not None and await in_disk_thread(
+            self._placer.copy_original, original, part
+        ):
             return None
         return FetchSpoiled("its image is missing or changed")
 
@@ -345,7 +349,7 @@ class Delivery:
         if source is not None:
             part.adopt(source)
         else:
-            part.write_here(unpack_base64(base64))
+            part.write_blocking(unpack_base64(base64))
 
     def _moved(self, url: str) -> str:
         """The address at the endpoint's present port, for one that is started anew for each run."""
@@ -363,9 +367,9 @@ class Delivery:
         if job.sidecar:
             final = self._base / job.root / saved.path
             origin = await self._origin(image)
-            await on_disk(write_sidecar, final, job, saved, origin)
+            await in_disk_thread(write_sidecar, final, job, saved, origin)
         finished = await self._context.ledger(lambda ledger: ledger.image_saved(image.id))
-        reach(Point.SAVED)
+        hit(Point.SAVED)
         return _Saved(image=saved, finished=finished)
 
     async def _forgo(self, image: DueImage, reason: str) -> JobFinished | None:
@@ -383,7 +387,7 @@ class Delivery:
         if finished.replaced or job.keep_partials:
             with anyio.CancelScope(shield=True):
                 origin = await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
-                await on_disk(self._placer.tidy, job, finished, saved, origin.batch)
+                await in_disk_thread(self._placer.tidy, job, finished, saved, origin.batch)
         context.made += 1
         warnings = (*(warning for image in saved for warning in image.warnings), *lacking)
         paths = tuple(str(PurePosixPath(job.root) / image.path) for image in saved)
@@ -440,7 +444,7 @@ def _describe(path: Path, job: Job, origin: Provenance) -> tuple[ImageInfo, str]
         info = inspect(data)
     except BadImage:  # as large as an image may be already
         data, info = plain, inspect(plain)
-    write_whole(path, data)
+    write_atomically(path, data)
     return info, hashlib.sha256(data).hexdigest()
 
 

@@ -26,14 +26,14 @@ from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.system.atomic_files import (
     PartFile,
-    make_directory,
+    make_directory_below,
     sha256_of,
     sync_directory,
-    write_whole,
+    write_atomically,
 )
 from batchgen.system.claiming import claim, is_one_name, replace
-from batchgen.system.failpoints import Point, reach
-from batchgen.system.threads import on_disk
+from batchgen.system.failpoints import Point, hit
+from batchgen.system.threads import in_disk_thread
 
 PARTIAL_DIRECTORY: Final = ".partial"
 _DIRECTORIES_KNOWN: Final = 64
@@ -76,7 +76,7 @@ class Placer:
         directory = self._directories.get((root, inner))
         if directory is None:
             directory = self._base / root / inner
-            await on_disk(make_directory, self._base / root, directory)
+            await in_disk_thread(make_directory_below, self._base / root, directory)
             if len(self._directories) >= _DIRECTORIES_KNOWN:
                 self._directories.clear()
             self._directories[root, inner] = directory
@@ -95,28 +95,28 @@ class Placer:
             final = directory / saved.path.rpartition("/")[2]
             if job.sidecar:
                 origin = await ledger(lambda ledger: ledger.provenance(image.attempt_id))
-                await on_disk(self._make_way_beside, job, sidecar_of(final), origin)
+                await in_disk_thread(self._make_way_beside, job, sidecar_of(final), origin)
             for _ in range(_TRIES):
                 put: Put = claim
                 if taken:
                     known = await ledger(
                         lambda ledger: own(ledger.conn, job.id, job.root, saved.path)
                     )
-                    put = await on_disk(self._make_way, job, final, saved, known)
+                    put = await in_disk_thread(self._make_way, job, final, saved, known)
                 await ledger(lambda ledger: ledger.placing(image.id, job.root, saved))
-                reach(Point.PLACING)
+                hit(Point.PLACING)
                 try:
                     await part.commit(final, put)
                 except FileExistsError:
                     await ledger(lambda ledger: ledger.not_placed(image.id))
                     taken = True
                 else:
-                    reach(Point.PLACED)
+                    hit(Point.PLACED)
                     return
             raise Conflict(final)
         except (Conflict, OSError):
             with suppress(OSError):
-                await on_disk(self._keep_bytes, image, part)
+                await in_disk_thread(self._keep_bytes, image, part)
             raise
 
     def _make_way(self, job: Job, final: Path, saved: SavedImage, known: Own) -> Put:
@@ -132,12 +132,12 @@ class Placer:
         if present == saved.sha256 or present in known.hashes or is_empty_claim:
             if job.keep_previous and not is_empty_claim and present != saved.sha256:
                 keep(self._base / job.root, saved.path, count=job.keep_previous)
-                reach(Point.KEPT)
+                hit(Point.KEPT)
             return lambda part, name: _replace_unchanged(part, name, before)
         if not (known.is_own or self._overwrite):
             raise Conflict(final)
         keep_edited(self._base / job.root, saved.path)
-        reach(Point.KEPT)
+        hit(Point.KEPT)
         return claim
 
     def _keep_bytes(self, image: DueImage, part: PartFile) -> None:
@@ -244,8 +244,8 @@ class Placer:
             root = self._base / job.root
             final = root / PARTIAL_DIRECTORY / path
             final = final.with_name(f"{final.stem}-{number}.{info.format.extension}")
-            make_directory(root, final.parent)
-            write_whole(final, data)
+            make_directory_below(root, final.parent)
+            write_atomically(final, data)
 
 
 def _replace_unchanged(part: Path, name: Path, before: os.stat_result) -> None:

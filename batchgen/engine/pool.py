@@ -25,7 +25,7 @@ from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.providers.account import ApiKey
 from batchgen.system.shutdown import Shutdown
-from batchgen.system.threads import on_disk
+from batchgen.system.threads import in_disk_thread
 from batchgen.urls import is_loopback
 
 T = TypeVar("T")
@@ -258,9 +258,9 @@ class Pool:
     async def _sweep_spool(self) -> None:
         """Remove what the spool holds of jobs that are done by now, by another attempt too."""
         context = self._context
-        held = await on_disk(context.spool.attempts)
+        held = await in_disk_thread(context.spool.attempts)
         finished = await context.ledger(
             lambda ledger: ledger.finished_attempts(context.batch, held)
         )
         for attempt in finished:
-            await on_disk(context.spool.remove, attempt)
+            await in_disk_thread(context.spool.remove, attempt)

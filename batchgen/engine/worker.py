@@ -54,9 +54,9 @@ from batchgen.providers.adapters.registry import ADAPTERS, Route
 from batchgen.providers.adapters.response_parsing import expiry_of
 from batchgen.providers.profile import Profile
 from batchgen.spool.spool import Spool
-from batchgen.system.disk_space import Room
-from batchgen.system.failpoints import Point, reach
-from batchgen.system.threads import in_turn, on_disk
+from batchgen.system.disk_space import DiskSpace
+from batchgen.system.failpoints import Point, hit
+from batchgen.system.threads import in_decode_thread, in_disk_thread
 
 _SIGNALS: Final[Mapping[Outcome, Signal]] = {
     Outcome.OK: Signal.OK,
@@ -97,7 +97,7 @@ class RunContext:
     base_url: str
     throttle: Throttle
     guard: ProgressGuard
-    room: Room
+    disk_space: DiskSpace
     observe: Observer
     base: Path
     """The manifest's directory, which output directories are relative to."""
@@ -207,7 +207,7 @@ class Worker:
         The next run plans it again; sent now, its image would not be what its fingerprint says.
         """
         context = self.context
-        why = await on_disk(changed_references, job, context.profile.name)
+        why = await in_disk_thread(changed_references, job, context.profile.name)
         if why is None:
             return False
         context.given_back += 1
@@ -227,7 +227,7 @@ class Worker:
     async def _has_room(self) -> bool:
         """Stop dispatch where a response might find no place: it would be paid for and lost."""
         throttle = self.context.throttle
-        lacking = await self.context.room.lacking(throttle.status().in_flight)
+        lacking = await self.context.disk_space.shortage(throttle.status().in_flight)
         if lacking is not None:
             throttle.stop(f"disk: {lacking}")
         return lacking is None
@@ -245,7 +245,7 @@ class Worker:
             reserved = await context.ledger(step)
         match reserved:
             case Reserved():
-                reach(Point.RESERVED)
+                hit(Point.RESERVED)
                 return True
             case BudgetReached():
                 context.throttle.stop(_budget_text(reserved, job))
@@ -257,7 +257,7 @@ class Worker:
         context = self.context
         try:
             request = self._build_request(job, attempt)
-            why = await on_disk(changed_references, job, context.profile.name)
+            why = await in_disk_thread(changed_references, job, context.profile.name)
         except OSError as exc:
             why = str(exc)
         if why is not None:  # since it was looked at; it is looked at again, and given back
@@ -418,16 +418,16 @@ async def _conclude(
 ) -> Concluded:
     profile = context.profile
     if exchange.lean is None:
-        response = await in_turn(_read_spooled, context, attempt, exchange)
+        response = await in_decode_thread(_read_spooled, context, attempt, exchange)
     else:
         route = profile.route_of(job.model)
         response = ADAPTERS[route].read_response(exchange.lean.text, exchange.headers or {})
-        context.room.came(exchange.lean.size)
+        context.disk_space.note_response(exchange.lean.size)
     verdict = classify(exchange, response, habits_of(profile), prompt=job.prompt)
     name = context.spool.name(attempt)
     if verdict.outcome is Outcome.OK and response is not None:
         if exchange.reach is not Reach.COMPLETE:
-            await on_disk(context.spool.complete_cut, attempt)
+            await in_disk_thread(context.spool.complete_cut, attempt)
         images = [(_located(context, ref), expiry(ref.url)) for ref in response.images]
         cost = profile.cost_of(job.model, response.usage) if response.usage else None
         due = await context.ledger(
@@ -435,7 +435,7 @@ async def _conclude(
                 attempt, verdict, images, response=name, cost=cost
             )
         )
-        reach(Point.RECEIVED)
+        hit(Point.RECEIVED)
         following = Next(state=JobState.PAID)
         _tell(context, job, attempt, verdict, following, recovering=recovering)
         return Concluded(verdict, following, tuple(due))
@@ -451,7 +451,7 @@ async def _conclude(
         response=body_name,
     )
     if verdict.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
-        await on_disk(context.spool.remove, attempt)
+        await in_disk_thread(context.spool.remove, attempt)
     return Concluded(verdict, following)
 
 
@@ -519,14 +519,14 @@ async def recover(context: RunContext, opened: OpenAttempt) -> None:
     allowance of this run may buy again.
     """
     try:
-        reach(Point.RECOVERING)
+        hit(Point.RECOVERING)
         exchange = left_in_spool(context.spool, opened.id)
         if exchange.reach is not Reach.COMPLETE and not context.spool.is_that_of(opened.spool):
             verdict = _without_spool(context.spool)
             await settle(context, opened.job, opened.id, verdict, hold=True, recovering=True)
         else:
             await conclude(context, opened.job, opened.id, exchange, recovering=True)
-        reach(Point.RECOVERED)
+        hit(Point.RECOVERED)
     except OSError as exc:
         context.throttle.stop(f"disk: the spool can't be read: {exc}")
 
@@ -545,7 +545,7 @@ def _without_spool(spool: Spool) -> Verdict:
 
 def _read_spooled(context: RunContext, attempt: AttemptId, exchange: Exchange) -> Response | None:
     found = read_spooled(context.spool, attempt, exchange)
-    context.room.came(found.size)
+    context.disk_space.note_response(found.size)
     return found.response
 
 

@@ -67,7 +67,7 @@ from batchgen.ledger.staging_rows import (
 )
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import ZERO, Micros
-from batchgen.system.failpoints import Point, reach
+from batchgen.system.failpoints import Point, hit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,7 +393,7 @@ class Staging:
             )
             if then is not None:
                 then(batch)
-            reach(Point.ENROLLED)
+            hit(Point.ENROLLED)
         return batch
 
     def go_on(self, batch: BatchId, then: Callable[[BatchId], None]) -> None:
@@ -403,7 +403,7 @@ class Staging:
             self._meet(batch)
             self._change(self._values(batch, now))
             then(batch)
-            reach(Point.ENROLLED)
+            hit(Point.ENROLLED)
 
     def _values(self, batch: BatchId, now: str) -> dict[str, object]:
         return {

@@ -24,8 +24,8 @@ from batchgen.errors import BatchgenError, ExitCode
 from batchgen.ledger.busy import LedgerConnection, patience
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Clock, Ledger, RunTakenOver, utc_now
-from batchgen.system.failpoints import Point, reach
-from batchgen.system.threads import AT_ONCE, Pending
+from batchgen.system.failpoints import Point, hit
+from batchgen.system.threads import RESULTS_PER_TURN, Pending
 
 T = TypeVar("T")
 Step = Callable[[Ledger], Any]
@@ -75,7 +75,7 @@ class LedgerWriter:
         self._ready = Pending(self._loop)
         self._thread.start()
         try:
-            await self._ready.settled()
+            await self._ready.wait()
         except BaseException:
             self._patience.wait_s = 0.0  # the thread may be waiting for a locked ledger
             self._steps.put(None)
@@ -191,7 +191,7 @@ def _write(
             if len(group) == 1 or _is_write_error(exc):
                 raise
             return [response for item in group for response in _write(ledger, [item])]
-        reach(Point.GROUPED)
+        hit(Point.GROUPED)
         ledger.conn.execute("COMMIT")
     except BaseException as exc:  # one by one, each would wait as long for the same lock or disk
         _roll_back(ledger.conn)
@@ -236,7 +236,7 @@ def _as_write_error(exc: BaseException) -> BaseException:
 
 
 def _deliver(responses: Sequence[Response]) -> None:
-    for done, result, exc in responses[:AT_ONCE]:
-        done.tell(result, exc)
-    if len(responses) > AT_ONCE:
-        asyncio.get_running_loop().call_soon(_deliver, responses[AT_ONCE:])
+    for done, result, exc in responses[:RESULTS_PER_TURN]:
+        done.resolve(result, exc)
+    if len(responses) > RESULTS_PER_TURN:
+        asyncio.get_running_loop().call_soon(_deliver, responses[RESULTS_PER_TURN:])

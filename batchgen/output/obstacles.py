@@ -16,7 +16,7 @@ from batchgen.ledger.path_owners import batch_of, own
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.output.previous_versions import LONGEST_SUFFIX, PREVIOUS_DIRECTORY
 from batchgen.output.sidecar import is_sidecar, sidecar_of
-from batchgen.system.threads import on_disk
+from batchgen.system.threads import in_disk_thread
 
 _DIRECTORIES_KNOWN: Final = 4096
 _TEMPORARY_BYTES: Final = 48
@@ -50,7 +50,7 @@ class Obstacles:
 
         ``path`` is the expected place of its image below the job's root.
         """
-        seen = await on_disk(self._look, job, path)
+        seen = await in_disk_thread(self._look, job, path)
         if seen.obstacle is not None:
             return f"{PATH_REASON}: {seen.obstacle}"
         if seen.is_taken and not self._overwrite:
@@ -66,7 +66,7 @@ class Obstacles:
         if seen.has_sidecar and not self._overwrite:
             batch = await ledger(lambda ledger: batch_of(ledger.conn, job.id))
             sidecar = sidecar_of(self._base / job.root / path)
-            if not await on_disk(is_sidecar, sidecar, batch, job.key):
+            if not await in_disk_thread(is_sidecar, sidecar, batch, job.key):
                 return (
                     f"{PATH_REASON}: {sidecar} is not the sidecar of this job;"
                     " move it, or run with --overwrite"

@@ -17,7 +17,12 @@ from itertools import count as count_from
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from batchgen.system.atomic_files import PART_SUFFIX, make_directory, sha256_of, sync_directory
+from batchgen.system.atomic_files import (
+    PART_SUFFIX,
+    make_directory_below,
+    sha256_of,
+    sync_directory,
+)
 from batchgen.system.claiming import claim, copy_to, replace
 
 PREVIOUS_DIRECTORY: Final = ".previous"
@@ -32,7 +37,7 @@ def keep(root: Path, path: str, *, count: int) -> None:
     Done again after a kill, it keeps the same image once.
     """
     slots = [root / slot for slot in _slots(path, count)]
-    make_directory(root, slots[0].parent)
+    make_directory_below(root, slots[0].parent)
     current = root / path
     if slots[0].exists() and _same(slots[0], current):
         return
@@ -52,7 +57,7 @@ def keep(root: Path, path: str, *, count: int) -> None:
 def keep_edited(root: Path, path: str) -> Path:
     """Move a file that is not as it was recorded out of the way, for good. Raises OSError."""
     place = _kept_place(path)
-    make_directory(root, (root / place).parent)
+    make_directory_below(root, (root / place).parent)
     for number in count_from(1):
         kept = root / place.with_name(f"{place.name}~edited{number}")
         try:
@@ -89,7 +94,7 @@ def put_back(root: Path, path: str, sha256: str) -> None:
     kept = find_kept(root, path, sha256)
     if kept is None:
         raise FileNotFoundError(f"{path} is not kept any more")
-    make_directory(root, (root / path).parent)
+    make_directory_below(root, (root / path).parent)
     replace(kept, root / path)
 
 

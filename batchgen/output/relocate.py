@@ -20,9 +20,9 @@ from batchgen.ledger.moving import Relocation, Relocations
 from batchgen.ledger.staging import Staging
 from batchgen.output.sidecar import move_sidecar
 from batchgen.planning.naming import final_path
-from batchgen.system.atomic_files import make_directory, sha256_of, sync_directory
+from batchgen.system.atomic_files import make_directory_below, sha256_of, sync_directory
 from batchgen.system.claiming import claim, is_one_name
-from batchgen.system.failpoints import Point, reach
+from batchgen.system.failpoints import Point, hit
 
 MOVING_DIRECTORY: Final = ".moving"
 _PAGE: Final = 500
@@ -82,7 +82,7 @@ def _move_all(
                 troubles[one.image] = trouble
             else:
                 moved.append(one)
-        reach(Point.MOVED)
+        hit(Point.MOVED)
         left.done(moved)
 
 
@@ -103,7 +103,7 @@ def _move(one: Relocation, base: Path, left: Relocations) -> str:
                 source.unlink()
                 return ""
             source = _to_moving(one, base, source)  # only the case of its name changes
-        make_directory(root, new.parent)
+        make_directory_below(root, new.parent)
         claim(source, new)
         sync_directory(source.parent)
         move_sidecar(source, new, one.sha256)
@@ -138,7 +138,7 @@ def _set_aside(left: Relocations, base: Path, troubles: dict[int, str]) -> None:
                 source = _source(one, base)
                 if source is not None and source != _aside(one, base):
                     _to_moving(one, base, source)
-                    reach(Point.SET_ASIDE)
+                    hit(Point.SET_ASIDE)
             except OSError as exc:
                 troubles[one.image] = str(exc)
 
@@ -149,7 +149,7 @@ def _aside(one: Relocation, base: Path) -> Path:
 
 def _to_moving(one: Relocation, base: Path, source: Path) -> Path:
     aside = _aside(one, base)
-    make_directory(base / one.root, aside.parent)
+    make_directory_below(base / one.root, aside.parent)
     claim(source, aside)
     sync_directory(source.parent)
     move_sidecar(source, aside, one.sha256)

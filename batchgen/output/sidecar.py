@@ -9,7 +9,7 @@ from typing import Final
 from batchgen.job import Job, SavedImage
 from batchgen.ledger.ledger import Provenance
 from batchgen.money import decimal_string
-from batchgen.system.atomic_files import put_in_place, write_whole
+from batchgen.system.atomic_files import rename_durably, write_atomically
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
 
@@ -43,7 +43,7 @@ def move_sidecar(old: Path, new: Path, sha256: str) -> None:
     """
     source, target = sidecar_of(old), sidecar_of(new)
     if _read(source).get("sha256") == sha256 and not target.exists():
-        put_in_place(source, target)
+        rename_durably(source, target)
 
 
 def write_sidecar(image: Path, job: Job, saved: SavedImage, origin: Provenance) -> None:
@@ -62,7 +62,7 @@ def write_sidecar(image: Path, job: Job, saved: SavedImage, origin: Provenance) 
         "format": saved.format,
     }
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-    write_whole(sidecar_of(image), text.encode(errors="replace"))
+    write_atomically(sidecar_of(image), text.encode(errors="replace"))
 
 
 def described(job: Job, origin: Provenance) -> dict[str, str | None]:

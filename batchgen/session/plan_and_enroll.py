@@ -61,7 +61,7 @@ from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_claim import claim_of
 from batchgen.session.unpriced import OpenPrices, refuse_unpriced
 from batchgen.spool.spool import Spool
-from batchgen.system.failpoints import Point, reach
+from batchgen.system.failpoints import Point, hit
 from batchgen.urls import is_loopback
 
 DEFAULT_DOWNLOADS = 8
@@ -344,7 +344,7 @@ def _approve(
             faces.tell(f"warning: {short}")
         if not _agreed(prepared, proposal, faces):
             raise StoppedError(f"{name}: declined; nothing was sent or changed")
-    reach(Point.APPROVED)
+    hit(Point.APPROVED)
 
 
 def _check_prices(name: str, changes: PriceChanges) -> None:

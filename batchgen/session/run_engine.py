@@ -43,8 +43,8 @@ from batchgen.session.plan_and_enroll import Start, width
 from batchgen.session.prepare import Overrides, Prepared
 from batchgen.session.run_claim import claim_of, deadline_s
 from batchgen.spool.spool import Spool
-from batchgen.system.disk_space import Room
-from batchgen.system.os_errors import end_of
+from batchgen.system.disk_space import DiskSpace
+from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
 
 T = TypeVar("T")
@@ -142,7 +142,7 @@ async def drive(
             base_url=base_url,
             throttle=throttle,
             guard=guard,
-            room=Room(spool.directory, image_directory(prepared)),
+            disk_space=DiskSpace(spool.directory, image_directory(prepared)),
             observe=progress.observe,
             base=prepared.loaded.base,
             overwrite=overrides.overwrite,
@@ -240,7 +240,7 @@ async def _shielded(step: Awaitable[T]) -> T:
 
 async def _end_early(ledger: LedgerWriter, run_id: RunId, error: BaseException) -> None:
     """Write the end of a run that an exception ended, where the ledger can be written."""
-    stopped, code = end_of(error)
+    stopped, code = stop_reason_of(error)
     ledger.hurry()
     with suppress(Exception):  # the caller raises the error that ended the run
         await ledger(lambda ledger: ledger.end_run(run_id, stopped=stopped, exit_code=code))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.job import AttemptId
-from batchgen.system.atomic_files import PartFile, make_way
+from batchgen.system.atomic_files import PartFile, make_directories
 from batchgen.system.claiming import replace
 
 IMAGE: Final = ".answer.image."
@@ -27,7 +27,7 @@ class KeptImages:
 
     def keep(self, attempt: AttemptId, position: int, image: Path) -> None:
         """Take a verified image; it is durable afterwards. Raises OSError."""
-        make_way(self._directory, mode=PRIVATE_DIRECTORY)
+        make_directories(self._directory, mode=PRIVATE_DIRECTORY)
         kept = self._place(attempt, position)
         replace(image, kept)
         self._names.add(kept.name)

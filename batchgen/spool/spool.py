@@ -32,13 +32,13 @@ from batchgen.system.atomic_files import (
     PartFile,
     copy_open,
     has_name,
-    make_way,
-    put_in_place,
+    make_directories,
+    rename_durably,
     sync_directory,
     sync_file,
-    write_once,
+    write_if_absent,
 )
-from batchgen.system.threads import on_disk
+from batchgen.system.threads import in_disk_thread
 
 RESPONSE_SUFFIX: Final = ".answer"
 IDENTITY_SUFFIX: Final = "-id"
@@ -130,17 +130,17 @@ class SpoolWriter:
         """Append to the body."""
         self._take(self._hidden.shown(chunk) if self._hidden else chunk)
         if self._waiting_bytes >= _BUFFER_BYTES:
-            await on_disk(self._file.write, self._handed_over())
+            await in_disk_thread(self._file.write, self._handed_over())
 
     async def flush(self) -> None:
         """Bring what came of a cut response to the file."""
         self._take_rest()
-        await on_disk(self._file.leave, self._handed_over())
+        await in_disk_thread(self._file.leave, self._handed_over())
 
     async def commit(self) -> None:
         """The response is whole: make it durable."""
         self._take_rest()
-        text = await on_disk(self._file.commit, self._handed_over())
+        text = await in_disk_thread(self._file.commit, self._handed_over())
         self.lean = None if text is None else LeanResponse(text, self._size)
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ class _ResponseFile:
                 self._name_images()
                 # A whole response must never be found without what belongs to it.
                 sync_directory(self._part.final.parent)
-            self._part.commit_here()
+            self._part.commit_blocking()
         self.whole = True
         self.close()
         held = not self._plain and self._text_bytes <= _MAX_LEAN
@@ -224,7 +224,7 @@ class _ResponseFile:
             self._write(pieces)
             if self._whole_images or self._decoder is not None:
                 self._write_plainly()
-            self._part.name_here()
+            self._part.restore_name_blocking()
         self.close()
 
     def _write(self, pieces: list[Piece]) -> None:
@@ -235,10 +235,10 @@ class _ResponseFile:
                 self._put_base64(data)
             else:
                 self._end_image()
-        self._part.flush_here()
+        self._part.flush_blocking()
 
     def _put_text(self, data: bytes) -> None:
-        self._part.write_here(data)
+        self._part.write_blocking(data)
         self._text_bytes += len(data)
         if self._text_bytes <= _MAX_LEAN:
             self._text.append(data)
@@ -281,7 +281,7 @@ class _ResponseFile:
         try:
             handle = os.open(path, flags, 0o666)
         except FileNotFoundError:
-            make_way(path.parent, mode=PRIVATE_DIRECTORY)
+            make_directories(path.parent, mode=PRIVATE_DIRECTORY)
             handle = os.open(path, flags, 0o666)
         return FileIO(handle, "r+b")
 
@@ -301,7 +301,7 @@ class _ResponseFile:
 
     def _write_plainly(self) -> None:
         """Put the base64 back where it stood, and have the rest follow as it comes."""
-        self._part.name_here()
+        self._part.restore_name_blocking()
         self._name_images()
         with self._part.part.open("rb") as file:
             file.seek(len(self._head))
@@ -309,9 +309,9 @@ class _ResponseFile:
         held = self._decoder.held if self._decoder is not None else b""
         self._part.rewind(len(self._head))
         for piece in _filled(text, _MARK, self._part.final):
-            self._part.write_here(piece)
-        self._part.write_here(held)
-        self._part.flush_here()
+            self._part.write_blocking(piece)
+        self._part.write_blocking(held)
+        self._part.flush_blocking()
         _remove_images(self._part.final)
         self._decoder = None
         self._whole_images = 0
@@ -375,9 +375,9 @@ class Spool:
             file.unlink(missing_ok=True)
         self.identity = _read_identity(file)
         if not self.identity:
-            write_once(file, f"{_OLD if existed else 'new-'}{uuid.uuid4().hex}\n".encode())
+            write_if_absent(file, f"{_OLD if existed else 'new-'}{uuid.uuid4().hex}\n".encode())
             self.identity = _read_identity(file)
-        make_way(self.directory, mode=PRIVATE_DIRECTORY)
+        make_directories(self.directory, mode=PRIVATE_DIRECTORY)
         self.images.look()
 
     def look(self) -> None:
@@ -423,7 +423,7 @@ class Spool:
         # Windows refuses to sync a file that is open for reading only.
         with part.open("r+b") as file:
             sync_file(file.fileno())
-        put_in_place(part, self.directory / self.name(attempt))
+        rename_durably(part, self.directory / self.name(attempt))
 
     def remove(self, attempt: AttemptId) -> None:
         """Forget a response whose images are on disk."""
@@ -438,7 +438,7 @@ class Spool:
         self._done.append(attempt)
         if len(self._done) >= _REMOVED_AT_ONCE:
             done, self._done = self._done, []
-            await on_disk(self._remove_all, done)
+            await in_disk_thread(self._remove_all, done)
 
     def _remove_all(self, attempts: list[AttemptId]) -> None:
         for attempt in attempts:

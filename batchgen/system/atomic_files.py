@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeVar, cast
 
-from batchgen.system.threads import on_disk
+from batchgen.system.threads import in_disk_thread
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class PartFile:
         if self._held_bytes >= _HOLD_BYTES:
             await self.flush()
 
-    def write_here(self, data: bytes) -> None:
+    def write_blocking(self, data: bytes) -> None:
         """As `write`, for who is on a thread that may block."""
         self.hold(data)
         if self._held_bytes >= _HOLD_BYTES:
@@ -96,17 +96,17 @@ class PartFile:
 
     async def flush(self) -> None:
         """Write what is held."""
-        await on_disk(self._flush)
+        await in_disk_thread(self._flush)
 
-    def flush_here(self) -> None:
+    def flush_blocking(self) -> None:
         """As `flush`, for who is on a thread that may block; others can read it then."""
         self._flush().flush()
 
-    def commit_here(self) -> None:
+    def commit_blocking(self) -> None:
         """As `commit`, for who is on a thread that may block."""
-        self._commit(self.final, put_in_place)
+        self._commit(self.final, rename_durably)
 
-    def name_here(self) -> None:
+    def restore_name_blocking(self) -> None:
         """Bring what is written to the file, and the file to its name; on a thread that may block.
 
         Only where the directory was removed in the meantime it has lost that.
@@ -130,7 +130,7 @@ class PartFile:
         copy.
         """
         self.part.unlink(missing_ok=True)
-        if looks_made_in(self.part.parent, source):
+        if matches_new_file_in(self.part.parent, source):
             try:
                 os.link(source, self.part)
             except FileNotFoundError:
@@ -146,11 +146,11 @@ class PartFile:
         """Hold what another file holds, in a file of its own; on a thread that may block."""
         with source.open("rb") as file:
             while data := file.read(_HOLD_BYTES):
-                self.write_here(data)
+                self.write_blocking(data)
 
     async def seal(self, check: Callable[[Path], T]) -> T:
         """Make the part durable under its temporary name, and give what ``check`` finds in it."""
-        return await on_disk(self._seal, check)
+        return await in_disk_thread(self._seal, check)
 
     async def commit(
         self, final: Path | None = None, put: Callable[[Path, Path], None] | None = None
@@ -159,7 +159,7 @@ class PartFile:
 
         ``put`` moves it there; without it, it replaces what has the name.
         """
-        await on_disk(self._commit, final or self.final, put or put_in_place)
+        await in_disk_thread(self._commit, final or self.final, put or rename_durably)
 
     async def __aexit__(
         self,
@@ -168,7 +168,7 @@ class PartFile:
         traceback: TracebackType | None,
     ) -> None:
         if self._file is not None or (self._made and not self._committed and not self._keep):
-            await on_disk(self._abandon)
+            await in_disk_thread(self._abandon)
 
     def _open(self, name: str, flags: int) -> int:
         # A link planted at the part's name must not lead the bytes elsewhere.
@@ -190,7 +190,7 @@ class PartFile:
         except FileNotFoundError:
             if self._directory_mode is None:
                 raise
-            make_way(self.part.parent, self._directory_mode)
+            make_directories(self.part.parent, self._directory_mode)
             return cast(BinaryIO, open(self.part, mode, opener=self._open))
 
     def _again(self, file: BinaryIO) -> BinaryIO:
@@ -203,7 +203,7 @@ class PartFile:
     def _sync(self) -> None:
         if self._adopted:
             return
-        self.name_here()
+        self.restore_name_blocking()
         file = self._flush()
         self._file = None
         with file:
@@ -253,7 +253,7 @@ _MAX_LOOKS: Final = 256
 _looks_alike: Final[dict[tuple[object, ...], bool]] = {}
 
 
-def looks_made_in(directory: Path, file: Path) -> bool:
+def matches_new_file_in(directory: Path, file: Path) -> bool:
     """Whether a file has the owner, group, mode and ACL of one that is created in a directory.
 
     Setgid, a default ACL or an option of the mount make them differ. Found out by creating one,
@@ -302,7 +302,7 @@ def _attribute(path: Path | int, name: str) -> bytes | None:
         return None
 
 
-def put_in_place(part: Path, final: Path) -> None:
+def rename_durably(part: Path, final: Path) -> None:
     """Rename a durable part over its final name and make the rename durable."""
     part.replace(final)
     # Two names of one file are left as they are by a rename.
@@ -316,7 +316,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_whole(final: Path, data: bytes) -> None:
+def write_atomically(final: Path, data: bytes) -> None:
     """Write a small file so that it is whole under its name or not there. Raises OSError."""
     part = final.with_name(final.name + PART_SUFFIX)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
@@ -324,12 +324,12 @@ def write_whole(final: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         sync_file(file.fileno())
-    put_in_place(part, final)
+    rename_durably(part, final)
 
 
-def write_once(final: Path, data: bytes) -> None:
+def write_if_absent(final: Path, data: bytes) -> None:
     """Write a small file whole, unless another process was first. Raises OSError."""
-    make_way(final.parent)
+    make_directories(final.parent)
     handle, name = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
     aside = Path(name)
     try:
@@ -359,7 +359,7 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def make_way(directory: Path, mode: int = 0o777) -> None:
+def make_directories(directory: Path, mode: int = 0o777) -> None:
     """Make a directory and those above it, durably, so that no synced file can lose its directory.
 
     Raises OSError.
@@ -367,8 +367,8 @@ def make_way(directory: Path, mode: int = 0o777) -> None:
     try:
         directory.mkdir(mode)
     except FileNotFoundError:
-        make_way(directory.parent)
-        make_way(directory, mode)
+        make_directories(directory.parent)
+        make_directories(directory, mode)
     except FileExistsError:
         if not directory.is_dir():
             raise
@@ -376,15 +376,15 @@ def make_way(directory: Path, mode: int = 0o777) -> None:
         sync_directory(directory.parent)
 
 
-def make_directory(root: Path, directory: Path) -> None:
+def make_directory_below(root: Path, directory: Path) -> None:
     """Make ``directory``, which lies below ``root``, following no link on the way.
 
     Raises OSError, ELOOP where a part of the way below root is a symbolic link.
     """
-    make_way(root)
+    make_directories(root)
     step = root
     for name in directory.relative_to(root).parts:
         step = step / name
         if step.is_symlink():
             raise OSError(errno.ELOOP, "a symbolic link inside the output directory", str(step))
-        make_way(step)
+        make_directories(step)

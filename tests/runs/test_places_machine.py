@@ -68,23 +68,23 @@ def kill_at(point: Point | None, times: int = 1) -> Iterator[None]:
     """End what runs as a kill would, at the point."""
     left = [times]
 
-    def reach(passed: Point) -> None:
+    def hit(passed: Point) -> None:
         if passed is point:
             left[0] -= 1
             if not left[0]:
                 raise Killed
 
     modules: list[Any] = [placing_module, relocate_module]
-    kept = [module.reach for module in modules]
+    kept = [module.hit for module in modules]
     for module in modules:
-        module.reach = reach
+        module.hit = hit
     try:
         yield
     except Killed:
         pass
     finally:
         for module, old in zip(modules, kept, strict=True):
-            module.reach = old
+            module.hit = old
 
 
 def png(number: int) -> bytes:

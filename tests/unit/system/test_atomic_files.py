@@ -21,9 +21,9 @@ import pytest
 
 from batchgen.system.atomic_files import (
     PartFile,
-    make_directory,
-    make_way,
-    put_in_place,
+    make_directories,
+    make_directory_below,
+    rename_durably,
     sync_directory,
 )
 from tests.support import wire
@@ -222,7 +222,7 @@ def test_a_part_that_is_its_final_file_already_leaves_no_litter(tmp_path: Path) 
     part, final = tmp_path / "a.png.part", tmp_path / "a.png"
     final.write_bytes(b"image")
     part.hardlink_to(final)
-    put_in_place(part, final)
+    rename_durably(part, final)
     assert names(tmp_path) == ["a.png"]
     assert final.read_bytes() == b"image"
 
@@ -274,11 +274,11 @@ COMMIT = """
 import sys
 from pathlib import Path
 import anyio
-from batchgen.system.atomic_files import PartFile, make_directory
+from batchgen.system.atomic_files import PartFile, make_directory_below
 
 async def main():
     root = Path(sys.argv[1])
-    make_directory(root / "out", root / "out" / "mugs")
+    make_directory_below(root / "out", root / "out" / "mugs")
     async with PartFile(root / "out" / "mugs" / "1.png") as part:
         await part.write(b"x")
         await part.commit()
@@ -327,7 +327,7 @@ def test_every_step_is_durable_before_the_next(tmp_path: Path) -> None:
 
 def test_a_part_is_put_in_place_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "a.part").write_bytes(b"x")
-    put_in_place(tmp_path / "a.part", tmp_path / "a")
+    rename_durably(tmp_path / "a.part", tmp_path / "a")
     sync_directory(tmp_path)
     assert names(tmp_path) == ["a"]
 
@@ -335,8 +335,8 @@ def test_a_part_is_put_in_place_by_its_name(tmp_path: Path) -> None:
 def test_directories_are_made_on_the_way(tmp_path: Path) -> None:
     root = tmp_path / "out" / "catalog"
     for _ in range(2):
-        make_directory(root, root / "mugs" / "blue")
-    make_directory(root, root)
+        make_directory_below(root, root / "mugs" / "blue")
+    make_directory_below(root, root)
     assert (root / "mugs" / "blue").is_dir()
 
 
@@ -350,7 +350,7 @@ def test_a_link_below_the_root_is_refused(depth: str, tmp_path: Path) -> None:
     link.symlink_to(outside, target_is_directory=True)
     for directory in (link, link / "deeper"):
         with pytest.raises(OSError, match="symbolic link inside the output directory") as caught:
-            make_directory(root, directory)
+            make_directory_below(root, directory)
         assert caught.value.errno == errno.ELOOP
     assert names(outside) == []
 
@@ -358,35 +358,35 @@ def test_a_link_below_the_root_is_refused(depth: str, tmp_path: Path) -> None:
 def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk", target_is_directory=True)
-    make_directory(tmp_path / "out", tmp_path / "out" / "mugs")
+    make_directory_below(tmp_path / "out", tmp_path / "out" / "mugs")
     assert (tmp_path / "disk" / "mugs").is_dir()
 
 
 def test_a_directory_outside_the_root_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="subpath"):
-        make_directory(tmp_path / "out", tmp_path / "elsewhere")
+        make_directory_below(tmp_path / "out", tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_file_on_the_way_raises(tmp_path: Path) -> None:
     (tmp_path / "mugs").write_bytes(b"x")
     with pytest.raises(FileExistsError):
-        make_directory(tmp_path, tmp_path / "mugs")
+        make_directory_below(tmp_path, tmp_path / "mugs")
     with pytest.raises(OSError, match="mugs"):
-        make_directory(tmp_path, tmp_path / "mugs" / "blue")
+        make_directory_below(tmp_path, tmp_path / "mugs" / "blue")
 
 
 def test_a_link_that_leads_nowhere_raises(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "missing")
     with pytest.raises(FileExistsError):
-        make_way(tmp_path / "out")
+        make_directories(tmp_path / "out")
     with pytest.raises(FileExistsError):
-        make_way(tmp_path / "out" / "mugs")
+        make_directories(tmp_path / "out" / "mugs")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
 def test_only_the_last_directory_has_the_mode(tmp_path: Path) -> None:
-    make_way(tmp_path / "state" / "spool", mode=0o700)
+    make_directories(tmp_path / "state" / "spool", mode=0o700)
     assert (tmp_path / "state" / "spool").stat().st_mode & 0o777 == 0o700
     umask = os.umask(0)
     os.umask(umask)

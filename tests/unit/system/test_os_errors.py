@@ -9,12 +9,12 @@ import sqlite3
 import pytest
 
 from batchgen.errors import ExitCode
-from batchgen.system.os_errors import refusal
+from batchgen.system.os_errors import as_stopped_error
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS])
 def test_a_disk_that_refuses_stops_the_command(number: int) -> None:
-    said = refusal(OSError(number, os.strerror(number), "out/a.png"))
+    said = as_stopped_error(OSError(number, os.strerror(number), "out/a.png"))
     assert said is not None
     assert said.exit_code is ExitCode.STOPPED
     assert "out/a.png" in str(said)
@@ -25,7 +25,7 @@ def test_a_disk_that_refuses_stops_the_command(number: int) -> None:
     [sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("malformed")],
 )
 def test_a_ledger_that_cannot_be_written_stops_the_command(exc: Exception) -> None:
-    said = refusal(exc)
+    said = as_stopped_error(exc)
     assert said is not None
     assert said.exit_code is ExitCode.STOPPED
 
@@ -35,4 +35,4 @@ def test_a_ledger_that_cannot_be_written_stops_the_command(exc: Exception) -> No
     [ValueError("mine"), sqlite3.IntegrityError("mine"), FileNotFoundError(errno.ENOENT, "gone")],
 )
 def test_a_bug_stays_one(exc: Exception) -> None:
-    assert refusal(exc) is None
+    assert as_stopped_error(exc) is None
