@@ -392,7 +392,7 @@ class Delivery:
         warnings = (*(warning for image in saved for warning in image.warnings), *lacking)
         paths = tuple(str(PurePosixPath(job.root) / image.path) for image in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
-        await context.spool.no_longer(finished.attempt_id)
+        await context.spool.remove_later(finished.attempt_id)
 
     async def _leave(self, job: Job, reason: str) -> None:
         self._context.guard.failing(job, reason)

@@ -17,7 +17,8 @@ from batchgen.outcomes.classify import Exchange, Failure, Habits, Reach, Respons
 from batchgen.outcomes.retry_policy import after_attempt, may_rebuy
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.providers.profile import Profile
-from batchgen.spool.spool import Spool, SpooledResponse
+from batchgen.spool.response_file import SpooledResponse
+from batchgen.spool.spool import Spool
 
 _BOUNDLESS: Final = Micros(2**62)
 

@@ -33,7 +33,7 @@ from batchgen.http.dns import look_up
 from batchgen.images.base64_scanner import LeanResponse
 from batchgen.outcomes.classify import Exchange, Failure, Reach
 from batchgen.outcomes.retry_after import is_wait_header
-from batchgen.spool.spool import SpoolWriter
+from batchgen.spool.writer import SpoolWriter
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, hit
 

@@ -31,7 +31,8 @@ from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.providers.adapters.images import read_response
 from batchgen.providers.adapters.multipart import multipart
-from batchgen.spool.spool import Spool, SpooledResponse
+from batchgen.spool.response_file import SpooledResponse
+from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import PartFile
 from tests.support import wire
 from tests.support.canary import CANARY as KEY
