@@ -22,7 +22,7 @@ import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from batchgen.engine.events import AttemptEnded, JobDone, JobHeld, RunEvent
-from batchgen.engine.throttle.limits import Status as ThrottleStatus
+from batchgen.engine.throttle.limits import DispatchStatus
 from batchgen.errors import ExitCode, SettingsError, one_error
 from batchgen.job import JobState
 from batchgen.ledger.database import open_for_reading
@@ -360,7 +360,7 @@ class _Results:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return  # nobody listens any more; the ledger knows
 
-    async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
+    async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
         await anyio.sleep_forever()
 
     def close(self) -> None:

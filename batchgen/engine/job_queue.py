@@ -88,7 +88,7 @@ class Feeder:
         repeat = again_at is not None and again_at <= now
         if not repeat and not self._page:
             return None
-        self._throttle.tried(repeat=repeat)
+        self._throttle.count_try(repeat=repeat)
         self._out += 1
         return heapq.heappop(self._again)[2] if repeat else self._page.popleft()
 

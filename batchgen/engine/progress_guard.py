@@ -79,7 +79,7 @@ class ProgressGuard:
         self._clock = clock
         self._kinds: dict[str, _Kind] = {}
         self._stop: tuple[Kind, GuardStop] | None = None
-        throttle.when_stopped(self._wake_all)
+        throttle.on_stop(self._wake_all)
 
     async def admit(self, job: Job) -> None:
         """Wait until an attempt at a job may be paid for.

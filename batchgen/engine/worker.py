@@ -19,7 +19,7 @@ from batchgen.engine.events import AttemptEnded, AttemptStarted, JobHeld, Observ
 from batchgen.engine.guard_rules import NOT_SENT, said_of
 from batchgen.engine.progress_guard import ProgressGuard
 from batchgen.engine.recovery import habits_of, left_in_spool, read_spooled
-from batchgen.engine.throttle.limits import DispatchStopped, Signal, Status, Ticket
+from batchgen.engine.throttle.limits import DispatchStatus, DispatchStopped, Signal, Ticket
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import TaskWatch
 from batchgen.http.client import ApiClient, ApiRequest
@@ -116,7 +116,7 @@ class RunContext:
     def __post_init__(self) -> None:
         self.obstacles = Obstacles(self.base, overwrite=self.overwrite)
 
-    def dispatch_status(self) -> Status:
+    def dispatch_status(self) -> DispatchStatus:
         """Return how dispatch is doing, with what requests wait for, the guard included."""
         found = self.throttle.status()
         return replace(found, waiting_for=self.guard.waiting_for() or found.waiting_for)
@@ -153,7 +153,7 @@ class Worker:
             if not (await self._has_room() and await self._reserve(job, attempt)):
                 return None
             context.observe(AttemptStarted(key=job.key, attempt=attempt, price=job.price))
-            await context.throttle.leave(ticket)
+            await context.throttle.wait_to_send(ticket)
             concluded = await self._attempt(job, attempt, probe=ticket.probe)
             finish.signal = _signal_of(concluded.verdict)
             finish.retry_after_s = concluded.verdict.retry_after_s

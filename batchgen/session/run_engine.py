@@ -18,11 +18,18 @@ from batchgen.engine.guard_rules import GuardLimits
 from batchgen.engine.pool import Pool, PoolSettings
 from batchgen.engine.progress_guard import ProgressGuard
 from batchgen.engine.redelivery import DOWNLOAD_WAIT_S
-from batchgen.engine.throttle.limits import BREAKER, OUTAGE, RETRY_AFTER, THROTTLED, UNREACHABLE
-from batchgen.engine.throttle.limits import Limits as ThrottleLimits
-from batchgen.engine.throttle.limits import Status as ThrottleStatus
+from batchgen.engine.throttle.core import ThrottleCore
+from batchgen.engine.throttle.limits import (
+    BREAKER,
+    OUTAGE,
+    RETRY_AFTER,
+    THROTTLED,
+    UNREACHABLE,
+    DispatchLimits,
+    DispatchStatus,
+)
 from batchgen.engine.throttle.rules import HEADROOM
-from batchgen.engine.throttle.throttle import Throttle, ThrottleCore
+from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import POLL_S
 from batchgen.engine.worker import RunContext
 from batchgen.errors import ExitCode, one_error
@@ -209,7 +216,7 @@ def _pool_settings(
 
 
 def _throttle(
-    ledger: LedgerWriter, limits: ThrottleLimits, base_url: str, key: ApiKey | None
+    ledger: LedgerWriter, limits: DispatchLimits, base_url: str, key: ApiKey | None
 ) -> Throttle:
     shared = _shared_rates(limits)
     shared_key = key_id(base_url, key.reveal() if key else None)
@@ -226,8 +233,8 @@ def _throttle(
 
     return Throttle(
         ThrottleCore(limits),
-        take_place=place if shared else None,
-        least_gap_s=_least_gap_s(limits),
+        reserve_start=place if shared else None,
+        min_gap_s=_least_gap_s(limits),
     )
 
 
@@ -277,12 +284,12 @@ _STOPPED_TEXT = {
 }
 
 
-def _stopped_text(status: ThrottleStatus) -> str | None:
+def _stopped_text(status: DispatchStatus) -> str | None:
     """Why dispatch stopped, with what the provider said last where that led to it."""
     if status.stopped is None or status.stopped not in _STOPPED_TEXT:
         return status.stopped
     text = _STOPPED_TEXT[status.stopped]
-    return f"{text}; the last response: {status.said}" if status.said else text
+    return f"{text}; the last response: {status.last_error}" if status.last_error else text
 
 
 def _guard_limits(limits: Limits, settings: PoolSettings) -> GuardLimits:
@@ -296,9 +303,9 @@ def _guard_limits(limits: Limits, settings: PoolSettings) -> GuardLimits:
     )
 
 
-def _throttle_limits(limits: Limits, concurrency: int) -> ThrottleLimits:
-    default = ThrottleLimits()
-    return ThrottleLimits(
+def _throttle_limits(limits: Limits, concurrency: int) -> DispatchLimits:
+    default = DispatchLimits()
+    return DispatchLimits(
         concurrency=concurrency,
         requests_per_minute=_number(limits.requests_per_minute),
         images_per_minute=_number(limits.images_per_minute),
@@ -308,7 +315,7 @@ def _throttle_limits(limits: Limits, concurrency: int) -> ThrottleLimits:
     )
 
 
-def _shared_rates(limits: ThrottleLimits) -> list[SharedRate]:
+def _shared_rates(limits: DispatchLimits) -> list[SharedRate]:
     """The limits that hold for the key, whoever uses it."""
     per_minute = {"requests": limits.requests_per_minute, "images": limits.images_per_minute}
     return [
@@ -322,7 +329,7 @@ def _shared_rates(limits: ThrottleLimits) -> list[SharedRate]:
     ]
 
 
-def _least_gap_s(limits: ThrottleLimits) -> float:
+def _least_gap_s(limits: DispatchLimits) -> float:
     """Between two requests where the provider takes none at once; 0.0 where it takes some."""
     if limits.requests_per_minute is None or limits.burst > 1:
         return 0.0

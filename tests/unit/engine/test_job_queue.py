@@ -1,4 +1,4 @@
-"""Pending jobs on their way to the workers, from a real ledger: each once, and again when due."""
+"""The job queue on a real ledger: each pending job once, and again when due."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import anyio
 import pytest
 
 from batchgen.engine.job_queue import Feeder
-from batchgen.engine.throttle.limits import Limits, Signal, Ticket
-from batchgen.engine.throttle.throttle import Throttle, ThrottleCore
+from batchgen.engine.throttle.core import ThrottleCore
+from batchgen.engine.throttle.limits import DispatchLimits, Signal, Ticket
+from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.worker import Again
 from batchgen.job import BatchId, Job
 from batchgen.ledger.ledger import Ledger
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A manual clock."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -35,13 +36,13 @@ class Clock:
 
 @dataclass
 class Fed:
-    """A feeder at work."""
+    """A job queue in use."""
 
     feeder: Feeder
     throttle: ThrottleCore
     clock: Clock
     statements: list[str]
-    """What the ledger was asked."""
+    """The queries sent to the ledger."""
     waiting: asyncio.Future[Job | None] | None = None
 
     async def next(self) -> Job | None:
@@ -55,7 +56,7 @@ class Fed:
         return job
 
     async def nothing_comes(self) -> bool:
-        """Whether the feeder waits with nothing to give."""
+        """Return whether the queue waits without a job."""
         asked = self._asked()
         await anyio.wait_all_tasks_blocked()
         return not asked.done()
@@ -69,13 +70,13 @@ class Fed:
         return self.waiting
 
     def end(self, signal: Signal) -> None:
-        """A request ends with what it says of the provider."""
+        """End a request with a signal."""
         ticket = self.throttle.try_start(self.clock.now)
         assert isinstance(ticket, Ticket)
         self.throttle.finish(ticket, signal, self.clock.now)
 
     def wake(self) -> None:
-        """Something else is over."""
+        """End other work that could return a job."""
         self.feeder.add()
         self.feeder.done(None)
 
@@ -94,7 +95,7 @@ async def fed(tmp_path: Path, count: int, limit: int | None = None) -> AsyncIter
 
         batch = await writer(prepare)
         clock = Clock()
-        core = ThrottleCore(Limits())
+        core = ThrottleCore(DispatchLimits())
         feeder = Feeder(writer, batch, Throttle(core, clock), limit=limit, clock=clock)
         run = Fed(feeder, core, clock, statements)
         yield run
@@ -107,7 +108,7 @@ def pages(fed: Fed) -> int:
     return sum("state = 'pending'" in statement for statement in fed.statements)
 
 
-async def test_each_pending_job_comes_once_and_in_the_manifest_s_order(tmp_path: Path) -> None:
+async def test_pending_jobs_come_once_in_manifest_order(tmp_path: Path) -> None:
     async with fed(tmp_path, 450) as work:
         keys = []
         for _ in range(450):
@@ -117,7 +118,7 @@ async def test_each_pending_job_comes_once_and_in_the_manifest_s_order(tmp_path:
         assert await work.is_over()
 
 
-async def test_jobs_are_read_a_page_at_a_time_as_they_are_taken(tmp_path: Path) -> None:
+async def test_jobs_are_read_in_pages_on_demand(tmp_path: Path) -> None:
     async with fed(tmp_path, 450) as work:
         await work.take()
         assert pages(work) == 1
@@ -127,9 +128,7 @@ async def test_jobs_are_read_a_page_at_a_time_as_they_are_taken(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("limit", "given"), [(0, 0), (3, 3), (200, 200), (201, 201), (999, 250)])
-async def test_no_more_jobs_are_taken_up_than_asked_for(
-    limit: int, given: int, tmp_path: Path
-) -> None:
+async def test_limit_bounds_the_number_of_jobs(limit: int, given: int, tmp_path: Path) -> None:
     async with fed(tmp_path, 250, limit) as work:
         for _ in range(given):
             await work.take()
@@ -137,12 +136,12 @@ async def test_no_more_jobs_are_taken_up_than_asked_for(
         assert await work.is_over()
 
 
-async def test_a_batch_without_pending_jobs_is_over_at_once(tmp_path: Path) -> None:
+async def test_batch_without_pending_jobs_ends_at_once(tmp_path: Path) -> None:
     async with fed(tmp_path, 0) as work:
         assert await work.is_over()
 
 
-async def test_the_feeder_stays_while_a_job_may_come_again(tmp_path: Path) -> None:
+async def test_queue_stays_open_while_a_job_may_return(tmp_path: Path) -> None:
     async with fed(tmp_path, 1) as work:
         job = await work.take()
         assert await work.nothing_comes()
@@ -152,7 +151,7 @@ async def test_the_feeder_stays_while_a_job_may_come_again(tmp_path: Path) -> No
         assert await work.is_over()
 
 
-async def test_what_is_under_way_besides_the_workers_keeps_it_open_too(tmp_path: Path) -> None:
+async def test_added_work_keeps_the_queue_open(tmp_path: Path) -> None:
     async with fed(tmp_path, 1) as work:
         job = await work.take()
         work.feeder.add()
@@ -164,7 +163,7 @@ async def test_what_is_under_way_besides_the_workers_keeps_it_open_too(tmp_path:
         assert await work.is_over()
 
 
-async def test_a_job_comes_again_when_its_time_is_up_and_not_before(tmp_path: Path) -> None:
+async def test_job_returns_when_it_is_due(tmp_path: Path) -> None:
     async with fed(tmp_path, 2) as work:
         first, second = await work.take(), await work.take()
         work.feeder.done(Again(job=first, wait_s=60.0))
@@ -180,7 +179,7 @@ async def test_a_job_comes_again_when_its_time_is_up_and_not_before(tmp_path: Pa
         assert (await work.take()).id == first.id
 
 
-async def test_a_job_comes_again_without_anybody_waking_the_feeder(tmp_path: Path) -> None:
+async def test_job_returns_without_a_wakeup(tmp_path: Path) -> None:
     async with fed(tmp_path, 1) as work:
         job = await work.take()
         work.feeder.done(Again(job=job, wait_s=0.05))
@@ -189,14 +188,14 @@ async def test_a_job_comes_again_without_anybody_waking_the_feeder(tmp_path: Pat
         assert (await work.take()).id == job.id
 
 
-async def test_a_job_that_is_due_again_goes_before_new_ones(tmp_path: Path) -> None:
+async def test_due_job_precedes_new_ones(tmp_path: Path) -> None:
     async with fed(tmp_path, 5) as work:
         first = await work.take()
         work.feeder.done(Again(job=first, wait_s=0.0))
         assert [(await work.take()).key for _ in range(3)] == ["k0", "k1", "k2"]
 
 
-async def test_several_who_wait_get_a_job_each_and_all_are_told_of_the_end(tmp_path: Path) -> None:
+async def test_every_waiting_worker_gets_a_job_or_the_end(tmp_path: Path) -> None:
     async with fed(tmp_path, 2) as work:
         taken: list[Job | None] = []
 
@@ -212,7 +211,7 @@ async def test_several_who_wait_get_a_job_each_and_all_are_told_of_the_end(tmp_p
         assert [job.key for job in taken if job] in (["k0", "k0", "k1"], ["k0", "k1", "k0"])
 
 
-async def test_in_an_outage_new_jobs_go_first_and_repeats_a_minute_apart(tmp_path: Path) -> None:
+async def test_outage_prefers_new_jobs_and_spaces_repeats(tmp_path: Path) -> None:
     async with fed(tmp_path, 5) as run:
         tried = [await run.take() for _ in range(3)]
         run.end(Signal.ERRORED)
@@ -232,7 +231,7 @@ async def test_in_an_outage_new_jobs_go_first_and_repeats_a_minute_apart(tmp_pat
         assert (await run.take()).key == tried[2].key, "a success ends the outage"
 
 
-async def test_a_stop_ends_the_wait_for_jobs_that_would_come_again(tmp_path: Path) -> None:
+async def test_stop_ends_the_wait_for_returning_jobs(tmp_path: Path) -> None:
     async with fed(tmp_path, 1) as run:
         job = await run.take()
         run.feeder.done(Again(job=job, wait_s=3600.0))
