@@ -10,8 +10,8 @@ from pathlib import Path
 
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
+from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_reading, open_for_writing
-from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.uncertain import Doubt, open_doubts
 from batchgen.ledger.uncertain import acknowledge as write

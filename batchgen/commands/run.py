@@ -16,6 +16,7 @@ from batchgen.console.log_file import LoggedProgress
 from batchgen.console.progress import make_progress, write_line
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.job import BatchId
+from batchgen.ledger.attempts import finished_attempts
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import base_of, manifest_of
@@ -209,7 +210,7 @@ def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) ->
     spool = Spool(spool_directory(prepared))
     if spool.directory.is_dir():
         spool.prepare()
-    for attempt in Ledger(conn).finished_attempts(batch, spool.attempts()):
+    for attempt in finished_attempts(Ledger(conn), batch, spool.attempts()):
         spool.remove(attempt)
 
 

@@ -39,8 +39,20 @@ from batchgen.job import (
     Outcome,
     SavedImage,
 )
-from batchgen.ledger.copies import begin_copy, give_up_copy, original_of
-from batchgen.ledger.ledger import DueImage, JobFinished, Provenance, utc_now
+from batchgen.ledger.attempts import mark_response_spoiled, read_provenance, record_task_failure
+from batchgen.ledger.clock import utc_now
+from batchgen.ledger.copies import begin_copy, find_original, give_up_copy
+from batchgen.ledger.images import (
+    due_images,
+    mark_extra_image_lost,
+    mark_image_lost,
+    mark_image_saved,
+    record_download_failure,
+    record_task_url,
+)
+from batchgen.ledger.jobs import read_job, set_job_reason
+from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.records import DueImage, JobFinished, Provenance
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.outcomes.classify import NO_MONEY, ErrorBody, Verdict, task_verdict
 from batchgen.outcomes.download_policy import (
@@ -108,9 +120,7 @@ class Delivery:
     async def deliver_left(self, job: JobId) -> Again | None:
         """As `deliver`, for a job that an earlier run left paid."""
         try:
-            paid = await self._context.ledger(
-                lambda ledger: Paid(ledger.job(job), tuple(ledger.due(job)))
-            )
+            paid = await self._context.ledger.run(_read_paid, job)
         except LedgerWriteError:
             self._redelivery.leave(job, [])
             raise
@@ -119,7 +129,7 @@ class Delivery:
     async def copy(self, job: JobId) -> Again | None:
         """Give a job a copy of the image of the job that it shares. Raises LedgerWriteError."""
         run, attempt = self._context.run, new_attempt()
-        begun = await self._context.ledger(lambda ledger: begin_copy(ledger, run, job, attempt))
+        begun = await self._context.ledger.run(begin_copy, run, job, attempt)
         hit(Point.COPYING)
         return await self.deliver_left(job) if begun else None
 
@@ -182,7 +192,7 @@ class Delivery:
                 await in_disk_thread(images.keep, attempt, image.position, part.part)
 
     async def _still_due(self, job: Job) -> list[DueImage]:
-        return await self._context.ledger(lambda ledger: ledger.due(job.id))
+        return await self._context.ledger.run(due_images, job.id)
 
     async def _deliver(self, job: Job, due: Iterable[DueImage]) -> Again | _Waits | None:
         saved: list[SavedImage] = []
@@ -249,20 +259,19 @@ class Delivery:
         tries = self._redelivery.count(image.id)
         failed = failed_download(image, result, tries=tries, began=began)
         self._context.guard.failing(job, failed.trouble)
-        await self._context.ledger(
-            lambda ledger: ledger.fetch_failed(
-                image.id,
-                job.id,
-                trouble=failed.trouble,
-                reason=failed.reason,
-                not_before=failed.not_before,
-            )
+        await self._context.ledger.run(
+            record_download_failure,
+            image.id,
+            job.id,
+            trouble=failed.trouble,
+            reason=failed.reason,
+            not_before=failed.not_before,
         )
         return failed.decision
 
     async def _made(self, image: DueImage, url: str) -> DueImage:
         expires = expiry(url)
-        await self._context.ledger(lambda ledger: ledger.task_made(image.id, url, expires))
+        await self._context.ledger.run(record_task_url, image.id, url, expires)
         return replace(image, url=url, expires_at=expires)
 
     async def _try(
@@ -335,7 +344,7 @@ class Delivery:
         return None
 
     async def _copy(self, image: DueImage, part: PartFile) -> FetchSpoiled | None:
-        original = await self._context.ledger(lambda ledger: original_of(ledger.conn, image))
+        original = await self._context.ledger.run(find_original, image)
         if original is not None and await in_disk_thread(
             self._placer.copy_original, original, part
         ):
@@ -361,20 +370,20 @@ class Delivery:
         return urlunsplit(parts._replace(netloc=urlsplit(self._context.base_url).netloc))
 
     async def _origin(self, image: DueImage) -> Provenance:
-        return await self._context.ledger(lambda ledger: ledger.provenance(image.attempt_id))
+        return await self._context.ledger.run(read_provenance, image.attempt_id)
 
     async def _save(self, job: Job, image: DueImage, saved: SavedImage) -> _Saved:
         if job.sidecar:
             final = self._base / job.root / saved.path
             origin = await self._origin(image)
             await in_disk_thread(write_sidecar, final, job, saved, origin)
-        finished = await self._context.ledger(lambda ledger: ledger.image_saved(image.id))
+        finished = await self._context.ledger.run(mark_image_saved, image.id)
         hit(Point.SAVED)
         return _Saved(image=saved, finished=finished)
 
     async def _forgo(self, image: DueImage, reason: str) -> JobFinished | None:
         """Give up an extra image: the requested one decides what becomes of the job."""
-        return await self._context.ledger(lambda ledger: ledger.extra_lost(image.id, reason))
+        return await self._context.ledger.run(mark_extra_image_lost, image.id, reason)
 
     async def _finish(
         self,
@@ -386,7 +395,7 @@ class Delivery:
         context = self._context
         if finished.replaced or job.keep_partials:
             with anyio.CancelScope(shield=True):
-                origin = await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
+                origin = await context.ledger.run(read_provenance, finished.attempt_id)
                 await in_disk_thread(self._placer.tidy, job, finished, saved, origin.batch)
         context.made += 1
         warnings = (*(warning for image in saved for warning in image.warnings), *lacking)
@@ -396,12 +405,12 @@ class Delivery:
 
     async def _leave(self, job: Job, reason: str) -> None:
         self._context.guard.failing(job, reason)
-        await self._context.ledger(lambda ledger: ledger.note(job.id, reason))
+        await self._context.ledger.run(set_job_reason, job.id, reason)
         self._context.observe(JobHeld(key=job.key, state=JobState.PAID, reason=reason))
 
     async def _lose(self, job: Job, image: DueImage, reason: str) -> None:
         self._context.guard.failing(job, reason)
-        await self._context.ledger(lambda ledger: ledger.image_lost(image.id, job.id, reason))
+        await self._context.ledger.run(mark_image_lost, image.id, job.id, reason)
         self._context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
 
     async def _task_failed(self, job: Job, attempt: AttemptId, error: ErrorBody) -> None:
@@ -410,15 +419,11 @@ class Delivery:
         context.guard.concluded(job, verdict)
         if verdict.outcome is Outcome.STOP or verdict.code == NO_MONEY:
             context.throttle.stop(f"{verdict.code}: {verdict.message}")
-        following = await context.ledger(
-            lambda ledger: ledger.task_failed(attempt, verdict, context.run)
-        )
+        following = await context.ledger.run(record_task_failure, attempt, verdict, context.run)
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
 
     async def _give_up_copy(self, job: Job, attempt: AttemptId, why: str) -> None:
-        reason = await self._context.ledger(
-            lambda ledger: give_up_copy(ledger.conn, job.id, attempt, why)
-        )
+        reason = await self._context.ledger.run(give_up_copy, job.id, attempt, why)
         self._context.observe(JobHeld(key=job.key, state=JobState.PENDING, reason=reason))
 
     async def _spoil(self, job: Job, attempt: AttemptId, reason: str) -> Again | None:
@@ -427,11 +432,11 @@ class Delivery:
         verdict = Verdict(
             outcome=Outcome.SPOILED, billed=Billed.YES, code="bad_image", message=reason
         )
-        following = await context.ledger(lambda ledger: ledger.spoil(attempt, verdict, context.run))
+        following = await context.ledger.run(mark_response_spoiled, attempt, verdict, context.run)
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
         if following.state is not JobState.PENDING:
             return None
-        fresh = await context.ledger(lambda ledger: ledger.job(job.id))
+        fresh = await context.ledger.run(read_job, job.id)
         return Again(job=fresh, wait_s=following.wait_s)
 
 
@@ -456,3 +461,7 @@ def _worse(path: Path, saved: SavedImage, image: DueImage) -> str | None:
     if image.task is None and is_blank(path):
         return "worse than the image it would replace: all of it is one colour"
     return None
+
+
+def _read_paid(ledger: Ledger, job: JobId) -> Paid:
+    return Paid(read_job(ledger, job), tuple(due_images(ledger, job)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from batchgen.ledger.ledger import DueImage
+from batchgen.ledger.records import DueImage
 from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,

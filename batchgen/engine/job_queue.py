@@ -18,6 +18,7 @@ import anyio
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.worker import Again
 from batchgen.job import BatchId, Job, JobId
+from batchgen.ledger.jobs import pending_jobs
 from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriter
 
@@ -121,8 +122,8 @@ class Feeder:
             return
         size = _PAGE if self._left is None else min(_PAGE, self._left)
         page = (
-            await self._ledger(
-                lambda ledger: ledger.pending(self._batch, after=after, limit=size, only=self._only)
+            await self._ledger.run(
+                pending_jobs, self._batch, after=after, limit=size, only=self._only
             )
             if size
             else []

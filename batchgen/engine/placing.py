@@ -17,9 +17,11 @@ from batchgen.engine.worker import RunContext
 from batchgen.images.inspect import BadImage, ImageInfo, decode, inspect
 from batchgen.images.mp4 import inspect_mp4
 from batchgen.job import AttemptId, Job, SavedImage, Verify
+from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
-from batchgen.ledger.ledger import DueImage, JobFinished, OldImage, Provenance
+from batchgen.ledger.images import clear_placement, record_placement
 from batchgen.ledger.path_owners import Own, own
+from batchgen.ledger.records import DueImage, JobFinished, OldImage, Provenance
 from batchgen.output.previous_versions import keep, keep_edited
 from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.planning.naming import final_path
@@ -94,21 +96,19 @@ class Placer:
             directory = await self.directory(job.root, saved.path)
             final = directory / saved.path.rpartition("/")[2]
             if job.sidecar:
-                origin = await ledger(lambda ledger: ledger.provenance(image.attempt_id))
+                origin = await ledger.run(read_provenance, image.attempt_id)
                 await in_disk_thread(self._make_way_beside, job, sidecar_of(final), origin)
             for _ in range(_TRIES):
                 put: Put = claim
                 if taken:
-                    known = await ledger(
-                        lambda ledger: own(ledger.conn, job.id, job.root, saved.path)
-                    )
+                    known = await ledger.run(own, job.id, job.root, saved.path)
                     put = await in_disk_thread(self._make_way, job, final, saved, known)
-                await ledger(lambda ledger: ledger.placing(image.id, job.root, saved))
+                await ledger.run(record_placement, image.id, job.root, saved)
                 hit(Point.PLACING)
                 try:
                     await part.commit(final, put)
                 except FileExistsError:
-                    await ledger(lambda ledger: ledger.not_placed(image.id))
+                    await ledger.run(clear_placement, image.id)
                     taken = True
                 else:
                     hit(Point.PLACED)

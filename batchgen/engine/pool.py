@@ -20,7 +20,9 @@ from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
 from batchgen.job import JobId
-from batchgen.ledger.copies import note_waiting, to_copy
+from batchgen.ledger.attempts import finished_attempts, open_attempts
+from batchgen.ledger.copies import jobs_to_copy, record_copy_waits
+from batchgen.ledger.jobs import paid_jobs
 from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.providers.account import ApiKey
@@ -113,7 +115,7 @@ class Pool:
 
     async def _run(self) -> None:
         context = self._context
-        for opened in await context.ledger(lambda ledger: ledger.open_attempts(context.batch)):
+        for opened in await context.ledger.run(open_attempts, context.batch):
             await recover(context, opened)
         async with anyio.create_task_group() as retries:
             for _ in range(self._settings.downloads):
@@ -130,8 +132,8 @@ class Pool:
             self._redelivery.close(waited=context.guard.waited)
         await context.guard.settle(context.run, context.ledger)
         await self._copy_shared()
-        context.given_back += await context.ledger(
-            lambda ledger: note_waiting(ledger.conn, context.batch, self._settings.only)
+        context.given_back += await context.ledger.run(
+            record_copy_waits, context.batch, self._settings.only
         )
         await self._sweep_spool()
 
@@ -141,7 +143,7 @@ class Pool:
         A spoiled image that may be bought again is pending then, and found as such.
         """
         context = self._context
-        backlog = await context.ledger(lambda ledger: ledger.paid(context.batch))
+        backlog = await context.ledger.run(paid_jobs, context.batch)
         if not backlog:
             return
         waiting = asyncio.Queue[JobId | None](1)
@@ -158,7 +160,7 @@ class Pool:
         """Copy saved images for the jobs that share them: free, so a stop of dispatch is no end."""
         last = JobId(0)
         while not (self._shutdown.asked or self._has_trouble_of_its_own):
-            page = await self._page_to_copy(last)
+            page = await self._page_jobs_to_copy(last)
             if not page:
                 return
             last = page[-1]
@@ -172,10 +174,10 @@ class Pool:
                     await waiting.put(job)
                 await self._no_more(waiting)
 
-    async def _page_to_copy(self, after: JobId) -> list[JobId]:
+    async def _page_jobs_to_copy(self, after: JobId) -> list[JobId]:
         batch, only = self._context.batch, self._settings.only
-        return await self._context.ledger(
-            lambda ledger: to_copy(ledger.conn, batch, after=after, limit=_COPIES_A_PAGE, only=only)
+        return await self._context.ledger.run(
+            jobs_to_copy, batch, after=after, limit=_COPIES_A_PAGE, only=only
         )
 
     @property
@@ -259,8 +261,6 @@ class Pool:
         """Remove what the spool holds of jobs that are done by now, by another attempt too."""
         context = self._context
         held = await in_disk_thread(context.spool.attempts)
-        finished = await context.ledger(
-            lambda ledger: ledger.finished_attempts(context.batch, held)
-        )
+        finished = await context.ledger.run(finished_attempts, context.batch, held)
         for attempt in finished:
             await in_disk_thread(context.spool.remove, attempt)

@@ -27,8 +27,7 @@ from batchgen.engine.guard_rules import (
 from batchgen.engine.throttle.limits import DispatchStopped
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.job import Billed, Job, Outcome, RunId
-from batchgen.ledger.guard import forget_canary, keep_canary, reopen_refused
-from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.guard import delete_canary, record_canary, reopen_refused_jobs
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.outcomes.classify import Verdict
 from batchgen.providers.profile import Profile
@@ -145,11 +144,7 @@ class ProgressGuard:
         held.changed.set()
         if first:
             kind = held.kind
-            await ledger(
-                lambda ledger: keep_canary(
-                    ledger.conn, kind.provider, kind.model, kind.route, utc_now()
-                )
-            )
+            await ledger.run(record_canary, kind.provider, kind.model, kind.route)
 
     async def settle(self, run: RunId, ledger: LedgerWriter) -> None:
         """Write what a stop means: canaries first in the next run, and refused jobs pending again.
@@ -163,11 +158,9 @@ class ProgressGuard:
         def is_shared(code: str, message: str) -> bool:
             return reason_key(code, message) == stop.reason
 
-        await ledger(
-            lambda ledger: forget_canary(ledger.conn, kind.provider, kind.model, kind.route)
-        )
+        await ledger.run(delete_canary, kind.provider, kind.model, kind.route)
         if stop.cause is Cause.REFUSED:
-            await ledger(lambda ledger: reopen_refused(ledger.conn, run, is_shared, utc_now()))
+            await ledger.run(reopen_refused_jobs, run, is_shared)
 
     @property
     def waited(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 
 from batchgen.job import AttemptId, JobId, JobState, Outcome
 from batchgen.ledger.groups import Fate
-from batchgen.ledger.ledger import OpenAttempt
+from batchgen.ledger.records import OpenAttempt
 from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import Exchange, Failure, Habits, Reach, Response, Verdict, classify
 from batchgen.outcomes.retry_policy import after_attempt, may_rebuy

@@ -34,15 +34,10 @@ from batchgen.job import (
     Outcome,
     RunId,
 )
-from batchgen.ledger.ledger import (
-    BudgetReached,
-    DueImage,
-    Ledger,
-    NotPending,
-    OpenAttempt,
-    Reserved,
-    timestamp,
-)
+from batchgen.ledger.attempts import record_response, reserve_attempt, settle_attempt
+from batchgen.ledger.clock import timestamp
+from batchgen.ledger.jobs import fail_pending_job, read_job
+from batchgen.ledger.records import BudgetReached, DueImage, NotPending, OpenAttempt, Reserved
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import dollars
 from batchgen.outcomes.classify import Exchange, Failure, Reach, Response, Verdict, classify, clean
@@ -169,7 +164,7 @@ class Worker:
             await self._wait_for_tasks(concluded.due)
             await context.deliver(Paid(job, concluded.due))
         elif concluded.following.state is JobState.PENDING:
-            fresh = await context.ledger(lambda ledger: ledger.job(job.id))
+            fresh = await context.ledger.run(read_job, job.id)
             return Again(job=fresh, wait_s=concluded.following.wait_s)
         return None
 
@@ -196,7 +191,7 @@ class Worker:
         context = self.context
         path = _expected_path(job, context.profile.route_of(job.model))
         reason = await context.obstacles.find(context.ledger, job, path)
-        if reason is None or not await context.ledger(lambda ledger: ledger.refuse(job.id, reason)):
+        if reason is None or not await context.ledger.run(fail_pending_job, job.id, reason):
             return False
         context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
         return True
@@ -234,15 +229,13 @@ class Worker:
 
     async def _reserve(self, job: Job, attempt: AttemptId) -> bool:
         context = self.context
-
-        def step(ledger: Ledger) -> Reserved | BudgetReached | NotPending:
-            profile = context.profile
-            terms = profile.price_terms(job.model, job.options, len(job.images))
-            return ledger.reserve(context.run, job, attempt, provider=profile.name, terms=terms)
-
+        profile = context.profile
+        terms = profile.price_terms(job.model, job.options, len(job.images))
         # Cancelled behind it, the request is settled as any other that was cut off.
         with anyio.CancelScope(shield=True):
-            reserved = await context.ledger(step)
+            reserved = await context.ledger.run(
+                reserve_attempt, context.run, job, attempt, provider=profile.name, terms=terms
+            )
         match reserved:
             case Reserved():
                 hit(Point.RESERVED)
@@ -430,10 +423,8 @@ async def _conclude(
             await in_disk_thread(context.spool.complete_cut, attempt)
         images = [(_located(context, ref), expiry(ref.url)) for ref in response.images]
         cost = profile.cost_of(job.model, response.usage) if response.usage else None
-        due = await context.ledger(
-            lambda ledger: ledger.record_response(
-                attempt, verdict, images, response=name, cost=cost
-            )
+        due = await context.ledger.run(
+            record_response, attempt, verdict, images, response=name, cost=cost
         )
         hit(Point.RECEIVED)
         following = Next(state=JobState.PAID)
@@ -474,10 +465,14 @@ async def settle(
     response: str | None = None,
 ) -> Next:
     """Write the end of an attempt that brought no image, and move its job."""
-    following = await context.ledger(
-        lambda ledger: ledger.settle(
-            attempt, verdict, allowance_of=context.run, hold=hold, probe=probe, response=response
-        )
+    following = await context.ledger.run(
+        settle_attempt,
+        attempt,
+        verdict,
+        allowance_of=context.run,
+        hold=hold,
+        probe=probe,
+        response=response,
     )
     _tell(context, job, attempt, verdict, following, recovering=recovering)
     return following

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.job import BatchId, JobId
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.staging_rows import CollisionKey
 
@@ -30,9 +31,9 @@ class Own:
     """Digests of all images that the job ever had there."""
 
 
-def own(conn: sqlite3.Connection, job: JobId, root: str, path: str) -> Own:
+def own(ledger: Ledger, job: JobId, root: str, path: str) -> Own:
     """Look up what a job has at a place, and had there before."""
-    rows = conn.execute(
+    rows = ledger.conn.execute(
         "SELECT state, sha256 FROM images WHERE job_id = ? AND root = ? AND path = ?"
         " AND state IN ('saved', 'due', 'replaced')",
         (job, root, path),
@@ -43,9 +44,9 @@ def own(conn: sqlite3.Connection, job: JobId, root: str, path: str) -> Own:
     )
 
 
-def batch_of(conn: sqlite3.Connection, job: JobId) -> str:
+def batch_of(ledger: Ledger, job: JobId) -> str:
     """The name of the batch that a job belongs to."""
-    (name,) = conn.execute(
+    (name,) = ledger.conn.execute(
         "SELECT name FROM batches WHERE id = (SELECT batch_id FROM jobs WHERE id = ?)", (job,)
     ).fetchone()
     return str(name)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from batchgen.job import ROW_REASON, BatchId, JobId, JobState, canonical_json
-from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.clock import Clock, timestamp, utc_now
 from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.ledger.paid_images import FETCHABLE, LAST_PAID, refetch
 from batchgen.ledger.queries import OpenWork

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from batchgen.job import BatchId, JobId, canonical_json
-from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.clock import Clock, timestamp, utc_now
 from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.ledger.paid_images import refetch
 from batchgen.ledger.transaction import write_transaction

@@ -24,6 +24,7 @@ from batchgen.ledger.changes import (
     TALLY,
     UNFINISHED_RENEWAL,
 )
+from batchgen.ledger.clock import Clock, timestamp, utc_now
 from batchgen.ledger.explain import Why, explain
 from batchgen.ledger.groups import (
     COMPARE,
@@ -37,7 +38,6 @@ from batchgen.ledger.groups import (
     GroupSum,
     ToSend,
 )
-from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.ledger.manifest_paths import Adoption, move_roots
 from batchgen.ledger.moving import STAY
 from batchgen.ledger.only import Only, only_values, resolve_planned

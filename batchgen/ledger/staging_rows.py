@@ -17,7 +17,7 @@ from batchgen.job import (
     PlannedJob,
     canonical_json,
 )
-from batchgen.ledger.ledger import timestamp
+from batchgen.ledger.clock import timestamp
 from batchgen.ledger.moving import TABLES as MOVE_TABLES
 from batchgen.money import Micros
 

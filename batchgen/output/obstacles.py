@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.job import PATH_REASON, Job
-from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.path_owners import batch_of, own
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.output.previous_versions import LONGEST_SUFFIX, PREVIOUS_DIRECTORY
@@ -54,17 +53,14 @@ class Obstacles:
         if seen.obstacle is not None:
             return f"{PATH_REASON}: {seen.obstacle}"
         if seen.is_taken and not self._overwrite:
-
-            def is_own(ledger: Ledger) -> bool:
-                return own(ledger.conn, job.id, job.root, path).is_own
-
-            if not await ledger(is_own):
+            there = await ledger.run(own, job.id, job.root, path)
+            if not there.is_own:
                 return (
                     f"{PATH_REASON}: {job.root}/{path} is not an image of this job;"
                     " move it, or run with --overwrite"
                 )
         if seen.has_sidecar and not self._overwrite:
-            batch = await ledger(lambda ledger: batch_of(ledger.conn, job.id))
+            batch = await ledger.run(batch_of, job.id)
             sidecar = sidecar_of(self._base / job.root / path)
             if not await in_disk_thread(is_sidecar, sidecar, batch, job.key):
                 return (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.job import Job, SavedImage
-from batchgen.ledger.ledger import Provenance
+from batchgen.ledger.records import Provenance
 from batchgen.money import decimal_string
 from batchgen.system.atomic_files import rename_durably, write_atomically
 

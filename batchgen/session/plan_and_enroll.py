@@ -22,6 +22,7 @@ from batchgen.ledger.price_lists import keep_price_list
 from batchgen.ledger.queries import BatchRow
 from batchgen.ledger.queries import unpriced_models as pending_unpriced
 from batchgen.ledger.reference_urls import NeededUrls
+from batchgen.ledger.runs import start_run
 from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.manifest.model import Limits
@@ -106,7 +107,8 @@ class Start:
 
         Raises BatchLockedError where the owner of another run may be alive.
         """
-        return ledger.start_run(
+        return start_run(
+            ledger,
             self.batch,
             estimate=self.estimate,
             max_cost=self.max_cost,

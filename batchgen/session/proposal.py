@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batchgen.job import BatchId
+from batchgen.ledger.attempts import open_attempts
 from batchgen.ledger.budgets import Budget
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
@@ -77,7 +78,7 @@ def _foresee(
     batch: BatchId | None,
 ) -> Micros | None:
     """Decide what recovery makes of jobs in flight; give what they may cost again, if any are."""
-    opened = [] if batch is None else Ledger(conn).open_attempts(batch, foreseen=True)
+    opened = [] if batch is None else open_attempts(Ledger(conn), batch, foreseen=True)
     if batch is None or not opened:
         return None
     # Imported here: few plans find a run that was killed.

@@ -9,8 +9,8 @@ from decimal import Decimal
 from batchgen.errors import SettingsError, StoppedError
 from batchgen.job import BatchId
 from batchgen.ledger.budgets import Budget, period_budgets
+from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.groups import Group, GroupSum
-from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.queries import history
 from batchgen.manifest.model import Limits
 from batchgen.money import ZERO, Micros, decimal_string, dollars

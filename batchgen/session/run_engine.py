@@ -36,10 +36,11 @@ from batchgen.errors import ExitCode, one_error
 from batchgen.http.client import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.guard import proven_kinds
-from batchgen.ledger.ledger import Ledger, utc_now
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.owners import Claim
 from batchgen.ledger.queries import Status, status
+from batchgen.ledger.runs import continue_run, end_run
 from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.manifest.model import Limits
@@ -134,9 +135,7 @@ async def drive(
     verify = ssl_context()
     provider = prepared.profile.name
     async with writer as ledger:
-        run_id, proven = await _shielded(
-            ledger(lambda ledger: _begin(ledger, start, provider, claim))
-        )
+        run_id, proven = await _shielded(ledger.run(_begin, start, provider, claim))
         guard = ProgressGuard(
             _guard_limits(limits, settings), throttle, prepared.profile, proven=proven
         )
@@ -178,7 +177,7 @@ async def drive(
             at_fault=start.at_fault + context.given_back,
         )
         with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
-            await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
+            await ledger.run(_end, run_id, start.name, outcome)
         return outcome
 
 
@@ -193,8 +192,8 @@ def _begin(
         run = start.write(ledger, claim)
     else:
         run = start.run
-        ledger.go_on(run)
-    return run, proven_kinds(ledger.conn, provider, utc_now())
+        continue_run(ledger, run)
+    return run, proven_kinds(ledger, provider)
 
 
 def _pool_settings(
@@ -229,7 +228,7 @@ def _throttle(
             return now + take_place(ledger.conn, shared_key, rates, now)
 
         # By the clock of all processes, whatever time the way back from the ledger took.
-        return await ledger(step) - time.time() + time.monotonic()
+        return await ledger.run(step) - time.time() + time.monotonic()
 
     return Throttle(
         ThrottleCore(limits),
@@ -250,7 +249,7 @@ async def _end_early(ledger: LedgerWriter, run_id: RunId, error: BaseException) 
     stopped, code = stop_reason_of(error)
     ledger.hurry()
     with suppress(Exception):  # the caller raises the error that ended the run
-        await ledger(lambda ledger: ledger.end_run(run_id, stopped=stopped, exit_code=code))
+        await ledger.run(end_run, run_id, stopped=stopped, exit_code=code)
 
 
 def _local_now() -> datetime:
@@ -269,7 +268,7 @@ _LOOK_AT_CLOCK_S = 10.0
 
 def _end(ledger: Ledger, run_id: RunId, name: str, outcome: Outcome) -> None:
     code = outcome.exit_code(status(ledger.conn, name))
-    ledger.end_run(run_id, stopped=outcome.stopped, exit_code=code)
+    end_run(ledger, run_id, stopped=outcome.stopped, exit_code=code)
 
 
 _STOPPED_TEXT = {

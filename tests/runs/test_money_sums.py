@@ -11,9 +11,9 @@ import pytest
 
 from batchgen.commands.report import morning_of
 from batchgen.ledger.budgets import period_budgets
+from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.costs import CostBy, costs
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.queries import find_batch, status
 from batchgen.ledger.uncertain import Doubt, Held, doubts
 from batchgen.money import decimal_string, dollars

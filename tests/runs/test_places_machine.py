@@ -25,9 +25,14 @@ from batchgen.engine import placing as placing_module
 from batchgen.engine.placing import Conflict, Placer
 from batchgen.engine.worker import RunContext
 from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, SavedImage
+from batchgen.ledger.attempts import record_response, reserve_attempt
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.ledger import DueImage, Ledger
+from batchgen.ledger.images import due_images, mark_image_saved
+from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
+from batchgen.ledger.records import DueImage
+from batchgen.ledger.runs import start_run
 from batchgen.ledger.saved_images import exchanged, exchanges
 from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import ZERO, Micros
@@ -135,12 +140,12 @@ class Desk:
 
     def buy(self) -> None:
         """Pay for an image of each pending job."""
-        run = self.ledger.start_run(self.batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
-        for job in self.ledger.pending(self.batch, after=JobId(0), limit=99):
+        run = start_run(self.ledger, self.batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
+        for job in pending_jobs(self.ledger, self.batch, after=JobId(0), limit=99):
             self.made += 1
             attempt = AttemptId(f"{self.made:032x}")
-            self.ledger.reserve(run, job, attempt, provider="local")
-            self.ledger.record_response(attempt, OK, [(ImageRef(index=0), None)], response="x")
+            reserve_attempt(self.ledger, run, job, attempt, provider="local")
+            record_response(self.ledger, attempt, OK, [(ImageRef(index=0), None)], response="x")
 
     def deliver(self, overwrite: bool, point: Point | None) -> dict[str, bytes]:
         """Place what is paid; gives the bytes of each job that became done."""
@@ -153,20 +158,20 @@ class Desk:
 
         async def place_all() -> None:
             placer = Placer(context, self.directory, overwrite=overwrite)
-            for job in self.ledger.paid(self.batch):
-                for image in self.ledger.due(job):
+            for job in paid_jobs(self.ledger, self.batch):
+                for image in due_images(self.ledger, job):
                     try:
                         data = await self._deliver_one(placer, image, job)
                     except (Conflict, OSError):
                         continue
-                    done[self.ledger.job(job).key] = data
+                    done[read_job(self.ledger, job).key] = data
 
         with kill_at(point):
             anyio.run(place_all)
         return done
 
     async def _deliver_one(self, placer: Placer, image: DueImage, id_: JobId) -> bytes:
-        job = self.ledger.job(id_)
+        job = read_job(self.ledger, id_)
         data = png(int(image.attempt_id, 16))
         saved = SavedImage(
             path=final_path(job.path, "png"),
@@ -183,7 +188,7 @@ class Desk:
                     await part.write(data)
                 await part.seal(lambda path: None)
                 await placer.place(job, image, part, saved, taken=True)
-        finished = self.ledger.image_saved(image.id)
+        finished = mark_image_saved(self.ledger, image.id)
         placer.forget_kept(job, image, saved)
         assert finished is not None
         placer.tidy(job, finished, [placed or saved], "b")

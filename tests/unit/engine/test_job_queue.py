@@ -93,7 +93,7 @@ async def fed(tmp_path: Path, count: int, limit: int | None = None) -> AsyncIter
             ledger.conn.execute("BEGIN IMMEDIATE")
             return batch
 
-        batch = await writer(prepare)
+        batch = await writer.run(prepare)
         clock = Clock()
         core = ThrottleCore(DispatchLimits())
         feeder = Feeder(writer, batch, Throttle(core, clock), limit=limit, clock=clock)
@@ -101,7 +101,7 @@ async def fed(tmp_path: Path, count: int, limit: int | None = None) -> AsyncIter
         yield run
         if run.waiting is not None:
             run.waiting.cancel()
-        await writer(lambda ledger: ledger.conn.set_trace_callback(None))
+        await writer.run(lambda ledger: ledger.conn.set_trace_callback(None))
 
 
 def pages(fed: Fed) -> int:

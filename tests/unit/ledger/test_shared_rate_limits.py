@@ -114,7 +114,7 @@ async def test_a_start_waits_for_its_place_among_all_runs(tmp_path: Path) -> Non
 
         async def place(images: int) -> float:
             rates = [(SharedRate(unit="requests", interval_s=0.001), 1)]
-            waited.append(await writer(lambda ledger: take_place(ledger.conn, "k", rates, NOW)))
+            waited.append(await writer.run(lambda ledger: take_place(ledger.conn, "k", rates, NOW)))
             return time.monotonic() + waited[-1]
 
         throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=3)), reserve_start=place)
