@@ -1,6 +1,6 @@
-"""What an attempt came to that the last run left in flight, read from the spool.
+"""Determine from the spool how an attempt ended that a killed run left in flight.
 
-The run that recovers and the plan that foresees it read the same.
+Recovery and the plan that predicts it share these functions.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from batchgen.providers.profile import Profile
 from batchgen.spool.response_file import SpooledResponse
 from batchgen.spool.spool import Spool
 
-_BOUNDLESS: Final = Micros(2**62)
+_UNLIMITED: Final = Micros(2**62)
 
 
 def left_in_spool(spool: Spool, attempt: AttemptId) -> Exchange:
-    """Return what an attempt reached that no process saw to its end. Raises OSError."""
+    """Return the exchange of an open attempt, as far as the spool has it. Raises OSError."""
     whole = spool.find(attempt)
     if whole is not None:
         return _exchange_of(whole, Reach.COMPLETE)
@@ -41,14 +41,14 @@ def _exchange_of(response: SpooledResponse, reach: Reach) -> Exchange:
 
 @dataclass(frozen=True, slots=True)
 class SpooledText:
-    """A response as its adapter reads it, and the size of its text in bytes."""
+    """A parsed response and the size of its text in bytes."""
 
     response: Response | None
     size: int = 0
 
 
 def read_spooled(spool: Spool, attempt: AttemptId, exchange: Exchange) -> SpooledText:
-    """Read what came; of a cut response too, which may hold its image all the same."""
+    """Parse the spooled response. A cut-off one is parsed too: it may contain the image."""
     if exchange.reach < Reach.HEADERS:
         return SpooledText(None)
     whole = exchange.reach is Reach.COMPLETE
@@ -60,30 +60,30 @@ def read_spooled(spool: Spool, attempt: AttemptId, exchange: Exchange) -> Spoole
 
 
 def habits_of(profile: Profile) -> Habits:
-    """Return what the provider is known to charge besides images."""
+    """Return what the provider charges for besides images."""
     return Habits(server_errors=profile.server_errors_billed, refusals=profile.refusals_billed)
 
 
 def foresee(
     opened: Iterable[OpenAttempt], spool: Spool, profile: Profile
 ) -> list[tuple[JobId, str, Fate]]:
-    """Return what recovery will make of each attempt: job, fingerprint of its request, fate."""
-    return [(one.job.id, one.fingerprint, _fate(one, spool, profile)) for one in opened]
+    """Predict what recovery decides for each attempt, with its job and request fingerprint."""
+    return [(one.job.id, one.fingerprint, _predict(one, spool, profile)) for one in opened]
 
 
-def _fate(opened: OpenAttempt, spool: Spool, profile: Profile) -> Fate:
+def _predict(opened: OpenAttempt, spool: Spool, profile: Profile) -> Fate:
     try:
         exchange = left_in_spool(spool, opened.id)
         if exchange.reach is not Reach.COMPLETE and not spool.is_that_of(opened.spool):
             return Fate.HELD
         response = read_spooled(spool, opened.id, exchange).response
         verdict = classify(exchange, response, habits_of(profile), prompt=opened.job.prompt)
-    except Exception:  # a response that cannot be read is held as uncertain by the run too
+    except Exception:  # recovery also holds an unreadable response as uncertain
         return Fate.HELD
-    return _fate_of(verdict, opened)
+    return _outcome_of(verdict, opened)
 
 
-def _fate_of(verdict: Verdict, opened: OpenAttempt) -> Fate:
+def _outcome_of(verdict: Verdict, opened: OpenAttempt) -> Fate:
     if verdict.outcome is Outcome.OK:
         return Fate.PAID
     job = opened.job
@@ -94,7 +94,7 @@ def _fate_of(verdict: Verdict, opened: OpenAttempt) -> Fate:
         cuts=job.cuts,
         price=opened.price,
         wasted=ZERO,
-        max_waste=_BOUNDLESS,
+        max_waste=_UNLIMITED,
     )
     match following.state:
         case JobState.PENDING:
@@ -113,9 +113,9 @@ def over_allowance(
     revised: set[JobId],
     max_waste: Micros,
 ) -> list[JobId]:
-    """Return the jobs in flight that recovery holds: those that ``max_waste`` no longer covers.
+    """Return the jobs that recovery holds because ``max_waste`` does not cover their rebuy.
 
-    In the order of recovery. ``revised`` jobs are requested whatever became of their attempt.
+    ``opened`` is in the order of recovery. ``revised`` jobs are sent again in any case.
     """
     held, wasted = list[JobId](), ZERO
     for one, (job, fingerprint, fate) in zip(opened, fates, strict=True):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from batchgen.job import ROW_REASON, Billed, JobState
-from batchgen.ledger.budgets import Budget
+from batchgen.ledger.budgets import PERIOD_TEXT, Budget
 from batchgen.ledger.explain import Why
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.queries import ReasonCount, Status
@@ -89,7 +89,6 @@ def _counted(count: int, text: str, cost: int, *, is_free: bool = False) -> str:
 
 
 _PLAN_TEXT_WIDTH = 47
-PERIOD_TEXT = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}
 
 
 def _quote_lines(quote: Quote, budgets: Sequence[Budget]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 import anyio
 
 from batchgen.console.progress import Progress
+from batchgen.engine.context import RunContext
 from batchgen.engine.events import Stopping
 from batchgen.engine.guard_rules import GuardLimits
 from batchgen.engine.pool import Pool, PoolSettings
@@ -31,7 +32,6 @@ from batchgen.engine.throttle.limits import (
 from batchgen.engine.throttle.rules import HEADROOM
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import POLL_S
-from batchgen.engine.worker import RunContext
 from batchgen.errors import ExitCode, one_error
 from batchgen.http.client import ssl_context
 from batchgen.job import JobState, RunId
@@ -172,9 +172,9 @@ async def drive(
         outcome = Outcome(
             signal_number=shutdown.signal_number,
             stopped=_stopped_text(throttle.status()),
-            internal_errors=tuple(context.internal_errors),
-            made=context.made,
-            at_fault=start.at_fault + context.given_back,
+            internal_errors=tuple(context.tally.internal_errors),
+            made=context.tally.jobs_done,
+            at_fault=start.at_fault + context.tally.jobs_at_fault,
         )
         with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
             await ledger.run(_end, run_id, start.name, outcome)

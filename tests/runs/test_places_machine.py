@@ -22,8 +22,8 @@ from PIL import Image
 
 from batchgen.commands.rollback import _put_back, _refusal
 from batchgen.engine import placing as placing_module
+from batchgen.engine.context import RunContext
 from batchgen.engine.placing import Conflict, Placer
-from batchgen.engine.worker import RunContext
 from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, SavedImage
 from batchgen.ledger.attempts import record_response, reserve_attempt
 from batchgen.ledger.database import open_for_writing
@@ -151,13 +151,21 @@ class Desk:
         """Place what is paid; gives the bytes of each job that became done."""
         done: dict[str, bytes] = {}
 
-        async def ledger(step: Callable[[Ledger], T]) -> T:
-            return step(self.ledger)
+        async def run(step: Callable[..., T], *args: object) -> T:
+            return step(self.ledger, *args)
 
-        context = cast(RunContext, SimpleNamespace(ledger=ledger, spool=self.spool))
+        context = cast(
+            RunContext,
+            SimpleNamespace(
+                ledger=SimpleNamespace(run=run),
+                spool=self.spool,
+                base=self.directory,
+                overwrite=overwrite,
+            ),
+        )
 
         async def place_all() -> None:
-            placer = Placer(context, self.directory, overwrite=overwrite)
+            placer = Placer(context)
             for job in paid_jobs(self.ledger, self.batch):
                 for image in due_images(self.ledger, job):
                     try:
@@ -181,7 +189,7 @@ class Desk:
             height=2,
             format="png",
         )
-        placed = placer.already_placed(job, image) if image.path else None
+        placed = placer.find_placed(job, image) if image.path else None
         if placed is None:
             async with PartFile(self.directory / f".{image.attempt_id}") as part:
                 if not (image.path and placer.adopt_kept(image, part)):
@@ -189,9 +197,9 @@ class Desk:
                 await part.seal(lambda path: None)
                 await placer.place(job, image, part, saved, taken=True)
         finished = mark_image_saved(self.ledger, image.id)
-        placer.forget_kept(job, image, saved)
+        placer.drop_kept(job, image, saved)
         assert finished is not None
-        placer.tidy(job, finished, [placed or saved], "b")
+        placer.clean_up(job, finished, [placed or saved], "b")
         return data
 
     def roll_back(self, key: str) -> bool:

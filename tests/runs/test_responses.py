@@ -357,7 +357,7 @@ def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("worse", "why"),
     [
-        (image("white", size=(64, 48)), "all of it is one colour"),
+        (image("white", size=(64, 48)), "it has a single color"),
         (b"two sizes", "asked for 1024x640, got 64x48"),
     ],
     ids=["blank", "wrong size"],

@@ -15,8 +15,8 @@ from batchgen.engine.guard_rules import (
     Held,
     KindGuard,
     Start,
+    error_text,
     reason_key,
-    said_of,
 )
 
 WIDE = GuardLimits(concurrency=32)
@@ -60,7 +60,7 @@ def test_three_canaries_start_and_others_wait() -> None:
     run = Run(proven=False)
     first, *_ = run.starts(3)
     assert run.held().seconds is None
-    assert "the first image" in run.held().why
+    assert "the first image" in run.held().reason
     assert run.guard.saved(first)
     assert len(run.starts(28)) == 28
 
@@ -71,7 +71,7 @@ def test_canaries_without_an_image_stop_the_run() -> None:
     for job in run.starts(3):
         run.useless(job)
     stop = run.stopped()
-    assert (stop.cause, stop.requests, stop.said) == (Cause.CANARY, 3, "no data")
+    assert (stop.cause, stop.requests, stop.last_error) == (Cause.CANARY, 3, "no data")
 
 
 def test_free_response_uses_no_canary() -> None:
@@ -108,7 +108,7 @@ def test_five_useless_attempts_pause_then_probes_stop() -> None:
     for job in jobs[:5]:
         run.useless(job)
     assert run.held().seconds == pytest.approx(60)
-    assert "a probe in 60 s" in run.held().why
+    assert "a probe in 60 s" in run.held().reason
     assert not run.guard.may_leave(jobs[7]), "what was admitted before the pause is called back"
     for job in jobs[5:]:
         run.guard.withdrawn(job)
@@ -116,7 +116,7 @@ def test_five_useless_attempts_pause_then_probes_stop() -> None:
         run.now += 60
         probe = run.start()
         assert run.guard.may_leave(probe)
-        assert "a probe under way" in run.held().why
+        assert "a probe in flight" in run.held().reason
         run.useless(probe)
     stop = run.stopped()
     assert (stop.cause, stop.requests, stop.probes) == (Cause.USELESS, 8, 3)
@@ -196,7 +196,7 @@ def test_reason_key_ignores_varying_parts(one: str, other: str, same: bool) -> N
 @given(st.text(), st.text())
 def test_reason_key_accepts_any_text(code: str, message: str) -> None:
     assert reason_key(code, message) == reason_key(code, message.upper().lower()) or message
-    assert len(said_of(code, message, 400)) <= 200
+    assert len(error_text(code, message, 400)) <= 200
 
 
 def test_paid_images_in_delivery_delay_requests() -> None:
@@ -204,7 +204,7 @@ def test_paid_images_in_delivery_delay_requests() -> None:
     run.starts(34)
     held = run.held()
     assert held.seconds is None
-    assert "on their way to disk" in held.why
+    assert "being delivered" in held.reason
 
 
 def test_allowed_deliveries_grow_while_images_arrive() -> None:

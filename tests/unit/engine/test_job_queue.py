@@ -11,11 +11,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from batchgen.engine.job_queue import Feeder
+from batchgen.engine.context import Again
+from batchgen.engine.job_queue import JobQueue
 from batchgen.engine.throttle.core import ThrottleCore
 from batchgen.engine.throttle.limits import DispatchLimits, Signal, Ticket
 from batchgen.engine.throttle.throttle import Throttle
-from batchgen.engine.worker import Again
 from batchgen.job import BatchId, Job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.writer import LedgerWriter
@@ -38,7 +38,7 @@ class Clock:
 class Fed:
     """A job queue in use."""
 
-    feeder: Feeder
+    feeder: JobQueue
     throttle: ThrottleCore
     clock: Clock
     statements: list[str]
@@ -96,7 +96,7 @@ async def fed(tmp_path: Path, count: int, limit: int | None = None) -> AsyncIter
         batch = await writer.run(prepare)
         clock = Clock()
         core = ThrottleCore(DispatchLimits())
-        feeder = Feeder(writer, batch, Throttle(core, clock), limit=limit, clock=clock)
+        feeder = JobQueue(writer, batch, Throttle(core, clock), limit=limit, clock=clock)
         run = Fed(feeder, core, clock, statements)
         yield run
         if run.waiting is not None:
