@@ -111,7 +111,7 @@ class JobQueue:
         return None
 
     def _repeat_at(self, now: float) -> float | None:
-        """Return when the first returned job may be handed out; None if there is none."""
+        """Return when the first returned job may be handed out; None if no job was returned."""
         if not self._returned:
             return None
         return max(self._returned[0][0], now + self._throttle.repeat_wait_s())

@@ -161,7 +161,7 @@ class Placer:
     def adopt_kept(self, image: DueImage, part: PartFile) -> bool:
         """Fill a part with verified bytes from the spool, or from an earlier path of the image.
 
-        Return False if there are none.
+        Return False if no such bytes exist.
         """
         source = self._context.spool.images.find(image.attempt_id, image.position)
         if source is None and image.path and image.sha256:

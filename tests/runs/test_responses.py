@@ -365,7 +365,7 @@ def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
 def test_a_good_image_is_never_replaced_by_a_worse_one(
     worse: bytes, why: str, tmp_path: Path
 ) -> None:
-    options = "{}" if "colour" in why else "{size: 1024x640}"
+    options = "{}" if "color" in why else "{size: 1024x640}"
     good = io.BytesIO()
     Image.effect_noise((64, 48) if options == "{}" else (1024, 640), 60).save(good, "PNG")
     if options != "{}":

@@ -35,7 +35,7 @@ from batchgen.engine.throttle.rules import (
 )
 
 _CLOCK_TOLERANCE_S: Final = 1e-6
-"""Precision of clocks and float sums; a shorter wait is none."""
+"""Precision of clocks and float sums; shorter waits are skipped."""
 
 
 class ThrottleCore:

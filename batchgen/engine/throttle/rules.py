@@ -58,7 +58,7 @@ class Rate:
 
 
 def make_rate(per_minute: float | None, burst: int) -> Rate | None:
-    """Return the rule for a rate; None if there is no limit."""
+    """Return the rule for a rate; None for an unlimited rate."""
     return None if per_minute is None else Rate(per_minute, burst)
 
 
