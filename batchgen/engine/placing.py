@@ -20,7 +20,7 @@ from batchgen.job import AttemptId, Job, SavedImage, Verify
 from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
 from batchgen.ledger.images import clear_placement, record_placement
-from batchgen.ledger.path_owners import Own, own
+from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, JobFinished, OldImage, Provenance
 from batchgen.output.previous_versions import keep, keep_edited
 from batchgen.output.sidecar import is_sidecar, sidecar_of
@@ -101,7 +101,7 @@ class Placer:
             for _ in range(_TRIES):
                 put: Put = claim
                 if taken:
-                    known = await ledger.run(own, job.id, job.root, saved.path)
+                    known = await ledger.run(path_history, job.id, job.root, saved.path)
                     put = await on_disk(self._make_way, job, final, saved, known)
                 await ledger.run(record_placement, image.id, job.root, saved)
                 reach(Point.PLACING)
@@ -119,7 +119,7 @@ class Placer:
                 await on_disk(self._keep_bytes, image, part)
             raise
 
-    def _make_way(self, job: Job, final: Path, saved: SavedImage, known: Own) -> Put:
+    def _make_way(self, job: Job, final: Path, saved: SavedImage, known: PathHistory) -> Put:
         """Keep what has the final name; gives how the image gets it. Raises Conflict, OSError."""
         try:
             before = os.lstat(final)
