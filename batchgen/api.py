@@ -27,7 +27,7 @@ from batchgen.errors import ExitCode, SettingsError, one_error
 from batchgen.job import JobState
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import Only
-from batchgen.ledger.queries import Status
+from batchgen.ledger.queries import BatchStatus
 from batchgen.ledger.queries import status as read_status
 from batchgen.money import ZERO, Micros
 from batchgen.session.batch_lock import batch_lock
@@ -285,7 +285,7 @@ class Batch:
         self.stopped = outcome.stopped
         self.exit_code = outcome.exit_code(self.status())
 
-    def status(self) -> Status:
+    def status(self) -> BatchStatus:
         """Return jobs by state, images, and money in millionths of a dollar, as of now.
 
         Can be called after entering, and after leaving too. Raises LedgerError.

@@ -20,7 +20,7 @@ from batchgen.ledger.attempts import finished_attempts
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import base_of, manifest_of
-from batchgen.ledger.queries import Status, find_batch, status
+from batchgen.ledger.queries import BatchStatus, find_batch, status
 from batchgen.ledger.saved_images import replaced_by
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros, decimal_string, parse_dollars
@@ -216,7 +216,7 @@ def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) ->
 
 def _summarize(
     prepared: Prepared,
-    found: Status,
+    found: BatchStatus,
     faces: Faces,
     *,
     made: int,

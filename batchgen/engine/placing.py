@@ -17,7 +17,7 @@ from batchgen.job import AttemptId, Job, SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
 from batchgen.ledger.images import clear_placement, record_placement
-from batchgen.ledger.path_owners import Own, own
+from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, JobFinished, OldImage, Provenance
 from batchgen.output.previous_versions import keep, keep_edited
 from batchgen.output.sidecar import is_sidecar, sidecar_of
@@ -97,7 +97,7 @@ class Placer:
             for _ in range(_MAX_TRIES):
                 rename: Rename = claim
                 if taken:
-                    known = await ledger.run(own, job.id, job.root, saved.path)
+                    known = await ledger.run(path_history, job.id, job.root, saved.path)
                     rename = await in_disk_thread(self._free_path, job, final, saved, known)
                 await ledger.run(record_placement, image.id, job.root, saved)
                 hit(Point.PLACING)
@@ -115,7 +115,7 @@ class Placer:
                 await in_disk_thread(self._keep_in_spool, image, part)
             raise
 
-    def _free_path(self, job: Job, final: Path, saved: SavedImage, known: Own) -> Rename:
+    def _free_path(self, job: Job, final: Path, saved: SavedImage, known: PathHistory) -> Rename:
         """Keep the file at the output path; return how to rename the new image to it.
 
         Raises Conflict and OSError.

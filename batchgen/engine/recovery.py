@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from batchgen.job import AttemptId, JobId, JobState, Outcome
-from batchgen.ledger.groups import Fate
+from batchgen.ledger.groups import Forecast
 from batchgen.ledger.records import OpenAttempt
 from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import Exchange, Failure, Habits, Reach, Response, Verdict, classify
@@ -64,28 +64,28 @@ def habits_of(profile: Profile) -> Habits:
     return Habits(server_errors=profile.server_errors_billed, refusals=profile.refusals_billed)
 
 
-def foresee(
+def forecast_attempts(
     opened: Iterable[OpenAttempt], spool: Spool, profile: Profile
-) -> list[tuple[JobId, str, Fate]]:
+) -> list[tuple[JobId, str, Forecast]]:
     """Predict what recovery decides for each attempt, with its job and request fingerprint."""
-    return [(one.job.id, one.fingerprint, _predict(one, spool, profile)) for one in opened]
+    return [(one.job.id, one.fingerprint, _forecast(one, spool, profile)) for one in opened]
 
 
-def _predict(opened: OpenAttempt, spool: Spool, profile: Profile) -> Fate:
+def _forecast(opened: OpenAttempt, spool: Spool, profile: Profile) -> Forecast:
     try:
         exchange = left_in_spool(spool, opened.id)
         if exchange.reach is not Reach.COMPLETE and not spool.is_that_of(opened.spool):
-            return Fate.HELD
+            return Forecast.HELD
         response = read_spooled(spool, opened.id, exchange).response
         verdict = classify(exchange, response, habits_of(profile), prompt=opened.job.prompt)
     except Exception:  # recovery also holds an unreadable response as uncertain
-        return Fate.HELD
-    return _outcome_of(verdict, opened)
+        return Forecast.HELD
+    return _forecast_of(verdict, opened)
 
 
-def _outcome_of(verdict: Verdict, opened: OpenAttempt) -> Fate:
+def _forecast_of(verdict: Verdict, opened: OpenAttempt) -> Forecast:
     if verdict.outcome is Outcome.OK:
-        return Fate.PAID
+        return Forecast.PAID
     job = opened.job
     following = after_attempt(
         verdict,
@@ -98,18 +98,18 @@ def _outcome_of(verdict: Verdict, opened: OpenAttempt) -> Fate:
     )
     match following.state:
         case JobState.PENDING:
-            return Fate.DOUBT if following.counts_doubt else Fate.FREE
+            return Forecast.UNCERTAIN if following.counts_doubt else Forecast.FREE
         case JobState.FAILED if not following.counts_doubt:
-            return Fate.FAILED
+            return Forecast.FAILED
         case JobState.BLOCKED:
-            return Fate.BLOCKED
+            return Forecast.BLOCKED
         case _:
-            return Fate.HELD
+            return Forecast.HELD
 
 
 def over_allowance(
     opened: Iterable[OpenAttempt],
-    fates: Iterable[tuple[JobId, str, Fate]],
+    forecasts: Iterable[tuple[JobId, str, Forecast]],
     revised: set[JobId],
     max_waste: Micros,
 ) -> list[JobId]:
@@ -118,9 +118,9 @@ def over_allowance(
     ``opened`` is in the order of recovery. ``revised`` jobs are sent again in any case.
     """
     held, wasted = list[JobId](), ZERO
-    for one, (job, fingerprint, fate) in zip(opened, fates, strict=True):
+    for one, (job, fingerprint, forecast) in zip(opened, forecasts, strict=True):
         is_revised = job in revised or one.job.fingerprint != fingerprint
-        if fate is not Fate.DOUBT or is_revised:
+        if forecast is not Forecast.UNCERTAIN or is_revised:
             continue
         if may_rebuy(one.job.doubts, one.price, wasted, max_waste):
             wasted = Micros(wasted + one.price)

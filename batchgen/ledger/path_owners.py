@@ -22,7 +22,7 @@ SELECT DISTINCT :batch, root FROM staging.kinds
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class PathHistory:
     """What the ledger knows of a place, for one job."""
 
     is_own: bool
@@ -31,20 +31,20 @@ class Own:
     """Digests of all images that the job ever had there."""
 
 
-def own(ledger: Ledger, job: JobId, root: str, path: str) -> Own:
+def path_history(ledger: Ledger, job: JobId, root: str, path: str) -> PathHistory:
     """Look up what a job has at a place, and had there before."""
     rows = ledger.conn.execute(
         "SELECT state, sha256 FROM images WHERE job_id = ? AND root = ? AND path = ?"
         " AND state IN ('saved', 'due', 'replaced')",
         (job, root, path),
     ).fetchall()
-    return Own(
+    return PathHistory(
         is_own=any(row["state"] != "replaced" for row in rows),
         hashes=frozenset(row["sha256"] for row in rows if row["sha256"]),
     )
 
 
-def batch_of(ledger: Ledger, job: JobId) -> str:
+def batch_name_of_job(ledger: Ledger, job: JobId) -> str:
     """The name of the batch that a job belongs to."""
     (name,) = ledger.conn.execute(
         "SELECT name FROM batches WHERE id = (SELECT batch_id FROM jobs WHERE id = ?)", (job,)

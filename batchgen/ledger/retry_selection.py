@@ -27,7 +27,7 @@ _CHOSEN: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class RetrySelection:
     """Which of the jobs that wait for a person."""
 
     states: Collection[JobState]
@@ -64,8 +64,8 @@ _LOST: Final = (
 )
 
 
-def waiting_jobs(
-    conn: sqlite3.Connection, batch: BatchId, chosen: Chosen, *, buy: bool = False
+def preview_retry(
+    conn: sqlite3.Connection, batch: BatchId, chosen: RetrySelection, *, buy: bool = False
 ) -> Retried:
     """Return what `retry_jobs` would do, and what one request for each pending job would cost."""
     return _count(conn, chosen.values(batch, utc_now()), buy=buy)
@@ -87,7 +87,7 @@ def _count(conn: sqlite3.Connection, values: dict[str, object], *, buy: bool) ->
 def retry_jobs(
     conn: sqlite3.Connection,
     batch: BatchId,
-    chosen: Chosen,
+    chosen: RetrySelection,
     *,
     buy: bool = False,
     clock: Clock = utc_now,

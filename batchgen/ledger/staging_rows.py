@@ -53,8 +53,8 @@ _TABLES: Final = (
     )
     """,
     """
-    CREATE TABLE staging.fates (
-        job INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL, fate TEXT NOT NULL
+    CREATE TABLE staging.forecasts (
+        job INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL, forecast TEXT NOT NULL
     )
     """,
     """

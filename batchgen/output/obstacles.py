@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.job import PATH_REASON, Job
-from batchgen.ledger.path_owners import batch_of, own
+from batchgen.ledger.path_owners import batch_name_of_job, path_history
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.output.previous_versions import LONGEST_SUFFIX, PREVIOUS_DIRECTORY
 from batchgen.output.sidecar import is_sidecar, sidecar_of
@@ -53,14 +53,14 @@ class Obstacles:
         if seen.obstacle is not None:
             return f"{PATH_REASON}: {seen.obstacle}"
         if seen.is_taken and not self._overwrite:
-            there = await ledger.run(own, job.id, job.root, path)
+            there = await ledger.run(path_history, job.id, job.root, path)
             if not there.is_own:
                 return (
                     f"{PATH_REASON}: {job.root}/{path} is not an image of this job;"
                     " move it, or run with --overwrite"
                 )
         if seen.has_sidecar and not self._overwrite:
-            batch = await ledger.run(batch_of, job.id)
+            batch = await ledger.run(batch_name_of_job, job.id)
             sidecar = sidecar_of(self._base / job.root / path)
             if not await in_disk_thread(is_sidecar, sidecar, batch, job.key):
                 return (

@@ -82,12 +82,12 @@ def _foresee(
     if batch is None or not opened:
         return None
     # Imported here: few plans find a run that was killed.
-    from batchgen.engine.recovery import foresee, over_allowance
+    from batchgen.engine.recovery import forecast_attempts, over_allowance
 
     spool = Spool(spool_directory(prepared))
     spool.look()
-    fates = foresee(opened, spool, prepared.profile)
-    staging.foresee(fates)
+    fates = forecast_attempts(opened, spool, prepared.profile)
+    staging.set_forecasts(fates)
     waste = waste_of(prepared.loaded.manifest.limits, overrides.max_waste)
     max_waste = waste.allowance(staging.to_send(batch, overrides.limit).cost)
     revised = staging.revised_in_flight(batch)

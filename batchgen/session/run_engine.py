@@ -39,7 +39,7 @@ from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.owners import Claim
-from batchgen.ledger.queries import Status, status
+from batchgen.ledger.queries import BatchStatus, status
 from batchgen.ledger.runs import continue_run, end_run
 from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
@@ -69,7 +69,7 @@ class Outcome:
     at_fault: int = 0
     """Rows of the manifest with a fault, and jobs that were given back."""
 
-    def exit_code(self, found: Status) -> ExitCode:
+    def exit_code(self, found: BatchStatus) -> ExitCode:
         """The exit code by the table in README.md."""
         if self.signal_number is not None:
             interrupted = self.signal_number == signal.SIGINT

@@ -20,7 +20,7 @@ from batchgen.ledger.costs import CostBy, Costs, CostSum, costs
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.images import due_images, mark_image_lost
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run
 from batchgen.money import Micros
 from batchgen.report.costs import WIDTH, cost_text
@@ -202,9 +202,9 @@ def test_what_is_asked_again_by_hand_is_estimated_once(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     settle_attempt(ledger, send(ledger, run, first(ledger, batch)), REFUSED)
-    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED]))
+    retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.FAILED]))
     settle_attempt(ledger, send(ledger, run, first(ledger, batch)), EMPTY)
-    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED]))
+    retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.FAILED]))
     send(ledger, run, first(ledger, batch))
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 3, 1, 1, 1)
 

@@ -33,7 +33,7 @@ from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.records import DueImage
 from batchgen.ledger.runs import start_run
-from batchgen.ledger.saved_images import exchanged, exchanges
+from batchgen.ledger.saved_images import find_rollbacks, record_rollback
 from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import Verdict
@@ -204,10 +204,10 @@ class Desk:
 
     def roll_back(self, key: str) -> bool:
         """As the command does for one job."""
-        for exchange in exchanges(self.conn, self.batch, only=Only.of([key]), run=None):
+        for exchange in find_rollbacks(self.conn, self.batch, only=Only.of([key]), run=None):
             if _refusal(self.directory, exchange) is None:
                 _put_back(self.directory, "b", exchange)
-                exchanged(self.conn, exchange)
+                record_rollback(self.conn, exchange)
                 return True
         return False
 

@@ -14,14 +14,14 @@ from batchgen.engine.recovery import left_in_spool, read_spooled
 from batchgen.job import AttemptId, Billed, Job, JobId, JobState, Outcome, SavedImage
 from batchgen.ledger.attempts import open_attempts, record_response, reserve_attempt, settle_attempt
 from batchgen.ledger.database import in_memory, open_for_reading, open_for_writing
-from batchgen.ledger.explain import Why
+from batchgen.ledger.explain import JobExplanation
 from batchgen.ledger.images import due_images, mark_image_saved, record_placement
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.records import DueImage, Reserved
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run
 from batchgen.ledger.staging import Staging
 from batchgen.manifest.loader import parse_manifest
@@ -113,11 +113,11 @@ class Desk:
         """As `batchgen plan`."""
         return self.plans(**overrides)[0]
 
-    def why(self, key: str, **overrides: object) -> Why:
+    def why(self, key: str, **overrides: object) -> JobExplanation:
         """As `batchgen plan --why`."""
         return self.plans(**overrides)[1][key]
 
-    def plans(self, **overrides: object) -> tuple[Proposal, dict[str, Why]]:
+    def plans(self, **overrides: object) -> tuple[Proposal, dict[str, JobExplanation]]:
         """Both: the plan, and why of each key."""
         prepared, told = self.prepared(), self._told(overrides)
         opened = open_for_reading(self.db) if self.db.exists() else in_memory()
@@ -125,7 +125,7 @@ class Desk:
             staging = Staging(conn)
             stage(staging, prepared, accept_unknown_price=False, selection=told.selection)
             proposal = propose(conn, staging, prepared, told)
-            found = {key: staging.why(proposal.batch, key) for key in self.prompts}
+            found = {key: staging.explain(proposal.batch, key) for key in self.prompts}
             return proposal, {key: why for key, why in found.items() if why is not None}
 
     def begin(self, **overrides: object) -> Start:
@@ -158,7 +158,7 @@ class Desk:
     def retry(self, *states: JobState) -> None:
         """As `batchgen retry`."""
         with closing(open_for_writing(self.db)) as conn:
-            retry_jobs(conn, find_batch(conn, "batch").id, Chosen(states=states))
+            retry_jobs(conn, find_batch(conn, "batch").id, RetrySelection(states=states))
 
     def states(self) -> dict[str, str]:
         with closing(sqlite3.connect(self.db)) as conn:

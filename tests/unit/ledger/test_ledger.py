@@ -50,11 +50,11 @@ from batchgen.ledger.jobs import fail_pending_job, paid_jobs, pending_jobs, read
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.paid_images import lost_images
-from batchgen.ledger.path_owners import own
+from batchgen.ledger.path_owners import path_history
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.ledger.records import BudgetReached, JobFinished, NotPending, Reserved
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.run_sums import run_totals
 from batchgen.ledger.runs import end_run, start_run
 from batchgen.ledger.saved_images import fetch_again
@@ -318,7 +318,7 @@ def test_a_lost_image_is_not_in_the_way_of_the_next_one(ledger: Ledger) -> None:
     assert read_job(ledger, job).state is JobState.FAILED
     assert reason_of(ledger, job) == "image_lost: HTTP 404"
     assert paid_jobs(ledger, batch) == []
-    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only=None))
+    retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.FAILED], only=None))
     again = pay(ledger, run, first(ledger, batch))
     assert [image.attempt_id for image in due_images(ledger, job)] == [again]
     save(ledger, due_images(ledger, job)[0].id)
@@ -342,7 +342,7 @@ def test_an_old_image_whose_place_a_new_one_has_taken_is_not_to_be_cleared_away(
     finished = save(ledger, two.id, "0-b.png")
     assert finished is not None
     assert [old.path for old in finished.replaced] == ["0-c.png"]
-    assert own(ledger, job, "out", "0.png").is_own
+    assert path_history(ledger, job, "out", "0.png").is_own
 
 
 def test_the_image_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -> None:
@@ -353,13 +353,15 @@ def test_the_image_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -> 
     save(ledger, due_images(ledger, job)[0].id, "0.png")
     enroll(ledger, [planned(0, edition=1)])
     again = pay(ledger, run, first(ledger, batch))
-    assert own(ledger, job, "out", "0.png").is_own, "the old image stays until the new one is there"
+    assert path_history(ledger, job, "out", "0.png").is_own, (
+        "the old image stays until the new one is there"
+    )
     finished = save(ledger, due_images(ledger, job)[0].id, "0.webp")
     assert finished is not None
     assert finished.attempt_id == again
     assert [(old.root, old.path) for old in finished.replaced] == [("out", "0.png")]
-    assert not own(ledger, job, "out", "0.png").is_own
-    assert own(ledger, job, "out", "0.webp").is_own
+    assert not path_history(ledger, job, "out", "0.png").is_own
+    assert path_history(ledger, job, "out", "0.webp").is_own
 
 
 def test_a_image_that_was_being_placed_is_known_by_its_hash_after_a_kill(
@@ -467,9 +469,11 @@ def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledg
     run = start(ledger, batch)
     for job in pending_jobs(ledger, batch, after=JobId(0), limit=2):
         settle_attempt(ledger, send(ledger, run, job), REFUSED)
-    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.BLOCKED], only=None))
+    moved = retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.BLOCKED], only=None))
     assert (moved.jobs, moved.cost) == (0, 0)
-    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only=Only.of(["*1"])))
+    moved = retry_jobs(
+        ledger.conn, batch, RetrySelection(states=[JobState.FAILED], only=Only.of(["*1"]))
+    )
     assert (moved.jobs, moved.cost) == (1, PRICE)
     assert [job.key for job in pending_jobs(ledger, batch, after=JobId(0), limit=9)] == [
         "mug/1",
@@ -502,7 +506,7 @@ def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger:
     run = start(ledger, batch)
     settle_attempt(ledger, send(ledger, run, first(ledger, batch)), LOST)
     moved = retry_jobs(
-        ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN], only=Only.of(["k*"]))
+        ledger.conn, batch, RetrySelection(states=[JobState.UNCERTAIN], only=Only.of(["k*"]))
     )
     assert (moved.jobs, moved.cost) == (1, PRICE)
     assert first(ledger, batch).doubts == 0
@@ -636,7 +640,7 @@ class LedgerMachine(RuleBasedStateMachine):
     )
     def retry(self, state: JobState) -> None:
         buy = state is JobState.PAID
-        retry_jobs(self.ledger.conn, self.batch, Chosen(states=[state], only=None), buy=buy)
+        retry_jobs(self.ledger.conn, self.batch, RetrySelection(states=[state], only=None), buy=buy)
 
     @rule()
     def repair(self) -> None:

@@ -22,7 +22,7 @@ from batchgen.ledger.jobs import pending_jobs, read_job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.paid_images import lost_images, waiting_images
 from batchgen.ledger.records import DueImage
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.saved_images import fetch_again
 from batchgen.outcomes.download_policy import (
     FetchAgain,
@@ -119,7 +119,9 @@ class PaidImages(RuleBasedStateMachine):
     def retry_once(self) -> None:
         fresh = not self.ledger.conn.execute("SELECT 1 FROM images WHERE refetched = 1").fetchone()
         if self.state is JobState.FAILED and fresh:
-            moved = retry_jobs(self.ledger.conn, self.batch, Chosen(states=[JobState.FAILED]))
+            moved = retry_jobs(
+                self.ledger.conn, self.batch, RetrySelection(states=[JobState.FAILED])
+            )
             assert (moved.jobs, moved.cost, moved.free) == (0, 0, 1)
             self.retried = True
 

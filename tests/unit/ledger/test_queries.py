@@ -23,7 +23,7 @@ from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.images import due_images, mark_image_lost
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job, set_job_reason
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.path_owners import own
+from batchgen.ledger.path_owners import path_history
 from batchgen.ledger.queries import (
     EXPORTS,
     batch_id,
@@ -35,7 +35,7 @@ from batchgen.ledger.queries import (
     status,
 )
 from batchgen.ledger.reference_urls import pending_references
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run
 from tests.unit.ledger.test_ledger import (
     BLOCKED,
@@ -290,7 +290,7 @@ HOT: dict[str, Callable[[Ledger, BatchId], object]] = {
     "paid": lambda ledger, batch: paid_jobs(ledger, batch),
     "job": lambda ledger, batch: read_job(ledger, JobId(1)),
     "due": lambda ledger, batch: due_images(ledger, JobId(2)),
-    "owns": lambda ledger, batch: own(ledger, JobId(1), "out", "0.png"),
+    "owns": lambda ledger, batch: path_history(ledger, JobId(1), "out", "0.png"),
     "open_attempts": lambda ledger, batch: open_attempts(ledger, batch),
     "finished_attempts": lambda ledger, batch: finished_attempts(ledger, batch, [AttemptId("x")]),
     "reserve": lambda ledger, batch: send(ledger, start(ledger, batch), first(ledger, batch)),
@@ -311,7 +311,9 @@ HOT: dict[str, Callable[[Ledger, BatchId], object]] = {
     "references": lambda ledger, batch: list(pending_references(ledger.conn, batch)),
     "history": lambda ledger, batch: history(ledger.conn, batch, "local"),
     "money": lambda ledger, batch: jobs_with_money(ledger.conn, batch),
-    "retry": lambda ledger, batch: retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED])),
+    "retry": lambda ledger, batch: retry_jobs(
+        ledger.conn, batch, RetrySelection(states=[JobState.FAILED])
+    ),
 }
 
 

@@ -23,7 +23,7 @@ from batchgen.ledger.jobs import read_job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Verdict
@@ -257,7 +257,7 @@ def test_a_person_may_still_pay_again_for_what_is_charged(ledger: Ledger) -> Non
     batch = enroll(ledger, [planned(0)])
     lose(ledger, batch)
     settle_attempts(ledger.conn, charged(sent(ledger, batch)[0]))
-    assert retry_jobs(ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN])).jobs == 1
+    assert retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.UNCERTAIN])).jobs == 1
 
 
 def test_attempts_of_other_batches_are_there_where_their_time_is_near(
