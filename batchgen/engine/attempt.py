@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from batchgen.engine.context import RunContext
 from batchgen.engine.events import AttemptEnded, Recovered
-from batchgen.engine.recovery import habits_of, left_in_spool, read_spooled
+from batchgen.engine.recovery import habits_of, read_spooled, spooled_exchange
 from batchgen.job import AttemptId, Billed, ImageRef, Job, JobState, Outcome
 from batchgen.ledger.attempts import record_response, settle_attempt
 from batchgen.ledger.clock import timestamp
@@ -101,8 +101,8 @@ async def recover(context: RunContext, opened: OpenAttempt) -> None:
     attempt = Attempt(id=opened.id, job=opened.job, is_recovered=True)
     try:
         hit(Point.RECOVERING)
-        exchange = left_in_spool(context.spool, opened.id)
-        if exchange.reach is not Reach.COMPLETE and not context.spool.is_that_of(opened.spool):
+        exchange = spooled_exchange(context.spool, opened.id)
+        if exchange.reach is not Reach.COMPLETE and not context.spool.has_identity(opened.spool):
             await settle(context, replace(attempt, hold=True), _spool_missing(context.spool))
         else:
             await conclude(context, attempt, exchange)

@@ -69,7 +69,7 @@ class RunContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Paid:
+class PaidJob:
     """A job whose images are paid for and not on disk yet."""
 
     job: Job
@@ -77,7 +77,7 @@ class Paid:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
+class Requeue:
     """A job that is pending again and may be sent again after ``wait_s`` seconds."""
 
     job: Job

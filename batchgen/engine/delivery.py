@@ -15,14 +15,14 @@ from pathlib import Path, PurePosixPath
 import anyio
 
 from batchgen.engine.attempt import expiry
-from batchgen.engine.context import Again, Paid, RunContext, new_attempt_id
+from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import JobDone, JobHeld
 from batchgen.engine.failed_download import failed_download, is_overdue, wait_asked_before
 from batchgen.engine.image_source import ImageSource
 from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Conflict, Placer
 from batchgen.engine.redelivery import Redelivery
 from batchgen.engine.verification import defect_of_replacement, embed_metadata, verify_file
-from batchgen.engine.video_tasks import TaskFailed, TaskLater, TaskMade, TaskWatch
+from batchgen.engine.video_tasks import TaskDone, TaskFailed, TaskPoller, TaskUnresolved
 from batchgen.http.download import Downloader
 from batchgen.images.inspect import BadImage, ImageInfo, mismatches
 from batchgen.job import (
@@ -101,7 +101,7 @@ class Delivery:
         context: RunContext,
         downloader: Downloader,
         *,
-        tasks: TaskWatch,
+        tasks: TaskPoller,
         redelivery: Redelivery,
     ) -> None:
         self._context = context
@@ -110,7 +110,7 @@ class Delivery:
         self._placer = Placer(context)
         self._source = ImageSource(context, downloader, self._placer)
 
-    async def deliver_left(self, job: JobId) -> Again | None:
+    async def deliver_left(self, job: JobId) -> Requeue | None:
         """Deliver a job that an earlier run, or an earlier try, left paid; see `deliver`."""
         try:
             paid = await self._context.ledger.run(_read_paid, job)
@@ -119,29 +119,29 @@ class Delivery:
             raise
         return await self.deliver(paid)
 
-    async def copy(self, job: JobId) -> Again | None:
+    async def copy(self, job: JobId) -> Requeue | None:
         """Copy the image of another job that this one shares. Raises LedgerWriteError."""
         run, attempt = self._context.run, new_attempt_id()
         begun = await self._context.ledger.run(begin_copy, run, job, attempt)
         hit(Point.COPYING)
         return await self.deliver_left(job) if begun else None
 
-    async def deliver(self, paid: Paid) -> Again | None:
+    async def deliver(self, paid: PaidJob) -> Requeue | None:
         """Bring a job to ``done``, or leave it ``paid`` with the reason.
 
         Return the job if its response was spoiled and it may be sent again. A disk error stops
         dispatch. Raises LedgerWriteError.
         """
-        end: Again | _Waiting | None = None
+        end: Requeue | _Waiting | None = None
         try:
             end = await self._deliver_or_leave(paid)
         finally:
             if not isinstance(end, _Waiting):
                 self._context.guard.given_up(paid.job)
                 self._redelivery.leave(paid.job.id, [image.id for image in paid.due])
-        return end if isinstance(end, Again) else None
+        return end if isinstance(end, Requeue) else None
 
-    async def _deliver_or_leave(self, paid: Paid) -> Again | _Waiting | None:
+    async def _deliver_or_leave(self, paid: PaidJob) -> Requeue | _Waiting | None:
         """Deliver a job; leave it paid after an error of the disk or a bug."""
         context, job = self._context, paid.job
         try:
@@ -162,7 +162,7 @@ class Delivery:
             await self._leave_paid(job, f"internal_error: {exc!r}")
         return None
 
-    async def _deliver_recreating_directories(self, paid: Paid) -> Again | _Waiting | None:
+    async def _deliver_recreating_directories(self, paid: PaidJob) -> Requeue | _Waiting | None:
         try:
             return await self._deliver_images(paid.job, paid.due)
         except FileNotFoundError:
@@ -191,7 +191,7 @@ class Delivery:
                 await part.seal(lambda path: verify_file(path, job.verify, is_video=is_video))
                 await in_disk_thread(images.keep, attempt, image.position, part.part)
 
-    async def _deliver_images(self, job: Job, due: Iterable[DueImage]) -> Again | _Waiting | None:
+    async def _deliver_images(self, job: Job, due: Iterable[DueImage]) -> Requeue | _Waiting | None:
         saved: list[SavedImage] = []
         warnings: list[str] = []
         for image in due:
@@ -240,14 +240,14 @@ class Delivery:
             if placed is not None:
                 return await self._record_saved(job, image, placed)
         if image.task is not None and image.url is None and image.copy_of is None:
-            end = await self._tasks.until_over(image.task)
+            end = await self._tasks.poll_until_done(image.task)
             match end:
                 case TaskFailed():
                     return end
-                case TaskLater(reason, unknown):
+                case TaskUnresolved(reason, unknown):
                     is_lost = unknown and is_overdue(image, utc_now())
                     return FetchLost(reason) if is_lost else FetchLater(f"task: {reason}")
-                case TaskMade(url):
+                case TaskDone(url):
                     image = await self._record_task_url(image, url)
         began = utc_now()
         asked = wait_asked_before(image, began)
@@ -369,7 +369,7 @@ class Delivery:
         reason = await self._context.ledger.run(give_up_copy, job.id, attempt, why)
         self._context.observe(JobHeld(key=job.key, state=JobState.PENDING, reason=reason))
 
-    async def _mark_spoiled(self, job: Job, attempt: AttemptId, reason: str) -> Again | None:
+    async def _mark_spoiled(self, job: Job, attempt: AttemptId, reason: str) -> Requeue | None:
         context = self._context
         context.guard.failing(job, reason)
         verdict = Verdict(
@@ -380,11 +380,11 @@ class Delivery:
         if following.state is not JobState.PENDING:
             return None
         fresh = await context.ledger.run(read_job, job.id)
-        return Again(job=fresh, wait_s=following.wait_s)
+        return Requeue(job=fresh, wait_s=following.wait_s)
 
 
-def _read_paid(ledger: Ledger, job: JobId) -> Paid:
-    return Paid(read_job(ledger, job), tuple(due_images(ledger, job)))
+def _read_paid(ledger: Ledger, job: JobId) -> PaidJob:
+    return PaidJob(read_job(ledger, job), tuple(due_images(ledger, job)))
 
 
 def _saved_image(job: Job, image: DueImage, info: ImageInfo, sha256: str) -> SavedImage:

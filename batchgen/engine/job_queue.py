@@ -15,7 +15,7 @@ from typing import Final
 
 import anyio
 
-from batchgen.engine.context import Again
+from batchgen.engine.context import Requeue
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.job import BatchId, Job, JobId
 from batchgen.ledger.jobs import pending_jobs
@@ -72,12 +72,12 @@ class JobQueue:
         """Count other work that may return a job, such as a delivery."""
         self._outstanding += 1
 
-    def done(self, again: Again | None) -> None:
-        """End the work on a job that was handed out or added; ``again`` puts it back."""
+    def done(self, requeue: Requeue | None) -> None:
+        """End the work on a job that was handed out or added; ``requeue`` puts it back."""
         self._outstanding -= 1
-        if again is not None:
-            due = self._clock() + again.wait_s
-            heapq.heappush(self._returned, (due, next(self._order), again.job))
+        if requeue is not None:
+            due = self._clock() + requeue.wait_s
+            heapq.heappush(self._returned, (due, next(self._order), requeue.job))
         self._changed.set()
 
     def _next_available(self) -> Job | None:

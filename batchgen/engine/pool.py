@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchgen.engine.attempt import recover
-from batchgen.engine.context import Again, Paid, RunContext
+from batchgen.engine.context import PaidJob, Requeue, RunContext
 from batchgen.engine.delivery import Delivery
 from batchgen.engine.job_queue import JobQueue
 from batchgen.engine.redelivery import DOWNLOAD_WAIT_S, Redelivery
-from batchgen.engine.video_tasks import POLL_S, TaskWatch
+from batchgen.engine.video_tasks import POLL_S, TaskPoller
 from batchgen.engine.worker import Worker, WorkerTools, work
 from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
@@ -91,7 +91,7 @@ class Pool:
         )
         self._client: ApiClient
         self._downloader: Downloader
-        self._tasks: TaskWatch
+        self._tasks: TaskPoller
 
     async def run(self) -> None:
         """Recover open attempts, deliver paid images, then process the pending jobs.
@@ -106,7 +106,7 @@ class Pool:
                 try:
                     async with self._make_client() as client, self._make_downloader() as downloader:
                         self._client, self._downloader = client, downloader
-                        self._tasks = TaskWatch(
+                        self._tasks = TaskPoller(
                             self._client,
                             self._context.base_url,
                             pause=self._shutdown.pause,
@@ -124,7 +124,7 @@ class Pool:
         async with anyio.create_task_group() as retries:
             for _ in range(self._settings.downloads):
                 retries.start_soon(
-                    self._deliver, self._redelivery, Delivery.deliver_left, lambda again: None
+                    self._deliver, self._redelivery, Delivery.deliver_left, lambda requeue: None
                 )
             try:
                 await self._deliver_backlog()
@@ -153,7 +153,9 @@ class Pool:
         waiting = asyncio.Queue[JobId | None](1)
         async with anyio.create_task_group() as tasks:
             for _ in range(self._deliveries):
-                tasks.start_soon(self._deliver, waiting, Delivery.deliver_left, lambda again: None)
+                tasks.start_soon(
+                    self._deliver, waiting, Delivery.deliver_left, lambda requeue: None
+                )
             for job in backlog:
                 if self._shutdown.asked:
                     break
@@ -171,7 +173,7 @@ class Pool:
             waiting = asyncio.Queue[JobId | None](1)
             async with anyio.create_task_group() as tasks:
                 for _ in range(self._deliveries):
-                    tasks.start_soon(self._deliver, waiting, Delivery.copy, lambda again: None)
+                    tasks.start_soon(self._deliver, waiting, Delivery.copy, lambda requeue: None)
                 for job in page:
                     if self._shutdown.asked:
                         break
@@ -192,9 +194,9 @@ class Pool:
 
     async def _dispatch(self) -> None:
         context, jobs = self._context, self._queue
-        waiting = asyncio.Queue[Paid | None](_MAX_WAITING_DELIVERIES)
+        waiting = asyncio.Queue[PaidJob | None](_MAX_WAITING_DELIVERIES)
 
-        async def hand_over(paid: Paid) -> None:
+        async def hand_over(paid: PaidJob) -> None:
             jobs.add()
             await waiting.put(paid)
 
@@ -240,21 +242,21 @@ class Pool:
     async def _deliver(
         self,
         waiting: _Source[T],
-        deliver: Callable[[Delivery, T], Awaitable[Again | None]],
-        done: Callable[[Again | None], None],
+        deliver: Callable[[Delivery, T], Awaitable[Requeue | None]],
+        done: Callable[[Requeue | None], None],
     ) -> None:
         context = self._context
         delivery = Delivery(
             context, self._downloader, tasks=self._tasks, redelivery=self._redelivery
         )
         while (job := await waiting.get()) is not None:
-            again = None
+            requeue = None
             try:
-                again = await deliver(delivery, job)
+                requeue = await deliver(delivery, job)
             except LedgerWriteError as exc:
                 context.throttle.stop(f"ledger: {exc}")
             finally:
-                done(again)
+                done(requeue)
 
     async def _end(self, waiting: asyncio.Queue[T | None]) -> None:
         for _ in range(self._deliveries):

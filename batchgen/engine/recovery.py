@@ -23,7 +23,7 @@ from batchgen.spool.spool import Spool
 _UNLIMITED: Final = Micros(2**62)
 
 
-def left_in_spool(spool: Spool, attempt: AttemptId) -> Exchange:
+def spooled_exchange(spool: Spool, attempt: AttemptId) -> Exchange:
     """Return the exchange of an open attempt, as far as the spool has it. Raises OSError."""
     whole = spool.find(attempt)
     if whole is not None:
@@ -73,8 +73,8 @@ def forecast_attempts(
 
 def _forecast(opened: OpenAttempt, spool: Spool, profile: Profile) -> Forecast:
     try:
-        exchange = left_in_spool(spool, opened.id)
-        if exchange.reach is not Reach.COMPLETE and not spool.is_that_of(opened.spool):
+        exchange = spooled_exchange(spool, opened.id)
+        if exchange.reach is not Reach.COMPLETE and not spool.has_identity(opened.spool):
             return Forecast.HELD
         response = read_spooled(spool, opened.id, exchange).response
         verdict = classify(exchange, response, habits_of(profile), prompt=opened.job.prompt)

@@ -23,7 +23,7 @@ the next run."""
 
 
 @dataclass(frozen=True, slots=True)
-class TaskMade:
+class TaskDone:
     """The video is available at this URL."""
 
     url: str
@@ -37,7 +37,7 @@ class TaskFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskLater:
+class TaskUnresolved:
     """The state of the task stays unknown in this run."""
 
     reason: str
@@ -45,10 +45,10 @@ class TaskLater:
     """Whether the provider does not know the task."""
 
 
-TaskEnd = TaskMade | TaskFailed | TaskLater
+TaskResult = TaskDone | TaskFailed | TaskUnresolved
 
 
-class TaskWatch:
+class TaskPoller:
     """Polls the tasks of one endpoint.
 
     ``pause(seconds)`` sleeps, and returns False if the run is ending.
@@ -67,11 +67,11 @@ class TaskWatch:
         self._pause = pause
         self._poll_s = poll_s
 
-    async def until_over(self, task: str) -> TaskEnd:
+    async def poll_until_done(self, task: str) -> TaskResult:
         """Poll until the task is done, has failed or can't be followed any further in this run."""
         url = self._url(task)
         if not _same_origin(url, self._base_url):
-            return TaskLater(
+            return TaskUnresolved(
                 f"it was created at {_origin(url)}, but base_url is now {_origin(self._base_url)};"
                 " restore base_url and resume: the key is sent to no other host"
             )
@@ -82,22 +82,22 @@ class TaskWatch:
             except NoDocument as exc:
                 failures += 1
                 if failures >= _MAX_FAILURES:
-                    return TaskLater(f"its state can't be read: {exc}")
+                    return TaskUnresolved(f"its state can't be read: {exc}")
             else:
                 failures = 0
                 if state.url is not None:
-                    return TaskMade(state.url)
+                    return TaskDone(state.url)
                 if state.failed is not None:
                     return TaskFailed(state.failed)
                 unknown += state.unknown
                 if unknown >= _UNKNOWN_TRIES:
-                    return TaskLater(
+                    return TaskUnresolved(
                         "the provider does not know this task for this key", unknown=True
                     )
             if waited_s >= MAX_TASK_S:
-                return TaskLater(f"it is not finished after {MAX_TASK_S / 60:g} minutes")
+                return TaskUnresolved(f"it is not finished after {MAX_TASK_S / 60:g} minutes")
             if not await self._pause(self._poll_s):
-                return TaskLater("the run was ending")
+                return TaskUnresolved("the run was ending")
             waited_s += self._poll_s
 
     def _url(self, task: str) -> str:

@@ -13,13 +13,13 @@ from typing import Final
 import anyio
 
 from batchgen.engine.attempt import Attempt, Conclusion, conclude, settle
-from batchgen.engine.context import Again, Paid, RunContext, new_attempt_id
+from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import AttemptStarted, JobHeld
 from batchgen.engine.guard_rules import NOT_SENT, error_text
-from batchgen.engine.recovery import left_in_spool
+from batchgen.engine.recovery import spooled_exchange
 from batchgen.engine.throttle.limits import DispatchStopped, Signal, Ticket
 from batchgen.engine.throttle.throttle import Throttle
-from batchgen.engine.video_tasks import TaskWatch
+from batchgen.engine.video_tasks import TaskPoller
 from batchgen.http.client import ApiClient, ApiRequest
 from batchgen.images.inspect import ImageFormat
 from batchgen.job import Billed, Job, JobState, Outcome
@@ -51,9 +51,9 @@ class WorkerTools:
     """The objects that the workers of a run share, besides its context."""
 
     client: ApiClient
-    tasks: TaskWatch
+    tasks: TaskPoller
     obstacles: Obstacles
-    deliver: Callable[[Paid], Awaitable[None]]
+    deliver: Callable[[PaidJob], Awaitable[None]]
     """Hands a paid job over to delivery; waits while too many jobs are being delivered."""
 
 
@@ -64,7 +64,7 @@ class Worker:
         self._context = context
         self._tools = tools
 
-    async def process(self, job: Job) -> Again | None:
+    async def process(self, job: Job) -> Requeue | None:
         """Make one attempt at a job; return the job if it is pending again.
 
         Raises DispatchStopped once no request may start, LedgerWriteError, and OSError for the
@@ -94,15 +94,15 @@ class Worker:
             ending.finish()
         return await self._follow_up(job, conclusion)
 
-    async def _follow_up(self, job: Job, conclusion: Conclusion) -> Again | None:
+    async def _follow_up(self, job: Job, conclusion: Conclusion) -> Requeue | None:
         context, following = self._context, conclusion.following
         if following.state is JobState.PAID:
             context.tally.has_image = True
             await self._wait_for_tasks(conclusion.due)
-            await self._tools.deliver(Paid(job, conclusion.due))
+            await self._tools.deliver(PaidJob(job, conclusion.due))
         elif following.state is JobState.PENDING:
             fresh = await context.ledger.run(read_job, job.id)
-            return Again(job=fresh, wait_s=following.wait_s)
+            return Requeue(job=fresh, wait_s=following.wait_s)
         return None
 
     async def _wait_for_permission(self, job: Job) -> Ticket:
@@ -155,7 +155,7 @@ class Worker:
         """
         for image in due:
             if image.task is not None:
-                await self._tools.tasks.until_over(image.task)
+                await self._tools.tasks.poll_until_done(image.task)
 
     async def _has_disk_space(self) -> bool:
         """Stop dispatch if a response might not fit on disk: it would be paid for and lost."""
@@ -200,7 +200,7 @@ class Worker:
         except anyio.get_cancelled_exc_class():
             # The second signal: record what is known of the request before the run ends.
             with anyio.CancelScope(shield=True):
-                exchange = left_in_spool(context.spool, attempt.id)
+                exchange = spooled_exchange(context.spool, attempt.id)
                 await conclude(context, replace(attempt, hold=True), exchange)
             raise
         # The response may be paid for: no cancellation may come between it and the ledger.
@@ -296,7 +296,7 @@ async def work(
     context: RunContext,
     worker: Worker,
     take: Callable[[], Awaitable[Job | None]],
-    done: Callable[[Again | None], None],
+    done: Callable[[Requeue | None], None],
 ) -> None:
     """Process jobs from ``take`` until it returns None or dispatch stops.
 
@@ -304,11 +304,11 @@ async def work(
     """
     try:
         while (job := await take()) is not None:
-            again = None
+            requeue = None
             try:
-                again = await worker.process(job)
+                requeue = await worker.process(job)
             finally:
-                done(again)
+                done(requeue)
     except DispatchStopped:
         pass
     except LedgerWriteError as exc:

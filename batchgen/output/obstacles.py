@@ -72,7 +72,7 @@ class Obstacles:
     def _look(self, job: Job, path: str) -> _Seen:
         root = self._base / job.root
         final = root / path
-        obstacle = _unfit_name(root, path) or self.directory(root, final.parent)
+        obstacle = _path_obstacle(root, path) or self.directory(root, final.parent)
         if obstacle is not None:
             return _Seen(obstacle, is_taken=False, has_sidecar=False)
         try:
@@ -100,16 +100,16 @@ class Obstacles:
         if directory in self._directories:
             return self._directories[directory]
         if directory == root:
-            found = _above(root)
+            found = _root_obstacle(root)
         else:
-            found = self.directory(root, directory.parent) or _below(directory)
+            found = self.directory(root, directory.parent) or _directory_obstacle(directory)
         if len(self._directories) >= _DIRECTORIES_KNOWN:
             self._directories.clear()
         self._directories[directory] = found
         return found
 
 
-def _above(root: Path) -> str | None:
+def _root_obstacle(root: Path) -> str | None:
     """Check an output directory. It and its parents may be symbolic links."""
     for place in (root, *root.parents):
         try:
@@ -126,7 +126,7 @@ def _above(root: Path) -> str | None:
     return f"{root}: nothing above it exists"
 
 
-def _below(directory: Path) -> str | None:
+def _directory_obstacle(directory: Path) -> str | None:
     """Check a directory whose parents are usable."""
     try:
         mode = os.lstat(directory).st_mode
@@ -151,7 +151,7 @@ def _no_access(directory: Path) -> str | None:
     return f"{directory}: {why}"
 
 
-def _unfit_name(root: Path, path: str) -> str | None:
+def _path_obstacle(root: Path, path: str) -> str | None:
     """Return why a path, or a name derived from it, can't be written on this system."""
     try:
         parts = [os.fsencode(part) for part in path.split("/")]

@@ -85,7 +85,7 @@ def _foresee(
     from batchgen.engine.recovery import forecast_attempts, over_allowance
 
     spool = Spool(spool_directory(prepared))
-    spool.look()
+    spool.read_identity()
     fates = forecast_attempts(opened, spool, prepared.profile)
     staging.set_forecasts(fates)
     waste = waste_of(prepared.loaded.manifest.limits, overrides.max_waste)

@@ -21,7 +21,7 @@ class KeptImages:
         self._directory = directory
         self._names = set[str]()
 
-    def look(self) -> None:
+    def load(self) -> None:
         """List the images that earlier runs kept. Raises OSError."""
         self._names.update(one.name for one in self._directory.iterdir() if IMAGE in one.name)
 

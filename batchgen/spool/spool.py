@@ -43,7 +43,7 @@ class Spool:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.identity = ""
-        """Id that changes when the directory is recreated; empty before `prepare` or `look`."""
+        """Id that changes when the directory is recreated; empty until read."""
         self._to_remove: list[AttemptId] = []
         self.images = KeptImages(directory)
 
@@ -58,9 +58,9 @@ class Spool:
             write_if_absent(self._identity_file, identity.encode())
             self.identity = _read_identity(self._identity_file)
         make_directories(self.directory, mode=PRIVATE_DIRECTORY)
-        self.images.look()
+        self.images.load()
 
-    def look(self) -> None:
+    def read_identity(self) -> None:
         """Read the identity without creating anything. Raises OSError."""
         if self.directory.is_dir():
             self.identity = _read_identity(self._identity_file) or _OLD
@@ -69,7 +69,7 @@ class Spool:
     def _identity_file(self) -> Path:
         return self.directory.with_name(self.directory.name + IDENTITY_SUFFIX)
 
-    def is_that_of(self, identity: str | None) -> bool:
+    def has_identity(self, identity: str | None) -> bool:
         """Return whether this is the spool that a run recorded.
 
         None is a run of a release that recorded no identity; its spool is an old one.

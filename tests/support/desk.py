@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from batchgen.engine.recovery import left_in_spool, read_spooled
+from batchgen.engine.recovery import read_spooled, spooled_exchange
 from batchgen.job import AttemptId, Billed, Job, JobId, JobState, Outcome, SavedImage
 from batchgen.ledger.attempts import open_attempts, record_response, reserve_attempt, settle_attempt
 from batchgen.ledger.database import in_memory, open_for_reading, open_for_writing
@@ -230,7 +230,7 @@ class _Engine:
         )
 
     def recover(self, attempt: AttemptId) -> None:
-        exchange = left_in_spool(self.spool, attempt)
+        exchange = spooled_exchange(self.spool, attempt)
         response = read_spooled(self.spool, attempt, exchange).response
         verdict = classify(exchange, response)
         if verdict.outcome is Outcome.OK and response is not None:
@@ -266,7 +266,7 @@ class _Engine:
         path = self.spool.directory / self.spool.name(attempt)
         path.write_text(f"{json.dumps(head)}\n{json.dumps(body)}", encoding="utf-8")
         self.reach("spooled")
-        response = read_spooled(self.spool, attempt, left_in_spool(self.spool, attempt)).response
+        response = read_spooled(self.spool, attempt, spooled_exchange(self.spool, attempt)).response
         assert response is not None
         due = record_response(
             self.ledger, attempt, OK, [(ref, None) for ref in response.images], response=path.name

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from batchgen.engine.context import Again
+from batchgen.engine.context import Requeue
 from batchgen.engine.job_queue import JobQueue
 from batchgen.engine.throttle.core import ThrottleCore
 from batchgen.engine.throttle.limits import DispatchLimits, Signal, Ticket
@@ -38,7 +38,7 @@ class Clock:
 class Fed:
     """A job queue in use."""
 
-    feeder: JobQueue
+    queue: JobQueue
     throttle: ThrottleCore
     clock: Clock
     statements: list[str]
@@ -66,7 +66,7 @@ class Fed:
 
     def _asked(self) -> asyncio.Future[Job | None]:
         if self.waiting is None:
-            self.waiting = asyncio.ensure_future(self.feeder.next())
+            self.waiting = asyncio.ensure_future(self.queue.next())
         return self.waiting
 
     def end(self, signal: Signal) -> None:
@@ -77,8 +77,8 @@ class Fed:
 
     def wake(self) -> None:
         """End other work that could return a job."""
-        self.feeder.add()
-        self.feeder.done(None)
+        self.queue.add()
+        self.queue.done(None)
 
 
 @asynccontextmanager
@@ -96,8 +96,8 @@ async def fed(tmp_path: Path, count: int, limit: int | None = None) -> AsyncIter
         batch = await writer.run(prepare)
         clock = Clock()
         core = ThrottleCore(DispatchLimits())
-        feeder = JobQueue(writer, batch, Throttle(core, clock), limit=limit, clock=clock)
-        run = Fed(feeder, core, clock, statements)
+        queue = JobQueue(writer, batch, Throttle(core, clock), limit=limit, clock=clock)
+        run = Fed(queue, core, clock, statements)
         yield run
         if run.waiting is not None:
             run.waiting.cancel()
@@ -113,7 +113,7 @@ async def test_pending_jobs_come_once_in_manifest_order(tmp_path: Path) -> None:
         keys = []
         for _ in range(450):
             keys.append((await work.take()).key)
-            work.feeder.done(None)
+            work.queue.done(None)
         assert keys == [f"k{number}" for number in range(450)]
         assert await work.is_over()
 
@@ -132,7 +132,7 @@ async def test_limit_bounds_the_number_of_jobs(limit: int, given: int, tmp_path:
     async with fed(tmp_path, 250, limit) as work:
         for _ in range(given):
             await work.take()
-            work.feeder.done(None)
+            work.queue.done(None)
         assert await work.is_over()
 
 
@@ -145,29 +145,29 @@ async def test_queue_stays_open_while_a_job_may_return(tmp_path: Path) -> None:
     async with fed(tmp_path, 1) as work:
         job = await work.take()
         assert await work.nothing_comes()
-        work.feeder.done(Again(job=job, wait_s=0.0))
+        work.queue.done(Requeue(job=job, wait_s=0.0))
         assert (await work.take()).id == job.id
-        work.feeder.done(None)
+        work.queue.done(None)
         assert await work.is_over()
 
 
 async def test_added_work_keeps_the_queue_open(tmp_path: Path) -> None:
     async with fed(tmp_path, 1) as work:
         job = await work.take()
-        work.feeder.add()
-        work.feeder.done(None)
+        work.queue.add()
+        work.queue.done(None)
         assert await work.nothing_comes()
-        work.feeder.done(Again(job=job, wait_s=0.0))
+        work.queue.done(Requeue(job=job, wait_s=0.0))
         assert (await work.take()).id == job.id
-        work.feeder.done(None)
+        work.queue.done(None)
         assert await work.is_over()
 
 
 async def test_job_returns_when_it_is_due(tmp_path: Path) -> None:
     async with fed(tmp_path, 2) as work:
         first, second = await work.take(), await work.take()
-        work.feeder.done(Again(job=first, wait_s=60.0))
-        work.feeder.done(Again(job=second, wait_s=30.0))
+        work.queue.done(Requeue(job=first, wait_s=60.0))
+        work.queue.done(Requeue(job=second, wait_s=30.0))
         work.clock.now += 29.9
         work.wake()
         assert await work.nothing_comes()
@@ -182,7 +182,7 @@ async def test_job_returns_when_it_is_due(tmp_path: Path) -> None:
 async def test_job_returns_without_a_wakeup(tmp_path: Path) -> None:
     async with fed(tmp_path, 1) as work:
         job = await work.take()
-        work.feeder.done(Again(job=job, wait_s=0.05))
+        work.queue.done(Requeue(job=job, wait_s=0.05))
         await anyio.wait_all_tasks_blocked()
         work.clock.now += 0.05
         assert (await work.take()).id == job.id
@@ -191,7 +191,7 @@ async def test_job_returns_without_a_wakeup(tmp_path: Path) -> None:
 async def test_due_job_precedes_new_ones(tmp_path: Path) -> None:
     async with fed(tmp_path, 5) as work:
         first = await work.take()
-        work.feeder.done(Again(job=first, wait_s=0.0))
+        work.queue.done(Requeue(job=first, wait_s=0.0))
         assert [(await work.take()).key for _ in range(3)] == ["k0", "k1", "k2"]
 
 
@@ -200,9 +200,9 @@ async def test_every_waiting_worker_gets_a_job_or_the_end(tmp_path: Path) -> Non
         taken: list[Job | None] = []
 
         async def worker() -> None:
-            while (job := await work.feeder.next()) is not None:
+            while (job := await work.queue.next()) is not None:
                 taken.append(job)
-                work.feeder.done(Again(job=job, wait_s=0.0) if len(taken) == 1 else None)
+                work.queue.done(Requeue(job=job, wait_s=0.0) if len(taken) == 1 else None)
 
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
@@ -216,7 +216,7 @@ async def test_outage_prefers_new_jobs_and_spaces_repeats(tmp_path: Path) -> Non
         tried = [await run.take() for _ in range(3)]
         run.end(Signal.ERRORED)
         for job in tried:
-            run.feeder.done(Again(job=job, wait_s=0.0))
+            run.queue.done(Requeue(job=job, wait_s=0.0))
         assert (await run.take()).key == tried[0].key, "one probe at once"
         assert [(await run.take()).key for _ in range(2)] == ["k3", "k4"], "then what is new"
         assert await run.nothing_comes()
@@ -234,7 +234,7 @@ async def test_outage_prefers_new_jobs_and_spaces_repeats(tmp_path: Path) -> Non
 async def test_stop_ends_the_wait_for_returning_jobs(tmp_path: Path) -> None:
     async with fed(tmp_path, 1) as run:
         job = await run.take()
-        run.feeder.done(Again(job=job, wait_s=3600.0))
+        run.queue.done(Requeue(job=job, wait_s=3600.0))
         assert await run.nothing_comes()
         run.throttle.stop("budget")
         run.wake()

@@ -77,13 +77,13 @@ def test_each_directory_is_checked_once(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.fault("XA10")
 def test_too_long_name_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert module._unfit_name(tmp_path, f"a/{'n' * 200}.png") is None
+    assert module._path_obstacle(tmp_path, f"a/{'n' * 200}.png") is None
     deep = Path("/", *(["d" * 100] * 40))
-    assert "the system takes" in str(module._unfit_name(deep, "a.png"))
+    assert "the system takes" in str(module._path_obstacle(deep, "a.png"))
     module._name_bytes.cache_clear()
     monkeypatch.setattr(os, "pathconf", lambda *_: 143)  # as eCryptfs
     try:
-        assert "takes 143" in str(module._unfit_name(tmp_path, f"{'n' * 140}.png"))
+        assert "takes 143" in str(module._path_obstacle(tmp_path, f"{'n' * 140}.png"))
     finally:
         module._name_bytes.cache_clear()
 
@@ -92,7 +92,7 @@ def test_too_long_name_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_unencodable_name_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsencode", lambda text: str(text).encode("ascii"))
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
-    assert "encoding ascii can't hold" in str(module._unfit_name(tmp_path, "мак.png"))
+    assert "encoding ascii can't hold" in str(module._path_obstacle(tmp_path, "мак.png"))
 
 
 @pytest.mark.fault("XA10", "W11")
