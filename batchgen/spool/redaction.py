@@ -23,7 +23,7 @@ class Redaction:
         self._rare_index = next(indexes, None)
         """Index of the first byte of the secret that base64 lacks."""
 
-    def shown(self, piece: bytes) -> bytes:
+    def filter(self, piece: bytes) -> bytes:
         """Filter the next piece; return what can be written now."""
         rare = self._rare_index
         if rare is not None and not self._held and piece.find(self._secret[rare]) < 0:
@@ -32,7 +32,7 @@ class Redaction:
         self._held = b""
         return self._hold_back_start(data, len(self._secret) - 1)
 
-    def rest(self) -> bytes:
+    def flush(self) -> bytes:
         """Return the bytes held back, at the end of the stream."""
         held, self._held = self._held, b""
         return held

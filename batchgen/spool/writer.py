@@ -50,7 +50,7 @@ class SpoolWriter:
 
     async def write(self, chunk: bytes) -> None:
         """Append to the body. Raises OSError."""
-        self._feed(self._redaction.shown(chunk) if self._redaction else chunk)
+        self._feed(self._redaction.filter(chunk) if self._redaction else chunk)
         if self._buffered_bytes >= _BUFFER_BYTES:
             await in_disk_thread(self._file.write, self._take_buffer())
 
@@ -76,7 +76,7 @@ class SpoolWriter:
 
     def _feed_rest(self) -> None:
         if self._redaction:
-            self._feed(self._redaction.rest())
+            self._feed(self._redaction.flush())
         self._buffer.append((Kind.TEXT, self._scan.rest()))
 
     def _take_buffer(self) -> list[Piece]:

@@ -70,7 +70,9 @@ def test_each_directory_is_checked_once(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "out/a").mkdir(parents=True)
     found = Obstacles(tmp_path)
     assert found.directory(tmp_path / "out", tmp_path / "out/a") is None
-    monkeypatch.setattr(module, "_directory_obstacle", lambda directory: pytest.fail(str(directory)))
+    monkeypatch.setattr(
+        module, "_directory_obstacle", lambda directory: pytest.fail(str(directory))
+    )
     for _ in range(100):
         assert found.directory(tmp_path / "out", tmp_path / "out/a") is None
 

@@ -12,9 +12,9 @@ SECRETS = [b"sk-ab", b"aab", b"a-a-a", b"-x", b"aXb_-"]
 """With and without a non-base64 character, at several indexes; some overlap with themselves."""
 
 
-def shown(secret: bytes, pieces: list[bytes]) -> bytes:
+def redacted(secret: bytes, pieces: list[bytes]) -> bytes:
     redaction = Redaction(secret)
-    return b"".join([*(redaction.shown(piece) for piece in pieces), redaction.rest()])
+    return b"".join([*(redaction.filter(piece) for piece in pieces), redaction.flush()])
 
 
 @given(secret=st.sampled_from(SECRETS), data=st.data())
@@ -22,7 +22,7 @@ def test_redaction_is_independent_of_chunking(secret: bytes, data: st.DataObject
     letters = st.sampled_from([bytes([letter]) for letter in set(secret) | set(b"z")])
     text = st.lists(letters | st.just(secret), max_size=12).map(b"".join)
     pieces = data.draw(st.lists(text, max_size=6))
-    assert shown(secret, pieces) == b"".join(pieces).replace(secret, b"***")
+    assert redacted(secret, pieces) == b"".join(pieces).replace(secret, b"***")
 
 
 @pytest.mark.parametrize("secret", SECRETS)
@@ -31,12 +31,12 @@ def test_secret_split_in_three_is_redacted(secret: bytes) -> None:
     for first in range(len(whole)):
         for second in range(first, len(whole)):
             pieces = [whole[:first], whole[first:second], whole[second:]]
-            assert shown(secret, pieces) == b"before *** after"
+            assert redacted(secret, pieces) == b"before *** after"
 
 
 def test_only_a_possible_start_is_held_back() -> None:
     redaction = Redaction(b"sk-abc")
-    assert redaction.shown(b"AAAAsAAA") == b"AAAAsAAA"
-    assert redaction.shown(b"AAAAsk") == b"AAAA"
-    assert redaction.shown(b"y") == b"sky"
-    assert redaction.rest() == b""
+    assert redaction.filter(b"AAAAsAAA") == b"AAAAsAAA"
+    assert redaction.filter(b"AAAAsk") == b"AAAA"
+    assert redaction.filter(b"y") == b"sky"
+    assert redaction.flush() == b""
