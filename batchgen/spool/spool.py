@@ -119,7 +119,7 @@ class Spool:
     async def remove_later(self, attempt: AttemptId) -> None:
         """Schedule the files of an attempt for removal, which happens in groups.
 
-        The end of the run removes the last group and what an OSError kept.
+        The end of the run removes the last group, and files that an OSError kept.
         """
         self._to_remove.append(attempt)
         if len(self._to_remove) >= _REMOVE_BATCH:
