@@ -33,9 +33,9 @@ from batchgen.http.dns import look_up
 from batchgen.images.base64_scanner import LeanResponse
 from batchgen.outcomes.classify import Exchange, Failure, Reach
 from batchgen.outcomes.retry_after import is_wait_header
-from batchgen.spool.spool import SpoolWriter
+from batchgen.spool.writer import SpoolWriter
 from batchgen.system.atomic_files import PartFile
-from batchgen.system.failpoints import Point, reach
+from batchgen.system.failpoints import Point, hit
 
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_RESPONSE_BYTES: Final = 256 * 1024 * 1024
@@ -356,7 +356,7 @@ class ApiClient:
         kept = kept_headers(response.raw_headers)
         got.headers = {name: self._hide(value) for name, value in kept.items()}
         got.reach = Reach.HEADERS
-        reach(Point.RESPONSE_BEGUN)
+        hit(Point.RESPONSE_BEGUN)
         async with part:
             writer = SpoolWriter(part, got.status, got.headers, route=route, hide=self._secret)
             try:
@@ -379,7 +379,7 @@ async def _keep(content: aiohttp.StreamReader, writer: SpoolWriter, got: _Got) -
         finally:
             got.complete, got.lean, got.refused = writer.whole, writer.lean, writer.failed
     if got.complete:
-        reach(Point.SPOOLED)
+        hit(Point.SPOOLED)
 
 
 async def _receive(content: aiohttp.StreamReader, writer: SpoolWriter) -> None:
@@ -457,7 +457,7 @@ class _Upload:
             if self.reach is Reach.PARTIAL and self._left == 0:
                 await self._stream.aclose()
                 self.reach = Reach.SENT
-                reach(Point.BODY_SENT)
+                hit(Point.BODY_SENT)
             if self.reach is Reach.SENT:
                 raise StopAsyncIteration
             try:

@@ -50,8 +50,8 @@ def test_no_request_leaves_whose_response_might_find_no_room(
         text = run_and_meanwhile(path, lambda: rig.fill(disk, leave=left), code=3)
         found = rig.status(disk)
 
-        assert "MiB are free, too little for the answers" in text
-        assert "MiB are free" in found["stopped"]
+        assert "MiB free, not enough for the responses" in text
+        assert "MiB free" in found["stopped"]
         assert found["jobs"]["pending"] > 0
         assert found["jobs"]["done"] + found["jobs"]["pending"] == len(PROMPTS), "none in doubt"
         posts = served.judge("stats")["posts"]

@@ -180,7 +180,7 @@ async def test_the_ledger_is_written_while_every_thread_of_the_pool_is_busy(
         await anyio.wait_all_tasks_blocked()
         try:
             with anyio.fail_after(20):
-                assert await ledger(lambda ledger: ledger.conn.total_changes) >= 0
+                assert await ledger.run(lambda ledger: ledger.conn.total_changes) >= 0
         finally:
             free.set()
 

@@ -535,12 +535,12 @@ async def test_a_deadline_that_passes_while_the_response_is_made_durable_changes
     class CommittedLate(PartFile):
         """Its disk is slow, and may be full in the end."""
 
-        def commit_here(self) -> None:
+        def commit_blocking(self) -> None:
             loop.call_soon_threadsafe(pass_by)
             assert expired.wait(20)
             if full:
                 raise OSError(errno.ENOSPC, "no room")
-            super().commit_here()
+            super().commit_blocking()
 
     async with (
         wire.serve(wire.answering(wire.response(GOOD))) as server,

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from batchgen.job import BatchId, JobId, JobState
+from batchgen.ledger.attempts import settle_attempt
 from batchgen.ledger.costs import CostBy, Costs, CostSum, costs
+from batchgen.ledger.images import due_images, mark_image_lost
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
+from batchgen.ledger.runs import end_run
 from batchgen.money import Micros
 from batchgen.report.costs import WIDTH, cost_text
 from tests.support import rig
@@ -54,15 +57,15 @@ def two(ledger: Ledger, clock: Clock) -> BatchId:
     batch = enroll(ledger, jobs)
     run = start(ledger, batch, waste=PRICE)
     bring(ledger, run, batch)
-    ledger.settle(send(ledger, run, first(ledger, batch)), LOST)
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), LOST)
     bring(ledger, run, batch)
-    ledger.settle(send(ledger, run, first(ledger, batch)), FREE)
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), FREE)
     clock.now += timedelta(minutes=20)
-    ledger.settle(send(ledger, run, first(ledger, batch)), FREE)
-    ledger.end_run(run, stopped=None, exit_code=1)
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), FREE)
+    end_run(ledger, run, stopped=None, exit_code=1)
     second = start(ledger, batch)
     bring(ledger, second, batch)
-    ledger.end_run(second, stopped=None, exit_code=0)
+    end_run(ledger, second, stopped=None, exit_code=0)
 
     other = enroll(ledger, [changed_job(planned(0), model="nano-banana")], name="other")
     third = start(ledger, other)
@@ -74,7 +77,7 @@ def bring(ledger: Ledger, run: Any, batch: BatchId) -> None:
     """Make the first pending job's image."""
     job = first(ledger, batch)
     pay(ledger, run, job)
-    save(ledger, ledger.due(job.id)[0].id, f"{job.key}.png")
+    save(ledger, due_images(ledger, job.id)[0].id, f"{job.key}.png")
 
 
 Line = tuple[object, int, int, int, int, int, int]
@@ -178,10 +181,10 @@ def test_a_image_that_is_replaced_is_estimated_again_and_accepted_no_longer(
 def test_what_is_asked_again_by_hand_is_estimated_once(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
-    ledger.settle(send(ledger, run, first(ledger, batch)), REFUSED)
-    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED]))
-    ledger.settle(send(ledger, run, first(ledger, batch)), EMPTY)
-    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED]))
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), REFUSED)
+    retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.FAILED]))
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), EMPTY)
+    retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.FAILED]))
     send(ledger, run, first(ledger, batch))
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 3, 1, 1, 1)
 
@@ -190,7 +193,7 @@ def test_a_image_that_is_not_on_disk_is_not_made(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     pay(ledger, start(ledger, batch), first(ledger, batch))
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 1, 1, 1, 0)
-    ledger.image_lost(ledger.due(JobId(1))[0].id, JobId(1), "gone")
+    mark_image_lost(ledger, due_images(ledger, JobId(1))[0].id, JobId(1), "gone")
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 1, 1, 1, 0)
 
 

@@ -67,6 +67,6 @@ def test_a_file_in_the_way_is_left_alone_and_named(served: rig.Endpoint, tmp_pat
 
     done = rig.batchgen("run", path, cwd=tmp_path)
 
-    assert "job-001: stays at out/batch/job-001.png" in done.stderr
+    assert "job-001: not moved from out/batch/job-001.png" in done.stderr
     assert taken.read_bytes() == b"somebody's own"
     assert (tmp_path / "out/batch/job-001.png").exists()

@@ -255,7 +255,7 @@ def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("worse", "why"),
     [
-        (image("white", size=(64, 48)), "all of it is one colour"),
+        (image("white", size=(64, 48)), "it has a single color"),
         (b"two sizes", "asked for 1024x640, got 64x48"),
     ],
     ids=["blank", "wrong size"],
@@ -263,7 +263,7 @@ def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
 def test_a_good_image_is_never_replaced_by_a_worse_one(
     worse: bytes, why: str, tmp_path: Path
 ) -> None:
-    options = "{}" if "colour" in why else "{size: 1024x640}"
+    options = "{}" if "color" in why else "{size: 1024x640}"
     good = io.BytesIO()
     Image.effect_noise((64, 48) if options == "{}" else (1024, 640), 60).save(good, "PNG")
     if options != "{}":

@@ -12,7 +12,8 @@ from batchgen.http.client import ApiClient, ApiRequest, Body, BytesBody
 from batchgen.http.deadlines import Deadlines
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, classify
-from batchgen.spool.spool import Spool, SpooledResponse
+from batchgen.spool.response_file import SpooledResponse
+from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import PartFile
 from tests.support import wire
 from tests.support.canary import CANARY as KEY

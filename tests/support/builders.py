@@ -17,11 +17,12 @@ from batchgen.job import (
     RunId,
     SavedImage,
 )
-from batchgen.ledger.ledger import (
-    JobFinished,
-    Ledger,
-    Reserved,
-)
+from batchgen.ledger.attempts import record_response, reserve_attempt
+from batchgen.ledger.images import mark_image_saved, record_placement
+from batchgen.ledger.jobs import pending_jobs
+from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.records import JobFinished, Reserved
+from batchgen.ledger.runs import start_run
 from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Verdict
@@ -72,7 +73,8 @@ def enroll(ledger: Ledger, jobs: list[PlannedJob], name: str = "b") -> BatchId:
 
 
 def start(ledger: Ledger, batch: BatchId, max_cost: int | None = None, waste: int = 0) -> RunId:
-    return ledger.start_run(
+    return start_run(
+        ledger,
         batch,
         estimate=Micros(0),
         max_cost=None if max_cost is None else Micros(max_cost),
@@ -82,24 +84,24 @@ def start(ledger: Ledger, batch: BatchId, max_cost: int | None = None, waste: in
 
 def send(ledger: Ledger, run: RunId, job: Job) -> AttemptId:
     attempt = AttemptId(uuid4().hex)
-    assert ledger.reserve(run, job, attempt, provider="local") == Reserved()
+    assert reserve_attempt(ledger, run, job, attempt, provider="local") == Reserved()
     return attempt
 
 
 def first(ledger: Ledger, batch: BatchId) -> Job:
-    return ledger.pending(batch, after=JobId(0), limit=1)[0]
+    return pending_jobs(ledger, batch, after=JobId(0), limit=1)[0]
 
 
 def pay(ledger: Ledger, run: RunId, job: Job, images: int = 1) -> AttemptId:
     attempt = send(ledger, run, job)
     refs = [(ImageRef(index=index), None) for index in range(images)]
-    ledger.record_response(attempt, OK, refs, response="a.answer")
+    record_response(ledger, attempt, OK, refs, response="a.answer")
     return attempt
 
 
 def save(ledger: Ledger, image: int, name: str = "0.png") -> JobFinished | None:
-    ledger.placing(image, "out", replace(IMAGE, path=name))
-    return ledger.image_saved(image)
+    record_placement(ledger, image, "out", replace(IMAGE, path=name))
+    return mark_image_saved(ledger, image)
 
 
 def reason_of(ledger: Ledger, job: JobId) -> str | None:

@@ -16,13 +16,18 @@ from PIL import Image
 
 from batchgen.commands.rollback import _put_back, _refusal
 from batchgen.engine import placing as placing_module
+from batchgen.engine.context import RunContext
 from batchgen.engine.placing import Conflict, Placer
-from batchgen.engine.worker import RunContext
 from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, SavedImage
+from batchgen.ledger.attempts import record_response, reserve_attempt
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.ledger import DueImage, Ledger
+from batchgen.ledger.images import due_images, mark_image_saved
+from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
-from batchgen.ledger.saved_images import exchanged, exchanges
+from batchgen.ledger.records import DueImage
+from batchgen.ledger.runs import start_run
+from batchgen.ledger.saved_images import find_rollbacks, record_rollback
 from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import Verdict
@@ -57,23 +62,23 @@ def kill_at(point: Point | None, times: int = 1) -> Iterator[None]:
     """End what runs as a kill would, at the point."""
     left = [times]
 
-    def reach(passed: Point) -> None:
+    def hit(passed: Point) -> None:
         if passed is point:
             left[0] -= 1
             if not left[0]:
                 raise Killed
 
     modules: list[Any] = [placing_module, relocate_module]
-    kept = [module.reach for module in modules]
+    kept = [module.hit for module in modules]
     for module in modules:
-        module.reach = reach
+        module.hit = hit
     try:
         yield
     except Killed:
         pass
     finally:
         for module, old in zip(modules, kept, strict=True):
-            module.reach = old
+            module.hit = old
 
 
 def png(number: int) -> bytes:
@@ -124,38 +129,46 @@ class Desk:
 
     def buy(self) -> None:
         """Pay for an image of each pending job."""
-        run = self.ledger.start_run(self.batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
-        for job in self.ledger.pending(self.batch, after=JobId(0), limit=99):
+        run = start_run(self.ledger, self.batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
+        for job in pending_jobs(self.ledger, self.batch, after=JobId(0), limit=99):
             self.made += 1
             attempt = AttemptId(f"{self.made:032x}")
-            self.ledger.reserve(run, job, attempt, provider="local")
-            self.ledger.record_response(attempt, OK, [(ImageRef(index=0), None)], response="x")
+            reserve_attempt(self.ledger, run, job, attempt, provider="local")
+            record_response(self.ledger, attempt, OK, [(ImageRef(index=0), None)], response="x")
 
     def deliver(self, overwrite: bool, point: Point | None) -> dict[str, bytes]:
         """Place what is paid; gives the bytes of each job that became done."""
         done: dict[str, bytes] = {}
 
-        async def ledger(step: Callable[[Ledger], T]) -> T:
-            return step(self.ledger)
+        async def run(step: Callable[..., T], *args: object) -> T:
+            return step(self.ledger, *args)
 
-        context = cast(RunContext, SimpleNamespace(ledger=ledger, spool=self.spool))
+        context = cast(
+            RunContext,
+            SimpleNamespace(
+                ledger=SimpleNamespace(run=run),
+                spool=self.spool,
+                base=self.directory,
+                overwrite=overwrite,
+            ),
+        )
 
         async def place_all() -> None:
-            placer = Placer(context, self.directory, overwrite=overwrite)
-            for job in self.ledger.paid(self.batch):
-                for image in self.ledger.due(job):
+            placer = Placer(context)
+            for job in paid_jobs(self.ledger, self.batch):
+                for image in due_images(self.ledger, job):
                     try:
                         data = await self._deliver_one(placer, image, job)
                     except (Conflict, OSError):
                         continue
-                    done[self.ledger.job(job).key] = data
+                    done[read_job(self.ledger, job).key] = data
 
         with kill_at(point):
             anyio.run(place_all)
         return done
 
     async def _deliver_one(self, placer: Placer, image: DueImage, id_: JobId) -> bytes:
-        job = self.ledger.job(id_)
+        job = read_job(self.ledger, id_)
         data = png(int(image.attempt_id, 16))
         saved = SavedImage(
             path=final_path(job.path, "png"),
@@ -165,25 +178,25 @@ class Desk:
             height=2,
             format="png",
         )
-        placed = placer.already_placed(job, image) if image.path else None
+        placed = placer.find_placed(job, image) if image.path else None
         if placed is None:
             async with PartFile(self.directory / f".{image.attempt_id}") as part:
                 if not (image.path and placer.adopt_kept(image, part)):
                     await part.write(data)
                 await part.seal(lambda path: None)
                 await placer.place(job, image, part, saved, taken=True)
-        finished = self.ledger.image_saved(image.id)
-        placer.forget_kept(job, image, saved)
+        finished = mark_image_saved(self.ledger, image.id)
+        placer.drop_kept(job, image, saved)
         assert finished is not None
-        placer.tidy(job, finished, [placed or saved], "b")
+        placer.clean_up(job, finished, [placed or saved], "b")
         return data
 
     def roll_back(self, key: str) -> bool:
         """As the command does for one job."""
-        for exchange in exchanges(self.conn, self.batch, only=Only.of([key]), run=None):
+        for exchange in find_rollbacks(self.conn, self.batch, only=Only.of([key]), run=None):
             if _refusal(self.directory, exchange) is None:
                 _put_back(self.directory, "b", exchange)
-                exchanged(self.conn, exchange)
+                record_rollback(self.conn, exchange)
                 return True
         return False
 

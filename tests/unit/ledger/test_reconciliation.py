@@ -9,10 +9,18 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from batchgen.job import AttemptId, BatchId, Billed, JobId, JobState, Outcome
+from batchgen.ledger.attempts import (
+    record_response,
+    record_task_failure,
+    reserve_attempt,
+    settle_attempt,
+)
+from batchgen.ledger.jobs import read_job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
+from batchgen.ledger.runs import end_run
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Verdict
 from batchgen.reconciliation.settlement import Reconciliation, Sent, Settled
@@ -40,8 +48,8 @@ def lose(ledger: Ledger, batch: BatchId, verdict: Verdict = LOST, waste: int = 0
     """Send for the first pending job in a run of its own, and get this verdict."""
     run = start(ledger, batch, waste=waste)
     job = first(ledger, batch)
-    ledger.settle(send(ledger, run, job), verdict)
-    ledger.end_run(run, stopped=None, exit_code=1)
+    settle_attempt(ledger, send(ledger, run, job), verdict)
+    end_run(ledger, run, stopped=None, exit_code=1)
     return job.id
 
 
@@ -58,7 +66,7 @@ def money(ledger: Ledger) -> tuple[int, int, dict[Billed, int]]:
 
 
 def state(ledger: Ledger, job: JobId) -> JobState:
-    return ledger.job(job).state
+    return read_job(ledger, job).state
 
 
 def charged(attempt: Sent, amount: int = PRICE, request_id: str | None = None) -> Reconciliation:
@@ -169,8 +177,8 @@ def test_a_task_that_failed_in_doubt_counts_with_its_price_and_can_be_settled(
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
-    ledger.record_response(attempt, OK, [], response="a.answer", cost=Micros(20_000))
-    ledger.task_failed(attempt, LOST, run)
+    record_response(ledger, attempt, OK, [], response="a.answer", cost=Micros(20_000))
+    record_task_failure(ledger, attempt, LOST, run)
     assert money(ledger)[:2] == (0, PRICE)
     settle_attempts(ledger.conn, replace(NOTHING, unbilled=free(*sent(ledger, batch))))
     assert money(ledger)[:2] == (0, 0)
@@ -219,7 +227,7 @@ def test_a_person_may_still_pay_again_for_what_is_charged(ledger: Ledger) -> Non
     batch = enroll(ledger, [planned(0)])
     lose(ledger, batch)
     settle_attempts(ledger.conn, charged(sent(ledger, batch)[0]))
-    assert retry_jobs(ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN])).jobs == 1
+    assert retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.UNCERTAIN])).jobs == 1
 
 
 def test_attempts_of_other_batches_are_there_where_their_time_is_near(
@@ -232,7 +240,9 @@ def test_attempts_of_other_batches_are_there_where_their_time_is_near(
     clock.now += timedelta(hours=5)
     lose(ledger, other)
     elsewhere = start(ledger, other)
-    ledger.reserve(elsewhere, first(ledger, other), AttemptId("elsewhere"), provider="openai")
+    reserve_attempt(
+        ledger, elsewhere, first(ledger, other), AttemptId("elsewhere"), provider="openai"
+    )
     found = sent(ledger, batch)
     assert [(attempt.ours, attempt.key) for attempt in found] == [(True, "k0"), (False, "k0")]
     assert len([attempt for attempt in sent(ledger, other) if attempt.ours]) == 2, "at `local`"

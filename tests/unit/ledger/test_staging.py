@@ -16,8 +16,10 @@ import pytest
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import BatchId, JobId, PlannedJob
 from batchgen.ledger.groups import Group, GroupSum
+from batchgen.ledger.jobs import pending_jobs
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.moving import Relocation, Relocations
+from batchgen.ledger.runs import start_run
 from batchgen.ledger.staging import Staging
 from batchgen.money import ZERO, Micros
 from batchgen.planning.naming import collision_key
@@ -86,7 +88,7 @@ def test_the_order_of_jobs_is_the_manifest_s_and_moving_one_changes_nothing(
     ledger: Ledger,
 ) -> None:
     batch = stage(ledger, *map(planned, "cab")).enroll(IDENTITY)
-    assert [job.key for job in ledger.pending(batch, after=JobId(0), limit=9)] == list("cab")
+    assert [job.key for job in pending_jobs(ledger, batch, after=JobId(0), limit=9)] == list("cab")
     staging = stage(ledger, *map(planned, "abc"))
     assert staging.compare(batch) == {Group.PENDING: GroupSum(3, Micros(3 * PRICE))}
 
@@ -329,7 +331,7 @@ def test_the_models_of_a_plan_are_named_once(ledger: Ledger) -> None:
 
 def save_images(ledger: Ledger, batch: BatchId, provider: str) -> None:
     """A saved image for each job, by an attempt at this provider."""
-    run = ledger.start_run(batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
+    run = start_run(ledger, batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
     for row in ledger.conn.execute("SELECT id, key, fingerprint FROM jobs").fetchall():
         ledger.conn.execute(
             "INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at,"

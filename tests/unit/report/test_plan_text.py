@@ -11,7 +11,7 @@ import pytest
 
 from batchgen.ledger.budgets import Budget
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.explain import LastAttempt, Why
+from batchgen.ledger.explain import JobExplanation, LastAttempt
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import history
@@ -29,7 +29,7 @@ QUOTE = Quote(
     pace=Pace(concurrency=8, per_minute=None, latency_s=None),
     what_if=None,
 )
-WHY = Why(
+WHY = JobExplanation(
     group=Group.IN_FLIGHT,
     planned=MADE,
     has_image=False,
