@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, cast
@@ -19,7 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_context
 from jinja2.visitor import NodeTransformer
 
-from batchgen.text import slug
+from batchgen.text import closest_match, slug
 
 MAX_CHARS: Final = 1_000_000
 """Of a rendered text, and of any text on the way there."""
@@ -147,8 +146,8 @@ def present(values: Mapping[str, object]) -> Mapping[str, object]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A half sentence for a name that is not known: its nearest match, or what there is."""
     names = list(known)
-    if close := get_close_matches(name, names, 1, 0.6):
-        return f"did you mean {close[0]!r}?"
+    if close := closest_match(name, names):
+        return f"did you mean {close!r}?"
     if not names:
         return "there is none"
     shown = ", ".join(names[:20])
