@@ -26,7 +26,8 @@ from batchgen.engine.video_tasks import TaskFailed, TaskLater, TaskMade, TaskWat
 from batchgen.engine.worker import Again, Paid, RunContext, expiry, new_attempt, note_internal_error
 from batchgen.http.download import MAX_IMAGE_BYTES, Downloader
 from batchgen.images.base64_scanner import unpack_base64
-from batchgen.images.inspect import BadImage, ImageInfo, inspect, is_blank, mismatches
+from batchgen.images.formats import BadImage, ImageInfo
+from batchgen.images.inspect import inspect, is_blank, mismatches
 from batchgen.images.xmp import embed
 from batchgen.job import (
     EXT_PLACEHOLDER,

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.engine.worker import RunContext
-from batchgen.images.inspect import BadImage, ImageInfo, decode, inspect
+from batchgen.images.formats import BadImage, ImageInfo
+from batchgen.images.inspect import decode, inspect
 from batchgen.images.mp4 import inspect_mp4
 from batchgen.job import AttemptId, Job, SavedImage, Verify
 from batchgen.ledger.copies import Original

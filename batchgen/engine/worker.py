@@ -23,7 +23,7 @@ from batchgen.engine.throttle.limits import DispatchStopped, Signal, Status, Tic
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import TaskWatch
 from batchgen.http.client import ApiClient, ApiRequest
-from batchgen.images.inspect import ImageFormat
+from batchgen.images.formats import ImageFormat
 from batchgen.job import (
     AttemptId,
     BatchId,

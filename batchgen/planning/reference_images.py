@@ -15,7 +15,8 @@ from stat import S_ISREG
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from batchgen.images.inspect import MAX_BYTES, BadImage, Flaw, ImageInfo, inspect
+from batchgen.images.formats import BadImage, Flaw, ImageInfo
+from batchgen.images.inspect import MAX_BYTES, inspect
 
 _ANY_PIXELS: Final = 1 << 62
 """A photo is sent as it is and never decoded here."""

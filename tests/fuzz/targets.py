@@ -13,7 +13,8 @@ from typing import Final
 
 from batchgen.errors import ManifestError, SettingsError
 from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanScan, unpack_base64
-from batchgen.images.inspect import MAX_PIXELS, BadImage, decode, inspect
+from batchgen.images.formats import BadImage
+from batchgen.images.inspect import MAX_PIXELS, decode, inspect
 from batchgen.images.mp4 import inspect_mp4
 from batchgen.job import Billed, Outcome
 from batchgen.manifest.lines import RowsFault

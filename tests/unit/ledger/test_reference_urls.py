@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.images.inspect import ImageFormat
+from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId, PlannedJob
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.reference_urls import (

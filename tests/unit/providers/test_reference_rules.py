@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from batchgen.images.inspect import ImageFormat, ImageInfo
+from batchgen.images.formats import ImageFormat, ImageInfo
 from batchgen.planning.reference_images import Reference, find_reference
 from batchgen.providers.registry import PROFILES
 from batchgen.providers.rules.model_rules import Rulebook
