@@ -43,5 +43,16 @@ def closest_match(word: str, known: Iterable[str]) -> str | None:
     return by_lower[found[0]] if found else None
 
 
+def known_names_hint(name: str, known: Iterable[str]) -> str:
+    """Return a hint for an unknown name: its closest match, or the names that exist."""
+    names = list(known)
+    if close := closest_match(name, names):
+        return f"did you mean {close!r}?"
+    if not names:
+        return "there are none"
+    shown = ", ".join(names[:20])
+    return f"there are: {shown}, ..." if len(names) > 20 else f"there are: {shown}"
+
+
 def _is_mark(char: str) -> bool:
     return unicodedata.category(char).startswith("M")

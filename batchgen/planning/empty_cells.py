@@ -12,10 +12,11 @@ from batchgen.manifest.fill_down import is_empty
 from batchgen.manifest.loader import DocPath, Places
 from batchgen.manifest.model import FileRows, SqliteRows
 from batchgen.manifest.printed_variables import printed_names
-from batchgen.manifest.rows import Row, holds_text, normal_name
-from batchgen.manifest.template import nearest
+from batchgen.manifest.rows import holds_text
+from batchgen.manifest.table import Row, normal_name
 from batchgen.planning.job_template import Recipe
 from batchgen.planning.line import Line
+from batchgen.text import known_names_hint
 
 _ROWS_SHOWN: Final = 3
 
@@ -107,6 +108,6 @@ class NamedColumns:
         if not self._known:
             return {}
         return {
-            place: f"no column {name!r}; {nearest(normal, self._known)}"
+            place: f"no column {name!r}; {known_names_hint(normal, self._known)}"
             for normal, (place, name) in self._wanted.items()
         }

@@ -17,13 +17,9 @@ from batchgen.job import (
 )
 from batchgen.manifest.loader import DocPath
 from batchgen.manifest.model import MatrixValue
-from batchgen.manifest.rows import normal_names
-from batchgen.manifest.template import (
-    Expression,
-    TemplateError,
-    UndefinedNameError,
-    present,
-)
+from batchgen.manifest.sandbox import TemplateError, UndefinedNameError
+from batchgen.manifest.table import normal_names
+from batchgen.manifest.template import Expression, present
 from batchgen.planning.faults import row_reason
 from batchgen.planning.fingerprint import Fingerprints, fingerprints_with
 from batchgen.planning.job_context import Context, Found, JobFault, JobRefused, Kind

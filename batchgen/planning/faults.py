@@ -9,9 +9,8 @@ from typing import Final
 
 from batchgen.errors import Fault
 from batchgen.job import ROW_REASON
-from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import DocPath, Places, show_path
-from batchgen.manifest.rows import Row
+from batchgen.manifest.table import Row, RowsFault
 
 _MAX_WARNINGS: Final = 100
 

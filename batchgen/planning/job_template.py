@@ -11,11 +11,11 @@ from typing import Final
 from batchgen.job import OptionValue, Verify
 from batchgen.manifest.loader import DocPath, LoadedManifest
 from batchgen.manifest.model import JobSpec, MatrixValue, Output
-from batchgen.manifest.rows import normal_names
+from batchgen.manifest.sandbox import TemplateError
+from batchgen.manifest.table import normal_names
 from batchgen.manifest.template import (
     Expression,
     Template,
-    TemplateError,
     compile_expression,
     compile_template,
     is_plain,

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from batchgen.manifest.loader import DocPath
 from batchgen.manifest.model import JobEntry
-from batchgen.manifest.rows import Row, normal_names
+from batchgen.manifest.table import Row, normal_names
 from batchgen.manifest.template import present
 from batchgen.planning.faults import Faults
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 from batchgen.errors import Fault, ManifestError
 from batchgen.job import PlannedJob
 from batchgen.manifest.fill_down import fill_rows
-from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
 from batchgen.manifest.model import FileRows, SqliteRows
-from batchgen.manifest.rows import Row, has_fixed_columns, holds_text, open_rows
+from batchgen.manifest.rows import has_fixed_columns, holds_text, open_rows
+from batchgen.manifest.table import Row, RowsFault
 from batchgen.manifest.template import present
 from batchgen.planning.empty_cells import EmptyCells, NamedColumns
 from batchgen.planning.expansion import JobMaker
