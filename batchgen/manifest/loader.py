@@ -24,7 +24,8 @@ from batchgen.manifest.error_messages import (
     Explanation,
     explain,
 )
-from batchgen.manifest.model import JobEntry, Manifest, check_name
+from batchgen.manifest.field_types import check_name
+from batchgen.manifest.model import JobEntry, Manifest
 from batchgen.manifest.positions import SECRET, Places, show_path
 from batchgen.manifest.yaml_reader import LINE_BREAK, DocPath, line_and_column, scan
 from batchgen.manifest.yaml_scalars import Value

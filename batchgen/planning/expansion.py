@@ -15,8 +15,8 @@ from batchgen.job import (
     PlannedJob,
     canonical_json,
 )
+from batchgen.manifest.field_types import MatrixValue
 from batchgen.manifest.loader import DocPath
-from batchgen.manifest.model import MatrixValue
 from batchgen.manifest.sandbox import TemplateError, UndefinedNameError
 from batchgen.manifest.table import normal_names
 from batchgen.manifest.template import Expression, present

@@ -9,8 +9,9 @@ from math import prod
 from typing import Final
 
 from batchgen.job import OptionValue, Verify
+from batchgen.manifest.field_types import MatrixValue
 from batchgen.manifest.loader import DocPath, LoadedManifest
-from batchgen.manifest.model import JobSpec, MatrixValue, Output
+from batchgen.manifest.model import JobSpec, Output
 from batchgen.manifest.sandbox import TemplateError
 from batchgen.manifest.table import normal_names
 from batchgen.manifest.template import (

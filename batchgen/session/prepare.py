@@ -17,8 +17,9 @@ from batchgen.ledger.only import Only
 from batchgen.ledger.queries import batch_id
 from batchgen.ledger.staging import EVERYTHING, BatchIdentity, Selection, Staging
 from batchgen.ledger.staging_rows import Price, Priced
+from batchgen.manifest.field_types import is_refresh
 from batchgen.manifest.loader import LoadedManifest, load_manifest
-from batchgen.manifest.model import Limits, is_refresh
+from batchgen.manifest.model import Limits
 from batchgen.money import ZERO, Micros, parse_dollars
 from batchgen.outcomes.retry_policy import Waste, parse_waste
 from batchgen.planning.faults import most_rows_at_fault
