@@ -14,7 +14,7 @@ from batchgen.manifest.model import FileRows, SqliteRows
 from batchgen.manifest.printed_variables import printed_names
 from batchgen.manifest.rows import holds_text
 from batchgen.manifest.table import Row, normal_name
-from batchgen.planning.job_template import Recipe
+from batchgen.planning.job_template import JobTemplate
 from batchgen.planning.line import Line
 from batchgen.text import known_names_hint
 
@@ -28,13 +28,13 @@ class _Hole:
 
 
 class EmptyCells:
-    """Counts, for each column that the recipe prints, the rows in which it is empty."""
+    """Counts, for each column that the template prints, the rows in which it is empty."""
 
-    def __init__(self, recipe: Recipe, source: str | FileRows | SqliteRows) -> None:
+    def __init__(self, template: JobTemplate, source: str | FileRows | SqliteRows) -> None:
         allowed = getattr(source, "allow_empty", None) or ()
         ignored = {normal_name(name) for name in allowed} | {"index", "key", "row"}
         self._places: dict[str, DocPath] = {}
-        for part in (recipe.prompt, recipe.key, *recipe.images):
+        for part in (template.prompt, template.key, *template.images):
             if part is not None and part.template.constant is None:
                 for name in sorted(printed_names(part.template.text) - ignored):
                     self._places.setdefault(name, part.place)

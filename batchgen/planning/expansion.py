@@ -1,9 +1,9 @@
-"""The jobs of one line: what a recipe makes of a row, or of the values of an explicit job."""
+"""The jobs of one line: what a template makes of a row, or of the values of an explicit job."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from typing import Final
 
@@ -23,7 +23,7 @@ from batchgen.manifest.template import Expression, present
 from batchgen.planning.faults import row_reason
 from batchgen.planning.fingerprint import Fingerprints, fingerprints_with
 from batchgen.planning.job_context import Context, Found, JobFault, JobRefused, Kind
-from batchgen.planning.job_template import Part, Recipe, stem_of
+from batchgen.planning.job_template import JobTemplate, Part, stem_of
 from batchgen.planning.line import Line
 from batchgen.planning.naming import (
     EXT_MARK,
@@ -41,36 +41,36 @@ _MAX_KINDS: Final = 1_024
 
 
 class JobMaker:
-    """Makes the jobs of lines that share a recipe."""
+    """Makes the jobs of lines that share a template."""
 
     def __init__(
-        self, recipe: Recipe, at: DocPath, context: Context, *, repeats_a_line: bool = False
+        self, template: JobTemplate, at: DocPath, context: Context, *, repeats_a_line: bool = False
     ) -> None:
-        self._recipe = recipe
+        self._template = template
         self._at = at
         self._context = context
-        self._matrix_names = normal_names(list(recipe.matrix)) if not recipe.broken else ()
+        self._matrix_names = normal_names(list(template.matrix)) if not template.broken else ()
         self._options = {
-            name: value for name, value in recipe.options.items() if not isinstance(value, Part)
+            name: value for name, value in template.options.items() if not isinstance(value, Part)
         }
         self._option_parts = {
-            name: value for name, value in recipe.options.items() if isinstance(value, Part)
+            name: value for name, value in template.options.items() if isinstance(value, Part)
         }
         self._accepted_chars = 0
         self._kinds = dict[str, Kind]()
         self._is_of_rows = at == () and context.table != ""
-        self._is_variant = recipe.count > 1 or repeats_a_line
-        is_one_kind = not (self._option_parts or recipe.broken)
+        self._is_variant = template.count > 1 or repeats_a_line
+        is_one_kind = not (self._option_parts or template.broken)
         self._kind = self._new_kind(self._options) if is_one_kind else None
-        parts = (recipe.key, recipe.prompt, recipe.mask, recipe.path, *recipe.images)
+        parts = (template.key, template.prompt, template.mask, template.path, *template.images)
         templates = [part.template for part in (*parts, *self._option_parts.values()) if part]
-        self._uses_row = any("row" in template.names for template in templates)
-        stem = stem_of(recipe.path.template)
-        self._stem = replace(recipe.path, template=stem) if stem else None
-        self._own_variables = {"index": 1, "name": context.batch, "model": recipe.model}
-        self.makes_one = recipe.count == 1 and not recipe.matrix
-        self.idle = recipe.broken
-        if not recipe.broken and recipe.prompt is None:
+        self._uses_row = any("row" in one.names for one in templates)
+        stem = stem_of(template.path.template)
+        self._stem = replace(template.path, template=stem) if stem else None
+        self._own_variables = {"index": 1, "name": context.batch, "model": template.model}
+        self.makes_one = template.count == 1 and not template.matrix
+        self.idle = template.broken
+        if not template.broken and template.prompt is None:
             context.faults.of_manifest((*at, "prompt"), "is missing; every job needs a prompt")
             self.idle = True
 
@@ -81,9 +81,9 @@ class JobMaker:
         """
         if self.idle:
             return
-        for combination in product(*self._recipe.matrix.values()):
-            first = earlier * self._recipe.count + 1
-            for copy in range(first, first + self._recipe.count):
+        for combination in product(*self._template.matrix.values()):
+            first = earlier * self._template.count + 1
+            for copy in range(first, first + self._template.count):
                 job = self.job(line, combination, copy)
                 if job is None:
                     break  # its other copies would fail alike
@@ -106,8 +106,8 @@ class JobMaker:
 
     def refused_jobs(self, line: Line, reason: str) -> Iterator[PlannedJob]:
         """The jobs of a row that is at fault as a whole."""
-        for combination in product(*self._recipe.matrix.values()):
-            for copy in range(1, self._recipe.count + 1):
+        for combination in product(*self._template.matrix.values()):
+            for copy in range(1, self._template.count + 1):
                 yield self._refused_job(line, combination, copy, reason)
 
     def is_wanted(self, line: Line, where: Expression) -> bool | str:
@@ -137,7 +137,7 @@ class JobMaker:
         """Report what the rules say. Raises JobRefused if the job cannot stand as it is."""
         context, reasons = self._context, list[str | None]()
         for objection in objections:
-            path = (*self._recipe.at, *objection.place)
+            path = (*self._template.at, *objection.place)
             if not objection.fatal:
                 context.warnings.add(path, objection.message)
             elif line.row is None or self._option_parts.keys().isdisjoint(objection.options):
@@ -161,7 +161,9 @@ class JobMaker:
         try:
             key = self._given_key(line, combination, variables, copy, own_index)
             prompt = (
-                (self._text(self._recipe.prompt, variables) or "") if self._recipe.prompt else ""
+                (self._text(self._template.prompt, variables) or "")
+                if self._template.prompt
+                else ""
             )
             prompt = prompt.strip()
             if key is None and prompt:
@@ -186,12 +188,12 @@ class JobMaker:
         if combination:
             variables |= zip(self._matrix_names, combination, strict=True)
         if with_row:
-            raw = dict(zip(self._recipe.matrix, combination, strict=True)) if combination else {}
+            raw = dict(zip(self._template.matrix, combination, strict=True)) if combination else {}
             variables["row"] = {**present(line.raw), **raw}
         return variables
 
     def _job(self, line: Line, combination: tuple[MatrixValue, ...], copy: int) -> PlannedJob:
-        recipe = self._recipe
+        template = self._template
         for name in self._matrix_names:
             if name in line.values:
                 message = f"{name!r} is the name of a column already"
@@ -210,7 +212,7 @@ class JobMaker:
             key = variables["key"] = copy_key(prompt_key(prompt, matrix), copy)
         path = self._path(variables, own_index, copy)
         kind = self._kind or self._kind_of(variables)
-        if recipe.images or recipe.mask:
+        if template.images or template.mask:
             return self._with_references(line, variables, kind, (key, prompt, path))
         if kind.objections:
             self._heed(kind.objections, line)
@@ -224,14 +226,14 @@ class JobMaker:
         own: tuple[str, str, str],
     ) -> PlannedJob:
         """A job whose key, prompt and path are known, with the images that are sent along."""
-        recipe = self._recipe
+        template = self._template
         key, prompt, path = own
-        images = self._references(recipe.images, variables)
+        images = self._references(template.images, variables)
         mask = self._mask(variables, with_images=bool(images))
-        self._heed(self._context.objections(recipe.model, kind.options_text, len(images)), line)
+        self._heed(self._context.objections(template.model, kind.options_text, len(images)), line)
         fingerprints = fingerprints_with(
             self._context.provider,
-            recipe.model,
+            template.model,
             kind.options_text,
             tuple(found.reference.identity for found in images),
             mask.reference.identity if mask else None,
@@ -257,7 +259,7 @@ class JobMaker:
         own_index: bool,
     ) -> str | None:
         """The key that a template or the row itself gives; None leaves it to the prompt."""
-        part = self._recipe.key
+        part = self._template.key
         text = None if part is None else self._text(part, variables)
         try:
             if text is None:
@@ -269,7 +271,7 @@ class JobMaker:
             raise JobFault(("key",), str(error)) from None
 
     def _prompt(self, variables: Mapping[str, object]) -> str:
-        part = self._recipe.prompt
+        part = self._template.prompt
         text = self._text(part, variables) if part else None
         prompt = (text or "").strip()
         place: DocPath = part.place if part else ("prompt",)
@@ -281,7 +283,7 @@ class JobMaker:
 
     def _ask_of_prompt(self, characters: int, place: DocPath) -> None:
         rules = self._context.rules
-        objection = rules.of_prompt(self._recipe.model, characters) if rules else None
+        objection = rules.of_prompt(self._template.model, characters) if rules else None
         if objection is None:
             self._accepted_chars = characters
         elif objection.fatal:
@@ -290,7 +292,7 @@ class JobMaker:
             self._warn(place, objection.message)
 
     def _path(self, variables: dict[str, object], own_index: bool, copy: int) -> str:
-        part, names = self._recipe.path, self._recipe.path.template.names
+        part, names = self._template.path, self._template.path.template.names
         try:
             if "key" in names or (own_index and "index" in names):
                 copy = 1  # the path is the copy's own already
@@ -320,24 +322,20 @@ class JobMaker:
         return known
 
     def _new_kind(self, options: Mapping[str, OptionValue]) -> Kind:
-        recipe, provider = self._recipe, self._context.provider
+        template, provider = self._template, self._context.provider
         text = canonical_json(options)
         return Kind(
             options_text=text,
-            fingerprints=Fingerprints(provider, recipe.model, text),
-            objections=self._context.objections(recipe.model, text, 0),
+            fingerprints=Fingerprints(provider, template.model, text),
+            objections=self._context.objections(template.model, text, 0),
             common=JobKind(
                 provider=provider,
-                model=recipe.model,
+                model=template.model,
                 options=options,
-                root=recipe.root,
-                verify=recipe.verify,
-                keep_previous=recipe.keep_previous,
-                keep_partials=recipe.keep_partials,
-                sidecar=recipe.sidecar,
-                metadata=recipe.metadata,
-                refresh=recipe.refresh,
-                tags=recipe.tags,
+                root=template.root,
+                **asdict(template.output),
+                refresh=template.refresh,
+                tags=template.tags,
                 of_rows=self._is_of_rows,
                 is_variant=self._is_variant,
             ),
@@ -361,7 +359,7 @@ class JobMaker:
         return tuple(found)
 
     def _mask(self, variables: Mapping[str, object], *, with_images: bool) -> Found | None:
-        part = self._recipe.mask
+        part = self._template.mask
         found = self._references((part,), variables) if part else ()
         if part is None or not found or with_images:
             return found[0] if found else None
@@ -402,7 +400,9 @@ class JobMaker:
         if rules is None:
             return ()
         references = [found.reference for found in images]
-        return rules.of_references(self._recipe.model, references, mask.reference if mask else None)
+        return rules.of_references(
+            self._template.model, references, mask.reference if mask else None
+        )
 
     def _warn(self, place: DocPath, message: str) -> None:
         self._context.warnings.add((*self._at, *place), message)

@@ -65,7 +65,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What is made once for all jobs of a recipe with the same options."""
+    """What is made once for all jobs of a template with the same options."""
 
     options_text: str
     """Canonical JSON."""

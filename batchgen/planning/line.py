@@ -1,4 +1,4 @@
-"""Lines of a manifest's tables and lists: what a recipe is applied to."""
+"""Lines of a manifest's tables and lists: what a template is applied to."""
 
 from __future__ import annotations
 

@@ -31,12 +31,12 @@ from batchgen.planning.faults import (
 )
 from batchgen.planning.job_context import Context
 from batchgen.planning.job_template import (
-    Recipe,
-    default_recipe,
+    JobTemplate,
+    default_job_template,
+    for_explicit_jobs,
+    read_job_template,
     read_part,
-    read_recipe,
     read_where,
-    without_rows,
 )
 from batchgen.planning.line import Line, explicit_line
 from batchgen.planning.provider_rules import Rules, remembered
@@ -112,21 +112,23 @@ class Planner:
 
 def _all_jobs(loaded: LoadedManifest, default_model: str, context: Context) -> Iterator[PlannedJob]:
     manifest = loaded.manifest
-    recipe = read_recipe(manifest, default_recipe(default_model, loaded.name), (), context.faults)
-    yield from _explicit_jobs(loaded, recipe, context)
+    template = read_job_template(
+        manifest, default_job_template(default_model, loaded.name), (), context.faults
+    )
+    yield from _explicit_jobs(loaded, template, context)
     if manifest.rows is not None:
-        yield from _row_jobs(loaded, recipe, context)
+        yield from _row_jobs(loaded, template, context)
     elif manifest.matrix or not manifest.jobs:
-        yield from JobMaker(recipe, (), context).jobs(Line(source=loaded.path.name))
+        yield from JobMaker(template, (), context).jobs(Line(source=loaded.path.name))
 
 
 def _explicit_jobs(
-    loaded: LoadedManifest, recipe: Recipe, context: Context
+    loaded: LoadedManifest, template: JobTemplate, context: Context
 ) -> Iterator[PlannedJob]:
     manifest = loaded.manifest
-    inherited = replace(recipe, matrix={})
+    inherited = replace(template, matrix={})
     if manifest.rows is not None or manifest.matrix:
-        inherited = without_rows(inherited)
+        inherited = for_explicit_jobs(inherited)
     repeats = Counter[str]()
     for number, entry in enumerate(manifest.jobs or ()):
         earlier = 0
@@ -140,25 +142,27 @@ def _explicit_jobs(
                 earlier = repeats[entry]
                 repeats[entry] += 1
         else:
-            own = read_recipe(entry, inherited, at, context.faults)
+            own = read_job_template(entry, inherited, at, context.faults)
             line = explicit_line(entry, at, source, context.faults)
         if line is not None:
             maker = JobMaker(own, at, context, repeats_a_line=earlier > 0)
             yield from maker.jobs(line, earlier=earlier)
 
 
-def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Iterator[PlannedJob]:
+def _row_jobs(
+    loaded: LoadedManifest, template: JobTemplate, context: Context
+) -> Iterator[PlannedJob]:
     source = loaded.manifest.rows
     if source is None:
         return
     unreadable = deque[RowsFault]()
     before = len(context.faults)
     where = read_where(loaded, context.faults)
-    maker = JobMaker(recipe, (), context)
+    maker = JobMaker(template, (), context)
     if maker.idle or len(context.faults) > before:
         return
     is_text, found, seen = holds_text(source), context.rows, 0
-    columns, cells = NamedColumns(source), EmptyCells(recipe, source)
+    columns, cells = NamedColumns(source), EmptyCells(template, source)
     look = cells.look
     try:
         with closing(open_rows(source, loaded.base, report=unreadable.append)) as table:

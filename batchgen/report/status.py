@@ -14,7 +14,7 @@ from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.uncertain import Doubt, Held
 from batchgen.money import Micros, dollars, rounded_dollars
 from batchgen.planning.changes import differences
-from batchgen.planning.cost_estimate import Quote, WhatIf
+from batchgen.planning.cost_estimate import Estimate, WhatIf
 from batchgen.report.costs import unpriced_text
 
 _GROUP_TEXT = {
@@ -51,7 +51,7 @@ def plan_heading(name: str, provider: str, price_source: str) -> str:
 def plan_text(
     heading: str,
     groups: Mapping[Group, GroupSum],
-    quote: Quote,
+    quote: Estimate,
     budgets: Sequence[Budget],
     *,
     unfetched: int = 0,
@@ -92,7 +92,7 @@ _PLAN_TEXT_WIDTH = 47
 PERIOD_TEXT = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}
 
 
-def _quote_lines(quote: Quote, budgets: Sequence[Budget]) -> list[str]:
+def _quote_lines(quote: Estimate, budgets: Sequence[Budget]) -> list[str]:
     if not quote.requests:
         return ["  nothing to send, nothing to pay"]
     due, due_cost = (quote.requests, quote.cost)
@@ -112,7 +112,7 @@ def _quote_lines(quote: Quote, budgets: Sequence[Budget]) -> list[str]:
     return lines if quote.what_if is None else [*lines, _what_if_line(quote.what_if)]
 
 
-def _time_lines(quote: Quote) -> list[str]:
+def _time_lines(quote: Estimate) -> list[str]:
     pace = quote.pace
     expected_s = pace.expected_s(quote.requests)
     if expected_s is None:
