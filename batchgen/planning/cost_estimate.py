@@ -72,7 +72,7 @@ class Pace:
     per_minute: float | None
     """Maximum requests per minute; None if unlimited."""
     latency_s: float | None
-    """Average of the latest responses; None if there are none yet."""
+    """Average of the latest responses; None without any."""
     measured_per_minute: float | None = None
     """Images per minute in the last run of the batch; None if that run was too short."""
 

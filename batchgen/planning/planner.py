@@ -1,7 +1,7 @@
-"""From a manifest to its jobs, as a stream: explicit jobs, then rows times matrix.
+"""Turn a manifest into a stream of jobs: explicit jobs, then rows times matrix.
 
-It reads the manifest's tables and reference images and nothing else. What the ledger knows of a
-job, and whether two jobs share a key or a path, is not decided here.
+Only the manifest's tables and reference images are read. Comparing jobs with the ledger, and
+finding jobs that share a key or a path, is done elsewhere.
 """
 
 from __future__ import annotations
@@ -39,18 +39,17 @@ from batchgen.planning.job_template import (
     read_where,
 )
 from batchgen.planning.line import Line, explicit_line
-from batchgen.planning.provider_rules import Rules, remembered
-from batchgen.planning.reference_images import Addresses
+from batchgen.planning.provider_rules import Rules, cached
+from batchgen.planning.reference_images import ReferenceUrls
 
 
 class Planner:
     """The jobs of a manifest, in its order.
 
-    Iterating collects what is wrong with the manifest; if there was anything, it ends with a
-    ManifestError that holds all faults, after ``max_faults`` different ones early. A row at fault
-    yields jobs that are refused, unless ``rows.strict`` is set or more than half of the rows are at
-    fault. Faults that many rows share are one fault with the number of rows. The memory it takes
-    does not grow with the number of jobs. Each iteration plans from the start.
+    Errors are collected during iteration. If there are any, iteration ends with a ManifestError
+    that holds all of them, or earlier after ``max_faults`` different ones. A row with an error
+    yields refused jobs, unless ``rows.strict`` is set or more than half of the rows have errors.
+    Memory use does not grow with the number of jobs. Each iteration plans from the start.
     """
 
     def __init__(
@@ -60,25 +59,25 @@ class Planner:
         provider: str,
         default_model: str,
         rules: Rules | None = None,
-        addresses: Addresses | None = None,
+        reference_urls: ReferenceUrls | None = None,
         max_faults: int = 100,
     ) -> None:
         self._loaded = loaded
         self._provider = provider
         self._default_model = default_model
         self._rules = rules
-        self._addresses = addresses
+        self._addresses = reference_urls
         self._max_faults = max_faults
         self._warnings = Warnings(loaded.places)
         self.strict = getattr(loaded.manifest.rows, "strict", False)
-        """Whether one row at fault fails the whole plan."""
+        """Whether one row with an error fails the whole plan."""
         self.rows = RowFaults(Faults(loaded.places, max_faults), loaded.places, strict=self.strict)
-        """The rows of the last iteration, and which of them are at fault."""
+        """Row counts and row errors of the last iteration."""
 
     @property
     def warnings(self) -> list[Fault]:
-        """What the rules say of jobs that were planned all the same, each with their number."""
-        return [*self._warnings.all(), *self.rows.holes]
+        """Warnings about planned jobs, each with the number of jobs."""
+        return [*self._warnings.all(), *self.rows.empty_columns]
 
     def __iter__(self) -> Iterator[PlannedJob]:
         faults = Faults(self._loaded.places, self._max_faults)
@@ -91,8 +90,8 @@ class Planner:
             provider=self._provider,
             table=_table(self._loaded),
             rules=self._rules,
-            addresses=self._addresses,
-            objections=remembered(self._rules),
+            reference_urls=self._addresses,
+            objections=cached(self._rules),
             faults=faults,
             warnings=self._warnings,
             rows=self.rows,
@@ -101,7 +100,7 @@ class Planner:
         try:
             yield from _all_jobs(self._loaded, self._default_model, context)
         except TooManyFaults:
-            faults.say_that_it_stopped()
+            faults.add_truncation_note()
         found = faults.all()
         most = most_rows_at_fault(self._loaded.places, self.rows.rows, self.rows.at_fault)
         if most is not None:
@@ -138,7 +137,7 @@ def _explicit_jobs(
             prompt = read_part(entry, at, (), context.faults)
             own = replace(inherited, prompt=prompt, broken=inherited.broken or prompt is None)
             line: Line | None = Line(source=source)
-            if own.key is None:  # else the key is the manifest's, and is not numbered
+            if own.key is None:  # otherwise the key template numbers repeated lines, or fails
                 earlier = repeats[entry]
                 repeats[entry] += 1
         else:
@@ -194,15 +193,15 @@ def _row_jobs(
         yield from _unreadable_jobs(unread, maker, context)
     for place, message in columns.unknown().items():
         context.faults.of_manifest(place, message)
-    found.holes, fatal = cells.found(loaded.places, found.rows)
-    for hole in fatal:
-        context.faults.add(hole)
+    found.empty_columns, fatal = cells.found(loaded.places, found.rows)
+    for empty in fatal:
+        context.faults.add(empty)
 
 
 def _filled(
     rows: Iterable[Row], source: str | FileRows | SqliteRows, columns: NamedColumns
 ) -> Iterable[Row]:
-    """The rows with their cells filled, once the columns that the manifest names are checked."""
+    """Return the rows with cells filled down, checking the column names of the manifest."""
 
     def looked_at() -> Iterator[Row]:
         for row in rows:
@@ -215,7 +214,7 @@ def _filled(
 
 
 def _unreadable_jobs(fault: RowsFault, maker: JobMaker, context: Context) -> Iterator[PlannedJob]:
-    """The jobs of a row that the table's reader could not read."""
+    """Yield refused jobs for a row that could not be read."""
     context.rows.rows += 1
     found = context.rows.of_table(fault)
     if found is not None:
@@ -225,7 +224,7 @@ def _unreadable_jobs(fault: RowsFault, maker: JobMaker, context: Context) -> Ite
 
 
 def _table(loaded: LoadedManifest) -> str:
-    """The name of the table in messages, as the manifest writes it."""
+    """Return the table's name for messages, as written in the manifest."""
     match loaded.manifest.rows:
         case FileRows(file=table) | SqliteRows(sqlite=table):
             return table

@@ -25,7 +25,7 @@ from batchgen.outcomes.retry_policy import Waste, parse_waste
 from batchgen.planning.faults import most_rows_at_fault
 from batchgen.planning.naming import collision_key
 from batchgen.planning.planner import Planner
-from batchgen.planning.reference_images import Addresses
+from batchgen.planning.reference_images import ReferenceUrls
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules.model_rules import Rulebook
@@ -193,7 +193,7 @@ def stage(
     progress: Callable[[int], None] | None = None,
     priced: Priced | None = None,
     warned: Callable[[Fault], None] | None = None,
-    addresses: Addresses | None = None,
+    addresses: ReferenceUrls | None = None,
     selection: Selection = EVERYTHING,
 ) -> Staging:
     """Plan all jobs into an empty staging. Raises ManifestError and SettingsError.
@@ -214,7 +214,7 @@ def stage(
         provider=profile.name,
         default_model=profile.default_model,
         rules=rules,
-        addresses=addresses,
+        reference_urls=addresses,
     )
     staging.fill(
         planner,
