@@ -105,7 +105,9 @@ def test_row_without_photo_fails_alone_and_is_tried_again(
     done = rig.batchgen("run", shop.manifest, cwd=tmp_path, code=1)
     assert shop.jobs() == {"S1": "done", "S2": "failed", "S3": "done"}
     assert "(as S2)" in done.stdout
-    assert shop.jobs("reason")["S2"].startswith("row: p.csv:3: images[0]: there is no reference")
+    assert shop.jobs("reason")["S2"].startswith(
+        "row: p.csv:3: images[0]: reference image not found"
+    )
     assert "p.csv:3 (S2)" in rig.batchgen("report", "cat", cwd=tmp_path).stdout
     assert "the next run tries them again" in done.stdout
     rig.batchgen("run", shop.manifest, cwd=tmp_path, code=1)

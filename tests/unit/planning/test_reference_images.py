@@ -55,7 +55,7 @@ def test_what_is_no_image_is_named_with_what_would_be_right(
 ) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"a\.png: .*; expected a complete PNG, JPEG or WebP"
+        ValueError, match=r"a\.png cannot be used: .*; expected a complete PNG, JPEG or WebP"
     ) as caught:
         find_reference("a.png", tmp_path, None)
     assert words in str(caught.value)
