@@ -90,8 +90,26 @@ class Verify(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobKind:
-    """What jobs of one recipe and with the same options have in common."""
+class OutputOptions:
+    """How the images of a job are checked and what is kept with them.
+
+    An option is defined here, as a key of the manifest's ``output`` and as a column of the ledger.
+    """
+
+    verify: Verify = Verify.STRUCTURE
+    keep_previous: int = 1
+    """Maximum number of replaced images that are kept."""
+    keep_partials: bool = False
+    """Keep the unfinished images of a streamed response."""
+    sidecar: bool = False
+    """Write a JSON file next to each image."""
+    metadata: bool = False
+    """Embed prompt, model and cost in each image as XMP."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobKind(OutputOptions):
+    """What jobs of one job template with the same options have in common."""
 
     provider: str
     model: str
@@ -99,12 +117,6 @@ class JobKind:
     """Request parameters under the API's own names."""
     root: str
     """The output directory, absolute or relative to the manifest's directory."""
-    verify: Verify = Verify.STRUCTURE
-    keep_previous: int = 0
-    """How many replaced images are kept."""
-    keep_partials: bool = False
-    sidecar: bool = False
-    metadata: bool = False
     refresh: str = "changed"
     tags: tuple[str, ...] = ()
     of_rows: bool = False
@@ -137,7 +149,7 @@ class PlannedJob(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(OutputOptions):
     """A job of the ledger, as a worker needs it."""
 
     id: JobId
@@ -151,11 +163,6 @@ class Job:
     mask: str | None
     root: str
     path: str
-    verify: Verify
-    keep_previous: int
-    keep_partials: bool
-    sidecar: bool
-    metadata: bool
     price: Micros
     """What one request for it is expected to cost."""
     tries: int

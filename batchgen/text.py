@@ -1,30 +1,57 @@
-"""Text rules that manifests and keys share."""
+"""Text functions shared by manifests, keys and error messages."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final
+
+_MAX_COMPARED_CHARS: Final = 100
 
 
 def slug(text: str, max_chars: int | None = None) -> str:
-    """Words in lower case joined by dashes: ``Blue Mug, 0.3 l`` is ``blue-mug-0-3-l``.
+    """Return the words of a text in lower case, joined by dashes.
 
-    Letters of every script stay. With ``max_chars`` it ends with a whole word, if one fits.
+    ``Blue Mug, 0.3 l`` becomes ``blue-mug-0-3-l``. Letters of every script are kept. A result
+    longer than ``max_chars`` is cut after a whole word, if one fits.
     """
     text = unicodedata.normalize("NFC", text.lower())
     if max_chars is not None:
-        # Enough for the cut below even when each word stands among a lot of punctuation.
+        # Enough for the cut below even if there is a lot of punctuation around each word.
         text = text[: max_chars * 20]
     if text.isascii():
         words = re.sub("[^a-z0-9]+", "-", text).strip("-")
     else:
-        # A mark belongs to the letter before it: vowel signs in Hindi, tone marks in Vietnamese.
+        # Keep combining marks with their letter: vowel signs in Hindi, tone marks in Vietnamese.
         kept = (char if char.isalnum() or _is_mark(char) else "-" for char in text)
         words = re.sub("--+", "-", "".join(kept)).strip("-")
     if max_chars is None or len(words) <= max_chars:
         return words
     cut = words[: max_chars + 1]
     return cut.rpartition("-")[0] if "-" in cut else cut[:max_chars]
+
+
+def closest_match(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that a misspelt one resembles most, ignoring case.
+
+    None if no word is similar enough for a "did you mean" hint.
+    """
+    by_lower = {name.lower(): name for name in known}
+    found = get_close_matches(word[:_MAX_COMPARED_CHARS].lower(), by_lower, n=1)
+    return by_lower[found[0]] if found else None
+
+
+def known_names_hint(name: str, known: Iterable[str]) -> str:
+    """Return a hint for an unknown name: its closest match, or the names that exist."""
+    names = list(known)
+    if close := closest_match(name, names):
+        return f"did you mean {close!r}?"
+    if not names:
+        return "there are none"
+    shown = ", ".join(names[:20])
+    return f"there are: {shown}, ..." if len(names) > 20 else f"there are: {shown}"
 
 
 def _is_mark(char: str) -> bool:

@@ -31,7 +31,7 @@ EXCEPTIONS = {
 """Imports that lead upwards, until the session has a presenter."""
 
 ONLY_IN = {
-    "sqlite3": {"ledger", "manifest.rows", "system.os_errors", "session", "commands"},
+    "sqlite3": {"ledger", "manifest.sqlite_rows", "system.os_errors", "session", "commands"},
     "sqlite_utils": {"ledger"},
     # Notifications go to the operator's own services, which know nothing of providers.
     "aiohttp": {"http"},

@@ -15,9 +15,9 @@ from batchgen.errors import ExitCode, ManifestError
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.run_report import RunReport, run_report
-from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
+from batchgen.manifest.table import RowsFault
 from batchgen.outcomes.blocked_words import BlockedPrompt, suspects
 from batchgen.providers.registry import PROFILES
 from batchgen.report.run import Morning, report_markdown, report_record, report_text

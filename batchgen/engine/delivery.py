@@ -22,9 +22,15 @@ from batchgen.engine.image_source import ImageSource
 from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Conflict, Placer
 from batchgen.engine.redelivery import Redelivery
 from batchgen.engine.verification import defect_of_replacement, embed_metadata, verify_file
-from batchgen.engine.video_tasks import TaskDone, TaskFailed, TaskPoller, TaskUnresolved
+from batchgen.engine.video_tasks import (
+    TaskDone,
+    TaskFailed,
+    TaskPoller,
+    TaskUnresolved,
+)
 from batchgen.http.download import Downloader
-from batchgen.images.inspect import BadImage, ImageInfo, mismatches
+from batchgen.images.formats import BadImage, ImageInfo
+from batchgen.images.inspect import mismatches
 from batchgen.job import (
     EXT_PLACEHOLDER,
     PATH_REASON,

@@ -12,7 +12,8 @@ from typing import Final
 
 from batchgen.engine.context import RunContext
 from batchgen.engine.verification import verify_file
-from batchgen.images.inspect import BadImage, inspect
+from batchgen.images.formats import BadImage
+from batchgen.images.inspect import inspect
 from batchgen.job import AttemptId, Job, SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original

@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from batchgen.images.inspect import BadImage, ImageInfo, decode, inspect, is_blank
+from batchgen.images.formats import BadImage, ImageInfo
+from batchgen.images.inspect import decode, inspect, is_blank
 from batchgen.images.mp4 import inspect_mp4
 from batchgen.images.xmp import embed
 from batchgen.job import Job, SavedImage, Verify

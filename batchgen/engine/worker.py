@@ -21,7 +21,7 @@ from batchgen.engine.throttle.limits import DispatchStopped, Signal, Ticket
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import TaskPoller
 from batchgen.http.client import ApiClient, ApiRequest
-from batchgen.images.inspect import ImageFormat
+from batchgen.images.formats import ImageFormat
 from batchgen.job import Billed, Job, JobState, Outcome
 from batchgen.ledger.attempts import reserve_attempt
 from batchgen.ledger.budgets import PERIOD_TEXT

@@ -9,10 +9,10 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from batchgen.images.inspect import BadImage, Flaw, ImageFormat, ImageInfo
+from batchgen.images.formats import BadImage, Flaw, ImageFormat, ImageInfo
 
 if TYPE_CHECKING:
-    from batchgen.images.inspect import Octets
+    from batchgen.images.formats import Octets
 
 _MAX_BOXES: Final = 65_536
 _FIXED_POINT: Final = 1 << 16
@@ -24,7 +24,7 @@ def inspect_mp4(data: Octets) -> ImageInfo:
     """Walk a video's boxes to its end. Raises BadImage, and nothing else for any content."""
     with memoryview(data) as view:
         if bytes(view[4:8]) != b"ftyp":
-            raise BadImage(Flaw.NOT_A_IMAGE, "it does not begin as an MP4 video does")
+            raise BadImage(Flaw.NOT_AN_IMAGE, "it does not begin as an MP4 video does")
         boxes: dict[bytes, list[tuple[int, int]]] = {}
         for kind, start, end in _boxes(view, 0, len(view)):
             boxes.setdefault(kind, []).append((start, end))

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Final
 from xml.sax.saxutils import escape
 
-from batchgen.images.inspect import ImageFormat, inspect
+from batchgen.images.formats import ImageFormat
+from batchgen.images.inspect import inspect
 
 MAX_VALUE_BYTES: Final = 40_000
 """Of the prompt and of any other value; with all of them a packet still fits a JPEG segment."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batchgen.images.inspect import ImageFormat
+from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId, JobId
-from batchgen.planning.reference_images import Copy
+from batchgen.planning.reference_images import FetchedReference
 
 _PAGE: Final = 500
 
@@ -69,12 +69,12 @@ class NeededUrls:
         conn.execute(_NEEDED)
         conn.execute(_FETCHED)
 
-    def find(self, url: str) -> Copy:
+    def find(self, url: str) -> FetchedReference:
         """What is known of an address; it is noted as needed."""
         known = self._known(url)
         path = self._directory / known.file_name if known else None
         here = path if path is not None and path.is_file() else None
-        return Copy(
+        return FetchedReference(
             path=here, sha256=known.sha256 if known else None, problem=self._note(url, here)
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +24,7 @@ from batchgen.manifest.model import (
 from batchgen.manifest.positions import SECRET
 from batchgen.manifest.yaml_reader import DocPath
 from batchgen.manifest.yaml_scalars import Ambiguous, Null
+from batchgen.text import closest_match
 
 NO_KEYS_HERE: Final = (
     "API keys do not belong in a manifest, which is stored and shared; put the key into the"
@@ -158,7 +158,7 @@ def unknown_key(name: str, model: type[BaseModel]) -> str:
     legal = list(model.model_fields)
     if issubclass(model, JobSpec) and (place := _right_place(name, model)):
         return f"{unknown}; {place}"
-    if meant := nearest(name, model):
+    if meant := closest_match(name, model.model_fields):
         return f"{unknown}; did you mean {meant!r}?"
     if " " in name.strip():
         return f"{unknown}; if it is part of a text with ': ' or ', ' in it, quote the whole text"
@@ -177,12 +177,6 @@ def _right_place(name: str, model: type[JobSpec]) -> str:
     if name in Limits.model_fields:
         return "it belongs below limits:, at the top of the manifest"
     return ""
-
-
-def nearest(name: str, model: type[BaseModel]) -> str | None:
-    """The key that a misspelt one is closest to, None where none is close."""
-    found = get_close_matches(name[:100].lower(), model.model_fields, n=1)
-    return found[0] if found else None
 
 
 def is_secret(name: str) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.model import FileRows, SqliteRows
-from batchgen.manifest.rows import Row, Rows, normal_name
+from batchgen.manifest.table import Row, Rows, RowsFault, normal_name
 
 GROUP_COLUMNS: Final = ("handle", "product_id", "item_group_id", "parent", "id")
 """Columns that are equal in all rows of a product, as Shopify, Google and WooCommerce call them."""

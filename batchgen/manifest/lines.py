@@ -7,31 +7,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Final
 
+from batchgen.manifest.table import RowsFault
+
 MAX_LINE_CHARS: Final = 16 << 20
 """A file without line breaks must not be read into memory as one line."""
 _CHUNK_CHARS: Final = 1 << 14
-
-
-class RowsFault(Exception):
-    """A table, or one row of it, cannot be used."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        file: str,
-        line: int = 0,
-        path: str = "",
-        key: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.file = file
-        self.line = line
-        self.path = path
-        """Which row, where the file has no lines: ``row 3``."""
-        self.key = key
-        """The key of the manifest's ``rows`` to blame, when it is not the table's content."""
 
 
 def text_lines(path: Path, label: str) -> Generator[Iterator[str], None, None]:

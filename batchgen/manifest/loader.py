@@ -23,12 +23,13 @@ from batchgen.manifest.error_messages import (
     NO_KEYS_HERE,
     Explanation,
     explain,
-    nearest,
 )
-from batchgen.manifest.model import JobEntry, Manifest, check_name
+from batchgen.manifest.field_types import check_name
+from batchgen.manifest.model import JobEntry, Manifest
 from batchgen.manifest.positions import SECRET, Places, show_path
 from batchgen.manifest.yaml_reader import LINE_BREAK, DocPath, line_and_column, scan
 from batchgen.manifest.yaml_scalars import Value
+from batchgen.text import closest_match
 
 __all__ = [
     "DocPath",
@@ -197,7 +198,7 @@ def _secrets(text: str, places: Places) -> Iterator[Fault]:
 
 def _missing(document: dict[str, Value]) -> Iterator[Explanation]:
     """What a manifest lacks to be one; where a key is misspelt, that is the fault to mend."""
-    given = {nearest(key, Manifest) or key for key in document}
+    given = {closest_match(key, Manifest.model_fields) or key for key in document}
     if given.isdisjoint({"jobs", "rows", "matrix", "prompt"}):
         yield Explanation((), "nothing to make: write jobs: and below it '- a prompt'")
     if "prompt" in given:

@@ -1,154 +1,42 @@
-"""The manifest as a typed document; its JSON Schema is made from these classes.
-
-The types below take values as `batchgen.manifest.yaml_reader` gives them, and plain Python ones.
-Amounts of money stay the text they were written as.
-"""
+"""The manifest as a typed document; its JSON Schema is made from these classes."""
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
-from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     StrictBool,
-    StrictFloat,
     StrictInt,
     StrictStr,
     Tag,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from batchgen.job import Verify
-from batchgen.manifest.yaml_scalars import Ambiguous, Null
-from batchgen.money import parse_dollars
-from batchgen.urls import check_base_url, is_loopback
-
-MAX_NAME_CHARS: Final = 100
-_MAX_AMOUNT_CHARS: Final = 40
-_ENVIRONMENT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_AMBIGUOUS: Final = "YAML readers take this for different things"
-_VARIABLE: Final = "${"
-"""Where a text of `provider` holds it, its value is known only when the settings are read."""
-
-_OPTIONS_OF_THE_MANIFEST: Final = {
-    "n": "count: says how many images to make; each is a request of its own",
-    "prompt": "prompt: is a key of its own, beside options:",
-    "model": "model: is a key of its own, beside options:",
-    "image": "images: is a key of its own, beside options:",
-    "images": "images: is a key of its own, beside options:",
-    "mask": "mask: is a key of its own, beside options:",
-}
-
-
-def check_name(name: str) -> str:
-    """A batch's name, which is typed in a shell and names a directory. Raises ValueError."""
-    if not 1 <= len(name) <= MAX_NAME_CHARS:
-        raise ValueError(f"a name has 1 to {MAX_NAME_CHARS} characters, not {len(name):,}")
-    if not name.isprintable():
-        raise ValueError("a name holds printable characters only")
-    if "/" in name or "\\" in name or name in (".", ".."):
-        raise ValueError("a name is no path; leave out / and \\")
-    if name != name.strip() or name.startswith("-"):
-        raise ValueError("a name begins with no dash, and begins and ends with no space")
-    return name
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is empty; write a text, or remove the key")
-    return text
-
-
-def _as_float(value: object) -> object:
-    return float(value) if isinstance(value, Decimal) else value
-
-
-def _as_amount(value: object) -> str:
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, str):
-        if len(value) > _MAX_AMOUNT_CHARS:
-            raise ValueError("is no amount in dollars, like 12.50")
-        return value
-    raise ValueError("expected an amount in dollars, like 12.50")
-
-
-def _dollars(text: str) -> str:
-    parse_dollars(text)
-    return text
-
-
-def _dollars_or_variable(text: str) -> str:
-    return text if _VARIABLE in text else _dollars(text)
-
-
-def _share_or_dollars(text: str) -> str:
-    number = text.strip().removesuffix("%")
-    if number == text.strip():
-        return _dollars(text)
-    if not re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", number) or Decimal(number.strip()) > 100:
-        raise ValueError(f"{text!r} is not a share from 0% to 100%")
-    return text
-
-
-def _option_name(name: str) -> str:
-    if name in _OPTIONS_OF_THE_MANIFEST:
-        raise ValueError(_OPTIONS_OF_THE_MANIFEST[name])
-    return name
-
-
-def _scalar(value: object) -> object:
-    """The value as pydantic knows it; says what is wrong where a union would say it for each."""
-    if isinstance(value, Ambiguous):
-        raise ValueError(f"{_AMBIGUOUS}; quote it: '{value.text[:40]}'")
-    if isinstance(value, list | dict):
-        found = "a list" if isinstance(value, list) else "a mapping"
-        raise ValueError(f"expected a text, a number, true or false, got {found}")
-    return _as_float(value)
-
-
-def _option(value: object) -> object:
-    return None if isinstance(value, Null) else _scalar(value)
-
-
-def _printed(value: object) -> object:
-    """A value that templates print, so it must look as it was written."""
-    if isinstance(value, Null):
-        raise ValueError("is empty; write a value, '' for an empty text")
-    if isinstance(value, Decimal) and str(float(value)) != format(value, "f"):
-        raise ValueError(f"would be printed as {float(value)}; quote it: '{value:f}'")
-    return _scalar(value)
-
-
-def _variable(value: object) -> object:
-    if isinstance(value, list):
-        return [_variable(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _variable(item) for key, item in value.items()}
-    return None if isinstance(value, Null) else _printed(value)
-
-
-def _environment_name(text: str) -> str:
-    if not _ENVIRONMENT_NAME.fullmatch(text):
-        # It may be the key itself, so it is not shown.
-        raise ValueError("is no name of an environment variable; the key itself never stands here")
-    return text
-
-
-def _base_url(url: str) -> str:
-    return url if _VARIABLE in url else check_base_url(url)
+from batchgen.manifest.field_types import (
+    BaseUrl,
+    Dollars,
+    DollarsOrVariable,
+    EnvironmentName,
+    Name,
+    OptionName,
+    OptionOrNull,
+    Printed,
+    Rate,
+    Refresh,
+    Seconds,
+    SecondsOrZero,
+    ShareOrDollars,
+    Text,
+    Variable,
+    VersionCount,
+    WebUrl,
+)
 
 
 def _kind(value: object) -> str | None:
@@ -163,28 +51,6 @@ def _kind_of_rows(value: object) -> str | None:
         isinstance(value, dict) and not value.keys().isdisjoint({"sqlite", "query"})
     )
     return "query" if is_query else _kind(value)
-
-
-_SCALAR_SCHEMA: Final = {"type": ["string", "number", "boolean"]}
-
-Text = Annotated[StrictStr, Field(min_length=1), AfterValidator(_not_blank)]
-Option = StrictBool | StrictInt | StrictFloat | StrictStr
-MatrixValue = StrictBool | StrictInt | StrictFloat | StrictStr
-_Rate = Annotated[StrictFloat, Field(gt=0), BeforeValidator(_as_float)]
-_Seconds = Annotated[StrictFloat, Field(gt=0, le=86_400), BeforeValidator(_as_float)]
-
-_OptionName = Annotated[StrictStr, AfterValidator(_option_name)]
-_OptionOrNull = Annotated[
-    Option | None,
-    BeforeValidator(_option),
-    WithJsonSchema({"type": ["string", "number", "boolean", "null"]}),
-]
-_Printed = Annotated[MatrixValue, BeforeValidator(_printed), WithJsonSchema(_SCALAR_SCHEMA)]
-_Variable = Annotated[Any, BeforeValidator(_variable)]
-_AMOUNT_SCHEMA: Final = WithJsonSchema({"type": ["string", "number"], "minimum": 0})
-Dollars = Annotated[
-    StrictStr, BeforeValidator(_as_amount), AfterValidator(_dollars), _AMOUNT_SCHEMA
-]
 
 
 class Model(BaseModel):
@@ -204,21 +70,13 @@ class ProviderSpec(Model):
         description="its name in ledger and fingerprints: a built-in provider to extend, "
         "or any; default: the host of base_url",
     )
-    base_url: Annotated[Text, AfterValidator(_base_url)] | None = Field(
-        None, description="ends in /v1; http:// only on loopback"
-    )
-    api_key_env: Annotated[Text, AfterValidator(_environment_name)] | None = Field(
+    base_url: BaseUrl | None = Field(None, description="ends in /v1; http:// only on loopback")
+    api_key_env: EnvironmentName | None = Field(
         None, description="environment variable that holds the key"
     )
-    price: (
-        Annotated[
-            StrictStr,
-            BeforeValidator(_as_amount),
-            AfterValidator(_dollars_or_variable),
-            _AMOUNT_SCHEMA,
-        ]
-        | None
-    ) = Field(None, description="dollars per image, where no price list says it")
+    price: DollarsOrVariable | None = Field(
+        None, description="dollars per image, where no price list says it"
+    )
     idempotency: Literal["none", "replay"] | None = Field(
         None,
         description="replay: the endpoint answers a repeated Idempotency-Key without billing again",
@@ -272,21 +130,6 @@ class SqliteRows(_Rows):
     query: Text = Field(description="one SELECT; its columns are the template variables")
 
 
-def _as_count(value: object) -> object:
-    return int(value) if isinstance(value, bool) else value
-
-
-_Kept = Annotated[
-    StrictInt,
-    Field(ge=0, le=99),
-    BeforeValidator(_as_count),
-    WithJsonSchema(
-        {"oneOf": [{"type": "boolean"}, {"type": "integer", "minimum": 0, "maximum": 99}]}
-    ),
-]
-"""How many; ``true`` is one."""
-
-
 class Output(Model):
     """Where images go and how they are checked."""
 
@@ -297,7 +140,7 @@ class Output(Model):
         None, description="template of an image's path below dir; default: {{ key }}.{{ ext }}"
     )
     verify: Verify | None = Field(None, description="structure (default) or decode")
-    keep_previous: _Kept | None = Field(
+    keep_previous: VersionCount | None = Field(
         None,
         description="how many previous versions are kept below .previous/; default 1, 0 for none",
     )
@@ -312,31 +155,13 @@ class Output(Model):
     )
 
 
-def _web_address(url: str) -> str:
-    if url.startswith(_VARIABLE):
-        return url
-    try:
-        host = urlsplit(url).hostname
-    except ValueError:
-        host = None
-    # Not shown: the address itself is often the secret.
-    if not host or not url.startswith(("https://", "http://")):
-        raise ValueError("not a valid URL; expected https://HOST/..., or a ${NAME} that holds it")
-    if url.startswith("http://") and not is_loopback(host) and not host.startswith(_VARIABLE):
-        raise ValueError("http:// would send it unencrypted; expected https://")
-    return url
-
-
-_WebAddress = Annotated[Text, AfterValidator(_web_address)]
-
-
 class Notifier(Model):
     """Somebody who is told how a run ended; `${NAME}` in addresses is from the environment."""
 
     command: Annotated[list[Text], Field(min_length=1)] | None = Field(
         None, description="a program with its arguments; it gets the report as JSON on stdin"
     )
-    webhook: _WebAddress | None = Field(None, description="gets the report as JSON by POST")
+    webhook: WebUrl | None = Field(None, description="gets the report as JSON by POST")
     apprise: Text | None = Field(None, description="an Apprise address; gets the report as text")
     only_if: Literal["failed", "always"] = Field(
         "always", description="failed: only when the exit code of the run is not 0"
@@ -358,34 +183,24 @@ class Limits(Model):
     downloads: Annotated[StrictInt, Field(ge=1, le=256)] | None = Field(
         None, description="downloads at the same time; default 8"
     )
-    requests_per_minute: _Rate | None = Field(
+    requests_per_minute: Rate | None = Field(
         None, description="requests begun in a minute, evenly spread; default: no limit"
     )
-    images_per_minute: _Rate | None = Field(
+    images_per_minute: Rate | None = Field(
         None, description="images asked for in a minute; default: no limit"
     )
     burst: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="requests the endpoint takes at once on top of the even rate; default 1"
     )
     max_cost: Dollars | None = Field(None, description="dollars a run may cost, doubt included")
-    max_waste: (
-        Annotated[
-            StrictStr,
-            BeforeValidator(_as_amount),
-            AfterValidator(_share_or_dollars),
-            _AMOUNT_SCHEMA,
-        ]
-        | None
-    ) = Field(
+    max_waste: ShareOrDollars | None = Field(
         None, description="doubt that may be bought again: a share like 5% or dollars; default 5%"
     )
-    deadline: _Seconds | None = Field(None, description="seconds for one request, default 300")
-    poll: _Seconds | None = Field(
+    deadline: Seconds | None = Field(None, description="seconds for one request, default 300")
+    poll: Seconds | None = Field(
         None, description="seconds between two questions for a video; default 10"
     )
-    download_wait: (
-        Annotated[StrictFloat, Field(ge=0, le=86_400), BeforeValidator(_as_float)] | None
-    ) = Field(
+    download_wait: SecondsOrZero | None = Field(
         None,
         description="seconds to go on with failed downloads when all else is done; default 60",
     )
@@ -398,30 +213,9 @@ class Limits(Model):
     max_useless: Annotated[StrictInt, Field(ge=1, le=1000)] | None = Field(
         None, description="requests in a row without an image after which a run pauses; default 5"
     )
-    unreachable: _Seconds | None = Field(
+    unreachable: Seconds | None = Field(
         None, description="seconds without a connection after which the run stops; default 300"
     )
-
-
-_REFRESH: Final = r"^(changed|always|[1-9][0-9]{0,3}d)$"
-
-
-def is_refresh(text: str) -> bool:
-    """Whether a text says when an image is made anew: ``changed``, ``always``, ``30d``."""
-    return re.fullmatch(_REFRESH, text) is not None
-
-
-def _refresh(text: str) -> str:
-    if not is_refresh(text):
-        raise ValueError(f"expected changed, always or an age like 30d, got {text!r}")
-    return text
-
-
-Refresh = Annotated[
-    StrictStr,
-    AfterValidator(_refresh),
-    WithJsonSchema({"type": "string", "pattern": _REFRESH}),
-]
 
 
 class JobSpec(Model):
@@ -430,10 +224,10 @@ class JobSpec(Model):
     model: Text | None = Field(None, description="the provider's model; default: the provider's")
     key: Text | None = Field(None, description="template of the job's key")
     prompt: Text | None = Field(None, description="template of the prompt")
-    matrix: dict[StrictStr, Annotated[list[_Printed], Field(min_length=1)]] | None = Field(
+    matrix: dict[StrictStr, Annotated[list[Printed], Field(min_length=1)]] | None = Field(
         None, description="lists of values; each combination of them is a job with its variables"
     )
-    options: dict[_OptionName, _OptionOrNull] | None = Field(
+    options: dict[OptionName, OptionOrNull] | None = Field(
         None,
         description="request parameters under the API's names; null removes an inherited one",
     )
@@ -462,7 +256,7 @@ class JobSpec(Model):
 class JobEntry(JobSpec):
     """One explicit job; it may override any key of the manifest."""
 
-    values: dict[StrictStr, _Variable] | None = Field(
+    values: dict[StrictStr, Variable] | None = Field(
         None, description="template variables of this job"
     )
 
@@ -477,7 +271,7 @@ class Manifest(JobSpec):
         }
     )
 
-    name: Annotated[Text, AfterValidator(check_name)] | None = Field(
+    name: Name | None = Field(
         None, description="the batch's identity in the ledger; default: the file's stem"
     )
     provider: Annotated[
@@ -513,7 +307,7 @@ class Manifest(JobSpec):
     on_finish: Annotated[list[Notifier], Field(min_length=1)] | None = Field(
         None, description="who is told how a run ended, with its report"
     )
-    ping: _WebAddress | None = Field(
+    ping: WebUrl | None = Field(
         None,
         description="address of a health check: asked with /start behind it when a run begins, as"
         " it is when all is done, and with /fail otherwise",

@@ -7,7 +7,7 @@ from typing import Final
 
 from jinja2 import Environment, meta, nodes
 
-from batchgen.manifest.rows import normal_name
+from batchgen.manifest.table import normal_name
 
 _PARSER: Final = Environment(autoescape=False)
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from batchgen.images.inspect import ImageFormat
+from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId
 from batchgen.ledger.moving import Relocation, Relocations
 from batchgen.ledger.staging import Staging

@@ -1,4 +1,4 @@
-"""What changed between what an image was made of and what the manifest says now. Pure."""
+"""Describe how the inputs of an image differ from the current manifest. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from batchgen.job import OptionValue
 
 _WORDS: Final = re.compile(r"\s+|\w+|[^\w\s]")
 _AROUND: Final = 6
-"""Words that are shown beside a change."""
+"""Words shown on each side of a change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeOf:
-    """What determines an image, and its fingerprint, which knows the bytes of references too."""
+    """The inputs that determine an image.
+
+    The fingerprint also covers the bytes of reference images; the other fields only name them.
+    """
 
     fingerprint: str
     model: str
@@ -28,7 +31,7 @@ class MadeOf:
 
 
 def differences(made: MadeOf, planned: MadeOf) -> list[str]:
-    """One line for each thing that differs; of references with equal names, their bytes."""
+    """Return one line per input that differs, including reference images whose bytes changed."""
     if made.fingerprint == planned.fingerprint:
         return []
     lines = []
@@ -46,12 +49,12 @@ def differences(made: MadeOf, planned: MadeOf) -> list[str]:
         lines.append(f"mask: {_shown(made.mask)} -> {_shown(planned.mask)}")
     if not lines:
         other = "the bytes of a reference image" if planned.images else "the provider"
-        lines.append(f"{other} changed; the manifest says the same")
+        lines.append(f"{other} changed; the manifest did not")
     return lines
 
 
 def word_diff(before: str, after: str) -> str:
-    """The later text with ``[-what went-]`` and ``{+what came+}``; equal stretches are cut."""
+    """Return the new text with ``[-removed-]`` and ``{+added+}`` words; long equal runs are cut."""
     old, new = _WORDS.findall(before), _WORDS.findall(after)
     return "".join(_stretches(old, new))
 
@@ -59,14 +62,14 @@ def word_diff(before: str, after: str) -> str:
 def _stretches(old: list[str], new: list[str]) -> Iterator[str]:
     matcher = SequenceMatcher(None, old, new, autojunk=False)
     for kind, a, b, c, d in matcher.get_opcodes():
-        went, came = "".join(old[a:b]), "".join(new[c:d])
+        removed, added = "".join(old[a:b]), "".join(new[c:d])
         if kind == "equal":
             yield _cut(old[a:b], first=a == 0, last=b == len(old))
             continue
-        if went:
-            yield f"[-{went}-]"
-        if came:
-            yield f"{{+{came}+}}"
+        if removed:
+            yield f"[-{removed}-]"
+        if added:
+            yield f"{{+{added}+}}"
 
 
 def _cut(words: list[str], *, first: bool, last: bool) -> str:

@@ -1,8 +1,4 @@
-"""What a plan comes to in money, and what it would come to if things went otherwise.
-
-Pure: the figures go in as arguments. The what-if is the calculator of the provider's own guides
-(Crazyrouter sheet, section 12).
-"""
+"""Estimate the cost and duration of a run. Pure: all figures are arguments."""
 
 from __future__ import annotations
 
@@ -11,81 +7,104 @@ from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from batchgen.money import ZERO, Micros
-from batchgen.planning.pace import Pace
 
 DEFAULT_AGAIN_PERCENT: Final = Decimal(8)
 DEFAULT_ACCEPTED_PERCENT: Final = Decimal(70)
-"""The guide's own assumptions, for a catalogue that has no history yet."""
+"""Assumptions of the provider's cost calculator, used for a catalog without history:
+https://github.com/xujfcn/crazyrouter-seo-nextjs, components/cost-calculator.tsx"""
 MIN_FOR_SHARES: Final = 20
-"""Of fewer images, no share is worth a line."""
+"""With fewer images, percentages are too coarse to show."""
+_WHOLE: Final = 10_000
+"""100 %, in hundredths of a percent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
-    """A plan's price if so many images are made again and so many are accepted."""
+    """The price of a plan if these shares of its images are regenerated and accepted."""
 
     again_percent: Decimal
     accepted_percent: Decimal
     total: Micros
     per_accepted: Micros | None
-    """None where nothing would be accepted."""
+    """None if no image would be accepted."""
 
 
 def what_if(
     images: int, cost: Micros, *, again_percent: Decimal, accepted_percent: Decimal
 ) -> WhatIf:
-    """Price ``images`` that cost ``cost`` in all, rounded up to whole micros."""
-    total = _divided(cost * (_WHOLE + _parts(again_percent)), _WHOLE)
-    accepted = images * _parts(accepted_percent)
+    """Return the price of ``images`` that cost ``cost`` in total, rounded up to whole micros."""
+    total = _divide(cost * (_WHOLE + _hundredths(again_percent)), _WHOLE)
+    accepted = images * _hundredths(accepted_percent)
     return WhatIf(
         again_percent=again_percent,
         accepted_percent=accepted_percent,
         total=total,
-        per_accepted=_divided(total * _WHOLE, accepted) if accepted else None,
+        per_accepted=_divide(total * _WHOLE, accepted) if accepted else None,
     )
 
 
-_WHOLE: Final = 10_000
-"""A whole, in hundredths of a percent."""
-
-
-def _parts(percent: Decimal) -> int:
+def _hundredths(percent: Decimal) -> int:
     return int(percent * 100)
 
 
-def _divided(amount: int, by: int) -> Micros:
+def _divide(amount: int, by: int) -> Micros:
+    """Divide, rounding up."""
     return Micros(-(-amount // by))
 
 
 def parse_percent(text: str) -> Decimal:
-    """``8%`` or ``8``. Raises ValueError."""
+    """Parse ``8%`` or ``8``. Raises ValueError."""
     written = text.strip()
     try:
         percent = Decimal(written.removesuffix("%").strip())
     except InvalidOperation:
-        raise ValueError(f"{written!r} is not a share like 8%") from None
+        raise ValueError(f"not a percentage: {written!r}; expected a number like 8%") from None
     if not percent.is_finite() or not 0 <= percent <= 100:
-        raise ValueError(f"{written!r} is not a share from 0% to 100%")
+        raise ValueError(f"percentage out of range: {written!r}; expected 0% to 100%")
     return percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quote:
-    """What a run is about to cost and take."""
+class Pace:
+    """The limits on how fast requests may start, and how long recent ones took."""
+
+    concurrency: int
+    per_minute: float | None
+    """Maximum requests per minute; None if unlimited."""
+    latency_s: float | None
+    """Average of the latest responses; None without any."""
+    measured_per_minute: float | None = None
+    """Images per minute in the last run of the batch; None if that run was too short."""
+
+    def expected_s(self, requests: int) -> float | None:
+        """Return how long this many requests will take; None if nothing is known yet."""
+        by_rate_s = requests * 60 / self.per_minute if self.per_minute else None
+        if self.measured_per_minute:
+            return max(requests * 60 / self.measured_per_minute, by_rate_s or 0.0)
+        if self.latency_s is None:
+            return by_rate_s
+        rounds = -(-requests // self.concurrency)
+        return max(rounds * self.latency_s, by_rate_s or 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """The expected cost and duration of a run."""
 
     requests: int
     cost: Micros
     pace: Pace
     what_if: WhatIf | None
-    """None for so few images that shares say nothing."""
+    """None if the plan has too few images for percentages."""
     limit: int | None = None
-    """How many requests the run sends at most, where that is fewer than are due."""
+    """Maximum requests of this run; None if all that are due are sent."""
     due: int = 0
-    """The requests without that limit, and what they cost."""
+    """Requests without that limit."""
     due_cost: Micros = ZERO
+    """Cost without that limit."""
 
-    def limited(self, requests: int, cost: Micros, limit: int) -> Quote:
-        """Return the quote of a run that sends the first requests only."""
+    def limited(self, requests: int, cost: Micros, limit: int) -> Estimate:
+        """Return the estimate of a run that sends only the first requests."""
         return replace(
             self,
             requests=requests,

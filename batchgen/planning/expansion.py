@@ -1,9 +1,9 @@
-"""The jobs of one line: what a recipe makes of a row, or of the values of an explicit job."""
+"""Expand a job template into the jobs of one line: a table row or an explicit job."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from typing import Final
 
@@ -15,19 +15,15 @@ from batchgen.job import (
     PlannedJob,
     canonical_json,
 )
+from batchgen.manifest.field_types import MatrixValue
 from batchgen.manifest.loader import DocPath
-from batchgen.manifest.model import MatrixValue
-from batchgen.manifest.rows import normal_names
-from batchgen.manifest.template import (
-    Expression,
-    TemplateError,
-    UndefinedNameError,
-    present,
-)
+from batchgen.manifest.sandbox import TemplateError, UndefinedNameError
+from batchgen.manifest.table import normal_names
+from batchgen.manifest.template import Expression, present
 from batchgen.planning.faults import row_reason
 from batchgen.planning.fingerprint import Fingerprints, fingerprints_with
-from batchgen.planning.job_context import Context, Found, JobFault, JobRefused, Kind
-from batchgen.planning.job_template import Part, Recipe, stem_of
+from batchgen.planning.job_context import Context, JobFault, JobRefused, OptionSet, PlacedReference
+from batchgen.planning.job_template import JobTemplate, Part, stem_of
 from batchgen.planning.line import Line
 from batchgen.planning.naming import (
     EXT_MARK,
@@ -41,64 +37,65 @@ from batchgen.planning.naming import (
 )
 from batchgen.planning.reference_images import find_reference
 
-_MAX_KINDS: Final = 1_024
+_MAX_OPTION_SETS: Final = 1_024
 
 
 class JobMaker:
-    """Makes the jobs of lines that share a recipe."""
+    """Expander of one job template; it makes the jobs of each line."""
 
     def __init__(
-        self, recipe: Recipe, at: DocPath, context: Context, *, repeats_a_line: bool = False
+        self, template: JobTemplate, at: DocPath, context: Context, *, repeats_a_line: bool = False
     ) -> None:
-        self._recipe = recipe
+        self._template = template
         self._at = at
         self._context = context
-        self._matrix_names = normal_names(list(recipe.matrix)) if not recipe.broken else ()
+        self._matrix_names = normal_names(list(template.matrix)) if not template.broken else ()
         self._options = {
-            name: value for name, value in recipe.options.items() if not isinstance(value, Part)
+            name: value for name, value in template.options.items() if not isinstance(value, Part)
         }
         self._option_parts = {
-            name: value for name, value in recipe.options.items() if isinstance(value, Part)
+            name: value for name, value in template.options.items() if isinstance(value, Part)
         }
         self._accepted_chars = 0
-        self._kinds = dict[str, Kind]()
+        self._option_sets = dict[str, OptionSet]()
         self._is_of_rows = at == () and context.table != ""
-        self._is_variant = recipe.count > 1 or repeats_a_line
-        is_one_kind = not (self._option_parts or recipe.broken)
-        self._kind = self._new_kind(self._options) if is_one_kind else None
-        parts = (recipe.key, recipe.prompt, recipe.mask, recipe.path, *recipe.images)
+        self._is_variant = template.count > 1 or repeats_a_line
+        has_fixed_options = not (self._option_parts or template.broken)
+        self._fixed = self._new_option_set(self._options) if has_fixed_options else None
+        """The options of all jobs; None if they are templates."""
+        parts = (template.key, template.prompt, template.mask, template.path, *template.images)
         templates = [part.template for part in (*parts, *self._option_parts.values()) if part]
-        self._uses_row = any("row" in template.names for template in templates)
-        stem = stem_of(recipe.path.template)
-        self._stem = replace(recipe.path, template=stem) if stem else None
-        self._own_variables = {"index": 1, "name": context.batch, "model": recipe.model}
-        self.makes_one = recipe.count == 1 and not recipe.matrix
-        self.idle = recipe.broken
-        if not recipe.broken and recipe.prompt is None:
-            context.faults.of_manifest((*at, "prompt"), "is missing; every job needs a prompt")
+        self._uses_row = any("row" in one.names for one in templates)
+        stem = stem_of(template.path.template)
+        self._stem = replace(template.path, template=stem) if stem else None
+        self._own_variables = {"index": 1, "name": context.batch, "model": template.model}
+        self.makes_one = template.count == 1 and not template.matrix
+        self.idle = template.broken
+        if not template.broken and template.prompt is None:
+            context.faults.of_manifest((*at, "prompt"), "missing; every job needs a prompt")
             self.idle = True
 
     def jobs(self, line: Line, *, earlier: int = 0) -> Iterator[PlannedJob]:
-        """The jobs of one line: the product of the matrix, and each as often as ``count`` says.
+        """Yield the jobs of one line: matrix combinations times ``count``.
 
-        They are numbered after those of so many ``earlier`` lines that are equal.
+        Copies are numbered after those of ``earlier`` equal lines.
         """
         if self.idle:
             return
-        for combination in product(*self._recipe.matrix.values()):
-            first = earlier * self._recipe.count + 1
-            for copy in range(first, first + self._recipe.count):
+        for combination in product(*self._template.matrix.values()):
+            first = earlier * self._template.count + 1
+            for copy in range(first, first + self._template.count):
                 job = self.job(line, combination, copy)
                 if job is None:
-                    break  # its other copies would fail alike
+                    break  # its other copies would fail in the same way
                 yield job
 
     def job(
         self, line: Line, combination: tuple[MatrixValue, ...] = (), copy: int = 1
     ) -> PlannedJob | None:
-        """One of them, which is refused where its row is at fault.
+        """Return one job of a line; a refused job if its row has an error.
 
-        None where it can't be planned and the whole plan fails for it.
+        None if the error is reported as one of the whole manifest.
         """
         try:
             return self._job(line, combination, copy)
@@ -109,15 +106,16 @@ class JobMaker:
         return None if reason is None else self._refused_job(line, combination, copy, reason)
 
     def refused_jobs(self, line: Line, reason: str) -> Iterator[PlannedJob]:
-        """The jobs of a row that is at fault as a whole."""
-        for combination in product(*self._recipe.matrix.values()):
-            for copy in range(1, self._recipe.count + 1):
+        """Yield refused jobs for all jobs of a row."""
+        for combination in product(*self._template.matrix.values()):
+            for copy in range(1, self._template.count + 1):
                 yield self._refused_job(line, combination, copy, reason)
 
     def is_wanted(self, line: Line, where: Expression) -> bool | str:
-        """Whether a row passes the manifest's ``where``; why that is unknown, for a row at fault.
+        """Return whether a row passes the manifest's ``where``.
 
-        Where the manifest is at fault, the row does not pass.
+        A string is the failure reason of a row on which ``where`` cannot be evaluated. An error of
+        the manifest is reported, and the row does not pass.
         """
         try:
             return where.is_true(self._variables(line, (), with_row=True))
@@ -126,7 +124,7 @@ class JobMaker:
             return self._report(fault, line) or False
 
     def _report(self, fault: JobFault, line: Line) -> str | None:
-        """Note a fault; why the jobs of the row fail alone, or None if the whole plan does."""
+        """Report an error. Return the failure reason of the job; None if the whole plan fails."""
         path = (*self._at, *fault.place)
         if line.row is None or fault.of_manifest:
             self._context.faults.of_manifest(path, fault.message)
@@ -137,11 +135,11 @@ class JobMaker:
         found = self._context.rows.of_row(self._context.table, line.row, path, message)
         return None if found is None else row_reason(found)
 
-    def _heed(self, objections: Sequence[Objection], line: Line) -> None:
-        """Report what the rules say. Raises JobRefused if the job cannot stand as it is."""
+    def _report_objections(self, objections: Sequence[Objection], line: Line) -> None:
+        """Report the objections of the provider's rules. Raises JobRefused if one is fatal."""
         context, reasons = self._context, list[str | None]()
         for objection in objections:
-            path = (*self._recipe.at, *objection.place)
+            path = (*self._template.at, *objection.place)
             if not objection.fatal:
                 context.warnings.add(path, objection.message)
             elif line.row is None or self._option_parts.keys().isdisjoint(objection.options):
@@ -155,17 +153,19 @@ class JobMaker:
     def _refused_job(
         self, line: Line, combination: tuple[MatrixValue, ...], copy: int, reason: str
     ) -> PlannedJob:
-        """A job of a row at fault: never sent, under its own key if the row still gives it."""
+        """Return a job that is never sent, under its own key if the row still has one."""
         variables = self._variables(line, combination, with_row=True)
         own_index = "index" not in line.values
         if own_index:
             variables["index"] = copy
-        key, kind = None, self._kind
+        key, options = None, self._fixed
         path = prompt = ""
         try:
             key = self._given_key(line, combination, variables, copy, own_index)
             prompt = (
-                (self._text(self._recipe.prompt, variables) or "") if self._recipe.prompt else ""
+                (self._text(self._template.prompt, variables) or "")
+                if self._template.prompt
+                else ""
             )
             prompt = prompt.strip()
             if key is None and prompt:
@@ -174,14 +174,14 @@ class JobMaker:
             if key is not None:
                 variables["key"] = key
                 path = self._path(variables, own_index, copy)
-            kind = kind or self._kind_of(variables)
+            options = options or self._rendered_options(variables)
         except JobFault:
-            pass  # the job is refused with what is known by now
+            pass  # refuse the job with what is known so far
         if key is None:
             self._context.rows.has_unknown_keys = True
             key = copy_key("/".join([line.source, *map(str, combination)]), copy)
-        kind = kind or self._kind_of_options(self._options)
-        return PlannedJob(kind.common, key, "", prompt, path, line.source, refused=reason)
+        options = options or self._option_set(self._options)
+        return PlannedJob(options.kind, key, "", prompt, path, line.source, refused=reason)
 
     def _variables(
         self, line: Line, combination: Sequence[object], *, with_row: bool
@@ -190,15 +190,15 @@ class JobMaker:
         if combination:
             variables |= zip(self._matrix_names, combination, strict=True)
         if with_row:
-            raw = dict(zip(self._recipe.matrix, combination, strict=True)) if combination else {}
+            raw = dict(zip(self._template.matrix, combination, strict=True)) if combination else {}
             variables["row"] = {**present(line.raw), **raw}
         return variables
 
     def _job(self, line: Line, combination: tuple[MatrixValue, ...], copy: int) -> PlannedJob:
-        recipe = self._recipe
+        template = self._template
         for name in self._matrix_names:
             if name in line.values:
-                message = f"{name!r} is the name of a column already"
+                message = f"{name!r} is also the name of a column; rename the matrix variable"
                 raise JobFault(("matrix",), message, of_manifest=True)
         variables = self._variables(line, combination, with_row=self._uses_row)
         own_index = "index" not in line.values
@@ -213,42 +213,45 @@ class JobMaker:
             matrix = dict(zip(self._matrix_names, combination, strict=True))
             key = variables["key"] = copy_key(prompt_key(prompt, matrix), copy)
         path = self._path(variables, own_index, copy)
-        kind = self._kind or self._kind_of(variables)
-        if recipe.images or recipe.mask:
-            return self._with_references(line, variables, kind, (key, prompt, path))
-        if kind.objections:
-            self._heed(kind.objections, line)
-        return PlannedJob(kind.common, key, kind.fingerprints.of(prompt), prompt, path, line.source)
+        options = self._fixed or self._rendered_options(variables)
+        if template.images or template.mask:
+            return self._with_references(line, variables, options, (key, prompt, path))
+        if options.objections:
+            self._report_objections(options.objections, line)
+        fingerprint = options.fingerprints.of(prompt)
+        return PlannedJob(options.kind, key, fingerprint, prompt, path, line.source)
 
     def _with_references(
         self,
         line: Line,
         variables: Mapping[str, object],
-        kind: Kind,
+        options: OptionSet,
         own: tuple[str, str, str],
     ) -> PlannedJob:
-        """A job whose key, prompt and path are known, with the images that are sent along."""
-        recipe = self._recipe
+        """Return a job with reference images; ``own`` is its key, prompt and path."""
+        template = self._template
         key, prompt, path = own
-        images = self._references(recipe.images, variables)
+        images = self._references(template.images, variables)
         mask = self._mask(variables, with_images=bool(images))
-        self._heed(self._context.objections(recipe.model, kind.options_text, len(images)), line)
+        self._report_objections(
+            self._context.objections(template.model, options.options_text, len(images)), line
+        )
         fingerprints = fingerprints_with(
             self._context.provider,
-            recipe.model,
-            kind.options_text,
+            template.model,
+            options.options_text,
             tuple(found.reference.identity for found in images),
             mask.reference.identity if mask else None,
         )
         return PlannedJob(
-            kind=kind.common,
+            kind=options.kind,
             key=key,
             fingerprint=fingerprints.of(prompt),
             prompt=prompt,
             path=path,
             source=line.source,
-            images=tuple(found.reference.address for found in images),
-            mask=mask.reference.address if mask else None,
+            images=tuple(found.reference.location for found in images),
+            mask=mask.reference.location if mask else None,
             refused=self._refusal(images, mask, line) if images else None,
         )
 
@@ -260,8 +263,8 @@ class JobMaker:
         copy: int,
         own_index: bool,
     ) -> str | None:
-        """The key that a template or the row itself gives; None leaves it to the prompt."""
-        part = self._recipe.key
+        """Return the key given by the template or the row; None to derive it from the prompt."""
+        part = self._template.key
         text = None if part is None else self._text(part, variables)
         try:
             if text is None:
@@ -273,7 +276,7 @@ class JobMaker:
             raise JobFault(("key",), str(error)) from None
 
     def _prompt(self, variables: Mapping[str, object]) -> str:
-        part = self._recipe.prompt
+        part = self._template.prompt
         text = self._text(part, variables) if part else None
         prompt = (text or "").strip()
         place: DocPath = part.place if part else ("prompt",)
@@ -285,7 +288,7 @@ class JobMaker:
 
     def _ask_of_prompt(self, characters: int, place: DocPath) -> None:
         rules = self._context.rules
-        objection = rules.of_prompt(self._recipe.model, characters) if rules else None
+        objection = rules.of_prompt(self._template.model, characters) if rules else None
         if objection is None:
             self._accepted_chars = characters
         elif objection.fatal:
@@ -294,10 +297,10 @@ class JobMaker:
             self._warn(place, objection.message)
 
     def _path(self, variables: dict[str, object], own_index: bool, copy: int) -> str:
-        part, names = self._recipe.path, self._recipe.path.template.names
+        part, names = self._template.path, self._template.path.template.names
         try:
             if "key" in names or (own_index and "index" in names):
-                copy = 1  # the path is the copy's own already
+                copy = 1  # the path differs per copy already
             if self._stem is not None and (stem := self._text(self._stem, variables)) is not None:
                 return path_of_stem(stem, copy)
             variables["ext"] = EXT_MARK
@@ -308,40 +311,36 @@ class JobMaker:
         except NamingError as error:
             raise JobFault(part.place, str(error)) from None
 
-    def _kind_of(self, variables: Mapping[str, object]) -> Kind:
-        """The kind of a job whose options are templates."""
+    def _rendered_options(self, variables: Mapping[str, object]) -> OptionSet:
+        """Return the options of a job after rendering those that are templates."""
         options = dict(self._options)
         for name, part in self._option_parts.items():
             options[name] = self._text(part, variables) or ""
-        return self._kind_of_options(options)
+        return self._option_set(options)
 
-    def _kind_of_options(self, options: Mapping[str, OptionValue]) -> Kind:
+    def _option_set(self, options: Mapping[str, OptionValue]) -> OptionSet:
         text = canonical_json(options)
-        if (known := self._kinds.get(text)) is None:
-            if len(self._kinds) >= _MAX_KINDS:
-                self._kinds.clear()
-            known = self._kinds[text] = self._new_kind(options)
+        if (known := self._option_sets.get(text)) is None:
+            if len(self._option_sets) >= _MAX_OPTION_SETS:
+                self._option_sets.clear()
+            known = self._option_sets[text] = self._new_option_set(options)
         return known
 
-    def _new_kind(self, options: Mapping[str, OptionValue]) -> Kind:
-        recipe, provider = self._recipe, self._context.provider
+    def _new_option_set(self, options: Mapping[str, OptionValue]) -> OptionSet:
+        template, provider = self._template, self._context.provider
         text = canonical_json(options)
-        return Kind(
+        return OptionSet(
             options_text=text,
-            fingerprints=Fingerprints(provider, recipe.model, text),
-            objections=self._context.objections(recipe.model, text, 0),
-            common=JobKind(
+            fingerprints=Fingerprints(provider, template.model, text),
+            objections=self._context.objections(template.model, text, 0),
+            kind=JobKind(
                 provider=provider,
-                model=recipe.model,
+                model=template.model,
                 options=options,
-                root=recipe.root,
-                verify=recipe.verify,
-                keep_previous=recipe.keep_previous,
-                keep_partials=recipe.keep_partials,
-                sidecar=recipe.sidecar,
-                metadata=recipe.metadata,
-                refresh=recipe.refresh,
-                tags=recipe.tags,
+                root=template.root,
+                **asdict(template.output),
+                refresh=template.refresh,
+                tags=template.tags,
                 of_rows=self._is_of_rows,
                 is_variant=self._is_variant,
             ),
@@ -349,34 +348,38 @@ class JobMaker:
 
     def _references(
         self, parts: Sequence[Part], variables: Mapping[str, object]
-    ) -> tuple[Found, ...]:
-        """The images sent along, without those whose templates are for rows only."""
+    ) -> tuple[PlacedReference, ...]:
+        """Return the reference images of a job, without those whose template needs a row."""
         context, found = self._context, []
         for part in parts:
             text = self._text(part, variables)
             if text is None:
                 continue
             try:
-                reference = find_reference(text.strip(), context.base, context.addresses)
+                reference = find_reference(text.strip(), context.base, context.reference_urls)
             except ValueError as error:
                 constant = part.template.constant is not None
                 raise JobFault(part.place, str(error), of_manifest=constant) from None
-            found.append(Found(part.place, reference))
+            found.append(PlacedReference(part.place, reference))
         return tuple(found)
 
-    def _mask(self, variables: Mapping[str, object], *, with_images: bool) -> Found | None:
-        part = self._recipe.mask
+    def _mask(
+        self, variables: Mapping[str, object], *, with_images: bool
+    ) -> PlacedReference | None:
+        part = self._template.mask
         found = self._references((part,), variables) if part else ()
         if part is None or not found or with_images:
             return found[0] if found else None
         if part.of_rows:
             return None
-        raise JobFault(part.place, "a mask goes with a reference image; name that in images:")
+        raise JobFault(part.place, "a mask needs a reference image; add it below images:")
 
-    def _refusal(self, images: Sequence[Found], mask: Found | None, line: Line) -> str | None:
-        """Why nothing can be sent with these images, where one behind an address is to blame.
+    def _refusal(
+        self, images: Sequence[PlacedReference], mask: PlacedReference | None, line: Line
+    ) -> str | None:
+        """Return why the job cannot be sent because of a reference image given by URL.
 
-        What is wrong with files is reported; raises JobRefused then.
+        Errors of files are reported as errors of the job. Raises JobRefused for those.
         """
         refusals, reasons = [], list[str | None]()
         for found in (*images, mask) if mask else images:
@@ -396,17 +399,19 @@ class JobMaker:
         if reasons:
             raise JobRefused(None if None in reasons else reasons[0])
         for place, message in refusals:
-            self._warn(place, f"{message}; nothing is sent for this")
+            self._warn(place, f"{message}; no request is sent for this job")
         return f"{REFERENCE_REASON}: {refusals[0][1]}" if refusals else None
 
     def _objections_to_references(
-        self, images: Sequence[Found], mask: Found | None
+        self, images: Sequence[PlacedReference], mask: PlacedReference | None
     ) -> Sequence[Objection]:
         rules = self._context.rules
         if rules is None:
             return ()
         references = [found.reference for found in images]
-        return rules.of_references(self._recipe.model, references, mask.reference if mask else None)
+        return rules.of_references(
+            self._template.model, references, mask.reference if mask else None
+        )
 
     def _warn(self, place: DocPath, message: str) -> None:
         self._context.warnings.add((*self._at, *place), message)
@@ -424,12 +429,11 @@ class JobMaker:
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise JobFault(
-                    part.place, "holds half a surrogate pair, which is no text"
-                ) from None
+                message = "contains an unpaired surrogate; expected valid Unicode text"
+                raise JobFault(part.place, message) from None
         return text
 
     def _template_fault(self, place: DocPath, error: TemplateError) -> JobFault:
-        """A name that no row can have is the manifest's fault; another error may be the row's."""
+        """Blame the manifest for a name that no row has, and the row for other errors."""
         unknown = isinstance(error, UndefinedNameError) and self._context.fixed_columns
         return JobFault(place, str(error), of_manifest=unknown)

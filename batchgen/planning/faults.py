@@ -1,4 +1,4 @@
-"""What is found wrong or worth a word while a plan is made: alike findings kept once, counted."""
+"""Errors and warnings of a plan. Equal ones are kept once, with their number."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import Final
 
 from batchgen.errors import Fault
 from batchgen.job import ROW_REASON
-from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import DocPath, Places, show_path
-from batchgen.manifest.rows import Row
+from batchgen.manifest.table import Row, RowsFault
 
 _MAX_WARNINGS: Final = 100
 
 
 class TooManyFaults(Exception):
-    """Nothing is gained by looking on."""
+    """The limit of different errors is reached, so planning stops."""
 
 
 class Faults:
-    """The faults found so far; alike ones of many rows are kept once, with their number.
+    """The errors found so far. Errors that many rows share are kept once, with their number.
 
-    Beyond ``limit`` different ones it raises TooManyFaults; with ``drop`` it keeps no more.
+    Beyond ``limit`` different errors it raises TooManyFaults, or with ``drop`` discards them.
     """
 
     def __init__(self, places: Places, limit: int, *, drop: bool = False) -> None:
@@ -37,21 +36,21 @@ class Faults:
         return len(self._first)
 
     def of_manifest(self, path: DocPath, message: str) -> None:
-        """What is wrong at a place of the manifest. Raises TooManyFaults."""
+        """Add an error at a place of the manifest. Raises TooManyFaults."""
         if (path, message) not in self._first:
             self._add((path, message), self._places.fault(path, message))
 
     def add(self, fault: Fault) -> None:
-        """Note a fault whose place is known. Raises TooManyFaults."""
+        """Add an error whose line is known already. Raises TooManyFaults."""
         self._add((fault.path, fault.message), fault)
 
     def of_row(self, table: str, row: Row, path: DocPath, message: str) -> Fault:
-        """What is wrong with a row that a template is applied to. Raises TooManyFaults."""
+        """Add an error of a row that a template was applied to. Raises TooManyFaults."""
         shown = show_path(path) if row.line else f"row {row.number}: {show_path(path)}"
         return self._of_table((table, path, message), row.number, (table, row.line, shown, message))
 
     def of_table(self, fault: RowsFault) -> Fault:
-        """What a reader of rows found. Raises TooManyFaults."""
+        """Add an error that the reader of a table found. Raises TooManyFaults."""
         found = (fault.file, fault.line, fault.path, fault.message)
         return self._of_table((fault.file, fault.message), (fault.line, fault.path), found)
 
@@ -64,11 +63,11 @@ class Faults:
         return fault
 
     def _is_new(self, kind: Hashable, row: Hashable) -> bool:
-        """Whether a kind of fault was never seen; if it was, this row is counted."""
+        """Return whether a kind of error is new; otherwise count this row."""
         if (seen := self._rows.get(kind)) is None:
             self._rows[kind] = _Rows(row)
             return True
-        if seen.last != row:  # jobs of one row that fail alike are no news
+        if seen.last != row:  # several jobs of one row count once
             seen.last = row
             seen.more += 1
         return False
@@ -78,13 +77,13 @@ class Faults:
             raise TooManyFaults
         self._first[kind] = fault
 
-    def say_that_it_stopped(self) -> None:
-        """Add that there may be more."""
-        message = f"over {self._limit} faults; what comes after them was not looked at"
+    def add_truncation_note(self) -> None:
+        """Add a final error saying that planning stopped early."""
+        message = f"more than {self._limit} errors; the rest was not checked"
         self._first["stopped"] = self._places.fault((), message)
 
     def all(self) -> list[Fault]:
-        """Each different fault, with the number of rows that share it."""
+        """Return each different error with the number of rows that share it."""
         return [
             replace(fault, message=f"{fault.message} (and {_counted(self._rows[kind].more)})")
             if kind in self._rows and self._rows[kind].more
@@ -95,7 +94,7 @@ class Faults:
 
 @dataclass(slots=True)
 class _Rows:
-    """How many rows have a fault, beyond the first."""
+    """The number of rows with an error, beyond the first."""
 
     last: Hashable
     more: int = 0
@@ -106,31 +105,31 @@ def _counted(rows: int) -> str:
 
 
 def row_reason(fault: Fault) -> str:
-    """Return the reason of a job whose row has this fault."""
+    """Return the failure reason of a job whose row has this error."""
     return f"{ROW_REASON}: {fault}"
 
 
 class RowFaults:
-    """Faults of single rows: each fails the jobs of its row alone, unless most rows have one."""
+    """Errors of single rows. Each fails only the jobs of its row, unless most rows have one."""
 
     def __init__(self, faults: Faults, places: Places, *, strict: bool) -> None:
         self._strict = faults if strict else None
-        """Where they are noted if each of them fails the whole plan."""
+        """Receives the errors if each of them fails the whole plan; else None."""
         self._faults = Faults(places, _MAX_WARNINGS, drop=True)
         self._last: Hashable = None
         self.rows = 0
-        """How many rows were looked at."""
+        """Number of rows read."""
         self.at_fault = 0
-        """How many of them have a fault."""
+        """Number of rows with an error."""
         self.has_unknown_keys = False
-        """Whether a row at fault gives no key, so that it may be the row of any known job."""
-        self.holes: list[Fault] = []
-        """Columns that templates print and that are empty in some rows."""
+        """Whether a row with an error has no key. It may be any known job, so none is retired."""
+        self.empty_columns: list[Fault] = []
+        """Warnings about printed columns that are empty in some rows."""
 
     def of_row(self, table: str, row: Row | None, path: DocPath, message: str) -> Fault | None:
-        """Note a fault of a row, and return it; None where it fails the whole plan."""
+        """Add an error of a row and return it; None if it fails the whole plan."""
         if row is None:
-            raise ValueError("a fault of a row needs the row")
+            raise ValueError("an error of a row needs the row")
         if self._strict is not None:
             self._strict.of_row(table, row, path, message)
             return None
@@ -138,7 +137,7 @@ class RowFaults:
         return self._faults.of_row(table, row, path, message)
 
     def of_table(self, fault: RowsFault) -> Fault | None:
-        """Note a row that a reader could not read, and return its fault; None as above."""
+        """Add the error of an unreadable row and return it; None if it fails the whole plan."""
         if self._strict is not None:
             self._strict.of_table(fault)
             return None
@@ -151,23 +150,23 @@ class RowFaults:
             self.at_fault += 1
 
     def all(self) -> list[Fault]:
-        """Each different fault, with the number of rows that share it; a hundred at most."""
+        """Return at most 100 different errors with the number of rows that share each."""
         return self._faults.all()
 
 
 def most_rows_at_fault(places: Places, rows: int, at_fault: int) -> Fault | None:
-    """Return the fault of a manifest of which more than half of the rows are at fault."""
+    """Return the error for a table in which more than half of the rows have one; else None."""
     if at_fault * 2 <= rows:
         return None
     return places.fault(
         ("rows",),
-        f"{at_fault:,} of {rows:,} rows are at fault, more than half, so the table or the manifest"
-        " is; nothing was changed",
+        f"{at_fault:,} of {rows:,} rows have errors, more than half; fix the table or the manifest."
+        " Nothing was changed",
     )
 
 
 class Warnings:
-    """What is told of jobs that are planned: each message once, where it was first met."""
+    """Warnings about planned jobs: each message once, at its first place."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -175,15 +174,15 @@ class Warnings:
         self._jobs: Counter[str] = Counter()
 
     def add(self, path: DocPath, message: str) -> None:
-        """Count a warning of one job."""
+        """Count a warning about one job."""
         if message not in self._met:
             if len(self._met) >= _MAX_WARNINGS:
-                path, message = (), f"over {_MAX_WARNINGS} warnings; others are not shown"
+                path, message = (), f"more than {_MAX_WARNINGS} warnings; the rest is not shown"
             self._met[message] = path
         self._jobs[message] += 1
 
     def all(self) -> list[Fault]:
-        """Each different warning, with the number of jobs that it is about."""
+        """Return each different warning with the number of jobs it applies to."""
         return [
             self._places.fault(path, f"{message} ({jobs:,} {'job' if jobs == 1 else 'jobs'})")
             for message, path in self._met.items()

@@ -1,4 +1,4 @@
-"""What determines an image, as one hash: a job whose hash is the same is not bought again."""
+"""Fingerprints: a hash of every input of an image. An equal fingerprint is not paid for twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FINGERPRINT_VERSION: Final = 1
 
 
 class Fingerprints:
-    """The hashes of jobs that only differ in their prompt."""
+    """Fingerprints of jobs that differ only in their prompt."""
 
     __slots__ = ("_after", "_before")
 
@@ -32,8 +32,8 @@ class Fingerprints:
         self._after = f",{after[1:]}".encode()
 
     def of(self, prompt: str) -> str:
-        """128 bits of SHA-256 over the canonical JSON of all that determines the image."""
-        # orjson writes a text as `canonical_json` does, in a tenth of the time.
+        """Return 128 bits of SHA-256 over the canonical JSON of all inputs, as hex digits."""
+        # orjson encodes strings exactly like `canonical_json`, ten times faster.
         return sha256(self._before + orjson.dumps(prompt) + self._after).hexdigest()[:32]
 
 
@@ -41,5 +41,5 @@ class Fingerprints:
 def fingerprints_with(
     provider: str, model: str, options_text: str, images: tuple[str, ...], mask: str | None
 ) -> Fingerprints:
-    """Those of jobs with reference images, which many jobs may share."""
+    """Return the cached fingerprints of jobs that share reference images."""
     return Fingerprints(provider, model, options_text, images, mask)

@@ -1,4 +1,4 @@
-"""What the makers of a plan's jobs share, and the faults that end the making of one job."""
+"""State shared while the jobs of a plan are expanded, and the errors that end one job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batchgen.manifest.loader import DocPath
 from batchgen.planning.faults import Faults, RowFaults, Warnings
 from batchgen.planning.fingerprint import Fingerprints
 from batchgen.planning.provider_rules import Rules
-from batchgen.planning.reference_images import Addresses, Reference
+from batchgen.planning.reference_images import Reference, ReferenceUrls
 
 
 class JobFault(Exception):
@@ -21,24 +21,24 @@ class JobFault(Exception):
     def __init__(self, place: DocPath, message: str, *, of_manifest: bool = False) -> None:
         super().__init__(message)
         self.place = place
-        """Relative to the job's own place."""
+        """Relative to the place of the job."""
         self.message = message
         self.of_manifest = of_manifest
-        """Whether the manifest is at fault, whatever the row holds."""
+        """Whether the manifest is wrong for every row."""
 
 
 class JobRefused(Exception):
-    """One job cannot be planned, and its faults are reported already."""
+    """One job cannot be planned, and its errors are reported already."""
 
     def __init__(self, reason: str | None) -> None:
         super().__init__()
         self.reason = reason
-        """Why its row's job fails alone; None where the manifest is at fault."""
+        """The failure reason of the job; None if the whole manifest fails."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A reference image, and where its template stands, relative to the job."""
+class PlacedReference:
+    """A reference image and the place of its template, relative to the job."""
 
     place: DocPath
     reference: Reference
@@ -46,16 +46,17 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What is the same for all jobs of one plan."""
+    """The inputs and collectors that all jobs of one plan share."""
 
     base: Path
     batch: str
     provider: str
     table: str
     rules: Rules | None
-    addresses: Addresses | None
+    reference_urls: ReferenceUrls | None
     objections: Callable[[str, str, int], Sequence[Objection]]
-    """What the rules say of a request, with the options as canonical JSON."""
+    """Return the objections of the provider's rules to a model, options (as canonical JSON) and a
+    number of reference images."""
     faults: Faults
     warnings: Warnings
     rows: RowFaults
@@ -64,12 +65,13 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """What is made once for all jobs of a recipe with the same options."""
+class OptionSet:
+    """What is computed once for all jobs of a template with the same options."""
 
     options_text: str
     """Canonical JSON."""
     fingerprints: Fingerprints
+    """For jobs without reference images."""
     objections: Sequence[Objection]
-    """Both of those without reference images."""
-    common: JobKind
+    """For jobs without reference images."""
+    kind: JobKind

@@ -1,21 +1,25 @@
-"""What a manifest or one of its jobs says of every job it makes: templates compiled, read once."""
+"""Job templates: everything a manifest or an explicit job says about the jobs it produces.
+
+Templates are compiled and inheritance is resolved here, once per manifest or explicit job.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Final
 
-from batchgen.job import OptionValue, Verify
+from batchgen.job import OptionValue, OutputOptions
+from batchgen.manifest.field_types import MatrixValue
 from batchgen.manifest.loader import DocPath, LoadedManifest
-from batchgen.manifest.model import JobSpec, MatrixValue, Output
-from batchgen.manifest.rows import normal_names
+from batchgen.manifest.model import JobSpec, Output
+from batchgen.manifest.sandbox import TemplateError
+from batchgen.manifest.table import normal_names
 from batchgen.manifest.template import (
     Expression,
     Template,
-    TemplateError,
     compile_expression,
     compile_template,
     is_plain,
@@ -24,30 +28,31 @@ from batchgen.planning.faults import Faults
 from batchgen.planning.naming import safe_path
 
 MAX_JOBS_PER_LINE: Final = 1_000_000
-"""Matrix times count, for one row or one explicit job; more is a slip of the pen."""
+"""Matrix combinations times count, per row or explicit job. A larger product is a typo."""
 
-_OWN_NAMES: Final = frozenset({"ext", "index", "key", "row"})
-"""No matrix may be called so: as variables they have a meaning of their own."""
+_BUILT_IN_VARIABLES: Final = frozenset({"ext", "index", "key", "row"})
+"""Names that a matrix must not use, because templates see these variables under them."""
+_OUTPUT_OPTIONS: Final = tuple(option.name for option in fields(OutputOptions))
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One template of a job, and where it stands, relative to the job."""
+    """One compiled template of a job and its place, relative to the job."""
 
     template: Template
     place: DocPath
     of_rows: bool = False
-    """Written for rows: an explicit job without the columns it names does without it."""
+    """Written for table rows. An explicit job without the columns it uses skips it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Everything that a manifest or an explicit job says of its jobs, with what it inherits."""
+class JobTemplate:
+    """The settings of a manifest or explicit job, inherited ones included."""
 
     broken: bool = False
-    """It has faults already, so its jobs are not made."""
+    """Faults were reported already, so no job is made from it."""
     at: DocPath = ()
-    """Where model, options or images were written last: what the rules refuse is mended there."""
+    """The innermost place that sets model, options or images: errors about them point there."""
     model: str
     key: Part | None = None
     prompt: Part | None = None
@@ -58,11 +63,7 @@ class Recipe:
     count: int = 1
     root: str
     path: Part
-    verify: Verify = Verify.STRUCTURE
-    keep_previous: int = 1
-    keep_partials: bool = False
-    sidecar: bool = False
-    metadata: bool = False
+    output: OutputOptions = field(default_factory=OutputOptions)
     refresh: str = "changed"
     tags: tuple[str, ...] = ()
 
@@ -70,72 +71,64 @@ class Recipe:
 DEFAULT_PATH: Final = Part(Template("{{ key }}.{{ ext }}"), ("output", "path"))
 
 
-def default_recipe(model: str, batch: str) -> Recipe:
-    """What holds where the manifest says nothing."""
-    return Recipe(model=model, root=f"out/{safe_path(batch)}", path=DEFAULT_PATH)
+def default_job_template(model: str, batch: str) -> JobTemplate:
+    """Return the settings of a manifest that sets nothing itself."""
+    return JobTemplate(model=model, root=f"out/{safe_path(batch)}", path=DEFAULT_PATH)
 
 
-def without_rows(recipe: Recipe) -> Recipe:
-    """The recipe as explicit jobs beside rows inherit it."""
+def for_explicit_jobs(template: JobTemplate) -> JobTemplate:
+    """Return what explicit jobs inherit from a manifest that has rows or a matrix as well."""
 
-    def loose(part: Part) -> Part:
+    def optional(part: Part) -> Part:
         return replace(part, of_rows=True)
 
     return replace(
-        recipe,
-        key=recipe.key and loose(recipe.key),
-        images=tuple(map(loose, recipe.images)),
-        mask=recipe.mask and loose(recipe.mask),
-        path=loose(recipe.path),
+        template,
+        key=template.key and optional(template.key),
+        images=tuple(map(optional, template.images)),
+        mask=template.mask and optional(template.mask),
+        path=optional(template.path),
     )
 
 
-def read_recipe(spec: JobSpec, base: Recipe, at: DocPath, faults: Faults) -> Recipe:
-    """What ``spec`` says, on top of ``base``: options, output and tags add up, others replace."""
+def read_job_template(spec: JobSpec, base: JobTemplate, at: DocPath, faults: Faults) -> JobTemplate:
+    """Return the settings of ``spec`` merged over those of ``base``.
+
+    Options, output and tags are merged with the inherited ones; every other key replaces them.
+    """
     before = len(faults)
 
     def part(text: str | None, inherited: Part | None, *place: str | int) -> Part | None:
         return inherited if text is None else read_part(text, at, place, faults)
 
-    images = base.images
-    if spec.images is not None:
-        read = [part(text, None, "images", number) for number, text in enumerate(spec.images)]
-        images = tuple(filter(None, read))
     output = spec.output or Output()
     if output.dir is not None and not is_plain(output.dir):
         faults.of_manifest(
-            (*at, "output", "dir"), "is no template; directories can stand in output.path"
+            (*at, "output", "dir"),
+            "must not be a template; expected a plain path, with templates in output.path",
         )
-    recipe = Recipe(
+    template = JobTemplate(
         at=at if spec.model or spec.options or spec.images is not None else base.at,
         model=spec.model or base.model,
         key=part(spec.key, base.key, "key"),
         prompt=part(spec.prompt, base.prompt, "prompt"),
-        options=_read_options(spec, base, at, faults),
-        images=images,
+        options=_merge_options(spec, base, at, faults),
+        images=base.images if spec.images is None else _read_images(spec.images, at, faults),
         mask=part(spec.mask, base.mask, "mask"),
         matrix=base.matrix if spec.matrix is None else spec.matrix,
         count=spec.count or base.count,
         root=output.dir or base.root,
         path=part(output.path, base.path, "output", "path") or base.path,
-        verify=output.verify or base.verify,
-        keep_previous=(
-            base.keep_previous if output.keep_previous is None else output.keep_previous
-        ),
-        keep_partials=(
-            base.keep_partials if output.keep_partials is None else output.keep_partials
-        ),
-        sidecar=base.sidecar if output.sidecar is None else output.sidecar,
-        metadata=base.metadata if output.metadata is None else output.metadata,
+        output=_merge_output(output, base.output),
         refresh=spec.refresh or base.refresh,
         tags=tuple(dict.fromkeys((*base.tags, *(spec.tags or ())))),
     )
-    _check_matrix(recipe, at, faults)
-    return replace(recipe, broken=base.broken or len(faults) > before)
+    _check_matrix(template, at, faults)
+    return replace(template, broken=base.broken or len(faults) > before)
 
 
 def stem_of(path: Template) -> Template | None:
-    """The template without the ``.{{ ext }}`` that it ends with; None where it is otherwise."""
+    """Return the template without a final ``.{{ ext }}``; None if it uses ``ext`` differently."""
     end = _EXT_END.search(path.text)
     if end is None:
         return None
@@ -150,7 +143,7 @@ _EXT_END: Final = re.compile(r"\.\{\{ *ext *\}\}\Z")
 
 
 def read_part(text: str, at: DocPath, place: DocPath, faults: Faults) -> Part | None:
-    """Compile a template at ``place`` below ``at``; None, with a fault, where it is none."""
+    """Compile the template at ``place`` below ``at``. Return None after reporting an error."""
     try:
         return Part(compile_template(text), place)
     except TemplateError as error:
@@ -158,8 +151,13 @@ def read_part(text: str, at: DocPath, place: DocPath, faults: Faults) -> Part | 
         return None
 
 
-def _read_options(
-    spec: JobSpec, base: Recipe, at: DocPath, faults: Faults
+def _read_images(texts: Sequence[str], at: DocPath, faults: Faults) -> tuple[Part, ...]:
+    parts = [read_part(text, at, ("images", n), faults) for n, text in enumerate(texts)]
+    return tuple(filter(None, parts))
+
+
+def _merge_options(
+    spec: JobSpec, base: JobTemplate, at: DocPath, faults: Faults
 ) -> Mapping[str, OptionValue | Part]:
     options = dict(base.options)
     for name, value in (spec.options or {}).items():
@@ -172,24 +170,33 @@ def _read_options(
     return options
 
 
-def _check_matrix(recipe: Recipe, at: DocPath, faults: Faults) -> None:
+def _merge_output(output: Output, inherited: OutputOptions) -> OutputOptions:
+    given = {name: getattr(output, name) for name in _OUTPUT_OPTIONS}
+    return replace(inherited, **{name: value for name, value in given.items() if value is not None})
+
+
+def _check_matrix(template: JobTemplate, at: DocPath, faults: Faults) -> None:
     try:
-        names = normal_names(list(recipe.matrix))
+        names = normal_names(list(template.matrix))
     except ValueError as error:
         faults.of_manifest((*at, "matrix"), str(error))
         return
     for name in names:
-        if name in _OWN_NAMES or not name:
-            faults.of_manifest((*at, "matrix"), f"{name!r} cannot be the name of a variable")
-    jobs = recipe.count * prod(map(len, recipe.matrix.values()))
+        if name in _BUILT_IN_VARIABLES or not name:
+            faults.of_manifest(
+                (*at, "matrix"), f"{name!r} cannot be the name of a variable; use another name"
+            )
+    jobs = template.count * prod(map(len, template.matrix.values()))
     if jobs > MAX_JOBS_PER_LINE:
         faults.of_manifest(
-            (*at, "matrix"), f"makes {jobs:,} jobs of each line; at most {MAX_JOBS_PER_LINE:,}"
+            (*at, "matrix"),
+            f"matrix times count gives {jobs:,} jobs per line; expected at most"
+            f" {MAX_JOBS_PER_LINE:,}",
         )
 
 
 def read_where(loaded: LoadedManifest, faults: Faults) -> Expression | None:
-    """The condition on rows; None where there is none, and, with a fault, where it is broken."""
+    """Compile the ``where`` of the rows. Return None without one, or after reporting an error."""
     where = getattr(loaded.manifest.rows, "where", None)
     if where is None:
         return None

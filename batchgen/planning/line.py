@@ -1,4 +1,4 @@
-"""Lines of a manifest's tables and lists: what a recipe is applied to."""
+"""Lines: the rows and explicit jobs that job templates are applied to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from batchgen.manifest.loader import DocPath
 from batchgen.manifest.model import JobEntry
-from batchgen.manifest.rows import Row, normal_names
+from batchgen.manifest.table import Row, normal_names
 from batchgen.manifest.template import present
 from batchgen.planning.faults import Faults
 
@@ -20,19 +20,19 @@ class Line(NamedTuple):
 
     source: str
     values: Mapping[str, object] = _NOTHING
-    """Under normal names, without nulls; see `present`."""
+    """By normal name, with nulls replaced; see `present`."""
     row: Row | None = None
     given: Mapping[str, object] = _NOTHING
-    """The values of an explicit job under their own names."""
+    """The values of an explicit job by the names in the manifest."""
 
     @property
     def raw(self) -> Mapping[str, object]:
-        """Values under the names of the table, or of the explicit job."""
+        """The values by the names in the table or the manifest."""
         return self.given if self.row is None else self.row.raw
 
 
 def explicit_line(entry: JobEntry, at: DocPath, source: str, faults: Faults) -> Line | None:
-    """Return the values of an explicit job; None, with a fault, where two names are equal."""
+    """Return the line of an explicit job. Return None after reporting names that collide."""
     raw = entry.values or {}
     try:
         values = dict(zip(normal_names(list(raw)), raw.values(), strict=True))

@@ -1,4 +1,4 @@
-"""Keys of jobs and paths of images: the same for ever for the same input, safe on every OS."""
+"""Keys of jobs and paths of images: stable for the same input, and safe on every OS."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from batchgen.job import EXT_PLACEHOLDER, canonical_json
 from batchgen.text import slug
 
 KEY_COLUMNS: Final = ("key", "id", "sku", "handle")
-"""The columns that name a row, best first."""
+"""Columns that identify a row, in order of preference."""
 MAX_KEY_CHARS: Final = 200
 MAX_COMPONENT_BYTES: Final = 200
-"""File systems allow 255; the rest is for suffixes like ``.part`` beside an image."""
+"""File systems allow 255; the rest is for suffixes like ``.part``."""
 MAX_PATH_BYTES: Final = 1_000
 _MAX_ORDINARY_CHARS: Final = MAX_COMPONENT_BYTES - 2
 
 EXT_MARK: Final = "\ufdd0"
-"""What ``{{ ext }}`` renders to. Unicode keeps this code point out of texts, so that no value of
-a row can pass for the extension."""
+"""The value of ``{{ ext }}`` in templates. Unicode reserves this code point as a noncharacter, so
+no value of a row can be mistaken for the extension."""
 
 _EXT: Final = f".{EXT_MARK}"
 _SLUG_CHARS: Final = 40
 _HASH_DIGITS: Final = 12
-"""48 bits: among a million prompts that begin with the same words, two meet once in 500 batches;
-with 32 bits over a hundred would meet in each."""
+"""48 bits: a million prompts that begin with the same words have one collision in 500 batches.
+With 32 bits, each such batch would have more than a hundred."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _IMAGE_SUFFIX = re.compile(r"\.(?:png|jpe?g|webp)\Z", re.IGNORECASE)
 
 
 class NamingError(ValueError):
-    """A key or a path that cannot be used; the message says why."""
+    """A key or path cannot be used; the message says why."""
 
 
 def text_of(value: object) -> str:
-    """A value as the text it has in keys: true and false as in JSON, nothing for None.
+    """Return a value as text for a key: booleans as in JSON, None as an empty string.
 
     Raises NamingError for lists, mappings and bytes.
     """
@@ -51,13 +51,15 @@ def text_of(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
-    raise NamingError(f"a {type(value).__name__} cannot be a key")
+    raise NamingError(
+        f"a value of type {type(value).__name__} cannot be a key; expected text or a number"
+    )
 
 
 def row_key(values: Mapping[str, object], matrix: Sequence[object]) -> str | None:
-    """The key a row has by itself: its first filled key column, and the matrix values.
+    """Return the key of a row: its first non-empty key column and the matrix values.
 
-    None when the row has no such column. Raises NamingError when the column holds no plain value.
+    None if the row has no such column. Raises NamingError if its value is not text or a number.
     """
     for column in KEY_COLUMNS:
         if column in values and (own := text_of(values[column]).strip()):
@@ -66,10 +68,10 @@ def row_key(values: Mapping[str, object], matrix: Sequence[object]) -> str | Non
 
 
 def prompt_key(prompt: str, matrix: Mapping[str, object]) -> str:
-    """The key of a job that nothing else names: words of its prompt and a hash.
+    """Return the key of a job without any other name: words of its prompt and a hash.
 
-    The hash covers the prompt and the matrix values only, so a new model or new options redo the
-    same job instead of making another.
+    The hash covers only the prompt and the matrix values. A new model or new options therefore
+    regenerate the same job and do not create another one.
     """
     digest = sha256(canonical_json([prompt, matrix]).encode()).hexdigest()[:_HASH_DIGITS]
     words = slug(prompt, _SLUG_CHARS)
@@ -77,31 +79,33 @@ def prompt_key(prompt: str, matrix: Mapping[str, object]) -> str:
 
 
 def checked_key(key: str) -> str:
-    """The key stripped and in NFC. Raises NamingError when it cannot be a key."""
+    """Return the key stripped and in NFC. Raises NamingError if it is not a valid key."""
     key = key.strip()
     if not key.isascii():
         key = unicodedata.normalize("NFC", key)
     if not key:
         raise NamingError("the key is empty")
     if len(key) > MAX_KEY_CHARS:
-        raise NamingError(f"the key is {len(key):,} characters long; at most {MAX_KEY_CHARS} fit")
+        raise NamingError(f"the key has {len(key):,} characters; expected at most {MAX_KEY_CHARS}")
     if not key.isprintable() and _CONTROL.search(key):
-        raise NamingError(f"the key {key!r} holds a control character")
+        raise NamingError(f"the key {key!r} contains a control character")
     return key
 
 
 def copy_key(key: str, index: int) -> str:
-    """The key of the copy ``index``, from 1; the first has the plain key, so that a raised count
-    keeps the images already made."""
+    """Return the key of copy ``index``, counted from 1.
+
+    The first copy has the plain key, so that a higher count keeps the images made earlier.
+    """
     return key if index == 1 else f"{key}-{index}"
 
 
 def output_path(rendered: str, copy: int = 1) -> str:
-    """Turn a rendered path template into the path of an image below the output directory.
+    """Return the path of an image below the output directory, from a rendered path template.
 
-    `EXT_MARK` becomes the placeholder of `batchgen.job`. Where the path does not end with it, a
-    known image suffix gives way to it, or it is appended. ``copy`` above 1 is put before the
-    extension. Raises NamingError when the file's name is empty or the path is too long.
+    `EXT_MARK` becomes `batchgen.job.EXT_PLACEHOLDER`. A path that does not end with it gets it in
+    place of a known image suffix, or appended. A ``copy`` above 1 is added before the extension.
+    Raises NamingError if the file name is empty or the path is too long.
     """
     text = rendered.replace(EXT_PLACEHOLDER, "_ext_")
     directory, slash, name = text.rpartition("/")
@@ -110,7 +114,7 @@ def output_path(rendered: str, copy: int = 1) -> str:
     else:
         stem = _IMAGE_SUFFIX.sub("", name.rstrip(" ."))
     if not safe_component(stem):
-        raise NamingError("the path ends without a file name")
+        raise NamingError("the path has no file name")
     number = f"-{copy}" if copy > 1 else ""
     path = safe_path(f"{directory}{slash}{stem}{number}{_EXT}")
     path = path.replace(EXT_MARK, EXT_PLACEHOLDER)
@@ -120,17 +124,17 @@ def output_path(rendered: str, copy: int = 1) -> str:
 
 
 def path_of_stem(stem: str, copy: int = 1) -> str:
-    """The same for a template that ends with ``.{{ ext }}``, rendered without that end."""
+    """Return the output path for a rendered template without its final ``.{{ ext }}``."""
     if copy == 1 and len(stem) < _MAX_ORDINARY_CHARS and _ORDINARY_STEM.fullmatch(stem):
         return f"{stem}.{EXT_PLACEHOLDER}"
     return output_path(f"{stem}{_EXT}", copy)
 
 
 def safe_path(text: str) -> str:
-    """A relative path of safe components, whatever the text; ``/`` alone separates directories.
+    """Return a relative path of safe components; only ``/`` separates directories.
 
-    Components without a safe character left, ``..`` among them, are dropped; ``_`` when none is
-    left at all. A path that is safe already stays as it is.
+    Components without any safe character, such as ``..``, are dropped. The result is ``_`` if all
+    are dropped. A path that is safe already is returned unchanged.
     """
     return "/".join(filter(None, map(safe_component, text.split("/")))) or "_"
 
@@ -148,14 +152,14 @@ _RESERVED_NAME = (
 _RESERVED = re.compile(_RESERVED_NAME, re.IGNORECASE)
 _ORDINARY_NAME = rf"(?!(?i:{_RESERVED_NAME}))[A-Za-z0-9_][A-Za-z0-9_-]*"
 _ORDINARY_STEM = re.compile(rf"(?:{_ORDINARY_NAME}/)*{_ORDINARY_NAME}", re.ASCII)
-"""Nearly all paths but for their extension; the rules below have nothing to do for them."""
+"""Paths that need no change, which are nearly all of them (fast path)."""
 
 
 def safe_component(text: str) -> str:
-    """One file or directory name that means the same on Linux, macOS and Windows; may be empty.
+    """Return a file or directory name that is valid on Linux, macOS and Windows; may be empty.
 
-    The rules are those of Microsoft's "Naming Files, Paths, and Namespaces", and of shells: no
-    dash or dot in front, no characters that hide or turn the text around.
+    The rules follow Microsoft's "Naming Files, Paths, and Namespaces". For shells and terminals,
+    a leading dash or dot and invisible or direction-changing characters are removed too.
     """
     if not _PLAIN.fullmatch(text):
         text = _FORBIDDEN.sub("_", _INVISIBLE.sub("", text))
@@ -168,7 +172,7 @@ def safe_component(text: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Cut to size with a hash of the whole, so that two long names stay two; the suffix stays."""
+    """Shorten a name but keep its suffix; a hash of the whole name keeps long names distinct."""
     stem, dot, suffix = text.rpartition(".")
     if not stem or len(suffix.encode()) > 16:
         stem, dot, suffix = text, "", ""
@@ -179,7 +183,7 @@ def _shortened(text: str) -> str:
 
 
 def collision_key(root: str, path: str) -> str:
-    """What two output paths have in common when some file system takes them for one."""
+    """Return a key that is equal for output paths that some file system treats as one file."""
     text = f"{_normal_root(root)}/{path.replace(EXT_PLACEHOLDER, '')}"
     if text.isascii():
         return text.lower()
@@ -191,7 +195,7 @@ _normal_root: Final = lru_cache(maxsize=1024)(normpath)
 
 
 def final_path(path: str, extension: str, rank: int = 0) -> str:
-    """A planned path with its extension; images beyond the one asked for are marked."""
+    """Return a planned path with its extension; images after the first get an ``-extra`` mark."""
     if rank == 0:
         return path.replace(EXT_PLACEHOLDER, extension)
     head, _, tail = path.rpartition(f".{EXT_PLACEHOLDER}")

@@ -1,7 +1,7 @@
-"""From a manifest to its jobs, as a stream: explicit jobs, then rows times matrix.
+"""Turn a manifest into a stream of jobs: explicit jobs, then rows times matrix.
 
-It reads the manifest's tables and reference images and nothing else. What the ledger knows of a
-job, and whether two jobs share a key or a path, is not decided here.
+Only the manifest's tables and reference images are read. Comparing jobs with the ledger, and
+finding jobs that share a key or a path, is done elsewhere.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import replace
 from batchgen.errors import Fault, ManifestError
 from batchgen.job import PlannedJob
 from batchgen.manifest.fill_down import fill_rows
-from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
 from batchgen.manifest.model import FileRows, SqliteRows
-from batchgen.manifest.rows import Row, has_fixed_columns, holds_text, open_rows
+from batchgen.manifest.rows import has_fixed_columns, holds_text, open_rows
+from batchgen.manifest.table import Row, RowsFault
 from batchgen.manifest.template import present
 from batchgen.planning.empty_cells import EmptyCells, NamedColumns
 from batchgen.planning.expansion import JobMaker
@@ -31,26 +31,25 @@ from batchgen.planning.faults import (
 )
 from batchgen.planning.job_context import Context
 from batchgen.planning.job_template import (
-    Recipe,
-    default_recipe,
+    JobTemplate,
+    default_job_template,
+    for_explicit_jobs,
+    read_job_template,
     read_part,
-    read_recipe,
     read_where,
-    without_rows,
 )
 from batchgen.planning.line import Line, explicit_line
-from batchgen.planning.provider_rules import Rules, remembered
-from batchgen.planning.reference_images import Addresses
+from batchgen.planning.provider_rules import Rules, cached
+from batchgen.planning.reference_images import ReferenceUrls
 
 
 class Planner:
     """The jobs of a manifest, in its order.
 
-    Iterating collects what is wrong with the manifest; if there was anything, it ends with a
-    ManifestError that holds all faults, after ``max_faults`` different ones early. A row at fault
-    yields jobs that are refused, unless ``rows.strict`` is set or more than half of the rows are at
-    fault. Faults that many rows share are one fault with the number of rows. The memory it takes
-    does not grow with the number of jobs. Each iteration plans from the start.
+    Errors are collected during iteration. If there are any, iteration ends with a ManifestError
+    that holds all of them, or earlier after ``max_faults`` different ones. A row with an error
+    yields refused jobs, unless ``rows.strict`` is set or more than half of the rows have errors.
+    Memory use does not grow with the number of jobs. Each iteration plans from the start.
     """
 
     def __init__(
@@ -60,25 +59,25 @@ class Planner:
         provider: str,
         default_model: str,
         rules: Rules | None = None,
-        addresses: Addresses | None = None,
+        reference_urls: ReferenceUrls | None = None,
         max_faults: int = 100,
     ) -> None:
         self._loaded = loaded
         self._provider = provider
         self._default_model = default_model
         self._rules = rules
-        self._addresses = addresses
+        self._addresses = reference_urls
         self._max_faults = max_faults
         self._warnings = Warnings(loaded.places)
         self.strict = getattr(loaded.manifest.rows, "strict", False)
-        """Whether one row at fault fails the whole plan."""
+        """Whether one row with an error fails the whole plan."""
         self.rows = RowFaults(Faults(loaded.places, max_faults), loaded.places, strict=self.strict)
-        """The rows of the last iteration, and which of them are at fault."""
+        """Row counts and row errors of the last iteration."""
 
     @property
     def warnings(self) -> list[Fault]:
-        """What the rules say of jobs that were planned all the same, each with their number."""
-        return [*self._warnings.all(), *self.rows.holes]
+        """Warnings about planned jobs, each with the number of jobs."""
+        return [*self._warnings.all(), *self.rows.empty_columns]
 
     def __iter__(self) -> Iterator[PlannedJob]:
         faults = Faults(self._loaded.places, self._max_faults)
@@ -91,8 +90,8 @@ class Planner:
             provider=self._provider,
             table=_table(self._loaded),
             rules=self._rules,
-            addresses=self._addresses,
-            objections=remembered(self._rules),
+            reference_urls=self._addresses,
+            objections=cached(self._rules),
             faults=faults,
             warnings=self._warnings,
             rows=self.rows,
@@ -101,7 +100,7 @@ class Planner:
         try:
             yield from _all_jobs(self._loaded, self._default_model, context)
         except TooManyFaults:
-            faults.say_that_it_stopped()
+            faults.add_truncation_note()
         found = faults.all()
         most = most_rows_at_fault(self._loaded.places, self.rows.rows, self.rows.at_fault)
         if most is not None:
@@ -112,21 +111,23 @@ class Planner:
 
 def _all_jobs(loaded: LoadedManifest, default_model: str, context: Context) -> Iterator[PlannedJob]:
     manifest = loaded.manifest
-    recipe = read_recipe(manifest, default_recipe(default_model, loaded.name), (), context.faults)
-    yield from _explicit_jobs(loaded, recipe, context)
+    template = read_job_template(
+        manifest, default_job_template(default_model, loaded.name), (), context.faults
+    )
+    yield from _explicit_jobs(loaded, template, context)
     if manifest.rows is not None:
-        yield from _row_jobs(loaded, recipe, context)
+        yield from _row_jobs(loaded, template, context)
     elif manifest.matrix or not manifest.jobs:
-        yield from JobMaker(recipe, (), context).jobs(Line(source=loaded.path.name))
+        yield from JobMaker(template, (), context).jobs(Line(source=loaded.path.name))
 
 
 def _explicit_jobs(
-    loaded: LoadedManifest, recipe: Recipe, context: Context
+    loaded: LoadedManifest, template: JobTemplate, context: Context
 ) -> Iterator[PlannedJob]:
     manifest = loaded.manifest
-    inherited = replace(recipe, matrix={})
+    inherited = replace(template, matrix={})
     if manifest.rows is not None or manifest.matrix:
-        inherited = without_rows(inherited)
+        inherited = for_explicit_jobs(inherited)
     repeats = Counter[str]()
     for number, entry in enumerate(manifest.jobs or ()):
         earlier = 0
@@ -136,29 +137,31 @@ def _explicit_jobs(
             prompt = read_part(entry, at, (), context.faults)
             own = replace(inherited, prompt=prompt, broken=inherited.broken or prompt is None)
             line: Line | None = Line(source=source)
-            if own.key is None:  # else the key is the manifest's, and is not numbered
+            if own.key is None:  # otherwise the key template numbers repeated lines, or fails
                 earlier = repeats[entry]
                 repeats[entry] += 1
         else:
-            own = read_recipe(entry, inherited, at, context.faults)
+            own = read_job_template(entry, inherited, at, context.faults)
             line = explicit_line(entry, at, source, context.faults)
         if line is not None:
             maker = JobMaker(own, at, context, repeats_a_line=earlier > 0)
             yield from maker.jobs(line, earlier=earlier)
 
 
-def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Iterator[PlannedJob]:
+def _row_jobs(
+    loaded: LoadedManifest, template: JobTemplate, context: Context
+) -> Iterator[PlannedJob]:
     source = loaded.manifest.rows
     if source is None:
         return
     unreadable = deque[RowsFault]()
     before = len(context.faults)
     where = read_where(loaded, context.faults)
-    maker = JobMaker(recipe, (), context)
+    maker = JobMaker(template, (), context)
     if maker.idle or len(context.faults) > before:
         return
     is_text, found, seen = holds_text(source), context.rows, 0
-    columns, cells = NamedColumns(source), EmptyCells(recipe, source)
+    columns, cells = NamedColumns(source), EmptyCells(template, source)
     look = cells.look
     try:
         with closing(open_rows(source, loaded.base, report=unreadable.append)) as table:
@@ -190,15 +193,15 @@ def _row_jobs(loaded: LoadedManifest, recipe: Recipe, context: Context) -> Itera
         yield from _unreadable_jobs(unread, maker, context)
     for place, message in columns.unknown().items():
         context.faults.of_manifest(place, message)
-    found.holes, fatal = cells.found(loaded.places, found.rows)
-    for hole in fatal:
-        context.faults.add(hole)
+    found.empty_columns, fatal = cells.found(loaded.places, found.rows)
+    for empty in fatal:
+        context.faults.add(empty)
 
 
 def _filled(
     rows: Iterable[Row], source: str | FileRows | SqliteRows, columns: NamedColumns
 ) -> Iterable[Row]:
-    """The rows with their cells filled, once the columns that the manifest names are checked."""
+    """Return the rows with cells filled down, checking the column names of the manifest."""
 
     def looked_at() -> Iterator[Row]:
         for row in rows:
@@ -211,7 +214,7 @@ def _filled(
 
 
 def _unreadable_jobs(fault: RowsFault, maker: JobMaker, context: Context) -> Iterator[PlannedJob]:
-    """The jobs of a row that the table's reader could not read."""
+    """Yield refused jobs for a row that could not be read."""
     context.rows.rows += 1
     found = context.rows.of_table(fault)
     if found is not None:
@@ -221,7 +224,7 @@ def _unreadable_jobs(fault: RowsFault, maker: JobMaker, context: Context) -> Ite
 
 
 def _table(loaded: LoadedManifest) -> str:
-    """The name of the table in messages, as the manifest writes it."""
+    """Return the table's name for messages, as written in the manifest."""
     match loaded.manifest.rows:
         case FileRows(file=table) | SqliteRows(sqlite=table):
             return table

@@ -1,4 +1,4 @@
-"""What a provider's rules say of jobs, as a plan consults them."""
+"""The interface through which a plan consults the provider's rules."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from batchgen.planning.reference_images import Reference
 
 
 class Rules(Protocol):
-    """What a provider accepts. Must be pure: it is asked once for equal options."""
+    """What a provider accepts. Implementations are pure: results are cached per set of options."""
 
     def of_request(
         self, model: str, options: Mapping[str, OptionValue], references: int
     ) -> Sequence[Objection]:
-        """What there is against these options and so many reference images."""
+        """Return objections to the options and the number of reference images."""
 
     def of_prompt(self, model: str, characters: int) -> Objection | None:
-        """What there is against a prompt of this length; nothing, if a longer one is accepted."""
+        """Return an objection to the length of a prompt. None also holds for shorter prompts."""
 
     def of_references(
         self, model: str, images: Sequence[Reference], mask: Reference | None
     ) -> Sequence[Objection]:
-        """What there is against these images, at ``("images", number)`` or ``("mask",)``."""
+        """Return objections to the images, placed at ``("images", number)`` or ``("mask",)``."""
 
 
-def remembered(rules: Rules | None) -> Callable[[str, str, int], Sequence[Objection]]:
-    """The rules, asked once for equal options."""
+def cached(rules: Rules | None) -> Callable[[str, str, int], Sequence[Objection]]:
+    """Return `Rules.of_request` with a cache; it takes the options as canonical JSON."""
     if rules is None:
         return lambda model, options_text, references: ()
 

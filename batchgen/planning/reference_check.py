@@ -1,4 +1,4 @@
-"""Whether the reference images of a job are still those that its fingerprint was made of."""
+"""Check that the reference images of a job still match its fingerprint."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from batchgen.planning.reference_images import digest_of
 
 
 def changed_references(job: Job, provider: str) -> str | None:
-    """Return why a job must not be sent with its files as they are; None where it may be.
+    """Return why the job must not be sent with its current files; None if they are unchanged.
 
-    Reads each file whose stat data changed since it was read last.
+    Reads only files whose stat data changed since they were last read.
     """
     if not job.images:
         return None

@@ -1,6 +1,6 @@
-"""Reference images of a manifest: files, or addresses that a run fetched; known by their content.
+"""Reference images of a manifest: files, or URLs fetched by a run, identified by their content.
 
-Each is read once, however many jobs share it. Nothing is fetched here.
+Each image is read once, however many jobs share it. Nothing is fetched here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from stat import S_ISREG
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from batchgen.images.inspect import MAX_BYTES, BadImage, Flaw, ImageInfo, inspect
+from batchgen.images.formats import BadImage, Flaw, ImageInfo
+from batchgen.images.inspect import MAX_BYTES, inspect
 
 _ANY_PIXELS: Final = 1 << 62
-"""A photo is sent as it is and never decoded here."""
+"""Photos are sent unchanged and never decoded here."""
 _MAX_URL_CHARS: Final = 8192
 _MAX_SHOWN_CHARS: Final = 200
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -27,75 +28,75 @@ _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A reference image, or a mask, of one job."""
+    """A reference image or mask of one job."""
 
     name: str
-    """As messages call it: the file's path or the address."""
-    address: str
-    """What the job is given: the absolute path of a file, or the address where there is none."""
+    """Path or shortened URL, for messages."""
+    location: str
+    """The absolute path of its file, or its URL without one."""
     identity: str
-    """What of it goes into the fingerprint. Only a job that can't be sent has an address there."""
+    """Its part of the fingerprint: a content hash, or the URL if nothing was ever fetched from it.
+    A job with a URL here is never sent."""
     image: ImageInfo | None = None
-    """None where its content is not on this machine."""
+    """None if its content is not on this machine."""
     is_remote: bool = False
-    """Given by address: what is wrong with it is no fault of the manifest."""
+    """Given by URL. A problem with it fails only its own jobs, not the manifest."""
     warning: str = ""
     refusal: str = ""
-    """Why a job can't be sent with it, where it is remote."""
+    """Why no job can be sent with it; empty unless it is remote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
-    """What is known of an address."""
+class FetchedReference:
+    """What earlier runs or this one fetched from a URL."""
 
     path: Path | None = None
-    """The file that was fetched from it; None where none is on this machine."""
+    """The fetched file; None if it is not on this machine."""
     sha256: str | None = None
-    """Of what was fetched last, whether the file is still there or not."""
+    """Hash of the last fetched content, whether the file still exists or not."""
     problem: str = ""
-    """Why this run could not have it. With a path, that of an earlier copy."""
+    """Why this run could not fetch it. With a path, an earlier copy is used."""
 
 
-class Addresses(Protocol):
-    """The addresses that earlier runs, or this one, fetched."""
+class ReferenceUrls(Protocol):
+    """Lookup of URLs that were fetched."""
 
-    def find(self, url: str) -> Copy:
-        """What is known of an address; it is noted as one that the plan needs."""
+    def find(self, url: str) -> FetchedReference:
+        """Return what is known about a URL, and record that the plan needs it."""
 
 
-def find_reference(text: str, base: Path, addresses: Addresses | None) -> Reference:
-    """Find and read a reference image, which a relative path names from the directory ``base``.
+def find_reference(text: str, base: Path, urls: ReferenceUrls | None) -> Reference:
+    """Find and read a reference image. Relative paths start at ``base``.
 
-    Raises ValueError, with a message for the manifest's writer.
+    Raises ValueError with a message for the author of the manifest.
     """
     if not text:
-        raise ValueError("the name of the reference image is empty")
+        raise ValueError("name of the reference image is empty; expected a file or an https:// URL")
     if scheme := _SCHEME.match(text):
-        _check_address(text, scheme[1].lower())
-        return _remote(text, Copy() if addresses is None else addresses.find(text))
+        _check_url(text, scheme[1].lower())
+        return _remote(text, FetchedReference() if urls is None else urls.find(text))
     path = base / text
     content = _content(path)
     if isinstance(content, str):
         raise ValueError(content)
     return Reference(
         name=str(path),
-        address=str(path),
+        location=str(path),
         identity=f"sha256:{content.sha256}",
         image=content.image,
     )
 
 
-def is_address(reference: str) -> bool:
-    """Whether a reference image is named by address, and not as a file."""
+def is_url(reference: str) -> bool:
+    """Return whether a reference image is given by URL and not as a file."""
     return _SCHEME.match(reference) is not None
 
 
-def _check_address(url: str, scheme: str) -> None:
+def _check_url(url: str, scheme: str) -> None:
     shown = _shown(url)
     if scheme not in ("http", "https"):
         raise ValueError(
-            f"the reference image {shown} is neither a file nor an https:// address;"
-            " put the file beside the manifest"
+            f"unsupported reference image URL: {shown}; expected https://... or the path of a file"
         )
     try:
         host = urlsplit(url).hostname
@@ -103,25 +104,27 @@ def _check_address(url: str, scheme: str) -> None:
         host = None
     if not host or _UNPRINTABLE.search(url) or len(url) > _MAX_URL_CHARS:
         raise ValueError(
-            f"the reference image {shown} is no usable address;"
-            " write it like https://shop.example/mug.jpg, with %20 for a space"
+            f"reference image URL is not valid: {shown};"
+            " expected a URL like https://shop.example/mug.jpg, with %20 for a space"
         )
 
 
-def _remote(url: str, copy: Copy) -> Reference:
-    """A reference image by address. Whatever is wrong with it, only its own jobs suffer."""
-    known = f"sha256:{copy.sha256}" if copy.sha256 else f"address:{url}"
+def _remote(url: str, fetched: FetchedReference) -> Reference:
+    """Return a reference image given by URL. Its problems are recorded, not raised."""
+    known = f"sha256:{fetched.sha256}" if fetched.sha256 else f"address:{url}"
     name = _shown(url)
-    if copy.path is None:
-        refusal = f"{name}: {copy.problem}" if copy.problem else ""
-        return Reference(name=name, address=url, identity=known, is_remote=True, refusal=refusal)
-    content = _content(copy.path)
+    if fetched.path is None:
+        refusal = f"{name}: {fetched.problem}" if fetched.problem else ""
+        return Reference(name=name, location=url, identity=known, is_remote=True, refusal=refusal)
+    content = _content(fetched.path)
     if isinstance(content, str):
-        return Reference(name=name, address=url, identity=known, is_remote=True, refusal=content)
-    warning = f"{name}: {copy.problem}; the copy fetched before is used" if copy.problem else ""
+        return Reference(name=name, location=url, identity=known, is_remote=True, refusal=content)
+    warning = (
+        f"{name}: {fetched.problem}; the copy fetched earlier is used" if fetched.problem else ""
+    )
     return Reference(
         name=name,
-        address=str(copy.path),
+        location=str(fetched.path),
         identity=f"sha256:{content.sha256}",
         image=content.image,
         is_remote=True,
@@ -139,47 +142,52 @@ def _shown(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A whole image."""
+    """The content of a complete image file."""
 
     sha256: str
     image: ImageInfo
 
 
 def read_content(path: Path) -> Content:
-    """Read an image file to its end. Raises BadImage and OSError."""
+    """Read and check an image file. Raises BadImage and OSError."""
     with path.open("rb") as file:
         if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
-            raise BadImage(Flaw.TOO_LARGE, f"{size:,} bytes are more than {MAX_BYTES:,}")
-        # Not mapped: a file that somebody cuts meanwhile would kill the process.
+            raise BadImage(
+                Flaw.TOO_LARGE, f"file is too large: {size:,} bytes; expected at most {MAX_BYTES:,}"
+            )
+        # Not memory-mapped: truncation by another process would kill this one (SIGBUS).
         data = file.read(MAX_BYTES + 1)
     image = inspect(data, max_pixels=_ANY_PIXELS, any_trailer=True)
     return Content(sha256(data).hexdigest(), image)
 
 
 def _content(path: Path) -> Content | str:
-    """The content of a file, or what is wrong with it."""
+    """Return the content of a file, or an error message."""
     try:
         stat = path.stat()
         if not S_ISREG(stat.st_mode):
-            return f"the reference image {path} is no file"
+            return f"reference image is not a regular file: {path}"
         return _read_once(str(path), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
     except FileNotFoundError:
-        return f"there is no reference image {path}"
+        return f"reference image not found: {path}"
     except OSError as error:
-        return f"the reference image cannot be read: {error}"
+        return f"cannot read reference image: {error}"
 
 
 @lru_cache(maxsize=4096)
 def _read_once(path: str, mtime_ns: int, ctime_ns: int, size: int, inode: int) -> Content | str:
-    """Read a file whose times, size and inode, which are there to notice changes, are these."""
+    """Read a file; the stat data is part of the cache key, so that a changed file is read again."""
     try:
         return read_content(Path(path))
     except BadImage as error:
-        return f"the reference image {path}: {error}; give a whole PNG, JPEG or WebP file"
+        return (
+            f"reference image {path} cannot be used: {error}; expected a complete PNG, JPEG or"
+            " WebP file"
+        )
 
 
 def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file. Reads it again if its stat data changed. Raises OSError."""
+    """Return the SHA-256 of a file, cached by its stat data. Raises OSError."""
     stat = path.stat()
     return _hash_once(str(path), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Final
 
-from batchgen.images.inspect import ImageFormat
+from batchgen.images.formats import ImageFormat
 from batchgen.providers.price_list import PriceList
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules.model_rules import (

@@ -14,7 +14,7 @@ from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.money import Micros, dollars, rounded_dollars
 from batchgen.planning.changes import differences
-from batchgen.planning.cost_estimate import Quote, WhatIf
+from batchgen.planning.cost_estimate import Estimate, WhatIf
 from batchgen.report.costs import unpriced_text
 
 _GROUP_TEXT = {
@@ -51,7 +51,7 @@ def plan_heading(name: str, provider: str, price_source: str) -> str:
 def plan_text(
     heading: str,
     groups: Mapping[Group, GroupSum],
-    quote: Quote,
+    quote: Estimate,
     budgets: Sequence[Budget],
     *,
     unfetched: int = 0,
@@ -91,7 +91,7 @@ def _counted(count: int, text: str, cost: int, *, is_free: bool = False) -> str:
 _PLAN_TEXT_WIDTH = 47
 
 
-def _quote_lines(quote: Quote, budgets: Sequence[Budget]) -> list[str]:
+def _quote_lines(quote: Estimate, budgets: Sequence[Budget]) -> list[str]:
     if not quote.requests:
         return ["  nothing to send, nothing to pay"]
     due, due_cost = (quote.requests, quote.cost)
@@ -111,7 +111,7 @@ def _quote_lines(quote: Quote, budgets: Sequence[Budget]) -> list[str]:
     return lines if quote.what_if is None else [*lines, _what_if_line(quote.what_if)]
 
 
-def _time_lines(quote: Quote) -> list[str]:
+def _time_lines(quote: Estimate) -> list[str]:
     pace = quote.pace
     expected_s = pace.expected_s(quote.requests)
     if expected_s is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -21,6 +20,7 @@ from batchgen.providers.catalogue import Unavailable, fetch_account, fetch_model
 from batchgen.providers.profile import Profile
 from batchgen.session.settings import Environment
 from batchgen.system.disk_space import measure, nearest_existing
+from batchgen.text import closest_match
 
 _OWNERS_COUNTED: Final = 1_000
 _OPEN_FILES_ASIDE: Final = 48
@@ -104,8 +104,8 @@ def check_models(profile: Profile, key: ApiKey | None, needed: Sequence[str]) ->
     seen = {model.name for model in offered}
     for name in needed:
         if seen and name not in seen:
-            near = get_close_matches(name, seen, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
+            near = closest_match(name, seen)
+            hint = f"; did you mean {near!r}?" if near else "."
             raise StoppedError(
                 f"model_not_found: this key does not see the model {name!r} at"
                 f" {profile.name}{hint} Nothing was sent; say --yes to ask for it all the same"

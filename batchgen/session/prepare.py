@@ -17,14 +17,15 @@ from batchgen.ledger.only import Only
 from batchgen.ledger.queries import batch_id
 from batchgen.ledger.staging import EVERYTHING, BatchIdentity, Selection, Staging
 from batchgen.ledger.staging_rows import Price, Priced
+from batchgen.manifest.field_types import is_refresh
 from batchgen.manifest.loader import LoadedManifest, load_manifest
-from batchgen.manifest.model import Limits, is_refresh
+from batchgen.manifest.model import Limits
 from batchgen.money import ZERO, Micros, parse_dollars
 from batchgen.outcomes.retry_policy import Waste, parse_waste
 from batchgen.planning.faults import most_rows_at_fault
 from batchgen.planning.naming import collision_key
 from batchgen.planning.planner import Planner
-from batchgen.planning.reference_images import Addresses
+from batchgen.planning.reference_images import ReferenceUrls
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules.model_rules import Rulebook
@@ -192,7 +193,7 @@ def stage(
     progress: Callable[[int], None] | None = None,
     priced: Priced | None = None,
     warned: Callable[[Fault], None] | None = None,
-    addresses: Addresses | None = None,
+    addresses: ReferenceUrls | None = None,
     selection: Selection = EVERYTHING,
 ) -> Staging:
     """Plan all jobs into an empty staging. Raises ManifestError and SettingsError.
@@ -213,7 +214,7 @@ def stage(
         provider=profile.name,
         default_model=profile.default_model,
         rules=rules,
-        addresses=addresses,
+        reference_urls=addresses,
     )
     staging.fill(
         planner,

@@ -15,7 +15,7 @@ from batchgen.ledger.queries import batch_id, jobs_with_money
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.staging import Staging
 from batchgen.money import Micros
-from batchgen.planning.cost_estimate import Quote
+from batchgen.planning.cost_estimate import Estimate
 from batchgen.session.directories import spool_directory
 from batchgen.session.prepare import Overrides, Prepared, waste_of
 from batchgen.session.quote import budgets_of, quote_of
@@ -29,7 +29,7 @@ class Proposal:
     batch: BatchId | None
     """None for a batch that the ledger does not know yet."""
     groups: Mapping[Group, GroupSum]
-    quote: Quote
+    quote: Estimate
     repeats: Repeats
     budgets: list[Budget]
     max_waste: Micros

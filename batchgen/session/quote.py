@@ -18,12 +18,12 @@ from batchgen.planning.cost_estimate import (
     DEFAULT_ACCEPTED_PERCENT,
     DEFAULT_AGAIN_PERCENT,
     MIN_FOR_SHARES,
-    Quote,
+    Estimate,
+    Pace,
     WhatIf,
     parse_percent,
     what_if,
 )
-from batchgen.planning.pace import Pace
 from batchgen.session.prepare import Overrides, max_cost_of
 
 DEFAULT_CONCURRENCY = 8
@@ -36,7 +36,7 @@ def quote_of(
     limits: Limits,
     overrides: Overrides,
     groups: Mapping[Group, GroupSum],
-) -> Quote:
+) -> Estimate:
     """Put the quote of a plan together. Raises SettingsError."""
     sent = [found for group, found in groups.items() if group.is_sent]
     requests = sum(found.jobs for found in sent)
@@ -51,7 +51,7 @@ def quote_of(
     )
     wanted = overrides.again is not None or overrides.accepted is not None
     shown = wanted or requests >= MIN_FOR_SHARES
-    return Quote(
+    return Estimate(
         requests=requests,
         cost=cost,
         pace=Pace(
@@ -102,7 +102,7 @@ def budget_record(budget: Budget) -> dict[str, object]:
     }
 
 
-def quote_record(quote: Quote, budgets: list[Budget]) -> dict[str, object]:
+def quote_record(quote: Estimate, budgets: list[Budget]) -> dict[str, object]:
     """The quote for other programs: dollars as decimal strings, shares in percent."""
     found, expected_s = quote.what_if, quote.pace.expected_s(quote.requests)
     return {

@@ -22,7 +22,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader, Validators
-from batchgen.images.inspect import BadImage
+from batchgen.images.formats import BadImage
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
 from batchgen.outcomes.classify import clean

@@ -21,7 +21,7 @@ from batchgen.ledger.reference_urls import (
     pending_references,
     urls_of_content,
 )
-from batchgen.planning.reference_images import is_address
+from batchgen.planning.reference_images import is_url
 from batchgen.session.prepare import Prepared
 from batchgen.urls import is_loopback
 
@@ -92,7 +92,7 @@ def _refusals(
 ) -> Iterator[tuple[JobId, str]]:
     """Each pending job that lacks an image, and why it does."""
     for job, references in pending_references(conn, batch):
-        reasons = [f"{url} is not fetched" for url in references if is_address(url)]
+        reasons = [f"{url} is not fetched" for url in references if is_url(url)]
         for copy in _lost_copies(references, directory):
             why = "its address holds another image by now"
             for known in urls_of_content(conn, copy.stem)[:1]:

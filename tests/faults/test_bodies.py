@@ -12,7 +12,8 @@ import anyio.to_thread
 import pytest
 from PIL import Image
 
-from batchgen.images.inspect import BadImage, inspect
+from batchgen.images.formats import BadImage
+from batchgen.images.inspect import inspect
 from tests.faults.gateway import gateway, response
 from tests.support import rig, wire
 from tests.support.canary import CANARY

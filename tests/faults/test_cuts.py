@@ -15,7 +15,8 @@ import pytest
 from batchgen.http.client import ApiClient, ApiRequest, BytesBody
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
-from batchgen.images.inspect import BadImage, inspect
+from batchgen.images.formats import BadImage
+from batchgen.images.inspect import inspect
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.outcomes.classify import Exchange, Reach, Verdict, classify
 from batchgen.outcomes.download_policy import FetchAgain, FetchResult, after_fetch

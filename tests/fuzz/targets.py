@@ -13,18 +13,15 @@ from typing import Final
 
 from batchgen.errors import ManifestError, SettingsError
 from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanScan, unpack_base64
-from batchgen.images.inspect import MAX_PIXELS, BadImage, decode, inspect
+from batchgen.images.formats import BadImage
+from batchgen.images.inspect import MAX_PIXELS, decode, inspect
 from batchgen.images.mp4 import inspect_mp4
 from batchgen.job import Billed, Outcome
-from batchgen.manifest.lines import RowsFault
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
-from batchgen.manifest.template import (
-    MAX_CHARS,
-    TemplateError,
-    compile_expression,
-    compile_template,
-)
+from batchgen.manifest.sandbox import MAX_CHARS, TemplateError
+from batchgen.manifest.table import RowsFault
+from batchgen.manifest.template import compile_expression, compile_template
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.outcomes.retry_after import MAX_WAIT_S, retry_after
 from batchgen.planning.naming import NamingError, checked_key, output_path, safe_path

@@ -214,7 +214,7 @@ def test_an_earlier_copy_stands_in_for_an_address_that_died(
     before = len(served.bill())
     done = rig.batchgen("run", path, cwd=tmp_path)
 
-    assert "red.png: HTTP 404; the copy fetched before is used (1 job)" in done.stderr
+    assert "red.png: HTTP 404; the copy fetched earlier is used (1 job)" in done.stderr
     assert len(served.bill()) - before == 3
 
 

@@ -96,13 +96,15 @@ def test_row_without_photo_fails_alone_and_is_tried_again(
     shop.products("S1", "S2", "S3", photos=["S1", "S3"])
     checked = rig.batchgen("check", shop.manifest, cwd=tmp_path, code=1)
     assert "1 row is at fault, 3 jobs" in checked.stdout
-    assert "p.csv:3: images[0]: there is no reference image" in checked.stderr
+    assert "p.csv:3: images[0]: reference image not found" in checked.stderr
     planned = rig.batchgen("plan", shop.manifest, cwd=tmp_path)
     assert "1  with a fault in their row, not sent" in planned.stdout
     done = rig.batchgen("run", shop.manifest, cwd=tmp_path, code=1)
     assert shop.jobs() == {"S1": "done", "S2": "failed", "S3": "done"}
     assert "(as S2)" in done.stdout
-    assert shop.jobs("reason")["S2"].startswith("row: p.csv:3: images[0]: there is no reference")
+    assert shop.jobs("reason")["S2"].startswith(
+        "row: p.csv:3: images[0]: reference image not found"
+    )
     assert "p.csv:3 (S2)" in rig.batchgen("report", "cat", cwd=tmp_path).stdout
     assert "the next run tries them again" in done.stdout
     rig.batchgen("run", shop.manifest, cwd=tmp_path, code=1)
@@ -143,7 +145,7 @@ def test_most_rows_at_fault_change_nothing(shop: Shop) -> None:
     for photo in ("S1", "S2"):
         (shop.directory / f"photos/{photo}.png").unlink()
     done = rig.batchgen("run", shop.manifest, cwd=shop.directory, code=2)
-    assert "cat.yaml:4:7: rows: 2 of 3 rows are at fault, more than half" in done.stderr
+    assert "cat.yaml:4:7: rows: 2 of 3 rows have errors, more than half" in done.stderr
     assert "p.csv:2: images[0]" in done.stderr
     after = rig.query(shop.directory / "batchgen.db", "SELECT * FROM jobs")
     assert [tuple(row) for row in after] == [tuple(row) for row in before]
@@ -159,9 +161,9 @@ def test_strict_rows_refuse_the_whole_manifest(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("prompt", "images", "bad", "reason"),
     [
-        ("x {{ t }}", "photos/{{ t }}", "text.png", "p.csv:4: images[0]: the reference image"),
+        ("x {{ t }}", "photos/{{ t }}", "text.png", "p.csv:4: images[0]: reference image"),
         ("x {{ t }}", "{{ t | replace('ok.png', 'photos/ok.png') }}", " ", "is empty"),
-        ("x {{ t }}", "photos/{{ t }}", "../ftp://a", "no reference image"),
+        ("x {{ t }}", "photos/{{ t }}", "../ftp://a", "reference image not found"),
         ("{{ t }}", "", " ", "p.csv:4: prompt: the prompt is empty"),
         ("x {{ 1 // (t | int(1)) }}", "", "0", "p.csv:4: prompt: the template fails"),
     ],
@@ -188,7 +190,10 @@ def test_bad_urls_fail_their_rows_alone(shop: Shop) -> None:
     _, warnings = shop.enroll()
     failed = {key for key, reason in shop.jobs("coalesce(reason, '')").items() if reason}
     assert failed == {"3", "4"}
-    assert any("p.csv:4: images[0]: the reference image ftp://x/a.png" in one for one in warnings)
+    assert any(
+        "p.csv:4: images[0]: unsupported reference image URL: ftp://x/a.png" in one
+        for one in warnings
+    )
 
 
 def test_duplicate_key_fails_the_later_row_with_both_lines(shop: Shop) -> None:

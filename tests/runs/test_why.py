@@ -44,7 +44,7 @@ MADE = MadeOf(
         (replace(MADE, fingerprint="b", mask="m.png"), ["mask: nothing -> m.png"]),
         (
             replace(MADE, fingerprint="b"),
-            ["the bytes of a reference image changed; the manifest says the same"],
+            ["the bytes of a reference image changed; the manifest did not"],
         ),
     ],
 )

@@ -382,7 +382,9 @@ def _judge_files(directory: Path, db: Path) -> None:
 def planned_job(**values: Any) -> PlannedJob:
     """A job of a plan by what it differs in, of its own or of its kind."""
     job = PlannedJob(
-        kind=JobKind(provider="local", model="gpt-image-2", options={}, root="out"),
+        kind=JobKind(
+            provider="local", model="gpt-image-2", options={}, root="out", keep_previous=0
+        ),
         key="a",
         fingerprint="p",
         prompt="p",

@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from difflib import get_close_matches
 from typing import Final, NamedTuple, Protocol
 
 from batchgen.errors import Objection
 from batchgen.job import OptionValue
 from batchgen.planning.reference_images import Reference
 from batchgen.providers.rules.reference_rules import ReferenceRules
+from batchgen.text import closest_match
 
 Options = Mapping[str, OptionValue]
 
@@ -64,7 +64,7 @@ class Choice:
             return None
         rule = f"it is {_either(self.values)}{self.why}"
         word = _plain(value).lower()
-        legal = self.nearest.get(word) or _near(word, self.values)
+        legal = self.nearest.get(word) or closest_match(word, self.values)
         if legal is None and len(self.values) > 1:
             return Refusal(rule, "write one of these")
         return Refusal(rule, _nearest_is(legal or self.values[0]))
@@ -407,7 +407,7 @@ def _refused_value(rules: ModelRules, name: str, value: OptionValue) -> str | No
 
 
 def _known_options(rules: ModelRules, name: str) -> str:
-    near = _near(name, tuple(rules.options))
+    near = closest_match(name, rules.options)
     if near is not None:
         return f"did you mean {near!r}?"
     return f"known are {', '.join(rules.options)}; if it is new, write rules: warn"
@@ -469,7 +469,7 @@ class Rulebook:
         return replace(objection, fatal=False)
 
     def _unknown(self, model: str) -> Objection:
-        near = _near(model, tuple(self.models))
+        near = closest_match(model, self.models)
         hint = f"; did you mean {near!r}?" if near else ""
         return Objection(
             place=("model",),
@@ -495,12 +495,6 @@ class Rulebook:
 
 def _nearest_is(value: OptionValue) -> str:
     return f"the nearest legal value is {_plain(value)}"
-
-
-def _near(word: str, words: Sequence[str]) -> str | None:
-    by_lower = {known.lower(): known for known in words}
-    found = get_close_matches(word[:100].lower(), by_lower, n=1)
-    return by_lower[found[0]] if found else None
 
 
 def _is_among(value: OptionValue, values: Iterable[OptionValue]) -> bool:

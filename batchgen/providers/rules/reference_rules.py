@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from batchgen.errors import Objection
-from batchgen.images.inspect import ImageFormat
+from batchgen.images.formats import ImageFormat
 from batchgen.planning.reference_images import Reference
 
 

@@ -20,17 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchgen.images.inspect import (
-    MAX_PIXELS,
-    BadImage,
-    Flaw,
-    ImageFormat,
-    ImageInfo,
-    decode,
-    inspect,
-    mismatches,
-    sniff,
-)
+from batchgen.images.formats import BadImage, Flaw, ImageFormat, ImageInfo
+from batchgen.images.inspect import MAX_PIXELS, decode, inspect, mismatches, sniff
 from tests.support.images import SMALL, drawing, encoded, exif_with_thumbnail, images
 
 FORMATS = {"PNG": ImageFormat.PNG, "JPEG": ImageFormat.JPEG, "WEBP": ImageFormat.WEBP}
@@ -235,11 +226,11 @@ def test_a_file_over_the_byte_cap_is_refused(tmp_path: Path) -> None:
     ("data", "reason", "found"),
     [
         (b"", Flaw.EMPTY, "empty"),
-        (b"<!DOCTYPE html><title>Sign in", Flaw.NOT_A_IMAGE, "an HTML page beginning '<!DOCTYPE"),
-        (b"\xef\xbb\xbf\n<HTML lang=en>", Flaw.NOT_A_IMAGE, "an HTML page"),
-        (b"<?xml version='1.0'?><Error>", Flaw.NOT_A_IMAGE, "an XML text"),
-        (b'{"error": {"code": 1}}', Flaw.NOT_A_IMAGE, "a JSON text"),
-        (b"\x1b[31mred\x00\xe9", Flaw.NOT_A_IMAGE, r"data beginning '\x1b[31mred\x00\xe9'"),
+        (b"<!DOCTYPE html><title>Sign in", Flaw.NOT_AN_IMAGE, "an HTML page beginning '<!DOCTYPE"),
+        (b"\xef\xbb\xbf\n<HTML lang=en>", Flaw.NOT_AN_IMAGE, "an HTML page"),
+        (b"<?xml version='1.0'?><Error>", Flaw.NOT_AN_IMAGE, "an XML text"),
+        (b'{"error": {"code": 1}}', Flaw.NOT_AN_IMAGE, "a JSON text"),
+        (b"\x1b[31mred\x00\xe9", Flaw.NOT_AN_IMAGE, r"data beginning '\x1b[31mred\x00\xe9'"),
         (encoded(drawing(4, 4), "GIF"), Flaw.UNSUPPORTED_FORMAT, "a GIF"),
         (encoded(drawing(4, 4), "TIFF"), Flaw.UNSUPPORTED_FORMAT, "a TIFF"),
         (encoded(drawing(4, 4), "BMP"), Flaw.UNSUPPORTED_FORMAT, "a BMP"),
@@ -250,7 +241,7 @@ def test_a_file_over_the_byte_cap_is_refused(tmp_path: Path) -> None:
         (b"\0\0\0\x20ftypheic", Flaw.UNSUPPORTED_FORMAT, "a HEIF"),
         (b"\xff\x0a\xff\x07", Flaw.UNSUPPORTED_FORMAT, "a JPEG XL"),
         (b"<?xml version='1.0'?>\n<svg xmlns=", Flaw.UNSUPPORTED_FORMAT, "an SVG"),
-        (b"RIFF\x10\0\0\0WAVEfmt ", Flaw.NOT_A_IMAGE, "RIFF"),
+        (b"RIFF\x10\0\0\0WAVEfmt ", Flaw.NOT_AN_IMAGE, "RIFF"),
     ],
 )
 def test_a_stranger_is_named_for_what_it_is(data: bytes, reason: Flaw, found: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.images.inspect import BadImage, Flaw, ImageFormat
+from batchgen.images.formats import BadImage, Flaw, ImageFormat
 from batchgen.images.mp4 import inspect_mp4
 from tests.support.mp4 import FTYP, MDAT, MOOV, VIDEO, box, track
 
@@ -42,7 +42,7 @@ def test_a_video_cut_anywhere_is_refused(video: bytes) -> None:
 @pytest.mark.parametrize(
     ("video", "flaw"),
     [
-        (b"<html>not a video</html>", Flaw.NOT_A_IMAGE),
+        (b"<html>not a video</html>", Flaw.NOT_AN_IMAGE),
         (FTYP + MOOV, Flaw.BAD_STRUCTURE),
         (FTYP + MOOV + box(b"mdat"), Flaw.BAD_STRUCTURE),
         (FTYP + box(b"moov", track(0, 0)) + MDAT, Flaw.BAD_STRUCTURE),

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchgen.images.inspect import BadImage, inspect
+from batchgen.images.formats import BadImage
+from batchgen.images.inspect import inspect
 from batchgen.images.xmp import MAX_VALUE_BYTES, embed
 
 SAVED: list[tuple[str, str, dict[str, object]]] = [

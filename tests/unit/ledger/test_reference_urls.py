@@ -7,7 +7,7 @@ import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
-from batchgen.images.inspect import ImageFormat
+from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId, PlannedJob
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.reference_urls import (
@@ -20,7 +20,7 @@ from batchgen.ledger.reference_urls import (
 from batchgen.ledger.staging import EVERYTHING, BatchIdentity, Staging
 from batchgen.money import Micros
 from batchgen.planning.naming import collision_key
-from batchgen.planning.reference_images import Copy
+from batchgen.planning.reference_images import FetchedReference
 from tests.support.rig import planned_job
 
 URL = "https://shop.example/a.jpg"
@@ -43,9 +43,9 @@ def test_each_address_is_noted_once_with_what_is_known(
     urls = _kept_before(conn, tmp_path)
     other = "https://shop.example/b.jpg"
     assert [urls.find(url) for url in (URL, other, URL)] == [
-        Copy(sha256="5e"),
-        Copy(),
-        Copy(sha256="5e"),
+        FetchedReference(sha256="5e"),
+        FetchedReference(),
+        FetchedReference(sha256="5e"),
     ]
     assert (len(urls), urls.missing) == (2, 2)
     assert list(urls) == [(URL, fetched()), (other, None)]
@@ -81,7 +81,7 @@ def test_a_copy_that_is_there_is_given_and_not_missing(
 ) -> None:
     (tmp_path / "5e.jpg").write_bytes(b"x")
     urls = _kept_before(conn, tmp_path)
-    assert urls.find(URL) == Copy(path=tmp_path / "5e.jpg", sha256="5e")
+    assert urls.find(URL) == FetchedReference(path=tmp_path / "5e.jpg", sha256="5e")
     assert urls.missing == 0
 
 
@@ -91,7 +91,7 @@ def test_after_a_run_has_asked_each_address_has_its_problem(
     urls = NeededUrls(conn, tmp_path)
     urls.find(URL)
     urls.settle([], [(URL, "HTTP 404")])
-    assert urls.find(URL) == Copy(problem="HTTP 404")
+    assert urls.find(URL) == FetchedReference(problem="HTTP 404")
     late = urls.find("https://shop.example/late.jpg")
     assert "was not in the manifest" in late.problem
 

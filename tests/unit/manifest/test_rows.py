@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.manifest.lines import MAX_LINE_CHARS, RowsFault
+from batchgen.manifest.csv_rows import MAX_CELL_CHARS
+from batchgen.manifest.lines import MAX_LINE_CHARS
 from batchgen.manifest.model import FileRows, SqliteRows
-from batchgen.manifest.rows import MAX_CELL_CHARS, normal_name, open_rows
+from batchgen.manifest.rows import open_rows
+from batchgen.manifest.table import RowsFault, normal_name
 
 Write = Callable[[str, str | bytes], str]
 

@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.manifest.template import (
-    TemplateError,
-    UndefinedNameError,
-    compile_expression,
-    compile_template,
-    present,
-)
+from batchgen.manifest.sandbox import TemplateError, UndefinedNameError
+from batchgen.manifest.template import compile_expression, compile_template, present
 
 VALUES = present(
     {

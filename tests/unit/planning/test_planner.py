@@ -21,7 +21,7 @@ from batchgen.planning import reference_images
 from batchgen.planning.fingerprint import Fingerprints
 from batchgen.planning.planner import Planner
 from batchgen.planning.provider_rules import Rules
-from batchgen.planning.reference_images import Copy, Reference
+from batchgen.planning.reference_images import FetchedReference, Reference
 from tests.support import rig
 
 Plan = Callable[..., list[PlannedJob]]
@@ -364,11 +364,11 @@ def test_good_jobs_come_first_and_all_faults_at_the_end(tmp_path: Path) -> None:
             "jobs[1].key",
             "the key is empty",
         ),
-        ("prompt: A\nimages: [gone.png]\n", 2, "images[0]", "there is no reference image"),
-        ("prompt: A\nimages: [.]\n", 2, "images[0]", "is no file"),
+        ("prompt: A\nimages: [gone.png]\n", 2, "images[0]", "reference image not found"),
+        ("prompt: A\nimages: [.]\n", 2, "images[0]", "is not a regular file"),
         ("prompt: A\nmask: ' '\n", 2, "mask", "is empty"),
-        ("prompt: A\noutput: {dir: 'x/{{ y }}'}\n", 2, "output.dir", "is no template"),
-        ("prompt: A\noutput: {path: ' .png'}\n", 2, "output.path", "without a file name"),
+        ("prompt: A\noutput: {dir: 'x/{{ y }}'}\n", 2, "output.dir", "must not be a template"),
+        ("prompt: A\noutput: {path: ' .png'}\n", 2, "output.path", "the path has no file name"),
         ("prompt: A\nmatrix: {key: [1]}\n", 2, "matrix", "cannot be the name of a variable"),
         ("prompt: A\nmatrix: {a b: [1], A-b: [1]}\n", 2, "matrix", "are both 'a_b'"),
         ("jobs:\n- {prompt: A, values: {x: 1}, matrix: {x: [1]}}\n", 2, "jobs[0].matrix", "'x' is"),
@@ -379,7 +379,7 @@ def test_good_jobs_come_first_and_all_faults_at_the_end(tmp_path: Path) -> None:
             "rows: t.csv\nprompt: x\nmatrix: {id: [1]}\n",
             3,
             "matrix",
-            "'id' is the name of a column",
+            "'id' is also the name of a column",
         ),
         ("prompt: A\nrows: gone.csv\n", 2, "rows", "no such file"),
         ("prompt: A\nrows: {file: gone.csv}\n", 2, "rows.file", "no such file"),
@@ -406,7 +406,11 @@ def test_faults_of_the_manifest_stand_at_their_place(
         ("prompt: '{{ empty or empty }}'", "prompt", "the prompt is empty"),
         ("prompt: x\nkey: '{{ long }}'", "key", "at most 200"),
         ("prompt: x\nimages: ['photos/{{ id }}.jpg']", "images[0]", "photos/7.jpg"),
-        ("prompt: x\nkey: x\noutput: {path: '{{ empty }}'}", "output.path", "without a file name"),
+        (
+            "prompt: x\nkey: x\noutput: {path: '{{ empty }}'}",
+            "output.path",
+            "the path has no file name",
+        ),
         ("prompt: \"{{ '\\\\ud800' }}\"", "prompt", "surrogate"),
     ],
 )
@@ -440,7 +444,7 @@ def test_it_stops_early_and_says_so(plan: Plan) -> None:
     text = STRICT + "prompt: x\nimages: ['{{ id }}.png']\n"
     faults = faults_of(plan, text, max_faults=5, t_csv=table)
     assert len(faults) == 6
-    assert any("over 5 faults" in fault.message for fault in faults)
+    assert any("more than 5 errors" in fault.message for fault in faults)
 
 
 def test_a_matrix_beyond_all_measure_is_refused(plan: Plan) -> None:
@@ -577,7 +581,7 @@ def test_warnings_without_end_are_cut_off(tmp_path: Path) -> None:
     )
     assert len(list(planner)) == 150
     assert len(planner.warnings) == 101
-    assert planner.warnings[-1].message == "over 100 warnings; others are not shown (50 jobs)"
+    assert planner.warnings[-1].message == "more than 100 warnings; the rest is not shown (50 jobs)"
 
 
 # reference images
@@ -586,13 +590,13 @@ def test_warnings_without_end_are_cut_off(tmp_path: Path) -> None:
 class Known:
     """Addresses of which something is known."""
 
-    def __init__(self, **copies: Copy) -> None:
+    def __init__(self, **copies: FetchedReference) -> None:
         self.asked: list[str] = []
         self._copies = copies
 
-    def find(self, url: str) -> Copy:
+    def find(self, url: str) -> FetchedReference:
         self.asked.append(url)
-        return self._copies.get(url.rpartition("/")[2].partition(".")[0], Copy())
+        return self._copies.get(url.rpartition("/")[2].partition(".")[0], FetchedReference())
 
 
 EDIT = "prompt: x\nimages: ['{{ photo }}']\nmask: mask.png\n"
@@ -624,7 +628,7 @@ def test_a_mask_without_an_image_is_a_fault(plan: Plan, tmp_path: Path) -> None:
     rig.mask(tmp_path / "mask.png")
     (fault,) = faults_of(plan, "prompt: x\nmask: mask.png\n")
     assert (fault.line, fault.path) == (2, "mask")
-    assert "a mask goes with a reference image" in fault.message
+    assert "a mask needs a reference image" in fault.message
 
 
 def test_a_mask_for_rows_is_left_out_where_their_image_is(plan: Plan, tmp_path: Path) -> None:
@@ -664,13 +668,19 @@ def plan_urls(tmp_path: Path, text: str, known: Known, rules: Rules | None = Non
     manifest = tmp_path / "m.yaml"
     manifest.write_text(f"prompt: x\n{text}", encoding="utf-8")
     return Planner(
-        load_manifest(manifest), provider="local", default_model="m", rules=rules, addresses=known
+        load_manifest(manifest),
+        provider="local",
+        default_model="m",
+        rules=rules,
+        reference_urls=known,
     )
 
 
 def test_a_fetched_address_counts_by_its_content_alone(tmp_path: Path) -> None:
     rig.image(tmp_path / "a.png")
-    known = Known(one=Copy(path=tmp_path / "a.png"), two=Copy(path=tmp_path / "a.png"))
+    known = Known(
+        one=FetchedReference(path=tmp_path / "a.png"), two=FetchedReference(path=tmp_path / "a.png")
+    )
     jobs = [
         next(iter(plan_urls(tmp_path, f"images: [{image}]\n", known)))
         for image in (f"{URL}/one.png", f"{URL}/two.png", "a.png")
@@ -690,14 +700,18 @@ def test_an_address_that_is_not_fetched_yet_is_planned_and_no_fault(tmp_path: Pa
 def test_a_lost_copy_keeps_the_fingerprint_of_its_content(tmp_path: Path) -> None:
     content = rig.image(tmp_path / "a.png")
     text = f"images: [{URL}/a.png]\n"
-    (here,) = plan_urls(tmp_path, text, Known(a=Copy(path=tmp_path / "a.png")))
-    (lost,) = plan_urls(tmp_path, text, Known(a=Copy(sha256=sha256(content).hexdigest())))
+    (here,) = plan_urls(tmp_path, text, Known(a=FetchedReference(path=tmp_path / "a.png")))
+    (lost,) = plan_urls(
+        tmp_path, text, Known(a=FetchedReference(sha256=sha256(content).hexdigest()))
+    )
     assert here.fingerprint == lost.fingerprint
 
 
 def test_an_address_that_gives_nothing_refuses_its_own_job_only(tmp_path: Path) -> None:
     rig.image(tmp_path / "a.png")
-    known = Known(a=Copy(path=tmp_path / "a.png"), dead=Copy(problem="HTTP 404"))
+    known = Known(
+        a=FetchedReference(path=tmp_path / "a.png"), dead=FetchedReference(problem="HTTP 404")
+    )
     text = f"matrix: {{photo: [a, dead]}}\nimages: ['{URL}/{{{{ photo }}}}.png']\n"
     planner = plan_urls(tmp_path, text, known)
     good, bad = planner
@@ -705,21 +719,21 @@ def test_an_address_that_gives_nothing_refuses_its_own_job_only(tmp_path: Path) 
     assert bad.refused == f"reference: {URL}/dead.png: HTTP 404"
     (warning,) = planner.warnings
     assert (warning.line, warning.path) == (3, "images[0]")
-    assert "dead.png: HTTP 404; nothing is sent for this (1 job)" in warning.message
+    assert "dead.png: HTTP 404; no request is sent for this job (1 job)" in warning.message
 
 
 def test_an_earlier_copy_is_used_with_a_warning(tmp_path: Path) -> None:
     rig.image(tmp_path / "a.png")
-    known = Known(a=Copy(path=tmp_path / "a.png", problem="HTTP 503"))
+    known = Known(a=FetchedReference(path=tmp_path / "a.png", problem="HTTP 503"))
     planner = plan_urls(tmp_path, f"images: [{URL}/a.png]\n", known)
     (job,) = planner
     assert (job.refused, job.images) == (None, (str(tmp_path / "a.png"),))
-    assert "HTTP 503; the copy fetched before is used (1 job)" in planner.warnings[0].message
+    assert "HTTP 503; the copy fetched earlier is used (1 job)" in planner.warnings[0].message
 
 
 def test_rules_against_a_image_behind_an_address_refuse_the_job(tmp_path: Path) -> None:
     rig.image(tmp_path / "a.png", size=(9, 9))
-    known = Known(a=Copy(path=tmp_path / "a.png"))
+    known = Known(a=FetchedReference(path=tmp_path / "a.png"))
     text = f"images: [{URL}/a.png]\n"
     (job,) = plan_urls(tmp_path, text, known, NoSquares())
     assert job.refused == "reference: nine is odd"

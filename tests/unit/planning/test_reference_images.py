@@ -10,24 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.images.inspect import MAX_BYTES
-from batchgen.planning.reference_images import Copy, find_reference
+from batchgen.planning.reference_images import FetchedReference, find_reference
 from tests.support import rig
 
 
 class Noted:
     """Addresses that are all fetched to one file, or to none."""
 
-    def __init__(self, copy: Copy) -> None:
+    def __init__(self, copy: FetchedReference) -> None:
         self.copy = copy
 
-    def find(self, url: str) -> Copy:
+    def find(self, url: str) -> FetchedReference:
         return self.copy
 
 
 def test_a_file_is_known_by_its_content_and_told_from_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(rig.image(tmp_path / "a.webp", size=(20, 10)))
     reference = find_reference("photo.jpg", tmp_path, None)
-    assert reference.address == str(tmp_path / "photo.jpg")
+    assert reference.location == str(tmp_path / "photo.jpg")
     assert reference.image is not None
     assert (reference.image.format, reference.image.width) == ("webp", 20)
     assert reference.identity == find_reference("a.webp", tmp_path, None).identity
@@ -54,7 +54,9 @@ def test_what_is_no_image_is_named_with_what_would_be_right(
     content: bytes, words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.png: .*; give a whole PNG, JPEG or WebP") as caught:
+    with pytest.raises(
+        ValueError, match=r"a\.png cannot be used: .*; expected a complete PNG, JPEG or WebP"
+    ) as caught:
         find_reference("a.png", tmp_path, None)
     assert words in str(caught.value)
 
@@ -62,7 +64,7 @@ def test_what_is_no_image_is_named_with_what_would_be_right(
 def test_a_huge_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     with (tmp_path / "a.png").open("wb") as file:
         file.truncate(MAX_BYTES * 1000)
-    with pytest.raises(ValueError, match="67,108,864,000 bytes are more than 67,108,864"):
+    with pytest.raises(ValueError, match="67,108,864,000 bytes; expected at most 67,108,864"):
         find_reference("a.png", tmp_path, None)
 
 
@@ -82,16 +84,16 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("ftp://shop.example/a.png", "neither a file nor an https:// address"),
-        ("https://", "no usable address"),
+        ("ftp://shop.example/a.png", "unsupported reference image URL"),
+        ("https://", "URL is not valid"),
         ("https://shop.example/a mug.png", "%20 for a space"),
-        ("https://[shop/a.png", "no usable address"),
-        ("https://shop.example/" + "a" * 9000, "no usable address"),
+        ("https://[shop/a.png", "URL is not valid"),
+        ("https://shop.example/" + "a" * 9000, "URL is not valid"),
         ("https://shop.example/\x1b[2J", "shop.example/\ufffd[2J"),
     ],
 )
 def test_an_address_that_cannot_be_one_is_a_fault(text: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the reference image") as caught:
+    with pytest.raises(ValueError, match="reference image") as caught:
         find_reference(text, tmp_path, None)
     assert words in str(caught.value)
     assert len(str(caught.value)) < 400
@@ -99,9 +101,9 @@ def test_an_address_that_cannot_be_one_is_a_fault(text: str, words: str, tmp_pat
 
 @pytest.mark.parametrize("url", ["https://shop.example/a.png", "HTTP://Shop.Example/a.png?v=1"])
 def test_an_address_stands_for_itself_until_it_is_fetched(url: str, tmp_path: Path) -> None:
-    for known in (None, Noted(Copy())):
+    for known in (None, Noted(FetchedReference())):
         reference = find_reference(url, tmp_path, known)
-        assert (reference.address, reference.identity) == (url, f"address:{url}")
+        assert (reference.location, reference.identity) == (url, f"address:{url}")
         assert reference.is_remote
         assert not reference.refusal
 
@@ -109,7 +111,7 @@ def test_an_address_stands_for_itself_until_it_is_fetched(url: str, tmp_path: Pa
 def test_a_damaged_copy_refuses_the_job_and_is_no_fault(tmp_path: Path) -> None:
     copy = tmp_path / "copy.png"
     copy.write_bytes(rig.image(copy)[:-9])
-    known = Noted(Copy(path=copy, sha256="5e"))
+    known = Noted(FetchedReference(path=copy, sha256="5e"))
     reference = find_reference("https://shop.example/a.png", tmp_path, known)
     assert (reference.image, reference.identity) == (None, "sha256:5e")
     assert "is cut off" in reference.refusal
@@ -121,4 +123,4 @@ def test_any_text_is_found_or_a_fault(text: str) -> None:
         reference = find_reference(text, Path(__file__).parent, None)
     except ValueError:
         return
-    assert reference.is_remote or Path(reference.address).is_file()
+    assert reference.is_remote or Path(reference.location).is_file()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from batchgen.images.inspect import ImageFormat, ImageInfo
+from batchgen.images.formats import ImageFormat, ImageInfo
 from batchgen.planning.reference_images import Reference, find_reference
 from batchgen.providers.registry import PROFILES
 from batchgen.providers.rules.model_rules import Rulebook
@@ -27,7 +27,7 @@ def reference(
     remote: bool = False,
 ) -> Reference:
     image = ImageInfo(format=kind, width=side, height=64, size_bytes=size, has_alpha=alpha)
-    return Reference(name=name, address=name, identity="", image=image, is_remote=remote)
+    return Reference(name=name, location=name, identity="", image=image, is_remote=remote)
 
 
 PHOTO = reference("photo.jpg", ImageFormat.JPEG)
@@ -95,7 +95,7 @@ def test_what_is_just_within_bounds_passes() -> None:
 
 
 def test_what_is_not_fetched_yet_is_judged_by_what_is_known() -> None:
-    unknown = Reference(name="u", address="u", identity="", is_remote=True)
+    unknown = Reference(name="u", location="u", identity="", is_remote=True)
     assert book().of_references("gpt-image-2", [unknown], MASK) == ()
     assert book().of_references("gpt-image-2", [PHOTO], unknown) == ()
     (objection,) = book().of_references("gpt-image-2", [unknown], reference("m.png"))

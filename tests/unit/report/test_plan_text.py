@@ -17,13 +17,12 @@ from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import history
 from batchgen.money import ZERO, Micros, rounded_dollars
 from batchgen.planning.changes import MadeOf
-from batchgen.planning.cost_estimate import Quote, what_if
-from batchgen.planning.pace import Pace
+from batchgen.planning.cost_estimate import Estimate, Pace, what_if
 from batchgen.report.status import plan_text, why_text
 from tests.support.builders import enroll, first, pay, planned, start
 
 MADE = MadeOf(fingerprint="a", model="m", prompt="red", options={}, images=(), mask=None)
-QUOTE = Quote(
+QUOTE = Estimate(
     requests=16,
     cost=Micros(603_200),
     pace=Pace(concurrency=8, per_minute=None, latency_s=None),

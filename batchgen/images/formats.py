@@ -1,0 +1,102 @@
+"""Image formats, the ways an image file can be damaged, and helpers of the format walkers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import mmap
+
+    Octets: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
+
+MAX_PARTS: Final = 65_536
+"""Maximum chunks or segments. Encoders write 8 KiB and more into each; only hostile files have
+more."""
+
+
+class ImageFormat(StrEnum):
+    """The formats an image is accepted in."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+    MP4 = "mp4"
+    """A video; `inspect` takes none, `mp4.py` does."""
+
+    @property
+    def extension(self) -> str:
+        """File name ending without the dot."""
+        return "jpg" if self is ImageFormat.JPEG else self.value
+
+    @property
+    def mime(self) -> str:
+        return f"{'video' if self is ImageFormat.MP4 else 'image'}/{self.value}"
+
+
+class Flaw(StrEnum):
+    """Why bytes are not an acceptable image."""
+
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TRUNCATED = "truncated"
+    BAD_CRC = "bad_crc"
+    BAD_STRUCTURE = "bad_structure"
+    TRAILING_DATA = "trailing_data"
+    UNDECODABLE = "undecodable"
+
+
+class BadImage(Exception):
+    """The bytes are no whole image of an accepted format; the message says what was found."""
+
+    def __init__(self, reason: Flaw, message: str) -> None:
+        super().__init__(message)
+        self.reason: Final = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageInfo:
+    """What a whole image's header says."""
+
+    format: ImageFormat
+    width: int
+    height: int
+    size_bytes: int
+    has_alpha: bool = False
+    """Whether its pixels can be transparent, be any of them so or not."""
+
+
+class Extent(NamedTuple):
+    """What was met on the way through an image."""
+
+    width: int
+    height: int
+    end: int
+    """Where the image ends."""
+    has_alpha: bool = False
+
+
+def truncated(what: str) -> BadImage:
+    return BadImage(Flaw.TRUNCATED, f"{what} is cut off")
+
+
+def broken(what: str) -> BadImage:
+    return BadImage(Flaw.BAD_STRUCTURE, what)
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width == 0 or height == 0:
+        raise broken(f"the header gives the size {width}x{height}")
+    if width * height > max_pixels:
+        raise BadImage(
+            Flaw.TOO_MANY_PIXELS, f"{width}x{height} are more than {max_pixels:,} pixels"
+        )
+
+
+def printable(octets: bytes) -> str:
+    """Quoted, with anything but ASCII letters and signs escaped: safe on a terminal."""
+    return ascii(octets.decode("latin-1"))

@@ -1,0 +1,89 @@
+"""Check the segment structure of a JPEG: ITU-T T.81, annex B."""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Final
+
+from batchgen.images.formats import (
+    MAX_PARTS,
+    BadImage,
+    Extent,
+    Flaw,
+    broken,
+    check_pixels,
+    truncated,
+)
+
+_SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
+_RST: Final = range(0xD0, 0xD8)
+_SOF_DECODABLE: Final = (0xC0, 0xC1, 0xC2)
+_SOF_OTHER: Final = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+_SCAN_END: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""The first marker that is neither a stuffed byte, nor fill, nor a restart inside a scan."""
+
+
+def walk_jpeg(view: memoryview, max_pixels: int) -> Extent:
+    """Pass segments by their lengths: a thumbnail's end is not taken for the image's own."""
+    size = len(view)
+    frame: tuple[int, int] | None = None
+    scanned = False
+    pos = 2
+    for _ in range(MAX_PARTS):
+        pos, marker = _next_marker(view, pos)
+        if marker == _EOI:
+            if frame is None or not scanned:
+                raise broken("the JPEG holds no pixels")
+            return Extent(*frame, pos)
+        if marker in _RST or marker in (0x00, _TEM, _SOI):
+            raise broken(f"JPEG marker {marker:02X} stands where none may be")
+        if pos + 2 > size:
+            raise truncated("the JPEG")
+        end = pos + int.from_bytes(view[pos : pos + 2], "big")
+        if end < pos + 2:
+            raise broken(f"JPEG segment {marker:02X} has an impossible length")
+        if end > size:
+            raise truncated(f"JPEG segment {marker:02X}")
+        if marker in _SOF_OTHER:
+            raise BadImage(
+                Flaw.UNSUPPORTED_FORMAT, "a lossless, hierarchical or arithmetic-coded JPEG"
+            )
+        if marker in _SOF_DECODABLE:
+            if frame is not None:
+                raise broken("the JPEG has two frames")
+            frame = _size(view, pos, end, max_pixels)
+        elif marker == _SOS:
+            if frame is None:
+                raise broken("a JPEG scan precedes the frame's header")
+            found = _SCAN_END.search(view, end)
+            if found is None:
+                raise truncated("the JPEG")
+            scanned = scanned or found.start() > end
+            end = found.start()
+        pos = end
+    raise broken(f"the JPEG has more than {MAX_PARTS:,} segments")
+
+
+def _next_marker(view: memoryview, pos: int) -> tuple[int, int]:
+    """The marker at a position, past any fill bytes, and where its segment begins."""
+    size = len(view)
+    if pos < size and view[pos] != 0xFF:
+        raise broken(f"JPEG data at byte {pos:,} where a marker should be")
+    while pos < size and view[pos] == 0xFF:
+        pos += 1
+    if pos >= size:
+        raise truncated("the JPEG")
+    return pos + 1, view[pos]
+
+
+def _size(view: memoryview, pos: int, end: int, max_pixels: int) -> tuple[int, int]:
+    if end - pos < 8:
+        raise broken("the JPEG frame's header is too short")
+    length, precision, height, width, components = struct.unpack_from(">HBHHB", view, pos)
+    if length != 8 + 3 * components or components not in (1, 3, 4):
+        raise broken(f"the JPEG frame's header gives {components} components")
+    if precision != 8:
+        raise BadImage(Flaw.UNSUPPORTED_FORMAT, f"a JPEG of {precision} bits a sample")
+    check_pixels(width, height, max_pixels)
+    return width, height
