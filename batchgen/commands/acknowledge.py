@@ -12,6 +12,7 @@ from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import timestamp, utc_now
+from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.uncertain import Doubt, open_doubts
 from batchgen.ledger.uncertain import acknowledge as write
@@ -22,20 +23,23 @@ from batchgen.session.settings import Environment
 
 
 def acknowledge(
-    name: str, db: Path | None, only: Sequence[str], *, dry_run: bool, as_json: bool
+    name: str, db: Path | None, only: Only | None, *, dry_run: bool, as_json: bool
 ) -> ExitCode:
-    """Close uncertain jobs, all or those whose key is or fits one of ``only``.
+    """Close the uncertain jobs that ``only`` selects; None selects all.
 
-    Raises SettingsError for a pattern that fits none, and UnknownBatchError.
+    Raises SettingsError if a key or pattern matches no job, or if no job that matches is
+    uncertain, and UnknownBatchError.
     """
     ledger = Environment.load().ledger_path(db, None)
     if dry_run:
         with closing(open_for_reading(ledger)) as conn:
-            found = open_doubts(conn, find_batch(conn, name).id, only)
+            batch = find_batch(conn, name).id
+            found = open_doubts(conn, batch, resolve_jobs(conn, only, batch, name))
     else:
         with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
-            now = timestamp(utc_now())
-            found = write(conn, find_batch(conn, name).id, only, now=now)
+            batch = find_batch(conn, name).id
+            chosen = resolve_jobs(conn, only, batch, name)
+            found = write(conn, batch, chosen, now=timestamp(utc_now()))
     charged = sum(doubt.charged for doubt in found)
     maybe = sum(doubt.maybe for doubt in found)
     if as_json:

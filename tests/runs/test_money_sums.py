@@ -138,8 +138,7 @@ def test_acknowledged_jobs_let_later_nights_end_with_0(tmp_path: Path) -> None:
         )
         rig.batchgen("run", path, cwd=tmp_path, code=1)
         wrong = rig.batchgen("acknowledge", "batch", "--only", "job-01", cwd=tmp_path, code=2)
-        assert "'job-01' fits no uncertain job" in wrong.stderr
-        assert "nearest key is 'job-00" in wrong.stderr
+        assert "--only 'job-01' matches no job of batch; the nearest is 'job-00" in wrong.stderr
         dry = output(tmp_path, "acknowledge", "batch", "--only", "job-000", "--dry-run")
         assert dry["acknowledged"] == ["job-000"]
         assert rig.status(tmp_path)["jobs"]["uncertain"] == 2
