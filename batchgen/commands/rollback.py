@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import closing
 from pathlib import Path
 
+from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.only import Only, resolve_jobs
-from batchgen.ledger.queries import find_batch
 from batchgen.ledger.saved_images import Exchange, Version, exchanged, exchanges
 from batchgen.output.previous_versions import MAX_KEPT, find_kept, keep, keep_edited, put_back
 from batchgen.output.sidecar import is_sidecar, sidecar_of
-from batchgen.session.batch_lock import batch_lock
-from batchgen.session.settings import Environment
 from batchgen.system.atomic_files import sha256_of
 
 
@@ -27,20 +23,18 @@ def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) 
     Rolling back twice brings the newer ones back. The jobs stay done, so the next run leaves them
     alone unless the manifest changes.
     """
-    ledger = Environment.load().ledger_path(db, None)
     done, lost = 0, 0
-    with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
-        batch = find_batch(conn, name)
-        base = base_of(ledger, batch)
-        only = resolve_jobs(conn, only, batch.id, name)
-        for exchange in list(exchanges(conn, batch.id, only=only, run=run)):
+    with locked_batch(name, db) as batch:
+        base = base_of(batch.ledger, batch.row)
+        only = resolve_jobs(batch.conn, only, batch.row.id, name)
+        for exchange in list(exchanges(batch.conn, batch.row.id, only=only, run=run)):
             refused = _refusal(base, exchange)
             if refused is not None:
                 lost += 1
                 write_line(sys.stderr, f"{exchange.key}: {refused}")
                 continue
             _put_back(base, name, exchange)
-            exchanged(conn, exchange)
+            exchanged(batch.conn, exchange)
             done += 1
             write_line(sys.stdout, f"{exchange.key}: back to {exchange.earlier[0].path}")
     images = "image is" if done == 1 else "images are"
