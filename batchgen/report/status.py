@@ -15,7 +15,7 @@ from batchgen.ledger.uncertain import Doubt, Held
 from batchgen.money import Micros, dollars, rounded_dollars
 from batchgen.planning.changes import differences
 from batchgen.planning.cost_estimate import Quote, WhatIf
-from batchgen.report.costs import unpriced_text
+from batchgen.report.costs import counted, unpriced_text
 
 _GROUP_TEXT = {
     Group.NEW: "new",
@@ -344,24 +344,45 @@ def replaced_text(name: str, count: int, run: int) -> str:
 
 
 def next_step(status: Status, db_option: str, *, has_log: bool) -> str:
-    """The command that a person would want now; ``has_log``: the provider keeps one to be read."""
+    """Return the command to use next, with a comment that says what it does.
+
+    ``db_option`` follows the command. ``has_log``: batchgen can fetch the provider's billing log.
+    """
     name, again = status.batch, dollars(status.held.again)
     if status.uncertain:
         if has_log and status.unsettled:
-            return f"batchgen reconcile {name}{db_option}   # what the provider's log says of it"
+            return f"batchgen reconcile {name}{db_option}   # checks the provider's billing log"
         return f"batchgen retry {name} --uncertain{db_option}   # makes them again for {again}"
-    if status.unfinished:
+    if status.unfinished > status.stuck:
         return f"batchgen resume {name}{db_option}"
-    if status.jobs[JobState.FAILED] and all(
-        reason.code == ROW_REASON for reason in status.reasons if reason.state is JobState.FAILED
-    ):
+    failed = status.jobs[JobState.FAILED]
+    at_fault = sum(
+        reason.jobs
+        for reason in status.reasons
+        if reason.state is JobState.FAILED and reason.code == ROW_REASON
+    )
+    if failed > at_fault + status.refused:
+        return f"batchgen retry {name}{db_option}"
+    needs_new_request = status.refused or status.jobs[JobState.BLOCKED]
+    if needs_new_request and status.stuck:
+        # An exported manifest would change the failed job only, not those that share its image.
+        shared = counted(status.stuck, "more job")
+        need = "needs" if status.stuck == 1 else "need"
+        return (
+            f"batchgen report {name}{db_option}"
+            f"   # fix these prompts in the manifest and run it; {shared} {need} their images"
+        )
+    if needs_new_request:
+        return (
+            f"batchgen export {name} --failed{db_option}"
+            "   # writes a manifest of these jobs to fix and run"
+        )
+    if at_fault:
         return (
             f"batchgen report {name}{db_option}   # fix these rows; the next run tries them again"
         )
-    if status.jobs[JobState.FAILED]:
-        return f"batchgen retry {name}{db_option}"
-    if status.jobs[JobState.BLOCKED]:
-        return f"batchgen export {name} --what jobs{db_option}"
+    if status.stuck:
+        return f"batchgen retry {name} --uncertain{db_option}   # makes them again for {again}"
     return f"batchgen status {name}{db_option}"
 
 
