@@ -8,34 +8,37 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.clock import timestamp, utc_now
-from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.uncertain import UncertainJob, open_uncertain_jobs
 from batchgen.ledger.uncertain import acknowledge as write
 from batchgen.money import decimal_string, dollars
 from batchgen.report.costs import counted
-from batchgen.session.batch_lock import batch_lock
 from batchgen.session.settings import Environment
 
 
 def acknowledge(
-    name: str, db: Path | None, only: Sequence[str], *, dry_run: bool, as_json: bool
+    name: str, db: Path | None, only: Only | None, *, dry_run: bool, as_json: bool
 ) -> ExitCode:
-    """Close uncertain jobs, all or those whose key is or fits one of ``only``.
+    """Close the uncertain jobs that ``only`` selects; None selects all.
 
-    Raises SettingsError for a pattern that fits none, and UnknownBatchError.
+    Raises SettingsError if a key or pattern matches no job, or if no job that matches is
+    uncertain, and UnknownBatchError.
     """
-    ledger = Environment.load().ledger_path(db, None)
     if dry_run:
+        ledger = Environment.load().ledger_path(db, None)
         with closing(open_for_reading(ledger)) as conn:
-            found = open_uncertain_jobs(conn, find_batch(conn, name).id, only)
+            row = find_batch(conn, name)
+            found = open_uncertain_jobs(conn, row.id, resolve_jobs(conn, only, row.id, name))
     else:
-        with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
-            now = timestamp(utc_now())
-            found = write(conn, find_batch(conn, name).id, only, now=now)
+        with locked_batch(name, db) as batch:
+            chosen = resolve_jobs(batch.conn, only, batch.row.id, name)
+            found = write(batch.conn, batch.row.id, chosen, now=timestamp(utc_now()))
     charged = sum(doubt.charged for doubt in found)
     maybe = sum(doubt.maybe for doubt in found)
     if as_json:

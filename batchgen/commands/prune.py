@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
 from pathlib import Path
 
+from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import base_of
-from batchgen.ledger.queries import find_batch
 from batchgen.ledger.saved_images import Saved, forget_pruned, saved_images
 from batchgen.output.sidecar import is_sidecar, sidecar_of
-from batchgen.session.batch_lock import batch_lock
-from batchgen.session.settings import Environment
 from batchgen.system.atomic_files import sha256_of
 
 
@@ -24,11 +20,9 @@ def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
     A file that somebody has changed since is left where it is. So is the row of one whose output
     directory is missing: it may be on a disk that is not mounted.
     """
-    ledger = Environment.load().ledger_path(db, None)
-    with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
-        batch = find_batch(conn, name)
-        base = base_of(ledger, batch)
-        retired = [saved for saved in saved_images(conn, batch.id) if saved.retired]
+    with locked_batch(name, db) as batch:
+        base = base_of(batch.ledger, batch.row)
+        retired = [saved for saved in saved_images(batch.conn, batch.row.id) if saved.retired]
         kept = {saved.image: why for saved in retired if (why := _kept(base, saved))}
         removable = [saved for saved in retired if saved.image not in kept]
         for saved in retired:
@@ -41,7 +35,7 @@ def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
                 image.unlink(missing_ok=True)
                 if is_sidecar(sidecar_of(image), name, saved.key):
                     sidecar_of(image).unlink()
-            forget_pruned(conn, [saved.image for saved in removable])
+            forget_pruned(batch.conn, [saved.image for saved in removable])
     write_line(sys.stdout, _summary(name, removable, yes=yes))
     return ExitCode.DONE
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import anyio
 
+from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError, StoppedError, UnknownBatchError
 from batchgen.ledger.clock import utc_now
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import manifest_path
-from batchgen.ledger.queries import BatchRow, find_batch
+from batchgen.ledger.queries import BatchRow
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.manifest.loader import parse_manifest
 from batchgen.providers.catalogue import Unavailable, fetch_account
@@ -27,10 +27,8 @@ from batchgen.reconciliation.matching import CLOCK_SKEW
 from batchgen.reconciliation.matching import reconcile as compare
 from batchgen.reconciliation.settlement import Sent
 from batchgen.report.reconcile import Reconciled, reconcile_record, reconcile_text
-from batchgen.session.batch_lock import batch_lock
 from batchgen.session.local_server import embedded_endpoint
 from batchgen.session.prepare import Prepared, settle_settings
-from batchgen.session.settings import Environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +53,11 @@ def reconcile(name: str, db: Path | None, question: Question, *, as_json: bool) 
     Raises SettingsError and UnknownBatchError, and StoppedError where the log can't be had or read
     to its end; nothing is changed then.
     """
-    ledger = Environment.load().ledger_path(db, None)
-    with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
-        batch = find_batch(conn, name)
-        prepared = _prepared(batch, ledger)
+    with locked_batch(name, db) as batch:
+        prepared = _prepared(batch.row, batch.ledger)
         attempts = sent_attempts(
-            conn,
-            batch.id,
+            batch.conn,
+            batch.row.id,
             prepared.profile.name,
             settle=question.settle,
             since=question.since,
@@ -71,7 +67,7 @@ def reconcile(name: str, db: Path | None, question: Question, *, as_json: bool) 
             raise UnknownBatchError(f"{name}: no request of it that a log could know; run it first")
         log = _read(question.log) if question.log else _ask(prepared, _span(ours, question))
         found = compare(attempts, log, question.settle)
-        moved = settle_attempts(conn, found)
+        moved = settle_attempts(batch.conn, found)
     done = Reconciled(
         batch=name,
         source=str(question.log or f"the log of {prepared.profile.name}"),

@@ -8,15 +8,15 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.job import BatchId
-from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import resolve_jobs
 from batchgen.ledger.queries import find_batch
 from batchgen.ledger.retry_selection import RetrySelection, preview_retry, retry_jobs
 from batchgen.money import dollars
-from batchgen.session.batch_lock import batch_lock
 from batchgen.session.settings import Environment
 
 
@@ -27,19 +27,19 @@ def retry(
 
     Lost images are downloaded once more before anything is bought, unless ``buy`` is set.
     """
-    ledger = Environment.load().ledger_path(db, None)
     if dry_run:
+        ledger = Environment.load().ledger_path(db, None)
         with closing(open_for_reading(ledger)) as conn:
-            batch = find_batch(conn, name).id
-            moved = preview_retry(conn, batch, _resolved(conn, chosen, batch, name), buy=buy)
+            row = find_batch(conn, name)
+            moved = preview_retry(conn, row.id, _resolved(conn, chosen, row.id, name), buy=buy)
         would = f"{moved.jobs:,} jobs would be pending again, estimated at {dollars(moved.cost)}"
         if moved.free:
             would += f"; {moved.free:,} lost images would be downloaded once more for free"
         write_line(sys.stdout, f"{name}: {would}; nothing was changed")
         return ExitCode.DONE
-    with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
-        batch = find_batch(conn, name).id
-        moved = retry_jobs(conn, batch, _resolved(conn, chosen, batch, name), buy=buy)
+    with locked_batch(name, db) as batch:
+        resolved = _resolved(batch.conn, chosen, batch.row.id, name)
+        moved = retry_jobs(batch.conn, batch.row.id, resolved, buy=buy)
     if not moved.jobs and not moved.free:
         write_line(
             sys.stdout,

@@ -4,45 +4,39 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import closing
 from pathlib import Path
 
+from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.only import Only, resolve_jobs
-from batchgen.ledger.queries import find_batch
 from batchgen.ledger.saved_images import Rollback, Version, find_rollbacks, record_rollback
 from batchgen.output.previous_versions import MAX_KEPT, find_kept, keep, keep_edited, put_back
 from batchgen.output.sidecar import is_sidecar, sidecar_of
-from batchgen.session.batch_lock import batch_lock
-from batchgen.session.settings import Environment
 from batchgen.system.atomic_files import sha256_of
 
 
 def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) -> ExitCode:
-    """Exchange images with the ones that they replaced; exit with 1 if any is not kept.
+    """Rollback images with the ones that they replaced; exit with 1 if any is not kept.
 
     Rolling back twice brings the newer ones back. The jobs stay done, so the next run leaves them
     alone unless the manifest changes.
     """
-    ledger = Environment.load().ledger_path(db, None)
     done, lost = 0, 0
-    with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
-        batch = find_batch(conn, name)
-        base = base_of(ledger, batch)
-        only = resolve_jobs(conn, only, batch.id, name)
-        for rollback in list(find_rollbacks(conn, batch.id, only=only, run=run)):
-            refused = _refusal(base, rollback)
+    with locked_batch(name, db) as batch:
+        base = base_of(batch.ledger, batch.row)
+        only = resolve_jobs(batch.conn, only, batch.row.id, name)
+        for one in list(find_rollbacks(batch.conn, batch.row.id, only=only, run=run)):
+            refused = _refusal(base, one)
             if refused is not None:
                 lost += 1
-                write_line(sys.stderr, f"{rollback.key}: {refused}")
+                write_line(sys.stderr, f"{one.key}: {refused}")
                 continue
-            _put_back(base, name, rollback)
-            record_rollback(conn, rollback)
+            _put_back(base, name, one)
+            record_rollback(batch.conn, one)
             done += 1
-            write_line(sys.stdout, f"{rollback.key}: back to {rollback.earlier[0].path}")
+            write_line(sys.stdout, f"{one.key}: back to {one.earlier[0].path}")
     images = "image is" if done == 1 else "images are"
     told = f", {lost:,} can't be" if lost else ""
     write_line(sys.stdout, f"{name}: {done:,} {images} put back{told}")
@@ -50,7 +44,7 @@ def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) 
 
 
 def _refusal(base: Path, rollback: Rollback) -> str | None:
-    """Why the earlier images can't be put back; None where they can."""
+    """JobExplanation the earlier images can't be put back; None where they can."""
     ours = {base / now.root / now.path for now in rollback.current}
     for earlier in rollback.earlier:
         final = base / earlier.root / earlier.path
@@ -71,7 +65,7 @@ def _is(path: Path, version: Version) -> bool:
 
 
 def _put_back(base: Path, name: str, rollback: Rollback) -> None:
-    """Exchange the files; killed in between, each is in its place or kept, and it can go on."""
+    """Rollback the files; killed in between, each is in its place or kept, and it can go on."""
     for now in rollback.current:
         _keep_present(base, now, rollback.earlier)
     for earlier in rollback.earlier:

@@ -15,7 +15,7 @@ from batchgen.ledger.queries import BatchStatus, batch_names, find_batch
 from batchgen.ledger.queries import status as read_status
 from batchgen.ledger.uncertain import uncertain_jobs
 from batchgen.report.metrics import metrics_text
-from batchgen.report.status import doubt_text, status_text
+from batchgen.report.status import status_text, uncertain_text
 from batchgen.session.settings import Environment
 
 _CLEAR_SCREEN: Final = "\x1b[H\x1b[J"
@@ -42,7 +42,7 @@ def uncertain(name: str, db: Path | None, *, as_json: bool) -> ExitCode:
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         for doubt in uncertain_jobs(conn, find_batch(conn, name).id):
-            text = json.dumps(doubt.as_json()) if as_json else doubt_text(doubt)
+            text = json.dumps(doubt.as_json()) if as_json else uncertain_text(doubt)
             sys.stdout.write(text + "\n")
     return ExitCode.DONE
 

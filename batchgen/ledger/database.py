@@ -66,14 +66,19 @@ def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnect
     return conn
 
 
+def check_exists(path: Path) -> None:
+    """Raise LedgerError if there is no ledger."""
+    if not path.exists():
+        raise LedgerError(f"{path}: there is no ledger here; name one with --db, or run a manifest")
+
+
 def open_for_reading(path: Path) -> LedgerConnection:
     """Open an existing ledger without writing to it. Raises LedgerError.
 
     A journal that a killed run left behind has to be rolled back before anybody can read; only then
     the file is opened for writing for a moment.
     """
-    if not path.exists():
-        raise LedgerError(f"{path}: there is no ledger here; name one with --db, or run a manifest")
+    check_exists(path)
     check_single_name(path)
     try:
         _roll_back_journal(path)

@@ -79,6 +79,10 @@ class BatchStatus:
     held: UncertainSums
     unpriced: int = 0
     """Attempts that cost money, or may, at an unknown price; they are in no sum."""
+    refused: int = 0
+    """Failed jobs whose request the provider refused with a 4xx status: a retry cannot help."""
+    stuck: int = 0
+    """Pending jobs that share the image of a job that failed, is blocked or is uncertain."""
 
     @property
     def uncertain(self) -> int:
@@ -256,7 +260,32 @@ def _status(conn: sqlite3.Connection, batch: BatchRow) -> BatchStatus:
         last_run=_last_run(conn, batch.id),
         held=uncertain_sums(conn, batch.id),
         unpriced=_unpriced(conn, batch.id),
+        refused=_refused(conn, batch.id),
+        stuck=_stuck(conn, batch.id),
     )
+
+
+def _stuck(conn: sqlite3.Connection, batch: BatchId) -> int:
+    row = conn.execute(
+        "SELECT count(*) AS n FROM jobs INDEXED BY jobs_by_sharing"
+        " CROSS JOIN jobs AS leader ON leader.id = jobs.shares"
+        " WHERE jobs.batch_id = ? AND jobs.shares IS NOT NULL AND jobs.retired = 0"
+        " AND jobs.state = 'pending' AND leader.state IN ('failed', 'blocked', 'uncertain')",
+        (batch,),
+    ).fetchone()
+    return int(row["n"])
+
+
+def _refused(conn: sqlite3.Connection, batch: BatchId) -> int:
+    # A job may fail later for a reason of its own, such as a path that is taken.
+    row = conn.execute(
+        "SELECT count(*) AS n FROM jobs WHERE batch_id = ? AND retired = 0 AND state = 'failed'"
+        " AND (SELECT outcome = 'refused' AND http_status BETWEEN 400 AND 499"
+        " AND substr(jobs.reason, 1, length(error_code)) = error_code"
+        " FROM attempts WHERE job_id = jobs.id ORDER BY rowid DESC LIMIT 1)",
+        (batch,),
+    ).fetchone()
+    return int(row["n"])
 
 
 def _unpriced(conn: sqlite3.Connection, batch: BatchId) -> int:

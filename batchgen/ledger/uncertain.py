@@ -10,13 +10,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Final
 
 from batchgen.errors import SettingsError
 from batchgen.job import BatchId, canonical_json
 from batchgen.ledger.news import UNSEEN
+from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.ledger.sums import CHARGED, NOT_ACKNOWLEDGED, POSSIBLE
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros, decimal_string
@@ -126,33 +125,28 @@ def uncertain_jobs(
 
 
 def open_uncertain_jobs(
-    conn: sqlite3.Connection, batch: BatchId, only: Sequence[str] = ()
+    conn: sqlite3.Connection, batch: BatchId, only: Only | None = None
 ) -> list[UncertainJob]:
-    """The uncertain jobs that are not acknowledged, those whose key is or fits one of ``only``.
+    """Return the uncertain jobs that are not acknowledged, restricted to ``only``.
 
-    Raises SettingsError for a pattern that fits no uncertain job.
+    Raises SettingsError if ``only`` matches no uncertain job.
     """
     held = list(uncertain_jobs(conn, batch))
-    keys = {job.key for job in held}
-    chosen = set(keys)
-    if only:
-        chosen = {key for pattern in only for key in _fitting(pattern, keys)}
-    return [job for job in held if job.key in chosen and job.acknowledged_at is None]
-
-
-def _fitting(pattern: str, keys: set[str]) -> set[str]:
-    found = {pattern} if pattern in keys else {key for key in keys if fnmatchcase(key, pattern)}
-    if not found:
-        near = get_close_matches(pattern, sorted(keys), n=1)
-        hint = f"; the nearest key is {near[0]!r}" if near else ""
-        raise SettingsError(f"--only: {pattern!r} fits no uncertain job of the batch{hint}")
-    return found
+    rows = conn.execute(
+        "SELECT key FROM jobs WHERE batch_id = :batch AND retired = 0 AND state = 'uncertain'"
+        f" AND {IS_MEANT}",
+        {"batch": batch, **only_values(only)},
+    )
+    chosen = {row["key"] for row in rows}
+    if only is not None and not chosen:
+        raise SettingsError("--only: no uncertain job has such a key; nothing was changed")
+    return [doubt for doubt in held if doubt.key in chosen and doubt.acknowledged_at is None]
 
 
 def acknowledge(
     conn: sqlite3.Connection,
     batch: BatchId,
-    only: Sequence[str] = (),
+    only: Only | None = None,
     *,
     now: str,
 ) -> list[UncertainJob]:

@@ -1,4 +1,4 @@
-"""Sums of money as a table that fits a screen."""
+"""Format costs as a table for a terminal, 80 characters wide."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from typing import Final
 
 from batchgen.ledger.costs import Costs, CostSum
-from batchgen.money import dollars
+from batchgen.money import dollars, rounded_dollars
 
 WIDTH: Final = 80
 _LEAST_NAME_CHARS: Final = 8
 _COLUMNS: Final = ("made", "attempts", "estimated", "charged", "possible", "each")
-_NOBODY: Final = "(none)"
+_NO_VALUE: Final = "(none)"
 
 
 def cost_text(costs: Costs) -> str:
-    """A line a group and a last one of the total; long names are cut, never an amount."""
+    """Return one line per group and the total. Long names are cut, amounts never."""
     if not costs.total.attempts:
         return "no request was sent, nothing was paid"
     names = [
-        ", ".join(_NOBODY if value is None else str(value) for value in row.group)
+        ", ".join(_NO_VALUE if value is None else str(value) for value in row.group)
         for row in costs.rows
     ]
     names = [", ".join(costs.by), *names, "total"]
@@ -39,7 +39,7 @@ def _cells(sums: CostSum) -> Sequence[str]:
         f"{sums.made:,}",
         f"{sums.attempts:,}",
         *(
-            "unknown" if sums.unpriced and not amount else dollars(amount)
+            known_dollars(amount, unpriced=sums.unpriced)
             for amount in (sums.estimated, sums.charged, sums.maybe)
         ),
         "-" if each is None else dollars(each),
@@ -59,16 +59,21 @@ def _notes(total: CostSum) -> list[str]:
     notes = [unpriced_text(total.unpriced)] if total.unpriced else []
     if replaced := total.made - total.accepted:
         notes.append(
-            f"{replaced:,} of the images made are replaced; `each` is for one that is kept"
+            f"{counted(replaced, 'image')} replaced since; `each` is the cost per image kept"
         )
     return notes
 
 
 def unpriced_text(requests: int) -> str:
-    """What is to say where money is not counted because nothing tells how much it is."""
-    return f"price unknown for {counted(requests, 'request')}; they are in no sum"
+    """Return a note about requests that no sum includes because their price is unknown."""
+    return f"price unknown for {counted(requests, 'request')}, which no sum includes"
+
+
+def known_dollars(amount: int, *, unpriced: int) -> str:
+    """Return a sum, or ``unknown`` if it is zero and ``unpriced`` requests are not in it."""
+    return "unknown" if unpriced and not amount else rounded_dollars(amount)
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: ``1 request``, ``2 requests``."""
+    """Return a number with its noun, such as ``1 request`` or ``2 requests``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

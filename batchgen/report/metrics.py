@@ -1,4 +1,4 @@
-"""Batches as OpenMetrics text, for a node-exporter textfile."""
+"""Format batches as OpenMetrics text, for the textfile collector of node_exporter."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from batchgen.ledger.queries import BatchStatus
 from batchgen.money import decimal_string
 
 _GAUGES = (
-    ("batchgen_jobs", "Jobs by state, without those that left the manifest."),
+    ("batchgen_jobs", "Jobs by state, except jobs that left the manifest."),
     ("batchgen_images", "Images on disk."),
-    ("batchgen_dollars", "Money by what is known of it."),
-    ("batchgen_last_run_started_seconds", "When the newest run began."),
-    ("batchgen_last_run_ended_seconds", "When the newest run ended."),
-    ("batchgen_last_run_exit_code", "What the newest run ended with."),
+    ("batchgen_dollars", "Costs: estimated, charged, and possibly charged (maybe)."),
+    ("batchgen_last_run_started_seconds", "Start of the newest run, in Unix time."),
+    ("batchgen_last_run_ended_seconds", "End of the newest run, in Unix time."),
+    ("batchgen_last_run_exit_code", "Exit code of the newest run."),
 )
 
 
 def metrics_text(found: Sequence[BatchStatus]) -> str:
-    """All batches, in the text format of OpenMetrics 1.0. A run that was killed has no end."""
+    """Return metrics in the text format of OpenMetrics 1.0; a killed run has no end.
+
+    https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md
+    """
     lines: list[str] = []
     for name, meaning in _GAUGES:
         lines += [f"# TYPE {name} gauge", f"# HELP {name} {meaning}"]

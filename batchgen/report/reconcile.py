@@ -1,4 +1,4 @@
-"""What a reconciliation found, for a person and for a program."""
+"""Format the result of a reconciliation as text or JSON."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from typing import Final
 
 from batchgen.job import Billed
 from batchgen.ledger.reconciliation import Moved
-from batchgen.money import decimal_string, dollars
+from batchgen.money import decimal_string, dollars, rounded_dollars
 from batchgen.outcomes.classify import clean
 from batchgen.reconciliation.charges import UsageLog
 from batchgen.reconciliation.settlement import Reconciliation, Settled, Why
+from batchgen.report.costs import counted
 
 _SHOWN: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """A reconciliation that is written down."""
+    """A reconciliation whose results are in the ledger."""
 
     batch: str
     source: str
-    """Where the log is from."""
+    """The log file, or the provider whose log was fetched."""
     log: UsageLog
     attempts: int
-    """Of the batch, that were held against it."""
+    """Number of attempts of the batch that were matched with the log."""
     found: Reconciliation
     moved: Moved
 
 
 def reconcile_text(done: Reconciled) -> str:
-    """What was settled, what is open and what is wrong, and the next step."""
+    """Return the settled, open and unexpected charges, and the next steps."""
     found, log = done.found, done.log
     lines = [
-        f"{done.batch}: {done.attempts:,} requests against {done.source}",
+        f"{done.batch}: matched {counted(done.attempts, 'request')} with {done.source}",
         f"  {len(log.charges):>9,}  charges from {_moment(log.since)} to {_moment(log.until)}",
     ]
     uncertain = [one for one in found.billed if one.attempt.billed is Billed.MAYBE]
@@ -48,8 +49,8 @@ def reconcile_text(done: Reconciled) -> str:
     other = [one for one in found.corrected if one.refunded == one.attempt.refunded]
     for settled, what in (
         (uncertain, "were uncertain and are charged"),
-        (surprises, "were taken for free and are charged"),
-        (other, "are charged another amount than was recorded"),
+        (surprises, "were recorded as free and are charged"),
+        (other, "are charged a different amount than recorded"),
     ):
         lines += _line(len(settled), what, sum(one.amount for one in settled))
     lines += _line(
@@ -65,7 +66,7 @@ def reconcile_text(done: Reconciled) -> str:
     lines += _open_lines(found)
     lines += [
         f"  price drift: {drift.model} was charged {dollars(drift.amount)}, not"
-        f" {dollars(drift.price)}, for {drift.requests:,} requests"
+        f" {dollars(drift.price)}, for {counted(drift.requests, 'request')}"
         for drift in found.drift
     ]
     if found.agrees:
@@ -74,23 +75,26 @@ def reconcile_text(done: Reconciled) -> str:
 
 
 def _line(count: int, what: str, amount: int) -> list[str]:
-    return [f"  {count:>9,}  {what}: {dollars(amount)}"] if count else []
+    return [f"  {count:>9,}  {what}: {rounded_dollars(amount)}"] if count else []
 
 
 def _open_lines(found: Reconciliation) -> list[str]:
     lines = []
     for why, count in Counter(one.why for one in found.unproven).most_common():
         example = next(one.attempt.key for one in found.unproven if one.why is why)
-        lines.append(f"  {count:>9,}  unproven (as {example}): {why.value}")
+        lines.append(f"  {count:>9,}  unproven (such as {example}): {why.value}")
     for sent in found.missing[:1]:
-        cost = dollars(sum(one.cost for one in found.missing))
+        cost = rounded_dollars(sum(one.cost for one in found.missing))
         lines.append(
-            f"  {len(found.missing):>9,}  charged {cost} by our ledger and not in the log"
-            f" (as {sent.key})"
+            f"  {len(found.missing):>9,}  charged {cost} in the ledger and missing in the log"
+            f" (such as {sent.key})"
         )
     if found.foreign:
-        count, cost = len(found.foreign), dollars(sum(charge.amount for charge in found.foreign))
-        lines.append(f"  {count:>9,}  foreign charges of {cost}, of no request of this ledger:")
+        count = len(found.foreign)
+        cost = rounded_dollars(sum(charge.amount for charge in found.foreign))
+        lines.append(
+            f"  {count:>9,}  foreign charges of {cost} that match no request of this ledger:"
+        )
     lines += [
         f"             {_moment(charge.at)}  {clean(charge.model)}  {dollars(charge.amount)}"
         f"  {clean(charge.request_id or '')}".rstrip()
@@ -105,26 +109,26 @@ def _next_steps(done: Reconciled) -> list[str]:
     moved, lines = done.moved, []
     if moved.pending.jobs:
         lines.append(
-            f"{moved.pending.jobs:,} jobs are pending again, estimated at"
-            f" {dollars(moved.pending.cost)}; next: batchgen resume {done.batch}"
+            f"{counted(moved.pending.jobs, 'job')} pending again, estimated at"
+            f" {rounded_dollars(moved.pending.cost)}; next: batchgen resume {done.batch}"
         )
     if moved.charged:
         lines.append(
-            f"{moved.charged:,} jobs stay uncertain: they are charged and their responses are"
-            f" lost; batchgen retry {done.batch} --uncertain makes them again and pays again,"
+            f"{counted(moved.charged, 'job')} still uncertain: charged, and the response is lost;"
+            f" batchgen retry {done.batch} --uncertain rebuys them,"
             f" batchgen acknowledge {done.batch} closes them"
         )
     if any(one.why is Why.CUT_OFF for one in done.found.unproven):
-        lines.append(f"batchgen resume {done.batch} recovers what a kill cut off")
+        lines.append(f"batchgen resume {done.batch} recovers requests that a kill interrupted")
     if any(one.why is Why.YOUNG for one in done.found.unproven):
-        lines.append("reconcile again when the settle window is over")
+        lines.append("run reconcile again after the settle window (--settle)")
     if done.found.foreign:
-        lines.append("foreign charges: does anyone else use this key? If not, it has leaked")
+        lines.append("foreign charges: if no one else uses this API key, it has leaked")
     return lines
 
 
 def reconcile_record(done: Reconciled) -> dict[str, object]:
-    """The same for other programs; money as decimal strings in dollars."""
+    """Return the result as JSON-compatible values, with money as decimal strings in dollars."""
     found, moved = done.found, done.moved
     return {
         "batch": done.batch,

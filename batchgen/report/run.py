@@ -1,4 +1,4 @@
-"""The report of a run: text or markdown that fits a screen, and JSON for programs."""
+"""Format the report of a run as text, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Final
 
 from batchgen.ledger.run_report import FailedReason, RunMoney, RunReport
 from batchgen.ledger.uncertain import UncertainJob, UncertainSums
-from batchgen.money import decimal_string, dollars
+from batchgen.money import decimal_string, rounded_dollars
 from batchgen.outcomes.blocked_words import Suspect
-from batchgen.report.costs import unpriced_text
-from batchgen.report.status import doubt_money, duration, held_text, minute, waiting_lines
+from batchgen.report.costs import counted, known_dollars, unpriced_text
+from batchgen.report.status import duration, held_text, minute, uncertain_money, waiting_lines
 
 _REASONS_SHOWN: Final = 5
 _ROWS_SHOWN: Final = 3
 _TEXT_CHARS: Final = 100
 _STOPPED_CHARS: Final = 500
-"""The reason of a stop ends with what to do, so it is not cut like an example."""
+"""Longer than for examples, because the reason for a stop ends with what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Morning:
-    """A run's report with what was made of it."""
+    """The report of a run with conclusions for its reader."""
 
     report: RunReport
     suspects: Sequence[Suspect]
@@ -37,7 +37,7 @@ class _Section:
 
 
 def report_text(morning: Morning) -> str:
-    """A screen for a terminal or a mail."""
+    """Return the report as text for a terminal or a mail."""
     lines = [_headline(morning.report)]
     for section in _sections(morning):
         lines.append(f"  {section.title}")
@@ -46,7 +46,7 @@ def report_text(morning: Morning) -> str:
 
 
 def report_markdown(morning: Morning) -> str:
-    """The same for a chat or an issue."""
+    """Return the report as Markdown for a chat or an issue."""
     parts = [f"## {_escaped(_headline(morning.report))}"]
     for section in _sections(morning):
         parts.append(f"**{_escaped(section.title)}**")
@@ -57,7 +57,7 @@ def report_markdown(morning: Morning) -> str:
 
 
 def report_record(morning: Morning) -> dict[str, object]:
-    """All of it for programs; money as decimal strings in dollars."""
+    """Return the report as JSON-compatible values, with money as decimal strings in dollars."""
     found = morning.report
     return {
         **found.status.as_json(),
@@ -89,7 +89,7 @@ def report_record(morning: Morning) -> dict[str, object]:
             }
             for suspect in morning.suspects
         ],
-        "uncertain": [doubt.as_json() for doubt in found.uncertain],
+        "uncertain": [job.as_json() for job in found.uncertain],
         "slowest": [{"key": slow.key, "seconds": slow.seconds} for slow in found.slowest],
         "next": morning.next_step,
     }
@@ -136,7 +136,8 @@ def _sections(morning: Morning) -> list[_Section]:
         title = f"{reason.jobs:,} failed, {reason.code}: {_short(reason.example)}"
         sections.append(_Section(title, _failed_lines(reason)))
     if len(found.failed) > _REASONS_SHOWN:
-        sections.append(_Section(f"and {len(found.failed) - _REASONS_SHOWN} more reasons", ()))
+        more = counted(len(found.failed) - _REASONS_SHOWN, "more reason")
+        sections.append(_Section(f"and {more}", ()))
     sections += [_suspect(suspect) for suspect in morning.suspects[:_REASONS_SHOWN]]
     if len(morning.suspects) > _REASONS_SHOWN:
         rest = sum(len(suspect.prompts) for suspect in morning.suspects[_REASONS_SHOWN:])
@@ -145,7 +146,7 @@ def _sections(morning: Morning) -> list[_Section]:
         sections.append(
             _Section(
                 held_text(found.status.batch, UncertainSums.of(found.uncertain)),
-                _doubt_lines(found.uncertain),
+                _uncertain_lines(found.uncertain),
             )
         )
     if found.slowest:
@@ -155,7 +156,7 @@ def _sections(morning: Morning) -> list[_Section]:
 
 
 def _when(run: RunMoney) -> str:
-    began = f"began {minute(run.started_at)}"
+    began = f"started {minute(run.started_at)}"
     if run.ended_at is None:
         return f"{began}, has not ended or was killed"
     seconds = (_moment(run.ended_at) - _moment(run.started_at)).total_seconds()
@@ -164,25 +165,25 @@ def _when(run: RunMoney) -> str:
 
 def _money(run: RunMoney, before: RunMoney | None) -> str:
     unpriced = run.unpriced
-    charged = "unknown" if unpriced and not run.charged else dollars(run.charged)
-    text = f"charged {charged}, possible {dollars(run.maybe)}"
-    text += f"; estimated {'unknown' if unpriced and not run.estimate else dollars(run.estimate)}"
+    charged = known_dollars(run.charged, unpriced=unpriced)
+    text = f"charged {charged}, possible {rounded_dollars(run.maybe)}"
+    text += f"; estimated {known_dollars(run.estimate, unpriced=unpriced)}"
     if run.max_cost is not None:
-        text += f", budget {dollars(run.max_cost)}"
+        text += f", budget {rounded_dollars(run.max_cost)}"
     if before is not None:
-        text += f"; the run before charged {dollars(before.charged)}"
-        text += f", possible {dollars(before.maybe)}" if before.maybe else ""
+        text += f"; the previous run charged {rounded_dollars(before.charged)}"
+        text += f", possible {rounded_dollars(before.maybe)}" if before.maybe else ""
     return f"{text}; {unpriced_text(unpriced)}" if unpriced else text
 
 
 def _news(found: RunReport) -> str:
-    """Since when new counts, and how much is new."""
+    """Return how many jobs newly need a decision, and since which run."""
     news = found.news
-    since = f"run {news.run}" if news.run is not None else "the beginning"
+    since = f"run {news.run}" if news.run is not None else "the start"
     at = f" ({minute(news.since)})" if news.since else ""
     counts = {"failed": news.failed, "blocked": news.blocked, "uncertain": news.uncertain}
     new = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
-    text = f"new since {since}{at}: {new or 'nothing that waits for you'}"
+    text = f"new since {since}{at}: {new or 'nothing needs you'}"
     full = f"; the full list: batchgen report {found.status.batch}" if found.only_news else ""
     return text + full
 
@@ -195,24 +196,24 @@ def _failed_lines(reason: FailedReason) -> list[str]:
 def _suspect(suspect: Suspect) -> _Section:
     count = f"{len(suspect.prompts):,} blocked"
     if suspect.word is None:
-        title = f"{count}, with no word that images were not made of"
+        title = f"{count}; all of their words also occur in prompts that produced images"
     elif suspect.column is None:
-        title = f"{count}, sharing the word {suspect.word!r}"
+        title = f"{count}, all with the word {suspect.word!r}"
     else:
-        title = f"{count}, column {suspect.column}, sharing the word {suspect.word!r}"
+        title = f"{count}, column {suspect.column}, all with the word {suspect.word!r}"
     shown = suspect.prompts[:_ROWS_SHOWN]
     lines = [f"{one.source} ({one.key})" for one in shown]
     return _Section(title, lines + _more(len(suspect.prompts) - len(shown)))
 
 
-def _doubt_lines(doubts: Sequence[UncertainJob]) -> list[str]:
-    shown = doubts[:_ROWS_SHOWN]
+def _uncertain_lines(jobs: Sequence[UncertainJob]) -> list[str]:
+    shown = jobs[:_ROWS_SHOWN]
     lines = [
-        f"{one.key}: {doubt_money(one)}, {minute(one.sent_at)},"
+        f"{one.key}: {uncertain_money(one)}, {minute(one.sent_at)},"
         f" {one.request_id or one.attempt}, {_short(one.reason)}"
         for one in shown
     ]
-    return lines + _more(len(doubts) - len(shown))
+    return lines + _more(len(jobs) - len(shown))
 
 
 def _more(rows: int) -> list[str]:
@@ -224,7 +225,7 @@ def _short(text: str, most: int = _TEXT_CHARS) -> str:
 
 
 def _escaped(text: str) -> str:
-    """What a provider or a table says is shown as it is, and makes no link or heading."""
+    """Escape Markdown, so that a provider's or table's text creates no link or heading."""
     return "".join(f"\\{char}" if char in "\\`*_[]<>|#" else char for char in text)
 
 

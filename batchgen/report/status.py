@@ -1,4 +1,4 @@
-"""Status, plan and summary as text that fits a screen."""
+"""Format the status, plan and summary of a batch as text for a terminal."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.money import Micros, dollars, rounded_dollars
 from batchgen.planning.changes import differences
 from batchgen.planning.cost_estimate import Estimate, WhatIf
-from batchgen.report.costs import unpriced_text
+from batchgen.report.costs import counted, known_dollars, unpriced_text
 
 _GROUP_TEXT = {
     Group.NEW: "new",
     Group.CHANGED: "changed since their image was made",
-    Group.REVISED: "changed since they failed or were refused",
+    Group.REVISED: "changed since they failed or were blocked",
     Group.STALE: "to be regenerated (refresh)",
     Group.PENDING: "waiting from an earlier run",
-    Group.RETRIED: "failed at no cost, tried again",
-    Group.IN_FLIGHT: "in flight when the last run was killed; asked again within max_waste",
-    Group.HELD: "in flight when the last run was killed; over max_waste, held",
-    Group.PAID_CHANGED: "paid, then changed; downloaded, then made again",
+    Group.RETRIED: "failed at no cost, retried",
+    Group.IN_FLIGHT: "in flight when the last run was killed; rebought within max_waste",
+    Group.HELD: "in flight when the last run was killed; over max_waste, left uncertain",
+    Group.PAID_CHANGED: "paid, then changed; downloaded, then regenerated",
     Group.PAID: "paid, only downloaded",
-    Group.UNCERTAIN: "uncertain, held for you",
+    Group.UNCERTAIN: "uncertain, waiting for your decision",
     Group.FAILED: "failed before, left alone",
     Group.BLOCKED: "blocked before, left alone",
-    Group.MOVED: "done, to be moved to their new place",
+    Group.MOVED: "done, to be moved to their new path",
     Group.UNCHANGED: "done and unchanged",
-    Group.REFUSED: "without their reference image, not sent",
-    Group.AT_FAULT: "with a fault in their row, not sent",
-    Group.KEPT: "done, kept; their row has a fault now",
+    Group.REFUSED: "not sent because a reference image is missing",
+    Group.AT_FAULT: "not sent because of an error in their row",
+    Group.KEPT: "done, kept; their row has an error now",
     Group.SHARED: "share the image of another job",
     Group.RETIRED: "no longer in the manifest",
 }
@@ -44,8 +44,8 @@ _EXAMPLE_CHARS = 110
 
 
 def plan_heading(name: str, provider: str, price_source: str) -> str:
-    """The first line of a plan."""
-    return f"{name}: provider {provider}, prices from {price_source or 'nobody'}"
+    """Return the first line of a plan."""
+    return f"{name}: provider {provider}, prices from {price_source or 'no source'}"
 
 
 def plan_text(
@@ -57,14 +57,14 @@ def plan_text(
     unfetched: int = 0,
     repeats: Repeats = NO_REPEATS,
 ) -> str:
-    """What a run would do and cost, a line a group; then budgets, time, and the what-if.
+    """Return what a run would do and cost: one line per group, budgets, time, and the what-if.
 
-    ``unfetched`` URLs of reference images have no copy yet, so what they hold is not known.
+    ``unfetched``: number of reference images given by URL that have not been downloaded yet.
     """
     lines = [heading]
     lines += [_group_line(group, groups[group]) for group in Group if group in groups]
     if unfetched:
-        lines.append(f"  {unfetched:>9,}  {unfetched_text(unfetched)}; the run fetches first")
+        lines.append(f"  {unfetched:>9,}  {unfetched_text(unfetched)}; the run downloads first")
     lines += _quote_lines(quote, budgets)
     if repeats.jobs:
         lines.append(f"  {repeats_text(repeats)}")
@@ -72,9 +72,9 @@ def plan_text(
 
 
 def repeats_text(repeats: Repeats) -> str:
-    """How many requests are for images that another job has, and how to avoid them."""
+    """Return how many jobs repeat another job, and how to pay for one request only."""
     jobs = "1 job repeats" if repeats.jobs == 1 else f"{repeats.jobs:,} jobs repeat"
-    return f"{jobs} another one: {rounded_dollars(repeats.cost)}; share: true makes each once"
+    return f"{jobs} another job: {rounded_dollars(repeats.cost)}; share: true makes each image once"
 
 
 def _group_line(group: Group, found: GroupSum) -> str:
@@ -83,7 +83,7 @@ def _group_line(group: Group, found: GroupSum) -> str:
 
 
 def _counted(count: int, text: str, cost: int, *, is_free: bool = False) -> str:
-    """A line of a plan: how many, what, and the price of one request each."""
+    """Return a line of a plan: a count, its meaning, and the cost of one request for each."""
     price = rounded_dollars(cost) if cost or is_free else ""
     return f"  {count:>9,}  {text:<{_PLAN_TEXT_WIDTH}} {price:>12}".rstrip()
 
@@ -100,9 +100,9 @@ def _quote_lines(quote: Estimate, budgets: Sequence[Budget]) -> list[str]:
     what = "request" if due == 1 else "requests"
     lines = [_counted(due, f"{what} to send, estimated at", due_cost)]
     if quote.limit is not None:
-        lines.append(_counted(quote.requests, "of them at most in this run (--limit)", quote.cost))
+        lines.append(_counted(quote.requests, "of them in this run (--limit)", quote.cost))
     for budget in budgets:
-        short = "; too little" if quote.cost > budget.left else ""
+        short = "; not enough" if quote.cost > budget.left else ""
         lines.append(
             f"  budget for {PERIOD_TEXT[budget.period]}: {rounded_dollars(budget.left)} left of"
             f" {rounded_dollars(budget.max_cost)}{short}"
@@ -117,27 +117,27 @@ def _time_lines(quote: Estimate) -> list[str]:
     if expected_s is None:
         return []
     if pace.measured_per_minute is not None:
-        why = [f"{pace.measured_per_minute:,.0f} images a minute in the last run"]
+        why = [f"{pace.measured_per_minute:,.0f} images per minute in the last run"]
     else:
         why = [f"{pace.concurrency:,} in flight"]
         if pace.latency_s is not None:
-            why.append(f"{duration(pace.latency_s)} an image so far")
+            why.append(f"{duration(pace.latency_s)} per image so far")
     if pace.per_minute is not None:
-        why.append(f"{pace.per_minute:g} a minute at most")
+        why.append(f"at most {pace.per_minute:g} per minute")
     return [f"  time: about {duration(expected_s)} ({', '.join(why)})"]
 
 
 def _what_if_line(found: WhatIf) -> str:
-    text = f"  if {found.again_percent:f} % are made again {rounded_dollars(found.total)}"
+    text = f"  if {found.again_percent:f} % are made again: {rounded_dollars(found.total)}"
     if found.per_accepted is None:
         return text
     each = Micros(round(found.per_accepted, -3))
-    accepted = f"at {found.accepted_percent:f} % accepted"
-    return f"{text}; {accepted}, {dollars(each)} for each accepted image"
+    accepted = f"if {found.accepted_percent:f} % are accepted"
+    return f"{text}; {accepted}: {dollars(each)} per accepted image"
 
 
 def why_text(key: str, found: JobExplanation) -> str:
-    """What a run would do with one job, and why."""
+    """Return what a run would do with one job, and why."""
     head, *rest = _why_lines(found)
     return "\n".join([f"{key}: {head}", *(f"  {line}" for line in rest)])
 
@@ -148,11 +148,11 @@ def _why_lines(found: JobExplanation) -> list[str]:
         case Group.REFUSED | Group.AT_FAULT:
             return [f"not sent, {found.refused}"]
         case Group.KEPT:
-            return [f"{image} is kept; its row has a fault now, {found.refused}"]
+            return [f"{image} is kept; its row has an error now, {found.refused}"]
         case Group.UNCHANGED:
             return [f"unchanged since {image}; a run leaves it alone"]
         case Group.MOVED:
-            return [f"unchanged since {image}; a run moves it to its new place"]
+            return [f"unchanged since {image}; a run moves it to its new path"]
         case Group.STALE:
             return [f"unchanged, but {image} is to be regenerated (refresh)"]
         case Group.CHANGED:
@@ -161,11 +161,11 @@ def _why_lines(found: JobExplanation) -> list[str]:
             flag = "" if found.group is Group.FAILED else f" --{found.group.value}"
             return [f"{found.group.value}, {found.reason}; left alone until `retry{flag}`"]
         case Group.REVISED:
-            return [f"{found.state} before, {found.reason}; changed since, requested again"]
+            return [f"{found.state} before, {found.reason}; changed since; a run requests it again"]
         case Group.RETRIED:
-            return [f"failed at no cost, {found.reason}; tried again"]
+            return [f"failed at no cost, {found.reason}; a run retries it"]
         case Group.PAID:
-            return ["paid, to be downloaded only"]
+            return ["paid; a run only downloads it"]
         case Group.PAID_CHANGED:
             return ["paid, then changed: its image is downloaded, then a new one is requested"]
         case Group.IN_FLIGHT | Group.HELD:
@@ -187,20 +187,20 @@ def _changes(found: JobExplanation) -> list[str]:
 def _in_flight_text(found: JobExplanation) -> str:
     attempt = found.attempt
     sent = f"sent {attempt.sent_at}, " if attempt is not None else ""
-    cost = f" {dollars(attempt.price)}" if attempt is not None else ""
-    again = "asked again within max_waste"
-    then = again if found.group is Group.IN_FLIGHT else "over max_waste, so a run holds it for you"
+    cost = f" {rounded_dollars(attempt.price)}" if attempt is not None else ""
+    again = "a run rebuys it within max_waste"
+    held = "over max_waste, so a run leaves it uncertain"
+    then = again if found.group is Group.IN_FLIGHT else held
     return f"{sent}in flight when the last run was killed; possibly charged{cost}; {then}"
 
 
-def unfetched_text(addresses: int) -> str:
-    """What is not known without the network."""
-    what = "address of a reference image is" if addresses == 1 else "addresses of images are"
-    return f"{what} not fetched yet"
+def unfetched_text(urls: int) -> str:
+    """Return a phrase for this number of reference images that are not downloaded yet."""
+    return f"reference image{'' if urls == 1 else 's'} not downloaded yet"
 
 
 def status_text(status: BatchStatus) -> str:
-    """One batch on a screen."""
+    """Return the status of one batch."""
     total = sum(status.jobs.values())
     lines = [f"{status.batch}: {status.jobs[JobState.DONE]:,} of {total:,} jobs done"]
     lines += _state_lines(status)
@@ -212,14 +212,15 @@ def status_text(status: BatchStatus) -> str:
     lines += waiting_lines(status)
     run = status.last_run
     if run is not None and run.ended_at is None:
-        lines.append(f"  run {run.id} began {run.started_at} and has not ended, or was killed")
+        started = minute(run.started_at)
+        lines.append(f"  run {run.id} started {started} and has not ended, or was killed")
     elif run is not None and run.stopped:
         lines.append(f"  run {run.id} stopped: {run.stopped}")
     return "\n".join(lines)
 
 
 def _state_lines(status: BatchStatus) -> list[str]:
-    """A line for each state but done, and one for what uncertain jobs cost."""
+    """Return a line for each state except done, and one for the cost of uncertain jobs."""
     lines = [
         f"  {count:>9,}  {state}"
         for state, count in status.shown_jobs.items()
@@ -229,35 +230,35 @@ def _state_lines(status: BatchStatus) -> list[str]:
 
 
 def held_text(name: str, held: UncertainSums) -> str:
-    """What uncertain jobs of a batch cost, and how to make them again or close them."""
+    """Return what uncertain jobs of a batch cost, and how to rebuy or close them."""
     if held.maybe:
-        cost = f"charged {dollars(held.charged)}, possible {dollars(held.maybe)}"
+        cost = f"charged {rounded_dollars(held.charged)}, possible {rounded_dollars(held.maybe)}"
         what = f"{held.jobs:,} uncertain ({cost})"
     elif held.charged:
-        what = f"{held.jobs:,} paid and lost ({dollars(held.charged)}, charged)"
+        what = f"{held.jobs:,} charged and lost ({rounded_dollars(held.charged)})"
     else:
         what = f"{held.jobs:,} uncertain (price unknown)"
-    again = f"batchgen retry {name} --uncertain makes them again for {dollars(held.again)}"
+    again = f"batchgen retry {name} --uncertain rebuys them for {rounded_dollars(held.again)}"
     is_open = held.jobs > held.acknowledged
     close = f", batchgen acknowledge {name} closes them" if is_open else ""
     return f"{what}; {again}{close}"
 
 
 def money_line(status: BatchStatus) -> str:
-    """Money of a batch and of its attempts, in one line."""
+    """Return the costs of a batch and the number of its charged attempts, in one line."""
     billed = status.attempts
-    charged = "unknown" if status.unpriced and not status.charged else dollars(status.charged)
-    estimated = "unknown" if status.unpriced and not status.estimated else dollars(status.estimated)
-    text = f"estimated {estimated}, charged {charged} for {billed[Billed.YES]:,} attempts"
+    estimated = known_dollars(status.estimated, unpriced=status.unpriced)
+    charged = known_dollars(status.charged, unpriced=status.unpriced)
+    text = f"estimated {estimated}, charged {charged} for {counted(billed[Billed.YES], 'attempt')}"
     if billed[Billed.MAYBE]:
-        text += f", possible {dollars(status.maybe)} for {billed[Billed.MAYBE]:,} more"
+        text += f", possible {rounded_dollars(status.maybe)} for {billed[Billed.MAYBE]:,} more"
     elif status.maybe:
-        text += f", possible {dollars(status.maybe)} more"
+        text += f", possible {rounded_dollars(status.maybe)} more"
     return f"{text}; {unpriced_text(status.unpriced)}" if status.unpriced else text
 
 
 def reason_lines(reasons: Sequence[ReasonCount]) -> list[str]:
-    """Failures counted by reason, each with one example."""
+    """Return failures by reason: their number and one example."""
     lines = []
     for reason in reasons[:_REASONS_SHOWN]:
         text = reason.example.partition(": ")[2] or reason.example
@@ -265,15 +266,15 @@ def reason_lines(reasons: Sequence[ReasonCount]) -> list[str]:
             text = text[: _EXAMPLE_CHARS - 1] + "…"
         lines.append(
             f"  {reason.jobs:>9,}  {reason.state.value}, {reason.code}: {text}"
-            f" (as {reason.example_key})"
+            f" (such as {reason.example_key})"
         )
     if len(reasons) > _REASONS_SHOWN:
-        lines.append(f"             and {len(reasons) - _REASONS_SHOWN} more reasons")
+        lines.append(f"             and {counted(len(reasons) - _REASONS_SHOWN, 'more reason')}")
     return lines
 
 
 def waiting_lines(status: BatchStatus) -> list[str]:
-    """Paid images that wait for their download, and what happens to them next, in one line."""
+    """Return a line about paid images whose download failed so far; none without such images."""
     waiting = status.waiting
     if waiting is None:
         return []
@@ -282,7 +283,7 @@ def waiting_lines(status: BatchStatus) -> list[str]:
     line = f"  {what} for a download ({tries} so far); each run tries again, for free,"
     if waiting.not_before is not None:
         line += f" not before {minute(waiting.not_before)},"
-    return [f"{line} until {minute(waiting.until)} at least"]
+    return [f"{line} at least until {minute(waiting.until)}"]
 
 
 def minute(timestamp: str) -> str:
@@ -290,29 +291,30 @@ def minute(timestamp: str) -> str:
     return f"{datetime.fromisoformat(timestamp):%Y-%m-%d %H:%M} UTC"
 
 
-def doubt_text(doubt: UncertainJob) -> str:
-    """An uncertain job, in two lines."""
-    name = f"request {doubt.request_id}" if doubt.request_id else f"our id {doubt.attempt}"
-    closed = f", acknowledged {doubt.acknowledged_at}" if doubt.acknowledged_at else ""
-    money = doubt_money(doubt)
-    return f"{doubt.key}: {money}, sent {doubt.sent_at}, {name}{closed}\n    {doubt.reason}"
+def uncertain_text(job: UncertainJob) -> str:
+    """Return an uncertain job, in two lines."""
+    name = f"request {job.request_id}" if job.request_id else f"attempt {job.attempt}"
+    closed = f", acknowledged {job.acknowledged_at}" if job.acknowledged_at else ""
+    money = uncertain_money(job)
+    return f"{job.key}: {money}, sent {job.sent_at}, {name}{closed}\n    {job.reason}"
 
 
-def doubt_money(doubt: UncertainJob) -> str:
-    """What the requests of an uncertain job cost."""
-    charged, possible = f"charged {dollars(doubt.charged)}", f"possible {dollars(doubt.maybe)}"
-    if doubt.charged and doubt.maybe:
+def uncertain_money(job: UncertainJob) -> str:
+    """Return what the requests of an uncertain job cost."""
+    charged = f"charged {rounded_dollars(job.charged)}"
+    possible = f"possible {rounded_dollars(job.maybe)}"
+    if job.charged and job.maybe:
         return f"{charged}, {possible}"
-    return charged if doubt.charged else possible
+    return charged if job.charged else possible
 
 
 def summary_text(status: BatchStatus, *, images: str, made: int, seconds: float) -> str:
-    """The end of a run."""
+    """Return the summary that a run ends with."""
     total = sum(status.jobs.values())
     done = status.jobs[JobState.DONE]
     idle = made == 0 and done == total
     if idle:
-        head = f"{status.batch}: all {total:,} jobs are done already; nothing sent, nothing paid"
+        head = f"{status.batch}: all {total:,} jobs were done already; nothing sent, nothing paid"
     else:
         head = (
             f"{status.batch}: {done:,} of {total:,} jobs done,"
@@ -322,8 +324,9 @@ def summary_text(status: BatchStatus, *, images: str, made: int, seconds: float)
     run = status.last_run
     if run is not None and not idle:
         lines.append(
-            f"  this run: estimated {dollars(run.estimate)}, charged {dollars(run.charged)},"
-            f" possible {dollars(run.maybe + run.reserved)}"
+            f"  this run: estimated {rounded_dollars(run.estimate)},"
+            f" charged {rounded_dollars(run.charged)},"
+            f" possible {rounded_dollars(run.maybe + run.reserved)}"
         )
     if status.unpriced:
         lines.append(f"  {unpriced_text(status.unpriced)}")
@@ -336,41 +339,63 @@ def summary_text(status: BatchStatus, *, images: str, made: int, seconds: float)
 
 
 def replaced_text(name: str, count: int, run: int) -> str:
-    """How to bring back what a run replaced."""
+    """Return how to restore the images that a run replaced."""
     return (
-        f"{count:,} replaced; the previous versions are kept: batchgen rollback {name} --run {run}"
+        f"{counted(count, 'image')} replaced; previous versions are kept:"
+        f" batchgen rollback {name} --run {run}"
     )
 
 
 def next_step(status: BatchStatus, db_option: str, *, has_log: bool) -> str:
-    """The command that a person would want now; ``has_log``: the provider keeps one to be read."""
-    name, again = status.batch, dollars(status.held.again)
+    """Return the command to use next, with a comment that says what it does.
+
+    ``db_option`` follows the command. ``has_log``: batchgen can fetch the provider's billing log.
+    """
+    name, again = status.batch, rounded_dollars(status.held.again)
     if status.uncertain:
         if has_log and status.unsettled:
-            return f"batchgen reconcile {name}{db_option}   # what the provider's log says of it"
-        return f"batchgen retry {name} --uncertain{db_option}   # makes them again for {again}"
-    if status.unfinished:
+            return f"batchgen reconcile {name}{db_option}   # checks the provider's billing log"
+        return f"batchgen retry {name} --uncertain{db_option}   # rebuys them for {again}"
+    if status.unfinished > status.stuck:
         return f"batchgen resume {name}{db_option}"
-    if status.jobs[JobState.FAILED] and all(
-        reason.code == ROW_REASON for reason in status.reasons if reason.state is JobState.FAILED
-    ):
+    failed = status.jobs[JobState.FAILED]
+    at_fault = sum(
+        reason.jobs
+        for reason in status.reasons
+        if reason.state is JobState.FAILED and reason.code == ROW_REASON
+    )
+    if failed > at_fault + status.refused:
+        return f"batchgen retry {name}{db_option}"
+    needs_new_request = status.refused or status.jobs[JobState.BLOCKED]
+    if needs_new_request and status.stuck:
+        # An exported manifest would change the failed job only, not those that share its image.
+        shared = counted(status.stuck, "more job")
+        need = "needs" if status.stuck == 1 else "need"
+        return (
+            f"batchgen report {name}{db_option}"
+            f"   # fix these prompts in the manifest and run it; {shared} {need} their images"
+        )
+    if needs_new_request:
+        return (
+            f"batchgen export {name} --failed{db_option}"
+            "   # writes a manifest of these jobs to fix and run"
+        )
+    if at_fault:
         return (
             f"batchgen report {name}{db_option}   # fix these rows; the next run tries them again"
         )
-    if status.jobs[JobState.FAILED]:
-        return f"batchgen retry {name}{db_option}"
-    if status.jobs[JobState.BLOCKED]:
-        return f"batchgen export {name} --what jobs{db_option}"
+    if status.stuck:
+        return f"batchgen retry {name} --uncertain{db_option}   # rebuys them for {again}"
     return f"batchgen status {name}{db_option}"
 
 
 def duration(seconds: float) -> str:
-    """Whole hours, minutes and seconds."""
+    """Return a duration such as ``1h 05m``, ``2m 08s``, ``42s`` or ``1.7s``."""
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)
     if hours:
-        return f"{hours} h {minutes:02d} min"
+        return f"{hours}h {minutes:02d}m"
     if minutes:
-        return f"{minutes} min {left:02d} s"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{left} s"
+        return f"{minutes}m {left:02d}s"
+    return f"{seconds:.1f}s" if seconds < 10 else f"{left}s"

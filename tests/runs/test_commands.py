@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.cli.main import main
+from batchgen.cli.main import cli, main
 from batchgen.commands import init
 from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_writing
@@ -158,10 +158,53 @@ def test_a_name_that_is_unknown_lists_those_there_are(done: Path) -> None:
     assert refused.stderr == "no batch 'bacth' in this ledger; it holds: batch\n"
 
 
-def test_a_directory_without_a_ledger_says_so_and_gets_none(tmp_path: Path) -> None:
-    refused = rig.batchgen("status", cwd=tmp_path, code=2)
-    assert "there is no ledger here" in refused.stderr
-    assert list(tmp_path.iterdir()) == []
+NEED_A_LEDGER = [
+    "acknowledge b",
+    "acknowledge b --dry-run",
+    "budget",
+    "cost",
+    "cost b",
+    "export b",
+    "export b --failed",
+    "export b -o jobs.jsonl",
+    "prune b",
+    "prune b --yes",
+    "reconcile b",
+    "reconcile b --log log.csv",
+    "report b",
+    "resume b",
+    "retry b",
+    "retry b --dry-run",
+    "rollback b",
+    "status",
+    "status --metrics",
+    "status b",
+    "status b --uncertain",
+    "verify b",
+    "verify b --repair",
+]
+
+
+@pytest.mark.parametrize("arguments", NEED_A_LEDGER)
+def test_commands_without_a_ledger_create_none(
+    arguments: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("BATCHGEN_DB", "BATCHGEN_FAILPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    for db in ([], ["--db", "missing/other.db"]):
+        assert main([*arguments.split(), *db]) == ExitCode.USAGE
+        assert "there is no ledger here" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ledger_table_covers_all_commands() -> None:
+    tested = {arguments.split()[0] for arguments in NEED_A_LEDGER}
+    needs_none = {"check", "init", "models", "plan", "prices", "run", "schema", "serve"}
+    assert tested | needs_none == set(cli.commands)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +266,7 @@ def test_what_only_shows_something_starts_without_the_heavy_libraries(
     """They would cost half a second before the first word is on the screen."""
     open_for_writing(tmp_path / "batchgen.db").close()
     script = (
-        f"import sys; from batchgen.cli.main import main; main({list(arguments)!r});"
+        f"import sys; from batchgen.cli.main import cli, main; main({list(arguments)!r});"
         "heavy = {'aiohttp', 'httpx', 'pydantic', 'jinja2', 'sqlite_utils', 'PIL', 'starlette',"
         " 'anyio'};"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"

@@ -218,12 +218,12 @@ def test_a_wide_table_fits_a_screen_and_cuts_names_only(ledger: Ledger, two: Bat
     row = replace(found.rows[0], group=("a name that is longer than anybody needs",), sums=large)
     head, line, total, note = cost_text(replace(found, rows=(row,), total=large)).splitlines()
     assert {len(head), len(line), len(total)} == {WIDTH}
-    assert line.startswith("a name t…  ")
+    assert line.startswith("a name that …  ")
     assert line.split()[-6:] == [
         *("1,000,000", "1,000,300"),
-        *("$37,713.1234", "$37,713.1234", "$1.2345", "$0.037713"),
+        *("$37,713.12", "$37,713.12", "$1.23", "$0.037713"),
     ]
-    assert note.startswith("1 of the images made are replaced")
+    assert note.startswith("1 image replaced since")
 
 
 QUERIES: dict[str, Sequence[CostBy]] = {"total": [], "run": [CostBy.RUN], "tag": [CostBy.TAG]}

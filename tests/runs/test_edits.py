@@ -173,7 +173,7 @@ def test_a_dead_address_fails_its_own_job_for_free_until_it_is_back(
     done = rig.batchgen("run", path, cwd=tmp_path, code=1)
 
     assert "1 fetched, 0 unchanged, 2 not to be had" in done.stderr
-    assert "2  without their reference image, not sent" in done.stderr
+    assert "2  not sent because a reference image is missing" in done.stderr
     assert "1  request to send, estimated at" in done.stderr
     jobs = by_key(tmp_path)
     assert jobs["red.png"]["state"] == "done"
@@ -236,7 +236,7 @@ def test_plan_and_check_ask_nobody_and_say_what_they_do_not_know(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
     path = nightly(tmp_path, served, photos)
-    told = "addresses of images are not fetched yet"
+    told = "reference images not downloaded yet"
     planned = rig.batchgen("plan", path, cwd=tmp_path).stdout
     assert "3  new" in planned
     assert told in planned

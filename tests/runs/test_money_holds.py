@@ -55,7 +55,7 @@ def test_what_is_billed_and_then_fails_is_paid_twice_only_as_far_as_allowed(
         assert {doubt["price"] for doubt in told} == {"0.037700"}
         assert all(doubt["reason"] and doubt["sent_at"] for doubt in told)
         text = rig.batchgen("status", "batch", "--uncertain", cwd=tmp_path).stdout
-        assert f"{told[0]['key']}: possible $0.0377, sent {told[0]['sent_at']}" in text
+        assert f"{told[0]['key']}: possible $0.04, sent {told[0]['sent_at']}" in text
     else:
         assert 0 < twice * rig.PRICE <= run["max_waste"] == run["estimate"] * 5 // 100
         assert run["wasted"] == twice * rig.PRICE

@@ -16,7 +16,7 @@ from batchgen.ledger.costs import CostBy, costs
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.queries import find_batch, status
 from batchgen.ledger.uncertain import UncertainJob, UncertainSums, uncertain_jobs
-from batchgen.money import decimal_string, dollars
+from batchgen.money import decimal_string, rounded_dollars
 from batchgen.report.run import report_record
 from tests.support import canary, rig
 
@@ -84,10 +84,10 @@ def test_all_sums_agree_with_the_bill(tmp_path: Path) -> None:
         output(tmp_path, "reconcile", "batch", "--settle", "0")
         found, report, held = views(tmp_path)
         assert micros(found["cost"]["charged"]) == bill(endpoint) == JOBS * rig.PRICE
-        lost = dollars(len(held) * rig.PRICE)
+        lost = rounded_dollars(len(held) * rig.PRICE)
         text = rig.batchgen("report", "batch", cwd=tmp_path).stdout
-        assert f"{len(held)} paid and lost ({lost}, charged)" in text
-        assert f"batchgen retry batch --uncertain makes them again for {lost}" in text
+        assert f"{len(held)} charged and lost ({lost})" in text
+        assert f"batchgen retry batch --uncertain rebuys them for {lost}" in text
         assert report["next"].startswith("batchgen retry batch --uncertain"), "nothing is unsettled"
 
         answered = [row["request_id"] for row in endpoint.bill() if row["status"] == 200]
@@ -138,8 +138,7 @@ def test_acknowledged_jobs_let_later_nights_end_with_0(tmp_path: Path) -> None:
         )
         rig.batchgen("run", path, cwd=tmp_path, code=1)
         wrong = rig.batchgen("acknowledge", "batch", "--only", "job-01", cwd=tmp_path, code=2)
-        assert "'job-01' fits no uncertain job" in wrong.stderr
-        assert "nearest key is 'job-00" in wrong.stderr
+        assert "--only 'job-01' matches no job of batch; the nearest is 'job-00" in wrong.stderr
         dry = output(tmp_path, "acknowledge", "batch", "--only", "job-000", "--dry-run")
         assert dry["acknowledged"] == ["job-000"]
         assert rig.status(tmp_path)["jobs"]["uncertain"] == 2

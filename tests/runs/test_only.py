@@ -93,7 +93,7 @@ def test_only_without_a_match_changes_nothing(tmp_path: Path, served: rig.Endpoi
     assert not ledger.exists() or rig.query(ledger, "SELECT * FROM jobs") == []
     rig.batchgen("run", path, cwd=tmp_path)
     before = [tuple(row) for row in rig.query(ledger, "SELECT * FROM jobs")]
-    for command in ("resume", "retry", "rollback"):
+    for command in ("resume", "retry", "rollback", "acknowledge"):
         done = rig.batchgen(command, "batch", "--only", "job-01", cwd=tmp_path, code=2)
         assert "--only 'job-01' matches no job of batch; the nearest is 'job-00" in done.stderr
     assert [tuple(row) for row in rig.query(ledger, "SELECT * FROM jobs")] == before
@@ -128,10 +128,25 @@ def test_exact_key_wins_over_its_reading_as_a_pattern(tmp_path: Path, served: ri
     assert len(served.bill()) - before == 1
 
 
-def test_patterns_still_match_without_an_exact_key(batch_conn: sqlite3.Connection) -> None:
-    add(batch_conn, "chair1", "chair2", "table")
-    assert meant(batch_conn, resolved(batch_conn, "chair[2]")) == ["chair2"]
-    assert meant(batch_conn, None) == ["chair1", "chair2", "table"]
+@pytest.mark.fault("XF3")
+def test_acknowledge_selects_jobs_as_other_commands_do(tmp_path: Path) -> None:
+    with rig.endpoint(tmp_path / "endpoint", "--fast-images", "--bill-drop", "1") as endpoint:
+        path = rig.manifest(tmp_path, endpoint.base_url, ["a", "b", "c"], limits='{max_waste: "0"}')
+        rig.batchgen("run", path, "--only", "job-00[01]", cwd=tmp_path, code=1)
+    refused = rig.batchgen("acknowledge", "batch", "--only", "job-002", cwd=tmp_path, code=2)
+    assert "--only: no uncertain job" in refused.stderr
+    assert rig.status(tmp_path)["jobs"]["acknowledged"] == 0
+    (tmp_path / "keys.txt").write_text("# seen\njob-000\n", encoding="utf-8")
+    rig.batchgen("acknowledge", "batch", "--only", "@keys.txt", cwd=tmp_path)
+    assert rig.status(tmp_path)["jobs"]["acknowledged"] == 1
+    rig.batchgen("acknowledge", "batch", "--only", "*-00[^2]", cwd=tmp_path)
+    assert rig.status(tmp_path)["jobs"]["acknowledged"] == 2
+
+
+def test_patterns_still_match_without_an_exact_key(conn: sqlite3.Connection) -> None:
+    add(conn, "chair1", "chair2", "table")
+    assert meant(conn, resolved(conn, "chair[2]")) == ["chair2"]
+    assert meant(conn, None) == ["chair1", "chair2", "table"]
 
 
 def test_many_unmatched_keys_are_counted(batch_conn: sqlite3.Connection) -> None:

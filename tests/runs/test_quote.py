@@ -111,10 +111,10 @@ def test_a_plan_tells_money_time_and_what_if(served: rig.Endpoint, tmp_path: Pat
     text = rig.batchgen("plan", path, cwd=tmp_path).stdout
     assert re.search(r"6  requests to send, estimated at +\$0\.23\n", text)
     assert "budget for this run: $1.00 left of $1.00" in text
-    assert "time: about 6.0 s (4 in flight, 60 a minute at most)" in text
+    assert "time: about 6.0s (4 in flight, at most 60 per minute)" in text
     rig.batchgen("run", path, cwd=tmp_path)
     rig.manifest(tmp_path, served.base_url, [*"abcdefgh"], limits=limits)
-    assert "an image so far" in rig.batchgen("plan", path, cwd=tmp_path).stdout
+    assert "per image so far" in rig.batchgen("plan", path, cwd=tmp_path).stdout
 
 
 @pytest.mark.fault("M17")
@@ -126,7 +126,7 @@ def test_a_run_over_its_budget_refuses_with_the_table_and_yes_goes_as_far_as_it_
         tmp_path, served.base_url, [*"abcdef"], limits="{concurrency: 8, max_cost: 0.20}"
     )
     refused = rig.batchgen("run", path, cwd=tmp_path, code=3)
-    assert "budget for this run: $0.20 left of $0.20; too little" in refused.stderr
+    assert "budget for this run: $0.20 left of $0.20; not enough" in refused.stderr
     assert "nothing was sent" in refused.stderr
     assert len(served.bill()) == before
     rig.batchgen("run", path, "--yes", cwd=tmp_path, code=3)
@@ -135,7 +135,7 @@ def test_a_run_over_its_budget_refuses_with_the_table_and_yes_goes_as_far_as_it_
         tmp_path, served.base_url, [*"abcdefgh"], limits="{concurrency: 8, max_cost: 0.05}"
     )
     limited = rig.batchgen("run", path, "--limit", "1", cwd=tmp_path)
-    assert re.search(r"1  of them at most in this run \(--limit\) +\$0\.04", limited.stderr)
+    assert re.search(r"1  of them in this run \(--limit\) +\$0\.04", limited.stderr)
     assert rig.status(tmp_path)["jobs"]["done"] == 6
 
 

@@ -98,10 +98,10 @@ def test_row_without_photo_fails_alone_and_is_tried_again(
     assert "1 row is at fault, 3 jobs" in checked.stdout
     assert "p.csv:3: images[0]: reference image not found" in checked.stderr
     planned = rig.batchgen("plan", shop.manifest, cwd=tmp_path)
-    assert "1  with a fault in their row, not sent" in planned.stdout
+    assert "1  not sent because of an error in their row" in planned.stdout
     done = rig.batchgen("run", shop.manifest, cwd=tmp_path, code=1)
     assert shop.jobs() == {"S1": "done", "S2": "failed", "S3": "done"}
-    assert "(as S2)" in done.stdout
+    assert "(such as S2)" in done.stdout
     assert shop.jobs("reason")["S2"].startswith(
         "row: p.csv:3: images[0]: reference image not found"
     )
@@ -128,7 +128,7 @@ def test_done_job_keeps_its_image_when_its_row_breaks(tmp_path: Path, served: ri
     made, bill = shop.jobs("fingerprint"), len(served.bill())
     (tmp_path / "photos/S2.png").unlink()
     done = rig.batchgen("run", shop.manifest, cwd=tmp_path, code=1)
-    assert "1  done, kept; their row has a fault now" in done.stderr
+    assert "1  done, kept; their row has an error now" in done.stderr
     assert "p.csv:3: images[0]" in done.stderr
     assert shop.jobs("fingerprint") == made
     assert set(shop.jobs().values()) == {"done"}

@@ -123,7 +123,9 @@ def test_shared_jobs_wait_for_a_leader_that_failed(tmp_path: Path) -> None:
         assert jobs(tmp_path)["job-000"][0] == "blocked"
         assert jobs(tmp_path)["job-003"] == ("pending", "shares job-000, which is blocked")
         rig.batchgen("run", path, cwd=tmp_path, code=1)
-        rig.batchgen("resume", "batch", cwd=tmp_path, code=1)
+        resumed = rig.batchgen("resume", "batch", cwd=tmp_path, code=1)
+        assert "next: batchgen report batch   # fix these prompts" in resumed.stdout
+        assert "4 more jobs need their images" in resumed.stdout
         asked = rig.query(tmp_path / "batchgen.db", "SELECT job_id FROM attempts")
         assert len(asked) == 1
         assert local.bill() == []

@@ -65,11 +65,11 @@ def test_plan_line_says_what_happens_to_a_group() -> None:
     groups = {group: GroupSum(16, Micros(603_200)) for group in Group}
     lines = dict(zip(Group, plan_text("b:", groups, QUOTE, []).splitlines()[1:], strict=False))
     assert _words(lines[Group.IN_FLIGHT]) == (
-        "16 in flight when the last run was killed; asked again within max_waste $0.60"
+        "16 in flight when the last run was killed; rebought within max_waste $0.60"
     )
-    assert lines[Group.HELD].endswith("over max_waste, held"), "no price: it is not sent"
+    assert lines[Group.HELD].endswith("over max_waste, left uncertain"), "no price: it is not sent"
     assert _words(lines[Group.STALE]) == "16 to be regenerated (refresh) $0.60"
-    assert "changed since they failed or were refused" in lines[Group.REVISED]
+    assert "changed since they failed or were blocked" in lines[Group.REVISED]
     assert "waiting from an earlier run" in lines[Group.PENDING]
     assert {group for group, line in lines.items() if "$" in line} == {
         group for group in Group if group.is_sent or group is Group.SHARED
@@ -81,7 +81,7 @@ def test_limit_is_shown_with_what_it_costs() -> None:
     text = plan_text("b:", {}, QUOTE.limited(1, Micros(37_700), 1), [])
     assert [_words(line) for line in text.splitlines()[1:]] == [
         "16 requests to send, estimated at $0.60",
-        "1 of them at most in this run (--limit) $0.04",
+        "1 of them in this run (--limit) $0.04",
     ]
 
 
@@ -92,7 +92,7 @@ def _words(line: str) -> str:
 @pytest.mark.fault("XF7")
 def test_budget_that_is_too_little_is_said() -> None:
     budget = Budget(period="run", max_cost=Micros(100_000), used=ZERO)
-    assert "budget for this run: $0.10 left of $0.10; too little" in plan_text(
+    assert "budget for this run: $0.10 left of $0.10; not enough" in plan_text(
         "b:", {}, QUOTE, [budget]
     )
 
@@ -102,17 +102,20 @@ def test_what_if_names_what_its_price_is_for() -> None:
     shares = {"again_percent": Decimal(8), "accepted_percent": Decimal(70)}
     quote = replace(QUOTE, what_if=what_if(50, Micros(1_885_000), **shares))
     (line,) = plan_text("b:", {}, quote, []).splitlines()[2:]
-    assert line == "  if 8 % are made again $2.04; at 70 % accepted, $0.058 for each accepted image"
+    assert line == "  if 8 % are made again: $2.04; if 70 % are accepted: $0.058 per accepted image"
 
 
 @pytest.mark.fault("XF6")
 @pytest.mark.parametrize(
     ("group", "then"),
-    [(Group.IN_FLIGHT, "asked again within max_waste"), (Group.HELD, "a run holds it for you")],
+    [
+        (Group.IN_FLIGHT, "a run rebuys it within max_waste"),
+        (Group.HELD, "so a run leaves it uncertain"),
+    ],
 )
 def test_why_says_what_may_have_been_billed(group: Group, then: str) -> None:
     text = why_text("a", replace(WHY, group=group))
-    assert "in flight when the last run was killed; possibly charged $0.0377" in text
+    assert "in flight when the last run was killed; possibly charged $0.04" in text
     assert then in text
 
 
@@ -144,4 +147,4 @@ def test_time_is_by_the_rate_of_the_last_run(images: int, known: bool, tmp_path:
         pace = Pace(concurrency=32, per_minute=None, latency_s=3.0, measured_per_minute=rate)
         assert round(pace.expected_s(500) or 0) == 600
         text = plan_text("b:", {}, replace(QUOTE, requests=500, pace=pace), [])
-        assert "time: about 10 min 00 s (50 images a minute in the last run)" in text
+        assert "time: about 10m 00s (50 images per minute in the last run)" in text

@@ -1,0 +1,116 @@
+"""Commands that show batches and change nothing: status, report, cost."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchgen.cli.options import (
+    DAY,
+    batch_argument,
+    db_option,
+    json_option,
+    option,
+    optional_batch_argument,
+)
+
+if TYPE_CHECKING:
+    from batchgen.errors import ExitCode
+
+
+@click.command()
+@optional_batch_argument
+@db_option
+@json_option
+@option(
+    "--watch",
+    "watch_s",
+    type=click.FloatRange(min=0.1),
+    is_flag=False,
+    flag_value=2.0,
+    metavar="[SECONDS]",
+    help="Repeat until interrupted, every 2 seconds unless SECONDS is given.",
+)
+@option("--uncertain", is_flag=True, help="List jobs that may have been charged without a result.")
+@option(
+    "--metrics",
+    is_flag=True,
+    help="Print OpenMetrics text, for the textfile collector of node_exporter.",
+)
+def status(
+    name: str | None,
+    db: Path | None,
+    as_json: bool,
+    watch_s: float | None,
+    uncertain: bool,
+    metrics: bool,
+) -> ExitCode:
+    """Show job counts, cost and problems of one batch or of all."""
+    from batchgen.commands import status as command
+
+    if metrics:
+        return command.metrics(name, db)
+    if uncertain:
+        if name is None:
+            raise click.UsageError("--uncertain: no batch named; expected BATCH")
+        return command.uncertain(name, db, as_json=as_json)
+    return command.status(name, db, as_json=as_json, watch_s=watch_s)
+
+
+@click.command()
+@batch_argument
+@db_option
+@option(
+    "--run",
+    type=click.IntRange(min=1),
+    metavar="ID",
+    show_default="the newest run",
+    help="Report this run.",
+)
+@option(
+    "--format",
+    "file_format",
+    type=click.Choice(["text", "markdown", "json"]),
+    default="text",
+    help="Choose the output format.",
+)
+def report(name: str, db: Path | None, run: int | None, file_format: str) -> ExitCode:
+    """Summarize a run: images, failures with source lines, cost."""
+    from batchgen.commands.report import report as command
+
+    return command(name, db, run=run, file_format=file_format)
+
+
+@click.command()
+@optional_batch_argument
+@db_option
+@option(
+    "--by",
+    multiple=True,
+    metavar="COLUMN",
+    show_default="batch",
+    help="Group by batch, run, day, model, provider or tag. Repeatable, or separated by commas.",
+)
+@option("--since", type=DAY, metavar="DATE", help="Include requests from this day on (UTC).")
+@option(
+    "--until", type=DAY, metavar="DATE", help="Include requests up to the end of this day (UTC)."
+)
+@option("--json", "file_format", flag_value="json", help="Print JSON to stdout.")
+@option("--csv", "file_format", flag_value="csv", help="Print CSV to stdout, without the total.")
+def cost(
+    name: str | None,
+    db: Path | None,
+    by: tuple[str, ...],
+    since: date | None,
+    until: date | None,
+    file_format: str | None,
+) -> ExitCode:
+    """Sum up estimated, charged and possibly charged costs."""
+    from batchgen.commands.cost import Days
+    from batchgen.commands.cost import cost as command
+
+    days = Days(since=since, until=until)
+    return command(name, db, by=by, days=days, file_format=file_format or "text")

@@ -1,0 +1,170 @@
+"""Commands that make images: init, check, plan, run, resume."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import click
+
+from batchgen.cli.options import (
+    DEFAULT_MANIFEST,
+    RefreshOptions,
+    RunOptions,
+    accept_unknown_price_option,
+    adopt_option,
+    batch_argument,
+    concurrency_option,
+    db_option,
+    json_option,
+    manifest_db_option,
+    manifests_argument,
+    max_cost_option,
+    only_option,
+    option,
+    refresh_options,
+    run_options,
+)
+
+if TYPE_CHECKING:
+    from batchgen.errors import ExitCode
+    from batchgen.ledger.only import Only
+
+
+class ManifestRunOptions(RunOptions, RefreshOptions):
+    """The options of `run` that are passed on as overrides of the manifest."""
+
+    adopt: bool
+
+
+class PlanOptions(RefreshOptions):
+    """The options of `plan` that are passed on as overrides of the manifest."""
+
+    db: Path | None
+    accept_unknown_price: bool
+    max_cost: str | None
+    only: Only | None
+    adopt: bool
+    concurrency: int | None
+    again: str | None
+    accepted: str | None
+
+
+@contextmanager
+def _permanent_imports() -> Iterator[None]:
+    """Exclude modules imported in this block from garbage collection: a run needs them all."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@click.command()
+@click.argument("path", metavar="[FILE]", type=click.Path(path_type=Path), default=DEFAULT_MANIFEST)
+def init(path: Path) -> ExitCode:
+    """Write an example manifest that runs on the local endpoint.
+
+    FILE defaults to batch.yaml. An existing file is not overwritten.
+    """
+    from batchgen.commands.init import init as command
+
+    return command(path)
+
+
+@click.command()
+@manifests_argument
+def check(manifests: tuple[Path, ...]) -> ExitCode:
+    """Validate manifests and report all errors.
+
+    MANIFEST defaults to batch.yaml. Exits with 1 if only single rows are at fault.
+    """
+    from batchgen.commands.plan import check as command
+
+    return command(list(manifests))
+
+
+@click.command()
+@manifests_argument
+@manifest_db_option
+@json_option
+@accept_unknown_price_option
+@max_cost_option
+@only_option
+@adopt_option
+@refresh_options
+@concurrency_option
+@option(
+    "--again",
+    metavar="SHARE",
+    help="Add the cost if this share of the images is made again, such as 8%.",
+)
+@option(
+    "--accepted",
+    metavar="SHARE",
+    help="Add the cost per accepted image if this share is accepted, such as 70%.",
+)
+@option(
+    "--why",
+    "key",
+    metavar="KEY",
+    help="Explain what a run would do with one job, and what changed since its image was made.",
+)
+def plan(
+    manifests: tuple[Path, ...], as_json: bool, key: str | None, **options: Unpack[PlanOptions]
+) -> ExitCode:
+    """Show what a run would do and cost.
+
+    MANIFEST defaults to batch.yaml. Needs no key and no network; writes nothing.
+    """
+    from batchgen.commands.plan import plan as command
+    from batchgen.commands.plan import why
+    from batchgen.session.prepare import Overrides
+
+    if key is not None:
+        if len(manifests) > 1:
+            raise click.UsageError(f"--why: {len(manifests)} manifests; expected one")
+        return why(manifests[0], key, Overrides(**options))
+    return command(list(manifests), Overrides(**options), as_json=as_json)
+
+
+@click.command()
+@manifests_argument
+@refresh_options
+@adopt_option
+@manifest_db_option
+@run_options
+def run(
+    manifests: tuple[Path, ...],
+    as_json: bool,
+    quiet: bool,
+    **options: Unpack[ManifestRunOptions],
+) -> ExitCode:
+    """Generate the images of manifests; resume unfinished jobs.
+
+    MANIFEST defaults to batch.yaml.
+    """
+    with _permanent_imports():
+        from batchgen.commands.run import run as command
+        from batchgen.session.plan_and_enroll import Faces
+        from batchgen.session.prepare import Overrides
+
+    return command(list(manifests), Overrides(**options), Faces(json=as_json, quiet=quiet))
+
+
+@click.command()
+@batch_argument
+@db_option
+@run_options
+def resume(name: str, as_json: bool, quiet: bool, **options: Unpack[RunOptions]) -> ExitCode:
+    """Continue a batch from its ledger, without its manifest file."""
+    with _permanent_imports():
+        from batchgen.commands.run import resume as command
+        from batchgen.session.plan_and_enroll import Faces
+        from batchgen.session.prepare import Overrides
+
+    return command(name, Overrides(**options), Faces(json=as_json, quiet=quiet))

@@ -1,0 +1,293 @@
+"""Options and arguments that several commands share, with the types of their values.
+
+A command that passes its options on as keywords declares them with a ``TypedDict``, so that mypy
+compares them with the parameters of the function that receives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from batchgen.ledger.only import Only
+
+DEFAULT_MANIFEST = Path("batch.yaml")
+"""Written by `init`, and used by commands that take manifests if none is named."""
+
+Decorated = TypeVar("Decorated", bound=Callable[..., object])
+
+
+class Decorator(Protocol):
+    """A decorator that leaves the type of a command function as it is."""
+
+    def __call__(self, function: Decorated, /) -> Decorated:
+        """Add options to a command function."""
+
+
+class _Option(click.Option):
+    """An option whose help shows its default as written, and no range in mathematical notation."""
+
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default
+        return extra
+
+
+def option(*names: str, **attributes: Any) -> Decorator:
+    """Declare an option; the parameters are those of `click.option`."""
+    return click.option(*names, cls=_Option, **attributes)
+
+
+class RefreshOptions(TypedDict):
+    """The values of `refresh_options`."""
+
+    refresh: str | None
+    since: datetime | None
+
+
+class RunOptions(TypedDict):
+    """The values of ``--db`` and `run_options` that are passed on as overrides of the manifest."""
+
+    db: Path | None
+    concurrency: int | None
+    max_cost: str | None
+    max_waste: str | None
+    limit: int | None
+    only: Only | None
+    until: str | None
+    log_file: Path | None
+    grace_s: float | None
+    overwrite: bool
+    accept_unknown_price: bool
+    take_over: bool
+    yes: bool
+
+
+class _UtcTime(click.ParamType[datetime]):
+    """A date, or a date and time, in UTC."""
+
+    name = "date"
+
+    def convert(
+        self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"):
+            try:
+                return datetime.strptime(value, form).replace(tzinfo=UTC)
+            except ValueError:
+                continue
+        expected = "expected a date such as 2026-11-28 or 2026-11-28T06:00:00"
+        raise click.BadParameter(f"not a date: {value!r}; {expected}", ctx, param)
+
+
+class _Day(click.ParamType[date]):
+    """A date in UTC."""
+
+    name = "date"
+
+    def convert(
+        self, value: str | date, param: click.Parameter | None, ctx: click.Context | None
+    ) -> date:
+        if isinstance(value, date):
+            return value
+        try:
+            return datetime.strptime(value, "%Y-%m-%d").replace(tzinfo=UTC).date()
+        except ValueError:
+            expected = "expected a date such as 2026-11-28"
+            raise click.BadParameter(f"not a date: {value!r}; {expected}", ctx, param) from None
+
+
+UTC_TIME = _UtcTime()
+DAY = _Day()
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _or_default(
+    context: click.Context, _parameter: click.Parameter, manifests: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    if manifests or context.resilient_parsing:
+        return manifests
+    if not DEFAULT_MANIFEST.is_file():
+        raise click.UsageError(
+            f"no manifest named, and no {DEFAULT_MANIFEST} in this directory;"
+            " `batchgen init` writes one"
+        )
+    return (DEFAULT_MANIFEST,)
+
+
+def _read_only(
+    _context: click.Context, _option: click.Parameter, given: tuple[str, ...]
+) -> Only | None:
+    """Return the keys and patterns of ``--only``, including those listed in files.
+
+    None if the option is not given. Raises click.UsageError for a file that lists no key.
+    """
+    if not given:
+        return None
+    patterns = list[str]()
+    for one in given:
+        if one != "-" and not one.startswith("@"):
+            patterns.append(one)
+            continue
+        try:
+            with click.open_file(one if one == "-" else one[1:], encoding="utf-8-sig") as stream:
+                text = str(stream.read())
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.UsageError(f"--only {one}: cannot be read: {error}") from None
+        lines = (line.strip() for line in text.splitlines())
+        listed = [line for line in lines if line and not line.startswith("#")]
+        if not listed:
+            raise click.UsageError(f"--only {one}: lists no key")
+        patterns += listed
+    from batchgen.ledger.only import Only
+
+    return Only.of(patterns)
+
+
+manifests_argument = click.argument(
+    "manifests",
+    metavar="[MANIFEST]...",
+    nargs=-1,
+    type=click.Path(path_type=Path),
+    callback=_or_default,
+)
+manifest_argument = click.argument("manifest", metavar="[MANIFEST]", required=False, type=FILE)
+batch_argument = click.argument("name", metavar="BATCH")
+optional_batch_argument = click.argument("name", metavar="[BATCH]", required=False)
+
+manifest_db_option = option(
+    "--db",
+    type=FILE,
+    metavar="FILE",
+    show_default="BATCHGEN_DB, else batchgen.db next to the manifest",
+    help="Use this ledger.",
+)
+db_option = option(
+    "--db",
+    type=FILE,
+    metavar="FILE",
+    show_default="BATCHGEN_DB, else batchgen.db here or in jobs/",
+    help="Use this ledger.",
+)
+json_option = option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
+adopt_option = option(
+    "--adopt", is_flag=True, help="Continue a batch that belongs to another manifest."
+)
+only_option = option(
+    "--only",
+    metavar="KEY",
+    multiple=True,
+    callback=_read_only,
+    help="Select jobs by key or by a pattern such as 'mug/*'; @FILE reads one per line, - reads"
+    " stdin. Repeatable.",
+)
+concurrency_option = option(
+    "--concurrency",
+    type=click.IntRange(1, 4096),
+    metavar="N",
+    show_default="limits.concurrency of the manifest, else 8",
+    help="Send at most N requests at the same time.",
+)
+max_cost_option = option(
+    "--max-cost",
+    metavar="DOLLARS",
+    show_default="limits.max_cost of the manifest",
+    help="Set the budget of this run.",
+)
+accept_unknown_price_option = option(
+    "--accept-unknown-price",
+    is_flag=True,
+    help="Run without a budget if the price of a model is unknown.",
+)
+dry_run_option = option("--dry-run", is_flag=True, help="Count the jobs and change nothing.")
+
+
+def _combined(*options: Decorator) -> Decorator:
+    """Return one decorator that adds the options in the order in which help lists them."""
+
+    def decorate(function: Decorated) -> Decorated:
+        for add in reversed(options):
+            function = add(function)
+        return function
+
+    return decorate
+
+
+refresh_options = _combined(
+    option(
+        "--refresh",
+        metavar="POLICY",
+        help="Override the manifest's refresh policy: changed, always or an age such as 30d.",
+    ),
+    option(
+        "--since",
+        type=UTC_TIME,
+        metavar="DATE",
+        help="Regenerate images created before this time (UTC).",
+    ),
+)
+
+run_options = _combined(
+    json_option,
+    option("--quiet", is_flag=True, help="Print nothing unless something is wrong."),
+    concurrency_option,
+    max_cost_option,
+    option(
+        "--max-waste",
+        metavar="SHARE",
+        show_default="limits.max_waste of the manifest, else 5%",
+        help="Limit rebuying requests of unknown outcome: a share such as 5%, or dollars.",
+    ),
+    option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Process at most N pending jobs.",
+    ),
+    only_option,
+    option(
+        "--until",
+        metavar="TIME",
+        help="Start no request after this time: 06:00, or an ISO date and time.",
+    ),
+    option(
+        "--log-file",
+        type=FILE,
+        metavar="FILE",
+        show_default="BATCHGEN_LOG, else no log",
+        help="Log events as JSON lines; at most ten files of 10 MB are kept.",
+    ),
+    option(
+        "--grace",
+        "grace_s",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        show_default="limits.deadline of the manifest, else 300",
+        help="Wait this long for requests in flight after a signal.",
+    ),
+    option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace images of another provider and unrelated files at output paths.",
+    ),
+    accept_unknown_price_option,
+    option(
+        "--take-over",
+        is_flag=True,
+        help="Continue a run of another host or container that you know has ended.",
+    ),
+    option(
+        "--yes",
+        is_flag=True,
+        help="Skip confirmation; accept price increases; run until the budget is used up.",
+    ),
+)
