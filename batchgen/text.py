@@ -1,4 +1,4 @@
-"""Text rules that manifests and keys share."""
+"""Text rules that manifests, keys and reports share."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ def slug(text: str, max_chars: int | None = None) -> str:
 
 def _is_mark(char: str) -> bool:
     return unicodedata.category(char).startswith("M")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 request``, ``2 requests``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

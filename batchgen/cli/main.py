@@ -224,10 +224,11 @@ def run(manifests: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any)
     """Plan, generate, download and record; resume what is unfinished."""
     with _kept_for_good():
         from batchgen.commands.run import run as command
-        from batchgen.session.plan_and_enroll import Faces
-        from batchgen.session.prepare import Overrides
+        from batchgen.console.terminal import TerminalPresenter
+        from batchgen.session.overrides import Overrides
 
-    return command(list(manifests), Overrides(**_utc(options)), Faces(json=as_json, quiet=quiet))
+    presenter = TerminalPresenter(as_json=as_json, quiet=quiet)
+    return command(list(manifests), Overrides(**_utc(options)), presenter)
 
 
 @cli.command()
@@ -237,10 +238,11 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Any) -> ExitCode:
     """Go on with a batch without its manifest file."""
     with _kept_for_good():
         from batchgen.commands.run import resume as command
-        from batchgen.session.plan_and_enroll import Faces
-        from batchgen.session.prepare import Overrides
+        from batchgen.console.terminal import TerminalPresenter
+        from batchgen.session.overrides import Overrides
 
-    return command(name, Overrides(**options), Faces(json=as_json, quiet=quiet))
+    presenter = TerminalPresenter(as_json=as_json, quiet=quiet)
+    return command(name, Overrides(**options), presenter)
 
 
 @cli.command()
@@ -260,7 +262,7 @@ def plan(manifests: tuple[Path, ...], as_json: bool, key: str | None, **options:
     """Show what a run would do and cost; no key, no network, nothing written."""
     from batchgen.commands.plan import plan as command
     from batchgen.commands.plan import why
-    from batchgen.session.prepare import Overrides
+    from batchgen.session.overrides import Overrides
 
     if key is not None:
         if len(manifests) > 1:

@@ -16,9 +16,9 @@ from batchgen.ledger.queries import find_batch
 from batchgen.ledger.uncertain import Doubt, open_doubts
 from batchgen.ledger.uncertain import acknowledge as write
 from batchgen.money import decimal_string, dollars
-from batchgen.report.costs import counted
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.settings import Environment
+from batchgen.text import counted
 
 
 def acknowledge(

@@ -7,6 +7,7 @@ from typing import Final
 
 from batchgen.ledger.costs import Costs, CostSum
 from batchgen.money import dollars
+from batchgen.text import counted
 
 WIDTH: Final = 80
 _LEAST_NAME_CHARS: Final = 8
@@ -67,8 +68,3 @@ def _notes(total: CostSum) -> list[str]:
 def unpriced_text(requests: int) -> str:
     """What is to say where money is not counted because nothing tells how much it is."""
     return f"price unknown for {counted(requests, 'request')}; they are in no sum"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: ``1 request``, ``2 requests``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from batchgen.commands.report import morning_of
 from batchgen.ledger.budgets import period_budgets
 from batchgen.ledger.costs import CostBy, costs
 from batchgen.ledger.database import open_for_reading
@@ -17,6 +16,7 @@ from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.queries import find_batch, status
 from batchgen.ledger.uncertain import Doubt, Held, doubts
 from batchgen.money import decimal_string, dollars
+from batchgen.report.gather import morning_of
 from batchgen.report.run import report_record
 from tests.support import canary, rig
 
