@@ -32,9 +32,12 @@ from batchgen.ledger.queries import status as read_status
 from batchgen.money import ZERO, Micros
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.fresh_prices import PriceLists
-from batchgen.session.plan_and_enroll import Faces, begin, check, reference_images
-from batchgen.session.prepare import Overrides, key_of, prepare
-from batchgen.session.run_engine import Outcome, drive, endpoint
+from batchgen.session.overrides import Overrides
+from batchgen.session.plan_and_enroll import begin, validate
+from batchgen.session.prepare import RunSpec, prepare
+from batchgen.session.presenter import SilentPresenter
+from batchgen.session.reference_downloads import ReferenceImages
+from batchgen.session.run_engine import RunResult, drive, endpoint
 from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
 
@@ -147,7 +150,8 @@ class Batch:
             yes=yes,
             accept_unknown_price=accept_unknown_price,
         )
-        self.notices: list[str] = []
+        self._presenter = SilentPresenter()
+        self.notices = self._presenter.notices
         """Warnings and notices of the plan, as `batchgen run` prints them."""
         self.stopped: str | None = None
         """Why the run ended before every job was requested; None if it did not, or still runs."""
@@ -172,15 +176,14 @@ class Batch:
         return self
 
     def _open(self, held: ExitStack) -> None:
-        overrides = self._overrides
-        prepared = prepare(self._manifest, overrides.db)
-        check(prepared, overrides)
-        held.enter_context(batch_lock(prepared.ledger, prepared.loaded.name))
-        faces = Faces(quiet=True, tell=self.notices.append, runs_at_once=False)
-        self._prepared, self._start = begin(
-            prepared, overrides, faces, PriceLists(), reference_images(faces)
-        )
-        self._base_url = held.enter_context(endpoint(self._prepared))
+        flags = self._overrides
+        spec = RunSpec.of(prepare(self._manifest, flags.db), flags)
+        validate(spec)
+        ledger = spec.prepared.ledger
+        held.enter_context(batch_lock(ledger, spec.name, take_over=flags.take_over))
+        images = ReferenceImages(self._presenter)
+        self._run = begin(spec, self._presenter, PriceLists(), images, write_run=False)
+        self._base_url = held.enter_context(endpoint(self._run.spec.prepared))
 
     async def __aexit__(
         self,
@@ -224,17 +227,17 @@ class Batch:
     @property
     def name(self) -> str:
         """The batch's name in the ledger; known after entering, like what follows."""
-        return self._prepared.loaded.name
+        return self._run.name
 
     @property
     def to_do(self) -> int:
         """Jobs to request, to recover or to download."""
-        return self._start.to_do
+        return self._run.to_do
 
     @property
     def estimate(self) -> Micros:
         """Expected cost of the requests to send, in millionths of a dollar."""
-        return self._start.estimate if self._start.to_do else ZERO
+        return self._run.estimate if self._run.to_do else ZERO
 
     def __aiter__(self) -> AsyncIterator[Result]:
         """Begin to send, and give the result of each job, in the order in which they are known.
@@ -248,8 +251,8 @@ class Batch:
             raise RuntimeError("this batch is not open; iterate inside `async with Batch(...)`")
         self._started = True
         send, self._received = anyio.create_memory_object_stream[Result](math.inf)
-        self._results = _Results(send, self._prepared.loaded.base)
-        self._tasks.start_soon(self._run)
+        self._results = _Results(send, self._run.spec.prepared.loaded.base)
+        self._tasks.start_soon(self._run_to_end)
         return _Iterator(self._received, self._take_error)
 
     def _take_error(self) -> BaseException | None:
@@ -257,7 +260,7 @@ class Batch:
         error, self._error = self._error, None
         return error
 
-    async def _run(self) -> None:
+    async def _run_to_end(self) -> None:
         with self._results:
             try:
                 await self._drive()
@@ -269,28 +272,20 @@ class Batch:
                 self._error = error
 
     async def _drive(self) -> None:
-        prepared, start = self._prepared, self._start
-        if not start.to_do:
-            self.exit_code = Outcome(at_fault=start.at_fault).exit_code(self.status())
+        run = self._run
+        if not run.to_do:
+            self.exit_code = RunResult(at_fault=run.at_fault).exit_code(self.status())
             return
-        outcome = await drive(
-            prepared,
-            start,
-            self._overrides,
-            self._results,
-            self._base_url,
-            key_of(prepared.profile, prepared.environment),
-            embedder=self._results,
-        )
-        self.stopped = outcome.stopped
-        self.exit_code = outcome.exit_code(self.status())
+        result = await drive(run, self._results, self._base_url, embedder=self._results)
+        self.stopped = result.stopped
+        self.exit_code = result.exit_code(self.status())
 
     def status(self) -> BatchStatus:
         """Return jobs by state, images, and money in millionths of a dollar, as of now.
 
         Can be called after entering, and after leaving too. Raises LedgerError.
         """
-        conn = open_for_reading(self._prepared.ledger)
+        conn = open_for_reading(self._run.spec.prepared.ledger)
         try:
             return read_status(conn, self.name)
         finally:

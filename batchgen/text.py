@@ -56,3 +56,8 @@ def known_names_hint(name: str, known: Iterable[str]) -> str:
 
 def _is_mark(char: str) -> bool:
     return unicodedata.category(char).startswith("M")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 request``, ``2 requests``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

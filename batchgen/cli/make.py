@@ -123,7 +123,7 @@ def plan(
     """
     from batchgen.commands.plan import plan as command
     from batchgen.commands.plan import why
-    from batchgen.session.prepare import Overrides
+    from batchgen.session.overrides import Overrides
 
     if key is not None:
         if len(manifests) > 1:
@@ -150,10 +150,11 @@ def run(
     """
     with _permanent_imports():
         from batchgen.commands.run import run as command
-        from batchgen.session.plan_and_enroll import Faces
-        from batchgen.session.prepare import Overrides
+        from batchgen.console.terminal import TerminalPresenter
+        from batchgen.session.overrides import Overrides
 
-    return command(list(manifests), Overrides(**options), Faces(json=as_json, quiet=quiet))
+    presenter = TerminalPresenter(as_json=as_json, quiet=quiet)
+    return command(list(manifests), Overrides(**options), presenter)
 
 
 @click.command()
@@ -164,7 +165,8 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Unpack[RunOptions])
     """Continue a batch from its ledger, without its manifest file."""
     with _permanent_imports():
         from batchgen.commands.run import resume as command
-        from batchgen.session.plan_and_enroll import Faces
-        from batchgen.session.prepare import Overrides
+        from batchgen.console.terminal import TerminalPresenter
+        from batchgen.session.overrides import Overrides
 
-    return command(name, Overrides(**options), Faces(json=as_json, quiet=quiet))
+    presenter = TerminalPresenter(as_json=as_json, quiet=quiet)
+    return command(name, Overrides(**options), presenter)

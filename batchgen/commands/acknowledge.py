@@ -18,8 +18,8 @@ from batchgen.ledger.queries import find_batch
 from batchgen.ledger.uncertain import UncertainJob, open_uncertain_jobs
 from batchgen.ledger.uncertain import acknowledge as write
 from batchgen.money import decimal_string, dollars
-from batchgen.report.costs import counted
 from batchgen.session.settings import Environment
+from batchgen.text import counted
 
 
 def acknowledge(

@@ -13,7 +13,7 @@ from batchgen.ledger.budgets import PERIODS, Budget, period_budgets, set_budgets
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.money import Micros, dollars, parse_dollars
-from batchgen.session.quote import budget_record
+from batchgen.report.plan_summary import budget_record
 from batchgen.session.settings import Environment
 
 

@@ -15,14 +15,14 @@ from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import unpriced_models
-from batchgen.money import decimal_string
 from batchgen.report.costs import unpriced_text
-from batchgen.report.status import plan_heading, plan_text, unfetched_text, why_text
+from batchgen.report.plan_summary import plan_record, plan_summary_text
+from batchgen.report.status import unfetched_text, why_text
 from batchgen.session.fresh_prices import with_kept_prices
-from batchgen.session.prepare import Overrides, Prepared, belongs, prepare, stage
-from batchgen.session.proposal import propose
-from batchgen.session.quote import quote_record
-from batchgen.session.unpriced import OpenPrices, refuse_unpriced
+from batchgen.session.overrides import Overrides
+from batchgen.session.prepare import Prepared, RunSpec, belongs, prepare, stage
+from batchgen.session.proposal import PlanSummary, propose
+from batchgen.session.unpriced import OpenPrices, refuse_unpriced, unpriced_jobs
 
 
 def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitCode:
@@ -30,66 +30,46 @@ def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitC
     directory = manifests[0].absolute().parent
     for path in manifests:
         prepared = prepare(path, overrides.db, ledger_directory=directory)
-        _plan_one(prepared, overrides, as_json=as_json)
+        _plan_one(RunSpec.of(prepared, overrides), as_json=as_json)
     return ExitCode.DONE
 
 
-def _plan_one(prepared: Prepared, overrides: Overrides, *, as_json: bool) -> None:
-    name = prepared.loaded.name
+def _plan_one(spec: RunSpec, *, as_json: bool) -> None:
+    prepared = spec.prepared
     with closing(_ledger(prepared)) as conn:
         profile = with_kept_prices(prepared.profile, conn)
-        prepared = belongs(conn, replace(prepared, profile=profile), adopt=overrides.adopt)
+        prepared = replace(prepared, profile=profile)
+        prepared = belongs(conn, prepared, adopt=spec.overrides.adopt)
+        spec = replace(spec, prepared=prepared)
         urls = NeededUrls(conn, prepared.references)
         open_prices = OpenPrices(profile)
         staging = stage(
             Staging(conn),
             prepared,
-            accept_unknown_price=overrides.accept_unknown_price,
+            accept_unknown_price=spec.overrides.accept_unknown_price,
             warned=_warn,
             priced=open_prices.note,
             addresses=urls,
-            selection=overrides.selection,
+            selection=spec.selection,
         )
-        unfetched = urls.missing
-        unpriced = unpriced_models(conn) if profile.flat_price is None else {}
-        refuse_unpriced(conn, prepared, overrides, unpriced)
-        found = propose(conn, staging, prepared, overrides)
+        models = unpriced_models(conn)
+        refuse_unpriced(conn, spec, models)
+        summary = PlanSummary(
+            batch=spec.name,
+            provider=profile.name,
+            price_source=profile.price_source,
+            proposal=propose(conn, staging, spec),
+            unfetched=urls.missing,
+            unpriced=unpriced_jobs(profile, models),
+        )
     for text in open_prices.lines():
         write_line(sys.stderr, f"warning: {text}")
-    if unpriced:
-        write_line(sys.stderr, f"warning: {name}: {unpriced_text(sum(unpriced.values()))}")
+    if summary.unpriced:
+        write_line(sys.stderr, f"warning: {spec.name}: {unpriced_text(summary.unpriced)}")
     if as_json:
-        record = {
-            "batch": name,
-            "provider": profile.name,
-            "price_source": profile.price_source,
-            "unfetched": unfetched,
-            "unpriced": sum(unpriced.values()),
-            "groups": {
-                group.value: {
-                    "jobs": one.jobs,
-                    "cost": decimal_string(one.cost) if group.is_sent else "0.000000",
-                }
-                for group, one in found.groups.items()
-            },
-            "repeats": {
-                "jobs": found.repeats.jobs,
-                "cost": decimal_string(found.repeats.cost),
-            },
-            **quote_record(found.quote, found.budgets),
-        }
-        write_line(sys.stdout, json.dumps(record))
+        write_line(sys.stdout, json.dumps(plan_record(summary)))
     else:
-        heading = plan_heading(name, profile.name, profile.price_source)
-        text = plan_text(
-            heading,
-            found.groups,
-            found.quote,
-            found.budgets,
-            unfetched=unfetched,
-            repeats=found.repeats,
-        )
-        write_line(sys.stdout, text)
+        write_line(sys.stdout, plan_summary_text(summary))
 
 
 def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
@@ -103,7 +83,7 @@ def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
             addresses=NeededUrls(conn, prepared.references),
             selection=overrides.selection,
         )
-        proposal = propose(conn, staging, prepared, overrides)
+        proposal = propose(conn, staging, RunSpec.of(prepared, overrides))
         found = staging.explain(proposal.batch, key)
     if found is None:
         raise SettingsError(f"{manifest}: the manifest plans no job with the key {key!r}")

@@ -13,7 +13,8 @@ from pathlib import Path
 import anyio
 
 from batchgen.console.log_file import LoggedProgress
-from batchgen.console.progress import make_progress, write_line
+from batchgen.console.progress import write_line
+from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.job import BatchId
 from batchgen.ledger.attempts import finished_attempts
@@ -23,24 +24,18 @@ from batchgen.ledger.manifest_paths import base_of, manifest_of
 from batchgen.ledger.queries import BatchStatus, find_batch, status
 from batchgen.ledger.saved_images import replaced_by
 from batchgen.manifest.loader import parse_manifest
-from batchgen.money import ZERO, Micros, decimal_string, parse_dollars
+from batchgen.money import ZERO, Micros
 from batchgen.report.status import next_step, replaced_text, summary_text
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.directories import image_directory, spool_directory
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.missing_images import missing_images
-from batchgen.session.notifications import telling
-from batchgen.session.plan_and_enroll import (
-    Faces,
-    Start,
-    begin,
-    begin_again,
-    check,
-    reference_images,
-)
-from batchgen.session.prepare import Overrides, Prepared, key_of, prepare, settle_settings
+from batchgen.session.notifications import FinishedReport, notifying
+from batchgen.session.overrides import Overrides
+from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again, validate
+from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
 from batchgen.session.reference_downloads import ReferenceImages
-from batchgen.session.run_engine import Outcome, drive, endpoint
+from batchgen.session.run_engine import RunResult, drive, endpoint
 from batchgen.session.settings import DB_NAME, Environment, exposed_env_file
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm
@@ -52,29 +47,30 @@ from batchgen.system.process import (
 )
 
 
-def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
-    """Plan, enroll and run each manifest; the worst exit code of all.
+def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
+    """Plan, enroll and run each manifest, and return the worst exit code.
 
-    All manifests are read before the first is run. What keeps one of them from running is said,
-    and the others run all the same, but for those of a provider that stopped dispatch. A budget of
-    the command line is that of all together. Raises BatchgenError.
+    All manifests are read before the first one runs. An error of one manifest is reported, and the
+    others still run, except for those of a provider that stopped dispatch. A budget of the command
+    line covers all manifests together. Raises BatchgenError.
     """
     tune_allocator()
     _arm(Environment.load())
     directory = manifests[0].absolute().parent
     everything = [prepare(path, overrides.db, ledger_directory=directory) for path in manifests]
-    for prepared in everything:
-        check(prepared, overrides)
-    lists, images = PriceLists(), reference_images(faces)
-    codes, stopped = [], dict[str, str]()
-    for prepared in everything:
-        provider = prepared.profile.name
+    specs = [RunSpec.of(prepared, overrides) for prepared in everything]
+    for spec in specs:
+        validate(spec)
+    lists, images = PriceLists(), ReferenceImages(presenter)
+    codes, stopped, spent = [], dict[str, str](), ZERO
+    for spec in specs:
+        provider = spec.prepared.profile.name
         if provider in stopped:
             reason = f"left alone, since {provider} stopped before: {stopped[provider]}"
-            write_line(sys.stderr, f"{prepared.loaded.name}: {reason}")
+            write_line(sys.stderr, f"{spec.name}: {reason}")
             continue
         try:
-            end = _run_one(prepared, overrides, faces, lists, images)
+            end = _run_one(_with_rest_of_budget(spec, spent), presenter, lists, images)
         except BatchgenError as exc:
             write_line(sys.stderr, message_of(exc))
             codes.append(exc.exit_code)
@@ -84,8 +80,17 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
             break
         if end.stopped is not None and not end.stopped.startswith("budget"):
             stopped[provider] = end.stopped
-        overrides = _less(overrides, end.spent)
+        spent = Micros(spent + end.spent)
     return max(codes)
+
+
+def _with_rest_of_budget(spec: RunSpec, spent: Micros) -> RunSpec:
+    """Subtract what earlier manifests spent, if the command line sets the budget."""
+    budget = spec.limits.max_cost
+    if spec.overrides.max_cost is None or budget is None:
+        return spec
+    left = Micros(max(0, budget - spent))
+    return replace(spec, limits=replace(spec.limits, max_cost=left))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +109,7 @@ class _End:
         return ours or self.code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 
 
-def _less(overrides: Overrides, spent: Micros) -> Overrides:
-    """What is left of the command line's budget for the manifests that follow."""
-    if overrides.max_cost is None:
-        return overrides
-    left = max(0, parse_dollars(overrides.max_cost) - spent)
-    return replace(overrides, max_cost=decimal_string(left))
-
-
-def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
+def resume(name: str, overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
     """Go on with a batch from what the ledger keeps of it; its manifest file is not needed.
 
     Raises BatchgenError.
@@ -125,13 +122,20 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
         row = find_batch(conn, name)
     path = manifest_of(ledger, row)
     loaded = parse_manifest(row.manifest.encode(), file=path.name, path=path)
-    prepared = settle_settings(loaded, ledger)
-    check(prepared, overrides)
+    spec = RunSpec.of(settle_settings(loaded, ledger), overrides)
+    validate(spec)
     locked = batch_lock(ledger, name, take_over=overrides.take_over)
-    with locked, telling(prepared, faces.tell) as ending:
-        start = begin_again(prepared, overrides, faces, row, reference_images(faces))
-        ending.code = _go(prepared, start, overrides, faces).code
+    with locked, notifying(spec.prepared, presenter.notice, _read_report) as ending:
+        enrolled = begin_again(spec, presenter, row, ReferenceImages(presenter))
+        ending.code = _go(enrolled, presenter).code
     return ending.code
+
+
+def _read_report(ledger: Path, name: str) -> FinishedReport:
+    # Imported here: most runs notify no one, and all of them would start later.
+    from batchgen.report.gather import finished_report
+
+    return finished_report(ledger, name)
 
 
 def _arm(environment: Environment) -> None:
@@ -142,67 +146,64 @@ def _arm(environment: Environment) -> None:
 
 
 def _run_one(
-    prepared: Prepared,
-    overrides: Overrides,
-    faces: Faces,
-    lists: PriceLists,
-    images: ReferenceImages,
+    spec: RunSpec, presenter: TerminalPresenter, lists: PriceLists, images: ReferenceImages
 ) -> _End:
-    name = prepared.loaded.name
-    locked = batch_lock(prepared.ledger, name, take_over=overrides.take_over)
-    with locked, telling(prepared, faces.tell) as ending:
-        prepared, start = begin(prepared, overrides, faces, lists, images)
-        end = _go(prepared, start, overrides, faces)
+    prepared = spec.prepared
+    locked = batch_lock(prepared.ledger, spec.name, take_over=spec.overrides.take_over)
+    with locked, notifying(prepared, presenter.notice, _read_report) as ending:
+        end = _go(begin(spec, presenter, lists, images), presenter)
         ending.code = end.code
     return end
 
 
-def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) -> _End:
-    """Run what is enrolled, and say how it ended."""
+def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
+    """Run what is enrolled, and print the result."""
     began = time.monotonic()
-    outcome = Outcome(at_fault=start.at_fault)
+    prepared = enrolled.spec.prepared
+    result = RunResult(at_fault=enrolled.at_fault)
     with closing(open_for_reading(prepared.ledger)) as conn:
-        # A partial manifest may lie elsewhere than that of its batch.
-        base = base_of(prepared.ledger, find_batch(conn, start.name))
-        missing = missing_images(conn, start.batch, base)
+        # The base of the batch may differ from that of a partial manifest.
+        base = base_of(prepared.ledger, find_batch(conn, enrolled.name))
+        missing = missing_images(conn, enrolled.batch, base)
     if missing.count:
-        faces.tell(missing.text(start.name))
-    if start.to_do:
-        disable_core_dumps()
-        tune_garbage_collector()
-        shorten_switch_interval()
-        if warning := exposed_env_file(prepared.loaded.base):
-            faces.tell(f"warning: {warning}")
-        key = key_of(prepared.profile, prepared.environment)
-        progress = make_progress(start.to_do, json=faces.json, quiet=faces.quiet)
-        log_path = prepared.environment.log_path(overrides.log_file)
-        if log_path is not None:
-            progress = LoggedProgress(progress, log_path, batch=start.name)
-        with endpoint(prepared) as base_url:
-            outcome = anyio.run(
-                drive, prepared, start, overrides, progress, base_url, key, backend="asyncio"
-            )
+        presenter.notice(missing.text(enrolled.name))
+    if enrolled.to_do:
+        result = _drive(enrolled, presenter)
     with closing(open_for_reading(prepared.ledger)) as conn:
-        if not start.to_do:
-            _tidy_spool(conn, prepared, start.batch)
-        found = status(conn, start.name)
-        last = found.last_run if start.to_do else None
+        if not enrolled.to_do:
+            _tidy_spool(conn, prepared, enrolled.batch)
+        found = status(conn, enrolled.name)
+        last = found.last_run if enrolled.to_do else None
         replaced = replaced_by(conn, last.id) if last else 0
-    for error in outcome.internal_errors:
+    for error in result.internal_errors:
         write_line(sys.stderr, error)
     seconds = time.monotonic() - began
-    if faces.json:
+    if presenter.as_json:
         write_line(sys.stdout, json.dumps(found.as_json()))
     else:
-        told = replaced_text(start.name, replaced, last.id) if last and replaced else None
-        _summarize(prepared, found, faces, made=outcome.made, seconds=seconds, replaced=told)
-    run = found.last_run if start.to_do else None
-    code = outcome.exit_code(found)
+        text = replaced_text(enrolled.name, replaced, last.id) if last and replaced else None
+        _summarize(prepared, found, presenter, made=result.made, seconds=seconds, replaced=text)
+    code = result.exit_code(found)
     return _End(
         code=ExitCode.UNFINISHED if missing.count and code is ExitCode.DONE else code,
-        stopped=outcome.stopped,
-        spent=Micros(run.charged + run.maybe + run.reserved) if run else ZERO,
+        stopped=result.stopped,
+        spent=Micros(last.charged + last.maybe + last.reserved) if last else ZERO,
     )
+
+
+def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
+    disable_core_dumps()
+    tune_garbage_collector()
+    shorten_switch_interval()
+    prepared = enrolled.spec.prepared
+    if warning := exposed_env_file(prepared.loaded.base):
+        presenter.notice(f"warning: {warning}")
+    progress = presenter.run_progress(enrolled.to_do)
+    log_path = prepared.environment.log_path(enrolled.spec.overrides.log_file)
+    if log_path is not None:
+        progress = LoggedProgress(progress, log_path, batch=enrolled.name)
+    with endpoint(prepared) as base_url:
+        return anyio.run(drive, enrolled, progress, base_url, backend="asyncio")
 
 
 def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> None:
@@ -217,13 +218,13 @@ def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) ->
 def _summarize(
     prepared: Prepared,
     found: BatchStatus,
-    faces: Faces,
+    presenter: TerminalPresenter,
     *,
     made: int,
     seconds: float,
     replaced: str | None,
 ) -> None:
-    if faces.quiet and not (found.troubled or found.unfinished):
+    if presenter.quiet and not (found.troubled or found.unfinished):
         return
     images = _shown(image_directory(prepared))
     write_line(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))

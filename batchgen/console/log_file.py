@@ -13,10 +13,11 @@ from typing import Final
 
 import orjson
 
-from batchgen.console.progress import Progress, event_record
+from batchgen.console.progress import event_record
 from batchgen.engine.events import RunEvent
 from batchgen.engine.throttle.limits import DispatchStatus
 from batchgen.errors import SettingsError
+from batchgen.session.presenter import RunProgress
 
 _MAX_BYTES: Final = 10 * 1024 * 1024
 _OLD_FILES: Final = 9
@@ -29,7 +30,7 @@ class LoggedProgress:
     does not end a run that costs money.
     """
 
-    def __init__(self, shown: Progress, path: Path, *, batch: str) -> None:
+    def __init__(self, shown: RunProgress, path: Path, *, batch: str) -> None:
         self._shown = shown
         self._batch = batch
         try:

@@ -6,10 +6,9 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, Final, TextIO
 
 import anyio
 
@@ -28,6 +27,7 @@ from batchgen.engine.events import (
 from batchgen.engine.throttle.limits import DispatchStatus
 from batchgen.job import Billed, JobState
 from batchgen.money import decimal_string, dollars
+from batchgen.session.presenter import RunProgress
 
 _RATE_WINDOW_S: Final = 120.0
 _PLAIN_EVERY_S: Final = 60.0
@@ -35,18 +35,7 @@ _LOOK_EVERY_S: Final = 2.0
 """A wait that is seen at two looks in a row is shown at once, once a minute for each kind."""
 _NUMBER: Final = re.compile(r"\d+")
 _LIVE_EVERY_S: Final = 0.5
-_PLANNED_STEP: Final = 10_000
-_FETCHED_STEP: Final = 1_000
 _WARNINGS_SHOWN: Final = 20
-
-
-def ask(question: str) -> bool:
-    """Ask a person; without a terminal nobody is asked, and the response is yes."""
-    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
-        return True
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @dataclass(slots=True)
@@ -59,19 +48,6 @@ class Tally:
     reserved: int = 0
     charged: int = 0
     maybe: int = 0
-
-
-class Progress(Protocol):
-    """A face of a run: told of events, and asked to show itself now and then."""
-
-    def observe(self, event: RunEvent) -> None:
-        """Take note of an event."""
-
-    async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
-        """Show the state of things until cancelled."""
-
-    def close(self) -> None:
-        """Leave the terminal clean."""
 
 
 class _Counting:
@@ -356,54 +332,15 @@ def write_line(stream: TextIO | None, text: str) -> None:
         pass
 
 
-def make_progress(total: int, *, json: bool, quiet: bool) -> Progress:
+def make_progress(total: int, *, json: bool, quiet: bool) -> RunProgress:
     """The face that fits the terminal and the flags."""
     if json:
         return JsonProgress(total, unhurried(sys.stdout, _dropped_record))
-    if not quiet and _on_terminal():
+    if not quiet and is_terminal():
         return LiveProgress(total, unhurried(sys.stderr, _dropped_line))
     return PlainProgress(total, unhurried(sys.stderr, _dropped_line), quiet=quiet)
 
 
-def _on_terminal() -> bool:
+def is_terminal() -> bool:
+    """Return whether stderr is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
-
-
-@contextmanager
-def fetching(total: int, *, shown: bool) -> Iterator[Callable[[int], None] | None]:
-    """A count of reference images on a terminal, gone when all are here; else a line a thousand."""
-    if not shown:
-        yield None
-        return
-    live = _on_terminal()
-
-    def count(done: int) -> None:
-        if live:
-            sys.stderr.write(f"\rreference images: {done:,} of {total:,}")
-            sys.stderr.flush()
-        elif done % _FETCHED_STEP == 0:
-            write_line(sys.stderr, f"reference images: {done:,} of {total:,}")
-
-    try:
-        yield count
-    finally:
-        if live:
-            sys.stderr.write("\r\x1b[K")
-
-
-@contextmanager
-def planning(*, shown: bool) -> Iterator[Callable[[int], None] | None]:
-    """A count of planned jobs on a terminal, gone when the plan is made."""
-    if not (shown and _on_terminal()):
-        yield None
-        return
-
-    def count(jobs: int) -> None:
-        if jobs % _PLANNED_STEP == 0:
-            sys.stderr.write(f"\rplanning: {jobs:,} jobs")
-            sys.stderr.flush()
-
-    try:
-        yield count
-    finally:
-        sys.stderr.write("\r\x1b[K")

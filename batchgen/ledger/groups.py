@@ -89,6 +89,8 @@ class GroupSum:
 
     jobs: int
     cost: Micros
+    free: int = 0
+    """Jobs whose price is 0, which stands for an unknown one unless the manifest sets it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,10 +237,10 @@ PLANNED_KNOWN: Final = (
 )
 
 COMPARE: Final = f"""
-SELECT '{Group.NEW}' AS grp, count(*) AS jobs, sum(estimated) AS cost
+SELECT '{Group.NEW}' AS grp, count(*) AS jobs, sum(estimated) AS cost, sum(estimated = 0) AS free
 FROM {PLAN} WHERE {IS_NEW_AND_SENT} AND {IS_MEANT} AND refused IS NULL
 UNION ALL
-SELECT grp, count(*), sum(estimated) FROM (
+SELECT grp, count(*), sum(estimated), sum(estimated = 0) FROM (
     SELECT grp, iif(grp = '{Group.SHARED}', 0, estimated) AS estimated
     FROM {PLANNED_KNOWN} WHERE meant
     UNION ALL

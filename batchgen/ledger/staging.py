@@ -295,7 +295,8 @@ class Staging:
         values = {**only_values(self.only), "has_refused": self._has_refused}
         for row in self.conn.execute(COMPARE, values):
             if row["jobs"]:
-                groups[Group(row["grp"])] = GroupSum(row["jobs"], Micros(row["cost"]))
+                found = GroupSum(row["jobs"], Micros(row["cost"]), row["free"])
+                groups[Group(row["grp"])] = found
         retired = 0 if partial else self._retired(batch)
         if retired:
             groups[Group.RETIRED] = GroupSum(retired, ZERO)

@@ -7,6 +7,7 @@ from typing import Final
 
 from batchgen.ledger.costs import Costs, CostSum
 from batchgen.money import dollars, rounded_dollars
+from batchgen.text import counted
 
 WIDTH: Final = 80
 _LEAST_NAME_CHARS: Final = 8
@@ -72,8 +73,3 @@ def unpriced_text(requests: int) -> str:
 def known_dollars(amount: int, *, unpriced: int) -> str:
     """Return a sum, or ``unknown`` if it is zero and ``unpriced`` requests are not in it."""
     return "unknown" if unpriced and not amount else rounded_dollars(amount)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as ``1 request`` or ``2 requests``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -13,7 +13,7 @@ from batchgen.money import decimal_string, dollars, rounded_dollars
 from batchgen.outcomes.classify import clean
 from batchgen.reconciliation.charges import UsageLog
 from batchgen.reconciliation.settlement import Reconciliation, Settled, Why
-from batchgen.report.costs import counted
+from batchgen.text import counted
 
 _SHOWN: Final = 8
 

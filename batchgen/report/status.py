@@ -15,7 +15,8 @@ from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.money import Micros, dollars, rounded_dollars
 from batchgen.planning.changes import differences
 from batchgen.planning.cost_estimate import Estimate, WhatIf
-from batchgen.report.costs import counted, known_dollars, unpriced_text
+from batchgen.report.costs import known_dollars, unpriced_text
+from batchgen.text import counted
 
 _GROUP_TEXT = {
     Group.NEW: "new",
@@ -56,51 +57,66 @@ def plan_text(
     *,
     unfetched: int = 0,
     repeats: Repeats = NO_REPEATS,
+    has_unpriced: bool = False,
 ) -> str:
     """Return what a run would do and cost: one line per group, budgets, time, and the what-if.
 
     ``unfetched``: number of reference images given by URL that have not been downloaded yet.
+    ``has_unpriced``: a price of 0 stands for an unknown one.
     """
+    free = sum(found.free for group, found in groups.items() if group.is_sent)
+    unpriced = free if has_unpriced else 0
     lines = [heading]
-    lines += [_group_line(group, groups[group]) for group in Group if group in groups]
+    lines += [_group_line(group, groups[group], has_unpriced) for group in Group if group in groups]
     if unfetched:
         lines.append(f"  {unfetched:>9,}  {unfetched_text(unfetched)}; the run downloads first")
-    lines += _quote_lines(quote, budgets)
+    lines += _quote_lines(quote, budgets, unpriced)
     if repeats.jobs:
-        lines.append(f"  {repeats_text(repeats)}")
+        lines.append(f"  {repeats_text(repeats, is_priced=bool(repeats.cost) or not unpriced)}")
     return "\n".join(lines)
 
 
-def repeats_text(repeats: Repeats) -> str:
+def repeats_text(repeats: Repeats, *, is_priced: bool = True) -> str:
     """Return how many jobs repeat another job, and how to pay for one request only."""
     jobs = "1 job repeats" if repeats.jobs == 1 else f"{repeats.jobs:,} jobs repeat"
-    return f"{jobs} another job: {rounded_dollars(repeats.cost)}; share: true makes each image once"
+    cost = rounded_dollars(repeats.cost) if is_priced else "price unknown"
+    return f"{jobs} another job: {cost}; share: true makes each image once"
 
 
-def _group_line(group: Group, found: GroupSum) -> str:
-    cost = found.cost if group.is_sent else 0
-    return _counted(found.jobs, _GROUP_TEXT[group], cost, is_free=group is Group.SHARED)
+def _group_line(group: Group, found: GroupSum, has_unpriced: bool) -> str:
+    if group is Group.SHARED:
+        return _counted(found.jobs, _GROUP_TEXT[group], rounded_dollars(0))
+    unpriced = found.free if has_unpriced else 0
+    price = _price(found.cost, unpriced) if group.is_sent else ""
+    return _counted(found.jobs, _GROUP_TEXT[group], price)
 
 
-def _counted(count: int, text: str, cost: int, *, is_free: bool = False) -> str:
-    """Return a line of a plan: a count, its meaning, and the cost of one request for each."""
-    price = rounded_dollars(cost) if cost or is_free else ""
+def _price(cost: int, unpriced: int) -> str:
+    """Return the price of requests, of which some may have no known price."""
+    if not unpriced:
+        return rounded_dollars(cost) if cost else ""
+    return f"{rounded_dollars(cost)} + unknown" if cost else "unknown"
+
+
+def _counted(count: int, text: str, price: str) -> str:
+    """Return a line of a plan: a count, its meaning, and the price of one request for each."""
     return f"  {count:>9,}  {text:<{_PLAN_TEXT_WIDTH}} {price:>12}".rstrip()
 
 
 _PLAN_TEXT_WIDTH = 47
 
 
-def _quote_lines(quote: Estimate, budgets: Sequence[Budget]) -> list[str]:
+def _quote_lines(quote: Estimate, budgets: Sequence[Budget], unpriced: int) -> list[str]:
     if not quote.requests:
         return ["  nothing to send, nothing to pay"]
     due, due_cost = (quote.requests, quote.cost)
     if quote.limit is not None:
         due, due_cost = quote.due, quote.due_cost
     what = "request" if due == 1 else "requests"
-    lines = [_counted(due, f"{what} to send, estimated at", due_cost)]
+    lines = [_counted(due, f"{what} to send, estimated at", _price(due_cost, unpriced))]
     if quote.limit is not None:
-        lines.append(_counted(quote.requests, "of them in this run (--limit)", quote.cost))
+        price = _price(quote.cost, unpriced)
+        lines.append(_counted(quote.requests, "of them in this run (--limit)", price))
     for budget in budgets:
         short = "; not enough" if quote.cost > budget.left else ""
         lines.append(
@@ -108,7 +124,9 @@ def _quote_lines(quote: Estimate, budgets: Sequence[Budget]) -> list[str]:
             f" {rounded_dollars(budget.max_cost)}{short}"
         )
     lines += _time_lines(quote)
-    return lines if quote.what_if is None else [*lines, _what_if_line(quote.what_if)]
+    if quote.what_if is None or unpriced:
+        return lines
+    return [*lines, _what_if_line(quote.what_if)]
 
 
 def _time_lines(quote: Estimate) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a manifest wants told when a run begins and ends: `ping` and `on_finish`."""
+"""Notifications about the start and end of a run: `ping` and `on_finish` of a manifest."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
 
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, UnknownBatchError
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.news import keep_notice
 from batchgen.ledger.queries import batch_id
+from batchgen.ledger.run_report import RunReport
 from batchgen.manifest.model import Notifier
 from batchgen.session.notify import Apprise, Command, Notice, Webhook, has_apprise, notify, ping
 from batchgen.session.prepare import Prepared
@@ -20,16 +23,30 @@ from batchgen.session.prepare import Prepared
 Channel = Command | Webhook | Apprise
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedReport:
+    """The report of a finished run, in the forms that notifications send."""
+
+    report: RunReport
+    text: str
+    record: dict[str, object]
+    """The report as JSON values."""
+
+
+ReportReader: TypeAlias = Callable[[Path, str], FinishedReport]
+"""Reads the report of a batch's newest run from a ledger. Raises BatchgenError."""
+
+
 @dataclass(slots=True)
 class Ending:
-    """How a run ended, as far as it is known."""
+    """How a run ended; a bug, until the caller knows better."""
 
     code: ExitCode = ExitCode.BUG
     error: str | None = None
 
 
 def channels_of(prepared: Prepared) -> list[tuple[str, Notifier, Channel]]:
-    """Who is told, each with its place in the manifest.
+    """Return the channels of a manifest, each with its place there.
 
     Raises SettingsError for a variable that is not set, and for a missing extra.
     """
@@ -54,49 +71,56 @@ def _channel(prepared: Prepared, spec: Notifier, place: str) -> Channel:
 
 
 @contextmanager
-def telling(prepared: Prepared, tell: Callable[[str], None]) -> Iterator[Ending]:
-    """Tell of a run that begins and ends inside; who can't be told is named by ``tell``."""
-    name, url = prepared.loaded.name, prepared.loaded.manifest.ping
-    address = prepared.environment.expand(url, "ping") if url else None
+def notifying(
+    prepared: Prepared, notice: Callable[[str], None], read_report: ReportReader
+) -> Iterator[Ending]:
+    """Notify about a run that begins and ends inside the block.
 
-    def asked(suffix: str) -> None:
-        if address is not None and (problem := ping(address, suffix)):
-            tell(f"{name}: ping: {problem}")
+    The caller sets the ending. ``notice`` takes a text for each channel that could not be reached.
+    """
+    name, url = prepared.loaded.name, prepared.loaded.manifest.ping
+    ping_url = prepared.environment.expand(url, "ping") if url else None
+
+    def send_ping(suffix: str) -> None:
+        if ping_url is not None and (problem := ping(ping_url, suffix)):
+            notice(f"{name}: ping: {problem}")
 
     ending = Ending()
-    asked("/start")
+    send_ping("/start")
     try:
         yield ending
     except BatchgenError as exc:
         ending.code, ending.error = exc.exit_code, str(exc)
         raise
     finally:
-        asked("/fail" if ending.code else "")
-        _tell_all(prepared, ending, tell)
+        send_ping("/fail" if ending.code else "")
+        _notify_all(prepared, ending, notice, read_report)
 
 
-def _tell_all(prepared: Prepared, ending: Ending, tell: Callable[[str], None]) -> None:
-    """Notify every channel that is due; what a notice named is not new in the next one.
+def _notify_all(
+    prepared: Prepared, ending: Ending, notice: Callable[[str], None], read_report: ReportReader
+) -> None:
+    """Notify every channel that is due.
 
-    Where a channel can't be reached, it stays new.
+    What a notice lists is not new in the next one, unless a channel could not be reached.
     """
     channels = channels_of(prepared)
     if not channels:
         return
     now = timestamp(utc_now())
-    notice, is_news = _notice(prepared, ending)
+    message, is_news = _message(prepared, ending, read_report)
     problems = []
     for place, spec, channel in channels:
         is_due = spec.only_if == "always" or (ending.code != ExitCode.DONE and is_news)
-        if is_due and (problem := notify(channel, notice)):
+        if is_due and (problem := notify(channel, message)):
             problems.append(problem)
-            tell(f"{prepared.loaded.name}: {place}: not notified: {problem}")
+            notice(f"{prepared.loaded.name}: {place}: not notified: {problem}")
     if not problems:
-        _keep(prepared, now)
+        _record_notice(prepared, now)
 
 
-def _keep(prepared: Prepared, now: str) -> None:
-    """Record what was named, where there is a batch; a ledger that can't be written names again."""
+def _record_notice(prepared: Prepared, now: str) -> None:
+    """Record the time of the notice; if the ledger can't be written, the next one repeats it."""
     if not prepared.ledger.exists():
         return
     with (
@@ -108,35 +132,31 @@ def _keep(prepared: Prepared, now: str) -> None:
             keep_notice(conn, batch, now)
 
 
-def _notice(prepared: Prepared, ending: Ending) -> tuple[Notice, bool]:
-    """The notice, and whether it says anything that an earlier one did not.
+def _message(prepared: Prepared, ending: Ending, read_report: ReportReader) -> tuple[Notice, bool]:
+    """Return the notice, and whether it says anything that no earlier one did.
 
-    What waited before is no news. Errors and stops are, each time.
+    Jobs that waited before are not news. Errors and stops are, each time.
     """
-    # Imported here: most runs notify nobody, and all would start later for it.
-    from batchgen.commands.report import morning_of
-    from batchgen.report.run import report_record, report_text
-
     name = prepared.loaded.name
     record: dict[str, object] = {"batch": name}
     text = ending.error or f"exit code {ending.code.value}"
     is_news = True
     try:
-        morning = morning_of(prepared.ledger, name, only_news=True)
-    except BatchgenError as exc:  # nothing was ever run, or the ledger is what is broken
+        found = read_report(prepared.ledger, name)
+    except BatchgenError as exc:  # the batch was never run, or the ledger itself is broken
         if ending.error is None and not isinstance(exc, UnknownBatchError):
             text = str(exc)
     else:
-        report = morning.report
+        report = found.report
         waits_only = ending.code == ExitCode.UNFINISHED and ending.error is None
         is_known = report.status.troubled and not report.status.unfinished
         is_news = bool(report.news.total) or not (waits_only and is_known)
-        record = report_record(morning)
-        text = f"{ending.error}\n{report_text(morning)}" if ending.error else report_text(morning)
+        record = found.record
+        text = f"{ending.error}\n{found.text}" if ending.error else found.text
     record |= {"exit_code": ending.code.value, "error": ending.error}
-    notice = Notice(
+    message = Notice(
         title=f"batchgen {name}: {'all done' if not ending.code else f'exit code {ending.code}'}",
         text=text,
         body=json.dumps(record, ensure_ascii=False).encode(),
     )
-    return notice, is_news
+    return message, is_news

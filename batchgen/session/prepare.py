@@ -7,21 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Self
 
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import OptionValue
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
-from batchgen.ledger.only import Only
 from batchgen.ledger.queries import batch_id
 from batchgen.ledger.staging import EVERYTHING, BatchIdentity, Selection, Staging
 from batchgen.ledger.staging_rows import Price, Priced
-from batchgen.manifest.field_types import is_refresh
 from batchgen.manifest.loader import LoadedManifest, load_manifest
-from batchgen.manifest.model import Limits
-from batchgen.money import ZERO, Micros, parse_dollars
-from batchgen.outcomes.retry_policy import Waste, parse_waste
+from batchgen.money import ZERO, Micros
 from batchgen.planning.faults import most_rows_at_fault
 from batchgen.planning.naming import collision_key
 from batchgen.planning.planner import Planner
@@ -29,62 +25,17 @@ from batchgen.planning.reference_images import ReferenceUrls
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules.model_rules import Rulebook
+from batchgen.session.overrides import Overrides
 from batchgen.session.provider_profile import resolve_profile
-from batchgen.session.schedule import deadline_of
+from batchgen.session.run_limits import RunLimits
 from batchgen.session.settings import Environment
 
-T = TypeVar("T")
 DEFAULT_PROVIDER: Final = "crazyrouter"
 """As in a manifest that names none."""
 
 _KEPT: Final = "a row at fault gives no key, so jobs that are not planned are kept, not retired"
 
 REFERENCES_SUFFIX: Final = ".references"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overrides:
-    """What the command line says over the manifest."""
-
-    concurrency: int | None = None
-    max_cost: str | None = None
-    max_waste: str | None = None
-    limit: int | None = None
-    grace_s: float | None = None
-    overwrite: bool = False
-    accept_unknown_price: bool = False
-    yes: bool = False
-    """Whatever a person would be asked is answered already."""
-    only: Only | None = None
-    refresh: str | None = None
-    since: datetime | None = None
-    until: str | None = None
-    log_file: Path | None = None
-    again: str | None = None
-    accepted: str | None = None
-    db: Path | None = None
-    adopt: bool = False
-    """Whether a batch may continue with another manifest than its own."""
-    take_over: bool = False
-    """Whether a person says that a run which cannot be seen from here is dead."""
-
-    def deadline(self, now: datetime) -> datetime | None:
-        """After which no new request starts. Raises SettingsError."""
-        if self.until is None:
-            return None
-        try:
-            return deadline_of(self.until, now)
-        except ValueError as exc:
-            raise SettingsError(f"--until: {exc}") from exc
-
-    @property
-    def selection(self) -> Selection:
-        """Which jobs are taken up, and which images are too old. Raises SettingsError."""
-        if self.refresh is not None and not is_refresh(self.refresh):
-            raise SettingsError(
-                f"--refresh: {self.refresh!r} is not changed, always or an age like 30d"
-            )
-        return Selection(only=self.only, refresh=self.refresh, since=self.since)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +68,31 @@ class Prepared:
             manifest=loaded.text,
             partial=loaded.manifest.partial,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """A run to begin: its manifest, its flags, and the limits that both result in."""
+
+    prepared: Prepared
+    overrides: Overrides
+    limits: RunLimits
+    selection: Selection
+    """Which jobs the run takes up, and which images it regenerates."""
+
+    @classmethod
+    def of(cls, prepared: Prepared, overrides: Overrides) -> Self:
+        """Resolve the limits and the selection of a run that begins now. Raises SettingsError."""
+        now = datetime.now().astimezone()
+        limits = RunLimits.resolve(prepared.loaded.manifest.limits, overrides, now)
+        return cls(
+            prepared=prepared, overrides=overrides, limits=limits, selection=overrides.selection
+        )
+
+    @property
+    def name(self) -> str:
+        """The name of the batch."""
+        return self.prepared.loaded.name
 
 
 def prepare(manifest: Path, db: Path | None, *, ledger_directory: Path | None = None) -> Prepared:
@@ -272,22 +248,3 @@ def _unknown_price(profile: Profile, model: str) -> str:
         " nothing can be estimated or kept within a budget; set it as `provider: {name: "
         f"{profile.name}, price: 0.05}}`, or go on without budgets: --accept-unknown-price"
     )
-
-
-def max_cost_of(limits: Limits, flag: str | None) -> Micros | None:
-    """The budget of a run. Raises SettingsError."""
-    written = flag if flag is not None else limits.max_cost
-    return None if written is None else _amount(str(written), "--max-cost", parse_dollars)
-
-
-def waste_of(limits: Limits, flag: str | None) -> Waste:
-    """The waste allowance of a run. Raises SettingsError."""
-    written = flag if flag is not None else limits.max_waste
-    return Waste() if written is None else _amount(str(written), "--max-waste", parse_waste)
-
-
-def _amount(text: str, flag: str, parse: Callable[[str], T]) -> T:
-    try:
-        return parse(text)
-    except ValueError as exc:
-        raise SettingsError(f"{flag}: {exc}") from exc

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from batchgen.console.progress import fetching, write_line
 from batchgen.errors import SettingsError
 from batchgen.http.client import ssl_context
 from batchgen.job import REFERENCE_REASON, BatchId, JobId
@@ -23,6 +21,7 @@ from batchgen.ledger.reference_urls import (
 )
 from batchgen.planning.reference_images import is_url
 from batchgen.session.prepare import Prepared
+from batchgen.session.presenter import Presenter
 from batchgen.urls import is_loopback
 
 if TYPE_CHECKING:
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
 class ReferenceImages:
     """Fetches what plans need; an address that several manifests share is asked once."""
 
-    def __init__(self, *, shown: bool, told: bool) -> None:
-        self._shown = shown
-        self._told = told
+    def __init__(self, presenter: Presenter) -> None:
+        self._presenter = presenter
         self._began = utc_now()
 
     def bring(self, prepared: Prepared, urls: NeededUrls) -> Fetched:
@@ -42,7 +40,7 @@ class ReferenceImages:
         # Imported here: few manifests name addresses, and all runs would start later for it.
         from batchgen.session.reference_cache import ReferenceCache
 
-        with fetching(len(urls), shown=self._shown) as progress:
+        with self._presenter.fetching(len(urls)) as progress:
             cache = ReferenceCache(
                 prepared.references,
                 owner=prepared.loaded.name,
@@ -58,8 +56,7 @@ class ReferenceImages:
                     f"{prepared.references}: reference images can't be kept: {exc.strerror};"
                     " nothing was sent"
                 ) from exc
-        if self._told:
-            write_line(sys.stderr, _told(prepared.loaded.name, result))
+        self._presenter.detail(_result_text(prepared.loaded.name, result))
         return result
 
     def restore(
@@ -108,7 +105,7 @@ def _is_on_loopback(prepared: Prepared) -> bool:
     return base_url is None or is_loopback(urlsplit(base_url).hostname or "")
 
 
-def _told(name: str, result: Fetched) -> str:
+def _result_text(name: str, result: Fetched) -> str:
     text = (
         f"{name}: reference images by address: {result.fetched:,} fetched,"
         f" {result.unchanged:,} unchanged"

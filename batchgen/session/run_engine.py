@@ -1,4 +1,4 @@
-"""The engine put together for one batch, and driven to its end."""
+"""The engine of one run: built from its limits, run to its end, and recorded in the ledger."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 import anyio
 
-from batchgen.console.progress import Progress
 from batchgen.engine.context import RunContext
 from batchgen.engine.events import Stopping
-from batchgen.engine.guard_rules import GuardLimits
 from batchgen.engine.pool import Pool, PoolSettings
 from batchgen.engine.progress_guard import ProgressGuard
-from batchgen.engine.redelivery import DOWNLOAD_WAIT_S
 from batchgen.engine.throttle.core import ThrottleCore
 from batchgen.engine.throttle.limits import (
     BREAKER,
@@ -31,25 +28,23 @@ from batchgen.engine.throttle.limits import (
 )
 from batchgen.engine.throttle.rules import HEADROOM
 from batchgen.engine.throttle.throttle import Throttle
-from batchgen.engine.video_tasks import POLL_S
 from batchgen.errors import ExitCode, one_error
 from batchgen.http.client import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.only import Only
 from batchgen.ledger.owners import Claim
 from batchgen.ledger.queries import BatchStatus, status
 from batchgen.ledger.runs import continue_run, end_run
 from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
-from batchgen.manifest.model import Limits
 from batchgen.providers.account import ApiKey
 from batchgen.session.directories import image_directory, spool_directory
 from batchgen.session.local_server import embedded_endpoint
-from batchgen.session.plan_and_enroll import Start, width
-from batchgen.session.prepare import Overrides, Prepared
-from batchgen.session.run_claim import claim_of, deadline_s
+from batchgen.session.plan_and_enroll import EnrolledRun
+from batchgen.session.prepare import Prepared, key_of
+from batchgen.session.presenter import RunProgress
+from batchgen.session.run_claim import claim_of
 from batchgen.spool.spool import Spool
 from batchgen.system.disk_space import DiskSpace
 from batchgen.system.os_errors import stop_reason_of
@@ -57,20 +52,26 @@ from batchgen.system.shutdown import Shutdown
 
 T = TypeVar("T")
 
+_CLOCK_CHECK_S: Final = 10.0
+_JITTER_FACTOR: Final = 1.004
+"""Widens the gap between two requests by the jitter of their way to the provider."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RunResult:
     """How the engine ended."""
 
     signal_number: int | None = None
     stopped: str | None = None
+    """Why the run ended before every job was requested; None if it did not."""
     internal_errors: tuple[str, ...] = ()
     made: int = 0
+    """Images saved by this run."""
     at_fault: int = 0
-    """Rows of the manifest with a fault, and jobs that were given back."""
+    """Manifest rows with a fault, and jobs that the engine gave back."""
 
     def exit_code(self, found: BatchStatus) -> ExitCode:
-        """The exit code by the table in README.md."""
+        """Return the exit code, as listed in README.md."""
         if self.signal_number is not None:
             interrupted = self.signal_number == signal.SIGINT
             return ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED
@@ -85,7 +86,7 @@ class Outcome:
 
 @contextmanager
 def endpoint(prepared: Prepared) -> Iterator[str]:
-    """The base URL of the run; the embedded endpoint is started for it."""
+    """Yield the base URL of the provider; start the local endpoint if the run needs it."""
     if prepared.profile.base_url is not None:
         yield prepared.profile.base_url
     else:
@@ -94,74 +95,39 @@ def endpoint(prepared: Prepared) -> Iterator[str]:
 
 
 class Embedder(Protocol):
-    """A program that runs a batch within itself: signals are its own business."""
+    """A program that runs a batch inside its own process and handles signals itself."""
 
     def take(self, shutdown: Shutdown) -> None:
-        """Be given what ends the run."""
+        """Receive the object that ends the run."""
 
 
 async def drive(
-    prepared: Prepared,
-    start: Start,
-    overrides: Overrides,
-    progress: Progress,
+    run: EnrolledRun,
+    progress: RunProgress,
     base_url: str,
-    key: ApiKey | None,
     *,
     embedder: Embedder | None = None,
-) -> Outcome:
-    """Run what is enrolled to its end, in the event loop of the caller.
+) -> RunResult:
+    """Run an enrolled batch to its end, in the caller's event loop.
 
-    Raises one exception, never a group. The run is ended in the ledger then, too.
+    Raises one exception, never a group. In that case, too, the ledger records the end of the run.
     """
-    limits = prepared.loaded.manifest.limits
-    deadline = overrides.deadline(_local_now())
-    settings = _pool_settings(limits, overrides, key, start.only)
-    writer = LedgerWriter(prepared.ledger)
-    throttle = _throttle(writer, _throttle_limits(limits, settings.concurrency), base_url, key)
-
-    def drain(reason: str) -> None:
-        writer.hurry()
-        throttle.stop(reason)
-        progress.observe(Stopping(reason=reason))
-
-    grace_s = settings.deadline_s if overrides.grace_s is None else overrides.grace_s
-    shutdown = Shutdown(grace_s, drain, signals=embedder is None)
+    engine = _Engine.build(run, progress, base_url)
+    shutdown = Shutdown(run.spec.limits.grace_s, engine.drain, signals=embedder is None)
     if embedder is not None:
         embedder.take(shutdown)
-    spool = Spool(spool_directory(prepared))
-    await anyio.to_thread.run_sync(spool.prepare)
-    claim = await anyio.to_thread.run_sync(claim_of, prepared, overrides, spool)
+    await anyio.to_thread.run_sync(engine.spool.prepare)
+    claim = None
+    if run.run is None:
+        claim = await anyio.to_thread.run_sync(claim_of, run.spec, engine.spool)
     verify = ssl_context()
-    provider = prepared.profile.name
-    async with writer as ledger:
-        run_id, proven = await _shielded(ledger.run(_begin, start, provider, claim))
-        guard = ProgressGuard(
-            _guard_limits(limits, settings), throttle, prepared.profile, proven=proven
-        )
-        context = RunContext(
-            batch=start.batch,
-            run=run_id,
-            ledger=ledger,
-            spool=spool,
-            profile=prepared.profile,
-            base_url=base_url,
-            throttle=throttle,
-            guard=guard,
-            disk_space=DiskSpace(spool.directory, image_directory(prepared)),
-            observe=progress.observe,
-            base=prepared.loaded.base,
-            overwrite=overrides.overwrite,
-        )
-        pool = Pool(context, settings, shutdown, verify)
+    async with engine.writer as ledger:
+        run_id, proven = await _shielded(ledger.run(_begin, run, claim))
+        context = engine.context(ledger, run_id, proven)
+        pool = Pool(context, engine.pool_settings(), shutdown, verify)
         error: BaseException | None = None
         try:
-            async with anyio.create_task_group() as showing:
-                showing.start_soon(progress.run, context.dispatch_status)
-                if deadline is not None:
-                    showing.start_soon(_stop_at, deadline, throttle)
-                await pool.run()
-                showing.cancel_scope.cancel()
+            await _run_pool(pool, context, progress, run.spec.limits.until)
         except BaseException as exc:
             error = one_error(exc)
         finally:
@@ -169,49 +135,114 @@ async def drive(
         if error is not None:
             await _shielded(_end_early(ledger, run_id, error))
             raise error
-        outcome = Outcome(
+        result = RunResult(
             signal_number=shutdown.signal_number,
-            stopped=_stopped_text(throttle.status()),
+            stopped=_stopped_text(engine.throttle.status()),
             internal_errors=tuple(context.tally.internal_errors),
             made=context.tally.jobs_done,
-            at_fault=start.at_fault + context.tally.jobs_at_fault,
+            at_fault=run.at_fault + context.tally.jobs_at_fault,
         )
-        with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
-            await ledger.run(_end, run_id, start.name, outcome)
-        return outcome
+        with suppress(LedgerWriteError):  # it stopped the run, and the result says so already
+            await ledger.run(_end, run_id, run.name, result)
+        return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Engine:
+    """The parts of a run's engine, built before the run is in the ledger."""
+
+    run: EnrolledRun
+    progress: RunProgress
+    base_url: str
+    key: ApiKey | None
+    writer: LedgerWriter
+    throttle: Throttle
+    spool: Spool
+
+    @classmethod
+    def build(cls, run: EnrolledRun, progress: RunProgress, base_url: str) -> Self:
+        """Build the parts from the limits of a run. Raises SettingsError."""
+        prepared = run.spec.prepared
+        key = key_of(prepared.profile, prepared.environment)
+        writer = LedgerWriter(prepared.ledger)
+        return cls(
+            run=run,
+            progress=progress,
+            base_url=base_url,
+            key=key,
+            writer=writer,
+            throttle=_throttle(writer, run.spec.limits.throttle, base_url, key),
+            spool=Spool(spool_directory(prepared)),
+        )
+
+    def drain(self, reason: str) -> None:
+        """Start no more requests, and let those in flight finish."""
+        self.writer.hurry()
+        self.throttle.stop(reason)
+        self.progress.observe(Stopping(reason=reason))
+
+    def context(
+        self, ledger: LedgerWriter, run_id: RunId, proven: set[tuple[str, str]]
+    ) -> RunContext:
+        """Return what the workers share; ``proven`` as in `_begin`."""
+        spec = self.run.spec
+        prepared = spec.prepared
+        return RunContext(
+            batch=self.run.batch,
+            run=run_id,
+            ledger=ledger,
+            spool=self.spool,
+            profile=prepared.profile,
+            base_url=self.base_url,
+            throttle=self.throttle,
+            guard=ProgressGuard(spec.limits.guard, self.throttle, prepared.profile, proven=proven),
+            disk_space=DiskSpace(self.spool.directory, image_directory(prepared)),
+            observe=self.progress.observe,
+            base=prepared.loaded.base,
+            overwrite=spec.overrides.overwrite,
+        )
+
+    def pool_settings(self) -> PoolSettings:
+        """Return the limits that concern the pool."""
+        limits = self.run.spec.limits
+        return PoolSettings(
+            concurrency=limits.concurrency,
+            downloads=limits.downloads,
+            deadline_s=limits.deadline_s,
+            key=self.key,
+            limit=limits.jobs,
+            only=self.run.only,
+            poll_s=limits.poll_s,
+            download_wait_s=limits.download_wait_s,
+        )
+
+
+async def _run_pool(
+    pool: Pool, context: RunContext, progress: RunProgress, until: datetime | None
+) -> None:
+    async with anyio.create_task_group() as services:
+        services.start_soon(progress.run, context.dispatch_status)
+        if until is not None:
+            services.start_soon(_stop_at, until, context.throttle)
+        await pool.run()
+        services.cancel_scope.cancel()
 
 
 def _begin(
-    ledger: Ledger, start: Start, provider: str, claim: Claim
+    ledger: Ledger, run: EnrolledRun, claim: Claim | None
 ) -> tuple[RunId, set[tuple[str, str]]]:
-    """Write the run, unless its enrollment did; return its id, and what brought an image lately.
+    """Write the run unless the enrollment did, and return its id and the proven kinds.
 
-    The latter as pairs of model and route.
+    A kind is a model and a route; it is proven if it brought an image lately. ``claim`` is None
+    where the enrollment wrote the run.
     """
-    if start.run is None:
-        run = start.write(ledger, claim)
+    if run.run is not None:
+        run_id = run.run
+        continue_run(ledger, run_id)
     else:
-        run = start.run
-        continue_run(ledger, run)
-    return run, proven_kinds(ledger, provider)
-
-
-def _pool_settings(
-    limits: Limits, overrides: Overrides, key: ApiKey | None, only: Only | None
-) -> PoolSettings:
-    concurrency, downloads = width(limits, overrides)
-    return PoolSettings(
-        concurrency=concurrency,
-        downloads=downloads,
-        deadline_s=deadline_s(limits),
-        key=key,
-        limit=overrides.limit,
-        only=only,
-        poll_s=float(limits.poll or POLL_S),
-        download_wait_s=(
-            DOWNLOAD_WAIT_S if limits.download_wait is None else float(limits.download_wait)
-        ),
-    )
+        assert claim is not None
+        run_id = run.write(ledger, claim)
+    return run_id, proven_kinds(ledger, run.spec.prepared.profile.name)
 
 
 def _throttle(
@@ -227,7 +258,7 @@ def _throttle(
             now = time.time()
             return now + take_place(ledger.conn, shared_key, rates, now)
 
-        # By the clock of all processes, whatever time the way back from the ledger took.
+        # Processes share the wall clock; the wait in the ledger's queue has passed already.
         return await ledger.run(step) - time.time() + time.monotonic()
 
     return Throttle(
@@ -238,14 +269,14 @@ def _throttle(
 
 
 async def _shielded(step: Awaitable[T]) -> T:
-    """Wait for a step that a cancellation may follow but not cut off."""
+    """Finish a step before a cancellation takes effect."""
     with anyio.CancelScope(shield=True):
         result = await step
     return result
 
 
 async def _end_early(ledger: LedgerWriter, run_id: RunId, error: BaseException) -> None:
-    """Write the end of a run that an exception ended, where the ledger can be written."""
+    """Record the end of a run that an exception ended, if the ledger can be written."""
     stopped, code = stop_reason_of(error)
     ledger.hurry()
     with suppress(Exception):  # the caller raises the error that ended the run
@@ -257,18 +288,18 @@ def _local_now() -> datetime:
 
 
 async def _stop_at(deadline: datetime, throttle: Throttle) -> None:
-    """By the wall clock, looked at now and then: it may be set, and the machine may sleep."""
+    """Stop dispatch at a time of the wall clock.
+
+    The clock is checked now and then, since it may be set and the machine may sleep.
+    """
     while (left := deadline - _local_now()) > timedelta(0):  # noqa: ASYNC110  # a clock has no event
-        await anyio.sleep(min(left.total_seconds(), _LOOK_AT_CLOCK_S))
+        await anyio.sleep(min(left.total_seconds(), _CLOCK_CHECK_S))
     throttle.stop(f"until: it is {deadline:%H:%M}; what is left stays pending for the next run")
 
 
-_LOOK_AT_CLOCK_S = 10.0
-
-
-def _end(ledger: Ledger, run_id: RunId, name: str, outcome: Outcome) -> None:
-    code = outcome.exit_code(status(ledger.conn, name))
-    end_run(ledger, run_id, stopped=outcome.stopped, exit_code=code)
+def _end(ledger: Ledger, run_id: RunId, name: str, result: RunResult) -> None:
+    code = result.exit_code(status(ledger.conn, name))
+    end_run(ledger, run_id, stopped=result.stopped, exit_code=code)
 
 
 _STOPPED_TEXT = {
@@ -284,38 +315,15 @@ _STOPPED_TEXT = {
 
 
 def _stopped_text(status: DispatchStatus) -> str | None:
-    """Why dispatch stopped, with what the provider said last where that led to it."""
+    """Return why dispatch stopped, with the provider's last response if that was the cause."""
     if status.stopped is None or status.stopped not in _STOPPED_TEXT:
         return status.stopped
     text = _STOPPED_TEXT[status.stopped]
     return f"{text}; the last response: {status.last_error}" if status.last_error else text
 
 
-def _guard_limits(limits: Limits, settings: PoolSettings) -> GuardLimits:
-    default = GuardLimits()
-    return GuardLimits(
-        canary=limits.canary or default.canary,
-        max_useless=limits.max_useless or default.max_useless,
-        max_probes=limits.max_probes or default.max_probes,
-        concurrency=settings.concurrency,
-        patience_s=settings.download_wait_s,
-    )
-
-
-def _throttle_limits(limits: Limits, concurrency: int) -> DispatchLimits:
-    default = DispatchLimits()
-    return DispatchLimits(
-        concurrency=concurrency,
-        requests_per_minute=_number(limits.requests_per_minute),
-        images_per_minute=_number(limits.images_per_minute),
-        burst=limits.burst or default.burst,
-        max_probes=limits.max_probes or default.max_probes,
-        unreachable_s=float(limits.unreachable or default.unreachable_s),
-    )
-
-
 def _shared_rates(limits: DispatchLimits) -> list[SharedRate]:
-    """The limits that hold for the key, whoever uses it."""
+    """Return the limits that all processes using this key share."""
     per_minute = {"requests": limits.requests_per_minute, "images": limits.images_per_minute}
     return [
         SharedRate(
@@ -329,14 +337,7 @@ def _shared_rates(limits: DispatchLimits) -> list[SharedRate]:
 
 
 def _least_gap_s(limits: DispatchLimits) -> float:
-    """Between two requests where the provider takes none at once; 0.0 where it takes some."""
+    """Return the least time between two requests; 0.0 if the provider accepts bursts."""
     if limits.requests_per_minute is None or limits.burst > 1:
         return 0.0
-    return 60.0 / limits.requests_per_minute * _JITTER_OF_THE_WAY
-
-
-_JITTER_OF_THE_WAY = 1.004
-
-
-def _number(value: int | float | None) -> float | None:
-    return None if value is None else float(value)
+    return 60.0 / limits.requests_per_minute * _JITTER_FACTOR

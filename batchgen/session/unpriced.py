@@ -14,39 +14,37 @@ from batchgen.money import Micros, dollars
 from batchgen.outcomes.retry_policy import Waste, parse_waste
 from batchgen.providers.price_list import PriceSpan
 from batchgen.providers.profile import Profile
-from batchgen.report.costs import counted
-from batchgen.session.prepare import Overrides, Prepared
+from batchgen.session.prepare import RunSpec
+from batchgen.session.run_limits import RunLimits
+from batchgen.text import counted
 
 
-def refuse_unpriced(
-    conn: sqlite3.Connection, prepared: Prepared, overrides: Overrides, models: Mapping[str, int]
-) -> None:
-    """Refuse jobs of unknown price where anything bounds the money. Raises SettingsError.
+def refuse_unpriced(conn: sqlite3.Connection, spec: RunSpec, models: Mapping[str, int]) -> None:
+    """Refuse jobs of unknown price if a budget or allowance is set. Raises SettingsError.
 
-    ``models`` are those whose jobs cost 0 by the plan: unless a manifest sets that, it is unknown.
+    ``models`` counts planned jobs of price 0. Unless the manifest sets that price, it is unknown.
     """
-    if prepared.profile.flat_price is not None or not models:
+    profile = spec.prepared.profile
+    if profile.flat_price is not None or not models:
         return
-    bounds = _bounds(conn, prepared, overrides)
+    bounds = _bounds(conn, spec.limits)
     if not bounds:
         return
     jobs = counted(sum(models.values()), "job")
     raise SettingsError(
-        f"{prepared.loaded.name}: the price of {jobs} is unknown ({', '.join(sorted(models))}), so"
+        f"{spec.name}: the price of {jobs} is unknown ({', '.join(sorted(models))}), so"
         f" {' and '.join(bounds)} can't be kept; set it as `provider: {{name:"
-        f" {prepared.profile.name}, price: 0.05}}`, or remove what bounds the money."
+        f" {profile.name}, price: 0.05}}`, or remove what bounds the money."
         " Nothing was sent"
     )
 
 
-def _bounds(conn: sqlite3.Connection, prepared: Prepared, overrides: Overrides) -> list[str]:
-    """What bounds the money of a run; no waste at all can be kept at any price."""
-    limits = prepared.loaded.manifest.limits
+def _bounds(conn: sqlite3.Connection, limits: RunLimits) -> list[str]:
+    """Return the names of the limits on money; an allowance of 0 holds at any price."""
     found = []
-    if overrides.max_cost is not None or limits.max_cost is not None:
+    if limits.max_cost is not None:
         found.append("max_cost")
-    waste = overrides.max_waste if overrides.max_waste is not None else limits.max_waste
-    if waste is not None and parse_waste(str(waste)) not in (_NO_SHARE, _NO_AMOUNT):
+    if limits.max_waste not in (None, _NO_SHARE, _NO_AMOUNT):
         found.append("max_waste")
     budgets = {budget.period for budget in period_budgets(conn, timestamp(utc_now()))}
     return found + [f"the budget of a {period}" for period in PERIODS if period in budgets]
@@ -90,3 +88,8 @@ def _open_text(span: PriceSpan) -> str:
         f"{option.name} is not set: priced as {option.dearest} at {dollars(span.most)};"
         f" say {option.cheapest} for {dollars(span.least)}"
     )
+
+
+def unpriced_jobs(profile: Profile, models: Mapping[str, int]) -> int:
+    """Return how many of the jobs of price 0 have an unknown price."""
+    return 0 if profile.flat_price is not None else sum(models.values())

@@ -110,7 +110,7 @@ def test_prompt_changed_back_is_done_free(state: str, resumed: bool, desk: Desk)
         assert desk.states()["a"] == state
     desk.prompts["a"] = "image a"
     assert desk.why("a").group is Group.UNCHANGED
-    assert desk.plan().quote.requests == 0
+    assert desk.plan().estimate.requests == 0
     assert desk.run().billed == 0
     assert desk.states() == dict.fromkeys("abc", "done")
     if resumed:
@@ -128,7 +128,7 @@ def test_changed_paid_job_is_quoted_and_delivered(enrolled: bool, desk: Desk) ->
         desk.run(only="b", downloads=False)
         assert desk.states()["a"] == "paid"
     proposal = desk.plan()
-    assert proposal.groups[Group.PAID_CHANGED].cost == proposal.quote.cost == PRICE
+    assert proposal.groups[Group.PAID_CHANGED].cost == proposal.estimate.cost == PRICE
     assert desk.why("a").group is Group.PAID_CHANGED
     before = desk.dump()
     with pytest.raises(StoppedError, match="budget"):
@@ -166,7 +166,7 @@ def test_plan_foresees_what_recovery_does(waste: str, desk: Desk) -> None:
     assert why.group is (Group.IN_FLIGHT if again else Group.HELD)
     assert why.attempt is not None
     assert (why.attempt.price, why.attempt.billed) == (PRICE, "maybe")
-    assert desk.plan(max_waste=waste).quote.requests == 1 + again
+    assert desk.plan(max_waste=waste).estimate.requests == 1 + again
     assert desk.run(max_waste=waste).requested == (["b", "c"] if again else ["c"])
     assert desk.states()["b"] == ("done" if again else "uncertain")
 
@@ -260,6 +260,6 @@ def test_charged_failure_is_left_alone(desk: Desk) -> None:
 
 @pytest.mark.fault("XF1")
 def test_limit_is_what_the_budget_is_held_against(desk: Desk) -> None:
-    found = desk.plan(limit=1).quote
+    found = desk.plan(limit=1).estimate
     assert (found.requests, found.due, found.cost) == (1, 3, PRICE)
     assert desk.run(limit=1, max_cost="0.04").requested == ["a"]

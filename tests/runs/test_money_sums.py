@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
-from batchgen.commands.report import morning_of
 from batchgen.ledger.budgets import period_budgets
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.costs import CostBy, costs
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.queries import find_batch, status
-from batchgen.ledger.uncertain import UncertainJob, UncertainSums, uncertain_jobs
+from batchgen.ledger.uncertain import (
+    UncertainJob,
+    UncertainSums,
+    uncertain_jobs,
+)
 from batchgen.money import decimal_string, rounded_dollars
+from batchgen.report.gather import morning_of
 from batchgen.report.run import report_record
 from tests.support import canary, rig
 

@@ -166,7 +166,10 @@ def test_refresh_and_since_make_anew_what_was_chosen(served: rig.Endpoint, tmp_p
     assert bought(served, path, "--since", "2001-01-01", cwd=tmp_path) == 0
     assert bought(served, path, "--since", "2999-01-01", "--only", "job-00[01]", cwd=tmp_path) == 2
     refused = rig.batchgen("run", path, "--refresh", "daily", cwd=tmp_path, code=2)
-    assert "--refresh: 'daily' is not changed, always or an age like 30d" in refused.stderr
+    assert (
+        "--refresh: not a valid value: 'daily'; expected changed, always or an age like 30d"
+        in refused.stderr
+    )
 
 
 def test_a_renewal_that_was_cut_short_goes_on_and_does_not_begin_anew(

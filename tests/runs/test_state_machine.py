@@ -60,7 +60,7 @@ class Approval(RuleBasedStateMachine):
         proposal, whys = self.desk.plans(only=only, refresh=refresh, max_waste=waste)
         assert self.desk.dump() == before
         assert sum(found.jobs for group, found in proposal.groups.items() if group.is_sent) == (
-            proposal.quote.requests
+            proposal.estimate.requests
         )
         if only is None:
             told = Counter(why.group for why in whys.values())
@@ -71,7 +71,7 @@ class Approval(RuleBasedStateMachine):
     @rule(only=ONLY, refresh=REFRESH)
     def refuse(self, only: str | None, refresh: str | None) -> None:
         proposal = self.desk.plan(only=only, refresh=refresh)
-        if not proposal.quote.cost:
+        if not proposal.estimate.cost:
             return
         before = self.desk.dump()
         with pytest.raises(StoppedError, match="budget"):
@@ -94,8 +94,8 @@ class Approval(RuleBasedStateMachine):
     def run(self, only: str | None, refresh: str | None, limit: int | None, waste: str) -> None:
         said = self._expect(only=only, refresh=refresh, limit=limit, waste=waste)
         sent = self.desk.run(only=only, refresh=refresh, limit=limit, max_waste=waste)
-        assert len(sent.requested) == said.quote.requests
-        assert (sent.start.estimate, sent.start.max_waste) == (said.quote.cost, said.max_waste)
+        assert len(sent.requested) == said.estimate.requests
+        assert (sent.start.estimate, sent.start.max_waste) == (said.estimate.cost, said.max_waste)
         prompts = [self.desk.prompts[key].partition(" ")[0] for key in sent.requested]
         billed = [word for word in prompts if word in ("red", "blue", "lost")]
         once = len(billed) * 37_700
@@ -114,14 +114,14 @@ class Approval(RuleBasedStateMachine):
         said = self._expect(only=only, refresh=refresh, limit=None, waste=waste)
         kill = f"{point}:{times}"
         sent = self.desk.run(kill=kill, only=only, refresh=refresh, max_waste=waste)
-        assert len(sent.requested) <= said.quote.requests
+        assert len(sent.requested) <= said.estimate.requests
 
     @rule(waste=WASTE)
     def run_without_downloads(self, waste: str) -> None:
         said = self._expect(only=None, refresh=None, limit=None, waste=waste)
         sent = self.desk.run(downloads=False, max_waste=waste)
         late = said.groups.get(Group.PAID_CHANGED)
-        assert len(sent.requested) == said.quote.requests - (late.jobs if late else 0)
+        assert len(sent.requested) == said.estimate.requests - (late.jobs if late else 0)
 
     @rule(waste=WASTE)
     def resume(self, waste: str) -> None:

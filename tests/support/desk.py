@@ -29,9 +29,12 @@ from batchgen.outcomes.classify import Verdict, classify
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.directories import spool_directory
 from batchgen.session.fresh_prices import PriceLists
-from batchgen.session.plan_and_enroll import Faces, Start, begin, begin_again, reference_images
-from batchgen.session.prepare import Overrides, Prepared, prepare, settle_settings, stage
+from batchgen.session.overrides import Overrides
+from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again
+from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings, stage
+from batchgen.session.presenter import SilentPresenter
 from batchgen.session.proposal import Proposal, propose
+from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.spool.spool import Spool
 
 OK = Verdict(outcome=Outcome.OK, billed=Billed.YES, status=200)
@@ -56,7 +59,7 @@ class Killed(Exception):
 class Sent:
     """What a run sent, by the endpoint's own record."""
 
-    start: Start
+    start: EnrolledRun
     requested: list[str] = field(default_factory=list)
     """The key of each job that was requested, once."""
     billed: int = 0
@@ -124,22 +127,20 @@ class Desk:
         with closing(opened) as conn:
             staging = Staging(conn)
             stage(staging, prepared, accept_unknown_price=False, selection=told.selection)
-            proposal = propose(conn, staging, prepared, told)
+            proposal = propose(conn, staging, RunSpec.of(prepared, told))
             found = {key: staging.explain(proposal.batch, key) for key in self.prompts}
             return proposal, {key: why for key, why in found.items() if why is not None}
 
-    def begin(self, **overrides: object) -> Start:
+    def begin(self, **overrides: object) -> EnrolledRun:
         """Plan, approve and enroll; nothing is sent. Raises BatchgenError."""
-        faces = Faces(quiet=True, tell=lambda text: None)
-        told = self._told(overrides)
-        prepared = self.prepared()
+        presenter = SilentPresenter()
+        spec = RunSpec.of(self.prepared(), self._told(overrides))
         with batch_lock(self.db, "batch"):
-            _, start = begin(prepared, told, faces, PriceLists(), reference_images(faces))
-        return start
+            return begin(spec, presenter, PriceLists(), ReferenceImages(presenter))
 
     def resume(self, **overrides: object) -> Sent:
         """As `batchgen resume`."""
-        faces = Faces(quiet=True, tell=lambda text: None)
+        presenter = SilentPresenter()
         told = self._told(overrides)
         with closing(open_for_reading(self.db)) as conn:
             row = find_batch(conn, "batch")
@@ -147,7 +148,8 @@ class Desk:
             row.manifest.encode(), file="batch.yaml", path=Path(row.manifest_path)
         )
         prepared = settle_settings(loaded, self.db)
-        start = begin_again(prepared, told, faces, row, reference_images(faces))
+        spec = RunSpec.of(prepared, told)
+        start = begin_again(spec, presenter, row, ReferenceImages(presenter))
         return self._run(prepared, start, told, None, downloads=True)
 
     def run(self, *, kill: str | None = None, downloads: bool = True, **overrides: object) -> Sent:
@@ -167,7 +169,7 @@ class Desk:
     def _run(
         self,
         prepared: Prepared,
-        start: Start,
+        start: EnrolledRun,
         told: Overrides,
         kill: str | None,
         *,
