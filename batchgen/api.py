@@ -114,6 +114,10 @@ class Batch:
         only: a key or pattern, or several, of the jobs to take up; empty for all.
         yes: pay prices that have risen, and go as far as the budget reaches.
         accept_unknown_price: send requests whose price is not known.
+        adopt: continue a batch whose ledger entry names a manifest at another path, for example
+            after the manifest was moved. Its images stay with the batch.
+        take_over: continue a batch whose last run was on another host or container. Set it only if
+            you know that this run is dead: two live runs could pay for the same image twice.
 
     Several batches of one ledger can be open at a time; one batch only once.
 
@@ -138,6 +142,8 @@ class Batch:
         only: str | Iterable[str] = (),
         yes: bool = False,
         accept_unknown_price: bool = False,
+        adopt: bool = False,
+        take_over: bool = False,
     ) -> None:
         self._manifest = Path(manifest)
         self._overrides = Overrides(
@@ -149,6 +155,8 @@ class Batch:
             only=Only.of([only] if isinstance(only, str) else only),
             yes=yes,
             accept_unknown_price=accept_unknown_price,
+            adopt=adopt,
+            take_over=take_over,
         )
         self._presenter = SilentPresenter()
         self.notices = self._presenter.notices

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -11,7 +15,7 @@ import pytest
 
 import batchgen
 from batchgen import Batch, JobState
-from batchgen.errors import BatchLockedError, ManifestError, StoppedError
+from batchgen.errors import BatchLockedError, ManifestError, SettingsError, StoppedError
 from tests.support import rig
 
 pytestmark = pytest.mark.anyio
@@ -143,6 +147,46 @@ async def test_a_batch_is_run_once(served: rig.Endpoint, tmp_path: Path) -> None
         assert len([result async for result in batch]) == 1
         with pytest.raises(RuntimeError, match="has run already"):
             batch.__aiter__()
+
+
+async def test_batch_adopt_continues_a_moved_manifest(served: rig.Endpoint, tmp_path: Path) -> None:
+    ledger = tmp_path / "batchgen.db"
+    path = rig.manifest(tmp_path / "old", served.base_url, ["one"])
+    async with Batch(path, ledger=ledger) as batch:
+        assert len([result async for result in batch]) == 1
+    moved = rig.manifest(tmp_path / "new", served.base_url, ["one"])
+    with pytest.raises(SettingsError, match="belongs to another manifest"):
+        async with Batch(moved, ledger=ledger):
+            pass
+    before = len(served.bill())
+    async with Batch(moved, ledger=ledger, adopt=True) as batch:
+        assert batch.to_do == 0
+        assert f"its manifest was {path}" in batch.notices[0]
+        assert [result async for result in batch] == []
+    assert len(served.bill()) == before
+    async with Batch(moved, ledger=ledger) as batch:
+        assert batch.to_do == 0
+
+
+async def test_batch_take_over_continues_a_run_of_a_dead_host(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    env = {"BATCHGEN_FAILPOINT": "spooled"}
+    killed = rig.batchgen("run", path, cwd=tmp_path, env=env, code=None)
+    assert killed.returncode == -signal.SIGKILL
+    with closing(sqlite3.connect(tmp_path / "batchgen.db")) as conn, conn:
+        ((text,),) = conn.execute("SELECT owner FROM runs").fetchall()
+        owner = json.loads(text) | {"host": "shop2", "boot": "another", "pid": 12}
+        conn.execute("UPDATE runs SET owner = ?", (json.dumps(owner),))
+    before = len(served.bill())
+    with pytest.raises(BatchLockedError, match="on shop2 since"):
+        async with Batch(path):
+            pass
+    async with Batch(path, take_over=True) as batch:
+        results = [result async for result in batch]
+    assert [result.state for result in results] == [JobState.DONE]
+    assert len(served.bill()) == before, "the response was in the spool"
 
 
 def test_the_public_names_are_imported_when_they_are_asked_for() -> None:

@@ -263,10 +263,10 @@ async def test_a_batch_cancelled_on_entering_is_unlocked(
     path = rig.manifest(tmp_path, served.base_url, ["a"])
     begun, go_on = threading.Event(), threading.Event()
 
-    def waiting(*args: Any) -> Any:
+    def waiting(*args: Any, **options: Any) -> Any:
         begun.set()
         assert go_on.wait(rig.TIMEOUT_S)
-        return begin(*args)
+        return begin(*args, **options)
 
     monkeypatch.setattr("batchgen.api.begin", waiting)
     task = asyncio.create_task(run_to_end(path))

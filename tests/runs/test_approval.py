@@ -10,7 +10,7 @@ import pytest
 from batchgen.errors import BatchgenError, SettingsError, StoppedError
 from batchgen.job import JobState
 from batchgen.ledger.groups import Group
-from batchgen.session import plan_and_enroll
+from batchgen.session import approval
 from tests.support.desk import Desk
 
 PRICE = 37_700
@@ -47,11 +47,11 @@ def test_run_refused_or_declined_changes_nothing(
         case "budget":
             overrides["max_cost"] = "0.01"
         case "declined":
-            monkeypatch.setattr(plan_and_enroll, "_agreed", lambda *_: False)
+            monkeypatch.setattr(approval, "_is_confirmed", lambda *_: False)
         case "ctrl-c":
-            monkeypatch.setattr(plan_and_enroll, "_agreed", _interrupted)
+            monkeypatch.setattr(approval, "_is_confirmed", _interrupted)
         case "space":
-            monkeypatch.setattr(plan_and_enroll, "check_disk", _refused)
+            monkeypatch.setattr(approval, "check_disk", _refused)
         case "provider":
             elsewhere(desk, monkeypatch)
     desk.write()
@@ -68,7 +68,7 @@ def test_run_refused_or_declined_changes_nothing(
 def elsewhere(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the manifest name another provider, which nobody asks for its models."""
     desk.provider = "{name: elsewhere, base_url: 'http://127.0.0.1:9/v1', price: 0.05}"
-    monkeypatch.setattr(plan_and_enroll, "check_models", lambda *_: None)
+    monkeypatch.setattr(approval, "check_models", lambda *_: None)
 
 
 def _interrupted(*_: object) -> bool:

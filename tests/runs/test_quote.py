@@ -205,7 +205,8 @@ def test_a_price_that_rose_since_the_last_run_stops_before_anything_is_sent(tmp_
 def test_a_person_is_asked_and_silence_means_no(typed: str, response: bool) -> None:
     ours, theirs = os.openpty()
     code = (
-        "from batchgen.console.progress import ask; print(ask('send 3 requests for about $0.11?'))"
+        "from batchgen.console.terminal import TerminalPresenter;"
+        "print(TerminalPresenter().confirm('send 3 requests for about $0.11?'))"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, text=True
@@ -221,7 +222,10 @@ def test_a_person_is_asked_and_silence_means_no(typed: str, response: bool) -> N
 
 @pytest.mark.fault("P14")
 def test_nobody_is_asked_without_a_terminal() -> None:
-    code = "from batchgen.console.progress import ask; print(ask('x?'))"
+    code = (
+        "from batchgen.console.terminal import TerminalPresenter;"
+        "print(TerminalPresenter().confirm('x?'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,

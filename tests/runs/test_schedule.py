@@ -50,9 +50,9 @@ def test_after_its_hour_a_run_starts_nothing_and_finishes_what_is_in_flight(
 ) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "1") as slow:
         path = rig.manifest(
-            tmp_path, slow.base_url, [f"p{n}" for n in range(40)], limits="{concurrency: 2}"
+            tmp_path, slow.base_url, [f"p{n}" for n in range(60)], limits="{concurrency: 2}"
         )
-        until = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+        until = (datetime.now(UTC) + timedelta(seconds=10)).isoformat()
         stopped = rig.batchgen("run", path, "--until", until, cwd=tmp_path, code=3)
         assert "until:" in stopped.stdout
         found = rig.status(tmp_path)
