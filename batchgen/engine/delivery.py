@@ -42,7 +42,7 @@ from batchgen.job import (
 from batchgen.ledger.copies import begin_copy, give_up_copy, original_of
 from batchgen.ledger.ledger import DueImage, JobFinished, Provenance, utc_now
 from batchgen.ledger.writer import LedgerWriteError
-from batchgen.outcomes.classify import NO_MONEY, ErrorBody, Verdict, task_verdict
+from batchgen.outcomes.classify import NO_MONEY, Classification, ErrorBody, classify_failed_task
 from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,
@@ -402,12 +402,14 @@ class Delivery:
 
     async def _task_failed(self, job: Job, attempt: AttemptId, error: ErrorBody) -> None:
         context = self._context
-        verdict = task_verdict(error, context.profile.failed_tasks_billed, prompt=job.prompt)
-        context.guard.concluded(job, verdict)
-        if verdict.outcome is Outcome.STOP or verdict.code == NO_MONEY:
-            context.throttle.stop(f"{verdict.code}: {verdict.message}")
+        classification = classify_failed_task(
+            error, context.profile.failed_tasks_billed, prompt=job.prompt
+        )
+        context.guard.concluded(job, classification)
+        if classification.outcome is Outcome.STOP or classification.code == NO_MONEY:
+            context.throttle.stop(f"{classification.code}: {classification.message}")
         following = await context.ledger(
-            lambda ledger: ledger.task_failed(attempt, verdict, context.run)
+            lambda ledger: ledger.task_failed(attempt, classification, context.run)
         )
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
 
@@ -420,10 +422,12 @@ class Delivery:
     async def _spoil(self, job: Job, attempt: AttemptId, reason: str) -> Again | None:
         context = self._context
         context.guard.failing(job, reason)
-        verdict = Verdict(
+        classification = Classification(
             outcome=Outcome.SPOILED, billed=Billed.YES, code="bad_image", message=reason
         )
-        following = await context.ledger(lambda ledger: ledger.spoil(attempt, verdict, context.run))
+        following = await context.ledger(
+            lambda ledger: ledger.spoil(attempt, classification, context.run)
+        )
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
         if following.state is not JobState.PENDING:
             return None

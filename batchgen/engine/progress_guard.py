@@ -30,7 +30,7 @@ from batchgen.job import Billed, Job, Outcome, RunId
 from batchgen.ledger.guard import forget_canary, keep_canary, reopen_refused
 from batchgen.ledger.ledger import utc_now
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.outcomes.classify import Verdict
+from batchgen.outcomes.classify import Classification
 from batchgen.providers.profile import Profile
 
 GUARD: Final = "guard"
@@ -109,18 +109,18 @@ class ProgressGuard:
         held.rules.withdrawn(job.id)
         held.changed.set()
 
-    def concluded(self, job: Job, verdict: Verdict) -> None:
+    def concluded(self, job: Job, classification: Classification) -> None:
         """Take note of a response; what was paid for stays open until it is on disk or given up."""
         held, now = self._of(job), self._clock()
-        said = said_of(verdict.code, verdict.message, verdict.status)
-        if verdict.outcome is Outcome.OK:
+        said = said_of(classification.code, classification.message, classification.status)
+        if classification.outcome is Outcome.OK:
             return
-        if verdict.billed is not Billed.NO:
+        if classification.billed is not Billed.NO:
             held.rules.given_up(job.id, said, now)
-        elif verdict.code == NOT_SENT:
+        elif classification.code == NOT_SENT:
             held.rules.withdrawn(job.id)
-        elif verdict.outcome is Outcome.REFUSED and not verdict.again:
-            reason = reason_key(verdict.code, verdict.message)
+        elif classification.outcome is Outcome.REFUSED and not classification.again:
+            reason = reason_key(classification.code, classification.message)
             held.rules.refused(job.id, reason, said, now)
         else:
             held.rules.free(job.id, now)

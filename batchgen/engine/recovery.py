@@ -13,7 +13,15 @@ from batchgen.job import AttemptId, JobId, JobState, Outcome
 from batchgen.ledger.groups import Fate
 from batchgen.ledger.ledger import OpenAttempt
 from batchgen.money import ZERO, Micros
-from batchgen.outcomes.classify import Exchange, Failure, Habits, Reach, Response, Verdict, classify
+from batchgen.outcomes.classify import (
+    Classification,
+    Exchange,
+    Failure,
+    Habits,
+    Reach,
+    Response,
+    classify,
+)
 from batchgen.outcomes.retry_policy import after_attempt, may_rebuy
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.providers.profile import Profile
@@ -76,18 +84,18 @@ def _fate(opened: OpenAttempt, spool: Spool, profile: Profile) -> Fate:
         if exchange.reach is not Reach.COMPLETE and not spool.is_that_of(opened.spool):
             return Fate.HELD
         response = read_spooled(spool, opened.id, exchange).response
-        verdict = classify(exchange, response, habits_of(profile), prompt=opened.job.prompt)
+        classification = classify(exchange, response, habits_of(profile), prompt=opened.job.prompt)
     except Exception:  # a response that cannot be read is held as uncertain by the run too
         return Fate.HELD
-    return _fate_of(verdict, opened)
+    return _fate_of(classification, opened)
 
 
-def _fate_of(verdict: Verdict, opened: OpenAttempt) -> Fate:
-    if verdict.outcome is Outcome.OK:
+def _fate_of(classification: Classification, opened: OpenAttempt) -> Fate:
+    if classification.outcome is Outcome.OK:
         return Fate.PAID
     job = opened.job
     following = after_attempt(
-        verdict,
+        classification,
         tries=job.tries,
         doubts=job.doubts,
         cuts=job.cuts,

@@ -45,7 +45,15 @@ from batchgen.ledger.ledger import (
 )
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import dollars
-from batchgen.outcomes.classify import Exchange, Failure, Reach, Response, Verdict, classify, clean
+from batchgen.outcomes.classify import (
+    Classification,
+    Exchange,
+    Failure,
+    Reach,
+    Response,
+    classify,
+    clean,
+)
 from batchgen.outcomes.retry_policy import Next
 from batchgen.output.obstacles import Obstacles
 from batchgen.planning.naming import final_path
@@ -79,7 +87,7 @@ class Paid:
 class Concluded:
     """What an attempt came to."""
 
-    verdict: Verdict
+    classification: Classification
     following: Next
     due: tuple[DueImage, ...] = ()
     """The images that it paid for."""
@@ -155,11 +163,11 @@ class Worker:
             context.observe(AttemptStarted(key=job.key, attempt=attempt, price=job.price))
             await context.throttle.leave(ticket)
             concluded = await self._attempt(job, attempt, probe=ticket.probe)
-            finish.signal = _signal_of(concluded.verdict)
-            finish.retry_after_s = concluded.verdict.retry_after_s
-            finish.said = _said(concluded.verdict)
-            context.guard.concluded(job, concluded.verdict)
-            self._stop_if_hopeless(concluded.verdict)
+            finish.signal = _signal_of(concluded.classification)
+            finish.retry_after_s = concluded.classification.retry_after_s
+            finish.said = _said(concluded.classification)
+            context.guard.concluded(job, concluded.classification)
+            self._stop_if_hopeless(concluded.classification)
         finally:
             if concluded is None:
                 context.guard.withdrawn(job)
@@ -261,13 +269,13 @@ class Worker:
         except OSError as exc:
             why = str(exc)
         if why is not None:  # since it was looked at; it is looked at again, and given back
-            verdict = Verdict(
+            classification = Classification(
                 outcome=Outcome.SAFE,
                 billed=Billed.NO,
                 code=NOT_SENT,
                 message=why,
             )
-            return Concluded(verdict, await settle(context, job, attempt, verdict))
+            return Concluded(classification, await settle(context, job, attempt, classification))
         try:
             exchange = await self._exchange(request, attempt)
         except anyio.get_cancelled_exc_class():
@@ -298,12 +306,14 @@ class Worker:
             note_internal_error(context, exc)
             return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED, detail=repr(exc))
 
-    def _stop_if_hopeless(self, verdict: Verdict) -> None:
+    def _stop_if_hopeless(self, classification: Classification) -> None:
         context = self.context
-        if verdict.outcome is Outcome.STOP:
-            context.throttle.stop(f"{verdict.code}: {verdict.message}")
-        elif verdict.code == "model_not_found" and not context.answered:
-            context.throttle.stop(f"{verdict.code}: {verdict.message} (is the model's name right?)")
+        if classification.outcome is Outcome.STOP:
+            context.throttle.stop(f"{classification.code}: {classification.message}")
+        elif classification.code == "model_not_found" and not context.answered:
+            context.throttle.stop(
+                f"{classification.code}: {classification.message} (is the model's name right?)"
+            )
 
 
 def new_attempt() -> AttemptId:
@@ -331,20 +341,20 @@ def _budget_text(reached: BudgetReached, job: Job) -> str:
     )
 
 
-def _signal_of(verdict: Verdict) -> Signal:
+def _signal_of(classification: Classification) -> Signal:
     """What the throttle should learn from an attempt."""
-    if verdict.code == NOT_SENT:
+    if classification.code == NOT_SENT:
         return Signal.NEUTRAL
-    if verdict.outcome is Outcome.REFUSED and verdict.again:
+    if classification.outcome is Outcome.REFUSED and classification.again:
         return Signal.ERRORED
-    return _SIGNALS.get(verdict.outcome, Signal.NEUTRAL)
+    return _SIGNALS.get(classification.outcome, Signal.NEUTRAL)
 
 
-def _said(verdict: Verdict) -> str:
+def _said(classification: Classification) -> str:
     """What a response that is no success says, for those who wait for it to pass."""
-    if verdict.outcome is Outcome.OK:
+    if classification.outcome is Outcome.OK:
         return ""
-    return said_of(verdict.code, verdict.message, verdict.status)
+    return said_of(classification.code, classification.message, classification.status)
 
 
 def _expected_path(job: Job, route: Route) -> str:
@@ -392,7 +402,7 @@ async def conclude(
     except Exception as exc:
         # It must neither cut off the requests beside it nor end every later run at its start.
         note_internal_error(context, exc)
-        verdict = Verdict(
+        classification = Classification(
             outcome=Outcome.AMBIGUOUS,
             billed=Billed.MAYBE,
             code="internal_error",
@@ -401,9 +411,9 @@ async def conclude(
         )
         name = context.spool.name(attempt)
         following = await settle(
-            context, job, attempt, verdict, hold=True, recovering=recovering, response=name
+            context, job, attempt, classification, hold=True, recovering=recovering, response=name
         )
-        return Concluded(verdict, following)
+        return Concluded(classification, following)
 
 
 async def _conclude(
@@ -423,36 +433,36 @@ async def _conclude(
         route = profile.route_of(job.model)
         response = ADAPTERS[route].read_response(exchange.lean.text, exchange.headers or {})
         context.room.came(exchange.lean.size)
-    verdict = classify(exchange, response, habits_of(profile), prompt=job.prompt)
+    classification = classify(exchange, response, habits_of(profile), prompt=job.prompt)
     name = context.spool.name(attempt)
-    if verdict.outcome is Outcome.OK and response is not None:
+    if classification.outcome is Outcome.OK and response is not None:
         if exchange.reach is not Reach.COMPLETE:
             await on_disk(context.spool.complete_cut, attempt)
         images = [(_located(context, ref), expiry(ref.url)) for ref in response.images]
         cost = profile.cost_of(job.model, response.usage) if response.usage else None
         due = await context.ledger(
             lambda ledger: ledger.record_response(
-                attempt, verdict, images, response=name, cost=cost
+                attempt, classification, images, response=name, cost=cost
             )
         )
         reach(Point.RECEIVED)
         following = Next(state=JobState.PAID)
-        _tell(context, job, attempt, verdict, following, recovering=recovering)
-        return Concluded(verdict, following, tuple(due))
+        _tell(context, job, attempt, classification, following, recovering=recovering)
+        return Concluded(classification, following, tuple(due))
     body_name = name if exchange.reach is Reach.COMPLETE else None
     following = await settle(
         context,
         job,
         attempt,
-        verdict,
+        classification,
         hold=hold,
         recovering=recovering,
         probe=probe,
         response=body_name,
     )
-    if verdict.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
+    if classification.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
         await on_disk(context.spool.remove, attempt)
-    return Concluded(verdict, following)
+    return Concluded(classification, following)
 
 
 def _located(context: RunContext, ref: ImageRef) -> ImageRef:
@@ -466,7 +476,7 @@ async def settle(
     context: RunContext,
     job: Job,
     attempt: AttemptId,
-    verdict: Verdict,
+    classification: Classification,
     *,
     hold: bool = False,
     recovering: bool = False,
@@ -476,10 +486,15 @@ async def settle(
     """Write the end of an attempt that brought no image, and move its job."""
     following = await context.ledger(
         lambda ledger: ledger.settle(
-            attempt, verdict, allowance_of=context.run, hold=hold, probe=probe, response=response
+            attempt,
+            classification,
+            allowance_of=context.run,
+            hold=hold,
+            probe=probe,
+            response=response,
         )
     )
-    _tell(context, job, attempt, verdict, following, recovering=recovering)
+    _tell(context, job, attempt, classification, following, recovering=recovering)
     return following
 
 
@@ -487,27 +502,29 @@ def _tell(
     context: RunContext,
     job: Job,
     attempt: AttemptId,
-    verdict: Verdict,
+    classification: Classification,
     following: Next,
     *,
     recovering: bool,
 ) -> None:
     if recovering:
         context.observe(
-            Recovered(key=job.key, attempt=attempt, outcome=verdict.outcome, state=following.state)
+            Recovered(
+                key=job.key, attempt=attempt, outcome=classification.outcome, state=following.state
+            )
         )
         return
     context.observe(
         AttemptEnded(
             key=job.key,
             attempt=attempt,
-            outcome=verdict.outcome,
-            billed=verdict.billed,
+            outcome=classification.outcome,
+            billed=classification.billed,
             price=job.price,
             state=following.state,
-            code=verdict.code,
-            message=verdict.message,
-            request_id=verdict.request_id,
+            code=classification.code,
+            message=classification.message,
+            request_id=classification.request_id,
         )
     )
 
@@ -522,8 +539,8 @@ async def recover(context: RunContext, opened: OpenAttempt) -> None:
         reach(Point.RECOVERING)
         exchange = left_in_spool(context.spool, opened.id)
         if exchange.reach is not Reach.COMPLETE and not context.spool.is_that_of(opened.spool):
-            verdict = _without_spool(context.spool)
-            await settle(context, opened.job, opened.id, verdict, hold=True, recovering=True)
+            classification = _without_spool(context.spool)
+            await settle(context, opened.job, opened.id, classification, hold=True, recovering=True)
         else:
             await conclude(context, opened.job, opened.id, exchange, recovering=True)
         reach(Point.RECOVERED)
@@ -531,9 +548,9 @@ async def recover(context: RunContext, opened: OpenAttempt) -> None:
         context.throttle.stop(f"disk: the spool can't be read: {exc}")
 
 
-def _without_spool(spool: Spool) -> Verdict:
+def _without_spool(spool: Spool) -> Classification:
     """Judge an attempt whose response may lie in a spool that this ledger has lost."""
-    return Verdict(
+    return Classification(
         outcome=Outcome.AMBIGUOUS,
         billed=Billed.MAYBE,
         code="spool_missing",

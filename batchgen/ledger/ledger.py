@@ -29,7 +29,7 @@ from batchgen.ledger.budgets import Budget, period_budgets
 from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.ledger.owners import Claim, open_runs, refuse_while_owned, take_over_runs
 from batchgen.money import Micros, PriceTerms
-from batchgen.outcomes.classify import Verdict
+from batchgen.outcomes.classify import Classification
 from batchgen.outcomes.retry_policy import Next, after_attempt
 from batchgen.system.process_owner import Owner
 
@@ -366,7 +366,7 @@ class Ledger:
     def record_response(
         self,
         attempt: AttemptId,
-        verdict: Verdict,
+        classification: Classification,
         images: Sequence[tuple[ImageRef, str | None]],
         *,
         response: str,
@@ -378,7 +378,7 @@ class Ledger:
         says it cost; without it, the price counts, or where an option leaves it open, the least:
         the rest is possible then.
         """
-        closed = self._close_attempt(attempt, verdict, response=response, cost=cost)
+        closed = self._close_attempt(attempt, classification, response=response, cost=cost)
         job, now = closed.job, self._now()
         self.conn.executemany(
             "INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at, root)"
@@ -409,21 +409,21 @@ class Ledger:
             "UPDATE images SET url = ?, expires_at = ? WHERE id = ?", (url, expires_at, image)
         )
 
-    def task_failed(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
-        """A task that was accepted, and so paid, came to nothing; ``verdict`` says who pays."""
+    def task_failed(self, attempt: AttemptId, classification: Classification, run: RunId) -> Next:
+        """Record that an accepted, and so paid, task failed; ``classification`` says who pays."""
         row = self.conn.execute(
             "SELECT cost, possible, price, run_id FROM attempts WHERE id = ?", (attempt,)
         ).fetchone()
-        is_charged = verdict.billed is Billed.YES
+        is_charged = classification.billed is Billed.YES
         kept = row["cost"] if is_charged else 0
         open_rest = row["possible"] if is_charged else 0
-        maybe = row["price"] if verdict.billed is Billed.MAYBE else open_rest
+        maybe = row["price"] if classification.billed is Billed.MAYBE else open_rest
         self.conn.execute(
             "UPDATE attempts SET outcome = ?, billed = ?, cost = ?, possible = ?, error_code = ?,"
             " message = ? WHERE id = ?",
             (
-                *(verdict.outcome, verdict.billed, kept, open_rest),
-                *(verdict.code, verdict.message, attempt),
+                *(classification.outcome, classification.billed, kept, open_rest),
+                *(classification.code, classification.message, attempt),
             ),
         )
         self.conn.execute(
@@ -431,12 +431,12 @@ class Ledger:
             (row["cost"] - kept, maybe - row["possible"], row["run_id"]),
         )
         self._give_up_due(attempt)
-        return self._move_on(attempt, verdict, run, hold=False)
+        return self._move_on(attempt, classification, run, hold=False)
 
     def settle(
         self,
         attempt: AttemptId,
-        verdict: Verdict,
+        classification: Classification,
         *,
         allowance_of: RunId | None = None,
         response: str | None = None,
@@ -450,28 +450,30 @@ class Ledger:
         ``probe`` that found the provider still out of order is no try of its job.
         If the manifest has changed since the request left, the job is pending whatever came.
         """
-        closed = self._close_attempt(attempt, verdict, response=response)
-        self._spend(closed, maybe=closed.price if verdict.billed is Billed.MAYBE else 0)
-        return self._move_on(attempt, verdict, allowance_of or closed.run, hold=hold, probe=probe)
+        closed = self._close_attempt(attempt, classification, response=response)
+        self._spend(closed, maybe=closed.price if classification.billed is Billed.MAYBE else 0)
+        return self._move_on(
+            attempt, classification, allowance_of or closed.run, hold=hold, probe=probe
+        )
 
-    def spoil(self, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
+    def spoil(self, attempt: AttemptId, classification: Classification, run: RunId) -> Next:
         """A paid response turned out to hold no usable image; its cost stays charged."""
         self.conn.execute(
             "UPDATE attempts SET outcome = 'spoiled', error_code = ?, message = ? WHERE id = ?",
-            (verdict.code, verdict.message, attempt),
+            (classification.code, classification.message, attempt),
         )
         self._give_up_due(attempt)
-        return self._move_on(attempt, verdict, run, hold=False)
+        return self._move_on(attempt, classification, run, hold=False)
 
     def _close_attempt(
         self,
         attempt: AttemptId,
-        verdict: Verdict,
+        classification: Classification,
         *,
         response: str | None,
         cost: Micros | None = None,
     ) -> _Closed:
-        is_charged = verdict.billed is Billed.YES
+        is_charged = classification.billed is Billed.YES
         row = self.conn.execute(
             "UPDATE attempts SET ended_at = ?, outcome = ?, billed = ?,"
             " cost = iif(?, coalesce(?, least, price), 0),"
@@ -482,16 +484,16 @@ class Ledger:
             " RETURNING price, cost, possible, job_id, run_id",
             (
                 self._now(),
-                verdict.outcome,
-                verdict.billed,
+                classification.outcome,
+                classification.billed,
                 is_charged,
                 cost,
                 is_charged and cost is None,
                 cost is not None,
-                verdict.status,
-                verdict.code or None,
-                verdict.message or None,
-                verdict.request_id,
+                classification.status,
+                classification.code or None,
+                classification.message or None,
+                classification.request_id,
                 response,
                 attempt,
             ),
@@ -517,7 +519,13 @@ class Ledger:
             raise RunTakenOver(self._taken_over(RunId(row["id"])))
 
     def _move_on(
-        self, attempt: AttemptId, verdict: Verdict, run: RunId, *, hold: bool, probe: bool = False
+        self,
+        attempt: AttemptId,
+        classification: Classification,
+        run: RunId,
+        *,
+        hold: bool,
+        probe: bool = False,
     ) -> Next:
         asked = self.conn.execute(
             "SELECT job_id, fingerprint, price FROM attempts WHERE id = ?", (attempt,)
@@ -527,7 +535,7 @@ class Ledger:
             return self._ask_anew(job.id)
         totals = self.run_totals(run)
         following = after_attempt(
-            verdict,
+            classification,
             tries=job.tries,
             doubts=job.doubts,
             cuts=job.cuts,

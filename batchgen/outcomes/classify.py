@@ -15,30 +15,30 @@ from batchgen.job import Billed, Outcome
 from batchgen.outcomes.error_meanings import HTTP_NAMES, kind_of_name, says
 from batchgen.outcomes.error_row import Kind
 from batchgen.outcomes.exchange import (
+    Classification,
     ErrorBody,
     Exchange,
     Failure,
     Habits,
     Reach,
     Response,
-    Verdict,
 )
 from batchgen.outcomes.retry_after import retry_after
 
 __all__ = [
     "NO_MONEY",
     "UPLOAD_CUT",
+    "Classification",
     "ErrorBody",
     "Exchange",
     "Failure",
     "Habits",
     "Reach",
     "Response",
-    "Verdict",
     "classify",
+    "classify_failed_task",
     "clean",
     "request_id",
-    "task_verdict",
 ]
 
 
@@ -93,49 +93,55 @@ def classify(
     habits: Habits = _FREE_ERRORS,
     *,
     prompt: str = "",
-) -> Verdict:
-    """Decide what an attempt was. Total: any exchange and any response give a verdict.
+) -> Classification:
+    """Decide what an attempt was. Total: any exchange and any response give a classification.
 
     ``prompt`` is what was sent: its words, repeated in an error, are not the provider's.
     """
     headers = exchange.headers or {}
     error = response.error if response else None
-    verdict = _billed_by(habits, _classify(exchange, response, prompt), exchange.status)
+    classification = _billed_by(habits, _classify(exchange, response, prompt), exchange.status)
     may_retry = headers.get("x-should-retry", "").strip().lower() != "false"
     wait_s = None
-    if verdict.outcome is Outcome.THROTTLED:
+    if classification.outcome is Outcome.THROTTLED:
         words, delay_s = (error.message, error.retry_after_s) if error else ("", None)
         wait_s = retry_after(headers, delay_s=delay_s, message=words)
         if not may_retry:
-            verdict = replace(
-                verdict,
+            classification = replace(
+                classification,
                 outcome=Outcome.STOP,
-                message=f"{verdict.message} (the provider says that a retry cannot succeed)",
+                message=f"{classification.message} (the provider says that a retry cannot succeed)",
             )
     return replace(
-        verdict,
-        code=verdict.code and (clean(verdict.code)[:_MAX_CODE] or f"http_{exchange.status}"),
-        message=clean(verdict.message),
-        again=verdict.again and may_retry,
+        classification,
+        code=classification.code
+        and (clean(classification.code)[:_MAX_CODE] or f"http_{exchange.status}"),
+        message=clean(classification.message),
+        again=classification.again and may_retry,
         retry_after_s=wait_s,
         status=exchange.status,
         request_id=request_id(headers),
     )
 
 
-def _billed_by(habits: Habits, verdict: Verdict, status: int | None) -> Verdict:
+def _billed_by(
+    habits: Habits, classification: Classification, status: int | None
+) -> Classification:
     """What the endpoint is known to bill, where the response alone would count as free."""
-    if verdict.billed is not Billed.NO or verdict.outcome not in (Outcome.REFUSED, Outcome.BLOCKED):
-        return verdict
-    of_server = verdict.outcome is Outcome.REFUSED and (status or 0) >= 500
+    if classification.billed is not Billed.NO or classification.outcome not in (
+        Outcome.REFUSED,
+        Outcome.BLOCKED,
+    ):
+        return classification
+    of_server = classification.outcome is Outcome.REFUSED and (status or 0) >= 500
     billed = habits.server_errors if of_server else habits.refusals
     if of_server and billed is not Billed.NO:
         # Whoever pays for it should have a say in whether it is bought again.
-        return replace(verdict, outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, again=False)
-    return replace(verdict, billed=billed)
+        return replace(classification, outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, again=False)
+    return replace(classification, billed=billed)
 
 
-def task_verdict(error: ErrorBody, billed: Billed, *, prompt: str = "") -> Verdict:
+def classify_failed_task(error: ErrorBody, billed: Billed, *, prompt: str = "") -> Classification:
     """Return what an attempt was whose task was accepted and then failed.
 
     What is said about the account stops the run only where the task cost nothing: its job is
@@ -143,7 +149,7 @@ def task_verdict(error: ErrorBody, billed: Billed, *, prompt: str = "") -> Verdi
     """
     named = error.code or error.type
     code = "task_failed" if named.lower() in _UNNAMED else named
-    failed = Verdict(
+    failed = Classification(
         outcome=Outcome.REFUSED,
         billed=billed,
         code=clean(code)[:_MAX_CODE],
@@ -160,7 +166,7 @@ def task_verdict(error: ErrorBody, billed: Billed, *, prompt: str = "") -> Verdi
     return replace(failed, code=clean(known.code)[:_MAX_CODE])
 
 
-def _classify(exchange: Exchange, response: Response | None, prompt: str) -> Verdict:
+def _classify(exchange: Exchange, response: Response | None, prompt: str) -> Classification:
     code, meaning = _MEANING[exchange.failure]
     detail = f"{meaning}: {exchange.detail}" if exchange.detail else meaning
     if exchange.reach <= Reach.PARTIAL:
@@ -182,17 +188,17 @@ def _classify(exchange: Exchange, response: Response | None, prompt: str) -> Ver
         where = (exchange.headers or {}).get("location", "another address")
         return _stop("redirect", f"base_url redirects to {where}: set base_url to the final one")
     case = _case(status, response, exchange.headers or {}, prompt)
-    return _first(_ERRORS, case) or _verdict(Outcome.REFUSED, case)
+    return _first(_ERRORS, case) or _classified(Outcome.REFUSED, case)
 
 
-def _not_sent(exchange: Exchange, code: str, detail: str) -> Verdict:
+def _not_sent(exchange: Exchange, code: str, detail: str) -> Classification:
     if exchange.failure is Failure.TLS:
         return _stop(code, detail)
     cut = exchange.reach is Reach.PARTIAL and exchange.failure is not Failure.INTERRUPTED
     if not cut:
-        return Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code=code, message=detail)
+        return Classification(outcome=Outcome.SAFE, billed=Billed.NO, code=code, message=detail)
     size = f"{exchange.upload_bytes:,} bytes" if exchange.upload_bytes else "the request"
-    return Verdict(
+    return Classification(
         outcome=Outcome.SAFE,
         billed=Billed.NO,
         code=UPLOAD_CUT,
@@ -203,9 +209,9 @@ def _not_sent(exchange: Exchange, code: str, detail: str) -> Verdict:
     )
 
 
-def _success(status: int, response: Response, prompt: str) -> Verdict:
+def _success(status: int, response: Response, prompt: str) -> Classification:
     if response.images:
-        return Verdict(outcome=Outcome.OK, billed=Billed.YES)
+        return Classification(outcome=Outcome.OK, billed=Billed.YES)
     if response.error is not None:
         case = _case(status, response, {}, prompt)
         known = _first(_SAID, case)
@@ -220,7 +226,7 @@ def _success(status: int, response: Response, prompt: str) -> Verdict:
         return _ambiguous("task", f"answered with task {response.task_id} in place of an image")
     if not response.readable:
         return _ambiguous("unreadable", f"HTTP {status} with a body that is no JSON")
-    return Verdict(
+    return Classification(
         outcome=Outcome.SPOILED,
         billed=Billed.YES,
         code="no_image",
@@ -293,17 +299,17 @@ def _told(error: ErrorBody | None, text: str, code: str) -> str:
     return f"{text} [{', '.join(more)}]" if more else text
 
 
-_Rule = Callable[[_Case], Verdict | None]
+_Rule = Callable[[_Case], Classification | None]
 
 
-def _first(rules: Sequence[_Rule], case: _Case) -> Verdict | None:
+def _first(rules: Sequence[_Rule], case: _Case) -> Classification | None:
     return next((found for rule in rules if (found := rule(case)) is not None), None)
 
 
-def _verdict(outcome: Outcome, case: _Case, *, code: str = "", hint: str = "") -> Verdict:
+def _classified(outcome: Outcome, case: _Case, *, code: str = "", hint: str = "") -> Classification:
     code = code or case.code
     text = _told(case.error, case.text, code)
-    return Verdict(
+    return Classification(
         outcome=outcome,
         billed=Billed.NO,
         code=code,
@@ -311,31 +317,31 @@ def _verdict(outcome: Outcome, case: _Case, *, code: str = "", hint: str = "") -
     )
 
 
-def _of_kind(kind: Kind, case: _Case, *, code: str = "") -> Verdict:
+def _of_kind(kind: Kind, case: _Case, *, code: str = "") -> Classification:
     match kind:
         case Kind.MONEY:
             hint = "top up the account or raise the limit of the key"
-            return _verdict(Outcome.STOP, case, code=NO_MONEY, hint=hint)
+            return _classified(Outcome.STOP, case, code=NO_MONEY, hint=hint)
         case Kind.ACCESS:
-            return _verdict(Outcome.STOP, case, code=code, hint="check the key and the account")
+            return _classified(Outcome.STOP, case, code=code, hint="check the key and the account")
         case Kind.STOP:
-            return _verdict(Outcome.STOP, case, code=code)
+            return _classified(Outcome.STOP, case, code=code)
         case Kind.BLOCKED:
-            return _verdict(Outcome.BLOCKED, case, code=code)
+            return _classified(Outcome.BLOCKED, case, code=code)
         case Kind.THROTTLED:
-            return _verdict(Outcome.THROTTLED, case, code=code)
+            return _classified(Outcome.THROTTLED, case, code=code)
         case Kind.REFUSED:
-            return _verdict(Outcome.REFUSED, case, code=code)
+            return _classified(Outcome.REFUSED, case, code=code)
 
 
-def _fee(case: _Case) -> Verdict | None:
+def _fee(case: _Case) -> Classification | None:
     for name in case.error.all_names() if case.error else ():
         if name.startswith(_FEE_PREFIX):
-            return replace(_verdict(Outcome.BLOCKED, case, code=name), billed=Billed.MAYBE)
+            return replace(_classified(Outcome.BLOCKED, case, code=name), billed=Billed.MAYBE)
     return None
 
 
-def _by_name(case: _Case) -> Verdict | None:
+def _by_name(case: _Case) -> Classification | None:
     """All but throttling, which a phrase about money may still turn into a stop."""
     name, kind = case.named() or ("", Kind.THROTTLED)
     if kind is Kind.ACCESS and case.says(Kind.MONEY):  # xAI: "permission-denied", out of credits
@@ -343,18 +349,18 @@ def _by_name(case: _Case) -> Verdict | None:
     return None if kind is Kind.THROTTLED else _of_kind(kind, case, code=name)
 
 
-def _throttled_by_name(case: _Case) -> Verdict | None:
+def _throttled_by_name(case: _Case) -> Classification | None:
     found = case.named()
     return _of_kind(Kind.THROTTLED, case, code=found[0]) if found else None
 
 
-def _rate_in_words(case: _Case) -> Verdict | None:
+def _rate_in_words(case: _Case) -> Classification | None:
     """A rate limit that speaks of quotas: its words win over those about money."""
     throttled = case.status < 300 or case.status in _BUSY or case.named() is not None
     return _in_words(Kind.THROTTLED)(case) if throttled else None
 
 
-def _delayed(case: _Case) -> Verdict | None:
+def _delayed(case: _Case) -> Classification | None:
     """Google says ``RESOURCE_EXHAUSTED`` and "exceeded your current quota" for every limit, and
     names a delay where waiting helps."""
     delayed = case.error is not None and case.error.retry_after_s is not None
@@ -379,17 +385,17 @@ _SAID: Final[Sequence[_Rule]] = (
 """What an error says itself, wherever it stands."""
 
 
-def _out_of_reach(case: _Case) -> Verdict | None:
+def _out_of_reach(case: _Case) -> Classification | None:
     code = f"http_{case.status}"
-    return _verdict(Outcome.SAFE, case, code=code) if case.status in _NOT_REACHED else None
+    return _classified(Outcome.SAFE, case, code=code) if case.status in _NOT_REACHED else None
 
 
-def _unknown_end(case: _Case) -> Verdict | None:
+def _unknown_end(case: _Case) -> Classification | None:
     text = _told(case.error, case.text, "")
     return _ambiguous(f"http_{case.status}", text) if case.status in _UNKNOWN else None
 
 
-def _said(case: _Case) -> Verdict | None:
+def _said(case: _Case) -> Classification | None:
     """Errors of a server that may have worked on the request count by their names only."""
     if case.status >= 500 and not case.own:
         return None
@@ -397,15 +403,15 @@ def _said(case: _Case) -> Verdict | None:
     return _first(_SAID if by_words else (_fee, _by_name, _throttled_by_name), case)
 
 
-def _payment_required(case: _Case) -> Verdict | None:
+def _payment_required(case: _Case) -> Classification | None:
     return _of_kind(Kind.MONEY, case) if case.status == 402 else None
 
 
-def _no_access(case: _Case) -> Verdict | None:
+def _no_access(case: _Case) -> Classification | None:
     if case.status not in (401, 403):
         return None
     if case.status == 403 and case.error is None and case.html:
-        return Verdict(
+        return Classification(
             outcome=Outcome.THROTTLED,
             billed=Billed.NO,
             code="firewall",
@@ -414,29 +420,29 @@ def _no_access(case: _Case) -> Verdict | None:
     if case.error is not None and _ACCOUNT_WORDS.search(case.text):
         return _of_kind(Kind.MONEY, case)
     hint = f"HTTP {case.status}: check the key and what it may do"
-    return _verdict(Outcome.STOP, case, hint=hint)
+    return _classified(Outcome.STOP, case, hint=hint)
 
 
-def _wrong_setting(case: _Case) -> Verdict | None:
+def _wrong_setting(case: _Case) -> Classification | None:
     hint = f"HTTP {case.status}: check base_url, model and account"
-    return _verdict(Outcome.STOP, case, hint=hint) if case.status in _WRONG_SETTING else None
+    return _classified(Outcome.STOP, case, hint=hint) if case.status in _WRONG_SETTING else None
 
 
-def _too_early(case: _Case) -> Verdict | None:
-    return _verdict(Outcome.SAFE, case) if case.status == 425 else None
+def _too_early(case: _Case) -> Classification | None:
+    return _classified(Outcome.SAFE, case) if case.status == 425 else None
 
 
-def _busy(case: _Case) -> Verdict | None:
+def _busy(case: _Case) -> Classification | None:
     full = case.status == 503 and (case.own or case.has_wait)
-    return _verdict(Outcome.THROTTLED, case) if full or case.status in (429, 529) else None
+    return _classified(Outcome.THROTTLED, case) if full or case.status in (429, 529) else None
 
 
-def _server_error(case: _Case) -> Verdict | None:
+def _server_error(case: _Case) -> Classification | None:
     if case.status < 500:
         return None
     if not case.own or case.status not in (500, 502):
         return _ambiguous(f"http_{case.status}", _told(case.error, case.text, ""))
-    return replace(_verdict(Outcome.REFUSED, case), again=True)
+    return replace(_classified(Outcome.REFUSED, case), again=True)
 
 
 _ERRORS: Final[Sequence[_Rule]] = (
@@ -453,9 +459,11 @@ _ERRORS: Final[Sequence[_Rule]] = (
 """What an HTTP error is; the first rule that knows decides, and what none knows is refused."""
 
 
-def _stop(code: str, message: str) -> Verdict:
-    return Verdict(outcome=Outcome.STOP, billed=Billed.NO, code=code, message=message)
+def _stop(code: str, message: str) -> Classification:
+    return Classification(outcome=Outcome.STOP, billed=Billed.NO, code=code, message=message)
 
 
-def _ambiguous(code: str, message: str) -> Verdict:
-    return Verdict(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code=code, message=message)
+def _ambiguous(code: str, message: str) -> Classification:
+    return Classification(
+        outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code=code, message=message
+    )

@@ -89,7 +89,7 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Classification:
     """The class of an attempt, and what it tells the run."""
 
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""What follows from a verdict: again, held, failed or done, and how long to wait. No clock here."""
+"""Decide what follows an attempt: retry, hold, fail or finish. Pure: no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from batchgen.job import JobState, Outcome
 from batchgen.money import ZERO, Micros, parse_dollars
-from batchgen.outcomes.classify import UPLOAD_CUT, Verdict
+from batchgen.outcomes.classify import UPLOAD_CUT, Classification
 
 MAX_TRIES: Final = 2
 """A refusal of the moment (500 and 502 with the gateway's envelope) is asked once more."""
@@ -39,7 +39,7 @@ class Next:
 
 
 def after_attempt(
-    verdict: Verdict,
+    classification: Classification,
     *,
     tries: int,
     doubts: int,
@@ -55,19 +55,23 @@ def after_attempt(
     ``hold`` keeps a doubt for a person whatever the allowance: they stopped the run by hand. A
     ``probe`` was sent to see whether the provider is back, and says nothing of its job.
     """
-    reason = f"{verdict.code}: {verdict.message}" if verdict.message else verdict.code
-    match verdict.outcome:
+    reason = (
+        f"{classification.code}: {classification.message}"
+        if classification.message
+        else classification.code
+    )
+    match classification.outcome:
         case Outcome.OK:
             return Next(state=JobState.PAID)
-        case Outcome.SAFE if verdict.code == UPLOAD_CUT:
+        case Outcome.SAFE if classification.code == UPLOAD_CUT:
             return _after_cut(reason, cuts)
         case Outcome.SAFE | Outcome.THROTTLED | Outcome.STOP:
             return Next(state=JobState.PENDING, reason=reason)
         case Outcome.BLOCKED:
             return Next(state=JobState.BLOCKED, reason=reason)
         case Outcome.REFUSED:
-            counts = not (probe and verdict.again)
-            again = verdict.again and tries + counts < MAX_TRIES
+            counts = not (probe and classification.again)
+            again = classification.again and tries + counts < MAX_TRIES
             state = JobState.PENDING if again else JobState.FAILED
             return Next(state=state, reason=reason, wait_s=RETRY_WAIT_S, counts_try=counts)
         case Outcome.AMBIGUOUS | Outcome.SPOILED | Outcome.SENDING:
@@ -79,7 +83,7 @@ def after_attempt(
                     counts_doubt=True,
                     wasted=price,
                 )
-            spoiled = verdict.outcome is Outcome.SPOILED
+            spoiled = classification.outcome is Outcome.SPOILED
             held = JobState.FAILED if spoiled else JobState.UNCERTAIN
             return Next(state=held, reason=reason, counts_doubt=True)
 

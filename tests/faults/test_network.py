@@ -268,12 +268,12 @@ async def test_a_gzip_bomb_does_not_go_off(tmp_path: Path, verify: ssl.SSLContex
         exchange, spool = await ask_once(tmp_path, verify, script)
         found = spool.find(ATTEMPT)
         assert found is not None
-        verdict = classify(exchange, read_response(found.body(), found.headers))
+        classification = classify(exchange, read_response(found.body(), found.headers))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert found.body() == bomb
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    assert classification.outcome is Outcome.AMBIGUOUS
     assert peak < 4 * 1024 * 1024
 
 

@@ -100,7 +100,7 @@ def read_template(data: bytes) -> None:
 
 
 def read_response(data: bytes) -> None:
-    """A response of any route is one, with a verdict that fits its bill."""
+    """A response of any route is one, with a classification that fits its bill."""
     if len(data) < 2:
         return
     adapter = ADAPTERS[ROUTES[data[0] % len(ROUTES)]]
@@ -119,12 +119,12 @@ def read_response(data: bytes) -> None:
         exchange = Exchange(
             reach=Reach.COMPLETE, failure=Failure.NONE, status=status, headers=headers
         )
-        verdict = classify(exchange, response)
-        assert verdict.message.isprintable()
-        assert verdict.code.isprintable()
-        if verdict.outcome is Outcome.OK:
+        classification = classify(exchange, response)
+        assert classification.message.isprintable()
+        assert classification.code.isprintable()
+        if classification.outcome is Outcome.OK:
             assert response.images or response.task_id
-            assert verdict.billed is not Billed.NO
+            assert classification.billed is not Billed.NO
 
 
 def read_pieces(data: bytes) -> None:

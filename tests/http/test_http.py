@@ -668,8 +668,8 @@ async def test_compression_is_not_asked_for_and_never_undone(
     response = client.whole()
     assert response.body() == packed
     assert response.headers["content-encoding"] == "gzip"
-    verdict = classify(exchange, read_response(response.body(), response.headers))
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    classification = classify(exchange, read_response(response.body(), response.headers))
+    assert classification.outcome is Outcome.AMBIGUOUS
 
 
 @pytest.mark.fault("N24", "N25")
@@ -684,9 +684,9 @@ async def test_a_redirect_is_not_followed(
             exchange = await client.ask(server.url)
     assert (exchange.reach, exchange.status) == (Reach.COMPLETE, int(status[:3]))
     assert other.connections == 0
-    verdict = classify(exchange, read_response(b"", {}))
-    assert verdict.outcome is Outcome.STOP
-    assert other.url in verdict.message
+    classification = classify(exchange, read_response(b"", {}))
+    assert classification.outcome is Outcome.STOP
+    assert other.url in classification.message
 
 
 # What is sent

@@ -31,7 +31,7 @@ from batchgen.ledger.only import Only
 from batchgen.ledger.saved_images import exchanged, exchanges
 from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import ZERO, Micros
-from batchgen.outcomes.classify import Verdict
+from batchgen.outcomes.classify import Classification
 from batchgen.output import relocate as relocate_module
 from batchgen.output.relocate import relocate
 from batchgen.planning.naming import collision_key, final_path
@@ -44,7 +44,7 @@ T = TypeVar("T")
 KEYS: Final = ("a", "b", "c")
 PATHS: Final = ("1.{ext}", "2.{ext}", "3.{ext}", "sub/1.{ext}")
 ROOTS: Final = ("out", "new")
-OK: Final = Verdict(outcome=Outcome.OK, billed=Billed.YES)
+OK: Final = Classification(outcome=Outcome.OK, billed=Billed.YES)
 IDENTITY: Final = BatchIdentity(
     name="b",
     provider="local",

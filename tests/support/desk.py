@@ -20,7 +20,7 @@ from batchgen.ledger.queries import find_batch
 from batchgen.ledger.retry_selection import Chosen, retry_jobs
 from batchgen.ledger.staging import Staging
 from batchgen.manifest.loader import parse_manifest
-from batchgen.outcomes.classify import Verdict, classify
+from batchgen.outcomes.classify import Classification, classify
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.directories import spool_directory
 from batchgen.session.fresh_prices import PriceLists
@@ -29,14 +29,14 @@ from batchgen.session.prepare import Overrides, Prepared, prepare, settle_settin
 from batchgen.session.proposal import Proposal, propose
 from batchgen.spool.spool import Spool
 
-OK = Verdict(outcome=Outcome.OK, billed=Billed.YES, status=200)
+OK = Classification(outcome=Outcome.OK, billed=Billed.YES, status=200)
 ENDS = {
-    "server_error": Verdict(
+    "server_error": Classification(
         outcome=Outcome.REFUSED, billed=Billed.NO, code="oops", again=True, status=500
     ),
-    "refused": Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="bad", status=400),
-    "blocked": Verdict(outcome=Outcome.BLOCKED, billed=Billed.NO, code="unsafe", status=400),
-    "lost": Verdict(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="connection_lost"),
+    "refused": Classification(outcome=Outcome.REFUSED, billed=Billed.NO, code="bad", status=400),
+    "blocked": Classification(outcome=Outcome.BLOCKED, billed=Billed.NO, code="unsafe", status=400),
+    "lost": Classification(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="connection_lost"),
 }
 """What comes of a request whose prompt names it; any other prompt gives an image."""
 POINTS = ("reserved", "sent", "spooled", "received", "saved")
@@ -227,12 +227,12 @@ class _Engine:
     def recover(self, attempt: AttemptId) -> None:
         exchange = left_in_spool(self.spool, attempt)
         response = read_spooled(self.spool, attempt, exchange).response
-        verdict = classify(exchange, response)
-        if verdict.outcome is Outcome.OK and response is not None:
+        classification = classify(exchange, response)
+        if classification.outcome is Outcome.OK and response is not None:
             images = [(ref, None) for ref in response.images]
-            self.ledger.record_response(attempt, verdict, images, response="x")
+            self.ledger.record_response(attempt, classification, images, response="x")
         else:
-            self.ledger.settle(attempt, verdict, allowance_of=self.sent.start.run)
+            self.ledger.settle(attempt, classification, allowance_of=self.sent.start.run)
 
     def request(self, job: Job) -> None:
         desk, start = self.desk, self.sent.start
@@ -247,13 +247,13 @@ class _Engine:
             f"{job.key} has its image on disk and is bought again"
         )
         self.reach("reserved")
-        verdict = ENDS.get(job.prompt.partition(" ")[0], OK)
-        if verdict is OK or verdict.billed is Billed.MAYBE:
+        classification = ENDS.get(job.prompt.partition(" ")[0], OK)
+        if classification is OK or classification.billed is Billed.MAYBE:
             desk.bill[attempt] = job.price
             self.sent.billed += job.price
         self.reach("sent")
-        if verdict is not OK:
-            self.ledger.settle(attempt, verdict)
+        if classification is not OK:
+            self.ledger.settle(attempt, classification)
             return
         body = {"created": 1, "data": [{"url": f"https://images.example/{attempt}.png"}]}
         head = {"status": 200, "headers": {}, "route": "images", "mark": ""}

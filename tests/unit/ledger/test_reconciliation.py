@@ -18,7 +18,7 @@ from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
 from batchgen.ledger.retry_selection import Chosen, retry_jobs
 from batchgen.money import Micros
-from batchgen.outcomes.classify import Verdict
+from batchgen.outcomes.classify import Classification
 from batchgen.reconciliation.settlement import Reconciliation, Sent, Settled
 from tests.unit.ledger.test_ledger import (
     FEE,
@@ -62,11 +62,13 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
         yield Ledger(conn, clock)
 
 
-def lose(ledger: Ledger, batch: BatchId, verdict: Verdict = LOST, waste: int = 0) -> JobId:
-    """Send for the first pending job in a run of its own, and get this verdict."""
+def lose(
+    ledger: Ledger, batch: BatchId, classification: Classification = LOST, waste: int = 0
+) -> JobId:
+    """Send for the first pending job in a run of its own, and get this classification."""
     run = start(ledger, batch, waste=waste)
     job = first(ledger, batch)
-    ledger.settle(send(ledger, run, job), verdict)
+    ledger.settle(send(ledger, run, job), classification)
     ledger.end_run(run, stopped=None, exit_code=1)
     return job.id
 
