@@ -427,12 +427,12 @@ async def _conclude(
     probe: bool,
 ) -> Concluded:
     profile = context.profile
-    if exchange.lean is None:
+    if exchange.scanned is None:
         response = await in_turn(_read_spooled, context, attempt, exchange)
     else:
         route = profile.route_of(job.model)
-        response = ADAPTERS[route].read_response(exchange.lean.text, exchange.headers or {})
-        context.room.came(exchange.lean.size)
+        response = ADAPTERS[route].read_response(exchange.scanned.text, exchange.headers or {})
+        context.room.came(exchange.scanned.size)
     classification = classify(exchange, response, habits_of(profile), prompt=job.prompt)
     name = context.spool.name(attempt)
     if classification.outcome is Outcome.OK and response is not None:

@@ -30,7 +30,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.dns import look_up
-from batchgen.images.base64_scanner import LeanResponse
+from batchgen.images.base64_scanner import ScannedBody
 from batchgen.outcomes.classify import Exchange, Failure, Reach
 from batchgen.outcomes.retry_after import is_wait_header
 from batchgen.spool.spool import SpoolWriter
@@ -301,7 +301,7 @@ class ApiClient:
             status=got.status,
             headers=got.headers,
             upload_bytes=int(request.body.headers["Content-Length"]),
-            lean=got.lean,
+            scanned=got.scanned,
         )
 
     async def ask(self, url: str) -> Document:
@@ -377,7 +377,7 @@ async def _keep(content: aiohttp.StreamReader, writer: SpoolWriter, got: _Got) -
             await writer.write(_rest(content))
             await (writer.commit() if _is_whole(content) else writer.flush())
         finally:
-            got.complete, got.lean, got.refused = writer.whole, writer.lean, writer.failed
+            got.complete, got.scanned, got.refused = writer.whole, writer.scanned, writer.failed
     if got.complete:
         reach(Point.SPOOLED)
 
@@ -419,7 +419,7 @@ class _Got:
     headers: Mapping[str, str] | None = None
     reach: Reach = Reach.NOTHING
     complete: bool = False
-    lean: LeanResponse | None = None
+    scanned: ScannedBody | None = None
     refused: OSError | None = None
     """Why the disk did not take the response."""
 

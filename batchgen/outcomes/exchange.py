@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from batchgen.images.base64_scanner import LeanResponse
+from batchgen.images.base64_scanner import ScannedBody
 from batchgen.job import Billed, ImageRef, Outcome
 
 
@@ -84,7 +84,7 @@ class Exchange:
     """Lower-case names; only what was received."""
     upload_bytes: int | None = None
     """Size of the request's body."""
-    lean: LeanResponse | None = None
+    scanned: ScannedBody | None = None
     """What there is to read of a whole body, where it was looked at while it arrived."""
 
 

@@ -23,7 +23,7 @@ from typing import Final
 import orjson
 import pybase64
 
-from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanResponse, LeanScan, Piece
+from batchgen.images.base64_scanner import Base64Decoder, Base64Scanner, Kind, Piece, ScannedBody
 from batchgen.job import AttemptId
 from batchgen.spool.kept_images import PRIVATE_DIRECTORY, KeptImages
 from batchgen.spool.redaction import Redaction
@@ -49,7 +49,7 @@ _NAME: Final = re.compile(
     rf"(?P<attempt>.+){re.escape(RESPONSE_SUFFIX)}({PART_SUFFIX}|(\.image)?\.[0-9]+)?"
 )
 _BUFFER_BYTES: Final = 128 * 1024
-_MAX_LEAN: Final = 256 * 1024
+_MAX_SCANNED_TEXT: Final = 256 * 1024
 _ENCODED_AT_ONCE: Final = 3 * 256 * 1024
 """A multiple of three, so that the pieces' base64 is that of the whole."""
 _PRIVATE: Final = 0o600
@@ -108,12 +108,12 @@ class SpoolWriter:
         hide: str | None = None,
     ) -> None:
         self._hidden = Redaction(hide.encode()) if hide else None
-        self._scan = LeanScan()
+        self._scan = Base64Scanner()
         self._waiting: list[Piece] = []
         self._waiting_bytes = 0
         self._size = 0
         self._file = _ResponseFile(part, _head_line(status, headers, route))
-        self.lean: LeanResponse | None = None
+        self.scanned: ScannedBody | None = None
         """What to read of the body, once it is whole; None where that is in the file only."""
 
     @property
@@ -141,7 +141,7 @@ class SpoolWriter:
         """The response is whole: make it durable."""
         self._take_rest()
         text = await on_disk(self._file.commit, self._handed_over())
-        self.lean = None if text is None else LeanResponse(text, self._size)
+        self.scanned = None if text is None else ScannedBody(text, self._size)
 
     def close(self) -> None:
         """Let go of files, as a kill does; `commit` and `flush` end with it."""
@@ -215,7 +215,7 @@ class _ResponseFile:
             self._part.commit_here()
         self.whole = True
         self.close()
-        held = not self._plain and self._text_bytes <= _MAX_LEAN
+        held = not self._plain and self._text_bytes <= _MAX_SCANNED_TEXT
         return b"".join(self._text) if held else None
 
     def leave(self, pieces: list[Piece]) -> None:
@@ -240,7 +240,7 @@ class _ResponseFile:
     def _put_text(self, data: bytes) -> None:
         self._part.write_here(data)
         self._text_bytes += len(data)
-        if self._text_bytes <= _MAX_LEAN:
+        if self._text_bytes <= _MAX_SCANNED_TEXT:
             self._text.append(data)
 
     def _put_base64(self, text: bytes) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.errors import ManifestError, SettingsError
-from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanScan, unpack_base64
+from batchgen.images.base64_scanner import Base64Decoder, Base64Scanner, Kind, unpack_base64
 from batchgen.images.inspect import MAX_PIXELS, BadImage, decode, inspect
 from batchgen.images.mp4 import inspect_mp4
 from batchgen.job import Billed, Outcome
@@ -132,7 +132,7 @@ def read_pieces(data: bytes) -> None:
 
     0xff stands for a long base64.
     """
-    scan, body, told, encoded = LeanScan(), b"", b"", b""
+    scan, body, told, encoded = Base64Scanner(), b"", b"", b""
     decoder = Base64Decoder()
     for piece in data.replace(b"\xff", b"QUFB" * 1500).split(b"\xfe"):
         body += piece

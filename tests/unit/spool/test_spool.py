@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchgen.images.base64_scanner import LeanResponse
+from batchgen.images.base64_scanner import ScannedBody
 from batchgen.job import AttemptId
 from batchgen.spool.spool import Spool, SpoolWriter
 from batchgen.system.atomic_files import PartFile
@@ -152,7 +152,7 @@ async def test_what_is_to_be_read_is_known_without_reading_it(spool: Spool) -> N
         await writer.commit()
     found = spool.find(ONE)
     assert found is not None
-    assert writer.lean == LeanResponse(found.text(), len(response_with(TEXT)))
+    assert writer.scanned == ScannedBody(found.text(), len(response_with(TEXT)))
 
 
 @pytest.mark.parametrize(
