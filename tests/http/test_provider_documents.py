@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-import batchgen.providers.catalogue
-from batchgen.providers.catalogue import (
+import batchgen.providers.catalog
+from batchgen.providers.catalog import (
     OfferedModel,
     Unavailable,
     fetch_account,
@@ -72,7 +72,7 @@ async def test_an_response_without_an_end_is_cut_off_by_size() -> None:
 async def test_an_response_that_drips_is_cut_off_by_time(
     first: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchgen.providers.catalogue, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(batchgen.providers.catalog, "TIMEOUT_S", 0.3)
 
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -142,7 +142,7 @@ async def test_an_account_is_asked_with_its_token_and_number() -> None:
 async def test_an_account_that_is_asked_too_fast_is_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batchgen.providers.catalogue, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(batchgen.providers.catalog, "PATIENCE_S", 0.01)
 
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -159,7 +159,7 @@ async def test_an_account_that_is_asked_too_fast_is_asked_again(
 async def test_an_account_is_not_asked_for_ever(
     monkeypatch: pytest.MonkeyPatch, status: str, asked: int
 ) -> None:
-    monkeypatch.setattr(batchgen.providers.catalogue, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(batchgen.providers.catalog, "PATIENCE_S", 0.0)
     async with wire.serve(wire.answering(wire.response(KEY.encode(), status))) as server:
         with pytest.raises(Unavailable, match=status[:3]) as caught:
             await fetch_account(server.url, KEY, "7")
