@@ -11,19 +11,17 @@ from batchgen.providers.adapters.registry import Route
 from batchgen.providers.openai import REFERENCES
 from batchgen.providers.price_list import ModelPrice, PriceList, Rate, Unit
 from batchgen.providers.profile import AccountLog, Profile
-from batchgen.providers.rules.model_rules import (
-    AnySize,
+from batchgen.providers.rules.model_rules import Condition, ModelRules
+from batchgen.providers.rules.option_rules import (
     AspectRatio,
     Choice,
-    Condition,
     Flag,
-    ModelRules,
+    ImageUrl,
+    Integer,
     Number,
-    SizeGrid,
     Text,
-    WebAddress,
-    Whole,
 )
+from batchgen.providers.rules.size_rules import AnySize, SizeGrid
 
 _UNKNOWN_OPTIONS: Final = "the gateway drops what it does not know and bills the image"
 
@@ -119,10 +117,10 @@ GPT_IMAGE_2: Final = ModelRules(
         ),
         "background": Choice(values=("auto", "opaque"), nearest={"transparent": "opaque"}),
         "output_format": Choice(values=("png", "jpeg", "webp")),
-        "output_compression": Whole(least=0, most=100),
+        "output_compression": Integer(least=0, most=100),
         "moderation": Choice(values=("auto", "low")),
         "stream": Flag(),
-        "partial_images": Whole(least=0, most=3),
+        "partial_images": Integer(least=0, most=3),
         "user": Text(),
     },
     refused={
@@ -175,11 +173,11 @@ _QWEN_IMAGE: Final = ModelRules(
 _NANO_BANANA: Final = ModelRules(
     source="Crazyrouter's pages on nano-banana, May 2026",
     options={
-        "image_input": WebAddress(),
+        "image_input": ImageUrl(),
         "resolution": Choice(values=("1K", "2K", "4K")),
         "aspect_ratio": AspectRatio(),
         "output_format": Choice(values=("png", "jpeg", "jpg")),
-        "output_compression": Whole(least=0, most=100),
+        "output_compression": Integer(least=0, most=100),
     },
     refused={
         "size": "say aspect_ratio and resolution instead",
@@ -198,7 +196,7 @@ _NANO_BANANA_NATIVE: Final = ModelRules(
         "aspect_ratio": AspectRatio(),
         "resolution": Choice(values=("1K", "2K", "4K")),
         "temperature": Number(least=0, most=2),
-        "seed": Whole(least=0, most=2**31 - 1),
+        "seed": Integer(least=0, most=2**31 - 1),
     },
     refused={
         "size": "say aspect_ratio and resolution instead",
@@ -218,8 +216,8 @@ _VEO: Final = ModelRules(
         "size": Choice(
             values=("720P", "1080P"), nearest={"1280x720": "720P", "1920x1080": "1080P"}
         ),
-        "duration": Whole(least=1, most=60),
-        "images": WebAddress(),
+        "duration": Integer(least=1, most=60),
+        "images": ImageUrl(),
     },
     unknown_options=_UNKNOWN_OPTIONS,
     references_instead="upload the image, and write its address as the option images",

@@ -10,19 +10,10 @@ from typing import Final
 from batchgen.images.inspect import ImageFormat
 from batchgen.providers.price_list import PriceList
 from batchgen.providers.profile import Profile
-from batchgen.providers.rules.model_rules import (
-    Choice,
-    Condition,
-    Flag,
-    ModelRules,
-    OptionRule,
-    Shutdown,
-    SizeGrid,
-    SizeList,
-    Text,
-    Whole,
-)
+from batchgen.providers.rules.model_rules import Condition, ModelRules, Retirement
+from batchgen.providers.rules.option_rules import Choice, Flag, Integer, OptionRule, Text
 from batchgen.providers.rules.reference_rules import ReferenceRules
+from batchgen.providers.rules.size_rules import SizeGrid, SizeList
 from batchgen.providers.token_prices import OPENAI_TOKEN_PRICES
 
 _UNKNOWN_OPTIONS: Final = "OpenAI refuses what it does not know"
@@ -44,10 +35,10 @@ _OPTIONS: Final[Mapping[str, OptionRule]] = {
         nearest={"gif": "webp", "svg": "png"},
         why=", as batchgen can verify these",
     ),
-    "output_compression": Whole(least=0, most=100),
+    "output_compression": Integer(least=0, most=100),
     "moderation": Choice(values=("auto", "low")),
     "stream": Flag(),
-    "partial_images": Whole(least=0, most=3),
+    "partial_images": Integer(least=0, most=3),
     "user": Text(),
     "safety_identifier": Text(),
 }
@@ -97,9 +88,9 @@ def _gpt_image(
     )
 
 
-def _shutdown(day: date, successor: str) -> Shutdown:
+def _retired(day: date, successor: str) -> Retirement:
     source = "OpenAI's deprecations page, November 2026"
-    return Shutdown(day=day, successor=successor, source=source)
+    return Retirement(day=day, successor=successor, source=source)
 
 
 _GPT_IMAGE_2: Final = _gpt_image(
@@ -119,14 +110,14 @@ _GPT_IMAGE_2_6: Final = _gpt_image(
     },
     refused=_ALWAYS_FAITHFUL,
 )
-_LAST_OF_1: Final = _shutdown(date(2026, 12, 1), "gpt-image-2.6-sunburst")
+_LAST_OF_1: Final = _retired(date(2026, 12, 1), "gpt-image-2.6-sunburst")
 _GPT_IMAGE_1_5: Final = replace(
     _gpt_image(
         "gpt-image-1.5",
         {"size": _FIXED_SIZES, "input_fidelity": Choice(values=("low", "high"))},
         refused=_REFUSED,
     ),
-    shutdown=_LAST_OF_1,
+    retirement=_LAST_OF_1,
 )
 _GPT_IMAGE_1_MINI: Final = replace(
     _gpt_image(
@@ -134,12 +125,12 @@ _GPT_IMAGE_1_MINI: Final = replace(
         {"size": _FIXED_SIZES, "input_fidelity": Choice(values=("low",))},
         refused=_REFUSED,
     ),
-    shutdown=_shutdown(date(2026, 12, 1), "gpt-image-2.6-flare"),
+    retirement=_retired(date(2026, 12, 1), "gpt-image-2.6-flare"),
 )
 _GPT_IMAGE_1: Final = replace(
     _GPT_IMAGE_1_5,
     source="OpenAI's image reference on gpt-image-1, November 2026",
-    shutdown=_shutdown(date(2026, 10, 23), "gpt-image-2.6-sunburst"),
+    retirement=_retired(date(2026, 10, 23), "gpt-image-2.6-sunburst"),
 )
 _DALL_E_3: Final = ModelRules(
     source="OpenAI's image reference on dall-e-3, August 2026",
@@ -152,7 +143,7 @@ _DALL_E_3: Final = ModelRules(
     },
     unknown_options=_UNKNOWN_OPTIONS,
     max_prompt_chars=4_000,
-    shutdown=_shutdown(date(2026, 5, 12), "gpt-image-2"),
+    retirement=_retired(date(2026, 5, 12), "gpt-image-2"),
 )
 _DALL_E_2: Final = ModelRules(
     source="OpenAI's image reference on dall-e-2, August 2026",
@@ -166,7 +157,7 @@ _DALL_E_2: Final = ModelRules(
     references_instead="leave the others out",
     references=replace(REFERENCES, formats=(ImageFormat.PNG,), max_mb=4),
     max_prompt_chars=1_000,
-    shutdown=_shutdown(date(2026, 5, 12), "gpt-image-2"),
+    retirement=_retired(date(2026, 5, 12), "gpt-image-2"),
 )
 
 MODELS: Final[Mapping[str, ModelRules]] = {

@@ -11,7 +11,8 @@ from batchgen.job import Billed, OptionValue
 from batchgen.money import Micros, PriceTerms
 from batchgen.providers.adapters.registry import Route
 from batchgen.providers.price_list import OpenOption, PriceList, PriceSpan
-from batchgen.providers.rules.model_rules import Choice, ModelRules
+from batchgen.providers.rules.model_rules import ModelRules
+from batchgen.providers.rules.option_rules import Choice
 
 _REFERENCE_OPTIONS: Final = ("image_input", "images")
 """Options that name a reference image by its address, as nano-banana and veo take them."""

@@ -15,13 +15,8 @@ from batchgen.job import OptionValue
 from batchgen.providers import crazyrouter, openai
 from batchgen.providers.adapters.registry import Route
 from batchgen.providers.registry import PROFILES
-from batchgen.providers.rules.model_rules import (
-    ModelRules,
-    Rulebook,
-    SizeGrid,
-    faults_of,
-    nearest_legal_size,
-)
+from batchgen.providers.rules.model_rules import ModelRules, Rulebook, faults_of
+from batchgen.providers.rules.size_rules import SizeGrid, nearest_legal_size
 from batchgen.providers.token_prices import OPENAI_TOKEN_PRICES
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.models.rules import edit, generation, parse_size
