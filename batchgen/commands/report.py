@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, ManifestError
@@ -23,8 +22,6 @@ from batchgen.providers.registry import PROFILES
 from batchgen.report.run import Morning, report_markdown, report_record, report_text
 from batchgen.report.status import next_step
 from batchgen.session.settings import Environment
-
-_LOCAL: Final = "local"
 
 
 def report(name: str, db: Path | None, *, run: int | None, file_format: str) -> ExitCode:
@@ -48,7 +45,7 @@ def morning_of(
     with closing(open_for_reading(ledger)) as conn:
         found = run_report(conn, name, run, only_news=only_news)
     profile = PROFILES.get(found.status.provider)
-    has_log = profile is not None and profile.account_log is not None and profile.name != _LOCAL
+    has_log = profile is not None and profile.has_log
     return Morning(
         report=found,
         suspects=suspects(_with_rows(found, ledger), found.made_prompts),

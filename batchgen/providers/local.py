@@ -21,5 +21,6 @@ LOCAL: Final = Profile(
     prices=replace(PRICES, source="play money of the embedded endpoint"),
     price_route="/api/pricing",
     account_log=AccountLog(open_token="embedded", open_user="1"),
+    is_local=True,
     moves_results=True,
 )

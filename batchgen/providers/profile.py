@@ -68,6 +68,8 @@ class Profile:
     """Whether a request that is refused, for its content too, may cost money."""
     failed_tasks_billed: Billed = Billed.MAYBE
     """Whether a task costs money that was accepted and failed."""
+    is_local: bool = False
+    """The bundled simulator, which charges nothing."""
     moves_results: bool = False
     """Result addresses on loopback follow the endpoint to its present port."""
 
@@ -149,6 +151,11 @@ class Profile:
         if self.flat_price is not None or self.prices is None:
             return None
         return self.prices.cost(model, usage)
+
+    @property
+    def has_log(self) -> bool:
+        """Whether a person may compare requests with a billing log that a provider keeps."""
+        return self.account_log is not None and not self.is_local
 
     @property
     def price_source(self) -> str:
