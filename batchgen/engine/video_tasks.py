@@ -108,7 +108,7 @@ class TaskWatch:
 
     async def _ask(self, url: str) -> TaskState:
         """Raises NoDocument for whatever does not tell the task's state."""
-        response = await self._client.ask(url)
+        response = await self._client.fetch_document(url)
         try:
             return read_state(response.body)
         except ValueError as exc:

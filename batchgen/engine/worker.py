@@ -22,7 +22,8 @@ from batchgen.engine.recovery import habits_of, left_in_spool, read_spooled
 from batchgen.engine.throttle.limits import DispatchStopped, Signal, Status, Ticket
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import TaskWatch
-from batchgen.http.client import ApiClient, ApiRequest
+from batchgen.http.client import ApiClient
+from batchgen.http.request import ApiRequest
 from batchgen.images.inspect import ImageFormat
 from batchgen.job import (
     AttemptId,

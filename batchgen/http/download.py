@@ -24,10 +24,11 @@ import httpx
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from batchgen.http.client import kept_headers, numeric_results, open_session
 from batchgen.http.content_coding import BadCoding, ContentDecoder
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.dns import look_up
+from batchgen.http.response_headers import kept_headers
+from batchgen.http.session import numeric_results, open_session
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.outcomes.retry_after import retry_after
 from batchgen.system.atomic_files import PartFile

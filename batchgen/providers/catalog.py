@@ -10,8 +10,8 @@ from typing import Final
 import anyio
 import httpx
 
-from batchgen.http.client import no_cookies, ssl_context, without_logs
 from batchgen.http.dns import look_up
+from batchgen.http.session import no_cookies, ssl_context, without_logs
 
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 8 * 1024 * 1024

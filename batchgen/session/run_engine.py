@@ -26,7 +26,7 @@ from batchgen.engine.throttle.throttle import Throttle, ThrottleCore
 from batchgen.engine.video_tasks import POLL_S
 from batchgen.engine.worker import RunContext
 from batchgen.errors import ExitCode, one_error
-from batchgen.http.client import ssl_context
+from batchgen.http.session import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger, utc_now

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from batchgen.http.client import ApiClient, ApiRequest, BytesBody
+from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
+from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.images.inspect import BadImage, inspect
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.outcomes.classify import Classification, Exchange, Reach, classify

@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batchgen.http.download
-from batchgen.http.client import ssl_context
 from batchgen.http.content_coding import ContentDecoder
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader, Validators
+from batchgen.http.session import ssl_context
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.system.atomic_files import PartFile
 from tests.support import wire

@@ -25,8 +25,11 @@ import pytest
 
 import batchgen.http.client
 import batchgen.http.deadlines
-from batchgen.http.client import ApiClient, ApiRequest, Body, BytesBody, kept_headers, ssl_context
+from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines, time_awake_or_asleep
+from batchgen.http.request import ApiRequest, Body, BytesBody
+from batchgen.http.response_headers import kept_headers
+from batchgen.http.session import ssl_context
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.providers.adapters.images import read_response

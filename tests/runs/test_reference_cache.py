@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.http.client import ssl_context
+from batchgen.http.session import ssl_context
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.session.reference_cache import WIDTH, Fetched, ReferenceCache

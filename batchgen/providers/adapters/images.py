@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from batchgen.http.client import ApiRequest, BytesBody
+from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import Response

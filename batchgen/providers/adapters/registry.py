@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, Protocol
 
-from batchgen.http.client import ApiRequest
+from batchgen.http.request import ApiRequest
 from batchgen.job import AttemptId, Job
 from batchgen.outcomes.classify import Response
 from batchgen.providers.adapters import gemini, images, video

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from batchgen.http.client import ApiRequest, BytesBody
+from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import ErrorBody, Response
 from batchgen.providers.adapters.response_parsing import (

@@ -19,7 +19,7 @@ from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from batchgen.http.client import ApiRequest
+from batchgen.http.request import ApiRequest
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, ImageRef, Job, JobId, JobState, OptionValue, Verify
 from batchgen.money import Micros
