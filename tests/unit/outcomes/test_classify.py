@@ -181,11 +181,11 @@ WORDS = {
     "no image": (200, {}, {}, Outcome.SPOILED, YES, "no_image", "HTTP 200 without an image"),
     "a task": (
         202, {"task_id": "t1"}, {}, Outcome.AMBIGUOUS, MAYBE,
-        "task", "answered with task t1 in place of an image",
+        "task", "the response is task t1 instead of an image",
     ),
     "no JSON": (
         200, b"x", {}, Outcome.AMBIGUOUS, MAYBE,
-        "unreadable", "HTTP 200 with a body that is no JSON",
+        "unreadable", "HTTP 200 with a body that is not JSON",
     ),
     "an unknown error inside": (
         200, error("what"), {}, Outcome.AMBIGUOUS, MAYBE,
@@ -201,15 +201,15 @@ WORDS = {
     ),
     "a firewall": (
         403, HTML, PAGE, Outcome.THROTTLED, NO,
-        "firewall", "HTTP 403 with a page: a firewall in front of the endpoint",
+        "firewall", "HTTP 403 with an HTML page: a firewall in front of the endpoint",
     ),
     "a page for a wrong key": (
         401, HTML, PAGE, Outcome.STOP, NO,
-        "http_401", "HTTP 401 (HTTP 401: check the key and what it may do)",
+        "http_401", "HTTP 401 (HTTP 401: check the key and its permissions)",
     ),
     "a 403 without a page": (
         403, b"", {}, Outcome.STOP, NO,
-        "http_403", "HTTP 403 (HTTP 403: check the key and what it may do)",
+        "http_403", "HTTP 403 (HTTP 403: check the key and its permissions)",
     ),
     "no money": (
         429, error("insufficient_quota"), {}, Outcome.STOP, NO,
@@ -255,11 +255,11 @@ WORDS = {
     ),
     "a 300": (
         300, None, {}, Outcome.STOP, NO,
-        "redirect", "base_url redirects to another address: set base_url to the final one",
+        "redirect", "base_url redirects to another URL: set base_url to the final URL",
     ),
     "moved": (
         302, None, {"location": "https://y"}, Outcome.STOP, NO,
-        "redirect", "base_url redirects to https://y: set base_url to the final one",
+        "redirect", "base_url redirects to https://y: set base_url to the final URL",
     ),
 }  # fmt: skip
 
@@ -353,7 +353,7 @@ def test_what_broke_and_how_is_told() -> None:
 
     assert told(Reach.NOTHING, Failure.CONNECT) == ("unreachable", "no connection: why")
     code, message = told(Reach.NOTHING, Failure.TLS)
-    assert (code, message.endswith("is not acceptable: why")) == ("tls", True)
+    assert (code, message.endswith("failed: why")) == ("tls", True)
     assert told(Reach.SENT, Failure.NETWORK) == ("connection_lost", "the connection broke: why")
     assert told(Reach.HEADERS, Failure.NETWORK, 200) == (
         "connection_lost",
