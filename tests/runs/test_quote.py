@@ -88,7 +88,7 @@ def test_a_share_is_read(text: str, percent: int | str) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "101%", "nan", "1e9"])
 def test_what_is_no_share_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="share"):
+    with pytest.raises(ValueError, match="is not a share"):
         parse_percent(text)
 
 

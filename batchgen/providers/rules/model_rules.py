@@ -1,6 +1,6 @@
-"""What a model accepts, as data, and what it has against a request: rules before money.
+"""The rules of models as data, and the check of a request against them before it costs money.
 
-Pure. The data stand beside each provider's profile; no endpoint is asked here.
+Pure. The data is in each provider's module; no endpoint is contacted here.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from batchgen.providers.rules.option_rules import (
 )
 from batchgen.providers.rules.reference_rules import ReferenceRules
 
-_REFUSED_EVERYWHERE: Final = {"n": "count: says how many images; each is a request of its own"}
-"""A gateway bills the images asked for, however many come (Crazyrouter sheet, section 9.4)."""
+_REFUSED_EVERYWHERE: Final = {"n": "use count: for several images; each is a separate request"}
+"""Some providers charge for the requested ``n`` even if fewer images arrive
+(https://github.com/QuantumNous/new-api/pull/3512)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """An option, or some values of it, that only goes with some values of another option."""
+    """An option, or some of its values, that requires certain values of another option."""
 
     option: str
     when: tuple[OptionValue, ...] = ()
-    """The values that it holds for; empty for all."""
+    """The values that it applies to; empty for all."""
     other: str
     among: tuple[OptionValue, ...]
     default: OptionValue
-    """What the other option is where it is left out."""
+    """The value of the other option if it is not set."""
 
     def objection(self, options: Options, source: str) -> Objection | None:
-        """What is wrong, if anything is."""
+        """Return the violation, or None."""
         value, other = options.get(self.option), options.get(self.other, self.default)
         if value is None or (self.when and not _is_among(value, self.when)):
             return None
@@ -53,9 +54,8 @@ class Condition:
         return Objection(
             place=("options", self.option),
             message=(
-                f"{what} goes with {self.other}: {joined(self.among)} only, not with"
-                f" {given} ({source}); write {self.other}: {as_written(self.among[0])}, or"
-                f" leave {self.option} out"
+                f"{what} requires {self.other}: {joined(self.among)}, not {given} ({source});"
+                f" use {self.other}: {as_written(self.among[0])}, or remove {self.option}"
             ),
             options=(self.option, self.other),
         )
@@ -72,33 +72,33 @@ class Retirement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRules:
-    """What one model accepts at one provider."""
+    """The rules of one model at one provider."""
 
     source: str
-    """Who says so and when, for messages: ``Crazyrouter's page on gpt-image-2, June 2026``."""
+    """Origin and date for messages: ``Crazyrouter's page on gpt-image-2, June 2026``."""
     options: Mapping[str, OptionRule]
     refused: Mapping[str, str] = field(default_factory=dict)
-    """Options that are known and not taken, each with what to do instead."""
+    """Known options that are not supported, each with its remedy."""
     unknown_options: str
-    """What becomes of an option that the model does not know, as a clause."""
+    """How the provider treats an unknown option, as a clause."""
     conditions: tuple[Condition, ...] = ()
     without_references: frozenset[str] = frozenset()
-    """Options of generations, which edits do not take."""
+    """Options of generations that edits do not support."""
     with_references: frozenset[str] = frozenset()
-    """Options of edits, which generations do not take."""
+    """Options of edits that generations do not support."""
     max_references: int = 0
-    references_instead: str = "leave images: out"
+    references_instead: str = "remove images:"
     references: ReferenceRules | None = None
-    """None where nothing is published, or none is taken."""
+    """None if no rules are published, or the model takes no references."""
     max_prompt_chars: int | None = None
-    """None where no limit is published."""
+    """None if no limit is published."""
     retirement: Retirement | None = None
 
 
 def faults_of(rules: ModelRules, options: Options, references: int) -> tuple[Objection, ...]:
-    """Everything that a model has against these options and so many reference images.
+    """Return all violations by these options and this number of reference images.
 
-    Each message says what is wrong, by which rule of whom, and what would be right.
+    Each message states the error, the rule with its source, and a remedy.
     """
     of_values = tuple(_value_objections(rules, options, references))
     wrong = {name for objection in of_values for name in objection.options}
@@ -120,16 +120,16 @@ def _value_objections(rules: ModelRules, options: Options, references: int) -> I
 def _refused_option(rules: ModelRules, name: str, references: int) -> str | None:
     instead = rules.refused.get(name) or _REFUSED_EVERYWHERE.get(name)
     if instead:
-        return f"{name} is not taken ({rules.source}); {instead}"
+        return f"{name} is not supported ({rules.source}); {instead}"
     if name not in rules.options:
         return (
-            f"there is no option {quoted(name)}, and {rules.unknown_options} ({rules.source});"
+            f"unknown option {quoted(name)}: {rules.unknown_options} ({rules.source});"
             f" {_known_options(rules, name)}"
         )
     if references and name in rules.without_references:
-        return f"{name} is not taken with reference images ({rules.source}); leave it out"
+        return f"{name} is not supported with reference images ({rules.source}); remove it"
     if not references and name in rules.with_references:
-        return f"{name} is taken with reference images only ({rules.source}); leave it out"
+        return f"{name} requires reference images ({rules.source}); remove it"
     return None
 
 
@@ -137,21 +137,21 @@ def _refused_value(rules: ModelRules, name: str, value: OptionValue) -> str | No
     refusal = rules.options[name].refusal(value)
     if refusal is None:
         return None
-    return f"{quoted(value)} is refused: {refusal.rule} ({rules.source}); {refusal.remedy}"
+    return f"invalid value {quoted(value)}: {refusal.rule} ({rules.source}); {refusal.remedy}"
 
 
 def _known_options(rules: ModelRules, name: str) -> str:
     near = closest_word(name, tuple(rules.options))
     if near is not None:
         return f"did you mean {near!r}?"
-    return f"known are {', '.join(rules.options)}; if it is new, write rules: warn"
+    return f"known options are {', '.join(rules.options)}; for a new option, set rules: warn"
 
 
 def _reference_objections(rules: ModelRules, references: int) -> Iterator[Objection]:
     if references <= rules.max_references:
         return
-    most = f"at most {rules.max_references} reference images are taken, not {references:,}"
-    what = most if rules.max_references else "reference images are not taken"
+    most = f"at most {rules.max_references} reference images are supported, not {references:,}"
+    what = most if rules.max_references else "reference images are not supported"
     yield Objection(
         place=("images",), message=f"{what} ({rules.source}); {rules.references_instead}"
     )
@@ -159,16 +159,16 @@ def _reference_objections(rules: ModelRules, references: int) -> Iterator[Object
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rulebook:
-    """The rules of a provider on a day, as the planner asks them."""
+    """The rules of a provider on one day, for the planner."""
 
     provider: str
     models: Mapping[str, ModelRules]
     today: date
     refuse: bool = True
-    """Whether what breaks a rule is refused, or only warned of."""
+    """Whether a violation is an error. Otherwise it is a warning."""
 
     def of_request(self, model: str, options: Options, references: int) -> tuple[Objection, ...]:
-        """What there is to say of a request; an unknown model is warned of and passes."""
+        """Return the objections to a request; an unknown model gets a warning only."""
         rules = self.models.get(model)
         if rules is None:
             return (self._unknown(model),)
@@ -176,22 +176,23 @@ class Rulebook:
         return tuple(map(self._weighed, found))
 
     def of_prompt(self, model: str, characters: int) -> Objection | None:
-        """What there is to say of a prompt's length."""
+        """Return the objection to the length of a prompt, or None."""
         rules = self.models.get(model)
         if rules is None or rules.max_prompt_chars is None or characters <= rules.max_prompt_chars:
             return None
         return self._weighed(
             Objection(
                 place=("prompt",),
-                message=f"the prompt is longer than the {rules.max_prompt_chars:,} characters that"
-                f" the model takes ({rules.source}); shorten it",
+                # Without the length of the prompt: equal messages are reported once.
+                message=f"the prompt is longer than the limit of {rules.max_prompt_chars:,}"
+                f" characters ({rules.source}); shorten it",
             )
         )
 
     def of_references(
         self, model: str, images: Sequence[Reference], mask: Reference | None
     ) -> tuple[Objection, ...]:
-        """What there is to say of the images that are sent along."""
+        """Return the objections to the reference images and the mask."""
         rules = self.models.get(model)
         if rules is None or rules.references is None:
             return ()
@@ -207,8 +208,8 @@ class Rulebook:
         hint = f"; did you mean {near!r}?" if near else ""
         return Objection(
             place=("model",),
-            message=f"no rules are known for {quoted(model)} at {self.provider}, so its options"
-            f" are sent unchecked{hint}",
+            message=f"no rules are known for model {quoted(model)} at {self.provider}, so its"
+            f" options are not checked{hint}",
             fatal=False,
         )
 

@@ -1,4 +1,4 @@
-"""Rules for option values: what is valid, and the nearest valid value. Pure data and functions."""
+"""Rules for option values: which are valid, and the nearest valid value. Pure."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ _MAX_SHOWN_CHARS: Final = 40
 
 
 class Refusal(NamedTuple):
-    """Why a value is not taken."""
+    """Why a value is invalid."""
 
     rule: str
-    """The rule it breaks, as a clause."""
+    """The rule that it breaks, as a clause."""
     remedy: str
-    """The nearest legal value, or how to write one."""
+    """The nearest valid value, or how to write one."""
 
 
 class OptionRule(Protocol):
-    """What an option may be."""
+    """The rule for one option."""
 
     def refusal(self, value: OptionValue) -> Refusal | None:
-        """Judge a value; None when it is legal."""
+        """Return why a value is invalid; None if it is valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One of some words."""
+    """One of several words."""
 
     values: tuple[str, ...]
     nearest: Mapping[str, str] = field(default_factory=dict)
-    """Words that people write, and the legal one that each comes closest to in meaning."""
+    """Words that people write, each with the valid word of the closest meaning."""
     why: str = ""
-    """What is said of the values beyond that they are those."""
+    """A clause that follows the list of values in messages."""
 
     def refusal(self, value: OptionValue) -> Refusal | None:
-        """Judge a value; capitals count, as they do for the provider."""
+        """Check a value. Case matters, as it does for the provider."""
         if isinstance(value, str) and value in self.values:
             return None
-        rule = f"it is {joined(self.values)}{self.why}"
+        rule = f"expected {joined(self.values)}{self.why}"
         word = as_written(value).lower()
         legal = self.nearest.get(word) or closest_word(word, self.values)
         if legal is None and len(self.values) > 1:
-            return Refusal(rule, "write one of these")
+            return Refusal(rule, "use one of these")
         return Refusal(rule, nearest_value(legal or self.values[0]))
 
 
@@ -63,10 +63,10 @@ class Integer:
     most: int
 
     def refusal(self, value: OptionValue) -> Refusal | None:
-        """Judge a value; neither ``true`` nor the text ``"80"`` is a number."""
+        """Check a value; neither ``true`` nor the text ``"80"`` is a number."""
         if type(value) is int and self.least <= value <= self.most:
             return None
-        rule = f"it is a whole number from {self.least} to {self.most}"
+        rule = f"expected an integer from {self.least} to {self.most}"
         number = _number(value)
         if number is None:
             return Refusal(rule, f"write a number, like {self.most}")
@@ -83,16 +83,16 @@ class Number:
     most: float
 
     def refusal(self, value: OptionValue) -> Refusal | None:
-        """Judge a value; neither ``true`` nor the text ``"1"`` is a number."""
+        """Check a value; neither ``true`` nor the text ``"1"`` is a number."""
         if type(value) in (int, float) and self.least <= float(value) <= self.most:
             return None
-        rule = f"it is a number from {self.least:g} to {self.most:g}"
+        rule = f"expected a number from {self.least:g} to {self.most:g}"
         number = _number(value)
         if number is None:
             return Refusal(rule, f"write a number, like {self.most:g}")
         unquoted = ", without quotes" if isinstance(value, str) else ""
         legal = min(max(float(number), self.least), self.most)
-        return Refusal(rule, f"the nearest legal value is {legal:g}{unquoted}")
+        return Refusal(rule, f"the nearest valid value is {legal:g}{unquoted}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,80 +100,83 @@ class Flag:
     """``true`` or ``false``."""
 
     def refusal(self, value: OptionValue) -> Refusal | None:
-        """Judge a value."""
+        """Check a value."""
         if isinstance(value, bool):
             return None
         meant = as_written(value).lower()
         if meant in ("true", "false"):
-            return Refusal("it is true or false", f"write {meant}, without quotes")
-        return Refusal("it is true or false", "write one of these")
+            return Refusal("expected true or false", f"write {meant} without quotes")
+        return Refusal("expected true or false", "use one of these")
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Any text but an empty one."""
+    """Any text except the empty one."""
 
     def refusal(self, value: OptionValue) -> Refusal | None:
-        """Judge a value."""
+        """Check a value."""
         if isinstance(value, str) and value:
             return None
-        remedy = "leave it out" if value == "" else f"quote it: '{as_written(value)}'"
-        return Refusal("it is a text", remedy)
+        remedy = "remove it" if value == "" else f"quote it: '{as_written(value)}'"
+        return Refusal("expected text", remedy)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageUrl:
-    """The address of an image that the provider fetches by itself."""
+    """The URL of an image that the provider downloads."""
 
     def refusal(self, value: OptionValue) -> Refusal | None:
-        """Judge a value; ``data:`` addresses are none."""
+        """Check a value; ``data:`` URLs are invalid."""
         if isinstance(value, str) and re.match(r"https?://[^/\s]", value):
             return None
         return Refusal(
-            "it is the public address of an image", "upload it, and write its https:// address"
+            "expected the public URL of an image", "upload the image and use its https:// URL"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class AspectRatio:
-    """``auto``, or width to height like ``16:9``."""
+    """``auto``, or a ratio of width to height like ``16:9``."""
 
     def refusal(self, value: OptionValue) -> Refusal | None:
-        """Judge a value."""
+        """Check a value."""
         if isinstance(value, str) and (value == "auto" or _RATIO.fullmatch(value)):
             return None
-        return Refusal("it is auto, or width to height", "write it like '16:9', in quotes")
+        return Refusal("expected auto or width:height", "write it like '16:9', in quotes")
 
 
 def nearest_value(value: OptionValue) -> str:
-    return f"the nearest legal value is {as_written(value)}"
+    """Return the remedy that names a valid value."""
+    return f"the nearest valid value is {as_written(value)}"
 
 
 def closest_word(word: str, words: Sequence[str]) -> str | None:
+    """Return the known word that is spelled most like ``word``; None if none is similar."""
     by_lower = {known.lower(): known for known in words}
     found = get_close_matches(word[:100].lower(), by_lower, n=1)
     return by_lower[found[0]] if found else None
 
 
 def joined(values: Sequence[OptionValue]) -> str:
+    """Return the values as ``a, b or c``."""
     words = [as_written(value) for value in values]
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def quoted(value: OptionValue) -> str:
-    """A value for a message, a text in quotes."""
+    """Return a value for a message, with text in quotes."""
     return repr(value[:_MAX_SHOWN_CHARS]) if isinstance(value, str) else as_written(value)
 
 
 def as_written(value: OptionValue) -> str:
-    """A value as it is written in a manifest, lower-case where it is no text of its own."""
+    """Return a value as a manifest spells it, without quotes."""
     if isinstance(value, str):
         return value.strip()[:_MAX_SHOWN_CHARS]
     return str(value).lower()
 
 
 def _number(value: OptionValue) -> float | int | None:
-    """The number that a value is, or is the text of."""
+    """Return a number, or the number that a text contains; None for anything else."""
     if isinstance(value, bool):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Rules for image sizes, and the nearest valid size. Pure data and functions."""
+"""Rules for image sizes, and the nearest valid size. Pure."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class SizeGrid:
     min_pixels: int
     max_pixels: int
     max_ratio: int
-    """Long side to short side."""
+    """Limit of the long side divided by the short side."""
 
     def refusal(self, value: OptionValue) -> Refusal | None:
-        """Judge a value, and compute the nearest legal size."""
+        """Check a value, and compute the nearest valid size."""
         if value == "auto":
             return None
-        form, meant = "it is auto or WIDTHxHEIGHT in pixels", _meant(value)
+        form, meant = "expected auto or WIDTHxHEIGHT in pixels", _meant(value)
         if meant is None:
             return Refusal(form, "write it like 1024x1024")
         well_written = isinstance(value, str) and _SIZE.fullmatch(value)
@@ -40,27 +40,27 @@ class SizeGrid:
         return Refusal(rule, nearest_value(_as_text(nearest_legal_size(self, *meant))))
 
     def is_legal(self, width: int, height: int) -> bool:
-        """Whether a size in pixels keeps all the rules."""
+        """Return whether a size in pixels meets all rules."""
         return not any(self._broken(width, height))
 
     def _broken(self, width: int, height: int) -> Iterator[str]:
         pixels = width * height
         if width % self.step or height % self.step:
-            yield f"both sides are multiples of {self.step}"
+            yield f"both sides must be multiples of {self.step}"
         if max(width, height) > self.max_side:
-            yield f"no side is over {self.max_side}"
+            yield f"no side may exceed {self.max_side}"
         if pixels < self.min_pixels:
-            yield f"it has at least {self.min_pixels:,} pixels, not {pixels:,}"
+            yield f"the size must have at least {self.min_pixels:,} pixels, not {pixels:,}"
         if pixels > self.max_pixels:
-            yield f"it has at most {self.max_pixels:,} pixels, not {pixels:,}"
+            yield f"the size must have at most {self.max_pixels:,} pixels, not {pixels:,}"
         if max(width, height) > self.max_ratio * min(width, height):
-            yield f"the long side is at most {self.max_ratio} times the short one"
+            yield f"the long side must be at most {self.max_ratio} times the short side"
 
 
 def nearest_legal_size(grid: SizeGrid, width: int, height: int) -> tuple[int, int]:
-    """The size that keeps the ratio as well as the grid allows; not smaller, where there is one.
+    """Return the valid size with the closest ratio; not smaller, if such a size exists.
 
-    Width and height in pixels, each at least 1.
+    Width and height are in pixels, each at least 1.
     """
     if grid.is_legal(width, height):
         return width, height
@@ -74,7 +74,7 @@ def nearest_legal_size(grid: SizeGrid, width: int, height: int) -> tuple[int, in
 
 
 def _within_bounds(grid: SizeGrid, width: int, height: int) -> tuple[float, float]:
-    """The size stretched to a legal ratio and then scaled into the bounds, still off the grid."""
+    """Return the size stretched to a valid ratio and scaled into the bounds, not on the grid."""
     wide = max(float(width), height / grid.max_ratio)
     high = max(float(height), width / grid.max_ratio)
     pixels = wide * high
@@ -84,7 +84,7 @@ def _within_bounds(grid: SizeGrid, width: int, height: int) -> tuple[float, floa
 
 
 def _near_sizes(grid: SizeGrid, height: float) -> Iterator[tuple[int, int]]:
-    """For each width of the grid the legal heights next to ``height``, below and above it."""
+    """Yield for each width of the grid the valid heights next to ``height``."""
     step, side = grid.step, grid.max_side
     for width in range(step, side + 1, step):
         least = max(-(-width // grid.max_ratio), -(-grid.min_pixels // width))
@@ -97,20 +97,20 @@ def _near_sizes(grid: SizeGrid, height: float) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class SizeList:
-    """``auto`` where it is listed, or one of a few sizes."""
+    """One of a few sizes, and ``auto`` if it is listed."""
 
     values: tuple[str, ...]
 
     def refusal(self, value: OptionValue) -> Refusal | None:
-        """Judge a value; the nearest legal one is that of the nearest ratio."""
+        """Check a value; the nearest valid size has the closest ratio."""
         if isinstance(value, str) and value in self.values:
             return None
-        rule = f"it is {joined(self.values)}"
+        rule = f"expected {joined(self.values)}"
         size = _meant(value)
         if size is None:
-            return Refusal(rule, "write one of these")
+            return Refusal(rule, "use one of these")
         return Refusal(
-            rule, nearest_value(min(self._sizes(), key=lambda legal: _apart(legal, size)))
+            rule, nearest_value(min(self._sizes(), key=lambda legal: _distance(legal, size)))
         )
 
     def _sizes(self) -> Iterator[str]:
@@ -122,21 +122,21 @@ class AnySize:
     """``WIDTHxHEIGHT`` of a model that publishes no bounds."""
 
     def refusal(self, value: OptionValue) -> Refusal | None:
-        """Judge a value by its form alone."""
+        """Check the form of a value."""
         if isinstance(value, str) and _SIZE.fullmatch(value):
             return None
         meant = _meant(value)
         remedy = nearest_value(_as_text(meant)) if meant else "write it like 1024x1024"
-        return Refusal("it is WIDTHxHEIGHT in pixels", remedy)
+        return Refusal("expected WIDTHxHEIGHT in pixels", remedy)
 
 
 def _meant(value: OptionValue) -> tuple[int, int] | None:
-    """The size that somebody wrote in another way, like ``1024 X 1024``."""
+    """Parse a size in a common spelling, like ``1024 X 1024``; None for anything else."""
     match = _MEANT_AS_SIZE.fullmatch(as_written(value).lower())
     return (max(int(match[1]), 1), max(int(match[2]), 1)) if match else None
 
 
-def _apart(legal: str, size: tuple[int, int]) -> tuple[float, float]:
+def _distance(legal: str, size: tuple[int, int]) -> tuple[float, float]:
     width, height = map(int, legal.split("x"))
     ratio = math.log(width * size[1] / (height * size[0]))
     return abs(ratio), abs(width * height - size[0] * size[1])
