@@ -225,9 +225,9 @@ async def test_an_applied_coding_is_undone(
 @pytest.mark.parametrize(
     ("body", "trouble"),
     [
-        (gzip.compress(IMAGE)[:-9], "compressed data are cut off"),
-        (gzip.compress(IMAGE)[:20], "compressed data are cut off"),
-        (gzip.compress(IMAGE)[:12] + b"\xff" * 99, "compressed data are broken"),
+        (gzip.compress(IMAGE)[:-9], "compressed data is cut off"),
+        (gzip.compress(IMAGE)[:20], "compressed data is cut off"),
+        (gzip.compress(IMAGE)[:12] + b"\xff" * 99, "compressed data is broken"),
         (gzip.compress(b"") * 99, "more than 16 compressed members"),
     ],
     ids=["end missing", "most missing", "broken", "many members"],
@@ -871,7 +871,7 @@ async def test_no_redirect_leads_a_provider_of_the_world_to_this_machine(
         url = f"http://shop.test:{server.port}/1.png"
         result = await fetch_changed(client, url, tmp_path / "1.png", Validators())
     assert isinstance(result, FetchResult)
-    assert "which is no public address" in result.forbidden
+    assert "which is not a public IP address" in result.forbidden
     assert asked == ["shop.test", *(name for name in names if name == target)]
     assert server.connections == 1
 

@@ -321,7 +321,7 @@ def test_an_extra_image_gets_three_short_tries() -> None:
         (FetchResult(detail="reset"), [1.0, 2.0, None]),
         (FetchResult(status=404), [None]),
         (FetchResult(status=403), [None]),
-        (FetchResult(forbidden="no public address"), [None]),
+        (FetchResult(forbidden="not a public IP address"), [None]),
         (FetchResult(bad_image="an HTML page"), [None]),
     ],
 )

@@ -52,7 +52,7 @@ def test_a_task_is_a_image_that_is_still_to_come(document: dict[str, Any]) -> No
     assert response.images == (ImageRef(index=0, task="/video/query?id=a%20b%2F1"),)
     classification = classify(Exchange(reach=Reach.COMPLETE, status=200, headers={}), response)
     assert (classification.outcome, classification.billed) == (Outcome.OK, Billed.YES)
-    with pytest.raises(ValueError, match="holds no video"):
+    with pytest.raises(ValueError, match="contains no video"):
         inline_base64(b"{}", {}, 0)
 
 
