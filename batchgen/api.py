@@ -22,12 +22,12 @@ import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from batchgen.engine.events import AttemptEnded, JobDone, JobHeld, RunEvent
-from batchgen.engine.throttle.limits import Status as ThrottleStatus
+from batchgen.engine.throttle.limits import DispatchStatus
 from batchgen.errors import ExitCode, SettingsError, one_error
 from batchgen.job import JobState
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import Only
-from batchgen.ledger.queries import Status
+from batchgen.ledger.queries import BatchStatus
 from batchgen.ledger.queries import status as read_status
 from batchgen.money import ZERO, Micros
 from batchgen.session.batch_lock import batch_lock
@@ -35,7 +35,7 @@ from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.plan_and_enroll import Faces, begin, check, reference_images
 from batchgen.session.prepare import Overrides, key_of, prepare
 from batchgen.session.run_engine import Outcome, drive, endpoint
-from batchgen.system.os_errors import end_of
+from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
 
 _HELD: Final = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
@@ -263,7 +263,7 @@ class Batch:
                 await self._drive()
             except BaseException as exc:
                 error = one_error(exc)
-                self.stopped, self.exit_code = end_of(error)
+                self.stopped, self.exit_code = stop_reason_of(error)
                 if not isinstance(error, Exception):
                     raise
                 self._error = error
@@ -285,7 +285,7 @@ class Batch:
         self.stopped = outcome.stopped
         self.exit_code = outcome.exit_code(self.status())
 
-    def status(self) -> Status:
+    def status(self) -> BatchStatus:
         """Return jobs by state, images, and money in millionths of a dollar, as of now.
 
         Can be called after entering, and after leaving too. Raises LedgerError.
@@ -360,7 +360,7 @@ class _Results:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return  # nobody listens any more; the ledger knows
 
-    async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
+    async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
         await anyio.sleep_forever()
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +15,7 @@ from batchgen.cli.main import cli
 from batchgen.errors import ExitCode
 from batchgen.manifest.model import Limits, Manifest
 from tests.support import rig
-
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def block_after(marker: str) -> str:
-    """The code block behind a marker."""
-    match = re.search(rf"<!-- {marker} -->\n```\w*\n(.*?)```", README, re.DOTALL)
-    assert match is not None, f"README.md has no block behind <!-- {marker} -->"
-    return match[1]
+from tests.support.readme import README, ROOT, block_after, copy_examples
 
 
 def section(title: str) -> str:
@@ -56,14 +46,6 @@ def test_every_limit_is_explained(name: str) -> None:
 @pytest.mark.parametrize("name", Manifest.model_fields)
 def test_every_key_of_a_manifest_is_shown(name: str) -> None:
     assert re.search(rf"^{name}:|`{name}|\b{name}:", section("The manifest"), re.MULTILINE)
-
-
-def copy_examples(directory: Path) -> None:
-    """The example manifests and their tables, without what runs have made beside them."""
-    (directory / "jobs").mkdir()
-    for file in (ROOT / "jobs").iterdir():
-        if file.is_file() and file.suffix in (".yaml", ".csv"):
-            shutil.copy(file, directory / "jobs")
 
 
 def test_the_program_that_is_shown_runs(tmp_path: Path) -> None:

@@ -400,7 +400,7 @@ def retry(
 ) -> ExitCode:
     """Put failed, blocked or uncertain jobs back to pending; lost images are downloaded first."""
     from batchgen.commands.retry import retry as command
-    from batchgen.ledger.retry_selection import Chosen
+    from batchgen.ledger.retry_selection import RetrySelection
 
     wanted = {
         JobState.FAILED: failed,
@@ -409,7 +409,7 @@ def retry(
     }
     states = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
     by_default = frozenset({JobState.FAILED, JobState.PAID} if buy else {JobState.FAILED})
-    chosen = Chosen(
+    chosen = RetrySelection(
         states=states or by_default,
         only=only,
         code=reason,
@@ -669,9 +669,9 @@ def _unexpected(exc: Exception) -> ExitCode:
     # Imported here: only what nobody expects needs them.
     import traceback
 
-    from batchgen.system.os_errors import refusal
+    from batchgen.system.os_errors import as_stopped_error
 
-    refused = refusal(exc)
+    refused = as_stopped_error(exc)
     if refused is not None:
         click.echo(str(refused), err=True)
         return refused.exit_code

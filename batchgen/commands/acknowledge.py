@@ -10,10 +10,10 @@ from pathlib import Path
 
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
+from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_reading, open_for_writing
-from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.queries import find_batch
-from batchgen.ledger.uncertain import Doubt, open_doubts
+from batchgen.ledger.uncertain import UncertainJob, open_uncertain_jobs
 from batchgen.ledger.uncertain import acknowledge as write
 from batchgen.money import decimal_string, dollars
 from batchgen.report.costs import counted
@@ -31,7 +31,7 @@ def acknowledge(
     ledger = Environment.load().ledger_path(db, None)
     if dry_run:
         with closing(open_for_reading(ledger)) as conn:
-            found = open_doubts(conn, find_batch(conn, name).id, only)
+            found = open_uncertain_jobs(conn, find_batch(conn, name).id, only)
     else:
         with batch_lock(ledger, name), closing(open_for_writing(ledger)) as conn:
             now = timestamp(utc_now())
@@ -53,7 +53,7 @@ def acknowledge(
     return ExitCode.DONE
 
 
-def _text(found: Sequence[Doubt], *, dry_run: bool) -> str:
+def _text(found: Sequence[UncertainJob], *, dry_run: bool) -> str:
     jobs = counted(len(found), "uncertain job")
     if dry_run:
         return f"{jobs} would be acknowledged; nothing was changed"

@@ -10,8 +10,8 @@ from pathlib import Path
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.budgets import PERIODS, Budget, period_budgets, set_budgets, spent_in
+from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_reading, open_for_writing
-from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.money import Micros, dollars, parse_dollars
 from batchgen.session.quote import budget_record
 from batchgen.session.settings import Environment

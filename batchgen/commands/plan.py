@@ -104,7 +104,7 @@ def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
             selection=overrides.selection,
         )
         proposal = propose(conn, staging, prepared, overrides)
-        found = staging.why(proposal.batch, key)
+        found = staging.explain(proposal.batch, key)
     if found is None:
         raise SettingsError(f"{manifest}: the manifest plans no job with the key {key!r}")
     write_line(sys.stdout, why_text(key, found))

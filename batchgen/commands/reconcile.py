@@ -14,8 +14,8 @@ import anyio
 
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError, StoppedError, UnknownBatchError
+from batchgen.ledger.clock import utc_now
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.ledger import utc_now
 from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.queries import BatchRow, find_batch
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts

@@ -14,13 +14,15 @@ from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.only import resolve_jobs
 from batchgen.ledger.queries import find_batch
-from batchgen.ledger.retry_selection import Chosen, retry_jobs, waiting_jobs
+from batchgen.ledger.retry_selection import RetrySelection, preview_retry, retry_jobs
 from batchgen.money import dollars
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.settings import Environment
 
 
-def retry(name: str, db: Path | None, chosen: Chosen, *, buy: bool, dry_run: bool) -> ExitCode:
+def retry(
+    name: str, db: Path | None, chosen: RetrySelection, *, buy: bool, dry_run: bool
+) -> ExitCode:
     """Put the chosen jobs back; with ``dry_run`` only say which would be.
 
     Lost images are downloaded once more before anything is bought, unless ``buy`` is set.
@@ -29,7 +31,7 @@ def retry(name: str, db: Path | None, chosen: Chosen, *, buy: bool, dry_run: boo
     if dry_run:
         with closing(open_for_reading(ledger)) as conn:
             batch = find_batch(conn, name).id
-            moved = waiting_jobs(conn, batch, _resolved(conn, chosen, batch, name), buy=buy)
+            moved = preview_retry(conn, batch, _resolved(conn, chosen, batch, name), buy=buy)
         would = f"{moved.jobs:,} jobs would be pending again, estimated at {dollars(moved.cost)}"
         if moved.free:
             would += f"; {moved.free:,} lost images would be downloaded once more for free"
@@ -61,5 +63,7 @@ def retry(name: str, db: Path | None, chosen: Chosen, *, buy: bool, dry_run: boo
     return ExitCode.DONE
 
 
-def _resolved(conn: sqlite3.Connection, chosen: Chosen, batch: BatchId, name: str) -> Chosen:
+def _resolved(
+    conn: sqlite3.Connection, chosen: RetrySelection, batch: BatchId, name: str
+) -> RetrySelection:
     return replace(chosen, only=resolve_jobs(conn, chosen.only, batch, name))

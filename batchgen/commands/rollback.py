@@ -13,7 +13,7 @@ from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.queries import find_batch
-from batchgen.ledger.saved_images import Exchange, Version, exchanged, exchanges
+from batchgen.ledger.saved_images import Rollback, Version, find_rollbacks, record_rollback
 from batchgen.output.previous_versions import MAX_KEPT, find_kept, keep, keep_edited, put_back
 from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.session.batch_lock import batch_lock
@@ -33,26 +33,26 @@ def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) 
         batch = find_batch(conn, name)
         base = base_of(ledger, batch)
         only = resolve_jobs(conn, only, batch.id, name)
-        for exchange in list(exchanges(conn, batch.id, only=only, run=run)):
-            refused = _refusal(base, exchange)
+        for rollback in list(find_rollbacks(conn, batch.id, only=only, run=run)):
+            refused = _refusal(base, rollback)
             if refused is not None:
                 lost += 1
-                write_line(sys.stderr, f"{exchange.key}: {refused}")
+                write_line(sys.stderr, f"{rollback.key}: {refused}")
                 continue
-            _put_back(base, name, exchange)
-            exchanged(conn, exchange)
+            _put_back(base, name, rollback)
+            record_rollback(conn, rollback)
             done += 1
-            write_line(sys.stdout, f"{exchange.key}: back to {exchange.earlier[0].path}")
+            write_line(sys.stdout, f"{rollback.key}: back to {rollback.earlier[0].path}")
     images = "image is" if done == 1 else "images are"
     told = f", {lost:,} can't be" if lost else ""
     write_line(sys.stdout, f"{name}: {done:,} {images} put back{told}")
     return ExitCode.UNFINISHED if lost else ExitCode.DONE
 
 
-def _refusal(base: Path, exchange: Exchange) -> str | None:
+def _refusal(base: Path, rollback: Rollback) -> str | None:
     """Why the earlier images can't be put back; None where they can."""
-    ours = {base / now.root / now.path for now in exchange.current}
-    for earlier in exchange.earlier:
+    ours = {base / now.root / now.path for now in rollback.current}
+    for earlier in rollback.earlier:
         final = base / earlier.root / earlier.path
         if _is(final, earlier):
             continue
@@ -70,19 +70,19 @@ def _is(path: Path, version: Version) -> bool:
     return path.is_file() and not path.is_symlink() and sha256_of(path) == version.sha256
 
 
-def _put_back(base: Path, name: str, exchange: Exchange) -> None:
+def _put_back(base: Path, name: str, rollback: Rollback) -> None:
     """Exchange the files; killed in between, each is in its place or kept, and it can go on."""
-    for now in exchange.current:
-        _keep_present(base, now, exchange.earlier)
-    for earlier in exchange.earlier:
+    for now in rollback.current:
+        _keep_present(base, now, rollback.earlier)
+    for earlier in rollback.earlier:
         root = base / earlier.root
         if not _is(root / earlier.path, earlier):
             put_back(root, earlier.path, earlier.sha256)
-    present = {(one.root, one.path) for one in exchange.earlier}
-    for now in exchange.current:
+    present = {(one.root, one.path) for one in rollback.earlier}
+    for now in rollback.current:
         final = base / now.root / now.path
         sidecar = sidecar_of(final)
-        if is_sidecar(sidecar, name, exchange.key):
+        if is_sidecar(sidecar, name, rollback.key):
             sidecar.unlink()  # it describes the image that went
         if (now.root, now.path) not in present:
             final.unlink(missing_ok=True)

@@ -16,10 +16,11 @@ from batchgen.console.log_file import LoggedProgress
 from batchgen.console.progress import make_progress, write_line
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.job import BatchId
+from batchgen.ledger.attempts import finished_attempts
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import base_of, manifest_of
-from batchgen.ledger.queries import Status, find_batch, status
+from batchgen.ledger.queries import BatchStatus, find_batch, status
 from batchgen.ledger.saved_images import replaced_by
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros, decimal_string, parse_dollars
@@ -44,10 +45,10 @@ from batchgen.session.settings import DB_NAME, Environment, exposed_env_file
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm
 from batchgen.system.process import (
-    collect_seldom,
-    keep_memory_off_the_disk,
-    reuse_memory,
-    take_turns,
+    disable_core_dumps,
+    shorten_switch_interval,
+    tune_allocator,
+    tune_garbage_collector,
 )
 
 
@@ -58,7 +59,7 @@ def run(manifests: list[Path], overrides: Overrides, faces: Faces) -> ExitCode:
     and the others run all the same, but for those of a provider that stopped dispatch. A budget of
     the command line is that of all together. Raises BatchgenError.
     """
-    reuse_memory()
+    tune_allocator()
     _arm(Environment.load())
     directory = manifests[0].absolute().parent
     everything = [prepare(path, overrides.db, ledger_directory=directory) for path in manifests]
@@ -116,7 +117,7 @@ def resume(name: str, overrides: Overrides, faces: Faces) -> ExitCode:
 
     Raises BatchgenError.
     """
-    reuse_memory()
+    tune_allocator()
     environment = Environment.load()
     _arm(environment)
     ledger = environment.ledger_path(overrides.db, None)
@@ -167,9 +168,9 @@ def _go(prepared: Prepared, start: Start, overrides: Overrides, faces: Faces) ->
     if missing.count:
         faces.tell(missing.text(start.name))
     if start.to_do:
-        keep_memory_off_the_disk()
-        collect_seldom()
-        take_turns()
+        disable_core_dumps()
+        tune_garbage_collector()
+        shorten_switch_interval()
         if warning := exposed_env_file(prepared.loaded.base):
             faces.tell(f"warning: {warning}")
         key = key_of(prepared.profile, prepared.environment)
@@ -209,13 +210,13 @@ def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) ->
     spool = Spool(spool_directory(prepared))
     if spool.directory.is_dir():
         spool.prepare()
-    for attempt in Ledger(conn).finished_attempts(batch, spool.attempts()):
+    for attempt in finished_attempts(Ledger(conn), batch, spool.attempts()):
         spool.remove(attempt)
 
 
 def _summarize(
     prepared: Prepared,
-    found: Status,
+    found: BatchStatus,
     faces: Faces,
     *,
     made: int,

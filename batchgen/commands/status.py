@@ -11,9 +11,9 @@ from typing import Final
 
 from batchgen.errors import ExitCode, UnknownBatchError
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.queries import Status, batch_names, find_batch
+from batchgen.ledger.queries import BatchStatus, batch_names, find_batch
 from batchgen.ledger.queries import status as read_status
-from batchgen.ledger.uncertain import doubts
+from batchgen.ledger.uncertain import uncertain_jobs
 from batchgen.report.metrics import metrics_text
 from batchgen.report.status import doubt_text, status_text
 from batchgen.session.settings import Environment
@@ -41,7 +41,7 @@ def uncertain(name: str, db: Path | None, *, as_json: bool) -> ExitCode:
     """List the jobs that may be billed without an image: when, why, and for how much."""
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
-        for doubt in doubts(conn, find_batch(conn, name).id):
+        for doubt in uncertain_jobs(conn, find_batch(conn, name).id):
             text = json.dumps(doubt.as_json()) if as_json else doubt_text(doubt)
             sys.stdout.write(text + "\n")
     return ExitCode.DONE
@@ -53,7 +53,7 @@ def metrics(name: str | None, db: Path | None) -> ExitCode:
     return ExitCode.DONE
 
 
-def _read(ledger: Path, name: str | None) -> list[Status]:
+def _read(ledger: Path, name: str | None) -> list[BatchStatus]:
     with closing(open_for_reading(ledger)) as conn:
         names = [name] if name is not None else batch_names(conn)
         if not names:

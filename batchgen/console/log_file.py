@@ -15,7 +15,7 @@ import orjson
 
 from batchgen.console.progress import Progress, event_record
 from batchgen.engine.events import RunEvent
-from batchgen.engine.throttle.limits import Status as ThrottleStatus
+from batchgen.engine.throttle.limits import DispatchStatus
 from batchgen.errors import SettingsError
 
 _MAX_BYTES: Final = 10 * 1024 * 1024
@@ -44,7 +44,7 @@ class LoggedProgress:
         self._file.write(orjson.dumps(line).decode())
         self._shown.observe(event)
 
-    async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
+    async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
         """Show the state of things until cancelled."""
         await self._shown.run(throttle)
 

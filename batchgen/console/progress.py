@@ -25,7 +25,7 @@ from batchgen.engine.events import (
     RunEvent,
     Stopping,
 )
-from batchgen.engine.throttle.limits import Status as ThrottleStatus
+from batchgen.engine.throttle.limits import DispatchStatus
 from batchgen.job import Billed, JobState
 from batchgen.money import decimal_string, dollars
 
@@ -67,7 +67,7 @@ class Progress(Protocol):
     def observe(self, event: RunEvent) -> None:
         """Take note of an event."""
 
-    async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
+    async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
         """Show the state of things until cancelled."""
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class _Counting:
             case DownloadRetried() | Recovered() | Stopping():
                 pass
 
-    def is_due(self, throttle: ThrottleStatus) -> bool:
+    def is_due(self, throttle: DispatchStatus) -> bool:
         """Whether to say where things are: each minute, and when a longer wait has begun."""
         now = self._clock()
         wait = _NUMBER.sub("", throttle.waiting_for or "")
@@ -127,7 +127,7 @@ class _Counting:
         span = min(_RATE_WINDOW_S, now - self._started)
         return len(self._finished) / span * 60 if span >= 1 else 0.0
 
-    def sentence(self, throttle: ThrottleStatus) -> str:
+    def sentence(self, throttle: DispatchStatus) -> str:
         """Everything in one line."""
         tally = self.tally
         parts = [
@@ -145,7 +145,7 @@ class _Counting:
         return ", ".join(parts)
 
 
-def waiting(throttle: ThrottleStatus) -> str:
+def waiting(throttle: DispatchStatus) -> str:
     """What the run is waiting for."""
     if throttle.waiting_for:
         return f"waiting for {throttle.waiting_for}"
@@ -226,7 +226,7 @@ class LiveProgress(_Telling):
         if notice := self.notice(event):
             self._bar.write(notice, file=self._bar.fp)
 
-    async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
+    async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
         """Redraw twice a second."""
         while True:
             self._bar.set_description_str(self.sentence(throttle()))
@@ -254,7 +254,7 @@ class PlainProgress(_Telling):
         if not self._quiet and (notice := self.notice(event)):
             write_line(self._stream, notice)
 
-    async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
+    async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
         """Say where things are, a line a minute, and what a longer wait is for."""
         while True:
             await anyio.sleep(_LOOK_EVERY_S)
@@ -281,7 +281,7 @@ class JsonProgress(_Counting):
         super().observe(event)
         self._write(event_record(event))
 
-    async def run(self, throttle: Callable[[], ThrottleStatus]) -> None:
+    async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
         """Write the tally, a line a minute, and when a longer wait has begun."""
         while True:
             await anyio.sleep(_LOOK_EVERY_S)

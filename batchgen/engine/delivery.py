@@ -1,33 +1,30 @@
-"""From a paid job to verified images under their final names. Never asks for a new image.
+"""Bring the images of paid jobs to disk. Nothing here sends a paid request.
 
-Download or unpack to ``.part``, verify, sync, write where it goes, rename, sync the directory, and
-write ``done``. Everything here is free to repeat.
+The steps for an image: fetch it into a temporary file, verify, fsync, record the output path,
+rename, fsync the directory, record the image as saved. Every step can be repeated at no cost.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 
+from batchgen.engine.attempt import expiry
+from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import JobDone, JobHeld
 from batchgen.engine.failed_download import failed_download, is_overdue, wait_asked_before
-from batchgen.engine.placing import OF_ONE_PATH, Conflict, Placer, examine
+from batchgen.engine.image_source import ImageSource
+from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Conflict, Placer
 from batchgen.engine.redelivery import Redelivery
-from batchgen.engine.spooled_image import SpoolUnreadable, spooled_image
-from batchgen.engine.video_tasks import TaskFailed, TaskLater, TaskMade, TaskWatch
-from batchgen.engine.worker import Again, Paid, RunContext, expiry, new_attempt, note_internal_error
-from batchgen.http.download import MAX_IMAGE_BYTES, Downloader
-from batchgen.images.base64_scanner import unpack_base64
-from batchgen.images.inspect import BadImage, ImageInfo, inspect, is_blank, mismatches
-from batchgen.images.xmp import embed
+from batchgen.engine.verification import defect_of_replacement, embed_metadata, verify_file
+from batchgen.engine.video_tasks import TaskDone, TaskFailed, TaskPoller, TaskUnresolved
+from batchgen.http.download import Downloader
+from batchgen.images.inspect import BadImage, ImageInfo, mismatches
 from batchgen.job import (
     EXT_PLACEHOLDER,
     PATH_REASON,
@@ -39,8 +36,20 @@ from batchgen.job import (
     Outcome,
     SavedImage,
 )
-from batchgen.ledger.copies import begin_copy, give_up_copy, original_of
-from batchgen.ledger.ledger import DueImage, JobFinished, Provenance, utc_now
+from batchgen.ledger.attempts import mark_response_spoiled, read_provenance, record_task_failure
+from batchgen.ledger.clock import utc_now
+from batchgen.ledger.copies import begin_copy, give_up_copy
+from batchgen.ledger.images import (
+    due_images,
+    mark_extra_image_lost,
+    mark_image_lost,
+    mark_image_saved,
+    record_download_failure,
+    record_task_url,
+)
+from batchgen.ledger.jobs import read_job, set_job_reason
+from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.records import DueImage, JobFinished, Provenance
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.outcomes.classify import NO_MONEY, Classification, ErrorBody, classify_failed_task
 from batchgen.outcomes.download_policy import (
@@ -50,357 +59,304 @@ from batchgen.outcomes.download_policy import (
     FetchResult,
     FetchSpoiled,
 )
-from batchgen.output.sidecar import described, write_sidecar
+from batchgen.output.sidecar import write_sidecar
 from batchgen.planning.naming import final_path
-from batchgen.system.atomic_files import PartFile, write_whole
-from batchgen.system.failpoints import Point, reach
-from batchgen.system.threads import in_turn, on_disk
-from batchgen.urls import is_loopback
-
-MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
+from batchgen.system.atomic_files import PartFile
+from batchgen.system.failpoints import Point, hit
+from batchgen.system.threads import in_disk_thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Saved:
-    """An image is in its place, and the job is done if it was the last."""
+    """An image was saved."""
 
     image: SavedImage
     finished: JobFinished | None
+    """The finished job if this was its last image."""
 
 
-_Placed = _Saved | FetchAgain | FetchLater | FetchLost | FetchSpoiled | TaskFailed
-
-
-@dataclass(frozen=True, slots=True)
-class _Waits:
-    """The job is tried again later in this run."""
+_ImageResult = _Saved | FetchAgain | FetchLater | FetchLost | FetchSpoiled | TaskFailed
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """A whole image, and whether something stands in its place."""
+class _Waiting:
+    """The job waits for another download try in this run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A verified image in a temporary file."""
 
     info: ImageInfo
     sha256: str
     taken: bool
+    """Whether a file exists at its output path."""
 
 
 class Delivery:
-    """Puts the images of one paid job at a time on disk."""
+    """Brings the images of one paid job at a time to disk."""
 
     def __init__(
         self,
         context: RunContext,
         downloader: Downloader,
-        base: Path,
         *,
-        tasks: TaskWatch,
+        tasks: TaskPoller,
         redelivery: Redelivery,
-        overwrite: bool = False,
     ) -> None:
         self._context = context
-        self._downloader = downloader
-        self._base = base
         self._tasks = tasks
         self._redelivery = redelivery
-        self._placer = Placer(context, base, overwrite=overwrite)
+        self._placer = Placer(context)
+        self._source = ImageSource(context, downloader, self._placer)
 
-    async def deliver_left(self, job: JobId) -> Again | None:
-        """As `deliver`, for a job that an earlier run left paid."""
+    async def deliver_left(self, job: JobId) -> Requeue | None:
+        """Deliver a job that an earlier run, or an earlier try, left paid; see `deliver`."""
         try:
-            paid = await self._context.ledger(
-                lambda ledger: Paid(ledger.job(job), tuple(ledger.due(job)))
-            )
+            paid = await self._context.ledger.run(_read_paid, job)
         except LedgerWriteError:
             self._redelivery.leave(job, [])
             raise
         return await self.deliver(paid)
 
-    async def copy(self, job: JobId) -> Again | None:
-        """Give a job a copy of the image of the job that it shares. Raises LedgerWriteError."""
-        run, attempt = self._context.run, new_attempt()
-        begun = await self._context.ledger(lambda ledger: begin_copy(ledger, run, job, attempt))
-        reach(Point.COPYING)
+    async def copy(self, job: JobId) -> Requeue | None:
+        """Copy the image of another job that this one shares. Raises LedgerWriteError."""
+        run, attempt = self._context.run, new_attempt_id()
+        begun = await self._context.ledger.run(begin_copy, run, job, attempt)
+        hit(Point.COPYING)
         return await self.deliver_left(job) if begun else None
 
-    async def deliver(self, paid: Paid) -> Again | None:
-        """Bring the job to ``done``, or leave it ``paid`` with the reason.
+    async def deliver(self, paid: PaidJob) -> Requeue | None:
+        """Bring a job to ``done``, or leave it ``paid`` with the reason.
 
-        Gives the job back where its response was spoiled and may be bought again. A disk that
-        refuses stops dispatch. Raises LedgerWriteError.
+        Return the job if its response was spoiled and it may be sent again. A disk error stops
+        dispatch. Raises LedgerWriteError.
         """
-        end: Again | _Waits | None = None
+        end: Requeue | _Waiting | None = None
         try:
-            end = await self._deliver_or_hold(paid)
+            end = await self._deliver_or_leave(paid)
         finally:
-            if not isinstance(end, _Waits):
+            if not isinstance(end, _Waiting):
                 self._context.guard.given_up(paid.job)
                 self._redelivery.leave(paid.job.id, [image.id for image in paid.due])
-        return end if isinstance(end, Again) else None
+        return end if isinstance(end, Requeue) else None
 
-    async def _deliver_or_hold(self, paid: Paid) -> Again | _Waits | None:
+    async def _deliver_or_leave(self, paid: PaidJob) -> Requeue | _Waiting | None:
+        """Deliver a job; leave it paid after an error of the disk or a bug."""
         context, job = self._context, paid.job
         try:
-            try:
-                return await self._deliver(job, paid.due)
-            except FileNotFoundError:
-                self._placer.forget_directories()
-                return await self._deliver(job, await self._still_due(job))
+            return await self._deliver_recreating_directories(paid)
         except OSError as exc:
-            await self._leave(job, f"disk: {exc}")
-            if exc.errno not in OF_ONE_PATH:
+            await self._leave_paid(job, f"disk: {exc}")
+            if exc.errno not in ERRORS_OF_ONE_PATH:
                 context.throttle.stop(f"disk: {exc}")
-            await self._rescue(job)
+            await self._keep_images_in_spool(job)
         except Conflict as exc:
-            await self._leave(
-                job, f"{PATH_REASON}: {exc.path} is not an image of this job; move it"
-            )
-            await self._rescue(job)
+            reason = f"{PATH_REASON}: {exc.path} is not an image of this job; move it"
+            await self._leave_paid(job, reason)
+            await self._keep_images_in_spool(job)
         except LedgerWriteError:
             raise
         except Exception as exc:
-            note_internal_error(context, exc)
-            await self._leave(job, f"internal_error: {exc!r}")
+            context.record_internal_error(exc)
+            await self._leave_paid(job, f"internal_error: {exc!r}")
         return None
 
-    async def _rescue(self, job: Job) -> None:
-        """Bring the images of a job whose place can't be written into the spool.
+    async def _deliver_recreating_directories(self, paid: PaidJob) -> Requeue | _Waiting | None:
+        try:
+            return await self._deliver_images(paid.job, paid.due)
+        except FileNotFoundError:
+            # The output directory was removed during the run. Once is enough: the second try
+            # creates it, and if it vanishes again the next run places the image.
+            self._placer.forget_directories()
+            due = await self._context.ledger.run(due_images, paid.job.id)
+            return await self._deliver_images(paid.job, due)
 
-        Their URLs may have expired when the next run places them. What fails here, that run
-        downloads.
+    async def _keep_images_in_spool(self, job: Job) -> None:
+        """Download the images of a job whose output path can't be written into the spool.
+
+        Their URLs may have expired when the next run places them. The next run downloads what
+        fails here.
         """
-        for image in await self._still_due(job):
-            if image.url is not None and not self._placer.has_kept(image):
+        for image in await self._context.ledger.run(due_images, job.id):
+            if image.url is not None and not self._placer.may_have_bytes(image):
                 with suppress(OSError, BadImage):
-                    await self._bring_into_spool(job, image)
+                    await self._keep_image_in_spool(job, image)
 
-    async def _bring_into_spool(self, job: Job, image: DueImage) -> None:
+    async def _keep_image_in_spool(self, job: Job, image: DueImage) -> None:
         images, attempt = self._context.spool.images, image.attempt_id
+        is_video = image.task is not None
         async with images.part(attempt, image.position) as part:
-            if await self._fill(image, part) is None:
-                await part.seal(lambda path: examine(path, job.verify, image.task is not None))
-                await on_disk(images.keep, attempt, image.position, part.part)
+            if await self._source.write_to(image, part) is None:
+                await part.seal(lambda path: verify_file(path, job.verify, is_video=is_video))
+                await in_disk_thread(images.keep, attempt, image.position, part.part)
 
-    async def _still_due(self, job: Job) -> list[DueImage]:
-        return await self._context.ledger(lambda ledger: ledger.due(job.id))
-
-    async def _deliver(self, job: Job, due: Iterable[DueImage]) -> Again | _Waits | None:
+    async def _deliver_images(self, job: Job, due: Iterable[DueImage]) -> Requeue | _Waiting | None:
         saved: list[SavedImage] = []
         warnings: list[str] = []
         for image in due:
-            placed = await self._bring(job, image)
-            if image.rank and isinstance(placed, FetchLater | FetchLost | FetchSpoiled):
-                warnings.append(f"extra image {image.rank} was not saved: {placed.reason}")
-                finished = await self._forgo(image, placed.reason)
+            result = await self._deliver_image(job, image)
+            if image.rank and isinstance(result, FetchLater | FetchLost | FetchSpoiled):
+                # The requested image decides about the job; an extra one is only a warning.
+                warnings.append(f"extra image {image.rank} was not saved: {result.reason}")
+                finished = await self._context.ledger.run(
+                    mark_extra_image_lost, image.id, result.reason
+                )
                 if finished is not None:
-                    await self._finish(job, finished, saved, warnings)
+                    await self._finish_job(job, finished, saved, warnings)
                 continue
-            match placed:
+            match result:
                 case _Saved(image=one, finished=finished):
                     saved.append(one)
-                    if image.copy_of is None:  # a copy proves nothing of the provider
+                    if image.copy_of is None:  # a copy says nothing about the provider
                         await self._context.guard.saved(job, self._context.ledger)
                     if finished is not None:
-                        await self._finish(job, finished, saved, warnings)
+                        await self._finish_job(job, finished, saved, warnings)
                 case FetchAgain(wait_s, reason):
                     if await self._redelivery.put(job, wait_s, reason):
-                        return _Waits()
-                    await self._leave(job, reason)
+                        return _Waiting()
+                    await self._leave_paid(job, reason)
                     return None
                 case FetchLater(reason):
-                    await self._leave(job, reason)
+                    await self._leave_paid(job, reason)
                     return None
                 case FetchLost(reason):
-                    await self._lose(job, image, reason)
+                    await self._mark_lost(job, image, reason)
                     return None
                 case FetchSpoiled(reason) if image.copy_of is not None:
                     await self._give_up_copy(job, image.attempt_id, reason)
                     return None
                 case FetchSpoiled(reason):
-                    return await self._spoil(job, image.attempt_id, reason)
+                    return await self._mark_spoiled(job, image.attempt_id, reason)
                 case TaskFailed(error):
-                    await self._task_failed(job, image.attempt_id, error)
+                    await self._record_failed_task(job, image.attempt_id, error)
                     return None
         return None
 
-    async def _bring(self, job: Job, image: DueImage) -> _Placed:
-        """Try to get one image onto disk, and decide what follows where that fails."""
+    async def _deliver_image(self, job: Job, image: DueImage) -> _ImageResult:
+        """Try to save one image; decide what follows a failure."""
         if image.path and image.sha256:
-            placed = await on_disk(self._placer.already_placed, job, image)
+            placed = await in_disk_thread(self._placer.find_placed, job, image)
             if placed is not None:
-                return await self._save(job, image, placed)
+                return await self._record_saved(job, image, placed)
         if image.task is not None and image.url is None and image.copy_of is None:
-            end = await self._tasks.until_over(image.task)
+            end = await self._tasks.poll_until_done(image.task)
             match end:
                 case TaskFailed():
                     return end
-                case TaskLater(reason, unknown):
-                    lost = unknown and is_overdue(image, utc_now())
-                    return FetchLost(reason) if lost else FetchLater(f"task: {reason}")
-                case TaskMade(url):
-                    image = await self._made(image, url)
+                case TaskUnresolved(reason, unknown):
+                    is_lost = unknown and is_overdue(image, utc_now())
+                    return FetchLost(reason) if is_lost else FetchLater(f"task: {reason}")
+                case TaskDone(url):
+                    image = await self._record_task_url(image, url)
         began = utc_now()
         asked = wait_asked_before(image, began)
-        if asked is not None and not self._placer.has_kept(image):
+        if asked is not None and not self._placer.may_have_bytes(image):
             return asked
-        result = await self._try(job, image)
+        result = await self._fetch_and_place(job, image)
         if not isinstance(result, FetchResult):
             return result
         tries = self._redelivery.count(image.id)
         failed = failed_download(image, result, tries=tries, began=began)
         self._context.guard.failing(job, failed.trouble)
-        await self._context.ledger(
-            lambda ledger: ledger.fetch_failed(
-                image.id,
-                job.id,
-                trouble=failed.trouble,
-                reason=failed.reason,
-                not_before=failed.not_before,
-            )
+        await self._context.ledger.run(
+            record_download_failure,
+            image.id,
+            job.id,
+            trouble=failed.trouble,
+            reason=failed.reason,
+            not_before=failed.not_before,
         )
         return failed.decision
 
-    async def _made(self, image: DueImage, url: str) -> DueImage:
+    async def _record_task_url(self, image: DueImage, url: str) -> DueImage:
         expires = expiry(url)
-        await self._context.ledger(lambda ledger: ledger.task_made(image.id, url, expires))
+        await self._context.ledger.run(record_task_url, image.id, url, expires)
         return replace(image, url=url, expires_at=expires)
 
-    async def _try(
+    async def _fetch_and_place(
         self, job: Job, image: DueImage
     ) -> _Saved | FetchResult | FetchLater | FetchSpoiled:
-        # The format, and with it the rest of the path, is not known before the image is here.
-        directory = await self._placer.directory(job.root, job.path.partition(EXT_PLACEHOLDER)[0])
-        # Named by the attempt alone: long names of two jobs may differ in their last bytes only.
+        # The file extension is unknown until the image has arrived; the directory is not.
+        known_path = job.path.partition(EXT_PLACEHOLDER)[0]
+        directory = await self._placer.make_directory(job.root, known_path)
+        # Not named after the job: truncated long names of two jobs could be equal.
         name = f".{image.attempt_id}.{image.position}"
         async with PartFile(directory / name, mode=0o666) as part:
-            failed = await self._fill(image, part)
+            failed = await self._source.write_to(image, part)
             if failed is not None:
                 return failed
             try:
-                seen = await part.seal(lambda path: self._look(path, job, image))
+                found = await part.seal(lambda path: self._verify(path, job, image))
             except BadImage as exc:
                 self._context.spool.images.drop(image.attempt_id, image.position)
                 reason = f"{exc.reason}: {exc}"
-                # A response does not change by reading it again; what a URL serves may.
+                # Reading a response again does not change it; a URL may serve another file.
                 return FetchSpoiled(reason) if image.url is None else FetchResult(bad_image=reason)
-            info, sha256 = seen.info, seen.sha256
+            info, sha256 = found.info, found.sha256
             if job.metadata and image.task is None:
                 origin = await self._origin(image)
-                info, sha256 = await on_disk(_describe, part.part, job, origin)
-            saved = SavedImage(
-                path=final_path(job.path, info.format.extension, image.rank),
-                sha256=sha256,
-                bytes=info.size_bytes,
-                width=info.width,
-                height=info.height,
-                format=info.format.value,
-                warnings=mismatches(info, job.options),
-            )
+                info, sha256 = await in_disk_thread(embed_metadata, part.part, job, origin)
+            saved = _saved_image(job, image, info, sha256)
             if image.replaces is not None and image.rank == 0:
-                worse = await on_disk(_worse, part.part, saved, image)
-                if worse is not None:
-                    return FetchSpoiled(worse)
-            # From here to the row there is nothing to wait for but our own disk.
+                defect = await in_disk_thread(defect_of_replacement, part.part, saved, image)
+                if defect is not None:
+                    return FetchSpoiled(defect)
+            # From here to the ledger's row only our own disk can delay: do not cancel.
             with anyio.CancelScope(shield=True):
-                await self._placer.place(job, image, part, saved, taken=seen.taken)
-                placed = await self._save(job, image, saved)
-                if self._placer.has_kept(image):
-                    await on_disk(self._placer.forget_kept, job, image, saved)
+                await self._placer.place(job, image, part, saved, taken=found.taken)
+                placed = await self._record_saved(job, image, saved)
+                if self._placer.may_have_bytes(image):
+                    await in_disk_thread(self._placer.drop_kept, job, image, saved)
             return placed
 
-    def _look(self, part: Path, job: Job, image: DueImage) -> _Seen:
-        """Verify what came, and see whether its place is free. Raises BadImage and OSError."""
-        info, sha256 = examine(part, job.verify, image.task is not None)
-        final = self._base / job.root / final_path(job.path, info.format.extension, image.rank)
-        return _Seen(info, sha256, os.path.lexists(final))
-
-    async def _fill(
-        self, image: DueImage, part: PartFile
-    ) -> FetchResult | FetchLater | FetchSpoiled | None:
-        if self._placer.has_kept(image) and await on_disk(self._placer.adopt_kept, image, part):
-            return None
-        if image.copy_of is not None:
-            return await self._copy(image, part)
-        if image.url is not None:
-            most = MAX_IMAGE_BYTES if image.task is None else MAX_VIDEO_BYTES
-            return await self._downloader.fetch(self._moved(image.url), part, max_bytes=most)
-        try:
-            await in_turn(self._unpack, image, part)
-        except SpoolUnreadable as exc:
-            return FetchLater(f"spool: {exc}")
-        except ValueError as exc:
-            return FetchSpoiled(f"no base64: {exc}")
-        return None
-
-    async def _copy(self, image: DueImage, part: PartFile) -> FetchSpoiled | None:
-        original = await self._context.ledger(lambda ledger: original_of(ledger.conn, image))
-        if original is not None and await on_disk(self._placer.copy_original, original, part):
-            return None
-        return FetchSpoiled("its image is missing or changed")
-
-    def _unpack(self, image: DueImage, part: PartFile) -> None:
-        """Raises SpoolUnreadable, and ValueError for base64 that is broken in the response."""
-        spool = self._context.spool
-        base64, source = spooled_image(spool, image.attempt_id, image.position)
-        if source is not None:
-            part.adopt(source)
-        else:
-            part.write_here(unpack_base64(base64))
-
-    def _moved(self, url: str) -> str:
-        """The address at the endpoint's present port, for one that is started anew for each run."""
-        if not self._context.profile.moves_results:
-            return url
-        parts = urlsplit(url)
-        if not is_loopback(parts.hostname or ""):
-            return url
-        return urlunsplit(parts._replace(netloc=urlsplit(self._context.base_url).netloc))
+    def _verify(self, part: Path, job: Job, image: DueImage) -> _Verified:
+        """Verify an image and check whether its path is free. Raises BadImage and OSError."""
+        info, sha256 = verify_file(part, job.verify, is_video=image.task is not None)
+        path = final_path(job.path, info.format.extension, image.rank)
+        return _Verified(info, sha256, os.path.lexists(self._context.base / job.root / path))
 
     async def _origin(self, image: DueImage) -> Provenance:
-        return await self._context.ledger(lambda ledger: ledger.provenance(image.attempt_id))
+        return await self._context.ledger.run(read_provenance, image.attempt_id)
 
-    async def _save(self, job: Job, image: DueImage, saved: SavedImage) -> _Saved:
+    async def _record_saved(self, job: Job, image: DueImage, saved: SavedImage) -> _Saved:
         if job.sidecar:
-            final = self._base / job.root / saved.path
+            final = self._context.base / job.root / saved.path
             origin = await self._origin(image)
-            await on_disk(write_sidecar, final, job, saved, origin)
-        finished = await self._context.ledger(lambda ledger: ledger.image_saved(image.id))
-        reach(Point.SAVED)
+            await in_disk_thread(write_sidecar, final, job, saved, origin)
+        finished = await self._context.ledger.run(mark_image_saved, image.id)
+        hit(Point.SAVED)
         return _Saved(image=saved, finished=finished)
 
-    async def _forgo(self, image: DueImage, reason: str) -> JobFinished | None:
-        """Give up an extra image: the requested one decides what becomes of the job."""
-        return await self._context.ledger(lambda ledger: ledger.extra_lost(image.id, reason))
-
-    async def _finish(
+    async def _finish_job(
         self,
         job: Job,
         finished: JobFinished,
         saved: list[SavedImage],
-        lacking: Sequence[str] = (),
+        warnings: Sequence[str],
     ) -> None:
         context = self._context
         if finished.replaced or job.keep_partials:
             with anyio.CancelScope(shield=True):
-                origin = await context.ledger(lambda ledger: ledger.provenance(finished.attempt_id))
-                await on_disk(self._placer.tidy, job, finished, saved, origin.batch)
-        context.made += 1
-        warnings = (*(warning for image in saved for warning in image.warnings), *lacking)
+                origin = await context.ledger.run(read_provenance, finished.attempt_id)
+                await in_disk_thread(self._placer.clean_up, job, finished, saved, origin.batch)
+        context.tally.jobs_done += 1
+        warnings = (*(warning for image in saved for warning in image.warnings), *warnings)
         paths = tuple(str(PurePosixPath(job.root) / image.path) for image in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
-        await context.spool.no_longer(finished.attempt_id)
+        await context.spool.remove_later(finished.attempt_id)
 
-    async def _leave(self, job: Job, reason: str) -> None:
+    async def _leave_paid(self, job: Job, reason: str) -> None:
         self._context.guard.failing(job, reason)
-        await self._context.ledger(lambda ledger: ledger.note(job.id, reason))
+        await self._context.ledger.run(set_job_reason, job.id, reason)
         self._context.observe(JobHeld(key=job.key, state=JobState.PAID, reason=reason))
 
-    async def _lose(self, job: Job, image: DueImage, reason: str) -> None:
+    async def _mark_lost(self, job: Job, image: DueImage, reason: str) -> None:
         self._context.guard.failing(job, reason)
-        await self._context.ledger(lambda ledger: ledger.image_lost(image.id, job.id, reason))
+        await self._context.ledger.run(mark_image_lost, image.id, job.id, reason)
         self._context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
 
-    async def _task_failed(self, job: Job, attempt: AttemptId, error: ErrorBody) -> None:
+    async def _record_failed_task(self, job: Job, attempt: AttemptId, error: ErrorBody) -> None:
         context = self._context
         classification = classify_failed_task(
             error, context.profile.failed_tasks_billed, prompt=job.prompt
@@ -408,51 +364,42 @@ class Delivery:
         context.guard.concluded(job, classification)
         if classification.outcome is Outcome.STOP or classification.code == NO_MONEY:
             context.throttle.stop(f"{classification.code}: {classification.message}")
-        following = await context.ledger(
-            lambda ledger: ledger.task_failed(attempt, classification, context.run)
+        following = await context.ledger.run(
+            record_task_failure, attempt, classification, context.run
         )
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
 
     async def _give_up_copy(self, job: Job, attempt: AttemptId, why: str) -> None:
-        reason = await self._context.ledger(
-            lambda ledger: give_up_copy(ledger.conn, job.id, attempt, why)
-        )
+        reason = await self._context.ledger.run(give_up_copy, job.id, attempt, why)
         self._context.observe(JobHeld(key=job.key, state=JobState.PENDING, reason=reason))
 
-    async def _spoil(self, job: Job, attempt: AttemptId, reason: str) -> Again | None:
+    async def _mark_spoiled(self, job: Job, attempt: AttemptId, reason: str) -> Requeue | None:
         context = self._context
         context.guard.failing(job, reason)
         classification = Classification(
             outcome=Outcome.SPOILED, billed=Billed.YES, code="bad_image", message=reason
         )
-        following = await context.ledger(
-            lambda ledger: ledger.spoil(attempt, classification, context.run)
+        following = await context.ledger.run(
+            mark_response_spoiled, attempt, classification, context.run
         )
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
         if following.state is not JobState.PENDING:
             return None
-        fresh = await context.ledger(lambda ledger: ledger.job(job.id))
-        return Again(job=fresh, wait_s=following.wait_s)
+        fresh = await context.ledger.run(read_job, job.id)
+        return Requeue(job=fresh, wait_s=following.wait_s)
 
 
-def _describe(path: Path, job: Job, origin: Provenance) -> tuple[ImageInfo, str]:
-    """Write into a verified image what it is; examined again, it is as good as before."""
-    values = {"batch": origin.batch, "key": job.key, **described(job, origin)}
-    plain = path.read_bytes()
-    data = embed(plain, {name: text for name, text in values.items() if text})
-    try:
-        info = inspect(data)
-    except BadImage:  # as large as an image may be already
-        data, info = plain, inspect(plain)
-    write_whole(path, data)
-    return info, hashlib.sha256(data).hexdigest()
+def _read_paid(ledger: Ledger, job: JobId) -> PaidJob:
+    return PaidJob(read_job(ledger, job), tuple(due_images(ledger, job)))
 
 
-def _worse(path: Path, saved: SavedImage, image: DueImage) -> str | None:
-    """Why a new image must not replace the good one that is there; None where it may."""
-    like_the_old = image.replaces == f"{saved.width}x{saved.height} {saved.format}"
-    if saved.warnings and not like_the_old:
-        return f"worse than the image it would replace: {saved.warnings[0]}"
-    if image.task is None and is_blank(path):
-        return "worse than the image it would replace: all of it is one colour"
-    return None
+def _saved_image(job: Job, image: DueImage, info: ImageInfo, sha256: str) -> SavedImage:
+    return SavedImage(
+        path=final_path(job.path, info.format.extension, image.rank),
+        sha256=sha256,
+        bytes=info.size_bytes,
+        width=info.width,
+        height=info.height,
+        format=info.format.value,
+        warnings=mismatches(info, job.options),
+    )

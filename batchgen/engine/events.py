@@ -1,4 +1,4 @@
-"""What happens during a run, for whoever listens. A listener is told, never asked."""
+"""Events of a run. Observers receive them; their return value is not used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from batchgen.money import Micros
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted:
-    """The attempt is on record and its request leaves."""
+    """An attempt is recorded and its request is about to be sent."""
 
     key: str
     attempt: str
@@ -20,7 +20,7 @@ class AttemptStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptEnded:
-    """The attempt's end is on record, and where its job goes."""
+    """The outcome of an attempt and the new state of its job are recorded."""
 
     key: str
     attempt: str
@@ -35,7 +35,7 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDone:
-    """All images of the job are on disk."""
+    """All images of a job are on disk."""
 
     key: str
     paths: tuple[str, ...]
@@ -44,7 +44,7 @@ class JobDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobHeld:
-    """The job goes no further in this run."""
+    """A job makes no further progress in this run."""
 
     key: str
     state: JobState
@@ -53,7 +53,7 @@ class JobHeld:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadRetried:
-    """A download failed and is tried again; that costs nothing."""
+    """A download failed and will be retried, at no cost."""
 
     key: str
     reason: str
@@ -62,7 +62,7 @@ class DownloadRetried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """An attempt that a killed run left open was looked at."""
+    """An attempt that a killed run left open was settled."""
 
     key: str
     attempt: str
@@ -72,7 +72,7 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopping:
-    """No new request starts any more; what is in flight finishes."""
+    """Dispatch stops: no new request starts, those in flight finish."""
 
     reason: str
 
@@ -84,4 +84,4 @@ Observer = Callable[[RunEvent], None]
 
 
 def silent(event: RunEvent) -> None:
-    """Listen to nothing."""
+    """Ignore an event."""

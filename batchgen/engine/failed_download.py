@@ -1,11 +1,11 @@
-"""What follows from a failed download of a paid image, and what the ledger keeps of it."""
+"""Decide what follows a failed download of a paid image, and what the ledger records."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from batchgen.ledger.ledger import DueImage
+from batchgen.ledger.records import DueImage
 from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,
@@ -20,21 +20,21 @@ from batchgen.outcomes.download_policy import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedDownload:
-    """One failed try."""
+    """A failed download and the decision about it."""
 
     decision: FetchAgain | FetchLater | FetchLost
     trouble: str
-    """Why the try failed."""
+    """Why the download failed."""
     reason: str
     """Why the job is still ``paid``."""
     not_before: datetime | None
-    """Until when the image host asked to wait."""
+    """Time until which the image host asked to wait."""
 
 
 def failed_download(
     image: DueImage, result: FetchResult, *, tries: int, began: datetime
 ) -> FailedDownload:
-    """Decide on a failed try; ``tries`` counts those of this run, this one included."""
+    """Decide what follows a failed try; ``tries`` counts the tries in this run, with this one."""
     until = _until(image)
     asked_s = asked_wait_s(result, now=began, expires_at=_moment(image.expires_at))
     decision = (
@@ -63,7 +63,7 @@ def failed_download(
 
 
 def wait_asked_before(image: DueImage, now: datetime) -> FetchAgain | None:
-    """Return the rest of the wait that the image host asked an earlier try for, if any is left."""
+    """Return the remaining wait that the image host requested after an earlier try, if any."""
     not_before = _moment(image.not_before)
     if not_before is None or not_before <= now:
         return None
@@ -72,7 +72,7 @@ def wait_asked_before(image: DueImage, now: datetime) -> FetchAgain | None:
 
 
 def is_overdue(image: DueImage, now: datetime) -> bool:
-    """Return whether the time of the image is over."""
+    """Return whether the time to download an image is over."""
     return now >= _until(image)
 
 

@@ -1,7 +1,8 @@
-"""When paid requests bring no image: canaries first, then a row of useless attempts. No clock here.
+"""Rules that limit how much a run pays without getting images. They take the time as an argument.
 
-One `KindGuard` for each provider, model and route of a run. It bounds what a run can pay without
-an image on disk, whatever the provider responds.
+There is one `KindGuard` for each provider, model and route. At first it admits a few canary
+requests. After the first image it pauses after several useless attempts in a row, sends probes, and
+stops the run if those fail too.
 """
 
 from __future__ import annotations
@@ -13,42 +14,42 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
-_MOST_ROOM: Final = 1024
-"""Deliveries that may be under way on top of the requests in flight, however well they go."""
+_MAX_EXTRA: Final = 1024
+"""Maximum number of deliveries in progress on top of the requests in flight."""
 _QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`|\u201c[^\u201d]*\u201d")
 _VARYING: Final = re.compile(r"\b(?=\w*\d)[\w-]+\b")
-"""Words with a digit in them: ids, sizes, counts, times."""
-_SAID_CHARS: Final = 200
+"""Words with a digit: ids, sizes, counts, times."""
+_MAX_ERROR_CHARS: Final = 200
 NOT_SENT: Final = "reference_changed"
-"""Code of an attempt that ended before its request left, which says nothing of the provider."""
+"""Code of an attempt that ended before its request was sent; it says nothing about the provider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardLimits:
-    """What a run may pay without an image on disk."""
+    """Limits on what a run pays without an image on disk."""
 
     canary: int = 3
     """Attempts of a kind that may be charged before its first image is on disk."""
     max_useless: int = 5
-    """Attempts in a row without an image after which requests pause."""
+    """Consecutive attempts without an image after which requests pause."""
     max_probes: int = 3
-    """Requests that a pause risks, one at a time, before the run stops."""
+    """Probes of a pause, one at a time, before the run stops."""
     concurrency: int = 8
     """Requests in flight, at least 1."""
     probe_every_s: float = 60.0
     patience_s: float = 60.0
-    """How long a paid image whose download fails is waited for before it counts as not coming."""
+    """How long to wait for a paid image whose download fails before it counts as lost."""
 
     @property
     def ceiling(self) -> int:
-        """Charged attempts without an image that a run never exceeds after a success."""
+        """Maximum number of charged attempts without an image after a success."""
         return self.concurrency + self.max_useless
 
     @property
     def width(self) -> int:
-        """Attempts without an image that may be open while a row is beginning.
+        """Open attempts that are allowed after the first useless one.
 
-        Leaves the probes their part of the ceiling.
+        It leaves the probes their part of the ceiling.
         """
         return max(self.concurrency + self.max_useless - self.max_probes, self.max_useless)
 
@@ -63,13 +64,13 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardStop:
-    """No request of this kind may leave any more."""
+    """No request of this kind may be sent any more."""
 
     cause: Cause
     requests: int
-    """Attempts without an image that led to it."""
+    """Attempts without an image that led to the stop."""
     probes: int
-    said: str
+    last_error: str
     """Code and message of the last of them."""
     reason: str = ""
     """`reason_key` of the refusals; empty for other causes."""
@@ -77,68 +78,68 @@ class GuardStop:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The request may leave."""
+    """The request may be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """Not yet."""
+    """The request must wait."""
 
     seconds: float | None
-    """Until asking again can succeed; None: not before an attempt ends."""
-    why: str
+    """Time until trying again can succeed; None: not before an attempt ends."""
+    reason: str
 
 
 Permission: TypeAlias = Start | Held | GuardStop
 
 
 def reason_key(code: str, message: str) -> str:
-    """Return what refusals for one reason share: code and message without what varies."""
+    """Return the code and message of a refusal without varying parts, to compare reasons."""
     plain = _VARYING.sub("#", _QUOTED.sub("#", message.casefold()))
     return f"{code}: {' '.join(plain.split())}"
 
 
-def said_of(code: str, message: str, status: int | None = None) -> str:
-    """Return a response as a reason says it: ``429 rate_limit_exceeded: Too many requests``."""
+def error_text(code: str, message: str, status: int | None = None) -> str:
+    """Return an error on one line: ``429 rate_limit_exceeded: Too many requests``."""
     head = code if status is None or code == f"http_{status}" else f"{status} {code}".strip()
     text = f"{head}: {message}" if message and head else message or head
-    return text if len(text) <= _SAID_CHARS else text[: _SAID_CHARS - 1] + "…"
+    return text if len(text) <= _MAX_ERROR_CHARS else text[: _MAX_ERROR_CHARS - 1] + "…"
 
 
 class KindGuard:
-    """The rules for one kind of request. Jobs are known by any id; times are monotonic seconds.
+    """The rules for one kind of request. Job ids are opaque; times are monotonic seconds.
 
     An attempt is open from `try_start` until one of `saved`, `given_up`, `refused` or `free`.
     """
 
     def __init__(self, limits: GuardLimits, *, proven: bool) -> None:
         self.proven = proven
-        """Whether this kind has brought an image in this run or in the last 24 hours."""
+        """Whether this kind returned an image in this run or in the last 24 hours."""
         self._limits = limits
         self._open: set[Hashable] = set()
-        """Jobs with an attempt in flight, or paid and not yet on disk."""
+        """Jobs with an attempt in flight, or with a paid image that is not on disk yet."""
         self._failing: set[Hashable] = set()
-        """Of those, the jobs whose download, unpacking or placing has failed at least once."""
+        """Open jobs whose download, unpacking or placing has failed at least once."""
         self._useless = 0
-        """Charged attempts that were given up since the last image but the first."""
-        self._row: set[Hashable] = set()
-        """Jobs whose attempts were charged and brought nothing since the last image."""
+        """Charged attempts given up since the last image. The first image does not reset it."""
+        self._fruitless: set[Hashable] = set()
+        """Jobs that were charged without an image since the last image."""
         self._refused: set[Hashable] = set()
-        """Jobs refused for one reason since the last image."""
+        """Jobs refused for the same reason since the last image."""
         self._refusals = 0
-        """How many refusals for that reason came since the last image but the first."""
+        """Refusals for that reason since the last image. The first image does not reset it."""
         self._reason = ""
-        self._said = ""
+        self._last_error = ""
         self._failed_at = -math.inf
         self._probe_at: float | None = None
-        """When the next probe may leave; None while nothing is paused."""
+        """When the next probe may be sent; None while not paused."""
         self._probe: Hashable | None = None
         self._failed_probes = 0
-        self._room = self._first_room = limits.width - limits.concurrency
+        self._extra = self._initial_extra = limits.width - limits.concurrency
         self._crowded = False
 
     def try_start(self, job: Hashable, now: float) -> Permission:
-        """Open an attempt of a job, or say how long to wait or why never."""
+        """Open an attempt of a job, or return how long to wait or why to stop."""
         stop = self._stop(now)
         if stop is not None:
             return stop
@@ -151,7 +152,7 @@ class KindGuard:
         return Start()
 
     def may_leave(self, job: Hashable) -> bool:
-        """Whether an attempt that was opened before a pause may still be sent."""
+        """Return whether an attempt that was opened before a pause may still be sent."""
         return self._probe_at is None or self._probe == job
 
     def withdrawn(self, job: Hashable) -> None:
@@ -161,13 +162,13 @@ class KindGuard:
             self._probe = None
 
     def free(self, job: Hashable, now: float) -> None:
-        """Close an attempt that cost nothing and says nothing: throttled, unreachable, blocked."""
+        """Close a free attempt that proves nothing: throttled, unreachable, blocked."""
         self._close(job)
         if job == self._probe:
             self._next_probe(now)
 
-    def refused(self, job: Hashable, reason: str, said: str, now: float) -> None:
-        """Close an attempt that was refused for a reason, as `reason_key` gives it."""
+    def refused(self, job: Hashable, reason: str, error: str, now: float) -> None:
+        """Close a refused attempt; ``reason`` is its `reason_key`."""
         if job not in self._open:
             return
         self._close(job)
@@ -177,24 +178,24 @@ class KindGuard:
             self._refusals = 0
         self._refused.add(job)
         self._refusals += 1
-        self._note(job, said, now)
+        self._note_failure(job, error, now)
 
-    def failing(self, job: Hashable, said: str, now: float) -> None:
-        """Note that a paid image could not be brought to disk at the first try."""
+    def failing(self, job: Hashable, error: str, now: float) -> None:
+        """Record that the first try to bring a paid image to disk failed."""
         if job not in self._open or job in self._failing:
             return
         self._failing.add(job)
-        self._row.add(job)
+        self._fruitless.add(job)
         self._failed_at = now
-        self._note(job, said, now)
+        self._note_failure(job, error, now)
 
-    def given_up(self, job: Hashable, said: str, now: float) -> None:
-        """Close an attempt that was charged, or possibly charged, and brings no image."""
+    def given_up(self, job: Hashable, error: str, now: float) -> None:
+        """Close an attempt that was charged, or possibly charged, without an image."""
         if job not in self._open:
             return
         if job not in self._failing:
-            self._row.add(job)
-            self._note(job, said, now)
+            self._fruitless.add(job)
+            self._note_failure(job, error, now)
         self._close(job)
         self._useless += 1
         self._pause_if_due(now)
@@ -204,68 +205,70 @@ class KindGuard:
         first = not self.proven
         self.proven = True
         self._close(job)
-        self._row.clear()
+        self._fruitless.clear()
         self._refused.clear()
         self._failed_probes = 0
-        if not first:  # canaries that were lost beside the first image count on
+        if not first:  # canaries that failed before the first image still count
             self._useless = self._refusals = 0
             self._reason = ""
         self._probe = self._probe_at = None
         if self._crowded:
-            # Images do arrive, and more could be on their way; this doubles the room each round.
-            self._room = min(_MOST_ROOM, self._room + 1)
+            # Images arrive, so allow more deliveries; this doubles the number each round.
+            self._extra = min(_MAX_EXTRA, self._extra + 1)
             self._crowded = False
         return first
 
     def waiting_for(self, now: float) -> str | None:
-        """What requests of this kind wait for; None where they may leave."""
-        held = self._held(now, look=True)
-        return None if held is None else held.why
+        """Return what requests of this kind wait for; None if they may be sent."""
+        held = self._held(now, peek=True)
+        return None if held is None else held.reason
 
-    def _held(self, now: float, *, look: bool = False) -> Held | None:
+    def _held(self, now: float, *, peek: bool = False) -> Held | None:
         limits, taken = self._limits, len(self._open) + self._useless
-        begun = self._row or self._refused
+        begun = self._fruitless or self._refused
         if not self.proven:
             if taken < limits.canary and len(self._refused) < limits.max_useless:
                 return None
-            return self._patience(now, f"the first image; {self._open_text()}")
+            return self._wait_for_open(now, f"the first image; {self._open_text()}")
         if self._probe_at is not None:
             return self._pause(now)
-        width = limits.width if begun else limits.concurrency + self._room
+        width = limits.width if begun else limits.concurrency + self._extra
         if taken + self._refusals < width or not self._open:
             return None
-        self._crowded = self._crowded or not look
-        return self._patience(now, f"images on their way to disk; {self._open_text()}")
+        self._crowded = self._crowded or not peek
+        return self._wait_for_open(now, f"images being delivered; {self._open_text()}")
 
     def _pause(self, now: float) -> Held | None:
         assert self._probe_at is not None
-        why = f"{self._count()} requests in a row brought no image ({self._said})"
+        reason = f"{self._count()} requests in a row returned no image ({self._last_error})"
         if self._probe is not None:
-            return Held(seconds=None, why=f"a probe under way; {why}")
+            return Held(seconds=None, reason=f"a probe in flight; {reason}")
         spent = len(self._open) + self._useless >= self._limits.ceiling
         if spent or self._failed_probes >= self._limits.max_probes:
-            return self._patience(now, f"images of paid requests; {why}")
+            return self._wait_for_open(now, f"images of paid requests; {reason}")
         left = self._probe_at - now
         if left <= 0:
             return None
-        return Held(seconds=left, why=f"a probe in {math.ceil(left)} s; {why}")
+        return Held(seconds=left, reason=f"a probe in {math.ceil(left)} s; {reason}")
 
     def _open_text(self) -> str:
         text = "1 request is" if len(self._open) == 1 else f"{len(self._open)} requests are"
         return f"{text} in flight or paid"
 
-    def _patience(self, now: float, why: str) -> Held:
-        """Wait for open attempts: for ever, or as long as failing ones are given."""
-        hopeful = len(self._open) > len(self._failing)
-        return Held(seconds=None if hopeful else max(0.0, self._patient_until - now), why=why)
+    def _wait_for_open(self, now: float, reason: str) -> Held:
+        """Wait for open attempts; if all of them fail, only for the time they are given."""
+        may_arrive = len(self._open) > len(self._failing)
+        return Held(
+            seconds=None if may_arrive else max(0.0, self._patient_until - now), reason=reason
+        )
 
     @property
     def has_failing(self) -> bool:
-        """Whether an image is paid for and its download, unpacking or placing has failed."""
+        """Whether a paid image exists whose download, unpacking or placing has failed."""
         return bool(self._failing)
 
     def is_patient(self, now: float) -> bool:
-        """Whether a failing image may still count as coming."""
+        """Return whether a failing image may still be expected."""
         return now < self._patient_until
 
     @property
@@ -273,7 +276,7 @@ class KindGuard:
         return self._failed_at + self._limits.patience_s if self._failing else -math.inf
 
     def _stop(self, now: float) -> GuardStop | None:
-        """Why no request may leave any more, once no open attempt is likely to bring an image."""
+        """Return why to stop, once no open attempt is likely to produce an image."""
         limits = self._limits
         if len(self._open) > len(self._failing) or self.is_patient(now):
             return None
@@ -295,7 +298,7 @@ class KindGuard:
             cause=cause,
             requests=len(self._refused) if is_refused else len(self._failing) + self._useless,
             probes=self._failed_probes,
-            said=self._said,
+            last_error=self._last_error,
             reason=self._reason if is_refused else "",
         )
 
@@ -306,10 +309,10 @@ class KindGuard:
         self._open.discard(job)
         self._failing.discard(job)
 
-    def _note(self, job: Hashable, said: str, now: float) -> None:
-        """An attempt brought nothing: remember what was said, and count it where it is a probe."""
-        self._said = said
-        self._room = self._first_room
+    def _note_failure(self, job: Hashable, error: str, now: float) -> None:
+        """Record a failed attempt and its error; count it if it is a probe."""
+        self._last_error = error
+        self._extra = self._initial_extra
         if job == self._probe:
             self._failed_probes += 1
             self._next_probe(now)
@@ -322,10 +325,10 @@ class KindGuard:
     def _pause_if_due(self, now: float) -> None:
         if not self.proven or self._probe_at is not None:
             return
-        long = max(len(self._row), len(self._refused)) >= self._limits.max_useless
-        # A job may be bought twice: then there are fewer jobs than attempts, and no room is left.
-        spent = not self._open and self._useless + self._refusals >= self._limits.width
-        if long or spent:
+        is_long = max(len(self._fruitless), len(self._refused)) >= self._limits.max_useless
+        # A job may be rebought: then the width is used up by fewer jobs than attempts.
+        is_spent = not self._open and self._useless + self._refusals >= self._limits.width
+        if is_long or is_spent:
             self._probe = None
             self._probe_at = now + self._limits.probe_every_s
             self._failed_probes = 0

@@ -1,56 +1,53 @@
-"""The final names of images: what may be replaced, what is kept, and what is cleared away."""
+"""Move verified images to their output paths, and keep or remove the files they replace."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import mmap
 import os
 import stat
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from batchgen.engine.worker import RunContext
-from batchgen.images.inspect import BadImage, ImageInfo, decode, inspect
-from batchgen.images.mp4 import inspect_mp4
-from batchgen.job import AttemptId, Job, SavedImage, Verify
+from batchgen.engine.context import RunContext
+from batchgen.engine.verification import verify_file
+from batchgen.images.inspect import BadImage, inspect
+from batchgen.job import AttemptId, Job, SavedImage
+from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
-from batchgen.ledger.ledger import DueImage, JobFinished, OldImage, Provenance
-from batchgen.ledger.path_owners import Own, own
+from batchgen.ledger.images import clear_placement, record_placement
+from batchgen.ledger.path_owners import PathHistory, path_history
+from batchgen.ledger.records import DueImage, JobFinished, OldImage, Provenance
 from batchgen.output.previous_versions import keep, keep_edited
 from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.system.atomic_files import (
     PartFile,
-    make_directory,
+    make_directory_below,
     sha256_of,
     sync_directory,
-    write_whole,
+    write_atomically,
 )
 from batchgen.system.claiming import claim, is_one_name, replace
-from batchgen.system.failpoints import Point, reach
-from batchgen.system.threads import on_disk
+from batchgen.system.failpoints import Point, hit
+from batchgen.system.threads import in_disk_thread
 
 PARTIAL_DIRECTORY: Final = ".partial"
-_DIRECTORIES_KNOWN: Final = 64
-_TRIES: Final = 3
-"""How often a name is looked at again that another file took in the meantime."""
-OF_ONE_PATH: Final = frozenset(
+_MAX_KNOWN_DIRECTORIES: Final = 64
+_MAX_TRIES: Final = 3
+"""How often placing is tried if another file takes the path meanwhile."""
+ERRORS_OF_ONE_PATH: Final = frozenset(
     {errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EEXIST, errno.EILSEQ}
 )
 """Errors that say nothing about other paths on the same disk."""
-Put = Callable[[Path, Path], None]
-"""Moves a part to its final name."""
-_MAPPED: Final = threading.BoundedSemaphore(2)
-"""Files that are mapped at once; their pages count as ours, and two keep two processors busy."""
+Rename = Callable[[Path, Path], None]
+"""Moves a part to its final path."""
 
 
 class Conflict(Exception):
-    """A file that is not ours stands where the image belongs."""
+    """A file that is not an image of the job exists at the path."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -58,69 +55,71 @@ class Conflict(Exception):
 
 
 class Placer:
-    """Puts verified images under their final names."""
+    """Moves verified images to their output paths."""
 
-    def __init__(self, context: RunContext, base: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._base = base
-        self._overwrite = overwrite
-        self._directories: dict[tuple[str, str], Path] = {}
+        self._base = context.base
+        self._overwrite = context.overwrite
+        self._known_directories: dict[tuple[str, str], Path] = {}
 
     def forget_directories(self) -> None:
-        """Make directories again where they are needed: one of them is gone."""
-        self._directories.clear()
+        """Create directories again when needed, after one was found missing."""
+        self._known_directories.clear()
 
-    async def directory(self, root: str, path: str) -> Path:
-        """The directory of a path below a root, made once; who finds it gone makes it anew."""
+    async def make_directory(self, root: str, path: str) -> Path:
+        """Create the directory of a path below a root, once, and return it. Raises OSError."""
         inner = path.rpartition("/")[0]
-        directory = self._directories.get((root, inner))
+        directory = self._known_directories.get((root, inner))
         if directory is None:
             directory = self._base / root / inner
-            await on_disk(make_directory, self._base / root, directory)
-            if len(self._directories) >= _DIRECTORIES_KNOWN:
-                self._directories.clear()
-            self._directories[root, inner] = directory
+            await in_disk_thread(make_directory_below, self._base / root, directory)
+            if len(self._known_directories) >= _MAX_KNOWN_DIRECTORIES:
+                self._known_directories.clear()
+            self._known_directories[root, inner] = directory
         return directory
 
     async def place(
         self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
     ) -> None:
-        """Give a verified image its final name, which no other file loses.
+        """Move a verified image to its output path without losing any other file.
 
-        Raises Conflict, OSError and LedgerWriteError. What the part holds is kept then.
+        ``taken`` says whether a file existed there. Raises Conflict, OSError and LedgerWriteError;
+        the bytes of a downloaded image are then kept in the spool.
         """
         ledger = self._context.ledger
         try:
-            directory = await self.directory(job.root, saved.path)
+            directory = await self.make_directory(job.root, saved.path)
             final = directory / saved.path.rpartition("/")[2]
             if job.sidecar:
-                origin = await ledger(lambda ledger: ledger.provenance(image.attempt_id))
-                await on_disk(self._make_way_beside, job, sidecar_of(final), origin)
-            for _ in range(_TRIES):
-                put: Put = claim
+                origin = await ledger.run(read_provenance, image.attempt_id)
+                await in_disk_thread(self._free_sidecar_path, job, sidecar_of(final), origin)
+            for _ in range(_MAX_TRIES):
+                rename: Rename = claim
                 if taken:
-                    known = await ledger(
-                        lambda ledger: own(ledger.conn, job.id, job.root, saved.path)
-                    )
-                    put = await on_disk(self._make_way, job, final, saved, known)
-                await ledger(lambda ledger: ledger.placing(image.id, job.root, saved))
-                reach(Point.PLACING)
+                    known = await ledger.run(path_history, job.id, job.root, saved.path)
+                    rename = await in_disk_thread(self._free_path, job, final, saved, known)
+                await ledger.run(record_placement, image.id, job.root, saved)
+                hit(Point.PLACING)
                 try:
-                    await part.commit(final, put)
+                    await part.commit(final, rename)
                 except FileExistsError:
-                    await ledger(lambda ledger: ledger.not_placed(image.id))
+                    await ledger.run(clear_placement, image.id)
                     taken = True
                 else:
-                    reach(Point.PLACED)
+                    hit(Point.PLACED)
                     return
             raise Conflict(final)
         except (Conflict, OSError):
             with suppress(OSError):
-                await on_disk(self._keep_bytes, image, part)
+                await in_disk_thread(self._keep_in_spool, image, part)
             raise
 
-    def _make_way(self, job: Job, final: Path, saved: SavedImage, known: Own) -> Put:
-        """Keep what has the final name; gives how the image gets it. Raises Conflict, OSError."""
+    def _free_path(self, job: Job, final: Path, saved: SavedImage, known: PathHistory) -> Rename:
+        """Keep the file at the output path; return how to rename the new image to it.
+
+        Raises Conflict and OSError.
+        """
         try:
             before = os.lstat(final)
         except FileNotFoundError:
@@ -132,55 +131,15 @@ class Placer:
         if present == saved.sha256 or present in known.hashes or is_empty_claim:
             if job.keep_previous and not is_empty_claim and present != saved.sha256:
                 keep(self._base / job.root, saved.path, count=job.keep_previous)
-                reach(Point.KEPT)
+                hit(Point.KEPT)
             return lambda part, name: _replace_unchanged(part, name, before)
         if not (known.is_own or self._overwrite):
             raise Conflict(final)
         keep_edited(self._base / job.root, saved.path)
-        reach(Point.KEPT)
+        hit(Point.KEPT)
         return claim
 
-    def _keep_bytes(self, image: DueImage, part: PartFile) -> None:
-        """Keep verified bytes in the spool that found no place, unless they are there already."""
-        if image.url is not None and part.part.exists():
-            self._context.spool.images.keep(image.attempt_id, image.position, part.part)
-
-    def has_kept(self, image: DueImage) -> bool:
-        """Whether its bytes may be on disk already; costs no look at the disk."""
-        return image.path is not None or self._context.spool.images.has(
-            image.attempt_id, image.position
-        )
-
-    def adopt_kept(self, image: DueImage, part: PartFile) -> bool:
-        """Take verified bytes from the spool, or from a place that the job has left."""
-        source = self._context.spool.images.find(image.attempt_id, image.position)
-        if source is None and image.path and image.sha256:
-            left = self._base / image.root / image.path
-            if left.is_file() and not left.is_symlink() and sha256_of(left) == image.sha256:
-                source = left
-        if source is None:
-            return False
-        part.adopt(source)
-        return True
-
-    def copy_original(self, original: Original, part: PartFile) -> bool:
-        """Copy the saved image of another job; False where it is missing or was changed."""
-        source = self._base / original.root / original.path
-        if not source.is_file() or source.is_symlink() or sha256_of(source) != original.sha256:
-            return False
-        part.copy(source)
-        return True
-
-    def forget_kept(self, job: Job, image: DueImage, saved: SavedImage) -> None:
-        """Remove what an image was taken from, now that it has its final name."""
-        self._context.spool.images.drop(image.attempt_id, image.position)
-        if image.path and (image.root, image.path) != (job.root, saved.path):
-            left = self._base / image.root / image.path
-            is_ours = left.is_file() and not left.is_symlink() and sha256_of(left) == saved.sha256
-            if is_ours and not is_one_name(left, self._base / job.root / saved.path):
-                left.unlink()
-
-    def _make_way_beside(self, job: Job, sidecar: Path, origin: Provenance) -> None:
+    def _free_sidecar_path(self, job: Job, sidecar: Path, origin: Provenance) -> None:
         if not os.path.lexists(sidecar) or is_sidecar(sidecar, origin.batch, job.key):
             return
         if not self._overwrite or sidecar.is_symlink() or not sidecar.is_file():
@@ -188,12 +147,58 @@ class Placer:
         root = self._base / job.root
         keep_edited(root, sidecar.relative_to(root).as_posix())
 
-    def already_placed(self, job: Job, image: DueImage) -> SavedImage | None:
-        """The image that a killed run had renamed but not written down, if that is its place."""
+    def _keep_in_spool(self, image: DueImage, part: PartFile) -> None:
+        """Keep the bytes of a downloaded image that could not be placed."""
+        if image.url is not None and part.part.exists():
+            self._context.spool.images.keep(image.attempt_id, image.position, part.part)
+
+    def may_have_bytes(self, image: DueImage) -> bool:
+        """Return whether the bytes of an image may be on disk already, without I/O."""
+        return image.path is not None or self._context.spool.images.has(
+            image.attempt_id, image.position
+        )
+
+    def adopt_kept(self, image: DueImage, part: PartFile) -> bool:
+        """Fill a part with verified bytes from the spool, or from an earlier path of the image.
+
+        Return False if no such bytes exist.
+        """
+        source = self._context.spool.images.find(image.attempt_id, image.position)
+        if source is None and image.path and image.sha256:
+            earlier = self._base / image.root / image.path
+            if _has_content(earlier, image.sha256):
+                source = earlier
+        if source is None:
+            return False
+        part.adopt(source)
+        return True
+
+    def copy_original(self, original: Original, part: PartFile) -> bool:
+        """Copy the saved image of another job; return False if it is missing or changed."""
+        source = self._base / original.root / original.path
+        if not _has_content(source, original.sha256):
+            return False
+        part.copy(source)
+        return True
+
+    def drop_kept(self, job: Job, image: DueImage, saved: SavedImage) -> None:
+        """Remove the source of an image after it was placed. Raises OSError."""
+        self._context.spool.images.drop(image.attempt_id, image.position)
+        if image.path and (image.root, image.path) != (job.root, saved.path):
+            earlier = self._base / image.root / image.path
+            is_ours = _has_content(earlier, saved.sha256)
+            if is_ours and not is_one_name(earlier, self._base / job.root / saved.path):
+                earlier.unlink()
+
+    def find_placed(self, job: Job, image: DueImage) -> SavedImage | None:
+        """Return an image that a killed run placed but did not record, if it is where planned.
+
+        Raises BadImage and OSError.
+        """
         final = self._base / image.root / (image.path or "")
-        if not final.is_file() or final.is_symlink() or sha256_of(final) != image.sha256:
+        if not _has_content(final, image.sha256):
             return None
-        info, sha256 = examine(final, job.verify, image.task is not None)
+        info, sha256 = verify_file(final, job.verify, is_video=image.task is not None)
         planned = final_path(job.path, info.format.extension, image.rank)
         if (image.root, image.path) != (job.root, planned):
             return None
@@ -207,22 +212,26 @@ class Placer:
             format=info.format.value,
         )
 
-    def tidy(self, job: Job, finished: JobFinished, saved: list[SavedImage], batch: str) -> None:
-        """What is left to do on disk once the job is done."""
-        self._clear_away(job, finished.replaced, {image.path for image in saved}, batch)
+    def clean_up(
+        self, job: Job, finished: JobFinished, saved: list[SavedImage], batch: str
+    ) -> None:
+        """Remove replaced images and save partial ones, after the job is done. Raises OSError."""
+        self._remove_replaced(job, finished.replaced, {image.path for image in saved}, batch)
         if job.keep_partials and saved:
-            self._keep_partials(job, finished.attempt_id, saved[0].path)
+            self._save_partials(job, finished.attempt_id, saved[0].path)
 
-    def _clear_away(self, job: Job, old: tuple[OldImage, ...], new: set[str], batch: str) -> None:
-        """Remove replaced images that stand under another name than the new ones."""
+    def _remove_replaced(
+        self, job: Job, old: tuple[OldImage, ...], new: set[str], batch: str
+    ) -> None:
+        """Remove replaced images whose path differs from those of the new ones."""
         root = self._base / job.root
         sidecars = {sidecar_of(root / path) for path in new} if job.sidecar else set()
         for image in old:
             path = self._base / image.root / image.path
             if image.root == job.root and image.path in new:
                 continue
-            if not path.is_file() or path.is_symlink() or sha256_of(path) != image.sha256:
-                continue  # gone, or the work of a person
+            if not _has_content(path, image.sha256):
+                continue  # removed or edited by a person
             if job.keep_previous:
                 keep(self._base / image.root, image.path, count=job.keep_previous)
             path.unlink()
@@ -230,48 +239,40 @@ class Placer:
             if sidecar not in sidecars and is_sidecar(sidecar, batch, job.key):
                 sidecar.unlink()
 
-    def _keep_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
-        """Put the unfinished images of a response where ``NAME.png`` becomes ``NAME-1.png``."""
+    def _save_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
+        """Save the partial images of a response as ``.partial/NAME-1.png`` and so on."""
         response = self._context.spool.find(attempt)
         if response is None:
             return
-        adapter = adapter_of(response.route)
-        for number, data in enumerate(adapter.partial_images(response.body(), response.headers), 1):
+        root = self._base / job.root
+        partials = adapter_of(response.route).partial_images(response.body(), response.headers)
+        for number, data in enumerate(partials, 1):
             try:
                 info = inspect(data)
             except BadImage:
                 continue
-            root = self._base / job.root
             final = root / PARTIAL_DIRECTORY / path
             final = final.with_name(f"{final.stem}-{number}.{info.format.extension}")
-            make_directory(root, final.parent)
-            write_whole(final, data)
+            make_directory_below(root, final.parent)
+            write_atomically(final, data)
+
+
+def _has_content(path: Path, sha256: str | None) -> bool:
+    """Return whether a path is a regular file with this hash."""
+    return path.is_file() and not path.is_symlink() and sha256_of(path) == sha256
 
 
 def _replace_unchanged(part: Path, name: Path, before: os.stat_result) -> None:
-    """Replace a file that is kept, unless somebody has changed it since it was looked at."""
+    """Replace a file that was kept. Raises FileExistsError if it has changed since."""
     try:
         now = os.lstat(name)
     except FileNotFoundError:
         claim(part, name)
         return
-    if _trace(now) != _trace(before):
+    if _identity(now) != _identity(before):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(name))
     replace(part, name)
 
 
-def _trace(found: os.stat_result) -> tuple[int, int, int, int]:
+def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def examine(path: Path, verify: Verify, video: bool) -> tuple[ImageInfo, str]:
-    """Verify an image or a video and hash it, in one reading. Raises BadImage and OSError."""
-    with _MAPPED, path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            inspect(b"")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            info = inspect_mp4(data) if video else inspect(data)
-            digest = hashlib.sha256(data).hexdigest()
-    if verify is Verify.DECODE and not video:
-        decode(path)
-    return info, digest

@@ -1,4 +1,4 @@
-"""A run: what is paid first onto disk, then a fixed number of workers over the pending jobs."""
+"""Run a batch: recover, deliver paid images, then work through the pending jobs."""
 
 from __future__ import annotations
 
@@ -11,56 +11,61 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from batchgen.engine.attempt import recover
+from batchgen.engine.context import PaidJob, Requeue, RunContext
 from batchgen.engine.delivery import Delivery
-from batchgen.engine.job_queue import Feeder
+from batchgen.engine.job_queue import JobQueue
 from batchgen.engine.redelivery import DOWNLOAD_WAIT_S, Redelivery
-from batchgen.engine.video_tasks import POLL_S, TaskWatch
-from batchgen.engine.worker import Again, Paid, RunContext, Worker, recover, work
+from batchgen.engine.video_tasks import POLL_S, TaskPoller
+from batchgen.engine.worker import Worker, WorkerTools, work
 from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
 from batchgen.job import JobId
-from batchgen.ledger.copies import note_waiting, to_copy
+from batchgen.ledger.attempts import finished_attempts, open_attempts
+from batchgen.ledger.copies import jobs_to_copy, record_copy_waits
+from batchgen.ledger.jobs import paid_jobs
 from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriteError
+from batchgen.output.obstacles import Obstacles
 from batchgen.providers.account import ApiKey
 from batchgen.system.shutdown import Shutdown
-from batchgen.system.threads import on_disk
+from batchgen.system.threads import in_disk_thread
 from batchgen.urls import is_loopback
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-_DELIVERIES_A_DOWNLOAD: Final = 4
-_COPIES_A_PAGE: Final = 200
-_DELIVERIES_WAITING: Final = 256
-"""When downloads lag behind by so many images, no more are bought for the time being."""
+_DELIVERIES_PER_DOWNLOAD: Final = 4
+_COPIES_PER_PAGE: Final = 200
+_MAX_WAITING_DELIVERIES: Final = 256
+"""Paid jobs that may wait for delivery; beyond that, workers wait and send no requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """How wide a run is."""
+    """How many requests, downloads and jobs a run may have."""
 
     concurrency: int
     downloads: int
     deadline_s: float
     key: ApiKey | None
     limit: int | None = None
-    """How many pending jobs are taken up at most."""
+    """Maximum number of pending jobs to process; None means all."""
     only: Only | None = None
-    """Which jobs are; None means all."""
+    """Selection of the jobs to process; None means all."""
     poll_s: float = POLL_S
     download_wait_s: float = DOWNLOAD_WAIT_S
 
 
 class _Source(Protocol[T_co]):
-    """Where jobs to deliver come from; None ends it."""
+    """A queue of jobs to deliver; None is its end."""
 
     async def get(self) -> T_co | None: ...
 
 
 class Pool:
-    """Runs one batch to its end, or to where it is stopped."""
+    """Runs one batch until all jobs are processed or dispatch stops."""
 
     def __init__(
         self,
@@ -74,7 +79,7 @@ class Pool:
         self._shutdown = shutdown
         self._verify = verify
         self._deadlines = Deadlines()
-        self._feeder = Feeder(
+        self._queue = JobQueue(
             context.ledger,
             context.batch,
             context.throttle,
@@ -84,14 +89,14 @@ class Pool:
         self._redelivery = Redelivery(
             context.observe, shutdown.pause, patience_s=settings.download_wait_s
         )
-        self._api: ApiClient
-        self._loader: Downloader
-        self._tasks: TaskWatch
+        self._client: ApiClient
+        self._downloader: Downloader
+        self._tasks: TaskPoller
 
     async def run(self) -> None:
-        """Recover, deliver what is paid, then work off what is pending.
+        """Recover open attempts, deliver paid images, then process the pending jobs.
 
-        Returns when nothing is left or dispatch has stopped; everything is on record then.
+        Return when nothing is left or dispatch has stopped. Everything is recorded then.
         """
         async with anyio.create_task_group() as services:
             services.start_soon(self._deadlines.watch)
@@ -99,9 +104,10 @@ class Pool:
             with anyio.CancelScope() as scope:
                 self._shutdown.guard(scope)
                 try:
-                    async with self._client() as self._api, self._downloader() as self._loader:
-                        self._tasks = TaskWatch(
-                            self._api,
+                    async with self._make_client() as client, self._make_downloader() as downloader:
+                        self._client, self._downloader = client, downloader
+                        self._tasks = TaskPoller(
+                            self._client,
                             self._context.base_url,
                             pause=self._shutdown.pause,
                             poll_s=self._settings.poll_s,
@@ -113,12 +119,12 @@ class Pool:
 
     async def _run(self) -> None:
         context = self._context
-        for opened in await context.ledger(lambda ledger: ledger.open_attempts(context.batch)):
+        for opened in await context.ledger.run(open_attempts, context.batch):
             await recover(context, opened)
         async with anyio.create_task_group() as retries:
             for _ in range(self._settings.downloads):
                 retries.start_soon(
-                    self._deliver, self._redelivery, Delivery.deliver_left, lambda again: None
+                    self._deliver, self._redelivery, Delivery.deliver_left, lambda requeue: None
                 )
             try:
                 await self._deliver_backlog()
@@ -130,86 +136,92 @@ class Pool:
             self._redelivery.close(waited=context.guard.waited)
         await context.guard.settle(context.run, context.ledger)
         await self._copy_shared()
-        context.given_back += await context.ledger(
-            lambda ledger: note_waiting(ledger.conn, context.batch, self._settings.only)
+        context.tally.jobs_at_fault += await context.ledger.run(
+            record_copy_waits, context.batch, self._settings.only
         )
         await self._sweep_spool()
 
     async def _deliver_backlog(self) -> None:
-        """Everything that is paid for comes before anything new, soonest expiry first.
+        """Deliver jobs that earlier runs left paid, before any request; soonest expiry first.
 
-        A spoiled image that may be bought again is pending then, and found as such.
+        A job whose response turns out to be spoiled becomes pending, so the queue finds it.
         """
         context = self._context
-        backlog = await context.ledger(lambda ledger: ledger.paid(context.batch))
+        backlog = await context.ledger.run(paid_jobs, context.batch)
         if not backlog:
             return
         waiting = asyncio.Queue[JobId | None](1)
         async with anyio.create_task_group() as tasks:
             for _ in range(self._deliveries):
-                tasks.start_soon(self._deliver, waiting, Delivery.deliver_left, lambda again: None)
+                tasks.start_soon(
+                    self._deliver, waiting, Delivery.deliver_left, lambda requeue: None
+                )
             for job in backlog:
                 if self._shutdown.asked:
                     break
                 await waiting.put(job)
-            await self._no_more(waiting)
+            await self._end(waiting)
 
     async def _copy_shared(self) -> None:
-        """Copy saved images for the jobs that share them: free, so a stop of dispatch is no end."""
+        """Copy saved images for the jobs that share them, even if dispatch stopped: it is free."""
         last = JobId(0)
-        while not (self._shutdown.asked or self._has_trouble_of_its_own):
-            page = await self._page_to_copy(last)
+        while not (self._shutdown.asked or self._is_stopped_by_machine):
+            page = await self._page_jobs_to_copy(last)
             if not page:
                 return
             last = page[-1]
             waiting = asyncio.Queue[JobId | None](1)
             async with anyio.create_task_group() as tasks:
                 for _ in range(self._deliveries):
-                    tasks.start_soon(self._deliver, waiting, Delivery.copy, lambda again: None)
+                    tasks.start_soon(self._deliver, waiting, Delivery.copy, lambda requeue: None)
                 for job in page:
                     if self._shutdown.asked:
                         break
                     await waiting.put(job)
-                await self._no_more(waiting)
+                await self._end(waiting)
 
-    async def _page_to_copy(self, after: JobId) -> list[JobId]:
+    async def _page_jobs_to_copy(self, after: JobId) -> list[JobId]:
         batch, only = self._context.batch, self._settings.only
-        return await self._context.ledger(
-            lambda ledger: to_copy(ledger.conn, batch, after=after, limit=_COPIES_A_PAGE, only=only)
+        return await self._context.ledger.run(
+            jobs_to_copy, batch, after=after, limit=_COPIES_PER_PAGE, only=only
         )
 
     @property
-    def _has_trouble_of_its_own(self) -> bool:
-        """Whether the disk or the ledger ended the run, and not the provider."""
+    def _is_stopped_by_machine(self) -> bool:
+        """Whether the disk or the ledger stopped dispatch, and not the provider."""
         stopped = self._context.throttle.status().stopped
         return stopped is not None and stopped.startswith(("disk", "ledger"))
 
     async def _dispatch(self) -> None:
-        context, feeder = self._context, self._feeder
-        waiting = asyncio.Queue[Paid | None](_DELIVERIES_WAITING)
+        context, jobs = self._context, self._queue
+        waiting = asyncio.Queue[PaidJob | None](_MAX_WAITING_DELIVERIES)
 
-        async def hand_over(paid: Paid) -> None:
-            feeder.add()
+        async def hand_over(paid: PaidJob) -> None:
+            jobs.add()
             await waiting.put(paid)
 
-        context.deliver = hand_over
+        tools = WorkerTools(
+            client=self._client,
+            tasks=self._tasks,
+            obstacles=Obstacles(context.base, overwrite=context.overwrite),
+            deliver=hand_over,
+        )
         async with anyio.create_task_group() as deliveries:
             for _ in range(self._deliveries):
-                deliveries.start_soon(self._deliver, waiting, Delivery.deliver, feeder.done)
+                deliveries.start_soon(self._deliver, waiting, Delivery.deliver, jobs.done)
             self._redelivery.buying = True
             async with anyio.create_task_group() as workers:
                 for _ in range(self._settings.concurrency):
-                    worker = Worker(context, self._api, self._tasks)
-                    workers.start_soon(work, worker, feeder.next, feeder.done)
+                    workers.start_soon(work, context, Worker(context, tools), jobs.next, jobs.done)
             self._redelivery.buying = False
-            await self._no_more(waiting)
+            await self._end(waiting)
 
     @property
     def _deliveries(self) -> int:
-        """Jobs on their way to disk at a time; most wait for the disk or the ledger."""
-        return _DELIVERIES_A_DOWNLOAD * self._settings.downloads
+        """Concurrent deliveries; most of them wait for the disk or the ledger."""
+        return _DELIVERIES_PER_DOWNLOAD * self._settings.downloads
 
-    def _client(self) -> ApiClient:
+    def _make_client(self) -> ApiClient:
         settings = self._settings
         return ApiClient(
             key=settings.key.reveal() if settings.key else None,
@@ -218,7 +230,7 @@ class Pool:
             deadline_s=settings.deadline_s,
         )
 
-    def _downloader(self) -> Downloader:
+    def _make_downloader(self) -> Downloader:
         host = urlsplit(self._context.base_url).hostname or ""
         return Downloader(
             verify=self._verify,
@@ -230,37 +242,30 @@ class Pool:
     async def _deliver(
         self,
         waiting: _Source[T],
-        deliver: Callable[[Delivery, T], Awaitable[Again | None]],
-        done: Callable[[Again | None], None],
+        deliver: Callable[[Delivery, T], Awaitable[Requeue | None]],
+        done: Callable[[Requeue | None], None],
     ) -> None:
         context = self._context
         delivery = Delivery(
-            context,
-            self._loader,
-            context.base,
-            tasks=self._tasks,
-            redelivery=self._redelivery,
-            overwrite=context.overwrite,
+            context, self._downloader, tasks=self._tasks, redelivery=self._redelivery
         )
         while (job := await waiting.get()) is not None:
-            again = None
+            requeue = None
             try:
-                again = await deliver(delivery, job)
+                requeue = await deliver(delivery, job)
             except LedgerWriteError as exc:
                 context.throttle.stop(f"ledger: {exc}")
             finally:
-                done(again)
+                done(requeue)
 
-    async def _no_more(self, waiting: asyncio.Queue[T | None]) -> None:
+    async def _end(self, waiting: asyncio.Queue[T | None]) -> None:
         for _ in range(self._deliveries):
             await waiting.put(None)
 
     async def _sweep_spool(self) -> None:
-        """Remove what the spool holds of jobs that are done by now, by another attempt too."""
+        """Remove spooled responses of finished jobs, also those finished by another attempt."""
         context = self._context
-        held = await on_disk(context.spool.attempts)
-        finished = await context.ledger(
-            lambda ledger: ledger.finished_attempts(context.batch, held)
-        )
+        spooled = await in_disk_thread(context.spool.attempts)
+        finished = await context.ledger.run(finished_attempts, context.batch, spooled)
         for attempt in finished:
-            await on_disk(context.spool.remove, attempt)
+            await in_disk_thread(context.spool.remove, attempt)

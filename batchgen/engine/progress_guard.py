@@ -1,6 +1,6 @@
-"""The progress guard of a run: no money flows without images.
+"""The progress guard of a run: stop paying if no images arrive.
 
-`KindGuard` holds the rules; `ProgressGuard` lets workers wait for them, and writes to the ledger
+`KindGuard` has the rules. `ProgressGuard` lets workers wait for them, and records in the ledger
 what the next run has to know.
 """
 
@@ -21,46 +21,45 @@ from batchgen.engine.guard_rules import (
     Held,
     KindGuard,
     Start,
+    error_text,
     reason_key,
-    said_of,
 )
 from batchgen.engine.throttle.limits import DispatchStopped
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.job import Billed, Job, Outcome, RunId
-from batchgen.ledger.guard import forget_canary, keep_canary, reopen_refused
-from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.guard import delete_canary, record_canary, reopen_refused_jobs
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.outcomes.classify import Classification
 from batchgen.providers.profile import Profile
 
 GUARD: Final = "guard"
-"""How the reason of a run begins that the guard stopped."""
+"""Prefix of the stop reason of a run that the guard stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What one working image proves something about."""
+    """A kind of request: an image of one kind proves that the kind works."""
 
     provider: str
     model: str
     route: str
 
 
-class _Kind:
-    """The rules of one kind, and those who wait for them, first come, first served."""
+class _KindState:
+    """The rules of one kind and the queue of its waiting workers, first come, first served."""
 
     def __init__(self, kind: Kind, rules: KindGuard) -> None:
         self.kind = kind
         self.rules = rules
-        self.turn = anyio.Lock()
+        self.queue = anyio.Lock()
         self.changed = anyio.Event()
         self.waiting = 0
 
 
 class ProgressGuard:
-    """Lets paid requests leave while images arrive.
+    """Admits paid requests while images arrive.
 
-    ``proven`` holds model and route of what brought an image in the last 24 hours.
+    ``proven`` has the model and route of each kind that returned an image in the last 24 hours.
     """
 
     def __init__(
@@ -77,84 +76,81 @@ class ProgressGuard:
         self._profile = profile
         self._proven = proven
         self._clock = clock
-        self._kinds: dict[str, _Kind] = {}
+        self._kinds: dict[str, _KindState] = {}
         self._stop: tuple[Kind, GuardStop] | None = None
-        throttle.when_stopped(self._wake_all)
+        throttle.on_stop(self._wake_all)
 
     async def admit(self, job: Job) -> None:
-        """Wait until an attempt at a job may be paid for.
+        """Wait until an attempt at a job may be paid for, and open it.
 
-        One of the methods below must close it. Raises DispatchStopped.
+        One of the other methods must close the attempt. Raises DispatchStopped.
         """
-        held = self._of(job)
-        if not held.turn.locked() and self._try(held, job) is None:
+        state = self._state_of(job)
+        if not state.queue.locked() and self._try_to_start(state, job) is None:
             return
-        held.waiting += 1
+        state.waiting += 1
         try:
-            async with held.turn:
-                while (wait := self._try(held, job)) is not None:
-                    held.changed = anyio.Event()
+            async with state.queue:
+                while (wait := self._try_to_start(state, job)) is not None:
+                    state.changed = anyio.Event()
                     with anyio.move_on_after(wait.seconds):
-                        await held.changed.wait()
+                        await state.changed.wait()
         finally:
-            held.waiting -= 1
+            state.waiting -= 1
 
     def may_leave(self, job: Job) -> bool:
-        """Whether a request that was admitted before a pause may still be sent."""
-        return self._of(job).rules.may_leave(job.id)
+        """Return whether a request that was admitted before a pause may still be sent."""
+        return self._state_of(job).rules.may_leave(job.id)
 
     def withdrawn(self, job: Job) -> None:
         """Close an attempt that was never sent."""
-        held = self._of(job)
-        held.rules.withdrawn(job.id)
-        held.changed.set()
+        state = self._state_of(job)
+        state.rules.withdrawn(job.id)
+        state.changed.set()
 
     def concluded(self, job: Job, classification: Classification) -> None:
-        """Take note of a response; what was paid for stays open until it is on disk or given up."""
-        held, now = self._of(job), self._clock()
-        said = said_of(classification.code, classification.message, classification.status)
+        """Record the class of an attempt; a paid one stays open until it is saved or given up."""
+        state, now = self._state_of(job), self._clock()
+        error = error_text(classification.code, classification.message, classification.status)
         if classification.outcome is Outcome.OK:
             return
         if classification.billed is not Billed.NO:
-            held.rules.given_up(job.id, said, now)
+            state.rules.given_up(job.id, error, now)
         elif classification.code == NOT_SENT:
-            held.rules.withdrawn(job.id)
+            state.rules.withdrawn(job.id)
         elif classification.outcome is Outcome.REFUSED and not classification.again:
             reason = reason_key(classification.code, classification.message)
-            held.rules.refused(job.id, reason, said, now)
+            state.rules.refused(job.id, reason, error, now)
         else:
-            held.rules.free(job.id, now)
-        held.changed.set()
+            state.rules.free(job.id, now)
+        state.changed.set()
 
     def failing(self, job: Job, reason: str) -> None:
-        """Take note that a paid image is not on disk after the first try."""
-        held = self._of(job)
-        held.rules.failing(job.id, said_of("", reason), self._clock())
-        held.changed.set()
+        """Record that a paid image is not on disk after the first try."""
+        state = self._state_of(job)
+        state.rules.failing(job.id, error_text("", reason), self._clock())
+        state.changed.set()
 
     def given_up(self, job: Job, reason: str = "not saved") -> None:
-        """Close a paid attempt that brings no image in this run; nothing where it is closed."""
-        held = self._of(job)
-        held.rules.given_up(job.id, said_of("", reason), self._clock())
-        held.changed.set()
+        """Close a paid attempt that has no image in this run, unless it is closed already."""
+        state = self._state_of(job)
+        state.rules.given_up(job.id, error_text("", reason), self._clock())
+        state.changed.set()
 
     async def saved(self, job: Job, ledger: LedgerWriter) -> None:
-        """Take note of an image that is verified on disk. Raises LedgerWriteError."""
-        held = self._of(job)
-        first = held.rules.saved(job.id)
-        held.changed.set()
+        """Record an image that is verified on disk. Raises LedgerWriteError."""
+        state = self._state_of(job)
+        first = state.rules.saved(job.id)
+        state.changed.set()
         if first:
-            kind = held.kind
-            await ledger(
-                lambda ledger: keep_canary(
-                    ledger.conn, kind.provider, kind.model, kind.route, utc_now()
-                )
-            )
+            kind = state.kind
+            await ledger.run(record_canary, kind.provider, kind.model, kind.route)
 
     async def settle(self, run: RunId, ledger: LedgerWriter) -> None:
-        """Write what a stop means: canaries first in the next run, and refused jobs pending again.
+        """Record the consequences of a stop; do nothing if something else ended the run.
 
-        Nothing where another reason ended the run. Raises LedgerWriteError.
+        The next run starts with canaries again, and refused jobs are pending again. Raises
+        LedgerWriteError.
         """
         if self._stop is None:
             return
@@ -163,73 +159,71 @@ class ProgressGuard:
         def is_shared(code: str, message: str) -> bool:
             return reason_key(code, message) == stop.reason
 
-        await ledger(
-            lambda ledger: forget_canary(ledger.conn, kind.provider, kind.model, kind.route)
-        )
+        await ledger.run(delete_canary, kind.provider, kind.model, kind.route)
         if stop.cause is Cause.REFUSED:
-            await ledger(lambda ledger: reopen_refused(ledger.conn, run, is_shared, utc_now()))
+            await ledger.run(reopen_refused_jobs, run, is_shared)
 
     @property
     def waited(self) -> bool:
-        """Whether the guard stopped the run after it had waited for downloads that fail."""
-        rules, now = [held.rules for held in self._kinds.values()], self._clock()
+        """Whether the guard stopped the run after it had waited for failing downloads."""
+        rules, now = [state.rules for state in self._kinds.values()], self._clock()
         failing = any(rule.has_failing for rule in rules)
         return self._stop is not None and failing and not any(r.is_patient(now) for r in rules)
 
     def waiting_for(self) -> str | None:
-        """What requests wait for, for a person; None where none has to wait for the guard."""
-        for held in self._kinds.values():
-            why = held.rules.waiting_for(self._clock()) if held.waiting else None
-            if why is not None:
-                return why
+        """Return what requests wait for, for display; None if none waits for the guard."""
+        for state in self._kinds.values():
+            reason = state.rules.waiting_for(self._clock()) if state.waiting else None
+            if reason is not None:
+                return reason
         return None
 
-    def _of(self, job: Job) -> _Kind:
-        held = self._kinds.get(job.model)
-        if held is None:
+    def _state_of(self, job: Job) -> _KindState:
+        state = self._kinds.get(job.model)
+        if state is None:
             route = self._profile.route_of(job.model).value
             kind = Kind(self._profile.name, job.model, route)
             rules = KindGuard(self._limits, proven=(job.model, route) in self._proven)
-            held = self._kinds[job.model] = _Kind(kind, rules)
-        return held
+            state = self._kinds[job.model] = _KindState(kind, rules)
+        return state
 
-    def _try(self, held: _Kind, job: Job) -> Held | None:
+    def _try_to_start(self, state: _KindState, job: Job) -> Held | None:
         if self._throttle.stopped:
             raise DispatchStopped(self._throttle.status().stopped or "")
-        match held.rules.try_start(job.id, self._clock()):
+        match state.rules.try_start(job.id, self._clock()):
             case Start():
                 return None
             case Held() as wait:
                 return wait
             case GuardStop() as stop:
-                self._stop = (held.kind, stop)
-                self._throttle.stop(stop_text(held.kind, stop))
-                raise DispatchStopped(stop_text(held.kind, stop))
+                self._stop = (state.kind, stop)
+                self._throttle.stop(stop_text(state.kind, stop))
+                raise DispatchStopped(stop_text(state.kind, stop))
 
     def _wake_all(self) -> None:
-        for held in self._kinds.values():
-            held.changed.set()
+        for state in self._kinds.values():
+            state.changed.set()
 
 
 def stop_text(kind: Kind, stop: GuardStop) -> str:
-    """Return one sentence: how many requests, what happened, what came last, and what to do."""
+    """Return the stop reason: number of requests, cause, last error and remedy."""
     probes = {0: "", 1: ", 1 probe included"}.get(stop.probes, f", {stop.probes} probes included")
-    last = f"the last response: {stop.said}" if stop.said else "there was no response"
+    last = f"the last response: {stop.last_error}" if stop.last_error else "there was no response"
     of_kind = f"{kind.model} at {kind.provider}"
     match stop.cause:
         case Cause.CANARY:
             first = "request" if stop.requests == 1 else f"{stop.requests} paid requests"
             return (
-                f"{GUARD}: the first {first} for {of_kind} brought no image; {last}; check the"
+                f"{GUARD}: the first {first} for {of_kind} returned no image; {last}; check the"
                 " model, its options and the provider, then run again"
             )
         case Cause.USELESS:
             return (
-                f"{GUARD}: {stop.requests} paid requests in a row for {of_kind} brought no"
+                f"{GUARD}: {stop.requests} paid requests in a row for {of_kind} returned no"
                 f" image{probes}; {last}; check the provider and the network, then run again"
             )
         case Cause.REFUSED:
             return (
-                f"{GUARD}: {stop.requests} requests in a row for {of_kind} were refused for one"
-                f" reason{probes}; {last}; remove the reason, then run again: the jobs are pending"
+                f"{GUARD}: {stop.requests} requests in a row for {of_kind} were refused for the"
+                f" same reason{probes}; {last}; fix it, then run again: the jobs are pending"
             )

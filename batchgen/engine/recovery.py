@@ -1,6 +1,6 @@
-"""What an attempt came to that the last run left in flight, read from the spool.
+"""Determine from the spool how an attempt ended that a killed run left in flight.
 
-The run that recovers and the plan that foresees it read the same.
+Recovery and the plan that predicts it share these functions.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from batchgen.job import AttemptId, JobId, JobState, Outcome
-from batchgen.ledger.groups import Fate
-from batchgen.ledger.ledger import OpenAttempt
+from batchgen.ledger.groups import Forecast
+from batchgen.ledger.records import OpenAttempt
 from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import (
     Classification,
@@ -25,13 +25,14 @@ from batchgen.outcomes.classify import (
 from batchgen.outcomes.retry_policy import after_attempt, may_rebuy
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.providers.profile import Profile
-from batchgen.spool.spool import Spool, SpooledResponse
+from batchgen.spool.response_file import SpooledResponse
+from batchgen.spool.spool import Spool
 
-_BOUNDLESS: Final = Micros(2**62)
+_UNLIMITED: Final = Micros(2**62)
 
 
-def left_in_spool(spool: Spool, attempt: AttemptId) -> Exchange:
-    """Return what an attempt reached that no process saw to its end. Raises OSError."""
+def spooled_exchange(spool: Spool, attempt: AttemptId) -> Exchange:
+    """Return the exchange of an open attempt, as far as the spool has it. Raises OSError."""
     whole = spool.find(attempt)
     if whole is not None:
         return _exchange_of(whole, Reach.COMPLETE)
@@ -48,14 +49,14 @@ def _exchange_of(response: SpooledResponse, reach: Reach) -> Exchange:
 
 @dataclass(frozen=True, slots=True)
 class SpooledText:
-    """A response as its adapter reads it, and the size of its text in bytes."""
+    """A parsed response and the size of its text in bytes."""
 
     response: Response | None
     size: int = 0
 
 
 def read_spooled(spool: Spool, attempt: AttemptId, exchange: Exchange) -> SpooledText:
-    """Read what came; of a cut response too, which may hold its image all the same."""
+    """Parse the spooled response. A cut-off one is parsed too: it may contain the image."""
     if exchange.reach < Reach.HEADERS:
         return SpooledText(None)
     whole = exchange.reach is Reach.COMPLETE
@@ -67,32 +68,32 @@ def read_spooled(spool: Spool, attempt: AttemptId, exchange: Exchange) -> Spoole
 
 
 def habits_of(profile: Profile) -> Habits:
-    """Return what the provider is known to charge besides images."""
+    """Return what the provider charges for besides images."""
     return Habits(server_errors=profile.server_errors_billed, refusals=profile.refusals_billed)
 
 
-def foresee(
+def forecast_attempts(
     opened: Iterable[OpenAttempt], spool: Spool, profile: Profile
-) -> list[tuple[JobId, str, Fate]]:
-    """Return what recovery will make of each attempt: job, fingerprint of its request, fate."""
-    return [(one.job.id, one.fingerprint, _fate(one, spool, profile)) for one in opened]
+) -> list[tuple[JobId, str, Forecast]]:
+    """Predict what recovery decides for each attempt, with its job and request fingerprint."""
+    return [(one.job.id, one.fingerprint, _forecast(one, spool, profile)) for one in opened]
 
 
-def _fate(opened: OpenAttempt, spool: Spool, profile: Profile) -> Fate:
+def _forecast(opened: OpenAttempt, spool: Spool, profile: Profile) -> Forecast:
     try:
-        exchange = left_in_spool(spool, opened.id)
-        if exchange.reach is not Reach.COMPLETE and not spool.is_that_of(opened.spool):
-            return Fate.HELD
+        exchange = spooled_exchange(spool, opened.id)
+        if exchange.reach is not Reach.COMPLETE and not spool.has_identity(opened.spool):
+            return Forecast.HELD
         response = read_spooled(spool, opened.id, exchange).response
         classification = classify(exchange, response, habits_of(profile), prompt=opened.job.prompt)
-    except Exception:  # a response that cannot be read is held as uncertain by the run too
-        return Fate.HELD
-    return _fate_of(classification, opened)
+    except Exception:  # recovery also holds an unreadable response as uncertain
+        return Forecast.HELD
+    return _forecast_of(classification, opened)
 
 
-def _fate_of(classification: Classification, opened: OpenAttempt) -> Fate:
+def _forecast_of(classification: Classification, opened: OpenAttempt) -> Forecast:
     if classification.outcome is Outcome.OK:
-        return Fate.PAID
+        return Forecast.PAID
     job = opened.job
     following = after_attempt(
         classification,
@@ -101,33 +102,33 @@ def _fate_of(classification: Classification, opened: OpenAttempt) -> Fate:
         cuts=job.cuts,
         price=opened.price,
         wasted=ZERO,
-        max_waste=_BOUNDLESS,
+        max_waste=_UNLIMITED,
     )
     match following.state:
         case JobState.PENDING:
-            return Fate.DOUBT if following.counts_doubt else Fate.FREE
+            return Forecast.UNCERTAIN if following.counts_doubt else Forecast.FREE
         case JobState.FAILED if not following.counts_doubt:
-            return Fate.FAILED
+            return Forecast.FAILED
         case JobState.BLOCKED:
-            return Fate.BLOCKED
+            return Forecast.BLOCKED
         case _:
-            return Fate.HELD
+            return Forecast.HELD
 
 
 def over_allowance(
     opened: Iterable[OpenAttempt],
-    fates: Iterable[tuple[JobId, str, Fate]],
+    forecasts: Iterable[tuple[JobId, str, Forecast]],
     revised: set[JobId],
     max_waste: Micros,
 ) -> list[JobId]:
-    """Return the jobs in flight that recovery holds: those that ``max_waste`` no longer covers.
+    """Return the jobs that recovery holds because ``max_waste`` does not cover their rebuy.
 
-    In the order of recovery. ``revised`` jobs are requested whatever became of their attempt.
+    ``opened`` is in the order of recovery. ``revised`` jobs are sent again in any case.
     """
     held, wasted = list[JobId](), ZERO
-    for one, (job, fingerprint, fate) in zip(opened, fates, strict=True):
+    for one, (job, fingerprint, forecast) in zip(opened, forecasts, strict=True):
         is_revised = job in revised or one.job.fingerprint != fingerprint
-        if fate is not Fate.DOUBT or is_revised:
+        if forecast is not Forecast.UNCERTAIN or is_revised:
             continue
         if may_rebuy(one.job.doubts, one.price, wasted, max_waste):
             wasted = Micros(wasted + one.price)

@@ -1,7 +1,7 @@
-"""Jobs whose download failed, until they are tried again in the same run.
+"""Queue jobs whose download failed until they are retried in the same run.
 
-A job waits here, not in a download slot, so that one slow image host holds up no other. The queue
-is bounded: while it is full, downloads wait for room in it, and so do new requests.
+A job waits here and not in a download slot, so that a slow image host does not delay others. The
+queue is bounded: while it is full, downloads wait, and with them new requests.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from batchgen.engine.events import DownloadRetried, JobHeld, Observer
 from batchgen.job import Job, JobId, JobState
 
 DOWNLOAD_WAIT_S: Final = 60.0
-"""How long a run goes on trying to download when all of its other work is done."""
-_MOST_WAITING: Final = 256
-_LOOK_EVERY_S: Final = 1.0
-"""A signal does not end the wait for a change."""
+"""How long a run continues to retry downloads after all of its other work is done."""
+_MAX_WAITING: Final = 256
+_POLL_S: Final = 1.0
+"""Interval to check for the end of the run, which does not wake waiting tasks."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,10 +36,10 @@ class _Entry:
 
 
 class Redelivery:
-    """The downloads of a run that are to be tried again.
+    """The queue of downloads to retry in a run.
 
-    ``pause`` sleeps for so many seconds and returns whether the run goes on. After `close`, only
-    what is due within ``patience_s`` is handed out.
+    ``pause(seconds)`` sleeps, and returns False if the run is ending. After `close`, only jobs due
+    within ``patience_s`` are handed out.
     """
 
     def __init__(
@@ -56,23 +56,23 @@ class Redelivery:
         self._clock = clock
         self._heap: list[_Entry] = []
         self._held: set[JobId] = set()
-        """Jobs that wait or are being tried again."""
+        """Jobs that wait or are being retried."""
         self._tries: dict[int, int] = {}
         self._order = count()
         self._end = math.inf
         self._changed = anyio.Event()
         self.buying = False
-        """While new requests are made, a full queue holds them up."""
+        """Whether the run still sends requests; a full queue then delays them."""
 
     def count(self, image: int) -> int:
-        """Count a try of an image, and return how many there were in this run."""
+        """Count a download of an image; return the number of downloads in this run."""
         self._tries[image] = self._tries.get(image, 0) + 1
         return self._tries[image]
 
     async def put(self, job: Job, wait_s: float, reason: str) -> bool:
-        """Have the job tried again later; False where this run does not try it again."""
-        while job.id not in self._held and len(self._held) >= _MOST_WAITING:
-            if not self.buying or not await self._pause(_LOOK_EVERY_S):
+        """Schedule another try of a job; return False if this run does not retry it."""
+        while job.id not in self._held and len(self._held) >= _MAX_WAITING:
+            if not self.buying or not await self._pause(_POLL_S):
                 return False
         due = self._clock() + wait_s
         if due > self._end:
@@ -84,19 +84,19 @@ class Redelivery:
         return True
 
     def leave(self, job: JobId, images: list[int]) -> None:
-        """Forget a job that is not to be tried again."""
+        """Forget a job that is not retried."""
         self._held.discard(job)
         for image in images:
             self._tries.pop(image, None)
         self._changed.set()
 
     def close(self, *, waited: bool = False) -> None:
-        """All other work of the run is done; ``waited`` if it was held up for downloads already."""
+        """Announce that all other work is done; ``waited`` if the run has waited already."""
         self._end = self._clock() + (0.0 if waited else self._patience_s)
         self._changed.set()
 
     async def get(self) -> JobId | None:
-        """Wait for the next job that is due; None when this run tries none again any more."""
+        """Wait for the next job that is due; return None if this run retries no more."""
         while await self._pause(0):
             now = self._clock()
             if self._heap and self._heap[0].due <= now:
@@ -106,7 +106,7 @@ class Redelivery:
             if closed and left > self._end and not self._being_tried:
                 break
             self._changed = anyio.Event()
-            with anyio.move_on_after(min(left - now, _LOOK_EVERY_S)):
+            with anyio.move_on_after(min(left - now, _POLL_S)):
                 await self._changed.wait()
         self._leave_rest()
         return None

@@ -1,4 +1,4 @@
-"""An inline image of a paid response, as the spool holds it."""
+"""Read an inline image of a paid response from the spool."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class SpoolUnreadable(Exception):
 
 
 def spooled_image(spool: Spool, attempt: AttemptId, position: int) -> tuple[str, Path | None]:
-    """Return an inline image as base64, and the file that holds it decoded, if one does.
+    """Return an inline image as base64, and the file with its decoded bytes, if there is one.
 
-    The image was found in the response when it was recorded. Where it is not found now, the spool
-    is to blame and not the provider: raises SpoolUnreadable.
+    The image was in the response when it was recorded. If it is not there now, the spool is at
+    fault and not the provider. Raises SpoolUnreadable.
     """
     try:
         response = spool.find(attempt)

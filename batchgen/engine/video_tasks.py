@@ -1,4 +1,4 @@
-"""Waits for videos that a provider makes as tasks: asking is free, and only ever repeated."""
+"""Poll the video tasks of a provider. Polling is free and can be repeated."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from batchgen.outcomes.classify import ErrorBody
 from batchgen.providers.adapters.video import TaskState, read_state
 
 POLL_S: Final = 10.0
-"""What the provider asks for (Crazyrouter sheet, section 11.3)."""
+"""Poll interval that the provider recommends."""
 MAX_TASK_S: Final = 1800.0
-"""Most take one to five minutes. One that takes longer is asked for again by the next run."""
+"""Most tasks take one to five minutes. The next run polls a task that takes longer."""
 _MAX_FAILURES: Final = 8
-"""Questions in a row that bring nothing."""
+"""Consecutive failed polls."""
 _UNKNOWN_TRIES: Final = 4
-"""A task that was accepted a moment ago may not be known everywhere yet. What is not known after
-these is left to the next run."""
+"""A recently accepted task may not be known on all servers yet. After this many polls it is left to
+the next run."""
 
 
 @dataclass(frozen=True, slots=True)
-class TaskMade:
-    """The file is there, at this address."""
+class TaskDone:
+    """The video is available at this URL."""
 
     url: str
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed:
-    """The provider gave the task up."""
+    """The provider reports that the task failed."""
 
     error: ErrorBody
 
 
 @dataclass(frozen=True, slots=True)
-class TaskLater:
-    """Nothing more is to be learned of the task in this run."""
+class TaskUnresolved:
+    """The state of the task stays unknown in this run."""
 
     reason: str
     unknown: bool = False
-    """Whether the provider says that there is no such task."""
+    """Whether the provider does not know the task."""
 
 
-TaskEnd = TaskMade | TaskFailed | TaskLater
+TaskResult = TaskDone | TaskFailed | TaskUnresolved
 
 
-class TaskWatch:
-    """Asks for tasks of one endpoint.
+class TaskPoller:
+    """Polls the tasks of one endpoint.
 
-    ``pause`` sleeps for so many seconds and says whether the run goes on.
+    ``pause(seconds)`` sleeps, and returns False if the run is ending.
     """
 
     def __init__(
@@ -67,47 +67,49 @@ class TaskWatch:
         self._pause = pause
         self._poll_s = poll_s
 
-    async def until_over(self, task: str) -> TaskEnd:
-        """Ask until the task is made or has failed, or until asking is of no use for now."""
+    async def poll_until_done(self, task: str) -> TaskResult:
+        """Poll until the task is done, has failed or can't be followed any further in this run."""
         url = self._url(task)
         if not _same_origin(url, self._base_url):
-            return TaskLater(
-                f"it was made at {_origin(url)}, and base_url is {_origin(self._base_url)} now;"
-                " set base_url back and resume: no other host gets the key"
+            return TaskUnresolved(
+                f"it was created at {_origin(url)}, but base_url is now {_origin(self._base_url)};"
+                " restore base_url and resume: the key is sent to no other host"
             )
         waited_s, failures, unknown = 0.0, 0, 0
         while True:
             try:
-                state = await self._ask(url)
+                state = await self._poll(url)
             except NoDocument as exc:
                 failures += 1
                 if failures >= _MAX_FAILURES:
-                    return TaskLater(f"its state can't be read: {exc}")
+                    return TaskUnresolved(f"its state can't be read: {exc}")
             else:
                 failures = 0
                 if state.url is not None:
-                    return TaskMade(state.url)
+                    return TaskDone(state.url)
                 if state.failed is not None:
                     return TaskFailed(state.failed)
                 unknown += state.unknown
                 if unknown >= _UNKNOWN_TRIES:
-                    return TaskLater("the provider knows no such task for this key", unknown=True)
+                    return TaskUnresolved(
+                        "the provider does not know this task for this key", unknown=True
+                    )
             if waited_s >= MAX_TASK_S:
-                return TaskLater(f"it is not made after {MAX_TASK_S / 60:g} minutes")
+                return TaskUnresolved(f"it is not finished after {MAX_TASK_S / 60:g} minutes")
             if not await self._pause(self._poll_s):
-                return TaskLater("the run was ending")
+                return TaskUnresolved("the run was ending")
             waited_s += self._poll_s
 
     def _url(self, task: str) -> str:
-        """Return where to ask.
+        """Return the URL of a task.
 
-        The embedded endpoint, whose port changes, and ledgers of schema 2 have paths below the
-        base URL.
+        The local endpoint, whose port changes, and ledgers of schema 2 store paths below the base
+        URL.
         """
         return f"{self._base_url}{task}" if task.startswith("/") else task
 
-    async def _ask(self, url: str) -> TaskState:
-        """Raises NoDocument for whatever does not tell the task's state."""
+    async def _poll(self, url: str) -> TaskState:
+        """Return the state of a task. Raises NoDocument for any response without a state."""
         response = await self._client.fetch_document(url)
         try:
             return read_state(response.body)

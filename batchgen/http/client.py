@@ -23,9 +23,9 @@ from batchgen.http.session import open_session
 from batchgen.http.upload import BodyUnreadable, Upload
 from batchgen.images.base64_scanner import ScannedBody
 from batchgen.outcomes.exchange import Exchange, Failure, Reach
-from batchgen.spool.spool import SpoolWriter
+from batchgen.spool.writer import SpoolWriter
 from batchgen.system.atomic_files import PartFile
-from batchgen.system.failpoints import Point, reach
+from batchgen.system.failpoints import Point, hit
 
 MAX_RESPONSE_BYTES: Final = 256 * 1024 * 1024
 _DOCUMENT_DEADLINE_S: Final = 30.0
@@ -170,7 +170,7 @@ class ApiClient:
         kept = kept_headers(response.raw_headers)
         received.headers = {name: self._redact(value) for name, value in kept.items()}
         received.reach = Reach.HEADERS
-        reach(Point.RESPONSE_BEGUN)
+        hit(Point.RESPONSE_BEGUN)
         async with part:
             writer = SpoolWriter(
                 part, received.status, received.headers, route=route, hide=self._secret
@@ -200,7 +200,7 @@ async def _finish_spooling(
             received.scanned = writer.scanned
             received.spool_error = writer.failed
     if received.complete:
-        reach(Point.SPOOLED)
+        hit(Point.SPOOLED)
 
 
 async def _receive(content: aiohttp.StreamReader, writer: SpoolWriter) -> None:

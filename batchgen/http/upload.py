@@ -7,7 +7,7 @@ from typing import Self
 
 from batchgen.http.request import Body
 from batchgen.outcomes.exchange import Reach
-from batchgen.system.failpoints import Point, reach
+from batchgen.system.failpoints import Point, hit
 
 
 class BodyUnreadable(Exception):
@@ -36,7 +36,7 @@ class Upload:
             if self.reach is Reach.PARTIAL and self._left == 0:
                 await self._stream.aclose()
                 self.reach = Reach.SENT
-                reach(Point.BODY_SENT)
+                hit(Point.BODY_SENT)
             if self.reach is Reach.SENT:
                 raise StopAsyncIteration
             try:

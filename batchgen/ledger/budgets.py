@@ -15,6 +15,7 @@ from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros
 
 PERIODS: Final = ("day", "month")
+PERIOD_TEXT: Final = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}
 _PREFIX_CHARS: Final = {"day": 10, "month": 7}
 """Of a timestamp: the part that names the period."""
 

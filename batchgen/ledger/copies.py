@@ -6,14 +6,16 @@ price; from there on its image is placed like any that is paid.
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
 from batchgen.job import AttemptId, BatchId, JobId, RunId
 from batchgen.ledger.groups import is_meant
-from batchgen.ledger.ledger import DueImage, Ledger, timestamp, utc_now
+from batchgen.ledger.images import give_up_due_images
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only, only_values
+from batchgen.ledger.records import DueImage
+from batchgen.ledger.runs import record_heartbeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +72,12 @@ WHERE jobs.batch_id = :batch AND jobs.shares IS NOT NULL AND jobs.retired = 0
 """
 
 
-def to_copy(
-    conn: sqlite3.Connection, batch: BatchId, *, after: JobId, limit: int, only: Only | None
+def jobs_to_copy(
+    ledger: Ledger, batch: BatchId, *, after: JobId, limit: int, only: Only | None
 ) -> list[JobId]:
     """Return a page of the jobs that wait for a copy of an image that is saved."""
     values = {"batch": batch, "after": after, "limit": limit, **only_values(only)}
-    return [JobId(row["id"]) for row in conn.execute(_PAGE, values)]
+    return [JobId(row["id"]) for row in ledger.conn.execute(_PAGE, values)]
 
 
 def begin_copy(ledger: Ledger, run: RunId, job: JobId, attempt: AttemptId) -> bool:
@@ -83,8 +85,8 @@ def begin_copy(ledger: Ledger, run: RunId, job: JobId, attempt: AttemptId) -> bo
 
     Raises RunTakenOver.
     """
-    ledger.beat()
-    now = timestamp(utc_now())
+    record_heartbeat(ledger)
+    now = ledger.timestamp()
     values = {"attempt": attempt, "run": run, "job": job, "now": now}
     if ledger.conn.execute(_BEGIN, values).rowcount != 1:
         return False
@@ -95,9 +97,9 @@ def begin_copy(ledger: Ledger, run: RunId, job: JobId, attempt: AttemptId) -> bo
     return True
 
 
-def original_of(conn: sqlite3.Connection, image: DueImage) -> Original | None:
+def find_original(ledger: Ledger, image: DueImage) -> Original | None:
     """Return the saved image that a due one copies, if it is still that of its job."""
-    row = conn.execute(
+    row = ledger.conn.execute(
         "SELECT root, path, sha256 FROM images WHERE attempt_id = ? AND position = ?"
         " AND state = 'saved'",
         (image.copy_of, image.position),
@@ -105,30 +107,27 @@ def original_of(conn: sqlite3.Connection, image: DueImage) -> Original | None:
     return None if row is None else Original(**dict(row))
 
 
-def give_up_copy(conn: sqlite3.Connection, job: JobId, attempt: AttemptId, reason: str) -> str:
+def give_up_copy(ledger: Ledger, job: JobId, attempt: AttemptId, reason: str) -> str:
     """Let a job wait for another copy, since this one can't be made; return the reason."""
-    now = timestamp(utc_now())
-    conn.execute(
-        "UPDATE images SET state = 'lost' WHERE attempt_id = ? AND state = 'due'", (attempt,)
-    )
-    row = conn.execute(
+    give_up_due_images(ledger, attempt)
+    row = ledger.conn.execute(
         "UPDATE attempts SET outcome = 'safe', message = message || ': ' || ? WHERE id = ?"
         " RETURNING message",
         (reason, attempt),
     ).fetchone()
-    conn.execute(
+    ledger.conn.execute(
         "UPDATE jobs SET state = 'pending', reason = ?, changed_at = ? WHERE id = ?",
-        (row["message"], now, job),
+        (row["message"], ledger.timestamp(), job),
     )
     return str(row["message"])
 
 
-def note_waiting(conn: sqlite3.Connection, batch: BatchId, only: Only | None) -> int:
+def record_copy_waits(ledger: Ledger, batch: BatchId, only: Only | None) -> int:
     """Write why jobs wait for a copy at the end of a run.
 
     Returns how many of those that the run takes up wait for a person.
     """
-    conn.execute(_WAIT, {"batch": batch})
+    ledger.conn.execute(_WAIT, {"batch": batch})
     values = {"batch": batch, **only_values(only)}
-    (waiting,) = conn.execute(_WAITING, values).fetchone()
+    (waiting,) = ledger.conn.execute(_WAITING, values).fetchone()
     return int(waiting)

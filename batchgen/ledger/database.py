@@ -13,7 +13,7 @@ from batchgen.errors import LedgerBusyError, LedgerError
 from batchgen.ledger.busy import SQLITE_TIMEOUT_S, LedgerConnection, Patience, is_busy, patience
 from batchgen.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 from batchgen.ledger.single_name import check_single_name
-from batchgen.system.failpoints import Point, reach
+from batchgen.system.failpoints import Point, hit
 
 _CHECKED_BELOW_BYTES: Final = 64 * 1024 * 1024
 """Up to here every page is checked at each start; above, that would take seconds."""
@@ -167,7 +167,7 @@ def _create(path: Path) -> None:
             conn.execute("BEGIN IMMEDIATE")
             _apply_migrations(conn)
             conn.execute("COMMIT")
-        reach(Point.LEDGER_MADE)
+        hit(Point.LEDGER_MADE)
         with suppress(FileExistsError):  # another process was first, and its file is as good
             _put(aside, path)
         sync_directory(path.parent)
@@ -232,7 +232,7 @@ def _migrate(conn: sqlite3.Connection, path: Path) -> None:
         if _version(conn) < SCHEMA_VERSION:
             _back_up(path, path.with_name(f"{path.name}.schema{_version(conn)}.bak"))
             _apply_migrations(conn)
-            reach(Point.MIGRATED)
+            hit(Point.MIGRATED)
         conn.execute("COMMIT")
     except BaseException:
         if conn.in_transaction:
@@ -252,7 +252,7 @@ def _back_up(path: Path, backup: Path) -> None:
         # A connection with an open transaction can't be copied from.
         with closing(_connect(path, mode="ro")) as source, closing(_connect(aside)) as copy:
             source.backup(copy)
-        reach(Point.BACKED_UP)
+        hit(Point.BACKED_UP)
         aside.replace(backup)
         sync_directory(path.parent)
     finally:

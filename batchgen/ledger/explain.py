@@ -25,7 +25,7 @@ class LastAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Why:
+class JobExplanation:
     """A planned job, and what the ledger knows of it."""
 
     group: Group
@@ -65,7 +65,7 @@ _LAST_ATTEMPT: Final = (
 )
 
 
-def explain(conn: sqlite3.Connection, key: str) -> Why | None:
+def explain_job(conn: sqlite3.Connection, key: str) -> JobExplanation | None:
     """Describe a staged job whose group is known; None for a key that is not planned."""
     row = conn.execute(_EXPLAIN, {"key": key}).fetchone()
     if row is None:
@@ -74,7 +74,7 @@ def explain(conn: sqlite3.Connection, key: str) -> Why | None:
     planned = values | {name: json.loads(values[name]) for name in ("options", "images")}
     has_image = values["done_at"] is not None and values["on_disk"] is not None
     attempt = conn.execute(_LAST_ATTEMPT, (values["job"],)).fetchone()
-    return Why(
+    return JobExplanation(
         group=_group(values),
         planned=_made_of(planned),
         has_image=has_image,

@@ -68,14 +68,14 @@ _SENT: Final = frozenset(
 )
 
 
-class Fate(StrEnum):
+class Forecast(StrEnum):
     """What recovery will make of an attempt that the last run left in flight."""
 
     PAID = "paid"
     """The whole response is in the spool, with an image."""
     FREE = "free"
     """The job is pending again, at no cost."""
-    DOUBT = "doubt"
+    UNCERTAIN = "uncertain"
     """Possibly charged, and requested again while max_waste allows it."""
     HELD = "held"
     """Possibly charged, and not requested again."""
@@ -129,8 +129,8 @@ IS_CHANGED: Final = "jobs.fingerprint <> planned.fingerprint"
 
 # Each of these is looked up for few jobs only: `done_at` and the state are asked first.
 _ON_DISK: Final = f"(CASE WHEN jobs.done_at IS NOT NULL THEN {fingerprint_of('saved')} END)"
-_FATE: Final = "(SELECT fate FROM staging.fates WHERE fates.job = jobs.id)"
-_IN_FLIGHT_OF: Final = "(SELECT fingerprint FROM staging.fates WHERE fates.job = jobs.id)"
+_FORECAST: Final = "(SELECT forecast FROM staging.forecasts WHERE forecasts.job = jobs.id)"
+_IN_FLIGHT_OF: Final = "(SELECT fingerprint FROM staging.forecasts WHERE forecasts.job = jobs.id)"
 _PAID_FOR: Final = f"""
     coalesce(iif(jobs.state = 'paid', {fingerprint_of("due")}, {_IN_FLIGHT_OF}), jobs.fingerprint)
 """
@@ -159,11 +159,11 @@ _PAID_CASE: Final = f"""
         WHEN {_IS_REFUSED} THEN '{Group.PAID}'
         ELSE '{Group.PAID_CHANGED}' END
 """
-_BY_FATE: Final = f"""
-    CASE {_FATE} WHEN '{Fate.FREE}' THEN '{Group.PENDING}'
-        WHEN '{Fate.HELD}' THEN '{Group.HELD}'
-        WHEN '{Fate.FAILED}' THEN '{Group.FAILED}'
-        WHEN '{Fate.BLOCKED}' THEN '{Group.BLOCKED}'
+_BY_FORECAST: Final = f"""
+    CASE {_FORECAST} WHEN '{Forecast.FREE}' THEN '{Group.PENDING}'
+        WHEN '{Forecast.HELD}' THEN '{Group.HELD}'
+        WHEN '{Forecast.FAILED}' THEN '{Group.FAILED}'
+        WHEN '{Forecast.BLOCKED}' THEN '{Group.BLOCKED}'
         ELSE '{Group.IN_FLIGHT}' END
 """
 _IN_FLIGHT_CASE: Final = f"""
@@ -171,12 +171,12 @@ _IN_FLIGHT_CASE: Final = f"""
             THEN '{Group.UNCHANGED}'
         WHEN {_IS_REFUSED} THEN '{Group.REFUSED}'
         WHEN planned.fingerprint <> {_IN_FLIGHT_OF} THEN '{Group.IN_FLIGHT}'
-        ELSE {_BY_FATE} END
+        ELSE {_BY_FORECAST} END
 """
 _AT_FAULT_CASE: Final = f"""
-    CASE WHEN jobs.state = 'paid' OR (jobs.state = 'sending' AND {_FATE} = '{Fate.PAID}')
+    CASE WHEN jobs.state = 'paid' OR (jobs.state = 'sending' AND {_FORECAST} = '{Forecast.PAID}')
             THEN '{Group.PAID}'
-        WHEN jobs.state = 'sending' THEN {_BY_FATE}
+        WHEN jobs.state = 'sending' THEN {_BY_FORECAST}
         WHEN jobs.state = 'pending' OR {_IS_FREE_FAILURE} THEN '{Group.AT_FAULT}'
         WHEN jobs.state = 'done' THEN '{Group.KEPT}'
         ELSE jobs.state END
@@ -189,7 +189,7 @@ GROUP_CASE: Final = f"""
         WHEN jobs.fingerprint = '' AND NOT ({_IS_REFUSED}) THEN '{Group.NEW}'
         WHEN jobs.state = 'done' AND (jobs.fingerprint = planned.fingerprint
             OR planned.fingerprint = {_ON_DISK}) THEN {_DONE_CASE}
-        WHEN jobs.state = 'paid' OR (jobs.state = 'sending' AND {_FATE} = '{Fate.PAID}')
+        WHEN jobs.state = 'paid' OR (jobs.state = 'sending' AND {_FORECAST} = '{Forecast.PAID}')
             THEN {_PAID_CASE}
         WHEN jobs.state = 'sending' THEN {_IN_FLIGHT_CASE}
         WHEN planned.fingerprint = {_ON_DISK} AND (jobs.renewal IS NULL OR {IS_CHANGED})

@@ -39,9 +39,10 @@ class News:
 def unseen(conn: sqlite3.Connection, batch: BatchId) -> News:
     """Count what no notice has named yet."""
     last = conn.execute(
-        "SELECT run_id, told_at FROM notices WHERE batch_id = ? ORDER BY id DESC LIMIT 1", (batch,)
+        "SELECT run_id, noticed_at FROM notices WHERE batch_id = ? ORDER BY id DESC LIMIT 1",
+        (batch,),
     ).fetchone()
-    run, since = (last["run_id"], last["told_at"]) if last else (None, None)
+    run, since = (last["run_id"], last["noticed_at"]) if last else (None, None)
     return _count(conn, batch, UNSEEN, run, since)
 
 
@@ -69,7 +70,7 @@ def keep_notice(conn: sqlite3.Connection, batch: BatchId, now: str) -> None:
     """Record at the timestamp ``now`` that a notice names all jobs that wait for a person."""
     with write_transaction(conn):
         conn.execute(
-            "INSERT INTO notices (batch_id, run_id, told_at)"
+            "INSERT INTO notices (batch_id, run_id, noticed_at)"
             " SELECT ?, max(id), ? FROM runs WHERE batch_id = ?",
             (batch, now, batch),
         )

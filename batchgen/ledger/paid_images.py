@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from batchgen.job import BatchId, JobId, canonical_json
-from batchgen.ledger.ledger import timestamp
+from batchgen.ledger.clock import timestamp
 from batchgen.outcomes.download_policy import keep_until
 
 LAST_PAID: Final = (

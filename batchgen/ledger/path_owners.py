@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.job import BatchId, JobId
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.staging_rows import CollisionKey
 
@@ -21,7 +22,7 @@ SELECT DISTINCT :batch, root FROM staging.kinds
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class PathHistory:
     """What the ledger knows of a place, for one job."""
 
     is_own: bool
@@ -30,22 +31,22 @@ class Own:
     """Digests of all images that the job ever had there."""
 
 
-def own(conn: sqlite3.Connection, job: JobId, root: str, path: str) -> Own:
+def path_history(ledger: Ledger, job: JobId, root: str, path: str) -> PathHistory:
     """Look up what a job has at a place, and had there before."""
-    rows = conn.execute(
+    rows = ledger.conn.execute(
         "SELECT state, sha256 FROM images WHERE job_id = ? AND root = ? AND path = ?"
         " AND state IN ('saved', 'due', 'replaced')",
         (job, root, path),
     ).fetchall()
-    return Own(
+    return PathHistory(
         is_own=any(row["state"] != "replaced" for row in rows),
         hashes=frozenset(row["sha256"] for row in rows if row["sha256"]),
     )
 
 
-def batch_of(conn: sqlite3.Connection, job: JobId) -> str:
+def batch_name_of_job(ledger: Ledger, job: JobId) -> str:
     """The name of the batch that a job belongs to."""
-    (name,) = conn.execute(
+    (name,) = ledger.conn.execute(
         "SELECT name FROM batches WHERE id = (SELECT batch_id FROM jobs WHERE id = ?)", (job,)
     ).fetchone()
     return str(name)

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
 
-from batchgen.ledger.ledger import timestamp
+from batchgen.ledger.clock import timestamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

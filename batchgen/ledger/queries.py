@@ -12,7 +12,7 @@ from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, Billed, JobState
 from batchgen.ledger.paid_images import WaitingImages, waiting_images
 from batchgen.ledger.sums import CHARGED, POSSIBLE, UNPRICED
-from batchgen.ledger.uncertain import Held, held_money
+from batchgen.ledger.uncertain import UncertainSums, uncertain_sums
 from batchgen.money import Micros, decimal_string
 
 EXPORTS: Final = ("jobs", "attempts", "images")
@@ -57,7 +57,7 @@ class LastRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class BatchStatus:
     """Everything ``batchgen status`` shows of one batch."""
 
     batch: str
@@ -76,7 +76,7 @@ class Status:
     waiting: WaitingImages | None
     """Paid images whose download has failed so far."""
     last_run: LastRun | None
-    held: Held
+    held: UncertainSums
     unpriced: int = 0
     """Attempts that cost money, or may, at an unknown price; they are in no sum."""
 
@@ -192,7 +192,7 @@ def unpriced_models(conn: sqlite3.Connection, batch: BatchId) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def status(conn: sqlite3.Connection, name: str) -> Status:
+def status(conn: sqlite3.Connection, name: str) -> BatchStatus:
     """Counts, money and reasons of a batch. Raises UnknownBatchError."""
     batch = find_batch(conn, name)
     if conn.in_transaction:
@@ -219,7 +219,7 @@ def _jobs(conn: sqlite3.Connection, batch: BatchId, tally: sqlite3.Row) -> dict[
     return jobs
 
 
-def _status(conn: sqlite3.Connection, batch: BatchRow) -> Status:
+def _status(conn: sqlite3.Connection, batch: BatchRow) -> BatchStatus:
     tally = conn.execute(
         "SELECT jobs, retired, estimated, done, saved FROM tallies WHERE batch_id = ?", (batch.id,)
     ).fetchone()
@@ -240,7 +240,7 @@ def _status(conn: sqlite3.Connection, batch: BatchRow) -> Status:
         (batch.id,),
     ).fetchone()
     attempts[Billed.YES] = money["billed"]
-    return Status(
+    return BatchStatus(
         batch=batch.name,
         provider=batch.provider,
         jobs=_jobs(conn, batch.id, tally),
@@ -254,7 +254,7 @@ def _status(conn: sqlite3.Connection, batch: BatchRow) -> Status:
         reasons=_reasons(conn, batch.id),
         waiting=waiting_images(conn, batch.id),
         last_run=_last_run(conn, batch.id),
-        held=held_money(conn, batch.id),
+        held=uncertain_sums(conn, batch.id),
         unpriced=_unpriced(conn, batch.id),
     )
 

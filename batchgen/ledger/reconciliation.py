@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
 
-from batchgen.job import AttemptId, BatchId, Billed, JobId, Outcome
-from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.job import AttemptId, BatchId, Billed, JobId, Outcome, RunId
+from batchgen.ledger.clock import Clock, timestamp, utc_now
 from batchgen.ledger.queries import OpenWork
+from batchgen.ledger.run_sums import adjust_sums
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros
 from batchgen.reconciliation.settlement import Reconciliation, Sent, Settled
@@ -123,20 +124,13 @@ def _charge(conn: sqlite3.Connection, settled: Settled, now: str) -> JobId | Non
     if row is None:
         return None
     maybe = row["price"] if sent.billed is Billed.MAYBE else 0
-    _move(conn, row["run_id"], charged=settled.amount, maybe=-maybe)
+    adjust_sums(conn, RunId(row["run_id"]), charged=settled.amount, possible=-maybe)
     held = conn.execute(
         "UPDATE jobs SET reason = 'charged: the provider''s log has the charge, and the response"
         " is lost', changed_at = ? WHERE id = ? AND state = 'uncertain'",
         (now, row["job_id"]),
     )
     return JobId(row["job_id"]) if held.rowcount else None
-
-
-def _move(conn: sqlite3.Connection, run: int, *, charged: int, maybe: int) -> None:
-    conn.execute(
-        "UPDATE runs SET charged = charged + ?, maybe = maybe + ? WHERE id = ?",
-        (charged, maybe, run),
-    )
 
 
 def _correct(conn: sqlite3.Connection, settled: Settled) -> None:
@@ -151,7 +145,9 @@ def _correct(conn: sqlite3.Connection, settled: Settled) -> None:
         ),
     ).fetchone()
     if row is not None:
-        _move(conn, row["run_id"], charged=settled.amount - sent.cost, maybe=-sent.possible)
+        adjust_sums(
+            conn, RunId(row["run_id"]), charged=settled.amount - sent.cost, possible=-sent.possible
+        )
 
 
 def _release(conn: sqlite3.Connection, settled: Settled, now: str) -> Micros | None:
@@ -164,7 +160,7 @@ def _release(conn: sqlite3.Connection, settled: Settled, now: str) -> Micros | N
     ).fetchone()
     if row is None:
         return None
-    _move(conn, row["run_id"], charged=0, maybe=-row["price"])
+    adjust_sums(conn, RunId(row["run_id"]), charged=0, possible=-row["price"])
     moved = conn.execute(
         "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, cuts = 0,"
         " changed_at = ?"

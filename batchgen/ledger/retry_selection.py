@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from batchgen.job import ROW_REASON, BatchId, JobId, JobState, canonical_json
-from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.clock import Clock, timestamp, utc_now
 from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.ledger.paid_images import FETCHABLE, LAST_PAID, refetch
 from batchgen.ledger.queries import OpenWork
@@ -27,7 +27,7 @@ _CHOSEN: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class RetrySelection:
     """Which of the jobs that wait for a person."""
 
     states: Collection[JobState]
@@ -64,8 +64,8 @@ _LOST: Final = (
 )
 
 
-def waiting_jobs(
-    conn: sqlite3.Connection, batch: BatchId, chosen: Chosen, *, buy: bool = False
+def preview_retry(
+    conn: sqlite3.Connection, batch: BatchId, chosen: RetrySelection, *, buy: bool = False
 ) -> Retried:
     """Return what `retry_jobs` would do, and what one request for each pending job would cost."""
     return _count(conn, chosen.values(batch, utc_now()), buy=buy)
@@ -87,7 +87,7 @@ def _count(conn: sqlite3.Connection, values: dict[str, object], *, buy: bool) ->
 def retry_jobs(
     conn: sqlite3.Connection,
     batch: BatchId,
-    chosen: Chosen,
+    chosen: RetrySelection,
     *,
     buy: bool = False,
     clock: Clock = utc_now,

@@ -9,9 +9,9 @@ from typing import Final
 from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, JobState
 from batchgen.ledger.news import UNSEEN, News, changed_after, unseen
-from batchgen.ledger.queries import Status, find_batch, status
+from batchgen.ledger.queries import BatchStatus, find_batch, status
 from batchgen.ledger.sums import UNPRICED
-from batchgen.ledger.uncertain import Doubt, doubts
+from batchgen.ledger.uncertain import UncertainJob, uncertain_jobs
 from batchgen.money import Micros
 from batchgen.outcomes.blocked_words import BlockedPrompt
 
@@ -71,7 +71,7 @@ class Slow:
 class RunReport:
     """Everything that ``batchgen report`` tells."""
 
-    status: Status
+    status: BatchStatus
     """Of the whole batch, as it stands now."""
     manifest: str
     manifest_path: str
@@ -87,7 +87,7 @@ class RunReport:
     """Without the values of their rows, which the ledger does not keep."""
     made_prompts: tuple[str, ...]
     """The newest prompts that the provider made images of, where some are blocked."""
-    uncertain: tuple[Doubt, ...]
+    uncertain: tuple[UncertainJob, ...]
     slowest: tuple[Slow, ...]
     news: News
     only_news: bool = False
@@ -111,7 +111,7 @@ def run_report(
         of_jobs = _OfJobs(batch.id, of_run, only_news=only_news)
         blocked = _blocked(conn, of_jobs)
         new, changed = _made(conn, chosen.id)
-        held = doubts(conn, batch.id, only_news=only_news)
+        held = uncertain_jobs(conn, batch.id, only_news=only_news)
         return RunReport(
             status=status(conn, name),
             manifest=batch.manifest,

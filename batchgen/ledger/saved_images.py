@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from batchgen.job import BatchId, JobId, canonical_json
-from batchgen.ledger.ledger import Clock, timestamp, utc_now
+from batchgen.ledger.clock import Clock, timestamp, utc_now
 from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.ledger.paid_images import refetch
 from batchgen.ledger.transaction import write_transaction
@@ -72,7 +72,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class Rollback:
     """A done job's images, and those that they replaced."""
 
     job: int
@@ -81,9 +81,9 @@ class Exchange:
     earlier: tuple[Version, ...]
 
 
-def exchanges(
+def find_rollbacks(
     conn: sqlite3.Connection, batch: BatchId, *, only: Only | None, run: int | None
-) -> Iterator[Exchange]:
+) -> Iterator[Rollback]:
     """Done jobs that have a version before the present one.
 
     ``run`` names the run whose images are to go.
@@ -103,7 +103,7 @@ def exchanges(
     ).fetchall()
     for job in jobs:
         if job["before"] is not None:
-            yield Exchange(
+            yield Rollback(
                 job=job["id"],
                 key=job["key"],
                 current=_version(conn, job["now"], "saved"),
@@ -133,12 +133,12 @@ def _version(conn: sqlite3.Connection, attempt: str, state: str) -> tuple[Versio
     return tuple(Version(**dict(row)) for row in rows)
 
 
-def exchanged(conn: sqlite3.Connection, exchange: Exchange) -> None:
+def record_rollback(conn: sqlite3.Connection, rollback: Rollback) -> None:
     """Write that the earlier images have their places again; the job stays done.
 
     Where they are not at the planned place, the job says so, and the next run moves them there.
     """
-    first = exchange.earlier[0]
+    first = rollback.earlier[0]
     with write_transaction(conn):
         conn.execute(
             "UPDATE jobs SET root = :root, path = :path WHERE id = :job"
@@ -146,11 +146,11 @@ def exchanged(conn: sqlite3.Connection, exchange: Exchange) -> None:
             {
                 "root": first.root,
                 "path": first.path,
-                "job": exchange.job,
+                "job": rollback.job,
                 "extension": first.path.rpartition(".")[2],
             },
         )
-        for state, version in (("replaced", exchange.current), ("saved", exchange.earlier)):
+        for state, version in (("replaced", rollback.current), ("saved", rollback.earlier)):
             conn.executemany(
                 "UPDATE images SET state = ? WHERE id = ?",
                 [(state, image.image) for image in version],

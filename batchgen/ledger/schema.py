@@ -265,7 +265,7 @@ CREATE TABLE notices (
     id INTEGER PRIMARY KEY,
     batch_id INTEGER NOT NULL REFERENCES batches(id),
     run_id INTEGER REFERENCES runs(id),
-    told_at TEXT NOT NULL
+    noticed_at TEXT NOT NULL
 ) STRICT;
 CREATE INDEX notices_by_batch ON notices(batch_id);
 CREATE TABLE noticed_jobs (

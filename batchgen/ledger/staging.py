@@ -24,7 +24,8 @@ from batchgen.ledger.changes import (
     TALLY,
     UNFINISHED_RENEWAL,
 )
-from batchgen.ledger.explain import Why, explain
+from batchgen.ledger.clock import Clock, timestamp, utc_now
+from batchgen.ledger.explain import JobExplanation, explain_job
 from batchgen.ledger.groups import (
     COMPARE,
     FIRST_KNOWN,
@@ -32,12 +33,11 @@ from batchgen.ledger.groups import (
     FOREIGN,
     KNOWN,
     MODELS_TO_ASK,
-    Fate,
+    Forecast,
     Group,
     GroupSum,
     ToSend,
 )
-from batchgen.ledger.ledger import Clock, timestamp, utc_now
 from batchgen.ledger.manifest_paths import Adoption, move_roots
 from batchgen.ledger.moving import STAY
 from batchgen.ledger.only import Only, only_values, resolve_planned
@@ -67,7 +67,7 @@ from batchgen.ledger.staging_rows import (
 )
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import ZERO, Micros
-from batchgen.system.failpoints import Point, reach
+from batchgen.system.failpoints import Point, hit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,9 +218,11 @@ class Staging:
             self._has_refused = True
             self.conn.execute("UPDATE staging.planned SET refused = ? WHERE seq = ?", (reason, job))
 
-    def foresee(self, fates: Iterable[tuple[JobId, str, Fate]]) -> None:
-        """Note what recovery will make of jobs in flight: job, fingerprint of its attempt, fate."""
-        self.conn.executemany("INSERT OR REPLACE INTO staging.fates VALUES (?, ?, ?)", fates)
+    def set_forecasts(self, forecasts: Iterable[tuple[JobId, str, Forecast]]) -> None:
+        """Store the forecast of each job in flight: job, fingerprint of its attempt, forecast."""
+        self.conn.executemany(
+            "INSERT OR REPLACE INTO staging.forecasts VALUES (?, ?, ?)", forecasts
+        )
 
     def hold(self, batch: BatchId, jobs: Iterable[JobId]) -> None:
         """Note which of the jobs in flight recovery will not request again."""
@@ -235,9 +237,9 @@ class Staging:
         """The jobs in flight whose plan has changed since their request left."""
         self._meet(batch)
         rows = self.conn.execute(
-            "SELECT known.job AS job FROM staging.fates CROSS JOIN staging.known"
-            " ON known.job = fates.job CROSS JOIN staging.planned ON planned.seq = known.seq"
-            " WHERE planned.fingerprint <> fates.fingerprint"
+            "SELECT known.job AS job FROM staging.forecasts CROSS JOIN staging.known"
+            " ON known.job = forecasts.job CROSS JOIN staging.planned ON planned.seq = known.seq"
+            " WHERE planned.fingerprint <> forecasts.fingerprint"
         )
         return {JobId(row["job"]) for row in rows}
 
@@ -345,10 +347,10 @@ class Staging:
         rows = self.conn.execute(MODELS_TO_ASK, only_values(self.only))
         return [row["model"] for row in rows]
 
-    def why(self, batch: BatchId | None, key: str) -> Why | None:
+    def explain(self, batch: BatchId | None, key: str) -> JobExplanation | None:
         """A planned job and its image; None for a key that is not planned."""
         self._meet(batch)
-        return explain(self.conn, key)
+        return explain_job(self.conn, key)
 
     def foreign_images(self, batch: BatchId) -> dict[str, int]:
         """How many images that another provider made a run would replace, by that provider."""
@@ -393,7 +395,7 @@ class Staging:
             )
             if then is not None:
                 then(batch)
-            reach(Point.ENROLLED)
+            hit(Point.ENROLLED)
         return batch
 
     def go_on(self, batch: BatchId, then: Callable[[BatchId], None]) -> None:
@@ -403,7 +405,7 @@ class Staging:
             self._meet(batch)
             self._change(self._values(batch, now))
             then(batch)
-            reach(Point.ENROLLED)
+            hit(Point.ENROLLED)
 
     def _values(self, batch: BatchId, now: str) -> dict[str, object]:
         return {

@@ -17,7 +17,7 @@ from batchgen.job import (
     PlannedJob,
     canonical_json,
 )
-from batchgen.ledger.ledger import timestamp
+from batchgen.ledger.clock import timestamp
 from batchgen.ledger.moving import TABLES as MOVE_TABLES
 from batchgen.money import Micros
 
@@ -53,8 +53,8 @@ _TABLES: Final = (
     )
     """,
     """
-    CREATE TABLE staging.fates (
-        job INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL, fate TEXT NOT NULL
+    CREATE TABLE staging.forecasts (
+        job INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL, forecast TEXT NOT NULL
     )
     """,
     """

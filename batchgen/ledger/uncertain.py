@@ -37,7 +37,7 @@ _UNCERTAIN: Final = f"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class UncertainSums:
     """Uncertain jobs: what their requests cost, and what new ones would."""
 
     jobs: int
@@ -58,18 +58,18 @@ class Held:
         }
 
     @classmethod
-    def of(cls, held: Sequence[Doubt]) -> Held:
+    def of(cls, held: Sequence[UncertainJob]) -> UncertainSums:
         """Sum up some of them."""
         return cls(
             jobs=len(held),
-            acknowledged=sum(doubt.acknowledged_at is not None for doubt in held),
-            charged=Micros(sum(doubt.charged for doubt in held)),
-            maybe=Micros(sum(doubt.maybe for doubt in held)),
-            again=Micros(sum(doubt.again for doubt in held)),
+            acknowledged=sum(job.acknowledged_at is not None for job in held),
+            charged=Micros(sum(job.charged for job in held)),
+            maybe=Micros(sum(job.maybe for job in held)),
+            again=Micros(sum(job.again for job in held)),
         )
 
 
-def held_money(conn: sqlite3.Connection, batch: BatchId) -> Held:
+def uncertain_sums(conn: sqlite3.Connection, batch: BatchId) -> UncertainSums:
     """Sum up the uncertain jobs of a batch."""
     row = conn.execute(
         "SELECT count(*) AS jobs, coalesce(sum(acknowledged_at IS NOT NULL), 0) AS acknowledged,"
@@ -77,11 +77,11 @@ def held_money(conn: sqlite3.Connection, batch: BatchId) -> Held:
         f" coalesce(sum(again), 0) AS again FROM ({_UNCERTAIN})",
         (batch,),
     ).fetchone()
-    return Held(**dict(row))
+    return UncertainSums(**dict(row))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doubt:
+class UncertainJob:
     """A job that is held because its last request may have been billed."""
 
     key: str
@@ -115,25 +115,29 @@ class Doubt:
         }
 
 
-def doubts(conn: sqlite3.Connection, batch: BatchId, *, only_news: bool = False) -> Iterator[Doubt]:
+def uncertain_jobs(
+    conn: sqlite3.Connection, batch: BatchId, *, only_news: bool = False
+) -> Iterator[UncertainJob]:
     """The uncertain jobs of a batch, each with the attempt that it is held for."""
     news = f" AND {NOT_ACKNOWLEDGED} AND {UNSEEN}" if only_news else ""
     rows = conn.execute(f"{_UNCERTAIN}{news} ORDER BY sent_at, key", (batch,))
     for row in rows:
-        yield Doubt(**dict(row))
+        yield UncertainJob(**dict(row))
 
 
-def open_doubts(conn: sqlite3.Connection, batch: BatchId, only: Sequence[str] = ()) -> list[Doubt]:
+def open_uncertain_jobs(
+    conn: sqlite3.Connection, batch: BatchId, only: Sequence[str] = ()
+) -> list[UncertainJob]:
     """The uncertain jobs that are not acknowledged, those whose key is or fits one of ``only``.
 
     Raises SettingsError for a pattern that fits no uncertain job.
     """
-    held = list(doubts(conn, batch))
-    keys = {doubt.key for doubt in held}
+    held = list(uncertain_jobs(conn, batch))
+    keys = {job.key for job in held}
     chosen = set(keys)
     if only:
         chosen = {key for pattern in only for key in _fitting(pattern, keys)}
-    return [doubt for doubt in held if doubt.key in chosen and doubt.acknowledged_at is None]
+    return [job for job in held if job.key in chosen and job.acknowledged_at is None]
 
 
 def _fitting(pattern: str, keys: set[str]) -> set[str]:
@@ -151,16 +155,16 @@ def acknowledge(
     only: Sequence[str] = (),
     *,
     now: str,
-) -> list[Doubt]:
+) -> list[UncertainJob]:
     """Record the timestamp ``now`` as when a person closed the jobs; return those.
 
-    Raises SettingsError as `open_doubts` does.
+    Raises SettingsError as `open_uncertain_jobs` does.
     """
     with write_transaction(conn):
-        found = open_doubts(conn, batch, only)
+        found = open_uncertain_jobs(conn, batch, only)
         conn.execute(
             "UPDATE attempts SET acknowledged_at = ? WHERE acknowledged_at IS NULL"
             " AND id IN (SELECT value FROM json_each(?))",
-            (now, canonical_json([doubt.attempt for doubt in found])),
+            (now, canonical_json([job.attempt for job in found])),
         )
     return found

@@ -16,17 +16,20 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 import anyio
 
 from batchgen.errors import BatchgenError, ExitCode
 from batchgen.ledger.busy import LedgerConnection, patience
+from batchgen.ledger.clock import Clock, utc_now
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.ledger import Clock, Ledger, RunTakenOver, utc_now
-from batchgen.system.failpoints import Point, reach
-from batchgen.system.threads import AT_ONCE, Pending
+from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.runs import RunTakenOver, record_heartbeat
+from batchgen.system.failpoints import Point, hit
+from batchgen.system.threads import RESULTS_PER_TURN, Pending
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Step = Callable[[Ledger], Any]
 
@@ -54,16 +57,17 @@ class LedgerWriteError(BatchgenError):
 class LedgerWriter:
     """Takes steps from one event loop and answers when they are durable.
 
-    Use as an async context manager. ``await writer(step)`` runs ``step(ledger)`` in a transaction
-    on the writer's thread and gives its result once that is committed. It can't be cancelled
-    halfway: a step that was handed over is waited for, and a cancellation told then.
+    Use as an async context manager. ``await writer.run(read_job, job.id)`` calls
+    ``read_job(ledger, job.id)`` in a transaction on the writer's thread, and returns the result
+    after the commit. A cancellation does not interrupt a step that is queued: `run` waits for its
+    result, and raises the cancellation then.
     """
 
     def __init__(self, path: Path, clock: Clock = utc_now) -> None:
         self._path = path
         self._clock = clock
         self._steps: queue.SimpleQueue[tuple[Step, Pending[Any]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="ledger", daemon=True)
         self._gather_s = _GATHER_S
         self._beaten = time.monotonic()
         self._patience = patience.copy()
@@ -75,7 +79,7 @@ class LedgerWriter:
         self._ready = Pending(self._loop)
         self._thread.start()
         try:
-            await self._ready.settled()
+            await self._ready.wait()
         except BaseException:
             self._patience.wait_s = 0.0  # the thread may be waiting for a locked ledger
             self._steps.put(None)
@@ -99,17 +103,19 @@ class LedgerWriter:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._thread.join)
 
-    async def __call__(self, step: Callable[[Ledger], T]) -> T:
-        """Run one step durably. Raises LedgerWriteError when nothing can be written."""
+    async def run(
+        self, step: Callable[Concatenate[Ledger, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run one step durably. Raises LedgerWriteError if nothing can be written."""
         done: Pending[T] = Pending(self._loop)
-        self._steps.put((step, done))
+        self._steps.put((lambda ledger: step(ledger, *args, **kwargs), done))
         return await done.result()
 
     def hurry(self) -> None:
         """Wait for a locked ledger only for a short time from now on: the run is ending."""
         self._patience.wait_s = min(self._patience.wait_s, _HURRIED_S)
 
-    def _run(self) -> None:
+    def _serve(self) -> None:
         try:
             conn = open_for_writing(self._path, self._patience)
             file = self._path.stat()
@@ -183,7 +189,7 @@ def _write(
     try:
         ledger.conn.execute("BEGIN IMMEDIATE")
         if beat:
-            ledger.beat()
+            record_heartbeat(ledger)
         try:
             results = [step(ledger) for step, _ in group]
         except BaseException as exc:
@@ -191,7 +197,7 @@ def _write(
             if len(group) == 1 or _is_write_error(exc):
                 raise
             return [response for item in group for response in _write(ledger, [item])]
-        reach(Point.GROUPED)
+        hit(Point.GROUPED)
         ledger.conn.execute("COMMIT")
     except BaseException as exc:  # one by one, each would wait as long for the same lock or disk
         _roll_back(ledger.conn)
@@ -206,7 +212,7 @@ def _beat_alone(ledger: Ledger) -> None:
     waits, conn.patience = conn.patience, None
     try:
         conn.execute("BEGIN IMMEDIATE")
-        ledger.beat()
+        record_heartbeat(ledger)
         conn.execute("COMMIT")
     except (sqlite3.Error, RunTakenOver):
         _roll_back(conn)
@@ -236,7 +242,7 @@ def _as_write_error(exc: BaseException) -> BaseException:
 
 
 def _deliver(responses: Sequence[Response]) -> None:
-    for done, result, exc in responses[:AT_ONCE]:
-        done.tell(result, exc)
-    if len(responses) > AT_ONCE:
-        asyncio.get_running_loop().call_soon(_deliver, responses[AT_ONCE:])
+    for done, result, exc in responses[:RESULTS_PER_TURN]:
+        done.resolve(result, exc)
+    if len(responses) > RESULTS_PER_TURN:
+        asyncio.get_running_loop().call_soon(_deliver, responses[RESULTS_PER_TURN:])

@@ -1,4 +1,4 @@
-"""What keeps an image from its place, found before the request for it costs anything."""
+"""Find what would prevent saving an image, before its request is sent and paid for."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.job import PATH_REASON, Job
-from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.path_owners import batch_of, own
+from batchgen.ledger.path_owners import batch_name_of_job, path_history
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.output.previous_versions import LONGEST_SUFFIX, PREVIOUS_DIRECTORY
 from batchgen.output.sidecar import is_sidecar, sidecar_of
-from batchgen.system.threads import on_disk
+from batchgen.system.threads import in_disk_thread
 
 _DIRECTORIES_KNOWN: Final = 4096
 _TEMPORARY_BYTES: Final = 48
-"""A temporary name: the id of an attempt, a position and a suffix."""
+"""Length of a temporary name: attempt id, position and suffix."""
 _USUAL_NAME_BYTES: Final = 255
 _USUAL_PATH_BYTES: Final = 1024 if sys.platform == "darwin" else 4096
 _AS_EFFECTIVE_USER: Final = os.access in os.supports_effective_ids
@@ -28,17 +27,17 @@ _AS_EFFECTIVE_USER: Final = os.access in os.supports_effective_ids
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the disk shows of a place."""
+    """State of an output path on disk."""
 
     obstacle: str | None
     is_taken: bool
-    """A file has the name; whether it is an image of the job only the ledger knows."""
+    """A file exists at the path; only the ledger knows whether it is an image of the job."""
     has_sidecar: bool
-    """A file has the name of the sidecar."""
+    """A file exists at the path of the sidecar."""
 
 
 class Obstacles:
-    """Looks for obstacles in output directories; each directory is looked at once a run."""
+    """Check of output paths; each directory is checked once per run."""
 
     def __init__(self, base: Path, *, overwrite: bool = False) -> None:
         self._base = base
@@ -46,27 +45,24 @@ class Obstacles:
         self._directories: dict[Path, str | None] = {}
 
     async def find(self, ledger: LedgerWriter, job: Job, path: str) -> str | None:
-        """Return the reason for which a job must fail before it is sent; None where it need not.
+        """Return why a job must fail before its request is sent; None if its path is usable.
 
-        ``path`` is the expected place of its image below the job's root.
+        ``path`` is the expected path of its image below the job's output directory.
         """
-        seen = await on_disk(self._look, job, path)
+        seen = await in_disk_thread(self._look, job, path)
         if seen.obstacle is not None:
             return f"{PATH_REASON}: {seen.obstacle}"
         if seen.is_taken and not self._overwrite:
-
-            def is_own(ledger: Ledger) -> bool:
-                return own(ledger.conn, job.id, job.root, path).is_own
-
-            if not await ledger(is_own):
+            there = await ledger.run(path_history, job.id, job.root, path)
+            if not there.is_own:
                 return (
                     f"{PATH_REASON}: {job.root}/{path} is not an image of this job;"
                     " move it, or run with --overwrite"
                 )
         if seen.has_sidecar and not self._overwrite:
-            batch = await ledger(lambda ledger: batch_of(ledger.conn, job.id))
+            batch = await ledger.run(batch_name_of_job, job.id)
             sidecar = sidecar_of(self._base / job.root / path)
-            if not await on_disk(is_sidecar, sidecar, batch, job.key):
+            if not await in_disk_thread(is_sidecar, sidecar, batch, job.key):
                 return (
                     f"{PATH_REASON}: {sidecar} is not the sidecar of this job;"
                     " move it, or run with --overwrite"
@@ -76,7 +72,7 @@ class Obstacles:
     def _look(self, job: Job, path: str) -> _Seen:
         root = self._base / job.root
         final = root / path
-        obstacle = _unfit_name(root, path) or self.directory(root, final.parent)
+        obstacle = _path_obstacle(root, path) or self.directory(root, final.parent)
         if obstacle is not None:
             return _Seen(obstacle, is_taken=False, has_sidecar=False)
         try:
@@ -99,22 +95,22 @@ class Obstacles:
     def directory(self, root: Path, directory: Path) -> str | None:
         """Return why no file can be created in a directory at or below an output directory.
 
-        A directory that does not exist is judged by the nearest one above it that does.
+        A missing directory is judged by its nearest existing parent.
         """
         if directory in self._directories:
             return self._directories[directory]
         if directory == root:
-            found = _above(root)
+            found = _root_obstacle(root)
         else:
-            found = self.directory(root, directory.parent) or _below(directory)
+            found = self.directory(root, directory.parent) or _directory_obstacle(directory)
         if len(self._directories) >= _DIRECTORIES_KNOWN:
             self._directories.clear()
         self._directories[directory] = found
         return found
 
 
-def _above(root: Path) -> str | None:
-    """Judge an output directory; it may be a symbolic link itself, and so may what is above it."""
+def _root_obstacle(root: Path) -> str | None:
+    """Check an output directory. It and its parents may be symbolic links."""
     for place in (root, *root.parents):
         try:
             mode = place.stat().st_mode
@@ -130,8 +126,8 @@ def _above(root: Path) -> str | None:
     return f"{root}: nothing above it exists"
 
 
-def _below(directory: Path) -> str | None:
-    """Judge a directory whose parents are fit."""
+def _directory_obstacle(directory: Path) -> str | None:
+    """Check a directory whose parents are usable."""
     try:
         mode = os.lstat(directory).st_mode
     except FileNotFoundError:
@@ -155,8 +151,8 @@ def _no_access(directory: Path) -> str | None:
     return f"{directory}: {why}"
 
 
-def _unfit_name(root: Path, path: str) -> str | None:
-    """Return why a path can't be written on this system, with all names that are made for it."""
+def _path_obstacle(root: Path, path: str) -> str | None:
+    """Return why a path, or a name derived from it, can't be written on this system."""
     try:
         parts = [os.fsencode(part) for part in path.split("/")]
         length = len(os.fsencode(root)) + 1 + sum(len(part) + 1 for part in parts)
@@ -174,7 +170,7 @@ def _unfit_name(root: Path, path: str) -> str | None:
 
 @cache
 def _name_bytes(root: Path) -> int:
-    """How long a name may be in the file system of a directory."""
+    """Return the maximum length of a file name in the file system of a directory."""
     if sys.platform == "win32":
         return _USUAL_NAME_BYTES
     place = next(place for place in (root, *root.parents) if place.exists())

@@ -1,11 +1,11 @@
-"""Images that were replaced, below ``.previous/``, and files that a person changed.
+"""Version history of replaced images, and of files that a person edited, in ``.previous/``.
 
-``mug.png~1`` is the version before the present one, ``mug.png~2`` the one before that.
-``mug.png~edited1`` is a file that was not as the ledger recorded it; those are never removed.
-No output path can have such a name, and a directory that could is given another ``~``. Versions
-that earlier releases kept as ``mug.png`` and ``mug.2.png`` are still found.
+``mug.png~1`` is the version before the current one, ``mug.png~2`` the one before that.
+``mug.png~edited1`` is a file that differed from the ledger's record; it is never removed. No output
+path can have such a name, and a directory that could gets another ``~``. Versions that earlier
+releases kept as ``mug.png`` and ``mug.2.png`` are still found.
 
-An image is kept by a link before it is replaced, so that none is missing at any moment.
+An image is hard-linked into the history before it is replaced, so that it exists at all times.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ from itertools import count as count_from
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from batchgen.system.atomic_files import PART_SUFFIX, make_directory, sha256_of, sync_directory
+from batchgen.system.atomic_files import (
+    PART_SUFFIX,
+    make_directory_below,
+    sha256_of,
+    sync_directory,
+)
 from batchgen.system.claiming import claim, copy_to, replace
 
 PREVIOUS_DIRECTORY: Final = ".previous"
@@ -27,12 +32,12 @@ _LIKE_A_VERSION: Final = re.compile(r"~(?:edited)?[0-9]+~*\Z")
 
 
 def keep(root: Path, path: str, *, count: int) -> None:
-    """Keep the image at ``root/path``, and as many before it as make ``count``. Raises OSError.
+    """Keep the image at ``root/path`` and up to ``count`` versions in total. Raises OSError.
 
-    Done again after a kill, it keeps the same image once.
+    Calling it again after a kill does not keep the same image twice.
     """
     slots = [root / slot for slot in _slots(path, count)]
-    make_directory(root, slots[0].parent)
+    make_directory_below(root, slots[0].parent)
     current = root / path
     if slots[0].exists() and _same(slots[0], current):
         return
@@ -50,9 +55,9 @@ def keep(root: Path, path: str, *, count: int) -> None:
 
 
 def keep_edited(root: Path, path: str) -> Path:
-    """Move a file that is not as it was recorded out of the way, for good. Raises OSError."""
-    place = _kept_place(path)
-    make_directory(root, (root / place).parent)
+    """Move a file that differs from its record into the history, for good. Raises OSError."""
+    place = _history_path(path)
+    make_directory_below(root, (root / place).parent)
     for number in count_from(1):
         kept = root / place.with_name(f"{place.name}~edited{number}")
         try:
@@ -61,19 +66,19 @@ def keep_edited(root: Path, path: str) -> Path:
             continue
         sync_directory((root / path).parent)
         return kept
-    raise AssertionError("numbers do not end")
+    raise AssertionError("unreachable: count() is infinite")
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two files hold the same; as one file, or as copies."""
+    """Return whether two files have the same content."""
     if one.samefile(other):
         return True
     return one.stat().st_size == other.stat().st_size and sha256_of(one) == sha256_of(other)
 
 
 def find_kept(root: Path, path: str, sha256: str) -> Path | None:
-    """The kept version of an image by its content, if it is there."""
-    place = _kept_place(path)
+    """Return the kept version of an image with this content, if it exists."""
+    place = _history_path(path)
     directory = root / place.parent
     others = directory.iterdir() if directory.is_dir() else ()
     edited = (other for other in others if other.name.startswith(f"{place.name}~edited"))
@@ -85,29 +90,29 @@ def find_kept(root: Path, path: str, sha256: str) -> Path | None:
 
 
 def put_back(root: Path, path: str, sha256: str) -> None:
-    """Put a kept image in its place. Raises OSError, FileNotFoundError where it is not kept."""
+    """Restore a kept image to its path. Raises OSError: FileNotFoundError if it is not kept."""
     kept = find_kept(root, path, sha256)
     if kept is None:
-        raise FileNotFoundError(f"{path} is not kept any more")
-    make_directory(root, (root / path).parent)
+        raise FileNotFoundError(f"{path}: no kept version has this content")
+    make_directory_below(root, (root / path).parent)
     replace(kept, root / path)
 
 
-def _kept_place(path: str) -> PurePosixPath:
-    """Where versions of a path are kept; no directory there is named like a version."""
+def _history_path(path: str) -> PurePosixPath:
+    """Return the path below which versions are kept; no directory in it looks like a version."""
     *directories, name = path.split("/")
     safe = [f"{part}~" if _LIKE_A_VERSION.search(part) else part for part in directories]
     return PurePosixPath(PREVIOUS_DIRECTORY, *safe, name)
 
 
 def _slots(path: str, count: int) -> Iterator[str]:
-    place = _kept_place(path)
+    place = _history_path(path)
     for number in range(1, count + 1):
         yield str(place.with_name(f"{place.name}~{number}"))
 
 
 def _old_slots(path: str) -> Iterator[str]:
-    """The names of earlier releases."""
+    """Yield the paths that earlier releases used."""
     place = PurePosixPath(PREVIOUS_DIRECTORY) / path
     yield str(place)
     for number in range(2, MAX_KEPT + 2):

@@ -1,4 +1,4 @@
-"""An image's JSON file beside it: what it was made of, by whom, and for how much."""
+"""Sidecar: a JSON file next to an image with its prompt, model, cost and hashes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.job import Job, SavedImage
-from batchgen.ledger.ledger import Provenance
+from batchgen.ledger.records import Provenance
 from batchgen.money import decimal_string
-from batchgen.system.atomic_files import put_in_place, write_whole
+from batchgen.system.atomic_files import rename_durably, write_atomically
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
 
 
 def sidecar_of(image: Path) -> Path:
-    """Where it stands: ``mug.json`` beside ``mug.png``."""
+    """Return the path of the sidecar: ``mug.json`` next to ``mug.png``."""
     return image.with_suffix(".json")
 
 
 def is_sidecar(path: Path, batch: str, key: str) -> bool:
-    """Whether a file is the sidecar of this job, so that it may be replaced or removed."""
+    """Return whether a file is the sidecar of this job, so that it may be replaced or removed."""
     found = _read(path)
     return (found.get("batch"), found.get("key")) == (batch, key)
 
 
 def _read(path: Path) -> dict[str, object]:
-    """What a file holds that may be a sidecar; nothing where it can be none."""
+    """Return the content of a possible sidecar; empty if it cannot be one."""
     try:
         if path.is_symlink() or path.stat().st_size > _MAX_BYTES:
             return {}
@@ -37,17 +37,17 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def move_sidecar(old: Path, new: Path, sha256: str) -> None:
-    """Let the sidecar of an image that was moved follow it; one of another image stays.
+    """Move the sidecar of a moved image; the sidecar of another image stays.
 
     Raises OSError.
     """
     source, target = sidecar_of(old), sidecar_of(new)
     if _read(source).get("sha256") == sha256 and not target.exists():
-        put_in_place(source, target)
+        rename_durably(source, target)
 
 
 def write_sidecar(image: Path, job: Job, saved: SavedImage, origin: Provenance) -> None:
-    """Write it durably. Raises OSError."""
+    """Write the sidecar of an image durably. Raises OSError."""
     record = {
         "batch": origin.batch,
         "key": job.key,
@@ -62,13 +62,13 @@ def write_sidecar(image: Path, job: Job, saved: SavedImage, origin: Provenance) 
         "format": saved.format,
     }
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-    write_whole(sidecar_of(image), text.encode(errors="replace"))
+    write_atomically(sidecar_of(image), text.encode(errors="replace"))
 
 
 def described(job: Job, origin: Provenance) -> dict[str, str | None]:
-    """What the image is and what it cost in dollars.
+    """Return the origin of an image and its cost in dollars.
 
-    Without a prompt where the manifest has changed since the request left.
+    The prompt is None if the manifest has changed since the request was sent.
     """
     return {
         "prompt": job.prompt if origin.is_current else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from batchgen.ledger.queries import Status
+from batchgen.ledger.queries import BatchStatus
 from batchgen.money import decimal_string
 
 _GAUGES = (
@@ -18,7 +18,7 @@ _GAUGES = (
 )
 
 
-def metrics_text(found: Sequence[Status]) -> str:
+def metrics_text(found: Sequence[BatchStatus]) -> str:
     """All batches, in the text format of OpenMetrics 1.0. A run that was killed has no end."""
     lines: list[str] = []
     for name, meaning in _GAUGES:
@@ -29,7 +29,7 @@ def metrics_text(found: Sequence[Status]) -> str:
     return "\n".join([*lines, "# EOF", ""])
 
 
-def _samples(name: str, status: Status) -> Iterable[tuple[str, str]]:
+def _samples(name: str, status: BatchStatus) -> Iterable[tuple[str, str]]:
     run = status.last_run
     match name:
         case "batchgen_jobs":

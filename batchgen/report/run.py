@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from batchgen.ledger.run_report import FailedReason, RunMoney, RunReport
-from batchgen.ledger.uncertain import Doubt, Held
+from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.money import decimal_string, dollars
 from batchgen.outcomes.blocked_words import Suspect
 from batchgen.report.costs import unpriced_text
@@ -144,7 +144,7 @@ def _sections(morning: Morning) -> list[_Section]:
     if found.uncertain:
         sections.append(
             _Section(
-                held_text(found.status.batch, Held.of(found.uncertain)),
+                held_text(found.status.batch, UncertainSums.of(found.uncertain)),
                 _doubt_lines(found.uncertain),
             )
         )
@@ -205,7 +205,7 @@ def _suspect(suspect: Suspect) -> _Section:
     return _Section(title, lines + _more(len(suspect.prompts) - len(shown)))
 
 
-def _doubt_lines(doubts: Sequence[Doubt]) -> list[str]:
+def _doubt_lines(doubts: Sequence[UncertainJob]) -> list[str]:
     shown = doubts[:_ROWS_SHOWN]
     lines = [
         f"{one.key}: {doubt_money(one)}, {minute(one.sent_at)},"

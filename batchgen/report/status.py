@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from batchgen.job import ROW_REASON, Billed, JobState
-from batchgen.ledger.budgets import Budget
-from batchgen.ledger.explain import Why
+from batchgen.ledger.budgets import PERIOD_TEXT, Budget
+from batchgen.ledger.explain import JobExplanation
 from batchgen.ledger.groups import Group, GroupSum
-from batchgen.ledger.queries import ReasonCount, Status
+from batchgen.ledger.queries import BatchStatus, ReasonCount
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
-from batchgen.ledger.uncertain import Doubt, Held
+from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.money import Micros, dollars, rounded_dollars
 from batchgen.planning.changes import differences
 from batchgen.planning.cost_estimate import Quote, WhatIf
@@ -89,7 +89,6 @@ def _counted(count: int, text: str, cost: int, *, is_free: bool = False) -> str:
 
 
 _PLAN_TEXT_WIDTH = 47
-PERIOD_TEXT = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}
 
 
 def _quote_lines(quote: Quote, budgets: Sequence[Budget]) -> list[str]:
@@ -137,13 +136,13 @@ def _what_if_line(found: WhatIf) -> str:
     return f"{text}; {accepted}, {dollars(each)} for each accepted image"
 
 
-def why_text(key: str, found: Why) -> str:
+def why_text(key: str, found: JobExplanation) -> str:
     """What a run would do with one job, and why."""
     head, *rest = _why_lines(found)
     return "\n".join([f"{key}: {head}", *(f"  {line}" for line in rest)])
 
 
-def _why_lines(found: Why) -> list[str]:
+def _why_lines(found: JobExplanation) -> list[str]:
     image = f"the image of {found.done_at}"
     match found.group:
         case Group.REFUSED | Group.AT_FAULT:
@@ -179,13 +178,13 @@ def _why_lines(found: Why) -> list[str]:
             return ["no image of it has been made yet"]
 
 
-def _changes(found: Why) -> list[str]:
+def _changes(found: JobExplanation) -> list[str]:
     if found.made is None:
         return ["the ledger does not record what that image was made of"]
     return differences(found.made, found.planned)
 
 
-def _in_flight_text(found: Why) -> str:
+def _in_flight_text(found: JobExplanation) -> str:
     attempt = found.attempt
     sent = f"sent {attempt.sent_at}, " if attempt is not None else ""
     cost = f" {dollars(attempt.price)}" if attempt is not None else ""
@@ -200,7 +199,7 @@ def unfetched_text(addresses: int) -> str:
     return f"{what} not fetched yet"
 
 
-def status_text(status: Status) -> str:
+def status_text(status: BatchStatus) -> str:
     """One batch on a screen."""
     total = sum(status.jobs.values())
     lines = [f"{status.batch}: {status.jobs[JobState.DONE]:,} of {total:,} jobs done"]
@@ -219,7 +218,7 @@ def status_text(status: Status) -> str:
     return "\n".join(lines)
 
 
-def _state_lines(status: Status) -> list[str]:
+def _state_lines(status: BatchStatus) -> list[str]:
     """A line for each state but done, and one for what uncertain jobs cost."""
     lines = [
         f"  {count:>9,}  {state}"
@@ -229,7 +228,7 @@ def _state_lines(status: Status) -> list[str]:
     return lines + ([f"  {held_text(status.batch, status.held)}"] if status.held.jobs else [])
 
 
-def held_text(name: str, held: Held) -> str:
+def held_text(name: str, held: UncertainSums) -> str:
     """What uncertain jobs of a batch cost, and how to make them again or close them."""
     if held.maybe:
         cost = f"charged {dollars(held.charged)}, possible {dollars(held.maybe)}"
@@ -244,7 +243,7 @@ def held_text(name: str, held: Held) -> str:
     return f"{what}; {again}{close}"
 
 
-def money_line(status: Status) -> str:
+def money_line(status: BatchStatus) -> str:
     """Money of a batch and of its attempts, in one line."""
     billed = status.attempts
     charged = "unknown" if status.unpriced and not status.charged else dollars(status.charged)
@@ -273,7 +272,7 @@ def reason_lines(reasons: Sequence[ReasonCount]) -> list[str]:
     return lines
 
 
-def waiting_lines(status: Status) -> list[str]:
+def waiting_lines(status: BatchStatus) -> list[str]:
     """Paid images that wait for their download, and what happens to them next, in one line."""
     waiting = status.waiting
     if waiting is None:
@@ -291,7 +290,7 @@ def minute(timestamp: str) -> str:
     return f"{datetime.fromisoformat(timestamp):%Y-%m-%d %H:%M} UTC"
 
 
-def doubt_text(doubt: Doubt) -> str:
+def doubt_text(doubt: UncertainJob) -> str:
     """An uncertain job, in two lines."""
     name = f"request {doubt.request_id}" if doubt.request_id else f"our id {doubt.attempt}"
     closed = f", acknowledged {doubt.acknowledged_at}" if doubt.acknowledged_at else ""
@@ -299,7 +298,7 @@ def doubt_text(doubt: Doubt) -> str:
     return f"{doubt.key}: {money}, sent {doubt.sent_at}, {name}{closed}\n    {doubt.reason}"
 
 
-def doubt_money(doubt: Doubt) -> str:
+def doubt_money(doubt: UncertainJob) -> str:
     """What the requests of an uncertain job cost."""
     charged, possible = f"charged {dollars(doubt.charged)}", f"possible {dollars(doubt.maybe)}"
     if doubt.charged and doubt.maybe:
@@ -307,7 +306,7 @@ def doubt_money(doubt: Doubt) -> str:
     return charged if doubt.charged else possible
 
 
-def summary_text(status: Status, *, images: str, made: int, seconds: float) -> str:
+def summary_text(status: BatchStatus, *, images: str, made: int, seconds: float) -> str:
     """The end of a run."""
     total = sum(status.jobs.values())
     done = status.jobs[JobState.DONE]
@@ -343,7 +342,7 @@ def replaced_text(name: str, count: int, run: int) -> str:
     )
 
 
-def next_step(status: Status, db_option: str, *, has_log: bool) -> str:
+def next_step(status: BatchStatus, db_option: str, *, has_log: bool) -> str:
     """The command that a person would want now; ``has_log``: the provider keeps one to be read."""
     name, again = status.batch, dollars(status.held.again)
     if status.uncertain:

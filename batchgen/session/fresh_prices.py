@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchgen.job import OptionValue
-from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.clock import utc_now
 from batchgen.ledger.price_lists import KeptList, newest_price_list
 from batchgen.money import Micros, dollars
 from batchgen.providers.catalog import Unavailable, fetch_price_list

@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, UnknownBatchError
+from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.news import keep_notice
 from batchgen.ledger.queries import batch_id
 from batchgen.manifest.model import Notifier

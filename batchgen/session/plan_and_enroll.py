@@ -22,6 +22,7 @@ from batchgen.ledger.price_lists import keep_price_list
 from batchgen.ledger.queries import BatchRow
 from batchgen.ledger.queries import unpriced_models as pending_unpriced
 from batchgen.ledger.reference_urls import NeededUrls
+from batchgen.ledger.runs import start_run
 from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.manifest.model import Limits
@@ -61,7 +62,7 @@ from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_claim import claim_of
 from batchgen.session.unpriced import OpenPrices, refuse_unpriced
 from batchgen.spool.spool import Spool
-from batchgen.system.failpoints import Point, reach
+from batchgen.system.failpoints import Point, hit
 from batchgen.urls import is_loopback
 
 DEFAULT_DOWNLOADS = 8
@@ -106,7 +107,8 @@ class Start:
 
         Raises BatchLockedError where the owner of another run may be alive.
         """
-        return ledger.start_run(
+        return start_run(
+            ledger,
             self.batch,
             estimate=self.estimate,
             max_cost=self.max_cost,
@@ -344,7 +346,7 @@ def _approve(
             faces.tell(f"warning: {short}")
         if not _agreed(prepared, proposal, faces):
             raise StoppedError(f"{name}: declined; nothing was sent or changed")
-    reach(Point.APPROVED)
+    hit(Point.APPROVED)
 
 
 def _check_prices(name: str, changes: PriceChanges) -> None:

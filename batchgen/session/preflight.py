@@ -20,7 +20,7 @@ from batchgen.providers.account import ApiKey
 from batchgen.providers.catalog import Unavailable, fetch_account, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.session.settings import Environment
-from batchgen.system.disk_space import look, nearest
+from batchgen.system.disk_space import measure, nearest_existing
 
 _OWNERS_COUNTED: Final = 1_000
 _OPEN_FILES_ASIDE: Final = 48
@@ -29,7 +29,7 @@ _OPEN_FILES_ASIDE: Final = 48
 
 def check_writable(directory: Path) -> None:
     """Write to the directory, or to the nearest one above it that exists. Raises SettingsError."""
-    place = nearest(directory)
+    place = nearest_existing(directory)
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
@@ -39,11 +39,11 @@ def check_writable(directory: Path) -> None:
 
 def check_space(directory: Path, requests: int) -> None:
     """Refuse to begin where so many answers at a time would not fit. Raises SettingsError."""
-    found = look(directory)
-    if found.fits < requests:
+    found = measure(directory)
+    if found.responses < requests:
         raise SettingsError(
-            f"{found.place}: {found.state}, too little for the answers to {requests} requests at a"
-            " time: make room, or lower limits.concurrency; nothing was sent"
+            f"{found.directory}: {found.limit}, not enough for the responses to {requests}"
+            " requests at a time; free up disk space or lower limits.concurrency; nothing was sent"
         )
 
 

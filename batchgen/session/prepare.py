@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import OptionValue
-from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.clock import utc_now
 from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
 from batchgen.ledger.only import Only
 from batchgen.ledger.queries import batch_id

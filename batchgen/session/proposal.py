@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batchgen.job import BatchId
+from batchgen.ledger.attempts import open_attempts
 from batchgen.ledger.budgets import Budget
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
@@ -77,16 +78,16 @@ def _foresee(
     batch: BatchId | None,
 ) -> Micros | None:
     """Decide what recovery makes of jobs in flight; give what they may cost again, if any are."""
-    opened = [] if batch is None else Ledger(conn).open_attempts(batch, foreseen=True)
+    opened = [] if batch is None else open_attempts(Ledger(conn), batch, foreseen=True)
     if batch is None or not opened:
         return None
     # Imported here: few plans find a run that was killed.
-    from batchgen.engine.recovery import foresee, over_allowance
+    from batchgen.engine.recovery import forecast_attempts, over_allowance
 
     spool = Spool(spool_directory(prepared))
-    spool.look()
-    fates = foresee(opened, spool, prepared.profile)
-    staging.foresee(fates)
+    spool.read_identity()
+    fates = forecast_attempts(opened, spool, prepared.profile)
+    staging.set_forecasts(fates)
     waste = waste_of(prepared.loaded.manifest.limits, overrides.max_waste)
     max_waste = waste.allowance(staging.to_send(batch, overrides.limit).cost)
     revised = staging.revised_in_flight(batch)

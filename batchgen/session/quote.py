@@ -8,9 +8,9 @@ from decimal import Decimal
 
 from batchgen.errors import SettingsError, StoppedError
 from batchgen.job import BatchId
-from batchgen.ledger.budgets import Budget, period_budgets
+from batchgen.ledger.budgets import PERIOD_TEXT, Budget, period_budgets
+from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.groups import Group, GroupSum
-from batchgen.ledger.ledger import timestamp, utc_now
 from batchgen.ledger.queries import history
 from batchgen.manifest.model import Limits
 from batchgen.money import ZERO, Micros, decimal_string, dollars
@@ -90,9 +90,6 @@ def check_budgets(name: str, cost: Micros, budgets: list[Budget]) -> None:
                 " was sent. Raise it, make fewer with --limit N, or say --yes to go as far as it"
                 " reaches"
             )
-
-
-PERIOD_TEXT = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}
 
 
 def budget_record(budget: Budget) -> dict[str, object]:

@@ -23,13 +23,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader, Validators
 from batchgen.images.inspect import BadImage
-from batchgen.ledger.ledger import timestamp, utc_now
+from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
 from batchgen.outcomes.classify import clean
 from batchgen.outcomes.download_policy import FetchResult, reference_wait_s
 from batchgen.planning.reference_images import read_content
-from batchgen.system.atomic_files import PartFile, make_way
-from batchgen.system.threads import on_disk
+from batchgen.system.atomic_files import PartFile, make_directories
+from batchgen.system.threads import in_disk_thread
 
 WIDTH: Final = 8
 """Addresses that are asked at the same time."""
@@ -85,7 +85,7 @@ class ReferenceCache:
         What can't be had is noted with its address and stops nothing. Raises OSError where the
         directory can't be written.
         """
-        await on_disk(make_way, self._directory)
+        await in_disk_thread(make_directories, self._directory)
         send, receive = anyio.create_memory_object_stream[tuple[str, FetchedUrl | None]]()
         async with anyio.create_task_group() as services:
             services.start_soon(self._deadlines.watch)
@@ -133,7 +133,7 @@ class ReferenceCache:
         urls.settle(found, problems)
 
     async def _bring_one(self, downloader: Downloader, url: str, known: FetchedUrl | None) -> None:
-        if known is not None and not await on_disk(self._is_whole, known):
+        if known is not None and not await in_disk_thread(self._is_whole, known):
             known = None
         if known is not None and known.fetched_at >= self._fresh_since:
             self._result.unchanged += 1

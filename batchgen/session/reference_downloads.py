@@ -15,7 +15,7 @@ from batchgen.console.progress import fetching, write_line
 from batchgen.errors import SettingsError
 from batchgen.http.session import ssl_context
 from batchgen.job import REFERENCE_REASON, BatchId, JobId
-from batchgen.ledger.ledger import utc_now
+from batchgen.ledger.clock import utc_now
 from batchgen.ledger.reference_urls import (
     NeededUrls,
     pending_references,

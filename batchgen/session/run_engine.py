@@ -13,26 +13,34 @@ from typing import Protocol, TypeVar
 import anyio
 
 from batchgen.console.progress import Progress
+from batchgen.engine.context import RunContext
 from batchgen.engine.events import Stopping
 from batchgen.engine.guard_rules import GuardLimits
 from batchgen.engine.pool import Pool, PoolSettings
 from batchgen.engine.progress_guard import ProgressGuard
 from batchgen.engine.redelivery import DOWNLOAD_WAIT_S
-from batchgen.engine.throttle.limits import BREAKER, OUTAGE, RETRY_AFTER, THROTTLED, UNREACHABLE
-from batchgen.engine.throttle.limits import Limits as ThrottleLimits
-from batchgen.engine.throttle.limits import Status as ThrottleStatus
+from batchgen.engine.throttle.core import ThrottleCore
+from batchgen.engine.throttle.limits import (
+    BREAKER,
+    OUTAGE,
+    RETRY_AFTER,
+    THROTTLED,
+    UNREACHABLE,
+    DispatchLimits,
+    DispatchStatus,
+)
 from batchgen.engine.throttle.rules import HEADROOM
-from batchgen.engine.throttle.throttle import Throttle, ThrottleCore
+from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import POLL_S
-from batchgen.engine.worker import RunContext
 from batchgen.errors import ExitCode, one_error
 from batchgen.http.session import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.guard import proven_kinds
-from batchgen.ledger.ledger import Ledger, utc_now
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.owners import Claim
-from batchgen.ledger.queries import Status, status
+from batchgen.ledger.queries import BatchStatus, status
+from batchgen.ledger.runs import continue_run, end_run
 from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.manifest.model import Limits
@@ -43,8 +51,8 @@ from batchgen.session.plan_and_enroll import Start, width
 from batchgen.session.prepare import Overrides, Prepared
 from batchgen.session.run_claim import claim_of, deadline_s
 from batchgen.spool.spool import Spool
-from batchgen.system.disk_space import Room
-from batchgen.system.os_errors import end_of
+from batchgen.system.disk_space import DiskSpace
+from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
 
 T = TypeVar("T")
@@ -61,7 +69,7 @@ class Outcome:
     at_fault: int = 0
     """Rows of the manifest with a fault, and jobs that were given back."""
 
-    def exit_code(self, found: Status) -> ExitCode:
+    def exit_code(self, found: BatchStatus) -> ExitCode:
         """The exit code by the table in README.md."""
         if self.signal_number is not None:
             interrupted = self.signal_number == signal.SIGINT
@@ -127,9 +135,7 @@ async def drive(
     verify = ssl_context()
     provider = prepared.profile.name
     async with writer as ledger:
-        run_id, proven = await _shielded(
-            ledger(lambda ledger: _begin(ledger, start, provider, claim))
-        )
+        run_id, proven = await _shielded(ledger.run(_begin, start, provider, claim))
         guard = ProgressGuard(
             _guard_limits(limits, settings), throttle, prepared.profile, proven=proven
         )
@@ -142,7 +148,7 @@ async def drive(
             base_url=base_url,
             throttle=throttle,
             guard=guard,
-            room=Room(spool.directory, image_directory(prepared)),
+            disk_space=DiskSpace(spool.directory, image_directory(prepared)),
             observe=progress.observe,
             base=prepared.loaded.base,
             overwrite=overrides.overwrite,
@@ -166,12 +172,12 @@ async def drive(
         outcome = Outcome(
             signal_number=shutdown.signal_number,
             stopped=_stopped_text(throttle.status()),
-            internal_errors=tuple(context.internal_errors),
-            made=context.made,
-            at_fault=start.at_fault + context.given_back,
+            internal_errors=tuple(context.tally.internal_errors),
+            made=context.tally.jobs_done,
+            at_fault=start.at_fault + context.tally.jobs_at_fault,
         )
         with suppress(LedgerWriteError):  # then it is what stopped the run, and said already
-            await ledger(lambda ledger: _end(ledger, run_id, start.name, outcome))
+            await ledger.run(_end, run_id, start.name, outcome)
         return outcome
 
 
@@ -186,8 +192,8 @@ def _begin(
         run = start.write(ledger, claim)
     else:
         run = start.run
-        ledger.go_on(run)
-    return run, proven_kinds(ledger.conn, provider, utc_now())
+        continue_run(ledger, run)
+    return run, proven_kinds(ledger, provider)
 
 
 def _pool_settings(
@@ -209,7 +215,7 @@ def _pool_settings(
 
 
 def _throttle(
-    ledger: LedgerWriter, limits: ThrottleLimits, base_url: str, key: ApiKey | None
+    ledger: LedgerWriter, limits: DispatchLimits, base_url: str, key: ApiKey | None
 ) -> Throttle:
     shared = _shared_rates(limits)
     shared_key = key_id(base_url, key.reveal() if key else None)
@@ -222,12 +228,12 @@ def _throttle(
             return now + take_place(ledger.conn, shared_key, rates, now)
 
         # By the clock of all processes, whatever time the way back from the ledger took.
-        return await ledger(step) - time.time() + time.monotonic()
+        return await ledger.run(step) - time.time() + time.monotonic()
 
     return Throttle(
         ThrottleCore(limits),
-        take_place=place if shared else None,
-        least_gap_s=_least_gap_s(limits),
+        reserve_start=place if shared else None,
+        min_gap_s=_least_gap_s(limits),
     )
 
 
@@ -240,10 +246,10 @@ async def _shielded(step: Awaitable[T]) -> T:
 
 async def _end_early(ledger: LedgerWriter, run_id: RunId, error: BaseException) -> None:
     """Write the end of a run that an exception ended, where the ledger can be written."""
-    stopped, code = end_of(error)
+    stopped, code = stop_reason_of(error)
     ledger.hurry()
     with suppress(Exception):  # the caller raises the error that ended the run
-        await ledger(lambda ledger: ledger.end_run(run_id, stopped=stopped, exit_code=code))
+        await ledger.run(end_run, run_id, stopped=stopped, exit_code=code)
 
 
 def _local_now() -> datetime:
@@ -262,7 +268,7 @@ _LOOK_AT_CLOCK_S = 10.0
 
 def _end(ledger: Ledger, run_id: RunId, name: str, outcome: Outcome) -> None:
     code = outcome.exit_code(status(ledger.conn, name))
-    ledger.end_run(run_id, stopped=outcome.stopped, exit_code=code)
+    end_run(ledger, run_id, stopped=outcome.stopped, exit_code=code)
 
 
 _STOPPED_TEXT = {
@@ -277,12 +283,12 @@ _STOPPED_TEXT = {
 }
 
 
-def _stopped_text(status: ThrottleStatus) -> str | None:
+def _stopped_text(status: DispatchStatus) -> str | None:
     """Why dispatch stopped, with what the provider said last where that led to it."""
     if status.stopped is None or status.stopped not in _STOPPED_TEXT:
         return status.stopped
     text = _STOPPED_TEXT[status.stopped]
-    return f"{text}; the last response: {status.said}" if status.said else text
+    return f"{text}; the last response: {status.last_error}" if status.last_error else text
 
 
 def _guard_limits(limits: Limits, settings: PoolSettings) -> GuardLimits:
@@ -296,9 +302,9 @@ def _guard_limits(limits: Limits, settings: PoolSettings) -> GuardLimits:
     )
 
 
-def _throttle_limits(limits: Limits, concurrency: int) -> ThrottleLimits:
-    default = ThrottleLimits()
-    return ThrottleLimits(
+def _throttle_limits(limits: Limits, concurrency: int) -> DispatchLimits:
+    default = DispatchLimits()
+    return DispatchLimits(
         concurrency=concurrency,
         requests_per_minute=_number(limits.requests_per_minute),
         images_per_minute=_number(limits.images_per_minute),
@@ -308,7 +314,7 @@ def _throttle_limits(limits: Limits, concurrency: int) -> ThrottleLimits:
     )
 
 
-def _shared_rates(limits: ThrottleLimits) -> list[SharedRate]:
+def _shared_rates(limits: DispatchLimits) -> list[SharedRate]:
     """The limits that hold for the key, whoever uses it."""
     per_minute = {"requests": limits.requests_per_minute, "images": limits.images_per_minute}
     return [
@@ -322,7 +328,7 @@ def _shared_rates(limits: ThrottleLimits) -> list[SharedRate]:
     ]
 
 
-def _least_gap_s(limits: ThrottleLimits) -> float:
+def _least_gap_s(limits: DispatchLimits) -> float:
     """Between two requests where the provider takes none at once; 0.0 where it takes some."""
     if limits.requests_per_minute is None or limits.burst > 1:
         return 0.0

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from batchgen.errors import SettingsError
 from batchgen.job import OptionValue
 from batchgen.ledger.budgets import PERIODS, period_budgets
-from batchgen.ledger.ledger import timestamp, utc_now
+from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.money import Micros, dollars
 from batchgen.outcomes.retry_policy import Waste, parse_waste
 from batchgen.providers.price_list import PriceSpan

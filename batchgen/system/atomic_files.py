@@ -1,4 +1,4 @@
-"""Files that are whole under their final name or not there: part, sync, rename, sync directory."""
+"""Write files that appear complete or not at all: part, fsync, rename, directory fsync."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeVar, cast
 
-from batchgen.system.threads import on_disk
+from batchgen.system.threads import in_disk_thread
 
 T = TypeVar("T")
 
@@ -22,10 +22,10 @@ if sys.platform == "darwin":
     from fcntl import F_FULLFSYNC, fcntl
 
     def sync_file(handle: int) -> None:
-        """Make what was written to a file survive a power cut. Raises OSError.
+        """Make the written data survive a power loss. Raises OSError.
 
-        On macOS ``fsync`` leaves it in the drive's cache (fsync(2) of Apple); a file system that
-        does not know ``F_FULLFSYNC``, such as a network share, gets ``fsync``.
+        On macOS ``fsync`` may leave data in the drive's cache (see Apple's fsync(2)). File systems
+        without ``F_FULLFSYNC``, such as network shares, fall back to ``fsync``.
         """
         try:
             fcntl(handle, F_FULLFSYNC)
@@ -35,23 +35,24 @@ if sys.platform == "darwin":
 else:
 
     def sync_file(handle: int) -> None:
-        """Make what was written to a file survive a power cut. Raises OSError."""
+        """Make the written data survive a power loss. Raises OSError."""
         os.fsync(handle)
 
 
 PART_SUFFIX: Final = ".part"
-_HOLD_BYTES: Final = 512 * 1024
+_BUFFER_BYTES: Final = 512 * 1024
 
 
 class PartFile:
-    """A file being written beside its final place. As a context manager it leaves no litter.
+    """A temporary file next to its final path.
 
     ``async with PartFile(final) as part: await part.write(...); await part.commit()``. Without a
-    commit the part is removed, unless ``keep`` is set. What is written is held until there is
-    enough of it to be worth a hop to a thread. Raises OSError from the disk as it is.
+    commit the part is removed at exit, unless ``keep`` is set. Writes are buffered until they are
+    worth a thread switch. Disk errors are raised as OSError.
 
-    With ``directory_mode``, its directory is made where it is missing, and made again where it is
-    removed while the file is written.
+    With ``directory_mode``, a missing directory is created, and created again if it is removed
+    while the file is written. Methods named ``*_blocking``, and those that say so, block on the
+    disk; call them on a worker thread.
     """
 
     def __init__(
@@ -78,64 +79,61 @@ class PartFile:
         return self
 
     def hold(self, data: bytes) -> None:
-        """Append without writing yet."""
+        """Append to the buffer, without I/O."""
         self._held.append(data)
         self._held_bytes += len(data)
 
     async def write(self, data: bytes) -> None:
-        """Append; goes to the disk together with what comes before and after it."""
+        """Append; write to the disk when the buffer is full."""
         self.hold(data)
-        if self._held_bytes >= _HOLD_BYTES:
+        if self._held_bytes >= _BUFFER_BYTES:
             await self.flush()
 
-    def write_here(self, data: bytes) -> None:
-        """As `write`, for who is on a thread that may block."""
+    def write_blocking(self, data: bytes) -> None:
+        """Append; write to the disk when the buffer is full."""
         self.hold(data)
-        if self._held_bytes >= _HOLD_BYTES:
+        if self._held_bytes >= _BUFFER_BYTES:
             self._flush()
 
     async def flush(self) -> None:
-        """Write what is held."""
-        await on_disk(self._flush)
+        """Write the buffer to the file."""
+        await in_disk_thread(self._flush)
 
-    def flush_here(self) -> None:
-        """As `flush`, for who is on a thread that may block; others can read it then."""
+    def flush_blocking(self) -> None:
+        """Write the buffer to the file, so that other readers see it."""
         self._flush().flush()
 
-    def commit_here(self) -> None:
-        """As `commit`, for who is on a thread that may block."""
-        self._commit(self.final, put_in_place)
+    def commit_blocking(self) -> None:
+        """Commit to the final path given at creation."""
+        self._commit(self.final, rename_durably)
 
-    def name_here(self) -> None:
-        """Bring what is written to the file, and the file to its name; on a thread that may block.
-
-        Only where the directory was removed in the meantime it has lost that.
-        """
+    def restore_name_blocking(self) -> None:
+        """Write the buffer, and write the file again if its directory was removed meanwhile."""
         file = self._flush()
         file.flush()
         if self._directory_mode is not None and not has_name(file.fileno(), self.part):
-            self._file = self._again(file)
+            self._file = self._recreate(file)
 
     def rewind(self, size: int) -> None:
-        """Take back all but so many bytes, on a thread that may block."""
+        """Truncate the file to ``size`` bytes; blocks."""
         file = self._flush()
         file.flush()
         file.seek(size)
         file.truncate()
 
     def adopt(self, source: Path) -> None:
-        """Be what another file holds, which is durable and stays; on a thread that may block.
+        """Take the content of a durable file, which stays unchanged; blocks.
 
-        A second name for it where a file made here would have the same owner and rights, else a
-        copy.
+        The part is a hard link if a new file here would have the same owner and permissions, else
+        a copy.
         """
         self.part.unlink(missing_ok=True)
-        if looks_made_in(self.part.parent, source):
+        if matches_new_file_in(self.part.parent, source):
             try:
                 os.link(source, self.part)
             except FileNotFoundError:
                 raise
-            except OSError:  # another file system, or one that knows no links
+            except OSError:  # another file system, or one without hard links
                 pass
             else:
                 self._made = self._adopted = True
@@ -143,23 +141,23 @@ class PartFile:
         self.copy(source)
 
     def copy(self, source: Path) -> None:
-        """Hold what another file holds, in a file of its own; on a thread that may block."""
+        """Append the content of another file; blocks."""
         with source.open("rb") as file:
-            while data := file.read(_HOLD_BYTES):
-                self.write_here(data)
+            while data := file.read(_BUFFER_BYTES):
+                self.write_blocking(data)
 
     async def seal(self, check: Callable[[Path], T]) -> T:
-        """Make the part durable under its temporary name, and give what ``check`` finds in it."""
-        return await on_disk(self._seal, check)
+        """Make the part durable under its temporary name and return ``check(path)``."""
+        return await in_disk_thread(self._seal, check)
 
     async def commit(
         self, final: Path | None = None, put: Callable[[Path, Path], None] | None = None
     ) -> None:
-        """Make the part durable, give it its final name, and make the name durable.
+        """Make the part durable, rename it to its final name and make the name durable.
 
-        ``put`` moves it there; without it, it replaces what has the name.
+        ``put`` renames the part; by default an existing file is replaced.
         """
-        await on_disk(self._commit, final or self.final, put or put_in_place)
+        await in_disk_thread(self._commit, final or self.final, put or rename_durably)
 
     async def __aexit__(
         self,
@@ -168,14 +166,14 @@ class PartFile:
         traceback: TracebackType | None,
     ) -> None:
         if self._file is not None or (self._made and not self._committed and not self._keep):
-            await on_disk(self._abandon)
+            await in_disk_thread(self._abandon)
 
     def _open(self, name: str, flags: int) -> int:
-        # A link planted at the part's name must not lead the bytes elsewhere.
+        # Do not follow a symbolic link that someone put at the part's name.
         return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), self._mode)
 
     def _flush(self) -> BinaryIO:
-        assert not self._adopted  # opened for writing it would be lost under its other name too
+        assert not self._adopted  # writing would change the source, which is the same file
         if self._file is None:
             self._file = self._create()
             self._made = True
@@ -190,20 +188,20 @@ class PartFile:
         except FileNotFoundError:
             if self._directory_mode is None:
                 raise
-            make_way(self.part.parent, self._directory_mode)
+            make_directories(self.part.parent, self._directory_mode)
             return cast(BinaryIO, open(self.part, mode, opener=self._open))
 
-    def _again(self, file: BinaryIO) -> BinaryIO:
-        """Copy a file that has lost its name."""
+    def _recreate(self, file: BinaryIO) -> BinaryIO:
+        """Copy a file whose name was removed."""
         with file:
-            again = self._create()
-            copy_open(file, again)
-        return again
+            copy = self._create()
+            copy_open(file, copy)
+        return copy
 
     def _sync(self) -> None:
         if self._adopted:
             return
-        self.name_here()
+        self.restore_name_blocking()
         file = self._flush()
         self._file = None
         with file:
@@ -229,7 +227,7 @@ class PartFile:
 
 
 def has_name(handle: int, path: Path) -> bool:
-    """Whether an open file is the one at a path."""
+    """Return whether an open file is the one at a path."""
     try:
         return os.path.samestat(os.fstat(handle), os.lstat(path))
     except FileNotFoundError:
@@ -237,9 +235,9 @@ def has_name(handle: int, path: Path) -> bool:
 
 
 def copy_open(source: BinaryIO | FileIO, target: BinaryIO | FileIO) -> None:
-    """Copy an open file, which may have no name any more, into another one, durably."""
+    """Copy an open file, which may have lost its name, to another one and fsync it."""
     source.seek(0)
-    while data := source.read(_HOLD_BYTES):
+    while data := source.read(_BUFFER_BYTES):
         view = memoryview(data)
         while view:
             view = view[target.write(view) :]
@@ -249,46 +247,46 @@ def copy_open(source: BinaryIO | FileIO, target: BinaryIO | FileIO) -> None:
 
 _ACL: Final = "system.posix_acl_access"
 _DEFAULT_ACL: Final = "system.posix_acl_default"
-_MAX_LOOKS: Final = 256
-_looks_alike: Final[dict[tuple[object, ...], bool]] = {}
+_MAX_CACHED: Final = 256
+_matches: Final[dict[tuple[object, ...], bool]] = {}
 
 
-def looks_made_in(directory: Path, file: Path) -> bool:
-    """Whether a file has the owner, group, mode and ACL of one that is created in a directory.
+def matches_new_file_in(directory: Path, file: Path) -> bool:
+    """Return whether a file has the owner, group, mode and ACL that a new file would get.
 
-    Setgid, a default ACL or an option of the mount make them differ. Found out by creating one,
-    once for each state of the directory. Raises OSError.
+    Setgid, a default ACL or a mount option can make them differ. To find out, a file is created in
+    ``directory``, once for each state of the directory. Raises OSError.
     """
-    place, own = directory.stat(), _rights(file)
+    place, own = directory.stat(), _permissions(file)
     state = (str(directory), place.st_dev, place.st_mode, place.st_gid)
     key = (*state, _attribute(directory, _DEFAULT_ACL), own)
-    known = _looks_alike.get(key)
+    known = _matches.get(key)
     if known is None:
-        known = _rights_in(directory) == own
-        if len(_looks_alike) >= _MAX_LOOKS:
-            _looks_alike.clear()
-        _looks_alike[key] = known
+        known = _permissions_in(directory) == own
+        if len(_matches) >= _MAX_CACHED:
+            _matches.clear()
+        _matches[key] = known
     return known
 
 
-def _rights_in(directory: Path) -> tuple[object, ...]:
-    """Create a file, read what it got, and leave none; without a name where that is possible."""
+def _permissions_in(directory: Path) -> tuple[object, ...]:
+    """Return the owner, mode and ACL of a new file. The file has no name where the OS allows."""
     if hasattr(os, "O_TMPFILE"):
-        with suppress(OSError):  # the file system does not know it
+        with suppress(OSError):  # the file system does not support it
             handle = os.open(directory, os.O_WRONLY | os.O_TMPFILE, 0o666)
             try:
-                return _rights(handle)
+                return _permissions(handle)
             finally:
                 os.close(handle)
     probe = directory / f".{os.urandom(8).hex()}{PART_SUFFIX}"
     os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
-        return _rights(probe)
+        return _permissions(probe)
     finally:
         probe.unlink()
 
 
-def _rights(file: Path | int) -> tuple[object, ...]:
+def _permissions(file: Path | int) -> tuple[object, ...]:
     found = os.stat(file)  # noqa: PTH116 - it may be a descriptor
     return found.st_uid, found.st_gid, found.st_mode, _attribute(file, _ACL)
 
@@ -302,54 +300,54 @@ def _attribute(path: Path | int, name: str) -> bytes | None:
         return None
 
 
-def put_in_place(part: Path, final: Path) -> None:
-    """Rename a durable part over its final name and make the rename durable."""
+def rename_durably(part: Path, final: Path) -> None:
+    """Rename a durable part to its final name, replacing that file, and sync the directory."""
     part.replace(final)
-    # Two names of one file are left as they are by a rename.
+    # A rename does nothing if both names are hard links to one file.
     part.unlink(missing_ok=True)
     sync_directory(final.parent)
 
 
 def sha256_of(path: Path) -> str:
-    """The digest of a file, in hex. Raises OSError."""
+    """Return the SHA-256 of a file in hex. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_whole(final: Path, data: bytes) -> None:
-    """Write a small file so that it is whole under its name or not there. Raises OSError."""
+def write_atomically(final: Path, data: bytes) -> None:
+    """Write a small file so that it appears complete or not at all. Raises OSError."""
     part = final.with_name(final.name + PART_SUFFIX)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(part, flags, 0o666), "wb") as file:
         file.write(data)
         file.flush()
         sync_file(file.fileno())
-    put_in_place(part, final)
+    rename_durably(part, final)
 
 
-def write_once(final: Path, data: bytes) -> None:
-    """Write a small file whole, unless another process was first. Raises OSError."""
-    make_way(final.parent)
+def write_if_absent(final: Path, data: bytes) -> None:
+    """Write a small file atomically unless it exists already. Raises OSError."""
+    make_directories(final.parent)
     handle, name = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
-    aside = Path(name)
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             sync_file(file.fileno())
         try:
-            os.link(aside, final)
+            os.link(temporary, final)
         except FileExistsError:
             return
         except OSError:  # a file system without hard links
-            aside.replace(final)
+            temporary.replace(final)
         sync_directory(final.parent)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable; does nothing on a platform without directory sync."""
+    """Make the names in a directory durable; do nothing on a platform without directory sync."""
     if os.name == "nt":
         return
     handle = os.open(directory, os.O_RDONLY)
@@ -359,16 +357,16 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def make_way(directory: Path, mode: int = 0o777) -> None:
-    """Make a directory and those above it, durably, so that no synced file can lose its directory.
+def make_directories(directory: Path, mode: int = 0o777) -> None:
+    """Create a directory and its parents durably, so that a synced file cannot lose its directory.
 
     Raises OSError.
     """
     try:
         directory.mkdir(mode)
     except FileNotFoundError:
-        make_way(directory.parent)
-        make_way(directory, mode)
+        make_directories(directory.parent)
+        make_directories(directory, mode)
     except FileExistsError:
         if not directory.is_dir():
             raise
@@ -376,15 +374,15 @@ def make_way(directory: Path, mode: int = 0o777) -> None:
         sync_directory(directory.parent)
 
 
-def make_directory(root: Path, directory: Path) -> None:
-    """Make ``directory``, which lies below ``root``, following no link on the way.
+def make_directory_below(root: Path, directory: Path) -> None:
+    """Create ``directory``, which is below ``root``, without following symbolic links below root.
 
-    Raises OSError, ELOOP where a part of the way below root is a symbolic link.
+    Raises OSError: ELOOP for a symbolic link between root and directory.
     """
-    make_way(root)
+    make_directories(root)
     step = root
     for name in directory.relative_to(root).parts:
         step = step / name
         if step.is_symlink():
             raise OSError(errno.ELOOP, "a symbolic link inside the output directory", str(step))
-        make_way(step)
+        make_directories(step)

@@ -1,4 +1,4 @@
-"""Give a file a name that nothing has yet, so that no other file is replaced by it."""
+"""Rename a file to an unused name, so that no other file is replaced."""
 
 from __future__ import annotations
 
@@ -17,45 +17,48 @@ from batchgen.system.atomic_files import PART_SUFFIX, sync_directory, sync_file
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCL: Final = 4
-_NOT_OFFERED: Final = frozenset(
+_UNSUPPORTED: Final = frozenset(
     {errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EACCES, errno.EMLINK}
     | {errno.ENOTSUP, errno.EOPNOTSUPP}
 )
-"""Errors of a file system that does not offer a way; any other error holds for all ways."""
+"""Errors of a file system that does not support a method; other errors apply to all methods."""
 
 
 def claim(source: Path, name: Path) -> None:
-    """Move a durable file to a name that nothing has, and make the name durable.
+    """Move a durable file to an unused name and make the name durable.
 
-    Across file systems the file is copied first; the source goes last. Raises FileExistsError
-    where the name is taken, a symbolic link included, and OSError.
+    Across file systems the file is copied, and the source is removed last. Raises OSError:
+    FileExistsError if the name is taken, also by a symbolic link.
     """
     try:
         _claim(source, name)
     except OSError as exc:
         if exc.errno != errno.EXDEV:
             raise
-        _across(source, name, _claim)
+        _move_by_copy(source, name, _claim)
     sync_directory(name.parent)
 
 
 def replace(source: Path, name: Path) -> None:
-    """Move a durable file over whatever has the name, across file systems too. Raises OSError."""
+    """Move a durable file to a name, replacing any file there. Raises OSError.
+
+    Works across file systems.
+    """
     try:
         source.replace(name)
     except OSError as exc:
         if exc.errno != errno.EXDEV:
             raise
-        _across(source, name, os.replace)
-    # A rename leaves both names where they are two names of one file.
+        _move_by_copy(source, name, os.replace)
+    # A rename does nothing if both names are hard links to one file.
     source.unlink(missing_ok=True)
     sync_directory(name.parent)
 
 
 def is_one_name(one: Path, other: Path) -> bool:
-    """Whether two spellings lead to one entry of a directory, as where case makes no difference.
+    """Return whether two paths are one directory entry, as on a case-insensitive file system.
 
-    Two names of one file are two. Raises OSError where one is missing.
+    Two hard links to one file are two entries. Raises OSError if one is missing.
     """
     if not one.samefile(other) or not one.parent.samefile(other.parent):
         return False
@@ -66,7 +69,7 @@ def is_one_name(one: Path, other: Path) -> bool:
 
 
 def copy_to(source: Path, copy: Path) -> None:
-    """Copy a file durably, with its time of change. Raises OSError; no half copy stays then."""
+    """Copy a file durably, with its modification time. Raises OSError; no copy is left then."""
     try:
         shutil.copyfile(source, copy, follow_symlinks=False)
         found = source.stat()
@@ -81,7 +84,7 @@ def copy_to(source: Path, copy: Path) -> None:
         raise
 
 
-def _across(source: Path, name: Path, move: Callable[[Path, Path], None]) -> None:
+def _move_by_copy(source: Path, name: Path, move: Callable[[Path, Path], None]) -> None:
     copy = name.with_name(f".{source.name.strip('.')}.copy{PART_SUFFIX}")
     copy_to(source, copy)
     try:
@@ -98,7 +101,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def rename_exclusively(source: Path, name: Path) -> None:
-    """Rename by the call of the system that refuses a taken name."""
+    """Rename with the system call that refuses a taken name."""
     if sys.platform == "win32":
         source.rename(name)
         return
@@ -109,20 +112,20 @@ def rename_exclusively(source: Path, name: Path) -> None:
     elif hasattr(libc, "renamex_np"):
         failed = libc.renamex_np(old, new, _RENAME_EXCL)
     else:
-        raise OSError(errno.ENOSYS, "no rename that refuses a taken name")
+        raise OSError(errno.ENOSYS, "this system has no exclusive rename")
     if failed:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(source), None, str(name))
 
 
 def link_and_unlink(source: Path, name: Path) -> None:
-    """Give a second name, which fails where it is taken, and remove the first."""
+    """Create a hard link, which fails if the name is taken, and remove the old name."""
     os.link(source, name)
     source.unlink()
 
 
 def reserve_and_rename(source: Path, name: Path) -> None:
-    """Create the name exclusively, and rename over it while it is still the empty file."""
+    """Create an empty file exclusively, then rename over it if it is still that file."""
     handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         reserved = os.fstat(handle)
@@ -135,11 +138,11 @@ def reserve_and_rename(source: Path, name: Path) -> None:
 
 
 def _claim(source: Path, name: Path) -> None:
-    for way in (rename_exclusively, link_and_unlink):
+    for method in (rename_exclusively, link_and_unlink):
         try:
-            way(source, name)
+            method(source, name)
         except OSError as exc:
-            if exc.errno not in _NOT_OFFERED:
+            if exc.errno not in _UNSUPPORTED:
                 raise
         else:
             return

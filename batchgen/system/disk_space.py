@@ -11,95 +11,95 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batchgen.system.threads import on_disk
+from batchgen.system.threads import in_disk_thread
 
 RESPONSE_BYTES: Final = 4 * 1024 * 1024
-"""What a response and the image from it take, until a larger one has come."""
+"""Space for a response and its image, until a larger response has arrived."""
 KEPT_FREE_BYTES: Final = 32 * 1024 * 1024
-"""For the ledger, its journal and what other programs write meanwhile."""
+"""Reserve for the ledger, its journal and what other programs write meanwhile."""
 _KEPT_FILES: Final = 16
-_LOOK_EVERY_S: Final = 1.0
+_MEASURE_EVERY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a file system has left."""
+class FreeSpace:
+    """The free space of a file system."""
 
-    place: Path
-    fits: int
-    """How many answers more find a place there."""
-    state: str
-    """What is short, if anything is."""
+    directory: Path
+    responses: int
+    """How many more responses fit."""
+    limit: str
+    """The scarce resource and how much of it is free, for messages; may be empty."""
 
 
-def look(directory: Path, response_bytes: int = RESPONSE_BYTES) -> Look:
-    """See how many answers fit into a directory, or into the nearest one above it that exists.
+def measure(directory: Path, response_bytes: int = RESPONSE_BYTES) -> FreeSpace:
+    """Return how many responses fit into a directory, or into its nearest existing parent.
 
     Raises OSError.
     """
-    place = nearest(directory)
+    existing = nearest_existing(directory)
     if sys.platform == "win32":
-        return _by_bytes(place, shutil.disk_usage(place).free, response_bytes)
-    found = os.statvfs(place)
+        return _by_bytes(existing, shutil.disk_usage(existing).free, response_bytes)
+    found = os.statvfs(existing)
     if found.f_flag & os.ST_RDONLY:
-        return Look(place, 0, "the file system is read-only")
-    if not found.f_blocks:  # one that does not know its size, as some over a network
-        return Look(place, sys.maxsize, "")
-    by_bytes = _by_bytes(place, found.f_bavail * found.f_frsize, response_bytes)
-    if not found.f_files:  # it makes as many as there is room for
+        return FreeSpace(existing, 0, "the file system is read-only")
+    if not found.f_blocks:  # some network file systems do not report their size
+        return FreeSpace(existing, sys.maxsize, "")
+    by_bytes = _by_bytes(existing, found.f_bavail * found.f_frsize, response_bytes)
+    if not found.f_files:  # a file system without a fixed number of inodes
         return by_bytes
     pairs = max(0, found.f_favail - _KEPT_FILES) // 2  # a response and its image
-    by_files = Look(place, pairs, f"{found.f_favail:,} more files can be made")
-    return min(by_bytes, by_files, key=lambda one: one.fits)
+    by_files = FreeSpace(existing, pairs, f"{found.f_favail:,} more files can be created")
+    return min(by_bytes, by_files, key=lambda one: one.responses)
 
 
-def _by_bytes(place: Path, free: int, response_bytes: int) -> Look:
-    fits = max(0, free - KEPT_FREE_BYTES) // response_bytes
-    return Look(place, fits, f"{free >> 20:,} MiB are free")
+def _by_bytes(existing: Path, free: int, response_bytes: int) -> FreeSpace:
+    responses = max(0, free - KEPT_FREE_BYTES) // response_bytes
+    return FreeSpace(existing, responses, f"{free >> 20:,} MiB free")
 
 
-def nearest(directory: Path) -> Path:
-    """The directory, or the one above it that exists."""
-    return next(place for place in (directory, *directory.parents) if place.exists())
+def nearest_existing(directory: Path) -> Path:
+    """Return the directory, or the nearest directory above it that exists."""
+    return next(path for path in (directory, *directory.parents) if path.exists())
 
 
-class Room:
-    """Says whether the answers to requests in flight would all find a place in some directories.
+class DiskSpace:
+    """A guard that checks whether the responses of all requests in flight would fit on disk.
 
-    It looks once a second at most, and again when the requests that were let go since then may
-    have used up what was free.
+    It measures once a second at most, and earlier if the requests started since the last
+    measurement could have used up the free space.
     """
 
     def __init__(self, *directories: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._directories = directories
         self._clock = clock
         self._response_bytes = RESPONSE_BYTES
-        self._look_at = clock()
+        self._measure_at = clock()
         self._left = 0
 
-    def came(self, size: int) -> None:
-        """Learn from a response of so many bytes, which an image is unpacked from."""
+    def note_response(self, size: int) -> None:
+        """Adapt the expected size to a response of ``size`` bytes and the image in it."""
         self._response_bytes = max(self._response_bytes, 2 * size)
 
-    async def lacking(self, in_flight: int) -> str | None:
-        """Why so many requests must not be in flight, the one that asks included; None if they may.
+    async def shortage(self, in_flight: int) -> str | None:
+        """Return why ``in_flight`` requests, the new one included, do not fit; None if they do.
 
         Raises OSError.
         """
         now = self._clock()
-        if self._left > 0 and now < self._look_at:
+        if self._left > 0 and now < self._measure_at:
             self._left -= 1
             return None
-        self._look_at = now + _LOOK_EVERY_S
-        found = await on_disk(self._look)
-        self._left = found.fits - in_flight
+        self._measure_at = now + _MEASURE_EVERY_S
+        found = await in_disk_thread(self._measure)
+        self._left = found.responses - in_flight
         if self._left >= 0:
             return None
         return (
-            f"{found.place}: {found.state}, too little for the answers to {in_flight} requests;"
-            " make room and run again"
+            f"{found.directory}: {found.limit}, not enough for the responses to {in_flight}"
+            " requests; free up disk space and run again"
         )
 
-    def _look(self) -> Look:
-        looks = [look(directory, self._response_bytes) for directory in self._directories]
-        return min(looks, key=lambda one: one.fits)
+    def _measure(self) -> FreeSpace:
+        found = [measure(directory, self._response_bytes) for directory in self._directories]
+        return min(found, key=lambda one: one.responses)

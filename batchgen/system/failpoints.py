@@ -1,6 +1,6 @@
-"""Named steps of the protocol, at which a test can have the process killed.
+"""Failpoints: named steps of the protocol at which a test can kill the process.
 
-``reach`` costs one look into an empty dict while nothing is armed.
+`hit` costs one lookup in an empty dict while no failpoint is armed.
 """
 
 from __future__ import annotations
@@ -11,76 +11,76 @@ from enum import StrEnum
 from typing import Final
 
 _KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
-"""Windows ends a process at once for either."""
+"""Windows has no SIGKILL; there SIGTERM ends a process at once."""
 
 
 class Point(StrEnum):
-    """A point of the protocol, by its place in the order."""
+    """A failpoint, in protocol order."""
 
     LEDGER_MADE = "ledger-made"
-    """The new ledger is whole, and not yet under its name."""
+    """The new ledger is complete, but still under its temporary name."""
     MIGRATED = "migrated"
-    """The new schema is written, and not yet committed."""
+    """The new schema is written, but not committed."""
     BACKED_UP = "backed-up"
-    """The copy of the old ledger is whole, and not yet under its name."""
+    """The copy of the old ledger is complete, but still under its temporary name."""
     APPROVED = "approved"
-    """Every check is passed and the person has agreed; nothing is written."""
+    """Every check passed and the user confirmed; nothing is written."""
     ENROLLED = "enrolled"
-    """The plan and the run are written, and not yet committed."""
+    """The plan and the run are written, but not committed."""
     RECOVERING = "recovering"
-    """An open attempt was found, and nothing is written of it yet."""
+    """An open attempt was found; nothing about it is written yet."""
     RECOVERED = "recovered"
     """An open attempt is settled; others may be open."""
     MOVED = "moved"
-    """Images have their new places, and the ledger knows of the old ones."""
+    """Images are at their new paths; the ledger still has the old ones."""
     SET_ASIDE = "set-aside"
-    """An image that is in the way of another is in ``.moving/``."""
+    """An image at the target path of another one was moved to ``.moving/``."""
     RESERVED = "reserved"
-    """The attempt is on record, and nothing was sent."""
+    """The attempt is recorded; nothing was sent."""
     BODY_SENT = "body-sent"
     """The connection took the last byte of the request."""
     RESPONSE_BEGUN = "response-begun"
-    """The head of the response is here."""
+    """The response headers have arrived."""
     SPOOLED = "spooled"
-    """The whole response is on disk, and not yet in the ledger."""
+    """The whole response is on disk, but not in the ledger."""
     GROUPED = "grouped"
-    """A group of steps is written to the ledger, and not yet committed."""
+    """A group of steps is written to the ledger, but not committed."""
     RECEIVED = "received"
-    """What was paid for is in the ledger."""
+    """The paid images are recorded in the ledger."""
     COPYING = "copying"
-    """A copy of another job's image is on record, and not yet made."""
+    """The copy of another job's image is recorded; the file does not exist yet."""
     KEPT = "kept"
-    """What has the final name is kept below ``.previous/``."""
+    """The previous file at the output path is kept under ``.previous/``."""
     PLACING = "placing"
-    """The image is verified, and the ledger knows where it goes."""
+    """The image is verified and its output path is recorded."""
     PLACED = "placed"
-    """The image stands under its name, and the job is not yet done."""
+    """The image is at its output path; the job is not done yet."""
     SAVED = "saved"
-    """The image is in the ledger, and what it no longer needs is still there."""
+    """The image is recorded as saved; its spooled response still exists."""
 
 
-_left: Final[dict[Point, int]] = {}
-"""How often an armed point may still be passed."""
+_remaining: Final[dict[Point, int]] = {}
+"""How many hits an armed failpoint takes before it kills; the last one does."""
 
 
-def reach(point: Point) -> None:
-    """Pass by a point, or end there."""
-    if point in _left:
-        _left[point] -= 1
-        if not _left[point]:
+def hit(point: Point) -> None:
+    """Pass a failpoint, or kill the process there if it is armed."""
+    if point in _remaining:
+        _remaining[point] -= 1
+        if not _remaining[point]:
             os.kill(os.getpid(), _KILL)
 
 
 def arm(text: str | None) -> None:
-    """End the process as it reaches ``POINT[:TIMES]``, such as ``spooled:3``, for the third time.
+    """Kill the process at a failpoint, given as ``POINT[:HITS]`` such as ``spooled:3``.
 
-    None disarms. Raises ValueError for what names no point, or no number from 1.
+    None disarms. Raises ValueError for an unknown point or a number of hits below 1.
     """
-    _left.clear()
+    _remaining.clear()
     if text is None:
         return
-    point, _, times = text.partition(":")
-    number = int(times or 1)
+    point, _, hits = text.partition(":")
+    number = int(hits or 1)
     if number < 1:
-        raise ValueError(f"a point can't be reached for the {number}th time")
-    _left[Point(point)] = number
+        raise ValueError(f"failpoint {text}: number of hits: {number}; expected at least 1")
+    _remaining[Point(point)] = number

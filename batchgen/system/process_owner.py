@@ -1,4 +1,4 @@
-"""Who runs a batch, and whether that process is provably dead. No I/O and no clock here."""
+"""The process that owns a run, and the rules that prove its death. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from enum import StrEnum
 from typing import Final
 
 SILENT_S: Final = 900
-"""A run on another host is dead after so many seconds without a heartbeat. Three times the default
-deadline of a request, so that none of its requests can still be in flight."""
+"""Seconds without a heartbeat after which a run on another host counts as dead. Three times the
+default request deadline, so that none of its requests can still be in flight."""
 _MAX_COMMAND_CHARS: Final = 200
 
 
 class Life(StrEnum):
-    """What is known of the process that owns a run."""
+    """State of the process that owns a run."""
 
     ALIVE = "alive"
     DEAD = "dead"
     UNKNOWN = "unknown"
-    """On a system whose processes cannot be seen from here, with a recent heartbeat."""
+    """On a system whose processes are not visible from here, with a recent heartbeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """The process that runs a batch, as its run row keeps it."""
+    """The process that owns a run, as stored in its row."""
 
     host: str
     boot: str
-    """Id of the system's boot; empty where the system has none."""
+    """Boot id of the system; empty if unavailable."""
     namespace: str
-    """Id of the namespace of ``pid``; containers on one host share the boot, not the namespace."""
+    """Id of the PID namespace; containers on one host share the boot id, not the namespace."""
     pid: int
     started: str
-    """Start time of the process in the system's own unit; empty where it cannot be read."""
+    """Start time of the process in the unit of the system; empty if unreadable."""
     user: str
     command: str
     lock: str = ""
-    """Device and inode of the lock file that it holds."""
+    """Device and inode of the lock file that the process holds."""
     silent_s: int = SILENT_S
 
     def as_json(self) -> str:
-        """Return the text that the run row keeps."""
+        """Return the text to store in the run's row."""
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Owner:
-        """Read the text of a run row. Fields that a newer batchgen added are ignored."""
+        """Parse the text of a run's row. Fields added by a newer release are ignored."""
         known = json.loads(text)
         return cls(**{name: known[name] for name in cls.__slots__ if name in known})
 
@@ -60,32 +60,32 @@ class Owner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Here:
-    """This process, and what it can see of others."""
+    """This process and its view of other processes."""
 
     me: Owner
     started_of: Callable[[int], str | None]
-    """Return the start time of a process, empty if unknown, None if there is no such process."""
+    """Return the start time of a process; empty if unknown, None if it does not exist."""
     up_since: datetime | None = None
-    """When this system started, by its wall clock."""
+    """Boot time of this system by its wall clock; None if unknown."""
 
 
 def life_of(owner: Owner, heartbeat: datetime, *, here: Here, now: datetime) -> Life:
-    """Decide whether the owner of a run lives. The caller holds the lock of the batch.
+    """Decide whether the owner of a run is alive. The caller holds the lock of the batch.
 
-    On one system the wall clock decides nothing: the kernel's lock, or the process id with its
-    start time, is the proof. Between systems only the heartbeat is left.
+    On the same system the proof is the kernel's lock, or the process id with its start time; the
+    wall clock does not count. Between systems only the heartbeat is available.
     """
     me = here.me
     if _same_boot(owner, me):
         if owner.lock and owner.lock == me.lock:
-            return Life.DEAD  # it would hold the lock that we hold
+            return Life.DEAD  # a live owner would hold the lock that we hold
         if owner.namespace == me.namespace:
             started = here.started_of(owner.pid)
             if started is None or (started and owner.started and started != owner.started):
                 return Life.DEAD
             return Life.ALIVE
     elif owner.host == me.host and here.up_since is not None and heartbeat < here.up_since:
-        return Life.DEAD  # this host has started again since; a namesake would have beaten later
+        return Life.DEAD  # rebooted since; another host of this name would have a later heartbeat
     silent = now - heartbeat > timedelta(seconds=owner.silent_s)
     return Life.DEAD if silent else Life.UNKNOWN
 
@@ -95,9 +95,9 @@ def _same_boot(one: Owner, other: Owner) -> bool:
 
 
 def shown_command(arguments: list[str]) -> str:
-    """Return a command line to show to others: of a program that is not ours, only its name.
+    """Return a command line for messages; for other programs than batchgen only their name.
 
-    The arguments of a program that uses the Python API may hold secrets.
+    The arguments of a program that uses the Python API may contain secrets.
     """
     for place, argument in enumerate(arguments[:6]):
         name = _file_name(argument)
@@ -116,23 +116,23 @@ def _file_name(argument: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOwner:
-    """The process that holds a batch, and since when."""
+    """The process that uses a batch, and since when."""
 
     batch: str
     owner: Owner
     life: Life
     since: datetime | None
     heartbeat: datetime | None = None
-    """None for a command that is not a run, or that has not begun to send."""
+    """None for a command that is not a run or has not sent anything yet."""
 
     def text(self, now: datetime) -> str:
-        """Return who it is: ``pid 9874 of root on shop1 since 20:15 (batchgen run a.yaml)``."""
+        """Return a description: ``pid 9874 of root on shop1 since 20:15 (batchgen run a.yaml)``."""
         since = f" since {_clock_time(self.since, now)}" if self.since else ""
         command = f" ({self.owner.command})" if self.owner.command else ""
         return f"{self.owner}{since}{command}"
 
     def refusal(self, now: datetime) -> str:
-        """Return why another command does not get the batch, and the way out."""
+        """Return the error for another command that wants the batch, with the way out."""
         verb = "in use" if self.heartbeat is None else "being run"
         text = f"{self.batch} is {verb} by {self.text(now)}"
         if self.life is not Life.UNKNOWN or self.heartbeat is None:

@@ -1,4 +1,4 @@
-"""What the system says of processes: boot, start time, user, command, and who locks a file."""
+"""Read process facts from the system: boot id, start time, user, command, file locks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from batchgen.system.process_owner import Here, Owner, shown_command
 
 _PROC: Final = Path("/proc")
 _START_FIELD: Final = 19
-"""Of ``/proc/PID/stat`` after the name, which may hold spaces (proc_pid_stat(5), field 22)."""
+"""Index after the name in ``/proc/PID/stat``; it is field 22 (proc_pid_stat(5))."""
 
 
 def this_process(lock: str = "") -> Here:
-    """Describe this process, which holds the lock file of that identity."""
+    """Describe this process; ``lock`` is the device and inode of the lock file it holds."""
     pid = os.getpid()
     me = Owner(
         host=socket.gethostname(),
@@ -45,7 +45,7 @@ def _boot_id() -> str:
 
 
 def _up_since() -> datetime | None:
-    """Return when the system started; None where it does not say."""
+    """Return the boot time of the system; None if unavailable."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     if clock is None:
         return None
@@ -65,9 +65,9 @@ def _user_name() -> str:
 
 
 def started_of(pid: int) -> str | None:
-    """Return the start time of a process in clock ticks since boot; None if there is none.
+    """Return the start time of a process in clock ticks since boot; None if it does not exist.
 
-    Empty where the process exists, or may exist, and its start time cannot be read.
+    Empty if the process exists, or may exist, and its start time cannot be read.
     """
     if pid <= 0:
         return None
@@ -78,13 +78,13 @@ def started_of(pid: int) -> str | None:
     except OSError:
         return ""
     fields = stat.rpartition(")")[2].split()
-    # A zombie holds no lock and sends nothing any more.
+    # A zombie holds no locks and sends nothing, so it counts as gone.
     return None if fields[0] in ("Z", "X") else fields[_START_FIELD]
 
 
 def _if_it_exists(pid: int) -> str | None:
-    """Return as ``started_of`` without ``/proc``: empty for a process that exists."""
-    if sys.platform == "win32":  # signal 0 would be a Ctrl-C there
+    """Return empty for a process that exists, else None; for systems without ``/proc``."""
+    if sys.platform == "win32":  # signal 0 is Ctrl-C on Windows
         return ""
     try:
         os.kill(pid, 0)
@@ -96,7 +96,7 @@ def _if_it_exists(pid: int) -> str | None:
 
 
 def command_of(pid: int) -> str:
-    """Return the command line of a process as it may be shown; empty where it cannot be read."""
+    """Return the command line of a process for messages; empty if unreadable."""
     try:
         line = (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
@@ -106,7 +106,7 @@ def command_of(pid: int) -> str:
 
 
 def user_of(pid: int) -> str:
-    """Return the user of a process; empty where it cannot be read."""
+    """Return the user of a process; empty if unreadable."""
     try:
         number = (_PROC / str(pid)).stat().st_uid
     except OSError:
@@ -120,7 +120,7 @@ def user_of(pid: int) -> str:
 
 
 def began_at(pid: int) -> datetime | None:
-    """Return when a process started, by the wall clock; None where it cannot be read."""
+    """Return the start time of a process by the wall clock; None if unreadable."""
     ticks, up_since = started_of(pid), _up_since()
     if not ticks or up_since is None:
         return None
@@ -132,7 +132,7 @@ class Holder:
     """A process that locks a file or has it open."""
 
     pid: int
-    """0 where it is in a container that cannot be seen from here."""
+    """0 for a process in another container, whose id is not visible here."""
     writes: bool
 
     def __str__(self) -> str:
@@ -150,9 +150,9 @@ class Holder:
 
 
 def holders(path: Path) -> list[Holder]:
-    """Return the other processes that lock a file, on Linux; writers first, readers after them.
+    """Return the other processes that lock a file, on Linux; writers first.
 
-    Falls back on those that have it open. Empty where the system does not say.
+    Falls back to processes that have the file open. Empty if the system does not say.
     """
     try:
         inode = path.stat().st_ino
@@ -183,7 +183,7 @@ def _pids() -> list[int]:
 
 
 def _has_open(pid: int, path: Path) -> bool | None:
-    """Return whether a process has a file open; None where that cannot be seen."""
+    """Return whether a process has a file open; None if that is not visible."""
     try:
         handles = list((_PROC / str(pid) / "fd").iterdir())
         file = path.stat()
@@ -197,7 +197,7 @@ def _has_open(pid: int, path: Path) -> bool | None:
 
 
 def inode_of(handle: int | Path) -> str:
-    """Return device and inode, which identify a file by any name; empty if there is none."""
+    """Return device and inode, which identify a file under any name; empty if it is missing."""
     with suppress(OSError):
         found = os.fstat(handle) if isinstance(handle, int) else handle.stat()
         return f"{found.st_dev}:{found.st_ino}"

@@ -1,4 +1,4 @@
-"""Signals: the first drains, the second ends at once. Nothing here knows what a job is."""
+"""Turn signals into shutdown: the first drains the run, the second cancels everything."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SIGNALS: Final = tuple(
 
 @contextmanager
 def _receive(numbers: Sequence[signal.Signals]) -> Iterator[AsyncIterator[signal.Signals]]:
-    """Give the signals as they arrive, in place of what they do otherwise.
+    """Yield an iterator of signals as they arrive; their default actions are off meanwhile.
 
     Raises ValueError outside of the main thread.
     """
     with ExitStack() as stack:
         try:
             signals = stack.enter_context(anyio.open_signal_receiver(*numbers))
-        except NotImplementedError:  # the loops of Windows have no add_signal_handler
+        except NotImplementedError:  # event loops on Windows have no add_signal_handler
             signals = stack.enter_context(_receive_by_handler(numbers))
         yield signals
 
@@ -41,11 +41,11 @@ def _receive_by_handler(
     send, receive = anyio.create_memory_object_stream[signal.Signals](math.inf)
 
     def hand_over(number: int) -> None:
-        with suppress(anyio.ClosedResourceError):  # the run ended in the same moment
+        with suppress(anyio.ClosedResourceError):  # the run ended at the same moment
             send.send_nowait(signal.Signals(number))
 
     def arrived(number: int, frame: FrameType | None) -> None:
-        # Python runs this between two steps of the loop's thread: the loop itself must be woken.
+        # Python runs this on the loop's thread while the loop may sleep, so wake the loop.
         loop.call_soon_threadsafe(hand_over, number)
 
     before = {number: signal.signal(number, arrived) for number in numbers}
@@ -58,11 +58,11 @@ def _receive_by_handler(
 
 
 class Shutdown:
-    """What was asked of the run from outside.
+    """The shutdown state of a run.
 
-    ``begin(reason)`` is the first signal: no new request, those in flight finish within
-    ``grace_s``. ``abort()`` is the second, or the end of the grace: everything is cancelled.
-    With ``signals`` off, only the caller's own program says so.
+    ``begin(reason)`` is the first signal: no request starts, and those in flight have ``grace_s``
+    seconds to finish. ``abort()`` is the second signal, or the end of the grace period: everything
+    is cancelled. With ``signals`` off, only the embedding program calls them.
     """
 
     def __init__(
@@ -71,33 +71,33 @@ class Shutdown:
         self.grace_s = grace_s
         self._signals = signals
         self.signal_number: int | None = None
-        """The first signal that came, for the exit code."""
+        """The first signal received, for the exit code."""
         self._on_drain = on_drain
         self._asked = anyio.Event()
         self._scope: anyio.CancelScope | None = None
 
     @property
     def asked(self) -> bool:
-        """Whether the run was asked to end."""
+        """Whether the run was requested to end."""
         return self._asked.is_set()
 
     def guard(self, scope: anyio.CancelScope) -> None:
-        """Name the scope that ``abort`` cancels."""
+        """Set the scope that `abort` cancels."""
         self._scope = scope
 
     def begin(self, reason: str) -> None:
-        """Drain: nothing new starts."""
+        """Drain: start no new requests."""
         self._asked.set()
         self._on_drain(reason)
 
     def abort(self) -> None:
-        """Cancel what is still in flight; it is written down as uncertain."""
+        """Cancel the requests in flight; they are recorded as uncertain."""
         self._asked.set()
         if self._scope is not None:
             self._scope.cancel()
 
     async def pause(self, seconds: float) -> bool:
-        """Sleep and give True, or False as soon as the run is asked to end."""
+        """Sleep and return True; return False as soon as the run is requested to end."""
         with anyio.move_on_after(seconds):
             await self._asked.wait()
         return not self.asked
@@ -105,12 +105,12 @@ class Shutdown:
     async def watch(self) -> None:
         """Turn signals into ``begin`` and ``abort`` until cancelled.
 
-        What the caller has us ignore stays ignored: ``nohup`` does so with SIGHUP.
+        A signal that the parent process set to be ignored stays ignored, as SIGHUP under ``nohup``.
         """
         if not self._signals:
             return
-        heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-        with _receive(heeded) as signals:
+        handled = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        with _receive(handled) as signals:
             async with anyio.create_task_group() as tasks:
                 async for number in signals:
                     if self.signal_number is None:

@@ -1,6 +1,7 @@
-"""Handing what blocks to other threads, and waiting for it to its end.
+"""Run blocking calls on worker threads and await their completion.
 
-A hop to a thread and back is what a run does most: some ten for each image.
+A run makes about ten such calls for each image, so this pool is built for a cheap round trip:
+results cross back to the event loop in groups, and few threads are awake at a time.
 """
 
 from __future__ import annotations
@@ -19,25 +20,28 @@ import anyio
 T = TypeVar("T")
 
 _DISK_THREADS: Final = 8
-"""So many may wait for a sync at once; more would only hold more of the files' bytes."""
-AT_ONCE: Final = 16
-"""So many who waited go on in one turn of the event loop; what else it has to do comes between."""
-_PATIENCE_S: Final = 0.001
-"""How long a call waits for a thread that is at work before another one is woken for it."""
+"""Concurrent fsync calls. More threads would only keep more file contents in memory."""
+RESULTS_PER_TURN: Final = 16
+"""Results delivered in one turn of the event loop, so that its other work is not delayed."""
+_WAKE_AFTER_S: Final = 0.001
+"""How long a call stays queued while a thread is busy before another thread is woken for it."""
 
 
 class Pending(Generic[T]):
-    """What another thread is to answer. Made, told and waited for in the event loop's thread."""
+    """The awaitable result of work on another thread.
 
-    __slots__ = ("_future", "_told")
+    Create, resolve and await it on the event loop's thread only.
+    """
+
+    __slots__ = ("_future", "_resolved")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._future: asyncio.Future[T] = loop.create_future()
-        self._told = False
+        self._resolved = False
 
-    def tell(self, result: T, error: BaseException | None) -> None:
-        """Here is the response, or why there is none."""
-        self._told = True
+    def resolve(self, result: T, error: BaseException | None) -> None:
+        """Deliver the result, or the error if it is not None."""
+        self._resolved = True
         if self._future.cancelled():
             return
         if error is not None:
@@ -45,140 +49,154 @@ class Pending(Generic[T]):
         else:
             self._future.set_result(result)
 
-    async def settled(self) -> None:
-        """Wait until the result is there; a cancellation raises at once and leaves it to come."""
+    async def wait(self) -> None:
+        """Wait until resolved. A cancellation raises at once; the result can still be awaited."""
         await asyncio.wait([self._future])
 
     async def result(self) -> T:
-        """Wait for the result. A cancellation is raised once the result exists, and not before.
+        """Return the result or raise the error; delay a cancellation until it is resolved.
 
-        A caller that must not lose the result uses a shielded scope, which is not free.
+        The result is lost in that case. A caller that needs it awaits in a shielded scope, which
+        costs more.
         """
         try:
             return await self._future
         except asyncio.CancelledError:
-            while not self._told:
+            while not self._resolved:
                 self._future = self._future.get_loop().create_future()
-                # A task that is cancelled once more, not by a scope of AnyIO's, waits all the same.
+                # The shield stops AnyIO scopes only; `Task.cancel` may still raise here again.
                 with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):
                     await asyncio.wait([self._future])
             if not self._future.cancelled():
-                self._future.exception()  # else asyncio complains that nobody asked for it
+                self._future.exception()  # mark as retrieved, or asyncio logs a warning
             raise
 
 
 class _Call(Pending[Any]):
-    """A call on its way to a thread and back."""
+    """A queued function call and its result."""
 
-    __slots__ = ("_args", "_error", "_function", "_result", "home", "since")
+    __slots__ = ("_args", "_error", "_function", "_result", "loop_queue", "queued_at")
 
-    def __init__(self, home: _Home, function: Callable[..., Any], args: tuple[object, ...]) -> None:
-        super().__init__(home.loop)
-        self.home = home
-        self.since = time.monotonic()
+    def __init__(
+        self, loop_queue: _LoopQueue, function: Callable[..., Any], args: tuple[object, ...]
+    ) -> None:
+        super().__init__(loop_queue.loop)
+        self.loop_queue = loop_queue
+        self.queued_at = time.monotonic()
         self._function: Callable[..., Any] | None = function
         self._args = args
         self._result: Any = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Make the call, in the thread."""
+        """Call the function, on a worker thread."""
         assert self._function is not None
         try:
             self._result = self._function(*self._args)
-        except BaseException as exc:  # the one who waits is told
+        except BaseException as exc:  # raised again where the call is awaited
             self._error = exc
         self._function, self._args = None, ()
 
-    def come_home(self) -> None:
-        """Tell what came of it, in the event loop."""
+    def deliver(self) -> None:
+        """Resolve with the result of `run`, on the event loop's thread."""
         result, error = self._result, self._error
         self._result = self._error = None
-        self.tell(result, error)
+        self.resolve(result, error)
 
 
-class _Home:
-    """The event loop that calls come from, told of many answers at a time."""
+class _LoopQueue:
+    """Completed calls on their way back to one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.will_look = False
-        """Whether it is going to see if another thread is needed."""
-        self._over: deque[_Call] = deque()
-        self._rung = False
+        self.has_timer = False
+        """Whether `ThreadPool` has a timer on this loop to check for calls that wait too long."""
+        self._completed: deque[_Call] = deque()
+        self._wakeup_pending = False
 
-    def send(self, call: _Call) -> None:
-        """Bring a response, from any thread."""
-        self._over.append(call)
-        if not self._rung:
-            self._rung = True
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self.loop.call_soon_threadsafe(self._open)
+    def put(self, call: _Call) -> None:
+        """Enqueue a completed call and wake the loop, from any thread."""
+        self._completed.append(call)
+        if not self._wakeup_pending:
+            self._wakeup_pending = True
+            with suppress(RuntimeError):  # the loop is closed, so no task awaits the result
+                self.loop.call_soon_threadsafe(self._drain)
 
-    def _open(self) -> None:
-        # Put down first, so that who finds it up has brought its response before the last look.
-        self._rung = False
-        for _ in range(AT_ONCE):
-            if not self._over:
+    def _drain(self) -> None:
+        # Clear the flag before draining: a thread that still sees it set has already enqueued its
+        # call, so the loop below finds it.
+        self._wakeup_pending = False
+        for _ in range(RESULTS_PER_TURN):
+            if not self._completed:
                 return
-            self._over.popleft().come_home()
-        self._rung = True
-        self.loop.call_soon(self._open)
+            self._completed.popleft().deliver()
+        self._wakeup_pending = True
+        self.loop.call_soon(self._drain)
 
 
-class Threads:
-    """So many threads at most, of which as few are awake as keep up.
+class ThreadPool:
+    """A pool that keeps as few threads awake as keep up with the calls.
 
-    Calls are begun in their order. A thread that finds more of them goes on with those; another is
-    woken only for a call that has waited a millisecond, as where the disk is slow.
+    Calls start in the order they were queued. A thread takes calls until the queue is empty. A
+    second one is woken only after a call has waited a millisecond, for example on a slow disk.
     """
 
-    def __init__(self, most: int, name: str) -> None:
-        self._most = most
+    def __init__(self, max_threads: int, name: str) -> None:
+        self._max_threads = max_threads
         self._name = name
-        self._waiting: deque[_Call] = deque()
+        self._queued: deque[_Call] = deque()
         self._lock = threading.Lock()
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """Guards the two counters and `_queued.popleft`."""
+        self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """A semaphore of the idle threads; `SimpleQueue` is the cheaper one, as it is in C."""
         self._awake = 0
         self._started = 0
-        self._homes: dict[asyncio.AbstractEventLoop, _Home] = {}
+        self._loop_queues: dict[asyncio.AbstractEventLoop, _LoopQueue] = {}
 
     async def call(self, function: Callable[..., T], *args: object) -> T:
-        """Call in a thread and wait for it to its end, as `Pending.result`."""
+        """Call a function on a worker thread and return its result; see `Pending.result`."""
+        call = _Call(self._loop_queue(), function, args)
+        self._queued.append(call)
+        if self._wake_thread(call.queued_at) and not call.loop_queue.has_timer:
+            self._start_timer(call.loop_queue)
+        result: T = await call.result()
+        return result
+
+    def _loop_queue(self) -> _LoopQueue:
         loop = asyncio.get_running_loop()
-        home = self._homes.get(loop)
-        if home is None:
-            self._homes = {old: at for old, at in self._homes.items() if not old.is_closed()}
-            home = self._homes[loop] = _Home(loop)
-        call = _Call(home, function, args)
-        self._waiting.append(call)
-        if self._rouse(call.since) and not home.will_look:
-            home.will_look = True
-            loop.call_later(_PATIENCE_S, self._look, home)
-        response: T = await call.result()
-        return response
+        found = self._loop_queues.get(loop)
+        if found is None:
+            self._loop_queues = {
+                other: one for other, one in self._loop_queues.items() if not other.is_closed()
+            }
+            found = self._loop_queues[loop] = _LoopQueue(loop)
+        return found
 
-    def _look(self, home: _Home) -> None:
-        """Help calls whose thread is held up by the one before."""
-        home.will_look = self._rouse(time.monotonic())
-        if home.will_look:
-            home.loop.call_later(_PATIENCE_S, self._look, home)
+    def _start_timer(self, loop_queue: _LoopQueue) -> None:
+        loop_queue.has_timer = True
+        loop_queue.loop.call_later(_WAKE_AFTER_S, self._check_queue, loop_queue)
 
-    def _rouse(self, now: float) -> bool:
-        """Wake a thread, if one is needed; whether one may be needed a little later."""
+    def _check_queue(self, loop_queue: _LoopQueue) -> None:
+        """Wake a thread for calls that wait for a slow one."""
+        loop_queue.has_timer = False
+        if self._wake_thread(time.monotonic()):
+            self._start_timer(loop_queue)
+
+    def _wake_thread(self, now: float) -> bool:
+        """Wake a thread if one is needed; return whether to check again in a millisecond."""
         with self._lock:
-            if not self._waiting or self._awake == self._most:
+            if not self._queued or self._awake == self._max_threads:
                 return False
-            if self._awake and now - self._waiting[0].since < _PATIENCE_S:
+            if self._awake and now - self._queued[0].queued_at < _WAKE_AFTER_S:
                 return True
-            if self._awake == self._started and not self._start():
+            if self._awake == self._started and not self._start_thread():
                 return True
             self._awake += 1
-        self._bell.put(None)
-        return len(self._waiting) > 1
+        self._wakeups.put(None)
+        return len(self._queued) > 1
 
-    def _start(self) -> bool:
-        """Make one more thread; a system that gives none may do so later."""
+    def _start_thread(self) -> bool:
+        """Start one more thread; return False if the system refuses, which may be temporary."""
         name = f"{self._name}_{self._started + 1}"
         try:
             threading.Thread(target=self._work, name=name, daemon=True).start()
@@ -189,32 +207,32 @@ class Threads:
 
     def _work(self) -> None:
         while True:
-            self._bell.get()
-            while (call := self._next()) is not None:
-                self._rouse(time.monotonic())
+            self._wakeups.get()
+            while (call := self._next_call()) is not None:
+                self._wake_thread(time.monotonic())
                 call.run()
-                call.home.send(call)
+                call.loop_queue.put(call)
 
-    def _next(self) -> _Call | None:
+    def _next_call(self) -> _Call | None:
         with self._lock:
-            if self._waiting:
-                return self._waiting.popleft()
+            if self._queued:
+                return self._queued.popleft()
             self._awake -= 1
             return None
 
 
-_disk: Final = Threads(_DISK_THREADS, "disk")
-_turn: Final = Threads(1, "turn")
+_disk: Final = ThreadPool(_DISK_THREADS, "disk")
+_decode: Final = ThreadPool(1, "decode")
 
 
-async def on_disk(function: Callable[..., T], *args: object) -> T:
-    """Call what blocks on the disk in a thread. Cancelled, it raises once that is over."""
+async def in_disk_thread(function: Callable[..., T], *args: object) -> T:
+    """Call a function that blocks on the disk; delay a cancellation until the call is over."""
     return await _disk.call(function, *args)
 
 
-async def in_turn(function: Callable[..., T], *args: object) -> T:
-    """As `on_disk`, for what holds a whole response in memory: one after the other.
+async def in_decode_thread(function: Callable[..., T], *args: object) -> T:
+    """Call a function that holds a whole response in memory, one at a time.
 
-    One thread reads and decodes more in a second than any endpoint makes.
+    A single thread decodes more images per second than any endpoint generates.
     """
-    return await _turn.call(function, *args)
+    return await _decode.call(function, *args)

@@ -15,6 +15,7 @@ from PIL import Image
 from batchgen.job import BatchId
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.runs import start_run
 from tests.support import rig
 
 
@@ -68,8 +69,8 @@ def _record(
         " (1, 'batch', 'local', 'm', 'm', 'm', 1, 't', 't', NULL)"
     )
     row = conn.execute("SELECT max(id) AS id FROM runs").fetchone()["id"]
-    run = row or ledger.start_run(
-        BatchId(1), estimate=rig.PRICE, max_cost=None, max_waste=rig.PRICE
+    run = row or start_run(
+        ledger, BatchId(1), estimate=rig.PRICE, max_cost=None, max_waste=rig.PRICE
     )
     job = conn.execute(
         "INSERT INTO jobs (batch_id, key, state, fingerprint, model, prompt, options, images, root,"

@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,12 +22,8 @@ PROMPTS = [f"a mug, number {number}" for number in range(12)]
 LIMITS = '{concurrency: 4, max_waste: "0"}'
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    """Slow enough for something to happen while requests are in flight."""
-    switches = ("--fast-images", "--latency", "0.4", "--response", "mixed")
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
-        yield endpoint
+SWITCHES = ("--fast-images", "--latency", "0.4", "--response", "mixed")
+"""Slow enough for something to happen while requests are in flight."""
 
 
 def run_and_meanwhile(path: Path, happen: Callable[[], object], *, code: int) -> str:
@@ -54,8 +50,8 @@ def test_no_request_leaves_whose_response_might_find_no_room(
         text = run_and_meanwhile(path, lambda: rig.fill(disk, leave=left), code=3)
         found = rig.status(disk)
 
-        assert "MiB are free, too little for the answers" in text
-        assert "MiB are free" in found["stopped"]
+        assert "MiB free, not enough for the responses" in text
+        assert "MiB free" in found["stopped"]
         assert found["jobs"]["pending"] > 0
         assert found["jobs"]["done"] + found["jobs"]["pending"] == len(PROMPTS), "none in doubt"
         posts = served.judge("stats")["posts"]

@@ -114,7 +114,7 @@ def test_a_run_without_images_stops_after_a_handful(
     assert spent.paid - jobs["done"] <= (CONCURRENCY + USELESS if after else CANARY)
     assert jobs["pending"] >= JOBS - spent.paid
     assert reason.startswith(("guard: ", "breaker: "))
-    assert "brought no image" in reason or "without a trustworthy response" in reason
+    assert "returned no image" in reason or "without a trustworthy response" in reason
     assert reason in spent.shown
 
 
@@ -148,7 +148,7 @@ def test_a_shared_refusal_leaves_all_jobs_pending(fault: str, after: int, tmp_pa
     assert spent.paid == spent.found["jobs"]["done"] == after
     assert spent.sent <= after + CANARY + CONCURRENCY + USELESS
     assert spent.found["jobs"]["pending"] == JOBS - after, "no job failed for good"
-    assert "refused for one reason" in spent.found["stopped"]
+    assert "refused for the same reason" in spent.found["stopped"]
 
 
 @pytest.mark.fault("W08", "XC8", "K12")
@@ -195,7 +195,7 @@ def test_stalled_downloads_hold_the_next_requests(tmp_path: Path) -> None:
         path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS, canaries=None)
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
             for event in rig.events(process):
-                if "on their way to disk" in str(event.get("waiting_for")):
+                if "being delivered" in str(event.get("waiting_for")):
                     break
             assert len(served.bill()) <= CONCURRENCY + USELESS + 1
             process.kill()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -24,12 +24,8 @@ PROMPTS = [f"a mug, number {number}" for number in range(12)]
 LIMITS = '{concurrency: 4, max_waste: "0"}'
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    """Slow enough for something to happen while requests are in flight."""
-    switches = ("--fast-images", "--latency", "0.4")
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
-        yield endpoint
+SWITCHES = ("--fast-images", "--latency", "0.4")
+"""Slow enough for something to happen while requests are in flight."""
 
 
 @pytest.mark.fault("P18")
@@ -114,14 +110,14 @@ def test_a_bug_in_one_worker_holds_its_job_and_lets_the_others_finish(
 ) -> None:
     before = len(served.bill())
     change = """
-import batchgen.engine.worker
-whole, calls = batchgen.engine.worker.classify, []
+import batchgen.engine.attempt
+whole, calls = batchgen.engine.attempt.classify, []
 def classify(*arguments, **named):
     calls.append(1)
     if len(calls) == 3:
         raise LookupError("a bug of ours")
     return whole(*arguments, **named)
-batchgen.engine.worker.classify = classify
+batchgen.engine.attempt.classify = classify
 """
     path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
     text = rig.run_changed(change, path, code=4)
@@ -139,14 +135,14 @@ def test_a_image_for_which_memory_was_short_stays_paid_and_is_only_downloaded(
 ) -> None:
     before = len(served.bill())
     change = """
-import batchgen.engine.placing
-whole, calls = batchgen.engine.placing.decode, []
+import batchgen.engine.verification
+whole, calls = batchgen.engine.verification.decode, []
 def decode(path):
     calls.append(1)
     if len(calls) == 2:
         raise MemoryError
     return whole(path)
-batchgen.engine.placing.decode = decode
+batchgen.engine.verification.decode = decode
 """
     extra = "output: {verify: decode}\n"
     path = rig.manifest(tmp_path, served.base_url, PROMPTS[:4], limits=LIMITS, extra=extra)

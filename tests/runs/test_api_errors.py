@@ -36,12 +36,6 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
-        yield endpoint
-
-
-@pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
     state = tmp_path_factory.mktemp("slow")
     with rig.endpoint(state, "--fast-images", "--latency", "1") as endpoint:
@@ -244,14 +238,16 @@ async def test_a_program_that_fails_ends_its_run(slow: rig.Endpoint, tmp_path: P
 async def test_a_run_cancelled_at_any_ledger_step_is_ended(
     served: rig.Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    before, steps, write = len(served.bill()), itertools.count(1), LedgerWriter.__call__
+    before, steps, write = len(served.bill()), itertools.count(1), LedgerWriter.run
 
-    async def write_and_cancel(writer: LedgerWriter, step: Callable[..., Any]) -> Any:
+    async def write_and_cancel(
+        writer: LedgerWriter, step: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
         if next(steps) == number:
             task.cancel()
-        return await write(writer, step)
+        return await write(writer, step, *args, **kwargs)
 
-    monkeypatch.setattr(LedgerWriter, "__call__", write_and_cancel)
+    monkeypatch.setattr(LedgerWriter, "run", write_and_cancel)
     path = rig.manifest(tmp_path, served.base_url, [*"abc"], limits="{concurrency: 2}")
     task = asyncio.create_task(run_to_end(path))
     await asyncio.wait([task])

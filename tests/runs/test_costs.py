@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,15 +14,16 @@ from typing import Any
 import pytest
 
 from batchgen.job import BatchId, JobId, JobState
+from batchgen.ledger.attempts import settle_attempt
 from batchgen.ledger.costs import CostBy, Costs, CostSum, costs
-from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.images import due_images, mark_image_lost
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
+from batchgen.ledger.runs import end_run
 from batchgen.money import Micros
 from batchgen.report.costs import WIDTH, cost_text
 from tests.support import rig
-from tests.support.rig import changed_job
-from tests.unit.ledger.test_ledger import (
+from tests.support.builders import (
     EMPTY,
     FREE,
     LOST,
@@ -37,28 +37,11 @@ from tests.unit.ledger.test_ledger import (
     send,
     start,
 )
-from tests.unit.ledger.test_queries import plans_of
+from tests.support.fixtures import Clock
+from tests.support.query_plans import plans_of
+from tests.support.rig import changed_job
 
-
-class Clock:
-    """A clock that stands until it is set."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 22, 23, 50, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn, clock)
+CLOCK = Clock(datetime(2026, 11, 22, 23, 50, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -74,15 +57,15 @@ def two(ledger: Ledger, clock: Clock) -> BatchId:
     batch = enroll(ledger, jobs)
     run = start(ledger, batch, waste=PRICE)
     bring(ledger, run, batch)
-    ledger.settle(send(ledger, run, first(ledger, batch)), LOST)
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), LOST)
     bring(ledger, run, batch)
-    ledger.settle(send(ledger, run, first(ledger, batch)), FREE)
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), FREE)
     clock.now += timedelta(minutes=20)
-    ledger.settle(send(ledger, run, first(ledger, batch)), FREE)
-    ledger.end_run(run, stopped=None, exit_code=1)
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), FREE)
+    end_run(ledger, run, stopped=None, exit_code=1)
     second = start(ledger, batch)
     bring(ledger, second, batch)
-    ledger.end_run(second, stopped=None, exit_code=0)
+    end_run(ledger, second, stopped=None, exit_code=0)
 
     other = enroll(ledger, [changed_job(planned(0), model="nano-banana")], name="other")
     third = start(ledger, other)
@@ -94,7 +77,7 @@ def bring(ledger: Ledger, run: Any, batch: BatchId) -> None:
     """Make the first pending job's image."""
     job = first(ledger, batch)
     pay(ledger, run, job)
-    save(ledger, ledger.due(job.id)[0].id, f"{job.key}.png")
+    save(ledger, due_images(ledger, job.id)[0].id, f"{job.key}.png")
 
 
 Line = tuple[object, int, int, int, int, int, int]
@@ -198,10 +181,10 @@ def test_a_image_that_is_replaced_is_estimated_again_and_accepted_no_longer(
 def test_what_is_asked_again_by_hand_is_estimated_once(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
-    ledger.settle(send(ledger, run, first(ledger, batch)), REFUSED)
-    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED]))
-    ledger.settle(send(ledger, run, first(ledger, batch)), EMPTY)
-    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED]))
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), REFUSED)
+    retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.FAILED]))
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), EMPTY)
+    retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.FAILED]))
     send(ledger, run, first(ledger, batch))
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 3, 1, 1, 1)
 
@@ -210,7 +193,7 @@ def test_a_image_that_is_not_on_disk_is_not_made(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     pay(ledger, start(ledger, batch), first(ledger, batch))
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 1, 1, 1, 0)
-    ledger.image_lost(ledger.due(JobId(1))[0].id, JobId(1), "gone")
+    mark_image_lost(ledger, due_images(ledger, JobId(1))[0].id, JobId(1), "gone")
     assert figures(costs(ledger.conn, [CostBy.BATCH]).total) == (0, 0, 1, 1, 1, 0)
 
 
@@ -258,7 +241,9 @@ def test_attempts_are_found_by_an_index(ledger: Ledger, two: BatchId, name: str)
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+def lossy_run(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
     """A directory with a run in which some answers were lost, and the endpoint's bill."""
     directory = tmp_path_factory.mktemp("batch")
     with rig.endpoint(directory / "state", "--fast-images", "--bill-drop", "0.2") as endpoint:
@@ -280,9 +265,9 @@ def cost(directory: Path, *arguments: str, code: int = 0) -> str:
 
 @pytest.mark.parametrize("by", CostBy)
 def test_charged_and_maybe_come_to_the_bill_of_the_endpoint(
-    served: tuple[Path, list[dict[str, Any]]], by: CostBy
+    lossy_run: tuple[Path, list[dict[str, Any]]], by: CostBy
 ) -> None:
-    directory, bill = served
+    directory, bill = lossy_run
     found = json.loads(cost(directory, "--by", by, "--json"))
     total = found["total"]
     billed = sum(row["micros"] for row in bill)
@@ -301,9 +286,9 @@ def micros(text: str) -> int:
 
 
 def test_csv_has_the_rows_and_the_groups_as_they_were_asked_for(
-    served: tuple[Path, list[dict[str, Any]]],
+    lossy_run: tuple[Path, list[dict[str, Any]]],
 ) -> None:
-    directory, bill = served
+    directory, bill = lossy_run
     rows = list(csv.DictReader(io.StringIO(cost(directory, "--by", "tag, run", "--csv"))))
     assert [(row["tag"], row["run"]) for row in rows] == [("night", "1"), ("shop", "1")]
     assert list(rows[0])[2:] == [
@@ -319,8 +304,8 @@ def test_csv_has_the_rows_and_the_groups_as_they_were_asked_for(
     assert {row["attempts"] for row in rows} == {str(len(bill))}
 
 
-def test_a_person_sees_a_table_with_a_total(served: tuple[Path, list[dict[str, Any]]]) -> None:
-    directory, _ = served
+def test_a_person_sees_a_table_with_a_total(lossy_run: tuple[Path, list[dict[str, Any]]]) -> None:
+    directory, _ = lossy_run
     head, *rows, total = cost(directory, "batch", "--by", "model,tag").splitlines()
     assert head.split() == [
         *("model,", "tag", "made", "attempts"),
@@ -331,8 +316,8 @@ def test_a_person_sees_a_table_with_a_total(served: tuple[Path, list[dict[str, A
     assert total.split()[1:] == rows[0].split()[2:]
 
 
-def test_days_without_a_request_say_so(served: tuple[Path, list[dict[str, Any]]]) -> None:
-    directory, _ = served
+def test_days_without_a_request_say_so(lossy_run: tuple[Path, list[dict[str, Any]]]) -> None:
+    directory, _ = lossy_run
     assert cost(directory, "--until", "2020-01-01") == "no request was sent, nothing was paid\n"
 
 
@@ -345,7 +330,7 @@ def test_days_without_a_request_say_so(served: tuple[Path, list[dict[str, Any]]]
     ],
 )
 def test_what_nobody_knows_is_a_usage_error(
-    served: tuple[Path, list[dict[str, Any]]], arguments: list[str], message: str
+    lossy_run: tuple[Path, list[dict[str, Any]]], arguments: list[str], message: str
 ) -> None:
-    done = rig.batchgen("cost", *arguments, cwd=served[0], code=2)
+    done = rig.batchgen("cost", *arguments, cwd=lossy_run[0], code=2)
     assert message in done.stderr

@@ -19,16 +19,18 @@ import pytest
 
 from batchgen.errors import BatchLockedError, LedgerError
 from batchgen.job import AttemptId, JobState, RunId
+from batchgen.ledger.attempts import open_attempts, reserve_attempt, settle_attempt
 from batchgen.ledger.database import open_for_reading, open_for_writing
-from batchgen.ledger.ledger import Ledger, RunTakenOver
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
+from batchgen.ledger.runs import RunTakenOver, end_run, record_heartbeat, start_run
 from batchgen.ledger.single_name import _mount_points
 from batchgen.money import ZERO
 from batchgen.session.batch_lock import owner_of
 from batchgen.system.process_owner import Here, Life
 from batchgen.system.process_table import this_process
 from tests.support import rig
-from tests.unit.ledger.test_ledger import LOST, enroll, first, planned, send
+from tests.support.builders import LOST, enroll, first, planned, send
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and links of POSIX")
 
@@ -36,11 +38,7 @@ ONCE = '{concurrency: 2, max_waste: "100%"}'
 """Whatever is held must be held although all of it might be rebought."""
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    switches = ("--fast-images", "--response", "b64_json")
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
-        yield endpoint
+SWITCHES = ("--fast-images", "--response", "b64_json")
 
 
 def posts(endpoint: rig.Endpoint) -> int:
@@ -301,7 +299,7 @@ def claim(here: Here, *, take_over: bool = False, **other: Any) -> Claim:
 def begin(ledger: Ledger, claimed: Claim) -> RunId:
     """Start a run of the batch that the tests below enroll."""
     batch = ledger.conn.execute("SELECT id FROM batches").fetchone()["id"]
-    return ledger.start_run(batch, estimate=ZERO, max_cost=None, max_waste=ZERO, claim=claimed)
+    return start_run(ledger, batch, estimate=ZERO, max_cost=None, max_waste=ZERO, claim=claimed)
 
 
 @pytest.mark.fault("XA12")
@@ -316,17 +314,17 @@ def test_a_run_that_was_taken_over_writes_nothing(tmp_path: Path, here: Here) ->
         attempt = send(paused, run, first(paused, batch))
         with pytest.raises(BatchLockedError, match=r"on shop1 since .* --take-over"):
             begin(next_one, claim(here, host="shop2", boot="2", lock="2"))
-        assert next_one.open_attempts(batch) == []
+        assert open_attempts(next_one, batch) == []
         begin(next_one, claim(here, host="shop2", boot="2", lock="2", take_over=True))
-        (opened,) = next_one.open_attempts(batch)
+        (opened,) = open_attempts(next_one, batch)
         assert (opened.id, opened.spool) == (attempt, "s")
-        next_one.settle(opened.id, LOST, hold=True)
+        settle_attempt(next_one, opened.id, LOST, hold=True)
 
         job = first(paused, batch)
         for step in (
-            paused.beat,
-            lambda: paused.settle(attempt, LOST),
-            lambda: paused.reserve(run, job, AttemptId("a2"), provider="local"),
+            lambda: record_heartbeat(paused),
+            lambda: settle_attempt(paused, attempt, LOST),
+            lambda: reserve_attempt(paused, run, job, AttemptId("a2"), provider="local"),
         ):
             one.execute("BEGIN IMMEDIATE")
             with pytest.raises(RunTakenOver, match=r"run 1 was taken over by run 2 .*shop2"):
@@ -340,12 +338,12 @@ def test_a_live_run_keeps_its_open_attempts(tmp_path: Path, here: Here) -> None:
         batch = enroll(ledger, [planned(0)])
         run = begin(ledger, claim(here))
         send(ledger, run, first(ledger, batch))
-        assert ledger.open_attempts(batch) == []
+        assert open_attempts(ledger, batch) == []
         with pytest.raises(BatchLockedError, match="being run by pid"):
             begin(ledger, claim(here, lock="8:2"))
         # The lock that we hold is the one that it held: it has let go, or has died.
         begin(ledger, claim(here))
-        assert len(ledger.open_attempts(batch)) == 1
+        assert len(open_attempts(ledger, batch)) == 1
 
 
 def test_an_ended_run_is_no_obstacle(tmp_path: Path, here: Here) -> None:
@@ -353,8 +351,8 @@ def test_an_ended_run_is_no_obstacle(tmp_path: Path, here: Here) -> None:
         ledger = Ledger(conn)
         enroll(ledger, [planned(0)])
         run = begin(ledger, claim(here))
-        ledger.end_run(run, stopped=None, exit_code=0)
-        ledger.beat()
+        end_run(ledger, run, stopped=None, exit_code=0)
+        record_heartbeat(ledger)
         begin(ledger, claim(here, lock="8:2"))
 
 
@@ -364,7 +362,7 @@ def test_a_heartbeat_says_when_a_run_was_last_alive(tmp_path: Path, here: Here) 
         enroll(ledger, [planned(0)])
         begin(ledger, claim(here))
         conn.execute("UPDATE runs SET heartbeat_at = 'long ago'")
-        ledger.beat()
+        record_heartbeat(ledger)
         (row,) = conn.execute("SELECT heartbeat_at, owner FROM runs").fetchall()
         assert row["heartbeat_at"] > "2020"
         assert json.loads(row["owner"])["pid"] == os.getpid()

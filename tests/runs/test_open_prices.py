@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +10,14 @@ from typing import Any
 import pytest
 
 from batchgen.job import AttemptId, Billed, ImageRef, OptionValue
+from batchgen.ledger.attempts import record_response, reserve_attempt
 from batchgen.ledger.budgets import spent_in
 from batchgen.ledger.costs import CostBy, costs
-from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.ledger import BudgetReached, Ledger, Reserved
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import settle_attempts
+from batchgen.ledger.records import BudgetReached, Reserved
+from batchgen.ledger.runs import start_run
 from batchgen.money import Micros, PriceTerms
 from batchgen.outcomes.retry_policy import may_rebuy
 from batchgen.providers.crazyrouter import CRAZYROUTER
@@ -26,8 +26,8 @@ from batchgen.providers.price_list import OpenOption, PriceSpan
 from batchgen.providers.profile import Profile
 from batchgen.reconciliation.settlement import Settled
 from tests.support import rig
-from tests.unit.ledger.test_ledger import OK, PRICE, enroll, first, planned, start
-from tests.unit.ledger.test_reconciliation import NOTHING, sent
+from tests.support.builders import OK, PRICE, enroll, first, planned, start
+from tests.support.settlement import NOTHING, sent
 
 LEAST = Micros(30_000)
 
@@ -70,12 +70,6 @@ def test_a_price_of_the_manifest_leaves_nothing_open() -> None:
     assert profile.price_span("m") == PriceSpan(least=PRICE, most=PRICE)
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn)
-
-
 def money(ledger: Ledger) -> tuple[int, int]:
     """Charged and possible, by every view."""
     found, total = status(ledger.conn, "b"), costs(ledger.conn, [CostBy.RUN]).total
@@ -89,9 +83,9 @@ def test_the_cheapest_is_charged_and_the_rest_possible(ledger: Ledger) -> None:
     run, attempt = start(ledger, batch), AttemptId("a")
     terms = PriceTerms(least=LEAST)
     job = first(ledger, batch)
-    assert ledger.reserve(run, job, attempt, provider="local", terms=terms) == Reserved()
+    assert reserve_attempt(ledger, run, job, attempt, provider="local", terms=terms) == Reserved()
     assert money(ledger) == (0, PRICE)
-    ledger.record_response(attempt, OK, [(ImageRef(index=0), None)], response="x")
+    record_response(ledger, attempt, OK, [(ImageRef(index=0), None)], response="x")
     assert money(ledger) == (LEAST, PRICE - LEAST)
 
     (one,) = sent(ledger, batch)
@@ -105,15 +99,15 @@ def test_the_cheapest_is_charged_and_the_rest_possible(ledger: Ledger) -> None:
 def test_nothing_of_unknown_price_is_reserved_beside_a_budget(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     job, unknown = first(ledger, batch), PriceTerms(is_known=False)
-    bounded = ledger.start_run(
-        batch, estimate=Micros(0), max_cost=Micros(10**9), max_waste=Micros(0)
+    bounded = start_run(
+        ledger, batch, estimate=Micros(0), max_cost=Micros(10**9), max_waste=Micros(0)
     )
-    reached = ledger.reserve(bounded, job, AttemptId("a"), provider="local", terms=unknown)
+    reached = reserve_attempt(ledger, bounded, job, AttemptId("a"), provider="local", terms=unknown)
     assert isinstance(reached, BudgetReached)
     assert not reached.price_known
     run = start(ledger, batch)
     ledger.conn.execute("INSERT INTO budgets VALUES ('day', 1000000000)")
-    late = ledger.reserve(run, job, AttemptId("b"), provider="local", terms=unknown)
+    late = reserve_attempt(ledger, run, job, AttemptId("b"), provider="local", terms=unknown)
     assert isinstance(late, BudgetReached), "a budget that is set during the run"
 
 

@@ -46,5 +46,5 @@ def test_a_disk_without_room_is_found_before_anything_is_sent(
 ) -> None:
     check_space(tmp_path / "not" / "there" / "yet", 8)
     monkeypatch.setattr("batchgen.system.disk_space.KEPT_FREE_BYTES", 1 << 60)
-    with pytest.raises(SettingsError, match=r"MiB are free, .* nothing was sent"):
+    with pytest.raises(SettingsError, match=r"MiB free, .* nothing was sent"):
         check_space(tmp_path / "not" / "there" / "yet", 8)

@@ -14,8 +14,8 @@ ROUNDS = 100
 _FAULTS = f"""
 import resource, sys
 if sys.argv[1] == "reuse":
-    from batchgen.system.process import reuse_memory
-    reuse_memory()
+    from batchgen.system.process import tune_allocator
+    tune_allocator()
 def fill():
     blocks = [bytearray({BLOCK_BYTES}) for _ in range(8)]
 fill()
@@ -43,7 +43,8 @@ def test_large_blocks_are_not_given_back_to_be_cleared_anew_each_time() -> None:
 
 def test_what_the_start_made_is_not_looked_at_for_cycles_again() -> None:
     code = (
-        "import gc; from batchgen.system.process import collect_seldom; collect_seldom();"
+        "import gc; from batchgen.system.process import tune_garbage_collector;"
+        "tune_garbage_collector();"
         "print(gc.get_freeze_count(), gc.get_threshold()[0])"
     )
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.support import rig
-from tests.test_readme import block_after, copy_examples
+from tests.support.readme import block_after, copy_examples
 
 SHOP = "/srv/shop"
 

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from batchgen.errors import UnknownBatchError
-from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.attempts import settle_attempt
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.run_report import run_report
+from batchgen.ledger.runs import end_run
 from batchgen.money import Micros
 from batchgen.report.run import Morning, report_markdown, report_record, report_text
 from tests.support import rig
-from tests.test_readme import block_after
-from tests.unit.ledger.test_ledger import LOST, PRICE, REFUSED, enroll, first, planned, send, start
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn)
+from tests.support.builders import LOST, PRICE, REFUSED, enroll, first, planned, send, start
+from tests.support.readme import block_after
 
 
 def morning_of(ledger: Ledger, run: int | None = None) -> Morning:
@@ -37,8 +30,8 @@ def test_failures_are_told_by_reason_with_the_lines_to_mend(ledger: Ledger) -> N
     batch = enroll(ledger, [planned(number) for number in range(3)])
     run = start(ledger, batch)
     for _ in range(3):
-        ledger.settle(send(ledger, run, first(ledger, batch)), REFUSED)
-    ledger.end_run(run, stopped=None, exit_code=1)
+        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), REFUSED)
+    end_run(ledger, run, stopped=None, exit_code=1)
 
     (reason,) = morning_of(ledger).report.failed
 
@@ -54,8 +47,8 @@ def test_an_older_run_tells_of_its_own_jobs_and_the_newest_of_all_that_waits(
     runs = []
     for _ in range(2):
         runs.append(run := start(ledger, batch))
-        ledger.settle(send(ledger, run, first(ledger, batch)), REFUSED)
-        ledger.end_run(run, stopped=None, exit_code=1)
+        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), REFUSED)
+        end_run(ledger, run, stopped=None, exit_code=1)
 
     assert morning_of(ledger, runs[0]).report.failed[0].jobs == 1
     assert morning_of(ledger).report.failed[0].jobs == 2
@@ -65,7 +58,7 @@ def test_what_is_in_doubt_is_told_with_its_price_and_its_name(ledger: Ledger) ->
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, waste=Micros(0))
     attempt = send(ledger, run, first(ledger, batch))
-    ledger.settle(attempt, LOST)
+    settle_attempt(ledger, attempt, LOST)
     morning = morning_of(ledger)
 
     assert [doubt.attempt for doubt in morning.report.uncertain] == [attempt]
@@ -99,7 +92,7 @@ def test_many_failures_stay_within_a_screen(ledger: Ledger) -> None:
     run = start(ledger, batch)
     for number in range(60):
         classification = replace(REFUSED, code=f"code_{number % 12}", message="no " * 200)
-        ledger.settle(send(ledger, run, first(ledger, batch)), classification)
+        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), classification)
 
     text = report_text(morning_of(ledger))
     assert len(text.splitlines()) <= 40
@@ -112,7 +105,7 @@ def test_what_a_provider_says_makes_no_markdown(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     classification = replace(REFUSED, message="<b> [click](http://x) `rm`")
-    ledger.settle(send(ledger, run, first(ledger, batch)), classification)
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), classification)
     assert "\\<b\\> \\[click\\](http://x) \\`rm\\`" in report_markdown(morning_of(ledger))
 
 

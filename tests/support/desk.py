@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from batchgen.engine.recovery import left_in_spool, read_spooled
+from batchgen.engine.recovery import read_spooled, spooled_exchange
 from batchgen.job import AttemptId, Billed, Job, JobId, JobState, Outcome, SavedImage
+from batchgen.ledger.attempts import open_attempts, record_response, reserve_attempt, settle_attempt
 from batchgen.ledger.database import in_memory, open_for_reading, open_for_writing
-from batchgen.ledger.explain import Why
-from batchgen.ledger.ledger import DueImage, Ledger, Reserved
+from batchgen.ledger.explain import JobExplanation
+from batchgen.ledger.images import due_images, mark_image_saved, record_placement
+from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.queries import find_batch
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.records import DueImage, Reserved
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
+from batchgen.ledger.runs import end_run
 from batchgen.ledger.staging import Staging
 from batchgen.manifest.loader import parse_manifest
 from batchgen.outcomes.classify import Classification, classify
@@ -108,11 +113,11 @@ class Desk:
         """As `batchgen plan`."""
         return self.plans(**overrides)[0]
 
-    def why(self, key: str, **overrides: object) -> Why:
+    def why(self, key: str, **overrides: object) -> JobExplanation:
         """As `batchgen plan --why`."""
         return self.plans(**overrides)[1][key]
 
-    def plans(self, **overrides: object) -> tuple[Proposal, dict[str, Why]]:
+    def plans(self, **overrides: object) -> tuple[Proposal, dict[str, JobExplanation]]:
         """Both: the plan, and why of each key."""
         prepared, told = self.prepared(), self._told(overrides)
         opened = open_for_reading(self.db) if self.db.exists() else in_memory()
@@ -120,7 +125,7 @@ class Desk:
             staging = Staging(conn)
             stage(staging, prepared, accept_unknown_price=False, selection=told.selection)
             proposal = propose(conn, staging, prepared, told)
-            found = {key: staging.why(proposal.batch, key) for key in self.prompts}
+            found = {key: staging.explain(proposal.batch, key) for key in self.prompts}
             return proposal, {key: why for key, why in found.items() if why is not None}
 
     def begin(self, **overrides: object) -> Start:
@@ -153,7 +158,7 @@ class Desk:
     def retry(self, *states: JobState) -> None:
         """As `batchgen retry`."""
         with closing(open_for_writing(self.db)) as conn:
-            retry_jobs(conn, find_batch(conn, "batch").id, Chosen(states=states))
+            retry_jobs(conn, find_batch(conn, "batch").id, RetrySelection(states=states))
 
     def states(self) -> dict[str, str]:
         with closing(sqlite3.connect(self.db)) as conn:
@@ -179,7 +184,7 @@ class Desk:
                 # Its process is dead then, while this one goes on.
                 conn.execute("UPDATE runs SET owner = NULL WHERE id = ?", (start.run,))
                 return sent
-            engine.ledger.end_run(start.run, stopped=None, exit_code=0)
+            end_run(engine.ledger, start.run, stopped=None, exit_code=0)
         return sent
 
 
@@ -208,38 +213,38 @@ class _Engine:
 
     def run(self, told: Overrides) -> None:
         ledger, start = self.ledger, self.sent.start
-        for opened in ledger.open_attempts(start.batch):
+        for opened in open_attempts(ledger, start.batch):
             self.recover(opened.id)
-        for paid in ledger.paid(start.batch):
-            self.deliver(paid, ledger.due(paid))
+        for paid in paid_jobs(ledger, start.batch):
+            self.deliver(paid, due_images(ledger, paid))
         waiting = list(self.pending(told))
         for job in waiting:
             self.request(job)
-            while (again := ledger.job(job.id)).state is JobState.PENDING:
+            while (again := read_job(ledger, job.id)).state is JobState.PENDING:
                 self.request(again)
 
     def pending(self, told: Overrides) -> Iterator[Job]:
         limit = -1 if told.limit is None else told.limit
-        yield from self.ledger.pending(
-            self.sent.start.batch, after=JobId(0), limit=limit, only=told.only
+        yield from pending_jobs(
+            self.ledger, self.sent.start.batch, after=JobId(0), limit=limit, only=told.only
         )
 
     def recover(self, attempt: AttemptId) -> None:
-        exchange = left_in_spool(self.spool, attempt)
+        exchange = spooled_exchange(self.spool, attempt)
         response = read_spooled(self.spool, attempt, exchange).response
         classification = classify(exchange, response)
         if classification.outcome is Outcome.OK and response is not None:
             images = [(ref, None) for ref in response.images]
-            self.ledger.record_response(attempt, classification, images, response="x")
+            record_response(self.ledger, attempt, classification, images, response="x")
         else:
-            self.ledger.settle(attempt, classification, allowance_of=self.sent.start.run)
+            settle_attempt(self.ledger, attempt, classification, allowance_of=self.sent.start.run)
 
     def request(self, job: Job) -> None:
         desk, start = self.desk, self.sent.start
         assert start.run is not None
         desk.attempts += 1
         attempt = AttemptId(f"{desk.attempts:06d}")
-        reserved = self.ledger.reserve(start.run, job, attempt, provider=desk.provider)
+        reserved = reserve_attempt(self.ledger, start.run, job, attempt, provider=desk.provider)
         assert isinstance(reserved, Reserved), reserved
         if job.key not in self.sent.requested:
             self.sent.requested.append(job.key)
@@ -253,7 +258,7 @@ class _Engine:
             self.sent.billed += job.price
         self.reach("sent")
         if classification is not OK:
-            self.ledger.settle(attempt, classification)
+            settle_attempt(self.ledger, attempt, classification)
             return
         body = {"created": 1, "data": [{"url": f"https://images.example/{attempt}.png"}]}
         head = {"status": 200, "headers": {}, "route": "images", "mark": ""}
@@ -261,10 +266,10 @@ class _Engine:
         path = self.spool.directory / self.spool.name(attempt)
         path.write_text(f"{json.dumps(head)}\n{json.dumps(body)}", encoding="utf-8")
         self.reach("spooled")
-        response = read_spooled(self.spool, attempt, left_in_spool(self.spool, attempt)).response
+        response = read_spooled(self.spool, attempt, spooled_exchange(self.spool, attempt)).response
         assert response is not None
-        due = self.ledger.record_response(
-            attempt, OK, [(ref, None) for ref in response.images], response=path.name
+        due = record_response(
+            self.ledger, attempt, OK, [(ref, None) for ref in response.images], response=path.name
         )
         self.reach("received")
         self.deliver(job.id, due)
@@ -273,13 +278,13 @@ class _Engine:
     def deliver(self, job: JobId, due: list[DueImage]) -> None:
         if not self.downloads:
             return
-        key = self.ledger.job(job).key
+        key = read_job(self.ledger, job).key
         for image in due:
             saved = SavedImage(
                 path=f"{key}.png", sha256="s", bytes=1, width=1, height=1, format="png"
             )
-            self.ledger.placing(image.id, self.ledger.job(job).root, saved)
-            self.ledger.image_saved(image.id)
+            record_placement(self.ledger, image.id, read_job(self.ledger, job).root, saved)
+            mark_image_saved(self.ledger, image.id)
             fingerprint = self.ledger.conn.execute(
                 "SELECT fingerprint FROM attempts WHERE id = ?", (image.attempt_id,)
             ).fetchone()["fingerprint"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.money import decimal_string, dollars, parse_dollars
-from tests.test_architecture import modules
+from tests.support.source import modules
 
 LARGEST = 999_999_999_999_999
 
@@ -110,6 +110,7 @@ MONEY_CODE = (
     "commands.reconcile",
     "commands.retry",
     "engine.events",
+    "ledger.attempts",
     "ledger.budgets",
     "ledger.changes",
     "ledger.copies",
@@ -118,14 +119,19 @@ MONEY_CODE = (
     "ledger.explain",
     "ledger.groups",
     "ledger.guard",
+    "ledger.images",
+    "ledger.jobs",
     "ledger.ledger",
     "ledger.news",
     "ledger.paid_images",
     "ledger.price_lists",
     "ledger.queries",
     "ledger.reconciliation",
+    "ledger.records",
     "ledger.retry_selection",
     "ledger.run_report",
+    "ledger.run_sums",
+    "ledger.runs",
     "ledger.schema",
     "ledger.sharing",
     "ledger.staging",

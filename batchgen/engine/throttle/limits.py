@@ -1,4 +1,4 @@
-"""What the throttle and its callers say to each other: limits, signals, tickets and reasons."""
+"""Vocabulary of the throttle and its callers: limits, signals, tickets and stop reasons."""
 
 from __future__ import annotations
 
@@ -7,56 +7,56 @@ from enum import Enum, StrEnum
 from typing import Final, TypeAlias
 
 UNREACHABLE: Final = "unreachable"
-"""Stop reason: nothing was reached for `Limits.unreachable_s`."""
+"""Stop reason: no connection succeeded for `DispatchLimits.unreachable_s`."""
 BREAKER: Final = "breaker"
-"""Stop reason: the breaker's probes stayed without a trustworthy answer."""
+"""Stop reason: the responses to the probes of the circuit breaker were lost as well."""
 OUTAGE: Final = "outage"
-"""Stop reason: the provider answered every probe of half an hour with an error of its own."""
+"""Stop reason: for half an hour every probe returned a provider-side error."""
 RETRY_AFTER: Final = "retry_after"
-"""Stop reason: the provider asked for a longer wait than `Limits.max_retry_after_s`."""
+"""Stop reason: the provider requested a longer wait than `DispatchLimits.max_retry_after_s`."""
 THROTTLED: Final = "throttled"
-"""Stop reason: no request succeeded for `Limits.max_throttled_s`, and 429 or 503 came all along."""
+"""Stop reason: for `DispatchLimits.max_throttled_s` only 429 or 503, and no success."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a run may ask of its provider."""
+class DispatchLimits:
+    """Limits on how fast a run sends requests, and how long it bears failures."""
 
     concurrency: int = 8
     """Requests in flight, at least 1."""
     requests_per_minute: float | None = None
     images_per_minute: float | None = None
     burst: int = 1
-    """What the provider takes at once on top of the even rate, in requests and in images alike."""
+    """Requests, and images, that the provider accepts at once on top of the even rate."""
     max_probes: int = 3
-    """Requests that an open breaker risks before it stops the run."""
+    """Probes that an open circuit breaker sends before it stops the run."""
     unreachable_s: float = 300.0
     max_retry_after_s: float = 3600.0
-    """The longest wait asked by the provider that is sat out; a longer one stops the run."""
+    """Longest requested wait that a run accepts; a longer one stops the run."""
     max_throttled_s: float = 1800.0
-    """How long throttled responses may go on without one success before the run stops."""
+    """How long throttled responses may continue without a success before the run stops."""
 
 
 class Signal(Enum):
-    """What the end of a request says about the provider."""
+    """Evidence about the provider from the end of a request."""
 
     OK = "ok"
     THROTTLED = "throttled"
-    """Answered: too many requests, or overloaded."""
+    """Response: too many requests, or overloaded."""
     UNREACHABLE = "unreachable"
-    """Not connected: refused, no such host."""
+    """No connection: refused, unknown host."""
     ERRORED = "errored"
-    """Answered: an error of the provider's own, for no fault of the request."""
+    """Response: a provider-side error, not caused by the request."""
     AMBIGUOUS = "ambiguous"
-    """Handed over, but without a trustworthy answer."""
+    """Sent, but without a trustworthy response."""
     NEUTRAL = "neutral"
-    """Answered in any other way, as by refusing this one request."""
+    """Any other response, such as a refusal of this request."""
     CANCELLED = "cancelled"
     """Never sent."""
 
 
-class Hold(StrEnum):
-    """What a start waits for; the value is the sentence's beginning in a status."""
+class WaitReason(StrEnum):
+    """Why a request waits; the value starts the text of a status."""
 
     SLOT = "requests in flight"
     RATE = "rate limit"
@@ -67,29 +67,29 @@ class Hold(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """Permission for one request, to be handed back with what became of it."""
+    """Permission for one request, to be returned with its signal."""
 
     id: int
-    """Counts up from 0 in the order of starts."""
+    """Sequence number in the order of starts, from 0."""
     images: int
     probe: bool
-    """The only request let through to see whether the provider is back."""
-    leaves_at: float | None = None
-    """On the throttle's clock, where a rate is to be kept to the millisecond."""
+    """Whether this is the single request that tests whether the provider has recovered."""
+    send_at: float | None = None
+    """Time to send, on the throttle's clock; None to send at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Not yet."""
+    """The request must wait."""
 
     seconds: float | None
-    """Until asking again can succeed; None: not before a request in flight ends."""
-    why: Hold
+    """Time until trying again can succeed; None: not before a request in flight ends."""
+    reason: WaitReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """Never again in this run."""
+    """No more requests in this run."""
 
     reason: str
 
@@ -98,21 +98,21 @@ Decision: TypeAlias = Ticket | Wait | Stopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """The throttle at one moment, for a person."""
+class DispatchStatus:
+    """State of the throttle, for display."""
 
     in_flight: int
     width: int
-    """How many may be in flight now; less than asked for after the provider throttled."""
+    """Current limit of requests in flight; below the configured one after throttling."""
     waiting_for: str | None
-    """Why nothing starts just now, as `rate limit: 12 s`; None where only slots may be short."""
+    """Why no request starts, such as `rate limit: 12 s`; None if only slots are short."""
     stopped: str | None
-    said: str = ""
-    """Code and message of the last response that was no success; empty before the first."""
+    last_error: str = ""
+    """Code and message of the last unsuccessful response; empty before the first."""
 
 
 class DispatchStopped(Exception):
-    """No request may start any more; `reason` says why."""
+    """Raised when no request may start any more; `reason` says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"dispatch has stopped: {reason}")

@@ -1,4 +1,8 @@
-"""The single rules of the throttle: rate, pressure, reach, breaker, repeats. No clock, no async."""
+"""The individual rules of the throttle. They take the time as an argument and are not async.
+
+Ticket ids order requests by start. A rule compares them with the id at which its current episode
+began: the outcome of an earlier request says nothing about the state after the change.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +13,28 @@ from typing import Final
 from batchgen.engine.throttle.limits import Ticket
 
 HEADROOM: Final = 0.99
-"""Share of a rate that is used, so that jitter on the way does not make two requests too close."""
+"""Share of a rate that is used, so that network jitter does not bring two requests too close."""
 _GROW_EVERY_S: Final = 30.0
 _GROW_BY: Final = 10
-"""Each step gives a tenth of the width back: from 500 to 1,000 slots in 4 minutes."""
+"""Each step restores a tenth of the width: from 500 to 1,000 slots in 4 minutes."""
 _COOL_DOWN_FLOOR_S: Final = 1.0
 _COOL_DOWN_MAX_S: Final = 60.0
 _JITTER_S: Final = 0.5
-_UNREACHABLE_ROW: Final = 5
+_PAUSE_AFTER_FAILURES: Final = 5
 _UNREACHABLE_MAX_S: Final = 30.0
-BREAKER_ROW: Final = 3
+MIN_TRIP_AFTER: Final = 3
 _BREAKER_EVERY_S: Final = 60.0
 _MAX_FREE_PROBES: Final = 30
-"""Errors of the provider's own cost nothing, so it is given longer than where answers are lost."""
+"""Provider-side errors cost nothing, so they get more probes than lost responses."""
 _REPEATS_PERCENT: Final = 10
 _REPEAT_EVERY_S: Final = 60.0
 
 
 class Rate:
-    """Even spacing slightly under a rate, with a burst (GCRA: the bucket as one due time).
+    """Even spacing slightly below a rate, with a burst.
 
-    A start of more units than the burst waits until everything before it is worked off.
+    It is a GCRA, a token bucket stored as one due time. A start of more units than the burst waits
+    until all earlier units are paid off.
     """
 
     def __init__(self, per_minute: float, burst: int) -> None:
@@ -39,21 +44,30 @@ class Rate:
         self._due_before = -math.inf
 
     def earliest(self, units: int) -> float:
+        """Return the earliest time for a start of this many units."""
         return self._due - max(0, self._burst - units) * self._interval_s
 
     def take(self, units: int, now: float) -> None:
+        """Record a start."""
         self._due_before = self._due
         self._due = max(now, self._due) + units * self._interval_s
 
     def undo_last(self) -> None:
+        """Undo the last `take`."""
         self._due = self._due_before
 
 
-class Pressure:
-    """Cool-down and width: how throttled answers slow everybody down, and how that passes.
+def make_rate(per_minute: float | None, burst: int) -> Rate | None:
+    """Return the rule for a rate; None for an unlimited rate."""
+    return None if per_minute is None else Rate(per_minute, burst)
 
-    Throttled answers to requests that started before the last slowing down belong to the same
-    episode; they may prolong its cool-down, but they neither halve again nor double again.
+
+class Backpressure:
+    """Cool-down and width after throttled responses, and their recovery.
+
+    Throttled responses to requests that started before the last slowdown belong to the same
+    episode. They can prolong its cool-down, but they neither halve the width nor double the
+    cool-down again.
     """
 
     def __init__(self, limit: int, rng: random.Random) -> None:
@@ -63,10 +77,10 @@ class Pressure:
         self._limit = limit
         self._rng = rng
         self._doublings = 0
-        self._next_episode = 0
+        self._ignore_before_id = 0
 
     def regrow(self, now: float) -> None:
-        """Give a tenth of the width back, at least one slot, for each 30 s without pressure."""
+        """Restore a tenth of the width, at least one slot, for each 30 s without pressure."""
         while self.grow_at <= now:
             self.width = min(self._limit, self.width + max(1, self.width // _GROW_BY))
             self.grow_at += _GROW_EVERY_S
@@ -76,10 +90,11 @@ class Pressure:
     def throttled(
         self, ticket: Ticket, now: float, next_id: int, retry_after_s: float | None
     ) -> None:
+        """Record a throttled response."""
         self.regrow(now)
         wait_s = retry_after_s or 0.0
-        if ticket.id >= self._next_episode:
-            self._next_episode = next_id
+        if ticket.id >= self._ignore_before_id:
+            self._ignore_before_id = next_id
             self.width = max(1, self.width // 2)
             wait_s = retry_after_s or self._backoff_s()
             self._doublings += 1
@@ -90,8 +105,8 @@ class Pressure:
             self.grow_at = max(now, self.cool_until) + _GROW_EVERY_S
 
     def succeeded(self, ticket: Ticket) -> None:
-        """Note a success; one that was under way before the last slowing down proves nothing."""
-        if ticket.id >= self._next_episode:
+        """Record a success; it resets the backoff if sent after the last slowdown."""
+        if ticket.id >= self._ignore_before_id:
             self._doublings = 0
 
     def _backoff_s(self) -> float:
@@ -99,149 +114,151 @@ class Pressure:
         return self._rng.uniform(_COOL_DOWN_FLOOR_S, ceiling)
 
 
-class Drought:
-    """How long throttled responses have come without one success."""
+class ThrottledPeriod:
+    """How long throttled responses have continued without a success."""
 
     def __init__(self, max_s: float) -> None:
         self._max_s = max_s
         self._since: float | None = None
 
     def succeeded(self) -> None:
+        """Record a success, which ends the period."""
         self._since = None
 
     def throttled(self, now: float) -> bool:
-        """Note a throttled response; True where it has gone on for too long."""
+        """Record a throttled response; return True if the period is too long."""
         if self._since is None:
             self._since = now
         return now >= self._since + self._max_s
 
 
-class Reach:
-    """Pauses while the provider cannot be connected to, with one probe at a time."""
+class Connectivity:
+    """Pause after failed connections, with one probe at a time."""
 
     def __init__(self, unreachable_s: float) -> None:
         self.probe_at: float | None = None
         """When the next probe may start; None while not paused."""
         self._unreachable_s = unreachable_s
-        self._row = 0
-        self._dark_since = 0.0
-        self._after_dark = 0
-        self._after_pause = 0
+        self._consecutive_failures = 0
+        self._unreachable_since = 0.0
+        self._ignore_before_id = 0
+        """A connection that started before the first of the failures does not end them."""
+        self._pause_epoch = 0
+        """First ticket id after the pause began; earlier ones are not probes."""
         self._backoff_s = 1.0
 
-    def answered(self) -> None:
-        self._row = 0
+    def connected(self) -> None:
+        """Record a response, which ends the pause."""
+        self._consecutive_failures = 0
         self.probe_at = None
 
-    def handed_over(self, ticket: Ticket) -> None:
-        """Note a request that was connected; before the row of failures, this proves nothing."""
-        if ticket.id >= self._after_dark:
-            self.answered()
+    def sent(self, ticket: Ticket) -> None:
+        """Record a request that was sent without a response."""
+        if ticket.id >= self._ignore_before_id:
+            self.connected()
 
     def failed(self, ticket: Ticket, now: float, next_id: int) -> bool:
-        """Note a failed connection; True where the provider has been out of reach too long."""
-        if self._row == 0:
-            self._dark_since, self._after_dark = now, next_id
-        self._row += 1
-        if self._row < _UNREACHABLE_ROW:
+        """Record a failed connection; return True if the provider was unreachable too long."""
+        if self._consecutive_failures == 0:
+            self._unreachable_since, self._ignore_before_id = now, next_id
+        self._consecutive_failures += 1
+        if self._consecutive_failures < _PAUSE_AFTER_FAILURES:
             return False
         if self.probe_at is None:
-            self._after_pause, self._backoff_s = next_id, 1.0
-        elif ticket.id < self._after_pause:
+            self._pause_epoch, self._backoff_s = next_id, 1.0
+        elif ticket.id < self._pause_epoch:
             return False
         else:
             self._backoff_s = min(_UNREACHABLE_MAX_S, self._backoff_s * 2)
-        deadline = self._dark_since + self._unreachable_s
+        deadline = self._unreachable_since + self._unreachable_s
         self.probe_at = min(now + self._backoff_s, deadline)
         return now >= deadline
 
 
 class Breaker:
-    """Pauses when request after request fails, so that a dead but charging gateway costs little."""
+    """Circuit breaker: limits the cost of a provider that charges without responding."""
 
     def __init__(self, trip_after: int, max_probes: int) -> None:
         self.probe_at: float | None = None
         """When the next probe may start; None while closed."""
         self._trip_after = trip_after
         self._max_probes = max_probes
-        self._row = 0
+        self._consecutive_failures = 0
         self._failed_probes = 0
         self._free_probes = 0
-        self._after_opening = 0
+        self._open_epoch = 0
+        """First ticket id after the breaker opened; earlier ones are not probes."""
 
-    def answered(self) -> None:
-        self._row = self._failed_probes = self._free_probes = 0
+    def responded(self) -> None:
+        """Record a trustworthy response, which closes the breaker."""
+        self._consecutive_failures = self._failed_probes = self._free_probes = 0
         self.probe_at = None
 
     def ambiguous(self, ticket: Ticket, now: float, next_id: int) -> bool:
-        """Note a lost response; True where the last probe is used up.
-
-        What was under way when the breaker opened is part of why it did, and no probe.
-        """
-        if not self._failed(ticket, now, next_id):
+        """Record a lost response; return True if the last probe is used up."""
+        if not self._is_failed_probe(ticket, now, next_id):
             return False
         self._failed_probes += 1
         return self._failed_probes >= self._max_probes
 
     def errored(self, ticket: Ticket, now: float, next_id: int) -> bool:
-        """Note an error of the provider's own; True where it has lasted too long."""
-        if not self._failed(ticket, now, next_id):
+        """Record a provider-side error; return True if they have lasted too long."""
+        if not self._is_failed_probe(ticket, now, next_id):
             return False
         self._free_probes += 1
         return self._free_probes >= _MAX_FREE_PROBES
 
-    def _failed(self, ticket: Ticket, now: float, next_id: int) -> bool:
-        """Count towards opening; True where it is open, and this was a probe."""
-        if ticket.id < self._after_opening:
+    def _is_failed_probe(self, ticket: Ticket, now: float, next_id: int) -> bool:
+        """Count a failure towards opening; return True if the breaker was open already."""
+        if ticket.id < self._open_epoch:
             return False
         if self.probe_at is not None:
             self.probe_at = now + _BREAKER_EVERY_S
             return True
-        self._row += 1
-        if self._row >= self._trip_after:
-            self._after_opening = next_id
+        self._consecutive_failures += 1
+        if self._consecutive_failures >= self._trip_after:
+            self._open_epoch = next_id
             self.probe_at = now + _BREAKER_EVERY_S
         return False
 
-    def probe_missed(self, now: float) -> None:
-        """A probe that was not even connected: neither a response nor a doubt."""
+    def probe_not_sent(self, now: float) -> None:
+        """Record a probe that failed to connect; it does not count as a failed one."""
         if self.probe_at is not None:
             self.probe_at = now + _BREAKER_EVERY_S
 
 
-class Repeats:
-    """How many jobs may be asked for again while nothing succeeds: a share of the first tries, and
-    one at once and after each minute.
+class RepeatBudget:
+    """How many jobs may be repeated during an outage.
 
-    A success ends the outage, and with it the account.
+    Allowed are a share of the first tries, plus one at once and one after each minute. A success
+    ends the outage and clears the count.
     """
 
     def __init__(self) -> None:
         self._first_tries = 0
-        self._repeated = 0
-        self._dark_since: float | None = None
-        """Since when every request has failed; None while the last one did not."""
+        self._repeats = 0
+        self._failing_since: float | None = None
+        """Start of the current series of failures; None after a success."""
 
     def succeeded(self) -> None:
-        self._dark_since = None
-        self._repeated = 0
+        """Record a success, which ends the outage."""
+        self._failing_since = None
+        self._repeats = 0
 
     def failed(self, now: float) -> None:
-        if self._dark_since is None:
-            self._dark_since = now
+        """Record a failure."""
+        if self._failing_since is None:
+            self._failing_since = now
 
-    def tried(self, *, repeat: bool) -> None:
-        self._repeated += repeat
+    def count(self, *, repeat: bool) -> None:
+        """Count a job that is about to be sent."""
+        self._repeats += repeat
         self._first_tries += not repeat
 
     def wait_s(self, now: float) -> float:
-        """Seconds until one more request may be repeated."""
+        """Return the seconds until one more job may be repeated."""
         share = self._first_tries * _REPEATS_PERCENT // 100
-        if self._dark_since is None or self._repeated < share:
+        if self._failing_since is None or self._repeats < share:
             return 0.0
-        due = self._dark_since + (self._repeated - share) * _REPEAT_EVERY_S
+        due = self._failing_since + (self._repeats - share) * _REPEAT_EVERY_S
         return max(0.0, due - now)
-
-
-def rate(per_minute: float | None, burst: int) -> Rate | None:
-    return None if per_minute is None else Rate(per_minute, burst)

@@ -1,4 +1,4 @@
-"""The progress guard's rules on a clock that the tests move."""
+"""The rules of the progress guard on a manual clock."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from batchgen.engine.guard_rules import (
     Held,
     KindGuard,
     Start,
+    error_text,
     reason_key,
-    said_of,
 )
 
 WIDE = GuardLimits(concurrency=32)
 
 
 class Run:
-    """A guard with a clock of its own."""
+    """A guard with a manual clock."""
 
     def __init__(self, limits: GuardLimits = WIDE, *, proven: bool = True) -> None:
         self.guard = KindGuard(limits, proven=proven)
@@ -56,25 +56,25 @@ class Run:
         self.guard.refused(job, reason, reason, self.now)
 
 
-def test_three_canaries_leave_and_the_rest_wait() -> None:
+def test_three_canaries_start_and_others_wait() -> None:
     run = Run(proven=False)
     first, *_ = run.starts(3)
     assert run.held().seconds is None
-    assert "the first image" in run.held().why
+    assert "the first image" in run.held().reason
     assert run.guard.saved(first)
     assert len(run.starts(28)) == 28
 
 
 @pytest.mark.fault("XA2")
-def test_canaries_that_bring_nothing_stop_the_run() -> None:
+def test_canaries_without_an_image_stop_the_run() -> None:
     run = Run(proven=False)
     for job in run.starts(3):
         run.useless(job)
     stop = run.stopped()
-    assert (stop.cause, stop.requests, stop.said) == (Cause.CANARY, 3, "no data")
+    assert (stop.cause, stop.requests, stop.last_error) == (Cause.CANARY, 3, "no data")
 
 
-def test_a_free_response_uses_up_no_canary() -> None:
+def test_free_response_uses_no_canary() -> None:
     run = Run(proven=False)
     for _ in range(50):
         run.guard.free(run.start(), run.now)
@@ -82,7 +82,7 @@ def test_a_free_response_uses_up_no_canary() -> None:
     run.held()
 
 
-def test_a_canary_whose_download_fails_is_waited_for() -> None:
+def test_canary_with_failing_download_is_awaited() -> None:
     run = Run(GuardLimits(patience_s=60), proven=False)
     jobs = run.starts(3)
     for job in jobs:
@@ -93,7 +93,7 @@ def test_a_canary_whose_download_fails_is_waited_for() -> None:
     assert isinstance(run.guard.try_start(99, run.now), Start)
 
 
-def test_canaries_that_fail_to_arrive_in_time_stop_the_run() -> None:
+def test_canaries_that_arrive_too_late_stop_the_run() -> None:
     run = Run(GuardLimits(patience_s=60), proven=False)
     for job in run.starts(3):
         run.guard.failing(job, "HTTP 404", run.now)
@@ -102,13 +102,13 @@ def test_canaries_that_fail_to_arrive_in_time_stop_the_run() -> None:
 
 
 @pytest.mark.fault("XA2")
-def test_five_useless_attempts_pause_and_probes_stop() -> None:
+def test_five_useless_attempts_pause_then_probes_stop() -> None:
     run = Run()
     jobs = run.starts(8)
     for job in jobs[:5]:
         run.useless(job)
     assert run.held().seconds == pytest.approx(60)
-    assert "a probe in 60 s" in run.held().why
+    assert "a probe in 60 s" in run.held().reason
     assert not run.guard.may_leave(jobs[7]), "what was admitted before the pause is called back"
     for job in jobs[5:]:
         run.guard.withdrawn(job)
@@ -116,13 +116,13 @@ def test_five_useless_attempts_pause_and_probes_stop() -> None:
         run.now += 60
         probe = run.start()
         assert run.guard.may_leave(probe)
-        assert "a probe under way" in run.held().why
+        assert "a probe in flight" in run.held().reason
         run.useless(probe)
     stop = run.stopped()
     assert (stop.cause, stop.requests, stop.probes) == (Cause.USELESS, 8, 3)
 
 
-def test_an_image_ends_a_pause() -> None:
+def test_image_ends_a_pause() -> None:
     run = Run()
     jobs = run.starts(6)
     for job in jobs[:5]:
@@ -132,7 +132,7 @@ def test_an_image_ends_a_pause() -> None:
     run.start()
 
 
-def test_a_probe_that_was_throttled_is_no_failed_probe() -> None:
+def test_throttled_probe_is_not_a_failed_probe() -> None:
     run = Run()
     for job in run.starts(5):
         run.useless(job)
@@ -143,7 +143,7 @@ def test_a_probe_that_was_throttled_is_no_failed_probe() -> None:
     run.start()
 
 
-def test_one_job_bought_twice_is_one_of_the_row() -> None:
+def test_rebought_job_counts_once() -> None:
     run = Run()
     job = run.start()
     for _ in range(4):
@@ -161,14 +161,14 @@ def test_refusals_for_one_reason_stop_an_unproven_kind() -> None:
     assert (stop.cause, stop.requests, stop.reason) == (Cause.REFUSED, 5, "400: gone")
 
 
-def test_refusals_for_several_reasons_pause_nothing() -> None:
+def test_refusals_for_several_reasons_do_not_pause() -> None:
     run = Run()
     for number in range(200):
         run.refused(run.start(), f"400: reason {number % 2}")
     run.start()
 
 
-def test_refusals_between_images_pause_nothing() -> None:
+def test_refusals_between_images_do_not_pause() -> None:
     run = Run()
     for number in range(200):
         job = run.start()
@@ -188,26 +188,26 @@ def test_refusals_between_images_pause_nothing() -> None:
         ("size is not allowed", "style is not allowed", False),
     ],
 )
-def test_reasons_are_compared_without_what_varies(one: str, other: str, same: bool) -> None:
+def test_reason_key_ignores_varying_parts(one: str, other: str, same: bool) -> None:
     assert (reason_key("c", one) == reason_key("c", other)) is same
     assert reason_key("c", one) != reason_key("d", one)
 
 
 @given(st.text(), st.text())
-def test_reasons_are_made_of_any_text(code: str, message: str) -> None:
+def test_reason_key_accepts_any_text(code: str, message: str) -> None:
     assert reason_key(code, message) == reason_key(code, message.upper().lower()) or message
-    assert len(said_of(code, message, 400)) <= 200
+    assert len(error_text(code, message, 400)) <= 200
 
 
-def test_paid_images_that_hang_hold_the_next_requests() -> None:
+def test_paid_images_in_delivery_delay_requests() -> None:
     run = Run()
     run.starts(34)
     held = run.held()
     assert held.seconds is None
-    assert "on their way to disk" in held.why
+    assert "being delivered" in held.reason
 
 
-def test_room_grows_while_images_arrive() -> None:
+def test_allowed_deliveries_grow_while_images_arrive() -> None:
     run = Run()
     jobs = run.starts(34)
     for _ in range(200):
@@ -229,7 +229,7 @@ ENDS = ("useless", "failing", "refused", "free", "withdrawn")
     proven=st.booleans(),
     pick=st.randoms(use_true_random=False),
 )
-def test_no_provider_gets_more_than_the_ceiling(
+def test_ceiling_holds_for_any_provider(
     ends: list[str],
     concurrency: int,
     canary: int,
@@ -238,7 +238,7 @@ def test_no_provider_gets_more_than_the_ceiling(
     proven: bool,
     pick: random.Random,
 ) -> None:
-    """Whatever comes in whatever order: charged attempts without an image stay bounded."""
+    """Charged attempts without an image stay bounded for any sequence of events."""
     limits = GuardLimits(
         canary=canary, max_useless=max_useless, max_probes=max_probes, concurrency=concurrency
     )
@@ -285,10 +285,10 @@ def test_no_provider_gets_more_than_the_ceiling(
     ends=st.lists(st.sampled_from((*ENDS[:4], "saved")), max_size=100),
     proven=st.booleans(),
 )
-def test_a_guard_never_waits_for_nothing(
+def test_guard_never_waits_without_a_reason(
     limits: GuardLimits, ends: list[str], proven: bool
 ) -> None:
-    """With nothing in flight there is a start, a stop, or a moment to wait for."""
+    """Without requests in flight, the guard starts, stops or returns a time to wait for."""
     run = Run(limits, proven=proven)
     for end in ends:
         for _ in range(10):

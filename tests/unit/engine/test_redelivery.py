@@ -1,4 +1,4 @@
-"""Failed downloads of a run that wait for another try: order, bounds, and the end of the run."""
+"""The queue of failed downloads: order, bounds, and the end of a run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from batchgen.engine.events import DownloadRetried, JobHeld, RunEvent
 from batchgen.engine.redelivery import Redelivery
 from batchgen.job import Job, JobId, JobState
-from tests.unit.providers.test_images import JOB
+from tests.support.adapters import JOB
 
 pytestmark = pytest.mark.anyio
 
 
 class Rig:
-    """A queue with a clock and an end of the run that a test sets."""
+    """A queue with a manual clock and a run that a test ends."""
 
     def __init__(self, patience_s: float = 60.0) -> None:
         self.now = 0.0
@@ -41,7 +41,7 @@ def job(number: int) -> Job:
 
 
 @pytest.mark.fault("XA1")
-async def test_jobs_come_in_the_order_they_are_due() -> None:
+async def test_jobs_come_in_due_order() -> None:
     rig = Rig()
     for number, wait_s in ((1, 30.0), (2, 1.0), (3, 2.0)):
         assert await rig.queue.put(job(number), wait_s, "HTTP 403")
@@ -51,7 +51,7 @@ async def test_jobs_come_in_the_order_they_are_due() -> None:
 
 
 @pytest.mark.fault("XA1")
-async def test_a_finished_run_waits_for_what_is_due_soon() -> None:
+async def test_finished_run_waits_for_jobs_due_soon() -> None:
     rig = Rig(patience_s=10)
     await rig.queue.put(job(1), 5, "HTTP 403")
     await rig.queue.put(job(2), 11, "HTTP 404")
@@ -65,7 +65,7 @@ async def test_a_finished_run_waits_for_what_is_due_soon() -> None:
     assert not await rig.queue.put(job(3), 1, "HTTP 403")
 
 
-async def test_a_run_that_waited_already_tries_only_what_is_due() -> None:
+async def test_run_that_waited_tries_only_due_jobs() -> None:
     rig = Rig(patience_s=10)
     await rig.queue.put(job(1), 0, "HTTP 403")
     await rig.queue.put(job(2), 1, "HTTP 403")
@@ -77,7 +77,7 @@ async def test_a_run_that_waited_already_tries_only_what_is_due() -> None:
 
 
 @pytest.mark.fault("XA1")
-async def test_a_job_that_is_being_tried_may_come_back() -> None:
+async def test_job_in_a_try_may_return() -> None:
     rig = Rig(patience_s=10)
     await rig.queue.put(job(1), 0, "HTTP 403")
     await rig.queue.put(job(2), 99, "HTTP 403")
@@ -97,7 +97,7 @@ async def test_a_job_that_is_being_tried_may_come_back() -> None:
 
 
 @pytest.mark.fault("XA1")
-async def test_a_signal_ends_the_wait_and_names_the_jobs() -> None:
+async def test_signal_ends_the_wait_and_reports_the_jobs() -> None:
     rig = Rig()
     await rig.queue.put(job(1), 5, "HTTP 403")
     rig.goes_on = False
@@ -107,7 +107,7 @@ async def test_a_signal_ends_the_wait_and_names_the_jobs() -> None:
 
 @pytest.mark.fault("XA1")
 @pytest.mark.parametrize("buying", [True, False])
-async def test_a_full_queue_holds_up_requests_only(buying: bool) -> None:
+async def test_full_queue_delays_requests_only(buying: bool) -> None:
     rig = Rig()
     rig.queue.buying = buying
     for number in range(256):

@@ -1,4 +1,4 @@
-"""The throttle's rules on a clock that the tests move, and its waiting on a real event loop."""
+"""The throttle: its rules on a manual clock, its waiting on a real event loop."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from anyio.abc import TaskGroup
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchgen.engine.throttle.core import ThrottleCore
 from batchgen.engine.throttle.limits import (
     BREAKER,
     OUTAGE,
     RETRY_AFTER,
     THROTTLED,
     UNREACHABLE,
+    DispatchLimits,
+    DispatchStatus,
     DispatchStopped,
-    Hold,
-    Limits,
     Signal,
-    Status,
     Stopped,
     Ticket,
     Wait,
+    WaitReason,
 )
-from batchgen.engine.throttle.throttle import Throttle, ThrottleCore
+from batchgen.engine.throttle.throttle import Throttle
 
 
 class Run:
-    """A core with a clock of its own; `now` moves only when told."""
+    """A core with a manual clock."""
 
-    def __init__(self, limits: Limits, seed: int = 1) -> None:
+    def __init__(self, limits: DispatchLimits, seed: int = 1) -> None:
         self.core = ThrottleCore(limits, random.Random(seed))
         self.now = 1000.0
 
@@ -60,7 +61,7 @@ class Run:
         return seconds
 
     def sleep(self, images: int = 1) -> float:
-        """Wait exactly as long as told."""
+        """Advance the clock by the required wait."""
         seconds = self.seconds(images)
         self.now += seconds
         return seconds
@@ -79,7 +80,7 @@ class Run:
     def once(self, signal: Signal, *, after: float = 0.0, retry_after: float | None = None) -> None:
         self.finish(self.start(), signal, after=after, retry_after=retry_after)
 
-    def status(self) -> Status:
+    def status(self) -> DispatchStatus:
         return self.core.status(self.now)
 
     def stopped(self) -> str:
@@ -91,17 +92,17 @@ class Run:
 # Slots
 
 
-def test_no_more_requests_start_than_may_be_in_flight() -> None:
-    run = Run(Limits(concurrency=3))
+def test_concurrency_limits_requests_in_flight() -> None:
+    run = Run(DispatchLimits(concurrency=3))
     tickets = run.starts(3)
-    assert run.wait() == Wait(seconds=None, why=Hold.SLOT)
+    assert run.wait() == Wait(seconds=None, reason=WaitReason.SLOT)
     run.finish(tickets[1], Signal.OK)
     run.start()
-    assert run.wait().why is Hold.SLOT
+    assert run.wait().reason is WaitReason.SLOT
 
 
-def test_a_ticket_comes_back_only_once() -> None:
-    run = Run(Limits(concurrency=3))
+def test_ticket_is_returned_only_once() -> None:
+    run = Run(DispatchLimits(concurrency=3))
     run.start()
     ticket = run.start()
     run.finish(ticket, Signal.OK)
@@ -113,25 +114,25 @@ def test_a_ticket_comes_back_only_once() -> None:
 # Rates
 
 
-def test_requests_are_spaced_evenly_and_slightly_under_the_rate() -> None:
-    run = Run(Limits(requests_per_minute=60))
+def test_requests_are_spaced_slightly_below_the_rate() -> None:
+    run = Run(DispatchLimits(requests_per_minute=60))
     run.start()
-    assert run.wait().why is Hold.RATE
+    assert run.wait().reason is WaitReason.RATE
     for _ in range(3):
         assert run.sleep() == pytest.approx(1 / 0.99)
         run.start()
 
 
-def test_unused_rate_is_not_saved_up_without_a_burst() -> None:
-    run = Run(Limits(requests_per_minute=60))
+def test_unused_rate_is_not_saved_without_a_burst() -> None:
+    run = Run(DispatchLimits(requests_per_minute=60))
     run.start()
     run.now += 600
     run.start()
     assert run.seconds() == pytest.approx(1 / 0.99)
 
 
-def test_a_burst_starts_at_once_and_comes_back_with_time() -> None:
-    run = Run(Limits(requests_per_minute=60, burst=5))
+def test_burst_starts_at_once_and_refills() -> None:
+    run = Run(DispatchLimits(requests_per_minute=60, burst=5))
     run.starts(5)
     assert run.sleep() == pytest.approx(1 / 0.99)
     run.start()
@@ -139,32 +140,32 @@ def test_a_burst_starts_at_once_and_comes_back_with_time() -> None:
     run.starts(2)
 
 
-def test_images_are_counted_and_not_requests() -> None:
-    run = Run(Limits(images_per_minute=60))
+def test_image_rate_counts_images_not_requests() -> None:
+    run = Run(DispatchLimits(images_per_minute=60))
     run.start(images=4)
     assert run.sleep(images=2) == pytest.approx(4 / 0.99)
     run.start(images=2)
     assert run.seconds() == pytest.approx(2 / 0.99)
 
 
-def test_a_burst_of_images_is_shared_by_the_images_of_a_request() -> None:
-    run = Run(Limits(images_per_minute=60, burst=6))
+def test_images_of_a_request_share_the_burst() -> None:
+    run = Run(DispatchLimits(images_per_minute=60, burst=6))
     run.start(images=4)
     run.start(images=2)
     assert run.seconds(images=3) == pytest.approx(3 / 0.99)
     assert run.seconds(images=9) == pytest.approx(6 / 0.99)
 
 
-def test_the_slower_of_two_rates_holds() -> None:
-    run = Run(Limits(requests_per_minute=60, images_per_minute=120))
+def test_slower_of_two_rates_applies() -> None:
+    run = Run(DispatchLimits(requests_per_minute=60, images_per_minute=120))
     run.start(images=1)
     assert run.sleep() == pytest.approx(1 / 0.99)
     run.start(images=10)
     assert run.seconds() == pytest.approx(5 / 0.99)
 
 
-def test_a_request_that_was_never_sent_gives_its_rate_back() -> None:
-    run = Run(Limits(requests_per_minute=60, images_per_minute=60))
+def test_cancelled_request_returns_its_rate() -> None:
+    run = Run(DispatchLimits(requests_per_minute=60, images_per_minute=60))
     run.start()
     run.sleep()
     run.finish(run.start(images=4), Signal.CANCELLED)
@@ -172,8 +173,8 @@ def test_a_request_that_was_never_sent_gives_its_rate_back() -> None:
     assert run.seconds() == pytest.approx(1 / 0.99)
 
 
-def test_giving_back_late_does_not_bring_two_requests_too_close() -> None:
-    run = Run(Limits(requests_per_minute=60))
+def test_late_return_keeps_requests_apart() -> None:
+    run = Run(DispatchLimits(requests_per_minute=60))
     never_sent = run.start()
     run.sleep()
     run.start()
@@ -183,7 +184,7 @@ def test_giving_back_late_does_not_bring_two_requests_too_close() -> None:
 
 @dataclass
 class StrictServer:
-    """A token bucket that counts what it lets through and what it refuses."""
+    """A token bucket that counts accepted and refused requests."""
 
     per_s: float
     burst: float
@@ -206,11 +207,9 @@ class StrictServer:
 
 
 @pytest.mark.parametrize(("server_burst", "burst"), [(1, 1), (10, 1), (10, 10)])
-def test_a_strict_server_is_used_to_the_full_and_refuses_nothing(
-    server_burst: int, burst: int
-) -> None:
+def test_strict_server_is_fully_used_without_refusals(server_burst: int, burst: int) -> None:
     server = StrictServer(per_s=10, burst=server_burst)
-    core = ThrottleCore(Limits(concurrency=64, requests_per_minute=600, burst=burst))
+    core = ThrottleCore(DispatchLimits(concurrency=64, requests_per_minute=600, burst=burst))
     under_way: list[tuple[float, int, Ticket]] = []
     latency = random.Random(7)
     now = 0.0
@@ -231,28 +230,28 @@ def test_a_strict_server_is_used_to_the_full_and_refuses_nothing(
     assert server.accepted >= 0.97 * 600
 
 
-# Pressure
+# Backpressure
 
 
 @pytest.mark.fault("H14", "H15")
-def test_a_429_delays_every_worker() -> None:
-    run = Run(Limits(concurrency=4))
+def test_429_delays_every_worker() -> None:
+    run = Run(DispatchLimits(concurrency=4))
     tickets = run.starts(3)
     run.finish(tickets[0], Signal.THROTTLED, retry_after=7)
-    assert run.wait().why is Hold.COOL_DOWN
+    assert run.wait().reason is WaitReason.COOL_DOWN
     assert 7 <= run.sleep() <= 7.5
 
 
 @pytest.mark.fault("H18")
 @pytest.mark.parametrize("value", [None, 0.0, -3.0, math.nan, math.inf, -math.inf])
-def test_an_unusable_retry_after_counts_as_absent(value: float | None) -> None:
-    run = Run(Limits())
+def test_invalid_retry_after_is_ignored(value: float | None) -> None:
+    run = Run(DispatchLimits())
     run.once(Signal.THROTTLED, retry_after=value)
     assert 1 <= run.seconds() <= 1.5
 
 
-def test_a_longer_retry_after_in_flight_prolongs_the_wait_and_a_shorter_one_does_not() -> None:
-    run = Run(Limits())
+def test_only_a_longer_retry_after_extends_the_wait() -> None:
+    run = Run(DispatchLimits())
     tickets = run.starts(3)
     for ticket, seconds in zip(tickets, (5, 20, 1), strict=True):
         run.finish(ticket, Signal.THROTTLED, retry_after=seconds)
@@ -260,8 +259,8 @@ def test_a_longer_retry_after_in_flight_prolongs_the_wait_and_a_shorter_one_does
 
 
 @pytest.mark.fault("H19")
-def test_a_wait_of_hours_stops_the_run() -> None:
-    run = Run(Limits())
+def test_wait_of_hours_stops_the_run() -> None:
+    run = Run(DispatchLimits())
     tickets = run.starts(2)
     run.finish(tickets[0], Signal.THROTTLED, retry_after=3600)
     assert 3600 <= run.seconds() <= 3600.5
@@ -270,16 +269,16 @@ def test_a_wait_of_hours_stops_the_run() -> None:
 
 
 @pytest.mark.fault("H14")
-def test_sixteen_429s_at_once_halve_the_width_once() -> None:
-    run = Run(Limits(concurrency=16))
+def test_simultaneous_429s_halve_the_width_once() -> None:
+    run = Run(DispatchLimits(concurrency=16))
     for ticket in run.starts(16):
         run.finish(ticket, Signal.THROTTLED, after=0.01)
     assert run.status().width == 8
     assert run.seconds() <= 1.5
 
 
-def test_each_new_episode_halves_the_width_down_to_one() -> None:
-    run = Run(Limits(concurrency=10))
+def test_each_episode_halves_the_width_down_to_one() -> None:
+    run = Run(DispatchLimits(concurrency=10))
     widths = []
     for _ in range(6):
         run.once(Signal.THROTTLED, retry_after=1)
@@ -287,17 +286,17 @@ def test_each_new_episode_halves_the_width_down_to_one() -> None:
         run.sleep()
     assert widths == [5, 2, 1, 1, 1, 1]
     run.start()
-    assert run.wait().why is Hold.SLOT
+    assert run.wait().reason is WaitReason.SLOT
 
 
 @pytest.mark.fault("H14")
-def test_width_grows_back_by_one_for_each_half_minute_without_pressure() -> None:
-    run = Run(Limits(concurrency=8))
+def test_width_regrows_by_one_every_half_minute() -> None:
+    run = Run(DispatchLimits(concurrency=8))
     tickets = run.starts(8)
     run.finish(tickets[0], Signal.THROTTLED, retry_after=2)
     run.sleep()
     assert run.status().width == 4
-    assert run.wait().why is Hold.SLOT
+    assert run.wait().reason is WaitReason.SLOT
     assert run.sleep() == pytest.approx(30)
     assert run.status().width == 5
     run.finish(tickets[1], Signal.THROTTLED)
@@ -309,15 +308,15 @@ def test_width_grows_back_by_one_for_each_half_minute_without_pressure() -> None
     assert run.status().width == 8
 
 
-def test_width_never_grows_past_the_limit() -> None:
-    run = Run(Limits(concurrency=1))
+def test_width_never_exceeds_the_limit() -> None:
+    run = Run(DispatchLimits(concurrency=1))
     run.once(Signal.THROTTLED)
     run.now += 3600
     assert run.status().width == 1
 
 
-def test_width_that_grew_back_unobserved_counts_at_the_next_429() -> None:
-    run = Run(Limits(concurrency=8))
+def test_next_429_applies_pending_regrowth_first() -> None:
+    run = Run(DispatchLimits(concurrency=8))
     run.once(Signal.THROTTLED)
     run.sleep()
     run.once(Signal.THROTTLED, after=125)
@@ -325,8 +324,8 @@ def test_width_that_grew_back_unobserved_counts_at_the_next_429() -> None:
 
 
 @pytest.mark.fault("XC7")
-def test_a_wide_run_is_as_wide_as_before_within_minutes() -> None:
-    run = Run(Limits(concurrency=1000))
+def test_large_width_recovers_within_minutes() -> None:
+    run = Run(DispatchLimits(concurrency=1000))
     for ticket in run.starts(1000):
         run.finish(ticket, Signal.THROTTLED, retry_after=2)
     run.sleep()
@@ -338,8 +337,8 @@ def test_a_wide_run_is_as_wide_as_before_within_minutes() -> None:
 
 
 @pytest.mark.fault("XC8", "W08", "K12")
-def test_half_an_hour_of_429_without_a_success_stops() -> None:
-    run = Run(Limits())
+def test_half_an_hour_of_429s_stops_the_run() -> None:
+    run = Run(DispatchLimits())
     run.once(Signal.OK)
     began = run.now
     while run.now < began + 1800:
@@ -350,8 +349,8 @@ def test_half_an_hour_of_429_without_a_success_stops() -> None:
 
 
 @pytest.mark.fault("XC8")
-def test_a_success_between_429s_starts_the_half_hour_over() -> None:
-    run = Run(Limits())
+def test_success_between_429s_restarts_the_half_hour() -> None:
+    run = Run(DispatchLimits())
     for _ in range(100):
         run.once(Signal.THROTTLED, after=1700)
         run.sleep()
@@ -360,18 +359,18 @@ def test_a_success_between_429s_starts_the_half_hour_over() -> None:
 
 
 @pytest.mark.fault("XC8", "K12")
-def test_the_wait_after_a_429_says_what_it_said() -> None:
-    run = Run(Limits())
+def test_cool_down_status_quotes_the_429() -> None:
+    run = Run(DispatchLimits())
     run.core.finish(run.start(), Signal.THROTTLED, run.now, 12.0, "429 slow_down: Easy")
     waiting = run.status().waiting_for
     assert waiting is not None
     assert waiting.startswith("cool-down after 429 slow_down: Easy: 1")
-    assert run.status().said == "429 slow_down: Easy"
+    assert run.status().last_error == "429 slow_down: Easy"
 
 
 @pytest.mark.fault("H14")
-def test_without_retry_after_the_cool_down_doubles_up_to_a_minute() -> None:
-    run = Run(Limits(concurrency=1))
+def test_cool_down_doubles_up_to_a_minute() -> None:
+    run = Run(DispatchLimits(concurrency=1))
     longest = [0.0] * 9
     for _ in range(200):
         for episode in range(9):
@@ -384,10 +383,10 @@ def test_without_retry_after_the_cool_down_doubles_up_to_a_minute() -> None:
 
 
 def longest_cool_down(*, late: bool) -> float:
-    """Of four 429s, each followed by a success that was sent before it, or after its cool-down."""
+    """Return the waits of four 429s, each followed by a success sent before it or after it."""
     waits = []
     for seed in range(100):
-        run = Run(Limits(concurrency=64), seed)
+        run = Run(DispatchLimits(concurrency=64), seed)
         older = run.starts(4)
         for ticket in older:
             run.once(Signal.THROTTLED)
@@ -400,14 +399,14 @@ def longest_cool_down(*, late: bool) -> float:
     return max(waits)
 
 
-def test_only_a_success_sent_after_the_cool_down_resets_the_next_one() -> None:
+def test_only_a_success_after_the_cool_down_resets_it() -> None:
     assert longest_cool_down(late=False) <= 1.5
     assert longest_cool_down(late=True) > 6
 
 
 @pytest.mark.fault("H33")
-def test_half_an_hour_of_503_costs_few_requests() -> None:
-    run = Run(Limits(concurrency=16))
+def test_half_an_hour_of_503s_sends_few_requests() -> None:
+    run = Run(DispatchLimits(concurrency=16))
     end = run.now + 1800
     sent = 0
     while run.now < end:
@@ -421,22 +420,22 @@ def test_half_an_hour_of_503_costs_few_requests() -> None:
     assert sent <= 16 + 8 + 4 + 2 + 1800 / 15
 
 
-# Reach
+# Connectivity
 
 
 @pytest.mark.fault("N01", "N03")
-def test_five_refused_connections_in_a_row_pause_dispatch() -> None:
-    run = Run(Limits())
+def test_five_refused_connections_pause_dispatch() -> None:
+    run = Run(DispatchLimits())
     for _ in range(4):
         run.once(Signal.UNREACHABLE)
     run.once(Signal.OK)
     for _ in range(5):
         run.once(Signal.UNREACHABLE)
-    assert run.wait() == Wait(seconds=1.0, why=Hold.UNREACHABLE)
+    assert run.wait() == Wait(seconds=1.0, reason=WaitReason.UNREACHABLE)
 
 
-def test_an_unreachable_provider_is_probed_one_at_a_time_with_backoff() -> None:
-    run = Run(Limits())
+def test_unreachable_provider_is_probed_with_backoff() -> None:
+    run = Run(DispatchLimits())
     for ticket in run.starts(8)[:5]:
         run.finish(ticket, Signal.UNREACHABLE)
     pauses = []
@@ -444,7 +443,7 @@ def test_an_unreachable_provider_is_probed_one_at_a_time_with_backoff() -> None:
         pauses.append(run.sleep())
         probe = run.start()
         assert probe.probe
-        assert run.wait() == Wait(seconds=None, why=Hold.UNREACHABLE)
+        assert run.wait() == Wait(seconds=None, reason=WaitReason.UNREACHABLE)
         run.finish(probe, Signal.UNREACHABLE, after=0.5)
     assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30])
 
@@ -453,8 +452,8 @@ def test_an_unreachable_provider_is_probed_one_at_a_time_with_backoff() -> None:
 @pytest.mark.parametrize(
     "signal", [Signal.OK, Signal.NEUTRAL, Signal.AMBIGUOUS, Signal.THROTTLED], ids=str
 )
-def test_dispatch_resumes_when_a_probe_gets_through(signal: Signal) -> None:
-    run = Run(Limits(concurrency=8))
+def test_successful_probe_resumes_dispatch(signal: Signal) -> None:
+    run = Run(DispatchLimits(concurrency=8))
     for _ in range(5):
         run.once(Signal.UNREACHABLE)
     run.sleep()
@@ -463,8 +462,8 @@ def test_dispatch_resumes_when_a_probe_gets_through(signal: Signal) -> None:
     assert not any(ticket.probe for ticket in run.starts(4))
 
 
-def test_the_backoff_begins_anew_after_the_provider_was_reached() -> None:
-    run = Run(Limits())
+def test_backoff_restarts_after_a_connection() -> None:
+    run = Run(DispatchLimits())
     for _ in range(5):
         run.once(Signal.UNREACHABLE)
     for _ in range(3):
@@ -477,24 +476,24 @@ def test_the_backoff_begins_anew_after_the_provider_was_reached() -> None:
     assert run.seconds() == pytest.approx(1)
 
 
-def test_connections_refused_late_are_no_failed_probes() -> None:
-    run = Run(Limits(concurrency=8))
+def test_late_refused_connection_is_not_a_failed_probe() -> None:
+    run = Run(DispatchLimits(concurrency=8))
     for ticket in run.starts(8):
         run.finish(ticket, Signal.UNREACHABLE, after=0.1)
     assert run.seconds() == pytest.approx(0.7)
 
 
-def test_requests_lost_from_before_the_outage_do_not_end_the_pause() -> None:
-    run = Run(Limits(concurrency=8))
+def test_request_sent_before_the_outage_keeps_the_pause() -> None:
+    run = Run(DispatchLimits(concurrency=8))
     older = run.start()
     for _ in range(5):
         run.once(Signal.UNREACHABLE)
     run.finish(older, Signal.AMBIGUOUS)
-    assert run.wait().why is Hold.UNREACHABLE
+    assert run.wait().reason is WaitReason.UNREACHABLE
 
 
-def test_a_provider_out_of_reach_for_too_long_stops_the_run() -> None:
-    run = Run(Limits(unreachable_s=300))
+def test_provider_unreachable_too_long_stops_the_run() -> None:
+    run = Run(DispatchLimits(unreachable_s=300))
     began = run.now
     for _ in range(5):
         run.once(Signal.UNREACHABLE)
@@ -507,17 +506,17 @@ def test_a_provider_out_of_reach_for_too_long_stops_the_run() -> None:
     assert run.now == pytest.approx(began + 300)
 
 
-def test_a_quiet_hour_does_not_count_as_out_of_reach() -> None:
-    run = Run(Limits(unreachable_s=300))
+def test_idle_hour_does_not_count_as_unreachable() -> None:
+    run = Run(DispatchLimits(unreachable_s=300))
     run.once(Signal.OK)
     run.now += 3600
     for _ in range(5):
         run.once(Signal.UNREACHABLE)
-    assert run.wait().why is Hold.UNREACHABLE
+    assert run.wait().reason is WaitReason.UNREACHABLE
 
 
-def test_a_cancelled_probe_makes_room_for_another() -> None:
-    run = Run(Limits())
+def test_cancelled_probe_is_replaced() -> None:
+    run = Run(DispatchLimits())
     for _ in range(5):
         run.once(Signal.UNREACHABLE)
     run.sleep()
@@ -530,18 +529,16 @@ def test_a_cancelled_probe_makes_room_for_another() -> None:
 
 @pytest.mark.fault("N37", "N38")
 @pytest.mark.parametrize(("concurrency", "row"), [(1, 3), (2, 3), (8, 8)])
-def test_as_many_lost_responses_as_may_be_in_flight_open_the_breaker(
-    concurrency: int, row: int
-) -> None:
-    run = Run(Limits(concurrency=concurrency))
+def test_lost_responses_of_all_slots_open_the_breaker(concurrency: int, row: int) -> None:
+    run = Run(DispatchLimits(concurrency=concurrency))
     for _ in range(row):
         run.once(Signal.AMBIGUOUS)
-    assert run.wait() == Wait(seconds=60.0, why=Hold.BREAKER)
+    assert run.wait() == Wait(seconds=60.0, reason=WaitReason.BREAKER)
 
 
 @pytest.mark.parametrize("signal", [Signal.OK, Signal.NEUTRAL, Signal.THROTTLED], ids=str)
-def test_any_response_ends_the_row_of_lost_ones(signal: Signal) -> None:
-    run = Run(Limits(concurrency=3))
+def test_any_response_resets_the_lost_responses(signal: Signal) -> None:
+    run = Run(DispatchLimits(concurrency=3))
     for _ in range(2):
         run.once(Signal.AMBIGUOUS)
     run.once(signal)
@@ -552,13 +549,13 @@ def test_any_response_ends_the_row_of_lost_ones(signal: Signal) -> None:
 
 
 @pytest.mark.parametrize("signal", [Signal.UNREACHABLE, Signal.CANCELLED], ids=str)
-def test_what_never_arrived_neither_ends_nor_lengthens_the_row(signal: Signal) -> None:
-    run = Run(Limits(concurrency=3))
+def test_unsent_request_does_not_change_the_count(signal: Signal) -> None:
+    run = Run(DispatchLimits(concurrency=3))
     for _ in range(2):
         run.once(Signal.AMBIGUOUS)
         run.once(signal)
     run.once(Signal.AMBIGUOUS)
-    assert run.wait().why is Hold.BREAKER
+    assert run.wait().reason is WaitReason.BREAKER
 
 
 def open_breaker(run: Run, concurrency: int = 3) -> None:
@@ -567,21 +564,21 @@ def open_breaker(run: Run, concurrency: int = 3) -> None:
 
 
 @pytest.mark.fault("N38", "B01")
-def test_an_open_breaker_lets_one_probe_a_minute_through_and_then_stops() -> None:
-    run = Run(Limits(concurrency=3, max_probes=3))
+def test_open_breaker_probes_once_a_minute_then_stops() -> None:
+    run = Run(DispatchLimits(concurrency=3, max_probes=3))
     open_breaker(run)
     for _ in range(3):
         assert run.sleep() == pytest.approx(60)
         probe = run.start()
         assert probe.probe
-        assert run.wait() == Wait(seconds=None, why=Hold.BREAKER)
+        assert run.wait() == Wait(seconds=None, reason=WaitReason.BREAKER)
         run.finish(probe, Signal.AMBIGUOUS, after=100)
     assert run.stopped() == BREAKER
 
 
 @pytest.mark.parametrize("signal", [Signal.OK, Signal.NEUTRAL, Signal.THROTTLED], ids=str)
-def test_an_answered_probe_closes_the_breaker(signal: Signal) -> None:
-    run = Run(Limits(concurrency=3))
+def test_probe_with_a_response_closes_the_breaker(signal: Signal) -> None:
+    run = Run(DispatchLimits(concurrency=3))
     open_breaker(run)
     run.sleep()
     run.once(signal)
@@ -589,8 +586,8 @@ def test_an_answered_probe_closes_the_breaker(signal: Signal) -> None:
     assert not run.start().probe
 
 
-def test_failed_probes_are_forgotten_when_the_breaker_closes() -> None:
-    run = Run(Limits(concurrency=3, max_probes=3))
+def test_closing_the_breaker_resets_failed_probes() -> None:
+    run = Run(DispatchLimits(concurrency=3, max_probes=3))
     for _ in range(3):
         open_breaker(run)
         for _ in range(2):
@@ -601,8 +598,8 @@ def test_failed_probes_are_forgotten_when_the_breaker_closes() -> None:
     run.start()
 
 
-def test_responses_lost_from_before_the_opening_are_no_probes() -> None:
-    run = Run(Limits(concurrency=8, max_probes=3))
+def test_loss_from_before_the_opening_is_not_a_probe() -> None:
+    run = Run(DispatchLimits(concurrency=8, max_probes=3))
     older = run.starts(7)
     open_breaker(run, 8)
     for ticket in older[:4]:
@@ -617,16 +614,16 @@ def test_responses_lost_from_before_the_opening_are_no_probes() -> None:
     run.once(Signal.OK)
 
 
-def test_a_late_response_from_before_the_opening_closes_the_breaker() -> None:
-    run = Run(Limits(concurrency=3))
+def test_late_response_closes_the_breaker() -> None:
+    run = Run(DispatchLimits(concurrency=3))
     older = run.start()
     open_breaker(run)
     run.finish(older, Signal.OK)
     assert not run.start().probe
 
 
-def test_a_probe_that_does_not_connect_is_not_held_against_the_provider() -> None:
-    run = Run(Limits(concurrency=3, max_probes=1))
+def test_unconnected_probe_is_not_a_failed_probe() -> None:
+    run = Run(DispatchLimits(concurrency=3, max_probes=1))
     open_breaker(run)
     for _ in range(4):
         assert run.sleep() == pytest.approx(60)
@@ -639,19 +636,19 @@ def test_a_probe_that_does_not_connect_is_not_held_against_the_provider() -> Non
 # Stop and status
 
 
-def test_after_a_stop_nobody_starts_and_the_first_reason_stays() -> None:
-    run = Run(Limits())
+def test_stop_keeps_its_first_reason() -> None:
+    run = Run(DispatchLimits())
     ticket = run.start()
     run.core.stop("budget")
     run.core.stop("key")
     run.finish(ticket, Signal.OK)
     assert run.stopped() == "budget"
-    assert run.status() == Status(in_flight=0, width=8, waiting_for=None, stopped="budget")
+    assert run.status() == DispatchStatus(in_flight=0, width=8, waiting_for=None, stopped="budget")
 
 
-def test_the_status_says_what_everybody_waits_for() -> None:
-    run = Run(Limits(concurrency=4, requests_per_minute=5))
-    assert run.status() == Status(in_flight=0, width=4, waiting_for=None, stopped=None)
+def test_status_names_the_reason_to_wait() -> None:
+    run = Run(DispatchLimits(concurrency=4, requests_per_minute=5))
+    assert run.status() == DispatchStatus(in_flight=0, width=4, waiting_for=None, stopped=None)
     ticket = run.start()
     assert run.status().waiting_for == "rate limit: 13 s"
     run.finish(ticket, Signal.THROTTLED, retry_after=20)
@@ -659,15 +656,15 @@ def test_the_status_says_what_everybody_waits_for() -> None:
     assert run.status().width == 2
 
 
-def test_the_status_says_when_the_next_probe_leaves() -> None:
-    run = Run(Limits(concurrency=3))
+def test_status_shows_the_time_of_the_next_probe() -> None:
+    run = Run(DispatchLimits(concurrency=3))
     open_breaker(run)
     run.now += 17
     assert run.status().waiting_for == "breaker: probe in 43 s"
     run.sleep()
     run.start()
-    assert run.status().waiting_for == "breaker: probe under way"
-    run = Run(Limits())
+    assert run.status().waiting_for == "breaker: probe in flight"
+    run = Run(DispatchLimits())
     for _ in range(5):
         run.once(Signal.UNREACHABLE)
     assert run.status().waiting_for == "provider unreachable: probe in 1 s"
@@ -676,8 +673,8 @@ def test_the_status_says_when_the_next_probe_leaves() -> None:
 # Outages
 
 
-def test_a_row_of_errors_opens_the_breaker_and_half_an_hour_of_them_stops_the_run() -> None:
-    run = Run(Limits(concurrency=2))
+def test_half_an_hour_of_server_errors_stops_the_run() -> None:
+    run = Run(DispatchLimits(concurrency=2))
     for _ in range(3):
         run.once(Signal.ERRORED)
     for _ in range(29):
@@ -688,8 +685,8 @@ def test_a_row_of_errors_opens_the_breaker_and_half_an_hour_of_them_stops_the_ru
     assert run.stopped() == OUTAGE
 
 
-def test_an_response_closes_a_breaker_that_errors_opened() -> None:
-    run = Run(Limits(concurrency=2))
+def test_response_closes_breaker_opened_by_errors() -> None:
+    run = Run(DispatchLimits(concurrency=2))
     for _ in range(3):
         run.once(Signal.ERRORED)
     run.sleep()
@@ -699,28 +696,28 @@ def test_an_response_closes_a_breaker_that_errors_opened() -> None:
 
 @pytest.mark.fault("H33")
 @pytest.mark.parametrize("signal", [Signal.ERRORED, Signal.THROTTLED, Signal.AMBIGUOUS], ids=str)
-def test_repeats_in_an_outage_are_a_tenth_of_the_first_tries_and_one_a_minute(
+def test_repeats_in_an_outage_are_limited(
     signal: Signal,
 ) -> None:
-    run = Run(Limits(concurrency=100))
+    run = Run(DispatchLimits(concurrency=100))
     for _ in range(50):
-        run.core.tried(repeat=False)
+        run.core.count_try(repeat=False)
     assert run.core.repeat_wait_s(run.now) == 0
     run.once(signal)
     repeated = 0
     for minute in range(5):
         while run.core.repeat_wait_s(run.now) == 0:
-            run.core.tried(repeat=True)
+            run.core.count_try(repeat=True)
             repeated += 1
         assert repeated == 5 + minute + 1
         run.now += run.core.repeat_wait_s(run.now)
 
 
-def test_a_success_ends_the_account_of_repeats() -> None:
-    run = Run(Limits(concurrency=100))
-    run.core.tried(repeat=False)
+def test_success_resets_the_repeat_budget() -> None:
+    run = Run(DispatchLimits(concurrency=100))
+    run.core.count_try(repeat=False)
     run.once(Signal.ERRORED)
-    run.core.tried(repeat=True)
+    run.core.count_try(repeat=True)
     assert run.core.repeat_wait_s(run.now) == 60.0
     run.once(Signal.OK)
     assert run.core.repeat_wait_s(run.now) == 0.0
@@ -741,7 +738,7 @@ ACTIONS = st.one_of(
     ),
 )
 LIMITS = st.builds(
-    Limits,
+    DispatchLimits,
     concurrency=st.integers(1, 6),
     requests_per_minute=st.none() | st.floats(1, 6000),
     images_per_minute=st.none() | st.floats(1, 6000),
@@ -752,7 +749,7 @@ LIMITS = st.builds(
 
 
 def most_in_a_window(starts: list[tuple[float, int]], per_minute: float) -> float:
-    """By how many units the starts of any window pass its share of the rate."""
+    """Return by how many units the starts of any window exceed the rate."""
     over = 0.0
     for first, (begin, _) in enumerate(starts):
         units = 0
@@ -763,8 +760,8 @@ def most_in_a_window(starts: list[tuple[float, int]], per_minute: float) -> floa
 
 
 @given(limits=LIMITS, actions=st.lists(ACTIONS, max_size=80), seed=st.integers(0, 99))
-def test_whatever_happens_the_limits_hold(
-    limits: Limits, actions: list[tuple[object, ...]], seed: int
+def test_limits_hold_for_any_sequence_of_events(
+    limits: DispatchLimits, actions: list[tuple[object, ...]], seed: int
 ) -> None:
     core = ThrottleCore(limits, random.Random(seed))
     now = 0.0
@@ -786,7 +783,7 @@ def test_whatever_happens_the_limits_hold(
                     check_wait(decision)
                     now += decision.seconds
                     decision = core.try_start(now, images)
-                    assert not isinstance(decision, Wait) or decision.why is Hold.SLOT
+                    assert not isinstance(decision, Wait) or decision.reason is WaitReason.SLOT
                 if isinstance(decision, Ticket):
                     assert not stopped
                     in_flight.append(decision)
@@ -822,13 +819,13 @@ def test_whatever_happens_the_limits_hold(
 
 
 async def settle() -> None:
-    """Let every task run until it waits for something."""
+    """Let every task run until it waits."""
     for _ in range(20):
         await anyio.lowlevel.checkpoint()
 
 
 class Queue:
-    """Tasks that want to start, and the order in which they did."""
+    """Tasks that request a start, and the order of their starts."""
 
     def __init__(self, throttle: Throttle, group: TaskGroup) -> None:
         self.throttle = throttle
@@ -858,8 +855,8 @@ class Queue:
 
 
 @pytest.mark.anyio
-async def test_tasks_start_in_the_order_in_which_they_came() -> None:
-    throttle = Throttle(ThrottleCore(Limits(concurrency=1)))
+async def test_tasks_start_in_arrival_order() -> None:
+    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=1)))
     async with anyio.create_task_group() as group:
         queue = Queue(throttle, group)
         for name in "abcd":
@@ -872,8 +869,8 @@ async def test_tasks_start_in_the_order_in_which_they_came() -> None:
 
 
 @pytest.mark.anyio
-async def test_one_finish_lets_one_task_start() -> None:
-    throttle = Throttle(ThrottleCore(Limits(concurrency=2)))
+async def test_one_finish_starts_one_task() -> None:
+    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=2)))
     async with anyio.create_task_group() as group:
         queue = Queue(throttle, group)
         for name in "abcde":
@@ -885,8 +882,8 @@ async def test_one_finish_lets_one_task_start() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_stop_wakes_every_task_that_waits() -> None:
-    limits = Limits(concurrency=4, requests_per_minute=0.01)
+async def test_stop_wakes_every_waiting_task() -> None:
+    limits = DispatchLimits(concurrency=4, requests_per_minute=0.01)
     throttle = Throttle(ThrottleCore(limits))
     with anyio.fail_after(5):
         async with anyio.create_task_group() as group:
@@ -901,8 +898,8 @@ async def test_a_stop_wakes_every_task_that_waits() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_stop_that_the_rules_decide_wakes_every_task_that_waits() -> None:
-    throttle = Throttle(ThrottleCore(Limits(concurrency=1)))
+async def test_stop_by_a_rule_wakes_every_waiting_task() -> None:
+    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=1)))
     with anyio.fail_after(5):
         async with anyio.create_task_group() as group:
             queue = Queue(throttle, group)
@@ -913,15 +910,15 @@ async def test_a_stop_that_the_rules_decide_wakes_every_task_that_waits() -> Non
 
 
 @pytest.mark.anyio
-async def test_a_task_starts_when_its_time_has_come_without_anything_else_happening() -> None:
-    throttle = Throttle(ThrottleCore(Limits(requests_per_minute=600)))
+async def test_task_starts_on_time_without_other_events() -> None:
+    throttle = Throttle(ThrottleCore(DispatchLimits(requests_per_minute=600)))
     with anyio.fail_after(5):
         for number in range(4):
             assert (await throttle.start()).id == number
 
 
 @pytest.mark.anyio
-async def test_waiting_for_a_slot_asks_nobody_the_time() -> None:
+async def test_waiting_for_a_slot_does_not_poll() -> None:
     asked = 0
 
     def clock() -> float:
@@ -929,7 +926,7 @@ async def test_waiting_for_a_slot_asks_nobody_the_time() -> None:
         asked += 1
         return time.monotonic()
 
-    throttle = Throttle(ThrottleCore(Limits(concurrency=1)), clock)
+    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=1)), clock)
     async with anyio.create_task_group() as group:
         queue = Queue(throttle, group)
         for name in "abc":
@@ -942,8 +939,8 @@ async def test_waiting_for_a_slot_asks_nobody_the_time() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("cancelled", [1, 2], ids=["first in line", "second in line"])
-async def test_a_cancelled_task_leaves_no_trace(cancelled: int) -> None:
-    throttle = Throttle(ThrottleCore(Limits(concurrency=1)))
+async def test_cancelled_task_leaves_no_trace(cancelled: int) -> None:
+    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=1)))
     async with anyio.create_task_group() as group:
         queue = Queue(throttle, group)
         scopes = [await queue.add(name) for name in "abcd"]
@@ -958,8 +955,8 @@ async def test_a_cancelled_task_leaves_no_trace(cancelled: int) -> None:
 
 
 @pytest.mark.anyio
-async def test_no_ticket_is_lost_when_a_start_and_its_cancellation_meet() -> None:
-    throttle = Throttle(ThrottleCore(Limits(concurrency=1)))
+async def test_start_racing_with_cancellation_loses_no_ticket() -> None:
+    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=1)))
     held = await throttle.start()
 
     def finish_then_cancel(scope: anyio.CancelScope) -> None:
@@ -984,8 +981,8 @@ async def test_no_ticket_is_lost_when_a_start_and_its_cancellation_meet() -> Non
 
 
 @pytest.mark.anyio
-async def test_a_hundred_workers_share_the_slots_and_lose_none() -> None:
-    throttle = Throttle(ThrottleCore(Limits(concurrency=7)))
+async def test_hundred_workers_share_all_slots() -> None:
+    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=7)))
     most = done = 0
 
     async def work(rng: random.Random) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import cycle
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -17,126 +14,67 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from batchgen.job import (
     AttemptId,
-    BatchId,
     Billed,
     ImageRef,
-    Job,
     JobId,
     JobState,
     Outcome,
-    PlannedJob,
-    RunId,
-    SavedImage,
 )
-from batchgen.ledger.database import in_memory, open_for_writing
-from batchgen.ledger.ledger import (
-    BudgetReached,
-    JobFinished,
-    Ledger,
-    NotPending,
-    Reserved,
-    timestamp,
-    utc_now,
+from batchgen.ledger.attempts import (
+    finished_attempts,
+    mark_response_spoiled,
+    open_attempts,
+    record_response,
+    reserve_attempt,
+    settle_attempt,
 )
+from batchgen.ledger.clock import timestamp, utc_now
+from batchgen.ledger.database import in_memory
+from batchgen.ledger.images import (
+    due_images,
+    mark_extra_image_lost,
+    mark_image_lost,
+    record_download_failure,
+    record_placement,
+)
+from batchgen.ledger.jobs import fail_pending_job, paid_jobs, pending_jobs, read_job
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.paid_images import lost_images
-from batchgen.ledger.path_owners import own
+from batchgen.ledger.path_owners import path_history
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.records import BudgetReached, NotPending, Reserved
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
+from batchgen.ledger.run_sums import run_totals
+from batchgen.ledger.runs import end_run
 from batchgen.ledger.saved_images import fetch_again
-from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Classification
-from batchgen.planning.naming import collision_key
 from batchgen.reconciliation.settlement import Reconciliation, Settled
 from tests.support import rig
-from tests.support.rig import changed_job, planned_job
-
-PRICE = Micros(37_700)
-OK = Classification(outcome=Outcome.OK, billed=Billed.YES)
-LOST = Classification(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="deadline")
-FREE = Classification(outcome=Outcome.SAFE, billed=Billed.NO, code="unreachable")
-REFUSED = Classification(outcome=Outcome.REFUSED, billed=Billed.NO, code="invalid_value")
-EMPTY = Classification(outcome=Outcome.SPOILED, billed=Billed.YES, code="no_image")
-BLOCKED = Classification(outcome=Outcome.BLOCKED, billed=Billed.NO, code="moderation_blocked")
-THROTTLED = Classification(outcome=Outcome.THROTTLED, billed=Billed.NO, code="http_429")
-OVERLOADED = Classification(outcome=Outcome.REFUSED, billed=Billed.NO, code="http_500", again=True)
-FEE = Classification(outcome=Outcome.BLOCKED, billed=Billed.MAYBE, code="violation_fee.x")
-IMAGE = SavedImage(path="0.png", sha256="s", bytes=1, width=1, height=1, format="png")
-IDENTITY = BatchIdentity(
-    name="b",
-    provider="local",
-    price_source="test",
-    manifest_path="b.yaml",
-    manifest_sha256="",
-    manifest="",
+from tests.support.builders import (
+    BLOCKED,
+    EMPTY,
+    FEE,
+    FREE,
+    IMAGE,
+    LOST,
+    OK,
+    OVERLOADED,
+    PRICE,
+    REFUSED,
+    THROTTLED,
+    enroll,
+    first,
+    pay,
+    planned,
+    reason_of,
+    save,
+    send,
+    start,
 )
-
-
-def planned(number: int, edition: int = 0) -> PlannedJob:
-    return planned_job(
-        key=f"k{number}",
-        fingerprint=f"{number}-{edition}",
-        provider="local",
-        model="gpt-image-2",
-        prompt=f"prompt {number}, edition {edition}",
-        options={},
-        root="out",
-        path=f"{number}.{{ext}}",
-        source=f"b.yaml:{number}",
-    )
-
-
-def enroll(ledger: Ledger, jobs: list[PlannedJob], name: str = "b") -> BatchId:
-    staging = Staging(ledger.conn)
-    staging.fill(jobs, price=lambda *_: PRICE, collision_key=collision_key)
-    batch = staging.enroll(replace(IDENTITY, name=name))
-    ledger.conn.execute("DETACH DATABASE staging")
-    return batch
-
-
-def start(ledger: Ledger, batch: BatchId, max_cost: int | None = None, waste: int = 0) -> RunId:
-    return ledger.start_run(
-        batch,
-        estimate=Micros(0),
-        max_cost=None if max_cost is None else Micros(max_cost),
-        max_waste=Micros(waste),
-    )
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn)
-
-
-def send(ledger: Ledger, run: RunId, job: Job) -> AttemptId:
-    attempt = AttemptId(uuid4().hex)
-    assert ledger.reserve(run, job, attempt, provider="local") == Reserved()
-    return attempt
-
-
-def first(ledger: Ledger, batch: BatchId) -> Job:
-    return ledger.pending(batch, after=JobId(0), limit=1)[0]
-
-
-def pay(ledger: Ledger, run: RunId, job: Job, images: int = 1) -> AttemptId:
-    attempt = send(ledger, run, job)
-    refs = [(ImageRef(index=index), None) for index in range(images)]
-    ledger.record_response(attempt, OK, refs, response="a.answer")
-    return attempt
-
-
-def save(ledger: Ledger, image: int, name: str = "0.png") -> JobFinished | None:
-    ledger.placing(image, "out", replace(IMAGE, path=name))
-    return ledger.image_saved(image)
-
-
-def reason_of(ledger: Ledger, job: JobId) -> str | None:
-    row = ledger.conn.execute("SELECT reason FROM jobs WHERE id = ?", (job,)).fetchone()
-    reason: str | None = row["reason"]
-    return reason
+from tests.support.rig import changed_job
 
 
 def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charged(
@@ -145,20 +83,20 @@ def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charge
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
-    assert ledger.run_totals(run).reserved == PRICE
+    assert run_totals(ledger, run).reserved == PRICE
     assert status(ledger.conn, "b").maybe == PRICE, "what is in flight counts as maybe"
-    assert ledger.pending(batch, after=JobId(0), limit=9) == []
+    assert pending_jobs(ledger, batch, after=JobId(0), limit=9) == []
 
     images = [(ImageRef(index=0, url="https://h/1?sig=x"), None), (ImageRef(index=1), None)]
-    ledger.record_response(attempt, OK, images, response="a.answer")
-    assert ledger.run_totals(run).charged == PRICE
-    assert ledger.run_totals(run).reserved == 0
-    (job,) = ledger.paid(batch)
-    one, two = ledger.due(job)
+    record_response(ledger, attempt, OK, images, response="a.answer")
+    assert run_totals(ledger, run).charged == PRICE
+    assert run_totals(ledger, run).reserved == 0
+    (job,) = paid_jobs(ledger, batch)
+    one, two = due_images(ledger, job)
     save(ledger, one.id)
-    assert ledger.job(job).state is JobState.PAID, "the other image is not on disk"
+    assert read_job(ledger, job).state is JobState.PAID, "the other image is not on disk"
     save(ledger, two.id, "0-extra.png")
-    assert ledger.job(job).state is JobState.DONE
+    assert read_job(ledger, job).state is JobState.DONE
     urls = ledger.conn.execute("SELECT url FROM images").fetchall()
     assert {row["url"] for row in urls} == {None}, "a signed address that is not needed is kept"
 
@@ -166,30 +104,30 @@ def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charge
 def test_the_budget_counts_what_is_reserved_charged_and_in_doubt(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(n) for n in range(5)])
     run = start(ledger, batch, max_cost=3 * PRICE + 1)
-    jobs = ledger.pending(batch, after=JobId(0), limit=9)
+    jobs = pending_jobs(ledger, batch, after=JobId(0), limit=9)
     charged, doubtful, _ = [send(ledger, run, job) for job in jobs[:3]]
-    ledger.record_response(charged, OK, [(ImageRef(index=0), None)], response="x")
-    ledger.settle(doubtful, LOST)
-    reached = ledger.reserve(run, jobs[3], AttemptId("x"), provider="local")
+    record_response(ledger, charged, OK, [(ImageRef(index=0), None)], response="x")
+    settle_attempt(ledger, doubtful, LOST)
+    reached = reserve_attempt(ledger, run, jobs[3], AttemptId("x"), provider="local")
     assert reached == BudgetReached(max_cost=Micros(3 * PRICE + 1), used=Micros(3 * PRICE))
-    assert ledger.job(jobs[3].id).state is JobState.PENDING
+    assert read_job(ledger, jobs[3].id).state is JobState.PENDING
     assert ledger.conn.execute("SELECT count(*) FROM attempts").fetchone()[0] == 3
 
 
 def test_a_budget_can_be_used_to_its_last_cent(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(n) for n in range(2)])
     run = start(ledger, batch, max_cost=2 * PRICE)
-    for job in ledger.pending(batch, after=JobId(0), limit=9):
+    for job in pending_jobs(ledger, batch, after=JobId(0), limit=9):
         send(ledger, run, job)
-    assert ledger.run_totals(run).reserved == 2 * PRICE
+    assert run_totals(ledger, run).reserved == 2 * PRICE
 
 
 def test_what_is_not_billed_goes_back_to_the_budget(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, max_cost=PRICE)
     for classification in (FREE, THROTTLED, OVERLOADED):
-        ledger.settle(send(ledger, run, first(ledger, batch)), classification)
-    totals = ledger.run_totals(run)
+        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), classification)
+    totals = run_totals(ledger, run)
     assert (totals.reserved, totals.charged, totals.maybe) == (0, 0, 0)
     assert first(ledger, batch).tries == 1, "only the refusal counts as a try"
 
@@ -197,12 +135,12 @@ def test_what_is_not_billed_goes_back_to_the_budget(ledger: Ledger) -> None:
 def test_doubt_is_bought_again_once_a_job_while_the_allowance_lasts(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0), planned(1), planned(2)])
     run = start(ledger, batch, waste=2 * PRICE)
-    one, two, three = ledger.pending(batch, after=JobId(0), limit=9)
-    assert ledger.settle(send(ledger, run, one), LOST).state is JobState.PENDING
-    assert ledger.settle(send(ledger, run, one), LOST).state is JobState.UNCERTAIN
-    assert ledger.settle(send(ledger, run, two), EMPTY).state is JobState.PENDING
-    assert ledger.settle(send(ledger, run, three), LOST).state is JobState.UNCERTAIN
-    totals = ledger.run_totals(run)
+    one, two, three = pending_jobs(ledger, batch, after=JobId(0), limit=9)
+    assert settle_attempt(ledger, send(ledger, run, one), LOST).state is JobState.PENDING
+    assert settle_attempt(ledger, send(ledger, run, one), LOST).state is JobState.UNCERTAIN
+    assert settle_attempt(ledger, send(ledger, run, two), EMPTY).state is JobState.PENDING
+    assert settle_attempt(ledger, send(ledger, run, three), LOST).state is JobState.UNCERTAIN
+    totals = run_totals(ledger, run)
     assert (totals.wasted, totals.maybe, totals.charged) == (2 * PRICE, 3 * PRICE, PRICE)
 
 
@@ -213,22 +151,22 @@ def test_a_doubt_of_a_killed_run_stays_on_its_bill_and_uses_the_next_ones_allowa
     killed = start(ledger, batch)
     attempt = send(ledger, killed, first(ledger, batch))
     run = start(ledger, batch, waste=PRICE)
-    (opened,) = ledger.open_attempts(batch)
+    (opened,) = open_attempts(ledger, batch)
     assert (opened.id, opened.run_id, opened.job.key) == (attempt, killed, "k0")
-    assert ledger.settle(opened.id, LOST, allowance_of=run).state is JobState.PENDING
-    assert ledger.run_totals(killed).maybe == PRICE
-    assert ledger.run_totals(killed).wasted == 0
-    assert ledger.run_totals(run).wasted == PRICE
-    assert ledger.run_totals(run).maybe == 0
-    assert ledger.open_attempts(batch) == []
+    assert settle_attempt(ledger, opened.id, LOST, allowance_of=run).state is JobState.PENDING
+    assert run_totals(ledger, killed).maybe == PRICE
+    assert run_totals(ledger, killed).wasted == 0
+    assert run_totals(ledger, run).wasted == PRICE
+    assert run_totals(ledger, run).maybe == 0
+    assert open_attempts(ledger, batch) == []
 
 
 def test_a_doubt_is_held_when_a_person_stopped_the_run(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, waste=9 * PRICE)
     attempt = send(ledger, run, first(ledger, batch))
-    assert ledger.settle(attempt, LOST, hold=True).state is JobState.UNCERTAIN
-    assert ledger.run_totals(run).wasted == 0
+    assert settle_attempt(ledger, attempt, LOST, hold=True).state is JobState.UNCERTAIN
+    assert run_totals(ledger, run).wasted == 0
 
 
 def test_a_page_that_is_out_of_date_sends_nothing(ledger: Ledger) -> None:
@@ -236,29 +174,29 @@ def test_a_page_that_is_out_of_date_sends_nothing(ledger: Ledger) -> None:
     run = start(ledger, batch)
     old = first(ledger, batch)
     enroll(ledger, [planned(0, edition=1)])
-    assert ledger.reserve(run, old, AttemptId("x"), provider="local") == NotPending()
+    assert reserve_attempt(ledger, run, old, AttemptId("x"), provider="local") == NotPending()
     send(ledger, run, first(ledger, batch))
-    assert ledger.reserve(run, old, AttemptId("y"), provider="local") == NotPending()
+    assert reserve_attempt(ledger, run, old, AttemptId("y"), provider="local") == NotPending()
 
 
 def test_an_attempt_is_closed_once(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
-    ledger.settle(attempt, FREE)
+    settle_attempt(ledger, attempt, FREE)
     with pytest.raises(AssertionError, match="closed already"):
-        ledger.settle(attempt, LOST)
+        settle_attempt(ledger, attempt, LOST)
 
 
 def test_a_manifest_that_changes_while_a_image_is_paid_loses_neither(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
-    ledger.record_response(attempt, OK, [(ImageRef(index=0), None)], response="x")
+    record_response(ledger, attempt, OK, [(ImageRef(index=0), None)], response="x")
     enroll(ledger, [planned(0, edition=1)])
-    (job,) = ledger.paid(batch)
-    save(ledger, ledger.due(job)[0].id)
-    assert ledger.job(job).state is JobState.PENDING, "the new prompt has no image yet"
+    (job,) = paid_jobs(ledger, batch)
+    save(ledger, due_images(ledger, job)[0].id)
+    assert read_job(ledger, job).state is JobState.PENDING, "the new prompt has no image yet"
     assert first(ledger, batch).prompt == "prompt 0, edition 1"
 
 
@@ -271,7 +209,7 @@ def test_what_became_of_an_old_prompt_says_nothing_about_the_new_one(
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
     enroll(ledger, [planned(0, edition=1)])
-    assert ledger.settle(attempt, classification).state is JobState.PENDING
+    assert settle_attempt(ledger, attempt, classification).state is JobState.PENDING
     job = first(ledger, batch)
     assert (job.prompt, job.tries, job.doubts) == ("prompt 0, edition 1", 0, 0)
     assert reason_of(ledger, job.id) is None
@@ -285,13 +223,13 @@ def test_a_image_of_an_old_prompt_that_is_lost_does_not_fail_the_new_one(
     run = start(ledger, batch)
     attempt = pay(ledger, run, first(ledger, batch))
     enroll(ledger, [planned(0, edition=1)])
-    (job,) = ledger.paid(batch)
+    (job,) = paid_jobs(ledger, batch)
     if spoiled:
-        assert ledger.spoil(attempt, EMPTY, run).state is JobState.PENDING
+        assert mark_response_spoiled(ledger, attempt, EMPTY, run).state is JobState.PENDING
     else:
-        ledger.image_lost(ledger.due(job)[0].id, job, "gone")
-    assert ledger.job(job).state is JobState.PENDING
-    assert ledger.run_totals(run).charged == PRICE
+        mark_image_lost(ledger, due_images(ledger, job)[0].id, job, "gone")
+    assert read_job(ledger, job).state is JobState.PENDING
+    assert run_totals(ledger, run).charged == PRICE
 
 
 def test_a_lost_image_is_not_in_the_way_of_the_next_one(ledger: Ledger) -> None:
@@ -299,16 +237,16 @@ def test_a_lost_image_is_not_in_the_way_of_the_next_one(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     pay(ledger, run, first(ledger, batch), images=2)
-    (job,) = ledger.paid(batch)
-    ledger.image_lost(ledger.due(job)[0].id, job, "HTTP 404")
-    assert ledger.job(job).state is JobState.FAILED
+    (job,) = paid_jobs(ledger, batch)
+    mark_image_lost(ledger, due_images(ledger, job)[0].id, job, "HTTP 404")
+    assert read_job(ledger, job).state is JobState.FAILED
     assert reason_of(ledger, job) == "image_lost: HTTP 404"
-    assert ledger.paid(batch) == []
-    retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only=None))
+    assert paid_jobs(ledger, batch) == []
+    retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.FAILED], only=None))
     again = pay(ledger, run, first(ledger, batch))
-    assert [image.attempt_id for image in ledger.due(job)] == [again]
-    save(ledger, ledger.due(job)[0].id)
-    assert ledger.job(job).state is JobState.DONE
+    assert [image.attempt_id for image in due_images(ledger, job)] == [again]
+    save(ledger, due_images(ledger, job)[0].id)
+    assert read_job(ledger, job).state is JobState.DONE
 
 
 def test_an_old_image_whose_place_a_new_one_has_taken_is_not_to_be_cleared_away(
@@ -318,36 +256,36 @@ def test_an_old_image_whose_place_a_new_one_has_taken_is_not_to_be_cleared_away(
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     pay(ledger, run, first(ledger, batch), images=3)
-    (job,) = ledger.paid(batch)
-    for image, name in zip(ledger.due(job), ["0.png", "0-b.png", "0-c.png"], strict=True):
+    (job,) = paid_jobs(ledger, batch)
+    for image, name in zip(due_images(ledger, job), ["0.png", "0-b.png", "0-c.png"], strict=True):
         save(ledger, image.id, name)
     enroll(ledger, [planned(0, edition=1)])
     pay(ledger, run, first(ledger, batch), images=2)
-    one, two = ledger.due(job)
+    one, two = due_images(ledger, job)
     assert save(ledger, one.id, "0.png") is None
     finished = save(ledger, two.id, "0-b.png")
     assert finished is not None
     assert [old.path for old in finished.replaced] == ["0-c.png"]
-    assert own(ledger.conn, job, "out", "0.png").is_own
+    assert path_history(ledger, job, "out", "0.png").is_own
 
 
 def test_the_image_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     pay(ledger, run, first(ledger, batch))
-    (job,) = ledger.paid(batch)
-    save(ledger, ledger.due(job)[0].id, "0.png")
+    (job,) = paid_jobs(ledger, batch)
+    save(ledger, due_images(ledger, job)[0].id, "0.png")
     enroll(ledger, [planned(0, edition=1)])
     again = pay(ledger, run, first(ledger, batch))
-    assert own(ledger.conn, job, "out", "0.png").is_own, (
+    assert path_history(ledger, job, "out", "0.png").is_own, (
         "the old image stays until the new one is there"
     )
-    finished = save(ledger, ledger.due(job)[0].id, "0.webp")
+    finished = save(ledger, due_images(ledger, job)[0].id, "0.webp")
     assert finished is not None
     assert finished.attempt_id == again
     assert [(old.root, old.path) for old in finished.replaced] == [("out", "0.png")]
-    assert not own(ledger.conn, job, "out", "0.png").is_own
-    assert own(ledger.conn, job, "out", "0.webp").is_own
+    assert not path_history(ledger, job, "out", "0.png").is_own
+    assert path_history(ledger, job, "out", "0.webp").is_own
 
 
 def test_a_image_that_was_being_placed_is_known_by_its_hash_after_a_kill(
@@ -356,13 +294,13 @@ def test_a_image_that_was_being_placed_is_known_by_its_hash_after_a_kill(
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     pay(ledger, run, first(ledger, batch), images=2)
-    (job,) = ledger.paid(batch)
-    one, other = ledger.due(job)
+    (job,) = paid_jobs(ledger, batch)
+    one, other = due_images(ledger, job)
     assert (one.rank, other.rank) == (0, 1)
     assert (one.position, other.position) == (0, 1)
     assert (one.path, one.sha256) == (None, None)
-    ledger.placing(one.id, "out", replace(IMAGE, path="0.png"))
-    placed, still = ledger.due(job)
+    record_placement(ledger, one.id, "out", replace(IMAGE, path="0.png"))
+    placed, still = due_images(ledger, job)
     assert (placed.path, placed.sha256) == ("0.png", "s")
     assert (still.path, still.response) == (None, "a.answer")
 
@@ -373,12 +311,12 @@ def test_what_is_paid_is_downloaded_soonest_expiry_first_even_when_retired(
     batch = enroll(ledger, [planned(n) for n in range(4)])
     run = start(ledger, batch)
     expiries = ["2026-11-22T12:00:00.000Z", None, "2026-11-22T11:00:00.000Z"]
-    jobs = ledger.pending(batch, after=JobId(0), limit=3)
+    jobs = pending_jobs(ledger, batch, after=JobId(0), limit=3)
     for job, expires in zip(jobs, expiries, strict=True):
         attempt = send(ledger, run, job)
-        ledger.record_response(attempt, OK, [(ImageRef(index=0), expires)], response="x")
+        record_response(ledger, attempt, OK, [(ImageRef(index=0), expires)], response="x")
     enroll(ledger, [planned(0)])
-    assert ledger.paid(batch) == [jobs[2].id, jobs[0].id, jobs[1].id]
+    assert paid_jobs(ledger, batch) == [jobs[2].id, jobs[0].id, jobs[1].id]
 
 
 def test_pending_jobs_come_in_pages_without_those_that_left_the_manifest(
@@ -386,9 +324,9 @@ def test_pending_jobs_come_in_pages_without_those_that_left_the_manifest(
 ) -> None:
     batch = enroll(ledger, [planned(n) for n in range(5)])
     enroll(ledger, [planned(n) for n in (0, 1, 3, 4)])
-    page = ledger.pending(batch, after=JobId(0), limit=3)
+    page = pending_jobs(ledger, batch, after=JobId(0), limit=3)
     assert [job.key for job in page] == ["k0", "k1", "k3"]
-    assert [job.key for job in ledger.pending(batch, after=page[-1].id, limit=3)] == ["k4"]
+    assert [job.key for job in pending_jobs(ledger, batch, after=page[-1].id, limit=3)] == ["k4"]
 
 
 def test_an_attempt_is_on_record_with_what_the_provider_said(ledger: Ledger) -> None:
@@ -396,7 +334,7 @@ def test_an_attempt_is_on_record_with_what_the_provider_said(ledger: Ledger) -> 
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
     classification = replace(REFUSED, message="bad size", status=400, request_id="2026-1")
-    ledger.settle(attempt, classification, response="raw")
+    settle_attempt(ledger, attempt, classification, response="raw")
     (row,) = ledger.conn.execute(
         "SELECT outcome, billed, cost, http_status, error_code, message, request_id, response,"
         " fingerprint, provider, model, price FROM attempts"
@@ -411,33 +349,33 @@ def test_only_attempts_of_this_batch_are_open_or_finished(ledger: Ledger) -> Non
     other = enroll(ledger, [planned(2)], name="other")
     run = start(ledger, batch)
     done = pay(ledger, run, first(ledger, batch))
-    (job,) = ledger.paid(batch)
-    save(ledger, ledger.due(job)[0].id)
+    (job,) = paid_jobs(ledger, batch)
+    save(ledger, due_images(ledger, job)[0].id)
     mine = send(ledger, run, first(ledger, batch))
     theirs = send(ledger, start(ledger, other), first(ledger, other))
     for one in (batch, other):
         start(ledger, one)
-    assert [opened.id for opened in ledger.open_attempts(batch)] == [mine]
-    assert [opened.id for opened in ledger.open_attempts(other)] == [theirs]
-    assert ledger.finished_attempts(batch, [done, mine, theirs, AttemptId("x")]) == [done]
-    assert ledger.finished_attempts(other, [done, mine, theirs]) == []
+    assert [opened.id for opened in open_attempts(ledger, batch)] == [mine]
+    assert [opened.id for opened in open_attempts(ledger, other)] == [theirs]
+    assert finished_attempts(ledger, batch, [done, mine, theirs, AttemptId("x")]) == [done]
+    assert finished_attempts(ledger, other, [done, mine, theirs]) == []
 
 
 def test_a_job_can_be_failed_before_anything_is_sent_and_not_after(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0), planned(1)])
     run = start(ledger, batch)
-    sent, unsent = ledger.pending(batch, after=JobId(0), limit=9)
+    sent, unsent = pending_jobs(ledger, batch, after=JobId(0), limit=9)
     send(ledger, run, sent)
     for job in (sent, unsent):
-        ledger.refuse(job.id, "reference_unreadable: no")
-    assert ledger.job(sent.id).state is JobState.SENDING
-    assert ledger.job(unsent.id).state is JobState.FAILED
+        fail_pending_job(ledger, job.id, "reference_unreadable: no")
+    assert read_job(ledger, sent.id).state is JobState.SENDING
+    assert read_job(ledger, unsent.id).state is JobState.FAILED
 
 
 def test_a_run_ends_with_its_reason_and_code(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
-    ledger.end_run(run, stopped="budget: used", exit_code=3)
+    end_run(ledger, run, stopped="budget: used", exit_code=3)
     last = status(ledger.conn, "b").last_run
     assert last is not None
     assert (last.stopped, last.exit_code) == ("budget: used", 3)
@@ -453,41 +391,46 @@ def test_moments_are_written_in_utc_and_sort_as_text() -> None:
 def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledger) -> None:
     batch = enroll(ledger, [changed_job(planned(n), key=f"mug/{n}") for n in range(3)])
     run = start(ledger, batch)
-    for job in ledger.pending(batch, after=JobId(0), limit=2):
-        ledger.settle(send(ledger, run, job), REFUSED)
-    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.BLOCKED], only=None))
+    for job in pending_jobs(ledger, batch, after=JobId(0), limit=2):
+        settle_attempt(ledger, send(ledger, run, job), REFUSED)
+    moved = retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.BLOCKED], only=None))
     assert (moved.jobs, moved.cost) == (0, 0)
-    moved = retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED], only=Only.of(["*1"])))
+    moved = retry_jobs(
+        ledger.conn, batch, RetrySelection(states=[JobState.FAILED], only=Only.of(["*1"]))
+    )
     assert (moved.jobs, moved.cost) == (1, PRICE)
-    assert [job.key for job in ledger.pending(batch, after=JobId(0), limit=9)] == ["mug/1", "mug/2"]
+    assert [job.key for job in pending_jobs(ledger, batch, after=JobId(0), limit=9)] == [
+        "mug/1",
+        "mug/2",
+    ]
 
 
 def test_a_spoiled_response_stays_charged(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = pay(ledger, run, first(ledger, batch))
-    assert ledger.spoil(attempt, EMPTY, run).state is JobState.FAILED
-    assert ledger.run_totals(run).charged == PRICE
-    assert ledger.due(JobId(1)) == []
+    assert mark_response_spoiled(ledger, attempt, EMPTY, run).state is JobState.FAILED
+    assert run_totals(ledger, run).charged == PRICE
+    assert due_images(ledger, JobId(1)) == []
 
 
 def test_a_spoiled_response_is_bought_again_within_the_allowance(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, waste=PRICE)
     attempt = pay(ledger, run, first(ledger, batch))
-    assert ledger.spoil(attempt, EMPTY, run).state is JobState.PENDING
-    assert ledger.run_totals(run).wasted == PRICE
+    assert mark_response_spoiled(ledger, attempt, EMPTY, run).state is JobState.PENDING
+    assert run_totals(ledger, run).wasted == PRICE
     attempt = pay(ledger, run, first(ledger, batch))
-    assert ledger.spoil(attempt, EMPTY, run).state is JobState.FAILED, "once a job"
-    assert ledger.run_totals(run).charged == 2 * PRICE
+    assert mark_response_spoiled(ledger, attempt, EMPTY, run).state is JobState.FAILED, "once a job"
+    assert run_totals(ledger, run).charged == 2 * PRICE
 
 
 def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
-    ledger.settle(send(ledger, run, first(ledger, batch)), LOST)
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), LOST)
     moved = retry_jobs(
-        ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN], only=Only.of(["k*"]))
+        ledger.conn, batch, RetrySelection(states=[JobState.UNCERTAIN], only=Only.of(["k*"]))
     )
     assert (moved.jobs, moved.cost) == (1, PRICE)
     assert first(ledger, batch).doubts == 0
@@ -522,11 +465,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def send_a_request(self, data: st.DataObject) -> None:
-        pending = self.ledger.pending(self.batch, after=JobId(0), limit=9)
+        pending = pending_jobs(self.ledger, self.batch, after=JobId(0), limit=9)
         if pending:
             attempt = AttemptId(uuid4().hex)
             job = data.draw(st.sampled_from(pending))
-            if self.ledger.reserve(self.run, job, attempt, provider="local") == Reserved():
+            if reserve_attempt(self.ledger, self.run, job, attempt, provider="local") == Reserved():
                 self.open.append(attempt)
 
     @precondition(lambda self: self.open)
@@ -535,37 +478,42 @@ class LedgerMachine(RuleBasedStateMachine):
         attempt = self.open.pop()
         if classification is OK:
             images = [(ImageRef(index=n, url="https://h/x"), None) for n in range(count)]
-            self.ledger.record_response(attempt, classification, images, response="x")
+            record_response(self.ledger, attempt, classification, images, response="x")
         else:
-            self.ledger.settle(attempt, classification, allowance_of=self.run, hold=hold)
+            settle_attempt(self.ledger, attempt, classification, allowance_of=self.run, hold=hold)
 
     @rule(ends=st.lists(st.sampled_from(["saved", "spoiled", "lost", "later"]), min_size=1))
     def deliver(self, ends: list[str]) -> None:
         turns = cycle(ends)
-        for job in self.ledger.paid(self.batch):
-            for image in self.ledger.due(job):
+        for job in paid_jobs(self.ledger, self.batch):
+            for image in due_images(self.ledger, job):
                 match next(turns):
                     case "saved":
                         save(self.ledger, image.id)
                         continue
                     case "spoiled":
-                        self.ledger.spoil(image.attempt_id, EMPTY, self.run)
+                        mark_response_spoiled(self.ledger, image.attempt_id, EMPTY, self.run)
                     case "lost" if image.rank:
-                        self.ledger.extra_lost(image.id, "gone")
+                        mark_extra_image_lost(self.ledger, image.id, "gone")
                         continue
                     case "lost":
-                        self.ledger.image_lost(image.id, job, "gone")
+                        mark_image_lost(self.ledger, image.id, job, "gone")
                     case "later":
-                        self.ledger.fetch_failed(
-                            image.id, job, trouble="x", reason="download: x", not_before=None
+                        record_download_failure(
+                            self.ledger,
+                            image.id,
+                            job,
+                            trouble="x",
+                            reason="download: x",
+                            not_before=None,
                         )
                 break
 
     @rule(classification=CLASSIFICATIONS.filter(lambda classification: classification is not OK))
     def be_killed_and_start_again(self, classification: Classification) -> None:
         self.run = start(self.ledger, self.batch, max_cost=self.budget, waste=PRICE)
-        for opened in self.ledger.open_attempts(self.batch):
-            self.ledger.settle(opened.id, classification, allowance_of=self.run)
+        for opened in open_attempts(self.ledger, self.batch):
+            settle_attempt(self.ledger, opened.id, classification, allowance_of=self.run)
         self.open.clear()
 
     @rule(data=st.data(), drift=st.sampled_from([0, 0, 1_000]))
@@ -618,7 +566,7 @@ class LedgerMachine(RuleBasedStateMachine):
     )
     def retry(self, state: JobState) -> None:
         buy = state is JobState.PAID
-        retry_jobs(self.ledger.conn, self.batch, Chosen(states=[state], only=None), buy=buy)
+        retry_jobs(self.ledger.conn, self.batch, RetrySelection(states=[state], only=None), buy=buy)
 
     @rule()
     def repair(self) -> None:

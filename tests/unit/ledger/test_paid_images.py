@@ -10,10 +10,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from batchgen.job import ImageRef, JobId, JobState
+from batchgen.ledger.attempts import record_response
 from batchgen.ledger.database import in_memory
-from batchgen.ledger.ledger import DueImage, Ledger
+from batchgen.ledger.images import (
+    due_images,
+    mark_extra_image_lost,
+    mark_image_lost,
+    record_download_failure,
+)
+from batchgen.ledger.jobs import pending_jobs, read_job
+from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.paid_images import lost_images, waiting_images
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.records import DueImage
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.saved_images import fetch_again
 from batchgen.outcomes.download_policy import (
     FetchAgain,
@@ -24,7 +33,7 @@ from batchgen.outcomes.download_policy import (
     after_fetch,
     keep_until,
 )
-from tests.unit.ledger.test_ledger import OK, enroll, first, planned, reason_of, save, send, start
+from tests.support.builders import OK, enroll, first, planned, reason_of, save, send, start
 
 RESULTS = st.sampled_from(
     [
@@ -52,7 +61,7 @@ class PaidImages(RuleBasedStateMachine):
         self.job = first(self.ledger, self.batch)
         attempt = send(self.ledger, self.run, self.job)
         refs = [(ImageRef(index=n, url=f"https://h/{n}"), None) for n in range(2)]
-        self.ledger.record_response(attempt, OK, refs, response="a.answer")
+        record_response(self.ledger, attempt, OK, refs, response="a.answer")
         self.until = keep_until(answered_at=BEGAN, expires_at=None)
         self.retried = False
 
@@ -61,13 +70,13 @@ class PaidImages(RuleBasedStateMachine):
 
     @property
     def state(self) -> JobState:
-        return self.ledger.job(self.job.id).state
+        return read_job(self.ledger, self.job.id).state
 
     @precondition(lambda self: self.state is JobState.PAID)
     @rule(results=st.lists(RESULTS, min_size=1, max_size=9))
     def run_downloads(self, results: list[FetchResult | None]) -> None:
         """One run: each image is tried until it is saved, left or lost."""
-        for image in self.ledger.due(self.job.id):
+        for image in due_images(self.ledger, self.job.id):
             for tries, result in enumerate(results, 1):
                 if result is None:
                     save(self.ledger, image.id, f"{image.rank}.png")
@@ -80,8 +89,8 @@ class PaidImages(RuleBasedStateMachine):
     def fail(
         self, image: DueImage, result: FetchResult, tries: int
     ) -> FetchAgain | FetchLater | FetchLost:
-        self.ledger.fetch_failed(
-            image.id, self.job.id, trouble="x", reason="download: x", not_before=None
+        record_download_failure(
+            self.ledger, image.id, self.job.id, trouble="x", reason="download: x", not_before=None
         )
         decision = (
             after_extra(result, tries=tries)
@@ -90,10 +99,10 @@ class PaidImages(RuleBasedStateMachine):
         )
         if isinstance(decision, FetchLost):
             if image.rank:
-                self.ledger.extra_lost(image.id, decision.reason)
+                mark_extra_image_lost(self.ledger, image.id, decision.reason)
             else:
                 assert self.now >= self.until, "an image is lost before its time is over"
-                self.ledger.image_lost(image.id, self.job.id, decision.reason)
+                mark_image_lost(self.ledger, image.id, self.job.id, decision.reason)
         return decision
 
     @rule(hours=st.floats(0.01, 300))
@@ -110,13 +119,15 @@ class PaidImages(RuleBasedStateMachine):
     def retry_once(self) -> None:
         fresh = not self.ledger.conn.execute("SELECT 1 FROM images WHERE refetched = 1").fetchone()
         if self.state is JobState.FAILED and fresh:
-            moved = retry_jobs(self.ledger.conn, self.batch, Chosen(states=[JobState.FAILED]))
+            moved = retry_jobs(
+                self.ledger.conn, self.batch, RetrySelection(states=[JobState.FAILED])
+            )
             assert (moved.jobs, moved.cost, moved.free) == (0, 0, 1)
             self.retried = True
 
     @invariant()
     def nothing_is_bought(self) -> None:
-        assert self.ledger.pending(self.batch, after=JobId(0), limit=9) == []
+        assert pending_jobs(self.ledger, self.batch, after=JobId(0), limit=9) == []
         (count,) = self.ledger.conn.execute("SELECT count(*) FROM attempts").fetchone()
         assert count == 1
         assert self.state in (JobState.PAID, JobState.DONE, JobState.FAILED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +13,17 @@ import pytest
 
 from batchgen.errors import UnknownBatchError
 from batchgen.job import AttemptId, BatchId, JobId, JobState
-from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.attempts import (
+    finished_attempts,
+    mark_response_spoiled,
+    open_attempts,
+    settle_attempt,
+)
+from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.images import due_images, mark_image_lost
+from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job, set_job_reason
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.path_owners import own
+from batchgen.ledger.path_owners import path_history
 from batchgen.ledger.queries import (
     EXPORTS,
     batch_id,
@@ -27,8 +35,9 @@ from batchgen.ledger.queries import (
     status,
 )
 from batchgen.ledger.reference_urls import pending_references
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
-from tests.unit.ledger.test_ledger import (
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
+from batchgen.ledger.runs import end_run
+from tests.support.builders import (
     BLOCKED,
     EMPTY,
     LOST,
@@ -41,6 +50,7 @@ from tests.unit.ledger.test_ledger import (
     send,
     start,
 )
+from tests.support.query_plans import plans_of
 
 
 @pytest.fixture
@@ -49,23 +59,17 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(path)) as conn:
-        yield Ledger(conn)
-
-
-@pytest.fixture
 def batch(ledger: Ledger) -> BatchId:
     """A batch with a job in each state, one that left the manifest, and a run that was stopped."""
     batch = enroll(ledger, [planned(n) for n in range(8)])
     run = start(ledger, batch)
     pay(ledger, run, first(ledger, batch))
-    save(ledger, ledger.due(JobId(1))[0].id)
+    save(ledger, due_images(ledger, JobId(1))[0].id)
     pay(ledger, run, first(ledger, batch))
     for classification in (LOST, replace(REFUSED, message="bad size", status=400), BLOCKED):
-        ledger.settle(send(ledger, run, first(ledger, batch)), classification)
+        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), classification)
     send(ledger, run, first(ledger, batch))
-    ledger.end_run(run, stopped="budget: used up", exit_code=3)
+    end_run(ledger, run, stopped="budget: used up", exit_code=3)
     enroll(ledger, [planned(n) for n in range(7)])
     return batch
 
@@ -120,7 +124,7 @@ def test_the_commonest_reason_comes_first_with_an_example(ledger: Ledger) -> Non
     batch = enroll(ledger, [planned(n) for n in range(3)])
     run = start(ledger, batch)
     for classification in (BLOCKED, REFUSED, replace(REFUSED, message="bad size")):
-        ledger.settle(send(ledger, run, first(ledger, batch)), classification)
+        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), classification)
     failed, blocked = status(ledger.conn, "b").reasons
     assert (failed.code, failed.jobs, failed.example_key) == ("invalid_value", 2, "k1")
     assert blocked.jobs == 1
@@ -136,7 +140,7 @@ def test_a_batch_without_a_run_has_a_status(ledger: Ledger) -> None:
 def test_a_run_that_goes_through_forgets_why_the_one_before_was_stopped(
     ledger: Ledger, batch: BatchId
 ) -> None:
-    ledger.end_run(start(ledger, batch), stopped=None, exit_code=0)
+    end_run(ledger, start(ledger, batch), stopped=None, exit_code=0)
     assert status(ledger.conn, "b").as_json()["stopped"] is None
 
 
@@ -272,53 +276,40 @@ def test_a_reader_that_stops_in_the_middle_keeps_no_run_from_writing(
         rows = export(conn, batch, what)
         next(rows)
         ledger.conn.execute("PRAGMA busy_timeout = 0").fetchall()
-        ledger.note(JobId(1), "written meanwhile")
+        set_job_reason(ledger, JobId(1), "written meanwhile")
         list(rows)
 
 
 HOT: dict[str, Callable[[Ledger, BatchId], object]] = {
-    "pending": lambda ledger, batch: ledger.pending(batch, after=JobId(0), limit=9),
-    "paid": lambda ledger, batch: ledger.paid(batch),
-    "job": lambda ledger, batch: ledger.job(JobId(1)),
-    "due": lambda ledger, batch: ledger.due(JobId(2)),
-    "owns": lambda ledger, batch: own(ledger.conn, JobId(1), "out", "0.png"),
-    "open_attempts": lambda ledger, batch: ledger.open_attempts(batch),
-    "finished_attempts": lambda ledger, batch: ledger.finished_attempts(batch, [AttemptId("x")]),
+    "pending": lambda ledger, batch: pending_jobs(ledger, batch, after=JobId(0), limit=9),
+    "paid": lambda ledger, batch: paid_jobs(ledger, batch),
+    "job": lambda ledger, batch: read_job(ledger, JobId(1)),
+    "due": lambda ledger, batch: due_images(ledger, JobId(2)),
+    "owns": lambda ledger, batch: path_history(ledger, JobId(1), "out", "0.png"),
+    "open_attempts": lambda ledger, batch: open_attempts(ledger, batch),
+    "finished_attempts": lambda ledger, batch: finished_attempts(ledger, batch, [AttemptId("x")]),
     "reserve": lambda ledger, batch: send(ledger, start(ledger, batch), first(ledger, batch)),
     "record_response": lambda ledger, batch: pay(
         ledger, start(ledger, batch), first(ledger, batch)
     ),
-    "settle": lambda ledger, batch: ledger.settle(
-        send(ledger, start(ledger, batch), first(ledger, batch)), LOST
+    "settle": lambda ledger, batch: settle_attempt(
+        ledger, send(ledger, start(ledger, batch), first(ledger, batch)), LOST
     ),
-    "image_saved": lambda ledger, batch: save(ledger, ledger.due(JobId(2))[0].id, "1.png"),
-    "image_lost": lambda ledger, batch: ledger.image_lost(
-        ledger.due(JobId(2))[0].id, JobId(2), "gone"
+    "image_saved": lambda ledger, batch: save(ledger, due_images(ledger, JobId(2))[0].id, "1.png"),
+    "image_lost": lambda ledger, batch: mark_image_lost(
+        ledger, due_images(ledger, JobId(2))[0].id, JobId(2), "gone"
     ),
-    "spoil": lambda ledger, batch: ledger.spoil(
-        ledger.due(JobId(2))[0].attempt_id, EMPTY, start(ledger, batch)
+    "spoil": lambda ledger, batch: mark_response_spoiled(
+        ledger, due_images(ledger, JobId(2))[0].attempt_id, EMPTY, start(ledger, batch)
     ),
     "status": lambda ledger, batch: status(ledger.conn, "b"),
     "references": lambda ledger, batch: list(pending_references(ledger.conn, batch)),
     "history": lambda ledger, batch: history(ledger.conn, batch, "local"),
     "money": lambda ledger, batch: jobs_with_money(ledger.conn, batch),
-    "retry": lambda ledger, batch: retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED])),
+    "retry": lambda ledger, batch: retry_jobs(
+        ledger.conn, batch, RetrySelection(states=[JobState.FAILED])
+    ),
 }
-
-
-def plans_of(ledger: Ledger, action: Callable[[], object]) -> list[str]:
-    """How SQLite goes about each statement that the action runs."""
-    statements: list[str] = []
-    ledger.conn.set_trace_callback(statements.append)
-    action()
-    ledger.conn.set_trace_callback(None)
-    verbs = ("SELECT", "UPDATE", "INSERT", "DELETE")
-    return [
-        str(row["detail"])
-        for statement in statements
-        if statement.lstrip().startswith(verbs)
-        for row in ledger.conn.execute(f"EXPLAIN QUERY PLAN {statement}")
-    ]
 
 
 @pytest.mark.fault("Q20")

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from batchgen.job import AttemptId, BatchId, Billed, JobId, JobState, Outcome
-from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.attempts import (
+    record_response,
+    record_task_failure,
+    reserve_attempt,
+    settle_attempt,
+)
+from batchgen.ledger.jobs import read_job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
-from batchgen.ledger.retry_selection import Chosen, retry_jobs
+from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
+from batchgen.ledger.runs import end_run
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Classification
 from batchgen.reconciliation.settlement import Reconciliation, Sent, Settled
-from tests.unit.ledger.test_ledger import (
+from tests.support.builders import (
     FEE,
     LOST,
     OK,
@@ -34,32 +38,10 @@ from tests.unit.ledger.test_ledger import (
     send,
     start,
 )
+from tests.support.fixtures import Clock
+from tests.support.settlement import NOTHING, SETTLE, sent
 
-SETTLE = timedelta(minutes=60)
-NOTHING = Reconciliation(
-    billed=(), unbilled=(), corrected=(), unproven=(), missing=(), foreign=(), drift=()
-)
-
-
-class Clock:
-    """A clock that goes on by a minute at each look."""
-
-    now = datetime(2026, 11, 22, 23, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        self.now += timedelta(minutes=1)
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn, clock)
+CLOCK = Clock(datetime(2026, 11, 22, 23, tzinfo=UTC), step=timedelta(minutes=1))
 
 
 def lose(
@@ -68,13 +50,9 @@ def lose(
     """Send for the first pending job in a run of its own, and get this classification."""
     run = start(ledger, batch, waste=waste)
     job = first(ledger, batch)
-    ledger.settle(send(ledger, run, job), classification)
-    ledger.end_run(run, stopped=None, exit_code=1)
+    settle_attempt(ledger, send(ledger, run, job), classification)
+    end_run(ledger, run, stopped=None, exit_code=1)
     return job.id
-
-
-def sent(ledger: Ledger, batch: BatchId) -> list[Sent]:
-    return sent_attempts(ledger.conn, batch, "local", settle=SETTLE)
 
 
 def money(ledger: Ledger) -> tuple[int, int, dict[Billed, int]]:
@@ -90,7 +68,7 @@ def money(ledger: Ledger) -> tuple[int, int, dict[Billed, int]]:
 
 
 def state(ledger: Ledger, job: JobId) -> JobState:
-    return ledger.job(job).state
+    return read_job(ledger, job).state
 
 
 def charged(attempt: Sent, amount: int = PRICE, request_id: str | None = None) -> Reconciliation:
@@ -201,8 +179,8 @@ def test_a_task_that_failed_in_doubt_counts_with_its_price_and_can_be_settled(
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
-    ledger.record_response(attempt, OK, [], response="a.answer", cost=Micros(20_000))
-    ledger.task_failed(attempt, LOST, run)
+    record_response(ledger, attempt, OK, [], response="a.answer", cost=Micros(20_000))
+    record_task_failure(ledger, attempt, LOST, run)
     assert money(ledger)[:2] == (0, PRICE)
     settle_attempts(ledger.conn, replace(NOTHING, unbilled=free(*sent(ledger, batch))))
     assert money(ledger)[:2] == (0, 0)
@@ -251,7 +229,7 @@ def test_a_person_may_still_pay_again_for_what_is_charged(ledger: Ledger) -> Non
     batch = enroll(ledger, [planned(0)])
     lose(ledger, batch)
     settle_attempts(ledger.conn, charged(sent(ledger, batch)[0]))
-    assert retry_jobs(ledger.conn, batch, Chosen(states=[JobState.UNCERTAIN])).jobs == 1
+    assert retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.UNCERTAIN])).jobs == 1
 
 
 def test_attempts_of_other_batches_are_there_where_their_time_is_near(
@@ -264,7 +242,9 @@ def test_attempts_of_other_batches_are_there_where_their_time_is_near(
     clock.now += timedelta(hours=5)
     lose(ledger, other)
     elsewhere = start(ledger, other)
-    ledger.reserve(elsewhere, first(ledger, other), AttemptId("elsewhere"), provider="openai")
+    reserve_attempt(
+        ledger, elsewhere, first(ledger, other), AttemptId("elsewhere"), provider="openai"
+    )
     found = sent(ledger, batch)
     assert [(attempt.ours, attempt.key) for attempt in found] == [(True, "k0"), (False, "k0")]
     assert len([attempt for attempt in sent(ledger, other) if attempt.ours]) == 2, "at `local`"

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.engine.throttle.limits import DispatchStopped, Limits, Ticket
-from batchgen.engine.throttle.throttle import LEAD_S, Throttle, ThrottleCore
+from batchgen.engine.throttle.core import ThrottleCore
+from batchgen.engine.throttle.limits import DispatchLimits, DispatchStopped, Ticket
+from batchgen.engine.throttle.throttle import LEAD_S, Throttle
 from batchgen.ledger.database import in_memory, open_for_writing
 from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriter
@@ -63,13 +64,13 @@ async def test_a_long_wait_for_a_place_is_shown() -> None:
     async def place(images: int) -> float:
         return now + 40.0
 
-    throttle = Throttle(ThrottleCore(Limits()), lambda: now, take_place=place)
+    throttle = Throttle(ThrottleCore(DispatchLimits()), lambda: now, reserve_start=place)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(throttle.start)
         await anyio.wait_all_tasks_blocked()
         waiting = throttle.status().waiting_for
         tasks.cancel_scope.cancel()
-    assert waiting == "rate limit, a place among all runs of this key: 40 s"
+    assert waiting == "rate limit, shared by all runs of this key: 40 s"
 
 
 def test_a_clock_that_was_set_back_holds_nobody_for_a_day() -> None:
@@ -113,10 +114,10 @@ async def test_a_start_waits_for_its_place_among_all_runs(tmp_path: Path) -> Non
 
         async def place(images: int) -> float:
             rates = [(SharedRate(unit="requests", interval_s=0.001), 1)]
-            waited.append(await writer(lambda ledger: take_place(ledger.conn, "k", rates, NOW)))
+            waited.append(await writer.run(lambda ledger: take_place(ledger.conn, "k", rates, NOW)))
             return time.monotonic() + waited[-1]
 
-        throttle = Throttle(ThrottleCore(Limits(concurrency=3)), take_place=place)
+        throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=3)), reserve_start=place)
         for _ in range(3):
             await throttle.start()
     assert waited == pytest.approx([0.0, 0.001, 0.002], abs=1e-5)
@@ -131,13 +132,13 @@ async def test_requests_leave_as_far_apart_as_their_places_whatever_comes_before
     async def place(images: int) -> float:
         return places[images - 1]
 
-    throttle = Throttle(ThrottleCore(Limits(concurrency=2)), take_place=place)
+    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=2)), reserve_start=place)
     left: dict[int, float] = {}
 
     async def send(images: int, work_s: float) -> None:
         ticket = await throttle.start(images)
         await anyio.sleep(work_s)
-        await throttle.leave(ticket)
+        await throttle.wait_to_send(ticket)
         left[images] = time.monotonic()
 
     async with anyio.create_task_group() as tasks:
@@ -155,12 +156,14 @@ async def test_a_request_that_leaves_late_delays_the_next() -> None:
     async def place(images: int) -> float:
         return begin - 60.0
 
-    throttle = Throttle(ThrottleCore(Limits(concurrency=3)), take_place=place, least_gap_s=0.02)
+    throttle = Throttle(
+        ThrottleCore(DispatchLimits(concurrency=3)), reserve_start=place, min_gap_s=0.02
+    )
     tickets = [await throttle.start() for _ in range(3)]
     left: list[float] = []
 
     async def leave(ticket: Ticket) -> None:
-        await throttle.leave(ticket)
+        await throttle.wait_to_send(ticket)
         left.append(time.monotonic())
 
     async with anyio.create_task_group() as tasks:
@@ -172,10 +175,10 @@ async def test_a_request_that_leaves_late_delays_the_next() -> None:
 
 @pytest.mark.anyio
 async def test_without_a_rate_a_request_leaves_at_once() -> None:
-    throttle = Throttle(ThrottleCore(Limits(concurrency=1)))
+    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=1)))
     ticket = await throttle.start()
-    assert ticket.leaves_at is None
-    await throttle.leave(ticket)
+    assert ticket.send_at is None
+    await throttle.wait_to_send(ticket)
 
 
 @pytest.mark.anyio
@@ -183,7 +186,7 @@ async def test_a_stop_ends_the_wait_for_a_place_and_frees_the_slot() -> None:
     async def place(images: int) -> float:
         return time.monotonic() + 3600.0
 
-    throttle = Throttle(ThrottleCore(Limits(concurrency=1)), take_place=place)
+    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=1)), reserve_start=place)
     async with anyio.create_task_group() as tasks:
 
         async def wait() -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,45 +15,22 @@ import pytest
 
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import BatchId, JobId, PlannedJob
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.groups import Group, GroupSum
+from batchgen.ledger.jobs import pending_jobs
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.moving import Relocation, Relocations
-from batchgen.ledger.staging import BatchIdentity, Staging
+from batchgen.ledger.runs import start_run
+from batchgen.ledger.staging import Staging
 from batchgen.money import ZERO, Micros
 from batchgen.planning.naming import collision_key
-from tests.support.rig import changed_job, planned_job
+from tests.support.builders import IDENTITY
+from tests.support.fixtures import Clock
+from tests.support.rig import changed_job
+from tests.support.staging import planned
 
 PRICE = Micros(37_700)
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-IDENTITY = BatchIdentity(
-    name="b",
-    provider="local",
-    price_source="test",
-    manifest_path="b.yaml",
-    manifest_sha256="",
-    manifest="",
-)
-
-
-def planned(key: str, *, prompt: str = "p", path: str | None = None) -> PlannedJob:
-    return planned_job(
-        key=key,
-        fingerprint=prompt,
-        provider="local",
-        model="gpt-image-2",
-        prompt=prompt,
-        options={},
-        root="out",
-        path=path or f"{key}.{{ext}}",
-        source=f"b.csv:{ord(key[0])}",
-    )
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn, lambda: NOW)
+CLOCK = Clock(NOW)
 
 
 def stage(ledger: Ledger, *jobs: PlannedJob, now: datetime = NOW) -> Staging:
@@ -112,7 +88,7 @@ def test_the_order_of_jobs_is_the_manifest_s_and_moving_one_changes_nothing(
     ledger: Ledger,
 ) -> None:
     batch = stage(ledger, *map(planned, "cab")).enroll(IDENTITY)
-    assert [job.key for job in ledger.pending(batch, after=JobId(0), limit=9)] == list("cab")
+    assert [job.key for job in pending_jobs(ledger, batch, after=JobId(0), limit=9)] == list("cab")
     staging = stage(ledger, *map(planned, "abc"))
     assert staging.compare(batch) == {Group.PENDING: GroupSum(3, Micros(3 * PRICE))}
 
@@ -355,7 +331,7 @@ def test_the_models_of_a_plan_are_named_once(ledger: Ledger) -> None:
 
 def save_images(ledger: Ledger, batch: BatchId, provider: str) -> None:
     """A saved image for each job, by an attempt at this provider."""
-    run = ledger.start_run(batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
+    run = start_run(ledger, batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
     for row in ledger.conn.execute("SELECT id, key, fingerprint FROM jobs").fetchall():
         ledger.conn.execute(
             "INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at,"
@@ -414,7 +390,8 @@ from pathlib import Path
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.staging import Staging
 from batchgen.planning.naming import collision_key
-from tests.unit.ledger.test_staging import IDENTITY, planned
+from tests.support.builders import IDENTITY
+from tests.support.staging import planned
 base = planned("a")
 count = int(sys.argv[2])
 jobs = (base._replace(key=f"k{n}", path=f"{n}.{{ext}}") for n in range(count))

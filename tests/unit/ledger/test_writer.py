@@ -19,10 +19,11 @@ from batchgen.ledger.busy import DEFAULT_WAIT_S, Patience, patience
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
+from batchgen.ledger.runs import start_run
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import ZERO
 from batchgen.system.process_table import this_process
-from tests.unit.ledger.test_ledger import enroll, planned
+from tests.support.builders import enroll, planned
 
 pytestmark = pytest.mark.anyio
 
@@ -45,11 +46,11 @@ async def test_many_steps_share_a_few_transactions(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     statements: list[str] = []
     async with LedgerWriter(path) as writer:
-        await writer(lambda ledger: ledger.conn.set_trace_callback(statements.append))
+        await writer.run(lambda ledger: ledger.conn.set_trace_callback(statements.append))
         async with anyio.create_task_group() as tasks:
             for number in range(200):
-                tasks.start_soon(writer, note(number))
-        await writer(lambda ledger: ledger.conn.set_trace_callback(None))
+                tasks.start_soon(writer.run, note(number))
+        await writer.run(lambda ledger: ledger.conn.set_trace_callback(None))
     assert count(path) == 200
     assert statements.count("COMMIT") < 20
 
@@ -58,7 +59,7 @@ async def test_a_step_is_durable_when_its_caller_goes_on(tmp_path: Path) -> None
     path = tmp_path / "batchgen.db"
     async with LedgerWriter(path) as writer:
         for number in range(5):
-            await writer(note(number))
+            await writer.run(note(number))
             assert count(path) == number + 1
 
 
@@ -74,13 +75,13 @@ async def test_a_step_that_fails_takes_nobody_with_it(tmp_path: Path) -> None:
 
         async def fail() -> None:
             try:
-                await writer(broken)
+                await writer.run(broken)
             except ValueError as exc:
                 failures.append(str(exc))
 
         async with anyio.create_task_group() as tasks:
             for number in range(20):
-                tasks.start_soon(writer, note(number))
+                tasks.start_soon(writer.run, note(number))
                 if number % 5 == 0:
                     tasks.start_soon(fail)
     assert failures == ["mine"] * 4
@@ -101,7 +102,7 @@ async def test_a_disk_that_refuses_one_step_is_not_tried_by_those_beside_it(
 
         async def told(step: Callable[[Ledger], None]) -> None:
             try:
-                await writer(step)
+                await writer.run(step)
             except LedgerWriteError as exc:
                 errors.append(str(exc))
 
@@ -118,7 +119,7 @@ async def test_a_cancelled_caller_still_waits_for_its_step(tmp_path: Path) -> No
     async with LedgerWriter(path) as writer:
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await writer(note(1))
+            await writer.run(note(1))
         assert count(path) == 1
 
 
@@ -136,7 +137,7 @@ async def test_a_caller_is_not_let_go_while_its_step_is_under_way(tmp_path: Path
 
         async def ask() -> None:
             try:
-                await writer(slow)
+                await writer.run(slow)
             finally:
                 left.append(go.is_set())
 
@@ -157,7 +158,7 @@ async def test_steps_are_written_in_the_order_they_were_asked_for(tmp_path: Path
     order: list[int] = []
     async with LedgerWriter(path) as writer, anyio.create_task_group() as tasks:
         for number in (3, 1, 2):
-            tasks.start_soon(writer, lambda _, number=number: order.append(number))
+            tasks.start_soon(writer.run, lambda _, number=number: order.append(number))
     assert order == [3, 1, 2]
 
 
@@ -167,7 +168,7 @@ async def errors_of(writer: LedgerWriter, steps: int) -> list[str]:
 
     async def ask(number: int) -> None:
         try:
-            await writer(note(number))
+            await writer.run(note(number))
         except LedgerWriteError as exc:
             told.append(str(exc))
 
@@ -186,8 +187,8 @@ async def test_a_lock_of_another_program_is_waited_for_once_and_not_by_each_step
     path = tmp_path / "batchgen.db"
     statements: list[str] = []
     async with LedgerWriter(path) as writer:
-        await writer(lambda ledger: setattr(ledger.conn, "patience", Patience(wait_s=0.3)))
-        await writer(lambda ledger: ledger.conn.set_trace_callback(statements.append))
+        await writer.run(lambda ledger: setattr(ledger.conn, "patience", Patience(wait_s=0.3)))
+        await writer.run(lambda ledger: ledger.conn.set_trace_callback(statements.append))
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             for statement in lock.split("; "):
                 other.execute(statement).fetchall()
@@ -195,14 +196,14 @@ async def test_a_lock_of_another_program_is_waited_for_once_and_not_by_each_step
         waits = statements.count("COMMIT") + statements.count("BEGIN IMMEDIATE")
         assert waits < 10
         assert await errors_of(writer, 40) == []
-        await writer(lambda ledger: ledger.conn.set_trace_callback(None))
+        await writer.run(lambda ledger: ledger.conn.set_trace_callback(None))
     assert count(path) == 40
 
 
 async def test_a_ledger_that_is_damaged_under_way_stops_everybody(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with LedgerWriter(path) as writer:
-        await writer(note(100))
+        await writer.run(note(100))
         with path.open("r+b") as file:
             file.write(b"garbage " * 512)
         errors = await errors_of(writer, 10)
@@ -219,7 +220,7 @@ async def test_a_ledger_that_is_removed_or_replaced_under_way_stops_everybody(
     """Its rows would go to a file without a name, and the money with them."""
     path = tmp_path / "batchgen.db"
     async with LedgerWriter(path) as writer:
-        await writer(note(100))
+        await writer.run(note(100))
         if replaced:
             other = tmp_path / "other.db"
             other.write_bytes(path.read_bytes())
@@ -236,7 +237,7 @@ async def test_what_was_asked_before_the_end_is_written(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with anyio.create_task_group() as tasks, LedgerWriter(path) as writer:
         for number in range(50):
-            tasks.start_soon(writer, note(number))
+            tasks.start_soon(writer.run, note(number))
         await anyio.lowlevel.checkpoint()
     assert count(path) == 50
 
@@ -262,33 +263,35 @@ async def test_a_writer_that_is_cancelled_while_it_opens_leaves_no_thread_behind
 async def test_a_bug_in_a_step_is_not_taken_for_a_bad_disk(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with LedgerWriter(path) as writer:
-        await writer(note(1))
+        await writer.run(note(1))
         with pytest.raises(sqlite3.IntegrityError):
-            await writer(note(1))
+            await writer.run(note(1))
     assert count(path) == 1
 
 
 async def test_a_ledger_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with LedgerWriter(path) as writer:
-        await writer(lambda ledger: ledger.conn.execute("PRAGMA query_only = ON"))
+        await writer.run(lambda ledger: ledger.conn.execute("PRAGMA query_only = ON"))
         with pytest.raises(LedgerWriteError, match="readonly"):
-            await writer(note(1))
+            await writer.run(note(1))
 
 
 async def test_a_disk_that_is_full_says_so(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with LedgerWriter(path) as writer:
-        pages = await writer(lambda ledger: ledger.conn.execute("PRAGMA page_count").fetchone()[0])
-        await writer(lambda ledger: ledger.conn.execute(f"PRAGMA max_page_count = {pages}"))
+        pages = await writer.run(
+            lambda ledger: ledger.conn.execute("PRAGMA page_count").fetchone()[0]
+        )
+        await writer.run(lambda ledger: ledger.conn.execute(f"PRAGMA max_page_count = {pages}"))
         big = "x" * 100_000
 
         def fill(ledger: Ledger) -> None:
             ledger.conn.execute("INSERT INTO prices VALUES (1, ?, 'm', 1, 's', 't')", (big,))
 
         with pytest.raises(LedgerWriteError, match="full"):
-            await writer(fill)
-        await writer(lambda ledger: ledger.conn.execute("SELECT 1"))
+            await writer.run(fill)
+        await writer.run(lambda ledger: ledger.conn.execute("SELECT 1"))
 
 
 async def test_a_ledger_that_cannot_be_opened_fails_at_the_start(tmp_path: Path) -> None:
@@ -319,10 +322,8 @@ def run_in(tmp_path: Path) -> Path:
 
 async def _start(writer: LedgerWriter) -> RunId:
     claim = Claim(here=this_process("1:1"), spool="s")
-    return await writer(
-        lambda ledger: ledger.start_run(
-            BatchId(1), estimate=ZERO, max_cost=None, max_waste=ZERO, claim=claim
-        )
+    return await writer.run(
+        start_run, BatchId(1), estimate=ZERO, max_cost=None, max_waste=ZERO, claim=claim
     )
 
 
@@ -332,10 +333,10 @@ async def test_a_group_that_is_due_carries_the_heartbeat(
 ) -> None:
     async with LedgerWriter(run_in) as writer:
         await _start(writer)
-        await writer(_forget_heartbeat)
+        await writer.run(_forget_heartbeat)
         assert _heartbeat(run_in) == "", "a heartbeat before its time"
         monkeypatch.setattr(writer, "_beaten", float("-inf"))
-        await writer(note(9))
+        await writer.run(note(9))
         assert _heartbeat(run_in) > "2020"
 
 
@@ -358,10 +359,10 @@ async def test_a_run_that_was_taken_over_stops_writing(
     before = count(run_in)
     async with LedgerWriter(run_in) as writer:
         run = await _start(writer)
-        await writer(lambda ledger: ledger.conn.execute("UPDATE runs SET taken_by = ?", (run,)))
+        await writer.run(lambda ledger: ledger.conn.execute("UPDATE runs SET taken_by = ?", (run,)))
         monkeypatch.setattr(writer, "_beaten", float("-inf"))
         with pytest.raises(LedgerWriteError, match="taken over by run 1"):
-            await writer(note(9))
+            await writer.run(note(9))
     assert count(run_in) == before
 
 
@@ -369,6 +370,6 @@ async def test_a_run_that_was_taken_over_stops_writing(
 async def test_a_writer_in_a_hurry_waits_for_a_short_time(run_in: Path) -> None:
     async with LedgerWriter(run_in) as writer:
         writer.hurry()
-        waits = await writer(lambda ledger: getattr(ledger.conn, "patience", None))
+        waits = await writer.run(lambda ledger: getattr(ledger.conn, "patience", None))
     assert isinstance(waits, Patience)
     assert (waits.wait_s, patience.wait_s) == (30, DEFAULT_WAIT_S)

@@ -1,4 +1,4 @@
-"""What keeps an image from its place is found from the outside, and once for a directory."""
+"""Obstacles at output paths are found without writing, once for each directory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NO_ROOT = pytest.mark.skipif(
 
 
 @pytest.mark.fault("XA10")
-def test_a_missing_directory_is_fit(tmp_path: Path) -> None:
+def test_missing_directory_is_usable(tmp_path: Path) -> None:
     assert Obstacles(tmp_path).directory(tmp_path / "out", tmp_path / "out/a/b") is None
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.fault("XA10")
 @pytest.mark.parametrize("depth", ["out", "out/a", "out/a/b"])
-def test_a_file_in_place_of_a_directory_is_found(depth: str, tmp_path: Path) -> None:
+def test_file_in_place_of_a_directory_is_found(depth: str, tmp_path: Path) -> None:
     (tmp_path / depth).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / depth).write_bytes(b"")
     found = Obstacles(tmp_path).directory(tmp_path / "out", tmp_path / "out/a/b")
@@ -35,7 +35,7 @@ def test_a_file_in_place_of_a_directory_is_found(depth: str, tmp_path: Path) -> 
 
 
 @pytest.mark.fault("XA10")
-def test_a_link_is_an_obstacle_below_the_root_only(tmp_path: Path) -> None:
+def test_symlink_is_an_obstacle_below_the_root_only(tmp_path: Path) -> None:
     (tmp_path / "real/a").mkdir(parents=True)
     (tmp_path / "out").symlink_to(tmp_path / "real")
     (tmp_path / "real/b").symlink_to(tmp_path / "real/a")
@@ -48,7 +48,7 @@ def test_a_link_is_an_obstacle_below_the_root_only(tmp_path: Path) -> None:
 
 @NO_ROOT
 @pytest.mark.fault("XA10", "W11")
-def test_a_directory_without_permission_is_found(tmp_path: Path) -> None:
+def test_directory_without_permission_is_found(tmp_path: Path) -> None:
     for place in (tmp_path, *list(tmp_path.parents)[:-2]):
         place.chmod(0o755)
     locked = tmp_path / "out/locked"
@@ -66,39 +66,39 @@ def test_a_directory_without_permission_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("XA10")
-def test_each_directory_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_directory_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "out/a").mkdir(parents=True)
     found = Obstacles(tmp_path)
     assert found.directory(tmp_path / "out", tmp_path / "out/a") is None
-    monkeypatch.setattr(module, "_below", lambda directory: pytest.fail(str(directory)))
+    monkeypatch.setattr(
+        module, "_directory_obstacle", lambda directory: pytest.fail(str(directory))
+    )
     for _ in range(100):
         assert found.directory(tmp_path / "out", tmp_path / "out/a") is None
 
 
 @pytest.mark.fault("XA10")
-def test_names_that_are_too_long_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert module._unfit_name(tmp_path, f"a/{'n' * 200}.png") is None
+def test_too_long_name_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module._path_obstacle(tmp_path, f"a/{'n' * 200}.png") is None
     deep = Path("/", *(["d" * 100] * 40))
-    assert "the system takes" in str(module._unfit_name(deep, "a.png"))
+    assert "the system takes" in str(module._path_obstacle(deep, "a.png"))
     module._name_bytes.cache_clear()
     monkeypatch.setattr(os, "pathconf", lambda *_: 143)  # as eCryptfs
     try:
-        assert "takes 143" in str(module._unfit_name(tmp_path, f"{'n' * 140}.png"))
+        assert "takes 143" in str(module._path_obstacle(tmp_path, f"{'n' * 140}.png"))
     finally:
         module._name_bytes.cache_clear()
 
 
 @pytest.mark.fault("XA10")
-def test_a_name_that_cannot_be_encoded_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unencodable_name_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsencode", lambda text: str(text).encode("ascii"))
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
-    assert "encoding ascii can't hold" in str(module._unfit_name(tmp_path, "мак.png"))
+    assert "encoding ascii can't hold" in str(module._path_obstacle(tmp_path, "мак.png"))
 
 
 @pytest.mark.fault("XA10", "W11")
-def test_a_run_is_refused_where_no_root_is_fit(tmp_path: Path) -> None:
+def test_run_without_usable_output_directory_is_refused(tmp_path: Path) -> None:
     with rig.small_disk(tmp_path / "ro", "size=64m,ro"):
         with pytest.raises(SettingsError, match="read-only; nothing was sent"):
             check_disk(tmp_path / "spool", tmp_path, ["ro", "ro/a"], 1)

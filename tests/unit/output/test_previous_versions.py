@@ -46,19 +46,19 @@ def test_kept_names_differ_where_output_paths_do(one: str, other: str) -> None:
     if len({collision_key("out", path) for path in paths}) < 2:
         return
     kept = [
-        {f"{previous_versions._kept_place(path)}{suffix}" for suffix in ("~1", "~2", "~edited1")}
+        {f"{previous_versions._history_path(path)}{suffix}" for suffix in ("~1", "~2", "~edited1")}
         for path in finals
     ]
     assert not kept[0] & kept[1]
     directories = {
-        str(parent) for path in finals for parent in previous_versions._kept_place(path).parents
+        str(parent) for path in finals for parent in previous_versions._history_path(path).parents
     }
     assert not directories & (kept[0] | kept[1])
 
 
 @pytest.mark.fault("XA9")
 @pytest.mark.parametrize("name", ["a.png", "a.2.png"])
-def test_versions_of_the_old_form_are_found(name: str, tmp_path: Path) -> None:
+def test_versions_with_old_names_are_found(name: str, tmp_path: Path) -> None:
     (tmp_path / ".previous").mkdir()
     (tmp_path / ".previous" / name).write_bytes(b"old")
     assert find_kept(tmp_path, "a.png", hash_of(b"old")) == tmp_path / ".previous" / name
@@ -67,7 +67,7 @@ def test_versions_of_the_old_form_are_found(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("XA8")
-def test_edited_files_are_all_kept(tmp_path: Path) -> None:
+def test_all_edited_files_are_kept(tmp_path: Path) -> None:
     for edition in (b"1", b"2", b"3"):
         (tmp_path / "a.png").write_bytes(edition)
         keep_edited(tmp_path, "a.png")
@@ -77,7 +77,7 @@ def test_edited_files_are_all_kept(tmp_path: Path) -> None:
         assert find_kept(tmp_path, "a.png", hash_of(edition)) is not None
 
 
-def test_a_version_is_copied_where_links_are_refused(
+def test_version_is_copied_without_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -90,9 +90,7 @@ def test_a_version_is_copied_where_links_are_refused(
     assert (tmp_path / ".previous/a.png~1").read_bytes() == b"one"
 
 
-def test_a_copy_that_fails_leaves_no_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_copy_leaves_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left")
 

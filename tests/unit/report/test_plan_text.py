@@ -11,7 +11,7 @@ import pytest
 
 from batchgen.ledger.budgets import Budget
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.explain import LastAttempt, Why
+from batchgen.ledger.explain import JobExplanation, LastAttempt
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import history
@@ -20,7 +20,7 @@ from batchgen.planning.changes import MadeOf
 from batchgen.planning.cost_estimate import Quote, what_if
 from batchgen.planning.pace import Pace
 from batchgen.report.status import plan_text, why_text
-from tests.unit.ledger.test_ledger import enroll, first, pay, planned, start
+from tests.support.builders import enroll, first, pay, planned, start
 
 MADE = MadeOf(fingerprint="a", model="m", prompt="red", options={}, images=(), mask=None)
 QUOTE = Quote(
@@ -29,7 +29,7 @@ QUOTE = Quote(
     pace=Pace(concurrency=8, per_minute=None, latency_s=None),
     what_if=None,
 )
-WHY = Why(
+WHY = JobExplanation(
     group=Group.IN_FLIGHT,
     planned=MADE,
     has_image=False,

@@ -1,4 +1,4 @@
-"""A secret is hidden wherever what holds it is cut."""
+"""Redaction hides a secret wherever the stream is split."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from hypothesis import strategies as st
 from batchgen.spool.redaction import Redaction
 
 SECRETS = [b"sk-ab", b"aab", b"a-a-a", b"-x", b"aXb_-"]
-"""With and without a letter that base64 lacks, at several places; some overlap with themselves."""
+"""With and without a non-base64 character, at several indexes; some overlap with themselves."""
 
 
-def shown(secret: bytes, pieces: list[bytes]) -> bytes:
+def redacted(secret: bytes, pieces: list[bytes]) -> bytes:
     redaction = Redaction(secret)
-    return b"".join([*(redaction.shown(piece) for piece in pieces), redaction.rest()])
+    return b"".join([*(redaction.filter(piece) for piece in pieces), redaction.flush()])
 
 
 @given(secret=st.sampled_from(SECRETS), data=st.data())
-def test_cut_or_not_the_same_is_shown(secret: bytes, data: st.DataObject) -> None:
+def test_redaction_is_independent_of_chunking(secret: bytes, data: st.DataObject) -> None:
     letters = st.sampled_from([bytes([letter]) for letter in set(secret) | set(b"z")])
     text = st.lists(letters | st.just(secret), max_size=12).map(b"".join)
     pieces = data.draw(st.lists(text, max_size=6))
-    assert shown(secret, pieces) == b"".join(pieces).replace(secret, b"***")
+    assert redacted(secret, pieces) == b"".join(pieces).replace(secret, b"***")
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_every_way_to_cut_a_secret_in_three(secret: bytes) -> None:
+def test_secret_split_in_three_is_redacted(secret: bytes) -> None:
     whole = b"before " + secret + b" after"
     for first in range(len(whole)):
         for second in range(first, len(whole)):
             pieces = [whole[:first], whole[first:second], whole[second:]]
-            assert shown(secret, pieces) == b"before *** after"
+            assert redacted(secret, pieces) == b"before *** after"
 
 
-def test_only_what_may_begin_the_secret_is_held_back() -> None:
+def test_only_a_possible_start_is_held_back() -> None:
     redaction = Redaction(b"sk-abc")
-    assert redaction.shown(b"AAAAsAAA") == b"AAAAsAAA"
-    assert redaction.shown(b"AAAAsk") == b"AAAA"
-    assert redaction.shown(b"y") == b"sky"
-    assert redaction.rest() == b""
+    assert redaction.filter(b"AAAAsAAA") == b"AAAAsAAA"
+    assert redaction.filter(b"AAAAsk") == b"AAAA"
+    assert redaction.filter(b"y") == b"sky"
+    assert redaction.flush() == b""

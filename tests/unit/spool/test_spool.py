@@ -1,4 +1,4 @@
-"""Answers on disk before anybody reads them."""
+"""Spooled responses: complete, cut off, damaged, with and without images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from batchgen.images.base64_scanner import ScannedBody
 from batchgen.job import AttemptId
-from batchgen.spool.spool import Spool, SpoolWriter
+from batchgen.spool.spool import Spool
+from batchgen.spool.writer import SpoolWriter
 from batchgen.system.atomic_files import PartFile
 from tests.support.canary import CANARY as KEY
 
@@ -38,7 +39,7 @@ def spool(tmp_path: Path) -> Spool:
 
 
 async def write(spool: Spool, *chunks: bytes, commit: bool = True, hide: str | None = None) -> None:
-    """Spool a response, whole or cut off."""
+    """Spool a response, complete or cut off."""
     async with spool.part(ONE) as part:
         writer = SpoolWriter(part, 200, HEADERS, hide=hide)
         for chunk in chunks:
@@ -49,7 +50,7 @@ async def write(spool: Spool, *chunks: bytes, commit: bool = True, hide: str | N
 @pytest.mark.parametrize(
     "chunks", [(), (b"{}",), (b"{", b"}\n", b"\n"), (bytes(700_000),) * 4], ids=len
 )
-async def test_a_whole_response_is_found_with_its_head(
+async def test_complete_response_is_found_with_its_head(
     chunks: tuple[bytes, ...], spool: Spool
 ) -> None:
     await write(spool, *chunks)
@@ -60,7 +61,7 @@ async def test_a_whole_response_is_found_with_its_head(
     assert spool.attempts() == [ONE]
 
 
-async def test_a_cut_response_is_found_as_cut(spool: Spool) -> None:
+async def test_cut_response_is_found_as_cut(spool: Spool) -> None:
     await write(spool, b'{"data":', commit=False)
     found = spool.find_cut(ONE)
     assert found is not None
@@ -69,7 +70,7 @@ async def test_a_cut_response_is_found_as_cut(spool: Spool) -> None:
     assert spool.attempts() == [ONE]
 
 
-async def test_large_responses_are_not_held_in_memory(spool: Spool) -> None:
+async def test_large_response_is_not_buffered_in_memory(spool: Spool) -> None:
     async with spool.part(ONE) as part:
         writer = SpoolWriter(part, 200, {})
         for _ in range(8):
@@ -80,19 +81,19 @@ async def test_large_responses_are_not_held_in_memory(spool: Spool) -> None:
 
 @pytest.mark.fault("D22")
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
-async def test_the_spool_is_for_its_owner_only(spool: Spool) -> None:
+async def test_spool_is_readable_by_owner_only(spool: Spool) -> None:
     await write(spool, b"{}")
     assert spool.directory.stat().st_mode & 0o777 == 0o700
     assert (spool.directory / spool.name(ONE)).stat().st_mode & 0o777 == 0o600
 
 
-async def test_preparing_again_keeps_what_is_there(spool: Spool) -> None:
+async def test_prepare_keeps_existing_responses(spool: Spool) -> None:
     await write(spool, b"{}")
     spool.prepare()
     assert spool.attempts() == [ONE]
 
 
-async def test_a_removed_response_is_gone_whole_or_cut(spool: Spool) -> None:
+async def test_remove_deletes_complete_and_cut_response(spool: Spool) -> None:
     await write(spool, b"{}")
     await write(spool, b"{", commit=False)
     spool.remove(ONE)
@@ -101,13 +102,13 @@ async def test_a_removed_response_is_gone_whole_or_cut(spool: Spool) -> None:
     assert list(spool.directory.iterdir()) == []
 
 
-async def test_an_unknown_attempt_is_not_found(spool: Spool, tmp_path: Path) -> None:
+async def test_unknown_attempt_is_not_found(spool: Spool, tmp_path: Path) -> None:
     assert spool.find(ONE) is None
     assert spool.find_cut(ONE) is None
     assert Spool(tmp_path / "nowhere").attempts() == []
 
 
-async def test_strangers_in_the_directory_are_no_attempts(spool: Spool) -> None:
+async def test_attempts_ignores_unrelated_files(spool: Spool) -> None:
     await write(spool, b"{}")
     for name in (".DS_Store", "notes.txt", "x.part", "y.answer.bak"):
         (spool.directory / name).write_bytes(b"x")
@@ -127,7 +128,7 @@ def names(spool: Spool) -> set[str]:
 
 
 @pytest.mark.parametrize("size", [999, 65_536, 10_000_000])
-async def test_a_image_stands_decoded_beside_its_response(size: int, spool: Spool) -> None:
+async def test_inline_image_is_stored_decoded(size: int, spool: Spool) -> None:
     body = response_with(TEXT, SECOND)
     await write(spool, *in_chunks(body, size))
     found = spool.find(ONE)
@@ -144,7 +145,7 @@ async def test_a_image_stands_decoded_beside_its_response(size: int, spool: Spoo
     assert found.body() == body
 
 
-async def test_what_is_to_be_read_is_known_without_reading_it(spool: Spool) -> None:
+async def test_writer_keeps_the_text_in_memory(spool: Spool) -> None:
     async with spool.part(ONE) as part:
         writer = SpoolWriter(part, 200, HEADERS)
         for chunk in in_chunks(response_with(TEXT), 100_000):
@@ -169,7 +170,7 @@ async def test_what_is_to_be_read_is_known_without_reading_it(spool: Spool) -> N
     ids=["no padding", "url-safe", "escaped", "lines", "loose bits", "two in one", "none"],
 )
 @pytest.mark.parametrize("first", [(), (SECOND,)], ids=["alone", "second"])
-async def test_base64_of_another_kind_stays_as_it_came(
+async def test_irregular_base64_is_stored_verbatim(
     text: str, first: tuple[str, ...], spool: Spool
 ) -> None:
     body = b'{"data": [%s]}' % b", ".join(
@@ -184,7 +185,7 @@ async def test_base64_of_another_kind_stays_as_it_came(
 
 
 @pytest.mark.parametrize("at", [10, 40, 5000, 300_000, -4, -1])
-async def test_a_cut_response_is_left_as_it_came(at: int, spool: Spool) -> None:
+async def test_cut_response_is_stored_verbatim(at: int, spool: Spool) -> None:
     body = response_with(SECOND, TEXT)[:at]
     await write(spool, *in_chunks(body, 65_536), commit=False)
     cut = spool.find_cut(ONE)
@@ -193,7 +194,7 @@ async def test_a_cut_response_is_left_as_it_came(at: int, spool: Spool) -> None:
     assert names(spool) == {f"{ONE}.answer.part"}
 
 
-async def test_of_an_response_that_a_kill_cut_off_what_was_written_is_found(spool: Spool) -> None:
+async def test_response_cut_by_a_kill_is_found(spool: Spool) -> None:
     body = response_with(SECOND, TEXT)
     async with spool.part(ONE) as part:
         writer = SpoolWriter(part, 200, HEADERS)
@@ -208,7 +209,7 @@ async def test_of_an_response_that_a_kill_cut_off_what_was_written_is_found(spoo
     assert names(spool) == set()
 
 
-async def test_a_cut_response_that_is_taken_for_whole_keeps_all(spool: Spool) -> None:
+async def test_completed_cut_response_keeps_its_body(spool: Spool) -> None:
     body = response_with(TEXT)
     await write(spool, body, commit=False)
     spool.complete_cut(ONE)
@@ -219,8 +220,8 @@ async def test_a_cut_response_that_is_taken_for_whole_keeps_all(spool: Spool) ->
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 @pytest.mark.parametrize("body", [response_with(TEXT), bytes(900_000)], ids=["image", "text"])
-async def test_an_response_with_a_gap_is_never_whole(body: bytes, spool: Spool) -> None:
-    """The disk refuses once, and takes all the rest."""
+async def test_response_with_a_gap_is_never_complete(body: bytes, spool: Spool) -> None:
+    """The disk refuses one write and accepts all later ones."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with spool.part(ONE) as part:
         writer = SpoolWriter(part, 200, HEADERS)
@@ -235,7 +236,7 @@ async def test_an_response_with_a_gap_is_never_whole(body: bytes, spool: Spool) 
     assert spool.find(ONE) is None
 
 
-async def test_images_that_a_kill_left_behind_are_removed_with_their_attempt(
+async def test_remove_deletes_images_without_a_response(
     spool: Spool,
 ) -> None:
     await write(spool, response_with(TEXT, SECOND))
@@ -245,21 +246,21 @@ async def test_images_that_a_kill_left_behind_are_removed_with_their_attempt(
     assert names(spool) == set()
 
 
-async def test_responses_go_some_at_a_time_and_one_that_cannot_stays_behind(spool: Spool) -> None:
+async def test_remove_later_works_in_groups(spool: Spool) -> None:
     attempts = [AttemptId(f"{number:08x}") for number in range(16)]
     for attempt in attempts:
         (spool.directory / spool.name(attempt)).write_bytes(b"{}\n")
     stuck = spool.directory / spool.name(attempts[3])
     stuck.unlink()
-    stuck.mkdir()  # which no unlink removes
+    stuck.mkdir()  # `unlink` cannot remove a directory
     for attempt in attempts[:-1]:
-        await spool.no_longer(attempt)
+        await spool.remove_later(attempt)
     assert spool.attempts() == attempts
-    await spool.no_longer(attempts[-1])
+    await spool.remove_later(attempts[-1])
     assert spool.attempts() == [attempts[3]]
 
 
-async def test_an_response_of_an_older_release_is_found(spool: Spool) -> None:
+async def test_response_of_an_older_release_is_found(spool: Spool) -> None:
     body = response_with(TEXT)
     head = {"status": 200, "headers": HEADERS, "route": "images"}
     (spool.directory / spool.name(ONE)).write_bytes(json.dumps(head).encode() + b"\n" + body)
@@ -278,7 +279,7 @@ async def test_an_response_of_an_older_release_is_found(spool: Spool) -> None:
     size=st.integers(500, 20_000),
     commit=st.booleans(),
 )
-async def test_a_body_is_the_same_however_it_comes_and_ends(
+async def test_body_survives_any_chunking_and_end(
     documents: list[str | int | None], size: int, commit: bool, spool: Spool
 ) -> None:
     spool.remove(ONE)
@@ -290,7 +291,7 @@ async def test_a_body_is_the_same_however_it_comes_and_ends(
 
 
 @pytest.mark.fault("S12")
-async def test_the_key_does_not_reach_the_disk(spool: Spool) -> None:
+async def test_api_key_does_not_reach_the_disk(spool: Spool) -> None:
     await write(spool, b'{"error":"wrong key sk-CAN', b'ARY-0123456789abcdef"}', hide=KEY)
     found = spool.find(ONE)
     assert found is not None
@@ -299,7 +300,7 @@ async def test_the_key_does_not_reach_the_disk(spool: Spool) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(content=st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: b + b"\n{}"))
-async def test_a_damaged_file_is_no_response(content: bytes, spool: Spool) -> None:
+async def test_damaged_file_is_not_a_response(content: bytes, spool: Spool) -> None:
     (spool.directory / spool.name(ONE)).write_bytes(content)
     found = spool.find(ONE)
     assert found is None or content.startswith(b"{")
@@ -311,7 +312,7 @@ async def test_a_damaged_file_is_no_response(content: bytes, spool: Spool) -> No
     headers=st.dictionaries(st.text(max_size=20), st.text(max_size=60), max_size=5),
     body=st.binary(max_size=300),
 )
-async def test_what_goes_in_comes_out(
+async def test_response_round_trips(
     status: int, headers: dict[str, str], body: bytes, spool: Spool
 ) -> None:
     final = spool.directory / spool.name(ONE)
@@ -327,7 +328,7 @@ async def test_what_goes_in_comes_out(
 @pytest.mark.fault("D18")
 @pytest.mark.parametrize("moved", [False, True], ids=["removed", "moved"])
 @pytest.mark.parametrize("body", [response_with(TEXT), bytes(900_000)], ids=["image", "text"])
-async def test_a_spool_directory_that_vanishes_loses_no_response(
+async def test_response_survives_removal_of_the_spool_directory(
     body: bytes, moved: bool, spool: Spool, tmp_path: Path
 ) -> None:
     chunks = list(in_chunks(body, 65_536))
@@ -338,7 +339,7 @@ async def test_a_spool_directory_that_vanishes_loses_no_response(
             if number == len(chunks) // 2:
                 if moved:
                     spool.directory.rename(tmp_path / "moved")
-                    spool.prepare()  # as for another request, in the meantime
+                    spool.prepare()  # as another request would meanwhile
                 else:
                     shutil.rmtree(spool.directory)
         await writer.commit()
@@ -348,7 +349,7 @@ async def test_a_spool_directory_that_vanishes_loses_no_response(
     assert spool.directory.stat().st_mode & 0o777 == 0o700
 
 
-async def test_a_kept_image_is_found_and_dropped(spool: Spool, tmp_path: Path) -> None:
+async def test_kept_image_is_found_and_dropped(spool: Spool, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(b"verified")
     spool.images.keep(ONE, 1, tmp_path / "image")
     again = Spool(spool.directory)

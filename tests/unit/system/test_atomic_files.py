@@ -1,4 +1,4 @@
-"""Files that are whole under their final name or not there."""
+"""Files appear complete under their final name or not at all."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ import pytest
 
 from batchgen.system.atomic_files import (
     PartFile,
-    make_directory,
-    make_way,
-    put_in_place,
+    make_directories,
+    make_directory_below,
+    rename_durably,
     sync_directory,
 )
 from tests.support import wire
@@ -32,12 +32,12 @@ MEGABYTE = 1024 * 1024
 
 
 def names(directory: Path) -> list[str]:
-    """What lies in a directory."""
+    """Return the names in a directory."""
     return sorted(path.name for path in directory.iterdir())
 
 
 @pytest.mark.anyio
-async def test_the_final_name_appears_only_with_the_commit(tmp_path: Path) -> None:
+async def test_final_name_appears_only_at_commit(tmp_path: Path) -> None:
     final = tmp_path / "image.png"
     async with PartFile(final) as part:
         await part.write(b"one ")
@@ -53,7 +53,7 @@ async def test_the_final_name_appears_only_with_the_commit(tmp_path: Path) -> No
 
 
 @pytest.mark.anyio
-async def test_what_stands_under_the_final_name_stays_until_the_commit(tmp_path: Path) -> None:
+async def test_existing_file_stays_until_commit(tmp_path: Path) -> None:
     final = tmp_path / "image.png"
     final.write_bytes(b"old")
     async with PartFile(final) as part:
@@ -67,7 +67,7 @@ async def test_what_stands_under_the_final_name_stays_until_the_commit(tmp_path:
 
 
 @pytest.mark.anyio
-async def test_the_name_may_be_decided_at_the_commit(tmp_path: Path) -> None:
+async def test_commit_can_set_the_final_name(tmp_path: Path) -> None:
     async with PartFile(tmp_path / ".job.0") as part:
         await part.write(b"x")
         await part.commit(tmp_path / "mug.webp")
@@ -76,7 +76,7 @@ async def test_the_name_may_be_decided_at_the_commit(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("keep", "left"), [(False, []), (True, ["response.part"])])
-async def test_an_error_leaves_a_part_only_where_it_is_to_be_kept(
+async def test_error_leaves_a_part_only_with_keep(
     keep: bool, left: list[str], tmp_path: Path
 ) -> None:
     async def fail() -> None:
@@ -92,7 +92,7 @@ async def test_an_error_leaves_a_part_only_where_it_is_to_be_kept(
 
 
 @pytest.mark.anyio
-async def test_a_stale_part_is_written_anew(tmp_path: Path) -> None:
+async def test_stale_part_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "response.part").write_bytes(b"of a killed run, and longer")
     async with PartFile(tmp_path / "response") as part:
         await part.write(b"x")
@@ -102,7 +102,7 @@ async def test_a_stale_part_is_written_anew(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
-async def test_the_mode_is_the_one_asked_for_from_the_start(tmp_path: Path) -> None:
+async def test_part_has_its_mode_from_the_start(tmp_path: Path) -> None:
     async with PartFile(tmp_path / "response", mode=0o600) as part:
         await part.flush()
         assert part.part.stat().st_mode & 0o777 == 0o600
@@ -113,7 +113,7 @@ async def test_the_mode_is_the_one_asked_for_from_the_start(tmp_path: Path) -> N
 @pytest.mark.fault("D12")
 @pytest.mark.anyio
 @pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this platform cannot refuse links")
-async def test_a_link_in_the_place_of_the_part_is_refused(tmp_path: Path) -> None:
+async def test_symlink_at_the_part_name_is_refused(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     (tmp_path / "image.png.part").symlink_to(victim)
@@ -125,7 +125,7 @@ async def test_a_link_in_the_place_of_the_part_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_a_link_under_the_final_name_is_replaced_not_followed(tmp_path: Path) -> None:
+async def test_symlink_at_the_final_name_is_replaced(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     (tmp_path / "image.png").symlink_to(victim)
@@ -137,10 +137,10 @@ async def test_a_link_under_the_final_name_is_replaced_not_followed(tmp_path: Pa
 
 
 @pytest.mark.anyio
-async def test_a_write_cancelled_anywhere_leaves_no_open_file_and_no_litter(
+async def test_cancelled_write_leaves_no_file(
     tmp_path: Path,
 ) -> None:
-    """Cancelled after each number of steps: while it is opened, written, synced and renamed."""
+    """Cancel after each number of steps: while opening, writing, syncing and renaming."""
 
     async def write(final: Path) -> None:
         async with PartFile(final) as part:
@@ -173,9 +173,7 @@ async def test_a_write_cancelled_anywhere_leaves_no_open_file_and_no_litter(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("step", ["write", "seal", "check"])
-async def test_a_step_that_has_begun_is_ended_before_the_file_is_let_go(
-    step: str, tmp_path: Path
-) -> None:
+async def test_started_step_ends_before_close(step: str, tmp_path: Path) -> None:
     before = wire.open_files()
     with anyio.CancelScope() as scope:
         async with PartFile(tmp_path / "image.png") as part:
@@ -197,7 +195,7 @@ async def test_a_step_that_has_begun_is_ended_before_the_file_is_let_go(
 @pytest.mark.anyio
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["a second name", "a copy"])
 @pytest.mark.parametrize("commit", [False, True])
-async def test_a_part_that_is_what_another_file_holds_leaves_that_as_it_is(
+async def test_adopt_leaves_its_source_unchanged(
     elsewhere: bool, commit: bool, tmp_path: Path
 ) -> None:
     final = tmp_path / "image.png"
@@ -212,17 +210,17 @@ async def test_a_part_that_is_what_another_file_holds_leaves_that_as_it_is(
             if commit:
                 await part.commit()
         assert source.read_bytes() == bytes(MEGABYTE)
-        source.write_bytes(b"")  # as nobody does; it shows whether there are two files
-        beside = [] if elsewhere else [source.name]
-        assert sorted(names(tmp_path)) == beside + ["image.png"] * commit
+        source.write_bytes(b"")  # shows whether there are two files
+        others = [] if elsewhere else [source.name]
+        assert sorted(names(tmp_path)) == others + ["image.png"] * commit
         assert not commit or final.stat().st_size == (MEGABYTE if elsewhere else 0)
 
 
-def test_a_part_that_is_its_final_file_already_leaves_no_litter(tmp_path: Path) -> None:
+def test_rename_onto_itself_leaves_no_part(tmp_path: Path) -> None:
     part, final = tmp_path / "a.png.part", tmp_path / "a.png"
     final.write_bytes(b"image")
     part.hardlink_to(final)
-    put_in_place(part, final)
+    rename_durably(part, final)
     assert names(tmp_path) == ["a.png"]
     assert final.read_bytes() == b"image"
 
@@ -243,7 +241,7 @@ def another_file(directory: Path, content: bytes) -> Iterator[Path]:
 
 @pytest.mark.fault("D01")
 @pytest.mark.anyio
-async def test_a_full_disk_raises_and_leaves_nothing_open(tmp_path: Path) -> None:
+async def test_full_disk_raises_and_leaves_no_open_file(tmp_path: Path) -> None:
     full = Path("/dev/full")
     if not os.access(full, os.W_OK):
         pytest.skip("this platform has no /dev/full")
@@ -264,7 +262,7 @@ async def test_a_full_disk_raises_and_leaves_nothing_open(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_a_directory_that_is_missing_raises(tmp_path: Path) -> None:
+async def test_missing_directory_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         async with PartFile(tmp_path / "missing" / "image.png") as part:
             await part.commit()
@@ -274,11 +272,11 @@ COMMIT = """
 import sys
 from pathlib import Path
 import anyio
-from batchgen.system.atomic_files import PartFile, make_directory
+from batchgen.system.atomic_files import PartFile, make_directory_below
 
 async def main():
     root = Path(sys.argv[1])
-    make_directory(root / "out", root / "out" / "mugs")
+    make_directory_below(root / "out", root / "out" / "mugs")
     async with PartFile(root / "out" / "mugs" / "1.png") as part:
         await part.write(b"x")
         await part.commit()
@@ -325,24 +323,24 @@ def test_every_step_is_durable_before_the_next(tmp_path: Path) -> None:
     ]
 
 
-def test_a_part_is_put_in_place_by_its_name(tmp_path: Path) -> None:
+def test_rename_durably_replaces_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.part").write_bytes(b"x")
-    put_in_place(tmp_path / "a.part", tmp_path / "a")
+    rename_durably(tmp_path / "a.part", tmp_path / "a")
     sync_directory(tmp_path)
     assert names(tmp_path) == ["a"]
 
 
-def test_directories_are_made_on_the_way(tmp_path: Path) -> None:
+def test_missing_parents_are_created(tmp_path: Path) -> None:
     root = tmp_path / "out" / "catalog"
     for _ in range(2):
-        make_directory(root, root / "mugs" / "blue")
-    make_directory(root, root)
+        make_directory_below(root, root / "mugs" / "blue")
+    make_directory_below(root, root)
     assert (root / "mugs" / "blue").is_dir()
 
 
 @pytest.mark.fault("D12")
 @pytest.mark.parametrize("depth", ["a", "a/b", "a/b/c"])
-def test_a_link_below_the_root_is_refused(depth: str, tmp_path: Path) -> None:
+def test_symlink_below_the_root_is_refused(depth: str, tmp_path: Path) -> None:
     root, outside = tmp_path / "out", tmp_path / "outside"
     outside.mkdir()
     link = root / depth
@@ -350,43 +348,43 @@ def test_a_link_below_the_root_is_refused(depth: str, tmp_path: Path) -> None:
     link.symlink_to(outside, target_is_directory=True)
     for directory in (link, link / "deeper"):
         with pytest.raises(OSError, match="symbolic link inside the output directory") as caught:
-            make_directory(root, directory)
+            make_directory_below(root, directory)
         assert caught.value.errno == errno.ELOOP
     assert names(outside) == []
 
 
-def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
+def test_root_can_be_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk", target_is_directory=True)
-    make_directory(tmp_path / "out", tmp_path / "out" / "mugs")
+    make_directory_below(tmp_path / "out", tmp_path / "out" / "mugs")
     assert (tmp_path / "disk" / "mugs").is_dir()
 
 
-def test_a_directory_outside_the_root_is_refused(tmp_path: Path) -> None:
+def test_directory_outside_the_root_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="subpath"):
-        make_directory(tmp_path / "out", tmp_path / "elsewhere")
+        make_directory_below(tmp_path / "out", tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_file_on_the_way_raises(tmp_path: Path) -> None:
+def test_file_among_the_parents_raises(tmp_path: Path) -> None:
     (tmp_path / "mugs").write_bytes(b"x")
     with pytest.raises(FileExistsError):
-        make_directory(tmp_path, tmp_path / "mugs")
+        make_directory_below(tmp_path, tmp_path / "mugs")
     with pytest.raises(OSError, match="mugs"):
-        make_directory(tmp_path, tmp_path / "mugs" / "blue")
+        make_directory_below(tmp_path, tmp_path / "mugs" / "blue")
 
 
-def test_a_link_that_leads_nowhere_raises(tmp_path: Path) -> None:
+def test_dangling_symlink_raises(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "missing")
     with pytest.raises(FileExistsError):
-        make_way(tmp_path / "out")
+        make_directories(tmp_path / "out")
     with pytest.raises(FileExistsError):
-        make_way(tmp_path / "out" / "mugs")
+        make_directories(tmp_path / "out" / "mugs")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
-def test_only_the_last_directory_has_the_mode(tmp_path: Path) -> None:
-    make_way(tmp_path / "state" / "spool", mode=0o700)
+def test_mode_applies_to_the_last_directory_only(tmp_path: Path) -> None:
+    make_directories(tmp_path / "state" / "spool", mode=0o700)
     assert (tmp_path / "state" / "spool").stat().st_mode & 0o777 == 0o700
     umask = os.umask(0)
     os.umask(umask)
@@ -395,7 +393,7 @@ def test_only_the_last_directory_has_the_mode(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.fault("XC13")
-async def test_a_part_of_other_rights_is_a_copy(tmp_path: Path) -> None:
+async def test_adopt_copies_if_permissions_differ(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"image")
     source.chmod(0o640)
@@ -417,7 +415,7 @@ _ACL_OF_1234 = bytes.fromhex(
 
 @pytest.mark.anyio
 @pytest.mark.fault("XC13")
-async def test_a_part_gets_the_acl_of_its_directory(tmp_path: Path) -> None:
+async def test_adopted_part_has_the_acl_of_its_directory(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"image")
     out = tmp_path / "out"
     out.mkdir()

@@ -1,4 +1,4 @@
-"""Names are taken without replacing what has them, on every kind of file system."""
+"""Renames that never replace an existing file, on every kind of file system."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def refuse(number: int) -> Callable[[Path, Path], None]:
 
 @pytest.fixture(params=range(len(WAYS)), ids=[way.__name__ for way in WAYS])
 def only_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that does not offer the ways before."""
+    """A file system that does not support the earlier methods."""
     for way in WAYS[: request.param]:
         monkeypatch.setattr(claiming, way.__name__, refuse(errno.EINVAL))
 
 
 @pytest.mark.fault("XA3")
 @pytest.mark.usefixtures("only_way")
-def test_claim_gives_a_free_name(tmp_path: Path) -> None:
+def test_claim_renames_to_a_free_name(tmp_path: Path) -> None:
     (tmp_path / "part").write_bytes(b"new")
     claim(tmp_path / "part", tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == b"new"
@@ -61,7 +61,7 @@ def test_claim_refuses_a_taken_name(taken: str, tmp_path: Path) -> None:
 
 @pytest.mark.fault("XA3")
 @pytest.mark.parametrize("move", [claim, replace])
-def test_a_move_across_file_systems_copies(
+def test_move_across_file_systems_copies(
     move: Callable[[Path, Path], None], tmp_path: Path
 ) -> None:
     (tmp_path / "part").write_bytes(b"new")
@@ -73,7 +73,7 @@ def test_a_move_across_file_systems_copies(
 
 
 @pytest.mark.fault("XA3")
-def test_a_move_to_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+def test_move_to_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "part").write_bytes(bytes(1 << 20))
     with rig.small_disk(tmp_path / "disk", "size=64k") as disk:
         with pytest.raises(OSError, match="No space left"):
@@ -82,7 +82,7 @@ def test_a_move_to_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         assert (tmp_path / "part").stat().st_size == 1 << 20
 
 
-def test_a_name_taken_across_file_systems_is_refused(tmp_path: Path) -> None:
+def test_taken_name_on_other_file_system_is_refused(tmp_path: Path) -> None:
     (tmp_path / "part").write_bytes(b"new")
     with rig.small_disk(tmp_path / "disk", "size=1m") as disk:
         (disk / "a.png").write_bytes(b"theirs")

@@ -1,4 +1,4 @@
-"""A machine that refuses is told from a bug of ours."""
+"""Failures of the machine are distinguished from bugs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sqlite3
 import pytest
 
 from batchgen.errors import ExitCode
-from batchgen.system.os_errors import refusal
+from batchgen.system.os_errors import as_stopped_error
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS])
-def test_a_disk_that_refuses_stops_the_command(number: int) -> None:
-    said = refusal(OSError(number, os.strerror(number), "out/a.png"))
+def test_disk_error_stops_the_command(number: int) -> None:
+    said = as_stopped_error(OSError(number, os.strerror(number), "out/a.png"))
     assert said is not None
     assert said.exit_code is ExitCode.STOPPED
     assert "out/a.png" in str(said)
@@ -24,8 +24,8 @@ def test_a_disk_that_refuses_stops_the_command(number: int) -> None:
     "exc",
     [sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("malformed")],
 )
-def test_a_ledger_that_cannot_be_written_stops_the_command(exc: Exception) -> None:
-    said = refusal(exc)
+def test_unwritable_ledger_stops_the_command(exc: Exception) -> None:
+    said = as_stopped_error(exc)
     assert said is not None
     assert said.exit_code is ExitCode.STOPPED
 
@@ -34,5 +34,5 @@ def test_a_ledger_that_cannot_be_written_stops_the_command(exc: Exception) -> No
     "exc",
     [ValueError("mine"), sqlite3.IntegrityError("mine"), FileNotFoundError(errno.ENOENT, "gone")],
 )
-def test_a_bug_stays_one(exc: Exception) -> None:
-    assert refusal(exc) is None
+def test_bug_is_not_a_machine_error(exc: Exception) -> None:
+    assert as_stopped_error(exc) is None

@@ -1,4 +1,4 @@
-"""Who owns a run, and when its process is provably dead: rules with invented processes."""
+"""Rules that decide whether the owner of a run is dead, with invented processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OWNER = Owner(
     lock="8:1",
 )
 ELSEWHERE = replace(OWNER, pid=1, started="900", lock="8:2")
-"""This process: another one on the same system, with a lock file of its own."""
+"""This process, on the same system as the owner, with its own lock file."""
 
 
 def life(
@@ -50,7 +50,7 @@ def life(
 
 
 @pytest.mark.fault("XA12")
-def test_a_free_lock_on_one_system_proves_death() -> None:
+def test_free_lock_on_the_same_system_proves_death() -> None:
     assert life(me=replace(ELSEWHERE, lock="8:1")) is Life.DEAD
     in_container = replace(ELSEWHERE, lock="8:1", namespace="pid:[2]", host="c0ffee")
     assert life(me=in_container) is Life.DEAD
@@ -61,7 +61,7 @@ def test_a_free_lock_on_one_system_proves_death() -> None:
     ("started", "expected"),
     [("500", Life.ALIVE), ("", Life.ALIVE), ("501", Life.DEAD), (None, Life.DEAD)],
 )
-def test_a_pid_counts_with_its_start_time(started: str | None, expected: Life) -> None:
+def test_pid_is_compared_with_its_start_time(started: str | None, expected: Life) -> None:
     assert life(started=started) is expected
 
 
@@ -71,7 +71,7 @@ def test_a_pid_counts_with_its_start_time(started: str | None, expected: Life) -
     now=st.datetimes(timezones=st.just(UTC)),
     up_since=st.none() | st.datetimes(timezones=st.just(UTC)),
 )
-def test_no_clock_makes_a_live_process_look_dead(
+def test_clock_change_does_not_fake_a_death(
     heartbeat: datetime, now: datetime, up_since: datetime | None
 ) -> None:
     here = Here(me=ELSEWHERE, started_of=lambda pid: "500", up_since=up_since)
@@ -80,21 +80,21 @@ def test_no_clock_makes_a_live_process_look_dead(
 
 @pytest.mark.fault("XA12")
 @pytest.mark.parametrize("silent_s", [-86_400, 0, SILENT_S])
-def test_another_container_is_unknown_until_it_is_silent(silent_s: float) -> None:
+def test_other_container_is_unknown_until_timeout(silent_s: float) -> None:
     container = replace(ELSEWHERE, namespace="pid:[2]", host="c0ffee")
     assert life(me=container, started=None, silent_s=silent_s) is Life.UNKNOWN
     assert life(me=container, started="500", silent_s=SILENT_S + 1) is Life.DEAD
 
 
 @pytest.mark.fault("XA12")
-def test_another_host_is_unknown_until_it_is_silent() -> None:
+def test_other_host_is_unknown_until_timeout() -> None:
     other = replace(ELSEWHERE, host="shop2", boot="boot-2", lock="8:1")
     assert life(me=other, started=None) is Life.UNKNOWN
     assert life(me=other, started=None, silent_s=SILENT_S + 1) is Life.DEAD
 
 
 @pytest.mark.fault("XA12")
-def test_a_host_that_restarted_since_proves_death() -> None:
+def test_reboot_since_the_heartbeat_proves_death() -> None:
     rebooted = replace(ELSEWHERE, boot="boot-2")
     assert life(me=rebooted, silent_s=60, up_since=NOW - timedelta(seconds=30)) is Life.DEAD
     # A heartbeat after this boot comes from a namesake.
@@ -102,20 +102,20 @@ def test_a_host_that_restarted_since_proves_death() -> None:
     assert life(me=rebooted, silent_s=60) is Life.UNKNOWN
 
 
-def test_a_long_deadline_lengthens_the_silence() -> None:
+def test_long_deadline_extends_the_timeout() -> None:
     slow = replace(OWNER, silent_s=3600)
     other = replace(ELSEWHERE, host="shop2", boot="boot-2")
     assert life(slow, me=other, silent_s=SILENT_S + 1) is Life.UNKNOWN
 
 
-def test_an_owner_survives_its_row() -> None:
+def test_owner_round_trips_through_json() -> None:
     assert Owner.from_json(OWNER.as_json()) == OWNER
     newer = OWNER.as_json().replace('"pid"', '"queue": 1, "pid"')
     assert Owner.from_json(newer) == OWNER
 
 
 @pytest.mark.fault("XD3")
-def test_a_held_batch_is_refused_with_its_owner() -> None:
+def test_refusal_names_the_owner() -> None:
     seen = BatchOwner(batch="catalog", owner=OWNER, life=Life.ALIVE, since=NOW, heartbeat=NOW)
     assert seen.refusal(NOW) == (
         "catalog is being run by pid 9874 of root on shop1 since 20:15 (batchgen run catalog.yaml);"
@@ -139,12 +139,12 @@ def test_a_held_batch_is_refused_with_its_owner() -> None:
         ([], ""),
     ],
 )
-def test_a_foreign_command_shows_no_arguments(arguments: list[str], shown: str) -> None:
+def test_unrelated_command_shows_no_arguments(arguments: list[str], shown: str) -> None:
     assert shown_command(arguments) == shown
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_this_process_knows_itself() -> None:
+def test_this_process_is_alive() -> None:
     here = this_process("8:1")
     assert here.me.pid == os.getpid()
     assert here.me.started == started_of(os.getpid()) != ""

@@ -1,4 +1,4 @@
-"""Calls in other threads: all are made, few threads wake, and none is left before it is over."""
+"""Thread pool: every call runs, few threads wake, and callers wait for the end of a call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.system.threads import Threads
+from batchgen.system.threads import ThreadPool
 
 pytestmark = pytest.mark.anyio
 
@@ -20,43 +20,43 @@ _names = count()
 
 
 @pytest.fixture
-def threads() -> Threads:
-    return Threads(4, f"test{next(_names)}")
+def threads() -> ThreadPool:
+    return ThreadPool(4, f"test{next(_names)}")
 
 
-async def test_calls_are_made_in_another_thread_and_answered(threads: Threads) -> None:
+async def test_call_runs_on_worker_thread(threads: ThreadPool) -> None:
     assert await threads.call(threading.current_thread) is not threading.main_thread()
     assert await threads.call(max, 3, 5) == 5
     with pytest.raises(ZeroDivisionError):
         await threads.call(divmod, 1, 0)
 
 
-@given(burst=st.lists(st.integers(0, 9), min_size=1, max_size=60), most=st.integers(1, 4))
-def test_every_call_is_made_once_and_begun_in_its_order(burst: list[int], most: int) -> None:
+@given(burst=st.lists(st.integers(0, 9), min_size=1, max_size=60), max_threads=st.integers(1, 4))
+def test_calls_run_once_and_start_in_order(burst: list[int], max_threads: int) -> None:
     begun: list[int] = []
-    pool = Threads(most, "order")
+    pool = ThreadPool(max_threads, "order")
 
     def square(place: int, number: int) -> int:
         begun.append(place)
         return number * number
 
-    async def all_of_them() -> list[int]:
+    async def call_all() -> list[int]:
         calls = (pool.call(square, place, number) for place, number in enumerate(burst))
         return await asyncio.gather(*calls)
 
-    assert asyncio.run(all_of_them()) == [number * number for number in burst]
+    assert asyncio.run(call_all()) == [number * number for number in burst]
     assert sorted(begun) == list(range(len(burst)))
-    if most == 1:
+    if max_threads == 1:
         assert begun == sorted(begun)
 
 
-async def test_one_thread_does_what_it_can_keep_up_with(threads: Threads) -> None:
+async def test_fast_calls_use_one_thread(threads: ThreadPool) -> None:
     used = {await threads.call(threading.get_ident) for _ in range(200)}
     assert len(used) == 1
 
 
-async def test_calls_behind_one_that_is_stuck_are_taken_by_other_threads(threads: Threads) -> None:
-    """The fourth is made while three are stuck, though nothing is called after it."""
+async def test_blocked_call_does_not_block_the_next_ones(threads: ThreadPool) -> None:
+    """The fourth call runs while three are blocked, though no call follows it."""
     free = threading.Event()
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
@@ -64,7 +64,7 @@ async def test_calls_behind_one_that_is_stuck_are_taken_by_other_threads(threads
         await threads.call(free.set)
 
 
-async def test_no_more_threads_than_allowed(threads: Threads) -> None:
+async def test_pool_respects_its_thread_limit(threads: ThreadPool) -> None:
     together = 0
     most = 0
     lock = threading.Lock()
@@ -91,9 +91,7 @@ async def test_no_more_threads_than_allowed(threads: Threads) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_a_cancelled_caller_is_told_when_its_call_is_over(
-    fails: bool, threads: Threads
-) -> None:
+async def test_cancelled_caller_waits_for_its_call(fails: bool, threads: ThreadPool) -> None:
     began, free = threading.Event(), threading.Event()
     over = False
 
@@ -103,7 +101,7 @@ async def test_a_cancelled_caller_is_told_when_its_call_is_over(
         free.wait()
         over = True
         if fails:
-            raise OSError("no room")
+            raise OSError("disk full")
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(threads.call, slow)
@@ -116,10 +114,10 @@ async def test_a_cancelled_caller_is_told_when_its_call_is_over(
     assert over
 
 
-async def test_a_task_that_is_cancelled_twice_waits_for_its_call_all_the_same(
-    threads: Threads,
+async def test_repeatedly_cancelled_task_waits_for_its_call(
+    threads: ThreadPool,
 ) -> None:
-    """As a program does that runs batchgen in an event loop of its own."""
+    """A program that runs batchgen in its own event loop may do so."""
     began, free = threading.Event(), threading.Event()
 
     def slow() -> None:
@@ -137,8 +135,8 @@ async def test_a_task_that_is_cancelled_twice_waits_for_its_call_all_the_same(
         await task
 
 
-async def test_a_system_that_gives_no_thread_is_asked_again(
-    threads: Threads, monkeypatch: pytest.MonkeyPatch
+async def test_thread_start_is_retried_after_refusal(
+    threads: ThreadPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = threading.Thread.start
     refusals = 3
@@ -157,7 +155,7 @@ async def test_a_system_that_gives_no_thread_is_asked_again(
     assert refusals == 0
 
 
-async def test_what_a_call_holds_is_let_go_of_when_it_is_over(threads: Threads) -> None:
+async def test_finished_call_releases_its_arguments(threads: ThreadPool) -> None:
     import weakref
 
     class Block:
@@ -172,7 +170,7 @@ async def test_what_a_call_holds_is_let_go_of_when_it_is_over(threads: Threads) 
     assert gone() is None
 
 
-def test_the_threads_serve_one_event_loop_after_another(threads: Threads) -> None:
+def test_pool_serves_several_event_loops(threads: ThreadPool) -> None:
     for number in range(3):
         assert asyncio.run(threads.call(abs, -number)) == number
-    assert len(threads._homes) == 1, "loops that are closed are forgotten"
+    assert len(threads._loop_queues) == 1, "closed loops are forgotten"

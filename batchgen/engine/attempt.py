@@ -1,0 +1,213 @@
+"""Conclude an attempt: classify its response and record the outcome in the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from batchgen.engine.context import RunContext
+from batchgen.engine.events import AttemptEnded, Recovered
+from batchgen.engine.recovery import habits_of, read_spooled, spooled_exchange
+from batchgen.job import AttemptId, Billed, ImageRef, Job, JobState, Outcome
+from batchgen.ledger.attempts import record_response, settle_attempt
+from batchgen.ledger.clock import timestamp
+from batchgen.ledger.records import DueImage, OpenAttempt
+from batchgen.ledger.writer import LedgerWriteError
+from batchgen.outcomes.classify import Classification, Exchange, Reach, Response, classify, clean
+from batchgen.outcomes.retry_policy import Next
+from batchgen.providers.adapters.registry import ADAPTERS
+from batchgen.providers.adapters.response_parsing import expiry_of
+from batchgen.spool.spool import Spool
+from batchgen.system.failpoints import Point, hit
+from batchgen.system.threads import in_decode_thread, in_disk_thread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One paid request for a job, as the ledger knows it."""
+
+    id: AttemptId
+    job: Job
+    is_probe: bool = False
+    """Whether it tests if the provider has recovered; a failed probe does not count as a try."""
+    hold: bool = False
+    """Whether an uncertain outcome waits for a person, although the allowance may cover a rebuy."""
+    is_recovered: bool = False
+    """Whether a killed run left it open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """The recorded outcome of an attempt."""
+
+    classification: Classification
+    following: Next
+    due: tuple[DueImage, ...] = ()
+    """The images that were paid for."""
+
+
+async def conclude(context: RunContext, attempt: Attempt, exchange: Exchange) -> Conclusion:
+    """Read the spooled response, classify the attempt and record the outcome.
+
+    If a bug prevents reading the response, the attempt is held as uncertain. Raises
+    LedgerWriteError, and OSError for the spool. The response then stays in the spool, and the next
+    run recovers it.
+    """
+    try:
+        return await _classify_and_record(context, attempt, exchange)
+    except (LedgerWriteError, OSError):
+        raise
+    except Exception as exc:
+        # A bug must neither cancel other requests in flight nor end every later run at its start.
+        context.record_internal_error(exc)
+        classification = Classification(
+            outcome=Outcome.AMBIGUOUS,
+            billed=Billed.MAYBE,
+            code="internal_error",
+            message=clean(repr(exc)),
+            status=exchange.status,
+        )
+        name = context.spool.name(attempt.id)
+        held = replace(attempt, hold=True, is_probe=False)
+        return await settle(context, held, classification, response=name)
+
+
+async def settle(
+    context: RunContext,
+    attempt: Attempt,
+    classification: Classification,
+    *,
+    response: str | None = None,
+) -> Conclusion:
+    """Record the end of an attempt without an image, and move its job.
+
+    ``response`` is the name of the spooled response, if it is complete.
+    """
+    following = await context.ledger.run(
+        settle_attempt,
+        attempt.id,
+        classification,
+        allowance_of=context.run,
+        hold=attempt.hold,
+        probe=attempt.is_probe,
+        response=response,
+    )
+    conclusion = Conclusion(classification, following)
+    _report(context, attempt, conclusion)
+    return conclusion
+
+
+async def recover(context: RunContext, opened: OpenAttempt) -> None:
+    """Settle an attempt that a killed run left open, from what its spool contains.
+
+    A complete response is handled as if it had just arrived. Otherwise the attempt is uncertain,
+    and the waste allowance of this run may cover a rebuy.
+    """
+    attempt = Attempt(id=opened.id, job=opened.job, is_recovered=True)
+    try:
+        hit(Point.RECOVERING)
+        exchange = spooled_exchange(context.spool, opened.id)
+        if exchange.reach is not Reach.COMPLETE and not context.spool.has_identity(opened.spool):
+            await settle(context, replace(attempt, hold=True), _spool_missing(context.spool))
+        else:
+            await conclude(context, attempt, exchange)
+        hit(Point.RECOVERED)
+    except OSError as exc:
+        context.throttle.stop(f"disk: the spool can't be read: {exc}")
+
+
+def expiry(url: str | None) -> str | None:
+    """Return the time at which a signed URL expires, as the ledger stores it; None if unknown."""
+    moment = expiry_of(url) if url else None
+    return timestamp(moment) if moment else None
+
+
+async def _classify_and_record(
+    context: RunContext, attempt: Attempt, exchange: Exchange
+) -> Conclusion:
+    job, spool = attempt.job, context.spool
+    response = await _read_response(context, attempt, exchange)
+    classification = classify(exchange, response, habits_of(context.profile), prompt=job.prompt)
+    is_complete = exchange.reach is Reach.COMPLETE
+    if classification.outcome is Outcome.OK and response is not None:
+        if not is_complete:
+            await in_disk_thread(spool.complete_cut, attempt.id)
+        return await _record_images(context, attempt, classification, response)
+    name = spool.name(attempt.id) if is_complete else None
+    conclusion = await settle(context, attempt, classification, response=name)
+    if classification.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
+        await in_disk_thread(spool.remove, attempt.id)
+    return conclusion
+
+
+async def _read_response(
+    context: RunContext, attempt: Attempt, exchange: Exchange
+) -> Response | None:
+    """Return the parsed response, from memory or from the spool; None if nothing arrived."""
+    if exchange.scanned is None:
+        spooled = await in_decode_thread(read_spooled, context.spool, attempt.id, exchange)
+        context.disk_space.note_response(spooled.size)
+        return spooled.response
+    adapter = ADAPTERS[context.profile.route_of(attempt.job.model)]
+    response = adapter.read_response(exchange.scanned.text, exchange.headers or {})
+    context.disk_space.note_response(exchange.scanned.size)
+    return response
+
+
+async def _record_images(
+    context: RunContext, attempt: Attempt, classification: Classification, response: Response
+) -> Conclusion:
+    images = [(_with_endpoint(context, ref), expiry(ref.url)) for ref in response.images]
+    usage, model = response.usage, attempt.job.model
+    due = await context.ledger.run(
+        record_response,
+        attempt.id,
+        classification,
+        images,
+        response=context.spool.name(attempt.id),
+        cost=context.profile.cost_of(model, usage) if usage else None,
+    )
+    hit(Point.RECEIVED)
+    conclusion = Conclusion(classification, Next(state=JobState.PAID), tuple(due))
+    _report(context, attempt, conclusion)
+    return conclusion
+
+
+def _with_endpoint(context: RunContext, ref: ImageRef) -> ImageRef:
+    """Store the base URL with a task: a later run may have another one."""
+    if ref.task is None or context.profile.moves_results:
+        return ref
+    return replace(ref, task=f"{context.base_url}{ref.task}")
+
+
+def _report(context: RunContext, attempt: Attempt, conclusion: Conclusion) -> None:
+    job, classification, state = attempt.job, conclusion.classification, conclusion.following.state
+    if attempt.is_recovered:
+        context.observe(
+            Recovered(key=job.key, attempt=attempt.id, outcome=classification.outcome, state=state)
+        )
+        return
+    context.observe(
+        AttemptEnded(
+            key=job.key,
+            attempt=attempt.id,
+            outcome=classification.outcome,
+            billed=classification.billed,
+            price=job.price,
+            state=state,
+            code=classification.code,
+            message=classification.message,
+            request_id=classification.request_id,
+        )
+    )
+
+
+def _spool_missing(spool: Spool) -> Classification:
+    """Return the classification on an attempt whose response may be in a spool that is missing."""
+    return Classification(
+        outcome=Outcome.AMBIGUOUS,
+        billed=Billed.MAYBE,
+        code="spool_missing",
+        message=f"a response may have arrived, but {spool.directory} is not the spool that its run"
+        " used: the ledger was copied or restored without it, or it was removed;"
+        " no request is sent again",
+    )

@@ -1,0 +1,74 @@
+"""Get the bytes of a paid image: from disk, from another job, by download, or from the spool."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from batchgen.engine.context import RunContext
+from batchgen.engine.placing import Placer
+from batchgen.engine.spooled_image import SpoolUnreadable, spooled_image
+from batchgen.http.download import MAX_IMAGE_BYTES, Downloader
+from batchgen.images.base64_scanner import unpack_base64
+from batchgen.ledger.copies import find_original
+from batchgen.ledger.records import DueImage
+from batchgen.outcomes.download_policy import FetchLater, FetchResult, FetchSpoiled
+from batchgen.system.atomic_files import PartFile
+from batchgen.system.threads import in_decode_thread, in_disk_thread
+from batchgen.urls import is_loopback
+
+MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
+
+
+class ImageSource:
+    """Writes the bytes of paid images to temporary files."""
+
+    def __init__(self, context: RunContext, downloader: Downloader, placer: Placer) -> None:
+        self._context = context
+        self._downloader = downloader
+        self._placer = placer
+
+    async def write_to(
+        self, image: DueImage, part: PartFile
+    ) -> FetchResult | FetchLater | FetchSpoiled | None:
+        """Write an image to a temporary file; return why it failed, or None for success."""
+        placer = self._placer
+        if placer.may_have_bytes(image) and await in_disk_thread(placer.adopt_kept, image, part):
+            return None
+        if image.copy_of is not None:
+            return await self._copy_original(image, part)
+        if image.url is not None:
+            max_bytes = MAX_IMAGE_BYTES if image.task is None else MAX_VIDEO_BYTES
+            url = self._current_url(image.url)
+            return await self._downloader.fetch(url, part, max_bytes=max_bytes)
+        try:
+            await in_decode_thread(self._unpack, image, part)
+        except SpoolUnreadable as exc:
+            return FetchLater(f"spool: {exc}")
+        except ValueError as exc:
+            return FetchSpoiled(f"invalid base64: {exc}")
+        return None
+
+    async def _copy_original(self, image: DueImage, part: PartFile) -> FetchSpoiled | None:
+        original = await self._context.ledger.run(find_original, image)
+        copy = self._placer.copy_original
+        if original is not None and await in_disk_thread(copy, original, part):
+            return None
+        return FetchSpoiled("its image is missing or changed")
+
+    def _unpack(self, image: DueImage, part: PartFile) -> None:
+        """Write an inline image. Raises SpoolUnreadable, and ValueError for invalid base64."""
+        base64, source = spooled_image(self._context.spool, image.attempt_id, image.position)
+        if source is not None:
+            part.adopt(source)
+        else:
+            part.write_blocking(unpack_base64(base64))
+
+    def _current_url(self, url: str) -> str:
+        """Return the URL at the current port of an endpoint that is restarted for each run."""
+        if not self._context.profile.moves_results:
+            return url
+        parts = urlsplit(url)
+        if not is_loopback(parts.hostname or ""):
+            return url
+        return urlunsplit(parts._replace(netloc=urlsplit(self._context.base_url).netloc))

@@ -1,0 +1,84 @@
+"""Write a response to the spool while it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from batchgen.images.base64_scanner import Base64Scanner, Kind, Piece, ScannedBody
+from batchgen.spool.redaction import Redaction
+from batchgen.spool.response_file import ResponseFile, head_line
+from batchgen.system.atomic_files import PartFile
+from batchgen.system.threads import in_disk_thread
+
+_BUFFER_BYTES: Final = 128 * 1024
+
+
+class SpoolWriter:
+    """Writer of one response. A small response costs a single write, at the end.
+
+    ``hide`` is the API key: a server may repeat it in an error, and it must not reach the disk.
+    """
+
+    def __init__(
+        self,
+        part: PartFile,
+        status: int,
+        headers: Mapping[str, str],
+        *,
+        route: str = "images",
+        hide: str | None = None,
+    ) -> None:
+        self._redaction = Redaction(hide.encode()) if hide else None
+        self._scan = Base64Scanner()
+        self._buffer: list[Piece] = []
+        self._buffered_bytes = 0
+        self._size = 0
+        self._file = ResponseFile(part, head_line(status, headers, route))
+        self.scanned: ScannedBody | None = None
+        """The body with placeholders, after `commit`; None if it is in the file only."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the complete response is durable, even if `commit` was cancelled."""
+        return self._file.is_durable
+
+    @property
+    def failed(self) -> OSError | None:
+        """The disk error that ended the response, even if the waiting task was cancelled."""
+        return self._file.failed
+
+    async def write(self, chunk: bytes) -> None:
+        """Append to the body. Raises OSError."""
+        self._feed(self._redaction.filter(chunk) if self._redaction else chunk)
+        if self._buffered_bytes >= _BUFFER_BYTES:
+            await in_disk_thread(self._file.write, self._take_buffer())
+
+    async def flush(self) -> None:
+        """Write what has arrived of a cut-off response. Raises OSError."""
+        self._feed_rest()
+        await in_disk_thread(self._file.leave_cut, self._take_buffer())
+
+    async def commit(self) -> None:
+        """Make the complete response durable. Raises OSError."""
+        self._feed_rest()
+        text = await in_disk_thread(self._file.commit, self._take_buffer())
+        self.scanned = None if text is None else ScannedBody(text, self._size)
+
+    def close(self) -> None:
+        """Close the files without finishing the response; `commit` and `flush` do so too."""
+        self._file.close()
+
+    def _feed(self, data: bytes) -> None:
+        self._size += len(data)
+        self._buffered_bytes += len(data)
+        self._buffer += self._scan.feed(data)
+
+    def _feed_rest(self) -> None:
+        if self._redaction:
+            self._feed(self._redaction.flush())
+        self._buffer.append((Kind.TEXT, self._scan.rest()))
+
+    def _take_buffer(self) -> list[Piece]:
+        pieces, self._buffer, self._buffered_bytes = self._buffer, [], 0
+        return pieces
