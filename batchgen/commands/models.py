@@ -16,7 +16,7 @@ from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, StoppedError
 from batchgen.ledger.database import in_memory
 from batchgen.ledger.staging import Staging
-from batchgen.providers.catalogue import OfferedModel, Unavailable, fetch_models
+from batchgen.providers.catalog import OfferedModel, Unavailable, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.session.local_server import embedded_endpoint
 from batchgen.session.prepare import Prepared, address, key_of, stage

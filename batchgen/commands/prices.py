@@ -14,7 +14,7 @@ from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_reading
 from batchgen.money import decimal_string, dollars
-from batchgen.providers.catalogue import Unavailable
+from batchgen.providers.catalog import Unavailable
 from batchgen.providers.price_list import ModelPrice, Price, PriceList, Rate, Unit
 from batchgen.session.fresh_prices import fetch_list, with_kept_prices
 from batchgen.session.prepare import address

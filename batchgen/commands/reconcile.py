@@ -20,7 +20,7 @@ from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.queries import BatchRow
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.manifest.loader import parse_manifest
-from batchgen.providers.catalogue import Unavailable, fetch_account
+from batchgen.providers.catalog import Unavailable, fetch_account
 from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
 from batchgen.reconciliation.charges import UsageLog
 from batchgen.reconciliation.matching import CLOCK_SKEW

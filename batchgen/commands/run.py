@@ -234,8 +234,8 @@ def _summarize(
     here = _here()
     found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")
     option = "" if found_alone else f" --db {_shown(db)}"
-    has_log = prepared.profile.account_log is not None and prepared.profile.name != "local"
-    write_line(sys.stdout, "next: " + next_step(found, option, has_log=has_log))
+    step = next_step(found, option, has_log=prepared.profile.has_log)
+    write_line(sys.stdout, f"next: {step}")
 
 
 def _shown(path: Path) -> str:

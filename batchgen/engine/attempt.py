@@ -12,7 +12,7 @@ from batchgen.ledger.attempts import record_response, settle_attempt
 from batchgen.ledger.clock import timestamp
 from batchgen.ledger.records import DueImage, OpenAttempt
 from batchgen.ledger.writer import LedgerWriteError
-from batchgen.outcomes.classify import Exchange, Reach, Response, Verdict, classify, clean
+from batchgen.outcomes.classify import Classification, Exchange, Reach, Response, classify, clean
 from batchgen.outcomes.retry_policy import Next
 from batchgen.providers.adapters.registry import ADAPTERS
 from batchgen.providers.adapters.response_parsing import expiry_of
@@ -39,7 +39,7 @@ class Attempt:
 class Conclusion:
     """The recorded outcome of an attempt."""
 
-    verdict: Verdict
+    classification: Classification
     following: Next
     due: tuple[DueImage, ...] = ()
     """The images that were paid for."""
@@ -59,7 +59,7 @@ async def conclude(context: RunContext, attempt: Attempt, exchange: Exchange) ->
     except Exception as exc:
         # A bug must neither cancel other requests in flight nor end every later run at its start.
         context.record_internal_error(exc)
-        verdict = Verdict(
+        classification = Classification(
             outcome=Outcome.AMBIGUOUS,
             billed=Billed.MAYBE,
             code="internal_error",
@@ -68,11 +68,15 @@ async def conclude(context: RunContext, attempt: Attempt, exchange: Exchange) ->
         )
         name = context.spool.name(attempt.id)
         held = replace(attempt, hold=True, is_probe=False)
-        return await settle(context, held, verdict, response=name)
+        return await settle(context, held, classification, response=name)
 
 
 async def settle(
-    context: RunContext, attempt: Attempt, verdict: Verdict, *, response: str | None = None
+    context: RunContext,
+    attempt: Attempt,
+    classification: Classification,
+    *,
+    response: str | None = None,
 ) -> Conclusion:
     """Record the end of an attempt without an image, and move its job.
 
@@ -81,13 +85,13 @@ async def settle(
     following = await context.ledger.run(
         settle_attempt,
         attempt.id,
-        verdict,
+        classification,
         allowance_of=context.run,
         hold=attempt.hold,
         probe=attempt.is_probe,
         response=response,
     )
-    conclusion = Conclusion(verdict, following)
+    conclusion = Conclusion(classification, following)
     _report(context, attempt, conclusion)
     return conclusion
 
@@ -122,15 +126,15 @@ async def _classify_and_record(
 ) -> Conclusion:
     job, spool = attempt.job, context.spool
     response = await _read_response(context, attempt, exchange)
-    verdict = classify(exchange, response, habits_of(context.profile), prompt=job.prompt)
+    classification = classify(exchange, response, habits_of(context.profile), prompt=job.prompt)
     is_complete = exchange.reach is Reach.COMPLETE
-    if verdict.outcome is Outcome.OK and response is not None:
+    if classification.outcome is Outcome.OK and response is not None:
         if not is_complete:
             await in_disk_thread(spool.complete_cut, attempt.id)
-        return await _record_images(context, attempt, verdict, response)
+        return await _record_images(context, attempt, classification, response)
     name = spool.name(attempt.id) if is_complete else None
-    conclusion = await settle(context, attempt, verdict, response=name)
-    if verdict.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
+    conclusion = await settle(context, attempt, classification, response=name)
+    if classification.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
         await in_disk_thread(spool.remove, attempt.id)
     return conclusion
 
@@ -139,31 +143,31 @@ async def _read_response(
     context: RunContext, attempt: Attempt, exchange: Exchange
 ) -> Response | None:
     """Return the parsed response, from memory or from the spool; None if nothing arrived."""
-    if exchange.lean is None:
+    if exchange.scanned is None:
         spooled = await in_decode_thread(read_spooled, context.spool, attempt.id, exchange)
         context.disk_space.note_response(spooled.size)
         return spooled.response
     adapter = ADAPTERS[context.profile.route_of(attempt.job.model)]
-    response = adapter.read_response(exchange.lean.text, exchange.headers or {})
-    context.disk_space.note_response(exchange.lean.size)
+    response = adapter.read_response(exchange.scanned.text, exchange.headers or {})
+    context.disk_space.note_response(exchange.scanned.size)
     return response
 
 
 async def _record_images(
-    context: RunContext, attempt: Attempt, verdict: Verdict, response: Response
+    context: RunContext, attempt: Attempt, classification: Classification, response: Response
 ) -> Conclusion:
     images = [(_with_endpoint(context, ref), expiry(ref.url)) for ref in response.images]
     usage, model = response.usage, attempt.job.model
     due = await context.ledger.run(
         record_response,
         attempt.id,
-        verdict,
+        classification,
         images,
         response=context.spool.name(attempt.id),
         cost=context.profile.cost_of(model, usage) if usage else None,
     )
     hit(Point.RECEIVED)
-    conclusion = Conclusion(verdict, Next(state=JobState.PAID), tuple(due))
+    conclusion = Conclusion(classification, Next(state=JobState.PAID), tuple(due))
     _report(context, attempt, conclusion)
     return conclusion
 
@@ -176,30 +180,30 @@ def _with_endpoint(context: RunContext, ref: ImageRef) -> ImageRef:
 
 
 def _report(context: RunContext, attempt: Attempt, conclusion: Conclusion) -> None:
-    job, verdict, state = attempt.job, conclusion.verdict, conclusion.following.state
+    job, classification, state = attempt.job, conclusion.classification, conclusion.following.state
     if attempt.is_recovered:
         context.observe(
-            Recovered(key=job.key, attempt=attempt.id, outcome=verdict.outcome, state=state)
+            Recovered(key=job.key, attempt=attempt.id, outcome=classification.outcome, state=state)
         )
         return
     context.observe(
         AttemptEnded(
             key=job.key,
             attempt=attempt.id,
-            outcome=verdict.outcome,
-            billed=verdict.billed,
+            outcome=classification.outcome,
+            billed=classification.billed,
             price=job.price,
             state=state,
-            code=verdict.code,
-            message=verdict.message,
-            request_id=verdict.request_id,
+            code=classification.code,
+            message=classification.message,
+            request_id=classification.request_id,
         )
     )
 
 
-def _spool_missing(spool: Spool) -> Verdict:
-    """Return the verdict on an attempt whose response may be in a spool that is missing."""
-    return Verdict(
+def _spool_missing(spool: Spool) -> Classification:
+    """Return the classification on an attempt whose response may be in a spool that is missing."""
+    return Classification(
         outcome=Outcome.AMBIGUOUS,
         billed=Billed.MAYBE,
         code="spool_missing",

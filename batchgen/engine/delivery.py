@@ -57,7 +57,7 @@ from batchgen.ledger.jobs import read_job, set_job_reason
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.records import DueImage, JobFinished, Provenance
 from batchgen.ledger.writer import LedgerWriteError
-from batchgen.outcomes.classify import NO_MONEY, ErrorBody, Verdict, task_verdict
+from batchgen.outcomes.classify import NO_MONEY, Classification, ErrorBody, classify_failed_task
 from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,
@@ -364,11 +364,15 @@ class Delivery:
 
     async def _record_failed_task(self, job: Job, attempt: AttemptId, error: ErrorBody) -> None:
         context = self._context
-        verdict = task_verdict(error, context.profile.failed_tasks_billed, prompt=job.prompt)
-        context.guard.concluded(job, verdict)
-        if verdict.outcome is Outcome.STOP or verdict.code == NO_MONEY:
-            context.throttle.stop(f"{verdict.code}: {verdict.message}")
-        following = await context.ledger.run(record_task_failure, attempt, verdict, context.run)
+        classification = classify_failed_task(
+            error, context.profile.failed_tasks_billed, prompt=job.prompt
+        )
+        context.guard.concluded(job, classification)
+        if classification.outcome is Outcome.STOP or classification.code == NO_MONEY:
+            context.throttle.stop(f"{classification.code}: {classification.message}")
+        following = await context.ledger.run(
+            record_task_failure, attempt, classification, context.run
+        )
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
 
     async def _give_up_copy(self, job: Job, attempt: AttemptId, why: str) -> None:
@@ -378,10 +382,12 @@ class Delivery:
     async def _mark_spoiled(self, job: Job, attempt: AttemptId, reason: str) -> Requeue | None:
         context = self._context
         context.guard.failing(job, reason)
-        verdict = Verdict(
+        classification = Classification(
             outcome=Outcome.SPOILED, billed=Billed.YES, code="bad_image", message=reason
         )
-        following = await context.ledger.run(mark_response_spoiled, attempt, verdict, context.run)
+        following = await context.ledger.run(
+            mark_response_spoiled, attempt, classification, context.run
+        )
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
         if following.state is not JobState.PENDING:
             return None

@@ -29,7 +29,7 @@ from batchgen.engine.throttle.throttle import Throttle
 from batchgen.job import Billed, Job, Outcome, RunId
 from batchgen.ledger.guard import delete_canary, record_canary, reopen_refused_jobs
 from batchgen.ledger.writer import LedgerWriter
-from batchgen.outcomes.classify import Verdict
+from batchgen.outcomes.classify import Classification
 from batchgen.providers.profile import Profile
 
 GUARD: Final = "guard"
@@ -108,18 +108,18 @@ class ProgressGuard:
         state.rules.withdrawn(job.id)
         state.changed.set()
 
-    def concluded(self, job: Job, verdict: Verdict) -> None:
-        """Record the verdict on an attempt; a paid one stays open until it is saved or given up."""
+    def concluded(self, job: Job, classification: Classification) -> None:
+        """Record the class of an attempt; a paid one stays open until it is saved or given up."""
         state, now = self._state_of(job), self._clock()
-        error = error_text(verdict.code, verdict.message, verdict.status)
-        if verdict.outcome is Outcome.OK:
+        error = error_text(classification.code, classification.message, classification.status)
+        if classification.outcome is Outcome.OK:
             return
-        if verdict.billed is not Billed.NO:
+        if classification.billed is not Billed.NO:
             state.rules.given_up(job.id, error, now)
-        elif verdict.code == NOT_SENT:
+        elif classification.code == NOT_SENT:
             state.rules.withdrawn(job.id)
-        elif verdict.outcome is Outcome.REFUSED and not verdict.again:
-            reason = reason_key(verdict.code, verdict.message)
+        elif classification.outcome is Outcome.REFUSED and not classification.again:
+            reason = reason_key(classification.code, classification.message)
             state.rules.refused(job.id, reason, error, now)
         else:
             state.rules.free(job.id, now)

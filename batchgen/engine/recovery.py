@@ -13,7 +13,15 @@ from batchgen.job import AttemptId, JobId, JobState, Outcome
 from batchgen.ledger.groups import Forecast
 from batchgen.ledger.records import OpenAttempt
 from batchgen.money import ZERO, Micros
-from batchgen.outcomes.classify import Exchange, Failure, Habits, Reach, Response, Verdict, classify
+from batchgen.outcomes.classify import (
+    Classification,
+    Exchange,
+    Failure,
+    Habits,
+    Reach,
+    Response,
+    classify,
+)
 from batchgen.outcomes.retry_policy import after_attempt, may_rebuy
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.providers.profile import Profile
@@ -77,18 +85,18 @@ def _forecast(opened: OpenAttempt, spool: Spool, profile: Profile) -> Forecast:
         if exchange.reach is not Reach.COMPLETE and not spool.has_identity(opened.spool):
             return Forecast.HELD
         response = read_spooled(spool, opened.id, exchange).response
-        verdict = classify(exchange, response, habits_of(profile), prompt=opened.job.prompt)
+        classification = classify(exchange, response, habits_of(profile), prompt=opened.job.prompt)
     except Exception:  # recovery also holds an unreadable response as uncertain
         return Forecast.HELD
-    return _forecast_of(verdict, opened)
+    return _forecast_of(classification, opened)
 
 
-def _forecast_of(verdict: Verdict, opened: OpenAttempt) -> Forecast:
-    if verdict.outcome is Outcome.OK:
+def _forecast_of(classification: Classification, opened: OpenAttempt) -> Forecast:
+    if classification.outcome is Outcome.OK:
         return Forecast.PAID
     job = opened.job
     following = after_attempt(
-        verdict,
+        classification,
         tries=job.tries,
         doubts=job.doubts,
         cuts=job.cuts,

@@ -110,7 +110,7 @@ class TaskPoller:
 
     async def _poll(self, url: str) -> TaskState:
         """Return the state of a task. Raises NoDocument for any response without a state."""
-        response = await self._client.ask(url)
+        response = await self._client.fetch_document(url)
         try:
             return read_state(response.body)
         except ValueError as exc:

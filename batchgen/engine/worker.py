@@ -20,7 +20,8 @@ from batchgen.engine.recovery import spooled_exchange
 from batchgen.engine.throttle.limits import DispatchStopped, Signal, Ticket
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import TaskPoller
-from batchgen.http.client import ApiClient, ApiRequest
+from batchgen.http.client import ApiClient
+from batchgen.http.request import ApiRequest
 from batchgen.images.formats import ImageFormat
 from batchgen.job import Billed, Job, JobState, Outcome
 from batchgen.ledger.attempts import reserve_attempt
@@ -29,7 +30,7 @@ from batchgen.ledger.jobs import fail_pending_job, read_job
 from batchgen.ledger.records import BudgetReached, DueImage, NotPending, Reserved
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.money import dollars
-from batchgen.outcomes.classify import Exchange, Failure, Reach, Verdict
+from batchgen.outcomes.classify import Classification, Exchange, Failure, Reach
 from batchgen.output.obstacles import Obstacles
 from batchgen.planning.naming import final_path
 from batchgen.planning.reference_check import changed_references
@@ -85,9 +86,9 @@ class Worker:
             context.observe(AttemptStarted(key=job.key, attempt=attempt.id, price=job.price))
             await context.throttle.wait_to_send(ticket)
             conclusion = await self._send(attempt, is_probe=ticket.probe)
-            ending.use(conclusion.verdict)
-            context.guard.concluded(job, conclusion.verdict)
-            self._stop_if_permanent(conclusion.verdict)
+            ending.use(conclusion.classification)
+            context.guard.concluded(job, conclusion.classification)
+            self._stop_if_permanent(conclusion.classification)
         finally:
             if conclusion is None:
                 context.guard.withdrawn(job)
@@ -193,8 +194,10 @@ class Worker:
         except OSError as exc:
             why = str(exc)
         if why is not None:  # changed since the first check; the job is pending and checked again
-            verdict = Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code=NOT_SENT, message=why)
-            return await settle(context, attempt, verdict)
+            classification = Classification(
+                outcome=Outcome.SAFE, billed=Billed.NO, code=NOT_SENT, message=why
+            )
+            return await settle(context, attempt, classification)
         try:
             exchange = await self._exchange(request, attempt)
         except anyio.get_cancelled_exc_class():
@@ -225,13 +228,15 @@ class Worker:
             context.record_internal_error(exc)
             return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED, detail=repr(exc))
 
-    def _stop_if_permanent(self, verdict: Verdict) -> None:
+    def _stop_if_permanent(self, classification: Classification) -> None:
         """Stop dispatch after an error that every later request would get too."""
         context = self._context
-        if verdict.outcome is Outcome.STOP:
-            context.throttle.stop(f"{verdict.code}: {verdict.message}")
-        elif verdict.code == "model_not_found" and not context.tally.has_image:
-            context.throttle.stop(f"{verdict.code}: {verdict.message} (is the model's name right?)")
+        if classification.outcome is Outcome.STOP:
+            context.throttle.stop(f"{classification.code}: {classification.message}")
+        elif classification.code == "model_not_found" and not context.tally.has_image:
+            context.throttle.stop(
+                f"{classification.code}: {classification.message} (is the model's name right?)"
+            )
 
 
 _RAISE: Final = {
@@ -254,13 +259,13 @@ def _budget_text(reached: BudgetReached, job: Job) -> str:
     )
 
 
-def _signal_of(verdict: Verdict) -> Signal:
+def _signal_of(classification: Classification) -> Signal:
     """Return what the throttle learns from an attempt."""
-    if verdict.code == NOT_SENT:
+    if classification.code == NOT_SENT:
         return Signal.NEUTRAL
-    if verdict.outcome is Outcome.REFUSED and verdict.again:
+    if classification.outcome is Outcome.REFUSED and classification.again:
         return Signal.ERRORED
-    return _SIGNALS.get(verdict.outcome, Signal.NEUTRAL)
+    return _SIGNALS.get(classification.outcome, Signal.NEUTRAL)
 
 
 def _expected_path(job: Job, route: Route) -> str:
@@ -271,7 +276,7 @@ def _expected_path(job: Job, route: Route) -> str:
 
 
 class _TicketReturn:
-    """Returns a ticket to the throttle; as cancelled unless there is a verdict."""
+    """Returns a ticket to the throttle; as cancelled unless there is a classification."""
 
     def __init__(self, throttle: Throttle, ticket: Ticket) -> None:
         self._throttle = throttle
@@ -280,12 +285,14 @@ class _TicketReturn:
         self._retry_after_s: float | None = None
         self._error = ""
 
-    def use(self, verdict: Verdict) -> None:
-        """Take the signal from a verdict."""
-        self._signal = _signal_of(verdict)
-        self._retry_after_s = verdict.retry_after_s
-        if verdict.outcome is not Outcome.OK:
-            self._error = error_text(verdict.code, verdict.message, verdict.status)
+    def use(self, classification: Classification) -> None:
+        """Take the signal from a classification."""
+        self._signal = _signal_of(classification)
+        self._retry_after_s = classification.retry_after_s
+        if classification.outcome is not Outcome.OK:
+            self._error = error_text(
+                classification.code, classification.message, classification.status
+            )
 
     def finish(self) -> None:
         """Return the ticket."""

@@ -1,7 +1,7 @@
-"""Undo gzip and deflate where they were really applied to an image.
+"""Decompress images that are really compressed with gzip or deflate.
 
-The bytes decide, not the header: stores repeat ``aws-chunked``, ``utf-8`` or ``binary`` on files
-that are whole, and no image format begins like gzip.
+The bytes decide, not the header: stores send ``aws-chunked``, ``utf-8`` or ``binary`` for plain
+files, and no image format begins like gzip.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 31, 15, -15
 
 
 class BadCoding(Exception):
-    """Compressed data that are broken or cut off; the message says which."""
+    """Compressed data is broken or cut off; the message says which."""
 
 
 class ContentDecoder:
-    """Passes a body on as it is, or decompressed if it is compressed.
+    """Decompress a body if it is compressed, and pass on any other body unchanged.
 
-    ``coding`` is the Content-Encoding header. Output comes in pieces of bounded size, so that the
-    reader can stop a decompression bomb.
+    ``coding`` is the Content-Encoding header. Output chunks have a bounded size, so that the caller
+    can stop a decompression bomb.
     """
 
     def __init__(self, coding: str) -> None:
         self._deflate = "deflate" in coding.lower()
         self._head: bytearray | None = bytearray()
-        """None once it is known how the body is coded."""
+        """None after the coding of the body is known."""
         self._bits = 0
         """The window bits of zlib; 0 for a body that is not compressed."""
         self._inflater = zlib.decompressobj()
         self._members = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Take a piece of the body. Raises BadCoding."""
+        """Decode a chunk of the body. Raises BadCoding."""
         if self._head is None:
             yield from self._pass(chunk)
             return
@@ -49,11 +49,11 @@ class ContentDecoder:
             yield from self._begin()
 
     def end(self) -> Iterator[bytes]:
-        """Take note that the body is whole. Raises BadCoding."""
+        """Decode the rest after the last chunk. Raises BadCoding."""
         if self._head is not None:
             yield from self._begin()
         if self._bits and not self._inflater.eof:
-            raise BadCoding("compressed data are cut off")
+            raise BadCoding("compressed data is cut off")
 
     def _begin(self) -> Iterator[bytes]:
         head, self._head = bytes(self._head or b""), None
@@ -76,10 +76,10 @@ class ContentDecoder:
             try:
                 output = self._inflater.decompress(data, _OUTPUT_BYTES)
             except zlib.error as exc:
-                raise BadCoding(f"compressed data are broken: {exc}") from None
+                raise BadCoding(f"compressed data is broken: {exc}") from None
             if output:
                 yield output
-            # More output may wait inside the inflater than its input shows.
+            # The inflater may hold more output even if all its input is consumed.
             full = len(output) == _OUTPUT_BYTES and not self._inflater.eof
             data = self._inflater.unused_data or self._inflater.unconsumed_tail
 

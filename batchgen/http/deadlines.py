@@ -1,4 +1,4 @@
-"""Ends requests whose time is over, by a clock that goes on while the machine sleeps."""
+"""Cancel requests after their deadline, by a clock that includes time asleep."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _WATCH_EVERY_S: Final = 1.0
 
 
 def time_awake_or_asleep() -> float:
-    """Seconds that go on while the machine sleeps, and that no change of the clock moves.
+    """Return monotonic seconds that include time asleep.
 
-    Linux stops its monotonic clock in suspend, so a laptop that slept for a night would wait for
-    the rest of a deadline that is long over.
+    Linux stops its monotonic clock during suspend: after a night asleep, a laptop would wait for
+    the rest of a deadline that passed long ago.
     """
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -24,10 +24,10 @@ def time_awake_or_asleep() -> float:
 
 
 class Deadlines:
-    """Ends requests whose time is over, also when the machine slept through it.
+    """Cancel requests after their deadline, even if the machine slept through it.
 
-    ``with deadlines.scope(300) as scope`` is cancelled after 300 s awake, and by ``watch`` as soon
-    as 300 s awake or asleep are over.
+    ``with deadlines.scope(300) as scope`` is cancelled after 300 s awake, or by ``watch`` after
+    300 s awake or asleep.
     """
 
     def __init__(self, clock: Callable[[], float] = time_awake_or_asleep) -> None:
@@ -35,25 +35,25 @@ class Deadlines:
         self._scopes: dict[anyio.CancelScope, float] = {}
 
     def scope(self, seconds: float) -> Deadline:
-        """What ends after ``seconds``; for a ``with`` statement, which gives its cancel scope."""
+        """Return a context manager that yields a cancel scope with this time limit."""
         return Deadline(self._scopes, seconds, self._clock)
 
     def expire(self) -> None:
-        """Cancel every scope whose time is over by the clock that knows of sleep."""
+        """Cancel every scope whose deadline has passed, including time asleep."""
         now = self._clock()
         for scope, end in self._scopes.items():
             if end <= now:
                 scope.cancel()
 
     async def watch(self) -> None:
-        """Look once a second, for as long as the run lasts."""
+        """Check all scopes once a second, until cancelled."""
         while True:
             await anyio.sleep(_WATCH_EVERY_S)
             self.expire()
 
 
 class Deadline:
-    """One request's time, known to the watch as long as it runs."""
+    """The deadline of one request, watched while the request runs."""
 
     __slots__ = ("_clock", "_scope", "_scopes", "_seconds")
 

@@ -1,7 +1,7 @@
-"""The addresses of a host, asked for in a thread that no exit waits for.
+"""Resolve host names in daemon threads, for which the process does not wait at exit.
 
-The platform's own lookup can't be cancelled: with a name server that never answers it would keep a
-run that has ended, or was told to, from leaving.
+The platform's lookup cannot be cancelled: a name server that never responds would keep a finished
+or stopped run from exiting.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from contextlib import suppress
 
 
 async def look_up(host: str) -> list[str]:
-    """The addresses, without repeats, in the order of the platform. Raises OSError and ValueError.
+    """Return the IP addresses of a host without repeats, in the platform's order.
 
-    May be cancelled at any time.
+    Cancellable at any time. Raises OSError and ValueError.
     """
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[str]] = loop.create_future()
@@ -28,7 +28,7 @@ async def look_up(host: str) -> list[str]:
         else:
             found.set_exception(error)
 
-    def ask() -> None:
+    def resolve() -> None:
         addresses: list[str] = []
         error: Exception | None = None
         try:
@@ -36,8 +36,8 @@ async def look_up(host: str) -> list[str]:
             addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
         except Exception as exc:
             error = exc
-        with suppress(RuntimeError):  # the loop is closed: nobody waits for it any more
+        with suppress(RuntimeError):  # the loop is closed, so no caller waits for the result
             loop.call_soon_threadsafe(settle, addresses, error)
 
-    threading.Thread(target=ask, name="name lookup", daemon=True).start()
+    threading.Thread(target=resolve, name="name lookup", daemon=True).start()
     return await found

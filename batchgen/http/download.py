@@ -1,7 +1,8 @@
-"""From a result address to bytes on disk, with a client that never holds the key. Free to repeat.
+"""Download result images with a client that never has the API key. Downloads are free to repeat.
 
-An address comes from a stranger: only public hosts are asked, as resolved and checked here, and
-again at every redirect (reliability sheet, rows N26 to N31).
+URLs are untrusted: only hosts with public IP addresses are contacted. They are resolved and checked
+here, and again at every redirect, to prevent server-side request forgery
+(https://owasp.org/www-community/attacks/Server_Side_Request_Forgery).
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ import httpx
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from batchgen.http.client import kept_headers, numeric_results, open_session
 from batchgen.http.content_coding import BadCoding, ContentDecoder
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.dns import look_up
+from batchgen.http.response_headers import kept_headers
+from batchgen.http.session import numeric_results, open_session
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.outcomes.retry_after import retry_after
 from batchgen.system.atomic_files import PartFile
@@ -42,24 +44,24 @@ _CHECK_LASTS_S: Final = 30.0
 _PLAIN: Final = re.compile(
     r"(?P<origin>https?://[a-z0-9.-]+(?::[0-9]{1,5})?)(?:/[A-Za-z0-9._~:/?@!$&'()*+,;=%-]*)?"
 )
-"""An address that stays as it is when it is read and written again."""
+"""A URL that parsing and formatting does not change."""
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
-class ForbiddenAddress(Exception):
-    """An address that no download may go to; the message says why."""
+class ForbiddenUrl(Exception):
+    """A URL must not be requested; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validators:
-    """By what a server tells whether it still has the file that was fetched before (RFC 9110)."""
+    """Response headers for conditional requests (RFC 9110, section 13.1)."""
 
     etag: str | None = None
     last_modified: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
-        """The conditions of a request that is answered with 304 when nothing has changed."""
+        """Request headers to which a server responds 304 if the file has not changed."""
         conditions = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
         return {name: value for name, value in conditions.items() if value}
 
@@ -68,32 +70,32 @@ _NO_VALIDATORS: Final = Validators()
 
 
 class _Checked(AbstractResolver):
-    """Gives the addresses that were checked for a host, and looks up nothing itself.
+    """Return the checked IP addresses of a host without another lookup.
 
-    So a name that resolves to another address the second time is connected to the first
-    (DNS rebinding, row N29), while certificate and Host are those of the name.
+    This prevents DNS rebinding: a name whose second lookup gives another IP address is still
+    connected to the checked one. Certificate and Host header use the name.
     """
 
     def __init__(self) -> None:
         self.addresses: dict[str, list[IPv4Address | IPv6Address]] = {}
         self.lasts: dict[str, float] = {}
-        """Until when an origin need not be checked again."""
+        """When the check of an origin expires."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The checked addresses of the host."""
+        """Return the checked IP addresses of a host."""
         return numeric_results(host, port, self.addresses[host])
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the resolver holds no resources."""
 
 
 class Downloader:
-    """Fetches images, for all who download. Use as an async context manager.
+    """Download images. Use it as an async context manager.
 
-    ``allow_loopback`` is for providers that are on loopback themselves. Of those who ask, ``most``
-    are served at a time, in their order; None serves all.
+    ``allow_loopback`` is for providers on loopback. At most ``most`` downloads run at a time, in
+    the order of their calls; None means no limit.
     """
 
     _session: aiohttp.ClientSession
@@ -127,9 +129,9 @@ class Downloader:
     async def fetch(
         self, url: str, part: PartFile, *, max_bytes: int | None = None
     ) -> FetchResult | None:
-        """Write the image at ``url`` into the open ``part``; None when all of it is there.
+        """Download an image into the open ``part``; return None if it is complete.
 
-        Raises OSError where the disk refuses; everything else is in the result.
+        Raises OSError if the disk cannot be written; every other failure is returned.
         """
         result = await self.fetch_changed(url, part, _NO_VALIDATORS, max_bytes=max_bytes)
         return result if isinstance(result, FetchResult) else None
@@ -142,9 +144,9 @@ class Downloader:
         *,
         max_bytes: int | None = None,
     ) -> Validators | FetchResult:
-        """As `fetch`, unless it is as ``known``: then the result has status 304.
+        """Download an image that has changed since ``known``; an unchanged one has status 304.
 
-        Gives what the next request is to be made with. Raises OSError where the disk refuses.
+        Returns the validators for the next request. Raises OSError if the disk cannot be written.
         """
         async with self._turns:
             return await self._fetch(url, part, known, max_bytes or MAX_IMAGE_BYTES)
@@ -155,12 +157,12 @@ class Downloader:
         with self._deadlines.scope(DOWNLOAD_DEADLINE_S) as scope:
             try:
                 return await self._follow(url, part, known, max_bytes)
-            except ForbiddenAddress as exc:
+            except ForbiddenUrl as exc:
                 return FetchResult(forbidden=f"download refused: {exc}")
             except (aiohttp.ClientError, socket.gaierror, ssl.SSLError) as exc:
                 return FetchResult(detail=str(exc) or type(exc).__name__)
             except (httpx.InvalidURL, ValueError) as exc:
-                return FetchResult(forbidden=f"download refused: no usable address: {exc}")
+                return FetchResult(forbidden=f"download refused: invalid URL: {exc}")
         if scope.cancelled_caught:
             return FetchResult(detail=f"not complete within {DOWNLOAD_DEADLINE_S:g} s")
         raise AssertionError("unreachable")
@@ -172,9 +174,9 @@ class Downloader:
         for hop in range(_MAX_REDIRECTS + 1):
             target = await self._check(url, redirected=hop > 0)
             if secure and not target.startswith("https:"):
-                raise ForbiddenAddress("a redirect from https:// to http://")
+                raise ForbiddenUrl("a redirect from https:// to http://")
             secure = target.startswith("https:")
-            # As it is written: a signature covers every letter of it.
+            # The URL must stay unchanged: a signature covers every character.
             there = yarl.URL(target, encoded=True)
             async with self._session.get(
                 there, headers=known.headers, allow_redirects=False
@@ -187,28 +189,30 @@ class Downloader:
         return FetchResult(detail=f"more than {_MAX_REDIRECTS} redirects")
 
     async def _check(self, text: str, *, redirected: bool) -> str:
-        """The address as it is to be asked for. Raises ForbiddenAddress and httpx.InvalidURL.
+        """Return the URL to request. Raises ForbiddenUrl and httpx.InvalidURL.
 
-        An origin that was checked a moment ago is asked at the address that was found good then.
+        An origin that was checked less than 30 s ago is not resolved again.
         """
         if len(text) > _MAX_URL_CHARS:
-            raise ForbiddenAddress(f"an address of {len(text)} characters")
+            raise ForbiddenUrl(
+                f"the URL has {len(text):,} characters; expected at most {_MAX_URL_CHARS:,}"
+            )
         plain = _PLAIN.fullmatch(text)
         origin = "" if plain is None else plain["origin"]
         if not redirected and self._checked.lasts.get(origin, -math.inf) > self._clock():
             return text
         url = httpx.URL(text)
         if url.scheme not in ("https", "http") or not url.host:
-            raise ForbiddenAddress(f"only https:// and http:// are followed, not {url.scheme!r}")
+            raise ForbiddenUrl(f"unsupported scheme {url.scheme!r}; expected https or http")
         if url.userinfo:
-            raise ForbiddenAddress("an address with user and password")
+            raise ForbiddenUrl("the URL contains a user name or password")
         if (url.port or 0) > 65535:
-            raise ForbiddenAddress(f"there is no port {url.port}")
+            raise ForbiddenUrl(f"invalid port {url.port}")
         host = url.raw_host.decode("ascii")
         addresses = await _look_up(host)
         for address in addresses:
             self._check_address(address, url.host)
-        # Version 4 first: where version 6 is set up but broken, it takes a moment to find out.
+        # IPv4 first: where IPv6 is configured but broken, it takes a while to fail.
         addresses.sort(key=lambda address: address.version)
         self._checked.addresses[host] = addresses
         if origin:
@@ -220,20 +224,20 @@ class Downloader:
         if address.is_loopback and self._allow_loopback:
             return
         if not address.is_global or address.is_multicast:
-            raise ForbiddenAddress(f"{host} is {address}, which is no public address")
+            raise ForbiddenUrl(f"{host} is {address}, which is not a public IP address")
 
 
 async def _look_up(host: str) -> list[IPv4Address | IPv6Address]:
     with suppress(ValueError):
         return [ip_address(host)]
     if host.replace(".", "").isdigit():
-        # Other ways to write a number are connected to without being looked up.
-        raise ForbiddenAddress(f"{host} is no usual way to write an address")
+        # The platform connects to IP addresses in other notations without a lookup.
+        raise ForbiddenUrl(f"{host} is not a standard notation of an IP address")
     return [ip_address(text.partition("%")[0]) for text in await look_up(host)]
 
 
 def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
-    """The version 4 address that a gateway would make of one of version 6."""
+    """Return the IPv4 address that is embedded in an IPv6 address; None without one."""
     if isinstance(address, IPv4Address):
         return None
     if address in _NAT64:
@@ -270,7 +274,7 @@ async def _receive(
 
 
 def _validator(response: aiohttp.ClientResponse, name: str) -> str | None:
-    """A header that can be sent back as it is."""
+    """Return the value of a header if it can be sent back unchanged."""
     value = response.headers.get(name, "")
     usable = value.isascii() and value.isprintable() and len(value) <= _MAX_VALIDATOR_CHARS
     return value if value and usable else None

@@ -18,7 +18,7 @@ _GROUP: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class LeanResponse:
+class ScannedBody:
     """``text`` is the body with a word in the place of each image, to be read as the body.
 
     ``size`` is that of the body, in bytes.
@@ -41,7 +41,7 @@ class Kind(Enum):
 Piece = tuple[Kind, bytes]
 
 
-class LeanScan:
+class Base64Scanner:
     """Tells images from text while a body arrives.
 
     Looks from quote to quote, so what is no JSON may be text from its beginning to its end. All

@@ -50,7 +50,7 @@ from batchgen.ledger.run_sums import (
 )
 from batchgen.ledger.runs import taken_over_error
 from batchgen.money import Micros, PriceTerms
-from batchgen.outcomes.classify import Verdict
+from batchgen.outcomes.classify import Classification
 from batchgen.outcomes.retry_policy import Next, after_attempt
 
 _PRICED: Final = PriceTerms()
@@ -105,7 +105,7 @@ def reserve_attempt(
 def record_response(
     ledger: Ledger,
     attempt: AttemptId,
-    verdict: Verdict,
+    classification: Classification,
     images: Sequence[tuple[ImageRef, str | None]],
     *,
     response: str,
@@ -117,14 +117,14 @@ def record_response(
     response states. Without it the attempt is charged its price. If an option leaves the price
     open, the attempt is charged the least, and the rest is possible.
     """
-    closed = _close_attempt(ledger, attempt, verdict, response=response, cost=cost)
+    closed = _close_attempt(ledger, attempt, classification, response=response, cost=cost)
     ledger.conn.executemany(
         "INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at, root)"
         " SELECT id, ?, ?, 'due', ?, ?, ?, root FROM jobs WHERE id = ?",
         [(attempt, ref.index, ref.url, ref.task, expires, closed.job) for ref, expires in images],
     )
     state = mark_job_paid(ledger, closed.job)
-    _settle_sums(ledger, closed, verdict)
+    _settle_sums(ledger, closed, classification)
     if state is JobState.DONE:
         give_up_due_images(ledger, attempt)
     return due_images(ledger, closed.job)
@@ -133,7 +133,7 @@ def record_response(
 def settle_attempt(
     ledger: Ledger,
     attempt: AttemptId,
-    verdict: Verdict,
+    classification: Classification,
     *,
     allowance_of: RunId | None = None,
     response: str | None = None,
@@ -145,38 +145,44 @@ def settle_attempt(
     A rebuy uses the waste allowance of the run ``allowance_of`` (default: the run of the attempt;
     at recovery, the run that recovers). ``hold`` keeps an uncertain job for a person. A ``probe``
     that found the provider still unavailable does not count as a try. If the job changed after the
-    request, it is pending whatever the verdict.
+    request, it is pending whatever the classification.
     """
-    closed = _close_attempt(ledger, attempt, verdict, response=response)
-    _settle_sums(ledger, closed, verdict)
-    return _move_job(ledger, attempt, verdict, allowance_of or closed.run, hold=hold, probe=probe)
+    closed = _close_attempt(ledger, attempt, classification, response=response)
+    _settle_sums(ledger, closed, classification)
+    return _move_job(
+        ledger, attempt, classification, allowance_of or closed.run, hold=hold, probe=probe
+    )
 
 
-def mark_response_spoiled(ledger: Ledger, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
+def mark_response_spoiled(
+    ledger: Ledger, attempt: AttemptId, classification: Classification, run: RunId
+) -> Next:
     """Record that a paid response holds no usable image; its cost stays charged."""
     ledger.conn.execute(
         "UPDATE attempts SET outcome = 'spoiled', error_code = ?, message = ? WHERE id = ?",
-        (verdict.code, verdict.message, attempt),
+        (classification.code, classification.message, attempt),
     )
     give_up_due_images(ledger, attempt)
-    return _move_job(ledger, attempt, verdict, run)
+    return _move_job(ledger, attempt, classification, run)
 
 
-def record_task_failure(ledger: Ledger, attempt: AttemptId, verdict: Verdict, run: RunId) -> Next:
-    """Record that an accepted, and so paid, task failed; ``verdict`` says whether it is charged."""
+def record_task_failure(
+    ledger: Ledger, attempt: AttemptId, classification: Classification, run: RunId
+) -> Next:
+    """Record that an accepted, and so paid, task failed; the class says whether it is charged."""
     row = ledger.conn.execute(
         "SELECT cost, possible, price, run_id FROM attempts WHERE id = ?", (attempt,)
     ).fetchone()
-    is_charged = verdict.billed is Billed.YES
+    is_charged = classification.billed is Billed.YES
     cost = row["cost"] if is_charged else 0
     open_rest = row["possible"] if is_charged else 0
-    possible = row["price"] if verdict.billed is Billed.MAYBE else open_rest
+    possible = row["price"] if classification.billed is Billed.MAYBE else open_rest
     ledger.conn.execute(
         "UPDATE attempts SET outcome = ?, billed = ?, cost = ?, possible = ?, error_code = ?,"
         " message = ? WHERE id = ?",
         (
-            *(verdict.outcome, verdict.billed, cost, open_rest),
-            *(verdict.code, verdict.message, attempt),
+            *(classification.outcome, classification.billed, cost, open_rest),
+            *(classification.code, classification.message, attempt),
         ),
     )
     adjust_sums(
@@ -186,7 +192,7 @@ def record_task_failure(ledger: Ledger, attempt: AttemptId, verdict: Verdict, ru
         possible=possible - row["possible"],
     )
     give_up_due_images(ledger, attempt)
-    return _move_job(ledger, attempt, verdict, run)
+    return _move_job(ledger, attempt, classification, run)
 
 
 def open_attempts(ledger: Ledger, batch: BatchId, *, foreseen: bool = False) -> list[OpenAttempt]:
@@ -249,13 +255,13 @@ def read_provenance(ledger: Ledger, attempt: AttemptId) -> Provenance:
 def _close_attempt(
     ledger: Ledger,
     attempt: AttemptId,
-    verdict: Verdict,
+    classification: Classification,
     *,
     response: str | None,
     cost: Micros | None = None,
 ) -> _Closed:
     """Write the end of an attempt in flight. Raises RunTakenOver."""
-    is_charged = verdict.billed is Billed.YES
+    is_charged = classification.billed is Billed.YES
     row = ledger.conn.execute(
         "UPDATE attempts SET ended_at = ?, outcome = ?, billed = ?,"
         " cost = iif(?, coalesce(?, least, price), 0),"
@@ -266,16 +272,16 @@ def _close_attempt(
         " RETURNING price, cost, possible, job_id, run_id",
         (
             ledger.timestamp(),
-            verdict.outcome,
-            verdict.billed,
+            classification.outcome,
+            classification.billed,
             is_charged,
             cost,
             is_charged and cost is None,
             cost is not None,
-            verdict.status,
-            verdict.code or None,
-            verdict.message or None,
-            verdict.request_id,
+            classification.status,
+            classification.code or None,
+            classification.message or None,
+            classification.request_id,
             response,
             attempt,
         ),
@@ -292,9 +298,9 @@ def _close_attempt(
     )
 
 
-def _settle_sums(ledger: Ledger, closed: _Closed, verdict: Verdict) -> None:
+def _settle_sums(ledger: Ledger, closed: _Closed, classification: Classification) -> None:
     """Move the price of an attempt from reserved to charged and possible in its run."""
-    possible = closed.price if verdict.billed is Billed.MAYBE else closed.possible
+    possible = closed.price if classification.billed is Billed.MAYBE else closed.possible
     settle_price(ledger, closed.run, closed.price, charged=closed.charged, possible=possible)
 
 
@@ -311,7 +317,7 @@ def _raise_if_taken_over(ledger: Ledger, attempt: AttemptId) -> None:
 def _move_job(
     ledger: Ledger,
     attempt: AttemptId,
-    verdict: Verdict,
+    classification: Classification,
     run: RunId,
     *,
     hold: bool = False,
@@ -326,7 +332,7 @@ def _move_job(
         return reset_changed_job(ledger, job.id)
     totals = run_totals(ledger, run)
     decision = after_attempt(
-        verdict,
+        classification,
         tries=job.tries,
         doubts=job.doubts,
         cuts=job.cuts,

@@ -1,6 +1,6 @@
 """Error codes, types and phrases about the account or the run, with their meaning and source.
 
-Each stands in its source, or users reported it; none is guessed.
+Each is quoted from its source or was reported by users; none is guessed.
 """
 
 from __future__ import annotations

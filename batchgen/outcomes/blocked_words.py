@@ -1,6 +1,6 @@
-"""Which column of a manifest's table made the provider refuse prompts, told by their words.
+"""Guess which table column made the provider block prompts, by their common words.
 
-A guess for a person: providers say that they refuse a prompt, never why.
+The guess is for a person: providers do not say which word of a prompt they blocked.
 """
 
 from __future__ import annotations
@@ -16,36 +16,35 @@ _WORD: Final = re.compile(r"\w[\w'-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockedPrompt:
-    """A refused prompt, and the row that it was made of."""
+    """A blocked prompt, and the row that it was rendered from."""
 
     key: str
     source: str
     prompt: str
     values: Mapping[str, object] = field(default_factory=dict)
-    """The row's columns; empty where the row can't be had."""
+    """The row's columns; empty if the row cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
-    """What some refused prompts have in common, and no prompt of an image has."""
+    """A word that several blocked prompts share and no successful prompt contains."""
 
     column: str | None
-    """None where no column is known to hold the word."""
+    """None if no column is known to contain the word."""
     word: str | None
-    """None where the prompts have no such word at all."""
+    """None if the prompts share no such word."""
     prompts: tuple[BlockedPrompt, ...]
 
 
 def words_of(text: str) -> set[str]:
-    """The words of a text, of two letters at least, without regard to case."""
+    """Return the words of a text in lower case, each with at least two characters."""
     return {word.casefold() for word in _WORD.findall(text)}
 
 
 def suspects(blocked: Sequence[BlockedPrompt], made: Iterable[str]) -> list[Suspect]:
-    """Group refused prompts by the column and the word they share, the most common one first.
+    """Group blocked prompts by the column and word they share, the most common first.
 
-    Words of prompts that were ``made`` into images are above suspicion. Of equal counts the
-    longer word is taken.
+    Words in the prompts of ``made`` images are excluded. For equal counts, the longer word wins.
     """
     cleared: set[str] = set()
     for prompt in made:
@@ -63,12 +62,12 @@ def suspects(blocked: Sequence[BlockedPrompt], made: Iterable[str]) -> list[Susp
 
 
 def _traits(blocked: BlockedPrompt, cleared: set[str]) -> set[tuple[str, str]]:
-    """Column and word of all that may have been refused; without a column where none holds it."""
+    """Return the suspected (column, word) pairs; the column is empty if no column has the word."""
     words = words_of(blocked.prompt) - cleared
     traits = {
         (column, word)
         for column, value in blocked.values.items()
         for word in words & words_of(str(value))
     }
-    # A table that has changed since need not hold what the prompt was made of.
+    # The table may have changed since the prompt was rendered.
     return traits or {("", word) for word in words}

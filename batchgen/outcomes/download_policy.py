@@ -1,4 +1,4 @@
-"""Rules for a failed download, which is free to repeat: again, later or lost."""
+"""Decide what follows a failed download, which is free to repeat: retry, later or lost. Pure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchResult:
-    """How one try to download an image ended."""
+    """The result of one failed download of an image."""
 
     status: int | None = None
     bad_image: str = ""
-    """Why the bytes are no usable image; empty where none came."""
+    """Why the bytes are not a usable image; empty if no bytes arrived."""
     forbidden: str = ""
-    """Why the address may not be asked at all."""
+    """Why the URL must not be requested."""
     detail: str = ""
     retry_after_s: float | None = None
 
     @property
     def reason(self) -> str:
-        """Return the cause in a few words."""
+        """The cause, in a few words."""
         if self.bad_image:
             return self.bad_image
         if self.status is not None:
@@ -30,14 +30,14 @@ class FetchResult:
 
     @property
     def conclusive(self) -> bool:
-        """Whether the image host itself responded, and not with a passing error."""
-        refused = self.status is not None and self.status not in _PASSING
+        """Whether the image host responded, and not with a temporary error."""
+        refused = self.status is not None and self.status not in _TEMPORARY
         return bool(self.bad_image) or refused
 
 
 @dataclass(frozen=True, slots=True)
 class FetchAgain:
-    """Try the same URL again in this run after this many seconds."""
+    """Retry the same URL in this run after ``wait_s`` seconds."""
 
     wait_s: float
     reason: str
@@ -45,59 +45,59 @@ class FetchAgain:
 
 @dataclass(frozen=True, slots=True)
 class FetchLater:
-    """Leave the job paid; the next run tries again."""
+    """Leave the job paid; the next run retries the download."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class FetchLost:
-    """Give the image up: its time is over and the last try failed."""
+    """Give up the image: its URL has expired and the last try failed."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class FetchSpoiled:
-    """The response itself holds no usable image; reading it again changes nothing."""
+    """The response contains no usable image; a retry would not change it."""
 
     reason: str
 
 
 _REFERENCE_TRIES: Final = 3
 _REFERENCE_MAX_WAIT_S: Final = 30.0
-_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TEMPORARY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 def reference_wait_s(result: FetchResult, *, tries: int) -> float | None:
-    """How long to wait before a reference image is asked for again; None to give it up.
+    """Return the seconds before the next download of a reference image; None to give up.
 
-    ``tries`` counts this one. Nothing is paid yet: what will hardly get better is not waited for.
+    ``tries`` includes this one. Nothing is paid yet, so permanent errors are not retried.
     """
-    answered = result.status is not None and result.status not in _PASSING
-    if answered or result.forbidden or result.bad_image or tries >= _REFERENCE_TRIES:
+    is_permanent = result.status is not None and result.status not in _TEMPORARY
+    if is_permanent or result.forbidden or result.bad_image or tries >= _REFERENCE_TRIES:
         return None
     return max(2.0 ** (tries - 1), min(result.retry_after_s or 0.0, _REFERENCE_MAX_WAIT_S))
 
 
 _WAITS_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 120.0)
-"""Between the tries of one run; a run ends earlier when nothing else is left to do."""
+"""Waits between the tries of one run. A run ends earlier if no other work is left."""
 _EXTRA_WAITS_S: Final = _WAITS_S[:2]
-"""Between the tries for an extra image."""
+"""Waits between the tries for an extra image."""
 _MAX_ASKED_WAIT_S: Final = 3600.0
 _EXPIRY_GRACE: Final = timedelta(hours=1)
-"""Clocks differ, and many hosts serve a file a while longer than they promise."""
+"""Clocks differ, and many hosts serve a file for longer than they promise."""
 _WITHOUT_EXPIRY: Final = timedelta(hours=24)
 _MAX_HELD: Final = timedelta(days=30)
-"""No signed URL works this long; an expiry after it was misread."""
+"""No signed URL is valid for longer; a later expiry was misread."""
 _UNREACHED_GRACE: Final = timedelta(days=7)
-"""An image host that did not respond at all has not said that the image is gone."""
+"""Extra time for a host that does not respond: it has not said that the image is gone."""
 
 
 def keep_until(*, answered_at: datetime, expires_at: datetime | None) -> datetime:
-    """Return until when the image of a response may still be downloaded.
+    """Return the time until which the image of a response may be downloaded.
 
-    An expiry before the response was misread and does not count.
+    An expiry before the response itself was misread and is ignored.
     """
     if expires_at is None or expires_at <= answered_at:
         return answered_at + _WITHOUT_EXPIRY
@@ -105,9 +105,9 @@ def keep_until(*, answered_at: datetime, expires_at: datetime | None) -> datetim
 
 
 def asked_wait_s(result: FetchResult, *, now: datetime, expires_at: datetime | None) -> float:
-    """Return how long the image host asks to wait, in seconds; 0.0 where it does not ask.
+    """Return the wait in seconds that the image host requests; 0.0 if it requests none.
 
-    At most an hour, and at most half of the time that the URL still works.
+    At most an hour, and at most half of the time that the URL is still valid.
     """
     wait_s = min(result.retry_after_s or 0.0, _MAX_ASKED_WAIT_S)
     if expires_at is not None and expires_at > now:
@@ -118,10 +118,10 @@ def asked_wait_s(result: FetchResult, *, now: datetime, expires_at: datetime | N
 def after_fetch(
     result: FetchResult, *, tries: int, now: datetime, until: datetime, asked_s: float = 0.0
 ) -> FetchAgain | FetchLater | FetchLost:
-    """Decide on a failed download of a paid image.
+    """Decide what follows a failed download of a paid image.
 
-    ``tries`` counts the tries of this run, this one included; ``now`` is when this one began, and
-    ``until`` comes from `keep_until`. Only a try after ``until`` can lose an image.
+    ``tries`` counts the tries of this run, including this one. ``now`` is when this try began, and
+    ``until`` comes from `keep_until`: only a try after it can lose an image.
     """
     if now >= (until if result.conclusive else until + _UNREACHED_GRACE):
         return FetchLost(result.reason)
@@ -131,7 +131,7 @@ def after_fetch(
 
 
 def after_extra(result: FetchResult, *, tries: int) -> FetchAgain | FetchLost:
-    """Decide on a failed download of an image that came in addition to the requested one."""
+    """Decide what follows a failed download of an image beyond the requested one."""
     if tries <= len(_EXTRA_WAITS_S):
         return FetchAgain(_EXTRA_WAITS_S[tries - 1], result.reason)
     return FetchLost(result.reason)

@@ -1,9 +1,8 @@
-"""What error codes, types and phrases of providers mean: one table, each row with its source.
+"""The meanings of providers' error codes, types and phrases: one table, each row with its source.
 
-The same rows serve HTTP errors, errors inside a 200 and failed tasks. Names are compared with codes
-and types as a whole; phrases are looked for in the message of an error. Neither depends on case,
-white space or the spelling of dashes and quotes. Wordings that no row knows are left to the
-progress guard.
+The same rows apply to HTTP errors, errors inside a 200 and failed tasks. A name must equal a whole
+code or type; a phrase may occur anywhere in a message. Both ignore case, white space and the
+spelling of dashes and quotes. For messages that no row covers, the progress guard stops a run.
 """
 
 from __future__ import annotations
@@ -29,7 +28,8 @@ TABLE: Final = (
 )
 
 HTTP_NAMES: Final = MappingProxyType({"401": Kind.ACCESS, "402": Kind.MONEY, "429": Kind.THROTTLED})
-"""HTTP statuses that stand as a code in the error of a 200 (OpenRouter, errors and debugging)."""
+"""HTTP statuses as codes in the error of a 200
+(https://openrouter.ai/docs/api/reference/errors-and-debugging)."""
 
 _URL: Final = re.compile(r"https?://\S+")
 _JOINS: Final = re.compile(r"[\s_\u2010-\u2015\u2212-]+")
@@ -38,7 +38,7 @@ _NO_NAME: Final = re.compile(r"[^\w.]+|_+")
 
 
 def plain(text: str) -> str:
-    """Return a text in the one spelling that phrases are compared in, without its URLs."""
+    """Return a text without URLs, normalized for the comparison of phrases."""
     folded = unicodedata.normalize("NFKC", _URL.sub(" ", text).translate(_APOSTROPHES)).casefold()
     folded = unicodedata.normalize("NFKC", folded)
     visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
@@ -46,7 +46,7 @@ def plain(text: str) -> str:
 
 
 def kind_of_name(name: str) -> Kind | None:
-    """Return what a code or type means; None for one that the table does not know."""
+    """Return the meaning of a code or type; None if it is unknown."""
     key = _name_key(name)
     while key:
         if (kind := _NAMES.get(key.replace(".", ""))) is not None:
@@ -56,9 +56,9 @@ def kind_of_name(name: str) -> Kind | None:
 
 
 def says(kind: Kind, message: str, *, prompt: str = "") -> bool:
-    """Return whether a message holds a phrase of this kind.
+    """Return whether a message contains a phrase of this kind.
 
-    Phrases that the prompt holds too do not count: some providers repeat it in their errors.
+    Phrases that the prompt contains are ignored: some providers repeat it in their errors.
     """
     ours = plain(prompt)
     found = _pattern(kind).finditer(plain(message))
@@ -66,7 +66,7 @@ def says(kind: Kind, message: str, *, prompt: str = "") -> bool:
 
 
 def words() -> Iterator[tuple[Row, str]]:
-    """Yield each name and each phrase of the table with its row."""
+    """Yield every name and phrase of the table, with its row."""
     for row in TABLE:
         for word in (*row.names, *row.phrases):
             yield row, word
@@ -92,7 +92,7 @@ _NAMES: Final = _all_names()
 @cache
 def _pattern(kind: Kind) -> re.Pattern[str]:
     phrases = {phrase for row in TABLE if row.kind is kind for phrase in row.phrases}
-    # The longest first, so that a phrase is found whole.
+    # The longest first, so that the longest phrase matches.
     ordered = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
     whole = [re.escape(phrase) for phrase in ordered if phrase.isascii()]
     parts = [re.escape(phrase) for phrase in ordered if not phrase.isascii()]

@@ -7,33 +7,33 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """What a code or phrase says."""
+    """The meaning of a code or phrase."""
 
     MONEY = "out of money, credits, quota or budget"
     ACCESS = "wrong key, missing permission, locked account"
-    STOP = "no other request of this run can succeed: model, route, quota of the day"
+    STOP = "no request of this run can succeed: model, route, daily quota"
     BLOCKED = "refused by a safety system"
     THROTTLED = "too many requests, or overloaded"
-    REFUSED = "a fault of this one request"
+    REFUSED = "this request is invalid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Codes, types and phrases of one provider that mean the same."""
+    """Codes, types and phrases of one provider with the same meaning."""
 
     kind: Kind
     family: str
     source: str
-    """A public URL, or who reported it."""
+    """A public URL, or a note on who reported it."""
     names: tuple[str, ...] = ()
-    """Codes or types as the provider writes them. ``A`` covers ``A.B`` too."""
+    """Codes or types as the provider spells them. ``A`` also covers ``A.B``."""
     phrases: tuple[str, ...] = ()
-    """Whole words in English, in lower case; a final s is optional. Any run of characters in
-    Chinese."""
+    """English phrases match whole words in lower case, with an optional final s. Chinese phrases
+    match anywhere."""
 
 
 def row(kind: Kind, family: str, source: str, *, names: str = "", phrases: str = "") -> Row:
-    """Make a row of names and phrases that are separated by commas."""
+    """Create a row from comma-separated names and phrases."""
     return Row(kind=kind, family=family, source=source, names=_list(names), phrases=_list(phrases))
 
 

@@ -1,4 +1,4 @@
-"""Public pages that rows of the table of error codes come from."""
+"""Public sources of the rows in the table of error codes."""
 
 from __future__ import annotations
 

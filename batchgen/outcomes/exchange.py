@@ -1,4 +1,4 @@
-"""What is known of one attempt: how far its request got, what came back, what that means."""
+"""Values that describe one attempt: how far its request got, the response, and its class."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from batchgen.images.base64_scanner import LeanResponse
+from batchgen.images.base64_scanner import ScannedBody
 from batchgen.job import Billed, ImageRef, Outcome
 
 
 class Reach(IntEnum):
-    """How far an HTTP exchange got, as the connection itself saw it."""
+    """How far an HTTP exchange got, as observed on the connection."""
 
     NOTHING = 0
     """No byte of the request was sent."""
     PARTIAL = 1
     """Some of the request was sent, but not the whole body."""
     SENT = 2
-    """The whole request was handed over; no response."""
+    """The whole request was sent, and no response arrived."""
     HEADERS = 3
-    """A status line and headers came; the body is incomplete."""
+    """The status line and headers arrived, but not the whole body."""
     COMPLETE = 4
-    """The whole response came."""
+    """The whole response arrived."""
 
 
 class Failure(IntEnum):
-    """Why an exchange ended before it was complete."""
+    """The reason why an exchange ended before it was complete."""
 
     NONE = 0
     CONNECT = 1
@@ -35,32 +35,32 @@ class Failure(IntEnum):
     NETWORK = 4
     TOO_LARGE = 5
     INTERRUPTED = 6
-    """We gave up ourselves: a second signal, or a kill seen from the next start."""
+    """batchgen gave up: a second signal, or a kill that the next run found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorBody:
-    """The error object of a response, each field as text and empty where absent."""
+    """The error object of a response. Fields are text, and empty if absent."""
 
     code: str = ""
     type: str = ""
     message: str = ""
     names: tuple[str, ...] = ()
-    """More codes and reasons, of an error within the error for example."""
+    """More codes and reasons, such as those of an error nested in the error."""
     retry_after_s: float | None = None
-    """The wait that a field of the error asks for."""
+    """The wait that a field of the error requests."""
     envelope: bool = True
-    """Whether it has the form of an OpenAI-compatible endpoint's own errors. Any other 5xx
-    may come from a server that charged for the request."""
+    """Whether it has the form of errors that OpenAI-compatible endpoints send themselves. Any other
+    5xx may come from a server that charged for the request."""
 
     def all_names(self) -> Iterator[str]:
-        """Yield all codes, then the type."""
+        """Yield all codes, and then the type."""
         yield from filter(None, (self.code, *self.names, self.type))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What an adapter read from a body. All fields empty: it was no JSON at all."""
+    """The contents of a response body. All fields are empty if the body is not JSON."""
 
     readable: bool = False
     """The body is JSON."""
@@ -69,36 +69,36 @@ class Response:
     task_id: str | None = None
     html: bool = False
     usage: Mapping[str, object] | None = None
-    """What the request used up, where the provider bills by tokens and says so."""
+    """The tokens that the request used, if the provider reports them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One HTTP request and what became of it."""
+    """One HTTP request and its result."""
 
     reach: Reach
     failure: Failure = Failure.NONE
     detail: str = ""
     status: int | None = None
     headers: Mapping[str, str] | None = None
-    """Lower-case names; only what was received."""
+    """Headers of the response, with lower-case names."""
     upload_bytes: int | None = None
-    """Size of the request's body."""
-    lean: LeanResponse | None = None
-    """What there is to read of a whole body, where it was looked at while it arrived."""
+    """Size of the request body."""
+    scanned: ScannedBody | None = None
+    """The complete response body without its inline images, if it was scanned on arrival."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The class of an attempt, and what it tells the run."""
+class Classification:
+    """The class of an attempt, with its reason."""
 
     outcome: Outcome
     billed: Billed
     code: str = ""
-    """Short and stable, for reports: ``rate_limit_exceeded``, ``deadline``, ``http_504``."""
+    """Short and stable code for reports: ``rate_limit_exceeded``, ``deadline``, ``http_504``."""
     message: str = ""
     again: bool = False
-    """A refusal of the moment: one more try is reasonable."""
+    """The refusal is temporary: one more try is reasonable."""
     retry_after_s: float | None = None
     status: int | None = None
     request_id: str | None = None
@@ -106,9 +106,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
-    """Which of an endpoint's failures may cost money, as far as it is known."""
+    """The failures for which an endpoint is known to charge."""
 
     server_errors: Billed = Billed.NO
-    """A 500 or 502 in the endpoint's own words."""
+    """A 500 or 502 with the endpoint's own error object."""
     refusals: Billed = Billed.NO
-    """A response that refuses the request, for its content too."""
+    """A response that refuses the request, or its content."""

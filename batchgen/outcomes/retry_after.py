@@ -1,14 +1,14 @@
-"""How long a provider asks to wait, in every spelling that is known. No clock here.
+"""Read how long a provider asks to wait, in all known formats. Pure: no clock.
 
-Which one counts, where several disagree:
+If several sources disagree, the first of these applies:
 
-1. ``retry-after-ms``, ``retry-after``, ``x-retry-after``: an instruction about this very request.
-   The first that names a wait counts; of one that was sent several times, the longest.
-2. ``retryDelay`` in the error (Google): the same instruction, in the body.
-3. ``ratelimit`` and all ``*-ratelimit-reset*`` headers: the state of limits, of which only one is
-   exhausted. Those with a remaining amount of more than 0 do not count; of the others the longest
-   does, since after a shorter one the same refusal would follow.
-4. Words in the message ("Please try again in 7m12s"), where no header and no field says it.
+1. ``retry-after-ms``, ``retry-after``, ``x-retry-after``: an instruction for this request. The
+   first one with a wait applies; of a repeated header, the longest wait.
+2. ``retryDelay`` in the error (Google): the same instruction in the body.
+3. ``ratelimit`` and all ``*-ratelimit-reset*`` headers: the state of several limits, of which one
+   is exhausted. Limits with a remaining amount above 0 are ignored. Of the others, the longest wait
+   applies: a request after a shorter one would be refused again.
+4. A phrase in the message ("Please try again in 7m12s").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 MAX_WAIT_S: Final = 366 * 86_400.0
-"""A longer wait counts as this one. Far beyond what a run waits for: it stops and says so."""
+"""Longer waits are cut to this. A run never waits so long: it stops and reports the wait."""
 _MAX_CHARS: Final = 200
 
 _UNITS_S: Final = {
@@ -62,12 +62,12 @@ _RESET: Final = re.compile(
     r"(?:x-|anthropic-)?rate-?limit-(?:(?P<of>[a-z-]+)-)?reset(?:-(?P<after>[a-z-]+))?"
 )
 _EPOCH_S: Final = 1e9
-"""A number from here on is a moment in Unix seconds (2001), and not a wait of 30 years."""
+"""A number from here on is a Unix time in seconds (since 2001), not a wait of 30 years."""
 _EPOCH_MS: Final = 1e12
 
 
 def is_wait_header(name: str) -> bool:
-    """Return whether a header, in lower case, may say how long to wait."""
+    """Return whether a header, named in lower case, may contain a wait."""
     return (
         name in ("retry-after", "retry-after-ms", "x-retry-after", "ratelimit")
         or _RESET.fullmatch(name) is not None
@@ -78,11 +78,11 @@ def is_wait_header(name: str) -> bool:
 def retry_after(
     headers: Mapping[str, str], *, delay_s: float | None = None, message: str = ""
 ) -> float | None:
-    """Return the seconds to wait, or None where nothing says it.
+    """Return the seconds to wait; None if the response names no wait.
 
-    Header names are in lower case. Moments count from the server's own ``Date``; without one they
-    count as absent. ``delay_s`` is what a field of the body says, ``message`` the error's words.
-    What is negative, zero, not finite, past or too long to be a wait counts as absent.
+    Header names are in lower case. Times are relative to the server's ``Date`` header and ignored
+    without one. ``delay_s`` comes from a field of the body, ``message`` from the error. Values that
+    are negative, zero, not finite or in the past are ignored.
     """
     now = _date(headers.get("date", ""))
     for wait_s in (
@@ -99,9 +99,9 @@ def retry_after(
 
 
 def duration(text: str) -> float | None:
-    """Return the seconds of ``20``, ``1.5s``, ``7h59m12s``, ``2 days, 3 hours`` or ``20 秒``.
+    """Parse a duration like ``20``, ``1.5s``, ``7h59m12s``, ``2 days, 3 hours`` or ``20 秒``.
 
-    None for anything else, and for no time at all.
+    Returns seconds, or None for any other text and for zero.
     """
     text = text.strip().casefold()
     if len(text) > _MAX_CHARS:
@@ -112,7 +112,7 @@ def duration(text: str) -> float | None:
 
 
 def wait_in_words(message: str) -> float | None:
-    """Return the seconds that a message asks to wait, as in "Please try again in 7m12s"."""
+    """Return the wait in seconds that a message names, as in "Please try again in 7m12s"."""
     found = _IN_WORDS.search(message[:4096].casefold())
     return _sum(found["wait"] or found["wait_cn"]) if found else None
 
@@ -148,14 +148,14 @@ def _instruction(text: str, now: datetime | None) -> float | None:
     whole = _wait(text, now)
     if whole is not None:
         return whole
-    # The same header several times, joined by commas.
+    # A repeated header, joined by commas.
     several = [_wait(part, now) for part in text.split(",")]
     known = [wait_s for wait_s in several if wait_s is not None]
     return max(known) if known and len(known) == len(several) else None
 
 
 def _wait(text: str, now: datetime | None) -> float | None:
-    """A wait as a duration, or as the moment of its end."""
+    """Parse a duration, or the time at which the wait ends, to seconds."""
     text = text.strip()
     if len(text) > _MAX_CHARS:
         return None
@@ -190,9 +190,9 @@ _FIELD: Final = re.compile(r"\b(r|t|remaining|reset)\s*=\s*(\d{1,9})\b")
 
 
 def _draft_limits(text: str) -> Iterator[float]:
-    """Waits of ``"minute";r=0;t=30, "day";r=90;t=3600`` and ``limit=9, remaining=0, reset=30``.
+    """Yield waits from ``"minute";r=0;t=30, "day";r=90;t=3600`` or ``remaining=0, reset=30``.
 
-    Both are forms of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/.
+    Both are formats of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/.
     """
     if len(text) > 1000:
         return

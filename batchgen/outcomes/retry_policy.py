@@ -1,4 +1,4 @@
-"""What follows from a verdict: again, held, failed or done, and how long to wait. No clock here."""
+"""Decide what follows an attempt: retry, hold, fail or finish. Pure: no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from typing import Final
 
 from batchgen.job import JobState, Outcome
 from batchgen.money import ZERO, Micros, parse_dollars
-from batchgen.outcomes.classify import UPLOAD_CUT, Verdict
+from batchgen.outcomes.classify import UPLOAD_CUT, Classification
 
 MAX_TRIES: Final = 2
-"""A refusal of the moment (500 and 502 with the gateway's envelope) is asked once more."""
+"""A temporary refusal (500 or 502 with the endpoint's own error object) is retried once."""
 RETRY_WAIT_S: Final = 2.0
 MAX_CUTS: Final = 3
-"""Uploads of one job that may be cut off. They cost nothing, and neither do they pass by waiting:
-a proxy has a limit, or the connection is too slow."""
+"""Uploads of one job that may be cut off before it fails. They cost nothing, but waiting rarely
+helps: a proxy limits the size, or the connection is too slow."""
 CUT_WAITS_S: Final = (2.0, 8.0)
-"""How long to leave a job alone after its first and its second cut upload."""
+"""Wait after the first and the second cut upload of a job."""
 MAX_PARK_S: Final = 3600.0
-"""A server that asks for a longer silence stops the run; the rest stays pending."""
+"""A server that requests a longer cooldown stops the run; the other jobs stay pending."""
 DEFAULT_WASTE_PERCENT: Final = Decimal(5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Next:
-    """Where a job goes after an attempt."""
+    """The state of a job after an attempt."""
 
     state: JobState
     reason: str = ""
     wait_s: float = 0.0
-    """How long to leave the job alone; what concerns everybody is the throttle's to wait for."""
+    """Wait before this job is retried. The throttle waits for what concerns all jobs."""
     counts_try: bool = False
     counts_doubt: bool = False
     counts_cut: bool = False
     wasted: Micros = ZERO
-    """What of the run's waste allowance the repeat uses up."""
+    """The part of the run's waste allowance that the retry uses."""
 
 
 def after_attempt(
-    verdict: Verdict,
+    classification: Classification,
     *,
     tries: int,
     doubts: int,
@@ -50,24 +50,30 @@ def after_attempt(
     hold: bool = False,
     probe: bool = False,
 ) -> Next:
-    """Decide where the job goes. ``tries``, ``doubts`` and ``cuts`` do not count this attempt.
+    """Return the next state of a job.
 
-    ``hold`` keeps a doubt for a person whatever the allowance: they stopped the run by hand. A
-    ``probe`` was sent to see whether the provider is back, and says nothing of its job.
+    ``tries``, ``doubts`` (possibly charged attempts) and ``cuts`` do not count this attempt.
+    ``hold`` leaves an uncertain job to a person even within the allowance, because they stopped
+    the run by hand. A ``probe`` tests whether the provider has recovered; its temporary refusal
+    does not count against the job.
     """
-    reason = f"{verdict.code}: {verdict.message}" if verdict.message else verdict.code
-    match verdict.outcome:
+    reason = (
+        f"{classification.code}: {classification.message}"
+        if classification.message
+        else classification.code
+    )
+    match classification.outcome:
         case Outcome.OK:
             return Next(state=JobState.PAID)
-        case Outcome.SAFE if verdict.code == UPLOAD_CUT:
+        case Outcome.SAFE if classification.code == UPLOAD_CUT:
             return _after_cut(reason, cuts)
         case Outcome.SAFE | Outcome.THROTTLED | Outcome.STOP:
             return Next(state=JobState.PENDING, reason=reason)
         case Outcome.BLOCKED:
             return Next(state=JobState.BLOCKED, reason=reason)
         case Outcome.REFUSED:
-            counts = not (probe and verdict.again)
-            again = verdict.again and tries + counts < MAX_TRIES
+            counts = not (probe and classification.again)
+            again = classification.again and tries + counts < MAX_TRIES
             state = JobState.PENDING if again else JobState.FAILED
             return Next(state=state, reason=reason, wait_s=RETRY_WAIT_S, counts_try=counts)
         case Outcome.AMBIGUOUS | Outcome.SPOILED | Outcome.SENDING:
@@ -79,50 +85,52 @@ def after_attempt(
                     counts_doubt=True,
                     wasted=price,
                 )
-            spoiled = verdict.outcome is Outcome.SPOILED
+            spoiled = classification.outcome is Outcome.SPOILED
             held = JobState.FAILED if spoiled else JobState.UNCERTAIN
             return Next(state=held, reason=reason, counts_doubt=True)
 
 
 def _after_cut(reason: str, cuts: int) -> Next:
-    """Try a cut upload again after growing waits, and fail its job at the third one."""
+    """Retry a cut upload after growing waits; fail the job at the third cut."""
     if cuts + 1 >= MAX_CUTS:
         return Next(state=JobState.FAILED, reason=f"{reason} ({cuts + 1} times)", counts_cut=True)
     return Next(state=JobState.PENDING, reason=reason, wait_s=CUT_WAITS_S[cuts], counts_cut=True)
 
 
 def may_rebuy(doubts: int, price: Micros, wasted: Micros, max_waste: Micros) -> bool:
-    """Whether a possibly charged image is bought again: once a job, within the run's allowance.
+    """Return whether to rebuy a possibly charged image: once per job, within the run's allowance.
 
-    Without an allowance nothing is, whatever the price; nor is what has no known price, which is 0
-    here, because no allowance can hold it.
+    Nothing is rebought without an allowance, or without a known price (0 here): an unknown price
+    cannot be compared with an allowance.
     """
     return doubts == 0 and price > 0 and wasted + price <= max_waste
 
 
 @dataclass(frozen=True, slots=True)
 class Waste:
-    """How much doubt a run may buy again: a share of its estimate, or an amount."""
+    """What a run may spend on rebuys: a share of its estimate, or an amount."""
 
     percent: Decimal | None = DEFAULT_WASTE_PERCENT
     amount: Micros = ZERO
 
     def allowance(self, estimate: Micros) -> Micros:
-        """The allowance in micros, rounded down."""
+        """Return the allowance in micros, rounded down."""
         if self.percent is None:
             return self.amount
         return Micros(int(estimate * self.percent // 100))
 
 
 def parse_waste(text: str | int | Decimal) -> Waste:
-    """``5%`` of the run's estimate, or dollars. Raises ValueError."""
+    """Parse a share of the run's estimate (``5%``) or dollars (``2.50``). Raises ValueError."""
     written = str(text).strip()
     if not written.endswith("%"):
         return Waste(percent=None, amount=parse_dollars(written))
     try:
         percent = Decimal(written[:-1].strip())
     except InvalidOperation:
-        raise ValueError(f"{written!r} is not a share like 5%, or dollars like 2.50") from None
+        raise ValueError(
+            f"not a share: {written!r}; expected a percentage like 5% or dollars like 2.50"
+        ) from None
     if not percent.is_finite() or not 0 <= percent <= 100:
-        raise ValueError(f"{written!r} is not a share from 0% to 100%")
+        raise ValueError(f"share out of range: {written!r}; expected 0% to 100%")
     return Waste(percent=percent)

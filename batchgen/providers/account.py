@@ -1,4 +1,4 @@
-"""API keys, and accounts at a provider."""
+"""API keys and accounts at a provider."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 class ApiKey:
-    """A secret that shows itself to nobody: not in a repr, a log, a traceback or a row."""
+    """A secret that no repr, log, traceback or database row shows."""
 
     __slots__ = ("_value",)
 
@@ -14,7 +14,7 @@ class ApiKey:
         self._value = value
 
     def reveal(self) -> str:
-        """The key, for the Authorization header and nothing else."""
+        """Return the key, for the Authorization header only."""
         return self._value
 
     def __repr__(self) -> str:
@@ -25,8 +25,8 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """An account at a provider, for what it alone may see."""
+    """An account at a provider, which its own pages require."""
 
     token: ApiKey
     user: str
-    """Its number."""
+    """The account's number."""

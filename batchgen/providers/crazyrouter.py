@@ -1,4 +1,10 @@
-"""Crazyrouter, the gateway batchgen was first made for (its sheet, sections 1 to 3, 8, 9, 11)."""
+"""Crazyrouter: models, rules and prices.
+
+Sources: https://docs.crazyrouter.com/en/api-endpoint (base URLs),
+https://docs.crazyrouter.com/images/gpt-image and its sibling pages (options),
+https://crazyrouter.com/guide/gpt-image-2-api (price list). Crazyrouter runs a fork of new-api
+(https://github.com/QuantumNous/new-api).
+"""
 
 from __future__ import annotations
 
@@ -11,25 +17,23 @@ from batchgen.providers.adapters.registry import Route
 from batchgen.providers.openai import REFERENCES
 from batchgen.providers.price_list import ModelPrice, PriceList, Rate, Unit
 from batchgen.providers.profile import AccountLog, Profile
-from batchgen.providers.rules.model_rules import (
-    AnySize,
+from batchgen.providers.rules.model_rules import Condition, ModelRules
+from batchgen.providers.rules.option_rules import (
     AspectRatio,
     Choice,
-    Condition,
     Flag,
-    ModelRules,
+    ImageUrl,
+    Integer,
     Number,
-    SizeGrid,
     Text,
-    WebAddress,
-    Whole,
 )
+from batchgen.providers.rules.size_rules import AnySize, SizeGrid
 
-_UNKNOWN_OPTIONS: Final = "the gateway drops what it does not know and bills the image"
+_UNKNOWN_OPTIONS: Final = "the provider ignores unknown options and charges for the image"
 
 
 def _images(*rates: tuple[str, str, int, bool]) -> ModelPrice:
-    """Rates by bucket and resolution, in micros an image; whether the list calls it verified."""
+    """Return rates by (bucket, resolution, micros per image, verified by the price list)."""
     return ModelPrice(
         unit=Unit.IMAGE,
         rates=tuple(
@@ -44,7 +48,7 @@ def _image(micros: int) -> ModelPrice:
 
 
 def _veo(*, silent: int, audio: int, silent_4k: int, audio_4k: int) -> ModelPrice:
-    """Micros a second; the list verifies plain text and one image to silent video."""
+    """Return rates in micros per second; the list verifies silent video from text or one image."""
     return ModelPrice(
         unit=Unit.SECOND,
         rates=tuple(
@@ -106,7 +110,7 @@ PRICES: Final = PriceList(
         "veo-3.1-fast": _veo(silent=100_000, audio=150_000, silent_4k=300_000, audio_4k=350_000),
     },
 )
-"""base x discount of the provider's own list, for the models that batchgen speaks to."""
+"""``platform_base_price`` or ``model_price`` times ``discount`` of the provider's price list."""
 
 GPT_IMAGE_2: Final = ModelRules(
     source="Crazyrouter's page on gpt-image-2, June 2026",
@@ -119,16 +123,16 @@ GPT_IMAGE_2: Final = ModelRules(
         ),
         "background": Choice(values=("auto", "opaque"), nearest={"transparent": "opaque"}),
         "output_format": Choice(values=("png", "jpeg", "webp")),
-        "output_compression": Whole(least=0, most=100),
+        "output_compression": Integer(least=0, most=100),
         "moderation": Choice(values=("auto", "low")),
         "stream": Flag(),
-        "partial_images": Whole(least=0, most=3),
+        "partial_images": Integer(least=0, most=3),
         "user": Text(),
     },
     refused={
-        "response_format": "leave it out; output_format says png, jpeg or webp",
-        "style": "leave it out, and describe the style in the prompt",
-        "input_fidelity": "leave it out",
+        "response_format": "remove it; output_format selects png, jpeg or webp",
+        "style": "remove it, and describe the style in the prompt",
+        "input_fidelity": "remove it",
     },
     unknown_options=_UNKNOWN_OPTIONS,
     conditions=(
@@ -142,11 +146,12 @@ GPT_IMAGE_2: Final = ModelRules(
     ),
     without_references=frozenset({"moderation"}),
     max_references=16,
-    references_instead="leave some out",
+    references_instead="remove some",
     references=REFERENCES,
     max_prompt_chars=32_000,
 )
-"""The strict list of the sheet's section 2: what newer pages accept and drop is no gain."""
+"""The strict list of early June 2026. Newer pages accept ``response_format``, ``style`` and
+``quality: standard`` without passing them on, which helps no user."""
 
 _GROK_4_IMAGE: Final = ModelRules(
     source="Crazyrouter's page on Grok images, June 2026",
@@ -156,41 +161,42 @@ _GROK_4_IMAGE: Final = ModelRules(
         "response_format": Choice(values=("url",), nearest={"b64_json": "url"}),
     },
     refused={
-        "size": "say aspect_ratio and resolution instead",
-        "quality": "say resolution instead",
-        "style": "leave it out, and describe the style in the prompt",
+        "size": "use aspect_ratio and resolution",
+        "quality": "use resolution",
+        "style": "remove it, and describe the style in the prompt",
     },
     unknown_options=_UNKNOWN_OPTIONS,
-    references_instead="it draws from text only, so leave images: out",
+    references_instead="it generates from text only; remove images:",
 )
 
 _QWEN_IMAGE: Final = ModelRules(
     source="Crazyrouter's page on Qwen images, June 2026",
     options={"size": AnySize(), "response_format": Choice(values=("url", "b64_json"))},
     unknown_options=_UNKNOWN_OPTIONS,
-    references_instead="it draws from text only, so leave images: out",
+    references_instead="it generates from text only; remove images:",
 )
 
 
 _NANO_BANANA: Final = ModelRules(
     source="Crazyrouter's pages on nano-banana, May 2026",
     options={
-        "image_input": WebAddress(),
+        "image_input": ImageUrl(),
         "resolution": Choice(values=("1K", "2K", "4K")),
         "aspect_ratio": AspectRatio(),
         "output_format": Choice(values=("png", "jpeg", "jpg")),
-        "output_compression": Whole(least=0, most=100),
+        "output_compression": Integer(least=0, most=100),
     },
     refused={
-        "size": "say aspect_ratio and resolution instead",
-        "generationConfig": "say aspect_ratio and resolution instead",
-        "imageConfig": "say aspect_ratio and resolution instead",
-        "imageOutputOptions": "say output_format and output_compression instead",
+        "size": "use aspect_ratio and resolution",
+        "generationConfig": "use aspect_ratio and resolution",
+        "imageConfig": "use aspect_ratio and resolution",
+        "imageOutputOptions": "use output_format and output_compression",
     },
     unknown_options=_UNKNOWN_OPTIONS,
-    references_instead="upload the image, and write its address as the option image_input",
+    references_instead="upload the image and set the option image_input to its URL",
 )
-"""The Images route, which the newer pages call right (section 11.1)."""
+"""The Images route, which the newer pages recommend for these models:
+https://docs.crazyrouter.com/images/nano-banana"""
 
 _NANO_BANANA_NATIVE: Final = ModelRules(
     source="Crazyrouter's page on Gemini images, June 2026",
@@ -198,18 +204,19 @@ _NANO_BANANA_NATIVE: Final = ModelRules(
         "aspect_ratio": AspectRatio(),
         "resolution": Choice(values=("1K", "2K", "4K")),
         "temperature": Number(least=0, most=2),
-        "seed": Whole(least=0, most=2**31 - 1),
+        "seed": Integer(least=0, most=2**31 - 1),
     },
     refused={
-        "size": "say aspect_ratio and resolution instead",
-        "output_format": "leave it out; the model decides",
-        "image_input": "write the file under images:",
+        "size": "use aspect_ratio and resolution",
+        "output_format": "remove it; the model decides",
+        "image_input": "list the file under images:",
     },
-    unknown_options="generateContent refuses what it does not know",
+    unknown_options="generateContent refuses unknown options",
     max_references=14,
-    references_instead="leave some out",
+    references_instead="remove some",
 )
-"""Native ``generateContent``, for those whom the Images route fails (section 11.1 and 11.2)."""
+"""Native ``generateContent``, for keys for which the Images route fails:
+https://docs.crazyrouter.com/en/chat/gemini/image-gen"""
 
 _VEO: Final = ModelRules(
     source="Crazyrouter's page on Veo, June 2026",
@@ -218,11 +225,11 @@ _VEO: Final = ModelRules(
         "size": Choice(
             values=("720P", "1080P"), nearest={"1280x720": "720P", "1920x1080": "1080P"}
         ),
-        "duration": Whole(least=1, most=60),
-        "images": WebAddress(),
+        "duration": Integer(least=1, most=60),
+        "images": ImageUrl(),
     },
     unknown_options=_UNKNOWN_OPTIONS,
-    references_instead="upload the image, and write its address as the option images",
+    references_instead="upload the image and set the option images to its URL",
 )
 
 MODELS: Final[Mapping[str, ModelRules]] = {

@@ -1,4 +1,4 @@
-"""The embedded endpoint: no key, no account, no cent. It writes its prices on its own bill."""
+"""The local endpoint (simulator): no API key, account or cost. It keeps a bill of its own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ LOCAL: Final = Profile(
     base_url=None,
     key_variable=None,
     open_key="sk-embedded",
-    # It is as strict as the gateway that it plays.
+    # It is as strict as the provider that it simulates.
     models=MODELS,
     routes=ROUTES,
     route_models=ROUTE_MODELS,
-    # It bills as the gateway does that it plays; on its own it publishes what it was started with.
-    prices=replace(PRICES, source="play money of the embedded endpoint"),
+    # It charges the prices of that provider; started with other prices, it publishes those.
+    prices=replace(PRICES, source="simulated prices of the local endpoint"),
     price_route="/api/pricing",
     account_log=AccountLog(open_token="embedded", open_user="1"),
+    is_local=True,
     moves_results=True,
 )

@@ -1,4 +1,9 @@
-"""OpenAI's own Images API. It bills by tokens, so prices are estimates."""
+"""OpenAI's Images API: models, rules and prices. It charges by tokens, so prices are estimates.
+
+Sources: https://platform.openai.com/docs/api-reference/images (options),
+https://platform.openai.com/docs/guides/image-generation (sizes, backgrounds),
+https://platform.openai.com/docs/deprecations (shutdown dates).
+"""
 
 from __future__ import annotations
 
@@ -10,22 +15,13 @@ from typing import Final
 from batchgen.images.formats import ImageFormat
 from batchgen.providers.price_list import PriceList
 from batchgen.providers.profile import Profile
-from batchgen.providers.rules.model_rules import (
-    Choice,
-    Condition,
-    Flag,
-    ModelRules,
-    OptionRule,
-    Shutdown,
-    SizeGrid,
-    SizeList,
-    Text,
-    Whole,
-)
+from batchgen.providers.rules.model_rules import Condition, ModelRules, Retirement
+from batchgen.providers.rules.option_rules import Choice, Flag, Integer, OptionRule, Text
 from batchgen.providers.rules.reference_rules import ReferenceRules
+from batchgen.providers.rules.size_rules import SizeGrid, SizeList
 from batchgen.providers.token_prices import OPENAI_TOKEN_PRICES
 
-_UNKNOWN_OPTIONS: Final = "OpenAI refuses what it does not know"
+_UNKNOWN_OPTIONS: Final = "OpenAI refuses unknown options"
 _QUALITIES: Final = ("auto", "low", "medium", "high")
 _FIXED_SIZES: Final = SizeList(("auto", "1024x1024", "1536x1024", "1024x1536"))
 
@@ -38,30 +34,30 @@ _OPTIONS: Final[Mapping[str, OptionRule]] = {
     "size": SizeGrid(step=16, max_side=3840, min_pixels=655_360, max_pixels=8_294_400, max_ratio=3),
     "quality": _quality(),
     "background": Choice(values=("auto", "opaque", "transparent")),
-    # gif and svg are for few accounts, and have no published price.
+    # gif and svg are restricted to some accounts and have no published price.
     "output_format": Choice(
         values=("png", "jpeg", "webp"),
         nearest={"gif": "webp", "svg": "png"},
-        why=", as batchgen can verify these",
+        why=", which batchgen can verify",
     ),
-    "output_compression": Whole(least=0, most=100),
+    "output_compression": Integer(least=0, most=100),
     "moderation": Choice(values=("auto", "low")),
     "stream": Flag(),
-    "partial_images": Whole(least=0, most=3),
+    "partial_images": Integer(least=0, most=3),
     "user": Text(),
     "safety_identifier": Text(),
 }
 REFERENCES: Final = ReferenceRules(
-    # The guide allows masks as large as images; the reference, which says less, is kept to.
+    # The guide allows masks as large as images. The API reference sets a lower limit, used here.
     source="OpenAI's image reference, November 2026",
     max_mb=50,
     mask_max_mb=4,
 )
 _REFUSED: Final = {
-    "response_format": "leave it out; the response always holds the image itself",
-    "style": "leave it out, and describe the style in the prompt",
+    "response_format": "remove it; the response always contains the image itself",
+    "style": "remove it, and describe the style in the prompt",
 }
-_ALWAYS_FAITHFUL: Final = {**_REFUSED, "input_fidelity": "leave it out; it is always high"}
+_ALWAYS_FAITHFUL: Final = {**_REFUSED, "input_fidelity": "remove it; it is always high"}
 
 
 def _gpt_image(
@@ -91,20 +87,20 @@ def _gpt_image(
         without_references=frozenset({"moderation"}),
         with_references=frozenset({"input_fidelity"}),
         max_references=16,
-        references_instead="leave some out",
+        references_instead="remove some",
         references=REFERENCES,
         max_prompt_chars=32_000,
     )
 
 
-def _shutdown(day: date, successor: str) -> Shutdown:
+def _retired(day: date, successor: str) -> Retirement:
     source = "OpenAI's deprecations page, November 2026"
-    return Shutdown(day=day, successor=successor, source=source)
+    return Retirement(day=day, successor=successor, source=source)
 
 
 _GPT_IMAGE_2: Final = _gpt_image(
     "gpt-image-2",
-    # Refused at launch, a preview for six weeks, then refused again (sheet, section 1.3).
+    # A transparent background was refused at launch, a preview for six weeks, then refused again.
     {"background": Choice(values=("auto", "opaque"), nearest={"transparent": "opaque"})},
     refused=_ALWAYS_FAITHFUL,
 )
@@ -119,14 +115,14 @@ _GPT_IMAGE_2_6: Final = _gpt_image(
     },
     refused=_ALWAYS_FAITHFUL,
 )
-_LAST_OF_1: Final = _shutdown(date(2026, 12, 1), "gpt-image-2.6-sunburst")
+_LAST_OF_1: Final = _retired(date(2026, 12, 1), "gpt-image-2.6-sunburst")
 _GPT_IMAGE_1_5: Final = replace(
     _gpt_image(
         "gpt-image-1.5",
         {"size": _FIXED_SIZES, "input_fidelity": Choice(values=("low", "high"))},
         refused=_REFUSED,
     ),
-    shutdown=_LAST_OF_1,
+    retirement=_LAST_OF_1,
 )
 _GPT_IMAGE_1_MINI: Final = replace(
     _gpt_image(
@@ -134,12 +130,12 @@ _GPT_IMAGE_1_MINI: Final = replace(
         {"size": _FIXED_SIZES, "input_fidelity": Choice(values=("low",))},
         refused=_REFUSED,
     ),
-    shutdown=_shutdown(date(2026, 12, 1), "gpt-image-2.6-flare"),
+    retirement=_retired(date(2026, 12, 1), "gpt-image-2.6-flare"),
 )
 _GPT_IMAGE_1: Final = replace(
     _GPT_IMAGE_1_5,
     source="OpenAI's image reference on gpt-image-1, November 2026",
-    shutdown=_shutdown(date(2026, 10, 23), "gpt-image-2.6-sunburst"),
+    retirement=_retired(date(2026, 10, 23), "gpt-image-2.6-sunburst"),
 )
 _DALL_E_3: Final = ModelRules(
     source="OpenAI's image reference on dall-e-3, August 2026",
@@ -152,7 +148,7 @@ _DALL_E_3: Final = ModelRules(
     },
     unknown_options=_UNKNOWN_OPTIONS,
     max_prompt_chars=4_000,
-    shutdown=_shutdown(date(2026, 5, 12), "gpt-image-2"),
+    retirement=_retired(date(2026, 5, 12), "gpt-image-2"),
 )
 _DALL_E_2: Final = ModelRules(
     source="OpenAI's image reference on dall-e-2, August 2026",
@@ -163,10 +159,10 @@ _DALL_E_2: Final = ModelRules(
     },
     unknown_options=_UNKNOWN_OPTIONS,
     max_references=1,
-    references_instead="leave the others out",
+    references_instead="remove the others",
     references=replace(REFERENCES, formats=(ImageFormat.PNG,), max_mb=4),
     max_prompt_chars=1_000,
-    shutdown=_shutdown(date(2026, 5, 12), "gpt-image-2"),
+    retirement=_retired(date(2026, 5, 12), "gpt-image-2"),
 )
 
 MODELS: Final[Mapping[str, ModelRules]] = {
@@ -185,7 +181,7 @@ MODELS: Final[Mapping[str, ModelRules]] = {
     "dall-e-3": _DALL_E_3,
     "dall-e-2": _DALL_E_2,
 }
-"""Sizes, qualities and backgrounds: OpenAI sheet, sections 1.1 to 1.4; ends: section 0."""
+"""Snapshots have the rules of their model."""
 
 OPENAI: Final = Profile(
     name="openai",
@@ -194,7 +190,7 @@ OPENAI: Final = Profile(
     models=MODELS,
     prices=PriceList(
         models=OPENAI_TOKEN_PRICES,
-        source="estimate by OpenAI's token prices of 2026-11-22",
+        source="estimate from OpenAI's token prices of 2026-11-22",
         day=date(2026, 11, 22),
     ),
 )

@@ -1,6 +1,10 @@
-"""What a request costs by a public price list: the list of a new-api gateway, read and asked.
+"""Parse the public price list of a new-api gateway, and price requests with it. Pure.
 
-Pure: nothing is fetched here. Source of every rule: Crazyrouter sheet, section 9.
+The list is the response of ``GET /api/pricing``, which needs no key. Its fields are defined in
+``controller/pricing.go`` and ``model/pricing.go`` of https://github.com/QuantumNous/new-api;
+Crazyrouter adds ``discount``, ``image_pricing`` and ``video_pricing``. Dollars per unit are the
+base price times ``discount`` times the ratio of the key's group. ``model_price: 0`` does not mean
+free: such rows keep their prices in rules, or the price is unknown.
 """
 
 from __future__ import annotations
@@ -20,41 +24,42 @@ from batchgen.money import Micros, parse_dollars
 Options = Mapping[str, OptionValue]
 
 _MAX_UNIT_DOLLARS: Final = 10_000
-"""A unit that costs more is a mistake of the list, and taken for unknown."""
+"""A higher price per unit is a mistake in the list, and treated as unknown."""
 _MAX_SECONDS: Final = 3_600
 _DEFAULT_SECONDS: Final = Decimal(8)
-"""The common length of a video (section 11.3), and the longest that Veo makes at once."""
+"""The usual length of a video, and the longest that Veo creates in one request."""
 _MAX_WORD_CHARS: Final = 80
 
 
 class PriceListError(ValueError):
-    """A text that is no price list; the message says why."""
+    """A text is not a price list; the message says why."""
 
 
 class Unit(StrEnum):
-    """What a price is for."""
+    """The unit of a price."""
 
     IMAGE = "image"
     REQUEST = "request"
     SECOND = "second"
     TOKEN = "token"
-    """What a request comes to is unknown beforehand."""
+    """The cost of a request is unknown until its response."""
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenOption:
-    """An option that decides the price and is not set."""
+    """An option that determines the price and is not set."""
 
     name: str
     dearest: str
-    """Its value that costs ``PriceSpan.most``."""
+    """The value that costs ``PriceSpan.most``."""
     cheapest: str
+    """The value that costs ``PriceSpan.least``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceSpan:
-    """What one request costs at least and at most; both are equal where the options settle it."""
+    """The lowest and highest possible cost of a request; equal if its options fix the price."""
 
     least: Micros
     most: Micros
@@ -62,83 +67,84 @@ class PriceSpan:
 
 
 class Price(Protocol):
-    """What one model costs."""
+    """The price of one model."""
 
     @property
     def unit(self) -> Unit:
-        """What the amounts of ``variants`` are for."""
+        """The unit of the amounts in ``variants``."""
 
     def span(self, options: Options, references: int) -> PriceSpan | None:
-        """Price one request with these options and reference images; None where unknown."""
+        """Return the price span of a request with these options; None if unknown."""
 
     def cost(self, usage: Mapping[str, object]) -> Micros | None:
-        """What a response's ``usage`` comes to; None where it does not say, or is not billed by."""
+        """Return the cost of a response's ``usage``; None if it states none, or is not charged."""
 
     def variants(self) -> Sequence[tuple[str, Micros | None]]:
-        """Amounts a unit with the words that tell them apart, for people."""
+        """Return labels for people with amounts per unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceList:
-    """The prices of a provider, of one source and one day."""
+    """The prices of a provider from one source and one day."""
 
     models: Mapping[str, Price]
     source: str
-    """Where the prices are from and of which day, for people and the ledger."""
+    """Origin and date of the prices, for people and the ledger."""
     day: date
 
     def price(self, model: str, options: Options, references: int) -> Micros | None:
-        """Price one request at the dearest that fits, in micros; None where the list has none."""
+        """Return the highest possible price of a request, in micros; None if unlisted."""
         found = self.span(model, options, references)
         return None if found is None else found.most
 
     def span(self, model: str, options: Options, references: int) -> PriceSpan | None:
-        """Price one request from the cheapest to the dearest; None where the list has none."""
+        """Return the lowest and highest possible price of a request; None if unlisted."""
         found = self.models.get(model)
         return None if found is None else found.span(options, references)
 
     def cost(self, model: str, usage: Mapping[str, object]) -> Micros | None:
-        """Return the cost of a response's ``usage``, in micros; None for a price known before."""
+        """Return the cost of a response's ``usage``, in micros; None if not charged by tokens."""
         found = self.models.get(model)
         return None if found is None else found.cost(usage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """A price of one unit, and what it holds for; an empty word holds for everything."""
+    """A price per unit and the requests that it applies to; an empty text applies to all."""
 
     amount: Micros | None
-    """Discount and group ratio are in it. None where the rule names no price."""
+    """Includes discount and group ratio. None if the rule names no price."""
     bucket: str = ""
     resolution: str = ""
     """Lower case: ``2k``, ``1080p``, ``1280x720``."""
     audio: bool | None = None
     verified: bool = False
     detail: str = ""
-    """What else the rule names; it only tells it apart from others."""
+    """Other fields of the rule, to distinguish it from similar ones."""
 
     @property
     def words(self) -> str:
-        """What it holds for, without the bucket."""
+        """A label of what it applies to, without the bucket."""
         sound = {True: "audio", False: "silent", None: ""}[self.audio]
         return " ".join(word for word in (self.resolution, self.detail, sound) if word)
 
 
 _BUCKETS: Final = (("t2i", "t2v"), ("i2i", "i2v"), ("reference",))
-"""By the number of references: none, one, more."""
+"""Names of capability buckets by the number of references: none, one, more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPrice:
-    """A model's rates. Without any, or sold by tokens, its price is unknown, and never zero."""
+    """The rates of a model. Without rates, or if charged by tokens, its price is unknown."""
 
     unit: Unit
     rates: tuple[Rate, ...] = ()
 
     def span(self, options: Options, references: int) -> PriceSpan | None:
-        """From the cheapest resolution to the dearest where none is set; None where unknown.
+        """Return the price span of a request; None if unknown.
 
-        A rate that fits and names no amount makes the price unknown.
+        Without a resolution, the span covers all resolutions. A matching rate without an amount
+        makes the price unknown.
         """
         factor = _seconds(options) if self.unit is Unit.SECOND else Decimal(1)
         by_word = self._by_resolution(options, references)
@@ -157,12 +163,13 @@ class ModelPrice:
         return PriceSpan(least=least, most=most, open=option)
 
     def cost(self, usage: Mapping[str, object]) -> None:
-        """Nothing: it is known beforehand."""
+        """Return None: the price does not depend on usage."""
 
     def _by_resolution(self, options: Options, references: int) -> Mapping[str, Micros | None]:
-        """By resolution that may be meant: the dearest of its rates, verified ones before others.
+        """Return for each possible resolution its highest rate, of verified rates if there are any.
 
-        What the list does not know falls back to all it knows, so that the dearest counts.
+        For a resolution or bucket that is not listed, the highest of all rates applies: an estimate
+        must not be too low.
         """
         rates = self._of_bucket(options, references)
         if not rates:
@@ -177,9 +184,9 @@ class ModelPrice:
         return {word: _dearest(_verified(found)) for word, found in by_word.items()}
 
     def _of_bucket(self, options: Options, references: int) -> Sequence[Rate]:
-        """Rates by number of references and by sound.
+        """Return the rates for this number of references and for sound.
 
-        No field for sound is documented: without one, a video has what verified rates are for.
+        No option for sound is documented: without one, a video has the sound of verified rates.
         """
         if len(self.rates) < 2:
             return self.rates
@@ -193,7 +200,7 @@ class ModelPrice:
         return [rate for rate in rates if rate.audio in (None, sound)]
 
     def variants(self) -> Sequence[tuple[str, Micros | None]]:
-        """Amounts with what they hold for; the bucket is named only where it matters."""
+        """Return labels with amounts; a label includes the bucket only if amounts differ."""
         by_words: dict[str, set[Micros | None]] = {}
         for rate in self.rates:
             by_words.setdefault(rate.words, set()).add(rate.amount)
@@ -209,7 +216,7 @@ def _verified(rates: Sequence[Rate]) -> Sequence[Rate]:
 
 
 def _dearest(rates: Sequence[Rate]) -> Micros | None:
-    """The dearest of some rates; None where one of them names no amount."""
+    """Return the highest amount; None if one of the rates has no amount."""
     known = [rate.amount for rate in rates if rate.amount is not None]
     return max(known) if known and len(known) == len(rates) else None
 
@@ -218,7 +225,7 @@ _PIXELS: Final = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 
 
 def _resolutions(options: Options) -> set[str]:
-    """The names that a list may have for the resolution asked for; none where nothing is asked."""
+    """Return possible names in a price list for the requested resolution; empty if unset."""
     written = str(options.get("resolution", options.get("size", "auto")))
     text = written.strip().lower().replace("*", "x")
     if text == "auto":
@@ -231,7 +238,7 @@ def _resolutions(options: Options) -> set[str]:
 
 
 def _sound(options: Options) -> bool | None:
-    """Whether a video with sound is asked for; no field for it is documented (section 11.3)."""
+    """Return whether the options request sound; None without an option that mentions audio."""
     for name, value in options.items():
         if "audio" in name.lower():
             return bool(value)
@@ -250,10 +257,10 @@ def _seconds(options: Options) -> Decimal | None:
 
 
 def read_price_list(body: bytes, *, source: str, day: date) -> PriceList:
-    """Read a response of ``GET /api/pricing`` (section 9.1). Raises PriceListError.
+    """Parse a response of ``GET /api/pricing``. Raises PriceListError.
 
-    A row that can't be understood is a model of unknown price; amounts are exact decimals of the
-    text, rounded to micros once, half up.
+    A model whose row is not understood has an unknown price. Amounts are exact decimals of the
+    text, rounded once to micros (half up).
     """
     document = _document(body)
     group = _group_ratio(document)
@@ -264,9 +271,9 @@ def read_price_list(body: bytes, *, source: str, day: date) -> PriceList:
             continue
         price = _model_price(row, group)
         if models.setdefault(name, price) != price:
-            models[name] = ModelPrice(unit=Unit.UNKNOWN)  # listed twice, and not the same
+            models[name] = ModelPrice(unit=Unit.UNKNOWN)  # listed twice, with different prices
     if not models:
-        raise PriceListError("none of its rows names a model")
+        raise PriceListError("no row names a model")
     return PriceList(models=models, source=source, day=day)
 
 
@@ -274,25 +281,25 @@ def _document(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
     except (ValueError, ArithmeticError, RecursionError) as exc:
-        raise PriceListError(f"it is no JSON: {str(exc)[:200] or type(exc).__name__}") from exc
+        raise PriceListError(f"not JSON: {str(exc)[:200] or type(exc).__name__}") from exc
     if not isinstance(document, dict) or not isinstance(document.get("data"), list):
-        raise PriceListError("it is no object with a list of rows in `data`")
+        raise PriceListError("expected an object with a list of rows in `data`")
     if document.get("success") is False:
-        raise PriceListError("it says itself that it is no success")
+        raise PriceListError("the response reports `success: false`")
     return document
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _group_ratio(document: dict[str, Any]) -> Decimal:
-    """What the group of an ordinary key pays; 1 where the list names no such group."""
+    """Return the ratio of the default group; 1 if the list does not contain it."""
     ratios = document.get("group_ratio")
     ratio = ratios.get("default", 1) if isinstance(ratios, dict) else 1 if ratios is None else None
     number = _number(ratio)
     if number is None:
-        raise PriceListError("`group_ratio` of the default group is no number")
+        raise PriceListError("`group_ratio` of the default group is not a number")
     return number
 
 
@@ -317,7 +324,7 @@ _UNITS: Final = {
 
 
 def _unit(row: dict[str, Any]) -> Unit:
-    """What a row's price is for; most rows of the list do not say it (section 9.1)."""
+    """Return the unit of a row's price, which most rows do not state in ``billing_mode``."""
     mode = row.get("billing_mode")
     if mode:
         return _UNITS.get(mode, Unit.UNKNOWN) if isinstance(mode, str) else Unit.UNKNOWN
@@ -355,7 +362,7 @@ def _rate(rule: dict[str, Any], factor: Decimal) -> Rate:
 
 
 def _amount(base: object, factor: Decimal) -> Micros | None:
-    """Base times factor in micros. None for zero: what costs nothing is not listed as a price."""
+    """Return base times factor in micros. None for zero, which never is a price in the list."""
     number = _number(base)
     if number is None:
         return None
@@ -366,7 +373,7 @@ def _amount(base: object, factor: Decimal) -> Micros | None:
 
 
 def _number(value: object) -> Decimal | None:
-    """A number of the list that is none of a price's absurdities."""
+    """Return a plausible number from the list; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
     number = Decimal(value)
@@ -374,7 +381,7 @@ def _number(value: object) -> Decimal | None:
 
 
 def _word(value: object) -> str:
-    """A short text in lower case that no terminal trips over; empty for anything else."""
+    """Return a short printable text in lower case; empty for anything else."""
     if not isinstance(value, str) or len(value) > _MAX_WORD_CHARS or not value.isprintable():
         return ""
     return value.strip().lower()

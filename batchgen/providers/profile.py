@@ -1,4 +1,4 @@
-"""What batchgen knows of an endpoint, as data: a new one is one file with one of these."""
+"""A provider as data: its URL, key, models, prices and behavior. A new one is one file."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from batchgen.job import Billed, OptionValue
 from batchgen.money import Micros, PriceTerms
 from batchgen.providers.adapters.registry import Route
 from batchgen.providers.price_list import OpenOption, PriceList, PriceSpan
-from batchgen.providers.rules.model_rules import Choice, ModelRules
+from batchgen.providers.rules.model_rules import ModelRules
+from batchgen.providers.rules.option_rules import Choice
 
 _REFERENCE_OPTIONS: Final = ("image_input", "images")
-"""Options that name a reference image by its address, as nano-banana and veo take them."""
+"""Options with the URL of a reference image (nano-banana and veo)."""
 _NO_OPTIONS: Final[Mapping[str, OptionValue]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountLog:
-    """Where an account may read what it was charged, and what it needs for that.
+    """The credentials for reading an account's billing log.
 
-    The access token is another secret than the key, and can do more.
+    The access token is a different secret than the API key, with more permissions.
     """
 
     token_variable: str | None = None
-    """None where ``open_token`` will do."""
+    """None if ``open_token`` is used."""
     user_variable: str | None = None
     open_token: str = ""
     open_user: str = ""
@@ -34,53 +35,55 @@ class AccountLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """An endpoint's address, key, models, prices and habits."""
+    """An endpoint's URL, key, models, prices and behavior."""
 
     name: str
-    """In the ledger and in fingerprints: images of two names never pass for each other."""
+    """Part of ledger rows and fingerprints: an image of one provider never counts as another's."""
     base_url: str | None
-    """Ends in ``/v1``. None where only the run knows it, as for the embedded endpoint."""
+    """Ends in ``/v1``. None if only the run knows it, as for the local endpoint."""
     key_variable: str | None
-    """The environment variable that holds the key; None where no secret is needed."""
+    """The environment variable with the key; None if no secret is needed."""
     open_key: str | None = None
-    """A key that is no secret, sent where ``key_variable`` is None."""
+    """A key that is not secret, sent if ``key_variable`` is None."""
     default_model: str = "gpt-image-2"
     models: Mapping[str, ModelRules] = field(default_factory=dict)
-    """What each model accepts, as far as it is known."""
+    """The known rules of each model."""
     routes: Mapping[str, Route] = field(default_factory=dict)
-    """Models that are not asked for on the Images routes."""
+    """Models that do not use the Images route."""
     route_models: Mapping[Route, Mapping[str, ModelRules]] = field(default_factory=dict)
-    """What models accept on a route other than their usual one."""
+    """Rules of models on a route other than their usual one."""
     prices: PriceList | None = None
-    """The list to price by: the one that is shipped, until a newer one is known."""
+    """The bundled price list, until a run fetches a newer one."""
     price_route: str | None = None
-    """Where the endpoint publishes its price list, from the root of its address."""
+    """Path of the endpoint's price list, relative to `root_url`."""
     account_log: AccountLog | None = None
-    """None where the endpoint has no log that is known how to be read."""
+    """None if the endpoint has no billing log that batchgen can read."""
     flat_price: Micros | None = None
-    """One price for every model, as told in a manifest; it wins over any list."""
+    """One price for all models, from the manifest; it overrides any list."""
     replays_idempotency_key: bool = False
-    """A repeated Idempotency-Key gives the first response and is not billed again."""
+    """A repeated Idempotency-Key returns the first response and is not charged again."""
     server_errors_billed: Billed = Billed.NO
-    """Whether a 500 or 502 that the endpoint answers in its own words may cost money."""
+    """Whether a 500 or 502 with the endpoint's own error object may be charged."""
     refusals_billed: Billed = Billed.NO
-    """Whether a request that is refused, for its content too, may cost money."""
+    """Whether a refused or blocked request may be charged."""
     failed_tasks_billed: Billed = Billed.MAYBE
-    """Whether a task costs money that was accepted and failed."""
+    """Whether a task that was accepted and then failed may be charged."""
+    is_local: bool = False
+    """The bundled simulator, which charges nothing."""
     moves_results: bool = False
-    """Result addresses on loopback follow the endpoint to its present port."""
+    """Result URLs on loopback follow the endpoint to its current port."""
 
     def price(
         self, model: str, options: Mapping[str, OptionValue] = _NO_OPTIONS, references: int = 0
     ) -> Micros | None:
-        """Price one request at the dearest that fits, in micros; None where it is unknown."""
+        """Return the highest possible price of a request, in micros; None if unknown."""
         found = self.price_span(model, options, references)
         return None if found is None else found.most
 
     def price_span(
         self, model: str, options: Mapping[str, OptionValue] = _NO_OPTIONS, references: int = 0
     ) -> PriceSpan | None:
-        """Price one request from the cheapest to the dearest that fits; None where unknown."""
+        """Return the lowest and highest possible price of a request; None if unknown."""
         if self.flat_price is not None:
             return PriceSpan(least=self.flat_price, most=self.flat_price)
         references += sum(name in options for name in _REFERENCE_OPTIONS)
@@ -96,9 +99,9 @@ class Profile:
         references: int,
         found: PriceSpan,
     ) -> PriceSpan | None:
-        """The span over the values that the model takes for the open option, as it spells them.
+        """Return the price span over the model's valid values of the open option.
 
-        None where they are not known, or where not all of them have a price.
+        None if these are unknown, or if one of them has no price.
         """
         rules, prices = self.known_models().get(model), self.prices
         if rules is None or prices is None or found.open is None:
@@ -124,18 +127,18 @@ class Profile:
     def price_terms(
         self, model: str, options: Mapping[str, OptionValue], references: int
     ) -> PriceTerms:
-        """What to record of a price beside the amount that is reserved."""
+        """Return what the ledger records about a price besides the reserved amount."""
         found = self.price_span(model, options, references)
         if found is None:
             return PriceTerms(is_known=False)
         return PriceTerms(least=found.least if found.least < found.most else None)
 
     def route_of(self, model: str) -> Route:
-        """The route that a model is asked on."""
+        """Return the route that a model uses."""
         return self.routes.get(model, Route.IMAGES)
 
     def known_models(self) -> Mapping[str, ModelRules]:
-        """What each model accepts on the route that it is asked on."""
+        """Return the rules of each model on the route that it uses."""
         other = {
             model: self.route_models[route][model]
             for model, route in self.routes.items()
@@ -144,26 +147,31 @@ class Profile:
         return {**self.models, **other}
 
     def cost_of(self, model: str, usage: Mapping[str, object]) -> Micros | None:
-        """What a response's own usage comes to; None where the model is not billed by tokens."""
+        """Return the cost of a response's token usage; None if not charged by tokens."""
         if self.flat_price is not None or self.prices is None:
             return None
         return self.prices.cost(model, usage)
 
     @property
+    def has_log(self) -> bool:
+        """Whether requests can be reconciled with a provider's billing log."""
+        return self.account_log is not None and not self.is_local
+
+    @property
     def price_source(self) -> str:
-        """Where the prices are from and of which day."""
+        """The origin and date of the prices."""
         if self.flat_price is not None:
             return "the manifest"
         return self.prices.source if self.prices else ""
 
     @property
     def price_url(self) -> str | None:
-        """Where a fresh price list is had; None where there is none, or none is needed."""
+        """The URL of the current price list; None if there is none or none is needed."""
         if self.root_url is None or self.price_route is None or self.flat_price is not None:
             return None
         return self.root_url + self.price_route
 
     @property
     def root_url(self) -> str | None:
-        """The address without ``/v1``, where an endpoint tells of itself and of accounts."""
+        """The base URL without ``/v1``, below which prices and accounts are found."""
         return None if self.base_url is None else self.base_url.removesuffix("/v1")

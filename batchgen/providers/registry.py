@@ -1,4 +1,4 @@
-"""The endpoints that are built in, by name."""
+"""The built-in providers, by name."""
 
 from __future__ import annotations
 

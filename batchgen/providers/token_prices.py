@@ -1,6 +1,8 @@
-"""What an image costs where it is sold by tokens: OpenAI's GPT image models.
+"""Prices of images that are charged by tokens: OpenAI's GPT image models. Pure.
 
-Pure. Prices and formula: openai-images sheet, sections 4.1 to 4.4, as of 22 November 2026.
+Prices per token as of 22 November 2026: https://platform.openai.com/docs/pricing. OpenAI publishes
+a calculator instead of a formula for output tokens. The formula here was read from it
+(https://community.openai.com/t/1382699) and matches 16 of 16 recorded token counts.
 """
 
 from __future__ import annotations
@@ -18,34 +20,34 @@ from batchgen.providers.price_list import OpenOption, Options, PriceSpan, Unit
 _SIZE: Final = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 _MAX_SIDE: Final = 16_384
 _AUTO_SIZES: Final = ((1024, 1024), (1536, 1024), (1024, 1536))
-"""What ``auto`` chooses from, as far as it is named anywhere (section 1.2)."""
+"""The sizes that ``auto`` is known to choose from."""
 _TOKENS_PER_PARTIAL_IMAGE: Final = 100
 _MAX_TOKENS_PER_REFERENCE: Final = 1_536
-"""Patches of 32 pixels, at most so many an image (section 4.4)."""
+"""The maximum number of 32-pixel patches per image (https://community.openai.com/t/1382940)."""
 _PROMPT_TOKENS: Final = 200
-"""Set aside for the prompt, which an estimate does not know; a tenth of a cent."""
+"""Reserved for the prompt, whose token count is unknown: a tenth of a cent."""
 _UNPRICED_FORMATS: Final = ("gif", "svg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenPrice:
-    """Prices of a model. A dollar for a million tokens is a micro for one."""
+    """Prices of a model per token, in micros. One dollar per million tokens is one micro."""
 
     text_input: Decimal
     image_input: Decimal
     output: Decimal
     factors: Mapping[str, int]
-    """By quality: patches along the long edge, which the formula of section 4.3 begins with."""
+    """By quality: patches along the long edge, for `output_tokens`."""
 
     @property
     def unit(self) -> Unit:
-        """Sold by tokens, estimated by the image."""
+        """The unit of estimates: tokens are charged, images are estimated."""
         return Unit.IMAGE
 
     def span(self, options: Options, references: int) -> PriceSpan | None:
-        """Estimate an image with its prompt and references, from the cheapest to the dearest.
+        """Estimate the lowest and highest cost of an image with its prompt and references.
 
-        None where a size or quality is unknown, and for formats without a known price.
+        None for an unknown size or quality, and for formats without a known price.
         """
         if options.get("output_format") in _UNPRICED_FORMATS:
             return None
@@ -72,7 +74,7 @@ class TokenPrice:
         )
 
     def _output_tokens(self, options: Options) -> Mapping[tuple[str, str], int]:
-        """By quality and size that may be meant: output tokens of an image."""
+        """Return the output tokens of an image by possible quality and size."""
         asked = str(options.get("quality", "auto"))
         qualities = self.factors if asked == "auto" else {asked: self.factors.get(asked)}
         partial = _count(options.get("partial_images", 0))
@@ -87,21 +89,21 @@ class TokenPrice:
         }
 
     def cost(self, usage: Mapping[str, object]) -> Micros | None:
-        """What a response's ``usage`` comes to; None where it counts nothing, as some proxies do.
+        """Return the cost of a response's ``usage``; None without counts, as from some proxies.
 
-        Input that is not told apart counts as the dearer kind.
+        Input tokens of unknown kind count as image tokens, which cost more.
         """
         output, given = _count(usage.get("output_tokens")), _count(usage.get("input_tokens"))
         if not output or given is None:
             return None
         details = usage.get("input_tokens_details")
-        told = _count(details.get("text_tokens")) if isinstance(details, Mapping) else None
-        text = min(told or 0, given)
+        text = _count(details.get("text_tokens")) if isinstance(details, Mapping) else None
+        text = min(text or 0, given)
         cost = self.output * output + self.text_input * text + self.image_input * (given - text)
         return _micros(cost)
 
     def variants(self) -> Sequence[tuple[str, Micros | None]]:
-        """A square image of each quality, output tokens only, as in OpenAI's own table."""
+        """Return a price per quality of a square image without input, as in OpenAI's table."""
         return tuple(
             (f"1024x1024 {quality}", _micros(self.output * output_tokens(factor, 1024, 1024)))
             for quality, factor in self.factors.items()
@@ -109,7 +111,7 @@ class TokenPrice:
 
 
 def output_tokens(factor: int, width: int, height: int) -> int:
-    """Output tokens of an image in pixels (section 4.3; it matched 16 recorded counts of 16)."""
+    """Return the output tokens of an image with this width and height in pixels."""
     long, short = max(width, height), min(width, height)
     across = (2 * factor * short + long) // (2 * long)
     return -(-factor * across * (2_000_000 + width * height) // 4_000_000)
@@ -130,7 +132,7 @@ def _sizes(text: str) -> Sequence[tuple[int, int]]:
 
 
 def _count(value: OptionValue | object) -> int | None:
-    """A whole number of tokens or images that is none of a stranger's absurdities."""
+    """Return a plausible token or image count from an untrusted response; None otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1_000_000_000:
         return None
     return value
@@ -139,7 +141,8 @@ def _count(value: OptionValue | object) -> int | None:
 _GPT_IMAGE_2: Final = {"low": 16, "medium": 48, "high": 96}
 _GPT_IMAGE_2_5: Final = {"low": 16, "medium": 24, "high": 48, "xhigh": 64, "max": 96}
 _GPT_IMAGE_2_6: Final = {"low": 34, "medium": 48, "high": 48, "xhigh": 64, "max": 96}
-"""Rough: a gateway measured low and medium at up to four times those of 2.5 (section 4.3)."""
+"""Approximate: measurements by a reseller on 2026-11-05 (docs.laozhang.ai) showed three to four
+times the tokens of 2.5 for low and medium."""
 
 
 def _price(factors: Mapping[str, int]) -> TokenPrice:

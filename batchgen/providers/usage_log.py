@@ -1,7 +1,8 @@
-"""An account's billing log: read page by page from a new-api gateway, or from an exported CSV.
+"""Parse an account's billing log: the pages of a new-api gateway, or an exported CSV.
 
-Nothing is fetched here. Source of every field: Crazyrouter sheet, section 10; of every trap:
-reliability sheet, section 2.5.
+Nothing is fetched here. The fields are documented at
+https://docs.crazyrouter.com/en/token-management/logs-and-costs and defined in ``model/log.go`` of
+https://github.com/QuantumNous/new-api.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from batchgen.reconciliation.charges import Charge, UsageLog
 
 T = TypeVar("T", bound=BaseModel)
 Fetch = Callable[[str], Awaitable[bytes]]
-"""Gets what stands at a route, with its query, below the root of the provider's address."""
+"""Fetch a path with its query, relative to the provider's root URL."""
 
 QUOTA_PER_DOLLAR: Final = 500_000
-"""Where nobody tells another number."""
+"""The default of new-api."""
 _DOLLARS_A_QUOTA: Final = Decimal("0.000002")
 _EVERYTHING: Final = 0
-"""Asks stock new-api for rows of all kinds (``LogTypeUnknown`` in its model/log.go)."""
+"""The ``type`` parameter for rows of all kinds (``LogTypeUnknown`` in model/log.go)."""
 _CONSUMPTION: Final = 2
 _REFUND: Final = 6
 _IRRELEVANT: Final = (1, 3, 4, 5)
-"""Kinds of rows about no request's money: top-ups, acts of an admin, the system's, errors."""
+"""Kinds of rows that charge no request: top-ups, administration, system, errors."""
 _PAGE: Final = 100
 _READINGS: Final = 3
 _MAX_ROWS: Final = 10_000_000
@@ -41,11 +42,11 @@ _MICROS_PER_DOLLAR: Final = 1_000_000
 
 
 class UsageLogError(ValueError):
-    """A log that can't be read, or not to its end; the message says why."""
+    """A log cannot be read, or not to its end; the message says why."""
 
 
 def _object(value: object) -> object:
-    """Some gateways put the object ``other`` into a string."""
+    """Parse the object ``other``, which some gateways send as a string."""
     if isinstance(value, str):
         try:
             return json.loads(value or "{}")
@@ -63,7 +64,7 @@ class _Other(BaseModel):
 
 
 def _relevant(row: object) -> object:
-    """Replace a row that says nothing of a request's money, so that its form does not matter."""
+    """Replace a row that charges no request, so that its format does not matter."""
     if isinstance(row, dict) and row.get("type") in _IRRELEVANT:
         return {"created_at": 0, "model_name": "", "quota": 0, "type": row["type"]}
     return row
@@ -79,7 +80,7 @@ class _Row(BaseModel):
     other: Annotated[_Other, BeforeValidator(_object)] = _Other()
 
     def charge(self, quota_per_dollar: int) -> Charge:
-        """The row as a charge; of a refund, as what it gives back."""
+        """Return the row as a charge. The amount of a refund is what it gives back."""
         quota = 2 * self.quota * _MICROS_PER_DOLLAR + quota_per_dollar
         return Charge(
             at=self.created_at.astimezone(UTC),
@@ -106,29 +107,29 @@ class _User(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """What to ask a log for."""
+    """The part of a log to read."""
 
     since: datetime
     until: datetime
     token_name: str | None = None
-    """Only what was charged to the key of that name."""
+    """Restricts the rows to the key with this name."""
     refunds_until: datetime | None = None
-    """Refunds may come long after the charges; None reads none after ``until``."""
+    """Refunds may follow long after the charges; None reads no refunds after ``until``."""
 
     @property
     def later(self) -> Span | None:
-        """The time after ``until``, of which only refunds count; None where there is none."""
+        """The time after ``until``, in which only refunds count; None without one."""
         if self.refunds_until is None or self.refunds_until <= self.until:
             return None
-        # The log counts in whole seconds, and the last one belongs to both.
+        # The log has whole seconds, so the last one belongs to both spans.
         return Span(since=self.until, until=self.refunds_until, token_name=self.token_name)
 
 
 async def read_usage_log(fetch: Fetch, span: Span) -> UsageLog:
-    """Read a log to its proven end. Raises UsageLogError, and whatever ``fetch`` raises.
+    """Read a log to its proven end. Raises UsageLogError and the exceptions of ``fetch``.
 
-    The rows of all pages must come to the total that every page tells, and to the one of a last
-    look: rows that come or go meanwhile would shift the pages.
+    The number of rows must equal the total on every page, and the total on the first page when it
+    is read again at the end: rows added meanwhile would shift the pages.
     """
     units = _read(_Units, await fetch("/api/status"), "/api/status").quota_per_unit
     rows = await _read_rows(fetch, span, _EVERYTHING)
@@ -153,23 +154,23 @@ def _sorted(rows: Sequence[_Row], units: int, since: datetime, until: datetime) 
 
 
 async def _read_rows(fetch: Fetch, span: Span, kind: int) -> list[_Row]:
-    """All rows of a kind. Raises UsageLogError."""
+    """Return all rows of a kind. Raises UsageLogError."""
     for _ in range(_READINGS):
         rows = await _all_pages(fetch, span, kind)
         if rows is not None:
             return rows
-    raise UsageLogError(f"the log changed each of the {_READINGS} times it was read; try later")
+    raise UsageLogError(f"the log changed during each of {_READINGS} reads; try again later")
 
 
 async def read_balance(fetch: Fetch) -> Micros:
-    """What an account holds. Raises UsageLogError, and whatever ``fetch`` raises."""
+    """Return the balance of an account. Raises UsageLogError and the exceptions of ``fetch``."""
     units = _read(_Units, await fetch("/api/status"), "/api/status").quota_per_unit
     user = _read(_User, await fetch("/api/user/self"), "/api/user/self")
     return Micros(user.quota * _MICROS_PER_DOLLAR // units)
 
 
 async def _all_pages(fetch: Fetch, span: Span, kind: int) -> list[_Row] | None:
-    """All rows; None if the log changed while it was read."""
+    """Return all rows; None if the log changed while it was read."""
     first = await _page(fetch, span, kind, 1)
     rows, number = list(first.items), 1
     while len(rows) < first.total:
@@ -179,8 +180,7 @@ async def _all_pages(fetch: Fetch, span: Span, kind: int) -> list[_Row] | None:
             return None
         if not page.items:
             raise UsageLogError(
-                f"the log ends after {len(rows):,} rows, and says itself that it has"
-                f" {first.total:,}"
+                f"the log ends after {len(rows):,} rows, but reports a total of {first.total:,}"
             )
         rows += page.items
     again = await _page(fetch, span, kind, 1)
@@ -199,22 +199,22 @@ async def _page(fetch: Fetch, span: Span, kind: int, number: int) -> _Page:
         query["token_name"] = span.token_name
     page = _read(_Page, await fetch(f"/api/log/self?{urlencode(query)}"), "/api/log/self")
     if page.page not in (None, number):
-        raise UsageLogError(f"the log was asked for page {number}, and gave page {page.page}")
+        raise UsageLogError(f"page {number} of the log was requested, but page {page.page} came")
     return page
 
 
 def _read(kind: type[T], body: bytes, route: str) -> T:
-    """The ``data`` of a response. Raises UsageLogError, for ``success: false`` too."""
+    """Return the ``data`` of a response. Raises UsageLogError, also for ``success: false``."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        raise UsageLogError(f"{route}: the response is no JSON") from None
+        raise UsageLogError(f"{route}: the response is not JSON") from None
     if not isinstance(document, dict) or document.get("success") is not True:
         said = document.get("message") if isinstance(document, dict) else None
         reason = f": {_short(said)}" if isinstance(said, str) and said else ""
         raise UsageLogError(
-            f"{route}: the provider says that this is no success{reason}; are the access token and"
-            " the account's number right?"
+            f"{route}: the provider reports a failure{reason}; check the access token and the"
+            " account number"
         )
     try:
         return kind.model_validate(document.get("data"))
@@ -223,10 +223,10 @@ def _read(kind: type[T], body: bytes, route: str) -> T:
 
 
 def read_exported_log(content: bytes) -> UsageLog:
-    """Read a CSV with the columns ``created_at``, ``model_name``, and ``quota`` or ``cost_usd``.
+    """Parse a CSV with the columns ``created_at``, ``model_name``, and ``quota`` or ``cost_usd``.
 
-    ``request_id``, or ``other`` with it, ``type`` and ``id`` are read where they are there. The log
-    is taken to be whole between its first and its last row. Raises UsageLogError.
+    The columns ``request_id`` (or ``other`` with it), ``type`` and ``id`` are optional. The log is
+    assumed to be complete between its first and last row. Raises UsageLogError.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -236,11 +236,11 @@ def read_exported_log(content: bytes) -> UsageLog:
         _check_columns(columns)
         rows = [_csv_row(record, reader.line_num) for record in reader]
     except UnicodeDecodeError as exc:
-        raise UsageLogError(f"it is no UTF-8: {exc}") from None
+        raise UsageLogError(f"not UTF-8: {exc}") from None
     except csv.Error as exc:
-        raise UsageLogError(f"it is no CSV: {exc}") from None
+        raise UsageLogError(f"not CSV: {exc}") from None
     if not rows:
-        raise UsageLogError("it has no rows, which proves nothing")
+        raise UsageLogError("no rows; an empty log proves nothing")
     times = [row.created_at for row in rows]
     return _sorted(rows, _MICROS_PER_DOLLAR, min(times), max(times))
 
@@ -251,12 +251,12 @@ def _check_columns(columns: Sequence[str]) -> None:
         missing.append("quota or cost_usd")
     if missing:
         raise UsageLogError(
-            f"its first line lacks {', '.join(missing)}; it has {_short(', '.join(columns))}"
+            f"the header lacks {', '.join(missing)}; found {_short(', '.join(columns))}"
         )
 
 
 def _csv_row(record: dict[str, Any], line: int) -> _Row:
-    """A row whose quota is in micros."""
+    """Parse a row; its quota is in micros."""
     values = {name: value for name, value in record.items() if name and value not in (None, "")}
     try:
         values["quota"] = _csv_amount(values)

@@ -1,7 +1,4 @@
-"""Rows of a provider's billing log: charges, what was refunded of them, and rows of other kinds.
-
-Pure: no file, no network, no clock.
-"""
+"""Rows of a provider's billing log: charges, refunds and other kinds. Pure."""
 
 from __future__ import annotations
 
@@ -15,20 +12,20 @@ from batchgen.money import ZERO, Micros
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """A row of the log. In ``UsageLog.refunds``, the amount is what was given back."""
+    """A row of the log. In ``UsageLog.refunds``, the amount is the refund."""
 
     at: datetime
     model: str
     amount: Micros
     request_id: str | None = None
     row: str | None = None
-    """The log's own id of the row; None where the log has none."""
+    """The id of the row in the log; None if the log has no ids."""
     refunded: Micros = ZERO
-    """What refunds of the same request gave back."""
+    """The sum of refunds for the same request."""
 
     @property
     def net(self) -> Micros:
-        """What is left of the charge."""
+        """The charge minus its refunds."""
         return Micros(self.amount - self.refunded)
 
 
@@ -40,26 +37,26 @@ class UsageLog:
     since: datetime
     until: datetime
     refunds: tuple[Charge, ...] = ()
-    """May include refunds that were made after ``until``."""
+    """May include refunds made after ``until``."""
     others: tuple[Charge, ...] = ()
-    """Rows that move money and are neither charges nor refunds, as far as we know."""
+    """Rows with an amount of an unknown kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """All rows of one request id, without repeated rows."""
+    """All rows of one request id, without duplicates."""
 
     charges: Sequence[Charge] = ()
     refunds: Sequence[Charge] = ()
     is_odd: bool = False
-    """Whether it has a row of an unknown kind, or refunds that may be one refund logged twice."""
+    """Whether a row has an unknown kind, or two refunds may be one refund logged twice."""
 
     def settle(self, known: Micros | None, refunded_before: Micros) -> Charge | None:
-        """Return the request's charge with its refunds; None where the rows contradict themselves.
+        """Return the charge of the request with its refunds; None if its rows contradict.
 
-        ``known`` is what the ledger knows that the request cost before any refund, for a log that
-        begins after the charge. ``refunded_before`` is what earlier logs showed as refunded: a log
-        that ends before a refund does not undo it.
+        ``known`` is the cost before refunds according to the ledger, for a log that begins after
+        the charge. ``refunded_before`` is the refund in earlier logs: a log that ends before a
+        refund does not undo it.
         """
         if self.is_odd or len(self.charges) > 1:
             return None
@@ -81,18 +78,18 @@ class Rows:
     nameless: Sequence[Charge]
     """Charges without a request id."""
     nameless_refunds: Sequence[Charge]
-    """Refunds that do not say of which request."""
+    """Refunds without a request id."""
     others: Sequence[Charge]
 
 
 def sort_rows(log: UsageLog) -> Rows:
-    """Collect the rows of each request id; drop rows that the log repeats."""
+    """Group the rows by request id, and drop duplicates."""
     charges, nameless = _by_request(log.charges)
     refunds, nameless_refunds = _by_request(log.refunds)
     odd = {row.request_id for row in log.others if row.request_id}
     named = {}
     for name in {*charges, *refunds}:
-        # One charge is one request: rows of it that are alike are one row, logged twice.
+        # A request is charged once, so equal rows are one row that was logged twice.
         bought = {(row.model, row.amount): row for row in reversed(charges.get(name, []))}
         given, is_odd = _distinct_refunds(
             refunds.get(name, []), sum(amount for _, amount in bought)
@@ -120,7 +117,7 @@ def _by_request(rows: Iterable[Charge]) -> tuple[dict[str, list[Charge]], list[C
 
 
 def _distinct_refunds(rows: Sequence[Charge], charged: int) -> tuple[list[Charge], bool]:
-    """Refunds of one request; and whether two of them may also be one refund, logged twice."""
+    """Return the distinct refunds of a request, and whether two may be one logged twice."""
     distinct = {(row.at, row.amount, row.row): row for row in rows}
     given = list(distinct.values())
     repeated = len(rows) > len(given)
@@ -128,5 +125,5 @@ def _distinct_refunds(rows: Sequence[Charge], charged: int) -> tuple[list[Charge
 
 
 def in_order(row: Charge) -> tuple[datetime, str, Micros, str, str]:
-    """Sort key by time, and by content where times are equal."""
+    """Return a sort key: by time, then by content."""
     return row.at, row.model, row.amount, row.request_id or "", row.row or ""

@@ -1,7 +1,7 @@
-"""Which request ids of a log cannot belong to our requests: by their form, and by their time.
+"""Recognize request ids in a log that cannot be ours, by their format and their time. Pure.
 
-Pure. Ids of new-api begin with the time at which the request arrived, fourteen digits of the
-gateway's local time (Crazyrouter sheet, sections 6 and 8).
+Request ids of new-api begin with the arrival time of the request: fourteen digits in the local time
+of the gateway (https://github.com/QuantumNous/new-api, ``middleware/request-id.go``).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ Form = tuple[int, tuple[tuple[int, str], ...], bool]
 
 _TIME: Final = re.compile(r"20[0-9]{12}")
 _ZONE_STEP: Final = timedelta(minutes=15)
-"""Time zones differ by whole quarters of an hour."""
+"""UTC offsets are multiples of 15 minutes."""
 _MAX_ZONE: Final = timedelta(hours=15)
 
 
 def form_of(request_id: str) -> Form:
-    """Length, separators and whether it begins with a time: alike for ids of one gateway."""
+    """Return length, separators and whether it begins with a time; equal for ids of a gateway."""
     separators = tuple((n, char) for n, char in enumerate(request_id) if not char.isalnum())
     return len(request_id), separators, time_of(request_id) is not None
 
 
 def time_of(request_id: str) -> datetime | None:
-    """Return the time that an id begins with, as if it were UTC; None where there is none."""
+    """Return the time at the start of an id, interpreted as UTC; None without one."""
     if not _TIME.match(request_id):
         return None
     try:
@@ -38,16 +38,16 @@ def time_of(request_id: str) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class KnownIds:
-    """What the ids of our own requests have in common."""
+    """The common properties of the ids of our requests."""
 
     forms: frozenset[Form] = frozenset()
-    """Empty where no id of ours is known, so that nothing can be compared."""
+    """Empty if no id of ours is known; then no id is foreign."""
     zone: timedelta | None = None
-    """How far the time in an id is ahead of UTC; None where our ids do not agree on one."""
+    """The UTC offset of times in ids; None if our ids do not agree on one."""
 
     @classmethod
     def of(cls, known: Iterable[tuple[str, datetime]]) -> KnownIds:
-        """Learn from ids of our requests and the moments at which these were sent."""
+        """Derive the properties from ids of our requests and the times they were sent."""
         forms, zones = set[Form](), set[timedelta | None]()
         for request_id, sent_at in known:
             forms.add(form_of(request_id))
@@ -55,11 +55,11 @@ class KnownIds:
         return cls(frozenset(forms), zones.pop() if len(zones) == 1 else None)
 
     def is_foreign(self, request_id: str) -> bool:
-        """Whether an id has another form than all of ours."""
+        """Return whether the format of an id differs from all of ours."""
         return bool(self.forms) and form_of(request_id) not in self.forms
 
     def sent_at(self, request_id: str) -> datetime | None:
-        """Return when the request of an id arrived at the gateway; None where nothing says it."""
+        """Return when the request with this id arrived at the gateway; None if unknown."""
         moment = None if self.zone is None else time_of(request_id)
         return None if moment is None or self.zone is None else moment - self.zone
 

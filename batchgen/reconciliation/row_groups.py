@@ -1,4 +1,4 @@
-"""Attempts and the rows of a log that can belong to them by their time. Pure."""
+"""Group attempts with the log rows that match them by time. Pure."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from batchgen.reconciliation.settlement import Sent
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Attempts of one model and price, and all rows that can belong to one of them."""
+    """Attempts of one model and price, and all rows that may belong to one of them."""
 
     attempts: Sequence[Sent]
     charges: Sequence[Charge]
     spans: Mapping[AttemptId, tuple[int, int]]
-    """Which of the charges fit an attempt's time: from this position up to that one."""
+    """The range of charges that match an attempt's time: first index, and the one after the
+    last."""
 
     def pairs(self, attempts: Iterable[Sent]) -> dict[AttemptId, int]:
-        """As many attempts with a row as there can be: each row goes to the one that ends first."""
+        """Assign rows to as many attempts as possible: each row to the attempt that ends first."""
         coming = deque(sorted((*self.spans[sent.id], sent.id) for sent in attempts))
         waiting: list[tuple[int, AttemptId]] = []
         found: dict[AttemptId, int] = {}
         for number in range(len(self.charges)):
             while coming and coming[0][0] <= number:
-                _, behind, attempt = coming.popleft()
-                heappush(waiting, (behind, attempt))
+                _, end, attempt = coming.popleft()
+                heappush(waiting, (end, attempt))
             while waiting and waiting[0][0] <= number:
                 heappop(waiting)
             if waiting:
@@ -44,34 +45,34 @@ def group_by_time(
     charges: Sequence[Charge],
     window: Callable[[Sent], tuple[datetime, datetime]],
 ) -> tuple[list[Group], list[Charge]]:
-    """Split attempts and rows, in order of time, into groups; and the rows that fit nobody's time.
+    """Split attempts and rows, both in order of time, into groups that share no row.
 
-    Attempts of two groups have no row in common.
+    Also returns the rows that match the time of no attempt.
     """
     times = [charge.at for charge in charges]
     found: list[tuple[list[Sent], int, int]] = []
     alone: list[Group] = []
     spans = {}
     for sent in attempts:
-        begin, end = window(sent)
-        spans[sent.id] = bisect_left(times, begin), bisect_right(times, end)
+        earliest, latest = window(sent)
+        spans[sent.id] = bisect_left(times, earliest), bisect_right(times, latest)
     for sent in sorted(attempts, key=lambda sent: (spans[sent.id], sent.id)):
-        first, behind = spans[sent.id]
-        if first >= behind:
+        first, end = spans[sent.id]
+        if first >= end:
             alone.append(Group([sent], (), {sent.id: (0, 0)}))
         elif found and first < found[-1][2]:
             members, begins, ends = found[-1]
             members.append(sent)
-            found[-1] = members, begins, max(ends, behind)
+            found[-1] = members, begins, max(ends, end)
         else:
-            found.append(([sent], first, behind))
+            found.append(([sent], first, end))
     groups, done = alone, 0
     strays: list[Charge] = []
-    for members, first, behind in found:
+    for members, first, end in found:
         within = {
             sent.id: (spans[sent.id][0] - first, spans[sent.id][1] - first) for sent in members
         }
-        groups.append(Group(members, charges[first:behind], within))
+        groups.append(Group(members, charges[first:end], within))
         strays += charges[done:first]
-        done = behind
+        done = end
     return groups, [*strays, *charges[done:]]

@@ -1,4 +1,4 @@
-"""What a reconciliation takes and finds: our attempts, and what a billing log proves of them."""
+"""Input and result of a reconciliation: our attempts, and what a billing log proves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from batchgen.reconciliation.charges import Charge
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """An attempt, as far as a log can say something of it."""
+    """An attempt, with the facts that a log can confirm."""
 
     id: AttemptId
     key: str
     ours: bool
-    """Of the batch that is reconciled; others only explain rows."""
+    """Whether it belongs to the reconciled batch. Other attempts only explain rows."""
     model: str
     price: Micros
     cost: Micros
@@ -28,46 +28,46 @@ class Sent:
     billed: Billed
     request_id: str | None = None
     least: Micros | None = None
-    """The cheapest price that fits its options, where they leave the price open."""
+    """The lowest price for its options; None if the options fix the price."""
     possible: Micros = ZERO
-    """What is possibly charged beyond ``cost``, for an attempt that is known to be charged."""
+    """The possible charge beyond ``cost``, for an attempt that is known to be charged."""
     refunded: Micros = ZERO
-    """What earlier logs showed as refunded."""
+    """The refund in earlier logs."""
     price_known: bool = True
 
 
 class Why(StrEnum):
-    """Why nothing is proven of an attempt."""
+    """Why nothing is proven about an attempt."""
 
-    CUT_OFF = "a kill cut it off, and the next run looks at what came of it first"
-    YOUNG = "the log does not reach past its settle window yet, so a charge may still come"
-    BEFORE = "the log begins later"
-    AMBIGUOUS = "fewer charges than attempts fit, and nothing tells whose they are"
-    SURPLUS = "more charges than attempts fit, and nothing tells which are ours"
-    OTHER_CHARGE = "a charge that nobody explains fits its time"
-    UNTRUSTED = "the log lacks a request that is known to be billed, so its silence proves nothing"
-    NO_CONTROL = "no request in the log is known to be ours, so its silence proves nothing"
-    CONTRADICTION = "the rows of its request contradict each other, or one is of an unknown kind"
-    SHARED = "others are charged the same at its time, and only a request id would prove whose"
-    REFUND = "a refund that names no request may be its"
-    MIXED = "charges that fit it were refunded in part, and nothing tells whose"
+    CUT_OFF = "the run was killed during the request; the next run examines it first"
+    YOUNG = "the log does not cover its settle window yet, so a charge may still appear"
+    BEFORE = "the log begins after the request"
+    AMBIGUOUS = "fewer charges than attempts match, and the log does not show whose they are"
+    SURPLUS = "more charges than attempts match, and the log does not show which are ours"
+    OTHER_CHARGE = "an unexplained charge matches its time"
+    UNTRUSTED = "the log lacks a request that is known to be charged, so it may be incomplete"
+    NO_CONTROL = "the log contains no request that is known to be ours, so it may be another log"
+    CONTRADICTION = "the rows of its request contradict each other, or one has an unknown kind"
+    SHARED = "other charges match its time and amount; only a request id would identify its own"
+    REFUND = "a refund without a request id may belong to it"
+    MIXED = "matching charges were partly refunded, and the log does not show whose"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """An attempt and what it was charged."""
+    """An attempt and its charge."""
 
     attempt: Sent
     amount: Micros
-    """What is left after refunds."""
+    """The charge minus refunds."""
     request_id: str | None = None
-    """The log's id of the request; None where numbers settle several attempts together."""
+    """The request id in the log; None if several attempts were settled together by count."""
     refunded: Micros = ZERO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unproven:
-    """An attempt of which the log proves nothing."""
+    """An attempt about which the log proves nothing."""
 
     attempt: Sent
     why: Why
@@ -75,7 +75,7 @@ class Unproven:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Drift:
-    """Requests that were charged more than 1 % beside their price."""
+    """Requests whose charge differs from their price by more than 1 %."""
 
     model: str
     price: Micros
@@ -85,23 +85,23 @@ class Drift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciliation:
-    """What the log proves of a batch's attempts, and what it leaves open."""
+    """What the log proves about the attempts of a batch, and what it leaves open."""
 
     billed: tuple[Settled, ...]
-    """Uncertain or taken for free before, and charged."""
+    """Charged attempts that were uncertain or considered free before."""
     unbilled: tuple[Settled, ...]
-    """Uncertain before, and not charged: never, or refunded in full."""
+    """Uncertain attempts that were not charged, or refunded in full."""
     corrected: tuple[Settled, ...]
-    """Known to be charged, at another amount; 0 where all of it was refunded."""
+    """Charged attempts whose amount differs; 0 if refunded in full."""
     unproven: tuple[Unproven, ...]
     missing: tuple[Sent, ...]
-    """Known to be billed, and not in the log."""
+    """Charged attempts that the log lacks."""
     foreign: tuple[Charge, ...]
-    """Rows within the batch's time that no attempt explains. Where some of several rows are
-    foreign and nothing tells which, the last ones stand for them."""
+    """Rows within the batch's time that no attempt explains. If only some of several rows are
+    foreign and the log does not show which, these are the last ones."""
     drift: tuple[Drift, ...]
 
     @property
     def agrees(self) -> bool:
-        """Whether the ledger, with this settled, says what the log says."""
+        """Whether the ledger agrees with the log after this settlement."""
         return not (self.unproven or self.missing or self.foreign or self.drift)

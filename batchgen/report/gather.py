@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from batchgen.errors import ManifestError
 from batchgen.ledger.database import open_for_reading
@@ -21,8 +20,6 @@ from batchgen.report.run import Morning, report_record, report_text
 from batchgen.report.status import next_step
 from batchgen.session.notifications import FinishedReport
 
-_LOCAL: Final = "local"
-
 
 def morning_of(
     ledger: Path, name: str, run: int | None = None, *, only_news: bool = False
@@ -34,7 +31,7 @@ def morning_of(
     with closing(open_for_reading(ledger)) as conn:
         found = run_report(conn, name, run, only_news=only_news)
     profile = PROFILES.get(found.status.provider)
-    has_log = profile is not None and profile.account_log is not None and profile.name != _LOCAL
+    has_log = profile is not None and profile.has_log
     return Morning(
         report=found,
         suspects=suspects(_with_rows(found, ledger), found.made_prompts),

@@ -19,7 +19,7 @@ from batchgen.job import OptionValue
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.price_lists import KeptList, newest_price_list
 from batchgen.money import Micros, dollars
-from batchgen.providers.catalogue import Unavailable, fetch_price_list
+from batchgen.providers.catalog import Unavailable, fetch_price_list
 from batchgen.providers.price_list import PriceList, PriceListError, read_price_list
 from batchgen.providers.profile import Profile
 

@@ -16,7 +16,7 @@ from batchgen.ledger.path_owners import Claimed
 from batchgen.money import Micros, dollars
 from batchgen.output.obstacles import Obstacles
 from batchgen.providers.account import ApiKey
-from batchgen.providers.catalogue import Unavailable, fetch_account, fetch_models
+from batchgen.providers.catalog import Unavailable, fetch_account, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.session.settings import Environment
 from batchgen.system.disk_space import measure, nearest_existing

@@ -1,9 +1,10 @@
-"""The provider that a manifest names or describes, as a profile."""
+"""Resolve the provider that a manifest names or describes to a profile."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from batchgen.errors import SettingsError
@@ -18,14 +19,34 @@ if TYPE_CHECKING:
 
 
 def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> Profile:
-    """The profile that a manifest's ``provider`` names or describes. Raises SettingsError."""
-    # Providers bring HTTP and pydantic, 200 ms that commands on the ledger alone should not wait.
+    """Return the profile that a manifest's ``provider`` names or describes.
+
+    A mapping overrides fields of the built-in provider it names. Raises SettingsError.
+    """
+    # Importing providers loads HTTP and pydantic, which takes 200 ms that commands on the ledger
+    # alone should not pay.
     from batchgen.providers.adapters.registry import Route
-    from batchgen.providers.profile import Profile
-    from batchgen.providers.registry import PROFILES
 
     if isinstance(provider, str):
         return _built_in(provider)
+    given = _expanded(provider, environment)
+    profile = _base_profile(given)
+    changes: dict[str, Any] = {
+        field: convert(given[key]) for key, (field, convert) in _FIELDS.items() if key in given
+    }
+    if "base_url" in given:
+        changes["moves_results"] = False
+    routes = {model: Route(route) for model, route in (provider.routes or {}).items()}
+    return replace(
+        profile,
+        **changes,
+        routes={**profile.routes, **routes},
+        replays_idempotency_key=given.get("idempotency") == "replay",
+    )
+
+
+def _expanded(provider: ProviderSpec, environment: Environment) -> dict[str, str]:
+    """Return the fields that a manifest sets, with their environment variables expanded."""
     given = {
         name: environment.expand(str(value), f"provider.{name}")
         for name, value in provider.model_dump(exclude={"routes"}).items()
@@ -36,38 +57,29 @@ def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> P
             given["base_url"] = check_base_url(given["base_url"])
         except ValueError as exc:
             raise SettingsError(f"provider.base_url: {exc}") from exc
-    name = given.get("name")
-    profile = PROFILES.get(name) if name else None
-    if profile is None:
-        base_url = given.get("base_url")
-        if base_url is None:
-            if name:
-                _built_in(name)
-            raise SettingsError("provider: give a base_url, or the name of a built-in provider")
-        profile = Profile(
-            name=name or urlsplit(base_url).netloc or "endpoint",
-            base_url=base_url,
-            key_variable=given.get("api_key_env"),
-            # Nobody has said what it bills: a proxy may fail on its own behind a paid image.
-            server_errors_billed=Billed.MAYBE,
-        )
-    if "base_url" in given:
-        profile = replace(profile, base_url=given["base_url"], moves_results=False)
-    if "api_key_env" in given:
-        profile = replace(profile, key_variable=given["api_key_env"])
-    if "price" in given:
-        profile = replace(profile, flat_price=_price(given["price"]))
-    if provider.routes:
-        routes = {model: Route(route) for model, route in provider.routes.items()}
-        profile = replace(profile, routes={**profile.routes, **routes})
-    if "server_errors" in given:
-        profile = replace(profile, server_errors_billed=_BILLED[given["server_errors"]])
-    if "refusals" in given:
-        profile = replace(profile, refusals_billed=_BILLED[given["refusals"]])
-    return replace(profile, replays_idempotency_key=given.get("idempotency") == "replay")
+    return given
 
 
-_BILLED: Final = {"free": Billed.NO, "maybe": Billed.MAYBE, "billed": Billed.YES}
+def _base_profile(given: Mapping[str, str]) -> Profile:
+    """Return the profile that the fields of a manifest override: a built-in or a new one."""
+    from batchgen.providers.profile import Profile
+    from batchgen.providers.registry import PROFILES
+
+    name, base_url = given.get("name"), given.get("base_url")
+    if name is not None and name in PROFILES:
+        return PROFILES[name]
+    if base_url is None:
+        if name:
+            return _built_in(name)
+        raise SettingsError("provider: base_url or the name of a built-in provider is required")
+    return Profile(
+        name=name or urlsplit(base_url).netloc or "endpoint",
+        base_url=base_url,
+        key_variable=None,
+        # It is unknown what this endpoint charges for: a proxy may fail after its provider
+        # charged for the image.
+        server_errors_billed=Billed.MAYBE,
+    )
 
 
 def _price(text: str) -> Micros:
@@ -77,13 +89,25 @@ def _price(text: str) -> Micros:
         raise SettingsError(f"provider.price: {exc}") from exc
 
 
+_BILLED: Final = {"free": Billed.NO, "maybe": Billed.MAYBE, "billed": Billed.YES}
+_FIELDS: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
+    "base_url": ("base_url", str),
+    "api_key_env": ("key_variable", str),
+    "price": ("flat_price", _price),
+    "server_errors": ("server_errors_billed", _BILLED.__getitem__),
+    "refusals": ("refusals_billed", _BILLED.__getitem__),
+}
+"""Keys of ``provider`` in a manifest: the field of the profile, and how to convert the text."""
+
+
 def _built_in(name: str) -> Profile:
+    """Return a built-in profile. Raises SettingsError for an unknown name."""
     from batchgen.providers.registry import PROFILES
 
     if name not in PROFILES:
         known = ", ".join(PROFILES)
         raise SettingsError(
-            f"provider: {name!r} is not built in (there are {known}); describe another as a mapping"
-            " with base_url and api_key_env"
+            f"provider: unknown provider {name!r}; expected {known}, or a mapping with base_url and"
+            " api_key_env"
         )
     return PROFILES[name]

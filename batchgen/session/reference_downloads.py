@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchgen.errors import SettingsError
-from batchgen.http.client import ssl_context
+from batchgen.http.session import ssl_context
 from batchgen.job import REFERENCE_REASON, BatchId, JobId
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.reference_urls import (

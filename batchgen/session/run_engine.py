@@ -29,7 +29,7 @@ from batchgen.engine.throttle.limits import (
 from batchgen.engine.throttle.rules import HEADROOM
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.errors import ExitCode, one_error
-from batchgen.http.client import ssl_context
+from batchgen.http.session import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger

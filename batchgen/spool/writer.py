@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from batchgen.images.base64_scanner import Kind, LeanResponse, LeanScan, Piece
+from batchgen.images.base64_scanner import Base64Scanner, Kind, Piece, ScannedBody
 from batchgen.spool.redaction import Redaction
 from batchgen.spool.response_file import ResponseFile, head_line
 from batchgen.system.atomic_files import PartFile
@@ -30,12 +30,12 @@ class SpoolWriter:
         hide: str | None = None,
     ) -> None:
         self._redaction = Redaction(hide.encode()) if hide else None
-        self._scan = LeanScan()
+        self._scan = Base64Scanner()
         self._buffer: list[Piece] = []
         self._buffered_bytes = 0
         self._size = 0
         self._file = ResponseFile(part, head_line(status, headers, route))
-        self.lean: LeanResponse | None = None
+        self.scanned: ScannedBody | None = None
         """The body with placeholders, after `commit`; None if it is in the file only."""
 
     @property
@@ -63,7 +63,7 @@ class SpoolWriter:
         """Make the complete response durable. Raises OSError."""
         self._feed_rest()
         text = await in_disk_thread(self._file.commit, self._take_buffer())
-        self.lean = None if text is None else LeanResponse(text, self._size)
+        self.scanned = None if text is None else ScannedBody(text, self._size)
 
     def close(self) -> None:
         """Close the files without finishing the response; `commit` and `flush` do so too."""

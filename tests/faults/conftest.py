@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from batchgen.http.client import ssl_context
+from batchgen.http.session import ssl_context
 
 
 @pytest.fixture(scope="session")

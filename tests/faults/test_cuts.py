@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from batchgen.http.client import ApiClient, ApiRequest, BytesBody
+from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
+from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import inspect
 from batchgen.job import AttemptId, Billed, Outcome
-from batchgen.outcomes.classify import Exchange, Reach, Verdict, classify
+from batchgen.outcomes.classify import Classification, Exchange, Reach, classify
 from batchgen.outcomes.download_policy import FetchAgain, FetchResult, after_fetch
 from batchgen.providers.adapters.images import read_response
 from batchgen.spool.spool import Spool
@@ -44,7 +45,7 @@ class Buyer:
         self._api = api
         self._spool = spool
         self._between = between
-        self.bought: dict[str, tuple[Weather, Verdict]] = {}
+        self.bought: dict[str, tuple[Weather, Classification]] = {}
 
     async def buy(self, weather: Weather, body: bytes = BODY) -> Exchange:
         """One request in such weather; how it went is kept by its attempt."""
@@ -65,7 +66,7 @@ class Buyer:
 
     def outcomes(self) -> list[Outcome]:
         """What the requests came to, in their order."""
-        return [verdict.outcome for _, verdict in self.bought.values()]
+        return [classification.outcome for _, classification in self.bought.values()]
 
 
 @asynccontextmanager
@@ -82,11 +83,15 @@ def check_bill(buyer: Buyer, served: rig.Endpoint, before: int) -> set[str]:
     """No charge that was said to be free, and none that was said to be sure and is not there."""
     served.wait_until_idle()
     charged = set(rig.charges(served.bill()[before:]))
-    for attempt, (weather, verdict) in buyer.bought.items():
+    for attempt, (weather, classification) in buyer.bought.items():
         if attempt in charged:
-            assert verdict.billed is not Billed.NO, f"charged, but free: {weather} {verdict}"
+            assert classification.billed is not Billed.NO, (
+                f"charged, but free: {weather} {classification}"
+            )
         else:
-            assert verdict.billed is not Billed.YES, f"free, but charged: {weather} {verdict}"
+            assert classification.billed is not Billed.YES, (
+                f"free, but charged: {weather} {classification}"
+            )
     return charged
 
 
@@ -149,8 +154,8 @@ async def test_a_large_request_that_was_cut_early_is_asked_again_for_free(
         await cut_requests(buys, between, LARGE, offsets)
         check_bill(buys, served, before)
     early = [
-        verdict.outcome
-        for weather, verdict in buys.bought.values()
+        classification.outcome
+        for weather, classification in buys.bought.values()
         if weather.request_bytes is not None and weather.request_bytes < 1_000_000
     ]
     assert early

@@ -22,7 +22,7 @@ import anyio.to_thread
 import pytest
 import trustme
 
-import batchgen.http.client
+import batchgen.http.session
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
 from batchgen.job import AttemptId, Outcome
@@ -115,7 +115,7 @@ def black_hole(family: socket.AddressFamily, host: str, port: int = 0) -> Iterat
 async def test_a_host_that_swallows_the_connection_is_given_up_and_safe(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchgen.http.client, "CONNECT_TIMEOUT_S", SOON_S)
+    monkeypatch.setattr(batchgen.http.session, "CONNECT_TIMEOUT_S", SOON_S)
     with black_hole(socket.AF_INET, "127.0.0.1") as port:
         async with asker(tmp_path, verify) as client:
             exchange = await client.ask(f"http://127.0.0.1:{port}")
@@ -129,7 +129,7 @@ async def test_a_broken_version_6_does_not_hold_up_a_request(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection over IPv6 stays open without a response until the test's own time limit."""
-    monkeypatch.setattr(batchgen.http.client, "CONNECT_TIMEOUT_S", 3600.0)
+    monkeypatch.setattr(batchgen.http.session, "CONNECT_TIMEOUT_S", 3600.0)
     real = socket.getaddrinfo
 
     def getaddrinfo(host: str, port: int, *rest: int, **named: int) -> list[object]:
@@ -242,7 +242,7 @@ async def test_http_2_is_not_offered(tmp_path: Path) -> None:
     authority = trustme.CA()
     context = shown(authority.issue_cert("127.0.0.1"))
     context.set_alpn_protocols(["h2"])
-    trusting = batchgen.http.client.ssl_context()
+    trusting = batchgen.http.session.ssl_context()
     authority.configure_trust(trusting)
     chosen: list[str | None] = []
 
@@ -268,12 +268,12 @@ async def test_a_gzip_bomb_does_not_go_off(tmp_path: Path, verify: ssl.SSLContex
         exchange, spool = await ask_once(tmp_path, verify, script)
         found = spool.find(ATTEMPT)
         assert found is not None
-        verdict = classify(exchange, read_response(found.body(), found.headers))
+        classification = classify(exchange, read_response(found.body(), found.headers))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert found.body() == bomb
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    assert classification.outcome is Outcome.AMBIGUOUS
     assert peak < 4 * 1024 * 1024
 
 

@@ -25,8 +25,10 @@ from PIL.PngImagePlugin import PngInfo
 
 import batchgen
 from batchgen.cli.main import cli
-from batchgen.http.client import ApiClient, ApiRequest, BytesBody, ssl_context
+from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
+from batchgen.http.request import ApiRequest, BytesBody
+from batchgen.http.session import ssl_context
 from batchgen.job import AttemptId
 from batchgen.outcomes.classify import Reach
 from batchgen.session.settings import exposed_env_file

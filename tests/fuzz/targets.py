@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.errors import ManifestError, SettingsError
-from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanScan, unpack_base64
+from batchgen.images.base64_scanner import (
+    Base64Decoder,
+    Base64Scanner,
+    Kind,
+    unpack_base64,
+)
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import MAX_PIXELS, decode, inspect
 from batchgen.images.mp4 import inspect_mp4
@@ -97,7 +102,7 @@ def read_template(data: bytes) -> None:
 
 
 def read_response(data: bytes) -> None:
-    """A response of any route is one, with a verdict that fits its bill."""
+    """A response of any route is one, with a classification that fits its bill."""
     if len(data) < 2:
         return
     adapter = ADAPTERS[ROUTES[data[0] % len(ROUTES)]]
@@ -116,12 +121,12 @@ def read_response(data: bytes) -> None:
         exchange = Exchange(
             reach=Reach.COMPLETE, failure=Failure.NONE, status=status, headers=headers
         )
-        verdict = classify(exchange, response)
-        assert verdict.message.isprintable()
-        assert verdict.code.isprintable()
-        if verdict.outcome is Outcome.OK:
+        classification = classify(exchange, response)
+        assert classification.message.isprintable()
+        assert classification.code.isprintable()
+        if classification.outcome is Outcome.OK:
             assert response.images or response.task_id
-            assert verdict.billed is not Billed.NO
+            assert classification.billed is not Billed.NO
 
 
 def read_pieces(data: bytes) -> None:
@@ -129,7 +134,7 @@ def read_pieces(data: bytes) -> None:
 
     0xff stands for a long base64.
     """
-    scan, body, told, encoded = LeanScan(), b"", b"", b""
+    scan, body, told, encoded = Base64Scanner(), b"", b"", b""
     decoder = Base64Decoder()
     for piece in data.replace(b"\xff", b"QUFB" * 1500).split(b"\xfe"):
         body += piece

@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batchgen.http.download
-from batchgen.http.client import ssl_context
 from batchgen.http.content_coding import ContentDecoder
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader, Validators
+from batchgen.http.session import ssl_context
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.system.atomic_files import PartFile
 from tests.support import wire
@@ -200,9 +200,9 @@ async def test_an_applied_coding_is_undone(
 @pytest.mark.parametrize(
     ("body", "trouble"),
     [
-        (gzip.compress(IMAGE)[:-9], "compressed data are cut off"),
-        (gzip.compress(IMAGE)[:20], "compressed data are cut off"),
-        (gzip.compress(IMAGE)[:12] + b"\xff" * 99, "compressed data are broken"),
+        (gzip.compress(IMAGE)[:-9], "compressed data is cut off"),
+        (gzip.compress(IMAGE)[:20], "compressed data is cut off"),
+        (gzip.compress(IMAGE)[:12] + b"\xff" * 99, "compressed data is broken"),
         (gzip.compress(b"") * 99, "more than 16 compressed members"),
     ],
     ids=["end missing", "most missing", "broken", "many members"],
@@ -846,7 +846,7 @@ async def test_no_redirect_leads_a_provider_of_the_world_to_this_machine(
         url = f"http://shop.test:{server.port}/1.png"
         result = await fetch_changed(client, url, tmp_path / "1.png", Validators())
     assert isinstance(result, FetchResult)
-    assert "which is no public address" in result.forbidden
+    assert "which is not a public IP address" in result.forbidden
     assert asked == ["shop.test", *(name for name in names if name == target)]
     assert server.connections == 1
 

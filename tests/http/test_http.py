@@ -24,8 +24,11 @@ import pytest
 
 import batchgen.http.client
 import batchgen.http.deadlines
-from batchgen.http.client import ApiClient, BytesBody, kept_headers, ssl_context
+from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines, time_awake_or_asleep
+from batchgen.http.request import BytesBody
+from batchgen.http.response_headers import kept_headers
+from batchgen.http.session import ssl_context
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.providers.adapters.images import read_response
@@ -589,8 +592,8 @@ async def test_compression_is_not_asked_for_and_never_undone(
     response = client.whole()
     assert response.body() == packed
     assert response.headers["content-encoding"] == "gzip"
-    verdict = classify(exchange, read_response(response.body(), response.headers))
-    assert verdict.outcome is Outcome.AMBIGUOUS
+    classification = classify(exchange, read_response(response.body(), response.headers))
+    assert classification.outcome is Outcome.AMBIGUOUS
 
 
 @pytest.mark.fault("N24", "N25")
@@ -605,9 +608,9 @@ async def test_a_redirect_is_not_followed(
             exchange = await client.ask(server.url)
     assert (exchange.reach, exchange.status) == (Reach.COMPLETE, int(status[:3]))
     assert other.connections == 0
-    verdict = classify(exchange, read_response(b"", {}))
-    assert verdict.outcome is Outcome.STOP
-    assert other.url in verdict.message
+    classification = classify(exchange, read_response(b"", {}))
+    assert classification.outcome is Outcome.STOP
+    assert other.url in classification.message
 
 
 # What is sent

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-import batchgen.providers.catalogue
-from batchgen.providers.catalogue import (
+import batchgen.providers.catalog
+from batchgen.providers.catalog import (
     OfferedModel,
     Unavailable,
     fetch_account,
@@ -36,9 +36,9 @@ async def test_the_price_list_comes_as_it_is_and_no_key_is_sent() -> None:
 @pytest.mark.parametrize(
     ("response", "message"),
     [
-        (wire.response(b"", "404 Not Found"), "the response is 404"),
-        (wire.response(b"", "302 Found", Location="http://192.0.2.1/"), "the response is 302"),
-        (wire.response(b"{}", Content_Encoding="gzip"), "encoded"),
+        (wire.response(b"", "404 Not Found"), "HTTP 404"),
+        (wire.response(b"", "302 Found", Location="http://192.0.2.1/"), "HTTP 302"),
+        (wire.response(b"{}", Content_Encoding="gzip"), "compressed"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}", "closed"),
         (b"nonsense\r\n\r\n", "illegal status line"),
         (b"", "disconnected"),
@@ -72,7 +72,7 @@ async def test_an_response_without_an_end_is_cut_off_by_size() -> None:
 async def test_an_response_that_drips_is_cut_off_by_time(
     first: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchgen.providers.catalogue, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(batchgen.providers.catalog, "TIMEOUT_S", 0.3)
 
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -83,7 +83,7 @@ async def test_an_response_that_drips_is_cut_off_by_time(
         await connection.gone()
 
     async with wire.serve(script) as server:
-        with pytest.raises(Unavailable, match=r"no whole response within 0\.3 s"):
+        with pytest.raises(Unavailable, match=r"no complete response within 0\.3 s"):
             await fetch_price_list(server.url)
 
 
@@ -112,7 +112,7 @@ async def test_models_are_listed_once_each_by_name() -> None:
 
 @pytest.mark.parametrize("document", [b"<html>", b"[" * 100_000, [], {"data": {}}, 7])
 async def test_what_is_no_list_of_models_is_unavailable(document: Any) -> None:
-    with pytest.raises(Unavailable, match="the response is no"):
+    with pytest.raises(Unavailable, match="the response is not"):
         await models(document)
 
 
@@ -142,7 +142,7 @@ async def test_an_account_is_asked_with_its_token_and_number() -> None:
 async def test_an_account_that_is_asked_too_fast_is_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batchgen.providers.catalogue, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(batchgen.providers.catalog, "PATIENCE_S", 0.01)
 
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         await wire.receive(connection, server)
@@ -159,7 +159,7 @@ async def test_an_account_that_is_asked_too_fast_is_asked_again(
 async def test_an_account_is_not_asked_for_ever(
     monkeypatch: pytest.MonkeyPatch, status: str, asked: int
 ) -> None:
-    monkeypatch.setattr(batchgen.providers.catalogue, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(batchgen.providers.catalog, "PATIENCE_S", 0.0)
     async with wire.serve(wire.answering(wire.response(KEY.encode(), status))) as server:
         with pytest.raises(Unavailable, match=status[:3]) as caught:
             await fetch_account(server.url, KEY, "7")

@@ -109,8 +109,8 @@ def test_a_run_whose_list_cannot_be_had_says_so_and_goes_on(tmp_path: Path) -> N
         finally:
             server.shutdown()
     assert "no fresh price list" in done.stderr
-    assert "the response is 404" in done.stderr
-    assert "prices are from play money of the embedded endpoint" in done.stderr
+    assert ": HTTP 404" in done.stderr
+    assert "prices are from simulated prices of the local endpoint" in done.stderr
     assert rig.status(tmp_path)["cost"]["charged"] == "0.037700"
 
 
@@ -174,7 +174,7 @@ def test_prices_without_a_connection_are_the_newest_known(tmp_path: Path) -> Non
     path = rig.manifest(tmp_path, f"http://127.0.0.1:{wire.free_port()}/v1", ["one"])
     done = rig.batchgen("prices", path, cwd=tmp_path)
     assert "no fresh price list" in done.stderr
-    assert done.stdout.startswith("local: play money")
+    assert done.stdout.startswith("local: simulated prices")
 
 
 def test_shipped_prices_of_each_provider_are_shown_with_their_date(
@@ -188,7 +188,7 @@ def test_shipped_prices_of_each_provider_are_shown_with_their_date(
     assert main(["prices", "--offline", "--provider", "openai"]) == 0
     assert "2026-11-22" in capsys.readouterr().out
     assert main(["prices", "--offline", "--provider", "openrouter"]) == 2
-    assert "is not built in" in capsys.readouterr().err
+    assert "unknown provider" in capsys.readouterr().err
 
 
 @pytest.fixture

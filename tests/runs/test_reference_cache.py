@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.http.client import ssl_context
+from batchgen.http.session import ssl_context
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.session.reference_cache import WIDTH, Fetched, ReferenceCache
 from tests.support import rig, wire
@@ -123,8 +123,8 @@ async def test_a_damaged_or_lost_copy_is_fetched_whole(
         (wire.response(b"<!DOCTYPE html>"), "no reference image: an HTML page"),
         (wire.response(b"GIF89a" + bytes(20)), "no reference image: a GIF"),
         (wire.response(b""), "no reference image: the file is empty"),
-        (wire.response(b"", "302 Found", Location="http://10.0.0.1/a.jpg"), "no public address"),
-        (wire.response(b"", "302 Found", Location="file:///etc/passwd"), "only https://"),
+        (wire.response(b"", "302 Found", Location="http://10.0.0.1/a.jpg"), "not a public IP"),
+        (wire.response(b"", "302 Found", Location="file:///etc/passwd"), "unsupported scheme"),
         (wire.response(b"x", Content_Encoding="gzip"), "no reference image: data beginning 'x'"),
     ],
 )
@@ -161,7 +161,7 @@ async def test_this_machine_is_asked_only_for_a_provider_that_is_on_it(
         url = f"{server.url}/a.jpg"
         assert await cache.bring([url], allow_loopback=False) == Fetched(failed=1)
         assert server.connections == 0
-    assert "127.0.0.1, which is no public address" in cache.problem(url)
+    assert "127.0.0.1, which is not a public IP address" in cache.problem(url)
 
 
 async def test_a_passing_fault_is_asked_again(cache: Rig, photo: bytes) -> None:

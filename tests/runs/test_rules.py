@@ -1,4 +1,4 @@
-"""What models accept: every row of the sheets, nearest legal values, and the endpoint's view."""
+"""What models accept: every row of the sheets, nearest valid values, and the endpoint's view."""
 
 from __future__ import annotations
 
@@ -15,13 +15,8 @@ from batchgen.job import OptionValue
 from batchgen.providers import crazyrouter, openai
 from batchgen.providers.adapters.registry import Route
 from batchgen.providers.registry import PROFILES
-from batchgen.providers.rules.model_rules import (
-    ModelRules,
-    Rulebook,
-    SizeGrid,
-    faults_of,
-    nearest_legal_size,
-)
+from batchgen.providers.rules.model_rules import ModelRules, Rulebook, faults_of
+from batchgen.providers.rules.size_rules import SizeGrid, nearest_legal_size
 from batchgen.providers.token_prices import OPENAI_TOKEN_PRICES
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.models.rules import edit, generation, parse_size
@@ -76,8 +71,8 @@ def test_sizes_that_the_sheets_call_valid_pass(size: str) -> None:
         ("512x512", "at least 655,360 pixels", "816x816"),
         ("800x800", "at least 655,360 pixels", "816x816"),
         ("3840x2176", "at most 8,294,400 pixels", "3824x2160"),
-        ("7680x4320", "no side is over 3840 and it has at most", "3840x2160"),
-        ("4096x1024", "no side is over 3840 and the long side is at most 3", "3840x1280"),
+        ("7680x4320", "no side may exceed 3840 and the size must have at most", "3840x2160"),
+        ("4096x1024", "no side may exceed 3840 and the long side must be at most 3", "3840x1280"),
         ("1x1", "multiples of 16", "816x816"),
         ("1024X1024", "WIDTHxHEIGHT", "1024x1024"),
         (" 1920 x 1080px", "WIDTHxHEIGHT", "1920x1088"),
@@ -88,10 +83,10 @@ def test_an_impossible_size_is_told_with_its_rule_and_the_nearest(
     size: str, rule: str, nearest: str
 ) -> None:
     (message,) = messages(GPT_IMAGE_2, {"size": size})
-    assert message.startswith(f"{size!r} is refused: ")
+    assert message.startswith(f"invalid value {size!r}: ")
     assert rule in message
     assert message.endswith(
-        f"(Crazyrouter's page on gpt-image-2, June 2026); the nearest legal value is {nearest}"
+        f"(Crazyrouter's page on gpt-image-2, June 2026); the nearest valid value is {nearest}"
     )
 
 
@@ -160,34 +155,38 @@ def test_what_the_page_allows_passes_here_and_at_the_endpoint(options: Options) 
 
 
 REFUSED: list[tuple[Options, str, str]] = [
-    ({"response_format": "b64_json"}, "is not taken", "output_format says png, jpeg or webp"),
-    ({"style": "vivid"}, "is not taken", "describe the style in the prompt"),
-    ({"input_fidelity": "high"}, "is not taken", "leave it out"),
-    ({"background": "transparent"}, "auto or opaque", "nearest legal value is opaque"),
-    ({"quality": "standard"}, "auto, low, medium, high or hd", "nearest legal value is auto"),
-    ({"quality": "hihg"}, "auto, low, medium, high or hd", "nearest legal value is high"),
-    ({"quality": "HIGH"}, "auto, low, medium, high or hd", "nearest legal value is high"),
-    ({"quality": "best"}, "auto, low, medium, high or hd", "write one of these"),
-    ({"output_format": "jpg"}, "png, jpeg or webp", "nearest legal value is jpeg"),
-    ({"moderation": "none"}, "auto or low", "write one of these"),
-    ({"output_compression": 80}, "not with png, its default", "write output_format: jpeg"),
+    (
+        {"response_format": "b64_json"},
+        "is not supported",
+        "output_format selects png, jpeg or webp",
+    ),
+    ({"style": "vivid"}, "is not supported", "describe the style in the prompt"),
+    ({"input_fidelity": "high"}, "is not supported", "remove it"),
+    ({"background": "transparent"}, "auto or opaque", "nearest valid value is opaque"),
+    ({"quality": "standard"}, "auto, low, medium, high or hd", "nearest valid value is auto"),
+    ({"quality": "hihg"}, "auto, low, medium, high or hd", "nearest valid value is high"),
+    ({"quality": "HIGH"}, "auto, low, medium, high or hd", "nearest valid value is high"),
+    ({"quality": "best"}, "auto, low, medium, high or hd", "use one of these"),
+    ({"output_format": "jpg"}, "png, jpeg or webp", "nearest valid value is jpeg"),
+    ({"moderation": "none"}, "auto or low", "use one of these"),
+    ({"output_compression": 80}, "not png, its default", "use output_format: jpeg"),
     (
         {"output_compression": 80, "output_format": "png"},
-        "output_compression goes with output_format: jpeg or webp only, not with 'png'",
-        "or leave output_compression out",
+        "output_compression requires output_format: jpeg or webp, not 'png'",
+        "or remove output_compression",
     ),
     ({"output_compression": 101, "output_format": "webp"}, "0 to 100", "value is 100"),
     ({"output_compression": -1, "output_format": "webp"}, "0 to 100", "value is 0"),
-    ({"output_compression": 80.5, "output_format": "webp"}, "whole number", "value is 80"),
-    ({"output_compression": "80", "output_format": "webp"}, "whole", "is 80, without quotes"),
-    ({"output_compression": "best", "output_format": "webp"}, "whole", "write a number"),
-    ({"output_compression": True, "output_format": "webp"}, "whole", "write a number"),
-    ({"partial_images": 2}, "goes with stream: true only, not with false", "write stream: true"),
-    ({"partial_images": 0, "stream": False}, "not with false", "leave partial_images out"),
+    ({"output_compression": 80.5, "output_format": "webp"}, "integer", "value is 80"),
+    ({"output_compression": "80", "output_format": "webp"}, "integer", "is 80, without quotes"),
+    ({"output_compression": "best", "output_format": "webp"}, "integer", "write a number"),
+    ({"output_compression": True, "output_format": "webp"}, "integer", "write a number"),
+    ({"partial_images": 2}, "requires stream: true, not false", "use stream: true"),
+    ({"partial_images": 0, "stream": False}, "not false", "or remove partial_images"),
     ({"partial_images": 4, "stream": True}, "0 to 3", "value is 3"),
-    ({"stream": "true"}, "true or false", "write true, without quotes"),
-    ({"stream": 1}, "true or false", "write one of these"),
-    ({"user": 7}, "a text", "quote it: '7'"),
+    ({"stream": "true"}, "true or false", "write true without quotes"),
+    ({"stream": 1}, "true or false", "use one of these"),
+    ({"user": 7}, "expected text", "quote it: '7'"),
     ({"size": 1024}, "auto or WIDTHxHEIGHT", "write it like 1024x1024"),
 ]
 
@@ -208,12 +207,12 @@ def test_what_the_page_refuses_is_refused_here_and_at_the_endpoint(
     [
         ("qualty", "did you mean 'quality'?"),
         ("Size", "did you mean 'size'?"),
-        ("seed", "known are size, quality, background"),
+        ("seed", "known options are size, quality, background"),
     ],
 )
 def test_an_option_that_would_be_dropped_and_billed_is_a_fault(name: str, words: str) -> None:
     (message,) = messages(GPT_IMAGE_2, {name: "auto"})
-    assert message.startswith(f"there is no option {name!r}, and the gateway drops")
+    assert message.startswith(f"unknown option {name!r}: the provider ignores")
     assert words in message
     assert not is_refused({name: "auto"})
 
@@ -222,20 +221,20 @@ def test_images_are_counted_by_count_and_never_by_n() -> None:
     for profile in PROFILES.values():
         for rules in profile.models.values():
             (message,) = messages(rules, {"n": 1})
-            assert "count: says how many images" in message
+            assert "use count: for several images" in message
 
 
 def test_sixteen_references_are_taken_and_no_more() -> None:
     assert messages(GPT_IMAGE_2, {}, 16) == []
     (fault,) = faults_of(GPT_IMAGE_2, {}, 17)
     assert fault.place == ("images",)
-    assert "at most 16 reference images are taken, not 17" in fault.message
+    assert "at most 16 reference images are supported, not 17" in fault.message
 
 
 def test_moderation_is_for_generations_only() -> None:
     assert messages(GPT_IMAGE_2, {"moderation": "low"}) == []
     (message,) = messages(GPT_IMAGE_2, {"moderation": "low"}, 1)
-    assert "not taken with reference images" in message
+    assert "not supported with reference images" in message
 
 
 def test_all_faults_are_told_at_once_and_each_names_its_option() -> None:
@@ -252,7 +251,7 @@ def test_all_faults_are_told_at_once_and_each_names_its_option() -> None:
 
 def test_a_condition_waits_for_the_values_it_is_about() -> None:
     (message,) = messages(GPT_IMAGE_2, {"stream": "true", "partial_images": 2})
-    assert message.startswith("'true' is refused")
+    assert message.startswith("invalid value 'true'")
 
 
 VALUES: st.SearchStrategy[OptionValue] = st.one_of(
@@ -323,19 +322,19 @@ def test_whatever_a_manifest_says_is_judged(
     [
         ("grok-4-image", {"aspect_ratio": "16:9", "resolution": "2k"}, 0, None),
         ("grok-4-image", {"aspect_ratio": "auto", "response_format": "url"}, 0, None),
-        ("grok-4-image", {"resolution": "2K"}, 0, "nearest legal value is 2k"),
+        ("grok-4-image", {"resolution": "2K"}, 0, "nearest valid value is 2k"),
         ("grok-4-image", {"aspect_ratio": "wide"}, 0, "write it like '16:9'"),
-        ("grok-4-image", {"response_format": "b64_json"}, 0, "nearest legal value is url"),
-        ("grok-4-image", {"size": "1024x1024"}, 0, "say aspect_ratio and resolution instead"),
-        ("grok-4-image", {"quality": "high"}, 0, "say resolution instead"),
+        ("grok-4-image", {"response_format": "b64_json"}, 0, "nearest valid value is url"),
+        ("grok-4-image", {"size": "1024x1024"}, 0, "use aspect_ratio and resolution"),
+        ("grok-4-image", {"quality": "high"}, 0, "use resolution"),
         ("grok-4-image", {"style": "vivid"}, 0, "describe the style in the prompt"),
-        ("grok-4-image", {}, 1, "it draws from text only"),
+        ("grok-4-image", {}, 1, "it generates from text only"),
         ("qwen-image-plus", {"size": "1328x1328", "response_format": "b64_json"}, 0, None),
         ("qwen-image-max", {"size": "1920x1080"}, 0, None),
-        ("qwen-image-max", {"size": "1024*1024"}, 0, "nearest legal value is 1024x1024"),
+        ("qwen-image-max", {"size": "1024*1024"}, 0, "nearest valid value is 1024x1024"),
         ("qwen-image-2.0", {"size": "big"}, 0, "write it like 1024x1024"),
-        ("qwen-image-2.0", {"quality": "high"}, 0, "there is no option 'quality'"),
-        ("qwen-image-2.0", {}, 1, "it draws from text only"),
+        ("qwen-image-2.0", {"quality": "high"}, 0, "unknown option 'quality'"),
+        ("qwen-image-2.0", {}, 1, "it generates from text only"),
         (
             "nano-banana",
             {"image_input": "https://x.test/a.png", "resolution": "1K", "aspect_ratio": "21:9"},
@@ -343,14 +342,14 @@ def test_whatever_a_manifest_says_is_judged(
             None,
         ),
         ("nano-banana-2", {"output_format": "jpg", "output_compression": 80}, 0, None),
-        ("nano-banana-2", {"resolution": "4k"}, 0, "nearest legal value is 4K"),
-        ("nano-banana-pro", {"size": "1024x1024"}, 0, "say aspect_ratio and resolution"),
-        ("nano-banana-pro", {"image_input": "data:image/png;base64,AA"}, 0, "https:// address"),
-        ("nano-banana-pro", {"image_input": "photos/a.png"}, 0, "https:// address"),
-        ("nano-banana-pro", {"imageConfig": "x"}, 0, "is not taken"),
-        ("nano-banana-pro", {"generationConfig": "x"}, 0, "is not taken"),
-        ("nano-banana-pro", {"imageOutputOptions": "x"}, 0, "say output_format"),
-        ("nano-banana-pro", {}, 1, "write its address as the option image_input"),
+        ("nano-banana-2", {"resolution": "4k"}, 0, "nearest valid value is 4K"),
+        ("nano-banana-pro", {"size": "1024x1024"}, 0, "use aspect_ratio and resolution"),
+        ("nano-banana-pro", {"image_input": "data:image/png;base64,AA"}, 0, "https:// URL"),
+        ("nano-banana-pro", {"image_input": "photos/a.png"}, 0, "https:// URL"),
+        ("nano-banana-pro", {"imageConfig": "x"}, 0, "is not supported"),
+        ("nano-banana-pro", {"generationConfig": "x"}, 0, "is not supported"),
+        ("nano-banana-pro", {"imageOutputOptions": "x"}, 0, "use output_format"),
+        ("nano-banana-pro", {}, 1, "set the option image_input to its URL"),
     ],
 )
 def test_the_gateways_other_models(
@@ -363,39 +362,39 @@ def test_the_gateways_other_models(
     ("model", "options", "references", "words"),
     [
         ("gpt-image-2", {"size": "2048x1152", "safety_identifier": "u1"}, 16, None),
-        ("gpt-image-2", {"background": "transparent"}, 0, "nearest legal value is opaque"),
-        ("gpt-image-2", {"quality": "xhigh"}, 0, "nearest legal value is high"),
-        ("gpt-image-2", {"quality": "hd"}, 0, "nearest legal value is high"),
-        ("gpt-image-2", {"response_format": "url"}, 0, "always holds the image itself"),
+        ("gpt-image-2", {"background": "transparent"}, 0, "nearest valid value is opaque"),
+        ("gpt-image-2", {"quality": "xhigh"}, 0, "nearest valid value is high"),
+        ("gpt-image-2", {"quality": "hd"}, 0, "nearest valid value is high"),
+        ("gpt-image-2", {"response_format": "url"}, 0, "always contains the image itself"),
         ("gpt-image-2", {"input_fidelity": "high"}, 1, "it is always high"),
-        ("gpt-image-2", {"complexity": "low"}, 0, "there is no option 'complexity'"),
+        ("gpt-image-2", {"complexity": "low"}, 0, "unknown option 'complexity'"),
         ("gpt-image-2", {}, 17, "at most 16 reference images"),
         ("gpt-image-2-2026-04-21", {"size": "1920x1080"}, 0, "1920x1088"),
         ("gpt-image-2.5-flare", {"quality": "max", "background": "transparent"}, 0, None),
         ("gpt-image-2.5-sunburst", {"quality": "xhigh"}, 0, None),
-        ("gpt-image-2.5-sunburst-2026-09-08", {"complexity": "low"}, 0, "there is no option"),
+        ("gpt-image-2.5-sunburst-2026-09-08", {"complexity": "low"}, 0, "unknown option"),
         (
             "gpt-image-2.5-flare",
             {"background": "transparent", "output_format": "jpeg"},
             0,
-            "background: transparent goes with output_format: png or webp only, not with 'jpeg'",
+            "background: transparent requires output_format: png or webp, not 'jpeg'",
         ),
         ("gpt-image-2.5-flare", {"input_fidelity": "low"}, 1, "it is always high"),
         ("gpt-image-2.6-sunburst", {"complexity": "medium", "quality": "max"}, 0, None),
-        ("gpt-image-2.6-flare", {"output_format": "gif"}, 0, "as batchgen can verify these"),
+        ("gpt-image-2.6-flare", {"output_format": "gif"}, 0, "which batchgen can verify"),
         ("gpt-image-2.6-flare", {"style": "natural"}, 0, "describe the style"),
-        ("gpt-image-2.6-flare", {"moderation": "low"}, 1, "not taken with reference images"),
+        ("gpt-image-2.6-flare", {"moderation": "low"}, 1, "not supported with reference images"),
         ("gpt-image-1.5", {"size": "1536x1024", "background": "transparent"}, 0, None),
         ("gpt-image-1.5", {"input_fidelity": "high"}, 1, None),
-        ("gpt-image-1.5", {"input_fidelity": "high"}, 0, "with reference images only"),
-        ("gpt-image-1.5", {"size": "1920x1080"}, 0, "nearest legal value is 1536x1024"),
-        ("gpt-image-1.5", {"size": "512x512"}, 0, "nearest legal value is 1024x1024"),
-        ("gpt-image-1.5", {"size": "huge"}, 0, "write one of these"),
-        ("gpt-image-1.5", {"quality": "xhigh"}, 0, "nearest legal value is high"),
-        ("gpt-image-1-mini", {"input_fidelity": "high"}, 1, "nearest legal value is low"),
+        ("gpt-image-1.5", {"input_fidelity": "high"}, 0, "requires reference images"),
+        ("gpt-image-1.5", {"size": "1920x1080"}, 0, "nearest valid value is 1536x1024"),
+        ("gpt-image-1.5", {"size": "512x512"}, 0, "nearest valid value is 1024x1024"),
+        ("gpt-image-1.5", {"size": "huge"}, 0, "use one of these"),
+        ("gpt-image-1.5", {"quality": "xhigh"}, 0, "nearest valid value is high"),
+        ("gpt-image-1-mini", {"input_fidelity": "high"}, 1, "nearest valid value is low"),
         ("chatgpt-image-latest", {"size": "1024x1536"}, 0, None),
         ("dall-e-3", {"quality": "hd", "style": "vivid", "size": "1792x1024"}, 0, None),
-        ("dall-e-2", {"size": "640x640"}, 0, "nearest legal value is 512x512"),
+        ("dall-e-2", {"size": "640x640"}, 0, "nearest valid value is 512x512"),
         ("dall-e-2", {}, 2, "at most 1 reference image"),
     ],
 )
@@ -428,7 +427,7 @@ def test_a_model_on_another_route_has_the_rules_of_that_route() -> None:
     asked: dict[str, OptionValue] = {"aspect_ratio": "16:9", "temperature": 0.5, "seed": 7}
     assert not faults_of(native.known_models()["nano-banana"], asked, 3)
     (fault,) = faults_of(native.known_models()["nano-banana"], {"temperature": "9"}, 0)
-    assert "the nearest legal value is 2, without quotes" in fault.message
+    assert "the nearest valid value is 2, without quotes" in fault.message
     assert faults_of(PROFILES["crazyrouter"].known_models()["nano-banana"], {"seed": 7}, 0)
 
 
@@ -458,7 +457,7 @@ def test_a_model_is_warned_of_until_its_last_day_and_refused_from_then_on(
 def test_an_unknown_model_passes_with_a_warning() -> None:
     (objection,) = book("crazyrouter").of_request("gpt-imgae-2", {"size": "1x1"}, 99)
     assert (objection.place, objection.fatal) == (("model",), False)
-    assert "no rules are known for 'gpt-imgae-2' at crazyrouter" in objection.message
+    assert "no rules are known for model 'gpt-imgae-2' at crazyrouter" in objection.message
     assert objection.message.endswith("did you mean 'gpt-image-2'?")
 
 
@@ -476,7 +475,7 @@ def test_a_prompt_has_a_longest_length(provider: str, model: str, limit: int) ->
     assert book(provider).of_prompt(model, limit) is None
     objection = book(provider).of_prompt(model, limit + 1)
     assert objection is not None
-    assert f"longer than the {limit:,} characters" in objection.message
+    assert f"longer than the limit of {limit:,} characters" in objection.message
 
 
 @pytest.mark.parametrize("model", ["grok-4-image", "nobody-knows-it"])
@@ -521,19 +520,19 @@ def test_a_check_leads_to_the_line_and_column_of_each_option(tmp_path: Path) -> 
     stderr = rig.batchgen("check", path.name, cwd=tmp_path, code=2).stderr
     size, style, unknown = stderr.splitlines()
     assert size == (
-        "m.yaml:2:17: options.size: '1920x1080' is refused: both sides are multiples of 16"
-        " (Crazyrouter's page on gpt-image-2, June 2026); the nearest legal value is 1920x1088"
+        "m.yaml:2:17: options.size: invalid value '1920x1080': both sides must be multiples of 16"
+        " (Crazyrouter's page on gpt-image-2, June 2026); the nearest valid value is 1920x1088"
     )
-    assert style.startswith("m.yaml:2:35: options.style: style is not taken (")
+    assert style.startswith("m.yaml:2:35: options.style: style is not supported (")
     assert unknown.startswith(
-        "m.yaml:9:15: jobs[1].options.qualty: there is no option 'qualty', and the gateway drops"
+        "m.yaml:9:15: jobs[1].options.qualty: unknown option 'qualty': the provider ignores"
     )
 
 
 def test_a_run_against_the_rules_sends_nothing(tmp_path: Path) -> None:
     path = written(tmp_path, "provider: local\noptions: {size: 512x512}\njobs: [A mug]\n")
     refused = rig.batchgen("run", path, cwd=tmp_path, code=2)
-    assert "the nearest legal value is 816x816" in refused.stderr
+    assert "the nearest valid value is 816x816" in refused.stderr
     assert not (tmp_path / "batchgen.db.local").exists()
 
 
@@ -544,9 +543,9 @@ def test_with_rules_that_warn_the_endpoint_has_the_last_word(tmp_path: Path) -> 
         "  - A mug\n  - A bag\n  - {prompt: A hook, options: {size: 816x816}}\n",
     )
     warning = (
-        "warning: m.yaml:3:17: options.size: '512x512' is refused: it has at least 655,360 pixels,"
-        " not 262,144 (Crazyrouter's page on gpt-image-2, June 2026); the nearest legal value is"
-        " 816x816 (2 jobs)\n"
+        "warning: m.yaml:3:17: options.size: invalid value '512x512': the size must have at least"
+        " 655,360 pixels, not 262,144 (Crazyrouter's page on gpt-image-2, June 2026); the nearest"
+        " valid value is 816x816 (2 jobs)\n"
     )
     assert rig.batchgen("plan", "m.yaml", cwd=tmp_path).stderr == warning
     assert rig.batchgen("check", "m.yaml", cwd=tmp_path).stderr == warning
@@ -565,5 +564,7 @@ def test_a_model_that_nobody_knows_is_one_warning(tmp_path: Path) -> None:
     planned = rig.batchgen("plan", "m.yaml", cwd=tmp_path)
     assert "2  new" in planned.stdout
     (line,) = planned.stderr.splitlines()
-    assert line.startswith("warning: m.yaml:3:28: jobs[0].model: no rules are known for 'new-1'")
+    assert line.startswith(
+        "warning: m.yaml:3:28: jobs[0].model: no rules are known for model 'new-1'"
+    )
     assert line.endswith("(2 jobs)")

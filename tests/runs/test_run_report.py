@@ -91,8 +91,8 @@ def test_many_failures_stay_within_a_screen(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(number) for number in range(60)])
     run = start(ledger, batch)
     for number in range(60):
-        verdict = replace(REFUSED, code=f"code_{number % 12}", message="no " * 200)
-        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), verdict)
+        classification = replace(REFUSED, code=f"code_{number % 12}", message="no " * 200)
+        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), classification)
 
     text = report_text(morning_of(ledger))
     assert len(text.splitlines()) <= 40
@@ -104,8 +104,8 @@ def test_many_failures_stay_within_a_screen(ledger: Ledger) -> None:
 def test_what_a_provider_says_makes_no_markdown(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
-    verdict = replace(REFUSED, message="<b> [click](http://x) `rm`")
-    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), verdict)
+    classification = replace(REFUSED, message="<b> [click](http://x) `rm`")
+    settle_attempt(ledger, send(ledger, run, first(ledger, batch)), classification)
     assert "\\<b\\> \\[click\\](http://x) \\`rm\\`" in report_markdown(morning_of(ledger))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from batchgen.http.client import ApiRequest
+from batchgen.http.request import ApiRequest
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, Job, JobId, JobState, Verify
 from batchgen.money import Micros

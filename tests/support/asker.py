@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchgen.http.client import ApiClient, ApiRequest, Body, BytesBody
+from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
+from batchgen.http.request import ApiRequest, Body, BytesBody
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, classify
 from batchgen.spool.response_file import SpooledResponse

@@ -25,20 +25,20 @@ from batchgen.ledger.records import JobFinished, Reserved
 from batchgen.ledger.runs import start_run
 from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import Micros
-from batchgen.outcomes.classify import Verdict
+from batchgen.outcomes.classify import Classification
 from batchgen.planning.naming import collision_key
 from tests.support.rig import planned_job
 
 PRICE = Micros(37_700)
-OK = Verdict(outcome=Outcome.OK, billed=Billed.YES)
-LOST = Verdict(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="deadline")
-FREE = Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code="unreachable")
-REFUSED = Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="invalid_value")
-EMPTY = Verdict(outcome=Outcome.SPOILED, billed=Billed.YES, code="no_image")
-BLOCKED = Verdict(outcome=Outcome.BLOCKED, billed=Billed.NO, code="moderation_blocked")
-THROTTLED = Verdict(outcome=Outcome.THROTTLED, billed=Billed.NO, code="http_429")
-OVERLOADED = Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="http_500", again=True)
-FEE = Verdict(outcome=Outcome.BLOCKED, billed=Billed.MAYBE, code="violation_fee.x")
+OK = Classification(outcome=Outcome.OK, billed=Billed.YES)
+LOST = Classification(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="deadline")
+FREE = Classification(outcome=Outcome.SAFE, billed=Billed.NO, code="unreachable")
+REFUSED = Classification(outcome=Outcome.REFUSED, billed=Billed.NO, code="invalid_value")
+EMPTY = Classification(outcome=Outcome.SPOILED, billed=Billed.YES, code="no_image")
+BLOCKED = Classification(outcome=Outcome.BLOCKED, billed=Billed.NO, code="moderation_blocked")
+THROTTLED = Classification(outcome=Outcome.THROTTLED, billed=Billed.NO, code="http_429")
+OVERLOADED = Classification(outcome=Outcome.REFUSED, billed=Billed.NO, code="http_500", again=True)
+FEE = Classification(outcome=Outcome.BLOCKED, billed=Billed.MAYBE, code="violation_fee.x")
 IMAGE = SavedImage(path="0.png", sha256="s", bytes=1, width=1, height=1, format="png")
 IDENTITY = BatchIdentity(
     name="b",

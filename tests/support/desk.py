@@ -25,7 +25,7 @@ from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run
 from batchgen.ledger.staging import Staging
 from batchgen.manifest.loader import parse_manifest
-from batchgen.outcomes.classify import Verdict, classify
+from batchgen.outcomes.classify import Classification, classify
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.directories import spool_directory
 from batchgen.session.fresh_prices import PriceLists
@@ -37,14 +37,14 @@ from batchgen.session.proposal import Proposal, propose
 from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.spool.spool import Spool
 
-OK = Verdict(outcome=Outcome.OK, billed=Billed.YES, status=200)
+OK = Classification(outcome=Outcome.OK, billed=Billed.YES, status=200)
 ENDS = {
-    "server_error": Verdict(
+    "server_error": Classification(
         outcome=Outcome.REFUSED, billed=Billed.NO, code="oops", again=True, status=500
     ),
-    "refused": Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="bad", status=400),
-    "blocked": Verdict(outcome=Outcome.BLOCKED, billed=Billed.NO, code="unsafe", status=400),
-    "lost": Verdict(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="connection_lost"),
+    "refused": Classification(outcome=Outcome.REFUSED, billed=Billed.NO, code="bad", status=400),
+    "blocked": Classification(outcome=Outcome.BLOCKED, billed=Billed.NO, code="unsafe", status=400),
+    "lost": Classification(outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="connection_lost"),
 }
 """What comes of a request whose prompt names it; any other prompt gives an image."""
 POINTS = ("reserved", "sent", "spooled", "received", "saved")
@@ -234,12 +234,12 @@ class _Engine:
     def recover(self, attempt: AttemptId) -> None:
         exchange = spooled_exchange(self.spool, attempt)
         response = read_spooled(self.spool, attempt, exchange).response
-        verdict = classify(exchange, response)
-        if verdict.outcome is Outcome.OK and response is not None:
+        classification = classify(exchange, response)
+        if classification.outcome is Outcome.OK and response is not None:
             images = [(ref, None) for ref in response.images]
-            record_response(self.ledger, attempt, verdict, images, response="x")
+            record_response(self.ledger, attempt, classification, images, response="x")
         else:
-            settle_attempt(self.ledger, attempt, verdict, allowance_of=self.sent.start.run)
+            settle_attempt(self.ledger, attempt, classification, allowance_of=self.sent.start.run)
 
     def request(self, job: Job) -> None:
         desk, start = self.desk, self.sent.start
@@ -254,13 +254,13 @@ class _Engine:
             f"{job.key} has its image on disk and is bought again"
         )
         self.reach("reserved")
-        verdict = ENDS.get(job.prompt.partition(" ")[0], OK)
-        if verdict is OK or verdict.billed is Billed.MAYBE:
+        classification = ENDS.get(job.prompt.partition(" ")[0], OK)
+        if classification is OK or classification.billed is Billed.MAYBE:
             desk.bill[attempt] = job.price
             self.sent.billed += job.price
         self.reach("sent")
-        if verdict is not OK:
-            settle_attempt(self.ledger, attempt, verdict)
+        if classification is not OK:
+            settle_attempt(self.ledger, attempt, classification)
             return
         body = {"created": 1, "data": [{"url": f"https://images.example/{attempt}.png"}]}
         head = {"status": 200, "headers": {}, "route": "images", "mark": ""}

@@ -30,7 +30,7 @@ from batchgen.ledger.runs import start_run
 from batchgen.ledger.saved_images import find_rollbacks, record_rollback
 from batchgen.ledger.staging import BatchIdentity, Staging
 from batchgen.money import ZERO, Micros
-from batchgen.outcomes.classify import Verdict
+from batchgen.outcomes.classify import Classification
 from batchgen.output import relocate as relocate_module
 from batchgen.output.relocate import relocate
 from batchgen.planning.naming import collision_key, final_path
@@ -42,7 +42,7 @@ from tests.support.rig import planned_job
 T = TypeVar("T")
 
 
-OK: Final = Verdict(outcome=Outcome.OK, billed=Billed.YES)
+OK: Final = Classification(outcome=Outcome.OK, billed=Billed.YES)
 IDENTITY: Final = BatchIdentity(
     name="b",
     provider="local",

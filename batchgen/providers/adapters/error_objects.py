@@ -1,6 +1,6 @@
-"""The error that a JSON document tells of, in any of the shapes that providers use.
+"""Find the error in a JSON document, in any of the formats that providers use.
 
-Nothing here raises, whatever the document holds.
+Nothing here raises, for any document.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MODERATED: Final = frozenset({"request moderated", "content moderated"})
 
 
 def error_of(document: Mapping[str, Any]) -> ErrorBody | None:
-    """Return the error that a document tells of, or None."""
+    """Return the error in a document, or None."""
     error = document.get("error")
     if isinstance(error, str) and error:
         return _complete(ErrorBody(message=error[:_MAX_TEXT], **_names(document)), {})
@@ -44,16 +44,16 @@ def error_of(document: Mapping[str, Any]) -> ErrorBody | None:
 
 
 def text_of(value: object) -> str:
-    """Return a value as a short text; empty for what is none."""
+    """Return text or a number as short text; empty for anything else."""
     if isinstance(value, str):
         return value[:_MAX_TEXT]
-    # The code 0 means success where codes are numbers.
+    # If codes are numbers, 0 means success.
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and value else ""
 
 
 def _of_object(error: Mapping[str, Any]) -> ErrorBody | None:
     body = ErrorBody(message=_first(error, _MESSAGES), **_names(error))
-    # Some servers send an error object in every response, and leave it empty in a good one.
+    # Some servers send an error object in every response, which is empty on success.
     return None if body == ErrorBody() else _complete(body, error)
 
 
@@ -69,7 +69,7 @@ def _wrapped(document: Mapping[str, Any]) -> ErrorBody | None:
 
 
 def _listed(document: Mapping[str, Any]) -> ErrorBody | None:
-    """Read ``errors`` (Stability) and ``detail`` (FastAPI, fal): texts, or objects with one."""
+    """Read ``errors`` (Stability) and ``detail`` (FastAPI, fal): texts, or objects with a text."""
     for field in ("errors", "detail"):
         items = document.get(field)
         items = items if isinstance(items, list) else [items]
@@ -86,7 +86,7 @@ def _listed(document: Mapping[str, Any]) -> ErrorBody | None:
 
 
 def _moderated(document: Mapping[str, Any]) -> ErrorBody | None:
-    """Read the ``status`` that Black Forest Labs gives in place of an error."""
+    """Read the ``status`` that Black Forest Labs sends instead of an error."""
     status = text_of(document.get("status"))
     if status.lower() not in _MODERATED:
         return None
@@ -94,7 +94,7 @@ def _moderated(document: Mapping[str, Any]) -> ErrorBody | None:
 
 
 def _flat(document: Mapping[str, Any]) -> ErrorBody | None:
-    """Read ``{"code": ..., "message": ...}``, which is an error where there are no data."""
+    """Read ``{"code": ..., "message": ...}``, which is an error in a document without data."""
     names, message = _names(document), _first(document, _MESSAGES)
     failed = document.get("success") is False
     if document.get("data") or not message:
@@ -115,7 +115,7 @@ def _first(holder: Mapping[str, Any], names: tuple[str, ...]) -> str:
 
 
 def _complete(body: ErrorBody, error: Mapping[str, Any]) -> ErrorBody:
-    """Add what stands deeper in an error, or as JSON in its message."""
+    """Add codes and waits of nested errors, and of JSON in the message."""
     found: list[str] = list(body.names)
     delays: list[float] = []
     for part in (*_deeper(error), *_in_message(body.message)):
@@ -148,7 +148,7 @@ def _deeper(error: Mapping[str, Any], depth: int = 3) -> Iterator[Mapping[str, A
 
 
 def _in_message(message: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the error that a gateway passes on as JSON in its own message."""
+    """Yield an error that a gateway quotes as JSON in its own message."""
     begin, end = message.find("{"), message.rfind("}")
     if 0 <= begin < end:
         try:
@@ -161,7 +161,7 @@ def _in_message(message: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _quotas(error: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the quotas that Google names as used up."""
+    """Yield the ids of quotas that Google reports as exhausted."""
     details = error.get("details")
     for part in details[:_MAX_PARTS] if isinstance(details, list) else []:
         violations = part.get("violations") if isinstance(part, dict) else None

@@ -1,7 +1,7 @@
-"""Gemini's own ``generateContent``, for models that a gateway offers on no Images route.
+"""Gemini's ``generateContent``, for models that a gateway does not offer on the Images route.
 
-Shapes: Crazyrouter sheet, section 11.2. What it answers differs by model: images as inline data,
-or as Markdown with a ``data:`` or an ``https://`` address.
+Responses differ by model (https://docs.crazyrouter.com/en/chat/gemini/image-gen): inline data, or
+Markdown with a ``data:`` or ``https://`` URL.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from batchgen.http.client import ApiRequest
+from batchgen.http.request import ApiRequest
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import ErrorBody, Response
 from batchgen.outcomes.error_meanings import kind_of_name
 from batchgen.outcomes.error_row import Kind
 from batchgen.providers.adapters.multipart import FilePiece, PiecedBody, mime_type
 from batchgen.providers.adapters.response_parsing import (
-    data_of_address,
+    data_of_url,
     error_of,
     no_json,
     parse_document,
@@ -29,15 +29,15 @@ from batchgen.providers.adapters.response_parsing import (
 )
 
 _IMAGE_CONFIG: Final = {"aspect_ratio": "aspectRatio", "resolution": "imageSize"}
-"""Our options for the fields of ``generationConfig.imageConfig``, as on the Images route."""
+"""Options of batchgen, and their fields in ``generationConfig.imageConfig``."""
 _MARKDOWN_IMAGE: Final = re.compile(r"!\[[^\]]*\]\(\s*([^)\s]+)")
 _ADDRESS: Final = re.compile(r"data:image/[^\s)\"'>]+|https?://[^\s)\"'>]+")
 
 
 def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
-    """Write the request for one image; references go along as inline data, streamed from disk.
+    """Build the request for one image; references are streamed from disk as inline data.
 
-    Raises OSError when a reference can't be read.
+    Raises OSError if a reference cannot be read.
     """
     options = dict(job.options)
     image_config = {
@@ -71,7 +71,7 @@ def _body(job: Job, config: Mapping[str, Any]) -> PiecedBody:
 
 
 def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
-    """Read a body that may be anything. Never raises."""
+    """Parse a body, which may be anything. Never raises."""
     try:
         document = parse_document(body)
     except ValueError:
@@ -79,7 +79,7 @@ def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
     if not isinstance(document, dict):
         return Response(readable=True)
     images = tuple(
-        ImageRef(index=index, url=None if data_of_address(found) is not None else storable(found))
+        ImageRef(index=index, url=None if data_of_url(found) is not None else storable(found))
         for index, found in enumerate(_found(document))
     )
     usage = document.get("usageMetadata")
@@ -92,23 +92,23 @@ def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
 
 
 def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
-    """The base64 of one image of a response. Raises ValueError where there is none."""
-    del headers  # the shape tells everything
+    """Return the base64 text of an image in a response. Raises ValueError if there is none."""
+    del headers  # the document alone determines its format
     document = parse_document(body)
     found = list(_found(document)) if isinstance(document, dict) else []
-    text = data_of_address(found[index]) if index < len(found) else None
+    text = data_of_url(found[index]) if index < len(found) else None
     if text is None:
-        raise ValueError(f"the response holds no image {index}")
+        raise ValueError(f"the response contains no image {index}")
     return text
 
 
 def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
-    """There are none on this route."""
+    """Return no images: this route has no partial images."""
     return []
 
 
 def _found(document: Mapping[str, Any]) -> Iterator[str]:
-    """The addresses of all images: inline data as ``data:`` ones, then those in the text."""
+    """Yield the URLs of all images: inline data as ``data:`` URLs, otherwise URLs in the text."""
     parts = list(_parts(document))
     inline = [data for part in parts for data in _inline_data(part)]
     yield from inline
@@ -135,7 +135,7 @@ def _inline_data(part: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _refusal(document: Mapping[str, Any]) -> ErrorBody | None:
-    """Why there is no image, where the model says that it will not draw one."""
+    """Return why the model refused to create an image; None if it did not refuse."""
     feedback = document.get("promptFeedback")
     reason = text_of(feedback.get("blockReason")) if isinstance(feedback, dict) else ""
     if reason:

@@ -1,6 +1,6 @@
-"""The OpenAI Images API: a job to a request, a spooled response to images or an error.
+"""The OpenAI Images API: build requests, and parse responses to images or an error.
 
-Reads a stranger's JSON: whatever it is, the result is an Answer.
+Responses are untrusted: parsing never fails, for any body.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from batchgen.http.client import ApiRequest, BytesBody
+from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import Response
 from batchgen.providers.adapters.multipart import multipart
 from batchgen.providers.adapters.response_parsing import (
-    data_of_address,
+    data_of_url,
     error_of,
     no_json,
     parse_document,
@@ -30,10 +30,10 @@ _MAX_IMAGES: Final = 100
 
 
 def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
-    """Write the request for one image of a job: the edits route when it has references.
+    """Build the request for one image; a job with references uses the edits route.
 
-    The attempt's id goes along as ``Idempotency-Key`` and ``X-Client-Request-Id``, so that a charge
-    can be found again in the provider's log. Raises OSError when a reference can't be read.
+    The headers ``Idempotency-Key`` and ``X-Client-Request-Id`` contain the attempt's id, so that a
+    charge can be found in the provider's log. Raises OSError if a reference cannot be read.
     """
     headers: dict[str, str] = {"Idempotency-Key": attempt, "X-Client-Request-Id": attempt}
     if job.options.get("stream") is True:
@@ -43,7 +43,7 @@ def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
         return ApiRequest(
             method="POST",
             url=f"{base_url}/images/generations",
-            # Not orjson: it has no numbers beyond 64 bits, and a seed may be one.
+            # orjson does not support integers beyond 64 bits, which a seed may need.
             body=BytesBody(json.dumps(fields, ensure_ascii=False).encode()),
             headers=headers,
         )
@@ -60,7 +60,7 @@ def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
 
 
 def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
-    """Read a body that may be anything, plain JSON or a stream of events. Never raises."""
+    """Parse a body, which may be JSON, an event stream or anything else. Never raises."""
     try:
         document = _document(body, headers)
     except ValueError:
@@ -78,7 +78,7 @@ def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
 
 
 def _document(body: bytes, headers: Mapping[str, str]) -> Any:
-    """The response's JSON, of a stream what its events tell. Raises ValueError."""
+    """Return the JSON of a response, or the document of its event stream. Raises ValueError."""
     return gather(body) if is_event_stream(body, headers) else parse_document(body)
 
 
@@ -103,12 +103,12 @@ def _images(document: dict[str, Any]) -> tuple[ImageRef, ...]:
 
 
 def _inline(item: dict[str, Any]) -> str | None:
-    """The base64 text of an item: from ``b64_json``, or from an address that is itself data."""
+    """Return the base64 text of an item, from ``b64_json`` or a ``data:`` URL; None without."""
     for name in ("b64_json", "url"):
         value = item.get(name)
         if not isinstance(value, str) or not value:
             continue
-        data = data_of_address(value)
+        data = data_of_url(value)
         if data is not None:
             return data
         if name == "b64_json":
@@ -117,16 +117,16 @@ def _inline(item: dict[str, Any]) -> str | None:
 
 
 def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
-    """The base64 of one image of a response. Raises ValueError where there is none."""
+    """Return the base64 text of an image in a response. Raises ValueError if there is none."""
     items = _items(_document(body, headers))
     text = _inline(items[index]) if index < len(items) and isinstance(items[index], dict) else None
     if text is None:
-        raise ValueError(f"the response holds no image {index}")
+        raise ValueError(f"the response contains no image {index}")
     return text
 
 
 def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
-    """The unfinished images of a streamed answer, in order; what is no base64 is left out."""
+    """Return the partial images of an event stream, in order; skip those that are not base64."""
     found = []
     for item in _items(_document(body, headers), "partial"):
         text = _inline(item) if isinstance(item, dict) else None

@@ -1,4 +1,4 @@
-"""Request bodies that hold files: streamed from disk, and made anew for each attempt."""
+"""Request bodies with files, streamed from disk anew for each attempt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from batchgen.images.inspect import sniff
 from batchgen.planning.reference_images import digest_of
 
 _CHUNK_BYTES: Final = 255 * 1024
-"""A multiple of three, so that pieces of base64 join without padding."""
+"""A multiple of three, so that base64 chunks join without padding."""
 
 _MIME_TYPES: Final = {
     ".png": "image/png",
@@ -29,7 +29,7 @@ _MIME_TYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class FilePiece:
-    """A file in the place where it belongs, as it is or as base64; its content is fixed here."""
+    """A file inside a body, as raw bytes or base64. Its size and hash are fixed on creation."""
 
     path: Path
     size: int
@@ -38,19 +38,20 @@ class FilePiece:
 
     @classmethod
     def of(cls, path: Path, *, base64: bool = False) -> FilePiece:
-        """Look at a file. Raises OSError where it can't be opened, as that costs nothing yet."""
+        """Read size and hash of a file. Raises OSError before the request costs anything."""
         with path.open("rb") as file:
             return cls(path, os.fstat(file.fileno()).st_size, digest_of(path), base64)
 
     @property
     def length(self) -> int:
-        """Bytes on the wire."""
+        """The number of bytes in the body."""
         return (self.size + 2) // 3 * 4 if self.base64 else self.size
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The bytes, from the start. Raises OSError, also if they are not those of before.
+        """Yield the bytes, from the start. Raises OSError, also if the file has changed.
 
-        The end is held back until all of it is read: a request that is cut off there is free.
+        The last chunk is sent only after the whole file is verified: a request that is cut off
+        before its end costs nothing.
         """
         digest, held = sha256(), b""
         async with aiofiles.open(self.path, "rb") as file:
@@ -70,19 +71,19 @@ class FilePiece:
 
 @dataclass(frozen=True, slots=True)
 class PiecedBody:
-    """Texts and files, one behind the other."""
+    """A sequence of texts and files."""
 
     content_type: str
     pieces: tuple[bytes | FilePiece, ...]
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Length and type."""
+        """``Content-Length`` and ``Content-Type``."""
         length = sum(p.length if isinstance(p, FilePiece) else len(p) for p in self.pieces)
         return {"Content-Type": self.content_type, "Content-Length": str(length)}
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The bytes, from the start. Raises OSError."""
+        """Yield the bytes, from the start. Raises OSError."""
         for piece in self.pieces:
             if isinstance(piece, FilePiece):
                 async with aclosing(piece.stream()) as chunks:
@@ -95,7 +96,7 @@ class PiecedBody:
 def multipart(
     boundary: str, fields: Mapping[str, Any], files: Iterable[tuple[str, Path]]
 ) -> PiecedBody:
-    """Text fields and files as multipart/form-data. Raises OSError for a file."""
+    """Build a multipart/form-data body. Raises OSError for an unreadable file."""
     pieces: list[bytes | FilePiece] = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode()
         + _as_field(value).encode()
@@ -121,16 +122,16 @@ def _as_field(value: object) -> str:
 
 
 def _ending(path: Path, mime: str) -> str:
-    # The gateway takes the MIME type from the name's ending, and the rest of the name is nobody's.
+    # new-api derives the MIME type from the extension. The rest of the name stays private.
     suffix = path.suffix.lower()
     fits = _MIME_TYPES.get(suffix) == mime
     return suffix if fits else next(end for end, kind in _MIME_TYPES.items() if kind == mime)
 
 
 def mime_type(path: Path) -> str:
-    """The type of a reference image, by its first bytes, else by its name, else PNG.
+    """Return the MIME type of a reference image by its first bytes, else its name, else PNG.
 
-    Shops serve WebP under the name of a JPEG. Raises OSError.
+    Bytes come first because shops serve WebP files with a JPEG name. Raises OSError.
     """
     with path.open("rb") as file:
         found = sniff(file.read(12))

@@ -1,4 +1,4 @@
-"""Which route of a provider a model is asked on, and who speaks it."""
+"""The routes of providers and their adapters."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, Protocol
 
-from batchgen.http.client import ApiRequest
+from batchgen.http.request import ApiRequest
 from batchgen.job import AttemptId, Job
 from batchgen.outcomes.classify import Response
 from batchgen.providers.adapters import gemini, images, video
 
 
 class Route(StrEnum):
-    """A way to ask for images. Its name goes with each spooled response, to be read by."""
+    """A protocol for requesting images. Each spooled response stores its route's name."""
 
     IMAGES = "images"
     """OpenAI's ``/images/generations`` and ``/images/edits``."""
     GEMINI = "gemini"
-    """Gemini's own ``generateContent``."""
+    """Gemini's native ``generateContent``."""
     VIDEO = "video"
-    """``/video/create`` and a task to ask for."""
+    """``/video/create``, which returns a task to poll."""
 
 
 class Adapter(Protocol):
-    """All that differs between routes; a module of functions is one."""
+    """The functions that differ between routes, implemented by one module per route."""
 
     def build_request(self, job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
-        """Write the one request of an attempt. Raises OSError when a reference can't be read."""
+        """Build the request of an attempt. Raises OSError if a reference cannot be read."""
 
     def read_response(self, body: bytes, headers: Mapping[str, str]) -> Response:
-        """Read a spooled response, whole or cut; whatever it is, it is an Answer."""
+        """Parse a spooled response, complete or cut. Never raises."""
 
     def inline_base64(self, body: bytes, headers: Mapping[str, str], index: int) -> str:
-        """The base64 of an image of a spooled response. Raises ValueError where there is none."""
+        """Return the base64 text of an image in a response. Raises ValueError if there is none."""
 
     def partial_images(self, body: bytes, headers: Mapping[str, str]) -> list[bytes]:
-        """The unfinished images of a spooled response, in order; of most there are none."""
+        """Return the partial images of a response, in order; most responses have none."""
 
 
 ADAPTERS: Final[Mapping[Route, Adapter]] = {
@@ -47,5 +47,5 @@ ADAPTERS: Final[Mapping[Route, Adapter]] = {
 
 
 def adapter_of(route: str) -> Adapter:
-    """The adapter of a route by its name; that of the Images API for a name nobody knows."""
+    """Return the adapter of a route; the Images API's for an unknown name."""
     return ADAPTERS[Route(route)] if route in set(Route) else images

@@ -1,6 +1,6 @@
-"""A stranger's JSON: what all adapters read alike, whatever the shape of their answers.
+"""Parse untrusted responses: functions that all adapters share.
 
-Nothing here raises for any content but ValueError, and that where it says so.
+No content raises anything but ValueError, and only where documented.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["error_of", "text_of"]
 
 
 def parse_document(body: bytes) -> Any:
-    """The JSON of a body, also where a server wrote it carelessly. Raises ValueError."""
+    """Parse the JSON of a body, including common deviations. Raises ValueError."""
     try:
         return orjson.loads(body)
     except ValueError:
-        # Broken UTF-8 in a message, a byte order mark, UTF-16 and NaN must lose no paid image.
+        # No paid image may be lost to broken UTF-8 in a message, a BOM, UTF-16 or NaN.
         text = body.decode(json.detect_encoding(body), "replace")
         try:
             return json.loads(text)
@@ -33,26 +33,26 @@ def parse_document(body: bytes) -> Any:
 
 
 def no_json(body: bytes, headers: Mapping[str, str]) -> Response:
-    """What is known of a body that is no JSON."""
+    """Describe a body that is not JSON."""
     html = "html" in headers.get("content-type", "") or body[:512].lstrip()[:1] == b"<"
     return Response(html=html)
 
 
 def storable(url: str) -> str:
-    """An address that a database takes: half a surrogate pair is legal in JSON only."""
+    """Return a URL that SQLite can store: lone surrogates are valid in JSON only."""
     return url.strip().encode("utf-8", "replace").decode()
 
 
-def data_of_address(url: str) -> str | None:
-    """The base64 text of an address that is itself data; None for any other."""
+def data_of_url(url: str) -> str | None:
+    """Return the base64 text of a ``data:`` URL; None for any other URL."""
     return url.partition(",")[2] if url[:5].lower() == "data:" else None
 
 
 def expiry_of(url: str) -> datetime | None:
-    """When a signed address stops working, in UTC, as far as it says so itself.
+    """Return when a signed URL expires, in UTC; None if the URL does not state it.
 
-    Understands S3 and compatible (``X-Amz-Date`` with ``X-Amz-Expires``, and the same of Google,
-    Aliyun and Volcengine), ``Expires`` in Unix seconds, and Azure's ``se``.
+    Supports S3 (``X-Amz-Date`` with ``X-Amz-Expires``, and the same parameters of Google, Aliyun
+    and Volcengine), ``Expires`` in Unix seconds, and Azure's ``se``.
     """
     query = {name.lower(): values[0] for name, values in parse_qs(_query(url)).items()}
     try:

@@ -1,7 +1,7 @@
-"""A streamed answer, read when it is whole or cut: its events gathered into one document.
+"""Combine the events of a streamed response, complete or cut, into one document.
 
-Event names and payloads: OpenAI sheet, section 2.2; what gateways make of them: Crazyrouter sheet,
-section 4.
+Event names and payloads: https://platform.openai.com/docs/api-reference/images-streaming. Gateways
+change them: a completed event may have a ``url``, and an error may be any payload with ``error``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _STARTS: Final = (b"event:", b"data:", b"id:", b"retry:")
 
 
 def is_event_stream(body: bytes, headers: Mapping[str, str]) -> bool:
-    """Whether a response is a stream of events: by what it is, not by what was asked for."""
+    """Return whether a response is an event stream, whether or not one was requested."""
     return _CONTENT_TYPE in headers.get("content-type", "") or body.startswith(_STARTS)
 
 
 def gather(body: bytes) -> dict[str, Any]:
-    """The document that a plain answer would have been, with ``partial`` images beside ``data``.
+    """Return the document of an equivalent plain response, with a list of ``partial`` images.
 
-    An event that is cut or no JSON is left out. A stream that ends without a finished image and
-    without an error is an error ``stream_ended``.
+    Events that are cut or not JSON are skipped. A stream without a finished image or an error
+    becomes the error ``stream_ended``.
     """
     found: dict[str, Any] = {"data": [], "partial": []}
     for payload in _payloads(body):
@@ -49,7 +49,7 @@ def gather(body: bytes) -> dict[str, Any]:
 
 
 def _payloads(body: bytes) -> Iterator[dict[str, Any]]:
-    # The two line ends let an event through whose own were cut off or forgotten.
+    # Two line ends complete a last event whose own line ends are missing.
     response = httpx.Response(200, headers={"content-type": _CONTENT_TYPE}, content=body + b"\n\n")
     for event in EventSource(response).iter_sse():
         if event.data.strip() == "[DONE]":

@@ -1,7 +1,7 @@
-"""Videos as tasks: create, ask until it is made, download. A task is paid when it is accepted.
+"""Videos as tasks: create, poll until done, download. A task is charged when it is accepted.
 
-Shapes: Crazyrouter sheet, section 11.3, the newer and the older ones. Create and query stay on one
-path family; the address to ask at is what the ledger keeps of a task.
+Formats: https://docs.crazyrouter.com/en/video/unified, in their old and new versions. A task must
+be queried on the same family of paths that created it, so the ledger stores the path of the query.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from batchgen.http.client import ApiRequest, BytesBody
+from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import ErrorBody, Response
 from batchgen.providers.adapters.response_parsing import (
@@ -37,13 +37,13 @@ _FAILED: Final = frozenset(
         "content moderated",
     }
 )
-_ADDRESSES: Final = ("artifact_url", "result_url", "url", "video_url")
+_URL_FIELDS: Final = ("artifact_url", "result_url", "url", "video_url")
 _UNKNOWN_TASK: Final = frozenset({"task_not_exist", "task_not_found"})
 _MAX_ID_CHARS: Final = 512
 
 
 def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
-    """Write the request that creates a task; ``images`` of the options is sent as a list of one."""
+    """Build the request that creates a task; the option ``images`` is sent as a list of one."""
     fields: dict[str, Any] = {"model": job.model, "prompt": job.prompt, **job.options}
     if isinstance(fields.get("images"), str):
         fields["images"] = [fields["images"]]
@@ -56,7 +56,7 @@ def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
 
 
 def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
-    """Read the response to a creation: an image that is a task. Never raises."""
+    """Parse the response to a creation: an image that refers to a task. Never raises."""
     try:
         document = parse_document(body)
     except ValueError:
@@ -66,43 +66,43 @@ def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
     task = _task_id(document)
     if not task:
         return Response(readable=True, error=error_of(document) or _task_error(document))
-    address = f"/video/query?id={quote(task, safe='')}"
-    return Response(readable=True, images=(ImageRef(index=0, task=address),))
+    path = f"/video/query?id={quote(task, safe='')}"
+    return Response(readable=True, images=(ImageRef(index=0, task=path),))
 
 
 def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
-    """No response to a creation holds its video. Raises ValueError."""
-    raise ValueError("the response names a task and holds no video")
+    """Raise ValueError: the response to a creation never contains the video."""
+    raise ValueError("the response names a task and contains no video")
 
 
 def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
-    """There are none on this route."""
+    """Return no images: this route has no partial images."""
     return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskState:
-    """What a task is said to be: still at work where neither ``url`` nor ``failed`` is set."""
+    """The state of a task; it is still running if neither ``url`` nor ``failed`` is set."""
 
     url: str | None = None
     failed: ErrorBody | None = None
     unknown: bool = False
-    """The provider knows of no such task."""
+    """The provider does not know the task."""
 
 
 def read_state(body: bytes) -> TaskState:
-    """Read the response to a query. Raises ValueError for what says nothing of a task."""
+    """Parse the response to a query. Raises ValueError if it states no status of a task."""
     document = parse_document(body)
     if not isinstance(document, dict):
-        raise ValueError("the response is no JSON object")
+        raise ValueError("the response is not a JSON object")
     data = document.get("data")
     task = data if isinstance(data, dict) else document
     status = text_of(task.get("status")).lower()
     if status in _DONE:
-        for name in _ADDRESSES:
+        for name in _URL_FIELDS:
             if url := text_of(task.get(name)):
                 return TaskState(url=storable(url))
-        raise ValueError("the task is done, and no address of its video is told")
+        raise ValueError("the task is done, but the response has no URL of its video")
     if status in _FAILED:
         message = text_of(task.get("fail_reason")) or text_of(task.get("message")) or status
         error = error_of(task)
@@ -111,7 +111,9 @@ def read_state(body: bytes) -> TaskState:
         return TaskState(unknown=True)
     if not status:
         error = error_of(document) or _task_error(document)
-        raise ValueError(error.message or error.code if error else "no status of the task is told")
+        raise ValueError(
+            error.message or error.code if error else "the response has no status of the task"
+        )
     return TaskState()
 
 
@@ -126,7 +128,7 @@ def _task_id(document: Mapping[str, Any]) -> str:
 
 
 def _task_error(document: Mapping[str, Any]) -> ErrorBody | None:
-    """The task routes tell of errors at the top: ``{"code", "message", "data": null}``."""
+    """Return a top-level error of the task routes: ``{"code", "message", "data": null}``."""
     code, message = text_of(document.get("code")), text_of(document.get("message"))
     if not code or code.lower() == "success":
         return None

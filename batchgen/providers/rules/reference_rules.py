@@ -1,4 +1,4 @@
-"""What a model takes as reference image and mask, as data, and what it has against an image."""
+"""Rules for reference images and masks, and the check of images against them. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batchgen.planning.reference_images import Reference
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceRules:
-    """What a reference image and a mask may be."""
+    """The limits for a model's reference images and mask."""
 
     source: str
     formats: tuple[ImageFormat, ...] = (
@@ -21,13 +21,13 @@ class ReferenceRules:
         ImageFormat.WEBP,
     )
     max_mb: int
-    """Each file is under so many millions of bytes."""
+    """Each file must be smaller than this many millions of bytes."""
     mask_max_mb: int
 
     def objections(
         self, images: Sequence[Reference], mask: Reference | None
     ) -> Iterator[Objection]:
-        """What is wrong with images whose content is known."""
+        """Yield the violations by images with known content."""
         for number, image in enumerate(images):
             yield from self._of_file(image, ("images", number), self.formats, self.max_mb)
         if mask is not None:
@@ -48,14 +48,14 @@ class ReferenceRules:
         if image.format not in formats:
             yield self._objection(
                 place,
-                f"{file.name} is a {image.format.upper()} image, and {what} is"
+                f"{file.name} is a {image.format.upper()} image, but {what} must be"
                 f" {' or '.join(kind.upper() for kind in formats)}",
                 f"save it as {formats[0].upper()}",
             )
         if image.size_bytes >= max_mb * 1_000_000:
             yield self._objection(
                 place,
-                f"{file.name} has {image.size_bytes:,} bytes, and {what} is under {max_mb} MB",
+                f"{file.name} has {image.size_bytes:,} bytes, but {what} must be under {max_mb} MB",
                 "make it smaller",
             )
 
@@ -65,7 +65,7 @@ class ReferenceRules:
         if mask.image.format is ImageFormat.PNG and not mask.image.has_alpha:
             yield self._objection(
                 ("mask",),
-                f"{mask.name} has no alpha channel, and the transparent places of a mask are what"
+                f"{mask.name} has no alpha channel, but the transparent parts of a mask mark what"
                 " may change",
                 "save it as PNG with transparency",
             )
@@ -74,10 +74,10 @@ class ReferenceRules:
         size, wanted = _size_of(mask), _size_of(image)
         if size != wanted:
             yield self._objection(
-                # An image behind an address is not this manifest's to change.
+                # The user cannot change an image at a URL, so the error points to its entry.
                 ("images", 0) if image.is_remote else ("mask",),
-                f"{mask.name} is {size}, and a mask is as large as the first image, {image.name},"
-                f" which is {wanted}",
+                f"{mask.name} is {size}, but a mask must have the size of the first image,"
+                f" {image.name}: {wanted}",
                 f"scale the mask to {wanted}",
             )
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.images.base64_scanner import Base64Decoder, Kind, LeanScan, Piece, unpack_base64
+from batchgen.images.base64_scanner import Base64Decoder, Base64Scanner, Kind, Piece, unpack_base64
 
 IMAGE = random.Random(7).randbytes(300_001)
 TEXT = base64.b64encode(IMAGE).decode()
 
 
 def scanned(body: bytes, size: int = 1 << 20) -> list[Piece]:
-    scan = LeanScan()
+    scan = Base64Scanner()
     pieces = [
         piece for at in range(0, len(body), size) for piece in scan.feed(body[at : at + size])
     ]
@@ -71,7 +71,7 @@ def test_other_texts_are_text(text: str) -> None:
 
 
 def test_a_string_without_end_is_not_carried_along_for_ever() -> None:
-    scan = LeanScan()
+    scan = Base64Scanner()
     held = 0
     for _ in range(100):
         told = scan.feed(b'" ' + b"x " * 5000)

@@ -50,7 +50,7 @@ from batchgen.ledger.run_sums import run_totals
 from batchgen.ledger.runs import end_run
 from batchgen.ledger.saved_images import fetch_again
 from batchgen.money import Micros
-from batchgen.outcomes.classify import Verdict
+from batchgen.outcomes.classify import Classification
 from batchgen.reconciliation.settlement import Reconciliation, Settled
 from tests.support import rig
 from tests.support.builders import (
@@ -125,8 +125,8 @@ def test_a_budget_can_be_used_to_its_last_cent(ledger: Ledger) -> None:
 def test_what_is_not_billed_goes_back_to_the_budget(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch, max_cost=PRICE)
-    for verdict in (FREE, THROTTLED, OVERLOADED):
-        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), verdict)
+    for classification in (FREE, THROTTLED, OVERLOADED):
+        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), classification)
     totals = run_totals(ledger, run)
     assert (totals.reserved, totals.charged, totals.maybe) == (0, 0, 0)
     assert first(ledger, batch).tries == 1, "only the refusal counts as a try"
@@ -200,16 +200,16 @@ def test_a_manifest_that_changes_while_a_image_is_paid_loses_neither(ledger: Led
     assert first(ledger, batch).prompt == "prompt 0, edition 1"
 
 
-@pytest.mark.parametrize("verdict", [LOST, REFUSED, EMPTY, BLOCKED, OVERLOADED])
+@pytest.mark.parametrize("classification", [LOST, REFUSED, EMPTY, BLOCKED, OVERLOADED])
 def test_what_became_of_an_old_prompt_says_nothing_about_the_new_one(
-    verdict: Verdict, ledger: Ledger
+    classification: Classification, ledger: Ledger
 ) -> None:
     """A run is killed, the manifest is mended, and the next run finds the old request's end."""
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
     enroll(ledger, [planned(0, edition=1)])
-    assert settle_attempt(ledger, attempt, verdict).state is JobState.PENDING
+    assert settle_attempt(ledger, attempt, classification).state is JobState.PENDING
     job = first(ledger, batch)
     assert (job.prompt, job.tries, job.doubts) == ("prompt 0, edition 1", 0, 0)
     assert reason_of(ledger, job.id) is None
@@ -333,8 +333,8 @@ def test_an_attempt_is_on_record_with_what_the_provider_said(ledger: Ledger) -> 
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
-    verdict = replace(REFUSED, message="bad size", status=400, request_id="2026-1")
-    settle_attempt(ledger, attempt, verdict, response="raw")
+    classification = replace(REFUSED, message="bad size", status=400, request_id="2026-1")
+    settle_attempt(ledger, attempt, classification, response="raw")
     (row,) = ledger.conn.execute(
         "SELECT outcome, billed, cost, http_status, error_code, message, request_id, response,"
         " fingerprint, provider, model, price FROM attempts"
@@ -437,7 +437,9 @@ def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger:
     assert status(ledger.conn, "b").maybe == PRICE
 
 
-VERDICTS = st.sampled_from([OK, LOST, FREE, REFUSED, EMPTY, BLOCKED, THROTTLED, OVERLOADED, FEE])
+CLASSIFICATIONS = st.sampled_from(
+    [OK, LOST, FREE, REFUSED, EMPTY, BLOCKED, THROTTLED, OVERLOADED, FEE]
+)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -471,14 +473,14 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.open.append(attempt)
 
     @precondition(lambda self: self.open)
-    @rule(verdict=VERDICTS, hold=st.booleans(), count=st.integers(1, 2))
-    def end_a_request(self, verdict: Verdict, hold: bool, count: int) -> None:
+    @rule(classification=CLASSIFICATIONS, hold=st.booleans(), count=st.integers(1, 2))
+    def end_a_request(self, classification: Classification, hold: bool, count: int) -> None:
         attempt = self.open.pop()
-        if verdict is OK:
+        if classification is OK:
             images = [(ImageRef(index=n, url="https://h/x"), None) for n in range(count)]
-            record_response(self.ledger, attempt, verdict, images, response="x")
+            record_response(self.ledger, attempt, classification, images, response="x")
         else:
-            settle_attempt(self.ledger, attempt, verdict, allowance_of=self.run, hold=hold)
+            settle_attempt(self.ledger, attempt, classification, allowance_of=self.run, hold=hold)
 
     @rule(ends=st.lists(st.sampled_from(["saved", "spoiled", "lost", "later"]), min_size=1))
     def deliver(self, ends: list[str]) -> None:
@@ -507,11 +509,11 @@ class LedgerMachine(RuleBasedStateMachine):
                         )
                 break
 
-    @rule(verdict=VERDICTS.filter(lambda verdict: verdict is not OK))
-    def be_killed_and_start_again(self, verdict: Verdict) -> None:
+    @rule(classification=CLASSIFICATIONS.filter(lambda classification: classification is not OK))
+    def be_killed_and_start_again(self, classification: Classification) -> None:
         self.run = start(self.ledger, self.batch, max_cost=self.budget, waste=PRICE)
         for opened in open_attempts(self.ledger, self.batch):
-            settle_attempt(self.ledger, opened.id, verdict, allowance_of=self.run)
+            settle_attempt(self.ledger, opened.id, classification, allowance_of=self.run)
         self.open.clear()
 
     @rule(data=st.data(), drift=st.sampled_from([0, 0, 1_000]))

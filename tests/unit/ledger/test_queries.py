@@ -66,8 +66,8 @@ def batch(ledger: Ledger) -> BatchId:
     pay(ledger, run, first(ledger, batch))
     save(ledger, due_images(ledger, JobId(1))[0].id)
     pay(ledger, run, first(ledger, batch))
-    for verdict in (LOST, replace(REFUSED, message="bad size", status=400), BLOCKED):
-        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), verdict)
+    for classification in (LOST, replace(REFUSED, message="bad size", status=400), BLOCKED):
+        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), classification)
     send(ledger, run, first(ledger, batch))
     end_run(ledger, run, stopped="budget: used up", exit_code=3)
     enroll(ledger, [planned(n) for n in range(7)])
@@ -123,8 +123,8 @@ def test_status_counts_what_is_left_to_do_and_what_waits_for_a_person(
 def test_the_commonest_reason_comes_first_with_an_example(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(n) for n in range(3)])
     run = start(ledger, batch)
-    for verdict in (BLOCKED, REFUSED, replace(REFUSED, message="bad size")):
-        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), verdict)
+    for classification in (BLOCKED, REFUSED, replace(REFUSED, message="bad size")):
+        settle_attempt(ledger, send(ledger, run, first(ledger, batch)), classification)
     failed, blocked = status(ledger.conn, "b").reasons
     assert (failed.code, failed.jobs, failed.example_key) == ("invalid_value", 2, "k1")
     assert blocked.jobs == 1

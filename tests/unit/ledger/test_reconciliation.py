@@ -22,7 +22,7 @@ from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
 from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run
 from batchgen.money import Micros
-from batchgen.outcomes.classify import Verdict
+from batchgen.outcomes.classify import Classification
 from batchgen.reconciliation.settlement import Reconciliation, Sent, Settled
 from tests.support.builders import (
     FEE,
@@ -44,11 +44,13 @@ from tests.support.settlement import NOTHING, SETTLE, sent
 CLOCK = Clock(datetime(2026, 11, 22, 23, tzinfo=UTC), step=timedelta(minutes=1))
 
 
-def lose(ledger: Ledger, batch: BatchId, verdict: Verdict = LOST, waste: int = 0) -> JobId:
-    """Send for the first pending job in a run of its own, and get this verdict."""
+def lose(
+    ledger: Ledger, batch: BatchId, classification: Classification = LOST, waste: int = 0
+) -> JobId:
+    """Send for the first pending job in a run of its own, and get this classification."""
     run = start(ledger, batch, waste=waste)
     job = first(ledger, batch)
-    settle_attempt(ledger, send(ledger, run, job), verdict)
+    settle_attempt(ledger, send(ledger, run, job), classification)
     end_run(ledger, run, stopped=None, exit_code=1)
     return job.id
 

@@ -14,21 +14,23 @@ from hypothesis import strategies as st
 from batchgen.job import Billed, ImageRef, Outcome
 from batchgen.outcomes.classify import (
     UPLOAD_CUT,
+    Classification,
     ErrorBody,
     Exchange,
     Failure,
     Habits,
     Reach,
     Response,
-    Verdict,
     classify,
-    task_verdict,
+    classify_failed_task,
 )
 from batchgen.providers.adapters.images import read_response
 
 
-def answered(status: int, body: object = None, headers: dict[str, str] | None = None) -> Verdict:
-    """The verdict on a whole response; a body that is no bytes is sent as JSON."""
+def answered(
+    status: int, body: object = None, headers: dict[str, str] | None = None
+) -> Classification:
+    """The classification on a whole response; a body that is no bytes is sent as JSON."""
     raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers=headers or {})
     return classify(exchange, read_response(raw, headers or {}))
@@ -159,15 +161,15 @@ STATUS_ROWS = {
     "B08",
 )
 @pytest.mark.parametrize(("judge", "outcome"), STATUS_ROWS.values(), ids=STATUS_ROWS.keys())
-def test_a_row_of_the_catalogue(judge: Callable[[], Verdict], outcome: Outcome) -> None:
-    verdict = judge()
-    assert verdict.outcome is outcome
+def test_a_row_of_the_catalogue(judge: Callable[[], Classification], outcome: Outcome) -> None:
+    classification = judge()
+    assert classification.outcome is outcome
     billed = {
         Outcome.OK: Billed.YES,
         Outcome.SPOILED: Billed.YES,
         Outcome.AMBIGUOUS: Billed.MAYBE,
     }.get(outcome, Billed.NO)
-    assert verdict.billed is billed
+    assert classification.billed is billed
 
 
 NO, MAYBE, YES = Billed.NO, Billed.MAYBE, Billed.YES
@@ -179,11 +181,11 @@ WORDS = {
     "no image": (200, {}, {}, Outcome.SPOILED, YES, "no_image", "HTTP 200 without an image"),
     "a task": (
         202, {"task_id": "t1"}, {}, Outcome.AMBIGUOUS, MAYBE,
-        "task", "answered with task t1 in place of an image",
+        "task", "the response is task t1 instead of an image",
     ),
     "no JSON": (
         200, b"x", {}, Outcome.AMBIGUOUS, MAYBE,
-        "unreadable", "HTTP 200 with a body that is no JSON",
+        "unreadable", "HTTP 200 with a body that is not JSON",
     ),
     "an unknown error inside": (
         200, error("what"), {}, Outcome.AMBIGUOUS, MAYBE,
@@ -199,15 +201,15 @@ WORDS = {
     ),
     "a firewall": (
         403, HTML, PAGE, Outcome.THROTTLED, NO,
-        "firewall", "HTTP 403 with a page: a firewall in front of the endpoint",
+        "firewall", "HTTP 403 with an HTML page: a firewall in front of the endpoint",
     ),
     "a page for a wrong key": (
         401, HTML, PAGE, Outcome.STOP, NO,
-        "http_401", "HTTP 401 (HTTP 401: check the key and what it may do)",
+        "http_401", "HTTP 401 (HTTP 401: check the key and its permissions)",
     ),
     "a 403 without a page": (
         403, b"", {}, Outcome.STOP, NO,
-        "http_403", "HTTP 403 (HTTP 403: check the key and what it may do)",
+        "http_403", "HTTP 403 (HTTP 403: check the key and its permissions)",
     ),
     "no money": (
         429, error("insufficient_quota"), {}, Outcome.STOP, NO,
@@ -253,11 +255,11 @@ WORDS = {
     ),
     "a 300": (
         300, None, {}, Outcome.STOP, NO,
-        "redirect", "base_url redirects to another address: set base_url to the final one",
+        "redirect", "base_url redirects to another URL: set base_url to the final URL",
     ),
     "moved": (
         302, None, {"location": "https://y"}, Outcome.STOP, NO,
-        "redirect", "base_url redirects to https://y: set base_url to the final one",
+        "redirect", "base_url redirects to https://y: set base_url to the final URL",
     ),
 }  # fmt: skip
 
@@ -267,7 +269,7 @@ WORDS = {
     WORDS.values(),
     ids=WORDS.keys(),
 )
-def test_a_verdict_says_what_happened(
+def test_a_classification_says_what_happened(
     status: int,
     body: object,
     headers: dict[str, str],
@@ -276,10 +278,10 @@ def test_a_verdict_says_what_happened(
     code: str,
     message: str,
 ) -> None:
-    verdict = answered(status, body, headers)
-    assert (verdict.outcome, verdict.billed) == (outcome, billed)
-    assert (verdict.code, verdict.message) == (code, message)
-    assert verdict.status == status
+    classification = answered(status, body, headers)
+    assert (classification.outcome, classification.billed) == (outcome, billed)
+    assert (classification.code, classification.message) == (code, message)
+    assert classification.status == status
 
 
 @pytest.mark.parametrize(
@@ -303,9 +305,9 @@ def test_what_an_endpoint_is_known_to_bill_counts(
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers={})
     response = read_response(orjson.dumps(error("x")), {})
     habits = Habits(server_errors=server_errors, refusals=refusals)
-    verdict = classify(exchange, response, habits)
-    assert (verdict.outcome, verdict.billed) == (outcome, billed)
-    assert verdict.again == (outcome is Outcome.REFUSED and status >= 500)
+    classification = classify(exchange, response, habits)
+    assert (classification.outcome, classification.billed) == (outcome, billed)
+    assert classification.again == (outcome is Outcome.REFUSED and status >= 500)
     blocked = classify(
         exchange, read_response(orjson.dumps(error("moderation_blocked")), {}), habits
     )
@@ -313,11 +315,11 @@ def test_what_an_endpoint_is_known_to_bill_counts(
         assert (blocked.outcome, blocked.billed) == (Outcome.BLOCKED, refusals)
 
 
-def test_a_verdict_keeps_the_wait_and_the_name_of_its_response() -> None:
+def test_a_classification_keeps_the_wait_and_the_name_of_its_response() -> None:
     headers = {"retry-after": "7", "x-request-id": "r" * 300}
-    verdict = answered(429, error("x"), headers)
-    assert (verdict.outcome, verdict.retry_after_s) == (Outcome.THROTTLED, 7)
-    assert verdict.request_id == "r" * 200
+    classification = answered(429, error("x"), headers)
+    assert (classification.outcome, classification.retry_after_s) == (Outcome.THROTTLED, 7)
+    assert classification.request_id == "r" * 200
     never = answered(429, error("x"), {"x-should-retry": " False "})
     assert (never.outcome, never.billed) == (Outcome.STOP, NO)
     assert answered(401, error(), {"x-should-retry": "false"}).outcome is Outcome.STOP
@@ -325,13 +327,17 @@ def test_a_verdict_keeps_the_wait_and_the_name_of_its_response() -> None:
 
 @pytest.mark.fault("XC6")
 def test_cut_upload_names_its_size_and_what_to_check() -> None:
-    def cut(failure: Failure, reach: Reach = Reach.PARTIAL) -> Verdict:
+    def cut(failure: Failure, reach: Reach = Reach.PARTIAL) -> Classification:
         return classify(Exchange(reach=reach, failure=failure, upload_bytes=9_437_184), None)
 
-    verdict = cut(Failure.NETWORK)
-    assert (verdict.outcome, verdict.billed, verdict.code) == (Outcome.SAFE, NO, UPLOAD_CUT)
-    assert "9,437,184 bytes" in verdict.message
-    assert "reference images" in verdict.message
+    classification = cut(Failure.NETWORK)
+    assert (classification.outcome, classification.billed, classification.code) == (
+        Outcome.SAFE,
+        NO,
+        UPLOAD_CUT,
+    )
+    assert "9,437,184 bytes" in classification.message
+    assert "reference images" in classification.message
     assert cut(Failure.DEADLINE).code == UPLOAD_CUT
     assert cut(Failure.INTERRUPTED).code == "interrupted"
     assert cut(Failure.CONNECT, Reach.NOTHING).code == "unreachable"
@@ -340,14 +346,14 @@ def test_cut_upload_names_its_size_and_what_to_check() -> None:
 
 def test_what_broke_and_how_is_told() -> None:
     def told(reach: Reach, failure: Failure, status: int | None = None) -> tuple[str, str]:
-        verdict = classify(
+        classification = classify(
             Exchange(reach=reach, failure=failure, detail="why", status=status), None
         )
-        return verdict.code, verdict.message
+        return classification.code, classification.message
 
     assert told(Reach.NOTHING, Failure.CONNECT) == ("unreachable", "no connection: why")
     code, message = told(Reach.NOTHING, Failure.TLS)
-    assert (code, message.endswith("is not acceptable: why")) == ("tls", True)
+    assert (code, message.endswith("failed: why")) == ("tls", True)
     assert told(Reach.SENT, Failure.NETWORK) == ("connection_lost", "the connection broke: why")
     assert told(Reach.HEADERS, Failure.NETWORK, 200) == (
         "connection_lost",
@@ -383,10 +389,10 @@ def test_an_error_of_the_server_that_broke_off_is_a_doubt() -> None:
 
 
 def test_a_task_that_fails_is_told_with_its_own_words() -> None:
-    told = task_verdict(ErrorBody(code="moderation_blocked", message="no"), MAYBE)
+    told = classify_failed_task(ErrorBody(code="moderation_blocked", message="no"), MAYBE)
     assert (told.outcome, told.code, told.message) == (Outcome.BLOCKED, "moderation_blocked", "no")
-    assert task_verdict(ErrorBody(type="upstream"), NO).code == "upstream"
-    assert task_verdict(ErrorBody(), NO).code == "task_failed"
+    assert classify_failed_task(ErrorBody(type="upstream"), NO).code == "upstream"
+    assert classify_failed_task(ErrorBody(), NO).code == "task_failed"
 
 
 GATEWAY = {
@@ -489,10 +495,10 @@ def test_a_key_without_money_is_told_from_a_wrong_one_by_its_message(
 
 @pytest.mark.parametrize("status", [400, 403, 500])
 def test_a_refusal_with_a_fee_is_counted_and_never_asked_again(status: int) -> None:
-    verdict = answered(status, error("violation_fee.grok.csam", "upstream_error"))
-    assert verdict.outcome is Outcome.BLOCKED
-    assert verdict.billed is Billed.MAYBE
-    assert not verdict.again
+    classification = answered(status, error("violation_fee.grok.csam", "upstream_error"))
+    assert classification.outcome is Outcome.BLOCKED
+    assert classification.billed is Billed.MAYBE
+    assert not classification.again
 
 
 def test_a_status_that_no_response_ends_with_is_a_doubt() -> None:
@@ -553,27 +559,27 @@ def test_an_response_that_broke_off_is_a_doubt_unless_it_refused(
         status=status,
         headers={"x-oneapi-request-id": "2026-1"},
     )
-    verdict = classify(exchange, None)
-    assert verdict.outcome is outcome
-    assert verdict.request_id == "2026-1"
+    classification = classify(exchange, None)
+    assert classification.outcome is outcome
+    assert classification.request_id == "2026-1"
 
 
 @pytest.mark.fault("B27")
 def test_the_words_of_a_stranger_are_short_and_without_control_characters() -> None:
     nasty = "\x1b[31mred\r\n\u202e" + "x" * 10_000
-    verdict = answered(400, error(code=nasty, message=nasty))
-    for text, limit in ((verdict.message, 2048), (verdict.code, 100)):
+    classification = answered(400, error(code=nasty, message=nasty))
+    for text, limit in ((classification.message, 2048), (classification.code, 100)):
         assert text.isprintable()
         assert text.startswith("[31mred x")
         assert len(text) <= limit
 
 
 @pytest.mark.fault("B26")
-def test_what_no_database_can_store_is_not_in_a_verdict() -> None:
+def test_what_no_database_can_store_is_not_in_a_classified() -> None:
     body = rb'{"error": {"code": "\ud800", "message": "\ud800 lone surrogate"}}'
-    verdict = answered(400, body, {"x-request-id": "\ud800id"})
-    assert verdict.message == "lone surrogate"
-    f"{verdict.code}{verdict.message}{verdict.request_id}".encode()
+    classification = answered(400, body, {"x-request-id": "\ud800id"})
+    assert classification.message == "lone surrogate"
+    f"{classification.code}{classification.message}{classification.request_id}".encode()
 
 
 _CODES = st.text() | st.sampled_from(
@@ -597,7 +603,7 @@ _CODES = st.text() | st.sampled_from(
     failure=st.sampled_from(list(Failure)),
     headers=st.none() | st.dictionaries(st.sampled_from(["x-should-retry", "location"]), st.text()),
 )
-def test_every_exchange_has_a_verdict_that_fits_its_bill(
+def test_every_exchange_has_a_classification_that_fits_its_bill(
     status: int,
     response: Response | None,
     reach: Reach,
@@ -610,17 +616,17 @@ def test_every_exchange_has_a_verdict_that_fits_its_bill(
         status=status if reach >= Reach.HEADERS else None,
         headers=headers,
     )
-    verdict = classify(exchange, response)
-    if verdict.outcome in (Outcome.AMBIGUOUS, Outcome.SPOILED, Outcome.OK):
-        assert verdict.billed is not Billed.NO
+    classification = classify(exchange, response)
+    if classification.outcome in (Outcome.AMBIGUOUS, Outcome.SPOILED, Outcome.OK):
+        assert classification.billed is not Billed.NO
         assert reach >= Reach.SENT
-    elif not verdict.code.startswith("violation_fee."):
-        assert verdict.billed is Billed.NO
-    if verdict.outcome is Outcome.OK:
+    elif not classification.code.startswith("violation_fee."):
+        assert classification.billed is Billed.NO
+    if classification.outcome is Outcome.OK:
         assert response is not None
         assert response.images
-    if verdict.again:
-        assert verdict.outcome is Outcome.REFUSED
+    if classification.again:
+        assert classification.outcome is Outcome.REFUSED
 
 
 def test_no_response_at_all_is_unreadable() -> None:

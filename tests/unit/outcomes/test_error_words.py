@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from batchgen.job import Billed, ImageRef, Outcome
 from batchgen.outcomes.classify import (
+    Classification,
     ErrorBody,
     Exchange,
     Reach,
     Response,
-    Verdict,
     classify,
-    task_verdict,
+    classify_failed_task,
 )
 from batchgen.outcomes.error_meanings import TABLE, kind_of_name, plain, says, words
 from batchgen.outcomes.error_row import Kind, Row
@@ -44,7 +44,7 @@ NAMES = [(row, name) for row in TABLE for name in row.names]
 PHRASES = [(row, phrase) for row in TABLE for phrase in row.phrases]
 
 
-def judged(status: int, error: object, *, prompt: str = "") -> Verdict:
+def judged(status: int, error: object, *, prompt: str = "") -> Classification:
     """Classify a whole response whose body is this JSON."""
     response = images.read_response(orjson.dumps(error), {})
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers={})
@@ -135,20 +135,22 @@ def test_table_makes_no_image_an_error(
     status: int, images: tuple[ImageRef, ...], error: ErrorBody | None
 ) -> None:
     response = Response(readable=True, images=images, error=error)
-    verdict = classify(Exchange(reach=Reach.COMPLETE, status=status, headers={}), response)
-    assert (verdict.outcome, verdict.billed) == (Outcome.OK, Billed.YES)
+    classification = classify(Exchange(reach=Reach.COMPLETE, status=status, headers={}), response)
+    assert (classification.outcome, classification.billed) == (Outcome.OK, Billed.YES)
 
 
 @given(st.integers(100, 999), _ERRORS, st.text())
 def test_table_makes_no_error_an_image(status: int, error: ErrorBody, prompt: str) -> None:
     response = Response(readable=True, error=error)
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers={})
-    verdict = classify(exchange, response, prompt=prompt)
-    assert verdict.outcome is not Outcome.OK
-    assert verdict.code
-    assert verdict.message.isprintable()
-    free = verdict.outcome not in (Outcome.AMBIGUOUS, Outcome.SPOILED)
-    assert (verdict.billed is Billed.NO) == free or verdict.code.startswith("violation_fee.")
+    classification = classify(exchange, response, prompt=prompt)
+    assert classification.outcome is not Outcome.OK
+    assert classification.code
+    assert classification.message.isprintable()
+    free = classification.outcome not in (Outcome.AMBIGUOUS, Outcome.SPOILED)
+    assert (classification.billed is Billed.NO) == free or classification.code.startswith(
+        "violation_fee."
+    )
 
 
 RAI = "The response was filtered due to the prompt triggering Azure OpenAI's content management"
@@ -384,8 +386,8 @@ RESPONSES = {
 def test_response_of_a_provider_is_classified(
     status: int, body: object, outcome: str, code: str
 ) -> None:
-    verdict = judged(status, body)
-    assert (verdict.outcome, verdict.code) == (Outcome(outcome), code)
+    classification = judged(status, body)
+    assert (classification.outcome, classification.code) == (Outcome(outcome), code)
 
 
 @pytest.mark.parametrize(
@@ -403,13 +405,20 @@ def test_response_of_a_provider_is_classified(
 def test_failed_task_uses_the_table(
     error: ErrorBody, billed: Billed, outcome: str, code: str
 ) -> None:
-    verdict = task_verdict(error, billed)
-    assert (verdict.outcome, verdict.billed, verdict.code) == (Outcome(outcome), billed, code)
+    classification = classify_failed_task(error, billed)
+    assert (classification.outcome, classification.billed, classification.code) == (
+        Outcome(outcome),
+        billed,
+        code,
+    )
 
 
 def test_failed_task_ignores_the_words_of_its_prompt() -> None:
     error = ErrorBody(message="failed: request moderated")
-    assert task_verdict(error, Billed.NO, prompt="Request moderated").outcome is Outcome.REFUSED
+    assert (
+        classify_failed_task(error, Billed.NO, prompt="Request moderated").outcome
+        is Outcome.REFUSED
+    )
 
 
 def test_gemini_refusal_uses_the_table() -> None:
@@ -423,5 +432,9 @@ def test_gemini_refusal_uses_the_table() -> None:
 
 
 def test_message_keeps_code_type_and_words() -> None:
-    verdict = judged(429, with_error("You have\nno credits", "insufficient_quota", "billing"))
-    assert verdict.message.startswith("You have no credits [code insufficient_quota, type billing]")
+    classification = judged(
+        429, with_error("You have\nno credits", "insufficient_quota", "billing")
+    )
+    assert classification.message.startswith(
+        "You have no credits [code insufficient_quota, type billing]"
+    )

@@ -187,5 +187,5 @@ def test_throttled_response_carries_the_wait() -> None:
     response = Response(readable=True, error=error)
     for headers, wait_s in (({}, 12), ({"x-ratelimit-reset-requests": "7h59m12s"}, 28_752)):
         exchange = Exchange(reach=Reach.COMPLETE, status=429, headers=headers)
-        verdict = classify(exchange, response)
-        assert (verdict.outcome, verdict.retry_after_s) == (Outcome.THROTTLED, wait_s)
+        classification = classify(exchange, response)
+        assert (classification.outcome, classification.retry_after_s) == (Outcome.THROTTLED, wait_s)

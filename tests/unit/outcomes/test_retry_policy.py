@@ -1,4 +1,4 @@
-"""Tables of what follows from a verdict."""
+"""Tables of what follows from a classification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchgen.job import Billed, JobState, Outcome
 from batchgen.money import ZERO, Micros
-from batchgen.outcomes.classify import UPLOAD_CUT, Verdict
+from batchgen.outcomes.classify import UPLOAD_CUT, Classification
 from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,
@@ -38,9 +38,9 @@ def following(
     max_waste: int = 0,
     hold: bool = False,
 ) -> Next:
-    verdict = Verdict(outcome=outcome, billed=Billed.NO, code="code", again=again)
+    classification = Classification(outcome=outcome, billed=Billed.NO, code="code", again=again)
     return after_attempt(
-        verdict,
+        classification,
         tries=tries,
         doubts=doubts,
         price=PRICE,
@@ -89,9 +89,11 @@ def test_what_is_told_of_each_end_of_an_attempt() -> None:
 @pytest.mark.fault("XC6")
 def test_third_cut_upload_fails_the_job() -> None:
     def after(cuts: int, code: str = UPLOAD_CUT) -> Next:
-        verdict = Verdict(outcome=Outcome.SAFE, billed=Billed.NO, code=code, message="9 bytes")
+        classification = Classification(
+            outcome=Outcome.SAFE, billed=Billed.NO, code=code, message="9 bytes"
+        )
         return after_attempt(
-            verdict, tries=0, doubts=0, cuts=cuts, price=PRICE, wasted=ZERO, max_waste=ZERO
+            classification, tries=0, doubts=0, cuts=cuts, price=PRICE, wasted=ZERO, max_waste=ZERO
         )
 
     waits = [after(cuts).wait_s for cuts in range(2)]
@@ -110,9 +112,11 @@ def test_third_cut_upload_fails_the_job() -> None:
 
 def test_a_probe_that_fails_for_the_moment_counts_no_try() -> None:
     def probed(*, again: bool) -> Next:
-        verdict = Verdict(outcome=Outcome.REFUSED, billed=Billed.NO, code="code", again=again)
+        classification = Classification(
+            outcome=Outcome.REFUSED, billed=Billed.NO, code="code", again=again
+        )
         return after_attempt(
-            verdict, tries=0, doubts=0, price=PRICE, wasted=ZERO, max_waste=ZERO, probe=True
+            classification, tries=0, doubts=0, price=PRICE, wasted=ZERO, max_waste=ZERO, probe=True
         )
 
     assert (probed(again=True).state, probed(again=True).counts_try) == (JobState.PENDING, False)
@@ -134,11 +138,13 @@ def test_what_was_not_the_jobs_fault_counts_against_nothing() -> None:
 
 
 def test_the_reason_leads_with_the_code_for_reports() -> None:
-    verdict = Verdict(
+    classification = Classification(
         outcome=Outcome.BLOCKED, billed=Billed.NO, code="moderation_blocked", message="no: never"
     )
     zero = Micros(0)
-    after = after_attempt(verdict, tries=0, doubts=0, price=PRICE, wasted=zero, max_waste=zero)
+    after = after_attempt(
+        classification, tries=0, doubts=0, price=PRICE, wasted=zero, max_waste=zero
+    )
     assert after.reason == "moderation_blocked: no: never"
 
 
@@ -187,7 +193,7 @@ def test_five_per_cent_is_the_default() -> None:
 
 @pytest.mark.parametrize("text", ["", "%", "101%", "-1%", "nan%", "-1", "five", "inf"])
 def test_what_is_neither_share_nor_amount_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not"):
+    with pytest.raises(ValueError, match=r"not|out of range"):
         parse_waste(text)
 
 
@@ -315,7 +321,7 @@ def test_an_extra_image_gets_three_short_tries() -> None:
         (FetchResult(detail="reset"), [1.0, 2.0, None]),
         (FetchResult(status=404), [None]),
         (FetchResult(status=403), [None]),
-        (FetchResult(forbidden="no public address"), [None]),
+        (FetchResult(forbidden="not a public IP address"), [None]),
         (FetchResult(bad_image="an HTML page"), [None]),
     ],
 )

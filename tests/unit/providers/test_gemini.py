@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.job import Billed, ImageRef, OptionValue, Outcome
-from batchgen.outcomes.classify import Exchange, Reach, Verdict, classify
+from batchgen.outcomes.classify import Classification, Exchange, Reach, classify
 from batchgen.providers.adapters import gemini
 from batchgen.providers.adapters.gemini import build_request, read_response
 from tests.support.adapters import ATTEMPT, BASE, IMAGE, JOB, TEXT, URL, inline_image, sent
@@ -27,7 +27,7 @@ def response(*parts: dict[str, Any], **candidate: Any) -> bytes:
     return json.dumps({"candidates": [{"content": content, **candidate}]}).encode()
 
 
-def verdict(document: Any, status: int = 200) -> Verdict:
+def classify_document(document: Any, status: int = 200) -> Classification:
     """What an attempt with this response is."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers={})
@@ -112,14 +112,14 @@ def test_usage_is_read() -> None:
 def test_an_response_without_a_image_says_why(
     document: dict[str, Any], outcome: str, code: str | None
 ) -> None:
-    found = verdict(document)
+    found = classify_document(document)
     assert found.outcome is Outcome(outcome)
     assert code is None or found.code == code
 
 
 def test_geminis_own_errors_are_told_apart() -> None:
     error = {"code": 400, "message": "bad", "status": "INVALID_ARGUMENT"}
-    found = verdict({"error": error}, status=400)
+    found = classify_document({"error": error}, status=400)
     assert (found.outcome, found.billed) == (Outcome.REFUSED, Billed.NO)
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from batchgen.http.client import ApiRequest
+from batchgen.http.request import ApiRequest
 from batchgen.job import ImageRef, OptionValue
 from batchgen.outcomes.classify import ErrorBody, Response
 from batchgen.providers.adapters.images import build_request, read_response
@@ -417,7 +417,7 @@ def test_any_json_is_an_response_whose_images_are_found_again(document: object) 
             try:
                 assert isinstance(inline_image(body, {}, image.index), bytes)
             except ValueError as exc:
-                assert "holds no image" not in str(exc)  # noqa: PT017  # one of two ways
+                assert "contains no image" not in str(exc)  # noqa: PT017  # one of two ways
 
 
 # Inline images
@@ -463,7 +463,7 @@ def test_what_is_no_base64_is_told(text: str) -> None:
     ],
 )
 def test_a_image_that_is_not_there_is_told(document: object, index: int) -> None:
-    with pytest.raises(ValueError, match=f"holds no image {index}"):
+    with pytest.raises(ValueError, match=f"contains no image {index}"):
         inline_image(json.dumps(document).encode(), {}, index)
 
 

@@ -47,13 +47,13 @@ def book(provider: str = "crazyrouter", *, refuse: bool = True) -> Rulebook:
             [PHOTO],
             reference("m.webp", ImageFormat.WEBP, alpha=True),
             ("mask",),
-            "m.webp is a WEBP image, and a mask is PNG",
+            "m.webp is a WEBP image, but a mask must be PNG",
         ),
         (
             [PHOTO],
             reference("m.png", side=65, alpha=True),
             ("mask",),
-            "m.png is 65x64, and a mask is as large as the first image, photo.jpg, which is 64x64",
+            "m.png is 65x64, but a mask must have the size of the first image, photo.jpg: 64x64",
         ),
         (
             [reference("https://x/a.png", remote=True)],
@@ -65,13 +65,13 @@ def book(provider: str = "crazyrouter", *, refuse: bool = True) -> Rulebook:
             [PHOTO],
             reference("m.png", size=4_000_000, alpha=True),
             ("mask",),
-            "m.png has 4,000,000 bytes, and a mask is under 4 MB",
+            "m.png has 4,000,000 bytes, but a mask must be under 4 MB",
         ),
         (
             [PHOTO, reference("b.png", size=50_000_000)],
             None,
             ("images", 1),
-            "b.png has 50,000,000 bytes, and a reference image is under 50 MB",
+            "b.png has 50,000,000 bytes, but a reference image must be under 50 MB",
         ),
     ],
 )
@@ -104,7 +104,7 @@ def test_what_is_not_fetched_yet_is_judged_by_what_is_known() -> None:
 
 def test_the_oldest_model_takes_png_only() -> None:
     (objection,) = book("openai").of_references("dall-e-2", [PHOTO], None)
-    assert "photo.jpg is a JPEG image, and a reference image is PNG" in objection.message
+    assert "photo.jpg is a JPEG image, but a reference image must be PNG" in objection.message
 
 
 def test_an_unknown_model_is_asked_to_judge_for_itself() -> None:

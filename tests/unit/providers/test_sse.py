@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.job import Billed, ImageRef, Outcome
-from batchgen.outcomes.classify import Exchange, Failure, Reach, Verdict, classify
+from batchgen.outcomes.classify import Classification, Exchange, Failure, Reach, classify
 from batchgen.providers.adapters.images import partial_images, read_response
 from tests.support.adapters import inline_image
 from tests.support.sse import COMPLETED, IMAGE, PARTIAL, TEXT, USAGE, stream
@@ -18,7 +18,7 @@ from tests.support.sse import COMPLETED, IMAGE, PARTIAL, TEXT, USAGE, stream
 STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 
 
-def verdict(body: bytes, *, reach: Reach = Reach.COMPLETE) -> Verdict:
+def classify_body(body: bytes, *, reach: Reach = Reach.COMPLETE) -> Classification:
     """What an attempt with this streamed body is."""
     failure = Failure.NONE if reach is Reach.COMPLETE else Failure.NETWORK
     exchange = Exchange(reach=reach, failure=failure, status=200, headers=STREAM)
@@ -43,7 +43,7 @@ def test_the_finished_image_is_found(body: bytes) -> None:
     response = read_response(body, STREAM)
     assert response.images == (ImageRef(index=0),)
     assert inline_image(body, STREAM, 0) == IMAGE
-    assert verdict(body).outcome is Outcome.OK
+    assert classify_body(body).outcome is Outcome.OK
 
 
 def test_an_address_may_stand_in_for_the_image() -> None:
@@ -95,18 +95,20 @@ def test_a_line_of_twelve_megabytes_is_no_trouble() -> None:
 def test_an_error_in_mid_stream_is_told_apart_as_any_other(
     event: dict[str, Any], outcome: Outcome, code: str
 ) -> None:
-    found = verdict(stream(PARTIAL, event, end=""))
+    found = classify_body(stream(PARTIAL, event, end=""))
     assert (found.outcome, found.code) == (outcome, code)
 
 
 def test_a_image_beats_an_error_behind_it() -> None:
-    assert verdict(stream(COMPLETED, {"type": "error", "error": "late"})).outcome is Outcome.OK
+    assert (
+        classify_body(stream(COMPLETED, {"type": "error", "error": "late"})).outcome is Outcome.OK
+    )
 
 
 @pytest.mark.fault("H29")
 def test_a_stream_that_ends_without_its_image_is_a_doubt() -> None:
     for body in (stream(PARTIAL), stream(), b": ping\n\n"):
-        found = verdict(body)
+        found = classify_body(body)
         assert (found.outcome, found.billed) == (Outcome.AMBIGUOUS, Billed.MAYBE)
         assert found.code == "stream_ended"
 
@@ -115,13 +117,13 @@ def test_a_stream_cut_at_any_byte_is_a_image_or_a_doubt() -> None:
     body = stream(PARTIAL, COMPLETED)
     whole = body.index(TEXT.encode(), body.index(b".completed")) + len(TEXT)
     for end in range(len(body)):
-        found = verdict(body[:end], reach=Reach.HEADERS)
+        found = classify_body(body[:end], reach=Reach.HEADERS)
         if found.outcome is Outcome.OK:
             assert end > whole
             assert inline_image(body[:end], STREAM, 0) == IMAGE
         else:
             assert (found.outcome, found.billed) == (Outcome.AMBIGUOUS, Billed.MAYBE)
-    assert verdict(body[:-1], reach=Reach.HEADERS).outcome is Outcome.OK
+    assert classify_body(body[:-1], reach=Reach.HEADERS).outcome is Outcome.OK
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: f"data: {text}".encode()))

@@ -93,7 +93,7 @@ def test_the_provider_says_what_its_units_are_worth(units: int, quota: int, micr
     ("more", "request_id"),
     [
         ({"other": '{"request_id": "text"}'}, "text"),
-        ({"other": "no JSON"}, None),
+        ({"other": "not JSON"}, None),
         ({"other": ""}, None),
         ({"other": None}, None),
         ({"other": None, "request_id": "outside"}, "outside"),
@@ -138,16 +138,16 @@ def test_a_log_that_grows_while_it_is_read_is_read_again() -> None:
 def test_a_log_that_never_stands_still_is_no_proof() -> None:
     provider = Provider([row(number) for number in range(5)])
     provider.before_page = lambda asked: provider.rows.insert(0, row(100 + asked))
-    with pytest.raises(UsageLogError, match="changed each of the 3 times"):
+    with pytest.raises(UsageLogError, match="changed during each of 3 reads"):
         read(provider)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data | {"total": 9}, "ends after 5 rows, and says itself that it has 9"),
+        (lambda data: data | {"total": 9}, "ends after 5 rows, but reports a total of 9"),
         (lambda data: data | {"items": []}, "ends after 0 rows"),
-        (lambda data: data | {"page": 1}, "asked for page 2, and gave page 1"),
+        (lambda data: data | {"page": 1}, "page 2 of the log was requested, but page 1 came"),
         (lambda data: data["items"], "no list"),
         (lambda data: None, "response"),
         (lambda data: {"items": []}, "total: Field required"),
@@ -172,13 +172,16 @@ def test_a_log_that_is_not_whole_is_no_log(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b'{"success": false, "message": "%s"}' % MESSAGE.encode(), f"no success: {MESSAGE}; are"),
-        (b'{"success": false}', "no success; are the access token"),
-        (b'{"data": {"total": 0, "items": []}}', "no success"),
-        (b"[]", "no success"),
-        (b"<html>", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b"", "no JSON"),
+        (
+            b'{"success": false, "message": "%s"}' % MESSAGE.encode(),
+            f"reports a failure: {MESSAGE}; check",
+        ),
+        (b'{"success": false}', "reports a failure; check the access token"),
+        (b'{"data": {"total": 0, "items": []}}', "reports a failure"),
+        (b"[]", "reports a failure"),
+        (b"<html>", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"", "not JSON"),
     ],
 )
 def test_an_response_without_success_is_an_error_and_no_empty_log(
@@ -240,15 +243,15 @@ def test_exports_differ_in_their_columns(content: bytes, micros: list[int]) -> N
     ("content", "message"),
     [
         (b"", "lacks created_at, model_name, quota or cost_usd"),
-        (b"created_at,model_name\n", "lacks quota or cost_usd; it has created_at, model_name"),
-        (b"created_at,model_name,quota\n", "has no rows, which proves nothing"),
+        (b"created_at,model_name\n", "lacks quota or cost_usd; found created_at, model_name"),
+        (b"created_at,model_name,quota\n", "no rows; an empty log proves nothing"),
         (b"created_at,model_name,quota\n1795305600,m,x\n", "line 2: "),
         (b"created_at,model_name,quota\n1795305600,m,1\n1795305600,m,-1\n", "line 3: "),
         (b"created_at,model_name,cost_usd\n1795305600,m,\n", "line 2: .*amount in dollars"),
         (b"created_at,model_name,quota\n2026-11-22 00:00:00,m,1\n", "line 2: created_at.*timezone"),
         (b"created_at,model_name,quota\n1795305600,,1\n", "line 2: model_name"),
-        (b"created_at,model_name,quota\n1795305600,\xff,1\n", "no UTF-8"),
-        (b'created_at,model_name,quota\n"1795305600,m,1\n', "no CSV"),
+        (b"created_at,model_name,quota\n1795305600,\xff,1\n", "not UTF-8"),
+        (b'created_at,model_name,quota\n"1795305600,m,1\n', "not CSV"),
     ],
 )
 def test_an_export_that_cannot_be_read_is_refused_with_its_line(

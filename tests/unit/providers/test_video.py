@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.job import Billed, ImageRef, OptionValue, Outcome
-from batchgen.outcomes.classify import ErrorBody, Exchange, Reach, classify, task_verdict
+from batchgen.outcomes.classify import ErrorBody, Exchange, Reach, classify, classify_failed_task
 from batchgen.providers.adapters.video import (
     TaskState,
     build_request,
@@ -50,9 +50,9 @@ async def test_a_creation_names_at_most_one_image_in_a_list() -> None:
 def test_a_task_is_a_image_that_is_still_to_come(document: dict[str, Any]) -> None:
     response = read_response(json.dumps(document).encode(), {})
     assert response.images == (ImageRef(index=0, task="/video/query?id=a%20b%2F1"),)
-    verdict = classify(Exchange(reach=Reach.COMPLETE, status=200, headers={}), response)
-    assert (verdict.outcome, verdict.billed) == (Outcome.OK, Billed.YES)
-    with pytest.raises(ValueError, match="holds no video"):
+    classification = classify(Exchange(reach=Reach.COMPLETE, status=200, headers={}), response)
+    assert (classification.outcome, classification.billed) == (Outcome.OK, Billed.YES)
+    with pytest.raises(ValueError, match="contains no video"):
         inline_base64(b"{}", {}, 0)
 
 
@@ -136,5 +136,9 @@ def test_any_document_is_an_response_and_a_state_or_none(document: dict[str, Any
     ],
 )
 def test_a_failed_task_is_refused_or_blocked(error: ErrorBody, outcome: Outcome, code: str) -> None:
-    verdict = task_verdict(error, Billed.MAYBE)
-    assert (verdict.outcome, verdict.billed, verdict.code) == (outcome, Billed.MAYBE, code)
+    classification = classify_failed_task(error, Billed.MAYBE)
+    assert (classification.outcome, classification.billed, classification.code) == (
+        outcome,
+        Billed.MAYBE,
+        code,
+    )

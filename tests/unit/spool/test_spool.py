@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchgen.images.base64_scanner import LeanResponse
+from batchgen.images.base64_scanner import ScannedBody
 from batchgen.job import AttemptId
 from batchgen.spool.spool import Spool
 from batchgen.spool.writer import SpoolWriter
@@ -153,7 +153,7 @@ async def test_writer_keeps_the_text_in_memory(spool: Spool) -> None:
         await writer.commit()
     found = spool.find(ONE)
     assert found is not None
-    assert writer.lean == LeanResponse(found.text(), len(response_with(TEXT)))
+    assert writer.scanned == ScannedBody(found.text(), len(response_with(TEXT)))
 
 
 @pytest.mark.parametrize(

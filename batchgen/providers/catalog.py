@@ -1,4 +1,4 @@
-"""What an endpoint tells for free: its price list, the models of a key, an account's own log."""
+"""Fetch what an endpoint publishes for free: its price list, models, and an account's log."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Final
 import anyio
 import httpx
 
-from batchgen.http.client import no_cookies, ssl_context, without_logs
 from batchgen.http.dns import look_up
+from batchgen.http.session import no_cookies, ssl_context, without_logs
 
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 8 * 1024 * 1024
 PATIENCE_S: Final = 20.0
-"""Between two tries where an account's pages are asked for too fast (section 8: 180 in 180 s)."""
+"""Wait after a 429 for an account's page: new-api allows 180 requests in 180 s per IP address."""
 _MAX_WAITS: Final = 12
 _MAX_NAME_CHARS: Final = 200
 
 
 class Unavailable(Exception):
-    """The document could not be had; the message says why, and ``status`` what was answered."""
+    """The document cannot be fetched. ``status`` is the HTTP status; None without a response."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -31,29 +31,29 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class OfferedModel:
-    """A model that a key may ask for."""
+    """A model that a key may use."""
 
     name: str
     shutdown_date: str | None = None
-    """``YYYY-MM-DD``, where the endpoint has said when it ends."""
+    """``YYYY-MM-DD``; None if the endpoint announces no end."""
 
 
 async def fetch_price_list(url: str) -> bytes:
-    """The text of a price list; no key is sent. Raises Unavailable."""
+    """Fetch a price list without sending a key. Raises Unavailable."""
     return await _get(url, {})
 
 
 async def fetch_models(base_url: str, key: str | None) -> list[OfferedModel]:
-    """``GET /v1/models`` with the key, by name. Raises Unavailable."""
+    """Fetch ``GET /v1/models`` with the key, sorted by name. Raises Unavailable."""
     url = f"{base_url}/models"
     body = await _get(url, _bearer(key) if key is not None else {})
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        raise Unavailable(f"{url}: the response is no JSON") from None
+        raise Unavailable(f"{url}: the response is not JSON") from None
     items = document.get("data") if isinstance(document, dict) else None
     if not isinstance(items, list):
-        raise Unavailable(f"{url}: the response is no list of models")
+        raise Unavailable(f"{url}: the response is not a list of models")
     found = {
         item["id"]: OfferedModel(item["id"], _day(item.get("shutdown_date")))
         for item in items
@@ -63,7 +63,7 @@ async def fetch_models(base_url: str, key: str | None) -> list[OfferedModel]:
 
 
 async def fetch_account(url: str, token: str, user: str) -> bytes:
-    """A page of what an account may see of itself, with its access token. Raises Unavailable."""
+    """Fetch a page of an account with its access token. Raises Unavailable."""
     headers = _bearer(token) | {"New-Api-User": user}
     for _ in range(_MAX_WAITS):
         try:
@@ -88,9 +88,9 @@ def _day(value: object) -> str | None:
 
 
 async def _get(url: str, identity: Mapping[str, str]) -> bytes:
-    """One document within ``TIMEOUT_S``; redirects are not followed, and say so.
+    """Fetch one document within ``TIMEOUT_S`` without following redirects.
 
-    ``identity`` is the headers that tell who asks.
+    ``identity`` contains the headers that authenticate the request.
     """
     headers = {
         "Accept": "application/json",
@@ -101,7 +101,7 @@ async def _get(url: str, identity: Mapping[str, str]) -> bytes:
     secret = identity.get("Authorization", "").removeprefix("Bearer ")
     try:
         with anyio.fail_after(TIMEOUT_S), without_logs():
-            # Asked for here first, as the library's own lookup can't be given up.
+            # Look up the host here first: the lookup in httpx cannot be cancelled.
             await look_up(httpx.URL(url).host)
             async with (
                 httpx.AsyncClient(
@@ -116,18 +116,18 @@ async def _get(url: str, identity: Mapping[str, str]) -> bytes:
             ):
                 return await _receive(url, response)
     except TimeoutError:
-        raise Unavailable(f"{url}: no whole response within {TIMEOUT_S:g} s") from None
+        raise Unavailable(f"{url}: no complete response within {TIMEOUT_S:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
-        detail = str(exc) or type(exc).__name__  # may repeat what the server sent
+        detail = str(exc) or type(exc).__name__  # may repeat text from the server
         shown = detail.replace(secret, "***") if secret else detail
         raise Unavailable(f"{url}: {shown}") from None
 
 
 async def _receive(url: str, response: httpx.Response) -> bytes:
     if response.status_code != 200:
-        raise Unavailable(f"{url}: the response is {response.status_code}", response.status_code)
+        raise Unavailable(f"{url}: HTTP {response.status_code}", response.status_code)
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise Unavailable(f"{url}: the response is encoded, which was not asked for")
+        raise Unavailable(f"{url}: the response is compressed, which was not requested")
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
