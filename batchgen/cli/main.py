@@ -624,6 +624,15 @@ def schema() -> ExitCode:
     return command()
 
 
+@cli.command()
+@click.argument("topic", required=False)
+def guide(topic: str | None) -> ExitCode:
+    """Print a page of the user guide, or list its topics."""
+    from batchgen.commands.guide import guide as command
+
+    return command(topic)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and give the exit code; expected errors show no traceback.
 
