@@ -13,7 +13,9 @@ from hypothesis import settings
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-pytest_plugins = ["tests.support.canary"]
+# Failed assertions of helpers show their values, as those of tests do.
+pytest.register_assert_rewrite("tests.support")
+pytest_plugins = ["tests.support.canary", "tests.support.fixtures"]
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 

@@ -6,13 +6,10 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-import batchgen
-
-PACKAGE = Path(batchgen.__file__).parent
+from tests.support.source import modules
 
 LAYERS = {
     "domain": ["version", "errors", "money", "text", "urls", "job"],
@@ -71,14 +68,6 @@ class Import:
     module: str
     target: str
     line: int
-
-
-def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name below ``batchgen``."""
-    return {
-        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
-        for path in sorted(PACKAGE.rglob("*.py"))
-    }
 
 
 def imports() -> Iterator[Import]:

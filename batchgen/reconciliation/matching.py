@@ -70,6 +70,10 @@ class _Matching:
         self._strays: list[Charge] = []
         self._counted: list[tuple[Sent, Charge]] = []
         """Uncertain attempts that numbers alone pair with a row."""
+        self._unassigned: list[Charge] = []
+        """Rows of attempts that numbers leave ambiguous: which attempt owns which is unknown."""
+        self._expected: Mapping[tuple[str, Micros], set[Micros]] = {}
+        """By model and price: amounts that such a request may be charged."""
 
     def by_id(self) -> None:
         """Take out what request ids explain."""
@@ -124,6 +128,7 @@ class _Matching:
             self._strays += strays
             for group in groups:
                 self._decide(group)
+        self._release_claimed([sent for members in classes.values() for sent in members])
         self._doubt_shared()
         self._doubt_refunded()
 
@@ -132,6 +137,11 @@ class _Matching:
     ) -> Mapping[tuple[str, Micros], list[Charge]]:
         """By model and price: rows of an amount that requests of it are charged."""
         amounts = self._amounts(classes)
+        expected: dict[tuple[str, Micros], set[Micros]] = defaultdict(set)
+        for model, found in amounts.items():
+            for price, amount in found:
+                expected[model, price].add(amount)
+        self._expected = expected
         rows: dict[tuple[str, Micros], list[Charge]] = defaultdict(list)
         for charge in self._charges:
             fitting = [
@@ -194,7 +204,8 @@ class _Matching:
         doubtful = [sent for sent in group.attempts if sent.billed is Billed.MAYBE]
         everyone, sure = group.pairs(group.attempts), group.pairs(certain)
         rows = len(group.charges)
-        if len(everyone) == rows == len(group.attempts):
+        is_full = len(everyone) == rows == len(group.attempts)
+        if is_full and (not doubtful or self._is_proof(group)):
             self._pay(group, everyone)
         elif len(sure) == rows == len(certain):
             self._pay(group, sure)
@@ -204,9 +215,25 @@ class _Matching:
             self._strays += [
                 row for number, row in enumerate(group.charges) if number not in paired
             ]
-            why = Why.SURPLUS if rows > len(group.attempts) else Why.AMBIGUOUS
+            self._unassigned += [group.charges[number] for number in paired]
+            if is_full:
+                why = Why.SHARED
+            else:
+                why = Why.SURPLUS if rows > len(group.attempts) else Why.AMBIGUOUS
             self._why |= {sent.id: why for sent in doubtful}
             self._lack([sent for sent in certain if sent.id not in sure])
+
+    def _is_proof(self, group: Group) -> bool:
+        """Return whether each attempt of a full group can have a row that is not late."""
+        if not self._has_ids:
+            return True
+        times = [charge.at for charge in group.charges]
+        spans = {}
+        for sent in group.attempts:
+            first, last = group.spans[sent.id]
+            spans[sent.id] = first, min(last, bisect_right(times, self._end(sent) + PROOF_DELAY))
+        pairs = replace(group, spans=spans).pairs(group.attempts)
+        return len(pairs) == len(group.attempts)
 
     def _pay(self, group: Group, pairs: Mapping[AttemptId, int]) -> None:
         """Settle attempts with as many rows. Which row is whose is known for a single one only."""
@@ -236,6 +263,43 @@ class _Matching:
             self._paid[sent.id] = settled
         else:
             self._free.append(settled)
+
+    def _release_claimed(self, candidates: Sequence[Sent]) -> None:
+        """Release attempts whose row may be the late charge of an attempt that has no row.
+
+        The row lies outside of the proof window of that other attempt but within its settle
+        window. A released attempt has no row either and may claim another one. A charge
+        that was refunded whole costs nothing, whichever of them made it.
+        """
+        counted = sorted(self._counted, key=lambda pair: pair[1].at)
+        times = [row.at for _, row in counted]
+        kept = {sent.id for sent, _ in counted}
+        claimants = [
+            sent for sent in candidates if sent.billed is Billed.MAYBE and sent.id not in kept
+        ]
+        while claimants:
+            begin, end = self._settle_window(claimant := claimants.pop())
+            for sent, row in counted[bisect_left(times, begin) : bisect_right(times, end)]:
+                if row.net and sent.id in kept and self._may_own(claimant, row):
+                    kept.remove(sent.id)
+                    self._take_back(sent, Why.SHARED)
+                    self._strays.append(row)
+                    claimants.append(sent)
+        self._counted = [pair for pair in counted if pair[0].id in kept]
+
+    def _may_own(self, sent: Sent, row: Charge) -> bool:
+        """Return whether a row of an attempt's settle window may be its charge.
+
+        Decided by model, amount, and the time in the row's request id.
+        """
+        if sent.model != row.model:
+            return False
+        arrived = self._ids.sent_at(row.request_id) if row.request_id else None
+        first, last = sent.started_at - CLOCK_SKEW, self._end(sent) + CLOCK_SKEW
+        if arrived is not None and not first <= arrived <= last:
+            return False
+        amounts = self._expected[sent.model, sent.price]
+        return any(not _drifts(amount, row.amount) for amount in amounts)
 
     def _doubt_shared(self) -> None:
         """Take back what numbers prove where others are charged the same at that time.
@@ -297,13 +361,14 @@ class _Matching:
         for charge in sorted(self._strays, key=in_order):
             if charge.net:
                 strays[charge.model].append(charge.at)
+        self._unassigned.sort(key=in_order)
         controls = any(settled.amount for settled in self._paid.values())
         for sent in self._absent:
             begin, end = self._settle_window(sent)
             times = strays[sent.model]
             if beyond := self._beyond(sent):
                 self._why[sent.id] = beyond
-            elif bisect_left(times, begin) < bisect_right(times, end):
+            elif bisect_left(times, begin) < bisect_right(times, end) or self._may_own_any(sent):
                 self._why[sent.id] = Why.OTHER_CHARGE
             elif self._missing:
                 self._why[sent.id] = Why.UNTRUSTED
@@ -311,6 +376,13 @@ class _Matching:
                 self._why[sent.id] = Why.NO_CONTROL
             else:
                 self._free.append(Settled(attempt=sent, amount=ZERO))
+
+    def _may_own_any(self, sent: Sent) -> bool:
+        """Return whether one of the unassigned rows, which are in order, may be an attempt's."""
+        begin, end = self._settle_window(sent)
+        first = bisect_left(self._unassigned, begin, key=lambda row: row.at)
+        last = bisect_right(self._unassigned, end, key=lambda row: row.at)
+        return any(row.net and self._may_own(sent, row) for row in self._unassigned[first:last])
 
     def result(self) -> Reconciliation:
         """What was found of the batch itself."""

@@ -14,9 +14,9 @@ from PIL import Image
 
 from batchgen.images.inspect import BadImage, inspect
 from tests.faults.gateway import gateway, response
-from tests.runs.test_responses import RED, encoded, image, saved
 from tests.support import rig, wire
 from tests.support.canary import CANARY
+from tests.support.responses import RED, encoded, image, saved
 
 pytestmark = pytest.mark.anyio
 

@@ -23,16 +23,10 @@ from batchgen.providers.adapters.images import read_response
 from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import PartFile
 from tests.faults.proxy import CLEAR, Proxy, Weather, proxy
-from tests.runs.test_responses import image
 from tests.support import rig, wire
+from tests.support.responses import image
 
 BODY = b'{"model":"gpt-image-2","prompt":"a mug","n":1,"size":"1024x640"}'
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
-        yield endpoint
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,12 +22,8 @@ PROMPTS = [f"a mug, number {number}" for number in range(12)]
 LIMITS = '{concurrency: 4, max_waste: "0"}'
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    """Slow enough for something to happen while requests are in flight."""
-    switches = ("--fast-images", "--latency", "0.4", "--response", "mixed")
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
-        yield endpoint
+SWITCHES = ("--fast-images", "--latency", "0.4", "--response", "mixed")
+"""Slow enough for something to happen while requests are in flight."""
 
 
 def run_and_meanwhile(path: Path, happen: Callable[[], object], *, code: int) -> str:

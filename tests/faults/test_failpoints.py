@@ -36,12 +36,6 @@ ALL = [
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
-        yield endpoint
-
-
-@pytest.fixture(scope="module")
 def runs() -> Iterator[Station]:
     with station() as started:
         yield started

@@ -31,10 +31,10 @@ from batchgen.outcomes.download_policy import FetchResult
 from batchgen.providers.adapters.images import read_response
 from tests.faults.gateway import gateway, response
 from tests.faults.proxy import Proxy, Weather, proxy
-from tests.http.test_download import IMAGE, fetch, routes
-from tests.http.test_http import ATTEMPT, GOOD, ask_once, asker, outcome
-from tests.runs.test_responses import RED, encoded, image, saved
 from tests.support import rig, wire
+from tests.support.asker import ATTEMPT, GOOD, ask_once, asker, outcome
+from tests.support.downloads import IMAGE, fetch, routes
+from tests.support.responses import RED, encoded, image, saved
 
 pytestmark = pytest.mark.anyio
 

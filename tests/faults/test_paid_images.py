@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from tests.runs.test_responses import RED, Scripted, encoded, image, saved, scripted
 from tests.support import rig
+from tests.support.responses import RED, encoded, image, saved
+from tests.support.scripted_server import Scripted, scripted
 
 ALL_FAIL = {"download-forbid": 1}
 NO_WAIT = '{concurrency: 4, max_waste: "100%", download_wait: 0}'
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[rig.Endpoint]:
+def fresh_endpoint(tmp_path: Path) -> Iterator[rig.Endpoint]:
     with rig.endpoint(tmp_path / "state", "--fast-images") as endpoint:
         yield endpoint
 
@@ -56,24 +57,24 @@ def job_reason(directory: Path) -> str:
     ],
 )
 def test_a_run_outlasts_a_failing_image_host(
-    fault: str, served: rig.Endpoint, tmp_path: Path
+    fault: str, fresh_endpoint: rig.Endpoint, tmp_path: Path
 ) -> None:
-    served.judge("faults", {fault: 1, "download_faults": 3})
-    path = rig.manifest(tmp_path, served.base_url, ["a mug", "a bag"])
+    fresh_endpoint.judge("faults", {fault: 1, "download_faults": 3})
+    path = rig.manifest(tmp_path, fresh_endpoint.base_url, ["a mug", "a bag"])
     rig.batchgen("run", path, cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 2
     (tries,) = rig.query(tmp_path / "batchgen.db", "SELECT sum(tries) AS n FROM images")
     assert tries["n"] == 3
-    assert len(served.bill()) == 2
-    rig.judge(tmp_path, served.bill(), finished=True)
+    assert len(fresh_endpoint.bill()) == 2
+    rig.judge(tmp_path, fresh_endpoint.bill(), finished=True)
 
 
 @pytest.mark.fault("XA1")
 @pytest.mark.parametrize("command", ["run", "resume"])
 def test_the_next_run_downloads_what_waits(
-    command: str, served: rig.Endpoint, tmp_path: Path
+    command: str, fresh_endpoint: rig.Endpoint, tmp_path: Path
 ) -> None:
-    path = run_all_failing(served, tmp_path, prompts=3)
+    path = run_all_failing(fresh_endpoint, tmp_path, prompts=3)
     found = rig.status(tmp_path)
     assert found["jobs"]["paid"] == 3
     assert found["waiting"]["images"] == 3
@@ -84,44 +85,48 @@ def test_the_next_run_downloads_what_waits(
     rig.batchgen(command, path if command == "run" else "batch", cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 3
     assert rig.status(tmp_path)["waiting"] is None
-    assert len(served.bill()) == 3
-    rig.judge(tmp_path, served.bill(), finished=True)
+    assert len(fresh_endpoint.bill()) == 3
+    rig.judge(tmp_path, fresh_endpoint.bill(), finished=True)
 
 
 @pytest.mark.fault("XA1", "B09")
-def test_a_day_without_the_image_fails_the_job(served: rig.Endpoint, tmp_path: Path) -> None:
-    path = run_all_failing(served, tmp_path)
-    served.judge("faults", ALL_FAIL)
+def test_a_day_without_the_image_fails_the_job(
+    fresh_endpoint: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = run_all_failing(fresh_endpoint, tmp_path)
+    fresh_endpoint.judge("faults", ALL_FAIL)
     assert "HTTP 403" in run_days_later(path, 0.9, code=1)
     assert rig.status(tmp_path)["jobs"]["paid"] == 1
     output = run_days_later(path, 1.1, code=1)
     assert "image_lost: HTTP 403; 3 tries from 20" in output
     assert rig.status(tmp_path)["jobs"]["failed"] == 1
     rig.batchgen("resume", "batch", cwd=tmp_path, code=1)
-    assert len(served.bill()) == 1
-    rig.judge(tmp_path, served.bill(), finished=True)
+    assert len(fresh_endpoint.bill()) == 1
+    rig.judge(tmp_path, fresh_endpoint.bill(), finished=True)
 
 
 @pytest.mark.fault("XA1")
-def test_a_last_try_after_the_day_still_saves(served: rig.Endpoint, tmp_path: Path) -> None:
-    path = run_all_failing(served, tmp_path)
+def test_a_last_try_after_the_day_still_saves(fresh_endpoint: rig.Endpoint, tmp_path: Path) -> None:
+    path = run_all_failing(fresh_endpoint, tmp_path)
     run_days_later(path, 3, code=0)
     assert rig.status(tmp_path)["jobs"]["done"] == 1
-    rig.judge(tmp_path, served.bill(), finished=True)
+    rig.judge(tmp_path, fresh_endpoint.bill(), finished=True)
 
 
 @pytest.fixture
-def lost(served: rig.Endpoint, tmp_path: Path) -> Path:
+def lost(fresh_endpoint: rig.Endpoint, tmp_path: Path) -> Path:
     """A manifest whose only image was given up; its URL works again."""
-    path = run_all_failing(served, tmp_path)
-    served.judge("faults", ALL_FAIL)
+    path = run_all_failing(fresh_endpoint, tmp_path)
+    fresh_endpoint.judge("faults", ALL_FAIL)
     run_days_later(path, 1.1, code=1)
-    served.judge("faults", {})
+    fresh_endpoint.judge("faults", {})
     return path
 
 
 @pytest.mark.fault("XA1")
-def test_retry_downloads_before_it_buys(served: rig.Endpoint, lost: Path, tmp_path: Path) -> None:
+def test_retry_downloads_before_it_buys(
+    fresh_endpoint: rig.Endpoint, lost: Path, tmp_path: Path
+) -> None:
     dry = rig.batchgen("retry", "batch", "--dry-run", cwd=tmp_path).stdout
     assert "0 jobs would be pending again" in dry
     assert "1 lost images would be downloaded once more for free" in dry
@@ -131,37 +136,39 @@ def test_retry_downloads_before_it_buys(served: rig.Endpoint, lost: Path, tmp_pa
     )
     rig.batchgen("resume", "batch", cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 1
-    assert len(served.bill()) == 1
-    rig.judge(tmp_path, served.bill(), finished=True)
+    assert len(fresh_endpoint.bill()) == 1
+    rig.judge(tmp_path, fresh_endpoint.bill(), finished=True)
 
 
 @pytest.mark.fault("XA1")
-def test_a_second_retry_buys(served: rig.Endpoint, lost: Path, tmp_path: Path) -> None:
-    served.judge("faults", ALL_FAIL)
+def test_a_second_retry_buys(fresh_endpoint: rig.Endpoint, lost: Path, tmp_path: Path) -> None:
+    fresh_endpoint.judge("faults", ALL_FAIL)
     rig.batchgen("retry", "batch", cwd=tmp_path)
     run_days_later(lost, 1.2, code=1)
     assert rig.status(tmp_path)["jobs"]["failed"] == 1
-    assert len(served.bill()) == 1
-    served.judge("faults", {})
+    assert len(fresh_endpoint.bill()) == 1
+    fresh_endpoint.judge("faults", {})
     assert "estimated at $0.0377" in rig.batchgen("retry", "batch", cwd=tmp_path).stdout
     rig.batchgen("resume", "batch", cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 1
-    assert len(served.bill()) == 2
+    assert len(fresh_endpoint.bill()) == 2
 
 
 @pytest.mark.fault("XA1")
-def test_retry_buy_gives_up_the_download(served: rig.Endpoint, tmp_path: Path) -> None:
-    run_all_failing(served, tmp_path)
+def test_retry_buy_gives_up_the_download(fresh_endpoint: rig.Endpoint, tmp_path: Path) -> None:
+    run_all_failing(fresh_endpoint, tmp_path)
     assert "no such jobs" in rig.batchgen("retry", "batch", cwd=tmp_path).stdout
     moved = rig.batchgen("retry", "batch", "--buy", cwd=tmp_path).stdout
     assert "1 jobs are pending again, estimated at $0.0377" in moved
     rig.batchgen("resume", "batch", cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 1
-    assert len(served.bill()) == 2
+    assert len(fresh_endpoint.bill()) == 2
 
 
 @pytest.mark.fault("XA1")
-def test_verify_repair_covers_lost_images(served: rig.Endpoint, lost: Path, tmp_path: Path) -> None:
+def test_verify_repair_covers_lost_images(
+    fresh_endpoint: rig.Endpoint, lost: Path, tmp_path: Path
+) -> None:
     shown = rig.batchgen("verify", "batch", "--json", cwd=tmp_path, code=1).stdout
     (found,) = [json.loads(line) for line in shown.splitlines()]
     assert (found["finding"], found["key"], found["downloadable"]) == ("lost", "job-000", True)
@@ -170,8 +177,8 @@ def test_verify_repair_covers_lost_images(served: rig.Endpoint, lost: Path, tmp_
     assert "1 are due again" in text
     rig.batchgen("resume", "batch", cwd=tmp_path)
     rig.batchgen("verify", "batch", cwd=tmp_path)
-    assert len(served.bill()) == 1
-    rig.judge(tmp_path, served.bill(), finished=True)
+    assert len(fresh_endpoint.bill()) == 1
+    rig.judge(tmp_path, fresh_endpoint.bill(), finished=True)
 
 
 @pytest.mark.fault("XA1")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -24,12 +24,8 @@ PROMPTS = [f"a mug, number {number}" for number in range(12)]
 LIMITS = '{concurrency: 4, max_waste: "0"}'
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    """Slow enough for something to happen while requests are in flight."""
-    switches = ("--fast-images", "--latency", "0.4")
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
-        yield endpoint
+SWITCHES = ("--fast-images", "--latency", "0.4")
+"""Slow enough for something to happen while requests are in flight."""
 
 
 @pytest.mark.fault("P18")

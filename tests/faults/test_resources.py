@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -29,12 +29,6 @@ from tests.support import rig, wire
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and Linux's units")
 
 MIB: Final = 1024
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
-        yield endpoint
 
 
 PEAK = """

@@ -31,17 +31,12 @@ from batchgen.job import AttemptId
 from batchgen.outcomes.classify import Reach
 from batchgen.session.settings import exposed_env_file
 from batchgen.spool.spool import Spool
-from tests.runs.test_responses import RED, scripted
 from tests.support import canary, rig, wire
 from tests.support.canary import CANARY
+from tests.support.responses import RED
+from tests.support.scripted_server import scripted
 
 EVERYTHING = "output: {sidecar: true, metadata: true}\n"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
-        yield endpoint
 
 
 # The search

@@ -9,8 +9,8 @@ import anyio.to_thread
 import pytest
 
 from tests.faults.gateway import gateway, response
-from tests.runs.test_responses import RED, encoded
 from tests.support import rig, wire
+from tests.support.responses import RED, encoded
 
 pytestmark = pytest.mark.anyio
 

@@ -34,11 +34,11 @@ from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.session.settings import Environment
 from batchgen.text import slug
 from batchgen.urls import check_base_url
-from tests.unit.images.test_inspect import SMALL
-from tests.unit.manifest.test_manifest_loader import NIGHTLY, SHORT
-from tests.unit.planning.test_naming import assert_safe
-from tests.unit.providers.test_price_list import check as check_prices
-from tests.unit.providers.test_sse import COMPLETED, PARTIAL, stream
+from tests.support.images import SMALL
+from tests.support.manifests import NIGHTLY, SHORT
+from tests.support.naming import assert_safe
+from tests.support.price_list import check as check_prices
+from tests.support.sse import COMPLETED, PARTIAL, stream
 
 TABLES: Final = ("csv", "tsv", "jsonl", "json")
 ROUTES: Final = tuple(ADAPTERS)

@@ -9,7 +9,7 @@ import socket
 import ssl
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -28,13 +28,9 @@ from batchgen.outcomes.download_policy import FetchResult
 from batchgen.system.atomic_files import PartFile
 from tests.support import wire
 from tests.support.canary import CANARY
+from tests.support.downloads import IMAGE, Script, fetch, routes
 
 pytestmark = pytest.mark.anyio
-
-IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 5000
-
-Script = Callable[[wire.Connection, wire.Server], Awaitable[None]]
-Routes = Mapping[str, bytes]
 
 
 @pytest.fixture(scope="module")
@@ -51,27 +47,6 @@ async def downloader(
         verify=verify, deadlines=deadlines or Deadlines(), allow_loopback=allow_loopback
     ) as made:
         yield made
-
-
-async def fetch(client: Downloader, url: str, file: Path) -> FetchResult | None:
-    """Download into the part of a file, and keep what came."""
-    async with PartFile(file, keep=True) as part:
-        result = await client.fetch(url, part)
-        if result is None:
-            await part.commit()
-        return result
-
-
-def routes(responses: Routes) -> Script:
-    """A server that knows some paths, and keeps its connections open."""
-
-    async def script(connection: wire.Connection, server: wire.Server) -> None:
-        while True:
-            request = await wire.receive(connection, server)
-            path = request.line.split()[1]
-            await connection.send(responses.get(path, wire.response(b"no", "404 Not Found")))
-
-    return script
 
 
 async def fetch_once(

@@ -11,8 +11,7 @@ import ssl
 import threading
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -25,103 +24,25 @@ import pytest
 
 import batchgen.http.client
 import batchgen.http.deadlines
-from batchgen.http.client import ApiClient, ApiRequest, Body, BytesBody, kept_headers, ssl_context
+from batchgen.http.client import ApiClient, BytesBody, kept_headers, ssl_context
 from batchgen.http.deadlines import Deadlines, time_awake_or_asleep
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.providers.adapters.images import read_response
 from batchgen.providers.adapters.multipart import multipart
-from batchgen.spool.spool import Spool, SpooledResponse
 from batchgen.system.atomic_files import PartFile
 from tests.support import wire
+from tests.support.asker import ATTEMPT, GOOD, Script, ask_once, asker, outcome
 from tests.support.canary import CANARY as KEY
 
 pytestmark = pytest.mark.anyio
 
-ATTEMPT = AttemptId("a1")
-GOOD = b'{"created":1,"data":[{"url":"https://images.example/1.png"}]}'
 SHORT_S = 0.3
-
-Script = Callable[[wire.Connection, wire.Server], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
 def verify() -> ssl.SSLContext:
     return ssl_context()
-
-
-@dataclass
-class Asker:
-    """A client and a spool, for one request after another."""
-
-    api: ApiClient
-    spool: Spool
-
-    async def ask(
-        self,
-        url: str,
-        body: Body | None = None,
-        *,
-        attempt: AttemptId = ATTEMPT,
-        part: PartFile | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Exchange:
-        """Send one request."""
-        request = ApiRequest(
-            method="POST",
-            url=f"{url}/v1/images/generations",
-            body=body or BytesBody(b'{"prompt":"a mug"}'),
-            headers=headers or {},
-        )
-        return await self.api.exchange(request, part or self.spool.part(attempt))
-
-    def whole(self) -> SpooledResponse:
-        """The spooled response, which must be whole."""
-        found = self.spool.find(ATTEMPT)
-        assert found is not None
-        assert self.spool.find_cut(ATTEMPT) is None
-        return found
-
-    def cut(self) -> SpooledResponse:
-        """The spooled response, which must have broken off."""
-        found = self.spool.find_cut(ATTEMPT)
-        assert found is not None
-        assert self.spool.find(ATTEMPT) is None
-        return found
-
-
-@asynccontextmanager
-async def asker(
-    directory: Path,
-    verify: ssl.SSLContext,
-    *,
-    deadline_s: float = 20.0,
-    key: str | None = KEY,
-    deadlines: Deadlines | None = None,
-) -> AsyncIterator[Asker]:
-    """A client as a worker makes it."""
-    spool = Spool(directory / "spool")
-    spool.prepare()
-    async with ApiClient(
-        key=key, verify=verify, deadlines=deadlines or Deadlines(), deadline_s=deadline_s
-    ) as api:
-        yield Asker(api, spool)
-
-
-async def ask_once(
-    directory: Path, verify: ssl.SSLContext, script: Script, *, deadline_s: float = 20.0
-) -> tuple[Exchange, Spool]:
-    """One request to a server that follows the script."""
-    async with (
-        wire.serve(script) as server,
-        asker(directory, verify, deadline_s=deadline_s) as client,
-    ):
-        return await client.ask(server.url), client.spool
-
-
-def outcome(exchange: Exchange) -> Outcome:
-    """What the exchange is in money, where no body could be read."""
-    return classify(exchange, None).outcome
 
 
 @dataclass(frozen=True)

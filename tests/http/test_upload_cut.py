@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.runs.test_responses import RED, encoded
 from tests.support import canary, rig
+from tests.support.responses import RED, encoded
 
 LIMIT = 1 << 20
 GOOD = json.dumps({"data": [{"b64_json": encoded(RED)}]}).encode()

@@ -36,12 +36,6 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
-        yield endpoint
-
-
-@pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
     state = tmp_path_factory.mktemp("slow")
     with rig.endpoint(state, "--fast-images", "--latency", "1") as endpoint:

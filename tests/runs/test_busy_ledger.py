@@ -68,7 +68,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def fake_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(busy, "SQLITE_TIMEOUT_S", 0.0)
     return Clock()
 
@@ -89,18 +89,20 @@ def opened(path: Path, patience: Patience) -> LedgerConnection:
 
 @pytest.mark.fault("XC12")
 @pytest.mark.parametrize("held", [READ, WRITE], ids=["reader", "writer"])
-def test_a_held_ledger_is_waited_for(held: str, path: Path, clock: Clock) -> None:
+def test_a_held_ledger_is_waited_for(held: str, path: Path, fake_clock: Clock) -> None:
     with (
-        closing(opened(path, clock.patience(300))) as conn,
+        closing(opened(path, fake_clock.patience(300))) as conn,
         held_elsewhere(path, held) as process,
     ):
-        clock.after = (150.0, process)
+        fake_clock.after = (150.0, process)
         with write_transaction(conn):
             conn.execute("INSERT INTO prices VALUES (1, 'p', 'm', 1, 's', 't')")
-    waits = [line for line in clock.lines if line.startswith("waiting for the ledger batchgen.db")]
+    waits = [
+        line for line in fake_clock.lines if line.startswith("waiting for the ledger batchgen.db")
+    ]
     assert len(waits) == 3, "one line at once, then one a minute"
     assert "at most 5m 00s" in waits[0]
-    assert clock.lines[-1].startswith("the ledger batchgen.db is free after 2m 3")
+    assert fake_clock.lines[-1].startswith("the ledger batchgen.db is free after 2m 3")
     if sys.platform == "linux":
         assert f"locked by pid {process.pid} of" in waits[0]
         assert waits[0].count("which is writing") == (held == WRITE)
@@ -109,9 +111,9 @@ def test_a_held_ledger_is_waited_for(held: str, path: Path, clock: Clock) -> Non
 
 @pytest.mark.fault("XC12")
 @on_linux
-def test_a_holder_that_stays_is_named_in_the_end(path: Path, clock: Clock) -> None:
+def test_a_holder_that_stays_is_named_in_the_end(path: Path, fake_clock: Clock) -> None:
     with (
-        closing(opened(path, clock.patience(300))) as conn,
+        closing(opened(path, fake_clock.patience(300))) as conn,
         held_elsewhere(path, WRITE) as process,
     ):
         with pytest.raises(sqlite3.OperationalError) as caught, write_transaction(conn):
@@ -125,27 +127,27 @@ def test_a_holder_that_stays_is_named_in_the_end(path: Path, clock: Clock) -> No
 @pytest.mark.fault("XC12")
 @pytest.mark.parametrize("held", [WRITE.replace("IMMEDIATE", "EXCLUSIVE"), WAL])
 def test_opening_waits_and_then_says_who_holds_it(
-    held: str, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    held: str, path: Path, fake_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchgen.ledger.database.patience", clock.patience(60))
+    monkeypatch.setattr("batchgen.ledger.database.patience", fake_clock.patience(60))
     with held_elsewhere(path, held) as process:
         with pytest.raises(LedgerBusyError, match="locked") as caught:
             open_for_writing(path)
         assert caught.value.exit_code is ExitCode.STOPPED
         if sys.platform == "linux":
             assert f"pid {process.pid} of" in str(caught.value)
-        assert any("waiting for the ledger" in line for line in clock.lines)
-        clock.after = (clock.now + 30, process)
+        assert any("waiting for the ledger" in line for line in fake_clock.lines)
+        fake_clock.after = (fake_clock.now + 30, process)
         open_for_writing(path).close()
     open_for_reading(path).close()
 
 
 @pytest.mark.fault("XC12")
-def test_what_is_not_a_lock_is_not_waited_for(path: Path, clock: Clock) -> None:
-    with closing(opened(path, clock.patience(300))) as conn:
+def test_what_is_not_a_lock_is_not_waited_for(path: Path, fake_clock: Clock) -> None:
+    with closing(opened(path, fake_clock.patience(300))) as conn:
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
             conn.execute("SELECT * FROM nowhere")
-        assert clock.now == 0
+        assert fake_clock.now == 0
 
 
 @on_linux

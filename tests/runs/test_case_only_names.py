@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.system.failpoints import Point
-from tests.runs.test_places_machine import Desk
+from tests.support.places_desk import Desk
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -16,14 +15,12 @@ import pytest
 
 from batchgen.job import BatchId, JobId, JobState
 from batchgen.ledger.costs import CostBy, Costs, CostSum, costs
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.retry_selection import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.report.costs import WIDTH, cost_text
 from tests.support import rig
-from tests.support.rig import changed_job
-from tests.unit.ledger.test_ledger import (
+from tests.support.builders import (
     EMPTY,
     FREE,
     LOST,
@@ -37,28 +34,11 @@ from tests.unit.ledger.test_ledger import (
     send,
     start,
 )
-from tests.unit.ledger.test_queries import plans_of
+from tests.support.fixtures import Clock
+from tests.support.query_plans import plans_of
+from tests.support.rig import changed_job
 
-
-class Clock:
-    """A clock that stands until it is set."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 22, 23, 50, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn, clock)
+CLOCK = Clock(datetime(2026, 11, 22, 23, 50, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -258,7 +238,9 @@ def test_attempts_are_found_by_an_index(ledger: Ledger, two: BatchId, name: str)
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+def lossy_run(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
     """A directory with a run in which some answers were lost, and the endpoint's bill."""
     directory = tmp_path_factory.mktemp("batch")
     with rig.endpoint(directory / "state", "--fast-images", "--bill-drop", "0.2") as endpoint:
@@ -280,9 +262,9 @@ def cost(directory: Path, *arguments: str, code: int = 0) -> str:
 
 @pytest.mark.parametrize("by", CostBy)
 def test_charged_and_maybe_come_to_the_bill_of_the_endpoint(
-    served: tuple[Path, list[dict[str, Any]]], by: CostBy
+    lossy_run: tuple[Path, list[dict[str, Any]]], by: CostBy
 ) -> None:
-    directory, bill = served
+    directory, bill = lossy_run
     found = json.loads(cost(directory, "--by", by, "--json"))
     total = found["total"]
     billed = sum(row["micros"] for row in bill)
@@ -301,9 +283,9 @@ def micros(text: str) -> int:
 
 
 def test_csv_has_the_rows_and_the_groups_as_they_were_asked_for(
-    served: tuple[Path, list[dict[str, Any]]],
+    lossy_run: tuple[Path, list[dict[str, Any]]],
 ) -> None:
-    directory, bill = served
+    directory, bill = lossy_run
     rows = list(csv.DictReader(io.StringIO(cost(directory, "--by", "tag, run", "--csv"))))
     assert [(row["tag"], row["run"]) for row in rows] == [("night", "1"), ("shop", "1")]
     assert list(rows[0])[2:] == [
@@ -319,8 +301,8 @@ def test_csv_has_the_rows_and_the_groups_as_they_were_asked_for(
     assert {row["attempts"] for row in rows} == {str(len(bill))}
 
 
-def test_a_person_sees_a_table_with_a_total(served: tuple[Path, list[dict[str, Any]]]) -> None:
-    directory, _ = served
+def test_a_person_sees_a_table_with_a_total(lossy_run: tuple[Path, list[dict[str, Any]]]) -> None:
+    directory, _ = lossy_run
     head, *rows, total = cost(directory, "batch", "--by", "model,tag").splitlines()
     assert head.split() == [
         *("model,", "tag", "made", "attempts"),
@@ -331,8 +313,8 @@ def test_a_person_sees_a_table_with_a_total(served: tuple[Path, list[dict[str, A
     assert total.split()[1:] == rows[0].split()[2:]
 
 
-def test_days_without_a_request_say_so(served: tuple[Path, list[dict[str, Any]]]) -> None:
-    directory, _ = served
+def test_days_without_a_request_say_so(lossy_run: tuple[Path, list[dict[str, Any]]]) -> None:
+    directory, _ = lossy_run
     assert cost(directory, "--until", "2020-01-01") == "no request was sent, nothing was paid\n"
 
 
@@ -345,7 +327,7 @@ def test_days_without_a_request_say_so(served: tuple[Path, list[dict[str, Any]]]
     ],
 )
 def test_what_nobody_knows_is_a_usage_error(
-    served: tuple[Path, list[dict[str, Any]]], arguments: list[str], message: str
+    lossy_run: tuple[Path, list[dict[str, Any]]], arguments: list[str], message: str
 ) -> None:
-    done = rig.batchgen("cost", *arguments, cwd=served[0], code=2)
+    done = rig.batchgen("cost", *arguments, cwd=lossy_run[0], code=2)
     assert message in done.stderr

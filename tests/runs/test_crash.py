@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,20 +17,7 @@ EVENTS = 110
 """A whole run of 40 jobs writes about 120 lines: started, ended and done for each."""
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    state = tmp_path_factory.mktemp("endpoint")
-    with rig.endpoint(
-        state,
-        "--latency",
-        "0.05",
-        "--latency-jitter",
-        "0.1",
-        "--response",
-        "mixed",
-        "--fast-images",
-    ) as endpoint:
-        yield endpoint
+SWITCHES = ("--latency", "0.05", "--latency-jitter", "0.1", "--response", "mixed", "--fast-images")
 
 
 @pytest.mark.fault("D17", "P06", "Q03")

@@ -61,10 +61,7 @@ def open_shop() -> Iterator[Shop]:
             thread.join()
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint") / "state") as running:
-        yield running
+SWITCHES = ()
 
 
 @pytest.fixture

@@ -8,23 +8,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from batchgen.session.batch_lock import batch_lock
-from tests.runs.test_responses import RED, encoded, scripted
 from tests.support import rig
+from tests.support.responses import RED, encoded
+from tests.support.scripted_server import scripted
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits and signals of POSIX")
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    switches = ("--fast-images", "--latency", "0.05", "--response", "mixed")
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
-        yield endpoint
+SWITCHES = ("--fast-images", "--latency", "0.05", "--response", "mixed")
 
 
 def shell(script: str, path: Path, *, code: int) -> subprocess.CompletedProcess[str]:

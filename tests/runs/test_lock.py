@@ -26,10 +26,10 @@ with batch_lock(Path(sys.argv[1]), sys.argv[2]):
 
 
 @contextmanager
-def held_elsewhere(ledger: Path, batch: str) -> Iterator[subprocess.Popen[str]]:
+def held_elsewhere(path: Path, batch: str) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the batch until the block ends."""
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(ledger), batch],
+        [sys.executable, "-c", _HOLD, str(path), batch],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -41,16 +41,16 @@ def held_elsewhere(ledger: Path, batch: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Path:
+def path(tmp_path: Path) -> Path:
     return tmp_path / "batchgen.db"
 
 
 @pytest.mark.fault("Q02")
-def test_a_second_process_is_refused_at_once_and_told_what_is_held(ledger: Path) -> None:
+def test_a_second_process_is_refused_at_once_and_told_what_is_held(path: Path) -> None:
     with (
-        held_elsewhere(ledger, "catalog") as process,
+        held_elsewhere(path, "catalog") as process,
         pytest.raises(BatchLockedError) as caught,
-        batch_lock(ledger, "catalog"),
+        batch_lock(path, "catalog"),
     ):
         pytest.fail("two processes hold one batch")
     assert caught.value.exit_code is ExitCode.LOCKED
@@ -60,21 +60,21 @@ def test_a_second_process_is_refused_at_once_and_told_what_is_held(ledger: Path)
 
 
 @pytest.mark.fault("XD3")
-def test_one_process_holds_two_batches_of_a_ledger(ledger: Path) -> None:
-    with batch_lock(ledger, "catalog"):
-        with batch_lock(ledger, "hero"):
+def test_one_process_holds_two_batches_of_a_ledger(path: Path) -> None:
+    with batch_lock(path, "catalog"):
+        with batch_lock(path, "hero"):
             with pytest.raises(BatchLockedError, match=f"pid {os.getpid()}"):
-                _hold(ledger, "catalog")
-            found = owner_of(ledger, "hero")
+                _hold(path, "catalog")
+            found = owner_of(path, "hero")
             assert found is not None
             assert found.owner.pid == os.getpid()
         # The end of one batch must not drop the lock of the other.
-        with held_elsewhere(ledger, "hero"):
-            assert _refused_elsewhere(ledger, "catalog")
-            found = owner_of(ledger, "hero")
+        with held_elsewhere(path, "hero"):
+            assert _refused_elsewhere(path, "catalog")
+            found = owner_of(path, "hero")
             assert found is None or found.owner.pid != os.getpid()
-        assert _refused_elsewhere(ledger, "catalog"), "a look at another batch dropped the lock"
-    with held_elsewhere(ledger, "catalog"):
+        assert _refused_elsewhere(path, "catalog"), "a look at another batch dropped the lock"
+    with held_elsewhere(path, "catalog"):
         pass
 
 
@@ -85,10 +85,9 @@ def _hold(ledger: Path, batch: str) -> None:
 
 def _refused_elsewhere(ledger: Path, batch: str) -> bool:
     """Whether another process is refused the batch."""
-    script = "import sys; from pathlib import Path; from tests.runs.test_lock import _hold\n"
-    script += "_hold(Path(sys.argv[1]), sys.argv[2])"
     done = subprocess.run(
-        [sys.executable, "-c", script, str(ledger), batch],
+        [sys.executable, "-c", _HOLD, str(ledger), batch],
+        stdin=subprocess.DEVNULL,
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -98,25 +97,25 @@ def _refused_elsewhere(ledger: Path, batch: str) -> bool:
 
 
 @pytest.mark.fault("Q03")
-def test_a_killed_process_holds_nothing(ledger: Path) -> None:
-    with held_elsewhere(ledger, "catalog") as process:
+def test_a_killed_process_holds_nothing(path: Path) -> None:
+    with held_elsewhere(path, "catalog") as process:
         process.kill()
         process.wait()
-        with batch_lock(ledger, "catalog"):
+        with batch_lock(path, "catalog"):
             pass
 
 
-def test_a_process_that_ends_holds_nothing(ledger: Path) -> None:
-    with held_elsewhere(ledger, "catalog"):
+def test_a_process_that_ends_holds_nothing(path: Path) -> None:
+    with held_elsewhere(path, "catalog"):
         pass
-    with batch_lock(ledger, "catalog"):
+    with batch_lock(path, "catalog"):
         pass
 
 
-def test_a_refusal_takes_nothing_from_the_holder(ledger: Path) -> None:
-    with held_elsewhere(ledger, "catalog"):
+def test_a_refusal_takes_nothing_from_the_holder(path: Path) -> None:
+    with held_elsewhere(path, "catalog"):
         for _ in range(2):
-            with pytest.raises(BatchLockedError), batch_lock(ledger, "catalog"):
+            with pytest.raises(BatchLockedError), batch_lock(path, "catalog"):
                 pass
 
 
@@ -124,29 +123,29 @@ def test_a_refusal_takes_nothing_from_the_holder(ledger: Path) -> None:
     ("other_ledger", "other_batch"), [("batchgen.db", "hero"), ("other.db", "catalog")]
 )
 def test_other_batches_and_other_ledgers_are_free(
-    other_ledger: str, other_batch: str, ledger: Path
+    other_ledger: str, other_batch: str, path: Path
 ) -> None:
-    with held_elsewhere(ledger, "catalog"), batch_lock(ledger.parent / other_ledger, other_batch):
+    with held_elsewhere(path, "catalog"), batch_lock(path.parent / other_ledger, other_batch):
         pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
-def test_a_link_to_a_ledger_shares_its_lock(ledger: Path) -> None:
-    ledger.touch()
-    link = ledger.with_name("link.db")
-    link.symlink_to(ledger)
+def test_a_link_to_a_ledger_shares_its_lock(path: Path) -> None:
+    path.touch()
+    link = path.with_name("link.db")
+    link.symlink_to(path)
     with (
-        held_elsewhere(ledger, "catalog"),
+        held_elsewhere(path, "catalog"),
         pytest.raises(BatchLockedError),
         batch_lock(link, "catalog"),
     ):
         pass
 
 
-def test_the_lock_is_free_again_after_the_block_even_if_it_failed(ledger: Path) -> None:
-    with pytest.raises(ValueError, match="mine"), batch_lock(ledger, "catalog"):
+def test_the_lock_is_free_again_after_the_block_even_if_it_failed(path: Path) -> None:
+    with pytest.raises(ValueError, match="mine"), batch_lock(path, "catalog"):
         raise ValueError("mine")
-    with held_elsewhere(ledger, "catalog"):
+    with held_elsewhere(path, "catalog"):
         pass
 
 

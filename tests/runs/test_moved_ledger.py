@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,13 +15,7 @@ from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.manifest_paths import manifest_path, stored_path
 from batchgen.ledger.schema import SCHEMA_VERSION, migrations
 from tests.support import rig
-from tests.unit.ledger.test_database import _TWO_BATCHES
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
-        yield endpoint
+from tests.support.old_ledgers import TWO_BATCHES
 
 
 def stored(db: Path) -> str:
@@ -141,7 +134,7 @@ def test_a_ledger_of_schema_2_gets_relative_paths(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         migrations().apply(Database(conn), stop_before="0003_money_safety")
         conn.execute("PRAGMA user_version = 2")
-        conn.executescript(_TWO_BATCHES)
+        conn.executescript(TWO_BATCHES)
         conn.execute(
             "UPDATE batches SET manifest_path = iif(id = 1, ?, '/gone/b.yaml')",
             (str(tmp_path / "sub" / "a.yaml"),),

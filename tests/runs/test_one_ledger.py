@@ -28,7 +28,7 @@ from batchgen.session.batch_lock import owner_of
 from batchgen.system.process_owner import Here, Life
 from batchgen.system.process_table import this_process
 from tests.support import rig
-from tests.unit.ledger.test_ledger import LOST, enroll, first, planned, send
+from tests.support.builders import LOST, enroll, first, planned, send
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and links of POSIX")
 
@@ -36,11 +36,7 @@ ONCE = '{concurrency: 2, max_waste: "100%"}'
 """Whatever is held must be held although all of it might be rebought."""
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    switches = ("--fast-images", "--response", "b64_json")
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), *switches) as endpoint:
-        yield endpoint
+SWITCHES = ("--fast-images", "--response", "b64_json")
 
 
 def posts(endpoint: rig.Endpoint) -> int:

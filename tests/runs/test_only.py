@@ -21,15 +21,11 @@ from batchgen.ledger.database import in_memory
 from batchgen.ledger.only import IS_MEANT, Only, only_values, resolve_jobs
 from tests.support import rig
 
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint") / "state") as running:
-        yield running
+SWITCHES = ()
 
 
 @pytest.fixture
-def conn() -> Iterator[sqlite3.Connection]:
+def batch_conn() -> Iterator[sqlite3.Connection]:
     """A ledger of one batch with a job for each key that `add` is given."""
     with closing(in_memory()) as opened:
         opened.execute(
@@ -132,21 +128,21 @@ def test_exact_key_wins_over_its_reading_as_a_pattern(tmp_path: Path, served: ri
     assert len(served.bill()) - before == 1
 
 
-def test_patterns_still_match_without_an_exact_key(conn: sqlite3.Connection) -> None:
-    add(conn, "chair1", "chair2", "table")
-    assert meant(conn, resolved(conn, "chair[2]")) == ["chair2"]
-    assert meant(conn, None) == ["chair1", "chair2", "table"]
+def test_patterns_still_match_without_an_exact_key(batch_conn: sqlite3.Connection) -> None:
+    add(batch_conn, "chair1", "chair2", "table")
+    assert meant(batch_conn, resolved(batch_conn, "chair[2]")) == ["chair2"]
+    assert meant(batch_conn, None) == ["chair1", "chair2", "table"]
 
 
-def test_many_unmatched_keys_are_counted(conn: sqlite3.Connection) -> None:
-    add(conn, "a")
+def test_many_unmatched_keys_are_counted(batch_conn: sqlite3.Connection) -> None:
+    add(batch_conn, "a")
     with pytest.raises(SettingsError, match=r"and 90 more\nnothing was changed"):
-        resolved(conn, *(f"b{number}" for number in range(100)))
+        resolved(batch_conn, *(f"b{number}" for number in range(100)))
 
 
-def test_ten_thousand_keys_need_few_steps(conn: sqlite3.Connection) -> None:
+def test_ten_thousand_keys_need_few_steps(batch_conn: sqlite3.Connection) -> None:
     """Each row is looked up in an index of the keys; a scan would take 100,000,000 steps."""
-    add(conn, *(f"k{number}" for number in range(20_000)))
+    add(batch_conn, *(f"k{number}" for number in range(20_000)))
     steps = 0
 
     def count() -> int:
@@ -154,9 +150,9 @@ def test_ten_thousand_keys_need_few_steps(conn: sqlite3.Connection) -> None:
         steps += 10_000
         return 0
 
-    only = resolved(conn, *(f"k{number}" for number in range(10_000)))
-    conn.set_progress_handler(count, 10_000)
-    assert len(meant(conn, only)) == 10_000
+    only = resolved(batch_conn, *(f"k{number}" for number in range(10_000)))
+    batch_conn.set_progress_handler(count, 10_000)
+    assert len(meant(batch_conn, only)) == 10_000
     assert steps < 3_000_000
 
 

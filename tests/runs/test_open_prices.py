@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +12,6 @@ import pytest
 from batchgen.job import AttemptId, Billed, ImageRef, OptionValue
 from batchgen.ledger.budgets import spent_in
 from batchgen.ledger.costs import CostBy, costs
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import BudgetReached, Ledger, Reserved
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import settle_attempts
@@ -26,8 +23,8 @@ from batchgen.providers.price_list import OpenOption, PriceSpan
 from batchgen.providers.profile import Profile
 from batchgen.reconciliation.settlement import Settled
 from tests.support import rig
-from tests.unit.ledger.test_ledger import OK, PRICE, enroll, first, planned, start
-from tests.unit.ledger.test_reconciliation import NOTHING, sent
+from tests.support.builders import OK, PRICE, enroll, first, planned, start
+from tests.support.settlement import NOTHING, sent
 
 LEAST = Micros(30_000)
 
@@ -68,12 +65,6 @@ def test_a_price_of_the_manifest_leaves_nothing_open() -> None:
     fake: Any = SimpleNamespace(span=lambda *_: span, price=lambda *_: span.most)
     profile = Profile(name="x", base_url=None, key_variable=None, prices=fake, flat_price=PRICE)
     assert profile.price_span("m") == PriceSpan(least=PRICE, most=PRICE)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn)
 
 
 def money(ledger: Ledger) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -31,12 +30,6 @@ IDENTITY = BatchIdentity(
     manifest_sha256="",
     manifest="",
 )
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn)
 
 
 def stage(ledger: Ledger, *jobs: PlannedJob) -> Staging:

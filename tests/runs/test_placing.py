@@ -39,12 +39,6 @@ def batchgen(*arguments: str | Path, cwd: Path, code: int = 0, point: Point | No
     return ended.output
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
-        yield endpoint
-
-
 def run(served: rig.Endpoint, directory: Path, *prompts: str, code: int = 0, **values: Any) -> str:
     options = values.pop("flags", ())
     path = rig.manifest(directory, served.base_url, prompts, **values)

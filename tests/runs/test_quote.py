@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -90,13 +89,6 @@ def test_a_share_is_read(text: str, percent: int | str) -> None:
 def test_what_is_no_share_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a share"):
         parse_percent(text)
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    """An endpoint for all runs of this file."""
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
-        yield endpoint
 
 
 def plan(directory: Path, path: Path, *options: str) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from batchgen.http.client import ssl_context
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.session.reference_cache import WIDTH, Fetched, ReferenceCache
 from tests.support import rig, wire
@@ -32,12 +30,6 @@ def verify() -> ssl.SSLContext:
 @pytest.fixture
 def photo(tmp_path: Path) -> bytes:
     return rig.image(tmp_path / "photo.jpg")
-
-
-@pytest.fixture
-def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as opened:
-        yield opened
 
 
 class Rig:

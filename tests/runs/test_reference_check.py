@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -15,11 +15,7 @@ from batchgen.planning.reference_images import digest_of
 from batchgen.providers.adapters.multipart import FilePiece
 from tests.support import canary, rig
 
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint") / "state") as running:
-        yield running
+SWITCHES = ()
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.runs.test_responses import RED, Scripted, encoded, image, saved, scripted
 from tests.support import rig
-from tests.unit.images.test_mp4 import VIDEO
-from tests.unit.providers.test_sse import COMPLETED, PARTIAL, stream
+from tests.support.mp4 import VIDEO
+from tests.support.responses import RED, encoded, image, saved
+from tests.support.scripted_server import Scripted, scripted
+from tests.support.sse import COMPLETED, PARTIAL, stream
 
 STREAM = "{stream: true, partial_images: 1}"
 TASK = json.dumps({"task_id": "t1", "status": "processing"}).encode()

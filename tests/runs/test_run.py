@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from PIL import Image
 from tests.support import rig
 
 PROMPTS = [f"a mug, number {number}" for number in range(12)]
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    """An endpoint without faults; tests look at their own part of its bill."""
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
-        yield endpoint
 
 
 def test_a_run_ends_with_every_image_on_disk_and_the_bill_agrees(

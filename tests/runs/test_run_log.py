@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -12,12 +11,6 @@ import pytest
 from batchgen.console.log_file import LoggedProgress
 from batchgen.engine.events import JobDone, RunEvent
 from tests.support import rig
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
-        yield endpoint
 
 
 @pytest.mark.parametrize("how", ["flag", "environment"])

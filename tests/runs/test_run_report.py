@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from batchgen.errors import UnknownBatchError
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.run_report import run_report
 from batchgen.money import Micros
 from batchgen.report.run import Morning, report_markdown, report_record, report_text
 from tests.support import rig
+from tests.support.builders import LOST, PRICE, REFUSED, enroll, first, planned, send, start
 from tests.support.pages import block_after
-from tests.unit.ledger.test_ledger import LOST, PRICE, REFUSED, enroll, first, planned, send, start
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn)
 
 
 def morning_of(ledger: Ledger, run: int | None = None) -> Morning:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from PIL import Image
 from tests.support import rig
 
 BOTH = "output: {sidecar: true, metadata: true}\n"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint"), "--fast-images") as endpoint:
-        yield endpoint
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs.test_responses import RED, Scripted, encoded, scripted
 from tests.support import rig
-from tests.unit.outcomes.test_error_words import OPENAI_QUOTA, XAI, with_error
+from tests.support.error_bodies import OPENAI_QUOTA, XAI, with_error
+from tests.support.responses import RED, encoded
+from tests.support.scripted_server import Scripted, scripted
 
 JOBS = 12
 IN_FLIGHT = 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,7 @@ from tests.support import rig
 JOBS = 4
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    state = tmp_path_factory.mktemp("endpoint")
-    with rig.endpoint(state, "--fast-images", "--task-latency", "0.2") as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def tuned(served: rig.Endpoint) -> Iterator[rig.Endpoint]:
-    """The shared endpoint for tests that change how it behaves, put right again afterwards."""
-    before = served.judge("faults", {})
-    yield served
-    served.judge("faults", before)
+SWITCHES = ("--fast-images", "--task-latency", "0.2")
 
 
 def run(directory: Path, endpoint: rig.Endpoint, model: str, options: str, route: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,12 +75,6 @@ def test_a_diff_holds_all_that_came_and_went(before: str, after: str) -> None:
     assert (
         re.sub(r"\[-.*?-\]", "", diff, flags=re.DOTALL).replace("{+", "").replace("+}", "") == after
     )
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("state"), "--fast-images") as endpoint:
-        yield endpoint
 
 
 def test_a_person_is_told_why(served: rig.Endpoint, tmp_path: Path) -> None:

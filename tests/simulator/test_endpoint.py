@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,12 @@ from batchgen.simulator.errors import ApiError
 from batchgen.simulator.faults import DOWNLOAD_FAULTS, POST_FAULTS, Behaviour, Fault
 from batchgen.simulator.models import rules
 from tests.support import rig
+from tests.support.endpoint import KEY, PNG, error_of, image_file
 
 PROMPT = "A ceramic mug"
-KEY = {"Authorization": "Bearer sk-test"}
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint")) as endpoint:
-        yield endpoint
+SWITCHES = ()
 
 
 def ask(
@@ -51,11 +48,6 @@ def ask(
         headers=KEY if headers is None else headers,
         timeout=60,
     )
-
-
-def error_of(response: httpx.Response) -> tuple[int, str]:
-    """Status and code of an error."""
-    return response.status_code, response.json()["error"]["code"] or ""
 
 
 @pytest.mark.parametrize(
@@ -318,14 +310,6 @@ def test_only_loopback_is_listened_on(tmp_path: Path) -> None:
     assert "loopback" in done.stderr
 
 
-@pytest.fixture
-def tuned(served: rig.Endpoint) -> Iterator[rig.Endpoint]:
-    """The shared endpoint for tests that change how it behaves, put right again afterwards."""
-    before = served.judge("faults", {})
-    yield served
-    served.judge("faults", before)
-
-
 def url_of(response: httpx.Response) -> str:
     """Where the first image is."""
     url: str = response.json()["data"][0]["url"]
@@ -426,15 +410,6 @@ def test_a_malformed_body_is_a_400_in_the_envelope(body: bytes, served: rig.Endp
     assert response.status_code == 400
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
     assert len(response.headers["x-oneapi-request-id"]) == 31
-
-
-def image_file(mode: str = "RGB", side: int = 64, file_format: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, (side, side)).save(buffer, file_format)
-    return buffer.getvalue()
-
-
-PNG = ("a.png", image_file(), "image/png")
 
 
 @pytest.mark.parametrize(

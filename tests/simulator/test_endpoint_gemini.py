@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -17,23 +16,8 @@ from PIL import Image
 from batchgen.providers.crazyrouter import PRICES
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.models import gemini
-from tests.simulator.test_endpoint import KEY, error_of, image_file
 from tests.support import rig
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    state = tmp_path_factory.mktemp("endpoint")
-    with rig.endpoint(state, "--fast-images") as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def tuned(served: rig.Endpoint) -> Iterator[rig.Endpoint]:
-    """The shared endpoint for tests that change how it behaves, put right again afterwards."""
-    before = served.judge("faults", {})
-    yield served
-    served.judge("faults", before)
+from tests.support.endpoint import KEY, error_of, image_file
 
 
 def inline(content: bytes, mime_type: str = "image/png") -> dict[str, Any]:

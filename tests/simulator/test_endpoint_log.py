@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -33,23 +33,23 @@ def rows(endpoint: rig.Endpoint, query: str = "") -> list[dict[str, Any]]:
     return items
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    """An endpoint that has billed twelve requests, and dropped the answers of some."""
-    state = tmp_path_factory.mktemp("endpoint")
-    with rig.endpoint(state, "--fast-images", "--bill-drop", "0.3", "--seed", "3") as endpoint:
-        for number in range(JOBS):
-            body = json.dumps({"model": "gpt-image-2", "prompt": f"image {number}"}).encode()
-            headers = {"Authorization": "Bearer sk-x", "Content-Type": "application/json"}
-            url = f"{endpoint.base_url}/images/generations"
-            try:
-                request = urllib.request.Request(url, data=body, headers=headers)
-                with urllib.request.urlopen(request, timeout=20) as response:
-                    response.read()
-            except OSError:
-                continue
-        assert len(endpoint.bill()) == JOBS
-        yield endpoint
+SWITCHES = ("--fast-images", "--bill-drop", "0.3", "--seed", "3")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _charges(served: rig.Endpoint) -> None:
+    """Bill twelve requests, and drop the responses of some."""
+    for number in range(JOBS):
+        body = json.dumps({"model": "gpt-image-2", "prompt": f"image {number}"}).encode()
+        headers = {"Authorization": "Bearer sk-x", "Content-Type": "application/json"}
+        url = f"{served.base_url}/images/generations"
+        try:
+            request = urllib.request.Request(url, data=body, headers=headers)
+            with urllib.request.urlopen(request, timeout=20) as response:
+                response.read()
+        except OSError:
+            continue
+    assert len(served.bill()) == JOBS
 
 
 @pytest.fixture(autouse=True)

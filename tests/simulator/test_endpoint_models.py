@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
@@ -20,17 +19,10 @@ from batchgen.simulator.errors import ApiError
 from batchgen.simulator.models import registry
 from batchgen.simulator.models.rules import ImageRequest
 from batchgen.simulator.models.sizes import fitted_size
-from tests.simulator.test_endpoint import KEY, PNG, error_of
 from tests.support import rig
+from tests.support.endpoint import KEY, PNG, error_of
 
 URL = "https://images.example/mug.png"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    state = tmp_path_factory.mktemp("endpoint")
-    with rig.endpoint(state, "--fast-images") as endpoint:
-        yield endpoint
 
 
 @pytest.fixture(scope="module")

@@ -16,24 +16,13 @@ from PIL import Image
 
 from batchgen.simulator.models.rules import ImageRequest, Reference
 from batchgen.simulator.models.tokens import usage
-from tests.simulator.test_endpoint import KEY, PNG
 from tests.support import rig
+from tests.support.endpoint import KEY, PNG
 
 SMALL = {"model": "gpt-image-2", "prompt": "A mug", "size": "1024x640", "stream": True}
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint")) as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def tuned(served: rig.Endpoint) -> Iterator[rig.Endpoint]:
-    """The shared endpoint for tests that change how it behaves, put right again afterwards."""
-    before = served.judge("faults", {})
-    yield served
-    served.judge("faults", before)
+SWITCHES = ()
 
 
 @contextmanager

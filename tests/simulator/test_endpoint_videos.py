@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,24 +21,13 @@ from batchgen.providers.price_list import read_price_list
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.models import veo
 from batchgen.simulator.mp4 import still_video
-from tests.simulator.test_endpoint import KEY
 from tests.support import rig
+from tests.support.endpoint import KEY
 
 URL = "https://images.example/mug.png"
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.Endpoint]:
-    with rig.endpoint(tmp_path_factory.mktemp("endpoint")) as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def tuned(served: rig.Endpoint) -> Iterator[rig.Endpoint]:
-    """The shared endpoint for tests that change how it behaves, put right again afterwards."""
-    before = served.judge("faults", {})
-    yield served
-    served.judge("faults", before)
+SWITCHES = ()
 
 
 def create(endpoint: rig.Endpoint, key: str | None = None, **body: Any) -> httpx.Response:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.money import decimal_string, dollars, parse_dollars
-from tests.test_architecture import modules
+from tests.support.source import modules
 
 LARGEST = 999_999_999_999_999
 

@@ -18,7 +18,7 @@ from batchgen.engine.worker import Again
 from batchgen.job import BatchId, Job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.writer import LedgerWriter
-from tests.unit.ledger.test_ledger import enroll, planned
+from tests.support.builders import enroll, planned
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ import pytest
 from batchgen.engine.events import DownloadRetried, JobHeld, RunEvent
 from batchgen.engine.redelivery import Redelivery
 from batchgen.job import Job, JobId, JobState
-from tests.unit.providers.test_images import JOB
+from tests.support.adapters import JOB
 
 pytestmark = pytest.mark.anyio
 

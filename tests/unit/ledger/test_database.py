@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database, Migrations
+from sqlite_utils import Database
 
 from batchgen.errors import LedgerError
 from batchgen.ledger import database
@@ -21,6 +21,7 @@ from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.schema import SCHEMA_VERSION, migrations
 from batchgen.system.failpoints import Point
 from tests.support import rig
+from tests.support.old_ledgers import TWO_BATCHES, with_next
 
 
 @pytest.fixture
@@ -110,16 +111,8 @@ def test_a_missing_ledger_is_not_made_by_reading(path: Path) -> None:
 def newer(monkeypatch: pytest.MonkeyPatch) -> int:
     """A batchgen whose schema has one more step than the ledgers that were made before."""
     monkeypatch.setattr(database, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    monkeypatch.setattr(database, "migrations", lambda: _with_next(migrations()))
+    monkeypatch.setattr(database, "migrations", lambda: with_next(migrations()))
     return SCHEMA_VERSION + 1
-
-
-def _with_next(steps: Migrations) -> Migrations:
-    @steps(name="9999_next")
-    def _next(db: Database) -> None:
-        db.execute("CREATE TABLE next (id INTEGER PRIMARY KEY) STRICT")
-
-    return steps
 
 
 @pytest.fixture
@@ -143,7 +136,7 @@ def test_ledger_of_schema_2_gets_a_count_of_cut_uploads(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         migrations().apply(Database(conn), stop_before="0003_money_safety")
         conn.execute("PRAGMA user_version = 2")
-        conn.executescript(_TWO_BATCHES)
+        conn.executescript(TWO_BATCHES)
     with closing(open_for_writing(path)) as conn:
         assert {row[0] for row in conn.execute("SELECT cuts FROM jobs")} == {0}
     assert _version(path) == SCHEMA_VERSION
@@ -153,7 +146,7 @@ def test_a_ledger_without_tallies_is_counted_once(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         migrations().apply(Database(conn), stop_before="0002_tallies")
         conn.execute("PRAGMA user_version = 1")
-        conn.executescript(_TWO_BATCHES)
+        conn.executescript(TWO_BATCHES)
     with closing(open_for_writing(path)) as conn:
         assert rig.tallies(conn) == rig.counted(conn)
         assert rig.tallies(conn) == {
@@ -184,7 +177,7 @@ def test_a_ledger_of_schema_2_gets_money_and_renewal(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         migrations().apply(Database(conn), stop_before="0003_money_safety")
         conn.execute("PRAGMA user_version = 2")
-        conn.executescript(_TWO_BATCHES)
+        conn.executescript(TWO_BATCHES)
         before = conn.execute("SELECT sum(spent) FROM days").fetchone()[0]
     with closing(open_for_writing(path)) as conn:
         rows = conn.execute("SELECT possible, refunded, price_known, least FROM attempts")
@@ -200,7 +193,7 @@ def test_images_of_schema_2_have_no_tries_yet(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         migrations().apply(Database(conn), stop_before="0003_money_safety")
         conn.execute("PRAGMA user_version = 2")
-        conn.executescript(_TWO_BATCHES)
+        conn.executescript(TWO_BATCHES)
     with closing(open_for_writing(path)) as conn:
         assert _version(path) == SCHEMA_VERSION
         rows = conn.execute(
@@ -208,23 +201,6 @@ def test_images_of_schema_2_have_no_tries_yet(path: Path) -> None:
         ).fetchall()
         assert [tuple(row) for row in rows] == [(0, None, None, None, 0)]
     assert _version(path.with_name("batchgen.db.schema2.bak")) == 2
-
-
-_TWO_BATCHES = """
-INSERT INTO batches VALUES (1, 'b', 'p', '', '', '', 1, '', '', NULL);
-INSERT INTO batches VALUES (2, 'empty', 'p', '', '', '', 1, '', '', NULL);
-INSERT INTO runs (id, batch_id, started_at, estimate, max_waste) VALUES (1, 1, '', 0, 0);
-INSERT INTO jobs (id, batch_id, key, state, retired, fingerprint, model, prompt, options, images,
-    root, path, verify, keep_previous, keep_partials, sidecar, metadata, tags, source, estimated,
-    plan, changed_at)
-SELECT column1, 1, 'k' || column1, column2, column3, '', '', '', '{}', '[]', '', '', '', 0, 0, 0, 0,
-    '[]', '', 10, 1, ''
-FROM (VALUES (1, 'pending', 0), (2, 'done', 0), (3, 'done', 0), (4, 'done', 1));
-INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at, outcome, billed,
-    price) SELECT 'a' || id, id, 1, '', '', '', '', 'ok', iif(id = 1, 'maybe', 'yes'), 1 FROM jobs;
-INSERT INTO images (job_id, attempt_id, position, state, root)
-SELECT id, 'a' || id, 0, iif(id < 3, 'saved', 'due'), '' FROM jobs;
-"""
 
 
 @pytest.mark.fault("Q07")
@@ -251,7 +227,7 @@ def test_reading_never_migrates(old: Path, newer: int) -> None:
 def test_a_migration_that_fails_leaves_the_old_ledger(
     old: Path, newer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = _with_next(migrations())
+    steps = with_next(migrations())
 
     @steps(name="9999_last")
     def _last(db: Database) -> None:
@@ -272,9 +248,9 @@ import sys
 from pathlib import Path
 from batchgen.system import failpoints
 from batchgen.ledger import database, schema
-from tests.unit.ledger.test_database import _with_next
+from tests.support.old_ledgers import with_next
 database.SCHEMA_VERSION += 1
-database.migrations = lambda: _with_next(schema.migrations())
+database.migrations = lambda: with_next(schema.migrations())
 failpoints.arm(sys.argv[2])
 database.open_for_writing(Path(sys.argv[1]))
 """

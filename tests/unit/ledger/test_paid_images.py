@@ -24,7 +24,7 @@ from batchgen.outcomes.download_policy import (
     after_fetch,
     keep_until,
 )
-from tests.unit.ledger.test_ledger import OK, enroll, first, planned, reason_of, save, send, start
+from tests.support.builders import OK, enroll, first, planned, reason_of, save, send, start
 
 RESULTS = st.sampled_from(
     [

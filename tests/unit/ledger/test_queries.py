@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 
 from batchgen.errors import UnknownBatchError
 from batchgen.job import AttemptId, BatchId, JobId, JobState
-from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.path_owners import own
 from batchgen.ledger.queries import (
@@ -28,7 +28,7 @@ from batchgen.ledger.queries import (
 )
 from batchgen.ledger.reference_urls import pending_references
 from batchgen.ledger.retry_selection import Chosen, retry_jobs
-from tests.unit.ledger.test_ledger import (
+from tests.support.builders import (
     BLOCKED,
     EMPTY,
     LOST,
@@ -41,17 +41,12 @@ from tests.unit.ledger.test_ledger import (
     send,
     start,
 )
+from tests.support.query_plans import plans_of
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "batchgen.db"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(path)) as conn:
-        yield Ledger(conn)
 
 
 @pytest.fixture
@@ -304,21 +299,6 @@ HOT: dict[str, Callable[[Ledger, BatchId], object]] = {
     "money": lambda ledger, batch: jobs_with_money(ledger.conn, batch),
     "retry": lambda ledger, batch: retry_jobs(ledger.conn, batch, Chosen(states=[JobState.FAILED])),
 }
-
-
-def plans_of(ledger: Ledger, action: Callable[[], object]) -> list[str]:
-    """How SQLite goes about each statement that the action runs."""
-    statements: list[str] = []
-    ledger.conn.set_trace_callback(statements.append)
-    action()
-    ledger.conn.set_trace_callback(None)
-    verbs = ("SELECT", "UPDATE", "INSERT", "DELETE")
-    return [
-        str(row["detail"])
-        for statement in statements
-        if statement.lstrip().startswith(verbs)
-        for row in ledger.conn.execute(f"EXPLAIN QUERY PLAN {statement}")
-    ]
 
 
 @pytest.mark.fault("Q20")

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from batchgen.job import AttemptId, BatchId, Billed, JobId, JobState, Outcome
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
@@ -20,7 +16,7 @@ from batchgen.ledger.retry_selection import Chosen, retry_jobs
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Verdict
 from batchgen.reconciliation.settlement import Reconciliation, Sent, Settled
-from tests.unit.ledger.test_ledger import (
+from tests.support.builders import (
     FEE,
     LOST,
     OK,
@@ -34,32 +30,10 @@ from tests.unit.ledger.test_ledger import (
     send,
     start,
 )
+from tests.support.fixtures import Clock
+from tests.support.settlement import NOTHING, SETTLE, sent
 
-SETTLE = timedelta(minutes=60)
-NOTHING = Reconciliation(
-    billed=(), unbilled=(), corrected=(), unproven=(), missing=(), foreign=(), drift=()
-)
-
-
-class Clock:
-    """A clock that goes on by a minute at each look."""
-
-    now = datetime(2026, 11, 22, 23, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        self.now += timedelta(minutes=1)
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn, clock)
+CLOCK = Clock(datetime(2026, 11, 22, 23, tzinfo=UTC), step=timedelta(minutes=1))
 
 
 def lose(ledger: Ledger, batch: BatchId, verdict: Verdict = LOST, waste: int = 0) -> JobId:
@@ -69,10 +43,6 @@ def lose(ledger: Ledger, batch: BatchId, verdict: Verdict = LOST, waste: int = 0
     ledger.settle(send(ledger, run, job), verdict)
     ledger.end_run(run, stopped=None, exit_code=1)
     return job.id
-
-
-def sent(ledger: Ledger, batch: BatchId) -> list[Sent]:
-    return sent_attempts(ledger.conn, batch, "local", settle=SETTLE)
 
 
 def money(ledger: Ledger) -> tuple[int, int, dict[Billed, int]]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import tracemalloc
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from batchgen.images.inspect import ImageFormat
 from batchgen.job import BatchId, PlannedJob
-from batchgen.ledger.database import open_for_reading, open_for_writing
+from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.reference_urls import (
     FetchedUrl,
     NeededUrls,
@@ -38,12 +35,6 @@ def fetched(url: str = URL, sha256: str = "5e", day: int = 1) -> FetchedUrl:
         last_modified=None,
         fetched_at=f"2026-11-{day:02}T00:00:00.000Z",
     )
-
-
-@pytest.fixture
-def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as opened:
-        yield opened
 
 
 def test_each_address_is_noted_once_with_what_is_known(

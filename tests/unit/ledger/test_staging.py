@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,45 +15,20 @@ import pytest
 
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import BatchId, JobId, PlannedJob
-from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.moving import Relocation, Relocations
-from batchgen.ledger.staging import BatchIdentity, Staging
+from batchgen.ledger.staging import Staging
 from batchgen.money import ZERO, Micros
 from batchgen.planning.naming import collision_key
-from tests.support.rig import changed_job, planned_job
+from tests.support.builders import IDENTITY
+from tests.support.fixtures import Clock
+from tests.support.rig import changed_job
+from tests.support.staging import planned
 
 PRICE = Micros(37_700)
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-IDENTITY = BatchIdentity(
-    name="b",
-    provider="local",
-    price_source="test",
-    manifest_path="b.yaml",
-    manifest_sha256="",
-    manifest="",
-)
-
-
-def planned(key: str, *, prompt: str = "p", path: str | None = None) -> PlannedJob:
-    return planned_job(
-        key=key,
-        fingerprint=prompt,
-        provider="local",
-        model="gpt-image-2",
-        prompt=prompt,
-        options={},
-        root="out",
-        path=path or f"{key}.{{ext}}",
-        source=f"b.csv:{ord(key[0])}",
-    )
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
-        yield Ledger(conn, lambda: NOW)
+CLOCK = Clock(NOW)
 
 
 def stage(ledger: Ledger, *jobs: PlannedJob, now: datetime = NOW) -> Staging:
@@ -414,7 +388,8 @@ from pathlib import Path
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.staging import Staging
 from batchgen.planning.naming import collision_key
-from tests.unit.ledger.test_staging import IDENTITY, planned
+from tests.support.builders import IDENTITY
+from tests.support.staging import planned
 base = planned("a")
 count = int(sys.argv[2])
 jobs = (base._replace(key=f"k{n}", path=f"{n}.{{ext}}") for n in range(count))

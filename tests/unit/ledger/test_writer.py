@@ -22,7 +22,7 @@ from batchgen.ledger.owners import Claim
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.money import ZERO
 from batchgen.system.process_table import this_process
-from tests.unit.ledger.test_ledger import enroll, planned
+from tests.support.builders import enroll, planned
 
 pytestmark = pytest.mark.anyio
 

@@ -22,6 +22,7 @@ from batchgen.outcomes.classify import (
 from batchgen.outcomes.error_meanings import TABLE, kind_of_name, plain, says, words
 from batchgen.outcomes.error_row import Kind, Row
 from batchgen.providers.adapters import gemini, images
+from tests.support.error_bodies import OPENAI_QUOTA, XAI, with_error
 
 OUTCOMES = {
     Kind.MONEY: Outcome.STOP,
@@ -150,15 +151,6 @@ def test_table_makes_no_error_an_image(status: int, error: ErrorBody, prompt: st
     assert (verdict.billed is Billed.NO) == free or verdict.code.startswith("violation_fee.")
 
 
-def with_error(message: str, code: object = None, kind: str = "", **more: object) -> object:
-    return {"error": {"message": message, "code": code, "type": kind, **more}}
-
-
-OPENAI_QUOTA = "You exceeded your current quota, please check your plan and billing details."
-XAI = (
-    "Your team 0000 has either used all available credits or reached its monthly spending limit. To"
-    " continue making API requests, please purchase more credits or raise your spending limit."
-)
 RAI = "The response was filtered due to the prompt triggering Azure OpenAI's content management"
 GEMINI_RATE = f"{OPENAI_QUOTA} * Quota exceeded for metric: x, limit: 5. Please retry in 46.2s."
 

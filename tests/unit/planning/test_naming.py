@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
-from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 from hypothesis import example, given
@@ -29,6 +27,7 @@ from batchgen.planning.naming import (
     text_of,
 )
 from batchgen.text import slug
+from tests.support.naming import assert_safe
 
 HOSTILE = st.lists(
     st.one_of(
@@ -38,24 +37,6 @@ HOSTILE = st.lists(
     ),
     max_size=12,
 ).map("".join)
-
-
-def assert_safe(path: str) -> None:
-    root = Path("/root/out")
-    assert (root / path).resolve().is_relative_to(root)
-    assert path == str(PurePosixPath(path))
-    assert not PureWindowsPath(path).drive
-    assert not PureWindowsPath(path).is_absolute()
-    for part in path.split("/"):
-        assert part not in ("", ".", "..")
-        assert part[0] not in " .-"
-        assert part[-1] not in " ."
-        assert not set(part) & set('<>:"|?*\\')
-        assert unicodedata.is_normalized("NFC", part)
-        assert not any(unicodedata.category(char) in ("Cc", "Cs") for char in part)
-        assert not set(part) & set("\u202e\u200d\u200b\u2066\ufeff")
-        assert len(part.encode()) <= MAX_COMPONENT_BYTES + 10
-        assert part.split(".")[0].rstrip(" ").upper() not in ("CON", "NUL", "AUX", "PRN", "COM1")
 
 
 @pytest.mark.fault("D11", "D13", "D14")

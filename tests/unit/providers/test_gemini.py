@@ -16,16 +16,7 @@ from batchgen.job import Billed, ImageRef, OptionValue, Outcome
 from batchgen.outcomes.classify import Exchange, Reach, Verdict, classify
 from batchgen.providers.adapters import gemini
 from batchgen.providers.adapters.gemini import build_request, read_response
-from tests.unit.providers.test_images import (
-    ATTEMPT,
-    BASE,
-    IMAGE,
-    JOB,
-    TEXT,
-    URL,
-    inline_image,
-    sent,
-)
+from tests.support.adapters import ATTEMPT, BASE, IMAGE, JOB, TEXT, URL, inline_image, sent
 
 MODEL = "nano-banana-2"
 

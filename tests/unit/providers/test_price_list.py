@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from datetime import date
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from batchgen.providers.local import LOCAL
 from batchgen.providers.openai import OPENAI
 from batchgen.providers.price_list import PriceList, PriceListError, Unit, read_price_list
 from batchgen.providers.profile import Profile
+from tests.support.price_list import DAY, check
 
 Row = dict[str, Any]
-DAY = date(2026, 6, 6)
 
 
 def flat(name: str, **columns: object) -> Row:
@@ -259,18 +258,6 @@ def places(node: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
     if isinstance(node, dict | list):
         for name, inner in node.items() if isinstance(node, dict) else enumerate(node):
             yield from places(inner, (*path, name))
-
-
-def check(body: bytes, options: dict[str, OptionValue], references: int) -> None:
-    try:
-        found = read_price_list(body, source="", day=DAY)
-    except PriceListError:
-        return
-    for model, price in found.models.items():
-        amount = found.price(model, options, references)
-        assert amount is None or amount > 0
-        for _, unit in price.variants():
-            assert unit is None or unit > 0
 
 
 @given(st.binary() | ANY_JSON.map(lambda value: json.dumps(value).encode()), OPTIONS)

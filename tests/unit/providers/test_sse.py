@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any
 
 import pytest
@@ -13,27 +12,10 @@ from hypothesis import strategies as st
 from batchgen.job import Billed, ImageRef, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, Verdict, classify
 from batchgen.providers.adapters.images import partial_images, read_response
-from tests.unit.providers.test_images import inline_image
+from tests.support.adapters import inline_image
+from tests.support.sse import COMPLETED, IMAGE, PARTIAL, TEXT, USAGE, stream
 
-IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
-TEXT = base64.b64encode(IMAGE).decode()
 STREAM = {"content-type": "text/event-stream; charset=utf-8"}
-USAGE = {"input_tokens": 10, "output_tokens": 196, "total_tokens": 206}
-
-COMPLETED = {"type": "image_generation.completed", "b64_json": TEXT, "usage": USAGE}
-PARTIAL = {"type": "image_edit.partial_image", "b64_json": TEXT, "partial_image_index": 0}
-
-
-def stream(*payloads: Any, end: str = "data: [DONE]\n\n", named: bool = True) -> bytes:
-    """A body of events; texts stand as they are."""
-    lines = []
-    for payload in payloads:
-        if isinstance(payload, str):
-            lines.append(payload)
-            continue
-        name = f"event: {payload['type']}\n" if named and "type" in payload else ""
-        lines.append(f"{name}data: {json.dumps(payload)}\n\n")
-    return ("".join(lines) + end).encode()
 
 
 def verdict(body: bytes, *, reach: Reach = Reach.COMPLETE) -> Verdict:

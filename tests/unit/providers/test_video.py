@@ -19,7 +19,7 @@ from batchgen.providers.adapters.video import (
     read_response,
     read_state,
 )
-from tests.unit.providers.test_images import ATTEMPT, BASE, JOB, sent
+from tests.support.adapters import ATTEMPT, BASE, JOB, sent
 
 URL = "https://media.example/1.mp4"
 

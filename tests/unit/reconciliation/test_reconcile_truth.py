@@ -15,17 +15,7 @@ from batchgen.money import ZERO, Micros
 from batchgen.reconciliation.charges import Charge, UsageLog
 from batchgen.reconciliation.matching import PROOF_DELAY, reconcile
 from batchgen.reconciliation.settlement import Reconciliation, Sent
-from tests.unit.reconciliation.test_matching import (
-    CONTROL,
-    CONTROL_ROW,
-    PRICE,
-    SETTLE,
-    A,
-    at,
-    row,
-    sent,
-    told,
-)
+from tests.support.charges import CONTROL, CONTROL_ROW, PRICE, SETTLE, A, at, row, sent, told
 
 NAMED = sent("a", request_id="i")
 PAID = sent("a", billed=Billed.YES, request_id="i")
@@ -150,6 +140,46 @@ def test_a_log_without_ids_is_matched_by_numbers_alone() -> None:
     control = replace(CONTROL, request_id=None)
     log = UsageLog(charges=(row(1), row(71)), since=at(-60), until=at(600))
     assert told(reconcile([control, A], log, SETTLE)) == "a billed"
+
+
+@pytest.mark.fault("XB4")
+@pytest.mark.parametrize(
+    ("others", "rows", "outcome"),
+    [
+        # The row fits a in time; it may also be the late charge of b, which has no row.
+        ([sent("b", 0)], [row(27, "z")], "a SHARED, b OTHER_CHARGE, foreign 27"),
+        ([sent("b", 0), sent("c", 1)], [row(27, "z")], None),
+        # b has a row of its own, so both are charged, whichever row is whose.
+        ([sent("b", 0)], [row(1, "y"), row(27, "z")], "a billed, b billed"),
+        # c has no row and may own that of b; then b may own that of a.
+        ([sent("b", 0), sent("c", -40)], [row(1, "y"), row(27, "z")], None),
+        # One row for a and b, at the same time; it may also be the late charge of c.
+        ([sent("b", 13), sent("c", 0)], [row(27, "z")], None),
+        # b is charged for sure, but the second row may be late for it, or not ours.
+        (
+            [sent("b", 10, billed=Billed.YES)],
+            [row(12, "y"), row(50, "z")],
+            "a SHARED",
+        ),
+        # Another price, or a time out of reach, makes no claim.
+        ([sent("b", 0, price=50_000)], [row(27, "z")], "a billed, b unbilled"),
+        ([sent("b", 200)], [row(27, "z")], "a billed, b unbilled"),
+    ],
+)
+def test_late_charge_of_another_attempt_is_possible(
+    others: list[Sent], rows: list[Charge], outcome: str | None
+) -> None:
+    found = judge([sent("a", 13), *others], rows, [])
+    if outcome is None:
+        assert (found.billed, found.unbilled) == ((), ())
+    else:
+        assert told(found) == outcome
+
+
+@pytest.mark.fault("XB1", "XB4")
+def test_late_charge_refunded_whole_is_free_for_all() -> None:
+    attempts = [sent("a", 13), sent("b", 0)]
+    assert told(judge(attempts, [row(27, "z")], [row(28, "z")])) == "a unbilled, b unbilled"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from batchgen.planning.changes import MadeOf
 from batchgen.planning.cost_estimate import Quote, what_if
 from batchgen.planning.pace import Pace
 from batchgen.report.status import plan_text, why_text
-from tests.unit.ledger.test_ledger import enroll, first, pay, planned, start
+from tests.support.builders import enroll, first, pay, planned, start
 
 MADE = MadeOf(fingerprint="a", model="m", prompt="red", options={}, images=(), mask=None)
 QUOTE = Quote(

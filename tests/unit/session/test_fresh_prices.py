@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from sqlite3 import Connection
 
 import pytest
 
-from batchgen.ledger.database import in_memory
 from batchgen.ledger.price_lists import KeptList, keep_price_list, newest_price_list
 from batchgen.money import Micros
 from batchgen.providers.crazyrouter import CRAZYROUTER
@@ -22,32 +19,26 @@ BEFORE = datetime(2026, 6, 5, 23, tzinfo=UTC)
 URL = CRAZYROUTER.price_url or ""
 
 
-@pytest.fixture
-def ledger() -> Iterator[Connection]:
-    with closing(in_memory()) as conn:
-        yield conn
-
-
 def listed(price: object) -> bytes:
     row = {"model_name": "gpt-image-2", "quota_type": 1, "model_price": price}
     return json.dumps({"data": [row]}).encode()
 
 
-def test_a_kept_list_counts_before_an_older_shipped_one(ledger: Connection) -> None:
-    keep_price_list(ledger, URL, KeptList(body=listed(0.05), fetched_at=AFTER))
-    profile = with_kept_prices(CRAZYROUTER, ledger)
+def test_a_kept_list_counts_before_an_older_shipped_one(conn: Connection) -> None:
+    keep_price_list(conn, URL, KeptList(body=listed(0.05), fetched_at=AFTER))
+    profile = with_kept_prices(CRAZYROUTER, conn)
     assert profile.price("gpt-image-2") == 50_000
     assert profile.price("grok-4-image") is None  # the list that counts, counts for all
     assert profile.price_source == "price list of cn.crazyrouter.com of 2026-06-07"
 
 
 def test_the_newest_list_of_an_address_takes_the_place_of_the_one_before(
-    ledger: Connection,
+    conn: Connection,
 ) -> None:
     for price in (0.05, 0.06):
-        keep_price_list(ledger, URL, KeptList(body=listed(price), fetched_at=AFTER))
-    assert newest_price_list(ledger, URL) == KeptList(body=listed(0.06), fetched_at=AFTER)
-    assert with_kept_prices(CRAZYROUTER, ledger).price("gpt-image-2") == 60_000
+        keep_price_list(conn, URL, KeptList(body=listed(price), fetched_at=AFTER))
+    assert newest_price_list(conn, URL) == KeptList(body=listed(0.06), fetched_at=AFTER)
+    assert with_kept_prices(CRAZYROUTER, conn).price("gpt-image-2") == 60_000
 
 
 @pytest.mark.parametrize(
@@ -59,16 +50,16 @@ def test_the_newest_list_of_an_address_takes_the_place_of_the_one_before(
     ],
 )
 def test_the_shipped_list_counts_where_no_newer_one_is_of_use(
-    ledger: Connection, url: str, body: bytes, fetched_at: datetime
+    conn: Connection, url: str, body: bytes, fetched_at: datetime
 ) -> None:
-    keep_price_list(ledger, url, KeptList(body=body, fetched_at=fetched_at))
-    assert with_kept_prices(CRAZYROUTER, ledger) == CRAZYROUTER
+    keep_price_list(conn, url, KeptList(body=body, fetched_at=fetched_at))
+    assert with_kept_prices(CRAZYROUTER, conn) == CRAZYROUTER
 
 
-def test_a_price_of_the_manifest_is_not_replaced_by_a_kept_list(ledger: Connection) -> None:
-    keep_price_list(ledger, URL, KeptList(body=listed(0.05), fetched_at=AFTER))
+def test_a_price_of_the_manifest_is_not_replaced_by_a_kept_list(conn: Connection) -> None:
+    keep_price_list(conn, URL, KeptList(body=listed(0.05), fetched_at=AFTER))
     told = replace(CRAZYROUTER, flat_price=Micros(1))
-    assert with_kept_prices(told, ledger).price("gpt-image-2") == 1
+    assert with_kept_prices(told, conn).price("gpt-image-2") == 1
 
 
 @pytest.mark.parametrize(

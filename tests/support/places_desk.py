@@ -1,0 +1,197 @@
+"""Drive one batch through placing and relocating, with kills in between."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final, TypeVar, cast
+
+import anyio
+from PIL import Image
+
+from batchgen.commands.rollback import _put_back, _refusal
+from batchgen.engine import placing as placing_module
+from batchgen.engine.placing import Conflict, Placer
+from batchgen.engine.worker import RunContext
+from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, SavedImage
+from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.ledger import DueImage, Ledger
+from batchgen.ledger.only import Only
+from batchgen.ledger.saved_images import exchanged, exchanges
+from batchgen.ledger.staging import BatchIdentity, Staging
+from batchgen.money import ZERO, Micros
+from batchgen.outcomes.classify import Verdict
+from batchgen.output import relocate as relocate_module
+from batchgen.output.relocate import relocate
+from batchgen.planning.naming import collision_key, final_path
+from batchgen.spool.spool import Spool
+from batchgen.system.atomic_files import PartFile
+from batchgen.system.failpoints import Point
+from tests.support.rig import planned_job
+
+T = TypeVar("T")
+
+
+OK: Final = Verdict(outcome=Outcome.OK, billed=Billed.YES)
+IDENTITY: Final = BatchIdentity(
+    name="b",
+    provider="local",
+    price_source="test",
+    manifest_path="b.yaml",
+    manifest_sha256="",
+    manifest="",
+)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@contextmanager
+def kill_at(point: Point | None, times: int = 1) -> Iterator[None]:
+    """End what runs as a kill would, at the point."""
+    left = [times]
+
+    def reach(passed: Point) -> None:
+        if passed is point:
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+
+    modules: list[Any] = [placing_module, relocate_module]
+    kept = [module.reach for module in modules]
+    for module in modules:
+        module.reach = reach
+    try:
+        yield
+    except Killed:
+        pass
+    finally:
+        for module, old in zip(modules, kept, strict=True):
+            module.reach = old
+
+
+def png(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2), (number >> 16, number >> 8 & 255, number & 255)).save(file, "PNG")
+    return file.getvalue()
+
+
+class Desk:
+    """A batch whose images are made here, through the steps of a run."""
+
+    def __init__(self, directory: Path, *, keep_previous: int = 1) -> None:
+        self.directory = directory
+        self.conn: sqlite3.Connection = open_for_writing(directory / "batchgen.db")
+        self.ledger = Ledger(self.conn)
+        self.spool = Spool(directory / "spool")
+        self.keep_previous = keep_previous
+        self.made = 0
+        self.plan: dict[str, tuple[str, str, int]] = {}
+        self.batch: Any = None
+
+    def enroll(self, point: Point | None = None) -> list[str]:
+        """Plan, move and enroll."""
+        staging = Staging(self.conn)
+        notices: list[str] = []
+        try:
+            staging.fill(
+                [
+                    planned_job(
+                        key=key,
+                        root=root,
+                        path=path,
+                        fingerprint=str(edition),
+                        keep_previous=self.keep_previous,
+                    )
+                    for key, (root, path, edition) in self.plan.items()
+                ],
+                price=lambda *_: Micros(1),
+                collision_key=collision_key,
+            )
+            with kill_at(point):
+                if self.batch is not None:
+                    notices += relocate(staging, self.batch, self.directory)
+                self.batch = staging.enroll(IDENTITY)
+        finally:
+            staging.close()
+        return notices
+
+    def buy(self) -> None:
+        """Pay for an image of each pending job."""
+        run = self.ledger.start_run(self.batch, estimate=ZERO, max_cost=None, max_waste=ZERO)
+        for job in self.ledger.pending(self.batch, after=JobId(0), limit=99):
+            self.made += 1
+            attempt = AttemptId(f"{self.made:032x}")
+            self.ledger.reserve(run, job, attempt, provider="local")
+            self.ledger.record_response(attempt, OK, [(ImageRef(index=0), None)], response="x")
+
+    def deliver(self, overwrite: bool, point: Point | None) -> dict[str, bytes]:
+        """Place what is paid; gives the bytes of each job that became done."""
+        done: dict[str, bytes] = {}
+
+        async def ledger(step: Callable[[Ledger], T]) -> T:
+            return step(self.ledger)
+
+        context = cast(RunContext, SimpleNamespace(ledger=ledger, spool=self.spool))
+
+        async def place_all() -> None:
+            placer = Placer(context, self.directory, overwrite=overwrite)
+            for job in self.ledger.paid(self.batch):
+                for image in self.ledger.due(job):
+                    try:
+                        data = await self._deliver_one(placer, image, job)
+                    except (Conflict, OSError):
+                        continue
+                    done[self.ledger.job(job).key] = data
+
+        with kill_at(point):
+            anyio.run(place_all)
+        return done
+
+    async def _deliver_one(self, placer: Placer, image: DueImage, id_: JobId) -> bytes:
+        job = self.ledger.job(id_)
+        data = png(int(image.attempt_id, 16))
+        saved = SavedImage(
+            path=final_path(job.path, "png"),
+            sha256=sha256(data).hexdigest(),
+            bytes=len(data),
+            width=2,
+            height=2,
+            format="png",
+        )
+        placed = placer.already_placed(job, image) if image.path else None
+        if placed is None:
+            async with PartFile(self.directory / f".{image.attempt_id}") as part:
+                if not (image.path and placer.adopt_kept(image, part)):
+                    await part.write(data)
+                await part.seal(lambda path: None)
+                await placer.place(job, image, part, saved, taken=True)
+        finished = self.ledger.image_saved(image.id)
+        placer.forget_kept(job, image, saved)
+        assert finished is not None
+        placer.tidy(job, finished, [placed or saved], "b")
+        return data
+
+    def roll_back(self, key: str) -> bool:
+        """As the command does for one job."""
+        for exchange in exchanges(self.conn, self.batch, only=Only.of([key]), run=None):
+            if _refusal(self.directory, exchange) is None:
+                _put_back(self.directory, "b", exchange)
+                exchanged(self.conn, exchange)
+                return True
+        return False
+
+    def place_of(self, key: str) -> Path | None:
+        """Where the ledger says that the image of a job is."""
+        row = self.conn.execute(
+            "SELECT images.root AS root, images.path AS path FROM images"
+            " JOIN jobs ON jobs.id = job_id WHERE key = ? AND images.state = 'saved'",
+            (key,),
+        ).fetchone()
+        return None if row is None else self.directory / row["root"] / row["path"]
