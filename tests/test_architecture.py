@@ -16,7 +16,7 @@ LAYERS = {
     "rules": ["manifest", "images", "planning", "outcomes", "reconciliation"],
     "I/O": ["system", "spool", "http", "providers", "ledger"],
     "engine": ["output", "engine", "session"],
-    "interfaces": ["report", "console", "simulator"],
+    "interfaces": ["report", "console", "simulator", "guide"],
     "entry": ["commands", "cli", "api", "__init__", "__main__"],
 }
 """Packages and modules, from the bottom up; each imports only from those before it."""

@@ -1,4 +1,4 @@
-"""What pyproject.toml promises to pip, and what the documents say of installing."""
+"""The package: its dependencies, the files in its wheel, and the documents about installing it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import batchgen
-from tests.support import rig
+from batchgen.cli.main import main
+from batchgen.errors import ExitCode
+from tests.support import pages, rig
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -76,7 +79,7 @@ def test_the_tested_versions_are_allowed() -> None:
         assert one.specifier.contains(tested[canonicalize_name(one.name)]), one
 
 
-def test_what_is_used_in_private_has_an_upper_bound() -> None:
+def test_private_parts_have_an_upper_bound() -> None:
     bounded = {one.name for one in REQUIRED if any(b.operator == "<" for b in one.specifier)}
     assert {"aiohttp", "uvicorn"} <= bounded
 
@@ -94,7 +97,11 @@ def test_the_classifiers_name_what_ci_runs() -> None:
     assert version("batchgen") == batchgen.__version__
 
 
-DOCUMENTS = ["README.md", *sorted(f".github/{one.name}" for one in (ROOT / ".github").glob("*.md"))]
+DOCUMENTS = sorted(
+    one.relative_to(ROOT).as_posix()
+    for directory in (ROOT, ROOT / ".github", pages.GUIDE)
+    for one in directory.glob("*.md")
+)
 INSTALLS_BY_NAME = re.compile(
     r"(?:pip3?|pipx|uv|tool) (?:install|run) [^`\n|&;]*?(?<![\w./-])batchgen(?![\w.-])"
 )
@@ -102,7 +109,7 @@ INSTALLS_BY_NAME = re.compile(
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_no_document_installs_a_foreign_package(name: str) -> None:
-    """The name on the public index is not ours: pip would fetch somebody else's program."""
+    """The name on the public index is not ours: pip would fetch a program of another author."""
     text = (ROOT / name).read_text("utf-8")
     assert not INSTALLS_BY_NAME.findall(text)
 
@@ -122,6 +129,44 @@ def test_init_writes_what_run_takes(tmp_path: Path) -> None:
     rig.batchgen("check", cwd=tmp_path)
     rig.batchgen("run", cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 2
+
+
+def test_guide_lists_its_topics(tmp_path: Path) -> None:
+    lines = rig.batchgen("guide", cwd=tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == sorted(set(pages.PAGES) - {"README"})
+    assert all(len(line) <= 120 for line in lines)
+
+
+@pytest.mark.parametrize("topic", sorted(set(pages.PAGES) - {"README"}))
+def test_guide_prints_a_page(topic: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["guide", topic]) == ExitCode.DONE
+    shown = capsys.readouterr().out
+    assert shown.startswith(pages.read(topic).split("\n\n")[0])
+    assert "<!--" not in shown
+
+
+def test_unknown_guide_topic_names_the_nearest(tmp_path: Path) -> None:
+    done = rig.batchgen("guide", "mony", cwd=tmp_path, code=2)
+    assert done.stderr == "guide: unknown topic: mony; did you mean money?\n"
+    done = rig.batchgen("guide", "xyz", cwd=tmp_path, code=2)
+    assert "expected one of architecture, commands," in done.stderr
+
+
+def test_wheel_contains_the_guide(tmp_path: Path) -> None:
+    """The build backend decides which files that are not Python come into the wheel."""
+    builder = "from hatchling.build import build_wheel; import sys; print(build_wheel(sys.argv[1]))"
+    pytest.importorskip("hatchling")
+    done = subprocess.run(
+        [sys.executable, "-c", builder, str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=rig.TIMEOUT_S,
+    )
+    with zipfile.ZipFile(tmp_path / done.stdout.strip()) as wheel:
+        names = set(wheel.namelist())
+    assert {f"batchgen/guide/{topic}.md" for topic in set(pages.PAGES) - {"README"}} <= names
 
 
 def test_the_package_imports_without_warnings() -> None:

@@ -29,7 +29,7 @@ _GROUPS: Final[dict[str, list[click.Command]]] = {
         fix.export,
     ],
     "Account": [account.budget, account.prices, account.models],
-    "Tools": [tools.serve, tools.schema],
+    "Tools": [tools.serve, tools.schema, tools.guide],
 }
 """The commands by the heading under which ``--help`` lists them."""
 

@@ -1,4 +1,4 @@
-"""Commands for tests and editors: serve, schema."""
+"""Commands for tests, editors and readers: serve, schema, guide."""
 
 from __future__ import annotations
 
@@ -28,3 +28,12 @@ def schema() -> ExitCode:
     from batchgen.commands.init import schema as command
 
     return command()
+
+
+@click.command()
+@click.argument("topic", required=False)
+def guide(topic: str | None) -> ExitCode:
+    """Print a page of the user guide, or list its topics."""
+    from batchgen.commands.guide import guide as command
+
+    return command(topic)

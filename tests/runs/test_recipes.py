@@ -1,4 +1,4 @@
-"""The recipes of README.md, run as they are written where that can be done here."""
+"""The recipes of the guide, run as they are written as far as possible here."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ import pytest
 import yaml
 
 from tests.support import rig
-from tests.support.readme import block_after, copy_examples
+from tests.support.pages import block_after, copy_examples
 
 SHOP = "/srv/shop"
 
 
+def recipe(name: str) -> str:
+    """Return the code block of a recipe."""
+    return block_after(f"recipe: {name}", "recipes")
+
+
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A shop's directory with a catalogue that costs nothing, and batchgen where recipes look."""
+    """Return a project directory with a free manifest and batchgen in its .venv."""
     copy_examples(tmp_path)
     (tmp_path / "jobs" / "demo.yaml").rename(tmp_path / "catalog.yaml")
     (tmp_path / "jobs" / "demo-products.csv").rename(tmp_path / "demo-products.csv")
@@ -31,7 +36,7 @@ def shop(tmp_path: Path) -> Path:
 
 
 def run_like_cron(command: str, shop: Path) -> subprocess.CompletedProcess[str]:
-    """In the poor environment that cron gives."""
+    """Run a command in the minimal environment of cron."""
     return subprocess.run(
         ["/bin/sh", "-c", command.replace(SHOP, str(shop))],
         cwd="/",
@@ -44,30 +49,29 @@ def run_like_cron(command: str, shop: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_cron_line_makes_the_images_and_says_nothing(shop: Path) -> None:
-    line = block_after("recipe: cron").strip()
+def test_cron_line_makes_the_images_silently(shop: Path) -> None:
+    line = recipe("cron").strip()
     assert line.split()[:5] == ["0", "2", "*", "*", "*"]
+    assert line == block_after("cron").strip()
     command = line.split(maxsplit=5)[5]
     done = run_like_cron(command, shop)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert rig.status(shop, "demo")["jobs"]["done"] == 8
 
 
-def test_the_service_runs_what_cron_runs_and_waits_longer_than_a_request() -> None:
-    service = dict(
-        line.split("=", 1) for line in block_after("recipe: service").splitlines() if "=" in line
-    )
-    cron = block_after("recipe: cron").strip().split("&& ", 1)[1]
+def test_service_runs_the_cron_command_and_waits_for_requests() -> None:
+    service = dict(line.split("=", 1) for line in recipe("service").splitlines() if "=" in line)
+    cron = recipe("cron").strip().split("&& ", 1)[1]
     assert service["ExecStart"] == f"{SHOP}/{cron}"
     assert int(service["TimeoutStopSec"]) > 300
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_takes_the_units(shop: Path) -> None:
+def test_systemd_accepts_the_units(shop: Path) -> None:
     units = []
     for kind in ("service", "timer"):
         unit = shop / f"batchgen.{kind}"
-        text = block_after(f"recipe: {kind}").replace(SHOP, str(shop))
+        text = recipe(kind).replace(SHOP, str(shop))
         unit.write_text(text, encoding="utf-8")
         units.append(unit)
     done = subprocess.run(
@@ -81,15 +85,15 @@ def test_systemd_takes_the_units(shop: Path) -> None:
     assert about_ours == []
 
 
-def test_the_workflow_never_cuts_a_run_off() -> None:
-    workflow: dict[Any, Any] = yaml.safe_load(block_after("recipe: actions"))
+def test_workflow_never_cancels_a_run() -> None:
+    workflow: dict[Any, Any] = yaml.safe_load(recipe("actions"))
     assert workflow["concurrency"]["cancel-in-progress"] is False
     steps = workflow["jobs"]["images"]["steps"]
     (command,) = [step["run"] for step in steps if step.get("run", "").startswith("batchgen")]
     assert command.split()[:3] == ["batchgen", "run", "catalog.yaml"]
 
 
-def test_the_container_runs_what_cron_runs() -> None:
-    image = block_after("recipe: container")
+def test_container_runs_the_cron_command() -> None:
+    image = recipe("container")
     for word in ("run", "catalog.yaml", "--quiet", "--yes"):
         assert f'"{word}"' in image

@@ -21,6 +21,7 @@ from batchgen.providers.rules.option_rules import (
     quoted,
 )
 from batchgen.providers.rules.reference_rules import ReferenceRules
+from batchgen.text import closest_match
 
 _REFUSED_EVERYWHERE: Final = {"n": "use count: for several images; each is a separate request"}
 """Some providers charge for the requested ``n`` even if fewer images arrive
