@@ -9,7 +9,7 @@ from typing import Final
 
 from batchgen.job import AttemptId, BatchId, Billed, JobId, Outcome, RunId
 from batchgen.ledger.clock import Clock, timestamp, utc_now
-from batchgen.ledger.queries import OpenWork
+from batchgen.ledger.open_work import OpenWork
 from batchgen.ledger.run_sums import adjust_sums
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros

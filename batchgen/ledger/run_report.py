@@ -8,8 +8,9 @@ from typing import Final
 
 from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, JobState
+from batchgen.ledger.batch_status import BatchStatus, status
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.news import UNSEEN, News, changed_after, unseen
-from batchgen.ledger.queries import BatchStatus, find_batch, status
 from batchgen.ledger.sums import UNPRICED
 from batchgen.ledger.uncertain import UncertainJob, uncertain_jobs
 from batchgen.money import Micros

@@ -28,6 +28,7 @@ from batchgen.ledger.attempts import (
     reserve_attempt,
     settle_attempt,
 )
+from batchgen.ledger.batch_status import status
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import in_memory
 from batchgen.ledger.images import (
@@ -42,7 +43,6 @@ from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.paid_images import lost_images
 from batchgen.ledger.path_owners import path_history
-from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.ledger.records import BudgetReached, NotPending, Reserved
 from batchgen.ledger.retry_selection import RetrySelection, retry_jobs

@@ -19,21 +19,16 @@ from batchgen.ledger.attempts import (
     open_attempts,
     settle_attempt,
 )
+from batchgen.ledger.batch_status import status
+from batchgen.ledger.batches import batch_id, batch_names, find_batch
 from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.exports import EXPORTS, export
+from batchgen.ledger.history import history
 from batchgen.ledger.images import due_images, mark_image_lost
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job, set_job_reason
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.open_work import jobs_with_money
 from batchgen.ledger.path_owners import path_history
-from batchgen.ledger.queries import (
-    EXPORTS,
-    batch_id,
-    batch_names,
-    export,
-    find_batch,
-    history,
-    jobs_with_money,
-    status,
-)
 from batchgen.ledger.reference_urls import pending_references
 from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run
@@ -320,7 +315,7 @@ def test_a_hot_query_reads_by_an_index(name: str, ledger: Ledger, batch: BatchId
     harmless = (
         "SCAN attempts USING INDEX attempts_open",
         "SCAN batches",
-        "SCAN asked",
+        "SCAN named VIRTUAL TABLE",
         "SCAN chosen",
         "SCAN json_each",
         "SCAN (subquery",

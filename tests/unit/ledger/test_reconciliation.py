@@ -15,9 +15,9 @@ from batchgen.ledger.attempts import (
     reserve_attempt,
     settle_attempt,
 )
+from batchgen.ledger.batch_status import status
 from batchgen.ledger.jobs import read_job
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
 from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId, PlannedJob
+from batchgen.ledger.batch_identity import BatchIdentity
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.reference_urls import (
     FetchedUrl,
@@ -17,7 +18,8 @@ from batchgen.ledger.reference_urls import (
     pending_references,
     urls_of_content,
 )
-from batchgen.ledger.staging import EVERYTHING, BatchIdentity, Staging
+from batchgen.ledger.selection import EVERYTHING
+from batchgen.ledger.staging import Staging
 from batchgen.money import Micros
 from batchgen.planning.naming import collision_key
 from batchgen.planning.reference_images import FetchedReference

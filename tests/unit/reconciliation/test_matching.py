@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.money import Micros
 from batchgen.reconciliation.charges import Charge, UsageLog
-from batchgen.reconciliation.matching import CLOCK_SKEW, reconcile
+from batchgen.reconciliation.log_times import CLOCK_SKEW
+from batchgen.reconciliation.matching import reconcile
 from batchgen.reconciliation.settlement import Drift, Reconciliation, Sent
 from tests.support.charges import (
     CONTROL,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from batchgen.job import AttemptId, Billed
 from batchgen.money import ZERO, Micros
 from batchgen.reconciliation.charges import Charge, UsageLog
-from batchgen.reconciliation.matching import PROOF_DELAY, reconcile
+from batchgen.reconciliation.log_times import PROOF_DELAY
+from batchgen.reconciliation.matching import reconcile
 from batchgen.reconciliation.settlement import Reconciliation, Sent
 from tests.support.charges import CONTROL, CONTROL_ROW, PRICE, SETTLE, A, at, row, sent, told
 
