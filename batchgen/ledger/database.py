@@ -51,7 +51,7 @@ def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnect
         # On macOS SQLite's fsync leaves a commit in the drive's cache without it.
         conn.execute("PRAGMA fullfsync = ON")
         conn.execute("PRAGMA foreign_keys = ON")
-        # Else what is taken out, as the signature of an address, lingers in the file.
+        # Otherwise deleted content, such as the signature of a URL, lingers in the file.
         conn.execute("PRAGMA secure_delete = ON")
         _try_to_write(conn)
     except (OSError, sqlite3.OperationalError) as exc:  # locked, read-only, full: not the content
@@ -67,15 +67,15 @@ def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnect
 
 
 def check_exists(path: Path) -> None:
-    """Raise LedgerError if there is no ledger."""
+    """Raise LedgerError if no ledger exists there."""
     if not path.exists():
-        raise LedgerError(f"{path}: there is no ledger here; name one with --db, or run a manifest")
+        raise LedgerError(f"{path}: no such ledger; name one with --db, or run a manifest")
 
 
 def open_for_reading(path: Path) -> LedgerConnection:
     """Open an existing ledger without writing to it. Raises LedgerError.
 
-    A journal that a killed run left behind has to be rolled back before anybody can read; only then
+    A journal that a killed run left has to be rolled back before anybody can read; only then
     the file is opened for writing for a moment.
     """
     check_exists(path)
@@ -156,7 +156,7 @@ def _connect(path: Path, mode: str = "rw") -> LedgerConnection:
 
 
 def _create(path: Path) -> None:
-    """Build the database beside its place and link it there: it is never seen half made."""
+    """Build the database next to its final name and link it there; no reader sees half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     from batchgen.system.atomic_files import (
         sync_directory,  # only a new ledger needs it, and it is heavy

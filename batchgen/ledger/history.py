@@ -15,7 +15,7 @@ class History:
     """What earlier requests say about later ones."""
 
     latency_s: float | None
-    """Of the last answers with an image by this provider; None where there were too few."""
+    """Of the last responses with an image by this provider; None where there were too few."""
     per_minute: float | None
     """Images a minute in the last run of the batch; None where it made too few."""
     again_percent: Decimal | None

@@ -11,14 +11,14 @@ from batchgen.ledger.only import Only
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What a run is told beyond its manifest: which jobs, and which images are too old."""
+    """What the command line adds to a manifest: which jobs, and which images are too old."""
 
     only: Only | None = None
     """Other jobs are left as they are."""
     refresh: str | None = None
     """In place of the manifest's ``refresh``."""
     since: datetime | None = None
-    """What was made before is made anew."""
+    """Images that were made before are regenerated."""
 
 
 EVERYTHING: Final = Selection()

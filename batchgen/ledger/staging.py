@@ -102,7 +102,7 @@ class Staging:
         self.conn.execute("DETACH DATABASE staging")
 
     def carry_over(self, conn: sqlite3.Connection) -> None:
-        """Go on over the connection of a ledger that did not exist before."""
+        """Continue over the connection of a ledger that did not exist before."""
         self.close()
         conn.execute("ATTACH DATABASE ? AS staging", (self._file,))
         self.conn = conn
@@ -195,7 +195,7 @@ class Staging:
         return {JobId(row["job"]) for row in rows}
 
     def _renewal(self, batch: BatchId | None, now: datetime) -> str:
-        """When the refresh began that this run goes on with, or begins itself.
+        """When the refresh began that this run continues or begins.
 
         A run that was killed or stopped halfway must not regenerate again what it regenerated:
         as long as any of its jobs is left, images since its beginning are new enough.

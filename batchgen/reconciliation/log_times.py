@@ -12,7 +12,7 @@ from batchgen.reconciliation.charges import UsageLog
 from batchgen.reconciliation.settlement import Sent, Why
 
 CLOCK_SKEW: Final = timedelta(minutes=2)
-"""How far the provider's clock may be behind ours."""
+"""How far the provider's clock may lag ours."""
 PROOF_DELAY: Final = timedelta(minutes=15)
 """How long after a request's end a charge proves something, in a log with request ids: a gateway
 continues after its client hung up. A later one, within the settle window, is possible only."""

@@ -2,8 +2,9 @@
 
 An attempt is charged or not charged only where no other reading of the log is left. A row
 names its attempt by request id; else by model, time and amount, and only where the rows in question
-are exactly as many as the attempts that they can belong to. Where the log has request ids, a row whose id looks like none of ours, or whose time is not that of the
-request, is possible and never proof. A charge that was refunded is not charged.
+are exactly as many as the attempts that they can belong to. Where the log has request ids, a row
+whose id looks like none of ours, or whose time is not that of the request, is possible and never
+proof. A charge that was refunded is not charged.
 """
 
 from __future__ import annotations

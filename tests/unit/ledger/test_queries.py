@@ -99,9 +99,7 @@ def test_status_is_the_object_that_other_programs_rely_on(ledger: Ledger, batch:
     }
 
 
-def test_status_counts_what_is_left_to_do_and_what_waits_for_a_person(
-    ledger: Ledger, batch: BatchId
-) -> None:
+def test_status_counts_unfinished_and_troubled_jobs(ledger: Ledger, batch: BatchId) -> None:
     found = status(ledger.conn, "b")
     assert found.unfinished == 3, "pending, sending, paid"
     assert found.troubled == 3, "failed, blocked, uncertain"
@@ -132,7 +130,7 @@ def test_a_batch_without_a_run_has_a_status(ledger: Ledger) -> None:
     assert found["attempts"] == {"total": 0, "billed": 0, "maybe": 0, "not_billed": 0}
 
 
-def test_a_run_that_goes_through_forgets_why_the_one_before_was_stopped(
+def test_a_finished_run_clears_the_reason_of_an_earlier_stop(
     ledger: Ledger, batch: BatchId
 ) -> None:
     end_run(ledger, start(ledger, batch), stopped=None, exit_code=0)
@@ -263,7 +261,7 @@ def test_a_long_export_is_whole_and_of_one_batch(ledger: Ledger) -> None:
 
 @pytest.mark.fault("Q16")
 @pytest.mark.parametrize("what", EXPORTS)
-def test_a_reader_that_stops_in_the_middle_keeps_no_run_from_writing(
+def test_a_paused_reader_does_not_block_writing(
     what: str, path: Path, ledger: Ledger, batch: BatchId
 ) -> None:
     """As with ``batchgen export | less``."""

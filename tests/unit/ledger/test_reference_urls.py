@@ -1,4 +1,4 @@
-"""What the ledger knows of addresses, and what a plan is told of them."""
+"""What the ledger knows of URLs, and what a plan reads of them."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def planned(key: str, *images: str, mask: str | None = None) -> PlannedJob:
     )
 
 
-def test_pending_jobs_are_listed_with_their_images_and_may_be_refused_meanwhile(
+def test_pending_jobs_can_be_refused_while_they_are_listed(
     conn: sqlite3.Connection,
 ) -> None:
     edits = [planned(f"k{number}", "a.png", "b.png", mask="m.png") for number in range(1200)]
