@@ -106,23 +106,26 @@ def open_for_reading(path: Path) -> LedgerConnection:
     return conn
 
 
-def peek(path: Path) -> sqlite3.Connection:
-    """Open an existing ledger for a quick look, unchecked. Raises sqlite3.DatabaseError."""
-    _roll_back_journal(path)
-    return _connect(path, mode="ro")
+def peek(path: Path, waits: Patience = patience) -> sqlite3.Connection:
+    """Open an existing ledger for a quick look, unchecked. Raises sqlite3.DatabaseError.
+
+    ``waits`` bounds how long another program's lock is waited for, now and in later statements.
+    """
+    _roll_back_journal(path, waits)
+    return _connect(path, mode="ro", waits=waits)
 
 
-def _roll_back_journal(path: Path) -> None:
+def _roll_back_journal(path: Path, waits: Patience = patience) -> None:
     try:
-        _read_once(path, mode="ro")
+        _read_once(path, "ro", waits)
     except sqlite3.OperationalError as exc:
         if is_busy(exc):
             raise
-        _read_once(path, mode="rw")
+        _read_once(path, "rw", waits)
 
 
-def _read_once(path: Path, mode: str) -> None:
-    with closing(_connect(path, mode)) as conn:
+def _read_once(path: Path, mode: str, waits: Patience) -> None:
+    with closing(_connect(path, mode, waits)) as conn:
         conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
@@ -141,7 +144,7 @@ def _not_opened(path: Path, what: str, exc: Exception) -> LedgerError:
     return error(f"{path}: the ledger can't be {what}: {exc}")
 
 
-def _connect(path: Path, mode: str = "rw") -> LedgerConnection:
+def _connect(path: Path, mode: str = "rw", waits: Patience = patience) -> LedgerConnection:
     conn = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
@@ -150,7 +153,7 @@ def _connect(path: Path, mode: str = "rw") -> LedgerConnection:
         check_same_thread=False,
         factory=LedgerConnection,
     )
-    conn.path, conn.patience = path, patience
+    conn.path, conn.patience = path, waits
     conn.row_factory = sqlite3.Row
     return conn
 
