@@ -202,7 +202,7 @@ def test_a_transaction_of_the_ledger_takes_the_write_lock_at_once() -> None:
     # A private staging table, and reads of one moment.
     assert deferred == {
         "ledger.staging_rows",
-        "ledger.queries",
+        "ledger.batch_status",
         "ledger.costs",
         "ledger.run_report",
     }

@@ -18,10 +18,11 @@ from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.job import BatchId
 from batchgen.ledger.attempts import finished_attempts
+from batchgen.ledger.batch_status import BatchStatus, status
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import base_of, manifest_of
-from batchgen.ledger.queries import BatchStatus, find_batch, status
 from batchgen.ledger.saved_images import replaced_by
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros

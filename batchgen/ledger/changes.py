@@ -33,7 +33,7 @@ _COLUMNS: Final = {
     **{name: f"planned.{name}" for name in _OWN_COLUMNS},
     **{name: f"kinds.{name}" for name in _KIND_COLUMNS},
 }
-"""What the ledger keeps of a planned job, and where it stands in the plan."""
+"""What the ledger keeps of a planned job, and its position in the plan."""
 
 _IS_RENEWED: Final = f"(kinds.stale_before = :renewal AND {IS_MEANT})"
 """A refresh regenerates the job, or waits for it before it counts as finished."""

@@ -1,4 +1,4 @@
-"""One planned job beside its image: what a run would do with it, and what changed since."""
+"""One planned job and its image: what a run would do with it, and what changed since."""
 
 from __future__ import annotations
 

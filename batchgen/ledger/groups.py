@@ -21,7 +21,7 @@ class Group(StrEnum):
     REVISED = "revised"
     """Without an image: it failed, was blocked or uncertain, and has changed since."""
     STALE = "stale"
-    """Unchanged, and its image is to be regenerated: by age, or by a refresh that goes on."""
+    """Unchanged, and its image is to be regenerated: by age, or by an unfinished refresh."""
     PENDING = "pending"
     RETRIED = "retried"
     """It failed for a reason that cost nothing and may have passed."""
@@ -90,7 +90,7 @@ class GroupSum:
     jobs: int
     cost: Micros
     free: int = 0
-    """Jobs whose price is 0, which stands for an unknown one unless the manifest sets it."""
+    """Jobs whose price is 0, which means an unknown one unless the manifest sets it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ SCHEMA_VERSION: Final = 3
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
-"""``BGL1`` in ``PRAGMA application_id``: tells a ledger from any other SQLite file."""
+"""``BGL1`` in ``PRAGMA application_id``: distinguishes a ledger from any other SQLite file."""
 
 _FIRST: Final = """
 CREATE TABLE batches (

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from batchgen.job import ROW_REASON, Billed, JobState
+from batchgen.ledger.batch_status import BatchStatus, ReasonCount
 from batchgen.ledger.budgets import PERIOD_TEXT, Budget
 from batchgen.ledger.explain import JobExplanation
 from batchgen.ledger.groups import Group, GroupSum
-from batchgen.ledger.queries import BatchStatus, ReasonCount
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.money import Micros, dollars, rounded_dollars

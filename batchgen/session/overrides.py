@@ -10,7 +10,7 @@ from typing import Final
 
 from batchgen.errors import SettingsError
 from batchgen.ledger.only import Only
-from batchgen.ledger.staging import Selection
+from batchgen.ledger.selection import Selection
 from batchgen.manifest.field_types import is_refresh
 
 _TIME_OF_DAY: Final = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")

@@ -11,10 +11,12 @@ from typing import Final, Self
 
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import OptionValue
+from batchgen.ledger.batch_identity import BatchIdentity
+from batchgen.ledger.batches import batch_id
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
-from batchgen.ledger.queries import batch_id
-from batchgen.ledger.staging import EVERYTHING, BatchIdentity, Selection, Staging
+from batchgen.ledger.selection import EVERYTHING, Selection
+from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import Price, Priced
 from batchgen.manifest.loader import LoadedManifest, load_manifest
 from batchgen.money import ZERO, Micros
