@@ -204,6 +204,7 @@ def test_every_module_of_the_ledger_is_watched() -> None:
     without_money = {
         "ledger.__init__",
         "ledger.busy",
+        "ledger.clock",
         "ledger.manifest_paths",
         "ledger.moving",
         "ledger.only",
