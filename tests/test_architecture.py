@@ -28,6 +28,7 @@ ONLY_IN = {
     "sqlite_utils": {"ledger"},
     # Notifications go to the operator's own services, which know nothing of providers.
     "aiohttp": {"http"},
+    "httptools": {"http.response_parser"},
     "httpx": {"http", "providers", "session.notify"},
     "aiofiles": {"providers.adapters.multipart"},
     "tqdm": {"console"},
