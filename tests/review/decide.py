@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 from batchgen.ledger.batches import find_batch
-
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.decisions import Decision, NewDecision, Reviewer, record_decisions
 from tests.support import rig

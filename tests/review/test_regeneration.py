@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batchgen.ledger.batches import find_batch
 
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.decisions import (
     Decision,
