@@ -26,7 +26,7 @@ BANNED: Final = re.compile(
         anew | mend(s|ed|ing)? | heed(s|ed|ing)? | stranger(s|'s)?
       | told | tell(s|ing)?                                  # report, say
       | whoever | whatever | nobody | to\ be\ had | cannot\ be\ had
-      | is\ none | are\ none | is\ no | so\ many | not\ so\ much
+      | is\ (?-i:none) | are\ none | is\ no | so\ many | not\ so\ much
       | stands? | stood                                      # is, are
       | comes?\ to | came\ to | what\ came\ of
       | behind                                               # after
