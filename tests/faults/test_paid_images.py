@@ -318,7 +318,7 @@ def test_an_unknown_task_is_lost_only_after_a_day(tmp_path: Path) -> None:
         port = first.base_url.removesuffix("/v1").rpartition(":")[2]
     with rig.endpoint(tmp_path / "b", "--port", port):
         rig.batchgen("run", path, cwd=tmp_path, code=1)
-        assert "knows no such task" in job_reason(tmp_path)
+        assert "does not know this task" in job_reason(tmp_path)
         assert rig.status(tmp_path)["jobs"]["paid"] == 1
         run_days_later(path, 1.1, code=1)
         assert job_reason(tmp_path).startswith("image_lost: ")

@@ -208,7 +208,7 @@ def test_an_unknown_task_is_named(script: Scripted, tmp_path: Path) -> None:
     states(script, {"code": "task_not_exist", "message": "no", "data": None})
     path = manifest(tmp_path, script, model="veo-3.1", options="{duration: 8}")
     done = rig.batchgen("run", path, cwd=tmp_path, code=1)
-    assert "no such task" in done.stderr + done.stdout
+    assert "does not know this task" in done.stderr + done.stdout
     assert rig.status(tmp_path)["cost"]["charged"] == "0.037700"
 
 

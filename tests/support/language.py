@@ -57,8 +57,8 @@ QUOTED: Final = {
 }
 """Files that quote the words of providers, and those that list the banned words."""
 
-SWITCHES: Final = re.compile(r"--[a-z]+(-[a-z]+)+")
-"""Names of options, which cannot change without breaking scripts."""
+CODE: Final = re.compile(r"--[a-z]+(-[a-z]+)+|\bis None\b")
+"""Names of options, which cannot change without breaking scripts, and Python's comparison."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def banned_words(path: Path) -> Iterator[Hit]:
     if name in QUOTED:
         return
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if found := BANNED.search(SWITCHES.sub("", line)):
+        if found := BANNED.search(CODE.sub("", line)):
             yield Hit(name, number, found[0])
 
 

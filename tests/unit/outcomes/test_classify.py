@@ -24,6 +24,7 @@ from batchgen.outcomes.classify import (
     classify,
     classify_failed_task,
 )
+from batchgen.outcomes.exchange import Task
 from batchgen.providers.adapters.images import read_response
 
 
@@ -185,7 +186,7 @@ WORDS = {
     ),
     "no JSON": (
         200, b"x", {}, Outcome.AMBIGUOUS, MAYBE,
-        "unreadable", "HTTP 200 with a body that is not JSON",
+        "unreadable", "HTTP 200 with a body that is not JSON: x",
     ),
     "an unknown error inside": (
         200, error("what"), {}, Outcome.AMBIGUOUS, MAYBE,
@@ -595,7 +596,8 @@ _CODES = st.text() | st.sampled_from(
         Response,
         readable=st.booleans(),
         html=st.booleans(),
-        task_id=st.none() | st.text(),
+        task=st.none() | st.builds(Task, id=st.text(), url=st.text(), is_named=st.booleans()),
+        text=st.text(),
         images=st.lists(st.builds(ImageRef, index=st.integers())).map(tuple),
         error=st.none() | st.builds(ErrorBody, code=_CODES, type=_CODES, message=st.text()),
     ),

@@ -22,6 +22,7 @@ from starlette.requests import Request
 from batchgen.http.request import ApiRequest
 from batchgen.job import ImageRef, OptionValue
 from batchgen.outcomes.classify import ErrorBody, Response
+from batchgen.outcomes.exchange import Task
 from batchgen.providers.adapters.images import build_request, read_response
 from batchgen.providers.adapters.response_parsing import expiry_of
 from tests.support.adapters import ATTEMPT, BASE, IMAGE, JOB, TEXT, URL, inline_image, sent
@@ -232,7 +233,9 @@ LINKED = ImageRef(index=0, url=URL)
         pytest.param([], (), id="none"),
         pytest.param([{}], (), id="an empty item"),
         pytest.param([None], (), id="null"),
-        pytest.param([URL, 7, [URL], True], (), id="no items"),
+        pytest.param([7, [URL], True], (), id="no items"),
+        pytest.param([7, URL], (replace(LINKED, index=1),), id="a text"),
+        pytest.param(["https://x.example/a b", "no", "data:text/plain,no"], (), id="other texts"),
         pytest.param([{"url": None}], (), id="null address"),
         pytest.param([{"url": "  "}], (), id="blank address"),
         pytest.param([{"url": 7}], (), id="a number for an address"),
@@ -263,9 +266,13 @@ def test_data_of_another_shape_holds_no_image(data: object) -> None:
 
 
 @pytest.mark.fault("B04")
-@pytest.mark.parametrize("document", [[], [1], "text", None, 7, True, {}, {"created": 1}])
+@pytest.mark.parametrize("document", [[], [1], None, True, {}, {"created": 1}])
 def test_json_of_another_shape_holds_nothing(document: object) -> None:
     assert read(document) == Response(readable=True)
+
+
+def test_json_text_is_shown() -> None:
+    assert read("size is wrong") == Response(readable=True, text="size is wrong")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +284,10 @@ def test_json_of_another_shape_holds_nothing(document: object) -> None:
         ),
         ({"error": {"message": "No.", "code": None}}, ErrorBody(message="No.")),
         ({"error": {"message": "No.", "code": 429}}, ErrorBody(code="429", message="No.")),
-        ({"error": {"message": ["No."], "type": "x"}}, ErrorBody(type="x")),
+        (
+            {"error": {"message": ["No.", "Never."], "type": "x"}},
+            ErrorBody(type="x", message="No.; Never."),
+        ),
         ({"error": "No."}, ErrorBody(message="No.")),
         ({"error": "No.", "code": "x"}, ErrorBody(code="x", message="No.")),
         ({"code": "x", "message": "No."}, ErrorBody(code="x", message="No.")),
@@ -294,7 +304,8 @@ def test_json_of_another_shape_holds_nothing(document: object) -> None:
     ],
 )
 def test_the_error_of_an_response(document: Mapping[str, object], error: ErrorBody | None) -> None:
-    assert read(document) == Response(readable=True, error=error)
+    response = read(document)
+    assert (response.images, response.error) == ((), error)
 
 
 def test_an_error_beside_a_image_does_not_hide_it() -> None:
@@ -316,8 +327,9 @@ def test_an_endless_message_is_cut() -> None:
 
 
 @pytest.mark.parametrize(("task", "found"), [("t-1", "t-1"), (17, "17"), (None, None), ("", None)])
-def test_a_task_is_noticed(task: object, found: str | None) -> None:
-    assert read({"task_id": task}).task_id == found
+def test_task_id_of_response_is_read(task: object, found: str | None) -> None:
+    response = read({"task_id": task})
+    assert response.task == (None if found is None else Task(id=found))
 
 
 @pytest.mark.fault("B01", "B03")
@@ -328,19 +340,45 @@ def test_a_task_is_noticed(task: object, found: str | None) -> None:
         (b" \r\n <html>", "text/plain", True),
         (b"Bad gateway", "text/html; charset=utf-8", True),
         (b"<?xml version='1.0'?><Error/>", "application/xml", True),
-        (b"upstream timed out", "text/plain", False),
+        (b"\0\1upstream timed out", "text/plain", False),
         (b"", "application/json", False),
         (b"{", "application/json", False),
         (b'{"data":[{"b64_json":"iVBO', "application/json", False),
         (b'{"data":[]}{"data":[]}', "application/json", False),
         (bytes(range(256)), "image/png", False),
-        (IMAGE, "image/png", False),
         (b"\xff\xfe", "", False),
         (codecs.BOM_UTF8, "", False),
     ],
 )
 def test_what_is_no_json(body: bytes, kind: str, html: bool) -> None:
-    assert read_response(body, {"content-type": kind}) == Response(html=html)
+    response = read_response(body, {"content-type": kind})
+    assert replace(response, text="") == Response(html=html)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "text"),
+    [
+        (b"<title>502 Bad\n gateway</title><h1>no</h1>", "text/html", "502 Bad gateway"),
+        (b"<html><h1>Too <b>large</b> &amp; slow</h1>", "text/html", "Too large & slow"),
+        (b"<html><title></title>nothing", "text/html", ""),
+        (b"<?xml?><Error><Code>x</Code><Message>denied</Message></Error>", "", "denied"),
+        (b"upstream\r\n timed out\n", "text/plain", "upstream timed out"),
+        (b"", "application/json", ""),
+        (b'{"data":[{"b64_json":"iVBO', "application/json", ""),
+        (b"no\0image", "text/plain", ""),
+        (b"caf\xe9", "text/plain", ""),
+        (b"x" * 100_000, "text/plain", "x" * 500),
+    ],
+)
+def test_page_title_or_plain_text_is_shown(body: bytes, kind: str, text: str) -> None:
+    assert read_response(body, {"content-type": kind}).text == text
+
+
+def test_image_file_as_body_is_the_image() -> None:
+    headers = {"content-type": "image/png", "content-length": str(len(IMAGE))}
+    assert read_response(IMAGE, headers) == Response(readable=True, images=(INLINE,))
+    assert inline_image(IMAGE, headers, 0) == IMAGE
+    assert read_response(IMAGE[:-1], headers) == Response()
 
 
 @pytest.mark.fault("B25")
