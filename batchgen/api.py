@@ -25,10 +25,10 @@ from batchgen.engine.events import AttemptEnded, JobDone, JobHeld, RunEvent
 from batchgen.engine.throttle.limits import DispatchStatus
 from batchgen.errors import ExitCode, SettingsError, one_error
 from batchgen.job import JobState
+from batchgen.ledger.batch_status import BatchStatus
+from batchgen.ledger.batch_status import status as read_status
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import Only
-from batchgen.ledger.queries import BatchStatus
-from batchgen.ledger.queries import status as read_status
 from batchgen.money import ZERO, Micros
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.fresh_prices import PriceLists

@@ -28,6 +28,7 @@ ONLY_IN = {
     "sqlite_utils": {"ledger"},
     # Notifications go to the operator's own services, which know nothing of providers.
     "aiohttp": {"http"},
+    "httptools": {"http.response_parser"},
     "httpx": {"http", "providers", "session.notify"},
     "aiofiles": {"providers.adapters.multipart"},
     "tqdm": {"console"},
@@ -202,7 +203,7 @@ def test_a_transaction_of_the_ledger_takes_the_write_lock_at_once() -> None:
     # A private staging table, and reads of one moment.
     assert deferred == {
         "ledger.staging_rows",
-        "ledger.queries",
+        "ledger.batch_status",
         "ledger.costs",
         "ledger.run_report",
     }

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.costs import CostBy, Costs, costs
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.queries import find_batch
 from batchgen.report.costs import cost_text
 from batchgen.session.settings import Environment
 

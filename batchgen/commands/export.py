@@ -13,10 +13,11 @@ from typing import TextIO
 
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.job import ROW_REASON
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.exports import Waiting, waiting
+from batchgen.ledger.exports import export as export_rows
 from batchgen.ledger.manifest_paths import manifest_of
-from batchgen.ledger.queries import Waiting, find_batch, waiting
-from batchgen.ledger.queries import export as export_rows
 from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
 from batchgen.session.settings import Environment

@@ -8,8 +8,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.database import check_exists, open_for_writing
-from batchgen.ledger.queries import BatchRow, find_batch
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.settings import Environment
 

@@ -15,15 +15,15 @@ import anyio
 from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError, StoppedError, UnknownBatchError
+from batchgen.ledger.batches import BatchRow
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.manifest_paths import manifest_path
-from batchgen.ledger.queries import BatchRow
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.manifest.loader import parse_manifest
 from batchgen.providers.catalog import Unavailable, fetch_account
 from batchgen.providers.usage_log import Span, UsageLogError, read_exported_log, read_usage_log
 from batchgen.reconciliation.charges import UsageLog
-from batchgen.reconciliation.matching import CLOCK_SKEW
+from batchgen.reconciliation.log_times import CLOCK_SKEW
 from batchgen.reconciliation.matching import reconcile as compare
 from batchgen.reconciliation.settlement import Sent
 from batchgen.report.reconcile import Reconciled, reconcile_record, reconcile_text

@@ -12,9 +12,9 @@ from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.job import BatchId
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import resolve_jobs
-from batchgen.ledger.queries import find_batch
 from batchgen.ledger.retry_selection import RetrySelection, preview_retry, retry_jobs
 from batchgen.money import dollars
 from batchgen.session.settings import Environment

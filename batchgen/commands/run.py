@@ -18,16 +18,18 @@ from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.job import BatchId
 from batchgen.ledger.attempts import finished_attempts
+from batchgen.ledger.batch_status import BatchStatus, status
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import base_of, manifest_of
-from batchgen.ledger.queries import BatchStatus, find_batch, status
 from batchgen.ledger.saved_images import replaced_by
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros
 from batchgen.report.status import next_step, replaced_text, summary_text
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.directories import image_directory, spool_directory
+from batchgen.session.env_file import exposed_env_file
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.missing_images import missing_images
 from batchgen.session.notifications import FinishedReport, notifying
@@ -36,7 +38,7 @@ from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again, va
 from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
 from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_engine import RunResult, drive, endpoint
-from batchgen.session.settings import DB_NAME, Environment, exposed_env_file
+from batchgen.session.settings import DB_NAME, Environment
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm
 from batchgen.system.process import (
@@ -198,6 +200,8 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
     prepared = enrolled.spec.prepared
     if warning := exposed_env_file(prepared.loaded.base):
         presenter.notice(f"warning: {warning}")
+    for notice in prepared.environment.notices:
+        presenter.notice(f"notice: {notice}")
     progress = presenter.run_progress(enrolled.to_do)
     log_path = prepared.environment.log_path(enrolled.spec.overrides.log_file)
     if log_path is not None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.errors import ExitCode, UnknownBatchError
+from batchgen.ledger.batch_status import BatchStatus
+from batchgen.ledger.batch_status import status as read_status
+from batchgen.ledger.batches import batch_names, find_batch
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.queries import BatchStatus, batch_names, find_batch
-from batchgen.ledger.queries import status as read_status
 from batchgen.ledger.uncertain import uncertain_jobs
 from batchgen.report.metrics import metrics_text
 from batchgen.report.status import status_text, uncertain_text

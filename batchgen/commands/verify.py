@@ -15,11 +15,11 @@ from batchgen.console.progress import write_line
 from batchgen.engine.placing import PARTIAL_DIRECTORY
 from batchgen.errors import ExitCode
 from batchgen.job import EXT_PLACEHOLDER
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.paid_images import LostImage, lost_images
-from batchgen.ledger.queries import find_batch
 from batchgen.ledger.saved_images import Saved, fetch_again, saved_images
 from batchgen.output.previous_versions import PREVIOUS_DIRECTORY
 from batchgen.output.relocate import MOVING_DIRECTORY

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.errors import BatchLockedError, LedgerError
+from batchgen.ledger.busy import Patience
 from batchgen.ledger.owners import read_open_runs, refuse_while_owned
 from batchgen.ledger.single_name import check_single_name
 from batchgen.system.process_owner import BatchOwner, Life
@@ -22,6 +23,9 @@ from batchgen.system.process_table import began_at, command_of, inode_of, this_p
 
 _OFFSET_BITS: Final = 62
 LOCK_SUFFIX: Final = ".lock"
+_MAX_LOOK_S: Final = 2.0
+"""A refusal must not wait for the ledger: the process that it names may be the one that is stopped
+in the middle of a commit."""
 
 
 @dataclass(slots=True)
@@ -80,14 +84,16 @@ def _is_of(identity: str, ledger: Path) -> bool:
 def owner_of(ledger: Path, batch: str) -> BatchOwner | None:
     """Return who runs a batch now, or holds it for another command; None for a free batch.
 
-    A run without an end and without an owner was killed. Takes no lock and writes nothing.
+    A run without an end and without an owner was killed. Takes no lock and writes nothing. Where
+    the ledger itself stays locked, the lock file alone says which process it is.
     """
     ledger = ledger.resolve()
     path = _lock_path(ledger)
     pid = _pid_of(path, batch)
     here = this_process(lock="" if pid is not None else inode_of(path))
     now = datetime.now(UTC)
-    seen = [run.seen(here, now) for run in read_open_runs(ledger, batch)]
+    runs = read_open_runs(ledger, batch, Patience(wait_s=_MAX_LOOK_S))
+    seen = [run.seen(here, now) for run in runs]
     living = [one for one in seen if one.life is not Life.DEAD]
     if pid is None:
         return living[0] if living else None

@@ -31,10 +31,10 @@ from batchgen.engine.throttle.throttle import Throttle
 from batchgen.errors import ExitCode, one_error
 from batchgen.http.session import ssl_context
 from batchgen.job import JobState, RunId
+from batchgen.ledger.batch_status import BatchStatus, status
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
-from batchgen.ledger.queries import BatchStatus, status
 from batchgen.ledger.runs import continue_run, end_run
 from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter

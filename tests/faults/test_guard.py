@@ -19,13 +19,13 @@ LIMITS: Final = f"{{concurrency: {CONCURRENCY}, downloads: 32}}"
 QUICK: Final = """
 import dataclasses
 from batchgen.engine.throttle import rules
-from batchgen.session import run_engine
+from batchgen.session import run_limits
 from batchgen.system.shutdown import Shutdown
-_guard, _throttle, _pause = run_engine._guard_limits, run_engine._throttle_limits, Shutdown.pause
-run_engine._guard_limits = lambda *args: dataclasses.replace(
+_guard, _throttle, _pause = run_limits._guard_limits, run_limits._throttle_limits, Shutdown.pause
+run_limits._guard_limits = lambda *args: dataclasses.replace(
     _guard(*args), probe_every_s=0.05, patience_s=0.5
 )
-run_engine._throttle_limits = lambda *args: dataclasses.replace(
+run_limits._throttle_limits = lambda *args: dataclasses.replace(
     _throttle(*args), max_throttled_s=2.0
 )
 async def _soon(self, seconds):

@@ -197,13 +197,13 @@ def test_commands_without_a_ledger_create_none(
         monkeypatch.delenv(name, raising=False)
     for db in ([], ["--db", "missing/other.db"]):
         assert main([*arguments.split(), *db]) == ExitCode.USAGE
-        assert "there is no ledger here" in capsys.readouterr().err
+        assert "no such ledger" in capsys.readouterr().err
         assert list(tmp_path.iterdir()) == []
 
 
 def test_the_ledger_table_covers_all_commands() -> None:
     tested = {arguments.split()[0] for arguments in NEED_A_LEDGER}
-    needs_none = {"check", "init", "models", "plan", "prices", "run", "schema", "serve"}
+    needs_none = {"check", "guide", "init", "models", "plan", "prices", "run", "schema", "serve"}
     assert tested | needs_none == set(cli.commands)
 
 

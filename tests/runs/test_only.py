@@ -143,10 +143,10 @@ def test_acknowledge_selects_jobs_as_other_commands_do(tmp_path: Path) -> None:
     assert rig.status(tmp_path)["jobs"]["acknowledged"] == 2
 
 
-def test_patterns_still_match_without_an_exact_key(conn: sqlite3.Connection) -> None:
-    add(conn, "chair1", "chair2", "table")
-    assert meant(conn, resolved(conn, "chair[2]")) == ["chair2"]
-    assert meant(conn, None) == ["chair1", "chair2", "table"]
+def test_patterns_still_match_without_an_exact_key(batch_conn: sqlite3.Connection) -> None:
+    add(batch_conn, "chair1", "chair2", "table")
+    assert meant(batch_conn, resolved(batch_conn, "chair[2]")) == ["chair2"]
+    assert meant(batch_conn, None) == ["chair1", "chair2", "table"]
 
 
 def test_many_unmatched_keys_are_counted(batch_conn: sqlite3.Connection) -> None:

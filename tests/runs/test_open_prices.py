@@ -11,10 +11,10 @@ import pytest
 
 from batchgen.job import AttemptId, Billed, ImageRef, OptionValue
 from batchgen.ledger.attempts import record_response, reserve_attempt
+from batchgen.ledger.batch_status import status
 from batchgen.ledger.budgets import spent_in
 from batchgen.ledger.costs import CostBy, costs
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import settle_attempts
 from batchgen.ledger.records import BudgetReached, Reserved
 from batchgen.ledger.runs import start_run

@@ -72,7 +72,7 @@ def test_a_replaced_image_is_kept_and_the_way_back_named(
     out = run(served, tmp_path, "1", "2", "3")
     (row,) = rig.query(tmp_path / "batchgen.db", "SELECT max(id) AS id FROM runs")
     way = f"batchgen rollback batch --run {row['id']}"
-    assert f"3 replaced; the previous versions are kept: {way}" in out
+    assert f"3 images replaced; previous versions are kept: {way}" in out
     assert sorted(kept(tmp_path).values()) == sorted(old)
     out = run(served, tmp_path, "1", "2", "3")
     assert "replaced" not in out

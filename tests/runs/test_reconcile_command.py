@@ -277,7 +277,7 @@ def test_a_batch_without_requests_or_a_log_says_so(tmp_path: Path) -> None:
         path = rig.manifest(tmp_path, endpoint.base_url, ["a cup"], limits="{max_cost: 0}")
         rig.batchgen("run", path, cwd=tmp_path, code=3)
         done = rig.batchgen("reconcile", "batch", cwd=tmp_path, code=2)
-        assert "there is no ledger here" in done.stderr
+        assert "no such ledger" in done.stderr
         rig.batchgen("run", path, "--max-cost", "1", cwd=tmp_path)
     done = rig.batchgen("reconcile", "nobody", cwd=tmp_path, code=2)
     assert "no batch 'nobody'" in done.stderr

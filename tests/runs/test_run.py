@@ -40,7 +40,7 @@ def test_a_second_run_sends_nothing_and_says_so(served: rig.Endpoint, tmp_path: 
 
     done = rig.batchgen("run", path, cwd=tmp_path)
 
-    assert "all 3 jobs are done already; nothing sent, nothing paid" in done.stdout
+    assert "all 3 jobs were done already; nothing sent, nothing paid" in done.stdout
     assert served.judge("stats")["posts"] == posts
 
 

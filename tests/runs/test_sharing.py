@@ -44,7 +44,7 @@ def test_repeats_are_quoted_with_their_price(tmp_path: Path) -> None:
     assert plan(tmp_path)["repeats"] == {"jobs": 2, "cost": "0.075400"}
 
     shown = rig.batchgen("plan", path, cwd=tmp_path).stdout
-    assert "  2 jobs repeat another one: $0.08; share: true makes each once\n" in shown
+    assert "  2 jobs repeat another job: $0.08; share: true makes each image once\n" in shown
 
 
 def test_repeats_of_a_done_job_are_counted(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_shared_jobs_cost_one_request(tmp_path: Path) -> None:
     )
     assert [tuple(row) for row in copies] == [("ok", "no", 0, 0, "shares job-000", 1)] * 4
     shown = rig.batchgen("run", path, cwd=tmp_path).stdout
-    assert "all 6 jobs are done already; nothing sent, nothing paid" in shown
+    assert "all 6 jobs were done already; nothing sent, nothing paid" in shown
 
 
 @pytest.mark.parametrize("point", [Point.COPYING, Point.PLACING, Point.PLACED, Point.SAVED])

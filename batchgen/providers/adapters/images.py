@@ -92,7 +92,7 @@ def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
 
 
 def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
-    """Return the base64 text of an image in a response. Raises ValueError if there is none."""
+    """Return the base64 text of an image in a response. Raises ValueError if it is missing."""
     if is_image_file(body[:_SIGNATURE_BYTES]) and index == 0:
         return pybase64.b64encode(body).decode()
     document = _document(body, headers)

@@ -1,4 +1,4 @@
-"""Requests as the API wants them, and answers of which nothing can be relied on."""
+"""Requests as the API expects them, and responses that may contain anything."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ async def test_several_references_and_a_mask_keep_their_order(tmp_path: Path) ->
 
 
 @pytest.mark.anyio
-async def test_a_image_is_named_for_what_it_is_and_not_for_what_its_file_says(
+async def test_reference_is_named_by_its_content(
     tmp_path: Path,
 ) -> None:
     files = {"a.jpg": "webp", "b.webp": "png", "c.png": "jpeg", "d.jpeg": "jpeg", "e": "webp"}
@@ -156,7 +156,7 @@ async def test_a_image_is_named_for_what_it_is_and_not_for_what_its_file_says(
 
 
 @pytest.mark.anyio
-async def test_a_body_of_several_files_reads_them_anew_for_each_attempt(tmp_path: Path) -> None:
+async def test_body_reads_its_files_for_each_attempt(tmp_path: Path) -> None:
     first, second = tmp_path / "a.png", tmp_path / "b.png"
     first.write_bytes(IMAGE)
     second.write_bytes(IMAGE[::-1])
@@ -189,13 +189,13 @@ async def test_any_prompt_and_any_file_arrive_as_they_are(
     assert json.loads(await sent(plain))["prompt"] == prompt
 
 
-def test_a_reference_that_cannot_be_read_is_found_before_anything_is_sent(tmp_path: Path) -> None:
+def test_unreadable_reference_is_found_before_sending(tmp_path: Path) -> None:
     for image in (tmp_path / "missing.png", tmp_path):
         with pytest.raises(OSError, match=str(image)):
             build_request(replace(JOB, images=(str(image),)), ATTEMPT, BASE)
 
 
-# Answers
+# Responses
 
 
 def read(document: object, **headers: str) -> Response:
@@ -219,15 +219,15 @@ LINKED = ImageRef(index=0, url=URL)
 @pytest.mark.parametrize(
     ("items", "found"),
     [
-        pytest.param([{"url": URL}], (LINKED,), id="an address"),
-        pytest.param([{"url": f" {URL}\n"}], (LINKED,), id="an address in spaces"),
+        pytest.param([{"url": URL}], (LINKED,), id="a URL"),
+        pytest.param([{"url": f" {URL}\n"}], (LINKED,), id="a URL in spaces"),
         pytest.param([{"b64_json": TEXT}], (INLINE,), id="inline"),
         pytest.param([{"b64_json": TEXT, "url": URL}], (INLINE,), id="both"),
         pytest.param([{"b64_json": "", "url": URL}], (LINKED,), id="empty inline"),
         pytest.param([{"b64_json": None, "url": URL}], (LINKED,), id="null inline"),
         pytest.param([{"b64_json": 7, "url": URL}], (LINKED,), id="a number inline"),
-        pytest.param([{"url": f"data:image/png;base64,{TEXT}"}], (INLINE,), id="data address"),
-        pytest.param([{"url": f"DATA:image/png;base64,{TEXT}"}], (INLINE,), id="DATA address"),
+        pytest.param([{"url": f"data:image/png;base64,{TEXT}"}], (INLINE,), id="data URL"),
+        pytest.param([{"url": f"DATA:image/png;base64,{TEXT}"}], (INLINE,), id="DATA URL"),
         pytest.param([{"url": URL}, {"url": URL}], (LINKED, replace(LINKED, index=1)), id="two"),
         pytest.param([None, {"url": URL}], (replace(LINKED, index=1),), id="null and one"),
         pytest.param([], (), id="none"),
@@ -236,10 +236,10 @@ LINKED = ImageRef(index=0, url=URL)
         pytest.param([7, [URL], True], (), id="no items"),
         pytest.param([7, URL], (replace(LINKED, index=1),), id="a text"),
         pytest.param(["https://x.example/a b", "no", "data:text/plain,no"], (), id="other texts"),
-        pytest.param([{"url": None}], (), id="null address"),
-        pytest.param([{"url": "  "}], (), id="blank address"),
-        pytest.param([{"url": 7}], (), id="a number for an address"),
-        pytest.param([{"url": {"url": URL}}], (), id="a mapping for an address"),
+        pytest.param([{"url": None}], (), id="null URL"),
+        pytest.param([{"url": "  "}], (), id="blank URL"),
+        pytest.param([{"url": 7}], (), id="a number as URL"),
+        pytest.param([{"url": {"url": URL}}], (), id="a mapping as URL"),
     ],
 )
 def test_the_images_of_an_response(items: list[object], found: tuple[ImageRef, ...]) -> None:
@@ -512,7 +512,7 @@ def test_the_image_of_a_place_is_the_one_of_its_item() -> None:
     assert inline_image(json.dumps({"data": {"b64_json": TEXT}}).encode(), {}, 0) == IMAGE
 
 
-# When an address ends
+# Expiry of a URL
 
 NOON = datetime(2026, 6, 6, 12, tzinfo=UTC)
 EVENING = datetime(2026, 6, 6, 18, tzinfo=UTC)
