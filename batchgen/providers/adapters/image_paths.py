@@ -261,7 +261,7 @@ def _of_prose(text: str) -> Iterator[_Image]:
 
 
 def _is_base64_image(text: str) -> bool:
-    """Return whether base64 text begins with the signature of an image, or is the placeholder of one."""
+    """Return whether base64 text begins with the signature of an image, or replaces one."""
     if _PLACEHOLDER.fullmatch(text.strip()):
         return True
     head = _SPACE.sub("", text[:_HEAD_CHARS]).translate(_URL_SAFE)
