@@ -125,7 +125,7 @@ def read_response(data: bytes) -> None:
         assert classification.message.isprintable()
         assert classification.code.isprintable()
         if classification.outcome is Outcome.OK:
-            assert response.images or response.task_id
+            assert response.images
             assert classification.billed is not Billed.NO
 
 

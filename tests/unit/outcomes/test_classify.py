@@ -1,4 +1,4 @@
-"""Tables of what an attempt came to: the rows of the sheets, by their ids where they have one."""
+"""Tables of attempts and their outcomes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from batchgen.outcomes.classify import (
     classify,
     classify_failed_task,
 )
+from batchgen.outcomes.exchange import Task
 from batchgen.providers.adapters.images import read_response
 
 
 def answered(
     status: int, body: object = None, headers: dict[str, str] | None = None
 ) -> Classification:
-    """The classification on a whole response; a body that is no bytes is sent as JSON."""
+    """The classification of a complete response; a body other than bytes is sent as JSON."""
     raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers=headers or {})
     return classify(exchange, read_response(raw, headers or {}))
@@ -185,7 +186,7 @@ WORDS = {
     ),
     "no JSON": (
         200, b"x", {}, Outcome.AMBIGUOUS, MAYBE,
-        "unreadable", "HTTP 200 with a body that is not JSON",
+        "unreadable", "HTTP 200 with a body that is not JSON: x",
     ),
     "an unknown error inside": (
         200, error("what"), {}, Outcome.AMBIGUOUS, MAYBE,
@@ -315,7 +316,7 @@ def test_what_an_endpoint_is_known_to_bill_counts(
         assert (blocked.outcome, blocked.billed) == (Outcome.BLOCKED, refusals)
 
 
-def test_a_classification_keeps_the_wait_and_the_name_of_its_response() -> None:
+def test_classification_has_wait_and_request_id() -> None:
     headers = {"retry-after": "7", "x-request-id": "r" * 300}
     classification = answered(429, error("x"), headers)
     assert (classification.outcome, classification.retry_after_s) == (Outcome.THROTTLED, 7)
@@ -345,17 +346,20 @@ def test_cut_upload_names_its_size_and_what_to_check() -> None:
 
 
 def test_what_broke_and_how_is_told() -> None:
-    def told(reach: Reach, failure: Failure, status: int | None = None) -> tuple[str, str]:
+    def described(reach: Reach, failure: Failure, status: int | None = None) -> tuple[str, str]:
         classification = classify(
             Exchange(reach=reach, failure=failure, detail="why", status=status), None
         )
         return classification.code, classification.message
 
-    assert told(Reach.NOTHING, Failure.CONNECT) == ("unreachable", "no connection: why")
-    code, message = told(Reach.NOTHING, Failure.TLS)
+    assert described(Reach.NOTHING, Failure.CONNECT) == ("unreachable", "no connection: why")
+    code, message = described(Reach.NOTHING, Failure.TLS)
     assert (code, message.endswith("failed: why")) == ("tls", True)
-    assert told(Reach.SENT, Failure.NETWORK) == ("connection_lost", "the connection broke: why")
-    assert told(Reach.HEADERS, Failure.NETWORK, 200) == (
+    assert described(Reach.SENT, Failure.NETWORK) == (
+        "connection_lost",
+        "the connection broke: why",
+    )
+    assert described(Reach.HEADERS, Failure.NETWORK, 200) == (
         "connection_lost",
         "HTTP 200, then the connection broke: why",
     )
@@ -374,9 +378,7 @@ def test_what_broke_and_how_is_told() -> None:
         (500, Outcome.AMBIGUOUS),
     ],
 )
-def test_an_response_that_broke_off_counts_as_far_as_it_can_be_trusted(
-    status: int, outcome: Outcome
-) -> None:
+def test_cut_response_counts_as_far_as_trusted(status: int, outcome: Outcome) -> None:
     exchange = Exchange(reach=Reach.HEADERS, failure=Failure.NETWORK, status=status, headers={})
     response = Response(readable=True, images=(ImageRef(index=0, url="https://h/1"),))
     assert classify(exchange, response).outcome is outcome
@@ -389,8 +391,12 @@ def test_an_error_of_the_server_that_broke_off_is_a_doubt() -> None:
 
 
 def test_a_task_that_fails_is_told_with_its_own_words() -> None:
-    told = classify_failed_task(ErrorBody(code="moderation_blocked", message="no"), MAYBE)
-    assert (told.outcome, told.code, told.message) == (Outcome.BLOCKED, "moderation_blocked", "no")
+    failed = classify_failed_task(ErrorBody(code="moderation_blocked", message="no"), MAYBE)
+    assert (failed.outcome, failed.code, failed.message) == (
+        Outcome.BLOCKED,
+        "moderation_blocked",
+        "no",
+    )
     assert classify_failed_task(ErrorBody(type="upstream"), NO).code == "upstream"
     assert classify_failed_task(ErrorBody(), NO).code == "task_failed"
 
@@ -486,9 +492,7 @@ def test_errors_are_told_apart_by_code_then_type_then_status(
     ["当前令牌额度已用尽", "用户余额不足", "Your credit balance is too low", "quota exceeded"],
 )
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_key_without_money_is_told_from_a_wrong_one_by_its_message(
-    status: int, message: str
-) -> None:
+def test_empty_account_differs_from_wrong_key(status: int, message: str) -> None:
     assert answered(status, error(message=message)).code == "no_money"
     assert answered(status, error(message="invalid token")).code != "no_money"
 
@@ -565,7 +569,7 @@ def test_an_response_that_broke_off_is_a_doubt_unless_it_refused(
 
 
 @pytest.mark.fault("B27")
-def test_the_words_of_a_stranger_are_short_and_without_control_characters() -> None:
+def test_provider_text_is_short_and_printable() -> None:
     nasty = "\x1b[31mred\r\n\u202e" + "x" * 10_000
     classification = answered(400, error(code=nasty, message=nasty))
     for text, limit in ((classification.message, 2048), (classification.code, 100)):
@@ -595,7 +599,8 @@ _CODES = st.text() | st.sampled_from(
         Response,
         readable=st.booleans(),
         html=st.booleans(),
-        task_id=st.none() | st.text(),
+        task=st.none() | st.builds(Task, id=st.text(), url=st.text(), is_named=st.booleans()),
+        text=st.text(),
         images=st.lists(st.builds(ImageRef, index=st.integers())).map(tuple),
         error=st.none() | st.builds(ErrorBody, code=_CODES, type=_CODES, message=st.text()),
     ),
