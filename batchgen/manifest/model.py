@@ -118,7 +118,7 @@ class _Rows(Model):
 
 
 class FileRows(_Rows):
-    """A table in a file: csv, tsv, jsonl or json, by its ending."""
+    """A table in a file: csv, tsv, jsonl, json or parquet, by its ending."""
 
     file: Text = Field(description="the table, relative to the manifest")
 

@@ -9,6 +9,7 @@ from typing import Final
 from batchgen.manifest.csv_rows import csv_rows, tsv_rows
 from batchgen.manifest.json_rows import json_rows, jsonl_rows
 from batchgen.manifest.model import FileRows, SqliteRows
+from batchgen.manifest.parquet_rows import parquet_rows
 from batchgen.manifest.sqlite_rows import sqlite_rows
 from batchgen.manifest.table import Report, Rows, RowsFault, existing_file
 
@@ -45,7 +46,10 @@ def holds_text(source: str | FileRows | SqliteRows) -> bool:
 
 def has_fixed_columns(source: str | FileRows | SqliteRows) -> bool:
     """Whether all rows of a table have the same columns."""
-    return isinstance(source, SqliteRows) or holds_text(source)
+    if isinstance(source, SqliteRows) or holds_text(source):
+        return True
+    label = source if isinstance(source, str) else source.file
+    return Path(label).suffix.lower() == ".parquet"
 
 
 def _raise(fault: RowsFault) -> None:
@@ -58,4 +62,5 @@ _READERS: Final[Mapping[str, Callable[[Path, str, Report], Rows]]] = {
     ".jsonl": jsonl_rows,
     ".ndjson": jsonl_rows,
     ".json": json_rows,
+    ".parquet": parquet_rows,
 }
