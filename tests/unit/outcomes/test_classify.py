@@ -1,4 +1,4 @@
-"""Tables of what an attempt came to: the rows of the sheets, by their ids where they have one."""
+"""Classes of responses and errors, as tables."""
 
 from __future__ import annotations
 
