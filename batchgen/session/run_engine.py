@@ -158,10 +158,12 @@ def ended_on_error(run: EnrolledRun) -> Iterator[None]:
     except BaseException as exc:
         if run.run is not None:
             stopped, code = stop_reason_of(exc)
-            with suppress(BatchgenError, sqlite3.Error):  # the caller raises what ended the run
-                with closing(open_for_writing(run.spec.prepared.ledger)) as conn:
-                    with write_transaction(conn):
-                        end_open_run(Ledger(conn), run.run, stopped=stopped, exit_code=code)
+            with (
+                suppress(BatchgenError, sqlite3.Error),  # the caller raises what ended the run
+                closing(open_for_writing(run.spec.prepared.ledger)) as conn,
+                write_transaction(conn),
+            ):
+                end_open_run(Ledger(conn), run.run, stopped=stopped, exit_code=code)
         raise
 
 
