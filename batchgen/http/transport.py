@@ -20,6 +20,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Final, cast
 
+import anyio
 import httpx
 
 from batchgen.http.connect import open_socket
@@ -95,13 +96,14 @@ class StreamTransport(httpx.AsyncBaseTransport):
         deadline = request.extensions.get(DEADLINE)
         if deadline is not None:
             deadline.listen(connection.expire)
-        body = None if _is_bodiless(request) else _pieces(request)
+        head = _head_of(request)
+        progress.restart(_size_of(request, head))
         try:
-            if body is None:
-                await connection.send(_head_of(request), None, progress)
+            if _is_bodiless(request):
+                await connection.send(head, None, progress)
             else:
-                async with aclosing(body):
-                    await connection.send(_head_of(request), body, progress)
+                async with aclosing(_pieces(request)) as body:
+                    await connection.send(head, body, progress)
             parser = await connection.head()
         except BaseException:
             _stop_listening(deadline)
@@ -200,10 +202,18 @@ def origin_of(url: httpx.URL) -> Origin:
 def _head_of(request: httpx.Request) -> bytes:
     target = request.extensions.get(TARGET) or request.url.raw_path
     lines = [request.method.encode("ascii") + b" " + target + b" HTTP/1.1\r\n"]
+    if "host" not in request.headers:  # httpx adds it only to requests whose body it encodes
+        lines += (b"Host: ", request.url.netloc, b"\r\n")
     for name, value in request.headers.raw:
         lines += (name, b": ", value, b"\r\n")
     lines.append(b"\r\n")
     return b"".join(lines)
+
+
+def _size_of(request: httpx.Request, head: bytes) -> int | None:
+    length = request.headers.get("content-length", "0")
+    is_known = "transfer-encoding" not in request.headers and length.isdecimal()
+    return len(head) + int(length) if is_known else None
 
 
 def _is_bodiless(request: httpx.Request) -> bool:
@@ -213,13 +223,19 @@ def _is_bodiless(request: httpx.Request) -> bool:
 
 async def _pieces(request: httpx.Request) -> AsyncGenerator[bytes, None]:
     is_chunked = "content-length" not in request.headers
-    async for piece in cast("httpx.AsyncByteStream", request.stream):
-        if not is_chunked:
-            yield piece
-        elif piece:
-            yield b"%x\r\n%b\r\n" % (len(piece), piece)
-    if is_chunked:
-        yield b"0\r\n\r\n"
+    stream = aiter(cast("httpx.AsyncByteStream", request.stream))
+    try:
+        async for piece in stream:
+            if not is_chunked:
+                yield piece
+            elif piece:
+                yield b"%x\r\n%b\r\n" % (len(piece), piece)
+        if is_chunked:
+            yield b"0\r\n\r\n"
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            with anyio.CancelScope(shield=True):  # closes the files that it reads
+                await stream.aclose()
 
 
 def _may_repeat(request: httpx.Request, progress: Progress) -> bool:
