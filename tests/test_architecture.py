@@ -14,9 +14,9 @@ from tests.support.source import modules
 LAYERS = {
     "domain": ["version", "errors", "money", "text", "urls", "job"],
     "rules": ["manifest", "images", "planning", "outcomes", "reconciliation"],
-    "I/O": ["system", "spool", "http", "providers", "ledger"],
+    "I/O": ["system", "storage", "spool", "http", "providers", "ledger"],
     "engine": ["output", "engine", "session"],
-    "interfaces": ["report", "console", "simulator", "guide"],
+    "interfaces": ["report", "dataset", "console", "simulator", "guide"],
     "entry": ["commands", "cli", "api", "__init__", "__main__"],
 }
 """Packages and modules, from the bottom up; each imports only from those before it."""
@@ -38,6 +38,7 @@ ONLY_IN = {
     "yaml": {"manifest"},
     "pydantic": {"manifest", "providers.usage_log"},
     "jinja2": {"manifest"},
+    "pyarrow": {"dataset", "manifest.parquet_rows"},
 }
 """Which modules may know a library. ``session`` and ``commands`` only hand
 connections on."""
@@ -202,7 +203,7 @@ def test_a_transaction_of_the_ledger_takes_the_write_lock_at_once() -> None:
     # A private staging table, and reads of one moment.
     assert deferred == {
         "ledger.staging_rows",
-        "ledger.queries",
+        "ledger.batch_status",
         "ledger.costs",
         "ledger.run_report",
     }

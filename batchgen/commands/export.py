@@ -1,4 +1,4 @@
-"""`batchgen export`: jobs, attempts or images of a batch as a stream of rows."""
+"""`batchgen export`: write jobs, attempts or images of a batch as a stream of rows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import TextIO
 
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.job import ROW_REASON
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.exports import Waiting, waiting
+from batchgen.ledger.exports import export as export_rows
 from batchgen.ledger.manifest_paths import manifest_of
-from batchgen.ledger.queries import Waiting, find_batch, waiting
-from batchgen.ledger.queries import export as export_rows
 from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
 from batchgen.session.settings import Environment
@@ -37,7 +38,7 @@ def export(
 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[TextIO]:
-    """A new file, or stdout. Raises SettingsError."""
+    """Open a new file, or stdout. Raises SettingsError."""
     if output is None:
         yield sys.stdout
         return
@@ -51,7 +52,7 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
 
 
 def export_failed(name: str, db: Path | None, *, output: Path | None) -> ExitCode:
-    """Write a manifest of the failed and blocked jobs, to be mended and run under the same keys."""
+    """Write a manifest of the failed and blocked jobs with their keys, to edit and run."""
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)

@@ -1,4 +1,4 @@
-"""`batchgen retry`: put jobs that wait for a person back to work. Nothing is sent."""
+"""`batchgen retry`: return jobs that wait for a decision to pending. Sends nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.job import BatchId
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import resolve_jobs
-from batchgen.ledger.queries import find_batch
 from batchgen.ledger.retry_selection import RetrySelection, preview_retry, retry_jobs
 from batchgen.money import dollars
 from batchgen.session.settings import Environment
@@ -23,9 +23,9 @@ from batchgen.session.settings import Environment
 def retry(
     name: str, db: Path | None, chosen: RetrySelection, *, buy: bool, dry_run: bool
 ) -> ExitCode:
-    """Put the chosen jobs back; with ``dry_run`` only say which would be.
+    """Return the selected jobs to pending; with ``dry_run`` only list them.
 
-    Lost images are downloaded once more before anything is bought, unless ``buy`` is set.
+    Lost images are downloaded once more before their jobs are rebought, unless ``buy`` is set.
     """
     if dry_run:
         ledger = Environment.load().ledger_path(db, None)

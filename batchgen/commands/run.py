@@ -1,4 +1,4 @@
-"""`batchgen run` and `batchgen resume`: begin, drive, and say how it ended."""
+"""`batchgen run` and `batchgen resume`: start a run, wait for its end, and print its summary."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.job import BatchId
 from batchgen.ledger.attempts import finished_attempts
+from batchgen.ledger.batch_status import BatchStatus, status
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import base_of, manifest_of
-from batchgen.ledger.queries import BatchStatus, find_batch, status
 from batchgen.ledger.saved_images import replaced_by
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros
 from batchgen.report.status import next_step, replaced_text, summary_text
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.directories import image_directory, spool_directory
+from batchgen.session.env_file import exposed_env_file
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.missing_images import missing_images
 from batchgen.session.notifications import FinishedReport, notifying
@@ -36,7 +38,7 @@ from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again, va
 from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
 from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_engine import RunResult, drive, endpoint
-from batchgen.session.settings import DB_NAME, Environment, exposed_env_file
+from batchgen.session.settings import DB_NAME, Environment
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm
 from batchgen.system.process import (
@@ -100,17 +102,17 @@ class _End:
     code: ExitCode
     stopped: str | None = None
     spent: Micros = ZERO
-    """Charged and maybe charged."""
+    """Charged and possibly charged."""
 
     @property
     def stopped_everything(self) -> bool:
-        """Whether what ended it holds for any other manifest too."""
+        """Return whether the cause of the end holds for any other manifest too."""
         ours = self.stopped is not None and self.stopped.startswith(("disk", "ledger", "bug"))
         return ours or self.code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 
 
 def resume(name: str, overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
-    """Go on with a batch from what the ledger keeps of it; its manifest file is not needed.
+    """Continue a batch from the ledger; its manifest file is not needed.
 
     Raises BatchgenError.
     """
@@ -132,7 +134,7 @@ def resume(name: str, overrides: Overrides, presenter: TerminalPresenter) -> Exi
 
 
 def _read_report(ledger: Path, name: str) -> FinishedReport:
-    # Imported here: most runs notify no one, and all of them would start later.
+    # Imported here: most runs notify no channel, and the import would delay all of them.
     from batchgen.report.gather import finished_report
 
     return finished_report(ledger, name)
@@ -157,7 +159,7 @@ def _run_one(
 
 
 def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
-    """Run what is enrolled, and print the result."""
+    """Run the enrolled jobs, and print the result."""
     began = time.monotonic()
     prepared = enrolled.spec.prepared
     result = RunResult(at_fault=enrolled.at_fault)
@@ -198,6 +200,8 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
     prepared = enrolled.spec.prepared
     if warning := exposed_env_file(prepared.loaded.base):
         presenter.notice(f"warning: {warning}")
+    for notice in prepared.environment.notices:
+        presenter.notice(f"notice: {notice}")
     progress = presenter.run_progress(enrolled.to_do)
     log_path = prepared.environment.log_path(enrolled.spec.overrides.log_file)
     if log_path is not None:
@@ -207,7 +211,7 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
 
 
 def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> None:
-    """Remove the answers that a run left, killed behind its last image."""
+    """Remove the responses left by a run that was killed after its last image."""
     spool = Spool(spool_directory(prepared))
     if spool.directory.is_dir():
         spool.prepare()
@@ -239,13 +243,13 @@ def _summarize(
 
 
 def _shown(path: Path) -> str:
-    """A path as short as it can be typed from here."""
+    """Return a path in its shortest form relative to the current directory."""
     here = _here()
     return str(path.relative_to(here)) if here and path.is_relative_to(here) else str(path)
 
 
 def _here() -> Path | None:
-    """The current directory, which somebody may have removed during the night."""
+    """Return the current directory; None if it has been removed."""
     try:
         return Path.cwd()
     except FileNotFoundError:

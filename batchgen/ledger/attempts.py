@@ -145,7 +145,7 @@ def settle_attempt(
     A rebuy uses the waste allowance of the run ``allowance_of`` (default: the run of the attempt;
     at recovery, the run that recovers). ``hold`` keeps an uncertain job for a person. A ``probe``
     that found the provider still unavailable does not count as a try. If the job changed after the
-    request, it is pending whatever the classification.
+    request, it is pending regardless of the classification.
     """
     closed = _close_attempt(ledger, attempt, classification, response=response)
     _settle_sums(ledger, closed, classification)

@@ -1,6 +1,6 @@
 """What all batches of a ledger may cost in a day and in a month of UTC, and what is used of it.
 
-What an attempt spends is added up by day in the table ``days``, by triggers: whoever changes an
+What an attempt spends is added up by day in the table ``days``, by triggers: code that changes an
 attempt can't forget it.
 """
 
@@ -35,7 +35,7 @@ class Budget:
 
 
 def period_budgets(conn: sqlite3.Connection, now: str) -> list[Budget]:
-    """The ledger's budgets as they stand at the timestamp ``now``; most ledgers have none."""
+    """Return the ledger's budgets at the timestamp ``now``; most ledgers have none."""
     rows = conn.execute(
         "SELECT period, max_cost FROM budgets WHERE period IN ('day', 'month') ORDER BY period"
     ).fetchall()
@@ -50,7 +50,7 @@ def period_budgets(conn: sqlite3.Connection, now: str) -> list[Budget]:
 
 
 def spent_in(conn: sqlite3.Connection, prefix: str) -> Micros:
-    """What the attempts of a day ``2026-11-23`` or a month ``2026-11`` spent, doubt included."""
+    """Return the micros that attempts of day ``2026-11-23`` or month ``2026-11`` may have cost."""
     row = conn.execute(
         "SELECT coalesce(sum(spent), 0) AS spent FROM days WHERE day BETWEEN ? AND ?",
         (prefix, f"{prefix}~"),

@@ -81,7 +81,7 @@ def jobs_to_copy(
 
 
 def begin_copy(ledger: Ledger, run: RunId, job: JobId, attempt: AttemptId) -> bool:
-    """Write the attempt of a copy, and its images as due; False where there is none to copy.
+    """Write the attempt of a copy, and its images as due; False if there is nothing to copy.
 
     Raises RunTakenOver.
     """

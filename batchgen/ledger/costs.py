@@ -32,12 +32,12 @@ class CostSum:
     """Attempts, the images they brought, and their money."""
 
     made: int
-    """Images that came to disk, those that a later one has replaced among them."""
+    """Images that were saved, including those that a later one has replaced."""
     accepted: int
     """Images that count now."""
     attempts: int
     estimated: Micros
-    """Each image that was asked for, once, at its price when it was first asked for."""
+    """Each requested image once, at its price when it was first requested."""
     charged: Micros
     maybe: Micros
     """Possibly charged beyond ``charged``."""
@@ -77,7 +77,7 @@ class CostRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Groups with their sums, and what they come to together."""
+    """Groups with their sums, and the total."""
 
     by: tuple[CostBy, ...]
     rows: tuple[CostRow, ...]
@@ -103,7 +103,7 @@ _VALUE: Final = {
 }
 _MADE: Final = "state IN ('saved', 'replaced')"
 _ACCEPTED: Final = "state = 'saved'"
-"""Which images count: all that are on disk, as long as nobody has rejected one."""
+"""Which images count: all that are on disk, as long as no person has rejected one."""
 _SUMS: Final = f"""
     coalesce(sum((SELECT count(*) FROM images WHERE attempt_id = attempts.id AND {_MADE})), 0)
         AS made,
@@ -140,7 +140,7 @@ def costs(
 ) -> Costs:
     """Sum the attempts of a batch, or of all, that left from ``since`` to the end of ``until``.
 
-    Jobs that nobody asked for yet cost nothing and are in no row.
+    Jobs without a request so far cost nothing and are in no row.
     """
     where, values = _chosen(batch, since, until)
     # One read transaction, so that the rows and their total are of the same moment.
@@ -167,7 +167,7 @@ def _chosen(
         values["since"] = since.isoformat()
     if until is not None:
         clauses.append("attempts.started_at < :until AND runs.started_at < :until")
-        values["until"] = f"{until.isoformat()}~"  # sorts behind every moment of the day
+        values["until"] = f"{until.isoformat()}~"  # sorts after every moment of the day
     return " AND ".join(clauses) or "true", values
 
 

@@ -27,7 +27,7 @@ def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnect
     None takes the bound of the process.
     The connection is in autocommit mode with a TRUNCATE journal and ``synchronous=EXTRA``: a commit
     that returned survives a power cut, and no release of SQLite has a known fault in this mode
-    (its write-ahead log had one up to 3.51.2 with two connections; reliability sheet, section 0.5).
+    (WAL mode had one up to 3.51.2: https://sqlite.org/wal.html#walresetbug).
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise LedgerError(
@@ -51,7 +51,7 @@ def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnect
         # On macOS SQLite's fsync leaves a commit in the drive's cache without it.
         conn.execute("PRAGMA fullfsync = ON")
         conn.execute("PRAGMA foreign_keys = ON")
-        # Else what is taken out, as the signature of an address, lingers in the file.
+        # Otherwise deleted content, such as the signature of a URL, lingers in the file.
         conn.execute("PRAGMA secure_delete = ON")
         _try_to_write(conn)
     except (OSError, sqlite3.OperationalError) as exc:  # locked, read-only, full: not the content
@@ -67,15 +67,15 @@ def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnect
 
 
 def check_exists(path: Path) -> None:
-    """Raise LedgerError if there is no ledger."""
+    """Raise LedgerError if no ledger exists there."""
     if not path.exists():
-        raise LedgerError(f"{path}: there is no ledger here; name one with --db, or run a manifest")
+        raise LedgerError(f"{path}: no such ledger; name one with --db, or run a manifest")
 
 
 def open_for_reading(path: Path) -> LedgerConnection:
     """Open an existing ledger without writing to it. Raises LedgerError.
 
-    A journal that a killed run left behind has to be rolled back before anybody can read; only then
+    A journal that a killed run left has to be rolled back before anybody can read; only then
     the file is opened for writing for a moment.
     """
     check_exists(path)
@@ -106,23 +106,27 @@ def open_for_reading(path: Path) -> LedgerConnection:
     return conn
 
 
-def peek(path: Path) -> sqlite3.Connection:
-    """Open an existing ledger for a quick look, unchecked. Raises sqlite3.DatabaseError."""
-    _roll_back_journal(path)
-    return _connect(path, mode="ro")
+def peek(path: Path, waits: Patience | None = None) -> sqlite3.Connection:
+    """Open an existing ledger for a quick look, unchecked. Raises sqlite3.DatabaseError.
+
+    ``waits`` bounds how long another program's lock is waited for, now and in later statements;
+    None for the bound of this process.
+    """
+    _roll_back_journal(path, waits)
+    return _connect(path, mode="ro", waits=waits)
 
 
-def _roll_back_journal(path: Path) -> None:
+def _roll_back_journal(path: Path, waits: Patience | None = None) -> None:
     try:
-        _read_once(path, mode="ro")
+        _read_once(path, "ro", waits)
     except sqlite3.OperationalError as exc:
         if is_busy(exc):
             raise
-        _read_once(path, mode="rw")
+        _read_once(path, "rw", waits)
 
 
-def _read_once(path: Path, mode: str) -> None:
-    with closing(_connect(path, mode)) as conn:
+def _read_once(path: Path, mode: str, waits: Patience | None) -> None:
+    with closing(_connect(path, mode, waits)) as conn:
         conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
@@ -141,7 +145,7 @@ def _not_opened(path: Path, what: str, exc: Exception) -> LedgerError:
     return error(f"{path}: the ledger can't be {what}: {exc}")
 
 
-def _connect(path: Path, mode: str = "rw") -> LedgerConnection:
+def _connect(path: Path, mode: str = "rw", waits: Patience | None = None) -> LedgerConnection:
     conn = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
@@ -150,13 +154,13 @@ def _connect(path: Path, mode: str = "rw") -> LedgerConnection:
         check_same_thread=False,
         factory=LedgerConnection,
     )
-    conn.path, conn.patience = path, patience
+    conn.path, conn.patience = path, waits or patience
     conn.row_factory = sqlite3.Row
     return conn
 
 
 def _create(path: Path) -> None:
-    """Build the database beside its place and link it there: it is never seen half made."""
+    """Build the database next to its final name and link it there; no reader sees half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     from batchgen.system.atomic_files import (
         sync_directory,  # only a new ledger needs it, and it is heavy

@@ -113,7 +113,7 @@ def mark_extra_image_lost(ledger: Ledger, image: int, trouble: str) -> JobFinish
 
 
 def mark_image_lost(ledger: Ledger, image: int, job: JobId, reason: str) -> None:
-    """Fail the job of a paid image that is no longer available; only a person may rebuy it.
+    """Fail the job of a paid image that is not available any more; only a person may rebuy it.
 
     The other due images of its response are given up too. If they stayed due, they would mix with
     the images of a later attempt.

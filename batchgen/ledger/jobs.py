@@ -31,7 +31,7 @@ _ORIGINAL_DONE_AT: Final = """
         CROSS JOIN attempts AS original ON original.id = copy.copy_of
         CROSS JOIN jobs ON jobs.id = original.job_id WHERE copy.id = ?)
 """
-"""Time at which the original of a copied image was done; NULL for an attempt that is no copy."""
+"""Time at which the original of a copied image was done; NULL for an attempt that is not a copy."""
 
 
 def pending_jobs(
@@ -136,7 +136,7 @@ def reset_changed_job(ledger: Ledger, job: JobId) -> Next:
 
 
 def fail_job(ledger: Ledger, job: JobId, reason: str) -> None:
-    """Move a job to ``failed``, whatever its state."""
+    """Move a job to ``failed`` from any state."""
     ledger.conn.execute(
         "UPDATE jobs SET state = 'failed', reason = ?, changed_at = ? WHERE id = ?",
         (reason, ledger.timestamp(), job),

@@ -10,7 +10,7 @@ from typing import Final
 
 from batchgen.errors import SettingsError
 from batchgen.job import BatchId
-from batchgen.ledger.queries import BatchRow
+from batchgen.ledger.batches import BatchRow
 
 _SAMPLE: Final = 20
 """Images of a root that are looked for to learn where the root is."""

@@ -27,6 +27,23 @@ the difference. A planned path always holds the placeholder of the extension, th
 _PAGE: Final = 500
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A saved image that the plan wants elsewhere."""
+
+    image: int
+    job: int
+    key: str
+    root: str
+    path: str
+    sha256: str
+    format: str
+    rank: int
+    new_root: str
+    new_path: str
+    """As planned, with ``{ext}``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Relocation:
     """One image, the place it has and the place it is planned for; paths with extensions."""
@@ -91,6 +108,6 @@ class Relocations:
         )
 
     def stay(self) -> None:
-        """Write that what is left is not at its planned place, whatever the next plan says."""
+        """Write that what is left is not at its planned place, regardless of the next plan."""
         with write_transaction(self._conn):
             self._conn.execute(STAY)

@@ -21,7 +21,7 @@ UNSEEN: Final = f"""NOT EXISTS (SELECT 1 FROM noticed_jobs AS seen WHERE seen.jo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """How many jobs came to wait for a person, and since when that counts."""
+    """How many jobs began to wait for a person, and since when that counts."""
 
     run: int | None
     """The run after which it counts; None counts from the beginning."""
@@ -49,7 +49,7 @@ def unseen(conn: sqlite3.Connection, batch: BatchId) -> News:
 def changed_after(
     conn: sqlite3.Connection, batch: BatchId, run: int | None, since: str | None
 ) -> News:
-    """Count what came to wait after a run's end; everything, where that run is None."""
+    """Count the jobs that began to wait after a run's end; everything, where that run is None."""
     return _count(conn, batch, "(:since IS NULL OR changed_at > :since)", run, since)
 
 

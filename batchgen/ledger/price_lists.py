@@ -1,4 +1,4 @@
-"""Price lists as they were fetched: the newest of each address, for plans and runs without one."""
+"""Price lists as they were fetched: the newest of each URL, for plans and runs without one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class KeptList:
 
 
 def newest_price_list(conn: sqlite3.Connection, url: str) -> KeptList | None:
-    """The list that was fetched last from this address, or None."""
+    """Return the list that was fetched last from this URL, or None."""
     row = conn.execute("SELECT body, fetched_at FROM price_lists WHERE url = ?", (url,)).fetchone()
     if row is None:
         return None

@@ -9,7 +9,7 @@ from typing import Final
 
 from batchgen.job import AttemptId, BatchId, Billed, JobId, Outcome, RunId
 from batchgen.ledger.clock import Clock, timestamp, utc_now
-from batchgen.ledger.queries import OpenWork
+from batchgen.ledger.open_work import OpenWork
 from batchgen.ledger.run_sums import adjust_sums
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros
@@ -88,9 +88,9 @@ class Moved:
     """What settling did to jobs that were held for a person."""
 
     pending: OpenWork
-    """Never charged, so that they may be asked for again."""
+    """Never charged, so that they may be requested again."""
     charged: int
-    """Charged, their answers lost; still held."""
+    """Charged, and their responses are lost; still held."""
 
 
 def settle_attempts(
@@ -99,7 +99,7 @@ def settle_attempts(
     """Write what a log has proven, all of it or nothing. Attempts changed since are left alone.
 
     A job that was held for an attempt that was never charged goes back to pending, unless another
-    attempt at the same image is charged or in doubt.
+    attempt at the same image is charged or uncertain.
     """
     now = timestamp(clock())
     with write_transaction(conn):

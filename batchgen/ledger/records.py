@@ -27,7 +27,7 @@ class BudgetReached:
 
 @dataclass(frozen=True, slots=True)
 class NotPending:
-    """The job is no longer pending; nothing was written."""
+    """The job is not pending any more; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class DueImage:
     task: str | None
     """Task to poll for the URL while the provider still generates the image."""
     response: str | None
-    """Name of the spooled response that holds the image if there is no URL."""
+    """Name of the spooled response that holds the image if no URL leads to it."""
     expires_at: str | None
     root: str
     path: str | None

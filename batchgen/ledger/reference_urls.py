@@ -1,6 +1,6 @@
-"""Reference images by address: which copy the ledger knows of each, and which a plan needs.
+"""Reference images by URL: which copy the ledger knows of each, and which a plan needs.
 
-What a plan needs is noted in a temporary table: a plan may name a million addresses.
+What a plan needs is noted in a temporary table: a plan may name a million URLs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CHANGED_MEANWHILE: Final = "it was not in the manifest when this run fetched it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedUrl:
-    """What an address gave when it was asked last."""
+    """What a URL returned when it was fetched last."""
 
     url: str
     sha256: str
@@ -57,7 +57,7 @@ class FetchedUrl:
 
 
 class NeededUrls:
-    """The addresses that one plan needs, as the planner asks for them.
+    """The URLs that one plan needs, in the order of the planner's requests.
 
     What they give is noted apart from the ledger until `keep`: a refused run changes no row.
     """
@@ -70,7 +70,7 @@ class NeededUrls:
         conn.execute(_FETCHED)
 
     def find(self, url: str) -> FetchedReference:
-        """What is known of an address; it is noted as needed."""
+        """Return what is known of a URL, and note it as needed."""
         known = self._known(url)
         path = self._directory / known.file_name if known else None
         here = path if path is not None and path.is_file() else None
@@ -104,7 +104,7 @@ class NeededUrls:
         return int(row["n"])
 
     def __iter__(self) -> Iterator[tuple[str, FetchedUrl | None]]:
-        """Each address with what is known of it, a page at a time."""
+        """Yield each URL with what is known of it, a page at a time."""
         after = ""
         while page := self._conn.execute(
             "SELECT url FROM temp.needed WHERE url > ? ORDER BY url LIMIT ?", (after, _PAGE)
@@ -118,7 +118,7 @@ class NeededUrls:
         return _fetched(row) if row else fetched_url(self._conn, url)
 
     def settle(self, fetched: Iterable[FetchedUrl], problems: Iterable[tuple[str, str]]) -> None:
-        """Note what addresses gave, and why others (address, why) gave nothing."""
+        """Note what URLs returned, and why others (URL, why) returned nothing."""
         self._is_settled = True
         self._conn.executemany(
             _KEEP.format(table="temp.fetched"),
@@ -133,7 +133,7 @@ class NeededUrls:
         )
 
     def keep(self, conn: sqlite3.Connection) -> None:
-        """Write what addresses gave to the ledger, within the transaction of the caller."""
+        """Write what URLs returned to the ledger, within the transaction of the caller."""
         rows = self._conn.execute(
             "SELECT url, sha256, format, etag, last_modified, fetched_at FROM temp.fetched"
         )
@@ -141,13 +141,13 @@ class NeededUrls:
 
 
 def fetched_url(conn: sqlite3.Connection, url: str) -> FetchedUrl | None:
-    """What an address gave when it was asked last, or None."""
+    """Return what a URL returned when it was fetched last, or None."""
     row = conn.execute("SELECT * FROM reference_urls WHERE url = ?", (url,)).fetchone()
     return _fetched(row) if row else None
 
 
 def urls_of_content(conn: sqlite3.Connection, sha256: str) -> list[FetchedUrl]:
-    """The addresses that gave this image last, the latest first."""
+    """Return the URLs that returned this image last, the latest first."""
     rows = conn.execute(
         "SELECT * FROM reference_urls WHERE sha256 = ? ORDER BY fetched_at DESC", (sha256,)
     )
@@ -162,7 +162,7 @@ def _fetched(row: sqlite3.Row) -> FetchedUrl:
 def pending_references(
     conn: sqlite3.Connection, batch: BatchId
 ) -> Iterator[tuple[JobId, list[str]]]:
-    """Give each job that may be requested with its files and addresses, its mask last; by pages."""
+    """Give each job that may be requested with its files and URLs, its mask last; by pages."""
     after = 0
     while page := conn.execute(
         "SELECT id, images, mask FROM jobs WHERE batch_id = ? AND retired = 0"

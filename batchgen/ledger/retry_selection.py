@@ -11,8 +11,8 @@ from typing import Final
 from batchgen.job import ROW_REASON, BatchId, JobId, JobState, canonical_json
 from batchgen.ledger.clock import Clock, timestamp, utc_now
 from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.open_work import OpenWork
 from batchgen.ledger.paid_images import FETCHABLE, LAST_PAID, refetch
-from batchgen.ledger.queries import OpenWork
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros
 
@@ -35,7 +35,7 @@ class RetrySelection:
     code: str | None = None
     """What their reason begins with: ``moderation_blocked``, ``image_lost``."""
     since: datetime | None = None
-    """Only those that came to wait at this moment or later."""
+    """Only those that began to wait at this moment or later."""
 
     def values(self, batch: BatchId, now: datetime) -> dict[str, object]:
         """As the statements want it."""
@@ -92,7 +92,7 @@ def retry_jobs(
     buy: bool = False,
     clock: Clock = utc_now,
 ) -> Retried:
-    """Put jobs back to pending with their tries forgotten; their attempts and doubts stay.
+    """Put jobs back to pending with their tries forgotten; their attempts stay as they are.
 
     A job whose lost image has a URL is ``paid`` again instead, once: the next run downloads it for
     free. With ``buy`` it is pending at once, and images that wait for a download are given up.

@@ -1,4 +1,4 @@
-"""What one run came to and what it left for a person, as the ledger knows it. Never writes."""
+"""The result of one run and what it left for a person, as the ledger has it. Never writes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Final
 
 from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, JobState
+from batchgen.ledger.batch_status import BatchStatus, status
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.news import UNSEEN, News, changed_after, unseen
-from batchgen.ledger.queries import BatchStatus, find_batch, status
 from batchgen.ledger.sums import UNPRICED
 from batchgen.ledger.uncertain import UncertainJob, uncertain_jobs
 from batchgen.money import Micros
 from batchgen.outcomes.blocked_words import BlockedPrompt
 
 MAX_ROWS: Final = 1_000
-"""Rows that are looked at of each kind; whatever waits for a person beyond them is counted only."""
+"""Rows that are looked at of each kind; what waits for a person beyond them is counted only."""
 _MADE_PROMPTS: Final = 2_000
 _SLOWEST: Final = 3
 
@@ -41,7 +42,7 @@ class RunMoney:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRow:
-    """A failed job, and the line of the manifest or its table that is to be mended."""
+    """A failed job, and the line of the manifest or its table that is to be corrected."""
 
     key: str
     source: str
@@ -69,10 +70,10 @@ class Slow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """Everything that ``batchgen report`` tells."""
+    """Everything that ``batchgen report`` shows."""
 
     status: BatchStatus
-    """Of the whole batch, as it stands now."""
+    """Of the whole batch, as it is now."""
     manifest: str
     manifest_path: str
     run: RunMoney

@@ -1,4 +1,4 @@
-"""Saved images of a batch, to hold against its files; and their way back to being due."""
+"""Saved images of a batch, to compare with its files; and their way back to being due."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def record_rollback(conn: sqlite3.Connection, rollback: Rollback) -> None:
 
 
 def forget_pruned(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> None:
-    """Images of retired jobs were removed; a job that comes back is made anew."""
+    """Images of retired jobs were removed; a job that comes back is regenerated."""
     chosen = canonical_json(list(images))
     with write_transaction(conn):
         conn.execute(

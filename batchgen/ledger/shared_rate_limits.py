@@ -34,7 +34,7 @@ def key_id(base_url: str, key: str | None) -> str:
 def take_place(
     conn: sqlite3.Connection, key: str, rates: Sequence[tuple[SharedRate, int]], now: float
 ) -> float:
-    """Take the next place for so many units of each rate; gives the seconds until then.
+    """Reserve the next place for a number of units of each rate; return the seconds until then.
 
     ``now`` is in Unix seconds, which all processes share. A bucket as one due time (GCRA), as in
     the throttle: even spacing, with a burst on top. Runs inside a transaction of its caller.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Final
 
 from batchgen.errors import Fault, ManifestError
 from batchgen.job import BatchId, JobId, PlannedJob
+from batchgen.ledger.batch_identity import BatchIdentity, enroll_batch
 from batchgen.ledger.changes import (
     CHANGE,
     GIVE_UP,
@@ -25,6 +24,7 @@ from batchgen.ledger.changes import (
     UNFINISHED_RENEWAL,
 )
 from batchgen.ledger.clock import Clock, timestamp, utc_now
+from batchgen.ledger.decisions import REJECTED, find_rejected
 from batchgen.ledger.explain import JobExplanation, explain_job
 from batchgen.ledger.groups import (
     COMPARE,
@@ -38,10 +38,10 @@ from batchgen.ledger.groups import (
     GroupSum,
     ToSend,
 )
-from batchgen.ledger.manifest_paths import Adoption, move_roots
-from batchgen.ledger.moving import STAY
+from batchgen.ledger.moving import STAY, Move
 from batchgen.ledger.only import Only, only_values, resolve_planned
 from batchgen.ledger.path_owners import ROOTS
+from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.sharing import (
     NO_REPEATS,
     SHARED,
@@ -70,54 +70,6 @@ from batchgen.money import ZERO, Micros
 from batchgen.system.failpoints import Point, hit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchIdentity:
-    """What the ledger keeps of a manifest, so that a batch can be resumed without the file."""
-
-    name: str
-    provider: str
-    price_source: str
-    manifest_path: str
-    manifest_sha256: str
-    manifest: str
-    adopted: Adoption | None = None
-    """Set where the batch continues with a manifest at another path."""
-    partial: bool = False
-    """The plan is of some jobs only: the others are not retired, and the whole manifest is kept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """What a run is told beyond its manifest: which jobs, and which images are too old."""
-
-    only: Only | None = None
-    """Other jobs are left as they are."""
-    refresh: str | None = None
-    """In place of the manifest's ``refresh``."""
-    since: datetime | None = None
-    """What was made before is made anew."""
-
-
-EVERYTHING: Final = Selection()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
-    """A saved image that the plan wants elsewhere."""
-
-    image: int
-    job: int
-    key: str
-    root: str
-    path: str
-    sha256: str
-    format: str
-    rank: int
-    new_root: str
-    new_path: str
-    """As planned, with ``{ext}``."""
-
-
 class Staging:
     """A private plan on disk, apart from the ledger; it is gone when the connection closes.
 
@@ -142,16 +94,17 @@ class Staging:
         self.shares = False
         """Whether one request serves all jobs with the same fingerprint."""
         self._has_shared = False
+        self._keep_rejected = False
         self._is_of_ledger = False
         """Whether the jobs are those of the ledger, which does not know variants."""
-        attach(conn, file, tables=(KNOWN, SHARED))
+        attach(conn, file, tables=(KNOWN, SHARED, REJECTED))
 
     def close(self) -> None:
         """Forget what is staged; it is planned again."""
         self.conn.execute("DETACH DATABASE staging")
 
     def carry_over(self, conn: sqlite3.Connection) -> None:
-        """Go on over the connection of a ledger that did not exist before."""
+        """Continue over the connection of a ledger that did not exist before."""
         self.close()
         conn.execute("ATTACH DATABASE ? AS staging", (self._file,))
         self.conn = conn
@@ -176,6 +129,7 @@ class Staging:
         """
         now = self._clock()
         self.only = selection.only
+        self._keep_rejected = selection.keep_rejected
         self._renewal_at = self._renewal(batch, now)
 
         def stale_before(refresh: str) -> str | None:
@@ -209,6 +163,7 @@ class Staging:
     def fill_from_ledger(self, batch: BatchId, provider: str, selection: Selection) -> None:
         """Stage the jobs of a batch that a run may have to do with, as the ledger has them."""
         self.only = selection.only
+        self._keep_rejected = selection.keep_rejected
         self._is_of_ledger = True
         self.jobs = stage_own(self.conn, batch, provider)
 
@@ -244,7 +199,7 @@ class Staging:
         return {JobId(row["job"]) for row in rows}
 
     def _renewal(self, batch: BatchId | None, now: datetime) -> str:
-        """When the refresh began that this run goes on with, or begins itself.
+        """When the refresh began that this run continues or begins.
 
         A run that was killed or stopped halfway must not regenerate again what it regenerated:
         as long as any of its jobs is left, images since its beginning are new enough.
@@ -263,6 +218,8 @@ class Staging:
         """Look up once what the ledger knows of each planned job; the rest goes by that."""
         if batch is not None and batch != self._met:
             self.conn.execute("DELETE FROM staging.known")
+            if not self._keep_rejected:
+                find_rejected(self.conn, batch)
             values = {"batch": batch, "renewal": self._renewal_at, **only_values(self.only)}
             self.conn.execute(MEET, values)
             self._met, self._has_shared = batch, False
@@ -375,7 +332,7 @@ class Staging:
         """
         now = timestamp(self._clock())
         with write_transaction(self.conn):
-            batch = self._enroll_batch(identity, now)
+            batch = enroll_batch(self.conn, identity, now)
             self._meet(batch)
             values = self._values(batch, now)
             if not identity.partial and self._retired(batch):
@@ -421,31 +378,3 @@ class Staging:
         """Let each known job become what its group says."""
         self.conn.execute(GIVE_UP, values)
         self.conn.execute(CHANGE, values)
-
-    def _enroll_batch(self, identity: BatchIdentity, now: str) -> BatchId:
-        row = self.conn.execute(
-            """
-            INSERT INTO batches (name, provider, manifest_path, manifest_sha256, manifest, plan,
-                                 created_at, planned_at)
-            VALUES (:name, :provider, :path, :sha256, :manifest, 1, :now, :now)
-            ON CONFLICT (name) DO UPDATE SET provider = excluded.provider,
-                manifest_path = iif(:partial, manifest_path, excluded.manifest_path),
-                manifest = iif(:partial, manifest, excluded.manifest),
-                manifest_sha256 = iif(:partial, manifest_sha256, excluded.manifest_sha256),
-                plan = batches.plan + 1,
-                planned_at = excluded.planned_at
-            RETURNING id
-            """,
-            {
-                "name": identity.name,
-                "provider": identity.provider,
-                "path": identity.manifest_path,
-                "sha256": identity.manifest_sha256,
-                "manifest": identity.manifest,
-                "now": now,
-                "partial": identity.partial,
-            },
-        ).fetchone()
-        if identity.adopted is not None:
-            move_roots(self.conn, BatchId(row["id"]), identity.adopted)
-        return BatchId(row["id"])

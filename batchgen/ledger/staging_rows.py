@@ -24,7 +24,7 @@ from batchgen.money import Micros
 Price = Callable[[str, Mapping[str, OptionValue], int], Micros]
 """Price of one request in micros, from model, options and number of reference images."""
 Priced = Callable[[str, Mapping[str, OptionValue], int, Micros, int], None]
-"""Is told of jobs that were staged: model, options, references, price of each, how many."""
+"""Called for jobs that were staged: model, options, references, price of each, how many."""
 CollisionKey = Callable[[str, str], str]
 """One text for all spellings of an output path that some file system takes for the same."""
 
@@ -155,7 +155,7 @@ class StagedRows:
                 self.has_refused = self.has_refused or any(job.refused for job in page)
                 self._conn.executemany(_INSERT, map(operator.add, rows, map(_more, page)))
         finally:
-            self._conn.execute("COMMIT")  # without a journal there is no way back
+            self._conn.execute("COMMIT")  # without a journal nothing can be rolled back
 
     def _rows(self, page: Sequence[PlannedJob]) -> tuple[list[tuple[object, ...]], bool]:
         """What every job has, and whether that is all; binding a null takes its time."""
@@ -211,7 +211,7 @@ class StagedRows:
         return int(cursor.lastrowid or 0)
 
     def _note(self, kind: JobKind | None, references: int, jobs: int) -> None:
-        """Tell of the price of jobs in a row that are of one kind."""
+        """Report the price of successive jobs of one kind."""
         if self._priced is not None and kind is not None:
             _, price = self._known(kind, references)
             self._priced(kind.model, kind.options, references, price, jobs)
@@ -290,7 +290,7 @@ def refuse_rows(conn: sqlite3.Connection, clashes: Iterable[Clash]) -> None:
                 {"reason": reason, "of_key": clash.of_key, "seq": clash.seq},
             )
     finally:
-        conn.execute("COMMIT")  # without a journal there is no way back
+        conn.execute("COMMIT")  # without a journal nothing can be rolled back
 
 
 def rows_at_fault(conn: sqlite3.Connection) -> int:

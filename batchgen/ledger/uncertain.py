@@ -87,7 +87,7 @@ class UncertainJob:
     sent_at: str
     reason: str
     request_id: str | None
-    """The provider's name for the request, where it told one."""
+    """The provider's name for the request, where it gave one."""
     attempt: str
     """Our own name for it, which went along as ``Idempotency-Key``."""
     price: Micros
@@ -140,7 +140,7 @@ def open_uncertain_jobs(
     chosen = {row["key"] for row in rows}
     if only is not None and not chosen:
         raise SettingsError("--only: no uncertain job has such a key; nothing was changed")
-    return [doubt for doubt in held if doubt.key in chosen and doubt.acknowledged_at is None]
+    return [job for job in held if job.key in chosen and job.acknowledged_at is None]
 
 
 def acknowledge(

@@ -1,7 +1,7 @@
 """The one writing connection, on a thread of its own, with group commit.
 
-All steps that wait are written in one transaction, and nobody goes on before their own is durable:
-64 workers cost one sync of the disk, not 64.
+All steps that wait are written in one transaction, and no caller continues before its own step is
+durable: 64 workers cost one sync of the disk, not 64.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Step = Callable[[Ledger], Any]
 
 _MAX_GROUP: Final = 512
 _GATHER_S: Final = 0.002
-"""How long the first of a group waits for others: nothing beside a request, and a quarter less work
-for the disk and the processor where many are in flight."""
+"""How long the first of a group waits for others: nothing next to a request, and a quarter less
+work for the disk and the processor where many are in flight."""
 _GATHER_BUSY_S: Final = 0.004
 _BUSY_GROUP: Final = 4
-"""A group of so many says that the next will be large too, and larger for a longer wait."""
+"""A group of this many says that the next will be large too, and larger for a longer wait."""
 _BEAT_S: Final = 15.0
 _HURRIED_S: Final = 30.0
 """How long a locked ledger is waited for once the run is ending."""
@@ -48,14 +48,14 @@ _HURRIED_S: Final = 30.0
 class LedgerWriteError(BatchgenError):
     """The disk or SQLite refused a write: no request may be sent any more.
 
-    What was answered meanwhile stands in the spool, and the next run takes it from there.
+    Responses that arrived meanwhile are in the spool, and the next run takes it from there.
     """
 
     exit_code = ExitCode.STOPPED
 
 
 class LedgerWriter:
-    """Takes steps from one event loop and answers when they are durable.
+    """Takes steps from one event loop and returns their results when they are durable.
 
     Use as an async context manager. ``await writer.run(read_job, job.id)`` calls
     ``read_job(ledger, job.id)`` in a transaction on the writer's thread, and returns the result
@@ -183,7 +183,7 @@ def _write(
 ) -> list[Response]:
     """Write a group in one transaction; if a step of it fails, each step in one of its own.
 
-    Every step gets a result, whatever happens: its caller waits for that and for nothing else.
+    Every step gets a result in any case: its caller waits for that and for nothing else.
     With ``beat``, the run also records that it is alive.
     """
     try:
@@ -224,7 +224,7 @@ def _roll_back(conn: sqlite3.Connection) -> None:
     if conn.in_transaction:
         with suppress(
             sqlite3.Error
-        ):  # what made it necessary is told, and the next BEGIN will fail
+        ):  # what made it necessary is raised, and the next BEGIN will fail
             conn.execute("ROLLBACK")
 
 

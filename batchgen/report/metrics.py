@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from batchgen.ledger.queries import BatchStatus
+from batchgen.ledger.batch_status import BatchStatus
 from batchgen.money import decimal_string
 
 _GAUGES = (

@@ -1,4 +1,4 @@
-"""One run a batch: a lock that the operating system drops when its holder dies, however it dies."""
+"""Allow one run per batch: a lock that the operating system releases when its holder dies."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.errors import BatchLockedError, LedgerError
+from batchgen.ledger.busy import Patience
 from batchgen.ledger.owners import read_open_runs, refuse_while_owned
 from batchgen.ledger.single_name import check_single_name
 from batchgen.system.process_owner import BatchOwner, Life
@@ -22,6 +23,9 @@ from batchgen.system.process_table import began_at, command_of, inode_of, this_p
 
 _OFFSET_BITS: Final = 62
 LOCK_SUFFIX: Final = ".lock"
+_MAX_LOOK_S: Final = 2.0
+"""A refusal must not wait for the ledger: the process that it names may be the one that is stopped
+in the middle of a commit."""
 
 
 @dataclass(slots=True)
@@ -37,7 +41,9 @@ class _LockFile:
 
 
 _open_files: Final[dict[tuple[int, str], _LockFile]] = {}
-"""By process, since a fork inherits no locks, and by inode, since a file may have several names."""
+"""Keyed by process, since a fork inherits no locks, and by inode, since a file may have several
+names.
+"""
 _registry: Final = threading.Lock()
 
 
@@ -80,19 +86,21 @@ def _is_of(identity: str, ledger: Path) -> bool:
 def owner_of(ledger: Path, batch: str) -> BatchOwner | None:
     """Return who runs a batch now, or holds it for another command; None for a free batch.
 
-    A run without an end and without an owner was killed. Takes no lock and writes nothing.
+    A run without an end and without an owner was killed. Takes no lock and writes nothing. Where
+    the ledger itself stays locked, the lock file alone says which process it is.
     """
     ledger = ledger.resolve()
     path = _lock_path(ledger)
     pid = _pid_of(path, batch)
     here = this_process(lock="" if pid is not None else inode_of(path))
     now = datetime.now(UTC)
-    seen = [run.seen(here, now) for run in read_open_runs(ledger, batch)]
+    runs = read_open_runs(ledger, batch, Patience(wait_s=_MAX_LOOK_S))
+    seen = [run.seen(here, now) for run in runs]
     living = [one for one in seen if one.life is not Life.DEAD]
     if pid is None:
         return living[0] if living else None
     if pid <= 0:
-        # Of another namespace or host, where only the run row says who it is.
+        # In another namespace or on another host, only the run's row identifies the owner.
         if seen:
             return replace(seen[0], life=Life.ALIVE)
         unknown = replace(here.me, pid=0, user="", command="")
@@ -134,7 +142,7 @@ def _acquire(path: Path, ledger: Path, batch: str) -> str:
         finally:
             _close_if_unused(identity, file)
     found = owner_of(ledger, batch)
-    if found is None:  # it was let go a moment ago, or its holder cannot be named
+    if found is None:  # it was released a moment ago, or its holder cannot be named
         text = f"{batch} is in use by another process (lock {path}); nothing was changed"
         raise BatchLockedError(text)
     raise BatchLockedError(found.refusal(datetime.now().astimezone()))
@@ -193,7 +201,7 @@ if sys.platform == "win32":
         return True
 
     def _holder(handle: int, batch: str) -> int | None:
-        """Windows does not say who holds a lock."""
+        """Return 0: Windows does not reveal the holder of a lock."""
         return None
 
 else:

@@ -10,7 +10,7 @@ from typing import Final
 
 from batchgen.errors import SettingsError
 from batchgen.ledger.only import Only
-from batchgen.ledger.staging import Selection
+from batchgen.ledger.selection import Selection
 from batchgen.manifest.field_types import is_refresh
 
 _TIME_OF_DAY: Final = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
@@ -32,6 +32,7 @@ class Overrides:
     only: Only | None = None
     refresh: str | None = None
     since: datetime | None = None
+    keep_rejected: bool = False
     until: str | None = None
     log_file: Path | None = None
     again: str | None = None
@@ -59,7 +60,12 @@ class Overrides:
                 f"--refresh: not a valid value: {self.refresh!r}; expected changed, always or an"
                 " age like 30d"
             )
-        return Selection(only=self.only, refresh=self.refresh, since=self.since)
+        return Selection(
+            only=self.only,
+            refresh=self.refresh,
+            since=self.since,
+            keep_rejected=self.keep_rejected,
+        )
 
 
 def deadline_of(text: str, now: datetime) -> datetime:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 from batchgen.errors import Fault
 from batchgen.job import BatchId, OptionValue, RunId
+from batchgen.ledger.batches import BatchRow
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only, resolve_jobs
+from batchgen.ledger.open_work import unpriced_models as pending_unpriced
 from batchgen.ledger.owners import Claim
 from batchgen.ledger.price_lists import keep_price_list
-from batchgen.ledger.queries import BatchRow
-from batchgen.ledger.queries import unpriced_models as pending_unpriced
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.runs import start_run
 from batchgen.ledger.staging import Staging
@@ -56,7 +56,7 @@ class EnrolledRun:
     only: Only | None = None
     """Which pending jobs the run takes up; None for all."""
     at_fault: int = 0
-    """Rows with a fault, whatever the state of their jobs."""
+    """Rows with a fault, in any state of their jobs."""
     run: RunId | None = None
     """The run in the ledger; None until it is written."""
 
@@ -201,7 +201,7 @@ def _stage(
             progress=progress,
             priced=priced,
             warned=warnings.append,
-            addresses=urls,
+            reference_urls=urls,
             selection=spec.selection,
         )
     return StagedPlan(staging, urls, changes, open_prices, warnings)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from batchgen.job import BatchId
 from batchgen.ledger.attempts import open_attempts
+from batchgen.ledger.batches import batch_id
 from batchgen.ledger.budgets import Budget
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.queries import batch_id, jobs_with_money
+from batchgen.ledger.open_work import jobs_with_money
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.staging import Staging
 from batchgen.money import Micros

@@ -31,10 +31,10 @@ from batchgen.engine.throttle.throttle import Throttle
 from batchgen.errors import ExitCode, one_error
 from batchgen.http.session import ssl_context
 from batchgen.job import JobState, RunId
+from batchgen.ledger.batch_status import BatchStatus, status
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
-from batchgen.ledger.queries import BatchStatus, status
 from batchgen.ledger.runs import continue_run, end_run
 from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
@@ -306,7 +306,7 @@ _STOPPED_TEXT = {
     UNREACHABLE: "unreachable: no connection to the endpoint; check the network and base_url",
     BREAKER: "breaker: request after request is left without a trustworthy response, and may be"
     " billed; look at the provider's status and log before going on",
-    OUTAGE: "outage: the provider answers every request with an error of its own; look at its"
+    OUTAGE: "outage: the provider returns its own error for every request; look at its"
     " status page and run again later",
     RETRY_AFTER: "throttled: the endpoint asks for a pause of more than an hour; run again later",
     THROTTLED: "throttled: 30 minutes of 429 or 503 without one success; look at the limits and the"

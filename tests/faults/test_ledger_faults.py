@@ -22,7 +22,7 @@ LIMITS = '{concurrency: 4, max_waste: "0"}'
 
 
 @pytest.mark.fault("Q01")
-def test_a_program_that_holds_the_ledger_for_a_while_is_waited_for(tmp_path: Path) -> None:
+def test_a_run_waits_while_another_program_holds_the_ledger(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.3") as slow:
         path = rig.manifest(tmp_path, slow.base_url, ["p"] * 8, limits=LIMITS)
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
@@ -51,9 +51,7 @@ os.kill(os.getpid(), 9)
 
 @pytest.mark.fault("Q12")
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
-def test_a_journal_that_is_deleted_after_a_kill_is_found_out_and_nothing_is_sent(
-    served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_a_journal_deleted_after_a_kill_is_detected(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, [f"p{n}" for n in range(40)], limits=LIMITS)
     rig.batchgen("run", path, "--limit", "20", cwd=tmp_path)
     db = tmp_path / "batchgen.db"
@@ -114,9 +112,7 @@ def test_nothing_forks_while_the_ledger_is_open() -> None:
 
 @pytest.mark.fault("Q06")
 @pytest.mark.skipif(sys.platform == "win32", reason="mounts of POSIX")
-def test_a_ledger_on_a_read_only_disk_shows_its_status_and_sends_nothing(
-    served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_a_ledger_on_a_read_only_disk_can_be_read(served: rig.Endpoint, tmp_path: Path) -> None:
     with rig.small_disk(tmp_path / "disk", "size=128m") as disk:
         path = rig.manifest(disk, served.base_url, ["one", "two"])
         rig.batchgen("run", path, "--limit", "1", cwd=disk)
@@ -134,7 +130,7 @@ def test_a_ledger_on_a_read_only_disk_shows_its_status_and_sends_nothing(
 def test_a_directory_that_knows_no_hard_links_holds_a_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FAT and some network shares have none; no log is ever written ahead beside a ledger."""
+    """FAT and some network shares have none; no write-ahead log exists next to a ledger."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")

@@ -197,7 +197,7 @@ def test_commands_without_a_ledger_create_none(
         monkeypatch.delenv(name, raising=False)
     for db in ([], ["--db", "missing/other.db"]):
         assert main([*arguments.split(), *db]) == ExitCode.USAGE
-        assert "there is no ledger here" in capsys.readouterr().err
+        assert "no such ledger" in capsys.readouterr().err
         assert list(tmp_path.iterdir()) == []
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from batchgen.errors import BatchLockedError, ExitCode, LedgerError
+from batchgen.ledger.database import open_for_writing
 from batchgen.session.batch_lock import batch_lock, owner_of
 
 _HOLD = """
@@ -57,6 +59,21 @@ def test_a_second_process_is_refused_at_once_and_told_what_is_held(path: Path) -
     if sys.platform == "linux":
         assert str(caught.value).startswith(f"catalog is in use by pid {process.pid} of ")
     assert str(caught.value).endswith("nothing was changed. Look: batchgen status catalog")
+
+
+@pytest.mark.fault("Q02")
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a lock names its process")
+def test_a_refusal_does_not_wait_for_a_locked_ledger(path: Path) -> None:
+    """The run that holds the batch may be stopped in the middle of a commit."""
+    open_for_writing(path).close()
+    with (
+        held_elsewhere(path, "catalog") as process,
+        closing(sqlite3.connect(path, isolation_level=None)) as committing,
+    ):
+        committing.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
+        committing.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BatchLockedError, match=f"in use by pid {process.pid} of "):
+            _hold(path, "catalog")
 
 
 @pytest.mark.fault("XD3")

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from batchgen.ledger.batch_status import status
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.budgets import period_budgets
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.costs import CostBy, costs
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.queries import find_batch, status
 from batchgen.ledger.uncertain import (
     UncertainJob,
     UncertainSums,

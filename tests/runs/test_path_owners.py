@@ -12,11 +12,12 @@ from sqlite_utils import Database
 
 from batchgen.errors import SettingsError
 from batchgen.job import PlannedJob
+from batchgen.ledger.batch_identity import BatchIdentity
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.path_owners import Place, claimed_places
 from batchgen.ledger.schema import migrations
-from batchgen.ledger.staging import BatchIdentity, Staging
+from batchgen.ledger.staging import Staging
 from batchgen.money import Micros
 from batchgen.planning.naming import collision_key
 from batchgen.session.preflight import check_owners

@@ -18,12 +18,13 @@ from batchgen.job import (
     SavedImage,
 )
 from batchgen.ledger.attempts import record_response, reserve_attempt
+from batchgen.ledger.batch_identity import BatchIdentity
 from batchgen.ledger.images import mark_image_saved, record_placement
 from batchgen.ledger.jobs import pending_jobs
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.records import JobFinished, Reserved
 from batchgen.ledger.runs import start_run
-from batchgen.ledger.staging import BatchIdentity, Staging
+from batchgen.ledger.staging import Staging
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Classification
 from batchgen.planning.naming import collision_key

@@ -58,7 +58,7 @@ CONTROL_ROW = row(1, "c")
 """An attempt that is known to be billed, with its row: the log is ours."""
 
 
-def told(found: Reconciliation) -> str:
+def found_text(found: Reconciliation) -> str:
     """A reconciliation in a line: what is settled and what is left open, but for the control."""
     parts = [f"{settled.attempt.id} billed" for settled in found.billed]
     parts += [f"{one.attempt.id} unbilled" for one in found.unbilled]

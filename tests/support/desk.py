@@ -13,13 +13,13 @@ from pathlib import Path
 from batchgen.engine.recovery import read_spooled, spooled_exchange
 from batchgen.job import AttemptId, Billed, Job, JobId, JobState, Outcome, SavedImage
 from batchgen.ledger.attempts import open_attempts, record_response, reserve_attempt, settle_attempt
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import in_memory, open_for_reading, open_for_writing
 from batchgen.ledger.explain import JobExplanation
 from batchgen.ledger.images import due_images, mark_image_saved, record_placement
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
-from batchgen.ledger.queries import find_batch
 from batchgen.ledger.records import DueImage, Reserved
 from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run

@@ -20,6 +20,7 @@ from batchgen.engine.context import RunContext
 from batchgen.engine.placing import Conflict, Placer
 from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, SavedImage
 from batchgen.ledger.attempts import record_response, reserve_attempt
+from batchgen.ledger.batch_identity import BatchIdentity
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.images import due_images, mark_image_saved
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
@@ -28,7 +29,7 @@ from batchgen.ledger.only import Only
 from batchgen.ledger.records import DueImage
 from batchgen.ledger.runs import start_run
 from batchgen.ledger.saved_images import find_rollbacks, record_rollback
-from batchgen.ledger.staging import BatchIdentity, Staging
+from batchgen.ledger.staging import Staging
 from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import Classification
 from batchgen.output import relocate as relocate_module

@@ -48,7 +48,7 @@ _MODES = {
 
 
 @pytest.mark.fault("Q08")
-def test_a_newer_schema_is_refused_with_both_versions_and_left_as_it_is(path: Path) -> None:
+def test_a_newer_schema_is_refused_and_not_changed(path: Path) -> None:
     open_for_writing(path).close()
     with closing(sqlite3.connect(path)) as conn:
         conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 7}")
@@ -62,7 +62,7 @@ def test_a_newer_schema_is_refused_with_both_versions_and_left_as_it_is(path: Pa
 
 
 def _garbage(path: Path) -> None:
-    path.write_bytes(b"this is no database" * 100)
+    path.write_bytes(b"not a database" * 100)
 
 
 def _empty(path: Path) -> None:
@@ -102,7 +102,7 @@ def test_what_is_no_whole_ledger_is_refused_and_left_as_it_is(
 
 
 def test_a_missing_ledger_is_not_made_by_reading(path: Path) -> None:
-    with pytest.raises(LedgerError, match="no ledger here"):
+    with pytest.raises(LedgerError, match="no such ledger"):
         open_for_reading(path)
     assert not path.exists()
 
@@ -212,7 +212,7 @@ def test_an_older_schema_is_backed_up_and_then_migrated(old: Path, newer: int) -
     with closing(sqlite3.connect(_backup_of(old))) as conn:
         assert conn.execute("SELECT count(*) FROM prices").fetchone()[0] == 1
     assert _version(_backup_of(old)) == SCHEMA_VERSION
-    assert stat.S_IMODE(_backup_of(old).stat().st_mode) == 0o600, "prompts are nobody else's"
+    assert stat.S_IMODE(_backup_of(old).stat().st_mode) == 0o600, "prompts are private"
 
 
 def test_reading_never_migrates(old: Path, newer: int) -> None:
@@ -272,9 +272,7 @@ def test_a_migration_that_is_killed_is_made_by_the_next_start(
     assert _version(_backup_of(old)) == SCHEMA_VERSION
 
 
-def test_of_two_that_migrate_at_once_the_second_keeps_the_backup_of_the_first(
-    old: Path, newer: int
-) -> None:
+def test_simultaneous_migrations_keep_the_first_backup(old: Path, newer: int) -> None:
     """Two lines of a crontab, after an upgrade."""
     with (
         closing(database._connect(old)) as slow,
@@ -328,7 +326,7 @@ except LedgerError as exc:
 
 @pytest.mark.fault("Q06")
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions are those of POSIX")
-def test_a_ledger_that_may_only_be_read_is_read_and_refused_at_once_for_writing() -> None:
+def test_a_read_only_ledger_is_read_and_refuses_writing_at_once() -> None:
     with tempfile.TemporaryDirectory() as directory:  # pytest's own are closed to others
         Path(directory).chmod(0o755)
         path = Path(directory) / "batchgen.db"

@@ -28,6 +28,7 @@ from batchgen.ledger.attempts import (
     reserve_attempt,
     settle_attempt,
 )
+from batchgen.ledger.batch_status import status
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import in_memory
 from batchgen.ledger.images import (
@@ -42,7 +43,6 @@ from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.only import Only
 from batchgen.ledger.paid_images import lost_images
 from batchgen.ledger.path_owners import path_history
-from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import sent_attempts, settle_attempts
 from batchgen.ledger.records import BudgetReached, NotPending, Reserved
 from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
@@ -77,7 +77,7 @@ from tests.support.builders import (
 from tests.support.rig import changed_job
 
 
-def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charged(
+def test_a_done_job_moves_its_price_from_reserved_to_charged(
     ledger: Ledger,
 ) -> None:
     batch = enroll(ledger, [planned(0)])
@@ -98,16 +98,16 @@ def test_a_job_passes_from_pending_to_done_and_its_price_from_reserved_to_charge
     save(ledger, two.id, "0-extra.png")
     assert read_job(ledger, job).state is JobState.DONE
     urls = ledger.conn.execute("SELECT url FROM images").fetchall()
-    assert {row["url"] for row in urls} == {None}, "a signed address that is not needed is kept"
+    assert {row["url"] for row in urls} == {None}, "a signed URL that is not needed is kept"
 
 
 def test_the_budget_counts_what_is_reserved_charged_and_in_doubt(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(n) for n in range(5)])
     run = start(ledger, batch, max_cost=3 * PRICE + 1)
     jobs = pending_jobs(ledger, batch, after=JobId(0), limit=9)
-    charged, doubtful, _ = [send(ledger, run, job) for job in jobs[:3]]
+    charged, lost, _ = [send(ledger, run, job) for job in jobs[:3]]
     record_response(ledger, charged, OK, [(ImageRef(index=0), None)], response="x")
-    settle_attempt(ledger, doubtful, LOST)
+    settle_attempt(ledger, lost, LOST)
     reached = reserve_attempt(ledger, run, jobs[3], AttemptId("x"), provider="local")
     assert reached == BudgetReached(max_cost=Micros(3 * PRICE + 1), used=Micros(3 * PRICE))
     assert read_job(ledger, jobs[3].id).state is JobState.PENDING
@@ -132,7 +132,7 @@ def test_what_is_not_billed_goes_back_to_the_budget(ledger: Ledger) -> None:
     assert first(ledger, batch).tries == 1, "only the refusal counts as a try"
 
 
-def test_doubt_is_bought_again_once_a_job_while_the_allowance_lasts(ledger: Ledger) -> None:
+def test_an_uncertain_job_is_rebought_once_within_max_waste(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0), planned(1), planned(2)])
     run = start(ledger, batch, waste=2 * PRICE)
     one, two, three = pending_jobs(ledger, batch, after=JobId(0), limit=9)
@@ -144,7 +144,7 @@ def test_doubt_is_bought_again_once_a_job_while_the_allowance_lasts(ledger: Ledg
     assert (totals.wasted, totals.maybe, totals.charged) == (2 * PRICE, 3 * PRICE, PRICE)
 
 
-def test_a_doubt_of_a_killed_run_stays_on_its_bill_and_uses_the_next_ones_allowance(
+def test_the_next_run_pays_the_waste_of_a_killed_one(
     ledger: Ledger,
 ) -> None:
     batch = enroll(ledger, [planned(0)])
@@ -188,7 +188,7 @@ def test_an_attempt_is_closed_once(ledger: Ledger) -> None:
         settle_attempt(ledger, attempt, LOST)
 
 
-def test_a_manifest_that_changes_while_a_image_is_paid_loses_neither(ledger: Ledger) -> None:
+def test_a_change_of_a_paid_job_keeps_image_and_new_prompt(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
@@ -201,10 +201,10 @@ def test_a_manifest_that_changes_while_a_image_is_paid_loses_neither(ledger: Led
 
 
 @pytest.mark.parametrize("classification", [LOST, REFUSED, EMPTY, BLOCKED, OVERLOADED])
-def test_what_became_of_an_old_prompt_says_nothing_about_the_new_one(
+def test_the_result_of_an_old_prompt_does_not_settle_a_new_one(
     classification: Classification, ledger: Ledger
 ) -> None:
-    """A run is killed, the manifest is mended, and the next run finds the old request's end."""
+    """A run is killed, the manifest is corrected, and the next run finds the old request's end."""
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = send(ledger, run, first(ledger, batch))
@@ -216,9 +216,7 @@ def test_what_became_of_an_old_prompt_says_nothing_about_the_new_one(
 
 
 @pytest.mark.parametrize("spoiled", [True, False])
-def test_a_image_of_an_old_prompt_that_is_lost_does_not_fail_the_new_one(
-    spoiled: bool, ledger: Ledger
-) -> None:
+def test_a_lost_image_of_an_old_prompt_fails_no_new_one(spoiled: bool, ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     attempt = pay(ledger, run, first(ledger, batch))
@@ -249,10 +247,10 @@ def test_a_lost_image_is_not_in_the_way_of_the_next_one(ledger: Ledger) -> None:
     assert read_job(ledger, job).state is JobState.DONE
 
 
-def test_an_old_image_whose_place_a_new_one_has_taken_is_not_to_be_cleared_away(
+def test_an_image_in_the_place_of_an_older_one_is_not_removed(
     ledger: Ledger,
 ) -> None:
-    """Also where the new ones came to disk in two runs, and the second knows of its own only."""
+    """Also where the new ones were saved in two runs, and the second knows of its own only."""
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     pay(ledger, run, first(ledger, batch), images=3)
@@ -288,7 +286,7 @@ def test_the_image_before_is_named_when_the_new_one_is_saved(ledger: Ledger) -> 
     assert path_history(ledger, job, "out", "0.webp").is_own
 
 
-def test_a_image_that_was_being_placed_is_known_by_its_hash_after_a_kill(
+def test_an_image_being_placed_at_a_kill_is_known_by_its_hash(
     ledger: Ledger,
 ) -> None:
     batch = enroll(ledger, [planned(0)])
@@ -305,7 +303,7 @@ def test_a_image_that_was_being_placed_is_known_by_its_hash_after_a_kill(
     assert (still.path, still.response) == (None, "a.answer")
 
 
-def test_what_is_paid_is_downloaded_soonest_expiry_first_even_when_retired(
+def test_paid_images_are_downloaded_soonest_expiry_first(
     ledger: Ledger,
 ) -> None:
     batch = enroll(ledger, [planned(n) for n in range(4)])
@@ -319,7 +317,7 @@ def test_what_is_paid_is_downloaded_soonest_expiry_first_even_when_retired(
     assert paid_jobs(ledger, batch) == [jobs[2].id, jobs[0].id, jobs[1].id]
 
 
-def test_pending_jobs_come_in_pages_without_those_that_left_the_manifest(
+def test_pending_jobs_come_in_pages_without_retired_ones(
     ledger: Ledger,
 ) -> None:
     batch = enroll(ledger, [planned(n) for n in range(5)])
@@ -361,7 +359,7 @@ def test_only_attempts_of_this_batch_are_open_or_finished(ledger: Ledger) -> Non
     assert finished_attempts(ledger, other, [done, mine, theirs]) == []
 
 
-def test_a_job_can_be_failed_before_anything_is_sent_and_not_after(ledger: Ledger) -> None:
+def test_a_job_can_be_failed_only_before_its_request(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0), planned(1)])
     run = start(ledger, batch)
     sent, unsent = pending_jobs(ledger, batch, after=JobId(0), limit=9)
@@ -388,7 +386,7 @@ def test_moments_are_written_in_utc_and_sort_as_text() -> None:
     assert timestamp(noon) < timestamp(noon + timedelta(milliseconds=1))
 
 
-def test_a_retry_takes_only_the_states_and_keys_that_were_asked_for(ledger: Ledger) -> None:
+def test_a_retry_takes_only_the_chosen_states_and_keys(ledger: Ledger) -> None:
     batch = enroll(ledger, [changed_job(planned(n), key=f"mug/{n}") for n in range(3)])
     run = start(ledger, batch)
     for job in pending_jobs(ledger, batch, after=JobId(0), limit=2):
@@ -425,7 +423,7 @@ def test_a_spoiled_response_is_bought_again_within_the_allowance(ledger: Ledger)
     assert run_totals(ledger, run).charged == 2 * PRICE
 
 
-def test_a_retry_forgets_the_doubts_of_the_job_but_not_those_of_the_bill(ledger: Ledger) -> None:
+def test_a_retry_resets_the_job_but_not_the_possible_charge(ledger: Ledger) -> None:
     batch = enroll(ledger, [planned(0)])
     run = start(ledger, batch)
     settle_attempt(ledger, send(ledger, run, first(ledger, batch)), LOST)
@@ -443,7 +441,7 @@ CLASSIFICATIONS = st.sampled_from(
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Any order of plans, requests, answers, losses, kills, deliveries and retries."""
+    """Any order of plans, requests, responses, losses, kills, deliveries and retries."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -526,31 +524,31 @@ class LedgerMachine(RuleBasedStateMachine):
             )
             if sent.outcome is not Outcome.SENDING
         ]
-        fates = data.draw(
+        results = data.draw(
             st.lists(
                 st.sampled_from(["billed", "unbilled", "open"]),
                 min_size=len(over),
                 max_size=len(over),
             )
         )
-        told = list(zip(over, fates, strict=True))
+        settled = list(zip(over, results, strict=True))
         settle_attempts(
             self.ledger.conn,
             Reconciliation(
                 billed=tuple(
                     Settled(attempt=sent, amount=Micros(sent.price - drift))
-                    for sent, fate in told
-                    if fate == "billed" and sent.billed is Billed.MAYBE
+                    for sent, result in settled
+                    if result == "billed" and sent.billed is Billed.MAYBE
                 ),
                 unbilled=tuple(
                     Settled(attempt=sent, amount=Micros(0))
-                    for sent, fate in told
-                    if fate == "unbilled" and sent.billed is Billed.MAYBE
+                    for sent, result in settled
+                    if result == "unbilled" and sent.billed is Billed.MAYBE
                 ),
                 corrected=tuple(
                     Settled(attempt=sent, amount=Micros(max(0, sent.cost - drift)))
-                    for sent, fate in told
-                    if fate == "billed" and sent.billed is Billed.YES
+                    for sent, result in settled
+                    if result == "billed" and sent.billed is Billed.YES
                 ),
                 unproven=(),
                 missing=(),
@@ -578,11 +576,11 @@ class LedgerMachine(RuleBasedStateMachine):
         rows = self.ledger.conn.execute(
             "SELECT runs.*, (SELECT coalesce(sum(cost), 0) FROM attempts WHERE run_id = runs.id)"
             " AS costs, (SELECT coalesce(sum(price), 0) FROM attempts WHERE run_id = runs.id"
-            " AND billed = 'maybe') AS doubts FROM runs"
+            " AND billed = 'maybe') AS uncertain FROM runs"
         )
         for row in rows:
             assert row["charged"] == row["costs"]
-            assert row["maybe"] + row["reserved"] == row["doubts"]
+            assert row["maybe"] + row["reserved"] == row["uncertain"]
             assert row["charged"] + row["maybe"] + row["reserved"] <= row["max_cost"]
             assert row["wasted"] <= row["max_waste"]
 

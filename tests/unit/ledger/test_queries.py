@@ -19,21 +19,16 @@ from batchgen.ledger.attempts import (
     open_attempts,
     settle_attempt,
 )
+from batchgen.ledger.batch_status import status
+from batchgen.ledger.batches import batch_id, batch_names, find_batch
 from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.exports import EXPORTS, export
+from batchgen.ledger.history import history
 from batchgen.ledger.images import due_images, mark_image_lost
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job, set_job_reason
 from batchgen.ledger.ledger import Ledger
+from batchgen.ledger.open_work import jobs_with_money
 from batchgen.ledger.path_owners import path_history
-from batchgen.ledger.queries import (
-    EXPORTS,
-    batch_id,
-    batch_names,
-    export,
-    find_batch,
-    history,
-    jobs_with_money,
-    status,
-)
 from batchgen.ledger.reference_urls import pending_references
 from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run
@@ -104,9 +99,7 @@ def test_status_is_the_object_that_other_programs_rely_on(ledger: Ledger, batch:
     }
 
 
-def test_status_counts_what_is_left_to_do_and_what_waits_for_a_person(
-    ledger: Ledger, batch: BatchId
-) -> None:
+def test_status_counts_unfinished_and_troubled_jobs(ledger: Ledger, batch: BatchId) -> None:
     found = status(ledger.conn, "b")
     assert found.unfinished == 3, "pending, sending, paid"
     assert found.troubled == 3, "failed, blocked, uncertain"
@@ -137,7 +130,7 @@ def test_a_batch_without_a_run_has_a_status(ledger: Ledger) -> None:
     assert found["attempts"] == {"total": 0, "billed": 0, "maybe": 0, "not_billed": 0}
 
 
-def test_a_run_that_goes_through_forgets_why_the_one_before_was_stopped(
+def test_a_finished_run_clears_the_reason_of_an_earlier_stop(
     ledger: Ledger, batch: BatchId
 ) -> None:
     end_run(ledger, start(ledger, batch), stopped=None, exit_code=0)
@@ -268,7 +261,7 @@ def test_a_long_export_is_whole_and_of_one_batch(ledger: Ledger) -> None:
 
 @pytest.mark.fault("Q16")
 @pytest.mark.parametrize("what", EXPORTS)
-def test_a_reader_that_stops_in_the_middle_keeps_no_run_from_writing(
+def test_a_paused_reader_does_not_block_writing(
     what: str, path: Path, ledger: Ledger, batch: BatchId
 ) -> None:
     """As with ``batchgen export | less``."""
@@ -320,7 +313,7 @@ def test_a_hot_query_reads_by_an_index(name: str, ledger: Ledger, batch: BatchId
     harmless = (
         "SCAN attempts USING INDEX attempts_open",
         "SCAN batches",
-        "SCAN asked",
+        "SCAN named VIRTUAL TABLE",
         "SCAN chosen",
         "SCAN json_each",
         "SCAN (subquery",

@@ -15,9 +15,9 @@ from batchgen.ledger.attempts import (
     reserve_attempt,
     settle_attempt,
 )
+from batchgen.ledger.batch_status import status
 from batchgen.ledger.jobs import read_job
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.queries import status
 from batchgen.ledger.reconciliation import Moved, sent_attempts, settle_attempts
 from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run
@@ -80,7 +80,7 @@ def free(*attempts: Sent) -> tuple[Settled, ...]:
     return tuple(Settled(attempt=attempt, amount=Micros(0)) for attempt in attempts)
 
 
-def test_a_charged_doubt_moves_from_maybe_to_charged_and_its_job_stays_held(
+def test_a_proven_charge_is_moved_and_its_job_stays_held(
     ledger: Ledger,
 ) -> None:
     batch = enroll(ledger, [planned(0)])
@@ -101,7 +101,7 @@ def test_an_id_that_is_known_is_kept(ledger: Ledger) -> None:
     assert sent(ledger, batch)[0].request_id == "first"
 
 
-def test_a_doubt_that_was_never_charged_costs_nothing_and_its_job_may_be_asked_again(
+def test_an_attempt_proven_free_makes_its_job_pending(
     ledger: Ledger,
 ) -> None:
     batch = enroll(ledger, [planned(0)])
@@ -115,9 +115,7 @@ def test_a_doubt_that_was_never_charged_costs_nothing_and_its_job_may_be_asked_a
 
 
 @pytest.mark.parametrize("other", [Billed.YES, Billed.MAYBE, Billed.NO])
-def test_a_job_goes_on_only_if_no_attempt_at_its_image_is_charged_or_in_doubt(
-    ledger: Ledger, other: Billed
-) -> None:
+def test_a_job_continues_only_if_all_its_attempts_are_free(ledger: Ledger, other: Billed) -> None:
     batch = enroll(ledger, [planned(0)])
     job = lose(ledger, batch, waste=PRICE)
     lose(ledger, batch)
@@ -145,9 +143,9 @@ def test_a_job_that_is_not_held_is_left_where_it_is(ledger: Ledger) -> None:
     done = lose(ledger, batch, waste=PRICE)
     pay(ledger, start(ledger, batch), first(ledger, batch))
     blocked = lose(ledger, batch, FEE)
-    doubts = [attempt for attempt in sent(ledger, batch) if attempt.billed is Billed.MAYBE]
-    assert len(doubts) == 2
-    moved = settle_attempts(ledger.conn, replace(NOTHING, unbilled=free(*doubts)))
+    uncertain = [attempt for attempt in sent(ledger, batch) if attempt.billed is Billed.MAYBE]
+    assert len(uncertain) == 2
+    moved = settle_attempts(ledger.conn, replace(NOTHING, unbilled=free(*uncertain)))
     assert (moved.pending.jobs, moved.charged) == (0, 0)
     assert state(ledger, done) is JobState.PAID
     assert state(ledger, blocked) is JobState.BLOCKED
@@ -173,7 +171,7 @@ def test_a_refusal_that_was_charged_is_charged(ledger: Ledger) -> None:
     assert state(ledger, job) is JobState.FAILED
 
 
-def test_a_task_that_failed_in_doubt_counts_with_its_price_and_can_be_settled(
+def test_an_uncertain_task_counts_with_its_price_until_settled(
     ledger: Ledger,
 ) -> None:
     batch = enroll(ledger, [planned(0)])
@@ -232,7 +230,7 @@ def test_a_person_may_still_pay_again_for_what_is_charged(ledger: Ledger) -> Non
     assert retry_jobs(ledger.conn, batch, RetrySelection(states=[JobState.UNCERTAIN])).jobs == 1
 
 
-def test_attempts_of_other_batches_are_there_where_their_time_is_near(
+def test_attempts_of_other_batches_are_read_where_times_are_near(
     ledger: Ledger, clock: Clock
 ) -> None:
     batch = enroll(ledger, [planned(n) for n in range(3)])

@@ -1,4 +1,4 @@
-"""What the ledger knows of addresses, and what a plan is told of them."""
+"""What the ledger knows of URLs, and what a plan reads of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId, PlannedJob
+from batchgen.ledger.batch_identity import BatchIdentity
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.reference_urls import (
     FetchedUrl,
@@ -17,7 +18,8 @@ from batchgen.ledger.reference_urls import (
     pending_references,
     urls_of_content,
 )
-from batchgen.ledger.staging import EVERYTHING, BatchIdentity, Staging
+from batchgen.ledger.selection import EVERYTHING
+from batchgen.ledger.staging import Staging
 from batchgen.money import Micros
 from batchgen.planning.naming import collision_key
 from batchgen.planning.reference_images import FetchedReference
@@ -158,7 +160,7 @@ def planned(key: str, *images: str, mask: str | None = None) -> PlannedJob:
     )
 
 
-def test_pending_jobs_are_listed_with_their_images_and_may_be_refused_meanwhile(
+def test_pending_jobs_can_be_refused_while_they_are_listed(
     conn: sqlite3.Connection,
 ) -> None:
     edits = [planned(f"k{number}", "a.png", "b.png", mask="m.png") for number in range(1200)]

@@ -124,7 +124,7 @@ async def test_a_start_waits_for_its_place_among_all_runs(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_requests_leave_as_far_apart_as_their_places_whatever_comes_before() -> None:
+async def test_requests_leave_as_far_apart_as_their_places() -> None:
     """Writing the first one down takes longer than the second, and their places are kept."""
     begin = time.monotonic()
     places = [begin, begin + 0.02]

@@ -84,7 +84,7 @@ def test_a_key_that_comes_back_keeps_its_image(ledger: Ledger) -> None:
 
 
 @pytest.mark.fault("Q18")
-def test_the_order_of_jobs_is_the_manifest_s_and_moving_one_changes_nothing(
+def test_moving_a_job_in_the_manifest_changes_nothing(
     ledger: Ledger,
 ) -> None:
     batch = stage(ledger, *map(planned, "cab")).enroll(IDENTITY)
@@ -172,7 +172,7 @@ def test_two_jobs_of_one_line_with_one_key_are_a_fault_too(ledger: Ledger) -> No
     )
 
 
-def test_every_job_in_the_way_of_an_earlier_one_is_told_in_their_order(ledger: Ledger) -> None:
+def test_every_job_that_collides_is_listed_in_order(ledger: Ledger) -> None:
     jobs = many(4500)
     for position in (1, 10, 2500):
         jobs.insert(position, changed_job(jobs[0], source=f"b.csv:{90_000 + position}"))
@@ -210,7 +210,7 @@ def test_collisions_and_the_faults_of_the_plan_are_told_together(ledger: Ledger)
     assert [fault.path for fault in caught.value.faults] == ["key", "prompt"]
 
 
-def test_what_has_no_price_or_is_no_plan_leaves_the_ledger_as_it_was(ledger: Ledger) -> None:
+def test_a_plan_that_fails_leaves_the_ledger_as_it_was(ledger: Ledger) -> None:
     def unpriced(*_: object) -> Micros:
         raise SettingsError("no price")
 
@@ -220,7 +220,7 @@ def test_what_has_no_price_or_is_no_plan_leaves_the_ledger_as_it_was(ledger: Led
     assert list(ledger.conn.iterdump()) == before
 
 
-def test_an_enrollment_that_fails_halfway_leaves_the_ledger_as_it_was(ledger: Ledger) -> None:
+def test_a_failed_enrollment_leaves_the_ledger_as_it_was(ledger: Ledger) -> None:
     stage(ledger, planned("a"), planned("b")).enroll(IDENTITY)
     ledger.conn.execute(
         "CREATE TRIGGER full BEFORE INSERT ON jobs WHEN new.key = 'd'"
@@ -260,7 +260,7 @@ def test_each_state_of_a_job_has_its_group_in_a_plan(ledger: Ledger) -> None:
         assert changed is changed_groups[state], state
 
 
-def test_a_changed_job_is_asked_anew_unless_a_request_or_a_image_is_under_way(
+def test_a_changed_job_is_pending_unless_a_request_is_in_flight(
     ledger: Ledger,
 ) -> None:
     names = ("pending", "sending", "paid", "done", "failed", "blocked", "uncertain")
@@ -314,7 +314,7 @@ def test_saved_images_that_are_wanted_elsewhere_come_in_pages(ledger: Ledger) ->
     assert tuple(row.fetchone()) == ("new", "b/x.png")
 
 
-def test_images_of_another_provider_that_would_be_replaced_are_counted(
+def test_images_of_another_provider_to_replace_are_counted(
     ledger: Ledger,
 ) -> None:
     batch = stage(ledger, *map(planned, "abc")).enroll(IDENTITY)
@@ -354,7 +354,7 @@ def test_a_batch_keeps_its_manifest_and_counts_its_plans(ledger: Ledger) -> None
     assert [tuple(row) for row in rows] == [("b", "jobs: [x]", 2), ("other", "", 1)]
 
 
-def test_jobs_keep_their_own_options_and_price_however_many_kinds_there_are(
+def test_jobs_of_many_kinds_keep_their_options_and_price(
     ledger: Ledger,
 ) -> None:
     jobs = [
@@ -433,7 +433,7 @@ def reasons(ledger: Ledger) -> dict[str, tuple[str, str | None]]:
     return {row["key"]: (row["state"], row["reason"]) for row in rows}
 
 
-def test_a_job_without_its_reference_image_fails_and_the_others_go_on(ledger: Ledger) -> None:
+def test_a_job_without_its_reference_image_fails_alone(ledger: Ledger) -> None:
     staging = stage(ledger, planned("a"), refused("b"))
     assert staging.compare(None) == {
         Group.NEW: GroupSum(1, PRICE),

@@ -1,4 +1,4 @@
-"""Group commit: one transaction for all who wait; nobody goes on before theirs is durable."""
+"""Group commit: one transaction for all who wait; no caller continues before its own is durable."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_a_step_that_fails_takes_nobody_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("Q09", "Q10")
-async def test_a_disk_that_refuses_one_step_is_not_tried_by_those_beside_it(
+async def test_a_full_disk_is_not_tried_again_by_the_same_group(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "batchgen.db"
@@ -100,7 +100,7 @@ async def test_a_disk_that_refuses_one_step_is_not_tried_by_those_beside_it(
 
     async with LedgerWriter(path) as writer:
 
-        async def told(step: Callable[[Ledger], None]) -> None:
+        async def observe(step: Callable[[Ledger], None]) -> None:
             try:
                 await writer.run(step)
             except LedgerWriteError as exc:
@@ -108,7 +108,7 @@ async def test_a_disk_that_refuses_one_step_is_not_tried_by_those_beside_it(
 
         async with anyio.create_task_group() as tasks:
             for step in (note(1), full, note(2)):
-                tasks.start_soon(told, step)
+                tasks.start_soon(observe, step)
     assert len(errors) == 3
     assert count(path) == 0
 
@@ -163,27 +163,25 @@ async def test_steps_are_written_in_the_order_they_were_asked_for(tmp_path: Path
 
 
 async def errors_of(writer: LedgerWriter, steps: int) -> list[str]:
-    """What so many steps at once are told."""
-    told: list[str] = []
+    """Return the errors of several steps at once."""
+    errors: list[str] = []
 
     async def ask(number: int) -> None:
         try:
             await writer.run(note(number))
         except LedgerWriteError as exc:
-            told.append(str(exc))
+            errors.append(str(exc))
 
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             for number in range(steps):
                 tasks.start_soon(ask, number)
-    return told
+    return errors
 
 
 @pytest.mark.fault("Q01")
 @pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN; SELECT * FROM prices"])
-async def test_a_lock_of_another_program_is_waited_for_once_and_not_by_each_step(
-    lock: str, tmp_path: Path
-) -> None:
+async def test_a_lock_is_waited_for_once_and_not_by_each_step(lock: str, tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     statements: list[str] = []
     async with LedgerWriter(path) as writer:
@@ -214,7 +212,7 @@ async def test_a_ledger_that_is_damaged_under_way_stops_everybody(tmp_path: Path
 @pytest.mark.fault("Q11")
 @pytest.mark.parametrize("replaced", [True, False])
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be removed there")
-async def test_a_ledger_that_is_removed_or_replaced_under_way_stops_everybody(
+async def test_a_removed_or_replaced_ledger_stops_every_step(
     replaced: bool, tmp_path: Path
 ) -> None:
     """Its rows would go to a file without a name, and the money with them."""
@@ -243,7 +241,7 @@ async def test_what_was_asked_before_the_end_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("P17")
-async def test_a_writer_that_is_cancelled_while_it_opens_leaves_no_thread_behind(
+async def test_a_writer_cancelled_while_it_opens_leaves_no_thread(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "batchgen.db"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from batchgen.job import AttemptId, Billed, Outcome
 from batchgen.money import Micros
 from batchgen.reconciliation.charges import Charge, UsageLog
-from batchgen.reconciliation.matching import CLOCK_SKEW, reconcile
+from batchgen.reconciliation.log_times import CLOCK_SKEW
+from batchgen.reconciliation.matching import reconcile
 from batchgen.reconciliation.settlement import Drift, Reconciliation, Sent
 from tests.support.charges import (
     CONTROL,
@@ -25,9 +26,9 @@ from tests.support.charges import (
     A,
     B,
     at,
+    found_text,
     row,
     sent,
-    told,
 )
 
 
@@ -97,7 +98,7 @@ NAMED = sent("a", request_id="id-a")
             [row(65), row(100)],
             "a AMBIGUOUS, foreign 40, l missing",
         ),
-        # Nothing tells.
+        # Nothing distinguishes them.
         ([A, B], [row(12)], "a AMBIGUOUS, b AMBIGUOUS"),
         ([A], [row(12), row(13)], "a SURPLUS, foreign 13"),
         ([A, sent("b", 60)], [row(12), row(13)], "a SURPLUS, b unbilled, foreign 13"),
@@ -113,7 +114,7 @@ NAMED = sent("a", request_id="id-a")
         # What the log lacks or has too much.
         ([A, sent("k", 30, billed=Billed.YES, request_id="k")], [], "a UNTRUSTED, k missing"),
         ([sent("k", billed=Billed.YES, request_id="k")], [row(12, "x")], ""),
-        ([A], [row(12), row(300, "stranger")], "a billed"),
+        ([A], [row(12), row(300, "other")], "a billed"),
         ([A, sent("b", 290)], [row(12), row(300, amount=5)], "a billed, b OTHER_CHARGE, foreign 0"),
         (
             [A, B],
@@ -125,7 +126,7 @@ NAMED = sent("a", request_id="id-a")
 def test_a_log_proves_what_can_be_read_in_one_way_only(
     attempts: list[Sent], rows: list[Charge], outcome: str
 ) -> None:
-    assert told(judge([CONTROL, *attempts], [CONTROL_ROW, *rows])) == outcome
+    assert found_text(judge([CONTROL, *attempts], [CONTROL_ROW, *rows])) == outcome
 
 
 @pytest.mark.fault("A11")
@@ -135,41 +136,45 @@ def test_a_log_proves_what_can_be_read_in_one_way_only(
 def test_silence_proves_nothing_before_the_settle_window_is_over(
     until: float, outcome: str
 ) -> None:
-    assert told(judge([CONTROL, A], [CONTROL_ROW], until=until)) == outcome
+    assert found_text(judge([CONTROL, A], [CONTROL_ROW], until=until)) == outcome
 
 
 def test_a_charge_within_the_settle_window_is_proof_at_once() -> None:
-    assert told(judge([CONTROL, A], [CONTROL_ROW, row(12)], until=13)) == "a billed"
+    assert found_text(judge([CONTROL, A], [CONTROL_ROW, row(12)], until=13)) == "a billed"
 
 
 @pytest.mark.fault("A11")
 def test_a_known_charge_may_be_late_too_and_proves_nothing_then() -> None:
     known = sent("k", 11, billed=Billed.YES, request_id="k")
-    assert told(judge([CONTROL, A, known], [CONTROL_ROW], until=72.5)) == "a unbilled, k YOUNG"
+    assert (
+        found_text(judge([CONTROL, A, known], [CONTROL_ROW], until=72.5)) == "a unbilled, k YOUNG"
+    )
     lost = replace(known, started_at=at(2), ended_at=at(4))
-    assert told(judge([CONTROL, A, lost], [CONTROL_ROW], until=73)) == "a UNTRUSTED, k missing"
+    assert (
+        found_text(judge([CONTROL, A, lost], [CONTROL_ROW], until=73)) == "a UNTRUSTED, k missing"
+    )
 
 
 def test_a_log_that_begins_later_proves_nothing() -> None:
     attempts = [replace(CONTROL, started_at=at(100), ended_at=at(102)), A]
     rows = [row(101, "c")]
-    assert told(judge(attempts, rows, since=9)) == "a BEFORE"
-    assert told(judge(attempts, rows, since=8)) == "a unbilled"
+    assert found_text(judge(attempts, rows, since=9)) == "a BEFORE"
+    assert found_text(judge(attempts, rows, since=8)) == "a unbilled"
 
 
 def test_an_empty_log_proves_nothing() -> None:
-    assert told(judge([A], [])) == "a NO_CONTROL"
-    assert told(judge([A, sent("k", billed=Billed.YES)], [])) == "a UNTRUSTED, k missing"
+    assert found_text(judge([A], [])) == "a NO_CONTROL"
+    assert found_text(judge([A, sent("k", billed=Billed.YES)], [])) == "a UNTRUSTED, k missing"
 
 
-def test_only_attempts_of_the_batch_are_settled_and_the_others_explain_rows() -> None:
+def test_only_attempts_of_the_batch_are_settled() -> None:
     other = sent("o", ours=False, request_id="o")
     found = judge([CONTROL, A, other], [CONTROL_ROW, row(12, "o")])
-    assert told(found) == "a unbilled"
+    assert found_text(found) == "a unbilled"
     assert found.agrees
 
 
-def test_the_amount_of_the_log_counts_and_drift_is_told() -> None:
+def test_the_amount_of_the_log_counts_and_drift_is_found_text() -> None:
     known = [sent(f"k{n}", billed=Billed.YES, request_id=f"k{n}") for n in range(3)]
     rows = [
         row(11, "k0", amount=38_000),
@@ -182,7 +187,7 @@ def test_the_amount_of_the_log_counts_and_drift_is_told() -> None:
         ("k2", 39_000),
     ]
     assert found.drift == (Drift(model=MODEL, price=PRICE, amount=Micros(39_000), requests=2),), (
-        "0.8 % is none"
+        "0.8 % is not one"
     )
     assert not found.agrees
 
@@ -202,7 +207,7 @@ def test_the_id_of_a_row_is_kept_where_it_is_one_attempts_own() -> None:
     assert {one.request_id for one in alone.billed} == {"x"}
 
 
-def test_lost_responses_are_known_by_the_amount_that_answered_ones_are_charged() -> None:
+def test_lost_responses_are_matched_by_the_amount_of_known_ones() -> None:
     dearer = row(1, "c", amount=50_000)
     found = judge([CONTROL, A], [dearer, row(12, amount=50_000)])
     assert [(one.attempt.id, one.amount) for one in found.billed] == [("a", 50_000)]
@@ -256,11 +261,11 @@ def test_no_row_pays_for_two_and_no_attempt_has_two_fates(
     assert len(fates) == len(set(fates))
     ours = {one.id: one for one in attempts if one.ours}
     assert set(fates) <= set(ours)
-    doubtful = {name for name, one in ours.items() if one.billed is Billed.MAYBE}
-    assert doubtful <= set(fates), "a doubt that nothing is said of"
+    uncertain = {name for name, one in ours.items() if one.billed is Billed.MAYBE}
+    assert uncertain <= set(fates), "an uncertain attempt without a result"
     settled = [one for one in (*found.billed, *found.corrected) if one.amount]
     assert len(settled) + len(found.foreign) <= len(rows)
-    assert {one.attempt.id for one in found.unbilled} <= doubtful
+    assert {one.attempt.id for one in found.unbilled} <= uncertain
 
 
 def test_a_night_of_doubts_is_settled_in_a_moment() -> None:
@@ -272,6 +277,6 @@ def test_a_night_of_doubts_is_settled_in_a_moment() -> None:
 def test_the_clock_of_the_provider_may_be_behind() -> None:
     early = A.started_at - CLOCK_SKEW
     charge = replace(row(0), at=early)
-    assert told(judge([CONTROL, A], [CONTROL_ROW, charge])) == "a billed"
+    assert found_text(judge([CONTROL, A], [CONTROL_ROW, charge])) == "a billed"
     late = replace(charge, at=early - timedelta(seconds=1))
-    assert told(judge([CONTROL, A], [CONTROL_ROW, late])) == "a unbilled, foreign 7"
+    assert found_text(judge([CONTROL, A], [CONTROL_ROW, late])) == "a unbilled, foreign 7"

@@ -13,9 +13,20 @@ from hypothesis import strategies as st
 from batchgen.job import AttemptId, Billed
 from batchgen.money import ZERO, Micros
 from batchgen.reconciliation.charges import Charge, UsageLog
-from batchgen.reconciliation.matching import PROOF_DELAY, reconcile
+from batchgen.reconciliation.log_times import PROOF_DELAY
+from batchgen.reconciliation.matching import reconcile
 from batchgen.reconciliation.settlement import Reconciliation, Sent
-from tests.support.charges import CONTROL, CONTROL_ROW, PRICE, SETTLE, A, at, row, sent, told
+from tests.support.charges import (
+    CONTROL,
+    CONTROL_ROW,
+    PRICE,
+    SETTLE,
+    A,
+    at,
+    found_text,
+    row,
+    sent,
+)
 
 NAMED = sent("a", request_id="i")
 PAID = sent("a", billed=Billed.YES, request_id="i")
@@ -60,7 +71,7 @@ def test_a_refunded_charge_is_not_charged(
 ) -> None:
     charge = row(12, attempt.request_id or "z")
     found = judge([attempt], [charge], refunds)
-    assert told(found) == outcome
+    assert found_text(found) == outcome
     settled = (*found.billed, *found.unbilled, *found.corrected)
     assert [one.amount for one in settled] == amounts
 
@@ -68,21 +79,21 @@ def test_a_refunded_charge_is_not_charged(
 @pytest.mark.fault("XB1")
 def test_a_log_that_ends_before_a_refund_does_not_undo_it() -> None:
     refunded = replace(PAID, billed=Billed.NO, cost=ZERO, refunded=PRICE)
-    assert told(judge([refunded], [row(12, "i")], [])) == ""
+    assert found_text(judge([refunded], [row(12, "i")], [])) == ""
     partly = replace(PAID, cost=Micros(27_700), refunded=Micros(10_000))
     assert judge([partly], [row(12, "i")], []).corrected == ()
     assert judge([partly], [row(12, "i")], [row(300, "i", amount=10_000)]).corrected == ()
 
 
 @pytest.mark.fault("XB1")
-def test_a_refund_of_a_charge_before_the_log_is_taken_off_what_is_known() -> None:
+def test_a_refund_of_a_charge_before_the_log_is_subtracted() -> None:
     (one,) = judge([PAID], [], [row(300, "i", amount=10_000)]).corrected
     assert (one.amount, one.refunded) == (27_700, 10_000)
 
 
 @pytest.mark.fault("XB1")
 def test_a_row_of_an_unknown_kind_proves_nothing() -> None:
-    assert told(judge([NAMED], [row(12, "i")], [], (row(13, "i"),))) == (
+    assert found_text(judge([NAMED], [row(12, "i")], [], (row(13, "i"),))) == (
         "a CONTRADICTION, foreign 13"
     )
 
@@ -91,8 +102,8 @@ def test_a_row_of_an_unknown_kind_proves_nothing() -> None:
 def test_refunds_of_some_alike_charges_are_nobodys_in_particular() -> None:
     both = [A, sent("b", 11)]
     rows = [row(12, "y"), row(12, "z")]
-    assert told(judge(both, rows, [row(30, "z")])) == "a MIXED, b MIXED"
-    assert told(judge(both, rows, [row(30, "z"), row(31, "y")])) == "a unbilled, b unbilled"
+    assert found_text(judge(both, rows, [row(30, "z")])) == "a MIXED, b MIXED"
+    assert found_text(judge(both, rows, [row(30, "z"), row(31, "y")])) == "a unbilled, b unbilled"
 
 
 @pytest.mark.fault("XB4")
@@ -106,7 +117,7 @@ def test_refunds_of_some_alike_charges_are_nobodys_in_particular() -> None:
 )
 def test_an_equal_charge_is_proof_only_as_a_row_of_ours(foreign: Charge, outcome: str) -> None:
     found = judge([A], [foreign], [])
-    assert told(found) == outcome
+    assert found_text(found) == outcome
     assert found.agrees == (outcome == "a billed")
 
 
@@ -132,14 +143,14 @@ def test_the_time_in_an_id_is_that_of_its_request(request_id: str, outcome: str)
         since=at(-60),
         until=at(600),
     )
-    assert told(reconcile([control, A], log, SETTLE)) == outcome
+    assert found_text(reconcile([control, A], log, SETTLE)) == outcome
 
 
 @pytest.mark.fault("XB4")
 def test_a_log_without_ids_is_matched_by_numbers_alone() -> None:
     control = replace(CONTROL, request_id=None)
     log = UsageLog(charges=(row(1), row(71)), since=at(-60), until=at(600))
-    assert told(reconcile([control, A], log, SETTLE)) == "a billed"
+    assert found_text(reconcile([control, A], log, SETTLE)) == "a billed"
 
 
 @pytest.mark.fault("XB4")
@@ -173,13 +184,13 @@ def test_late_charge_of_another_attempt_is_possible(
     if outcome is None:
         assert (found.billed, found.unbilled) == ((), ())
     else:
-        assert told(found) == outcome
+        assert found_text(found) == outcome
 
 
 @pytest.mark.fault("XB1", "XB4")
 def test_late_charge_refunded_whole_is_free_for_all() -> None:
     attempts = [sent("a", 13), sent("b", 0)]
-    assert told(judge(attempts, [row(27, "z")], [row(28, "z")])) == "a unbilled, b unbilled"
+    assert found_text(judge(attempts, [row(27, "z")], [row(28, "z")])) == "a unbilled, b unbilled"
 
 
 @dataclass(frozen=True)
@@ -290,9 +301,9 @@ def test_reconcile_never_contradicts_the_true_bill(bill: Bill) -> None:
     for one in found.corrected:
         assert truth[one.attempt.id] == one.amount
     for one in found.billed:
-        # A foreign charge of the same amount, form and time can't be told from ours.
+        # A foreign charge of the same amount, form and time can't be distinguished from ours.
         if not any(fits(twin, bill.attempts) for twin in bill.twins):
-            assert truth[one.attempt.id] == one.amount, "not charged, or not so much"
+            assert truth[one.attempt.id] == one.amount, "not charged, or less"
 
 
 def fits(twin: Charge, attempts: list[Sent]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from batchgen.job import Billed, JobState
-from batchgen.ledger.queries import BatchStatus, ReasonCount
+from batchgen.ledger.batch_status import BatchStatus, ReasonCount
 from batchgen.ledger.uncertain import UncertainSums
 from batchgen.money import ZERO, Micros
 from batchgen.report.status import next_step

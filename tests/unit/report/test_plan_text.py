@@ -13,8 +13,8 @@ from batchgen.ledger.budgets import Budget
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.explain import JobExplanation, LastAttempt
 from batchgen.ledger.groups import Group, GroupSum
+from batchgen.ledger.history import history
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.queries import history
 from batchgen.money import ZERO, Micros, rounded_dollars
 from batchgen.planning.changes import MadeOf
 from batchgen.planning.cost_estimate import Estimate, Pace, what_if

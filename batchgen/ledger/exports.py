@@ -1,0 +1,102 @@
+"""Rows that other programs read: jobs, attempts, images, and jobs that wait for a person."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from batchgen.job import BatchId
+from batchgen.ledger.sums import CHARGED, POSSIBLE
+from batchgen.money import decimal_string
+
+EXPORTS: Final = ("jobs", "attempts", "images")
+
+
+_PAGE: Final = 1_000
+
+
+# In the order of their row ids and from where the page before ended, so that none is sorted; the
+# plus keeps SQLite from preferring an index of the batch, by which all would have to be.
+_EXPORT_SQL: Final = {
+    "jobs": f"""
+        SELECT jobs.id AS cursor,
+               key, state, reason, fingerprint, model, prompt, options, estimated,
+               (SELECT coalesce(sum({CHARGED}), 0) FROM attempts
+                WHERE job_id = jobs.id) AS charged,
+               (SELECT coalesce(sum({POSSIBLE}), 0) FROM attempts
+                WHERE job_id = jobs.id) AS maybe
+        FROM jobs WHERE +batch_id = :batch AND +retired = 0 AND jobs.id > :after
+        ORDER BY jobs.id LIMIT :limit
+        """,
+    "attempts": """
+        SELECT attempts.rowid AS cursor,
+               attempts.id AS id, key, run_id AS run, started_at, ended_at, outcome, billed,
+               http_status, error_code, request_id, cost
+        FROM attempts CROSS JOIN jobs ON jobs.id = job_id
+        WHERE +batch_id = :batch AND attempts.rowid > :after
+        ORDER BY attempts.rowid LIMIT :limit
+        """,
+    "images": """
+        SELECT images.id AS cursor,
+               key, images.path AS path, sha256, bytes, width, height, format
+        FROM images CROSS JOIN jobs ON jobs.id = job_id
+        WHERE +batch_id = :batch AND images.state = 'saved' AND images.id > :after
+        ORDER BY images.id LIMIT :limit
+        """,
+}
+
+
+_MONEY_COLUMNS: Final = ("estimated", "charged", "maybe", "cost")
+
+
+def export(conn: sqlite3.Connection, batch: BatchId, what: str) -> Iterator[dict[str, object]]:
+    """Stream jobs, attempts or images of a batch; money as decimal strings in dollars.
+
+    Read a page at a time: a reader that stops in the middle, as in a pager, would keep a run from
+    writing for as long as it stays there.
+    """
+    from sqlite_utils import Database  # 125 ms to import, and status shares this module
+
+    db, after = Database(conn), 0
+    while page := list(
+        db.query(_EXPORT_SQL[what], {"batch": batch, "after": after, "limit": _PAGE})
+    ):
+        for row in page:
+            after = row.pop("cursor")
+            for column in _MONEY_COLUMNS:
+                if column in row:
+                    row[column] = decimal_string(row[column])
+            yield row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A job that failed or was blocked, as it was planned."""
+
+    key: str
+    state: str
+    reason: str
+    source: str
+    model: str
+    prompt: str
+    options: str
+    """JSON, as are ``images`` and ``tags``."""
+    images: str
+    mask: str | None
+    root: str
+    path: str
+    tags: str
+
+
+def waiting(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Waiting]:
+    """The jobs that only a changed request can help, in the manifest's order."""
+    rows = conn.execute(
+        "SELECT key, state, coalesce(reason, '') AS reason, source, model, prompt, options, images,"
+        " mask, root, path, tags FROM jobs WHERE batch_id = ? AND retired = 0"
+        " AND state IN ('failed', 'blocked') ORDER BY id",
+        (batch,),
+    )
+    for row in rows:
+        yield Waiting(**dict(row))
