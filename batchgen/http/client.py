@@ -74,7 +74,7 @@ class ApiClient:
         }
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        self._headers = httpx.Headers(headers)
+        self._headers = headers
         self._secret = key if key and len(key) >= _MIN_SECRET_CHARS else None
         self._verify = verify
         self._deadlines = deadlines
@@ -147,12 +147,10 @@ class ApiClient:
         return text.replace(self._secret, _REDACTED) if self._secret else text
 
     def _build(self, request: ApiRequest, upload: Upload, deadline: Deadline) -> httpx.Request:
-        headers = self._headers.copy()
-        headers.update({**request.body.headers, **request.headers})
         return httpx.Request(
             request.method,
             _parsed(request.url),
-            headers=headers,
+            headers={**self._headers, **request.body.headers, **request.headers},
             stream=upload,
             extensions={DEADLINE: deadline, PROGRESS: upload.progress, _ROUTE: request.route},
         )

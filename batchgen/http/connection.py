@@ -80,12 +80,14 @@ class Connection(asyncio.BufferedProtocol):
         secured.set_write_buffer_limits(high=1, low=0)  # asyncio's TLS pauses at high, not above it
         self._transport = secured
 
-    @property
-    def is_usable(self) -> bool:
-        """Whether an idle connection can carry another request: it is open, and silent."""
+    def is_usable(self, *, is_free: bool) -> bool:
+        """Return whether an idle connection can carry another request: it is open and silent.
+
+        For a request that is free to repeat, the state that the event loop knows is enough.
+        """
         if self._is_lost or self._has_eof or self._error is not None or self._transport is None:
             return False
-        return not self._transport.is_closing() and not _is_readable(self._socket)
+        return not self._transport.is_closing() and (is_free or not _is_readable(self._socket))
 
     def is_fresh(self, keep_s: float) -> bool:
         """Return whether it became idle less than ``keep_s`` seconds ago."""

@@ -28,7 +28,7 @@ from batchgen.http.content_coding import BadCoding, ContentDecoder
 from batchgen.http.deadlines import Deadline, Deadlines
 from batchgen.http.dns import look_up
 from batchgen.http.progress import DEADLINE, TARGET
-from batchgen.http.response_headers import kept_headers
+from batchgen.http.response_headers import first_header, kept_headers
 from batchgen.http.transport import CONNECT_TIMEOUT_S, StreamTransport
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.outcomes.retry_after import retry_after
@@ -186,8 +186,10 @@ class Downloader:
             is_secure = target.url.scheme == "https"
             response = await self._get(target, known, deadline)
             try:
-                location = response.headers.get("location")
-                if response.status_code not in _REDIRECTS or location is None:
+                location = None
+                if response.status_code in _REDIRECTS:
+                    location = first_header(response.headers.raw, b"location")
+                if location is None:
                     return await _receive(response, part, max_bytes)
             finally:
                 await response.aclose()
@@ -198,7 +200,7 @@ class Downloader:
         request = httpx.Request(
             "GET",
             target.url,
-            headers={**_HEADERS, **known.headers},
+            headers=_HEADERS if known is _NO_VALIDATORS else {**_HEADERS, **known.headers},
             extensions={TARGET: target.raw_path, DEADLINE: deadline},
         )
         return await self._transport.handle_async_request(request)
@@ -282,7 +284,8 @@ async def _receive(
     if response.status_code != 200:
         wait_s = retry_after(kept_headers(response.headers.raw))
         return FetchResult(status=response.status_code, retry_after_s=wait_s)
-    decoder = ContentDecoder(response.headers.get("content-encoding", ""))
+    headers = response.headers.raw
+    decoder = ContentDecoder(first_header(headers, b"content-encoding") or "")
     received = size = 0
     try:
         async for chunk in cast("AsyncIterator[bytes]", response.stream):
@@ -297,12 +300,13 @@ async def _receive(
     except BadCoding as exc:
         return FetchResult(bad_image=str(exc))
     return Validators(
-        etag=_validator(response, "etag"), last_modified=_validator(response, "last-modified")
+        etag=_validator(first_header(headers, b"etag")),
+        last_modified=_validator(first_header(headers, b"last-modified")),
     )
 
 
-def _validator(response: httpx.Response, name: str) -> str | None:
+def _validator(value: str | None) -> str | None:
     """Return the value of a header if it can be sent back unchanged."""
-    value = response.headers.get(name, "")
-    usable = value.isascii() and value.isprintable() and len(value) <= _MAX_VALIDATOR_CHARS
-    return value if value and usable else None
+    if not value or len(value) > _MAX_VALIDATOR_CHARS:
+        return None
+    return value if value.isascii() and value.isprintable() else None
