@@ -175,12 +175,13 @@ def stage(
     warned: Callable[[Fault], None] | None = None,
     addresses: ReferenceUrls | None = None,
     selection: Selection = EVERYTHING,
+    table_read: Callable[[str], None] | None = None,
 ) -> Staging:
     """Plan all jobs into an empty staging. Raises ManifestError and SettingsError.
 
-    ``priced`` is told of the price of jobs; ``warned``, in the end,
-    of what the provider's rules say of jobs that are planned all the same. ``addresses`` are asked
-    for reference images that are given so; without them none is known.
+    ``priced`` receives the price of jobs; ``warned``, in the end, what the provider's rules say
+    about jobs that are planned all the same; ``table_read`` how the table was read, also before an
+    error. ``addresses`` look up reference images that are given by URL; without them none is known.
     """
     profile = prepared.profile
     rules = Rulebook(
@@ -199,16 +200,21 @@ def stage(
         reference_urls=addresses,
         amendments=amended,
     )
-    staging.fill(
-        planner,
-        price=_price_of(profile, accept_unknown_price=accept_unknown_price),
-        priced=priced,
-        collision_key=collision_key,
-        progress=progress,
-        selection=selection,
-        batch=batch,
-        strict=planner.strict,
-    )
+    try:
+        staging.fill(
+            planner,
+            price=_price_of(profile, accept_unknown_price=accept_unknown_price),
+            priced=priced,
+            collision_key=collision_key,
+            progress=progress,
+            selection=selection,
+            batch=batch,
+            strict=planner.strict,
+        )
+    finally:
+        summary = planner.rows.summary()
+        if table_read is not None and summary is not None:
+            table_read(summary)
     staging.resolve(selection.only, prepared.loaded.name)
     staging.shares = prepared.loaded.manifest.share
     staging.keeps_unplanned = planner.rows.has_unknown_keys
