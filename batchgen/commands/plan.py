@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from batchgen.console.progress import write_line
@@ -23,6 +24,7 @@ from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, RunSpec, belongs, prepare, stage
 from batchgen.session.proposal import PlanSummary, propose
 from batchgen.session.unpriced import OpenPrices, refuse_unpriced, unpriced_jobs
+from batchgen.text import counted
 
 
 def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitCode:
@@ -101,10 +103,10 @@ def _warn(warning: Fault) -> None:
 
 
 def check(manifests: list[Path]) -> ExitCode:
-    """Report all errors of each manifest, including its rows and templates.
+    """Report all errors of each manifest, its rows and templates, and how its table was read.
 
-    Exits with 1 if only single rows are at fault: a run would do the others. Reference images given
-    by URL are checked if an earlier run has fetched them.
+    Exits with 1 if single rows have errors: a run would do the others. Reference images that are
+    given by URL are checked if a run has fetched them.
     """
     directory = manifests[0].absolute().parent
     faults: list[Fault] = []
@@ -120,6 +122,7 @@ def check(manifests: list[Path]) -> ExitCode:
                     accept_unknown_price=True,
                     warned=_warn,
                     reference_urls=urls,
+                    table_read=partial(write_line, sys.stdout),
                 )
                 jobs, at_fault = staging.jobs, staging.rows_at_fault()
                 unfetched = urls.missing
@@ -128,7 +131,7 @@ def check(manifests: list[Path]) -> ExitCode:
         else:
             more = f"; {unfetched:,} {unfetched_text(unfetched)}" if unfetched else ""
             what = f"{_rows(at_fault)} at fault" if at_fault else "no faults"
-            write_line(sys.stdout, f"{path}: {what}, {jobs:,} jobs{more}")
+            write_line(sys.stdout, f"{path}: {what}, {counted(jobs, 'job')}{more}")
             code = ExitCode.UNFINISHED if at_fault else code
     if faults:
         raise ManifestError(faults)
