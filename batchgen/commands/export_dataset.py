@@ -12,10 +12,10 @@ from batchgen.console.progress import write_line
 from batchgen.dataset.layout import DatasetOrder, Layout
 from batchgen.dataset.writer import DatasetSummary, DatasetWriter
 from batchgen.errors import ExitCode, SettingsError
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.dataset_samples import Sample, samples
 from batchgen.ledger.manifest_paths import base_of
-from batchgen.ledger.batches import find_batch
 from batchgen.session.settings import Environment
 from batchgen.storage.local import LocalStore
 
