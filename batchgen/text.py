@@ -49,7 +49,7 @@ def known_names_hint(name: str, known: Iterable[str]) -> str:
     if close := closest_match(name, names):
         return f"did you mean {close!r}?"
     if not names:
-        return "there are none"
+        return "none exist"
     shown = ", ".join(names[:20])
     return f"there are: {shown}, ..." if len(names) > 20 else f"there are: {shown}"
 

@@ -1,4 +1,4 @@
-"""`batchgen init` and `schema`: the first manifest, and what an editor needs to check one."""
+"""`batchgen init` and `schema`: write a first manifest, and the JSON Schema for editors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ jobs:
 
 
 def init(path: Path) -> ExitCode:
-    """Write a first manifest. Raises SettingsError when the file exists."""
+    """Write a first manifest. Raises SettingsError if the file exists."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(_FIRST_MANIFEST.format(file=path))

@@ -1,4 +1,4 @@
-"""`batchgen plan` and `check`: what a run would do and cost, and what is wrong with a manifest."""
+"""`batchgen plan` and `check`: show what a run would do and cost, and the errors of manifests."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _plan_one(spec: RunSpec, *, as_json: bool) -> None:
             accept_unknown_price=spec.overrides.accept_unknown_price,
             warned=_warn,
             priced=open_prices.note,
-            addresses=urls,
+            reference_urls=urls,
             selection=spec.selection,
         )
         models = unpriced_models(conn)
@@ -73,14 +73,14 @@ def _plan_one(spec: RunSpec, *, as_json: bool) -> None:
 
 
 def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
-    """Say what a run would do with one job, and what changed since its image was made."""
+    """Show what a run would do with one job, and what has changed since its image was made."""
     prepared = prepare(manifest, overrides.db)
     with closing(_ledger(prepared)) as conn:
         staging = stage(
             Staging(conn),
             prepared,
             accept_unknown_price=True,
-            addresses=NeededUrls(conn, prepared.references),
+            reference_urls=NeededUrls(conn, prepared.references),
             selection=overrides.selection,
         )
         proposal = propose(conn, staging, RunSpec.of(prepared, overrides))
@@ -92,7 +92,7 @@ def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
 
 
 def _ledger(prepared: Prepared) -> sqlite3.Connection:
-    """The ledger for reading, or an empty one where none exists yet."""
+    """Open the ledger for reading, or an empty one if it does not exist."""
     return open_for_reading(prepared.ledger) if prepared.ledger.exists() else in_memory()
 
 
@@ -101,10 +101,10 @@ def _warn(warning: Fault) -> None:
 
 
 def check(manifests: list[Path]) -> ExitCode:
-    """Say what is wrong with each manifest, all of it, down to its rows and templates.
+    """Report all errors of each manifest, including its rows and templates.
 
-    Exits with 1 where single rows are at fault: a run would do the others.
-    Of reference images that are given by address, those are looked at that a run has fetched.
+    Exits with 1 if only single rows are at fault: a run would do the others. Reference images given
+    by URL are checked if an earlier run has fetched them.
     """
     directory = manifests[0].absolute().parent
     faults: list[Fault] = []
@@ -119,7 +119,7 @@ def check(manifests: list[Path]) -> ExitCode:
                     prepared,
                     accept_unknown_price=True,
                     warned=_warn,
-                    addresses=urls,
+                    reference_urls=urls,
                 )
                 jobs, at_fault = staging.jobs, staging.rows_at_fault()
                 unfetched = urls.missing

@@ -1,4 +1,4 @@
-"""`batchgen prune`: the images of jobs that left the manifest, removed only when asked."""
+"""`batchgen prune`: list or delete the images of jobs that left the manifest."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from batchgen.system.atomic_files import sha256_of
 
 
 def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
-    """List the images of retired jobs; with ``yes``, remove them and write it down.
+    """List the images of retired jobs; with ``yes``, delete and record them.
 
-    A file that somebody has changed since is left where it is. So is the row of one whose output
-    directory is missing: it may be on a disk that is not mounted.
+    A file that was edited stays. So does the row of an image whose output directory is missing,
+    because its disk may not be mounted.
     """
     with locked_batch(name, db) as batch:
         base = base_of(batch.ledger, batch.row)
@@ -30,7 +30,7 @@ def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
             write_line(sys.stdout, f"{saved.root}/{saved.path} (as {saved.key}){left}")
         if yes:
             for saved in removable:
-                # First the file: a kill in between leaves an image that is known to be missing.
+                # The file goes first: after a kill in between, the image is known to be missing.
                 image = base / saved.root / saved.path
                 image.unlink(missing_ok=True)
                 if is_sidecar(sidecar_of(image), name, saved.key):
@@ -41,7 +41,7 @@ def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
 
 
 def _kept(base: Path, saved: Saved) -> str | None:
-    """Return why an image is left alone; None where it may be removed."""
+    """Return why an image is kept; None if it may be deleted."""
     path = base / saved.root / saved.path
     if not (base / saved.root).is_dir():
         return f"{saved.root} is not there, left alone"

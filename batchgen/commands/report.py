@@ -1,4 +1,4 @@
-"""`batchgen report`: what a run came to, and what is to be done about it."""
+"""`batchgen report`: show the result of a run and what to do about it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchgen.session.settings import Environment
 
 
 def report(name: str, db: Path | None, *, run: int | None, file_format: str) -> ExitCode:
-    """Write the report of a run, the newest by default. Raises UnknownBatchError."""
+    """Write the report of a run, by default the newest. Raises UnknownBatchError."""
     morning = morning_of(Environment.load().ledger_path(db, None), name, run)
     match file_format:
         case "json":

@@ -1,4 +1,4 @@
-"""`batchgen retry`: put jobs that wait for a person back to work. Nothing is sent."""
+"""`batchgen retry`: return jobs that wait for a decision to pending. Sends nothing."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from batchgen.session.settings import Environment
 def retry(
     name: str, db: Path | None, chosen: RetrySelection, *, buy: bool, dry_run: bool
 ) -> ExitCode:
-    """Put the chosen jobs back; with ``dry_run`` only say which would be.
+    """Return the selected jobs to pending; with ``dry_run`` only list them.
 
-    Lost images are downloaded once more before anything is bought, unless ``buy`` is set.
+    Lost images are downloaded once more before their jobs are rebought, unless ``buy`` is set.
     """
     if dry_run:
         ledger = Environment.load().ledger_path(db, None)

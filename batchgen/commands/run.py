@@ -1,4 +1,4 @@
-"""`batchgen run` and `batchgen resume`: begin, drive, and say how it ended."""
+"""`batchgen run` and `batchgen resume`: start a run, wait for its end, and print its summary."""
 
 from __future__ import annotations
 
@@ -102,17 +102,17 @@ class _End:
     code: ExitCode
     stopped: str | None = None
     spent: Micros = ZERO
-    """Charged and maybe charged."""
+    """Charged and possibly charged."""
 
     @property
     def stopped_everything(self) -> bool:
-        """Whether what ended it holds for any other manifest too."""
+        """Return whether the cause of the end holds for any other manifest too."""
         ours = self.stopped is not None and self.stopped.startswith(("disk", "ledger", "bug"))
         return ours or self.code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 
 
 def resume(name: str, overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
-    """Go on with a batch from what the ledger keeps of it; its manifest file is not needed.
+    """Continue a batch from the ledger; its manifest file is not needed.
 
     Raises BatchgenError.
     """
@@ -134,7 +134,7 @@ def resume(name: str, overrides: Overrides, presenter: TerminalPresenter) -> Exi
 
 
 def _read_report(ledger: Path, name: str) -> FinishedReport:
-    # Imported here: most runs notify no one, and all of them would start later.
+    # Imported here: most runs notify no channel, and the import would delay all of them.
     from batchgen.report.gather import finished_report
 
     return finished_report(ledger, name)
@@ -159,7 +159,7 @@ def _run_one(
 
 
 def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
-    """Run what is enrolled, and print the result."""
+    """Run the enrolled jobs, and print the result."""
     began = time.monotonic()
     prepared = enrolled.spec.prepared
     result = RunResult(at_fault=enrolled.at_fault)
@@ -211,7 +211,7 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
 
 
 def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> None:
-    """Remove the answers that a run left, killed behind its last image."""
+    """Remove the responses left by a run that was killed after its last image."""
     spool = Spool(spool_directory(prepared))
     if spool.directory.is_dir():
         spool.prepare()
@@ -243,13 +243,13 @@ def _summarize(
 
 
 def _shown(path: Path) -> str:
-    """A path as short as it can be typed from here."""
+    """Return a path in its shortest form relative to the current directory."""
     here = _here()
     return str(path.relative_to(here)) if here and path.is_relative_to(here) else str(path)
 
 
 def _here() -> Path | None:
-    """The current directory, which somebody may have removed during the night."""
+    """Return the current directory; None if it has been removed."""
     try:
         return Path.cwd()
     except FileNotFoundError:

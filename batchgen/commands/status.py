@@ -1,4 +1,4 @@
-"""`batchgen status`: where a batch stands, for a person or a program."""
+"""`batchgen status`: show the state of batches, for a person or a program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CLEAR_SCREEN: Final = "\x1b[H\x1b[J"
 
 
 def status(name: str | None, db: Path | None, *, as_json: bool, watch_s: float | None) -> ExitCode:
-    """Show one batch, or all of the ledger; again every ``watch_s`` seconds until interrupted."""
+    """Show one batch, or all of the ledger; repeat every ``watch_s`` seconds until interrupted."""
     ledger = Environment.load().ledger_path(db, None)
     while True:
         found = _read(ledger, name)
@@ -39,11 +39,11 @@ def status(name: str | None, db: Path | None, *, as_json: bool, watch_s: float |
 
 
 def uncertain(name: str, db: Path | None, *, as_json: bool) -> ExitCode:
-    """List the jobs that may be billed without an image: when, why, and for how much."""
+    """List the jobs that may be charged without an image: when, why, and at which price."""
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
-        for doubt in uncertain_jobs(conn, find_batch(conn, name).id):
-            text = json.dumps(doubt.as_json()) if as_json else uncertain_text(doubt)
+        for job in uncertain_jobs(conn, find_batch(conn, name).id):
+            text = json.dumps(job.as_json()) if as_json else uncertain_text(job)
             sys.stdout.write(text + "\n")
     return ExitCode.DONE
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 
 import anyio
 
-from batchgen.console.nonblocking_stream import Outlet, behind, unhurried
+from batchgen.console.nonblocking_stream import Outlet, outlet_of, unhurried
 from batchgen.console.standard_streams import note_loss
 from batchgen.engine.events import (
     AttemptEnded,
@@ -319,7 +319,7 @@ def write_line(stream: TextIO | None, text: str) -> None:
 
     Python has no stream at all where the caller closed it.
     """
-    stream = behind(stream) or stream
+    stream = outlet_of(stream) or stream
     if stream is None:
         return
     try:

@@ -77,7 +77,7 @@ class TerminalPresenter:
             write_line(sys.stderr, plan_summary_text(summary))
 
     def confirm(self, question: str) -> bool:
-        """Ask at the terminal; without a terminal the answer is yes."""
+        """Ask at the terminal; without a terminal return True."""
         if not (self._is_interactive and sys.stdin and sys.stdin.isatty() and is_terminal()):
             return True
         sys.stderr.write(f"{question} [y/N] ")

@@ -9,17 +9,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from batchgen.manifest.table import ColumnNames, Report, Rows, RowsFault
+from batchgen.manifest.table import ColumnNames, Reading, Rows, RowsFault
 
 _BATCH_ROWS: Final = 1_000
 
 
-def parquet_rows(path: Path, label: str, report: Report) -> Rows:
+def parquet_rows(path: Path, reading: Reading) -> Rows:
     """Yield the rows of a parquet file, a thousand in memory at a time.
 
     Dates, times and decimals become text, NaN becomes null. Columns with binary values, such as
     embedded images, are not read. Raises RowsFault.
     """
+    label = reading.table
+    reading.layout = "parquet"
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -35,7 +37,7 @@ def parquet_rows(path: Path, label: str, report: Report) -> Rows:
             columns = [
                 field.name for field in file.schema_arrow if not _has_binary(field.type, pa.types)
             ]
-            names = ColumnNames(columns)
+            names = reading.columns = ColumnNames(columns)
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
                 for cells in _cells(batch, columns):
                     number += 1

@@ -64,7 +64,7 @@ def plan_text(
     """Return what a run would do and cost: one line per group, budgets, time, and the what-if.
 
     ``unfetched``: number of reference images given by URL that have not been downloaded yet.
-    ``has_unpriced``: a price of 0 stands for an unknown one.
+    ``has_unpriced``: a price of 0 means unknown.
     """
     free = sum(found.free for group, found in groups.items() if group.is_sent)
     unpriced = free if has_unpriced else 0

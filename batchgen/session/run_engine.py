@@ -306,7 +306,7 @@ _STOPPED_TEXT = {
     UNREACHABLE: "unreachable: no connection to the endpoint; check the network and base_url",
     BREAKER: "breaker: request after request is left without a trustworthy response, and may be"
     " billed; look at the provider's status and log before going on",
-    OUTAGE: "outage: the provider answers every request with an error of its own; look at its"
+    OUTAGE: "outage: the provider returns its own error for every request; look at its"
     " status page and run again later",
     RETRY_AFTER: "throttled: the endpoint asks for a pause of more than an hour; run again later",
     THROTTLED: "throttled: 30 minutes of 429 or 503 without one success; look at the limits and the"
