@@ -38,6 +38,7 @@ ONLY_IN = {
     "yaml": {"manifest"},
     "pydantic": {"manifest", "providers.usage_log"},
     "jinja2": {"manifest"},
+    "obstore": {"storage"},
     "pyarrow": {"dataset", "manifest.parquet_rows"},
 }
 """Which modules may know a library. ``session`` and ``commands`` only hand
