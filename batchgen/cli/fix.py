@@ -226,13 +226,49 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
     is_flag=True,
     help="Export failed and blocked jobs as a manifest to fix and rerun.",
 )
+@option(
+    "--dataset",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write the verified images with their prompts as a dataset.",
+)
+@option(
+    "--layout",
+    type=click.Choice(["webdataset", "imagefolder", "index"]),
+    default="webdataset",
+    help="With --dataset: choose tar files, directories of images, or a table of URLs.",
+)
+@option(
+    "--part-images",
+    type=click.IntRange(1, 1_000_000),
+    default=10_000,
+    metavar="N",
+    help="With --dataset: put N images into each part.",
+)
 def export(
-    name: str, db: Path | None, what: str, file_format: str, output: Path | None, failed: bool
+    name: str,
+    db: Path | None,
+    what: str,
+    file_format: str,
+    output: Path | None,
+    failed: bool,
+    dataset: Path | None,
+    layout: str,
+    part_images: int,
 ) -> ExitCode:
-    """Export jobs, attempts or images as JSON lines or CSV."""
+    """Export jobs, attempts or images as JSON lines or CSV, or images as a dataset."""
     from batchgen.commands.export import export as command
     from batchgen.commands.export import export_failed
 
+    if dataset is not None:
+        from batchgen.commands.export_dataset import export_dataset
+        from batchgen.dataset.layout import Layout
+
+        if failed or output is not None:
+            raise click.UsageError("--dataset cannot be combined with --failed or --output")
+        return export_dataset(
+            name, db, dataset=dataset, layout=Layout(layout), part_images=part_images
+        )
     if failed:
         return export_failed(name, db, output=output)
     return command(name, db, what=what, file_format=file_format, output=output)

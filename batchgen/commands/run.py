@@ -38,7 +38,7 @@ from batchgen.session.overrides import Overrides
 from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again, validate
 from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
 from batchgen.session.reference_downloads import ReferenceImages
-from batchgen.session.run_engine import RunResult, drive, endpoint
+from batchgen.session.run_engine import RunResult, drive, ended_on_error, endpoint
 from batchgen.session.settings import DB_NAME, Environment
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm
@@ -171,7 +171,8 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
     if missing.count:
         presenter.notice(missing.text(enrolled.name))
     if enrolled.to_do:
-        result = _drive(enrolled, presenter)
+        with ended_on_error(enrolled):
+            result = _drive(enrolled, presenter)
     with closing(open_for_reading(prepared.ledger)) as conn:
         if not enrolled.to_do:
             _tidy_spool(conn, prepared, enrolled.batch)

@@ -6,10 +6,12 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from batchgen.ledger.review_schema import DECISIONS
+
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -350,6 +352,10 @@ def migrations() -> Migrations:
     def money_safety(db: Database) -> None:
         _statements(db.conn, _MONEY_SAFETY)
         _make_paths_relative(db.conn)
+
+    @steps(name="0004_decisions")
+    def decisions(db: Database) -> None:
+        _statements(db.conn, DECISIONS)
 
     return steps
 

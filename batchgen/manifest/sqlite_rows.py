@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.manifest.model import SqliteRows
-from batchgen.manifest.table import ColumnNames, Rows, RowsFault, existing_file
+from batchgen.manifest.table import ColumnNames, Reading, Rows, RowsFault, existing_file
 
 MAX_VALUE_BYTES: Final = 16 << 20
 """Limit of one text or blob, at any step of a query."""
@@ -50,11 +50,10 @@ class _Steps:
             return 1
 
 
-def sqlite_rows(source: SqliteRows, base: Path) -> Rows:
-    """Yield the rows of a query. Raises RowsFault."""
-    label = source.sqlite
-    path = existing_file(base, label, "sqlite")
-    return _query_rows(path, label, source.query)
+def sqlite_rows(source: SqliteRows, base: Path, reading: Reading) -> Rows:
+    """Yield the rows of a query, and fill ``reading``. Raises RowsFault."""
+    path = existing_file(base, source.sqlite, "sqlite")
+    return _query_rows(path, source.query, reading)
 
 
 @contextmanager
@@ -82,21 +81,19 @@ def _authorize(
     return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
 
 
-def _query_rows(path: Path, label: str, query: str) -> Rows:
-    steps, number = _Steps(), 0
+def _query_rows(path: Path, query: str, reading: Reading) -> Rows:
+    label, steps, number = reading.table, _Steps(), 0
     try:
         with _open(path, steps) as connection:
             cursor = connection.execute(query)
             if cursor.description is None:
                 raise RowsFault("returns no rows; expected one SELECT", file=label, key="query")
-            names = ColumnNames([column[0] for column in cursor.description])
+            names = reading.columns = ColumnNames([name for name, *_ in cursor.description])
             while rows := cursor.fetchmany(_FETCH_ROWS):
                 steps.left = MAX_SILENT_STEPS
                 for cells in rows:
                     number += 1
                     yield names.row(number, 0, f"{label} row {number}", cells)
-    except ValueError as error:
-        raise RowsFault(f"{error}; name one with AS", file=label, key="query") from None
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise _fault(error, steps, label) from None
 

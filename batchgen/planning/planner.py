@@ -19,6 +19,7 @@ from batchgen.manifest.model import FileRows, SqliteRows
 from batchgen.manifest.rows import has_fixed_columns, holds_text, open_rows
 from batchgen.manifest.table import Row, RowsFault
 from batchgen.manifest.template import present
+from batchgen.planning.amendments import Amendments
 from batchgen.planning.empty_cells import EmptyCells, NamedColumns
 from batchgen.planning.expansion import JobMaker
 from batchgen.planning.faults import (
@@ -61,6 +62,7 @@ class Planner:
         rules: Rules | None = None,
         reference_urls: ReferenceUrls | None = None,
         max_faults: int = 100,
+        amendments: Amendments | None = None,
     ) -> None:
         self._loaded = loaded
         self._provider = provider
@@ -68,6 +70,7 @@ class Planner:
         self._rules = rules
         self._addresses = reference_urls
         self._max_faults = max_faults
+        self._amendments = amendments
         self._warnings = Warnings(loaded.places)
         self.strict = getattr(loaded.manifest.rows, "strict", False)
         """Whether one row with an error fails the whole plan."""
@@ -96,6 +99,7 @@ class Planner:
             warnings=self._warnings,
             rows=self.rows,
             fixed_columns=source is not None and has_fixed_columns(source),
+            amendments=self._amendments,
         )
         try:
             yield from _all_jobs(self._loaded, self._default_model, context)

@@ -23,6 +23,8 @@ _GROUP_TEXT = {
     Group.CHANGED: "changed since their image was made",
     Group.REVISED: "changed since they failed or were blocked",
     Group.STALE: "to be regenerated (refresh)",
+    Group.REJECTED: "rejected in review, to be regenerated",
+    Group.REDO: "redo requested with another prompt",
     Group.PENDING: "waiting from an earlier run",
     Group.RETRIED: "failed at no cost, retried",
     Group.IN_FLIGHT: "in flight when the last run was killed; rebought within max_waste",
@@ -173,6 +175,8 @@ def _why_lines(found: JobExplanation) -> list[str]:
             return [f"unchanged since {image}; a run moves it to its new path"]
         case Group.STALE:
             return [f"unchanged, but {image} is to be regenerated (refresh)"]
+        case Group.REJECTED | Group.REDO:
+            return _decision_lines(found)
         case Group.CHANGED:
             return [f"changed since {image}", *_changes(found)]
         case Group.FAILED | Group.BLOCKED | Group.UNCERTAIN:
@@ -194,6 +198,17 @@ def _why_lines(found: JobExplanation) -> list[str]:
             return ["waiting from an earlier run; no image of it has been made yet"]
         case _:
             return ["no image of it has been made yet"]
+
+
+def _decision_lines(found: JobExplanation) -> list[str]:
+    made = found.decision
+    if made is None:
+        return ["its image was rejected in review; a run regenerates it"]
+    by = f"in review by {made.decided_by} on {minute(made.decided_at)}"
+    note = f": {made.note}" if made.note else ""
+    if found.group is Group.REJECTED:
+        return [f"rejected {by}{note}; a run regenerates it"]
+    return [f"amended {by}{note}", *_changes(found)]
 
 
 def _changes(found: JobExplanation) -> list[str]:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
 from batchgen.errors import Fault, ManifestError, SettingsError
-from batchgen.job import OptionValue
+from batchgen.job import BatchId, OptionValue
 from batchgen.ledger.batch_identity import BatchIdentity
 from batchgen.ledger.batches import batch_id
 from batchgen.ledger.clock import utc_now
+from batchgen.ledger.decisions import amendments
 from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
 from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import Price, Priced
 from batchgen.manifest.loader import LoadedManifest, load_manifest
 from batchgen.money import ZERO, Micros
+from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import most_rows_at_fault
 from batchgen.planning.naming import collision_key
 from batchgen.planning.planner import Planner
@@ -187,12 +189,15 @@ def stage(
         today=utc_now().date(),
         refuse=prepared.loaded.manifest.rules == "refuse",
     )
+    batch = batch_id(staging.conn, prepared.loaded.name)
+    amended = _amendments(staging, batch, selection)
     planner = Planner(
         prepared.loaded,
         provider=profile.name,
         default_model=profile.default_model,
         rules=rules,
         reference_urls=reference_urls,
+        amendments=amended,
     )
     staging.fill(
         planner,
@@ -201,7 +206,7 @@ def stage(
         collision_key=collision_key,
         progress=progress,
         selection=selection,
-        batch=batch_id(staging.conn, prepared.loaded.name),
+        batch=batch,
         strict=planner.strict,
     )
     staging.resolve(selection.only, prepared.loaded.name)
@@ -217,6 +222,8 @@ def stage(
             warned(warning)
         if staging.keeps_unplanned:
             warned(places.fault(("rows",), _KEPT))
+        if amended is not None and amended.used:
+            warned(Fault(prepared.loaded.path.name, 0, 0, "", _amended_text(amended.used)))
     if not staging.jobs:
         # A broken export must not retire a whole catalog.
         loaded = prepared.loaded
@@ -229,6 +236,22 @@ def stage(
             ]
         )
     return staging
+
+
+def _amendments(staging: Staging, batch: BatchId | None, selection: Selection) -> Amendments | None:
+    """Return the prompts that were changed in review; None if there are none."""
+    if batch is None:
+        return None
+    found = amendments(staging.conn, batch, enrolled_only=selection.keep_rejected)
+    return Amendments(found) if found else None
+
+
+def _amended_text(keys: Sequence[str]) -> str:
+    jobs = "1 job has" if len(keys) == 1 else f"{len(keys):,} jobs have"
+    return (
+        f"{jobs} a prompt from review that the manifest does not have (such as {keys[0]});"
+        " edit the manifest, which then counts"
+    )
 
 
 def _price_of(profile: Profile, *, accept_unknown_price: bool) -> Price:
