@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+from batchgen.console.color import shown
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.report.gather import morning_of
@@ -22,6 +23,6 @@ def report(name: str, db: Path | None, *, run: int | None, file_format: str) -> 
         case "markdown":
             text = report_markdown(morning)
         case _:
-            text = report_text(morning)
+            text = shown(report_text(morning), sys.stdout)
     write_line(sys.stdout, text)
     return ExitCode.DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -17,7 +18,9 @@ from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.system.atomic_files import sha256_of
 
 
-def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) -> ExitCode:
+def rollback(
+    name: str, db: Path | None, *, only: Only | None, run: int | None, as_json: bool = False
+) -> ExitCode:
     """Restore replaced images; exit with 1 if one is not kept.
 
     A second rollback restores the newer versions. The jobs stay done, so the next run leaves them
@@ -31,16 +34,28 @@ def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) 
             refused = _refusal(base, one)
             if refused is not None:
                 lost += 1
-                write_line(sys.stderr, f"{one.key}: {refused}")
+                if as_json:
+                    write_line(sys.stdout, _record(one, refused))
+                else:
+                    write_line(sys.stderr, f"{one.key}: {refused}")
                 continue
             _put_back(base, name, one)
             record_rollback(batch.conn, one)
             done += 1
-            write_line(sys.stdout, f"{one.key}: back to {one.earlier[0].path}")
+            text = _record(one, None) if as_json else f"{one.key}: back to {one.earlier[0].path}"
+            write_line(sys.stdout, text)
+    code = ExitCode.UNFINISHED if lost else ExitCode.DONE
+    if as_json:
+        return code
     images = "image is" if done == 1 else "images are"
     failed = f", {lost:,} cannot be" if lost else ""
     write_line(sys.stdout, f"{name}: {done:,} {images} restored{failed}")
-    return ExitCode.UNFINISHED if lost else ExitCode.DONE
+    return code
+
+
+def _record(rollback: Rollback, refused: str | None) -> str:
+    paths = [version.path for version in rollback.earlier]
+    return json.dumps({"key": rollback.key, "paths": paths, "refused": refused})
 
 
 def _refusal(base: Path, rollback: Rollback) -> str | None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import anyio
 
 from batchgen.console.log_file import LoggedProgress
-from batchgen.console.progress import write_line
+from batchgen.console.progress import write_line, write_text
+from batchgen.console.tally import RunFacts
 from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.job import BatchId
@@ -203,7 +204,15 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
         presenter.notice(f"warning: {warning}")
     for notice in prepared.environment.notices:
         presenter.notice(f"notice: {notice}")
-    progress = presenter.run_progress(enrolled.to_do)
+    limits = enrolled.spec.limits
+    progress = presenter.run_progress(
+        RunFacts(
+            total=enrolled.to_do,
+            budget=limits.max_cost,
+            concurrency=limits.concurrency,
+            grace_s=limits.grace_s,
+        )
+    )
     log_path = prepared.environment.log_path(enrolled.spec.overrides.log_file)
     if log_path is not None:
         progress = LoggedProgress(progress, log_path, batch=enrolled.name)
@@ -232,7 +241,7 @@ def _summarize(
     if presenter.quiet and not (found.troubled or found.unfinished):
         return
     images = _shown(image_directory(prepared))
-    write_line(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
+    write_text(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
     if replaced is not None:
         write_line(sys.stdout, replaced)
     db = prepared.ledger
@@ -240,7 +249,7 @@ def _summarize(
     found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")
     option = "" if found_alone else f" --db {_shown(db)}"
     step = next_step(found, option, has_log=prepared.profile.has_log)
-    write_line(sys.stdout, f"next: {step}")
+    write_text(sys.stdout, f"next: {step}")
 
 
 def _shown(path: Path) -> str:

@@ -138,3 +138,12 @@ class Environment:
         if not 0 <= seconds < float("inf"):
             raise SettingsError(f"BATCHGEN_LEDGER_WAIT: {written!r}; expected seconds, like 600")
         return seconds
+
+
+def color_setting() -> bool | None:
+    """Return whether NO_COLOR or FORCE_COLOR decides about colors; None if neither does."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return False if os.environ.get("TERM") == "dumb" else None
