@@ -27,7 +27,7 @@ def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnect
     None takes the bound of the process.
     The connection is in autocommit mode with a TRUNCATE journal and ``synchronous=EXTRA``: a commit
     that returned survives a power cut, and no release of SQLite has a known fault in this mode
-    (its write-ahead log had one up to 3.51.2 with two connections; reliability sheet, section 0.5).
+    (WAL mode had one up to 3.51.2: https://sqlite.org/wal.html#walresetbug).
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise LedgerError(
@@ -106,16 +106,17 @@ def open_for_reading(path: Path) -> LedgerConnection:
     return conn
 
 
-def peek(path: Path, waits: Patience = patience) -> sqlite3.Connection:
+def peek(path: Path, waits: Patience | None = None) -> sqlite3.Connection:
     """Open an existing ledger for a quick look, unchecked. Raises sqlite3.DatabaseError.
 
-    ``waits`` bounds how long another program's lock is waited for, now and in later statements.
+    ``waits`` bounds how long another program's lock is waited for, now and in later statements;
+    None for the bound of this process.
     """
     _roll_back_journal(path, waits)
     return _connect(path, mode="ro", waits=waits)
 
 
-def _roll_back_journal(path: Path, waits: Patience = patience) -> None:
+def _roll_back_journal(path: Path, waits: Patience | None = None) -> None:
     try:
         _read_once(path, "ro", waits)
     except sqlite3.OperationalError as exc:
@@ -124,7 +125,7 @@ def _roll_back_journal(path: Path, waits: Patience = patience) -> None:
         _read_once(path, "rw", waits)
 
 
-def _read_once(path: Path, mode: str, waits: Patience) -> None:
+def _read_once(path: Path, mode: str, waits: Patience | None) -> None:
     with closing(_connect(path, mode, waits)) as conn:
         conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
@@ -144,7 +145,7 @@ def _not_opened(path: Path, what: str, exc: Exception) -> LedgerError:
     return error(f"{path}: the ledger can't be {what}: {exc}")
 
 
-def _connect(path: Path, mode: str = "rw", waits: Patience = patience) -> LedgerConnection:
+def _connect(path: Path, mode: str = "rw", waits: Patience | None = None) -> LedgerConnection:
     conn = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
@@ -153,7 +154,7 @@ def _connect(path: Path, mode: str = "rw", waits: Patience = patience) -> Ledger
         check_same_thread=False,
         factory=LedgerConnection,
     )
-    conn.path, conn.patience = path, waits
+    conn.path, conn.patience = path, waits or patience
     conn.row_factory = sqlite3.Row
     return conn
 
