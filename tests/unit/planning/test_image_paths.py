@@ -26,7 +26,7 @@ def shop(tmp_path: Path) -> Path:
 
 
 def names(shop: Path, template: str, *, root: str | None = None) -> ImageNames:
-    directories = ImageDirectories(base=shop, images_root=(root and shop / root) or None)
+    directories = ImageDirectories(base=shop, images_root=None if root is None else shop / root)
     return ImageNames(template, directories, is_trusted=False)
 
 
