@@ -26,6 +26,7 @@ from batchgen.http.content_coding import (
 )
 from batchgen.http.deadlines import Deadline, Deadlines
 from batchgen.http.dns import CachedLookup
+from batchgen.http.network import Network
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS
 from batchgen.http.request import ApiRequest
 from batchgen.http.response_headers import first_header, kept_headers
@@ -68,7 +69,7 @@ class ApiClient:
     _transport: httpx.AsyncBaseTransport
 
     def __init__(
-        self, *, key: str | None, verify: ssl.SSLContext, deadlines: Deadlines, deadline_s: float
+        self, *, key: str | None, network: Network, deadlines: Deadlines, deadline_s: float
     ) -> None:
         if key and not (key.isascii() and key.isprintable()):
             raise ValueError("the API key contains characters that no HTTP header can carry")
@@ -83,12 +84,12 @@ class ApiClient:
             headers["Authorization"] = f"Bearer {key}"
         self._headers = headers
         self._secret = key if key and len(key) >= _MIN_SECRET_CHARS else None
-        self._verify = verify
+        self._network = network
         self._deadlines = deadlines
         self._deadline_s = deadline_s
 
     async def __aenter__(self) -> Self:
-        self._transport = StreamTransport(verify=self._verify, resolve=CachedLookup())
+        self._transport = StreamTransport(network=self._network, resolve=CachedLookup())
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -27,6 +27,7 @@ import batchgen.http.client
 import batchgen.http.deadlines
 from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines, time_awake_or_asleep
+from batchgen.http.network import Network
 from batchgen.http.request import BytesBody
 from batchgen.http.response_headers import kept_headers
 from batchgen.http.session import ssl_context
@@ -802,7 +803,7 @@ async def test_a_key_that_would_break_the_header_is_refused_unseen(
     key: str, verify: ssl.SSLContext
 ) -> None:
     with pytest.raises(ValueError, match="header") as caught:
-        ApiClient(key=key, verify=verify, deadlines=Deadlines(), deadline_s=1)
+        ApiClient(key=key, network=Network(verify), deadlines=Deadlines(), deadline_s=1)
     assert KEY not in str(caught.value)
 
 
