@@ -20,6 +20,7 @@ from batchgen.providers.adapters.tasks import followed
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_decode_thread, in_disk_thread
+from batchgen.urls import absolute_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +176,9 @@ async def _record_images(
 
 
 def _with_endpoint(context: RunContext, ref: ImageRef) -> ImageRef:
-    """Store the base URL with a task: a later run may have another one."""
+    """Store absolute URLs of images and tasks: a later run may have another base URL."""
+    if ref.url is not None:
+        return replace(ref, url=absolute_url(ref.url, context.base_url))
     if ref.task is None or not ref.task.startswith("/") or context.profile.moves_results:
         return ref
     return replace(ref, task=f"{context.base_url}{ref.task}")
