@@ -211,6 +211,7 @@ def test_every_module_of_the_ledger_is_watched() -> None:
         "ledger.batches",
         "ledger.busy",
         "ledger.clock",
+        "ledger.journal",
         "ledger.manifest_paths",
         "ledger.moving",
         "ledger.only",
