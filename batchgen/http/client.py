@@ -199,7 +199,7 @@ async def _finish_spooling(
             received.complete = writer.whole
             received.scanned = writer.scanned
             received.spool_error = writer.failed
-    if received.complete:
+    if writer.is_durable:
         hit(Point.SPOOLED)
 
 
