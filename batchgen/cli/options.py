@@ -50,6 +50,7 @@ class RefreshOptions(TypedDict):
 
     refresh: str | None
     since: datetime | None
+    keep_rejected: bool
 
 
 class RunOptions(TypedDict):
@@ -233,6 +234,11 @@ refresh_options = _combined(
         type=UTC_TIME,
         metavar="DATE",
         help="Regenerate images created before this time (UTC).",
+    ),
+    option(
+        "--keep-rejected",
+        is_flag=True,
+        help="Leave images alone that were rejected in review.",
     ),
 )
 

@@ -16,6 +16,7 @@ from batchgen.outcomes.classify import Classification, Exchange, Reach, Response
 from batchgen.outcomes.retry_policy import Next
 from batchgen.providers.adapters.registry import ADAPTERS
 from batchgen.providers.adapters.response_parsing import expiry_of
+from batchgen.providers.adapters.tasks import followed
 from batchgen.spool.response_part import ResponsePart
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import Point, hit
@@ -166,11 +167,12 @@ async def _read_response(
     if exchange.scanned is None:
         spooled = await in_decode_thread(read_spooled, context.spool, attempt.id, exchange)
         context.disk_space.note_response(spooled.size)
-        return spooled.response
-    adapter = ADAPTERS[context.profile.route_of(attempt.job.model)]
-    response = adapter.read_response(exchange.scanned.text, exchange.headers or {})
-    context.disk_space.note_response(exchange.scanned.size)
-    return response
+        response = spooled.response
+    else:
+        adapter = ADAPTERS[context.profile.route_of(attempt.job.model)]
+        response = adapter.read_response(exchange.scanned.text, exchange.headers or {})
+        context.disk_space.note_response(exchange.scanned.size)
+    return None if response is None else followed(response, context.base_url)
 
 
 async def _record_images(
@@ -196,7 +198,7 @@ async def _record_images(
 
 def _with_endpoint(context: RunContext, ref: ImageRef) -> ImageRef:
     """Store the base URL with a task: a later run may have another one."""
-    if ref.task is None or context.profile.moves_results:
+    if ref.task is None or not ref.task.startswith("/") or context.profile.moves_results:
         return ref
     return replace(ref, task=f"{context.base_url}{ref.task}")
 

@@ -67,6 +67,7 @@ from batchgen.outcomes.download_policy import (
 )
 from batchgen.output.sidecar import write_sidecar
 from batchgen.planning.naming import final_path
+from batchgen.providers.adapters.video import is_video_task
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
@@ -191,7 +192,7 @@ class Delivery:
 
     async def _keep_image_in_spool(self, job: Job, image: DueImage) -> None:
         images, attempt = self._context.spool.images, image.attempt_id
-        is_video = image.task is not None
+        is_video = is_video_task(image.task)
         async with images.part(attempt, image.position) as part:
             if await self._source.write_to(image, part) is None:
                 await part.seal(lambda path: verify_file(path, job.verify, is_video=is_video))
@@ -300,7 +301,7 @@ class Delivery:
                 # Reading a response again does not change it; a URL may serve another file.
                 return FetchSpoiled(reason) if image.url is None else FetchResult(bad_image=reason)
             info, sha256 = found.info, found.sha256
-            if job.metadata and image.task is None:
+            if job.metadata and not is_video_task(image.task):
                 origin = await self._origin(image)
                 info, sha256 = await in_disk_thread(embed_metadata, part.part, job, origin)
             saved = _saved_image(job, image, info, sha256)
@@ -318,7 +319,7 @@ class Delivery:
 
     def _verify(self, part: Path, job: Job, image: DueImage) -> _Verified:
         """Verify an image and check whether its path is free. Raises BadImage and OSError."""
-        info, sha256 = verify_file(part, job.verify, is_video=image.task is not None)
+        info, sha256 = verify_file(part, job.verify, is_video=is_video_task(image.task))
         path = final_path(job.path, info.format.extension, image.rank)
         return _Verified(info, sha256, os.path.lexists(self._context.base / job.root / path))
 

@@ -13,6 +13,7 @@ from batchgen.images.base64_scanner import unpack_base64
 from batchgen.ledger.copies import find_original
 from batchgen.ledger.records import DueImage
 from batchgen.outcomes.download_policy import FetchLater, FetchResult, FetchSpoiled
+from batchgen.providers.adapters.video import is_video_task
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.threads import in_decode_thread, in_disk_thread
 from batchgen.urls import is_loopback
@@ -38,7 +39,7 @@ class ImageSource:
         if image.copy_of is not None:
             return await self._copy_original(image, part)
         if image.url is not None:
-            max_bytes = MAX_IMAGE_BYTES if image.task is None else MAX_VIDEO_BYTES
+            max_bytes = MAX_VIDEO_BYTES if is_video_task(image.task) else MAX_IMAGE_BYTES
             url = self._current_url(image.url)
             return await self._downloader.fetch(url, part, max_bytes=max_bytes)
         try:

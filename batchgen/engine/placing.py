@@ -24,6 +24,7 @@ from batchgen.output.previous_versions import keep, keep_edited
 from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.registry import adapter_of
+from batchgen.providers.adapters.video import is_video_task
 from batchgen.system.atomic_files import (
     PartFile,
     make_directory_below,
@@ -199,7 +200,7 @@ class Placer:
         final = self._base / image.root / (image.path or "")
         if not _has_content(final, image.sha256):
             return None
-        info, sha256 = verify_file(final, job.verify, is_video=image.task is not None)
+        info, sha256 = verify_file(final, job.verify, is_video=is_video_task(image.task))
         planned = final_path(job.path, info.format.extension, image.rank)
         if (image.root, image.path) != (job.root, planned):
             return None

@@ -24,6 +24,7 @@ from batchgen.outcomes.classify import (
 )
 from batchgen.outcomes.retry_policy import after_attempt, may_rebuy
 from batchgen.providers.adapters.registry import adapter_of
+from batchgen.providers.adapters.tasks import followed
 from batchgen.providers.profile import Profile
 from batchgen.spool.response_file import SpooledResponse
 from batchgen.spool.spool import Spool
@@ -85,6 +86,7 @@ def _forecast(opened: OpenAttempt, spool: Spool, profile: Profile) -> Forecast:
         if exchange.reach is not Reach.COMPLETE and not spool.has_identity(opened.spool):
             return Forecast.HELD
         response = read_spooled(spool, opened.id, exchange).response
+        response = None if response is None else followed(response, profile.base_url)
         classification = classify(exchange, response, habits_of(profile), prompt=opened.job.prompt)
     except Exception:  # recovery also holds an unreadable response as uncertain
         return Forecast.HELD

@@ -16,6 +16,7 @@ from batchgen.images.xmp import embed
 from batchgen.job import Job, SavedImage, Verify
 from batchgen.ledger.records import DueImage, Provenance
 from batchgen.output.sidecar import described
+from batchgen.providers.adapters.video import is_video_task
 from batchgen.system.atomic_files import write_atomically
 
 _MAPPED: Final = threading.BoundedSemaphore(2)
@@ -59,6 +60,6 @@ def defect_of_replacement(path: Path, saved: SavedImage, image: DueImage) -> str
     is_like_the_old = image.replaces == f"{saved.width}x{saved.height} {saved.format}"
     if saved.warnings and not is_like_the_old:
         return f"worse than the image it would replace: {saved.warnings[0]}"
-    if image.task is None and is_blank(path):
+    if not is_video_task(image.task) and is_blank(path):
         return "worse than the image it would replace: it has a single color"
     return None

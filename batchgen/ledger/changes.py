@@ -11,6 +11,7 @@ from batchgen.ledger.groups import (
     IS_MEANT,
     IS_NEW,
     PLANNED_KNOWN,
+    REJECTED_MARK,
     Group,
     is_meant,
 )
@@ -52,7 +53,8 @@ FROM {PLAN} CROSS JOIN jobs ON jobs.batch_id = :batch AND jobs.key = planned.key
 """
 UNFINISHED_RENEWAL: Final = f"""
 SELECT min(renewal) AS renewal FROM jobs INDEXED BY jobs_by_renewal
-WHERE batch_id = :batch AND renewal IS NOT NULL AND retired = 0 AND {is_meant("key")}
+WHERE batch_id = :batch AND renewal IS NOT NULL AND renewal <> '{REJECTED_MARK}'
+  AND retired = 0 AND {is_meant("key")}
   AND (state IN ('pending', 'sending') OR (state = 'paid' AND changed_at > :day_ago))
 """
 MOVES: Final = f"""
@@ -95,7 +97,9 @@ UPDATE jobs SET
     made_of = iif((jobs.state = 'done' AND known.becomes <> 'done')
         OR (jobs.state IN ('paid', 'sending') AND known.changed), {_MADE_OF}, jobs.made_of),
     renewal = CASE WHEN known.becomes = 'done' THEN NULL
-        WHEN known.grp = '{Group.STALE}' OR {_IS_RENEWED} THEN coalesce(jobs.renewal, :renewal)
+        WHEN known.grp = '{Group.STALE}' OR {_IS_RENEWED}
+            THEN coalesce(nullif(jobs.renewal, '{REJECTED_MARK}'), :renewal)
+        WHEN known.grp = '{Group.REJECTED}' THEN coalesce(jobs.renewal, '{REJECTED_MARK}')
         WHEN known.changed THEN NULL ELSE jobs.renewal END,
     {", ".join(f"{name} = {value}" for name, value in _COLUMNS.items())},
     plan = (SELECT plan FROM batches WHERE id = :batch), retired = 0

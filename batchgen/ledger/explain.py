@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from batchgen.job import ROW_REASON
+from batchgen.ledger.decisions import MadeDecision, decision_about
 from batchgen.ledger.groups import Group, fingerprint_of
 from batchgen.ledger.staging_rows import PLAN
 from batchgen.money import Micros
@@ -41,6 +42,8 @@ class JobExplanation:
     attempt: LastAttempt | None
     shares: str | None = None
     """The key of the job whose image it gets."""
+    decision: MadeDecision | None = None
+    """Why its image was rejected in review; None if it was not."""
 
 
 _EXPLAIN: Final = f"""
@@ -85,6 +88,7 @@ def explain_job(conn: sqlite3.Connection, key: str) -> JobExplanation | None:
         refused=values["refused"],
         attempt=LastAttempt(**dict(attempt)) if attempt is not None else None,
         shares=values["shares"],
+        decision=decision_about(conn, values["job"]) if has_image else None,
     )
 
 

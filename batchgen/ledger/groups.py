@@ -22,6 +22,10 @@ class Group(StrEnum):
     """Without an image: it failed, was blocked or uncertain, and has changed since."""
     STALE = "stale"
     """Unchanged, and its image is to be regenerated: by age, or by an unfinished refresh."""
+    REJECTED = "rejected"
+    """Unchanged, and its image was rejected in review."""
+    REDO = "redo"
+    """Its image was sent back in review with another prompt."""
     PENDING = "pending"
     RETRIED = "retried"
     """It failed for a reason that cost nothing and may have passed."""
@@ -60,6 +64,8 @@ _SENT: Final = frozenset(
         Group.CHANGED,
         Group.REVISED,
         Group.STALE,
+        Group.REJECTED,
+        Group.REDO,
         Group.PENDING,
         Group.RETRIED,
         Group.IN_FLIGHT,
@@ -138,6 +144,16 @@ _PAID_FOR: Final = f"""
 """
 
 _IS_STALE: Final = f"(jobs.done_at < kinds.stale_before AND {IS_MEANT})"
+_DECISION: Final = "(SELECT decision FROM staging.rejected WHERE rejected.job = jobs.id)"
+_IS_REJECTED: Final = f"({_DECISION} IS NOT NULL AND {IS_MEANT})"
+REJECTED_MARK: Final = "rejected"
+"""The value of ``jobs.renewal`` while a rejected image is regenerated."""
+_NOT_RENEWED: Final = f"""
+    (jobs.renewal IS NULL OR {IS_CHANGED}
+        OR (jobs.renewal = '{REJECTED_MARK}' AND {_DECISION} IS NULL))
+"""
+"""Nothing asks for another image: a rejection that was taken back does not either."""
+_CHANGED_GROUP: Final = f"iif({_DECISION} = 'redo', '{Group.REDO}', '{Group.CHANGED}')"
 _IS_REFUSED: Final = "planned.refused IS NOT NULL"
 AT_FAULT: Final = f"planned.refused GLOB '{ROW_REASON}:*'"
 """What the plan has of such a job is incomplete, so a known job keeps what it has."""
@@ -151,7 +167,8 @@ _IS_FREE_FAILURE: Final = f"""
 """It failed at no cost, for a reason that may have passed: the next run tries it again."""
 
 _DONE_CASE: Final = f"""
-    CASE WHEN {_IS_STALE} THEN iif({_IS_REFUSED}, '{Group.REFUSED}', '{Group.STALE}')
+    CASE WHEN {_IS_REJECTED} THEN iif({_IS_REFUSED}, '{Group.REFUSED}', '{Group.REJECTED}')
+        WHEN {_IS_STALE} THEN iif({_IS_REFUSED}, '{Group.REFUSED}', '{Group.STALE}')
         WHEN (jobs.root, jobs.path) <> (kinds.root, planned.path) THEN '{Group.MOVED}'
         ELSE '{Group.UNCHANGED}' END
 """
@@ -169,7 +186,7 @@ _BY_FORECAST: Final = f"""
         ELSE '{Group.IN_FLIGHT}' END
 """
 _IN_FLIGHT_CASE: Final = f"""
-    CASE WHEN planned.fingerprint = {_ON_DISK} AND (jobs.renewal IS NULL OR {IS_CHANGED})
+    CASE WHEN planned.fingerprint = {_ON_DISK} AND {_NOT_RENEWED}
             THEN '{Group.UNCHANGED}'
         WHEN {_IS_REFUSED} THEN '{Group.REFUSED}'
         WHEN planned.fingerprint <> {_IN_FLIGHT_OF} THEN '{Group.IN_FLIGHT}'
@@ -194,16 +211,16 @@ GROUP_CASE: Final = f"""
         WHEN jobs.state = 'paid' OR (jobs.state = 'sending' AND {_FORECAST} = '{Forecast.PAID}')
             THEN {_PAID_CASE}
         WHEN jobs.state = 'sending' THEN {_IN_FLIGHT_CASE}
-        WHEN planned.fingerprint = {_ON_DISK} AND (jobs.renewal IS NULL OR {IS_CHANGED})
-            THEN {_DONE_CASE}
+        WHEN planned.fingerprint = {_ON_DISK} AND {_NOT_RENEWED} THEN {_DONE_CASE}
         WHEN {_IS_REFUSED} AND ({IS_CHANGED} OR jobs.state = 'pending' OR {_IS_FREE_FAILURE})
             THEN '{Group.REFUSED}'
         WHEN jobs.state = 'pending' THEN
-            CASE {_ON_DISK} WHEN planned.fingerprint THEN '{Group.STALE}'
-                ELSE iif({_ON_DISK} IS NULL, '{Group.PENDING}', '{Group.CHANGED}') END
+            CASE {_ON_DISK} WHEN planned.fingerprint
+                THEN iif({_DECISION} IS NULL, '{Group.STALE}', '{Group.REJECTED}')
+                ELSE iif({_ON_DISK} IS NULL, '{Group.PENDING}', {_CHANGED_GROUP}) END
         WHEN {IS_CHANGED}
             THEN iif(jobs.state <> 'done' AND {_ON_DISK} IS NULL,
-                '{Group.REVISED}', '{Group.CHANGED}')
+                '{Group.REVISED}', {_CHANGED_GROUP})
         WHEN {_IS_FREE_FAILURE} THEN '{Group.RETRIED}'
         ELSE jobs.state
     END

@@ -6,10 +6,12 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from batchgen.ledger.review_schema import DECISIONS
+
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -361,7 +363,11 @@ def migrations() -> Migrations:
         _statements(db.conn, _MONEY_SAFETY)
         _make_paths_relative(db.conn)
 
-    @steps(name="0004_responses")
+    @steps(name="0004_decisions")
+    def decisions(db: Database) -> None:
+        _statements(db.conn, DECISIONS)
+
+    @steps(name="0005_responses")
     def responses(db: Database) -> None:
         _statements(db.conn, _RESPONSES)
 

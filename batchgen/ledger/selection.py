@@ -19,6 +19,8 @@ class Selection:
     """In place of the manifest's ``refresh``."""
     since: datetime | None = None
     """Images that were made before are regenerated."""
+    keep_rejected: bool = False
+    """Leave images alone that were rejected in review."""
 
 
 EVERYTHING: Final = Selection()

@@ -45,7 +45,7 @@ SHARED: Final = "CREATE TABLE staging.shared (seq INTEGER PRIMARY KEY, leader IN
 _FIND: Final = f"""
 INSERT INTO staging.shared (seq, leader) SELECT seq, leader FROM (
     SELECT planned.seq AS seq, grp, first_value(planned.seq) OVER (PARTITION BY fingerprint
-        ORDER BY CASE WHEN grp = '{Group.STALE}' AND meant THEN 0
+        ORDER BY CASE WHEN grp IN ({quoted(Group.STALE, Group.REJECTED)}) AND meant THEN 0
             WHEN grp IN ({quoted(Group.UNCHANGED, Group.MOVED)}) THEN 1
             WHEN grp IN ({quoted(Group.PAID, Group.IN_FLIGHT)}) THEN 2
             WHEN {IS_MEANT} THEN 3 ELSE 4 END, planned.seq) AS leader

@@ -24,6 +24,7 @@ from batchgen.ledger.changes import (
     UNFINISHED_RENEWAL,
 )
 from batchgen.ledger.clock import Clock, timestamp, utc_now
+from batchgen.ledger.decisions import REJECTED, find_rejected
 from batchgen.ledger.explain import JobExplanation, explain_job
 from batchgen.ledger.groups import (
     COMPARE,
@@ -93,9 +94,10 @@ class Staging:
         self.shares = False
         """Whether one request serves all jobs with the same fingerprint."""
         self._has_shared = False
+        self._keep_rejected = False
         self._is_of_ledger = False
         """Whether the jobs are those of the ledger, which does not know variants."""
-        attach(conn, file, tables=(KNOWN, SHARED))
+        attach(conn, file, tables=(KNOWN, SHARED, REJECTED))
 
     def close(self) -> None:
         """Forget what is staged; it is planned again."""
@@ -127,6 +129,7 @@ class Staging:
         """
         now = self._clock()
         self.only = selection.only
+        self._keep_rejected = selection.keep_rejected
         self._renewal_at = self._renewal(batch, now)
 
         def stale_before(refresh: str) -> str | None:
@@ -160,6 +163,7 @@ class Staging:
     def fill_from_ledger(self, batch: BatchId, provider: str, selection: Selection) -> None:
         """Stage the jobs of a batch that a run may have to do with, as the ledger has them."""
         self.only = selection.only
+        self._keep_rejected = selection.keep_rejected
         self._is_of_ledger = True
         self.jobs = stage_own(self.conn, batch, provider)
 
@@ -214,6 +218,8 @@ class Staging:
         """Look up once what the ledger knows of each planned job; the rest goes by that."""
         if batch is not None and batch != self._met:
             self.conn.execute("DELETE FROM staging.known")
+            if not self._keep_rejected:
+                find_rejected(self.conn, batch)
             values = {"batch": batch, "renewal": self._renewal_at, **only_values(self.only)}
             self.conn.execute(MEET, values)
             self._met, self._has_shared = batch, False

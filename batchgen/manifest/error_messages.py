@@ -28,7 +28,7 @@ from batchgen.text import closest_match
 
 NO_KEYS_HERE: Final = (
     "API keys do not belong in a manifest, which is stored and shared; put the key into the"
-    " environment or a .env file beside the manifest"
+    " environment or a .env file next to the manifest"
 )
 _SECRET_KEYS: Final = frozenset({"apikey", "authorization", "accesstoken", "secretkey"})
 

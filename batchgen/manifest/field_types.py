@@ -22,6 +22,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from batchgen.manifest.layout import check_delimiter
+from batchgen.manifest.table_encoding import check_encoding
 from batchgen.manifest.yaml_scalars import Ambiguous, Null
 from batchgen.money import parse_dollars
 from batchgen.urls import check_base_url, is_loopback
@@ -91,8 +93,10 @@ def _share_or_dollars(text: str) -> str:
     number = text.strip().removesuffix("%")
     if number == text.strip():
         return _dollars(text)
-    if not re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", number) or Decimal(number.strip()) > 100:
-        raise ValueError(f"{text!r} is not a share from 0% to 100%")
+    if not re.fullmatch(r"\s*-?[0-9]+(\.[0-9]+)?\s*", number):
+        raise ValueError(f"not a share: {text!r}; expected a percentage like 5%")
+    if not 0 <= Decimal(number.strip()) <= 100:
+        raise ValueError(f"share out of range: {text!r}; expected 0% to 100%")
     return text
 
 
@@ -208,6 +212,8 @@ def _web_url(url: str) -> str:
 
 
 WebUrl = Annotated[Text, AfterValidator(_web_url)]
+Delimiter = Annotated[StrictStr, AfterValidator(check_delimiter)]
+EncodingName = Annotated[Text, AfterValidator(check_encoding)]
 
 
 _REFRESH: Final = r"^(changed|always|[1-9][0-9]{0,3}d)$"

@@ -1,28 +1,47 @@
-"""Read the rows of jsonl and json files."""
+"""Read the rows of jsonl and json files, whatever their endings say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import orjson
 
+from batchgen.manifest.json_values import RepeatedKeys, has_repeated_keys, parse
 from batchgen.manifest.lines import MAX_LINE_CHARS
-from batchgen.manifest.table import ColumnNames, Report, Rows, RowsFault
+from batchgen.manifest.table import ColumnNames, Reading, Report, Row, Rows, RowsFault
+from batchgen.manifest.table_bytes import TableFile
+from batchgen.manifest.table_encoding import Encoding, find_encoding
 
 MAX_JSON_BYTES: Final = 64 << 20
 _MAX_KNOWN_SHAPES: Final = 1_000
 """JSON objects may each have keys of their own; the names of this many kinds are remembered."""
+_RECORD_SEPARATOR: Final = b"\x1e"
+"""In front of each line of a JSON text sequence: RFC 7464."""
+_UTF8: Final = frozenset({"utf-8", "utf-8-sig"})
 
 
 class _Shapes:
-    """The names of each kind of JSON object met so far."""
+    """Makes rows of JSON values; keeps the column names of each kind of object."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, ...], ColumnNames] = {}
 
-    def names(self, keys: Iterable[str]) -> ColumnNames:
+    def row(self, value: object, number: int, line: int, source: str) -> Row:
+        """Return the row of a value. Raises ValueError if it is not an object or text."""
+        if isinstance(value, str):
+            return self._names(("line", "prompt")).row(number, line, source, (value, value))
+        if not isinstance(value, dict):
+            raise ValueError(f"expected an object {{...}}, got {_kind(value)}")
+        if isinstance(value, RepeatedKeys):
+            names = self._names(key for key, _ in value.pairs)
+            cells = tuple(cell for _, cell in value.pairs)
+        else:
+            names, cells = self._names(value), tuple(value.values())
+        return names.row(number, line, source, cells)
+
+    def _names(self, keys: Iterable[str]) -> ColumnNames:
         shape = tuple(keys)
         if (known := self._known.get(shape)) is None:
             if len(self._known) >= _MAX_KNOWN_SHAPES:
@@ -31,94 +50,218 @@ class _Shapes:
         return known
 
 
-def jsonl_rows(path: Path, label: str, report: Report) -> Rows:
-    shapes = _Shapes()
-    number = 0
-    for line_number, line in enumerate(_byte_lines(path, label), 1):
-        if line.isspace():
-            continue
-        number += 1
-        try:
-            values = orjson.loads(line)
-            if not isinstance(values, dict):
-                raise ValueError(f"{_kind(values)} where an object was expected: {{...}}")
-            names = shapes.names(values)
-        except orjson.JSONDecodeError as error:
-            report(_json_fault(error, label, line_number, line))
-        except ValueError as error:
-            report(RowsFault(str(error), file=label, line=line_number))
-        else:
-            source = f"{label}:{line_number}"
-            yield names.row(number, line_number, source, tuple(values.values()))
+def jsonl_rows(table: TableFile, encoding: str | None, report: Report, reading: Reading) -> Rows:
+    """Yield the rows of JSON lines, or of one JSON document under such a name."""
+    found = _encoding(table, encoding, reading)
+    if _first_bytes(table, found).startswith(b"[") and not _begins_with_a_line(table, found):
+        yield from _document_rows(table, found, report, reading)
+    else:
+        yield from _line_rows(table, found, report, reading)
 
 
-def _byte_lines(path: Path, label: str) -> Iterator[bytes]:
-    number = 0
+def json_rows(table: TableFile, encoding: str | None, report: Report, reading: Reading) -> Rows:
+    """Yield the rows of a JSON document, or of JSON lines under such a name."""
+    found = _encoding(table, encoding, reading)
+    if _first_bytes(table, found).startswith(b"{") and _begins_with_a_line(table, found):
+        yield from _line_rows(table, found, report, reading)
+    else:
+        yield from _document_rows(table, found, report, reading)
+
+
+def _encoding(table: TableFile, declared: str | None, reading: Reading) -> str:
     try:
-        with path.open("rb") as stream:
-            while line := stream.readline(MAX_LINE_CHARS):
-                number += 1
-                if len(line) == MAX_LINE_CHARS:
-                    raise RowsFault(
-                        f"a line of more than {MAX_LINE_CHARS:,} bytes", file=label, line=number
-                    )
-                yield line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-    except OSError as error:
-        raise RowsFault(f"cannot be read: {error}", file=label, key="file") from None
+        found = find_encoding(table, declared)
+    except RowsFault as fault:
+        if fault.key is not None:
+            raise
+        found = Encoding("utf-8")  # each line that is not UTF-8 is an error of its own
+    reading.encoding = found.name
+    if found.notice:
+        reading.notices.append(table.fault(found.notice))
+    return found.name
+
+
+# Lines
+
+
+def _first_bytes(table: TableFile, encoding: str) -> bytes:
+    with _open_lines(table, encoding) as lines:
+        for line in lines:
+            if stripped := line.lstrip(_RECORD_SEPARATOR + b" \t\r\n"):
+                return stripped[:1]
+    return b""
+
+
+def _begins_with_a_line(table: TableFile, encoding: str) -> bool:
+    """Return whether the first line is a JSON value, with another line after it."""
+    found = 0
+    with _open_lines(table, encoding) as lines:
+        for line in lines:
+            if not line.strip():
+                continue
+            found += 1
+            if found == 2:
+                return True
+            try:
+                parse(line.lstrip(_RECORD_SEPARATOR))
+            except orjson.JSONDecodeError:
+                return False
+    return False
+
+
+def _line_rows(table: TableFile, encoding: str, report: Report, reading: Reading) -> Rows:
+    reading.layout = "JSON lines"
+    shapes, label, number = _Shapes(), table.label, 0
+    with _open_lines(table, encoding) as lines:
+        for at, line in enumerate(lines, 1):
+            if line.isspace():
+                continue
+            number += 1
+            try:
+                value = parse(line.lstrip(_RECORD_SEPARATOR))
+                row = shapes.row(_checked(value), number, at, f"{label}:{at}")
+            except orjson.JSONDecodeError as error:
+                report(_json_fault(error, label, at, line))
+            except ValueError as error:
+                report(RowsFault(str(error), file=label, line=at))
+            else:
+                yield row
+
+
+@contextmanager
+def _open_lines(table: TableFile, encoding: str) -> Generator[Iterator[bytes], None, None]:
+    """Open the lines of a table in UTF-8. Raises RowsFault, also for what fails in between."""
+    if encoding in _UTF8:
+        with table.open() as stream:
+            yield _byte_lines(stream.readline, table)
+        return
+    with table.open_text(encoding) as text:
+        try:
+            yield _byte_lines(lambda limit: text.readline(limit).encode(), table)
+        except UnicodeError as error:
+            message = f"not {encoding}: {error}; expected another rows: {{encoding: NAME}}"
+            raise table.fault(message) from None
+
+
+def _byte_lines(read: Callable[[int], bytes], table: TableFile) -> Iterator[bytes]:
+    number = 0
+    while line := read(MAX_LINE_CHARS):
+        number += 1
+        if len(line) >= MAX_LINE_CHARS:
+            raise table.fault(f"a line of more than {MAX_LINE_CHARS:,} bytes", line=number)
+        yield line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def _checked(value: object) -> object:
+    """Raise ValueError for repeated keys inside of the columns; those of columns are numbered."""
+    inner: Iterable[object] = ()
+    if isinstance(value, RepeatedKeys):
+        inner = [cell for _, cell in value.pairs]
+    elif isinstance(value, dict):
+        inner = value.values()
+    for cell in inner:
+        if isinstance(cell, dict | list) and has_repeated_keys(cell):
+            raise ValueError("an object in this row has a key twice; expected each key once")
+    return value
 
 
 def _json_fault(error: orjson.JSONDecodeError, label: str, line: int, text: bytes) -> RowsFault:
     try:
         text.decode()
     except UnicodeDecodeError as bad:
-        problem = f"not UTF-8: byte 0x{text[bad.start]:02x}, the {bad.start + 1}th of this line"
+        problem = (
+            f"not UTF-8: byte 0x{text[bad.start]:02x} at offset {bad.start} of this line; expected"
+            " UTF-8, or rows: {encoding: NAME}"
+        )
     else:
         problem = f"not valid JSON: {error.msg} at character {error.colno}"
     return RowsFault(problem, file=label, line=line)
 
 
-def json_rows(path: Path, label: str, report: Report) -> Rows:
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise RowsFault(
-                f"is over {MAX_JSON_BYTES >> 20} MB, and json is read as a whole; make it jsonl",
-                file=label,
-            )
-        document = orjson.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except OSError as error:
-        raise RowsFault(f"cannot be read: {error}", file=label, key="file") from None
-    except orjson.JSONDecodeError as error:
-        raise RowsFault(f"not valid JSON: {error.msg}", file=label, line=error.lineno) from None
+# Documents
+
+
+def _document_rows(table: TableFile, encoding: str, report: Report, reading: Reading) -> Rows:
+    reading.layout = "JSON"
+    label = table.label
+    document = _document(table, encoding)
     shapes = _Shapes()
-    for number, values in enumerate(_json_objects(document, label), 1):
+    for number, value in enumerate(_json_objects(document, label), 1):
         try:
-            if not isinstance(values, dict):
-                raise ValueError(f"{_kind(values)} where an object was expected: {{...}}")
-            names = shapes.names(values)
+            row = shapes.row(_checked(value), number, 0, f"{label} row {number}")
         except ValueError as error:
             report(RowsFault(str(error), file=label, path=f"row {number}"))
         else:
-            yield names.row(number, 0, f"{label} row {number}", tuple(values.values()))
+            yield row
 
 
-def _json_objects(document: object, label: str) -> list[object]:
-    """The rows of a document: the document itself, or the one list of objects in it."""
+def _document(table: TableFile, encoding: str) -> object:
+    with table.open() as stream:
+        data = stream.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise table.fault(
+            f"is over {MAX_JSON_BYTES >> 20} MiB, and json is read as a whole; expected jsonl"
+        )
+    try:
+        if encoding not in _UTF8:
+            data = data.decode(encoding).encode()
+        return parse(data.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        raise table.fault(f"not valid JSON: {error.msg}", line=error.lineno) from None
+    except UnicodeError as error:
+        raise table.fault(f"not {encoding}: {error}") from None
+
+
+def _json_objects(document: object, label: str) -> Iterable[object]:
+    """Return the rows of a document: a list, the one list of objects in it, or its columns."""
     if isinstance(document, list):
         return document
     if isinstance(document, dict):
+        values = list(document.values())
         lists = [
-            value
-            for value in document.values()
-            if isinstance(value, list) and value and isinstance(value[0], dict)
+            one for one in values if isinstance(one, list) and one and isinstance(one[0], dict)
         ]
         if len(lists) == 1:
             return lists[0]
+        if (rows := _data_frame(document)) is not None:
+            return rows
     raise RowsFault(
-        "holds no rows: a list of objects, or an object with exactly one such list, was expected",
+        "holds no rows; expected a list of objects, or an object with exactly one such list",
         file=label,
     )
 
 
+def _data_frame(document: Mapping[str, object]) -> Iterable[object] | None:
+    """Return the rows of a data frame as pandas writes it: by columns, by index, or split.
+
+    https://pandas.pydata.org/docs/reference/api/pandas.DataFrame.to_json.html
+    """
+    values = list(document.values())
+    columns, data = document.get("columns"), document.get("data")
+    if isinstance(columns, list) and isinstance(data, list):
+        names = list(map(str, columns))
+        if all(isinstance(cells, list) and len(cells) == len(names) for cells in data):
+            return [_object(names, cells) for cells in data]
+    lists = [value for value in values if isinstance(value, list)]
+    is_flat = not any(isinstance(cell, dict | list) for cells in lists for cell in cells)
+    if is_flat and len(lists) == len(values) and len(set(map(len, lists))) == 1:
+        return [_object(list(document), cells) for cells in zip(*lists, strict=True)]
+    objects = [value for value in values if isinstance(value, dict)]
+    if not objects or len(objects) != len(values):
+        return None
+    if all(map(str.isdigit, document)):
+        return objects
+    if all(one.keys() == objects[0].keys() and all(map(str.isdigit, one)) for one in objects):
+        return [_object(list(document), [one[at] for one in objects]) for at in objects[0]]
+    return None
+
+
+def _object(names: Sequence[str], cells: Sequence[object]) -> dict[str, object]:
+    pairs = list(zip(names, cells, strict=True))
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else RepeatedKeys(pairs)
+
+
 def _kind(value: object) -> str:
-    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    names = {list: "a list", str: "text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

@@ -20,8 +20,10 @@ from pydantic import (
 from batchgen.job import Verify
 from batchgen.manifest.field_types import (
     BaseUrl,
+    Delimiter,
     Dollars,
     DollarsOrVariable,
+    EncodingName,
     EnvironmentName,
     Name,
     OptionName,
@@ -118,9 +120,20 @@ class _Rows(Model):
 
 
 class FileRows(_Rows):
-    """A table in a file: csv, tsv, jsonl or json, by its ending."""
+    """A table in a file: csv, tsv, txt, jsonl, json or parquet, by its ending.
+
+    All but parquet may also be compressed: .gz or .zst.
+    """
 
     file: Text = Field(description="the table, relative to the manifest")
+    delimiter: Delimiter | None = Field(
+        None,
+        description="what separates the columns: one character, or comma, semicolon, tab or pipe;"
+        " default: what splits the first rows evenly",
+    )
+    encoding: EncodingName | None = Field(
+        None, description="encoding of the file, such as windows-1252; default: UTF-8, or found"
+    )
 
 
 class SqliteRows(_Rows):

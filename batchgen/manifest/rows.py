@@ -2,60 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
-from batchgen.manifest.csv_rows import csv_rows, tsv_rows
 from batchgen.manifest.json_rows import json_rows, jsonl_rows
 from batchgen.manifest.model import FileRows, SqliteRows
+from batchgen.manifest.parquet_rows import parquet_rows
 from batchgen.manifest.sqlite_rows import sqlite_rows
-from batchgen.manifest.table import Report, Rows, RowsFault, existing_file
+from batchgen.manifest.table import Reading, Report, RowsFault, Table, existing_file
+from batchgen.manifest.table_bytes import TableFile
+from batchgen.manifest.text_rows import TextOptions, text_rows
+
+_TEXT: Final = (".csv", ".tsv", ".tab", ".psv", ".txt")
+_JSON_LINES: Final = (".jsonl", ".ndjson")
+_JSON: Final = (".json",)
+_PARQUET: Final = (".parquet",)
+_COMPRESSED: Final = (".gz", ".zst")
 
 
 def open_rows(
     source: str | FileRows | SqliteRows, base: Path, *, report: Report | None = None
-) -> Rows:
-    """Read the rows of a manifest's ``rows`` in their order, in constant memory (json excepted).
+) -> Table:
+    """Open a manifest's ``rows``, in their order and in constant memory (json excepted).
 
-    Relative paths start at ``base``. Raises RowsFault when the table cannot be read on. A single
-    row that is wrong is handed to ``report`` and left out, so that all can be told at once;
-    without ``report`` it is raised as well.
+    Relative paths start at ``base``. Raises RowsFault if the table cannot be read, and so does
+    iteration where it cannot be read on. A single row that is wrong is passed to ``report`` and
+    left out, so that all can be reported at once; without ``report`` it is raised as well.
     """
+    report = report or _raise
     if isinstance(source, SqliteRows):
-        return sqlite_rows(source, base)
-    label = source if isinstance(source, str) else source.file
-    reader = _READERS.get(Path(label).suffix.lower())
-    if reader is None:
+        reading = Reading(table=source.sqlite)
+        return Table(sqlite_rows(source, base, reading), reading)
+    spec = FileRows(file=source) if isinstance(source, str) else source
+    reading = Reading(table=spec.file)
+    ending = _ending(spec.file)
+    known = (*_TEXT, *_JSON_LINES, *_JSON, *_PARQUET)
+    if ending not in known:
         raise RowsFault(
-            f"{label!r} is no table batchgen reads; its name must end in {', '.join(_READERS)}",
-            file=label,
+            f"unknown kind of table {spec.file!r}; expected a name that ends in {', '.join(known)},"
+            f" also followed by {' or '.join(_COMPRESSED)}",
+            file=spec.file,
             key="file",
         )
-    return reader(existing_file(base, label, "file"), label, report or _raise)
+    path = existing_file(base, spec.file, "file")
+    if ending in _PARQUET:
+        return Table(parquet_rows(path, reading), reading)
+    table = TableFile(path, spec.file)
+    if ending in _TEXT:
+        options = TextOptions(
+            ending=ending,
+            delimiter=spec.delimiter,
+            encoding=spec.encoding,
+            strict=spec.strict,
+        )
+        return Table(text_rows(table, options, report, reading), reading)
+    read = jsonl_rows if ending in _JSON_LINES else json_rows
+    return Table(read(table, spec.encoding, report, reading), reading)
 
 
 def holds_text(source: str | FileRows | SqliteRows) -> bool:
-    """Whether every value of a table is a text, never null."""
+    """Return whether every value of a table is text, never null."""
     if isinstance(source, SqliteRows):
         return False
-    label = source if isinstance(source, str) else source.file
-    return Path(label).suffix.lower() in (".csv", ".tsv")
+    return _ending(source if isinstance(source, str) else source.file) in _TEXT
 
 
 def has_fixed_columns(source: str | FileRows | SqliteRows) -> bool:
-    """Whether all rows of a table have the same columns."""
-    return isinstance(source, SqliteRows) or holds_text(source)
+    """Return whether all rows of a table have the same columns."""
+    if isinstance(source, SqliteRows) or holds_text(source):
+        return True
+    return _ending(source if isinstance(source, str) else source.file) in _PARQUET
+
+
+def _ending(label: str) -> str:
+    """Return the ending of a table's name without that of its compression."""
+    path = PurePath(label.lower())
+    return path.with_suffix("").suffix if path.suffix in _COMPRESSED else path.suffix
 
 
 def _raise(fault: RowsFault) -> None:
     raise fault
-
-
-_READERS: Final[Mapping[str, Callable[[Path, str, Report], Rows]]] = {
-    ".csv": csv_rows,
-    ".tsv": tsv_rows,
-    ".jsonl": jsonl_rows,
-    ".ndjson": jsonl_rows,
-    ".json": json_rows,
-}

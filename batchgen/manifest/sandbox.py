@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -66,7 +67,32 @@ class _Missing(StrictUndefined):
 
 
 class Limiter(NodeTransformer):
-    """Puts every loop and every ``~`` under the limits; refuses what could call itself."""
+    """Puts loops and ``~`` under the limits; refuses recursion and methods that are not called."""
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:
+        """Keep the method of a call as it is; everything else in the call is checked."""
+        method = node.node
+        if isinstance(method, nodes.Getattr | nodes.Getitem | nodes.Name):
+            for child in method.iter_child_nodes():
+                self.visit(child)
+        else:
+            node.node = self.visit(method)
+        node.args = [self.visit(one) for one in node.args]
+        for keyword in node.kwargs:
+            self.visit(keyword)
+        node.dyn_args = node.dyn_args and self.visit(node.dyn_args)
+        node.dyn_kwargs = node.dyn_kwargs and self.visit(node.dyn_kwargs)
+        return node
+
+    def visit_Getattr(self, node: nodes.Getattr | nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        return node if node.ctx != "load" else _filter(node, "_no_method")
+
+    visit_Getitem = visit_Getattr
+
+    def visit_Name(self, node: nodes.Name) -> nodes.Node:
+        is_global = node.ctx == "load" and node.name in GLOBALS
+        return _filter(node, "_no_method") if is_global else node
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         if node.recursive:
@@ -81,7 +107,7 @@ class Limiter(NodeTransformer):
 
     def _refuse(self, node: nodes.Node) -> nodes.Node:
         raise TemplateSyntaxError(
-            f"{type(node).__name__.lower()} is for web pages, a prompt has none", node.lineno
+            f"{type(node).__name__.lower()} is for web pages; a prompt cannot use it", node.lineno
         )
 
     visit_Macro = visit_CallBlock = visit_Include = visit_Import = _refuse
@@ -92,6 +118,14 @@ def _filter(node: nodes.Expr, name: str) -> nodes.Filter:
     made = nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
     made.set_environment(ENVIRONMENT)
     return made
+
+
+def _no_method(value: object) -> object:
+    """Refuse a method in place of its result: printed, it would differ with every process."""
+    if callable(value) and not isinstance(value, Undefined | LoopContext):
+        name = getattr(value, "__name__", "this").strip("_")
+        raise TemplateError(f"{name} is a method; expected a call: {name}()")
+    return value
 
 
 @pass_context
@@ -152,7 +186,18 @@ def _format(template: object, *values: object) -> str:
     text = _printed(template)
     if _WIDE_FORMAT.search(text):
         raise OverflowError("a width in the format is too large")
-    return text % values
+    return text % tuple(map(_formatted, values))
+
+
+def _formatted(value: object) -> object:
+    """Return a value for ``%``, which prints everything, as `_finalized` would print it."""
+    return (
+        value
+        if isinstance(value, bool)
+        else str(value)
+        if isinstance(value, Undefined)
+        else _finalized(value)
+    )
 
 
 def _round(value: float, precision: int = 0) -> float:
@@ -163,6 +208,18 @@ def _round(value: float, precision: int = 0) -> float:
 
 def _printed(value: object) -> str:
     return str(_finalized(value))
+
+
+def _of_text(text_filter: Callable[..., object]) -> Callable[..., object]:
+    """Return a filter of Jinja that takes only what may be printed, and not its look in Python."""
+    takes_environment = hasattr(text_filter, "jinja_pass_arg")
+
+    @wraps(text_filter)
+    def checked(*values: object, **options: object) -> object:
+        at = 1 if takes_environment else 0
+        return text_filter(*values[:at], _printed(values[at]), *values[at + 1 :], **options)
+
+    return checked
 
 
 def _finalized(value: object) -> object:
@@ -177,7 +234,7 @@ def _finalized(value: object) -> object:
         raise TemplateError(
             f"a {type(value).__name__} would be printed; pick one value, or use join(', ')"
         )
-    raise TemplateError(f"a {type(value).__name__} would be printed, which is no text")
+    raise TemplateError(f"a {type(value).__name__} would be printed; expected text or a number")
 
 
 _TEXT_METHODS: Final = """
@@ -190,14 +247,15 @@ _METHODS: Final[Mapping[type, frozenset[str]]] = {
     dict: frozenset({"get", "items", "keys", "values"}),
     list: frozenset({"count", "index"}),
 }
-"""What values can do in a template; the rest could fill the memory, or is nothing for prompts."""
+"""What values can do in a template; the rest could fill the memory, or is useless in prompts."""
 
 _JINJA_FILTERS: Final = """
-    abs capitalize count d default dictsort first float int items last length list lower map max
-    min reject rejectattr reverse select selectattr sort striptags sum title trim truncate unique
-    upper urlencode wordcount
+    abs count d default dictsort first float int items last length list map max min reject
+    rejectattr reverse select selectattr sort sum unique
 """
 """Those that end soon; not ``random``, because a plan must be the same each time."""
+_TEXT_FILTERS: Final = "capitalize lower striptags title trim truncate upper urlencode wordcount"
+"""In Jinja, these print any value, such as a method with its place in memory."""
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -226,7 +284,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         )
 
     def wrap_str_format(self, value: Any) -> None:
-        return None  # `format` is no allowed method
+        return None  # `format` is not an allowed method
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
@@ -265,6 +323,8 @@ def _environment() -> _Sandbox:
         cache_size=0,
     )
     environment.filters = {name: jinja_filters.FILTERS[name] for name in _JINJA_FILTERS.split()}
+    for name in _TEXT_FILTERS.split():
+        environment.filters[name] = _of_text(jinja_filters.FILTERS[name])
     environment.filters |= {
         "format": _format,
         "join": _join,
@@ -274,6 +334,7 @@ def _environment() -> _Sandbox:
         "slug": lambda value: slug(_printed(value)),
         "_concat": _concat,
         "_counted": _counted,
+        "_no_method": _no_method,
     }
     environment.tests["none"] = _is_none
     environment.globals = {}

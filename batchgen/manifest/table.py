@@ -1,12 +1,14 @@
-"""Rows of a table and the names of its columns, whatever file format they come from."""
+"""Rows of a table and the names of its columns, for every file format."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class RowsFault(Exception):
@@ -28,11 +30,11 @@ class RowsFault(Exception):
         self.path = path
         """Which row, where the file has no lines: ``row 3``."""
         self.key = key
-        """The key of the manifest's ``rows`` to blame, when it is not the table's content."""
+        """The key of the manifest's ``rows`` to blame, if it is not the table's content."""
 
 
 class Row(NamedTuple):
-    """One row of a table, whatever it was read from; a tuple, since a million are made."""
+    """One row of a table; a tuple, because a million are created."""
 
     number: int
     """1-based, counting rows that hold something, without the header."""
@@ -41,7 +43,7 @@ class Row(NamedTuple):
     source: str
     """For messages: ``products.csv:14`` or ``shop.db row 3``."""
     values: Mapping[str, object]
-    """Values under their normal names; see `normal_name`. Those of csv and tsv are always text."""
+    """Values under their normal names; see `normal_name`. Those of text tables are always text."""
     names: tuple[str, ...]
     """The names of the file, in its order."""
     cells: Sequence[object]
@@ -58,9 +60,9 @@ Report = Callable[[RowsFault], None]
 
 
 def normal_name(name: str) -> str:
-    """The name a column has in templates: ``Body (HTML)`` is ``body_html``.
+    """Return the name a column has in templates: ``Body (HTML)`` is ``body_html``.
 
-    Lower case in NFC, everything that cannot stand in a name becomes ``_``; empty when nothing of
+    Lower case in NFC, with ``_`` for everything that a name cannot contain; empty if nothing of
     the name is left.
     """
     text = unicodedata.normalize("NFC", name.lower())
@@ -70,7 +72,7 @@ def normal_name(name: str) -> str:
 
 
 def normal_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The normal names of columns. Raises ValueError when two of them cannot be told apart."""
+    """Return the normal names of variables. Raises ValueError if two of them are equal."""
     seen: dict[str, str] = {}
     for name in names:
         normal = normal_name(name)
@@ -86,18 +88,46 @@ def normal_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(map(normal_name, names))
 
 
-class ColumnNames:
-    """The column names of a table, or of one kind of JSON object."""
+def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Number equal names: ``x, y, x`` becomes ``x_1, y, x_2``.
 
-    __slots__ = ("_nameless", "normal", "raw")
+    Also return the new names of each that occurred more than once.
+    """
+    total = Counter(names)
+    taken, counted = set(names), Counter[str]()
+    found: dict[str, list[str]] = {}
+    numbered = []
+    for name in names:
+        if total[name] == 1 or not name:
+            numbered.append(name)
+            continue
+        new = name
+        while new in taken:
+            counted[name] += 1
+            new = f"{name}_{counted[name]}"
+        taken.add(new)
+        found.setdefault(name, []).append(new)
+        numbered.append(new)
+    return tuple(numbered), {name: tuple(new) for name, new in found.items()}
+
+
+class ColumnNames:
+    """The column names of a table, or of one kind of JSON object.
+
+    Equal names are numbered, and none of the columns has the name itself.
+    """
+
+    __slots__ = ("_nameless", "ambiguous", "normal", "raw")
 
     def __init__(self, raw: Sequence[str]) -> None:
-        """Raises ValueError when two columns cannot be told apart."""
-        self.raw = tuple(raw)
-        self.normal = normal_names(raw)
+        self.raw, ambiguous = _numbered(raw)
+        self.normal, ambiguous_normal = _numbered([normal_name(name) for name in raw])
+        self.ambiguous: Mapping[str, tuple[str, ...]] = ambiguous | ambiguous_normal
+        """Names that more than one column has, with the names that these columns have instead."""
         self._nameless = "" in self.normal
 
     def row(self, number: int, line: int, source: str, cells: Sequence[object]) -> Row:
+        """Return a row with these cells."""
         # There are as many cells as names, and being strict about it would cost as much again.
         values = dict(zip(self.normal, cells))  # noqa: B905
         if self._nameless:
@@ -105,12 +135,66 @@ class ColumnNames:
         return Row(number, line, source, values, self.raw, cells)
 
 
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """How a table is read; complete after its last row."""
+
+    table: str
+    """The name of the table in messages."""
+    layout: str = ""
+    """``comma-separated``, ``one prompt per line``, ``JSON lines``; empty for a query."""
+    encoding: str = ""
+    """Empty where the format has none."""
+    columns: ColumnNames | None = None
+    """None where rows may differ in their columns."""
+    notices: list[RowsFault] = field(default_factory=list)
+    """What its reader should know, although it is not an error."""
+
+
+class Table:
+    """An open table: an iterator of its rows, with how they are read.
+
+    The first row is read when the table is opened, so that its columns are known.
+    """
+
+    def __init__(self, rows: Rows, reading: Reading) -> None:
+        """Raises RowsFault as `__next__` does."""
+        self.reading = reading
+        self._rows = rows
+        self._first = next(rows, None)
+
+    def __iter__(self) -> Iterator[Row]:
+        # A generator, because a method call per row would cost more.
+        if self._first is not None:
+            first, self._first = self._first, None
+            yield first
+        yield from self._rows
+
+    def __next__(self) -> Row:
+        """Return the next row. Raises RowsFault if the table cannot be read on."""
+        if self._first is None:
+            return next(self._rows)
+        first, self._first = self._first, None
+        return first
+
+    def close(self) -> None:
+        """Close the file."""
+        self._rows.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
 def existing_file(base: Path, label: str, key: str) -> Path:
-    path = base / label
+    """Return the path of a table. Raises RowsFault if it is not a file."""
     try:
+        path = base / Path(label).expanduser()
         if path.is_file():
             return path
         problem = "is not a file" if path.exists() else "no such file"
-    except (OSError, ValueError) as error:  # a name too long, or with a NUL
-        problem = str(error)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, unknown ~user
+        problem, path = str(error), Path(label)
     raise RowsFault(f"{label}: {problem} ({path})", file=label, key=key)

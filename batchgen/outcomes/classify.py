@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Final
 
 from batchgen.job import Billed, Outcome
+from batchgen.outcomes.attempt_facts import Case, TaskCase
 from batchgen.outcomes.classification_rules import (
     ERROR_RULES,
     NO_MONEY,
     RULES,
     UPLOAD_CUT,
-    Case,
-    TaskCase,
     first_match,
     with_names,
 )

@@ -59,15 +59,28 @@ class ErrorBody:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task that a provider accepted instead of returning an image."""
+
+    id: str
+    url: str = ""
+    """Where the provider says that it can be polled; absolute, relative or empty."""
+    is_named: bool = True
+    """Whether the response itself describes a task. Otherwise only a 202 makes its id one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """The contents of a response body. All fields are empty if the body is not JSON."""
+    """The contents of a response body. Most fields are empty if the body is not JSON."""
 
     readable: bool = False
-    """The body is JSON."""
+    """The body is JSON, or an image."""
     images: tuple[ImageRef, ...] = ()
     error: ErrorBody | None = None
-    task_id: str | None = None
+    task: Task | None = None
     html: bool = False
+    text: str = ""
+    """One line for people of a body without a known error: its message, title or plain text."""
     usage: Mapping[str, object] | None = None
     """The tokens that the request used, if the provider reports them."""
 

@@ -20,6 +20,7 @@ from batchgen.manifest.loader import DocPath
 from batchgen.manifest.sandbox import TemplateError, UndefinedNameError
 from batchgen.manifest.table import normal_names
 from batchgen.manifest.template import Expression, present
+from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import row_reason
 from batchgen.planning.fingerprint import Fingerprints, fingerprints_with
 from batchgen.planning.job_context import Context, JobFault, JobRefused, OptionSet, PlacedReference
@@ -63,9 +64,7 @@ class JobMaker:
         has_fixed_options = not (self._option_parts or template.broken)
         self._fixed = self._new_option_set(self._options) if has_fixed_options else None
         """The options of all jobs; None if they are templates."""
-        parts = (template.key, template.prompt, template.mask, template.path, *template.images)
-        templates = [part.template for part in (*parts, *self._option_parts.values()) if part]
-        self._uses_row = any("row" in one.names for one in templates)
+        self._uses_row = any("row" in part.template.names for part in template.parts)
         stem = stem_of(template.path.template)
         self._stem = replace(template.path, template=stem) if stem else None
         self._own_variables = {"index": 1, "name": context.batch, "model": template.model}
@@ -212,6 +211,8 @@ class JobMaker:
         if key is None:
             matrix = dict(zip(self._matrix_names, combination, strict=True))
             key = variables["key"] = copy_key(prompt_key(prompt, matrix), copy)
+        if self._context.amendments is not None:
+            prompt = self._amended(self._context.amendments, key, prompt)
         path = self._path(variables, own_index, copy)
         options = self._fixed or self._rendered_options(variables)
         if template.images or template.mask:
@@ -284,6 +285,13 @@ class JobMaker:
             raise JobFault(place, "the prompt is empty")
         if len(prompt) > self._accepted_chars:
             self._ask_of_prompt(len(prompt), place)
+        return prompt
+
+    def _amended(self, amendments: Amendments, key: str, prompt: str) -> str:
+        """Return the prompt that a person set in review, or that of the manifest."""
+        prompt = amendments.prompt_of(key, prompt)
+        if len(prompt) > self._accepted_chars:
+            self._ask_of_prompt(len(prompt), ("prompt",))
         return prompt
 
     def _ask_of_prompt(self, characters: int, place: DocPath) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from batchgen.errors import Objection
 from batchgen.job import JobKind
 from batchgen.manifest.loader import DocPath
+from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import Faults, RowFaults, Warnings
 from batchgen.planning.fingerprint import Fingerprints
 from batchgen.planning.provider_rules import Rules
@@ -62,6 +63,7 @@ class Context:
     rows: RowFaults
     fixed_columns: bool
     """Whether all rows of the table have the same columns."""
+    amendments: Amendments | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,9 +51,9 @@ class OpenOption:
     """An option that determines the price and is not set."""
 
     name: str
-    dearest: str
+    highest: str
     """The value that costs ``PriceSpan.most``."""
-    cheapest: str
+    lowest: str
     """The value that costs ``PriceSpan.least``."""
 
 
@@ -155,11 +155,11 @@ class ModelPrice:
             for word, amount in by_word.items()
             if amount is not None
         }
-        cheapest, dearest = min(prices, key=prices.__getitem__), max(prices, key=prices.__getitem__)
-        least, most = prices[cheapest], prices[dearest]
+        lowest, highest = min(prices, key=prices.__getitem__), max(prices, key=prices.__getitem__)
+        least, most = prices[lowest], prices[highest]
         if least == most:
             return PriceSpan(least=least, most=most)
-        option = OpenOption(name="resolution", dearest=dearest, cheapest=cheapest)
+        option = OpenOption(name="resolution", highest=highest, lowest=lowest)
         return PriceSpan(least=least, most=most, open=option)
 
     def cost(self, usage: Mapping[str, object]) -> None:
@@ -173,15 +173,15 @@ class ModelPrice:
         """
         rates = self._of_bucket(options, references)
         if not rates:
-            return {"": _dearest(self.rates)} if self.rates else {}
+            return {"": _highest(self.rates)} if self.rates else {}
         asked = _resolutions(options)
         if asked:
             fitting = [rate for rate in rates if not rate.resolution or rate.resolution in asked]
-            return {"": _dearest(_verified(fitting) if fitting else rates)}
+            return {"": _highest(_verified(fitting) if fitting else rates)}
         by_word: dict[str, list[Rate]] = {}
         for rate in rates:
             by_word.setdefault(rate.resolution, []).append(rate)
-        return {word: _dearest(_verified(found)) for word, found in by_word.items()}
+        return {word: _highest(_verified(found)) for word, found in by_word.items()}
 
     def _of_bucket(self, options: Options, references: int) -> Sequence[Rate]:
         """Return the rates for this number of references and for sound.
@@ -215,7 +215,7 @@ def _verified(rates: Sequence[Rate]) -> Sequence[Rate]:
     return [rate for rate in rates if rate.verified] or rates
 
 
-def _dearest(rates: Sequence[Rate]) -> Micros | None:
+def _highest(rates: Sequence[Rate]) -> Micros | None:
     """Return the highest amount; None if one of the rates has no amount."""
     known = [rate.amount for rate in rates if rate.amount is not None]
     return max(known) if known and len(known) == len(rates) else None

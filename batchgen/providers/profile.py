@@ -118,10 +118,10 @@ class Profile:
         known = {value: span for value, span in spans.items() if span is not None}
         if not known or len(known) < len(spans):
             return None
-        cheapest = min(known, key=lambda value: known[value].least)
-        dearest = max(known, key=lambda value: known[value].most)
-        least, most = known[cheapest].least, known[dearest].most
-        option = OpenOption(name=name, dearest=dearest, cheapest=cheapest)
+        lowest = min(known, key=lambda value: known[value].least)
+        highest = max(known, key=lambda value: known[value].most)
+        least, most = known[lowest].least, known[highest].most
+        option = OpenOption(name=name, highest=highest, lowest=lowest)
         return PriceSpan(least=least, most=most, open=option if least < most else None)
 
     def price_terms(
@@ -166,7 +166,7 @@ class Profile:
 
     @property
     def price_url(self) -> str | None:
-        """The URL of the current price list; None if there is none or none is needed."""
+        """The URL of the current price list; None without one, or if none is needed."""
         if self.root_url is None or self.price_route is None or self.flat_price is not None:
             return None
         return self.root_url + self.price_route

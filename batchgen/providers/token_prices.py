@@ -54,15 +54,15 @@ class TokenPrice:
         found = self._output_tokens(options)
         if not found:
             return None
-        dearest = max(found, key=found.__getitem__)
-        cheapest = min(found, key=found.__getitem__)
-        least = self._cost(found[cheapest], references)
-        most = self._cost(found[dearest], references)
+        highest = max(found, key=found.__getitem__)
+        lowest = min(found, key=found.__getitem__)
+        least = self._cost(found[lowest], references)
+        most = self._cost(found[highest], references)
         if least == most:
             return PriceSpan(least=least, most=most)
-        place = 0 if cheapest[0] != dearest[0] else 1
+        place = 0 if lowest[0] != highest[0] else 1
         option = OpenOption(
-            name=("quality", "size")[place], dearest=dearest[place], cheapest=cheapest[place]
+            name=("quality", "size")[place], highest=highest[place], lowest=lowest[place]
         )
         return PriceSpan(least=least, most=most, open=option)
 

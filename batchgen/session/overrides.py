@@ -32,6 +32,7 @@ class Overrides:
     only: Only | None = None
     refresh: str | None = None
     since: datetime | None = None
+    keep_rejected: bool = False
     until: str | None = None
     log_file: Path | None = None
     again: str | None = None
@@ -59,7 +60,12 @@ class Overrides:
                 f"--refresh: not a valid value: {self.refresh!r}; expected changed, always or an"
                 " age like 30d"
             )
-        return Selection(only=self.only, refresh=self.refresh, since=self.since)
+        return Selection(
+            only=self.only,
+            refresh=self.refresh,
+            since=self.since,
+            keep_rejected=self.keep_rejected,
+        )
 
 
 def deadline_of(text: str, now: datetime) -> datetime:

@@ -1,4 +1,4 @@
-"""The only reader of the environment: keys, paths and switches."""
+"""Read the environment: keys, paths and switches. No other module does."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from typing import TYPE_CHECKING, Final
 
 from batchgen.errors import SettingsError
 from batchgen.providers.account import Account, ApiKey
+from batchgen.session.env_file import read_env_file
 
 if TYPE_CHECKING:
     from batchgen.providers.profile import AccountLog
 
 DB_NAME: Final = "batchgen.db"
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_ENV_LINE: Final = re.compile(
-    r"""\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*
-    (?:"(?P<double>[^"]*)" | '(?P<single>[^']*)' | (?P<plain>(?![\#"']).*?))
-    (?:\s+\#.* | \s*)""",
-    re.VERBOSE,
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The environment of this process, beneath it a ``.env`` file beside the manifest."""
+    """The environment of this process, then the ``.env`` file next to the manifest."""
 
     variables: Mapping[str, str] = field(repr=False)
+    notices: tuple[str, ...] = ()
+    """What was skipped in the ``.env`` file; a sentence each."""
 
     @classmethod
     def load(cls, directory: Path | None = None) -> Environment:
         """Read the environment now. Raises SettingsError for an unreadable ``.env``."""
-        file = _read_env_file(directory / ".env") if directory else {}
-        return cls({**file, **{name: value for name, value in os.environ.items() if value}})
+        file = read_env_file(directory / ".env") if directory else None
+        variables = {name: value for name, value in os.environ.items() if value}
+        if file is None:
+            return cls(variables)
+        return cls({**file.variables, **variables}, file.notices)
 
     def get(self, name: str) -> str | None:
-        """A variable, None where it is unset or empty."""
+        """Return a variable, or None if it is unset or empty."""
         return self.variables.get(name) or None
 
     def expand(self, text: str, where: str) -> str:
-        """Put variables in place of ``${NAME}``. Raises SettingsError for one that is not set."""
+        """Replace ``${NAME}`` with variables. Raises SettingsError for one that is not set."""
 
         def value(match: re.Match[str]) -> str:
             found = self.get(match[1])
@@ -53,11 +53,11 @@ class Environment:
         return _VARIABLE.sub(value, text)
 
     def key(self, variable: str) -> ApiKey:
-        """The key in a variable. Raises SettingsError, which never shows it."""
+        """Return the key in a variable. Raises SettingsError, which never shows the key."""
         return self._secret(variable, "API key", hint="`provider: local` needs none")
 
     def account(self, log: AccountLog) -> Account:
-        """Who reads an account's log. Raises SettingsError, which shows neither."""
+        """Return who may read an account's log. Raises SettingsError, which shows no secret."""
         token, user = ApiKey(log.open_token), log.open_user
         if log.token_variable is not None:
             hint = "it is made on the provider's account page; or export the log and say --log FILE"
@@ -75,17 +75,18 @@ class Environment:
         value = (self.get(variable) or "").strip()
         if not value:
             raise SettingsError(
-                f"no {what}: set {variable} in the environment, or in a .env file beside the"
-                f" manifest; {hint}"
+                f"no {what}: set {variable} in the environment, or in a .env file next to the"
+                f" manifest; {hint}" + "".join(f"\n{notice}" for notice in self.notices)
             )
         if not value.isascii() or not value.isprintable() or " " in value:
             raise SettingsError(
-                f"{variable} is no {what}: it holds spaces, line breaks or non-ASCII characters"
+                f"{variable} is not a usable {what}: it contains spaces, line breaks or"
+                " non-ASCII characters"
             )
         return ApiKey(value)
 
     def log_path(self, flag: Path | None) -> Path | None:
-        """Where runs are logged: ``--log-file``, else ``BATCHGEN_LOG``, else nowhere."""
+        """Return where runs are logged: ``--log-file``, else ``BATCHGEN_LOG``; None for no log."""
         if flag is not None:
             return flag.absolute()
         named = self.get("BATCHGEN_LOG")
@@ -93,14 +94,15 @@ class Environment:
 
     @property
     def failpoint(self) -> str | None:
-        """The step at which a test has this process killed."""
+        """Return the failpoint at which a test has this process killed."""
         return self.get("BATCHGEN_FAILPOINT")
 
     def ledger_path(self, flag: Path | None, manifest_directory: Path | None) -> Path:
-        """The ledger: ``--db``, else ``BATCHGEN_DB``, else beside the manifest or found here.
+        """Return the ledger: ``--db``, else ``BATCHGEN_DB``, else next to the manifest or found
+        here.
 
-        Symbolic links are followed, so that lock and spool, which lie next to the ledger, are the
-        same by whatever name it is reached. Raises SettingsError for links in a circle.
+        Symbolic links are followed, so that lock and spool, which are next to the ledger, are the
+        same for each of its names. Raises SettingsError for circular links.
         """
         path = self._ledger_name(flag, manifest_directory)
         try:
@@ -122,9 +124,9 @@ class Environment:
 
     @property
     def ledger_wait_s(self) -> float | None:
-        """How long a locked ledger is waited for, by ``BATCHGEN_LEDGER_WAIT``.
+        """Return how long to wait for a locked ledger, by ``BATCHGEN_LEDGER_WAIT``.
 
-        None where it is not set. Raises SettingsError.
+        None if it is not set. Raises SettingsError.
         """
         written = self.get("BATCHGEN_LEDGER_WAIT")
         if written is None:
@@ -138,45 +140,10 @@ class Environment:
         return seconds
 
 
-def exposed_env_file(directory: Path) -> str | None:
-    """Who else may come to read the keys in the ``.env`` of a directory; None where nobody does."""
-    path = directory.absolute() / ".env"
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return None
-    if os.name == "posix" and mode & 0o077:
-        return f"{path} may be read by others on this machine; say chmod 600 on it"
-    if _is_in_git(path):
-        return f"{path} is in git, and so are its keys: git rm --cached it, and make new keys"
-    return None
-
-
-def _is_in_git(path: Path) -> bool:
-    """Whether git lists the file. Git is not run: it obeys the settings of the directory."""
-    for directory in path.parents:
-        try:
-            index = (directory / ".git" / "index").read_bytes()
-        except OSError:
-            continue
-        name = path.relative_to(directory).as_posix().encode()
-        return len(name).to_bytes(2, "big") + name + b"\0" in index
-    return False
-
-
-def _read_env_file(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"{path}: can't be read: {exc}") from exc
-    found = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        match = _ENV_LINE.fullmatch(line)
-        if match is None:
-            raise SettingsError(f"{path}:{number}: expected NAME=value")
-        found[match["name"]] = match["double"] or match["single"] or match["plain"] or ""
-    return found
+def color_setting() -> bool | None:
+    """Return whether NO_COLOR or FORCE_COLOR decides about colors; None if neither does."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return False if os.environ.get("TERM") == "dumb" else None

@@ -85,8 +85,8 @@ def _open_text(span: PriceSpan) -> str:
     option = span.open
     assert option is not None
     return (
-        f"{option.name} is not set: priced as {option.dearest} at {dollars(span.most)};"
-        f" say {option.cheapest} for {dollars(span.least)}"
+        f"{option.name} is not set: priced as {option.highest} at {dollars(span.most)};"
+        f" say {option.lowest} for {dollars(span.least)}"
     )
 
 

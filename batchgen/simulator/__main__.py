@@ -1,4 +1,4 @@
-"""`python -m batchgen.simulator`: the switches of the embedded endpoint."""
+"""Define the command line of the local endpoint, ``python -m batchgen.simulator``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from batchgen.simulator.faults import (
     FAULT_HELP,
-    Behaviour,
+    Behavior,
     BillAt,
     Fault,
     GeminiResponse,
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 class _Dollars(click.ParamType[int]):
-    """An amount in dollars, handed on as whole micros."""
+    """Parse an amount in dollars into whole micro-dollars."""
 
     name = "dollars"
 
@@ -58,23 +58,26 @@ def _choices(names: type[StrEnum]) -> click.Choice[str]:
 
 @click.command(
     context_settings={"show_default": True},
-    help="A strict images endpoint on a loopback socket, with a bill of its own.",
+    help="Run the local endpoint: a strict fake provider on a loopback socket, with its own bill.",
 )
-@click.option("--host", default="127.0.0.1", help="Loopback address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
+@click.option("--host", default="127.0.0.1", help="Loopback IP address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port; 0 takes a free one.")
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
     help="Directory of the bill and the result files.  [default: a new temporary one]",
 )
-@click.option("--key", help="The only API key accepted; without it any that starts with sk-.")
+@click.option("--key", help="Accept only this API key.  [default: any that starts with sk-]")
 @click.option(
-    "--price", type=_Dollars(), default="0.0377", help="Dollars an image of gpt-image-2 costs."
+    "--price",
+    type=_Dollars(),
+    default="0.0377",
+    help="Dollars per image of gpt-image-2.",
 )
-@click.option("--balance", type=_Dollars(), help="Dollars there are to spend; without it no end.")
-@click.option("--block-word", default="forbidden-word", help="Prompts with it are blocked.")
-@click.option("--latency", type=float, default=0.0, help="Seconds a request takes.")
-@click.option("--latency-jitter", type=float, default=0.0, help="Seconds it may take longer.")
+@click.option("--balance", type=_Dollars(), help="Balance in dollars.  [default: unlimited]")
+@click.option("--block-word", default="forbidden-word", help="Block prompts that contain it.")
+@click.option("--latency", type=float, default=0.0, help="Seconds per request.")
+@click.option("--latency-jitter", type=float, default=0.0, help="Maximum extra latency in seconds.")
 @click.option("--response", type=_choices(Response), default="url", help="Form of the images.")
 @click.option(
     "--gemini-response",
@@ -83,25 +86,33 @@ def _choices(names: type[StrEnum]) -> click.Choice[str]:
     help="Form of native Gemini's images.",
 )
 @click.option(
-    "--task-response", type=_choices(TaskResponse), default="new", help="Shape of answers on tasks."
+    "--task-response",
+    type=_choices(TaskResponse),
+    default="new",
+    help="Form of task responses.",
 )
-@click.option("--task-latency", type=float, default=0.0, help="Seconds a video task takes.")
-@click.option("--rate", type=float, default=0.0, help="Requests a minute; 0 is no limit.")
-@click.option("--burst", type=int, default=10, help="Requests the rate allows at once.")
-@click.option("--retry-after/--no-retry-after", default=False, help="Whether a 429 has the header.")
-@click.option("--url-ttl", type=float, default=0.0, help="Seconds a URL lives; 0 is for ever.")
+@click.option("--task-latency", type=float, default=0.0, help="Seconds per video task.")
+@click.option("--rate", type=float, default=0.0, help="Requests per minute; 0 is unlimited.")
+@click.option("--burst", type=int, default=10, help="Requests that --rate allows at once.")
+@click.option("--retry-after/--no-retry-after", default=False, help="Send Retry-After with a 429.")
+@click.option("--url-ttl", type=float, default=0.0, help="Seconds until a URL expires; 0 is never.")
 @click.option(
     "--download-faults",
     type=click.IntRange(min=0),
     default=0,
-    help="How many downloads may have a fault, the first ones; 0 is no limit.",
+    help="Number of downloads, from the first, that may have a fault; 0 is unlimited.",
 )
-@click.option("--ping-interval", type=float, default=1.0, help="Seconds between a stream's pings.")
-@click.option("--bill-at", type=_choices(BillAt), default="work", help="When the charge is made.")
+@click.option("--ping-interval", type=float, default=1.0, help="Seconds between stream pings.")
+@click.option(
+    "--bill-at",
+    type=_choices(BillAt),
+    default="work",
+    help="When to charge.",
+)
 @click.option("--idempotency", type=_choices(Idempotency), default="none")
 @click.option("--fast-images", is_flag=True, help="Draw once per size, for load tests.")
-@click.option("--seed", type=int, default=0, help="Decides which requests the faults hit.")
-@click.option("--fault-after", type=int, default=0, help="Requests that have no fault at first.")
+@click.option("--seed", type=int, default=0, help="Seed of the choice of faulty requests.")
+@click.option("--fault-after", type=int, default=0, help="Requests before the first fault.")
 @click.option("--log", is_flag=True, help="Log to stderr.")
 @click.option("--stdin-lifeline", is_flag=True, help="Stop when stdin ends.")
 @_fault_options
@@ -118,24 +129,24 @@ def main(
     stdin_lifeline: bool,
     **switches: object,
 ) -> None:
-    """Parse the switches and serve until stopped."""
-    # Imported here so that --help and a wrong switch answer at once.
+    """Parse the options and serve until stopped."""
+    # Imported here so that --help and usage errors do not load the server.
     from batchgen.simulator.orders import Terms
     from batchgen.simulator.server import Place, check_loopback, serve
 
     try:
-        behaviour = Behaviour().changed(switches)
-        address = check_loopback(host)
+        behavior = Behavior().changed(switches)
+        host = check_loopback(host)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     place = Place(
-        host=address,
+        host=host,
         port=port,
         state=state or Path(tempfile.mkdtemp(prefix="batchgen-endpoint-")),
     )
     terms = Terms(price=price, balance=balance, key=key, block_word=block_word)
     try:
-        serve(place, terms=terms, behaviour=behaviour, log=log, stdin_lifeline=stdin_lifeline)
+        serve(place, terms=terms, behavior=behavior, log=log, stdin_lifeline=stdin_lifeline)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:

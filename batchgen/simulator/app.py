@@ -1,4 +1,4 @@
-"""The HTTP face of the embedded endpoint: routes, headers and bodies, over a Gateway."""
+"""Serve the local endpoint's Gateway over HTTP: routes, headers and bodies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from batchgen.simulator import catalogue
 from batchgen.simulator.bodies import MAX_BODY_BYTES, json_fields, read_body, upload
 from batchgen.simulator.control_api import Counts, judge_routes
 from batchgen.simulator.errors import ApiError, Blocked
-from batchgen.simulator.faults import Behaviour, Fault
+from batchgen.simulator.faults import Behavior, Fault
 from batchgen.simulator.image_generator import Studio
 from batchgen.simulator.models import gemini, images, registry, veo
 from batchgen.simulator.models.rules import ImageRequest
@@ -52,11 +52,11 @@ _DOWNLOAD_STATUS = {
 _ID_CHARACTERS = string.ascii_letters + string.digits
 
 ReadRequest = Callable[[Request], Awaitable[ImageRequest]]
-ResponseImages = Callable[[Studio, Order[ImageRequest], Behaviour, Fault | None], bytes]
+ResponseImages = Callable[[Studio, Order[ImageRequest], Behavior, Fault | None], bytes]
 
 
 def create_app(gateway: Gateway) -> Starlette:
-    """The ASGI application; its shutdown closes the gateway."""
+    """Return the ASGI application, which closes the gateway on shutdown."""
     return _Endpoint(gateway).app
 
 
@@ -81,7 +81,7 @@ class _Endpoint:
             exception_handlers={
                 ApiError: _api_error,
                 HTTPException: _http_error,
-                ClientDisconnect: _nobody_there,
+                ClientDisconnect: _disconnected,
             },
             lifespan=self._lifespan,
         )
@@ -115,9 +115,9 @@ class _Endpoint:
         self, request: Request, read: ReadRequest, response: ResponseImages
     ) -> Response:
         async def make(
-            order: Order[ImageRequest], behaviour: Behaviour, fault: Fault | None
+            order: Order[ImageRequest], behavior: Behavior, fault: Fault | None
         ) -> bytes:
-            return await asyncio.to_thread(response, self._gateway.studio, order, behaviour, fault)
+            return await asyncio.to_thread(response, self._gateway.studio, order, behavior, fault)
 
         with contextlib.ExitStack() as in_flight:
             number = in_flight.enter_context(self._counts.post())
@@ -126,7 +126,7 @@ class _Endpoint:
             micros = registry.price(wanted, gpt_image=self._gateway.terms.price)
             order = _order(request, number, wanted, micros)
             work = self._gateway.serve(order, make, self._events if wanted.stream else None)
-            # A task of its own: the work goes on and is billed when the client hangs up.
+            # In a task of its own, so that the work continues and is billed if the client hangs up.
             return _sent(await asyncio.shield(asyncio.create_task(work)), in_flight)
 
     async def _create_video(self, request: Request) -> Response:
@@ -148,7 +148,7 @@ class _Endpoint:
         asked = request.query_params
         task_id = asked.get("id") or asked.get("task_id") or ""
         try:
-            return _json(self._gateway.tasks.query(task_id, self._gateway.behaviour))
+            return _json(self._gateway.tasks.query(task_id, self._gateway.behavior))
         except ApiError as error:
             return _task_error(error)
 
@@ -158,11 +158,9 @@ class _Endpoint:
         self._gateway.admit()
 
     def _events(
-        self, order: Order[ImageRequest], behaviour: Behaviour, fault: Fault | None
+        self, order: Order[ImageRequest], behavior: Behavior, fault: Fault | None
     ) -> ImageEvents:
-        return ImageEvents(
-            studio=self._gateway.studio, order=order, behaviour=behaviour, fault=fault
-        )
+        return ImageEvents(studio=self._gateway.studio, order=order, behavior=behavior, fault=fault)
 
     async def _read_generation(self, request: Request) -> ImageRequest:
         fields = await json_fields(request)
@@ -207,7 +205,7 @@ class _Endpoint:
         media_type = "video/mp4" if path.suffix == ".mp4" else f"image/{path.suffix[1:]}"
         if request.method == "GET":
             self._counts.downloads += 1
-            fault = self._gateway.behaviour.download_fault(self._counts.downloads)
+            fault = self._gateway.behavior.download_fault(self._counts.downloads)
             if fault in _DOWNLOAD_STATUS:
                 status = _DOWNLOAD_STATUS[fault]
                 return Response(f"{status} {HTTPStatus(status).phrase}", status)
@@ -226,12 +224,12 @@ class _Endpoint:
             written_at = path.stat().st_mtime
         except FileNotFoundError:
             return False
-        url_ttl = self._gateway.behaviour.url_ttl
+        url_ttl = self._gateway.behavior.url_ttl
         return not url_ttl or time.time() - written_at <= url_ttl
 
 
 class _RequestIds:
-    """Gives every request an id in new-api's form, and every response the header that tells it."""
+    """Give every request an id in new-api's form, and return it in a header of every response."""
 
     def __init__(self, app: ASGIApp, on_429: Callable[[], None]) -> None:
         self._app = app
@@ -255,7 +253,9 @@ class _RequestIds:
 
 
 def _new_request_id() -> str:
-    """Fourteen digits of time, nine of nanoseconds, eight random characters, as new-api does."""
+    """Return a request id as new-api forms it: 14 digits of time, 9 of nanoseconds, 8 random
+    characters.
+    """
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     digits = time.strftime("%Y%m%d%H%M%S", time.gmtime(seconds))
     tail = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(8))
@@ -289,7 +289,7 @@ def _sent(sent: Sent, in_flight: contextlib.ExitStack) -> Response:
 
 
 def _task_error(error: ApiError) -> Response:
-    """A refusal in the words of task routes; one of the gateway before them is raised again."""
+    """Return an error in the form of the task routes; raise one of the gateway again."""
     if error.code.startswith("system_"):
         raise error
     code = error.code
@@ -311,7 +311,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals in the gateway's words; a wrong method is an unknown path there."""
+    """Return Starlette's errors in the gateway's form; there, a wrong method is an unknown path."""
     assert isinstance(error, HTTPException)
     if error.status_code in (404, 405):
         message = f"Invalid URL ({request.method} {request.url.path})"
@@ -319,5 +319,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return await _api_error(request, ApiError(error.status_code, error.detail))
 
 
-async def _nobody_there(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)  # nginx's number for it; the client is gone and reads nothing
+async def _disconnected(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # nginx's status for a client that has disconnected

@@ -1,4 +1,4 @@
-"""The judge's own books: what was charged and what is left, on disk before anything is answered."""
+"""Keep the endpoint's own bill: charges and balance, on disk before a response is sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFUNDED = "refunded"
 
 
 def parse_micros(dollars: str) -> int:
-    """Whole millionths of a dollar; ValueError for anything finer, negative or not a number."""
+    """Return whole micro-dollars. Raises ValueError for finer or negative amounts and bad text."""
     try:
         micros = Decimal(dollars) * MICROS_PER_DOLLAR
     except InvalidOperation:
@@ -32,9 +32,10 @@ def parse_micros(dollars: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """One line of the bill. `status` is what the caller was about to be sent, or "dropped".
+    """One line of the bill.
 
-    The line of a refund is that of its charge once more, with the money below zero.
+    `status` is the status of the response, or "dropped". The line of a refund repeats that of its
+    charge with a negative amount.
     """
 
     kind: str
@@ -53,7 +54,7 @@ class Charge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:
-    """What was bought, and what its buyer said about it."""
+    """What was bought, and how the client identified its request."""
 
     request_id: str
     idempotency_key: str | None
@@ -66,20 +67,20 @@ class Purchase:
 
 @dataclass(slots=True)
 class Hold:
-    """Money set aside for a request in flight; 0 once it is charged or given back."""
+    """Money reserved for a request in flight; 0 once it is charged or released."""
 
     micros: int
 
 
 class Journal:
-    """An append-only file of JSON lines. A line whose `append` returned is on the disk.
+    """An append-only file of JSON lines; when `append` returns, the line is on disk.
 
-    Opening drops an unfinished last line: its `append` cannot have returned.
+    Opening the file drops an unfinished last line, because its `append` cannot have returned.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # As text, Windows would write two bytes for each line's end.
+        # In text mode, Windows would write two bytes per line end.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._file = os.open(path, flags, 0o644)
         content = path.read_bytes()
@@ -89,7 +90,7 @@ class Journal:
         self._writer: asyncio.Task[None] | None = None
 
     def lines(self) -> list[bytes]:
-        """Every line that is on the disk, without its newline."""
+        """Return every line on disk, without its newline."""
         with self._path.open("rb") as file:
             return file.read(self._durable_bytes).splitlines()
 
@@ -102,7 +103,7 @@ class Journal:
         await written
 
     async def close(self) -> None:
-        """Finish what is being written and close the file."""
+        """Finish pending writes and close the file."""
         if self._writer is not None:
             await self._writer
         os.close(self._file)
@@ -133,11 +134,11 @@ class Journal:
 
 
 class Account:
-    """The caller's money: a balance in micros, or None for no end of it.
+    """The account of the caller, with a balance in micro-dollars; None is unlimited.
 
-    What is left is the balance given at start, plus every top-up, minus every charge, both of
-    which are read back from the state directory. Never below zero, however many are in flight.
-    Raises ValueError when a line read back is not JSON.
+    The balance is the amount given at start, plus every top-up, minus every charge; both are read
+    back from the state directory. It never falls below zero, however many requests are in flight.
+    Raises ValueError if a line read back is not JSON.
     """
 
     def __init__(self, state: Path, *, balance: int | None) -> None:
@@ -156,11 +157,11 @@ class Account:
             row = orjson.loads(line)
             self._next_seq = row["seq"] + 1
             left[row["request_id"]] += row["micros"]
-            if row["micros"] < 0 and left[row["request_id"]]:  # refunded in part
+            if row["micros"] < 0 and left[row["request_id"]]:  # partially refunded
                 self.billed_micros += row["micros"]
                 continue
             self._count(
-                row.get("kind", "charge"),  # bills that are older than refunds
+                row.get("kind", "charge"),  # bills written before refunds existed
                 row["request_id"],
                 row["prompt"],
                 row["micros"],
@@ -171,26 +172,26 @@ class Account:
 
     @property
     def left(self) -> int | None:
-        """Micros nobody has spent or holds; None without a limit."""
+        """Return the micro-dollars that are neither spent nor reserved; None without a limit."""
         if self._balance is None:
             return None
         return self._balance - self.billed_micros - self._held
 
     @property
     def prompts_billed_twice(self) -> int:
-        """Distinct prompts that were charged more than once, and not given back."""
+        """Return the number of distinct prompts charged more than once and not refunded."""
         return sum(count > 1 for count in self._prompts.values())
 
     def is_billed(self, idempotency_key: str) -> bool:
-        """Whether a request with this Idempotency-Key was charged."""
+        """Return whether a request with this Idempotency-Key was charged."""
         return idempotency_key in self._billed_keys
 
     def bill(self) -> bytes:
-        """The whole bill as a JSON list, read from the disk."""
+        """Return the whole bill, read from disk, as a JSON list."""
         return b"[" + b",".join(self._bill.lines()) + b"]"
 
     def hold(self, micros: int) -> Hold:
-        """Set money aside before the work. Raises the gateway's 403 when there is too little."""
+        """Reserve money before the work. Raises the gateway's 403 if the balance is too low."""
         left = self.left
         if left is not None and left < micros:
             raise ApiError(
@@ -202,24 +203,24 @@ class Account:
         return Hold(micros)
 
     def release(self, hold: Hold) -> None:
-        """Give back what was set aside and not charged."""
+        """Release what was reserved and not charged."""
         self._held -= hold.micros
         hold.micros = 0
 
     async def charge(self, hold: Hold, purchase: Purchase, *, status: int | str) -> None:
-        """Turn the hold into a charge that is on the disk when this returns."""
+        """Turn the reservation into a charge, which is on disk when this returns."""
         await self._enter("charge", purchase, hold.micros, status)
         self.release(hold)
 
     async def refund(self, purchase: Purchase, micros: int) -> None:
-        """Give back what was charged for a purchase, once; on the disk when this returns."""
+        """Refund a purchase once; the refund is on disk when this returns."""
         if purchase.request_id not in self._refunded:
             await self._enter("refund", purchase, -micros, REFUNDED)
 
     async def give_back(self, request_id: str, micros: int | None) -> int:
         """Refund a charge later, in part or, with None, what is left of it; return the amount.
 
-        Raises ValueError where no such charge is left.
+        Raises ValueError if nothing of such a charge is left.
         """
         rows = [row for row in orjson.loads(self.bill()) if row["request_id"] == request_id]
         left = sum(row["micros"] for row in rows)
@@ -262,7 +263,7 @@ class Account:
         self._count(kind, purchase.request_id, purchase.prompt, micros, purchase.idempotency_key)
 
     async def top_up(self, micros: int) -> None:
-        """Add money. Raises ValueError when the balance has no limit."""
+        """Add money. Raises ValueError if the balance is unlimited."""
         if self._balance is None:
             raise ValueError("the balance has no limit")
         await self._topups.append({"time": time.time(), "micros": micros})
@@ -281,7 +282,7 @@ class Account:
             self._refunded.add(request_id)
         self.billed += entered
         self.billed_micros += micros
-        # A digest, because a million prompts of 32,000 characters would not fit.
+        # A digest, because a million prompts of 32,000 characters would not fit in memory.
         self._prompts[hashlib.blake2b(prompt.encode(), digest_size=16).digest()] += entered
         if idempotency_key is not None:
             self._billed_keys.add(idempotency_key)

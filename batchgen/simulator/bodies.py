@@ -1,4 +1,4 @@
-"""Reading the bodies of requests, with the gateway's refusals of those it can't read."""
+"""Read request bodies, and refuse unreadable ones as the gateway does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_BODY_BYTES = 128 * 1024 * 1024
 
 
 async def read_body(request: Request) -> None:
-    """Read the body whole, so that no fault or refusal cuts off a client that is still sending."""
+    """Read the whole body, so that no fault or error cuts off a client that is still sending."""
     too_large = ApiError(413, "request body too large", code="read_request_body_failed")
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > MAX_BODY_BYTES:
@@ -25,7 +25,7 @@ async def read_body(request: Request) -> None:
 
 
 async def json_fields(request: Request) -> dict[str, object]:
-    """The object that a JSON body is, which may be gzipped. Raises ApiError."""
+    """Return the object of a JSON body, which may be compressed with gzip. Raises ApiError."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise ApiError(400, "The body must be application/json")
     return json_object(_unzipped(request, await request.body()))
@@ -50,7 +50,7 @@ def _unzipped(request: Request, body: bytes) -> bytes:
 
 
 def json_object(body: bytes) -> dict[str, object]:
-    """The object that a text is. Raises ApiError."""
+    """Parse a JSON object. Raises ApiError."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -61,5 +61,5 @@ def json_object(body: bytes) -> dict[str, object]:
 
 
 async def upload(part: UploadFile) -> Upload:
-    """A file part of a form, read whole."""
+    """Read a file part of a form."""
     return Upload(content=await part.read(), mime_type=part.content_type)

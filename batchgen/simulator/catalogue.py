@@ -1,4 +1,4 @@
-"""The public documents about models and prices, in the shapes the provider publishes."""
+"""The public lists of models and prices, in the form that the provider publishes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from batchgen.simulator.models.rules import MODEL
 from batchgen.simulator.models.tariffs import PriceRule, Tariff
 
 STANDARD_PRICE = 37_700
-"""Micros an image of gpt-image-2 costs: $0.058 at a discount factor of 0.65."""
+"""Micro-dollars per image of gpt-image-2: $0.058 at a discount factor of 0.65."""
 
 _PLACEHOLDER_CREATED = 1626777600
-"""What stock new-api says of models it knows no date of."""
+"""The creation time that stock new-api gives models without a known one."""
 
 _OPENAI, _ALIBABA, _XAI, _GOOGLE = 4, 5, 10, 31
 _VENDORS = [
@@ -31,7 +31,7 @@ _ENDPOINTS = {
 
 
 def model_list() -> dict[str, object]:
-    """The response of GET /v1/models."""
+    """Return the response of GET /v1/models."""
     names = (*registry.READERS, *veo.TARIFFS)
     return {"success": True, "object": "list", "data": [_model(name) for name in names]}
 
@@ -54,10 +54,11 @@ def _endpoint_types(name: str) -> list[str]:
 
 
 def price_list(price: int) -> dict[str, object]:
-    """The response of GET /api/pricing when an image of gpt-image-2 costs `price` micros.
+    """Return the response of GET /api/pricing if an image of gpt-image-2 costs `price`
+    micro-dollars.
 
-    Shape: crazyrouter sheet, 9.1. A row of a text model is among them, because it would be taken
-    for an image model, or for free, by a reader that looks at `model_price` alone.
+    The list is shaped like https://crazyrouter.com/api/pricing. It includes a text model, which a
+    client that reads only `model_price` would take for an image model, or for a free one.
     """
     families = (
         *(_nano_banana(name) for name in nano_banana.FAMILY),
@@ -108,7 +109,7 @@ def _nano_banana(name: str) -> dict[str, object]:
     return _row(
         name,
         vendor_id=_GOOGLE,
-        # The real list says 0, which elsewhere means tokens, of the first of the family.
+        # The real list has 0, which usually means per token, for the first model of the family.
         quota_type=0 if name == "nano-banana" else 1,
         series="nano-banana",
         **_by_image(name, nano_banana.FAMILY[name].tariff),
@@ -155,7 +156,7 @@ def _video_rule(name: str, rule: PriceRule) -> dict[str, object]:
 
 
 def _by_image(name: str, tariff: Tariff) -> dict[str, object]:
-    """The columns of a row whose price is in its rules."""
+    """Return the columns of a model whose prices are in its rules."""
     buckets = list(dict.fromkeys(rule.bucket for rule in tariff.rules))
     profile = {
         "model_name": name,

@@ -1,4 +1,4 @@
-"""Ending a client's connection for real, which ASGI itself has no message for."""
+"""Close a client's connection at the socket, for which ASGI has no message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TRANSPORT = "batchgen.transport"
 
 
 class ReachableH11Protocol(H11Protocol):
-    """uvicorn's HTTP/1.1 protocol with its transport in every request's `scope["state"]`."""
+    """uvicorn's HTTP/1.1 protocol, with its transport in every request's `scope["state"]`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         super().connection_made(transport)
@@ -24,12 +24,12 @@ class ReachableH11Protocol(H11Protocol):
 async def hang_up(scope: Scope, receive: Receive, *, reset: bool) -> None:
     """Close the connection of a request whose body has been read, and wait until it is closed.
 
-    With `reset` the client gets a TCP RST and what was not yet sent is lost; otherwise what was
-    sent before arrives, followed by FIN.
+    With `reset`, the client receives a TCP RST and unsent data is lost. Otherwise the data sent
+    before arrives, followed by FIN.
     """
     transport = cast(asyncio.Transport, scope["state"][_TRANSPORT])
     if reset and not transport.is_closing():
-        lingering = struct.pack("ii", 1, 0)  # on, for zero seconds: close sends RST
+        lingering = struct.pack("ii", 1, 0)  # linger on, for zero seconds: close sends RST
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingering)
         transport.abort()

@@ -1,4 +1,4 @@
-"""The routes by which tests look behind the endpoint, and tell it how to behave."""
+"""Routes by which tests inspect the endpoint and change its behavior."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from batchgen.simulator.request_pipeline import Gateway
 
 @dataclass(slots=True)
 class Counts:
-    """What passed the routes since the start."""
+    """Counters since the start."""
 
     posts: int = 0
     in_flight: int = 0
@@ -30,7 +30,7 @@ class Counts:
 
     @contextlib.contextmanager
     def post(self) -> Iterator[int]:
-        """Count a POST that is in flight until this is left, and give its number from 1 on."""
+        """Count a POST as in flight inside the context; yield its number, from 1."""
         self.posts += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
@@ -41,7 +41,7 @@ class Counts:
 
 
 def judge_routes(gateway: Gateway, counts: Counts) -> list[Route]:
-    """Everything under /judge; no key is asked for."""
+    """Return the routes under /judge, which need no key."""
     judge = _Judge(gateway, counts)
     return [
         Route("/judge/bill", judge.bill),
@@ -82,10 +82,10 @@ class _Judge:
     async def faults(self, request: Request) -> Response:
         document = json_object(await request.body())
         try:
-            self.gateway.behaviour = self.gateway.behaviour.changed(document)
+            self.gateway.behavior = self.gateway.behavior.changed(document)
         except ValueError as error:
             raise ApiError(400, str(error), type="judge_error") from None
-        return _json(self.gateway.behaviour.document())
+        return _json(self.gateway.behavior.document())
 
     async def topup(self, request: Request) -> Response:
         document = json_object(await request.body())

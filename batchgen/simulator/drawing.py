@@ -1,4 +1,4 @@
-"""Images that say who asked for them: real files of the asked format and size, cheap to make."""
+"""Draw images that show their prompt: real files of the requested format and size, at low cost."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 _SHOWN_PROMPT_CHARACTERS = 600
 _TAG_BYTES = 40
 _PLACEHOLDER = b"#" * _TAG_BYTES
 _PNG_HEADER_BYTES = 33
-"""Signature and IHDR chunk: where a further chunk may be put in."""
+"""Size of signature and IHDR chunk, after which another chunk may be inserted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """What to draw; `name` is unique to this image and ends up in the file's metadata.
+    """What to draw.
 
-    `compression` is the API's output_compression, 0 to 100, for jpeg and webp.
+    `name` is unique to this image and is written to the file's metadata. `compression` is the API's
+    output_compression, 0 to 100, for jpeg and webp.
     """
 
     name: str
@@ -41,15 +42,15 @@ class Drawing:
 
 
 def draw(drawing: Drawing) -> bytes:
-    """The image as a file: its prompt on a ground whose colour follows from the prompt."""
+    """Return an image file: the prompt on a background whose color depends on the prompt."""
     image = _card(drawing)
     return _encode(image, drawing.output_format, drawing.compression, _tag(drawing.name))
 
 
 def draw_fast(drawing: Drawing) -> bytes:
-    """A file of the right size and format that differs from others only in its metadata.
+    """Return a file of the right size and format that differs from others only in its metadata.
 
-    For load tests: drawn and compressed once per size and format, so prompts are not shown.
+    For load tests: drawn and compressed once per size and format, without the prompt.
     """
     plain = _plain(drawing.width, drawing.height, drawing.output_format, drawing.compression)
     tag = _tag(drawing.name)
@@ -59,7 +60,7 @@ def draw_fast(drawing: Drawing) -> bytes:
 
 
 def draw_partial(drawing: Drawing, step: int) -> bytes:
-    """The image as a stream shows it before it is done: coarse, and finer from step 0 on."""
+    """Return a partial image of a stream: coarse in step 0, then finer."""
     coarse = _card(drawing).reduce(64 >> step)
     image = coarse.resize((drawing.width, drawing.height), Image.Resampling.NEAREST)
     return _encode(image, drawing.output_format, drawing.compression, _tag(drawing.name))
@@ -72,7 +73,7 @@ def _tag(name: str) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _plain(width: int, height: int, output_format: str, compression: int | None) -> bytes:
     image = Image.new("RGB", (width, height), (226, 214, 196))
-    image.paste((120, 104, 88), (0, height // 2, width, height))  # all of one colour looks failed
+    image.paste((120, 104, 88), (0, height // 2, width, height))  # one color alone looks failed
     tag = None if output_format == "png" else _PLACEHOLDER
     return _encode(image, output_format, compression, tag)
 
@@ -105,27 +106,27 @@ def _encoder_quality(compression: int | None) -> int:
 def _card(drawing: Drawing) -> Image.Image:
     digest = hashlib.sha256(drawing.prompt.encode("utf-8", "replace")).digest()
     hue = digest[0] / 256
-    image = Image.new("RGB", (drawing.width, drawing.height), _colour(hue, 0.80))
+    image = Image.new("RGB", (drawing.width, drawing.height), _color(hue, 0.80))
     pen = ImageDraw.Draw(image)
     unit = min(drawing.width, drawing.height) // 32
     for index in range(3):
         _circle(
-            pen, drawing, digest[1 + 3 * index : 4 + 3 * index], _colour(hue, 0.72 - 0.04 * index)
+            pen, drawing, digest[1 + 3 * index : 4 + 3 * index], _color(hue, 0.72 - 0.04 * index)
         )
     frame = (2 * unit, 2 * unit, drawing.width - 2 * unit, drawing.height - 2 * unit)
-    pen.rounded_rectangle(frame, radius=unit, outline=_colour(hue, 0.30), width=max(2, unit // 6))
-    ink = _colour(hue, 0.16)
+    pen.rounded_rectangle(frame, radius=unit, outline=_color(hue, 0.30), width=max(2, unit // 6))
+    ink = _color(hue, 0.16)
     _write(pen, drawing, unit, ink)
     return image
 
 
-def _circle(pen: ImageDraw.ImageDraw, drawing: Drawing, where: bytes, colour: Colour) -> None:
+def _circle(pen: ImageDraw.ImageDraw, drawing: Drawing, where: bytes, color: Color) -> None:
     radius = min(drawing.width, drawing.height) * (64 + where[2]) // 1024
     centre = (drawing.width * where[0] // 256, drawing.height * where[1] // 256)
-    pen.circle(centre, radius, fill=colour)
+    pen.circle(centre, radius, fill=color)
 
 
-def _write(pen: ImageDraw.ImageDraw, drawing: Drawing, unit: int, ink: Colour) -> None:
+def _write(pen: ImageDraw.ImageDraw, drawing: Drawing, unit: int, ink: Color) -> None:
     facts = [
         f"{drawing.model}   {drawing.width}x{drawing.height}   {drawing.quality}",
         drawing.name,
@@ -157,6 +158,6 @@ def _font(height: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size=height)
 
 
-def _colour(hue: float, lightness: float) -> Colour:
+def _color(hue: float, lightness: float) -> Color:
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.45)
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -1,4 +1,4 @@
-"""Error answers in the two forms a client meets: the gateway's own and the carrier's behind it."""
+"""Error responses in both forms that a client meets: the gateway's and the upstream provider's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ UPSTREAM = "upstream_error"
 
 
 class ApiError(Exception):
-    """A request that is answered with an error envelope and never billed.
+    """A request that gets an error envelope and is never billed.
 
-    `type` is GATEWAY when the gateway itself refuses; its messages then end with the request id,
-    as stock new-api writes them. Anything else is a carrier's error passed on.
+    `type` is GATEWAY if the gateway itself refuses; its messages then end with the request id, as
+    in stock new-api. Any other type is an error passed on from upstream.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def body(self, request_id: str) -> bytes:
-        """The JSON envelope to send."""
+        """Return the JSON envelope."""
         message = self.message
         if self.type == GATEWAY:
             message = f"{message} (request id: {request_id})"
@@ -45,17 +45,17 @@ class ApiError(Exception):
         return orjson.dumps({"error": error})
 
     def task_body(self, code: str) -> bytes:
-        """What the routes of tasks send instead, under a code of their own."""
+        """Return the body that the task routes send instead, under a code of their own."""
         return orjson.dumps({"code": code, "message": self.message, "data": None})
 
 
 def invalid_value(param: str, message: str) -> ApiError:
-    """The carrier's refusal of one parameter's value."""
+    """Return the upstream error for an invalid value of one parameter."""
     return ApiError(400, message, type=CARRIER, code="invalid_value", param=param)
 
 
 def no_channel(model: str) -> ApiError:
-    """The gateway's refusal of a model that nobody carries."""
+    """Return the gateway's error for a model without a channel."""
     return ApiError(
         503,
         f"No available channel for model {model[:80]} under group default (distributor)",
@@ -64,7 +64,7 @@ def no_channel(model: str) -> ApiError:
 
 
 def not_taken(name: str, message: str) -> ApiError:
-    """A carrier's refusal of a field, when its error has a form that the gateway does not know."""
+    """Return an upstream error for a field, in a form that the gateway does not know."""
     return ApiError(400, message, type=UPSTREAM, code="unknown_error", param=name)
 
 

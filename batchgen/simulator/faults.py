@@ -1,4 +1,4 @@
-"""How the endpoint behaves, and the seeded chance by which it misbehaves."""
+"""The endpoint's behavior, and the seeded chance of its faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 
 class Fault(StrEnum):
-    """What can go wrong with a request; the value is the name of its switch."""
+    """What can go wrong with a request; the value is the name of its option."""
 
     REFUSE = "refuse"
     THROTTLE = "throttle"
@@ -56,11 +56,11 @@ STREAM_FAULTS = (
     Fault.BILL_STREAM_ERROR,
     Fault.BILL_STREAM_CUT,
 )
-"""Those that only a streamed request can have; any other that they are drawn for goes well."""
+"""Faults that only a streamed request can have; other requests with them succeed."""
 
 FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
     {
-        Fault.REFUSE: "400 at once, for good; not billed",
+        Fault.REFUSE: "400 at once, permanent; not billed",
         Fault.THROTTLE: "429 with an empty body; not billed",
         Fault.OVERLOAD: "503 in the gateway's envelope; not billed",
         Fault.HTML: "200 with an HTML page; not billed",
@@ -71,33 +71,33 @@ FAULT_HELP: Mapping[Fault, str] = MappingProxyType(
         Fault.BILL_GATEWAY_TIMEOUT: "504 with an HTML page; billed",
         Fault.BILL_EMPTY: "200 without an image; billed",
         Fault.BILL_TRUNCATED: "200 with half an image; billed",
-        Fault.STREAM_IGNORE: "a plain answer where a stream was asked for; billed",
+        Fault.STREAM_IGNORE: "an ordinary response instead of the requested stream; billed",
         Fault.STREAM_ERROR: "an error event after the partial images; not billed",
         Fault.BILL_STREAM_ERROR: "an error event after the partial images; billed",
         Fault.BILL_STREAM_CUT: "connection closed or reset after the partial images; billed",
         Fault.BLOCK: "the prompt is refused by the safety system; not billed",
-        Fault.TASK_FAIL: "a task that was accepted fails; refunded",
-        Fault.BILL_TASK_FAIL: "a task that was accepted fails; billed all the same",
-        Fault.DOWNLOAD_FORBID: "a result file answers 403",
-        Fault.DOWNLOAD_MISS: "a result file answers 404",
-        Fault.DOWNLOAD_GONE: "a result file answers 410",
-        Fault.DOWNLOAD_HTML: "a result file answers 200 with an HTML page",
-        Fault.DOWNLOAD_EMPTY: "a result file answers 200 with an empty body",
-        Fault.DOWNLOAD_ERROR: "a result file answers 503",
-        Fault.DOWNLOAD_TRUNCATE: "a result file's connection closes half way",
-        Fault.PLAN_LIMIT: "400 that means the money is gone, in words of its own; not billed",
+        Fault.TASK_FAIL: "an accepted task fails; refunded",
+        Fault.BILL_TASK_FAIL: "an accepted task fails; billed anyway",
+        Fault.DOWNLOAD_FORBID: "a result file returns 403",
+        Fault.DOWNLOAD_MISS: "a result file returns 404",
+        Fault.DOWNLOAD_GONE: "a result file returns 410",
+        Fault.DOWNLOAD_HTML: "a result file returns 200 with an HTML page",
+        Fault.DOWNLOAD_EMPTY: "a result file returns 200 with an empty body",
+        Fault.DOWNLOAD_ERROR: "a result file returns 503",
+        Fault.DOWNLOAD_TRUNCATE: "half of a result file, then the connection closes",
+        Fault.PLAN_LIMIT: "400 for an exhausted plan, in unknown words; not billed",
         Fault.BILL_NO_DATA: "200 without the list of images; billed",
-        Fault.BILL_UNREAD: "200 with its images under a key that nobody reads; billed",
+        Fault.BILL_UNREAD: "200 with its images under an unknown key; billed",
         Fault.BILL_PAGE: "200 with an HTML page; billed",
         Fault.BILL_INSIDE: "200 with an error inside; billed",
         Fault.BILL_TASK: "202 with a task that no route knows; billed",
-        Fault.DOWNLOAD_STALL: "a result file's first bytes, then silence",
+        Fault.DOWNLOAD_STALL: "half of a result file, then nothing",
     }
 )
 
 
 class Response(StrEnum):
-    """How images are handed over."""
+    """Form of the images in a response."""
 
     URL = "url"
     B64_JSON = "b64_json"
@@ -105,7 +105,7 @@ class Response(StrEnum):
 
 
 class GeminiResponse(StrEnum):
-    """How native Gemini hands over an image: as it should, or as Markdown in a text."""
+    """Form of native Gemini's images: inline data, or a Markdown link in a text."""
 
     INLINE = "inline"
     DATA_URI = "data-uri"
@@ -113,35 +113,35 @@ class GeminiResponse(StrEnum):
 
 
 class TaskResponse(StrEnum):
-    """Which of the two documented shapes the answers about tasks have."""
+    """Which of the two documented forms the responses about tasks have."""
 
     NEW = "new"
     OLD = "old"
 
 
 class BillAt(StrEnum):
-    """When the charge is made: once the request is read, or once the images exist."""
+    """When the charge is made: after the request is read, or after the images exist."""
 
     BODY = "body"
     WORK = "work"
 
 
 class Idempotency(StrEnum):
-    """Whether a repeated Idempotency-Key replays the billed answer. The provider knows none."""
+    """Whether a repeated Idempotency-Key replays the billed response; the provider has none."""
 
     NONE = "none"
     REPLAY = "replay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Behaviour:
-    """Everything about the endpoint that can be changed while it runs. Times are in seconds.
+class Behavior:
+    """All settings of the endpoint that can change while it runs. Times are in seconds.
 
-    `rate` is requests per minute and `url_ttl` how long a result file is served; 0 is no limit.
-    `download_faults` is how many downloads may have a fault, the first ones; 0 is no limit.
-    A stream pings when it opens and every `ping_interval` after that. The first `fault_after`
-    requests, tasks and downloads have no fault.
-    `rates` gives each fault its share of requests, 0 to 1. Raises ValueError when out of range.
+    `rate` is requests per minute and `url_ttl` how long a result file is served; 0 is unlimited.
+    `download_faults` is the number of downloads, from the first, that may have a fault; 0 is
+    unlimited. A stream pings when it opens and then every `ping_interval`. The first `fault_after`
+    requests, tasks and downloads have no fault. `rates` gives each fault its share of requests, 0
+    to 1. Raises ValueError for a value out of range.
     """
 
     latency: float = 0.0
@@ -181,11 +181,11 @@ class Behaviour:
             if sum(self.rates.get(fault, 0.0) for fault in group) > 1 + 1e-9:
                 raise ValueError(f"the rates of {', '.join(group)} add up to more than 1")
 
-    def changed(self, document: Mapping[str, object]) -> Behaviour:
-        """The behaviour after `document`, whose names are those of the switches.
+    def changed(self, document: Mapping[str, object]) -> Behavior:
+        """Return the behavior with the changes of `document`, whose names are those of the options.
 
-        Faults it does not name stop; other switches it does not name stay as they are. Raises
-        ValueError for an unknown name or a value of the wrong type or range.
+        Faults that it does not name stop; other options that it does not name keep their values.
+        Raises ValueError for an unknown name or a value of the wrong type or range.
         """
         faults = set(Fault)
         rates: dict[Fault, float] = {}
@@ -199,31 +199,31 @@ class Behaviour:
                 name = name.replace("-", "_")
                 changes[name] = _like(defaults[name], name, value)
             else:
-                raise ValueError(f"there is no switch {given!r}")
+                raise ValueError(f"unknown option {given!r}")
         return replace(self, rates=rates, **changes)  # type: ignore[arg-type]  # checked by _like
 
     def document(self) -> dict[str, object]:
-        """What is in force, under the names of the switches; the inverse of `changed`."""
+        """Return all settings under the names of the options; the inverse of `changed`."""
         plain = {_switch(f.name): getattr(self, f.name) for f in fields(self) if f.name != "rates"}
         return plain | {fault.value: self.rates.get(fault, 0.0) for fault in Fault}
 
     def post_fault(self, number: int, *, streamed: bool = False) -> Fault | None:
-        """The fault of the POST with this number, if it has one; never more than one."""
+        """Return the fault of the POST with this number, or None."""
         fault = self._fault("post", number, POST_FAULTS)
         return None if fault in STREAM_FAULTS and not streamed else fault
 
     def task_fault(self, number: int) -> Fault | None:
-        """The fault of the task that the POST with this number made, if it has one."""
+        """Return the fault of the task created by the POST with this number, or None."""
         return self._fault("task", number, TASK_FAULTS)
 
     def download_fault(self, number: int) -> Fault | None:
-        """The fault of the download with this number, if it has one."""
+        """Return the fault of the download with this number, or None."""
         if self.download_faults and number > self.download_faults:
             return None
         return self._fault("download", number, DOWNLOAD_FAULTS)
 
     def chance(self, what: str, number: int) -> float:
-        """A number from 0 up to 1 that is always the same for this seed, purpose and number."""
+        """Return a number in [0, 1) that depends only on seed, purpose and number."""
         text = f"{self.seed}/{what}/{number}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest()) / 2**48
 

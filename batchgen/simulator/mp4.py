@@ -1,4 +1,4 @@
-"""A small genuine MP4: one image as a video of any length (ISO/IEC 14496-12)."""
+"""Write a small valid MP4: one image as a video of any length (ISO/IEC 14496-12)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _72_DPI = 72 << 16
 
 
 def still_video(jpeg: bytes, *, width: int, height: int, seconds: int) -> bytes:
-    """A video that shows one JPEG, which has that size, for so long."""
+    """Return a video that shows one JPEG of the given size for the given time."""
     brand = _box(b"ftyp", b"isom", struct.pack(">I", 0x200), b"isomiso2mp41")
-    # The first box behind `ftyp` is the data, so that its place does not depend on the others.
+    # The data is the first box after `ftyp`, so that its offset does not depend on the others.
     data = _box(b"mdat", jpeg)
     return brand + data + _movie(len(brand) + 8, len(jpeg), width, height, seconds * _TIMESCALE)
 
@@ -52,7 +52,7 @@ def _track(offset: int, size: int, width: int, height: int, duration: int) -> by
 
 
 def _sample_table(offset: int, size: int, width: int, height: int, duration: int) -> bytes:
-    """Where the one sample is, how large, and how long it is shown."""
+    """Return the table of the one sample: where it is, its size and its duration."""
     return _box(
         b"stbl",
         _full(b"stsd", 0, struct.pack(">I", 1), _sample_entry(size, width, height)),
@@ -70,7 +70,7 @@ def _sample_entry(size: int, width: int, height: int) -> bytes:
 
 
 def _decoder(size: int) -> bytes:
-    """What decodes the samples, as MPEG-4 descriptors: plain JPEG."""
+    """Return the MPEG-4 descriptors of the decoder: plain JPEG."""
     config = struct.pack(">BB", _JPEG_OBJECT_TYPE, _VISUAL_STREAM)
     config += size.to_bytes(3) + struct.pack(">2I", size * 8, size * 8)
     stream = struct.pack(">HB", 1, 0) + _descriptor(0x04, config) + _descriptor(0x06, b"\x02")
@@ -82,7 +82,7 @@ def _descriptor(tag: int, content: bytes) -> bytes:
 
 
 def _full(kind: bytes, flags: int, *contents: bytes) -> bytes:
-    """A box with a version, always 0, and flags."""
+    """Return a box with version 0 and flags."""
     return _box(kind, struct.pack(">I", flags), *contents)
 
 

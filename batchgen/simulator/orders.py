@@ -1,4 +1,4 @@
-"""What the endpoint's parts hand to each other: terms, orders, and what to send."""
+"""Values passed between the parts of the endpoint: terms, orders, responses."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from batchgen.simulator.billing import Purchase
-from batchgen.simulator.faults import Behaviour, Fault
+from batchgen.simulator.faults import Behavior, Fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What the endpoint is started with and keeps. Money in micros; `key` None takes any `sk-`."""
+    """Fixed settings. Money in micro-dollars; `key` None accepts any key that starts with `sk-`."""
 
     price: int
     balance: int | None
@@ -21,7 +21,7 @@ class Terms:
 
 
 class Wanted(Protocol):
-    """What every request says that costs money."""
+    """What every request that costs money has."""
 
     @property
     def model(self) -> str: ...
@@ -36,9 +36,9 @@ WantedT = TypeVar("WantedT", bound=Wanted)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(Generic[WantedT]):
-    """A valid request, its price, and what its caller said about itself.
+    """A valid request, its price, and how its client identified it.
 
-    `number` counts POSTs from 1. What is `billed_at_once` is billed before anything is made.
+    `number` counts POSTs from 1. If `billed_at_once`, the charge precedes the work.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Order(Generic[WantedT]):
     billed_at_once: bool = False
 
     def purchase(self, fault: Fault | None) -> Purchase:
-        """What the bill says of it."""
+        """Return the purchase for the bill."""
         return Purchase(
             request_id=self.request_id,
             idempotency_key=self.idempotency_key,
@@ -62,13 +62,13 @@ class Order(Generic[WantedT]):
         )
 
 
-Make = Callable[[Order[WantedT], Behaviour, Fault | None], Awaitable[bytes]]
-"""Does the work of an order and writes the body of its response."""
+Make = Callable[[Order[WantedT], Behavior, Fault | None], Awaitable[bytes]]
+"""Does the work of an order and returns the response body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to send."""
+    """A whole response."""
 
     status: int
     body: bytes
@@ -85,9 +85,9 @@ class Hangup:
 
 @dataclass(frozen=True, slots=True)
 class EventStream:
-    """Server-sent events, in the making: whoever sends them has to read them to their end.
+    """Server-sent events, generated while they are read; the reader must exhaust them.
 
-    The work is done and billed by reading; a Hangup among the events is the last of them.
+    Reading does and bills the work. A Hangup can only be the last event.
     """
 
     events: AsyncGenerator[bytes | Hangup, None]
@@ -97,13 +97,13 @@ Sent = Reply | Hangup | EventStream
 
 
 class Events(Protocol):
-    """What a stream sends, made one by one."""
+    """The events of a stream, generated one by one."""
 
     def partials(self) -> list[Callable[[], bytes]]:
-        """The makers of the events that come before the work is done, in order."""
+        """Return functions that make the events before the work is done, in order."""
 
     def completed(self) -> list[bytes]:
-        """The events of the finished work."""
+        """Return the events of the finished work."""
 
 
-MakeEvents = Callable[[Order[WantedT], Behaviour, Fault | None], Events]
+MakeEvents = Callable[[Order[WantedT], Behavior, Fault | None], Events]

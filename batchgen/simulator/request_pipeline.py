@@ -1,4 +1,4 @@
-"""What happens to a request between its being read and its being answered: money, work, faults."""
+"""Process a request after it is read and before its response is sent: money, work, faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from batchgen.simulator import streams
 from batchgen.simulator.billing import Account, Hold
 from batchgen.simulator.errors import CARRIER, ApiError, Blocked, invalid_value
-from batchgen.simulator.faults import Behaviour, BillAt, Fault, Idempotency
+from batchgen.simulator.faults import Behavior, BillAt, Fault, Idempotency
 from batchgen.simulator.image_generator import Studio
 from batchgen.simulator.orders import (
     Events,
@@ -39,16 +39,16 @@ STREAMED = (
     Fault.BILL_STREAM_ERROR,
     Fault.BILL_STREAM_CUT,
 )
-"""What a stream can be opened with; every other fault answers in place of it."""
+"""Faults with which a stream can open; every other fault replaces the stream."""
 _USELESS: Mapping[Fault | None, Reply] = {
     Fault.BILL_NO_DATA: Reply(200, b'{"created": 1790000000}'),
     Fault.BILL_UNREAD: Reply(200, b'{"created": 1, "renderings": [{"link": "/a.png"}]}'),
     Fault.BILL_INSIDE: Reply(200, b'{"error": {"code": "render_failed", "message": "No GPU"}}'),
     Fault.BILL_TASK: Reply(202, b'{"id": "render-1", "status": "queued", "polling_url": "/r/1"}'),
 }
-"""Responses without an image, whatever was made."""
+"""Responses without an image, although one was made."""
 UNBILLED = (Fault.ERROR, Fault.BREAK, Fault.STREAM_ERROR)
-"""Faults after work was begun that cost nothing."""
+"""Faults after the start of work that cost nothing."""
 
 _GATEWAY_TIMEOUT_PAGE = (
     b"<html>\r\n<head><title>504 Gateway Time-out</title></head>\r\n<body>\r\n"
@@ -70,7 +70,7 @@ class Bucket:
         self._updated_at = clock()
 
     def take(self, per_minute: float, burst: int) -> float:
-        """Seconds until a token will be there; 0.0 when one was there and was taken."""
+        """Take a token and return 0.0, or return the seconds until one is available."""
         now = self._clock()
         refill = (now - self._updated_at) * per_minute / 60
         self._tokens = min(float(burst), self._tokens + refill)
@@ -82,16 +82,16 @@ class Bucket:
 
 
 class Gateway:
-    """The endpoint without its HTTP: admits callers, makes images, keeps the account."""
+    """The endpoint without HTTP: admits clients, makes images, keeps the account."""
 
-    def __init__(self, *, state: Path, base_url: str, terms: Terms, behaviour: Behaviour) -> None:
+    def __init__(self, *, state: Path, base_url: str, terms: Terms, behavior: Behavior) -> None:
         self.files = state / "files"
         self.files.mkdir(parents=True, exist_ok=True)
         self._responses = state / "responses"
         self._responses.mkdir(exist_ok=True)
         self.studio = Studio(self.files, base_url)
         self.terms = terms
-        self.behaviour = behaviour
+        self.behavior = behavior
         self.account = Account(state, balance=terms.balance)
         self.tasks = Tasks(state, self.studio, self.account)
         self.key_revoked = False
@@ -113,15 +113,15 @@ class Gateway:
             raise ApiError(401, "无效的令牌")
 
     def admit(self) -> None:
-        """Take the caller's turn in the rate limit. Raises 429."""
-        behaviour = self.behaviour
-        if not behaviour.rate:
+        """Take one request from the rate limit. Raises 429."""
+        behavior = self.behavior
+        if not behavior.rate:
             return
-        wait = self._bucket.take(behaviour.rate, behaviour.burst)
+        wait = self._bucket.take(behavior.rate, behavior.burst)
         if wait:
             raise ApiError(
                 429,
-                f"Rate limit of {behaviour.rate:g} requests per minute reached",
+                f"Rate limit of {behavior.rate:g} requests per minute reached",
                 headers=self._retry_after(wait),
             )
 
@@ -131,12 +131,12 @@ class Gateway:
         make: Make[WantedT],
         make_events: MakeEvents[WantedT] | None = None,
     ) -> Sent:
-        """Do what was ordered, or replay it; what is streamed by `make_events` is never replayed.
+        """Do the work of an order, or replay it; streams from `make_events` are never replayed.
 
-        Raises ApiError when it was not done nor billed.
+        Raises ApiError if the work was neither done nor billed.
         """
         key = order.idempotency_key
-        if self.behaviour.idempotency is Idempotency.NONE or key is None or make_events:
+        if self.behavior.idempotency is Idempotency.NONE or key is None or make_events:
             return await self._work(order, make, make_events)
         digest = hashlib.sha256(repr(order.wanted).encode()).hexdigest()
         if key in self._running:
@@ -154,7 +154,7 @@ class Gateway:
         return await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Finish what is being written; tasks that are not due go on at the next start."""
+        """Finish pending writes; tasks that are not due continue at the next start."""
         await self.tasks.close()
         await self.account.close()
 
@@ -166,30 +166,28 @@ class Gateway:
         *,
         digest: str | None = None,
     ) -> Sent:
-        behaviour = (
-            self.behaviour
-        )  # one for the whole request, whatever the judge changes meanwhile
+        behavior = self.behavior  # one for the whole request, even if a test changes it meanwhile
         with ExitStack() as held:
             hold = self.account.hold(order.micros)
             held.callback(self.account.release, hold)
-            fault = behaviour.post_fault(order.number, streamed=make_events is not None)
+            fault = behavior.post_fault(order.number, streamed=make_events is not None)
             refusal = self._refusal(fault)
             if refusal is not None:
                 return refusal
-            billed_first = order.billed_at_once or behaviour.bill_at is BillAt.BODY
+            billed_first = order.billed_at_once or behavior.bill_at is BillAt.BODY
             if billed_first and fault not in UNBILLED:
                 await self._charge(hold, order, fault)
             if make_events is not None and fault in STREAMED:
-                events = make_events(order, behaviour, fault)
+                events = make_events(order, behavior, fault)
                 return EventStream(
-                    self._stream(order, behaviour, fault, events, hold, held.pop_all())
+                    self._stream(order, behavior, fault, events, hold, held.pop_all())
                 )
-            await asyncio.sleep(_latency(order, behaviour))
+            await asyncio.sleep(_latency(order, behavior))
             if fault is Fault.ERROR:
                 raise ApiError(500, "do request failed", code="do_request_failed")
             if fault is Fault.BREAK:
                 return self._hangup(order)
-            body = await make(order, behaviour, fault)
+            body = await make(order, behavior, fault)
             if digest is not None and order.idempotency_key is not None:
                 saved = self._saved_response(order.idempotency_key)
                 await asyncio.to_thread(saved.write_bytes, digest.encode() + b"\n" + body)
@@ -200,28 +198,28 @@ class Gateway:
     async def _stream(
         self,
         order: Order[WantedT],
-        behaviour: Behaviour,
+        behavior: Behavior,
         fault: Fault | None,
         events: Events,
         hold: Hold,
         held: ExitStack,
     ) -> AsyncGenerator[bytes | Hangup, None]:
-        """The rest of the work on a streamed order: partial images, the charge, the images."""
+        """Do the rest of the work of a streamed order: partial images, charge, images."""
         partials = events.partials()
-        pause = _latency(order, behaviour) / (len(partials) + 1)
+        pause = _latency(order, behavior) / (len(partials) + 1)
         with held:
             yield streams.PING
             for make_partial in partials:
-                async for ping in streams.pings(pause, behaviour.ping_interval):
+                async for ping in streams.pings(pause, behavior.ping_interval):
                     yield ping
                 yield await asyncio.to_thread(make_partial)
-            async for ping in streams.pings(pause, behaviour.ping_interval):
+            async for ping in streams.pings(pause, behavior.ping_interval):
                 yield ping
             if fault is Fault.STREAM_ERROR:
                 yield streams.failure()
                 return
             completed = await asyncio.to_thread(events.completed)
-            if behaviour.bill_at is BillAt.WORK:
+            if behavior.bill_at is BillAt.WORK:
                 await self._charge(hold, order, fault)
             if fault is Fault.BILL_STREAM_ERROR:
                 yield streams.failure()
@@ -234,7 +232,7 @@ class Gateway:
             yield streams.DONE
 
     def _refusal(self, fault: Fault | None) -> Reply | None:
-        """The response of a fault that costs no work and no money."""
+        """Return the response of a fault that costs neither work nor money."""
         if fault is Fault.REFUSE:
             raise invalid_value("prompt", "The request was refused.")
         if fault is Fault.PLAN_LIMIT:
@@ -257,7 +255,7 @@ class Gateway:
         if fault is Fault.BILL_GATEWAY_TIMEOUT:
             return Reply(504, _GATEWAY_TIMEOUT_PAGE, "text/html")
         if fault is Fault.BILL_ERROR:
-            if self.behaviour.chance("error body", order.number) < 0.5:
+            if self.behavior.chance("error body", order.number) < 0.5:
                 return Reply(500, _INTERNAL_ERROR_PAGE, "text/html")
             return Reply(500, b'{"detail": "Internal Server Error"}')
         if fault is Fault.BILL_PAGE:
@@ -277,10 +275,10 @@ class Gateway:
         await self.account.charge(hold, order.purchase(fault), status=status)
 
     def _hangup(self, order: Order[WantedT]) -> Hangup:
-        return Hangup(reset=self.behaviour.chance("hangup", order.number) < 0.5)
+        return Hangup(reset=self.behavior.chance("hangup", order.number) < 0.5)
 
     def _retry_after(self, wait: float) -> dict[str, str]:
-        if not self.behaviour.retry_after:
+        if not self.behavior.retry_after:
             return {}
         return {"Retry-After": str(max(1, math.ceil(wait)))}
 
@@ -288,9 +286,9 @@ class Gateway:
         return self._responses / hashlib.sha256(idempotency_key.encode()).hexdigest()
 
 
-def _latency(order: Order[WantedT], behaviour: Behaviour) -> float:
-    jitter = behaviour.latency_jitter * behaviour.chance("latency", order.number)
-    return behaviour.latency + jitter
+def _latency(order: Order[WantedT], behavior: Behavior) -> float:
+    jitter = behavior.latency_jitter * behavior.chance("latency", order.number)
+    return behavior.latency + jitter
 
 
 def _check_same(first_digest: str, digest: str) -> None:

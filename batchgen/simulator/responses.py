@@ -1,4 +1,4 @@
-"""Responses that ASGI has no ready form of: streams, and connections that end too early."""
+"""Responses for which ASGI has no type: streams, and connections that end too early."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HangupResponse(Response):
 
 
 class TruncatedResponse(Response):
-    """Promises the whole content and closes the connection after half of it."""
+    """Announces the whole content and closes the connection after half of it."""
 
     def __init__(self, content: bytes, media_type: str) -> None:
         super().__init__(headers={"content-length": str(len(content))}, media_type=media_type)
@@ -39,7 +39,7 @@ class TruncatedResponse(Response):
 
 
 class StalledResponse(TruncatedResponse):
-    """Promises the whole content, sends half of it and then nothing, until the client leaves."""
+    """Announces the whole content, sends half of it, and waits until the client disconnects."""
 
     async def _end(self, scope: Scope, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -47,7 +47,7 @@ class StalledResponse(TruncatedResponse):
 
 
 class EventStreamResponse(Response):
-    """Sends events as they are made, to their end also when nobody reads them any more.
+    """Sends events as they are made, and makes them all even if the client has disconnected.
 
     `held` is closed after the last one.
     """

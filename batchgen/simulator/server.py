@@ -1,4 +1,4 @@
-"""The endpoint as a process: its socket, its ready line, and how it ends."""
+"""Run the endpoint as a process: its socket, its ready line, and how it ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import uvicorn
 
 from batchgen.simulator.app import create_app
 from batchgen.simulator.connection import ReachableH11Protocol
-from batchgen.simulator.faults import Behaviour
+from batchgen.simulator.faults import Behavior
 from batchgen.simulator.orders import Terms
 from batchgen.simulator.request_pipeline import Gateway
 
@@ -28,7 +28,7 @@ _KEEP_ALIVE_S = 75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where the endpoint listens and keeps its files. Port 0 takes any free one."""
+    """Where the endpoint listens and keeps its files. Port 0 takes any free port."""
 
     host: str
     port: int
@@ -36,24 +36,24 @@ class Place:
 
 
 def check_loopback(host: str) -> str:
-    """The address to listen on. Raises ValueError unless it is of this machine only."""
+    """Return the IP address to listen on. Raises ValueError unless it is a loopback IP address."""
     try:
-        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
         raise ValueError(f"{host!r} is not an IP address") from None
-    if not address.is_loopback:
-        raise ValueError(f"{host} is not a loopback address")
-    return str(address)
+    if not ip.is_loopback:
+        raise ValueError(f"{host} is not a loopback IP address")
+    return str(ip)
 
 
 def serve(
-    place: Place, *, terms: Terms, behaviour: Behaviour, log: bool, stdin_lifeline: bool
+    place: Place, *, terms: Terms, behavior: Behavior, log: bool, stdin_lifeline: bool
 ) -> None:
-    """Listen, print the ready line to stdout, and return when told to stop.
+    """Listen, print the ready line to stdout, and return after a signal to stop.
 
-    SIGTERM, SIGINT and, with `stdin_lifeline`, the end of stdin stop it: what is in flight is
-    finished and billed, for at most 10 seconds. Raises OSError when the port is taken and
-    ValueError for a damaged bill.
+    SIGTERM, SIGINT and, with `stdin_lifeline`, the end of stdin stop it. Requests in flight finish
+    and are billed, for at most 10 seconds. Raises OSError if the port is in use and ValueError for
+    a damaged bill.
     """
     if log:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
@@ -68,7 +68,7 @@ def serve(
             "pid": os.getpid(),
             "state": str(place.state.resolve()),
         }
-        gateway = Gateway(state=place.state, base_url=base_url, terms=terms, behaviour=behaviour)
+        gateway = Gateway(state=place.state, base_url=base_url, terms=terms, behavior=behavior)
         config = uvicorn.Config(
             create_app(gateway),
             http=ReachableH11Protocol,

@@ -1,4 +1,7 @@
-"""Server-sent events of images, as OpenAI documents them (openai-images sheet, 2.2)."""
+"""Server-sent events of images.
+
+Source: https://platform.openai.com/docs/api-reference/images-streaming
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from batchgen.simulator.faults import Behaviour, Fault
+from batchgen.simulator.faults import Behavior, Fault
 from batchgen.simulator.image_generator import Studio
 from batchgen.simulator.models import tokens
 from batchgen.simulator.models.rules import ImageRequest
@@ -23,15 +26,15 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageEvents:
-    """Makes the events of one order, each whole and ready to send."""
+    """Makes the events of one order, each complete and ready to send."""
 
     studio: Studio
     order: Order[ImageRequest]
-    behaviour: Behaviour
+    behavior: Behavior
     fault: Fault | None
 
     def partials(self) -> list[Callable[[], bytes]]:
-        """A maker for each partial image, those of the first image first."""
+        """Return a function per partial image, starting with those of the first image."""
         wanted = self.order.wanted
         return [
             functools.partial(self._partial, index, step)
@@ -42,18 +45,18 @@ class ImageEvents:
     def _partial(self, index: int, step: int) -> bytes:
         return self._event(
             "partial_image",
-            b64_json=self.studio.partial(self.order, self.behaviour, index, step),
+            b64_json=self.studio.partial(self.order, self.behavior, index, step),
             partial_image_index=step,
         )
 
     def completed(self) -> list[bytes]:
-        """One event for each image. What it does not hand over in one form is left out of it."""
+        """Return one event per image, with the image in one form only."""
         count = 0 if self.fault is Fault.BILL_EMPTY else self.order.wanted.n
         return [self._completed(index) for index in range(1, count + 1)]
 
     def _completed(self, index: int) -> bytes:
-        form = self.behaviour.response
-        result = self.studio.image(self.order, self.behaviour, self.fault, index, form)
+        form = self.behavior.response
+        result = self.studio.image(self.order, self.behavior, self.fault, index, form)
         handed = {"url": result.url} if result.url else {"b64_json": result.b64_json}
         return self._event("completed", **handed, usage=tokens.usage(self.order.wanted))
 
@@ -73,7 +76,7 @@ class ImageEvents:
 
 
 async def pings(seconds: float, interval: float) -> AsyncGenerator[bytes, None]:
-    """Let some time pass, with a comment line after every `interval` seconds of it."""
+    """Wait, and yield a comment line after every `interval` seconds."""
     whole = max(0, math.ceil(seconds / interval) - 1)
     for _ in range(whole):
         await asyncio.sleep(interval)
@@ -82,7 +85,7 @@ async def pings(seconds: float, interval: float) -> AsyncGenerator[bytes, None]:
 
 
 def failure() -> bytes:
-    """The carrier's error in the middle of a stream; nothing follows it."""
+    """Return the upstream error in the middle of a stream; it is the last event."""
     error = {
         "message": "The image could not be made.",
         "type": "image_generation_server_error",

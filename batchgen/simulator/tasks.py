@@ -1,4 +1,4 @@
-"""Video tasks: accepted at once, worked off in their time, and asked about until they are done."""
+"""Video tasks: accepted at once, done after their latency, and polled until they are done."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orjson
 
 from batchgen.simulator.billing import Account, Journal, Purchase
 from batchgen.simulator.errors import ApiError
-from batchgen.simulator.faults import Behaviour, Fault, TaskResponse
+from batchgen.simulator.faults import Behavior, Fault, TaskResponse
 from batchgen.simulator.image_generator import Studio
 from batchgen.simulator.models.veo import VideoRequest
 from batchgen.simulator.orders import Order
@@ -20,14 +20,14 @@ from batchgen.simulator.orders import Order
 QUEUED, PROCESSING, SUCCESS, FAILED = "queued", "processing", "SUCCESS", "failed"
 _OLD_WORDS = {QUEUED: "processing", PROCESSING: "processing", SUCCESS: "completed", FAILED: FAILED}
 _QUEUED_SHARE = 1 / 3
-"""Of its time, what a task waits before it is worked on."""
+"""Share of a task's time during which it is queued."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What was accepted, as it stands in the journal. Times are Unix seconds.
+    """An accepted task, as in the journal. Times are Unix seconds.
 
-    `fault` is how it will go wrong, one of the task's own faults or `bill-truncated`.
+    `fault` is its fault, one of the task faults or `bill-truncated`; None if it succeeds.
     """
 
     purchase: Purchase
@@ -50,16 +50,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a task ended, and when."""
+    """How and when a task ended."""
 
     status: str
     time: float
 
 
 class Tasks:
-    """All tasks of a state directory; they outlive the process and go on where they were.
+    """All tasks of a state directory; they survive the process and continue after a restart.
 
-    Raises ValueError when a line read back is not JSON.
+    Raises ValueError if a line read back is not JSON.
     """
 
     def __init__(self, state: Path, studio: Studio, account: Account) -> None:
@@ -79,25 +79,25 @@ class Tasks:
 
     @property
     def open(self) -> int:
-        """How many are not at their end."""
+        """Return the number of unfinished tasks."""
         return len(self._tasks) - len(self._ends)
 
     def resume(self) -> None:
-        """Go on with what another process left; call it once, inside the event loop."""
+        """Continue the tasks of an earlier process; call it once, inside the event loop."""
         for task in self._tasks.values():
             if task.id not in self._ends:
                 self._start(task)
 
     async def create(
-        self, order: Order[VideoRequest], behaviour: Behaviour, fault: Fault | None
+        self, order: Order[VideoRequest], behavior: Behavior, fault: Fault | None
     ) -> bytes:
-        """Accept a task, which is on the disk when this returns, and write the response's body."""
+        """Accept a task, which is on disk when this returns, and return the response body."""
         if fault is Fault.BILL_EMPTY:
             return b"{}"
         now = time.time()
         wanted = order.wanted
         truncated = fault if fault is Fault.BILL_TRUNCATED else None
-        own_fault = behaviour.task_fault(order.number) or truncated
+        own_fault = behavior.task_fault(order.number) or truncated
         task = Task(
             purchase=order.purchase(own_fault),
             micros=order.micros,
@@ -105,26 +105,26 @@ class Tasks:
             height=wanted.height,
             seconds=wanted.seconds,
             created_at=now,
-            due_at=now + behaviour.task_latency,
+            due_at=now + behavior.task_latency,
             fault=own_fault,
         )
         await self._journal.append({"task": dataclasses.asdict(task)})
         self._keep(task)
         self._start(task)
-        if behaviour.task_response is TaskResponse.OLD:
+        if behavior.task_response is TaskResponse.OLD:
             created = {"id": task.id, "status": PROCESSING, "status_update_time": int(now)}
         else:
             created = {"task_id": task.id, "status": PROCESSING}
         return orjson.dumps(created)
 
-    def query(self, task_id: str, behaviour: Behaviour) -> dict[str, object]:
-        """What is to say about a task now. Raises ApiError for one that there is not."""
+    def query(self, task_id: str, behavior: Behavior) -> dict[str, object]:
+        """Return a task's current state. Raises ApiError for an unknown task."""
         task = self._tasks.get(task_id)
         if task is None:
             raise ApiError(400, "task_not_exist", code="task_not_exist")
         status, since = self._status(task)
-        url = self._studio.address(task.file_name) if status == SUCCESS else ""
-        if behaviour.task_response is TaskResponse.OLD:
+        url = self._studio.url(task.file_name) if status == SUCCESS else ""
+        if behavior.task_response is TaskResponse.OLD:
             return {
                 "id": task.id,
                 "status": _OLD_WORDS[status],
@@ -143,7 +143,7 @@ class Tasks:
         await self._journal.close()
 
     def _status(self, task: Task) -> tuple[str, float]:
-        """Where a task is, and since when."""
+        """Return the state of a task and the time since when it holds."""
         end = self._ends.get(task.id)
         if end is not None:
             return end.status, end.time
@@ -168,7 +168,7 @@ class Tasks:
             await self._end(task)
 
     async def _end(self, task: Task) -> None:
-        """Make the video or give the money back, and only then say so."""
+        """Make the video or refund the money, and then record the end."""
         failed = task.fault in (Fault.TASK_FAIL, Fault.BILL_TASK_FAIL)
         if not failed:
             await asyncio.to_thread(self._make, task)

@@ -1,4 +1,4 @@
-"""The uploaded images and mask of an edit, judged by their bytes as the carrier judges them."""
+"""Check the uploaded images and mask of an edit by their bytes, as the upstream provider does."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class _Header:
 
 
 def check_uploads(images: list[Upload], mask: Upload | None) -> tuple[Reference, ...]:
-    """The files in order, the mask last, once all of them are acceptable.
+    """Return the files in order, the mask last, if all are acceptable.
 
-    Rules: openai-images sheet, 1.4. Raises ApiError.
+    Source: https://platform.openai.com/docs/api-reference/images/createEdit. Raises ApiError.
     """
     if not images:
         raise missing("image")
@@ -52,7 +52,7 @@ def check_uploads(images: list[Upload], mask: Upload | None) -> tuple[Reference,
 
 
 def check_reference(upload: Upload, param: str) -> Reference:
-    """One file on its own, once it is acceptable. Raises ApiError."""
+    """Return one file if it is acceptable. Raises ApiError."""
     return _reference(upload, _checked(upload, param, _MAX_IMAGE_BYTES))
 
 

@@ -1,7 +1,7 @@
-"""The account's own log, balance and units as new-api tells them, with the log's bad habits.
+"""The account's log, balance and units as new-api reports them, with the log's faults.
 
-Shapes: crazyrouter sheet, section 10. Rows come from the endpoint's own bill; `POST /judge/log`
-changes the habits.
+Source: https://github.com/QuantumNous/new-api. The rows are the endpoint's own bill; `POST
+/judge/log` sets the faults.
 """
 
 from __future__ import annotations
@@ -22,36 +22,38 @@ from batchgen.simulator.models.rules import MODEL
 QUOTA_PER_DOLLAR = 500_000
 _CONSUMPTION = 2
 _REFUND = 6
-"""Stock new-api's kind of the rows that give money back; the amount is above zero there too."""
+"""Stock new-api's type for refunds; their amount is positive too."""
 _DEFAULT_PAGE = 10
 _TOKEN_NAME = "batch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogHabits:
-    """How the log misleads its reader. Late are the rows of charges without a 200 at their end."""
+    """How the log is wrong. Rows are late for charges whose response was not a 200."""
 
     refuse: bool = False
-    """Say `success: false` with status 200, as for a bad token."""
+    """Return `success: false` with status 200, as for a bad token."""
     late_s: float = 0.0
-    """Seconds after the charge at which its late row appears, with that time on it."""
+    """Seconds after the charge at which a late row appears, with that later time."""
     late_queries: int = 0
-    """Queries after a change of habits that are answered without the late rows."""
+    """Number of queries after a change of these settings that miss the late rows."""
     double: bool = False
-    """Every row twice."""
+    """List every row twice."""
     foreign: int = 0
-    """Rows of charges that nobody ordered here, at the time of the first one."""
+    """Number of rows of other clients' charges, at the time of the first charge."""
     drift_percent: int = 0
-    """How much more the rows say than was charged."""
+    """By how much the amounts in rows exceed the charges."""
     page_cap: int = 100
-    """Rows a page has at most, whatever was asked for."""
+    """Maximum rows per page, whichever number is requested."""
 
     def changed(self, document: Mapping[str, object]) -> LogHabits:
-        """The habits after `document`. Raises ValueError for a wrong name, type or range."""
+        """Return the settings with the changes of `document`. Raises ValueError for a wrong name,
+        type or range.
+        """
         defaults = {item.name: item.default for item in fields(LogHabits)}
         for name, value in document.items():
             if name not in defaults:
-                raise ValueError(f"the log has no habit {name!r}")
+                raise ValueError(f"unknown setting {name!r} of the log")
             wanted = type(defaults[name])
             fits = isinstance(value, int | float) if wanted is float else type(value) is wanted
             if not fits or (isinstance(value, int | float) and value < 0):
@@ -60,7 +62,7 @@ class LogHabits:
 
 
 class LogApi:
-    """`/api/status`, `/api/user/self` and `/api/log/self` over an account."""
+    """`/api/status`, `/api/user/self` and `/api/log/self` of an account."""
 
     def __init__(self, account: Account, price: int) -> None:
         self._account = account
@@ -69,7 +71,7 @@ class LogApi:
         self._queries = 0
 
     def routes(self) -> list[Route]:
-        """For the application."""
+        """Return the routes for the application."""
         return [
             Route("/api/status", self._status),
             Route("/api/user/self", self._user),
@@ -108,13 +110,15 @@ class LogApi:
         page = max(1, _number(request, "p", 1))
         asked = _number(request, "page_size", _DEFAULT_PAGE)
         size = min(asked if asked > 0 else _DEFAULT_PAGE, self._habits.page_cap)
-        found = [row for row in self._rows() if _is_asked_for(row, request)]
+        found = [row for row in self._rows() if _matches(row, request)]
         found.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
         items = found[(page - 1) * size : page * size]
         return _success({"page": page, "page_size": size, "total": len(found), "items": items})
 
     def _refusal(self, request: Request) -> Response | None:
-        """What stock new-api says to who may not see an account; an API key may not, for one."""
+        """Return stock new-api's error for a client that may not read the account, such as an API
+        key.
+        """
         scheme, _, token = request.headers.get("authorization", "").rpartition(" ")
         user = request.headers.get("new-api-user", "")
         if not token or scheme.lower() not in ("", "bearer"):
@@ -137,7 +141,7 @@ class LogApi:
                 created_at=charges[0]["time"] if charges else time.time(),
                 model=MODEL,
                 micros=self._price,
-                request_id=f"20260101000000000000000stranger{number}",
+                request_id=f"20260101000000000000000foreign0{number}",
                 status=200,
             )
 
@@ -205,7 +209,7 @@ def _row(
     }
 
 
-def _is_asked_for(row: dict[str, object], request: Request) -> bool:
+def _matches(row: dict[str, object], request: Request) -> bool:
     created_at = row["created_at"]
     assert isinstance(created_at, int)
     start = _number(request, "start_timestamp", 0)
@@ -221,7 +225,7 @@ def _is_asked_for(row: dict[str, object], request: Request) -> bool:
 
 
 def _number(request: Request, name: str, default: int) -> int:
-    """A parameter as stock new-api reads it: what is no number is 0, what is absent the default."""
+    """Return a parameter as stock new-api reads it: 0 if not a number, the default if absent."""
     text = request.query_params.get(name)
     if text is None:
         return default

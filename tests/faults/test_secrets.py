@@ -31,7 +31,7 @@ from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.http.session import ssl_context
 from batchgen.job import AttemptId
 from batchgen.outcomes.classify import Reach
-from batchgen.session.settings import exposed_env_file
+from batchgen.session.env_file import exposed_env_file
 from batchgen.spool.spool import Spool
 from tests.support import canary, rig, wire
 from tests.support.canary import CANARY
@@ -291,7 +291,7 @@ def test_a_run_that_crashes_leaves_no_memory_and_no_values_behind(
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 @pytest.mark.fault("S07")
-def test_a_env_file_that_others_may_read_is_warned_of(served: rig.Endpoint, tmp_path: Path) -> None:
+def test_an_env_file_others_may_read_is_warned_of(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["a mug", "a hat"])
     keys = tmp_path / ".env"
     keys.write_text(f"OTHER_KEY={CANARY}\n")
@@ -305,7 +305,7 @@ def test_a_env_file_that_others_may_read_is_warned_of(served: rig.Endpoint, tmp_
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 @pytest.mark.fault("S07")
 @pytest.mark.parametrize("below", ["", "jobs/winter"])
-def test_a_env_file_in_git_is_warned_of(below: str, tmp_path: Path) -> None:
+def test_an_env_file_in_git_is_warned_of(below: str, tmp_path: Path) -> None:
     directory = tmp_path / below
     directory.mkdir(parents=True, exist_ok=True)
     (directory / ".env").write_text("A=1\n")

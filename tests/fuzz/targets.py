@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -30,7 +31,11 @@ from batchgen.manifest.template import compile_expression, compile_template
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.outcomes.retry_after import MAX_WAIT_S, retry_after
 from batchgen.planning.naming import NamingError, checked_key, output_path, safe_path
+from batchgen.providers.adapters.error_objects import error_of
+from batchgen.providers.adapters.image_paths import MAX_IMAGES, find_images
 from batchgen.providers.adapters.registry import ADAPTERS
+from batchgen.providers.adapters.response_parsing import parse_document
+from batchgen.providers.adapters.tasks import find_task
 from batchgen.providers.adapters.video import read_state
 from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.session.settings import Environment
@@ -125,8 +130,24 @@ def read_response(data: bytes) -> None:
         assert classification.message.isprintable()
         assert classification.code.isprintable()
         if classification.outcome is Outcome.OK:
-            assert response.images or response.task_id
+            assert status == 200
+            assert response.images
             assert classification.billed is not Billed.NO
+
+
+def read_image_paths(data: bytes) -> None:
+    """Images are found at distinct indexes; next to an error only those that are image data."""
+    with suppress(ValueError):
+        document = parse_document(data)
+        found = find_images(document)
+        assert len({one.index for one in found}) == len(found) <= MAX_IMAGES
+        assert all((one.url is None) != (one.base64 is None) for one in found)
+        assert all(one.url is None or one.url.strip() for one in found)
+        if isinstance(document, dict):
+            error_of(document)
+            find_task(document, {})
+            unsure = {**document, "data": None, "error": {"message": "no"}}
+            assert all(one.url is None for one in find_images(unsure, is_error=True))
 
 
 def read_pieces(data: bytes) -> None:
@@ -225,6 +246,20 @@ TARGETS: Final[Mapping[str, Target]] = {
             b"\0\1" + stream(PARTIAL, COMPLETED),
             b'\1\0{"candidates": [{"content": {"parts": [{"inlineData": {"data": "aGk="}}]}}]}',
             b'\2\0{"code": "success", "data": {"task_id": "t", "status": "SUCCESS", "url": "u"}}',
+        ),
+    ),
+    "image_paths": Target(
+        read_image_paths,
+        tuple(
+            json.dumps(document).encode()
+            for document in (
+                {"images": [{"url": "https://a.example/1.png"}], "status": "done"},
+                {"data": {"data": [{"b64_json": "iVBORw0KGgoAAAANSUhEUg=="}]}, "code": 200},
+                {"choices": [{"message": {"content": "![a](https://a.example/1.png) no"}}]},
+                {"output": [{"type": "image_generation_call", "result": "/9j/4AAQSkZJRgABAQ=="}]},
+                {"id": "1", "status": "queued", "polling_url": "/t/1", "urls": {"get": "x"}},
+                {"errors": [{"message": "a"}], "detail": [{"loc": ["body", "x"], "msg": "b"}]},
+            )
         ),
     ),
     "pieces": Target(

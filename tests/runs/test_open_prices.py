@@ -56,14 +56,14 @@ def test_an_open_option_has_a_cheapest_and_a_dearest_price(
     found = profile.price_span(model, options)
     assert found is not None
     assert (found.least, found.most) == (least, most)
-    opened = found.open and (found.open.name, found.open.dearest, found.open.cheapest)
+    opened = found.open and (found.open.name, found.open.highest, found.open.lowest)
     assert opened == option
     assert profile.price(model, options) == most, "the dearest is reserved"
 
 
 def test_a_price_of_the_manifest_leaves_nothing_open() -> None:
     span = PriceSpan(
-        least=Micros(1), most=Micros(2), open=OpenOption(name="a", dearest="b", cheapest="c")
+        least=Micros(1), most=Micros(2), open=OpenOption(name="a", highest="b", lowest="c")
     )
     fake: Any = SimpleNamespace(span=lambda *_: span, price=lambda *_: span.most)
     profile = Profile(name="x", base_url=None, key_variable=None, prices=fake, flat_price=PRICE)

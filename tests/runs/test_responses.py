@@ -15,14 +15,21 @@ from tests.support.responses import RED, encoded, image, saved
 from tests.support.scripted_server import Scripted, scripted
 
 
-def run(directory: Path, script: Scripted, *, code: int = 0, options: str = "{}") -> str:
+def run(
+    directory: Path,
+    script: Scripted,
+    *,
+    code: int = 0,
+    options: str = "{}",
+    limits: str = '{max_waste: "0", download_wait: 4}',
+) -> str:
     """One job against the script."""
     path = rig.manifest(
         directory,
         f"{script.base}/v1",
         ["a mug"],
         options=options,
-        limits='{max_waste: "0", download_wait: 4}',
+        limits=limits,
     )
     done = rig.batchgen("run", path, cwd=directory, code=code)
     return done.stdout + done.stderr
@@ -47,6 +54,97 @@ def test_an_inline_image_is_saved_in_whatever_form(form: dict[str, Any], tmp_pat
         script.response(form)
         run(tmp_path, script)
     assert saved(tmp_path) == {"job-000.png": RED}
+
+
+GATEWAYS = {
+    "images": {"images": [{"url": "URL"}], "timings": {"inference": 1.2}},
+    "texts in data": {"created": 1, "data": ["URL"]},
+    "image in data": {"created": 1, "data": [{"image": encoded(RED)}]},
+    "Markdown": {"choices": [{"message": {"role": "assistant", "content": "![image](URL)"}}]},
+    "chat images": {
+        "choices": [
+            {
+                "message": {
+                    "images": [{"image_url": {"url": f"data:image/png;base64,{encoded(RED)}"}}]
+                }
+            }
+        ]
+    },
+    "Responses": {"output": [{"type": "image_generation_call", "result": encoded(RED)}]},
+    "data in data": {"data": {"data": [{"b64_json": encoded(RED)}]}, "code": 200, "msg": "ok"},
+    "MiniMax": {"data": {"image_urls": ["URL"]}, "base_resp": {"status_code": 0}},
+}
+
+
+@pytest.mark.parametrize("status", [200, 201, 203])
+@pytest.mark.parametrize("document", GATEWAYS.values(), ids=GATEWAYS.keys())
+def test_image_of_a_gateway_is_saved(document: dict[str, Any], status: int, tmp_path: Path) -> None:
+    with scripted() as script:
+        script.files["one.png"] = RED
+        text = json.dumps(document).replace("URL", script.url("one.png"))
+        script.reply = lambda: (status, text.encode())
+        run(tmp_path, script)
+        assert len(script.posts) == 1
+    assert saved(tmp_path) == {"job-000.png": RED}
+
+
+def test_large_image_outside_data_is_saved(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((200, 200), 90).save(buffer, "PNG")
+    noise = buffer.getvalue()
+    assert len(noise) > 20_000  # the spool stores base64 of more than 4,096 characters decoded
+    with scripted() as script:
+        item = {"type": "image_generation_call", "result": encoded(noise)}
+        script.reply = lambda: (200, json.dumps({"output": [item]}).encode())
+        run(tmp_path, script)
+    assert saved(tmp_path) == {"job-000.png": noise}
+
+
+def test_image_file_as_response_is_saved(tmp_path: Path) -> None:
+    with scripted() as script:
+        script.content_type = "image/png"
+        script.reply = lambda: (200, RED)
+        run(tmp_path, script)
+    assert saved(tmp_path) == {"job-000.png": RED}
+
+
+@pytest.mark.parametrize("status", [200, 202])
+def test_task_with_polling_url_is_polled(status: int, tmp_path: Path) -> None:
+    with scripted() as script:
+        states = [{"status": "processing"}, {"status": "Ready", "result": {"sample": "URL"}}]
+        text = json.dumps({"id": "task_1", "status": "queued", "polling_url": f"{script.base}/t/1"})
+        script.reply = lambda: (status, text.encode())
+        script.files["t/1"] = lambda: (
+            json.dumps(states.pop(0) if len(states) > 1 else states[0])
+            .replace("URL", script.url("one.png"))
+            .encode()
+        )
+        script.files["one.png"] = RED
+        run(tmp_path, script, limits="{max_waste: '0', poll: 0.01}")
+        assert len(script.posts) == 1
+    assert saved(tmp_path) == {"job-000.png": RED}
+
+
+@pytest.mark.parametrize(
+    ("status", "document"),
+    [
+        (202, {"id": "task_1", "status": "queued", "polling_url": "https://other.example/t/1"}),
+        (202, {"id": "task_1"}),
+        (200, {"code": 200, "data": {"taskId": "task_1"}}),
+    ],
+)
+def test_task_without_known_route_is_uncertain(
+    status: int, document: dict[str, Any], tmp_path: Path
+) -> None:
+    with scripted() as script:
+        script.reply = lambda: (status, json.dumps(document).encode())
+        output = run(tmp_path, script, code=1)
+        assert (len(script.posts), script.gets) == (1, [])
+    assert "task_1" in output
+    assert "task_1" in rig.batchgen("status", "batch", cwd=tmp_path).stdout
+    found = rig.status(tmp_path)
+    assert found["jobs"]["uncertain"] == 1
+    assert (found["cost"]["charged"], found["cost"]["maybe"]) == ("0.000000", "0.037700")
 
 
 @pytest.mark.fault("B08")
@@ -256,7 +354,7 @@ def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
     ("worse", "why"),
     [
         (image("white", size=(64, 48)), "it has a single color"),
-        (b"two sizes", "asked for 1024x640, got 64x48"),
+        (b"two sizes", "requested 1024x640, got 64x48"),
     ],
     ids=["blank", "wrong size"],
 )
@@ -303,5 +401,5 @@ def test_a_size_that_is_ignored_each_time_is_told_of_a_few_times_and_then_counte
             options="{size: 1024x1024}",
         )
         told = rig.batchgen("run", path, cwd=tmp_path).stderr
-    assert told.count("asked for 1024x1024, got 64x48") == 20
+    assert told.count("requested 1024x1024, got 64x48") == 20
     assert "5 more images came with warnings; --json and --log-file tell of each" in told

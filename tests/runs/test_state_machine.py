@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from batchgen.errors import StoppedError
 from batchgen.job import JobState
 from batchgen.ledger.groups import Group
-from batchgen.session import plan_and_enroll
+from batchgen.session import approval
 from batchgen.session.proposal import Proposal
 from tests.support.desk import POINTS, Desk
 
@@ -84,7 +84,7 @@ class Approval(RuleBasedStateMachine):
             return
         before = self.desk.dump()
         with (
-            patch.object(plan_and_enroll, "_agreed", lambda *_: False),
+            patch.object(approval, "_is_confirmed", lambda *_: False),
             pytest.raises(StoppedError, match="declined"),
         ):
             self.desk.run(only=only, refresh=refresh)

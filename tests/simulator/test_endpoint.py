@@ -26,7 +26,7 @@ from PIL import Image
 from batchgen.simulator.billing import Journal
 from batchgen.simulator.drawing import Drawing, draw, draw_fast
 from batchgen.simulator.errors import ApiError
-from batchgen.simulator.faults import DOWNLOAD_FAULTS, POST_FAULTS, Behaviour, Fault
+from batchgen.simulator.faults import DOWNLOAD_FAULTS, POST_FAULTS, Behavior, Fault
 from batchgen.simulator.models import rules
 from tests.support import rig
 from tests.support.endpoint import KEY, PNG, error_of, image_file
@@ -666,9 +666,9 @@ def test_fast_images_are_whole_and_never_the_same_file(file_format: str) -> None
 
 def test_faults_hit_their_share_of_requests_and_the_same_ones_for_a_seed() -> None:
     rates = {Fault.BREAK: 0.2, Fault.BILL_DROP: 0.3, Fault.DOWNLOAD_ERROR: 0.5}
-    drawn = [Behaviour(seed=7, rates=rates).post_fault(number) for number in range(4_000)]
-    assert drawn == [Behaviour(seed=7, rates=rates).post_fault(n) for n in range(4_000)]
-    assert drawn != [Behaviour(seed=8, rates=rates).post_fault(n) for n in range(4_000)]
+    drawn = [Behavior(seed=7, rates=rates).post_fault(number) for number in range(4_000)]
+    assert drawn == [Behavior(seed=7, rates=rates).post_fault(n) for n in range(4_000)]
+    assert drawn != [Behavior(seed=8, rates=rates).post_fault(n) for n in range(4_000)]
     assert 0.17 < drawn.count(Fault.BREAK) / 4_000 < 0.23
     assert 0.27 < drawn.count(Fault.BILL_DROP) / 4_000 < 0.33
     assert Fault.DOWNLOAD_ERROR not in drawn
@@ -684,6 +684,6 @@ def test_a_behaviour_is_told_and_set_in_the_same_words(
     rates = dict(
         zip(POST_FAULTS + DOWNLOAD_FAULTS, posts[: len(POST_FAULTS)] + downloads, strict=False)
     )
-    behaviour = Behaviour(latency=0.5, burst=3, rates=rates)
-    told = json.loads(json.dumps(behaviour.document()))
-    assert Behaviour().changed(told).document() == behaviour.document()
+    behavior = Behavior(latency=0.5, burst=3, rates=rates)
+    told = json.loads(json.dumps(behavior.document()))
+    assert Behavior().changed(told).document() == behavior.document()

@@ -17,30 +17,43 @@ from batchgen.outcomes.retry_after import duration
 _MAX_TEXT: Final = 4096
 _MAX_PARTS: Final = 20
 _SUCCESS: Final = frozenset({"", "0", "200", "success", "ok"})
-_CODES: Final = ("code", "error_code", "status_code", "Code", "name")
+_SUCCESS_WORDS: Final = frozenset({"success", "succeeded", "successful", "ok", "成功", "操作成功"})
+"""Messages next to a code other than 0, such as Zhipu's and many gateways' 10000."""
+_CODES: Final = (
+    "code", "error_code", "errorCode", "failureCode", "status_code", "Code", "name"
+)  # fmt: skip
 _TYPES: Final = ("type", "error_type", "status")
 _MESSAGES: Final = (
-    "message", "msg", "detail", "error_msg", "status_msg", "fail_reason", "Message", "title",
+    "message", "msg", "detail", "error_msg", "error_message", "errorMessage", "status_msg",
+    "fail_reason", "failure", "Message", "description", "title",
 )  # fmt: skip
 _INNER: Final = ("innererror", "inner_error", "metadata", "error")
 _INNER_NAMES: Final = (*_CODES, *_TYPES, "reason", "limit_source")
 _MODERATED: Final = frozenset({"request moderated", "content moderated"})
+_FAILED: Final = frozenset({"failed", "fail", "failure", "error", "canceled", "cancelled"})
+_MAX_DEPTH: Final = 4
 
 
 def error_of(document: Mapping[str, Any]) -> ErrorBody | None:
-    """Return the error in a document, or None."""
+    """Return the error in a document or in its ``data`` or ``output``, or None."""
     error = document.get("error")
     if isinstance(error, str) and error:
-        return _complete(ErrorBody(message=error[:_MAX_TEXT], **_names(document)), {})
-    if isinstance(error, dict):
-        return _of_object(error)
+        names = _names(document)
+        return _complete(ErrorBody(message=_unwrapped(error), **names), {"error": _parsed(error)})
+    if isinstance(error, dict) and (found := _of_object(error)) is not None:
+        return found
     flat = _flat(document)
     if flat is not None and text_of(document.get("code")) and text_of(document.get("message")):
         return flat
-    for find in (_wrapped, _listed, _moderated, _flat):
+    for find in (_wrapped, _listed, _moderated, _refusal, _flat, _inside):
         if (found := find(document)) is not None:
             return replace(found, envelope=False)
     return None
+
+
+def message_of(document: Mapping[str, Any]) -> str:
+    """Return the text for people in a document without a known error; empty without one."""
+    return _message(document)
 
 
 def text_of(value: object) -> str:
@@ -52,7 +65,7 @@ def text_of(value: object) -> str:
 
 
 def _of_object(error: Mapping[str, Any]) -> ErrorBody | None:
-    body = ErrorBody(message=_first(error, _MESSAGES), **_names(error))
+    body = ErrorBody(message=_message(error), **_names(error))
     # Some servers send an error object in every response, which is empty on success.
     return None if body == ErrorBody() else _complete(body, error)
 
@@ -69,24 +82,76 @@ def _wrapped(document: Mapping[str, Any]) -> ErrorBody | None:
 
 
 def _listed(document: Mapping[str, Any]) -> ErrorBody | None:
-    """Read ``errors`` (Stability) and ``detail`` (FastAPI, fal): texts, or objects with a text."""
+    """Read ``errors`` (Stability, ASP.NET) and ``detail`` (FastAPI, fal), in any nesting."""
     for field in ("errors", "detail"):
         items = document.get(field)
-        items = items if isinstance(items, list) else [items]
-        objects = [item for item in items[:_MAX_PARTS] if isinstance(item, dict)]
-        texts = [text_of(item) for item in items[:_MAX_PARTS] if isinstance(item, str)]
-        texts += [_first(item, _MESSAGES) for item in objects]
-        message = "; ".join(filter(None, texts))[:_MAX_TEXT]
+        if not items:
+            continue
+        message = _joined(items)
         if message:
-            types = [name for item in objects if (name := _first(item, ("type", "code")))]
+            objects = [one for one in _elements(items) if isinstance(one, dict)]
+            types = [name for one in objects if (name := _first(one, ("type", "code")))]
             names = _names(document)
             names["type"] = names["type"] or (types[0] if types else "")
-            return _complete(ErrorBody(message=message, names=tuple(types[1:]), **names), {})
+            body = ErrorBody(message=message, names=tuple(types[1:]), **names)
+            return _complete(body, {"details": objects})
+    return None
+
+
+def _refusal(document: Mapping[str, Any]) -> ErrorBody | None:
+    """Read a refusal in the response of a chat or image model, which has no error object.
+
+    https://platform.openai.com/docs/api-reference/chat/object (``refusal``, ``finish_reason``),
+    https://platform.openai.com/docs/api-reference/responses/object (parts of type ``refusal``),
+    https://docs.aws.amazon.com/bedrock/latest/userguide/stable-image-ultra-text-image-request-response.html
+    (``finish_reasons``), https://googleapis.github.io/js-genai/interfaces/types.GeneratedImage.html
+    (``raiFilteredReason``).
+    """
+    for choice in _dicts(document.get("choices")):
+        message = choice.get("message")
+        refusal = text_of(message.get("refusal")) if isinstance(message, dict) else ""
+        if refusal or text_of(choice.get("finish_reason")) == "content_filter":
+            return ErrorBody(code="content_filter", message=refusal or "the image was blocked")
+    for item in _dicts(document.get("output")):
+        for part in _dicts(item.get("content")):
+            if part.get("type") == "refusal":
+                return ErrorBody(code="content_filter", message=text_of(part.get("refusal")))
+    for field in ("predictions", "generatedImages"):
+        for item in _dicts(document.get(field)):
+            if reason := text_of(item.get("raiFilteredReason")):
+                return ErrorBody(code="content_filter", message=reason)
+    reasons = document.get("finish_reasons")
+    for reason in reasons[:_MAX_PARTS] if isinstance(reasons, list) else []:
+        if text_of(reason):
+            return ErrorBody(message=text_of(reason))
+    return None
+
+
+def _inside(document: Mapping[str, Any]) -> ErrorBody | None:
+    """Read the error of a task or image inside ``data`` or ``output``.
+
+    https://www.volcengine.com/docs/82379/1541523 (an ``error`` in place of an image).
+    """
+    for field in ("data", "output", "result"):
+        for part in _elements(document.get(field)):
+            if not isinstance(part, dict):
+                continue
+            error = part.get("error")
+            if isinstance(error, dict) and (found := _of_object(error)) is not None:
+                return found
+            has_failed = text_of(part.get("task_status") or part.get("status")).lower() in _FAILED
+            text = error if isinstance(error, str) else ""
+            if text or has_failed:
+                message = _unwrapped(text) or _message(part)
+                body = ErrorBody(message=message, **_names({**part, "status": ""}))
+                return None if body == ErrorBody() else _complete(body, part)
     return None
 
 
 def _moderated(document: Mapping[str, Any]) -> ErrorBody | None:
-    """Read the ``status`` that Black Forest Labs sends instead of an error."""
+    """Read the ``status`` of Black Forest Labs, or the ``finish_reason`` of Stability."""
+    if text_of(document.get("finish_reason")) == "CONTENT_FILTERED":
+        return ErrorBody(code="CONTENT_FILTERED", message="the image was blocked")
     status = text_of(document.get("status"))
     if status.lower() not in _MODERATED:
         return None
@@ -95,9 +160,11 @@ def _moderated(document: Mapping[str, Any]) -> ErrorBody | None:
 
 def _flat(document: Mapping[str, Any]) -> ErrorBody | None:
     """Read ``{"code": ..., "message": ...}``, which is an error in a document without data."""
-    names, message = _names(document), _first(document, _MESSAGES)
+    names, message = _names(document), _message(document)
     failed = document.get("success") is False
     if document.get("data") or not message:
+        return None
+    if not failed and message.strip(" .!").lower() in _SUCCESS_WORDS:
         return None
     if failed or names["code"].lower() not in _SUCCESS:
         return _complete(ErrorBody(message=message, **names), {})
@@ -112,6 +179,69 @@ def _names(holder: Mapping[str, Any]) -> dict[str, Any]:
 
 def _first(holder: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return next(filter(None, (text_of(holder.get(name)) for name in names)), "")
+
+
+def _message(holder: Mapping[str, Any]) -> str:
+    """Return the message of an object: a text, or the texts nested in it."""
+    return next(filter(None, (_joined(holder.get(name)) for name in _MESSAGES)), "")
+
+
+def _joined(value: object, depth: int = _MAX_DEPTH) -> str:
+    """Return the texts in a value on one line; the path of a field comes before its message."""
+    if isinstance(value, str):
+        return _unwrapped(value, depth)
+    if not depth:
+        return ""
+    if isinstance(value, list):
+        parts = [_joined(item, depth - 1) for item in value[:_MAX_PARTS]]
+    elif isinstance(value, dict):
+        message = next(
+            filter(None, (_joined(value.get(name), depth - 1) for name in (*_MESSAGES, "error"))),
+            "",
+        )
+        if message:
+            return f"{_location(value)}{message}"[:_MAX_TEXT]
+        # ASP.NET: {"Size": ["must be one of ..."]}
+        lists = {name: part for name, part in value.items() if isinstance(part, list)}
+        texts = {name: _joined(part, depth - 1) for name, part in lists.items()}
+        parts = [f"{name}: {text}" for name, text in texts.items() if text]
+    else:
+        parts = []
+    return "; ".join(filter(None, parts))[:_MAX_TEXT]
+
+
+def _location(error: Mapping[str, Any]) -> str:
+    """Return ``size: `` for FastAPI's ``{"loc": ["body", "size"]}``; empty for the whole body."""
+    path = error.get("loc")
+    parts = [str(part) for part in path[:_MAX_PARTS]] if isinstance(path, list) else []
+    inner = parts[1:] if parts[:1] in (["body"], ["query"]) else parts
+    return f"{'.'.join(inner)}: " if inner else ""
+
+
+def _unwrapped(text: str, depth: int = _MAX_DEPTH) -> str:
+    """Return a message, or that inside it if the whole message is JSON of another error."""
+    inner = _parsed(text) if depth else None
+    found = "" if inner is None else _joined(inner, depth - 1)
+    return found or text[:_MAX_TEXT]
+
+
+def _parsed(text: str) -> Any:
+    if text.lstrip()[:1] != "{":
+        return None
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return None
+
+
+def _elements(value: object) -> list[Any]:
+    if isinstance(value, dict):
+        return [value]
+    return value[:_MAX_PARTS] if isinstance(value, list) else []
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [item for item in _elements(value) if isinstance(item, dict)]
 
 
 def _complete(body: ErrorBody, error: Mapping[str, Any]) -> ErrorBody:

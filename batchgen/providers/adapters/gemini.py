@@ -92,7 +92,7 @@ def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
 
 
 def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
-    """Return the base64 text of an image in a response. Raises ValueError if there is none."""
+    """Return the base64 text of an image in a response. Raises ValueError if it is missing."""
     del headers  # the document alone determines its format
     document = parse_document(body)
     found = list(_found(document)) if isinstance(document, dict) else []

@@ -11,22 +11,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import pybase64
+
 from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import Response
+from batchgen.providers.adapters.error_objects import message_of
+from batchgen.providers.adapters.image_paths import find_images, is_image_file
 from batchgen.providers.adapters.multipart import multipart
 from batchgen.providers.adapters.response_parsing import (
-    data_of_url,
+    declared_length,
     error_of,
     no_json,
     parse_document,
-    storable,
     text_of,
 )
 from batchgen.providers.adapters.sse import gather, is_event_stream
+from batchgen.providers.adapters.tasks import find_task
 
-_MAX_IMAGES: Final = 100
+_SIGNATURE_BYTES: Final = 16
 
 
 def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
@@ -60,79 +64,61 @@ def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
 
 
 def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
-    """Parse a body, which may be JSON, an event stream or anything else. Never raises."""
+    """Parse a body: JSON, an event stream, an image file or anything else. Never raises."""
+    if is_image_file(body[:_SIGNATURE_BYTES]):
+        is_cut = len(body) < declared_length(headers)
+        return Response(readable=not is_cut, images=() if is_cut else (ImageRef(index=0),))
     try:
         document = _document(body, headers)
     except ValueError:
         return no_json(body, headers)
+    error = error_of(document) if isinstance(document, dict) else None
+    images = tuple(
+        ImageRef(index=one.index, url=one.url)
+        for one in find_images(document, is_error=error is not None)
+    )
     if not isinstance(document, dict):
-        return Response(readable=True)
+        return Response(readable=True, images=images, text=text_of(document))
     usage = document.get("usage")
+    task = None if images else find_task(document, headers)
     return Response(
         readable=True,
-        images=_images(document),
-        error=error_of(document),
-        task_id=text_of(document.get("task_id")) or None,
+        images=images,
+        error=error,
+        task=task,
+        text="" if images or error is not None else message_of(document),
         usage=usage if isinstance(usage, dict) else None,
     )
+
+
+def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
+    """Return the base64 text of an image in a response. Raises ValueError if it is missing."""
+    if is_image_file(body[:_SIGNATURE_BYTES]) and index == 0:
+        return pybase64.b64encode(body).decode()
+    document = _document(body, headers)
+    is_error = isinstance(document, dict) and error_of(document) is not None
+    for one in find_images(document, is_error=is_error):
+        if one.index == index and one.base64 is not None:
+            return one.base64
+    raise ValueError(f"the response contains no image {index}")
+
+
+def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
+    """Return the partial images of an event stream, in order; skip those that are not base64."""
+    if is_image_file(body[:_SIGNATURE_BYTES]):
+        return []
+    document = _document(body, headers)
+    partial = document.get("partial") if isinstance(document, dict) else None
+    found = []
+    for one in find_images({"data": partial}):
+        if one.base64 is not None:
+            try:
+                found.append(unpack_base64(one.base64))
+            except ValueError:
+                continue
+    return found
 
 
 def _document(body: bytes, headers: Mapping[str, str]) -> Any:
     """Return the JSON of a response, or the document of its event stream. Raises ValueError."""
     return gather(body) if is_event_stream(body, headers) else parse_document(body)
-
-
-def _items(document: Any, name: str = "data") -> list[Any]:
-    items = document.get(name) if isinstance(document, dict) else None
-    if isinstance(items, dict):
-        return [items]
-    return items[:_MAX_IMAGES] if isinstance(items, list) else []
-
-
-def _images(document: dict[str, Any]) -> tuple[ImageRef, ...]:
-    found = []
-    for index, item in enumerate(_items(document)):
-        if not isinstance(item, dict):
-            continue
-        url = item.get("url")
-        if _inline(item) is not None:
-            found.append(ImageRef(index=index))
-        elif isinstance(url, str) and url.strip():
-            found.append(ImageRef(index=index, url=storable(url)))
-    return tuple(found)
-
-
-def _inline(item: dict[str, Any]) -> str | None:
-    """Return the base64 text of an item, from ``b64_json`` or a ``data:`` URL; None without."""
-    for name in ("b64_json", "url"):
-        value = item.get(name)
-        if not isinstance(value, str) or not value:
-            continue
-        data = data_of_url(value)
-        if data is not None:
-            return data
-        if name == "b64_json":
-            return value
-    return None
-
-
-def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
-    """Return the base64 text of an image in a response. Raises ValueError if there is none."""
-    items = _items(_document(body, headers))
-    text = _inline(items[index]) if index < len(items) and isinstance(items[index], dict) else None
-    if text is None:
-        raise ValueError(f"the response contains no image {index}")
-    return text
-
-
-def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
-    """Return the partial images of an event stream, in order; skip those that are not base64."""
-    found = []
-    for item in _items(_document(body, headers), "partial"):
-        text = _inline(item) if isinstance(item, dict) else None
-        if text is not None:
-            try:
-                found.append(unpack_base64(text))
-            except ValueError:
-                continue
-    return found

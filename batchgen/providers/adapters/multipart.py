@@ -1,4 +1,4 @@
-"""Request bodies with files, streamed from disk anew for each attempt."""
+"""Request bodies with files, streamed from disk, and read again for each attempt."""
 
 from __future__ import annotations
 

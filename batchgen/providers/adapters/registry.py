@@ -33,7 +33,7 @@ class Adapter(Protocol):
         """Parse a spooled response, complete or cut. Never raises."""
 
     def inline_base64(self, body: bytes, headers: Mapping[str, str], index: int) -> str:
-        """Return the base64 text of an image in a response. Raises ValueError if there is none."""
+        """Return the base64 text of an image in a response. Raises ValueError if it is missing."""
 
     def partial_images(self, body: bytes, headers: Mapping[str, str]) -> list[bytes]:
         """Return the partial images of a response, in order; most responses have none."""

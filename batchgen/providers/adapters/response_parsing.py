@@ -6,9 +6,11 @@ No content raises anything but ValueError, and only where documented.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from html import unescape
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
@@ -17,6 +19,14 @@ from batchgen.outcomes.classify import Response
 from batchgen.providers.adapters.error_objects import error_of, text_of
 
 __all__ = ["error_of", "text_of"]
+
+_MAX_PAGE_BYTES: Final = 64 * 1024
+_MAX_TEXT: Final = 500
+_TAG: Final = re.compile(r"<[^>]{0,1000}>")
+_TITLES: Final = tuple(
+    re.compile(rf"<{name}(?:\s[^>]{{0,1000}})?>(.{{1,2000}}?)</{name}\s*>", re.I | re.DOTALL)
+    for name in ("title", "h1", "message", "h2")
+)
 
 
 def parse_document(body: bytes) -> Any:
@@ -35,7 +45,37 @@ def parse_document(body: bytes) -> Any:
 def no_json(body: bytes, headers: Mapping[str, str]) -> Response:
     """Describe a body that is not JSON."""
     html = "html" in headers.get("content-type", "") or body[:512].lstrip()[:1] == b"<"
-    return Response(html=html)
+    return Response(html=html, text=title_of(body) if html else plain_text_of(body))
+
+
+def title_of(page: bytes) -> str:
+    """Return the title or the first heading of an HTML page, or the message of an XML error."""
+    text = page[:_MAX_PAGE_BYTES].decode("utf-8", "replace")
+    for pattern in _TITLES:
+        found = pattern.search(text)
+        if found and (title := " ".join(unescape(_TAG.sub(" ", found[1])).split())):
+            return title[:_MAX_TEXT]
+    return ""
+
+
+def plain_text_of(body: bytes) -> str:
+    """Return the text of a body; empty if it is binary or JSON that was cut off."""
+    try:
+        text = body[:_MAX_PAGE_BYTES].decode(
+            "utf-8", "strict" if len(body) < _MAX_PAGE_BYTES else "ignore"
+        )
+    except ValueError:
+        return ""
+    text = " ".join(text.split())
+    is_json = text[:1] in ("{", "[", '"')
+    return "" if is_json or not text.isprintable() else text[:_MAX_TEXT]
+
+
+def declared_length(headers: Mapping[str, str]) -> int:
+    """Return the ``Content-Length`` of an uncompressed body; 0 if it is unknown."""
+    length = headers.get("content-length", "")
+    is_plain = headers.get("content-encoding", "identity").strip().lower() in ("", "identity")
+    return int(length) if is_plain and length.isascii() and length.isdecimal() else 0
 
 
 def storable(url: str) -> str:

@@ -2,6 +2,8 @@
 
 Event names and payloads: https://platform.openai.com/docs/api-reference/images-streaming. Gateways
 change them: a completed event may have a ``url``, and an error may be any payload with ``error``.
+Some stream a chat (https://platform.openai.com/docs/api-reference/chat-streaming) or a response
+(https://platform.openai.com/docs/api-reference/responses-streaming) instead.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any, Final
 import httpx
 from httpx_sse import EventSource
 
+from batchgen.providers.adapters.image_paths import find_images
 from batchgen.providers.adapters.response_parsing import parse_document
 
 _CONTENT_TYPE: Final = "text/event-stream"
@@ -30,6 +33,7 @@ def gather(body: bytes) -> dict[str, Any]:
     becomes the error ``stream_ended``.
     """
     found: dict[str, Any] = {"data": [], "partial": []}
+    chat = _Chat()
     for payload in _payloads(body):
         kind = str(payload.get("type") or payload.get("event") or "")
         if payload.get("error") or kind in ("error", "upstream_error"):
@@ -40,12 +44,47 @@ def gather(body: bytes) -> dict[str, Any]:
             found["data"].append(payload)
         elif isinstance(payload.get("data"), list):
             found["data"] += payload["data"]
+        elif isinstance(payload.get("response"), dict):
+            found["output"] = payload["response"].get("output")
+        else:
+            chat.add(payload.get("choices"))
         if payload.get("usage"):
             found["usage"] = payload["usage"]
-    if not found["data"] and "error" not in found:
+    if chat.is_begun:
+        found["choices"] = chat.choices
+    if "error" not in found and not find_images(found):
         message = "the stream ended without a finished image"
         found["error"] = {"code": "stream_ended", "message": message}
     return found
+
+
+class _Chat:
+    """Joins the text and the images of a chat that arrives in pieces."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._images: list[Any] = []
+        self._finish_reason: object = None
+        self.is_begun = False
+
+    def add(self, choices: object) -> None:
+        """Append the pieces of one event."""
+        for choice in choices if isinstance(choices, list) else []:
+            delta = choice.get("delta") or choice.get("message") if isinstance(choice, dict) else 0
+            if not isinstance(delta, dict):
+                continue
+            self.is_begun = True
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            if isinstance(text := delta.get("content"), str):
+                self._texts.append(text)
+            if isinstance(images := delta.get("images"), list):
+                self._images += images
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        """The choices of an equivalent plain response."""
+        message = {"content": "".join(self._texts), "images": self._images}
+        return [{"message": message, "finish_reason": self._finish_reason}]
 
 
 def _payloads(body: bytes) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Videos as tasks: create, poll until done, download. A task is charged when it is accepted.
 
+`read_state` also reads the state of image tasks, see `batchgen.providers.adapters.tasks`.
+
 Formats: https://docs.crazyrouter.com/en/video/unified, in their old and new versions. A task must
 be queried on the same family of paths that created it, so the ledger stores the path of the query.
 """
@@ -15,6 +17,7 @@ from urllib.parse import quote
 from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import ErrorBody, Response
+from batchgen.providers.adapters.image_paths import find_images
 from batchgen.providers.adapters.response_parsing import (
     error_of,
     no_json,
@@ -23,10 +26,14 @@ from batchgen.providers.adapters.response_parsing import (
     text_of,
 )
 
-_DONE: Final = frozenset({"success", "succeeded", "completed"})
+_QUERY: Final = "/video/query?id="
+_DONE: Final = frozenset(
+    {"success", "succeeded", "succeed", "completed", "complete", "ready", "finished", "done"}
+)
 _FAILED: Final = frozenset(
     {
         "failed",
+        "fail",
         "failure",
         "error",
         "cancelled",
@@ -38,7 +45,9 @@ _FAILED: Final = frozenset(
     }
 )
 _URL_FIELDS: Final = ("artifact_url", "result_url", "url", "video_url")
-_UNKNOWN_TASK: Final = frozenset({"task_not_exist", "task_not_found"})
+_UNKNOWN_TASK: Final = frozenset({"task_not_exist", "task_not_found", "task not found"})
+_HOLDERS: Final = ("data", "output", "result")
+_STATUSES: Final = ("status", "task_status", "state")
 _MAX_ID_CHARS: Final = 512
 
 
@@ -66,7 +75,7 @@ def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
     task = _task_id(document)
     if not task:
         return Response(readable=True, error=error_of(document) or _task_error(document))
-    path = f"/video/query?id={quote(task, safe='')}"
+    path = f"{_QUERY}{quote(task, safe='')}"
     return Response(readable=True, images=(ImageRef(index=0, task=path),))
 
 
@@ -80,6 +89,11 @@ def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
     return []
 
 
+def is_video_task(task: str | None) -> bool:
+    """Return whether a stored task creates a video; other tasks create images."""
+    return task is not None and _QUERY in task
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskState:
     """The state of a task; it is still running if neither ``url`` nor ``failed`` is set."""
@@ -91,23 +105,21 @@ class TaskState:
 
 
 def read_state(body: bytes) -> TaskState:
-    """Parse the response to a query. Raises ValueError if it states no status of a task."""
+    """Parse the response to a query of a video or image task.
+
+    Raises ValueError if it states no status of a task.
+    """
     document = parse_document(body)
     if not isinstance(document, dict):
         raise ValueError("the response is not a JSON object")
-    data = document.get("data")
-    task = data if isinstance(data, dict) else document
-    status = text_of(task.get("status")).lower()
+    task, status = _state_of(document)
     if status in _DONE:
-        for name in _URL_FIELDS:
-            if url := text_of(task.get(name)):
-                return TaskState(url=storable(url))
-        raise ValueError("the task is done, but the response has no URL of its video")
+        return TaskState(url=_result_url(task, document))
     if status in _FAILED:
         message = text_of(task.get("fail_reason")) or text_of(task.get("message")) or status
         error = error_of(task)
         return TaskState(failed=error or ErrorBody(code="task_failed", message=message))
-    if text_of(document.get("code")) in _UNKNOWN_TASK:
+    if status in _UNKNOWN_TASK or text_of(document.get("code")) in _UNKNOWN_TASK:
         return TaskState(unknown=True)
     if not status:
         error = error_of(document) or _task_error(document)
@@ -115,6 +127,28 @@ def read_state(body: bytes) -> TaskState:
             error.message or error.code if error else "the response has no status of the task"
         )
     return TaskState()
+
+
+def _state_of(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return the part of a document that describes the task, and its status in lower case."""
+    parts = (document.get(name) for name in _HOLDERS)
+    holders = [*(part for part in parts if isinstance(part, dict)), document]
+    for holder in holders:
+        for name in _STATUSES:
+            if status := text_of(holder.get(name)).lower():
+                return holder, status
+    return holders[0], ""
+
+
+def _result_url(task: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    """Return the URL of the first result of a finished task. Raises ValueError without one."""
+    for name in _URL_FIELDS:
+        if url := text_of(task.get(name)):
+            return storable(url)
+    for found in (*find_images(task), *find_images(document)):
+        if found.url is not None:
+            return found.url
+    raise ValueError("the task is done, but the response has no URL of its result")
 
 
 def _task_id(document: Mapping[str, Any]) -> str:

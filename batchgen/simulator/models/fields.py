@@ -1,4 +1,4 @@
-"""Reading the fields of a request one by one, as the gateway and its carriers judge them."""
+"""Read the fields of a request one by one, as the gateway and its upstream providers check them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def prompt_of(fields: Mapping[str, object], most: int | None = None) -> str:
-    """The prompt, of at most so many characters. Raises ApiError."""
+    """Return the prompt, which may have at most this many characters. Raises ApiError."""
     prompt = field(fields, "prompt", str)
     if not prompt:
         raise missing("prompt")
@@ -29,33 +29,33 @@ def check_allowed(prompt: str, block_word: str) -> None:
         raise Blocked
 
 
-def web_addresses(fields: Mapping[str, object], name: str, *, most: int) -> tuple[str, ...]:
-    """One URL of an image or a list of them. Raises ApiError.
+def image_urls(fields: Mapping[str, object], name: str, *, most: int) -> tuple[str, ...]:
+    """Return the URL or list of URLs of images. Raises ApiError.
 
-    They are not fetched: this endpoint calls nobody.
+    They are not fetched: this endpoint sends no requests.
     """
     given = fields.get(name)
-    addresses = given if isinstance(given, list) else [given] if given else []
-    if len(addresses) > most:
-        raise invalid_value(name, f"{len(addresses)} images; at most {most} are allowed.")
-    return tuple(_web_address(address, name) for address in addresses)
+    urls = given if isinstance(given, list) else [given] if given else []
+    if len(urls) > most:
+        raise invalid_value(name, f"{len(urls)} images; at most {most} are allowed.")
+    return tuple(_image_url(url, name) for url in urls)
 
 
-def _web_address(address: object, name: str) -> str:
+def _image_url(url: object, name: str) -> str:
     refused = invalid_value(name, f"{name} takes public URLs of images only.")
-    if not isinstance(address, str):
+    if not isinstance(url, str):
         raise refused
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(url)
     except ValueError:
         raise refused from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise refused
-    return address
+    return url
 
 
 def missing(name: str) -> ApiError:
-    """The refusal of a request that lacks a field."""
+    """Return the error for a request that lacks a field."""
     return ApiError(
         400,
         f"Missing required parameter: '{name}'.",
@@ -66,14 +66,15 @@ def missing(name: str) -> ApiError:
 
 
 def field(fields: Mapping[str, object], name: str, kind: type[T]) -> T | None:
-    """The field's value; None when absent, null or empty, as the gateway's structs drop those.
+    """Return the field's value; None if absent, null or empty, since the gateway's structs drop
+    those.
 
     Raises ApiError.
     """
     value = fields.get(name)
     if value is None or value == "":
         return None
-    if type(value) is not kind:  # exact, because a bool is an int to isinstance
+    if type(value) is not kind:  # exact type, because a bool is an int to isinstance
         raise ApiError(
             400,
             f"Invalid type for '{name}': expected {kind.__name__}, got {type(value).__name__}.",
@@ -85,7 +86,7 @@ def field(fields: Mapping[str, object], name: str, kind: type[T]) -> T | None:
 
 
 def choice(fields: Mapping[str, object], name: str, allowed: tuple[str, ...]) -> str | None:
-    """One of the allowed words, or None when absent. Raises ApiError."""
+    """Return one of the allowed words, or None if absent. Raises ApiError."""
     value = field(fields, name, str)
     if value is not None and value not in allowed:
         raise invalid_value(
@@ -95,7 +96,7 @@ def choice(fields: Mapping[str, object], name: str, allowed: tuple[str, ...]) ->
 
 
 def number(fields: Mapping[str, object], name: str, least: int, most: int) -> int | None:
-    """A whole number in the range, or None when absent. Raises ApiError."""
+    """Return a whole number in the range, or None if absent. Raises ApiError."""
     value = field(fields, name, int)
     if value is not None and not least <= value <= most:
         raise invalid_value(name, f"Invalid value {value} for {name}: {least} to {most} allowed.")

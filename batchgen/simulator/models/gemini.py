@@ -1,4 +1,7 @@
-"""Native Gemini, `generateContent`, for the nano-banana family (crazyrouter sheet, 11.2)."""
+"""Native Gemini, `generateContent`, for the nano-banana family.
+
+Source: https://docs.crazyrouter.com/en/chat/gemini/image-gen
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import orjson
 import pybase64
 
 from batchgen.simulator.errors import invalid_value, no_channel
-from batchgen.simulator.faults import Behaviour, Fault, GeminiResponse, Response
+from batchgen.simulator.faults import Behavior, Fault, GeminiResponse, Response
 from batchgen.simulator.image_generator import Studio
 from batchgen.simulator.models import nano_banana
 from batchgen.simulator.models.fields import check_allowed, choice, field, missing
@@ -29,7 +32,7 @@ _OUTPUT_TOKENS = {
 
 
 def read(model: str, fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
-    """The request that the JSON object `fields` makes; fields nobody knows are ignored.
+    """Return the request of the JSON object `fields`, ignoring unknown fields.
 
     Raises ApiError.
     """
@@ -67,15 +70,15 @@ def read(model: str, fields: Mapping[str, object], *, block_word: str) -> ImageR
 
 
 def response(
-    studio: Studio, order: Order[ImageRequest], behaviour: Behaviour, fault: Fault | None
+    studio: Studio, order: Order[ImageRequest], behavior: Behavior, fault: Fault | None
 ) -> bytes:
-    """Make the image and write the body that hands it over."""
+    """Make the image and return the response body."""
     wanted = order.wanted
     candidate: dict[str, object] = {"index": 0, "finishReason": "STOP"}
     if fault is Fault.BILL_EMPTY:
         candidate["finishReason"] = "NO_IMAGE"
     else:
-        part = _part(studio, order, behaviour, fault)
+        part = _part(studio, order, behavior, fault)
         candidate["content"] = {"role": "model", "parts": [part]}
     made = 0 if fault is Fault.BILL_EMPTY else _OUTPUT_TOKENS[wanted.model][wanted.resolution]
     document = {
@@ -88,7 +91,7 @@ def response(
 
 
 def blocked(model: str, request_id: str) -> bytes:
-    """The body that answers a prompt which the safety system refuses."""
+    """Return the response body for a prompt that the safety system refuses."""
     document = {
         "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"},
         "usageMetadata": {"promptTokenCount": 0, "totalTokenCount": 0},
@@ -99,16 +102,16 @@ def blocked(model: str, request_id: str) -> bytes:
 
 
 def _part(
-    studio: Studio, order: Order[ImageRequest], behaviour: Behaviour, fault: Fault | None
+    studio: Studio, order: Order[ImageRequest], behavior: Behavior, fault: Fault | None
 ) -> dict[str, object]:
-    form = behaviour.gemini_response
+    form = behavior.gemini_response
     handed = Response.URL if form is GeminiResponse.URL else Response.B64_JSON
-    result = studio.image(order, behaviour, fault, 1, handed)
+    result = studio.image(order, behavior, fault, 1, handed)
     mime_type = f"image/{order.wanted.output_format}"
     if form is GeminiResponse.INLINE:
         return {"inlineData": {"mimeType": mime_type, "data": result.b64_json}}
-    address = result.url or f"data:{mime_type};base64,{result.b64_json}"
-    return {"text": f"![image]({address})"}
+    url = result.url or f"data:{mime_type};base64,{result.b64_json}"
+    return {"text": f"![image]({url})"}
 
 
 def _usage(prompt: str, references: int, made: int) -> dict[str, object]:
@@ -155,12 +158,12 @@ def _check_modalities(config: Mapping[str, object]) -> None:
 
 
 def _object(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """A field that is an object; an empty one when absent. Raises ApiError."""
+    """Return a field that is an object; an empty one if absent. Raises ApiError."""
     return field(fields, name, dict) or {}
 
 
 def _objects(fields: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
-    """A field that is a list of objects, or one. Raises ApiError."""
+    """Return a field that is an object or a list of objects, as a list. Raises ApiError."""
     value = fields.get(name)
     objects: list[Mapping[str, object]] = []
     for item in value if isinstance(value, list) else [value] if value else []:

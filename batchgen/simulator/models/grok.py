@@ -1,4 +1,7 @@
-"""What grok-4-image accepts and costs (crazyrouter sheet, 9.3 and 11.1)."""
+"""What grok-4-image accepts and costs.
+
+Source: https://docs.crazyrouter.com/en/images/grok
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _NOT_SUPPORTED = ("size", "quality", "style")
 
 
 def read(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
-    """The request that the JSON object `fields` makes. Raises ApiError."""
+    """Return the request of the JSON object `fields`. Raises ApiError."""
     for name in _NOT_SUPPORTED:
         if fields.get(name) not in (None, ""):
             raise not_taken(name, f"Argument not supported: {name}")
@@ -30,7 +33,7 @@ def read(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
     size = fitted_size("1:1" if ratio == "auto" else ratio, _SIDES[resolution])
     if size is None:
         raise invalid_value("aspect_ratio", f"Invalid value '{ratio[:40]}' for aspect_ratio.")
-    choice(fields, "response_format", ("url", "b64_json"))  # taken, and always answered with a URL
+    choice(fields, "response_format", ("url", "b64_json"))  # accepted, but ignored
     number(fields, "n", 1, 1)
     check_allowed(prompt, block_word)
     return ImageRequest(

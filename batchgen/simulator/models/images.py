@@ -1,4 +1,4 @@
-"""The plain answer of the Images route."""
+"""The response of the Images route without a stream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import orjson
 
-from batchgen.simulator.faults import Behaviour, Fault
+from batchgen.simulator.faults import Behavior, Fault
 from batchgen.simulator.image_generator import Result, Studio
 from batchgen.simulator.models import grok, rules
 from batchgen.simulator.models.rules import ImageRequest
@@ -14,13 +14,13 @@ from batchgen.simulator.orders import Order
 
 
 def response(
-    studio: Studio, order: Order[ImageRequest], behaviour: Behaviour, fault: Fault | None
+    studio: Studio, order: Order[ImageRequest], behavior: Behavior, fault: Fault | None
 ) -> bytes:
-    """Make the images and write the body that hands them over."""
+    """Make the images and return the response body."""
     wanted = order.wanted
-    form = wanted.response or behaviour.response
+    form = wanted.response or behavior.response
     count = 0 if fault is Fault.BILL_EMPTY else wanted.n
-    results = (studio.image(order, behaviour, fault, i, form) for i in range(1, count + 1))
+    results = (studio.image(order, behavior, fault, i, form) for i in range(1, count + 1))
     document: dict[str, object] = {
         "created": int(time.time()),
         "data": [_item(wanted, result) for result in results],
@@ -38,5 +38,5 @@ def _item(wanted: ImageRequest, result: Result) -> dict[str, str]:
     if wanted.model == grok.MODEL:
         mime_type = f"image/{wanted.output_format}"
         return {"url": result.url, "mime_type": mime_type, "revised_prompt": wanted.prompt}
-    # The gateway's struct sends all three, the absent ones as empty strings.
+    # The gateway's struct sends all three fields, absent ones as empty strings.
     return {"url": result.url, "b64_json": result.b64_json, "revised_prompt": ""}

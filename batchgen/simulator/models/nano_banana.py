@@ -1,6 +1,6 @@
 """What the nano-banana family accepts on the Images route, and what it costs on every route.
 
-Facts: crazyrouter sheet, 9.3 and 11.1; the list's own rules.
+Sources: https://docs.crazyrouter.com/en/images/nano-banana and the price list.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from batchgen.simulator.models.fields import (
     check_allowed,
     choice,
     field,
+    image_urls,
     number,
     prompt_of,
-    web_addresses,
 )
 from batchgen.simulator.models.rules import ImageRequest, Reference
 from batchgen.simulator.models.sizes import GOOGLE_RATIOS, google_size
@@ -37,7 +37,7 @@ class Member:
 
 
 def _member(max_references: int, dollars: Mapping[str, str], verified: tuple[str, ...]) -> Member:
-    """A model by its dollars at each resolution; what the list verifies is written `i2i:1K`."""
+    """Return a model by its dollars per resolution; verified prices are written like `i2i:1K`."""
     rules = tuple(
         PriceRule(
             bucket=bucket,
@@ -72,7 +72,7 @@ FAMILY = {
 
 
 def read(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
-    """The request that the JSON object `fields` makes on the Images route. Raises ApiError."""
+    """Return the request of the JSON object `fields` on the Images route. Raises ApiError."""
     model = field(fields, "model", str) or ""
     member = FAMILY[model]
     for name in _GEMINI_FIELDS:
@@ -95,8 +95,8 @@ def read(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
         output_format="png" if output_format == "png" else "jpeg",
         output_compression=number(fields, "output_compression", 0, 100),
         references=tuple(
-            Reference(digest=hashlib.sha256(address.encode("utf-8", "replace")).hexdigest())
-            for address in web_addresses(fields, "image_input", most=member.max_references)
+            Reference(digest=hashlib.sha256(url.encode("utf-8", "replace")).hexdigest())
+            for url in image_urls(fields, "image_input", most=member.max_references)
         ),
         resolution=resolution,
     )

@@ -1,4 +1,7 @@
-"""What the qwen-image family accepts and costs (crazyrouter sheet, 9.3 and 11.1)."""
+"""What the qwen-image family accepts and costs.
+
+Source: https://docs.crazyrouter.com/en/images/qwen
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,12 @@ TARIFFS = {
 _SIZE = re.compile(r"([1-9][0-9]{2,3})[x*]([1-9][0-9]{2,3})")
 _STANDARD_SIZE = "1328x1328"
 _LEAST_SIDE, _MOST_SIDE = 256, 4096
-"""The allowed set is not published; these are bounds of what is drawn here."""
+"""The allowed set is not published; these are the bounds of what is drawn here."""
 _MAX_IMAGES = 10
 
 
 def read(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
-    """The request that the JSON object `fields` makes. Raises ApiError."""
+    """Return the request of the JSON object `fields`. Raises ApiError."""
     model = field(fields, "model", str) or ""
     prompt = prompt_of(fields)
     width, height = _size(field(fields, "size", str) or _STANDARD_SIZE)

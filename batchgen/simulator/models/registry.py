@@ -1,4 +1,4 @@
-"""Every model there is: how its requests are read on the Images route, and what they cost."""
+"""All models: how their requests are read on the Images route, and what they cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from batchgen.simulator.models.tariffs import Tariff, image_bucket
 
 
 class Read(Protocol):
-    """Reads the fields of a generation. Raises ApiError."""
+    """Reads the fields of a generation request. Raises ApiError."""
 
     def __call__(self, fields: Mapping[str, object], *, block_word: str) -> ImageRequest: ...
 
@@ -30,11 +30,12 @@ IMAGE_TARIFFS: Mapping[str, Tariff] = {
     **qwen.TARIFFS,
     **{name: member.tariff for name, member in nano_banana.FAMILY.items()},
 }
-"""All that have one price wherever this endpoint runs; gpt-image-2 costs what it is told to."""
+"""Tariffs of models with one price wherever this endpoint runs; gpt-image-2's price is an option.
+"""
 
 
 def generation(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
-    """The request that the JSON object `fields` makes, by the rules of its model.
+    """Return the request of the JSON object `fields`, by the rules of its model.
 
     Raises ApiError.
     """
@@ -47,7 +48,7 @@ def generation(fields: Mapping[str, object], *, block_word: str) -> ImageRequest
 
 
 def edit(texts: Mapping[str, str], *, block_word: str) -> ImageRequest:
-    """The request that a form's text parts make, without its references. Raises ApiError."""
+    """Return the request of a form's text parts, without its references. Raises ApiError."""
     model = texts.get("model", "")
     if model != rules.MODEL and model in READERS:
         raise ApiError(
@@ -57,7 +58,7 @@ def edit(texts: Mapping[str, str], *, block_word: str) -> ImageRequest:
 
 
 def price(wanted: ImageRequest, *, gpt_image: int) -> int:
-    """Micros that a request costs when an image of gpt-image-2 costs `gpt_image`."""
+    """Return the price in micro-dollars if an image of gpt-image-2 costs `gpt_image`."""
     if wanted.model == rules.MODEL:
         return gpt_image * wanted.n
     bucket = image_bucket(len(wanted.references))

@@ -1,4 +1,4 @@
-"""What gpt-image-2 accepts: request fields in, a normalised request or an ApiError out. Pure."""
+"""Read request fields for gpt-image-2 into a normalized request, or raise ApiError. No I/O."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_PARTIAL_IMAGES = 3
 
 _AUTO_SIZE = (1024, 1024)
 _AUTO_QUALITY = "low"
-"""What an omitted or `auto` quality was seen to resolve to (openai-images sheet, 1.1)."""
+"""The quality that an omitted or `auto` quality was observed to resolve to."""
 
 _QUALITIES = {"auto": _AUTO_QUALITY, "low": "low", "medium": "medium", "high": "high", "hd": "high"}
 
@@ -41,9 +41,9 @@ _WHOLE_NUMBERS = ("n", "output_compression", "partial_images")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """An image that the caller gave: its SHA-256 and its size in pixels.
+    """A reference image: its SHA-256 and its size in pixels.
 
-    Of one that is given by its address, which is not fetched, that of the address; no size.
+    For an image given by URL, which is not fetched: the SHA-256 of the URL, and no size.
     """
 
     digest: str
@@ -53,10 +53,10 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """A valid request with every default filled in; what a model does not know is empty.
+    """A valid request with all defaults filled in; fields unknown to the model are empty.
 
-    `references` are the caller's images, an uploaded mask the last. `resolution` is the word
-    that the price goes by, and `response` the form of the images where the caller or the model
+    `references` are the caller's images, then the mask if one was uploaded. `resolution` is the
+    word that determines the price. `response` is the form of the images if the caller or the model
     decides it.
     """
 
@@ -81,10 +81,9 @@ class ImageRequest:
 
 
 def generation(fields: Mapping[str, object], *, block_word: str) -> ImageRequest:
-    """The request that the JSON object `fields` makes; fields nobody knows are ignored.
+    """Return the request of the JSON object `fields`, ignoring unknown fields.
 
-    Rules: the provider's gpt-image-2 page in its strict form (crazyrouter sheet, section 2).
-    Raises ApiError.
+    The rules are the strict ones of https://docs.crazyrouter.com/images/gpt-image. Raises ApiError.
     """
     model = _model(fields)
     _refuse_unsupported(fields)
@@ -112,7 +111,7 @@ def generation(fields: Mapping[str, object], *, block_word: str) -> ImageRequest
 
 
 def edit(texts: Mapping[str, str], *, block_word: str) -> ImageRequest:
-    """The request that the text parts of a multipart form make, still without its references.
+    """Return the request of the text parts of a multipart form, without its references.
 
     Raises ApiError.
     """
@@ -122,13 +121,13 @@ def edit(texts: Mapping[str, str], *, block_word: str) -> ImageRequest:
             fields[name] = int(text)
         elif name == "stream" and text.lower() in ("true", "false"):
             fields[name] = text.lower() == "true"
-        elif name != "moderation":  # generation only; unknown to the form, so ignored
+        elif name != "moderation":  # for generations only; unknown in the form, so ignored
             fields[name] = text
     return generation(fields, block_word=block_word)
 
 
 def parse_size(size: str) -> tuple[int, int]:
-    """Width and height in pixels of `size`, which is `auto` or `WxH`. Raises ApiError."""
+    """Return width and height in pixels of `size`, which is `auto` or `WxH`. Raises ApiError."""
     if size == "auto":
         return _AUTO_SIZE
     match = _SIZE.fullmatch(size)

@@ -1,4 +1,4 @@
-"""Sizes in pixels of what is asked for as an aspect ratio and a resolution."""
+"""Sizes in pixels of images requested by aspect ratio and resolution."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _GOOGLE = {
     "16:9": (1376, 768),
     "21:9": (1584, 672),
 }
-"""Google's own table at 1K; a step of resolution doubles both sides."""
+"""Google's table at 1K; each resolution step doubles both sides."""
 
 GOOGLE_RATIOS = tuple(_GOOGLE)
 GOOGLE_FACTORS = {"1K": 1, "2K": 2, "4K": 4}
 
 
 def google_size(ratio: str, resolution: str) -> tuple[int, int]:
-    """Width and height of an image of the Gemini family."""
+    """Return width and height of an image of the Gemini family."""
     width, height = _GOOGLE[ratio]
     factor = GOOGLE_FACTORS[resolution]
     return width * factor, height * factor
 
 
 def fitted_size(ratio: str, side: int) -> tuple[int, int] | None:
-    """Width and height of that ratio with about side x side pixels, in steps of 16.
+    """Return width and height of that ratio with about side x side pixels, in steps of 16.
 
-    None for a ratio that is not like `16:9`, or further than 3 from square.
+    None for a ratio not written like `16:9`, or more extreme than 3:1.
     """
     match = _RATIO.fullmatch(ratio)
     if match is None:

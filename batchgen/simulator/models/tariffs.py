@@ -1,4 +1,4 @@
-"""What models cost, in the form of the provider's public list, and what it comes to in micros."""
+"""Model prices in the form of the provider's public list, and their amounts in micro-dollars."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from batchgen.simulator.billing import MICROS_PER_DOLLAR
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceRule:
-    """One rule of a row's `image_pricing` or `video_pricing`; an empty word holds for all."""
+    """One rule of a row's `image_pricing` or `video_pricing`; an empty word matches everything."""
 
     bucket: str
     dollars: Decimal
     resolution: str = ""
     audio: bool | None = None
     references: str = ""
-    """How many it holds for, in the list's own words: `1-14 refs`."""
+    """The number of references it covers, in the list's notation: `1-14 refs`."""
     yuan: Decimal | None = None
-    """What the maker of the model asks for, where that is not in dollars."""
+    """The maker's own price, if that is not in dollars."""
     verified: bool = True
 
 
@@ -32,7 +32,7 @@ class Tariff:
     rules: tuple[PriceRule, ...] = ()
 
     def micros(self, *, bucket: str, resolution: str = "", audio: bool | None = None) -> int:
-        """One image, or one second. Raises LookupError when no rule is for it."""
+        """Return the price of one image or one second. Raises LookupError if no rule matches."""
         if self.flat is not None:
             return self._discounted(self.flat)
         for rule in self.rules:
@@ -46,5 +46,5 @@ class Tariff:
 
 
 def image_bucket(references: int) -> str:
-    """The list's word for images from text, from one image, or from several."""
+    """Return the list's word for images from text, from one image, or from several."""
     return ("t2i", "i2i", "reference")[min(references, 2)]

@@ -1,4 +1,4 @@
-"""The token counts that the carrier of gpt-image-2 would report; nothing is billed by them."""
+"""Token counts that gpt-image-2 would report; billing does not use them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PIXELS_A_STEP = 2_000_000
 _PARTIAL_IMAGE_TOKENS = 100
 _FIXED_TEXT_TOKENS = 6
 _BYTES_A_TEXT_TOKEN = 4
-"""What English text comes to in o200k_base."""
+"""Average for English text in the encoding o200k_base."""
 
 _PATCH_PIXELS = 32
 _MAX_PATCHES = 1536
@@ -18,7 +18,7 @@ _MAX_ENLARGEMENT = 2
 
 
 def usage(wanted: ImageRequest) -> dict[str, object]:
-    """`usage` of one image that was made with its partial images."""
+    """Return the `usage` of one image and its partial images."""
     text = _FIXED_TEXT_TOKENS + text_tokens(wanted.prompt)
     image = sum(map(_input_tokens, wanted.references))
     output = _output_tokens(wanted) + _PARTIAL_IMAGE_TOKENS * wanted.partial_images
@@ -31,12 +31,12 @@ def usage(wanted: ImageRequest) -> dict[str, object]:
 
 
 def text_tokens(text: str) -> int:
-    """About as many as a tokenizer finds; there is none here."""
+    """Estimate the number of tokens without a tokenizer."""
     return -(-len(text.encode("utf-8", "replace")) // _BYTES_A_TEXT_TOKEN)
 
 
 def _output_tokens(wanted: ImageRequest) -> int:
-    """Formula read out of OpenAI's calculator (openai-images sheet, 4.3)."""
+    """Compute output tokens by the calculator of https://developers.openai.com/api/docs/pricing."""
     factor = _FACTORS[wanted.quality]
     long, short = max(wanted.width, wanted.height), min(wanted.width, wanted.height)
     steps = (2 * factor * short + long) // (2 * long)
@@ -45,7 +45,7 @@ def _output_tokens(wanted: ImageRequest) -> int:
 
 
 def _input_tokens(reference: Reference) -> int:
-    """Patches of a reference, after small ones are enlarged (openai-images sheet, 4.4)."""
+    """Count the patches of a reference image, after small ones are enlarged."""
     long = max(reference.width, reference.height)
     scale = min(_MAX_ENLARGEMENT, max(1.0, _ENLARGED_SIDE / long))
     across, down = (

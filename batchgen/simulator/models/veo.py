@@ -1,4 +1,7 @@
-"""What the veo-3.1 models accept and cost (crazyrouter sheet, 9.3 and 11.3)."""
+"""What the veo-3.1 models accept and cost.
+
+Source: https://docs.crazyrouter.com/en/video/veo
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,20 @@ from batchgen.simulator.models.fields import (
     check_allowed,
     choice,
     field,
+    image_urls,
     number,
     prompt_of,
-    web_addresses,
 )
 from batchgen.simulator.models.tariffs import PriceRule, Tariff
 
 RESOLUTIONS = {"720p": (1280, 720), "1080p": (1920, 1080), "4k": (3840, 2160)}
 _STANDARD_SECONDS = 8
 _MOST_SECONDS = 8
-"""The common length, and the longest that the maker's own route makes at once."""
+"""The usual length, and the longest that the maker's own route makes at once."""
 
 
 def _by_second(usual: tuple[str, str], at_4k: tuple[str, str]) -> Tariff:
-    """Dollars a second without and with sound."""
+    """Return rules for dollars per second without and with sound."""
     rules = tuple(
         PriceRule(
             bucket=bucket,
@@ -48,7 +51,7 @@ TARIFFS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoRequest:
-    """A valid request with every default filled in. `references` are addresses."""
+    """A valid request with all defaults filled in. `references` are URLs."""
 
     model: str
     prompt: str
@@ -61,14 +64,14 @@ class VideoRequest:
 
     @property
     def micros(self) -> int:
-        """What it costs; no field for sound is documented, so it is silent."""
+        """Return the price. No field for sound is documented, so the video is silent."""
         bucket = "i2v" if self.references else "t2v"
         tariff = TARIFFS[self.model]
         return self.seconds * tariff.micros(bucket=bucket, resolution=self.resolution, audio=False)
 
 
 def read(fields: Mapping[str, object], *, block_word: str) -> VideoRequest:
-    """The request that the JSON object `fields` makes; fields nobody knows are ignored.
+    """Return the request of the JSON object `fields`, ignoring unknown fields.
 
     Raises ApiError.
     """
@@ -86,14 +89,14 @@ def read(fields: Mapping[str, object], *, block_word: str) -> VideoRequest:
         height=height,
         seconds=number(fields, "duration", 1, _MOST_SECONDS) or _STANDARD_SECONDS,
         resolution=resolution,
-        references=web_addresses(fields, "images", most=1),
+        references=image_urls(fields, "images", most=1),
     )
     check_allowed(prompt, block_word)
     return request
 
 
 def _size(fields: Mapping[str, object]) -> tuple[str, int, int]:
-    """The resolution, and the size that it has in the aspect ratio asked for."""
+    """Return the resolution, and its size in the requested aspect ratio."""
     ratio = choice(fields, "aspect_ratio", ("16:9", "9:16"))
     size = field(fields, "size", str) or "720P"
     for resolution, (long, short) in RESOLUTIONS.items():

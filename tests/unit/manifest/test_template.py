@@ -92,10 +92,57 @@ def test_null_is_false_and_gives_way_to_a_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{{ tags }}", "{{ size }}", "{{ blob }}", "{{ tags | map('upper') }}", "{{ range }}"]
+    "text", ["{{ tags }}", "{{ size }}", "{{ blob }}", "{{ tags | map('upper') }}"]
 )
 def test_what_is_no_text_is_not_printed(text: str) -> None:
     assert "would be printed" in problem(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ '%s' % title.upper }}",
+        "{{ '%s' | format(title.upper) }}",
+        "{{ '%r' % title['upper'] }}",
+        "{{ title.upper | lower }}",
+        "{{ tags.index ~ 'x' }}",
+        "{% set m = title.upper %}{{ m | trim }}",
+        "{{ [title.upper] | join }}",
+        "{{ range | upper }}",
+        "{{ '%s' % range }}",
+        "{{ tags | map('upper') | lower }}",
+        "{{ '%s' % (tags | reverse) }}",
+        "{% for tag in tags %}{{ loop | string }}{% endfor %}",
+        "{% for tag in tags %}{{ '%s' % loop.cycle }}{% endfor %}",
+        "{{ title.split | wordcount }}",
+        "{{ self | title }}",
+    ],
+)
+def test_nothing_prints_its_place_in_memory(text: str) -> None:
+    """Printed, it would change every prompt in every run, and buy all images again."""
+    assert " at 0x" not in problem(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["{% if title.isupper %}a{% endif %}", "{{ title.upper == 'A' }}", "{{ range }}"]
+)
+def test_method_without_a_call_is_refused(text: str) -> None:
+    assert "expected a call" in problem(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{ title.upper() }} {{ title['lower']() }}", "BLUE MUG blue mug"),
+        ("{{ title.split(' ')[0].lower() }}", "blue"),
+        ("{{ title | truncate(4, true, '', 0) }}{{ number | upper }}", "Blue3"),
+        ("{{ '%s' % flag }} {{ '%d' % flag }}", "True 1"),
+        ("{% for tag in tags %}{{ loop.cycle('x', 'y') }}{% endfor %}", "xy"),
+        ("{% set n = namespace(a=1) %}{% set n.a = 2 %}{{ n.a }}{{ range(3) | sum }}", "23"),
+    ],
+)
+def test_methods_and_filters_work_when_called(text: str, expected: str) -> None:
+    assert render(text) == expected
 
 
 @pytest.mark.fault("M19")

@@ -12,7 +12,7 @@ def blocked(key: str, prompt: str, **values: object) -> BlockedPrompt:
     return BlockedPrompt(key=key, source=f"products.csv:{key}", prompt=prompt, values=values)
 
 
-def test_the_column_that_holds_a_word_no_image_was_made_of_is_named() -> None:
+def test_column_of_suspected_word_is_named() -> None:
     found = suspects(
         [
             blocked("2", "Photo of a Pistol lamp, steel", title="Pistol lamp", material="steel"),
@@ -25,7 +25,7 @@ def test_the_column_that_holds_a_word_no_image_was_made_of_is_named() -> None:
     assert [one.key for one in suspect.prompts] == ["2", "5"]
 
 
-def test_prompts_of_different_causes_are_told_apart_the_commonest_first() -> None:
+def test_most_common_cause_comes_first() -> None:
     found = suspects(
         [
             blocked("1", "a naked statue", title="naked statue"),
@@ -47,7 +47,7 @@ def test_a_row_that_has_changed_since_is_not_blamed() -> None:
     assert (suspect.column, suspect.word) == (None, "gun")
 
 
-def test_prompts_without_a_word_of_their_own_are_counted_all_the_same() -> None:
+def test_prompts_without_shared_word_are_counted() -> None:
     (suspect,) = suspects([blocked("1", "a mug")], made=["a mug"])
     assert (suspect.column, suspect.word, len(suspect.prompts)) == (None, None, 1)
 

@@ -1,4 +1,4 @@
-"""Tables of what an attempt came to: the rows of the sheets, by their ids where they have one."""
+"""Tables of attempts and their outcomes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from batchgen.outcomes.classify import (
     classify,
     classify_failed_task,
 )
+from batchgen.outcomes.exchange import Task
 from batchgen.providers.adapters.images import read_response
 
 
 def answered(
     status: int, body: object = None, headers: dict[str, str] | None = None
 ) -> Classification:
-    """The classification on a whole response; a body that is no bytes is sent as JSON."""
+    """The classification of a complete response; a body other than bytes is sent as JSON."""
     raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
     exchange = Exchange(reach=Reach.COMPLETE, status=status, headers=headers or {})
     return classify(exchange, read_response(raw, headers or {}))
@@ -102,7 +103,7 @@ STATUS_ROWS = {
     "H31-200": (partial(answered, 200), Outcome.AMBIGUOUS),
     "H32-299": (partial(answered, 299, {"data": [{"url": "https://x/y"}]}), Outcome.OK),
     "H32-418": (partial(answered, 418), Outcome.REFUSED),
-    "H32-451": (partial(answered, 451), Outcome.REFUSED),
+    "H32-451": (partial(answered, 451), Outcome.BLOCKED),
     "H32-599": (partial(answered, 599), Outcome.AMBIGUOUS),
     "H32-999": (partial(answered, 999), Outcome.AMBIGUOUS),
     "H35-504": (partial(answered, 504, HTML, {"x-should-retry": "true"}), Outcome.AMBIGUOUS),
@@ -185,7 +186,7 @@ WORDS = {
     ),
     "no JSON": (
         200, b"x", {}, Outcome.AMBIGUOUS, MAYBE,
-        "unreadable", "HTTP 200 with a body that is not JSON",
+        "unreadable", "HTTP 200 with a body that is not JSON: x",
     ),
     "an unknown error inside": (
         200, error("what"), {}, Outcome.AMBIGUOUS, MAYBE,
@@ -248,6 +249,49 @@ WORDS = {
     "refused by name alone": (
         500, error("invalid_request", "y", ""), {}, Outcome.REFUSED, NO,
         "invalid_request", "invalid_request [type y]",
+    ),
+    "FastAPI text": (
+        400, {"detail": "unsupported aspect ratio"}, {}, Outcome.REFUSED, NO,
+        "http_400", "unsupported aspect ratio",
+    ),
+    "FastAPI list": (
+        422, {"detail": [{"loc": ["body", "size"], "msg": "not valid", "type": "enum"}]}, {},
+        Outcome.REFUSED, NO, "enum", "size: not valid",
+    ),
+    "problem+json": (
+        400, {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "size?"}, {},
+        Outcome.REFUSED, NO, "about:blank", "size?",
+    ),
+    "ASP.NET": (
+        400, {"title": "Errors occurred.", "errors": {"Size": ["must be 1024", "or auto"]}}, {},
+        Outcome.REFUSED, NO, "http_400", "Size: must be 1024; or auto",
+    ),
+    "a title alone": (
+        400, {"title": "Bad Request"}, {}, Outcome.REFUSED, NO, "http_400", "Bad Request",
+    ),
+    "errors with messages": (
+        400, {"errors": [{"message": "a"}, {"message": "b"}]}, {}, Outcome.REFUSED, NO,
+        "http_400", "a; b",
+    ),
+    "nested messages": (
+        400, {"error": {"message": {"error": {"message": "size\nis wrong"}}}}, {},
+        Outcome.REFUSED, NO, "http_400", "size is wrong",
+    ),
+    "JSON in a message": (
+        400, {"error": {"message": '{"error": {"message": "too large", "code": "x"}}'}}, {},
+        Outcome.REFUSED, NO, "http_400", "too large",
+    ),
+    "plain text": (
+        400, b"invalid size: must be\r\n1024x1024", {}, Outcome.REFUSED, NO,
+        "http_400", "invalid size: must be 1024x1024",
+    ),
+    "a page with a title": (
+        502, b"<html><title>502 Bad Gateway</title>", PAGE, Outcome.AMBIGUOUS, MAYBE,
+        "http_502", "HTTP 502: 502 Bad Gateway",
+    ),
+    "a firewall with a title": (
+        403, b"<html><title>Attention Required!</title>", PAGE, Outcome.THROTTLED, NO, "firewall",
+        "HTTP 403 with an HTML page: a firewall in front of the endpoint: Attention Required!",
     ),
     "a fee": (
         400, error("violation_fee.x"), {}, Outcome.BLOCKED, MAYBE,
@@ -315,7 +359,7 @@ def test_what_an_endpoint_is_known_to_bill_counts(
         assert (blocked.outcome, blocked.billed) == (Outcome.BLOCKED, refusals)
 
 
-def test_a_classification_keeps_the_wait_and_the_name_of_its_response() -> None:
+def test_classification_has_wait_and_request_id() -> None:
     headers = {"retry-after": "7", "x-request-id": "r" * 300}
     classification = answered(429, error("x"), headers)
     assert (classification.outcome, classification.retry_after_s) == (Outcome.THROTTLED, 7)
@@ -345,17 +389,20 @@ def test_cut_upload_names_its_size_and_what_to_check() -> None:
 
 
 def test_what_broke_and_how_is_told() -> None:
-    def told(reach: Reach, failure: Failure, status: int | None = None) -> tuple[str, str]:
+    def described(reach: Reach, failure: Failure, status: int | None = None) -> tuple[str, str]:
         classification = classify(
             Exchange(reach=reach, failure=failure, detail="why", status=status), None
         )
         return classification.code, classification.message
 
-    assert told(Reach.NOTHING, Failure.CONNECT) == ("unreachable", "no connection: why")
-    code, message = told(Reach.NOTHING, Failure.TLS)
+    assert described(Reach.NOTHING, Failure.CONNECT) == ("unreachable", "no connection: why")
+    code, message = described(Reach.NOTHING, Failure.TLS)
     assert (code, message.endswith("failed: why")) == ("tls", True)
-    assert told(Reach.SENT, Failure.NETWORK) == ("connection_lost", "the connection broke: why")
-    assert told(Reach.HEADERS, Failure.NETWORK, 200) == (
+    assert described(Reach.SENT, Failure.NETWORK) == (
+        "connection_lost",
+        "the connection broke: why",
+    )
+    assert described(Reach.HEADERS, Failure.NETWORK, 200) == (
         "connection_lost",
         "HTTP 200, then the connection broke: why",
     )
@@ -374,9 +421,7 @@ def test_what_broke_and_how_is_told() -> None:
         (500, Outcome.AMBIGUOUS),
     ],
 )
-def test_an_response_that_broke_off_counts_as_far_as_it_can_be_trusted(
-    status: int, outcome: Outcome
-) -> None:
+def test_cut_response_counts_as_far_as_trusted(status: int, outcome: Outcome) -> None:
     exchange = Exchange(reach=Reach.HEADERS, failure=Failure.NETWORK, status=status, headers={})
     response = Response(readable=True, images=(ImageRef(index=0, url="https://h/1"),))
     assert classify(exchange, response).outcome is outcome
@@ -389,8 +434,12 @@ def test_an_error_of_the_server_that_broke_off_is_a_doubt() -> None:
 
 
 def test_a_task_that_fails_is_told_with_its_own_words() -> None:
-    told = classify_failed_task(ErrorBody(code="moderation_blocked", message="no"), MAYBE)
-    assert (told.outcome, told.code, told.message) == (Outcome.BLOCKED, "moderation_blocked", "no")
+    failed = classify_failed_task(ErrorBody(code="moderation_blocked", message="no"), MAYBE)
+    assert (failed.outcome, failed.code, failed.message) == (
+        Outcome.BLOCKED,
+        "moderation_blocked",
+        "no",
+    )
     assert classify_failed_task(ErrorBody(type="upstream"), NO).code == "upstream"
     assert classify_failed_task(ErrorBody(), NO).code == "task_failed"
 
@@ -486,9 +535,7 @@ def test_errors_are_told_apart_by_code_then_type_then_status(
     ["当前令牌额度已用尽", "用户余额不足", "Your credit balance is too low", "quota exceeded"],
 )
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_key_without_money_is_told_from_a_wrong_one_by_its_message(
-    status: int, message: str
-) -> None:
+def test_empty_account_differs_from_wrong_key(status: int, message: str) -> None:
     assert answered(status, error(message=message)).code == "no_money"
     assert answered(status, error(message="invalid token")).code != "no_money"
 
@@ -565,7 +612,7 @@ def test_an_response_that_broke_off_is_a_doubt_unless_it_refused(
 
 
 @pytest.mark.fault("B27")
-def test_the_words_of_a_stranger_are_short_and_without_control_characters() -> None:
+def test_provider_text_is_short_and_printable() -> None:
     nasty = "\x1b[31mred\r\n\u202e" + "x" * 10_000
     classification = answered(400, error(code=nasty, message=nasty))
     for text, limit in ((classification.message, 2048), (classification.code, 100)):
@@ -595,7 +642,8 @@ _CODES = st.text() | st.sampled_from(
         Response,
         readable=st.booleans(),
         html=st.booleans(),
-        task_id=st.none() | st.text(),
+        task=st.none() | st.builds(Task, id=st.text(), url=st.text(), is_named=st.booleans()),
+        text=st.text(),
         images=st.lists(st.builds(ImageRef, index=st.integers())).map(tuple),
         error=st.none() | st.builds(ErrorBody, code=_CODES, type=_CODES, message=st.text()),
     ),

@@ -205,7 +205,7 @@ FAILURES = {
     "HTML or wrong bytes": FetchResult(bad_image="HTML page: not an image"),
     "503": FetchResult(status=503),
     "connection reset": FetchResult(detail="connection reset"),
-    "forbidden address": FetchResult(forbidden="10.0.0.1"),
+    "forbidden IP": FetchResult(forbidden="10.0.0.1"),
 }
 
 
@@ -296,7 +296,7 @@ def test_no_failed_download_loses_an_image_early(
     assert all(one.wait_s <= 3_600 for one in decisions if isinstance(one, FetchAgain))
     assert not isinstance(decisions[-1], FetchAgain)
     if now >= until + timedelta(days=7):
-        assert isinstance(decisions[0], FetchLost), "no job stays paid for ever"
+        assert isinstance(decisions[0], FetchLost), "no job stays paid forever"
     lost = any(isinstance(one, FetchLost) for one in decisions)
     month = ANSWERED + timedelta(days=30)
     assert not lost or (now >= until and now >= min(expires_at or month, month, until))
@@ -325,7 +325,7 @@ def test_an_extra_image_gets_three_short_tries() -> None:
         (FetchResult(bad_image="an HTML page"), [None]),
     ],
 )
-def test_a_reference_image_is_asked_for_again_only_where_that_may_help(
+def test_reference_download_is_retried_if_it_may_help(
     result: FetchResult, waits: list[float | None]
 ) -> None:
     tries = range(1, len(waits) + 1)

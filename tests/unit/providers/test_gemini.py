@@ -1,4 +1,4 @@
-"""Native generateContent: the request it wants, and the many shapes of its answers."""
+"""Native generateContent: its request, and the many shapes of its responses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def classify_document(document: Any, status: int = 200) -> Classification:
 
 
 @pytest.mark.anyio
-async def test_a_prompt_and_its_settings_stand_where_gemini_looks_for_them() -> None:
+async def test_prompt_and_settings_are_in_gemini_fields() -> None:
     options: dict[str, OptionValue] = {"aspect_ratio": "16:9", "resolution": "2K"}
     options["temperature"] = 0.5
     request = build_request(replace(JOB, model=MODEL, options=options), ATTEMPT, BASE)

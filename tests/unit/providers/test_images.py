@@ -1,4 +1,4 @@
-"""Requests as the API wants them, and answers of which nothing can be relied on."""
+"""Requests as the API expects them, and responses that may contain anything."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from starlette.requests import Request
 from batchgen.http.request import ApiRequest
 from batchgen.job import ImageRef, OptionValue
 from batchgen.outcomes.classify import ErrorBody, Response
+from batchgen.outcomes.exchange import Task
 from batchgen.providers.adapters.images import build_request, read_response
 from batchgen.providers.adapters.response_parsing import expiry_of
 from tests.support.adapters import ATTEMPT, BASE, IMAGE, JOB, TEXT, URL, inline_image, sent
@@ -137,7 +138,7 @@ async def test_several_references_and_a_mask_keep_their_order(tmp_path: Path) ->
 
 
 @pytest.mark.anyio
-async def test_a_image_is_named_for_what_it_is_and_not_for_what_its_file_says(
+async def test_reference_is_named_by_its_content(
     tmp_path: Path,
 ) -> None:
     files = {"a.jpg": "webp", "b.webp": "png", "c.png": "jpeg", "d.jpeg": "jpeg", "e": "webp"}
@@ -155,7 +156,7 @@ async def test_a_image_is_named_for_what_it_is_and_not_for_what_its_file_says(
 
 
 @pytest.mark.anyio
-async def test_a_body_of_several_files_reads_them_anew_for_each_attempt(tmp_path: Path) -> None:
+async def test_body_reads_its_files_for_each_attempt(tmp_path: Path) -> None:
     first, second = tmp_path / "a.png", tmp_path / "b.png"
     first.write_bytes(IMAGE)
     second.write_bytes(IMAGE[::-1])
@@ -188,13 +189,13 @@ async def test_any_prompt_and_any_file_arrive_as_they_are(
     assert json.loads(await sent(plain))["prompt"] == prompt
 
 
-def test_a_reference_that_cannot_be_read_is_found_before_anything_is_sent(tmp_path: Path) -> None:
+def test_unreadable_reference_is_found_before_sending(tmp_path: Path) -> None:
     for image in (tmp_path / "missing.png", tmp_path):
         with pytest.raises(OSError, match=str(image)):
             build_request(replace(JOB, images=(str(image),)), ATTEMPT, BASE)
 
 
-# Answers
+# Responses
 
 
 def read(document: object, **headers: str) -> Response:
@@ -218,25 +219,27 @@ LINKED = ImageRef(index=0, url=URL)
 @pytest.mark.parametrize(
     ("items", "found"),
     [
-        pytest.param([{"url": URL}], (LINKED,), id="an address"),
-        pytest.param([{"url": f" {URL}\n"}], (LINKED,), id="an address in spaces"),
+        pytest.param([{"url": URL}], (LINKED,), id="a URL"),
+        pytest.param([{"url": f" {URL}\n"}], (LINKED,), id="a URL in spaces"),
         pytest.param([{"b64_json": TEXT}], (INLINE,), id="inline"),
         pytest.param([{"b64_json": TEXT, "url": URL}], (INLINE,), id="both"),
         pytest.param([{"b64_json": "", "url": URL}], (LINKED,), id="empty inline"),
         pytest.param([{"b64_json": None, "url": URL}], (LINKED,), id="null inline"),
         pytest.param([{"b64_json": 7, "url": URL}], (LINKED,), id="a number inline"),
-        pytest.param([{"url": f"data:image/png;base64,{TEXT}"}], (INLINE,), id="data address"),
-        pytest.param([{"url": f"DATA:image/png;base64,{TEXT}"}], (INLINE,), id="DATA address"),
+        pytest.param([{"url": f"data:image/png;base64,{TEXT}"}], (INLINE,), id="data URL"),
+        pytest.param([{"url": f"DATA:image/png;base64,{TEXT}"}], (INLINE,), id="DATA URL"),
         pytest.param([{"url": URL}, {"url": URL}], (LINKED, replace(LINKED, index=1)), id="two"),
         pytest.param([None, {"url": URL}], (replace(LINKED, index=1),), id="null and one"),
         pytest.param([], (), id="none"),
         pytest.param([{}], (), id="an empty item"),
         pytest.param([None], (), id="null"),
-        pytest.param([URL, 7, [URL], True], (), id="no items"),
-        pytest.param([{"url": None}], (), id="null address"),
-        pytest.param([{"url": "  "}], (), id="blank address"),
-        pytest.param([{"url": 7}], (), id="a number for an address"),
-        pytest.param([{"url": {"url": URL}}], (), id="a mapping for an address"),
+        pytest.param([7, [URL], True], (), id="no items"),
+        pytest.param([7, URL], (replace(LINKED, index=1),), id="a text"),
+        pytest.param(["https://x.example/a b", "no", "data:text/plain,no"], (), id="other texts"),
+        pytest.param([{"url": None}], (), id="null URL"),
+        pytest.param([{"url": "  "}], (), id="blank URL"),
+        pytest.param([{"url": 7}], (), id="a number as URL"),
+        pytest.param([{"url": {"url": URL}}], (), id="a mapping as URL"),
     ],
 )
 def test_the_images_of_an_response(items: list[object], found: tuple[ImageRef, ...]) -> None:
@@ -263,9 +266,13 @@ def test_data_of_another_shape_holds_no_image(data: object) -> None:
 
 
 @pytest.mark.fault("B04")
-@pytest.mark.parametrize("document", [[], [1], "text", None, 7, True, {}, {"created": 1}])
+@pytest.mark.parametrize("document", [[], [1], None, True, {}, {"created": 1}])
 def test_json_of_another_shape_holds_nothing(document: object) -> None:
     assert read(document) == Response(readable=True)
+
+
+def test_json_text_is_shown() -> None:
+    assert read("size is wrong") == Response(readable=True, text="size is wrong")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +284,10 @@ def test_json_of_another_shape_holds_nothing(document: object) -> None:
         ),
         ({"error": {"message": "No.", "code": None}}, ErrorBody(message="No.")),
         ({"error": {"message": "No.", "code": 429}}, ErrorBody(code="429", message="No.")),
-        ({"error": {"message": ["No."], "type": "x"}}, ErrorBody(type="x")),
+        (
+            {"error": {"message": ["No.", "Never."], "type": "x"}},
+            ErrorBody(type="x", message="No.; Never."),
+        ),
         ({"error": "No."}, ErrorBody(message="No.")),
         ({"error": "No.", "code": "x"}, ErrorBody(code="x", message="No.")),
         ({"code": "x", "message": "No."}, ErrorBody(code="x", message="No.")),
@@ -294,7 +304,8 @@ def test_json_of_another_shape_holds_nothing(document: object) -> None:
     ],
 )
 def test_the_error_of_an_response(document: Mapping[str, object], error: ErrorBody | None) -> None:
-    assert read(document) == Response(readable=True, error=error)
+    response = read(document)
+    assert (response.images, response.error) == ((), error)
 
 
 def test_an_error_beside_a_image_does_not_hide_it() -> None:
@@ -316,8 +327,9 @@ def test_an_endless_message_is_cut() -> None:
 
 
 @pytest.mark.parametrize(("task", "found"), [("t-1", "t-1"), (17, "17"), (None, None), ("", None)])
-def test_a_task_is_noticed(task: object, found: str | None) -> None:
-    assert read({"task_id": task}).task_id == found
+def test_task_id_of_response_is_read(task: object, found: str | None) -> None:
+    response = read({"task_id": task})
+    assert response.task == (None if found is None else Task(id=found))
 
 
 @pytest.mark.fault("B01", "B03")
@@ -328,19 +340,45 @@ def test_a_task_is_noticed(task: object, found: str | None) -> None:
         (b" \r\n <html>", "text/plain", True),
         (b"Bad gateway", "text/html; charset=utf-8", True),
         (b"<?xml version='1.0'?><Error/>", "application/xml", True),
-        (b"upstream timed out", "text/plain", False),
+        (b"\0\1upstream timed out", "text/plain", False),
         (b"", "application/json", False),
         (b"{", "application/json", False),
         (b'{"data":[{"b64_json":"iVBO', "application/json", False),
         (b'{"data":[]}{"data":[]}', "application/json", False),
         (bytes(range(256)), "image/png", False),
-        (IMAGE, "image/png", False),
         (b"\xff\xfe", "", False),
         (codecs.BOM_UTF8, "", False),
     ],
 )
 def test_what_is_no_json(body: bytes, kind: str, html: bool) -> None:
-    assert read_response(body, {"content-type": kind}) == Response(html=html)
+    response = read_response(body, {"content-type": kind})
+    assert replace(response, text="") == Response(html=html)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "text"),
+    [
+        (b"<title>502 Bad\n gateway</title><h1>no</h1>", "text/html", "502 Bad gateway"),
+        (b"<html><h1>Too <b>large</b> &amp; slow</h1>", "text/html", "Too large & slow"),
+        (b"<html><title></title>nothing", "text/html", ""),
+        (b"<?xml?><Error><Code>x</Code><Message>denied</Message></Error>", "", "denied"),
+        (b"upstream\r\n timed out\n", "text/plain", "upstream timed out"),
+        (b"", "application/json", ""),
+        (b'{"data":[{"b64_json":"iVBO', "application/json", ""),
+        (b"no\0image", "text/plain", ""),
+        (b"caf\xe9", "text/plain", ""),
+        (b"x" * 100_000, "text/plain", "x" * 500),
+    ],
+)
+def test_page_title_or_plain_text_is_shown(body: bytes, kind: str, text: str) -> None:
+    assert read_response(body, {"content-type": kind}).text == text
+
+
+def test_image_file_as_body_is_the_image() -> None:
+    headers = {"content-type": "image/png", "content-length": str(len(IMAGE))}
+    assert read_response(IMAGE, headers) == Response(readable=True, images=(INLINE,))
+    assert inline_image(IMAGE, headers, 0) == IMAGE
+    assert read_response(IMAGE[:-1], headers) == Response()
 
 
 @pytest.mark.fault("B25")
@@ -474,7 +512,7 @@ def test_the_image_of_a_place_is_the_one_of_its_item() -> None:
     assert inline_image(json.dumps({"data": {"b64_json": TEXT}}).encode(), {}, 0) == IMAGE
 
 
-# When an address ends
+# Expiry of a URL
 
 NOON = datetime(2026, 6, 6, 12, tzinfo=UTC)
 EVENING = datetime(2026, 6, 6, 18, tzinfo=UTC)

@@ -30,7 +30,7 @@ def flat(name: str, **columns: object) -> Row:
 
 
 def ruled(name: str, kind: str, *rules: Row, **columns: object) -> Row:
-    """A row whose price stands in rules, and whose `model_price` is 0."""
+    """A row with its price in rules, and whose `model_price` is 0."""
     row = {"model_name": name, "quota_type": 1, "model_price": 0, "discount": 1}
     return {**row, kind: {"profile": {}, "rules": list(rules)}, **columns}
 
@@ -127,19 +127,19 @@ def test_a_request_is_priced_by_the_rule_that_fits(
     ("options", "references", "micros"),
     [
         ({}, 0, 82_500),  # no resolution said, and no rule verified
-        ({}, 1, 88_000),  # no resolution set: the dearest, verified or not
+        ({}, 1, 88_000),  # no resolution set: the highest, verified or not
         ({"resolution": "8K"}, 0, 82_500),
-        ({"resolution": "8K"}, 1, 88_000),  # the dearest, verified or not
+        ({"resolution": "8K"}, 1, 88_000),  # the highest, verified or not
         ({"size": "auto"}, 0, 82_500),
     ],
 )
-def test_what_the_list_does_not_know_costs_the_dearest(
+def test_what_the_list_does_not_know_costs_the_highest(
     prices: PriceList, options: dict[str, OptionValue], references: int, micros: int
 ) -> None:
     assert prices.price("images", options, references) == micros
 
 
-def test_a_bucket_without_rules_costs_the_dearest_of_all(prices: PriceList) -> None:
+def test_a_bucket_without_rules_costs_the_highest_of_all(prices: PriceList) -> None:
     assert prices.price("video", {"size": "720p", "duration": 1}, 1) == 600_000
 
 
@@ -178,13 +178,13 @@ def test_a_row_that_says_no_usable_price_is_unknown(row: Row) -> None:
     assert read(row).price("it", {}, 0) is None
 
 
-def test_one_rule_without_a_price_leaves_the_dearest_unknown() -> None:
+def test_one_rule_without_a_price_leaves_the_highest_unknown() -> None:
     row = ruled("it", "image_pricing", rule("t2i", "1K", 0.1), rule("t2i", "4K", None))
     assert read(row).price("it", {"resolution": "1K"}, 0) == 100_000
     assert read(row).price("it", {"resolution": "2K"}, 0) is None
 
 
-def test_a_model_that_is_listed_twice_is_unknown_unless_both_agree() -> None:
+def test_model_listed_twice_is_unknown_unless_equal() -> None:
     assert read(flat("it"), flat("it")).price("it", {}, 0) == 58_000
     assert read(flat("it"), flat("it", discount=0.5)).price("it", {}, 0) is None
 
@@ -266,7 +266,7 @@ def test_any_text_is_a_price_list_or_refused(body: bytes, options: dict[str, Opt
 
 
 @given(st.data(), OPTIONS, st.integers(0, 3))
-def test_a_list_with_anything_in_any_place_prices_nothing_as_free(
+def test_no_price_list_makes_a_model_free(
     data: st.DataObject, options: dict[str, OptionValue], references: int
 ) -> None:
     document: Any = json.loads(text(*ROWS))
@@ -292,7 +292,7 @@ def test_every_model_that_is_shipped_has_a_price(profile: Profile) -> None:
         price = profile.price(model)
         assert price is not None
         assert price > 0
-    assert profile.price("a model that nobody knows") is None
+    assert profile.price("an unknown model") is None
 
 
 def test_the_address_of_a_price_list_hangs_off_the_root() -> None:
@@ -330,7 +330,7 @@ def real() -> PriceList:
         ("gpt-5.1", {}, None),
     ],
 )
-def test_the_real_list_gives_the_prices_of_the_sheet(
+def test_real_list_gives_published_prices(
     real: PriceList, model: str, options: dict[str, OptionValue], micros: int | None
 ) -> None:
     assert real.price(model, options, 0) == micros

@@ -1,4 +1,4 @@
-"""What models take as reference images and masks, as the sheets and the endpoint say."""
+"""Rules for reference images and masks; the local endpoint agrees with them."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_a_fault_names_the_file_the_rule_its_source_and_a_remedy(
     assert words in objection.message
     assert "(OpenAI's image reference, November 2026); " in objection.message
     assert objection.fatal
-    (told,) = book(refuse=False).of_references("gpt-image-2", images, mask)
-    assert (told.message, told.fatal) == (objection.message, False)
+    (warning,) = book(refuse=False).of_references("gpt-image-2", images, mask)
+    assert (warning.message, warning.fatal) == (objection.message, False)
 
 
 def test_what_is_just_within_bounds_passes() -> None:

@@ -1,4 +1,4 @@
-"""Streamed answers as gateways send them: whole, cut, or with errors inside."""
+"""Streamed responses as gateways send them: complete, cut, or with errors inside."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def classify_body(body: bytes, *, reach: Reach = Reach.COMPLETE) -> Classificati
         stream({"type": "image_edit.completed", "url": f"data:image/png;base64,{TEXT}"}),
         stream({"created": 1, "data": [{"b64_json": TEXT}]}),
     ],
-    ids=["plain", "unnamed", "pings", "no end", "cut behind", "crlf", "data address", "one event"],
+    ids=["plain", "unnamed", "pings", "no end", "cut at its end", "crlf", "data URL", "one event"],
 )
 def test_the_finished_image_is_found(body: bytes) -> None:
     response = read_response(body, STREAM)

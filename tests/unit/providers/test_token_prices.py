@@ -1,4 +1,4 @@
-"""Prices by tokens, against the figures of the openai-images sheet, section 4."""
+"""Prices by tokens, compared with OpenAI's published figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from batchgen.providers.token_prices import OPENAI_TOKEN_PRICES, TokenPrice, out
 TWO = OPENAI_TOKEN_PRICES["gpt-image-2"]
 SUNBURST = OPENAI_TOKEN_PRICES["gpt-image-2.5-sunburst"]
 PROMPT = Micros(1_000)
-"""What an estimate sets aside for the prompt."""
+"""What an estimate reserves for the prompt."""
 
 
 def price(model: TokenPrice, options: Mapping[str, OptionValue], references: int) -> Micros | None:
@@ -39,7 +39,7 @@ def price(model: TokenPrice, options: Mapping[str, OptionValue], references: int
         ((3840, 2160), 371, 3336, 13342),
     ],
 )
-def test_gpt_image_2_counts_the_tokens_of_the_sheet(
+def test_gpt_image_2_counts_published_tokens(
     size: tuple[int, int], low: int, medium: int, high: int
 ) -> None:
     assert [output_tokens(TWO.factors[q], *size) for q in ("low", "medium", "high")] == [
@@ -79,9 +79,7 @@ def test_gpt_image_2_5_means_less_by_the_same_word(
         ("high", "1536x1024", "0.165"),
     ],
 )
-def test_the_published_price_of_a_image_is_met_to_half_a_tenth_of_a_cent(
-    quality: str, size: str, published: str
-) -> None:
+def test_published_image_price_is_met(quality: str, size: str, published: str) -> None:
     estimate = OPENAI.price("gpt-image-2", {"quality": quality, "size": size}, 0)
     assert estimate is not None
     assert abs(estimate - PROMPT - parse_dollars(published)) <= 500
@@ -98,9 +96,9 @@ def test_gpt_image_2_6_is_near_what_was_measured(
     assert abs(output_tokens(factor, *size) - measured) * 100 <= measured * 6
 
 
-def test_what_is_left_open_counts_as_dearest() -> None:
-    dearest = price(TWO, {"quality": "high", "size": "1024x1024"}, 0)
-    assert price(TWO, {}, 0) == price(TWO, {"quality": "auto", "size": "auto"}, 0) == dearest
+def test_what_is_left_open_counts_as_highest() -> None:
+    highest = price(TWO, {"quality": "high", "size": "1024x1024"}, 0)
+    assert price(TWO, {}, 0) == price(TWO, {"quality": "auto", "size": "auto"}, 0) == highest
     assert price(SUNBURST, {}, 0) == price(SUNBURST, {"quality": "max", "size": "1024x1024"}, 0)
 
 

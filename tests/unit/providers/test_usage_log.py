@@ -1,4 +1,4 @@
-"""Reading a provider's log: to its proven end or not at all, whatever a stranger wrote into it."""
+"""Read a provider's log to its proven end or not at all, for any content."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def row(number: int, **more: Any) -> dict[str, Any]:
 
 
 class Provider:
-    """Answers as a gateway does that holds these rows, in pages of at most three."""
+    """Respond as a gateway with these rows does, in pages of at most three."""
 
     def __init__(self, rows: Sequence[dict[str, Any]], **units: Any) -> None:
         self.rows = list(rows)
@@ -184,9 +184,7 @@ def test_a_log_that_is_not_whole_is_no_log(
         (b"", "not JSON"),
     ],
 )
-def test_an_response_without_success_is_an_error_and_no_empty_log(
-    body: bytes, message: str
-) -> None:
+def test_unsuccessful_response_is_not_an_empty_log(body: bytes, message: str) -> None:
     async def fetch(route: str) -> bytes:
         return b'{"success": true, "data": {}}' if route == "/api/status" else body
 

@@ -1,0 +1,152 @@
+"""Recognize a response that names a task instead of an image, and find where to poll it.
+
+The key is sent to the origin of the base URL only, so a polling URL of another origin is reported
+and not requested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from urllib.parse import quote, urljoin, urlsplit
+
+from batchgen.job import ImageRef
+from batchgen.outcomes.classify import Response
+from batchgen.outcomes.exchange import Task
+from batchgen.providers.adapters.error_objects import text_of
+
+_IDS: Final = ("task_id", "taskId", "job_id", "jobId", "taskUUID", "prediction_id")
+_PLAIN_IDS: Final = ("id", "request_id", "requestId")
+"""Every response may have these, so they name a task only next to a status or a polling URL."""
+_POLLING_URLS: Final = ("polling_url", "poll_url", "status_url", "fetch_url", "query_url")
+"""https://docs.bfl.ai/quick_start/generating_images,
+https://fal.ai/docs/api-reference/inference-api, https://docs.bria.ai/status"""
+_HOLDERS: Final = ("data", "output", "result", "response", "task")
+_STATUSES: Final = ("status", "task_status", "taskStatus", "state")
+_MAX_CHARS: Final = 2048
+
+RUNNING: Final = frozenset(
+    {
+        *("queued", "pending", "processing", "running", "in_progress", "in_queue", "starting"),
+        *("submitted", "created", "waiting", "generating", "not_start", "accepted", "in progress"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownRoute:
+    """Where a provider that names only the id of a task is polled."""
+
+    host: str
+    path: str
+    source: str
+
+
+KNOWN_ROUTES: Final = (
+    KnownRoute(
+        host="api.evolink.ai",
+        path="/v1/tasks/{id}",
+        source="https://docs.evolink.ai/en/api-manual/task-management/get-task-detail",
+    ),
+    KnownRoute(
+        host="dashscope.aliyuncs.com",
+        path="/api/v1/tasks/{id}",
+        source="https://help.aliyun.com/en/model-studio/manage-asynchronous-tasks",
+    ),
+    KnownRoute(
+        host="dashscope-intl.aliyuncs.com",
+        path="/api/v1/tasks/{id}",
+        source="https://help.aliyun.com/en/model-studio/manage-asynchronous-tasks",
+    ),
+    KnownRoute(
+        host="api.wavespeed.ai",
+        path="/api/v3/predictions/{id}",
+        source="https://wavespeed.ai/docs/get-result",
+    ),
+    KnownRoute(
+        host="qianfan.baidubce.com",
+        path="/beta/image/qianfan-image-v1?task_id={id}",
+        source="https://cloud.baidu.com/doc/qianfan-api/s/rmqgca7yy",
+    ),
+)
+
+
+def find_task(document: Mapping[str, Any], headers: Mapping[str, str]) -> Task | None:
+    """Return the task that a response without an image names; None if it names none.
+
+    ``Location`` counts if the document has an id or a status: RFC 9110, section 15.3.3, recommends
+    it for a 202.
+    """
+    holders = list(_holders(document))
+    task_id = _first(holders, _IDS)
+    plain_id = _first(holders, _PLAIN_IDS)
+    status = _first(holders, _STATUSES).strip().lower()
+    url = _first(holders, _POLLING_URLS) or _linked(holders)
+    if not url and (task_id or plain_id or status):
+        url = headers.get("location", "").strip()
+    kind = text_of(document.get("object"))
+    is_named = bool(task_id or url or status in RUNNING or kind.endswith("task"))
+    name = task_id or plain_id
+    if not (name or url):
+        return None
+    return Task(id=name[:_MAX_CHARS] or url, url=url[:_MAX_CHARS], is_named=is_named)
+
+
+def followed(response: Response, base_url: str | None) -> Response:
+    """Return the response with its task as an image to be polled, if it can be polled.
+
+    ``base_url`` is the endpoint's; None if it is unknown.
+    """
+    task = response.task
+    if task is None or not task.is_named or base_url is None:
+        return response
+    if response.images or response.error is not None:
+        return response
+    url = _polling_url(task, base_url)
+    if url is None:
+        return response
+    path = url.removeprefix(base_url) if url.startswith(f"{base_url}/") else url
+    return replace(response, images=(ImageRef(index=0, task=path),))
+
+
+def _polling_url(task: Task, base_url: str) -> str | None:
+    """Return where to poll a task with the key; None if that is unknown or another origin."""
+    try:
+        host = urlsplit(base_url).hostname
+        known = next((route.path for route in KNOWN_ROUTES if route.host == host), None)
+        if task.url:
+            url = urljoin(f"{base_url}/images/generations", task.url)
+        elif known is not None:
+            url = urljoin(base_url, known.format(id=quote(task.id, safe="")))
+        else:
+            return None
+        return url if _origin(url) == _origin(base_url) else None
+    except ValueError:
+        return None
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme.lower(), parts.netloc.lower()
+
+
+def _holders(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield document
+    for name in _HOLDERS:
+        part = document.get(name)
+        if isinstance(part, dict):
+            yield part
+        elif isinstance(part, list) and len(part) == 1 and isinstance(part[0], dict):
+            yield part[0]
+
+
+def _first(holders: list[Mapping[str, Any]], names: tuple[str, ...]) -> str:
+    found = (text_of(holder.get(name)).strip() for name in names for holder in holders)
+    return next(filter(None, found), "")
+
+
+def _linked(holders: list[Mapping[str, Any]]) -> str:
+    """Return ``urls.get``: https://replicate.com/docs/topics/predictions/create-a-prediction"""
+    links = (holder.get("urls") for holder in holders)
+    return next((text_of(one.get("get")) for one in links if isinstance(one, dict)), "")
