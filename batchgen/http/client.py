@@ -235,7 +235,7 @@ class _Intake:
             finally:
                 received.complete = writer.whole
                 received.scanned = writer.scanned
-        if received.complete:
+        if writer.is_durable:
             hit(Point.SPOOLED)
 
     async def _write(self, chunk: bytes) -> None:
