@@ -16,7 +16,7 @@ LAYERS = {
     "rules": ["manifest", "images", "planning", "outcomes", "reconciliation"],
     "I/O": ["system", "spool", "http", "providers", "ledger"],
     "engine": ["output", "engine", "session"],
-    "interfaces": ["report", "console", "simulator", "guide"],
+    "interfaces": ["report", "console", "review", "simulator", "guide"],
     "entry": ["commands", "cli", "api", "__init__", "__main__"],
 }
 """Packages and modules, from the bottom up; each imports only from those before it."""
@@ -33,12 +33,12 @@ ONLY_IN = {
     "aiofiles": {"providers.adapters.multipart"},
     "tqdm": {"console"},
     "click": {"cli", "simulator"},
-    "starlette": {"simulator"},
-    "uvicorn": {"simulator"},
+    "starlette": {"simulator", "review"},
+    "uvicorn": {"simulator", "review"},
     "PIL": {"images", "simulator"},
     "yaml": {"manifest"},
     "pydantic": {"manifest", "providers.usage_log"},
-    "jinja2": {"manifest"},
+    "jinja2": {"manifest", "review"},
 }
 """Which modules may know a library. ``session`` and ``commands`` only hand
 connections on."""

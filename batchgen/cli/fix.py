@@ -196,7 +196,7 @@ def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
 @db_option
 @option(
     "--what",
-    type=click.Choice(["jobs", "attempts", "images"]),
+    type=click.Choice(["jobs", "attempts", "images", "decisions"]),
     default="jobs",
     help="Choose the records to export.",
 )
@@ -223,7 +223,7 @@ def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
 def export(
     name: str, db: Path | None, what: str, file_format: str, output: Path | None, failed: bool
 ) -> ExitCode:
-    """Export jobs, attempts or images as JSON lines or CSV."""
+    """Export jobs, attempts, images or review decisions as JSON lines or CSV."""
     from batchgen.commands.export import export as command
     from batchgen.commands.export import export_failed
 
