@@ -18,7 +18,7 @@ from batchgen.version import __version__
 
 _GROUPS: Final[dict[str, list[click.Command]]] = {
     "Make": [make.init, make.check, make.plan, make.run, make.resume],
-    "Look": [look.status, look.report, pages.review, look.cost],
+    "Look": [look.status, look.report, pages.review, pages.gallery, look.cost],
     "Fix": [
         fix.retry,
         fix.acknowledge,

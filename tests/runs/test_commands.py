@@ -168,6 +168,7 @@ NEED_A_LEDGER = [
     "export b --what decisions",
     "export b --failed",
     "export b -o jobs.jsonl",
+    "gallery b",
     "prune b",
     "prune b --yes",
     "reconcile b",
