@@ -16,7 +16,7 @@ LAYERS = {
     "rules": ["manifest", "images", "planning", "outcomes", "reconciliation"],
     "I/O": ["system", "storage", "spool", "http", "providers", "ledger"],
     "engine": ["output", "engine", "session"],
-    "interfaces": ["report", "dataset", "console", "simulator", "guide"],
+    "interfaces": ["report", "dataset", "console", "review", "simulator", "guide"],
     "entry": ["commands", "cli", "api", "__init__", "__main__"],
 }
 """Packages and modules, from the bottom up; each imports only from those before it."""
@@ -32,12 +32,12 @@ ONLY_IN = {
     "aiofiles": {"providers.adapters.multipart"},
     "tqdm": {"console"},
     "click": {"cli", "simulator"},
-    "starlette": {"simulator"},
-    "uvicorn": {"simulator"},
+    "starlette": {"simulator", "review"},
+    "uvicorn": {"simulator", "review"},
     "PIL": {"images", "simulator"},
     "yaml": {"manifest"},
     "pydantic": {"manifest", "providers.usage_log"},
-    "jinja2": {"manifest"},
+    "jinja2": {"manifest", "review"},
     "obstore": {"storage"},
     "pyarrow": {"dataset", "manifest.parquet_rows"},
 }

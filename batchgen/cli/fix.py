@@ -202,7 +202,7 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
 @db_option
 @option(
     "--what",
-    type=click.Choice(["jobs", "attempts", "images"]),
+    type=click.Choice(["jobs", "attempts", "images", "decisions"]),
     default="jobs",
     help="Choose the records to export.",
 )
@@ -256,7 +256,7 @@ def export(
     layout: str,
     part_images: int,
 ) -> ExitCode:
-    """Export jobs, attempts or images as JSON lines or CSV, or images as a dataset."""
+    """Export jobs, attempts, images or review decisions as rows, or images as a dataset."""
     from batchgen.commands.export import export as command
     from batchgen.commands.export import export_failed
 

@@ -1,4 +1,4 @@
-"""`batchgen export`: write jobs, attempts or images of a batch as a stream of rows."""
+"""`batchgen export`: write jobs, attempts, images or decisions of a batch as a stream of rows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.exports import Waiting, waiting
 from batchgen.ledger.exports import export as export_rows
 from batchgen.ledger.manifest_paths import manifest_of
+from batchgen.ledger.review_summary import exported_decisions
 from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
 from batchgen.session.settings import Environment
@@ -34,7 +35,9 @@ def export(
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
-        rows = export_rows(conn, batch.id, what)
+        is_review = what == "decisions"
+        found = exported_decisions(conn, batch.id) if is_review else None
+        rows = export_rows(conn, batch.id, what) if found is None else iter(found)
         with _opened(output) as stream:
             _write(rows, file_format, stream)
     return ExitCode.DONE
