@@ -29,6 +29,8 @@ from batchgen.job import Billed, JobState
 from batchgen.money import decimal_string, dollars
 from batchgen.session.presenter import RunProgress
 
+_SHOWN_PER_MINUTE: Final = 6000
+"""A learned rate above this does not slow down any run."""
 _RATE_WINDOW_S: Final = 120.0
 _PLAIN_EVERY_S: Final = 60.0
 _LOOK_EVERY_S: Final = 2.0
@@ -127,7 +129,16 @@ def waiting(throttle: DispatchStatus) -> str:
         return f"waiting for {throttle.waiting_for}"
     if throttle.stopped:
         return f"ending, {throttle.in_flight} in flight"
-    return f"{throttle.in_flight} of {throttle.width} in flight"
+    return f"{throttle.in_flight} of {throttle.width} in flight{_slowed(throttle)}"
+
+
+def _slowed(throttle: DispatchStatus) -> str:
+    """How far 429s slow the run down; empty if they do not."""
+    if throttle.per_minute is not None and throttle.per_minute < _SHOWN_PER_MINUTE:
+        return f", slowed to {throttle.per_minute:.0f} per minute by 429"
+    if throttle.width < throttle.limit:
+        return f", slowed to {throttle.width} of {throttle.limit} by 429"
+    return ""
 
 
 def _notice(event: RunEvent) -> str | None:

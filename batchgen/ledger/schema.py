@@ -11,7 +11,7 @@ from batchgen.ledger.review_schema import DECISIONS
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -333,6 +333,19 @@ ALTER TABLE attempts ADD COLUMN copy_of TEXT;
 """
 
 
+_PACES: Final = """
+-- What 429s taught about the rate of a key: the slack of a declared rate, or the gap in seconds
+-- where none is declared. Times are Unix seconds.
+CREATE TABLE paces (
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('slack', 'interval')),
+    value REAL NOT NULL,
+    changed_at REAL NOT NULL,
+    PRIMARY KEY (key, kind)
+) STRICT;
+"""
+
+
 def migrations() -> Migrations:
     """All steps in order. Step N leads from schema N-1 to schema N."""
     from sqlite_utils import Migrations  # 125 ms to import, and only a change of schema needs it
@@ -356,6 +369,10 @@ def migrations() -> Migrations:
     @steps(name="0004_decisions")
     def decisions(db: Database) -> None:
         _statements(db.conn, DECISIONS)
+
+    @steps(name="0005_paces")
+    def paces(db: Database) -> None:
+        _statements(db.conn, _PACES)
 
     return steps
 

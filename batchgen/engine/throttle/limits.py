@@ -103,10 +103,14 @@ class DispatchStatus:
 
     in_flight: int
     width: int
-    """Current limit of requests in flight; below the configured one after throttling."""
+    """Current limit of requests in flight; below ``limit`` after throttling."""
+    limit: int
+    """Configured limit of requests in flight."""
     waiting_for: str | None
     """Why no request starts, such as `rate limit: 12 s`; None if only slots are short."""
     stopped: str | None
+    per_minute: float | None = None
+    """Requests per minute as learned from 429s; None if a rate is declared or none was learned."""
     last_error: str = ""
     """Code and message of the last unsuccessful response; empty before the first."""
 
