@@ -48,7 +48,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: most commands need none of them."""
+    """Import a public name on first use; most commands need none of them."""
     if name not in _HOMES:
         raise AttributeError(f"module 'batchgen' has no attribute {name!r}")
     from importlib import import_module

@@ -51,18 +51,19 @@ class Result:
     key: str
     """The job's key, as in the manifest or as the plan made it."""
     state: JobState
-    """``done``; ``paid``, where only the download is left to the next run; or ``failed``,
-    ``blocked`` or ``uncertain``, which wait for a decision."""
+    """``done``; ``paid`` if only the download is left for the next run; or ``failed``,
+    ``blocked`` or ``uncertain``, which wait for a decision.
+    """
     paths: tuple[Path, ...] = ()
-    """The images of a job that is done, verified and under their final names; else empty."""
+    """The verified images of a done job under their final names; else empty."""
     reason: str = ""
-    """Why the job is not done, as ``code: message``; empty where it is."""
+    """Why the job is not done, as ``code: message``; empty for a done job."""
     warnings: tuple[str, ...] = ()
     """How the images differ from what the job requested, such as another size."""
 
 
 def _need_asyncio() -> None:
-    """Raise SettingsError unless a task of asyncio calls this."""
+    """Raise SettingsError unless the caller is a task of asyncio."""
     with suppress(RuntimeError):  # no event loop of asyncio is running
         if asyncio.current_task() is not None:
             return
@@ -73,10 +74,10 @@ def _need_asyncio() -> None:
 
 
 async def _in_thread(function: Callable[..., object], *args: object) -> None:
-    """Call a function in a thread and wait for its end, whatever is cancelled meanwhile.
+    """Call a function in a thread and wait for its end, even if the task is cancelled.
 
     A shield of AnyIO does not hold off asyncio's own ``task.cancel()``, which would leave the
-    function running while the task goes on. A task group waits for its child; the cancellation is
+    function running while the task continues. A task group waits for its child; the cancellation is
     raised after that.
     """
 
@@ -225,7 +226,7 @@ class Batch:
             if isinstance(exc, anyio.get_cancelled_exc_class()):
                 await self._tasks.__aexit__(exc_type, exc, traceback)
             else:
-                # A fault of the program's own must not cut off requests that are paid for.
+                # An error in the program must not cut off paid requests.
                 await self._tasks.__aexit__(None, None, None)
         finally:
             if self._started:
@@ -322,7 +323,7 @@ class _Iterator:
 
 
 class _Results:
-    """A face of a run that hands its results to an iterator."""
+    """Passes the results of a run to an iterator."""
 
     def __init__(self, send: MemoryObjectSendStream[Result], base: Path) -> None:
         self._send = send
@@ -342,7 +343,7 @@ class _Results:
             shutdown.begin(self._ending)
 
     def end(self, reason: str) -> None:
-        """Let what is in flight finish, and start nothing new."""
+        """Start no more requests and let those in flight finish."""
         self._ending = reason
         if self._shutdown is not None and not self._shutdown.asked:
             self._shutdown.begin(reason)
@@ -361,7 +362,7 @@ class _Results:
         try:
             self._send.send_nowait(result)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # nobody listens any more; the ledger knows
+            return  # the iterator was closed; the ledger has the result
 
     async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
         await anyio.sleep_forever()

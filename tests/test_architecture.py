@@ -14,9 +14,9 @@ from tests.support.source import modules
 LAYERS = {
     "domain": ["version", "errors", "money", "text", "urls", "job"],
     "rules": ["manifest", "images", "planning", "outcomes", "reconciliation"],
-    "I/O": ["system", "spool", "http", "providers", "ledger"],
+    "I/O": ["system", "storage", "spool", "http", "providers", "ledger"],
     "engine": ["output", "engine", "session"],
-    "interfaces": ["report", "console", "simulator", "guide"],
+    "interfaces": ["report", "dataset", "console", "simulator", "guide"],
     "entry": ["commands", "cli", "api", "__init__", "__main__"],
 }
 """Packages and modules, from the bottom up; each imports only from those before it."""
@@ -27,7 +27,6 @@ ONLY_IN = {
     "sqlite3": {"ledger", "manifest.sqlite_rows", "system.os_errors", "session", "commands"},
     "sqlite_utils": {"ledger"},
     # Notifications go to the operator's own services, which know nothing of providers.
-    "aiohttp": {"http"},
     "httptools": {"http.response_parser"},
     "httpx": {"http", "providers", "session.notify"},
     "aiofiles": {"providers.adapters.multipart"},
@@ -39,6 +38,8 @@ ONLY_IN = {
     "yaml": {"manifest"},
     "pydantic": {"manifest", "providers.usage_log"},
     "jinja2": {"manifest"},
+    "obstore": {"storage"},
+    "pyarrow": {"dataset", "manifest.parquet_rows"},
 }
 """Which modules may know a library. ``session`` and ``commands`` only hand
 connections on."""

@@ -66,26 +66,40 @@ def _permanent_imports() -> Iterator[None]:
 
 @click.command()
 @click.argument("path", metavar="[FILE]", type=click.Path(path_type=Path), default=DEFAULT_MANIFEST)
-def init(path: Path) -> ExitCode:
-    """Write an example manifest that runs on the local endpoint.
+@option(
+    "--provider",
+    metavar="NAME",
+    show_default="ask at a terminal, else local",
+    help="Choose the provider: local, crazyrouter or openai.",
+)
+@option(
+    "--rows",
+    metavar="TABLE",
+    show_default="ask at a terminal, else a list of prompts",
+    help="Make one image per row of this table.",
+)
+@json_option
+def init(path: Path, provider: str | None, rows: str | None, as_json: bool) -> ExitCode:
+    """Write a first manifest, by default for the local endpoint.
 
     FILE defaults to batch.yaml. An existing file is not overwritten.
     """
     from batchgen.commands.init import init as command
 
-    return command(path)
+    return command(path, provider=provider, rows=rows, as_json=as_json)
 
 
 @click.command()
 @manifests_argument
-def check(manifests: tuple[Path, ...]) -> ExitCode:
+@json_option
+def check(manifests: tuple[Path, ...], as_json: bool) -> ExitCode:
     """Validate manifests and report all errors.
 
     MANIFEST defaults to batch.yaml. Exits with 1 if only single rows are at fault.
     """
-    from batchgen.commands.plan import check as command
+    from batchgen.commands.check import check as command
 
-    return command(list(manifests))
+    return command(list(manifests), as_json=as_json)
 
 
 @click.command()

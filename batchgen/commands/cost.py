@@ -1,4 +1,4 @@
-"""`batchgen cost`: what was spent on what, for a person or a program."""
+"""`batchgen cost`: sum up costs by batch, run, day, model, provider or tag."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from batchgen.session.settings import Environment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Days:
-    """A span of days in UTC, both of them in it; None is without an end."""
+    """An inclusive range of days in UTC; None is open."""
 
     since: date | None = None
     until: date | None = None
@@ -33,7 +33,7 @@ def cost(
 ) -> ExitCode:
     """Show the sums of one batch, or of all, as ``text``, ``json`` or ``csv``.
 
-    Raises SettingsError for a word in ``by`` that nothing is grouped by.
+    Raises SettingsError for an unknown word in ``by``.
     """
     groups = _groups(by)
     ledger = Environment.load().ledger_path(db, None)
@@ -56,7 +56,7 @@ def _groups(by: Sequence[str]) -> list[CostBy]:
         return list(dict.fromkeys(CostBy(word) for word in words)) or [CostBy.BATCH]
     except ValueError:
         wrong = next(word for word in words if word not in {*CostBy})
-        raise SettingsError(f"--by: {wrong!r} is none of {', '.join(CostBy)}") from None
+        raise SettingsError(f"--by: {wrong!r}; expected one of {', '.join(CostBy)}") from None
 
 
 def _document(found: Costs, days: Days) -> dict[str, object]:

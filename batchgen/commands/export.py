@@ -1,4 +1,4 @@
-"""`batchgen export`: jobs, attempts or images of a batch as a stream of rows."""
+"""`batchgen export`: write jobs, attempts or images of a batch as a stream of rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def export(
 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[TextIO]:
-    """A new file, or stdout. Raises SettingsError."""
+    """Open a new file, or stdout. Raises SettingsError."""
     if output is None:
         yield sys.stdout
         return
@@ -52,7 +52,7 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
 
 
 def export_failed(name: str, db: Path | None, *, output: Path | None) -> ExitCode:
-    """Write a manifest of the failed and blocked jobs, to be mended and run under the same keys."""
+    """Write a manifest of the failed and blocked jobs with their keys, to edit and run."""
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)

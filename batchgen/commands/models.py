@@ -1,4 +1,4 @@
-"""`batchgen models`: what a key sees, and whether a manifest asks for more. Free of charge."""
+"""`batchgen models`: list the models of a key, and check those of a manifest. Free of charge."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from batchgen.ledger.staging import Staging
 from batchgen.providers.catalog import OfferedModel, Unavailable, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.session.local_server import embedded_endpoint
-from batchgen.session.prepare import Prepared, address, key_of, stage
+from batchgen.session.prepare import Prepared, find_endpoint, key_of, stage
 from batchgen.session.settings import DB_NAME
 
 
 def models(manifest: Path | None, *, provider: str | None, as_json: bool) -> ExitCode:
-    """List the models; with a manifest check those it needs, and exit with 1 if one is missing.
+    """List the models. With a manifest, check those it needs; exit with 1 if one is missing.
 
     Raises BatchgenError.
     """
-    asked = address(manifest, provider, None)
+    asked = find_endpoint(manifest, provider, None)
     needed = _needed(asked.prepared) if asked.prepared else []
     key = key_of(asked.profile, asked.environment)
     with _base_url(asked.profile) as base_url:
@@ -60,7 +60,7 @@ def _needed(prepared: Prepared) -> list[str]:
 
 @contextmanager
 def _base_url(profile: Profile) -> Iterator[str]:
-    """The endpoint's address; the embedded endpoint is started for the question."""
+    """Yield the endpoint's base URL; start the local endpoint if it is the one."""
     if profile.base_url is not None:
         yield profile.base_url
         return

@@ -1,4 +1,4 @@
-"""`batchgen prices`: the price list of a provider, for a person or a program."""
+"""`batchgen prices`: show the price list of a provider."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from batchgen.money import decimal_string, dollars
 from batchgen.providers.catalog import Unavailable
 from batchgen.providers.price_list import ModelPrice, Price, PriceList, Rate, Unit
 from batchgen.session.fresh_prices import fetch_list, with_kept_prices
-from batchgen.session.prepare import address
+from batchgen.session.prepare import find_endpoint
 
 _UNIT_TEXT: Final = {
     Unit.IMAGE: "an image",
@@ -37,12 +37,12 @@ def prices(
     offline: bool,
     as_json: bool,
 ) -> ExitCode:
-    """Show the newest prices; without ``offline`` a fresh list is fetched. Raises BatchgenError.
+    """Show the newest prices, from a fresh list unless ``offline``. Raises BatchgenError.
 
-    ``model`` is a glob. Without it, models whose price of an image nobody can tell because they
-    are sold by tokens are only counted.
+    ``model`` is a glob. Without it, models without a known price per image, because they are sold
+    by tokens, are only counted.
     """
-    asked = address(manifest, provider, db)
+    asked = find_endpoint(manifest, provider, db)
     profile = asked.profile
     if asked.ledger.exists():
         with closing(open_for_reading(asked.ledger)) as conn:

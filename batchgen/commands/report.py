@@ -1,4 +1,4 @@
-"""`batchgen report`: what a run came to, and what is to be done about it."""
+"""`batchgen report`: show the result of a run and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+from batchgen.console.color import shown
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.report.gather import morning_of
@@ -14,7 +15,7 @@ from batchgen.session.settings import Environment
 
 
 def report(name: str, db: Path | None, *, run: int | None, file_format: str) -> ExitCode:
-    """Write the report of a run, the newest by default. Raises UnknownBatchError."""
+    """Write the report of a run, by default the newest. Raises UnknownBatchError."""
     morning = morning_of(Environment.load().ledger_path(db, None), name, run)
     match file_format:
         case "json":
@@ -22,6 +23,6 @@ def report(name: str, db: Path | None, *, run: int | None, file_format: str) -> 
         case "markdown":
             text = report_markdown(morning)
         case _:
-            text = report_text(morning)
+            text = shown(report_text(morning), sys.stdout)
     write_line(sys.stdout, text)
     return ExitCode.DONE

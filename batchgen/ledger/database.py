@@ -27,7 +27,7 @@ def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnect
     None takes the bound of the process.
     The connection is in autocommit mode with a TRUNCATE journal and ``synchronous=EXTRA``: a commit
     that returned survives a power cut, and no release of SQLite has a known fault in this mode
-    (its write-ahead log had one up to 3.51.2 with two connections; reliability sheet, section 0.5).
+    (WAL mode had one up to 3.51.2: https://sqlite.org/wal.html#walresetbug).
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise LedgerError(

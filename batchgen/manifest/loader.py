@@ -40,9 +40,11 @@ __all__ = [
     "parse_manifest",
     "show_path",
 ]
+from batchgen.version import __version__
 
 MAX_BYTES: Final = 64 << 20
 MAX_FAULTS: Final = 100
+SCHEMA_ID: Final = f"https://batchgen.invalid/manifest-{__version__}.schema.json"
 
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
@@ -237,4 +239,9 @@ class _Schema(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a manifest."""
     schema = Manifest.model_json_schema(schema_generator=_Schema)
-    return {"$schema": _Schema.schema_dialect, **schema, "title": "batchgen manifest"}
+    return {
+        "$schema": _Schema.schema_dialect,
+        "$id": SCHEMA_ID,
+        **schema,
+        "title": "batchgen manifest",
+    }

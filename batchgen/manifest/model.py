@@ -120,7 +120,10 @@ class _Rows(Model):
 
 
 class FileRows(_Rows):
-    """A table in a file: csv, tsv, txt, jsonl or json, by its ending; also with .gz or .zst."""
+    """A table in a file: csv, tsv, txt, jsonl, json or parquet, by its ending.
+
+    All but parquet may also be compressed: .gz or .zst.
+    """
 
     file: Text = Field(description="the table, relative to the manifest")
     delimiter: Delimiter | None = Field(

@@ -64,9 +64,7 @@ class JobMaker:
         has_fixed_options = not (self._option_parts or template.broken)
         self._fixed = self._new_option_set(self._options) if has_fixed_options else None
         """The options of all jobs; None if they are templates."""
-        parts = (template.key, template.prompt, template.mask, template.path, *template.images)
-        templates = [part.template for part in (*parts, *self._option_parts.values()) if part]
-        self._uses_row = any("row" in one.names for one in templates)
+        self._uses_row = any("row" in part.template.names for part in template.parts)
         stem = stem_of(template.path.template)
         self._stem = replace(template.path, template=stem) if stem else None
         self._own_variables = {"index": 1, "name": context.batch, "model": template.model}

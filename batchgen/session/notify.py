@@ -1,6 +1,6 @@
-"""Tells the operator's own services that a run began or how it ended; their faults are no errors.
+"""Notify the operator's own services that a run began or ended; their errors never end a run.
 
-Addresses are often secrets, so none is ever shown: what goes wrong is told without them.
+Their URLs are often secrets, so no message shows one.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
-    """An address that takes JSON by POST."""
+    """A URL that takes JSON by POST."""
 
     url: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Apprise:
-    """An address of the `apprise` package, which is an optional extra."""
+    """A URL of the `apprise` package, which is an optional extra."""
 
     url: str = field(repr=False)
 
 
 def notify(channel: Command | Webhook | Apprise, notice: Notice) -> str | None:
-    """Hand the notice over; what went wrong in words, None where it arrived."""
+    """Send the notice; return what went wrong, or None if it arrived."""
     match channel:
         case Command():
             return _run(channel, notice.body)
@@ -65,13 +65,15 @@ def notify(channel: Command | Webhook | Apprise, notice: Notice) -> str | None:
 
 
 def ping(url: str, suffix: str = "") -> str | None:
-    """Ask a health check's address, as ``/start`` or ``/fail``; what went wrong in words."""
+    """Request a health check's URL, with ``/start`` or ``/fail``; return what went wrong, or
+    None.
+    """
     parts = urlsplit(url)
     return _ask("GET", urlunsplit(parts._replace(path=parts.path.rstrip("/") + suffix)), None)
 
 
 def has_apprise() -> bool:
-    """Whether the optional extra is installed."""
+    """Return whether the optional extra is installed."""
     return importlib.util.find_spec("apprise") is not None
 
 
@@ -81,7 +83,7 @@ def _run(command: Command, body: bytes) -> str | None:
             list(command.arguments),
             input=body,
             cwd=command.directory,
-            # Our own stdout carries results.
+            # Our own stdout is for results.
             stdout=subprocess.DEVNULL,
             timeout=_COMMAND_TIMEOUT_S,
             check=False,
@@ -110,12 +112,12 @@ async def _status(method: str, url: str, body: bytes | None) -> int:
             httpx.AsyncClient(trust_env=False, timeout=_WEB_TIMEOUT_S) as client,
             client.stream(method, url, content=body, headers=headers) as response,
         ):
-            return response.status_code  # what it says beyond that is not read
+            return response.status_code  # the rest of its message is not read
 
 
 def _apprise(url: str, notice: Notice) -> str | None:
     apprise = importlib.import_module("apprise")
     post = apprise.Apprise()
     if not post.add(url):
-        return "it is no address that apprise knows"
+        return "apprise does not know this kind of URL"
     return None if post.notify(title=notice.title, body=notice.text) else "apprise failed"

@@ -56,7 +56,7 @@ class EnrolledRun:
     only: Only | None = None
     """Which pending jobs the run takes up; None for all."""
     at_fault: int = 0
-    """Rows with a fault, whatever the state of their jobs."""
+    """Rows with a fault, in any state of their jobs."""
     run: RunId | None = None
     """The run in the ledger; None until it is written."""
 
@@ -201,7 +201,7 @@ def _stage(
             progress=progress,
             priced=priced,
             warned=warnings.append,
-            addresses=urls,
+            reference_urls=urls,
             selection=spec.selection,
         )
     return StagedPlan(staging, urls, changes, open_prices, warnings)

@@ -1,4 +1,4 @@
-"""What `run` and `plan` share: from a manifest to a staged plan with prices, nothing sent."""
+"""From a manifest to a staged plan with prices, for `run` and `plan`; nothing is sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from batchgen.session.run_limits import RunLimits
 from batchgen.session.settings import Environment
 
 DEFAULT_PROVIDER: Final = "crazyrouter"
-"""As in a manifest that names none."""
+"""Provider of a manifest that names none."""
 
 _KEPT: Final = "a row at fault gives no key, so jobs that are not planned are kept, not retired"
 
@@ -44,23 +44,23 @@ REFERENCES_SUFFIX: Final = ".references"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A manifest that is read and a provider that is known."""
+    """A parsed manifest with its resolved provider."""
 
     loaded: LoadedManifest
     environment: Environment
     profile: Profile
     ledger: Path
     adopted: Adoption | None = None
-    """Set where the batch continues with a manifest at another path."""
+    """Set if the batch continues with a manifest at another path."""
 
     @property
     def references(self) -> Path:
-        """Where reference images that are given by address are kept, under their digests."""
+        """Directory of reference images given by URL, named by their digests."""
         return self.ledger.with_name(self.ledger.name + REFERENCES_SUFFIX)
 
     @property
     def identity(self) -> BatchIdentity:
-        """What the ledger keeps of it."""
+        """Return what the ledger keeps of it."""
         loaded = self.loaded
         return BatchIdentity(
             name=loaded.name,
@@ -128,30 +128,30 @@ def belongs(conn: sqlite3.Connection, prepared: Prepared, *, adopt: bool) -> Pre
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """A provider that is asked something outside of a run."""
+class EndpointRef:
+    """A provider that is contacted outside of a run."""
 
     profile: Profile
     environment: Environment
     ledger: Path
     prepared: Prepared | None = None
-    """The manifest that it was named by."""
+    """The manifest that names it; None if it was given by name."""
 
 
-def address(manifest: Path | None, provider: str | None, db: Path | None) -> Address:
+def find_endpoint(manifest: Path | None, provider: str | None, db: Path | None) -> EndpointRef:
     """Find the provider of a manifest, or by its name. Raises ManifestError and SettingsError."""
     if manifest is not None:
         if provider is not None:
             raise SettingsError("name a manifest or --provider, not both")
         prepared = prepare(manifest, db)
-        return Address(
+        return EndpointRef(
             profile=prepared.profile,
             environment=prepared.environment,
             ledger=prepared.ledger,
             prepared=prepared,
         )
     environment = Environment.load(Path.cwd())
-    return Address(
+    return EndpointRef(
         profile=resolve_profile(provider or DEFAULT_PROVIDER, environment),
         environment=environment,
         ledger=environment.ledger_path(db, None),
@@ -159,7 +159,7 @@ def address(manifest: Path | None, provider: str | None, db: Path | None) -> Add
 
 
 def key_of(profile: Profile, environment: Environment) -> ApiKey | None:
-    """The key for the provider; None where none is sent. Raises SettingsError."""
+    """Return the key for the provider; None if it needs none. Raises SettingsError."""
     if profile.key_variable is not None:
         return environment.key(profile.key_variable)
     return ApiKey(profile.open_key) if profile.open_key else None
@@ -173,14 +173,16 @@ def stage(
     progress: Callable[[int], None] | None = None,
     priced: Priced | None = None,
     warned: Callable[[Fault], None] | None = None,
-    addresses: ReferenceUrls | None = None,
+    reference_urls: ReferenceUrls | None = None,
     selection: Selection = EVERYTHING,
+    table_read: Callable[[str], None] | None = None,
 ) -> Staging:
     """Plan all jobs into an empty staging. Raises ManifestError and SettingsError.
 
-    ``priced`` is told of the price of jobs; ``warned``, in the end,
-    of what the provider's rules say of jobs that are planned all the same. ``addresses`` are asked
-    for reference images that are given so; without them none is known.
+    ``priced`` receives the price of jobs; ``warned`` receives, at the end, warnings of the
+    provider's rules about jobs that are planned anyway; ``table_read`` receives how the table was
+    read, also before an error. ``reference_urls`` resolves reference images given by URL; without
+    it, none of them is known.
     """
     profile = prepared.profile
     rules = Rulebook(
@@ -196,19 +198,24 @@ def stage(
         provider=profile.name,
         default_model=profile.default_model,
         rules=rules,
-        reference_urls=addresses,
+        reference_urls=reference_urls,
         amendments=amended,
     )
-    staging.fill(
-        planner,
-        price=_price_of(profile, accept_unknown_price=accept_unknown_price),
-        priced=priced,
-        collision_key=collision_key,
-        progress=progress,
-        selection=selection,
-        batch=batch,
-        strict=planner.strict,
-    )
+    try:
+        staging.fill(
+            planner,
+            price=_price_of(profile, accept_unknown_price=accept_unknown_price),
+            priced=priced,
+            collision_key=collision_key,
+            progress=progress,
+            selection=selection,
+            batch=batch,
+            strict=planner.strict,
+        )
+    finally:
+        summary = planner.rows.summary()
+        if table_read is not None and summary is not None:
+            table_read(summary)
     staging.resolve(selection.only, prepared.loaded.name)
     staging.shares = prepared.loaded.manifest.share
     staging.keeps_unplanned = planner.rows.has_unknown_keys
@@ -225,7 +232,7 @@ def stage(
         if amended is not None and amended.used:
             warned(Fault(prepared.loaded.path.name, 0, 0, "", _amended_text(amended.used)))
     if not staging.jobs:
-        # A broken export must not retire a whole catalogue.
+        # A broken export must not retire a whole catalog.
         loaded = prepared.loaded
         raise ManifestError(
             [
@@ -260,7 +267,7 @@ def _price_of(profile: Profile, *, accept_unknown_price: bool) -> Price:
         if known is None:
             if not accept_unknown_price:
                 raise SettingsError(_unknown_price(profile, model))
-            return ZERO  # unknown: no budget can hold it, and none may be set
+            return ZERO  # unknown: no budget can contain it, so none may be set
         return known
 
     return price

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import time
 from collections.abc import Awaitable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol, Self, TypeVar
@@ -28,14 +29,15 @@ from batchgen.engine.throttle.limits import (
 )
 from batchgen.engine.throttle.pace import Pace
 from batchgen.engine.throttle.throttle import Throttle
-from batchgen.errors import ExitCode, one_error
+from batchgen.errors import BatchgenError, ExitCode, one_error
 from batchgen.http.session import ssl_context
 from batchgen.job import JobState, RunId
 from batchgen.ledger.batch_status import BatchStatus, status
+from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
-from batchgen.ledger.runs import continue_run, end_run
+from batchgen.ledger.runs import continue_run, end_open_run, end_run
 from batchgen.ledger.shared_rate_limits import (
     SharedPace,
     SharedRate,
@@ -43,6 +45,7 @@ from batchgen.ledger.shared_rate_limits import (
     share_pace,
     take_place,
 )
+from batchgen.ledger.transaction import write_transaction
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.providers.account import ApiKey
 from batchgen.session.directories import image_directory, spool_directory
@@ -150,6 +153,23 @@ async def drive(
         with suppress(LedgerWriteError):  # it stopped the run, and the result says so already
             await ledger.run(_end, run_id, run.name, result)
         return result
+
+
+@contextmanager
+def ended_on_error(run: EnrolledRun) -> Iterator[None]:
+    """Record the end of an enrolled run where the block raises before the engine could do so."""
+    try:
+        yield
+    except BaseException as exc:
+        if run.run is not None:
+            stopped, code = stop_reason_of(exc)
+            with (
+                suppress(BatchgenError, sqlite3.Error),  # the caller raises what ended the run
+                closing(open_for_writing(run.spec.prepared.ledger)) as conn,
+                write_transaction(conn),
+            ):
+                end_open_run(Ledger(conn), run.run, stopped=stopped, exit_code=code)
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,7 +356,7 @@ _STOPPED_TEXT = {
     UNREACHABLE: "unreachable: no connection to the endpoint; check the network and base_url",
     BREAKER: "breaker: request after request is left without a trustworthy response, and may be"
     " billed; look at the provider's status and log before going on",
-    OUTAGE: "outage: the provider answers every request with an error of its own; look at its"
+    OUTAGE: "outage: the provider returns its own error for every request; look at its"
     " status page and run again later",
     RETRY_AFTER: "throttled: the endpoint asks for a pause of more than an hour; run again later",
     THROTTLED: "throttled: 30 minutes of 429 or 503 without one success; look at the limits and the"

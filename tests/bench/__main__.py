@@ -1,4 +1,6 @@
-"""``python -m tests.bench``: batchgen beside its peers, on loopback; see README, Performance."""
+"""``python -m tests.bench``: compare batchgen with its peers on loopback.
+
+batchgen/guide/performance.md has the results."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""batchgen through an endpoint that none of us wrote: the LiteLLM proxy before the embedded one.
+"""Run batchgen through a foreign gateway: the LiteLLM proxy in front of the local endpoint.
 
-A command of its own, for an environment of its own (README.md, "Tests"); no part of the suite. Each
-scenario is one run through the proxy, and the ledger is compared with the bill behind it.
+A command for its own environment, not part of the suite: see "A foreign endpoint" in
+.github/CONTRIBUTING.md. Each scenario is one run through the proxy; the ledger is then compared
+with the bill of the local endpoint.
 """
 
 from __future__ import annotations

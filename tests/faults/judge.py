@@ -1,7 +1,6 @@
-"""What must hold of a ledger, its files and the endpoint's bill: of a dead run's, and in the end.
+"""Check the invariants of a ledger, its files and the endpoint's bill, after a kill and at the end.
 
-The numbers are those of the reliability sheet, section 4.4. Each check gives what it found instead
-of stopping at the first, so that a sweep can count.
+Each check returns what it found instead of stopping at the first, so that a sweep can count.
 """
 
 from __future__ import annotations

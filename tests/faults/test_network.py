@@ -23,6 +23,7 @@ import pytest
 import trustme
 
 import batchgen.http.session
+import batchgen.http.transport
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
 from batchgen.job import AttemptId, Outcome
@@ -115,7 +116,7 @@ def black_hole(family: socket.AddressFamily, host: str, port: int = 0) -> Iterat
 async def test_a_host_that_swallows_the_connection_is_given_up_and_safe(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batchgen.http.session, "CONNECT_TIMEOUT_S", SOON_S)
+    monkeypatch.setattr(batchgen.http.transport, "CONNECT_TIMEOUT_S", SOON_S)
     with black_hole(socket.AF_INET, "127.0.0.1") as port:
         async with asker(tmp_path, verify) as client:
             exchange = await client.ask(f"http://127.0.0.1:{port}")
@@ -129,7 +130,7 @@ async def test_a_broken_version_6_does_not_hold_up_a_request(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection over IPv6 stays open without a response until the test's own time limit."""
-    monkeypatch.setattr(batchgen.http.session, "CONNECT_TIMEOUT_S", 3600.0)
+    monkeypatch.setattr(batchgen.http.transport, "CONNECT_TIMEOUT_S", 3600.0)
     real = socket.getaddrinfo
 
     def getaddrinfo(host: str, port: int, *rest: int, **named: int) -> list[object]:

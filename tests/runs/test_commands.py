@@ -267,7 +267,7 @@ def test_what_only_shows_something_starts_without_the_heavy_libraries(
     open_for_writing(tmp_path / "batchgen.db").close()
     script = (
         f"import sys; from batchgen.cli.main import cli, main; main({list(arguments)!r});"
-        "heavy = {'aiohttp', 'httpx', 'pydantic', 'jinja2', 'sqlite_utils', 'PIL', 'starlette',"
+        "heavy = {'httptools', 'httpx', 'pydantic', 'jinja2', 'sqlite_utils', 'PIL', 'starlette',"
         " 'anyio'};"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )

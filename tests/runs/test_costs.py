@@ -324,7 +324,10 @@ def test_days_without_a_request_say_so(lossy_run: tuple[Path, list[dict[str, Any
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--by", "batch,colour"], "'colour' is none of batch, run, day, model, provider, tag"),
+        (
+            ["--by", "batch,colour"],
+            "--by: 'colour'; expected one of batch, run, day, model, provider, tag",
+        ),
         (["--since", "yesterday"], "'yesterday'"),
         (["nobody"], "no batch 'nobody'"),
     ],

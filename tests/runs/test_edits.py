@@ -146,7 +146,7 @@ def test_a_night_without_changes_asks_for_nothing_but_changes(
     path = nightly(tmp_path, served, photos)
     before = len(served.bill())
     first = rig.batchgen("run", path, cwd=tmp_path)
-    assert "batch: reference images by address: 3 fetched, 0 unchanged" in first.stderr
+    assert "batch: reference images by URL: 3 fetched, 0 unchanged" in first.stderr
     assert len(served.bill()) - before == 3
 
     photos.asked.clear()
@@ -172,7 +172,7 @@ def test_a_dead_address_fails_its_own_job_for_free_until_it_is_back(
     before = len(served.bill())
     done = rig.batchgen("run", path, cwd=tmp_path, code=1)
 
-    assert "1 fetched, 0 unchanged, 2 not to be had" in done.stderr
+    assert "1 fetched, 0 unchanged, 2 failed" in done.stderr
     assert "2  not sent because a reference image is missing" in done.stderr
     assert "1  request to send, estimated at" in done.stderr
     jobs = by_key(tmp_path)
@@ -228,7 +228,7 @@ def test_a_done_job_stays_done_when_its_photo_is_nowhere_any_more(
         copy.unlink()
     done = rig.batchgen("run", path, cwd=tmp_path)
 
-    assert "3 not to be had" in done.stderr
+    assert "3 failed" in done.stderr
     assert rig.status(tmp_path)["jobs"]["done"] == 3
 
 
@@ -308,7 +308,7 @@ def test_files_alone_need_no_cache(served: rig.Endpoint, tmp_path: Path) -> None
     rig.image(tmp_path / "a.png")
     path = rig.manifest(tmp_path, served.base_url, ["x"], extra="images: [a.png]\n")
     done = rig.batchgen("run", path, cwd=tmp_path)
-    assert "by address" not in done.stderr
+    assert "by URL" not in done.stderr
     assert not (tmp_path / "batchgen.db.references").exists()
 
 

@@ -46,7 +46,7 @@ def test_a_moved_directory_keeps_working(served: rig.Endpoint, tmp_path: Path) -
     assert "3 images, all as they were saved" in verified.stdout
     rig.batchgen("resume", "batch", cwd=new)
     rolled = rig.batchgen("rollback", "batch", "--only", "job-000", cwd=new)
-    assert "1 image is put back" in rolled.stdout
+    assert "1 image is restored" in rolled.stdout
     rig.batchgen("export", "batch", cwd=new)
     rig.batchgen("report", "batch", cwd=new)
     rig.manifest(new, served.base_url, ["one"], extra=extra)

@@ -47,7 +47,7 @@ def test_a_run_estimates_by_the_fresh_list_and_says_what_has_changed(
 
     assert "gpt-image-2 costs $0.05 by the price list of 127.0.0.1" in done.stderr
     assert "not $0.0377" in done.stderr
-    assert "2 jobs are estimated anew" in done.stderr
+    assert "2 jobs are estimated again" in done.stderr
     assert rig.status(tmp_path)["cost"]["charged"] == "0.100000"
     rig.judge(tmp_path, dear.bill()[before:], finished=True)
     sources = rig.query(tmp_path / "batchgen.db", "SELECT price, source FROM prices")
@@ -66,7 +66,7 @@ def test_a_plan_uses_the_list_of_the_last_run_and_the_next_run_says_nothing(
     planned = estimate(tmp_path, path)
     assert planned["groups"]["new"]["cost"] == "0.050000"
     assert planned["price_source"].startswith("price list of 127.0.0.1")
-    assert "estimated anew" not in rig.batchgen("run", path, cwd=tmp_path).stderr
+    assert "estimated again" not in rig.batchgen("run", path, cwd=tmp_path).stderr
 
 
 def test_a_budget_holds_by_the_fresh_price(dear: rig.Endpoint, tmp_path: Path) -> None:

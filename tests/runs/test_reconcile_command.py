@@ -161,7 +161,7 @@ def test_foreign_charges_are_raised_and_told_from_lost_responses(
     flaky.judge("log", {"foreign": 2})
     done = rig.batchgen("reconcile", "batch", "--settle", "0", cwd=tmp_path, code=1)
     assert "2  foreign charges of $0.08 that match no request of this ledger:" in done.stdout
-    assert done.stdout.count("stranger") == 2
+    assert done.stdout.count("foreign0") == 2
     assert "has leaked" in done.stdout
     found = reconcile(tmp_path, "--settle", "0", code=1)
     assert [row["amount"] for row in found["foreign"]] == ["0.037700"] * 2

@@ -354,7 +354,7 @@ def test_what_is_sent_is_what_the_manifest_says(tmp_path: Path) -> None:
     ("worse", "why"),
     [
         (image("white", size=(64, 48)), "it has a single color"),
-        (b"two sizes", "asked for 1024x640, got 64x48"),
+        (b"two sizes", "requested 1024x640, got 64x48"),
     ],
     ids=["blank", "wrong size"],
 )
@@ -401,5 +401,5 @@ def test_a_size_that_is_ignored_each_time_is_told_of_a_few_times_and_then_counte
             options="{size: 1024x1024}",
         )
         told = rig.batchgen("run", path, cwd=tmp_path).stderr
-    assert told.count("asked for 1024x1024, got 64x48") == 20
+    assert told.count("requested 1024x1024, got 64x48") == 20
     assert "5 more images came with warnings; --json and --log-file tell of each" in told

@@ -40,7 +40,7 @@ def test_the_last_images_are_kept_and_put_back_with_the_ledger(
     assert len(list(kept.iterdir())) == 2
 
     told = rig.batchgen("rollback", "batch", cwd=tmp_path).stdout
-    assert "1 image is put back" in told
+    assert "1 image is restored" in told
     assert image(tmp_path) == versions[2]
     assert (kept / "job-000.png~1").read_bytes() == versions[3]
     assert rig.batchgen("verify", "batch", cwd=tmp_path).returncode == 0

@@ -1,4 +1,4 @@
-"""What models accept: every row of the sheets, nearest valid values, and the endpoint's view."""
+"""Rules of models: valid and invalid values, the nearest valid one, and the endpoint's view."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def book(provider: str, *, today: date = TODAY, refuse: bool = True) -> Rulebook
 
 
 @pytest.mark.parametrize("size", [*LEGAL_SIZES, "auto"])
-def test_sizes_that_the_sheets_call_valid_pass(size: str) -> None:
+def test_documented_sizes_pass(size: str) -> None:
     assert messages(GPT_IMAGE_2, {"size": size}) == []
     assert messages(rules_of("openai", "gpt-image-2.6-flare"), {"size": size}) == []
 

@@ -302,7 +302,7 @@ def charges(bill: Sequence[Mapping[str, Any]]) -> Counter[str]:
 
 
 def judge(directory: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) -> None:
-    """Compare a ledger and its files with the endpoint's bill (reliability sheet, section 4.4)."""
+    """Compare a ledger and its files with the endpoint's bill."""
     db = directory / "batchgen.db"
     assert [row[0] for row in query(db, "PRAGMA integrity_check")] == ["ok"]
     assert query(db, "PRAGMA foreign_key_check") == []

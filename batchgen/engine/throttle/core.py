@@ -157,7 +157,6 @@ class ThrottleCore:
         return DispatchStatus(
             in_flight=len(self._in_flight),
             width=self._backpressure.width,
-            limit=self._limits.concurrency,
             per_minute=self._learned_per_minute(),
             waiting_for=self._waiting_for(now),
             stopped=self._stopped,

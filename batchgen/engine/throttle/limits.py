@@ -103,9 +103,7 @@ class DispatchStatus:
 
     in_flight: int
     width: int
-    """Current limit of requests in flight; below ``limit`` after throttling."""
-    limit: int
-    """Configured limit of requests in flight."""
+    """Current limit of requests in flight; below the configured one after throttling."""
     waiting_for: str | None
     """Why no request starts, such as `rate limit: 12 s`; None if only slots are short."""
     stopped: str | None

@@ -641,16 +641,12 @@ def test_stop_keeps_its_first_reason() -> None:
     run.core.stop("key")
     run.finish(ticket, Signal.OK)
     assert run.stopped() == "budget"
-    assert run.status() == DispatchStatus(
-        in_flight=0, width=8, limit=8, waiting_for=None, stopped="budget"
-    )
+    assert run.status() == DispatchStatus(in_flight=0, width=8, waiting_for=None, stopped="budget")
 
 
 def test_status_names_the_reason_to_wait() -> None:
     run = Run(DispatchLimits(concurrency=4, requests_per_minute=5))
-    assert run.status() == DispatchStatus(
-        in_flight=0, width=4, limit=4, waiting_for=None, stopped=None
-    )
+    assert run.status() == DispatchStatus(in_flight=0, width=4, waiting_for=None, stopped=None)
     ticket = run.start()
     assert run.status().waiting_for == "rate limit: 13 s"
     run.finish(ticket, Signal.THROTTLED, retry_after=20)

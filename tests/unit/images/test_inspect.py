@@ -502,10 +502,10 @@ def test_a_image_that_differs_from_the_request_is_reported() -> None:
     assert mismatches(info, {"size": "13x9", "output_format": "jpeg"}) == ()
     assert mismatches(info, {"size": "auto", "output_format": "jpg"}) == ()
     assert mismatches(info, {"size": "2K", "output_format": ""}) == ()
-    assert mismatches(info, {"size": "9x13"}) == ("asked for 9x13, got 13x9",)
+    assert mismatches(info, {"size": "9x13"}) == ("requested 9x13, got 13x9",)
     assert mismatches(info, {"size": "1024x1024", "output_format": "webp"}) == (
-        "asked for 1024x1024, got 13x9",
-        "asked for webp, got jpeg",
+        "requested 1024x1024, got 13x9",
+        "requested webp, got jpeg",
     )
 
 

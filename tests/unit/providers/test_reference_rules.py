@@ -1,4 +1,4 @@
-"""What models take as reference images and masks, as the sheets and the endpoint say."""
+"""Rules for reference images and masks; the local endpoint agrees with them."""
 
 from __future__ import annotations
 

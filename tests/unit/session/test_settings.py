@@ -57,7 +57,7 @@ def test_a_key_shows_itself_to_nobody() -> None:
     ],
 )
 def test_a_key_that_no_header_can_carry_is_refused_unseen(value: str) -> None:
-    with pytest.raises(SettingsError, match="K is no API key") as caught:
+    with pytest.raises(SettingsError, match="K is not a usable API key") as caught:
         Environment({"K": value}).key("K")
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
@@ -290,7 +290,10 @@ def test_an_account_is_a_token_and_a_number() -> None:
     ("change", "message"),
     [
         ({"CRAZYROUTER_ACCESS_TOKEN": ""}, "no access token: set CRAZYROUTER_ACCESS_TOKEN .*--log"),
-        ({"CRAZYROUTER_ACCESS_TOKEN": f"{KEY} x"}, "CRAZYROUTER_ACCESS_TOKEN is no access token"),
+        (
+            {"CRAZYROUTER_ACCESS_TOKEN": f"{KEY} x"},
+            "CRAZYROUTER_ACCESS_TOKEN is not a usable access token",
+        ),
         ({"CRAZYROUTER_USER_ID": ""}, "set CRAZYROUTER_USER_ID to the number"),
         ({"CRAZYROUTER_USER_ID": f"7\n{KEY}"}, "set CRAZYROUTER_USER_ID to the number"),
         ({"CRAZYROUTER_USER_ID": "\u0667"}, "set CRAZYROUTER_USER_ID to the number"),
