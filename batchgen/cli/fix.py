@@ -209,9 +209,9 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
 @option(
     "--format",
     "file_format",
-    type=click.Choice(["jsonl", "csv"]),
+    type=click.Choice(["jsonl", "csv", "csv-raw"]),
     default="jsonl",
-    help="Choose the output format.",
+    help="Choose the output format. csv puts ' before text that a spreadsheet would compute.",
 )
 @option(
     "-o",

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
+from batchgen.console.csv_cells import without_formulas
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.job import ROW_REASON
 from batchgen.ledger.batches import find_batch
@@ -26,7 +27,10 @@ from batchgen.session.settings import Environment
 def export(
     name: str, db: Path | None, *, what: str, file_format: str, output: Path | None
 ) -> ExitCode:
-    """Write the rows to ``output``, or to stdout."""
+    """Write the rows to ``output``, or to stdout.
+
+    ``file_format`` is jsonl, csv (without formulas of a spreadsheet) or csv-raw.
+    """
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
@@ -91,6 +95,8 @@ def _write(rows: Iterator[dict[str, object]], file_format: str, stream: TextIO) 
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         return
+    if file_format == "csv":
+        rows = map(without_formulas, rows)
     first = next(rows, None)
     if first is None:
         return

@@ -35,6 +35,7 @@ from batchgen.output.obstacles import Obstacles
 from batchgen.planning.naming import final_path
 from batchgen.planning.reference_check import changed_references
 from batchgen.providers.adapters.registry import ADAPTERS, Route
+from batchgen.spool.response_part import ResponsePart
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
 
@@ -198,14 +199,16 @@ class Worker:
                 outcome=Outcome.SAFE, billed=Billed.NO, code=NOT_SENT, message=why
             )
             return await settle(context, attempt, classification)
+        part = context.spool.part(attempt.id, may_hold=True)
         try:
-            exchange = await self._exchange(request, attempt)
+            exchange = await self._exchange(request, part)
         except anyio.get_cancelled_exc_class():
             # The second signal: record what is known of the request before the run ends.
             with anyio.CancelScope(shield=True):
                 exchange = spooled_exchange(context.spool, attempt.id)
                 await conclude(context, replace(attempt, hold=True), exchange)
             raise
+        attempt = replace(attempt, part=part)
         # The response may be paid for: no cancellation may come between it and the ledger.
         with anyio.CancelScope(shield=True):
             conclusion = await conclude(context, replace(attempt, is_probe=is_probe), exchange)
@@ -217,10 +220,16 @@ class Worker:
         request = adapter.build_request(attempt.job, attempt.id, self._context.base_url)
         return replace(request, route=route)
 
-    async def _exchange(self, request: ApiRequest, attempt: Attempt) -> Exchange:
+    async def _exchange(self, request: ApiRequest, part: ResponsePart) -> Exchange:
         context = self._context
         try:
-            return await self._tools.client.exchange(request, context.spool.part(attempt.id))
+            try:
+                return await self._tools.client.exchange(request, part)
+            except BaseException:
+                # Without its exchange a response in memory would be lost.
+                with anyio.CancelScope(shield=True):
+                    await part.write_held()
+                raise
         except OSError as exc:
             context.throttle.stop(f"disk: the spool can't be written: {exc}")
             return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED, detail=str(exc))

@@ -12,7 +12,6 @@ then does not report.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -26,23 +25,14 @@ import httpx
 from batchgen.http.connect import open_socket
 from batchgen.http.connection import RECEIVE_BYTES, Connection, DeadlinePassed
 from batchgen.http.deadlines import Deadline
+from batchgen.http.network import Network, Origin, origin_of
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS, TARGET, Progress
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """For the name lookup, the connection and the TLS handshake together."""
-_PORTS: Final = {"http": 80, "https": 443}
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Return the IP addresses of a host name. Raises OSError and ValueError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Scheme, host and port of a URL."""
-
-    scheme: str
-    host: str
-    port: int
 
 
 class StreamTransport(httpx.AsyncBaseTransport):
@@ -52,8 +42,8 @@ class StreamTransport(httpx.AsyncBaseTransport):
     one for each request. Nothing limits the number of connections; the worker pool does.
     """
 
-    def __init__(self, *, verify: ssl.SSLContext, resolve: Resolve, keep_s: float = 0.0) -> None:
-        self._verify = verify
+    def __init__(self, *, network: Network, resolve: Resolve, keep_s: float = 0.0) -> None:
+        self._network = network
         self._resolve = resolve
         self._keep_s = keep_s
         self._buffer = bytearray(RECEIVE_BYTES)
@@ -127,7 +117,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
                 ips = await self._look_up(origin.host)
                 await connection.open(await open_socket(ips, origin.port))
                 if origin.scheme == "https":
-                    await connection.secure(self._verify, origin.host)
+                    await connection.secure(self._network.verify, origin.host)
         except TimeoutError as exc:
             connection.abort()
             if deadline is not None and deadline.has_passed:
@@ -189,14 +179,6 @@ class _Body(httpx.AsyncByteStream):
         if self._release is not None:
             self._release()
             self._release = None
-
-
-def origin_of(url: httpx.URL) -> Origin:
-    """Return the origin of a URL. Raises httpx.UnsupportedProtocol."""
-    scheme = url.scheme
-    if scheme not in _PORTS or not url.raw_host:
-        raise httpx.UnsupportedProtocol(f"{scheme or 'no scheme'}: expected https or http")
-    return Origin(scheme, url.raw_host.decode("ascii"), url.port or _PORTS[scheme])
 
 
 @dataclass(slots=True)

