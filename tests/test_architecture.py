@@ -27,6 +27,7 @@ ONLY_IN = {
     "sqlite3": {"ledger", "manifest.sqlite_rows", "system.os_errors", "session", "commands"},
     "sqlite_utils": {"ledger"},
     # Notifications go to the operator's own services, which know nothing of providers.
+    "truststore": {"http.session"},
     "httptools": {"http.response_parser"},
     "httpx": {"http", "providers", "session.notify"},
     "aiofiles": {"providers.adapters.multipart"},
