@@ -197,7 +197,7 @@ async def test_a_ca_file_is_trusted_in_addition(system_trust: bool, company: Com
     script = wire.answering(wire.response(b"x"))
     async with wire.serve(script, company.context) as server:
         unknown = NetworkSettings(system_trust=system_trust)
-        with pytest.raises(httpx.ConnectError, match="(?i)certificate"):
+        with pytest.raises(httpx.ConnectError, match=r"(?i)certificate"):
             await _answers(open_network(unknown), server)
         known = NetworkSettings(system_trust=system_trust, ca_file=company.file)
         assert await _answers(open_network(known), server) == 200
