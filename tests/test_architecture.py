@@ -34,6 +34,7 @@ ONLY_IN = {
     },
     "sqlite_utils": {"ledger"},
     # Notifications go to the operator's own services, which know nothing of providers.
+    "truststore": {"http.session"},
     "httptools": {"http.response_parser"},
     "httpx": {"http", "providers", "session.notify"},
     "aiofiles": {"providers.adapters.multipart"},
