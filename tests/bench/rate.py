@@ -36,10 +36,10 @@ def run(bench: Bench) -> Iterator[Figure]:
 def _measured(
     bench: Bench, what: str, burst: int, names: Sequence[str], turns: Sequence[float]
 ) -> Iterator[Figure]:
-    """Batches run at the same time for each turn; the share is that of the time in the turns.
+    """Run batches at the same time for each turn; the share is that of the time in the turns.
 
-    A turn counts from its first request on, and what a server gives beyond the even rate at once
-    (its burst) is no part of what is allowed.
+    A turn counts from its first request. What a server accepts at once beyond the even rate (its
+    burst) is not part of the allowance.
     """
     switches = ["--per-minute", str(_PER_MINUTE), "--burst", str(burst)]
     directory = bench.work / "rate"

@@ -33,9 +33,7 @@ def test_a_night_is_written_down_though_nothing_is_shown(
     assert times == sorted(times)
 
 
-def test_an_unwritable_log_ends_a_run_before_it_costs(
-    served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_an_unwritable_log_ends_a_run_before_it_costs(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"])
     before = served.judge("stats")["posts"]
     log = tmp_path / "no" / "such" / "directory.log"
@@ -58,7 +56,7 @@ class Shown:
         self.events.append(event)
 
     async def run(self, throttle: object) -> None:
-        raise AssertionError("not asked for here")
+        raise AssertionError("not requested here")
 
     def close(self) -> None:
         pass
