@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 
 def check_base_url(url: str) -> str:
@@ -37,3 +37,15 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def absolute_url(url: str, base_url: str) -> str:
+    """Return the URL of an image; one without a scheme is relative to the URL of the request.
+
+    An absolute URL stays unchanged to the last character, as a signature may cover it. So does
+    one that cannot be parsed.
+    """
+    try:
+        return url if urlsplit(url).scheme else urljoin(f"{base_url}/images/generations", url)
+    except ValueError:
+        return url

@@ -16,7 +16,7 @@ LAYERS = {
     "rules": ["manifest", "images", "planning", "outcomes", "reconciliation"],
     "I/O": ["system", "storage", "spool", "http", "providers", "ledger"],
     "engine": ["output", "engine", "session"],
-    "interfaces": ["report", "dataset", "console", "simulator", "guide"],
+    "interfaces": ["report", "dataset", "console", "review", "simulator", "guide"],
     "entry": ["commands", "cli", "api", "__init__", "__main__"],
 }
 """Packages and modules, from the bottom up; each imports only from those before it."""
@@ -27,18 +27,18 @@ ONLY_IN = {
     "sqlite3": {"ledger", "manifest.sqlite_rows", "system.os_errors", "session", "commands"},
     "sqlite_utils": {"ledger"},
     # Notifications go to the operator's own services, which know nothing of providers.
-    "aiohttp": {"http"},
     "httptools": {"http.response_parser"},
     "httpx": {"http", "providers", "session.notify"},
     "aiofiles": {"providers.adapters.multipart"},
     "tqdm": {"console"},
     "click": {"cli", "simulator"},
-    "starlette": {"simulator"},
-    "uvicorn": {"simulator"},
+    "starlette": {"simulator", "review"},
+    "uvicorn": {"simulator", "review"},
     "PIL": {"images", "simulator"},
     "yaml": {"manifest"},
     "pydantic": {"manifest", "providers.usage_log"},
-    "jinja2": {"manifest"},
+    "jinja2": {"manifest", "review"},
+    "obstore": {"storage"},
     "pyarrow": {"dataset", "manifest.parquet_rows"},
 }
 """Which modules may know a library. ``session`` and ``commands`` only hand

@@ -202,16 +202,16 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
 @db_option
 @option(
     "--what",
-    type=click.Choice(["jobs", "attempts", "images"]),
+    type=click.Choice(["jobs", "attempts", "images", "decisions"]),
     default="jobs",
     help="Choose the records to export.",
 )
 @option(
     "--format",
     "file_format",
-    type=click.Choice(["jsonl", "csv"]),
+    type=click.Choice(["jsonl", "csv", "csv-raw"]),
     default="jsonl",
-    help="Choose the output format.",
+    help="Choose the output format. csv puts ' before text that a spreadsheet would compute.",
 )
 @option(
     "-o",
@@ -263,7 +263,7 @@ def export(
     part_images: int,
     run: int | None,
 ) -> ExitCode:
-    """Export jobs, attempts or images as JSON lines or CSV, or images as a dataset."""
+    """Export jobs, attempts, images or review decisions as rows, or images as a dataset."""
     from batchgen.commands.export import export as command
     from batchgen.commands.export import export_failed
 
@@ -276,8 +276,8 @@ def export(
         return export_dataset(
             name, db, dataset=dataset, layout=Layout(layout), part_images=part_images
         )
-    if failed and run is not None:
-        raise click.UsageError("--failed and --run: expected one of them")
+    if run is not None and (failed or what == "decisions"):
+        raise click.UsageError("--run cannot be combined with --failed or --what decisions")
     if failed:
         return export_failed(name, db, output=output)
     return command(name, db, what=what, file_format=file_format, output=output, run=run)

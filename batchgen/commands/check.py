@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from batchgen.commands.plan import ledger_of, warn
@@ -29,7 +31,7 @@ class _Checked:
 
 
 def check(manifests: list[Path], *, as_json: bool = False) -> ExitCode:
-    """Report all errors of each manifest, including its rows and templates.
+    """Report all errors of each manifest, its rows and templates, and how its table was read.
 
     Exits with 1 if only single rows are at fault: a run would do the others. Reference images given
     by URL are checked if an earlier run has fetched them. Raises ManifestError with the errors of
@@ -39,16 +41,18 @@ def check(manifests: list[Path], *, as_json: bool = False) -> ExitCode:
     faults: list[Fault] = []
     code = ExitCode.DONE
     for path in manifests:
+        tables: list[str] = []
+        table_read = tables.append if as_json else partial(write_line, sys.stdout)
         try:
-            found = _check(path, directory)
+            found = _check(path, directory, table_read)
         except ManifestError as exc:
             faults += exc.faults
             if as_json:
-                write_line(sys.stdout, json.dumps(_record(path, None, exc.faults)))
+                write_line(sys.stdout, json.dumps(_record(path, tables, None, exc.faults)))
             continue
         if found.rows_at_fault:
             code = ExitCode.UNFINISHED
-        text = json.dumps(_record(path, found, ())) if as_json else _line(path, found)
+        text = json.dumps(_record(path, tables, found, ())) if as_json else _line(path, found)
         write_line(sys.stdout, text)
     if faults and as_json:
         return ExitCode.USAGE
@@ -57,12 +61,17 @@ def check(manifests: list[Path], *, as_json: bool = False) -> ExitCode:
     return code
 
 
-def _check(path: Path, directory: Path) -> _Checked:
+def _check(path: Path, directory: Path, table_read: Callable[[str], None]) -> _Checked:
     prepared = prepare(path, None, ledger_directory=directory)
     with closing(ledger_of(prepared)) as conn:
         urls = NeededUrls(conn, prepared.references)
         staging = stage(
-            Staging(conn), prepared, accept_unknown_price=True, warned=warn, reference_urls=urls
+            Staging(conn),
+            prepared,
+            accept_unknown_price=True,
+            warned=warn,
+            reference_urls=urls,
+            table_read=table_read,
         )
         return _Checked(
             jobs=staging.jobs, rows_at_fault=staging.rows_at_fault(), unfetched=urls.missing
@@ -77,9 +86,12 @@ def _line(path: Path, found: _Checked) -> str:
     return f"{path}: {what}, {counted(found.jobs, 'job')}{more}"
 
 
-def _record(path: Path, found: _Checked | None, faults: tuple[Fault, ...]) -> dict[str, object]:
+def _record(
+    path: Path, tables: list[str], found: _Checked | None, faults: tuple[Fault, ...]
+) -> dict[str, object]:
     return {
         "manifest": str(path),
+        "table": tables[0] if tables else None,
         "jobs": found.jobs if found else None,
         "rows_at_fault": found.rows_at_fault if found else None,
         "unfetched": found.unfetched if found else None,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from batchgen.console.csv_cells import without_formulas
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batches import find_batch
@@ -81,4 +82,4 @@ def _write_csv(found: Costs) -> None:
     names = [*found.by, *found.total.as_record()]
     writer = csv.DictWriter(sys.stdout, fieldnames=names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found.records())
+    writer.writerows(map(without_formulas, found.records()))

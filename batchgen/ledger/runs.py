@@ -76,7 +76,8 @@ def end_run(ledger: Ledger, run: RunId, *, stopped: str | None, exit_code: int) 
 def end_open_run(ledger: Ledger, run: RunId, *, stopped: str | None, exit_code: int) -> None:
     """Record how a run ended that failed before its first request; an ended run stays as it is."""
     ledger.conn.execute(
-        "UPDATE runs SET ended_at = ?, stopped = ?, exit_code = ? WHERE id = ? AND ended_at IS NULL",
+        "UPDATE runs SET ended_at = ?, stopped = ?, exit_code = ?"
+        " WHERE id = ? AND ended_at IS NULL",
         (ledger.timestamp(), stopped, exit_code, run),
     )
 

@@ -302,6 +302,11 @@ class Manifest(JobSpec):
         ]
         | None
     ) = Field(None, description="a table of which each row is a job: a file, or a SQLite query")
+    images_root: Text | None = Field(
+        None,
+        description="a directory outside of the manifest's own in which cells of the table may name"
+        " reference images; relative to the manifest",
+    )
     partial: StrictBool = Field(
         False,
         description="these are some jobs of a larger batch of this name: the others keep their"

@@ -10,6 +10,7 @@ from typing import Final
 import anyio
 import httpx
 
+from batchgen.http.content_coding import BadCoding, BodyTooLarge, read_decoded
 from batchgen.http.dns import look_up
 from batchgen.http.session import no_cookies, ssl_context, without_logs
 
@@ -126,11 +127,10 @@ async def _get(url: str, identity: Mapping[str, str]) -> bytes:
 async def _receive(url: str, response: httpx.Response) -> bytes:
     if response.status_code != 200:
         raise Unavailable(f"{url}: HTTP {response.status_code}", response.status_code)
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise Unavailable(f"{url}: the response is compressed, which was not requested")
-    body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise Unavailable(f"{url}: the response is larger than {MAX_BYTES >> 20} MiB")
-    return bytes(body)
+    coding = response.headers.get("content-encoding", "")
+    try:
+        return await read_decoded(response.aiter_raw(), coding, MAX_BYTES)
+    except BodyTooLarge:
+        raise Unavailable(f"{url}: the response is larger than {MAX_BYTES >> 20} MiB") from None
+    except BadCoding as exc:
+        raise Unavailable(f"{url}: {exc}") from None

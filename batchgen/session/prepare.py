@@ -175,12 +175,14 @@ def stage(
     warned: Callable[[Fault], None] | None = None,
     reference_urls: ReferenceUrls | None = None,
     selection: Selection = EVERYTHING,
+    table_read: Callable[[str], None] | None = None,
 ) -> Staging:
     """Plan all jobs into an empty staging. Raises ManifestError and SettingsError.
 
     ``priced`` receives the price of jobs; ``warned`` receives, at the end, warnings of the
-    provider's rules about jobs that are planned anyway. ``reference_urls`` resolves reference
-    images given by URL; without it, none of them is known.
+    provider's rules about jobs that are planned anyway; ``table_read`` receives how the table was
+    read, also before an error. ``reference_urls`` resolves reference images given by URL; without
+    it, none of them is known.
     """
     profile = prepared.profile
     rules = Rulebook(
@@ -199,16 +201,21 @@ def stage(
         reference_urls=reference_urls,
         amendments=amended,
     )
-    staging.fill(
-        planner,
-        price=_price_of(profile, accept_unknown_price=accept_unknown_price),
-        priced=priced,
-        collision_key=collision_key,
-        progress=progress,
-        selection=selection,
-        batch=batch,
-        strict=planner.strict,
-    )
+    try:
+        staging.fill(
+            planner,
+            price=_price_of(profile, accept_unknown_price=accept_unknown_price),
+            priced=priced,
+            collision_key=collision_key,
+            progress=progress,
+            selection=selection,
+            batch=batch,
+            strict=planner.strict,
+        )
+    finally:
+        summary = planner.rows.summary()
+        if table_read is not None and summary is not None:
+            table_read(summary)
     staging.resolve(selection.only, prepared.loaded.name)
     staging.shares = prepared.loaded.manifest.share
     staging.keeps_unplanned = planner.rows.has_unknown_keys

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchgen.errors import SettingsError
+from batchgen.http.network import Network
 from batchgen.http.session import ssl_context
 from batchgen.job import REFERENCE_REASON, BatchId, JobId
 from batchgen.ledger.clock import utc_now
@@ -44,7 +45,7 @@ class ReferenceImages:
             cache = ReferenceCache(
                 prepared.references,
                 owner=prepared.loaded.name,
-                verify=ssl_context(),
+                network=Network(ssl_context()),
                 allow_loopback=_is_on_loopback(prepared),
                 fresh_since=self._began,
                 progress=progress,

@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchgen.storage.store import ObjectInfo, StaleObjectError
-from batchgen.system.atomic_files import PART_SUFFIX, make_directories, sync_directory, sync_file
+from batchgen.system.atomic_files import (
+    PART_SUFFIX,
+    make_directories,
+    sha256_of,
+    sync_directory,
+    sync_file,
+)
 from batchgen.system.claiming import claim, replace
 
 
@@ -41,37 +47,42 @@ class LocalStore:
     def read(self, name: str) -> bytes:
         return self.path_of(name).read_bytes()
 
+    def digest(self, name: str) -> str | None:
+        try:
+            return sha256_of(self.path_of(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def put(
         self, name: str, data: bytes, *, create: bool = False, if_tag: str | None = None
     ) -> ObjectInfo:
         final = self.path_of(name)
+        make_directories(final.parent)
+        part = final.with_name(f".{final.name[-100:]}.{os.urandom(4).hex()}{PART_SUFFIX}")
+        try:
+            part.write_bytes(data)
+            return self.put_file(name, part, create=create, if_tag=if_tag)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def put_file(
+        self, name: str, source: Path, *, create: bool = False, if_tag: str | None = None
+    ) -> ObjectInfo:
+        final = self.path_of(name)
+        make_directories(final.parent)
+        with source.open("rb") as file:
+            sync_file(file.fileno())
         if if_tag is not None:
             found = self.info(name)
             if found is None or found.e_tag != if_tag:
                 raise StaleObjectError(name)
-        make_directories(final.parent)
-        part = final.with_name(f".{final.name[-100:]}.{os.urandom(4).hex()}{PART_SUFFIX}")
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-                file.flush()
-                sync_file(file.fileno())
-            return self._move(part, name, create=create)
-        finally:
-            part.unlink(missing_ok=True)
-
-    def put_file(self, name: str, source: Path, *, create: bool = False) -> ObjectInfo:
-        make_directories(self.path_of(name).parent)
-        with source.open("rb") as file:
-            sync_file(file.fileno())
-        return self._move(source, name, create=create)
-
-    def _move(self, source: Path, name: str, *, create: bool) -> ObjectInfo:
-        final = self.path_of(name)
         if final.is_dir():
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
         (claim if create else replace)(source, final)
         return _info(name, final.stat())
+
+    def copy(self, name: str, target: str) -> None:
+        self.put(target, self.read(name))
 
     def delete(self, name: str) -> None:
         path = self.path_of(name)

@@ -43,6 +43,10 @@ class Store(Protocol):
         """Return the content of an object. Raises FileNotFoundError."""
         ...
 
+    def digest(self, name: str) -> str | None:
+        """Return the SHA-256 of an object's content in hex; None if it does not exist."""
+        ...
+
     def put(
         self, name: str, data: bytes, *, create: bool = False, if_tag: str | None = None
     ) -> ObjectInfo:
@@ -53,8 +57,14 @@ class Store(Protocol):
         """
         ...
 
-    def put_file(self, name: str, source: Path, *, create: bool = False) -> ObjectInfo:
-        """Write an object from a file, which is consumed: it may be moved instead of copied."""
+    def put_file(
+        self, name: str, source: Path, *, create: bool = False, if_tag: str | None = None
+    ) -> ObjectInfo:
+        """Write an object from a file, which may be moved instead of copied; see `put`."""
+        ...
+
+    def copy(self, name: str, target: str) -> None:
+        """Copy an object inside the store, replacing the target. Raises FileNotFoundError."""
         ...
 
     def delete(self, name: str) -> None:

@@ -143,7 +143,7 @@ def _warm_up() -> None:
 
 _IMPORTED = (
     "batchgen.commands.run",
-    "aiohttp",
+    "httptools",
     "httpx",
     "httpcore",
     "anyio._backends._asyncio",

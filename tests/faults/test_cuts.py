@@ -15,6 +15,7 @@ import pytest
 from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
+from batchgen.http.network import Access, Network
 from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import inspect
@@ -74,7 +75,7 @@ async def buyer(directory: Path, verify: ssl.SSLContext, between: Proxy) -> Asyn
     spool = Spool(directory / "spool")
     spool.prepare()
     async with ApiClient(
-        key="sk-local", verify=verify, deadlines=Deadlines(), deadline_s=20
+        key="sk-local", network=Network(verify), deadlines=Deadlines(), deadline_s=20
     ) as api:
         yield Buyer(api, spool, between)
 
@@ -189,7 +190,7 @@ async def test_download_cut_at_any_byte_is_repeated_from_its_start(
     async with wire.serve(wire.answering(response)) as server:
         with proxy(server.port) as between:
             async with Downloader(
-                verify=verify, deadlines=Deadlines(), allow_loopback=True
+                network=Network(verify), deadlines=Deadlines(), access=Access(allow_loopback=True)
             ) as client:
                 url = f"{between.url}/1.png"
                 await fetch(client, url, tmp_path)

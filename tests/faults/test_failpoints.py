@@ -19,6 +19,8 @@ AT_PLACES = {Point.KEPT, Point.MOVED, Point.SET_ASIDE}
 """Shown in tests/runs/test_placing.py and test_relocate.py, with older images."""
 AT_SHARING = {Point.COPYING}
 """Reached with `share: true`; tests/runs/test_sharing.py kills there."""
+ONLY_IN_SPOOL = {Point.SPOOLED}
+"""A small response without an inline image is never on disk before it is in the ledger."""
 AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}
 BEFORE_AN_RESPONSE = {
     Point.LEDGER_MADE,
@@ -27,11 +29,19 @@ BEFORE_AN_RESPONSE = {
     Point.RESERVED,
     Point.BODY_SENT,
 }
+
+
+def _responses(point: Point) -> tuple[str, ...]:
+    if point in BEFORE_AN_RESPONSE:
+        return ("url",)
+    return ("b64_json",) if point in ONLY_IN_SPOOL else ("url", "b64_json")
+
+
 ALL = [
     pytest.param(response, point, id=f"{point}-{response}")
     for point in Point
     if point not in AT_MIGRATION | AT_PLACES | AT_SHARING
-    for response in (("url",) if point in BEFORE_AN_RESPONSE else ("url", "b64_json"))
+    for response in _responses(point)
 ]
 
 

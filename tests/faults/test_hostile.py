@@ -95,7 +95,10 @@ async def shown(directory: Path, *arguments: str | Path) -> str:
 async def test_nothing_that_a_provider_sends_commands_the_terminal(tmp_path: Path) -> None:
     async with wire.serve(hostile) as server:
         path = rig.manifest(
-            tmp_path, f"{server.url}/v1", [*RESPONSES], limits='{concurrency: 1, max_waste: "0"}'
+            tmp_path,
+            f"{server.url}/v1",
+            [*RESPONSES],
+            limits='{concurrency: 1, max_waste: "0", download_wait: 1}',
         )
         texts = [
             await shown(tmp_path, "run", path, "--yes", "--log-file", tmp_path / "night.log"),

@@ -27,6 +27,7 @@ import batchgen
 from batchgen.cli.main import cli
 from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
+from batchgen.http.network import Network
 from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.http.session import ssl_context
 from batchgen.job import AttemptId
@@ -340,7 +341,9 @@ async def test_certificates_of_the_environment_are_not_trusted(
     spool.prepare()
     script = wire.answering(wire.response(b"{}"))
     async with wire.serve(script, shown.server()) as server:
-        client = ApiClient(key=CANARY, verify=ssl_context(), deadlines=Deadlines(), deadline_s=10)
+        client = ApiClient(
+            key=CANARY, network=Network(ssl_context()), deadlines=Deadlines(), deadline_s=10
+        )
         async with client:
             request = ApiRequest(method="POST", url=server.url, body=BytesBody(b"{}"))
             exchange = await client.exchange(request, spool.part(AttemptId("a1")))

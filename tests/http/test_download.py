@@ -23,6 +23,7 @@ import batchgen.http.download
 from batchgen.http.content_coding import ContentDecoder
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader, Validators
+from batchgen.http.network import Access, Network
 from batchgen.http.session import ssl_context
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.system.atomic_files import PartFile
@@ -44,7 +45,9 @@ async def downloader(
 ) -> AsyncIterator[Downloader]:
     """A downloader as a run makes it."""
     async with Downloader(
-        verify=verify, deadlines=deadlines or Deadlines(), allow_loopback=allow_loopback
+        network=Network(verify),
+        deadlines=deadlines or Deadlines(),
+        access=Access(allow_loopback=allow_loopback),
     ) as made:
         yield made
 
@@ -719,7 +722,12 @@ async def test_no_more_are_fetched_at_a_time_than_asked_for(
         answered += 1
         await connection.send(wire.response(IMAGE))
 
-    client = Downloader(verify=verify, deadlines=Deadlines(), allow_loopback=True, most=most)
+    client = Downloader(
+        network=Network(verify),
+        deadlines=Deadlines(),
+        access=Access(allow_loopback=True),
+        most=most,
+    )
     async with wire.serve(script) as server, client, anyio.create_task_group() as tasks:
         for number in range(8):
             url = f"http://127.0.0.1:{server.port}/{number}.png"
@@ -737,7 +745,10 @@ async def test_host_is_looked_up_again_after_half_a_minute(
     async with (
         wire.serve(script) as server,
         Downloader(
-            verify=verify, deadlines=Deadlines(), allow_loopback=True, clock=lambda: now
+            network=Network(verify),
+            deadlines=Deadlines(),
+            access=Access(allow_loopback=True),
+            clock=lambda: now,
         ) as client,
     ):
         base = f"http://images.test:{server.port}"
@@ -841,7 +852,7 @@ async def test_public_provider_cannot_redirect_to_this_machine(
 
     async with (
         wire.serve(moved) as server,
-        Outside(verify=verify, deadlines=Deadlines(), allow_loopback=False) as client,
+        Outside(network=Network(verify), deadlines=Deadlines(), access=Access()) as client,
     ):
         url = f"http://shop.test:{server.port}/1.png"
         result = await fetch_changed(client, url, tmp_path / "1.png", Validators())
@@ -863,3 +874,71 @@ async def test_a_redirect_leads_to_another_host(
             known = await fetch_changed(client, url, tmp_path / "1.png", Validators())
     assert known == Validators(etag='"5e"')
     assert cdn.requests[0].headers["host"] == f"cdn.test:{cdn.port}"
+
+
+# The key of the provider's own origin
+
+
+def guarded(*allowed: str) -> Script:
+    """A server that gives images only to requests with one of these keys."""
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        while True:
+            request = await wire.receive(connection, server)
+            known = request.headers.get("authorization") in {f"Bearer {key}" for key in allowed}
+            refused = wire.response(b"{}", "401 Unauthorized")
+            await connection.send(wire.response(IMAGE) if known else refused)
+
+    return script
+
+
+def with_key(base_url: str, verify: ssl.SSLContext) -> Downloader:
+    """A downloader for the provider with this base URL."""
+    access = Access.for_provider(base_url, CANARY)
+    return Downloader(network=Network(verify), deadlines=Deadlines(), access=access)
+
+
+async def test_an_image_behind_the_key_is_requested_with_it(
+    tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    async with (
+        wire.serve(guarded(CANARY)) as server,
+        with_key(f"{server.url}/v1", verify) as client,
+    ):
+        assert await fetch(client, f"{server.url}/1.png", tmp_path / "1.png") is None
+    assert ["authorization" in request.headers for request in server.requests] == [False, True]
+    assert (tmp_path / "1.png").read_bytes() == IMAGE
+
+
+async def test_the_key_is_sent_once_and_a_refusal_is_the_result(
+    tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    async with wire.serve(guarded()) as server, with_key(f"{server.url}/v1", verify) as client:
+        result = await fetch(client, f"{server.url}/1.png", tmp_path / "1.png")
+    assert result == FetchResult(status=401)
+    assert len(server.requests) == 2
+
+
+async def test_the_key_goes_to_no_other_origin(tmp_path: Path, verify: ssl.SSLContext) -> None:
+    async with wire.serve(guarded(CANARY)) as other, wire.serve(guarded()) as server:
+        for base_url in (f"{server.url}/v1", f"https://127.0.0.1:{other.port}/v1"):
+            async with with_key(base_url, verify) as client:
+                result = await fetch(client, f"{other.url}/1.png", tmp_path / "1.png")
+            assert result == FetchResult(status=401)
+    assert not any("authorization" in request.headers for request in other.requests)
+
+
+@pytest.mark.parametrize("back", [False, True])
+async def test_the_key_crosses_no_redirect(
+    back: bool, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    """Neither from the provider's origin to another, nor from another one to it."""
+    async with wire.serve(guarded(CANARY)) as target:
+        moved = wire.response(b"", "302 Found", Location=f"{target.url}/2.png")
+        async with wire.serve(routes({"/1.png": moved})) as first:
+            base_url = target.url if back else first.url
+            async with with_key(f"{base_url}/v1", verify) as client:
+                result = await fetch(client, f"{first.url}/1.png", tmp_path / "1.png")
+    assert result == FetchResult(status=401)
+    for request in (*target.requests, *first.requests):
+        assert "authorization" not in request.headers

@@ -167,8 +167,10 @@ NEED_A_LEDGER = [
     "cost",
     "cost b",
     "export b",
+    "export b --what decisions",
     "export b --failed",
     "export b -o jobs.jsonl",
+    "gallery b",
     "prune b",
     "prune b --yes",
     "reconcile b",
@@ -177,6 +179,8 @@ NEED_A_LEDGER = [
     "resume b",
     "retry b",
     "retry b --dry-run",
+    "review b",
+    "review b --import picks.csv",
     "rollback b",
     "status",
     "status --metrics",
@@ -208,6 +212,16 @@ def test_the_ledger_table_covers_all_commands() -> None:
     needs_none = {"check", "completion", "guide", "init", "models", "plan", "prices", "run"}
     needs_none |= {"schema", "serve"}
     assert tested | needs_none == set(cli.commands)
+
+
+def test_a_csv_export_holds_no_formula(served: rig.Endpoint, tmp_path: Path) -> None:
+    rig.batchgen("run", rig.manifest(tmp_path, served.base_url, ["=1+1 mugs"]), cwd=tmp_path)
+    prompts = {}
+    for kind in ("csv", "csv-raw"):
+        text = rig.batchgen("export", "batch", "--format", kind, cwd=tmp_path).stdout
+        (row,) = csv.DictReader(io.StringIO(text))
+        prompts[kind] = row["prompt"]
+    assert prompts == {"csv": "'=1+1 mugs", "csv-raw": "=1+1 mugs"}
 
 
 @pytest.mark.parametrize(
@@ -271,7 +285,7 @@ def test_commands_that_only_show_import_no_heavy_libraries(
     open_for_writing(tmp_path / "batchgen.db").close()
     script = (
         f"import sys; from batchgen.cli.main import cli, main; main({list(arguments)!r});"
-        "heavy = {'aiohttp', 'httpx', 'pydantic', 'jinja2', 'sqlite_utils', 'PIL', 'starlette',"
+        "heavy = {'httptools', 'httpx', 'pydantic', 'jinja2', 'sqlite_utils', 'PIL', 'starlette',"
         " 'anyio'};"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.http.network import Network
 from batchgen.http.session import ssl_context
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.session.reference_cache import WIDTH, Fetched, ReferenceCache
@@ -56,7 +57,7 @@ class Rig:
         cache = ReferenceCache(
             self.directory,
             owner="batch",
-            verify=self._verify,
+            network=Network(self._verify),
             allow_loopback=allow_loopback,
             fresh_since=fresh_since or datetime(2999, 1, 1, tzinfo=UTC),
         )

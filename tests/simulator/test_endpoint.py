@@ -687,3 +687,31 @@ def test_a_behaviour_is_told_and_set_in_the_same_words(
     behavior = Behavior(latency=0.5, burst=3, rates=rates)
     shown = json.loads(json.dumps(behavior.document()))
     assert Behavior().changed(shown).document() == behavior.document()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "evil.example:80"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": ""}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, 415),
+        ({"Host": "localhost:1"}, 200),
+        ({"Host": "[::1]:1"}, 200),
+        ({"Content-Type": "application/json; charset=utf-8"}, 200),
+        ({}, 200),
+    ],
+)
+def test_a_page_of_another_site_changes_nothing(
+    headers: dict[str, str], status: int, tuned: rig.Endpoint
+) -> None:
+    """Requests that a browser sends for any page: with a rebound name, or as a plain form."""
+    root = tuned.base_url.removesuffix("/v1")
+    sent = httpx.post(f"{root}/judge/faults", content=b'{"latency": 0.25}', headers=headers)
+    assert sent.status_code == status
+    in_force = tuned.judge("faults", {})
+    assert (in_force["latency"] == 0.25) == (status == 200)
+    assert httpx.get(f"{root}/judge/bill", headers=headers).status_code == status

@@ -261,9 +261,9 @@ WRONG: Final[list[tuple[str | bytes, str]]] = [
     ("jobs: [a]\nlimits: {max_cost: true}", "2:20: limits.max_cost: expected an amount in dollars"),
     ("jobs: [a]\nlimits: {max_cost: 5%}", "2:20: limits.max_cost: '5%' is not an amount"),
     (f"jobs: [a]\nlimits: {{max_cost: '{'9' * 5000}'}}", "2:20: limits.max_cost: is no amount in"),
-    ("jobs: [a]\nlimits: {max_waste: 101%}", "2:21: limits.max_waste: '101%' is not a share"),
-    ("jobs: [a]\nlimits: {max_waste: '-1%'}", "2:21: limits.max_waste: '-1%' is not a share"),
-    ("jobs: [a]\nlimits: {max_waste: '%'}", "2:21: limits.max_waste: '%' is not a share"),
+    ("jobs: [a]\nlimits: {max_waste: 101%}", "2:21: limits.max_waste: share out of range: '101%'"),
+    ("jobs: [a]\nlimits: {max_waste: '-1%'}", "2:21: limits.max_waste: share out of range: '-1%'"),
+    ("jobs: [a]\nlimits: {max_waste: '%'}", "2:21: limits.max_waste: not a share: '%'"),
     ("jobs: [a]\nrefresh: 30", "2:10: refresh: expected text, got the number 30"),
     ("jobs: [a]\nrefresh: 30h", "2:10: refresh: expected changed, always or an age like 30d, got"),
     # Traps where text is expected
