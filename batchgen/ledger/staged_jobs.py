@@ -54,8 +54,6 @@ def staged_job(conn: sqlite3.Connection, key: str) -> StagedJob | None:
         path=values["path"],
         verify=Verify.STRUCTURE,
         price=Micros(values["estimated"]),
-        tries=0,
-        doubts=0,
     )
     return StagedJob(job=job, source=values["source"], refused=values["refused"])
 
