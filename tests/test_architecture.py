@@ -66,7 +66,7 @@ ENDPOINT_MAY_IMPORT = {
 
 @dataclass(frozen=True)
 class Import:
-    """One import statement, wherever in its module it stands."""
+    """One import statement, at any depth of its module."""
 
     module: str
     target: str
@@ -201,7 +201,7 @@ def test_no_module_hides_behind_a_name_that_says_nothing() -> None:
 
 
 @pytest.mark.fault("Q14")
-def test_a_transaction_of_the_ledger_takes_the_write_lock_at_once() -> None:
+def test_ledger_transactions_take_the_write_lock_at_once() -> None:
     """A deferred BEGIN that writes later fails with BUSY_SNAPSHOT instead of waiting."""
     deferred = {
         name

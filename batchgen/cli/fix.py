@@ -245,6 +245,12 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
     metavar="N",
     help="With --dataset: put N images into each part.",
 )
+@option(
+    "--run",
+    type=click.IntRange(min=1),
+    metavar="ID",
+    help="Export only what this run requested or made; `report --list` shows the runs.",
+)
 def export(
     name: str,
     db: Path | None,
@@ -255,6 +261,7 @@ def export(
     dataset: Path | None,
     layout: str,
     part_images: int,
+    run: int | None,
 ) -> ExitCode:
     """Export jobs, attempts, images or review decisions as rows, or images as a dataset."""
     from batchgen.commands.export import export as command
@@ -264,11 +271,13 @@ def export(
         from batchgen.commands.export_dataset import export_dataset
         from batchgen.dataset.layout import Layout
 
-        if failed or output is not None:
-            raise click.UsageError("--dataset cannot be combined with --failed or --output")
+        if failed or output is not None or run is not None:
+            raise click.UsageError("--dataset cannot be combined with --failed, --output or --run")
         return export_dataset(
             name, db, dataset=dataset, layout=Layout(layout), part_images=part_images
         )
+    if run is not None and (failed or what == "decisions"):
+        raise click.UsageError("--run cannot be combined with --failed or --what decisions")
     if failed:
         return export_failed(name, db, output=output)
-    return command(name, db, what=what, file_format=file_format, output=output)
+    return command(name, db, what=what, file_format=file_format, output=output, run=run)

@@ -123,6 +123,10 @@ class PriceChanges:
         """Return one line per changed price."""
         return [
             f"{model} costs {dollars(price)} by the {source}, not {dollars(planned)} as in the"
-            f" {self._planned.price_source}; {jobs:,} jobs are estimated again"
+            f" {self._planned.price_source}; {_jobs_are(jobs)} estimated again"
             for (model, planned, price), jobs in sorted(self._jobs.items())
         ]
+
+
+def _jobs_are(number: int) -> str:
+    return "1 job is" if number == 1 else f"{number:,} jobs are"

@@ -20,7 +20,7 @@ from batchgen.providers.catalog import Unavailable, fetch_account, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.session.settings import Environment
 from batchgen.system.disk_space import measure, nearest_existing
-from batchgen.text import closest_match
+from batchgen.text import closest_match, counted
 
 _OWNERS_COUNTED: Final = 1_000
 _OPEN_FILES_ASIDE: Final = 48
@@ -78,9 +78,10 @@ def check_owners(claimed: Iterator[Claimed], name: str) -> None:
     if not found:
         return
     first = found[0]
-    count = f"more than {_OWNERS_COUNTED:,}" if len(found) > _OWNERS_COUNTED else f"{len(found):,}"
+    is_more = len(found) > _OWNERS_COUNTED
+    what = f"more than {_OWNERS_COUNTED:,} jobs" if is_more else counted(len(found), "job")
     raise SettingsError(
-        f"{name}: the output paths of {count} jobs belong to another batch of this ledger:"
+        f"{name}: output paths of another batch of this ledger, for {what}:"
         f" {first.root}/{first.path} of job {first.key!r} ({first.source}) is the path of job"
         f" {first.owner_key!r} of batch {first.owner!r}; give one of them another output.dir or"
         f" output.path, or `name: {first.owner}` if it is the same batch, or replace the files with"
@@ -170,7 +171,7 @@ else:
             wanted = soft
         if wanted < needed:
             raise SettingsError(
-                f"{concurrency} requests and {downloads} downloads at a time need {needed} open"
-                f" files, and this process may have {wanted}: raise `ulimit -n`, or lower"
-                " limits.concurrency and limits.downloads"
+                f"{counted(concurrency, 'request')} and {counted(downloads, 'download')} at a time"
+                f" need {needed:,} open files, and this process may have {wanted}: raise"
+                " `ulimit -n`, or lower limits.concurrency and limits.downloads"
             )
