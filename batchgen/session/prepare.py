@@ -19,7 +19,7 @@ from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
 from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import Price, Priced
-from batchgen.manifest.loader import LoadedManifest, load_manifest
+from batchgen.manifest.loader import BrokenManifestError, LoadedManifest, load_manifest
 from batchgen.money import ZERO, Micros
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import most_rows_at_fault
@@ -101,8 +101,41 @@ class RunSpec:
 
 def prepare(manifest: Path, db: Path | None, *, ledger_directory: Path | None = None) -> Prepared:
     """Read the manifest and the settings. Raises ManifestError and SettingsError."""
-    loaded = load_manifest(manifest)
+    try:
+        loaded = load_manifest(manifest)
+    except BrokenManifestError as error:
+        more = [] if error.sound is None else more_faults(error.sound)
+        raise ManifestError([*{*error.faults, *more}]) from None
     return settle_settings(loaded, db, ledger_directory=ledger_directory)
+
+
+def more_faults(sound: LoadedManifest) -> list[Fault]:
+    """Return the errors in the sound part of a manifest: of templates, columns, rows and rules."""
+    try:
+        profile = resolve_profile(sound.manifest.provider, Environment.load(sound.base))
+    except SettingsError:
+        return []
+    planner = Planner(
+        sound,
+        provider=profile.name,
+        default_model=profile.default_model,
+        rules=_rules_of(profile, sound),
+    )
+    try:
+        for _ in planner:
+            pass
+    except ManifestError as error:
+        return list(error.faults)
+    return []
+
+
+def _rules_of(profile: Profile, loaded: LoadedManifest) -> Rulebook:
+    return Rulebook(
+        provider=profile.name,
+        models=profile.known_models(),
+        today=utc_now().date(),
+        refuse=loaded.manifest.rules == "refuse",
+    )
 
 
 def settle_settings(
@@ -185,19 +218,13 @@ def stage(
     it, none of them is known.
     """
     profile = prepared.profile
-    rules = Rulebook(
-        provider=profile.name,
-        models=profile.known_models(),
-        today=utc_now().date(),
-        refuse=prepared.loaded.manifest.rules == "refuse",
-    )
     batch = batch_id(staging.conn, prepared.loaded.name)
     amended = _amendments(staging, batch, selection)
     planner = Planner(
         prepared.loaded,
         provider=profile.name,
         default_model=profile.default_model,
-        rules=rules,
+        rules=_rules_of(profile, prepared.loaded),
         reference_urls=reference_urls,
         amendments=amended,
     )
