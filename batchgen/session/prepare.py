@@ -8,13 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
-from batchgen.errors import SettingsError
+from batchgen.errors import ManifestError, SettingsError
 from batchgen.ledger.batch_identity import BatchIdentity
 from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
 from batchgen.ledger.selection import Selection
-from batchgen.manifest.loader import LoadedManifest, load_manifest
+from batchgen.manifest.loader import BrokenManifestError, LoadedManifest, load_manifest
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
+from batchgen.session.manifest_faults import more_faults
 from batchgen.session.overrides import Overrides
 from batchgen.session.provider_profile import resolve_profile
 from batchgen.session.run_limits import RunLimits
@@ -85,7 +86,11 @@ class RunSpec:
 
 def prepare(manifest: Path, db: Path | None, *, ledger_directory: Path | None = None) -> Prepared:
     """Read the manifest and the settings. Raises ManifestError and SettingsError."""
-    loaded = load_manifest(manifest)
+    try:
+        loaded = load_manifest(manifest)
+    except BrokenManifestError as error:
+        more = [] if error.sound is None else more_faults(error.sound)
+        raise ManifestError([*{*error.faults, *more}]) from None
     return settle_settings(loaded, db, ledger_directory=ledger_directory)
 
 

@@ -9,7 +9,6 @@ from typing import Final
 from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import BatchId, OptionValue
 from batchgen.ledger.batches import batch_id
-from batchgen.ledger.clock import utc_now
 from batchgen.ledger.decisions import amendments
 from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.staging import Staging
@@ -21,7 +20,7 @@ from batchgen.planning.naming import collision_key
 from batchgen.planning.planner import Planner
 from batchgen.planning.reference_images import ReferenceUrls
 from batchgen.providers.profile import Profile
-from batchgen.providers.rules.model_rules import Rulebook
+from batchgen.session.manifest_faults import rules_of
 from batchgen.session.prepare import Prepared
 
 _KEPT: Final = "a row at fault gives no key, so jobs that are not planned are kept, not retired"
@@ -90,17 +89,11 @@ def _planner(
     prepared: Prepared, reference_urls: ReferenceUrls | None, amended: Amendments | None
 ) -> Planner:
     profile = prepared.profile
-    rules = Rulebook(
-        provider=profile.name,
-        models=profile.known_models(),
-        today=utc_now().date(),
-        refuse=prepared.loaded.manifest.rules == "refuse",
-    )
     return Planner(
         prepared.loaded,
         provider=profile.name,
         default_model=profile.default_model,
-        rules=rules,
+        rules=rules_of(profile, prepared.loaded),
         reference_urls=reference_urls,
         amendments=amended,
     )
