@@ -202,16 +202,16 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
 @db_option
 @option(
     "--what",
-    type=click.Choice(["jobs", "attempts", "images"]),
+    type=click.Choice(["jobs", "attempts", "images", "decisions"]),
     default="jobs",
     help="Choose the records to export.",
 )
 @option(
     "--format",
     "file_format",
-    type=click.Choice(["jsonl", "csv"]),
+    type=click.Choice(["jsonl", "csv", "csv-raw"]),
     default="jsonl",
-    help="Choose the output format.",
+    help="Choose the output format. csv puts ' before text that a spreadsheet would compute.",
 )
 @option(
     "-o",
@@ -245,6 +245,12 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
     metavar="N",
     help="With --dataset: put N images into each part.",
 )
+@option(
+    "--run",
+    type=click.IntRange(min=1),
+    metavar="ID",
+    help="Export only what this run requested or made; `report --list` shows the runs.",
+)
 def export(
     name: str,
     db: Path | None,
@@ -255,8 +261,9 @@ def export(
     dataset: Path | None,
     layout: str,
     part_images: int,
+    run: int | None,
 ) -> ExitCode:
-    """Export jobs, attempts or images as JSON lines or CSV, or images as a dataset."""
+    """Export jobs, attempts, images or review decisions as rows, or images as a dataset."""
     from batchgen.commands.export import export as command
     from batchgen.commands.export import export_failed
 
@@ -264,11 +271,13 @@ def export(
         from batchgen.commands.export_dataset import export_dataset
         from batchgen.dataset.layout import Layout
 
-        if failed or output is not None:
-            raise click.UsageError("--dataset cannot be combined with --failed or --output")
+        if failed or output is not None or run is not None:
+            raise click.UsageError("--dataset cannot be combined with --failed, --output or --run")
         return export_dataset(
             name, db, dataset=dataset, layout=Layout(layout), part_images=part_images
         )
+    if run is not None and (failed or what == "decisions"):
+        raise click.UsageError("--run cannot be combined with --failed or --what decisions")
     if failed:
         return export_failed(name, db, output=output)
-    return command(name, db, what=what, file_format=file_format, output=output)
+    return command(name, db, what=what, file_format=file_format, output=output, run=run)

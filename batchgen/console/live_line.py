@@ -25,7 +25,7 @@ class Field:
 
     text: str
     short: str = ""
-    """Used if the whole line does not fit; empty if there is no shorter form."""
+    """Used if the whole line does not fit; empty without a shorter form."""
     style: Style | None = None
 
 

@@ -364,7 +364,8 @@ class Delivery:
         warnings = (*(warning for image in saved for warning in image.warnings), *warnings)
         paths = tuple(str(PurePosixPath(job.root) / image.path) for image in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
-        await context.spool.remove_later(finished.attempt_id)
+        if finished.has_spool_file:
+            await context.spool.remove_later(finished.attempt_id)
 
     async def _leave_paid(self, job: Job, reason: str) -> None:
         self._context.guard.failing(job, reason)

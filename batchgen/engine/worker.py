@@ -36,6 +36,7 @@ from batchgen.output.obstacles import Obstacles
 from batchgen.planning.naming import final_path
 from batchgen.planning.reference_check import changed_references
 from batchgen.providers.adapters.registry import ADAPTERS, Route
+from batchgen.spool.response_part import ResponsePart
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
 
@@ -198,16 +199,18 @@ class Worker:
                 outcome=Outcome.SAFE, billed=Billed.NO, code=NOT_SENT, message=why
             )
             return await settle(context, attempt, classification)
+        part = context.spool.part(attempt.id, may_hold=True)
         try:
             wait = partial(context.throttle.wait_to_send, ticket)
             timed = replace(request, body=TimedBody(request.body, wait))
-            exchange = await self._exchange(timed, attempt)
+            exchange = await self._exchange(timed, part)
         except anyio.get_cancelled_exc_class():
             # The second signal: record what is known of the request before the run ends.
             with anyio.CancelScope(shield=True):
                 exchange = spooled_exchange(context.spool, attempt.id)
                 await conclude(context, replace(attempt, hold=True), exchange)
             raise
+        attempt = replace(attempt, part=part)
         # The response may be paid for: no cancellation may come between it and the ledger.
         with anyio.CancelScope(shield=True):
             conclusion = await conclude(context, replace(attempt, is_probe=ticket.probe), exchange)
@@ -219,10 +222,16 @@ class Worker:
         request = adapter.build_request(attempt.job, attempt.id, self._context.base_url)
         return replace(request, route=route)
 
-    async def _exchange(self, request: ApiRequest, attempt: Attempt) -> Exchange:
+    async def _exchange(self, request: ApiRequest, part: ResponsePart) -> Exchange:
         context = self._context
         try:
-            return await self._tools.client.exchange(request, context.spool.part(attempt.id))
+            try:
+                return await self._tools.client.exchange(request, part)
+            except BaseException:
+                # Without its exchange a response in memory would be lost.
+                with anyio.CancelScope(shield=True):
+                    await part.write_held()
+                raise
         except OSError as exc:
             context.throttle.stop(f"disk: the spool can't be written: {exc}")
             return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED, detail=str(exc))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Self, cast
@@ -17,11 +17,19 @@ import anyio
 import httpx
 
 from batchgen.http.connection import DeadlinePassed
+from batchgen.http.content_coding import (
+    MAX_EXPANSION,
+    BadCoding,
+    BodyTooLarge,
+    ContentDecoder,
+    read_decoded,
+)
 from batchgen.http.deadlines import Deadline, Deadlines
 from batchgen.http.dns import CachedLookup
+from batchgen.http.network import Network
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS
 from batchgen.http.request import ApiRequest
-from batchgen.http.response_headers import kept_headers
+from batchgen.http.response_headers import first_header, kept_headers
 from batchgen.http.transport import StreamTransport
 from batchgen.http.upload import BodyUnreadable, Upload
 from batchgen.images.base64_scanner import ScannedBody
@@ -61,7 +69,7 @@ class ApiClient:
     _transport: httpx.AsyncBaseTransport
 
     def __init__(
-        self, *, key: str | None, verify: ssl.SSLContext, deadlines: Deadlines, deadline_s: float
+        self, *, key: str | None, network: Network, deadlines: Deadlines, deadline_s: float
     ) -> None:
         if key and not (key.isascii() and key.isprintable()):
             raise ValueError("the API key contains characters that no HTTP header can carry")
@@ -76,12 +84,12 @@ class ApiClient:
             headers["Authorization"] = f"Bearer {key}"
         self._headers = headers
         self._secret = key if key and len(key) >= _MIN_SECRET_CHARS else None
-        self._verify = verify
+        self._network = network
         self._deadlines = deadlines
         self._deadline_s = deadline_s
 
     async def __aenter__(self) -> Self:
-        self._transport = StreamTransport(verify=self._verify, resolve=CachedLookup())
+        self._transport = StreamTransport(network=self._network, resolve=CachedLookup())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -132,12 +140,13 @@ class ApiClient:
                 )
                 response = await self._transport.handle_async_request(request)
                 async with aclosing(response):
-                    body = bytearray()
-                    async for chunk in response.aiter_raw():
-                        body += chunk
-                        if len(body) > _MAX_DOCUMENT_BYTES:
-                            raise NoDocument("the response is too large")
-                    return Document(status=response.status_code, body=bytes(body))
+                    chunks, coding = response.aiter_raw(), _coding_of(response)
+                    body = await read_decoded(chunks, coding, _MAX_DOCUMENT_BYTES)
+                    return Document(status=response.status_code, body=body)
+            except BodyTooLarge:
+                raise NoDocument("the response is too large") from None
+            except BadCoding as exc:
+                raise NoDocument(str(exc)) from None
             except DeadlinePassed:
                 raise NoDocument(f"no response within {_DOCUMENT_DEADLINE_S:g} s") from None
             except (httpx.TransportError, httpx.InvalidURL, ValueError) as exc:
@@ -175,19 +184,19 @@ class ApiClient:
             writer = SpoolWriter(
                 part, received.status, received.headers, route=route, hide=self._secret
             )
-            is_complete = False
+            intake = _Intake(writer, _coding_of(response))
             try:
-                await _receive(response, writer)
-                is_complete = True
+                async for chunk in cast("AsyncIterator[bytes]", response.stream):
+                    await intake.take(chunk)
             except BaseException:
                 # A cancellation after the last byte would only lose a response that is paid for.
                 with anyio.CancelScope(shield=True):
                     rest, is_complete = _arrived(response)
-                    await _finish_spooling(rest, is_complete, writer, received)
+                    await intake.finish(rest, is_complete, received)
                 raise
             # Outside the shield: a cancellation here is raised after the response is durable, and
             # its handler finds the response in the spool.
-            await _finish_spooling(b"", is_complete, writer, received)
+            await intake.finish(b"", True, received)
 
 
 @lru_cache(maxsize=256)
@@ -195,29 +204,54 @@ def _parsed(url: str) -> httpx.URL:
     return httpx.URL(url)
 
 
-async def _finish_spooling(
-    rest: bytes, is_complete: bool, writer: SpoolWriter, received: _Received
-) -> None:
-    """Spool the bytes that arrived but were not read, and make a complete response durable."""
-    with _spool_errors():
-        try:
-            await writer.write(rest)
-            await (writer.commit() if is_complete else writer.flush())
-        finally:
-            received.complete = writer.whole
-            received.scanned = writer.scanned
-    if received.complete:
-        hit(Point.SPOOLED)
+class _Intake:
+    """Decompresses a response, where it is compressed, and spools it."""
 
+    def __init__(self, writer: SpoolWriter, coding: str) -> None:
+        self._writer = writer
+        self._decoder = ContentDecoder(coding, max_expansion=MAX_EXPANSION)
+        self._is_broken = False
+        """Whether the rest cannot be decompressed. What is spooled may still be readable."""
+        self._received = self._size = 0
 
-async def _receive(response: httpx.Response, writer: SpoolWriter) -> None:
-    size = 0
-    async for chunk in cast("AsyncIterator[bytes]", response.stream):
-        size += len(chunk)
-        if size > MAX_RESPONSE_BYTES:
+    async def take(self, chunk: bytes) -> None:
+        """Spool a piece of the body. Raises _SpoolFailed and _TooLarge."""
+        self._received += len(chunk)
+        await self._write(chunk)
+        if max(self._received, self._size) > MAX_RESPONSE_BYTES:
             raise _TooLarge
+
+    async def finish(self, rest: bytes, is_complete: bool, received: _Received) -> None:
+        """Spool bytes that were not read, and make a complete response durable."""
+        writer = self._writer
+        await self._write(rest)
         with _spool_errors():
-            await writer.write(chunk)
+            try:
+                if not self._is_broken:
+                    with suppress(BadCoding):  # without its end, the text may be complete
+                        for piece in self._decoder.end():
+                            await writer.write(piece)
+                await (writer.commit() if is_complete else writer.flush())
+            finally:
+                received.complete = writer.whole
+                received.scanned = writer.scanned
+        if writer.is_durable:
+            hit(Point.SPOOLED)
+
+    async def _write(self, chunk: bytes) -> None:
+        if self._is_broken:
+            return
+        with _spool_errors():
+            try:
+                for piece in self._decoder.feed(chunk):
+                    self._size += len(piece)
+                    await self._writer.write(piece)
+            except BadCoding:
+                self._is_broken = True
+
+
+def _coding_of(response: httpx.Response) -> str:
+    return first_header(response.headers.raw, b"content-encoding") or ""
 
 
 def _arrived(response: httpx.Response) -> tuple[bytes, bool]:

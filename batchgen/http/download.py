@@ -1,4 +1,4 @@
-"""Download result images with a client that never has the API key. Downloads are free to repeat.
+"""Download result images. They are free to repeat, and carry a key only as `Access` says.
 
 URLs are untrusted: only hosts with public IP addresses are contacted. They are resolved and checked
 here, and again at every redirect, to prevent server-side request forgery
@@ -11,9 +11,8 @@ import asyncio
 import math
 import re
 import socket
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +26,7 @@ from batchgen.http.connection import DeadlinePassed
 from batchgen.http.content_coding import BadCoding, ContentDecoder
 from batchgen.http.deadlines import Deadline, Deadlines
 from batchgen.http.dns import look_up
+from batchgen.http.network import Access, Network, origin_of
 from batchgen.http.progress import DEADLINE, TARGET
 from batchgen.http.response_headers import first_header, kept_headers
 from batchgen.http.transport import CONNECT_TIMEOUT_S, StreamTransport
@@ -103,8 +103,7 @@ class _Target:
 class Downloader:
     """Download images. Use it as an async context manager.
 
-    ``allow_loopback`` is for providers on loopback. At most ``most`` downloads run at a time, in
-    the order of their calls; None means no limit.
+    At most ``most`` downloads run at a time, in the order of their calls; None means no limit.
     """
 
     _transport: httpx.AsyncBaseTransport
@@ -112,22 +111,22 @@ class Downloader:
     def __init__(
         self,
         *,
-        verify: ssl.SSLContext,
+        network: Network,
         deadlines: Deadlines,
-        allow_loopback: bool,
+        access: Access,
         most: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._verify = verify
+        self._network = network
         self._deadlines = deadlines
-        self._allow_loopback = allow_loopback
+        self._access = access
         self._turns = nullcontext() if most is None else asyncio.Semaphore(most)
         self._clock = clock
         self._checked = _Checked()
 
     async def __aenter__(self) -> Self:
         self._transport = StreamTransport(
-            verify=self._verify, resolve=self._checked, keep_s=_KEEP_S
+            network=self._network, resolve=self._checked, keep_s=_KEEP_S
         )
         return self
 
@@ -184,7 +183,11 @@ class Downloader:
             if is_secure and target.url.scheme != "https":
                 raise ForbiddenUrl("a redirect from https:// to http://")
             is_secure = target.url.scheme == "https"
-            response = await self._get(target, known, deadline)
+            response = await self._get(target, known.headers, deadline)
+            if hop == 0 and response.status_code in (401, 403) and self._may_have_key(target):
+                await response.aclose()
+                headers = {**known.headers, "Authorization": f"Bearer {self._access.key}"}
+                response = await self._get(target, headers, deadline)
             try:
                 location = None
                 if response.status_code in _REDIRECTS:
@@ -196,11 +199,17 @@ class Downloader:
             url = str(target.url.copy_with(raw_path=target.raw_path).join(location))
         return FetchResult(detail=f"more than {_MAX_REDIRECTS} redirects")
 
-    async def _get(self, target: _Target, known: Validators, deadline: Deadline) -> httpx.Response:
+    def _may_have_key(self, target: _Target) -> bool:
+        access = self._access
+        return access.key is not None and origin_of(target.url) == access.key_origin
+
+    async def _get(
+        self, target: _Target, headers: Mapping[str, str], deadline: Deadline
+    ) -> httpx.Response:
         request = httpx.Request(
             "GET",
             target.url,
-            headers=_HEADERS if known is _NO_VALIDATORS else {**_HEADERS, **known.headers},
+            headers={**_HEADERS, **headers},
             extensions={TARGET: target.raw_path, DEADLINE: deadline},
         )
         return await self._transport.handle_async_request(request)
@@ -226,7 +235,7 @@ class Downloader:
         if (url.port or 0) > 65535:
             raise ForbiddenUrl(f"invalid port {url.port}")
         host = url.raw_host.decode("ascii")
-        ips = await _look_up(host, deadline)
+        ips = await self._ips_of(host, deadline)
         for ip in ips:
             self._check_address(ip, url.host)
         # IPv4 first: where IPv6 is configured but broken, it takes a while to fail.
@@ -237,9 +246,19 @@ class Downloader:
             return _Target(_parsed(origin), text[len(origin) :].encode("ascii") or b"/")
         return _Target(url, url.raw_path)
 
+    async def _ips_of(self, host: str, deadline: Deadline) -> list[IPv4Address | IPv6Address]:
+        if self._network.proxy_for(host) is None:
+            return await _look_up(host, deadline)
+        # The proxy resolves names, and decides where they may lead.
+        with suppress(ValueError):
+            return [ip_address(host)]
+        return []
+
     def _check_address(self, address: IPv4Address | IPv6Address, host: str) -> None:
         address = _embedded(address) or address
-        if address.is_loopback and self._allow_loopback:
+        if address.is_loopback and self._access.allow_loopback:
+            return
+        if host == self._access.private_host and not address.is_multicast:
             return
         if not address.is_global or address.is_multicast:
             raise ForbiddenUrl(f"{host} is {address}, which is not a public IP address")

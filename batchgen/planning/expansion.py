@@ -23,6 +23,7 @@ from batchgen.manifest.template import Expression, present
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import row_reason
 from batchgen.planning.fingerprint import Fingerprints, fingerprints_with
+from batchgen.planning.image_paths import ImageNames
 from batchgen.planning.job_context import Context, JobFault, JobRefused, OptionSet, PlacedReference
 from batchgen.planning.job_template import JobTemplate, Part, stem_of
 from batchgen.planning.line import Line
@@ -61,6 +62,13 @@ class JobMaker:
         self._option_sets = dict[str, OptionSet]()
         self._is_of_rows = at == () and context.table != ""
         self._is_variant = template.count > 1 or repeats_a_line
+        with_images = [*template.images, *([template.mask] if template.mask else [])]
+        self._image_names = {
+            part.place: ImageNames(
+                part.template.text, context.directories, is_trusted=not self._is_of_rows
+            )
+            for part in with_images
+        }
         has_fixed_options = not (self._option_parts or template.broken)
         self._fixed = self._new_option_set(self._options) if has_fixed_options else None
         """The options of all jobs; None if they are templates."""
@@ -364,7 +372,8 @@ class JobMaker:
             if text is None:
                 continue
             try:
-                reference = find_reference(text.strip(), context.base, context.reference_urls)
+                names = self._image_names[part.place]
+                reference = find_reference(text.strip(), names, context.reference_urls)
             except ValueError as error:
                 constant = part.template.constant is not None
                 raise JobFault(part.place, str(error), of_manifest=constant) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from batchgen.errors import Objection
 from batchgen.job import JobKind
@@ -12,6 +11,7 @@ from batchgen.manifest.loader import DocPath
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import Faults, RowFaults, Warnings
 from batchgen.planning.fingerprint import Fingerprints
+from batchgen.planning.image_paths import ImageDirectories
 from batchgen.planning.provider_rules import Rules
 from batchgen.planning.reference_images import Reference, ReferenceUrls
 
@@ -49,7 +49,7 @@ class PlacedReference:
 class Context:
     """The inputs and collectors that all jobs of one plan share."""
 
-    base: Path
+    directories: ImageDirectories
     batch: str
     provider: str
     table: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from batchgen.errors import Fault, ManifestError
 from batchgen.job import PlannedJob
@@ -25,6 +26,7 @@ from batchgen.planning.faults import (
     Warnings,
     most_rows_at_fault,
 )
+from batchgen.planning.image_paths import ImageDirectories
 from batchgen.planning.job_context import Context
 from batchgen.planning.job_template import (
     JobTemplate,
@@ -83,7 +85,7 @@ class Planner:
         self.rows = RowFaults(faults, self._loaded.places, strict=self.strict)
         source = self._loaded.manifest.rows
         context = Context(
-            base=self._loaded.base,
+            directories=_image_directories(self._loaded),
             batch=self._loaded.name,
             provider=self._provider,
             table=_table(self._loaded),
@@ -155,6 +157,14 @@ def _has_all_names(template: JobTemplate, line: Line, at: DocPath, context: Cont
     for place, message in unknown:
         context.faults.of_manifest((*at, *place), message)
     return not unknown
+
+
+def _image_directories(loaded: LoadedManifest) -> ImageDirectories:
+    root = loaded.manifest.images_root
+    return ImageDirectories(
+        base=loaded.base,
+        images_root=None if root is None else loaded.base / Path(root).expanduser(),
+    )
 
 
 def _table(loaded: LoadedManifest) -> str:

@@ -1,7 +1,7 @@
-"""An endpoint that is slow on purpose and cheap all the same, for many requests in flight.
+"""A deliberately slow but cheap endpoint, for many requests in flight.
 
-Every answer names the image at ``--response``, after ``--latency`` seconds. With ``--per-minute`` a
-strict bucket of ``--burst`` responds with 429 to what is over it. ``--jitter`` delays each request
+Each response names the image at ``--response``, after ``--latency`` seconds. With ``--per-minute`` a
+strict bucket of ``--burst`` returns 429 for requests over it. ``--jitter`` delays each request
 by up to as many seconds before the bucket counts it, as a network does.
 """
 
@@ -37,7 +37,7 @@ class Latency:
 
     @property
     def base_url(self) -> str:
-        """What clients are told."""
+        """Base URL for the clients."""
         return f"{self.url}/v1"
 
     def mark(self) -> int:
@@ -53,7 +53,7 @@ class Latency:
         return [at for at, accepted in self._came(mark) if not accepted]
 
     def most_in_flight(self) -> int:
-        """So many requests were held at the same time at most."""
+        """Return the largest number of requests held at the same time."""
         return int(self._ask("/most"))
 
     def _came(self, mark: int) -> list[tuple[float, bool]]:
@@ -83,7 +83,7 @@ def latency(image_url: str, seconds: float, *switches: str) -> Iterator[Latency]
 
 @dataclass(slots=True)
 class _Bucket:
-    """So many tokens at most, refilled evenly; None where there is no limit."""
+    """A token bucket, refilled evenly; None without a limit."""
 
     per_minute: float | None
     burst: float

@@ -70,8 +70,8 @@ def _goal(burst: int, jitter_ms: int) -> float:
 def _measured(bench: Bench, case: _Case) -> Iterator[Figure]:
     """Measure the used share of the rate, the 429s, and the spacing at both ends.
 
-    A turn counts from its first request on, and what a server gives beyond the even rate at once
-    (its burst) is no part of what is allowed.
+    A turn counts from its first request. What a server accepts at once beyond the even rate (its
+    burst) is not part of the allowance.
     """
     switches = ["--per-minute", str(_PER_MINUTE), "--burst", str(case.burst)]
     switches += ["--jitter", str(case.jitter_ms / 1000)]

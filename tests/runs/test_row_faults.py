@@ -285,7 +285,7 @@ NIGHT = st.lists(st.sampled_from(["ok", "changed", "no photo", "gone", "twice"])
 @settings(max_examples=40, deadline=None)
 @given(nights=st.lists(NIGHT, min_size=1, max_size=4))
 def test_row_faults_never_retire_or_regenerate(nights: list[list[str]]) -> None:
-    """Whatever rows break in a night, their known jobs keep image, fingerprint and state."""
+    """Whichever rows break in a night, their known jobs keep image, fingerprint and state."""
     with TemporaryDirectory() as directory:
         shop = Shop(Path(directory))
         for night in nights:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import pytest
 
 from batchgen.errors import Fault, ManifestError, Objection
 from batchgen.job import OptionValue, PlannedJob
+from batchgen.planning.image_paths import ImageDirectories, ImageNames
 from batchgen.planning.reference_images import Reference
 
 Plan: TypeAlias = Callable[..., list[PlannedJob]]
@@ -22,6 +24,11 @@ def faults_of(plan: Plan, text: str, **more: object) -> tuple[Fault, ...]:
     with pytest.raises(ManifestError) as caught:
         plan(text, **more)
     return caught.value.faults
+
+
+def trusted_names(base: Path) -> ImageNames:
+    """Return the names of a manifest's own images."""
+    return ImageNames("", ImageDirectories(base=base), is_trusted=True)
 
 
 class NoSquares:

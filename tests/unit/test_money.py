@@ -212,6 +212,7 @@ def test_every_module_of_the_ledger_is_watched() -> None:
         "ledger.batches",
         "ledger.busy",
         "ledger.clock",
+        "ledger.journal",
         "ledger.decisions",
         "ledger.review_schema",
         "ledger.manifest_paths",
