@@ -24,9 +24,17 @@ LAYERS = {
 RANK = {name: rank for rank, name in enumerate(name for row in LAYERS.values() for name in row)}
 
 ONLY_IN = {
-    "sqlite3": {"ledger", "manifest.sqlite_rows", "system.os_errors", "session", "commands"},
+    "sqlite3": {
+        "ledger",
+        "manifest.sqlite_rows",
+        "system.os_errors",
+        "session",
+        "commands",
+        "review",
+    },
     "sqlite_utils": {"ledger"},
     # Notifications go to the operator's own services, which know nothing of providers.
+    "truststore": {"http.session"},
     "httptools": {"http.response_parser"},
     "httpx": {"http", "providers", "session.notify"},
     "aiofiles": {"providers.adapters.multipart"},
@@ -41,7 +49,7 @@ ONLY_IN = {
     "obstore": {"storage"},
     "pyarrow": {"dataset", "manifest.parquet_rows"},
 }
-"""Which modules may know a library. ``session`` and ``commands`` only hand
+"""Which modules may know a library. ``session``, ``commands`` and ``review`` only hand
 connections on."""
 
 ENDPOINT_MAY_IMPORT = {

@@ -34,7 +34,12 @@ def models(manifest: Path | None, *, provider: str | None, as_json: bool) -> Exi
     key = key_of(asked.profile, asked.environment)
     with _base_url(asked.profile) as base_url:
         try:
-            offered = anyio.run(fetch_models, base_url, key.reveal() if key else None)
+            offered = anyio.run(
+                fetch_models,
+                base_url,
+                key.reveal() if key else None,
+                asked.profile.network,
+            )
         except Unavailable as exc:
             raise StoppedError(_why(exc)) from exc
     seen = {model.name for model in offered}

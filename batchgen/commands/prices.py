@@ -53,7 +53,7 @@ def prices(
         found = None
     elif profile.price_url is not None and not offline:
         try:
-            found = fetch_list(profile.price_url).prices
+            found = fetch_list(profile.price_url, profile.network).prices
             source = found.source
         except Unavailable as exc:
             write_line(sys.stderr, f"no fresh price list: {exc}")

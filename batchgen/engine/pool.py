@@ -230,7 +230,11 @@ class Pool:
 
     def _make_downloader(self) -> Downloader:
         base_url, key = self._context.base_url, self._settings.key
-        access = Access.for_provider(base_url, key.reveal() if key else None)
+        access = Access.for_provider(
+            base_url,
+            key.reveal() if key else None,
+            self._context.profile.network.private_host,
+        )
         return Downloader(
             network=self._network,
             deadlines=self._deadlines,

@@ -294,12 +294,14 @@ class _TicketReturn:
         self._ticket = ticket
         self._signal = Signal.CANCELLED
         self._retry_after_s: float | None = None
+        self._request_gap_s: float | None = None
         self._error = ""
 
     def use(self, classification: Classification) -> None:
         """Take the signal from a classification."""
         self._signal = _signal_of(classification)
         self._retry_after_s = classification.retry_after_s
+        self._request_gap_s = classification.request_gap_s
         if classification.outcome is not Outcome.OK:
             self._error = error_text(
                 classification.code, classification.message, classification.status
@@ -307,6 +309,8 @@ class _TicketReturn:
 
     def finish(self) -> None:
         """Return the ticket."""
+        if self._request_gap_s is not None:
+            self._throttle.pace.suggest(self._request_gap_s)
         self._throttle.finish(self._ticket, self._signal, self._retry_after_s, self._error)
 
 

@@ -235,7 +235,7 @@ class Downloader:
         if (url.port or 0) > 65535:
             raise ForbiddenUrl(f"invalid port {url.port}")
         host = url.raw_host.decode("ascii")
-        ips = await _look_up(host, deadline)
+        ips = await self._ips_of(host, deadline)
         for ip in ips:
             self._check_address(ip, url.host)
         # IPv4 first: where IPv6 is configured but broken, it takes a while to fail.
@@ -245,6 +245,14 @@ class Downloader:
             self._checked.lasts[origin] = self._clock() + _CHECK_LASTS_S
             return _Target(_parsed(origin), text[len(origin) :].encode("ascii") or b"/")
         return _Target(url, url.raw_path)
+
+    async def _ips_of(self, host: str, deadline: Deadline) -> list[IPv4Address | IPv6Address]:
+        if self._network.proxy_for(host) is None:
+            return await _look_up(host, deadline)
+        # The proxy resolves names, and decides where they may lead.
+        with suppress(ValueError):
+            return [ip_address(host)]
+        return []
 
     def _check_address(self, address: IPv4Address | IPv6Address, host: str) -> None:
         address = _embedded(address) or address

@@ -25,8 +25,11 @@ import httpx
 from batchgen.http.connect import open_socket
 from batchgen.http.connection import RECEIVE_BYTES, Connection, DeadlinePassed
 from batchgen.http.deadlines import Deadline
+from batchgen.http.dns import CachedLookup
 from batchgen.http.network import Network, Origin, origin_of
+from batchgen.http.network_settings import Proxy
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS, TARGET, Progress
+from batchgen.http.proxy_tunnel import open_tunnel, proxy_headers
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """For the name lookup, the connection and the TLS handshake together."""
@@ -46,6 +49,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
         self._network = network
         self._resolve = resolve
         self._keep_s = keep_s
+        self._proxy_lookup = CachedLookup()
         self._buffer = bytearray(RECEIVE_BYTES)
         self._idle: dict[Origin, list[Connection]] = {}
         self._is_closed = False
@@ -86,7 +90,8 @@ class StreamTransport(httpx.AsyncBaseTransport):
         deadline = request.extensions.get(DEADLINE)
         if deadline is not None:
             deadline.listen(connection.expire)
-        outgoing = _outgoing(request)
+        proxy = self._network.proxy_for(origin.host) if origin.scheme == "http" else None
+        outgoing = _outgoing(request, proxy)
         progress.restart(outgoing.size)
         try:
             if outgoing.is_bodiless:
@@ -114,10 +119,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
         connection = Connection(self._buffer)
         try:
             async with timeout:
-                ips = await self._look_up(origin.host)
-                await connection.open(await open_socket(ips, origin.port))
-                if origin.scheme == "https":
-                    await connection.secure(self._network.verify, origin.host)
+                await self._connect(connection, origin)
         except TimeoutError as exc:
             connection.abort()
             if deadline is not None and deadline.has_passed:
@@ -127,6 +129,9 @@ class StreamTransport(httpx.AsyncBaseTransport):
                     f"no connection to {origin.host} within {limit:g} s"
                 ) from None
             raise httpx.ConnectError(_text(exc, origin)) from exc
+        except httpx.TransportError as exc:  # the proxy broke off, or spoke another protocol
+            connection.abort()
+            raise httpx.ConnectError(_text(exc, origin)) from exc
         except (OSError, ValueError) as exc:
             connection.abort()
             raise httpx.ConnectError(_text(exc, origin)) from exc
@@ -134,6 +139,23 @@ class StreamTransport(httpx.AsyncBaseTransport):
             connection.abort()
             raise
         return connection
+
+    async def _connect(self, connection: Connection, origin: Origin) -> None:
+        proxy = self._network.proxy_for(origin.host)
+        host, port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
+        ips = await (self._look_up(host) if proxy is None else self._look_up_proxy(host))
+        await connection.open(await open_socket(ips, port))
+        if origin.scheme == "https":
+            if proxy is not None:
+                await open_tunnel(connection, proxy, origin)
+            await connection.secure(self._network.verify, origin.host)
+
+    async def _look_up_proxy(self, host: str) -> Sequence[str]:
+        """Look up the proxy itself, which may have a private IP address."""
+        try:
+            return [str(ip_address(host))]
+        except ValueError:
+            return await self._proxy_lookup(host)
 
     async def _look_up(self, host: str) -> Sequence[str]:
         try:
@@ -200,8 +222,10 @@ class _Outgoing:
         return None if self.is_chunked else len(self.head) + (self.length or 0)
 
 
-def _outgoing(request: httpx.Request) -> _Outgoing:
+def _outgoing(request: httpx.Request, proxy: Proxy | None) -> _Outgoing:
     target = request.extensions.get(TARGET) or request.url.raw_path
+    if proxy is not None:
+        target = b"http://" + request.url.netloc + target
     made = _Outgoing(b"")
     has_host = False
     lines = [request.method.encode("ascii") + b" " + target + b" HTTP/1.1\r\n"]
@@ -216,6 +240,8 @@ def _outgoing(request: httpx.Request) -> _Outgoing:
             made.is_chunked = True
     if not has_host:  # httpx adds it only to requests whose body it encodes
         lines += (b"Host: ", request.url.netloc, b"\r\n")
+    if proxy is not None:
+        lines += proxy_headers(proxy)
     lines.append(b"\r\n")
     made.head = b"".join(lines)
     return made

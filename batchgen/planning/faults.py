@@ -164,7 +164,7 @@ class RowFaults:
         if reading is None:
             return None
         parts = [reading.layout, reading.encoding]
-        if reading.columns is not None:
+        if reading.columns is not None and not reading.is_list:
             parts.append(counted(len(reading.columns.raw), "column"))
         parts.append(counted(self.rows + self.left_out, "row"))
         if self.left_out:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from typing import Final
 
 from batchgen.job import PlannedJob
 from batchgen.manifest.fill_down import fill_rows
@@ -20,6 +21,9 @@ from batchgen.planning.faults import row_reason
 from batchgen.planning.job_context import Context
 from batchgen.planning.job_template import JobTemplate, read_where
 from batchgen.planning.line import Line
+
+MAX_REPEATABLE_LINES: Final = 200_000
+"""Their hashes take about 20 MB."""
 
 
 class RowJobs:
@@ -42,6 +46,9 @@ class RowJobs:
         before = len(context.faults)
         self._where = read_where(loaded, context.faults)
         self._maker = JobMaker(template, (), context)
+        self._repeating_maker = JobMaker(template, (), context, repeats_a_line=True)
+        self._repeats = Counter[int]()
+        """Hashes of the lines of a list, with the number of times each was read."""
         self._is_idle = self._maker.idle or len(context.faults) > before
 
     def jobs(self) -> Iterator[PlannedJob]:
@@ -68,6 +75,8 @@ class RowJobs:
     def _jobs_of(self, rows: Iterable[Row]) -> Iterator[PlannedJob]:
         found, maker, where = self._context.rows, self._maker, self._where
         is_text, look, unreadable = holds_text(self._source), self._cells.look, self._unreadable
+        reading = found.reading
+        is_list = reading is not None and reading.is_list and self._template.key is None
         seen = left_out = 0
         try:
             for row in rows:
@@ -83,7 +92,9 @@ class RowJobs:
                     continue
                 seen += 1
                 look(line)
-                if maker.makes_one:
+                if is_list and (earlier := self._earlier(line)):
+                    yield from self._repeating_maker.jobs(line, earlier=earlier)
+                elif maker.makes_one:
                     if (job := maker.job(line)) is not None:
                         yield job
                 else:
@@ -91,6 +102,17 @@ class RowJobs:
         finally:
             found.rows += seen
             found.left_out += left_out
+
+    def _earlier(self, line: Line) -> int:
+        """Return how often a line of a list occurred before it, as in a list of jobs.
+
+        Beyond MAX_REPEATABLE_LINES different ones, a repeated line is an error of its row.
+        """
+        key = hash(line.values["line"])
+        if key not in self._repeats and len(self._repeats) >= MAX_REPEATABLE_LINES:
+            return 0
+        self._repeats[key] += 1
+        return self._repeats[key] - 1
 
     def _has_all_names(self, reading: Reading) -> bool:
         """Report every name that a template uses and no column has, if columns are fixed."""

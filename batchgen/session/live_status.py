@@ -59,6 +59,7 @@ class LiveStatus:
                 "seconds_left": None if self.left_s is None else round(self.left_s),
                 "last_image_at": _iso(self.pace.last_image_at) if self.pace else None,
                 "throttled_last_minute": self.pace.throttled if self.pace else None,
+                "learned_per_minute": self.pace.learned_per_minute if self.pace else None,
             }
         return self.status.as_json() | {
             "last_run": run.id if run else None,

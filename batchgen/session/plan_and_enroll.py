@@ -100,7 +100,7 @@ def begin(
     Unless ``write_run`` is false, the same transaction writes the run. The caller holds the lock
     of the batch. A run that is refused or declined changes nothing. Raises BatchgenError.
     """
-    fresh = lists.get(spec.prepared.profile.price_url)
+    fresh = lists.get(spec.prepared.profile)
     fetched = fresh if isinstance(fresh, FetchedList) else None
     with Draft(spec.prepared.ledger) as draft:
         conn, shipped = draft.conn, spec.prepared.profile

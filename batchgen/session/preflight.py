@@ -97,7 +97,9 @@ def check_models(profile: Profile, key: ApiKey | None, needed: Sequence[str]) ->
     if profile.base_url is None or not needed:
         return
     try:
-        offered = anyio.run(fetch_models, profile.base_url, key.reveal() if key else None)
+        offered = anyio.run(
+            fetch_models, profile.base_url, key.reveal() if key else None, profile.network
+        )
     except Unavailable as exc:
         if exc.status == 401:
             raise StoppedError(f"{exc}: the endpoint refuses the key; nothing was sent") from exc
@@ -129,7 +131,8 @@ def short_balance(profile: Profile, environment: Environment, estimate: Micros) 
     from batchgen.providers.usage_log import UsageLogError, read_balance
 
     async def fetch(route: str) -> bytes:
-        return await fetch_account(root_url + route, account.token.reveal(), account.user)
+        token, user = account.token.reveal(), account.user
+        return await fetch_account(root_url + route, token, user, profile.network)
 
     try:
         balance = anyio.run(read_balance, fetch)

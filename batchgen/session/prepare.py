@@ -113,7 +113,7 @@ def settle_settings(
     return Prepared(
         loaded=loaded,
         environment=environment,
-        profile=resolve_profile(loaded.manifest.provider, environment),
+        profile=resolve_profile(loaded.manifest.provider, environment, loaded.base),
         ledger=environment.ledger_path(db, ledger_directory or loaded.base),
     )
 

@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchgen.errors import SettingsError
-from batchgen.http.network import Network
-from batchgen.http.session import ssl_context
+from batchgen.http.session import open_network
 from batchgen.job import REFERENCE_REASON, BatchId, JobId
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.reference_urls import (
@@ -45,7 +44,7 @@ class ReferenceImages:
             cache = ReferenceCache(
                 prepared.references,
                 owner=prepared.loaded.name,
-                network=Network(ssl_context()),
+                network=open_network(prepared.profile.network),
                 allow_loopback=_is_on_loopback(prepared),
                 fresh_since=self._began,
                 progress=progress,

@@ -30,8 +30,7 @@ from batchgen.engine.throttle.limits import (
 from batchgen.engine.throttle.pace import Pace
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.errors import BatchgenError, ExitCode, one_error
-from batchgen.http.network import Network
-from batchgen.http.session import ssl_context
+from batchgen.http.session import open_network
 from batchgen.job import JobState, RunId
 from batchgen.ledger.batch_status import BatchStatus, status
 from batchgen.ledger.database import open_for_writing
@@ -128,7 +127,7 @@ async def drive(
     claim = None
     if run.run is None:
         claim = await anyio.to_thread.run_sync(claim_of, run.spec, engine.spool)
-    network = Network(ssl_context())
+    network = open_network(run.spec.prepared.profile.network)
     async with engine.writer as ledger:
         run_id, proven = await _shielded(ledger.run(_begin, run, claim))
         await engine.adopt_pace(ledger)

@@ -1,7 +1,8 @@
 """A deliberately slow but cheap endpoint, for many requests in flight.
 
-Every response names the image at ``--response``, after ``--latency`` seconds. With
-``--per-minute``, a strict bucket of ``--burst`` returns 429 for requests over it.
+Each response names the image at ``--response``, after ``--latency`` seconds. With ``--per-minute`` a
+strict bucket of ``--burst`` returns 429 for requests over it. ``--jitter`` delays each request
+by up to as many seconds before the bucket counts it, as a network does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import subprocess
 import sys
 import time
@@ -103,6 +105,7 @@ class _State:
     def __init__(self, options: argparse.Namespace) -> None:
         body = json.dumps({"created": 1_764_000_000, "data": [{"url": options.response}]})
         self.latency_s: float = options.latency
+        self.jitter_s: float = options.jitter
         self.response = _response("200 OK", body)
         self.limited = _response("429 Too Many Requests", _LIMITED)
         self.bucket = _Bucket(options.per_minute, options.burst)
@@ -130,7 +133,11 @@ class _Connection(asyncio.Protocol):
             if len(self._received) < whole:
                 return
             del self._received[:whole]
-            self._reply(head)
+            delay_s = random.uniform(0, self._state.jitter_s)
+            if delay_s and head.startswith(b"POST "):
+                asyncio.get_running_loop().call_later(delay_s, self._reply, head)
+            else:
+                self._reply(head)
 
     def _reply(self, head: bytes) -> None:
         state = self._state
@@ -187,4 +194,5 @@ if __name__ == "__main__":
     parser.add_argument("--latency", type=float, required=True)
     parser.add_argument("--per-minute", type=float)
     parser.add_argument("--burst", type=float, default=1.0)
+    parser.add_argument("--jitter", type=float, default=0.0)
     asyncio.run(_serve(_State(parser.parse_args())))

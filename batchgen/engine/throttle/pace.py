@@ -63,6 +63,9 @@ class Pace(Protocol):
     def throttled(self, ticket: int, now: float, next_id: int) -> None:
         """Record a refusal of the request with this ticket id."""
 
+    def suggest(self, gap_s: float) -> None:
+        """Use the gap that the headers of a refusal state, if nothing was learned yet."""
+
     def succeeded(self, ticket: int, now: float) -> None:
         """Record an accepted request."""
 
@@ -96,6 +99,9 @@ class DeclaredPace:
         self.value = min(_MAX_SLACK, self.value + self._step)
         self.changed_at = self._narrowed_at = now
         self._ignore_before_id = next_id
+
+    def suggest(self, gap_s: float) -> None:
+        """Do nothing: the manifest declares the rate."""
 
     def succeeded(self, ticket: int, now: float) -> None:
         """Do nothing: only time without a refusal narrows the gap."""
@@ -135,6 +141,7 @@ class LearnedPace:
         """The longest gap that was refused since the search ended; 0.0 without one."""
         self._accepted_since = 0
         self._refused_since = 0
+        self._suggested_s: float | None = None
         self._ignore_before_id = 0
 
     def throttled(self, ticket: int, now: float, next_id: int) -> None:
@@ -158,6 +165,11 @@ class LearnedPace:
         self._ignore_before_id = next_id
         self._accepted_since = self._refused_since = 0
         self.changed_at = self._grown_at = now
+
+    def suggest(self, gap_s: float) -> None:
+        """Begin with the gap that the provider states."""
+        if self.value is None:
+            self._suggested_s = gap_s
 
     def succeeded(self, ticket: int, now: float) -> None:
         """Count an accepted request."""
@@ -187,6 +199,8 @@ class LearnedPace:
         self._accepted_since = _GROW_GAPS
 
     def _first_gap(self, now: float) -> float | None:
-        """Return the mean gap of the requests that were accepted lately; None without any."""
+        """Return the stated gap, or that of the requests accepted lately; None without either."""
+        if self._suggested_s is not None:
+            return self._suggested_s
         recent = [at for at in self._accepted if at > now - _COUNTED_S]
         return max(now - recent[0], 1.0) / len(recent) if recent else None

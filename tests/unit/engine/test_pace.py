@@ -179,6 +179,17 @@ def test_refusals_before_any_success_teach_no_rate() -> None:
     assert pace.value is None
 
 
+def test_stated_gap_is_where_the_search_begins() -> None:
+    pace = LearnedPace()
+    pace.succeeded(0, 0.1)
+    pace.suggest(0.25)
+    pace.throttled(1, 0.2, 2)
+    assert pace.value == 0.25
+    pace.suggest(9.0)
+    pace.throttled(2, 0.5, 4)
+    assert pace.value == 0.5
+
+
 def test_adopted_pace_is_used_and_ages() -> None:
     pace = LearnedPace()
     pace.adopt(0.5, 1000.0)

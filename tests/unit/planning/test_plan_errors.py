@@ -209,3 +209,14 @@ def test_table_is_summarized(tmp_path: Path) -> None:
     encoding, short = map(str, planner.warnings)
     assert "t.csv: not UTF-8: byte 0xf6 at offset 13; read as cp1252" in encoding
     assert "t.csv:3: 1 row has fewer cells than the header" in short
+
+
+def test_repeated_line_of_a_table_list_is_numbered(plan: Plan) -> None:
+    jobs = plan("rows: t.txt\nprompt: '{{ line }}'\n", t_txt="a cat\na dog\na cat\na cat\n")
+    assert [job.key for job in jobs] == [
+        "a-cat-56d6590fccf1",
+        "a-dog-7b8df1ad17a3",
+        "a-cat-56d6590fccf1-2",
+        "a-cat-56d6590fccf1-3",
+    ]
+    assert [job.kind.is_variant for job in jobs] == [False, False, True, True]
