@@ -17,7 +17,7 @@ LAYERS = {
     "I/O": ["system", "storage", "spool", "http", "providers", "ledger"],
     "engine": ["output", "engine", "session"],
     "interfaces": ["report", "dataset", "console", "review", "simulator", "guide"],
-    "entry": ["commands", "cli", "api", "__init__", "__main__"],
+    "entry": ["commands", "cli", "api", "notebook", "__init__", "__main__"],
 }
 """Packages and modules, from the bottom up; each imports only from those before it."""
 

@@ -18,7 +18,7 @@ from batchgen.planning.columns import Columns, ambiguous_key, unknown_in_where, 
 from batchgen.planning.empty_cells import EmptyCells, NamedColumns
 from batchgen.planning.expansion import JobMaker
 from batchgen.planning.faults import row_reason
-from batchgen.planning.job_context import Context
+from batchgen.planning.job_context import Context, report_objections
 from batchgen.planning.job_template import JobTemplate, read_where
 from batchgen.planning.line import Line
 
@@ -60,7 +60,10 @@ class RowJobs:
             with closing(table):
                 if self._has_all_names(table.reading) and not self._is_idle:
                     yield from self._jobs_of(self._filled(table))
+                else:
+                    report_objections(self._template, context)
         except RowsFault as fault:
+            report_objections(self._template, context)
             if fault.key is None:
                 context.faults.of_table(fault)
             else:

@@ -519,10 +519,10 @@ def test_a_file_beyond_the_cap_is_refused_with_the_way_out(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("stem", ["x" * 101, "a\nb", "-x", "\udcff"])
-def test_a_file_whose_stem_is_no_name_needs_one(stem: str) -> None:
+def test_file_with_an_unusable_stem_needs_a_name(stem: str) -> None:
     (fault,) = faults_of("jobs: [a]", f"{stem}.yaml")
     assert fault.path == "name"
-    assert fault.message.startswith("write name:, the file's own is none")
+    assert fault.message.startswith("set name:, because the name of the file")
     assert parse("jobs: [a]\nname: b", f"{stem}.yaml").name == "b"
 
 
