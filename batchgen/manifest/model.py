@@ -100,11 +100,13 @@ class ProviderSpec(Model):
     )
     idempotency: Literal["none", "replay"] | None = Field(
         None,
-        description="replay: the endpoint answers a repeated Idempotency-Key without billing again",
+        description="replay: the endpoint repeats its response to a repeated Idempotency-Key"
+        " without billing again",
     )
     server_errors: _MayBill | None = Field(
         None,
-        description="what a 500 or 502 in the endpoint's own words costs; maybe makes it a doubt",
+        description="what a 500 or 502 in the endpoint's own words costs; maybe makes the job"
+        " uncertain",
     )
     refusals: _MayBill | None = Field(
         None, description="what a refused request costs, also one refused for its content"
@@ -184,10 +186,10 @@ class Output(Model):
         description="how many previous versions are kept below .previous/; default 1, 0 for none",
     )
     keep_partials: StrictBool | None = Field(
-        None, description="keep the unfinished images of a streamed answer, below .partial/"
+        None, description="keep the unfinished images of a streamed response, below .partial/"
     )
     sidecar: StrictBool | None = Field(
-        None, description="write NAME.json beside each image: prompt, options, cost, request id"
+        None, description="write NAME.json next to each image: prompt, options, cost, request id"
     )
     metadata: StrictBool | None = Field(
         None, description="write prompt, model, key, cost and request id into each image, as XMP"
@@ -195,13 +197,13 @@ class Output(Model):
 
 
 class Notifier(Model):
-    """Somebody who is told how a run ended; `${NAME}` in addresses is from the environment."""
+    """A receiver of run reports; `${NAME}` in its URLs is taken from the environment."""
 
     command: Annotated[list[Text], Field(min_length=1)] | None = Field(
         None, description="a program with its arguments; it gets the report as JSON on stdin"
     )
     webhook: WebUrl | None = Field(None, description="gets the report as JSON by POST")
-    apprise: Text | None = Field(None, description="an Apprise address; gets the report as text")
+    apprise: Text | None = Field(None, description="an Apprise URL; gets the report as text")
     only_if: Literal["failed", "always"] = Field(
         "always", description="failed: only when the exit code of the run is not 0"
     )
@@ -226,14 +228,17 @@ class Limits(Model):
         None, description="requests begun in a minute, evenly spread; default: no limit"
     )
     images_per_minute: Rate | None = Field(
-        None, description="images asked for in a minute; default: no limit"
+        None, description="images requested in a minute; default: no limit"
     )
     burst: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="requests the endpoint takes at once on top of the even rate; default 1"
     )
-    max_cost: Dollars | None = Field(None, description="dollars a run may cost, doubt included")
+    max_cost: Dollars | None = Field(
+        None, description="dollars a run may cost, possibly charged amounts included"
+    )
     max_waste: ShareOrDollars | None = Field(
-        None, description="doubt that may be bought again: a share like 5% or dollars; default 5%"
+        None,
+        description="limit of rebuying uncertain requests: a share like 5% or dollars; default 5%",
     )
     deadline: Seconds | None = Field(None, description="seconds for one request, default 300")
     poll: Seconds | None = Field(
@@ -244,7 +249,8 @@ class Limits(Model):
         description="seconds to go on with failed downloads when all else is done; default 60",
     )
     max_probes: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
-        None, description="doubtful probes after which an open breaker stops the run; default 3"
+        None,
+        description="uncertain probes after which an open circuit breaker stops the run; default 3",
     )
     canary: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
         None, description="paid requests at most before the first image is on disk; default 3"
@@ -271,7 +277,7 @@ class JobSpec(Model):
         description="request parameters under the API's names; null removes an inherited one",
     )
     images: list[Text] | None = Field(
-        None, description="reference images, files or https:// addresses: the edits route"
+        None, description="reference images, files or https:// URLs: the edits route"
     )
     mask: Text | None = Field(None, description="mask of the first reference image, a png file")
     count: Annotated[StrictInt, Field(ge=1, le=1000)] | None = Field(
@@ -349,11 +355,11 @@ class Manifest(JobSpec):
         " a warning and a paid request (warn)",
     )
     on_finish: Annotated[list[Notifier], Field(min_length=1)] | None = Field(
-        None, description="who is told how a run ended, with its report"
+        None, description="who receives the report of a run"
     )
     ping: WebUrl | None = Field(
         None,
-        description="address of a health check: asked with /start behind it when a run begins, as"
+        description="URL of a health check: requested with /start appended when a run begins, as"
         " it is when all is done, and with /fail otherwise",
     )
     limits: Limits = Field(
