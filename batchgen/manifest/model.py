@@ -89,6 +89,11 @@ class ProviderSpec(Model):
         None,
         description="a PEM file with certificates to trust in addition; default: BATCHGEN_CA_FILE",
     )
+    keep_alive: StrictBool = Field(
+        False,
+        description="let a paid request use the connection of an earlier one that ended less than"
+        " 1 s ago",
+    )
     trust_store: Literal["bundled", "system"] | None = Field(
         None, description="system: trust what the operating system trusts; default: bundled"
     )
