@@ -24,7 +24,14 @@ LAYERS = {
 RANK = {name: rank for rank, name in enumerate(name for row in LAYERS.values() for name in row)}
 
 ONLY_IN = {
-    "sqlite3": {"ledger", "manifest.sqlite_rows", "system.os_errors", "session", "commands"},
+    "sqlite3": {
+        "ledger",
+        "manifest.sqlite_rows",
+        "system.os_errors",
+        "session",
+        "review",
+        "commands",
+    },
     "sqlite_utils": {"ledger"},
     # Notifications go to the operator's own services, which know nothing of providers.
     "aiohttp": {"http"},
