@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from batchgen.errors import SettingsError as SettingsError
     from batchgen.errors import StoppedError as StoppedError
     from batchgen.job import JobState as JobState
+    from batchgen.notebook import RunResults as RunResults
+    from batchgen.notebook import run as run
 
 __all__ = [
     "Batch",
@@ -27,15 +29,19 @@ __all__ = [
     "LedgerError",
     "ManifestError",
     "Result",
+    "RunResults",
     "SettingsError",
     "StoppedError",
     "__version__",
+    "run",
 ]
 
 _ERRORS = "batchgen.errors"
 _HOMES = {
     "Batch": "batchgen.api",
     "Result": "batchgen.api",
+    "RunResults": "batchgen.notebook",
+    "run": "batchgen.notebook",
     "JobState": "batchgen.job",
     "ExitCode": _ERRORS,
     "BatchgenError": _ERRORS,
@@ -48,7 +54,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: most commands need none of them."""
+    """Import a public name on first use; most commands need none of them."""
     if name not in _HOMES:
         raise AttributeError(f"module 'batchgen' has no attribute {name!r}")
     from importlib import import_module

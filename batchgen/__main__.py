@@ -1,4 +1,4 @@
-"""`python -m batchgen`."""
+"""Run the command line as `python -m batchgen`."""
 
 from __future__ import annotations
 

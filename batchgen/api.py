@@ -31,6 +31,7 @@ from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import Only
 from batchgen.money import ZERO, Micros
 from batchgen.session.batch_lock import batch_lock
+from batchgen.session.event_log import log_event
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.overrides import Overrides
 from batchgen.session.plan_and_enroll import begin, validate
@@ -51,18 +52,19 @@ class Result:
     key: str
     """The job's key, as in the manifest or as the plan made it."""
     state: JobState
-    """``done``; ``paid``, where only the download is left to the next run; or ``failed``,
-    ``blocked`` or ``uncertain``, which wait for a decision."""
+    """``done``; ``paid`` if only the download is left for the next run; or ``failed``,
+    ``blocked`` or ``uncertain``, which wait for a decision.
+    """
     paths: tuple[Path, ...] = ()
-    """The images of a job that is done, verified and under their final names; else empty."""
+    """The verified images of a done job under their final names; else empty."""
     reason: str = ""
-    """Why the job is not done, as ``code: message``; empty where it is."""
+    """Why the job is not done, as ``code: message``; empty for a done job."""
     warnings: tuple[str, ...] = ()
     """How the images differ from what the job requested, such as another size."""
 
 
 def _need_asyncio() -> None:
-    """Raise SettingsError unless a task of asyncio calls this."""
+    """Raise SettingsError unless the caller is a task of asyncio."""
     with suppress(RuntimeError):  # no event loop of asyncio is running
         if asyncio.current_task() is not None:
             return
@@ -73,10 +75,10 @@ def _need_asyncio() -> None:
 
 
 async def _in_thread(function: Callable[..., object], *args: object) -> None:
-    """Call a function in a thread and wait for its end, whatever is cancelled meanwhile.
+    """Call a function in a thread and wait for its end, even if the task is cancelled.
 
     A shield of AnyIO does not hold off asyncio's own ``task.cancel()``, which would leave the
-    function running while the task goes on. A task group waits for its child; the cancellation is
+    function running while the task continues. A task group waits for its child; the cancellation is
     raised after that.
     """
 
@@ -200,7 +202,7 @@ class Batch:
         traceback: TracebackType | None,
     ) -> None:
         self._entered = False
-        if self._started:
+        if self._started and self.exit_code is None:
             self._results.end("left by its program")
         raised = exc
         try:
@@ -225,7 +227,7 @@ class Batch:
             if isinstance(exc, anyio.get_cancelled_exc_class()):
                 await self._tasks.__aexit__(exc_type, exc, traceback)
             else:
-                # A fault of the program's own must not cut off requests that are paid for.
+                # An error in the program must not cut off paid requests.
                 await self._tasks.__aexit__(None, None, None)
         finally:
             if self._started:
@@ -259,7 +261,7 @@ class Batch:
             raise RuntimeError("this batch is not open; iterate inside `async with Batch(...)`")
         self._started = True
         send, self._received = anyio.create_memory_object_stream[Result](math.inf)
-        self._results = _Results(send, self._run.spec.prepared.loaded.base)
+        self._results = _Results(send, self._run.spec.prepared.loaded.base, self.name)
         self._tasks.start_soon(self._run_to_end)
         return _Iterator(self._received, self._take_error)
 
@@ -287,6 +289,15 @@ class Batch:
         result = await drive(run, self._results, self._base_url, embedder=self._results)
         self.stopped = result.stopped
         self.exit_code = result.exit_code(self.status())
+
+    def stop(self) -> None:
+        """Start no more requests and let those in flight finish; iteration ends after them.
+
+        Call it in the thread of the event loop. Has no effect before the first result is awaited
+        and after the run has ended.
+        """
+        if self._started and self.exit_code is None:
+            self._results.end("stopped by its program")
 
     def status(self) -> BatchStatus:
         """Return jobs by state, images, and money in millionths of a dollar, as of now.
@@ -322,10 +333,11 @@ class _Iterator:
 
 
 class _Results:
-    """A face of a run that hands its results to an iterator."""
+    """Passes the results of a run to an iterator."""
 
-    def __init__(self, send: MemoryObjectSendStream[Result], base: Path) -> None:
+    def __init__(self, send: MemoryObjectSendStream[Result], base: Path, name: str) -> None:
         self._send = send
+        self._name = name
         self._base = base
         self._shutdown: Shutdown | None = None
         self._ending: str | None = None
@@ -342,12 +354,13 @@ class _Results:
             shutdown.begin(self._ending)
 
     def end(self, reason: str) -> None:
-        """Let what is in flight finish, and start nothing new."""
+        """Start no more requests and let those in flight finish."""
         self._ending = reason
         if self._shutdown is not None and not self._shutdown.asked:
             self._shutdown.begin(reason)
 
     def observe(self, event: RunEvent) -> None:
+        log_event(self._name, event)
         match event:
             case JobDone(key=key, paths=paths, warnings=warnings):
                 found = tuple(self._base / path for path in paths)
@@ -361,7 +374,7 @@ class _Results:
         try:
             self._send.send_nowait(result)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # nobody listens any more; the ledger knows
+            return  # the iterator was closed; the ledger has the result
 
     async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
         await anyio.sleep_forever()

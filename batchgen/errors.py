@@ -21,7 +21,7 @@ from typing import ClassVar, Final
 
 
 class ExitCode(IntEnum):
-    """What the process tells its caller; the table stands in README.md."""
+    """The exit code of the process, as listed in README.md."""
 
     DONE = 0
     UNFINISHED = 1
@@ -41,15 +41,15 @@ class BatchgenError(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """One thing that is wrong with a manifest, at the place where a person can mend it."""
+    """One thing that is wrong with a manifest, at the place where a person can fix it."""
 
     file: str
     line: int
-    """1-based; 0 where the fault belongs to the file as a whole."""
+    """1-based; 0 if the fault concerns the file as a whole."""
     column: int
-    """1-based; 0 where only the line is known."""
+    """1-based; 0 if only the line is known."""
     path: str
-    """Where in the document, as ``jobs[2].options.size``; empty for the document itself."""
+    """Path in the document, such as ``jobs[2].options.size``; empty for the document itself."""
     message: str
     """What is wrong, and what would be right."""
 
@@ -64,15 +64,15 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objection:
-    """What a provider's rules have against a job, before its place in the manifest is known."""
+    """A violation of a provider's rules by a job, before its place in the manifest is known."""
 
     place: tuple[str | int, ...]
-    """Where in a job: ``("options", "size")``, ``("model",)``, ``("images", 0)``."""
+    """Path in a job: ``("options", "size")``, ``("model",)``, ``("images", 0)``."""
     message: str
     options: tuple[str, ...] = ()
-    """The options whose values it is about."""
+    """The options whose values it concerns."""
     fatal: bool = True
-    """Whether the job is refused; else its writer is warned, and it is planned."""
+    """Whether the job is refused; else it is planned with a warning."""
 
 
 class ManifestError(BatchgenError):
@@ -92,7 +92,7 @@ class SettingsError(BatchgenError):
 
 
 class UnknownBatchError(BatchgenError):
-    """The ledger holds no batch of that name."""
+    """The ledger has no batch of that name."""
 
     exit_code = ExitCode.USAGE
 
@@ -104,7 +104,7 @@ class LedgerError(BatchgenError):
 
 
 class LedgerBusyError(LedgerError):
-    """Another program holds the lock of the ledger for longer than it is waited for."""
+    """Another program holds the lock of the ledger longer than batchgen waits."""
 
     exit_code = ExitCode.STOPPED
 
@@ -116,7 +116,7 @@ class BatchLockedError(BatchgenError):
 
 
 class StoppedError(BatchgenError):
-    """A run may not start or go on: budget, quota, key or breaker."""
+    """A run may not start or continue: budget, quota, key or breaker."""
 
     exit_code = ExitCode.STOPPED
 

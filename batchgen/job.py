@@ -1,4 +1,4 @@
-"""What a job is, the states it passes through, and what one attempt at it came to."""
+"""Jobs, their states, and the outcomes of their attempts."""
 
 from __future__ import annotations
 
@@ -18,41 +18,43 @@ AttemptId = NewType("AttemptId", str)
 OptionValue = str | int | float | bool
 
 PATH_REASON: Final = "path_taken"
-"""Begins the reason of a job that failed because a stranger's file stands in its place."""
+"""Start of the reason of a job that failed because a foreign file is at its path."""
 REFERENCE_REASON: Final = "reference"
-"""Begins the reason of a job that failed before anything was sent, for want of a reference image
-that is given by address. It is asked for again by itself once the image is there."""
+"""Start of the reason of a job that failed before anything was sent, because a reference image
+given by URL was not available. It is retried once the image is available.
+"""
 
 ROW_REASON: Final = "row"
-"""Begins the reason of a job that failed before anything was sent, since its row is at fault. The
-next run tries it again."""
+"""Start of the reason of a job that failed before anything was sent, because of its row. The
+next run tries it again.
+"""
 
 
 EXT_PLACEHOLDER: Final = "{ext}"
-"""Stands in a planned path for the extension, which only the answered image decides."""
+"""Placeholder in a planned path for the extension, which only the received image decides."""
 
 
 class JobState(StrEnum):
-    """The seven states of a job; what each means for money is in README.md."""
+    """The seven states of a job; README.md says what each means for money."""
 
     PENDING = "pending"
-    """Nobody asked yet, or it may be asked again."""
+    """Not requested yet, or may be requested again."""
     SENDING = "sending"
-    """A request may be on its way."""
+    """A request may be in flight."""
     PAID = "paid"
-    """Answered and billed; its images are not all on disk."""
+    """The response is charged; its images are not all on disk."""
     DONE = "done"
     """Every image is verified under its final name."""
     FAILED = "failed"
-    """Hopeless, or its tries are used up."""
+    """Permanent error, or no tries left."""
     BLOCKED = "blocked"
     """Refused by the provider's safety system."""
     UNCERTAIN = "uncertain"
-    """Maybe billed, the response lost; held for a person."""
+    """Possibly charged, the response lost; waits for a decision."""
 
 
 class Billed(StrEnum):
-    """Whether an attempt cost money, as far as it can be known."""
+    """Whether an attempt was charged, as far as that can be known."""
 
     YES = "yes"
     NO = "no"
@@ -60,26 +62,26 @@ class Billed(StrEnum):
 
 
 class Outcome(StrEnum):
-    """The class of what happened to one attempt (reliability sheet, section 2.4)."""
+    """The class of an attempt, which decides what follows; `outcomes` has the rules."""
 
     SENDING = "sending"
-    """Not over yet, or cut off by a kill and not looked at since."""
+    """Not over yet, or cut off by a kill and not examined since."""
     OK = "ok"
-    """Answered with images."""
+    """A response with images."""
     SAFE = "safe"
-    """The provider never had the whole request; it is free to ask again."""
+    """The provider never had the whole request; a retry is free."""
     REFUSED = "refused"
-    """A response that refuses this request, and is not billed."""
+    """A response that refuses this request, and is not charged."""
     BLOCKED = "blocked"
     """Refused by the provider's safety system."""
     THROTTLED = "throttled"
-    """Too many requests, or an overloaded gateway: everybody waits."""
+    """Too many requests, or an overloaded provider: all requests wait."""
     STOP = "stop"
-    """Bad key, no money, wrong URL: no other request can fare better."""
+    """Bad key, no money, wrong URL: every other request would fail too."""
     AMBIGUOUS = "ambiguous"
-    """The request was handed over and no trustworthy answer came: maybe billed."""
+    """The request was sent and no reliable response came: possibly charged."""
     SPOILED = "spoiled"
-    """A success that holds no usable image: billed."""
+    """A success without a usable image: charged."""
 
 
 class Verify(StrEnum):
@@ -120,32 +122,32 @@ class JobKind(OutputOptions):
     refresh: str = "changed"
     tags: tuple[str, ...] = ()
     of_rows: bool = False
-    """Made of a table's rows, of which each may be at fault alone."""
+    """Made from table rows, each of which may be at fault alone."""
     is_variant: bool = False
-    """One of several images that are wanted of one prompt: by ``count``, or by a repeated line."""
+    """One of several images of one prompt: by ``count``, or by a repeated line."""
 
 
 class PlannedJob(NamedTuple):
-    """One request's worth of work as the manifest describes it, before any ledger knows it.
+    """One request as the manifest describes it, before it is in a ledger.
 
-    A tuple, since a million are made.
+    A tuple, because a plan may have a million of them.
     """
 
     kind: JobKind
     key: str
-    """Unique in its batch and stable for ever."""
+    """Unique in its batch, and stable."""
     fingerprint: str
-    """Hash of all that determines the image."""
+    """Hash of everything that determines the image."""
     prompt: str
     path: str
     """Below the kind's ``root``, with ``{ext}`` for the extension, separated by ``/``."""
     source: str
-    """Where it stands, for messages: ``catalog.yaml: jobs[3]`` or ``products.csv:14``."""
+    """Its place, for messages: ``catalog.yaml: jobs[3]`` or ``products.csv:14``."""
     images: tuple[str, ...] = ()
-    """Reference images: absolute paths; an address where its image is not there."""
+    """Reference images: absolute paths; a URL if its image is not available."""
     mask: str | None = None
     refused: str | None = None
-    """Why nothing can be sent for it: its reference image's URL or its row is at fault."""
+    """Why it cannot be sent: the URL of its reference image or its row is at fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,24 +166,24 @@ class Job(OutputOptions):
     root: str
     path: str
     price: Micros
-    """What one request for it is expected to cost."""
-    tries: int
-    """Answered refusals that allowed another try, since it was last made pending by a person."""
-    doubts: int
-    """Ambiguous or spoiled attempts since it was last made pending by a person."""
+    """Expected cost of one request."""
+    tries: int = 0
+    """Refusals that allowed another try, since a person last made it pending."""
+    doubts: int = 0
+    """Ambiguous or spoiled attempts since a person last made it pending."""
     cuts: int = 0
-    """Uploads that were cut off, since it was last made pending by a person."""
+    """Uploads that were cut off, since a person last made it pending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRef:
-    """One image of a response: an address, or a place in the spooled response."""
+    """One image of a response: a URL, or a place in the spooled response."""
 
     index: int
     url: str | None = None
-    """None where the image stands in the response itself, or is still being made."""
+    """None if the image is in the response itself, or is still being made."""
     task: str | None = None
-    """Where to ask for the address of an image that is still being made, below the base URL."""
+    """Where to poll for the URL of an image that is still being made, below the base URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

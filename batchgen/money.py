@@ -15,7 +15,7 @@ _PER_DOLLAR = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceTerms:
-    """What is known of a request's price before it is sent, beside the amount to reserve."""
+    """What is known of a request's price before it is sent, apart from the amount to reserve."""
 
     least: Micros | None = None
     """The cheapest price that fits, where an option that decides it is not set."""

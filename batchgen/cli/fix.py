@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     " their download.",
 )
 @dry_run_option
+@json_option
 def retry(
     name: str,
     db: Path | None,
@@ -58,6 +59,7 @@ def retry(
     since: datetime | None,
     buy: bool,
     dry_run: bool,
+    as_json: bool,
 ) -> ExitCode:
     """Return failed, blocked or uncertain jobs to pending.
 
@@ -75,7 +77,7 @@ def retry(
     states = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
     by_default = frozenset({JobState.FAILED, JobState.PAID} if buy else {JobState.FAILED})
     chosen = RetrySelection(states=states or by_default, only=only, code=reason, since=since)
-    return command(name, db, chosen, buy=buy, dry_run=dry_run)
+    return command(name, db, chosen, buy=buy, dry_run=dry_run, as_json=as_json)
 
 
 @click.command()
@@ -107,14 +109,17 @@ def acknowledge(
     metavar="ID",
     help="Restore only the images that this run replaced.",
 )
-def rollback(name: str, db: Path | None, only: Only | None, run: int | None) -> ExitCode:
+@json_option
+def rollback(
+    name: str, db: Path | None, only: Only | None, run: int | None, as_json: bool
+) -> ExitCode:
     """Restore the previous versions of replaced images.
 
     A second rollback restores the newer versions.
     """
     from batchgen.commands.rollback import rollback as command
 
-    return command(name, db, only=only, run=run)
+    return command(name, db, only=only, run=run, as_json=as_json)
 
 
 @click.command()
@@ -184,11 +189,12 @@ def reconcile(
 @batch_argument
 @db_option
 @option("--yes", is_flag=True, help="Delete the images instead of listing them.")
-def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
+@json_option
+def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
     """List or delete images of jobs that left the manifest."""
     from batchgen.commands.prune import prune as command
 
-    return command(name, db, yes=yes)
+    return command(name, db, yes=yes, as_json=as_json)
 
 
 @click.command()
@@ -203,9 +209,9 @@ def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
 @option(
     "--format",
     "file_format",
-    type=click.Choice(["jsonl", "csv"]),
+    type=click.Choice(["jsonl", "csv", "csv-raw"]),
     default="jsonl",
-    help="Choose the output format.",
+    help="Choose the output format. csv puts ' before text that a spreadsheet would compute.",
 )
 @option(
     "-o",
@@ -220,13 +226,58 @@ def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
     is_flag=True,
     help="Export failed and blocked jobs as a manifest to fix and rerun.",
 )
+@option(
+    "--dataset",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write the verified images with their prompts as a dataset.",
+)
+@option(
+    "--layout",
+    type=click.Choice(["webdataset", "imagefolder", "index"]),
+    default="webdataset",
+    help="With --dataset: choose tar files, directories of images, or a table of URLs.",
+)
+@option(
+    "--part-images",
+    type=click.IntRange(1, 1_000_000),
+    default=10_000,
+    metavar="N",
+    help="With --dataset: put N images into each part.",
+)
+@option(
+    "--run",
+    type=click.IntRange(min=1),
+    metavar="ID",
+    help="Export only what this run requested or made; `report --list` shows the runs.",
+)
 def export(
-    name: str, db: Path | None, what: str, file_format: str, output: Path | None, failed: bool
+    name: str,
+    db: Path | None,
+    what: str,
+    file_format: str,
+    output: Path | None,
+    failed: bool,
+    dataset: Path | None,
+    layout: str,
+    part_images: int,
+    run: int | None,
 ) -> ExitCode:
-    """Export jobs, attempts, images or review decisions as JSON lines or CSV."""
+    """Export jobs, attempts, images or review decisions as rows, or images as a dataset."""
     from batchgen.commands.export import export as command
     from batchgen.commands.export import export_failed
 
+    if dataset is not None:
+        from batchgen.commands.export_dataset import export_dataset
+        from batchgen.dataset.layout import Layout
+
+        if failed or output is not None or run is not None:
+            raise click.UsageError("--dataset cannot be combined with --failed, --output or --run")
+        return export_dataset(
+            name, db, dataset=dataset, layout=Layout(layout), part_images=part_images
+        )
+    if run is not None and (failed or what == "decisions"):
+        raise click.UsageError("--run cannot be combined with --failed or --what decisions")
     if failed:
         return export_failed(name, db, output=output)
-    return command(name, db, what=what, file_format=file_format, output=output)
+    return command(name, db, what=what, file_format=file_format, output=output, run=run)

@@ -29,7 +29,7 @@ _GROUPS: Final[dict[str, list[click.Command]]] = {
         fix.export,
     ],
     "Account": [account.budget, account.prices, account.models],
-    "Tools": [tools.serve, tools.schema, tools.guide],
+    "Tools": [tools.serve, tools.schema, tools.guide, tools.completion],
 }
 """The commands by the heading under which ``--help`` lists them."""
 
@@ -66,7 +66,7 @@ class _Group(click.Group):
         "show_default": True,
     },
 )
-@click.version_option(__version__, prog_name="batchgen")
+@click.version_option(__version__, "-V", "--version", prog_name="batchgen")
 def cli() -> None:
     """Generate thousands of images from a YAML manifest.
 

@@ -1,4 +1,4 @@
-"""`batchgen acknowledge`: close uncertain jobs that a person has looked at. Nothing is sent."""
+"""`batchgen acknowledge`: close uncertain jobs that a person has reviewed. Sends nothing."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def acknowledge(
         with locked_batch(name, db) as batch:
             chosen = resolve_jobs(batch.conn, only, batch.row.id, name)
             found = write(batch.conn, batch.row.id, chosen, now=timestamp(utc_now()))
-    charged = sum(doubt.charged for doubt in found)
-    maybe = sum(doubt.maybe for doubt in found)
+    charged = sum(job.charged for job in found)
+    maybe = sum(job.maybe for job in found)
     if as_json:
         record = {
             "batch": name,
             "dry_run": dry_run,
-            "acknowledged": [doubt.key for doubt in found],
+            "acknowledged": [job.key for job in found],
             "charged": decimal_string(charged),
             "maybe": decimal_string(maybe),
         }

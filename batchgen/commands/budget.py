@@ -1,4 +1,4 @@
-"""`batchgen budget`: what all batches of a ledger may cost in a day and in a month."""
+"""`batchgen budget`: limit the cost of all batches of a ledger per day and per month."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from batchgen.session.settings import Environment
 
 
 def budget(db: Path | None, *, day: str | None, month: str | None, as_json: bool) -> ExitCode:
-    """Set what is given, ``none`` takes a limit away, and show how the budgets stand."""
+    """Set the given budgets, where ``none`` removes one, and show all."""
     ledger = Environment.load().ledger_path(db, None)
     limits = {
         period: _limit(period, text)

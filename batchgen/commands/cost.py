@@ -1,4 +1,4 @@
-"""`batchgen cost`: what was spent on what, for a person or a program."""
+"""`batchgen cost`: sum up costs by batch, run, day, month, model, provider or tag."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from batchgen.console.csv_cells import without_formulas
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batches import find_batch
+from batchgen.ledger.budgets import MonthForecast, month_forecast
+from batchgen.ledger.clock import utc_now
 from batchgen.ledger.costs import CostBy, Costs, costs
 from batchgen.ledger.database import open_for_reading
-from batchgen.report.costs import cost_text
+from batchgen.report.costs import cost_text, forecast_text
 from batchgen.session.settings import Environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Days:
-    """A span of days in UTC, both of them in it; None is without an end."""
+    """An inclusive range of days in UTC; None is open."""
 
     since: date | None = None
     until: date | None = None
@@ -33,20 +36,24 @@ def cost(
 ) -> ExitCode:
     """Show the sums of one batch, or of all, as ``text``, ``json`` or ``csv``.
 
-    Raises SettingsError for a word in ``by`` that nothing is grouped by.
+    Raises SettingsError for an unknown word in ``by``.
     """
     groups = _groups(by)
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = None if name is None else find_batch(conn, name).id
         found = costs(conn, groups, batch=batch, since=days.since, until=days.until)
+        is_by_month = CostBy.MONTH in groups and batch is None
+        forecast = month_forecast(conn, utc_now()) if is_by_month else None
     match file_format:
         case "json":
-            write_line(sys.stdout, json.dumps(_document(found, days)))
+            write_line(sys.stdout, json.dumps(_document(found, days, forecast)))
         case "csv":
             _write_csv(found)
         case _:
             write_line(sys.stdout, cost_text(found))
+            if forecast is not None:
+                write_line(sys.stdout, forecast_text(forecast))
     return ExitCode.DONE
 
 
@@ -56,10 +63,10 @@ def _groups(by: Sequence[str]) -> list[CostBy]:
         return list(dict.fromkeys(CostBy(word) for word in words)) or [CostBy.BATCH]
     except ValueError:
         wrong = next(word for word in words if word not in {*CostBy})
-        raise SettingsError(f"--by: {wrong!r} is none of {', '.join(CostBy)}") from None
+        raise SettingsError(f"--by: {wrong!r}; expected one of {', '.join(CostBy)}") from None
 
 
-def _document(found: Costs, days: Days) -> dict[str, object]:
+def _document(found: Costs, days: Days, forecast: MonthForecast | None) -> dict[str, object]:
     return {
         "by": list(found.by),
         "since": days.since.isoformat() if days.since else None,
@@ -67,6 +74,7 @@ def _document(found: Costs, days: Days) -> dict[str, object]:
         "currency": "USD",
         "rows": found.records(),
         "total": found.total.as_record(),
+        "forecast": forecast.as_record() if forecast else None,
     }
 
 
@@ -74,4 +82,4 @@ def _write_csv(found: Costs) -> None:
     names = [*found.by, *found.total.as_record()]
     writer = csv.DictWriter(sys.stdout, fieldnames=names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found.records())
+    writer.writerows(map(without_formulas, found.records()))

@@ -1,4 +1,4 @@
-"""An existing batch, locked and open for writing, as commands that change its records need it."""
+"""Lock an existing batch and open it for writing, for commands that change its records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchgen.session.settings import Environment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockedBatch:
-    """A batch that no other process works on."""
+    """A batch that this process has locked."""
 
     conn: sqlite3.Connection
     ledger: Path
@@ -27,7 +27,7 @@ class LockedBatch:
 def locked_batch(name: str, db: Path | None) -> Iterator[LockedBatch]:
     """Lock a batch and open its ledger for writing.
 
-    Raises LedgerError if there is no ledger, and creates none. Raises UnknownBatchError, and
+    Raises LedgerError without a ledger, and creates none. Raises UnknownBatchError, and
     BatchLockedError if a run holds the batch.
     """
     ledger = Environment.load().ledger_path(db, None)

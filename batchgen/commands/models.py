@@ -1,4 +1,4 @@
-"""`batchgen models`: what a key sees, and whether a manifest asks for more. Free of charge."""
+"""`batchgen models`: list the models of a key, and check those of a manifest. Free of charge."""
 
 from __future__ import annotations
 
@@ -19,21 +19,28 @@ from batchgen.ledger.staging import Staging
 from batchgen.providers.catalog import OfferedModel, Unavailable, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.session.local_server import embedded_endpoint
-from batchgen.session.prepare import Prepared, address, key_of, stage
+from batchgen.session.prepare import Prepared, find_endpoint, key_of
 from batchgen.session.settings import DB_NAME
+from batchgen.session.stage_plan import stage
+from batchgen.text import counted
 
 
 def models(manifest: Path | None, *, provider: str | None, as_json: bool) -> ExitCode:
-    """List the models; with a manifest check those it needs, and exit with 1 if one is missing.
+    """List the models. With a manifest, check those it needs; exit with 1 if one is missing.
 
     Raises BatchgenError.
     """
-    asked = address(manifest, provider, None)
+    asked = find_endpoint(manifest, provider, None)
     needed = _needed(asked.prepared) if asked.prepared else []
     key = key_of(asked.profile, asked.environment)
     with _base_url(asked.profile) as base_url:
         try:
-            offered = anyio.run(fetch_models, base_url, key.reveal() if key else None)
+            offered = anyio.run(
+                fetch_models,
+                base_url,
+                key.reveal() if key else None,
+                asked.profile.network,
+            )
         except Unavailable as exc:
             raise StoppedError(_why(exc)) from exc
     seen = {model.name for model in offered}
@@ -60,7 +67,7 @@ def _needed(prepared: Prepared) -> list[str]:
 
 @contextmanager
 def _base_url(profile: Profile) -> Iterator[str]:
-    """The endpoint's address; the embedded endpoint is started for the question."""
+    """Yield the endpoint's base URL; start the local endpoint if it is the one."""
     if profile.base_url is not None:
         yield profile.base_url
         return
@@ -81,7 +88,7 @@ def _why(exc: Unavailable) -> str:
 
 def _text(name: str, offered: Sequence[OfferedModel], needed: Sequence[str]) -> str:
     known = {model.name: model for model in offered}
-    lines = [f"{name}: this key sees {len(offered):,} models"]
+    lines = [f"{name}: this key sees {counted(len(offered), 'model')}"]
     for wanted in needed or known:
         model = known.get(wanted)
         if model is None:

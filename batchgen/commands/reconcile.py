@@ -1,4 +1,4 @@
-"""`batchgen reconcile`: what is in doubt against the provider's own log. Nothing is bought."""
+"""`batchgen reconcile`: match uncertain requests with the provider's log. Rebuys nothing."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ from batchgen.session.prepare import Prepared, settle_settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Which log is asked, and for what."""
+    """Which billing log to read, and how to match it."""
 
     log: Path | None
-    """An exported log; None asks the provider."""
+    """An exported log; None requests it from the provider."""
     settle_minutes: int
     since: date | None
     token_name: str | None
 
     @property
     def settle(self) -> timedelta:
-        """How long after a request's end its charge may come."""
+        """Return how long after a request's end its charge may be logged."""
         return timedelta(minutes=self.settle_minutes)
 
 
 def reconcile(name: str, db: Path | None, question: Question, *, as_json: bool) -> ExitCode:
-    """Settle what the log proves; exit with 1 if something is open, foreign or beside its price.
+    """Settle what the log proves; exit with 1 if a charge is open, foreign or at another price.
 
-    Raises SettingsError and UnknownBatchError, and StoppedError where the log can't be had or read
-    to its end; nothing is changed then.
+    Raises SettingsError and UnknownBatchError, and StoppedError if the log cannot be read to its
+    end; nothing is changed then.
     """
     with locked_batch(name, db) as batch:
         prepared = _prepared(batch.row, batch.ledger)
@@ -81,14 +81,14 @@ def reconcile(name: str, db: Path | None, question: Question, *, as_json: bool) 
 
 
 def _prepared(batch: BatchRow, ledger: Path) -> Prepared:
-    """The batch as it was planned last; its manifest file is not needed."""
+    """Return the batch as planned last; its manifest file is not needed."""
     path = manifest_path(ledger, batch.manifest_path)
     loaded = parse_manifest(batch.manifest.encode(), file=path.name, path=path)
     return settle_settings(loaded, ledger)
 
 
 def _span(ours: Sequence[Sent], question: Question) -> Span:
-    """The time in which a charge of these attempts may stand in the log."""
+    """Return the time range in which the log may list charges of these attempts."""
     now = utc_now()
     end = max(sent.ended_at or now for sent in ours) + question.settle
     return Span(
@@ -118,7 +118,8 @@ def _ask(prepared: Prepared, span: Span) -> UsageLog:
 
     async def read(root_url: str) -> UsageLog:
         async def fetch(route: str) -> bytes:
-            return await fetch_account(root_url + route, account.token.reveal(), account.user)
+            token, user = account.token.reveal(), account.user
+            return await fetch_account(root_url + route, token, user, profile.network)
 
         return await read_usage_log(fetch, span)
 
@@ -130,14 +131,14 @@ def _ask(prepared: Prepared, span: Span) -> UsageLog:
             why = ": the provider refuses the access token or the account" if refused else ""
             raise StoppedError(f"the log can't be read, nothing was changed: {exc}{why}") from exc
         except UsageLogError as exc:
-            # It may repeat what the provider sent, and that what we sent.
+            # The error may repeat a response of the provider, which may repeat our token.
             said = str(exc).replace(account.token.reveal(), "***")
             raise StoppedError(f"the log can't be read, nothing was changed: {said}") from None
 
 
 @contextmanager
 def _root_url(prepared: Prepared) -> Iterator[str]:
-    """The provider's address; the embedded endpoint is started for its bill."""
+    """Yield the provider's root URL; start the local endpoint for its bill if it is the one."""
     if prepared.profile.root_url is not None:
         yield prepared.profile.root_url
         return

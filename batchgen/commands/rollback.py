@@ -1,7 +1,8 @@
-"""`batchgen rollback`: the images before the present ones, put back with their ledger."""
+"""`batchgen rollback`: restore the previous versions of images, and record it in the ledger."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -17,10 +18,12 @@ from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.system.atomic_files import sha256_of
 
 
-def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) -> ExitCode:
-    """Rollback images with the ones that they replaced; exit with 1 if any is not kept.
+def rollback(
+    name: str, db: Path | None, *, only: Only | None, run: int | None, as_json: bool = False
+) -> ExitCode:
+    """Restore replaced images; exit with 1 if one is not kept.
 
-    Rolling back twice brings the newer ones back. The jobs stay done, so the next run leaves them
+    A second rollback restores the newer versions. The jobs stay done, so the next run leaves them
     alone unless the manifest changes.
     """
     done, lost = 0, 0
@@ -31,20 +34,32 @@ def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) 
             refused = _refusal(base, one)
             if refused is not None:
                 lost += 1
-                write_line(sys.stderr, f"{one.key}: {refused}")
+                if as_json:
+                    write_line(sys.stdout, _record(one, refused))
+                else:
+                    write_line(sys.stderr, f"{one.key}: {refused}")
                 continue
             _put_back(base, name, one)
             record_rollback(batch.conn, one)
             done += 1
-            write_line(sys.stdout, f"{one.key}: back to {one.earlier[0].path}")
+            text = _record(one, None) if as_json else f"{one.key}: back to {one.earlier[0].path}"
+            write_line(sys.stdout, text)
+    code = ExitCode.UNFINISHED if lost else ExitCode.DONE
+    if as_json:
+        return code
     images = "image is" if done == 1 else "images are"
-    told = f", {lost:,} can't be" if lost else ""
-    write_line(sys.stdout, f"{name}: {done:,} {images} put back{told}")
-    return ExitCode.UNFINISHED if lost else ExitCode.DONE
+    failed = f", {lost:,} cannot be" if lost else ""
+    write_line(sys.stdout, f"{name}: {done:,} {images} restored{failed}")
+    return code
+
+
+def _record(rollback: Rollback, refused: str | None) -> str:
+    paths = [version.path for version in rollback.earlier]
+    return json.dumps({"key": rollback.key, "paths": paths, "refused": refused})
 
 
 def _refusal(base: Path, rollback: Rollback) -> str | None:
-    """JobExplanation the earlier images can't be put back; None where they can."""
+    """Return why the previous images cannot be restored; None if they can."""
     ours = {base / now.root / now.path for now in rollback.current}
     for earlier in rollback.earlier:
         final = base / earlier.root / earlier.path
@@ -65,7 +80,9 @@ def _is(path: Path, version: Version) -> bool:
 
 
 def _put_back(base: Path, name: str, rollback: Rollback) -> None:
-    """Rollback the files; killed in between, each is in its place or kept, and it can go on."""
+    """Restore the files. After a kill in between, each is at its path or kept, and a second call
+    continues.
+    """
     for now in rollback.current:
         _keep_present(base, now, rollback.earlier)
     for earlier in rollback.earlier:
@@ -77,13 +94,13 @@ def _put_back(base: Path, name: str, rollback: Rollback) -> None:
         final = base / now.root / now.path
         sidecar = sidecar_of(final)
         if is_sidecar(sidecar, name, rollback.key):
-            sidecar.unlink()  # it describes the image that went
+            sidecar.unlink()  # it describes the replaced image
         if (now.root, now.path) not in present:
             final.unlink(missing_ok=True)
 
 
 def _keep_present(base: Path, now: Version, earlier: tuple[Version, ...]) -> None:
-    """Keep what is in a present place below its own root; a file that was edited is moved."""
+    """Keep the current file of a path below its own root; an edited file is moved."""
     root, final = base / now.root, base / now.root / now.path
     if not final.exists():
         return

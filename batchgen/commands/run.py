@@ -1,4 +1,4 @@
-"""`batchgen run` and `batchgen resume`: begin, drive, and say how it ended."""
+"""`batchgen run` and `batchgen resume`: start a run, wait for its end, and print its summary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import anyio
 
 from batchgen.console.log_file import LoggedProgress
-from batchgen.console.progress import write_line
+from batchgen.console.progress import write_line, write_text
+from batchgen.console.tally import RunFacts
 from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.job import BatchId
@@ -37,7 +38,7 @@ from batchgen.session.overrides import Overrides
 from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again, validate
 from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
 from batchgen.session.reference_downloads import ReferenceImages
-from batchgen.session.run_engine import RunResult, drive, endpoint
+from batchgen.session.run_engine import RunResult, drive, ended_on_error, endpoint
 from batchgen.session.settings import DB_NAME, Environment
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm
@@ -102,17 +103,17 @@ class _End:
     code: ExitCode
     stopped: str | None = None
     spent: Micros = ZERO
-    """Charged and maybe charged."""
+    """Charged and possibly charged."""
 
     @property
     def stopped_everything(self) -> bool:
-        """Whether what ended it holds for any other manifest too."""
+        """Return whether the cause of the end holds for any other manifest too."""
         ours = self.stopped is not None and self.stopped.startswith(("disk", "ledger", "bug"))
         return ours or self.code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 
 
 def resume(name: str, overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
-    """Go on with a batch from what the ledger keeps of it; its manifest file is not needed.
+    """Continue a batch from the ledger; its manifest file is not needed.
 
     Raises BatchgenError.
     """
@@ -134,7 +135,7 @@ def resume(name: str, overrides: Overrides, presenter: TerminalPresenter) -> Exi
 
 
 def _read_report(ledger: Path, name: str) -> FinishedReport:
-    # Imported here: most runs notify no one, and all of them would start later.
+    # Imported here: most runs notify no channel, and the import would delay all of them.
     from batchgen.report.gather import finished_report
 
     return finished_report(ledger, name)
@@ -159,7 +160,7 @@ def _run_one(
 
 
 def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
-    """Run what is enrolled, and print the result."""
+    """Run the enrolled jobs, and print the result."""
     began = time.monotonic()
     prepared = enrolled.spec.prepared
     result = RunResult(at_fault=enrolled.at_fault)
@@ -170,7 +171,8 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
     if missing.count:
         presenter.notice(missing.text(enrolled.name))
     if enrolled.to_do:
-        result = _drive(enrolled, presenter)
+        with ended_on_error(enrolled):
+            result = _drive(enrolled, presenter)
     with closing(open_for_reading(prepared.ledger)) as conn:
         if not enrolled.to_do:
             _tidy_spool(conn, prepared, enrolled.batch)
@@ -202,7 +204,15 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
         presenter.notice(f"warning: {warning}")
     for notice in prepared.environment.notices:
         presenter.notice(f"notice: {notice}")
-    progress = presenter.run_progress(enrolled.to_do)
+    limits = enrolled.spec.limits
+    progress = presenter.run_progress(
+        RunFacts(
+            total=enrolled.to_do,
+            budget=limits.max_cost,
+            concurrency=limits.concurrency,
+            grace_s=limits.grace_s,
+        )
+    )
     log_path = prepared.environment.log_path(enrolled.spec.overrides.log_file)
     if log_path is not None:
         progress = LoggedProgress(progress, log_path, batch=enrolled.name)
@@ -211,7 +221,7 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
 
 
 def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> None:
-    """Remove the answers that a run left, killed behind its last image."""
+    """Remove the responses left by a run that was killed after its last image."""
     spool = Spool(spool_directory(prepared))
     if spool.directory.is_dir():
         spool.prepare()
@@ -231,7 +241,7 @@ def _summarize(
     if presenter.quiet and not (found.troubled or found.unfinished):
         return
     images = _shown(image_directory(prepared))
-    write_line(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
+    write_text(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
     if replaced is not None:
         write_line(sys.stdout, replaced)
     db = prepared.ledger
@@ -239,17 +249,17 @@ def _summarize(
     found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")
     option = "" if found_alone else f" --db {_shown(db)}"
     step = next_step(found, option, has_log=prepared.profile.has_log)
-    write_line(sys.stdout, f"next: {step}")
+    write_text(sys.stdout, f"next: {step}")
 
 
 def _shown(path: Path) -> str:
-    """A path as short as it can be typed from here."""
+    """Return a path in its shortest form relative to the current directory."""
     here = _here()
     return str(path.relative_to(here)) if here and path.is_relative_to(here) else str(path)
 
 
 def _here() -> Path | None:
-    """The current directory, which somebody may have removed during the night."""
+    """Return the current directory; None if it has been removed."""
     try:
         return Path.cwd()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""`batchgen verify`: the files of a batch against its ledger. Nothing is bought."""
+"""`batchgen verify`: compare the files of a batch with its ledger. Rebuys nothing."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class Finding(StrEnum):
     CHANGED = "changed"
     LOST = "lost"
     """Paid for, never downloaded, and given up; its URL is known."""
-    STRANGER = "stranger"
-    """In an output directory, and of no image that the ledger knows."""
+    FOREIGN = "foreign"
+    """In an output directory, but not an image of the ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A file beside what the ledger says."""
+    """A file that differs from the ledger."""
 
     finding: Finding
     path: Path
     saved: Saved | None = None
 
     def as_json(self) -> dict[str, object]:
-        """For other programs."""
+        """Return the finding as JSON-compatible values."""
         return {
             "finding": self.finding.value,
             "path": str(self.path),
@@ -65,9 +65,8 @@ def verify(
 ) -> ExitCode:
     """Find missing, changed and foreign files; exit with 1 if any image is not as it was saved.
 
-    With ``repair``, what the provider still has is made due again: the next run downloads it.
-    That covers paid images that were given up. A
-    changed file is left alone unless it is named, and kept below ``.previous/`` then.
+    With ``repair``, the next run downloads what the provider still has, including paid images that
+    were given up. A changed file stays, unless it is named; then it is kept below ``.previous/``.
     """
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
@@ -86,7 +85,7 @@ def verify(
             if finding is not None:
                 found.append(Found(finding=finding, path=path, saved=saved))
         found += [_lost(base, lost) for lost in lost_images(conn, batch.id, utc_now())]
-    found += [Found(finding=Finding.STRANGER, path=path) for path in _strangers(roots, known)]
+    found += [Found(finding=Finding.FOREIGN, path=path) for path in _foreign(roots, known)]
     wrong = [one for one in found if one.saved is not None]
     fetched = 0
     if repair and wrong:
@@ -127,7 +126,7 @@ def _look(path: Path, saved: Saved) -> Finding | None:
     return None
 
 
-def _strangers(roots: set[Path], known: set[Path]) -> Iterator[Path]:
+def _foreign(roots: set[Path], known: set[Path]) -> Iterator[Path]:
     for root in sorted(roots):
         for directory, directories, names in os.walk(root):
             directories[:] = sorted(name for name in directories if name not in _OURS)
@@ -147,9 +146,9 @@ def _summary(
     name: str, images: int, found: list[Found], fetched: int, *, repair: Set[Finding]
 ) -> str:
     counts = {finding: sum(one.finding is finding for one in found) for finding in Finding}
-    told = ", ".join(f"{count:,} {finding.value}" for finding, count in counts.items() if count)
+    counted = ", ".join(f"{count:,} {finding.value}" for finding, count in counts.items() if count)
     what = "1 image" if images == 1 else f"{images:,} images"
-    line = f"{name}: {what}, {told or 'all as they were saved'}"
+    line = f"{name}: {what}, {counted or 'all as they were saved'}"
     wrong = [one for one in found if one.saved is not None]
     had = sum(_can_repair(one, _HOW.keys()) for one in wrong)
     if fetched:

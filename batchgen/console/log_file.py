@@ -1,4 +1,4 @@
-"""What happens in runs as JSON lines in a file that is rotated, for a morning when it matters."""
+"""Write the events of runs as JSON lines to a rotating file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _OLD_FILES: Final = 9
 
 
 class LoggedProgress:
-    """A face of a run that writes each event to a log before it shows it.
+    """A run display that logs each event before it passes it on.
 
-    Raises SettingsError where the log can't be written from the start; a disk that is full later
+    Raises SettingsError if the log cannot be written from the start. A disk that fills up later
     does not end a run that costs money.
     """
 
@@ -39,30 +39,30 @@ class LoggedProgress:
             raise SettingsError(f"{path}: the log can't be written: {exc.strerror}") from exc
 
     def observe(self, event: RunEvent) -> None:
-        """Write it down, and show it."""
+        """Log the event, and pass it on."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "batch": self._batch, **event_record(event)}
         self._file.write(orjson.dumps(line).decode())
         self._shown.observe(event)
 
     async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
-        """Show the state of things until cancelled."""
+        """Run the display until cancelled."""
         await self._shown.run(throttle)
 
     def close(self) -> None:
-        """Close the file, and leave the terminal clean."""
+        """Close the file and the display."""
         self._file.close()
         self._shown.close()
 
 
 class _Rotating(RotatingFileHandler):
-    """The rotation of the standard library, without its way to report trouble."""
+    """The rotation of the standard library, without its error reports."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=_MAX_BYTES, backupCount=_OLD_FILES, encoding="utf-8")
 
     def _open(self) -> TextIOWrapper:
-        # Prompts are nobody else's, and what a provider says of them.
+        # Prompts and the provider's messages about them are private.
         handle = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         return TextIOWrapper(os.fdopen(handle, "ab"), encoding=self.encoding)
 
@@ -70,4 +70,4 @@ class _Rotating(RotatingFileHandler):
         self.handle(logging.LogRecord("batchgen", logging.INFO, "", 0, line, None, None))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Nobody may be there to read of it."""
+        """Ignore the error: a log that fails must not stop a run."""

@@ -1,4 +1,4 @@
-"""Standard output and error whose reader may stop reading, which must not stop a run."""
+"""Write to standard output and error without waiting for their reader, which may have stopped."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from batchgen.console.standard_streams import note_loss
 _HELD_LINES: Final = 10_000
 _SETTLE_S: Final = 2.0
 _GATHER_S: Final = 0.01
-"""How long the first of some lines waits for others: waking a thread for each would cost the event
-loop more than all else it does for it."""
+"""Seconds that the first of several lines waits for the others. Waking a thread per line would
+cost the event loop more than all its other output work.
+"""
 PATIENCE_S: Final = 600.0
-"""How long the end of the process waits for a reader that takes nothing."""
+"""Seconds that the end of the process waits for a reader that takes nothing."""
 _CHUNK_BYTES: Final = getattr(select, "PIPE_BUF", 512)
 
 
 class Outlet:
-    """A stream that is written to by a thread of its own, so that nobody else waits for its reader.
+    """A stream written by its own thread, so that nothing else waits for its reader.
 
-    What is not read is held, up to so many writes; beyond that it is dropped, and ``told`` makes
-    the line that says how many were. All else is as the stream itself has it.
+    It buffers up to ``held`` writes and drops more; ``dropped_line`` makes the line that reports
+    their number. All else is as in the stream itself.
     """
 
     def __init__(
-        self, stream: TextIO, told: Callable[[int], str], *, held: int = _HELD_LINES
+        self, stream: TextIO, dropped_line: Callable[[int], str], *, held: int = _HELD_LINES
     ) -> None:
         self._stream = stream
-        self._told = told
+        self._dropped_line = dropped_line
         self._most = held
         self._held: list[bytes] = []
         self._awake = False
@@ -50,13 +51,13 @@ class Outlet:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Hand the text over, or drop it."""
+        """Buffer the text, or drop it."""
         with self._changed:
             if len(self._held) >= self._most:
                 self._dropped += 1
                 return len(text)
             if self._dropped:
-                self._held.append(self._encoded(self._told(self._dropped) + "\n"))
+                self._held.append(self._encoded(self._dropped_line(self._dropped) + "\n"))
                 self._dropped = 0
             self._held.append(self._encoded(text))
             if not self._awake:
@@ -65,14 +66,14 @@ class Outlet:
         return len(text)
 
     def _encoded(self, text: str) -> bytes:
-        # Of a name that the stream's encoding can't spell, something is better than nothing.
+        # Replacement characters are better than an exception for a name outside the encoding.
         return text.encode(self._stream.encoding or "utf-8", "backslashreplace")
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing: no text is held back."""
 
     def settle(self, seconds: float = _SETTLE_S) -> bool:
-        """Wait a while until all is written; whether it is."""
+        """Wait a while until all is written, and return whether it is."""
         with self._changed:
             return self._changed.wait_for(self._is_idle, seconds)
 
@@ -103,13 +104,13 @@ class Outlet:
                 self._changed.notify_all()
 
     def _write(self, data: bytes) -> None:
-        # Past Python's own buffer, whose lock would be held when the process wants to end.
+        # Bypass Python's own buffer, whose lock would be held when the process wants to end.
         rest = memoryview(data)
         handle = self._stream.fileno()
         while rest:
             try:
                 rest = rest[os.write(handle, rest[:_CHUNK_BYTES]) :]
-            except BlockingIOError:  # as whoever started us may have set it
+            except BlockingIOError:  # as the parent process may have set it
                 select.select([], [handle], [])
             except OSError as exc:  # the reader is gone, or the disk is full
                 self._gone = True
@@ -122,23 +123,25 @@ class Outlet:
 _outlets: dict[int, Outlet] = {}
 
 
-def unhurried(stream: TextIO | None, told: Callable[[int], str]) -> TextIO | None:
-    """The stream itself, or what writes for it where it is this process's standard output or error.
+def unhurried(stream: TextIO | None, dropped_line: Callable[[int], str]) -> TextIO | None:
+    """Return the stream, or its outlet if it is this process's standard output or error.
 
-    ``told`` as in Outlet. The end of the process waits for what is still to be written.
+    ``dropped_line`` as in Outlet. The end of the process waits for what is still to be written.
     """
     handle = _standard(stream)
     if stream is None or handle is None or sys.platform == "win32":
         return stream
     if handle not in _outlets:
         stream.flush()
-        _outlets[handle] = Outlet(stream, told)
+        _outlets[handle] = Outlet(stream, dropped_line)
         atexit.register(_outlets[handle].finish)
     return _outlets[handle]  # type: ignore[return-value]  # all else is the stream's own
 
 
-def behind(stream: TextIO | None) -> TextIO | None:
-    """What still writes earlier lines to a stream, and must be given later ones too."""
+def outlet_of(stream: TextIO | None) -> TextIO | None:
+    """Return the outlet that still writes earlier lines to a stream, and must get later ones
+    too.
+    """
     outlet = _outlets.get(_standard(stream) or 0)
     if outlet is None or outlet.settle(0):
         return None

@@ -1,4 +1,4 @@
-"""Standard streams that no text, closed descriptor or full disk can surprise."""
+"""Make the standard streams safe for any text, closed descriptors and full disks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _lost: list[OSError] = []
 
 
 class _Closed(io.TextIOBase):
-    """Stand in for a stdout that the caller closed: what is written to it is lost."""
+    """Replacement of a stdout that the caller closed: what is written to it is lost."""
 
     encoding = "utf-8"
 
@@ -23,9 +23,9 @@ class _Closed(io.TextIOBase):
 
 
 class _Noting(io.TextIOWrapper):
-    """Stand in for a stdout on a disk that may be full: what it refuses is noted, once.
+    """Replacement of a stdout whose disk may be full: an error is noted, once.
 
-    A reader that left raises BrokenPipeError, as it does otherwise.
+    A reader that left raises BrokenPipeError, as with an ordinary stream.
     """
 
     def write(self, text: str, /) -> int:
@@ -49,10 +49,10 @@ class _Noting(io.TextIOWrapper):
 
 
 def prepare_streams() -> None:
-    """Let no text fail for want of a character, and no file take a closed stream's descriptor.
+    """Let no character raise an error, and no file take the descriptor of a closed stream.
 
-    A program that reads our output gets UTF-8, whatever the code page; a terminal keeps its own
-    encoding, with escapes for what that cannot spell.
+    A program that reads our output gets UTF-8, whichever code page is set; a terminal keeps its own
+    encoding, with escapes for characters outside it.
     """
     _lost.clear()
     for descriptor in (0, 1, 2):
@@ -72,15 +72,15 @@ def prepare_streams() -> None:
 
 
 def note_loss(exc: OSError) -> None:
-    """Remember that something could not be written to stdout; a reader that left wants no more."""
+    """Note that something could not be written to stdout, unless its reader is gone."""
     if exc.errno != errno.EPIPE:
         _lost.append(exc)
 
 
 def lost_output() -> str | None:
-    """Write what is held back, and return why some of stdout could not be written.
+    """Flush stdout, and return why some of it could not be written.
 
-    None where all of it was, or where its reader is gone.
+    None if all of it was, or if its reader is gone.
     """
     if sys.stdout is not None:
         try:
@@ -93,7 +93,7 @@ def lost_output() -> str | None:
 
 
 def discard_output() -> None:
-    """Let the interpreter's own flush at its end have a place for what could not be written."""
+    """Give the interpreter's flush at exit a target for what could not be written."""
     with suppress(OSError, ValueError, AttributeError):
         if sys.stdout.fileno() == 1:
             nowhere = os.open(os.devnull, os.O_WRONLY)

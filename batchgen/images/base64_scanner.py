@@ -1,4 +1,4 @@
-"""Finds the base64 of images in a response that arrives, so that megabytes are never parsed."""
+"""Find base64 images in a response as it arrives, so that megabytes are never parsed as JSON."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _GROUP: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class ScannedBody:
-    """``text`` is the body with a word in the place of each image, to be read as the body.
+    """A response body with each image replaced by a word in ``text``.
 
-    ``size`` is that of the body, in bytes.
+    ``size`` is the size of the body in bytes.
     """
 
     text: bytes
@@ -29,11 +29,11 @@ class ScannedBody:
 
 
 class Kind(Enum):
-    """What a piece of a body is."""
+    """The kind of a piece of a body."""
 
     TEXT = "text"
     BASE64 = "base64"
-    """Of a long text that looks like base64, and most likely is an image."""
+    """Part of a long text that looks like base64, and most likely is an image."""
     END = "end"
     """The end of such a text; the piece is empty."""
 
@@ -42,10 +42,10 @@ Piece = tuple[Kind, bytes]
 
 
 class Base64Scanner:
-    """Tells images from text while a body arrives.
+    """Separates images from text while a body arrives.
 
-    Looks from quote to quote, so what is no JSON may be text from its beginning to its end. All
-    pieces together are the body.
+    It searches from quote to quote, so a body that is not JSON may be text as a whole. All pieces
+    together are the body.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Base64Scanner:
         self._given_up = False
 
     def feed(self, chunk: bytes) -> list[Piece]:
-        """Look at the next bytes; gives what can be told by now."""
+        """Scan the next bytes, and return the pieces that are complete by now."""
         if self._given_up:
             return [(Kind.TEXT, chunk)]
         pieces: list[Piece] = []
@@ -75,14 +75,14 @@ class Base64Scanner:
         return pieces
 
     def rest(self) -> bytes:
-        """What was not told yet, as nothing more comes: text."""
+        """Return the remaining bytes as text, because the body has ended."""
         rest, self._carried = self._carried, b""
         return rest
 
     def _scan(self, data: bytes, begin: int, at: int, pieces: list[Piece]) -> int:
-        """Look from ``at`` on at strings that are whole, and at a long one that has begun.
+        """Scan from ``at`` for complete strings, and for a long one that has begun.
 
-        What lies before ``begin`` is told; gives how far that is now.
+        Everything before ``begin`` has been returned; returns the new ``begin``.
         """
         whole = at
         while (quote := data.find(b'"', at)) >= 0:
@@ -114,28 +114,28 @@ class Base64Scanner:
 
 
 class Base64Decoder:
-    """Decodes a text that comes in pieces, if it is written as plainly as base64 can be.
+    """Decodes canonical base64 that arrives in pieces.
 
-    So it may be forgotten: encoded again, the bytes give the very same text. Raises ValueError
-    where they would not; what is then still ``held`` was not decoded.
+    The text need not be kept: encoding the bytes again gives the same text. Raises ValueError if it
+    would not; what is then still ``held`` was not decoded.
     """
 
     def __init__(self) -> None:
         self.held = b""
 
     def feed(self, text: bytes) -> bytes:
-        """Bytes of all but the last group, which alone may be filled up with ``=``."""
+        """Return the bytes of all but the last group, which alone may have ``=`` padding."""
         text = self.held + text
         self.held = text
         whole = max(0, len(text) - 1) // _GROUP * _GROUP
         if text.find(b"=", 0, whole) >= 0:
-            raise ValueError("more text behind the end of base64")
+            raise ValueError("more text after the end of base64")
         data = pybase64.b64decode(memoryview(text)[:whole], validate=True)
         self.held = text[whole:]
         return data
 
     def end(self) -> bytes:
-        """Bytes of the last group."""
+        """Return the bytes of the last group."""
         data = pybase64.b64decode(self.held, validate=True)
         if pybase64.b64encode(data) != self.held:
             raise ValueError("base64 that is written in a way of its own")
@@ -144,9 +144,9 @@ class Base64Decoder:
 
 
 def unpack_base64(text: str) -> bytes:
-    """Bytes of a base64 text. Raises ValueError when it is none.
+    """Return the bytes of a base64 text. Raises ValueError for other text.
 
-    White space, the URL-safe alphabet and missing padding are understood; some servers write them.
+    White space, the URL-safe alphabet and missing padding are accepted; some servers write them.
     """
     try:
         return pybase64.b64decode(text, validate=True)

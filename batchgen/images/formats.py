@@ -17,17 +17,17 @@ more."""
 
 
 class ImageFormat(StrEnum):
-    """The formats an image is accepted in."""
+    """Accepted image formats."""
 
     PNG = "png"
     JPEG = "jpeg"
     WEBP = "webp"
     MP4 = "mp4"
-    """A video; `inspect` takes none, `mp4.py` does."""
+    """A video, which `mp4.py` checks in place of `inspect`."""
 
     @property
     def extension(self) -> str:
-        """File name ending without the dot."""
+        """Return the file name extension without the dot."""
         return "jpg" if self is ImageFormat.JPEG else self.value
 
     @property
@@ -51,7 +51,7 @@ class Flaw(StrEnum):
 
 
 class BadImage(Exception):
-    """The bytes are no whole image of an accepted format; the message says what was found."""
+    """The bytes are not a complete image of an accepted format; the message says what was found."""
 
     def __init__(self, reason: Flaw, message: str) -> None:
         super().__init__(message)
@@ -60,23 +60,23 @@ class BadImage(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
-    """What a whole image's header says."""
+    """Format and size from the header of a complete image."""
 
     format: ImageFormat
     width: int
     height: int
     size_bytes: int
     has_alpha: bool = False
-    """Whether its pixels can be transparent, be any of them so or not."""
+    """Whether the format of the pixels has transparency, used or not."""
 
 
 class Extent(NamedTuple):
-    """What was met on the way through an image."""
+    """What the walk through an image found."""
 
     width: int
     height: int
     end: int
-    """Where the image ends."""
+    """Offset of the image's end."""
     has_alpha: bool = False
 
 
@@ -98,5 +98,5 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def printable(octets: bytes) -> str:
-    """Quoted, with anything but ASCII letters and signs escaped: safe on a terminal."""
+    """Return bytes quoted, with all but printable ASCII escaped: safe on a terminal."""
     return ascii(octets.decode("latin-1"))

@@ -30,13 +30,13 @@ MAX_PIXELS: Final = 4 * 3840 * 2160
 MAX_BYTES: Final = 64 * 1024 * 1024
 
 _MAX_TRAILER: Final = 16
-"""Bytes of any kind tolerated after an image's end: a line end or a boundary, no second file."""
+"""Bytes of any kind tolerated after an image's end: a line end or a boundary, not a second file."""
 _NOT_NUL: Final = re.compile(rb"[^\0]")
 _SIZE: Final = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
 
 def sniff(head: bytes) -> ImageFormat | None:
-    """The format that a file's first 12 bytes announce, None for any other."""
+    """Return the format that a file's first 12 bytes announce; None for any other."""
     if head.startswith(PNG_SIGNATURE):
         return ImageFormat.PNG
     if head.startswith(b"\xff\xd8\xff"):
@@ -55,9 +55,9 @@ def inspect(
 ) -> ImageInfo:
     """Walk an image's structure to its end, without copying or decoding it.
 
-    Up to 16 bytes, or any number of NULs, are tolerated after the end; more is a second file hiding
-    behind the first, unless ``any_trailer`` allows it: phones put films and depth maps there.
-    Raises BadImage, and nothing else for any content.
+    Up to 16 bytes, or any number of NULs, are tolerated after the end. More is a second file hidden
+    after the first, unless ``any_trailer`` allows it: phones append films and depth maps. Raises
+    BadImage, and nothing else for any content.
     """
     with memoryview(data) as view:
         size = len(view)
@@ -90,9 +90,9 @@ def inspect(
 
 
 def decode(path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> ImageInfo:
-    """Inspect an image file, then decode every pixel; blocking, so for a thread.
+    """Inspect an image file, then decode every pixel. Blocks; call it on a worker thread.
 
-    Raises BadImage, and OSError where the file cannot be read.
+    Raises BadImage, and OSError if the file cannot be read.
     """
     size = path.stat().st_size
     if size > max_bytes:
@@ -110,7 +110,7 @@ def decode(path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYT
 
 
 def is_blank(path: Path) -> bool:
-    """Whether every pixel has the same color; decodes, so for a thread. False where it can't."""
+    """Return whether every pixel has the same color; False if unknown. Decodes, so blocks."""
     data = path.read_bytes()
     kind = sniff(data[:64])
     if kind is None:
@@ -123,14 +123,14 @@ def is_blank(path: Path) -> bool:
 
 
 def mismatches(info: ImageInfo, options: Mapping[str, object]) -> tuple[str, ...]:
-    """Sentences on where an image differs from the `size` and `output_format` asked for."""
+    """Return sentences on how an image differs from the requested `size` and `output_format`."""
     found = []
     asked = _SIZE.fullmatch(str(options.get("size", "auto")))
     if asked and (int(asked[1]), int(asked[2])) != (info.width, info.height):
-        found.append(f"asked for {asked[0]}, got {info.width}x{info.height}")
+        found.append(f"requested {asked[0]}, got {info.width}x{info.height}")
     wanted = str(options.get("output_format") or info.format).lower()
     if wanted not in (info.format.value, info.format.extension):
-        found.append(f"asked for {wanted}, got {info.format}")
+        found.append(f"requested {wanted}, got {info.format}")
     return tuple(found)
 
 
@@ -154,7 +154,7 @@ _OTHER_TEXTS: Final = (
 
 
 def _not_an_image(head: bytes) -> BadImage:
-    """What to say of bytes that begin like none of the accepted formats."""
+    """Describe bytes that do not begin like an accepted format."""
     head = head.removeprefix(b"\xef\xbb\xbf")
     for pattern, name in _OTHER_IMAGES:
         if pattern.match(head):
@@ -170,11 +170,11 @@ _QUIET: Final = threading.Lock()
 
 
 def _open_quietly(data: bytes, kind: ImageFormat) -> ImageFile:
-    """Pillow's reader of this one format, with its warnings on metadata off.
+    """Open with Pillow's reader of this one format, with its warnings on metadata off.
 
-    Going past `Image.open` leaves out its guesses at other formats and at multi-image files, and
-    its own pixel limit, which `inspect` has applied already. Only opening parses metadata that is
-    warned about (EXIF, animation control); the lock is there because filters are process-wide.
+    Bypassing `Image.open` avoids its guesses at other formats and at multi-image files, and its own
+    pixel limit, which `inspect` has applied already. Only opening parses metadata that causes
+    warnings (EXIF, animation control). The lock is needed because filters are process-wide.
     """
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile

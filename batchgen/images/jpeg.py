@@ -21,11 +21,13 @@ _RST: Final = range(0xD0, 0xD8)
 _SOF_DECODABLE: Final = (0xC0, 0xC1, 0xC2)
 _SOF_OTHER: Final = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _SCAN_END: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""The first marker that is neither a stuffed byte, nor fill, nor a restart inside a scan."""
+"""The first marker that is not a stuffed byte, fill, or a restart inside a scan."""
 
 
 def walk_jpeg(view: memoryview, max_pixels: int) -> Extent:
-    """Pass segments by their lengths: a thumbnail's end is not taken for the image's own."""
+    """Skip segments by their lengths, so that a thumbnail's end is not taken for the image's
+    own.
+    """
     size = len(view)
     frame: tuple[int, int] | None = None
     scanned = False
@@ -37,7 +39,7 @@ def walk_jpeg(view: memoryview, max_pixels: int) -> Extent:
                 raise broken("the JPEG holds no pixels")
             return Extent(*frame, pos)
         if marker in _RST or marker in (0x00, _TEM, _SOI):
-            raise broken(f"JPEG marker {marker:02X} stands where none may be")
+            raise broken(f"JPEG marker {marker:02X} is not allowed here")
         if pos + 2 > size:
             raise truncated("the JPEG")
         end = pos + int.from_bytes(view[pos : pos + 2], "big")
@@ -66,7 +68,7 @@ def walk_jpeg(view: memoryview, max_pixels: int) -> Extent:
 
 
 def _next_marker(view: memoryview, pos: int) -> tuple[int, int]:
-    """The marker at a position, past any fill bytes, and where its segment begins."""
+    """Return the marker at a position, after any fill bytes, and the start of its segment."""
     size = len(view)
     if pos < size and view[pos] != 0xFF:
         raise broken(f"JPEG data at byte {pos:,} where a marker should be")

@@ -1,4 +1,4 @@
-"""Says from its boxes whether an MP4 video is whole and how large its frames are.
+"""Check from its boxes whether an MP4 video is complete, and return its frame size.
 
 Boxes: ISO/IEC 14496-12, sections 4.2 and 8. Samples are not decoded.
 """
@@ -37,7 +37,7 @@ def inspect_mp4(data: Octets) -> ImageInfo:
 
 
 def _boxes(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Each box's kind and where its content lies."""
+    """Yield each box's type and the extent of its content."""
     for _ in range(_MAX_BOXES):
         if start == end:
             return
@@ -59,7 +59,7 @@ def _boxes(view: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int,
 
 
 def _frame_size(view: memoryview, start: int, end: int) -> tuple[int, int]:
-    """Of the first track that has one; sound has none."""
+    """Return the size of the first track that has one; sound has none."""
     for kind, track, track_end in _boxes(view, start, end):
         if kind != b"trak":
             continue

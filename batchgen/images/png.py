@@ -56,7 +56,7 @@ def walk_png(view: memoryview, max_pixels: int) -> Extent:
                 raise broken("the PNG lacks its pixels or its palette")
             return Extent(width, height, end, has_alpha or b"tRNS" in seen)
         elif kind == b"acTL" and b"IDAT" in seen:
-            raise broken("the PNG's animation control stands behind its pixels")
+            raise broken("the PNG's animation control comes after its pixels")
         if length:
             seen.add(kind)
         pos = end

@@ -74,7 +74,7 @@ def _canvas_size(view: memoryview, body: int, length: int) -> tuple[int, int]:
 
 def _vp8_size(view: memoryview, body: int, length: int) -> tuple[int, int]:
     if length <= 10 or bytes(view[body + 3 : body + 6]) != _VP8_START or view[body] & 1:
-        raise broken("the WebP frame is no VP8 key frame")
+        raise broken("the WebP frame is not a VP8 key frame")
     first_partition = int.from_bytes(view[body : body + 3], "little") >> 5
     if 10 + first_partition > length:
         raise truncated("the WebP's VP8 frame")
@@ -84,7 +84,7 @@ def _vp8_size(view: memoryview, body: int, length: int) -> tuple[int, int]:
 
 def _vp8l_size(view: memoryview, body: int, length: int) -> tuple[int, int]:
     if length <= 5 or view[body] != 0x2F:
-        raise broken("the WebP frame is no VP8L stream")
+        raise broken("the WebP frame is not a VP8L stream")
     bits = int.from_bytes(view[body + 1 : body + 5], "little")
     if bits >> 29:
         raise broken("the WebP frame is of an unknown VP8L version")

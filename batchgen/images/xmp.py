@@ -1,7 +1,7 @@
-"""Writes where an image comes from into its file, without touching a pixel: as an XMP packet.
+"""Write the origin of an image into its file as an XMP packet, without changing a pixel.
 
-Programs for images read it in all three formats. An image that brings XMP of its own keeps that
-as it is: it may say who made it, which is not ours to overwrite.
+Image programs read XMP in all three formats. An image that already has XMP keeps it unchanged: it
+may name its author.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from batchgen.images.formats import ImageFormat
 from batchgen.images.inspect import inspect
 
 MAX_VALUE_BYTES: Final = 40_000
-"""Of the prompt and of any other value; with all of them a packet still fits a JPEG segment."""
+"""Maximum length of the prompt and of other values; a packet with all of them fits a JPEG
+segment.
+"""
 _MAX_SEGMENT_BYTES: Final = 65_533
 _NAMESPACE: Final = "https://batchgen.invalid/xmp/1.0/"
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -26,10 +28,10 @@ _JPEG_HEADER: Final = b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def embed(data: bytes, values: Mapping[str, str]) -> bytes:
-    """The image with the values in it; ``prompt`` is its description too.
+    """Return the image with the values embedded; ``prompt`` becomes its description too.
 
-    Names are letters and underscores. An image is given back as it is where it has XMP already, or
-    where the values have no room. Raises BadImage for what is no image.
+    Names are letters and underscores. The image is returned unchanged if it has XMP already, or if
+    the values do not fit. Raises BadImage if the bytes are not an image.
     """
     info = inspect(data)
     packet = _packet(values)
@@ -65,7 +67,7 @@ def _packet(values: Mapping[str, str]) -> bytes:
 
 
 def _text(value: str, most: int = MAX_VALUE_BYTES) -> str:
-    """As XML, cut at so many bytes of it, never inside a character."""
+    """Return text as XML of at most this many bytes, never cut inside a character."""
     size, kept = 0, []
     for char in _NOT_XML.sub("", value):
         written = escape(char)
@@ -90,7 +92,7 @@ def _into_jpeg(data: bytes, packet: bytes) -> bytes:
     if _JPEG_HEADER in data or len(body) > _MAX_SEGMENT_BYTES:
         return data
     at = 2
-    while data[at : at + 2] in (b"\xff\xe0", b"\xff\xe1"):  # JFIF and Exif want to be first
+    while data[at : at + 2] in (b"\xff\xe0", b"\xff\xe1"):  # JFIF and Exif must come first
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return data[:at] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[at:]
 

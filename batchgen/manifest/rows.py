@@ -7,6 +7,7 @@ from typing import Final
 
 from batchgen.manifest.json_rows import json_rows, jsonl_rows
 from batchgen.manifest.model import FileRows, SqliteRows
+from batchgen.manifest.parquet_rows import parquet_rows
 from batchgen.manifest.sqlite_rows import sqlite_rows
 from batchgen.manifest.table import Reading, Report, RowsFault, Table, existing_file
 from batchgen.manifest.table_bytes import TableFile
@@ -15,6 +16,7 @@ from batchgen.manifest.text_rows import TextOptions, text_rows
 _TEXT: Final = (".csv", ".tsv", ".tab", ".psv", ".txt")
 _JSON_LINES: Final = (".jsonl", ".ndjson")
 _JSON: Final = (".json",)
+_PARQUET: Final = (".parquet",)
 _COMPRESSED: Final = (".gz", ".zst")
 
 
@@ -34,7 +36,7 @@ def open_rows(
     spec = FileRows(file=source) if isinstance(source, str) else source
     reading = Reading(table=spec.file)
     ending = _ending(spec.file)
-    known = (*_TEXT, *_JSON_LINES, *_JSON)
+    known = (*_TEXT, *_JSON_LINES, *_JSON, *_PARQUET)
     if ending not in known:
         raise RowsFault(
             f"unknown kind of table {spec.file!r}; expected a name that ends in {', '.join(known)},"
@@ -42,7 +44,10 @@ def open_rows(
             file=spec.file,
             key="file",
         )
-    table = TableFile(existing_file(base, spec.file, "file"), spec.file)
+    path = existing_file(base, spec.file, "file")
+    if ending in _PARQUET:
+        return Table(parquet_rows(path, reading), reading)
+    table = TableFile(path, spec.file)
     if ending in _TEXT:
         options = TextOptions(
             ending=ending,
@@ -64,7 +69,9 @@ def holds_text(source: str | FileRows | SqliteRows) -> bool:
 
 def has_fixed_columns(source: str | FileRows | SqliteRows) -> bool:
     """Return whether all rows of a table have the same columns."""
-    return isinstance(source, SqliteRows) or holds_text(source)
+    if isinstance(source, SqliteRows) or holds_text(source):
+        return True
+    return _ending(source if isinstance(source, str) else source.file) in _PARQUET
 
 
 def _ending(label: str) -> str:

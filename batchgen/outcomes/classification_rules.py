@@ -294,6 +294,9 @@ _STATUSES: Final = (
         hint="HTTP {status}: check base_url, model and account",
     ),
     Rule(when=_status(425), outcome=_SAFE),
+    # https://platform.stepfun.com/docs/zh/api-reference/error-codes,
+    # https://docs.apiyi.com/en/faq/gpt-image-content-moderation
+    Rule(when=_status(451), outcome=_BLOCKED),
     Rule(when=_busy, outcome=_THROTTLED),
     Rule(
         when=lambda case: case.own and case.status in (500, 502),

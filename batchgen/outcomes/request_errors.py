@@ -35,7 +35,10 @@ BLOCKED_ROWS: Final = (
         Kind.BLOCKED,
         "OpenAI",
         OPENAI_IMAGES,
-        names="moderation_blocked, content_policy_violation, safety_violation",
+        names=(
+            "moderation_blocked, content_policy_violation, safety_violation, "
+            "image_content_policy_violation"
+        ),
         phrases=(
             "safety system, content policy, content policies, moderation blocked, "
             "safety violation, violate our usage policies"
@@ -138,8 +141,65 @@ BLOCKED_ROWS: Final = (
         Kind.BLOCKED,
         "Stability",
         "https://github.com/ZHO-ZHO-ZHO/ComfyUI-StableDiffusion3-API/issues/2",
-        names="content_moderation",
+        names="content_moderation, CONTENT_FILTERED",
         phrases="content moderation system",
+    ),
+    row(
+        Kind.BLOCKED,
+        "Stability on Amazon Bedrock",
+        "https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-diffusion-stable-image-core-text-image-request-response.html",
+        phrases="filter reason: prompt, filter reason: output image, filter reason: input image",
+    ),
+    row(
+        Kind.BLOCKED,
+        "Amazon Nova",
+        "https://docs.aws.amazon.com/nova/latest/userguide/image-gen-errors.html",
+        phrases="blocked by our content filter",
+    ),
+    row(
+        Kind.BLOCKED,
+        "LiteLLM",
+        "https://docs.litellm.ai/docs/exception_mapping",
+        names="ContentPolicyViolationError",
+        phrases="contentpolicyviolationerror",
+    ),
+    row(
+        Kind.BLOCKED,
+        "Portkey",
+        "https://portkey.ai/error-library/content-violation-error-10068",
+        names="content_violation_error, content_policy_violation_error",
+        phrases="content that is not allowed by our safety system",
+    ),
+    row(
+        Kind.BLOCKED,
+        "WaveSpeedAI",
+        "https://wavespeed.ai/docs/error-codes",
+        names="1200",
+        phrases="content contains sensitive information",
+    ),
+    row(
+        Kind.BLOCKED,
+        "Runway",
+        "https://docs.dev.runwayml.com/errors/task-failures/",
+        names="SAFETY.INPUT, SAFETY.OUTPUT",
+    ),
+    row(
+        Kind.BLOCKED,
+        "Hailuo",
+        "https://huggingface.co/spaces/wuran/hailuo/raw/main/src/api/consts/exceptions.ts",
+        phrases="内容由于合规问题已被阻止生成",
+    ),
+    row(
+        Kind.BLOCKED,
+        "StepFun",
+        "https://platform.stepfun.com/docs/zh/api-reference/error-codes",
+        phrases="内容未审核通过",
+    ),
+    row(
+        Kind.BLOCKED,
+        "Diffusers",
+        "https://github.com/huggingface/diffusers/issues/4906",
+        phrases="potential nsfw content",
     ),
     row(
         Kind.BLOCKED,
@@ -151,7 +211,7 @@ BLOCKED_ROWS: Final = (
         Kind.BLOCKED,
         "fal",
         "https://docs.fal.ai/errors",
-        phrases="content policy violation",
+        phrases="content policy violation, flagged by a content checker",
     ),
     row(
         Kind.BLOCKED,

@@ -1,4 +1,4 @@
-"""One run a batch: a lock that the operating system drops when its holder dies, however it dies."""
+"""Allow one run per batch: a lock that the operating system releases when its holder dies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class _LockFile:
 
 
 _open_files: Final[dict[tuple[int, str], _LockFile]] = {}
-"""By process, since a fork inherits no locks, and by inode, since a file may have several names."""
+"""Keyed by process, since a fork inherits no locks, and by inode, since a file may have several
+names.
+"""
 _registry: Final = threading.Lock()
 
 
@@ -98,7 +100,7 @@ def owner_of(ledger: Path, batch: str) -> BatchOwner | None:
     if pid is None:
         return living[0] if living else None
     if pid <= 0:
-        # Of another namespace or host, where only the run row says who it is.
+        # In another namespace or on another host, only the run's row identifies the owner.
         if seen:
             return replace(seen[0], life=Life.ALIVE)
         unknown = replace(here.me, pid=0, user="", command="")
@@ -140,7 +142,7 @@ def _acquire(path: Path, ledger: Path, batch: str) -> str:
         finally:
             _close_if_unused(identity, file)
     found = owner_of(ledger, batch)
-    if found is None:  # it was let go a moment ago, or its holder cannot be named
+    if found is None:  # it was released a moment ago, or its holder cannot be named
         text = f"{batch} is in use by another process (lock {path}); nothing was changed"
         raise BatchLockedError(text)
     raise BatchLockedError(found.refusal(datetime.now().astimezone()))
@@ -199,7 +201,7 @@ if sys.platform == "win32":
         return True
 
     def _holder(handle: int, batch: str) -> int | None:
-        """Windows does not say who holds a lock."""
+        """Return 0: Windows does not reveal the holder of a lock."""
         return None
 
 else:

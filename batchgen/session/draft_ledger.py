@@ -1,4 +1,4 @@
-"""The connection that a run plans over, before anybody has approved the plan."""
+"""The connection on which a run plans before the plan is approved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchgen.ledger.database import in_memory, open_for_writing
 from batchgen.ledger.staging import Staging
 
 _DISK: Final = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
-"""A plan of a million jobs does not belong into memory, which ``/tmp`` often is."""
+"""On disk: a plan of a million jobs does not fit in memory, which ``/tmp`` often is."""
 
 
 class Draft:
@@ -50,7 +50,7 @@ class Draft:
         self._held.close()
 
     def staging(self) -> Staging:
-        """Begin an empty plan, in place of one that is closed."""
+        """Start an empty plan, which replaces a closed one."""
         if self._directory is None:
             return Staging(self.conn)
         file = self._directory / "plan.db"

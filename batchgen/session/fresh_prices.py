@@ -1,7 +1,7 @@
-"""Which price list counts: a fresh one, else the one that the ledger keeps, else the shipped one.
+"""Choose the price list: a fresh one, else the one in the ledger, else the one in the package.
 
-Nothing is fetched for `provider: local`, whose endpoint only the run starts; it costs what is
-shipped. Mixing lists would hide where a price is from, so the one that counts, counts for all.
+Nothing is fetched for `provider: local`, whose endpoint only the run starts; the package has its
+prices. Lists are never mixed, because that would hide the source of a price.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from batchgen.http.network_settings import NetworkSettings
 from batchgen.job import OptionValue
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.price_lists import KeptList, newest_price_list
@@ -23,21 +24,21 @@ from batchgen.providers.catalog import Unavailable, fetch_price_list
 from batchgen.providers.price_list import PriceList, PriceListError, read_price_list
 from batchgen.providers.profile import Profile
 
-_TELL_ABOVE_PERCENT: Final = 1
+_NOTE_ABOVE_PERCENT: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedList:
-    """A price list of this moment, and its text for the ledger."""
+    """A price list fetched now, and its text for the ledger."""
 
     url: str
     kept: KeptList
     prices: PriceList
 
 
-def fetch_list(url: str) -> FetchedList:
-    """Fetch and read a price list. Raises Unavailable, also for what is no price list."""
-    kept = KeptList(body=anyio.run(fetch_price_list, url), fetched_at=utc_now())
+def fetch_list(url: str, network: NetworkSettings) -> FetchedList:
+    """Fetch and parse a price list. Raises Unavailable, also for a response that is not one."""
+    kept = KeptList(body=anyio.run(fetch_price_list, url, network), fetched_at=utc_now())
     try:
         return FetchedList(url=url, kept=kept, prices=_read(url, kept))
     except PriceListError as exc:
@@ -45,25 +46,26 @@ def fetch_list(url: str) -> FetchedList:
 
 
 class PriceLists:
-    """The fresh list of each address, asked once."""
+    """Fresh price lists by URL, each fetched once."""
 
     def __init__(self) -> None:
         self._found: dict[str, FetchedList | Unavailable] = {}
 
-    def get(self, url: str | None) -> FetchedList | Unavailable | None:
-        """The list, or why there is none; None for a profile without one."""
+    def get(self, profile: Profile) -> FetchedList | Unavailable | None:
+        """Return the list, or why it is not available; None for a profile without one."""
+        url = profile.price_url
         if url is None:
             return None
         if url not in self._found:
             try:
-                self._found[url] = fetch_list(url)
+                self._found[url] = fetch_list(url, profile.network)
             except Unavailable as exc:
                 self._found[url] = exc
         return self._found[url]
 
 
 def with_kept_prices(profile: Profile, conn: sqlite3.Connection) -> Profile:
-    """The profile with the newest prices that are known without asking anybody."""
+    """Return the profile with the newest prices known without a request."""
     url = profile.price_url
     kept = newest_price_list(conn, url) if url else None
     if url is None or kept is None:
@@ -73,7 +75,7 @@ def with_kept_prices(profile: Profile, conn: sqlite3.Connection) -> Profile:
     try:
         return replace(profile, prices=_read(url, kept))
     except PriceListError:
-        return profile  # another version of batchgen could read it
+        return profile  # another version of batchgen may have stored it
 
 
 def _read(url: str, kept: KeptList) -> PriceList:
@@ -84,15 +86,15 @@ def _read(url: str, kept: KeptList) -> PriceList:
 
 @dataclass(frozen=True, slots=True)
 class KnownPrices:
-    """What a plan would say before a run asks for fresh prices."""
+    """What a plan would report before a run fetches new prices."""
 
     profile: Profile
     were_kept: bool
-    """Whether they are those of an earlier run, and not the shipped ones."""
+    """Whether the prices are those of an earlier run, not of the package."""
 
 
 class PriceChanges:
-    """Notes jobs whose price is more than 1 % away from what a plan would have said."""
+    """Collects jobs whose price differs by more than 1% from what a plan would have reported."""
 
     def __init__(self, planned: KnownPrices) -> None:
         self._planned = planned.profile
@@ -107,20 +109,24 @@ class PriceChanges:
         price: Micros,
         jobs: int,
     ) -> None:
-        """Compare the price of each of some jobs."""
+        """Compare the prices of some jobs."""
         planned = self._planned.price(model, options, references)
-        if planned is not None and abs(price - planned) * 100 > planned * _TELL_ABOVE_PERCENT:
+        if planned is not None and abs(price - planned) * 100 > planned * _NOTE_ABOVE_PERCENT:
             self._jobs[model, planned, price] += jobs
 
     @property
     def risen(self) -> bool:
-        """Whether any job costs more than it did in an earlier run."""
+        """Return whether any job costs more than in an earlier run."""
         return self._were_kept and any(price > planned for _, planned, price in self._jobs)
 
     def lines(self, source: str) -> list[str]:
-        """What to tell, a line a price."""
+        """Return one line per changed price."""
         return [
             f"{model} costs {dollars(price)} by the {source}, not {dollars(planned)} as in the"
-            f" {self._planned.price_source}; {jobs:,} jobs are estimated anew"
+            f" {self._planned.price_source}; {_jobs_are(jobs)} estimated again"
             for (model, planned, price), jobs in sorted(self._jobs.items())
         ]
+
+
+def _jobs_are(number: int) -> str:
+    return "1 job is" if number == 1 else f"{number:,} jobs are"

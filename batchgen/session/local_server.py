@@ -1,4 +1,4 @@
-"""The embedded endpoint as a child of a run: started when needed, gone with its parent."""
+"""The local endpoint as a child process of a run: started on demand, ended with its parent."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Final
 from batchgen.errors import SettingsError
 
 STATE_SUFFIX: Final = ".local"
-"""Beside the ledger: the endpoint's own bill and the images it serves."""
+"""Directory next to the ledger with the endpoint's own bill and the images it serves."""
 _STOP_WITHIN_S: Final = 15.0
 
 
 @contextmanager
 def embedded_endpoint(ledger: Path, switches: Sequence[str] = ()) -> Iterator[str]:
-    """Start the endpoint on a free loopback port and give its base URL.
+    """Start the endpoint on a free loopback port and yield its base URL.
 
-    It is a process of its own in a session of its own, so that a Ctrl-C does not reach it, and it
-    ends when its standard input does: also after a SIGKILL of this process.
+    It runs in its own process session, so that Ctrl-C does not reach it. It ends when its standard
+    input closes, and so also after a SIGKILL of this process.
     """
     state = ledger.with_name(ledger.name + STATE_SUFFIX)
     command = [sys.executable, "-m", "batchgen.simulator", "--state", str(state)]

@@ -1,4 +1,4 @@
-"""Images that the ledger calls saved and that are not on disk, looked for when a run starts."""
+"""At the start of a run, find images that the ledger lists as saved but that are not on disk."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Missing:
         self.examples += paths[: _EXAMPLES - len(self.examples)]
 
     def text(self, name: str) -> str:
-        """A warning with what to do."""
+        """Return a warning with what to do."""
         images = "image is" if self.count == 1 else "images are"
         more = ", ..." if self.count > len(self.examples) else ""
         return (
             f"warning: {name}: {self.count:,} saved {images} missing: {', '.join(self.examples)}"
-            f"{more}; nothing is bought again by itself; `batchgen verify {name} --repair`"
+            f"{more}; no run rebuys them unasked; `batchgen verify {name} --repair`"
             " downloads what the provider still has"
         )
 
 
 def missing_images(conn: sqlite3.Connection, batch: BatchId, base: Path) -> Missing:
-    """Look for the files of all done jobs of a batch; their content is not read."""
+    """Find missing files of all done jobs of a batch, without reading file contents."""
     found = Missing()
     places = done_places(conn, batch)
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -64,5 +64,5 @@ def _missing_of(base: str, places: list[str]) -> list[str]:
         except (FileNotFoundError, NotADirectoryError):
             missing.append(place)
         except OSError:
-            pass  # no proof that it is gone
+            pass  # an error is not proof that it is gone
     return missing

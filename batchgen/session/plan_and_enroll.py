@@ -34,11 +34,12 @@ from batchgen.session.fresh_prices import (
 )
 from batchgen.session.notifications import channels_of
 from batchgen.session.preflight import allow_open_files
-from batchgen.session.prepare import RunSpec, belongs, key_of, stage
+from batchgen.session.prepare import RunSpec, belongs, key_of
 from batchgen.session.presenter import Presenter
 from batchgen.session.proposal import Proposal, propose
 from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_claim import claim_of
+from batchgen.session.stage_plan import PlanObserver, stage
 from batchgen.session.unpriced import OpenPrices, refuse_unpriced, unpriced_jobs
 from batchgen.spool.spool import Spool
 
@@ -56,7 +57,7 @@ class EnrolledRun:
     only: Only | None = None
     """Which pending jobs the run takes up; None for all."""
     at_fault: int = 0
-    """Rows with a fault, whatever the state of their jobs."""
+    """Rows with a fault, in any state of their jobs."""
     run: RunId | None = None
     """The run in the ledger; None until it is written."""
 
@@ -100,7 +101,7 @@ def begin(
     Unless ``write_run`` is false, the same transaction writes the run. The caller holds the lock
     of the batch. A run that is refused or declined changes nothing. Raises BatchgenError.
     """
-    fresh = lists.get(spec.prepared.profile.price_url)
+    fresh = lists.get(spec.prepared.profile)
     fetched = fresh if isinstance(fresh, FetchedList) else None
     with Draft(spec.prepared.ledger) as draft:
         conn, shipped = draft.conn, spec.prepared.profile
@@ -198,11 +199,9 @@ def _stage(
             draft.staging(),
             spec.prepared,
             accept_unknown_price=spec.overrides.accept_unknown_price,
-            progress=progress,
-            priced=priced,
-            warned=warnings.append,
-            addresses=urls,
+            reference_urls=urls,
             selection=spec.selection,
+            observer=PlanObserver(progress=progress, priced=priced, warned=warnings.append),
         )
     return StagedPlan(staging, urls, changes, open_prices, warnings)
 

@@ -1,4 +1,4 @@
-"""What must be right before any money is spent: open files, room to write, key and models."""
+"""Checks before any money is spent: open files, room to write, key and models."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from batchgen.providers.catalog import Unavailable, fetch_account, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.session.settings import Environment
 from batchgen.system.disk_space import measure, nearest_existing
-from batchgen.text import closest_match
+from batchgen.text import closest_match, counted
 
 _OWNERS_COUNTED: Final = 1_000
 _OPEN_FILES_ASIDE: Final = 48
-"""Libraries, terminal, ledger, event loop and the embedded endpoint's pipes."""
+"""Used by libraries, terminal, ledger, event loop and the local endpoint's pipes."""
 
 
 def check_writable(directory: Path) -> None:
-    """Write to the directory, or to the nearest one above it that exists. Raises SettingsError."""
+    """Write to the directory, or to its nearest existing parent. Raises SettingsError."""
     place = nearest_existing(directory)
     try:
         with tempfile.TemporaryFile(dir=place):
@@ -38,7 +38,7 @@ def check_writable(directory: Path) -> None:
 
 
 def check_space(directory: Path, requests: int) -> None:
-    """Refuse to begin where so many answers at a time would not fit. Raises SettingsError."""
+    """Refuse to start if this number of responses would not fit on disk. Raises SettingsError."""
     found = measure(directory)
     if found.responses < requests:
         raise SettingsError(
@@ -48,9 +48,9 @@ def check_space(directory: Path, requests: int) -> None:
 
 
 def check_disk(spool: Path, base: Path, roots: Sequence[str], requests: int) -> None:
-    """Refuse to begin where nothing can be written: no response, or no image of any job.
+    """Refuse to start if no response, or no image of any job, can be written.
 
-    ``roots`` are the output directories, relative to ``base``. Where only some can't be written,
+    ``roots`` are the output directories, relative to ``base``. If only some cannot be written,
     their jobs fail on their own, before they cost anything. Raises SettingsError.
     """
     check_writable(spool)
@@ -73,14 +73,15 @@ def check_disk(spool: Path, base: Path, roots: Sequence[str], requests: int) -> 
 
 
 def check_owners(claimed: Iterator[Claimed], name: str) -> None:
-    """Refuse a plan that writes where jobs of other batches do. Raises SettingsError."""
+    """Refuse a plan that writes to paths of other batches. Raises SettingsError."""
     found = list(islice(claimed, _OWNERS_COUNTED + 1))
     if not found:
         return
     first = found[0]
-    count = f"more than {_OWNERS_COUNTED:,}" if len(found) > _OWNERS_COUNTED else f"{len(found):,}"
+    is_more = len(found) > _OWNERS_COUNTED
+    what = f"more than {_OWNERS_COUNTED:,} jobs" if is_more else counted(len(found), "job")
     raise SettingsError(
-        f"{name}: the output paths of {count} jobs belong to another batch of this ledger:"
+        f"{name}: output paths of another batch of this ledger, for {what}:"
         f" {first.root}/{first.path} of job {first.key!r} ({first.source}) is the path of job"
         f" {first.owner_key!r} of batch {first.owner!r}; give one of them another output.dir or"
         f" output.path, or `name: {first.owner}` if it is the same batch, or replace the files with"
@@ -89,14 +90,16 @@ def check_owners(claimed: Iterator[Claimed], name: str) -> None:
 
 
 def check_models(profile: Profile, key: ApiKey | None, needed: Sequence[str]) -> None:
-    """Ask the endpoint, for free, whether the key sees the models that are about to be paid for.
+    """Check, for free, that the key can use the models of the plan.
 
-    An endpoint that lists no models is taken at its word later. Raises StoppedError.
+    An endpoint that lists no models is not checked. Raises StoppedError.
     """
     if profile.base_url is None or not needed:
         return
     try:
-        offered = anyio.run(fetch_models, profile.base_url, key.reveal() if key else None)
+        offered = anyio.run(
+            fetch_models, profile.base_url, key.reveal() if key else None, profile.network
+        )
     except Unavailable as exc:
         if exc.status == 401:
             raise StoppedError(f"{exc}: the endpoint refuses the key; nothing was sent") from exc
@@ -113,9 +116,9 @@ def check_models(profile: Profile, key: ApiKey | None, needed: Sequence[str]) ->
 
 
 def short_balance(profile: Profile, environment: Environment, estimate: Micros) -> str | None:
-    """Why the account's money will not last for a run; None where it does, or nobody can tell.
+    """Return why the account's balance will not last for a run; None if it will, or is unknown.
 
-    Asked for only where the environment holds an access token, which a run needs for nothing else.
+    Requested only if the environment has an access token, which a run needs for nothing else.
     """
     log, root_url = profile.account_log, profile.root_url
     if log is None or root_url is None or not estimate:
@@ -124,11 +127,12 @@ def short_balance(profile: Profile, environment: Environment, estimate: Micros) 
     if not all(name and environment.get(name) for name in variables):
         return None
     account = environment.account(log)
-    # Imported here: few accounts can be asked, and all runs would start later for it.
+    # Imported here: few accounts report their balance, and the import would delay all runs.
     from batchgen.providers.usage_log import UsageLogError, read_balance
 
     async def fetch(route: str) -> bytes:
-        return await fetch_account(root_url + route, account.token.reveal(), account.user)
+        token, user = account.token.reveal(), account.user
+        return await fetch_account(root_url + route, token, user, profile.network)
 
     try:
         balance = anyio.run(read_balance, fetch)
@@ -138,24 +142,24 @@ def short_balance(profile: Profile, environment: Environment, estimate: Micros) 
         return None
     return (
         f"the account holds {dollars(balance)}, and this run is estimated at {dollars(estimate)}:"
-        " it stops when the money ends, and goes on after a top-up"
+        " it stops when the balance is used up, and continues after a top-up"
     )
 
 
 if sys.platform == "win32":
 
     def allow_open_files(concurrency: int, downloads: int) -> None:
-        """Windows has no such limit that a run would meet."""
+        """Do nothing: Windows has no such limit that a run would reach."""
 
 else:
     import resource
 
     def allow_open_files(concurrency: int, downloads: int) -> None:
-        """Raise this process's limit to what so many requests and downloads need.
+        """Raise this process's limit of open files to what the requests and downloads need.
 
         A paid response for which no file can be opened would be lost. Raises SettingsError.
         """
-        # A socket and two files for each request, the response and its image; one file a download.
+        # Per request: a socket, the response and its image; per download: one file.
         needed = 3 * concurrency + 2 * downloads + _OPEN_FILES_ASIDE
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY or soft >= needed:
@@ -163,11 +167,11 @@ else:
         wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):  # macOS has a limit of the kernel's own below "unlimited"
+        except (OSError, ValueError):  # macOS has a kernel limit below "unlimited"
             wanted = soft
         if wanted < needed:
             raise SettingsError(
-                f"{concurrency} requests and {downloads} downloads at a time need {needed} open"
-                f" files, and this process may have {wanted}: raise `ulimit -n`, or lower"
-                " limits.concurrency and limits.downloads"
+                f"{counted(concurrency, 'request')} and {counted(downloads, 'download')} at a time"
+                f" need {needed:,} open files, and this process may have {wanted}: raise"
+                " `ulimit -n`, or lower limits.concurrency and limits.downloads"
             )

@@ -1,66 +1,51 @@
-"""What `run` and `plan` share: from a manifest to a staged plan with prices, nothing sent."""
+"""From a manifest to its provider, ledger and limits; nothing is sent."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
-from batchgen.errors import Fault, ManifestError, SettingsError
-from batchgen.job import BatchId, OptionValue
+from batchgen.errors import ManifestError, SettingsError
 from batchgen.ledger.batch_identity import BatchIdentity
-from batchgen.ledger.batches import batch_id
-from batchgen.ledger.clock import utc_now
-from batchgen.ledger.decisions import amendments
 from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
-from batchgen.ledger.selection import EVERYTHING, Selection
-from batchgen.ledger.staging import Staging
-from batchgen.ledger.staging_rows import Price, Priced
-from batchgen.manifest.loader import LoadedManifest, load_manifest
-from batchgen.money import ZERO, Micros
-from batchgen.planning.amendments import Amendments
-from batchgen.planning.faults import most_rows_at_fault
-from batchgen.planning.naming import collision_key
-from batchgen.planning.planner import Planner
-from batchgen.planning.reference_images import ReferenceUrls
+from batchgen.ledger.selection import Selection
+from batchgen.manifest.loader import BrokenManifestError, LoadedManifest, load_manifest
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
-from batchgen.providers.rules.model_rules import Rulebook
+from batchgen.session.manifest_faults import more_faults
 from batchgen.session.overrides import Overrides
 from batchgen.session.provider_profile import resolve_profile
 from batchgen.session.run_limits import RunLimits
 from batchgen.session.settings import Environment
 
 DEFAULT_PROVIDER: Final = "crazyrouter"
-"""As in a manifest that names none."""
-
-_KEPT: Final = "a row at fault gives no key, so jobs that are not planned are kept, not retired"
+"""Provider of a manifest that names none."""
 
 REFERENCES_SUFFIX: Final = ".references"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A manifest that is read and a provider that is known."""
+    """A parsed manifest with its resolved provider."""
 
     loaded: LoadedManifest
     environment: Environment
     profile: Profile
     ledger: Path
     adopted: Adoption | None = None
-    """Set where the batch continues with a manifest at another path."""
+    """Set if the batch continues with a manifest at another path."""
 
     @property
     def references(self) -> Path:
-        """Where reference images that are given by address are kept, under their digests."""
+        """Directory of reference images given by URL, named by their digests."""
         return self.ledger.with_name(self.ledger.name + REFERENCES_SUFFIX)
 
     @property
     def identity(self) -> BatchIdentity:
-        """What the ledger keeps of it."""
+        """Return what the ledger keeps of it."""
         loaded = self.loaded
         return BatchIdentity(
             name=loaded.name,
@@ -101,7 +86,11 @@ class RunSpec:
 
 def prepare(manifest: Path, db: Path | None, *, ledger_directory: Path | None = None) -> Prepared:
     """Read the manifest and the settings. Raises ManifestError and SettingsError."""
-    loaded = load_manifest(manifest)
+    try:
+        loaded = load_manifest(manifest)
+    except BrokenManifestError as error:
+        more = [] if error.sound is None else more_faults(error.sound)
+        raise ManifestError([*{*error.faults, *more}]) from None
     return settle_settings(loaded, db, ledger_directory=ledger_directory)
 
 
@@ -113,7 +102,7 @@ def settle_settings(
     return Prepared(
         loaded=loaded,
         environment=environment,
-        profile=resolve_profile(loaded.manifest.provider, environment),
+        profile=resolve_profile(loaded.manifest.provider, environment, loaded.base),
         ledger=environment.ledger_path(db, ledger_directory or loaded.base),
     )
 
@@ -128,30 +117,30 @@ def belongs(conn: sqlite3.Connection, prepared: Prepared, *, adopt: bool) -> Pre
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """A provider that is asked something outside of a run."""
+class EndpointRef:
+    """A provider that is contacted outside of a run."""
 
     profile: Profile
     environment: Environment
     ledger: Path
     prepared: Prepared | None = None
-    """The manifest that it was named by."""
+    """The manifest that names it; None if it was given by name."""
 
 
-def address(manifest: Path | None, provider: str | None, db: Path | None) -> Address:
+def find_endpoint(manifest: Path | None, provider: str | None, db: Path | None) -> EndpointRef:
     """Find the provider of a manifest, or by its name. Raises ManifestError and SettingsError."""
     if manifest is not None:
         if provider is not None:
             raise SettingsError("name a manifest or --provider, not both")
         prepared = prepare(manifest, db)
-        return Address(
+        return EndpointRef(
             profile=prepared.profile,
             environment=prepared.environment,
             ledger=prepared.ledger,
             prepared=prepared,
         )
     environment = Environment.load(Path.cwd())
-    return Address(
+    return EndpointRef(
         profile=resolve_profile(provider or DEFAULT_PROVIDER, environment),
         environment=environment,
         ledger=environment.ledger_path(db, None),
@@ -159,117 +148,7 @@ def address(manifest: Path | None, provider: str | None, db: Path | None) -> Add
 
 
 def key_of(profile: Profile, environment: Environment) -> ApiKey | None:
-    """The key for the provider; None where none is sent. Raises SettingsError."""
+    """Return the key for the provider; None if it needs none. Raises SettingsError."""
     if profile.key_variable is not None:
         return environment.key(profile.key_variable)
     return ApiKey(profile.open_key) if profile.open_key else None
-
-
-def stage(
-    staging: Staging,
-    prepared: Prepared,
-    *,
-    accept_unknown_price: bool,
-    progress: Callable[[int], None] | None = None,
-    priced: Priced | None = None,
-    warned: Callable[[Fault], None] | None = None,
-    addresses: ReferenceUrls | None = None,
-    selection: Selection = EVERYTHING,
-) -> Staging:
-    """Plan all jobs into an empty staging. Raises ManifestError and SettingsError.
-
-    ``priced`` is told of the price of jobs; ``warned``, in the end,
-    of what the provider's rules say of jobs that are planned all the same. ``addresses`` are asked
-    for reference images that are given so; without them none is known.
-    """
-    profile = prepared.profile
-    rules = Rulebook(
-        provider=profile.name,
-        models=profile.known_models(),
-        today=utc_now().date(),
-        refuse=prepared.loaded.manifest.rules == "refuse",
-    )
-    batch = batch_id(staging.conn, prepared.loaded.name)
-    amended = _amendments(staging, batch, selection)
-    planner = Planner(
-        prepared.loaded,
-        provider=profile.name,
-        default_model=profile.default_model,
-        rules=rules,
-        reference_urls=addresses,
-        amendments=amended,
-    )
-    staging.fill(
-        planner,
-        price=_price_of(profile, accept_unknown_price=accept_unknown_price),
-        priced=priced,
-        collision_key=collision_key,
-        progress=progress,
-        selection=selection,
-        batch=batch,
-        strict=planner.strict,
-    )
-    staging.resolve(selection.only, prepared.loaded.name)
-    staging.shares = prepared.loaded.manifest.share
-    staging.keeps_unplanned = planner.rows.has_unknown_keys
-    at_fault = [*planner.rows.all(), *staging.clashes]
-    places = prepared.loaded.places
-    most = most_rows_at_fault(places, planner.rows.rows, staging.rows_at_fault())
-    if most is not None:
-        raise ManifestError([most, *at_fault])
-    if warned is not None:
-        for warning in [*planner.warnings, *at_fault]:
-            warned(warning)
-        if staging.keeps_unplanned:
-            warned(places.fault(("rows",), _KEPT))
-        if amended is not None and amended.used:
-            warned(Fault(prepared.loaded.path.name, 0, 0, "", _amended_text(amended.used)))
-    if not staging.jobs:
-        # A broken export must not retire a whole catalogue.
-        loaded = prepared.loaded
-        raise ManifestError(
-            [
-                loaded.places.fault(
-                    ("rows",) if loaded.manifest.rows else ("jobs",),
-                    "this makes no job at all: the table is empty, or `where` is true for no row",
-                )
-            ]
-        )
-    return staging
-
-
-def _amendments(staging: Staging, batch: BatchId | None, selection: Selection) -> Amendments | None:
-    """Return the prompts that were changed in review; None if there are none."""
-    if batch is None:
-        return None
-    found = amendments(staging.conn, batch, enrolled_only=selection.keep_rejected)
-    return Amendments(found) if found else None
-
-
-def _amended_text(keys: Sequence[str]) -> str:
-    jobs = "1 job has" if len(keys) == 1 else f"{len(keys):,} jobs have"
-    return (
-        f"{jobs} a prompt from review that the manifest does not have (such as {keys[0]});"
-        " edit the manifest, which then counts"
-    )
-
-
-def _price_of(profile: Profile, *, accept_unknown_price: bool) -> Price:
-    def price(model: str, options: Mapping[str, OptionValue], references: int) -> Micros:
-        known = profile.price(model, options, references)
-        if known is None:
-            if not accept_unknown_price:
-                raise SettingsError(_unknown_price(profile, model))
-            return ZERO  # unknown: no budget can hold it, and none may be set
-        return known
-
-    return price
-
-
-def _unknown_price(profile: Profile, model: str) -> str:
-    source = f" ({profile.price_source})" if profile.price_source else ""
-    return (
-        f"the price of {model} with these options at {profile.name} is not known{source}, so"
-        " nothing can be estimated or kept within a budget; set it as `provider: {name: "
-        f"{profile.name}, price: 0.05}}`, or go on without budgets: --accept-unknown-price"
-    )

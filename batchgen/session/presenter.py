@@ -1,4 +1,4 @@
-"""The interface through which a session reports to whoever started it.
+"""The interface through which a session reports to its caller.
 
 The session never prints. The command line passes a presenter for the terminal, the Python API one
 that only collects notices.
@@ -50,7 +50,7 @@ class Presenter(Protocol):
         """Show what the run would do and cost."""
 
     def confirm(self, question: str) -> bool:
-        """Ask whether to go on; without a person to ask, the answer is yes."""
+        """Ask whether to continue; without a person to ask return True."""
 
 
 class SilentPresenter:
@@ -78,5 +78,5 @@ class SilentPresenter:
         """Show no plan."""
 
     def confirm(self, question: str) -> bool:
-        """Go on."""
+        """Return True."""
         return True

@@ -1,12 +1,11 @@
-"""Reference images by address: fetched or revalidated once a run, into files named by content.
+"""Fetch or revalidate reference images given by URL, once per run, into files named by content.
 
-Planning comes before and after; no job is known here.
+Planning comes before and after; this module knows no jobs.
 """
 
 from __future__ import annotations
 
 import hashlib
-import ssl
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +21,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader, Validators
+from batchgen.http.network import Access, Network
 from batchgen.images.formats import BadImage
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
@@ -32,43 +32,43 @@ from batchgen.system.atomic_files import PartFile, make_directories
 from batchgen.system.threads import in_disk_thread
 
 WIDTH: Final = 8
-"""Addresses that are asked at the same time."""
+"""URLs requested at the same time."""
 _SETTLED_AT_ONCE: Final = 100
 _SILENT_HOST: Final = 4
-"""After so many addresses in a row to which a host gave no response, its others are not asked."""
+"""After this many consecutive URLs of a host without a response, its others are not requested."""
 
 
 @dataclass(slots=True)
 class Fetched:
-    """What became of the addresses that a plan needs."""
+    """The result for the URLs that a plan needs."""
 
     fetched: int = 0
-    """New ones, and those that give another image than before."""
+    """New images, and URLs that return another image than before."""
     unchanged: int = 0
     failed: int = 0
 
     @property
     def total(self) -> int:
-        """All that are settled."""
+        """Return the number of settled URLs."""
         return self.fetched + self.unchanged + self.failed
 
 
 class ReferenceCache:
-    """Brings the addresses of one plan up to date. Used by one run at a time, for ``owner``."""
+    """Updates the URLs of one plan. Used by one run at a time, for ``owner``."""
 
     def __init__(
         self,
         directory: Path,
         *,
         owner: str,
-        verify: ssl.SSLContext,
+        network: Network,
         allow_loopback: bool,
         fresh_since: datetime,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._directory = directory
         self._owner = owner
-        self._verify = verify
+        self._network = network
         self._allow_loopback = allow_loopback
         self._fresh_since = timestamp(fresh_since)
         self._progress = progress
@@ -80,10 +80,10 @@ class ReferenceCache:
         self._disk_error: OSError | None = None
 
     async def bring(self, urls: NeededUrls) -> Fetched:
-        """Ask every address that was not asked since ``fresh_since``, and write down what came.
+        """Request every URL not requested since ``fresh_since``, and record the results.
 
-        What can't be had is noted with its address and stops nothing. Raises OSError where the
-        directory can't be written.
+        A URL that fails is recorded and stops nothing. Raises OSError if the directory cannot be
+        written.
         """
         await in_disk_thread(make_directories, self._directory)
         send, receive = anyio.create_memory_object_stream[tuple[str, FetchedUrl | None]]()
@@ -94,7 +94,7 @@ class ReferenceCache:
                     for _ in range(WIDTH):
                         tasks.start_soon(self._work, receive.clone(), urls)
                 async with send:
-                    with suppress(anyio.BrokenResourceError):  # then the disk refused
+                    with suppress(anyio.BrokenResourceError):  # the disk refused then
                         for needed in urls:
                             await send.send(needed)
             services.cancel_scope.cancel()
@@ -109,9 +109,9 @@ class ReferenceCache:
         async with (
             needed,
             Downloader(
-                verify=self._verify,
+                network=self._network,
                 deadlines=self._deadlines,
-                allow_loopback=self._allow_loopback,
+                access=Access(allow_loopback=self._allow_loopback),
             ) as downloader,
         ):
             async for url, known in needed:
@@ -158,7 +158,7 @@ class ReferenceCache:
     async def _ask(
         self, downloader: Downloader, url: str, known: FetchedUrl | None
     ) -> FetchedUrl | str:
-        """What the address gives now, or why it gives nothing."""
+        """Return what the URL returns now, or why it failed."""
         host = urlsplit(url).netloc.lower()
         if self._silent[host] >= _SILENT_HOST:
             return "its host gave no response for others, and was not asked again"
@@ -204,7 +204,9 @@ class ReferenceCache:
             return found
 
     def _part_name(self, url: str) -> str:
-        """One for each address and owner: a killed run's litter is overwritten by the next."""
+        """Return a name per URL and owner; the next run overwrites the part file of a killed
+        one.
+        """
         return hashlib.sha256(f"{self._owner}\n{url}".encode()).hexdigest()[:32]
 
 

@@ -1,4 +1,4 @@
-"""Brings the reference images that are given by address here before a run sends anything."""
+"""Fetch the reference images given by URL before a run sends anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchgen.errors import SettingsError
-from batchgen.http.session import ssl_context
+from batchgen.http.session import open_network
 from batchgen.job import REFERENCE_REASON, BatchId, JobId
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.reference_urls import (
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 
 
 class ReferenceImages:
-    """Fetches what plans need; an address that several manifests share is asked once."""
+    """Fetches what plans need; a URL that several manifests share is requested once."""
 
     def __init__(self, presenter: Presenter) -> None:
         self._presenter = presenter
         self._began = utc_now()
 
     def bring(self, prepared: Prepared, urls: NeededUrls) -> Fetched:
-        """Fetch or revalidate the addresses, and say how it went. Raises SettingsError."""
-        # Imported here: few manifests name addresses, and all runs would start later for it.
+        """Fetch or revalidate the URLs, and report the result. Raises SettingsError."""
+        # Imported here: few manifests name URLs, and the import would delay all runs.
         from batchgen.session.reference_cache import ReferenceCache
 
         with self._presenter.fetching(len(urls)) as progress:
             cache = ReferenceCache(
                 prepared.references,
                 owner=prepared.loaded.name,
-                verify=ssl_context(),
+                network=open_network(prepared.profile.network),
                 allow_loopback=_is_on_loopback(prepared),
                 fresh_since=self._began,
                 progress=progress,
@@ -62,9 +62,9 @@ class ReferenceImages:
     def restore(
         self, conn: sqlite3.Connection, prepared: Prepared, batch: BatchId
     ) -> tuple[NeededUrls, Iterator[tuple[JobId, str]]]:
-        """Before a batch goes on without its manifest: fetch the copies that are gone.
+        """Fetch missing copies before a batch continues without its manifest.
 
-        Gives what was fetched, and the jobs whose image is not available, with the reason. Raises
+        Returns what was fetched, and the jobs whose image is not available, with the reason. Raises
         SettingsError.
         """
         urls = NeededUrls(conn, prepared.references)
@@ -87,27 +87,27 @@ def _lost_copies(references: Iterable[str], directory: Path) -> Iterator[Path]:
 def _refusals(
     conn: sqlite3.Connection, directory: Path, batch: BatchId, urls: NeededUrls
 ) -> Iterator[tuple[JobId, str]]:
-    """Each pending job that lacks an image, and why it does."""
+    """Yield each pending job that lacks an image, and the reason."""
     for job, references in pending_references(conn, batch):
         reasons = [f"{url} is not fetched" for url in references if is_url(url)]
         for copy in _lost_copies(references, directory):
-            why = "its address holds another image by now"
+            why = "its URL has another image by now"
             for known in urls_of_content(conn, copy.stem)[:1]:
-                why = f"{known.url} gives none: {urls.find(known.url).problem}"
+                why = f"{known.url} failed: {urls.find(known.url).problem}"
             reasons.append(f"the copy {copy.name} is gone, and {why}")
         if reasons:
             yield job, f"{REFERENCE_REASON}: {reasons[0]}; run the manifest, which fetches it"
 
 
 def _is_on_loopback(prepared: Prepared) -> bool:
-    """Whether the provider is on this machine; only then an image may be."""
+    """Return whether the provider is on this machine; only then may an image be."""
     base_url = prepared.profile.base_url
     return base_url is None or is_loopback(urlsplit(base_url).hostname or "")
 
 
 def _result_text(name: str, result: Fetched) -> str:
     text = (
-        f"{name}: reference images by address: {result.fetched:,} fetched,"
+        f"{name}: reference images by URL: {result.fetched:,} fetched,"
         f" {result.unchanged:,} unchanged"
     )
-    return f"{text}, {result.failed:,} not to be had" if result.failed else text
+    return f"{text}, {result.failed:,} failed" if result.failed else text

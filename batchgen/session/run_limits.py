@@ -45,7 +45,7 @@ class RunLimits:
     max_cost: Micros | None
     """Budget of the run; None for no limit."""
     max_waste: Waste | None
-    """Allowance for rebuying; None where neither flag nor manifest sets it."""
+    """Allowance for rebuying; None if neither flag nor manifest sets it."""
     until: datetime | None
     """Time after which no request starts; None for no limit."""
     throttle: DispatchLimits

@@ -1,4 +1,4 @@
-"""The only reader of the environment: keys, paths and switches."""
+"""Read the environment: keys, paths and switches. No other module does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The environment of this process, beneath it a ``.env`` file next to the manifest."""
+    """The environment of this process, then the ``.env`` file next to the manifest."""
 
     variables: Mapping[str, str] = field(repr=False)
     notices: tuple[str, ...] = ()
@@ -38,11 +38,11 @@ class Environment:
         return cls({**file.variables, **variables}, file.notices)
 
     def get(self, name: str) -> str | None:
-        """A variable, None where it is unset or empty."""
+        """Return a variable, or None if it is unset or empty."""
         return self.variables.get(name) or None
 
     def expand(self, text: str, where: str) -> str:
-        """Put variables in place of ``${NAME}``. Raises SettingsError for one that is not set."""
+        """Replace ``${NAME}`` with variables. Raises SettingsError for one that is not set."""
 
         def value(match: re.Match[str]) -> str:
             found = self.get(match[1])
@@ -53,11 +53,11 @@ class Environment:
         return _VARIABLE.sub(value, text)
 
     def key(self, variable: str) -> ApiKey:
-        """The key in a variable. Raises SettingsError, which never shows it."""
+        """Return the key in a variable. Raises SettingsError, which never shows the key."""
         return self._secret(variable, "API key", hint="`provider: local` needs none")
 
     def account(self, log: AccountLog) -> Account:
-        """Who reads an account's log. Raises SettingsError, which shows neither."""
+        """Return who may read an account's log. Raises SettingsError, which shows no secret."""
         token, user = ApiKey(log.open_token), log.open_user
         if log.token_variable is not None:
             hint = "it is made on the provider's account page; or export the log and say --log FILE"
@@ -80,12 +80,13 @@ class Environment:
             )
         if not value.isascii() or not value.isprintable() or " " in value:
             raise SettingsError(
-                f"{variable} is no {what}: it holds spaces, line breaks or non-ASCII characters"
+                f"{variable} is not a usable {what}: it contains spaces, line breaks or"
+                " non-ASCII characters"
             )
         return ApiKey(value)
 
     def log_path(self, flag: Path | None) -> Path | None:
-        """Where runs are logged: ``--log-file``, else ``BATCHGEN_LOG``, else nowhere."""
+        """Return where runs are logged: ``--log-file``, else ``BATCHGEN_LOG``; None for no log."""
         if flag is not None:
             return flag.absolute()
         named = self.get("BATCHGEN_LOG")
@@ -93,14 +94,26 @@ class Environment:
 
     @property
     def failpoint(self) -> str | None:
-        """The step at which a test has this process killed."""
+        """Return the failpoint at which a test has this process killed."""
         return self.get("BATCHGEN_FAILPOINT")
 
-    def ledger_path(self, flag: Path | None, manifest_directory: Path | None) -> Path:
-        """The ledger: ``--db``, else ``BATCHGEN_DB``, else beside the manifest or found here.
+    @property
+    def proxy(self) -> str | None:
+        """Return the URL of the proxy, by ``BATCHGEN_PROXY``; None without one."""
+        return self.get("BATCHGEN_PROXY")
 
-        Symbolic links are followed, so that lock and spool, which lie next to the ledger, are the
-        same by whatever name it is reached. Raises SettingsError for links in a circle.
+    @property
+    def ca_file(self) -> Path | None:
+        """Return a file of certificates, by ``BATCHGEN_CA_FILE``; None if it is not set."""
+        named = self.get("BATCHGEN_CA_FILE")
+        return Path(named).expanduser().absolute() if named else None
+
+    def ledger_path(self, flag: Path | None, manifest_directory: Path | None) -> Path:
+        """Return the ledger: ``--db``, else ``BATCHGEN_DB``, else next to the manifest or found
+        here.
+
+        Symbolic links are followed, so that lock and spool, which are next to the ledger, are the
+        same for each of its names. Raises SettingsError for circular links.
         """
         path = self._ledger_name(flag, manifest_directory)
         try:
@@ -122,9 +135,9 @@ class Environment:
 
     @property
     def ledger_wait_s(self) -> float | None:
-        """How long a locked ledger is waited for, by ``BATCHGEN_LEDGER_WAIT``.
+        """Return how long to wait for a locked ledger, by ``BATCHGEN_LEDGER_WAIT``.
 
-        None where it is not set. Raises SettingsError.
+        None if it is not set. Raises SettingsError.
         """
         written = self.get("BATCHGEN_LEDGER_WAIT")
         if written is None:
@@ -136,3 +149,12 @@ class Environment:
         if not 0 <= seconds < float("inf"):
             raise SettingsError(f"BATCHGEN_LEDGER_WAIT: {written!r}; expected seconds, like 600")
         return seconds
+
+
+def color_setting() -> bool | None:
+    """Return whether NO_COLOR or FORCE_COLOR decides about colors; None if neither does."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return False if os.environ.get("TERM") == "dumb" else None

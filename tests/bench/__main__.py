@@ -1,4 +1,6 @@
-"""``python -m tests.bench``: batchgen beside its peers, on loopback; see README, Performance."""
+"""``python -m tests.bench``: compare batchgen with its peers on loopback.
+
+batchgen/guide/performance.md has the results."""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ QUICK: Final = ("url-20k", "url-1500k", "inline-1500k", "latency-64", "startup")
 
 
 def main() -> None:
-    """Run what was asked for, and print its tables as it comes."""
+    """Run the requested benchmarks, and print their tables as they finish."""
     options = _options()
     chosen = options.only or (QUICK if options.quick else [*_NAMES, *ALONE])
     with tempfile.TemporaryDirectory(prefix="batchgen-bench-", dir=options.directory) as directory:

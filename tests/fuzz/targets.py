@@ -1,9 +1,10 @@
-"""What reads a stranger's bytes, each as a function that fails where a rule is broken."""
+"""Parsers of foreign bytes, each as a function that fails if a rule is broken."""
 
 from __future__ import annotations
 
 import base64
 import functools
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -30,7 +31,11 @@ from batchgen.manifest.template import compile_expression, compile_template
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.outcomes.retry_after import MAX_WAIT_S, retry_after
 from batchgen.planning.naming import NamingError, checked_key, output_path, safe_path
+from batchgen.providers.adapters.error_objects import error_of
+from batchgen.providers.adapters.image_paths import MAX_IMAGES, find_images
 from batchgen.providers.adapters.registry import ADAPTERS
+from batchgen.providers.adapters.response_parsing import parse_document
+from batchgen.providers.adapters.tasks import find_task
 from batchgen.providers.adapters.video import read_state
 from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.session.settings import Environment
@@ -125,30 +130,46 @@ def read_response(data: bytes) -> None:
         assert classification.message.isprintable()
         assert classification.code.isprintable()
         if classification.outcome is Outcome.OK:
+            assert status == 200
             assert response.images
             assert classification.billed is not Billed.NO
 
 
-def read_pieces(data: bytes) -> None:
-    """A body loses nothing with its images, in whatever pieces (parted by 0xfe) it arrives.
+def read_image_paths(data: bytes) -> None:
+    """Images are found at distinct indexes; next to an error only those that are image data."""
+    with suppress(ValueError):
+        document = parse_document(data)
+        found = find_images(document)
+        assert len({one.index for one in found}) == len(found) <= MAX_IMAGES
+        assert all((one.url is None) != (one.base64 is None) for one in found)
+        assert all(one.url is None or one.url.strip() for one in found)
+        if isinstance(document, dict):
+            error_of(document)
+            find_task(document, {})
+            unsure = {**document, "data": None, "error": {"message": "no"}}
+            assert all(one.url is None for one in find_images(unsure, is_error=True))
 
-    0xff stands for a long base64.
+
+def read_pieces(data: bytes) -> None:
+    """A body loses nothing with its images, in whichever pieces (parted by 0xfe) it arrives.
+
+    0xff is replaced by a long base64.
     """
-    scan, body, told, encoded = Base64Scanner(), b"", b"", b""
+    scan, body, shown, encoded = Base64Scanner(), b"", b"", b""
     decoder = Base64Decoder()
     for piece in data.replace(b"\xff", b"QUFB" * 1500).split(b"\xfe"):
         body += piece
         for kind, part in scan.feed(piece):
-            told += part
+            shown += part
             with suppress(ValueError):
                 if kind is Kind.BASE64:
                     encoded += base64.b64encode(decoder.feed(part))
                 elif kind is Kind.END:
                     encoded += base64.b64encode(decoder.end())
-                    assert told.endswith(encoded)
+                    assert shown.endswith(encoded)
             if kind is Kind.END:
                 decoder, encoded = Base64Decoder(), b""
-    assert told + scan.rest() == body
+    assert shown + scan.rest() == body
 
 
 def read_headers(data: bytes) -> None:
@@ -198,7 +219,7 @@ def read_log(data: bytes) -> None:
 
 
 def read_settings(data: bytes) -> None:
-    """A ``.env`` and an address are read or refused."""
+    """A ``.env`` and a URL are read or refused."""
     (_directory() / ".env").write_bytes(data)
     with suppress(SettingsError):
         found = Environment.load(_directory())
@@ -225,6 +246,20 @@ TARGETS: Final[Mapping[str, Target]] = {
             b"\0\1" + stream(PARTIAL, COMPLETED),
             b'\1\0{"candidates": [{"content": {"parts": [{"inlineData": {"data": "aGk="}}]}}]}',
             b'\2\0{"code": "success", "data": {"task_id": "t", "status": "SUCCESS", "url": "u"}}',
+        ),
+    ),
+    "image_paths": Target(
+        read_image_paths,
+        tuple(
+            json.dumps(document).encode()
+            for document in (
+                {"images": [{"url": "https://a.example/1.png"}], "status": "done"},
+                {"data": {"data": [{"b64_json": "iVBORw0KGgoAAAANSUhEUg=="}]}, "code": 200},
+                {"choices": [{"message": {"content": "![a](https://a.example/1.png) no"}}]},
+                {"output": [{"type": "image_generation_call", "result": "/9j/4AAQSkZJRgABAQ=="}]},
+                {"id": "1", "status": "queued", "polling_url": "/t/1", "urls": {"get": "x"}},
+                {"errors": [{"message": "a"}], "detail": [{"loc": ["body", "x"], "msg": "b"}]},
+            )
         ),
     ),
     "pieces": Target(

@@ -1,4 +1,4 @@
-"""The files of a batch against its ledger, and what can be mended without buying."""
+"""The files of a batch compared with its ledger, and what can be repaired for free."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_what_is_missing_or_changed_is_had_again_for_nothing(
     assert [(one["finding"], one["key"], one["downloadable"]) for one in found] == [
         ("missing", "job-000", True),
         ("changed", "job-001", True),
-        ("stranger", None, False),
+        ("foreign", None, False),
     ]
     text = rig.batchgen("verify", "batch", "--repair", "--changed", cwd=tmp_path, code=1).stdout
     assert "2 are due again; `batchgen resume batch` downloads them at no charge" in text
@@ -54,7 +54,7 @@ def test_what_is_missing_or_changed_is_had_again_for_nothing(
     assert {file.name: file.read_bytes() for file in out.glob("*.png")} == whole
     assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"
     assert len(served.bill()) == bought
-    assert [one["finding"] for one in verify(tmp_path, code=0)] == ["stranger"]
+    assert [one["finding"] for one in verify(tmp_path, code=0)] == ["foreign"]
     rig.judge(tmp_path, served.bill()[bought - 3 :], finished=True)
 
 

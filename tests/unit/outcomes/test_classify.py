@@ -103,7 +103,7 @@ STATUS_ROWS = {
     "H31-200": (partial(answered, 200), Outcome.AMBIGUOUS),
     "H32-299": (partial(answered, 299, {"data": [{"url": "https://x/y"}]}), Outcome.OK),
     "H32-418": (partial(answered, 418), Outcome.REFUSED),
-    "H32-451": (partial(answered, 451), Outcome.REFUSED),
+    "H32-451": (partial(answered, 451), Outcome.BLOCKED),
     "H32-599": (partial(answered, 599), Outcome.AMBIGUOUS),
     "H32-999": (partial(answered, 999), Outcome.AMBIGUOUS),
     "H35-504": (partial(answered, 504, HTML, {"x-should-retry": "true"}), Outcome.AMBIGUOUS),
@@ -249,6 +249,49 @@ WORDS = {
     "refused by name alone": (
         500, error("invalid_request", "y", ""), {}, Outcome.REFUSED, NO,
         "invalid_request", "invalid_request [type y]",
+    ),
+    "FastAPI text": (
+        400, {"detail": "unsupported aspect ratio"}, {}, Outcome.REFUSED, NO,
+        "http_400", "unsupported aspect ratio",
+    ),
+    "FastAPI list": (
+        422, {"detail": [{"loc": ["body", "size"], "msg": "not valid", "type": "enum"}]}, {},
+        Outcome.REFUSED, NO, "enum", "size: not valid",
+    ),
+    "problem+json": (
+        400, {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "size?"}, {},
+        Outcome.REFUSED, NO, "http_400", "size?",
+    ),
+    "ASP.NET": (
+        400, {"title": "Errors occurred.", "errors": {"Size": ["must be 1024", "or auto"]}}, {},
+        Outcome.REFUSED, NO, "http_400", "Size: must be 1024; or auto",
+    ),
+    "a title alone": (
+        400, {"title": "Bad Request"}, {}, Outcome.REFUSED, NO, "http_400", "Bad Request",
+    ),
+    "errors with messages": (
+        400, {"errors": [{"message": "a"}, {"message": "b"}]}, {}, Outcome.REFUSED, NO,
+        "http_400", "a; b",
+    ),
+    "nested messages": (
+        400, {"error": {"message": {"error": {"message": "size\nis wrong"}}}}, {},
+        Outcome.REFUSED, NO, "http_400", "size is wrong",
+    ),
+    "JSON in a message": (
+        400, {"error": {"message": '{"error": {"message": "too large", "code": "x"}}'}}, {},
+        Outcome.REFUSED, NO, "http_400", "too large",
+    ),
+    "plain text": (
+        400, b"invalid size: must be\r\n1024x1024", {}, Outcome.REFUSED, NO,
+        "http_400", "invalid size: must be 1024x1024",
+    ),
+    "a page with a title": (
+        502, b"<html><title>502 Bad Gateway</title>", PAGE, Outcome.AMBIGUOUS, MAYBE,
+        "http_502", "HTTP 502: 502 Bad Gateway",
+    ),
+    "a firewall with a title": (
+        403, b"<html><title>Attention Required!</title>", PAGE, Outcome.THROTTLED, NO, "firewall",
+        "HTTP 403 with an HTML page: a firewall in front of the endpoint: Attention Required!",
     ),
     "a fee": (
         400, error("violation_fee.x"), {}, Outcome.BLOCKED, MAYBE,

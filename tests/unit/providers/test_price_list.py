@@ -330,7 +330,7 @@ def real() -> PriceList:
         ("gpt-5.1", {}, None),
     ],
 )
-def test_the_real_list_gives_the_prices_of_the_sheet(
+def test_real_list_gives_published_prices(
     real: PriceList, model: str, options: dict[str, OptionValue], micros: int | None
 ) -> None:
     assert real.price(model, options, 0) == micros

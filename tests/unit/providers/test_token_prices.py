@@ -1,4 +1,4 @@
-"""Prices by tokens, against the figures of the openai-images sheet, section 4."""
+"""Prices by tokens, compared with OpenAI's published figures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def price(model: TokenPrice, options: Mapping[str, OptionValue], references: int
         ((3840, 2160), 371, 3336, 13342),
     ],
 )
-def test_gpt_image_2_counts_the_tokens_of_the_sheet(
+def test_gpt_image_2_counts_published_tokens(
     size: tuple[int, int], low: int, medium: int, high: int
 ) -> None:
     assert [output_tokens(TWO.factors[q], *size) for q in ("low", "medium", "high")] == [

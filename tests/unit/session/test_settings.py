@@ -57,7 +57,7 @@ def test_a_key_shows_itself_to_nobody() -> None:
     ],
 )
 def test_a_key_that_no_header_can_carry_is_refused_unseen(value: str) -> None:
-    with pytest.raises(SettingsError, match="K is no API key") as caught:
+    with pytest.raises(SettingsError, match="K is not a usable API key") as caught:
         Environment({"K": value}).key("K")
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
@@ -71,7 +71,7 @@ def test_a_missing_key_says_where_it_belongs(variables: dict[str, str]) -> None:
 # The ledger
 
 
-def test_the_ledger_is_where_the_flag_says_then_the_environment_then_the_manifest(
+def test_ledger_path_prefers_flag_then_environment_then_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -81,7 +81,7 @@ def test_the_ledger_is_where_the_flag_says_then_the_environment_then_the_manifes
     assert EMPTY.ledger_path(None, tmp_path / "m") == tmp_path / "m" / "batchgen.db"
 
 
-def test_without_a_manifest_the_ledger_is_looked_for_here_and_in_jobs(
+def test_ledger_is_found_here_or_in_jobs_without_a_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -196,7 +196,7 @@ def test_what_a_variable_brings_in_is_checked_too(field: str, value: str) -> Non
     assert "secret" not in str(caught.value)
 
 
-# Addresses
+# URLs
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,10 @@ def test_an_account_is_a_token_and_a_number() -> None:
     ("change", "message"),
     [
         ({"CRAZYROUTER_ACCESS_TOKEN": ""}, "no access token: set CRAZYROUTER_ACCESS_TOKEN .*--log"),
-        ({"CRAZYROUTER_ACCESS_TOKEN": f"{KEY} x"}, "CRAZYROUTER_ACCESS_TOKEN is no access token"),
+        (
+            {"CRAZYROUTER_ACCESS_TOKEN": f"{KEY} x"},
+            "CRAZYROUTER_ACCESS_TOKEN is not a usable access token",
+        ),
         ({"CRAZYROUTER_USER_ID": ""}, "set CRAZYROUTER_USER_ID to the number"),
         ({"CRAZYROUTER_USER_ID": f"7\n{KEY}"}, "set CRAZYROUTER_USER_ID to the number"),
         ({"CRAZYROUTER_USER_ID": "\u0667"}, "set CRAZYROUTER_USER_ID to the number"),

@@ -1,0 +1,139 @@
+"""What a dataset's directory records about itself, so that an export can be resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from batchgen.dataset.layout import DatasetOrder
+from batchgen.errors import SettingsError
+from batchgen.storage.store import Store
+
+CHECKSUMS: Final = "SHA256SUMS"
+_DIRECTORY: Final = ".batchgen"
+_HEAD: Final = f"{_DIRECTORY}/dataset.json"
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFile:
+    """A file of a part."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A written part of a dataset."""
+
+    number: int
+    plan: str
+    """Hash of the samples that the part was made of; empty while it is written or incomplete."""
+    files: tuple[PartFile, ...]
+
+
+class Records:
+    """The records of a dataset in its store, below ``.batchgen/``.
+
+    ``SHA256SUMS`` exists only while the dataset is complete.
+    """
+
+    def __init__(self, store: Store, order: DatasetOrder) -> None:
+        self._store = store
+        self._head = (
+            json.dumps(
+                {
+                    "version": _VERSION,
+                    "batch": order.batch,
+                    "layout": order.layout.value,
+                    "part_images": order.part_images,
+                },
+                indent=2,
+            )
+            + "\n"
+        ).encode()
+
+    def begin(self) -> None:
+        """Record what the store holds. Raises SettingsError if it holds anything else."""
+        try:
+            found = self._store.read(_HEAD)
+        except FileNotFoundError:
+            first = next(self._store.list(), None)
+            if first is not None:
+                raise SettingsError(
+                    f"{self._store.url}: not empty and not a dataset of batchgen: {first.name};"
+                    " expected a new directory"
+                ) from None
+            self._store.put(_HEAD, self._head)
+            return
+        if found != self._head:
+            raise SettingsError(
+                f"{self._store.url}: holds a dataset of another batch, layout or part size:"
+                f" {' '.join(found.decode(errors='replace').split())}; expected a new directory"
+            )
+
+    def find(self, number: int) -> Part | None:
+        """Return a part that was written completely and still has all of its files."""
+        found = self._read(number)
+        if found is None or not found.plan:
+            return None
+        for file in found.files:
+            info = self._store.info(file.name)
+            if info is None or info.bytes != file.bytes:
+                return None
+        return found
+
+    def start(self, number: int, names: Iterable[str]) -> set[str]:
+        """Record the files that a part is about to get; return those that it had and loses."""
+        self._store.delete(CHECKSUMS)
+        found = self._read(number)
+        had = {file.name for file in found.files} if found is not None else set[str]()
+        planned = sorted({*had, *names})
+        files = tuple(PartFile(name=name, bytes=0, sha256="") for name in planned)
+        self.finish(Part(number=number, plan="", files=files))
+        return had - set(names)
+
+    def finish(self, part: Part) -> None:
+        """Record a part whose files are all written."""
+        record = {"plan": part.plan, "files": [asdict(file) for file in part.files]}
+        text = json.dumps(record, separators=(",", ":"), sort_keys=True)
+        self._store.put(_name(part.number), f"{text}\n".encode())
+
+    def drop_from(self, number: int) -> None:
+        """Delete the parts from a number on, which are left from a larger dataset."""
+        while (found := self._read(number)) is not None:
+            self._store.delete(CHECKSUMS)
+            for file in found.files:
+                self._store.delete(file.name)
+            self._store.delete(_name(number))
+            number += 1
+
+    def write_checksums(self, parts: int) -> None:
+        """Write the checksums of all files, in the format of ``sha256sum``."""
+        if self._store.info(CHECKSUMS) is None:
+            self._store.put(CHECKSUMS, "".join(self._checksums(parts)).encode())
+
+    def _checksums(self, parts: int) -> Iterator[str]:
+        for number in range(parts):
+            part = self._read(number)
+            for file in part.files if part is not None else ():
+                yield f"{file.sha256}  {file.name}\n"
+
+    def _read(self, number: int) -> Part | None:
+        name = _name(number)
+        try:
+            found = json.loads(self._store.read(name))
+            files = tuple(PartFile(**file) for file in found["files"])
+            return Part(number=number, plan=str(found["plan"]), files=files)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as exc:
+            raise SettingsError(f"{self._store.url}/{name}: not a record of a part: {exc}") from exc
+
+
+def _name(number: int) -> str:
+    return f"{_DIRECTORY}/{number:05d}.json"
