@@ -38,6 +38,7 @@ from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
 from batchgen.ledger.runs import continue_run, end_open_run, end_run
+from batchgen.ledger.samples import SAMPLE_EVERY_S, Sample, record_sample
 from batchgen.ledger.shared_rate_limits import (
     SharedPace,
     SharedRate,
@@ -135,7 +136,13 @@ async def drive(
         pool = Pool(context, engine.pool_settings(), shutdown, network)
         error: BaseException | None = None
         try:
-            await _run_pool(pool, context, progress, run.spec.limits.until)
+            await _run_pool(
+                pool,
+                context,
+                progress,
+                until=run.spec.limits.until,
+                concurrency=run.spec.limits.concurrency,
+            )
         except BaseException as exc:
             error = one_error(exc)
         finally:
@@ -250,14 +257,35 @@ class _Engine:
 
 
 async def _run_pool(
-    pool: Pool, context: RunContext, progress: RunProgress, until: datetime | None
+    pool: Pool,
+    context: RunContext,
+    progress: RunProgress,
+    *,
+    until: datetime | None,
+    concurrency: int,
 ) -> None:
     async with anyio.create_task_group() as services:
         services.start_soon(progress.run, context.dispatch_status)
+        services.start_soon(_sample, context, concurrency)
         if until is not None:
             services.start_soon(_stop_at, until, context.throttle)
         await pool.run()
         services.cancel_scope.cancel()
+
+
+async def _sample(context: RunContext, concurrency: int) -> None:
+    """Record the throttle every ten seconds, for as long as the ledger can be written."""
+    with suppress(LedgerWriteError):  # the workers report it
+        while True:
+            await anyio.sleep(SAMPLE_EVERY_S)
+            seen = context.throttle.status()
+            sample = Sample(
+                in_flight=seen.in_flight,
+                width=seen.width,
+                allowed=concurrency,
+                waiting_for=seen.waiting_for,
+            )
+            await context.ledger.run(record_sample, context.run, sample)
 
 
 def _begin(
