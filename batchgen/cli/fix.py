@@ -222,9 +222,8 @@ def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
 )
 @option(
     "--dataset",
-    type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write the verified images with their prompts as a dataset.",
+    help="Write the verified images with their prompts as a dataset, to a directory or a bucket.",
 )
 @option(
     "--layout",
@@ -239,6 +238,11 @@ def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
     metavar="N",
     help="With --dataset: put N images into each part.",
 )
+@option(
+    "--decision",
+    type=click.Choice(["accepted"]),
+    help="With --dataset: take only images that were accepted in review.",
+)
 def export(
     name: str,
     db: Path | None,
@@ -246,23 +250,27 @@ def export(
     file_format: str,
     output: Path | None,
     failed: bool,
-    dataset: Path | None,
+    dataset: str | None,
     layout: str,
     part_images: int,
+    decision: str | None,
 ) -> ExitCode:
     """Export jobs, attempts or images as JSON lines or CSV, or images as a dataset."""
     from batchgen.commands.export import export as command
     from batchgen.commands.export import export_failed
 
     if dataset is not None:
-        from batchgen.commands.export_dataset import export_dataset
+        from batchgen.commands.export_dataset import Choice, export_dataset
         from batchgen.dataset.layout import Layout
 
         if failed or output is not None:
             raise click.UsageError("--dataset cannot be combined with --failed or --output")
-        return export_dataset(
-            name, db, dataset=dataset, layout=Layout(layout), part_images=part_images
+        choice = Choice(
+            layout=Layout(layout), part_images=part_images, accepted=decision is not None
         )
+        return export_dataset(name, db, dataset=dataset, choice=choice)
+    if decision is not None:
+        raise click.UsageError("--decision needs --dataset")
     if failed:
         return export_failed(name, db, output=output)
     return command(name, db, what=what, file_format=file_format, output=output)

@@ -10,8 +10,12 @@ from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.saved_images import Saved, forget_pruned, saved_images
+from batchgen.output.bucket_sidecar import remove_sidecar_object
 from batchgen.output.sidecar import is_sidecar, sidecar_of
+from batchgen.session.storage import stores_of_batch
+from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import sha256_of
+from batchgen.urls import is_bucket
 
 
 def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
@@ -23,7 +27,8 @@ def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
     with locked_batch(name, db) as batch:
         base = base_of(batch.ledger, batch.row)
         retired = [saved for saved in saved_images(batch.conn, batch.row.id) if saved.retired]
-        kept = {saved.image: why for saved in retired if (why := _kept(base, saved))}
+        stores = stores_of_batch(batch.ledger, batch.row)
+        kept = {saved.image: why for saved in retired if (why := _why_kept(base, stores, saved))}
         removable = [saved for saved in retired if saved.image not in kept]
         for saved in retired:
             left = f" ({kept[saved.image]})" if saved.image in kept else ""
@@ -38,6 +43,26 @@ def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
             forget_pruned(batch.conn, [saved.image for saved in removable])
     write_line(sys.stdout, _summary(name, removable, yes=yes))
     return ExitCode.DONE
+
+
+def _remove(base: Path, stores: Stores, saved: Saved, name: str) -> None:
+    if is_bucket(saved.root):
+        store = stores.of(saved.root)
+        store.delete(saved.path)
+        remove_sidecar_object(store, saved.path, name, saved.key)
+        return
+    image = base / saved.root / saved.path
+    image.unlink(missing_ok=True)
+    if is_sidecar(sidecar_of(image), name, saved.key):
+        sidecar_of(image).unlink()
+
+
+def _why_kept(base: Path, stores: Stores, saved: Saved) -> str | None:
+    """Return why an image is left alone; None if it may be removed."""
+    if not is_bucket(saved.root):
+        return _kept(base, saved)
+    present = stores.of(saved.root).digest(saved.path)
+    return None if present in (None, saved.sha256) else "changed since, and left alone"
 
 
 def _kept(base: Path, saved: Saved) -> str | None:

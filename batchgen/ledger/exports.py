@@ -10,6 +10,7 @@ from typing import Final
 from batchgen.job import BatchId
 from batchgen.ledger.sums import CHARGED, POSSIBLE
 from batchgen.money import decimal_string
+from batchgen.urls import is_bucket, path_below
 
 EXPORTS: Final = ("jobs", "attempts", "images")
 
@@ -40,7 +41,8 @@ _EXPORT_SQL: Final = {
         """,
     "images": """
         SELECT images.id AS cursor,
-               key, images.path AS path, sha256, bytes, width, height, format
+               key, images.path AS path, sha256, bytes, width, height, format,
+               images.root AS url
         FROM images CROSS JOIN jobs ON jobs.id = job_id
         WHERE +batch_id = :batch AND images.state = 'saved' AND images.id > :after
         ORDER BY images.id LIMIT :limit
@@ -53,6 +55,8 @@ _MONEY_COLUMNS: Final = ("estimated", "charged", "maybe", "cost")
 
 def export(conn: sqlite3.Connection, batch: BatchId, what: str) -> Iterator[dict[str, object]]:
     """Stream jobs, attempts or images of a batch; money as decimal strings in dollars.
+
+    The ``url`` of an image is None unless the image is in a bucket.
 
     Read a page at a time: a reader that stops in the middle, as in a pager, would keep a run from
     writing for as long as it stays there.
@@ -68,6 +72,9 @@ def export(conn: sqlite3.Connection, batch: BatchId, what: str) -> Iterator[dict
             for column in _MONEY_COLUMNS:
                 if column in row:
                     row[column] = decimal_string(row[column])
+            if "url" in row:
+                root = str(row["url"])
+                row["url"] = path_below(root, str(row["path"])) if is_bucket(root) else None
             yield row
 
 

@@ -168,7 +168,8 @@ def _row_jobs(
     columns, cells = NamedColumns(source), EmptyCells(template, source)
     look = cells.look
     try:
-        with closing(open_rows(source, loaded.base, report=unreadable.append)) as table:
+        opened = open_rows(source, loaded.base, report=unreadable.append, copies=loaded.copies)
+        with closing(opened) as table:
             for row in _filled(table, source, columns):
                 while unreadable:
                     yield from _unreadable_jobs(unreadable.popleft(), maker, context)

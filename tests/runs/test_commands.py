@@ -42,7 +42,7 @@ ATTEMPT_COLUMNS = [
     "request_id",
     "cost",
 ]
-IMAGE_COLUMNS = ["key", "path", "sha256", "bytes", "width", "height", "format"]
+IMAGE_COLUMNS = ["key", "path", "sha256", "bytes", "width", "height", "format", "url"]
 
 
 @pytest.fixture(scope="module")

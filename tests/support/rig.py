@@ -27,7 +27,7 @@ from tests.support import canary
 _HELD = "SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = job_id WHERE state <> 'done'"
 """Attempts whose answers, or what came of them, are kept for a person."""
 PRICE = Micros(37_700)
-TIMEOUT_S = 100
+TIMEOUT_S = 400
 _LOUD = {"PYTHONPATH": str(Path(__file__).with_name("loud"))}
 
 
