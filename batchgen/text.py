@@ -61,3 +61,29 @@ def _is_mark(char: str) -> bool:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 request``, ``2 requests``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def duration(seconds: float, *, whole: bool = False) -> str:
+    """Return a duration such as ``1h 05m``, ``2m 08s``, ``42s`` or ``1.7s``.
+
+    With ``whole``, seconds have no decimals.
+    """
+    rounded = round(seconds)
+    hours, rest = divmod(rounded, 3600)
+    minutes, left = divmod(rest, 60)
+    if hours:
+        return f"{hours:,}h {minutes:02d}m"
+    if minutes:
+        return f"{minutes}m {left:02d}s"
+    return f"{seconds:.1f}s" if seconds < 10 and not whole else f"{left}s"
+
+
+def file_size(size: int) -> str:
+    """Return a size in decimal units such as ``48 kB`` or ``1.2 MB``."""
+    if size < 1_000:
+        return f"{size} bytes" if size != 1 else "1 byte"
+    if size < 1_000_000:
+        return f"{size / 1_000:.0f} kB"
+    if size < 1_000_000_000:
+        return f"{size / 1_000_000:.1f} MB"
+    return f"{size / 1_000_000_000:,.1f} GB"

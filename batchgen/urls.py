@@ -6,17 +6,20 @@ import re
 from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
+_PRIVATE_SUFFIXES: Final = (".internal", ".local", ".lan", ".home.arpa", ".localhost")
+"""Reserved for private networks (RFC 6761, 6762, 8375; ICANN for .internal), or common there."""
 _BUCKET: Final = re.compile(r"(?:s3|gs|az)://", re.IGNORECASE)
 _FILE: Final = "file://"
 
 
-def check_base_url(url: str) -> str:
+def check_base_url(url: str, *, insecure_http: bool = False) -> str:
     """Return the base URL without its trailing slashes.
 
-    Raises ValueError for a URL that no key may be sent to. The message never shows a part of the
-    URL that may be a secret.
+    With ``insecure_http``, http:// is allowed to private names and IP addresses, too. Raises
+    ValueError for a URL that no key may be sent to. The message never shows a part of the URL that
+    may be a secret.
     """
     try:
         parts = urlsplit(url)
@@ -31,8 +34,29 @@ def check_base_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
         raise ValueError(f"not a valid URL: {url!r}; expected https://HOST/v1")
     if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError(f"http:// would send the key to {host} unencrypted; expected https://")
+        _check_insecure(host, insecure_http=insecure_http)
     return url.rstrip("/")
+
+
+def _check_insecure(host: str, *, insecure_http: bool) -> None:
+    problem = f"http:// would send the key to {host} unencrypted; expected https://"
+    if not is_private(host):
+        raise ValueError(problem)
+    if not insecure_http:
+        raise ValueError(f"{problem}, or `insecure_http: true` for a host in a private network")
+
+
+def is_private(host: str) -> bool:
+    """Return whether a host is in a private network, by its name or IP address alone.
+
+    Names without a dot are private: container and intranet names.
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        name = host.lower().rstrip(".")
+        return "." not in name or name.endswith(_PRIVATE_SUFFIXES)
+    return address.is_private and not address.is_unspecified
 
 
 def is_loopback(host: str) -> bool:
@@ -74,3 +98,15 @@ def output_root(text: str) -> str:
 def path_below(root: str, path: str) -> str:
     """Return a path below an output directory: a path, or the URL of an object."""
     return f"{root}/{path}" if is_bucket(root) else str(PurePosixPath(root) / path)
+
+
+def absolute_url(url: str, base_url: str) -> str:
+    """Return the URL of an image; one without a scheme is relative to the URL of the request.
+
+    An absolute URL stays unchanged to the last character, as a signature may cover it. So does
+    one that cannot be parsed.
+    """
+    try:
+        return url if urlsplit(url).scheme else urljoin(f"{base_url}/images/generations", url)
+    except ValueError:
+        return url

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     " their download.",
 )
 @dry_run_option
+@json_option
 def retry(
     name: str,
     db: Path | None,
@@ -58,6 +59,7 @@ def retry(
     since: datetime | None,
     buy: bool,
     dry_run: bool,
+    as_json: bool,
 ) -> ExitCode:
     """Return failed, blocked or uncertain jobs to pending.
 
@@ -75,7 +77,7 @@ def retry(
     states = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
     by_default = frozenset({JobState.FAILED, JobState.PAID} if buy else {JobState.FAILED})
     chosen = RetrySelection(states=states or by_default, only=only, code=reason, since=since)
-    return command(name, db, chosen, buy=buy, dry_run=dry_run)
+    return command(name, db, chosen, buy=buy, dry_run=dry_run, as_json=as_json)
 
 
 @click.command()
@@ -107,14 +109,17 @@ def acknowledge(
     metavar="ID",
     help="Restore only the images that this run replaced.",
 )
-def rollback(name: str, db: Path | None, only: Only | None, run: int | None) -> ExitCode:
+@json_option
+def rollback(
+    name: str, db: Path | None, only: Only | None, run: int | None, as_json: bool
+) -> ExitCode:
     """Restore the previous versions of replaced images.
 
     A second rollback restores the newer versions.
     """
     from batchgen.commands.rollback import rollback as command
 
-    return command(name, db, only=only, run=run)
+    return command(name, db, only=only, run=run, as_json=as_json)
 
 
 @click.command()
@@ -184,11 +189,12 @@ def reconcile(
 @batch_argument
 @db_option
 @option("--yes", is_flag=True, help="Delete the images instead of listing them.")
-def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
+@json_option
+def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
     """List or delete images of jobs that left the manifest."""
     from batchgen.commands.prune import prune as command
 
-    return command(name, db, yes=yes)
+    return command(name, db, yes=yes, as_json=as_json)
 
 
 @click.command()
@@ -196,16 +202,16 @@ def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
 @db_option
 @option(
     "--what",
-    type=click.Choice(["jobs", "attempts", "images"]),
+    type=click.Choice(["jobs", "attempts", "images", "decisions"]),
     default="jobs",
     help="Choose the records to export.",
 )
 @option(
     "--format",
     "file_format",
-    type=click.Choice(["jsonl", "csv"]),
+    type=click.Choice(["jsonl", "csv", "csv-raw"]),
     default="jsonl",
-    help="Choose the output format.",
+    help="Choose the output format. csv puts ' before text that a spreadsheet would compute.",
 )
 @option(
     "-o",
@@ -243,6 +249,12 @@ def prune(name: str, db: Path | None, yes: bool) -> ExitCode:
     type=click.Choice(["accepted"]),
     help="With --dataset: take only images that were accepted in review.",
 )
+@option(
+    "--run",
+    type=click.IntRange(min=1),
+    metavar="ID",
+    help="Export only what this run requested or made; `report --list` shows the runs.",
+)
 def export(
     name: str,
     db: Path | None,
@@ -254,8 +266,9 @@ def export(
     layout: str,
     part_images: int,
     decision: str | None,
+    run: int | None,
 ) -> ExitCode:
-    """Export jobs, attempts or images as JSON lines or CSV, or images as a dataset."""
+    """Export jobs, attempts, images or review decisions as rows, or images as a dataset."""
     from batchgen.commands.export import export as command
     from batchgen.commands.export import export_failed
 
@@ -263,14 +276,16 @@ def export(
         from batchgen.commands.export_dataset import Choice, export_dataset
         from batchgen.dataset.layout import Layout
 
-        if failed or output is not None:
-            raise click.UsageError("--dataset cannot be combined with --failed or --output")
+        if failed or output is not None or run is not None:
+            raise click.UsageError("--dataset cannot be combined with --failed, --output or --run")
         choice = Choice(
             layout=Layout(layout), part_images=part_images, accepted=decision is not None
         )
         return export_dataset(name, db, dataset=dataset, choice=choice)
     if decision is not None:
         raise click.UsageError("--decision needs --dataset")
+    if run is not None and (failed or what == "decisions"):
+        raise click.UsageError("--run cannot be combined with --failed or --what decisions")
     if failed:
         return export_failed(name, db, output=output)
-    return command(name, db, what=what, file_format=file_format, output=output)
+    return command(name, db, what=what, file_format=file_format, output=output, run=run)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from batchgen.cli.completion import complete_key
 from batchgen.cli.options import (
     DEFAULT_MANIFEST,
     RefreshOptions,
@@ -66,26 +67,40 @@ def _permanent_imports() -> Iterator[None]:
 
 @click.command()
 @click.argument("path", metavar="[FILE]", type=click.Path(path_type=Path), default=DEFAULT_MANIFEST)
-def init(path: Path) -> ExitCode:
-    """Write an example manifest that runs on the local endpoint.
+@option(
+    "--provider",
+    metavar="NAME",
+    show_default="ask at a terminal, else local",
+    help="Choose the provider: local, crazyrouter or openai.",
+)
+@option(
+    "--rows",
+    metavar="TABLE",
+    show_default="ask at a terminal, else a list of prompts",
+    help="Make one image per row of this table.",
+)
+@json_option
+def init(path: Path, provider: str | None, rows: str | None, as_json: bool) -> ExitCode:
+    """Write a first manifest, by default for the local endpoint.
 
     FILE defaults to batch.yaml. An existing file is not overwritten.
     """
     from batchgen.commands.init import init as command
 
-    return command(path)
+    return command(path, provider=provider, rows=rows, as_json=as_json)
 
 
 @click.command()
 @manifests_argument
-def check(manifests: tuple[Path, ...]) -> ExitCode:
+@json_option
+def check(manifests: tuple[Path, ...], as_json: bool) -> ExitCode:
     """Validate manifests and report all errors.
 
     MANIFEST defaults to batch.yaml. Exits with 1 if only single rows are at fault.
     """
-    from batchgen.commands.plan import check as command
+    from batchgen.commands.check import check as command
 
-    return command(list(manifests))
+    return command(list(manifests), as_json=as_json)
 
 
 @click.command()
@@ -112,10 +127,30 @@ def check(manifests: tuple[Path, ...]) -> ExitCode:
     "--why",
     "key",
     metavar="KEY",
+    shell_complete=complete_key,
     help="Explain what a run would do with one job, and what changed since its image was made.",
 )
+@option(
+    "--show",
+    "shown",
+    metavar="KEY",
+    multiple=True,
+    shell_complete=complete_key,
+    help="Print prompt, request body, output path and price of a job. Repeatable.",
+)
+@option(
+    "--sample",
+    type=click.IntRange(min=1, max=100),
+    metavar="N",
+    help="Print the same of the N most different jobs.",
+)
 def plan(
-    manifests: tuple[Path, ...], as_json: bool, key: str | None, **options: Unpack[PlanOptions]
+    manifests: tuple[Path, ...],
+    as_json: bool,
+    key: str | None,
+    shown: tuple[str, ...],
+    sample: int | None,
+    **options: Unpack[PlanOptions],
 ) -> ExitCode:
     """Show what a run would do and cost.
 
@@ -125,11 +160,16 @@ def plan(
     from batchgen.commands.plan import why
     from batchgen.session.overrides import Overrides
 
+    overrides = Overrides(**options)
+    if (key is not None or shown or sample) and len(manifests) > 1:
+        raise click.UsageError(f"--why, --show, --sample: {len(manifests)} manifests; expected one")
     if key is not None:
-        if len(manifests) > 1:
-            raise click.UsageError(f"--why: {len(manifests)} manifests; expected one")
-        return why(manifests[0], key, Overrides(**options))
-    return command(list(manifests), Overrides(**options), as_json=as_json)
+        return why(manifests[0], key, overrides)
+    if shown or sample:
+        from batchgen.commands.show_plan import show_jobs
+
+        return show_jobs(manifests[0], shown, overrides, sample=sample or 0, as_json=as_json)
+    return command(list(manifests), overrides, as_json=as_json)
 
 
 @click.command()
@@ -137,9 +177,11 @@ def plan(
 @refresh_options
 @adopt_option
 @manifest_db_option
+@option("--dry-run", is_flag=True, help="Only show what the run would do and cost, as `plan` does.")
 @run_options
 def run(
     manifests: tuple[Path, ...],
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
     **options: Unpack[ManifestRunOptions],
@@ -148,6 +190,11 @@ def run(
 
     MANIFEST defaults to batch.yaml.
     """
+    if dry_run:
+        from batchgen.commands.plan import plan
+        from batchgen.session.overrides import Overrides
+
+        return plan(list(manifests), Overrides(**options), as_json=as_json)
     with _permanent_imports():
         from batchgen.commands.run import run as command
         from batchgen.console.terminal import TerminalPresenter

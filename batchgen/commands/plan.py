@@ -1,4 +1,4 @@
-"""`batchgen plan` and `check`: show what a run would do and cost, and the errors of manifests."""
+"""`batchgen plan`: show what a run would do and cost."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from batchgen.console.progress import write_line
-from batchgen.errors import ExitCode, Fault, ManifestError, SettingsError
+from batchgen.console.progress import write_line, write_text
+from batchgen.errors import ExitCode, Fault, SettingsError
 from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.report.costs import unpriced_text
 from batchgen.report.plan_summary import plan_record, plan_summary_text
-from batchgen.report.status import unfetched_text, why_text
+from batchgen.report.status import why_text
 from batchgen.session.fresh_prices import with_kept_prices
 from batchgen.session.overrides import Overrides
-from batchgen.session.prepare import Prepared, RunSpec, belongs, prepare, stage
+from batchgen.session.prepare import Prepared, RunSpec, belongs, prepare
 from batchgen.session.proposal import PlanSummary, propose
+from batchgen.session.stage_plan import PlanObserver, stage
 from batchgen.session.unpriced import OpenPrices, refuse_unpriced, unpriced_jobs
 
 
@@ -36,7 +37,7 @@ def plan(manifests: list[Path], overrides: Overrides, *, as_json: bool) -> ExitC
 
 def _plan_one(spec: RunSpec, *, as_json: bool) -> None:
     prepared = spec.prepared
-    with closing(_ledger(prepared)) as conn:
+    with closing(ledger_of(prepared)) as conn:
         profile = with_kept_prices(prepared.profile, conn)
         prepared = replace(prepared, profile=profile)
         prepared = belongs(conn, prepared, adopt=spec.overrides.adopt)
@@ -47,10 +48,9 @@ def _plan_one(spec: RunSpec, *, as_json: bool) -> None:
             Staging(conn),
             prepared,
             accept_unknown_price=spec.overrides.accept_unknown_price,
-            warned=_warn,
-            priced=open_prices.note,
             reference_urls=urls,
             selection=spec.selection,
+            observer=PlanObserver(priced=open_prices.note, warned=warn),
         )
         models = unpriced_models(conn)
         refuse_unpriced(conn, spec, models)
@@ -69,13 +69,13 @@ def _plan_one(spec: RunSpec, *, as_json: bool) -> None:
     if as_json:
         write_line(sys.stdout, json.dumps(plan_record(summary)))
     else:
-        write_line(sys.stdout, plan_summary_text(summary))
+        write_text(sys.stdout, plan_summary_text(summary))
 
 
 def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
     """Show what a run would do with one job, and what has changed since its image was made."""
     prepared = prepare(manifest, overrides.db)
-    with closing(_ledger(prepared)) as conn:
+    with closing(ledger_of(prepared)) as conn:
         staging = stage(
             Staging(conn),
             prepared,
@@ -91,49 +91,11 @@ def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
     return ExitCode.DONE
 
 
-def _ledger(prepared: Prepared) -> sqlite3.Connection:
+def ledger_of(prepared: Prepared) -> sqlite3.Connection:
     """Open the ledger for reading, or an empty one if it does not exist."""
     return open_for_reading(prepared.ledger) if prepared.ledger.exists() else in_memory()
 
 
-def _warn(warning: Fault) -> None:
+def warn(warning: Fault) -> None:
+    """Write a warning of the provider's rules to stderr."""
     write_line(sys.stderr, f"warning: {warning}")
-
-
-def check(manifests: list[Path]) -> ExitCode:
-    """Report all errors of each manifest, including its rows and templates.
-
-    Exits with 1 if only single rows are at fault: a run would do the others. Reference images given
-    by URL are checked if an earlier run has fetched them.
-    """
-    directory = manifests[0].absolute().parent
-    faults: list[Fault] = []
-    code = ExitCode.DONE
-    for path in manifests:
-        try:
-            prepared = prepare(path, None, ledger_directory=directory)
-            with closing(_ledger(prepared)) as conn:
-                urls = NeededUrls(conn, prepared.references)
-                staging = stage(
-                    Staging(conn),
-                    prepared,
-                    accept_unknown_price=True,
-                    warned=_warn,
-                    reference_urls=urls,
-                )
-                jobs, at_fault = staging.jobs, staging.rows_at_fault()
-                unfetched = urls.missing
-        except ManifestError as exc:
-            faults += exc.faults
-        else:
-            more = f"; {unfetched:,} {unfetched_text(unfetched)}" if unfetched else ""
-            what = f"{_rows(at_fault)} at fault" if at_fault else "no faults"
-            write_line(sys.stdout, f"{path}: {what}, {jobs:,} jobs{more}")
-            code = ExitCode.UNFINISHED if at_fault else code
-    if faults:
-        raise ManifestError(faults)
-    return code
-
-
-def _rows(number: int) -> str:
-    return "1 row is" if number == 1 else f"{number:,} rows are"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.session.storage import stores_of_batch
 from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import sha256_of
+from batchgen.text import counted, file_size
 from batchgen.urls import is_bucket
 
 
-def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
+def prune(name: str, db: Path | None, *, yes: bool, as_json: bool = False) -> ExitCode:
     """List the images of retired jobs; with ``yes``, delete and record them.
 
     A file that was edited stays. So does the row of an image whose output directory is missing,
@@ -31,17 +33,14 @@ def prune(name: str, db: Path | None, *, yes: bool) -> ExitCode:
         kept = {saved.image: why for saved in retired if (why := _why_kept(base, stores, saved))}
         removable = [saved for saved in retired if saved.image not in kept]
         for saved in retired:
-            left = f" ({kept[saved.image]})" if saved.image in kept else ""
-            write_line(sys.stdout, f"{saved.root}/{saved.path} (as {saved.key}){left}")
+            write_line(sys.stdout, _line(saved, kept.get(saved.image), yes=yes, as_json=as_json))
         if yes:
             for saved in removable:
                 # The file goes first: after a kill in between, the image is known to be missing.
-                image = base / saved.root / saved.path
-                image.unlink(missing_ok=True)
-                if is_sidecar(sidecar_of(image), name, saved.key):
-                    sidecar_of(image).unlink()
+                _remove(base, stores, saved, name)
             forget_pruned(batch.conn, [saved.image for saved in removable])
-    write_line(sys.stdout, _summary(name, removable, yes=yes))
+    if not as_json:
+        write_line(sys.stdout, _summary(name, removable, yes=yes))
     return ExitCode.DONE
 
 
@@ -65,20 +64,41 @@ def _why_kept(base: Path, stores: Stores, saved: Saved) -> str | None:
     return None if present in (None, saved.sha256) else "changed since, and left alone"
 
 
+def _line(saved: Saved, kept: str | None, *, yes: bool, as_json: bool) -> str:
+    """Return one image of a retired job; ``kept`` is why it stays."""
+    if not as_json:
+        left = f" ({kept})" if kept else ""
+        return f"{saved.root}/{saved.path} (job {saved.key}){left}"
+    return json.dumps(
+        {
+            "key": saved.key,
+            "root": saved.root,
+            "path": saved.path,
+            "bytes": saved.bytes,
+            "deleted": yes and kept is None,
+            "kept": kept,
+        }
+    )
+
+
 def _kept(base: Path, saved: Saved) -> str | None:
     """Return why an image is kept; None if it may be deleted."""
     path = base / saved.root / saved.path
     if not (base / saved.root).is_dir():
-        return f"{saved.root} is not there, left alone"
+        return f"{saved.root} does not exist; left alone"
     if not path.exists():
         return None
     same = path.stat().st_size == saved.bytes and sha256_of(path) == saved.sha256
-    return None if same else "changed since, and left alone"
+    return None if same else "edited; left alone"
 
 
 def _summary(name: str, removable: list[Saved], *, yes: bool) -> str:
     if not removable:
         return f"{name}: nothing to remove"
-    size = sum(saved.bytes for saved in removable) >> 20
-    what = f"{len(removable):,} images of retired jobs, {size:,} MiB"
-    return f"{name}: removed {what}" if yes else f"{name}: {what}; say --yes to remove them"
+    size = file_size(sum(saved.bytes for saved in removable))
+    jobs = len({saved.key for saved in removable})
+    of_jobs = "a job that left the manifest" if jobs == 1 else "jobs that left the manifest"
+    what = f"{counted(len(removable), 'image')} of {of_jobs} ({size})"
+    if yes:
+        return f"{name}: removed {what}"
+    return f"{name}: {what}; --yes removes {'it' if len(removable) == 1 else 'them'}"

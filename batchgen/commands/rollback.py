@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -20,7 +21,9 @@ from batchgen.system.atomic_files import sha256_of
 from batchgen.urls import is_bucket
 
 
-def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) -> ExitCode:
+def rollback(
+    name: str, db: Path | None, *, only: Only | None, run: int | None, as_json: bool = False
+) -> ExitCode:
     """Restore replaced images; exit with 1 if one is not kept.
 
     A second rollback restores the newer versions. The jobs stay done, so the next run leaves them
@@ -36,7 +39,10 @@ def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) 
             refused = object_refusal(stores, one) if in_bucket else _refusal(base, one)
             if refused is not None:
                 lost += 1
-                write_line(sys.stderr, f"{one.key}: {refused}")
+                if as_json:
+                    write_line(sys.stdout, _record(one, refused))
+                else:
+                    write_line(sys.stderr, f"{one.key}: {refused}")
                 continue
             if in_bucket:
                 put_objects_back(stores, name, one)
@@ -44,11 +50,20 @@ def rollback(name: str, db: Path | None, *, only: Only | None, run: int | None) 
                 _put_back(base, name, one)
             record_rollback(batch.conn, one)
             done += 1
-            write_line(sys.stdout, f"{one.key}: back to {one.earlier[0].path}")
+            text = _record(one, None) if as_json else f"{one.key}: back to {one.earlier[0].path}"
+            write_line(sys.stdout, text)
+    code = ExitCode.UNFINISHED if lost else ExitCode.DONE
+    if as_json:
+        return code
     images = "image is" if done == 1 else "images are"
     failed = f", {lost:,} cannot be" if lost else ""
     write_line(sys.stdout, f"{name}: {done:,} {images} restored{failed}")
-    return ExitCode.UNFINISHED if lost else ExitCode.DONE
+    return code
+
+
+def _record(rollback: Rollback, refused: str | None) -> str:
+    paths = [version.path for version in rollback.earlier]
+    return json.dumps({"key": rollback.key, "paths": paths, "refused": refused})
 
 
 def _refusal(base: Path, rollback: Rollback) -> str | None:

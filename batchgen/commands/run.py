@@ -13,7 +13,8 @@ from pathlib import Path
 import anyio
 
 from batchgen.console.log_file import LoggedProgress
-from batchgen.console.progress import write_line
+from batchgen.console.progress import write_line, write_text
+from batchgen.console.tally import RunFacts
 from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.job import BatchId
@@ -37,7 +38,7 @@ from batchgen.session.overrides import Overrides
 from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again, validate
 from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
 from batchgen.session.reference_downloads import ReferenceImages
-from batchgen.session.run_engine import RunResult, drive, endpoint
+from batchgen.session.run_engine import RunResult, drive, ended_on_error, endpoint
 from batchgen.session.settings import DB_NAME, Environment
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import arm
@@ -171,7 +172,8 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
     if missing.count:
         presenter.notice(missing.text(enrolled.name))
     if enrolled.to_do:
-        result = _drive(enrolled, presenter)
+        with ended_on_error(enrolled):
+            result = _drive(enrolled, presenter)
     with closing(open_for_reading(prepared.ledger)) as conn:
         if not enrolled.to_do:
             _tidy_spool(conn, prepared, enrolled.batch)
@@ -203,7 +205,15 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
         presenter.notice(f"warning: {warning}")
     for notice in prepared.environment.notices:
         presenter.notice(f"notice: {notice}")
-    progress = presenter.run_progress(enrolled.to_do)
+    limits = enrolled.spec.limits
+    progress = presenter.run_progress(
+        RunFacts(
+            total=enrolled.to_do,
+            budget=limits.max_cost,
+            concurrency=limits.concurrency,
+            grace_s=limits.grace_s,
+        )
+    )
     log_path = prepared.environment.log_path(enrolled.spec.overrides.log_file)
     if log_path is not None:
         progress = LoggedProgress(progress, log_path, batch=enrolled.name)
@@ -233,7 +243,7 @@ def _summarize(
         return
     place = image_place(prepared)
     images = place if is_bucket(place) else _shown(Path(place))
-    write_line(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
+    write_text(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
     if replaced is not None:
         write_line(sys.stdout, replaced)
     db = prepared.ledger
@@ -241,7 +251,7 @@ def _summarize(
     found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")
     option = "" if found_alone else f" --db {_shown(db)}"
     step = next_step(found, option, has_log=prepared.profile.has_log)
-    write_line(sys.stdout, f"next: {step}")
+    write_text(sys.stdout, f"next: {step}")
 
 
 def _shown(path: Path) -> str:

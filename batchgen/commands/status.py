@@ -9,14 +9,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from batchgen.console.color import shown
 from batchgen.errors import ExitCode, UnknownBatchError
-from batchgen.ledger.batch_status import BatchStatus
-from batchgen.ledger.batch_status import status as read_status
 from batchgen.ledger.batches import batch_names, find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.uncertain import uncertain_jobs
+from batchgen.report.live_status import status_text
 from batchgen.report.metrics import metrics_text
-from batchgen.report.status import status_text, uncertain_text
+from batchgen.report.status import uncertain_text
+from batchgen.session.live_status import LiveStatus, live_status
 from batchgen.session.settings import Environment
 
 _CLEAR_SCREEN: Final = "\x1b[H\x1b[J"
@@ -30,7 +31,7 @@ def status(name: str | None, db: Path | None, *, as_json: bool, watch_s: float |
         if watch_s is not None and not as_json and sys.stdout.isatty():
             sys.stdout.write(_CLEAR_SCREEN)
         for one in found:
-            text = json.dumps(one.as_json()) if as_json else status_text(one)
+            text = json.dumps(one.as_json()) if as_json else shown(status_text(one), sys.stdout)
             sys.stdout.write(text + "\n")
         sys.stdout.flush()
         if watch_s is None:
@@ -50,13 +51,14 @@ def uncertain(name: str, db: Path | None, *, as_json: bool) -> ExitCode:
 
 def metrics(name: str | None, db: Path | None) -> ExitCode:
     """Write one batch, or all of the ledger, as OpenMetrics text."""
-    sys.stdout.write(metrics_text(_read(Environment.load().ledger_path(db, None), name)))
+    found = _read(Environment.load().ledger_path(db, None), name)
+    sys.stdout.write(metrics_text([one.status for one in found]))
     return ExitCode.DONE
 
 
-def _read(ledger: Path, name: str | None) -> list[BatchStatus]:
+def _read(ledger: Path, name: str | None) -> list[LiveStatus]:
     with closing(open_for_reading(ledger)) as conn:
         names = [name] if name is not None else batch_names(conn)
         if not names:
             raise UnknownBatchError(f"{ledger}: the ledger holds no batch yet")
-        return [read_status(conn, one) for one in names]
+        return [live_status(conn, ledger, one) for one in names]

@@ -1,23 +1,21 @@
-"""What a person or a program sees while a run goes on: a live line, plain lines, or JSON lines."""
+"""Show a run while it works: a live line, plain lines, or JSON lines."""
 
 from __future__ import annotations
 
-import re
 import sys
-import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final, TextIO
 
 import anyio
 
+from batchgen.console.color import is_colored, shown
+from batchgen.console.live_line import live_line, log_line
 from batchgen.console.nonblocking_stream import Outlet, outlet_of, unhurried
 from batchgen.console.standard_streams import note_loss
+from batchgen.console.tally import Counter, RunFacts
 from batchgen.engine.events import (
     AttemptEnded,
-    AttemptStarted,
-    DownloadRetried,
     JobDone,
     JobHeld,
     Recovered,
@@ -25,116 +23,66 @@ from batchgen.engine.events import (
     Stopping,
 )
 from batchgen.engine.throttle.limits import DispatchStatus
-from batchgen.job import Billed, JobState
-from batchgen.money import decimal_string, dollars
+from batchgen.job import JobState
+from batchgen.money import decimal_string, rounded_dollars
 from batchgen.session.presenter import RunProgress
+from batchgen.system.shutdown import CTRL_C
+from batchgen.text import counted, duration
 
-_RATE_WINDOW_S: Final = 120.0
-_PLAIN_EVERY_S: Final = 60.0
-_LOOK_EVERY_S: Final = 2.0
-"""A wait that is seen at two looks in a row is shown at once, once a minute for each kind."""
-_NUMBER: Final = re.compile(r"\d+")
+_POLL_EVERY_S: Final = 2.0
 _LIVE_EVERY_S: Final = 0.5
+_BAR_FROM_COLUMNS: Final = 100
+_BAR_FORMAT: Final = "{percentage:3.0f}%|{bar:20}| {desc}"
+_BAR_COLUMNS: Final = len("100%|") + 20 + len("| ")
+_DEFAULT_COLUMNS: Final = 80
 _WARNINGS_SHOWN: Final = 20
 
 
-@dataclass(slots=True)
-class Tally:
-    """Counts and money of this run so far, in micros."""
+class _Notices(Counter):
+    """Chooses the lines that events are worth to a person.
 
-    total: int
-    done: int = 0
-    held: int = 0
-    reserved: int = 0
-    charged: int = 0
-    maybe: int = 0
+    A provider that ignores the size causes a warning per image; only the first ones are shown.
+    """
 
+    def __init__(self, facts: RunFacts) -> None:
+        super().__init__(facts)
+        self._warned = 0
 
-class _Counting:
-    """The tally that all faces keep."""
+    def notice(self, event: RunEvent) -> str | None:
+        """Return the line for an event, or None."""
+        if isinstance(event, Stopping):
+            return self._stopping_text(event.reason)
+        if isinstance(event, JobDone) and event.warnings:
+            self._warned += 1
+            if self._warned > _WARNINGS_SHOWN:
+                return None
+        return _notice(event)
 
-    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.tally = Tally(total=total)
-        self._clock = clock
-        self._finished: deque[float] = deque()
-        self._started = self._shown_at = clock()
-        self._waits_seen = ""
-        self._waits_shown: set[str] = set()
-
-    def observe(self, event: RunEvent) -> None:
-        """Count it."""
+    def _stopping_text(self, reason: str) -> str:
+        """Say what is in flight, how long it may take and what another signal would cost."""
         tally = self.tally
-        match event:
-            case AttemptStarted(price=price):
-                tally.reserved += price
-            case AttemptEnded(price=price, billed=billed, state=state):
-                tally.reserved -= price
-                tally.charged += price if billed is Billed.YES else 0
-                tally.maybe += price if billed is Billed.MAYBE else 0
-                if state in (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN):
-                    tally.held += 1
-            case JobDone():
-                tally.done += 1
-                self._finished.append(self._clock())
-            case JobHeld():
-                tally.held += 1
-            case DownloadRetried() | Recovered() | Stopping():
-                pass
+        if not tally.in_flight:
+            return f"stopping: {reason}; no request is in flight"
+        flying = counted(tally.in_flight, "request")
+        verb, them = ("is", "it") if tally.in_flight == 1 else ("are", "them")
+        text = (
+            f"stopping: {reason}; {flying} {verb} in flight and may be charged; waiting at most"
+            f" {duration(self.facts.grace_s, whole=True)} for {them}."
+        )
+        again = "Ctrl-C again" if reason == CTRL_C else "A signal"
+        return f"{text} {again} leaves {them} uncertain (up to {rounded_dollars(tally.reserved)})"
 
-    def is_due(self, throttle: DispatchStatus) -> bool:
-        """Whether to say where things are: each minute, and when a longer wait has begun."""
-        now = self._clock()
-        wait = _NUMBER.sub("", throttle.waiting_for or "")
-        lasts = bool(wait) and wait == self._waits_seen and wait not in self._waits_shown
-        self._waits_seen = wait
-        if now - self._shown_at >= _PLAIN_EVERY_S:
-            self._shown_at = now
-            self._waits_shown = {wait}
-            return True
-        if lasts:
-            self._waits_shown.add(wait)
-        return lasts
-
-    def per_minute(self) -> float:
-        """Images a minute, over the last two minutes or since the start."""
-        now = self._clock()
-        while self._finished and self._finished[0] < now - _RATE_WINDOW_S:
-            self._finished.popleft()
-        span = min(_RATE_WINDOW_S, now - self._started)
-        return len(self._finished) / span * 60 if span >= 1 else 0.0
-
-    def sentence(self, throttle: DispatchStatus) -> str:
-        """Everything in one line."""
-        tally = self.tally
-        parts = [
-            f"{tally.done:,}/{tally.total:,} done",
-            f"{self.per_minute():.0f} images/min",
-            f"{dollars(tally.charged)} spent",
-        ]
-        if tally.maybe:
-            parts.append(f"{dollars(tally.maybe)} in doubt")
-        if tally.reserved:
-            parts.append(f"{dollars(tally.reserved)} reserved")
-        if tally.held:
-            parts.append(f"{tally.held:,} held or failed")
-        parts.append(waiting(throttle))
-        return ", ".join(parts)
-
-
-def waiting(throttle: DispatchStatus) -> str:
-    """What the run is waiting for."""
-    if throttle.waiting_for:
-        return f"waiting for {throttle.waiting_for}"
-    if throttle.stopped:
-        return f"ending, {throttle.in_flight} in flight"
-    return f"{throttle.in_flight} of {throttle.width} in flight"
+    def remaining(self) -> str | None:
+        """Return a line about the warnings that were not shown; None without any."""
+        count = self._warned - _WARNINGS_SHOWN
+        if count <= 0:
+            return None
+        return f"{counted(count, 'more image')} with warnings; --json and --log-file list them all"
 
 
 def _notice(event: RunEvent) -> str | None:
-    """The line that an event is worth on a terminal or in a log of lines."""
+    """Return the line for an event on a terminal or in a log; None for most events."""
     match event:
-        case Stopping(reason=reason):
-            return f"stopping: {reason}; what is in flight finishes"
         case JobHeld(key=key, state=state, reason=reason):
             return f"{key}: {state.value}: {reason}"
         case AttemptEnded(key=key, state=state, code=code, message=message) if state in (
@@ -151,128 +99,112 @@ def _notice(event: RunEvent) -> str | None:
             return None
 
 
-class _Telling(_Counting):
-    """The lines that events are worth to a person.
+class LiveProgress(_Notices):
+    """One line at the bottom of a terminal, with notices above it."""
 
-    A provider that ignores the size warns with each of a thousand images, of which some will do.
-    """
-
-    def __init__(self, total: int) -> None:
-        super().__init__(total)
-        self._warned = 0
-
-    def notice(self, event: RunEvent) -> str | None:
-        """The line for an event, if there is one."""
-        if isinstance(event, JobDone) and event.warnings:
-            self._warned += 1
-            if self._warned > _WARNINGS_SHOWN:
-                return None
-        return _notice(event)
-
-    def rest(self) -> str | None:
-        """The line for all that had none of their own, in the end."""
-        unsaid = self._warned - _WARNINGS_SHOWN
-        if unsaid <= 0:
-            return None
-        return f"{unsaid:,} more images came with warnings; --json and --log-file tell of each"
-
-
-class LiveProgress(_Telling):
-    """A bar on a terminal, with notices above it."""
-
-    def __init__(self, total: int, stream: TextIO | None) -> None:
+    def __init__(self, facts: RunFacts, stream: TextIO | None) -> None:
         from tqdm import tqdm  # 45 ms to import, and only a terminal needs it
 
-        super().__init__(total)
+        super().__init__(facts)
         self._stream = stream
+        self._is_colored = is_colored(stream)
         self._bar: Any = tqdm(
-            total=total,
+            total=facts.total,
             file=stream,
             unit="job",
             dynamic_ncols=True,
             leave=False,
-            bar_format="{percentage:3.0f}%|{bar:20}| {desc} [{elapsed}<{remaining}]",
+            bar_format="{desc}",
         )
 
     def observe(self, event: RunEvent) -> None:
-        """Count it, and move the bar."""
-        super().observe(event)
+        """Count the event, and write its notice above the line."""
+        self.count(event)
         if isinstance(event, JobDone):
             self._bar.update(1)
         if notice := self.notice(event):
             self._bar.write(notice, file=self._bar.fp)
 
     async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
-        """Redraw twice a second."""
+        """Redraw twice a second, fitted to the current width of the terminal."""
         while True:
-            self._bar.set_description_str(self.sentence(throttle()))
+            columns = (self._bar.format_dict["ncols"] or _DEFAULT_COLUMNS) - 1
+            has_bar = columns >= _BAR_FROM_COLUMNS - 1
+            self._bar.bar_format = _BAR_FORMAT if has_bar else "{desc}"
+            width = columns - _BAR_COLUMNS if has_bar else columns
+            line = live_line(self, throttle(), width, color=self._is_colored)
+            self._bar.set_description_str(line)
             await anyio.sleep(_LIVE_EVERY_S)
 
     def close(self) -> None:
-        """Take the bar away; the summary follows."""
-        if rest := self.rest():
-            self._bar.write(rest, file=self._bar.fp)
+        """Remove the line; the summary follows."""
+        if remaining := self.remaining():
+            self._bar.write(remaining, file=self._bar.fp)
         self._bar.close()
         _settle(self._stream)
 
 
-class PlainProgress(_Telling):
-    """A line a minute, and one for what a person should know, as in a cron mail or a log."""
+class PlainProgress(_Notices):
+    """A line per minute, and one per notice, for a log or a cron mail."""
 
-    def __init__(self, total: int, stream: TextIO | None, *, quiet: bool = False) -> None:
-        super().__init__(total)
+    def __init__(self, facts: RunFacts, stream: TextIO | None, *, quiet: bool = False) -> None:
+        super().__init__(facts)
         self._stream = stream
         self._quiet = quiet
 
     def observe(self, event: RunEvent) -> None:
-        """Count it, and say it if it matters."""
-        super().observe(event)
+        """Count the event, and write its notice."""
+        self.count(event)
         if not self._quiet and (notice := self.notice(event)):
             write_line(self._stream, notice)
 
     async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
-        """Say where things are, a line a minute, and what a longer wait is for."""
+        """Write a line per minute, and one when a longer wait begins."""
         while True:
-            await anyio.sleep(_LOOK_EVERY_S)
+            await anyio.sleep(_POLL_EVERY_S)
             status = throttle()
             if self.is_due(status) and not self._quiet:
-                write_line(self._stream, self.sentence(status))
+                write_line(self._stream, log_line(self, status))
 
     def close(self) -> None:
-        """Nothing is left on the screen."""
-        if not self._quiet and (rest := self.rest()):
-            write_line(self._stream, rest)
+        """Write what remains to be said."""
+        if not self._quiet and (remaining := self.remaining()):
+            write_line(self._stream, remaining)
         _settle(self._stream)
 
 
-class JsonProgress(_Counting):
-    """A JSON object a line, for programs."""
+class JsonProgress(Counter):
+    """A JSON object per line, for programs."""
 
-    def __init__(self, total: int, stream: TextIO | None) -> None:
-        super().__init__(total)
+    def __init__(self, facts: RunFacts, stream: TextIO | None) -> None:
+        super().__init__(facts)
         self._stream = stream
 
     def observe(self, event: RunEvent) -> None:
-        """Write the event."""
-        super().observe(event)
+        """Count and write the event."""
+        self.count(event)
         self._write(event_record(event))
 
     async def run(self, throttle: Callable[[], DispatchStatus]) -> None:
-        """Write the tally, a line a minute, and when a longer wait has begun."""
+        """Write the tally once a minute, and when a longer wait begins."""
         while True:
-            await anyio.sleep(_LOOK_EVERY_S)
+            await anyio.sleep(_POLL_EVERY_S)
             status = throttle()
             if not self.is_due(status):
                 continue
-            tally = self.tally
+            tally, left_s = self.tally, self.left_s()
             self._write(
                 {
                     "event": "progress",
                     "done": tally.done,
-                    "total": tally.total,
+                    "total": self.facts.total,
+                    "failed": tally.failed,
                     "charged": decimal_string(tally.charged),
                     "maybe": decimal_string(tally.maybe),
                     "reserved": decimal_string(tally.reserved),
+                    "in_flight": status.in_flight,
+                    "per_minute": round(self.per_minute(), 1),
+                    "seconds_left": None if left_s is None else round(left_s),
                     "waiting_for": status.waiting_for,
                 }
             )
@@ -283,7 +215,7 @@ class JsonProgress(_Counting):
         write_line(self._stream, orjson.dumps(record).decode())
 
     def close(self) -> None:
-        """Nothing is left on the screen."""
+        """Wait for the reader of the stream."""
         _settle(self._stream)
 
 
@@ -294,7 +226,8 @@ def _dropped_record(lines: int) -> str:
 
 
 def _dropped_line(lines: int) -> str:
-    return f"{lines:,} lines were dropped that nobody read"
+    was = "line was" if lines == 1 else "lines were"
+    return f"{lines:,} {was} dropped, because the reader of this output had stopped"
 
 
 def _settle(stream: object) -> None:
@@ -303,7 +236,7 @@ def _settle(stream: object) -> None:
 
 
 def event_record(event: RunEvent) -> dict[str, object]:
-    """An event for other programs; money as a decimal string in dollars."""
+    """Return an event as JSON-compatible values, with money as a decimal string in dollars."""
     values = asdict(event)
     if "price" in values:
         values["price"] = decimal_string(values["price"])
@@ -317,7 +250,7 @@ def _snake(name: str) -> str:
 def write_line(stream: TextIO | None, text: str) -> None:
     """Write a line; a reader that is gone does not end a run that costs money.
 
-    Python has no stream at all where the caller closed it.
+    ``stream`` is None if the caller closed the descriptor.
     """
     stream = outlet_of(stream) or stream
     if stream is None:
@@ -328,17 +261,22 @@ def write_line(stream: TextIO | None, text: str) -> None:
     except OSError as exc:
         if stream is sys.stdout:
             note_loss(exc)
-    except ValueError:  # closed by somebody else
+    except ValueError:  # closed by other code
         pass
 
 
-def make_progress(total: int, *, json: bool, quiet: bool) -> RunProgress:
-    """The face that fits the terminal and the flags."""
+def write_text(stream: TextIO | None, text: str) -> None:
+    """Write lines for a person, in color where the stream shows it."""
+    write_line(stream, shown(text, stream))
+
+
+def make_progress(facts: RunFacts, *, json: bool, quiet: bool) -> RunProgress:
+    """Return the display for the terminal and the flags."""
     if json:
-        return JsonProgress(total, unhurried(sys.stdout, _dropped_record))
+        return JsonProgress(facts, unhurried(sys.stdout, _dropped_record))
     if not quiet and is_terminal():
-        return LiveProgress(total, unhurried(sys.stderr, _dropped_line))
-    return PlainProgress(total, unhurried(sys.stderr, _dropped_line), quiet=quiet)
+        return LiveProgress(facts, unhurried(sys.stderr, _dropped_line))
+    return PlainProgress(facts, unhurried(sys.stderr, _dropped_line), quiet=quiet)
 
 
 def is_terminal() -> bool:

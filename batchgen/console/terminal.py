@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from batchgen.console.progress import is_terminal, make_progress, write_line
+from batchgen.console.ask import ask, can_ask
+from batchgen.console.progress import is_terminal, make_progress, write_line, write_text
+from batchgen.console.tally import RunFacts
 from batchgen.report.plan_summary import plan_summary_text
 from batchgen.session.presenter import Count, RunProgress
 from batchgen.session.proposal import PlanSummary
@@ -74,19 +76,17 @@ class TerminalPresenter:
     def show_plan(self, summary: PlanSummary) -> None:
         """Write the plan to stderr, except in a quiet run and for programs."""
         if self._is_interactive:
-            write_line(sys.stderr, plan_summary_text(summary))
+            write_text(sys.stderr, plan_summary_text(summary))
 
     def confirm(self, question: str) -> bool:
         """Ask at the terminal; without a terminal return True."""
-        if not (self._is_interactive and sys.stdin and sys.stdin.isatty() and is_terminal()):
+        if not (self._is_interactive and can_ask()):
             return True
-        sys.stderr.write(f"{question} [y/N] ")
-        sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+        return ask(question, "y/N").lower() in ("y", "yes")
 
-    def run_progress(self, total: int) -> RunProgress:
-        """Return the display of a run of ``total`` jobs."""
-        return make_progress(total, json=self.as_json, quiet=self.quiet)
+    def run_progress(self, facts: RunFacts) -> RunProgress:
+        """Return the display of a run."""
+        return make_progress(facts, json=self.as_json, quiet=self.quiet)
 
 
 def _overwrite(text: str) -> None:

@@ -17,9 +17,11 @@ from batchgen.outcomes.retry_policy import Next
 from batchgen.providers.adapters.registry import ADAPTERS
 from batchgen.providers.adapters.response_parsing import expiry_of
 from batchgen.providers.adapters.tasks import followed
+from batchgen.spool.response_part import ResponsePart
 from batchgen.spool.spool import Spool
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_decode_thread, in_disk_thread
+from batchgen.urls import absolute_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,18 @@ class Attempt:
     """Whether an uncertain outcome waits for a person, although the allowance may cover a rebuy."""
     is_recovered: bool = False
     """Whether a killed run left it open."""
+    part: ResponsePart | None = None
+    """Where its response arrived; None at recovery."""
+
+    @property
+    def is_response_held(self) -> bool:
+        """Whether the complete response is in memory only."""
+        return self.part is not None and self.part.is_held
+
+    async def write_response(self) -> None:
+        """Write a response that is still in memory to the spool. Raises OSError."""
+        if self.part is not None:
+            await self.part.write_held()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +64,13 @@ async def conclude(context: RunContext, attempt: Attempt, exchange: Exchange) ->
     """Read the spooled response, classify the attempt and record the outcome.
 
     If a bug prevents reading the response, the attempt is held as uncertain. Raises
-    LedgerWriteError, and OSError for the spool. The response then stays in the spool, and the next
+    LedgerWriteError, and OSError for the spool. The response is in the spool then, and the next
     run recovers it.
     """
     try:
         return await _classify_and_record(context, attempt, exchange)
     except (LedgerWriteError, OSError):
+        await attempt.write_response()
         raise
     except Exception as exc:
         # A bug must neither cancel other requests in flight nor end every later run at its start.
@@ -67,6 +82,7 @@ async def conclude(context: RunContext, attempt: Attempt, exchange: Exchange) ->
             message=clean(repr(exc)),
             status=exchange.status,
         )
+        await attempt.write_response()
         name = context.spool.name(attempt.id)
         held = replace(attempt, hold=True, is_probe=False)
         return await settle(context, held, classification, response=name)
@@ -132,10 +148,15 @@ async def _classify_and_record(
     if classification.outcome is Outcome.OK and response is not None:
         if not is_complete:
             await in_disk_thread(spool.complete_cut, attempt.id)
+        if any(ref.url is None and ref.task is None for ref in response.images):
+            await attempt.write_response()  # delivery reads an inline image from the spool
         return await _record_images(context, attempt, classification, response)
+    is_kept = classification.outcome in (Outcome.SPOILED, Outcome.AMBIGUOUS)
+    if is_kept:
+        await attempt.write_response()
     name = spool.name(attempt.id) if is_complete else None
     conclusion = await settle(context, attempt, classification, response=name)
-    if classification.outcome not in (Outcome.SPOILED, Outcome.AMBIGUOUS):
+    if not (is_kept or attempt.is_response_held):
         await in_disk_thread(spool.remove, attempt.id)
     return conclusion
 
@@ -160,12 +181,14 @@ async def _record_images(
 ) -> Conclusion:
     images = [(_with_endpoint(context, ref), expiry(ref.url)) for ref in response.images]
     usage, model = response.usage, attempt.job.model
+    held = attempt.part.content() if attempt.part else None
     due = await context.ledger.run(
         record_response,
         attempt.id,
         classification,
         images,
-        response=context.spool.name(attempt.id),
+        response=context.spool.name(attempt.id) if held is None else None,
+        body=held,
         cost=context.profile.cost_of(model, usage) if usage else None,
     )
     hit(Point.RECEIVED)
@@ -175,7 +198,9 @@ async def _record_images(
 
 
 def _with_endpoint(context: RunContext, ref: ImageRef) -> ImageRef:
-    """Store the base URL with a task: a later run may have another one."""
+    """Store absolute URLs of images and tasks: a later run may have another base URL."""
+    if ref.url is not None:
+        return replace(ref, url=absolute_url(ref.url, context.base_url))
     if ref.task is None or not ref.task.startswith("/") or context.profile.moves_results:
         return ref
     return replace(ref, task=f"{context.base_url}{ref.task}")

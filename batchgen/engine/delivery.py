@@ -57,7 +57,13 @@ from batchgen.ledger.jobs import read_job, set_job_reason
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.records import DueImage, JobFinished, Provenance
 from batchgen.ledger.writer import LedgerWriteError
-from batchgen.outcomes.classify import NO_MONEY, Classification, ErrorBody, classify_failed_task
+from batchgen.outcomes.classify import (
+    NO_MONEY,
+    Classification,
+    ErrorBody,
+    classify_failed_task,
+    clean,
+)
 from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,
@@ -83,7 +89,9 @@ class _Saved:
     """The finished job if this was its last image."""
 
 
-_ImageResult = _Saved | FetchAgain | FetchLater | FetchLost | FetchSpoiled | TaskFailed
+_ImageResult = (
+    _Saved | FetchAgain | FetchLater | FetchLost | FetchSpoiled | TaskFailed | TaskUnresolved
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +248,9 @@ class Delivery:
                 case TaskFailed(error):
                     await self._record_failed_task(job, image.attempt_id, error)
                     return None
+                case TaskUnresolved(reason):
+                    await self._hold_unknown_task(job, image.attempt_id, reason)
+                    return None
         return None
 
     async def _deliver_image(self, job: Job, image: DueImage) -> _ImageResult:
@@ -252,6 +263,8 @@ class Delivery:
             end = await self._tasks.poll_until_done(image.task)
             match end:
                 case TaskFailed():
+                    return end
+                case TaskUnresolved(unknown=True) if not is_video_task(image.task):
                     return end
                 case TaskUnresolved(reason, unknown):
                     is_lost = unknown and is_overdue(image, utc_now())
@@ -351,7 +364,8 @@ class Delivery:
         warnings = (*(warning for image in saved for warning in image.warnings), *warnings)
         paths = tuple(path_below(job.root, image.path) for image in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
-        await context.spool.remove_later(finished.attempt_id)
+        if finished.has_spool_file:
+            await context.spool.remove_later(finished.attempt_id)
 
     async def _leave_paid(self, job: Job, reason: str) -> None:
         self._context.guard.failing(job, reason)
@@ -375,6 +389,17 @@ class Delivery:
             record_task_failure, attempt, classification, context.run
         )
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
+
+    async def _hold_unknown_task(self, job: Job, attempt: AttemptId, reason: str) -> None:
+        """Hold a job as uncertain whose task is unknown at its polling URL."""
+        classification = Classification(
+            outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="task", message=clean(reason)
+        )
+        self._context.guard.concluded(job, classification)
+        following = await self._context.ledger.run(
+            record_task_failure, attempt, classification, self._context.run, hold=True
+        )
+        self._context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
 
     async def _give_up_copy(self, job: Job, attempt: AttemptId, why: str) -> None:
         reason = await self._context.ledger.run(give_up_copy, job.id, attempt, why)

@@ -16,7 +16,7 @@ from batchgen.outcomes.download_policy import FetchLater, FetchResult, FetchSpoi
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.threads import in_decode_thread, in_disk_thread
-from batchgen.urls import is_loopback
+from batchgen.urls import absolute_url, is_loopback
 
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
 
@@ -40,7 +40,7 @@ class ImageSource:
             return await self._copy_original(image, part)
         if image.url is not None:
             max_bytes = MAX_VIDEO_BYTES if is_video_task(image.task) else MAX_IMAGE_BYTES
-            url = self._current_url(image.url)
+            url = self._current_url(absolute_url(image.url, self._context.base_url))
             return await self._downloader.fetch(url, part, max_bytes=max_bytes)
         try:
             await in_decode_thread(self._unpack, image, part)

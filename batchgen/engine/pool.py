@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 
@@ -21,6 +19,7 @@ from batchgen.engine.worker import Worker, WorkerTools, work
 from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
+from batchgen.http.network import Access, Network
 from batchgen.job import JobId
 from batchgen.ledger.attempts import finished_attempts, open_attempts
 from batchgen.ledger.copies import jobs_to_copy, record_copy_waits
@@ -32,7 +31,6 @@ from batchgen.output.obstacles import Obstacles
 from batchgen.providers.account import ApiKey
 from batchgen.system.shutdown import Shutdown
 from batchgen.system.threads import in_disk_thread
-from batchgen.urls import is_loopback
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -73,12 +71,12 @@ class Pool:
         context: RunContext,
         settings: PoolSettings,
         shutdown: Shutdown,
-        verify: ssl.SSLContext,
+        network: Network,
     ) -> None:
         self._context = context
         self._settings = settings
         self._shutdown = shutdown
-        self._verify = verify
+        self._network = network
         self._deadlines = Deadlines()
         self._queue = JobQueue(
             context.ledger,
@@ -226,17 +224,22 @@ class Pool:
         settings = self._settings
         return ApiClient(
             key=settings.key.reveal() if settings.key else None,
-            verify=self._verify,
+            network=self._network,
             deadlines=self._deadlines,
             deadline_s=settings.deadline_s,
         )
 
     def _make_downloader(self) -> Downloader:
-        host = urlsplit(self._context.base_url).hostname or ""
+        base_url, key = self._context.base_url, self._settings.key
+        access = Access.for_provider(
+            base_url,
+            key.reveal() if key else None,
+            self._context.profile.network.private_host,
+        )
         return Downloader(
-            verify=self._verify,
+            network=self._network,
             deadlines=self._deadlines,
-            allow_loopback=is_loopback(host),
+            access=access,
             most=self._settings.downloads,
         )
 

@@ -50,6 +50,8 @@ class Connection(asyncio.BufferedProtocol):
         self._has_eof = False
         self._is_reading_paused = False
         self._is_reader_attached = False
+        self._handed = 0
+        """Bytes of the request that asyncio has."""
         self._received = 0
         self._settled = (-1, 0)
         self._settling: asyncio.TimerHandle | None = None
@@ -78,12 +80,14 @@ class Connection(asyncio.BufferedProtocol):
         secured.set_write_buffer_limits(high=1, low=0)  # asyncio's TLS pauses at high, not above it
         self._transport = secured
 
-    @property
-    def is_usable(self) -> bool:
-        """Whether an idle connection can carry another request: it is open, and silent."""
+    def is_usable(self, *, is_free: bool) -> bool:
+        """Return whether an idle connection can carry another request: it is open and silent.
+
+        For a request that is free to repeat, the state that the event loop knows is enough.
+        """
         if self._is_lost or self._has_eof or self._error is not None or self._transport is None:
             return False
-        return not self._transport.is_closing() and not _is_readable(self._socket)
+        return not self._transport.is_closing() and (is_free or not _is_readable(self._socket))
 
     def is_fresh(self, keep_s: float) -> bool:
         """Return whether it became idle less than ``keep_s`` seconds ago."""
@@ -101,7 +105,7 @@ class Connection(asyncio.BufferedProtocol):
         """
         self._parser, self._progress = ResponseParser(), progress
         self._received, self._settled, self._is_reader_attached = 0, (-1, 0), False
-        progress.restart()
+        self._handed = 0
         held = head
         if body is not None:
             async for piece in body:
@@ -176,6 +180,7 @@ class Connection(asyncio.BufferedProtocol):
         """Close at once. What the kernel did not take is never sent."""
         self._stop_settling()
         if self._transport is not None and not self._is_lost:
+            self._note_taken()
             self._note_unsent()
             self._transport.abort()
 
@@ -233,7 +238,9 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(httpx.ReadError(str(exc) or type(exc).__name__))
 
     def resume_writing(self) -> None:
-        """Let the writer go on."""
+        """Wake the writer, since the buffer is empty."""
+        # Now, not in the writer: the connection may be lost before the writer runs.
+        self._note_taken()
         self._wake()
 
     def pause_writing(self) -> None:
@@ -257,23 +264,22 @@ class Connection(asyncio.BufferedProtocol):
                 raise httpx.WriteError("the connection was closed")
             part = view[:_SEND_BYTES]
             transport.write(part)
+            self._handed += len(part)
             view = view[len(part) :]
-            await self._wait_until_taken(len(part))
+            self._note_taken()
+            while transport.get_write_buffer_size() and not self._is_over:
+                self._raise_error()
+                await self._wait()
             if self._is_over:
                 return
-
-    async def _wait_until_taken(self, size: int) -> None:
-        transport, start = self._transport, self._progress.taken
-        assert transport is not None
-        while not self._is_over:
             self._raise_error()
             if transport.is_closing():  # also after a failed write, which leaves an empty buffer
                 raise httpx.WriteError("the connection was closed")
-            left = transport.get_write_buffer_size()
-            self._progress.taken = start + max(0, size - left)
-            if not left:
-                return
-            await self._wait()
+
+    def _note_taken(self) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self._progress.took(self._handed - transport.get_write_buffer_size())
 
     def _note_unsent(self) -> None:
         """Correct ``is_sent`` by what TLS has encrypted and the kernel did not take."""

@@ -34,15 +34,10 @@ class Deadlines:
     def __init__(self, clock: Callable[[], float] = time_awake_or_asleep) -> None:
         self._clock = clock
         self._running: dict[Deadline, float] = {}
-        self._scopes: dict[anyio.CancelScope, float] = {}
 
     def limit(self, seconds: float) -> Deadline:
         """Return a context manager that yields a deadline of ``seconds`` from its start."""
         return Deadline(self._running, seconds, self._clock)
-
-    def scope(self, seconds: float) -> DeadlineScope:
-        """Return a context manager that yields a cancel scope with this time limit."""
-        return DeadlineScope(self._scopes, seconds, self._clock)
 
     def expire(self) -> None:
         """Expire every deadline that has passed, including time asleep."""
@@ -50,9 +45,6 @@ class Deadlines:
         for deadline, end in tuple(self._running.items()):
             if end <= now:
                 deadline.expire()
-        for scope, end in self._scopes.items():
-            if end <= now:
-                scope.cancel()
 
     async def watch(self) -> None:
         """Check all deadlines once a second, until cancelled."""
@@ -121,33 +113,3 @@ class Deadline:
         now = asyncio.get_running_loop().time()
         end = now if self.is_expired else min(self._end, now + at_most_s)
         return asyncio.timeout_at(end)
-
-
-class DeadlineScope:
-    """A cancel scope with the deadline of one request, watched while the request runs."""
-
-    __slots__ = ("_clock", "_scope", "_scopes", "_seconds")
-
-    def __init__(
-        self,
-        scopes: dict[anyio.CancelScope, float],
-        seconds: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self._scopes = scopes
-        self._seconds = seconds
-        self._clock = clock
-        self._scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
-
-    def __enter__(self) -> anyio.CancelScope:
-        self._scopes[self._scope] = self._clock() + self._seconds
-        return self._scope.__enter__()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        del self._scopes[self._scope]
-        return self._scope.__exit__(exc_type, exc, traceback)

@@ -9,7 +9,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
+
+_CACHED_S: Final = 10.0
 
 
 async def look_up(host: str) -> list[str]:
@@ -41,3 +45,37 @@ async def look_up(host: str) -> list[str]:
 
     threading.Thread(target=resolve, name="name lookup", daemon=True).start()
     return await found
+
+
+class CachedLookup:
+    """Look up each host once in 10 s, however many requests wait for it."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Task[list[str]]] = {}
+        self._known: dict[str, tuple[float, list[str]]] = {}
+
+    async def __call__(self, host: str) -> Sequence[str]:
+        """Return the IP addresses of a host. Raises OSError and ValueError."""
+        now = asyncio.get_running_loop().time()
+        until, ips = self._known.get(host, (0.0, []))
+        if until > now:
+            return ips
+        task = self._running.get(host)
+        if task is None:
+            task = self._running[host] = asyncio.create_task(self._look_up(host))
+            task.add_done_callback(_retrieve)
+        return await asyncio.shield(task)  # others may wait for it, too
+
+    async def _look_up(self, host: str) -> list[str]:
+        try:
+            ips = await look_up(host)
+            self._known[host] = (asyncio.get_running_loop().time() + _CACHED_S, ips)
+            return ips
+        finally:
+            del self._running[host]
+
+
+def _retrieve(task: asyncio.Task[list[str]]) -> None:
+    """Keep asyncio from logging a failed lookup whose requests were all cancelled."""
+    if not task.cancelled():
+        task.exception()

@@ -1,4 +1,4 @@
-"""Download result images with a client that never has the API key. Downloads are free to repeat.
+"""Download result images. They are free to repeat, and carry a key only as `Access` says.
 
 URLs are untrusted: only hosts with public IP addresses are contacted. They are resolved and checked
 here, and again at every redirect, to prevent server-side request forgery
@@ -11,25 +11,25 @@ import asyncio
 import math
 import re
 import socket
-import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import Final, Self
+from typing import Final, Self, cast
 
-import aiohttp
 import anyio
 import httpx
-import yarl
-from aiohttp.abc import AbstractResolver, ResolveResult
 
+from batchgen.http.connection import DeadlinePassed
 from batchgen.http.content_coding import BadCoding, ContentDecoder
-from batchgen.http.deadlines import Deadlines
+from batchgen.http.deadlines import Deadline, Deadlines
 from batchgen.http.dns import look_up
-from batchgen.http.response_headers import kept_headers
-from batchgen.http.session import numeric_results, open_session
+from batchgen.http.network import Access, Network, origin_of
+from batchgen.http.progress import DEADLINE, TARGET
+from batchgen.http.response_headers import first_header, kept_headers
+from batchgen.http.transport import CONNECT_TIMEOUT_S, StreamTransport
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.outcomes.retry_after import retry_after
 from batchgen.system.atomic_files import PartFile
@@ -41,6 +41,12 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_URL_CHARS: Final = 8192
 _MAX_VALIDATOR_CHARS: Final = 512
 _CHECK_LASTS_S: Final = 30.0
+_KEEP_S: Final = 15.0
+_HEADERS: Final = {
+    "Accept": "image/*, video/*",
+    "Accept-Encoding": "identity",
+    "User-Agent": "batchgen",
+}
 _PLAIN: Final = re.compile(
     r"(?P<origin>https?://[a-z0-9.-]+(?::[0-9]{1,5})?)(?:/[A-Za-z0-9._~:/?@!$&'()*+,;=%-]*)?"
 )
@@ -69,62 +75,64 @@ class Validators:
 _NO_VALIDATORS: Final = Validators()
 
 
-class _Checked(AbstractResolver):
-    """Return the checked IP addresses of a host without another lookup.
+class _Checked:
+    """The IP addresses of hosts that were checked, so that they are connected to those.
 
     This prevents DNS rebinding: a name whose second lookup gives another IP address is still
     connected to the checked one. Certificate and Host header use the name.
     """
 
     def __init__(self) -> None:
-        self.addresses: dict[str, list[IPv4Address | IPv6Address]] = {}
+        self.ips: dict[str, list[IPv4Address | IPv6Address]] = {}
         self.lasts: dict[str, float] = {}
         """When the check of an origin expires."""
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
+    async def __call__(self, host: str) -> Sequence[str]:
         """Return the checked IP addresses of a host."""
-        return numeric_results(host, port, self.addresses[host])
+        return [str(ip) for ip in self.ips[host]]
 
-    async def close(self) -> None:
-        """Do nothing: the resolver holds no resources."""
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A checked URL. A signature may cover every character, so its path and query stay as given."""
+
+    url: httpx.URL
+    raw_path: bytes
 
 
 class Downloader:
     """Download images. Use it as an async context manager.
 
-    ``allow_loopback`` is for providers on loopback. At most ``most`` downloads run at a time, in
-    the order of their calls; None means no limit.
+    At most ``most`` downloads run at a time, in the order of their calls; None means no limit.
     """
 
-    _session: aiohttp.ClientSession
+    _transport: httpx.AsyncBaseTransport
 
     def __init__(
         self,
         *,
-        verify: ssl.SSLContext,
+        network: Network,
         deadlines: Deadlines,
-        allow_loopback: bool,
+        access: Access,
         most: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._verify = verify
+        self._network = network
         self._deadlines = deadlines
-        self._allow_loopback = allow_loopback
+        self._access = access
         self._turns = nullcontext() if most is None else asyncio.Semaphore(most)
         self._clock = clock
         self._checked = _Checked()
 
     async def __aenter__(self) -> Self:
-        self._session = open_session(
-            self._verify, {"Accept": "image/*, video/*"}, keep_alive=True, resolver=self._checked
+        self._transport = StreamTransport(
+            network=self._network, resolve=self._checked, keep_s=_KEEP_S
         )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with anyio.CancelScope(shield=True):
-            await self._session.close()
+            await self._transport.aclose()
 
     async def fetch(
         self, url: str, part: PartFile, *, max_bytes: int | None = None
@@ -154,42 +162,60 @@ class Downloader:
     async def _fetch(
         self, url: str, part: PartFile, known: Validators, max_bytes: int
     ) -> Validators | FetchResult:
-        with self._deadlines.scope(DOWNLOAD_DEADLINE_S) as scope:
+        with self._deadlines.limit(DOWNLOAD_DEADLINE_S) as deadline:
             try:
-                return await self._follow(url, part, known, max_bytes)
+                return await self._follow(url, part, known, max_bytes, deadline)
             except ForbiddenUrl as exc:
                 return FetchResult(forbidden=f"download refused: {exc}")
-            except (aiohttp.ClientError, socket.gaierror, ssl.SSLError) as exc:
+            except DeadlinePassed:
+                return FetchResult(detail=f"not complete within {DOWNLOAD_DEADLINE_S:g} s")
+            except (httpx.TransportError, socket.gaierror) as exc:
                 return FetchResult(detail=str(exc) or type(exc).__name__)
             except (httpx.InvalidURL, ValueError) as exc:
                 return FetchResult(forbidden=f"download refused: invalid URL: {exc}")
-        if scope.cancelled_caught:
-            return FetchResult(detail=f"not complete within {DOWNLOAD_DEADLINE_S:g} s")
-        raise AssertionError("unreachable")
 
     async def _follow(
-        self, url: str, part: PartFile, known: Validators, max_bytes: int
+        self, url: str, part: PartFile, known: Validators, max_bytes: int, deadline: Deadline
     ) -> Validators | FetchResult:
-        secure = False
+        is_secure = False
         for hop in range(_MAX_REDIRECTS + 1):
-            target = await self._check(url, redirected=hop > 0)
-            if secure and not target.startswith("https:"):
+            target = await self._check(url, deadline, redirected=hop > 0)
+            if is_secure and target.url.scheme != "https":
                 raise ForbiddenUrl("a redirect from https:// to http://")
-            secure = target.startswith("https:")
-            # The URL must stay unchanged: a signature covers every character.
-            there = yarl.URL(target, encoded=True)
-            async with self._session.get(
-                there, headers=known.headers, allow_redirects=False
-            ) as response:
-                location = response.headers.get("location")
-                if response.status not in _REDIRECTS or location is None:
+            is_secure = target.url.scheme == "https"
+            response = await self._get(target, known.headers, deadline)
+            if hop == 0 and response.status_code in (401, 403) and self._may_have_key(target):
+                await response.aclose()
+                headers = {**known.headers, "Authorization": f"Bearer {self._access.key}"}
+                response = await self._get(target, headers, deadline)
+            try:
+                location = None
+                if response.status_code in _REDIRECTS:
+                    location = first_header(response.headers.raw, b"location")
+                if location is None:
                     return await _receive(response, part, max_bytes)
-                response.close()
-            url = str(httpx.URL(target).join(location))
+            finally:
+                await response.aclose()
+            url = str(target.url.copy_with(raw_path=target.raw_path).join(location))
         return FetchResult(detail=f"more than {_MAX_REDIRECTS} redirects")
 
-    async def _check(self, text: str, *, redirected: bool) -> str:
-        """Return the URL to request. Raises ForbiddenUrl and httpx.InvalidURL.
+    def _may_have_key(self, target: _Target) -> bool:
+        access = self._access
+        return access.key is not None and origin_of(target.url) == access.key_origin
+
+    async def _get(
+        self, target: _Target, headers: Mapping[str, str], deadline: Deadline
+    ) -> httpx.Response:
+        request = httpx.Request(
+            "GET",
+            target.url,
+            headers={**_HEADERS, **headers},
+            extensions={TARGET: target.raw_path, DEADLINE: deadline},
+        )
+        return await self._transport.handle_async_request(request)
+
+    async def _check(self, text: str, deadline: Deadline, *, redirected: bool) -> _Target:
+        """Return the URL to request. Raises ForbiddenUrl, httpx.InvalidURL and TransportError.
 
         An origin that was checked less than 30 s ago is not resolved again.
         """
@@ -200,7 +226,7 @@ class Downloader:
         plain = _PLAIN.fullmatch(text)
         origin = "" if plain is None else plain["origin"]
         if not redirected and self._checked.lasts.get(origin, -math.inf) > self._clock():
-            return text
+            return _Target(_parsed(origin), text[len(origin) :].encode("ascii") or b"/")
         url = httpx.URL(text)
         if url.scheme not in ("https", "http") or not url.host:
             raise ForbiddenUrl(f"unsupported scheme {url.scheme!r}; expected https or http")
@@ -209,31 +235,57 @@ class Downloader:
         if (url.port or 0) > 65535:
             raise ForbiddenUrl(f"invalid port {url.port}")
         host = url.raw_host.decode("ascii")
-        addresses = await _look_up(host)
-        for address in addresses:
-            self._check_address(address, url.host)
+        ips = await self._ips_of(host, deadline)
+        for ip in ips:
+            self._check_address(ip, url.host)
         # IPv4 first: where IPv6 is configured but broken, it takes a while to fail.
-        addresses.sort(key=lambda address: address.version)
-        self._checked.addresses[host] = addresses
+        ips.sort(key=lambda ip: ip.version)
+        self._checked.ips[host] = ips
         if origin:
             self._checked.lasts[origin] = self._clock() + _CHECK_LASTS_S
-        return str(url)
+            return _Target(_parsed(origin), text[len(origin) :].encode("ascii") or b"/")
+        return _Target(url, url.raw_path)
+
+    async def _ips_of(self, host: str, deadline: Deadline) -> list[IPv4Address | IPv6Address]:
+        if self._network.proxy_for(host) is None:
+            return await _look_up(host, deadline)
+        # The proxy resolves names, and decides where they may lead.
+        with suppress(ValueError):
+            return [ip_address(host)]
+        return []
 
     def _check_address(self, address: IPv4Address | IPv6Address, host: str) -> None:
         address = _embedded(address) or address
-        if address.is_loopback and self._allow_loopback:
+        if address.is_loopback and self._access.allow_loopback:
+            return
+        if host == self._access.private_host and not address.is_multicast:
             return
         if not address.is_global or address.is_multicast:
             raise ForbiddenUrl(f"{host} is {address}, which is not a public IP address")
 
 
-async def _look_up(host: str) -> list[IPv4Address | IPv6Address]:
+@lru_cache(maxsize=256)
+def _parsed(origin: str) -> httpx.URL:
+    return httpx.URL(origin)
+
+
+async def _look_up(host: str, deadline: Deadline) -> list[IPv4Address | IPv6Address]:
     with suppress(ValueError):
         return [ip_address(host)]
     if host.replace(".", "").isdigit():
         # The platform connects to IP addresses in other notations without a lookup.
         raise ForbiddenUrl(f"{host} is not a standard notation of an IP address")
-    return [ip_address(text.partition("%")[0]) for text in await look_up(host)]
+    timeout = deadline.timeout(CONNECT_TIMEOUT_S)
+    try:
+        async with timeout:
+            found = await look_up(host)
+    except TimeoutError:
+        if deadline.has_passed:
+            raise DeadlinePassed("the deadline passed during the name lookup") from None
+        raise httpx.ConnectTimeout(
+            f"no IP address of {host} within {CONNECT_TIMEOUT_S:g} s"
+        ) from None
+    return [ip_address(text.partition("%")[0]) for text in found]
 
 
 def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
@@ -246,35 +298,34 @@ def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
 
 
 async def _receive(
-    response: aiohttp.ClientResponse, part: PartFile, max_bytes: int
+    response: httpx.Response, part: PartFile, max_bytes: int
 ) -> Validators | FetchResult:
-    if response.status != 200:
-        wait_s = retry_after(kept_headers(response.raw_headers))
-        response.close()
-        return FetchResult(status=response.status, retry_after_s=wait_s)
-    decoder = ContentDecoder(response.headers.get("content-encoding", ""))
+    if response.status_code != 200:
+        wait_s = retry_after(kept_headers(response.headers.raw))
+        return FetchResult(status=response.status_code, retry_after_s=wait_s)
+    headers = response.headers.raw
+    decoder = ContentDecoder(first_header(headers, b"content-encoding") or "")
     received = size = 0
     try:
-        async for chunk in response.content.iter_any():
+        async for chunk in cast("AsyncIterator[bytes]", response.stream):
             received += len(chunk)
             for piece in decoder.feed(chunk):
                 size += len(piece)
                 if max(received, size) > max_bytes:
-                    response.close()
                     return FetchResult(bad_image=f"larger than {max_bytes >> 20} MiB")
                 await part.write(piece)
         for piece in decoder.end():
             await part.write(piece)
     except BadCoding as exc:
-        response.close()
         return FetchResult(bad_image=str(exc))
     return Validators(
-        etag=_validator(response, "etag"), last_modified=_validator(response, "last-modified")
+        etag=_validator(first_header(headers, b"etag")),
+        last_modified=_validator(first_header(headers, b"last-modified")),
     )
 
 
-def _validator(response: aiohttp.ClientResponse, name: str) -> str | None:
+def _validator(value: str | None) -> str | None:
     """Return the value of a header if it can be sent back unchanged."""
-    value = response.headers.get(name, "")
-    usable = value.isascii() and value.isprintable() and len(value) <= _MAX_VALIDATOR_CHARS
-    return value if value and usable else None
+    if not value or len(value) > _MAX_VALIDATOR_CHARS:
+        return None
+    return value if value.isascii() and value.isprintable() else None

@@ -27,8 +27,10 @@ class Progress:
 
     is_tracked: bool = False
     """Whether the transport fills in this object; another transport of httpx does not."""
+    size: int | None = None
+    """Bytes of the request with its head; None before it is sent, or if it has no known length."""
     taken: int = 0
-    """Bytes of the request, its head included, that the kernel took."""
+    """Bytes of the request that the kernel took."""
     is_sent: bool = False
     """Whether the kernel took the whole request."""
     received: int = 0
@@ -36,12 +38,20 @@ class Progress:
     on_sent: Callable[[], None] | None = None
     """Called when the kernel took the whole request."""
 
-    def restart(self) -> None:
+    def restart(self, size: int | None = None) -> None:
         """Begin again on another connection, after one that took nothing or never responded."""
-        self.is_tracked, self.taken, self.is_sent, self.received = True, 0, False, 0
+        self.is_tracked, self.size = True, size
+        self.taken, self.is_sent, self.received = 0, False, 0
+
+    def took(self, count: int) -> None:
+        """Note how many bytes the kernel took so far."""
+        self.taken = max(self.taken, count)
+        if self.size is not None and self.taken >= self.size:
+            self.sent()
 
     def sent(self) -> None:
         """Note that the kernel took the whole request."""
-        self.is_sent = True
-        if self.on_sent is not None:
-            self.on_sent()
+        if not self.is_sent:
+            self.is_sent = True
+            if self.on_sent is not None:
+                self.on_sent()

@@ -1,33 +1,25 @@
-"""TLS, DNS and connection settings that all HTTP clients of a run share."""
+"""Settings that all HTTP clients of a run share: TLS, cookies, logs."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import socket
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, cast
+from typing import Final
 
-import aiohttp
 import httpx
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.client_proto import ResponseHandler
 
-from batchgen.http.dns import look_up
+from batchgen.errors import SettingsError
+from batchgen.http.network import Network
+from batchgen.http.network_settings import NetworkSettings
 
-CONNECT_TIMEOUT_S: Final = 10.0
-_READ_AHEAD_BYTES: Final = 64 * 1024
-"""Per response, read while its last chunk is being written; aiohttp reads up to twice as much."""
-_END_OF_HEAD: Final = b"\r\n\r\n"
 _LOGGERS: Final = ("httpx", "httpcore.connection", "httpcore.http11")
 
 
+_DIRECT: Final = NetworkSettings()
 _unlogged: ContextVar[bool] = ContextVar("_unlogged", default=False)
 
 
@@ -60,90 +52,33 @@ def no_cookies() -> CookieJar:
     return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
-def ssl_context() -> ssl.SSLContext:
+def ssl_context(settings: NetworkSettings = _DIRECT) -> ssl.SSLContext:
     """Create the TLS context of a run; all clients share it, as creating one costs 20 ms, 400 kB.
 
-    It ignores the environment.
+    It ignores the environment. Raises SettingsError for an unusable ``ca_file``.
     """
-    context = httpx.create_ssl_context(trust_env=False)
+    context = (
+        _system_context() if settings.system_trust else httpx.create_ssl_context(trust_env=False)
+    )
+    if settings.ca_file is not None:
+        try:
+            context.load_verify_locations(settings.ca_file)
+        except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+            reason = getattr(exc, "strerror", None) or str(exc)
+            raise SettingsError(
+                f"{settings.ca_file}: no certificates can be read: {reason}; expected a PEM file"
+            ) from exc
     # Python itself reads SSLKEYLOGFILE, which would write the session's secrets to a file.
     context.keylog_filename = None  # type: ignore[assignment]  # None ends it; typeshed has str
     return context
 
 
-class _Resolver(AbstractResolver):
-    """Resolve host names for aiohttp."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Return the IP addresses of a host. Raises OSError."""
-        return numeric_results(host, port, [ip_address(text) for text in await look_up(host)])
-
-    async def close(self) -> None:
-        """Do nothing: the resolver holds no resources."""
+def open_network(settings: NetworkSettings = _DIRECT) -> Network:
+    """Return the network of a run. Raises SettingsError."""
+    return Network(ssl_context(settings), settings.proxy)
 
 
-def numeric_results(
-    host: str, port: int, addresses: Iterable[IPv4Address | IPv6Address]
-) -> list[ResolveResult]:
-    """Convert the IP addresses of a host to aiohttp's form."""
-    return [
-        ResolveResult(
-            hostname=host,
-            host=str(address),
-            port=port,
-            family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
-            proto=0,
-            flags=socket.AI_NUMERICHOST,
-        )
-        for address in addresses
-    ]
+def _system_context() -> ssl.SSLContext:
+    import truststore
 
-
-def open_session(
-    verify: ssl.SSLContext,
-    headers: Mapping[str, str],
-    *,
-    keep_alive: bool,
-    resolver: AbstractResolver | None = None,
-) -> aiohttp.ClientSession:
-    """Open a session that ignores the environment, keeps no cookies and decodes no encoding.
-
-    The number of connections is unlimited here; the worker pool limits it.
-    """
-    connector = aiohttp.TCPConnector(
-        ssl=verify,
-        limit=0,
-        force_close=not keep_alive,
-        resolver=resolver or _Resolver(),
-        use_dns_cache=resolver is None,
-    )
-    # aiohttp has no public way to choose the protocol class of a connection.
-    connector._factory = cast(
-        "partial[ResponseHandler]", partial(_HeadFirst, loop=asyncio.get_running_loop())
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        headers={"Accept-Encoding": "identity", "User-Agent": "batchgen", **headers},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
-        timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, ceil_threshold=3600),
-        read_bufsize=_READ_AHEAD_BYTES,
-    )
-
-
-class _HeadFirst(ResponseHandler):
-    """Pass the head of a response to aiohttp separately from its body.
-
-    Otherwise aiohttp loses a whole response that arrives in one piece with bytes after its end.
-    """
-
-    def data_received(self, data: bytes) -> None:
-        """Split received bytes after the response head."""
-        end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD) if self._payload is None else 0
-        if len(_END_OF_HEAD) <= end < len(data):
-            super().data_received(data[:end])
-            data = data[end:]
-        super().data_received(data)
+    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

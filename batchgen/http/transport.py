@@ -12,7 +12,6 @@ then does not report.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,28 +19,23 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Final, cast
 
+import anyio
 import httpx
 
 from batchgen.http.connect import open_socket
 from batchgen.http.connection import RECEIVE_BYTES, Connection, DeadlinePassed
 from batchgen.http.deadlines import Deadline
+from batchgen.http.dns import CachedLookup
+from batchgen.http.network import Network, Origin, origin_of
+from batchgen.http.network_settings import Proxy
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS, TARGET, Progress
+from batchgen.http.proxy_tunnel import open_tunnel, proxy_headers
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """For the name lookup, the connection and the TLS handshake together."""
-_PORTS: Final = {"http": 80, "https": 443}
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Return the IP addresses of a host name. Raises OSError and ValueError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Scheme, host and port of a URL."""
-
-    scheme: str
-    host: str
-    port: int
 
 
 class StreamTransport(httpx.AsyncBaseTransport):
@@ -51,10 +45,11 @@ class StreamTransport(httpx.AsyncBaseTransport):
     one for each request. Nothing limits the number of connections; the worker pool does.
     """
 
-    def __init__(self, *, verify: ssl.SSLContext, resolve: Resolve, keep_s: float = 0.0) -> None:
-        self._verify = verify
+    def __init__(self, *, network: Network, resolve: Resolve, keep_s: float = 0.0) -> None:
+        self._network = network
         self._resolve = resolve
         self._keep_s = keep_s
+        self._proxy_lookup = CachedLookup()
         self._buffer = bytearray(RECEIVE_BYTES)
         self._idle: dict[Origin, list[Connection]] = {}
         self._is_closed = False
@@ -70,7 +65,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
         progress = request.extensions.setdefault(PROGRESS, Progress())
         progress.restart()
         while True:
-            connection = self._take_idle(origin)
+            connection = self._take_idle(origin, is_free=request.method == "GET")
             is_reused = connection is not None
             if connection is None:
                 connection = await self._open(origin, deadline)
@@ -95,13 +90,15 @@ class StreamTransport(httpx.AsyncBaseTransport):
         deadline = request.extensions.get(DEADLINE)
         if deadline is not None:
             deadline.listen(connection.expire)
-        body = None if _is_bodiless(request) else _pieces(request)
+        proxy = self._network.proxy_for(origin.host) if origin.scheme == "http" else None
+        outgoing = _outgoing(request, proxy)
+        progress.restart(outgoing.size)
         try:
-            if body is None:
-                await connection.send(_head_of(request), None, progress)
+            if outgoing.is_bodiless:
+                await connection.send(outgoing.head, None, progress)
             else:
-                async with aclosing(body):
-                    await connection.send(_head_of(request), body, progress)
+                async with aclosing(_pieces(request, outgoing)) as body:
+                    await connection.send(outgoing.head, body, progress)
             parser = await connection.head()
         except BaseException:
             _stop_listening(deadline)
@@ -122,10 +119,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
         connection = Connection(self._buffer)
         try:
             async with timeout:
-                ips = await self._look_up(origin.host)
-                await connection.open(await open_socket(ips, origin.port))
-                if origin.scheme == "https":
-                    await connection.secure(self._verify, origin.host)
+                await self._connect(connection, origin)
         except TimeoutError as exc:
             connection.abort()
             if deadline is not None and deadline.has_passed:
@@ -135,6 +129,9 @@ class StreamTransport(httpx.AsyncBaseTransport):
                     f"no connection to {origin.host} within {limit:g} s"
                 ) from None
             raise httpx.ConnectError(_text(exc, origin)) from exc
+        except httpx.TransportError as exc:  # the proxy broke off, or spoke another protocol
+            connection.abort()
+            raise httpx.ConnectError(_text(exc, origin)) from exc
         except (OSError, ValueError) as exc:
             connection.abort()
             raise httpx.ConnectError(_text(exc, origin)) from exc
@@ -143,17 +140,34 @@ class StreamTransport(httpx.AsyncBaseTransport):
             raise
         return connection
 
+    async def _connect(self, connection: Connection, origin: Origin) -> None:
+        proxy = self._network.proxy_for(origin.host)
+        host, port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
+        ips = await (self._look_up(host) if proxy is None else self._look_up_proxy(host))
+        await connection.open(await open_socket(ips, port))
+        if origin.scheme == "https":
+            if proxy is not None:
+                await open_tunnel(connection, proxy, origin)
+            await connection.secure(self._network.verify, origin.host)
+
+    async def _look_up_proxy(self, host: str) -> Sequence[str]:
+        """Look up the proxy itself, which may have a private IP address."""
+        try:
+            return [str(ip_address(host))]
+        except ValueError:
+            return await self._proxy_lookup(host)
+
     async def _look_up(self, host: str) -> Sequence[str]:
         try:
             return [str(ip_address(host))]
         except ValueError:
             return await self._resolve(host)
 
-    def _take_idle(self, origin: Origin) -> Connection | None:
+    def _take_idle(self, origin: Origin, *, is_free: bool) -> Connection | None:
         connections = self._idle.get(origin)
         while connections:
             connection = connections.pop()
-            if connection.is_fresh(self._keep_s) and connection.is_usable:
+            if connection.is_fresh(self._keep_s) and connection.is_usable(is_free=is_free):
                 return connection
             connection.abort()
         return None
@@ -189,37 +203,64 @@ class _Body(httpx.AsyncByteStream):
             self._release = None
 
 
-def origin_of(url: httpx.URL) -> Origin:
-    """Return the origin of a URL. Raises httpx.UnsupportedProtocol."""
-    scheme = url.scheme
-    if scheme not in _PORTS or not url.raw_host:
-        raise httpx.UnsupportedProtocol(f"{scheme or 'no scheme'}: expected https or http")
-    return Origin(scheme, url.raw_host.decode("ascii"), url.port or _PORTS[scheme])
+@dataclass(slots=True)
+class _Outgoing:
+    """The head of a request, and the framing that it announces."""
+
+    head: bytes
+    length: int | None = None
+    is_chunked: bool = False
+
+    @property
+    def is_bodiless(self) -> bool:
+        """Whether nothing follows the head."""
+        return self.length is None and not self.is_chunked
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole request; None if it goes in chunks."""
+        return None if self.is_chunked else len(self.head) + (self.length or 0)
 
 
-def _head_of(request: httpx.Request) -> bytes:
+def _outgoing(request: httpx.Request, proxy: Proxy | None) -> _Outgoing:
     target = request.extensions.get(TARGET) or request.url.raw_path
+    if proxy is not None:
+        target = b"http://" + request.url.netloc + target
+    made = _Outgoing(b"")
+    has_host = False
     lines = [request.method.encode("ascii") + b" " + target + b" HTTP/1.1\r\n"]
     for name, value in request.headers.raw:
         lines += (name, b": ", value, b"\r\n")
+        lower = name.lower()
+        if lower == b"host":
+            has_host = True
+        elif lower == b"content-length":
+            made.length = int(value)
+        elif lower == b"transfer-encoding":
+            made.is_chunked = True
+    if not has_host:  # httpx adds it only to requests whose body it encodes
+        lines += (b"Host: ", request.url.netloc, b"\r\n")
+    if proxy is not None:
+        lines += proxy_headers(proxy)
     lines.append(b"\r\n")
-    return b"".join(lines)
+    made.head = b"".join(lines)
+    return made
 
 
-def _is_bodiless(request: httpx.Request) -> bool:
-    headers = request.headers
-    return "content-length" not in headers and "transfer-encoding" not in headers
-
-
-async def _pieces(request: httpx.Request) -> AsyncGenerator[bytes, None]:
-    is_chunked = "content-length" not in request.headers
-    async for piece in cast("httpx.AsyncByteStream", request.stream):
-        if not is_chunked:
-            yield piece
-        elif piece:
-            yield b"%x\r\n%b\r\n" % (len(piece), piece)
-    if is_chunked:
-        yield b"0\r\n\r\n"
+async def _pieces(request: httpx.Request, outgoing: _Outgoing) -> AsyncGenerator[bytes, None]:
+    stream = aiter(cast("httpx.AsyncByteStream", request.stream))
+    try:
+        async for piece in stream:
+            if not outgoing.is_chunked:
+                yield piece
+            elif piece:
+                yield b"%x\r\n%b\r\n" % (len(piece), piece)
+        if outgoing.is_chunked:
+            yield b"0\r\n\r\n"
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            with anyio.CancelScope(shield=True):  # closes the files that it reads
+                await stream.aclose()
 
 
 def _may_repeat(request: httpx.Request, progress: Progress) -> bool:
@@ -228,7 +269,7 @@ def _may_repeat(request: httpx.Request, progress: Progress) -> bool:
     The server closes an idle connection whenever it likes; without a byte of a response that is
     no failure of the request. Only a request that is free to repeat may have been taken.
     """
-    return not progress.received and (_is_bodiless(request) or not progress.taken)
+    return not progress.received and (request.method == "GET" or not progress.taken)
 
 
 def _stop_listening(deadline: Deadline | None) -> None:

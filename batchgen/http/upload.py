@@ -1,10 +1,14 @@
-"""A request body in flight, which knows how much of it the connection has taken."""
+"""A request body on its way, and how far it got."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import Self
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
 
+import httpx
+
+from batchgen.http.progress import Progress
 from batchgen.http.request import Body
 from batchgen.outcomes.exchange import Reach
 from batchgen.system.failpoints import Point, hit
@@ -17,45 +21,39 @@ class BodyUnreadable(Exception):
     """
 
 
-class Upload:
-    """Iterate over a request body and record how far the connection got."""
+class Upload(httpx.AsyncByteStream):
+    """A request body that is never sent whole if its size has changed since it was built."""
 
     def __init__(self, body: Body) -> None:
-        self.reach = Reach.NOTHING
-        self._left = int(body.headers["Content-Length"])
-        self._stream = body.stream()
-        self._turn = asyncio.Lock()
-        self._cut_off = False
+        self.progress = Progress(on_sent=partial(hit, Point.BODY_SENT))
+        """For the transport to fill in."""
+        self._body = body
+        self._has_begun = False
 
-    def __aiter__(self) -> Self:
-        return self
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._has_begun = True
+        left = int(self._body.headers["Content-Length"])
+        async with aclosing(self._body.stream()) as stream:
+            while left:
+                try:
+                    piece = await anext(stream, None)
+                except OSError as exc:
+                    raise BodyUnreadable(str(exc)) from exc
+                left -= len(piece or b"")
+                if piece is None or left < 0:
+                    raise BodyUnreadable("a file changed its size while it was sent")
+                yield piece
 
-    async def __anext__(self) -> bytes:
-        """Return the next chunk; aiohttp requests it after it has handed over the previous one."""
-        async with self._turn:
-            if self.reach is Reach.PARTIAL and self._left == 0:
-                await self._stream.aclose()
-                self.reach = Reach.SENT
-                hit(Point.BODY_SENT)
-            if self.reach is Reach.SENT:
-                raise StopAsyncIteration
-            try:
-                piece = await anext(self._stream, None)
-            except OSError as exc:
-                raise BodyUnreadable(str(exc)) from exc
-            if piece is None or len(piece) > self._left:
-                raise BodyUnreadable("a file changed its size while it was sent")
-            self._left -= len(piece)
-            self.reach = Reach.PARTIAL
-            return piece
+    @property
+    def reach(self) -> Reach:
+        """How far the request got, with what is known now.
 
-    def cut_off(self) -> None:
-        """Record that we cancelled: a closing connection may still send what it has buffered."""
-        self._cut_off = True
-
-    async def aclose(self) -> None:
-        """Close the body's files after a pending read has ended."""
-        async with self._turn:
-            await self._stream.aclose()
-            if self._cut_off and self.reach is Reach.PARTIAL and self._left == 0:
-                self.reach = Reach.SENT
+        Of a transport that reports nothing, only a request that was never read is known not to be
+        sent.
+        """
+        progress = self.progress
+        if not progress.is_tracked:
+            return Reach.SENT if self._has_begun else Reach.NOTHING
+        if progress.is_sent:
+            return Reach.SENT
+        return Reach.PARTIAL if progress.taken else Reach.NOTHING

@@ -108,16 +108,22 @@ def record_response(
     classification: Classification,
     images: Sequence[tuple[ImageRef, str | None]],
     *,
-    response: str,
+    response: str | None,
+    body: bytes | None = None,
     cost: Micros | None = None,
 ) -> list[DueImage]:
     """Settle an attempt that returned images, and return the images to bring to disk now.
 
-    ``images`` are the references with the expiry of their URLs. ``cost`` is the cost that the
-    response states. Without it the attempt is charged its price. If an option leaves the price
-    open, the attempt is charged the least, and the rest is possible.
+    ``images`` are the references with the expiry of their URLs. ``response`` is the name of the
+    spooled response; ``body`` is the response itself where it is not in the spool. ``cost`` is the
+    cost that the response states. Without it the attempt is charged its price. If an option leaves
+    the price open, the attempt is charged the least, and the rest is possible.
     """
     closed = _close_attempt(ledger, attempt, classification, response=response, cost=cost)
+    if body is not None:
+        ledger.conn.execute(
+            "INSERT INTO responses (attempt_id, body) VALUES (?, ?)", (attempt, body)
+        )
     ledger.conn.executemany(
         "INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at, root)"
         " SELECT id, ?, ?, 'due', ?, ?, ?, root FROM jobs WHERE id = ?",
@@ -167,9 +173,17 @@ def mark_response_spoiled(
 
 
 def record_task_failure(
-    ledger: Ledger, attempt: AttemptId, classification: Classification, run: RunId
+    ledger: Ledger,
+    attempt: AttemptId,
+    classification: Classification,
+    run: RunId,
+    *,
+    hold: bool = False,
 ) -> Next:
-    """Record that an accepted, and so paid, task failed; the class says whether it is charged."""
+    """Record that an accepted, and so paid, task failed; the class says whether it is charged.
+
+    ``hold`` leaves an uncertain job to a person, even if the allowance covers a rebuy.
+    """
     row = ledger.conn.execute(
         "SELECT cost, possible, price, run_id FROM attempts WHERE id = ?", (attempt,)
     ).fetchone()
@@ -192,7 +206,7 @@ def record_task_failure(
         possible=possible - row["possible"],
     )
     give_up_due_images(ledger, attempt)
-    return _move_job(ledger, attempt, classification, run)
+    return _move_job(ledger, attempt, classification, run, hold=hold)
 
 
 def open_attempts(ledger: Ledger, batch: BatchId, *, foreseen: bool = False) -> list[OpenAttempt]:

@@ -30,8 +30,10 @@ class LastRun:
 
     id: int
     started_at: str
+    heartbeat_at: str | None
     ended_at: str | None
     estimate: Micros
+    max_cost: Micros | None
     reserved: Micros
     charged: Micros
     maybe: Micros
@@ -251,8 +253,8 @@ def _reasons(conn: sqlite3.Connection, batch: BatchId) -> tuple[ReasonCount, ...
 
 def _last_run(conn: sqlite3.Connection, batch: BatchId) -> LastRun | None:
     row = conn.execute(
-        "SELECT id, started_at, ended_at, estimate, reserved, charged, maybe, stopped, exit_code"
-        " FROM runs WHERE batch_id = ? ORDER BY id DESC LIMIT 1",
+        "SELECT id, started_at, heartbeat_at, ended_at, estimate, max_cost, reserved, charged,"
+        " maybe, stopped, exit_code FROM runs WHERE batch_id = ? ORDER BY id DESC LIMIT 1",
         (batch,),
     ).fetchone()
     return None if row is None else LastRun(**dict(row))

@@ -11,6 +11,7 @@ from typing import Final
 
 from batchgen.errors import LedgerBusyError, LedgerError
 from batchgen.ledger.busy import SQLITE_TIMEOUT_S, LedgerConnection, Patience, is_busy, patience
+from batchgen.ledger.journal import use_rollback_journal
 from batchgen.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 from batchgen.ledger.single_name import check_single_name
 from batchgen.system.failpoints import Point, hit
@@ -25,9 +26,8 @@ def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnect
 
     ``waits`` bounds how long another program's lock is waited for, while opening and afterwards;
     None takes the bound of the process.
-    The connection is in autocommit mode with a TRUNCATE journal and ``synchronous=EXTRA``: a commit
-    that returned survives a power cut, and no release of SQLite has a known fault in this mode
-    (WAL mode had one up to 3.51.2: https://sqlite.org/wal.html#walresetbug).
+    The connection is in autocommit mode with ``synchronous=EXTRA``: a commit that returned survives
+    a power cut. `journal` says which journal it has.
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise LedgerError(
@@ -44,9 +44,9 @@ def open_for_writing(path: Path, waits: Patience | None = None) -> LedgerConnect
         raise _not_opened(path, "opened for writing", exc) from exc
     try:
         _check(conn, path)
+        use_rollback_journal(conn)
         if _version(conn) < SCHEMA_VERSION:
             _migrate(conn, path)
-        conn.execute("PRAGMA journal_mode = TRUNCATE")
         conn.execute("PRAGMA synchronous = EXTRA")
         # On macOS SQLite's fsync leaves a commit in the drive's cache without it.
         conn.execute("PRAGMA fullfsync = ON")
@@ -110,7 +110,7 @@ def peek(path: Path, waits: Patience | None = None) -> sqlite3.Connection:
     """Open an existing ledger for a quick look, unchecked. Raises sqlite3.DatabaseError.
 
     ``waits`` bounds how long another program's lock is waited for, now and in later statements;
-    None for the bound of this process.
+    None takes the bound of the process.
     """
     _roll_back_journal(path, waits)
     return _connect(path, mode="ro", waits=waits)
@@ -261,6 +261,7 @@ def _back_up(path: Path, backup: Path) -> None:
         # A connection with an open transaction can't be copied from.
         with closing(_connect(path, mode="ro")) as source, closing(_connect(aside)) as copy:
             source.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")  # it has the mode of its source
         hit(Point.BACKED_UP)
         aside.replace(backup)
         sync_directory(path.parent)

@@ -150,7 +150,13 @@ def _finish_job(ledger: Ledger, job: JobId, attempt: AttemptId) -> JobFinished |
     )
     _clear_signed_urls(ledger, job)
     mark_job_done(ledger, job, attempt)
-    return JobFinished(attempt_id=attempt, replaced=replaced)
+    responses = ledger.conn.execute(
+        "DELETE FROM responses WHERE attempt_id IN (SELECT id FROM attempts WHERE job_id = ?)",
+        (job,),
+    )
+    return JobFinished(
+        attempt_id=attempt, replaced=replaced, has_spool_file=responses.rowcount == 0
+    )
 
 
 def _replaceable_images(ledger: Ledger, job: JobId, attempt: AttemptId) -> list[OldImage]:

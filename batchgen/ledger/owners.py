@@ -10,7 +10,7 @@ from pathlib import Path
 
 from batchgen.errors import BatchLockedError
 from batchgen.job import BatchId, RunId
-from batchgen.ledger.busy import Patience, patience
+from batchgen.ledger.busy import Patience
 from batchgen.ledger.database import peek
 from batchgen.system.process_owner import BatchOwner, Here, Life, Owner, life_of
 
@@ -71,7 +71,7 @@ def open_runs(conn: sqlite3.Connection, batch: str) -> list[OpenRun]:
     ]
 
 
-def read_open_runs(ledger: Path, batch: str, waits: Patience = patience) -> list[OpenRun]:
+def read_open_runs(ledger: Path, batch: str, waits: Patience | None = None) -> list[OpenRun]:
     """Return the open runs of a batch in a ledger; none where it does not exist or is older.
 
     ``waits`` bounds how long another program's lock is waited for; after that, too, none.

@@ -94,6 +94,8 @@ class JobFinished:
 
     attempt_id: AttemptId
     replaced: tuple[OldImage, ...]
+    has_spool_file: bool
+    """Whether its response may be in the spool; it is not if the ledger had it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,15 @@ def end_run(ledger: Ledger, run: RunId, *, stopped: str | None, exit_code: int) 
     )
 
 
+def end_open_run(ledger: Ledger, run: RunId, *, stopped: str | None, exit_code: int) -> None:
+    """Record how a run ended that failed before its first request; an ended run stays as it is."""
+    ledger.conn.execute(
+        "UPDATE runs SET ended_at = ?, stopped = ?, exit_code = ?"
+        " WHERE id = ? AND ended_at IS NULL",
+        (ledger.timestamp(), stopped, exit_code, run),
+    )
+
+
 def taken_over_error(ledger: Ledger, run: RunId) -> RunTakenOver:
     """Return the error that names the run which took over this one."""
     row = ledger.conn.execute(

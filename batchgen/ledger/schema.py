@@ -11,7 +11,7 @@ from batchgen.ledger.review_schema import DECISIONS
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 6
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -332,6 +332,29 @@ CREATE INDEX jobs_by_sharing ON jobs(batch_id) WHERE shares IS NOT NULL;
 ALTER TABLE attempts ADD COLUMN copy_of TEXT;
 """
 
+_RESPONSES: Final = """
+-- Small responses with URLs of images, as they arrived (head line and body), from the transaction
+-- that records them until the job is done. Larger ones, and those with inline images, are files of
+-- the spool.
+CREATE TABLE responses (
+    attempt_id TEXT PRIMARY KEY REFERENCES attempts(id),
+    body BLOB NOT NULL
+) STRICT;
+"""
+
+
+_PACES: Final = """
+-- What 429s taught about the rate of a key: the slack of a declared rate, or the gap in seconds
+-- where none is declared. Times are Unix seconds.
+CREATE TABLE paces (
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('slack', 'interval')),
+    value REAL NOT NULL,
+    changed_at REAL NOT NULL,
+    PRIMARY KEY (key, kind)
+) STRICT;
+"""
+
 
 def migrations() -> Migrations:
     """All steps in order. Step N leads from schema N-1 to schema N."""
@@ -356,6 +379,14 @@ def migrations() -> Migrations:
     @steps(name="0004_decisions")
     def decisions(db: Database) -> None:
         _statements(db.conn, DECISIONS)
+
+    @steps(name="0005_responses")
+    def responses(db: Database) -> None:
+        _statements(db.conn, _RESPONSES)
+
+    @steps(name="0006_paces")
+    def paces(db: Database) -> None:
+        _statements(db.conn, _PACES)
 
     return steps
 

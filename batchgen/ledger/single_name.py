@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from batchgen.errors import LedgerError
-
-_MOUNTS: Final = Path("/proc/self/mountinfo")
-_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
+from batchgen.system.mounts import mount_points
 
 
 def check_single_name(path: Path) -> None:
@@ -30,7 +26,7 @@ def check_single_name(path: Path) -> None:
         return
     if found.st_nlink > 1:
         _check_links(path)
-    if os.fsencode(path) in _mount_points(_mounts()):
+    if os.fsencode(path) in mount_points():
         raise LedgerError(
             f"{path}: the ledger is a mount of a single file; expected a mount of its directory,"
             " which also holds its lock, journal and spool: for example"
@@ -60,19 +56,3 @@ def _same(one: Path, other: Path) -> bool:
     with suppress(OSError):
         return os.path.samestat(one.lstat(), other.stat())
     return False
-
-
-def _mounts() -> bytes:
-    with suppress(OSError):
-        return _MOUNTS.read_bytes()
-    return b""
-
-
-def _mount_points(mounts: bytes) -> set[bytes]:
-    """Return where things are mounted (proc_pid_mountinfo(5), field 5)."""
-    lines = (line.split(b" ") for line in mounts.splitlines())
-    return {_OCTAL.sub(_octet, fields[4]) for fields in lines if len(fields) > 4}
-
-
-def _octet(match: re.Match[bytes]) -> bytes:
-    return bytes([int(match[1], 8)])

@@ -24,6 +24,7 @@ from batchgen.errors import BatchgenError, ExitCode
 from batchgen.ledger.busy import LedgerConnection, patience
 from batchgen.ledger.clock import Clock, utc_now
 from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.journal import begin_log, end_log, files_of
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.runs import RunTakenOver, record_heartbeat
 from batchgen.system.failpoints import Point, hit
@@ -118,7 +119,8 @@ class LedgerWriter:
     def _serve(self) -> None:
         try:
             conn = open_for_writing(self._path, self._patience)
-            file = self._path.stat()
+            begin_log(conn)
+            files = [(path, path.stat()) for path in files_of(conn, self._path)]
         except BaseException as exc:  # handed to the one who waits for the start
             self._loop.call_soon_threadsafe(_deliver, [(self._ready, None, exc)])
             return
@@ -127,19 +129,13 @@ class LedgerWriter:
         try:
             while (group := self._next_group(ledger)) is not None:
                 responses = _write(ledger, group, beat=self._beat_is_due())
-                if not self._stands(file):
+                if _is_replaced(files):
                     text = f"{self._path} was removed or replaced during the run"
                     responses = [(done, None, LedgerWriteError(text)) for _, done in group]
                 self._loop.call_soon_threadsafe(_deliver, responses)
         finally:
+            end_log(conn)
             conn.close()
-
-    def _stands(self, file: os.stat_result) -> bool:
-        """Whether the path still names the open file; what is written to another is lost."""
-        try:
-            return os.path.samestat(self._path.stat(), file)
-        except OSError:
-            return False
 
     def _beat_is_due(self) -> bool:
         """Whether the run should record that it is alive; then it is not again for a while."""
@@ -173,6 +169,14 @@ class LedgerWriter:
             group.append(item)
         self._gather_s = _GATHER_S if len(group) < _BUSY_GROUP else _GATHER_BUSY_S
         return group
+
+
+def _is_replaced(files: Sequence[tuple[Path, os.stat_result]]) -> bool:
+    """Return whether a path names another file than the open one, which loses what is written."""
+    try:
+        return not all(os.path.samestat(path.stat(), file) for path, file in files)
+    except OSError:
+        return True
 
 
 Response = tuple[Pending[Any], Any, BaseException | None]

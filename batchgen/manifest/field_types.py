@@ -26,7 +26,7 @@ from batchgen.manifest.layout import check_delimiter
 from batchgen.manifest.table_encoding import check_encoding
 from batchgen.manifest.yaml_scalars import Ambiguous, Null
 from batchgen.money import parse_dollars
-from batchgen.urls import check_base_url, is_loopback, output_root
+from batchgen.urls import is_loopback, output_root
 
 MAX_NAME_CHARS: Final = 100
 _MAX_AMOUNT_CHARS: Final = 40
@@ -144,8 +144,9 @@ def _environment_name(text: str) -> str:
     return text
 
 
-def _base_url(url: str) -> str:
-    return url if _VARIABLE in url else check_base_url(url)
+def has_variable(text: str) -> bool:
+    """Return whether a text names a variable of the environment."""
+    return _VARIABLE in text
 
 
 _SCALAR_SCHEMA: Final = {"type": ["string", "number", "boolean"]}
@@ -178,7 +179,6 @@ ShareOrDollars = Annotated[
     StrictStr, BeforeValidator(_as_amount), AfterValidator(_share_or_dollars), _AMOUNT_SCHEMA
 ]
 Name = Annotated[Text, AfterValidator(check_name)]
-BaseUrl = Annotated[Text, AfterValidator(_base_url)]
 EnvironmentName = Annotated[Text, AfterValidator(_environment_name)]
 
 

@@ -159,7 +159,8 @@ def _before_header(lines: Sequence[str]) -> tuple[int, int, str | None]:
         return at + 2, 0, sep[1]
     if _AMAZON.match(line):
         rows = {name: int(number) for name, number in _AMAZON_ROWS.findall(line)}
-        header = rows.get("attributeRow", at + 3)
+        filled = [number for number, text in enumerate(lines, 1) if text.strip()]
+        header = rows.get("attributeRow", filled[2] if len(filled) > 2 else at + 3)
         return header, rows.get("dataRow", 0), None
     while at < len(lines) - 1 and (_EBAY.match(lines[at]) or _is_comment(lines[at])):
         at += 1

@@ -27,11 +27,13 @@ from batchgen.manifest.error_messages import (
 from batchgen.manifest.field_types import check_name
 from batchgen.manifest.model import JobEntry, Manifest
 from batchgen.manifest.positions import SECRET, Places, show_path
+from batchgen.manifest.sound_part import sound_part
 from batchgen.manifest.yaml_reader import LINE_BREAK, DocPath, line_and_column, scan
 from batchgen.manifest.yaml_scalars import Value
 from batchgen.text import closest_match
 
 __all__ = [
+    "BrokenManifestError",
     "DocPath",
     "LoadedManifest",
     "Places",
@@ -40,9 +42,11 @@ __all__ = [
     "parse_manifest",
     "show_path",
 ]
+from batchgen.version import __version__
 
 MAX_BYTES: Final = 64 << 20
 MAX_FAULTS: Final = 100
+SCHEMA_ID: Final = f"https://batchgen.invalid/manifest-{__version__}.schema.json"
 
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
@@ -73,6 +77,16 @@ class LoadedManifest:
     """Local copies of tables in buckets, by their URLs."""
 
 
+class BrokenManifestError(ManifestError):
+    """A manifest with errors, and its sound part."""
+
+    def __init__(self, faults: list[Fault], sound: LoadedManifest | None) -> None:
+        super().__init__(faults)
+        self.sound = sound
+        """Without what is wrong, to check the rest of it; never to make anything. None if the rest
+        says too little."""
+
+
 def load_manifest(path: Path) -> LoadedManifest:
     """Read a manifest file. Raises ManifestError with all its faults."""
     return parse_manifest(_read(path), file=str(path), path=path)
@@ -90,23 +104,29 @@ def parse_manifest(data: bytes, *, file: str, path: Path) -> LoadedManifest:
     faults += _secrets(text, places)
     if document is None:
         raise ManifestError(_at_most(faults))
-    if not findings:  # what was left out on the way would seem to be missing
-        faults += _located(_missing(document), places)
+    # What the reader left out would seem to be missing.
+    errors = [] if findings else list(_missing(document))
+    manifest: Manifest | None = None
     try:
         manifest = Manifest.model_validate(document)
     except ValidationError as error:
-        faults += _located(map(explain, error.errors(include_url=False)), places)
-        raise ManifestError(_at_most(faults)) from None
-    name = manifest.name or path.stem
+        errors += map(explain, error.errors(include_url=False))
+    name = (manifest and manifest.name) or path.stem
     try:
         check_name(name)
     except ValueError as error:
-        message = f"write name:, the file's own is none: {error}"
-        faults.append(places.fault(("name",), message))
-    if faults:
-        raise ManifestError(_at_most(faults))
+        if not errors:
+            message = f"set name:, because the name of the file cannot be used: {error}"
+            faults.append(places.fault(("name",), message))
+    faults += _located(errors, places)
     path = path.absolute()
-    return LoadedManifest(
+    if errors:
+        sound = sound_part(document, [error.path for error in errors])
+        manifest = sound and sound.manifest
+        places = Places(file, text, renamed=sound.renamed if sound else {})
+    if manifest is None:
+        raise BrokenManifestError(_at_most(faults), None)
+    loaded = LoadedManifest(
         manifest=manifest,
         path=path,
         base=path.parent,
@@ -115,6 +135,9 @@ def parse_manifest(data: bytes, *, file: str, path: Path) -> LoadedManifest:
         sha256=sha256(data).hexdigest(),
         places=places,
     )
+    if faults:
+        raise BrokenManifestError(_at_most(faults), loaded)
+    return loaded
 
 
 def _located(found: Iterable[Explanation], places: Places) -> Iterator[Fault]:
@@ -239,4 +262,9 @@ class _Schema(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a manifest."""
     schema = Manifest.model_json_schema(schema_generator=_Schema)
-    return {"$schema": _Schema.schema_dialect, **schema, "title": "batchgen manifest"}
+    return {
+        "$schema": _Schema.schema_dialect,
+        "$id": SCHEMA_ID,
+        **schema,
+        "title": "batchgen manifest",
+    }

@@ -13,13 +13,13 @@ from pydantic import (
     StrictInt,
     StrictStr,
     Tag,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from batchgen.job import Verify
 from batchgen.manifest.field_types import (
-    BaseUrl,
     Delimiter,
     Dollars,
     DollarsOrVariable,
@@ -39,7 +39,9 @@ from batchgen.manifest.field_types import (
     Variable,
     VersionCount,
     WebUrl,
+    has_variable,
 )
+from batchgen.urls import check_base_url
 
 
 def _kind(value: object) -> str | None:
@@ -73,7 +75,24 @@ class ProviderSpec(Model):
         description="its name in ledger and fingerprints: a built-in provider to extend, "
         "or any; default: the host of base_url",
     )
-    base_url: BaseUrl | None = Field(None, description="ends in /v1; http:// only on loopback")
+    insecure_http: StrictBool = Field(
+        False,
+        description="allow http:// in base_url for a host in a private network, which then also"
+        " serves its images",
+    )
+    base_url: Text | None = Field(
+        None, description="ends in /v1; http:// only on loopback, or with insecure_http"
+    )
+    proxy: Text | None = Field(
+        None, description="an HTTP proxy, http://USER:PASSWORD@HOST:PORT; default: BATCHGEN_PROXY"
+    )
+    ca_file: Text | None = Field(
+        None,
+        description="a PEM file with certificates to trust in addition; default: BATCHGEN_CA_FILE",
+    )
+    trust_store: Literal["bundled", "system"] | None = Field(
+        None, description="system: trust what the operating system trusts; default: bundled"
+    )
     api_key_env: EnvironmentName | None = Field(
         None, description="environment variable that holds the key"
     )
@@ -94,6 +113,13 @@ class ProviderSpec(Model):
     routes: dict[Text, Literal["images", "gemini", "video"]] | None = Field(
         None, description="models that are asked on a route other than their usual one"
     )
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_encrypted(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is None or has_variable(url):
+            return url
+        return check_base_url(url, insecure_http=info.data.get("insecure_http", False))
 
 
 class _Rows(Model):
@@ -319,6 +345,11 @@ class Manifest(JobSpec):
         ]
         | None
     ) = Field(None, description="a table of which each row is a job: a file, or a SQLite query")
+    images_root: Text | None = Field(
+        None,
+        description="a directory outside of the manifest's own in which cells of the table may name"
+        " reference images; relative to the manifest",
+    )
     partial: StrictBool = Field(
         False,
         description="these are some jobs of a larger batch of this name: the others keep their"

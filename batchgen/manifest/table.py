@@ -145,6 +145,8 @@ class Reading:
     """``comma-separated``, ``one prompt per line``, ``JSON lines``; empty for a query."""
     encoding: str = ""
     """Empty where the format has none."""
+    is_list: bool = False
+    """Whether each line is a prompt, without a header."""
     columns: ColumnNames | None = None
     """None where rows may differ in their columns."""
     notices: list[RowsFault] = field(default_factory=list)

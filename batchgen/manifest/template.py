@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from operator import itemgetter
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from jinja2 import Template as JinjaTemplate
 from jinja2 import TemplateSyntaxError, UndefinedError, meta, nodes
 from jinja2.exceptions import SecurityError, TemplateAssertionError
 from jinja2.parser import Parser
 
+from batchgen.manifest.required_names import RequiredNames, required_names
 from batchgen.manifest.sandbox import (
     ENVIRONMENT,
     GLOBALS,
@@ -29,12 +30,16 @@ from batchgen.text import known_names_hint
 class Template:
     """A text with ``{{ }}`` and ``{% %}`` in it, or a plain one, which costs nothing to render."""
 
-    __slots__ = ("_compiled", "_format", "_is_of_one", "_pick", "constant", "names", "text")
+    __slots__ = (
+        "_compiled", "_format", "_is_of_one", "_pick", "constant", "names", "required", "text"
+    )  # fmt: skip
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.names: frozenset[str] = frozenset()
         """Variables it may ask for."""
+        self.required = RequiredNames()
+        """Variables and columns that must exist."""
         self.constant: str | None = None
         """The text, where there is nothing to render."""
         self._format: str | None = None
@@ -43,8 +48,9 @@ class Template:
         if is_plain(text):
             self.constant = text
             return
-        tree, self.names, self._compiled = _compiled(lambda: ENVIRONMENT.parse(text))
-        self._find_format(tree)
+        found = _compiled(lambda: ENVIRONMENT.parse(text))
+        self.names, self.required, self._compiled = found.names, found.required, found.template
+        self._find_format(found.tree)
 
     def _find_format(self, tree: nodes.Template) -> None:
         """Most templates only put names into text; ``%`` does that ten times faster."""
@@ -90,12 +96,13 @@ class Template:
 class Expression:
     """A Jinja expression, as in ``where``."""
 
-    __slots__ = ("_compiled", "_names")
+    __slots__ = ("_compiled", "_names", "required")
 
     def __init__(self, text: str) -> None:
         if text.lstrip().startswith("{{"):
             raise TemplateError("an expression stands here as it is, without {{ }}")
-        _, self._names, self._compiled = _compiled(lambda: _condition(text))
+        found = _compiled(lambda: _condition(text))
+        self._names, self.required, self._compiled = found.names, found.required, found.template
 
     def is_true(self, values: Mapping[str, object]) -> bool:
         """Whether it holds for ``values``; raises as `Template.render`."""
@@ -168,13 +175,19 @@ def _failure(error: Exception, values: Mapping[str, object]) -> TemplateError:
 _NO_FILTER = re.compile(r"No filter named '(.+)'")
 
 
-def _compiled(
-    parse: Callable[[], nodes.Template],
-) -> tuple[nodes.Template, frozenset[str], JinjaTemplate]:
+class _Compiled(NamedTuple):
+    tree: nodes.Template
+    names: frozenset[str]
+    required: RequiredNames
+    template: JinjaTemplate
+
+
+def _compiled(parse: Callable[[], nodes.Template]) -> _Compiled:
     try:
         tree = parse()
         names = frozenset(meta.find_undeclared_variables(tree))
-        return tree, names, ENVIRONMENT.from_string(Limiter().visit(tree))
+        required = required_names(tree)
+        return _Compiled(tree, names, required, ENVIRONMENT.from_string(Limiter().visit(tree)))
     except TemplateError:
         raise
     except TemplateSyntaxError as error:

@@ -65,6 +65,7 @@ def text_rows(table: TableFile, options: TextOptions, report: Report, reading: R
 def _listed_rows(lines: Iterator[str], table: TableFile, reading: Reading) -> Rows:
     """Yield a row per line that is not blank, as ``line`` and ``prompt``."""
     names = reading.columns = ColumnNames(["line", "prompt"])
+    reading.is_list = True
     number = 0
     for at, line in enumerate(lines, 1):
         if text := line.strip():

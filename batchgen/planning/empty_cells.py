@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final
@@ -13,7 +13,7 @@ from batchgen.manifest.loader import DocPath, Places
 from batchgen.manifest.model import FileRows, SqliteRows
 from batchgen.manifest.printed_variables import printed_names
 from batchgen.manifest.rows import holds_text
-from batchgen.manifest.table import Row, normal_name
+from batchgen.manifest.table import normal_name
 from batchgen.planning.job_template import JobTemplate
 from batchgen.planning.line import Line
 from batchgen.text import known_names_hint
@@ -95,12 +95,12 @@ class NamedColumns:
         if source.fill_by:
             self._wanted[normal_name(source.fill_by)] = (("rows", "fill_by"), source.fill_by)
 
-    def look(self, row: Row) -> None:
-        """Compare the names with the columns of a row."""
+    def look(self, columns: Collection[str]) -> None:
+        """Compare the names with the columns of a row or of the table."""
         if self._wanted:
-            self._known = [*row.values]
+            self._known = [*columns]
             self._wanted = {
-                name: place for name, place in self._wanted.items() if name not in row.values
+                name: place for name, place in self._wanted.items() if name not in columns
             }
 
     def unknown(self) -> Mapping[DocPath, str]:

@@ -23,6 +23,7 @@ from batchgen.manifest.template import Expression, present
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import row_reason
 from batchgen.planning.fingerprint import Fingerprints, fingerprints_with
+from batchgen.planning.image_paths import ImageNames
 from batchgen.planning.job_context import Context, JobFault, JobRefused, OptionSet, PlacedReference
 from batchgen.planning.job_template import JobTemplate, Part, stem_of
 from batchgen.planning.line import Line
@@ -61,12 +62,17 @@ class JobMaker:
         self._option_sets = dict[str, OptionSet]()
         self._is_of_rows = at == () and context.table != ""
         self._is_variant = template.count > 1 or repeats_a_line
+        with_images = [*template.images, *([template.mask] if template.mask else [])]
+        self._image_names = {
+            part.place: ImageNames(
+                part.template.text, context.directories, is_trusted=not self._is_of_rows
+            )
+            for part in with_images
+        }
         has_fixed_options = not (self._option_parts or template.broken)
         self._fixed = self._new_option_set(self._options) if has_fixed_options else None
         """The options of all jobs; None if they are templates."""
-        parts = (template.key, template.prompt, template.mask, template.path, *template.images)
-        templates = [part.template for part in (*parts, *self._option_parts.values()) if part]
-        self._uses_row = any("row" in one.names for one in templates)
+        self._uses_row = any("row" in part.template.names for part in template.parts)
         stem = stem_of(template.path.template)
         self._stem = replace(template.path, template=stem) if stem else None
         self._own_variables = {"index": 1, "name": context.batch, "model": template.model}
@@ -366,7 +372,8 @@ class JobMaker:
             if text is None:
                 continue
             try:
-                reference = find_reference(text.strip(), context.base, context.reference_urls)
+                names = self._image_names[part.place]
+                reference = find_reference(text.strip(), names, context.reference_urls)
             except ValueError as error:
                 constant = part.template.constant is not None
                 raise JobFault(part.place, str(error), of_manifest=constant) from None

@@ -10,7 +10,8 @@ from typing import Final
 from batchgen.errors import Fault
 from batchgen.job import ROW_REASON
 from batchgen.manifest.loader import DocPath, Places, show_path
-from batchgen.manifest.table import Row, RowsFault
+from batchgen.manifest.table import Reading, Row, RowsFault
+from batchgen.text import counted
 
 _MAX_WARNINGS: Final = 100
 
@@ -123,8 +124,13 @@ class RowFaults:
         """Number of rows with an error."""
         self.has_unknown_keys = False
         """Whether a row with an error has no key. It may be any known job, so none is retired."""
+        self.left_out = 0
+        """Number of rows for which ``where`` is false."""
+        self.reading: Reading | None = None
+        """How the table is read; None if it was not opened."""
         self.empty_columns: list[Fault] = []
         """Warnings about printed columns that are empty in some rows."""
+        self._places = places
 
     def of_row(self, table: str, row: Row | None, path: DocPath, message: str) -> Fault | None:
         """Add an error of a row and return it; None if it fails the whole plan."""
@@ -143,6 +149,27 @@ class RowFaults:
             return None
         self._count((fault.line, fault.path))
         return self._faults.of_table(fault)
+
+    def notices(self) -> list[Fault]:
+        """Return what the reader of the table found worth knowing."""
+        found = [] if self.reading is None else self.reading.notices
+        return [
+            replace(self._places.fault_at(one.line, 0, (), one.message), file=one.file)
+            for one in found
+        ]
+
+    def summary(self) -> str | None:
+        """Return how the table was read, in one line; None if it was not opened."""
+        reading = self.reading
+        if reading is None:
+            return None
+        parts = [reading.layout, reading.encoding]
+        if reading.columns is not None and not reading.is_list:
+            parts.append(counted(len(reading.columns.raw), "column"))
+        parts.append(counted(self.rows + self.left_out, "row"))
+        if self.left_out:
+            parts.append(f"{self.left_out:,} left out by where")
+        return f"{reading.table}: {', '.join(filter(None, parts))}"
 
     def _count(self, row: Hashable) -> None:
         if row != self._last:

@@ -67,6 +67,13 @@ class JobTemplate:
     refresh: str = "changed"
     tags: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All templates of a job."""
+        options = [value for value in self.options.values() if isinstance(value, Part)]
+        single = (self.key, self.prompt, self.mask, self.path)
+        return (*(part for part in single if part is not None), *self.images, *options)
+
 
 DEFAULT_PATH: Final = Part(Template("{{ key }}.{{ ext }}"), ("output", "path"))
 

@@ -6,21 +6,18 @@ finding jobs that share a key or a path, is done elsewhere.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from batchgen.errors import Fault, ManifestError
 from batchgen.job import PlannedJob
-from batchgen.manifest.fill_down import fill_rows
 from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
 from batchgen.manifest.model import FileRows, SqliteRows
-from batchgen.manifest.rows import has_fixed_columns, holds_text, open_rows
-from batchgen.manifest.table import Row, RowsFault
-from batchgen.manifest.template import present
+from batchgen.manifest.rows import has_fixed_columns
 from batchgen.planning.amendments import Amendments
-from batchgen.planning.empty_cells import EmptyCells, NamedColumns
+from batchgen.planning.columns import Columns, unknown_names
 from batchgen.planning.expansion import JobMaker
 from batchgen.planning.faults import (
     Faults,
@@ -28,20 +25,20 @@ from batchgen.planning.faults import (
     TooManyFaults,
     Warnings,
     most_rows_at_fault,
-    row_reason,
 )
-from batchgen.planning.job_context import Context
+from batchgen.planning.image_paths import ImageDirectories
+from batchgen.planning.job_context import Context, report_objections
 from batchgen.planning.job_template import (
     JobTemplate,
     default_job_template,
     for_explicit_jobs,
     read_job_template,
     read_part,
-    read_where,
 )
 from batchgen.planning.line import Line, explicit_line
 from batchgen.planning.provider_rules import Rules, cached
 from batchgen.planning.reference_images import ReferenceUrls
+from batchgen.planning.row_jobs import RowJobs
 
 
 class Planner:
@@ -80,7 +77,7 @@ class Planner:
     @property
     def warnings(self) -> list[Fault]:
         """Warnings about planned jobs, each with the number of jobs."""
-        return [*self._warnings.all(), *self.rows.empty_columns]
+        return [*self._warnings.all(), *self.rows.notices(), *self.rows.empty_columns]
 
     def __iter__(self) -> Iterator[PlannedJob]:
         faults = Faults(self._loaded.places, self._max_faults)
@@ -88,7 +85,7 @@ class Planner:
         self.rows = RowFaults(faults, self._loaded.places, strict=self.strict)
         source = self._loaded.manifest.rows
         context = Context(
-            base=self._loaded.base,
+            directories=_image_directories(self._loaded),
             batch=self._loaded.name,
             provider=self._provider,
             table=_table(self._loaded),
@@ -120,9 +117,11 @@ def _all_jobs(loaded: LoadedManifest, default_model: str, context: Context) -> I
     )
     yield from _explicit_jobs(loaded, template, context)
     if manifest.rows is not None:
-        yield from _row_jobs(loaded, template, context)
+        yield from RowJobs(loaded, manifest.rows, template, context).jobs()
     elif manifest.matrix or not manifest.jobs:
-        yield from JobMaker(template, (), context).jobs(Line(source=loaded.path.name))
+        line = Line(source=loaded.path.name)
+        if _has_all_names(template, line, (), context):
+            yield from JobMaker(template, (), context).jobs(line)
 
 
 def _explicit_jobs(
@@ -147,85 +146,30 @@ def _explicit_jobs(
         else:
             own = read_job_template(entry, inherited, at, context.faults)
             line = explicit_line(entry, at, source, context.faults)
-        if line is not None:
+        has_all_names = line is not None and _has_all_names(own, line, at, context)
+        if own.broken:
+            report_objections(own, context)
+        elif line is not None and has_all_names:
             maker = JobMaker(own, at, context, repeats_a_line=earlier > 0)
             yield from maker.jobs(line, earlier=earlier)
 
 
-def _row_jobs(
-    loaded: LoadedManifest, template: JobTemplate, context: Context
-) -> Iterator[PlannedJob]:
-    source = loaded.manifest.rows
-    if source is None:
-        return
-    unreadable = deque[RowsFault]()
-    before = len(context.faults)
-    where = read_where(loaded, context.faults)
-    maker = JobMaker(template, (), context)
-    if maker.idle or len(context.faults) > before:
-        return
-    is_text, found, seen = holds_text(source), context.rows, 0
-    columns, cells = NamedColumns(source), EmptyCells(template, source)
-    look = cells.look
-    try:
-        opened = open_rows(source, loaded.base, report=unreadable.append, copies=loaded.copies)
-        with closing(opened) as table:
-            for row in _filled(table, source, columns):
-                while unreadable:
-                    yield from _unreadable_jobs(unreadable.popleft(), maker, context)
-                values = row.values if is_text else present(row.values)
-                line = Line(row.source, values, row)
-                if where is not None and (is_wanted := maker.is_wanted(line, where)) is not True:
-                    if is_wanted:
-                        found.rows += 1
-                        yield from maker.refused_jobs(line, is_wanted)
-                    continue
-                seen += 1
-                look(line)
-                if maker.makes_one:
-                    if (job := maker.job(line)) is not None:
-                        yield job
-                else:
-                    yield from maker.jobs(line)
-    except RowsFault as fault:
-        if fault.key is None:
-            context.faults.of_table(fault)
-        else:
-            at: DocPath = ("rows",) if isinstance(source, str) else ("rows", fault.key)
-            context.faults.of_manifest(at, fault.message)
-    found.rows += seen
-    for unread in unreadable:
-        yield from _unreadable_jobs(unread, maker, context)
-    for place, message in columns.unknown().items():
-        context.faults.of_manifest(place, message)
-    found.empty_columns, fatal = cells.found(loaded.places, found.rows)
-    for empty in fatal:
-        context.faults.add(empty)
+def _has_all_names(template: JobTemplate, line: Line, at: DocPath, context: Context) -> bool:
+    """Report every name that an explicit job uses and does not have."""
+    unknown = list(unknown_names(template, Columns.of_line(line)))
+    for place, message in unknown:
+        context.faults.of_manifest((*at, *place), message)
+    if unknown:
+        report_objections(template, context)
+    return not unknown
 
 
-def _filled(
-    rows: Iterable[Row], source: str | FileRows | SqliteRows, columns: NamedColumns
-) -> Iterable[Row]:
-    """Return the rows with cells filled down, checking the column names of the manifest."""
-
-    def looked_at() -> Iterator[Row]:
-        for row in rows:
-            columns.look(row)
-            yield row
-
-    if isinstance(source, str) or not (source.fill or source.allow_empty):
-        return rows
-    return fill_rows(looked_at(), source) if source.fill else looked_at()
-
-
-def _unreadable_jobs(fault: RowsFault, maker: JobMaker, context: Context) -> Iterator[PlannedJob]:
-    """Yield refused jobs for a row that could not be read."""
-    context.rows.rows += 1
-    found = context.rows.of_table(fault)
-    if found is not None:
-        context.rows.has_unknown_keys = True
-        source = f"{fault.file}:{fault.line}" if fault.line else f"{fault.file} {fault.path}"
-        yield from maker.refused_jobs(Line(source), row_reason(found))
+def _image_directories(loaded: LoadedManifest) -> ImageDirectories:
+    root = loaded.manifest.images_root
+    return ImageDirectories(
+        base=loaded.base,
+        images_root=None if root is None else loaded.base / Path(root).expanduser(),
+    )
 
 
 def _table(loaded: LoadedManifest) -> str:

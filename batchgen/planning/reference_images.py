@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from batchgen.images.formats import BadImage, Flaw, ImageInfo
 from batchgen.images.inspect import MAX_BYTES, inspect
+from batchgen.planning.image_paths import ImageNames
 from batchgen.urls import is_bucket
 
 _ANY_PIXELS: Final = 1 << 62
@@ -66,8 +67,8 @@ class ReferenceUrls(Protocol):
         """Return what is known about a URL, and record that the plan needs it."""
 
 
-def find_reference(text: str, base: Path, urls: ReferenceUrls | None) -> Reference:
-    """Find and read a reference image. Relative paths start at ``base``.
+def find_reference(text: str, names: ImageNames, urls: ReferenceUrls | None) -> Reference:
+    """Find and read a reference image, given by URL or by a name of ``names``.
 
     Raises ValueError with a message for the author of the manifest.
     """
@@ -76,7 +77,7 @@ def find_reference(text: str, base: Path, urls: ReferenceUrls | None) -> Referen
     if scheme := _SCHEME.match(text):
         _check_url(text, scheme[1].lower())
         return _remote(text, FetchedReference() if urls is None else urls.find(text))
-    path = base / text
+    path = names.resolve(text)
     content = _content(path)
     if isinstance(content, str):
         raise ValueError(content)

@@ -12,8 +12,8 @@ from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.money import decimal_string, rounded_dollars
 from batchgen.outcomes.blocked_words import Suspect
 from batchgen.report.costs import known_dollars, unpriced_text
-from batchgen.report.status import duration, held_text, minute, uncertain_money, waiting_lines
-from batchgen.text import counted
+from batchgen.report.status import held_text, minute, uncertain_money, waiting_lines
+from batchgen.text import counted, duration
 
 _REASONS_SHOWN: Final = 5
 _ROWS_SHOWN: Final = 3

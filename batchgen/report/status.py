@@ -12,11 +12,11 @@ from batchgen.ledger.explain import JobExplanation
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.uncertain import UncertainJob, UncertainSums
-from batchgen.money import Micros, dollars, rounded_dollars
+from batchgen.money import ZERO, Micros, dollars, rounded_dollars
 from batchgen.planning.changes import differences
 from batchgen.planning.cost_estimate import Estimate, WhatIf
 from batchgen.report.costs import known_dollars, unpriced_text
-from batchgen.text import counted
+from batchgen.text import counted, duration
 
 _GROUP_TEXT = {
     Group.NEW: "new",
@@ -232,27 +232,7 @@ def unfetched_text(urls: int) -> str:
     return f"reference image{'' if urls == 1 else 's'} not downloaded yet"
 
 
-def status_text(status: BatchStatus) -> str:
-    """Return the status of one batch."""
-    total = sum(status.jobs.values())
-    lines = [f"{status.batch}: {status.jobs[JobState.DONE]:,} of {total:,} jobs done"]
-    lines += _state_lines(status)
-    if status.retired:
-        lines.append(f"  {status.retired:>9,}  retired (no longer in the manifest)")
-    lines.append(f"  {status.images_saved:>9,}  images on disk")
-    lines.append("  " + money_line(status))
-    lines += reason_lines(status.reasons)
-    lines += waiting_lines(status)
-    run = status.last_run
-    if run is not None and run.ended_at is None:
-        started = minute(run.started_at)
-        lines.append(f"  run {run.id} started {started} and has not ended, or was killed")
-    elif run is not None and run.stopped:
-        lines.append(f"  run {run.id} stopped: {run.stopped}")
-    return "\n".join(lines)
-
-
-def _state_lines(status: BatchStatus) -> list[str]:
+def state_lines(status: BatchStatus) -> list[str]:
     """Return a line for each state except done, and one for the cost of uncertain jobs."""
     lines = [
         f"  {count:>9,}  {state}"
@@ -277,16 +257,23 @@ def held_text(name: str, held: UncertainSums) -> str:
     return f"{what}; {again}{close}"
 
 
-def money_line(status: BatchStatus) -> str:
-    """Return the costs of a batch and the number of its charged attempts, in one line."""
+def money_line(status: BatchStatus, *, in_flight: Micros = ZERO) -> str:
+    """Return the costs of a batch and the number of its charged attempts, in one line.
+
+    ``in_flight`` is the part of the possible cost that a live run holds for its open requests.
+    """
     billed = status.attempts
+    maybe = billed[Billed.MAYBE] - (status.in_flight if in_flight else 0)
+    possible = rounded_dollars(status.maybe - in_flight)
     estimated = known_dollars(status.estimated, unpriced=status.unpriced)
     charged = known_dollars(status.charged, unpriced=status.unpriced)
     text = f"estimated {estimated}, charged {charged} for {counted(billed[Billed.YES], 'attempt')}"
-    if billed[Billed.MAYBE]:
-        text += f", possible {rounded_dollars(status.maybe)} for {billed[Billed.MAYBE]:,} more"
-    elif status.maybe:
-        text += f", possible {rounded_dollars(status.maybe)} more"
+    if maybe:
+        text += f", possible {possible} for {maybe:,} more"
+    elif status.maybe - in_flight:
+        text += f", possible {possible} more"
+    if in_flight:
+        text += f", reserved {rounded_dollars(in_flight)} for {status.in_flight:,} in flight"
     return f"{text}; {unpriced_text(status.unpriced)}" if status.unpriced else text
 
 
@@ -347,10 +334,11 @@ def summary_text(status: BatchStatus, *, images: str, made: int, seconds: float)
     done = status.jobs[JobState.DONE]
     idle = made == 0 and done == total
     if idle:
-        head = f"{status.batch}: all {total:,} jobs were done already; nothing sent, nothing paid"
+        jobs = "1 job was" if total == 1 else f"{total:,} jobs were"
+        head = f"{status.batch}: {jobs} done already; nothing sent, nothing paid"
     else:
         head = (
-            f"{status.batch}: {done:,} of {total:,} jobs done,"
+            f"{status.batch}: {done:,} of {counted(total, 'job')} done,"
             f" {made:,} in this run of {duration(seconds)}"
         )
     lines = [head, f"  images in {images}"]
@@ -363,7 +351,7 @@ def summary_text(status: BatchStatus, *, images: str, made: int, seconds: float)
         )
     if status.unpriced:
         lines.append(f"  {unpriced_text(status.unpriced)}")
-    lines += _state_lines(status)
+    lines += state_lines(status)
     lines += reason_lines(status.reasons)
     lines += waiting_lines(status)
     if run is not None and run.stopped:
@@ -385,12 +373,12 @@ def next_step(status: BatchStatus, db_option: str, *, has_log: bool) -> str:
     ``db_option`` follows the command. ``has_log``: batchgen can fetch the provider's billing log.
     """
     name, again = status.batch, rounded_dollars(status.held.again)
-    if status.uncertain:
-        if has_log and status.unsettled:
-            return f"batchgen reconcile {name}{db_option}   # checks the provider's billing log"
-        return f"batchgen retry {name} --uncertain{db_option}   # rebuys them for {again}"
+    if status.uncertain and has_log and status.unsettled:
+        return f"batchgen reconcile {name}{db_option}   # checks the provider's billing log"
     if status.unfinished > status.stuck:
         return f"batchgen resume {name}{db_option}"
+    if status.uncertain:
+        return f"batchgen retry {name} --uncertain{db_option}   # rebuys them for {again}"
     failed = status.jobs[JobState.FAILED]
     at_fault = sum(
         reason.jobs
@@ -420,15 +408,3 @@ def next_step(status: BatchStatus, db_option: str, *, has_log: bool) -> str:
     if status.stuck:
         return f"batchgen retry {name} --uncertain{db_option}   # rebuys them for {again}"
     return f"batchgen status {name}{db_option}"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration such as ``1h 05m``, ``2m 08s``, ``42s`` or ``1.7s``."""
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    minutes, left = divmod(rest, 60)
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    if minutes:
-        return f"{minutes}m {left:02d}s"
-    return f"{seconds:.1f}s" if seconds < 10 else f"{left}s"

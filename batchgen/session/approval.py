@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from batchgen.errors import Fault, SettingsError, StoppedError
+from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.path_owners import Place, claimed_places, staged_roots
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staging import Staging
@@ -24,6 +27,11 @@ from batchgen.session.unpriced import OpenPrices
 from batchgen.system.failpoints import Point, hit
 from batchgen.text import counted
 from batchgen.urls import is_bucket, is_loopback
+
+_OF_NEW_JOBS: Final = frozenset({Group.NEW, Group.REFUSED, Group.AT_FAULT})
+"""Groups of jobs that the ledger may not know."""
+_FEWEST_KNOWN: Final = 2
+"""Known jobs of which most can vanish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ def approve(
         check_models(profile, key, plan.staging.models_to_ask(proposal.batch))
         check_budgets(spec.name, proposal.estimate.cost, proposal.budgets)
         _check_prices(spec.name, plan.changes)
+        if spec.prepared.loaded.manifest.rows is not None:
+            check_keys(spec.name, proposal.groups)
     if proposal.batch is not None and not flags.overwrite:
         _check_providers(spec.name, profile.name, plan.staging.foreign_images(proposal.batch))
     _check_paths(spec, proposal, plan.staging.conn)
@@ -91,6 +101,23 @@ def _check_prices(name: str, changes: PriceChanges) -> None:
             f"{name}: prices have risen by more than 1 % since the last run; nothing was sent."
             " Say --yes to pay them"
         )
+
+
+def check_keys(name: str, groups: Mapping[Group, GroupSum]) -> None:
+    """Refuse to buy a table's images again under new keys. Raises StoppedError.
+
+    A changed delimiter, a renamed column or another export gives every row another key.
+    """
+    jobs = {group: found.jobs for group, found in groups.items()}
+    retired, new = jobs.get(Group.RETIRED, 0), jobs.get(Group.NEW, 0)
+    known = sum(count for group, count in jobs.items() if group not in _OF_NEW_JOBS)
+    if known < _FEWEST_KNOWN or retired * 2 <= known or new * 2 < retired:
+        return
+    raise StoppedError(
+        f"{name}: {retired:,} of {counted(known, 'known job')} would be retired while {new:,} new"
+        " ones appear, as if their keys had changed; nothing was sent. Check the key and the table"
+        " (`batchgen check` says how it is read), or say --yes to buy the new ones"
+    )
 
 
 def _check_providers(name: str, provider: str, foreign: dict[str, int]) -> None:

@@ -6,7 +6,6 @@ Planning comes before and after; this module knows no jobs.
 from __future__ import annotations
 
 import hashlib
-import ssl
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +21,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader, Validators
+from batchgen.http.network import Access, Network
 from batchgen.images.formats import BadImage
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
@@ -64,7 +64,7 @@ class ReferenceCache:
         directory: Path,
         *,
         owner: str,
-        verify: ssl.SSLContext,
+        network: Network,
         allow_loopback: bool,
         fresh_since: datetime,
         stores: Stores,
@@ -72,7 +72,7 @@ class ReferenceCache:
     ) -> None:
         self._directory = directory
         self._owner = owner
-        self._verify = verify
+        self._network = network
         self._allow_loopback = allow_loopback
         self._fresh_since = timestamp(fresh_since)
         self._stores = stores
@@ -114,9 +114,9 @@ class ReferenceCache:
         async with (
             needed,
             Downloader(
-                verify=self._verify,
+                network=self._network,
                 deadlines=self._deadlines,
-                allow_loopback=self._allow_loopback,
+                access=Access(allow_loopback=self._allow_loopback),
             ) as downloader,
         ):
             async for url, known in needed:

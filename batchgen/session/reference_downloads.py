@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchgen.errors import SettingsError
-from batchgen.http.session import ssl_context
+from batchgen.http.session import open_network
 from batchgen.job import REFERENCE_REASON, BatchId, JobId
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.reference_urls import (
@@ -45,7 +45,7 @@ class ReferenceImages:
             cache = ReferenceCache(
                 prepared.references,
                 owner=prepared.loaded.name,
-                verify=ssl_context(),
+                network=open_network(prepared.profile.network),
                 allow_loopback=_is_on_loopback(prepared),
                 fresh_since=self._began,
                 stores=stores_for(

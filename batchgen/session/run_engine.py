@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import time
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol, Self, TypeVar
@@ -26,18 +27,26 @@ from batchgen.engine.throttle.limits import (
     DispatchLimits,
     DispatchStatus,
 )
-from batchgen.engine.throttle.rules import HEADROOM
+from batchgen.engine.throttle.pace import Pace
 from batchgen.engine.throttle.throttle import Throttle
-from batchgen.errors import ExitCode, one_error
-from batchgen.http.session import ssl_context
+from batchgen.errors import BatchgenError, ExitCode, one_error
+from batchgen.http.session import open_network
 from batchgen.job import JobState, RunId
 from batchgen.ledger.batch_status import BatchStatus, status
+from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
 from batchgen.ledger.path_owners import roots_of
-from batchgen.ledger.runs import continue_run, end_run
-from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
+from batchgen.ledger.runs import continue_run, end_open_run, end_run
+from batchgen.ledger.shared_rate_limits import (
+    SharedPace,
+    SharedRate,
+    key_id,
+    share_pace,
+    take_place,
+)
+from batchgen.ledger.transaction import write_transaction
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.providers.account import ApiKey
 from batchgen.session.directories import image_directory, spool_directory
@@ -57,8 +66,6 @@ from batchgen.urls import is_bucket
 T = TypeVar("T")
 
 _CLOCK_CHECK_S: Final = 10.0
-_JITTER_FACTOR: Final = 1.004
-"""Widens the gap between two requests by the jitter of their way to the provider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +131,12 @@ async def drive(
     claim = None
     if run.run is None:
         claim = await anyio.to_thread.run_sync(claim_of, run.spec, engine.spool)
-    verify = ssl_context()
+    network = open_network(run.spec.prepared.profile.network)
     async with engine.writer as ledger:
         begun = await _shielded(ledger.run(_begin, run, claim))
+        await engine.adopt_pace(ledger)
         context, run_id = engine.context(ledger, begun), begun.run
-        pool = Pool(context, engine.pool_settings(), shutdown, verify)
+        pool = Pool(context, engine.pool_settings(), shutdown, network)
         error: BaseException | None = None
         try:
             await _run_pool(pool, context, progress, run.spec.limits.until)
@@ -149,6 +157,23 @@ async def drive(
         with suppress(LedgerWriteError):  # it stopped the run, and the result says so already
             await ledger.run(_end, run_id, run.name, result)
         return result
+
+
+@contextmanager
+def ended_on_error(run: EnrolledRun) -> Iterator[None]:
+    """Record the end of an enrolled run where the block raises before the engine could do so."""
+    try:
+        yield
+    except BaseException as exc:
+        if run.run is not None:
+            stopped, code = stop_reason_of(exc)
+            with (
+                suppress(BatchgenError, sqlite3.Error),  # the caller raises what ended the run
+                closing(open_for_writing(run.spec.prepared.ledger)) as conn,
+                write_transaction(conn),
+            ):
+                end_open_run(Ledger(conn), run.run, stopped=stopped, exit_code=code)
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +203,13 @@ class _Engine:
             throttle=_throttle(writer, run.spec.limits.throttle, base_url, key),
             spool=Spool(spool_directory(prepared)),
         )
+
+    async def adopt_pace(self, ledger: LedgerWriter) -> None:
+        """Begin with the pace that an earlier run of the key learned."""
+        name = key_id(self.base_url, self.key.reveal() if self.key else None)
+        ours, now = _shared_pace(self.throttle.pace), time.time()
+        newer = await ledger.run(lambda ledger: share_pace(ledger.conn, name, ours, now))
+        _adopt(self.throttle.pace, newer)
 
     def drain(self, reason: str) -> None:
         """Start no more requests, and let those in flight finish."""
@@ -267,24 +299,42 @@ def _begin(ledger: Ledger, run: EnrolledRun, claim: Claim | None) -> _Begun:
 def _throttle(
     ledger: LedgerWriter, limits: DispatchLimits, base_url: str, key: ApiKey | None
 ) -> Throttle:
-    shared = _shared_rates(limits)
     shared_key = key_id(base_url, key.reveal() if key else None)
 
-    async def place(images: int) -> float:
-        rates = [(rate, images if rate.unit == "images" else 1) for rate in shared]
+    async def place(images: int, gaps: Mapping[str, float]) -> float:
+        rates = [
+            (
+                SharedRate(unit=unit, interval_s=gap_s, burst=limits.burst),
+                images if unit == "images" else 1,
+            )
+            for unit, gap_s in gaps.items()
+        ]
+        pace = _shared_pace(throttle.pace)
 
-        def step(ledger: Ledger) -> float:
+        def step(ledger: Ledger) -> tuple[float, SharedPace | None]:
             now = time.time()
-            return now + take_place(ledger.conn, shared_key, rates, now)
+            newer = share_pace(ledger.conn, shared_key, pace, now)
+            return now + take_place(ledger.conn, shared_key, rates, now), newer
 
+        start, newer = await ledger.run(step)
+        _adopt(throttle.pace, newer)
         # Processes share the wall clock; the wait in the ledger's queue has passed already.
-        return await ledger.run(step) - time.time() + time.monotonic()
+        return start - time.time() + time.monotonic()
 
-    return Throttle(
-        ThrottleCore(limits),
-        reserve_start=place if shared else None,
-        min_gap_s=_least_gap_s(limits),
-    )
+    throttle = Throttle(ThrottleCore(limits), reserve_start=place)
+    return throttle
+
+
+def _shared_pace(pace: Pace) -> SharedPace:
+    """Return a pace with the times of the wall clock, which processes share."""
+    changed_at = pace.changed_at - time.monotonic() + time.time()
+    return SharedPace(kind=pace.kind, value=pace.value, changed_at=changed_at)
+
+
+def _adopt(pace: Pace, newer: SharedPace | None) -> None:
+    """Take over the pace of another run, if it is newer."""
+    if newer is not None and newer.value is not None:
+        pace.adopt(newer.value, newer.changed_at - time.time() + time.monotonic())
 
 
 async def _shielded(step: Awaitable[T]) -> T:
@@ -339,24 +389,3 @@ def _stopped_text(status: DispatchStatus) -> str | None:
         return status.stopped
     text = _STOPPED_TEXT[status.stopped]
     return f"{text}; the last response: {status.last_error}" if status.last_error else text
-
-
-def _shared_rates(limits: DispatchLimits) -> list[SharedRate]:
-    """Return the limits that all processes using this key share."""
-    per_minute = {"requests": limits.requests_per_minute, "images": limits.images_per_minute}
-    return [
-        SharedRate(
-            unit=unit,
-            interval_s=60.0 / (number * HEADROOM),
-            burst=limits.burst,
-        )
-        for unit, number in per_minute.items()
-        if number is not None
-    ]
-
-
-def _least_gap_s(limits: DispatchLimits) -> float:
-    """Return the least time between two requests; 0.0 if the provider accepts bursts."""
-    if limits.requests_per_minute is None or limits.burst > 1:
-        return 0.0
-    return 60.0 / limits.requests_per_minute * _JITTER_FACTOR

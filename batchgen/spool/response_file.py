@@ -26,6 +26,7 @@ import pybase64
 
 from batchgen.images.base64_scanner import Base64Decoder, Kind, Piece
 from batchgen.spool.kept_images import PRIVATE_DIRECTORY
+from batchgen.spool.response_part import ResponsePart
 from batchgen.system.atomic_files import (
     PART_SUFFIX,
     PartFile,
@@ -138,11 +139,27 @@ class ResponseFile:
         """Whether the body is written as received, without placeholders."""
         self.failed: OSError | None = None
         self.is_durable = False
+        self.is_held = False
+        """Whether the complete response is in memory only, as its part says."""
 
     def write(self, pieces: list[Piece]) -> None:
         """Append to the response. Raises OSError, and again on every later call."""
         with self._recorded_failure():
             self._write(pieces)
+
+    def hold(self, pieces: list[Piece]) -> bytes | None:
+        """Keep a small complete response without images in memory, where its part allows that.
+
+        Return the body, or None if `commit` has to write it.
+        """
+        is_text = all(kind is Kind.TEXT for kind, _ in pieces)
+        if not (isinstance(self._part, ResponsePart) and is_text):
+            return None
+        body = [data for _, data in pieces]
+        if not self._part.hold_complete(body):
+            return None
+        self.is_held = True
+        return b"".join(body)
 
     def commit(self, pieces: list[Piece]) -> bytes | None:
         """Append the end of the response and make all of its files durable.

@@ -15,9 +15,9 @@ from typing import Final
 from batchgen.job import AttemptId
 from batchgen.spool.kept_images import PRIVATE_DIRECTORY, KeptImages
 from batchgen.spool.response_file import SpooledResponse, read_response, remove_images
+from batchgen.spool.response_part import ResponsePart
 from batchgen.system.atomic_files import (
     PART_SUFFIX,
-    PartFile,
     make_directories,
     rename_durably,
     sync_file,
@@ -78,11 +78,14 @@ class Spool:
             return self.identity.startswith(_OLD)
         return identity == self.identity
 
-    def part(self, attempt: AttemptId) -> PartFile:
-        """Return the file to write a response to; if cut off it stays as ``ID.answer.part``."""
-        return PartFile(
+    def part(self, attempt: AttemptId, *, may_hold: bool = False) -> ResponsePart:
+        """Return the file to write a response to; if cut off it stays as ``ID.answer.part``.
+
+        With ``may_hold`` a small text response stays in memory until the ledger has it.
+        """
+        return ResponsePart(
             self.directory / self.name(attempt),
-            keep=True,
+            may_hold=may_hold,
             mode=_PRIVATE_FILE,
             directory_mode=PRIVATE_DIRECTORY,
         )

@@ -40,7 +40,12 @@ class SpoolWriter:
 
     @property
     def whole(self) -> bool:
-        """Whether the complete response is durable, even if `commit` was cancelled."""
+        """Whether the response is complete: durable, or held by its part."""
+        return self._file.is_durable or self._file.is_held
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the complete response is on disk, even if `commit` was cancelled."""
         return self._file.is_durable
 
     @property
@@ -60,8 +65,13 @@ class SpoolWriter:
         await in_disk_thread(self._file.leave_cut, self._take_buffer())
 
     async def commit(self) -> None:
-        """Make the complete response durable. Raises OSError."""
+        """Make the complete response durable, unless its part holds it. Raises OSError."""
         self._feed_rest()
+        held = self._file.hold(self._buffer)
+        if held is not None:
+            self._buffer = []
+            self.scanned = ScannedBody(held, self._size)
+            return
         text = await in_disk_thread(self._file.commit, self._take_buffer())
         self.scanned = None if text is None else ScannedBody(text, self._size)
 

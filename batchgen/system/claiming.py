@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from batchgen.system.atomic_files import PART_SUFFIX, sync_directory, sync_file
+from batchgen.system.atomic_files import PART_SUFFIX, sync_file
+from batchgen.system.directory_sync import sync_directory_together
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
@@ -36,7 +37,7 @@ def claim(source: Path, name: Path) -> None:
         if exc.errno != errno.EXDEV:
             raise
         _move_by_copy(source, name, _claim)
-    sync_directory(name.parent)
+    sync_directory_together(name.parent)
 
 
 def replace(source: Path, name: Path) -> None:
@@ -52,7 +53,7 @@ def replace(source: Path, name: Path) -> None:
         _move_by_copy(source, name, os.replace)
     # A rename does nothing if both names are hard links to one file.
     source.unlink(missing_ok=True)
-    sync_directory(name.parent)
+    sync_directory_together(name.parent)
 
 
 def is_one_name(one: Path, other: Path) -> bool:

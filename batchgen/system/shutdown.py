@@ -12,6 +12,9 @@ from typing import Final
 
 import anyio
 
+CTRL_C: Final = "Ctrl-C"
+"""Reason of a run that SIGINT stopped; other signals have their own name."""
+_REASONS: Final = {signal.SIGINT: CTRL_C}
 _SIGNALS: Final = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
@@ -115,7 +118,7 @@ class Shutdown:
                 async for number in signals:
                     if self.signal_number is None:
                         self.signal_number = int(number)
-                        self.begin(f"signal {signal.Signals(number).name}")
+                        self.begin(_REASONS.get(number, signal.Signals(number).name))
                         tasks.start_soon(self._end_of_grace)
                     else:
                         self.abort()

@@ -19,6 +19,8 @@ AT_PLACES = {Point.KEPT, Point.MOVED, Point.SET_ASIDE}
 """Shown in tests/runs/test_placing.py and test_relocate.py, with older images."""
 AT_SHARING = {Point.COPYING}
 """Reached with `share: true`; tests/runs/test_sharing.py kills there."""
+ONLY_IN_SPOOL = {Point.SPOOLED}
+"""A small response without an inline image is never on disk before it is in the ledger."""
 AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}
 BEFORE_AN_RESPONSE = {
     Point.LEDGER_MADE,
@@ -27,11 +29,19 @@ BEFORE_AN_RESPONSE = {
     Point.RESERVED,
     Point.BODY_SENT,
 }
+
+
+def _responses(point: Point) -> tuple[str, ...]:
+    if point in BEFORE_AN_RESPONSE:
+        return ("url",)
+    return ("b64_json",) if point in ONLY_IN_SPOOL else ("url", "b64_json")
+
+
 ALL = [
     pytest.param(response, point, id=f"{point}-{response}")
     for point in Point
     if point not in AT_MIGRATION | AT_PLACES | AT_SHARING
-    for response in (("url",) if point in BEFORE_AN_RESPONSE else ("url", "b64_json"))
+    for response in _responses(point)
 ]
 
 
@@ -60,17 +70,17 @@ def test_a_run_killed_at_a_point_is_finished_by_the_next(
         assert ended.end.code == -signal.SIGKILL, f"{point} is not on the way: {ended.output}"
         served.wait_until_idle()
         assert judge.dead(tmp_path, served.bill()[before:]) == []
-        assert judge.doubts(tmp_path) <= 2
+        assert judge.open_attempts(tmp_path) <= 2
 
     if point in AT_RECOVERY:
         kill(Point.BODY_SENT, 2)
     kill(point, 1 if point in BEFORE_AN_RESPONSE | AT_RECOVERY else 2)
-    in_doubt = judge.doubts(tmp_path)
+    in_doubt = judge.open_attempts(tmp_path)
 
     done = runs.run("run", path, cwd=tmp_path)
     assert done.end.code == 0, done.output
     assert judge.final(tmp_path, served.bill()[before:]) == []
-    assert judge.doubts(tmp_path) <= in_doubt
+    assert judge.open_attempts(tmp_path) <= in_doubt
     posts, rows = served.judge("stats")["posts"], judge.rows(tmp_path)
     assert runs.run("resume", "batch", cwd=tmp_path).end.code == 0
     assert served.judge("stats")["posts"] == posts, "a run with nothing to do sent something"

@@ -1,4 +1,4 @@
-"""Downloads from servers that misbehave, and the addresses that no download may go to."""
+"""Downloads from servers that misbehave, and the URLs that no download may go to."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ import batchgen.http.download
 from batchgen.http.content_coding import ContentDecoder
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader, Validators
+from batchgen.http.network import Access, Network
 from batchgen.http.session import ssl_context
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.system.atomic_files import PartFile
@@ -44,7 +45,9 @@ async def downloader(
 ) -> AsyncIterator[Downloader]:
     """A downloader as a run makes it."""
     async with Downloader(
-        verify=verify, deadlines=deadlines or Deadlines(), allow_loopback=allow_loopback
+        network=Network(verify),
+        deadlines=deadlines or Deadlines(),
+        access=Access(allow_loopback=allow_loopback),
     ) as made:
         yield made
 
@@ -58,14 +61,14 @@ async def fetch_once(
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, names: Mapping[str, list[str]]) -> list[str]:
-    """Let names resolve to addresses, as no real name service does here; notes what was asked."""
+    """Resolve names to IP addresses, as no real name service does here; record the requests."""
     asked: list[str] = []
 
     def getaddrinfo(name: str, port: object, **_: object) -> list[object]:
         asked.append(name)
         if name not in names:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [(0, 0, 0, "", (address, 0)) for address in names[name]]
+        return [(0, 0, 0, "", (ip, 0)) for ip in names[name]]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
@@ -439,10 +442,10 @@ async def test_http_may_lead_to_https(tmp_path: Path, certificate: wire.Certific
 
 
 @pytest.mark.fault("N29")
-async def test_the_certificate_is_checked_against_the_name_not_the_address(
+async def test_certificate_is_checked_against_the_host_name(
     tmp_path: Path, certificate: wire.Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolving(monkeypatch, {"images.test": ["127.0.0.1"], "stranger.test": ["127.0.0.1"]})
+    resolving(monkeypatch, {"images.test": ["127.0.0.1"], "foreign.test": ["127.0.0.1"]})
     asked: list[str | None] = []
     context = certificate.server()
     context.sni_callback = lambda _, name, __: asked.append(name)
@@ -454,9 +457,9 @@ async def test_the_certificate_is_checked_against_the_name_not_the_address(
         good = f"https://images.test:{server.port}/1.png"
         assert await fetch(client, good, tmp_path / "1.png") is None
         result = await fetch(
-            client, f"https://stranger.test:{server.port}/1.png", tmp_path / "2.png"
+            client, f"https://foreign.test:{server.port}/1.png", tmp_path / "2.png"
         )
-    assert asked == ["images.test", "stranger.test"]
+    assert asked == ["images.test", "foreign.test"]
     assert result is not None
     assert "certificate" in result.detail.lower()
     assert [request.headers["host"] for request in server.requests] == [
@@ -464,7 +467,7 @@ async def test_the_certificate_is_checked_against_the_name_not_the_address(
     ]
 
 
-async def test_a_connection_of_one_host_never_serves_another_behind_the_same_address(
+async def test_connection_is_not_shared_by_hosts_of_one_ip_address(
     tmp_path: Path, certificate: wire.Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"cdn{number}.test" for number in range(12)]
@@ -529,7 +532,7 @@ async def test_the_signature_of_an_address_is_in_no_log(
     assert "CANARY" not in caplog.text
 
 
-# Addresses
+# URLs and IP addresses
 
 LOOPBACK = [
     "http://127.0.0.1:{port}/1.png",
@@ -685,7 +688,7 @@ async def test_one_private_address_among_several_forbids_the_name(
 
 
 @pytest.mark.fault("N29")
-async def test_a_name_that_turns_private_is_refused_at_the_next_redirect(
+async def test_host_that_turns_private_is_refused_at_a_redirect(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {"rebinding.test": ["127.0.0.1"]}
@@ -719,7 +722,12 @@ async def test_no_more_are_fetched_at_a_time_than_asked_for(
         answered += 1
         await connection.send(wire.response(IMAGE))
 
-    client = Downloader(verify=verify, deadlines=Deadlines(), allow_loopback=True, most=most)
+    client = Downloader(
+        network=Network(verify),
+        deadlines=Deadlines(),
+        access=Access(allow_loopback=True),
+        most=most,
+    )
     async with wire.serve(script) as server, client, anyio.create_task_group() as tasks:
         for number in range(8):
             url = f"http://127.0.0.1:{server.port}/{number}.png"
@@ -728,7 +736,7 @@ async def test_no_more_are_fetched_at_a_time_than_asked_for(
     assert answered == 8
 
 
-async def test_a_host_is_looked_up_again_when_the_last_time_is_half_a_minute_ago(
+async def test_host_is_looked_up_again_after_half_a_minute(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = resolving(monkeypatch, {"images.test": ["127.0.0.1"]})
@@ -737,7 +745,10 @@ async def test_a_host_is_looked_up_again_when_the_last_time_is_half_a_minute_ago
     async with (
         wire.serve(script) as server,
         Downloader(
-            verify=verify, deadlines=Deadlines(), allow_loopback=True, clock=lambda: now
+            network=Network(verify),
+            deadlines=Deadlines(),
+            access=Access(allow_loopback=True),
+            clock=lambda: now,
         ) as client,
     ):
         base = f"http://images.test:{server.port}"
@@ -775,7 +786,7 @@ async def test_a_host_name_in_another_script_is_asked_in_ascii(
 
 
 def conditional(etag: str, **headers: str) -> Script:
-    """A server that answers 304 to whoever knows the tag."""
+    """A server that returns 304 to a client that knows the tag."""
 
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         while True:
@@ -821,14 +832,14 @@ async def test_a_tag_that_cannot_be_sent_back_is_not_kept(
 class Outside(Downloader):
     """A downloader to which one name, that a test's server has, is a public one."""
 
-    def _check_address(self, address: IPv4Address | IPv6Address, host: str) -> None:
+    def _check_address(self, ip: IPv4Address | IPv6Address, host: str) -> None:
         if host != "shop.test":
-            super()._check_address(address, host)
+            super()._check_address(ip, host)
 
 
 @pytest.mark.fault("N28")
 @pytest.mark.parametrize("target", ["127.0.0.1", "localhost", "10.0.0.1", "[::1]", "inner.test"])
-async def test_no_redirect_leads_a_provider_of_the_world_to_this_machine(
+async def test_public_provider_cannot_redirect_to_this_machine(
     target: str, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {"shop.test": "127.0.0.1", "localhost": "127.0.0.1", "inner.test": "192.168.0.1"}
@@ -841,7 +852,7 @@ async def test_no_redirect_leads_a_provider_of_the_world_to_this_machine(
 
     async with (
         wire.serve(moved) as server,
-        Outside(verify=verify, deadlines=Deadlines(), allow_loopback=False) as client,
+        Outside(network=Network(verify), deadlines=Deadlines(), access=Access()) as client,
     ):
         url = f"http://shop.test:{server.port}/1.png"
         result = await fetch_changed(client, url, tmp_path / "1.png", Validators())
@@ -863,3 +874,71 @@ async def test_a_redirect_leads_to_another_host(
             known = await fetch_changed(client, url, tmp_path / "1.png", Validators())
     assert known == Validators(etag='"5e"')
     assert cdn.requests[0].headers["host"] == f"cdn.test:{cdn.port}"
+
+
+# The key of the provider's own origin
+
+
+def guarded(*allowed: str) -> Script:
+    """A server that gives images only to requests with one of these keys."""
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        while True:
+            request = await wire.receive(connection, server)
+            known = request.headers.get("authorization") in {f"Bearer {key}" for key in allowed}
+            refused = wire.response(b"{}", "401 Unauthorized")
+            await connection.send(wire.response(IMAGE) if known else refused)
+
+    return script
+
+
+def with_key(base_url: str, verify: ssl.SSLContext) -> Downloader:
+    """A downloader for the provider with this base URL."""
+    access = Access.for_provider(base_url, CANARY)
+    return Downloader(network=Network(verify), deadlines=Deadlines(), access=access)
+
+
+async def test_an_image_behind_the_key_is_requested_with_it(
+    tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    async with (
+        wire.serve(guarded(CANARY)) as server,
+        with_key(f"{server.url}/v1", verify) as client,
+    ):
+        assert await fetch(client, f"{server.url}/1.png", tmp_path / "1.png") is None
+    assert ["authorization" in request.headers for request in server.requests] == [False, True]
+    assert (tmp_path / "1.png").read_bytes() == IMAGE
+
+
+async def test_the_key_is_sent_once_and_a_refusal_is_the_result(
+    tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    async with wire.serve(guarded()) as server, with_key(f"{server.url}/v1", verify) as client:
+        result = await fetch(client, f"{server.url}/1.png", tmp_path / "1.png")
+    assert result == FetchResult(status=401)
+    assert len(server.requests) == 2
+
+
+async def test_the_key_goes_to_no_other_origin(tmp_path: Path, verify: ssl.SSLContext) -> None:
+    async with wire.serve(guarded(CANARY)) as other, wire.serve(guarded()) as server:
+        for base_url in (f"{server.url}/v1", f"https://127.0.0.1:{other.port}/v1"):
+            async with with_key(base_url, verify) as client:
+                result = await fetch(client, f"{other.url}/1.png", tmp_path / "1.png")
+            assert result == FetchResult(status=401)
+    assert not any("authorization" in request.headers for request in other.requests)
+
+
+@pytest.mark.parametrize("back", [False, True])
+async def test_the_key_crosses_no_redirect(
+    back: bool, tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    """Neither from the provider's origin to another, nor from another one to it."""
+    async with wire.serve(guarded(CANARY)) as target:
+        moved = wire.response(b"", "302 Found", Location=f"{target.url}/2.png")
+        async with wire.serve(routes({"/1.png": moved})) as first:
+            base_url = target.url if back else first.url
+            async with with_key(f"{base_url}/v1", verify) as client:
+                result = await fetch(client, f"{first.url}/1.png", tmp_path / "1.png")
+    assert result == FetchResult(status=401)
+    for request in (*target.requests, *first.requests):
+        assert "authorization" not in request.headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,6 +23,10 @@ from tests.support.canary import CANARY as KEY
 
 pytestmark = pytest.mark.anyio
 
+DOCUMENT = b'{"data": []}'
+GZIPPED = gzip.compress(DOCUMENT, mtime=0)
+BOMB = gzip.compress(bytes(16 * 1024 * 1024))
+
 Script = Callable[[wire.Connection, wire.Server], Awaitable[None]]
 
 
@@ -33,12 +38,22 @@ async def test_the_price_list_comes_as_it_is_and_no_key_is_sent() -> None:
     assert "authorization" not in server.requests[0].headers
 
 
+@pytest.mark.parametrize("coding", ["gzip", "", "br", "deflate"])
+@pytest.mark.parametrize("body", [DOCUMENT, GZIPPED], ids=["plain", "compressed"])
+async def test_a_document_is_read_with_any_coding_header(body: bytes, coding: str) -> None:
+    script = wire.answering(wire.response(body, Content_Encoding=coding))
+    async with wire.serve(script) as server:
+        assert await fetch_price_list(f"{server.url}/api/pricing") == DOCUMENT
+    assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
 @pytest.mark.parametrize(
     ("response", "message"),
     [
         (wire.response(b"", "404 Not Found"), "HTTP 404"),
         (wire.response(b"", "302 Found", Location="http://192.0.2.1/"), "HTTP 302"),
-        (wire.response(b"{}", Content_Encoding="gzip"), "compressed"),
+        (wire.response(GZIPPED[:9], Content_Encoding="gzip"), "compressed data is cut off"),
+        (wire.response(BOMB, Content_Encoding="gzip"), "expands more than 20-fold"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}", "closed"),
         (b"nonsense\r\n\r\n", "illegal status line"),
         (b"", "disconnected"),

@@ -16,6 +16,7 @@ import pytest
 import batchgen.http.transport
 from batchgen.http.connection import DeadlinePassed
 from batchgen.http.deadlines import Deadlines
+from batchgen.http.network import Network
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS, TARGET, Progress
 from batchgen.http.session import ssl_context
 from batchgen.http.transport import Resolve, StreamTransport
@@ -38,7 +39,7 @@ async def transport(
 ) -> AsyncIterator[StreamTransport]:
     """A transport as the clients make it."""
     verify = verify or ssl_context()
-    async with StreamTransport(verify=verify, resolve=resolve, keep_s=keep_s) as made:
+    async with StreamTransport(network=Network(verify), resolve=resolve, keep_s=keep_s) as made:
         yield made
 
 
@@ -94,7 +95,7 @@ async def test_httpx_sends_and_reads_through_it() -> None:
     async with (
         wire.serve(script) as server,
         httpx.AsyncClient(
-            transport=StreamTransport(verify=ssl_context(), resolve=loopback)
+            transport=StreamTransport(network=Network(ssl_context()), resolve=loopback)
         ) as client,
     ):
         response = await client.post(f"{server.url}/p/a?q=1", content=b"ping")

@@ -24,7 +24,6 @@ from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
 from batchgen.ledger.runs import RunTakenOver, end_run, record_heartbeat, start_run
-from batchgen.ledger.single_name import _mount_points
 from batchgen.money import ZERO
 from batchgen.session.batch_lock import owner_of
 from batchgen.system.process_owner import Here, Life
@@ -35,7 +34,7 @@ from tests.support.builders import LOST, enroll, first, planned, send
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and links of POSIX")
 
 ONCE = '{concurrency: 2, max_waste: "100%"}'
-"""Whatever is held must be held although all of it might be rebought."""
+"""Each uncertain attempt must be held although all of it might be rebought."""
 
 
 SWITCHES = ("--fast-images", "--response", "b64_json")
@@ -182,11 +181,6 @@ def test_a_ledger_that_is_a_mount_of_a_file_is_refused(
         subprocess.run(["umount", "--lazy", str(name)], check=True)
     assert "mount of a single file; expected a mount of its directory" in refused.stderr
     assert [file.name for file in name.parent.iterdir()] == ["batchgen.db"]
-
-
-def test_mount_points_are_read_with_their_spaces() -> None:
-    line = b"36 35 98:0 /mnt1 /my\\040shop/a.db rw master:1 - ext3 /dev/root rw\n"
-    assert _mount_points(line + b"\n36 35") == {b"/my shop/a.db"}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from batchgen.console.log_file import LoggedProgress
 from batchgen.engine.events import JobDone, RunEvent
+from batchgen.errors import ExitCode
 from tests.support import rig
 
 
@@ -32,15 +33,17 @@ def test_a_night_is_written_down_though_nothing_is_shown(
     assert times == sorted(times)
 
 
-def test_a_log_that_cannot_be_written_stops_a_run_before_it_costs(
-    served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_an_unwritable_log_ends_a_run_before_it_costs(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"])
     before = served.judge("stats")["posts"]
     log = tmp_path / "no" / "such" / "directory.log"
     refused = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path, code=2)
     assert "the log can't be written" in refused.stderr
     assert served.judge("stats")["posts"] == before
+    (run,) = rig.query(tmp_path / "batchgen.db", "SELECT ended_at, stopped, exit_code FROM runs")
+    assert run["ended_at"] is not None
+    assert "the log can't be written" in run["stopped"]
+    assert run["exit_code"] == ExitCode.USAGE
 
 
 class Shown:
@@ -53,7 +56,7 @@ class Shown:
         self.events.append(event)
 
     async def run(self, throttle: object) -> None:
-        raise AssertionError("not asked for here")
+        raise AssertionError("not requested here")
 
     def close(self) -> None:
         pass

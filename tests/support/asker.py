@@ -10,6 +10,7 @@ from pathlib import Path
 
 from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
+from batchgen.http.network import Network
 from batchgen.http.request import ApiRequest, Body, BytesBody
 from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, classify
@@ -79,7 +80,7 @@ async def asker(
     spool = Spool(directory / "spool")
     spool.prepare()
     async with ApiClient(
-        key=key, verify=verify, deadlines=deadlines or Deadlines(), deadline_s=deadline_s
+        key=key, network=Network(verify), deadlines=deadlines or Deadlines(), deadline_s=deadline_s
     ) as api:
         yield Asker(api, spool)
 

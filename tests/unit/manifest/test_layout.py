@@ -102,6 +102,7 @@ AMAZON_NAMES = "item_sku\titem_name\tmain_image_url\n"
         ("sep=;\nitem_sku;item_name\nA1;Mug\n", 3),
         ('"sep=|"\r\nitem_sku|item_name\r\nA1|Mug\r\n', 3),
         (f"TemplateType=home\tVersion=2014\t\n{AMAZON_LABELS}{AMAZON_NAMES}A1\tMug\tx\n", 4),
+        (f"TemplateType=x\tVersion=2\n\r\n{AMAZON_LABELS}{AMAZON_NAMES}A1\tMug\tx\n", 5),
         (f"{SETTINGS}{AMAZON_LABELS}a\tb\tc\n{AMAZON_NAMES}B\texample\t\nA1\tMug\tx\n", 6),
         ("#INFO,Version=1.0,Template=fx\n#INFO,,\nitem_sku,item_name,x\nA1,Mug,\n", 4),
         ('"# Required | an id","# Required | a name, short"\nitem_sku,item_name\nA1,Mug\n', 3),

@@ -261,9 +261,9 @@ WRONG: Final[list[tuple[str | bytes, str]]] = [
     ("jobs: [a]\nlimits: {max_cost: true}", "2:20: limits.max_cost: expected an amount in dollars"),
     ("jobs: [a]\nlimits: {max_cost: 5%}", "2:20: limits.max_cost: '5%' is not an amount"),
     (f"jobs: [a]\nlimits: {{max_cost: '{'9' * 5000}'}}", "2:20: limits.max_cost: is no amount in"),
-    ("jobs: [a]\nlimits: {max_waste: 101%}", "2:21: limits.max_waste: '101%' is not a share"),
-    ("jobs: [a]\nlimits: {max_waste: '-1%'}", "2:21: limits.max_waste: '-1%' is not a share"),
-    ("jobs: [a]\nlimits: {max_waste: '%'}", "2:21: limits.max_waste: '%' is not a share"),
+    ("jobs: [a]\nlimits: {max_waste: 101%}", "2:21: limits.max_waste: share out of range: '101%'"),
+    ("jobs: [a]\nlimits: {max_waste: '-1%'}", "2:21: limits.max_waste: share out of range: '-1%'"),
+    ("jobs: [a]\nlimits: {max_waste: '%'}", "2:21: limits.max_waste: not a share: '%'"),
     ("jobs: [a]\nrefresh: 30", "2:10: refresh: expected text, got the number 30"),
     ("jobs: [a]\nrefresh: 30h", "2:10: refresh: expected changed, always or an age like 30d, got"),
     # Traps where text is expected
@@ -519,10 +519,10 @@ def test_a_file_beyond_the_cap_is_refused_with_the_way_out(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("stem", ["x" * 101, "a\nb", "-x", "\udcff"])
-def test_a_file_whose_stem_is_no_name_needs_one(stem: str) -> None:
+def test_file_with_an_unusable_stem_needs_a_name(stem: str) -> None:
     (fault,) = faults_of("jobs: [a]", f"{stem}.yaml")
     assert fault.path == "name"
-    assert fault.message.startswith("write name:, the file's own is none")
+    assert fault.message.startswith("set name:, because the name of the file")
     assert parse("jobs: [a]\nname: b", f"{stem}.yaml").name == "b"
 
 

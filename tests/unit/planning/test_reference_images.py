@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from batchgen.images.inspect import MAX_BYTES
 from batchgen.planning.reference_images import FetchedReference, find_reference
 from tests.support import rig
+from tests.support.plans import trusted_names
 
 
 class Noted:
@@ -26,17 +27,17 @@ class Noted:
 
 def test_a_file_is_known_by_its_content_and_told_from_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(rig.image(tmp_path / "a.webp", size=(20, 10)))
-    reference = find_reference("photo.jpg", tmp_path, None)
+    reference = find_reference("photo.jpg", trusted_names(tmp_path), None)
     assert reference.location == str(tmp_path / "photo.jpg")
     assert reference.image is not None
     assert (reference.image.format, reference.image.width) == ("webp", 20)
-    assert reference.identity == find_reference("a.webp", tmp_path, None).identity
+    assert reference.identity == find_reference("a.webp", trusted_names(tmp_path), None).identity
 
 
 def test_what_a_phone_appends_to_a_photo_does_no_harm(tmp_path: Path) -> None:
     photo = rig.image(tmp_path / "a.jpg")
     (tmp_path / "motion.jpg").write_bytes(photo + b"a film" * 1000)
-    found = find_reference("motion.jpg", tmp_path, None).image
+    found = find_reference("motion.jpg", trusted_names(tmp_path), None).image
     assert found is not None
     assert found.size_bytes == len(photo) + 6000
 
@@ -57,7 +58,7 @@ def test_what_is_no_image_is_named_with_what_would_be_right(
     with pytest.raises(
         ValueError, match=r"a\.png cannot be used: .*; expected a complete PNG, JPEG or WebP"
     ) as caught:
-        find_reference("a.png", tmp_path, None)
+        find_reference("a.png", trusted_names(tmp_path), None)
     assert words in str(caught.value)
 
 
@@ -65,7 +66,7 @@ def test_a_huge_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     with (tmp_path / "a.png").open("wb") as file:
         file.truncate(MAX_BYTES * 1000)
     with pytest.raises(ValueError, match="67,108,864,000 bytes; expected at most 67,108,864"):
-        find_reference("a.png", tmp_path, None)
+        find_reference("a.png", trusted_names(tmp_path), None)
 
 
 def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path: Path) -> None:
@@ -74,11 +75,11 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path
         os.utime(tmp_path / name, ns=(1, 1))
 
     write("a.png", "#102030")
-    before = find_reference("a.png", tmp_path, None)
+    before = find_reference("a.png", trusted_names(tmp_path), None)
     write("b.png", "#102031")
     assert (tmp_path / "b.png").stat().st_size == (tmp_path / "a.png").stat().st_size
     (tmp_path / "b.png").replace(tmp_path / "a.png")
-    assert find_reference("a.png", tmp_path, None).identity != before.identity
+    assert find_reference("a.png", trusted_names(tmp_path), None).identity != before.identity
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path
 )
 def test_an_address_that_cannot_be_one_is_a_fault(text: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="reference image") as caught:
-        find_reference(text, tmp_path, None)
+        find_reference(text, trusted_names(tmp_path), None)
     assert words in str(caught.value)
     assert len(str(caught.value)) < 400
 
@@ -102,7 +103,7 @@ def test_an_address_that_cannot_be_one_is_a_fault(text: str, words: str, tmp_pat
 @pytest.mark.parametrize("url", ["https://shop.example/a.png", "HTTP://Shop.Example/a.png?v=1"])
 def test_an_address_stands_for_itself_until_it_is_fetched(url: str, tmp_path: Path) -> None:
     for known in (None, Noted(FetchedReference())):
-        reference = find_reference(url, tmp_path, known)
+        reference = find_reference(url, trusted_names(tmp_path), known)
         assert (reference.location, reference.identity) == (url, f"address:{url}")
         assert reference.is_remote
         assert not reference.refusal
@@ -112,7 +113,7 @@ def test_a_damaged_copy_refuses_the_job_and_is_no_fault(tmp_path: Path) -> None:
     copy = tmp_path / "copy.png"
     copy.write_bytes(rig.image(copy)[:-9])
     known = Noted(FetchedReference(path=copy, sha256="5e"))
-    reference = find_reference("https://shop.example/a.png", tmp_path, known)
+    reference = find_reference("https://shop.example/a.png", trusted_names(tmp_path), known)
     assert (reference.image, reference.identity) == (None, "sha256:5e")
     assert "is cut off" in reference.refusal
 
@@ -120,7 +121,7 @@ def test_a_damaged_copy_refuses_the_job_and_is_no_fault(tmp_path: Path) -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_found_or_a_fault(text: str) -> None:
     try:
-        reference = find_reference(text, Path(__file__).parent, None)
+        reference = find_reference(text, trusted_names(Path(__file__).parent), None)
     except ValueError:
         return
     assert reference.is_remote or Path(reference.location).is_file()

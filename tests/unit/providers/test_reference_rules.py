@@ -15,6 +15,7 @@ from batchgen.providers.registry import PROFILES
 from batchgen.providers.rules.model_rules import Rulebook
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.uploads import Upload, check_uploads
+from tests.support.plans import trusted_names
 
 
 def reference(
@@ -125,7 +126,7 @@ def test_the_rules_say_of_masks_what_the_endpoint_says(
         return Upload(content=buffer.getvalue(), mime_type=f"image/{kind.lower()}")
 
     photo, mask = upload("a.jpg", "RGB", "JPEG", 64), upload("m.png", mode, kind, side)
-    known = [find_reference(name, tmp_path, None) for name in ("a.jpg", "m.png")]
+    known = [find_reference(name, trusted_names(tmp_path), None) for name in ("a.jpg", "m.png")]
     objections = book("local").of_references("gpt-image-2", known[:1], known[1])
     try:
         check_uploads([photo], mask)

@@ -1,0 +1,83 @@
+"""The status of a batch together with the process that runs it now. Writes nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from batchgen.job import JobState
+from batchgen.ledger.batch_status import BatchStatus, LastRun, status
+from batchgen.ledger.run_pace import RunPace, run_pace
+from batchgen.session.batch_lock import owner_of
+from batchgen.system.process_owner import BatchOwner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveStatus:
+    """The status of a batch, and who works on it."""
+
+    status: BatchStatus
+    owner: BatchOwner | None
+    """The process that holds the batch; None if it is free."""
+    pace: RunPace | None
+    """None unless a run is alive."""
+    now: datetime
+
+    @property
+    def killed_run(self) -> LastRun | None:
+        """Return the newest run if it has no end although no process holds the batch."""
+        run = self.status.last_run
+        is_open = run is not None and run.ended_at is None
+        return run if is_open and self.owner is None else None
+
+    @property
+    def left_s(self) -> float | None:
+        """Return the seconds left at the recent pace; None if the batch does not run."""
+        if self.pace is None:
+            return None
+        jobs = self.status.jobs
+        left = jobs[JobState.PENDING] + jobs[JobState.SENDING] - self.status.stuck
+        return self.pace.left_s(max(0, left))
+
+    def as_json(self) -> dict[str, object]:
+        """Return the status with ``last_run``, ``running`` and ``killed``.
+
+        ``running`` is None for a batch that no process holds.
+        """
+        run, owner = self.status.last_run, self.owner
+        running: dict[str, object] | None = None
+        if owner is not None:
+            running = {
+                "since": owner.since.astimezone(UTC).isoformat() if owner.since else None,
+                "pid": owner.owner.pid or None,
+                "host": owner.owner.host,
+                "user": owner.owner.user,
+                "command": owner.owner.command,
+                "images_per_minute": round(self.pace.per_minute, 1) if self.pace else None,
+                "seconds_left": None if self.left_s is None else round(self.left_s),
+                "last_image_at": _iso(self.pace.last_image_at) if self.pace else None,
+                "throttled_last_minute": self.pace.throttled if self.pace else None,
+                "learned_per_minute": self.pace.learned_per_minute if self.pace else None,
+            }
+        return self.status.as_json() | {
+            "last_run": run.id if run else None,
+            "running": running,
+            "killed": self.killed_run is not None,
+        }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def live_status(conn: sqlite3.Connection, ledger: Path, name: str) -> LiveStatus:
+    """Return the status of a batch now. Raises UnknownBatchError."""
+    owner = owner_of(ledger, name)
+    found, now = status(conn, name), datetime.now(UTC)
+    run = found.last_run
+    pace = None
+    if owner is not None and run is not None and run.ended_at is None:
+        pace = run_pace(conn, run.id, run.started_at, now)
+    return LiveStatus(status=found, owner=owner, pace=pace, now=now)
