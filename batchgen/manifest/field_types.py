@@ -26,7 +26,7 @@ from batchgen.manifest.layout import check_delimiter
 from batchgen.manifest.table_encoding import check_encoding
 from batchgen.manifest.yaml_scalars import Ambiguous, Null
 from batchgen.money import parse_dollars
-from batchgen.urls import is_loopback
+from batchgen.urls import is_loopback, output_root
 
 MAX_NAME_CHARS: Final = 100
 _MAX_AMOUNT_CHARS: Final = 40
@@ -154,6 +154,7 @@ def has_variable(text: str) -> bool:
 _SCALAR_SCHEMA: Final = {"type": ["string", "number", "boolean"]}
 
 Text = Annotated[StrictStr, Field(min_length=1), AfterValidator(_not_blank)]
+OutputRoot = Annotated[Text, AfterValidator(output_root)]
 Option = StrictBool | StrictInt | StrictFloat | StrictStr
 MatrixValue = StrictBool | StrictInt | StrictFloat | StrictStr
 Rate = Annotated[StrictFloat, Field(gt=0), BeforeValidator(_as_float)]

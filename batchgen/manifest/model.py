@@ -28,6 +28,7 @@ from batchgen.manifest.field_types import (
     Name,
     OptionName,
     OptionOrNull,
+    OutputRoot,
     Printed,
     Rate,
     Refresh,
@@ -158,7 +159,7 @@ class FileRows(_Rows):
     All but parquet may also be compressed: .gz or .zst.
     """
 
-    file: Text = Field(description="the table, relative to the manifest")
+    file: Text = Field(description="the table, relative to the manifest or s3://BUCKET/NAME")
     delimiter: Delimiter | None = Field(
         None,
         description="what separates the columns: one character, or comma, semicolon, tab or pipe;"
@@ -176,11 +177,27 @@ class SqliteRows(_Rows):
     query: Text = Field(description="one SELECT; its columns are the template variables")
 
 
+class Storage(Model):
+    """How buckets are reached; credentials are in the environment."""
+
+    endpoint: Text | None = Field(
+        None, description="URL of an S3-compatible service; default: AWS_ENDPOINT_URL, else AWS"
+    )
+    region: Text | None = Field(None, description="default: AWS_REGION")
+    single_writer: StrictBool = Field(
+        False,
+        description="promise that no other program writes below the prefix, so that a service"
+        " without conditional writes may be used",
+    )
+
+
 class Output(Model):
     """Where images go and how they are checked."""
 
-    dir: Text | None = Field(
-        None, description="directory for all images, relative to the manifest; default: out/NAME"
+    dir: OutputRoot | None = Field(
+        None,
+        description="directory for all images, relative to the manifest, or a bucket such as"
+        " s3://BUCKET/PREFIX; default: out/NAME",
     )
     path: Text | None = Field(
         None, description="template of an image's path below dir; default: {{ key }}.{{ ext }}"
@@ -358,6 +375,9 @@ class Manifest(JobSpec):
         "refuse",
         description="what becomes of jobs against the provider's known rules: no plan (refuse), or"
         " a warning and a paid request (warn)",
+    )
+    storage: Storage | None = Field(
+        None, description="how buckets are reached, where output.dir is one"
     )
     on_finish: Annotated[list[Notifier], Field(min_length=1)] | None = Field(
         None, description="who receives the report of a run"
