@@ -59,13 +59,20 @@ def review(name: str, db: Path | None, shown: Shown, served: Served) -> ExitCode
             write_line(
                 sys.stdout, f"on your own machine: ssh -L {port}:{served.host}:{port} THIS_HOST"
             )
-        elif served.opens_browser:
+        elif served.opens_browser and _has_screen(environment):
             webbrowser.open(url)
         write_line(sys.stdout, "stop it with Ctrl-C; decisions are saved as you make them")
 
     with suppress(KeyboardInterrupt):
         serve(batch, host=served.host, port=served.port, on_ready=ready)
     return ExitCode.DONE
+
+
+def _has_screen(environment: Environment) -> bool:
+    """Return whether a browser has a window to open; without one it would take the terminal."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
 
 
 def _filter(ledger: Path, name: str, shown: Shown) -> ImageFilter:

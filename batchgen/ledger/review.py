@@ -61,7 +61,7 @@ _SORTS: Final = {
     "key": "jobs.id, images.position, images.id",
     "newest": "images.saved_at DESC, images.id DESC",
     "slowest": "julianday(attempts.ended_at) - julianday(attempts.started_at) DESC, images.id",
-    "dearest": "attempts.cost DESC, images.id",
+    "cost": "attempts.cost DESC, images.id",
     "undecided": "letter <> '-', jobs.id, images.id",
 }
 SORTS: Final = tuple(_SORTS)

@@ -1,4 +1,4 @@
-"""Read the rows of jsonl and json files, whatever their endings say."""
+"""Read the rows of jsonl and json files; the content decides between the two."""
 
 from __future__ import annotations
 
