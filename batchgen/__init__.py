@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from batchgen.errors import SettingsError as SettingsError
     from batchgen.errors import StoppedError as StoppedError
     from batchgen.job import JobState as JobState
+    from batchgen.notebook import RunResults as RunResults
+    from batchgen.notebook import run as run
 
 __all__ = [
     "Batch",
@@ -27,15 +29,19 @@ __all__ = [
     "LedgerError",
     "ManifestError",
     "Result",
+    "RunResults",
     "SettingsError",
     "StoppedError",
     "__version__",
+    "run",
 ]
 
 _ERRORS = "batchgen.errors"
 _HOMES = {
     "Batch": "batchgen.api",
     "Result": "batchgen.api",
+    "RunResults": "batchgen.notebook",
+    "run": "batchgen.notebook",
     "JobState": "batchgen.job",
     "ExitCode": _ERRORS,
     "BatchgenError": _ERRORS,

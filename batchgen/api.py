@@ -31,6 +31,7 @@ from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import Only
 from batchgen.money import ZERO, Micros
 from batchgen.session.batch_lock import batch_lock
+from batchgen.session.event_log import log_event
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.overrides import Overrides
 from batchgen.session.plan_and_enroll import begin, validate
@@ -40,6 +41,7 @@ from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_engine import RunResult, drive, endpoint
 from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
+from batchgen.urls import is_bucket
 
 _HELD: Final = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
 
@@ -56,6 +58,8 @@ class Result:
     """
     paths: tuple[Path, ...] = ()
     """The verified images of a done job under their final names; else empty."""
+    urls: tuple[str, ...] = ()
+    """The images of a done job that are in buckets, such as ``s3://BUCKET/PREFIX/mug.png``."""
     reason: str = ""
     """Why the job is not done, as ``code: message``; empty for a done job."""
     warnings: tuple[str, ...] = ()
@@ -201,7 +205,7 @@ class Batch:
         traceback: TracebackType | None,
     ) -> None:
         self._entered = False
-        if self._started:
+        if self._started and self.exit_code is None:
             self._results.end("left by its program")
         raised = exc
         try:
@@ -260,7 +264,7 @@ class Batch:
             raise RuntimeError("this batch is not open; iterate inside `async with Batch(...)`")
         self._started = True
         send, self._received = anyio.create_memory_object_stream[Result](math.inf)
-        self._results = _Results(send, self._run.spec.prepared.loaded.base)
+        self._results = _Results(send, self._run.spec.prepared.loaded.base, self.name)
         self._tasks.start_soon(self._run_to_end)
         return _Iterator(self._received, self._take_error)
 
@@ -288,6 +292,15 @@ class Batch:
         result = await drive(run, self._results, self._base_url, embedder=self._results)
         self.stopped = result.stopped
         self.exit_code = result.exit_code(self.status())
+
+    def stop(self) -> None:
+        """Start no more requests and let those in flight finish; iteration ends after them.
+
+        Call it in the thread of the event loop. Has no effect before the first result is awaited
+        and after the run has ended.
+        """
+        if self._started and self.exit_code is None:
+            self._results.end("stopped by its program")
 
     def status(self) -> BatchStatus:
         """Return jobs by state, images, and money in millionths of a dollar, as of now.
@@ -325,8 +338,9 @@ class _Iterator:
 class _Results:
     """Passes the results of a run to an iterator."""
 
-    def __init__(self, send: MemoryObjectSendStream[Result], base: Path) -> None:
+    def __init__(self, send: MemoryObjectSendStream[Result], base: Path, name: str) -> None:
         self._send = send
+        self._name = name
         self._base = base
         self._shutdown: Shutdown | None = None
         self._ending: str | None = None
@@ -349,10 +363,18 @@ class _Results:
             self._shutdown.begin(reason)
 
     def observe(self, event: RunEvent) -> None:
+        log_event(self._name, event)
         match event:
             case JobDone(key=key, paths=paths, warnings=warnings):
-                found = tuple(self._base / path for path in paths)
-                self._give(Result(key=key, state=JobState.DONE, paths=found, warnings=warnings))
+                self._give(
+                    Result(
+                        key=key,
+                        state=JobState.DONE,
+                        paths=tuple(self._base / path for path in paths if not is_bucket(path)),
+                        urls=tuple(filter(is_bucket, paths)),
+                        warnings=warnings,
+                    )
+                )
             case JobHeld(key=key, state=state, reason=reason) if state is not JobState.PENDING:
                 self._give(Result(key=key, state=state, reason=reason))
             case AttemptEnded(key=key, state=state, code=code, message=message) if state in _HELD:

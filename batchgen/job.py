@@ -167,9 +167,9 @@ class Job(OutputOptions):
     path: str
     price: Micros
     """Expected cost of one request."""
-    tries: int
+    tries: int = 0
     """Refusals that allowed another try, since a person last made it pending."""
-    doubts: int
+    doubts: int = 0
     """Ambiguous or spoiled attempts since a person last made it pending."""
     cuts: int = 0
     """Uploads that were cut off, since a person last made it pending."""

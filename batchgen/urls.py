@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
-from urllib.parse import urljoin, urlsplit
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import unquote, urljoin, urlsplit
+
+_PRIVATE_SUFFIXES: Final = (".internal", ".local", ".lan", ".home.arpa", ".localhost")
+"""Reserved for private networks (RFC 6761, 6762, 8375; ICANN for .internal), or common there."""
+_BUCKET: Final = re.compile(r"(?:s3|gs|az)://", re.IGNORECASE)
+_FILE: Final = "file://"
 
 
-def check_base_url(url: str) -> str:
+def check_base_url(url: str, *, insecure_http: bool = False) -> str:
     """Return the base URL without its trailing slashes.
 
-    Raises ValueError for a URL that no key may be sent to. The message never shows a part of the
-    URL that may be a secret.
+    With ``insecure_http``, http:// is allowed to private names and IP addresses, too. Raises
+    ValueError for a URL that no key may be sent to. The message never shows a part of the URL that
+    may be a secret.
     """
     try:
         parts = urlsplit(url)
@@ -25,8 +34,29 @@ def check_base_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
         raise ValueError(f"not a valid URL: {url!r}; expected https://HOST/v1")
     if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError(f"http:// would send the key to {host} unencrypted; expected https://")
+        _check_insecure(host, insecure_http=insecure_http)
     return url.rstrip("/")
+
+
+def _check_insecure(host: str, *, insecure_http: bool) -> None:
+    problem = f"http:// would send the key to {host} unencrypted; expected https://"
+    if not is_private(host):
+        raise ValueError(problem)
+    if not insecure_http:
+        raise ValueError(f"{problem}, or `insecure_http: true` for a host in a private network")
+
+
+def is_private(host: str) -> bool:
+    """Return whether a host is in a private network, by its name or IP address alone.
+
+    Names without a dot are private: container and intranet names.
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        name = host.lower().rstrip(".")
+        return "." not in name or name.endswith(_PRIVATE_SUFFIXES)
+    return address.is_private and not address.is_unspecified
 
 
 def is_loopback(host: str) -> bool:
@@ -37,6 +67,37 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_bucket(root: str) -> bool:
+    """Return whether an output directory is a bucket: ``s3://``, ``gs://`` or ``az://``."""
+    return _BUCKET.match(root) is not None
+
+
+def output_root(text: str) -> str:
+    """Return an output directory in the form that is stored: a path, or a URL of a bucket.
+
+    A ``file://`` URL becomes its path. Raises ValueError for any other URL.
+    """
+    if text.lower().startswith(_FILE):
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise ValueError(f"{text!r}: expected file:///PATH")
+        return unquote(parts.path)
+    if not is_bucket(text):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+            raise ValueError(f"{text!r}: expected a path, or s3://, gs://, az:// or file://")
+        return text
+    scheme, _, rest = text.partition("://")
+    bucket, *parts_of_prefix = rest.rstrip("/").split("/")
+    if not bucket or any(part in ("", ".", "..") for part in parts_of_prefix) or "?" in rest:
+        raise ValueError(f"{text!r}: expected {scheme.lower()}://BUCKET/PREFIX")
+    return f"{scheme.lower()}://{rest.rstrip('/')}"
+
+
+def path_below(root: str, path: str) -> str:
+    """Return a path below an output directory: a path, or the URL of an object."""
+    return f"{root}/{path}" if is_bucket(root) else str(PurePosixPath(root) / path)
 
 
 def absolute_url(url: str, base_url: str) -> str:

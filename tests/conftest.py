@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of the rows that were asked for."""
+    """Keep the tests of the requested rows."""
     wanted = set(config.getoption("--fault") or ())
     if wanted:
         kept = [item for item in items if wanted & _faults(item)]

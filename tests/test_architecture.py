@@ -16,32 +16,40 @@ LAYERS = {
     "rules": ["manifest", "images", "planning", "outcomes", "reconciliation"],
     "I/O": ["system", "storage", "spool", "http", "providers", "ledger"],
     "engine": ["output", "engine", "session"],
-    "interfaces": ["report", "dataset", "console", "simulator", "guide"],
-    "entry": ["commands", "cli", "api", "__init__", "__main__"],
+    "interfaces": ["report", "dataset", "console", "review", "simulator", "guide"],
+    "entry": ["commands", "cli", "api", "notebook", "__init__", "__main__"],
 }
 """Packages and modules, from the bottom up; each imports only from those before it."""
 
 RANK = {name: rank for rank, name in enumerate(name for row in LAYERS.values() for name in row)}
 
 ONLY_IN = {
-    "sqlite3": {"ledger", "manifest.sqlite_rows", "system.os_errors", "session", "commands"},
+    "sqlite3": {
+        "ledger",
+        "manifest.sqlite_rows",
+        "system.os_errors",
+        "session",
+        "commands",
+        "review",
+    },
     "sqlite_utils": {"ledger"},
     # Notifications go to the operator's own services, which know nothing of providers.
+    "truststore": {"http.session"},
     "httptools": {"http.response_parser"},
     "httpx": {"http", "providers", "session.notify"},
     "aiofiles": {"providers.adapters.multipart"},
     "tqdm": {"console"},
     "click": {"cli", "simulator"},
-    "starlette": {"simulator"},
-    "uvicorn": {"simulator"},
+    "starlette": {"simulator", "review"},
+    "uvicorn": {"simulator", "review"},
     "PIL": {"images", "simulator"},
     "yaml": {"manifest"},
     "pydantic": {"manifest", "providers.usage_log"},
-    "jinja2": {"manifest"},
+    "jinja2": {"manifest", "review"},
     "obstore": {"storage"},
     "pyarrow": {"dataset", "manifest.parquet_rows"},
 }
-"""Which modules may know a library. ``session`` and ``commands`` only hand
+"""Which modules may know a library. ``session``, ``commands`` and ``review`` only hand
 connections on."""
 
 ENDPOINT_MAY_IMPORT = {
@@ -58,7 +66,7 @@ ENDPOINT_MAY_IMPORT = {
 
 @dataclass(frozen=True)
 class Import:
-    """One import statement, wherever in its module it stands."""
+    """One import statement, at any depth of its module."""
 
     module: str
     target: str
@@ -193,7 +201,7 @@ def test_no_module_hides_behind_a_name_that_says_nothing() -> None:
 
 
 @pytest.mark.fault("Q14")
-def test_a_transaction_of_the_ledger_takes_the_write_lock_at_once() -> None:
+def test_ledger_transactions_take_the_write_lock_at_once() -> None:
     """A deferred BEGIN that writes later fails with BUSY_SNAPSHOT instead of waiting."""
     deferred = {
         name

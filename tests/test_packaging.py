@@ -168,6 +168,21 @@ def test_wheel_contains_the_guide(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / done.stdout.strip()) as wheel:
         names = set(wheel.namelist())
     assert {f"batchgen/guide/{topic}.md" for topic in set(pages.PAGES) - {"README"}} <= names
+    review = Path(batchgen.__file__).parent / "review"
+    served = {one for name in ("static", "templates") for one in (review / name).rglob("*.*")}
+    assert {f"batchgen/review/{one.relative_to(review).as_posix()}" for one in served} <= names
+    assert len(served) > 15
+
+
+def test_a_run_imports_no_review_server() -> None:
+    script = (
+        "import sys, batchgen.commands.run, batchgen.cli.main;"
+        "print(sorted({'starlette', 'uvicorn', 'PIL', 'batchgen.review.app'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_the_package_imports_without_warnings() -> None:

@@ -108,7 +108,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def output_of(*arguments: str, cwd: Path, encoding: str) -> bytes:
-    """Return what a command writes to a stdout of that encoding that is no terminal."""
+    """Return what a command writes to a stdout of that encoding that is not a terminal."""
     done = subprocess.run(
         [sys.executable, "-m", "batchgen", *arguments],
         cwd=cwd,
@@ -201,8 +201,8 @@ def test_output_that_cannot_be_written_is_never_exit_0(redirection: str, made: P
     wrong = {}
     for command in COMMANDS:
         done = shell(f'exec "$@" {redirection}', command, made)
-        told = "stdout: the output could not be written" in done.stderr
-        if not told or done.returncode != 3 or "Traceback" in done.stderr:
+        printed = "stdout: the output could not be written" in done.stderr
+        if not printed or done.returncode != 3 or "Traceback" in done.stderr:
             wrong[command] = (done.returncode, done.stderr)
     assert not wrong, wrong
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchgen.cli.completion import complete_model
 from batchgen.cli.options import (
     db_option,
     json_option,
@@ -43,7 +44,12 @@ def budget(db: Path | None, as_json: bool, day: str | None, month: str | None) -
 @click.command()
 @manifest_argument
 @_provider_option
-@option("--model", metavar="PATTERN", help="Select models by name, such as 'gpt-*'; '*' lists all.")
+@option(
+    "--model",
+    metavar="PATTERN",
+    shell_complete=complete_model,
+    help="Select models by name, such as 'gpt-*'; '*' lists all.",
+)
 @option("--offline", is_flag=True, help="Show the newest stored list; fetch nothing.")
 @db_option
 @json_option

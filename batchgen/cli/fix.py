@@ -202,7 +202,7 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
 @db_option
 @option(
     "--what",
-    type=click.Choice(["jobs", "attempts", "images"]),
+    type=click.Choice(["jobs", "attempts", "images", "decisions"]),
     default="jobs",
     help="Choose the records to export.",
 )
@@ -228,9 +228,8 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
 )
 @option(
     "--dataset",
-    type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write the verified images with their prompts as a dataset.",
+    help="Write the verified images with their prompts as a dataset, to a directory or a bucket.",
 )
 @option(
     "--layout",
@@ -245,6 +244,17 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
     metavar="N",
     help="With --dataset: put N images into each part.",
 )
+@option(
+    "--decision",
+    type=click.Choice(["accepted"]),
+    help="With --dataset: take only images that were accepted in review.",
+)
+@option(
+    "--run",
+    type=click.IntRange(min=1),
+    metavar="ID",
+    help="Export only what this run requested or made; `report --list` shows the runs.",
+)
 def export(
     name: str,
     db: Path | None,
@@ -252,23 +262,30 @@ def export(
     file_format: str,
     output: Path | None,
     failed: bool,
-    dataset: Path | None,
+    dataset: str | None,
     layout: str,
     part_images: int,
+    decision: str | None,
+    run: int | None,
 ) -> ExitCode:
-    """Export jobs, attempts or images as JSON lines or CSV, or images as a dataset."""
+    """Export jobs, attempts, images or review decisions as rows, or images as a dataset."""
     from batchgen.commands.export import export as command
     from batchgen.commands.export import export_failed
 
     if dataset is not None:
-        from batchgen.commands.export_dataset import export_dataset
+        from batchgen.commands.export_dataset import Choice, export_dataset
         from batchgen.dataset.layout import Layout
 
-        if failed or output is not None:
-            raise click.UsageError("--dataset cannot be combined with --failed or --output")
-        return export_dataset(
-            name, db, dataset=dataset, layout=Layout(layout), part_images=part_images
+        if failed or output is not None or run is not None:
+            raise click.UsageError("--dataset cannot be combined with --failed, --output or --run")
+        choice = Choice(
+            layout=Layout(layout), part_images=part_images, accepted=decision is not None
         )
+        return export_dataset(name, db, dataset=dataset, choice=choice)
+    if decision is not None:
+        raise click.UsageError("--decision needs --dataset")
+    if run is not None and (failed or what == "decisions"):
+        raise click.UsageError("--run cannot be combined with --failed or --what decisions")
     if failed:
         return export_failed(name, db, output=output)
-    return command(name, db, what=what, file_format=file_format, output=output)
+    return command(name, db, what=what, file_format=file_format, output=output, run=run)

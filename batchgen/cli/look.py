@@ -77,10 +77,19 @@ def status(
     default="text",
     help="Choose the output format.",
 )
-def report(name: str, db: Path | None, run: int | None, file_format: str) -> ExitCode:
+@option("--json", "file_format", flag_value="json", help="The same as --format json.")
+@option("--list", "is_list", is_flag=True, help="List the runs of the batch, the newest first.")
+def report(
+    name: str, db: Path | None, run: int | None, file_format: str, is_list: bool
+) -> ExitCode:
     """Summarize a run: images, failures with source lines, cost."""
+    from batchgen.commands.report import list_runs
     from batchgen.commands.report import report as command
 
+    if is_list:
+        if file_format == "markdown":
+            raise click.UsageError("--list: the format markdown; expected text or json")
+        return list_runs(name, db, as_json=file_format == "json")
     return command(name, db, run=run, file_format=file_format)
 
 
@@ -92,7 +101,7 @@ def report(name: str, db: Path | None, run: int | None, file_format: str) -> Exi
     multiple=True,
     metavar="COLUMN",
     show_default="batch",
-    help="Group by batch, run, day, model, provider or tag. Repeatable, or separated by commas.",
+    help="Group by batch, run, day, month, model, provider or tag. Repeatable, or with commas.",
 )
 @option("--since", type=DAY, metavar="DATE", help="Include requests from this day on (UTC).")
 @option(

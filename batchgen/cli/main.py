@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import click
 
-from batchgen.cli import account, fix, look, make, tools
+from batchgen.cli import account, fix, look, make, pages, tools
 from batchgen.console.standard_streams import discard_output, lost_output, prepare_streams
 from batchgen.errors import BatchgenError, ExitCode, message_of
 from batchgen.version import __version__
 
 _GROUPS: Final[dict[str, list[click.Command]]] = {
-    "Make": [make.init, make.check, make.plan, make.run, make.resume],
-    "Look": [look.status, look.report, look.cost],
+    "Make": [make.init, make.check, make.plan, make.try_, make.run, make.resume],
+    "Look": [look.status, look.report, pages.review, pages.gallery, look.cost],
     "Fix": [
         fix.retry,
         fix.acknowledge,
@@ -29,7 +29,7 @@ _GROUPS: Final[dict[str, list[click.Command]]] = {
         fix.export,
     ],
     "Account": [account.budget, account.prices, account.models],
-    "Tools": [tools.serve, tools.schema, tools.guide],
+    "Tools": [tools.serve, tools.schema, tools.guide, tools.completion],
 }
 """The commands by the heading under which ``--help`` lists them."""
 
@@ -66,7 +66,7 @@ class _Group(click.Group):
         "show_default": True,
     },
 )
-@click.version_option(__version__, prog_name="batchgen")
+@click.version_option(__version__, "-V", "--version", prog_name="batchgen")
 def cli() -> None:
     """Generate thousands of images from a YAML manifest.
 

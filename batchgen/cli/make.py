@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from batchgen.cli.completion import complete_key
 from batchgen.cli.options import (
     DEFAULT_MANIFEST,
     RefreshOptions,
@@ -126,10 +127,30 @@ def check(manifests: tuple[Path, ...], as_json: bool) -> ExitCode:
     "--why",
     "key",
     metavar="KEY",
+    shell_complete=complete_key,
     help="Explain what a run would do with one job, and what changed since its image was made.",
 )
+@option(
+    "--show",
+    "shown",
+    metavar="KEY",
+    multiple=True,
+    shell_complete=complete_key,
+    help="Print prompt, request body, output path and price of a job. Repeatable.",
+)
+@option(
+    "--sample",
+    type=click.IntRange(min=1, max=100),
+    metavar="N",
+    help="Print the same of the N most different jobs.",
+)
 def plan(
-    manifests: tuple[Path, ...], as_json: bool, key: str | None, **options: Unpack[PlanOptions]
+    manifests: tuple[Path, ...],
+    as_json: bool,
+    key: str | None,
+    shown: tuple[str, ...],
+    sample: int | None,
+    **options: Unpack[PlanOptions],
 ) -> ExitCode:
     """Show what a run would do and cost.
 
@@ -139,11 +160,16 @@ def plan(
     from batchgen.commands.plan import why
     from batchgen.session.overrides import Overrides
 
+    overrides = Overrides(**options)
+    if (key is not None or shown or sample) and len(manifests) > 1:
+        raise click.UsageError(f"--why, --show, --sample: {len(manifests)} manifests; expected one")
     if key is not None:
-        if len(manifests) > 1:
-            raise click.UsageError(f"--why: {len(manifests)} manifests; expected one")
-        return why(manifests[0], key, Overrides(**options))
-    return command(list(manifests), Overrides(**options), as_json=as_json)
+        return why(manifests[0], key, overrides)
+    if shown or sample:
+        from batchgen.commands.show_plan import show_jobs
+
+        return show_jobs(manifests[0], shown, overrides, sample=sample or 0, as_json=as_json)
+    return command(list(manifests), overrides, as_json=as_json)
 
 
 @click.command()
@@ -151,9 +177,11 @@ def plan(
 @refresh_options
 @adopt_option
 @manifest_db_option
+@option("--dry-run", is_flag=True, help="Only show what the run would do and cost, as `plan` does.")
 @run_options
 def run(
     manifests: tuple[Path, ...],
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
     **options: Unpack[ManifestRunOptions],
@@ -162,6 +190,11 @@ def run(
 
     MANIFEST defaults to batch.yaml.
     """
+    if dry_run:
+        from batchgen.commands.plan import plan
+        from batchgen.session.overrides import Overrides
+
+        return plan(list(manifests), Overrides(**options), as_json=as_json)
     with _permanent_imports():
         from batchgen.commands.run import run as command
         from batchgen.console.terminal import TerminalPresenter
@@ -184,3 +217,44 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Unpack[RunOptions])
 
     presenter = TerminalPresenter(as_json=as_json, quiet=quiet)
     return command(name, Overrides(**options), presenter)
+
+
+@click.command("try")
+@click.argument(
+    "manifest", metavar="[MANIFEST]", type=click.Path(path_type=Path), default=DEFAULT_MANIFEST
+)
+@option(
+    "--sample",
+    type=click.IntRange(1, 100),
+    default=3,
+    metavar="N",
+    help="Make this many images, of the most different jobs.",
+)
+@manifest_db_option
+@json_option
+@max_cost_option
+@accept_unknown_price_option
+@option("--yes", is_flag=True, help="Skip the confirmation of the cost.")
+def try_(
+    manifest: Path,
+    sample: int,
+    db: Path | None,
+    as_json: bool,
+    max_cost: str | None,
+    accept_unknown_price: bool,
+    yes: bool,
+) -> ExitCode:
+    """Make a few images of a manifest, then ask to make the others.
+
+    MANIFEST defaults to batch.yaml. The images belong to the batch and are not made again.
+    """
+    with _permanent_imports():
+        from batchgen.commands.try_sample import try_sample
+        from batchgen.console.terminal import TerminalPresenter
+        from batchgen.session.overrides import Overrides
+
+    overrides = Overrides(
+        db=db, max_cost=max_cost, accept_unknown_price=accept_unknown_price, yes=yes
+    )
+    presenter = TerminalPresenter(as_json=as_json)
+    return try_sample(manifest, overrides, presenter, sample=sample)

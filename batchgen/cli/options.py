@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 import click
 
+from batchgen.cli.completion import complete_batch, complete_key
+
 if TYPE_CHECKING:
     from batchgen.ledger.only import Only
 
@@ -162,8 +164,10 @@ manifests_argument = click.argument(
     callback=_or_default,
 )
 manifest_argument = click.argument("manifest", metavar="[MANIFEST]", required=False, type=FILE)
-batch_argument = click.argument("name", metavar="BATCH")
-optional_batch_argument = click.argument("name", metavar="[BATCH]", required=False)
+batch_argument = click.argument("name", metavar="BATCH", shell_complete=complete_batch)
+optional_batch_argument = click.argument(
+    "name", metavar="[BATCH]", required=False, shell_complete=complete_batch
+)
 
 manifest_db_option = option(
     "--db",
@@ -188,6 +192,7 @@ only_option = option(
     metavar="KEY",
     multiple=True,
     callback=_read_only,
+    shell_complete=complete_key,
     help="Select jobs by key or by a pattern such as 'mug/*'; @FILE reads one per line, - reads"
     " stdin. Repeatable.",
 )

@@ -1,13 +1,13 @@
-"""Commands for tests, editors and readers: serve, schema, guide."""
+"""Commands for tests, editors, shells and readers: serve, schema, guide, completion."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
 
 import click
 
-if TYPE_CHECKING:
-    from batchgen.errors import ExitCode
+from batchgen.cli.completion import SHELLS, complete_topic, script
+from batchgen.errors import ExitCode
 
 
 @click.command(
@@ -31,9 +31,23 @@ def schema() -> ExitCode:
 
 
 @click.command()
-@click.argument("topic", required=False)
+@click.argument("topic", required=False, shell_complete=complete_topic)
 def guide(topic: str | None) -> ExitCode:
     """Print a page of the user guide, or list its topics."""
     from batchgen.commands.guide import guide as command
 
     return command(topic)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> ExitCode:
+    """Print a script that completes commands, batches, keys and models.
+
+    \b
+    bash: add to ~/.bashrc:  eval "$(batchgen completion bash)"
+    zsh:  add to ~/.zshrc:   eval "$(batchgen completion zsh)"
+    fish: run once:  batchgen completion fish > ~/.config/fish/completions/batchgen.fish
+    """
+    sys.stdout.write(script(shell, click.get_current_context().find_root().command) + "\n")
+    return ExitCode.DONE

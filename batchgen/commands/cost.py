@@ -1,4 +1,4 @@
-"""`batchgen cost`: sum up costs by batch, run, day, model, provider or tag."""
+"""`batchgen cost`: sum up costs by batch, run, day, month, model, provider or tag."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from batchgen.console.csv_cells import without_formulas
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batches import find_batch
+from batchgen.ledger.budgets import MonthForecast, month_forecast
+from batchgen.ledger.clock import utc_now
 from batchgen.ledger.costs import CostBy, Costs, costs
 from batchgen.ledger.database import open_for_reading
-from batchgen.report.costs import cost_text
+from batchgen.report.costs import cost_text, forecast_text
 from batchgen.session.settings import Environment
 
 
@@ -41,13 +43,17 @@ def cost(
     with closing(open_for_reading(ledger)) as conn:
         batch = None if name is None else find_batch(conn, name).id
         found = costs(conn, groups, batch=batch, since=days.since, until=days.until)
+        is_by_month = CostBy.MONTH in groups and batch is None
+        forecast = month_forecast(conn, utc_now()) if is_by_month else None
     match file_format:
         case "json":
-            write_line(sys.stdout, json.dumps(_document(found, days)))
+            write_line(sys.stdout, json.dumps(_document(found, days, forecast)))
         case "csv":
             _write_csv(found)
         case _:
             write_line(sys.stdout, cost_text(found))
+            if forecast is not None:
+                write_line(sys.stdout, forecast_text(forecast))
     return ExitCode.DONE
 
 
@@ -60,7 +66,7 @@ def _groups(by: Sequence[str]) -> list[CostBy]:
         raise SettingsError(f"--by: {wrong!r}; expected one of {', '.join(CostBy)}") from None
 
 
-def _document(found: Costs, days: Days) -> dict[str, object]:
+def _document(found: Costs, days: Days, forecast: MonthForecast | None) -> dict[str, object]:
     return {
         "by": list(found.by),
         "since": days.since.isoformat() if days.since else None,
@@ -68,6 +74,7 @@ def _document(found: Costs, days: Days) -> dict[str, object]:
         "currency": "USD",
         "rows": found.records(),
         "total": found.total.as_record(),
+        "forecast": forecast.as_record() if forecast else None,
     }
 
 

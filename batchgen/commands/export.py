@@ -1,4 +1,4 @@
-"""`batchgen export`: write jobs, attempts or images of a batch as a stream of rows."""
+"""`batchgen export`: write jobs, attempts, images or decisions of a batch as a stream of rows."""
 
 from __future__ import annotations
 
@@ -14,27 +14,40 @@ from typing import TextIO
 from batchgen.console.csv_cells import without_formulas
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.job import ROW_REASON
-from batchgen.ledger.batches import find_batch
+from batchgen.ledger.batches import check_run, find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.exports import Waiting, waiting
 from batchgen.ledger.exports import export as export_rows
 from batchgen.ledger.manifest_paths import manifest_of
+from batchgen.ledger.review_summary import exported_decisions
 from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
 from batchgen.session.settings import Environment
+from batchgen.urls import is_bucket
 
 
 def export(
-    name: str, db: Path | None, *, what: str, file_format: str, output: Path | None
+    name: str,
+    db: Path | None,
+    *,
+    what: str,
+    file_format: str,
+    output: Path | None,
+    run: int | None = None,
 ) -> ExitCode:
-    """Write the rows to ``output``, or to stdout.
+    """Write the rows to ``output``, or to stdout; with ``run``, only those of that run.
 
-    ``file_format`` is jsonl, csv (without formulas of a spreadsheet) or csv-raw.
+    ``file_format`` is jsonl, csv (without formulas of a spreadsheet) or csv-raw. Raises
+    UnknownBatchError for a batch or a run that does not exist.
     """
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
-        rows = export_rows(conn, batch.id, what)
+        if run is not None:
+            check_run(conn, batch, run)
+        is_review = what == "decisions"
+        found = exported_decisions(conn, batch.id) if is_review else None
+        rows = export_rows(conn, batch.id, what, run) if found is None else iter(found)
         with _opened(output) as stream:
             _write(rows, file_format, stream)
     return ExitCode.DONE
@@ -83,7 +96,7 @@ def _written(job: Waiting, base: Path) -> WrittenJob:
         options=json.loads(job.options),
         images=tuple(json.loads(job.images)),
         mask=job.mask,
-        root=str(base / job.root),
+        root=job.root if is_bucket(job.root) else str(base / job.root),
         path=job.path,
         tags=tuple(json.loads(job.tags)),
         is_whole=not job.reason.startswith(f"{ROW_REASON}:"),

@@ -19,8 +19,10 @@ from batchgen.ledger.staging import Staging
 from batchgen.providers.catalog import OfferedModel, Unavailable, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.session.local_server import embedded_endpoint
-from batchgen.session.prepare import Prepared, find_endpoint, key_of, stage
+from batchgen.session.prepare import Prepared, find_endpoint, key_of
 from batchgen.session.settings import DB_NAME
+from batchgen.session.stage_plan import stage
+from batchgen.text import counted
 
 
 def models(manifest: Path | None, *, provider: str | None, as_json: bool) -> ExitCode:
@@ -33,7 +35,12 @@ def models(manifest: Path | None, *, provider: str | None, as_json: bool) -> Exi
     key = key_of(asked.profile, asked.environment)
     with _base_url(asked.profile) as base_url:
         try:
-            offered = anyio.run(fetch_models, base_url, key.reveal() if key else None)
+            offered = anyio.run(
+                fetch_models,
+                base_url,
+                key.reveal() if key else None,
+                asked.profile.network,
+            )
         except Unavailable as exc:
             raise StoppedError(_why(exc)) from exc
     seen = {model.name for model in offered}
@@ -81,7 +88,7 @@ def _why(exc: Unavailable) -> str:
 
 def _text(name: str, offered: Sequence[OfferedModel], needed: Sequence[str]) -> str:
     known = {model.name: model for model in offered}
-    lines = [f"{name}: this key sees {len(offered):,} models"]
+    lines = [f"{name}: this key sees {counted(len(offered), 'model')}"]
     for wanted in needed or known:
         model = known.get(wanted)
         if model is None:

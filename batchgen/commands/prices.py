@@ -18,6 +18,7 @@ from batchgen.providers.catalog import Unavailable
 from batchgen.providers.price_list import ModelPrice, Price, PriceList, Rate, Unit
 from batchgen.session.fresh_prices import fetch_list, with_kept_prices
 from batchgen.session.prepare import find_endpoint
+from batchgen.text import counted
 
 _UNIT_TEXT: Final = {
     Unit.IMAGE: "an image",
@@ -52,7 +53,7 @@ def prices(
         found = None
     elif profile.price_url is not None and not offline:
         try:
-            found = fetch_list(profile.price_url).prices
+            found = fetch_list(profile.price_url, profile.network).prices
             source = found.source
         except Unavailable as exc:
             write_line(sys.stderr, f"no fresh price list: {exc}")
@@ -101,5 +102,5 @@ def _table(models: Mapping[str, Price], *, everything: bool) -> str:
             lines.append(f"  {label:<{width}}  {text:>10}  {unit:<10}  {words}".rstrip())
             label = ""
     if hidden := len(models) - len(shown):
-        lines.append(f"  and {hidden:,} models sold by tokens; --model '*' lists them")
-    return "\n".join(lines) if lines else "  no such model is listed"
+        lines.append(f"  and {counted(hidden, 'model')} sold by tokens; --model '*' lists all")
+    return "\n".join(lines) if lines else "  no model of that name is listed"

@@ -118,7 +118,8 @@ def _ask(prepared: Prepared, span: Span) -> UsageLog:
 
     async def read(root_url: str) -> UsageLog:
         async def fetch(route: str) -> bytes:
-            return await fetch_account(root_url + route, account.token.reveal(), account.user)
+            token, user = account.token.reveal(), account.user
+            return await fetch_account(root_url + route, token, user, profile.network)
 
         return await read_usage_log(fetch, span)
 

@@ -94,7 +94,8 @@ def _none_text(name: str, chosen: RetrySelection, waiting: Mapping[str, int]) ->
         if JobState(state) not in chosen.states and waiting[state]
     ]
     hint = f" ({', '.join(others)})" if others else ""
-    return f"no matching {wanted} jobs in {name}{hint}; nothing was changed"
+    rows = "; the next run tries jobs again whose row was at fault"
+    return f"no matching {wanted} jobs in {name}{hint}; nothing was changed{rows}"
 
 
 def _resolved(

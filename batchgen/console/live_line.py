@@ -13,6 +13,8 @@ from batchgen.money import rounded_dollars
 from batchgen.text import counted, duration
 
 GAP: Final = "  "
+_SHOWN_PER_MINUTE: Final = 6000
+"""A learned rate above this does not slow down any run."""
 _COOL_DOWN: Final = re.compile(r"cool-down after (\d+)[^:]*: (\d+) s")
 _RATE_LIMIT: Final = re.compile(r"rate limit: (\d+) s")
 
@@ -23,7 +25,7 @@ class Field:
 
     text: str
     short: str = ""
-    """Used if the whole line does not fit; empty if there is no shorter form."""
+    """Used if the whole line does not fit; empty without a shorter form."""
     style: Style | None = None
 
 
@@ -82,6 +84,9 @@ def _cause(throttle: DispatchStatus, concurrency: int) -> Field | None:
         return Field(f"waiting for {throttle.waiting_for}", short, Style.YELLOW)
     if throttle.stopped:
         return Field(f"stopping: {throttle.stopped}", "stopping", Style.YELLOW)
+    if throttle.per_minute is not None and throttle.per_minute < _SHOWN_PER_MINUTE:
+        rate = f"{throttle.per_minute:.0f}"
+        return Field(f"slowed by 429 to {rate} per minute", f"slowed: {rate}/min", Style.YELLOW)
     if throttle.width < concurrency:
         text = f"slowed by 429 or overload to {throttle.width} of {concurrency}"
         return Field(text, f"slowed: {throttle.width}/{concurrency}", Style.YELLOW)

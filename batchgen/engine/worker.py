@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import anyio
@@ -21,7 +22,7 @@ from batchgen.engine.throttle.limits import DispatchStopped, Signal, Ticket
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import TaskPoller
 from batchgen.http.client import ApiClient
-from batchgen.http.request import ApiRequest
+from batchgen.http.request import ApiRequest, TimedBody
 from batchgen.images.formats import ImageFormat
 from batchgen.job import Billed, Job, JobState, Outcome
 from batchgen.ledger.attempts import reserve_attempt
@@ -36,6 +37,7 @@ from batchgen.planning.naming import final_path
 from batchgen.planning.reference_check import changed_references
 from batchgen.providers.adapters.registry import ADAPTERS, Route
 from batchgen.spool.response_part import ResponsePart
+from batchgen.storage.store import StoreError
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
 
@@ -85,8 +87,7 @@ class Worker:
             if not (await self._has_disk_space() and await self._reserve(attempt)):
                 return None
             context.observe(AttemptStarted(key=job.key, attempt=attempt.id, price=job.price))
-            await context.throttle.wait_to_send(ticket)
-            conclusion = await self._send(attempt, is_probe=ticket.probe)
+            conclusion = await self._send(attempt, ticket)
             ending.use(conclusion.classification)
             context.guard.concluded(job, conclusion.classification)
             self._stop_if_permanent(conclusion.classification)
@@ -186,7 +187,7 @@ class Worker:
             case NotPending():
                 return False
 
-    async def _send(self, attempt: Attempt, *, is_probe: bool) -> Conclusion:
+    async def _send(self, attempt: Attempt, ticket: Ticket) -> Conclusion:
         """Send the request of a recorded attempt and record its outcome."""
         context, job = self._context, attempt.job
         try:
@@ -201,7 +202,9 @@ class Worker:
             return await settle(context, attempt, classification)
         part = context.spool.part(attempt.id, may_hold=True)
         try:
-            exchange = await self._exchange(request, part)
+            wait = partial(context.throttle.wait_to_send, ticket)
+            timed = replace(request, body=TimedBody(request.body, wait))
+            exchange = await self._exchange(timed, part)
         except anyio.get_cancelled_exc_class():
             # The second signal: record what is known of the request before the run ends.
             with anyio.CancelScope(shield=True):
@@ -211,7 +214,7 @@ class Worker:
         attempt = replace(attempt, part=part)
         # The response may be paid for: no cancellation may come between it and the ledger.
         with anyio.CancelScope(shield=True):
-            conclusion = await conclude(context, replace(attempt, is_probe=is_probe), exchange)
+            conclusion = await conclude(context, replace(attempt, is_probe=ticket.probe), exchange)
         return conclusion
 
     def _build_request(self, attempt: Attempt) -> ApiRequest:
@@ -292,12 +295,14 @@ class _TicketReturn:
         self._ticket = ticket
         self._signal = Signal.CANCELLED
         self._retry_after_s: float | None = None
+        self._request_gap_s: float | None = None
         self._error = ""
 
     def use(self, classification: Classification) -> None:
         """Take the signal from a classification."""
         self._signal = _signal_of(classification)
         self._retry_after_s = classification.retry_after_s
+        self._request_gap_s = classification.request_gap_s
         if classification.outcome is not Outcome.OK:
             self._error = error_text(
                 classification.code, classification.message, classification.status
@@ -305,6 +310,8 @@ class _TicketReturn:
 
     def finish(self) -> None:
         """Return the ticket."""
+        if self._request_gap_s is not None:
+            self._throttle.pace.suggest(self._request_gap_s)
         self._throttle.finish(self._ticket, self._signal, self._retry_after_s, self._error)
 
 
@@ -329,5 +336,7 @@ async def work(
         pass
     except LedgerWriteError as exc:
         context.throttle.stop(f"ledger: {exc}")
+    except StoreError as exc:
+        context.throttle.stop(f"storage: {exc}")
     except OSError as exc:
         context.throttle.stop(f"disk: the spool can't be read: {exc}")

@@ -8,6 +8,7 @@ from typing import Self
 
 import httpx
 
+from batchgen.http.network_settings import Proxy
 from batchgen.urls import is_loopback
 
 _PORTS = {"http": 80, "https": 443}
@@ -35,6 +36,14 @@ class Network:
     """The way to every host of a run; all its clients share it."""
 
     verify: ssl.SSLContext
+    proxy: Proxy | None = None
+    """None for direct connections."""
+    keep_alive: bool = False
+    """Whether paid requests may use the connection of an earlier one."""
+
+    def proxy_for(self, host: str) -> Proxy | None:
+        """Return the proxy on the way to a host; None for a direct connection."""
+        return None if is_loopback(host) else self.proxy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +61,12 @@ class Access:
     more with the key; never after a redirect."""
 
     @classmethod
-    def for_provider(cls, base_url: str, key: str | None) -> Self:
+    def for_provider(cls, base_url: str, key: str | None, private_host: str | None = None) -> Self:
         """Return what images of a provider may need. Raises httpx.InvalidURL."""
         origin = origin_of(httpx.URL(base_url))
-        return cls(allow_loopback=is_loopback(origin.host), key=key, key_origin=origin)
+        return cls(
+            allow_loopback=is_loopback(origin.host),
+            private_host=private_host,
+            key=key,
+            key_origin=origin,
+        )

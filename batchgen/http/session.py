@@ -12,9 +12,14 @@ from typing import Final
 
 import httpx
 
+from batchgen.errors import SettingsError
+from batchgen.http.network import Network
+from batchgen.http.network_settings import NetworkSettings
+
 _LOGGERS: Final = ("httpx", "httpcore.connection", "httpcore.http11")
 
 
+_DIRECT: Final = NetworkSettings()
 _unlogged: ContextVar[bool] = ContextVar("_unlogged", default=False)
 
 
@@ -47,12 +52,33 @@ def no_cookies() -> CookieJar:
     return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
-def ssl_context() -> ssl.SSLContext:
+def ssl_context(settings: NetworkSettings = _DIRECT) -> ssl.SSLContext:
     """Create the TLS context of a run; all clients share it, as creating one costs 20 ms, 400 kB.
 
-    It ignores the environment.
+    It ignores the environment. Raises SettingsError for an unusable ``ca_file``.
     """
-    context = httpx.create_ssl_context(trust_env=False)
+    context = (
+        _system_context() if settings.system_trust else httpx.create_ssl_context(trust_env=False)
+    )
+    if settings.ca_file is not None:
+        try:
+            context.load_verify_locations(settings.ca_file)
+        except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+            reason = getattr(exc, "strerror", None) or str(exc)
+            raise SettingsError(
+                f"{settings.ca_file}: no certificates can be read: {reason}; expected a PEM file"
+            ) from exc
     # Python itself reads SSLKEYLOGFILE, which would write the session's secrets to a file.
     context.keylog_filename = None  # type: ignore[assignment]  # None ends it; typeshed has str
     return context
+
+
+def open_network(settings: NetworkSettings = _DIRECT) -> Network:
+    """Return the network of a run. Raises SettingsError."""
+    return Network(ssl_context(settings), settings.proxy, settings.keep_alive)
+
+
+def _system_context() -> ssl.SSLContext:
+    import truststore
+
+    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -25,8 +25,11 @@ import httpx
 from batchgen.http.connect import open_socket
 from batchgen.http.connection import RECEIVE_BYTES, Connection, DeadlinePassed
 from batchgen.http.deadlines import Deadline
+from batchgen.http.dns import CachedLookup
 from batchgen.http.network import Network, Origin, origin_of
+from batchgen.http.network_settings import Proxy
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS, TARGET, Progress
+from batchgen.http.proxy_tunnel import open_tunnel, proxy_headers
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """For the name lookup, the connection and the TLS handshake together."""
@@ -40,14 +43,22 @@ class StreamTransport(httpx.AsyncBaseTransport):
 
     ``keep_s`` is how long an idle connection is kept for another request to its origin; 0 opens
     one for each request. Nothing limits the number of connections; the worker pool does.
+
+    A connection is kept only if its response was complete, nothing followed it, and the server did
+    not announce to close it. Before it carries a request that is not free to repeat, the kernel is
+    asked whether anything arrived. A server may still close it in that moment. The request is then
+    uncertain, and its origin gets a new connection for each request from then on.
     """
 
     def __init__(self, *, network: Network, resolve: Resolve, keep_s: float = 0.0) -> None:
         self._network = network
         self._resolve = resolve
         self._keep_s = keep_s
+        self._proxy_lookup = CachedLookup()
         self._buffer = bytearray(RECEIVE_BYTES)
         self._idle: dict[Origin, list[Connection]] = {}
+        self._fickle: set[Origin] = set()
+        """Origins that closed a kept connection under a request."""
         self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -68,8 +79,12 @@ class StreamTransport(httpx.AsyncBaseTransport):
             try:
                 return await self._exchange(connection, request, origin)
             except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-                if not (is_reused and _may_repeat(request, progress)):
-                    raise
+                if is_reused and not progress.received:
+                    if request.method != "GET":
+                        self._fickle.add(origin)
+                    if _may_repeat(request, progress):
+                        continue
+                raise
 
     async def aclose(self) -> None:
         """Close the idle connections; connections in use close with their responses."""
@@ -86,7 +101,8 @@ class StreamTransport(httpx.AsyncBaseTransport):
         deadline = request.extensions.get(DEADLINE)
         if deadline is not None:
             deadline.listen(connection.expire)
-        outgoing = _outgoing(request)
+        proxy = self._network.proxy_for(origin.host) if origin.scheme == "http" else None
+        outgoing = _outgoing(request, proxy)
         progress.restart(outgoing.size)
         try:
             if outgoing.is_bodiless:
@@ -114,10 +130,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
         connection = Connection(self._buffer)
         try:
             async with timeout:
-                ips = await self._look_up(origin.host)
-                await connection.open(await open_socket(ips, origin.port))
-                if origin.scheme == "https":
-                    await connection.secure(self._network.verify, origin.host)
+                await self._connect(connection, origin)
         except TimeoutError as exc:
             connection.abort()
             if deadline is not None and deadline.has_passed:
@@ -127,6 +140,9 @@ class StreamTransport(httpx.AsyncBaseTransport):
                     f"no connection to {origin.host} within {limit:g} s"
                 ) from None
             raise httpx.ConnectError(_text(exc, origin)) from exc
+        except httpx.TransportError as exc:  # the proxy broke off, or spoke another protocol
+            connection.abort()
+            raise httpx.ConnectError(_text(exc, origin)) from exc
         except (OSError, ValueError) as exc:
             connection.abort()
             raise httpx.ConnectError(_text(exc, origin)) from exc
@@ -135,11 +151,31 @@ class StreamTransport(httpx.AsyncBaseTransport):
             raise
         return connection
 
+    async def _connect(self, connection: Connection, origin: Origin) -> None:
+        proxy = self._network.proxy_for(origin.host)
+        host, port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
+        ips = await (self._look_up(host) if proxy is None else self._look_up_proxy(host))
+        await connection.open(await open_socket(ips, port))
+        if origin.scheme == "https":
+            if proxy is not None:
+                await open_tunnel(connection, proxy, origin)
+            await connection.secure(self._network.verify, origin.host)
+
+    async def _look_up_proxy(self, host: str) -> Sequence[str]:
+        """Look up the proxy itself, which may have a private IP address."""
+        try:
+            return [str(ip_address(host))]
+        except ValueError:
+            return await self._proxy_lookup(host)
+
     async def _look_up(self, host: str) -> Sequence[str]:
         try:
             return [str(ip_address(host))]
         except ValueError:
             return await self._resolve(host)
+
+    def _keeps(self, origin: Origin) -> bool:
+        return self._keep_s > 0 and origin not in self._fickle
 
     def _take_idle(self, origin: Origin, *, is_free: bool) -> Connection | None:
         connections = self._idle.get(origin)
@@ -152,7 +188,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
 
     def _release(self, origin: Origin, connection: Connection, deadline: Deadline | None) -> None:
         _stop_listening(deadline)
-        if not self._keep_s or self._is_closed or not connection.is_reusable:
+        if self._is_closed or not self._keeps(origin) or not connection.is_reusable:
             connection.abort()
             return
         connection.detach()
@@ -200,8 +236,10 @@ class _Outgoing:
         return None if self.is_chunked else len(self.head) + (self.length or 0)
 
 
-def _outgoing(request: httpx.Request) -> _Outgoing:
+def _outgoing(request: httpx.Request, proxy: Proxy | None) -> _Outgoing:
     target = request.extensions.get(TARGET) or request.url.raw_path
+    if proxy is not None:
+        target = b"http://" + request.url.netloc + target
     made = _Outgoing(b"")
     has_host = False
     lines = [request.method.encode("ascii") + b" " + target + b" HTTP/1.1\r\n"]
@@ -216,6 +254,8 @@ def _outgoing(request: httpx.Request) -> _Outgoing:
             made.is_chunked = True
     if not has_host:  # httpx adds it only to requests whose body it encodes
         lines += (b"Host: ", request.url.netloc, b"\r\n")
+    if proxy is not None:
+        lines += proxy_headers(proxy)
     lines.append(b"\r\n")
     made.head = b"".join(lines)
     return made
@@ -243,7 +283,7 @@ def _may_repeat(request: httpx.Request, progress: Progress) -> bool:
     The server closes an idle connection whenever it likes; without a byte of a response that is
     no failure of the request. Only a request that is free to repeat may have been taken.
     """
-    return not progress.received and (request.method == "GET" or not progress.taken)
+    return request.method == "GET" or not progress.taken
 
 
 def _stop_listening(deadline: Deadline | None) -> None:

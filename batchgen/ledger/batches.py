@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from dataclasses import dataclass
 
 from batchgen.errors import UnknownBatchError
@@ -39,6 +40,27 @@ def find_batch(conn: sqlite3.Connection, name: str) -> BatchRow:
         known = ", ".join(batch_names(conn)[:20]) or "none yet"
         raise UnknownBatchError(f"no batch {name!r} in this ledger; it holds: {known}")
     return BatchRow(**dict(row))
+
+
+def check_run(conn: sqlite3.Connection, batch: BatchRow, run: int) -> None:
+    """Raise UnknownBatchError unless a run of the batch has this id."""
+    row = conn.execute(
+        "SELECT 1 FROM runs WHERE id = ? AND batch_id = ?", (run, batch.id)
+    ).fetchone()
+    if row is None:
+        raise UnknownBatchError(f"{batch.name}: the ledger has no run {run} of this batch")
+
+
+def keys_with_prefix(
+    conn: sqlite3.Connection, batch: BatchId, prefix: str, limit: int
+) -> list[str]:
+    """Return keys of a batch that start with a prefix, in their order; at most ``limit``."""
+    rows = conn.execute(
+        "SELECT key FROM jobs WHERE batch_id = ? AND key >= ? AND key < ? AND retired = 0"
+        " ORDER BY key LIMIT ?",
+        (batch, prefix, prefix + chr(sys.maxunicode), limit),
+    )
+    return [row["key"] for row in rows]
 
 
 def batch_id(conn: sqlite3.Connection, name: str) -> BatchId | None:

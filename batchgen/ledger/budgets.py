@@ -7,12 +7,14 @@ attempt can't forget it.
 from __future__ import annotations
 
 import sqlite3
+from calendar import monthrange
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from batchgen.ledger.transaction import write_transaction
-from batchgen.money import Micros
+from batchgen.money import Micros, decimal_string
 
 PERIODS: Final = ("day", "month")
 PERIOD_TEXT: Final = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}
@@ -56,6 +58,48 @@ def spent_in(conn: sqlite3.Connection, prefix: str) -> Micros:
         (prefix, f"{prefix}~"),
     ).fetchone()
     return Micros(row["spent"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonthForecast:
+    """What the current month will have cost at its end, if it continues as it began."""
+
+    month: str
+    """Such as ``2026-11``, in UTC."""
+    spent: Micros
+    """Charged, possibly charged and reserved until now."""
+    projected: Micros
+    budget: Micros | None
+    """None without a budget for the month."""
+
+    def as_record(self) -> dict[str, str | None]:
+        """Return the forecast as JSON-compatible values, with money as decimal strings."""
+        return {
+            "month": self.month,
+            "spent": decimal_string(self.spent),
+            "projected": decimal_string(self.projected),
+            "budget": None if self.budget is None else decimal_string(self.budget),
+        }
+
+
+def month_forecast(conn: sqlite3.Connection, now: datetime) -> MonthForecast:
+    """Extrapolate the spending of the month linearly, from its first day in UTC to its last.
+
+    At least one day counts as over, so that the first hours do not exaggerate.
+    """
+    now = now.astimezone(UTC)
+    month = f"{now:%Y-%m}"
+    spent = spent_in(conn, month)
+    begin = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    days = monthrange(now.year, now.month)[1]
+    passed = max(1.0, (now - begin) / timedelta(days=1))
+    budget = conn.execute("SELECT max_cost FROM budgets WHERE period = 'month'").fetchone()
+    return MonthForecast(
+        month=month,
+        spent=spent,
+        projected=Micros(round(spent * days / min(passed, days))),
+        budget=None if budget is None else Micros(budget["max_cost"]),
+    )
 
 
 def set_budgets(conn: sqlite3.Connection, limits: Mapping[str, Micros | None]) -> None:

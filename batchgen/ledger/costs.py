@@ -1,4 +1,4 @@
-"""The ledger's money, summed by batch, run, day, model, provider or tag. Never writes."""
+"""The ledger's money, summed by batch, run, day, month, model, provider or tag. Never writes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class CostBy(StrEnum):
     RUN = "run"
     DAY = "day"
     """The day in UTC on which the request left."""
+    MONTH = "month"
+    """The month in UTC in which the request left."""
     MODEL = "model"
     PROVIDER = "provider"
     TAG = "tag"
@@ -97,6 +99,7 @@ _VALUE: Final = {
     CostBy.BATCH: "batches.name",
     CostBy.RUN: "runs.id",
     CostBy.DAY: "substr(attempts.started_at, 1, 10)",
+    CostBy.MONTH: "substr(attempts.started_at, 1, 7)",
     CostBy.MODEL: "attempts.model",
     CostBy.PROVIDER: "attempts.provider",
     CostBy.TAG: "tags.value",

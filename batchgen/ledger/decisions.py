@@ -5,8 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final
+from uuid import uuid4
 
 from batchgen.job import BatchId
 from batchgen.ledger.clock import Clock, timestamp, utc_now
@@ -61,12 +63,13 @@ NEWEST: Final = (
 )
 """The id of the decision that counts for a row of ``images``; NULL if it is undecided."""
 
-_CURRENT: Final = (
+CURRENT: Final = (
     "decisions CROSS JOIN images ON images.id = decisions.image_id"
     " AND images.sha256 = decisions.sha256"
     " CROSS JOIN jobs ON jobs.id = decisions.job_id"
     " WHERE decisions.id IN (SELECT max(id) FROM decisions GROUP BY image_id, sha256)"
 )
+"""The decisions that count for images, with ``images`` and ``jobs``; add conditions by AND."""
 _AMENDMENTS: Final = """
 SELECT key, jobs.prompt AS enrolled, decisions.prompt AS prompt,
        decisions.replaced_prompt AS replaced_prompt
@@ -77,11 +80,11 @@ ORDER BY decisions.id
 """
 _INSERT: Final = """
 INSERT INTO decisions (job_id, image_id, sha256, decision, note, prompt, replaced_prompt,
-    decided_by, decided_at, session)
+    decided_by, decided_at, session, action, undoes)
 SELECT jobs.id, images.id, images.sha256, :decision, :note, :prompt, iif(:prompt IS NULL, NULL,
     coalesce((SELECT earlier.replaced_prompt FROM decisions AS earlier
         WHERE earlier.job_id = jobs.id AND earlier.prompt = jobs.prompt
-        ORDER BY earlier.id DESC LIMIT 1), jobs.prompt)), :by, :at, :session
+        ORDER BY earlier.id DESC LIMIT 1), jobs.prompt)), :by, :at, :session, :action, :undoes
 FROM images CROSS JOIN jobs ON jobs.id = images.job_id
 WHERE images.id = :image AND images.sha256 = :sha256 AND images.state = 'saved'
   AND jobs.batch_id = :batch
@@ -93,34 +96,116 @@ def record_decisions(
     batch: BatchId,
     decisions: Sequence[NewDecision],
     reviewer: Reviewer,
+    *,
+    action: str = "",
+    clock: Clock = utc_now,
+) -> None:
+    """Append decisions durably, all of them or none.
+
+    An ``action`` that is recorded already is left as it is, so a request may be sent again. An
+    empty one gets a name of its own. Raises ImageChangedError if the bytes of an image are not
+    those that the person saw.
+    """
+    with write_transaction(conn):
+        if action and _is_recorded(conn, action):
+            return
+        name, at = action or uuid4().hex, timestamp(clock())
+        for one in decisions:
+            _append(conn, batch, _Row(one, reviewer, name, at))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    decision: NewDecision
+    reviewer: Reviewer
+    action: str
+    at: str
+    undoes: int | None = None
+
+
+def _append(conn: sqlite3.Connection, batch: BatchId, row: _Row) -> None:
+    one = row.decision
+    added = conn.execute(
+        _INSERT,
+        {
+            "batch": batch,
+            "image": one.image,
+            "sha256": one.sha256,
+            "decision": one.decision,
+            "note": one.note,
+            "prompt": one.prompt if one.decision is Decision.REDO else None,
+            "by": row.reviewer.name,
+            "session": row.reviewer.session,
+            "at": row.at,
+            "action": row.action,
+            "undoes": row.undoes,
+        },
+    )
+    if added.rowcount != 1:
+        raise ImageChangedError(one.image)
+
+
+def _is_recorded(conn: sqlite3.Connection, action: str) -> bool:
+    found = conn.execute("SELECT 1 FROM decisions WHERE action = ? LIMIT 1", (action,))
+    return found.fetchone() is not None
+
+
+class NothingToUndoError(Exception):
+    """No decision of the reviewer is left to undo, or another person decided since."""
+
+
+def undo_decisions(
+    conn: sqlite3.Connection,
+    batch: BatchId,
+    reviewer: Reviewer,
+    *,
+    action: str,
     clock: Clock = utc_now,
 ) -> list[int]:
-    """Append decisions durably and return their ids.
+    """Take back the newest action of a reviewer, and return the ids of its images.
 
-    Raises ImageChangedError, and records none, if the bytes of an image are not those that the
-    person saw.
+    Each image gets the decision that it had before. Raises NothingToUndoError, and
+    ImageChangedError if an image was replaced since.
     """
-    ids = list[int]()
     with write_transaction(conn):
-        for one in decisions:
-            added = conn.execute(
-                _INSERT,
-                {
-                    "batch": batch,
-                    "image": one.image,
-                    "sha256": one.sha256,
-                    "decision": one.decision,
-                    "note": one.note,
-                    "prompt": one.prompt if one.decision is Decision.REDO else None,
-                    "by": reviewer.name,
-                    "session": reviewer.session,
-                    "at": timestamp(clock()),
-                },
+        if _is_recorded(conn, action):
+            return []
+        last = conn.execute(_LAST_ACTION, {"batch": batch, "by": reviewer.name}).fetchone()
+        if last is None:
+            raise NothingToUndoError("nothing to undo")
+        rows = conn.execute(_OF_ACTION, {"action": last["action"]}).fetchall()
+        at = timestamp(clock())
+        for row in rows:
+            if row["newest_by"] != reviewer.name:
+                raise NothingToUndoError(f"{row['newest_by']} has decided about this image since")
+            before = conn.execute(_BEFORE, dict(row)).fetchone()
+            restored = NewDecision(
+                image=row["image_id"],
+                sha256=row["sha256"],
+                decision=Decision(before["decision"]) if before else Decision.CLEAR,
+                note=before["note"] if before else "",
+                prompt=before["prompt"] if before else None,
             )
-            if added.rowcount != 1 or added.lastrowid is None:
-                raise ImageChangedError(one.image)
-            ids.append(added.lastrowid)
-    return ids
+            _append(conn, batch, _Row(restored, reviewer, action, at, undoes=row["id"]))
+        return [row["image_id"] for row in rows]
+
+
+_LAST_ACTION: Final = """
+SELECT action FROM decisions CROSS JOIN jobs ON jobs.id = decisions.job_id
+WHERE jobs.batch_id = :batch AND decided_by = :by AND undoes IS NULL
+  AND NOT EXISTS (SELECT 1 FROM decisions AS undone WHERE undone.undoes = decisions.id)
+ORDER BY decisions.id DESC LIMIT 1
+"""
+_OF_ACTION: Final = """
+SELECT id, image_id, sha256, (SELECT newest.decided_by FROM decisions AS newest
+    WHERE newest.image_id = decisions.image_id AND newest.sha256 = decisions.sha256
+    ORDER BY newest.id DESC LIMIT 1) AS newest_by
+FROM decisions WHERE action = :action ORDER BY id
+"""
+_BEFORE: Final = """
+SELECT decision, note, prompt FROM decisions
+WHERE image_id = :image_id AND sha256 = :sha256 AND id < :id ORDER BY id DESC LIMIT 1
+"""
 
 
 def amendments(
@@ -155,7 +240,7 @@ class DecisionCounts:
 def decision_counts(conn: sqlite3.Connection, batch: BatchId) -> DecisionCounts:
     """Count the saved images of a batch by their decisions."""
     rows = conn.execute(
-        f"SELECT decision, count(*) AS n FROM {_CURRENT} AND jobs.batch_id = ?"
+        f"SELECT decision, count(*) AS n FROM {CURRENT} AND jobs.batch_id = ?"
         " AND jobs.retired = 0 AND images.state = 'saved' GROUP BY decision",
         (batch,),
     )
@@ -165,6 +250,26 @@ def decision_counts(conn: sqlite3.Connection, batch: BatchId) -> DecisionCounts:
     saved = conn.execute("SELECT saved FROM tallies WHERE batch_id = ?", (batch,)).fetchone()
     undecided = max(0, (saved["saved"] if saved else 0) - accepted - rejected)
     return DecisionCounts(accepted=accepted, rejected=rejected, undecided=undecided)
+
+
+_MIN_DECIDED: Final = 50
+
+
+def accepted_percent(conn: sqlite3.Connection, batch: BatchId) -> Decimal | None:
+    """Return how many of the decided images of a batch were accepted, replaced ones included.
+
+    In percent with one decimal; None with fewer than 50 decided images.
+    """
+    row = conn.execute(
+        "SELECT coalesce(sum(decision = 'accept'), 0) AS accepted, count(*) AS decided"
+        " FROM decisions CROSS JOIN jobs ON jobs.id = job_id WHERE batch_id = ?"
+        " AND decision <> 'clear'"
+        " AND decisions.id IN (SELECT max(id) FROM decisions GROUP BY image_id, sha256)",
+        (batch,),
+    ).fetchone()
+    if row["decided"] < _MIN_DECIDED:
+        return None
+    return Decimal(1000 * row["accepted"] // row["decided"]).scaleb(-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +306,7 @@ CREATE TABLE staging.rejected (job INTEGER PRIMARY KEY, decision TEXT NOT NULL)
 """The jobs of a plan whose image was rejected in review."""
 _FIND_REJECTED: Final = f"""
 INSERT OR REPLACE INTO staging.rejected (job, decision)
-SELECT jobs.id, decision FROM {_CURRENT} AND jobs.batch_id = ? AND images.state = 'saved'
+SELECT jobs.id, decision FROM {CURRENT} AND jobs.batch_id = ? AND images.state = 'saved'
     AND decision IN ('reject', 'redo') ORDER BY decisions.id
 """
 

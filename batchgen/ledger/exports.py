@@ -10,6 +10,7 @@ from typing import Final
 from batchgen.job import BatchId
 from batchgen.ledger.sums import CHARGED, POSSIBLE
 from batchgen.money import decimal_string
+from batchgen.urls import is_bucket, path_below
 
 EXPORTS: Final = ("jobs", "attempts", "images")
 
@@ -28,6 +29,8 @@ _EXPORT_SQL: Final = {
                (SELECT coalesce(sum({POSSIBLE}), 0) FROM attempts
                 WHERE job_id = jobs.id) AS maybe
         FROM jobs WHERE +batch_id = :batch AND +retired = 0 AND jobs.id > :after
+        AND (:run IS NULL OR EXISTS
+             (SELECT 1 FROM attempts WHERE job_id = jobs.id AND run_id = :run))
         ORDER BY jobs.id LIMIT :limit
         """,
     "attempts": """
@@ -35,14 +38,18 @@ _EXPORT_SQL: Final = {
                attempts.id AS id, key, run_id AS run, started_at, ended_at, outcome, billed,
                http_status, error_code, request_id, cost
         FROM attempts CROSS JOIN jobs ON jobs.id = job_id
-        WHERE +batch_id = :batch AND attempts.rowid > :after
+        WHERE +batch_id = :batch AND attempts.rowid > :after AND (:run IS NULL OR run_id = :run)
         ORDER BY attempts.rowid LIMIT :limit
         """,
     "images": """
         SELECT images.id AS cursor,
-               key, images.path AS path, sha256, bytes, width, height, format
-        FROM images CROSS JOIN jobs ON jobs.id = job_id
-        WHERE +batch_id = :batch AND images.state = 'saved' AND images.id > :after
+               key, images.path AS path, sha256, bytes, width, height, format,
+               images.root AS root, run_id AS run, saved_at, images.state AS state
+        FROM images CROSS JOIN jobs ON jobs.id = images.job_id
+        CROSS JOIN attempts ON attempts.id = attempt_id
+        WHERE +batch_id = :batch AND images.id > :after
+        AND (images.state = 'saved' AND :run IS NULL
+             OR images.state IN ('saved', 'replaced') AND run_id = :run)
         ORDER BY images.id LIMIT :limit
         """,
 }
@@ -51,8 +58,15 @@ _EXPORT_SQL: Final = {
 _MONEY_COLUMNS: Final = ("estimated", "charged", "maybe", "cost")
 
 
-def export(conn: sqlite3.Connection, batch: BatchId, what: str) -> Iterator[dict[str, object]]:
+def export(
+    conn: sqlite3.Connection, batch: BatchId, what: str, run: int | None = None
+) -> Iterator[dict[str, object]]:
     """Stream jobs, attempts or images of a batch; money as decimal strings in dollars.
+
+    The ``url`` of an image is None unless the image is in a bucket.
+
+    With ``run``, only the jobs that it requested, its attempts, and the images that it made, also
+    those that a later run has replaced.
 
     Read a page at a time: a reader that stops in the middle, as in a pager, would keep a run from
     writing for as long as it stays there.
@@ -61,13 +75,16 @@ def export(conn: sqlite3.Connection, batch: BatchId, what: str) -> Iterator[dict
 
     db, after = Database(conn), 0
     while page := list(
-        db.query(_EXPORT_SQL[what], {"batch": batch, "after": after, "limit": _PAGE})
+        db.query(_EXPORT_SQL[what], {"batch": batch, "after": after, "limit": _PAGE, "run": run})
     ):
         for row in page:
             after = row.pop("cursor")
             for column in _MONEY_COLUMNS:
                 if column in row:
                     row[column] = decimal_string(row[column])
+            if what == "images":
+                root = str(row["root"])
+                row["url"] = path_below(root, str(row["path"])) if is_bucket(root) else None
             yield row
 
 

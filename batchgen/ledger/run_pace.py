@@ -24,6 +24,8 @@ class RunPace:
     last_image_at: datetime | None
     throttled: int
     """Responses of 429 or 503 in the last minute."""
+    learned_per_minute: float | None = None
+    """Requests per minute that 429s taught since the run began; None without such a limit."""
 
     def left_s(self, jobs: int) -> float | None:
         """Return how long this number of jobs will take, in seconds; None without a rate."""
@@ -42,7 +44,18 @@ def run_pace(conn: sqlite3.Connection, run: int, started_at: str, now: datetime)
         per_minute=len(recent) / span_s * 60,
         last_image_at=_last_image(conn, run),
         throttled=len(_ends(conn, run, billed="no", outcome="throttled", since=now - _MINUTE)),
+        learned_per_minute=_learned_per_minute(conn, started),
     )
+
+
+def _learned_per_minute(conn: sqlite3.Connection, since: datetime) -> float | None:
+    """Return the rate that a run of the ledger learned last, if it did since a moment."""
+    row = conn.execute(
+        "SELECT value FROM paces WHERE kind = 'interval' AND changed_at >= ?"
+        " ORDER BY changed_at DESC LIMIT 1",
+        (since.timestamp(),),
+    ).fetchone()
+    return None if row is None else 60.0 / float(row["value"])
 
 
 def _ends(

@@ -111,7 +111,7 @@ def run_report(
         of_run = None if run is None else chosen.id
         of_jobs = _OfJobs(batch.id, of_run, only_news=only_news)
         blocked = _blocked(conn, of_jobs)
-        new, changed = _made(conn, chosen.id)
+        new, changed = made_by(conn, chosen.id)
         held = uncertain_jobs(conn, batch.id, only_news=only_news)
         return RunReport(
             status=status(conn, name),
@@ -157,8 +157,8 @@ def _runs(
     return RunMoney(**dict(rows[0])), RunMoney(**dict(rows[1])) if len(rows) > 1 else None
 
 
-def _made(conn: sqlite3.Connection, run: int) -> tuple[int, int]:
-    """How many jobs got a first image, and how many another one."""
+def made_by(conn: sqlite3.Connection, run: int) -> tuple[int, int]:
+    """Return how many jobs got their first image in a run, and how many another one."""
     row = conn.execute(
         """
         SELECT coalesce(sum(is_new), 0) AS new, count(*) AS jobs FROM (

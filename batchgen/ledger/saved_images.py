@@ -51,11 +51,15 @@ def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
 
 
 def done_places(conn: sqlite3.Connection, batch: BatchId) -> Iterator[str]:
-    """Where the saved images of done jobs are, relative to the base of their output directories."""
+    """Where the saved images of done jobs are, relative to the base of their output directories.
+
+    Objects in buckets are left out.
+    """
     rows = conn.execute(
         "SELECT images.root || '/' || images.path AS place FROM jobs"
         " CROSS JOIN images ON job_id = jobs.id AND images.state = 'saved'"
-        " WHERE batch_id = ? AND retired = 0 AND jobs.state = 'done'",
+        " WHERE batch_id = ? AND retired = 0 AND jobs.state = 'done'"
+        " AND NOT images.root GLOB '[a-z][a-z0-9]://*'",
         (batch,),
     )
     return (row["place"] for row in rows)

@@ -11,7 +11,7 @@ from batchgen.ledger.review_schema import DECISIONS
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -343,6 +343,19 @@ CREATE TABLE responses (
 """
 
 
+_PACES: Final = """
+-- What 429s taught about the rate of a key: the slack of a declared rate, or the gap in seconds
+-- where none is declared. Times are Unix seconds.
+CREATE TABLE paces (
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('slack', 'interval')),
+    value REAL NOT NULL,
+    changed_at REAL NOT NULL,
+    PRIMARY KEY (key, kind)
+) STRICT;
+"""
+
+
 def migrations() -> Migrations:
     """All steps in order. Step N leads from schema N-1 to schema N."""
     from sqlite_utils import Migrations  # 125 ms to import, and only a change of schema needs it
@@ -370,6 +383,10 @@ def migrations() -> Migrations:
     @steps(name="0005_responses")
     def responses(db: Database) -> None:
         _statements(db.conn, _RESPONSES)
+
+    @steps(name="0006_paces")
+    def paces(db: Database) -> None:
+        _statements(db.conn, _PACES)
 
     return steps
 

@@ -1,10 +1,12 @@
-"""When the next request of a key may leave, as all runs of a ledger know it: the provider counts
-the requests of a key, and does not ask which of our processes sends them.
+"""What all runs of a ledger know about the rate of a key: the next free start, and the pace.
+
+A provider counts the requests of a key, whichever process sends them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +14,9 @@ from typing import Final
 
 _MAX_AHEAD_S: Final = 3600.0
 """No place is so far away."""
+_PRECISION_S: Final = 1e-3
+_MAX_PACE_AGE_S: Final = 86_400.0
+"""An older pace is not used: limits change."""
 _STEP_S: Final = 1.0
 """A clock that is set back by less than this, as time servers do, changes nothing."""
 
@@ -24,6 +29,17 @@ class SharedRate:
     interval_s: float
     """Between two units at the even rate."""
     burst: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedPace:
+    """A pace that a run learned from 429s, see `batchgen.engine.throttle.pace`."""
+
+    kind: str
+    value: float | None
+    """None while nothing was learned."""
+    changed_at: float
+    """When a 429 last changed it, in Unix seconds; minus infinity before the first."""
 
 
 def key_id(base_url: str, key: str | None) -> str:
@@ -57,3 +73,28 @@ def take_place(
             (key, rate.unit, max(now, due) + units * rate.interval_s, now),
         )
     return wait_s
+
+
+def share_pace(
+    conn: sqlite3.Connection, key: str, ours: SharedPace, now: float
+) -> SharedPace | None:
+    """Store a run's pace of a key, or return that of another run if it is newer.
+
+    ``now`` is in Unix seconds. A stored pace of the future, or of more than a day ago, is ignored.
+    """
+    row = conn.execute(
+        "SELECT value, changed_at FROM paces WHERE key = ? AND kind = ?", (key, ours.kind)
+    ).fetchone()
+    stored_at = -math.inf if row is None else float(row["changed_at"])
+    is_usable = now - _MAX_PACE_AGE_S < stored_at <= now + _STEP_S
+    if is_usable and stored_at > ours.changed_at + _PRECISION_S:
+        return SharedPace(kind=ours.kind, value=float(row["value"]), changed_at=stored_at)
+    is_news = ours.changed_at > stored_at + _PRECISION_S or not is_usable
+    if ours.value is not None and math.isfinite(ours.changed_at) and is_news:
+        conn.execute(
+            "INSERT INTO paces (key, kind, value, changed_at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (key, kind) DO UPDATE"
+            " SET value = excluded.value, changed_at = excluded.changed_at",
+            (key, ours.kind, ours.value, ours.changed_at),
+        )
+    return None

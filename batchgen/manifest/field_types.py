@@ -26,7 +26,7 @@ from batchgen.manifest.layout import check_delimiter
 from batchgen.manifest.table_encoding import check_encoding
 from batchgen.manifest.yaml_scalars import Ambiguous, Null
 from batchgen.money import parse_dollars
-from batchgen.urls import check_base_url, is_loopback
+from batchgen.urls import is_loopback, output_root
 
 MAX_NAME_CHARS: Final = 100
 _MAX_AMOUNT_CHARS: Final = 40
@@ -146,13 +146,15 @@ def _environment_name(text: str) -> str:
     return text
 
 
-def _base_url(url: str) -> str:
-    return url if _VARIABLE in url else check_base_url(url)
+def has_variable(text: str) -> bool:
+    """Return whether a text names a variable of the environment."""
+    return _VARIABLE in text
 
 
 _SCALAR_SCHEMA: Final = {"type": ["string", "number", "boolean"]}
 
 Text = Annotated[StrictStr, Field(min_length=1), AfterValidator(_not_blank)]
+OutputRoot = Annotated[Text, AfterValidator(output_root)]
 Option = StrictBool | StrictInt | StrictFloat | StrictStr
 MatrixValue = StrictBool | StrictInt | StrictFloat | StrictStr
 Rate = Annotated[StrictFloat, Field(gt=0), BeforeValidator(_as_float)]
@@ -179,7 +181,6 @@ ShareOrDollars = Annotated[
     StrictStr, BeforeValidator(_as_amount), AfterValidator(_share_or_dollars), _AMOUNT_SCHEMA
 ]
 Name = Annotated[Text, AfterValidator(check_name)]
-BaseUrl = Annotated[Text, AfterValidator(_base_url)]
 EnvironmentName = Annotated[Text, AfterValidator(_environment_name)]
 
 

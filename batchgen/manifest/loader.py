@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from stat import S_ISREG
@@ -73,6 +73,8 @@ class LoadedManifest:
     sha256: str
     """Hex digest of the file's bytes."""
     places: Places
+    copies: Mapping[str, Path] = field(default_factory=dict)
+    """Local copies of tables in buckets, by their URLs."""
 
 
 class BrokenManifestError(ManifestError):

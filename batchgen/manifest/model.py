@@ -13,13 +13,13 @@ from pydantic import (
     StrictInt,
     StrictStr,
     Tag,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from batchgen.job import Verify
 from batchgen.manifest.field_types import (
-    BaseUrl,
     Delimiter,
     Dollars,
     DollarsOrVariable,
@@ -28,6 +28,7 @@ from batchgen.manifest.field_types import (
     Name,
     OptionName,
     OptionOrNull,
+    OutputRoot,
     Printed,
     Rate,
     Refresh,
@@ -38,7 +39,9 @@ from batchgen.manifest.field_types import (
     Variable,
     VersionCount,
     WebUrl,
+    has_variable,
 )
+from batchgen.urls import check_base_url
 
 
 def _kind(value: object) -> str | None:
@@ -72,7 +75,29 @@ class ProviderSpec(Model):
         description="its name in ledger and fingerprints: a built-in provider to extend, "
         "or any; default: the host of base_url",
     )
-    base_url: BaseUrl | None = Field(None, description="ends in /v1; http:// only on loopback")
+    insecure_http: StrictBool = Field(
+        False,
+        description="allow http:// in base_url for a host in a private network, which then also"
+        " serves its images",
+    )
+    base_url: Text | None = Field(
+        None, description="ends in /v1; http:// only on loopback, or with insecure_http"
+    )
+    proxy: Text | None = Field(
+        None, description="an HTTP proxy, http://USER:PASSWORD@HOST:PORT; default: BATCHGEN_PROXY"
+    )
+    ca_file: Text | None = Field(
+        None,
+        description="a PEM file with certificates to trust in addition; default: BATCHGEN_CA_FILE",
+    )
+    keep_alive: StrictBool = Field(
+        False,
+        description="let a paid request use the connection of an earlier one that ended less than"
+        " 1 s ago",
+    )
+    trust_store: Literal["bundled", "system"] | None = Field(
+        None, description="system: trust what the operating system trusts; default: bundled"
+    )
     api_key_env: EnvironmentName | None = Field(
         None, description="environment variable that holds the key"
     )
@@ -95,6 +120,13 @@ class ProviderSpec(Model):
     routes: dict[Text, Literal["images", "gemini", "video"]] | None = Field(
         None, description="models that are asked on a route other than their usual one"
     )
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_encrypted(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is None or has_variable(url):
+            return url
+        return check_base_url(url, insecure_http=info.data.get("insecure_http", False))
 
 
 class _Rows(Model):
@@ -127,7 +159,7 @@ class FileRows(_Rows):
     All but parquet may also be compressed: .gz or .zst.
     """
 
-    file: Text = Field(description="the table, relative to the manifest")
+    file: Text = Field(description="the table, relative to the manifest or s3://BUCKET/NAME")
     delimiter: Delimiter | None = Field(
         None,
         description="what separates the columns: one character, or comma, semicolon, tab or pipe;"
@@ -145,11 +177,27 @@ class SqliteRows(_Rows):
     query: Text = Field(description="one SELECT; its columns are the template variables")
 
 
+class Storage(Model):
+    """How buckets are reached; credentials are in the environment."""
+
+    endpoint: Text | None = Field(
+        None, description="URL of an S3-compatible service; default: AWS_ENDPOINT_URL, else AWS"
+    )
+    region: Text | None = Field(None, description="default: AWS_REGION")
+    single_writer: StrictBool = Field(
+        False,
+        description="promise that no other program writes below the prefix, so that a service"
+        " without conditional writes may be used",
+    )
+
+
 class Output(Model):
     """Where images go and how they are checked."""
 
-    dir: Text | None = Field(
-        None, description="directory for all images, relative to the manifest; default: out/NAME"
+    dir: OutputRoot | None = Field(
+        None,
+        description="directory for all images, relative to the manifest, or a bucket such as"
+        " s3://BUCKET/PREFIX; default: out/NAME",
     )
     path: Text | None = Field(
         None, description="template of an image's path below dir; default: {{ key }}.{{ ext }}"
@@ -327,6 +375,9 @@ class Manifest(JobSpec):
         "refuse",
         description="what becomes of jobs against the provider's known rules: no plan (refuse), or"
         " a warning and a paid request (warn)",
+    )
+    storage: Storage | None = Field(
+        None, description="how buckets are reached, where output.dir is one"
     )
     on_finish: Annotated[list[Notifier], Field(min_length=1)] | None = Field(
         None, description="who receives the report of a run"

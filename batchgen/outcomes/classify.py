@@ -25,7 +25,7 @@ from batchgen.outcomes.exchange import (
     Reach,
     Response,
 )
-from batchgen.outcomes.retry_after import retry_after
+from batchgen.outcomes.retry_after import request_gap, retry_after
 
 __all__ = [
     "NO_MONEY",
@@ -69,11 +69,12 @@ def classify(
     found = _with_habits(found, habits, case.status)
     headers = exchange.headers or {}
     may_retry = headers.get("x-should-retry", "").strip().lower() != "false"
-    wait_s = None
+    wait_s = gap_s = None
     if found.outcome is Outcome.THROTTLED:
         error = case.error
         words, delay_s = (error.message, error.retry_after_s) if error else ("", None)
         wait_s = retry_after(headers, delay_s=delay_s, message=words)
+        gap_s = request_gap(headers)
         if not may_retry:
             message = f"{found.message} (the provider says that a retry cannot succeed)"
             found = replace(found, outcome=Outcome.STOP, message=message)
@@ -83,6 +84,7 @@ def classify(
         message=clean(found.message),
         again=found.again and may_retry,
         retry_after_s=wait_s,
+        request_gap_s=gap_s,
         status=exchange.status,
         request_id=request_id(headers),
     )

@@ -113,6 +113,8 @@ class Classification:
     again: bool = False
     """The refusal is temporary: one more try is reasonable."""
     retry_after_s: float | None = None
+    request_gap_s: float | None = None
+    """Mean seconds between requests that the limit headers of a 429 allow."""
     status: int | None = None
     request_id: str | None = None
 

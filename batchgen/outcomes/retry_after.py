@@ -20,6 +20,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+_REQUEST_UNITS: Final = frozenset({"requests", "request", "images", "image"})
+_MAX_REFILL_S: Final = 300.0
+"""A limit that takes longer to refill counts a day or a month, and no even rate follows from it."""
 MAX_WAIT_S: Final = 366 * 86_400.0
 """Longer waits are cut to this. A run never waits so long: it stops and reports the wait."""
 _MAX_CHARS: Final = 200
@@ -67,12 +70,40 @@ _EPOCH_MS: Final = 1e12
 
 
 def is_wait_header(name: str) -> bool:
-    """Return whether a header, named in lower case, may contain a wait."""
+    """Return whether a header, named in lower case, may contain a wait or describe a limit."""
     return (
         name in ("retry-after", "retry-after-ms", "x-retry-after", "ratelimit")
         or _RESET.fullmatch(name) is not None
         or _RESET.fullmatch(name.replace("remaining", "reset")) is not None
+        or _RESET.fullmatch("reset".join(name.rsplit("limit", 1))) is not None
     )
+
+
+def request_gap(headers: Mapping[str, str]) -> float | None:
+    """Return the mean seconds between requests that the limit headers of a 429 allow.
+
+    Reads ``x-ratelimit-limit-requests``, ``-remaining-`` and ``-reset-`` and the spellings without
+    a unit: a bucket that is full again after the reset refills one request in ``reset / (limit -
+    remaining)``. Of several limits, the longest gap applies. None if no limit is exhausted.
+    https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
+    """
+    now = _date(headers.get("date", ""))
+    gaps = []
+    for name, value in headers.items():
+        found = _RESET.fullmatch(name)
+        if found is None or (found["of"] or found["after"] or "requests") not in _REQUEST_UNITS:
+            continue
+        limit = _count(headers.get(name.replace("reset", "limit"), ""))
+        remaining = _count(headers.get(name.replace("reset", "remaining"), "0"))
+        wait_s = _instruction(value, now)
+        if limit and remaining == 0 and wait_s is not None and wait_s <= _MAX_REFILL_S:
+            gaps.append(wait_s / limit)
+    return max(gaps, default=None)
+
+
+def _count(text: str) -> float | None:
+    text = text.strip()
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def retry_after(

@@ -12,7 +12,9 @@ import httpx
 
 from batchgen.http.content_coding import BadCoding, BodyTooLarge, read_decoded
 from batchgen.http.dns import look_up
-from batchgen.http.session import no_cookies, ssl_context, without_logs
+from batchgen.http.network_settings import NetworkSettings
+from batchgen.http.session import no_cookies, open_network, without_logs
+from batchgen.http.transport import StreamTransport
 
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 8 * 1024 * 1024
@@ -20,6 +22,7 @@ PATIENCE_S: Final = 20.0
 """Wait after a 429 for an account's page: new-api allows 180 requests in 180 s per IP address."""
 _MAX_WAITS: Final = 12
 _MAX_NAME_CHARS: Final = 200
+_DIRECT: Final = NetworkSettings()
 
 
 class Unavailable(Exception):
@@ -39,15 +42,17 @@ class OfferedModel:
     """``YYYY-MM-DD``; None if the endpoint announces no end."""
 
 
-async def fetch_price_list(url: str) -> bytes:
-    """Fetch a price list without sending a key. Raises Unavailable."""
-    return await _get(url, {})
+async def fetch_price_list(url: str, network: NetworkSettings = _DIRECT) -> bytes:
+    """Fetch a price list without sending a key. Raises Unavailable and SettingsError."""
+    return await _get(url, {}, network)
 
 
-async def fetch_models(base_url: str, key: str | None) -> list[OfferedModel]:
-    """Fetch ``GET /v1/models`` with the key, sorted by name. Raises Unavailable."""
+async def fetch_models(
+    base_url: str, key: str | None, network: NetworkSettings = _DIRECT
+) -> list[OfferedModel]:
+    """Fetch ``GET /v1/models`` with the key, by name. Raises Unavailable and SettingsError."""
     url = f"{base_url}/models"
-    body = await _get(url, _bearer(key) if key is not None else {})
+    body = await _get(url, _bearer(key) if key is not None else {}, network)
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -63,17 +68,19 @@ async def fetch_models(base_url: str, key: str | None) -> list[OfferedModel]:
     return sorted(found.values(), key=lambda model: model.name)
 
 
-async def fetch_account(url: str, token: str, user: str) -> bytes:
-    """Fetch a page of an account with its access token. Raises Unavailable."""
+async def fetch_account(
+    url: str, token: str, user: str, network: NetworkSettings = _DIRECT
+) -> bytes:
+    """Fetch a page of an account with its access token. Raises Unavailable and SettingsError."""
     headers = _bearer(token) | {"New-Api-User": user}
     for _ in range(_MAX_WAITS):
         try:
-            return await _get(url, headers)
+            return await _get(url, headers, network)
         except Unavailable as exc:
             if exc.status != 429:
                 raise
         await anyio.sleep(PATIENCE_S)
-    return await _get(url, headers)
+    return await _get(url, headers, network)
 
 
 def _bearer(secret: str) -> dict[str, str]:
@@ -88,7 +95,7 @@ def _day(value: object) -> str | None:
     return value if isinstance(value, str) and value.isprintable() and len(value) == 10 else None
 
 
-async def _get(url: str, identity: Mapping[str, str]) -> bytes:
+async def _get(url: str, identity: Mapping[str, str], network: NetworkSettings) -> bytes:
     """Fetch one document within ``TIMEOUT_S`` without following redirects.
 
     ``identity`` contains the headers that authenticate the request.
@@ -102,13 +109,12 @@ async def _get(url: str, identity: Mapping[str, str]) -> bytes:
     secret = identity.get("Authorization", "").removeprefix("Bearer ")
     try:
         with anyio.fail_after(TIMEOUT_S), without_logs():
-            # Look up the host here first: the lookup in httpx cannot be cancelled.
-            await look_up(httpx.URL(url).host)
+            transport = StreamTransport(network=open_network(network), resolve=look_up)
             async with (
                 httpx.AsyncClient(
                     headers=headers,
                     cookies=no_cookies(),
-                    verify=ssl_context(),
+                    transport=transport,
                     trust_env=False,
                     follow_redirects=False,
                     timeout=None,

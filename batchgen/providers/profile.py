@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from batchgen.http.network_settings import NetworkSettings
 from batchgen.job import Billed, OptionValue
 from batchgen.money import Micros, PriceTerms
 from batchgen.providers.adapters.registry import Route
@@ -68,6 +69,8 @@ class Profile:
     """Whether a refused or blocked request may be charged."""
     failed_tasks_billed: Billed = Billed.MAYBE
     """Whether a task that was accepted and then failed may be charged."""
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    """How this endpoint is reached."""
     is_local: bool = False
     """The bundled simulator, which charges nothing."""
     moves_results: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from batchgen.ledger.budgets import MonthForecast
 from batchgen.ledger.costs import Costs, CostSum
 from batchgen.money import dollars, rounded_dollars
 from batchgen.text import counted
@@ -63,6 +64,21 @@ def _notes(total: CostSum) -> list[str]:
             f"{counted(replaced, 'image')} replaced since; `each` is the cost per image kept"
         )
     return notes
+
+
+def forecast_text(forecast: MonthForecast) -> str:
+    """Return what the month has cost so far, and what it will cost at this pace."""
+    text = (
+        f"{forecast.month}: {rounded_dollars(forecast.spent)} so far (possible costs included),"
+        f" {rounded_dollars(forecast.projected)} by the end of the month at this pace"
+    )
+    if forecast.budget is None:
+        return text
+    budget = rounded_dollars(forecast.budget)
+    over = forecast.projected - forecast.budget
+    if over > 0:
+        return f"{text}; {rounded_dollars(over)} over the budget of {budget}"
+    return f"{text}, within the budget of {budget}"
 
 
 def unpriced_text(requests: int) -> str:

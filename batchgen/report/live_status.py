@@ -58,6 +58,8 @@ def _running_lines(live: LiveStatus) -> list[str]:
     if live.left_s is not None:
         parts.append(f"about {duration(live.left_s, whole=True)} left")
     parts.append(f"{live.status.in_flight:,} in flight")
+    if pace.learned_per_minute is not None:
+        parts.append(f"slowed to {pace.learned_per_minute:,.0f} per minute by 429")
     if pace.throttled:
         parts.append(f"slowed by {counted(pace.throttled, 'response')} of 429 in the last minute")
     return [head, f"  {', '.join(parts)}"]

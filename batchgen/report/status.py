@@ -334,7 +334,8 @@ def summary_text(status: BatchStatus, *, images: str, made: int, seconds: float)
     done = status.jobs[JobState.DONE]
     idle = made == 0 and done == total
     if idle:
-        head = f"{status.batch}: all {total:,} jobs were done already; nothing sent, nothing paid"
+        jobs = "1 job was" if total == 1 else f"{total:,} jobs were"
+        head = f"{status.batch}: {jobs} done already; nothing sent, nothing paid"
     else:
         head = (
             f"{status.batch}: {done:,} of {counted(total, 'job')} done,"
@@ -372,12 +373,12 @@ def next_step(status: BatchStatus, db_option: str, *, has_log: bool) -> str:
     ``db_option`` follows the command. ``has_log``: batchgen can fetch the provider's billing log.
     """
     name, again = status.batch, rounded_dollars(status.held.again)
-    if status.uncertain:
-        if has_log and status.unsettled:
-            return f"batchgen reconcile {name}{db_option}   # checks the provider's billing log"
-        return f"batchgen retry {name} --uncertain{db_option}   # rebuys them for {again}"
+    if status.uncertain and has_log and status.unsettled:
+        return f"batchgen reconcile {name}{db_option}   # checks the provider's billing log"
     if status.unfinished > status.stuck:
         return f"batchgen resume {name}{db_option}"
+    if status.uncertain:
+        return f"batchgen retry {name} --uncertain{db_option}   # rebuys them for {again}"
     failed = status.jobs[JobState.FAILED]
     at_fault = sum(
         reason.jobs

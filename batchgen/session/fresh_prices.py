@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from batchgen.http.network_settings import NetworkSettings
 from batchgen.job import OptionValue
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.price_lists import KeptList, newest_price_list
@@ -35,9 +36,9 @@ class FetchedList:
     prices: PriceList
 
 
-def fetch_list(url: str) -> FetchedList:
+def fetch_list(url: str, network: NetworkSettings) -> FetchedList:
     """Fetch and parse a price list. Raises Unavailable, also for a response that is not one."""
-    kept = KeptList(body=anyio.run(fetch_price_list, url), fetched_at=utc_now())
+    kept = KeptList(body=anyio.run(fetch_price_list, url, network), fetched_at=utc_now())
     try:
         return FetchedList(url=url, kept=kept, prices=_read(url, kept))
     except PriceListError as exc:
@@ -50,13 +51,14 @@ class PriceLists:
     def __init__(self) -> None:
         self._found: dict[str, FetchedList | Unavailable] = {}
 
-    def get(self, url: str | None) -> FetchedList | Unavailable | None:
+    def get(self, profile: Profile) -> FetchedList | Unavailable | None:
         """Return the list, or why it is not available; None for a profile without one."""
+        url = profile.price_url
         if url is None:
             return None
         if url not in self._found:
             try:
-                self._found[url] = fetch_list(url)
+                self._found[url] = fetch_list(url, profile.network)
             except Unavailable as exc:
                 self._found[url] = exc
         return self._found[url]
@@ -121,6 +123,10 @@ class PriceChanges:
         """Return one line per changed price."""
         return [
             f"{model} costs {dollars(price)} by the {source}, not {dollars(planned)} as in the"
-            f" {self._planned.price_source}; {jobs:,} jobs are estimated again"
+            f" {self._planned.price_source}; {_jobs_are(jobs)} estimated again"
             for (model, planned, price), jobs in sorted(self._jobs.items())
         ]
+
+
+def _jobs_are(number: int) -> str:
+    return "1 job is" if number == 1 else f"{number:,} jobs are"

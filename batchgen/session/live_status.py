@@ -42,7 +42,10 @@ class LiveStatus:
         return self.pace.left_s(max(0, left))
 
     def as_json(self) -> dict[str, object]:
-        """Return the status with the key ``running``, which is None for a batch that is free."""
+        """Return the status with ``last_run``, ``running`` and ``killed``.
+
+        ``running`` is None for a batch that no process holds.
+        """
         run, owner = self.status.last_run, self.owner
         running: dict[str, object] | None = None
         if owner is not None:
@@ -56,9 +59,10 @@ class LiveStatus:
                 "seconds_left": None if self.left_s is None else round(self.left_s),
                 "last_image_at": _iso(self.pace.last_image_at) if self.pace else None,
                 "throttled_last_minute": self.pace.throttled if self.pace else None,
+                "learned_per_minute": self.pace.learned_per_minute if self.pace else None,
             }
         return self.status.as_json() | {
-            "run": run.id if run else None,
+            "last_run": run.id if run else None,
             "running": running,
             "killed": self.killed_run is not None,
         }

@@ -82,7 +82,7 @@ def notifying(
     ping_url = prepared.environment.expand(url, "ping") if url else None
 
     def send_ping(suffix: str) -> None:
-        if ping_url is not None and (problem := ping(ping_url, suffix)):
+        if ping_url is not None and (problem := ping(ping_url, suffix, prepared.profile.network)):
             notice(f"{name}: ping: {problem}")
 
     ending = Ending()
@@ -112,7 +112,7 @@ def _notify_all(
     problems = []
     for place, spec, channel in channels:
         is_due = spec.only_if == "always" or (ending.code != ExitCode.DONE and is_news)
-        if is_due and (problem := notify(channel, message)):
+        if is_due and (problem := notify(channel, message, prepared.profile.network)):
             problems.append(problem)
             notice(f"{prepared.loaded.name}: {place}: not notified: {problem}")
     if not problems:

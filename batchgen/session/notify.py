@@ -17,8 +17,14 @@ from urllib.parse import urlsplit, urlunsplit
 import anyio
 import httpx
 
+from batchgen.http.dns import look_up
+from batchgen.http.network_settings import NetworkSettings
+from batchgen.http.session import open_network
+from batchgen.http.transport import StreamTransport
+
 _WEB_TIMEOUT_S: Final = 10.0
 _COMMAND_TIMEOUT_S: Final = 60.0
+_DIRECT: Final = NetworkSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,23 +59,27 @@ class Apprise:
     url: str = field(repr=False)
 
 
-def notify(channel: Command | Webhook | Apprise, notice: Notice) -> str | None:
+def notify(
+    channel: Command | Webhook | Apprise, notice: Notice, network: NetworkSettings = _DIRECT
+) -> str | None:
     """Send the notice; return what went wrong, or None if it arrived."""
     match channel:
         case Command():
             return _run(channel, notice.body)
         case Webhook(url=url):
-            return _ask("POST", url, notice.body)
+            return _ask("POST", url, notice.body, network)
         case Apprise(url=url):
             return _apprise(url, notice)
 
 
-def ping(url: str, suffix: str = "") -> str | None:
+def ping(url: str, suffix: str = "", network: NetworkSettings = _DIRECT) -> str | None:
     """Request a health check's URL, with ``/start`` or ``/fail``; return what went wrong, or
     None.
     """
     parts = urlsplit(url)
-    return _ask("GET", urlunsplit(parts._replace(path=parts.path.rstrip("/") + suffix)), None)
+    return _ask(
+        "GET", urlunsplit(parts._replace(path=parts.path.rstrip("/") + suffix)), None, network
+    )
 
 
 def has_apprise() -> bool:
@@ -95,9 +105,9 @@ def _run(command: Command, body: bytes) -> str | None:
     return f"it ended with exit code {done.returncode}" if done.returncode else None
 
 
-def _ask(method: str, url: str, body: bytes | None) -> str | None:
+def _ask(method: str, url: str, body: bytes | None, network: NetworkSettings) -> str | None:
     try:
-        status = anyio.run(_status, method, url, body)
+        status = anyio.run(_status, method, url, body, network)
     except TimeoutError:
         return f"no response within {_WEB_TIMEOUT_S:.0f} s"
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
@@ -105,11 +115,14 @@ def _ask(method: str, url: str, body: bytes | None) -> str | None:
     return None if 200 <= status < 300 else f"HTTP {status}"
 
 
-async def _status(method: str, url: str, body: bytes | None) -> int:
+async def _status(method: str, url: str, body: bytes | None, network: NetworkSettings) -> int:
     headers = {} if body is None else {"Content-Type": "application/json"}
     with anyio.fail_after(_WEB_TIMEOUT_S):
         async with (
-            httpx.AsyncClient(trust_env=False, timeout=_WEB_TIMEOUT_S) as client,
+            httpx.AsyncClient(
+                trust_env=False,
+                transport=StreamTransport(network=open_network(network), resolve=look_up),
+            ) as client,
             client.stream(method, url, content=body, headers=headers) as response,
         ):
             return response.status_code  # the rest of its message is not read

@@ -20,7 +20,7 @@ from batchgen.providers.catalog import Unavailable, fetch_account, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.session.settings import Environment
 from batchgen.system.disk_space import measure, nearest_existing
-from batchgen.text import closest_match
+from batchgen.text import closest_match, counted
 
 _OWNERS_COUNTED: Final = 1_000
 _OPEN_FILES_ASIDE: Final = 48
@@ -78,9 +78,10 @@ def check_owners(claimed: Iterator[Claimed], name: str) -> None:
     if not found:
         return
     first = found[0]
-    count = f"more than {_OWNERS_COUNTED:,}" if len(found) > _OWNERS_COUNTED else f"{len(found):,}"
+    is_more = len(found) > _OWNERS_COUNTED
+    what = f"more than {_OWNERS_COUNTED:,} jobs" if is_more else counted(len(found), "job")
     raise SettingsError(
-        f"{name}: the output paths of {count} jobs belong to another batch of this ledger:"
+        f"{name}: output paths of another batch of this ledger, for {what}:"
         f" {first.root}/{first.path} of job {first.key!r} ({first.source}) is the path of job"
         f" {first.owner_key!r} of batch {first.owner!r}; give one of them another output.dir or"
         f" output.path, or `name: {first.owner}` if it is the same batch, or replace the files with"
@@ -96,7 +97,9 @@ def check_models(profile: Profile, key: ApiKey | None, needed: Sequence[str]) ->
     if profile.base_url is None or not needed:
         return
     try:
-        offered = anyio.run(fetch_models, profile.base_url, key.reveal() if key else None)
+        offered = anyio.run(
+            fetch_models, profile.base_url, key.reveal() if key else None, profile.network
+        )
     except Unavailable as exc:
         if exc.status == 401:
             raise StoppedError(f"{exc}: the endpoint refuses the key; nothing was sent") from exc
@@ -128,7 +131,8 @@ def short_balance(profile: Profile, environment: Environment, estimate: Micros) 
     from batchgen.providers.usage_log import UsageLogError, read_balance
 
     async def fetch(route: str) -> bytes:
-        return await fetch_account(root_url + route, account.token.reveal(), account.user)
+        token, user = account.token.reveal(), account.user
+        return await fetch_account(root_url + route, token, user, profile.network)
 
     try:
         balance = anyio.run(read_balance, fetch)
@@ -167,7 +171,7 @@ else:
             wanted = soft
         if wanted < needed:
             raise SettingsError(
-                f"{concurrency} requests and {downloads} downloads at a time need {needed} open"
-                f" files, and this process may have {wanted}: raise `ulimit -n`, or lower"
-                " limits.concurrency and limits.downloads"
+                f"{counted(concurrency, 'request')} and {counted(downloads, 'download')} at a time"
+                f" need {needed:,} open files, and this process may have {wanted}: raise"
+                " `ulimit -n`, or lower limits.concurrency and limits.downloads"
             )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from batchgen.errors import SettingsError
 from batchgen.job import Billed
 from batchgen.money import Micros, parse_dollars
+from batchgen.session.provider_network import resolve_network
 from batchgen.urls import check_base_url
 
 if TYPE_CHECKING:
@@ -18,18 +20,23 @@ if TYPE_CHECKING:
     from batchgen.session.settings import Environment
 
 
-def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> Profile:
-    """Return the profile that a manifest's ``provider`` names or describes.
+def resolve_profile(
+    provider: str | ProviderSpec, environment: Environment, directory: Path | None = None
+) -> Profile:
+    """Return the profile that a manifest's ``provider`` names or describes, with its network.
 
-    A mapping overrides fields of the built-in provider it names. Raises SettingsError.
+    ``directory`` is the manifest's; ``ca_file`` is relative to it. A mapping overrides fields of
+    the built-in provider it names. Raises SettingsError.
     """
     # Importing providers loads HTTP and pydantic, which takes 200 ms that commands on the ledger
     # alone should not pay.
     from batchgen.providers.adapters.registry import Route
 
+    given = {} if isinstance(provider, str) else _expanded(provider, environment)
+    network = resolve_network(given, environment, directory or Path())
     if isinstance(provider, str):
-        return _built_in(provider)
-    given = _expanded(provider, environment)
+        profile = _built_in(provider)
+        return profile if network == profile.network else replace(profile, network=network)
     profile = _base_profile(given)
     changes: dict[str, Any] = {
         field: convert(given[key]) for key, (field, convert) in _FIELDS.items() if key in given
@@ -42,6 +49,7 @@ def resolve_profile(provider: str | ProviderSpec, environment: Environment) -> P
         **changes,
         routes={**profile.routes, **routes},
         replays_idempotency_key=given.get("idempotency") == "replay",
+        network=network,
     )
 
 
@@ -49,12 +57,13 @@ def _expanded(provider: ProviderSpec, environment: Environment) -> dict[str, str
     """Return the fields that a manifest sets, with their environment variables expanded."""
     given = {
         name: environment.expand(str(value), f"provider.{name}")
-        for name, value in provider.model_dump(exclude={"routes"}).items()
+        for name, value in provider.model_dump(exclude={"routes", "insecure_http"}).items()
         if value is not None
     }
     if "base_url" in given:
         try:
-            given["base_url"] = check_base_url(given["base_url"])
+            insecure_http = provider.insecure_http
+            given["base_url"] = check_base_url(given["base_url"], insecure_http=insecure_http)
         except ValueError as exc:
             raise SettingsError(f"provider.base_url: {exc}") from exc
     return given

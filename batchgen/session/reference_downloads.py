@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchgen.errors import SettingsError
-from batchgen.http.network import Network
-from batchgen.http.session import ssl_context
+from batchgen.http.session import open_network
 from batchgen.job import REFERENCE_REASON, BatchId, JobId
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.reference_urls import (
@@ -23,6 +22,7 @@ from batchgen.ledger.reference_urls import (
 from batchgen.planning.reference_images import is_url
 from batchgen.session.prepare import Prepared
 from batchgen.session.presenter import Presenter
+from batchgen.session.storage import stores_for
 from batchgen.urls import is_loopback
 
 if TYPE_CHECKING:
@@ -45,9 +45,12 @@ class ReferenceImages:
             cache = ReferenceCache(
                 prepared.references,
                 owner=prepared.loaded.name,
-                network=Network(ssl_context()),
+                network=open_network(prepared.profile.network),
                 allow_loopback=_is_on_loopback(prepared),
                 fresh_since=self._began,
+                stores=stores_for(
+                    prepared.loaded.base, prepared.loaded.manifest.storage, prepared.environment
+                ),
                 progress=progress,
             )
             try:

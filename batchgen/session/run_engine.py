@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,19 +27,26 @@ from batchgen.engine.throttle.limits import (
     DispatchLimits,
     DispatchStatus,
 )
-from batchgen.engine.throttle.rules import HEADROOM
+from batchgen.engine.throttle.pace import Pace
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.errors import BatchgenError, ExitCode, one_error
-from batchgen.http.network import Network
-from batchgen.http.session import ssl_context
+from batchgen.http.session import open_network
 from batchgen.job import JobState, RunId
 from batchgen.ledger.batch_status import BatchStatus, status
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
+from batchgen.ledger.path_owners import roots_of
 from batchgen.ledger.runs import continue_run, end_open_run, end_run
-from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
+from batchgen.ledger.samples import SAMPLE_EVERY_S, Sample, record_sample
+from batchgen.ledger.shared_rate_limits import (
+    SharedPace,
+    SharedRate,
+    key_id,
+    share_pace,
+    take_place,
+)
 from batchgen.ledger.transaction import write_transaction
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.providers.account import ApiKey
@@ -49,16 +56,17 @@ from batchgen.session.plan_and_enroll import EnrolledRun
 from batchgen.session.prepare import Prepared, key_of
 from batchgen.session.presenter import RunProgress
 from batchgen.session.run_claim import claim_of
+from batchgen.session.storage import stores_for
 from batchgen.spool.spool import Spool
+from batchgen.storage.stores import Stores
 from batchgen.system.disk_space import DiskSpace
 from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
+from batchgen.urls import is_bucket
 
 T = TypeVar("T")
 
 _CLOCK_CHECK_S: Final = 10.0
-_JITTER_FACTOR: Final = 1.004
-"""Widens the gap between two requests by the jitter of their way to the provider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,14 +132,21 @@ async def drive(
     claim = None
     if run.run is None:
         claim = await anyio.to_thread.run_sync(claim_of, run.spec, engine.spool)
-    network = Network(ssl_context())
+    network = open_network(run.spec.prepared.profile.network)
     async with engine.writer as ledger:
-        run_id, proven = await _shielded(ledger.run(_begin, run, claim))
-        context = engine.context(ledger, run_id, proven)
+        begun = await _shielded(ledger.run(_begin, run, claim))
+        await engine.adopt_pace(ledger)
+        context, run_id = engine.context(ledger, begun), begun.run
         pool = Pool(context, engine.pool_settings(), shutdown, network)
         error: BaseException | None = None
         try:
-            await _run_pool(pool, context, progress, run.spec.limits.until)
+            await _run_pool(
+                pool,
+                context,
+                progress,
+                until=run.spec.limits.until,
+                concurrency=run.spec.limits.concurrency,
+            )
         except BaseException as exc:
             error = one_error(exc)
         finally:
@@ -196,31 +211,39 @@ class _Engine:
             spool=Spool(spool_directory(prepared)),
         )
 
+    async def adopt_pace(self, ledger: LedgerWriter) -> None:
+        """Begin with the pace that an earlier run of the key learned."""
+        name = key_id(self.base_url, self.key.reveal() if self.key else None)
+        ours, now = _shared_pace(self.throttle.pace), time.time()
+        newer = await ledger.run(lambda ledger: share_pace(ledger.conn, name, ours, now))
+        _adopt(self.throttle.pace, newer)
+
     def drain(self, reason: str) -> None:
         """Start no more requests, and let those in flight finish."""
         self.writer.hurry()
         self.throttle.stop(reason)
         self.progress.observe(Stopping(reason=reason))
 
-    def context(
-        self, ledger: LedgerWriter, run_id: RunId, proven: set[tuple[str, str]]
-    ) -> RunContext:
-        """Return what the workers share; ``proven`` as in `_begin`."""
+    def context(self, ledger: LedgerWriter, begun: _Begun) -> RunContext:
+        """Return what the workers share."""
         spec = self.run.spec
         prepared = spec.prepared
         return RunContext(
             batch=self.run.batch,
-            run=run_id,
+            run=begun.run,
             ledger=ledger,
             spool=self.spool,
             profile=prepared.profile,
             base_url=self.base_url,
             throttle=self.throttle,
-            guard=ProgressGuard(spec.limits.guard, self.throttle, prepared.profile, proven=proven),
+            guard=ProgressGuard(
+                spec.limits.guard, self.throttle, prepared.profile, proven=begun.proven
+            ),
             disk_space=DiskSpace(self.spool.directory, image_directory(prepared)),
             observe=self.progress.observe,
             base=prepared.loaded.base,
             overwrite=spec.overrides.overwrite,
+            stores=_stores(prepared) if begun.has_bucket else None,
         )
 
     def pool_settings(self) -> PoolSettings:
@@ -239,54 +262,107 @@ class _Engine:
 
 
 async def _run_pool(
-    pool: Pool, context: RunContext, progress: RunProgress, until: datetime | None
+    pool: Pool,
+    context: RunContext,
+    progress: RunProgress,
+    *,
+    until: datetime | None,
+    concurrency: int,
 ) -> None:
     async with anyio.create_task_group() as services:
         services.start_soon(progress.run, context.dispatch_status)
+        services.start_soon(_sample, context, concurrency)
         if until is not None:
             services.start_soon(_stop_at, until, context.throttle)
         await pool.run()
         services.cancel_scope.cancel()
 
 
-def _begin(
-    ledger: Ledger, run: EnrolledRun, claim: Claim | None
-) -> tuple[RunId, set[tuple[str, str]]]:
-    """Write the run unless the enrollment did, and return its id and the proven kinds.
+async def _sample(context: RunContext, concurrency: int) -> None:
+    """Record the throttle every ten seconds, for as long as the ledger can be written."""
+    with suppress(LedgerWriteError):  # the workers report it
+        while True:
+            await anyio.sleep(SAMPLE_EVERY_S)
+            seen = context.throttle.status()
+            sample = Sample(
+                in_flight=seen.in_flight,
+                width=seen.width,
+                allowed=concurrency,
+                waiting_for=seen.waiting_for,
+            )
+            await context.ledger.run(record_sample, context.run, sample)
 
-    A kind is a model and a route; it is proven if it brought an image lately. ``claim`` is None
-    where the enrollment wrote the run.
-    """
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """A run that is in the ledger, and what the ledger knows that it needs."""
+
+    run: RunId
+    proven: set[tuple[str, str]]
+    """Pairs of model and route that brought an image lately."""
+    has_bucket: bool
+    """Whether an output directory of the batch is, or was, in a bucket."""
+
+
+def _stores(prepared: Prepared) -> Stores:
+    loaded = prepared.loaded
+    return stores_for(loaded.base, loaded.manifest.storage, prepared.environment)
+
+
+def _begin(ledger: Ledger, run: EnrolledRun, claim: Claim | None) -> _Begun:
+    """Write the run unless the enrollment did; ``claim`` is None in that case."""
     if run.run is not None:
         run_id = run.run
         continue_run(ledger, run_id)
     else:
         assert claim is not None
         run_id = run.write(ledger, claim)
-    return run_id, proven_kinds(ledger, run.spec.prepared.profile.name)
+    return _Begun(
+        run=run_id,
+        proven=proven_kinds(ledger, run.spec.prepared.profile.name),
+        has_bucket=any(map(is_bucket, roots_of(ledger.conn, run.batch))),
+    )
 
 
 def _throttle(
     ledger: LedgerWriter, limits: DispatchLimits, base_url: str, key: ApiKey | None
 ) -> Throttle:
-    shared = _shared_rates(limits)
     shared_key = key_id(base_url, key.reveal() if key else None)
 
-    async def place(images: int) -> float:
-        rates = [(rate, images if rate.unit == "images" else 1) for rate in shared]
+    async def place(images: int, gaps: Mapping[str, float]) -> float:
+        rates = [
+            (
+                SharedRate(unit=unit, interval_s=gap_s, burst=limits.burst),
+                images if unit == "images" else 1,
+            )
+            for unit, gap_s in gaps.items()
+        ]
+        pace = _shared_pace(throttle.pace)
 
-        def step(ledger: Ledger) -> float:
+        def step(ledger: Ledger) -> tuple[float, SharedPace | None]:
             now = time.time()
-            return now + take_place(ledger.conn, shared_key, rates, now)
+            newer = share_pace(ledger.conn, shared_key, pace, now)
+            return now + take_place(ledger.conn, shared_key, rates, now), newer
 
+        start, newer = await ledger.run(step)
+        _adopt(throttle.pace, newer)
         # Processes share the wall clock; the wait in the ledger's queue has passed already.
-        return await ledger.run(step) - time.time() + time.monotonic()
+        return start - time.time() + time.monotonic()
 
-    return Throttle(
-        ThrottleCore(limits),
-        reserve_start=place if shared else None,
-        min_gap_s=_least_gap_s(limits),
-    )
+    throttle = Throttle(ThrottleCore(limits), reserve_start=place)
+    return throttle
+
+
+def _shared_pace(pace: Pace) -> SharedPace:
+    """Return a pace with the times of the wall clock, which processes share."""
+    changed_at = pace.changed_at - time.monotonic() + time.time()
+    return SharedPace(kind=pace.kind, value=pace.value, changed_at=changed_at)
+
+
+def _adopt(pace: Pace, newer: SharedPace | None) -> None:
+    """Take over the pace of another run, if it is newer."""
+    if newer is not None and newer.value is not None:
+        pace.adopt(newer.value, newer.changed_at - time.time() + time.monotonic())
 
 
 async def _shielded(step: Awaitable[T]) -> T:
@@ -341,24 +417,3 @@ def _stopped_text(status: DispatchStatus) -> str | None:
         return status.stopped
     text = _STOPPED_TEXT[status.stopped]
     return f"{text}; the last response: {status.last_error}" if status.last_error else text
-
-
-def _shared_rates(limits: DispatchLimits) -> list[SharedRate]:
-    """Return the limits that all processes using this key share."""
-    per_minute = {"requests": limits.requests_per_minute, "images": limits.images_per_minute}
-    return [
-        SharedRate(
-            unit=unit,
-            interval_s=60.0 / (number * HEADROOM),
-            burst=limits.burst,
-        )
-        for unit, number in per_minute.items()
-        if number is not None
-    ]
-
-
-def _least_gap_s(limits: DispatchLimits) -> float:
-    """Return the least time between two requests; 0.0 if the provider accepts bursts."""
-    if limits.requests_per_minute is None or limits.burst > 1:
-        return 0.0
-    return 60.0 / limits.requests_per_minute * _JITTER_FACTOR

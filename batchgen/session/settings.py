@@ -97,6 +97,17 @@ class Environment:
         """Return the failpoint at which a test has this process killed."""
         return self.get("BATCHGEN_FAILPOINT")
 
+    @property
+    def proxy(self) -> str | None:
+        """Return the URL of the proxy, by ``BATCHGEN_PROXY``; None without one."""
+        return self.get("BATCHGEN_PROXY")
+
+    @property
+    def ca_file(self) -> Path | None:
+        """Return a file of certificates, by ``BATCHGEN_CA_FILE``; None if it is not set."""
+        named = self.get("BATCHGEN_CA_FILE")
+        return Path(named).expanduser().absolute() if named else None
+
     def ledger_path(self, flag: Path | None, manifest_directory: Path | None) -> Path:
         """Return the ledger: ``--db``, else ``BATCHGEN_DB``, else next to the manifest or found
         here.

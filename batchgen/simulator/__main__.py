@@ -57,7 +57,7 @@ def _choices(names: type[StrEnum]) -> click.Choice[str]:
 
 
 @click.command(
-    context_settings={"show_default": True},
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
     help="Run the local endpoint: a strict fake provider on a loopback socket, with its own bill.",
 )
 @click.option("--host", default="127.0.0.1", help="Loopback IP address to listen on.")

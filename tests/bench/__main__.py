@@ -33,7 +33,7 @@ QUICK: Final = ("url-20k", "url-1500k", "inline-1500k", "latency-64", "startup")
 
 
 def main() -> None:
-    """Run what was asked for, and print its tables as it comes."""
+    """Run the requested benchmarks, and print their tables as they finish."""
     options = _options()
     chosen = options.only or (QUICK if options.quick else [*_NAMES, *ALONE])
     with tempfile.TemporaryDirectory(prefix="batchgen-bench-", dir=options.directory) as directory:

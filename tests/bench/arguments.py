@@ -1,4 +1,6 @@
-"""What every client's script is told; imports nothing, since it runs in the peers' environments."""
+"""Arguments of every client's script; imports nothing, because it runs in the peers'
+environments.
+"""
 
 from __future__ import annotations
 

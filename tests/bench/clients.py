@@ -29,7 +29,7 @@ class Task:
     in_flight: int
     size: str
     image_url: str | None = None
-    """Where a response by address points; None for inline answers."""
+    """Where a response's URL points; None for inline images."""
     limits: str = ""
     """More of the manifest's limits, for batchgen."""
 
@@ -42,7 +42,7 @@ class Client:
     python: Path | str = sys.executable
     script: str = ""
     downloads: bool = True
-    """Whether it brings a response by address to disk."""
+    """Whether it downloads an image given by URL."""
     environment: Mapping[str, str] | None = None
 
     def command(self, task: Task, directory: Path) -> list[str | Path]:

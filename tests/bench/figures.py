@@ -1,4 +1,4 @@
-"""Figures that stand for themselves, beside what is to be reached."""
+"""Figures of a benchmark, next to their targets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Bench:
 
     nginx: Nginx
     work: Path
-    """A directory for the scenario's files, on the file system that was asked for."""
+    """A directory for the scenario's files, on the requested file system."""
     rounds: int
     quick: bool
 

@@ -1,7 +1,8 @@
-"""An endpoint that is slow on purpose and cheap all the same, for many requests in flight.
+"""A deliberately slow but cheap endpoint, for many requests in flight.
 
-Every answer names the image at ``--response``, after ``--latency`` seconds. With ``--per-minute`` a
-strict bucket of ``--burst`` answers 429 to what is over it.
+Each response names the image at ``--response``, after ``--latency`` seconds. With
+``--per-minute`` a strict bucket of ``--burst`` returns 429 for requests over it. ``--jitter``
+delays each request by up to as many seconds before the bucket counts it, as a network does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import subprocess
 import sys
 import time
@@ -35,7 +37,7 @@ class Latency:
 
     @property
     def base_url(self) -> str:
-        """What clients are told."""
+        """Base URL for the clients."""
         return f"{self.url}/v1"
 
     def mark(self) -> int:
@@ -51,7 +53,7 @@ class Latency:
         return [at for at, accepted in self._came(mark) if not accepted]
 
     def most_in_flight(self) -> int:
-        """So many requests were held at the same time at most."""
+        """Return the largest number of requests held at the same time."""
         return int(self._ask("/most"))
 
     def _came(self, mark: int) -> list[tuple[float, bool]]:
@@ -81,7 +83,7 @@ def latency(image_url: str, seconds: float, *switches: str) -> Iterator[Latency]
 
 @dataclass(slots=True)
 class _Bucket:
-    """So many tokens at most, refilled evenly; None where there is no limit."""
+    """A token bucket, refilled evenly; None without a limit."""
 
     per_minute: float | None
     burst: float
@@ -103,6 +105,7 @@ class _State:
     def __init__(self, options: argparse.Namespace) -> None:
         body = json.dumps({"created": 1_764_000_000, "data": [{"url": options.response}]})
         self.latency_s: float = options.latency
+        self.jitter_s: float = options.jitter
         self.response = _response("200 OK", body)
         self.limited = _response("429 Too Many Requests", _LIMITED)
         self.bucket = _Bucket(options.per_minute, options.burst)
@@ -130,7 +133,11 @@ class _Connection(asyncio.Protocol):
             if len(self._received) < whole:
                 return
             del self._received[:whole]
-            self._reply(head)
+            delay_s = random.uniform(0, self._state.jitter_s)
+            if delay_s and head.startswith(b"POST "):
+                asyncio.get_running_loop().call_later(delay_s, self._reply, head)
+            else:
+                self._reply(head)
 
     def _reply(self, head: bytes) -> None:
         state = self._state
@@ -187,4 +194,5 @@ if __name__ == "__main__":
     parser.add_argument("--latency", type=float, required=True)
     parser.add_argument("--per-minute", type=float)
     parser.add_argument("--burst", type=float, default=1.0)
+    parser.add_argument("--jitter", type=float, default=0.0)
     asyncio.run(_serve(_State(parser.parse_args())))

@@ -1,4 +1,4 @@
-"""Debian's nginx as an endpoint whose answers cost the server nothing: every one is a file."""
+"""Debian's nginx as an endpoint whose responses cost the server nothing: each is a file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ http {{
     listen 127.0.0.1:{port} backlog=4096;
     root {directory}/files;
     location ~ ^/(?<answer>[a-z0-9-]+)/v1/images/generations$ {{
-      # A file answers no POST; as the page of that error it does.
+      # A file is no response to a POST; as the page of that error it does.
       error_page 405 =200 /answers/$answer.json;
       return 405;
     }}
@@ -71,7 +71,7 @@ class Nginx:
         return f"{self.url}/{response}/v1"
 
     def image(self, size: str) -> Path:
-        """The file that all answers of a size name or hold."""
+        """The file that all responses of a size name or contain."""
         return self.directory / "files" / "images" / f"{size}.png"
 
     def mark(self) -> int:

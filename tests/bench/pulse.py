@@ -17,7 +17,7 @@ _FEWEST_HOPS: Final = 0.2
 
 
 def run(bench: Bench) -> list[Figure]:
-    """Answers of each kind at 64 in flight."""
+    """Measure responses of each kind at 64 in flight."""
     counts = {"url-20k": 1_000, "url-1500k": 200, "inline-1500k": 200}
     return [
         figure for response, count in counts.items() for figure in _watched(bench, response, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -24,53 +27,101 @@ _BATCHGEN: Final = Batchgen(name="batchgen")
 
 
 def run(bench: Bench) -> Iterator[Figure]:
-    """600 a minute against strict buckets: at once, after stop and resume, two runs at a time."""
+    """Use 600 a minute of strict buckets: with jitter, after a stop, with two runs of a key."""
     seconds = 15.0 if bench.quick else 60.0
     for burst in (1, 10):
-        yield from _measured(bench, f"bucket of {burst}", burst, ["one"], [seconds])
-    halves = [seconds / 2, seconds / 2]
-    yield from _measured(bench, "bucket of 1, stopped and resumed", 1, ["one"], halves)
-    yield from _measured(bench, "bucket of 1, two runs on a ledger", 1, ["one", "two"], [seconds])
+        for jitter_ms in (0, 5, 30):
+            case = _Case(
+                what=f"bucket of {burst}, {jitter_ms} ms of jitter",
+                burst=burst,
+                jitter_ms=jitter_ms,
+                least=_goal(burst, jitter_ms),
+                turns=(seconds,),
+            )
+            yield from _measured(bench, case)
+    halves = (seconds / 2, seconds / 2)
+    yield from _measured(bench, _Case(what="bucket of 1, stopped and resumed", turns=halves))
+    two = _Case(what="bucket of 1, two runs of a key", names=("one", "two"), turns=(seconds,))
+    yield from _measured(bench, two)
 
 
-def _measured(
-    bench: Bench, what: str, burst: int, names: Sequence[str], turns: Sequence[float]
-) -> Iterator[Figure]:
-    """Batches run at the same time for each turn; the share is that of the time in the turns.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    what: str
+    turns: tuple[float, ...]
+    """Seconds of each turn; batches of ``names`` run at the same time in each."""
+    names: tuple[str, ...] = ("one",)
+    burst: int = 1
+    jitter_ms: int = 0
+    least: float = 95.0
 
-    A turn counts from its first request on, and what a server gives beyond the even rate at once
-    (its burst) is no part of what is allowed.
+
+def _goal(burst: int, jitter_ms: int) -> float:
+    """Return the least share in percent.
+
+    Without refusals, a strict bucket of 1 needs gaps of the interval plus the jitter.
     """
-    switches = ["--per-minute", str(_PER_MINUTE), "--burst", str(burst)]
+    if burst > 1:
+        return 98.0
+    interval_ms = 60_000 / _PER_MINUTE
+    return min(95.0, 0.97 * 100 * interval_ms / (interval_ms + jitter_ms))
+
+
+def _measured(bench: Bench, case: _Case) -> Iterator[Figure]:
+    """Measure the used share of the rate, the 429s, and the spacing at both ends.
+
+    A turn counts from its first request. What a server accepts at once beyond the even rate (its
+    burst) is not part of the allowance.
+    """
+    switches = ["--per-minute", str(_PER_MINUTE), "--burst", str(case.burst)]
+    switches += ["--jitter", str(case.jitter_ms / 1000)]
     directory = bench.work / "rate"
     directory.mkdir()
     image = f"{bench.nginx.url}/images/20k.png"
-    used, allowed, refused = 0, 0.0, 0
+    used, allowed = 0, 0.0
     with latency(image, _LATENCY_S, *switches) as server:
-        manifests = _manifests(directory, server, names, int(sum(turns) * _PER_MINUTE / 60) + 100)
-        for seconds in turns:
+        count = int(sum(case.turns) * _PER_MINUTE / 60) + 100
+        manifests = _manifests(directory, server, case, count)
+        for seconds in case.turns:
             mark = server.mark()
             _run_for(seconds, server, mark, manifests, directory)
             bought = server.bought_since(mark)
             used += sum(at <= bought[0] + seconds for at in bought)
             allowed += seconds * _PER_MINUTE / 60
-            refused += len(server.refused_since(mark))
+        refused = len(server.refused_since(0))
+        arrivals = sorted([*server.bought_since(0), *server.refused_since(0)])
+    departures = sorted(
+        float(line)
+        for file in directory.glob("departures-*")
+        for line in file.read_text().splitlines()
+    )
     shutil.rmtree(directory)
-    share = used / allowed * 100
-    yield Figure(what=f"{what}: used of the allowance", value=share, unit="%", least=98)
-    yield Figure(what=f"{what}: 429s", value=refused, unit="", most=0)
+    yield Figure(
+        what=f"{case.what}: used of the rate",
+        value=used / allowed * 100,
+        unit="%",
+        least=case.least,
+    )
+    yield Figure(what=f"{case.what}: 429s", value=refused, unit="", most=sum(case.turns) / 60)
+    for end, times in (("departure", departures), ("arrival", arrivals)):
+        gaps = sorted(later - earlier for earlier, later in pairwise(times))
+        if case.burst == 1 and gaps:
+            hundredth = gaps[len(gaps) // 100] * 1000
+            yield Figure(
+                what=f"{case.what}: shortest 1 % of {end} gaps", value=hundredth, unit="ms"
+            )
 
 
-def _manifests(directory: Path, server: Latency, names: Sequence[str], count: int) -> list[Path]:
+def _manifests(directory: Path, server: Latency, case: _Case, count: int) -> list[Path]:
     write_rows(directory / "rows.csv", count)
     task = Task(
         base_url=server.base_url,
         count=count,
         in_flight=_IN_FLIGHT,
         size="20k",
-        limits=f", requests_per_minute: {_PER_MINUTE}",
+        limits=f", requests_per_minute: {_PER_MINUTE}, burst: {case.burst}",
     )
-    return [write_manifest(directory, task, name=name) for name in names]
+    return [write_manifest(directory, task, name=name) for name in case.names]
 
 
 def _run_for(
@@ -78,13 +129,16 @@ def _run_for(
 ) -> None:
     """Start a run of each, and stop them so long after the first request."""
     db = directory / "batchgen.db"
+    hook = str(Path(__file__).with_name("departures"))
+    env = {**_BATCHGEN.env(), "DEPARTURES": f"{directory}/departures-"}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (hook, env.get("PYTHONPATH"))))
     with ExitStack() as stack:
         runs = [
             stack.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-m", "batchgen", "run", manifest, "--db", db],
                     cwd=directory,
-                    env=_BATCHGEN.env(),
+                    env=env,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,

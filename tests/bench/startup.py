@@ -17,7 +17,9 @@ _TIMES: Final = 15
 
 
 def run(bench: Bench) -> list[Figure]:
-    """``--help`` beside what its library costs alone, and ``status`` on a small ledger."""
+    """Compare ``--help`` with the cost of its library alone, and time ``status`` on a small
+    ledger.
+    """
     directory = bench.work / "startup"
     directory.mkdir()
     client = Batchgen(name="batchgen")

@@ -37,7 +37,7 @@ class Scenario:
     cpu_goal: tuple[float, float] | None = None
     """At most so much of the script's CPU an image; the second is what is really wanted."""
     rate_goal: float | None = None
-    """At least so many times the script's images a second."""
+    """Minimum rate as a multiple of the script's images per second."""
     share_goal: float | None = None
     """At least that share of the rate that latency allows."""
     peak_goal_mb: float | None = None

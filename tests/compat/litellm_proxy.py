@@ -42,12 +42,12 @@ class Scenario:
     extra: str = ""
     prompts: tuple[str, ...] = tuple(f"a mug, number {number}" for number in range(20))
     bought_again: bool = False
-    """The proxy asks again by itself (`max_retries: 0` counts as unset there), and tells nobody."""
+    """The proxy retries by itself (`max_retries: 0` counts as unset there), without a trace."""
 
 
 STREAM: Final = "{size: 1024x640, stream: true, partial_images: 1}"
 SCENARIOS: Final = (
-    Scenario("addresses"),
+    Scenario("urls"),
     Scenario("inline", ("--response", "b64_json")),
     Scenario("mixed", ("--response", "mixed")),
     Scenario("one reference", extra="images: [a.png]\n"),
@@ -66,7 +66,7 @@ SCENARIOS: Final = (
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -124,7 +124,7 @@ def wait_for(url: str) -> None:
             time.sleep(0.2)
         else:
             return
-    raise TimeoutError(f"{url} does not answer within {START_WITHIN_S} s")
+    raise TimeoutError(f"{url} does not respond within {START_WITHIN_S} s")
 
 
 def images(directory: Path) -> None:

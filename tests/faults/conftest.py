@@ -11,5 +11,5 @@ from batchgen.http.session import ssl_context
 
 @pytest.fixture(scope="session")
 def verify() -> ssl.SSLContext:
-    """The TLS settings of a run, which trust nobody from these tests."""
+    """TLS settings of a run that trusts no certificate of these tests."""
     return ssl_context()

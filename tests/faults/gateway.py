@@ -21,24 +21,24 @@ NO_CATALOGUE = wire.response(b"no", "404 Not Found")
 
 @dataclass
 class Gateway:
-    """What it answers, and what it has seen."""
+    """Its scripted responses, and what it has received."""
 
     server: wire.Server
     reply: Callable[[int], bytes] = lambda _: b""
     """The raw response to the paid request of this number, from 0."""
     files: dict[str, list[bytes]] = field(default_factory=dict)
-    """Raw answers by path, one after another; the last one stays."""
+    """Raw responses by path, in turn; the last one is repeated."""
     posts: list[wire.Received] = field(default_factory=list)
     gets: list[wire.Received] = field(default_factory=list)
 
     def url(self, name: str) -> str:
-        """The address of a file."""
+        """Return the URL of a file."""
         return f"{self.server.url}/{name}"
 
     async def run(
         self, directory: Path, *, jobs: int = 1, code: int | None = 0, limits: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """Run a batch of so many jobs against it, one after another and without any waste."""
+        """Run a batch of this many jobs against it, one at a time and without max_waste."""
         path = rig.manifest(
             directory,
             f"{self.server.url}/v1",

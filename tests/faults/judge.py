@@ -22,9 +22,9 @@ class Kind(StrEnum):
     """What a broken invariant means for the person who pays."""
 
     LOST = "lost"
-    """Paid for, and nobody knows."""
+    """Paid for, without a record."""
     TWICE = "bought twice"
-    """Paid for again without a doubt on record."""
+    """Paid for again without an uncertain attempt on record."""
     CORRUPT = "corrupt"
     """The ledger is damaged, or an image is not what the ledger says."""
     MONEY = "money"
@@ -34,7 +34,7 @@ class Kind(StrEnum):
     STUCK = "stuck"
     """A run with nothing to do is not done."""
     LITTER = "litter"
-    """Files that nobody needs, or that nobody knows."""
+    """Files that are not needed, or not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Finding:
     text: str
 
 
-def doubts(directory: Path) -> int:
-    """How many requests the ledger can't tell the end of."""
+def open_attempts(directory: Path) -> int:
+    """Return the number of requests whose end the ledger does not know."""
     db = directory / "batchgen.db"
     if not db.exists():
         return 0
@@ -78,7 +78,7 @@ def dead(directory: Path, bill: Bill) -> list[Finding]:
 
 
 def final(directory: Path, bill: Bill) -> list[Finding]:
-    """What must hold once a run has come to its end (I10 to I12 too)."""
+    """Check what must hold after a run has finished (I10 to I12 too)."""
     found = dead(directory, bill) or [*_strangers(directory)]
     return found or _by_the_rig(directory, bill, finished=True)
 
@@ -121,7 +121,7 @@ def _intents(directory: Path, bill: Bill) -> list[Finding]:
 
 
 def _repeats(directory: Path, bill: Bill) -> list[Finding]:
-    """I5: a job is charged once, and once more for each doubt or spoiled answer on record."""
+    """I5: a job is charged once, and once more per uncertain or spoiled attempt on record."""
     attempts = rig.query(directory / "batchgen.db", "SELECT id, job_id, outcome FROM attempts")
     charged = rig.charges(bill)
     sure = Counter(
@@ -137,7 +137,7 @@ def _repeats(directory: Path, bill: Bill) -> list[Finding]:
 
 
 def _responses(directory: Path) -> list[Finding]:
-    """I4: what is paid for and not on disk has its address, or its response in the spool."""
+    """I4: what is paid for and not on disk has its URL, or its response in the spool."""
     due = rig.query(
         directory / "batchgen.db",
         "SELECT images.url AS url, task, response FROM images JOIN attempts"
@@ -145,7 +145,7 @@ def _responses(directory: Path) -> list[Finding]:
     )
     spool = directory / "batchgen.db.spool"
     return [
-        Finding(Kind.LOST, f"paid for, and neither address nor answer: {row['response']}")
+        Finding(Kind.LOST, f"paid for, and neither URL nor response: {row['response']}")
         for row in due
         if row["url"] is None and row["task"] is None and not (spool / row["response"]).exists()
     ]
@@ -159,4 +159,4 @@ def _strangers(directory: Path) -> Iterable[Finding]:
     known = {directory / row["root"] / row["path"] for row in saved}
     for path in (directory / "out").rglob("*"):
         if path.is_file() and path not in known:
-            yield Finding(Kind.LITTER, f"nobody knows {path.relative_to(directory)}")
+            yield Finding(Kind.LITTER, f"unknown file {path.relative_to(directory)}")

@@ -32,7 +32,7 @@ class Kept(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Bytes of a file, or its new length where there are none."""
+    """Bytes of a file, or its new length if there are no bytes."""
 
     file: int
     offset: int
@@ -68,7 +68,7 @@ class Sent:
     """A request may have reached the endpoint."""
 
     calls: int
-    """By so many counted calls."""
+    """Sent by this many counted calls."""
 
 
 Event = Written | Named | FileSynced | Directoriesynced | Sent
@@ -213,7 +213,7 @@ def _written(content: bytes, writes: Sequence[Written]) -> bytes:
 
 
 def disk_at(events: Sequence[Event], cut: int) -> Disk:
-    """The disk behind so many events."""
+    """Return the disk after this many events."""
     disk = Disk()
     for event in events[:cut]:
         disk.take(event)

@@ -20,19 +20,19 @@ class Weather:
     latency_s: float = 0.0
     """Before each piece of the response."""
     bytes_per_s: float = 0.0
-    """Of the response; 0 is no limit."""
+    """Bytes per second of the response; 0 is unlimited."""
     slice_bytes: int = _PIECE_BYTES
     """The largest piece in which anything is passed on."""
     request_bytes: int | None = None
-    """So many pass on their way to the server, then the connection is cut."""
+    """Bytes that pass to the server before the connection is cut."""
     response_bytes: int | None = None
-    """So many pass on their way back, then the connection is cut."""
+    """Bytes that pass back before the connection is cut."""
     reset: bool = False
     """Cut by RST and not by FIN."""
     slow_close_s: float = 0.0
-    """How much later than the server the client is told that the response has ended."""
+    """Delay until the client sees the end of the response."""
     silent: bool = False
-    """Nothing passes, and nobody is told."""
+    """Nothing passes, and neither side notices."""
 
 
 CLEAR = Weather()
@@ -65,7 +65,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Its address, without a slash at the end."""
+        """Its URL, without a slash at the end."""
         return f"http://127.0.0.1:{self.port}"
 
     def down(self) -> None:

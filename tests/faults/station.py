@@ -53,9 +53,9 @@ class Station:
         env: Mapping[str, str] | None = None,
         naive: bool = False,
     ) -> Ended:
-        """Run a command in a fork, traced where there is a plan.
+        """Run a command in a fork, traced if there is a plan.
 
-        Raises Refused where nobody may trace.
+        Raises Refused if tracing is not allowed.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None

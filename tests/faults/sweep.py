@@ -40,7 +40,7 @@ class Figures:
 
     trials: int = 0
     hit: int = 0
-    doubts: int = 0
+    open_attempts: int = 0
     billed_doubts: int = 0
     sent_after: int = 0
     broken: Counter[str] = field(default_factory=Counter)
@@ -50,7 +50,7 @@ class Figures:
         """Count one trial."""
         self.trials += 1
         self.hit += result.hit is not None
-        self.doubts += result.doubts
+        self.open_attempts += result.open_attempts
         self.billed_doubts += result.billed_doubts
         self.sent_after += result.sent_after > 0
         for kind in {finding.kind for finding in result.findings}:
@@ -62,7 +62,7 @@ class Figures:
         """Add what another worker found."""
         self.trials += other.trials
         self.hit += other.hit
-        self.doubts += other.doubts
+        self.open_attempts += other.open_attempts
         self.billed_doubts += other.billed_doubts
         self.sent_after += other.sent_after
         self.broken += other.broken
@@ -72,7 +72,7 @@ class Figures:
         """One line of the table."""
         found = ", ".join(f"{kind} {count}" for kind, count in sorted(self.broken.items()))
         return (
-            f"{name:28} trials {self.trials:5}  hit {self.hit:5}  in doubt {self.doubts:4}"
+            f"{name:28} trials {self.trials:5}  hit {self.hit:5}  uncertain {self.open_attempts:4}"
             f" (billed {self.billed_doubts:4})  sent after {self.sent_after:3}"
             f"  broken: {found or 'none'}"
         )

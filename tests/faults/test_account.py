@@ -15,7 +15,7 @@ LIMITS = '{concurrency: 4, max_waste: "0"}'
 
 
 @pytest.mark.fault("A02")
-def test_a_key_that_is_revoked_in_the_middle_stops_the_run_and_fails_no_job(
+def test_revoked_key_stops_the_run_and_fails_no_job(
     tmp_path: Path,
 ) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.2") as served:
@@ -37,7 +37,7 @@ def test_a_key_that_is_revoked_in_the_middle_stops_the_run_and_fails_no_job(
 
 
 @pytest.mark.fault("A05")
-def test_a_rate_that_falls_in_the_middle_brings_no_storm_of_requests(tmp_path: Path) -> None:
+def test_lower_rate_limit_causes_no_storm_of_requests(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.1") as served:
         path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
@@ -58,7 +58,7 @@ def test_a_rate_that_falls_in_the_middle_brings_no_storm_of_requests(tmp_path: P
 
 
 @pytest.mark.fault("A13")
-def test_a_charge_for_a_image_that_did_not_come_is_counted_and_told(tmp_path: Path) -> None:
+def test_charge_without_an_image_is_counted_and_reported(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images", "--bill-empty", "0.5") as served:
         path = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=LIMITS)
         rig.batchgen("run", path, cwd=tmp_path, code=1)
@@ -75,7 +75,7 @@ def test_a_charge_for_a_image_that_did_not_come_is_counted_and_told(tmp_path: Pa
 
 @pytest.mark.fault("A07")
 @pytest.mark.parametrize(("balance", "short"), [("0.20", True), ("5.00", False)])
-def test_a_balance_below_the_quote_is_warned_of_where_the_account_can_be_asked(
+def test_balance_below_the_estimate_causes_a_warning(
     balance: str, short: bool, tmp_path: Path
 ) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images", "--balance", balance) as served:

@@ -1,4 +1,4 @@
-"""What stands in a response, and images of which a part is missing; none of those is saved."""
+"""Contents of responses, and images with a missing part; none of those is saved."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_of_a_thousand_images_that_are_cut_none_is_accepted() -> None:
     assert refused >= 1000
 
 
-@pytest.mark.parametrize("form", ["inline", "address"])
+@pytest.mark.parametrize("form", ["inline", "url"])
 @pytest.mark.fault("B13", "B14", "B15")
 async def test_a_cut_image_is_charged_kept_and_never_done(form: str, tmp_path: Path) -> None:
     bad = [drawn(encoding, SIZES[0])[:-1] for encoding in ENCODINGS]
@@ -91,7 +91,7 @@ async def test_a_cut_image_is_charged_kept_and_never_done(form: str, tmp_path: P
     assert len(list((tmp_path / "batchgen.db.spool").iterdir())) == len(bad)
 
 
-# What stands in a response
+# Contents of a response
 
 
 @pytest.mark.fault("B06", "B07", "B08")
@@ -109,7 +109,7 @@ async def test_what_comes_is_kept_and_what_is_missing_is_left(tmp_path: Path) ->
 
 
 @pytest.mark.fault("B22", "B23")
-async def test_one_image_for_two_jobs_is_saved_for_both_and_told_by_its_hash(
+async def test_same_image_for_two_jobs_is_saved_and_reported(
     tmp_path: Path,
 ) -> None:
     async with gateway() as provider:
@@ -172,7 +172,7 @@ async def test_the_words_of_a_provider_reach_nobody_as_they_are(tmp_path: Path) 
 
 
 def holding(directory: Path, secret: bytes) -> list[Path]:
-    """The files in which it stands."""
+    """Return the files that contain it."""
     return [path for path in directory.rglob("*") if path.is_file() and secret in path.read_bytes()]
 
 

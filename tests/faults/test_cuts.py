@@ -66,7 +66,7 @@ class Buyer:
         return exchange
 
     def outcomes(self) -> list[Outcome]:
-        """What the requests came to, in their order."""
+        """Return the outcomes of the requests, in order."""
         return [classification.outcome for _, classification in self.bought.values()]
 
 
@@ -109,22 +109,22 @@ async def cut_requests(
 
 @pytest.mark.anyio
 @pytest.mark.fault("N08", "N09")
-async def test_a_request_cut_at_any_byte_is_never_free_once_it_was_handed_over(
+async def test_request_cut_after_its_last_byte_is_never_free(
     served: rig.Endpoint, between: Proxy, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     before = len(served.bill())
     async with buyer(tmp_path, verify, between) as buys:
         length = await cut_requests(buys, between, BODY)
         charged = check_bill(buys, served, before)
-    # All of it fits into the kernel's buffer, so whoever sends it can't know what became of it.
+    # All of it fits into the kernel's buffer, so its sender can't know whether it arrived.
     assert buys.outcomes() == [Outcome.OK, *[Outcome.AMBIGUOUS] * (length + 1)]
-    # Of the cut ones, the server read the one that was cut behind its last byte, and charged it.
+    # Of the cut requests, the server read and charged the one that was cut after its last byte.
     assert charged == {f"{0:032x}", f"{length + 1:032x}"}
 
 
 @pytest.mark.anyio
 @pytest.mark.fault("N11", "N13")
-async def test_an_response_cut_at_any_byte_is_a_doubt_until_it_is_whole(
+async def test_response_cut_at_any_byte_is_uncertain(
     served: rig.Endpoint, between: Proxy, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     before = len(served.bill())
@@ -145,7 +145,7 @@ LARGE = BODY[:-1] + b',"user":"%s"}' % (b"x" * 6_000_000)
 
 @pytest.mark.anyio
 @pytest.mark.fault("N08", "N09")
-async def test_a_large_request_that_was_cut_early_is_asked_again_for_free(
+async def test_large_request_cut_early_is_retried_for_free(
     served: rig.Endpoint, between: Proxy, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     before = len(served.bill())
@@ -183,7 +183,7 @@ def served_as(head: str) -> bytes:
 @pytest.mark.anyio
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.fault("N13", "N14", "N15", "N32")
-async def test_a_download_cut_at_any_byte_is_repeated_from_the_first_to_the_whole_image(
+async def test_download_cut_at_any_byte_is_repeated_from_its_start(
     head: str, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     response = served_as(head)

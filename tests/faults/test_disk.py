@@ -53,7 +53,7 @@ def test_no_request_leaves_whose_response_might_find_no_room(
         assert "MiB free, not enough for the responses" in text
         assert "MiB free" in found["stopped"]
         assert found["jobs"]["pending"] > 0
-        assert found["jobs"]["done"] + found["jobs"]["pending"] == len(PROMPTS), "none in doubt"
+        assert found["jobs"]["done"] + found["jobs"]["pending"] == len(PROMPTS), "none uncertain"
         posts = served.judge("stats")["posts"]
         refused = rig.batchgen("run", path, cwd=disk, code=2)
         assert "nothing was sent" in refused.stderr
@@ -89,7 +89,7 @@ def _read_only(disk: Path) -> None:
         pytest.param(_read_only, "Read-only file system", marks=pytest.mark.fault("D05")),
     ],
 )
-def test_what_is_paid_waits_for_a_disk_that_takes_it_and_nothing_is_bought_meanwhile(
+def test_paid_images_wait_for_a_working_disk(
     spoil: Callable[[Path], None], reason: str, served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
@@ -119,7 +119,7 @@ def test_what_is_paid_waits_for_a_disk_that_takes_it_and_nothing_is_bought_meanw
 
 
 @pytest.mark.fault("D01")
-def test_a_disk_that_is_filled_to_its_last_byte_leaves_doubts_and_no_lies(
+def test_disk_filled_to_the_last_byte_leaves_true_states(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
@@ -137,7 +137,7 @@ def test_a_disk_that_is_filled_to_its_last_byte_leaves_doubts_and_no_lies(
 
 
 @pytest.mark.fault("D18")
-def test_an_output_directory_that_vanishes_is_made_anew_for_what_is_still_to_come(
+def test_removed_output_directory_is_created_again(
     tmp_path: Path,
 ) -> None:
     """What was being written when the directory went away is left there under its `.part` name."""
@@ -157,7 +157,7 @@ def test_an_output_directory_that_vanishes_is_made_anew_for_what_is_still_to_com
 
 @pytest.mark.fault("D22")
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_images_follow_the_umask_and_all_else_is_the_owners_alone(
+def test_images_follow_the_umask_and_other_files_are_private(
     umask: int, served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, PROMPTS[:1], limits=LIMITS)

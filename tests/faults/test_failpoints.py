@@ -70,17 +70,17 @@ def test_a_run_killed_at_a_point_is_finished_by_the_next(
         assert ended.end.code == -signal.SIGKILL, f"{point} is not on the way: {ended.output}"
         served.wait_until_idle()
         assert judge.dead(tmp_path, served.bill()[before:]) == []
-        assert judge.doubts(tmp_path) <= 2
+        assert judge.open_attempts(tmp_path) <= 2
 
     if point in AT_RECOVERY:
         kill(Point.BODY_SENT, 2)
     kill(point, 1 if point in BEFORE_AN_RESPONSE | AT_RECOVERY else 2)
-    in_doubt = judge.doubts(tmp_path)
+    in_doubt = judge.open_attempts(tmp_path)
 
     done = runs.run("run", path, cwd=tmp_path)
     assert done.end.code == 0, done.output
     assert judge.final(tmp_path, served.bill()[before:]) == []
-    assert judge.doubts(tmp_path) <= in_doubt
+    assert judge.open_attempts(tmp_path) <= in_doubt
     posts, rows = served.judge("stats")["posts"], judge.rows(tmp_path)
     assert runs.run("resume", "batch", cwd=tmp_path).end.code == 0
     assert served.judge("stats")["posts"] == posts, "a run with nothing to do sent something"

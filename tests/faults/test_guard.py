@@ -70,7 +70,7 @@ def stopped(directory: Path, *switches: str, after: int = 0) -> Spent:
         pytest.param(
             ["--bill-unread", "1"],
             marks=pytest.mark.fault("W02", "K01"),
-            id="images under a key that nobody reads",
+            id="images under an unknown key",
         ),
         pytest.param(
             ["--bill-empty", "1"], marks=pytest.mark.fault("W02"), id="no image in the list"

@@ -1,4 +1,4 @@
-"""What a stranger sends over the network never commands a terminal, and never leaves its place."""
+"""Hostile data from the network never controls a terminal, and never leaves its directory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RESPONSES: Final[dict[str, Callable[[str], bytes]]] = {
     "an error": lambda _: wire.response(
         said(message=EVIL, code=EVIL, type=EVIL, param=EVIL), "400 Bad Request"
     ),
-    "no address": lambda _: image_at(EVIL),
+    "no url": lambda _: image_at(EVIL),
     "names": lambda _: wire.response(
         said(message="no"), "400 Bad Request", X_Request_Id=RAW.decode("latin-1")
     ),
@@ -83,7 +83,7 @@ async def hostile(connection: wire.Connection, server: wire.Server) -> None:
 
 
 async def shown(directory: Path, *arguments: str | Path) -> str:
-    """What a command shows, whatever its end; it must not be a bug."""
+    """Return the output of a command with any exit code but that of a bug."""
     done = await anyio.to_thread.run_sync(
         lambda: rig.batchgen(*arguments, cwd=directory, code=None)
     )
@@ -119,13 +119,13 @@ async def test_nothing_that_a_provider_sends_commands_the_terminal(tmp_path: Pat
             ["export", "--what", "attempts", "--format", "jsonl"],
         )
     ]
-    assert sum("dlrow" in text for text in texts) >= 4, "the words themselves are told"
+    assert sum("dlrow" in text for text in texts) >= 4, "the words themselves are printed"
     for text in [*texts, (tmp_path / "night.log").read_text("utf-8")]:
         assert [command for command in COMMANDS if command in text] == [], ascii(text)
 
 
 @pytest.mark.fault("M22")
-def test_a_manifest_that_changes_under_a_run_changes_nothing_of_it(tmp_path: Path) -> None:
+def test_manifest_edited_during_a_run_has_no_effect_on_it(tmp_path: Path) -> None:
     switches = ("--fast-images", "--latency", "0.1")
     with rig.endpoint(tmp_path / "state", *switches) as endpoint:
         prompts = [f"image {number}" for number in range(8)]

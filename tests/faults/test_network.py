@@ -48,7 +48,7 @@ SOON_S = 0.3
 
 
 @pytest.mark.fault("N01")
-def test_a_name_that_is_not_found_pauses_the_run_and_then_stops_it_for_free(
+def test_unknown_host_pauses_and_then_stops_the_run_for_free(
     tmp_path: Path,
 ) -> None:
     path = rig.manifest(
@@ -79,7 +79,7 @@ main()
 
 @pytest.mark.fault("N02")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_a_name_server_that_never_responses_keeps_no_run_from_ending(tmp_path: Path) -> None:
+def test_silent_name_server_does_not_keep_a_run_from_ending(tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, "https://gateway.invalid/v1", ["one"])
     with subprocess.Popen(
         [sys.executable, "-c", MUTE_NAME_SERVER, "run", str(path), "--json"],
@@ -114,7 +114,7 @@ def black_hole(family: socket.AddressFamily, host: str, port: int = 0) -> Iterat
 
 @pytest.mark.fault("N04")
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
-async def test_a_host_that_swallows_the_connection_is_given_up_and_safe(
+async def test_host_that_ignores_connections_is_given_up_for_free(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batchgen.http.transport, "CONNECT_TIMEOUT_S", SOON_S)
@@ -186,7 +186,7 @@ def certificates() -> dict[str, tuple[trustme.CA, trustme.LeafCert]]:
     return {
         "expired": (ours, expired),
         "of another host": (ours, ours.issue_cert("gateway.example")),
-        "of an authority that nobody knows": (ours, other.issue_cert("127.0.0.1")),
+        "of an unknown authority": (ours, other.issue_cert("127.0.0.1")),
     }
 
 
@@ -202,9 +202,7 @@ def shown(certificate: trustme.LeafCert) -> ssl.SSLContext:
 
 @pytest.mark.parametrize("which", BAD_CERTIFICATES)
 @pytest.mark.fault("N05")
-async def test_a_certificate_that_does_not_hold_stops_before_a_byte_is_sent(
-    which: str, tmp_path: Path
-) -> None:
+async def test_invalid_certificate_stops_before_a_byte_is_sent(which: str, tmp_path: Path) -> None:
     trusted, certificate = BAD_CERTIFICATES[which]
     trusting = ssl.create_default_context()
     trusted.configure_trust(trusting)
@@ -217,7 +215,7 @@ async def test_a_certificate_that_does_not_hold_stops_before_a_byte_is_sent(
 
 
 @pytest.mark.fault("N05")
-async def test_a_run_stops_at_a_certificate_of_nobody_and_sends_nothing(tmp_path: Path) -> None:
+async def test_run_stops_at_an_untrusted_certificate(tmp_path: Path) -> None:
     certificate = trustme.CA().issue_cert("127.0.0.1")
     async with gateway(shown(certificate)) as provider:
         done = await provider.run(tmp_path, jobs=3, code=3)
@@ -331,7 +329,7 @@ async def test_a_head_that_makes_no_sense_is_asked_for_again(
 
 
 @pytest.mark.fault("N22")
-async def test_a_connection_that_ends_as_it_is_used_again_costs_no_download(
+async def test_reused_connection_that_closes_costs_no_download(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     async def once(connection: wire.Connection, server: wire.Server) -> None:
@@ -376,7 +374,7 @@ TROUBLE = {
 
 
 @pytest.mark.fault("N13", "N14", "N15", "N19", "N32", "N33", "B10", "B11")
-async def test_a_download_that_goes_wrong_is_repeated_and_never_bought_again(
+async def test_failed_download_is_repeated_and_never_rebought(
     tmp_path: Path,
 ) -> None:
     async with gateway() as provider:
@@ -407,7 +405,7 @@ def between(tmp_path: Path) -> Iterator[tuple[rig.Endpoint, Proxy]]:
 
 
 @pytest.mark.fault("N36")
-def test_a_network_that_comes_back_costs_no_more_than_what_was_in_flight(
+def test_network_outage_costs_only_requests_in_flight(
     between: tuple[rig.Endpoint, Proxy], tmp_path: Path
 ) -> None:
     endpoint, network = between
@@ -439,7 +437,7 @@ def test_a_network_that_comes_back_costs_no_more_than_what_was_in_flight(
 
 
 @pytest.mark.fault("N08", "N09", "N11", "N13")
-def test_a_run_over_a_network_that_cuts_every_third_connection_agrees_with_the_bill(
+def test_cut_connections_keep_ledger_and_bill_equal(
     between: tuple[rig.Endpoint, Proxy], tmp_path: Path
 ) -> None:
     endpoint, network = between
@@ -480,7 +478,7 @@ PORTALS = {
 
 @pytest.mark.parametrize("which", PORTALS)
 @pytest.mark.fault("N37", "N38", "B01")
-async def test_a_port_that_responses_everything_alike_is_asked_three_times(
+async def test_port_with_one_response_for_all_gets_three_requests(
     which: str, tmp_path: Path
 ) -> None:
     reply, _ = PORTALS[which]
@@ -500,7 +498,7 @@ async def test_a_port_that_responses_everything_alike_is_asked_three_times(
 
 
 @pytest.mark.fault("N38")
-async def test_a_portal_that_redirects_to_its_login_stops_the_run_for_free(tmp_path: Path) -> None:
+async def test_captive_portal_stops_the_run_for_free(tmp_path: Path) -> None:
     async with gateway() as provider:
         provider.reply = lambda _: wire.response(b"", "302 Found", Location="http://login.example/")
         done = await provider.run(tmp_path, jobs=20, code=3)

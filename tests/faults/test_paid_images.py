@@ -59,7 +59,8 @@ def job_reason(directory: Path) -> str:
 def test_a_run_outlasts_a_failing_image_host(
     fault: str, fresh_endpoint: rig.Endpoint, tmp_path: Path
 ) -> None:
-    fresh_endpoint.judge("faults", {fault: 1, "download_faults": 3})
+    requests = 2 if fault == "download-forbid" else 1  # a 403 is followed by one with the key
+    fresh_endpoint.judge("faults", {fault: 1, "download_faults": 3 * requests})
     path = rig.manifest(tmp_path, fresh_endpoint.base_url, ["a mug", "a bag"])
     rig.batchgen("run", path, cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 2
@@ -128,8 +129,8 @@ def test_retry_downloads_before_it_buys(
     fresh_endpoint: rig.Endpoint, lost: Path, tmp_path: Path
 ) -> None:
     dry = rig.batchgen("retry", "batch", "--dry-run", cwd=tmp_path).stdout
-    assert "0 jobs would be pending again" in dry
-    assert "1 lost images would be downloaded once more for free" in dry
+    assert "pending again" not in dry
+    assert "1 lost image would be downloaded once more for free" in dry
     assert (
         "1 lost image is downloaded once more"
         in rig.batchgen("retry", "batch", cwd=tmp_path).stdout
@@ -148,7 +149,7 @@ def test_a_second_retry_buys(fresh_endpoint: rig.Endpoint, lost: Path, tmp_path:
     assert rig.status(tmp_path)["jobs"]["failed"] == 1
     assert len(fresh_endpoint.bill()) == 1
     fresh_endpoint.judge("faults", {})
-    assert "estimated at $0.0377" in rig.batchgen("retry", "batch", cwd=tmp_path).stdout
+    assert "estimated at $0.04" in rig.batchgen("retry", "batch", cwd=tmp_path).stdout
     rig.batchgen("resume", "batch", cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 1
     assert len(fresh_endpoint.bill()) == 2
@@ -157,9 +158,9 @@ def test_a_second_retry_buys(fresh_endpoint: rig.Endpoint, lost: Path, tmp_path:
 @pytest.mark.fault("XA1")
 def test_retry_buy_gives_up_the_download(fresh_endpoint: rig.Endpoint, tmp_path: Path) -> None:
     run_all_failing(fresh_endpoint, tmp_path)
-    assert "no such jobs" in rig.batchgen("retry", "batch", cwd=tmp_path).stdout
+    assert "no matching failed jobs" in rig.batchgen("retry", "batch", cwd=tmp_path).stdout
     moved = rig.batchgen("retry", "batch", "--buy", cwd=tmp_path).stdout
-    assert "1 jobs are pending again, estimated at $0.0377" in moved
+    assert "1 job is pending again, estimated at $0.04" in moved
     rig.batchgen("resume", "batch", cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 1
     assert len(fresh_endpoint.bill()) == 2
@@ -217,12 +218,12 @@ def extra_item(script: Scripted, kind: str) -> dict[str, Any]:
         "broken base64": {"b64_json": encoded(RED[:-20])},
         "404": {"url": script.url("gone.png")},
         "HTML": {"url": script.url("page.png")},
-        "forbidden address": {"url": "http://10.0.0.1/1.png"},
+        "forbidden url": {"url": "http://10.0.0.1/1.png"},
     }[kind]
 
 
 @pytest.mark.fault("XA7")
-@pytest.mark.parametrize("kind", ["broken base64", "404", "HTML", "forbidden address"])
+@pytest.mark.parametrize("kind", ["broken base64", "404", "HTML", "forbidden url"])
 def test_a_broken_extra_image_only_warns(kind: str, tmp_path: Path) -> None:
     blue = image("blue")
     with scripted() as script:

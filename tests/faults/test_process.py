@@ -30,7 +30,7 @@ SWITCHES = ("--fast-images", "--latency", "0.4")
 
 @pytest.mark.fault("P18")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_whole_group_lets_what_is_in_flight_finish(
+def test_signal_to_the_process_group_lets_requests_finish(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     """As ``timeout`` and Ctrl-C send it: the embedded endpoint has to outlive it."""
@@ -50,9 +50,7 @@ def test_a_signal_to_the_whole_group_lets_what_is_in_flight_finish(
 
 
 @pytest.mark.fault("P10")
-def test_an_response_that_came_while_the_process_was_stopped_is_taken(
-    served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_response_received_while_suspended_is_used(served: rig.Endpoint, tmp_path: Path) -> None:
     before = len(served.bill())
     limits = '{concurrency: 4, max_waste: "0", deadline: 60}'
     path = rig.manifest(tmp_path, served.base_url, PROMPTS[:4], limits=limits)
@@ -67,7 +65,7 @@ def test_an_response_that_came_while_the_process_was_stopped_is_taken(
 
 
 @pytest.mark.fault("P10")
-def test_whoever_was_stopped_beyond_the_deadline_names_every_doubt(tmp_path: Path) -> None:
+def test_process_suspended_beyond_the_deadline_lists_uncertain(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "7") as slow:
         limits = '{concurrency: 4, max_waste: "0", deadline: 3}'
         path = rig.manifest(tmp_path, slow.base_url, PROMPTS[:4], limits=limits)
@@ -88,7 +86,7 @@ def test_whoever_was_stopped_beyond_the_deadline_names_every_doubt(tmp_path: Pat
 
 @pytest.mark.fault("P11")
 @pytest.mark.parametrize("days", [1, -1])
-def test_a_clock_that_jumps_by_a_day_neither_stops_nor_hurries_a_run(
+def test_clock_jump_of_a_day_does_not_affect_a_run(
     days: int, served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
@@ -105,9 +103,7 @@ def test_a_clock_that_jumps_by_a_day_neither_stops_nor_hurries_a_run(
 
 
 @pytest.mark.fault("P12")
-def test_a_bug_in_one_worker_holds_its_job_and_lets_the_others_finish(
-    served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_bug_in_one_worker_holds_its_job_only(served: rig.Endpoint, tmp_path: Path) -> None:
     before = len(served.bill())
     change = """
 import batchgen.engine.attempt
@@ -130,7 +126,7 @@ batchgen.engine.attempt.classify = classify
 
 
 @pytest.mark.fault("P08")
-def test_a_image_for_which_memory_was_short_stays_paid_and_is_only_downloaded(
+def test_image_lost_to_low_memory_is_only_downloaded_again(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
@@ -196,9 +192,7 @@ def test_a_directory_that_is_gone_is_told_and_no_bug(served: rig.Endpoint, tmp_p
 
 
 @pytest.mark.fault("P16")
-def test_a_run_whose_directory_goes_away_meanwhile_ends_as_any_other(
-    served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_run_whose_directory_is_removed_ends_normally(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path / "batch", served.base_url, ["one"])
     (tmp_path / "gone").mkdir()
     command = [sys.executable, "-m", "batchgen", "run", str(path)]
@@ -221,8 +215,10 @@ def test_another_user_who_may_not_write_sends_nothing(
     setpriv = shutil.which("setpriv")
     if os.geteuid() != 0 or setpriv is None:
         pytest.skip("needs root, and setpriv to become somebody else")
-    nobody = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups"]
-    seen = subprocess.run([*nobody, sys.executable, "-c", "import batchgen"], cwd="/", check=False)
+    unprivileged = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups"]
+    seen = subprocess.run(
+        [*unprivileged, sys.executable, "-c", "import batchgen"], cwd="/", check=False
+    )
     if seen.returncode != 0:
         pytest.skip("this environment of Python is closed to others")
     posts = served.judge("stats")["posts"]
@@ -233,7 +229,7 @@ def test_another_user_who_may_not_write_sends_nothing(
         directory.chmod(0o777)
         (directory / closed).chmod(0o755)
         text = shell(
-            f'exec {shlex.join(nobody)} "$0" -m batchgen run "$1"',
+            f'exec {shlex.join(unprivileged)} "$0" -m batchgen run "$1"',
             path,
             cwd=directory,
             env=rig.environment({"HOME": "/nonexistent"}),

@@ -35,24 +35,25 @@ PEAK = """
 import atexit, sys
 from pathlib import Path
 
-def tell():
+def report():
     peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
     Path(sys.argv[0]).write_text(peak)
 
 sys.argv = sys.argv[1:]
-atexit.register(tell)
+atexit.register(report)
 from batchgen.cli.main import main
 main()
 """
 
 
 def peak_kib(arguments: Sequence[str | Path], cwd: Path) -> int:
-    """Run a command to its good end, and tell how much memory it needed at most.
+    """Run a command to success, and return its maximum memory in KiB.
 
-    By itself: what `wait4` says of a child counts the process that it was forked from.
+    In a process of its own: what `wait4` reports of a child includes the process that it was forked
+    from.
     """
     if not sys.platform.startswith("linux"):
-        pytest.skip("needs Linux to tell the peak of a process")
+        pytest.skip("needs Linux to measure the peak of a process")
     peak = cwd / "peak"
     subprocess.run(
         [sys.executable, "-c", PEAK, str(peak), *map(str, arguments)],
@@ -66,7 +67,7 @@ def peak_kib(arguments: Sequence[str | Path], cwd: Path) -> int:
 
 
 def rows(directory: Path, base_url: str, count: int, more: str = "") -> Path:
-    """A manifest of so many rows."""
+    """Write a manifest with this many rows."""
     with (directory / "rows.csv").open("w", encoding="utf-8") as table:
         table.write("id,title\n")
         table.writelines(f"{number},mug number {number}\n" for number in range(count))
@@ -104,7 +105,7 @@ async def test_sixteen_responses_of_32_mib_at_a_time_need_400_mib(tmp_path: Path
     waiting: list[asyncio.Event] = []
 
     async def together(connection: wire.Connection, server: wire.Server) -> None:
-        """All answers leave when the last request is here."""
+        """All responses are sent once the last request has arrived."""
         request = await wire.receive(connection, server)
         if not request.body:
             await connection.send(wire.response(b"", "404 No"))
@@ -163,7 +164,7 @@ def test_memory_and_open_files_do_not_grow_with_the_images(
 
 @pytest.mark.anyio
 @pytest.mark.fault("R07")
-async def test_the_ledger_is_written_while_every_thread_of_the_pool_is_busy(
+async def test_ledger_is_written_while_all_threads_are_busy(
     tmp_path: Path,
 ) -> None:
     free = threading.Event()

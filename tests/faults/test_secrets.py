@@ -1,4 +1,4 @@
-"""The key and signed addresses: in no artefact, no argument, no log and no other hands."""
+"""The key and signed URLs: in no artifact, no argument, no log and no request to others."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ EVERYTHING = "output: {sidecar: true, metadata: true}\n"
 
 
 def as_metadata(directory: Path) -> None:
-    told = PngInfo()
-    told.add_text("Comment", f"Bearer {CANARY}")
-    Image.new("RGB", (8, 8)).save(directory / "a.png", pnginfo=told)
+    printed = PngInfo()
+    printed.add_text("Comment", f"Bearer {CANARY}")
+    Image.new("RGB", (8, 8)).save(directory / "a.png", pnginfo=printed)
 
 
 def as_row(directory: Path) -> None:
@@ -74,10 +74,10 @@ LEAKS = {
         (directory / "b/c/a").write_text(CANARY),
     ),
     "base64": lambda directory: (directory / "a").write_bytes(base64.b64encode(CANARY.encode())),
-    "base64 behind one octet": lambda directory: (directory / "a").write_bytes(
+    "base64 after one octet": lambda directory: (directory / "a").write_bytes(
         base64.b64encode(f" {CANARY} and more".encode())
     ),
-    "base64 behind two": lambda directory: (directory / "a").write_bytes(
+    "base64 after two": lambda directory: (directory / "a").write_bytes(
         base64.urlsafe_b64encode(f"r {CANARY}\n".encode())
     ),
     "url-encoded": lambda directory: (directory / "a").write_text(
@@ -109,10 +109,10 @@ import os
 from pathlib import Path
 
 def test_that_leaks(tmp_path: Path) -> None:
-    (tmp_path / "answer.json").write_text(os.environ["WRITTEN"])
+    (tmp_path / "response.json").write_text(os.environ["WRITTEN"])
 
 def test_that_does_not(tmp_path: Path) -> None:
-    (tmp_path / "answer.json").write_text("nothing")
+    (tmp_path / "response.json").write_text("nothing")
 """
 
 
@@ -161,7 +161,7 @@ def test_no_artefact_of_a_night_holds_the_key(served: rig.Endpoint, tmp_path: Pa
 
 
 @pytest.mark.fault("S12")
-def test_a_provider_that_repeats_the_key_everywhere_gives_nothing_away(tmp_path: Path) -> None:
+def test_provider_that_repeats_the_key_does_not_leak_it(tmp_path: Path) -> None:
     said = f"wrong key {CANARY} for you"
     error = {"message": said, "code": CANARY, "type": f"Bearer {CANARY}", "param": CANARY}
     with scripted() as script:
@@ -169,8 +169,8 @@ def test_a_provider_that_repeats_the_key_everywhere_gives_nothing_away(tmp_path:
         path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"], extra=EVERYTHING)
         log = tmp_path / "night.log"
         done = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path, code=1)
-        told = rig.batchgen("report", "batch", cwd=tmp_path, code=None)
-    assert "wrong key *** for you" in done.stderr + told.stdout
+        printed = rig.batchgen("report", "batch", cwd=tmp_path, code=None)
+    assert "wrong key *** for you" in done.stderr + printed.stdout
     assert canary.found_in(tmp_path) == []
 
 
@@ -255,7 +255,7 @@ def test_the_key_is_in_no_argument_of_any_process(tmp_path: Path) -> None:
 
 
 def read(path: Path) -> bytes:
-    """What stands there, nothing where the process is gone."""
+    """Return the text; empty if the process is gone."""
     try:
         return path.read_bytes()
     except OSError:
@@ -264,7 +264,7 @@ def read(path: Path) -> bytes:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.fault("S13")
-def test_a_run_that_crashes_leaves_no_memory_and_no_values_behind(
+def test_crashed_run_leaves_no_core_dump_and_no_values(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"] * 8, limits="{concurrency: 1}")

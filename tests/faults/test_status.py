@@ -65,10 +65,10 @@ BILLED = {"refused": "no", "blocked": "no", "ambiguous": "maybe", "spoiled": "ye
 
 @pytest.mark.fault("H01", "H02", "H08", "H09", "H11", "H12", "H22", "H23", "H25", "H26", "H30")
 @pytest.mark.fault("H31", "H32", "H35", "B01", "B02", "B03", "B04", "B05", "B06", "B08", "B25")
-async def test_what_ends_a_job_is_asked_once_and_counted_for_what_it_may_cost(
+async def test_final_status_is_requested_once_at_its_possible_cost(
     tmp_path: Path,
 ) -> None:
-    """Between any two of them a good answer, so that the breaker stays closed."""
+    """A good response comes between any two of them, so that the breaker stays closed."""
     rows = list(HELD.values())
     async with gateway() as provider:
         provider.reply = lambda number: GOOD if number % 2 else rows[number // 2][0]
@@ -101,9 +101,7 @@ STOPPING = {
 
 @pytest.mark.parametrize("which", STOPPING)
 @pytest.mark.fault("H03", "H04", "H05", "H06", "H07", "H20", "A02")
-async def test_what_would_end_every_job_alike_stops_the_run_and_fails_none(
-    which: str, tmp_path: Path
-) -> None:
+async def test_status_that_would_end_all_jobs_stops_the_run(which: str, tmp_path: Path) -> None:
     """Also when it comes after successes; only what is in flight by then is still sent."""
     good = 4
     async with gateway() as provider:
@@ -136,7 +134,7 @@ AGAIN = {
 
 
 @pytest.mark.fault("H13", "H14", "H15", "H17", "H18", "H21", "H23", "H24", "H27", "H28")
-async def test_what_passes_is_asked_again_for_free_until_the_image_is_there(
+async def test_temporary_status_is_retried_for_free(
     tmp_path: Path,
 ) -> None:
     rows = list(AGAIN.values())
@@ -162,7 +160,7 @@ async def test_what_passes_is_asked_again_for_free_until_the_image_is_there(
 
 
 @pytest.mark.fault("H34")
-async def test_a_gateway_that_errs_every_second_time_is_asked_twice_a_job_at_most(
+async def test_gateway_with_errors_gets_two_requests_per_job_at_most(
     tmp_path: Path,
 ) -> None:
     jobs = 12
@@ -189,7 +187,7 @@ async def test_a_gateway_that_errs_every_second_time_is_asked_twice_a_job_at_mos
         },
         {"Retry_After": "Fri, 31 Dec 9999 23:59:59 GMT"},
     ],
-    ids=["seconds", "date", "for ever"],
+    ids=["seconds", "date", "forever"],
 )
 async def test_a_wait_of_a_day_stops_the_run_and_holds_nobody(
     headers: dict[str, str], tmp_path: Path

@@ -41,7 +41,7 @@ def _point(part: int, parts: int, points: int) -> int:
 
 
 def _hit(number: int, trial: Callable[[int], Result]) -> None:
-    """Judge a trial at this point, or before it where a run came to its end with fewer calls.
+    """Judge a trial at this point, or before it if a run finished with fewer calls.
 
     On a busy machine the ledger writes more steps in one group.
     """
@@ -56,9 +56,7 @@ def _hit(number: int, trial: Callable[[int], Result]) -> None:
 
 @pytest.mark.fault("P05", "Q13")
 @pytest.mark.parametrize("part", range(KILLS))
-def test_killed_before_any_system_call_nothing_is_lost_or_bought_twice(
-    part: int, course: Course
-) -> None:
+def test_kill_before_any_system_call_loses_nothing(part: int, course: Course) -> None:
     response, waste = MODES[part % 4]
     number = _point(part, KILLS, course.kill_points())
     _hit(number, lambda point: trials.killed(course, point, response=response, waste=waste))
@@ -66,9 +64,7 @@ def test_killed_before_any_system_call_nothing_is_lost_or_bought_twice(
 
 @pytest.mark.fault("P07")
 @pytest.mark.parametrize("seed", range(4))
-def test_killed_three_times_in_a_row_nothing_is_lost_or_bought_twice(
-    seed: int, course: Course
-) -> None:
+def test_three_kills_in_a_row_lose_nothing(seed: int, course: Course) -> None:
     response, waste = MODES[seed]
     result = trials.killed_three_times(course, seed, response=response, waste=waste)
     assert result.findings == [], result.hit
@@ -102,7 +98,7 @@ def test_after_a_power_cut_nothing_is_lost_or_bought_twice(part: int, course: Co
 
 
 class SlowSyncs(Plan):
-    """Every so many syncs take half a second."""
+    """One in this many syncs takes half a second."""
 
     def __init__(self) -> None:
         self.syncs = 0
@@ -116,7 +112,7 @@ class SlowSyncs(Plan):
 
 
 @pytest.mark.fault("R06")
-def test_a_disk_that_takes_half_a_second_to_sync_only_takes_longer(course: Course) -> None:
+def test_slow_disk_sync_only_takes_longer(course: Course) -> None:
     trial = course.trial("url", "0")
     ended = trial.run(SlowSyncs())
     assert isinstance(ended.plan, SlowSyncs)

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 _TRACEME, _POKEUSER, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 6, 24, 0x4200, 0x420E
 _OPTIONS: Final = 0x1 | 0x2 | 0x4 | 0x8 | 0x100000
-"""Tell system calls from signals, follow forks and threads, let nothing outlive the tracer."""
+"""Separate system calls from signals, follow forks and threads, let nothing outlive the tracer."""
 _ALL_THREADS: Final = 0x40000000
 _CALL_STOP: Final = signal.SIGTRAP | 0x80
 _RAX, _ORIG_RAX = 10 * 8, 15 * 8
@@ -70,7 +70,7 @@ _KEY_SENT: Final = re.compile(rb"(?i)idempotency-key: *([0-9a-f]{32})")
 
 
 class Refused(Exception):
-    """This machine lets nobody trace."""
+    """This machine does not allow tracing."""
 
 
 @dataclass(slots=True)
@@ -93,8 +93,8 @@ class Call:
 
     @property
     def changes(self) -> bool:
-        """Whether a disk or a wire is another behind it: a kill at any other call leaves the same
-        behind as one at the call of this kind before it.
+        """Whether a disk or a wire differs after it: a kill at any other call leaves the same
+        state as one at the previous call of this kind.
         """
         return self.name not in _LOOKS or _creates(self)
 
@@ -200,23 +200,23 @@ class Memory:
     def __init__(self, thread: int) -> None:
         self._thread = thread
 
-    def read(self, address: int, size: int) -> bytes:
-        """So many bytes."""
+    def read(self, pointer: int, size: int) -> bytes:
+        """Return this many bytes."""
         with Path(f"/proc/{self._thread}/mem").open("rb", buffering=0) as file:
-            file.seek(address)
+            file.seek(pointer)
             return file.read(size)
 
-    def text(self, address: int) -> str:
+    def text(self, pointer: int) -> str:
         """A path that ends with a zero."""
         found = b""
         while b"\0" not in found:
-            size = 256 - (address + len(found)) % 256
-            found += self.read(address + len(found), size)
+            size = 256 - (pointer + len(found)) % 256
+            found += self.read(pointer + len(found), size)
         return os.fsdecode(found.partition(b"\0")[0])
 
-    def vector(self, address: int, count: int) -> bytes:
+    def vector(self, pointer: int, count: int) -> bytes:
         """What an array of ``iovec`` points at."""
-        pairs = struct.iter_unpack("QQ", self.read(address, 16 * count))
+        pairs = struct.iter_unpack("QQ", self.read(pointer, 16 * count))
         return b"".join(self.read(base, size) for base, size in pairs)
 
 
@@ -236,7 +236,7 @@ def run(program: Callable[[], int]) -> End:
 
 @contextmanager
 def _limited(child: int, seconds: float) -> Iterator[list[int]]:
-    """Kill the child after so many seconds; what is given is empty until then."""
+    """Kill the child after this many seconds; the yielded list is empty until then."""
     late: list[int] = []
 
     def end(*_: object) -> None:
@@ -255,10 +255,10 @@ def _limited(child: int, seconds: float) -> Iterator[list[int]]:
 def trace(
     program: Callable[[], int], plan: Plan, *, counted_from: str, seconds: float = SECONDS
 ) -> End:
-    """Run a function in a child of its own and count its calls.
+    """Run a function in a child process and count its calls.
 
-    Counting begins with the first call that names ``counted_from`` in a path. Killed after so many
-    seconds: its code is then ``-SIGALRM``. Raises Refused.
+    Counting begins with the first call that names ``counted_from`` in a path. After the timeout it
+    is killed, and its code is ``-SIGALRM``. Raises Refused.
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise Refused("tracing needs Linux on x86-64")
@@ -273,7 +273,7 @@ def trace(
             os._exit(code)
     _, status = os.waitpid(child, 0)
     if not os.WIFSTOPPED(status):
-        raise Refused("this machine lets nobody trace")
+        raise Refused("this machine does not allow tracing")
     _ptrace(_SETOPTIONS, child, 0, _OPTIONS)
     return _Tracing(child, plan, counted_from).follow(seconds)
 
@@ -407,7 +407,7 @@ _PATHS: Final[dict[str, tuple[tuple[int | None, int], ...]]] = {
     "link": ((None, 0), (None, 1)),
     "linkat": ((0, 1), (2, 3)),
 }
-"""Of calls that name paths, where they stand among the arguments, each behind its directory."""
+"""Positions of paths among the arguments, each after its directory."""
 
 
 def data_of(call: Call, memory: Memory) -> bytes:
@@ -426,8 +426,8 @@ _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 _libc.ptrace.restype = ctypes.c_long
 
 
-def _ptrace(request: int, thread: int, address: int, data: int) -> None:
+def _ptrace(request: int, thread: int, pointer: int, data: int) -> None:
     ctypes.set_errno(0)
-    if _libc.ptrace(request, thread, address, data) == -1 and ctypes.get_errno():
+    if _libc.ptrace(request, thread, pointer, data) == -1 and ctypes.get_errno():
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -29,11 +29,11 @@ class Result:
 
     hit: Call | None = None
     """Where the run was hit last; None where it ended before."""
-    doubts: int = 0
-    """Requests that the ledger could not tell the end of, as the run lay there."""
+    open_attempts: int = 0
+    """Requests whose end the ledger did not know, after the kill."""
     billed_doubts: int = 0
     sent_after: int = 0
-    """Requests that left behind the failure."""
+    """Requests that left after the failure."""
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -109,10 +109,10 @@ class Trial:
 
     def begin_anew(self, earlier: Bill) -> Trial:
         """The same trial from another state of its disk; so much was charged by then."""
-        anew = Trial(self.course, self.directory, self.path, self._waste, self._before)
-        anew._before = len(self.course.served.bill())
-        anew._earlier = earlier
-        return anew
+        following = Trial(self.course, self.directory, self.path, self._waste, self._before)
+        following._before = len(self.course.served.bill())
+        following._earlier = earlier
+        return following
 
     def bill(self) -> Bill:
         """What was charged for this trial, once all is worked off."""
@@ -140,24 +140,26 @@ class Trial:
         with tempfile.TemporaryDirectory() as copies:
             copy = Path(copies) / "copy"
             shutil.copytree(self.directory, copy)
-            doubts = judge.doubts(copy)
-            if doubts - result.doubts > CONCURRENCY:
-                self.found(Kind.MONEY, f"{doubts - result.doubts} doubts of one run")
-            result.doubts = doubts
+            open_attempts = judge.open_attempts(copy)
+            if open_attempts - result.open_attempts > CONCURRENCY:
+                self.found(
+                    Kind.MONEY, f"{open_attempts - result.open_attempts} open_attempts of one run"
+                )
+            result.open_attempts = open_attempts
             result.billed_doubts = judge.billed_doubts(copy, bill)
             result.findings += judge.dead(copy, bill)
 
     def finish(self) -> Result:
         """Run to the end, judge, and run again for nothing."""
-        result, earlier = self.result, self.result.doubts
+        result, earlier = self.result, self.result.open_attempts
         done = self.run()
         result.findings += judge.final(self.directory, self.bill())
-        # A second doubt of a job is held however much may be wasted.
+        # A second uncertain attempt of a job is held, even within max_waste.
         held = earlier if self._waste == "0" or self._hits > 1 else 0
         if done.end.code not in ({ExitCode.DONE, ExitCode.UNFINISHED} if held else {ExitCode.DONE}):
             self.found(Kind.STUCK, f"exit {done.end.code}: {done.output}")
         elif judge.held(self.directory) > held:
-            self.found(Kind.STUCK, "more jobs are held than were in doubt")
+            self.found(Kind.STUCK, "more jobs are held than were uncertain")
         posts, rows = self.course.served.judge("stats")["posts"], judge.rows(self.directory)
         self.course.runs.run("resume", "batch", cwd=self.directory)
         if self.course.served.judge("stats")["posts"] != posts:
@@ -195,7 +197,7 @@ def failed(course: Course, number: int, error: int, *, response: str) -> Result:
     if hit is not None:
         trial.result.sent_after = sum(number > hit.number for _, number in ended.end.sent)
     if ended.end.code == ExitCode.STOPPED and trial.result.sent_after >= CONCURRENCY:
-        trial.found(Kind.BOLD, f"{trial.result.sent_after} requests left behind it")
+        trial.found(Kind.BOLD, f"{trial.result.sent_after} requests left after it")
     if ended.end.code == ExitCode.BUG:
         trial.found(Kind.STUCK, f"taken for a bug: {ended.output}")
     return trial.finish()
@@ -228,7 +230,7 @@ def _record(trial: Trial) -> Recorded:
 
 
 def power_lost(course: Course, number: int, *, response: str) -> Result:
-    """Cut the power behind an event: each three numbers keep nothing, some, all of the unsynced."""
+    """Cut the power after an event: each three numbers keep nothing, some, all of the unsynced."""
     recorded = course.recorded(response)
     cut, kept = number // 3, list(power.Kept)[number % 3]
     if cut > len(recorded.events):

@@ -1,7 +1,8 @@
-"""Feeds readers of a stranger's bytes with what reaches new places in them, for a while.
+"""Feed parsers of foreign bytes with input that reaches new code, for a while.
 
 ``python -m tests.fuzz manifest --seconds 60``; ``all`` goes through every target. Needs atheris,
-which is no part of ``.[test]``: it has no wheels for every Python and system that batchgen runs on.
+which is not part of ``.[test]``: it has no wheels for every Python and system that batchgen runs
+on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Readers of untrusted bytes, each as a function that fails where a rule is broken."""
+"""Parsers of foreign bytes, each as a function that fails if a rule is broken."""
 
 from __future__ import annotations
 
@@ -158,25 +158,25 @@ def read_image_paths(data: bytes) -> None:
 
 
 def read_pieces(data: bytes) -> None:
-    """A body loses nothing with its images, in whatever pieces (parted by 0xfe) it arrives.
+    """A body loses nothing with its images, in whichever pieces (parted by 0xfe) it arrives.
 
-    0xff stands for a long base64.
+    0xff is replaced by a long base64.
     """
-    scan, body, told, encoded = Base64Scanner(), b"", b"", b""
+    scan, body, shown, encoded = Base64Scanner(), b"", b"", b""
     decoder = Base64Decoder()
     for piece in data.replace(b"\xff", b"QUFB" * 1500).split(b"\xfe"):
         body += piece
         for kind, part in scan.feed(piece):
-            told += part
+            shown += part
             with suppress(ValueError):
                 if kind is Kind.BASE64:
                     encoded += base64.b64encode(decoder.feed(part))
                 elif kind is Kind.END:
                     encoded += base64.b64encode(decoder.end())
-                    assert told.endswith(encoded)
+                    assert shown.endswith(encoded)
             if kind is Kind.END:
                 decoder, encoded = Base64Decoder(), b""
-    assert told + scan.rest() == body
+    assert shown + scan.rest() == body
 
 
 def read_headers(data: bytes) -> None:
@@ -226,7 +226,7 @@ def read_log(data: bytes) -> None:
 
 
 def read_settings(data: bytes) -> None:
-    """A ``.env`` and an address are read or refused."""
+    """A ``.env`` and a URL are read or refused."""
     (_directory() / ".env").write_bytes(data)
     with suppress(SettingsError):
         found = Environment.load(_directory())

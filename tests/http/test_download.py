@@ -1,4 +1,4 @@
-"""Downloads from servers that misbehave, and the addresses that no download may go to."""
+"""Downloads from servers that misbehave, and the URLs that no download may go to."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ async def fetch_once(
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, names: Mapping[str, list[str]]) -> list[str]:
-    """Let names resolve to addresses, as no real name service does here; notes what was asked."""
+    """Resolve names to IP addresses, as no real name service does here; record the requests."""
     asked: list[str] = []
 
     def getaddrinfo(name: str, port: object, **_: object) -> list[object]:
         asked.append(name)
         if name not in names:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [(0, 0, 0, "", (address, 0)) for address in names[name]]
+        return [(0, 0, 0, "", (ip, 0)) for ip in names[name]]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
@@ -442,10 +442,10 @@ async def test_http_may_lead_to_https(tmp_path: Path, certificate: wire.Certific
 
 
 @pytest.mark.fault("N29")
-async def test_the_certificate_is_checked_against_the_name_not_the_address(
+async def test_certificate_is_checked_against_the_host_name(
     tmp_path: Path, certificate: wire.Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolving(monkeypatch, {"images.test": ["127.0.0.1"], "stranger.test": ["127.0.0.1"]})
+    resolving(monkeypatch, {"images.test": ["127.0.0.1"], "foreign.test": ["127.0.0.1"]})
     asked: list[str | None] = []
     context = certificate.server()
     context.sni_callback = lambda _, name, __: asked.append(name)
@@ -457,9 +457,9 @@ async def test_the_certificate_is_checked_against_the_name_not_the_address(
         good = f"https://images.test:{server.port}/1.png"
         assert await fetch(client, good, tmp_path / "1.png") is None
         result = await fetch(
-            client, f"https://stranger.test:{server.port}/1.png", tmp_path / "2.png"
+            client, f"https://foreign.test:{server.port}/1.png", tmp_path / "2.png"
         )
-    assert asked == ["images.test", "stranger.test"]
+    assert asked == ["images.test", "foreign.test"]
     assert result is not None
     assert "certificate" in result.detail.lower()
     assert [request.headers["host"] for request in server.requests] == [
@@ -467,7 +467,7 @@ async def test_the_certificate_is_checked_against_the_name_not_the_address(
     ]
 
 
-async def test_a_connection_of_one_host_never_serves_another_behind_the_same_address(
+async def test_connection_is_not_shared_by_hosts_of_one_ip_address(
     tmp_path: Path, certificate: wire.Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"cdn{number}.test" for number in range(12)]
@@ -532,7 +532,7 @@ async def test_the_signature_of_an_address_is_in_no_log(
     assert "CANARY" not in caplog.text
 
 
-# Addresses
+# URLs and IP addresses
 
 LOOPBACK = [
     "http://127.0.0.1:{port}/1.png",
@@ -547,6 +547,7 @@ LOOPBACK = [
     "http://LOCALHOST:{port}/1.png",
     "http://[::1]:{port}/1.png",
     "http://[::ffff:127.0.0.1]:{port}/1.png",
+    "http://[::127.0.0.1]:{port}/1.png",
     "http://[::ffff:7f00:1]:{port}/1.png",
     "http://[64:ff9b::7f00:1]:{port}/1.png",
     "http://[2002:7f00:1::]:{port}/1.png",
@@ -575,6 +576,9 @@ PRIVATE = [
     "http://[fc00::1]/",
     "http://[fd12:3456::1]/",
     "http://[fe80::1]/",
+    "http://[fec0::1]/",
+    "http://[::10.0.0.1]/",
+    "http://[64:ff9b:1::7f00:1]/",
     "http://[ff02::1]/",
 ]
 MALFORMED = [
@@ -688,7 +692,7 @@ async def test_one_private_address_among_several_forbids_the_name(
 
 
 @pytest.mark.fault("N29")
-async def test_a_name_that_turns_private_is_refused_at_the_next_redirect(
+async def test_host_that_turns_private_is_refused_at_a_redirect(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {"rebinding.test": ["127.0.0.1"]}
@@ -736,7 +740,7 @@ async def test_no_more_are_fetched_at_a_time_than_asked_for(
     assert answered == 8
 
 
-async def test_a_host_is_looked_up_again_when_the_last_time_is_half_a_minute_ago(
+async def test_host_is_looked_up_again_after_half_a_minute(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = resolving(monkeypatch, {"images.test": ["127.0.0.1"]})
@@ -786,7 +790,7 @@ async def test_a_host_name_in_another_script_is_asked_in_ascii(
 
 
 def conditional(etag: str, **headers: str) -> Script:
-    """A server that answers 304 to whoever knows the tag."""
+    """A server that returns 304 to a client that knows the tag."""
 
     async def script(connection: wire.Connection, server: wire.Server) -> None:
         while True:
@@ -832,14 +836,14 @@ async def test_a_tag_that_cannot_be_sent_back_is_not_kept(
 class Outside(Downloader):
     """A downloader to which one name, that a test's server has, is a public one."""
 
-    def _check_address(self, address: IPv4Address | IPv6Address, host: str) -> None:
+    def _check_ip(self, ip: IPv4Address | IPv6Address, host: str) -> None:
         if host != "shop.test":
-            super()._check_address(address, host)
+            super()._check_ip(ip, host)
 
 
 @pytest.mark.fault("N28")
 @pytest.mark.parametrize("target", ["127.0.0.1", "localhost", "10.0.0.1", "[::1]", "inner.test"])
-async def test_no_redirect_leads_a_provider_of_the_world_to_this_machine(
+async def test_public_provider_cannot_redirect_to_this_machine(
     target: str, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {"shop.test": "127.0.0.1", "localhost": "127.0.0.1", "inner.test": "192.168.0.1"}

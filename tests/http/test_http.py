@@ -1,4 +1,4 @@
-"""How far a request got, told from real connections that are broken in every way."""
+"""How far a request got, judged from real connections that are broken in every way."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.providers.adapters.images import read_response
 from batchgen.providers.adapters.multipart import multipart
+from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import PartFile
 from tests.support import wire
-from tests.support.asker import ATTEMPT, GOOD, Script, ask_once, asker, outcome
+from tests.support.asker import ATTEMPT, GOOD, Asker, Script, ask_once, asker, outcome
 from tests.support.canary import CANARY as KEY
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +73,7 @@ LARGE = Pieces(512)
 
 
 async def silent(connection: wire.Connection, server: wire.Server) -> None:
-    """Read the request and never answer."""
+    """Read the request and send no response."""
     await wire.receive(connection, server)
     await connection.gone()
 
@@ -158,7 +159,7 @@ async def test_a_dropped_handshake_is_safe(tmp_path: Path, verify: ssl.SSLContex
 
 
 @pytest.mark.fault("N06")
-async def test_a_handshake_that_stalls_is_ended_by_the_deadline_and_safe(
+async def test_stalled_handshake_ends_at_the_deadline_for_free(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     async def stall(connection: wire.Connection, server: wire.Server) -> None:
@@ -224,7 +225,7 @@ async def test_an_upload_that_breaks_off_leaves_no_reference_open(
 def _open_under(directory: Path) -> set[str]:
     descriptors = Path("/proc/self/fd")
     if not descriptors.is_dir():
-        pytest.skip("this platform does not tell which files are open")
+        pytest.skip("this platform does not list which files are open")
     links = (path for path in descriptors.iterdir() if path.is_symlink())
     return {target for target in map(str, map(Path.readlink, links)) if str(directory) in target}
 
@@ -383,7 +384,7 @@ async def test_a_reset_in_the_response_leaves_what_came(
         async with anyio.create_task_group() as tasks:
 
             async def reset_once_spooled() -> None:
-                while not _holds(part.part, 1_000_000):  # noqa: ASYNC110  # a file tells nobody
+                while not _holds(part.part, 1_000_000):  # noqa: ASYNC110  # a file sends no event
                     await anyio.sleep(0.001)
                 started.set()
 
@@ -453,7 +454,7 @@ async def test_an_response_just_at_the_cap_is_kept(
     assert exchange.reach is Reach.COMPLETE
 
 
-# Whole answers
+# Whole responses
 
 
 @pytest.mark.parametrize(
@@ -466,9 +467,9 @@ async def test_an_response_just_at_the_cap_is_kept(
         b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" + wire.response(GOOD),
         wire.response(GOOD) + b"surplus",
     ],
-    ids=["length", "chunks", "until closed", "after an interim answer", "before more bytes"],
+    ids=["length", "chunks", "until closed", "after an interim response", "before more bytes"],
 )
-async def test_a_whole_response_is_in_the_spool_when_the_exchange_returns(
+async def test_response_is_in_the_spool_when_the_exchange_returns(
     response: bytes, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     async with wire.serve(wire.answering(response)) as server, asker(tmp_path, verify) as client:
@@ -489,7 +490,7 @@ async def test_an_response_that_has_no_body_is_whole(
         assert client.whole().body() == b""
 
 
-async def test_an_response_of_many_megabytes_arrives_byte_by_byte_the_same(
+async def test_response_of_many_megabytes_arrives_unchanged(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     body = b"".join(i.to_bytes(4, "big") for i in range(1_300_000))
@@ -525,7 +526,7 @@ async def test_cancelled_with_the_whole_response_here_it_is_kept(
 
 @pytest.mark.fault("P13")
 @pytest.mark.parametrize("full", [False, True], ids=["", "full"])
-async def test_a_deadline_that_passes_while_the_response_is_made_durable_changes_nothing(
+async def test_deadline_during_the_sync_of_a_response_has_no_effect(
     full: bool, tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     clock = Clock()
@@ -574,7 +575,7 @@ async def test_cancelled_by_the_caller_it_leaves_what_came(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.ask, server.url)
             path = client.spool.part(ATTEMPT).part
-            while not _holds(path, 1_000_000):  # noqa: ASYNC110  # a file tells nobody
+            while not _holds(path, 1_000_000):  # noqa: ASYNC110  # a file sends no event
                 await anyio.sleep(0.001)
             tasks.cancel_scope.cancel()
         cut = client.cut()
@@ -691,6 +692,30 @@ async def test_every_paid_request_has_a_connection_of_its_own(
             exchange = await client.ask(server.url, attempt=AttemptId(f"a{number}"))
             assert exchange.reach is Reach.COMPLETE
     assert (server.connections, len(server.requests)) == (4, 4)
+
+
+async def test_keep_alive_lets_paid_requests_share_a_connection(
+    tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    async def keep_alive(connection: wire.Connection, server: wire.Server) -> None:
+        while True:
+            await wire.receive(connection, server)
+            await connection.send(wire.response(GOOD))
+
+    spool = Spool(tmp_path / "spool")
+    spool.prepare()
+    network = Network(verify, keep_alive=True)
+    async with (
+        wire.serve(keep_alive) as server,
+        ApiClient(key=KEY, network=network, deadlines=Deadlines(), deadline_s=20) as api,
+    ):
+        client = Asker(api, spool)
+        for number in range(4):
+            exchange = await client.ask(server.url, attempt=AttemptId(f"a{number}"))
+            assert exchange.reach is Reach.COMPLETE
+    assert len(server.requests) == 4
+    assert server.connections < 4  # a pause of more than a second opens another one
+    assert "connection" not in server.requests[0].headers
 
 
 async def test_the_request_carries_key_and_attempt(tmp_path: Path, verify: ssl.SSLContext) -> None:
@@ -843,7 +868,7 @@ async def test_what_others_log_of_httpx_is_left_alone(
 
 
 class Clock:
-    """A clock that goes on while nothing runs, as in a machine that sleeps."""
+    """A clock that advances while nothing runs, as on a machine that sleeps."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -22,7 +22,7 @@ GOOD = json.dumps({"data": [{"b64_json": encoded(RED)}]}).encode()
 
 
 class Proxy:
-    """Answers small requests with an image and resets the connection of large uploads."""
+    """Sends an image for small requests and resets the connection of large uploads."""
 
     def __init__(self) -> None:
         self.cuts = 0

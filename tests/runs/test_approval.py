@@ -66,7 +66,7 @@ def test_run_refused_or_declined_changes_nothing(
 
 
 def elsewhere(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the manifest name another provider, which nobody asks for its models."""
+    """Let the manifest name another provider, whose models are not requested."""
     desk.provider = "{name: elsewhere, base_url: 'http://127.0.0.1:9/v1', price: 0.05}"
     monkeypatch.setattr(approval, "check_models", lambda *_: None)
 

@@ -1,7 +1,7 @@
 """Shop exports and prompt lists as they are, run to the end with faults; the bills agree.
 
-The team's own data is used where BATCHGEN_TEST_DATA names its directory; beside it stands a small
-export with everything that makes real ones hard, so that this runs everywhere.
+Uses the team's own data if BATCHGEN_TEST_DATA names its directory, and a small export with
+everything that makes real ones hard, so that this runs everywhere.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHAOS = (
 )
 """Nine per cent of the requests go wrong, and some downloads.
 
-No image is served truncated for ever: its job waits as `paid` for a day.
+No image stays truncated: its job would wait as `paid` for a day.
 """
 
 
@@ -58,9 +58,7 @@ def _sources(directory: Path, *, real: bool) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("response", ["url", "b64_json"])
-def test_catalogues_run_to_the_end_with_chaos_and_the_bills_agree(
-    response: str, tmp_path: Path
-) -> None:
+def test_catalogs_finish_despite_faults_and_the_bills_agree(response: str, tmp_path: Path) -> None:
     switches = [word for fault in CHAOS for word in fault]
     switches += ["--response", response, "--seed", "11", "--fast-images"]
     with rig.endpoint(tmp_path / "state", *switches) as endpoint:

@@ -15,6 +15,7 @@ from batchgen.cli.main import cli, main
 from batchgen.commands import init
 from batchgen.errors import ExitCode
 from batchgen.ledger.database import open_for_writing
+from batchgen.manifest.loader import SCHEMA_ID
 from tests.support import rig
 
 JOB_COLUMNS = [
@@ -43,6 +44,7 @@ ATTEMPT_COLUMNS = [
     "cost",
 ]
 IMAGE_COLUMNS = ["key", "path", "sha256", "bytes", "width", "height", "format"]
+IMAGE_COLUMNS += ["root", "run", "saved_at", "state", "url"]
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +167,10 @@ NEED_A_LEDGER = [
     "cost",
     "cost b",
     "export b",
+    "export b --what decisions",
     "export b --failed",
     "export b -o jobs.jsonl",
+    "gallery b",
     "prune b",
     "prune b --yes",
     "reconcile b",
@@ -175,6 +179,8 @@ NEED_A_LEDGER = [
     "resume b",
     "retry b",
     "retry b --dry-run",
+    "review b",
+    "review b --import picks.csv",
     "rollback b",
     "status",
     "status --metrics",
@@ -203,7 +209,8 @@ def test_commands_without_a_ledger_create_none(
 
 def test_the_ledger_table_covers_all_commands() -> None:
     tested = {arguments.split()[0] for arguments in NEED_A_LEDGER}
-    needs_none = {"check", "guide", "init", "models", "plan", "prices", "run", "schema", "serve"}
+    needs_none = {"check", "completion", "guide", "init", "models", "plan", "prices", "run"}
+    needs_none |= {"schema", "serve", "try"}
     assert tested | needs_none == set(cli.commands)
 
 
@@ -243,15 +250,16 @@ def test_an_export_does_not_overwrite_a_file(done: Path, tmp_path: Path) -> None
 
 
 def test_a_first_manifest_runs_as_it_is(tmp_path: Path) -> None:
-    assert "next: batchgen run batch.yaml" in rig.batchgen("init", cwd=tmp_path).stdout
+    assert "next: batchgen plan batch.yaml" in rig.batchgen("init", cwd=tmp_path).stdout
     assert "exists already" in rig.batchgen("init", cwd=tmp_path, code=2).stderr
     rig.batchgen("run", "batch.yaml", cwd=tmp_path)
-    assert rig.status(tmp_path)["jobs"]["done"] == 2
+    assert rig.status(tmp_path)["jobs"]["done"] == 3
 
 
 def test_the_schema_knows_every_key_and_refuses_others() -> None:
     schema = json.loads(rig.batchgen("schema", cwd=Path.cwd()).stdout)
     assert schema["$schema"].startswith("https://json-schema.org/")
+    assert schema["$id"] == SCHEMA_ID
     assert schema["additionalProperties"] is False
     assert {"jobs", "rows", "matrix", "prompt", "provider", "limits"} <= set(schema["properties"])
 
@@ -270,7 +278,7 @@ def test_wrong_usage_exits_with_2_and_no_traceback(
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("status",)], ids=" ".join)
-def test_what_only_shows_something_starts_without_the_heavy_libraries(
+def test_commands_that_only_show_import_no_heavy_libraries(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     """They would cost half a second before the first word is on the screen."""

@@ -48,8 +48,8 @@ CLOCK = Clock(datetime(2026, 11, 22, 23, 50, tzinfo=UTC))
 def two(ledger: Ledger, clock: Clock) -> BatchId:
     """Two batches, and three runs over midnight.
 
-    In ``b``, by its first run: k0 an image, k1 lost and bought again, k2 free, refused, and free
-    after midnight; by its second: k2 an image. In ``other``: an image of another model.
+    In ``b``, by its first run: k0 an image, k1 lost and rebought, k2 free, refused, and free after
+    midnight; by its second: k2 an image. In ``other``: an image of another model.
     """
     jobs = [planned(0), planned(1), planned(2), planned(3)]
     jobs[0] = changed_job(jobs[0], tags=("winter", "shop"))
@@ -133,7 +133,7 @@ def test_each_attempt_counts_in_its_group(
 ) -> None:
     found = costs(ledger.conn, [CostBy(word) for word in by])
     assert lines(found) == rows
-    assert figures(found.total) == (4, 4, 7, 4, 4, 1), "each attempt once, whatever its tags"
+    assert figures(found.total) == (4, 4, 7, 4, 4, 1), "each attempt once, with any tags"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_the_sums_of_a_batch_are_its_own(ledger: Ledger, two: BatchId) -> None:
     assert lines(found) == [(("gpt-image-2",), 3, 3, 6, 3, 3, 1)]
 
 
-def test_a_image_that_is_replaced_is_estimated_again_and_accepted_no_longer(
+def test_replaced_image_is_estimated_and_no_longer_accepted(
     ledger: Ledger,
 ) -> None:
     batch = enroll(ledger, [planned(0)])
@@ -244,7 +244,7 @@ def test_attempts_are_found_by_an_index(ledger: Ledger, two: BatchId, name: str)
 def lossy_run(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    """A directory with a run in which some answers were lost, and the endpoint's bill."""
+    """Return a directory with a run in which some responses were lost, and the endpoint's bill."""
     directory = tmp_path_factory.mktemp("batch")
     with rig.endpoint(directory / "state", "--fast-images", "--bill-drop", "0.2") as endpoint:
         path = rig.manifest(
@@ -325,11 +325,11 @@ def test_days_without_a_request_say_so(lossy_run: tuple[Path, list[dict[str, Any
     ("arguments", "message"),
     [
         (
-            ["--by", "batch,colour"],
-            "--by: 'colour'; expected one of batch, run, day, model, provider, tag",
+            ["--by", "batch,color"],
+            "--by: 'color'; expected one of batch, run, day, month, model, provider, tag",
         ),
         (["--since", "yesterday"], "'yesterday'"),
-        (["nobody"], "no batch 'nobody'"),
+        (["unknown"], "no batch 'unknown'"),
     ],
 )
 def test_what_nobody_knows_is_a_usage_error(

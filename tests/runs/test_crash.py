@@ -49,7 +49,7 @@ def test_a_killed_run_loses_nothing_and_buys_nothing_twice(
     done = rig.batchgen("run", path, cwd=tmp_path, code=None)
     rig.judge(tmp_path, served.bill()[before:], finished=True)
     found = rig.status(tmp_path)
-    # A response that lay whole in the spool is none in doubt.
+    # A response that was complete in the spool is not uncertain.
     assert done.returncode == bool(found["jobs"]["uncertain"]), done.stdout + done.stderr
     assert found["jobs"]["done"] + found["jobs"]["uncertain"] == JOBS
     assert found["jobs"]["uncertain"] <= (in_flight if waste == "0" else 0)
@@ -64,7 +64,7 @@ def test_a_killed_run_loses_nothing_and_buys_nothing_twice(
 @pytest.mark.parametrize(
     "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.sweep) for seed in range(3, 60))]
 )
-def test_runs_killed_three_times_in_a_row_lose_nothing_and_buy_nothing_twice(
+def test_runs_killed_three_times_lose_nothing(
     seed: int, served: rig.Endpoint, tmp_path: Path
 ) -> None:
     """The second and third are killed while they recover, or soon after."""
@@ -89,12 +89,14 @@ def test_runs_killed_three_times_in_a_row_lose_nothing_and_buy_nothing_twice(
     found = rig.status(tmp_path)
     assert found["attempts"]["maybe"] <= in_flight
     held = "SELECT key FROM jobs WHERE state = 'uncertain' AND doubts < 1"
-    assert rig.query(tmp_path / "batchgen.db", held) == [], "only a second doubt is held"
+    assert rig.query(tmp_path / "batchgen.db", held) == [], (
+        "only a second uncertain attempt is held"
+    )
     assert found["jobs"]["done"] + found["jobs"]["uncertain"] == JOBS
 
 
 def _kill_after(lines: int, path: Path) -> None:
-    """Run a manifest, and kill it behind so many lines of what it tells."""
+    """Run a manifest, and kill it after this many lines of its output."""
     process = rig.start("run", path, "--json", cwd=path.parent)
     with process:
         for number, _ in enumerate(rig.events(process), start=1):

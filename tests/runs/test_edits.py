@@ -1,4 +1,4 @@
-"""Edits from end to end: images from files and addresses to an endpoint that judges them."""
+"""Edits from end to end: images from files and URLs to an endpoint that checks them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Shop:
     url: str = ""
     images: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
-    """Path and status, in the order of the answers."""
+    """Path and status, in the order of the responses."""
 
 
 @contextmanager
@@ -73,8 +73,8 @@ def shop() -> Iterator[Shop]:
 @pytest.fixture
 def photos(shop: Shop, tmp_path: Path) -> Shop:
     """A shop with three photos in the three formats."""
-    for name, colour in (("red.png", "red"), ("green.jpg", "green"), ("blue.webp", "blue")):
-        shop.images[f"/{name}"] = rig.image(tmp_path / name, colour)
+    for name, color in (("red.png", "red"), ("green.jpg", "green"), ("blue.webp", "blue")):
+        shop.images[f"/{name}"] = rig.image(tmp_path / name, color)
         (tmp_path / name).unlink()
     return shop
 
@@ -99,7 +99,7 @@ def nightly(directory: Path, served: rig.Endpoint, shop: Shop, jobs: str = "") -
     return path
 
 
-def test_images_of_files_and_addresses_and_a_mask_arrive_in_order(
+def test_reference_files_urls_and_mask_arrive_in_order(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
     # The endpoint compares the mask with the first image alone.
@@ -163,7 +163,7 @@ def test_a_night_without_changes_asks_for_nothing_but_changes(
     rig.judge(tmp_path, served.bill()[before:], finished=True)
 
 
-def test_a_dead_address_fails_its_own_job_for_free_until_it_is_back(
+def test_dead_url_fails_its_job_for_free_until_it_works(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
     green = photos.images.pop("/green.jpg")
@@ -218,7 +218,7 @@ def test_an_earlier_copy_stands_in_for_an_address_that_died(
     assert len(served.bill()) - before == 3
 
 
-def test_a_done_job_stays_done_when_its_photo_is_nowhere_any_more(
+def test_done_job_stays_done_without_its_reference_photo(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
     path = nightly(tmp_path, served, photos)
@@ -236,11 +236,11 @@ def test_plan_and_check_ask_nobody_and_say_what_they_do_not_know(
     served: rig.Endpoint, photos: Shop, tmp_path: Path
 ) -> None:
     path = nightly(tmp_path, served, photos)
-    told = "reference images not downloaded yet"
+    shown = "reference images not downloaded yet"
     planned = rig.batchgen("plan", path, cwd=tmp_path).stdout
     assert "3  new" in planned
-    assert told in planned
-    assert f"3 jobs; 3 {told}" in rig.batchgen("check", path, cwd=tmp_path).stdout
+    assert shown in planned
+    assert f"3 jobs; 3 {shown}" in rig.batchgen("check", path, cwd=tmp_path).stdout
     assert photos.asked == []
     assert [file.name for file in tmp_path.iterdir()] == ["batch.yaml"]
 

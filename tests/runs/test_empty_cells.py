@@ -30,7 +30,7 @@ KEY = 'key: "{{ handle }}/{{ option1_value }}"\n'
 def plan(
     directory: Path, text: str, table: str, name: str = "p.csv"
 ) -> tuple[list[PlannedJob], str]:
-    """Plan a manifest beside a table; the jobs and the warnings."""
+    """Plan a manifest next to a table; return the jobs and the warnings."""
     (directory / name).write_text(table, encoding="utf-8")
     (directory / "cat.yaml").write_text(text, encoding="utf-8")
     planner = Planner(load_manifest(directory / "cat.yaml"), provider="local", default_model="m")

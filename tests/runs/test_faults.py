@@ -41,7 +41,7 @@ def shell(script: str, path: Path, *, code: int) -> subprocess.CompletedProcess[
 
 
 def kill(path: Path, *, after: int) -> None:
-    """Start a run and kill it after so many events, if it comes that far."""
+    """Start a run and kill it after this many events, if it gets that far."""
     with rig.start("run", path, "--json", cwd=path.parent) as process:
         for number, _ in enumerate(rig.events(process), start=1):
             if number == after:
@@ -50,7 +50,7 @@ def kill(path: Path, *, after: int) -> None:
 
 
 @pytest.mark.fault("D07")
-def test_long_names_that_differ_in_their_last_letters_only_do_not_meet(tmp_path: Path) -> None:
+def test_long_names_with_different_ends_do_not_collide(tmp_path: Path) -> None:
     names = [f"{'a' * 186}{number:03d}" for number in range(24)]
     jobs = "".join(
         f"  - {{key: k{n[-3:]}, prompt: p{n[-3:]}, output: {{path: {n}}}}}\n" for n in names
@@ -76,9 +76,7 @@ def test_a_directory_may_be_named_after_the_format(served: rig.Endpoint, tmp_pat
     assert {str(file) for file in made} == {".", "png", "png/job-000.png"}
 
 
-def test_a_ledger_that_cannot_grow_stops_the_run_and_loses_nothing(
-    served: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_ledger_that_cannot_grow_stops_without_a_loss(served: rig.Endpoint, tmp_path: Path) -> None:
     before = len(served.bill())
     path = rig.manifest(
         tmp_path,
@@ -120,7 +118,7 @@ def test_a_run_that_may_not_open_enough_files_sends_nothing(
 
 @pytest.mark.fault("D04")
 @pytest.mark.parametrize("place", ["out", "batchgen.db.spool"])
-def test_a_directory_that_cannot_be_written_is_found_before_anything_is_sent(
+def test_unwritable_directory_is_found_before_a_request(
     place: str, served: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["a mug"])
@@ -177,7 +175,7 @@ def test_a_signal_does_not_wait_for_the_next_try_of_a_download(tmp_path: Path) -
     assert rig.status(tmp_path)["jobs"]["paid"] == 1
 
 
-def test_what_is_wrong_with_one_manifest_does_not_keep_the_others_from_running(
+def test_error_in_one_manifest_does_not_stop_the_others(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     first = rig.manifest(tmp_path, served.base_url, ["one"], name="first")
@@ -193,7 +191,7 @@ def test_what_is_wrong_with_one_manifest_does_not_keep_the_others_from_running(
 
 
 @pytest.mark.fault("N31")
-def test_an_address_that_no_download_may_go_to_is_held_and_its_neighbours_are_made(
+def test_forbidden_download_url_holds_only_its_own_job(
     tmp_path: Path,
 ) -> None:
     good = json.dumps({"data": [{"b64_json": encoded(RED)}]}).encode()
@@ -225,7 +223,7 @@ def test_a_spool_that_cannot_be_read_is_left_for_a_run_that_can(tmp_path: Path) 
         (attempt,) = rig.query(
             tmp_path / "batchgen.db", "SELECT id FROM attempts WHERE outcome = 'sending'"
         )
-        # Stands for a file of another user: root may read all of those.
+        # In place of a file of another user: root may read all of those.
         unreadable = tmp_path / "batchgen.db.spool" / f"{attempt['id']}.answer"
         unreadable.mkdir()
 

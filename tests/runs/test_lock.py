@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.fault("Q02")
-def test_a_second_process_is_refused_at_once_and_told_what_is_held(path: Path) -> None:
+def test_second_process_is_refused_with_the_name_of_the_batch(path: Path) -> None:
     with (
         held_elsewhere(path, "catalog") as process,
         pytest.raises(BatchLockedError) as caught,
@@ -159,7 +159,7 @@ def test_a_link_to_a_ledger_shares_its_lock(path: Path) -> None:
         pass
 
 
-def test_the_lock_is_free_again_after_the_block_even_if_it_failed(path: Path) -> None:
+def test_lock_is_released_after_the_block_even_on_errors(path: Path) -> None:
     with pytest.raises(ValueError, match="mine"), batch_lock(path, "catalog"):
         raise ValueError("mine")
     with held_elsewhere(path, "catalog"):

@@ -25,7 +25,7 @@ def paid_per_prompt(bill: list[dict[str, Any]]) -> Counter[str]:
 
 
 @pytest.mark.parametrize("max_waste", ["0", "5%"])
-def test_what_is_billed_and_then_fails_is_paid_twice_only_as_far_as_allowed(
+def test_charged_failures_are_rebought_only_within_max_waste(
     max_waste: str, tmp_path: Path
 ) -> None:
     switches = ("--fast-images", "--seed", "3", *BILLED_THEN_FAILED)
@@ -42,20 +42,20 @@ def test_what_is_billed_and_then_fails_is_paid_twice_only_as_far_as_allowed(
         billed = sum(row["micros"] for row in served.bill())
     twice = sum(count - 1 for count in paid.values())
     attempts = rig.query(tmp_path / "batchgen.db", "SELECT * FROM attempts")
-    doubts = [row for row in attempts if row["billed"] == "maybe"]
-    assert 20 < len(doubts) < 70
-    # Every doubt of this endpoint was billed: the two sums are the bill to the cent.
-    assert sum(row["cost"] for row in attempts) + sum(row["price"] for row in doubts) == billed
+    uncertain = [row for row in attempts if row["billed"] == "maybe"]
+    assert 20 < len(uncertain) < 70
+    # Every uncertain attempt of this endpoint was charged: the two sums are the bill to the cent.
+    assert sum(row["cost"] for row in attempts) + sum(row["price"] for row in uncertain) == billed
     (run,) = rig.query(tmp_path / "batchgen.db", "SELECT * FROM runs")
     if max_waste == "0":
         assert twice == 0
         lines = rig.batchgen("status", "batch", "--uncertain", "--json", cwd=tmp_path).stdout
-        told = [json.loads(line) for line in lines.splitlines()]
-        assert {doubt["attempt"] for doubt in told} == {row["id"] for row in doubts}
-        assert {doubt["price"] for doubt in told} == {"0.037700"}
-        assert all(doubt["reason"] and doubt["sent_at"] for doubt in told)
+        shown = [json.loads(line) for line in lines.splitlines()]
+        assert {job["attempt"] for job in shown} == {row["id"] for row in uncertain}
+        assert {job["price"] for job in shown} == {"0.037700"}
+        assert all(job["reason"] and job["sent_at"] for job in shown)
         text = rig.batchgen("status", "batch", "--uncertain", cwd=tmp_path).stdout
-        assert f"{told[0]['key']}: possible $0.04, sent {told[0]['sent_at']}" in text
+        assert f"{shown[0]['key']}: possible $0.04, sent {shown[0]['sent_at']}" in text
     else:
         assert 0 < twice * rig.PRICE <= run["max_waste"] == run["estimate"] * 5 // 100
         assert run["wasted"] == twice * rig.PRICE

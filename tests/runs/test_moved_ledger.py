@@ -196,10 +196,10 @@ def test_a_partial_manifest_elsewhere_joins_its_batch(served: rig.Endpoint, tmp_
     path = rig.manifest(tmp_path / "shop", served.base_url, ["one", "forbidden-word"])
     db = path.parent / "batchgen.db"
     rig.batchgen("run", path, cwd=tmp_path, code=1)
-    mended = tmp_path / "mended.yaml"
-    rig.batchgen("export", "batch", "--failed", "--output", mended, "--db", db, cwd=tmp_path)
-    mended.write_text(mended.read_text().replace("forbidden-word", "allowed"))
-    rig.batchgen("run", mended, "--db", db, cwd=tmp_path)
+    fixed = tmp_path / "fixed.yaml"
+    rig.batchgen("export", "batch", "--failed", "--output", fixed, "--db", db, cwd=tmp_path)
+    fixed.write_text(fixed.read_text().replace("forbidden-word", "allowed"))
+    rig.batchgen("run", fixed, "--db", db, cwd=tmp_path)
     assert stored(db) == "batch.yaml"
     assert "2 images, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout
 

@@ -20,7 +20,7 @@ from tests.support import rig
 NIGHTS = 12
 KILLED, POOR, TOPPED_UP, OVERLAPPING, DEARER = 3, 5, 6, 8, 10
 """The nights on which something else happens."""
-COLOURS = ("red", "green", "blue", "yellow", "grey", "black", "white")
+COLORS = ("red", "green", "blue", "yellow", "grey", "black", "white")
 MANIFEST = """\
 name: nightly
 provider: {{name: local, base_url: {base_url}}}
@@ -41,13 +41,13 @@ class Shop:
     directory: Path
     dice: random.Random
     products: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By handle: title, and the colour of the photo."""
+    """By handle: title, and the color of the photo."""
     number: int = 0
 
     def add(self) -> None:
         self.number += 1
         handle = f"product-{self.number:03d}"
-        self.products[handle] = (f"edition {self.number}", self.dice.choice(COLOURS))
+        self.products[handle] = (f"edition {self.number}", self.dice.choice(COLORS))
 
     def edit(self) -> None:
         """A day's changes: some new, some changed, a photo swapped, one gone; some days nothing."""
@@ -57,8 +57,8 @@ class Shop:
             self.products[handle] = (f"{self.products[handle][0]}, again", "red")
         if self.dice.random() < 0.5:
             handle = self.dice.choice(sorted(self.products))
-            title, colour = self.products[handle]
-            others = [other for other in COLOURS if other != colour]
+            title, color = self.products[handle]
+            others = [other for other in COLORS if other != color]
             self.products[handle] = (title, self.dice.choice(others))
         if self.dice.random() < 0.3 and len(self.products) > 4:
             del self.products[self.dice.choice(sorted(self.products))]
@@ -72,14 +72,14 @@ class Shop:
         with (self.directory / "products.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(["handle", "title"])
-            for handle, (title, colour) in rows:
+            for handle, (title, color) in rows:
                 table.writerow([handle, title])
-                rig.image(photos / f"{handle}.png", colour)
+                rig.image(photos / f"{handle}.png", color)
 
 
 @contextmanager
 def endpoint(directory: Path, port: int, *switches: str) -> Iterator[rig.Endpoint]:
-    """The provider of one night; its bill and its address stay."""
+    """The provider of one night; its bill and its URL stay."""
     with rig.endpoint(
         directory / "state", "--fast-images", "--port", str(port), *switches
     ) as running:
@@ -129,7 +129,7 @@ def test_twelve_nights_buy_only_what_changed(tmp_path: Path) -> None:
             wanted = {
                 handle for handle, made_of in shop.products.items() if made.get(handle) != made_of
             }
-            doubts = 0
+            uncertain = 0
             if night == KILLED:
                 kill_after(tmp_path, path, 6)
                 served.wait_until_idle()
@@ -138,7 +138,7 @@ def test_twelve_nights_buy_only_what_changed(tmp_path: Path) -> None:
                     tmp_path / "batchgen.db",
                     "SELECT count(*) AS n FROM attempts WHERE outcome = 'sending'",
                 )
-                doubts = row["n"]
+                uncertain = row["n"]
             if night == POOR:
                 stopped = rig.batchgen("run", path, cwd=tmp_path, code=3)
                 assert "top up" in stopped.stdout
@@ -166,14 +166,14 @@ def test_twelve_nights_buy_only_what_changed(tmp_path: Path) -> None:
             made |= {handle: shop.products[handle] for handle in paid}
         else:
             assert set(paid) == wanted, night
-            assert sum(paid.values()) <= len(wanted) + doubts, night
+            assert sum(paid.values()) <= len(wanted) + uncertain, night
             made |= {handle: shop.products[handle] for handle in wanted}
             check_images(tmp_path, set(shop.products))
         spent += sum(row["micros"] for row in tonight)
     (row,) = rig.query(
         tmp_path / "batchgen.db", "SELECT sum(charged) AS charged, sum(maybe) AS maybe FROM runs"
     )
-    # A request that the kill kept from leaving is a doubt too, and on nobody's bill.
+    # A request that the kill kept from leaving is uncertain too, and on no bill.
     assert row["charged"] <= spent <= row["charged"] + row["maybe"]
     found = rig.status(tmp_path, "nightly")
     assert found["jobs"]["done"] == len(shop.products)

@@ -1,4 +1,4 @@
-"""Who is told that a run began and ended, and that nobody's fault there changes anything."""
+"""Notifications about the start and end of a run; their failures change nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OLD_IMPORTS = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # those 
 
 
 class Service(ThreadingHTTPServer):
-    """The operator's own service; it answers with ``status``."""
+    """The operator's own service; it responds with ``status``."""
 
     status = 200
 
@@ -73,9 +73,9 @@ def test_a_webhook_gets_the_report(service: Service) -> None:
 
 
 def test_a_command_gets_the_report_on_stdin(tmp_path: Path) -> None:
-    command = Command(arguments=["sh", "-c", "cat > told.json"], directory=tmp_path)
+    command = Command(arguments=["sh", "-c", "cat > report.json"], directory=tmp_path)
     assert notify(command, NOTICE) is None
-    assert (tmp_path / "told.json").read_bytes() == NOTICE.body
+    assert (tmp_path / "report.json").read_bytes() == NOTICE.body
 
 
 @OLD_IMPORTS
@@ -95,21 +95,21 @@ def test_a_health_check_is_asked_below_its_address(suffix: str, service: Service
 @OLD_IMPORTS
 def test_a_fault_is_told_without_the_address(service: Service, tmp_path: Path) -> None:
     service.status = 500
-    nobody = f"http://127.0.0.1:9/{SECRET}"
-    told = [
+    unreachable = f"http://127.0.0.1:9/{SECRET}"
+    shown = [
         notify(Webhook(url=service.url), NOTICE),
-        notify(Webhook(url=nobody), NOTICE),
+        notify(Webhook(url=unreachable), NOTICE),
         notify(Webhook(url=f"https://[{SECRET}"), NOTICE),
         notify(Apprise(url=f"{SECRET}://nothing"), NOTICE),
         notify(Command(arguments=["sh", "-c", "exit 3"], directory=tmp_path), NOTICE),
         notify(Command(arguments=["./nowhere"], directory=tmp_path), NOTICE),
-        ping(nobody),
+        ping(unreachable),
     ]
-    assert told[0] == "HTTP 500"
-    assert all(told)
-    assert told[4] == "it ended with exit code 3"
-    assert SECRET not in str(told)
-    assert SECRET not in repr([Webhook(url=nobody), Apprise(url=nobody)])
+    assert shown[0] == "HTTP 500"
+    assert all(shown)
+    assert shown[4] == "it ended with exit code 3"
+    assert SECRET not in str(shown)
+    assert SECRET not in repr([Webhook(url=unreachable), Apprise(url=unreachable)])
 
 
 def finishing(directory: Path, base_url: str, prompts: list[str]) -> Path:
@@ -117,7 +117,7 @@ def finishing(directory: Path, base_url: str, prompts: list[str]) -> Path:
         'ping: "${CHECK}"\n'
         "on_finish:\n"
         '  - {webhook: "${HOOK}", only_if: failed}\n'
-        '  - {command: [sh, -c, "cat > told.json"]}\n'
+        '  - {command: [sh, -c, "cat > report.json"]}\n'
     )
     return rig.manifest(directory, base_url, prompts, extra=extra)
 
@@ -131,8 +131,8 @@ def test_a_run_tells_how_it_ended_and_never_where(service: Service, tmp_path: Pa
             ("GET", f"/{SECRET}/start"),
             ("GET", f"/{SECRET}"),
         ]
-        told = json.loads((tmp_path / "told.json").read_bytes())
-        assert (told["exit_code"], told["made"]["new"]) == (0, 1)
+        shown = json.loads((tmp_path / "report.json").read_bytes())
+        assert (shown["exit_code"], shown["made"]["new"]) == (0, 1)
 
         service.asked.clear()
         service.status = 503
@@ -155,9 +155,9 @@ def test_a_run_that_never_began_is_told_of_too(service: Service, tmp_path: Path)
     with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = finishing(tmp_path, served.base_url, ["a mug"])
         rig.batchgen("run", path, "--max-cost", "0.01", cwd=tmp_path, env=env, code=3)
-    told = json.loads(service.asked[-1][2])
-    assert told["exit_code"] == 3
-    assert "0.01" in told["error"]
+    shown = json.loads(service.asked[-1][2])
+    assert shown["exit_code"] == 3
+    assert "0.01" in shown["error"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from tests.support.builders import LOST, enroll, first, planned, send
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and links of POSIX")
 
 ONCE = '{concurrency: 2, max_waste: "100%"}'
-"""Whatever is held must be held although all of it might be rebought."""
+"""Each uncertain attempt must be held although all of it might be rebought."""
 
 
 SWITCHES = ("--fast-images", "--response", "b64_json")

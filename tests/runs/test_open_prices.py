@@ -1,4 +1,4 @@
-"""Options that leave the price open: dearest reserved, cheapest charged, the rest possible."""
+"""Options that leave the price open: highest reserved, lowest charged, the rest possible."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_open_option_has_a_cheapest_and_a_dearest_price(
     assert (found.least, found.most) == (least, most)
     opened = found.open and (found.open.name, found.open.highest, found.open.lowest)
     assert opened == option
-    assert profile.price(model, options) == most, "the dearest is reserved"
+    assert profile.price(model, options) == most, "the highest is reserved"
 
 
 def test_a_price_of_the_manifest_leaves_nothing_open() -> None:

@@ -1,4 +1,4 @@
-"""Output to a reader that stops reading: nobody waits for it, and what is read is in order."""
+"""Output to a reader that stops reading: nothing waits for it, and what is read is in order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import rig
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
 
 
-def told(lines: int) -> str:
+def output(lines: int) -> str:
     return f"{lines} lost"
 
 
@@ -42,7 +42,7 @@ def read_until(handle: int, end: bytes) -> bytes:
 def test_nobody_waits_for_a_reader_and_it_is_told_what_it_missed(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     with open(writing, "w", encoding="utf-8", closefd=False) as stream:
-        outlet = Outlet(stream, told, held=3)
+        outlet = Outlet(stream, output, held=3)
         block = "x" * 200_000 + "\n"  # more than a pipe holds
         outlet.write(block)
         while not outlet._writing:
@@ -61,12 +61,12 @@ def test_nobody_waits_for_a_reader_and_it_is_told_what_it_missed(pipe: tuple[int
         assert got == [block.encode() + b"0\n1\n2\n"]
 
 
-def test_the_end_waits_for_a_slow_reader_and_not_for_one_that_sleeps(
+def test_end_waits_for_a_slow_reader_but_not_a_stopped_one(
     pipe: tuple[int, int],
 ) -> None:
     reading, writing = pipe
     with open(writing, "w", encoding="utf-8", closefd=False) as stream:
-        outlet = Outlet(stream, told)
+        outlet = Outlet(stream, output)
         outlet.write("y" * 200_000)
         outlet.finish(patience_s=0.1)
         assert not outlet.settle(0)
@@ -82,18 +82,18 @@ def test_a_reader_that_is_gone_is_written_to_no_more() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w", encoding="utf-8") as stream:
-        outlet = Outlet(stream, told)
+        outlet = Outlet(stream, output)
         for _ in range(3):
             outlet.write("w" * 100_000)
             assert outlet.settle(20)
 
 
-def test_a_name_that_the_stream_cannot_spell_is_written_all_the_same(
+def test_name_outside_the_encoding_is_written_with_escapes(
     pipe: tuple[int, int],
 ) -> None:
     reading, writing = pipe
     with open(writing, "w", encoding="ascii", closefd=False) as stream:
-        outlet = Outlet(stream, told)
+        outlet = Outlet(stream, output)
         outlet.write("café\n")
         assert read_until(reading, b"\n") == b"caf\\xe9\n"
 
@@ -122,7 +122,7 @@ def wait_for(directory: Path, sql: str) -> None:
 
 
 @pytest.mark.fault("P14")
-def test_a_terminal_that_shows_nothing_more_does_not_hold_up_a_run(tmp_path: Path) -> None:
+def test_stopped_terminal_does_not_block_a_run(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         # Each is refused with a long notice, so that the terminal's buffer is full soon.
@@ -139,7 +139,7 @@ def test_a_terminal_that_shows_nothing_more_does_not_hold_up_a_run(tmp_path: Pat
             os.close(theirs)
             wait_for(tmp_path, "SELECT 1 FROM runs WHERE ended_at > ''")
             shown = b""
-            with suppress(OSError):  # as Linux ends a terminal that nobody writes to any more
+            with suppress(OSError):  # as Linux ends a terminal without a writer
                 while data := os.read(ours, 65536):
                     shown += data
     os.close(ours)

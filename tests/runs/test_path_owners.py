@@ -115,8 +115,8 @@ def test_a_refused_plan_changes_nothing(tmp_path: Path) -> None:
         two = rig.manifest(tmp_path, served.base_url, ["two"], name="two", extra=extra)
         rig.batchgen("run", one, cwd=tmp_path)
         made = (tmp_path / "images/job-000.png").read_bytes()
-        told = rig.batchgen("run", two, cwd=tmp_path, code=2).stderr
-        assert "the path of job 'job-000' of batch 'one'" in told
+        shown = rig.batchgen("run", two, cwd=tmp_path, code=2).stderr
+        assert "the path of job 'job-000' of batch 'one'" in shown
         assert (tmp_path / "images/job-000.png").read_bytes() == made
         names = rig.query(tmp_path / "batchgen.db", "SELECT name FROM batches")
         assert [row["name"] for row in names] == ["one"]

@@ -173,7 +173,7 @@ def test_a_name_taken_during_the_request_is_not_replaced(tmp_path: Path) -> None
         (spooled,) = (tmp_path / "batchgen.db.spool").glob("*.image.0")
         (bought,) = slow.bill()
     image(tmp_path).rename(tmp_path / "mine")
-    # Nobody listens at the URL any more.
+    # No server listens at the URL any more.
     batchgen("resume", "batch", cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 1
     assert (tmp_path / "mine").read_bytes() == b"theirs"
@@ -285,7 +285,7 @@ def test_a_paid_image_is_recorded_where_it_is_placed(served: rig.Endpoint, tmp_p
 def test_an_image_placed_before_its_path_changed_is_moved(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
-    """Killed after the rename, then planned elsewhere: nothing is downloaded or left behind."""
+    """Killed after the rename, then planned elsewhere: no download, no left-over file."""
     path = rig.manifest(tmp_path, served.base_url, ["one"])
     batchgen("run", path, cwd=tmp_path, point=Point.PLACED)
     placed = image(tmp_path).read_bytes()
@@ -302,9 +302,9 @@ def test_missing_images_are_reported_by_a_run(served: rig.Endpoint, tmp_path: Pa
     run(served, tmp_path, "one", "two", "three")
     for number in range(2):
         image(tmp_path, number).unlink()
-    told = run(served, tmp_path, "one", "two", "three", code=1, flags=("--quiet",))
-    assert "2 saved images are missing: out/batch/job-000.png, out/batch/job-001.png" in told
-    assert "batchgen verify batch --repair" in told
+    shown = run(served, tmp_path, "one", "two", "three", code=1, flags=("--quiet",))
+    assert "2 saved images are missing: out/batch/job-000.png, out/batch/job-001.png" in shown
+    assert "batchgen verify batch --repair" in shown
     assert len(served.bill()) - bought == 3
     batchgen("verify", "batch", "--repair", cwd=tmp_path, code=1)
     run(served, tmp_path, "one", "two", "three")

@@ -11,7 +11,7 @@ from batchgen.session.preflight import check_space
 from tests.support import rig
 
 
-def test_a_key_that_is_refused_is_told_before_anything_is_planned_to_be_paid(
+def test_refused_key_is_reported_before_the_first_payment(
     tmp_path: Path,
 ) -> None:
     with rig.endpoint(tmp_path / "state", "--key", "sk-the-right-one") as served:
@@ -22,7 +22,7 @@ def test_a_key_that_is_refused_is_told_before_anything_is_planned_to_be_paid(
 
 
 @pytest.mark.fault("A04")
-def test_a_model_that_the_key_does_not_see_is_told_with_the_nearest(tmp_path: Path) -> None:
+def test_missing_model_is_reported_with_the_nearest_name(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = rig.manifest(tmp_path, served.base_url, ["a"])
         text = path.read_text(encoding="utf-8")

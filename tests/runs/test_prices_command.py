@@ -35,7 +35,7 @@ def estimate(directory: Path, path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.fault("A03")
-def test_a_run_estimates_by_the_fresh_list_and_says_what_has_changed(
+def test_run_estimates_by_the_fresh_list_and_names_changes(
     dear: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = rig.manifest(tmp_path, dear.base_url, ["one", "two"])
@@ -56,9 +56,7 @@ def test_a_run_estimates_by_the_fresh_list_and_says_what_has_changed(
     ]
 
 
-def test_a_plan_uses_the_list_of_the_last_run_and_the_next_run_says_nothing(
-    dear: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_plan_uses_the_price_list_of_the_last_run(dear: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, dear.base_url, ["one"])
     rig.batchgen("run", path, cwd=tmp_path)
     rig.manifest(tmp_path, dear.base_url, ["one", "two"])
@@ -77,7 +75,7 @@ def test_a_budget_holds_by_the_fresh_price(dear: rig.Endpoint, tmp_path: Path) -
 
 
 class NoPriceList(BaseHTTPRequestHandler):
-    """An endpoint that makes images and answers everything else with 404."""
+    """An endpoint that makes images and returns 404 for everything else."""
 
     def do_GET(self) -> None:
         self._response(404, b"")
@@ -116,16 +114,14 @@ def test_a_run_whose_list_cannot_be_had_says_so_and_goes_on(tmp_path: Path) -> N
 
 def test_a_price_of_the_manifest_wins_over_the_list(dear: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, dear.base_url, ["one"])
-    told = path.read_text(encoding="utf-8").replace("name: local,", "name: local, price: 0.07,")
-    path.write_text(told, encoding="utf-8")
+    output = path.read_text(encoding="utf-8").replace("name: local,", "name: local, price: 0.07,")
+    path.write_text(output, encoding="utf-8")
     done = rig.batchgen("run", path, cwd=tmp_path)
     assert "prices from the manifest" in done.stderr
     assert rig.status(tmp_path)["cost"]["charged"] == "0.070000"
 
 
-def test_a_model_that_the_list_does_not_price_needs_a_word_from_the_user(
-    dear: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_unpriced_model_needs_explicit_acceptance(dear: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, dear.base_url, ["one"], extra="model: gpt-5.1\n")
     refused = rig.batchgen("run", path, cwd=tmp_path, code=2)
     assert "the price of gpt-5.1" in refused.stderr
@@ -177,7 +173,7 @@ def test_prices_without_a_connection_are_the_newest_known(tmp_path: Path) -> Non
     assert done.stdout.startswith("local: simulated prices")
 
 
-def test_shipped_prices_of_each_provider_are_shown_with_their_date(
+def test_packaged_prices_are_shown_with_their_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -208,9 +204,7 @@ def with_key(directory: Path, base_url: str, model: str) -> Path:
     return path
 
 
-def test_models_checks_what_a_manifest_needs_without_buying_anything(
-    locked: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_models_checks_what_a_manifest_needs_for_free(locked: rig.Endpoint, tmp_path: Path) -> None:
     env = {"MY_KEY": KEY}
     good = with_key(tmp_path, locked.base_url, "gpt-image-2")
     assert "gpt-image-2" in rig.batchgen("models", good, cwd=tmp_path, env=env).stdout
@@ -228,7 +222,7 @@ def test_models_checks_what_a_manifest_needs_without_buying_anything(
     assert not (tmp_path / "batchgen.db").exists()
 
 
-def test_models_says_that_the_key_is_refused_and_does_not_show_it(
+def test_models_reports_a_refused_key_without_showing_it(
     locked: rig.Endpoint, tmp_path: Path
 ) -> None:
     path = with_key(tmp_path, locked.base_url, "gpt-image-2")

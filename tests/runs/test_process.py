@@ -34,7 +34,7 @@ def page_faults(how: str) -> int:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the GNU allocator")
-def test_large_blocks_are_not_given_back_to_be_cleared_anew_each_time() -> None:
+def test_large_blocks_of_memory_are_kept_for_reuse() -> None:
     as_ever = page_faults("as ever")
     if as_ever < ROUNDS:
         pytest.skip("this allocator keeps its pages by itself")

@@ -118,7 +118,7 @@ def test_a_plan_tells_money_time_and_what_if(served: rig.Endpoint, tmp_path: Pat
 
 
 @pytest.mark.fault("M17")
-def test_a_run_over_its_budget_refuses_with_the_table_and_yes_goes_as_far_as_it_reaches(
+def test_run_over_budget_is_refused_unless_yes_is_given(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     before = len(served.bill())
@@ -147,8 +147,8 @@ def test_the_ledgers_budgets_hold_across_batches(
     first = rig.manifest(tmp_path, served.base_url, [*"abc"], name="first")
     second = rig.manifest(tmp_path, served.base_url, [*"defg"], name="second")
     rig.batchgen("run", first, cwd=tmp_path)
-    told = rig.batchgen("budget", f"--{period}", "0.20", cwd=tmp_path).stdout
-    assert "$0.1131 of $0.20 used or reserved, $0.0869 left" in told
+    output = rig.batchgen("budget", f"--{period}", "0.20", cwd=tmp_path).stdout
+    assert "$0.1131 of $0.20 used or reserved, $0.0869 left" in output
     assert "budget: the estimate" in rig.batchgen("run", second, cwd=tmp_path, code=3).stderr
     stopped = rig.batchgen("run", second, "--yes", cwd=tmp_path, code=3)
     assert "raise it with `batchgen budget" in stopped.stdout
@@ -180,7 +180,7 @@ def test_a_budget_of_the_command_line_is_that_of_all_manifests(
     assert rig.status(tmp_path, "two")["jobs"]["done"] == 1
 
 
-def test_a_price_that_rose_since_the_last_run_stops_before_anything_is_sent(tmp_path: Path) -> None:
+def test_risen_price_stops_the_run_before_a_request(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with rig.endpoint(state, "--fast-images", "--price", "0.04") as cheap:
         port = cheap.base_url
@@ -213,11 +213,11 @@ def test_a_person_is_asked_and_silence_means_no(typed: str, response: bool) -> N
     ) as process:
         os.close(theirs)
         os.write(ours, typed.encode())
-        told, _ = process.communicate(timeout=rig.TIMEOUT_S)
+        output, _ = process.communicate(timeout=rig.TIMEOUT_S)
         shown = os.read(ours, 4096).decode()
     os.close(ours)
     assert "send 3 requests for about $0.11? [y/N]" in shown
-    assert told.strip() == str(response)
+    assert output.strip() == str(response)
 
 
 @pytest.mark.fault("P14")

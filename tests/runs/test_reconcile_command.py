@@ -20,7 +20,7 @@ JOBS = 24
 
 @pytest.fixture
 def flaky(tmp_path: Path) -> Iterator[rig.Endpoint]:
-    """An endpoint that bills some requests and drops their answers."""
+    """An endpoint that bills some requests and drops their responses."""
     with rig.endpoint(
         tmp_path / "endpoint", "--fast-images", "--bill-drop", "0.25", "--seed", "5"
     ) as endpoint:
@@ -28,7 +28,7 @@ def flaky(tmp_path: Path) -> Iterator[rig.Endpoint]:
 
 
 def run(directory: Path, endpoint: rig.Endpoint, *, waste: str = "0", jobs: int = JOBS) -> None:
-    """Run a batch to its end, with doubts left."""
+    """Run a batch to its end, with uncertain jobs left."""
     path = rig.manifest(
         directory,
         endpoint.base_url,
@@ -88,7 +88,7 @@ def test_lost_responses_that_are_billed_are_charged_to_the_cent(
     assert again["billed"] == []
 
 
-def test_lost_responses_that_are_not_billed_are_free_and_asked_again(tmp_path: Path) -> None:
+def test_lost_responses_without_a_charge_are_pending_again(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path / "endpoint", "--fast-images", "--break", "0.25") as endpoint:
         run(tmp_path, endpoint)
         lost = rig.status(tmp_path)["jobs"]["uncertain"]
@@ -138,9 +138,7 @@ def test_a_log_that_is_no_success_changes_nothing(flaky: rig.Endpoint, tmp_path:
 
 
 @pytest.mark.fault("A09", "A10", "A11")
-def test_pages_double_and_late_rows_make_no_difference_in_the_end(
-    flaky: rig.Endpoint, tmp_path: Path
-) -> None:
+def test_pages_double_and_late_rows_change_no_result(flaky: rig.Endpoint, tmp_path: Path) -> None:
     run(tmp_path, flaky)
     flaky.judge("log", {"page_cap": 5, "double": True, "late_s": 3600})
     early = reconcile(tmp_path, code=1)
@@ -207,7 +205,7 @@ def test_an_exported_log_does_as_well(flaky: rig.Endpoint, tmp_path: Path) -> No
 
 
 def at_crazyrouter(directory: Path, base_url: str) -> None:
-    """A batch whose provider is the gateway, at another address, with one answered request."""
+    """A batch whose provider is the gateway, at another URL, with one completed request."""
     directory.mkdir(exist_ok=True)
     path = directory / "batch.yaml"
     path.write_text(
@@ -219,7 +217,7 @@ def at_crazyrouter(directory: Path, base_url: str) -> None:
     rig.batchgen("run", path, cwd=directory, env=key)
 
 
-def test_the_account_comes_from_the_environment_and_shows_nowhere(tmp_path: Path) -> None:
+def test_account_is_read_from_the_environment_and_not_shown(tmp_path: Path) -> None:
     env = {"CRAZYROUTER_ACCESS_TOKEN": TOKEN, "CRAZYROUTER_USER_ID": "7"}
     with rig.endpoint(tmp_path / "endpoint", "--fast-images") as endpoint:
         at_crazyrouter(tmp_path, endpoint.base_url)
@@ -279,7 +277,7 @@ def test_a_batch_without_requests_or_a_log_says_so(tmp_path: Path) -> None:
         done = rig.batchgen("reconcile", "batch", cwd=tmp_path, code=2)
         assert "no such ledger" in done.stderr
         rig.batchgen("run", path, "--max-cost", "1", cwd=tmp_path)
-    done = rig.batchgen("reconcile", "nobody", cwd=tmp_path, code=2)
-    assert "no batch 'nobody'" in done.stderr
+    done = rig.batchgen("reconcile", "unknown", cwd=tmp_path, code=2)
+    assert "no batch 'unknown'" in done.stderr
     done = rig.batchgen("reconcile", "batch", cwd=tmp_path, code=3)
     assert "the log can't be read, nothing was changed" in done.stderr

@@ -16,6 +16,7 @@ from batchgen.http.network import Network
 from batchgen.http.session import ssl_context
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.session.reference_cache import WIDTH, Fetched, ReferenceCache
+from batchgen.storage.stores import Stores
 from tests.support import rig, wire
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +35,7 @@ def photo(tmp_path: Path) -> bytes:
 
 
 class Rig:
-    """Plans that need addresses, one after the other, and the runs that bring them."""
+    """Plans that need URLs, one after the other, and the runs that fetch them."""
 
     def __init__(self, conn: sqlite3.Connection, directory: Path, verify: ssl.SSLContext) -> None:
         self.conn = conn
@@ -60,6 +61,7 @@ class Rig:
             network=Network(self._verify),
             allow_loopback=allow_loopback,
             fresh_since=fresh_since or datetime(2999, 1, 1, tzinfo=UTC),
+            stores=Stores(Path(), {}),
         )
         fetched = await cache.bring(self.urls)
         self.urls.keep(self.conn)
@@ -175,7 +177,7 @@ async def test_a_passing_fault_is_asked_again(cache: Rig, photo: bytes) -> None:
         assert await cache.bring([f"{server.url}/a.jpg"]) == Fetched(fetched=1)
 
 
-async def test_a_host_that_gives_no_response_is_left_alone_after_some_addresses(cache: Rig) -> None:
+async def test_silent_host_is_skipped_after_some_urls(cache: Rig) -> None:
     base = f"http://127.0.0.1:{wire.free_port()}"
     urls = [f"{base}/{number}.jpg" for number in range(60)]
     assert await cache.bring(urls) == Fetched(failed=60)

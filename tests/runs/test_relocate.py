@@ -1,4 +1,4 @@
-"""A new output path moves images that are done; nothing is bought again."""
+"""A new output path moves images that are done; nothing is rebought."""
 
 from __future__ import annotations
 

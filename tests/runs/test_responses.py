@@ -37,9 +37,9 @@ def run(
 
 FORMS = {
     "b64_json": {"b64_json": encoded(RED)},
-    "empty strings beside it": {"url": "", "b64_json": encoded(RED), "revised_prompt": ""},
-    "a data address in url": {"url": f"data:image/png;base64,{encoded(RED)}"},
-    "a data address in b64_json": {"b64_json": f"data:image/png;base64,{encoded(RED)}"},
+    "empty strings next to it": {"url": "", "b64_json": encoded(RED), "revised_prompt": ""},
+    "a data url in url": {"url": f"data:image/png;base64,{encoded(RED)}"},
+    "a data url in b64_json": {"b64_json": f"data:image/png;base64,{encoded(RED)}"},
     "white space": {"b64_json": "\n".join([encoded(RED)[:40], encoded(RED)[40:]])},
     "no padding, URL-safe": {
         "b64_json": encoded(RED).rstrip("=").replace("+", "-").replace("/", "_")
@@ -131,6 +131,7 @@ def test_task_with_polling_url_is_polled(status: int, tmp_path: Path) -> None:
         (202, {"id": "task_1", "status": "queued", "polling_url": "https://other.example/t/1"}),
         (202, {"id": "task_1"}),
         (200, {"code": 200, "data": {"taskId": "task_1"}}),
+        (202, {"id": "task_1", "status": "queued", "polling_url": "/t/task_1"}),
     ],
 )
 def test_task_without_known_route_is_uncertain(
@@ -138,8 +139,9 @@ def test_task_without_known_route_is_uncertain(
 ) -> None:
     with scripted() as script:
         script.reply = lambda: (status, json.dumps(document).encode())
-        output = run(tmp_path, script, code=1)
-        assert (len(script.posts), script.gets) == (1, [])
+        output = run(tmp_path, script, code=1, limits='{max_waste: "0", poll: 0.01}')
+        assert len(script.posts) == 1
+        assert set(script.gets) <= {"/t/task_1"}
     assert "task_1" in output
     assert "task_1" in rig.batchgen("status", "batch", cwd=tmp_path).stdout
     found = rig.status(tmp_path)
@@ -148,7 +150,7 @@ def test_task_without_known_route_is_uncertain(
 
 
 @pytest.mark.fault("B08")
-def test_an_address_beside_an_empty_b64_json_is_fetched_without_the_key(tmp_path: Path) -> None:
+def test_url_next_to_an_empty_b64_json_is_fetched_keyless(tmp_path: Path) -> None:
     with scripted() as script:
         script.files["one.png"] = RED
         script.response({"url": script.url("one.png"), "b64_json": ""})
@@ -202,7 +204,7 @@ def test_another_size_than_asked_for_is_a_warning_in_the_ledger(tmp_path: Path) 
 
 
 @pytest.mark.fault("B09")
-def test_a_image_that_is_gone_is_named_and_never_bought_again_unasked(tmp_path: Path) -> None:
+def test_missing_image_is_named_and_not_rebought(tmp_path: Path) -> None:
     with scripted() as script:
         script.response({"url": script.url("gone.png")})
         run(tmp_path, script, code=1)
@@ -216,7 +218,7 @@ def test_a_image_that_is_gone_is_named_and_never_bought_again_unasked(tmp_path: 
 
 
 @pytest.mark.fault("B10")
-def test_a_host_that_is_down_leaves_the_job_paid_until_it_is_back(tmp_path: Path) -> None:
+def test_download_host_that_is_down_leaves_the_job_paid(tmp_path: Path) -> None:
     with scripted() as script:
         path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"])
         script.response({"url": script.url("late.png")})
@@ -260,7 +262,7 @@ def test_a_spoiled_image_is_charged_kept_raw_and_never_saved(
     assert json.dumps(form)[1:-1].encode() in kept.read_bytes()
 
 
-def test_a_structure_that_holds_but_does_not_decode_is_caught_where_that_is_asked(
+def test_verify_decode_finds_what_structure_misses(
     tmp_path: Path,
 ) -> None:
     good = image("red", "WEBP", (256, 256))
@@ -279,7 +281,7 @@ UNCERTAIN = {
     "nothing": (200, b""),
     "cut json": (200, b'{"data": [{"url": "http'),
     "a proxy's 504": (504, b"<html>Gateway Time-out</html>"),
-    "an error of nobody": (500, b"oops"),
+    "an error without a source": (500, b"oops"),
 }
 
 
@@ -304,7 +306,7 @@ def test_an_response_that_cannot_be_trusted_is_a_doubt(
 
 
 @pytest.mark.fault("H06")
-def test_an_unknown_model_stops_the_run_before_it_asks_a_thousand_times(tmp_path: Path) -> None:
+def test_unknown_model_stops_the_run_early(tmp_path: Path) -> None:
     error = {"error": {"code": "model_not_found", "type": "new_api_error", "message": "no carrier"}}
     with scripted() as script:
         script.reply = lambda: (503, json.dumps(error).encode())
@@ -379,14 +381,14 @@ def test_a_good_image_is_never_replaced_by_a_worse_one(
             options=options,
             limits='{max_waste: "0"}',
         )
-        told = rig.batchgen("run", path, cwd=tmp_path, code=1)
-        assert why in told.stdout
+        shown = rig.batchgen("run", path, cwd=tmp_path, code=1)
+        assert why in shown.stdout
         assert list(saved(tmp_path).values()) == [good.getvalue()]
         assert rig.status(tmp_path)["jobs"]["failed"] == 1
         assert len(script.posts) == 2
 
 
-def test_a_size_that_is_ignored_each_time_is_told_of_a_few_times_and_then_counted(
+def test_repeated_size_warnings_are_shown_then_counted(
     tmp_path: Path,
 ) -> None:
     with scripted() as script:
@@ -400,6 +402,6 @@ def test_a_size_that_is_ignored_each_time_is_told_of_a_few_times_and_then_counte
             [f"mug {number}" for number in range(25)],
             options="{size: 1024x1024}",
         )
-        told = rig.batchgen("run", path, cwd=tmp_path).stderr
-    assert told.count("requested 1024x1024, got 64x48") == 20
-    assert "5 more images came with warnings; --json and --log-file tell of each" in told
+        shown = rig.batchgen("run", path, cwd=tmp_path).stderr
+    assert shown.count("requested 1024x1024, got 64x48") == 20
+    assert "5 more images with warnings; --json and --log-file list them all" in shown

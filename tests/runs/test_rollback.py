@@ -39,8 +39,8 @@ def test_the_last_images_are_kept_and_put_back_with_the_ledger(
     ]
     assert len(list(kept.iterdir())) == 2
 
-    told = rig.batchgen("rollback", "batch", cwd=tmp_path).stdout
-    assert "1 image is restored" in told
+    shown = rig.batchgen("rollback", "batch", cwd=tmp_path).stdout
+    assert "1 image is restored" in shown
     assert image(tmp_path) == versions[2]
     assert (kept / "job-000.png~1").read_bytes() == versions[3]
     assert rig.batchgen("verify", "batch", cwd=tmp_path).returncode == 0
@@ -82,7 +82,7 @@ def test_a_image_of_another_format_takes_its_place_back(
     assert not (tmp_path / "out" / "batch" / "job-000.png").exists()
 
 
-def test_a_rollback_that_was_killed_before_the_ledger_knew_is_finished(
+def test_rollback_killed_before_the_ledger_write_is_finished(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:
     make(served, tmp_path, "one")
@@ -90,7 +90,7 @@ def test_a_rollback_that_was_killed_before_the_ledger_knew_is_finished(
     make(served, tmp_path, "two")
     new = image(tmp_path)
     out = tmp_path / "out" / "batch"
-    # As it stands after the files were exchanged, and before the ledger was told.
+    # The state after the files were exchanged, and before the ledger was written.
     (out / ".previous" / "job-000.png").write_bytes(new)
     (out / "job-000.png").write_bytes(old)
     rig.batchgen("verify", "batch", cwd=tmp_path, code=1)
@@ -106,8 +106,8 @@ def test_what_is_not_kept_is_said(served: rig.Endpoint, tmp_path: Path) -> None:
     rig.manifest(tmp_path, served.base_url, ["two"], extra=none)
     rig.batchgen("run", path, cwd=tmp_path)
     now = image(tmp_path)
-    told = rig.batchgen("rollback", "batch", cwd=tmp_path, code=1)
-    assert "is not kept any more" in told.stderr
+    shown = rig.batchgen("rollback", "batch", cwd=tmp_path, code=1)
+    assert "is not kept any more" in shown.stderr
     assert image(tmp_path) == now
 
 
@@ -138,8 +138,8 @@ def test_a_rollback_never_replaces_the_image_of_another_job(
         "{key: b, prompt: three, output: {path: 'x.{{ ext }}'}}",
     )
     before = {name: image(tmp_path, name) for name in ("x.png", "y.png")}
-    told = rig.batchgen("rollback", "batch", "--only", "a", cwd=tmp_path, code=1)
-    assert "x.png is another image by now" in told.stderr
+    shown = rig.batchgen("rollback", "batch", "--only", "a", cwd=tmp_path, code=1)
+    assert "x.png is another image by now" in shown.stderr
     assert {name: image(tmp_path, name) for name in before} == before
 
 

@@ -1,4 +1,4 @@
-"""Routes beside the plain one, as whole runs: streams, native Gemini, and videos as tasks."""
+"""Other routes than the plain one, as whole runs: streams, native Gemini, and video tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUERY = "v1/video/query?id=t1"
 
 @pytest.fixture
 def script() -> Iterator[Scripted]:
-    """A server that is told what to answer."""
+    """A server with scripted responses."""
     with scripted() as server:
         yield server
 
@@ -47,7 +47,7 @@ def manifest(
 
 
 def event_stream(script: Scripted, *payloads: Any) -> None:
-    """Answer with these events."""
+    """Respond with these events."""
     body = stream(*payloads)
     script.content_type = "text/event-stream"
     script.reply = lambda: (200, body)
@@ -80,9 +80,7 @@ def test_unfinished_images_are_kept_only_if_asked(
     assert kept == ({"mug-1.png": half} if asked else {})
 
 
-def test_a_stream_that_breaks_off_behind_its_image_has_lost_nothing(
-    script: Scripted, tmp_path: Path
-) -> None:
+def test_stream_cut_after_its_image_loses_nothing(script: Scripted, tmp_path: Path) -> None:
     event_stream(script, {**COMPLETED, "b64_json": encoded(RED)})
     script.cut = len(b"data: [DONE]\n\n") + 1
     rig.batchgen("run", manifest(tmp_path, script, options=STREAM), cwd=tmp_path)
@@ -120,7 +118,7 @@ def test_native_gemini_is_asked_where_the_profile_says_so(script: Scripted, tmp_
 
 
 def states(script: Scripted, *documents: dict[str, Any]) -> None:
-    """Tell these states of the task one after the other, and the last for ever."""
+    """Report these states of the task in turn, and repeat the last."""
     left = list(documents)
     script.files[QUERY] = lambda: json.dumps(left.pop(0) if left[1:] else left[0]).encode()
     script.reply = lambda: (200, TASK)
@@ -242,25 +240,23 @@ def test_what_the_response_says_it_cost_is_what_is_charged(
 
 
 @pytest.mark.parametrize(
-    ("told", "jobs", "maybe"), [("free", "failed", "0.000000"), ("maybe", "uncertain", "0.037700")]
+    ("cost", "jobs", "maybe"), [("free", "failed", "0.000000"), ("maybe", "uncertain", "0.037700")]
 )
 def test_a_server_error_costs_what_the_manifest_says(
-    told: str, jobs: str, maybe: str, script: Scripted, tmp_path: Path
+    cost: str, jobs: str, maybe: str, script: Scripted, tmp_path: Path
 ) -> None:
     error = {"error": {"code": "do_request_failed", "message": "no", "type": "new_api_error"}}
     script.reply = lambda: (500, json.dumps(error).encode())
     path = manifest(tmp_path, script)
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("price:", f"server_errors: {told}, price:"), encoding="utf-8")
+    path.write_text(text.replace("price:", f"server_errors: {cost}, price:"), encoding="utf-8")
     rig.batchgen("run", path, cwd=tmp_path, code=1)
     found = rig.status(tmp_path)
     assert (found["jobs"][jobs], found["cost"]["maybe"]) == (1, maybe)
 
 
 @pytest.mark.parametrize("response", ["url", "b64_json", "mixed"])
-def test_streams_of_the_endpoint_agree_with_its_bill_in_any_trouble(
-    response: str, tmp_path: Path
-) -> None:
+def test_streams_agree_with_the_bill_despite_faults(response: str, tmp_path: Path) -> None:
     switches = ("--response", response, "--fast-images", "--ping-interval", "0.01", "--seed", "7")
     chaos = ("--stream-error", "0.1", "--bill-stream-error", "0.1", "--bill-stream-cut", "0.1")
     with rig.endpoint(tmp_path / "state", *switches, *chaos, "--latency", "0.03") as served:

@@ -15,7 +15,8 @@ from batchgen.errors import Fault, ManifestError
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.groups import Group
 from batchgen.ledger.staging import Staging
-from batchgen.session.prepare import prepare, stage
+from batchgen.session.prepare import prepare
+from batchgen.session.stage_plan import PlanObserver, stage
 from tests.support import canary, rig
 
 HEAD = """\
@@ -64,9 +65,8 @@ class Shop:
         warnings: list[Fault] = []
         prepared = prepare(self.manifest, self.directory / "batchgen.db")
         with closing(open_for_writing(prepared.ledger)) as conn:
-            staging = stage(
-                Staging(conn), prepared, accept_unknown_price=True, warned=warnings.append
-            )
+            observer = PlanObserver(warned=warnings.append)
+            staging = stage(Staging(conn), prepared, accept_unknown_price=True, observer=observer)
             found = conn.execute("SELECT id FROM batches").fetchone()
             groups = staging.compare(found["id"] if found else None)
             staging.enroll(prepared.identity)
@@ -285,7 +285,7 @@ NIGHT = st.lists(st.sampled_from(["ok", "changed", "no photo", "gone", "twice"])
 @settings(max_examples=40, deadline=None)
 @given(nights=st.lists(NIGHT, min_size=1, max_size=4))
 def test_row_faults_never_retire_or_regenerate(nights: list[list[str]]) -> None:
-    """Whatever rows break in a night, their known jobs keep image, fingerprint and state."""
+    """Whichever rows break in a night, their known jobs keep image, fingerprint and state."""
     with TemporaryDirectory() as directory:
         shop = Shop(Path(directory))
         for night in nights:

@@ -79,7 +79,7 @@ def test_documented_sizes_pass(size: str) -> None:
         ("0x0", "WIDTHxHEIGHT", "816x816"),
     ],
 )
-def test_an_impossible_size_is_told_with_its_rule_and_the_nearest(
+def test_invalid_size_is_reported_with_rule_and_nearest_value(
     size: str, rule: str, nearest: str
 ) -> None:
     (message,) = messages(GPT_IMAGE_2, {"size": size})
@@ -108,9 +108,7 @@ def test_the_nearest_size_is_legal_and_its_own_nearest(width: int, height: int) 
 
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000))
-def test_the_nearest_size_keeps_the_ratio_within_a_step_of_the_grid(
-    width: int, height: int
-) -> None:
+def test_nearest_size_keeps_the_ratio_within_a_grid_step(width: int, height: int) -> None:
     near = nearest_legal_size(GRID, width, height)
     wanted = min(max(width / height, 1 / 3), 3)
     assert near[0] / near[1] == pytest.approx(wanted, rel=0.05)
@@ -123,9 +121,7 @@ def test_where_the_bounds_allow_it_nothing_is_lost(width: int, height: int) -> N
 
 
 @given(SIDES, SIDES)
-def test_a_size_is_refused_here_exactly_when_the_endpoint_refuses_it(
-    width: int, height: int
-) -> None:
+def test_size_rule_agrees_with_the_endpoint(width: int, height: int) -> None:
     size = f"{width}x{height}"
     assert bool(messages(GPT_IMAGE_2, {"size": size})) is is_refused({"size": size})
 
@@ -192,7 +188,7 @@ REFUSED: list[tuple[Options, str, str]] = [
 
 
 @pytest.mark.parametrize(("options", "rule", "remedy"), REFUSED)
-def test_what_the_page_refuses_is_refused_here_and_at_the_endpoint(
+def test_documented_refusals_agree_with_the_endpoint(
     options: Options, rule: str, remedy: str
 ) -> None:
     (message,) = messages(GPT_IMAGE_2, options)
@@ -446,7 +442,7 @@ def test_a_model_on_another_route_has_the_rules_of_that_route() -> None:
         ("chatgpt-image-latest", TODAY, False, "OpenAI's deprecations page"),
     ],
 )
-def test_a_model_is_warned_of_until_its_last_day_and_refused_from_then_on(
+def test_retiring_model_is_warned_of_then_refused(
     model: str, today: date, fatal: bool, words: str
 ) -> None:
     (objection,) = book("openai", today=today).of_request(model, {}, 0)
@@ -478,12 +474,12 @@ def test_a_prompt_has_a_longest_length(provider: str, model: str, limit: int) ->
     assert f"longer than the limit of {limit:,} characters" in objection.message
 
 
-@pytest.mark.parametrize("model", ["grok-4-image", "nobody-knows-it"])
+@pytest.mark.parametrize("model", ["grok-4-image", "unknown-model"])
 def test_where_no_limit_is_published_any_prompt_passes(model: str) -> None:
     assert book("crazyrouter").of_prompt(model, 1_000_000) is None
 
 
-def test_what_would_be_refused_is_only_told_when_rules_are_to_warn() -> None:
+def test_rules_warn_only_reports_violations() -> None:
     strict, lenient = book("crazyrouter"), book("crazyrouter", refuse=False)
     refused = strict.of_request("gpt-image-2", {"size": "1x1"}, 17)
     warned = lenient.of_request("gpt-image-2", {"size": "1x1"}, 17)

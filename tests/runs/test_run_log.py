@@ -56,7 +56,7 @@ class Shown:
         self.events.append(event)
 
     async def run(self, throttle: object) -> None:
-        raise AssertionError("not asked for here")
+        raise AssertionError("not requested here")
 
     def close(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The report of a run: what it tells of, and how it looks."""
+"""The report of a run: its content and its format."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_failures_are_told_by_reason_with_the_lines_to_mend(ledger: Ledger) -> N
     assert [row.source for row in reason.rows] == [planned(number).source for number in range(3)]
 
 
-def test_an_older_run_tells_of_its_own_jobs_and_the_newest_of_all_that_waits(
+def test_older_run_reports_its_own_jobs_newest_run_all(
     ledger: Ledger,
 ) -> None:
     batch = enroll(ledger, [planned(0), planned(1)])
@@ -60,7 +60,7 @@ def test_what_is_in_doubt_is_told_with_its_price_and_its_name(ledger: Ledger) ->
     settle_attempt(ledger, attempt, LOST)
     morning = morning_of(ledger)
 
-    assert [doubt.attempt for doubt in morning.report.uncertain] == [attempt]
+    assert [job.attempt for job in morning.report.uncertain] == [attempt]
     assert "1 uncertain (charged $0.00, possible $0.04)" in report_text(morning)
     assert attempt in report_text(morning)
     assert morning.report.run.maybe == PRICE

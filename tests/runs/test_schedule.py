@@ -1,4 +1,4 @@
-"""Until when a run starts requests, as tables; and a run that is told so."""
+"""The time after which a run starts no request, as tables; and a run with such a time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_time_of_day_is_at_most_a_day_away(hour: int, minute: int, now: dateti
     assert timedelta(0) < ahead <= timedelta(days=1)
 
 
-def test_after_its_hour_a_run_starts_nothing_and_finishes_what_is_in_flight(
+def test_until_starts_no_request_and_finishes_those_in_flight(
     tmp_path: Path,
 ) -> None:
     with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "1") as slow:

@@ -32,8 +32,8 @@ def test_a_image_says_what_it_is(output_format: str, served: rig.Endpoint, tmp_p
     if output_format == "webp":
         return  # the endpoint writes XMP of its own into these, which stays as it is
     with Image.open(file) as image:
-        told = image.info.get("xmp") or image.info["XML:com.adobe.xmp"]
-    text = told.decode() if isinstance(told, bytes) else told
+        shown = image.info.get("xmp") or image.info["XML:com.adobe.xmp"]
+    text = shown.decode() if isinstance(shown, bytes) else shown
     for value in ("a mug", "job-000", "0.037700", attempt["request_id"], found["model"]):
         assert f">{value}<" in text
     assert (

@@ -63,10 +63,10 @@ class Approval(RuleBasedStateMachine):
             proposal.estimate.requests
         )
         if only is None:
-            told = Counter(why.group for why in whys.values())
+            shown = Counter(why.group for why in whys.values())
             counted = {group: found.jobs for group, found in proposal.groups.items()}
             counted.pop(Group.RETIRED, None)
-            assert told == counted
+            assert shown == counted
 
     @rule(only=ONLY, refresh=REFRESH)
     def refuse(self, only: str | None, refresh: str | None) -> None:

@@ -25,7 +25,7 @@ def run(directory: Path, script: Scripted, *, code: int, limits: str = "{concurr
 
 
 def refusals(script: Scripted, status: int, body: object) -> None:
-    """Answer every request with this error."""
+    """Respond to every request with this error."""
     script.reply = lambda: (status, json.dumps(body).encode())
 
 

@@ -43,9 +43,9 @@ SYSTEMS: dict[str, tuple[str, str, str, dict[str, Any], str]] = {
     "nano-banana": ("nano-banana-2", "{resolution: 2K, output_format: jpg}", "", {}, "jpeg"),
     "gemini": ("nano-banana-pro", "{resolution: 4K}", "gemini", {}, "png"),
     "gemini's data URIs": ("nano-banana", "{}", "gemini", {"gemini-response": "data-uri"}, "png"),
-    "gemini's addresses": ("nano-banana", "{}", "gemini", {"gemini-response": "url"}, "png"),
+    "gemini's urls": ("nano-banana", "{}", "gemini", {"gemini-response": "url"}, "png"),
     "veo": ("veo-3.1-fast", "{size: 1080P, duration: 4}", "", {}, "mp4"),
-    "veo's older answers": ("veo-3.1", "{size: 720P}", "", {"task-response": "old"}, "mp4"),
+    "veo's older responses": ("veo-3.1", "{size: 720P}", "", {"task-response": "old"}, "mp4"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The files of a batch against its ledger, and what can be mended without buying."""
+"""The files of a batch compared with its ledger, and what can be repaired for free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a job would be made anew: pure differences, and from the command line."""
+"""Why a job would be regenerated: pure differences, and from the command line."""
 
 from __future__ import annotations
 
@@ -94,5 +94,5 @@ def test_a_person_is_told_why(served: rig.Endpoint, tmp_path: Path) -> None:
     # A run that planned it and was stopped before it made it does not hide the change.
     rig.batchgen("run", path, "--only", "job-001", cwd=tmp_path)
     assert all(line in why("job-000") for line in expected)
-    refused = rig.batchgen("plan", path, "--why", "nobody", cwd=tmp_path, code=2)
-    assert "plans no job with the key 'nobody'" in refused.stderr
+    refused = rig.batchgen("plan", path, "--why", "unknown", cwd=tmp_path, code=2)
+    assert "plans no job with the key 'unknown'" in refused.stderr

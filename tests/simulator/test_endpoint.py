@@ -149,7 +149,7 @@ def test_a_blocked_prompt_is_refused_and_free(served: rig.Endpoint) -> None:
     assert len(served.bill()) == before
 
 
-def test_edits_take_several_images_and_a_mask_from_the_official_sdk(
+def test_edits_accept_images_and_mask_of_the_official_sdk(
     served: rig.Endpoint,
 ) -> None:
     def png(mode: str) -> bytes:
@@ -169,7 +169,7 @@ def test_edits_take_several_images_and_a_mask_from_the_official_sdk(
             client.images.edit(model="gpt-image-2", prompt="x", image=("a.png", b"no image"))
 
 
-def test_the_bill_is_on_disk_before_the_response_and_names_the_request(
+def test_bill_is_on_disk_before_the_response(
     served: rig.Endpoint,
 ) -> None:
     response = ask(served, headers={**KEY, "Idempotency-Key": "mine-1"})
@@ -190,7 +190,7 @@ def test_a_bill_goes_on_after_the_endpoint_is_killed(tmp_path: Path) -> None:
         assert [row["seq"] for row in second.bill()] == [1, 2]
 
 
-def test_a_balance_never_goes_below_zero_however_many_ask_at_once(tmp_path: Path) -> None:
+def test_balance_never_falls_below_zero_under_concurrency(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path, "--balance", "0.20", "--latency", "0.1") as poor:
         with ThreadPoolExecutor(20) as threads:
             statuses = [r.status_code for r in threads.map(lambda _: ask(poor), range(20))]
@@ -376,7 +376,7 @@ def test_a_download_that_fails_is_there_later(tuned: rig.Endpoint) -> None:
     assert httpx.get(url).status_code == 200
 
 
-def test_mixed_responses_come_in_both_forms_and_empty_strings_for_the_rest(
+def test_mixed_responses_have_both_forms_and_empty_strings(
     tuned: rig.Endpoint,
 ) -> None:
     tuned.judge("faults", {"response": "mixed", "fast-images": True})
@@ -491,7 +491,7 @@ def test_the_statistics_tell_what_the_bill_tells(tmp_path: Path) -> None:
         assert (stats["prompts_billed_twice"], stats["max_in_flight"]) == (1, 1)
 
 
-def test_a_replayed_key_gets_the_saved_response_and_no_second_charge(tmp_path: Path) -> None:
+def test_replayed_key_gets_the_saved_response_for_free(tmp_path: Path) -> None:
     switches = ("--idempotency", "replay")
     keyed = {**KEY, "Idempotency-Key": "k-1"}
     with rig.endpoint(tmp_path, *switches, "--bill-drop", "1") as lossy:
@@ -554,7 +554,7 @@ def test_nothing_is_answered_before_the_bill_is_synced(tmp_path: Path) -> None:
         process.communicate()
 
 
-def test_billed_at_the_body_is_billed_though_the_endpoint_dies_at_work(tmp_path: Path) -> None:
+def test_bill_at_body_charges_even_if_the_endpoint_dies(tmp_path: Path) -> None:
     with rig.endpoint(tmp_path, "--bill-at", "body", "--latency", "30") as endpoint:
         with ThreadPoolExecutor(1) as threads:
             response = ask_slowly(endpoint, threads)
@@ -664,7 +664,7 @@ def test_fast_images_are_whole_and_never_the_same_file(file_format: str) -> None
             assert (drawn.format, drawn.size) == (file_format.upper(), (1024, 640))
 
 
-def test_faults_hit_their_share_of_requests_and_the_same_ones_for_a_seed() -> None:
+def test_faults_hit_their_share_and_depend_on_the_seed() -> None:
     rates = {Fault.BREAK: 0.2, Fault.BILL_DROP: 0.3, Fault.DOWNLOAD_ERROR: 0.5}
     drawn = [Behavior(seed=7, rates=rates).post_fault(number) for number in range(4_000)]
     assert drawn == [Behavior(seed=7, rates=rates).post_fault(n) for n in range(4_000)]
@@ -685,8 +685,8 @@ def test_a_behaviour_is_told_and_set_in_the_same_words(
         zip(POST_FAULTS + DOWNLOAD_FAULTS, posts[: len(POST_FAULTS)] + downloads, strict=False)
     )
     behavior = Behavior(latency=0.5, burst=3, rates=rates)
-    told = json.loads(json.dumps(behavior.document()))
-    assert Behavior().changed(told).document() == behavior.document()
+    shown = json.loads(json.dumps(behavior.document()))
+    assert Behavior().changed(shown).document() == behavior.document()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Native Gemini of the embedded endpoint: its answers, its references, its refusals, its bill."""
+"""Native Gemini of the local endpoint: responses, references, refusals and bill."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ IMAGES: list[tuple[str, dict[str, Any], tuple[int, int], str]] = [
 
 
 @pytest.mark.parametrize(("model", "options", "size", "form"), IMAGES)
-def test_images_have_the_size_asked_for_and_cost_what_the_list_says(
+def test_images_have_requested_size_and_listed_price(
     model: str,
     options: dict[str, Any],
     size: tuple[int, int],

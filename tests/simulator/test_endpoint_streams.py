@@ -33,7 +33,7 @@ def asking(endpoint: rig.Endpoint, **body: Any) -> Iterator[httpx.Response]:
 
 
 def events(endpoint: rig.Endpoint, **body: Any) -> list[Any]:
-    """All events of one generation, each with the type that its `event:` line tells."""
+    """Return all events of one generation, each with the type in its `event:` line."""
     with asking(endpoint, **body) as response:
         return read(response)
 
@@ -63,7 +63,7 @@ def opened(b64_json: str) -> Image.Image:
 PARTIAL, COMPLETED = "image_generation.partial_image", "image_generation.completed"
 
 
-def test_partial_images_come_before_the_image_and_are_finer_each_time(
+def test_partial_images_precede_the_image_and_get_finer(
     served: rig.Endpoint,
 ) -> None:
     before = len(served.bill())
@@ -244,7 +244,7 @@ def test_tokens_are_counted_as_the_carrier_counts_them(
     assert with_partials["output_tokens"] == tokens + 300
 
 
-def test_a_large_reference_costs_no_more_tokens_than_there_are_patches() -> None:
+def test_large_reference_costs_at_most_the_maximum_patches() -> None:
     references = (Reference(digest="", width=4096, height=4096),)
     counted = usage(wanted("low", 1024, 1024, references=references))
     assert counted["input_tokens_details"] == {"text_tokens": 8, "image_tokens": 1536}

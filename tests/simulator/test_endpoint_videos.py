@@ -55,7 +55,7 @@ def statuses(endpoint: rig.Endpoint, task_id: str) -> tuple[list[str], dict[str,
 
 
 def check_video(content: bytes, size: tuple[int, int], seconds: int) -> None:
-    """The file is what was asked for, and its one sample can be decoded."""
+    """Check that the file matches the request, and that its one sample can be decoded."""
     found = rig.boxes(content)
     assert content[4:12] == b"ftypisom"
     timescale, duration = struct.unpack_from(">2I", found[b"mvhd"], 12)
@@ -85,7 +85,7 @@ VIDEOS: list[tuple[dict[str, Any], tuple[int, int], int]] = [
 
 
 @pytest.mark.parametrize(("body", "size", "micros"), VIDEOS)
-def test_a_video_is_what_was_asked_for_and_costs_what_the_list_says(
+def test_video_has_requested_size_and_listed_price(
     body: dict[str, Any], size: tuple[int, int], micros: int, served: rig.Endpoint
 ) -> None:
     created = create(served, **body).json()
@@ -319,7 +319,7 @@ def test_a_truncated_video_has_no_end(tuned: rig.Endpoint) -> None:
         rig.boxes(httpx.get(data["url"]).content)
 
 
-def test_a_file_can_be_fetched_in_parts_and_its_downloads_can_fail(tuned: rig.Endpoint) -> None:
+def test_file_supports_ranges_and_download_faults(tuned: rig.Endpoint) -> None:
     _, data = statuses(tuned, create(tuned).json()["task_id"])
     part = httpx.get(data["url"], headers={"Range": "bytes=4-11"})
     assert (part.status_code, part.content) == (206, b"ftypisom")

@@ -207,11 +207,11 @@ def test_a_bad_request_says_what_is_wrong(
 
 
 def test_a_wrong_key_raises_an_authentication_error(served: rig.Endpoint) -> None:
-    with openai.OpenAI(base_url=served.base_url, api_key="wrong", max_retries=0) as stranger:
+    with openai.OpenAI(base_url=served.base_url, api_key="wrong", max_retries=0) as foreign:
         with pytest.raises(openai.AuthenticationError) as raised:
-            stranger.images.generate(model=MODEL, prompt="A mug")
+            foreign.images.generate(model=MODEL, prompt="A mug")
         with pytest.raises(openai.AuthenticationError):
-            stranger.models.list()
+            foreign.models.list()
     assert raised.value.type == "new_api_error"
 
 

@@ -1,6 +1,6 @@
-"""The one key of all tests, and the search for it in everything that they leave behind.
+"""The one key of all tests, and the search for it in everything that they leave.
 
-A plugin of pytest: at the end of a session, or of each of its workers, no file may hold the key.
+A plugin of pytest: at the end of a session, or of each of its workers, no file may contain the key.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ _MAY_HOLD_KEYS: Final = {".env"}
 
 
 def forms(key: str) -> list[bytes]:
-    """A key as it may come to lie in a file: plain, in base64 at any offset, url-encoded."""
+    """Return the forms that a key may have in a file: plain, in base64 at any offset,
+    url-encoded.
+    """
     plain = key.encode()
     percent = "".join(f"%{octet:02x}" for octet in plain)
     found = [plain, percent.encode(), percent.upper().encode()]
     for offset in range(3):
         text = base64.b64encode(bytes(offset) + plain)
-        # The letters at both ends also depend on what stands beside the key.
+        # The letters at both ends also depend on what surrounds the key.
         found.append(text[(8 * offset + 5) // 6 : (len(plain) + offset) * 8 // 6])
     return found
 
 
 def is_in(content: bytes) -> bool:
-    """Whether the key stands there in any form."""
+    """Return whether the text contains the key in any form."""
     return any(form in content for form in _FORMS)
 
 

@@ -31,10 +31,11 @@ from batchgen.session.directories import spool_directory
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.overrides import Overrides
 from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again
-from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings, stage
+from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
 from batchgen.session.presenter import SilentPresenter
 from batchgen.session.proposal import Proposal, propose
 from batchgen.session.reference_downloads import ReferenceImages
+from batchgen.session.stage_plan import stage
 from batchgen.spool.spool import Spool
 
 OK = Classification(outcome=Outcome.OK, billed=Billed.YES, status=200)
@@ -76,7 +77,7 @@ class Desk:
     on_disk: dict[str, str] = field(default_factory=dict)
     """The fingerprint of each job's image."""
     renewed: set[str] = field(default_factory=set)
-    """Jobs whose image may be bought again, since a refresh was approved."""
+    """Jobs whose image may be rebought, since a refresh was approved."""
     attempts: int = 0
     bill: dict[str, int] = field(default_factory=dict)
 
@@ -105,7 +106,7 @@ class Desk:
         with closing(sqlite3.connect(self.db)) as conn:
             return list(conn.iterdump())
 
-    def _told(self, overrides: dict[str, object]) -> Overrides:
+    def _overrides(self, overrides: dict[str, object]) -> Overrides:
         """The command line; ``only`` is a pattern, left out where it matches no job."""
         only = overrides.pop("only", None)
         if isinstance(only, str) and any(fnmatchcase(key, only) for key in self.prompts):
@@ -122,40 +123,40 @@ class Desk:
 
     def plans(self, **overrides: object) -> tuple[Proposal, dict[str, JobExplanation]]:
         """Both: the plan, and why of each key."""
-        prepared, told = self.prepared(), self._told(overrides)
+        prepared, flags = self.prepared(), self._overrides(overrides)
         opened = open_for_reading(self.db) if self.db.exists() else in_memory()
         with closing(opened) as conn:
             staging = Staging(conn)
-            stage(staging, prepared, accept_unknown_price=False, selection=told.selection)
-            proposal = propose(conn, staging, RunSpec.of(prepared, told))
+            stage(staging, prepared, accept_unknown_price=False, selection=flags.selection)
+            proposal = propose(conn, staging, RunSpec.of(prepared, flags))
             found = {key: staging.explain(proposal.batch, key) for key in self.prompts}
             return proposal, {key: why for key, why in found.items() if why is not None}
 
     def begin(self, **overrides: object) -> EnrolledRun:
         """Plan, approve and enroll; nothing is sent. Raises BatchgenError."""
         presenter = SilentPresenter()
-        spec = RunSpec.of(self.prepared(), self._told(overrides))
+        spec = RunSpec.of(self.prepared(), self._overrides(overrides))
         with batch_lock(self.db, "batch"):
             return begin(spec, presenter, PriceLists(), ReferenceImages(presenter))
 
     def resume(self, **overrides: object) -> Sent:
         """As `batchgen resume`."""
         presenter = SilentPresenter()
-        told = self._told(overrides)
+        flags = self._overrides(overrides)
         with closing(open_for_reading(self.db)) as conn:
             row = find_batch(conn, "batch")
         loaded = parse_manifest(
             row.manifest.encode(), file="batch.yaml", path=Path(row.manifest_path)
         )
         prepared = settle_settings(loaded, self.db)
-        spec = RunSpec.of(prepared, told)
+        spec = RunSpec.of(prepared, flags)
         start = begin_again(spec, presenter, row, ReferenceImages(presenter))
-        return self._run(prepared, start, told, None, downloads=True)
+        return self._run(prepared, start, flags, None, downloads=True)
 
     def run(self, *, kill: str | None = None, downloads: bool = True, **overrides: object) -> Sent:
         """As `batchgen run`; killed at ``POINT:TIMES``. Raises BatchgenError."""
-        told = self._told(dict(overrides))
-        return self._run(self.prepared(), self.begin(**overrides), told, kill, downloads=downloads)
+        flags = self._overrides(dict(overrides))
+        return self._run(self.prepared(), self.begin(**overrides), flags, kill, downloads=downloads)
 
     def retry(self, *states: JobState) -> None:
         """As `batchgen retry`."""
@@ -170,7 +171,7 @@ class Desk:
         self,
         prepared: Prepared,
         start: EnrolledRun,
-        told: Overrides,
+        flags: Overrides,
         kill: str | None,
         *,
         downloads: bool,
@@ -181,9 +182,9 @@ class Desk:
         with closing(open_for_writing(self.db)) as conn:
             engine = _Engine(self, prepared, Ledger(conn), sent, kill, downloads)
             try:
-                engine.run(told)
+                engine.run(flags)
             except Killed:
-                # Its process is dead then, while this one goes on.
+                # Its process is dead then, while this one continues.
                 conn.execute("UPDATE runs SET owner = NULL WHERE id = ?", (start.run,))
                 return sent
             end_run(engine.ledger, start.run, stopped=None, exit_code=0)
@@ -213,22 +214,22 @@ class _Engine:
     def spool(self) -> Spool:
         return Spool(spool_directory(self.prepared))
 
-    def run(self, told: Overrides) -> None:
+    def run(self, flags: Overrides) -> None:
         ledger, start = self.ledger, self.sent.start
         for opened in open_attempts(ledger, start.batch):
             self.recover(opened.id)
         for paid in paid_jobs(ledger, start.batch):
             self.deliver(paid, due_images(ledger, paid))
-        waiting = list(self.pending(told))
+        waiting = list(self.pending(flags))
         for job in waiting:
             self.request(job)
             while (again := read_job(ledger, job.id)).state is JobState.PENDING:
                 self.request(again)
 
-    def pending(self, told: Overrides) -> Iterator[Job]:
-        limit = -1 if told.limit is None else told.limit
+    def pending(self, flags: Overrides) -> Iterator[Job]:
+        limit = -1 if flags.limit is None else flags.limit
         yield from pending_jobs(
-            self.ledger, self.sent.start.batch, after=JobId(0), limit=limit, only=told.only
+            self.ledger, self.sent.start.batch, after=JobId(0), limit=limit, only=flags.only
         )
 
     def recover(self, attempt: AttemptId) -> None:
@@ -251,7 +252,7 @@ class _Engine:
         if job.key not in self.sent.requested:
             self.sent.requested.append(job.key)
         assert desk.on_disk.get(job.key) != job.fingerprint or job.key in desk.renewed, (
-            f"{job.key} has its image on disk and is bought again"
+            f"{job.key} has its image on disk and is rebought"
         )
         self.reach("reserved")
         classification = ENDS.get(job.prompt.partition(" ")[0], OK)

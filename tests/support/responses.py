@@ -9,10 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 
-def image(colour: str, file_format: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
-    """A real image of one colour."""
+def image(color: str, file_format: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
+    """Return a real image of one color."""
     buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, file_format)
+    Image.new("RGB", size, color).save(buffer, file_format)
     return buffer.getvalue()
 
 

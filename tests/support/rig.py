@@ -25,7 +25,7 @@ from batchgen.money import Micros
 from tests.support import canary
 
 _HELD = "SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = job_id WHERE state <> 'done'"
-"""Attempts whose answers, or what came of them, are kept for a person."""
+"""Attempts whose responses, or what became of them, are kept for a person."""
 PRICE = Micros(37_700)
 TIMEOUT_S = 100
 _LOUD = {"PYTHONPATH": str(Path(__file__).with_name("loud"))}
@@ -40,7 +40,7 @@ class Endpoint:
     process: subprocess.Popen[bytes]
 
     def judge(self, route: str, body: Mapping[str, object] | None = None) -> Any:
-        """Ask a judge's route; with a body, tell it something."""
+        """Request a control route; with a body, by POST."""
         url = self.base_url.removesuffix("/v1") + f"/judge/{route}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
@@ -84,7 +84,7 @@ def small_disk(directory: Path, options: str) -> Iterator[Path]:
 
 
 def fill(directory: Path, *, leave: int = 0) -> Path:
-    """Take what room a disk has but for so many bytes; gives the file that is to be removed."""
+    """Fill the disk up to this many free bytes; return the file to be removed."""
     ballast = directory / "ballast"
     with ballast.open("wb") as file:
         while True:
@@ -244,9 +244,9 @@ def manifest(
     return path
 
 
-def image(path: Path, colour: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:
+def image(path: Path, color: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:
     """Write an image in the format of its file's name, and give its bytes."""
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
     return path.read_bytes()
 
 
@@ -264,7 +264,7 @@ def status(directory: Path, name: str = "batch") -> dict[str, Any]:
 
 
 def query(db: Path, sql: str, *values: object) -> list[sqlite3.Row]:
-    """Read the ledger as a stranger would."""
+    """Read the ledger as another program would."""
     with closing(sqlite3.connect(db)) as conn:
         conn.row_factory = sqlite3.Row
         return conn.execute(sql, values).fetchall()
@@ -340,12 +340,12 @@ def judge(directory: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool)
         assert states <= {"done", "failed", "blocked", "uncertain"}
         held = {row["id"] for row in query(db, _HELD)}
         left = {path.name.partition(".")[0] for path in (directory / "batchgen.db.spool").iterdir()}
-        assert left <= held, "the spool keeps what nobody needs"
+        assert left <= held, "the spool keeps files that are not needed"
         assert [path for path in directory.rglob("*.part") if "spool" not in str(path)] == []
 
 
 def _judge_repeats(attempts: Mapping[str, sqlite3.Row]) -> None:
-    """A job is asked again only after an attempt that was free, in doubt or spoiled."""
+    """A job is requested again only after an attempt that was free, uncertain or spoiled."""
     by_job: dict[int, list[sqlite3.Row]] = {}
     for attempt in attempts.values():
         by_job.setdefault(attempt["job_id"], []).append(attempt)

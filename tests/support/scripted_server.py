@@ -13,7 +13,7 @@ NO_HEADERS: Mapping[str, str] = {}
 
 
 class Scripted:
-    """A server that answers each POST with what it is given, and serves files."""
+    """A server with scripted responses to each POST, which also serves files."""
 
     def __init__(self) -> None:
         self.posts: list[dict[str, Any]] = []
@@ -31,11 +31,11 @@ class Scripted:
         self.base = ""
 
     def response(self, *items: dict[str, Any]) -> None:
-        """Answer with these items as ``data``."""
+        """Respond with these items as ``data``."""
         self.reply = lambda: (200, json.dumps({"created": 1, "data": items}).encode())
 
     def url(self, name: str) -> str:
-        """The address of a file."""
+        """Return the URL of a file."""
         return f"{self.base}/{name}"
 
 

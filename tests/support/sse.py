@@ -17,7 +17,7 @@ PARTIAL = {"type": "image_edit.partial_image", "b64_json": TEXT, "partial_image_
 
 
 def stream(*payloads: Any, end: str = "data: [DONE]\n\n", named: bool = True) -> bytes:
-    """A body of events; texts stand as they are."""
+    """Return a body of events; texts are used as they are."""
     lines = []
     for payload in payloads:
         if isinstance(payload, str):

@@ -80,7 +80,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Its address, without a slash at the end."""
+        """Its URL, without a slash at the end."""
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
@@ -141,7 +141,7 @@ async def receive(connection: Connection, server: Server) -> Received:
 
 
 def response(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
-    """A whole response; underscores in the names of headers stand for dashes."""
+    """Return a whole response; underscores in the names of headers become dashes."""
     fields = {"Content-Length": str(len(body))} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
@@ -150,7 +150,7 @@ def response(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
 
 
 def free_port() -> int:
-    """A port of loopback on which nobody listens."""
+    """Return a free port on loopback."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -167,7 +167,7 @@ def open_files() -> int:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate that nobody but these tests trusts."""
+    """A certificate that only these tests trust."""
 
     file: Path
     key: Path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from typing import Final
 
 from batchgen.engine.throttle.limits import (
@@ -24,18 +25,22 @@ from batchgen.engine.throttle.limits import (
     Wait,
     WaitReason,
 )
+from batchgen.engine.throttle.pace import DeclaredPace, LearnedPace, Pace
 from batchgen.engine.throttle.rules import (
     MIN_TRIP_AFTER,
     Backpressure,
     Breaker,
     Connectivity,
+    Rate,
     RepeatBudget,
     ThrottledPeriod,
-    make_rate,
 )
 
 _CLOCK_TOLERANCE_S: Final = 1e-6
 """Precision of clocks and float sums; shorter waits are skipped."""
+_KEPT_SLACK: Final = 0.75
+_MAX_EPISODES: Final = 5
+"""Consecutive 429s, each after a wider gap, after which a wider gap alone is not trusted."""
 
 
 class ThrottleCore:
@@ -43,8 +48,13 @@ class ThrottleCore:
 
     def __init__(self, limits: DispatchLimits, rng: random.Random | None = None) -> None:
         self._limits = limits
-        self._requests = make_rate(limits.requests_per_minute, limits.burst)
-        self._images = make_rate(limits.images_per_minute, limits.burst)
+        self.pace = make_pace(limits)
+        self._requests: Rate | None = None
+        self._images: Rate | None = None
+        self._episodes = 0
+        """Episodes of throttled responses since the last success."""
+        self._episode_id = 0
+        """First ticket id after the last episode began."""
         self._backpressure = Backpressure(limits.concurrency, rng or random.Random())
         self._connectivity = Connectivity(limits.unreachable_s)
         self._breaker = Breaker(max(MIN_TRIP_AFTER, limits.concurrency), limits.max_probes)
@@ -64,6 +74,7 @@ class ThrottleCore:
         if self._stopped is not None:
             return Stopped(reason=self._stopped)
         self._backpressure.regrow(now)
+        self._set_rates(now)
         at, reason = self._earliest(images)
         if at > now + _CLOCK_TOLERANCE_S:
             return Wait(seconds=None if math.isinf(at) else at - now, reason=reason)
@@ -114,8 +125,10 @@ class ThrottleCore:
                 self._connectivity.connected()
                 self._breaker.responded()
                 if signal is Signal.OK:
+                    self._episodes = 0
                     self._throttled.succeeded()
                     self._backpressure.succeeded(ticket)
+                    self.pace.succeeded(ticket.id, now)
                 elif signal is Signal.THROTTLED:
                     self._throttled_error = error
                     self._slow_down(ticket, now, retry_after_s)
@@ -144,10 +157,44 @@ class ThrottleCore:
         return DispatchStatus(
             in_flight=len(self._in_flight),
             width=self._backpressure.width,
+            per_minute=self._learned_per_minute(),
             waiting_for=self._waiting_for(now),
             stopped=self._stopped,
             last_error=self._last_error,
         )
+
+    def intervals(self, now: float) -> Mapping[str, float]:
+        """Return the current gap of each limited unit, ``requests`` or ``images``, in seconds."""
+        self.pace.advance(now)
+        value = self.pace.value
+        if not is_declared(self._limits):
+            return {} if value is None else {"requests": value}
+        per_minute = {
+            "requests": self._limits.requests_per_minute,
+            "images": self._limits.images_per_minute,
+        }
+        stretch = 1.0 + (value or 0.0)
+        return {unit: 60.0 / rate * stretch for unit, rate in per_minute.items() if rate}
+
+    @property
+    def least_gap_s(self) -> float:
+        """The least time between two departures in seconds; 0.0 if bursts are allowed.
+
+        A late departure delays the next one, except for a quarter of the slack.
+        """
+        rate, slack = self._limits.requests_per_minute, self.pace.value
+        if rate is None or slack is None or self._limits.burst > 1:
+            return 0.0
+        return 60.0 / rate * (1.0 + slack * _KEPT_SLACK)
+
+    def _set_rates(self, now: float) -> None:
+        gaps = self.intervals(now)
+        self._requests = _with_gap(self._requests, gaps.get("requests"), self._limits.burst)
+        self._images = _with_gap(self._images, gaps.get("images"), self._limits.burst)
+
+    def _learned_per_minute(self) -> float | None:
+        value = self.pace.value
+        return None if is_declared(self._limits) or value is None else 60.0 / value
 
     def _earliest(self, images: int) -> tuple[float, WaitReason]:
         """Return the earliest start, slots aside, and the rule that delays it the longest."""
@@ -195,7 +242,15 @@ class ThrottleCore:
             self.stop(RETRY_AFTER)
         if self._throttled.throttled(now):
             self.stop(THROTTLED)
-        self._backpressure.throttled(ticket, now, self._next_id, retry_after_s)
+        if ticket.id >= self._episode_id:
+            self._episodes += 1
+            self._episode_id = self._next_id
+        has_pace = self.pace.value is not None
+        self.pace.throttled(ticket.id, now, self._next_id)
+        if not has_pace or self._episodes >= _MAX_EPISODES:
+            self._backpressure.throttled(ticket, now, self._next_id, retry_after_s)
+        elif retry_after_s is not None:
+            self._backpressure.wait(now, retry_after_s)
 
     def _waiting_for(self, now: float) -> str | None:
         at, reason = self._earliest(images=1)
@@ -208,3 +263,25 @@ class ThrottleCore:
         is_probe = reason in (WaitReason.BREAKER, WaitReason.UNREACHABLE)
         prefix = "probe in " if is_probe else ""
         return f"{reason}: {prefix}{math.ceil(at - now)} s"
+
+
+def is_declared(limits: DispatchLimits) -> bool:
+    """Return whether the manifest limits the rate."""
+    return limits.requests_per_minute is not None or limits.images_per_minute is not None
+
+
+def make_pace(limits: DispatchLimits) -> Pace:
+    """Return the rule for the gap between requests."""
+    rates = (limits.requests_per_minute, limits.images_per_minute)
+    slowest = min((rate for rate in rates if rate is not None), default=None)
+    return LearnedPace() if slowest is None else DeclaredPace(60.0 / slowest, limits.burst)
+
+
+def _with_gap(rate: Rate | None, interval_s: float | None, burst: int) -> Rate | None:
+    """Return the rate with its current gap; None for an unlimited one."""
+    if interval_s is None:
+        return None
+    if rate is None:
+        return Rate(interval_s, burst)
+    rate.interval_s = interval_s
+    return rate

@@ -107,6 +107,8 @@ class DispatchStatus:
     waiting_for: str | None
     """Why no request starts, such as `rate limit: 12 s`; None if only slots are short."""
     stopped: str | None
+    per_minute: float | None = None
+    """Requests per minute as learned from 429s; None if a rate is declared or none was learned."""
     last_error: str = ""
     """Code and message of the last unsuccessful response; empty before the first."""
 

@@ -12,11 +12,9 @@ from typing import Final
 
 from batchgen.engine.throttle.limits import Ticket
 
-HEADROOM: Final = 0.99
-"""Share of a rate that is used, so that network jitter does not bring two requests too close."""
-_GROW_EVERY_S: Final = 30.0
+_GROW_EVERY_S: Final = 10.0
 _GROW_BY: Final = 10
-"""Each step restores a tenth of the width: from 500 to 1,000 slots in 4 minutes."""
+"""Each step restores a tenth of the limit: half the width is back in 50 s."""
 _COOL_DOWN_FLOOR_S: Final = 1.0
 _COOL_DOWN_MAX_S: Final = 60.0
 _JITTER_S: Final = 0.5
@@ -31,35 +29,31 @@ _REPEAT_EVERY_S: Final = 60.0
 
 
 class Rate:
-    """Even spacing slightly below a rate, with a burst.
+    """Even spacing with a burst.
 
     It is a GCRA, a token bucket stored as one due time. A start of more units than the burst waits
     until all earlier units are paid off.
     """
 
-    def __init__(self, per_minute: float, burst: int) -> None:
-        self._interval_s = 60.0 / (per_minute * HEADROOM)
+    def __init__(self, interval_s: float, burst: int) -> None:
+        self.interval_s = interval_s
+        """Gap between two units, in seconds; may change at any time."""
         self._burst = burst
         self._due = -math.inf
         self._due_before = -math.inf
 
     def earliest(self, units: int) -> float:
         """Return the earliest time for a start of this many units."""
-        return self._due - max(0, self._burst - units) * self._interval_s
+        return self._due - max(0, self._burst - units) * self.interval_s
 
     def take(self, units: int, now: float) -> None:
         """Record a start."""
         self._due_before = self._due
-        self._due = max(now, self._due) + units * self._interval_s
+        self._due = max(now, self._due) + units * self.interval_s
 
     def undo_last(self) -> None:
         """Undo the last `take`."""
         self._due = self._due_before
-
-
-def make_rate(per_minute: float | None, burst: int) -> Rate | None:
-    """Return the rule for a rate; None for an unlimited rate."""
-    return None if per_minute is None else Rate(per_minute, burst)
 
 
 class Backpressure:
@@ -80,9 +74,9 @@ class Backpressure:
         self._ignore_before_id = 0
 
     def regrow(self, now: float) -> None:
-        """Restore a tenth of the width, at least one slot, for each 30 s without pressure."""
+        """Restore a tenth of the limit, at least one slot, for each 10 s without pressure."""
         while self.grow_at <= now:
-            self.width = min(self._limit, self.width + max(1, self.width // _GROW_BY))
+            self.width = min(self._limit, self.width + max(1, self._limit // _GROW_BY))
             self.grow_at += _GROW_EVERY_S
             if self.width >= self._limit:
                 self.grow_at = math.inf
@@ -90,7 +84,7 @@ class Backpressure:
     def throttled(
         self, ticket: Ticket, now: float, next_id: int, retry_after_s: float | None
     ) -> None:
-        """Record a throttled response."""
+        """Record a throttled response: fewer requests in flight, after a cool-down."""
         self.regrow(now)
         wait_s = retry_after_s or 0.0
         if ticket.id >= self._ignore_before_id:
@@ -103,6 +97,11 @@ class Backpressure:
             self.cool_until = max(self.cool_until, until)
         if self.width < self._limit:
             self.grow_at = max(now, self.cool_until) + _GROW_EVERY_S
+
+    def wait(self, now: float, retry_after_s: float) -> None:
+        """Cool down as long as the provider requests, without changing the width."""
+        until = now + retry_after_s + self._rng.uniform(0.0, _JITTER_S)
+        self.cool_until = max(self.cool_until, until)
 
     def succeeded(self, ticket: Ticket) -> None:
         """Record a success; it resets the backoff if sent after the last slowdown."""

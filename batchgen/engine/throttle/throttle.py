@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import anyio
 
@@ -23,21 +23,28 @@ from batchgen.engine.throttle.limits import (
     Wait,
     WaitReason,
 )
+from batchgen.engine.throttle.pace import Pace
 
 LEAD_S: Final = 0.05
-"""Time between the grant and the sending of a rate-limited request, to record it meanwhile."""
+"""Time between the grant and the sending of a rate-limited request, to record it and connect."""
+_MAX_LEAD_S: Final = 1.0
+_LEAD_MARGIN: Final = 1.25
+"""The lead grows to this multiple of the longest preparation, and never shrinks."""
 _MIN_SHOWN_WAIT_S: Final = 3.0
 """A shorter wait for the rate shared with other runs is normal and not shown."""
 _TIMER_RESOLUTION_S: Final = 0.001
 """How late an event loop may wake a sleeping task."""
 
 
+ReserveStart: TypeAlias = Callable[[int, Mapping[str, float]], Awaitable[float]]
+
+
 class Throttle:
     """One throttle for all workers of a run, first come, first served.
 
     ``reserve_start`` reserves a start for a number of images among all runs that share the rate
-    limits of a key; it returns the time of the start on this throttle's clock. Requests are sent
-    at least ``min_gap_s`` apart.
+    limits of a key, with the current gaps of `ThrottleCore.intervals`; it returns the time of the
+    start on this throttle's clock. It is called only while there is a limit.
     """
 
     def __init__(
@@ -45,14 +52,15 @@ class Throttle:
         core: ThrottleCore,
         clock: Callable[[], float] = time.monotonic,
         *,
-        reserve_start: Callable[[int], Awaitable[float]] | None = None,
-        min_gap_s: float = 0.0,
+        reserve_start: ReserveStart | None = None,
     ) -> None:
         self._core = core
         self._clock = clock
         self._reserve_start = reserve_start
-        self._min_gap_s = min_gap_s
+        self._lead_s = LEAD_S
         self._sent_at = -math.inf
+        self._sent: set[int] = set()
+        """Ids of the tickets in flight whose time to send has come."""
         self._dispatch_stopped = anyio.Event()
         self._queue = anyio.Lock()
         self._changed: anyio.Event | None = None
@@ -67,27 +75,31 @@ class Throttle:
         as soon as the throttle stops.
         """
         ticket = await self._granted(images)
-        if self._reserve_start is None:
+        gaps = self._core.intervals(self._clock())
+        if self._reserve_start is None or not gaps:
             return ticket
         try:
-            self._reserved_start = start = await self._reserve_start(images)
+            self._reserved_start = start = await self._reserve_start(images, gaps)
             with anyio.move_on_after(start - self._clock()):
                 await self._dispatch_stopped.wait()
                 raise DispatchStopped(self._core.status(self._clock()).stopped or "")
         except BaseException:
             self.finish(ticket, Signal.CANCELLED)
             raise
-        return replace(ticket, send_at=start + LEAD_S)
+        return replace(ticket, send_at=start + self._lead_s)
 
     async def wait_to_send(self, ticket: Ticket) -> None:
-        """Wait for the time to send, after all preparation on disk is done.
+        """Wait for the time to send, after all preparation on disk and the connection.
 
-        Otherwise a slow disk write before one request and a fast one before the next would bring
-        the two closer together than the provider allows. A cancellation is delivered at the next
-        await of the caller.
+        Otherwise a slow disk write or handshake before one request and a fast one before the next
+        would bring the two closer together than the provider allows. Does nothing if called again.
+        A cancellation is delivered at the next await of the caller.
         """
-        if ticket.send_at is None:
+        if ticket.send_at is None or ticket.id in self._sent:
             return
+        self._sent.add(ticket.id)
+        late_s = self._clock() - ticket.send_at
+        self._lead_s = min(_MAX_LEAD_S, max(self._lead_s, (self._lead_s + late_s) * _LEAD_MARGIN))
         with anyio.CancelScope(shield=True):
             while (wait_s := self._send_at(ticket.send_at) - self._clock()) > 0:  # noqa: ASYNC110  # a clock has no event
                 # Poll in the last millisecond: an event loop may wake that late.
@@ -95,7 +107,7 @@ class Throttle:
         self._sent_at = self._clock()
 
     def _send_at(self, reserved: float) -> float:
-        return max(reserved, self._sent_at + self._min_gap_s)
+        return max(reserved, self._sent_at + self._core.least_gap_s)
 
     async def _granted(self, images: int) -> Ticket:
         if not self._queue.locked():
@@ -123,10 +135,16 @@ class Throttle:
         error: str = "",
     ) -> None:
         """Take a ticket back with the signal of its request; see `ThrottleCore.finish`."""
+        self._sent.discard(ticket.id)
         self._core.finish(ticket, signal, self._clock(), retry_after_s, error)
         self._wake()
         if self._core.stopped:
             self._end()
+
+    @property
+    def pace(self) -> Pace:
+        """The rule for the gap between requests, whose value all runs of a key share."""
+        return self._core.pace
 
     @property
     def stopped(self) -> bool:
@@ -159,7 +177,9 @@ class Throttle:
         if start is None or self._core.stopped or start - now <= _MIN_SHOWN_WAIT_S:
             return status
         wait = f"{WaitReason.RATE}, shared by all runs of this key: {math.ceil(start - now)} s"
-        return replace(status, waiting_for=status.waiting_for or wait)
+        own = status.waiting_for
+        is_longer = own is None or own.startswith(WaitReason.RATE)
+        return replace(status, waiting_for=wait if is_longer else own)
 
     def _end(self) -> None:
         self._dispatch_stopped.set()

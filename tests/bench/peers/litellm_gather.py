@@ -1,7 +1,7 @@
 """The script of `gather.py` with LiteLLM for the request.
 
-LiteLLM logs each request in a task of its own. Cancelled by the end of the loop while it does so,
-under Python 3.11 that task goes on waiting for ever; so the process ends without that goodbye.
+LiteLLM logs each request in a task of its own. If the end of the loop cancels it while it does so,
+that task waits forever under Python 3.11; so the process ends without closing the loop.
 """
 
 from __future__ import annotations

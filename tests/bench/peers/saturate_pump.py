@@ -1,6 +1,6 @@
-"""saturate: its pump for the requests; the answers land in its parquet files.
+"""saturate: its pump for the requests; the responses land in its parquet files.
 
-It has no downloads, so that with a response by address it does half of the work.
+It has no downloads, so with images given by URL it does half of the work.
 """
 
 from __future__ import annotations

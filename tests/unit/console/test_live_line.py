@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -107,6 +108,14 @@ def test_live_line_names_a_reduced_width() -> None:
         counter(), status(width=6), 200, color=False
     )
     assert "slowed: 6/16" in live_line(counter(), status(width=6), 80, color=False)
+
+
+def test_live_line_names_a_learned_rate() -> None:
+    learned = replace(status(width=6), per_minute=57.6)
+    assert "slowed by 429 to 58 per minute" in live_line(counter(), learned, 200, color=False)
+    assert "slowed: 58/min" in live_line(counter(), learned, 80, color=False)
+    fast = replace(status(), per_minute=12_000.0)
+    assert "slowed" not in live_line(counter(), fast, 200, color=False)
 
 
 def test_live_line_without_a_budget_shows_the_charge() -> None:

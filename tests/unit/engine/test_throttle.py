@@ -6,7 +6,7 @@ import heapq
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -32,7 +32,13 @@ from batchgen.engine.throttle.limits import (
     Wait,
     WaitReason,
 )
-from batchgen.engine.throttle.throttle import Throttle
+from batchgen.engine.throttle.pace import FIRST_SLACK
+from batchgen.engine.throttle.rules import Backpressure
+from batchgen.engine.throttle.throttle import LEAD_S, Throttle
+from batchgen.http.request import BytesBody, TimedBody
+
+GAP = 1 + FIRST_SLACK
+"""Seconds between requests at 60 per minute."""
 
 
 class Run:
@@ -119,49 +125,49 @@ def test_requests_are_spaced_slightly_below_the_rate() -> None:
     run.start()
     assert run.wait().reason is WaitReason.RATE
     for _ in range(3):
-        assert run.sleep() == pytest.approx(1 / 0.99)
+        assert run.sleep() == pytest.approx(GAP)
         run.start()
 
 
 def test_unused_rate_is_not_saved_without_a_burst() -> None:
     run = Run(DispatchLimits(requests_per_minute=60))
     run.start()
-    run.now += 600
+    run.now += 50
     run.start()
-    assert run.seconds() == pytest.approx(1 / 0.99)
+    assert run.seconds() == pytest.approx(GAP)
 
 
 def test_burst_starts_at_once_and_refills() -> None:
-    run = Run(DispatchLimits(requests_per_minute=60, burst=5))
+    run = Run(DispatchLimits(concurrency=20, requests_per_minute=60, burst=5))
     run.starts(5)
-    assert run.sleep() == pytest.approx(1 / 0.99)
+    assert run.sleep() == pytest.approx(1.01)
     run.start()
-    run.now += 60
-    run.starts(2)
+    run.now += 50
+    run.starts(5)
 
 
 def test_image_rate_counts_images_not_requests() -> None:
     run = Run(DispatchLimits(images_per_minute=60))
     run.start(images=4)
-    assert run.sleep(images=2) == pytest.approx(4 / 0.99)
+    assert run.sleep(images=2) == pytest.approx(4 * GAP)
     run.start(images=2)
-    assert run.seconds() == pytest.approx(2 / 0.99)
+    assert run.seconds() == pytest.approx(2 * GAP)
 
 
 def test_images_of_a_request_share_the_burst() -> None:
     run = Run(DispatchLimits(images_per_minute=60, burst=6))
     run.start(images=4)
     run.start(images=2)
-    assert run.seconds(images=3) == pytest.approx(3 / 0.99)
-    assert run.seconds(images=9) == pytest.approx(6 / 0.99)
+    assert run.seconds(images=3) == pytest.approx(3 * 1.01)
+    assert run.seconds(images=9) == pytest.approx(6 * 1.01)
 
 
 def test_slower_of_two_rates_applies() -> None:
     run = Run(DispatchLimits(requests_per_minute=60, images_per_minute=120))
     run.start(images=1)
-    assert run.sleep() == pytest.approx(1 / 0.99)
+    assert run.sleep() == pytest.approx(GAP)
     run.start(images=10)
-    assert run.seconds() == pytest.approx(5 / 0.99)
+    assert run.seconds() == pytest.approx(5 * GAP)
 
 
 def test_cancelled_request_returns_its_rate() -> None:
@@ -170,7 +176,7 @@ def test_cancelled_request_returns_its_rate() -> None:
     run.sleep()
     run.finish(run.start(images=4), Signal.CANCELLED)
     run.start()
-    assert run.seconds() == pytest.approx(1 / 0.99)
+    assert run.seconds() == pytest.approx(GAP)
 
 
 def test_late_return_keeps_requests_apart() -> None:
@@ -179,7 +185,7 @@ def test_late_return_keeps_requests_apart() -> None:
     run.sleep()
     run.start()
     run.finish(never_sent, Signal.CANCELLED)
-    assert run.seconds() == pytest.approx(1 / 0.99)
+    assert run.seconds() == pytest.approx(GAP)
 
 
 @dataclass
@@ -227,7 +233,7 @@ def test_strict_server_is_fully_used_without_refusals(server_burst: int, burst: 
         while under_way and under_way[0][0] <= now:
             core.finish(heapq.heappop(under_way)[2], Signal.OK, now)
     assert server.rejected == 0
-    assert server.accepted >= 0.97 * 600
+    assert server.accepted >= 0.95 * 600
 
 
 # Backpressure
@@ -290,22 +296,22 @@ def test_each_episode_halves_the_width_down_to_one() -> None:
 
 
 @pytest.mark.fault("H14")
-def test_width_regrows_by_one_every_half_minute() -> None:
-    run = Run(DispatchLimits(concurrency=8))
-    tickets = run.starts(8)
+def test_width_regrows_by_a_tenth_of_the_limit() -> None:
+    run = Run(DispatchLimits(concurrency=20))
+    tickets = run.starts(20)
     run.finish(tickets[0], Signal.THROTTLED, retry_after=2)
     run.sleep()
-    assert run.status().width == 4
+    assert run.status().width == 10
     assert run.wait().reason is WaitReason.SLOT
-    assert run.sleep() == pytest.approx(30)
-    assert run.status().width == 5
+    assert run.sleep() == pytest.approx(10)
+    assert run.status().width == 12
     run.finish(tickets[1], Signal.THROTTLED)
-    run.now += 29.9
-    assert run.status().width == 5
-    run.now += 0.1 + 60
-    assert run.status().width == 8
+    run.now += 9.9
+    assert run.status().width == 12
+    run.now += 0.1 + 30
+    assert run.status().width == 20
     run.now += 3600
-    assert run.status().width == 8
+    assert run.status().width == 20
 
 
 def test_width_never_exceeds_the_limit() -> None:
@@ -319,20 +325,20 @@ def test_next_429_applies_pending_regrowth_first() -> None:
     run = Run(DispatchLimits(concurrency=8))
     run.once(Signal.THROTTLED)
     run.sleep()
-    run.once(Signal.THROTTLED, after=125)
+    run.once(Signal.THROTTLED, after=45)
     assert run.status().width == 4
 
 
 @pytest.mark.fault("XC7")
-def test_large_width_recovers_within_minutes() -> None:
+def test_large_width_recovers_within_a_minute() -> None:
     run = Run(DispatchLimits(concurrency=1000))
     for ticket in run.starts(1000):
         run.finish(ticket, Signal.THROTTLED, retry_after=2)
     run.sleep()
     assert run.status().width == 500
-    run.now += 30
-    assert run.status().width == 550
-    run.now += 5 * 60
+    run.now += 10
+    assert run.status().width == 600
+    run.now += 40
     assert run.status().width == 1000
 
 
@@ -370,38 +376,31 @@ def test_cool_down_status_quotes_the_429() -> None:
 
 @pytest.mark.fault("H14")
 def test_cool_down_doubles_up_to_a_minute() -> None:
-    run = Run(DispatchLimits(concurrency=1))
     longest = [0.0] * 9
-    for _ in range(200):
+    for seed in range(200):
+        rule = Backpressure(1, random.Random(seed))
         for episode in range(9):
-            run.once(Signal.THROTTLED)
-            longest[episode] = max(longest[episode], run.sleep())
-        run.once(Signal.OK)
+            rule.throttled(Ticket(id=episode, images=1, probe=False), 0.0, episode + 1, None)
+            longest[episode] = max(longest[episode], rule.cool_until)
+            rule.cool_until = 0.0
     ceilings = [1, 2, 4, 8, 16, 32, 60, 60, 60]
     for seconds, ceiling in zip(longest, ceilings, strict=True):
         assert 0.9 * ceiling < seconds <= ceiling + 0.5
 
 
-def longest_cool_down(*, late: bool) -> float:
-    """Return the waits of four 429s, each followed by a success sent before it or after it."""
+@pytest.mark.parametrize(("sent_before", "longest_s"), [(False, 1.5), (True, 8.5)])
+def test_only_a_success_after_the_cool_down_resets_it(sent_before: bool, longest_s: float) -> None:
     waits = []
     for seed in range(100):
-        run = Run(DispatchLimits(concurrency=64), seed)
-        older = run.starts(4)
-        for ticket in older:
-            run.once(Signal.THROTTLED)
-            if late:
-                run.finish(ticket, Signal.OK)
-            waits.append(run.sleep())
-            if not late:
-                run.once(Signal.OK)
-                run.finish(ticket, Signal.OK)
-    return max(waits)
-
-
-def test_only_a_success_after_the_cool_down_resets_it() -> None:
-    assert longest_cool_down(late=False) <= 1.5
-    assert longest_cool_down(late=True) > 6
+        rule = Backpressure(64, random.Random(seed))
+        for episode in range(4):
+            number = 10 * (episode + 1)
+            rule.throttled(Ticket(id=number, images=1, probe=False), 0.0, number + 1, None)
+            waits.append(rule.cool_until)
+            rule.cool_until = 0.0
+            success = number - 1 if sent_before else number + 1
+            rule.succeeded(Ticket(id=success, images=1, probe=False))
+    assert 0.9 * (longest_s - 0.5) < max(waits) <= longest_s
 
 
 @pytest.mark.fault("H33")
@@ -653,7 +652,7 @@ def test_status_names_the_reason_to_wait() -> None:
     assert run.status().waiting_for == "rate limit: 13 s"
     run.finish(ticket, Signal.THROTTLED, retry_after=20)
     assert run.status().waiting_for == "cool-down after 429 or 503: 21 s"
-    assert run.status().width == 2
+    assert run.status().width == 4
 
 
 def test_status_shows_the_time_of_the_next_probe() -> None:
@@ -1005,3 +1004,43 @@ async def test_hundred_workers_share_all_slots() -> None:
     assert most == 7
     assert done >= 700
     assert throttle.status().in_flight == 0
+
+
+@pytest.mark.anyio
+async def test_timed_body_waits_before_its_first_byte() -> None:
+    opened = anyio.Event()
+    body = TimedBody(BytesBody(b"abc"), opened.wait)
+    assert body.headers == BytesBody(b"abc").headers
+    pieces = body.stream()
+    received: list[bytes] = []
+
+    async def receive() -> None:
+        received.extend([piece async for piece in pieces])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(receive)
+        await settle()
+        assert received == []
+        opened.set()
+    assert received == [b"abc"]
+
+
+@pytest.mark.anyio
+async def test_slow_preparation_lengthens_the_lead() -> None:
+    now = 100.0
+
+    async def place(images: int, gaps: Mapping[str, float]) -> float:
+        return now
+
+    limits = DispatchLimits(concurrency=3, requests_per_minute=6e5)
+    throttle = Throttle(ThrottleCore(limits), lambda: now, reserve_start=place)
+    first = await throttle.start()
+    assert first.send_at == pytest.approx(now + LEAD_S)
+    now += 0.2
+    await throttle.wait_to_send(first)
+    now += 1
+    second = await throttle.start()
+    assert second.send_at == pytest.approx(now + 0.25)
+    now += 0.3
+    await throttle.wait_to_send(second)
+    await throttle.wait_to_send(second)

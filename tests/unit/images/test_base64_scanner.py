@@ -1,4 +1,4 @@
-"""What looks like an image's base64 in a response is told from text, and decoded without loss."""
+"""Text that looks like an image's base64 in a response is recognized, and decoded without loss."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def test_a_string_without_end_is_not_carried_along_for_ever() -> None:
     scan = Base64Scanner()
     held = 0
     for _ in range(100):
-        told = scan.feed(b'" ' + b"x " * 5000)
+        shown = scan.feed(b'" ' + b"x " * 5000)
         held = max(held, len(scan._carried))
-        assert all(kind is Kind.TEXT for kind, _ in told)
+        assert all(kind is Kind.TEXT for kind, _ in shown)
     assert held <= 300_000
 
 

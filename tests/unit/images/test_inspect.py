@@ -1,4 +1,4 @@
-"""An image is accepted whole or not at all; strangers, bombs and cut files are named for it."""
+"""An image is accepted whole or not at all; foreign data, bombs and cut files are named."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def png(*chunks: bytes) -> bytes:
 
 
 def header(
-    width: int = 1, height: int = 1, depth: int = 8, colour: int = 2, rest: bytes = bytes(3)
+    width: int = 1, height: int = 1, depth: int = 8, color: int = 2, rest: bytes = bytes(3)
 ) -> bytes:
-    return chunk(b"IHDR", struct.pack(">IIBB", width, height, depth, colour) + rest)
+    return chunk(b"IHDR", struct.pack(">IIBB", width, height, depth, color) + rest)
 
 
 PIXELS = chunk(b"IDAT", zlib.compress(b"\0rgb"))
@@ -271,12 +271,12 @@ def test_only_a_short_or_empty_trailer_may_follow_a_image(data: bytes) -> None:
         (png(header(), header(), PIXELS, END), Flaw.BAD_STRUCTURE),
         (png(header(), END), Flaw.BAD_STRUCTURE),
         (png(header(), chunk(b"IDAT"), END), Flaw.BAD_STRUCTURE),
-        (png(header(colour=3), PIXELS, END), Flaw.BAD_STRUCTURE),
+        (png(header(color=3), PIXELS, END), Flaw.BAD_STRUCTURE),
         (png(header(width=0), PIXELS, END), Flaw.BAD_STRUCTURE),
         (png(header(height=0), PIXELS, END), Flaw.BAD_STRUCTURE),
         (png(header(width=1 << 31), PIXELS, END), Flaw.BAD_STRUCTURE),
         (png(header(depth=4), PIXELS, END), Flaw.BAD_STRUCTURE),
-        (png(header(colour=5), PIXELS, END), Flaw.BAD_STRUCTURE),
+        (png(header(color=5), PIXELS, END), Flaw.BAD_STRUCTURE),
         (png(header(rest=b"\1\0\0"), PIXELS, END), Flaw.BAD_STRUCTURE),
         (png(header(rest=b"\0\1\0"), PIXELS, END), Flaw.BAD_STRUCTURE),
         (png(header(rest=b"\0\0\2"), PIXELS, END), Flaw.BAD_STRUCTURE),

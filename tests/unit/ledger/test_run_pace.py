@@ -49,3 +49,14 @@ def test_pace_counts_throttled_responses_of_a_minute(ledger: Ledger) -> None:
     found = run_pace(ledger.conn, run, timestamp(NOW - timedelta(hours=1)), NOW)
     assert found.throttled == 2
     assert found.per_minute == 0
+
+
+def test_pace_names_a_rate_learned_since_the_start(ledger: Ledger) -> None:
+    run = start(ledger, enroll(ledger, [planned(1)]))
+    began = NOW - timedelta(minutes=5)
+    for kind, value, ago_s in (("interval", 1.25, 60), ("slack", 0.05, 5)):
+        at = (NOW - timedelta(seconds=ago_s)).timestamp()
+        ledger.conn.execute("INSERT INTO paces VALUES ('k', ?, ?, ?)", (kind, value, at))
+    assert run_pace(ledger.conn, run, timestamp(began), NOW).learned_per_minute == 48
+    later = timestamp(NOW - timedelta(seconds=30))
+    assert run_pace(ledger.conn, run, later, NOW).learned_per_minute is None

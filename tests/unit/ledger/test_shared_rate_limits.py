@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +18,13 @@ from batchgen.engine.throttle.core import ThrottleCore
 from batchgen.engine.throttle.limits import DispatchLimits, DispatchStopped, Ticket
 from batchgen.engine.throttle.throttle import LEAD_S, Throttle
 from batchgen.ledger.database import in_memory, open_for_writing
-from batchgen.ledger.shared_rate_limits import SharedRate, key_id, take_place
+from batchgen.ledger.shared_rate_limits import (
+    SharedPace,
+    SharedRate,
+    key_id,
+    share_pace,
+    take_place,
+)
 from batchgen.ledger.writer import LedgerWriter
 
 TENTH = SharedRate(unit="requests", interval_s=0.1)
@@ -61,10 +69,12 @@ def test_a_place_that_a_wrong_clock_gave_is_ignored(ahead_s: float) -> None:
 async def test_a_long_wait_for_a_place_is_shown() -> None:
     now = 100.0
 
-    async def place(images: int) -> float:
+    async def place(images: int, gaps: Mapping[str, float]) -> float:
         return now + 40.0
 
-    throttle = Throttle(ThrottleCore(DispatchLimits()), lambda: now, reserve_start=place)
+    throttle = Throttle(
+        ThrottleCore(DispatchLimits(requests_per_minute=6e5)), lambda: now, reserve_start=place
+    )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(throttle.start)
         await anyio.wait_all_tasks_blocked()
@@ -100,6 +110,32 @@ def test_no_span_holds_more_than_the_burst_and_the_even_rate(
             assert sent <= allowed + 1e-3
 
 
+def pace(value: float | None, changed_at: float, kind: str = "interval") -> SharedPace:
+    return SharedPace(kind=kind, value=value, changed_at=changed_at)
+
+
+def test_newer_pace_of_a_key_is_shared() -> None:
+    with closing(in_memory()) as conn:
+        assert share_pace(conn, "k", pace(None, -math.inf), NOW) is None
+        assert share_pace(conn, "k", pace(0.5, NOW - 60), NOW) is None
+        assert share_pace(conn, "k", pace(None, -math.inf), NOW) == pace(0.5, NOW - 60)
+        assert share_pace(conn, "k", pace(0.9, NOW - 90), NOW) == pace(0.5, NOW - 60)
+        assert share_pace(conn, "k", pace(0.7, NOW - 10), NOW) is None
+        assert share_pace(conn, "k", pace(0.5, NOW - 60), NOW) == pace(0.7, NOW - 10)
+        assert share_pace(conn, "k", pace(0.7, NOW - 10), NOW) is None
+        assert share_pace(conn, "other", pace(None, -math.inf), NOW) is None
+        assert share_pace(conn, "k", pace(None, -math.inf, "slack"), NOW) is None
+
+
+@pytest.mark.parametrize("age_s", [86_401.0, -60.0])
+def test_old_pace_or_one_of_the_future_is_replaced(age_s: float) -> None:
+    with closing(in_memory()) as conn:
+        share_pace(conn, "k", pace(0.5, NOW - age_s), NOW - age_s)
+        assert share_pace(conn, "k", pace(None, -math.inf), NOW) is None
+        share_pace(conn, "k", pace(0.1, NOW - 3600), NOW)
+        assert share_pace(conn, "k", pace(None, -math.inf), NOW) == pace(0.1, NOW - 3600)
+
+
 def test_a_key_is_not_in_its_name() -> None:
     assert "sk-1" not in key_id("https://api.example/v1", "sk-1")
     assert key_id("https://api.example/v1", "sk-1") != key_id("https://api.example/v1", "sk-2")
@@ -112,12 +148,15 @@ async def test_a_start_waits_for_its_place_among_all_runs(tmp_path: Path) -> Non
     waited: list[float] = []
     async with LedgerWriter(path) as writer:
 
-        async def place(images: int) -> float:
+        async def place(images: int, gaps: Mapping[str, float]) -> float:
             rates = [(SharedRate(unit="requests", interval_s=0.001), 1)]
             waited.append(await writer.run(lambda ledger: take_place(ledger.conn, "k", rates, NOW)))
             return time.monotonic() + waited[-1]
 
-        throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=3)), reserve_start=place)
+        throttle = Throttle(
+            ThrottleCore(DispatchLimits(concurrency=3, requests_per_minute=6e5)),
+            reserve_start=place,
+        )
         for _ in range(3):
             await throttle.start()
     assert waited == pytest.approx([0.0, 0.001, 0.002], abs=1e-5)
@@ -129,10 +168,12 @@ async def test_requests_leave_as_far_apart_as_their_places() -> None:
     begin = time.monotonic()
     places = [begin, begin + 0.02]
 
-    async def place(images: int) -> float:
+    async def place(images: int, gaps: Mapping[str, float]) -> float:
         return places[images - 1]
 
-    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=2)), reserve_start=place)
+    throttle = Throttle(
+        ThrottleCore(DispatchLimits(concurrency=2, requests_per_minute=6e5)), reserve_start=place
+    )
     left: dict[int, float] = {}
 
     async def send(images: int, work_s: float) -> None:
@@ -153,12 +194,11 @@ async def test_a_request_that_leaves_late_delays_the_next() -> None:
     """An event loop that was held up lets none catch up at the cost of the provider's limit."""
     begin = time.monotonic()
 
-    async def place(images: int) -> float:
+    async def place(images: int, gaps: Mapping[str, float]) -> float:
         return begin - 60.0
 
-    throttle = Throttle(
-        ThrottleCore(DispatchLimits(concurrency=3)), reserve_start=place, min_gap_s=0.02
-    )
+    limits = DispatchLimits(concurrency=3, requests_per_minute=3000)
+    throttle = Throttle(ThrottleCore(limits), reserve_start=place)
     tickets = [await throttle.start() for _ in range(3)]
     left: list[float] = []
 
@@ -183,10 +223,12 @@ async def test_without_a_rate_a_request_leaves_at_once() -> None:
 
 @pytest.mark.anyio
 async def test_a_stop_ends_the_wait_for_a_place_and_frees_the_slot() -> None:
-    async def place(images: int) -> float:
+    async def place(images: int, gaps: Mapping[str, float]) -> float:
         return time.monotonic() + 3600.0
 
-    throttle = Throttle(ThrottleCore(DispatchLimits(concurrency=1)), reserve_start=place)
+    throttle = Throttle(
+        ThrottleCore(DispatchLimits(concurrency=1, requests_per_minute=60)), reserve_start=place
+    )
     async with anyio.create_task_group() as tasks:
 
         async def wait() -> None:

@@ -16,6 +16,7 @@ from batchgen.outcomes.retry_after import (
     MAX_WAIT_S,
     duration,
     is_wait_header,
+    request_gap,
     retry_after,
     wait_in_words,
 )
@@ -126,7 +127,7 @@ def test_exhausted_limit_decides_among_reset_headers() -> None:
     assert retry_after(headers, delay_s=5, message="try again in 9s") == 5
     assert retry_after({}, message="Please try again in 9s.") == 9
     assert all(map(is_wait_header, headers))
-    assert not is_wait_header("x-ratelimit-limit-requests")
+    assert is_wait_header("x-ratelimit-limit-requests")
 
 
 @pytest.mark.fault("K41")
@@ -182,6 +183,29 @@ def test_duration_is_absent_or_bounded(text: str) -> None:
 
 
 @pytest.mark.fault("K14", "K41")
+@pytest.mark.parametrize(
+    ("headers", "gap_s"),
+    [
+        ({"limit-requests": "60", "remaining-requests": "0", "reset-requests": "60s"}, 1.0),
+        ({"limit-requests": "500", "remaining-requests": "0", "reset-requests": "1m"}, 0.12),
+        ({"limit": "10", "reset": "5"}, 0.5),
+        ({"limit-images": "5", "remaining-images": "0", "reset-images": "60"}, 12.0),
+        ({"limit-requests": "60", "remaining-requests": "3", "reset-requests": "60s"}, None),
+        ({"limit-requests": "200", "remaining-requests": "0", "reset-requests": "7h59m"}, None),
+        ({"limit-tokens": "9000", "remaining-tokens": "0", "reset-tokens": "60s"}, None),
+        ({"reset-requests": "60s"}, None),
+        ({"limit-requests": "0", "reset-requests": "60s"}, None),
+        ({"limit-requests": "many", "reset-requests": "60s"}, None),
+    ],
+)
+def test_limit_headers_state_a_gap(headers: dict[str, str], gap_s: float | None) -> None:
+    named = {f"x-ratelimit-{name}": value for name, value in headers.items()}
+    assert request_gap(named) == (None if gap_s is None else pytest.approx(gap_s))
+    assert all(is_wait_header(name) for name in named)
+    exchange = Exchange(reach=Reach.COMPLETE, status=429, headers=named)
+    assert classify(exchange, Response()).request_gap_s == request_gap(named)
+
+
 def test_throttled_response_carries_the_wait() -> None:
     error = ErrorBody(code="rate_limit_exceeded", message="Please try again in 12s")
     response = Response(readable=True, error=error)

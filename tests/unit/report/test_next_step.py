@@ -56,6 +56,7 @@ def status(
         (replace(status(failed=3), reasons=(ROWS,)), "batchgen retry b"),
         (replace(status(failed=3, refused=1), reasons=(ROWS,)), "batchgen export b --failed"),
         (status(uncertain=1), "batchgen retry b --uncertain"),
+        (status(uncertain=12, pending=1_519), "batchgen resume b"),
         (status(pending=2, stuck=1, blocked=1), "batchgen resume b"),
         (status(pending=2, stuck=2, blocked=1), "batchgen report b"),
         (status(pending=2, stuck=2, failed=1, refused=1), "batchgen report b"),

@@ -1,4 +1,4 @@
-"""Which of the known price lists counts, and which changes of a price are told."""
+"""Which of the known price lists counts, and which changes of a price are reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_kept_list_counts_before_an_older_shipped_one(conn: Connection) -> Non
     assert profile.price_source == "price list of cn.crazyrouter.com of 2026-06-07"
 
 
-def test_the_newest_list_of_an_address_takes_the_place_of_the_one_before(
+def test_newest_price_list_of_a_url_replaces_the_older_one(
     conn: Connection,
 ) -> None:
     for price in (0.05, 0.06):
@@ -58,19 +58,19 @@ def test_the_shipped_list_counts_where_no_newer_one_is_of_use(
 
 def test_a_price_of_the_manifest_is_not_replaced_by_a_kept_list(conn: Connection) -> None:
     keep_price_list(conn, URL, KeptList(body=listed(0.05), fetched_at=AFTER))
-    told = replace(CRAZYROUTER, flat_price=Micros(1))
-    assert with_kept_prices(told, conn).price("gpt-image-2") == 1
+    flat = replace(CRAZYROUTER, flat_price=Micros(1))
+    assert with_kept_prices(flat, conn).price("gpt-image-2") == 1
 
 
 @pytest.mark.parametrize(
-    ("price", "told"), [(37_700, False), (38_077, False), (38_078, True), (37_322, True)]
+    ("price", "is_reported"), [(37_700, False), (38_077, False), (38_078, True), (37_322, True)]
 )
-def test_a_price_that_moved_by_more_than_a_hundredth_is_told(price: int, told: bool) -> None:
+def test_price_change_above_one_percent_is_reported(price: int, is_reported: bool) -> None:
     changes = PriceChanges(KnownPrices(CRAZYROUTER, were_kept=False))
     for jobs in (2, 1):
         changes.note("gpt-image-2", {}, 0, Micros(price), jobs)
     lines = changes.lines("price list of today")
-    assert bool(lines) is told
+    assert bool(lines) is is_reported
     for line in lines:
         assert "by the price list of today, not $0.0377" in line
         assert "3 jobs" in line

@@ -71,7 +71,7 @@ def test_a_missing_key_says_where_it_belongs(variables: dict[str, str]) -> None:
 # The ledger
 
 
-def test_the_ledger_is_where_the_flag_says_then_the_environment_then_the_manifest(
+def test_ledger_path_prefers_flag_then_environment_then_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -81,7 +81,7 @@ def test_the_ledger_is_where_the_flag_says_then_the_environment_then_the_manifes
     assert EMPTY.ledger_path(None, tmp_path / "m") == tmp_path / "m" / "batchgen.db"
 
 
-def test_without_a_manifest_the_ledger_is_looked_for_here_and_in_jobs(
+def test_ledger_is_found_here_or_in_jobs_without_a_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -196,7 +196,7 @@ def test_what_a_variable_brings_in_is_checked_too(field: str, value: str) -> Non
     assert "secret" not in str(caught.value)
 
 
-# Addresses
+# URLs
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""`batchgen review --import`: record decisions from a file."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
+
+from batchgen.console.progress import write_line
+from batchgen.errors import ExitCode, SettingsError
+from batchgen.ledger.batches import find_batch
+from batchgen.ledger.database import check_exists, open_for_writing
+from batchgen.ledger.decisions import Reviewer, record_decisions
+from batchgen.ledger.review_summary import decided_images
+from batchgen.review.picks import Target, match, read_picks
+from batchgen.session.settings import Environment
+from batchgen.text import counted
+
+
+def import_decisions(name: str, db: Path | None, file: Path, *, by: str) -> ExitCode:
+    """Record the decisions of a file as those of ``by``; reading it again records nothing.
+
+    Exits with 1 if a row is about an image that the batch does not have. Raises SettingsError.
+    """
+    ledger = Environment.load().ledger_path(db, None)
+    check_exists(ledger)
+    try:
+        picks = read_picks(file.read_bytes(), str(file))
+    except OSError as exc:
+        raise SettingsError(f"{file}: cannot be read: {exc.strerror}") from exc
+    with closing(open_for_writing(ledger)) as conn:
+        batch = find_batch(conn, name).id
+        found = match(picks, [Target(**row) for row in decided_images(conn, batch)])
+        if found.decisions:
+            reviewer = Reviewer(name=by, session=uuid4().hex)
+            record_decisions(conn, batch, found.decisions, reviewer)
+    for pick in found.unknown:
+        why = "its image was replaced since" if pick.sha256 else "the batch has no such image"
+        write_line(sys.stderr, f"{file}:{pick.line}: {pick.key}: {why}; not recorded")
+    known = f", {found.same:,} recorded before" if found.same else ""
+    recorded = counted(len(found.decisions), "decision")
+    write_line(sys.stdout, f"{name}: {recorded} of {by} recorded{known}")
+    return ExitCode.UNFINISHED if found.unknown else ExitCode.DONE

@@ -1,0 +1,151 @@
+"""`batchgen plan --show` and `--sample`: print the exact requests of single jobs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from batchgen.commands.plan import ledger_of
+from batchgen.console.progress import write_line
+from batchgen.errors import ExitCode, SettingsError
+from batchgen.http.request import ApiRequest, BytesBody
+from batchgen.job import AttemptId
+from batchgen.ledger.reference_urls import NeededUrls
+from batchgen.ledger.staged_jobs import StagedJob, sample_keys, staged_job
+from batchgen.ledger.staging import Staging
+from batchgen.money import Micros, decimal_string, rounded_dollars
+from batchgen.providers.adapters.multipart import FilePiece, PiecedBody
+from batchgen.providers.adapters.registry import ADAPTERS
+from batchgen.providers.profile import Profile
+from batchgen.session.fresh_prices import with_kept_prices
+from batchgen.session.overrides import Overrides
+from batchgen.session.prepare import prepare
+from batchgen.session.stage_plan import stage
+
+_LOCAL_URL: Final = "http://127.0.0.1:PORT/v1"
+"""The local endpoint gets its port when a run starts it."""
+_ATTEMPT: Final = AttemptId("ATTEMPT-ID")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    staged: StagedJob
+    request: ApiRequest | None
+    """None if a reference image cannot be read."""
+    problem: str
+    price: Micros | None
+    """None if the price is not known."""
+
+
+def show_jobs(
+    manifest: Path, keys: Sequence[str], overrides: Overrides, *, sample: int = 0, as_json: bool
+) -> ExitCode:
+    """Print prompt, request, output path and price of jobs; needs no key and no network.
+
+    With ``sample``, that many of the most different jobs are shown. Raises SettingsError for a key
+    that the manifest does not plan.
+    """
+    prepared = prepare(manifest, overrides.db)
+    with closing(ledger_of(prepared)) as conn:
+        profile = with_kept_prices(prepared.profile, conn)
+        stage(
+            Staging(conn),
+            prepared,
+            accept_unknown_price=True,
+            reference_urls=NeededUrls(conn, prepared.references),
+            selection=overrides.selection,
+        )
+        wanted = [*keys, *sample_keys(conn, sample)]
+        shown = [_shown(profile, _staged(conn, manifest, key)) for key in wanted]
+    for number, one in enumerate(shown):
+        if as_json:
+            write_line(sys.stdout, json.dumps(_record(one), ensure_ascii=False))
+        else:
+            write_line(sys.stdout, ("\n" if number else "") + _text(one))
+    return ExitCode.DONE
+
+
+def _staged(conn: sqlite3.Connection, manifest: Path, key: str) -> StagedJob:
+    found = staged_job(conn, key)
+    if found is None:
+        raise SettingsError(f"{manifest}: the manifest plans no job with the key {key!r}")
+    return found
+
+
+def _shown(profile: Profile, staged: StagedJob) -> _Shown:
+    job = staged.job
+    price = profile.price(job.model, job.options, len(job.images))
+    request, problem = None, staged.refused or ""
+    if not problem:
+        adapter = ADAPTERS[profile.route_of(job.model)]
+        try:
+            request = adapter.build_request(job, _ATTEMPT, profile.base_url or _LOCAL_URL)
+        except OSError as exc:
+            problem = f"a reference image cannot be read: {exc}"
+    return _Shown(staged=staged, request=request, problem=problem, price=price)
+
+
+def _text(shown: _Shown) -> str:
+    job = shown.staged.job
+    price = "price unknown" if shown.price is None else rounded_dollars(shown.price)
+    lines = [
+        f"{job.key}: {price}",
+        f"  source  {shown.staged.source}",
+        f"  path    {_path(shown)}",
+        f"  prompt  {job.prompt}",
+    ]
+    if shown.request is None:
+        return "\n".join([*lines, f"  not sent: {shown.problem}"])
+    request = shown.request
+    headers = {**request.headers, "Content-Type": request.body.headers["Content-Type"]}
+    lines.append(f"{request.method} {request.url}")
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\n".join([*lines, _body_text(request).replace("\r\n", "\n")])
+
+
+def _path(shown: _Shown) -> str:
+    job = shown.staged.job
+    extension = job.options.get("output_format")
+    path = job.path.replace("{ext}", str(extension)) if extension else job.path
+    return f"{job.root}/{path}"
+
+
+def _body_text(request: ApiRequest) -> str:
+    """Return the exact body, with each file named in place of its bytes."""
+    body = request.body
+    if isinstance(body, BytesBody):
+        return body.data.decode()
+    assert isinstance(body, PiecedBody)
+    return "".join(
+        f"<{piece.length:,} bytes: {piece.path}{' as base64' if piece.base64 else ''}>"
+        if isinstance(piece, FilePiece)
+        else piece.decode()
+        for piece in body.pieces
+    )
+
+
+def _record(shown: _Shown) -> dict[str, object]:
+    job, request = shown.staged.job, shown.request
+    return {
+        "key": job.key,
+        "source": shown.staged.source,
+        "path": _path(shown),
+        "model": job.model,
+        "prompt": job.prompt,
+        "price": None if shown.price is None else decimal_string(shown.price),
+        "problem": shown.problem or None,
+        "request": None
+        if request is None
+        else {
+            "method": request.method,
+            "url": request.url,
+            "headers": dict(request.headers),
+            "body": _body_text(request),
+        },
+    }

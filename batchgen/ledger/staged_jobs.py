@@ -1,0 +1,83 @@
+"""Single jobs of a plan as they would be sent, and a sample of them. Never writes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from batchgen.job import Job, JobId, JobState, Verify
+from batchgen.ledger.staging_rows import PLAN
+from batchgen.money import Micros
+from batchgen.planning.sample import most_different
+
+_COLUMNS: Final = (
+    "planned.key AS key, planned.fingerprint AS fingerprint, planned.prompt AS prompt,"
+    " planned.path AS path, planned.source AS source, planned.images AS images,"
+    " planned.mask AS mask, planned.refused AS refused, kinds.model AS model,"
+    " kinds.options AS options, kinds.root AS root, kinds.estimated AS estimated"
+)
+_CANDIDATES: Final = 500
+"""Jobs of a large plan among which a sample is chosen, evenly spread over it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedJob:
+    """A planned job, with what messages about it need."""
+
+    job: Job
+    source: str
+    """Its place in the manifest or table."""
+    refused: str | None
+    """Why it will not be sent; None for a job without errors."""
+
+
+def staged_job(conn: sqlite3.Connection, key: str) -> StagedJob | None:
+    """Return a planned job; None for a key that is not planned."""
+    row = conn.execute(f"SELECT {_COLUMNS} FROM {PLAN} WHERE planned.key = ?", (key,)).fetchone()
+    if row is None:
+        return None
+    values: dict[str, Any] = dict(row)
+    job = Job(
+        id=JobId(0),
+        key=key,
+        state=JobState.PENDING,
+        fingerprint=values["fingerprint"],
+        model=values["model"],
+        prompt=values["prompt"],
+        options=json.loads(values["options"]),
+        images=tuple(json.loads(values["images"])),
+        mask=values["mask"],
+        root=values["root"],
+        path=values["path"],
+        verify=Verify.STRUCTURE,
+        price=Micros(values["estimated"]),
+    )
+    return StagedJob(job=job, source=values["source"], refused=values["refused"])
+
+
+def sample_keys(conn: sqlite3.Connection, number: int) -> list[str]:
+    """Return the keys of the most different jobs of a plan without errors, in its order.
+
+    They differ in model, options and words of the prompt.
+    """
+    found = list(_candidates(conn))
+    texts = [text for _, text in found]
+    return [found[index][0] for index in most_different(texts, number)]
+
+
+def _candidates(conn: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    jobs = conn.execute("SELECT count(*) AS n FROM staging.planned").fetchone()["n"]
+    step = max(1, jobs // _CANDIDATES)
+    rows = conn.execute(
+        f"SELECT planned.key AS key, kinds.id AS kind, kinds.model AS model,"
+        f" kinds.options AS options, planned.prompt AS prompt FROM {PLAN}"
+        " WHERE planned.refused IS NULL AND (planned.seq % ? = 0 OR planned.seq IN"
+        " (SELECT min(seq) FROM staging.planned WHERE refused IS NULL GROUP BY kind))"
+        " ORDER BY planned.seq",
+        (step,),
+    )
+    for row in rows:
+        yield row["key"], f"{row['model']} {row['options']} {row['prompt']}"

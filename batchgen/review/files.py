@@ -1,0 +1,101 @@
+"""Files of images by their ids in the ledger: originals, earlier versions, thumbnails, references.
+
+No path of a request is ever used: an id leads to a row, and the row to a file.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Final
+
+from batchgen.images.formats import BadImage
+from batchgen.images.inspect import sniff
+from batchgen.images.thumbnail import make_thumbnail
+from batchgen.ledger.review import ImageFile, image_file, references_of
+from batchgen.output.previous_versions import find_kept
+from batchgen.planning.reference_images import is_url
+from batchgen.review.batch import ReviewBatch
+from batchgen.system.atomic_files import sha256_of
+
+SIZES: Final = (320, 1280)
+"""Sides of thumbnails in pixels."""
+_AT_ONCE: Final = 2
+_HEAD_BYTES: Final = 64
+
+
+class NoFileError(Exception):
+    """There is nothing to show; the message says why."""
+
+
+def find_file(base: Path, row: ImageFile) -> Path:
+    """Return the file with the bytes that the ledger recorded for an image. Raises NoFileError."""
+    root = base / row.root
+    current = root / row.path
+    if row.state == "saved" and current.is_file():
+        if sha256_of(current) == row.sha256:
+            return current
+        raise NoFileError(f"the file was changed after batchgen saved it: {row.path}")
+    kept = find_kept(root, row.path, row.sha256)
+    if kept is None:
+        what = "is missing" if row.state == "saved" else "is not kept any more"
+        raise NoFileError(f"the file {what}: {row.path}")
+    return kept
+
+
+class Files:
+    """Finds and makes the files that the page shows. For threads."""
+
+    def __init__(self, batch: ReviewBatch) -> None:
+        self._batch = batch
+        self._slots = threading.Semaphore(_AT_ONCE)
+
+    def original(self, image: int) -> tuple[Path, ImageFile]:
+        """Return the file of an image. Raises NoFileError."""
+        row = self._batch.read(image_file, self._batch.id, image)
+        if row is None:
+            raise NoFileError("no such image in this batch")
+        return find_file(self._batch.base, row), row
+
+    def thumbnail(self, image: int, side: int) -> Path:
+        """Return a thumbnail, made now if it is not there. Raises NoFileError."""
+        row = self._batch.read(image_file, self._batch.id, image)
+        if row is None or side not in SIZES:
+            raise NoFileError("no such image in this batch")
+        target = self._place(row.sha256, side)
+        if target.is_file():
+            return target
+        source, row = self.original(image)
+        with self._slots:
+            if target.is_file():
+                return target
+            try:
+                make_thumbnail(source, target, side)
+            except BadImage as exc:
+                raise NoFileError(f"the file cannot be shown: {exc}") from exc
+            except OSError as exc:
+                raise NoFileError(f"the file cannot be read: {exc.strerror or exc}") from exc
+        return target
+
+    def has_thumbnail(self, sha256: str) -> bool:
+        """Return whether the small thumbnail of an image is there."""
+        return self._place(sha256, SIZES[0]).is_file()
+
+    def reference(self, job: int, number: int) -> tuple[Path, str]:
+        """Return a reference image of a job and its media type. Raises NoFileError."""
+        listed = json.loads(self._batch.read(references_of, self._batch.id, job))
+        if not 0 <= number < len(listed) or is_url(listed[number]):
+            raise NoFileError("no such reference image")
+        path = self._batch.base / listed[number]
+        try:
+            with path.open("rb") as stream:
+                kind = sniff(stream.read(_HEAD_BYTES))
+        except OSError as exc:
+            raise NoFileError(f"the reference image cannot be read: {exc.strerror}") from exc
+        if kind is None:
+            raise NoFileError("the reference is not an image")
+        return path, kind.mime
+
+    def _place(self, sha256: str, side: int) -> Path:
+        return self._batch.thumbnails / sha256[:2] / f"{sha256}.{side}.webp"

@@ -1,0 +1,285 @@
+"""A static gallery: a directory, or one file, that opens without a server and says nothing private.
+
+Files are named by the content of their images, so a second run writes only what is new. The page is
+replaced last and whole; until then the old page has all its files.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from batchgen.errors import SettingsError
+from batchgen.images.formats import BadImage, ImageFormat
+from batchgen.images.strip import without_metadata
+from batchgen.images.thumbnail import make_thumbnail
+from batchgen.ledger.gallery import GalleryImage
+from batchgen.ledger.review import ImageFile
+from batchgen.money import decimal_string
+from batchgen.review.files import NoFileError, find_file
+from batchgen.text import counted
+
+MOST_SINGLE_BYTES: Final = 25_000_000
+SHOWABLE: Final = ("key", "prompt", "cost", "model")
+_HERE: Final = Path(__file__).parent
+_THUMBS, _ORIGINALS = "thumbs", "images"
+_NAME_CHARS: Final = 24
+_FULL: Final = "full"
+_FULL_SIDE: Final = 640
+"""Thumbnails of a gallery that has the originals too."""
+_OWN_NAME: Final = re.compile(r"thumbs/[0-9a-f]{24}-[0-9]+\.webp|images/[0-9a-f]{24}[cm][./].*")
+_MARK: Final = b'<meta name="generator" content="batchgen gallery">'
+_HEAD_BYTES: Final = 2_000
+_MOST_BYTES_A_PIXEL: Final = 0.12
+"""Of a WebP thumbnail of a photo, for the estimate before anything is written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GalleryOptions:
+    """How a gallery looks, and what it says."""
+
+    title: str
+    size: str = "320"
+    show: Sequence[str] = ()
+    """Of `SHOWABLE`."""
+    columns: Sequence[str] = ()
+    single: bool = False
+    pick: bool = False
+    keep_metadata: bool = False
+
+    @property
+    def side(self) -> int:
+        """The side of the thumbnails in pixels."""
+        return _FULL_SIDE if self.size == _FULL else int(self.size)
+
+    @property
+    def has_originals(self) -> bool:
+        """Whether the images themselves are in it."""
+        return self.size == _FULL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One image as the template shows it."""
+
+    number: int
+    id: str
+    """Opaque: part of the sha256."""
+    thumb: str
+    full: str
+    before: str
+    alt: str
+    caption: str
+    key: str
+    file: str
+    facts: Mapping[str, str]
+    width: int
+    height: int
+    trouble: str
+
+
+@dataclass(slots=True)
+class Written:
+    """What a gallery consists of."""
+
+    images: int = 0
+    new_files: int = 0
+    troubles: list[str] = field(default_factory=list)
+
+
+class GalleryWriter:
+    """Writes the files of one gallery below ``target``, which is a directory or one HTML file."""
+
+    def __init__(self, base: Path, target: Path, options: GalleryOptions) -> None:
+        self._base = base
+        self._target = target
+        self._options = options
+        self._used = set[str]()
+        self.written = Written()
+
+    def write(
+        self, images: Sequence[GalleryImage], values: Mapping[str, Mapping[str, str]]
+    ) -> Written:
+        """Write all of it. ``values`` has the columns of each source line.
+
+        Raises SettingsError for a single file that would be too large and for a page of somebody
+        else at its place, and OSError.
+        """
+        options = self._options
+        _check_own(self._target if options.single else self._target / "index.html")
+        if options.single:
+            self._check_size(images)
+        page = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        ).get_template("gallery.html")
+        text = page.render(
+            title=options.title,
+            entries=[self._entry(one, n, values) for n, one in enumerate(images, 1)],
+            pick=options.pick,
+            style=(_HERE / "static" / "gallery.css").read_text(encoding="utf-8"),
+            script=(_HERE / "static" / "gallery.js").read_text(encoding="utf-8"),
+            storage=_storage_name(images),
+        )
+        self.written.images = len(images)
+        if options.single and len(text) > MOST_SINGLE_BYTES:
+            raise SettingsError(_too_large(len(text), len(images)))
+        if options.single:
+            _replace_file(self._target, text.encode())
+        else:
+            _replace_file(self._target / "index.html", text.encode())
+            self._remove_unused()
+        return self.written
+
+    def _check_size(self, images: Sequence[GalleryImage]) -> None:
+        """Refuse what will be too large before anything is made. Raises SettingsError."""
+        pixels = sum(_pixels(one, self._options.side) for one in images)
+        expected = int(pixels * _MOST_BYTES_A_PIXEL * 4 / 3)
+        if expected > MOST_SINGLE_BYTES:
+            raise SettingsError(_too_large(expected, len(images)))
+
+    def _entry(
+        self, image: GalleryImage, number: int, values: Mapping[str, Mapping[str, str]]
+    ) -> Entry:
+        options, own = self._options, values.get(image.source, {})
+        given = [own[name] for name in options.columns if own.get(name)]
+        key = image.key if "key" in options.show else ""
+        caption = " · ".join([*([key] if key else []), *given]) or str(number)
+        thumb = full = before = trouble = ""
+        try:
+            thumb = self._thumbnail(image.file)
+            before = self._thumbnail(image.before) if image.before is not None else ""
+            full = self._original(image, key) if options.has_originals else ""
+        except (NoFileError, BadImage, OSError, ValueError) as exc:
+            trouble = "not available"
+            self.written.troubles.append(f"{image.key}: {exc}")
+        return Entry(
+            number=number,
+            id=image.file.sha256[:_NAME_CHARS],
+            thumb=thumb,
+            full=full,
+            before=before,
+            alt=given[0] if given else caption,
+            caption=caption,
+            key=key,
+            file=full or thumb if not options.single else "",
+            facts=self._facts(image),
+            width=image.width,
+            height=image.height,
+            trouble=trouble,
+        )
+
+    def _facts(self, image: GalleryImage) -> dict[str, str]:
+        known = {
+            "prompt": image.prompt,
+            "model": image.model,
+            "cost": f"${decimal_string(image.cost).rstrip('0')}",
+        }
+        return {name: text for name, text in known.items() if name in self._options.show}
+
+    def _thumbnail(self, row: ImageFile) -> str:
+        """Return the URL of a thumbnail; as a data URL for a single file."""
+        source = find_file(self._base, row)
+        if self._options.single:
+            part = self._target.with_name(f".{self._target.name}.{os.getpid()}.thumb")
+            try:
+                make_thumbnail(source, part, self._options.side)
+                return f"data:image/webp;base64,{base64.b64encode(part.read_bytes()).decode()}"
+            finally:
+                part.unlink(missing_ok=True)
+        name = f"{_THUMBS}/{row.sha256[:_NAME_CHARS]}-{self._options.side}.webp"
+        path = self._use(name)
+        if not path.is_file():
+            make_thumbnail(source, path, self._options.side)
+            self.written.new_files += 1
+        return name
+
+    def _original(self, image: GalleryImage, key: str) -> str:
+        """Copy the image itself, without metadata unless that is wanted, and return its URL."""
+        row = image.file
+        source = find_file(self._base, row)
+        kind = ImageFormat(row.format)
+        mark = "m" if self._options.keep_metadata else "c"
+        stem = f"{row.sha256[:_NAME_CHARS]}{mark}"
+        if key:
+            stem += f"/{Path(row.path).stem}"
+        name = f"{_ORIGINALS}/{stem}.{kind.extension}"
+        path = self._use(name)
+        if not path.is_file():
+            data = source.read_bytes()
+            is_kept = self._options.keep_metadata or kind is ImageFormat.MP4
+            _replace_file(path, data if is_kept else without_metadata(data, kind))
+            self.written.new_files += 1
+        return quote(name)
+
+    def _use(self, name: str) -> Path:
+        self._used.add(name)
+        return self._target / name
+
+    def _remove_unused(self) -> None:
+        """Remove images that the new page does not show; only those with names of ours."""
+        for directory in (_THUMBS, _ORIGINALS):
+            for path in _files_below(self._target / directory):
+                name = path.relative_to(self._target).as_posix()
+                if name not in self._used and _OWN_NAME.fullmatch(name):
+                    path.unlink()
+
+
+def _files_below(directory: Path) -> Iterator[Path]:
+    if directory.is_dir():
+        yield from sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _pixels(image: GalleryImage, side: int) -> float:
+    longest = max(image.width, image.height, 1)
+    scale = min(1.0, side / longest)
+    pairs = 1 if image.before is None else 2
+    return image.width * image.height * scale * scale * pairs
+
+
+def _too_large(size: int, images: int) -> str:
+    return (
+        f"--single: {counted(images, 'image')} make a file of about {size / 1e6:,.0f} MB; expected"
+        f" at most {MOST_SINGLE_BYTES / 1e6:,.0f} MB. Leave --single out for a directory, or choose"
+        " fewer images with --only, --run or --decision"
+    )
+
+
+def _storage_name(images: Sequence[GalleryImage]) -> str:
+    """Return a name for the picks in a browser, which has one store for all files."""
+    digest = hashlib.sha256("".join(one.file.sha256 for one in images).encode())
+    return f"picks-{digest.hexdigest()[:16]}"
+
+
+def _check_own(page: Path) -> None:
+    """Refuse to replace a page that is not a gallery of ours. Raises SettingsError."""
+    try:
+        with page.open("rb") as stream:
+            is_own = _MARK in stream.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        return
+    if not is_own:
+        raise SettingsError(f"{page}: is not a gallery of batchgen; name another place with -o")
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

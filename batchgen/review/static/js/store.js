@@ -1,0 +1,121 @@
+// What the page knows: the images of the view in order, their decisions, and where the person is.
+
+import { LETTER_OF } from "./format.js";
+import { get } from "./api.js";
+
+const CHUNK = 120;
+const PLACE = "batchgen-place";
+
+export class Store extends EventTarget {
+  batch = null;
+  ids = [];
+  at = new Map();
+  letters = new Map();
+  rows = new Map();
+  pending = new Map();
+  selected = new Set();
+  cursor = 0;
+  counts = { accepted: 0, rejected: 0, undecided: 0 };
+  #wanted = new Set();
+  #loading = false;
+
+  changed(what, detail = {}) {
+    this.dispatchEvent(new CustomEvent(what, { detail }));
+  }
+
+  get current() { return this.ids[this.cursor]; }
+
+  // Replace the view. With `merge`, known images keep their places and new ones come last.
+  setIndex({ ids, decisions }, { merge = false } = {}) {
+    const before = this.current;
+    const letters = new Map(ids.map((id, place) => [id, decisions[place]]));
+    if (merge) {
+      const gone = this.ids.filter((id) => !letters.has(id));
+      for (const id of gone) this.rows.delete(id);
+      const known = new Set(this.ids);
+      this.ids = [...this.ids, ...ids.filter((id) => !known.has(id))];
+      for (const [id, letter] of letters) this.letters.set(id, letter);
+    } else {
+      this.ids = ids;
+      this.letters = letters;
+      this.selected.clear();
+    }
+    this.at = new Map(this.ids.map((id, place) => [id, place]));
+    this.cursor = this.at.get(before) ?? Math.min(this.cursor, Math.max(0, this.ids.length - 1));
+    this.changed("index");
+    this.changed("selection");
+  }
+
+  setRows(rows) {
+    for (const row of rows) {
+      this.rows.set(row.id, row);
+      if (this.at.has(row.id)) this.letters.set(row.id, LETTER_OF[row.decision ?? "clear"]);
+    }
+    this.changed("rows", { ids: rows.map((row) => row.id) });
+  }
+
+  // Ask for rows that are about to be shown; many calls make few requests.
+  want(ids) {
+    for (const id of ids) if (!this.rows.has(id)) this.#wanted.add(id);
+    if (this.#wanted.size && !this.#loading) this.#load();
+  }
+
+  async #load() {
+    this.#loading = true;
+    await Promise.resolve();
+    while (this.#wanted.size) {
+      const ids = [...this.#wanted].slice(-CHUNK);
+      for (const id of ids) this.#wanted.delete(id);
+      try {
+        const rows = await get(`/api/images?ids=${ids.join(",")}`);
+        const found = new Set(rows.map((row) => row.id));
+        this.setRows([...rows, ...ids.filter((id) => !found.has(id)).map((id) => ({ id, state: "gone", key: "" }))]);
+      } catch {
+        this.#loading = false;
+        setTimeout(() => this.want(ids), 1000);
+        return;
+      }
+    }
+    this.#loading = false;
+  }
+
+  async row(id) {
+    if (!this.rows.has(id)) this.setRows(await get(`/api/images?ids=${id}`));
+    return this.rows.get(id);
+  }
+
+  async allRows(ids) {
+    const missing = ids.filter((id) => !this.rows.has(id));
+    for (let start = 0; start < missing.length; start += 500) {
+      this.setRows(await get(`/api/images?ids=${missing.slice(start, start + 500).join(",")}`));
+    }
+    return ids.map((id) => this.rows.get(id)).filter(Boolean);
+  }
+
+  moveTo(place, { extend = false } = {}) {
+    if (!this.ids.length) return;
+    const next = Math.max(0, Math.min(this.ids.length - 1, place));
+    if (extend) {
+      const [from, to] = [Math.min(this.cursor, next), Math.max(this.cursor, next)];
+      for (let at = from; at <= to; at++) this.selected.add(this.ids[at]);
+      this.changed("selection");
+    }
+    this.cursor = next;
+    sessionStorage.setItem(PLACE, String(this.current));
+    this.changed("cursor");
+  }
+
+  restorePlace() {
+    const place = this.at.get(Number(sessionStorage.getItem(PLACE)));
+    if (place !== undefined) this.moveTo(place);
+  }
+
+  nextUndecided() {
+    const open = (id) => this.letters.get(id) === "-" && !this.pending.has(id) && this.rows.get(id)?.state !== "gone";
+    for (let step = 1; step <= this.ids.length; step++) {
+      const place = (this.cursor + step) % this.ids.length;
+      if (open(this.ids[place])) return place;
+    }
+    return -1;
+  }
+}
