@@ -134,8 +134,8 @@ async def drive(
         claim = await anyio.to_thread.run_sync(claim_of, run.spec, engine.spool)
     network = open_network(run.spec.prepared.profile.network)
     async with engine.writer as ledger:
-        begun = await _shielded(ledger.run(_begin, run, claim))
         await engine.adopt_pace(ledger)
+        begun = await _shielded(ledger.run(_begin, run, claim))
         context, run_id = engine.context(ledger, begun), begun.run
         pool = Pool(context, engine.pool_settings(), shutdown, network)
         error: BaseException | None = None
