@@ -21,6 +21,8 @@ PERIOD_TEXT: Final = {"run": "this run", "day": "today (UTC)", "month": "this mo
 _PREFIX_CHARS: Final = {"day": 10, "month": 7}
 """Of a timestamp: the part that names the period."""
 
+_SECOND: Final = timedelta(seconds=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
@@ -91,13 +93,13 @@ def month_forecast(conn: sqlite3.Connection, now: datetime) -> MonthForecast:
     month = f"{now:%Y-%m}"
     spent = spent_in(conn, month)
     begin = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    days = monthrange(now.year, now.month)[1]
-    passed = max(1.0, (now - begin) / timedelta(days=1))
+    whole = timedelta(days=monthrange(now.year, now.month)[1])
+    passed = max(timedelta(days=1), now - begin)
     budget = conn.execute("SELECT max_cost FROM budgets WHERE period = 'month'").fetchone()
     return MonthForecast(
         month=month,
         spent=spent,
-        projected=Micros(round(spent * days / min(passed, days))),
+        projected=Micros(spent * (whole // _SECOND) // (passed // _SECOND)),
         budget=None if budget is None else Micros(budget["max_cost"]),
     )
 
