@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -26,7 +26,15 @@ class RepeatedKeys(dict[str, object]):
         self.pairs = tuple(pairs)
 
 
-def parse(data: bytes) -> object:
+class Parsed(NamedTuple):
+    """The value of a JSON text."""
+
+    value: object
+    may_repeat: bool
+    """Whether an object in it may be a `RepeatedKeys`."""
+
+
+def parse(data: bytes) -> Parsed:
     """Return the value of a JSON text. Raises orjson.JSONDecodeError.
 
     Integers beyond 64 bits stay text: as numbers they would lose digits, and two keys could become
@@ -37,8 +45,10 @@ def parse(data: bytes) -> object:
     except orjson.JSONDecodeError:
         if b"NaN" not in data and b"Infinity" not in data:
             raise
-        return _parse_exactly(data)
-    return value if _is_exact(data, value) else _parse_exactly(data)
+        return Parsed(_parse_exactly(data), True)
+    if _is_exact(data, value):
+        return Parsed(value, False)
+    return Parsed(_parse_exactly(data), True)
 
 
 def has_repeated_keys(value: object) -> bool:
@@ -67,11 +77,14 @@ def _counts(value: object) -> tuple[int, bool]:
         keys, cells = 0, value
     else:
         return 0, type(value) is float and abs(value) >= _HUGE
-    kinds = set(map(type, cells))
-    has_huge = float in kinds and any(type(one) is float and abs(one) >= _HUGE for one in cells)
+    kinds, has_huge = set(map(type, cells)), False
+    if float in kinds:
+        for one in cells:
+            if type(one) is float and (one >= _HUGE or one <= -_HUGE):
+                has_huge = True
     if not kinds.isdisjoint(_CONTAINERS):
         for one in cells:
-            if type(one) in _CONTAINERS:
+            if type(one) in _CONTAINERS and one:
                 more, inner_huge = _counts(one)
                 keys += more
                 has_huge = has_huge or inner_huge
