@@ -65,6 +65,16 @@ def done_places(conn: sqlite3.Connection, batch: BatchId) -> Iterator[str]:
     return (row["place"] for row in rows)
 
 
+def saved_roots(conn: sqlite3.Connection, batch: BatchId) -> list[str]:
+    """Return the output directories in which a batch has saved images."""
+    rows = conn.execute(
+        "SELECT DISTINCT images.root AS root FROM jobs CROSS JOIN images ON job_id = jobs.id"
+        " WHERE batch_id = ? AND images.state = 'saved' ORDER BY 1",
+        (batch,),
+    )
+    return [row["root"] for row in rows]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """One file of a version of a job's image."""

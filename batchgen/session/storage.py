@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -9,11 +10,13 @@ from typing import Final
 from batchgen.errors import SettingsError
 from batchgen.ledger.batches import BatchRow
 from batchgen.ledger.manifest_paths import manifest_of
+from batchgen.ledger.saved_images import saved_roots
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.model import Storage
 from batchgen.session.settings import Environment
 from batchgen.storage.probe import probe
 from batchgen.storage.stores import Stores
+from batchgen.urls import is_bucket
 
 _VARIABLES: Final = {
     "s3": (
@@ -61,6 +64,15 @@ def stores_of_batch(ledger: Path, batch: BatchRow) -> Stores:
     path = manifest_of(ledger, batch)
     manifest = parse_manifest(batch.manifest.encode(), file=path.name, path=path).manifest
     return stores_for(path.parent, manifest.storage, Environment.load(path.parent))
+
+
+def refuse_buckets(conn: sqlite3.Connection, batch: BatchRow, command: str) -> None:
+    """Refuse a command that reads images from directories only. Raises SettingsError."""
+    for root in filter(is_bucket, saved_roots(conn, batch.id)):
+        raise SettingsError(
+            f"{command}: images of {batch.name} are in {root}; expected a directory."
+            f" `batchgen export {batch.name} --what images` lists their URLs"
+        )
 
 
 def check_stores(stores: Stores, roots: Iterable[str], *, single_writer: bool) -> None:

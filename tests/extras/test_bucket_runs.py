@@ -107,6 +107,8 @@ def test_images_are_objects_and_paid_once(shop: Shop) -> None:
     assert set(shop.objects()) == {"job-000.png", "job-001.png", *SIDECAR[:2]}
     assert json.loads(shop.objects()["job-000.json"])["prompt"] == "one"
     assert not list(shop.directory.rglob("*.png"))
+    for command in ("gallery", "review"):
+        assert f"are in {shop.root}" in shop.batchgen(command, "batch", code=2)
     assert "nothing sent" in shop.run()
     assert shop.bill == 2
 
