@@ -22,6 +22,7 @@ from batchgen.ledger.review_summary import newest_run_with_images
 from batchgen.review.batch import ReviewBatch, View
 from batchgen.review.server import serve
 from batchgen.session.settings import Environment
+from batchgen.session.storage import refuse_buckets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,7 @@ def _filter(ledger: Path, name: str, shown: Shown) -> ImageFilter:
     """Return the images to offer: by default those of the newest run that saved any."""
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
+        refuse_buckets(conn, batch, "review")
         only = resolve_jobs(conn, shown.only, batch.id, name)
         run = shown.run
         if run is None and only is None and shown.since is None and not shown.tags:

@@ -55,7 +55,12 @@ class RowJobs:
         """Yield the jobs, and report the errors of the table and of its rows."""
         context, found = self._context, self._context.rows
         try:
-            table = open_rows(self._source, self._loaded.base, report=self._unreadable.append)
+            table = open_rows(
+                self._source,
+                self._loaded.base,
+                report=self._unreadable.append,
+                copies=self._loaded.copies,
+            )
             found.reading = table.reading
             with closing(table):
                 if self._has_all_names(table.reading) and not self._is_idle:
