@@ -16,7 +16,8 @@ from batchgen.errors import ExitCode, Fault, ManifestError
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staging import Staging
 from batchgen.report.status import unfetched_text
-from batchgen.session.prepare import prepare, stage
+from batchgen.session.prepare import prepare
+from batchgen.session.stage_plan import PlanObserver, stage
 from batchgen.text import counted
 
 
@@ -69,9 +70,8 @@ def _check(path: Path, directory: Path, table_read: Callable[[str], None]) -> _C
             Staging(conn),
             prepared,
             accept_unknown_price=True,
-            warned=warn,
             reference_urls=urls,
-            table_read=table_read,
+            observer=PlanObserver(warned=warn, table_read=table_read),
         )
         return _Checked(
             jobs=staging.jobs, rows_at_fault=staging.rows_at_fault(), unfetched=urls.missing

@@ -19,8 +19,9 @@ from batchgen.ledger.staging import Staging
 from batchgen.providers.catalog import OfferedModel, Unavailable, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.session.local_server import embedded_endpoint
-from batchgen.session.prepare import Prepared, find_endpoint, key_of, stage
+from batchgen.session.prepare import Prepared, find_endpoint, key_of
 from batchgen.session.settings import DB_NAME
+from batchgen.session.stage_plan import stage
 from batchgen.text import counted
 
 

@@ -20,8 +20,9 @@ from batchgen.report.plan_summary import plan_record, plan_summary_text
 from batchgen.report.status import why_text
 from batchgen.session.fresh_prices import with_kept_prices
 from batchgen.session.overrides import Overrides
-from batchgen.session.prepare import Prepared, RunSpec, belongs, prepare, stage
+from batchgen.session.prepare import Prepared, RunSpec, belongs, prepare
 from batchgen.session.proposal import PlanSummary, propose
+from batchgen.session.stage_plan import PlanObserver, stage
 from batchgen.session.unpriced import OpenPrices, refuse_unpriced, unpriced_jobs
 
 
@@ -47,10 +48,9 @@ def _plan_one(spec: RunSpec, *, as_json: bool) -> None:
             Staging(conn),
             prepared,
             accept_unknown_price=spec.overrides.accept_unknown_price,
-            warned=warn,
-            priced=open_prices.note,
             reference_urls=urls,
             selection=spec.selection,
+            observer=PlanObserver(priced=open_prices.note, warned=warn),
         )
         models = unpriced_models(conn)
         refuse_unpriced(conn, spec, models)

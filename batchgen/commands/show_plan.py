@@ -25,7 +25,8 @@ from batchgen.providers.adapters.registry import ADAPTERS
 from batchgen.providers.profile import Profile
 from batchgen.session.fresh_prices import with_kept_prices
 from batchgen.session.overrides import Overrides
-from batchgen.session.prepare import prepare, stage
+from batchgen.session.prepare import prepare
+from batchgen.session.stage_plan import stage
 
 _LOCAL_URL: Final = "http://127.0.0.1:PORT/v1"
 """The local endpoint gets its port when a run starts it."""

@@ -23,7 +23,8 @@ from batchgen.ledger.saved_images import saved_images
 from batchgen.ledger.staged_jobs import sample_keys
 from batchgen.ledger.staging import Staging
 from batchgen.session.overrides import Overrides
-from batchgen.session.prepare import Prepared, prepare, stage
+from batchgen.session.prepare import Prepared, prepare
+from batchgen.session.stage_plan import stage
 from batchgen.text import counted
 
 

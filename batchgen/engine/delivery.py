@@ -6,15 +6,15 @@ rename, fsync the directory, record the image as saved. Every step can be repeat
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import anyio
 
 from batchgen.engine.attempt import expiry
+from batchgen.engine.bucket_placing import BucketPlacer
 from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import JobDone, JobHeld
 from batchgen.engine.failed_download import failed_download, is_overdue, wait_asked_before
@@ -57,7 +57,13 @@ from batchgen.ledger.jobs import read_job, set_job_reason
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.records import DueImage, JobFinished, Provenance
 from batchgen.ledger.writer import LedgerWriteError
-from batchgen.outcomes.classify import NO_MONEY, Classification, ErrorBody, classify_failed_task
+from batchgen.outcomes.classify import (
+    NO_MONEY,
+    Classification,
+    ErrorBody,
+    classify_failed_task,
+    clean,
+)
 from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,
@@ -65,12 +71,13 @@ from batchgen.outcomes.download_policy import (
     FetchResult,
     FetchSpoiled,
 )
-from batchgen.output.sidecar import write_sidecar
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.video import is_video_task
+from batchgen.storage.store import StoreError
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
+from batchgen.urls import path_below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +89,9 @@ class _Saved:
     """The finished job if this was its last image."""
 
 
-_ImageResult = _Saved | FetchAgain | FetchLater | FetchLost | FetchSpoiled | TaskFailed
+_ImageResult = (
+    _Saved | FetchAgain | FetchLater | FetchLost | FetchSpoiled | TaskFailed | TaskUnresolved
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +123,7 @@ class Delivery:
         self._context = context
         self._tasks = tasks
         self._redelivery = redelivery
-        self._placer = Placer(context)
+        self._placer = Placer(context) if context.stores is None else BucketPlacer(context)
         self._source = ImageSource(context, downloader, self._placer)
 
     async def deliver_left(self, job: JobId) -> Requeue | None:
@@ -154,9 +163,10 @@ class Delivery:
         try:
             return await self._deliver_recreating_directories(paid)
         except OSError as exc:
-            await self._leave_paid(job, f"disk: {exc}")
+            place = "storage" if isinstance(exc, StoreError) else "disk"
+            await self._leave_paid(job, f"{place}: {exc}")
             if exc.errno not in ERRORS_OF_ONE_PATH:
-                context.throttle.stop(f"disk: {exc}")
+                context.throttle.stop(f"{place}: {exc}")
             await self._keep_images_in_spool(job)
         except Conflict as exc:
             reason = f"{PATH_REASON}: {exc.path} is not an image of this job; move it"
@@ -238,6 +248,9 @@ class Delivery:
                 case TaskFailed(error):
                     await self._record_failed_task(job, image.attempt_id, error)
                     return None
+                case TaskUnresolved(reason):
+                    await self._hold_unknown_task(job, image.attempt_id, reason)
+                    return None
         return None
 
     async def _deliver_image(self, job: Job, image: DueImage) -> _ImageResult:
@@ -250,6 +263,8 @@ class Delivery:
             end = await self._tasks.poll_until_done(image.task)
             match end:
                 case TaskFailed():
+                    return end
+                case TaskUnresolved(unknown=True) if not is_video_task(image.task):
                     return end
                 case TaskUnresolved(reason, unknown):
                     is_lost = unknown and is_overdue(image, utc_now())
@@ -321,16 +336,14 @@ class Delivery:
         """Verify an image and check whether its path is free. Raises BadImage and OSError."""
         info, sha256 = verify_file(part, job.verify, is_video=is_video_task(image.task))
         path = final_path(job.path, info.format.extension, image.rank)
-        return _Verified(info, sha256, os.path.lexists(self._context.base / job.root / path))
+        return _Verified(info, sha256, self._placer.is_taken(job.root, path))
 
     async def _origin(self, image: DueImage) -> Provenance:
         return await self._context.ledger.run(read_provenance, image.attempt_id)
 
     async def _record_saved(self, job: Job, image: DueImage, saved: SavedImage) -> _Saved:
         if job.sidecar:
-            final = self._context.base / job.root / saved.path
-            origin = await self._origin(image)
-            await in_disk_thread(write_sidecar, final, job, saved, origin)
+            await self._placer.write_sidecar(job, saved, await self._origin(image))
         finished = await self._context.ledger.run(mark_image_saved, image.id)
         hit(Point.SAVED)
         return _Saved(image=saved, finished=finished)
@@ -349,7 +362,7 @@ class Delivery:
                 await in_disk_thread(self._placer.clean_up, job, finished, saved, origin.batch)
         context.tally.jobs_done += 1
         warnings = (*(warning for image in saved for warning in image.warnings), *warnings)
-        paths = tuple(str(PurePosixPath(job.root) / image.path) for image in saved)
+        paths = tuple(path_below(job.root, image.path) for image in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
         if finished.has_spool_file:
             await context.spool.remove_later(finished.attempt_id)
@@ -376,6 +389,17 @@ class Delivery:
             record_task_failure, attempt, classification, context.run
         )
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
+
+    async def _hold_unknown_task(self, job: Job, attempt: AttemptId, reason: str) -> None:
+        """Hold a job as uncertain whose task is unknown at its polling URL."""
+        classification = Classification(
+            outcome=Outcome.AMBIGUOUS, billed=Billed.MAYBE, code="task", message=clean(reason)
+        )
+        self._context.guard.concluded(job, classification)
+        following = await self._context.ledger.run(
+            record_task_failure, attempt, classification, self._context.run, hold=True
+        )
+        self._context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
 
     async def _give_up_copy(self, job: Job, attempt: AttemptId, why: str) -> None:
         reason = await self._context.ledger.run(give_up_copy, job.id, attempt, why)

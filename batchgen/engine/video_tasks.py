@@ -1,4 +1,4 @@
-"""Poll the video tasks of a provider. Polling is free and can be repeated."""
+"""Poll the tasks of a provider, of videos and images. Polling is free and can be repeated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from batchgen.http.client import ApiClient, NoDocument
 from batchgen.outcomes.classify import ErrorBody
-from batchgen.providers.adapters.video import TaskState, read_state
+from batchgen.providers.adapters.video import TaskState, is_video_task, read_state
 
 POLL_S: Final = 10.0
 """Poll interval that the provider recommends."""
@@ -22,9 +22,20 @@ _UNKNOWN_TRIES: Final = 4
 the next run."""
 
 
+_FIRST_IMAGE_POLL_S: Final = 1.0
+_POLL_GROWTH: Final = 1.5
+"""Images take seconds: their tasks are polled after 1 s, then less and less often."""
+_NO_TASK: Final = frozenset({400, 404, 405, 410})
+"""Statuses of a polling URL that leads nowhere."""
+
+
+class _NoTask(NoDocument):
+    """Nothing is known at the polling URL."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskDone:
-    """The video is available at this URL."""
+    """The video or image is available at this URL."""
 
     url: str
 
@@ -75,10 +86,16 @@ class TaskPoller:
                 f"it was created at {_origin(url)}, but base_url is now {_origin(self._base_url)};"
                 " restore base_url and resume: the key is sent to no other host"
             )
+        is_video = is_video_task(task)
+        pause_s = self._poll_s if is_video else min(self._poll_s, _FIRST_IMAGE_POLL_S)
         waited_s, failures, unknown = 0.0, 0, 0
         while True:
             try:
                 state = await self._poll(url)
+            except _NoTask as exc:
+                failures, unknown = failures + 1, unknown + (not is_video)
+                if unknown >= _UNKNOWN_TRIES or failures >= _MAX_FAILURES:
+                    return TaskUnresolved(f"{url}: {exc}", unknown=not is_video)
             except NoDocument as exc:
                 failures += 1
                 if failures >= _MAX_FAILURES:
@@ -96,9 +113,10 @@ class TaskPoller:
                     )
             if waited_s >= MAX_TASK_S:
                 return TaskUnresolved(f"it is not finished after {MAX_TASK_S / 60:g} minutes")
-            if not await self._pause(self._poll_s):
+            if not await self._pause(pause_s):
                 return TaskUnresolved("the run was ending")
-            waited_s += self._poll_s
+            waited_s += pause_s
+            pause_s = min(self._poll_s, pause_s * _POLL_GROWTH)
 
     def _url(self, task: str) -> str:
         """Return the URL of a task.
@@ -114,7 +132,8 @@ class TaskPoller:
         try:
             return read_state(response.body)
         except ValueError as exc:
-            raise NoDocument(f"HTTP {response.status}: {exc}") from None
+            text = f"HTTP {response.status}: {exc}"
+            raise (_NoTask if response.status in _NO_TASK else NoDocument)(text) from None
 
 
 def _origin(url: str) -> str:

@@ -1,4 +1,4 @@
-"""Send paid requests, each on its own connection, and spool their responses. Nothing here retries.
+"""Send paid requests and spool their responses. Nothing here retries.
 
 How much of a request was sent is known from what the kernel took, never guessed from the type of an
 exception: an exception alone does not say whether the server got the request.
@@ -41,6 +41,8 @@ from batchgen.system.failpoints import Point, hit
 MAX_RESPONSE_BYTES: Final = 256 * 1024 * 1024
 _DOCUMENT_DEADLINE_S: Final = 30.0
 _MAX_DOCUMENT_BYTES: Final = 1024 * 1024
+_KEEP_S: Final = 1.0
+"""Servers close idle connections after 2 s (gunicorn) to 75 s (nginx)."""
 _ROUTE: Final = "batchgen.route"
 _REDACTED: Final = "***"
 _MIN_SECRET_CHARS: Final = 16
@@ -77,9 +79,10 @@ class ApiClient:
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "Accept-Language": "en",
-            "Connection": "close",
             "User-Agent": "batchgen",
         }
+        if not network.keep_alive:
+            headers["Connection"] = "close"
         if key:
             headers["Authorization"] = f"Bearer {key}"
         self._headers = headers
@@ -89,7 +92,11 @@ class ApiClient:
         self._deadline_s = deadline_s
 
     async def __aenter__(self) -> Self:
-        self._transport = StreamTransport(network=self._network, resolve=CachedLookup())
+        self._transport = StreamTransport(
+            network=self._network,
+            resolve=CachedLookup(),
+            keep_s=_KEEP_S if self._network.keep_alive else 0.0,
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

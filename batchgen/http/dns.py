@@ -24,24 +24,24 @@ async def look_up(host: str) -> list[str]:
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[str]] = loop.create_future()
 
-    def settle(addresses: list[str], error: Exception | None) -> None:
+    def settle(ips: list[str], error: Exception | None) -> None:
         if found.done():
             return
         if error is None:
-            found.set_result(addresses)
+            found.set_result(ips)
         else:
             found.set_exception(error)
 
     def resolve() -> None:
-        addresses: list[str] = []
+        ips: list[str] = []
         error: Exception | None = None
         try:
             entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+            ips = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
         except Exception as exc:
             error = exc
         with suppress(RuntimeError):  # the loop is closed, so no caller waits for the result
-            loop.call_soon_threadsafe(settle, addresses, error)
+            loop.call_soon_threadsafe(settle, ips, error)
 
     threading.Thread(target=resolve, name="name lookup", daemon=True).start()
     return await found

@@ -52,6 +52,8 @@ _PLAIN: Final = re.compile(
 )
 """A URL that parsing and formatting does not change."""
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+_NOT_PUBLIC: Final = (IPv6Network("64:ff9b:1::/48"), IPv6Network("fec0::/10"))
+"""Local NAT64 (RFC 8215) and the former site-local range (RFC 3879), which Python calls global."""
 
 
 class ForbiddenUrl(Exception):
@@ -237,7 +239,7 @@ class Downloader:
         host = url.raw_host.decode("ascii")
         ips = await self._ips_of(host, deadline)
         for ip in ips:
-            self._check_address(ip, url.host)
+            self._check_ip(ip, url.host)
         # IPv4 first: where IPv6 is configured but broken, it takes a while to fail.
         ips.sort(key=lambda ip: ip.version)
         self._checked.ips[host] = ips
@@ -254,14 +256,14 @@ class Downloader:
             return [ip_address(host)]
         return []
 
-    def _check_address(self, address: IPv4Address | IPv6Address, host: str) -> None:
-        address = _embedded(address) or address
-        if address.is_loopback and self._access.allow_loopback:
+    def _check_ip(self, ip: IPv4Address | IPv6Address, host: str) -> None:
+        ip = _embedded(ip) or ip
+        if ip.is_loopback and self._access.allow_loopback:
             return
-        if host == self._access.private_host and not address.is_multicast:
+        if host == self._access.private_host and not ip.is_multicast:
             return
-        if not address.is_global or address.is_multicast:
-            raise ForbiddenUrl(f"{host} is {address}, which is not a public IP address")
+        if not ip.is_global or ip.is_multicast or any(ip in network for network in _NOT_PUBLIC):
+            raise ForbiddenUrl(f"{host} is {ip}, which is not a public IP address")
 
 
 @lru_cache(maxsize=256)
@@ -288,13 +290,15 @@ async def _look_up(host: str, deadline: Deadline) -> list[IPv4Address | IPv6Addr
     return [ip_address(text.partition("%")[0]) for text in found]
 
 
-def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address that is embedded in an IPv6 address; None without one."""
-    if isinstance(address, IPv4Address):
+def _embedded(ip: IPv4Address | IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that is embedded in an IPv6 one; None without one."""
+    if isinstance(ip, IPv4Address):
         return None
-    if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address.ipv4_mapped or address.sixtofour
+    if ip in _NAT64:
+        return IPv4Address(int(ip) & 0xFFFF_FFFF)
+    if int(ip) >> 32 == 0 and int(ip) > 1:  # IPv4-compatible, deprecated by RFC 4291
+        return IPv4Address(int(ip))
+    return ip.ipv4_mapped or ip.sixtofour
 
 
 async def _receive(

@@ -38,6 +38,8 @@ class Network:
     verify: ssl.SSLContext
     proxy: Proxy | None = None
     """None for direct connections."""
+    keep_alive: bool = False
+    """Whether paid requests may use the connection of an earlier one."""
 
     def proxy_for(self, host: str) -> Proxy | None:
         """Return the proxy on the way to a host; None for a direct connection."""

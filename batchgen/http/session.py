@@ -75,7 +75,7 @@ def ssl_context(settings: NetworkSettings = _DIRECT) -> ssl.SSLContext:
 
 def open_network(settings: NetworkSettings = _DIRECT) -> Network:
     """Return the network of a run. Raises SettingsError."""
-    return Network(ssl_context(settings), settings.proxy)
+    return Network(ssl_context(settings), settings.proxy, settings.keep_alive)
 
 
 def _system_context() -> ssl.SSLContext:

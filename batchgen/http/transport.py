@@ -43,6 +43,11 @@ class StreamTransport(httpx.AsyncBaseTransport):
 
     ``keep_s`` is how long an idle connection is kept for another request to its origin; 0 opens
     one for each request. Nothing limits the number of connections; the worker pool does.
+
+    A connection is kept only if its response was complete, nothing followed it, and the server did
+    not announce to close it. Before it carries a request that is not free to repeat, the kernel is
+    asked whether anything arrived. A server may still close it in that moment. The request is then
+    uncertain, and its origin gets a new connection for each request from then on.
     """
 
     def __init__(self, *, network: Network, resolve: Resolve, keep_s: float = 0.0) -> None:
@@ -52,6 +57,8 @@ class StreamTransport(httpx.AsyncBaseTransport):
         self._proxy_lookup = CachedLookup()
         self._buffer = bytearray(RECEIVE_BYTES)
         self._idle: dict[Origin, list[Connection]] = {}
+        self._fickle: set[Origin] = set()
+        """Origins that closed a kept connection under a request."""
         self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -72,8 +79,12 @@ class StreamTransport(httpx.AsyncBaseTransport):
             try:
                 return await self._exchange(connection, request, origin)
             except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-                if not (is_reused and _may_repeat(request, progress)):
-                    raise
+                if is_reused and not progress.received:
+                    if request.method != "GET":
+                        self._fickle.add(origin)
+                    if _may_repeat(request, progress):
+                        continue
+                raise
 
     async def aclose(self) -> None:
         """Close the idle connections; connections in use close with their responses."""
@@ -163,6 +174,9 @@ class StreamTransport(httpx.AsyncBaseTransport):
         except ValueError:
             return await self._resolve(host)
 
+    def _keeps(self, origin: Origin) -> bool:
+        return self._keep_s > 0 and origin not in self._fickle
+
     def _take_idle(self, origin: Origin, *, is_free: bool) -> Connection | None:
         connections = self._idle.get(origin)
         while connections:
@@ -174,7 +188,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
 
     def _release(self, origin: Origin, connection: Connection, deadline: Deadline | None) -> None:
         _stop_listening(deadline)
-        if not self._keep_s or self._is_closed or not connection.is_reusable:
+        if self._is_closed or not self._keeps(origin) or not connection.is_reusable:
             connection.abort()
             return
         connection.detach()
@@ -269,7 +283,7 @@ def _may_repeat(request: httpx.Request, progress: Progress) -> bool:
     The server closes an idle connection whenever it likes; without a byte of a response that is
     no failure of the request. Only a request that is free to repeat may have been taken.
     """
-    return not progress.received and (request.method == "GET" or not progress.taken)
+    return request.method == "GET" or not progress.taken
 
 
 def _stop_listening(deadline: Deadline | None) -> None:

@@ -173,9 +173,17 @@ def mark_response_spoiled(
 
 
 def record_task_failure(
-    ledger: Ledger, attempt: AttemptId, classification: Classification, run: RunId
+    ledger: Ledger,
+    attempt: AttemptId,
+    classification: Classification,
+    run: RunId,
+    *,
+    hold: bool = False,
 ) -> Next:
-    """Record that an accepted, and so paid, task failed; the class says whether it is charged."""
+    """Record that an accepted, and so paid, task failed; the class says whether it is charged.
+
+    ``hold`` leaves an uncertain job to a person, even if the allowance covers a rebuy.
+    """
     row = ledger.conn.execute(
         "SELECT cost, possible, price, run_id FROM attempts WHERE id = ?", (attempt,)
     ).fetchone()
@@ -198,7 +206,7 @@ def record_task_failure(
         possible=possible - row["possible"],
     )
     give_up_due_images(ledger, attempt)
-    return _move_job(ledger, attempt, classification, run)
+    return _move_job(ledger, attempt, classification, run, hold=hold)
 
 
 def open_attempts(ledger: Ledger, batch: BatchId, *, foreseen: bool = False) -> list[OpenAttempt]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from stat import S_ISREG
@@ -27,11 +27,13 @@ from batchgen.manifest.error_messages import (
 from batchgen.manifest.field_types import check_name
 from batchgen.manifest.model import JobEntry, Manifest
 from batchgen.manifest.positions import SECRET, Places, show_path
+from batchgen.manifest.sound_part import sound_part
 from batchgen.manifest.yaml_reader import LINE_BREAK, DocPath, line_and_column, scan
 from batchgen.manifest.yaml_scalars import Value
 from batchgen.text import closest_match
 
 __all__ = [
+    "BrokenManifestError",
     "DocPath",
     "LoadedManifest",
     "Places",
@@ -71,6 +73,18 @@ class LoadedManifest:
     sha256: str
     """Hex digest of the file's bytes."""
     places: Places
+    copies: Mapping[str, Path] = field(default_factory=dict)
+    """Local copies of tables in buckets, by their URLs."""
+
+
+class BrokenManifestError(ManifestError):
+    """A manifest with errors, and its sound part."""
+
+    def __init__(self, faults: list[Fault], sound: LoadedManifest | None) -> None:
+        super().__init__(faults)
+        self.sound = sound
+        """Without what is wrong, to check the rest of it; never to make anything. None if the rest
+        says too little."""
 
 
 def load_manifest(path: Path) -> LoadedManifest:
@@ -79,7 +93,7 @@ def load_manifest(path: Path) -> LoadedManifest:
 
 
 def parse_manifest(data: bytes, *, file: str, path: Path) -> LoadedManifest:
-    """Read a manifest's bytes; ``file`` is its name in messages, ``path`` where it stands or stood.
+    """Read a manifest's bytes; ``file`` is its name in messages, ``path`` its location.
 
     Raises ManifestError with all its faults, or the first hundred.
     """
@@ -90,23 +104,29 @@ def parse_manifest(data: bytes, *, file: str, path: Path) -> LoadedManifest:
     faults += _secrets(text, places)
     if document is None:
         raise ManifestError(_at_most(faults))
-    if not findings:  # what was left out on the way would seem to be missing
-        faults += _located(_missing(document), places)
+    # What the reader left out would seem to be missing.
+    errors = [] if findings else list(_missing(document))
+    manifest: Manifest | None = None
     try:
         manifest = Manifest.model_validate(document)
     except ValidationError as error:
-        faults += _located(map(explain, error.errors(include_url=False)), places)
-        raise ManifestError(_at_most(faults)) from None
-    name = manifest.name or path.stem
+        errors += map(explain, error.errors(include_url=False))
+    name = (manifest and manifest.name) or path.stem
     try:
         check_name(name)
     except ValueError as error:
-        message = f"write name:, the file's own is none: {error}"
-        faults.append(places.fault(("name",), message))
-    if faults:
-        raise ManifestError(_at_most(faults))
+        if not errors:
+            message = f"set name:, because the name of the file cannot be used: {error}"
+            faults.append(places.fault(("name",), message))
+    faults += _located(errors, places)
     path = path.absolute()
-    return LoadedManifest(
+    if errors:
+        sound = sound_part(document, [error.path for error in errors])
+        manifest = sound and sound.manifest
+        places = Places(file, text, renamed=sound.renamed if sound else {})
+    if manifest is None:
+        raise BrokenManifestError(_at_most(faults), None)
+    loaded = LoadedManifest(
         manifest=manifest,
         path=path,
         base=path.parent,
@@ -115,6 +135,9 @@ def parse_manifest(data: bytes, *, file: str, path: Path) -> LoadedManifest:
         sha256=sha256(data).hexdigest(),
         places=places,
     )
+    if faults:
+        raise BrokenManifestError(_at_most(faults), loaded)
+    return loaded
 
 
 def _located(found: Iterable[Explanation], places: Places) -> Iterator[Fault]:
@@ -145,10 +168,10 @@ def _read(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as stream:  # noqa: PTH123  # Path.open takes no descriptor
             if not S_ISREG(os.fstat(descriptor).st_mode):
-                refuse("is no regular file; a manifest is a file of its own")
+                refuse("not a regular file; expected the path of a manifest")
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        refuse("there is no such file")
+        refuse("file not found")
     except IsADirectoryError:
         refuse("is a directory; name the manifest in it")
     except (OSError, ValueError) as error:
@@ -176,12 +199,12 @@ def _decode(data: bytes, file: str) -> str:
         text = data[start:].decode()
     except UnicodeDecodeError as error:
         offset = start + error.start
-        refuse(offset, f"0x{data[offset]:02x} is no UTF-8; save the file as UTF-8")
+        refuse(offset, f"0x{data[offset]:02x} not UTF-8; save the file as UTF-8")
     if wrong := _NO_TEXT.search(text):
         offset = start + len(text[: wrong.start()].encode())
         refuse(
             offset,
-            f"the character U+{ord(wrong[0]):04X} cannot stand in a manifest; remove it, or write"
+            f"the character U+{ord(wrong[0]):04X} is not allowed in a manifest; remove it, or write"
             " it as an escape in double quotes",
         )
     return text
@@ -195,11 +218,11 @@ def _secrets(text: str, places: Places) -> Iterator[Fault]:
                 yield places.fault_at(number, found.start() + 1, (), NO_KEYS_HERE)
 
 
-# What must stand together
+# Keys that need each other
 
 
 def _missing(document: dict[str, Value]) -> Iterator[Explanation]:
-    """What a manifest lacks to be one; where a key is misspelt, that is the fault to mend."""
+    """Yield what a manifest lacks; a misspelled key counts as the one that was meant."""
     given = {closest_match(key, Manifest.model_fields) or key for key in document}
     if given.isdisjoint({"jobs", "rows", "matrix", "prompt"}):
         yield Explanation((), "nothing to make: write jobs: and below it '- a prompt'")
@@ -207,7 +230,7 @@ def _missing(document: dict[str, Value]) -> Iterator[Explanation]:
         return
     for source in ("rows", "matrix"):
         if source in given:
-            yield Explanation((source,), "needs a prompt: beside it, the template for its jobs")
+            yield Explanation((source,), "needs prompt: next to it, the template of its jobs")
     jobs = document.get("jobs")
     for number, job in enumerate(jobs if isinstance(jobs, list) else ()):
         if (
@@ -222,7 +245,7 @@ def _missing(document: dict[str, Value]) -> Iterator[Explanation]:
 
 
 class _Schema(GenerateJsonSchema):
-    """Without null where it only stands for a key that was left out."""
+    """Schemas without null where it only means that a key was left out."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])

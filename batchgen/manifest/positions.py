@@ -1,9 +1,11 @@
-"""Where the values of a manifest stand in its file, for messages that lead to the right line."""
+"""Find the values of a manifest in its file, for messages that lead to the right line."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Final
 
 from batchgen.errors import Fault
@@ -22,7 +24,7 @@ SECRET: Final = re.compile(
     re.VERBOSE,
 )
 """API keys as OpenAI and its gateways, Google, and HTTP write them. Lower-case words joined by
-dashes, like a slug that begins with ``sk-``, are none."""
+dashes, like a slug that begins with ``sk-``, are not keys."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,60}")
 
@@ -44,14 +46,19 @@ def show_path(path: DocPath) -> str:
 class Places:
     """Finds the line and column of a document's values, which is only asked when one is wrong."""
 
-    def __init__(self, file: str, text: str) -> None:
+    def __init__(
+        self, file: str, text: str, *, renamed: Mapping[DocPath, str] = MappingProxyType({})
+    ) -> None:
         self.file = file
         self._text = text
+        self._renamed = renamed
+        """How keys that were read under another name are written, by the path of that name."""
 
     def fault(self, path: DocPath, message: str, *, at_key: bool = False) -> Fault:
         """A fault at a value, at its key, or at the nearest thing around it that is there."""
         spot = key = self._top
-        for part in path:
+        for depth, part in enumerate(path, 1):
+            part = self._renamed.get(path[:depth], part)
             if isinstance(spot.within, dict) and part in spot.within:
                 key, spot = spot.within[str(part)]
             elif isinstance(spot.within, list) and isinstance(part, int):

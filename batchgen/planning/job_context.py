@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from batchgen.errors import Objection
-from batchgen.job import JobKind
+from batchgen.job import JobKind, canonical_json
 from batchgen.manifest.loader import DocPath
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import Faults, RowFaults, Warnings
 from batchgen.planning.fingerprint import Fingerprints
 from batchgen.planning.image_paths import ImageDirectories
+from batchgen.planning.job_template import JobTemplate, Part
 from batchgen.planning.provider_rules import Rules
 from batchgen.planning.reference_images import Reference, ReferenceUrls
 
@@ -77,3 +78,20 @@ class OptionSet:
     objections: Sequence[Objection]
     """For jobs without reference images."""
     kind: JobKind
+
+
+def report_objections(template: JobTemplate, context: Context) -> None:
+    """Report what the provider's rules say of a template whose jobs are not planned.
+
+    Options that are templates themselves are not known without a row.
+    """
+    options = template.options
+    if any(isinstance(value, Part) for value in options.values()):
+        return
+    text = canonical_json(dict(options))
+    for objection in context.objections(template.model, text, len(template.images)):
+        path = (*template.at, *objection.place)
+        if objection.fatal:
+            context.faults.of_manifest(path, objection.message)
+        else:
+            context.warnings.add(path, objection.message)

@@ -27,7 +27,7 @@ from batchgen.planning.faults import (
     most_rows_at_fault,
 )
 from batchgen.planning.image_paths import ImageDirectories
-from batchgen.planning.job_context import Context
+from batchgen.planning.job_context import Context, report_objections
 from batchgen.planning.job_template import (
     JobTemplate,
     default_job_template,
@@ -146,7 +146,10 @@ def _explicit_jobs(
         else:
             own = read_job_template(entry, inherited, at, context.faults)
             line = explicit_line(entry, at, source, context.faults)
-        if line is not None and _has_all_names(own, line, at, context):
+        has_all_names = line is not None and _has_all_names(own, line, at, context)
+        if own.broken:
+            report_objections(own, context)
+        elif line is not None and has_all_names:
             maker = JobMaker(own, at, context, repeats_a_line=earlier > 0)
             yield from maker.jobs(line, earlier=earlier)
 
@@ -156,6 +159,8 @@ def _has_all_names(template: JobTemplate, line: Line, at: DocPath, context: Cont
     unknown = list(unknown_names(template, Columns.of_line(line)))
     for place, message in unknown:
         context.faults.of_manifest((*at, *place), message)
+    if unknown:
+        report_objections(template, context)
     return not unknown
 
 

@@ -18,7 +18,7 @@ from batchgen.planning.columns import Columns, ambiguous_key, unknown_in_where, 
 from batchgen.planning.empty_cells import EmptyCells, NamedColumns
 from batchgen.planning.expansion import JobMaker
 from batchgen.planning.faults import row_reason
-from batchgen.planning.job_context import Context
+from batchgen.planning.job_context import Context, report_objections
 from batchgen.planning.job_template import JobTemplate, read_where
 from batchgen.planning.line import Line
 
@@ -55,12 +55,20 @@ class RowJobs:
         """Yield the jobs, and report the errors of the table and of its rows."""
         context, found = self._context, self._context.rows
         try:
-            table = open_rows(self._source, self._loaded.base, report=self._unreadable.append)
+            table = open_rows(
+                self._source,
+                self._loaded.base,
+                report=self._unreadable.append,
+                copies=self._loaded.copies,
+            )
             found.reading = table.reading
             with closing(table):
                 if self._has_all_names(table.reading) and not self._is_idle:
                     yield from self._jobs_of(self._filled(table))
+                else:
+                    report_objections(self._template, context)
         except RowsFault as fault:
+            report_objections(self._template, context)
             if fault.key is None:
                 context.faults.of_table(fault)
             else:

@@ -34,11 +34,13 @@ from batchgen.session.fresh_prices import (
 )
 from batchgen.session.notifications import channels_of
 from batchgen.session.preflight import allow_open_files
-from batchgen.session.prepare import RunSpec, belongs, key_of, stage
+from batchgen.session.prepare import RunSpec, belongs, key_of
 from batchgen.session.presenter import Presenter
 from batchgen.session.proposal import Proposal, propose
 from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_claim import claim_of
+from batchgen.session.stage_plan import PlanObserver, stage
+from batchgen.session.storage import stores_for
 from batchgen.session.unpriced import OpenPrices, refuse_unpriced, unpriced_jobs
 from batchgen.spool.spool import Spool
 
@@ -125,7 +127,9 @@ def begin(
         conn = draft.approved(plan.staging)
         enrollment = _Enrollment(conn, spec, proposal, plan.staging, writes_run=write_run)
         if proposal.batch is not None:
-            for notice in relocate(plan.staging, proposal.batch, prepared.loaded.base):
+            loaded = prepared.loaded
+            stores = stores_for(loaded.base, loaded.manifest.storage, prepared.environment)
+            for notice in relocate(plan.staging, proposal.batch, loaded.base, stores):
                 presenter.notice(notice)
 
         def then(batch: BatchId) -> None:
@@ -198,11 +202,9 @@ def _stage(
             draft.staging(),
             spec.prepared,
             accept_unknown_price=spec.overrides.accept_unknown_price,
-            progress=progress,
-            priced=priced,
-            warned=warnings.append,
             reference_urls=urls,
             selection=spec.selection,
+            observer=PlanObserver(progress=progress, priced=priced, warned=warnings.append),
         )
     return StagedPlan(staging, urls, changes, open_prices, warnings)
 

@@ -1,34 +1,22 @@
-"""From a manifest to a staged plan with prices, for `run` and `plan`; nothing is sent."""
+"""From a manifest to its provider, ledger and limits; nothing is sent."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
-from batchgen.errors import Fault, ManifestError, SettingsError
-from batchgen.job import BatchId, OptionValue
+from batchgen.errors import ManifestError, SettingsError
 from batchgen.ledger.batch_identity import BatchIdentity
-from batchgen.ledger.batches import batch_id
-from batchgen.ledger.clock import utc_now
-from batchgen.ledger.decisions import amendments
 from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
-from batchgen.ledger.selection import EVERYTHING, Selection
-from batchgen.ledger.staging import Staging
-from batchgen.ledger.staging_rows import Price, Priced
-from batchgen.manifest.loader import LoadedManifest, load_manifest
-from batchgen.money import ZERO, Micros
-from batchgen.planning.amendments import Amendments
-from batchgen.planning.faults import most_rows_at_fault
-from batchgen.planning.naming import collision_key
-from batchgen.planning.planner import Planner
-from batchgen.planning.reference_images import ReferenceUrls
+from batchgen.ledger.selection import Selection
+from batchgen.manifest.loader import BrokenManifestError, LoadedManifest, load_manifest
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
-from batchgen.providers.rules.model_rules import Rulebook
+from batchgen.session.bucket_tables import with_copies
+from batchgen.session.manifest_faults import more_faults
 from batchgen.session.overrides import Overrides
 from batchgen.session.provider_profile import resolve_profile
 from batchgen.session.run_limits import RunLimits
@@ -36,8 +24,6 @@ from batchgen.session.settings import Environment
 
 DEFAULT_PROVIDER: Final = "crazyrouter"
 """Provider of a manifest that names none."""
-
-_KEPT: Final = "a row at fault gives no key, so jobs that are not planned are kept, not retired"
 
 REFERENCES_SUFFIX: Final = ".references"
 
@@ -56,7 +42,7 @@ class Prepared:
     @property
     def references(self) -> Path:
         """Directory of reference images given by URL, named by their digests."""
-        return self.ledger.with_name(self.ledger.name + REFERENCES_SUFFIX)
+        return references_directory(self.ledger)
 
     @property
     def identity(self) -> BatchIdentity:
@@ -101,21 +87,34 @@ class RunSpec:
 
 def prepare(manifest: Path, db: Path | None, *, ledger_directory: Path | None = None) -> Prepared:
     """Read the manifest and the settings. Raises ManifestError and SettingsError."""
-    loaded = load_manifest(manifest)
+    try:
+        loaded = load_manifest(manifest)
+    except BrokenManifestError as error:
+        more = [] if error.sound is None else more_faults(error.sound)
+        raise ManifestError([*{*error.faults, *more}]) from None
     return settle_settings(loaded, db, ledger_directory=ledger_directory)
 
 
 def settle_settings(
     loaded: LoadedManifest, db: Path | None, *, ledger_directory: Path | None = None
 ) -> Prepared:
-    """Find the ledger and the provider of a manifest. Raises SettingsError."""
+    """Find ledger and provider of a manifest, and fetch a table that is in a bucket.
+
+    Raises SettingsError, and ManifestError for such a table.
+    """
     environment = Environment.load(loaded.base)
+    ledger = environment.ledger_path(db, ledger_directory or loaded.base)
     return Prepared(
-        loaded=loaded,
+        loaded=with_copies(loaded, environment, references_directory(ledger)),
         environment=environment,
         profile=resolve_profile(loaded.manifest.provider, environment, loaded.base),
-        ledger=environment.ledger_path(db, ledger_directory or loaded.base),
+        ledger=ledger,
     )
+
+
+def references_directory(ledger: Path) -> Path:
+    """Return where copies of reference images and tables are kept: next to the ledger."""
+    return ledger.with_name(ledger.name + REFERENCES_SUFFIX)
 
 
 def belongs(conn: sqlite3.Connection, prepared: Prepared, *, adopt: bool) -> Prepared:
@@ -163,120 +162,3 @@ def key_of(profile: Profile, environment: Environment) -> ApiKey | None:
     if profile.key_variable is not None:
         return environment.key(profile.key_variable)
     return ApiKey(profile.open_key) if profile.open_key else None
-
-
-def stage(
-    staging: Staging,
-    prepared: Prepared,
-    *,
-    accept_unknown_price: bool,
-    progress: Callable[[int], None] | None = None,
-    priced: Priced | None = None,
-    warned: Callable[[Fault], None] | None = None,
-    reference_urls: ReferenceUrls | None = None,
-    selection: Selection = EVERYTHING,
-    table_read: Callable[[str], None] | None = None,
-) -> Staging:
-    """Plan all jobs into an empty staging. Raises ManifestError and SettingsError.
-
-    ``priced`` receives the price of jobs; ``warned`` receives, at the end, warnings of the
-    provider's rules about jobs that are planned anyway; ``table_read`` receives how the table was
-    read, also before an error. ``reference_urls`` resolves reference images given by URL; without
-    it, none of them is known.
-    """
-    profile = prepared.profile
-    rules = Rulebook(
-        provider=profile.name,
-        models=profile.known_models(),
-        today=utc_now().date(),
-        refuse=prepared.loaded.manifest.rules == "refuse",
-    )
-    batch = batch_id(staging.conn, prepared.loaded.name)
-    amended = _amendments(staging, batch, selection)
-    planner = Planner(
-        prepared.loaded,
-        provider=profile.name,
-        default_model=profile.default_model,
-        rules=rules,
-        reference_urls=reference_urls,
-        amendments=amended,
-    )
-    try:
-        staging.fill(
-            planner,
-            price=_price_of(profile, accept_unknown_price=accept_unknown_price),
-            priced=priced,
-            collision_key=collision_key,
-            progress=progress,
-            selection=selection,
-            batch=batch,
-            strict=planner.strict,
-        )
-    finally:
-        summary = planner.rows.summary()
-        if table_read is not None and summary is not None:
-            table_read(summary)
-    staging.resolve(selection.only, prepared.loaded.name)
-    staging.shares = prepared.loaded.manifest.share
-    staging.keeps_unplanned = planner.rows.has_unknown_keys
-    at_fault = [*planner.rows.all(), *staging.clashes]
-    places = prepared.loaded.places
-    most = most_rows_at_fault(places, planner.rows.rows, staging.rows_at_fault())
-    if most is not None:
-        raise ManifestError([most, *at_fault])
-    if warned is not None:
-        for warning in [*planner.warnings, *at_fault]:
-            warned(warning)
-        if staging.keeps_unplanned:
-            warned(places.fault(("rows",), _KEPT))
-        if amended is not None and amended.used:
-            warned(Fault(prepared.loaded.path.name, 0, 0, "", _amended_text(amended.used)))
-    if not staging.jobs:
-        # A broken export must not retire a whole catalog.
-        loaded = prepared.loaded
-        raise ManifestError(
-            [
-                loaded.places.fault(
-                    ("rows",) if loaded.manifest.rows else ("jobs",),
-                    "this makes no job at all: the table is empty, or `where` is true for no row",
-                )
-            ]
-        )
-    return staging
-
-
-def _amendments(staging: Staging, batch: BatchId | None, selection: Selection) -> Amendments | None:
-    """Return the prompts that were changed in review; None if there are none."""
-    if batch is None:
-        return None
-    found = amendments(staging.conn, batch, enrolled_only=selection.keep_rejected)
-    return Amendments(found) if found else None
-
-
-def _amended_text(keys: Sequence[str]) -> str:
-    jobs = "1 job has" if len(keys) == 1 else f"{len(keys):,} jobs have"
-    return (
-        f"{jobs} a prompt from review that the manifest does not have (such as {keys[0]});"
-        " edit the manifest, which then counts"
-    )
-
-
-def _price_of(profile: Profile, *, accept_unknown_price: bool) -> Price:
-    def price(model: str, options: Mapping[str, OptionValue], references: int) -> Micros:
-        known = profile.price(model, options, references)
-        if known is None:
-            if not accept_unknown_price:
-                raise SettingsError(_unknown_price(profile, model))
-            return ZERO  # unknown: no budget can contain it, so none may be set
-        return known
-
-    return price
-
-
-def _unknown_price(profile: Profile, model: str) -> str:
-    source = f" ({profile.price_source})" if profile.price_source else ""
-    return (
-        f"the price of {model} with these options at {profile.name} is not known{source}, so"
-        " nothing can be estimated or kept within a budget; set it as `provider: {name: "
-        f"{profile.name}, price: 0.05}}`, or go on without budgets: --accept-unknown-price"
-    )

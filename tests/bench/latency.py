@@ -1,7 +1,7 @@
 """A deliberately slow but cheap endpoint, for many requests in flight.
 
 Each response names the image at ``--response``, after ``--latency`` seconds. With
-``--per-minute``, a strict bucket of ``--burst`` returns 429 for requests over it. ``--jitter``
+``--per-minute`` a strict bucket of ``--burst`` returns 429 for requests over it. ``--jitter``
 delays each request by up to as many seconds before the bucket counts it, as a network does.
 """
 

@@ -547,6 +547,7 @@ LOOPBACK = [
     "http://LOCALHOST:{port}/1.png",
     "http://[::1]:{port}/1.png",
     "http://[::ffff:127.0.0.1]:{port}/1.png",
+    "http://[::127.0.0.1]:{port}/1.png",
     "http://[::ffff:7f00:1]:{port}/1.png",
     "http://[64:ff9b::7f00:1]:{port}/1.png",
     "http://[2002:7f00:1::]:{port}/1.png",
@@ -575,6 +576,9 @@ PRIVATE = [
     "http://[fc00::1]/",
     "http://[fd12:3456::1]/",
     "http://[fe80::1]/",
+    "http://[fec0::1]/",
+    "http://[::10.0.0.1]/",
+    "http://[64:ff9b:1::7f00:1]/",
     "http://[ff02::1]/",
 ]
 MALFORMED = [
@@ -832,9 +836,9 @@ async def test_a_tag_that_cannot_be_sent_back_is_not_kept(
 class Outside(Downloader):
     """A downloader to which one name, that a test's server has, is a public one."""
 
-    def _check_address(self, ip: IPv4Address | IPv6Address, host: str) -> None:
+    def _check_ip(self, ip: IPv4Address | IPv6Address, host: str) -> None:
         if host != "shop.test":
-            super()._check_address(ip, host)
+            super()._check_ip(ip, host)
 
 
 @pytest.mark.fault("N28")

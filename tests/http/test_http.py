@@ -35,9 +35,10 @@ from batchgen.job import AttemptId, Outcome
 from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.providers.adapters.images import read_response
 from batchgen.providers.adapters.multipart import multipart
+from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import PartFile
 from tests.support import wire
-from tests.support.asker import ATTEMPT, GOOD, Script, ask_once, asker, outcome
+from tests.support.asker import ATTEMPT, GOOD, Asker, Script, ask_once, asker, outcome
 from tests.support.canary import CANARY as KEY
 
 pytestmark = pytest.mark.anyio
@@ -691,6 +692,30 @@ async def test_every_paid_request_has_a_connection_of_its_own(
             exchange = await client.ask(server.url, attempt=AttemptId(f"a{number}"))
             assert exchange.reach is Reach.COMPLETE
     assert (server.connections, len(server.requests)) == (4, 4)
+
+
+async def test_keep_alive_lets_paid_requests_share_a_connection(
+    tmp_path: Path, verify: ssl.SSLContext
+) -> None:
+    async def keep_alive(connection: wire.Connection, server: wire.Server) -> None:
+        while True:
+            await wire.receive(connection, server)
+            await connection.send(wire.response(GOOD))
+
+    spool = Spool(tmp_path / "spool")
+    spool.prepare()
+    network = Network(verify, keep_alive=True)
+    async with (
+        wire.serve(keep_alive) as server,
+        ApiClient(key=KEY, network=network, deadlines=Deadlines(), deadline_s=20) as api,
+    ):
+        client = Asker(api, spool)
+        for number in range(4):
+            exchange = await client.ask(server.url, attempt=AttemptId(f"a{number}"))
+            assert exchange.reach is Reach.COMPLETE
+    assert len(server.requests) == 4
+    assert server.connections < 4  # a pause of more than a second opens another one
+    assert "connection" not in server.requests[0].headers
 
 
 async def test_the_request_carries_key_and_attempt(tmp_path: Path, verify: ssl.SSLContext) -> None:

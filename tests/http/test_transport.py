@@ -439,6 +439,37 @@ async def test_only_a_free_request_is_repeated_on_a_new_connection() -> None:
     assert (server.connections, len(server.requests)) == (1, 2)
 
 
+async def test_a_lost_request_ends_reuse_for_its_origin() -> None:
+    """The server reads the second request on a connection and closes it without a response."""
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        await wire.receive(connection, server)
+        await connection.send(wire.response(b"x"))
+        await wire.receive(connection, server)
+
+    async with wire.serve(script) as server, transport(keep_s=60) as client:
+        await ask(client, request(server.url, Body(2)))
+        with pytest.raises(httpx.TransportError):
+            await ask(client, request(server.url, Body(2)))
+        for _ in range(3):
+            assert await ask(client, request(server.url, Body(2))) == (200, b"x")
+    assert (server.connections, len(server.requests)) == (4, 5)
+
+
+async def test_a_kept_connection_that_received_bytes_is_not_paid_on() -> None:
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        await wire.receive(connection, server)
+        await connection.send(wire.response(b"x"))
+        await connection.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        await connection.gone()
+
+    async with wire.serve(script) as server, transport(keep_s=60) as client:
+        for _ in range(3):
+            assert await ask(client, request(server.url, Body(2))) == (200, b"x")
+            await anyio.wait_all_tasks_blocked()
+    assert server.connections == 3
+
+
 async def test_closing_it_closes_idle_connections() -> None:
     closed = anyio.Event()
 

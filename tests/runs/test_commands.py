@@ -44,7 +44,7 @@ ATTEMPT_COLUMNS = [
     "cost",
 ]
 IMAGE_COLUMNS = ["key", "path", "sha256", "bytes", "width", "height", "format"]
-IMAGE_COLUMNS += ["root", "run", "saved_at", "state"]
+IMAGE_COLUMNS += ["root", "run", "saved_at", "state", "url"]
 
 
 @pytest.fixture(scope="module")

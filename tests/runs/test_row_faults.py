@@ -15,7 +15,8 @@ from batchgen.errors import Fault, ManifestError
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.groups import Group
 from batchgen.ledger.staging import Staging
-from batchgen.session.prepare import prepare, stage
+from batchgen.session.prepare import prepare
+from batchgen.session.stage_plan import PlanObserver, stage
 from tests.support import canary, rig
 
 HEAD = """\
@@ -64,9 +65,8 @@ class Shop:
         warnings: list[Fault] = []
         prepared = prepare(self.manifest, self.directory / "batchgen.db")
         with closing(open_for_writing(prepared.ledger)) as conn:
-            staging = stage(
-                Staging(conn), prepared, accept_unknown_price=True, warned=warnings.append
-            )
+            observer = PlanObserver(warned=warnings.append)
+            staging = stage(Staging(conn), prepared, accept_unknown_price=True, observer=observer)
             found = conn.execute("SELECT id FROM batches").fetchone()
             groups = staging.compare(found["id"] if found else None)
             staging.enroll(prepared.identity)

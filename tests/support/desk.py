@@ -31,10 +31,11 @@ from batchgen.session.directories import spool_directory
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.overrides import Overrides
 from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again
-from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings, stage
+from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
 from batchgen.session.presenter import SilentPresenter
 from batchgen.session.proposal import Proposal, propose
 from batchgen.session.reference_downloads import ReferenceImages
+from batchgen.session.stage_plan import stage
 from batchgen.spool.spool import Spool
 
 OK = Classification(outcome=Outcome.OK, billed=Billed.YES, status=200)

@@ -174,6 +174,8 @@ def _flat(document: Mapping[str, Any]) -> ErrorBody | None:
 def _names(holder: Mapping[str, Any]) -> dict[str, Any]:
     code = _first(holder, _CODES)
     kind = _first(holder, _TYPES)
+    if kind == "about:blank":  # RFC 9457: the type says no more than the status
+        kind = ""
     return {"code": code, "type": "" if kind == code else kind}
 
 

@@ -260,7 +260,7 @@ WORDS = {
     ),
     "problem+json": (
         400, {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "size?"}, {},
-        Outcome.REFUSED, NO, "about:blank", "size?",
+        Outcome.REFUSED, NO, "http_400", "size?",
     ),
     "ASP.NET": (
         400, {"title": "Errors occurred.", "errors": {"Size": ["must be 1024", "or auto"]}}, {},

@@ -70,7 +70,7 @@ def test_any_document_holds_an_error_or_none(document: dict[str, object]) -> Non
         ({"detail": "no"}, ErrorBody(message="no", envelope=False)),
         (
             {"type": "about:blank", "title": "Bad", "status": 400, "detail": "size is wrong"},
-            ErrorBody(message="size is wrong", type="about:blank", envelope=False),
+            ErrorBody(message="size is wrong", envelope=False),
         ),
         (
             {"detail": [{"loc": ["body"], "msg": "not valid", "type": "type_error.enum"}]},
