@@ -41,6 +41,7 @@ from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_engine import RunResult, drive, endpoint
 from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
+from batchgen.urls import is_bucket
 
 _HELD: Final = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
 
@@ -57,6 +58,8 @@ class Result:
     """
     paths: tuple[Path, ...] = ()
     """The verified images of a done job under their final names; else empty."""
+    urls: tuple[str, ...] = ()
+    """The images of a done job that are in buckets, such as ``s3://BUCKET/PREFIX/mug.png``."""
     reason: str = ""
     """Why the job is not done, as ``code: message``; empty for a done job."""
     warnings: tuple[str, ...] = ()
@@ -363,8 +366,15 @@ class _Results:
         log_event(self._name, event)
         match event:
             case JobDone(key=key, paths=paths, warnings=warnings):
-                found = tuple(self._base / path for path in paths)
-                self._give(Result(key=key, state=JobState.DONE, paths=found, warnings=warnings))
+                self._give(
+                    Result(
+                        key=key,
+                        state=JobState.DONE,
+                        paths=tuple(self._base / path for path in paths if not is_bucket(path)),
+                        urls=tuple(filter(is_bucket, paths)),
+                        warnings=warnings,
+                    )
+                )
             case JobHeld(key=key, state=state, reason=reason) if state is not JobState.PENDING:
                 self._give(Result(key=key, state=state, reason=reason))
             case AttemptEnded(key=key, state=state, code=code, message=message) if state in _HELD:

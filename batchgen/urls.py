@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
+from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 _PRIVATE_SUFFIXES: Final = (".internal", ".local", ".lan", ".home.arpa", ".localhost")
 """Reserved for private networks (RFC 6761, 6762, 8375; ICANN for .internal), or common there."""
+_BUCKET: Final = re.compile(r"(?:s3|gs|az)://", re.IGNORECASE)
+_FILE: Final = "file://"
 
 
 def check_base_url(url: str, *, insecure_http: bool = False) -> str:
@@ -63,6 +67,37 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_bucket(root: str) -> bool:
+    """Return whether an output directory is a bucket: ``s3://``, ``gs://`` or ``az://``."""
+    return _BUCKET.match(root) is not None
+
+
+def output_root(text: str) -> str:
+    """Return an output directory in the form that is stored: a path, or a URL of a bucket.
+
+    A ``file://`` URL becomes its path. Raises ValueError for any other URL.
+    """
+    if text.lower().startswith(_FILE):
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise ValueError(f"{text!r}: expected file:///PATH")
+        return unquote(parts.path)
+    if not is_bucket(text):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+            raise ValueError(f"{text!r}: expected a path, or s3://, gs://, az:// or file://")
+        return text
+    scheme, _, rest = text.partition("://")
+    bucket, *parts_of_prefix = rest.rstrip("/").split("/")
+    if not bucket or any(part in ("", ".", "..") for part in parts_of_prefix) or "?" in rest:
+        raise ValueError(f"{text!r}: expected {scheme.lower()}://BUCKET/PREFIX")
+    return f"{scheme.lower()}://{rest.rstrip('/')}"
+
+
+def path_below(root: str, path: str) -> str:
+    """Return a path below an output directory: a path, or the URL of an object."""
+    return f"{root}/{path}" if is_bucket(root) else str(PurePosixPath(root) / path)
 
 
 def absolute_url(url: str, base_url: str) -> str:

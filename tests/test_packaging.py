@@ -188,3 +188,18 @@ def test_a_run_imports_no_review_server() -> None:
 def test_the_package_imports_without_warnings() -> None:
     script = "import batchgen, batchgen.cli.main, batchgen.api, batchgen.commands.run"
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("page", "first"), [("review", "main"), ("run", "run")])
+def test_pages_preload_every_module_they_import(page: str, first: str) -> None:
+    """Otherwise the browser finds each module only after the one that imports it."""
+    directory = Path(batchgen.__file__).parent / "review"
+    html = (directory / "templates" / f"{page}.html").read_text(encoding="utf-8")
+    preloaded = set(re.findall(r'rel="modulepreload" href="/static/js/(\w+)\.js"', html))
+    found, left = set[str](), [first]
+    while left:
+        text = (directory / "static" / "js" / f"{left.pop()}.js").read_text(encoding="utf-8")
+        new = set(re.findall(r'from "\./(\w+)\.js"', text)) - found
+        found |= new
+        left += new
+    assert preloaded == found

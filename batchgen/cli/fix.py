@@ -228,9 +228,8 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
 )
 @option(
     "--dataset",
-    type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write the verified images with their prompts as a dataset.",
+    help="Write the verified images with their prompts as a dataset, to a directory or a bucket.",
 )
 @option(
     "--layout",
@@ -246,6 +245,11 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
     help="With --dataset: put N images into each part.",
 )
 @option(
+    "--decision",
+    type=click.Choice(["accepted"]),
+    help="With --dataset: take only images that were accepted in review.",
+)
+@option(
     "--run",
     type=click.IntRange(min=1),
     metavar="ID",
@@ -258,9 +262,10 @@ def export(
     file_format: str,
     output: Path | None,
     failed: bool,
-    dataset: Path | None,
+    dataset: str | None,
     layout: str,
     part_images: int,
+    decision: str | None,
     run: int | None,
 ) -> ExitCode:
     """Export jobs, attempts, images or review decisions as rows, or images as a dataset."""
@@ -268,14 +273,17 @@ def export(
     from batchgen.commands.export import export_failed
 
     if dataset is not None:
-        from batchgen.commands.export_dataset import export_dataset
+        from batchgen.commands.export_dataset import Choice, export_dataset
         from batchgen.dataset.layout import Layout
 
         if failed or output is not None or run is not None:
             raise click.UsageError("--dataset cannot be combined with --failed, --output or --run")
-        return export_dataset(
-            name, db, dataset=dataset, layout=Layout(layout), part_images=part_images
+        choice = Choice(
+            layout=Layout(layout), part_images=part_images, accepted=decision is not None
         )
+        return export_dataset(name, db, dataset=dataset, choice=choice)
+    if decision is not None:
+        raise click.UsageError("--decision needs --dataset")
     if run is not None and (failed or what == "decisions"):
         raise click.UsageError("--run cannot be combined with --failed or --what decisions")
     if failed:

@@ -17,7 +17,7 @@ from batchgen.errors import BatchgenError, ExitCode, message_of
 from batchgen.version import __version__
 
 _GROUPS: Final[dict[str, list[click.Command]]] = {
-    "Make": [make.init, make.check, make.plan, make.run, make.resume],
+    "Make": [make.init, make.check, make.plan, make.try_, make.run, make.resume],
     "Look": [look.status, look.report, pages.review, pages.gallery, look.cost],
     "Fix": [
         fix.retry,

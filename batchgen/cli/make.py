@@ -217,3 +217,44 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Unpack[RunOptions])
 
     presenter = TerminalPresenter(as_json=as_json, quiet=quiet)
     return command(name, Overrides(**options), presenter)
+
+
+@click.command("try")
+@click.argument(
+    "manifest", metavar="[MANIFEST]", type=click.Path(path_type=Path), default=DEFAULT_MANIFEST
+)
+@option(
+    "--sample",
+    type=click.IntRange(1, 100),
+    default=3,
+    metavar="N",
+    help="Make this many images, of the most different jobs.",
+)
+@manifest_db_option
+@json_option
+@max_cost_option
+@accept_unknown_price_option
+@option("--yes", is_flag=True, help="Skip the confirmation of the cost.")
+def try_(
+    manifest: Path,
+    sample: int,
+    db: Path | None,
+    as_json: bool,
+    max_cost: str | None,
+    accept_unknown_price: bool,
+    yes: bool,
+) -> ExitCode:
+    """Make a few images of a manifest, then ask to make the others.
+
+    MANIFEST defaults to batch.yaml. The images belong to the batch and are not made again.
+    """
+    with _permanent_imports():
+        from batchgen.commands.try_sample import try_sample
+        from batchgen.console.terminal import TerminalPresenter
+        from batchgen.session.overrides import Overrides
+
+    overrides = Overrides(
+        db=db, max_cost=max_cost, accept_unknown_price=accept_unknown_price, yes=yes
+    )
+    presenter = TerminalPresenter(as_json=as_json)
+    return try_sample(manifest, overrides, presenter, sample=sample)

@@ -23,6 +23,7 @@ from batchgen.ledger.review_summary import exported_decisions
 from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
 from batchgen.session.settings import Environment
+from batchgen.urls import is_bucket
 
 
 def export(
@@ -95,7 +96,7 @@ def _written(job: Waiting, base: Path) -> WrittenJob:
         options=json.loads(job.options),
         images=tuple(json.loads(job.images)),
         mask=job.mask,
-        root=str(base / job.root),
+        root=job.root if is_bucket(job.root) else str(base / job.root),
         path=job.path,
         tags=tuple(json.loads(job.tags)),
         is_whole=not job.reason.startswith(f"{ROW_REASON}:"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from contextlib import closing
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,56 +18,80 @@ from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.dataset_samples import Sample, samples
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.session.settings import Environment
+from batchgen.session.storage import stores_of_batch
 from batchgen.storage.local import LocalStore
+from batchgen.storage.store import StoreError
+from batchgen.storage.stores import Stores
+from batchgen.urls import is_bucket, output_root, path_below
 
 
-def export_dataset(
-    name: str, db: Path | None, *, dataset: Path, layout: Layout, part_images: int
-) -> ExitCode:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The layout of a dataset and the images to put into it."""
+
+    layout: Layout
+    part_images: int
+    accepted: bool
+
+
+def export_dataset(name: str, db: Path | None, *, dataset: str, choice: Choice) -> ExitCode:
     """Write the verified images of a batch as a dataset; exit with 1 if any image was left out.
 
     Raises SettingsError if pyarrow is not installed or the directory holds anything else.
     """
-    if layout is not Layout.WEBDATASET and find_spec("pyarrow") is None:
+    if choice.layout is not Layout.WEBDATASET and find_spec("pyarrow") is None:
         raise SettingsError(
-            f"--layout {layout.value}: needs pyarrow, which is not installed; expected"
+            f"--layout {choice.layout.value}: needs pyarrow, which is not installed; expected"
             " batchgen[dataset], such as `pip install 'PATH_OR_WHEEL[dataset]'`"
         )
+    try:
+        dataset = output_root(dataset)
+    except ValueError as exc:
+        raise SettingsError(f"--dataset {exc}") from None
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
         base = base_of(ledger, batch)
-        order = DatasetOrder(batch=name, layout=layout, part_images=part_images)
+        order = DatasetOrder(
+            batch=name,
+            layout=choice.layout,
+            part_images=choice.part_images,
+            accepted=choice.accepted,
+        )
+        stores = stores_of_batch(ledger, batch)
+        target = stores.of(dataset) if is_bucket(dataset) else LocalStore(Path(dataset))
 
         def url_of(sample: Sample) -> str:
+            if is_bucket(sample.root):
+                return path_below(sample.root, sample.path)
             return (base / sample.root / sample.path).absolute().as_uri()
 
-        writer = DatasetWriter(
-            LocalStore(dataset), order, lambda sample: _verified(base, sample), url_of
-        )
+        writer = DatasetWriter(target, order, lambda sample: _verified(stores, sample), url_of)
         try:
-            summary = writer.write(samples(conn, batch.id))
+            summary = writer.write(samples(conn, batch.id, accepted=choice.accepted))
         except OSError as exc:
             raise SettingsError(f"{dataset}: the dataset can't be written: {exc}") from exc
     write_line(sys.stdout, _text(name, dataset, summary))
     return ExitCode.UNFINISHED if summary.unverified else ExitCode.DONE
 
 
-def _verified(base: Path, sample: Sample) -> bytes | None:
+def _verified(stores: Stores, sample: Sample) -> bytes | None:
     """Return the bytes of an image if they are those that were saved; else name it on stderr."""
-    path = base / sample.root / sample.path
+    place = path_below(sample.root, sample.path)
     try:
-        data = path.read_bytes()
+        data = stores.of(sample.root).read(sample.path)
+    except StoreError:
+        raise
     except OSError as exc:
-        write_line(sys.stderr, f"left out: {sample.key}: {path}: {exc.strerror}")
+        write_line(sys.stderr, f"left out: {sample.key}: {place}: {exc.strerror}")
         return None
     if hashlib.sha256(data).hexdigest() != sample.sha256:
-        write_line(sys.stderr, f"left out: {sample.key}: {path}: changed since it was saved")
+        write_line(sys.stderr, f"left out: {sample.key}: {place}: changed since it was saved")
         return None
     return data
 
 
-def _text(name: str, dataset: Path, summary: DatasetSummary) -> str:
+def _text(name: str, dataset: str, summary: DatasetSummary) -> str:
     def number(count: int, noun: str) -> str:
         return f"{count:,} {noun}{'' if count == 1 else 's'}"
 

@@ -24,6 +24,7 @@ from batchgen.manifest.rows import open_rows
 from batchgen.manifest.table import RowsFault
 from batchgen.review.gallery import GalleryOptions, GalleryWriter, Written
 from batchgen.session.settings import Environment
+from batchgen.session.storage import refuse_buckets
 from batchgen.text import counted
 
 _TROUBLES_SHOWN: Final = 20
@@ -48,6 +49,7 @@ def gallery(
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
+        refuse_buckets(conn, batch, "gallery")
         chosen = ImageFilter(
             runs=() if wanted.run is None else (wanted.run,),
             since=timestamp(wanted.since) if wanted.since is not None else None,

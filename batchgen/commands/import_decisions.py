@@ -23,12 +23,12 @@ def import_decisions(name: str, db: Path | None, file: Path, *, by: str) -> Exit
 
     Exits with 1 if a row is about an image that the batch does not have. Raises SettingsError.
     """
+    ledger = Environment.load().ledger_path(db, None)
+    check_exists(ledger)
     try:
         picks = read_picks(file.read_bytes(), str(file))
     except OSError as exc:
         raise SettingsError(f"{file}: cannot be read: {exc.strerror}") from exc
-    ledger = Environment.load().ledger_path(db, None)
-    check_exists(ledger)
     with closing(open_for_writing(ledger)) as conn:
         batch = find_batch(conn, name).id
         found = match(picks, [Target(**row) for row in decided_images(conn, batch)])

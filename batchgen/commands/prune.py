@@ -11,9 +11,13 @@ from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.saved_images import Saved, forget_pruned, saved_images
+from batchgen.output.bucket_sidecar import remove_sidecar_object
 from batchgen.output.sidecar import is_sidecar, sidecar_of
+from batchgen.session.storage import stores_of_batch
+from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import sha256_of
 from batchgen.text import counted, file_size
+from batchgen.urls import is_bucket
 
 
 def prune(name: str, db: Path | None, *, yes: bool, as_json: bool = False) -> ExitCode:
@@ -25,21 +29,39 @@ def prune(name: str, db: Path | None, *, yes: bool, as_json: bool = False) -> Ex
     with locked_batch(name, db) as batch:
         base = base_of(batch.ledger, batch.row)
         retired = [saved for saved in saved_images(batch.conn, batch.row.id) if saved.retired]
-        kept = {saved.image: why for saved in retired if (why := _kept(base, saved))}
+        stores = stores_of_batch(batch.ledger, batch.row)
+        kept = {saved.image: why for saved in retired if (why := _why_kept(base, stores, saved))}
         removable = [saved for saved in retired if saved.image not in kept]
         for saved in retired:
             write_line(sys.stdout, _line(saved, kept.get(saved.image), yes=yes, as_json=as_json))
         if yes:
             for saved in removable:
                 # The file goes first: after a kill in between, the image is known to be missing.
-                image = base / saved.root / saved.path
-                image.unlink(missing_ok=True)
-                if is_sidecar(sidecar_of(image), name, saved.key):
-                    sidecar_of(image).unlink()
+                _remove(base, stores, saved, name)
             forget_pruned(batch.conn, [saved.image for saved in removable])
     if not as_json:
         write_line(sys.stdout, _summary(name, removable, yes=yes))
     return ExitCode.DONE
+
+
+def _remove(base: Path, stores: Stores, saved: Saved, name: str) -> None:
+    if is_bucket(saved.root):
+        store = stores.of(saved.root)
+        store.delete(saved.path)
+        remove_sidecar_object(store, saved.path, name, saved.key)
+        return
+    image = base / saved.root / saved.path
+    image.unlink(missing_ok=True)
+    if is_sidecar(sidecar_of(image), name, saved.key):
+        sidecar_of(image).unlink()
+
+
+def _why_kept(base: Path, stores: Stores, saved: Saved) -> str | None:
+    """Return why an image is left alone; None if it may be removed."""
+    if not is_bucket(saved.root):
+        return _kept(base, saved)
+    present = stores.of(saved.root).digest(saved.path)
+    return None if present in (None, saved.sha256) else "changed since, and left alone"
 
 
 def _line(saved: Saved, kept: str | None, *, yes: bool, as_json: bool) -> str:

@@ -22,6 +22,7 @@ from batchgen.ledger.review_summary import newest_run_with_images
 from batchgen.review.batch import ReviewBatch, View
 from batchgen.review.server import serve
 from batchgen.session.settings import Environment
+from batchgen.session.storage import refuse_buckets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ def review(name: str, db: Path | None, shown: Shown, served: Served) -> ExitCode
             write_line(
                 sys.stdout, f"on your own machine: ssh -L {port}:{served.host}:{port} THIS_HOST"
             )
-        elif served.opens_browser:
+        elif served.opens_browser and _has_screen(environment):
             webbrowser.open(url)
         write_line(sys.stdout, "stop it with Ctrl-C; decisions are saved as you make them")
 
@@ -68,10 +69,18 @@ def review(name: str, db: Path | None, shown: Shown, served: Served) -> ExitCode
     return ExitCode.DONE
 
 
+def _has_screen(environment: Environment) -> bool:
+    """Return whether a browser has a window to open; without one it would take the terminal."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
+
+
 def _filter(ledger: Path, name: str, shown: Shown) -> ImageFilter:
     """Return the images to offer: by default those of the newest run that saved any."""
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
+        refuse_buckets(conn, batch, "review")
         only = resolve_jobs(conn, shown.only, batch.id, name)
         run = shown.run
         if run is None and only is None and shown.since is None and not shown.tags:

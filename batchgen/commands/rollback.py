@@ -13,9 +13,12 @@ from batchgen.errors import ExitCode
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.saved_images import Rollback, Version, find_rollbacks, record_rollback
+from batchgen.output.bucket_rollback import object_refusal, put_objects_back
 from batchgen.output.previous_versions import MAX_KEPT, find_kept, keep, keep_edited, put_back
 from batchgen.output.sidecar import is_sidecar, sidecar_of
+from batchgen.session.storage import stores_of_batch
 from batchgen.system.atomic_files import sha256_of
+from batchgen.urls import is_bucket
 
 
 def rollback(
@@ -29,9 +32,11 @@ def rollback(
     done, lost = 0, 0
     with locked_batch(name, db) as batch:
         base = base_of(batch.ledger, batch.row)
+        stores = stores_of_batch(batch.ledger, batch.row)
         only = resolve_jobs(batch.conn, only, batch.row.id, name)
         for one in list(find_rollbacks(batch.conn, batch.row.id, only=only, run=run)):
-            refused = _refusal(base, one)
+            in_bucket = any(is_bucket(image.root) for image in (*one.current, *one.earlier))
+            refused = object_refusal(stores, one) if in_bucket else _refusal(base, one)
             if refused is not None:
                 lost += 1
                 if as_json:
@@ -39,7 +44,10 @@ def rollback(
                 else:
                     write_line(sys.stderr, f"{one.key}: {refused}")
                 continue
-            _put_back(base, name, one)
+            if in_bucket:
+                put_objects_back(stores, name, one)
+            else:
+                _put_back(base, name, one)
             record_rollback(batch.conn, one)
             done += 1
             text = _record(one, None) if as_json else f"{one.key}: back to {one.earlier[0].path}"

@@ -29,7 +29,7 @@ from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros
 from batchgen.report.status import next_step, replaced_text, summary_text
 from batchgen.session.batch_lock import batch_lock
-from batchgen.session.directories import image_directory, spool_directory
+from batchgen.session.directories import image_place, spool_directory
 from batchgen.session.env_file import exposed_env_file
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.missing_images import missing_images
@@ -48,6 +48,7 @@ from batchgen.system.process import (
     tune_allocator,
     tune_garbage_collector,
 )
+from batchgen.urls import is_bucket
 
 
 def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
@@ -240,7 +241,8 @@ def _summarize(
 ) -> None:
     if presenter.quiet and not (found.troubled or found.unfinished):
         return
-    images = _shown(image_directory(prepared))
+    place = image_place(prepared)
+    images = place if is_bucket(place) else _shown(Path(place))
     write_text(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
     if replaced is not None:
         write_line(sys.stdout, replaced)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from batchgen.console.progress import write_line
 from batchgen.engine.placing import PARTIAL_DIRECTORY
-from batchgen.errors import ExitCode
+from batchgen.errors import ExitCode, SettingsError
 from batchgen.job import EXT_PLACEHOLDER
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.clock import utc_now
@@ -21,12 +21,16 @@ from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.paid_images import LostImage, lost_images
 from batchgen.ledger.saved_images import Saved, fetch_again, saved_images
+from batchgen.output.bucket_check import differing_objects, foreign_objects
 from batchgen.output.previous_versions import PREVIOUS_DIRECTORY
 from batchgen.output.relocate import MOVING_DIRECTORY
 from batchgen.output.sidecar import is_sidecar, sidecar_of
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.settings import Environment
+from batchgen.session.storage import stores_of_batch
+from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import PART_SUFFIX, sha256_of
+from batchgen.urls import is_bucket, path_below
 
 _OURS = (PREVIOUS_DIRECTORY, PARTIAL_DIRECTORY, MOVING_DIRECTORY)
 
@@ -47,7 +51,8 @@ class Found:
     """A file that differs from the ledger."""
 
     finding: Finding
-    path: Path
+    path: Path | str
+    """A file, or the URL of an object."""
     saved: Saved | None = None
 
     def as_json(self) -> dict[str, object]:
@@ -73,9 +78,13 @@ def verify(
         batch = find_batch(conn, name)
         base = base_of(ledger, batch)
         found, known, roots = [], set[Path](), set[Path]()
+        in_buckets = list[Saved]()
         checked = 0
         for saved in saved_images(conn, batch.id):
             checked += 1
+            if is_bucket(saved.root):
+                in_buckets.append(saved)
+                continue
             path = base / saved.root / saved.path
             known.add(path)
             if is_sidecar(sidecar_of(path), name, saved.key):
@@ -84,6 +93,8 @@ def verify(
             finding = _look(path, saved)
             if finding is not None:
                 found.append(Found(finding=finding, path=path, saved=saved))
+        if in_buckets:
+            found += _in_buckets(stores_of_batch(ledger, batch), name, in_buckets)
         found += [_lost(base, lost) for lost in lost_images(conn, batch.id, utc_now())]
     found += [Found(finding=Finding.FOREIGN, path=path) for path in _foreign(roots, known)]
     wrong = [one for one in found if one.saved is not None]
@@ -99,6 +110,18 @@ def verify(
     return ExitCode.UNFINISHED if wrong else ExitCode.DONE
 
 
+def _in_buckets(stores: Stores, name: str, images: list[Saved]) -> Iterator[Found]:
+    """Compare objects. Raises SettingsError if a bucket cannot be read."""
+    try:
+        for saved, is_there in differing_objects(stores, images):
+            finding = Finding.CHANGED if is_there else Finding.MISSING
+            yield Found(finding=finding, path=path_below(saved.root, saved.path), saved=saved)
+        for root, path in foreign_objects(stores, name, images, _OURS):
+            yield Found(finding=Finding.FOREIGN, path=path_below(root, path))
+    except OSError as exc:
+        raise SettingsError(f"{name}: not verified: {exc}") from exc
+
+
 def _lost(base: Path, lost: LostImage) -> Found:
     saved = Saved(
         image=lost.image,
@@ -110,7 +133,9 @@ def _lost(base: Path, lost: LostImage) -> Found:
         bytes=0,
         has_address=True,
     )
-    return Found(finding=Finding.LOST, path=base / saved.root / saved.path, saved=saved)
+    path = base / saved.root / saved.path
+    place = path_below(saved.root, saved.path) if is_bucket(saved.root) else path
+    return Found(finding=Finding.LOST, path=place, saved=saved)
 
 
 def _can_repair(one: Found, findings: Set[Finding]) -> bool:
@@ -137,7 +162,9 @@ def _foreign(roots: set[Path], known: set[Path]) -> Iterator[Path]:
 
 
 def _text(one: Found, base: Path) -> str:
-    path = one.path.relative_to(base) if one.path.is_relative_to(base) else one.path
+    path = one.path
+    if isinstance(path, Path) and path.is_relative_to(base):
+        path = path.relative_to(base)
     key = f" (as {one.saved.key})" if one.saved else ""
     return f"{one.finding.value}: {path}{key}"
 

@@ -36,6 +36,8 @@ class DatasetOrder:
     layout: Layout
     part_images: int
     """Images of a part: a tar file, a directory or a parquet file."""
+    accepted: bool = False
+    """Only images that a person accepted in review."""
 
 
 def sample_name(sample: Sample) -> str:

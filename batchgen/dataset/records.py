@@ -51,6 +51,7 @@ class Records:
                     "batch": order.batch,
                     "layout": order.layout.value,
                     "part_images": order.part_images,
+                    "accepted": order.accepted,
                 },
                 indent=2,
             )

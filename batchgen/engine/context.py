@@ -18,6 +18,7 @@ from batchgen.ledger.records import DueImage
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.providers.profile import Profile
 from batchgen.spool.spool import Spool
+from batchgen.storage.stores import Stores
 from batchgen.system.disk_space import DiskSpace
 
 _MAX_INTERNAL_ERRORS: Final = 3
@@ -53,6 +54,8 @@ class RunContext:
     base: Path
     """The manifest's directory; output directories are relative to it."""
     overwrite: bool = False
+    stores: Stores | None = None
+    """Set where an output directory of the batch is, or was, in a bucket."""
     tally: RunTally = field(default_factory=RunTally)
 
     def dispatch_status(self) -> DispatchStatus:

@@ -6,15 +6,15 @@ rename, fsync the directory, record the image as saved. Every step can be repeat
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import anyio
 
 from batchgen.engine.attempt import expiry
+from batchgen.engine.bucket_placing import BucketPlacer
 from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import JobDone, JobHeld
 from batchgen.engine.failed_download import failed_download, is_overdue, wait_asked_before
@@ -71,12 +71,13 @@ from batchgen.outcomes.download_policy import (
     FetchResult,
     FetchSpoiled,
 )
-from batchgen.output.sidecar import write_sidecar
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.video import is_video_task
+from batchgen.storage.store import StoreError
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
+from batchgen.urls import path_below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,7 @@ class Delivery:
         self._context = context
         self._tasks = tasks
         self._redelivery = redelivery
-        self._placer = Placer(context)
+        self._placer = Placer(context) if context.stores is None else BucketPlacer(context)
         self._source = ImageSource(context, downloader, self._placer)
 
     async def deliver_left(self, job: JobId) -> Requeue | None:
@@ -162,9 +163,10 @@ class Delivery:
         try:
             return await self._deliver_recreating_directories(paid)
         except OSError as exc:
-            await self._leave_paid(job, f"disk: {exc}")
+            place = "storage" if isinstance(exc, StoreError) else "disk"
+            await self._leave_paid(job, f"{place}: {exc}")
             if exc.errno not in ERRORS_OF_ONE_PATH:
-                context.throttle.stop(f"disk: {exc}")
+                context.throttle.stop(f"{place}: {exc}")
             await self._keep_images_in_spool(job)
         except Conflict as exc:
             reason = f"{PATH_REASON}: {exc.path} is not an image of this job; move it"
@@ -334,16 +336,14 @@ class Delivery:
         """Verify an image and check whether its path is free. Raises BadImage and OSError."""
         info, sha256 = verify_file(part, job.verify, is_video=is_video_task(image.task))
         path = final_path(job.path, info.format.extension, image.rank)
-        return _Verified(info, sha256, os.path.lexists(self._context.base / job.root / path))
+        return _Verified(info, sha256, self._placer.is_taken(job.root, path))
 
     async def _origin(self, image: DueImage) -> Provenance:
         return await self._context.ledger.run(read_provenance, image.attempt_id)
 
     async def _record_saved(self, job: Job, image: DueImage, saved: SavedImage) -> _Saved:
         if job.sidecar:
-            final = self._context.base / job.root / saved.path
-            origin = await self._origin(image)
-            await in_disk_thread(write_sidecar, final, job, saved, origin)
+            await self._placer.write_sidecar(job, saved, await self._origin(image))
         finished = await self._context.ledger.run(mark_image_saved, image.id)
         hit(Point.SAVED)
         return _Saved(image=saved, finished=finished)
@@ -362,7 +362,7 @@ class Delivery:
                 await in_disk_thread(self._placer.clean_up, job, finished, saved, origin.batch)
         context.tally.jobs_done += 1
         warnings = (*(warning for image in saved for warning in image.warnings), *warnings)
-        paths = tuple(str(PurePosixPath(job.root) / image.path) for image in saved)
+        paths = tuple(path_below(job.root, image.path) for image in saved)
         context.observe(JobDone(key=job.key, paths=paths, warnings=warnings))
         if finished.has_spool_file:
             await context.spool.remove_later(finished.attempt_id)

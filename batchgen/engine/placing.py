@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -21,10 +21,11 @@ from batchgen.ledger.images import clear_placement, record_placement
 from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, JobFinished, OldImage, Provenance
 from batchgen.output.previous_versions import keep, keep_edited
-from batchgen.output.sidecar import is_sidecar, sidecar_of
+from batchgen.output.sidecar import is_sidecar, sidecar_of, write_sidecar
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.providers.adapters.video import is_video_task
+from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import (
     PartFile,
     make_directory_below,
@@ -38,7 +39,7 @@ from batchgen.system.threads import in_disk_thread
 
 PARTIAL_DIRECTORY: Final = ".partial"
 _MAX_KNOWN_DIRECTORIES: Final = 64
-_MAX_TRIES: Final = 3
+MAX_TRIES: Final = 3
 """How often placing is tried if another file takes the path meanwhile."""
 ERRORS_OF_ONE_PATH: Final = frozenset(
     {errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EEXIST, errno.EILSEQ}
@@ -51,7 +52,7 @@ Rename = Callable[[Path, Path], None]
 class Conflict(Exception):
     """A file that is not an image of the job exists at the path."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         super().__init__(path)
         self.path = path
 
@@ -81,6 +82,15 @@ class Placer:
             self._known_directories[root, inner] = directory
         return directory
 
+    def is_taken(self, root: str, path: str) -> bool:
+        """Return whether a file exists at an output path; a bucket says so when it is written."""
+        return os.path.lexists(self._base / root / path)
+
+    async def write_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
+        """Write the sidecar of a placed image. Raises OSError."""
+        final = self._base / job.root / saved.path
+        await in_disk_thread(write_sidecar, final, job, saved, origin)
+
     async def place(
         self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
     ) -> None:
@@ -96,7 +106,7 @@ class Placer:
             if job.sidecar:
                 origin = await ledger.run(read_provenance, image.attempt_id)
                 await in_disk_thread(self._free_sidecar_path, job, sidecar_of(final), origin)
-            for _ in range(_MAX_TRIES):
+            for _ in range(MAX_TRIES):
                 rename: Rename = claim
                 if taken:
                     known = await ledger.run(path_history, job.id, job.root, saved.path)
@@ -243,20 +253,26 @@ class Placer:
 
     def _save_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
         """Save the partial images of a response as ``.partial/NAME-1.png`` and so on."""
-        response = self._context.spool.find(attempt)
-        if response is None:
-            return
         root = self._base / job.root
-        partials = adapter_of(response.route).partial_images(response.body(), response.headers)
-        for number, data in enumerate(partials, 1):
-            try:
-                info = inspect(data)
-            except BadImage:
-                continue
+        for number, extension, data in partials_of(self._context.spool, attempt):
             final = root / PARTIAL_DIRECTORY / path
-            final = final.with_name(f"{final.stem}-{number}.{info.format.extension}")
+            final = final.with_name(f"{final.stem}-{number}.{extension}")
             make_directory_below(root, final.parent)
             write_atomically(final, data)
+
+
+def partials_of(spool: Spool, attempt: AttemptId) -> Iterator[tuple[int, str, bytes]]:
+    """Yield number, extension and bytes of the partial images of a response."""
+    response = spool.find(attempt)
+    if response is None:
+        return
+    partials = adapter_of(response.route).partial_images(response.body(), response.headers)
+    for number, data in enumerate(partials, 1):
+        try:
+            info = inspect(data)
+        except BadImage:
+            continue
+        yield number, info.format.extension, data
 
 
 def _has_content(path: Path, sha256: str | None) -> bool:

@@ -26,6 +26,7 @@ from batchgen.ledger.copies import jobs_to_copy, record_copy_waits
 from batchgen.ledger.jobs import paid_jobs
 from batchgen.ledger.only import Only
 from batchgen.ledger.writer import LedgerWriteError
+from batchgen.output.bucket_obstacles import BucketObstacles
 from batchgen.output.obstacles import Obstacles
 from batchgen.providers.account import ApiKey
 from batchgen.system.shutdown import Shutdown
@@ -201,7 +202,7 @@ class Pool:
         tools = WorkerTools(
             client=self._client,
             tasks=self._tasks,
-            obstacles=Obstacles(context.base, overwrite=context.overwrite),
+            obstacles=_obstacles(context),
             deliver=hand_over,
         )
         async with anyio.create_task_group() as deliveries:
@@ -272,3 +273,9 @@ class Pool:
         finished = await context.ledger.run(finished_attempts, context.batch, spooled)
         for attempt in finished:
             await in_disk_thread(context.spool.remove, attempt)
+
+
+def _obstacles(context: RunContext) -> Obstacles:
+    if context.stores is None:
+        return Obstacles(context.base, overwrite=context.overwrite)
+    return BucketObstacles(context.base, context.stores, overwrite=context.overwrite)

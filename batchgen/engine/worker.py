@@ -37,6 +37,7 @@ from batchgen.planning.naming import final_path
 from batchgen.planning.reference_check import changed_references
 from batchgen.providers.adapters.registry import ADAPTERS, Route
 from batchgen.spool.response_part import ResponsePart
+from batchgen.storage.store import StoreError
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
 
@@ -335,5 +336,7 @@ async def work(
         pass
     except LedgerWriteError as exc:
         context.throttle.stop(f"ledger: {exc}")
+    except StoreError as exc:
+        context.throttle.stop(f"storage: {exc}")
     except OSError as exc:
         context.throttle.stop(f"disk: the spool can't be read: {exc}")

@@ -17,6 +17,7 @@ from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros, decimal_string
 
 PERIODS: Final = ("day", "month")
+_DAY_S: Final = 86_400
 PERIOD_TEXT: Final = {"run": "this run", "day": "today (UTC)", "month": "this month (UTC)"}
 _PREFIX_CHARS: Final = {"day": 10, "month": 7}
 """Of a timestamp: the part that names the period."""
@@ -92,12 +93,13 @@ def month_forecast(conn: sqlite3.Connection, now: datetime) -> MonthForecast:
     spent = spent_in(conn, month)
     begin = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     days = monthrange(now.year, now.month)[1]
-    passed = max(1.0, (now - begin) / timedelta(days=1))
+    month_s = days * _DAY_S
+    passed_s = min(month_s, max(_DAY_S, (now - begin) // timedelta(seconds=1)))
     budget = conn.execute("SELECT max_cost FROM budgets WHERE period = 'month'").fetchone()
     return MonthForecast(
         month=month,
         spent=spent,
-        projected=Micros(round(spent * days / min(passed, days))),
+        projected=Micros(spent * month_s // passed_s),
         budget=None if budget is None else Micros(budget["max_cost"]),
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from batchgen.job import BatchId
+from batchgen.ledger.decisions import NEWEST, Decision
 from batchgen.money import Micros
 
 _PAGE: Final = 1_000
@@ -42,7 +43,7 @@ class Sample:
     """Whether ``prompt`` and ``options`` are those of the image."""
 
 
-_SQL: Final = """
+_SQL: Final = f"""
 SELECT key, position, images.root AS root, images.path AS path, sha256, bytes, width, height,
        format, prompt, options, tags, attempts.provider AS provider, attempts.model AS model, cost,
        request_id, coalesce(ended_at, started_at) AS made_at,
@@ -53,18 +54,29 @@ FROM jobs CROSS JOIN images ON images.job_id = jobs.id AND images.state = 'saved
      CROSS JOIN attempts ON attempts.id = attempt_id
 WHERE batch_id = :batch AND key >= :key AND (key > :key OR position > :position)
       AND retired = 0 AND jobs.state = 'done'
+      AND (NOT :accepted
+           OR (SELECT decision FROM decisions WHERE id = ({NEWEST})) = '{Decision.ACCEPT}')
 ORDER BY key, position LIMIT :limit
 """
 
 
-def samples(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Sample]:
+def samples(
+    conn: sqlite3.Connection, batch: BatchId, *, accepted: bool = False
+) -> Iterator[Sample]:
     """Yield the saved images of done jobs in the order of their keys, a page at a time.
 
-    The order of keys is the same in every ledger; that of row ids is not.
+    With ``accepted``, only images that a person accepted. The order of keys is the same in every
+    ledger; that of row ids is not.
     """
     key, position = "", -1
     while True:
-        after = {"batch": batch, "key": key, "position": position, "limit": _PAGE}
+        after = {
+            "batch": batch,
+            "key": key,
+            "position": position,
+            "accepted": accepted,
+            "limit": _PAGE,
+        }
         page = conn.execute(_SQL, after).fetchall()
         for row in page:
             values = dict(row)

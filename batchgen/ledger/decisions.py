@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 from uuid import uuid4
@@ -249,6 +250,26 @@ def decision_counts(conn: sqlite3.Connection, batch: BatchId) -> DecisionCounts:
     saved = conn.execute("SELECT saved FROM tallies WHERE batch_id = ?", (batch,)).fetchone()
     undecided = max(0, (saved["saved"] if saved else 0) - accepted - rejected)
     return DecisionCounts(accepted=accepted, rejected=rejected, undecided=undecided)
+
+
+_MIN_DECIDED: Final = 50
+
+
+def accepted_percent(conn: sqlite3.Connection, batch: BatchId) -> Decimal | None:
+    """Return how many of the decided images of a batch were accepted, replaced ones included.
+
+    In percent with one decimal; None with fewer than 50 decided images.
+    """
+    row = conn.execute(
+        "SELECT coalesce(sum(decision = 'accept'), 0) AS accepted, count(*) AS decided"
+        " FROM decisions CROSS JOIN jobs ON jobs.id = job_id WHERE batch_id = ?"
+        " AND decision <> 'clear'"
+        " AND decisions.id IN (SELECT max(id) FROM decisions GROUP BY image_id, sha256)",
+        (batch,),
+    ).fetchone()
+    if row["decided"] < _MIN_DECIDED:
+        return None
+    return Decimal(1000 * row["accepted"] // row["decided"]).scaleb(-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Final
 from batchgen.job import BatchId
 from batchgen.ledger.sums import CHARGED, POSSIBLE
 from batchgen.money import decimal_string
+from batchgen.urls import is_bucket, path_below
 
 EXPORTS: Final = ("jobs", "attempts", "images")
 
@@ -62,6 +63,8 @@ def export(
 ) -> Iterator[dict[str, object]]:
     """Stream jobs, attempts or images of a batch; money as decimal strings in dollars.
 
+    The ``url`` of an image is None unless the image is in a bucket.
+
     With ``run``, only the jobs that it requested, its attempts, and the images that it made, also
     those that a later run has replaced.
 
@@ -79,6 +82,9 @@ def export(
             for column in _MONEY_COLUMNS:
                 if column in row:
                     row[column] = decimal_string(row[column])
+            if what == "images":
+                root = str(row["root"])
+                row["url"] = path_below(root, str(row["path"])) if is_bucket(root) else None
             yield row
 
 

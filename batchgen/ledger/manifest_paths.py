@@ -11,6 +11,7 @@ from typing import Final
 from batchgen.errors import SettingsError
 from batchgen.job import BatchId
 from batchgen.ledger.batches import BatchRow
+from batchgen.urls import is_bucket
 
 _SAMPLE: Final = 20
 """Images of a root that are looked for to learn where the root is."""
@@ -115,7 +116,7 @@ def move_roots(conn: sqlite3.Connection, batch: BatchId, found: Adoption) -> Non
     of_batch = "job_id IN (SELECT id FROM jobs WHERE batch_id = ?)"
     roots = conn.execute(f"SELECT DISTINCT root FROM images WHERE {of_batch}", (batch,)).fetchall()
     for (root,) in roots:
-        if Path(root).is_absolute():
+        if Path(root).is_absolute() or is_bucket(root):
             continue
         sample = conn.execute(
             f"SELECT path FROM images WHERE root = ? AND state = 'saved' AND {of_batch} LIMIT ?",

@@ -13,6 +13,7 @@ from batchgen.job import BatchId, JobId
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.staging_rows import CollisionKey
+from batchgen.urls import is_bucket
 
 ROOTS: Final = """
 INSERT OR IGNORE INTO output_roots (batch_id, root)
@@ -105,7 +106,14 @@ class _OtherRoot:
 
 def _folded(base: Path, root: str) -> str:
     """One absolute path for all spellings of an output directory."""
+    if is_bucket(root):
+        return root.lower()
     return os.path.normpath(base.absolute() / root).lower()
+
+
+def _below(place: str, path: str) -> str:
+    """One spelling for a path below an output directory of another batch."""
+    return f"{place}/{path}".lower() if is_bucket(place) else _folded(Path(place), path)
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -161,7 +169,7 @@ def _claimed_below(
         (
             (hash(collision_key(root, full[len(above) :])), row["key"], full[len(above) :])
             for row in rows
-            if (full := _folded(Path(other.place), row["path"])).startswith(above)
+            if (full := _below(other.place, row["path"])).startswith(above)
         ),
     )
     found = conn.execute(

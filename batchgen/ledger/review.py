@@ -61,7 +61,7 @@ _SORTS: Final = {
     "key": "jobs.id, images.position, images.id",
     "newest": "images.saved_at DESC, images.id DESC",
     "slowest": "julianday(attempts.ended_at) - julianday(attempts.started_at) DESC, images.id",
-    "dearest": "attempts.cost DESC, images.id",
+    "cost": "attempts.cost DESC, images.id",
     "undecided": "letter <> '-', jobs.id, images.id",
 }
 SORTS: Final = tuple(_SORTS)
@@ -132,7 +132,8 @@ SELECT images.id AS id, images.job_id AS job, key, images.state AS state, images
        jobs.estimated AS price,
        EXISTS (SELECT 1 FROM images AS old WHERE old.job_id = jobs.id AND old.state = 'replaced')
            AS replaces,
-       decision, note, decisions.prompt AS redo_prompt, decided_by, decided_at
+       decisions.id AS decision_id, decision, note, decisions.prompt AS redo_prompt,
+       decided_by, decided_at
 FROM images CROSS JOIN jobs ON jobs.id = images.job_id
 CROSS JOIN attempts ON attempts.id = images.attempt_id
 LEFT JOIN decisions ON decisions.id = ({NEWEST})

@@ -34,4 +34,15 @@ END;
 CREATE TRIGGER decisions_remain BEFORE DELETE ON decisions BEGIN
     SELECT RAISE(ABORT, 'decisions are append-only');
 END;
+-- The throttle of a run, every ten seconds.
+CREATE TABLE samples (
+    run_id INTEGER NOT NULL REFERENCES runs(id),
+    at TEXT NOT NULL,
+    in_flight INTEGER NOT NULL,
+    width INTEGER NOT NULL,
+    allowed INTEGER NOT NULL,
+    waiting_for TEXT,
+    queued INTEGER NOT NULL,
+    PRIMARY KEY (run_id, at)
+) STRICT, WITHOUT ROWID;
 """

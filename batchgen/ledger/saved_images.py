@@ -51,14 +51,28 @@ def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
 
 
 def done_places(conn: sqlite3.Connection, batch: BatchId) -> Iterator[str]:
-    """Where the saved images of done jobs are, relative to the base of their output directories."""
+    """Where the saved images of done jobs are, relative to the base of their output directories.
+
+    Objects in buckets are left out.
+    """
     rows = conn.execute(
         "SELECT images.root || '/' || images.path AS place FROM jobs"
         " CROSS JOIN images ON job_id = jobs.id AND images.state = 'saved'"
-        " WHERE batch_id = ? AND retired = 0 AND jobs.state = 'done'",
+        " WHERE batch_id = ? AND retired = 0 AND jobs.state = 'done'"
+        " AND NOT images.root GLOB '[a-z][a-z0-9]://*'",
         (batch,),
     )
     return (row["place"] for row in rows)
+
+
+def saved_roots(conn: sqlite3.Connection, batch: BatchId) -> list[str]:
+    """Return the output directories in which a batch has saved images."""
+    rows = conn.execute(
+        "SELECT DISTINCT images.root AS root FROM jobs CROSS JOIN images ON job_id = jobs.id"
+        " WHERE batch_id = ? AND images.state = 'saved' ORDER BY 1",
+        (batch,),
+    )
+    return [row["root"] for row in rows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

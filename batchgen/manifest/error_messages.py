@@ -173,7 +173,7 @@ def _right_place(name: str, model: type[JobSpec]) -> str:
     if name in Output.model_fields:
         return "it belongs below output:"
     if model is JobEntry and name in Manifest.model_fields:
-        return "it is for the whole manifest and stands at its top"
+        return "it is a key of the whole manifest; move it to the top level"
     if name in Limits.model_fields:
         return "it belongs below limits:, at the top of the manifest"
     return ""

@@ -1,4 +1,4 @@
-"""Writes a manifest of single jobs, to be mended by hand and run again under the same keys."""
+"""Write a manifest of single jobs, to be fixed by hand and run again under the same keys."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def partial_manifest(
     name: str, provider: object, limits: Mapping[str, object], jobs: Iterable[WrittenJob]
 ) -> Iterator[str]:
     """The text in pieces. What is not listed keeps its state: the manifest says ``partial``."""
-    yield f"# Jobs of {name} that wait for you. Mend them, run this file, and mend their source:\n"
-    yield "# the next run of the whole manifest would plan them as they stand there.\n"
+    yield f"# Jobs of {name} that need a decision. Fix them, run this file, and fix their source:\n"
+    yield "# the next run of the whole manifest plans them as the source says.\n"
     head: dict[str, Any] = {"name": _quoted(name), "partial": True, "provider": _quoted(provider)}
     if limits:
         head["limits"] = _quoted(dict(limits))

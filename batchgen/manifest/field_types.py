@@ -26,7 +26,7 @@ from batchgen.manifest.layout import check_delimiter
 from batchgen.manifest.table_encoding import check_encoding
 from batchgen.manifest.yaml_scalars import Ambiguous, Null
 from batchgen.money import parse_dollars
-from batchgen.urls import is_loopback
+from batchgen.urls import is_loopback, output_root
 
 MAX_NAME_CHARS: Final = 100
 _MAX_AMOUNT_CHARS: Final = 40
@@ -37,11 +37,11 @@ _VARIABLE: Final = "${"
 
 _OPTIONS_OF_THE_MANIFEST: Final = {
     "n": "count: says how many images to make; each is a request of its own",
-    "prompt": "prompt: is a key of its own, beside options:",
-    "model": "model: is a key of its own, beside options:",
-    "image": "images: is a key of its own, beside options:",
-    "images": "images: is a key of its own, beside options:",
-    "mask": "mask: is a key of its own, beside options:",
+    "prompt": "prompt: is a separate key, next to options:",
+    "model": "model: is a separate key, next to options:",
+    "image": "images: is a separate key, next to options:",
+    "images": "images: is a separate key, next to options:",
+    "mask": "mask: is a separate key, next to options:",
 }
 
 
@@ -52,7 +52,7 @@ def check_name(name: str) -> str:
     if not name.isprintable():
         raise ValueError("a name holds printable characters only")
     if "/" in name or "\\" in name or name in (".", ".."):
-        raise ValueError("a name is no path; leave out / and \\")
+        raise ValueError("a name must not be a path; remove / and \\")
     if name != name.strip() or name.startswith("-"):
         raise ValueError("a name begins with no dash, and begins and ends with no space")
     return name
@@ -75,7 +75,7 @@ def _as_amount(value: object) -> str:
         return str(value)
     if isinstance(value, str):
         if len(value) > _MAX_AMOUNT_CHARS:
-            raise ValueError("is no amount in dollars, like 12.50")
+            raise ValueError("not an amount; expected dollars, like 12.50")
         return value
     raise ValueError("expected an amount in dollars, like 12.50")
 
@@ -140,7 +140,9 @@ def _variable(value: object) -> object:
 def _environment_name(text: str) -> str:
     if not _ENVIRONMENT_NAME.fullmatch(text):
         # It may be the key itself, so it is not shown.
-        raise ValueError("is no name of an environment variable; the key itself never stands here")
+        raise ValueError(
+            "not a name of an environment variable; expected a name, never the key itself"
+        )
     return text
 
 
@@ -152,6 +154,7 @@ def has_variable(text: str) -> bool:
 _SCALAR_SCHEMA: Final = {"type": ["string", "number", "boolean"]}
 
 Text = Annotated[StrictStr, Field(min_length=1), AfterValidator(_not_blank)]
+OutputRoot = Annotated[Text, AfterValidator(output_root)]
 Option = StrictBool | StrictInt | StrictFloat | StrictStr
 MatrixValue = StrictBool | StrictInt | StrictFloat | StrictStr
 Rate = Annotated[StrictFloat, Field(gt=0), BeforeValidator(_as_float)]
@@ -203,7 +206,7 @@ def _web_url(url: str) -> str:
         host = urlsplit(url).hostname
     except ValueError:
         host = None
-    # Not shown: the address itself is often the secret.
+    # Not shown: the URL itself is often the secret.
     if not host or not url.startswith(("https://", "http://")):
         raise ValueError("not a valid URL; expected https://HOST/..., or a ${NAME} that holds it")
     if url.startswith("http://") and not is_loopback(host) and not host.startswith(_VARIABLE):
@@ -220,7 +223,7 @@ _REFRESH: Final = r"^(changed|always|[1-9][0-9]{0,3}d)$"
 
 
 def is_refresh(text: str) -> bool:
-    """Whether a text says when an image is made anew: ``changed``, ``always``, ``30d``."""
+    """Return whether a text says when to regenerate an image: ``changed``, ``always``, ``30d``."""
     return re.fullmatch(_REFRESH, text) is not None
 
 

@@ -24,7 +24,7 @@ def fill_rows(rows: Iterable[Row], source: FileRows | SqliteRows) -> Rows:
 
     Only from rows of the same product, which have the same value in the ``fill_by`` column. An
     empty ``fill_by`` cell belongs to the product above only if that column is filled itself.
-    Raises RowsFault if no column tells the products apart.
+    Raises RowsFault if no column identifies the products.
     """
     names = [normal_name(name) for name in source.fill or ()]
     by = normal_name(source.fill_by) if source.fill_by else None

@@ -1,4 +1,4 @@
-"""Read the rows of jsonl and json files, whatever their endings say."""
+"""Read the rows of jsonl and json files; the content decides between the two."""
 
 from __future__ import annotations
 
@@ -118,8 +118,10 @@ def _line_rows(table: TableFile, encoding: str, report: Report, reading: Reading
                 continue
             number += 1
             try:
-                value = parse(line.lstrip(_RECORD_SEPARATOR))
-                row = shapes.row(_checked(value), number, at, f"{label}:{at}")
+                value, may_repeat = parse(line.lstrip(_RECORD_SEPARATOR))
+                if may_repeat:
+                    _check_inner_keys(value)
+                row = shapes.row(value, number, at, f"{label}:{at}")
             except orjson.JSONDecodeError as error:
                 report(_json_fault(error, label, at, line))
             except ValueError as error:
@@ -152,7 +154,7 @@ def _byte_lines(read: Callable[[int], bytes], table: TableFile) -> Iterator[byte
         yield line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
 
 
-def _checked(value: object) -> object:
+def _check_inner_keys(value: object) -> None:
     """Raise ValueError for repeated keys inside of the columns; those of columns are numbered."""
     inner: Iterable[object] = ()
     if isinstance(value, RepeatedKeys):
@@ -162,7 +164,6 @@ def _checked(value: object) -> object:
     for cell in inner:
         if isinstance(cell, dict | list) and has_repeated_keys(cell):
             raise ValueError("an object in this row has a key twice; expected each key once")
-    return value
 
 
 def _json_fault(error: orjson.JSONDecodeError, label: str, line: int, text: bytes) -> RowsFault:
@@ -188,7 +189,8 @@ def _document_rows(table: TableFile, encoding: str, report: Report, reading: Rea
     shapes = _Shapes()
     for number, value in enumerate(_json_objects(document, label), 1):
         try:
-            row = shapes.row(_checked(value), number, 0, f"{label} row {number}")
+            _check_inner_keys(value)
+            row = shapes.row(value, number, 0, f"{label} row {number}")
         except ValueError as error:
             report(RowsFault(str(error), file=label, path=f"row {number}"))
         else:
@@ -205,7 +207,7 @@ def _document(table: TableFile, encoding: str) -> object:
     try:
         if encoding not in _UTF8:
             data = data.decode(encoding).encode()
-        return parse(data.removeprefix(b"\xef\xbb\xbf"))
+        return parse(data.removeprefix(b"\xef\xbb\xbf")).value
     except orjson.JSONDecodeError as error:
         raise table.fault(f"not valid JSON: {error.msg}", line=error.lineno) from None
     except UnicodeError as error:

@@ -6,16 +6,16 @@ Data scripts also write NaN and Infinity, which are not JSON; they are null here
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+_HUGE: Final = float(1 << 63)
+"""The fast parser returns integers beyond 64 bits as floats, which are at least this large."""
 _MAX_INTEGER_DIGITS: Final = 19
-"""Every integer of so many digits fits into 64 bits."""
-_CONTAINERS: Final = (dict, list)
+"""Every integer with at most this number of digits fits into 64 bits."""
+_CONTAINERS: Final = frozenset({dict, list})
 
 
 class RepeatedKeys(dict[str, object]):
@@ -26,7 +26,15 @@ class RepeatedKeys(dict[str, object]):
         self.pairs = tuple(pairs)
 
 
-def parse(data: bytes) -> object:
+class Parsed(NamedTuple):
+    """The value of a JSON text."""
+
+    value: object
+    may_repeat: bool
+    """Whether an object in it may be a `RepeatedKeys`."""
+
+
+def parse(data: bytes) -> Parsed:
     """Return the value of a JSON text. Raises orjson.JSONDecodeError.
 
     Integers beyond 64 bits stay text: as numbers they would lose digits, and two keys could become
@@ -37,8 +45,10 @@ def parse(data: bytes) -> object:
     except orjson.JSONDecodeError:
         if b"NaN" not in data and b"Infinity" not in data:
             raise
-        return _parse_exactly(data)
-    return value if _is_exact(data, value) else _parse_exactly(data)
+        return Parsed(_parse_exactly(data), True)
+    if _is_exact(data, value):
+        return Parsed(value, False)
+    return Parsed(_parse_exactly(data), True)
 
 
 def has_repeated_keys(value: object) -> bool:
@@ -49,35 +59,36 @@ def has_repeated_keys(value: object) -> bool:
 
 
 def _is_exact(data: bytes, value: object) -> bool:
-    """Return whether the fast parser kept everything; parsing again costs ten times as much."""
-    strings, floats = _counts(value)
-    quotes = data.count(b'"')
-    if quotes != strings * 2 and b'\\"' in data:
-        # Without escaped backslashes, each escaped quote is one.
-        quotes = data.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"')
-    return quotes == strings * 2 and not (floats and _LONG_NUMBER.search(data))
+    """Return whether the fast parser kept everything; parsing again costs ten times as much.
+
+    A repeated key leaves one ``":`` more in the text than there are keys. Text may hold that too,
+    and a space may be in front of the colon, so it may also return False for a text that was kept.
+    """
+    keys, has_huge = _counts(value)
+    has_spaces = b" :" in data or b"\t:" in data or b"\n:" in data or b"\r:" in data
+    return data.count(b'":') == keys and not has_spaces and not has_huge
 
 
 def _counts(value: object) -> tuple[int, bool]:
-    """Return the number of strings in a value, keys included, and whether it holds a float."""
+    """Return the number of keys in a value, and whether it holds a float beyond 64 bits."""
     if isinstance(value, dict):
-        strings, inner = len(value), list(value.values())
+        keys, cells = len(value), list(value.values())
     elif isinstance(value, list):
-        strings, inner = 0, value
+        keys, cells = 0, value
     else:
-        return int(isinstance(value, str)), isinstance(value, float)
-    floats = False
-    for one in inner:
-        kind = type(one)
-        if kind is str:
-            strings += 1
-        elif kind is float:
-            floats = True
-        elif kind in _CONTAINERS:
-            more, has_float = _counts(one)
-            strings += more
-            floats = floats or has_float
-    return strings, floats
+        return 0, type(value) is float and abs(value) >= _HUGE
+    kinds, has_huge = set(map(type, cells)), False
+    if float in kinds:
+        for one in cells:
+            if type(one) is float and (one >= _HUGE or one <= -_HUGE):
+                has_huge = True
+    if not kinds.isdisjoint(_CONTAINERS):
+        for one in cells:
+            if type(one) in _CONTAINERS and one:
+                more, inner_huge = _counts(one)
+                keys += more
+                has_huge = has_huge or inner_huge
+    return keys, has_huge
 
 
 def _parse_exactly(data: bytes) -> object:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from stat import S_ISREG
@@ -73,6 +73,8 @@ class LoadedManifest:
     sha256: str
     """Hex digest of the file's bytes."""
     places: Places
+    copies: Mapping[str, Path] = field(default_factory=dict)
+    """Local copies of tables in buckets, by their URLs."""
 
 
 class BrokenManifestError(ManifestError):
@@ -91,7 +93,7 @@ def load_manifest(path: Path) -> LoadedManifest:
 
 
 def parse_manifest(data: bytes, *, file: str, path: Path) -> LoadedManifest:
-    """Read a manifest's bytes; ``file`` is its name in messages, ``path`` where it stands or stood.
+    """Read a manifest's bytes; ``file`` is its name in messages, ``path`` its location.
 
     Raises ManifestError with all its faults, or the first hundred.
     """
@@ -166,10 +168,10 @@ def _read(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as stream:  # noqa: PTH123  # Path.open takes no descriptor
             if not S_ISREG(os.fstat(descriptor).st_mode):
-                refuse("is no regular file; a manifest is a file of its own")
+                refuse("not a regular file; expected the path of a manifest")
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        refuse("there is no such file")
+        refuse("file not found")
     except IsADirectoryError:
         refuse("is a directory; name the manifest in it")
     except (OSError, ValueError) as error:
@@ -197,12 +199,12 @@ def _decode(data: bytes, file: str) -> str:
         text = data[start:].decode()
     except UnicodeDecodeError as error:
         offset = start + error.start
-        refuse(offset, f"0x{data[offset]:02x} is no UTF-8; save the file as UTF-8")
+        refuse(offset, f"0x{data[offset]:02x} not UTF-8; save the file as UTF-8")
     if wrong := _NO_TEXT.search(text):
         offset = start + len(text[: wrong.start()].encode())
         refuse(
             offset,
-            f"the character U+{ord(wrong[0]):04X} cannot stand in a manifest; remove it, or write"
+            f"the character U+{ord(wrong[0]):04X} is not allowed in a manifest; remove it, or write"
             " it as an escape in double quotes",
         )
     return text
@@ -216,11 +218,11 @@ def _secrets(text: str, places: Places) -> Iterator[Fault]:
                 yield places.fault_at(number, found.start() + 1, (), NO_KEYS_HERE)
 
 
-# What must stand together
+# Keys that need each other
 
 
 def _missing(document: dict[str, Value]) -> Iterator[Explanation]:
-    """What a manifest lacks to be one; where a key is misspelt, that is the fault to mend."""
+    """Yield what a manifest lacks; a misspelled key counts as the one that was meant."""
     given = {closest_match(key, Manifest.model_fields) or key for key in document}
     if given.isdisjoint({"jobs", "rows", "matrix", "prompt"}):
         yield Explanation((), "nothing to make: write jobs: and below it '- a prompt'")
@@ -228,7 +230,7 @@ def _missing(document: dict[str, Value]) -> Iterator[Explanation]:
         return
     for source in ("rows", "matrix"):
         if source in given:
-            yield Explanation((source,), "needs a prompt: beside it, the template for its jobs")
+            yield Explanation((source,), "needs prompt: next to it, the template of its jobs")
     jobs = document.get("jobs")
     for number, job in enumerate(jobs if isinstance(jobs, list) else ()):
         if (
@@ -243,7 +245,7 @@ def _missing(document: dict[str, Value]) -> Iterator[Explanation]:
 
 
 class _Schema(GenerateJsonSchema):
-    """Without null where it only stands for a key that was left out."""
+    """Schemas without null where it only means that a key was left out."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])

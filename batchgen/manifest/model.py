@@ -28,6 +28,7 @@ from batchgen.manifest.field_types import (
     Name,
     OptionName,
     OptionOrNull,
+    OutputRoot,
     Printed,
     Rate,
     Refresh,
@@ -105,11 +106,13 @@ class ProviderSpec(Model):
     )
     idempotency: Literal["none", "replay"] | None = Field(
         None,
-        description="replay: the endpoint answers a repeated Idempotency-Key without billing again",
+        description="replay: the endpoint repeats its response to a repeated Idempotency-Key"
+        " without billing again",
     )
     server_errors: _MayBill | None = Field(
         None,
-        description="what a 500 or 502 in the endpoint's own words costs; maybe makes it a doubt",
+        description="what a 500 or 502 in the endpoint's own words costs; maybe makes the job"
+        " uncertain",
     )
     refusals: _MayBill | None = Field(
         None, description="what a refused request costs, also one refused for its content"
@@ -156,7 +159,7 @@ class FileRows(_Rows):
     All but parquet may also be compressed: .gz or .zst.
     """
 
-    file: Text = Field(description="the table, relative to the manifest")
+    file: Text = Field(description="the table, relative to the manifest or s3://BUCKET/NAME")
     delimiter: Delimiter | None = Field(
         None,
         description="what separates the columns: one character, or comma, semicolon, tab or pipe;"
@@ -174,11 +177,27 @@ class SqliteRows(_Rows):
     query: Text = Field(description="one SELECT; its columns are the template variables")
 
 
+class Storage(Model):
+    """How buckets are reached; credentials are in the environment."""
+
+    endpoint: Text | None = Field(
+        None, description="URL of an S3-compatible service; default: AWS_ENDPOINT_URL, else AWS"
+    )
+    region: Text | None = Field(None, description="default: AWS_REGION")
+    single_writer: StrictBool = Field(
+        False,
+        description="promise that no other program writes below the prefix, so that a service"
+        " without conditional writes may be used",
+    )
+
+
 class Output(Model):
     """Where images go and how they are checked."""
 
-    dir: Text | None = Field(
-        None, description="directory for all images, relative to the manifest; default: out/NAME"
+    dir: OutputRoot | None = Field(
+        None,
+        description="directory for all images, relative to the manifest, or a bucket such as"
+        " s3://BUCKET/PREFIX; default: out/NAME",
     )
     path: Text | None = Field(
         None, description="template of an image's path below dir; default: {{ key }}.{{ ext }}"
@@ -189,10 +208,10 @@ class Output(Model):
         description="how many previous versions are kept below .previous/; default 1, 0 for none",
     )
     keep_partials: StrictBool | None = Field(
-        None, description="keep the unfinished images of a streamed answer, below .partial/"
+        None, description="keep the unfinished images of a streamed response, below .partial/"
     )
     sidecar: StrictBool | None = Field(
-        None, description="write NAME.json beside each image: prompt, options, cost, request id"
+        None, description="write NAME.json next to each image: prompt, options, cost, request id"
     )
     metadata: StrictBool | None = Field(
         None, description="write prompt, model, key, cost and request id into each image, as XMP"
@@ -200,13 +219,13 @@ class Output(Model):
 
 
 class Notifier(Model):
-    """Somebody who is told how a run ended; `${NAME}` in addresses is from the environment."""
+    """A receiver of run reports; `${NAME}` in its URLs is taken from the environment."""
 
     command: Annotated[list[Text], Field(min_length=1)] | None = Field(
         None, description="a program with its arguments; it gets the report as JSON on stdin"
     )
     webhook: WebUrl | None = Field(None, description="gets the report as JSON by POST")
-    apprise: Text | None = Field(None, description="an Apprise address; gets the report as text")
+    apprise: Text | None = Field(None, description="an Apprise URL; gets the report as text")
     only_if: Literal["failed", "always"] = Field(
         "always", description="failed: only when the exit code of the run is not 0"
     )
@@ -231,14 +250,17 @@ class Limits(Model):
         None, description="requests begun in a minute, evenly spread; default: no limit"
     )
     images_per_minute: Rate | None = Field(
-        None, description="images asked for in a minute; default: no limit"
+        None, description="images requested in a minute; default: no limit"
     )
     burst: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="requests the endpoint takes at once on top of the even rate; default 1"
     )
-    max_cost: Dollars | None = Field(None, description="dollars a run may cost, doubt included")
+    max_cost: Dollars | None = Field(
+        None, description="dollars a run may cost, possibly charged amounts included"
+    )
     max_waste: ShareOrDollars | None = Field(
-        None, description="doubt that may be bought again: a share like 5% or dollars; default 5%"
+        None,
+        description="limit of rebuying uncertain requests: a share like 5% or dollars; default 5%",
     )
     deadline: Seconds | None = Field(None, description="seconds for one request, default 300")
     poll: Seconds | None = Field(
@@ -249,7 +271,8 @@ class Limits(Model):
         description="seconds to go on with failed downloads when all else is done; default 60",
     )
     max_probes: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
-        None, description="doubtful probes after which an open breaker stops the run; default 3"
+        None,
+        description="uncertain probes after which an open circuit breaker stops the run; default 3",
     )
     canary: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
         None, description="paid requests at most before the first image is on disk; default 3"
@@ -276,7 +299,7 @@ class JobSpec(Model):
         description="request parameters under the API's names; null removes an inherited one",
     )
     images: list[Text] | None = Field(
-        None, description="reference images, files or https:// addresses: the edits route"
+        None, description="reference images, files or https:// URLs: the edits route"
     )
     mask: Text | None = Field(None, description="mask of the first reference image, a png file")
     count: Annotated[StrictInt, Field(ge=1, le=1000)] | None = Field(
@@ -353,12 +376,15 @@ class Manifest(JobSpec):
         description="what becomes of jobs against the provider's known rules: no plan (refuse), or"
         " a warning and a paid request (warn)",
     )
+    storage: Storage | None = Field(
+        None, description="how buckets are reached, where output.dir is one"
+    )
     on_finish: Annotated[list[Notifier], Field(min_length=1)] | None = Field(
-        None, description="who is told how a run ended, with its report"
+        None, description="who receives the report of a run"
     )
     ping: WebUrl | None = Field(
         None,
-        description="address of a health check: asked with /start behind it when a run begins, as"
+        description="URL of a health check: requested with /start appended when a run begins, as"
         " it is when all is done, and with /fail otherwise",
     )
     limits: Limits = Field(

@@ -1,4 +1,4 @@
-"""Where the values of a manifest stand in its file, for messages that lead to the right line."""
+"""Find the values of a manifest in its file, for messages that lead to the right line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET: Final = re.compile(
     re.VERBOSE,
 )
 """API keys as OpenAI and its gateways, Google, and HTTP write them. Lower-case words joined by
-dashes, like a slug that begins with ``sk-``, are none."""
+dashes, like a slug that begins with ``sk-``, are not keys."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,60}")
 

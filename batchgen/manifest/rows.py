@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Final
 
 from batchgen.manifest.json_rows import json_rows, jsonl_rows
@@ -21,13 +23,18 @@ _COMPRESSED: Final = (".gz", ".zst")
 
 
 def open_rows(
-    source: str | FileRows | SqliteRows, base: Path, *, report: Report | None = None
+    source: str | FileRows | SqliteRows,
+    base: Path,
+    *,
+    report: Report | None = None,
+    copies: Mapping[str, Path] = MappingProxyType({}),
 ) -> Table:
     """Open a manifest's ``rows``, in their order and in constant memory (json excepted).
 
     Relative paths start at ``base``. Raises RowsFault if the table cannot be read, and so does
     iteration where it cannot be read on. A single row that is wrong is passed to ``report`` and
     left out, so that all can be reported at once; without ``report`` it is raised as well.
+    ``copies`` has the local copies of tables in buckets, by their URLs.
     """
     report = report or _raise
     if isinstance(source, SqliteRows):
@@ -44,7 +51,7 @@ def open_rows(
             file=spec.file,
             key="file",
         )
-    path = existing_file(base, spec.file, "file")
+    path = copies.get(spec.file) or existing_file(base, spec.file, "file")
     if ending in _PARQUET:
         return Table(parquet_rows(path, reading), reading)
     table = TableFile(path, spec.file)

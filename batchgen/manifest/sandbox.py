@@ -223,7 +223,7 @@ def _of_text(text_filter: Callable[..., object]) -> Callable[..., object]:
 
 
 def _finalized(value: object) -> object:
-    """What is printed for a value; lists and the like are refused, Python's look is no prompt."""
+    """Return what is printed for a value. Raises TemplateError for lists and the like."""
     if type(value) in PRINTED_AS_THEY_ARE or isinstance(value, str | Undefined):
         return value
     if isinstance(value, bool):

@@ -100,7 +100,7 @@ class Expression:
 
     def __init__(self, text: str) -> None:
         if text.lstrip().startswith("{{"):
-            raise TemplateError("an expression stands here as it is, without {{ }}")
+            raise TemplateError("expected an expression without {{ }}")
         found = _compiled(lambda: _condition(text))
         self._names, self.required, self._compiled = found.names, found.required, found.template
 
@@ -114,12 +114,12 @@ class Expression:
 
 
 def compile_template(text: str) -> Template:
-    """Raises TemplateError, with the template's line, for what is no template."""
+    """Raise TemplateError, with the template's line, for invalid syntax."""
     return Template(text)
 
 
 def compile_expression(text: str) -> Expression:
-    """Raises TemplateError for what is no expression."""
+    """Raise TemplateError for invalid syntax."""
     return Expression(text)
 
 
@@ -191,7 +191,7 @@ def _compiled(parse: Callable[[], nodes.Template]) -> _Compiled:
     except TemplateError:
         raise
     except TemplateSyntaxError as error:
-        problem = error.message or "is no template"
+        problem = error.message or "invalid syntax"
         if isinstance(error, TemplateAssertionError) and (name := _NO_FILTER.match(problem)):
             problem = f"no filter {name[1]!r}; {known_names_hint(name[1], ENVIRONMENT.filters)}"
         raise TemplateError(f"line {error.lineno} of the template: {problem}") from None

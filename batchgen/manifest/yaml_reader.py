@@ -1,4 +1,4 @@
-"""Reading YAML that a stranger wrote: events only, under limits of depth, size and aliases.
+"""Read untrusted YAML: events only, under limits of depth, size and aliases.
 
 Neither PyYAML's composer nor its constructor runs, so nothing in a document is ever executed or
 expanded. Whether the document is a manifest is not decided here.
@@ -19,14 +19,14 @@ from yaml.error import Mark
 from batchgen.manifest.yaml_scalars import Ambiguous, Scalar, Value, resolve
 
 DocPath: TypeAlias = tuple[str | int, ...]
-"""Where a value stands: the keys and indices that lead to it."""
+"""The keys and indices that lead to a value."""
 
 MAX_DEPTH: Final = 32
 MAX_NODES: Final = 5_000_000
 MAX_ALIASED_NODES: Final = 200_000
-"""How many values aliases may stand for, all together."""
+"""Limit of the values that all aliases refer to together."""
 MAX_FINDINGS: Final = 100
-"""After so many the rest of the document is not looked at."""
+"""After this number, the rest of the document is not checked."""
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Both scan without recursion; libyaml's does it twenty times as fast."""
@@ -98,7 +98,7 @@ class _Reader:
             case yaml.ScalarEvent() if not top.value and not top.style:
                 self._stop_empty()
             case yaml.SequenceStartEvent():
-                self._stop(top, "a manifest is no list; if these are prompts, put them below jobs:")
+                self._stop(top, "expected a mapping, got a list; put prompts below jobs:")
             case _:
                 self._stop(top, "a manifest is a mapping; write jobs: and below it '- a prompt'")
         document = cast("dict[str, Value]", self._node(top))
@@ -126,7 +126,7 @@ class _Reader:
         if anchor is None:
             return self._unnamed_node(event)
         if anchor in self._anchors:
-            self._find(event, f"the anchor &{anchor} stands twice; give one another name")
+            self._find(event, f"the anchor &{anchor} is defined twice; rename one of them")
         self._anchors[anchor] = None
         nodes, deepest = self._nodes, self._deepest
         self._deepest = self._depth
@@ -137,15 +137,18 @@ class _Reader:
 
     def _alias(self, event: yaml.AliasEvent) -> Value:
         if event.anchor not in self._anchors:
-            self._stop(event, f"there is no anchor &{event.anchor} above this alias")
+            self._stop(
+                event,
+                f"unknown alias: *{event.anchor}; expected an anchor &{event.anchor} above it",
+            )
         anchor = self._anchors[event.anchor]
         if anchor is None:
-            self._stop(event, f"the alias *{event.anchor} stands inside of what it names")
+            self._stop(event, f"the alias *{event.anchor} is inside of the value that it refers to")
         self._nodes += anchor.nodes
         self._aliased += anchor.nodes
         self._deepest = max(self._deepest, self._depth + anchor.height)
         if self._aliased > MAX_ALIASED_NODES:
-            self._stop(event, f"the aliases stand for over {MAX_ALIASED_NODES:,} values")
+            self._stop(event, f"the aliases refer to more than {MAX_ALIASED_NODES:,} values")
         if self._deepest > MAX_DEPTH:
             self._stop_too_deep(event)
         return anchor.value
@@ -190,7 +193,7 @@ class _Reader:
     # Keys and scalars
 
     def _key(self, event: yaml.Event, lines: dict[str, int]) -> str | None:
-        """The text of a key, None where it is none."""
+        """Return the text of a key; None after reporting an error."""
         if not isinstance(event, yaml.ScalarEvent):
             self._find(event, "a key must be text, not a list, a mapping or an alias")
             self._node(event)
@@ -201,23 +204,21 @@ class _Reader:
         if key == Ambiguous("<<"):
             self._find(
                 event,
-                "<< is no part of YAML 1.2; write the keys out, or once at the top of the"
+                "<< is not part of YAML 1.2; write the keys out, or once at the top of the"
                 " manifest, where every job inherits them",
             )
             return None
         if not isinstance(key, str):
             shown = text[:40] or "nothing"
-            self._find(event, f"{shown} is no text as a key; quote it: '{text[:40]}'")
+            self._find(event, f"{shown} cannot be a key; quote it: '{text[:40]}'")
             return None
         line = _mark(event).line + 1
         if key in lines:
-            self._find(
-                event, f"this key stands in line {lines[key]} already; keep one of them", key
-            )
+            self._find(event, f"repeated key, first in line {lines[key]}; keep one of them", key)
             return None
         lines[key] = line
         if event.anchor is not None:
-            self._find(event, "no anchor can stand before a key", key)
+            self._find(event, "a key cannot have an anchor", key)
         return sys.intern(key)
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
@@ -236,7 +237,7 @@ class _Reader:
     def _text_of(self, event: yaml.ScalarEvent) -> str:
         text: str = event.value
         if not text.isascii() and _SURROGATE.search(text):  # PyYAML's own scanner lets it through
-            self._find(event, "holds half of a surrogate pair, which is no text")
+            self._find(event, "contains an unpaired surrogate; expected valid Unicode text")
             return _SURROGATE.sub("?", text)
         return text
 
@@ -256,7 +257,7 @@ class _Reader:
         path = (*self._path, key) if key is not None else tuple(self._path)
         stops = len(self.findings) + 1 >= MAX_FINDINGS
         if stops:
-            message += "; after so many faults the rest was not looked at"
+            message += "; too many errors, the rest was not checked"
         self.findings.append(Finding(mark.line + 1, mark.column + 1, path, message))
         if stops:
             raise _StoppedReading
@@ -302,18 +303,18 @@ def _short_tag(tag: str) -> str:
 # Faults of syntax
 
 _UNCLOSED_QUOTE: Final = "the quotation mark that opens this text is never closed"
-_EXPECTED_KEY: Final = "expected 'key: value' here; what stands before it may need quotes"
+_EXPECTED_KEY: Final = "expected 'key: value' here; the text before it may need quotes"
 _OPEN_BRACKET: Final = "a ',' or a closing bracket is missing"
 _QUOTE_IT: Final = "a text with ': ' in it must be quoted, the whole of it"
 _HINTS: Final = (
-    ("mapping values are not allowed", f"{_QUOTE_IT}; or this line stands too far to the right"),
-    ("could not find expected ':'", "expected a ':'; or a text goes on here, then indent it"),
+    ("mapping values are not allowed", f"{_QUOTE_IT}; or this line is indented too far"),
+    ("could not find expected ':'", "expected a ':'; if a text continues here, indent it"),
     ("did not find expected key", _EXPECTED_KEY),
     ("expected <block end>", _EXPECTED_KEY),
     ("did not find expected '-' indicator", "expected '- ' here, as above"),
     ("did not find expected ','", _OPEN_BRACKET),
     ("expected ','", _OPEN_BRACKET),
-    ("invalid Unicode character escape", "this escape is no character; write the character itself"),
+    ("invalid Unicode character escape", "invalid escape; write the character itself"),
     ("unknown escape character", "in double quotes a backslash is written \\\\"),
 )
 
@@ -325,7 +326,7 @@ def _syntax_finding(error: yaml.MarkedYAMLError, text: str) -> Finding:
     mark = error.problem_mark or begin
     if begin is not None and "quoted scalar" in context and "unexpected" in problem:
         mark, problem = begin, _UNCLOSED_QUOTE
-    # The path is left out: the scanner is some values ahead of the reader. Lines are counted anew,
+    # The path is left out: the scanner is some values ahead of the reader. Lines are counted again,
     # as libyaml has one too many at the end of a file that does not end with a line break.
     index = 0 if mark is None else mark.index
     line, column = line_and_column(text, index)
@@ -357,7 +358,7 @@ def _bad_start(character: str) -> str:
     return f"a text that begins with {character} must be quoted"
 
 
-# Where values stand
+# Places of values
 
 
 class Spot(NamedTuple):

@@ -48,8 +48,8 @@ _AMBIGUOUS: Final = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-"""All that YAML 1.1 or 1.2 reads as something else than text. Wider in one point: ``12:75`` is no
-number of base 60 for anybody, but ``12:30`` is, and nobody should have to know where it ends."""
+"""All that YAML 1.1 or 1.2 reads as something other than text. Wider in one point: ``12:75`` is not
+a number of base 60, but ``12:30`` is, and users should not need to know the difference."""
 
 
 def resolve(text: str) -> Scalar:

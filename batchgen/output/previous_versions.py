@@ -105,6 +105,17 @@ def _history_path(path: str) -> PurePosixPath:
     return PurePosixPath(PREVIOUS_DIRECTORY, *safe, name)
 
 
+def edited_name(path: str, number: int) -> str:
+    """Return the name of an edited version below the output directory."""
+    place = _history_path(path)
+    return str(place.with_name(f"{place.name}~edited{number}"))
+
+
+def version_names(path: str, count: int) -> Iterator[str]:
+    """Yield the names of the last versions below the output directory, the newest first."""
+    return _slots(path, count)
+
+
 def _slots(path: str, count: int) -> Iterator[str]:
     place = _history_path(path)
     for number in range(1, count + 1):

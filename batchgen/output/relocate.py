@@ -18,27 +18,30 @@ from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId
 from batchgen.ledger.moving import Relocation, Relocations
 from batchgen.ledger.staging import Staging
+from batchgen.output.bucket_relocate import move_object
 from batchgen.output.sidecar import move_sidecar
 from batchgen.planning.naming import final_path
+from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import make_directory_below, sha256_of, sync_directory
 from batchgen.system.claiming import claim, is_one_name
 from batchgen.system.failpoints import Point, hit
+from batchgen.urls import is_bucket
 
 MOVING_DIRECTORY: Final = ".moving"
 _PAGE: Final = 500
 
 
-def relocate(staging: Staging, batch: BatchId, base: Path) -> Iterator[str]:
+def relocate(staging: Staging, batch: BatchId, base: Path, stores: Stores) -> Iterator[str]:
     """Move images to their planned paths; yield a notice for each that can't be moved."""
     left = Relocations(staging.conn)
     _collect(staging, batch, base, left)
     problems: dict[int, str] = {}
     for backwards in (False, True):
-        _move_all(left, base, problems, backwards=backwards)
+        _move_all(left, base, problems, stores, backwards=backwards)
     if any(True for _ in left.pages()):
         left.stay()
         _break_cycles(left, base, problems)
-        _move_all(left, base, problems)
+        _move_all(left, base, problems, stores)
     for page in left.pages():
         for one in page:
             problem = problems.get(one.image, "its new path is in use")
@@ -68,22 +71,41 @@ def _collect(staging: Staging, batch: BatchId, base: Path, left: Relocations) ->
 def _is_there(one: Relocation, base: Path) -> bool:
     """Return whether an image is at its planned path, and not left in ``.moving/``."""
     same = (one.root, one.path) == (one.new_root, one.new_path)
-    return same and os.path.lexists(base / one.root / one.path)
+    return same and (is_bucket(one.root) or os.path.lexists(base / one.root / one.path))
 
 
 def _move_all(
-    left: Relocations, base: Path, problems: dict[int, str], *, backwards: bool = False
+    left: Relocations,
+    base: Path,
+    problems: dict[int, str],
+    stores: Stores,
+    *,
+    backwards: bool = False,
 ) -> None:
     for page in left.pages(backwards=backwards):
         moved = []
         for one in page:
-            problem = _move(one, base, left)
+            problem = _move_any(one, base, left, stores)
             if problem:
                 problems[one.image] = problem
             else:
                 moved.append(one)
         hit(Point.MOVED)
         left.done(moved)
+
+
+def _move_any(one: Relocation, base: Path, left: Relocations, stores: Stores) -> str:
+    """Move one file or object; return why it can't be moved, or an empty string."""
+    if not _is_in_bucket(one):
+        return _move(one, base, left)
+    try:
+        return move_object(one, stores)
+    except OSError as exc:
+        return str(exc)
+
+
+def _is_in_bucket(one: Relocation) -> bool:
+    return is_bucket(one.root) or is_bucket(one.new_root)
 
 
 def _move(one: Relocation, base: Path, left: Relocations) -> str:
@@ -132,7 +154,7 @@ def _break_cycles(left: Relocations, base: Path, problems: dict[int, str]) -> No
     """Move images that block each other's paths to ``.moving/``."""
     for page in left.pages():
         for one in page:
-            if not left.leaves(one.new_root, one.new_path):
+            if _is_in_bucket(one) or not left.leaves(one.new_root, one.new_path):
                 continue
             try:
                 source = _source(one, base)

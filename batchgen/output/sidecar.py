@@ -21,7 +21,20 @@ def sidecar_of(image: Path) -> Path:
 
 def is_sidecar(path: Path, batch: str, key: str) -> bool:
     """Return whether a file is the sidecar of this job, so that it may be replaced or removed."""
-    found = _read(path)
+    return _is_of(_read(path), batch, key)
+
+
+def is_sidecar_data(data: bytes, batch: str, key: str) -> bool:
+    """Return whether the content of an object is the sidecar of this job."""
+    return len(data) <= _MAX_BYTES and _is_of(_parse(data), batch, key)
+
+
+def sidecar_digest(data: bytes) -> object:
+    """Return the SHA-256 of the image that a sidecar describes; None if it is not a sidecar."""
+    return _parse(data).get("sha256") if len(data) <= _MAX_BYTES else None
+
+
+def _is_of(found: dict[str, object], batch: str, key: str) -> bool:
     return (found.get("batch"), found.get("key")) == (batch, key)
 
 
@@ -30,8 +43,15 @@ def _read(path: Path) -> dict[str, object]:
     try:
         if path.is_symlink() or path.stat().st_size > _MAX_BYTES:
             return {}
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return _parse(path.read_bytes())
+    except OSError:
+        return {}
+
+
+def _parse(data: bytes) -> dict[str, object]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -48,13 +68,18 @@ def move_sidecar(old: Path, new: Path, sha256: str) -> None:
 
 def write_sidecar(image: Path, job: Job, saved: SavedImage, origin: Provenance) -> None:
     """Write the sidecar of an image durably. Raises OSError."""
+    write_atomically(sidecar_of(image), sidecar_data(image.name, job, saved, origin))
+
+
+def sidecar_data(name: str, job: Job, saved: SavedImage, origin: Provenance) -> bytes:
+    """Return the content of the sidecar of an image file with this name."""
     record = {
         "batch": origin.batch,
         "key": job.key,
         **described(job, origin),
         "options": dict(job.options) if origin.is_current else None,
         "run": origin.run,
-        "file": image.name,
+        "file": name,
         "sha256": saved.sha256,
         "bytes": saved.bytes,
         "width": saved.width,
@@ -62,7 +87,7 @@ def write_sidecar(image: Path, job: Job, saved: SavedImage, origin: Provenance) 
         "format": saved.format,
     }
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-    write_atomically(sidecar_of(image), text.encode(errors="replace"))
+    return text.encode(errors="replace")
 
 
 def described(job: Job, origin: Provenance) -> dict[str, str | None]:

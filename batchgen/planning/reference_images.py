@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from batchgen.images.formats import BadImage, Flaw, ImageInfo
 from batchgen.images.inspect import MAX_BYTES, inspect
 from batchgen.planning.image_paths import ImageNames
+from batchgen.urls import is_bucket
 
 _ANY_PIXELS: Final = 1 << 62
 """Photos are sent unchanged and never decoded here."""
@@ -95,6 +96,12 @@ def is_url(reference: str) -> bool:
 
 def _check_url(url: str, scheme: str) -> None:
     shown = _shown(url)
+    if is_bucket(url):
+        if not url.partition("://")[2].strip("/").partition("/")[2]:
+            raise ValueError(
+                f"reference image URL is not valid: {shown}; expected s3://BUCKET/NAME"
+            )
+        return
     if scheme not in ("http", "https"):
         raise ValueError(
             f"unsupported reference image URL: {shown}; expected https://... or the path of a file"

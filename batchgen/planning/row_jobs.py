@@ -55,7 +55,12 @@ class RowJobs:
         """Yield the jobs, and report the errors of the table and of its rows."""
         context, found = self._context, self._context.rows
         try:
-            table = open_rows(self._source, self._loaded.base, report=self._unreadable.append)
+            table = open_rows(
+                self._source,
+                self._loaded.base,
+                report=self._unreadable.append,
+                copies=self._loaded.copies,
+            )
             found.reading = table.reading
             with closing(table):
                 if self._has_all_names(table.reading) and not self._is_idle:
@@ -78,7 +83,7 @@ class RowJobs:
     def _jobs_of(self, rows: Iterable[Row]) -> Iterator[PlannedJob]:
         found, maker, where = self._context.rows, self._maker, self._where
         is_text, look, unreadable = holds_text(self._source), self._cells.look, self._unreadable
-        reading = found.reading
+        reading, found.are_rows_read = found.reading, True
         is_list = reading is not None and reading.is_list and self._template.key is None
         seen = left_out = 0
         try:

@@ -1,6 +1,6 @@
 """Who may use the review server: exact Host and Origin, a token, and headers that keep pages shut.
 
-Loopback is no protection by itself: every page in the user's browser and every program of the
+Loopback alone does not protect: each page in the user's browser and each program of the
 machine reaches it. The token travels in the fragment of the URL, which a browser never sends, and
 is exchanged once for a cookie.
 """
@@ -22,8 +22,8 @@ _TOKEN_BYTES: Final = 16
 _OPEN: Final = frozenset({"/", "/run", "/api/session"})
 """Paths that need no cookie: they hold nothing of a batch."""
 _OPEN_BELOW: Final = "/static/"
-MAX_BODY: Final = 4_000_000
-"""Bytes of a request's body; a decision about 1,000 images has less than 200,000."""
+MAX_BODY: Final = 16_000_000
+"""Bytes of a request's body; a decision about 100,000 images has fewer."""
 _HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
@@ -40,7 +40,7 @@ _HEADERS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The secrets of one server process, and the address that it is bound to."""
+    """The secrets of one server process, and where it is bound to."""
 
     host: str
     """As a browser writes it into ``Host``: ``127.0.0.1:8123``."""
@@ -69,12 +69,12 @@ class Access:
     def refusal(self, method: str, path: str, headers: Headers) -> str | None:
         """Return why a request is refused; None for one that may pass."""
         if headers.getlist("host") != [self.host]:
-            return "the Host header is not the address of this server"
+            return "the Host header is not that of this server"
         if method not in ("GET", "HEAD", "POST"):
             return "the method is not allowed"
         if method == "POST":
             if headers.getlist("origin") != [self.origin]:
-                return "the Origin header is not the address of this server"
+                return "the Origin header is not that of this server"
             if headers.get("content-type") != "application/json":
                 return "the body is not JSON"
         if path in _OPEN or path.startswith(_OPEN_BELOW):

@@ -37,6 +37,7 @@ from batchgen.ledger.review_summary import basket, facets
 from batchgen.money import decimal_string
 from batchgen.review.access import MAX_BODY, Access
 from batchgen.review.batch import ReviewBatch
+from batchgen.review.dashboard import Dashboard
 from batchgen.review.files import Files, NoFileError
 
 _MOST_ROWS: Final = 500
@@ -63,6 +64,7 @@ def routes(batch: ReviewBatch, files: Files, access: Access) -> list[BaseRoute]:
         Route("/api/images/{image:int}", api.detail),
         Route("/api/related/{image:int}", api.related),
         Route("/api/basket", api.basket),
+        Route("/api/run", api.run),
         Route("/api/decisions", api.decide, methods=["POST"]),
         Route("/api/undo", api.undo, methods=["POST"]),
         Route("/thumb/{image:int}/{side:int}", api.thumbnail),
@@ -78,6 +80,7 @@ class _Api:
         self._batch = batch
         self._files = files
         self._access = access
+        self._dashboard = Dashboard(batch)
 
     async def session(self, request: Request) -> Response:
         """Exchange the token of the URL for a cookie."""
@@ -152,6 +155,12 @@ class _Api:
         return await _answer(
             lambda: {"ids": self._batch.read(related_images, self._batch.id, image)}
         )
+
+    async def run(self, request: Request) -> Response:
+        """Return the snapshot of a run for the dashboard."""
+        wanted = [_ids([request.query_params.get(name, "")]) for name in ("run", "compare")]
+        run, compare = (one[0] if one else None for one in wanted)
+        return await _answer(lambda: self._dashboard.snapshot(run, compare))
 
     async def basket(self, request: Request) -> Response:
         """Return what the next run sends because of decisions, and the budgets."""
@@ -269,7 +278,7 @@ def _error(status: int, message: str) -> Response:
 
 
 async def refuse_bad_request(request: Request, exc: Exception) -> Response:
-    """Answer a `BadRequestError`."""
+    """Turn a `BadRequestError` into a response."""
     return _error(400, str(exc))
 
 

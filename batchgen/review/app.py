@@ -1,4 +1,4 @@
-"""The review server: pages, their files, the JSON interface and events, behind one gate."""
+"""The review server: pages, their files, the JSON interface and events."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ def create_app(batch: ReviewBatch, access: Access) -> Starlette:
     return Starlette(
         routes=[
             page("review.html"),
+            page("run.html"),
             Route("/api/events", feed.stream),
             *api.routes(batch, files, access),
             Mount("/static", StaticFiles(directory=_HERE / "static")),

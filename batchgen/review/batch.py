@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
+from batchgen.errors import ManifestError
 from batchgen.job import BatchId
 from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.busy import LedgerConnection, Patience
@@ -17,6 +18,7 @@ from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.decisions import Reviewer
 from batchgen.ledger.manifest_paths import base_of, manifest_of
 from batchgen.ledger.review import ImageFilter
+from batchgen.manifest.loader import parse_manifest
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,6 +85,17 @@ class ReviewBatch:
     def thumbnails(self) -> Path:
         """The directory of the thumbnails; it can be deleted at any time."""
         return self.ledger.with_name(self.ledger.name + THUMBNAILS_SUFFIX)
+
+    def images_per_minute(self) -> float | None:
+        """Return the rate limit of the manifest; None without one."""
+        file = self.manifest.name
+        try:
+            parsed = parse_manifest(self.row.manifest.encode(), file=file, path=self.manifest)
+        except ManifestError:  # written for another release; its images can still be reviewed
+            return None
+        limits = parsed.manifest.limits
+        given = (limits.images_per_minute, limits.requests_per_minute)
+        return min((float(one) for one in given if one is not None), default=None)
 
     def reviewer(self, session: str) -> Reviewer:
         """Return who decides in a session of the page."""

@@ -14,6 +14,7 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from batchgen.ledger.dashboard import change_counter
 from batchgen.ledger.decisions import decision_counts
 from batchgen.ledger.review import image_rows
 from batchgen.ledger.review_summary import Position, decided_since, position
@@ -22,7 +23,7 @@ from batchgen.review.batch import ReviewBatch
 _EVERY_S: Final = 0.5
 _ALIVE_S: Final = 10.0
 _QUEUED: Final = 64
-"""A page that lags so far is cut off; it connects again and reads everything anew."""
+"""A page that lags so far is cut off; it connects again and reads everything again."""
 
 
 class Feed:
@@ -32,6 +33,7 @@ class Feed:
         self._batch = batch
         self._pages = set[MemoryObjectSendStream[str]]()
         self._at: Position | None = None
+        self._counter = 0
 
     async def follow(self) -> None:
         """Look at the ledger until cancelled; nothing is read while no page is open."""
@@ -50,11 +52,15 @@ class Feed:
     def _changes(self) -> list[dict[str, Any]]:
         """Return what changed since the last look."""
         batch, before = self._batch, self._at
+        counter = batch.read(change_counter)
+        if before is not None and counter == self._counter:
+            return []
+        self._counter = counter
         now = batch.read(position, batch.id)
         self._at = now
-        if before is None or now == before:
+        if before is None:
             return []
-        events = list[dict[str, Any]]()
+        events: list[dict[str, Any]] = [{"type": "changed"}]
         if now.decision != before.decision:
             images = batch.read(decided_since, batch.id, before.decision)
             events.append(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,9 @@ _NAME_CHARS: Final = 24
 _FULL: Final = "full"
 _FULL_SIDE: Final = 640
 """Thumbnails of a gallery that has the originals too."""
+_OWN_NAME: Final = re.compile(r"thumbs/[0-9a-f]{24}-[0-9]+\.webp|images/[0-9a-f]{24}[cm][./].*")
+_MARK: Final = b'<meta name="generator" content="batchgen gallery">'
+_HEAD_BYTES: Final = 2_000
 _MOST_BYTES_A_PIXEL: Final = 0.12
 """Of a WebP thumbnail of a photo, for the estimate before anything is written."""
 
@@ -107,9 +111,11 @@ class GalleryWriter:
     ) -> Written:
         """Write all of it. ``values`` has the columns of each source line.
 
-        Raises SettingsError for a single file that would be too large, and OSError.
+        Raises SettingsError for a single file that would be too large and for a page of somebody
+        else at its place, and OSError.
         """
         options = self._options
+        _check_own(self._target if options.single else self._target / "index.html")
         if options.single:
             self._check_size(images)
         page = Environment(
@@ -226,7 +232,8 @@ class GalleryWriter:
         """Remove images that the new page does not show; only those with names of ours."""
         for directory in (_THUMBS, _ORIGINALS):
             for path in _files_below(self._target / directory):
-                if path.relative_to(self._target).as_posix() not in self._used:
+                name = path.relative_to(self._target).as_posix()
+                if name not in self._used and _OWN_NAME.fullmatch(name):
                     path.unlink()
 
 
@@ -254,6 +261,17 @@ def _storage_name(images: Sequence[GalleryImage]) -> str:
     """Return a name for the picks in a browser, which has one store for all files."""
     digest = hashlib.sha256("".join(one.file.sha256 for one in images).encode())
     return f"picks-{digest.hexdigest()[:16]}"
+
+
+def _check_own(page: Path) -> None:
+    """Refuse to replace a page that is not a gallery of ours. Raises SettingsError."""
+    try:
+        with page.open("rb") as stream:
+            is_own = _MARK in stream.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        return
+    if not is_own:
+        raise SettingsError(f"{page}: is not a gallery of batchgen; name another place with -o")
 
 
 def _replace_file(path: Path, data: bytes) -> None:

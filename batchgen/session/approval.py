@@ -22,10 +22,11 @@ from batchgen.session.preflight import check_disk, check_models, check_owners, s
 from batchgen.session.prepare import RunSpec, key_of
 from batchgen.session.presenter import Presenter
 from batchgen.session.proposal import PlanSummary, Proposal
+from batchgen.session.storage import check_stores, stores_for
 from batchgen.session.unpriced import OpenPrices
 from batchgen.system.failpoints import Point, hit
 from batchgen.text import counted
-from batchgen.urls import is_loopback
+from batchgen.urls import is_bucket, is_loopback
 
 _OF_NEW_JOBS: Final = frozenset({Group.NEW, Group.REFUSED, Group.AT_FAULT})
 """Groups of jobs that the ledger may not know."""
@@ -130,13 +131,20 @@ def _check_providers(name: str, provider: str, foreign: dict[str, int]) -> None:
 
 def _check_paths(spec: RunSpec, proposal: Proposal, conn: sqlite3.Connection) -> None:
     """Refuse a run whose images could not be written to their paths. Raises SettingsError."""
-    base = spec.prepared.loaded.base
+    base, storage = spec.prepared.loaded.base, spec.prepared.loaded.manifest.storage
     if not spec.overrides.overwrite:
         place = Place(spec.name, base, spec.prepared.ledger)
         check_owners(claimed_places(conn, place, collision_key), spec.name)
     if proposal.to_do:
         requests = min(spec.limits.concurrency, proposal.to_do)
-        check_disk(spool_directory(spec.prepared), base, staged_roots(conn), requests)
+        roots = staged_roots(conn)
+        directories = [root for root in roots if not is_bucket(root)]
+        check_disk(spool_directory(spec.prepared), base, directories, requests)
+        check_stores(
+            stores_for(base, storage, spec.prepared.environment),
+            filter(is_bucket, roots),
+            single_writer=storage is not None and storage.single_writer,
+        )
 
 
 def _is_confirmed(spec: RunSpec, proposal: Proposal, presenter: Presenter) -> bool:

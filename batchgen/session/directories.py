@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.session.prepare import Prepared
+from batchgen.urls import is_bucket
 
 SPOOL_SUFFIX: Final = ".spool"
 
@@ -19,4 +20,14 @@ def image_directory(prepared: Prepared) -> Path:
     """Return where the images go, except for jobs that name a directory of their own."""
     loaded = prepared.loaded
     output = loaded.manifest.output
-    return loaded.base / (output.dir if output and output.dir else f"out/{loaded.name}")
+    directory = output.dir if output and output.dir else f"out/{loaded.name}"
+    # On their way to a bucket, images are on the disk of the spool.
+    return spool_directory(prepared) if is_bucket(directory) else loaded.base / directory
+
+
+def image_place(prepared: Prepared) -> str:
+    """Return where the images of most jobs go, as a path or the URL of a bucket."""
+    output = prepared.loaded.manifest.output
+    if output and output.dir and is_bucket(output.dir):
+        return output.dir
+    return str(image_directory(prepared))

@@ -10,6 +10,7 @@ from batchgen.errors import SettingsError, StoppedError
 from batchgen.job import BatchId
 from batchgen.ledger.budgets import PERIOD_TEXT, Budget, period_budgets
 from batchgen.ledger.clock import timestamp, utc_now
+from batchgen.ledger.decisions import accepted_percent
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.history import history
 from batchgen.money import ZERO, Micros, dollars
@@ -35,11 +36,12 @@ def estimate_of(
     requests = sum(found.jobs for found in sent)
     cost = Micros(sum(found.cost for found in sent))
     past = history(conn, batch, spec.prepared.profile.name)
+    accepted = None if batch is None else accepted_percent(conn, batch)
     supposed = what_if(
         requests,
         cost,
         again_percent=_percent(flags.again, past.again_percent, DEFAULT_AGAIN_PERCENT),
-        accepted_percent=_percent(flags.accepted, None, DEFAULT_ACCEPTED_PERCENT),
+        accepted_percent=_percent(flags.accepted, accepted, DEFAULT_ACCEPTED_PERCENT),
     )
     wanted = flags.again is not None or flags.accepted is not None
     return Estimate(

@@ -15,6 +15,7 @@ from batchgen.ledger.selection import Selection
 from batchgen.manifest.loader import BrokenManifestError, LoadedManifest, load_manifest
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
+from batchgen.session.bucket_tables import with_copies
 from batchgen.session.manifest_faults import more_faults
 from batchgen.session.overrides import Overrides
 from batchgen.session.provider_profile import resolve_profile
@@ -41,7 +42,7 @@ class Prepared:
     @property
     def references(self) -> Path:
         """Directory of reference images given by URL, named by their digests."""
-        return self.ledger.with_name(self.ledger.name + REFERENCES_SUFFIX)
+        return references_directory(self.ledger)
 
     @property
     def identity(self) -> BatchIdentity:
@@ -97,14 +98,23 @@ def prepare(manifest: Path, db: Path | None, *, ledger_directory: Path | None = 
 def settle_settings(
     loaded: LoadedManifest, db: Path | None, *, ledger_directory: Path | None = None
 ) -> Prepared:
-    """Find the ledger and the provider of a manifest. Raises SettingsError."""
+    """Find ledger and provider of a manifest, and fetch a table that is in a bucket.
+
+    Raises SettingsError, and ManifestError for such a table.
+    """
     environment = Environment.load(loaded.base)
+    ledger = environment.ledger_path(db, ledger_directory or loaded.base)
     return Prepared(
-        loaded=loaded,
+        loaded=with_copies(loaded, environment, references_directory(ledger)),
         environment=environment,
         profile=resolve_profile(loaded.manifest.provider, environment, loaded.base),
-        ledger=environment.ledger_path(db, ledger_directory or loaded.base),
+        ledger=ledger,
     )
+
+
+def references_directory(ledger: Path) -> Path:
+    """Return where copies of reference images and tables are kept: next to the ledger."""
+    return ledger.with_name(ledger.name + REFERENCES_SUFFIX)
 
 
 def belongs(conn: sqlite3.Connection, prepared: Prepared, *, adopt: bool) -> Prepared:

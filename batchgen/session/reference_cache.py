@@ -28,8 +28,11 @@ from batchgen.ledger.reference_urls import FetchedUrl, NeededUrls
 from batchgen.outcomes.classify import clean
 from batchgen.outcomes.download_policy import FetchResult, reference_wait_s
 from batchgen.planning.reference_images import read_content
-from batchgen.system.atomic_files import PartFile, make_directories
-from batchgen.system.threads import in_disk_thread
+from batchgen.session.bucket_references import fetch_object
+from batchgen.storage.stores import Stores
+from batchgen.system.atomic_files import PART_SUFFIX, PartFile, make_directories
+from batchgen.system.threads import in_disk_thread, in_store_thread
+from batchgen.urls import is_bucket
 
 WIDTH: Final = 8
 """URLs requested at the same time."""
@@ -64,6 +67,7 @@ class ReferenceCache:
         network: Network,
         allow_loopback: bool,
         fresh_since: datetime,
+        stores: Stores,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._directory = directory
@@ -71,6 +75,7 @@ class ReferenceCache:
         self._network = network
         self._allow_loopback = allow_loopback
         self._fresh_since = timestamp(fresh_since)
+        self._stores = stores
         self._progress = progress
         self._deadlines = Deadlines()
         self._silent: Counter[str] = Counter()
@@ -159,6 +164,9 @@ class ReferenceCache:
         self, downloader: Downloader, url: str, known: FetchedUrl | None
     ) -> FetchedUrl | str:
         """Return what the URL returns now, or why it failed."""
+        if is_bucket(url):
+            part = self._directory / f"{self._part_name(url)}{PART_SUFFIX}"
+            return await in_store_thread(fetch_object, self._stores, url, known, part)
         host = urlsplit(url).netloc.lower()
         if self._silent[host] >= _SILENT_HOST:
             return "its host gave no response for others, and was not asked again"

@@ -37,7 +37,9 @@ from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.guard import proven_kinds
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
+from batchgen.ledger.path_owners import roots_of
 from batchgen.ledger.runs import continue_run, end_open_run, end_run
+from batchgen.ledger.samples import SAMPLE_EVERY_S, Sample, record_sample
 from batchgen.ledger.shared_rate_limits import (
     SharedPace,
     SharedRate,
@@ -54,10 +56,13 @@ from batchgen.session.plan_and_enroll import EnrolledRun
 from batchgen.session.prepare import Prepared, key_of
 from batchgen.session.presenter import RunProgress
 from batchgen.session.run_claim import claim_of
+from batchgen.session.storage import stores_for
 from batchgen.spool.spool import Spool
+from batchgen.storage.stores import Stores
 from batchgen.system.disk_space import DiskSpace
 from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
+from batchgen.urls import is_bucket
 
 T = TypeVar("T")
 
@@ -129,13 +134,19 @@ async def drive(
         claim = await anyio.to_thread.run_sync(claim_of, run.spec, engine.spool)
     network = open_network(run.spec.prepared.profile.network)
     async with engine.writer as ledger:
-        run_id, proven = await _shielded(ledger.run(_begin, run, claim))
         await engine.adopt_pace(ledger)
-        context = engine.context(ledger, run_id, proven)
+        begun = await _shielded(ledger.run(_begin, run, claim))
+        context, run_id = engine.context(ledger, begun), begun.run
         pool = Pool(context, engine.pool_settings(), shutdown, network)
         error: BaseException | None = None
         try:
-            await _run_pool(pool, context, progress, run.spec.limits.until)
+            await _run_pool(
+                pool,
+                context,
+                progress,
+                until=run.spec.limits.until,
+                concurrency=run.spec.limits.concurrency,
+            )
         except BaseException as exc:
             error = one_error(exc)
         finally:
@@ -213,25 +224,26 @@ class _Engine:
         self.throttle.stop(reason)
         self.progress.observe(Stopping(reason=reason))
 
-    def context(
-        self, ledger: LedgerWriter, run_id: RunId, proven: set[tuple[str, str]]
-    ) -> RunContext:
-        """Return what the workers share; ``proven`` as in `_begin`."""
+    def context(self, ledger: LedgerWriter, begun: _Begun) -> RunContext:
+        """Return what the workers share."""
         spec = self.run.spec
         prepared = spec.prepared
         return RunContext(
             batch=self.run.batch,
-            run=run_id,
+            run=begun.run,
             ledger=ledger,
             spool=self.spool,
             profile=prepared.profile,
             base_url=self.base_url,
             throttle=self.throttle,
-            guard=ProgressGuard(spec.limits.guard, self.throttle, prepared.profile, proven=proven),
+            guard=ProgressGuard(
+                spec.limits.guard, self.throttle, prepared.profile, proven=begun.proven
+            ),
             disk_space=DiskSpace(self.spool.directory, image_directory(prepared)),
             observe=self.progress.observe,
             base=prepared.loaded.base,
             overwrite=spec.overrides.overwrite,
+            stores=_stores(prepared) if begun.has_bucket else None,
         )
 
     def pool_settings(self) -> PoolSettings:
@@ -250,31 +262,66 @@ class _Engine:
 
 
 async def _run_pool(
-    pool: Pool, context: RunContext, progress: RunProgress, until: datetime | None
+    pool: Pool,
+    context: RunContext,
+    progress: RunProgress,
+    *,
+    until: datetime | None,
+    concurrency: int,
 ) -> None:
     async with anyio.create_task_group() as services:
         services.start_soon(progress.run, context.dispatch_status)
+        services.start_soon(_sample, context, concurrency)
         if until is not None:
             services.start_soon(_stop_at, until, context.throttle)
         await pool.run()
         services.cancel_scope.cancel()
 
 
-def _begin(
-    ledger: Ledger, run: EnrolledRun, claim: Claim | None
-) -> tuple[RunId, set[tuple[str, str]]]:
-    """Write the run unless the enrollment did, and return its id and the proven kinds.
+async def _sample(context: RunContext, concurrency: int) -> None:
+    """Record the throttle every ten seconds, for as long as the ledger can be written."""
+    with suppress(LedgerWriteError):  # the workers report it
+        while True:
+            await anyio.sleep(SAMPLE_EVERY_S)
+            seen = context.throttle.status()
+            sample = Sample(
+                in_flight=seen.in_flight,
+                width=seen.width,
+                allowed=concurrency,
+                waiting_for=seen.waiting_for,
+            )
+            await context.ledger.run(record_sample, context.run, sample)
 
-    A kind is a model and a route; it is proven if it brought an image lately. ``claim`` is None
-    where the enrollment wrote the run.
-    """
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """A run that is in the ledger, and what the ledger knows that it needs."""
+
+    run: RunId
+    proven: set[tuple[str, str]]
+    """Pairs of model and route that brought an image lately."""
+    has_bucket: bool
+    """Whether an output directory of the batch is, or was, in a bucket."""
+
+
+def _stores(prepared: Prepared) -> Stores:
+    loaded = prepared.loaded
+    return stores_for(loaded.base, loaded.manifest.storage, prepared.environment)
+
+
+def _begin(ledger: Ledger, run: EnrolledRun, claim: Claim | None) -> _Begun:
+    """Write the run unless the enrollment did; ``claim`` is None in that case."""
     if run.run is not None:
         run_id = run.run
         continue_run(ledger, run_id)
     else:
         assert claim is not None
         run_id = run.write(ledger, claim)
-    return run_id, proven_kinds(ledger, run.spec.prepared.profile.name)
+    return _Begun(
+        run=run_id,
+        proven=proven_kinds(ledger, run.spec.prepared.profile.name),
+        has_bucket=any(map(is_bucket, roots_of(ledger.conn, run.batch))),
+    )
 
 
 def _throttle(
@@ -282,7 +329,7 @@ def _throttle(
 ) -> Throttle:
     shared_key = key_id(base_url, key.reveal() if key else None)
 
-    async def place(images: int, gaps: Mapping[str, float]) -> float:
+    async def place(images: int, gaps: Mapping[str, float], lead_s: float) -> float:
         rates = [
             (
                 SharedRate(unit=unit, interval_s=gap_s, burst=limits.burst),
@@ -295,7 +342,8 @@ def _throttle(
         def step(ledger: Ledger) -> tuple[float, SharedPace | None]:
             now = time.time()
             newer = share_pace(ledger.conn, shared_key, pace, now)
-            return now + take_place(ledger.conn, shared_key, rates, now), newer
+            earliest = now + lead_s
+            return earliest + take_place(ledger.conn, shared_key, rates, earliest), newer
 
         start, newer = await ledger.run(step)
         _adopt(throttle.pace, newer)

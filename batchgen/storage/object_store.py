@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batchgen.errors import SettingsError
-from batchgen.storage.store import ObjectInfo, StaleObjectError
+from batchgen.storage.store import ObjectInfo, StaleObjectError, StoreError
 from batchgen.system.atomic_files import sha256_of
 
 MULTIPART_BYTES: Final = 16 << 20
@@ -31,10 +31,6 @@ _TYPES: Final = {
     "txt": "text/plain; charset=utf-8",
     "webp": "image/webp",
 }
-
-
-class StoreError(OSError):
-    """The service refused an operation or could not be reached."""
 
 
 class ObjectStore:
@@ -114,7 +110,7 @@ class ObjectStore:
         if size > MULTIPART_BYTES and mode != "overwrite":
             self._claim(name, mode)
             mode = "overwrite"
-        with self._errors(name, "written"):
+        with self._errors(name, "written", is_put=True):
             done = self._api.put(
                 self._store,
                 name,
@@ -130,7 +126,7 @@ class ObjectStore:
     def _claim(self, name: str, mode: Any) -> None:
         """Meet the condition of a large put before it begins. Raises what the put would."""
         if mode == "create":
-            with self._errors(name, "written"):
+            with self._errors(name, "written", is_put=True):
                 empty = hashlib.sha256(b"").hexdigest()
                 self._api.put(
                     self._store, name, b"", mode=mode, attributes=_attributes(name, empty)
@@ -166,7 +162,7 @@ class ObjectStore:
             return str(self._api.sign(self._store, "GET", name, lifetime))
 
     @contextmanager
-    def _errors(self, name: str, done: str) -> Iterator[None]:
+    def _errors(self, name: str, done: str, *, is_put: bool = False) -> Iterator[None]:
         """Raise errors of obstore as OSErrors that name the object."""
         from obstore import exceptions
 
@@ -174,13 +170,14 @@ class ObjectStore:
         try:
             yield
         except FileNotFoundError as exc:  # what obstore raises for a missing object or bucket
-            raise FileNotFoundError(2, f"not found: {_first_line(exc)}", place) from None
+            kind = StoreError if is_put else FileNotFoundError
+            raise kind(2, f"not found: {_first_line(exc)}", place) from None
         except exceptions.AlreadyExistsError:
             raise FileExistsError(17, "the object exists", place) from None
         except exceptions.PreconditionError:
             raise StaleObjectError(name) from None
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as exc:
-            raise PermissionError(13, f"access refused: {_first_line(exc)}", place) from None
+            raise StoreError(13, f"access refused: {_first_line(exc)}", place) from None
         except exceptions.BaseError as exc:
             raise StoreError(5, f"not {done}: {_first_line(exc)}", place) from None
 

@@ -12,6 +12,10 @@ class StaleObjectError(Exception):
     """The object is not the one that a conditional put expected."""
 
 
+class StoreError(OSError):
+    """A service refused an operation or could not be reached."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
     """An object of a store."""
@@ -27,7 +31,8 @@ class Store(Protocol):
     """Objects by relative names with ``/``. All methods block.
 
     A put is visible whole or not at all, and durable when it returns. Errors are OSErrors:
-    FileNotFoundError for a missing object, FileExistsError where a create-only put finds one.
+    FileNotFoundError for a missing object, FileExistsError where a create-only put finds one,
+    StoreError for what a service refuses.
     """
 
     @property

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 _DISK_THREADS: Final = 8
 """Concurrent fsync calls. More threads would only keep more file contents in memory."""
+_STORE_THREADS: Final = 32
+"""Concurrent operations on buckets, which wait for the network and not for a disk."""
 RESULTS_PER_TURN: Final = 16
 """Results delivered in one turn of the event loop, so that its other work is not delayed."""
 _WAKE_AFTER_S: Final = 0.001
@@ -222,12 +224,18 @@ class ThreadPool:
 
 
 _disk: Final = ThreadPool(_DISK_THREADS, "disk")
+_stores: Final = ThreadPool(_STORE_THREADS, "store")
 _decode: Final = ThreadPool(1, "decode")
 
 
 async def in_disk_thread(function: Callable[..., T], *args: object) -> T:
     """Call a function that blocks on the disk; delay a cancellation until the call is over."""
     return await _disk.call(function, *args)
+
+
+async def in_store_thread(function: Callable[..., T], *args: object) -> T:
+    """Call a function that waits for a bucket; delay a cancellation until the call is over."""
+    return await _stores.call(function, *args)
 
 
 async def in_decode_thread(function: Callable[..., T], *args: object) -> T:

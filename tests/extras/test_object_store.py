@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from batchgen.errors import SettingsError
-from batchgen.storage.object_store import MULTIPART_BYTES, ObjectStore, StoreError
+from batchgen.storage.object_store import MULTIPART_BYTES, ObjectStore
 from batchgen.storage.probe import probe
-from batchgen.storage.store import StaleObjectError
+from batchgen.storage.store import StaleObjectError, StoreError
 from tests.support.extras import require
 from tests.support.old_store import Behavior, s3_proxy
 from tests.support.s3 import S3Server
@@ -141,7 +141,7 @@ def test_a_put_whose_response_is_lost_says_exists(proxied: ObjectStore, behavior
 
 def test_a_refused_put_names_the_object(proxied: ObjectStore, behavior: Behavior) -> None:
     behavior.refuse_puts = True
-    with pytest.raises(PermissionError, match="access refused"):
+    with pytest.raises(StoreError, match="access refused"):
         proxied.put("mug.png", b"one")
     with pytest.raises(SettingsError, match="not usable: access refused"):
         probe(proxied)

@@ -204,7 +204,7 @@ def test_run_whose_directory_is_removed_ends_normally(served: rig.Endpoint, tmp_
         (tmp_path / "gone").rmdir()
         out, _ = process.communicate(timeout=rig.TIMEOUT_S)
     assert process.returncode == 0
-    assert "1 of 1 jobs done" in out
+    assert "1 of 1 job done" in out
 
 
 @pytest.mark.fault("D04", "P16")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -47,7 +48,7 @@ from tests.support.naming import assert_safe
 from tests.support.price_list import check as check_prices
 from tests.support.sse import COMPLETED, PARTIAL, stream
 
-TABLES: Final = ("csv", "tsv", "jsonl", "json")
+TABLES: Final = ("csv", "tsv", "jsonl", "json", "txt", "csv.gz", "jsonl.zst")
 ROUTES: Final = tuple(ADAPTERS)
 KINDS: Final = ("application/json", "text/event-stream", "text/html")
 WAITS: Final = ("retry-after", "retry-after-ms", "x-ratelimit-reset-requests", "ratelimit", "date")
@@ -89,12 +90,18 @@ def read_manifest(data: bytes) -> None:
 
 
 def read_table(data: bytes) -> None:
-    """A table gives rows or a fault."""
+    """A table gives rows with a cell per column, or an error."""
     name = f"t.{TABLES[data[0] % len(TABLES)]}" if data else "t.csv"
-    (_directory() / name).write_bytes(data[1:])
-    with suppress(RowsFault):
-        for row in open_rows(name, _directory()):
+    content = data[1:]
+    if name.endswith(".gz") and not content.startswith(b"\x1f\x8b"):
+        content = gzip.compress(content, mtime=0)
+    (_directory() / name).write_bytes(content)
+    with suppress(RowsFault), open_rows(name, _directory()) as table:
+        for number, row in enumerate(table, 1):
             assert row.number >= 1
+            assert len(row.names) == len(row.cells) == len(set(row.names))
+            assert row.line == 0 or row.line >= number
+        assert all(notice.message.isprintable() for notice in table.reading.notices)
 
 
 def read_template(data: bytes) -> None:
@@ -232,7 +239,21 @@ TARGETS: Final[Mapping[str, Target]] = {
     "manifest": Target(read_manifest, (SHORT.encode(), NIGHTLY.encode())),
     "table": Target(
         read_table,
-        (b"\0a,b\n1,2\n", b'\1a\tb\n"x\ty"\t2\n', b'\2{"a": 1}\n{"a": null}\n', b'\3[{"a": "b"}]'),
+        (
+            b"\0a,b\n1,2\n",
+            b'\1a\tb\n"x\ty"\t2\n',
+            b'\2{"a": 1}\n{"a": null}\n',
+            b'\3[{"a": "b"}]',
+            b"\4a cat\na dog\n",
+            b"\4sku|title|sku\n1|Mug\n",
+            b"\5sep=;\na;b\n1;\\N\n",
+            b'\0a;b\ncaf\xe9;""\n',
+            b"\0" + "a\tb\r\n1\t2".encode("utf-16"),
+            b'\2{"a": 12345678901234567890123, "a": NaN}\n',
+            b'\3{"a": {"0": 1}, "b": {"0": 2}}',
+            b"\4TemplateType=x\tVersion=1\nA\tB\na\tb\n1\t2\n",
+            b'\0a,b\n1,"x \\" y"\n',
+        ),
     ),
     "template": Target(
         read_template,

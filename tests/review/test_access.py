@@ -16,6 +16,7 @@ from tests.support import canary
 PATHS = [
     *("/api/batch", "/api/index", "/api/images?ids=1", "/api/images/1", "/api/basket"),
     *("/api/events", "/thumb/1/320", "/image/1", "/reference/1/0", "/api/related/1"),
+    "/api/run",
 ]
 
 

@@ -92,9 +92,11 @@ def test_check_02_single_file_has_a_limit(fifty: Path, tmp_path: Path) -> None:
     assert not (many / "gallery-batch.html").exists()
 
 
+@pytest.mark.timeout(900)
 def test_check_03_ten_thousand_images_load_lazily(browser: Browser, tmp_path: Path) -> None:
     big_batch(tmp_path, 10_000)
-    make(tmp_path)
+    with rig.start("gallery", "batch", cwd=tmp_path) as process:
+        assert process.wait(800) == 0
     assert (tmp_path / "gallery-batch" / "index.html").stat().st_size < 3_000_000
     page = opened(browser, tmp_path)
     loaded = "[...document.images].filter(one => one.complete && one.naturalWidth).length"
@@ -175,8 +177,13 @@ def test_check_08_slider_moves_by_key_and_mouse(browser: Browser, fifty: Path) -
     (fifty / "out" / "batch" / ".previous" / "k-00000.png~1").write_bytes(old.getvalue())
     with closing(sqlite3.connect(fifty / "batchgen.db")) as conn:
         conn.execute(
+            "INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at,"
+            " outcome, billed, price) SELECT 'old', job_id, run_id, 'old', provider, model,"
+            " started_at, outcome, billed, price FROM attempts WHERE id = 'a1'"
+        )
+        conn.execute(
             "INSERT INTO images (job_id, attempt_id, position, state, root, path, sha256, bytes,"
-            " width, height, format) SELECT job_id, 'a2', 0, 'replaced', root, path, ?, 1, 64, 64,"
+            " width, height, format) SELECT job_id, 'old', 0, 'replaced', root, path, ?, 1, 64, 64,"
             " 'png' FROM images WHERE id = 1",
             (sha256(old.getvalue()).hexdigest(),),
         )
@@ -230,11 +237,11 @@ def test_check_10_picks_come_back(browser: Browser, fifty: Path, show: tuple[str
     ]
     assert {"key", "file", "heart", "comment"} <= rows[0].keys()
     with picks.open("a", encoding="utf-8", newline="") as stream:
-        stream.write('"stranger","x","1","",""\r\n')
+        stream.write('"unknown","x","1","",""\r\n')
     arguments = ("review", "batch", "--import", picks, "--by", "client")
     done = rig.batchgen(*arguments, cwd=fifty, code=1)
     assert "2 decisions of client recorded" in done.stdout
-    assert "stranger: the batch has no such image" in done.stderr
+    assert "unknown: the batch has no such image" in done.stderr
     assert "0 decisions of client" in rig.batchgen(*arguments, cwd=fifty, code=1).stdout
     found = rig.query(
         fifty / "batchgen.db",
@@ -321,6 +328,22 @@ def test_check_15_gallery_writes_nothing_else(fifty: Path) -> None:
         make(fifty)
         conn.execute("ROLLBACK")
     assert listing() == before
+
+
+def test_files_of_others_are_left_alone(fifty: Path) -> None:
+    for name in ("images/logo.png", "thumbs/mine.webp"):
+        (fifty / name).parent.mkdir()
+        (fifty / name).write_bytes(b"mine")
+    make(fifty, "-o", ".", "--size", "full")
+    make(fifty, "-o", ".", "--only", "k-00001")
+    assert (fifty / "images/logo.png").read_bytes() == b"mine"
+    assert (fifty / "thumbs/mine.webp").read_bytes() == b"mine"
+    assert len(list((fifty / "thumbs").iterdir())) == 2
+    for flags in (("-o", "site"), ("-o", "site/index.html")):
+        (fifty / "site").mkdir(exist_ok=True)
+        (fifty / "site/index.html").write_text("<h1>My shop</h1>", encoding="utf-8")
+        assert "is not a gallery of batchgen" in make(fifty, *flags, code=2)
+        assert (fifty / "site/index.html").read_text(encoding="utf-8") == "<h1>My shop</h1>"
 
 
 def test_columns_of_the_table_are_captions(served: rig.Endpoint, tmp_path: Path) -> None:

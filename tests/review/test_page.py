@@ -185,6 +185,25 @@ def test_check_11_the_last_of_two_reviewers_counts(browser: Browser, fifty: Path
         wait_for_decision(anna, "k-00000", "r")
 
 
+def test_late_event_does_not_restore_an_older_decision(browser: Browser, fifty: Path) -> None:
+    with review(fifty, *ALL) as server:
+        page = opened(browser, server.url).page
+        (old,) = page.evaluate("fetch('/api/images?ids=1').then(found => found.json())")
+        page.keyboard.press("a")
+        wait_for_decision(page, "k-00000", "a")
+        counts = {"accepted": 7, "rejected": 0, "undecided": 43}
+        event = {"type": "decided", "rows": [old], "counts": counts}
+        page.route(
+            "**/api/events",
+            lambda route: route.fulfill(
+                content_type="text/event-stream", body=f"data: {json.dumps(event)}\n\n"
+            ),
+        )
+        page.reload()
+        expect(page.locator("#decision-chips")).to_contain_text("Accepted 7")
+        wait_for_decision(page, "k-00000", "a")
+
+
 def test_check_13_hostile_texts_are_shown_as_text(browser: Browser, fifty: Path) -> None:
     with closing(sqlite3.connect(fifty / "batchgen.db")) as conn:
         for number, text in enumerate(HOSTILE, 1):

@@ -162,6 +162,15 @@ def test_rejected_jobs_that_share_an_image_cost_one(served: rig.Endpoint, tmp_pa
     assert saved(tmp_path, "job-000")[1] != saved(tmp_path, "job-001")[1]
 
 
+def test_measured_acceptance_replaces_the_default(served: rig.Endpoint, tmp_path: Path) -> None:
+    make(served, tmp_path, *(f"mug {n}" for n in range(60)))
+    write(served, tmp_path, *(f"cup {n}" for n in range(60)))
+    assert "if 70 % are accepted" in plan(tmp_path, "--again", "0%")
+    decide(tmp_path, Decision.ACCEPT, *(f"job-{n:03d}" for n in range(48)))
+    decide(tmp_path, Decision.REJECT, *(f"job-{n:03d}" for n in range(48, 60)))
+    assert "if 80.0 % are accepted" in plan(tmp_path, "--again", "0%")
+
+
 def test_decisions_are_append_only(served: rig.Endpoint, tmp_path: Path) -> None:
     make(served, tmp_path, "a")
     decide(tmp_path, Decision.REJECT, "job-000")

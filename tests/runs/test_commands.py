@@ -44,7 +44,7 @@ ATTEMPT_COLUMNS = [
     "cost",
 ]
 IMAGE_COLUMNS = ["key", "path", "sha256", "bytes", "width", "height", "format"]
-IMAGE_COLUMNS += ["root", "run", "saved_at", "state"]
+IMAGE_COLUMNS += ["root", "run", "saved_at", "state", "url"]
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_commands_without_a_ledger_create_none(
 def test_the_ledger_table_covers_all_commands() -> None:
     tested = {arguments.split()[0] for arguments in NEED_A_LEDGER}
     needs_none = {"check", "completion", "guide", "init", "models", "plan", "prices", "run"}
-    needs_none |= {"schema", "serve"}
+    needs_none |= {"schema", "serve", "try"}
     assert tested | needs_none == set(cli.commands)
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
+from batchgen.job import BatchId
+from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.decisions import Decision, NewDecision, Reviewer, record_decisions
 from tests.support import rig
 
 
@@ -43,6 +47,21 @@ def test_an_image_of_an_earlier_prompt_is_not_exported(
     done = rig.batchgen("export", "batch", "--dataset", "ds", cwd=tmp_path)
     assert "1 image in 1 part" in done.stdout
     assert "1 left out: of an earlier prompt or earlier options" in done.stdout
+
+
+def test_only_accepted_images_are_exported(served: rig.Endpoint, tmp_path: Path) -> None:
+    run(served, tmp_path, ["one", "two", "three"])
+    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
+        images = conn.execute("SELECT id, sha256 FROM images ORDER BY id").fetchall()
+        for row, decisions in zip(
+            images, ([Decision.ACCEPT], [Decision.ACCEPT, Decision.REJECT], []), strict=True
+        ):
+            for decision in decisions:
+                new = NewDecision(image=row["id"], sha256=row["sha256"], decision=decision)
+                record_decisions(conn, BatchId(1), [new], Reviewer(name="ann", session="s"))
+    arguments = ("--dataset", "ds", "--decision", "accepted")
+    shown = rig.batchgen("export", "batch", *arguments, cwd=tmp_path).stdout
+    assert "1 image in 1 part" in shown
 
 
 def test_options_that_exclude_each_other_are_refused(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_check_json_lists_each_error(tmp_path: Path) -> None:
         "jobs": 1,
         "rows_at_fault": 0,
         "unfetched": 0,
+        "table": None,
         "errors": [],
     }
     assert bad["jobs"] is None

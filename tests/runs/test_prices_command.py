@@ -139,7 +139,7 @@ def test_prices_shows_the_fresh_list_of_a_manifest(dear: rig.Endpoint, tmp_path:
     words = [line.split() for line in lines]
     assert words[0] == ["gpt-image-2", "$0.05", "an", "image"]
     assert ["nano-banana", "$0.02145", "an", "image", "1k"] in words
-    assert "1 models sold by tokens" in lines[-1]
+    assert "1 model sold by tokens" in lines[-1]
     assert not (tmp_path / "batchgen.db").exists()
 
 

@@ -16,6 +16,7 @@ from batchgen.http.network import Network
 from batchgen.http.session import ssl_context
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.session.reference_cache import WIDTH, Fetched, ReferenceCache
+from batchgen.storage.stores import Stores
 from tests.support import rig, wire
 
 pytestmark = pytest.mark.anyio
@@ -60,6 +61,7 @@ class Rig:
             network=Network(self._verify),
             allow_loopback=allow_loopback,
             fresh_since=fresh_since or datetime(2999, 1, 1, tzinfo=UTC),
+            stores=Stores(Path(), dict),
         )
         fetched = await cache.bring(self.urls)
         self.urls.keep(self.conn)

@@ -36,6 +36,7 @@ from batchgen.output import relocate as relocate_module
 from batchgen.output.relocate import relocate
 from batchgen.planning.naming import collision_key, final_path
 from batchgen.spool.spool import Spool
+from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point
 from tests.support.rig import planned_job
@@ -122,7 +123,9 @@ class Desk:
             )
             with kill_at(point):
                 if self.batch is not None:
-                    notices += relocate(staging, self.batch, self.directory)
+                    notices += relocate(
+                        staging, self.batch, self.directory, Stores(self.directory, dict)
+                    )
                 self.batch = staging.enroll(IDENTITY)
         finally:
             staging.close()

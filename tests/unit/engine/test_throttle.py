@@ -6,7 +6,7 @@ import heapq
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -34,7 +34,8 @@ from batchgen.engine.throttle.limits import (
 )
 from batchgen.engine.throttle.pace import FIRST_SLACK
 from batchgen.engine.throttle.rules import Backpressure
-from batchgen.engine.throttle.throttle import Throttle
+from batchgen.engine.throttle.throttle import LEAD_S, Throttle
+from batchgen.http.request import BytesBody, TimedBody
 
 GAP = 1 + FIRST_SLACK
 """Seconds between requests at 60 per minute."""
@@ -1003,3 +1004,43 @@ async def test_hundred_workers_share_all_slots() -> None:
     assert most == 7
     assert done >= 700
     assert throttle.status().in_flight == 0
+
+
+@pytest.mark.anyio
+async def test_timed_body_waits_before_its_first_byte() -> None:
+    opened = anyio.Event()
+    body = TimedBody(BytesBody(b"abc"), opened.wait)
+    assert body.headers == BytesBody(b"abc").headers
+    pieces = body.stream()
+    received: list[bytes] = []
+
+    async def receive() -> None:
+        received.extend([piece async for piece in pieces])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(receive)
+        await settle()
+        assert received == []
+        opened.set()
+    assert received == [b"abc"]
+
+
+@pytest.mark.anyio
+async def test_slow_preparation_lengthens_the_lead() -> None:
+    now = 100.0
+
+    async def place(images: int, gaps: Mapping[str, float], lead_s: float) -> float:
+        return now + lead_s
+
+    limits = DispatchLimits(concurrency=3, requests_per_minute=6e5)
+    throttle = Throttle(ThrottleCore(limits), lambda: now, reserve_start=place)
+    first = await throttle.start()
+    assert first.send_at == pytest.approx(now + LEAD_S)
+    now += 0.2
+    await throttle.wait_to_send(first)
+    now += 1
+    second = await throttle.start()
+    assert second.send_at == pytest.approx(now + 0.25)
+    now += 0.3
+    await throttle.wait_to_send(second)
+    await throttle.wait_to_send(second)

@@ -183,7 +183,7 @@ COLUMNS = {
     "jobs": "key state reason fingerprint model prompt options estimated charged maybe",
     "attempts": "id key run started_at ended_at outcome billed http_status error_code request_id"
     " cost",
-    "images": "key path sha256 bytes width height format",
+    "images": "key path sha256 bytes width height format root run saved_at state",
 }
 
 

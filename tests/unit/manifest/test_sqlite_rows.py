@@ -36,7 +36,7 @@ def test_sqlite_rows_keep_types_and_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "key", "words"),
     [
-        ("select colour from p", "query", "no such column: colour"),
+        ("select color from p", "query", "no such column: color"),
         ("update sqlite_master set name = 'x'", "query", "may not be modified"),
         ("selekt 1", "query", "syntax error"),
         ("select 1; select 2", "query", "one statement"),

@@ -63,7 +63,7 @@ def test_templates_render(text: str, expected: str) -> None:
     assert render(text) == expected
 
 
-def test_a_name_that_is_not_there_is_told_with_the_nearest_column() -> None:
+def test_unknown_name_is_reported_with_the_nearest_column() -> None:
     with pytest.raises(UndefinedNameError, match=r"no column 'titel'; did you mean 'title'\?"):
         render("{{ titel }}")
     assert problem("{{ xyz | upper }}").startswith("no column 'xyz'; there are: title, body, ")

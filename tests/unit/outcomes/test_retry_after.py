@@ -182,7 +182,6 @@ def test_duration_is_absent_or_bounded(text: str) -> None:
         assert seconds is None or (math.isfinite(seconds) and 0 < seconds <= MAX_WAIT_S)
 
 
-@pytest.mark.fault("K14", "K41")
 @pytest.mark.parametrize(
     ("headers", "gap_s"),
     [
@@ -206,6 +205,7 @@ def test_limit_headers_state_a_gap(headers: dict[str, str], gap_s: float | None)
     assert classify(exchange, Response()).request_gap_s == request_gap(named)
 
 
+@pytest.mark.fault("K14", "K41")
 def test_throttled_response_carries_the_wait() -> None:
     error = ErrorBody(code="rate_limit_exceeded", message="Please try again in 12s")
     response = Response(readable=True, error=error)

@@ -102,8 +102,8 @@ def test_a_prompt_alone_is_one_job(plan: Plan) -> None:
 
 def test_matrix_without_rows_makes_its_product_in_order(plan: Plan) -> None:
     jobs = plan(
-        "prompt: A {{ colour }} {{ row['Thing no 1'] }}\n"
-        "matrix: {colour: [red, blue], Thing no 1: [mug, bag]}\n"
+        "prompt: A {{ color }} {{ row['Thing no 1'] }}\n"
+        "matrix: {color: [red, blue], Thing no 1: [mug, bag]}\n"
     )
     assert [job.prompt for job in jobs] == ["A red mug", "A red bag", "A blue mug", "A blue bag"]
     assert len({job.key for job in jobs}) == 4
@@ -111,7 +111,7 @@ def test_matrix_without_rows_makes_its_product_in_order(plan: Plan) -> None:
 
 def test_jobs_take_only_a_matrix_of_their_own(plan: Plan) -> None:
     jobs = plan(
-        "prompt: A {{ colour }} mug\nmatrix: {colour: [red]}\njobs:\n"
+        "prompt: A {{ color }} mug\nmatrix: {color: [red]}\njobs:\n"
         "  - A bag\n"
         "  - {prompt: 'A {{ n }}', matrix: {n: [1, 2]}, key: 'n/{{ n }}'}\n"
     )

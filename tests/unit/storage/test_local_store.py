@@ -10,7 +10,7 @@ import pytest
 from batchgen.storage.local import LocalStore
 from batchgen.storage.probe import probe
 from batchgen.storage.store import StaleObjectError
-from batchgen.storage.stores import check_root, is_remote
+from batchgen.urls import is_bucket, output_root
 
 
 def test_conditions_are_honored(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_names_do_not_leave_the_directory(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_output_directories(text: str, root: str) -> None:
-    assert check_root(text) == root
-    assert is_remote(root) == root.startswith(("s3:", "gs:"))
+    assert output_root(text) == root
+    assert is_bucket(root) == root.startswith(("s3:", "gs:"))
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_output_directories(text: str, root: str) -> None:
 )
 def test_other_urls_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
-        check_root(text)
+        output_root(text)

@@ -1,4 +1,4 @@
-// The grid: only the tiles that can be seen exist, whatever the number of images.
+// The grid: only the tiles that can be seen exist, for any number of images.
 
 import { find, icon, make } from "./dom.js";
 import { LETTERS, WORDS, capital } from "./format.js";
@@ -127,14 +127,14 @@ export class Grid {
     tile.querySelector(".key").textContent = row.key;
     tile.title = row.key;
     tile.querySelector(".by").textContent = row.decided_by && decision !== "clear" ? row.decided_by : "";
-    this.#picture(tile.querySelector(".mat"), row, gone);
+    this.#show(tile.querySelector(".mat"), row, gone);
     if (row.warnings) badges.append(badge("warning", "warning", "Warning"));
     if (row.replaces) badges.append(badge("before", "", "Replaced"));
     if (this.store.pending.has(id)) badges.append(make("span", { class: "badge decision pending" }, "saving…"));
     else if (decision !== "clear") badges.append(badge(decision, `decision ${decision}`, capital(WORDS[decision])));
   }
 
-  #picture(mat, row, gone) {
+  #show(mat, row, gone) {
     const wanted = row.sha256 ?? "";
     if (mat.dataset.sha256 === wanted && !gone) return;
     mat.dataset.sha256 = wanted;

@@ -46,7 +46,10 @@ export class Store extends EventTarget {
     this.changed("selection");
   }
 
-  setRows(rows) {
+  // An event may have been read before a decision that the page knows of already. Decisions are
+  // only ever added, so the higher id is the newer state.
+  setRows(given) {
+    const rows = given.filter((row) => (row.decision_id ?? 0) >= (this.rows.get(row.id)?.decision_id ?? 0) || row.state !== "saved");
     for (const row of rows) {
       this.rows.set(row.id, row);
       if (this.at.has(row.id)) this.letters.set(row.id, LETTER_OF[row.decision ?? "clear"]);

@@ -1,0 +1,234 @@
+"""Move verified images into buckets, with the guarantees of `placing`.
+
+The placement is recorded, then the object is put: create-only, or by the tag of the object that
+was looked at and kept. After a kill in between, the digest identifies the object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from batchgen.engine.context import RunContext
+from batchgen.engine.placing import MAX_TRIES, PARTIAL_DIRECTORY, Conflict, Placer, partials_of
+from batchgen.engine.verification import verify_file
+from batchgen.job import AttemptId, Job, SavedImage
+from batchgen.ledger.attempts import read_provenance
+from batchgen.ledger.copies import Original
+from batchgen.ledger.images import clear_placement, record_placement
+from batchgen.ledger.path_owners import PathHistory, path_history
+from batchgen.ledger.records import DueImage, OldImage, Provenance
+from batchgen.output.bucket_sidecar import (
+    is_free_sidecar,
+    remove_sidecar_object,
+    sidecar_name,
+)
+from batchgen.output.bucket_versions import keep_edited_object, keep_object
+from batchgen.output.sidecar import sidecar_data
+from batchgen.planning.naming import final_path
+from batchgen.spool.kept_images import PRIVATE_DIRECTORY
+from batchgen.storage.store import StaleObjectError, Store
+from batchgen.storage.stores import Stores
+from batchgen.system.atomic_files import PartFile, make_directories
+from batchgen.system.failpoints import Point, hit
+from batchgen.system.threads import in_disk_thread, in_store_thread
+from batchgen.urls import is_bucket
+
+_UPLOADS: Final = "uploads"
+"""Directory in the spool for images on their way to a bucket."""
+
+
+class BucketPlacer(Placer):
+    """Moves verified images to their output paths, of which some are in buckets."""
+
+    def __init__(self, context: RunContext) -> None:
+        super().__init__(context)
+        assert context.stores is not None
+        self._stores: Stores = context.stores
+        self._uploads: Path = context.spool.directory / _UPLOADS
+
+    async def make_directory(self, root: str, path: str) -> Path:
+        if not is_bucket(root):
+            return await super().make_directory(root, path)
+        await in_disk_thread(make_directories, self._uploads, PRIVATE_DIRECTORY)
+        return self._uploads
+
+    def is_taken(self, root: str, path: str) -> bool:
+        return not is_bucket(root) and super().is_taken(root, path)
+
+    async def write_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
+        if not is_bucket(job.root):
+            await super().write_sidecar(job, saved, origin)
+            return
+        name = sidecar_name(saved.path)
+        data = sidecar_data(saved.path.rpartition("/")[2], job, saved, origin)
+        await in_store_thread(self._stores.of(job.root).put, name, data)
+
+    async def place(
+        self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
+    ) -> None:
+        if not is_bucket(job.root):
+            await super().place(job, image, part, saved, taken=taken)
+            return
+        try:
+            await self._place(job, image, part, saved)
+        except (Conflict, OSError):
+            with suppress(OSError):
+                await in_disk_thread(self._keep_in_spool, image, part)
+            raise
+
+    async def _place(self, job: Job, image: DueImage, part: PartFile, saved: SavedImage) -> None:
+        ledger, store = self._context.ledger, self._stores.of(job.root)
+        if job.sidecar:
+            origin = await ledger.run(read_provenance, image.attempt_id)
+            await in_store_thread(self._free_sidecar_object, store, job, saved, origin)
+        # Read before the placement is recorded, which makes any object there look like ours.
+        known = await ledger.run(path_history, job.id, job.root, saved.path)
+        tag: str | None = None
+        if known.is_own:
+            tag = await in_store_thread(self._free_object, store, job, saved, known)
+        for _ in range(MAX_TRIES):
+            await ledger.run(record_placement, image.id, job.root, saved)
+            hit(Point.PLACING)
+            if await in_store_thread(_put, store, saved, part.part, tag):
+                hit(Point.PLACED)
+                return
+            await ledger.run(clear_placement, image.id)
+            tag = await in_store_thread(self._free_object, store, job, saved, known)
+        raise Conflict(f"{job.root}/{saved.path}")
+
+    def _free_object(
+        self, store: Store, job: Job, saved: SavedImage, known: PathHistory
+    ) -> str | None:
+        """Keep the object at the output path; return the tag that the new one may replace.
+
+        None if the object has gone. Raises Conflict and OSError.
+        """
+        before = store.info(saved.path)
+        if before is None:
+            return None
+        present = store.digest(saved.path)
+        is_empty_claim = known.is_own and not before.bytes
+        if present == saved.sha256 or present in known.hashes or is_empty_claim:
+            if job.keep_previous and not is_empty_claim and present != saved.sha256:
+                keep_object(store, saved.path, count=job.keep_previous)
+                hit(Point.KEPT)
+            return before.e_tag
+        if not (known.is_own or self._overwrite):
+            raise Conflict(f"{job.root}/{saved.path}")
+        keep_edited_object(store, saved.path)
+        hit(Point.KEPT)
+        return before.e_tag
+
+    def _free_sidecar_object(
+        self, store: Store, job: Job, saved: SavedImage, origin: Provenance
+    ) -> None:
+        name = sidecar_name(saved.path)
+        if is_free_sidecar(store, name, origin.batch, job.key):
+            return
+        if not self._overwrite:
+            raise Conflict(f"{job.root}/{name}")
+        keep_edited_object(store, name)
+
+    def adopt_kept(self, image: DueImage, part: PartFile) -> bool:
+        if not is_bucket(image.root):
+            return super().adopt_kept(image, part)
+        source = self._context.spool.images.find(image.attempt_id, image.position)
+        if source is not None:
+            part.adopt(source)
+            return True
+        return bool(image.path) and self._download(image.root, image.path, image.sha256, part)
+
+    def copy_original(self, original: Original, part: PartFile) -> bool:
+        if not is_bucket(original.root):
+            return super().copy_original(original, part)
+        return self._download(original.root, original.path, original.sha256, part)
+
+    def _download(self, root: str, path: str | None, sha256: str | None, part: PartFile) -> bool:
+        """Write an object to a part; return False if it is missing or changed."""
+        try:
+            data = self._stores.of(root).read(path or "")
+        except FileNotFoundError:
+            return False
+        if hashlib.sha256(data).hexdigest() != sha256:
+            return False
+        part.write_blocking(data)
+        return True
+
+    def drop_kept(self, job: Job, image: DueImage, saved: SavedImage) -> None:
+        if not is_bucket(image.root) and not is_bucket(job.root):
+            super().drop_kept(job, image, saved)
+            return
+        self._context.spool.images.drop(image.attempt_id, image.position)
+        if image.path and (image.root, image.path) != (job.root, saved.path):
+            store = self._stores.of(image.root)
+            if store.digest(image.path) == saved.sha256:
+                store.delete(image.path)
+
+    def find_placed(self, job: Job, image: DueImage) -> SavedImage | None:
+        if not is_bucket(image.root):
+            return super().find_placed(job, image)
+        make_directories(self._uploads, PRIVATE_DIRECTORY)
+        copy = self._uploads / f".{image.attempt_id}.{image.position}.found"
+        try:
+            data = self._stores.of(image.root).read(image.path or "")
+            if hashlib.sha256(data).hexdigest() != image.sha256:
+                return None
+            copy.write_bytes(data)
+            info, sha256 = verify_file(copy, job.verify, is_video=image.task is not None)
+        except FileNotFoundError:
+            return None
+        finally:
+            copy.unlink(missing_ok=True)
+        planned = final_path(job.path, info.format.extension, image.rank)
+        if (image.root, image.path) != (job.root, planned):
+            return None
+        return SavedImage(
+            path=planned,
+            sha256=sha256,
+            bytes=info.size_bytes,
+            width=info.width,
+            height=info.height,
+            format=info.format.value,
+        )
+
+    def _remove_replaced(
+        self, job: Job, old: tuple[OldImage, ...], new: set[str], batch: str
+    ) -> None:
+        super()._remove_replaced(
+            job, tuple(image for image in old if not is_bucket(image.root)), new, batch
+        )
+        sidecars = {sidecar_name(path) for path in new} if job.sidecar else set()
+        for image in old:
+            if not is_bucket(image.root) or (image.root == job.root and image.path in new):
+                continue
+            store = self._stores.of(image.root)
+            if store.digest(image.path) != image.sha256:
+                continue  # removed or edited by a person
+            if job.keep_previous:
+                keep_object(store, image.path, count=job.keep_previous)
+            store.delete(image.path)
+            if sidecar_name(image.path) not in sidecars:
+                remove_sidecar_object(store, image.path, batch, job.key)
+
+    def _save_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
+        if not is_bucket(job.root):
+            super()._save_partials(job, attempt, path)
+            return
+        store, stem = self._stores.of(job.root), path.rpartition(".")[0]
+        for number, extension, data in partials_of(self._context.spool, attempt):
+            store.put(f"{PARTIAL_DIRECTORY}/{stem}-{number}.{extension}", data)
+
+
+def _put(store: Store, saved: SavedImage, part: Path, tag: str | None) -> bool:
+    """Put an image under its final name; return False if another object is there.
+
+    The response to a put may have been lost: an object with the content of the image is ours.
+    """
+    try:
+        store.put_file(saved.path, part, create=tag is None, if_tag=tag)
+    except (FileExistsError, StaleObjectError):
+        return store.digest(saved.path) == saved.sha256
+    return True

@@ -1,0 +1,50 @@
+"""Move an image to another path where one of the two is in a bucket."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+
+from batchgen.ledger.moving import Relocation
+from batchgen.output.bucket_sidecar import sidecar_name
+from batchgen.output.sidecar import sidecar_digest
+from batchgen.storage.store import Store
+from batchgen.storage.stores import Stores
+
+
+def move_object(one: Relocation, stores: Stores) -> str:
+    """Move one image and its sidecar; return why it can't be moved, or an empty string.
+
+    The object is created at its new path, then deleted at its old one. After a kill in between,
+    the next call deletes it. Raises OSError.
+    """
+    source, target = stores.of(one.root), stores.of(one.new_root)
+    there = target.digest(one.new_path)
+    if there is None:
+        try:
+            data = source.read(one.path)
+        except FileNotFoundError:
+            return "file not found"
+        if hashlib.sha256(data).hexdigest() != one.sha256:
+            return "it was changed since it was saved"
+        try:
+            target.put(one.new_path, data, create=True)
+        except FileExistsError:
+            there = target.digest(one.new_path)
+    if there not in (None, one.sha256):
+        return f"{one.new_root}/{one.new_path} already exists"
+    _move_sidecar(one, source, target)
+    if (one.root, one.path) != (one.new_root, one.new_path) and (
+        source.digest(one.path) == one.sha256
+    ):
+        source.delete(one.path)
+    return ""
+
+
+def _move_sidecar(one: Relocation, source: Store, target: Store) -> None:
+    old, new = sidecar_name(one.path), sidecar_name(one.new_path)
+    with suppress(FileNotFoundError, FileExistsError):
+        data = source.read(old)
+        if sidecar_digest(data) == one.sha256:
+            target.put(new, data, create=True)
+            source.delete(old)

@@ -1,0 +1,71 @@
+"""`try`: a sample of a manifest first, which counts as part of its batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import rig
+
+PROMPTS = ["a red mug", "a red mug on a table", "sailing ship in a storm", "a red mug and a hat"]
+
+
+def test_try_makes_the_most_different_images(served: rig.Endpoint, tmp_path: Path) -> None:
+    before = len(served.bill())
+    manifest = rig.manifest(tmp_path, served.base_url, PROMPTS)
+    done = rig.batchgen("try", manifest, "--sample", "2", cwd=tmp_path)
+    assert "  out/batch/job-000.png\n  out/batch/job-002.png\n" in done.stdout
+    assert done.stdout.endswith(f"next: batchgen run {manifest}   # makes the other images\n")
+    assert rig.status(tmp_path)["jobs"]["done"] == 2
+    rig.batchgen("run", manifest, cwd=tmp_path)
+    assert [row["prompt"] for row in served.bill()[before:]].count("a red mug") == 1
+    assert len(served.bill()) == before + 4
+    rig.judge(tmp_path, served.bill()[before:], finished=True)
+
+
+def test_try_of_all_jobs_proposes_no_further_run(served: rig.Endpoint, tmp_path: Path) -> None:
+    manifest = rig.manifest(tmp_path, served.base_url, PROMPTS[:2])
+    done = rig.batchgen("try", manifest, "--json", cwd=tmp_path)
+    images = [json.loads(line) for line in done.stdout.splitlines()][-2:]
+    assert images == [{"image": f"out/batch/job-00{number}.png"} for number in range(2)]
+
+
+def test_try_with_a_problem_makes_nothing_more(served: rig.Endpoint, tmp_path: Path) -> None:
+    manifest = rig.manifest(tmp_path, served.base_url, ["a forbidden-word", *PROMPTS])
+    done = rig.batchgen("try", manifest, "--sample", "1", cwd=tmp_path, code=1)
+    assert "1  blocked" in done.stdout
+    assert "makes the other images" not in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
+@pytest.mark.parametrize(("reply", "done"), [("y\n", 4), ("\n", 2)])
+def test_try_asks_to_make_the_others(
+    served: rig.Endpoint, tmp_path: Path, reply: str, done: int
+) -> None:
+    import pty
+
+    manifest = rig.manifest(tmp_path, served.base_url, PROMPTS)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        command = [sys.executable, "-m", "batchgen", "try", str(manifest), "--sample", "2"]
+        os.execve(sys.executable, command, rig.environment())
+    shown = b""
+    while True:
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+        if b"Make the other 2 images of batch too? [y/N]: " in shown and reply:
+            os.write(terminal, reply.encode())
+            reply = ""
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, shown
+    assert rig.status(tmp_path)["jobs"]["done"] == done
