@@ -183,7 +183,7 @@ COLUMNS = {
     "jobs": "key state reason fingerprint model prompt options estimated charged maybe",
     "attempts": "id key run started_at ended_at outcome billed http_status error_code request_id"
     " cost",
-    "images": "key path sha256 bytes width height format root run saved_at state",
+    "images": "key path sha256 bytes width height format root run saved_at state url",
 }
 
 
@@ -243,6 +243,7 @@ def test_only_saved_images_are_exported(ledger: Ledger, batch: BatchId) -> None:
             "root": "out",
             "run": 1,
             "state": "saved",
+            "url": None,
         }
     ]
 
