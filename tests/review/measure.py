@@ -99,6 +99,7 @@ def beside_a_run(browser: Browser, pages: int) -> None:
             with _run(directory, endpoint.base_url) as process:
                 process.wait()
         took = time.perf_counter() - began
+        assert process.returncode == 0, process.returncode
         print(f"{pages} pages: {RUN_IMAGES / took * 60:.0f} images a minute")
         if waits:
             worst = sorted(waits)[int(len(waits) * 0.95)]

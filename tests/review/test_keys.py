@@ -54,6 +54,7 @@ def test_check_02_decision_is_durable_at_its_badge(browser: Browser, fifty: Path
         wait_for_decision(page, "k-00000", "r")
 
 
+@pytest.mark.timeout(900)
 def test_check_02_held_key_loses_and_doubles_none(browser: Browser, tmp_path: Path) -> None:
     big_batch(tmp_path, 1_000)
     with review(tmp_path) as server:
@@ -190,6 +191,7 @@ EFFECTS: dict[str, tuple[list[str], Check]] = {
 }
 
 
+@pytest.mark.timeout(900)
 def test_check_07_each_listed_key_has_its_effect(browser: Browser, served_fifty: Server) -> None:
     page = ready(browser, served_fifty.url)
     page.keyboard.press("?")

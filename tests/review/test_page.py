@@ -44,6 +44,7 @@ def opened(browser: Browser, url: str, key: str = "k-00000") -> Watched:
     return watched
 
 
+@pytest.mark.timeout(600)
 def test_check_01_ten_thousand_images_stay_light(browser: Browser, tmp_path: Path) -> None:
     big_batch(tmp_path, 10_000)
     with review(tmp_path) as server:
