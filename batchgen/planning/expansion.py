@@ -23,7 +23,7 @@ from batchgen.manifest.template import Expression, present
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import row_reason
 from batchgen.planning.fingerprint import Fingerprints, fingerprints_with
-from batchgen.planning.image_paths import ImageNames
+from batchgen.planning.image_paths import image_names
 from batchgen.planning.job_context import Context, JobFault, JobRefused, OptionSet, PlacedReference
 from batchgen.planning.job_template import JobTemplate, Part, stem_of
 from batchgen.planning.line import Line
@@ -62,13 +62,8 @@ class JobMaker:
         self._option_sets = dict[str, OptionSet]()
         self._is_of_rows = at == () and context.table != ""
         self._is_variant = template.count > 1 or repeats_a_line
-        with_images = [*template.images, *([template.mask] if template.mask else [])]
-        self._image_names = {
-            part.place: ImageNames(
-                part.template.text, context.directories, is_trusted=not self._is_of_rows
-            )
-            for part in with_images
-        }
+        is_trusted = not self._is_of_rows
+        self._image_names = image_names(template, context.directories, is_trusted=is_trusted)
         has_fixed_options = not (self._option_parts or template.broken)
         self._fixed = self._new_option_set(self._options) if has_fixed_options else None
         """The options of all jobs; None if they are templates."""
@@ -169,12 +164,8 @@ class JobMaker:
         path = prompt = ""
         try:
             key = self._given_key(line, combination, variables, copy, own_index)
-            prompt = (
-                (self._text(self._template.prompt, variables) or "")
-                if self._template.prompt
-                else ""
-            )
-            prompt = prompt.strip()
+            part = self._template.prompt
+            prompt = ((self._text(part, variables) if part else None) or "").strip()
             if key is None and prompt:
                 matrix = dict(zip(self._matrix_names, combination, strict=True))
                 key = copy_key(prompt_key(prompt, matrix), copy)

@@ -126,6 +126,8 @@ class RowFaults:
         """Whether a row with an error has no key. It may be any known job, so none is retired."""
         self.left_out = 0
         """Number of rows for which ``where`` is false."""
+        self.are_rows_read = False
+        """Whether rows were read; they are not if the manifest has an error."""
         self.reading: Reading | None = None
         """How the table is read; None if it was not opened."""
         self.empty_columns: list[Fault] = []
@@ -166,7 +168,8 @@ class RowFaults:
         parts = [reading.layout, reading.encoding]
         if reading.columns is not None and not reading.is_list:
             parts.append(counted(len(reading.columns.raw), "column"))
-        parts.append(counted(self.rows + self.left_out, "row"))
+        if self.are_rows_read:
+            parts.append(counted(self.rows + self.left_out, "row"))
         if self.left_out:
             parts.append(f"{self.left_out:,} left out by where")
         return f"{reading.table}: {', '.join(filter(None, parts))}"

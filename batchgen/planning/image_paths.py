@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from batchgen.manifest.loader import DocPath
+from batchgen.planning.job_template import JobTemplate
 
 _TEMPLATE_MARK: Final = re.compile(r"\{\{|\{%|\{#")
 
@@ -61,6 +65,17 @@ class ImageNames:
         if self._home and name.startswith(self._written_home):
             name = self._home + name[len(self._written_home) :]
         return self._base / name
+
+
+def image_names(
+    template: JobTemplate, directories: ImageDirectories, *, is_trusted: bool
+) -> Mapping[DocPath, ImageNames]:
+    """Return the names of each image and of the mask of a template, by place."""
+    parts = [*template.images, *([template.mask] if template.mask else [])]
+    return {
+        part.place: ImageNames(part.template.text, directories, is_trusted=is_trusted)
+        for part in parts
+    }
 
 
 def _normal(path: Path) -> Path:

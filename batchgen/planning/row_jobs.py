@@ -83,7 +83,7 @@ class RowJobs:
     def _jobs_of(self, rows: Iterable[Row]) -> Iterator[PlannedJob]:
         found, maker, where = self._context.rows, self._maker, self._where
         is_text, look, unreadable = holds_text(self._source), self._cells.look, self._unreadable
-        reading = found.reading
+        reading, found.are_rows_read = found.reading, True
         is_list = reading is not None and reading.is_list and self._template.key is None
         seen = left_out = 0
         try:

@@ -329,7 +329,7 @@ def _throttle(
 ) -> Throttle:
     shared_key = key_id(base_url, key.reveal() if key else None)
 
-    async def place(images: int, gaps: Mapping[str, float]) -> float:
+    async def place(images: int, gaps: Mapping[str, float], lead_s: float) -> float:
         rates = [
             (
                 SharedRate(unit=unit, interval_s=gap_s, burst=limits.burst),
@@ -342,7 +342,8 @@ def _throttle(
         def step(ledger: Ledger) -> tuple[float, SharedPace | None]:
             now = time.time()
             newer = share_pace(ledger.conn, shared_key, pace, now)
-            return now + take_place(ledger.conn, shared_key, rates, now), newer
+            earliest = now + lead_s
+            return earliest + take_place(ledger.conn, shared_key, rates, earliest), newer
 
         start, newer = await ledger.run(step)
         _adopt(throttle.pace, newer)

@@ -45,6 +45,10 @@ _VARIABLES: Final = {
 
 def stores_for(base: Path, storage: Storage | None, environment: Environment) -> Stores:
     """Return the stores of a manifest; nothing is opened yet."""
+    return Stores(base, lambda: _options(storage, environment))
+
+
+def _options(storage: Storage | None, environment: Environment) -> dict[str, dict[str, str]]:
     options = {
         scheme: {name.lower(): value for name in names if (value := environment.get(name))}
         for scheme, names in _VARIABLES.items()
@@ -53,17 +57,21 @@ def stores_for(base: Path, storage: Storage | None, environment: Environment) ->
         options["s3"]["aws_endpoint_url"] = storage.endpoint
     if storage is not None and storage.region is not None:
         options["s3"]["aws_region"] = storage.region
-    return Stores(base, options)
+    return options
 
 
 def stores_of_batch(ledger: Path, batch: BatchRow) -> Stores:
     """Return the stores of an enrolled batch, from the manifest in its ledger.
 
-    Raises SettingsError.
+    The manifest is read when the first bucket is opened. Raises SettingsError.
     """
     path = manifest_of(ledger, batch)
-    manifest = parse_manifest(batch.manifest.encode(), file=path.name, path=path).manifest
-    return stores_for(path.parent, manifest.storage, Environment.load(path.parent))
+
+    def options() -> dict[str, dict[str, str]]:
+        manifest = parse_manifest(batch.manifest.encode(), file=path.name, path=path).manifest
+        return _options(manifest.storage, Environment.load(path.parent))
+
+    return Stores(path.parent, options)
 
 
 def refuse_buckets(conn: sqlite3.Connection, batch: BatchRow, command: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from batchgen.storage.local import LocalStore
@@ -11,14 +11,17 @@ from batchgen.storage.object_store import ObjectStore
 from batchgen.storage.store import Store
 from batchgen.urls import is_bucket
 
+Options = Callable[[], Mapping[str, Mapping[str, str]]]
+"""Returns the options of obstore for each kind of URL: ``s3``, ``gs`` and ``az``."""
+
 
 class Stores:
     """The stores of a batch, each opened once; may be used by several threads."""
 
-    def __init__(self, base: Path, options: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(self, base: Path, options: Options) -> None:
         """``base`` is the directory that paths are relative to.
 
-        ``options`` has the options of obstore for each kind of URL: ``s3``, ``gs`` and ``az``.
+        ``options`` is called when the first bucket is opened.
         """
         self._base = base
         self._options = options
@@ -38,4 +41,4 @@ class Stores:
     def _open(self, root: str) -> Store:
         if not is_bucket(root):
             return LocalStore(self._base / root)
-        return ObjectStore(root, self._options.get(root.partition("://")[0], {}))
+        return ObjectStore(root, self._options().get(root.partition("://")[0], {}))

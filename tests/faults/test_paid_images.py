@@ -65,7 +65,7 @@ def test_a_run_outlasts_a_failing_image_host(
     rig.batchgen("run", path, cwd=tmp_path)
     assert rig.status(tmp_path)["jobs"]["done"] == 2
     (tries,) = rig.query(tmp_path / "batchgen.db", "SELECT sum(tries) AS n FROM images")
-    assert tries["n"] == 3
+    assert 3 - (requests == 2) <= tries["n"] <= 3  # both jobs may share the last two faults
     assert len(fresh_endpoint.bill()) == 2
     rig.judge(tmp_path, fresh_endpoint.bill(), finished=True)
 

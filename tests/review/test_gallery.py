@@ -237,11 +237,11 @@ def test_check_10_picks_come_back(browser: Browser, fifty: Path, show: tuple[str
     ]
     assert {"key", "file", "heart", "comment"} <= rows[0].keys()
     with picks.open("a", encoding="utf-8", newline="") as stream:
-        stream.write('"stranger","x","1","",""\r\n')
+        stream.write('"unknown","x","1","",""\r\n')
     arguments = ("review", "batch", "--import", picks, "--by", "client")
     done = rig.batchgen(*arguments, cwd=fifty, code=1)
     assert "2 decisions of client recorded" in done.stdout
-    assert "stranger: the batch has no such image" in done.stderr
+    assert "unknown: the batch has no such image" in done.stderr
     assert "0 decisions of client" in rig.batchgen(*arguments, cwd=fifty, code=1).stdout
     found = rig.query(
         fifty / "batchgen.db",

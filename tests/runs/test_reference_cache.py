@@ -61,7 +61,7 @@ class Rig:
             network=Network(self._verify),
             allow_loopback=allow_loopback,
             fresh_since=fresh_since or datetime(2999, 1, 1, tzinfo=UTC),
-            stores=Stores(Path(), {}),
+            stores=Stores(Path(), dict),
         )
         fetched = await cache.bring(self.urls)
         self.urls.keep(self.conn)

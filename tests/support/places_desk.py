@@ -124,7 +124,7 @@ class Desk:
             with kill_at(point):
                 if self.batch is not None:
                     notices += relocate(
-                        staging, self.batch, self.directory, Stores(self.directory, {})
+                        staging, self.batch, self.directory, Stores(self.directory, dict)
                     )
                 self.batch = staging.enroll(IDENTITY)
         finally:

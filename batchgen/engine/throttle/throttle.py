@@ -36,7 +36,8 @@ _TIMER_RESOLUTION_S: Final = 0.001
 """How late an event loop may wake a sleeping task."""
 
 
-ReserveStart: TypeAlias = Callable[[int, Mapping[str, float]], Awaitable[float]]
+ReserveStart: TypeAlias = Callable[[int, Mapping[str, float], float], Awaitable[float]]
+"""Takes a number of images, the gap of each unit, and the seconds until the earliest departure."""
 
 
 class Throttle:
@@ -44,7 +45,8 @@ class Throttle:
 
     ``reserve_start`` reserves a start for a number of images among all runs that share the rate
     limits of a key, with the current gaps of `ThrottleCore.intervals`; it returns the time of the
-    start on this throttle's clock. It is called only while there is a limit.
+    departure on this throttle's clock. It is called only while there is a limit. The lead is part
+    of the reservation: runs with different leads would not depart in turn otherwise.
     """
 
     def __init__(
@@ -79,14 +81,15 @@ class Throttle:
         if self._reserve_start is None or not gaps:
             return ticket
         try:
-            self._reserved_start = start = await self._reserve_start(images, gaps)
-            with anyio.move_on_after(start - self._clock()):
+            lead_s = self._lead_s
+            self._reserved_start = start = await self._reserve_start(images, gaps, lead_s)
+            with anyio.move_on_after(start - lead_s - self._clock()):
                 await self._dispatch_stopped.wait()
                 raise DispatchStopped(self._core.status(self._clock()).stopped or "")
         except BaseException:
             self.finish(ticket, Signal.CANCELLED)
             raise
-        return replace(ticket, send_at=start + self._lead_s)
+        return replace(ticket, send_at=start)
 
     async def wait_to_send(self, ticket: Ticket) -> None:
         """Wait for the time to send, after all preparation on disk and the connection.

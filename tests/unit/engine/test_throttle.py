@@ -1029,8 +1029,8 @@ async def test_timed_body_waits_before_its_first_byte() -> None:
 async def test_slow_preparation_lengthens_the_lead() -> None:
     now = 100.0
 
-    async def place(images: int, gaps: Mapping[str, float]) -> float:
-        return now
+    async def place(images: int, gaps: Mapping[str, float], lead_s: float) -> float:
+        return now + lead_s
 
     limits = DispatchLimits(concurrency=3, requests_per_minute=6e5)
     throttle = Throttle(ThrottleCore(limits), lambda: now, reserve_start=place)

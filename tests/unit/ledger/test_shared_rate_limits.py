@@ -69,7 +69,7 @@ def test_a_place_that_a_wrong_clock_gave_is_ignored(ahead_s: float) -> None:
 async def test_a_long_wait_for_a_place_is_shown() -> None:
     now = 100.0
 
-    async def place(images: int, gaps: Mapping[str, float]) -> float:
+    async def place(images: int, gaps: Mapping[str, float], lead_s: float) -> float:
         return now + 40.0
 
     throttle = Throttle(
@@ -148,7 +148,7 @@ async def test_a_start_waits_for_its_place_among_all_runs(tmp_path: Path) -> Non
     waited: list[float] = []
     async with LedgerWriter(path) as writer:
 
-        async def place(images: int, gaps: Mapping[str, float]) -> float:
+        async def place(images: int, gaps: Mapping[str, float], lead_s: float) -> float:
             rates = [(SharedRate(unit="requests", interval_s=0.001), 1)]
             waited.append(await writer.run(lambda ledger: take_place(ledger.conn, "k", rates, NOW)))
             return time.monotonic() + waited[-1]
@@ -168,8 +168,8 @@ async def test_requests_leave_as_far_apart_as_their_places() -> None:
     begin = time.monotonic()
     places = [begin, begin + 0.02]
 
-    async def place(images: int, gaps: Mapping[str, float]) -> float:
-        return places[images - 1]
+    async def place(images: int, gaps: Mapping[str, float], lead_s: float) -> float:
+        return places[images - 1] + lead_s
 
     throttle = Throttle(
         ThrottleCore(DispatchLimits(concurrency=2, requests_per_minute=6e5)), reserve_start=place
@@ -194,7 +194,7 @@ async def test_a_request_that_leaves_late_delays_the_next() -> None:
     """An event loop that was held up lets none catch up at the cost of the provider's limit."""
     begin = time.monotonic()
 
-    async def place(images: int, gaps: Mapping[str, float]) -> float:
+    async def place(images: int, gaps: Mapping[str, float], lead_s: float) -> float:
         return begin - 60.0
 
     limits = DispatchLimits(concurrency=3, requests_per_minute=3000)
@@ -223,7 +223,7 @@ async def test_without_a_rate_a_request_leaves_at_once() -> None:
 
 @pytest.mark.anyio
 async def test_a_stop_ends_the_wait_for_a_place_and_frees_the_slot() -> None:
-    async def place(images: int, gaps: Mapping[str, float]) -> float:
+    async def place(images: int, gaps: Mapping[str, float], lead_s: float) -> float:
         return time.monotonic() + 3600.0
 
     throttle = Throttle(
@@ -239,3 +239,31 @@ async def test_a_stop_ends_the_wait_for_a_place_and_frees_the_slot() -> None:
         await anyio.wait_all_tasks_blocked()
         throttle.stop("enough")
     assert throttle.status().in_flight == 0
+
+
+@pytest.mark.anyio
+async def test_runs_with_different_leads_depart_in_turn() -> None:
+    now = NOW
+    with closing(in_memory()) as conn:
+
+        async def place(images: int, gaps: Mapping[str, float], lead_s: float) -> float:
+            earliest = now + lead_s
+            return earliest + take_place(conn, "k", [(TENTH, 1)], earliest)
+
+        limits = DispatchLimits(concurrency=9, requests_per_minute=6e5)
+        quick, slow = (
+            Throttle(ThrottleCore(limits), lambda: now, reserve_start=place) for _ in range(2)
+        )
+        late = await slow.start()
+        now += 0.5
+        await slow.wait_to_send(late)  # its lead grows to 0.6 s
+        now += 10
+        first = await slow.start()
+        now += 1
+        second = await quick.start()
+        third = await slow.start()
+    assert first.send_at is not None
+    assert second.send_at is not None
+    assert third.send_at is not None
+    assert second.send_at - first.send_at >= 0.0999
+    assert third.send_at - second.send_at >= 0.0999

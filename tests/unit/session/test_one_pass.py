@@ -67,8 +67,8 @@ def test_structure_rules_and_templates_are_checked_together(tmp_path: Path) -> N
         ("rows: 3\nprompt: '{{ title }}'\n", ["1:7: rows: expected text, got the number 3"]),
         ("prompt: '{{ a }}'\nmatrix: {a: 1}\n", ["2:13: matrix.a: expected a list"]),
         ("prompt: a\nlimits: {x: 1}\nprovider: 3\n", ["2:10: limits.x: unknown key 'x'", "3:11"]),
-        ("rows: p.csv\n", ["1:7: rows: needs a prompt"]),
-        ("rows: p.csv\nkey: '{{ no }}'\n", ["1:7: rows: needs a prompt", "2:6: key: no column"]),
+        ("rows: p.csv\n", ["1:7: rows: needs prompt"]),
+        ("rows: p.csv\nkey: '{{ no }}'\n", ["1:7: rows: needs prompt", "2:6: key: no column"]),
     ],
 )
 def test_no_error_follows_from_another(tmp_path: Path, text: str, expected: list[str]) -> None:
