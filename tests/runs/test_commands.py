@@ -142,6 +142,9 @@ def test_status_is_for_people_and_for_programs(done: Path) -> None:
         "uncertain_sums": {"charged": "0.000000", "maybe": "0.000000", "again": "0.000000"},
         "waiting": None,
         "stopped": None,
+        "last_run": 1,
+        "running": None,
+        "killed": False,
     }
 
 

@@ -28,7 +28,7 @@ def proposed(directory: Path, *words: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def ledger(served: rig.Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def batch_directory(served: rig.Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("ledger")
     manifest = rig.manifest(directory, served.base_url, NIGHT)
     rig.batchgen("run", manifest, cwd=directory)
@@ -49,9 +49,9 @@ def ledger(served: rig.Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Pa
     ],
 )
 def test_completion_proposes_names(
-    ledger: Path, words: tuple[str, ...], expected: list[str]
+    batch_directory: Path, words: tuple[str, ...], expected: list[str]
 ) -> None:
-    assert proposed(ledger, *words) == expected
+    assert proposed(batch_directory, *words) == expected
 
 
 def test_completion_without_a_ledger_proposes_nothing(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_completion_script_calls_batchgen(shell: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs bash")
-def test_bash_completes_a_batch_name(ledger: Path, tmp_path: Path) -> None:
+def test_bash_completes_a_batch_name(batch_directory: Path, tmp_path: Path) -> None:
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("needs bash")
@@ -86,7 +86,7 @@ def test_bash_completes_a_batch_name(ledger: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [bash, "-c", script],
-        cwd=ledger,
+        cwd=batch_directory,
         env=rig.environment({"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}),
         capture_output=True,
         text=True,
