@@ -129,7 +129,7 @@ def test_init_writes_what_run_takes(tmp_path: Path) -> None:
     rig.batchgen("init", cwd=tmp_path)
     rig.batchgen("check", cwd=tmp_path)
     rig.batchgen("run", cwd=tmp_path)
-    assert rig.status(tmp_path)["jobs"]["done"] == 2
+    assert rig.status(tmp_path)["jobs"]["done"] == 3
 
 
 def test_guide_lists_its_topics(tmp_path: Path) -> None:

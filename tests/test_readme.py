@@ -56,12 +56,17 @@ def test_outputs_differ_only_in_times(tmp_path: Path) -> None:
     assert pages.stable("8 of 8 jobs") != pages.stable("7 of 8 jobs")
 
 
-@pytest.mark.parametrize("page", ["README", "python"])
-def test_python_example_runs(page: str, tmp_path: Path) -> None:
-    pages.copy_examples(tmp_path)
+def test_synchronous_example_runs(tmp_path: Path) -> None:
+    lines = ran(pages.block_after("python without a loop", "python"), tmp_path)
+    assert re.fullmatch(r"8 0 \['\.\w+', '\.\w+'\]", lines[-1])
+
+
+def ran(code: str, directory: Path) -> list[str]:
+    """Run an example in a directory with the example manifests; return its lines."""
+    pages.copy_examples(directory)
     done = subprocess.run(
-        [sys.executable, "-c", pages.block_after("python", page)],
-        cwd=tmp_path,
+        [sys.executable, "-c", code],
+        cwd=directory,
         env=rig.environment(),
         capture_output=True,
         text=True,
@@ -69,7 +74,12 @@ def test_python_example_runs(page: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("page", ["README", "python"])
+def test_python_example_runs(page: str, tmp_path: Path) -> None:
+    lines = ran(pages.block_after("python", page), tmp_path)
     assert lines[-1] == "exit code 0"
     if page == "python":
         assert lines[0] == "8 jobs for about 0.30 dollars"

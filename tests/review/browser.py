@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -124,3 +125,9 @@ def tile(page: Page, key: str) -> str:
 def wait_for_decision(page: Page, key: str, letter: str) -> None:
     """Wait until a tile shows a decision that the server has confirmed."""
     page.wait_for_selector(f'{tile(page, key)}[data-decision="{letter}"][data-pending=""]')
+
+
+def memory_mb(pid: int) -> float:
+    """Return the resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

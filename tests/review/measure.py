@@ -16,8 +16,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.review.big import big_batch
-from tests.review.browser import launch, open_page, review, tile
-from tests.review.test_page import memory_mb
+from tests.review.browser import launch, memory_mb, open_page, review, tile
 from tests.support import rig
 
 IMAGES = 10_000

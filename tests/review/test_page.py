@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -18,7 +17,7 @@ from playwright.sync_api import Browser, expect
 
 from batchgen.ledger.decisions import Decision
 from tests.review.big import PRICE, big_batch
-from tests.review.browser import Watched, open_page, review, tile, wait_for_decision
+from tests.review.browser import Watched, memory_mb, open_page, review, tile, wait_for_decision
 from tests.review.decide import decide, saved
 from tests.support import rig
 
@@ -30,12 +29,6 @@ HOSTILE = (
     "line\nbreak\t'\"&amp;",
     "long " * 8_000,
 )
-
-
-def memory_mb(pid: int) -> float:
-    """Return the resident memory of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def opened(browser: Browser, url: str, key: str = "k-00000") -> Watched:
