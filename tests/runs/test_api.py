@@ -169,9 +169,10 @@ async def test_batch_adopt_continues_a_moved_manifest(served: rig.Endpoint, tmp_
 
 
 async def test_batch_take_over_continues_a_run_of_a_dead_host(
-    served: rig.Endpoint, tmp_path: Path
+    tuned: rig.Endpoint, tmp_path: Path
 ) -> None:
-    path = rig.manifest(tmp_path, served.base_url, ["one"])
+    tuned.judge("faults", {"response": "b64_json"})
+    path = rig.manifest(tmp_path, tuned.base_url, ["one"])
     env = {"BATCHGEN_FAILPOINT": "spooled"}
     killed = rig.batchgen("run", path, cwd=tmp_path, env=env, code=None)
     assert killed.returncode == -signal.SIGKILL
@@ -179,14 +180,14 @@ async def test_batch_take_over_continues_a_run_of_a_dead_host(
         ((text,),) = conn.execute("SELECT owner FROM runs").fetchall()
         owner = json.loads(text) | {"host": "shop2", "boot": "another", "pid": 12}
         conn.execute("UPDATE runs SET owner = ?", (json.dumps(owner),))
-    before = len(served.bill())
+    before = len(tuned.bill())
     with pytest.raises(BatchLockedError, match="on shop2 since"):
         async with Batch(path):
             pass
     async with Batch(path, take_over=True) as batch:
         results = [result async for result in batch]
     assert [result.state for result in results] == [JobState.DONE]
-    assert len(served.bill()) == before, "the response was in the spool"
+    assert len(tuned.bill()) == before, "the response was in the spool"
 
 
 def test_the_public_names_are_imported_when_they_are_asked_for() -> None:

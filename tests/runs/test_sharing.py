@@ -263,7 +263,7 @@ def test_variants_are_not_shared(tmp_path: Path) -> None:
 
 
 def test_unfinished_recovery_of_a_leader_serves_all(tmp_path: Path) -> None:
-    with rig.endpoint(tmp_path / "bill") as local:
+    with rig.endpoint(tmp_path / "bill", "--response", "b64_json") as local:
         path = write(tmp_path, local.base_url, MUGS)
         armed = {"BATCHGEN_FAILPOINT": f"{Point.SPOOLED}:1"}
         rig.batchgen("run", path, cwd=tmp_path, env=armed, code=-9)
