@@ -30,7 +30,7 @@ from batchgen.engine.video_tasks import (
 )
 from batchgen.http.download import Downloader
 from batchgen.images.formats import BadImage, ImageInfo
-from batchgen.images.inspect import mismatches
+from batchgen.images.inspect import mismatches, oddities
 from batchgen.job import (
     EXT_PLACEHOLDER,
     PATH_REASON,
@@ -321,7 +321,10 @@ class Delivery:
                 info, sha256 = await in_disk_thread(embed_metadata, part.part, job, origin)
             saved = _saved_image(job, image, info, sha256)
             if image.replaces is not None and image.rank == 0:
-                defect = await in_disk_thread(defect_of_replacement, part.part, saved, image)
+                differs = mismatches(info, job.options)
+                defect = await in_disk_thread(
+                    defect_of_replacement, part.part, info, image, differs
+                )
                 if defect is not None:
                     return FetchSpoiled(defect)
             # From here to the ledger's row only our own disk can delay: do not cancel.
@@ -433,5 +436,5 @@ def _saved_image(job: Job, image: DueImage, info: ImageInfo, sha256: str) -> Sav
         width=info.width,
         height=info.height,
         format=info.format.value,
-        warnings=mismatches(info, job.options),
+        warnings=(*mismatches(info, job.options), *oddities(info)),
     )

@@ -6,6 +6,7 @@ import hashlib
 import mmap
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from batchgen.images.formats import BadImage, ImageInfo
 from batchgen.images.inspect import decode, inspect, is_blank
 from batchgen.images.mp4 import inspect_mp4
 from batchgen.images.xmp import embed
-from batchgen.job import Job, SavedImage, Verify
+from batchgen.job import Job, Verify
 from batchgen.ledger.records import DueImage, Provenance
 from batchgen.output.sidecar import described
 from batchgen.providers.adapters.video import is_video_task
@@ -55,11 +56,16 @@ def embed_metadata(path: Path, job: Job, origin: Provenance) -> tuple[ImageInfo,
     return info, hashlib.sha256(data).hexdigest()
 
 
-def defect_of_replacement(path: Path, saved: SavedImage, image: DueImage) -> str | None:
-    """Return why a new image must not replace the good one at its path; None if it may."""
-    is_like_the_old = image.replaces == f"{saved.width}x{saved.height} {saved.format}"
-    if saved.warnings and not is_like_the_old:
-        return f"worse than the image it would replace: {saved.warnings[0]}"
+def defect_of_replacement(
+    path: Path, info: ImageInfo, image: DueImage, differs: Sequence[str]
+) -> str | None:
+    """Return why a new image must not replace the good one at its path; None if it may.
+
+    ``differs`` says how it differs from what was requested.
+    """
+    is_like_the_old = image.replaces == f"{info.width}x{info.height} {info.format}"
+    if differs and not is_like_the_old:
+        return f"worse than the image it would replace: {differs[0]}"
     if not is_video_task(image.task) and is_blank(path):
         return "worse than the image it would replace: it has a single color"
     return None

@@ -46,7 +46,6 @@ class Flaw(StrEnum):
     TRUNCATED = "truncated"
     BAD_CRC = "bad_crc"
     BAD_STRUCTURE = "bad_structure"
-    TRAILING_DATA = "trailing_data"
     UNDECODABLE = "undecodable"
 
 
@@ -68,6 +67,8 @@ class ImageInfo:
     size_bytes: int
     has_alpha: bool = False
     """Whether the format of the pixels has transparency, used or not."""
+    trailing_bytes: int = 0
+    """Length of other data after the image's end; 0 for padding and a few bytes of any kind."""
 
 
 class Extent(NamedTuple):

@@ -30,7 +30,7 @@ MAX_PIXELS: Final = 4 * 3840 * 2160
 MAX_BYTES: Final = 64 * 1024 * 1024
 
 _MAX_TRAILER: Final = 16
-"""Bytes of any kind tolerated after an image's end: a line end or a boundary, not a second file."""
+"""Bytes of any kind that are not worth a warning: a line end or a boundary."""
 _NOT_NUL: Final = re.compile(rb"[^\0]")
 _SIZE: Final = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
@@ -51,13 +51,12 @@ def inspect(
     *,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
-    any_trailer: bool = False,
 ) -> ImageInfo:
     """Walk an image's structure to its end, without copying or decoding it.
 
-    Up to 16 bytes, or any number of NULs, are tolerated after the end. More is a second file hidden
-    after the first, unless ``any_trailer`` allows it: phones append films and depth maps. Raises
-    BadImage, and nothing else for any content.
+    Data after the end is no damage: every viewer shows such an image, phones append films and depth
+    maps, generators labels. It is counted as ``trailing_bytes``, unless it is 16 bytes or shorter,
+    or all NUL. Raises BadImage, and nothing else for any content.
     """
     with memoryview(data) as view:
         size = len(view)
@@ -76,16 +75,14 @@ def inspect(
             case None:
                 raise _not_an_image(head)
         left = size - walk.end
-        if left > _MAX_TRAILER and not any_trailer and _NOT_NUL.search(view, walk.end):
-            raise BadImage(
-                Flaw.TRAILING_DATA, f"{left:,} bytes of other data follow the {kind} image"
-            )
+        has_trailer = left > _MAX_TRAILER and _NOT_NUL.search(view, walk.end) is not None
         return ImageInfo(
             format=kind,
             width=walk.width,
             height=walk.height,
             size_bytes=size,
             has_alpha=walk.has_alpha,
+            trailing_bytes=left if has_trailer else 0,
         )
 
 
@@ -132,6 +129,13 @@ def mismatches(info: ImageInfo, options: Mapping[str, object]) -> tuple[str, ...
     if wanted not in (info.format.value, info.format.extension):
         found.append(f"requested {wanted}, got {info.format}")
     return tuple(found)
+
+
+def oddities(info: ImageInfo) -> tuple[str, ...]:
+    """Return sentences on what is unusual in a whole image, which is kept as it is."""
+    if not info.trailing_bytes:
+        return ()
+    return (f"{info.trailing_bytes:,} bytes of other data follow the {info.format} image",)
 
 
 _OTHER_IMAGES: Final = (

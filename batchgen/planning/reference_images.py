@@ -165,7 +165,7 @@ def read_content(path: Path) -> Content:
             )
         # Not memory-mapped: truncation by another process would kill this one (SIGBUS).
         data = file.read(MAX_BYTES + 1)
-    image = inspect(data, max_pixels=_ANY_PIXELS, any_trailer=True)
+    image = inspect(data, max_pixels=_ANY_PIXELS)
     return Content(sha256(data).hexdigest(), image)
 
 

@@ -100,6 +100,22 @@ def test_large_image_outside_data_is_saved(tmp_path: Path) -> None:
     assert saved(tmp_path) == {"job-000.png": noise}
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_bytes_after_an_image_are_kept_with_a_warning(kind: str, tmp_path: Path) -> None:
+    """A whole image is never a reason to pay again, whatever its generator appends."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, kind)
+    labelled = buffer.getvalue() + b"label: made by a gateway, and kept"
+    with scripted() as script:
+        script.files["one.png"] = labelled
+        document = {"data": [{"url": script.url("one.png")}]}
+        script.reply = lambda: (200, json.dumps(document).encode())
+        shown = run(tmp_path, script)
+        assert len(script.posts) == 1
+    assert list(saved(tmp_path).values()) == [labelled]
+    assert " bytes of other data follow the " in shown
+
+
 def test_image_file_as_response_is_saved(tmp_path: Path) -> None:
     with scripted() as script:
         script.content_type = "image/png"

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchgen.images.formats import BadImage, Flaw, ImageFormat, ImageInfo
-from batchgen.images.inspect import MAX_PIXELS, decode, inspect, mismatches, sniff
+from batchgen.images.inspect import MAX_PIXELS, decode, inspect, mismatches, oddities, sniff
 from tests.support.images import SMALL, drawing, encoded, exif_with_thumbnail, images
 
 FORMATS = {"PNG": ImageFormat.PNG, "JPEG": ImageFormat.JPEG, "WEBP": ImageFormat.WEBP}
@@ -252,12 +252,16 @@ def test_a_stranger_is_named_for_what_it_is(data: bytes, reason: Flaw, found: st
 
 @pytest.mark.fault("B17")
 @pytest.mark.parametrize("data", [PNG, JPEG, WEBP], ids=["png", "jpeg", "webp"])
-def test_only_a_short_or_empty_trailer_may_follow_a_image(data: bytes) -> None:
-    assert inspect(data + b"\r\n--boundary--\r\n").width == 13
-    assert inspect(data + bytes(5000)).width == 13
-    assert flaw(data + b"<script>alert()</script>") is Flaw.TRAILING_DATA
-    assert flaw(data + data) is Flaw.TRAILING_DATA
-    assert inspect(data + data, any_trailer=True).width == 13
+def test_data_after_an_image_is_kept_and_counted(data: bytes) -> None:
+    """Whole images with labels, films or a second file after their end are shown everywhere."""
+    for padding in (b"", b"\r\n--boundary--\r\n", bytes(5000)):
+        info = inspect(data + padding)
+        assert (info.width, info.trailing_bytes) == (13, 0)
+        assert oddities(info) == ()
+    for trailer in (b"<script>alert()</script>", b"label of a generator" * 3, data):
+        info = inspect(data + trailer)
+        assert (info.width, info.trailing_bytes) == (13, len(trailer))
+        assert f"{len(trailer):,} bytes of other data follow" in oddities(info)[0]
 
 
 @pytest.mark.parametrize(
