@@ -32,6 +32,7 @@ from batchgen.session.batch_lock import batch_lock
 from batchgen.session.directories import image_place, spool_directory
 from batchgen.session.env_file import exposed_env_file
 from batchgen.session.fresh_prices import PriceLists
+from batchgen.session.live_status import LiveStatus
 from batchgen.session.missing_images import missing_images
 from batchgen.session.notifications import FinishedReport, notifying
 from batchgen.session.overrides import Overrides
@@ -184,7 +185,7 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
         write_line(sys.stderr, error)
     seconds = time.monotonic() - began
     if presenter.as_json:
-        write_line(sys.stdout, json.dumps(found.as_json()))
+        write_line(sys.stdout, json.dumps(LiveStatus.ended(found).as_json()))
     else:
         text = replaced_text(enrolled.name, replaced, last.id) if last and replaced else None
         _summarize(prepared, found, presenter, made=result.made, seconds=seconds, replaced=text)

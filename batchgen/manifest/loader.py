@@ -92,6 +92,11 @@ def load_manifest(path: Path) -> LoadedManifest:
     return parse_manifest(_read(path), file=str(path), path=path)
 
 
+EXTENSION: Final = "x-"
+"""How keys at the top begin that only hold anchors, as in Docker Compose:
+https://docs.docker.com/reference/compose-file/extension/."""
+
+
 def parse_manifest(data: bytes, *, file: str, path: Path) -> LoadedManifest:
     """Read a manifest's bytes; ``file`` is its name in messages, ``path`` its location.
 
@@ -104,6 +109,8 @@ def parse_manifest(data: bytes, *, file: str, path: Path) -> LoadedManifest:
     faults += _secrets(text, places)
     if document is None:
         raise ManifestError(_at_most(faults))
+    for key in [key for key in document if key.startswith(EXTENSION)]:
+        del document[key]
     # What the reader left out would seem to be missing.
     errors = [] if findings else list(_missing(document))
     manifest: Manifest | None = None
@@ -266,5 +273,6 @@ def json_schema() -> dict[str, Any]:
         "$schema": _Schema.schema_dialect,
         "$id": SCHEMA_ID,
         **schema,
+        "patternProperties": {f"^{EXTENSION}": {}},
         "title": "batchgen manifest",
     }

@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from batchgen.job import JobState
 from batchgen.ledger.batch_status import BatchStatus, LastRun, status
@@ -24,6 +25,11 @@ class LiveStatus:
     pace: RunPace | None
     """None unless a run is alive."""
     now: datetime
+
+    @classmethod
+    def ended(cls, status: BatchStatus) -> Self:
+        """Return the status of a batch whose run has just ended in this process."""
+        return cls(status=status, owner=None, pace=None, now=datetime.now(UTC))
 
     @property
     def killed_run(self) -> LastRun | None:

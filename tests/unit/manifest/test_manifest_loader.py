@@ -887,3 +887,14 @@ def test_the_schema_agrees_with_the_loader(text: str, right: bool) -> None:
         parse(text)
     else:
         faults_of(text)
+
+
+def test_keys_that_begin_with_x_are_a_place_for_anchors() -> None:
+    text = "x-common: &common {size: 1024x1024}\nx-list: [1, {a: b}]\njobs: [a]\noptions: *common"
+    assert parse(text).manifest.options == {"size": "1024x1024"}
+
+
+def test_only_keys_at_the_top_may_begin_with_x() -> None:
+    for text in ("jobs: [{prompt: a, x-note: b}]", "jobs: [a]\noutput: {x-note: b}"):
+        with pytest.raises(ManifestError, match="unknown key 'x-note'"):
+            parse(text)
