@@ -155,7 +155,7 @@ def test_check_06_second_run_writes_the_same(fifty: Path) -> None:
 
 
 def test_check_07_killed_run_leaves_the_old_page_whole(tmp_path: Path) -> None:
-    big_batch(tmp_path, 400)
+    big_batch(tmp_path, 2_000)
     make(tmp_path, "--only", "k-0000*")
     target = tmp_path / "gallery-batch"
     before = files(target)
