@@ -36,6 +36,7 @@ _NAME_CHARS: Final = 24
 _FULL: Final = "full"
 _FULL_SIDE: Final = 640
 """Thumbnails of a gallery that has the originals too."""
+_PART_NAME: Final = re.compile(r"/\.([^/]+?)\.[0-9]+(?:\.[0-9a-f]+)?\.part$")
 _OWN_NAME: Final = re.compile(r"thumbs/[0-9a-f]{24}-[0-9]+\.webp|images/[0-9a-f]{24}[cm][./].*")
 _MARK: Final = b'<meta name="generator" content="batchgen gallery">'
 _HEAD_BYTES: Final = 2_000
@@ -229,11 +230,15 @@ class GalleryWriter:
         return self._target / name
 
     def _remove_unused(self) -> None:
-        """Remove images that the new page does not show; only those with names of ours."""
+        """Remove images that the new page does not show, and what a killed run left half written.
+
+        Files whose names are not ours stay.
+        """
         for directory in (_THUMBS, _ORIGINALS):
             for path in _files_below(self._target / directory):
                 name = path.relative_to(self._target).as_posix()
-                if name not in self._used and _OWN_NAME.fullmatch(name):
+                is_ours = _OWN_NAME.fullmatch(_PART_NAME.sub(r"/\1", name)) is not None
+                if name not in self._used and is_ours:
                     path.unlink()
 
 

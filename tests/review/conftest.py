@@ -1,4 +1,4 @@
-"""Provide the browser of the review tests, started once."""
+"""Provide the browser of the review tests."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from tests.review.browser import CHROMIUM, HINT, TIMEOUT_MS, Server, launch, rev
 expect.set_options(timeout=TIMEOUT_MS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Start Chromium for a module: Playwright's event loop would block those of later tests."""
     if CHROMIUM is None:
         pytest.skip(HINT)
     with sync_playwright() as playwright:

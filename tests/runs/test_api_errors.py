@@ -146,10 +146,10 @@ async def test_a_full_disk_is_an_os_error_with_exit_code_3(
 async def test_no_run_is_left_open_where_tls_fails(
     served: rig.Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_certificates() -> None:
+    def no_certificates(settings: object) -> None:
         raise FileNotFoundError("certificates")
 
-    monkeypatch.setattr(drive_module, "ssl_context", no_certificates)
+    monkeypatch.setattr(drive_module, "open_network", no_certificates)
     with pytest.raises(FileNotFoundError, match="certificates"):
         await run_to_end(rig.manifest(tmp_path, served.base_url, ["a"]))
     assert runs(tmp_path) == []
