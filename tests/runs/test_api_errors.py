@@ -252,7 +252,8 @@ async def test_a_run_cancelled_at_any_ledger_step_is_ended(
     task = asyncio.create_task(run_to_end(path))
     await asyncio.wait([task])
     assert task.cancelled()
-    assert runs(tmp_path) == [CANCELLED]
+    # The first step reads the pace of the key; the second one writes the run.
+    assert runs(tmp_path) == ([] if number == 1 else [CANCELLED])
     served.wait_until_idle()
     rig.judge(tmp_path, served.bill()[before:], finished=False)
 
