@@ -107,6 +107,8 @@ _HEAD_CHARS: Final = 96
 _SIGNATURE_BYTES: Final = 16
 _IMAGE_DATA: Final = re.compile(r"data:(?:image/[\w.+-]+|application/octet-stream)?[;,]", re.I)
 _WEB: Final = re.compile(r"(?:https?:)?//[^/\s]", re.I)
+_ABSOLUTE: Final = re.compile(r"https?://[^/\s]", re.I)
+"""Base64 text may begin like a URL without a scheme: ``//8A``."""
 _RELATIVE: Final = re.compile(r"[^\s]*[./][^\s]*")
 _MARKDOWN: Final = re.compile(r"!\[[^\]]{0,500}\]\(\s*<?((?:https?://|data:image/)[^)\s>]+)")
 _IN_PROSE: Final = re.compile(
@@ -196,7 +198,7 @@ def _of_images_api(index: int, item: object, is_error: bool) -> Found | None:
         (item.get("b64_json"), item.get("url")) if isinstance(item, dict) else (None, None)
     )
     base64 = base64.strip() if isinstance(base64, str) else ""
-    if base64 and not _WEB.match(base64):
+    if base64 and not _ABSOLUTE.match(base64):
         data = data_of_url(base64)
         return Found(index, base64=base64 if data is None else data)
     for text in (url.strip() if isinstance(url, str) else "", base64):

@@ -482,6 +482,11 @@ def test_base64_is_understood_as_servers_write_it(image: bytes, data: st.DataObj
         assert inline(head + text, "url") == image
 
 
+def test_base64_that_begins_with_slashes_is_no_url() -> None:
+    assert inline("//8A") == b"\xff\xff\x00"
+    assert inline("//////8=") == b"\xff\xff\xff\xff\xff"
+
+
 @pytest.mark.fault("B20")
 @pytest.mark.parametrize("text", ["iVBO*", "a", "a===b", "\u00e9", "iVBO\x00", "%3Csvg%3E"])
 def test_what_is_no_base64_is_told(text: str) -> None:
