@@ -54,7 +54,7 @@ def inspect(
 ) -> ImageInfo:
     """Walk an image's structure to its end, without copying or decoding it.
 
-    Data after the end is no damage: every viewer shows such an image, phones append films and depth
+    Data after the end does no harm: every viewer shows such an image, phones append films and depth
     maps, generators labels. It is counted as ``trailing_bytes``, unless it is 16 bytes or shorter,
     or all NUL. Raises BadImage, and nothing else for any content.
     """

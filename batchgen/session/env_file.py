@@ -72,7 +72,7 @@ def read_env_file(path: Path) -> EnvFile:
 
 
 def exposed_env_file(directory: Path) -> str | None:
-    """Who else may come to read the keys in the ``.env`` of a directory; None where no one can."""
+    """Return who else can read the keys in the ``.env`` of a directory; None if no one can."""
     path = directory.absolute() / ".env"
     try:
         mode = path.stat().st_mode

@@ -133,7 +133,7 @@ def _refuse_no_jobs(staging: Staging, prepared: Prepared) -> None:
 
 
 def _amendments(staging: Staging, batch: BatchId | None, selection: Selection) -> Amendments | None:
-    """Return the prompts that were changed in review; None if there are none."""
+    """Return the prompts that were changed in review; None without any."""
     if batch is None:
         return None
     found = amendments(staging.conn, batch, enrolled_only=selection.keep_rejected)

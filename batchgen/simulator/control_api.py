@@ -68,7 +68,7 @@ def _local_only(handler: Handler) -> Handler:
     async def checked(request: Request) -> Response:
         host = URL(f"http://{request.headers.get('host', '')}").hostname
         if not _is_loopback(host or ""):
-            raise ApiError(403, f"Host {host!r} is not a loopback address", type="judge_error")
+            raise ApiError(403, f"Host {host!r} is not a loopback host", type="judge_error")
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in ("", "application/json"):
             raise ApiError(415, "expected Content-Type: application/json", type="judge_error")

@@ -49,7 +49,7 @@ http {{
     listen 127.0.0.1:{port} backlog=4096;
     root {directory}/files;
     location ~ ^/(?<answer>[a-z0-9-]+)/v1/images/generations$ {{
-      # A file is no response to a POST; as the page of that error it does.
+      # nginx returns no file for a POST, but it does as the page of that error.
       error_page 405 =200 /answers/$answer.json;
       return 405;
     }}

@@ -102,7 +102,7 @@ def test_large_image_outside_data_is_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_bytes_after_an_image_are_kept_with_a_warning(kind: str, tmp_path: Path) -> None:
-    """A whole image is never a reason to pay again, whatever its generator appends."""
+    """A whole image is never a reason to pay again."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(buffer, kind)
     labelled = buffer.getvalue() + b"label: made by a gateway, and kept"

@@ -181,7 +181,7 @@ TIMES = ("_s", "_S", "seconds", "time", "minute", "rate")
 
 
 def bound_names(node: ast.AST) -> list[str]:
-    """The names that a node gives a value, or a type, to what stands below it."""
+    """The names that a node gives a value, or a type, to what is below it."""
     match node:
         case ast.arg(arg=name) | ast.keyword(arg=str(name)) | ast.FunctionDef(name=name):
             return [name]

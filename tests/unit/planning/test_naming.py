@@ -135,7 +135,7 @@ def test_a_path_of_too_many_directories_is_refused() -> None:
 
 
 @pytest.mark.fault("D13")
-def test_windows_names_with_a_dot_or_a_superscript_are_reserved_too() -> None:
+def test_windows_names_with_a_dot_or_superscript_are_reserved() -> None:
     assert [safe_component(name) for name in ("CON.txt", "com\u00b9", "Aux .png", "console")] == [
         "_CON.txt",
         "_com\u00b9",
@@ -205,7 +205,7 @@ def test_keys_are_stripped_normal_and_of_one_line() -> None:
             checked_key(key)
 
 
-def test_a_key_may_fill_its_length_and_hold_what_is_only_invisible() -> None:
+def test_a_key_may_be_full_length_and_partly_invisible() -> None:
     assert checked_key("x" * MAX_KEY_CHARS) == "x" * MAX_KEY_CHARS
     assert checked_key("a\u200db") == "a\u200db"
 

@@ -69,7 +69,7 @@ def test_a_huge_file_is_not_read_to_its_end(tmp_path: Path) -> None:
         find_reference("a.png", trusted_names(tmp_path), None)
 
 
-def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path: Path) -> None:
+def test_a_file_replaced_at_the_same_size_and_time_is_reread(tmp_path: Path) -> None:
     def write(name: str, color: str) -> None:
         rig.image(tmp_path / name, color)
         os.utime(tmp_path / name, ns=(1, 1))
