@@ -47,7 +47,7 @@ HELD = {
     "H31": (b"HTTP/1.1 204 No Content\r\n\r\n", "ambiguous", "uncertain"),
     "H31 empty": (wire.response(b""), "ambiguous", "uncertain"),
     "H32 418": (page("418 Teapot"), "refused", "failed"),
-    "H32 451": (page("451 Unavailable"), "refused", "failed"),
+    "H32 451": (page("451 Unavailable"), "blocked", "blocked"),
     "H32 599": (page("599 Odd"), "ambiguous", "uncertain"),
     "H32 999": (page("999 Odd"), "ambiguous", "uncertain"),
     "H35 504": (page("504 Gateway Timeout", X_Should_Retry="true"), "ambiguous", "uncertain"),
