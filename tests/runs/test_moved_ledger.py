@@ -95,7 +95,7 @@ def test_prune_forgets_nothing_of_a_missing_output(served: rig.Endpoint, tmp_pat
     rig.batchgen("run", path, cwd=tmp_path)
     (tmp_path / "out").rename(tmp_path / "unplugged")
     pruned = rig.batchgen("prune", "batch", "--yes", cwd=tmp_path)
-    assert "out/batch is not there, left alone" in pruned.stdout
+    assert "out/batch does not exist; left alone" in pruned.stdout
     states = rig.query(tmp_path / "batchgen.db", "SELECT DISTINCT state FROM images")
     assert [row["state"] for row in states] == ["saved"]
 
