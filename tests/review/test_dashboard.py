@@ -72,7 +72,7 @@ def test_check_01_figures_equal_status_and_cost(served: rig.Endpoint, tmp_path: 
     rig.batchgen("run", path, "--max-cost", "1", cwd=tmp_path, code=1)
     with review(tmp_path) as server:
         found = snapshot(server)
-    assert found["status"] == rig.status(tmp_path)
+    assert found["status"].items() <= rig.status(tmp_path).items()
     cost = json.loads(rig.batchgen("cost", "batch", "--by", "run", "--json", cwd=tmp_path).stdout)
     assert found["run"]["charged"] == cost["total"]["charged"]
     assert found["run"]["max_cost"] == "1.000000"
