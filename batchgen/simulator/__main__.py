@@ -131,8 +131,9 @@ def main(
 ) -> None:
     """Parse the options and serve until stopped."""
     # Imported here so that --help and usage errors do not load the server.
+    from batchgen.simulator.local_only import check_loopback
     from batchgen.simulator.orders import Terms
-    from batchgen.simulator.server import Place, check_loopback, serve
+    from batchgen.simulator.server import Place, serve
 
     try:
         behavior = Behavior().changed(switches)

@@ -28,6 +28,7 @@ from batchgen.simulator.control_api import Counts, judge_routes
 from batchgen.simulator.errors import ApiError, Blocked
 from batchgen.simulator.faults import Behavior, Fault
 from batchgen.simulator.image_generator import Studio
+from batchgen.simulator.local_only import guarded
 from batchgen.simulator.models import gemini, images, registry, veo
 from batchgen.simulator.models.rules import ImageRequest
 from batchgen.simulator.orders import EventStream, Hangup, Order, Sent, WantedT
@@ -64,20 +65,21 @@ class _Endpoint:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._counts = Counts()
+        routes = [
+            Route("/v1/images/generations", self._generations, methods=["POST"]),
+            Route("/v1/images/edits", self._edits, methods=["POST"]),
+            Route("/v1/images/variations", _not_implemented, methods=["POST"]),
+            Route("/v1beta/models/{model}:generateContent", self._gemini, methods=["POST"]),
+            Route("/v1/video/create", self._create_video, methods=["POST"]),
+            Route("/v1/video/query", self._query_video),
+            Route("/v1/models", self._models),
+            Route("/api/pricing", self._pricing),
+            *LogApi(gateway.account, gateway.terms.price).routes(),
+            Route("/files/{name}", self._file),
+            *judge_routes(gateway, self._counts),
+        ]
         self.app = Starlette(
-            routes=[
-                Route("/v1/images/generations", self._generations, methods=["POST"]),
-                Route("/v1/images/edits", self._edits, methods=["POST"]),
-                Route("/v1/images/variations", _not_implemented, methods=["POST"]),
-                Route("/v1beta/models/{model}:generateContent", self._gemini, methods=["POST"]),
-                Route("/v1/video/create", self._create_video, methods=["POST"]),
-                Route("/v1/video/query", self._query_video),
-                Route("/v1/models", self._models),
-                Route("/api/pricing", self._pricing),
-                *LogApi(gateway.account, gateway.terms.price).routes(),
-                Route("/files/{name}", self._file),
-                *judge_routes(gateway, self._counts),
-            ],
+            routes=list(guarded(routes)),
             exception_handlers={
                 ApiError: _api_error,
                 HTTPException: _http_error,

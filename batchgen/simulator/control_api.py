@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import orjson
-from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -42,46 +40,17 @@ class Counts:
             self.in_flight -= 1
 
 
-Handler = Callable[[Request], Awaitable[Response]]
-
-
 def judge_routes(gateway: Gateway, counts: Counts) -> list[Route]:
-    """Return the routes under /judge, which need no key, but refuse pages of a browser."""
+    """Return the routes under /judge, which need no key."""
     judge = _Judge(gateway, counts)
     return [
-        Route("/judge/bill", _local_only(judge.bill)),
-        Route("/judge/stats", _local_only(judge.stats)),
-        Route("/judge/faults", _local_only(judge.faults), methods=["POST"]),
-        Route("/judge/topup", _local_only(judge.topup), methods=["POST"]),
-        Route("/judge/refund", _local_only(judge.refund), methods=["POST"]),
-        Route("/judge/revoke-key", _local_only(judge.revoke_key), methods=["POST"]),
+        Route("/judge/bill", judge.bill),
+        Route("/judge/stats", judge.stats),
+        Route("/judge/faults", judge.faults, methods=["POST"]),
+        Route("/judge/topup", judge.topup, methods=["POST"]),
+        Route("/judge/refund", judge.refund, methods=["POST"]),
+        Route("/judge/revoke-key", judge.revoke_key, methods=["POST"]),
     ]
-
-
-def _local_only(handler: Handler) -> Handler:
-    """Refuse what a page of another site can send.
-
-    A name that resolves to 127.0.0.1 makes the page's requests same-origin, but keeps its own name
-    in Host. A form of another site is sent without asking, but never as JSON.
-    """
-
-    async def checked(request: Request) -> Response:
-        host = URL(f"http://{request.headers.get('host', '')}").hostname
-        if not _is_loopback(host or ""):
-            raise ApiError(403, f"Host {host!r} is not a loopback host", type="judge_error")
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("", "application/json"):
-            raise ApiError(415, "expected Content-Type: application/json", type="judge_error")
-        return await handler(request)
-
-    return checked
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import socket
@@ -33,17 +32,6 @@ class Place:
     host: str
     port: int
     state: Path
-
-
-def check_loopback(host: str) -> str:
-    """Return the IP address to listen on. Raises ValueError unless it is a loopback IP address."""
-    try:
-        ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-    except ValueError:
-        raise ValueError(f"{host!r} is not an IP address") from None
-    if not ip.is_loopback:
-        raise ValueError(f"{host} is not a loopback IP address")
-    return str(ip)
 
 
 def serve(

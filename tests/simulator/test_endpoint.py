@@ -22,12 +22,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from starlette.routing import Route
 
+from batchgen.simulator.app import create_app
 from batchgen.simulator.billing import Journal
 from batchgen.simulator.drawing import Drawing, draw, draw_fast
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.faults import DOWNLOAD_FAULTS, POST_FAULTS, Behavior, Fault
 from batchgen.simulator.models import rules
+from batchgen.simulator.orders import Terms
+from batchgen.simulator.request_pipeline import Gateway
 from tests.support import rig
 from tests.support.endpoint import KEY, PNG, error_of, image_file
 
@@ -715,3 +719,17 @@ def test_a_page_of_another_site_changes_nothing(
     in_force = tuned.judge("faults", {})
     assert (in_force["latency"] == 0.25) == (status == 200)
     assert httpx.get(f"{root}/judge/bill", headers=headers).status_code == status
+
+
+def test_every_control_route_refuses_pages(served: rig.Endpoint, tmp_path: Path) -> None:
+    terms = Terms(price=1, balance=None, key=None, block_word="x")
+    gateway = Gateway(state=tmp_path, base_url="", terms=terms, behavior=Behavior())
+    routes = [route for route in create_app(gateway).routes if isinstance(route, Route)]
+    control = {route.path: route for route in routes if route.path.startswith("/judge/")}
+    assert "/judge/log" in control
+    for path, route in control.items():
+        url = served.base_url.removesuffix("/v1") + path
+        (method,) = (route.methods or set()) - {"HEAD"}
+        foreign = httpx.request(method, url, headers={"Host": "evil.example"})
+        form = httpx.request(method, url, content=b"{}", headers={"Content-Type": "text/plain"})
+        assert (path, foreign.status_code, form.status_code) == (path, 403, 415)
