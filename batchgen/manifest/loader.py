@@ -206,7 +206,7 @@ def _decode(data: bytes, file: str) -> str:
         text = data[start:].decode()
     except UnicodeDecodeError as error:
         offset = start + error.start
-        refuse(offset, f"0x{data[offset]:02x} not UTF-8; save the file as UTF-8")
+        refuse(offset, f"byte 0x{data[offset]:02x} is not UTF-8; save the file as UTF-8")
     if wrong := _NO_TEXT.search(text):
         offset = start + len(text[: wrong.start()].encode())
         refuse(

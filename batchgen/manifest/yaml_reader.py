@@ -143,7 +143,7 @@ class _Reader:
             )
         anchor = self._anchors[event.anchor]
         if anchor is None:
-            self._stop(event, f"the alias *{event.anchor} is inside of the value that it refers to")
+            self._stop(event, f"the alias *{event.anchor} is inside the value it refers to")
         self._nodes += anchor.nodes
         self._aliased += anchor.nodes
         self._deepest = max(self._deepest, self._depth + anchor.height)

@@ -18,8 +18,6 @@ MAX_CUTS: Final = 3
 helps: a proxy limits the size, or the connection is too slow."""
 CUT_WAITS_S: Final = (2.0, 8.0)
 """Wait after the first and the second cut upload of a job."""
-MAX_PARK_S: Final = 3600.0
-"""A server that requests a longer cooldown stops the run; the other jobs stay pending."""
 DEFAULT_WASTE_PERCENT: Final = Decimal(5)
 
 

@@ -102,7 +102,8 @@ def _measured(bench: Bench, case: _Case) -> Iterator[Figure]:
         unit="%",
         least=case.least,
     )
-    yield Figure(what=f"{case.what}: 429s", value=refused, unit="", most=sum(case.turns) / 60)
+    most = sum(case.turns) / 60 if case.jitter_ms else 0.0
+    yield Figure(what=f"{case.what}: 429s", value=refused, unit="", most=most)
     for end, times in (("departure", departures), ("arrival", arrivals)):
         gaps = sorted(later - earlier for earlier, later in pairwise(times))
         if case.burst == 1 and gaps:

@@ -22,7 +22,7 @@ AT_SHARING = {Point.COPYING}
 ONLY_IN_SPOOL = {Point.SPOOLED}
 """A small response without an inline image is never on disk before it is in the ledger."""
 AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}
-BEFORE_AN_RESPONSE = {
+BEFORE_A_RESPONSE = {
     Point.LEDGER_MADE,
     Point.APPROVED,
     Point.ENROLLED,
@@ -32,7 +32,7 @@ BEFORE_AN_RESPONSE = {
 
 
 def _responses(point: Point) -> tuple[str, ...]:
-    if point in BEFORE_AN_RESPONSE:
+    if point in BEFORE_A_RESPONSE:
         return ("url",)
     return ("b64_json",) if point in ONLY_IN_SPOOL else ("url", "b64_json")
 
@@ -74,7 +74,7 @@ def test_a_run_killed_at_a_point_is_finished_by_the_next(
 
     if point in AT_RECOVERY:
         kill(Point.BODY_SENT, 2)
-    kill(point, 1 if point in BEFORE_AN_RESPONSE | AT_RECOVERY else 2)
+    kill(point, 1 if point in BEFORE_A_RESPONSE | AT_RECOVERY else 2)
     in_doubt = judge.open_attempts(tmp_path)
 
     done = runs.run("run", path, cwd=tmp_path)

@@ -46,9 +46,9 @@ EVERYTHING = "output: {sidecar: true, metadata: true}\n"
 
 
 def as_metadata(directory: Path) -> None:
-    printed = PngInfo()
-    printed.add_text("Comment", f"Bearer {CANARY}")
-    Image.new("RGB", (8, 8)).save(directory / "a.png", pnginfo=printed)
+    info = PngInfo()
+    info.add_text("Comment", f"Bearer {CANARY}")
+    Image.new("RGB", (8, 8)).save(directory / "a.png", pnginfo=info)
 
 
 def as_row(directory: Path) -> None:

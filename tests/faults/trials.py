@@ -143,7 +143,7 @@ class Trial:
             open_attempts = judge.open_attempts(copy)
             if open_attempts - result.open_attempts > CONCURRENCY:
                 self.found(
-                    Kind.MONEY, f"{open_attempts - result.open_attempts} open_attempts of one run"
+                    Kind.MONEY, f"{open_attempts - result.open_attempts} open attempts of one run"
                 )
             result.open_attempts = open_attempts
             result.billed_doubts = judge.billed_doubts(copy, bill)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -49,7 +51,8 @@ def test_check_01_ten_thousand_images_stay_light(browser: Browser, tmp_path: Pat
         page.wait_for_selector('.tile.current[title="k-09999"] img')
         expect(page.locator(".tile:not(:has(img))")).to_have_count(0)
         assert page.locator("img").count() <= 400
-        assert memory_mb(server.process.pid) < MEMORY_MB
+        if sys.platform == "linux":  # the only one with /proc
+            assert memory_mb(server.process.pid) < MEMORY_MB
 
 
 def test_check_05_history_shows_the_right_images(
@@ -140,12 +143,13 @@ def test_check_10_a_run_adds_images_without_a_jump(
         watched = opened(browser, server.url, "job-000")
         page = watched.page
         with rig.start("run", path, "--json", cwd=tmp_path) as run:
-            for number in (1, 40, 80, 149):
-                expect(page.locator("#summary")).not_to_contain_text(": 1 image,")
-                if number == 1:
-                    place = page.locator(tile(page, "job-000")).bounding_box()
-                    page.keyboard.press("a")
-                    wait_for_decision(page, "job-000", "a")
+            expect(page.locator("#summary")).not_to_contain_text(": 1 image,")
+            place = page.locator(tile(page, "job-000")).bounding_box()
+            page.keyboard.press("a")
+            wait_for_decision(page, "job-000", "a")
+            for number in (40, 80, 149):
+                expect(page.locator("#summary")).to_contain_text(at_least(number))
+                assert page.locator(tile(page, "job-000")).bounding_box() == place
             _, errors = run.communicate(timeout=rig.TIMEOUT_S)
         assert run.returncode == 0, errors
         assert "locked" not in errors
@@ -155,6 +159,12 @@ def test_check_10_a_run_adds_images_without_a_jump(
         assert watched.complaints == []
     own = [row for row in served.bill() if row["idempotency_key"] in _attempts(tmp_path)]
     rig.judge(tmp_path, own, finished=True)
+
+
+def at_least(images: int) -> re.Pattern[str]:
+    """Match a summary of this many images or more, below 200."""
+    numbers = "|".join(str(number) for number in range(images, 200))
+    return re.compile(f": ({numbers}) images")
 
 
 def _attempts(directory: Path) -> set[str]:

@@ -114,8 +114,8 @@ def test_a_run_whose_list_cannot_be_had_says_so_and_goes_on(tmp_path: Path) -> N
 
 def test_a_price_of_the_manifest_wins_over_the_list(dear: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, dear.base_url, ["one"])
-    output = path.read_text(encoding="utf-8").replace("name: local,", "name: local, price: 0.07,")
-    path.write_text(output, encoding="utf-8")
+    text = path.read_text(encoding="utf-8").replace("name: local,", "name: local, price: 0.07,")
+    path.write_text(text, encoding="utf-8")
     done = rig.batchgen("run", path, cwd=tmp_path)
     assert "prices from the manifest" in done.stderr
     assert rig.status(tmp_path)["cost"]["charged"] == "0.070000"

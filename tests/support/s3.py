@@ -6,10 +6,11 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 _PORT = re.compile(r"Running on http://127\.0\.0\.1:(\d+)")
@@ -21,7 +22,6 @@ class S3Server:
     """A running server."""
 
     endpoint: str
-    log: list[str] = field(default_factory=list)
 
     @property
     def env(self) -> dict[str, str]:
@@ -66,9 +66,8 @@ def s3_server() -> Iterator[S3Server]:
             else:
                 raise AssertionError("the server has ended")
             # The log of requests would fill the pipe.
-            drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)
+            threading.Thread(target=process.stdout.read, daemon=True).start()
             yield S3Server(f"http://127.0.0.1:{found[1]}")
         finally:
             process.kill()
             process.wait(20)
-            drain.wait(20)

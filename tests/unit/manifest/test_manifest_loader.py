@@ -312,7 +312,7 @@ WRONG: Final[list[tuple[str | bytes, str]]] = [
     # Anchors
     ("jobs: [*a]", "1:8: jobs[0]: unknown alias: *a"),
     ("jobs: [&a x, &a z]", "1:14: jobs[1]: the anchor &a is defined twice"),
-    ("jobs: &a [b, *a]", "1:14: jobs[1]: the alias *a is inside of the value that it refers to"),
+    ("jobs: &a [b, *a]", "1:14: jobs[1]: the alias *a is inside the value it refers to"),
     ("jobs: [a]\noptions: &o {x: y, z: *o}", "2:23: options.z: the alias *o is inside"),
     # Syntax
     ("key: {{ handle }}/x\njobs: [a]", "1:6: key: a text that begins with {{ must be quoted"),
@@ -327,11 +327,11 @@ WRONG: Final[list[tuple[str | bytes, str]]] = [
     ('jobs: ["\\q"]', "1:9: is not valid YAML: in double quotes a backslash"),
     ('jobs: ["\\ud83d\\ude00"]', "1:11: is not valid YAML: invalid escape"),
     # Bytes
-    (b"jobs:\n- caf\xe9", "2:6: 0xe9 not UTF-8; save the file as UTF-8 (byte 11)"),
+    (b"jobs:\n- caf\xe9", "2:6: byte 0xe9 is not UTF-8; save the file as UTF-8 (byte 11)"),
     ("jobs: [a]".encode("utf-16"), "1:1: is UTF-16; save the file as UTF-8 (byte 0)"),
     ("jobs: [a]".encode("utf-16-le"), "1:2: the character U+0000 is not allowed in a manifest"),
-    (b"jobs: [\xed\xa0\x80]", "1:8: 0xed not UTF-8"),
-    (b"\xef\xbb\xbf# \xff", "1:4: 0xff not UTF-8; save the file as UTF-8 (byte 5)"),
+    (b"jobs: [\xed\xa0\x80]", "1:8: byte 0xed is not UTF-8"),
+    (b"\xef\xbb\xbf# \xff", "1:4: byte 0xff is not UTF-8; save the file as UTF-8 (byte 5)"),
     ("jobs:\n- é\x00", "2:4: the character U+0000 is not allowed in a manifest"),
     ("jobs: [a\x1bb]", "1:9: the character U+001B"),
     ("jobs: ['a\u2028b']", "1:10: the character U+2028"),
@@ -748,7 +748,7 @@ HOSTILE: Final = {
     "aliases, 9^9": (bomb(9, 9), "the aliases refer to more than 200,000 values"),
     "aliases that go down": (bomb(60, 1), "nested deeper than 32 levels"),
     "merge keys": (merge_bomb(), "<< is not part of YAML 1.2"),
-    "an alias to itself": ("jobs: &a [*a]", "is inside of the value that it refers to"),
+    "an alias to itself": ("jobs: &a [*a]", "is inside the value it refers to"),
     "anchors": ("jobs:\n" + "- &a x\n" * 50_000, "the anchor &a is defined twice"),
     "equal keys": ("jobs: [a]\n" + "name: x\n" * 50_000, "first in line 2"),
     "a number of a million digits": ("jobs: [" + "9" * 1_000_000 + "]", "expected text"),

@@ -326,4 +326,5 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
             tracemalloc.stop()
 
     peak(1_000)
-    assert peak(20_000) < peak(8_000) + 100_000
+    # A table of 8,000 rows is larger than the part of it that is read to find its layout.
+    assert peak(50_000) < peak(8_000) + 100_000

@@ -174,7 +174,7 @@ def test_only_attempts_of_the_batch_are_settled() -> None:
     assert found.agrees
 
 
-def test_the_amount_of_the_log_counts_and_drift_is_found_text() -> None:
+def test_log_amount_counts_and_drift_is_reported() -> None:
     known = [sent(f"k{n}", billed=Billed.YES, request_id=f"k{n}") for n in range(3)]
     rows = [
         row(11, "k0", amount=38_000),
@@ -187,7 +187,7 @@ def test_the_amount_of_the_log_counts_and_drift_is_found_text() -> None:
         ("k2", 39_000),
     ]
     assert found.drift == (Drift(model=MODEL, price=PRICE, amount=Micros(39_000), requests=2),), (
-        "0.8 % is not one"
+        "0.8 % is not drift"
     )
     assert not found.agrees
 

@@ -54,14 +54,12 @@ def test_a_line_of_an_env_file(line: str, value: str | None, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "line", ["no value", "1A=x y z", "=x", 'A="open', "A='open", "export", "spring.url jdbc"]
+    "line", ["no value", "=x", 'A="open', "A='open", "export", "spring.url jdbc"]
 )
 def test_a_strange_line_is_skipped_and_not_shown(line: str, tmp_path: Path) -> None:
     found = environment(tmp_path, f"\n# a comment\nA=1\n\n{line}{KEY}\nBG_TEST=kept\n")
     assert found.get("BG_TEST") == "kept"
-    assert not found.notices or found.notices == (
-        f"{tmp_path / '.env'}: skipped line 5: expected NAME=value",
-    )
+    assert found.notices == (f"{tmp_path / '.env'}: skipped line 5: expected NAME=value",)
     assert KEY not in repr(found)
 
 
