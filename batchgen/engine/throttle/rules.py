@@ -39,21 +39,28 @@ class Rate:
         self.interval_s = interval_s
         """Gap between two units, in seconds; may change at any time."""
         self._burst = burst
+        self._credit_s = interval_s
+        """What a unit of the burst is worth: the least gap of the units that are not paid off.
+
+        The current gap would move the earliest start while nothing starts.
+        """
         self._due = -math.inf
-        self._due_before = -math.inf
+        self._before = (self._due, self._credit_s)
 
     def earliest(self, units: int) -> float:
         """Return the earliest time for a start of this many units."""
-        return self._due - max(0, self._burst - units) * self.interval_s
+        return self._due - max(0, self._burst - units) * self._credit_s
 
     def take(self, units: int, now: float) -> None:
         """Record a start."""
-        self._due_before = self._due
+        self._before = (self._due, self._credit_s)
+        is_paid_off = self._due <= now
+        self._credit_s = self.interval_s if is_paid_off else min(self._credit_s, self.interval_s)
         self._due = max(now, self._due) + units * self.interval_s
 
     def undo_last(self) -> None:
         """Undo the last `take`."""
-        self._due = self._due_before
+        self._due, self._credit_s = self._before
 
 
 class Backpressure:
