@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 import batchgen
 from batchgen.ledger.database import open_for_writing
 from tests.support import rig
+from tests.support.terminal import at_terminal
 
 WITHOUT_SIGNAL_HANDLERS = """
 import asyncio, sys
@@ -149,23 +149,10 @@ def test_every_command_prints_to_a_code_page(command: str, encoding: str, made: 
 
 @pytest.mark.fault("XD4")
 def test_a_terminal_of_another_encoding_gets_escapes(made: Path) -> None:
-    pty = pytest.importorskip("pty")
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "batchgen", "plan", "batch.yaml", "--why", "чашка"],
-        cwd=made,
-        env=rig.environment() | {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"},
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-    ) as process:
-        os.close(theirs)
-        shown = b""
-        with closing(os.fdopen(ours, "rb", buffering=0)) as screen, suppress(OSError):
-            while piece := screen.read(4096):  # an error once the other side is closed
-                shown += piece
-    assert process.returncode == 0, shown
-    assert b"\\u0447\\u0430" in shown
+    env = {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
+    code, shown = at_terminal("plan", "batch.yaml", "--why", "чашка", cwd=made, env=env)
+    assert code == 0, shown
+    assert "\\u0447\\u0430" in shown
 
 
 COMMANDS = [

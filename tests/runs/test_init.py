@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from batchgen.manifest.loader import SCHEMA_ID, json_schema
 from tests.support import rig
+from tests.support.terminal import at_terminal
 
 CSV = "sku,Title,price\na1,Mug,3\nb2,Bowl,4\n"
 
@@ -56,35 +55,23 @@ def test_init_refuses_what_it_does_not_know(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
 @pytest.mark.parametrize(
-    ("replies", "expected"),
+    ("provider", "rows", "expected"),
     [
-        ("crazyrouter\nproducts.csv\n", ["provider: crazyrouter", 'rows: "products.csv"']),
-        ("\n\n", ["provider: local", "jobs:"]),
+        ("crazyrouter", "products.csv", ["provider: crazyrouter", 'rows: "products.csv"']),
+        ("", "", ["provider: local", "jobs:"]),
     ],
 )
-def test_init_asks_at_a_terminal(tmp_path: Path, replies: str, expected: list[str]) -> None:
-    import pty
-
+def test_init_asks_at_a_terminal(
+    tmp_path: Path, provider: str, rows: str, expected: list[str]
+) -> None:
     (tmp_path / "products.csv").write_text(CSV, encoding="utf-8")
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(tmp_path)
-        os.execve(sys.executable, [sys.executable, "-m", "batchgen", "init"], rig.environment())
-    os.write(terminal, replies.encode())
-    shown = b""
-    while True:
-        try:
-            part = os.read(terminal, 4096)
-        except OSError:
-            break
-        if not part:
-            break
-        shown += part
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, shown
-    assert b"Provider: local, crazyrouter, openai [local]: " in shown
+    questions = {
+        "Provider: local, crazyrouter, openai [local]: ": f"{provider}\n",
+        "Table": f"{rows}\n",
+    }
+    code, shown = at_terminal("init", cwd=tmp_path, replies=questions)
+    assert code == 0, shown
     text = (tmp_path / "batch.yaml").read_text(encoding="utf-8")
     assert all(one in text for one in expected)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support import rig
+from tests.support.terminal import at_terminal
 
 PROMPTS = ["a red mug", "a red mug on a table", "sailing ship in a storm", "a red mug and a hat"]
 
@@ -41,31 +40,14 @@ def test_try_with_a_problem_makes_nothing_more(served: rig.Endpoint, tmp_path: P
     assert "makes the other images" not in done.stdout
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
 @pytest.mark.parametrize(("reply", "done"), [("y\n", 4), ("\n", 2)])
 def test_try_asks_to_make_the_others(
     served: rig.Endpoint, tmp_path: Path, reply: str, done: int
 ) -> None:
-    import pty
-
     manifest = rig.manifest(tmp_path, served.base_url, PROMPTS)
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(tmp_path)
-        command = [sys.executable, "-m", "batchgen", "try", str(manifest), "--sample", "2"]
-        os.execve(sys.executable, command, rig.environment())
-    shown = b""
-    while True:
-        try:
-            part = os.read(terminal, 4096)
-        except OSError:
-            break
-        if not part:
-            break
-        shown += part
-        if b"Make the other 2 images of batch too? [y/N]: " in shown and reply:
-            os.write(terminal, reply.encode())
-            reply = ""
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, shown
+    question = "Make the other 2 images of batch too? [y/N]: "
+    code, shown = at_terminal(
+        "try", manifest, "--sample", "2", cwd=tmp_path, replies={question: reply}
+    )
+    assert code == 0, shown
     assert rig.status(tmp_path)["jobs"]["done"] == done
