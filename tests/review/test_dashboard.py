@@ -86,10 +86,7 @@ def test_check_03_states_are_told_apart_by_the_lock(tuned: rig.Endpoint, tmp_pat
     path = rig.manifest(tmp_path, tuned.base_url, ["a", "b"])
     rig.batchgen("check", path, cwd=tmp_path)
     with rig.start("run", path, cwd=tmp_path) as run:
-        while not (tmp_path / "batchgen.db").exists() or not rig.query(
-            tmp_path / "batchgen.db", "SELECT 1 FROM attempts"
-        ):
-            assert run.poll() is None
+        rig.wait_for(tmp_path, "SELECT 1 FROM attempts", run)
         with review(tmp_path, "--since", "2020-01-01") as server:
             found = snapshot(server)
             assert found["state"]["name"] == "running"
@@ -140,11 +137,8 @@ def test_check_05_a_storm_of_429_narrows_the_width(tuned: rig.Endpoint, tmp_path
     prompts = [f"mug {n}" for n in range(400)]
     path = rig.manifest(tmp_path, tuned.base_url, prompts, limits="{concurrency: 32}")
     with rig.start("run", path, cwd=tmp_path) as run, review_when_known(tmp_path) as server:
-        narrow = list[sqlite3.Row]()
-        while not narrow:
-            assert run.poll() is None, "the run ended before it was slowed down"
-            samples = rig.query(tmp_path / "batchgen.db", "SELECT width, allowed FROM samples")
-            narrow = [row for row in samples if row["width"] < row["allowed"]]
+        rig.wait_for(tmp_path, "SELECT 1 FROM samples WHERE width < allowed", run)
+        samples = rig.query(tmp_path / "batchgen.db", "SELECT allowed FROM samples")
         found = snapshot(server)
         assert sum(found["curves"]["throttled"]) > 0
         assert found["state"]["name"] in ("running", "waiting")
@@ -157,9 +151,7 @@ def test_check_05_a_storm_of_429_narrows_the_width(tuned: rig.Endpoint, tmp_path
 @contextmanager
 def review_when_known(directory: Path) -> Iterator[Server]:
     """Start the server as soon as the ledger knows the batch."""
-    db = directory / "batchgen.db"
-    while not db.exists() or not rig.query(db, "SELECT 1 FROM batches"):
-        pass
+    rig.wait_for(directory, "SELECT 1 FROM batches")
     with review(directory) as server:
         yield server
 
@@ -248,8 +240,7 @@ def test_samples_are_recorded_every_ten_seconds(tuned: rig.Endpoint, tmp_path: P
     tuned.judge("faults", {"latency": 600})
     path = rig.manifest(tmp_path, tuned.base_url, ["a", "b", "c"], limits="{concurrency: 2}")
     with rig.start("run", path, cwd=tmp_path) as run:
-        while not _samples(tmp_path) or len(_samples(tmp_path)) < 2:
-            assert run.poll() is None
+        rig.wait_for(tmp_path, "SELECT 1 FROM samples LIMIT 1 OFFSET 1", run)
         run.kill()
         run.communicate()
     first, second = _samples(tmp_path)[:2]

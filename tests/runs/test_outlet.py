@@ -7,7 +7,6 @@ import pty
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -107,18 +106,13 @@ def test_a_reader_that_stops_reading_does_not_hold_up_a_run(tmp_path: Path) -> N
     with rig.endpoint(tmp_path / "state", "--fast-images") as served:
         path = rig.manifest(tmp_path, served.base_url, [f"p{n}" for n in range(MANY)])
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
-            wait_for(tmp_path, f"SELECT 1 FROM jobs WHERE state = 'done' LIMIT 1 OFFSET {MANY - 1}")
+            rig.wait_for(
+                tmp_path, f"SELECT 1 FROM jobs WHERE state = 'done' LIMIT 1 OFFSET {MANY - 1}"
+            )
             lines = list(rig.events(process))
             assert process.wait(rig.TIMEOUT_S) == 0
     assert sum(line.get("event") == "job_done" for line in lines) == MANY
     assert lines[-1] == rig.status(tmp_path)
-
-
-def wait_for(directory: Path, sql: str) -> None:
-    """Wait until the ledger of a run, which may not have begun, gives a row."""
-    db = directory / "batchgen.db"
-    while not (db.exists() and rig.query(db, sql)):
-        time.sleep(0.05)
 
 
 @pytest.mark.fault("P14")
@@ -137,7 +131,7 @@ def test_stopped_terminal_does_not_block_a_run(tmp_path: Path) -> None:
             stdout=subprocess.DEVNULL,
         ) as process:
             os.close(theirs)
-            wait_for(tmp_path, "SELECT 1 FROM runs WHERE ended_at > ''")
+            rig.wait_for(tmp_path, "SELECT 1 FROM runs WHERE ended_at > ''")
             shown = b""
             with suppress(OSError):  # as Linux ends a terminal without a writer
                 while data := os.read(ours, 65536):

@@ -9,6 +9,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -271,6 +272,17 @@ def query(db: Path, sql: str, *values: object) -> list[sqlite3.Row]:
 
 
 _CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"dinf", b"stbl"}
+
+
+def wait_for(directory: Path, sql: str, run: subprocess.Popen[str] | None = None) -> None:
+    """Wait until the ledger of a run, which may not have begun, gives a row.
+
+    Fails if the process ends first.
+    """
+    db = directory / "batchgen.db"
+    while not (db.exists() and query(db, sql)):
+        assert run is None or run.poll() is None, "the run ended before that"
+        time.sleep(0.05)
 
 
 def boxes(content: bytes, at: int = 0, end: int | None = None) -> dict[bytes, bytes]:
