@@ -695,8 +695,10 @@ async def test_every_paid_request_has_a_connection_of_its_own(
 
 
 async def test_keep_alive_lets_paid_requests_share_a_connection(
-    tmp_path: Path, verify: ssl.SSLContext
+    tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("batchgen.http.client._KEEP_S", 600.0)  # a busy machine may pause
+
     async def keep_alive(connection: wire.Connection, server: wire.Server) -> None:
         while True:
             await wire.receive(connection, server)
@@ -714,7 +716,7 @@ async def test_keep_alive_lets_paid_requests_share_a_connection(
             exchange = await client.ask(server.url, attempt=AttemptId(f"a{number}"))
             assert exchange.reach is Reach.COMPLETE
     assert len(server.requests) == 4
-    assert server.connections < 4  # a pause of more than a second opens another one
+    assert server.connections == 1
     assert "connection" not in server.requests[0].headers
 
 
