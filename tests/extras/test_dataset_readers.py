@@ -37,11 +37,6 @@ def export(directory: Path, layout: str, target: str) -> None:
     rig.batchgen("export", "batch", "--dataset", target, *arguments, cwd=directory)
 
 
-def content(directory: Path) -> dict[str, bytes]:
-    files = (path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
-
-
 def saved(batch: Path, key: str) -> bytes:
     return (batch / "out" / "batch" / f"{key}.png").read_bytes()
 
@@ -49,7 +44,7 @@ def saved(batch: Path, key: str) -> bytes:
 @pytest.mark.parametrize("layout", ["webdataset", "imagefolder", "index"])
 def test_a_repeated_export_is_equal(layout: str, batch: Path) -> None:
     export(batch, layout, f"{layout}-again")
-    assert content(batch / f"{layout}-again") == content(batch / layout)
+    assert rig.content(batch / f"{layout}-again") == rig.content(batch / layout)
     checked = subprocess.run(
         ["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=batch / layout, check=False
     )

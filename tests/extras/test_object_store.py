@@ -15,6 +15,7 @@ from batchgen.errors import SettingsError
 from batchgen.storage.object_store import MULTIPART_BYTES, ObjectStore
 from batchgen.storage.probe import probe
 from batchgen.storage.store import StaleObjectError, StoreError
+from tests.support import wire
 from tests.support.extras import require
 from tests.support.old_store import Behavior, s3_proxy
 from tests.support.s3 import S3Server
@@ -153,6 +154,6 @@ def test_a_missing_bucket_is_a_setting(s3: S3Server) -> None:
 
 
 def test_an_unreachable_service_is_a_store_error(s3: S3Server) -> None:
-    options = {**s3.options, "aws_endpoint_url": "http://127.0.0.1:9"}
+    options = {**s3.options, "aws_endpoint_url": f"http://127.0.0.1:{wire.free_port()}"}
     with pytest.raises(StoreError, match="not read"):
         ObjectStore("s3://bucket/x", options).read("mug.png")

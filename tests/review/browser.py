@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Playwright
 
@@ -43,6 +44,14 @@ class Server:
     @property
     def host(self) -> str:
         return self.origin.removeprefix("http://")
+
+    def begin_session(self, client: httpx.Client) -> httpx.Response:
+        """Exchange the token of the link for the cookie, as the page does."""
+        made = client.post(
+            "/api/session", json={"token": self.token}, headers={"Origin": self.origin}
+        )
+        assert made.status_code == 200
+        return made
 
     @property
     def token(self) -> str:

@@ -33,10 +33,7 @@ START = datetime(2026, 11, 28, 2, 0, tzinfo=UTC)
 @contextmanager
 def asking(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.origin, timeout=60) as client:
-        made = client.post(
-            "/api/session", json={"token": server.token}, headers={"Origin": server.origin}
-        )
-        assert made.status_code == 200
+        server.begin_session(client)
         yield client
 
 

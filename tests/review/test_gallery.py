@@ -40,11 +40,6 @@ def make(directory: Path, *flags: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def files(directory: Path) -> dict[str, bytes]:
-    found = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in found}
-
-
 def opened(browser: Browser, directory: Path, width: int = 1280, height: int = 800) -> Page:
     page = (directory / "gallery-batch" / "index.html").as_uri()
     watched = open_page(browser, page, width=width, height=height)
@@ -117,7 +112,7 @@ def test_check_04_nothing_private_is_in_it(fifty: Path, flags: tuple[str, ...]) 
     replace_image(fifty, 0, buffer.getvalue())
     make(fifty, *flags)
     target = fifty / ("gallery-batch.html" if flags == ("--single",) else "gallery-batch")
-    written = files(target) if target.is_dir() else {target.name: target.read_bytes()}
+    written = rig.content(target) if target.is_dir() else {target.name: target.read_bytes()}
     for name, content in written.items():
         for word in (*PRIVATE, str(fifty), "secret"):
             assert word not in name
@@ -141,10 +136,10 @@ def test_check_05_what_is_requested_is_there_escaped(fifty: Path) -> None:
 def test_check_06_second_run_writes_the_same(fifty: Path) -> None:
     make(fifty)
     target = fifty / "gallery-batch"
-    first = files(target)
+    first = rig.content(target)
     times = {path: path.stat().st_mtime_ns for path in (target / "thumbs").iterdir()}
     make(fifty)
-    assert files(target) == first
+    assert rig.content(target) == first
     buffer = io.BytesIO()
     Image.new("RGB", (30, 30), "red").save(buffer, "PNG")
     replace_image(fifty, 3, buffer.getvalue())
@@ -158,16 +153,16 @@ def test_check_07_killed_run_leaves_the_old_page_whole(tmp_path: Path) -> None:
     big_batch(tmp_path, 2_000)
     make(tmp_path, "--only", "k-0000*")
     target = tmp_path / "gallery-batch"
-    before = files(target)
+    before = rig.content(target)
     with rig.start("gallery", "batch", cwd=tmp_path) as process:
         while len(list((target / "thumbs").iterdir())) < 60:
             assert process.poll() is None, "it ended before it was killed"
         process.send_signal(signal.SIGKILL)
         process.wait(20)
-    left = files(target)
+    left = rig.content(target)
     assert {name: left[name] for name in before} == before
     make(tmp_path)
-    assert not [name for name in files(target) if name.endswith(".part")]
+    assert not [name for name in rig.content(target) if name.endswith(".part")]
 
 
 def test_check_08_slider_moves_by_key_and_mouse(browser: Browser, fifty: Path) -> None:
@@ -319,7 +314,7 @@ def test_check_14_gallery_is_accessible(browser: Browser, fifty: Path, scheme: s
 
 def test_check_15_gallery_writes_nothing_else(fifty: Path) -> None:
     def listing() -> dict[str, bytes]:
-        found = files(fifty)
+        found = rig.content(fifty)
         return {name: found[name] for name in found if not name.startswith("gallery-")}
 
     before = listing()

@@ -274,6 +274,12 @@ def query(db: Path, sql: str, *values: object) -> list[sqlite3.Row]:
 _CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"dinf", b"stbl"}
 
 
+def content(directory: Path) -> dict[str, bytes]:
+    """Return the bytes of each file below a directory, by its relative path."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
 def wait_for(directory: Path, sql: str, run: subprocess.Popen[str] | None = None) -> None:
     """Wait until the ledger of a run, which may not have begun, gives a row.
 

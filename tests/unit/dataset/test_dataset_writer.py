@@ -22,6 +22,7 @@ from batchgen.errors import SettingsError
 from batchgen.ledger.dataset_samples import Sample
 from batchgen.money import Micros
 from batchgen.storage.local import LocalStore
+from tests.support import rig
 
 PART_IMAGES = 2
 
@@ -96,11 +97,6 @@ def export(
     return DatasetWriter(store, order, read, lambda one: f"file:///{one.path}").write(samples)
 
 
-def content(directory: Path) -> dict[str, bytes]:
-    files = (path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
-
-
 def checksums_hold(directory: Path) -> bool:
     """Return whether the checksums are absent or right."""
     sums = directory / "SHA256SUMS"
@@ -139,10 +135,10 @@ def test_checksums_are_those_of_the_files(tmp_path: Path) -> None:
 def test_a_repeated_export_is_equal_byte_for_byte(tmp_path: Path) -> None:
     export(LocalStore(tmp_path / "one"), FIVE)
     export(LocalStore(tmp_path / "two"), FIVE)
-    first = content(tmp_path / "one")
-    assert first == content(tmp_path / "two")
+    first = rig.content(tmp_path / "one")
+    assert first == rig.content(tmp_path / "two")
     assert export(LocalStore(tmp_path / "one"), FIVE).unchanged_parts == 3
-    assert content(tmp_path / "one") == first
+    assert rig.content(tmp_path / "one") == first
 
 
 @pytest.mark.parametrize("before", [[], FIVE[:3], [*FIVE, sample("f"), sample("g")]])
@@ -160,7 +156,7 @@ def test_an_export_stopped_anywhere_is_resumed(before: list[Sample], tmp_path: P
         else:
             break
         export(LocalStore(directory), FIVE)
-        assert content(directory) == content(tmp_path / "whole")
+        assert rig.content(directory) == rig.content(tmp_path / "whole")
         operations += 1
     assert operations >= 8
 
@@ -191,15 +187,15 @@ def test_a_directory_of_other_files_is_refused(other: str, tmp_path: Path) -> No
     (tmp_path / other).write_bytes(b"mine")
     with pytest.raises(SettingsError, match=f"not a dataset of batchgen: {other}"):
         export(LocalStore(tmp_path), FIVE)
-    assert content(tmp_path) == {other: b"mine"}
+    assert rig.content(tmp_path) == {other: b"mine"}
 
 
 def test_a_dataset_of_another_layout_is_refused(tmp_path: Path) -> None:
     export(LocalStore(tmp_path), FIVE)
-    before = content(tmp_path)
+    before = rig.content(tmp_path)
     with pytest.raises(SettingsError, match='"layout": "webdataset"'):
         export(LocalStore(tmp_path), FIVE, Layout.INDEX)
-    assert content(tmp_path) == before
+    assert rig.content(tmp_path) == before
 
 
 KEYS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=200)
