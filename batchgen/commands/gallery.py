@@ -23,6 +23,7 @@ from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
 from batchgen.manifest.table import RowsFault
 from batchgen.review.gallery import GalleryOptions, GalleryWriter, Written
+from batchgen.review.thumbnails import Thumbnails
 from batchgen.session.settings import Environment
 from batchgen.session.storage import refuse_buckets
 from batchgen.text import counted
@@ -67,7 +68,8 @@ def gallery(
     default = f"gallery-{name}.html" if options.single else f"gallery-{name}"
     target = output or Path(default)
     try:
-        written = GalleryWriter(manifest.parent, target, options).write(images, values)
+        writer = GalleryWriter(manifest.parent, target, options, Thumbnails(ledger))
+        written = writer.write(images, values)
     except OSError as exc:
         raise SettingsError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
     return _report(name, target, written, is_single=options.single)

@@ -23,7 +23,6 @@ from batchgen.manifest.loader import parse_manifest
 P = ParamSpec("P")
 T = TypeVar("T")
 
-THUMBNAILS_SUFFIX: Final = ".thumbs"
 _WAIT_S: Final = 5.0
 """How long a request waits for a ledger that a run has locked."""
 
@@ -80,11 +79,6 @@ class ReviewBatch:
     def id(self) -> BatchId:
         """The id of the batch in the ledger."""
         return self.row.id
-
-    @property
-    def thumbnails(self) -> Path:
-        """The directory of the thumbnails; it can be deleted at any time."""
-        return self.ledger.with_name(self.ledger.name + THUMBNAILS_SUFFIX)
 
     def images_per_minute(self) -> float | None:
         """Return the rate limit of the manifest; None without one."""

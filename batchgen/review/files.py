@@ -12,11 +12,11 @@ from typing import Final
 
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import sniff
-from batchgen.images.thumbnail import make_thumbnail
 from batchgen.ledger.review import ImageFile, image_file, references_of
 from batchgen.output.previous_versions import find_kept
 from batchgen.planning.reference_images import is_url
 from batchgen.review.batch import ReviewBatch
+from batchgen.review.thumbnails import Thumbnails
 from batchgen.system.atomic_files import sha256_of
 
 SIZES: Final = (320, 1280)
@@ -49,6 +49,7 @@ class Files:
 
     def __init__(self, batch: ReviewBatch) -> None:
         self._batch = batch
+        self._thumbnails = Thumbnails(batch.ledger)
         self._slots = threading.Semaphore(_AT_ONCE)
 
     def original(self, image: int) -> tuple[Path, ImageFile]:
@@ -63,7 +64,7 @@ class Files:
         row = self._batch.read(image_file, self._batch.id, image)
         if row is None or side not in SIZES:
             raise NoFileError("no such image in this batch")
-        target = self._place(row.sha256, side)
+        target = self._thumbnails.place(row.sha256, side)
         if target.is_file():
             return target
         source, row = self.original(image)
@@ -71,16 +72,14 @@ class Files:
             if target.is_file():
                 return target
             try:
-                make_thumbnail(source, target, side)
+                self._thumbnails.read(source, row.sha256, side)
             except BadImage as exc:
                 raise NoFileError(f"the file cannot be shown: {exc}") from exc
             except OSError as exc:
                 raise NoFileError(f"the file cannot be read: {exc.strerror or exc}") from exc
+        if not target.is_file():
+            raise NoFileError(f"the thumbnail cannot be written: {target.parent}")
         return target
-
-    def has_thumbnail(self, sha256: str) -> bool:
-        """Return whether the small thumbnail of an image is there."""
-        return self._place(sha256, SIZES[0]).is_file()
 
     def reference(self, job: int, number: int) -> tuple[Path, str]:
         """Return a reference image of a job and its media type. Raises NoFileError."""
@@ -96,6 +95,3 @@ class Files:
         if kind is None:
             raise NoFileError("the reference is not an image")
         return path, kind.mime
-
-    def _place(self, sha256: str, side: int) -> Path:
-        return self._batch.thumbnails / sha256[:2] / f"{sha256}.{side}.webp"

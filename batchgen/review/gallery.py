@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +20,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from batchgen.errors import SettingsError
 from batchgen.images.formats import BadImage, ImageFormat
 from batchgen.images.strip import without_metadata
-from batchgen.images.thumbnail import make_thumbnail
 from batchgen.ledger.gallery import GalleryImage
 from batchgen.ledger.review import ImageFile
 from batchgen.money import decimal_string
 from batchgen.review.files import NoFileError, find_file
+from batchgen.review.thumbnails import Thumbnails
+from batchgen.review.written_files import check_own, replace_file
 from batchgen.text import counted
 
 MOST_SINGLE_BYTES: Final = 25_000_000
@@ -38,8 +38,6 @@ _FULL_SIDE: Final = 640
 """Thumbnails of a gallery that has the originals too."""
 _PART_NAME: Final = re.compile(r"/\.([^/]+?)\.[0-9]+(?:\.[0-9a-f]+)?\.part$")
 _OWN_NAME: Final = re.compile(r"thumbs/[0-9a-f]{24}-[0-9]+\.webp|images/[0-9a-f]{24}[cm][./].*")
-_MARK: Final = b'<meta name="generator" content="batchgen gallery">'
-_HEAD_BYTES: Final = 2_000
 _MOST_BYTES_A_PIXEL: Final = 0.12
 """Of a WebP thumbnail of a photo, for the estimate before anything is written."""
 
@@ -100,9 +98,12 @@ class Written:
 class GalleryWriter:
     """Writes the files of one gallery below ``target``, which is a directory or one HTML file."""
 
-    def __init__(self, base: Path, target: Path, options: GalleryOptions) -> None:
+    def __init__(
+        self, base: Path, target: Path, options: GalleryOptions, thumbnails: Thumbnails
+    ) -> None:
         self._base = base
         self._target = target
+        self._thumbnails = thumbnails
         self._options = options
         self._used = set[str]()
         self.written = Written()
@@ -116,17 +117,18 @@ class GalleryWriter:
         else at its place, and OSError.
         """
         options = self._options
-        _check_own(self._target if options.single else self._target / "index.html")
+        page = self._target if options.single else self._target / "index.html"
+        check_own(page, kind="gallery")
         if options.single:
             self._check_size(images)
-        page = Environment(
+        template = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         ).get_template("gallery.html")
-        text = page.render(
+        text = template.render(
             title=options.title,
             entries=[self._entry(one, n, values) for n, one in enumerate(images, 1)],
             pick=options.pick,
@@ -137,10 +139,8 @@ class GalleryWriter:
         self.written.images = len(images)
         if options.single and len(text) > MOST_SINGLE_BYTES:
             raise SettingsError(_too_large(len(text), len(images)))
-        if options.single:
-            _replace_file(self._target, text.encode())
-        else:
-            _replace_file(self._target / "index.html", text.encode())
+        replace_file(page, text.encode())
+        if not options.single:
             self._remove_unused()
         return self.written
 
@@ -194,16 +194,12 @@ class GalleryWriter:
         """Return the URL of a thumbnail; as a data URL for a single file."""
         source = find_file(self._base, row)
         if self._options.single:
-            part = self._target.with_name(f".{self._target.name}.{os.getpid()}.thumb")
-            try:
-                make_thumbnail(source, part, self._options.side)
-                return f"data:image/webp;base64,{base64.b64encode(part.read_bytes()).decode()}"
-            finally:
-                part.unlink(missing_ok=True)
+            content = self._thumbnails.read(source, row.sha256, self._options.side)
+            return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
         name = f"{_THUMBS}/{row.sha256[:_NAME_CHARS]}-{self._options.side}.webp"
         path = self._use(name)
         if not path.is_file():
-            make_thumbnail(source, path, self._options.side)
+            replace_file(path, self._thumbnails.read(source, row.sha256, self._options.side))
             self.written.new_files += 1
         return name
 
@@ -221,7 +217,7 @@ class GalleryWriter:
         if not path.is_file():
             data = source.read_bytes()
             is_kept = self._options.keep_metadata or kind is ImageFormat.MP4
-            _replace_file(path, data if is_kept else without_metadata(data, kind))
+            replace_file(path, data if is_kept else without_metadata(data, kind))
             self.written.new_files += 1
         return quote(name)
 
@@ -266,25 +262,3 @@ def _storage_name(images: Sequence[GalleryImage]) -> str:
     """Return a name for the picks in a browser, which has one store for all files."""
     digest = hashlib.sha256("".join(one.file.sha256 for one in images).encode())
     return f"picks-{digest.hexdigest()[:16]}"
-
-
-def _check_own(page: Path) -> None:
-    """Refuse to replace a page that is not a gallery of ours. Raises SettingsError."""
-    try:
-        with page.open("rb") as stream:
-            is_own = _MARK in stream.read(_HEAD_BYTES)
-    except FileNotFoundError:
-        return
-    if not is_own:
-        raise SettingsError(f"{page}: is not a gallery of batchgen; name another place with -o")
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
