@@ -48,14 +48,14 @@ def export(
         is_review = what == "decisions"
         found = exported_decisions(conn, batch.id) if is_review else None
         rows = export_rows(conn, batch.id, what, run) if found is None else iter(found)
-        with _opened(output) as stream:
+        with opened_output(output) as stream:
             _write(rows, file_format, stream)
     return ExitCode.DONE
 
 
 @contextmanager
-def _opened(output: Path | None) -> Iterator[TextIO]:
-    """Open a new file, or stdout. Raises SettingsError."""
+def opened_output(output: Path | None) -> Iterator[TextIO]:
+    """Open a new file, or stdout where ``output`` is None. Raises SettingsError."""
     if output is None:
         yield sys.stdout
         return
@@ -82,7 +82,7 @@ def export_failed(name: str, db: Path | None, *, output: Path | None) -> ExitCod
             manifest.limits.model_dump(exclude_none=True),
             (_written(job, path.parent) for job in waiting(conn, batch.id)),
         )
-        with _opened(output) as stream:
+        with opened_output(output) as stream:
             stream.writelines(pieces)
     return ExitCode.DONE
 

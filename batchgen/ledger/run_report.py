@@ -157,20 +157,23 @@ def _runs(
     return RunMoney(**dict(rows[0])), RunMoney(**dict(rows[1])) if len(rows) > 1 else None
 
 
+MADE_BY_JOB: Final = """
+    SELECT attempts.job_id AS job_id, max(attempts.rowid) AS newest, max(NOT EXISTS (
+        SELECT 1 FROM images AS old JOIN attempts AS earlier ON earlier.id = old.attempt_id
+        WHERE old.job_id = attempts.job_id AND old.state IN ('saved', 'replaced')
+          AND earlier.rowid < attempts.rowid)) AS is_new
+    FROM attempts JOIN images ON images.attempt_id = attempts.id
+    WHERE run_id = :run AND images.state IN ('saved', 'replaced')
+    GROUP BY attempts.job_id
+"""
+"""The jobs that got images in a run, each with the row of its newest attempt that has any."""
+
+
 def made_by(conn: sqlite3.Connection, run: int) -> tuple[int, int]:
     """Return how many jobs got their first image in a run, and how many another one."""
     row = conn.execute(
-        """
-        SELECT coalesce(sum(is_new), 0) AS new, count(*) AS jobs FROM (
-            SELECT max(NOT EXISTS (
-                SELECT 1 FROM images AS old JOIN attempts AS earlier ON earlier.id = old.attempt_id
-                WHERE old.job_id = attempts.job_id AND old.state IN ('saved', 'replaced')
-                  AND earlier.rowid < attempts.rowid)) AS is_new
-            FROM attempts JOIN images ON images.attempt_id = attempts.id
-            WHERE run_id = ? AND images.state IN ('saved', 'replaced')
-            GROUP BY attempts.job_id)
-        """,
-        (run,),
+        f"SELECT coalesce(sum(is_new), 0) AS new, count(*) AS jobs FROM ({MADE_BY_JOB})",
+        {"run": run},
     ).fetchone()
     return row["new"], row["jobs"] - row["new"]
 

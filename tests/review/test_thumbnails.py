@@ -44,7 +44,7 @@ def test_gallery_and_review_page_make_each_once(fifty: Path) -> None:
 def test_gallery_uses_what_the_review_page_made(fifty: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (20, 20), "orange").save(buffer, "WEBP")
-    image, sha256 = saved(fifty, "k-00003")
+    _, sha256 = saved(fifty, "k-00003")
     place = Thumbnails(fifty / "batchgen.db").place(sha256, 320)
     place.parent.mkdir(parents=True)
     place.write_bytes(buffer.getvalue())
