@@ -235,10 +235,10 @@ def _missing(document: dict[str, Value]) -> Iterator[Explanation]:
         yield Explanation((), "nothing to make: write jobs: and below it '- a prompt'")
     if "prompt" in given:
         return
-    for source in ("rows", "matrix"):
+    jobs = document.get("jobs")
+    for source in ("rows",) if jobs else ("rows", "matrix"):
         if source in given:
             yield Explanation((source,), "needs prompt: next to it, the template of its jobs")
-    jobs = document.get("jobs")
     for number, job in enumerate(jobs if isinstance(jobs, list) else ()):
         if (
             isinstance(job, dict)

@@ -288,11 +288,15 @@ class Limits(Model):
 class JobSpec(Model):
     """The keys that the manifest and each of its explicit jobs share."""
 
-    model: Text | None = Field(None, description="the provider's model; default: the provider's")
+    model: Text | None = Field(
+        None, description="the provider's model, or a template of it; default: the provider's"
+    )
     key: Text | None = Field(None, description="template of the job's key")
     prompt: Text | None = Field(None, description="template of the prompt")
     matrix: dict[StrictStr, Annotated[list[Printed], Field(min_length=1)]] | None = Field(
-        None, description="lists of values; each combination of them is a job with its variables"
+        None,
+        description="lists of values; each combination of them is a job with its variables. An axis"
+        " called model chooses the model",
     )
     options: dict[OptionName, OptionOrNull] | None = Field(
         None,
@@ -334,7 +338,7 @@ class Manifest(JobSpec):
     model_config = ConfigDict(
         json_schema_extra={
             "anyOf": [{"required": ["jobs"]}, {"required": ["prompt"]}],
-            "dependentRequired": {"rows": ["prompt"], "matrix": ["prompt"]},
+            "dependentRequired": {"rows": ["prompt"]},
         }
     )
 
