@@ -102,7 +102,8 @@ def _refusal(document: Mapping[str, Any]) -> ErrorBody | None:
     """Read a refusal in the response of a chat or image model, which has no error object.
 
     https://platform.openai.com/docs/api-reference/chat/object (``refusal``, ``finish_reason``),
-    https://platform.openai.com/docs/api-reference/responses/object (parts of type ``refusal``),
+    https://platform.openai.com/docs/api-reference/responses/object (parts of type ``refusal``,
+    ``incomplete_details``),
     https://docs.aws.amazon.com/bedrock/latest/userguide/stable-image-ultra-text-image-request-response.html
     (``finish_reasons``), https://googleapis.github.io/js-genai/interfaces/types.GeneratedImage.html
     (``raiFilteredReason``).
@@ -116,6 +117,9 @@ def _refusal(document: Mapping[str, Any]) -> ErrorBody | None:
         for part in _dicts(item.get("content")):
             if part.get("type") == "refusal":
                 return ErrorBody(code="content_filter", message=text_of(part.get("refusal")))
+    details = document.get("incomplete_details")
+    if isinstance(details, dict) and details.get("reason") == "content_filter":
+        return ErrorBody(code="content_filter", message="the image was blocked")
     for field in ("predictions", "generatedImages"):
         for item in _dicts(document.get(field)):
             if reason := text_of(item.get("raiFilteredReason")):
