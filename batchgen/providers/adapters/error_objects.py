@@ -13,6 +13,7 @@ import orjson
 
 from batchgen.outcomes.classify import ErrorBody
 from batchgen.outcomes.retry_after import duration
+from batchgen.providers.adapters.task_states import FAILED, MODERATED, status_of
 
 _MAX_TEXT: Final = 4096
 _MAX_PARTS: Final = 20
@@ -29,8 +30,6 @@ _MESSAGES: Final = (
 )  # fmt: skip
 _INNER: Final = ("innererror", "inner_error", "metadata", "error")
 _INNER_NAMES: Final = (*_CODES, *_TYPES, "reason", "limit_source")
-_MODERATED: Final = frozenset({"request moderated", "content moderated"})
-_FAILED: Final = frozenset({"failed", "fail", "failure", "error", "canceled", "cancelled"})
 _MAX_DEPTH: Final = 4
 
 
@@ -143,7 +142,7 @@ def _inside(document: Mapping[str, Any]) -> ErrorBody | None:
             error = part.get("error")
             if isinstance(error, dict) and (found := _of_object(error)) is not None:
                 return found
-            has_failed = text_of(part.get("task_status") or part.get("status")).lower() in _FAILED
+            has_failed = status_of(part) in FAILED
             text = error if isinstance(error, str) else ""
             if text or has_failed:
                 message = _unwrapped(text) or _message(part)
@@ -157,7 +156,7 @@ def _moderated(document: Mapping[str, Any]) -> ErrorBody | None:
     if text_of(document.get("finish_reason")) == "CONTENT_FILTERED":
         return ErrorBody(code="CONTENT_FILTERED", message="the image was blocked")
     status = text_of(document.get("status"))
-    if status.lower() not in _MODERATED:
+    if status.lower() not in MODERATED:
         return None
     return ErrorBody(code=status, message=status)
 
