@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote
 
+from batchgen.http.network import key_origin
 from batchgen.job import ImageRef
 from batchgen.outcomes.classify import Response
 from batchgen.outcomes.exchange import Task
 from batchgen.providers.adapters.error_objects import text_of
 from batchgen.providers.adapters.task_states import RUNNING, holders, task_and_status
+from batchgen.urls import absolute_url
 
 TASK_IDS: Final = ("task_id", "taskId", "job_id", "jobId", "taskUUID", "prediction_id")
 _PLAIN_IDS: Final = ("id", "request_id", "requestId")
@@ -104,23 +106,17 @@ def followed(response: Response, base_url: str | None) -> Response:
 
 def _polling_url(task: Task, base_url: str) -> str | None:
     """Return where to poll a task with the key; None if that is unknown or another origin."""
-    try:
-        host = urlsplit(base_url).hostname
-        known = next((route.path for route in KNOWN_ROUTES if route.host == host), None)
-        if task.url:
-            url = urljoin(f"{base_url}/images/generations", task.url)
-        elif known is not None:
-            url = urljoin(base_url, known.format(id=quote(task.id, safe="")))
-        else:
-            return None
-        return url if _origin(url) == _origin(base_url) else None
-    except ValueError:
+    origin = key_origin(base_url)
+    if origin is None:
         return None
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme.lower(), parts.netloc.lower()
+    known = next((route.path for route in KNOWN_ROUTES if route.host == origin.host), None)
+    if task.url:
+        url = absolute_url(task.url, base_url)
+    elif known is not None:
+        url = absolute_url(known.format(id=quote(task.id, safe="")), base_url)
+    else:
+        return None
+    return url if key_origin(url) == origin else None
 
 
 def _first(parts: list[Mapping[str, Any]], names: tuple[str, ...]) -> str:
