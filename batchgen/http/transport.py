@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
 from typing import Final, cast
 
 import anyio
@@ -25,7 +24,7 @@ import httpx
 from batchgen.http.connect import open_socket
 from batchgen.http.connection import RECEIVE_BYTES, Connection, DeadlinePassed
 from batchgen.http.deadlines import Deadline
-from batchgen.http.dns import CachedLookup
+from batchgen.http.dns import CachedLookup, ip_in
 from batchgen.http.network import Network, Origin, origin_of
 from batchgen.http.network_settings import Proxy
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS, TARGET, Progress
@@ -140,10 +139,8 @@ class StreamTransport(httpx.AsyncBaseTransport):
                     f"no connection to {origin.host} within {limit:g} s"
                 ) from None
             raise httpx.ConnectError(_text(exc, origin)) from exc
-        except httpx.TransportError as exc:  # the proxy broke off, or spoke another protocol
-            connection.abort()
-            raise httpx.ConnectError(_text(exc, origin)) from exc
-        except (OSError, ValueError) as exc:
+        # A TransportError: the proxy broke off, or spoke another protocol.
+        except (httpx.TransportError, OSError, ValueError) as exc:
             connection.abort()
             raise httpx.ConnectError(_text(exc, origin)) from exc
         except BaseException:
@@ -154,25 +151,15 @@ class StreamTransport(httpx.AsyncBaseTransport):
     async def _connect(self, connection: Connection, origin: Origin) -> None:
         proxy = self._network.proxy_for(origin.host)
         host, port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
-        ips = await (self._look_up(host) if proxy is None else self._look_up_proxy(host))
+        # The proxy itself may have a private IP address.
+        resolve = self._resolve if proxy is None else self._proxy_lookup
+        ip = ip_in(host)
+        ips = await resolve(host) if ip is None else [str(ip)]
         await connection.open(await open_socket(ips, port))
         if origin.scheme == "https":
             if proxy is not None:
                 await open_tunnel(connection, proxy, origin)
             await connection.secure(self._network.verify, origin.host)
-
-    async def _look_up_proxy(self, host: str) -> Sequence[str]:
-        """Look up the proxy itself, which may have a private IP address."""
-        try:
-            return [str(ip_address(host))]
-        except ValueError:
-            return await self._proxy_lookup(host)
-
-    async def _look_up(self, host: str) -> Sequence[str]:
-        try:
-            return [str(ip_address(host))]
-        except ValueError:
-            return await self._resolve(host)
 
     def _keeps(self, origin: Origin) -> bool:
         return self._keep_s > 0 and origin not in self._fickle
