@@ -26,7 +26,7 @@ _FIRST_IMAGE_POLL_S: Final = 1.0
 _POLL_GROWTH: Final = 1.5
 """Images take seconds: their tasks are polled after 1 s, then less and less often."""
 _NO_TASK: Final = frozenset({400, 404, 405, 410})
-"""Statuses of a polling URL that leads nowhere."""
+"""Statuses of a polling URL that has no task."""
 
 
 class _NoTask(NoDocument):
@@ -79,7 +79,7 @@ class TaskPoller:
         self._poll_s = poll_s
 
     async def poll_until_done(self, task: str) -> TaskResult:
-        """Poll until the task is done, has failed or can't be followed any further in this run."""
+        """Poll until the task is done, has failed or cannot be polled any further in this run."""
         url = self._url(task)
         created_at, current = key_origin(url), key_origin(self._base_url)
         if created_at is None or created_at != current:
@@ -100,7 +100,7 @@ class TaskPoller:
             except NoDocument as exc:
                 failures += 1
                 if failures >= _MAX_FAILURES:
-                    return TaskUnresolved(f"its state can't be read: {exc}")
+                    return TaskUnresolved(f"its state cannot be read: {exc}")
             else:
                 failures = 0
                 if state.url is not None:

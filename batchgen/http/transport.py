@@ -45,7 +45,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
 
     A connection is kept only if its response was complete, nothing followed it, and the server did
     not announce to close it. Before it carries a request that is not free to repeat, the kernel is
-    asked whether anything arrived. A server may still close it in that moment. The request is then
+    asked whether anything arrived. A server may still close it at that moment. The request is then
     uncertain, and its origin gets a new connection for each request from then on.
     """
 
@@ -56,7 +56,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
         self._proxy_lookup = CachedLookup()
         self._buffer = bytearray(RECEIVE_BYTES)
         self._idle: dict[Origin, list[Connection]] = {}
-        self._fickle: set[Origin] = set()
+        self._closers: set[Origin] = set()
         """Origins that closed a kept connection under a request."""
         self._is_closed = False
 
@@ -80,7 +80,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
             except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
                 if is_reused and not progress.received:
                     if request.method != "GET":
-                        self._fickle.add(origin)
+                        self._closers.add(origin)
                     if _may_repeat(request, progress):
                         continue
                 raise
@@ -139,7 +139,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
                     f"no connection to {origin.host} within {limit:g} s"
                 ) from None
             raise httpx.ConnectError(_text(exc, origin)) from exc
-        # A TransportError: the proxy broke off, or spoke another protocol.
+        # A TransportError: the proxy closed the connection, or used another protocol.
         except (httpx.TransportError, OSError, ValueError) as exc:
             connection.abort()
             raise httpx.ConnectError(_text(exc, origin)) from exc
@@ -162,7 +162,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
             await connection.secure(self._network.verify, origin.host)
 
     def _keeps(self, origin: Origin) -> bool:
-        return self._keep_s > 0 and origin not in self._fickle
+        return self._keep_s > 0 and origin not in self._closers
 
     def _take_idle(self, origin: Origin, *, is_free: bool) -> Connection | None:
         connections = self._idle.get(origin)
@@ -267,8 +267,8 @@ async def _pieces(request: httpx.Request, outgoing: _Outgoing) -> AsyncGenerator
 def _may_repeat(request: httpx.Request, progress: Progress) -> bool:
     """Return whether a request that failed on a reused connection can be sent on a new one.
 
-    The server closes an idle connection whenever it likes; without a byte of a response that is
-    no failure of the request. Only a request that is free to repeat may have been taken.
+    The server may close an idle connection at any time. Without a byte of a response, the request
+    itself did not fail. Only a request that is free to repeat may have been taken.
     """
     return request.method == "GET" or not progress.taken
 

@@ -84,11 +84,11 @@ def walk_jpeg(view: memoryview, max_pixels: int) -> Extent:
                 raise broken("the JPEG has two frames")
             frame = _size(view, start + 2, end, max_pixels)
         elif marker == _SOS and frame is None:
-            raise broken("a JPEG scan precedes the frame's header")
+            raise broken("a JPEG scan comes before the frame header")
         elif marker == 0:
             scanned = True
     if frame is None or not scanned:
-        raise broken("the JPEG holds no pixels")
+        raise broken("the JPEG contains no pixels")
     return Extent(*frame, end)
 
 
@@ -106,10 +106,10 @@ def _next_marker(view: memoryview, pos: int) -> tuple[int, int]:
 
 def _size(view: memoryview, pos: int, end: int, max_pixels: int) -> tuple[int, int]:
     if end - pos < 8:
-        raise broken("the JPEG frame's header is too short")
+        raise broken("the JPEG frame header is too short")
     length, precision, height, width, components = struct.unpack_from(">HBHHB", view, pos)
     if length != 8 + 3 * components or components not in (1, 3, 4):
-        raise broken(f"the JPEG frame's header gives {components} components")
+        raise broken(f"the JPEG frame header has an invalid number of components: {components}")
     if precision != 8:
         raise BadImage(Flaw.UNSUPPORTED_FORMAT, f"a JPEG of {precision} bits a sample")
     check_pixels(width, height, max_pixels)

@@ -4,8 +4,8 @@
 one wrapper, such as ``{"data": {...}}``; the first path with an image is used. Nothing here raises,
 for any document.
 
-An error must never look like an image. A value is accepted if it is base64 with the signature of an
-image, a ``data:`` URL of an image, or a URL in a field for URLs. In prose, only Markdown images,
+An error must never look like an image. Accepted are base64 with the signature of an image, a
+``data:`` URL of an image, and a URL in a field for URLs. In prose, only Markdown images,
 ``data:`` URLs and URLs of image files are accepted. If the document reports an error, then only
 ``data[]`` of the Images API and inline images count: no error message begins like an image. An
 element that is a running or failed task has no image but an inline one.

@@ -1,6 +1,6 @@
 """Where providers put the state of a task, and the words they use for it.
 
-Creation, polling, images and errors read the same places, so that one response cannot be a running
+Creation, polling, images and errors read the same places. Otherwise one response could be a running
 task to one reader and a finished image to another.
 """
 
