@@ -6,7 +6,7 @@ import re
 from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 _PRIVATE_SUFFIXES: Final = (".internal", ".local", ".lan", ".home.arpa", ".localhost")
 """Reserved for private networks (RFC 6761, 6762, 8375; ICANN for .internal), or common there."""
@@ -22,20 +22,39 @@ def check_base_url(url: str, *, insecure_http: bool = False) -> str:
     may be a secret.
     """
     try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        parts = split_url(url)
     except ValueError as exc:
-        raise ValueError(f"not a valid URL: {exc}; expected https://HOST/v1") from exc
+        raise ValueError(f"{exc}; expected https://HOST/v1") from None
+    host = parts.hostname
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(
             "user, password, query and fragment are not allowed in this URL; expected"
             " https://HOST/v1 and the key in the environment"
         )
     if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
-        raise ValueError(f"not a valid URL: {url!r}; expected https://HOST/v1")
+        shown = "" if "@" in url else f": {url!r}"
+        raise ValueError(f"not a valid URL{shown}; expected https://HOST/v1")
     if parts.scheme == "http" and not is_loopback(host):
         _check_insecure(host, insecure_http=insecure_http)
     return url.rstrip("/")
+
+
+def split_url(url: str) -> SplitResult:
+    """Split a URL whose host and port can be read.
+
+    Raises ValueError with a message that shows no part of the URL. The messages of `urllib.parse`
+    quote what it takes for the port or an IP address, which may be a part of a password.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname
+    except ValueError:
+        raise ValueError("not a valid URL") from None
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("not a valid URL: its port is not a number up to 65535") from None
+    return parts
 
 
 def _check_insecure(host: str, *, insecure_http: bool) -> None:

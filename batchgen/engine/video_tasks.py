@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from batchgen.http.client import ApiClient, NoDocument
+from batchgen.http.network import key_origin
 from batchgen.outcomes.classify import ErrorBody
 from batchgen.providers.adapters.video import TaskState, is_video_task, read_state
 
@@ -26,7 +26,7 @@ _FIRST_IMAGE_POLL_S: Final = 1.0
 _POLL_GROWTH: Final = 1.5
 """Images take seconds: their tasks are polled after 1 s, then less and less often."""
 _NO_TASK: Final = frozenset({400, 404, 405, 410})
-"""Statuses of a polling URL that leads nowhere."""
+"""Statuses of a polling URL that has no task."""
 
 
 class _NoTask(NoDocument):
@@ -79,12 +79,13 @@ class TaskPoller:
         self._poll_s = poll_s
 
     async def poll_until_done(self, task: str) -> TaskResult:
-        """Poll until the task is done, has failed or can't be followed any further in this run."""
+        """Poll until the task is done, has failed or cannot be polled any further in this run."""
         url = self._url(task)
-        if not _same_origin(url, self._base_url):
+        created_at, current = key_origin(url), key_origin(self._base_url)
+        if created_at is None or created_at != current:
             return TaskUnresolved(
-                f"it was created at {_origin(url)}, but base_url is now {_origin(self._base_url)};"
-                " restore base_url and resume: the key is sent to no other host"
+                f"it was created at {created_at or 'an invalid URL'}, but base_url is now"
+                f" {current}; restore base_url and resume: the key is sent to no other host"
             )
         is_video = is_video_task(task)
         pause_s = self._poll_s if is_video else min(self._poll_s, _FIRST_IMAGE_POLL_S)
@@ -99,7 +100,7 @@ class TaskPoller:
             except NoDocument as exc:
                 failures += 1
                 if failures >= _MAX_FAILURES:
-                    return TaskUnresolved(f"its state can't be read: {exc}")
+                    return TaskUnresolved(f"its state cannot be read: {exc}")
             else:
                 failures = 0
                 if state.url is not None:
@@ -134,12 +135,3 @@ class TaskPoller:
         except ValueError as exc:
             text = f"HTTP {response.status}: {exc}"
             raise (_NoTask if response.status in _NO_TASK else NoDocument)(text) from None
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _same_origin(one: str, other: str) -> bool:
-    return _origin(one).lower() == _origin(other).lower()

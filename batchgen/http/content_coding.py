@@ -1,7 +1,7 @@
 """Decompress bodies that are really compressed with gzip or deflate.
 
-The bytes decide, not the header: stores send ``aws-chunked``, ``utf-8`` or ``binary`` for plain
-files, gateways compress JSON that was requested as it is, and neither an image nor JSON begins like
+The bytes decide, not the header. Stores send ``aws-chunked``, ``utf-8`` or ``binary`` for plain
+files, and gateways compress JSON that was requested as it is. Neither an image nor JSON begins like
 gzip.
 """
 

@@ -13,7 +13,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -25,7 +25,7 @@ import httpx
 from batchgen.http.connection import DeadlinePassed
 from batchgen.http.content_coding import BadCoding, ContentDecoder
 from batchgen.http.deadlines import Deadline, Deadlines
-from batchgen.http.dns import look_up
+from batchgen.http.dns import CachedLookup, ip_in
 from batchgen.http.network import Access, Network, origin_of
 from batchgen.http.progress import DEADLINE, TARGET
 from batchgen.http.response_headers import first_header, kept_headers
@@ -125,6 +125,7 @@ class Downloader:
         self._turns = nullcontext() if most is None else asyncio.Semaphore(most)
         self._clock = clock
         self._checked = _Checked()
+        self._lookup = CachedLookup(lasts_s=0)  # a redirect is checked by a lookup of its own
 
     async def __aenter__(self) -> Self:
         self._transport = StreamTransport(
@@ -249,12 +250,28 @@ class Downloader:
         return _Target(url, url.raw_path)
 
     async def _ips_of(self, host: str, deadline: Deadline) -> list[IPv4Address | IPv6Address]:
-        if self._network.proxy_for(host) is None:
-            return await _look_up(host, deadline)
-        # The proxy resolves names, and decides where they may lead.
-        with suppress(ValueError):
-            return [ip_address(host)]
-        return []
+        ip = ip_in(host)
+        if ip is not None:
+            return [ip]
+        if self._network.proxy_for(host) is not None:
+            return []  # the proxy resolves names, and decides where they may lead
+        return await self._look_up(host, deadline)
+
+    async def _look_up(self, host: str, deadline: Deadline) -> list[IPv4Address | IPv6Address]:
+        if host.replace(".", "").isdigit():
+            # The platform connects to IP addresses in other notations without a lookup.
+            raise ForbiddenUrl(f"{host} is not a standard notation of an IP address")
+        timeout = deadline.timeout(CONNECT_TIMEOUT_S)
+        try:
+            async with timeout:
+                found = await self._lookup(host)
+        except TimeoutError:
+            if deadline.has_passed:
+                raise DeadlinePassed("the deadline passed during the name lookup") from None
+            raise httpx.ConnectTimeout(
+                f"no IP address of {host} within {CONNECT_TIMEOUT_S:g} s"
+            ) from None
+        return [ip_address(text.partition("%")[0]) for text in found]
 
     def _check_ip(self, ip: IPv4Address | IPv6Address, host: str) -> None:
         ip = _embedded(ip) or ip
@@ -269,25 +286,6 @@ class Downloader:
 @lru_cache(maxsize=256)
 def _parsed(origin: str) -> httpx.URL:
     return httpx.URL(origin)
-
-
-async def _look_up(host: str, deadline: Deadline) -> list[IPv4Address | IPv6Address]:
-    with suppress(ValueError):
-        return [ip_address(host)]
-    if host.replace(".", "").isdigit():
-        # The platform connects to IP addresses in other notations without a lookup.
-        raise ForbiddenUrl(f"{host} is not a standard notation of an IP address")
-    timeout = deadline.timeout(CONNECT_TIMEOUT_S)
-    try:
-        async with timeout:
-            found = await look_up(host)
-    except TimeoutError:
-        if deadline.has_passed:
-            raise DeadlinePassed("the deadline passed during the name lookup") from None
-        raise httpx.ConnectTimeout(
-            f"no IP address of {host} within {CONNECT_TIMEOUT_S:g} s"
-        ) from None
-    return [ip_address(text.partition("%")[0]) for text in found]
 
 
 def _embedded(ip: IPv4Address | IPv6Address) -> IPv4Address | None:

@@ -91,7 +91,7 @@ def broken(what: str) -> BadImage:
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width == 0 or height == 0:
-        raise broken(f"the header gives the size {width}x{height}")
+        raise broken(f"the header has the invalid size {width}x{height}")
     if width * height > max_pixels:
         raise BadImage(
             Flaw.TOO_MANY_PIXELS, f"{width}x{height} are more than {max_pixels:,} pixels"

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import io
 import re
-import threading
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from batchgen.images.formats import BadImage, Flaw, ImageFormat, ImageInfo, printable
 from batchgen.images.jpeg import walk_jpeg
 from batchgen.images.png import PNG_SIGNATURE, walk_png
+from batchgen.images.quiet import without_warnings
 from batchgen.images.webp import walk_webp
 
 if TYPE_CHECKING:
@@ -170,15 +169,12 @@ def _not_an_image(head: bytes) -> BadImage:
     return BadImage(Flaw.NOT_AN_IMAGE, f"data beginning {printable(head[:16])}, not an image")
 
 
-_QUIET: Final = threading.Lock()
-
-
 def _open_quietly(data: bytes, kind: ImageFormat) -> ImageFile:
     """Open with Pillow's reader of this one format, with its warnings on metadata off.
 
     Bypassing `Image.open` avoids its guesses at other formats and at multi-image files, and its own
     pixel limit, which `inspect` has applied already. Only opening parses metadata that causes
-    warnings (EXIF, animation control). The lock is needed because filters are process-wide.
+    warnings (EXIF, animation control).
     """
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
@@ -189,6 +185,5 @@ def _open_quietly(data: bytes, kind: ImageFormat) -> ImageFile:
         ImageFormat.JPEG: JpegImageFile,
         ImageFormat.WEBP: WebPImageFile,
     }
-    with _QUIET, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_warnings():
         return readers[kind](io.BytesIO(data))

@@ -24,14 +24,14 @@ def inspect_mp4(data: Octets) -> ImageInfo:
     """Walk a video's boxes to its end. Raises BadImage, and nothing else for any content."""
     with memoryview(data) as view:
         if bytes(view[4:8]) != b"ftyp":
-            raise BadImage(Flaw.NOT_AN_IMAGE, "it does not begin as an MP4 video does")
+            raise BadImage(Flaw.NOT_AN_IMAGE, "the file does not begin like an MP4 video")
         boxes: dict[bytes, list[tuple[int, int]]] = {}
         for kind, start, end in _boxes(view, 0, len(view)):
             boxes.setdefault(kind, []).append((start, end))
         if b"moov" not in boxes:
             raise BadImage(Flaw.TRUNCATED, "the MP4 has no index (moov); it is cut off")
         if not any(end > start for start, end in boxes.get(b"mdat", [])):
-            raise BadImage(Flaw.BAD_STRUCTURE, "the MP4 holds no media (mdat)")
+            raise BadImage(Flaw.BAD_STRUCTURE, "the MP4 contains no media (mdat)")
         width, height = _frame_size(view, *boxes[b"moov"][0])
         return ImageInfo(format=ImageFormat.MP4, width=width, height=height, size_bytes=len(view))
 

@@ -45,7 +45,7 @@ def walk_png(view: memoryview, max_pixels: int) -> Extent:
         if zlib.crc32(view[pos + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             raise BadImage(Flaw.BAD_CRC, f"PNG chunk {printable(kind)} is damaged (CRC)")
         if (kind == b"IHDR") == bool(seen):
-            raise broken("the PNG does not begin with its one header")
+            raise broken("the PNG does not begin with exactly one header")
         if kind == b"IHDR":
             width, height = _size(view, pos + 8, length, max_pixels)
             has_alpha = view[pos + 17] in _WITH_ALPHA
@@ -76,6 +76,6 @@ def _size(view: memoryview, pos: int, length: int, max_pixels: int) -> tuple[int
         or interlace > 1
         or max(width, height) >= 1 << 31
     ):
-        raise broken("the PNG header holds values that do not exist")
+        raise broken("the PNG header contains invalid values")
     check_pixels(width, height, max_pixels)
     return width, height

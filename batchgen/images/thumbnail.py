@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from PIL import Image, ImageOps
 
 from batchgen.images.formats import BadImage, Flaw
+from batchgen.images.quiet import without_warnings
 
 ThumbnailKind: TypeAlias = Literal["webp", "jpg"]
 
@@ -48,17 +48,17 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 def _reduced(stream: object, side: int) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with without_warnings():
             image = Image.open(stream)  # type: ignore[arg-type]
-            if image.width * image.height > _MOST_PIXELS:
-                raise BadImage(Flaw.TOO_MANY_PIXELS, f"{image.width}x{image.height} pixels")
-            image.draft("RGB", (side, side))
-            image.load()
+        if image.width * image.height > _MOST_PIXELS:
+            raise BadImage(Flaw.TOO_MANY_PIXELS, f"{image.width}x{image.height} pixels")
+        image.draft("RGB", (side, side))
+        image.load()
+        with without_warnings():
             upright = ImageOps.exif_transpose(image)
-            upright.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
-            has_alpha = "A" in upright.getbands() or "transparency" in upright.info
-            return upright.convert("RGBA" if has_alpha else "RGB")
+        upright.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
+        has_alpha = "A" in upright.getbands() or "transparency" in upright.info
+        return upright.convert("RGBA" if has_alpha else "RGB")
     except BadImage:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as exc:

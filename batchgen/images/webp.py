@@ -35,7 +35,7 @@ def walk_webp(view: memoryview, max_pixels: int) -> Extent:
         if pos == end:
             break
         if pos + 8 > end:
-            raise broken("the WebP chunks do not fill the size it gives")
+            raise broken("the WebP chunks do not fill the size in the header")
         kind, length = struct.unpack_from("<4sI", view, pos)
         body, pos = pos + 8, pos + 8 + length + length % 2
         if pos > end:
@@ -56,7 +56,7 @@ def walk_webp(view: memoryview, max_pixels: int) -> Extent:
     else:
         raise broken(f"the WebP has more than {MAX_PARTS:,} chunks")
     if frame is None:
-        raise broken("the WebP holds no pixels")
+        raise broken("the WebP contains no pixels")
     if canvas not in (None, frame):
         raise broken("the WebP canvas and its frame differ in size")
     return Extent(*frame, end, has_alpha)

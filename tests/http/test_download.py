@@ -7,12 +7,14 @@ import logging
 import os
 import socket
 import ssl
+import time
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -761,6 +763,30 @@ async def test_host_is_looked_up_again_after_half_a_minute(
             for name in ("/1.png", "/2.png"):
                 assert await fetch(client, base + name, tmp_path / "1.png") is None
             assert len(asked) == times
+
+
+async def test_downloads_at_once_share_a_lookup(
+    tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = resolving(monkeypatch, {"images.test": ["127.0.0.1"]})
+    quick = socket.getaddrinfo
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.3)
+        return quick(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    script = routes({"/1.png": wire.response(IMAGE)})
+    async with (
+        wire.serve(script) as server,
+        downloader(verify) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        for number in range(8):
+            url = f"http://images.test:{server.port}/1.png"
+            tasks.start_soon(fetch, client, url, tmp_path / f"{number}.png")
+    assert asked == ["images.test"]
+    assert len(server.requests) == 8
 
 
 @pytest.mark.parametrize("first", ["127.0.0.9", "::1"])

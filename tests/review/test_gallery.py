@@ -384,6 +384,28 @@ def test_stripping_keeps_every_pixel(kind: str) -> None:
         assert old.tobytes() == new.tobytes()
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_stripping_drops_data_after_the_end(kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((40, 30), 90).convert("RGB").save(buffer, kind, lossless=True)
+    data = buffer.getvalue()
+    image_format = ImageFormat(kind.lower())
+    assert without_metadata(data + b"secret", image_format) == without_metadata(data, image_format)
+
+
+def test_stripping_drops_comments_between_scans() -> None:
+    buffer = io.BytesIO()
+    image = Image.effect_noise((40, 30), 90).convert("RGB")
+    image.save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    second = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    comment = b"\xff\xfe\x00\x08secret"
+    stripped = without_metadata(data[:second] + comment + data[second:], ImageFormat.JPEG)
+    assert b"secret" not in stripped
+    with Image.open(io.BytesIO(data)) as old, Image.open(io.BytesIO(stripped)) as new:
+        assert old.tobytes() == new.tobytes()
+
+
 @given(st.binary(max_size=120))
 def test_picks_of_any_bytes_are_read_or_refused(data: bytes) -> None:
     try:

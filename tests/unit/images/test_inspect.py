@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from PIL import Image
 
 from batchgen.images.formats import BadImage, Flaw, ImageFormat, ImageInfo
 from batchgen.images.inspect import MAX_PIXELS, decode, inspect, mismatches, oddities, sniff
+from batchgen.images.thumbnail import thumbnail_bytes
 from tests.support.images import SMALL, drawing, encoded, exif_with_thumbnail, images
 
 FORMATS = {"PNG": ImageFormat.PNG, "JPEG": ImageFormat.JPEG, "WEBP": ImageFormat.WEBP}
@@ -482,10 +484,23 @@ def test_odd_metadata_raises_no_warning(name: str, tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         decode(path)
+        thumbnail_bytes(path, 64)
     assert seen == []
 
 
-def test_decoding_in_threads_leaves_the_warning_filters_alone(tmp_path: Path) -> None:
+def thumbnail_width(path: Path) -> int:
+    with Image.open(io.BytesIO(thumbnail_bytes(path, 64))) as image:
+        return image.width
+
+
+def decoded_width(path: Path) -> int:
+    return decode(path).width
+
+
+@pytest.mark.parametrize("read", [decoded_width, thumbnail_width])
+def test_threads_leave_the_warning_filters_alone(
+    read: Callable[[Path], int], tmp_path: Path
+) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(with_odd_metadata()["exif"])
     before = list(warnings.filters)
@@ -493,7 +508,7 @@ def test_decoding_in_threads_leaves_the_warning_filters_alone(tmp_path: Path) ->
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(8) as threads:
-            assert {info.width for info in threads.map(decode, [path] * 400)} == {13}
+            assert set(threads.map(read, [path] * 400)) == {13}
     finally:
         sys.setswitchinterval(interval_s)
     assert warnings.filters == before
