@@ -127,7 +127,14 @@ def review(
 @option(
     "--show",
     metavar="NAMES",
-    help="Show key, prompt, cost or model, separated by commas; otherwise none of them is in it.",
+    show_default="nothing; with --compare prompt,cost,seconds",
+    help="Show key, prompt, cost, model or seconds, separated by commas.",
+)
+@option(
+    "--compare",
+    metavar="AXES",
+    help="Show a grid with a column for each value of these axes of the matrix, such as model or"
+    " model,quality.",
 )
 @option(
     "--size",
@@ -151,6 +158,7 @@ def gallery(
     title: str | None,
     columns: str | None,
     show: str | None,
+    compare: str | None,
     size: str,
     single: bool,
     before: bool,
@@ -166,14 +174,21 @@ def gallery(
     from batchgen.commands.gallery import gallery as command
     from batchgen.review.gallery import SHOWABLE, GalleryOptions
 
-    shown = _names(show)
+    axes = _names(compare)
+    shown = ("prompt", "cost", "seconds") if axes and show is None else _names(show)
     unknown = [one for one in shown if one not in SHOWABLE]
     if unknown:
         raise click.UsageError(f"--show: got {unknown[0]!r}; expected {', '.join(SHOWABLE)}")
     if single and size == "full":
         raise click.UsageError("--single: not with --size full; expected 320 or 640")
     wanted = GalleryImages(
-        run=run, since=since, only=only, decisions=decisions, tags=tags, with_before=before
+        run=run,
+        since=since,
+        only=only,
+        decisions=decisions,
+        tags=tags,
+        with_before=before,
+        compare=axes,
     )
     options = GalleryOptions(
         title=title or name,

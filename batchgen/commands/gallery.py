@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.console.progress import write_line
-from batchgen.errors import ExitCode, SettingsError
+from batchgen.errors import ExitCode, ManifestError, SettingsError
 from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.clock import timestamp
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.gallery import gallery_images
+from batchgen.ledger.gallery import GalleryImage, gallery_images, unfinished_jobs
 from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.review import ImageFilter
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
 from batchgen.manifest.table import RowsFault
+from batchgen.planning.matrix_cells import matrix_axes, matrix_cells
+from batchgen.providers.registry import PROFILES
+from batchgen.review.comparison import Comparison, compare, known_axes
 from batchgen.review.gallery import GalleryOptions, GalleryWriter, Written
 from batchgen.review.thumbnails import Thumbnails
 from batchgen.session.settings import Environment
@@ -41,6 +44,8 @@ class GalleryImages:
     decisions: Sequence[str] = ()
     tags: Sequence[str] = ()
     with_before: bool = False
+    compare: Sequence[str] = ()
+    """Axes of the matrix, whose values are the columns of a grid."""
 
 
 def gallery(
@@ -59,17 +64,21 @@ def gallery(
             tags=wanted.tags,
         )
         images = gallery_images(conn, batch.id, chosen, with_before=wanted.with_before)
+        unfinished = unfinished_jobs(conn, batch.id) if wanted.compare else {}
     if not images:
         raise SettingsError(f"{name}: no image to show; nothing was written")
     manifest = manifest_of(ledger, batch)
     values = _columns(batch, manifest, options.columns)
+    grid = None
+    if wanted.compare:
+        grid = _comparison(batch, manifest, images, wanted.compare, unfinished)
     is_file = output is not None and output.suffix.lower() in (".html", ".htm")
     options = replace(options, single=options.single or is_file)
     default = f"gallery-{name}.html" if options.single else f"gallery-{name}"
     target = output or Path(default)
     try:
         writer = GalleryWriter(manifest.parent, target, options, Thumbnails(ledger))
-        written = writer.write(images, values)
+        written = writer.write(images, values, grid)
     except OSError as exc:
         raise SettingsError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
     return _report(name, target, written, is_single=options.single)
@@ -85,6 +94,30 @@ def _report(name: str, target: Path, written: Written, *, is_single: bool) -> Ex
     missing = f", {len(written.troubles):,} not available" if written.troubles else ""
     write_line(sys.stdout, f"{page}: {counted(written.images, 'image')}{missing}")
     return ExitCode.UNFINISHED if written.troubles else ExitCode.DONE
+
+
+def _comparison(
+    batch: BatchRow,
+    manifest: Path,
+    images: Sequence[GalleryImage],
+    wanted: Sequence[str],
+    unfinished: Mapping[str, str],
+) -> Comparison:
+    """Return the grid of the images. Raises SettingsError."""
+    loaded = parse_manifest(batch.manifest.encode(), file=manifest.name, path=manifest)
+    axes = known_axes(matrix_axes(loaded), wanted)
+    profile = PROFILES.get(batch.provider)
+    keys = {image.key for image in images} | unfinished.keys()
+    try:
+        cells = matrix_cells(
+            loaded,
+            keys,
+            provider=batch.provider,
+            default_model=profile.default_model if profile is not None else "",
+        )
+    except ManifestError as error:
+        raise SettingsError(f"--compare: {error.faults[0]}") from error
+    return compare(images, cells, axes, unfinished)
 
 
 def _columns(batch: BatchRow, manifest: Path, wanted: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -129,7 +129,8 @@ _TILE: Final = f"""
 SELECT images.id AS id, images.job_id AS job, key, images.state AS state, images.sha256 AS sha256,
        images.width AS width, images.height AS height, images.format AS format,
        images.bytes AS bytes, images.warnings AS warnings, run_id AS run,
-       jobs.estimated AS price,
+       jobs.estimated AS price, attempts.model AS model, attempts.cost AS cost,
+       (julianday(attempts.ended_at) - julianday(attempts.started_at)) * 86400 AS seconds,
        EXISTS (SELECT 1 FROM images AS old WHERE old.job_id = jobs.id AND old.state = 'replaced')
            AS replaces,
        decisions.id AS decision_id, decision, note, decisions.prompt AS redo_prompt,

@@ -76,7 +76,7 @@ class Context:
     fixed_columns: bool
     """Whether all rows of the table have the same columns."""
     amendments: Amendments | None = None
-    observe_cell: Callable[[str, Cell], None] | None = None
+    observe_cell: Callable[[str, Cell], object] | None = None
     """Takes the key and the place of each job that a matrix makes."""
 
 

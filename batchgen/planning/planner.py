@@ -61,7 +61,7 @@ class Planner:
         reference_urls: ReferenceUrls | None = None,
         max_faults: int = 100,
         amendments: Amendments | None = None,
-        observe_cell: Callable[[str, Cell], None] | None = None,
+        observe_cell: Callable[[str, Cell], object] | None = None,
     ) -> None:
         self._loaded = loaded
         self._provider = provider
@@ -131,7 +131,7 @@ def _all_jobs(loaded: LoadedManifest, default_model: str, context: Context) -> I
 def _spreads_jobs(manifest: Manifest) -> bool:
     """Return whether the matrix of a manifest is combined with each of its jobs.
 
-    It is if there is no prompt of the manifest's own that it could be combined with.
+    It is unless the manifest has a prompt or rows of its own.
     """
     return bool(manifest.matrix) and manifest.prompt is None and manifest.rows is None
 

@@ -22,14 +22,15 @@ from batchgen.images.formats import BadImage, ImageFormat
 from batchgen.images.strip import without_metadata
 from batchgen.ledger.gallery import GalleryImage
 from batchgen.ledger.review import ImageFile
-from batchgen.money import decimal_string
+from batchgen.money import dollars
+from batchgen.review.comparison import Comparison
 from batchgen.review.files import NoFileError, find_file
 from batchgen.review.thumbnails import Thumbnails
 from batchgen.review.written_files import check_own, replace_file
-from batchgen.text import counted
+from batchgen.text import counted, duration
 
 MOST_SINGLE_BYTES: Final = 25_000_000
-SHOWABLE: Final = ("key", "prompt", "cost", "model")
+SHOWABLE: Final = ("key", "prompt", "cost", "model", "seconds")
 _HERE: Final = Path(__file__).parent
 _THUMBS, _ORIGINALS = "thumbs", "images"
 _NAME_CHARS: Final = 24
@@ -86,6 +87,33 @@ class Entry:
     trouble: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridEntry:
+    """A cell of a comparison as the template shows it."""
+
+    entries: Sequence[Entry]
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridLine:
+    """A row of a comparison as the template shows it."""
+
+    caption: str
+    prompt: str
+    cells: Sequence[GridEntry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where an image is in a comparison."""
+
+    row: str
+    column: str
+    has_prompt: bool
+    """Whether the row shows the prompt already."""
+
+
 @dataclass(slots=True)
 class Written:
     """What a gallery consists of."""
@@ -106,12 +134,18 @@ class GalleryWriter:
         self._thumbnails = thumbnails
         self._options = options
         self._used = set[str]()
+        self._number = 0
         self.written = Written()
 
     def write(
-        self, images: Sequence[GalleryImage], values: Mapping[str, Mapping[str, str]]
+        self,
+        images: Sequence[GalleryImage],
+        values: Mapping[str, Mapping[str, str]],
+        grid: Comparison | None = None,
     ) -> Written:
         """Write all of it. ``values`` has the columns of each source line.
+
+        With ``grid``, the images are those of the comparison, and shown in its rows and columns.
 
         Raises SettingsError for a single file that would be too large and for a page of somebody
         else at its place, and OSError.
@@ -128,9 +162,15 @@ class GalleryWriter:
             trim_blocks=True,
             lstrip_blocks=True,
         ).get_template("gallery.html")
+        lines = [] if grid is None else self._lines(grid, values)
+        alone = images if grid is None else grid.rest
         text = template.render(
             title=options.title,
-            entries=[self._entry(one, n, values) for n, one in enumerate(images, 1)],
+            count=counted(len(images), "image"),
+            entries=[self._entry(one, values) for one in alone],
+            grid=grid,
+            lines=lines,
+            show=options.show,
             pick=options.pick,
             style=(_HERE / "static" / "gallery.css").read_text(encoding="utf-8"),
             script=(_HERE / "static" / "gallery.js").read_text(encoding="utf-8"),
@@ -151,13 +191,44 @@ class GalleryWriter:
         if expected > MOST_SINGLE_BYTES:
             raise SettingsError(_too_large(expected, len(images)))
 
+    def _lines(
+        self, grid: Comparison, values: Mapping[str, Mapping[str, str]]
+    ) -> Sequence[GridLine]:
+        """Return the rows of a comparison. A prompt that a whole row shares is shown once."""
+        found = []
+        for number, row in enumerate(grid.rows, 1):
+            own = values.get(row.source, {})
+            given = [own[name] for name in self._options.columns if own.get(name)]
+            prompt = row.prompt if "prompt" in self._options.show else ""
+            caption = " · ".join([*given, *([row.others] if row.others else [])])
+            caption = caption or ("" if prompt else str(number))
+            cells = []
+            for cell, column in zip(row.cells, grid.columns, strict=True):
+                place = _Place(
+                    row=caption or prompt, column=", ".join(column), has_prompt=bool(prompt)
+                )
+                entries = [self._entry(image, values, place) for image in cell.images]
+                cells.append(GridEntry(entries=entries, note=cell.note))
+            found.append(GridLine(caption=caption, prompt=prompt, cells=cells))
+        return found
+
     def _entry(
-        self, image: GalleryImage, number: int, values: Mapping[str, Mapping[str, str]]
+        self,
+        image: GalleryImage,
+        values: Mapping[str, Mapping[str, str]],
+        place: _Place | None = None,
     ) -> Entry:
+        self._number += 1
         options, own = self._options, values.get(image.source, {})
         given = [own[name] for name in options.columns if own.get(name)]
         key = image.key if "key" in options.show else ""
-        caption = " · ".join([*([key] if key else []), *given]) or str(number)
+        caption = " · ".join([*([key] if key else []), *given]) or str(self._number)
+        alt, facts = given[0] if given else caption, self._facts(image)
+        if place is not None:
+            caption, alt = key, f"{place.row}, {place.column}"
+            if place.has_prompt:
+                facts.pop("prompt", None)
+            facts = {"values": place.column, **facts}
         thumb = full = before = trouble = ""
         try:
             thumb = self._thumbnail(image.file)
@@ -167,16 +238,16 @@ class GalleryWriter:
             trouble = "not available"
             self.written.troubles.append(f"{image.key}: {exc}")
         return Entry(
-            number=number,
+            number=self._number,
             id=image.file.sha256[:_NAME_CHARS],
             thumb=thumb,
             full=full,
             before=before,
-            alt=given[0] if given else caption,
+            alt=alt,
             caption=caption,
             key=key,
             file=full or thumb if not options.single else "",
-            facts=self._facts(image),
+            facts=facts,
             width=image.width,
             height=image.height,
             trouble=trouble,
@@ -186,7 +257,8 @@ class GalleryWriter:
         known = {
             "prompt": image.prompt,
             "model": image.model,
-            "cost": f"${decimal_string(image.cost).rstrip('0')}",
+            "cost": dollars(image.cost),
+            "seconds": duration(image.seconds),
         }
         return {name: text for name, text in known.items() if name in self._options.show}
 

@@ -1,9 +1,14 @@
 // Compare two to six images under one zoom: a number accepts one, the reject key rejects the others.
 
 import { find, icon, make } from "./dom.js";
+import { dollars, duration } from "./format.js";
 import { Stage } from "./stage.js";
 
 export const MOST = 6;
+
+function facts(row) {
+  return [row.model, dollars(row.cost), duration(row.seconds)].filter(Boolean).join(", ");
+}
 
 export class Compare {
   constructor(store, { decide }) {
@@ -48,7 +53,7 @@ export class Compare {
     })(stage.place);
     stage.show(row, null);
     return make("div", { class: "compare-cell", "data-image": String(row.id) }, box,
-      make("button", { type: "button", class: "quiet label", onclick: () => this.pick(place) }, make("kbd", {}, String(place + 1)), make("span", { class: "key" }, row.key), make("span", { class: "by" })));
+      make("button", { type: "button", class: "quiet label", onclick: () => this.pick(place) }, make("kbd", {}, String(place + 1)), make("span", { class: "key" }, row.key), make("span", { class: "muted" }, facts(row)), make("span", { class: "by" })));
   }
 
   #mark() {
