@@ -164,7 +164,7 @@ def plan(
     if (key is not None or shown or sample) and len(manifests) > 1:
         raise click.UsageError(f"--why, --show, --sample: {len(manifests)} manifests; expected one")
     if key is not None:
-        return why(manifests[0], key, overrides)
+        return why(manifests[0], key, overrides, as_json=as_json)
     if shown or sample:
         from batchgen.commands.show_plan import show_jobs
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchgen.cli.options import FILE, UTC_TIME, batch_argument, db_option, only_option, option
+from batchgen.cli.options import (
+    FILE,
+    UTC_TIME,
+    batch_argument,
+    db_option,
+    json_option,
+    only_option,
+    option,
+)
 
 if TYPE_CHECKING:
     from batchgen.errors import ExitCode
@@ -63,6 +71,12 @@ tag_option = option(
     help="Record decisions from a CSV file of a gallery or of `export`, and serve no page.",
 )
 @option("--no-open", is_flag=True, help="Do not open a browser.")
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the URL, its token and what the page shows as JSON; open no browser.",
+)
 def review(
     name: str,
     db: Path | None,
@@ -75,6 +89,7 @@ def review(
     port: int,
     picks: Path | None,
     no_open: bool,
+    as_json: bool,
 ) -> ExitCode:
     """Accept, reject or redo images in the browser.
 
@@ -90,15 +105,16 @@ def review(
     if picks is not None:
         from batchgen.commands.import_decisions import import_decisions
 
-        return import_decisions(name, db, picks, by=reviewer)
+        return import_decisions(name, db, picks, by=reviewer, as_json=as_json)
     shown = Shown(run=run, since=since, only=only, decisions=decisions, tags=tags)
     served = Served(host="127.0.0.1", port=port, opens_browser=not no_open, by=reviewer)
-    return command(name, db, shown, served)
+    return command(name, db, shown, served, as_json=as_json)
 
 
 @click.command()
 @batch_argument
 @db_option
+@json_option
 @option(
     "--output",
     "-o",
@@ -164,6 +180,7 @@ def gallery(
     before: bool,
     pick: bool,
     keep_metadata: bool,
+    as_json: bool,
 ) -> ExitCode:
     """Write a page of images that opens without a server.
 
@@ -199,7 +216,7 @@ def gallery(
         pick=pick,
         keep_metadata=keep_metadata,
     )
-    return command(name, db, wanted, output, options)
+    return command(name, db, wanted, output, options, as_json=as_json)
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,7 +35,9 @@ class Choice:
     accepted: bool
 
 
-def export_dataset(name: str, db: Path | None, *, dataset: str, choice: Choice) -> ExitCode:
+def export_dataset(
+    name: str, db: Path | None, *, dataset: str, choice: Choice, as_json: bool = False
+) -> ExitCode:
     """Write the verified images of a batch as a dataset; exit with 1 if any image was left out.
 
     Raises SettingsError if pyarrow is not installed or the directory holds anything else.
@@ -71,7 +74,8 @@ def export_dataset(name: str, db: Path | None, *, dataset: str, choice: Choice) 
             summary = writer.write(samples(conn, batch.id, accepted=choice.accepted))
         except OSError as exc:
             raise SettingsError(f"{dataset}: the dataset can't be written: {exc}") from exc
-    write_line(sys.stdout, _text(name, dataset, summary))
+    record = {"batch": name, "dataset": dataset, **asdict(summary)}
+    write_line(sys.stdout, json.dumps(record) if as_json else _text(name, dataset, summary))
     return ExitCode.UNFINISHED if summary.unverified else ExitCode.DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -49,7 +50,13 @@ class GalleryImages:
 
 
 def gallery(
-    name: str, db: Path | None, wanted: GalleryImages, output: Path | None, options: GalleryOptions
+    name: str,
+    db: Path | None,
+    wanted: GalleryImages,
+    output: Path | None,
+    options: GalleryOptions,
+    *,
+    as_json: bool = False,
 ) -> ExitCode:
     """Write the gallery. Exits with 1 if an image is missing or damaged. Raises BatchgenError."""
     ledger = Environment.load().ledger_path(db, None)
@@ -81,16 +88,20 @@ def gallery(
         written = writer.write(images, values, grid)
     except OSError as exc:
         raise SettingsError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
-    return _report(name, target, written, is_single=options.single)
+    page = target if options.single else target / "index.html"
+    if as_json:
+        record = {"batch": name, "page": str(page), "images": written.images}
+        write_line(sys.stdout, json.dumps(record | {"not_available": written.troubles}))
+        return ExitCode.UNFINISHED if written.troubles else ExitCode.DONE
+    return _report(name, page, written)
 
 
-def _report(name: str, target: Path, written: Written, *, is_single: bool) -> ExitCode:
+def _report(name: str, page: Path, written: Written) -> ExitCode:
     for trouble in written.troubles[:_TROUBLES_SHOWN]:
         write_line(sys.stderr, f"{name}: {trouble}")
     more = len(written.troubles) - _TROUBLES_SHOWN
     if more > 0:
         write_line(sys.stderr, f"{name}: and {more:,} more")
-    page = target if is_single else target / "index.html"
     missing = f", {len(written.troubles):,} not available" if written.troubles else ""
     write_line(sys.stdout, f"{page}: {counted(written.images, 'image')}{missing}")
     return ExitCode.UNFINISHED if written.troubles else ExitCode.DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -13,12 +14,14 @@ from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import check_exists, open_for_writing
 from batchgen.ledger.decisions import Reviewer, record_decisions
 from batchgen.ledger.review_summary import decided_images
-from batchgen.review.picks import Target, match, read_picks
+from batchgen.review.picks import Pick, Target, match, read_picks
 from batchgen.session.settings import Environment
 from batchgen.text import counted
 
 
-def import_decisions(name: str, db: Path | None, file: Path, *, by: str) -> ExitCode:
+def import_decisions(
+    name: str, db: Path | None, file: Path, *, by: str, as_json: bool = False
+) -> ExitCode:
     """Record the decisions of a file as those of ``by``; reading it again records nothing.
 
     Exits with 1 if a row is about an image that the batch does not have. Raises SettingsError.
@@ -35,10 +38,25 @@ def import_decisions(name: str, db: Path | None, file: Path, *, by: str) -> Exit
         if found.decisions:
             reviewer = Reviewer(name=by, session=uuid4().hex)
             record_decisions(conn, batch, found.decisions, reviewer)
-    for pick in found.unknown:
-        why = "its image was replaced since" if pick.sha256 else "the batch has no such image"
-        write_line(sys.stderr, f"{file}:{pick.line}: {pick.key}: {why}; not recorded")
+    code = ExitCode.UNFINISHED if found.unknown else ExitCode.DONE
+    unknown = [(pick.line, pick.key, _why(pick)) for pick in found.unknown]
+    if as_json:
+        record = {
+            "batch": name,
+            "by": by,
+            "recorded": len(found.decisions),
+            "recorded_before": found.same,
+            "unknown": [{"line": line, "key": key, "why": why} for line, key, why in unknown],
+        }
+        write_line(sys.stdout, json.dumps(record, ensure_ascii=False))
+        return code
+    for line, key, why in unknown:
+        write_line(sys.stderr, f"{file}:{line}: {key}: {why}; not recorded")
     known = f", {found.same:,} recorded before" if found.same else ""
     recorded = counted(len(found.decisions), "decision")
     write_line(sys.stdout, f"{name}: {recorded} of {by} recorded{known}")
-    return ExitCode.UNFINISHED if found.unknown else ExitCode.DONE
+    return code
+
+
+def _why(pick: Pick) -> str:
+    return "its image was replaced since" if pick.sha256 else "the batch has no such image"

@@ -17,7 +17,7 @@ from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.report.costs import unpriced_text
 from batchgen.report.plan_summary import plan_record, plan_summary_text
-from batchgen.report.status import why_text
+from batchgen.report.status import why_record, why_text
 from batchgen.session.fresh_prices import with_kept_prices
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, RunSpec, belongs, prepare
@@ -72,7 +72,7 @@ def _plan_one(spec: RunSpec, *, as_json: bool) -> None:
         write_text(sys.stdout, plan_summary_text(summary))
 
 
-def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
+def why(manifest: Path, key: str, overrides: Overrides, *, as_json: bool = False) -> ExitCode:
     """Show what a run would do with one job, and what has changed since its image was made."""
     prepared = prepare(manifest, overrides.db)
     with closing(ledger_of(prepared)) as conn:
@@ -87,7 +87,8 @@ def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
         found = staging.explain(proposal.batch, key)
     if found is None:
         raise SettingsError(f"{manifest}: the manifest plans no job with the key {key!r}")
-    write_line(sys.stdout, why_text(key, found))
+    text = json.dumps(why_record(key, found)) if as_json else why_text(key, found)
+    write_line(sys.stdout, text)
     return ExitCode.DONE
 
 

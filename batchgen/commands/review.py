@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from batchgen.ledger.batches import find_batch
 from batchgen.ledger.clock import timestamp
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import Only, resolve_jobs
-from batchgen.ledger.review import ImageFilter
+from batchgen.ledger.review import ImageFilter, image_index
 from batchgen.ledger.review_summary import newest_run_with_images
 from batchgen.review.batch import ReviewBatch, View
 from batchgen.review.server import serve
@@ -46,14 +47,19 @@ class Served:
     by: str
 
 
-def review(name: str, db: Path | None, shown: Shown, served: Served) -> ExitCode:
-    """Serve the page until interrupted. Raises BatchgenError."""
+def review(
+    name: str, db: Path | None, shown: Shown, served: Served, *, as_json: bool = False
+) -> ExitCode:
+    """Serve the page until interrupted; with ``as_json`` no browser opens. Raises BatchgenError."""
     environment = Environment.load()
     ledger = environment.ledger_path(db, None)
     view = View(by=served.by, chosen=_filter(ledger, name, shown))
     batch = ReviewBatch(ledger, name, view)
 
     def ready(url: str) -> None:
+        if as_json:
+            write_line(sys.stdout, json.dumps(_record(batch, url)))
+            return
         write_line(sys.stdout, f"{name}: review page at {url}")
         if environment.get("SSH_CONNECTION"):
             port = urlsplit(url).port
@@ -67,6 +73,21 @@ def review(name: str, db: Path | None, shown: Shown, served: Served) -> ExitCode
     with suppress(KeyboardInterrupt):
         serve(batch, host=served.host, port=served.port, on_ready=ready)
     return ExitCode.DONE
+
+
+def _record(batch: ReviewBatch, url: str) -> dict[str, object]:
+    """Return where the page is and what it shows, for a program that opens it."""
+    view, parts = batch.view, urlsplit(url)
+    return {
+        "batch": batch.row.name,
+        "url": url,
+        "token": parts.fragment,
+        "run_url": f"{parts.scheme}://{parts.netloc}/run",
+        "images": len(batch.read(image_index, batch.id, view.chosen).ids),
+        "runs": list(view.chosen.runs),
+        "by": view.by,
+        "ledger": str(batch.ledger),
+    }
 
 
 def _has_screen(environment: Environment) -> bool:

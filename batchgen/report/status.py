@@ -12,7 +12,7 @@ from batchgen.ledger.explain import JobExplanation
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.uncertain import UncertainJob, UncertainSums
-from batchgen.money import ZERO, Micros, dollars, rounded_dollars
+from batchgen.money import ZERO, Micros, decimal_string, dollars, rounded_dollars
 from batchgen.planning.changes import differences
 from batchgen.planning.cost_estimate import Estimate, WhatIf
 from batchgen.report.costs import known_dollars, unpriced_text
@@ -160,6 +160,38 @@ def why_text(key: str, found: JobExplanation) -> str:
     """Return what a run would do with one job, and why."""
     head, *rest = _why_lines(found)
     return "\n".join([f"{key}: {head}", *(f"  {line}" for line in rest)])
+
+
+def why_record(key: str, found: JobExplanation) -> dict[str, object]:
+    """Return the same as JSON-compatible values, with money as decimal strings in dollars."""
+    head, *changes = _why_lines(found)
+    attempt, made = found.attempt, found.decision
+    return {
+        "key": key,
+        "group": found.group.value,
+        "is_sent": found.group.is_sent,
+        "why": head,
+        "changes": changes,
+        "state": found.state,
+        "reason": found.reason or None,
+        "done_at": found.done_at,
+        "refused": found.refused,
+        "shares": found.shares,
+        "attempt": attempt
+        and {
+            "sent_at": attempt.sent_at,
+            "price": decimal_string(attempt.price),
+            "request_id": attempt.request_id,
+            "billed": attempt.billed,
+        },
+        "decision": made
+        and {
+            "decision": str(made.decision),
+            "note": made.note,
+            "by": made.decided_by,
+            "at": made.decided_at,
+        },
+    }
 
 
 def _why_lines(found: JobExplanation) -> list[str]:
