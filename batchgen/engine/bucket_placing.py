@@ -28,6 +28,7 @@ from batchgen.output.bucket_sidecar import (
 from batchgen.output.bucket_versions import keep_edited_object, keep_object
 from batchgen.output.sidecar import sidecar_data
 from batchgen.planning.naming import final_path
+from batchgen.providers.adapters.video import is_video_task
 from batchgen.spool.kept_images import PRIVATE_DIRECTORY
 from batchgen.storage.store import StaleObjectError, Store
 from batchgen.storage.stores import Stores
@@ -177,7 +178,7 @@ class BucketPlacer(Placer):
             if hashlib.sha256(data).hexdigest() != image.sha256:
                 return None
             copy.write_bytes(data)
-            info, sha256 = verify_file(copy, job.verify, is_video=image.task is not None)
+            info, sha256 = verify_file(copy, job.verify, is_video=is_video_task(image.task))
         except FileNotFoundError:
             return None
         finally:
