@@ -35,7 +35,7 @@ from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import PartFile, make_directories
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread, in_store_thread
-from batchgen.urls import is_bucket
+from batchgen.urls import is_bucket, path_below
 
 _UPLOADS: Final = "uploads"
 """Directory in the spool for images on their way to a bucket."""
@@ -163,7 +163,7 @@ class BucketPlacer(Placer):
             super().drop_kept(job, image, saved)
             return
         self._context.spool.images.drop(image.attempt_id, image.position)
-        if image.path and (image.root, image.path) != (job.root, saved.path):
+        if image.path and path_below(image.root, image.path) != path_below(job.root, saved.path):
             store = self._stores.of(image.root)
             if store.digest(image.path) == saved.sha256:
                 store.delete(image.path)
@@ -201,9 +201,11 @@ class BucketPlacer(Placer):
         super()._remove_replaced(
             job, tuple(image for image in old if not is_bucket(image.root)), new, batch
         )
-        sidecars = {sidecar_name(path) for path in new} if job.sidecar else set()
+        places = {path_below(job.root, path) for path in new}
+        sidecars = {sidecar_name(path) for path in places} if job.sidecar else set()
         for image in old:
-            if not is_bucket(image.root) or (image.root == job.root and image.path in new):
+            place = path_below(image.root, image.path)
+            if not is_bucket(image.root) or place in places:
                 continue
             store = self._stores.of(image.root)
             if store.digest(image.path) != image.sha256:
@@ -211,7 +213,7 @@ class BucketPlacer(Placer):
             if job.keep_previous:
                 keep_object(store, image.path, count=job.keep_previous)
             store.delete(image.path)
-            if sidecar_name(image.path) not in sidecars:
+            if sidecar_name(place) not in sidecars:
                 remove_sidecar_object(store, image.path, batch, job.key)
 
     def _save_partials(self, job: Job, attempt: AttemptId, path: str) -> None:

@@ -238,9 +238,10 @@ class Placer:
         """Remove replaced images whose path differs from those of the new ones."""
         root = self._base / job.root
         sidecars = {sidecar_of(root / path) for path in new} if job.sidecar else set()
+        places = [root / path for path in new]
         for image in old:
             path = self._base / image.root / image.path
-            if image.root == job.root and image.path in new:
+            if any(_is_one_place(path, place) for place in places):
                 continue
             if not _has_content(path, image.sha256):
                 continue  # removed or edited by a person
@@ -278,6 +279,14 @@ def partials_of(spool: Spool, attempt: AttemptId) -> Iterator[tuple[int, str, by
 def _has_content(path: Path, sha256: str | None) -> bool:
     """Return whether a path is a regular file with this hash."""
     return path.is_file() and not path.is_symlink() and sha256_of(path) == sha256
+
+
+def _is_one_place(one: Path, other: Path) -> bool:
+    """Return whether two paths that may not exist are spellings of one."""
+    try:
+        return one == other or is_one_name(one, other)
+    except FileNotFoundError:
+        return False
 
 
 def _replace_unchanged(part: Path, name: Path, before: os.stat_result) -> None:

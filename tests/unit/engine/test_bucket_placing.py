@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tests.support.adapters import JOB
+from batchgen.ledger.records import JobFinished, OldImage
+from batchgen.ledger.saved_images import Rollback, Version
+from batchgen.output.bucket_rollback import object_refusal, put_objects_back
+from tests.support.adapters import ATTEMPT, JOB
 from tests.support.bucket_desk import (
     DATA,
     ROOT,
@@ -23,3 +26,38 @@ def test_placed_image_of_a_task_is_found_in_a_bucket(tmp_path: Path) -> None:
     stores.of(ROOT).put("mug.png", DATA)
     image = due_image(task="/v1/tasks/t1")
     assert bucket_placer(tmp_path, stores).find_placed(MUG, image) == saved_image()
+
+
+def test_kept_source_in_the_same_place_stays(tmp_path: Path) -> None:
+    stores = LocalBuckets(tmp_path)
+    stores.of(ROOT).put("x/mug.png", DATA)
+    job = replace(MUG, root=f"{ROOT}/x")
+    image = due_image(path="x/mug.png")
+    bucket_placer(tmp_path, stores).drop_kept(job, image, saved_image())
+    assert stores.of(ROOT).read("x/mug.png") == DATA
+
+
+def test_replaced_image_in_the_same_place_stays(tmp_path: Path) -> None:
+    stores = LocalBuckets(tmp_path)
+    stores.of(ROOT).put("x/mug.png", DATA)
+    old = OldImage(id=1, root=ROOT, path="x/mug.png", sha256=saved_image().sha256)
+    finished = JobFinished(attempt_id=ATTEMPT, replaced=(old,), has_spool_file=False)
+    job = replace(MUG, root=f"{ROOT}/x")
+    bucket_placer(tmp_path, stores).clean_up(job, finished, [saved_image()], "b")
+    assert stores.of(ROOT).read("x/mug.png") == DATA
+
+
+def test_rollback_keeps_an_object_under_another_root(tmp_path: Path) -> None:
+    stores = LocalBuckets(tmp_path)
+    stores.of(ROOT).put("x/mug.png", b"new")
+    stores.of(ROOT).put(".previous/x/mug.png~1", DATA)
+    old, new = saved_image(), saved_image(data=b"new")
+    rollback = Rollback(
+        job=1,
+        key="mug",
+        current=(Version(image=2, root=f"{ROOT}/x", path="mug.png", sha256=new.sha256),),
+        earlier=(Version(image=1, root=ROOT, path="x/mug.png", sha256=old.sha256),),
+    )
+    assert object_refusal(stores, rollback) is None
+    put_objects_back(stores, "b", rollback)
+    assert stores.of(ROOT).read("x/mug.png") == DATA
