@@ -20,13 +20,9 @@ from batchgen.ledger.copies import Original
 from batchgen.ledger.images import clear_placement, record_placement
 from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, OldImage, Provenance
-from batchgen.output.bucket_sidecar import (
-    is_free_sidecar,
-    remove_sidecar_object,
-    sidecar_name,
-)
+from batchgen.output.bucket_sidecar import read_object, remove_sidecar_object, sidecar_name
 from batchgen.output.bucket_versions import keep_edited_object, keep_object
-from batchgen.output.sidecar import sidecar_data
+from batchgen.output.sidecar import is_edited, is_sidecar_data, sidecar_data
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.spool.kept_images import PRIVATE_DIRECTORY
@@ -63,9 +59,11 @@ class BucketPlacer(Placer):
         if not is_bucket(job.root):
             await super().write_sidecar(job, saved, origin)
             return
+        store = self._stores.of(job.root)
+        await in_store_thread(self._free_sidecar_object, store, job, saved, origin)
         name = sidecar_name(saved.path)
         data = sidecar_data(saved.path.rpartition("/")[2], job, saved, origin)
-        await in_store_thread(self._stores.of(job.root).put, name, data)
+        await in_store_thread(store.put, name, data)
 
     async def place(
         self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
@@ -126,12 +124,19 @@ class BucketPlacer(Placer):
     def _free_sidecar_object(
         self, store: Store, job: Job, saved: SavedImage, origin: Provenance
     ) -> None:
+        """Keep the object at the path of the sidecar unless it is what batchgen wrote there.
+
+        Raises Conflict for an object that is not the sidecar of the job, and OSError.
+        """
         name = sidecar_name(saved.path)
-        if is_free_sidecar(store, name, origin.batch, job.key):
+        data = read_object(store, name)
+        if data is None:
             return
-        if not self._overwrite:
+        is_own = is_sidecar_data(data, origin.batch, job.key)
+        if not (is_own or self._overwrite):
             raise Conflict(f"{job.root}/{name}")
-        keep_edited_object(store, name)
+        if not is_own or is_edited(data):
+            keep_edited_object(store, name)
 
     def adopt_kept(self, image: DueImage, part: PartFile) -> bool:
         if not is_bucket(image.root):

@@ -21,7 +21,13 @@ from batchgen.ledger.images import clear_placement, record_placement
 from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, JobFinished, OldImage, Provenance
 from batchgen.output.previous_versions import keep, keep_edited
-from batchgen.output.sidecar import is_sidecar, sidecar_of, write_sidecar
+from batchgen.output.sidecar import (
+    free_sidecar_path,
+    is_sidecar,
+    remove_sidecar,
+    sidecar_of,
+    write_sidecar,
+)
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.providers.adapters.video import is_video_task
@@ -87,9 +93,13 @@ class Placer:
         return os.path.lexists(self._base / root / path)
 
     async def write_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
-        """Write the sidecar of a placed image. Raises OSError."""
+        """Write the sidecar of a placed image. Raises Conflict and OSError."""
+        await in_disk_thread(self._write_sidecar, job, saved, origin)
+
+    def _write_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
         final = self._base / job.root / saved.path
-        await in_disk_thread(write_sidecar, final, job, saved, origin)
+        self._free_sidecar_path(job, final, origin)
+        write_sidecar(final, job, saved, origin)
 
     async def place(
         self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
@@ -105,7 +115,7 @@ class Placer:
             final = directory / saved.path.rpartition("/")[2]
             if job.sidecar:
                 origin = await ledger.run(read_provenance, image.attempt_id)
-                await in_disk_thread(self._free_sidecar_path, job, sidecar_of(final), origin)
+                await in_disk_thread(self._free_sidecar_path, job, final, origin)
             for _ in range(MAX_TRIES):
                 rename: Rename = claim
                 if taken:
@@ -151,13 +161,18 @@ class Placer:
         hit(Point.KEPT)
         return claim
 
-    def _free_sidecar_path(self, job: Job, sidecar: Path, origin: Provenance) -> None:
-        if not os.path.lexists(sidecar) or is_sidecar(sidecar, origin.batch, job.key):
+    def _free_sidecar_path(self, job: Job, final: Path, origin: Provenance) -> None:
+        """Keep the file at the path of the sidecar unless it is what batchgen wrote there.
+
+        Raises Conflict for a file that is not the sidecar of the job, and OSError.
+        """
+        sidecar = sidecar_of(final)
+        if not os.path.lexists(sidecar):
             return
-        if not self._overwrite or sidecar.is_symlink() or not sidecar.is_file():
+        is_own = is_sidecar(sidecar, origin.batch, job.key)
+        if not (is_own or self._overwrite) or sidecar.is_symlink() or not sidecar.is_file():
             raise Conflict(sidecar)
-        root = self._base / job.root
-        keep_edited(root, sidecar.relative_to(root).as_posix())
+        free_sidecar_path(self._base / job.root, final, origin.batch, job.key)
 
     def _keep_in_spool(self, image: DueImage, part: PartFile) -> None:
         """Keep the bytes of a downloaded image that could not be placed."""
@@ -248,9 +263,8 @@ class Placer:
             if job.keep_previous:
                 keep(self._base / image.root, image.path, count=job.keep_previous)
             path.unlink()
-            sidecar = sidecar_of(path)
-            if sidecar not in sidecars and is_sidecar(sidecar, batch, job.key):
-                sidecar.unlink()
+            if sidecar_of(path) not in sidecars:
+                remove_sidecar(self._base / image.root, path, batch, job.key)
 
     def _save_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
         """Save the partial images of a response as ``.partial/NAME-1.png`` and so on."""

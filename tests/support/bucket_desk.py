@@ -11,7 +11,8 @@ from typing import Any, TypeVar, cast
 from batchgen.engine.bucket_placing import BucketPlacer
 from batchgen.engine.context import RunContext
 from batchgen.job import AttemptId, SavedImage
-from batchgen.ledger.records import DueImage
+from batchgen.ledger.records import DueImage, Provenance
+from batchgen.money import Micros
 from batchgen.spool.spool import Spool
 from batchgen.storage.local import LocalStore
 from batchgen.storage.store import Store
@@ -23,6 +24,16 @@ T = TypeVar("T")
 
 ROOT = "s3://bucket/out"
 DATA = png(1)
+ORIGIN = Provenance(
+    batch="b",
+    run=1,
+    provider="local",
+    model="gpt-image-2",
+    request_id=None,
+    cost=Micros(37_700),
+    made_at="2026-11-28T06:00:00.000Z",
+    is_current=True,
+)
 
 
 class LocalBuckets(Stores):

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from batchgen.ledger.records import JobFinished, OldImage
 from batchgen.ledger.saved_images import Rollback, Version
 from batchgen.output.bucket_rollback import object_refusal, put_objects_back
 from tests.support.adapters import ATTEMPT, JOB
 from tests.support.bucket_desk import (
     DATA,
+    ORIGIN,
     ROOT,
     LocalBuckets,
     bucket_placer,
@@ -61,3 +64,17 @@ def test_rollback_keeps_an_object_under_another_root(tmp_path: Path) -> None:
     assert object_refusal(stores, rollback) is None
     put_objects_back(stores, "b", rollback)
     assert stores.of(ROOT).read("x/mug.png") == DATA
+
+
+@pytest.mark.anyio
+async def test_edited_sidecar_object_is_kept(tmp_path: Path) -> None:
+    stores = LocalBuckets(tmp_path)
+    placer, store = bucket_placer(tmp_path, stores), stores.of(ROOT)
+    await placer.write_sidecar(MUG, saved_image(), ORIGIN)
+    written = store.read("mug.json")
+    await placer.write_sidecar(MUG, saved_image(), ORIGIN)
+    assert store.info(".previous/mug.json~edited1") is None
+    store.put("mug.json", written.replace(b"gpt-image-2", b"edited"))
+    await placer.write_sidecar(MUG, saved_image(), ORIGIN)
+    assert store.read("mug.json") == written
+    assert b"edited" in store.read(".previous/mug.json~edited1")
