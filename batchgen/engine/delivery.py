@@ -21,6 +21,7 @@ from batchgen.engine.failed_download import failed_download, is_overdue, wait_as
 from batchgen.engine.image_source import ImageSource
 from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Conflict, Placer
 from batchgen.engine.redelivery import Redelivery
+from batchgen.engine.stop_reasons import DISK, STORAGE
 from batchgen.engine.verification import defect_of_replacement, embed_metadata, verify_file
 from batchgen.engine.video_tasks import (
     TaskDone,
@@ -163,7 +164,7 @@ class Delivery:
         try:
             return await self._deliver_recreating_directories(paid)
         except OSError as exc:
-            place = "storage" if isinstance(exc, StoreError) else "disk"
+            place = STORAGE if isinstance(exc, StoreError) else DISK
             await self._leave_paid(job, f"{place}: {exc}")
             if exc.errno not in ERRORS_OF_ONE_PATH:
                 context.throttle.stop(f"{place}: {exc}")
