@@ -7,9 +7,10 @@ was looked at and kept. After a kill in between, the digest identifies the objec
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
 from batchgen.engine.placing import MAX_TRIES, PARTIAL_DIRECTORY, Conflict, Placer, partials_of
@@ -33,6 +34,8 @@ from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread, in_store_thread
 from batchgen.urls import is_bucket, path_below
 
+T = TypeVar("T")
+
 _UPLOADS: Final = "uploads"
 """Directory in the spool for images on their way to a bucket."""
 
@@ -45,6 +48,10 @@ class BucketPlacer(Placer):
         assert context.stores is not None
         self._stores: Stores = context.stores
         self._uploads: Path = context.spool.directory / _UPLOADS
+
+    async def call(self, function: Callable[..., T], *args: object) -> T:
+        # A slow bucket must not hold up the writes of the spool, which share the disk threads.
+        return await in_store_thread(function, *args)
 
     async def make_directory(self, root: str, path: str) -> Path:
         if not is_bucket(root):

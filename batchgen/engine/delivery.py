@@ -257,7 +257,7 @@ class Delivery:
     async def _deliver_image(self, job: Job, image: DueImage) -> _ImageResult:
         """Try to save one image; decide what follows a failure."""
         if image.path and image.sha256:
-            placed = await in_disk_thread(self._placer.find_placed, job, image)
+            placed = await self._placer.call(self._placer.find_placed, job, image)
             if placed is not None:
                 return await self._record_saved(job, image, placed)
         if image.task is not None and image.url is None and image.copy_of is None:
@@ -333,7 +333,7 @@ class Delivery:
                 await self._placer.place(job, image, part, saved, taken=found.taken)
                 placed = await self._record_saved(job, image, saved)
                 if self._placer.may_have_bytes(image):
-                    await in_disk_thread(self._placer.drop_kept, job, image, saved)
+                    await self._placer.call(self._placer.drop_kept, job, image, saved)
             return placed
 
     def _verify(self, part: Path, job: Job, image: DueImage) -> _Verified:
@@ -363,7 +363,7 @@ class Delivery:
         if finished.replaced or job.keep_partials:
             with anyio.CancelScope(shield=True):
                 origin = await context.ledger.run(read_provenance, finished.attempt_id)
-                await in_disk_thread(self._placer.clean_up, job, finished, saved, origin.batch)
+                await self._placer.call(self._placer.clean_up, job, finished, saved, origin.batch)
         context.tally.jobs_done += 1
         warnings = (*(warning for image in saved for warning in image.warnings), *warnings)
         paths = tuple(path_below(job.root, image.path) for image in saved)

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
 from batchgen.engine.verification import verify_file
@@ -43,6 +43,8 @@ from batchgen.system.claiming import claim, is_one_name, replace
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
 
+T = TypeVar("T")
+
 PARTIAL_DIRECTORY: Final = ".partial"
 _MAX_KNOWN_DIRECTORIES: Final = 64
 MAX_TRIES: Final = 3
@@ -71,6 +73,10 @@ class Placer:
         self._base = context.base
         self._overwrite = context.overwrite
         self._known_directories: dict[tuple[str, str], Path] = {}
+
+    async def call(self, function: Callable[..., T], *args: object) -> T:
+        """Call a blocking method of this placer on another thread."""
+        return await in_disk_thread(function, *args)
 
     def forget_directories(self) -> None:
         """Create directories again when needed, after one was found missing."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from batchgen.engine.bucket_placing import BucketPlacer
-from batchgen.engine.context import RunContext
+from batchgen.engine.context import RunContext, RunTally
 from batchgen.job import AttemptId, SavedImage
 from batchgen.ledger.records import DueImage, Provenance
 from batchgen.money import Micros
@@ -19,8 +19,6 @@ from batchgen.storage.store import Store
 from batchgen.storage.stores import Stores
 from batchgen.urls import is_bucket
 from tests.support.places_desk import png
-
-T = TypeVar("T")
 
 ROOT = "s3://bucket/out"
 DATA = png(1)
@@ -85,11 +83,11 @@ def saved_image(path: str = "mug.png", data: bytes = DATA) -> SavedImage:
     )
 
 
-def bucket_placer(directory: Path, stores: Stores) -> BucketPlacer:
-    """Return a placer without a ledger."""
+def bucket_context(directory: Path, stores: Stores, ledger: Mapping[str, object]) -> RunContext:
+    """Return the context of a run whose ledger returns these values, by the name of the step."""
 
-    async def run(step: Callable[..., T], *args: object) -> T:
-        raise AssertionError("this placer has no ledger")
+    async def run(step: Callable[..., object], *args: object, **options: object) -> object:
+        return ledger[step.__name__]
 
     context = SimpleNamespace(
         ledger=SimpleNamespace(run=run),
@@ -97,5 +95,12 @@ def bucket_placer(directory: Path, stores: Stores) -> BucketPlacer:
         base=directory,
         overwrite=False,
         stores=stores,
+        tally=RunTally(),
+        observe=lambda event: None,
     )
-    return BucketPlacer(cast(RunContext, context))
+    return cast(RunContext, context)
+
+
+def bucket_placer(directory: Path, stores: Stores) -> BucketPlacer:
+    """Return a placer without a ledger."""
+    return BucketPlacer(bucket_context(directory, stores, {}))

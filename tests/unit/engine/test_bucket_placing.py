@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from batchgen.engine.bucket_placing import BucketPlacer
+from batchgen.engine.delivery import Delivery
+from batchgen.engine.image_source import ImageSource
+from batchgen.ledger.copies import Original
 from batchgen.ledger.records import JobFinished, OldImage
 from batchgen.ledger.saved_images import Rollback, Version
 from batchgen.output.bucket_rollback import object_refusal, put_objects_back
+from batchgen.storage.local import LocalStore
+from batchgen.storage.store import Store
+from batchgen.system.atomic_files import PartFile
 from tests.support.adapters import ATTEMPT, JOB
 from tests.support.bucket_desk import (
     DATA,
     ORIGIN,
     ROOT,
     LocalBuckets,
+    bucket_context,
     bucket_placer,
     due_image,
     saved_image,
@@ -78,3 +88,52 @@ async def test_edited_sidecar_object_is_kept(tmp_path: Path) -> None:
     await placer.write_sidecar(MUG, saved_image(), ORIGIN)
     assert store.read("mug.json") == written
     assert b"edited" in store.read(".previous/mug.json~edited1")
+
+
+class _Watched(LocalStore):
+    """A store that records the threads of its operations."""
+
+    def __init__(self, root: Path, threads: set[str]) -> None:
+        super().__init__(root)
+        self._threads = threads
+
+    def read(self, name: str) -> bytes:
+        self._threads.add(threading.current_thread().name)
+        return super().read(name)
+
+    def digest(self, name: str) -> str | None:
+        self._threads.add(threading.current_thread().name)
+        return super().digest(name)
+
+
+class _WatchedBuckets(LocalBuckets):
+    def __init__(self, base: Path) -> None:
+        super().__init__(base)
+        self.threads = set[str]()
+
+    def _open(self, root: str) -> Store:
+        return _Watched(self.base / "bucket", self.threads)
+
+
+@pytest.mark.anyio
+async def test_bucket_is_waited_for_on_threads_of_its_own(tmp_path: Path) -> None:
+    stores = _WatchedBuckets(tmp_path)
+    stores.of(ROOT).put("mug.png", DATA)
+    image, unused = due_image(), cast(Any, None)
+    original = Original(root=ROOT, path="mug.png", sha256=saved_image().sha256)
+    old = OldImage(id=1, root=ROOT, path="old.png", sha256="s")
+    finished = JobFinished(attempt_id=ATTEMPT, replaced=(old,), has_spool_file=False)
+    steps = {"mark_image_saved": None, "find_original": original, "read_provenance": ORIGIN}
+    context = bucket_context(tmp_path, stores, steps)
+    delivery = Delivery(context, unused, tasks=unused, redelivery=unused)
+    source = ImageSource(context, unused, BucketPlacer(context))
+
+    await delivery._deliver_image(MUG, image)  # finds it where a killed run had placed it
+    async with PartFile(tmp_path / "one") as part:
+        assert await source.write_to(image, part) is None
+    async with PartFile(tmp_path / "two") as part:
+        copy = due_image(path=None, copy_of=ATTEMPT)
+        assert await source.write_to(copy, part) is None
+    await delivery._finish_job(MUG, finished, [saved_image()], ())
+    assert stores.threads
+    assert all(name.startswith("store_") for name in stores.threads), stores.threads
