@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import re
+import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +26,7 @@ from batchgen.money import Micros
 from batchgen.storage.local import LocalStore
 
 PART_IMAGES = 2
+REPOSITORY = Path(__file__).parents[3]
 
 
 def sample(key: str, **changes: Any) -> Sample:
@@ -184,6 +187,39 @@ def test_a_changed_caption_rewrites_its_part_only(tmp_path: Path) -> None:
     changed = [*FIVE[:4], replace(FIVE[4], prompt="Another prompt")]
     assert export(LocalStore(tmp_path), changed).unchanged_parts == 2
     assert members((tmp_path / "00002.tar").read_bytes())["e.txt"] == b"Another prompt"
+
+
+KILLED = """
+import os, sys
+from importlib import import_module
+from pathlib import Path
+from batchgen.storage.local import LocalStore
+from tests.unit.dataset.test_dataset_writer import FIVE, Layout, export
+
+def kill(*_):
+    os._exit(9)
+
+setattr(import_module(sys.argv[2]), sys.argv[3], kill)
+export(LocalStore(Path(sys.argv[1])), FIVE, Layout.WEBDATASET)
+"""
+
+
+@pytest.mark.parametrize(
+    "killed_in",
+    [("batchgen.storage.local", "sync_file"), ("batchgen.dataset.part_writers", "sha256_of")],
+)
+def test_temporary_files_of_a_killed_export_are_removed(
+    killed_in: tuple[str, str], tmp_path: Path
+) -> None:
+    export(LocalStore(tmp_path), FIVE[:2])
+    ours = tmp_path / ".notes.part"
+    ours.write_bytes(b"mine")
+    command = [sys.executable, "-c", KILLED, str(tmp_path), *killed_in]
+    assert subprocess.run(command, cwd=REPOSITORY, timeout=60).returncode == 9
+    assert [name for name in content(tmp_path) if name.endswith(".part")] != [".notes.part"]
+    export(LocalStore(tmp_path), FIVE)
+    assert [name for name in content(tmp_path) if name.endswith(".part")] == [".notes.part"]
+    assert checksums_hold(tmp_path)
 
 
 @pytest.mark.parametrize("other", ["notes.txt", "00000.tar"])
