@@ -233,7 +233,9 @@ def test_a_directory_of_other_files_is_refused(other: str, tmp_path: Path) -> No
 def test_a_dataset_of_another_layout_is_refused(tmp_path: Path) -> None:
     export(LocalStore(tmp_path), FIVE)
     before = content(tmp_path)
-    with pytest.raises(SettingsError, match='"layout": "webdataset"'):
+    with pytest.raises(
+        SettingsError, match='another dataset: layout "webdataset" instead of "index"'
+    ):
         export(LocalStore(tmp_path), FIVE, Layout.INDEX)
     assert content(tmp_path) == before
 
