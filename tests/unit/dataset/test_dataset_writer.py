@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,43 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.dataset.layout import DatasetOrder, Layout, sample_name
-from batchgen.dataset.writer import DatasetSummary, DatasetWriter
+from batchgen.dataset.layout import Layout, sample_name
 from batchgen.errors import SettingsError
 from batchgen.ledger.dataset_samples import Sample
-from batchgen.money import Micros
 from batchgen.storage.local import LocalStore
+from tests.support.datasets import FIVE, export, sample
 
-PART_IMAGES = 2
 REPOSITORY = Path(__file__).parents[3]
-
-
-def sample(key: str, **changes: Any) -> Sample:
-    """Return a sample whose image bytes are its key."""
-    made = Sample(
-        key=key,
-        rank=0,
-        root="out",
-        path=f"{key}.png",
-        sha256=hashlib.sha256(key.encode()).hexdigest(),
-        bytes=len(key.encode()),
-        width=64,
-        height=32,
-        format="png",
-        prompt=f"A photo of {key}",
-        options="{}",
-        tags=(),
-        provider="local",
-        model="gpt-image-2",
-        cost=Micros(37_700),
-        request_id=None,
-        made_at="2026-11-28T06:00:00.000Z",
-        is_current=True,
-    )
-    return replace(made, **changes)
-
-
-FIVE = [sample(key) for key in ("a", "b", "c", "d", "e")]
 
 
 class Stopped(Exception):
@@ -84,19 +53,6 @@ class StoppingStore(LocalStore):
     def delete(self, name: str) -> None:
         self._count()
         super().delete(name)
-
-
-def export(
-    store: LocalStore,
-    samples: Sequence[Sample],
-    layout: Layout = Layout.WEBDATASET,
-    missing: Sequence[str] = (),
-) -> DatasetSummary:
-    def read(one: Sample) -> bytes | None:
-        return None if one.key in missing else one.key.encode()
-
-    order = DatasetOrder(batch="shop", layout=layout, part_images=PART_IMAGES)
-    return DatasetWriter(store, order, read, lambda one: f"file:///{one.path}").write(samples)
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -194,7 +150,8 @@ import os, sys
 from importlib import import_module
 from pathlib import Path
 from batchgen.storage.local import LocalStore
-from tests.unit.dataset.test_dataset_writer import FIVE, Layout, export
+from batchgen.dataset.layout import Layout
+from tests.support.datasets import FIVE, export
 
 def kill(*_):
     os._exit(9)
