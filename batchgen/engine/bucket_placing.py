@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
 from batchgen.engine.placing import MAX_TRIES, PARTIAL_DIRECTORY, Conflict, Placer, partials_of
-from batchgen.engine.verification import verify_file
+from batchgen.engine.verification import saved_image, verify_file
 from batchgen.job import AttemptId, Job, SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
@@ -198,14 +198,7 @@ class BucketPlacer(Placer):
         planned = final_path(job.path, info.format.extension, image.rank)
         if (image.root, image.path) != (job.root, planned):
             return None
-        return SavedImage(
-            path=planned,
-            sha256=sha256,
-            bytes=info.size_bytes,
-            width=info.width,
-            height=info.height,
-            format=info.format.value,
-        )
+        return saved_image(planned, info, sha256)
 
     def _remove_replaced(
         self, job: Job, old: tuple[OldImage, ...], new: set[str], batch: str

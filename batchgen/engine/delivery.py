@@ -22,7 +22,12 @@ from batchgen.engine.image_source import ImageSource
 from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Conflict, Placer
 from batchgen.engine.redelivery import Redelivery
 from batchgen.engine.stop_reasons import DISK, STORAGE
-from batchgen.engine.verification import defect_of_replacement, embed_metadata, verify_file
+from batchgen.engine.verification import (
+    defect_of_replacement,
+    embed_metadata,
+    saved_image,
+    verify_file,
+)
 from batchgen.engine.video_tasks import (
     TaskDone,
     TaskFailed,
@@ -430,12 +435,5 @@ def _read_paid(ledger: Ledger, job: JobId) -> PaidJob:
 
 
 def _saved_image(job: Job, image: DueImage, info: ImageInfo, sha256: str) -> SavedImage:
-    return SavedImage(
-        path=final_path(job.path, info.format.extension, image.rank),
-        sha256=sha256,
-        bytes=info.size_bytes,
-        width=info.width,
-        height=info.height,
-        format=info.format.value,
-        warnings=(*mismatches(info, job.options), *oddities(info)),
-    )
+    path = final_path(job.path, info.format.extension, image.rank)
+    return saved_image(path, info, sha256, (*mismatches(info, job.options), *oddities(info)))

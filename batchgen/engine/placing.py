@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
-from batchgen.engine.verification import verify_file
+from batchgen.engine.verification import saved_image, verify_file
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import inspect
 from batchgen.job import AttemptId, Job, SavedImage
@@ -236,14 +236,7 @@ class Placer:
         if (image.root, image.path) != (job.root, planned):
             return None
         sync_directory(final.parent)
-        return SavedImage(
-            path=image.path or "",
-            sha256=sha256,
-            bytes=info.size_bytes,
-            width=info.width,
-            height=info.height,
-            format=info.format.value,
-        )
+        return saved_image(planned, info, sha256)
 
     def clean_up(
         self, job: Job, finished: JobFinished, saved: list[SavedImage], batch: str
