@@ -48,7 +48,13 @@ def check_run(conn: sqlite3.Connection, batch: BatchRow, run: int) -> None:
         "SELECT 1 FROM runs WHERE id = ? AND batch_id = ?", (run, batch.id)
     ).fetchone()
     if row is None:
-        raise UnknownBatchError(f"{batch.name}: the ledger has no run {run} of this batch")
+        raise unknown_run(batch.name, run)
+
+
+def unknown_run(name: str, run: int | None) -> UnknownBatchError:
+    """Return the error for a run that a batch does not have; None if it has no run at all."""
+    what = "no run yet" if run is None else f"no run {run}"
+    return UnknownBatchError(f"{name}: the ledger has {what} of this batch")
 
 
 def keys_with_prefix(

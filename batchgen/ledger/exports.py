@@ -12,9 +12,6 @@ from batchgen.ledger.sums import CHARGED, POSSIBLE
 from batchgen.money import decimal_string
 from batchgen.urls import is_bucket, path_below
 
-EXPORTS: Final = ("jobs", "attempts", "images")
-
-
 _PAGE: Final = 1_000
 
 
@@ -71,7 +68,7 @@ def export(
     Read a page at a time: a reader that stops in the middle, as in a pager, would keep a run from
     writing for as long as it stays there.
     """
-    from sqlite_utils import Database  # 125 ms to import, and status shares this module
+    from sqlite_utils import Database  # 125 ms to import, and `export --failed` needs none
 
     db, after = Database(conn), 0
     while page := list(

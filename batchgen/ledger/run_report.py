@@ -6,10 +6,9 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, JobState
 from batchgen.ledger.batch_status import BatchStatus, status
-from batchgen.ledger.batches import find_batch
+from batchgen.ledger.batches import find_batch, unknown_run
 from batchgen.ledger.news import UNSEEN, News, changed_after, unseen
 from batchgen.ledger.sums import UNPRICED
 from batchgen.ledger.uncertain import UncertainJob, uncertain_jobs
@@ -152,8 +151,7 @@ def _runs(
         (batch, run, run),
     ).fetchall()
     if not rows or (run is not None and rows[0]["id"] != run):
-        what = "no run yet" if run is None else f"no run {run}"
-        raise UnknownBatchError(f"{name}: the ledger holds {what} of this batch")
+        raise unknown_run(name, run)
     return RunMoney(**dict(rows[0])), RunMoney(**dict(rows[1])) if len(rows) > 1 else None
 
 
