@@ -131,7 +131,7 @@ def _read_once(path: Path, mode: str, waits: Patience | None) -> None:
 
 
 def in_memory() -> sqlite3.Connection:
-    """An empty ledger that lives in memory, for plans where none exists yet."""
+    """Return an empty ledger in memory, for plans where none exists yet."""
     conn = sqlite3.connect(":memory:", isolation_level=None)
     conn.row_factory = sqlite3.Row
     conn.execute("BEGIN IMMEDIATE")

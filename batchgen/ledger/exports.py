@@ -105,7 +105,7 @@ class Waiting:
 
 
 def waiting(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Waiting]:
-    """The jobs that only a changed request can help, in the manifest's order."""
+    """Yield the jobs that need a changed request, in the order of the manifest."""
     rows = conn.execute(
         "SELECT key, state, coalesce(reason, '') AS reason, source, model, prompt, options, images,"
         " mask, root, path, tags FROM jobs WHERE batch_id = ? AND retired = 0"

@@ -97,7 +97,7 @@ class RunReport:
 def run_report(
     conn: sqlite3.Connection, name: str, run: int | None = None, *, only_news: bool = False
 ) -> RunReport:
-    """The report of a run, the newest by default.
+    """Return the report of a run, the newest by default.
 
     What is made and paid is that of the run. What failed, is blocked or uncertain is what is so
     now, for an older run only those of its jobs. ``only_news`` leaves out what an earlier notice
