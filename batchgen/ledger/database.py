@@ -279,6 +279,7 @@ def _apply_migrations(conn: sqlite3.Connection) -> None:
 
 def _unusable(path: Path, detail: str) -> LedgerError:
     return LedgerError(
-        f"{path}: the ledger is damaged or no SQLite database ({detail}). Nothing was changed. Keep"
-        f" the file, try `sqlite3 {path.name} .recover`, or put back a backup ({path.name}.*.bak)"
+        f"{path}: the ledger is damaged or not a SQLite database ({detail}). Nothing was changed."
+        f" Keep the file, try `sqlite3 {path.name} .recover`, or put back a backup"
+        f" ({path.name}.*.bak)"
     )
