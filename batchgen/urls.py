@@ -120,12 +120,17 @@ def path_below(root: str, path: str) -> str:
 
 
 def absolute_url(url: str, base_url: str) -> str:
-    """Return the URL of an image; one without a scheme is relative to the URL of the request.
+    """Return the URL of an image; one without a scheme is relative to the URL of the request."""
+    return url_in_document(url, f"{base_url}/images/generations")
+
+
+def url_in_document(url: str, document_url: str) -> str:
+    """Return a URL that a document contains; one without a scheme is relative to the document.
 
     An absolute URL stays unchanged to the last character, as a signature may cover it. So does
     one that cannot be parsed.
     """
     try:
-        return url if urlsplit(url).scheme else urljoin(f"{base_url}/images/generations", url)
+        return url if urlsplit(url).scheme else urljoin(document_url, url)
     except ValueError:
         return url

@@ -103,7 +103,7 @@ def _group(values: dict[str, Any]) -> Group:
 
 
 def _made(values: dict[str, Any]) -> MadeOf | None:
-    """What the image on disk was made of, as far as a row of the job still says it."""
+    """Return the inputs of the image on disk, as far as a row of the job has them."""
     if values["state"] == "done" or values["on_disk"] == values["own_fingerprint"]:
         return _made_of(json.loads(values["own"]))
     found = json.loads(values["made_of"] or "{}")

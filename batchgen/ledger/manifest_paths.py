@@ -43,9 +43,9 @@ def manifest_of(ledger: Path, batch: BatchRow) -> Path:
     path = manifest_path(ledger, batch.manifest_path)
     if not path.parent.is_dir():
         raise SettingsError(
-            f"{batch.name}: the directory of its manifest is not there: {path.parent}; nothing was"
-            " changed. Mount it or move it back; if it has moved, run the manifest once where it is"
-            f" now: batchgen run DIR/{path.name} --db {ledger}"
+            f"{batch.name}: the directory of its manifest does not exist: {path.parent}; nothing"
+            " was changed. Mount it or move it back; if it has moved, run the manifest once where"
+            f" it is now: batchgen run DIR/{path.name} --db {ledger}"
         )
     return path
 

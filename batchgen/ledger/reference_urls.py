@@ -79,7 +79,7 @@ class NeededUrls:
         )
 
     def _note(self, url: str, here: Path | None) -> str:
-        """Why it could not be had, if a run has tried already."""
+        """Return why a download failed; empty if no run has tried."""
         if not self._is_settled:
             self._conn.execute(
                 "INSERT OR IGNORE INTO temp.needed (url, is_here) VALUES (?, ?)",

@@ -11,6 +11,9 @@ from typing import Protocol
 class StaleObjectError(Exception):
     """The object is not the one that a conditional put expected."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name}: another program has replaced or removed the object")
+
 
 class StoreError(OSError):
     """A service refused an operation or could not be reached."""

@@ -81,7 +81,7 @@ def test_a_missing_base_is_refused(
 
     refused = rig.batchgen(*command, "--db", ledger, cwd=tmp_path, code=2)
 
-    assert f"batch: the directory of its manifest is not there: {shop}" in refused.stderr
+    assert f"batch: the directory of its manifest does not exist: {shop}" in refused.stderr
     assert f"batchgen run DIR/batch.yaml --db {ledger}" in refused.stderr
     assert (ledger.read_bytes(), posts(served)) == (before, sent)
     assert not shop.exists()
