@@ -131,7 +131,7 @@ def _check_providers(name: str, provider: str, foreign: dict[str, int]) -> None:
 
 def _check_paths(spec: RunSpec, proposal: Proposal, conn: sqlite3.Connection) -> None:
     """Refuse a run whose images could not be written to their paths. Raises SettingsError."""
-    base, storage = spec.prepared.loaded.base, spec.prepared.loaded.manifest.storage
+    base, storage = spec.prepared.base, spec.prepared.loaded.manifest.storage
     if not spec.overrides.overwrite:
         place = Place(spec.name, base, spec.prepared.ledger)
         check_owners(claimed_places(conn, place, collision_key), spec.name)

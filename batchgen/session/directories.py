@@ -22,7 +22,7 @@ def image_directory(prepared: Prepared) -> Path:
     output = loaded.manifest.output
     directory = output.dir if output and output.dir else f"out/{loaded.name}"
     # On their way to a bucket, images are on the disk of the spool.
-    return spool_directory(prepared) if is_bucket(directory) else loaded.base / directory
+    return spool_directory(prepared) if is_bucket(directory) else prepared.base / directory
 
 
 def image_place(prepared: Prepared) -> str:

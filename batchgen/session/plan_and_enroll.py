@@ -128,8 +128,8 @@ def begin(
         enrollment = _Enrollment(conn, spec, proposal, plan.staging, writes_run=write_run)
         if proposal.batch is not None:
             loaded = prepared.loaded
-            stores = stores_for(loaded.base, loaded.manifest.storage, prepared.environment)
-            for notice in relocate(plan.staging, proposal.batch, loaded.base, stores):
+            stores = stores_for(prepared.base, loaded.manifest.storage, prepared.environment)
+            for notice in relocate(plan.staging, proposal.batch, prepared.base, stores):
                 presenter.notice(notice)
 
         def then(batch: BatchId) -> None:

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from batchgen.errors import ManifestError, SettingsError
 from batchgen.ledger.batch_identity import BatchIdentity
-from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
+from batchgen.ledger.manifest_paths import Adoption, check_manifest, known_base, stored_path
 from batchgen.ledger.selection import Selection
 from batchgen.manifest.loader import BrokenManifestError, LoadedManifest, load_manifest
 from batchgen.providers.account import ApiKey
@@ -38,6 +38,17 @@ class Prepared:
     ledger: Path
     adopted: Adoption | None = None
     """Set if the batch continues with a manifest at another path."""
+    batch_base: Path | None = None
+    """The directory of the batch's own manifest, if this manifest is a partial one."""
+
+    @property
+    def base(self) -> Path:
+        """Directory that output directories are relative to.
+
+        A partial manifest may be in any directory, but its images belong to the batch, whose other
+        images a run of it delivers too.
+        """
+        return self.batch_base or self.loaded.base
 
     @property
     def references(self) -> Path:
@@ -121,7 +132,7 @@ def belongs(conn: sqlite3.Connection, prepared: Prepared, *, adopt: bool) -> Pre
     """Check that the batch belongs to this manifest, or may from now on. Raises SettingsError."""
     loaded = prepared.loaded
     if loaded.manifest.partial:
-        return prepared
+        return replace(prepared, batch_base=known_base(conn, loaded.name, prepared.ledger))
     found = check_manifest(conn, loaded.name, loaded.path, prepared.ledger, adopt=adopt)
     return replace(prepared, adopted=found)
 

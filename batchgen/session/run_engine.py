@@ -241,7 +241,7 @@ class _Engine:
             ),
             disk_space=DiskSpace(self.spool.directory, image_directory(prepared)),
             observe=self.progress.observe,
-            base=prepared.loaded.base,
+            base=prepared.base,
             overwrite=spec.overrides.overwrite,
             stores=_stores(prepared) if begun.has_bucket else None,
         )
@@ -306,7 +306,7 @@ class _Begun:
 
 def _stores(prepared: Prepared) -> Stores:
     loaded = prepared.loaded
-    return stores_for(loaded.base, loaded.manifest.storage, prepared.environment)
+    return stores_for(prepared.base, loaded.manifest.storage, prepared.environment)
 
 
 def _begin(ledger: Ledger, run: EnrolledRun, claim: Claim | None) -> _Begun:

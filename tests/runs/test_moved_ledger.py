@@ -205,6 +205,25 @@ def test_a_partial_manifest_elsewhere_joins_its_batch(served: rig.Endpoint, tmp_
 
 
 @pytest.mark.fault("XC4")
+def test_a_copied_partial_manifest_writes_to_its_batch(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path / "shop", served.base_url, ["one", "two"])
+    db = path.parent / "batchgen.db"
+    served.judge("faults", {"download-miss": 1})
+    limits = "{concurrency: 1, download_wait: 0}"
+    rig.manifest(path.parent, served.base_url, ["one", "two"], limits=limits)
+    rig.batchgen("run", path, cwd=tmp_path, code=1)
+    served.judge("faults", {})
+    partial = "partial: true\n"
+    copied = rig.manifest(tmp_path / "copy", served.base_url, ["one, changed"], extra=partial)
+    done = rig.batchgen("run", copied, "--db", db, cwd=tmp_path)
+    assert f"images in {Path('shop/out/batch')}" in done.stdout
+    assert "2 images, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout
+    assert not (copied.parent / "out").exists()
+
+
+@pytest.mark.fault("XC4")
 def test_a_renamed_manifest_continues_its_batch(served: rig.Endpoint, tmp_path: Path) -> None:
     path = rig.manifest(tmp_path, served.base_url, ["one"])
     rig.batchgen("run", path, cwd=tmp_path)
