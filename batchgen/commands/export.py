@@ -93,7 +93,7 @@ def _written(job: Waiting) -> WrittenJob:
         model=job.model,
         prompt=job.prompt,
         options=json.loads(job.options),
-        images=tuple(json.loads(job.images)),
+        images=job.images,
         mask=job.mask,
         root=job.root,
         path=job.path,

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from sqlite_utils import Database
 
 from batchgen.ledger.database import open_for_reading, open_for_writing
@@ -56,6 +57,26 @@ def test_a_moved_directory_keeps_working(served: rig.Endpoint, tmp_path: Path) -
     rig.batchgen("prune", "batch", "--yes", cwd=new)
     assert not retired.exists()
     assert not old.exists(), "the old directory was made again"
+
+
+@pytest.mark.fault("XC3")
+def test_a_moved_directory_keeps_its_edit_jobs(served: rig.Endpoint, tmp_path: Path) -> None:
+    old, new = tmp_path / "shop", tmp_path / "elsewhere" / "moved"
+    old.mkdir()
+    rig.image(old / "mug.png", size=(64, 64))
+    Image.new("RGBA", (64, 64)).save(old / "mask.png")
+    extra = "images: [mug.png]\nmask: mask.png\n"
+    path = rig.manifest(old, served.base_url, ["one", "forbidden-word", "three"], extra=extra)
+    rig.batchgen("run", path, "--limit", "2", cwd=old, code=1)
+    new.parent.mkdir()
+    old.rename(new)
+    sent = posts(served)
+    rig.batchgen("resume", "batch", cwd=new, code=1)
+    assert rig.status(new)["jobs"]["done"] == 2
+    assert posts(served) == sent + 1
+    assert f'"{new}/mug.png"' in rig.batchgen("export", "batch", "--failed", cwd=new).stdout
+    rows = rig.query(new / "batchgen.db", "SELECT DISTINCT images, mask FROM jobs")
+    assert [tuple(row) for row in rows] == [('["mug.png"]', "mask.png")]
 
 
 @pytest.mark.fault("XC3")
