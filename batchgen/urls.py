@@ -74,6 +74,13 @@ def is_bucket(root: str) -> bool:
     return _BUCKET.match(root) is not None
 
 
+def split_object_url(url: str) -> tuple[str, str]:
+    """Return the URL of the bucket of an object, with a scheme in lower case, and its name."""
+    scheme, _, rest = url.partition("://")
+    bucket, _, name = rest.partition("/")
+    return f"{scheme.lower()}://{bucket}", name
+
+
 def output_root(text: str) -> str:
     """Return an output directory in the form that is stored: a path, or a URL of a bucket.
 

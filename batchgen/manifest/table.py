@@ -59,6 +59,10 @@ Rows = Generator[Row, None, None]
 Report = Callable[[RowsFault], None]
 
 
+def ignore(fault: RowsFault) -> None:
+    """Leave out a row that cannot be read; a `Report` of who only shows rows."""
+
+
 def normal_name(name: str) -> str:
     """Return the name a column has in templates: ``Body (HTML)`` is ``body_html``.
 

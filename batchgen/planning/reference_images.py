@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from batchgen.images.formats import BadImage, Flaw, ImageInfo
 from batchgen.images.inspect import MAX_BYTES, inspect
 from batchgen.planning.image_paths import ImageNames
-from batchgen.urls import is_bucket
+from batchgen.urls import is_bucket, split_object_url
 
 _ANY_PIXELS: Final = 1 << 62
 """Photos are sent unchanged and never decoded here."""
@@ -97,7 +97,8 @@ def is_url(reference: str) -> bool:
 def _check_url(url: str, scheme: str) -> None:
     shown = _shown(url)
     if is_bucket(url):
-        if not url.partition("://")[2].strip("/").partition("/")[2]:
+        bucket, name = split_object_url(url)
+        if bucket.endswith("/") or not name.strip("/"):
             raise ValueError(
                 f"reference image URL is not valid: {shown}; expected s3://BUCKET/NAME"
             )

@@ -22,7 +22,7 @@ from batchgen.session.preflight import check_disk, check_models, check_owners, s
 from batchgen.session.prepare import RunSpec, key_of
 from batchgen.session.presenter import Presenter
 from batchgen.session.proposal import PlanSummary, Proposal
-from batchgen.session.storage import check_stores, stores_for
+from batchgen.session.storage import check_stores
 from batchgen.session.unpriced import OpenPrices
 from batchgen.system.failpoints import Point, hit
 from batchgen.text import counted
@@ -141,7 +141,7 @@ def _check_paths(spec: RunSpec, proposal: Proposal, conn: sqlite3.Connection) ->
         directories = [root for root in roots if not is_bucket(root)]
         check_disk(spool_directory(spec.prepared), base, directories, requests)
         check_stores(
-            stores_for(base, storage, spec.prepared.environment),
+            spec.prepared.stores(),
             filter(is_bucket, roots),
             single_writer=storage is not None and storage.single_writer,
         )

@@ -22,7 +22,6 @@ from batchgen.ledger.reference_urls import (
 from batchgen.planning.reference_images import is_url
 from batchgen.session.prepare import Prepared
 from batchgen.session.presenter import Presenter
-from batchgen.session.storage import stores_for
 from batchgen.urls import is_loopback
 
 if TYPE_CHECKING:
@@ -48,9 +47,7 @@ class ReferenceImages:
                 network=open_network(prepared.profile.network),
                 allow_loopback=_is_on_loopback(prepared),
                 fresh_since=self._began,
-                stores=stores_for(
-                    prepared.loaded.base, prepared.loaded.manifest.storage, prepared.environment
-                ),
+                stores=prepared.stores(),
                 progress=progress,
             )
             try:

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from batchgen.storage.store import ObjectInfo, StaleObjectError
 from batchgen.system.atomic_files import (
@@ -16,6 +17,8 @@ from batchgen.system.atomic_files import (
     sync_file,
 )
 from batchgen.system.claiming import claim, replace
+
+_CHUNK_BYTES: Final = 1 << 20
 
 
 class LocalStore:
@@ -46,6 +49,11 @@ class LocalStore:
 
     def read(self, name: str) -> bytes:
         return self.path_of(name).read_bytes()
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        with self.path_of(name).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
 
     def digest(self, name: str) -> str | None:
         try:
