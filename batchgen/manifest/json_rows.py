@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from batchgen.manifest.json_values import RepeatedKeys, has_repeated_keys, parse
+from batchgen.manifest.json_values import RepeatedKeys, has_repeated_keys, json_object, parse
 from batchgen.manifest.lines import MAX_LINE_CHARS
 from batchgen.manifest.table import ColumnNames, Reading, Report, Row, Rows, RowsFault
 from batchgen.manifest.table_bytes import TableFile
@@ -274,9 +274,7 @@ def _data_frame(document: Mapping[str, object]) -> Iterable[object] | None:
 
 
 def _object(names: Sequence[str], cells: Sequence[object]) -> dict[str, object]:
-    pairs = list(zip(names, cells, strict=True))
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else RepeatedKeys(pairs)
+    return json_object(list(zip(names, cells, strict=True)))
 
 
 def _kind(value: object) -> str:
