@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from dotenv.parser import parse_stream
-
 from batchgen.errors import SettingsError
 
 OUR_PREFIX: Final = "BATCHGEN_"
@@ -56,6 +54,9 @@ def read_env_file(path: Path) -> EnvFile:
         return EnvFile(path, {})
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{path}: can't be read: {exc}") from exc
+    # Imported here: few directories have such a file, and the import takes as long as a query.
+    from dotenv.parser import parse_stream
+
     variables: dict[str, str] = {}
     broken: list[int] = []
     ours: list[str] = []
