@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path, PurePosixPath
 
 from batchgen.job import PlannedJob
-from batchgen.planning.reference_images import is_url
+from batchgen.urls import is_url
 
 
 class ReferencePaths:

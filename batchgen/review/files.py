@@ -14,9 +14,9 @@ from batchgen.images.inspect import sniff
 from batchgen.images.thumbnail import make_thumbnail
 from batchgen.ledger.review import ImageFile, image_file, references_of
 from batchgen.output.previous_versions import find_kept
-from batchgen.planning.reference_images import is_url
 from batchgen.review.batch import ReviewBatch
 from batchgen.system.atomic_files import sha256_of
+from batchgen.urls import is_url
 
 SIZES: Final = (320, 1280)
 """Sides of thumbnails in pixels."""

@@ -19,10 +19,9 @@ from batchgen.ledger.reference_urls import (
     pending_references,
     urls_of_content,
 )
-from batchgen.planning.reference_images import is_url
 from batchgen.session.prepare import Prepared
 from batchgen.session.presenter import Presenter
-from batchgen.urls import is_loopback
+from batchgen.urls import is_loopback, is_url
 
 if TYPE_CHECKING:
     from batchgen.session.reference_cache import Fetched
