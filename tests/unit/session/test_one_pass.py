@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from batchgen.errors import ManifestError
 from batchgen.manifest.loader import parse_manifest
 from batchgen.session.prepare import prepare
+from batchgen.storage.local import LocalStore
 from batchgen.storage.store import Store
 from batchgen.storage.stores import Stores
 
@@ -77,13 +78,13 @@ def test_ca_file_is_relative_to_a_broken_manifest(
 def test_table_that_cannot_be_fetched_is_one_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(stores: Stores, root: str) -> Store:
-        raise OSError(5, "no route to the bucket")
+    def empty(stores: Stores, root: str) -> Store:
+        return LocalStore(tmp_path / "bucket")
 
-    monkeypatch.setattr(Stores, "of", refuse)
+    monkeypatch.setattr(Stores, "of", empty)
     found = errors_of(tmp_path, "provider: local\nrows: s3://shop/p.csv\npromt: '{{ title }}'\n")
     assert found == [
-        "2:7: rows: s3://shop/p.csv: cannot be read: no route to the bucket",
+        "2:7: rows: s3://shop/p.csv: cannot be read: no such object",
         "3:1: promt: unknown key 'promt'",
     ]
 
