@@ -107,7 +107,7 @@ def check_manifest(
         f"{found.now}: the batch {name!r} of {ledger} belongs to another manifest: {found.was};"
         " expected one manifest per batch; nothing was changed. Give this one a name of its own"
         f" (`name: {found.now.parent.name or 'other'}-{found.now.stem}`) or a ledger of its own"
-        " (--db FILE); if it replaces the other manifest, say --adopt"
+        " (--db FILE); if it replaces the other manifest, pass --adopt"
     )
 
 

@@ -16,7 +16,7 @@ from batchgen.manifest.table_encoding import Encoding, find_encoding
 
 MAX_JSON_BYTES: Final = 64 << 20
 _MAX_KNOWN_SHAPES: Final = 1_000
-"""JSON objects may each have keys of their own; the names of this many kinds are remembered."""
+"""JSON objects may each have other keys; the names of this number of kinds are kept."""
 _RECORD_SEPARATOR: Final = b"\x1e"
 """In front of each line of a JSON text sequence: RFC 7464."""
 _UTF8: Final = frozenset({"utf-8", "utf-8-sig"})

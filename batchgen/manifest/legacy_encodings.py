@@ -243,7 +243,7 @@ def plausible_readings(tokens: list[bytes]) -> list[Candidate]:
             continue
         reading = tuple(texts)
         if (count_bad, reading) in judged:
-            continue  # the more common encoding of the same alphabets stands for both
+            continue  # the more common encoding of the same alphabets counts for both
         judged.add((count_bad, reading))
         share = count_bad(texts) / len(texts)
         known = read.get(reading)

@@ -32,9 +32,9 @@ def open_rows(
 ) -> Table:
     """Open a manifest's ``rows``, in their order and in constant memory (json excepted).
 
-    Relative paths start at ``base``. Raises RowsFault if the table cannot be read, and so does
-    iteration where it cannot be read on. A single row that is wrong is passed to ``report`` and
-    left out, so that all can be reported at once; without ``report`` it is raised as well.
+    Paths are relative to ``base``. Raises RowsFault if the table cannot be read; so does the
+    iteration. A single row that is wrong is passed to ``report`` and left out, so that all can be
+    reported at once; without ``report`` it is raised as well.
     ``copies`` has the local copies of tables in buckets, by their URLs.
     """
     report = report or _raise

@@ -164,7 +164,7 @@ class Table:
     """
 
     def __init__(self, rows: Rows, reading: Reading) -> None:
-        """Raises RowsFault as `__next__` does."""
+        """Read the first row. Raises RowsFault as `__next__` does."""
         self.reading = reading
         self._rows = rows
         self._first = next(rows, None)

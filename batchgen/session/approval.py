@@ -99,7 +99,7 @@ def _check_prices(name: str, changes: PriceChanges) -> None:
     if changes.risen:
         raise StoppedError(
             f"{name}: prices have risen by more than 1 % since the last run; nothing was sent."
-            " Say --yes to pay them"
+            " Pass --yes to accept them"
         )
 
 
@@ -116,7 +116,7 @@ def check_keys(name: str, groups: Mapping[Group, GroupSum]) -> None:
     raise StoppedError(
         f"{name}: {retired:,} of {counted(known, 'known job')} would be retired while {new:,} new"
         " ones appear, as if their keys had changed; nothing was sent. Check the key and the table"
-        " (`batchgen check` says how it is read), or say --yes to buy the new ones"
+        " (`batchgen check` reports how it is read), or pass --yes to buy the new ones"
     )
 
 
@@ -125,7 +125,7 @@ def _check_providers(name: str, provider: str, foreign: dict[str, int]) -> None:
     for maker, count in foreign.items():
         raise SettingsError(
             f"{name}: this run would replace {counted(count, 'image')} that {maker!r} made with new"
-            f" ones of {provider!r}; say --overwrite, or give the batch another name"
+            f" ones of {provider!r}; pass --overwrite, or give the batch another name"
         )
 
 

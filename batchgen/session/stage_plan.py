@@ -166,5 +166,5 @@ def _unknown_price(profile: Profile, model: str) -> str:
     return (
         f"the price of {model} with these options at {profile.name} is not known{source}, so"
         " nothing can be estimated or kept within a budget; set it as `provider: {name: "
-        f"{profile.name}, price: 0.05}}`, or go on without budgets: --accept-unknown-price"
+        f"{profile.name}, price: 0.05}}`, or run without budgets: --accept-unknown-price"
     )
