@@ -21,8 +21,10 @@ from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.review import ImageFilter
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
-from batchgen.manifest.table import RowsFault
+from batchgen.manifest.table import RowsFault, ignore
 from batchgen.review.gallery import GalleryOptions, GalleryWriter, Written
+from batchgen.session.bucket_tables import with_kept_table
+from batchgen.session.directories import references_directory
 from batchgen.session.settings import Environment
 from batchgen.session.storage import refuse_buckets
 from batchgen.text import counted
@@ -61,7 +63,7 @@ def gallery(
     if not images:
         raise SettingsError(f"{name}: no image to show; nothing was written")
     manifest = manifest_of(ledger, batch)
-    values = _columns(batch, manifest, options.columns)
+    values = _columns(ledger, batch, options.columns)
     is_file = output is not None and output.suffix.lower() in (".html", ".htm")
     options = replace(options, single=options.single or is_file)
     default = f"gallery-{name}.html" if options.single else f"gallery-{name}"
@@ -85,20 +87,22 @@ def _report(name: str, target: Path, written: Written, *, is_single: bool) -> Ex
     return ExitCode.UNFINISHED if written.troubles else ExitCode.DONE
 
 
-def _columns(batch: BatchRow, manifest: Path, wanted: Sequence[str]) -> dict[str, dict[str, str]]:
+def _columns(ledger: Path, batch: BatchRow, wanted: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return the wanted columns of each line of the manifest's table, by their source text.
 
     Raises SettingsError for a column that the table does not have, or a table that is not there.
     """
     if not wanted:
         return {}
+    manifest = manifest_of(ledger, batch)
     loaded = parse_manifest(batch.manifest.encode(), file=manifest.name, path=manifest)
+    loaded = with_kept_table(loaded, references_directory(ledger))
     rows = loaded.manifest.rows
     if rows is None:
         raise SettingsError("--columns: the manifest has no table; expected one with rows")
     found, known = dict[str, dict[str, str]](), set[str]()
     try:
-        with closing(open_rows(rows, loaded.base, report=lambda fault: None)) as table:
+        with closing(open_rows(rows, loaded.base, report=ignore, copies=loaded.copies)) as table:
             for row in table:
                 cells = {**row.values, **row.raw}
                 known |= cells.keys()

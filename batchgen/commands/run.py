@@ -24,7 +24,7 @@ from batchgen.ledger.batch_status import BatchStatus, status
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.manifest_paths import base_of, manifest_of
+from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.saved_images import replaced_by
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros
@@ -170,9 +170,7 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
     prepared = enrolled.spec.prepared
     result = RunResult(at_fault=enrolled.at_fault)
     with closing(open_for_reading(prepared.ledger)) as conn:
-        # The base of the batch may differ from that of a partial manifest.
-        base = base_of(prepared.ledger, find_batch(conn, enrolled.name))
-        missing = missing_images(conn, enrolled.batch, base)
+        missing = missing_images(conn, enrolled.batch, prepared.base)
     if missing.count:
         presenter.notice(missing.text(enrolled.name))
     if enrolled.to_do:

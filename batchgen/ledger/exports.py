@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from batchgen.job import BatchId
+from batchgen.ledger.reference_paths import reference_paths
 from batchgen.ledger.sums import CHARGED, POSSIBLE
 from batchgen.money import decimal_string
 from batchgen.urls import is_bucket, path_below
@@ -96,8 +97,9 @@ class Waiting:
     model: str
     prompt: str
     options: str
-    """JSON, as are ``images`` and ``tags``."""
-    images: str
+    """JSON, as are ``tags``."""
+    images: tuple[str, ...]
+    """Absolute paths and URLs, as is ``mask``."""
     mask: str | None
     root: str
     path: str
@@ -113,4 +115,5 @@ def waiting(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Waiting]:
         (batch,),
     )
     for row in rows:
-        yield Waiting(**dict(row))
+        images, mask = reference_paths(conn, row["images"], row["mask"])
+        yield Waiting(**{**dict(row), "images": images, "mask": mask})

@@ -5,7 +5,6 @@ What a plan needs is noted in a temporary table: a plan may name a million URLs.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Final
 
 from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId, JobId
+from batchgen.ledger.reference_paths import reference_paths
 from batchgen.planning.reference_images import FetchedReference
 
 _PAGE: Final = 500
@@ -170,6 +170,6 @@ def pending_references(
         (batch, after, _PAGE),
     ).fetchall():
         for row in page:
-            masks = [row["mask"]] if row["mask"] else []
-            yield JobId(row["id"]), [*json.loads(row["images"]), *masks]
+            images, mask = reference_paths(conn, row["images"], row["mask"])
+            yield JobId(row["id"]), [*images, *([mask] if mask else [])]
         after = page[-1]["id"]

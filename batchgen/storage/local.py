@@ -19,6 +19,7 @@ from batchgen.system.atomic_files import (
 )
 from batchgen.system.claiming import claim, replace
 
+_CHUNK_BYTES: Final = 1 << 20
 _PART_NAME: Final = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART_SUFFIX)}")
 
 
@@ -62,6 +63,11 @@ class LocalStore:
 
     def read(self, name: str) -> bytes:
         return self.path_of(name).read_bytes()
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        with self.path_of(name).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
 
     def digest(self, name: str) -> str | None:
         try:

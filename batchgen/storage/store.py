@@ -51,6 +51,10 @@ class Store(Protocol):
         """Return the content of an object. Raises FileNotFoundError."""
         ...
 
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Yield the content of an object in pieces. Raises FileNotFoundError."""
+        ...
+
     def digest(self, name: str) -> str | None:
         """Return the SHA-256 of an object's content in hex; None if it does not exist."""
         ...

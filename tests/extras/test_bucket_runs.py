@@ -342,6 +342,10 @@ def test_rows_are_read_from_a_bucket(proxied: Shop, behavior: Behavior) -> None:
     assert proxied.bill == 3
     proxied.store.delete("shop.csv")
     assert "no such object" in proxied.run(code=2)
+    proxied.batchgen("resume", "batch")
+    proxied.batchgen("gallery", "batch", "--columns", "title")
+    page = proxied.directory / "gallery-batch" / "index.html"
+    assert "a mug" in page.read_text(encoding="utf-8")
 
 
 def test_a_failed_job_is_exported_with_its_bucket(shop: Shop) -> None:
