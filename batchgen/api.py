@@ -264,7 +264,7 @@ class Batch:
             raise RuntimeError("this batch is not open; iterate inside `async with Batch(...)`")
         self._started = True
         send, self._received = anyio.create_memory_object_stream[Result](math.inf)
-        self._results = _Results(send, self._run.spec.prepared.loaded.base, self.name)
+        self._results = _Results(send, self._run.spec.prepared.base, self.name)
         self._tasks.start_soon(self._run_to_end)
         return _Iterator(self._received, self._take_error)
 

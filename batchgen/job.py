@@ -144,7 +144,8 @@ class PlannedJob(NamedTuple):
     source: str
     """Its place, for messages: ``catalog.yaml: jobs[3]`` or ``products.csv:14``."""
     images: tuple[str, ...] = ()
-    """Reference images: absolute paths; a URL if its image is not available."""
+    """Reference images: absolute paths; a URL if its image is not available. A plan that is staged
+    has the paths as the ledger keeps them."""
     mask: str | None = None
     refused: str | None = None
     """Why it cannot be sent: the URL of its reference image or its row is at fault."""

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from batchgen.commands.comparison import comparison
 from batchgen.console.progress import write_line
-from batchgen.errors import ExitCode, ManifestError, SettingsError
+from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.clock import timestamp
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.gallery import GalleryImage, gallery_images, unfinished_jobs
+from batchgen.ledger.gallery import gallery_images, unfinished_jobs
 from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.review import ImageFilter
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
-from batchgen.manifest.table import RowsFault
-from batchgen.planning.matrix_cells import matrix_axes, matrix_cells
-from batchgen.providers.registry import PROFILES
-from batchgen.review.comparison import Comparison, compare, known_axes
+from batchgen.manifest.table import RowsFault, ignore
 from batchgen.review.gallery import GalleryOptions, GalleryWriter, Written
 from batchgen.review.thumbnails import Thumbnails
+from batchgen.session.bucket_tables import with_kept_table
+from batchgen.session.directories import references_directory
 from batchgen.session.settings import Environment
 from batchgen.session.storage import refuse_buckets
 from batchgen.text import counted
@@ -75,10 +75,10 @@ def gallery(
     if not images:
         raise SettingsError(f"{name}: no image to show; nothing was written")
     manifest = manifest_of(ledger, batch)
-    values = _columns(batch, manifest, options.columns)
+    values = _columns(ledger, batch, options.columns)
     grid = None
     if wanted.compare:
-        grid = _comparison(batch, manifest, images, wanted.compare, unfinished)
+        grid = comparison(ledger, batch, images, wanted.compare, unfinished)
     is_file = output is not None and output.suffix.lower() in (".html", ".htm")
     options = replace(options, single=options.single or is_file)
     default = f"gallery-{name}.html" if options.single else f"gallery-{name}"
@@ -107,44 +107,22 @@ def _report(name: str, page: Path, written: Written) -> ExitCode:
     return ExitCode.UNFINISHED if written.troubles else ExitCode.DONE
 
 
-def _comparison(
-    batch: BatchRow,
-    manifest: Path,
-    images: Sequence[GalleryImage],
-    wanted: Sequence[str],
-    unfinished: Mapping[str, str],
-) -> Comparison:
-    """Return the grid of the images. Raises SettingsError."""
-    loaded = parse_manifest(batch.manifest.encode(), file=manifest.name, path=manifest)
-    axes = known_axes(matrix_axes(loaded), wanted)
-    profile = PROFILES.get(batch.provider)
-    keys = {image.key for image in images} | unfinished.keys()
-    try:
-        cells = matrix_cells(
-            loaded,
-            keys,
-            provider=batch.provider,
-            default_model=profile.default_model if profile is not None else "",
-        )
-    except ManifestError as error:
-        raise SettingsError(f"--compare: {error.faults[0]}") from error
-    return compare(images, cells, axes, unfinished)
-
-
-def _columns(batch: BatchRow, manifest: Path, wanted: Sequence[str]) -> dict[str, dict[str, str]]:
+def _columns(ledger: Path, batch: BatchRow, wanted: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return the wanted columns of each line of the manifest's table, by their source text.
 
     Raises SettingsError for a column that the table does not have, or a table that is not there.
     """
     if not wanted:
         return {}
+    manifest = manifest_of(ledger, batch)
     loaded = parse_manifest(batch.manifest.encode(), file=manifest.name, path=manifest)
+    loaded = with_kept_table(loaded, references_directory(ledger))
     rows = loaded.manifest.rows
     if rows is None:
         raise SettingsError("--columns: the manifest has no table; expected one with rows")
     found, known = dict[str, dict[str, str]](), set[str]()
     try:
-        with closing(open_rows(rows, loaded.base, report=lambda fault: None)) as table:
+        with closing(open_rows(rows, loaded.base, report=ignore, copies=loaded.copies)) as table:
             for row in table:
                 cells = {**row.values, **row.raw}
                 known |= cells.keys()

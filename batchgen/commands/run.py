@@ -16,6 +16,7 @@ from batchgen.console.log_file import LoggedProgress
 from batchgen.console.progress import write_line, write_text
 from batchgen.console.tally import RunFacts
 from batchgen.console.terminal import TerminalPresenter
+from batchgen.engine.stop_reasons import stops_all_batches, stops_provider
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
 from batchgen.job import BatchId
 from batchgen.ledger.attempts import finished_attempts
@@ -23,7 +24,7 @@ from batchgen.ledger.batch_status import BatchStatus, status
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.manifest_paths import base_of, manifest_of
+from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.saved_images import replaced_by
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros
@@ -83,7 +84,7 @@ def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresente
         codes.append(end.code)
         if end.stopped_everything:
             break
-        if end.stopped is not None and not end.stopped.startswith("budget"):
+        if end.stopped is not None and stops_provider(end.stopped):
             stopped[provider] = end.stopped
         spent = Micros(spent + end.spent)
     return max(codes)
@@ -110,8 +111,10 @@ class _End:
     @property
     def stopped_everything(self) -> bool:
         """Return whether the cause of the end holds for any other manifest too."""
-        ours = self.stopped is not None and self.stopped.startswith(("disk", "ledger", "bug"))
-        return ours or self.code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
+        return stops_all_batches(self.stopped) or self.code in (
+            ExitCode.INTERRUPTED,
+            ExitCode.TERMINATED,
+        )
 
 
 def resume(name: str, overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
@@ -167,9 +170,7 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
     prepared = enrolled.spec.prepared
     result = RunResult(at_fault=enrolled.at_fault)
     with closing(open_for_reading(prepared.ledger)) as conn:
-        # The base of the batch may differ from that of a partial manifest.
-        base = base_of(prepared.ledger, find_batch(conn, enrolled.name))
-        missing = missing_images(conn, enrolled.batch, base)
+        missing = missing_images(conn, enrolled.batch, prepared.base)
     if missing.count:
         presenter.notice(missing.text(enrolled.name))
     if enrolled.to_do:

@@ -25,7 +25,7 @@ from batchgen.providers.adapters.registry import ADAPTERS
 from batchgen.providers.profile import Profile
 from batchgen.session.fresh_prices import with_kept_prices
 from batchgen.session.overrides import Overrides
-from batchgen.session.prepare import prepare
+from batchgen.session.prepare import Prepared, prepare
 from batchgen.session.stage_plan import stage
 
 _LOCAL_URL: Final = "http://127.0.0.1:PORT/v1"
@@ -62,7 +62,7 @@ def show_jobs(
             selection=overrides.selection,
         )
         wanted = [*keys, *sample_keys(conn, sample)]
-        shown = [_shown(profile, _staged(conn, manifest, key)) for key in wanted]
+        shown = [_shown(profile, _staged(conn, prepared, key)) for key in wanted]
     for number, one in enumerate(shown):
         if as_json:
             write_line(sys.stdout, json.dumps(_record(one), ensure_ascii=False))
@@ -71,10 +71,11 @@ def show_jobs(
     return ExitCode.DONE
 
 
-def _staged(conn: sqlite3.Connection, manifest: Path, key: str) -> StagedJob:
-    found = staged_job(conn, key)
+def _staged(conn: sqlite3.Connection, prepared: Prepared, key: str) -> StagedJob:
+    found = staged_job(conn, key, prepared.ledger)
     if found is None:
-        raise SettingsError(f"{manifest}: the manifest plans no job with the key {key!r}")
+        path = prepared.loaded.path.name
+        raise SettingsError(f"{path}: the manifest plans no job with the key {key!r}")
     return found
 
 

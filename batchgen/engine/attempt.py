@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from batchgen.engine.context import RunContext
 from batchgen.engine.events import AttemptEnded, Recovered
 from batchgen.engine.recovery import habits_of, read_spooled, spooled_exchange
+from batchgen.engine.stop_reasons import DISK
 from batchgen.job import AttemptId, Billed, ImageRef, Job, JobState, Outcome
 from batchgen.ledger.attempts import record_response, settle_attempt
 from batchgen.ledger.clock import timestamp
@@ -129,7 +130,7 @@ async def recover(context: RunContext, opened: OpenAttempt) -> None:
             await conclude(context, attempt, exchange)
         hit(Point.RECOVERED)
     except OSError as exc:
-        context.throttle.stop(f"disk: the spool can't be read: {exc}")
+        context.throttle.stop(f"{DISK}: the spool can't be read: {exc}")
 
 
 def expiry(url: str | None) -> str | None:

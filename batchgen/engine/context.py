@@ -11,6 +11,7 @@ from typing import Final
 
 from batchgen.engine.events import Observer
 from batchgen.engine.progress_guard import ProgressGuard
+from batchgen.engine.stop_reasons import BUG
 from batchgen.engine.throttle.limits import DispatchStatus
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.job import AttemptId, BatchId, Job, RunId
@@ -68,7 +69,7 @@ class RunContext:
         errors = self.tally.internal_errors
         errors.append("".join(traceback.format_exception(exc, limit=-8)))
         if len(errors) >= _MAX_INTERNAL_ERRORS:
-            self.throttle.stop(f"bug: {exc!r}; please report it")
+            self.throttle.stop(f"{BUG}: {exc!r}; please report it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,13 @@ from batchgen.engine.failed_download import failed_download, is_overdue, wait_as
 from batchgen.engine.image_source import ImageSource
 from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Conflict, Placer
 from batchgen.engine.redelivery import Redelivery
-from batchgen.engine.verification import defect_of_replacement, embed_metadata, verify_file
+from batchgen.engine.stop_reasons import DISK, STORAGE
+from batchgen.engine.verification import (
+    defect_of_replacement,
+    embed_metadata,
+    saved_image,
+    verify_file,
+)
 from batchgen.engine.video_tasks import (
     TaskDone,
     TaskFailed,
@@ -163,7 +169,7 @@ class Delivery:
         try:
             return await self._deliver_recreating_directories(paid)
         except OSError as exc:
-            place = "storage" if isinstance(exc, StoreError) else "disk"
+            place = STORAGE if isinstance(exc, StoreError) else DISK
             await self._leave_paid(job, f"{place}: {exc}")
             if exc.errno not in ERRORS_OF_ONE_PATH:
                 context.throttle.stop(f"{place}: {exc}")
@@ -256,7 +262,7 @@ class Delivery:
     async def _deliver_image(self, job: Job, image: DueImage) -> _ImageResult:
         """Try to save one image; decide what follows a failure."""
         if image.path and image.sha256:
-            placed = await in_disk_thread(self._placer.find_placed, job, image)
+            placed = await self._placer.call(self._placer.find_placed, job, image)
             if placed is not None:
                 return await self._record_saved(job, image, placed)
         if image.task is not None and image.url is None and image.copy_of is None:
@@ -332,7 +338,7 @@ class Delivery:
                 await self._placer.place(job, image, part, saved, taken=found.taken)
                 placed = await self._record_saved(job, image, saved)
                 if self._placer.may_have_bytes(image):
-                    await in_disk_thread(self._placer.drop_kept, job, image, saved)
+                    await self._placer.call(self._placer.drop_kept, job, image, saved)
             return placed
 
     def _verify(self, part: Path, job: Job, image: DueImage) -> _Verified:
@@ -362,7 +368,7 @@ class Delivery:
         if finished.replaced or job.keep_partials:
             with anyio.CancelScope(shield=True):
                 origin = await context.ledger.run(read_provenance, finished.attempt_id)
-                await in_disk_thread(self._placer.clean_up, job, finished, saved, origin.batch)
+                await self._placer.call(self._placer.clean_up, job, finished, saved, origin.batch)
         context.tally.jobs_done += 1
         warnings = (*(warning for image in saved for warning in image.warnings), *warnings)
         paths = tuple(path_below(job.root, image.path) for image in saved)
@@ -429,12 +435,5 @@ def _read_paid(ledger: Ledger, job: JobId) -> PaidJob:
 
 
 def _saved_image(job: Job, image: DueImage, info: ImageInfo, sha256: str) -> SavedImage:
-    return SavedImage(
-        path=final_path(job.path, info.format.extension, image.rank),
-        sha256=sha256,
-        bytes=info.size_bytes,
-        width=info.width,
-        height=info.height,
-        format=info.format.value,
-        warnings=(*mismatches(info, job.options), *oddities(info)),
-    )
+    path = final_path(job.path, info.format.extension, image.rank)
+    return saved_image(path, info, sha256, (*mismatches(info, job.options), *oddities(info)))

@@ -15,7 +15,7 @@ from batchgen.ledger.records import DueImage
 from batchgen.outcomes.download_policy import FetchLater, FetchResult, FetchSpoiled
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.system.atomic_files import PartFile
-from batchgen.system.threads import in_decode_thread, in_disk_thread
+from batchgen.system.threads import in_decode_thread
 from batchgen.urls import absolute_url, is_loopback
 
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
@@ -34,7 +34,7 @@ class ImageSource:
     ) -> FetchResult | FetchLater | FetchSpoiled | None:
         """Write an image to a temporary file; return why it failed, or None for success."""
         placer = self._placer
-        if placer.may_have_bytes(image) and await in_disk_thread(placer.adopt_kept, image, part):
+        if placer.may_have_bytes(image) and await placer.call(placer.adopt_kept, image, part):
             return None
         if image.copy_of is not None:
             return await self._copy_original(image, part)
@@ -52,8 +52,8 @@ class ImageSource:
 
     async def _copy_original(self, image: DueImage, part: PartFile) -> FetchSpoiled | None:
         original = await self._context.ledger.run(find_original, image)
-        copy = self._placer.copy_original
-        if original is not None and await in_disk_thread(copy, original, part):
+        placer = self._placer
+        if original is not None and await placer.call(placer.copy_original, original, part):
             return None
         return FetchSpoiled("its image is missing or changed")
 

@@ -8,10 +8,10 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
-from batchgen.engine.verification import verify_file
+from batchgen.engine.verification import saved_image, verify_file
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import inspect
 from batchgen.job import AttemptId, Job, SavedImage
@@ -21,7 +21,13 @@ from batchgen.ledger.images import clear_placement, record_placement
 from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, JobFinished, OldImage, Provenance
 from batchgen.output.previous_versions import keep, keep_edited
-from batchgen.output.sidecar import is_sidecar, sidecar_of, write_sidecar
+from batchgen.output.sidecar import (
+    free_sidecar_path,
+    is_sidecar,
+    remove_sidecar,
+    sidecar_of,
+    write_sidecar,
+)
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.providers.adapters.video import is_video_task
@@ -36,6 +42,8 @@ from batchgen.system.atomic_files import (
 from batchgen.system.claiming import claim, is_one_name, replace
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
+
+T = TypeVar("T")
 
 PARTIAL_DIRECTORY: Final = ".partial"
 _MAX_KNOWN_DIRECTORIES: Final = 64
@@ -66,6 +74,10 @@ class Placer:
         self._overwrite = context.overwrite
         self._known_directories: dict[tuple[str, str], Path] = {}
 
+    async def call(self, function: Callable[..., T], *args: object) -> T:
+        """Call a blocking method of this placer on another thread."""
+        return await in_disk_thread(function, *args)
+
     def forget_directories(self) -> None:
         """Create directories again when needed, after one was found missing."""
         self._known_directories.clear()
@@ -87,9 +99,13 @@ class Placer:
         return os.path.lexists(self._base / root / path)
 
     async def write_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
-        """Write the sidecar of a placed image. Raises OSError."""
+        """Write the sidecar of a placed image. Raises Conflict and OSError."""
+        await in_disk_thread(self._write_sidecar, job, saved, origin)
+
+    def _write_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
         final = self._base / job.root / saved.path
-        await in_disk_thread(write_sidecar, final, job, saved, origin)
+        self._free_sidecar_path(job, final, origin)
+        write_sidecar(final, job, saved, origin)
 
     async def place(
         self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
@@ -105,7 +121,7 @@ class Placer:
             final = directory / saved.path.rpartition("/")[2]
             if job.sidecar:
                 origin = await ledger.run(read_provenance, image.attempt_id)
-                await in_disk_thread(self._free_sidecar_path, job, sidecar_of(final), origin)
+                await in_disk_thread(self._free_sidecar_path, job, final, origin)
             for _ in range(MAX_TRIES):
                 rename: Rename = claim
                 if taken:
@@ -151,13 +167,18 @@ class Placer:
         hit(Point.KEPT)
         return claim
 
-    def _free_sidecar_path(self, job: Job, sidecar: Path, origin: Provenance) -> None:
-        if not os.path.lexists(sidecar) or is_sidecar(sidecar, origin.batch, job.key):
+    def _free_sidecar_path(self, job: Job, final: Path, origin: Provenance) -> None:
+        """Keep the file at the path of the sidecar unless it is what batchgen wrote there.
+
+        Raises Conflict for a file that is not the sidecar of the job, and OSError.
+        """
+        sidecar = sidecar_of(final)
+        if not os.path.lexists(sidecar):
             return
-        if not self._overwrite or sidecar.is_symlink() or not sidecar.is_file():
+        is_own = is_sidecar(sidecar, origin.batch, job.key)
+        if not (is_own or self._overwrite) or sidecar.is_symlink() or not sidecar.is_file():
             raise Conflict(sidecar)
-        root = self._base / job.root
-        keep_edited(root, sidecar.relative_to(root).as_posix())
+        free_sidecar_path(self._base / job.root, final, origin.batch, job.key)
 
     def _keep_in_spool(self, image: DueImage, part: PartFile) -> None:
         """Keep the bytes of a downloaded image that could not be placed."""
@@ -215,14 +236,7 @@ class Placer:
         if (image.root, image.path) != (job.root, planned):
             return None
         sync_directory(final.parent)
-        return SavedImage(
-            path=image.path or "",
-            sha256=sha256,
-            bytes=info.size_bytes,
-            width=info.width,
-            height=info.height,
-            format=info.format.value,
-        )
+        return saved_image(planned, info, sha256)
 
     def clean_up(
         self, job: Job, finished: JobFinished, saved: list[SavedImage], batch: str
@@ -238,18 +252,18 @@ class Placer:
         """Remove replaced images whose path differs from those of the new ones."""
         root = self._base / job.root
         sidecars = {sidecar_of(root / path) for path in new} if job.sidecar else set()
+        places = [root / path for path in new]
         for image in old:
             path = self._base / image.root / image.path
-            if image.root == job.root and image.path in new:
+            if any(_is_one_place(path, place) for place in places):
                 continue
             if not _has_content(path, image.sha256):
                 continue  # removed or edited by a person
             if job.keep_previous:
                 keep(self._base / image.root, image.path, count=job.keep_previous)
             path.unlink()
-            sidecar = sidecar_of(path)
-            if sidecar not in sidecars and is_sidecar(sidecar, batch, job.key):
-                sidecar.unlink()
+            if sidecar_of(path) not in sidecars:
+                remove_sidecar(self._base / image.root, path, batch, job.key)
 
     def _save_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
         """Save the partial images of a response as ``.partial/NAME-1.png`` and so on."""
@@ -278,6 +292,14 @@ def partials_of(spool: Spool, attempt: AttemptId) -> Iterator[tuple[int, str, by
 def _has_content(path: Path, sha256: str | None) -> bool:
     """Return whether a path is a regular file with this hash."""
     return path.is_file() and not path.is_symlink() and sha256_of(path) == sha256
+
+
+def _is_one_place(one: Path, other: Path) -> bool:
+    """Return whether two paths that may not exist are spellings of one."""
+    try:
+        return one == other or is_one_name(one, other)
+    except FileNotFoundError:
+        return False
 
 
 def _replace_unchanged(part: Path, name: Path, before: os.stat_result) -> None:

@@ -14,7 +14,7 @@ from batchgen.images.formats import BadImage, ImageInfo
 from batchgen.images.inspect import decode, inspect, is_blank
 from batchgen.images.mp4 import inspect_mp4
 from batchgen.images.xmp import embed
-from batchgen.job import Job, Verify
+from batchgen.job import Job, SavedImage, Verify
 from batchgen.ledger.records import DueImage, Provenance
 from batchgen.output.sidecar import described
 from batchgen.providers.adapters.video import is_video_task
@@ -38,6 +38,21 @@ def verify_file(path: Path, verify: Verify, *, is_video: bool) -> tuple[ImageInf
     if verify is Verify.DECODE and not is_video:
         decode(path)
     return info, digest
+
+
+def saved_image(
+    path: str, info: ImageInfo, sha256: str, warnings: Sequence[str] = ()
+) -> SavedImage:
+    """Return the record of a verified image at its output path."""
+    return SavedImage(
+        path=path,
+        sha256=sha256,
+        bytes=info.size_bytes,
+        width=info.width,
+        height=info.height,
+        format=info.format.value,
+        warnings=tuple(warnings),
+    )
 
 
 def embed_metadata(path: Path, job: Job, origin: Provenance) -> tuple[ImageInfo, str]:

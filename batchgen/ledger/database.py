@@ -131,7 +131,7 @@ def _read_once(path: Path, mode: str, waits: Patience | None) -> None:
 
 
 def in_memory() -> sqlite3.Connection:
-    """An empty ledger that lives in memory, for plans where none exists yet."""
+    """Return an empty ledger in memory, for plans where none exists yet."""
     conn = sqlite3.connect(":memory:", isolation_level=None)
     conn.row_factory = sqlite3.Row
     conn.execute("BEGIN IMMEDIATE")
@@ -279,6 +279,7 @@ def _apply_migrations(conn: sqlite3.Connection) -> None:
 
 def _unusable(path: Path, detail: str) -> LedgerError:
     return LedgerError(
-        f"{path}: the ledger is damaged or no SQLite database ({detail}). Nothing was changed. Keep"
-        f" the file, try `sqlite3 {path.name} .recover`, or put back a backup ({path.name}.*.bak)"
+        f"{path}: the ledger is damaged or not a SQLite database ({detail}). Nothing was changed."
+        f" Keep the file, try `sqlite3 {path.name} .recover`, or put back a backup"
+        f" ({path.name}.*.bak)"
     )

@@ -38,7 +38,7 @@ class RetrySelection:
     """Only those that began to wait at this moment or later."""
 
     def values(self, batch: BatchId, now: datetime) -> dict[str, object]:
-        """As the statements want it."""
+        """Return the selection as the values of the statements."""
         return {
             "batch": batch,
             "states": canonical_json([*self.states]),

@@ -13,6 +13,7 @@ from typing import Any, Final
 from batchgen.job import BatchId, canonical_json
 from batchgen.ledger.decisions import NEWEST
 from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.reference_paths import reference_paths
 
 MOST_IMAGES: Final = 100_000
 """Images of one view; more of them are narrowed by a filter."""
@@ -177,12 +178,12 @@ def image_file(conn: sqlite3.Connection, batch: BatchId, image: int) -> ImageFil
     return None if row is None else ImageFile(**dict(row))
 
 
-def references_of(conn: sqlite3.Connection, batch: BatchId, job: int) -> str:
-    """Return the reference images of a job as a JSON list of paths and URLs; of none, ``[]``."""
+def references_of(conn: sqlite3.Connection, batch: BatchId, job: int) -> tuple[str, ...]:
+    """Return the reference images of a job: absolute paths and URLs."""
     row = conn.execute(
         "SELECT images FROM jobs WHERE id = ? AND batch_id = ?", (job, batch)
     ).fetchone()
-    return "[]" if row is None else str(row["images"])
+    return () if row is None else reference_paths(conn, row["images"], None)[0]
 
 
 def image_detail(conn: sqlite3.Connection, batch: BatchId, image: int) -> dict[str, Any] | None:

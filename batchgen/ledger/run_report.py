@@ -6,10 +6,9 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, JobState
 from batchgen.ledger.batch_status import BatchStatus, status
-from batchgen.ledger.batches import find_batch
+from batchgen.ledger.batches import find_batch, unknown_run
 from batchgen.ledger.news import UNSEEN, News, changed_after, unseen
 from batchgen.ledger.sums import UNPRICED
 from batchgen.ledger.uncertain import UncertainJob, uncertain_jobs
@@ -98,7 +97,7 @@ class RunReport:
 def run_report(
     conn: sqlite3.Connection, name: str, run: int | None = None, *, only_news: bool = False
 ) -> RunReport:
-    """The report of a run, the newest by default.
+    """Return the report of a run, the newest by default.
 
     What is made and paid is that of the run. What failed, is blocked or uncertain is what is so
     now, for an older run only those of its jobs. ``only_news`` leaves out what an earlier notice
@@ -152,8 +151,7 @@ def _runs(
         (batch, run, run),
     ).fetchall()
     if not rows or (run is not None and rows[0]["id"] != run):
-        what = "no run yet" if run is None else f"no run {run}"
-        raise UnknownBatchError(f"{name}: the ledger holds {what} of this batch")
+        raise unknown_run(name, run)
     return RunMoney(**dict(rows[0])), RunMoney(**dict(rows[1])) if len(rows) > 1 else None
 
 

@@ -29,7 +29,7 @@ class Saved:
 
 
 def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
-    """All saved images of a batch, in the order of the manifest.
+    """Yield all saved images of a batch, in the order of the manifest.
 
     Those of retired jobs are included, except where another job has saved its image by now.
     """
@@ -51,7 +51,7 @@ def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
 
 
 def done_places(conn: sqlite3.Connection, batch: BatchId) -> Iterator[str]:
-    """Where the saved images of done jobs are, relative to the base of their output directories.
+    """Yield the paths of saved images of done jobs, relative to the base of their directories.
 
     Objects in buckets are left out.
     """
@@ -98,7 +98,7 @@ class Rollback:
 def find_rollbacks(
     conn: sqlite3.Connection, batch: BatchId, *, only: Only | None, run: int | None
 ) -> Iterator[Rollback]:
-    """Done jobs that have a version before the present one.
+    """Yield the done jobs that have an earlier version.
 
     ``run`` names the run whose images are to go.
     """
@@ -126,7 +126,7 @@ def find_rollbacks(
 
 
 def replaced_by(conn: sqlite3.Connection, run: int) -> int:
-    """How many jobs have an image of this run in place of a previous version that is kept."""
+    """Count the jobs with an image of this run whose previous version is kept."""
     (number,) = conn.execute(
         "SELECT count(DISTINCT jobs.id) FROM attempts CROSS JOIN images AS new"
         " ON new.attempt_id = attempts.id AND new.state = 'saved'"
@@ -172,7 +172,7 @@ def record_rollback(conn: sqlite3.Connection, rollback: Rollback) -> None:
 
 
 def forget_pruned(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> None:
-    """Images of retired jobs were removed; a job that comes back is regenerated."""
+    """Record that images of retired jobs were removed; a job that returns is regenerated."""
     chosen = canonical_json(list(images))
     with write_transaction(conn):
         conn.execute(

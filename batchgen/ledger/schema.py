@@ -357,7 +357,7 @@ CREATE TABLE paces (
 
 
 def migrations() -> Migrations:
-    """All steps in order. Step N leads from schema N-1 to schema N."""
+    """Return all steps in order. Step N leads from schema N-1 to schema N."""
     from sqlite_utils import Migrations  # 125 ms to import, and only a change of schema needs it
 
     steps = Migrations("batchgen")

@@ -85,7 +85,7 @@ def find_shared(conn: sqlite3.Connection, only: Only | None) -> None:
 
 
 def find_own_shared(conn: sqlite3.Connection, batch: BatchId) -> None:
-    """As `find_shared`, for jobs that are staged from the ledger, as it has them."""
+    """Find shared jobs, as `find_shared` does, among those that are staged from the ledger."""
     conn.execute("DELETE FROM staging.shared")
     conn.execute(_FIND_OWN, {"batch": batch})
     conn.execute(_REGROUP)

@@ -268,7 +268,7 @@ class Limits(Model):
     )
     download_wait: SecondsOrZero | None = Field(
         None,
-        description="seconds to go on with failed downloads when all else is done; default 60",
+        description="seconds to retry failed downloads after all other work is done; default 60",
     )
     max_probes: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
         None,

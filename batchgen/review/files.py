@@ -5,7 +5,6 @@ No path of a request is ever used: an id leads to a row, and the row to a file.
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import Final
@@ -14,10 +13,10 @@ from batchgen.images.formats import BadImage
 from batchgen.images.inspect import sniff
 from batchgen.ledger.review import ImageFile, image_file, references_of
 from batchgen.output.previous_versions import find_kept
-from batchgen.planning.reference_images import is_url
 from batchgen.review.batch import ReviewBatch
 from batchgen.review.thumbnails import Thumbnails
 from batchgen.system.atomic_files import sha256_of
+from batchgen.urls import is_url
 
 SIZES: Final = (320, 1280)
 """Sides of thumbnails in pixels."""
@@ -83,10 +82,10 @@ class Files:
 
     def reference(self, job: int, number: int) -> tuple[Path, str]:
         """Return a reference image of a job and its media type. Raises NoFileError."""
-        listed = json.loads(self._batch.read(references_of, self._batch.id, job))
+        listed = self._batch.read(references_of, self._batch.id, job)
         if not 0 <= number < len(listed) or is_url(listed[number]):
             raise NoFileError("no such reference image")
-        path = self._batch.base / listed[number]
+        path = Path(listed[number])
         try:
             with path.open("rb") as stream:
                 kind = sniff(stream.read(_HEAD_BYTES))

@@ -12,6 +12,7 @@ from batchgen.ledger.reference_urls import FetchedUrl
 from batchgen.planning.reference_images import read_content
 from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import rename_durably, sync_file
+from batchgen.urls import split_object_url
 
 
 def fetch_object(
@@ -20,11 +21,10 @@ def fetch_object(
     """Fetch an object unless it has the tag that is known; return why it failed.
 
     ``part`` is a temporary file in the directory of the copies. Blocks. Raises OSError for the
-    disk.
+    disk, and SettingsError if the bucket cannot be opened.
     """
-    scheme, _, rest = url.partition("://")
-    bucket, _, name = rest.partition("/")
-    store = stores.of(f"{scheme.lower()}://{bucket}")
+    root, name = split_object_url(url)
+    store = stores.of(root)
     try:
         info = store.info(name)
         if info is None:

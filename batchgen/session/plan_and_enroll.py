@@ -40,7 +40,6 @@ from batchgen.session.proposal import Proposal, propose
 from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_claim import claim_of
 from batchgen.session.stage_plan import PlanObserver, stage
-from batchgen.session.storage import stores_for
 from batchgen.session.unpriced import OpenPrices, refuse_unpriced, unpriced_jobs
 from batchgen.spool.spool import Spool
 
@@ -127,9 +126,7 @@ def begin(
         conn = draft.approved(plan.staging)
         enrollment = _Enrollment(conn, spec, proposal, plan.staging, writes_run=write_run)
         if proposal.batch is not None:
-            loaded = prepared.loaded
-            stores = stores_for(loaded.base, loaded.manifest.storage, prepared.environment)
-            for notice in relocate(plan.staging, proposal.batch, loaded.base, stores):
+            for notice in relocate(plan.staging, proposal.batch, prepared.base, prepared.stores()):
                 presenter.notice(notice)
 
         def then(batch: BatchId) -> None:

@@ -193,6 +193,17 @@ def test_a_bucket_that_refuses_stops_the_run(proxied: Shop, behavior: Behavior) 
     assert proxied.bill == 12, "what was paid is delivered"
 
 
+def test_refusing_bucket_does_not_stop_the_next_manifest(proxied: Shop, behavior: Behavior) -> None:
+    behavior.only, behavior.refuse_puts = ".png", True
+    proxied.write("one")
+    (proxied.directory / "batch.yaml").rename(proxied.directory / "first.yaml")
+    other = proxied.write("two", root="here")
+    other.write_text(other.read_text().replace("name: batch", "name: other"))
+    shown = proxied.batchgen("run", "first.yaml", "batch.yaml", code=3)
+    assert "storage: [Errno 13] access refused" in shown
+    assert len(list((proxied.directory / "here").glob("*.png"))) == 1
+
+
 def test_a_bucket_that_cannot_be_written_costs_nothing(proxied: Shop, behavior: Behavior) -> None:
     behavior.refuse_puts = True
     proxied.write("one")
@@ -331,6 +342,10 @@ def test_rows_are_read_from_a_bucket(proxied: Shop, behavior: Behavior) -> None:
     assert proxied.bill == 3
     proxied.store.delete("shop.csv")
     assert "no such object" in proxied.run(code=2)
+    proxied.batchgen("resume", "batch")
+    proxied.batchgen("gallery", "batch", "--columns", "title")
+    page = proxied.directory / "gallery-batch" / "index.html"
+    assert "a mug" in page.read_text(encoding="utf-8")
 
 
 def test_a_failed_job_is_exported_with_its_bucket(shop: Shop) -> None:

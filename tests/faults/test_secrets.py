@@ -298,7 +298,7 @@ def test_an_env_file_others_may_read_is_warned_of(served: rig.Endpoint, tmp_path
     keys.write_text(f"OTHER_KEY={CANARY}\n")
     keys.chmod(0o644)
     warned = rig.batchgen("run", path, "--limit", "1", cwd=tmp_path)
-    assert f"warning: {keys} may be read by others on this machine" in warned.stderr
+    assert f"warning: {keys} can be read by others on this machine" in warned.stderr
     keys.chmod(0o600)
     assert "warning" not in rig.batchgen("resume", "batch", cwd=tmp_path).stderr
 

@@ -8,7 +8,7 @@ import gzip
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -96,7 +96,7 @@ def read_table(data: bytes) -> None:
     if name.endswith(".gz") and not content.startswith(b"\x1f\x8b"):
         content = gzip.compress(content, mtime=0)
     (_directory() / name).write_bytes(content)
-    with suppress(RowsFault), open_rows(name, _directory()) as table:
+    with suppress(RowsFault), closing(open_rows(name, _directory())) as table:
         for number, row in enumerate(table, 1):
             assert row.number >= 1
             assert len(row.names) == len(row.cells) == len(set(row.names))

@@ -15,7 +15,6 @@ from batchgen.ledger.decisions import Decision
 from tests.review.decide import decide
 from tests.support import rig
 
-
 A_LINE_PER_FINDING = {"prune", "rollback", "verify"}
 """Commands that print nothing if there is nothing to say."""
 

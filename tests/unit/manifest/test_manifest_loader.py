@@ -386,7 +386,7 @@ def test_all_faults_are_told_at_once_in_the_order_of_the_file() -> None:
 def test_endless_faults_are_cut_off_with_their_number() -> None:
     found = faults_of("jobs:\n" + "- 42\n" * 1000)
     assert len(found) == MAX_FAULTS + 1
-    assert without_file(found[-1]) == "102:3: 900 more faults from here on"
+    assert without_file(found[-1]) == "102:3: 900 more faults after this line"
     found = faults_of("jobs:\n" + "- !x y\n" * 1000)
     assert len(found) == MAX_FAULTS
     assert without_file(found[-1]).endswith("too many errors, the rest was not checked")

@@ -1,4 +1,4 @@
-"""Errors of gateways and providers: told apart by code, type and status."""
+"""Errors of gateways and providers, separated by code, type and status."""
 
 from __future__ import annotations
 
