@@ -16,7 +16,7 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from batchgen.errors import ExitCode
-from batchgen.images.formats import BadImage
+from batchgen.images.formats import BadImage, ImageFormat
 from batchgen.ledger.budgets import PERIOD_TEXT, Budget
 from batchgen.ledger.made_images import MadeImage
 from batchgen.ledger.review import ImageFile
@@ -279,13 +279,17 @@ def _before(image: MadeImage, sources: ReportSources) -> Thumb | None:
 def _thumb(row: ImageFile, sources: ReportSources) -> Thumb:
     if is_bucket(row.root):
         return Thumb(url="", trouble=f"in {row.root}/{row.path}")
+    if row.format == ImageFormat.MP4.value:
+        return Thumb(url="", trouble=f"a video: {row.path}")
     try:
         source = find_file(sources.base, row)
         content = sources.thumbnails.read(source, row.sha256, _SIDE, "jpg")
     except NoFileError as exc:
         return Thumb(url="", trouble=str(exc))
-    except (BadImage, OSError) as exc:
-        return Thumb(url="", trouble=f"no thumbnail of {row.path}: {exc}")
+    except BadImage:
+        return Thumb(url="", trouble=f"the file cannot be decoded: {row.path}")
+    except OSError as exc:
+        return Thumb(url="", trouble=f"the file cannot be read: {row.path}: {exc.strerror or exc}")
     text = base64.b64encode(content).decode()
     lines = [text[at : at + _LINE_CHARS] for at in range(0, len(text), _LINE_CHARS)]
     return Thumb(url="data:image/jpeg;base64," + "\n".join(lines), trouble="")

@@ -236,6 +236,25 @@ def test_thumbnails_have_a_limit_in_total(ledger: Ledger, tmp_path: Path) -> Non
     assert len(text) < MOST_IMAGE_BYTES + 100_000
 
 
+def test_video_and_damaged_image_are_named(ledger: Ledger, tmp_path: Path) -> None:
+    run = start(ledger, enroll(ledger, [planned(0)]))
+    morning = Morning(
+        report=run_report(ledger.conn, "b", run), suspects=(), next_step="batchgen look"
+    )
+    damaged = tmp_path / "out" / "2.png"
+    good = noise(tmp_path, 2)
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    digest = sha256(damaged.read_bytes()).hexdigest()
+    images = [
+        replace(good, file=replace(good.file, format="mp4", path="clip.mp4")),
+        replace(good, file=replace(good.file, sha256=digest)),
+    ]
+    page = report_page(morning, sources(tmp_path, images))
+    assert "a video: clip.mp4" in page
+    assert "the file cannot be decoded: 2.png" in page
+    assert str(tmp_path) not in page
+
+
 @pytest.fixture
 def hostile(ledger: Ledger, tmp_path: Path) -> str:
     """A report of a stopped run with an uncertain job and texts that look like HTML."""
