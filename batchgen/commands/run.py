@@ -53,7 +53,24 @@ from batchgen.urls import is_bucket
 
 
 def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
-    """Plan, enroll and run each manifest, and return the worst exit code.
+    """Plan, enroll and run each manifest, and return the worst exit code. Raises BatchgenError."""
+    return run_all(manifests, overrides, presenter).code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsEnd:
+    """How the runs of all manifests ended."""
+
+    code: ExitCode
+    """The worst of their exit codes."""
+    ran: int = 0
+    """Runs that were approved and came to their end."""
+    spent: Micros = ZERO
+    """Charged and possibly charged."""
+
+
+def run_all(manifests: list[Path], overrides: Overrides, presenter: TerminalPresenter) -> RunsEnd:
+    """Plan, enroll and run each manifest.
 
     All manifests are read before the first one runs. An error of one manifest is reported, and the
     others still run, except for those of a provider that stopped dispatch. A budget of the command
@@ -67,7 +84,7 @@ def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresente
     for spec in specs:
         validate(spec)
     lists, images = PriceLists(), ReferenceImages(presenter)
-    codes, stopped, spent = [], dict[str, str](), ZERO
+    codes, stopped, spent, ran = [], dict[str, str](), ZERO, 0
     for spec in specs:
         provider = spec.prepared.profile.name
         if provider in stopped:
@@ -81,12 +98,13 @@ def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresente
             codes.append(exc.exit_code)
             continue
         codes.append(end.code)
+        ran += 1
+        spent = Micros(spent + end.spent)
         if end.stopped_everything:
             break
         if end.stopped is not None and not end.stopped.startswith("budget"):
             stopped[provider] = end.stopped
-        spent = Micros(spent + end.spent)
-    return max(codes)
+    return RunsEnd(code=max(codes), ran=ran, spent=spent)
 
 
 def _with_rest_of_budget(spec: RunSpec, spent: Micros) -> RunSpec:
