@@ -60,7 +60,7 @@ tag_option = option(
     "picks",
     type=FILE,
     metavar="FILE",
-    help="Record decisions from a CSV file of a gallery or of `export`, and serve no page.",
+    help="Record decisions from picks.csv of a gallery or a file of `export`; serve no page.",
 )
 @option("--no-open", is_flag=True, help="Do not open a browser.")
 def review(

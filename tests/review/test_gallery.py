@@ -223,6 +223,8 @@ def test_check_10_picks_come_back(browser: Browser, fifty: Path, show: tuple[str
     page = opened(browser, fifty)
     page.locator(".heart").nth(1).click()
     page.locator(".choose input").nth(2).fill('too "dark", =SUM')
+    page.locator(".choose input").nth(3).fill("=1+1")
+    page.locator(".choose input").nth(4).fill("-5")
     page.reload()
     assert page.locator(".heart").nth(1).get_attribute("aria-pressed") == "true"
     assert page.locator(".choose input").nth(2).input_value() == 'too "dark", =SUM'
@@ -234,13 +236,15 @@ def test_check_10_picks_come_back(browser: Browser, fifty: Path, show: tuple[str
     assert [(row["heart"], row["comment"]) for row in rows] == [
         ("1", ""),
         ("", 'too "dark", =SUM'),
+        ("", "'=1+1"),
+        ("", "-5"),
     ]
     assert {"key", "file", "heart", "comment"} <= rows[0].keys()
     with picks.open("a", encoding="utf-8", newline="") as stream:
         stream.write('"unknown","x","1","",""\r\n')
     arguments = ("review", "batch", "--import", picks, "--by", "client")
     done = rig.batchgen(*arguments, cwd=fifty, code=1)
-    assert "2 decisions of client recorded" in done.stdout
+    assert "4 decisions of client recorded" in done.stdout
     assert "unknown: the batch has no such image" in done.stderr
     assert "0 decisions of client" in rig.batchgen(*arguments, cwd=fifty, code=1).stdout
     found = rig.query(
@@ -250,6 +254,8 @@ def test_check_10_picks_come_back(browser: Browser, fifty: Path, show: tuple[str
     assert [tuple(row) for row in found] == [
         ("k-00001", "accept", ""),
         ("k-00002", "redo", 'too "dark", =SUM'),
+        ("k-00003", "redo", "=1+1"),
+        ("k-00004", "redo", "-5"),
     ]
 
 
@@ -396,6 +402,20 @@ def test_picks_of_any_bytes_are_read_or_refused(data: bytes) -> None:
         return
     found = match(picks, [])
     assert len(found.unknown) == len(picks)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"key": "a", "decision": "accept"}\n{"key', "p:2: not JSON"),
+        ('{"key": "a", "decision": "redo", "note": "\\ud800"}', "p:1: not JSON"),
+        ('{"key": "a", "heart": true}\n\n[]', "p:3: not a JSON object"),
+        ('{"name": "a"}', "p:1: columns are name; expected key"),
+    ],
+)
+def test_broken_json_lines_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        read_picks(text.encode(), "p")
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.text("ab", max_size=2))))
