@@ -170,8 +170,6 @@ def gallery(
     unknown = [one for one in shown if one not in SHOWABLE]
     if unknown:
         raise click.UsageError(f"--show: got {unknown[0]!r}; expected {', '.join(SHOWABLE)}")
-    if single and size == "full":
-        raise click.UsageError("--single: not with --size full; expected 320 or 640")
     wanted = GalleryImages(
         run=run, since=since, only=only, decisions=decisions, tags=tags, with_before=before
     )

@@ -46,6 +46,14 @@ def gallery(
     name: str, db: Path | None, wanted: GalleryImages, output: Path | None, options: GalleryOptions
 ) -> ExitCode:
     """Write the gallery. Exits with 1 if an image is missing or damaged. Raises BatchgenError."""
+    is_file = output is not None and output.suffix.lower() in (".html", ".htm")
+    options = replace(options, single=options.single or is_file)
+    if options.single and options.has_originals:
+        place = "--single" if output is None else output
+        raise SettingsError(
+            f"{place}: a single file holds no full images; expected --size 320 or 640, or a"
+            " directory"
+        )
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
@@ -62,8 +70,6 @@ def gallery(
         raise SettingsError(f"{name}: no image to show; nothing was written")
     manifest = manifest_of(ledger, batch)
     values = _columns(batch, manifest, options.columns)
-    is_file = output is not None and output.suffix.lower() in (".html", ".htm")
-    options = replace(options, single=options.single or is_file)
     default = f"gallery-{name}.html" if options.single else f"gallery-{name}"
     target = output or Path(default)
     try:

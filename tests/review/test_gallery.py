@@ -92,6 +92,16 @@ def test_check_02_single_file_has_a_limit(fifty: Path, tmp_path: Path) -> None:
     assert not (many / "gallery-batch.html").exists()
 
 
+@pytest.mark.parametrize("flags", [("-o", "one.html"), ("-o", "ONE.HTM"), ("--single",)])
+def test_single_file_holds_no_full_images(fifty: Path, flags: tuple[str, ...]) -> None:
+    before = files(fifty)
+    said = make(fifty, *flags, "--size", "full", code=2)
+    assert f"{flags[-1]}: a single file holds no full images; expected --size 320 or 640" in said
+    assert files(fifty).keys() == before.keys()
+    make(fifty, *flags, "--size", "640")
+    assert len(files(fifty)) == len(before) + 1
+
+
 @pytest.mark.timeout(900)
 def test_check_03_ten_thousand_images_load_lazily(browser: Browser, tmp_path: Path) -> None:
     big_batch(tmp_path, 10_000)
