@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 import sys
 import time
@@ -14,6 +15,7 @@ import anyio
 
 from batchgen.console.log_file import LoggedProgress
 from batchgen.console.progress import write_line, write_text
+from batchgen.console.shell_command import current_directory, shortest
 from batchgen.console.tally import RunFacts
 from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
@@ -261,27 +263,13 @@ def _summarize(
     if presenter.quiet and not (found.troubled or found.unfinished):
         return
     place = image_place(prepared)
-    images = place if is_bucket(place) else _shown(Path(place))
+    images = place if is_bucket(place) else shortest(Path(place))
     write_text(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
     if replaced is not None:
         write_line(sys.stdout, replaced)
     db = prepared.ledger
-    here = _here()
+    here = current_directory()
     found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")
-    option = "" if found_alone else f" --db {_shown(db)}"
+    option = "" if found_alone else f" --db {shlex.quote(shortest(db))}"
     step = next_step(found, option, has_log=prepared.profile.has_log)
     write_text(sys.stdout, f"next: {step}")
-
-
-def _shown(path: Path) -> str:
-    """Return a path in its shortest form relative to the current directory."""
-    here = _here()
-    return str(path.relative_to(here)) if here and path.is_relative_to(here) else str(path)
-
-
-def _here() -> Path | None:
-    """Return the current directory; None if it has been removed."""
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        return None

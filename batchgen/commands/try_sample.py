@@ -13,6 +13,7 @@ from batchgen.commands.plan import ledger_of
 from batchgen.commands.run import run, run_all
 from batchgen.console.ask import ask, can_ask
 from batchgen.console.progress import write_line
+from batchgen.console.shell_command import shell_command
 from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batches import find_batch
@@ -56,7 +57,7 @@ def try_sample(
             left = max(0, budget - first.spent)
             overrides = replace(overrides, max_cost=decimal_string(left))
         return run([manifest], overrides, presenter)
-    write_line(sys.stdout, f"next: batchgen run {manifest}   # makes the other images")
+    write_line(sys.stdout, f"next: {shell_command('run', manifest)}   # makes the other images")
     return code
 
 

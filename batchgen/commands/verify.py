@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from batchgen.console.progress import write_line
+from batchgen.console.shell_command import shell_command
 from batchgen.engine.placing import PARTIAL_DIRECTORY
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.job import EXT_PLACEHOLDER
@@ -179,9 +180,8 @@ def _summary(
     wrong = [one for one in found if one.saved is not None]
     had = sum(_can_repair(one, _HOW.keys()) for one in wrong)
     if fetched:
-        line += (
-            f"\n  {fetched:,} are due again; `batchgen resume {name}` downloads them at no charge"
-        )
+        resume = shell_command("resume", name)
+        line += f"\n  {fetched:,} are due again; `{resume}` downloads them at no charge"
     for finding, how in _HOW.items():
         count = sum(_can_repair(one, {finding}) for one in wrong)
         if count and finding not in repair:

@@ -178,7 +178,7 @@ class _Api:
                 "budgets": [
                     {"period": one.period, "left": decimal_string(one.left)} for one in budgets
                 ],
-                "command": f"batchgen run {_quoted(self._batch.manifest.name)}",
+                "command": batch.run_command,
             }
 
         return await _answer(read)
@@ -358,7 +358,3 @@ def _strings(text: str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise BadRequestError("expected a JSON list of texts")
     return tuple(found)
-
-
-def _quoted(name: str) -> str:
-    return name if name.replace("-", "").replace("_", "").replace(".", "").isalnum() else repr(name)

@@ -18,7 +18,7 @@ def test_try_makes_the_most_different_images(served: rig.Endpoint, tmp_path: Pat
     manifest = rig.manifest(tmp_path, served.base_url, PROMPTS)
     done = rig.batchgen("try", manifest, "--sample", "2", cwd=tmp_path)
     assert "  out/batch/job-000.png\n  out/batch/job-002.png\n" in done.stdout
-    assert done.stdout.endswith(f"next: batchgen run {manifest}   # makes the other images\n")
+    assert done.stdout.endswith(f"next: batchgen run {manifest.name}   # makes the other images\n")
     assert rig.status(tmp_path)["jobs"]["done"] == 2
     rig.batchgen("run", manifest, cwd=tmp_path)
     assert [row["prompt"] for row in served.bill()[before:]].count("a red mug") == 1
