@@ -81,12 +81,11 @@ def review(
     Serves a page on this machine until Ctrl-C. The page never spends: the next `run` regenerates
     what was rejected.
     """
-    import getpass
-
     from batchgen.commands.review import Served, Shown
     from batchgen.commands.review import review as command
+    from batchgen.system.process_table import user_name
 
-    reviewer = by or getpass.getuser()
+    reviewer = by or user_name()
     if picks is not None:
         from batchgen.commands.import_decisions import import_decisions
 

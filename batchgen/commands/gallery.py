@@ -12,7 +12,7 @@ from typing import Final
 
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
-from batchgen.ledger.batches import BatchRow, find_batch
+from batchgen.ledger.batches import BatchRow, check_run, find_batch
 from batchgen.ledger.clock import timestamp
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.gallery import gallery_images
@@ -58,6 +58,8 @@ def gallery(
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
         refuse_buckets(conn, batch, "gallery")
+        if wanted.run is not None:
+            check_run(conn, batch, wanted.run)
         chosen = ImageFilter(
             runs=() if wanted.run is None else (wanted.run,),
             since=timestamp(wanted.since) if wanted.since is not None else None,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
-from batchgen.ledger.batches import find_batch
+from batchgen.ledger.batches import check_run, find_batch
 from batchgen.ledger.clock import timestamp
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import Only, resolve_jobs
@@ -83,7 +83,9 @@ def _filter(ledger: Path, name: str, shown: Shown) -> ImageFilter:
         refuse_buckets(conn, batch, "review")
         only = resolve_jobs(conn, shown.only, batch.id, name)
         run = shown.run
-        if run is None and only is None and shown.since is None and not shown.tags:
+        if run is not None:
+            check_run(conn, batch, run)
+        elif only is None and shown.since is None and not shown.tags:
             run = newest_run_with_images(conn, batch.id)
     return ImageFilter(
         runs=() if run is None else (run,),
