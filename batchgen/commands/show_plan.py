@@ -15,11 +15,13 @@ from batchgen.commands.plan import ledger_of
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.http.request import ApiRequest, BytesBody
+from batchgen.images.formats import ImageFormat
 from batchgen.job import AttemptId
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staged_jobs import StagedJob, sample_keys, staged_job
 from batchgen.ledger.staging import Staging
 from batchgen.money import Micros, decimal_string, rounded_dollars
+from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.multipart import FilePiece, PiecedBody
 from batchgen.providers.adapters.registry import ADAPTERS
 from batchgen.providers.profile import Profile
@@ -110,9 +112,11 @@ def _text(shown: _Shown) -> str:
 
 
 def _path(shown: _Shown) -> str:
+    """Return the output path; a format that is not requested leaves its extension open."""
     job = shown.staged.job
-    extension = job.options.get("output_format")
-    path = job.path.replace("{ext}", str(extension)) if extension else job.path
+    wanted = job.options.get("output_format")
+    kinds = [kind for kind in ImageFormat if wanted in (kind.value, kind.extension)]
+    path = final_path(job.path, kinds[0].extension) if kinds else job.path
     return f"{job.root}/{path}"
 
 
