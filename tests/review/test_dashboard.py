@@ -27,6 +27,7 @@ from batchgen.review.batch import ReviewBatch, View
 from batchgen.review.dashboard import Dashboard
 from batchgen.review.series import MIN_SAMPLES, MOST_POINTS, Series, percentile
 from batchgen.session.batch_lock import batch_lock
+from batchgen.text import duration
 from tests.review.big import PRICE
 from tests.review.browser import Server, open_page, review
 from tests.support import rig
@@ -348,3 +349,13 @@ def test_time_left_is_about_jobs_without_an_image(
     with batch_lock(batch.ledger, "batch"):
         left = shown(Dashboard(batch))["left"]
     assert left == {"jobs": 1, "seconds": 30, "least": 30, "most": 60}
+
+
+def test_page_writes_durations_as_the_terminal_does(browser: Browser, fifty: Path) -> None:
+    seconds = [0.04, 1.7, 9.6, 42.4, 59.7, 60, 128, 3599.7, 3900, 7199.6, 4_000_000]
+    with review(fifty) as server:
+        page = open_page(browser, server.url.replace("/#", "/run#")).page
+        shown = page.evaluate(
+            "list => import('/static/js/format.js').then(one => list.map(one.duration))", seconds
+        )
+    assert shown == [duration(one) for one in seconds]
