@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -71,7 +71,7 @@ def gallery(
     if not images:
         raise SettingsError(f"{name}: no image to show; nothing was written")
     manifest = manifest_of(ledger, batch)
-    values = _columns(batch, manifest, options.columns)
+    values = _columns(batch, manifest, options.columns, {image.source for image in images})
     default = f"gallery-{name}.html" if options.single else f"gallery-{name}"
     target = output or Path(default)
     try:
@@ -93,8 +93,10 @@ def _report(name: str, target: Path, written: Written, *, is_single: bool) -> Ex
     return ExitCode.UNFINISHED if written.troubles else ExitCode.DONE
 
 
-def _columns(batch: BatchRow, manifest: Path, wanted: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the wanted columns of each line of the manifest's table, by their source text.
+def _columns(
+    batch: BatchRow, manifest: Path, wanted: Sequence[str], sources: Collection[str]
+) -> dict[str, dict[str, str]]:
+    """Return the wanted columns of lines of the manifest's table, by their source text.
 
     Raises SettingsError for a column that the table does not have, or a table that is not there.
     """
@@ -110,9 +112,10 @@ def _columns(batch: BatchRow, manifest: Path, wanted: Sequence[str]) -> dict[str
             for row in table:
                 cells = {**row.values, **row.raw}
                 known |= cells.keys()
-                found[row.source] = {
-                    name: str(cells[name]) for name in wanted if cells.get(name) is not None
-                }
+                if row.source in sources:
+                    found[row.source] = {
+                        name: str(cells[name]) for name in wanted if cells.get(name) is not None
+                    }
     except RowsFault as fault:
         raise SettingsError(f"--columns: {fault.message}") from fault
     unknown = [name for name in wanted if name not in known]
