@@ -24,7 +24,7 @@ from batchgen.images.strip import without_metadata
 from batchgen.images.thumbnail import make_thumbnail
 from batchgen.ledger.gallery import GalleryImage
 from batchgen.ledger.review import ImageFile
-from batchgen.money import decimal_string
+from batchgen.money import dollars
 from batchgen.review.files import NoFileError, find_file
 from batchgen.text import counted
 
@@ -186,7 +186,7 @@ class GalleryWriter:
         known = {
             "prompt": image.prompt,
             "model": image.model,
-            "cost": f"${decimal_string(image.cost).rstrip('0')}",
+            "cost": dollars(image.cost),
         }
         return {name: text for name, text in known.items() if name in self._options.show}
 

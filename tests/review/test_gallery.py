@@ -137,12 +137,13 @@ def test_check_04_nothing_private_is_in_it(fifty: Path, flags: tuple[str, ...]) 
 def test_check_05_what_is_requested_is_there_escaped(fifty: Path) -> None:
     with closing(sqlite3.connect(fifty / "batchgen.db")) as conn:
         conn.execute("UPDATE jobs SET prompt = '<b>photo</b> & more' WHERE id = 1")
+        conn.execute("UPDATE attempts SET cost = 2000000 WHERE job_id = 2")
         conn.commit()
     make(fifty, "--show", "prompt,cost,model,key")
     text = (fifty / "gallery-batch" / "index.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;photo&lt;/b&gt; &amp; more" in text
     assert "<b>photo</b>" not in text
-    for word in ("$0.0377", "gpt-image-2", "k-00000"):
+    for word in ("$0.0377<", "$2.00<", "gpt-image-2", "k-00000"):
         assert word in text
     said = make(fifty, "--show", "secret", code=2)
     assert "expected key, prompt, cost, model" in said
