@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -280,9 +280,6 @@ def _error(status: int, message: str) -> Response:
 async def refuse_bad_request(request: Request, exc: Exception) -> Response:
     """Turn a `BadRequestError` into a response."""
     return _error(400, str(exc))
-
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -81,7 +81,6 @@ class Entry:
     alt: str
     caption: str
     key: str
-    file: str
     facts: Mapping[str, str]
     width: int
     height: int
@@ -93,7 +92,6 @@ class Written:
     """What a gallery consists of."""
 
     images: int = 0
-    new_files: int = 0
     troubles: list[str] = field(default_factory=list)
 
 
@@ -175,7 +173,6 @@ class GalleryWriter:
             alt=given[0] if given else caption,
             caption=caption,
             key=key,
-            file=full or thumb if not options.single else "",
             facts=self._facts(image),
             width=image.width,
             height=image.height,
@@ -204,7 +201,6 @@ class GalleryWriter:
         path = self._use(name)
         if not path.is_file():
             make_thumbnail(source, path, self._options.side)
-            self.written.new_files += 1
         return name
 
     def _original(self, image: GalleryImage, key: str) -> str:
@@ -222,7 +218,6 @@ class GalleryWriter:
             data = source.read_bytes()
             is_kept = self._options.keep_metadata or kind is ImageFormat.MP4
             _replace_file(path, data if is_kept else without_metadata(data, kind))
-            self.written.new_files += 1
         return quote(name)
 
     def _use(self, name: str) -> Path:
