@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batchgen.commands.plan import ledger_of
+from batchgen.commands.plan import ledger_of, staged
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.images.formats import ImageFormat
 from batchgen.job import AttemptId
-from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staged_jobs import StagedJob, sample_keys, staged_job
-from batchgen.ledger.staging import Staging
 from batchgen.money import Micros, decimal_string, rounded_dollars
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.multipart import FilePiece, PiecedBody
@@ -28,7 +26,6 @@ from batchgen.providers.profile import Profile
 from batchgen.session.fresh_prices import with_kept_prices
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import prepare
-from batchgen.session.stage_plan import stage
 
 _LOCAL_URL: Final = "http://127.0.0.1:PORT/v1"
 """The local endpoint gets its port when a run starts it."""
@@ -56,13 +53,7 @@ def show_jobs(
     prepared = prepare(manifest, overrides.db)
     with closing(ledger_of(prepared)) as conn:
         profile = with_kept_prices(prepared.profile, conn)
-        stage(
-            Staging(conn),
-            prepared,
-            accept_unknown_price=True,
-            reference_urls=NeededUrls(conn, prepared.references),
-            selection=overrides.selection,
-        )
+        staged(conn, prepared, overrides.selection)
         wanted = [*keys, *sample_keys(conn, sample)]
         shown = [_shown(profile, _staged(conn, manifest, key)) for key in wanted]
     for number, one in enumerate(shown):

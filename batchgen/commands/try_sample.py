@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from batchgen.commands.plan import ledger_of
+from batchgen.commands.plan import ledger_of, staged
 from batchgen.commands.run import run, run_all
 from batchgen.console.ask import ask, can_ask
 from batchgen.console.progress import write_line
@@ -19,14 +19,11 @@ from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.only import Only
-from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.saved_images import saved_images
 from batchgen.ledger.staged_jobs import sample_keys
-from batchgen.ledger.staging import Staging
 from batchgen.money import decimal_string
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, RunSpec, prepare
-from batchgen.session.stage_plan import stage
 from batchgen.text import counted
 
 
@@ -64,12 +61,7 @@ def try_sample(
 def _sample(prepared: Prepared, sample: int) -> tuple[list[str], int]:
     """Return the keys of the sample, and the number of all jobs. Raises SettingsError."""
     with closing(ledger_of(prepared)) as conn:
-        staging = stage(
-            Staging(conn),
-            prepared,
-            accept_unknown_price=True,
-            reference_urls=NeededUrls(conn, prepared.references),
-        )
+        staging = staged(conn, prepared)
         keys, total = sample_keys(conn, sample), staging.jobs
     if not keys:
         raise SettingsError(f"{prepared.loaded.path.name}: no job without an error to try")
