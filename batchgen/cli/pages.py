@@ -8,19 +8,40 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchgen.cli.options import FILE, UTC_TIME, batch_argument, db_option, only_option, option
+from batchgen.cli.options import (
+    FILE,
+    UTC_TIME,
+    Decorator,
+    batch_argument,
+    db_option,
+    only_option,
+    option,
+)
 
 if TYPE_CHECKING:
     from batchgen.errors import ExitCode
     from batchgen.ledger.only import Only
 
-_DECISIONS = ("undecided", "accept", "reject", "redo")
 
-run_option = option(
-    "--run", type=click.IntRange(min=1), metavar="ID", help="Show the images of this run."
-)
+def _run_option(default: str | None = None) -> Decorator:
+    return option(
+        "--run",
+        type=click.IntRange(min=1),
+        metavar="ID",
+        show_default=default or True,
+        help="Show the images of this run.",
+    )
+
+
 since_option = option(
     "--since", type=UTC_TIME, metavar="DATE", help="Show images saved since this time (UTC)."
+)
+decision_option = option(
+    "--decision",
+    "decisions",
+    type=click.Choice(["undecided", "accept", "reject", "redo"]),
+    multiple=True,
+    help="Show images with this decision. Repeatable.",
 )
 tag_option = option(
     "--tag", "tags", multiple=True, metavar="TAG", help="Show images with this tag. Repeatable."
@@ -30,22 +51,10 @@ tag_option = option(
 @click.command()
 @batch_argument
 @db_option
-@option(
-    "--run",
-    type=click.IntRange(min=1),
-    metavar="ID",
-    show_default="the newest run with images",
-    help="Show the images of this run.",
-)
+@_run_option("the newest run with images")
 @since_option
 @only_option
-@option(
-    "--decision",
-    "decisions",
-    type=click.Choice(_DECISIONS),
-    multiple=True,
-    help="Show images with this decision. Repeatable.",
-)
+@decision_option
 @tag_option
 @option("--by", metavar="NAME", show_default="your user name", help="Record decisions as NAME.")
 @option(
@@ -81,8 +90,9 @@ def review(
     Serves a page on this machine until Ctrl-C. The page never spends: the next `run` regenerates
     what was rejected.
     """
-    from batchgen.commands.review import Served, Shown
+    from batchgen.commands.review import Served
     from batchgen.commands.review import review as command
+    from batchgen.commands.shown_images import ShownImages
     from batchgen.system.process_table import user_name
 
     reviewer = by or user_name()
@@ -90,7 +100,7 @@ def review(
         from batchgen.commands.import_decisions import import_decisions
 
         return import_decisions(name, db, picks, by=reviewer)
-    shown = Shown(run=run, since=since, only=only, decisions=decisions, tags=tags)
+    shown = ShownImages(run=run, since=since, only=only, decisions=decisions, tags=tags)
     served = Served(host="127.0.0.1", port=port, opens_browser=not no_open, by=reviewer)
     return command(name, db, shown, served)
 
@@ -106,16 +116,10 @@ def review(
     show_default="gallery-BATCH",
     help="Write here.",
 )
-@run_option
+@_run_option()
 @since_option
 @only_option
-@option(
-    "--decision",
-    "decisions",
-    type=click.Choice(_DECISIONS),
-    multiple=True,
-    help="Show images with this decision. Repeatable.",
-)
+@decision_option
 @tag_option
 @option("--title", metavar="TEXT", show_default="the name of the batch", help="Set the heading.")
 @option(
@@ -161,27 +165,26 @@ def gallery(
     It holds no prompt, cost, model, key or metadata unless requested. With `--pick`, viewers
     download picks.csv, which `review BATCH --import` reads.
     """
-    from batchgen.commands.gallery import GalleryImages
     from batchgen.commands.gallery import gallery as command
+    from batchgen.commands.shown_images import ShownImages
     from batchgen.review.gallery import SHOWABLE, GalleryOptions
 
     shown = _names(show)
     unknown = [one for one in shown if one not in SHOWABLE]
     if unknown:
         raise click.UsageError(f"--show: got {unknown[0]!r}; expected {', '.join(SHOWABLE)}")
-    wanted = GalleryImages(
-        run=run, since=since, only=only, decisions=decisions, tags=tags, with_before=before
-    )
+    images = ShownImages(run=run, since=since, only=only, decisions=decisions, tags=tags)
     options = GalleryOptions(
         title=title or name,
         size=size,
         show=shown,
         columns=_names(columns),
         single=single,
+        before=before,
         pick=pick,
         keep_metadata=keep_metadata,
     )
-    return command(name, db, wanted, output, options)
+    return command(name, db, images, output, options)
 
 
 def _names(text: str | None) -> tuple[str, ...]:

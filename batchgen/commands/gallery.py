@@ -5,20 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from batchgen.commands.shown_images import ShownImages
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
-from batchgen.ledger.batches import BatchRow, check_run, find_batch
-from batchgen.ledger.clock import timestamp
+from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.gallery import gallery_images
 from batchgen.ledger.manifest_paths import manifest_of
-from batchgen.ledger.only import Only, resolve_jobs
-from batchgen.ledger.review import ImageFilter
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
 from batchgen.manifest.table import RowsFault
@@ -30,20 +27,8 @@ from batchgen.text import counted
 _TROUBLES_SHOWN: Final = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GalleryImages:
-    """Which images a gallery shows, by the options of the command."""
-
-    run: int | None = None
-    since: datetime | None = None
-    only: Only | None = None
-    decisions: Sequence[str] = ()
-    tags: Sequence[str] = ()
-    with_before: bool = False
-
-
 def gallery(
-    name: str, db: Path | None, wanted: GalleryImages, output: Path | None, options: GalleryOptions
+    name: str, db: Path | None, shown: ShownImages, output: Path | None, options: GalleryOptions
 ) -> ExitCode:
     """Write the gallery. Exits with 1 if an image is missing or damaged. Raises BatchgenError."""
     is_file = output is not None and output.suffix.lower() in (".html", ".htm")
@@ -58,16 +43,8 @@ def gallery(
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
         refuse_buckets(conn, batch, "gallery")
-        if wanted.run is not None:
-            check_run(conn, batch, wanted.run)
-        chosen = ImageFilter(
-            runs=() if wanted.run is None else (wanted.run,),
-            since=timestamp(wanted.since) if wanted.since is not None else None,
-            only=resolve_jobs(conn, wanted.only, batch.id, name),
-            decisions=wanted.decisions,
-            tags=wanted.tags,
-        )
-        images = gallery_images(conn, batch.id, chosen, with_before=wanted.with_before)
+        chosen = shown.of_batch(conn, batch)
+        images = gallery_images(conn, batch.id, chosen, with_before=options.before)
     if not images:
         raise SettingsError(f"{name}: no image to show; nothing was written")
     manifest = manifest_of(ledger, batch)

@@ -54,6 +54,8 @@ class GalleryOptions:
     """Of `SHOWABLE`."""
     columns: Sequence[str] = ()
     single: bool = False
+    before: bool = False
+    """Whether each image comes with the one that it replaced."""
     pick: bool = False
     keep_metadata: bool = False
 
@@ -126,6 +128,7 @@ class GalleryWriter:
         ).get_template("gallery.html")
         text = page.render(
             title=options.title,
+            count=counted(len(images), "image"),
             entries=[self._entry(one, n, values) for n, one in enumerate(images, 1)],
             pick=options.pick,
             style=(_HERE / "static" / "gallery.css").read_text(encoding="utf-8"),
