@@ -114,7 +114,7 @@ def review(
     type=click.Path(path_type=Path),
     metavar="DIR|FILE.html",
     show_default="gallery-BATCH",
-    help="Write here.",
+    help="Write to this directory, or to one HTML file as --single does.",
 )
 @_run_option()
 @since_option
@@ -130,16 +130,22 @@ def review(
 @option(
     "--show",
     metavar="NAMES",
-    help="Show key, prompt, cost or model, separated by commas; otherwise none of them is in it.",
+    show_default="none",
+    help="Include key, prompt, cost or model, separated by commas.",
 )
 @option(
     "--size",
     type=click.Choice(["320", "640", "full"]),
     default="320",
-    help="Set the width of the images in pixels; full adds the images themselves.",
+    help="Set the longest side of the thumbnails in pixels; full adds the images themselves to a"
+    " directory.",
 )
 @option("--single", is_flag=True, help="Write one HTML file of at most 25 MB.")
-@option("--before", is_flag=True, help="Show the image that each replaced, with a slider.")
+@option(
+    "--before",
+    is_flag=True,
+    help="Show each image next to the one that it replaced, with a slider.",
+)
 @option("--pick", is_flag=True, help="Let viewers choose images and write comments.")
 @option("--keep-metadata", is_flag=True, help="Keep EXIF and XMP data in full images.")
 def gallery(
@@ -162,7 +168,7 @@ def gallery(
 ) -> ExitCode:
     """Write a page of images that opens without a server.
 
-    It holds no prompt, cost, model, key or metadata unless requested. With `--pick`, viewers
+    The page holds no prompt, cost, model, key or metadata unless requested. With `--pick`, viewers
     download picks.csv, which `review BATCH --import` reads.
     """
     from batchgen.commands.gallery import gallery as command
