@@ -66,7 +66,7 @@ class RunsEnd:
     code: ExitCode
     """The worst of their exit codes."""
     ran: int = 0
-    """Runs that were approved and came to their end."""
+    """Runs that were approved and have ended."""
     spent: Micros = ZERO
     """Charged and possibly charged."""
 

@@ -9,7 +9,7 @@ from typing import Final
 _FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """Start of text that a spreadsheet computes: owasp.org, "CSV Injection".
 
-Apostrophes before it count too, so that `as_written` can tell ours from those of the text.
+Apostrophes before it count too, so that `as_written` removes ours and no other.
 """
 _NUMBER: Final = re.compile(r"'*[+-]?[0-9]+(\.[0-9]+)?")
 

@@ -22,7 +22,7 @@ def at_terminal(
 ) -> tuple[int, str]:
     """Run a command whose streams are a terminal; return its exit code and what it showed.
 
-    ``replies`` has the texts to type, by the questions that they answer. Skips the test where the
+    ``replies`` has the texts to type, by the questions that precede them. Skips the test where the
     platform has no pseudo terminals.
     """
     pty = pytest.importorskip("pty")
