@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.command()
 @batch_argument
 @db_option
-@option("--failed", is_flag=True, help="Retry failed jobs; the default.")
+@option("--failed", is_flag=True, help="Retry failed jobs, as without any of these three options.")
 @option("--blocked", is_flag=True, help="Retry jobs that the safety system refused.")
 @option("--uncertain", is_flag=True, help="Retry jobs that may have been charged; may pay twice.")
 @only_option

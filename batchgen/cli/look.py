@@ -77,7 +77,9 @@ def status(
     default="text",
     help="Choose the output format.",
 )
-@option("--json", "file_format", flag_value="json", help="The same as --format json.")
+@option(
+    "--json", "file_format", flag_value="json", help="Print JSON to stdout, as --format json does."
+)
 @option("--list", "is_list", is_flag=True, help="List the runs of the batch, the newest first.")
 def report(
     name: str, db: Path | None, run: int | None, file_format: str, is_list: bool

@@ -243,7 +243,7 @@ refresh_options = _combined(
     option(
         "--keep-rejected",
         is_flag=True,
-        help="Leave images alone that were rejected in review.",
+        help="Do not regenerate images that were rejected in review.",
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Final
 
 from batchgen.console.ask import ask
 from batchgen.console.progress import write_line
+from batchgen.console.shell_command import shell_command
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.text import closest_match
 
@@ -81,7 +83,8 @@ def init(
         write_line(sys.stdout, json.dumps(record | {"rows": choices.rows}))
     else:
         write_line(sys.stdout, f"wrote {path}, and {schema_path} for editors")
-        write_line(sys.stdout, f"next: batchgen plan {path}   # free; then: batchgen run {path}")
+        plan, run = shell_command("plan", path), shell_command("run", path)
+        write_line(sys.stdout, f"next: {plan}   # free; then: {run}")
     return ExitCode.DONE
 
 
@@ -101,7 +104,7 @@ def _choices(provider: str | None, rows: str | None, *, is_asking: bool) -> Choi
 def _text(path: Path, choices: Choices) -> str:
     head = _HEAD.format(
         schema=SCHEMA_NAME,
-        file=path,
+        file=shlex.quote(str(path)),
         provider=choices.provider,
         note=_PROVIDER_NOTES[choices.provider],
     )

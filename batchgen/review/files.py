@@ -77,10 +77,6 @@ class Files:
                 raise NoFileError(f"the file cannot be read: {exc.strerror or exc}") from exc
         return target
 
-    def has_thumbnail(self, sha256: str) -> bool:
-        """Return whether the small thumbnail of an image is there."""
-        return self._place(sha256, SIZES[0]).is_file()
-
     def reference(self, job: int, number: int) -> tuple[Path, str]:
         """Return a reference image of a job and its media type. Raises NoFileError."""
         listed = self._batch.read(references_of, self._batch.id, job)

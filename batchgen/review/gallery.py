@@ -24,7 +24,7 @@ from batchgen.images.strip import without_metadata
 from batchgen.images.thumbnail import make_thumbnail
 from batchgen.ledger.gallery import GalleryImage
 from batchgen.ledger.review import ImageFile
-from batchgen.money import decimal_string
+from batchgen.money import dollars
 from batchgen.review.files import NoFileError, find_file
 from batchgen.text import counted
 
@@ -54,6 +54,8 @@ class GalleryOptions:
     """Of `SHOWABLE`."""
     columns: Sequence[str] = ()
     single: bool = False
+    before: bool = False
+    """Whether each image comes with the one that it replaced."""
     pick: bool = False
     keep_metadata: bool = False
 
@@ -81,7 +83,6 @@ class Entry:
     alt: str
     caption: str
     key: str
-    file: str
     facts: Mapping[str, str]
     width: int
     height: int
@@ -93,7 +94,6 @@ class Written:
     """What a gallery consists of."""
 
     images: int = 0
-    new_files: int = 0
     troubles: list[str] = field(default_factory=list)
 
 
@@ -128,6 +128,7 @@ class GalleryWriter:
         ).get_template("gallery.html")
         text = page.render(
             title=options.title,
+            count=counted(len(images), "image"),
             entries=[self._entry(one, n, values) for n, one in enumerate(images, 1)],
             pick=options.pick,
             style=(_HERE / "static" / "gallery.css").read_text(encoding="utf-8"),
@@ -175,7 +176,6 @@ class GalleryWriter:
             alt=given[0] if given else caption,
             caption=caption,
             key=key,
-            file=full or thumb if not options.single else "",
             facts=self._facts(image),
             width=image.width,
             height=image.height,
@@ -186,7 +186,7 @@ class GalleryWriter:
         known = {
             "prompt": image.prompt,
             "model": image.model,
-            "cost": f"${decimal_string(image.cost).rstrip('0')}",
+            "cost": dollars(image.cost),
         }
         return {name: text for name, text in known.items() if name in self._options.show}
 
@@ -204,7 +204,6 @@ class GalleryWriter:
         path = self._use(name)
         if not path.is_file():
             make_thumbnail(source, path, self._options.side)
-            self.written.new_files += 1
         return name
 
     def _original(self, image: GalleryImage, key: str) -> str:
@@ -222,7 +221,6 @@ class GalleryWriter:
             data = source.read_bytes()
             is_kept = self._options.keep_metadata or kind is ImageFormat.MP4
             _replace_file(path, data if is_kept else without_metadata(data, kind))
-            self.written.new_files += 1
         return quote(name)
 
     def _use(self, name: str) -> Path:
