@@ -28,7 +28,7 @@ from batchgen.job import JobState
 from batchgen.ledger.batch_status import BatchStatus
 from batchgen.ledger.batch_status import status as read_status
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.only import Only
+from batchgen.ledger.key_patterns import Only
 from batchgen.money import ZERO, Micros
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.event_log import log_event

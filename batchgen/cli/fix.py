@@ -23,7 +23,7 @@ from batchgen.job import JobState
 
 if TYPE_CHECKING:
     from batchgen.errors import ExitCode
-    from batchgen.ledger.only import Only
+    from batchgen.ledger.key_patterns import Only
 
 
 @click.command()

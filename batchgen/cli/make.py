@@ -32,7 +32,7 @@ from batchgen.cli.options import (
 
 if TYPE_CHECKING:
     from batchgen.errors import ExitCode
-    from batchgen.ledger.only import Only
+    from batchgen.ledger.key_patterns import Only
 
 
 class ManifestRunOptions(RunOptions, RefreshOptions):

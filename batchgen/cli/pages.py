@@ -20,7 +20,7 @@ from batchgen.cli.options import (
 
 if TYPE_CHECKING:
     from batchgen.errors import ExitCode
-    from batchgen.ledger.only import Only
+    from batchgen.ledger.key_patterns import Only
 
 
 def _run_option(default: str | None = None) -> Decorator:

@@ -18,7 +18,7 @@ from batchgen.job import BatchId, JobState
 from batchgen.ledger.batch_status import status
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.only import resolve_jobs
+from batchgen.ledger.key_patterns import resolve_jobs
 from batchgen.ledger.retry_selection import Retried, RetrySelection, preview_retry, retry_jobs
 from batchgen.money import decimal_string, rounded_dollars
 from batchgen.session.settings import Environment

@@ -11,8 +11,8 @@ from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.batches import check_run
+from batchgen.ledger.key_patterns import Only, resolve_jobs
 from batchgen.ledger.manifest_paths import base_of
-from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.saved_images import Rollback, Version, find_rollbacks, record_rollback
 from batchgen.output.bucket_rollback import object_refusal, put_objects_back
 from batchgen.output.previous_versions import MAX_KEPT, find_kept, keep, keep_edited, put_back

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from batchgen.ledger.batches import BatchRow, check_run
 from batchgen.ledger.clock import timestamp
-from batchgen.ledger.only import Only, resolve_jobs
+from batchgen.ledger.key_patterns import Only, resolve_jobs
 from batchgen.ledger.review import ImageFilter
 
 

@@ -18,7 +18,7 @@ from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.only import Only
+from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.saved_images import saved_images
 from batchgen.ledger.staged_jobs import sample_keys
 from batchgen.money import decimal_string

@@ -9,7 +9,7 @@ from typing import Final
 from PIL import Image, ImageOps
 
 from batchgen.images.formats import BadImage, Flaw
-from batchgen.images.quiet import without_warnings
+from batchgen.images.pillow_warnings import without_warnings
 
 _MOST_PIXELS: Final = 120_000_000
 _QUALITY: Final = 80

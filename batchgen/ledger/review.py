@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from batchgen.job import BatchId, canonical_json
 from batchgen.ledger.decisions import NEWEST
-from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.reference_paths import reference_paths
 
 MOST_IMAGES: Final = 100_000
