@@ -142,7 +142,7 @@ def read_response(data: bytes) -> None:
             assert classification.billed is not Billed.NO
 
 
-def find_images(data: bytes) -> None:
+def find_any_images(data: bytes) -> None:
     """Images are found at distinct indexes; next to an error only those that are image data."""
     with suppress(ValueError):
         document = parse_document(data)
@@ -270,7 +270,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         ),
     ),
     "find_images": Target(
-        find_images,
+        find_any_images,
         tuple(
             json.dumps(document).encode()
             for document in (
