@@ -228,6 +228,7 @@ def test_every_module_of_the_ledger_is_watched() -> None:
         "ledger.key_patterns",
         "ledger.owners",
         "ledger.path_owners",
+        "ledger.reference_paths",
         "ledger.selection",
         "ledger.file_aliases",
         "ledger.saved_images",
