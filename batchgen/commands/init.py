@@ -116,7 +116,7 @@ def _text(path: Path, choices: Choices) -> str:
 
 
 def _provider_note(name: str) -> str:
-    """Return the comment beside the provider of a new manifest."""
+    """Return the comment on the provider of a new manifest."""
     if name == LOCAL.name:
         return f"the local endpoint: no key, no cost; later: {' or '.join(PROVIDERS[1:])}"
     return f"needs {PROFILES[name].key_variable}"
