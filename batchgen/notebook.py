@@ -100,7 +100,8 @@ def run(manifest: str | PathLike[str], **options: Any) -> RunResults:
     """Run a batch to its end and return its results; the options are those of `Batch`.
 
     Works in notebooks, where an event loop already runs: the batch has a thread of its own. A
-    KeyboardInterrupt starts no more requests, lets those in flight finish and is raised again.
+    KeyboardInterrupt starts no more requests, lets those in flight finish and is raised again. One
+    that comes before the first request ends the run without any.
     Raises the errors that entering and iterating a `Batch` raise.
     """
     with start_blocking_portal("asyncio") as portal:
@@ -108,9 +109,10 @@ def run(manifest: str | PathLike[str], **options: Any) -> RunResults:
         future = portal.start_task_soon(_collect, batch)
         try:
             results = future.result()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             _stop(portal, batch)
-            future.result()
+            if error := future.exception():
+                interrupt.add_note(f"the run ended with {type(error).__name__}: {error}")
             raise
         status = portal.call(batch.status)
     assert batch.exit_code is not None

@@ -23,13 +23,13 @@ from batchgen.job import JobState
 
 if TYPE_CHECKING:
     from batchgen.errors import ExitCode
-    from batchgen.ledger.only import Only
+    from batchgen.ledger.key_patterns import Only
 
 
 @click.command()
 @batch_argument
 @db_option
-@option("--failed", is_flag=True, help="Retry failed jobs; the default.")
+@option("--failed", is_flag=True, help="Retry failed jobs, as without any of these three options.")
 @option("--blocked", is_flag=True, help="Retry jobs that the safety system refused.")
 @option("--uncertain", is_flag=True, help="Retry jobs that may have been charged; may pay twice.")
 @only_option

@@ -78,7 +78,9 @@ def status(
     show_default="html if -o names an .html file, else text",
     help="Choose the output format; html is one file for a mail, with thumbnails.",
 )
-@option("--json", "file_format", flag_value="json", help="The same as --format json.")
+@option(
+    "--json", "file_format", flag_value="json", help="Print JSON to stdout, as --format json does."
+)
 @option(
     "--output",
     "-o",

@@ -23,6 +23,7 @@ from batchgen.session.storage import stores_of_batch
 from batchgen.storage.local import LocalStore
 from batchgen.storage.store import StoreError
 from batchgen.storage.stores import Stores
+from batchgen.text import counted
 from batchgen.urls import is_bucket, output_root, path_below
 
 
@@ -96,11 +97,8 @@ def _verified(stores: Stores, sample: Sample) -> bytes | None:
 
 
 def _text(name: str, dataset: str, summary: DatasetSummary) -> str:
-    def number(count: int, noun: str) -> str:
-        return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-    parts = number(summary.parts, "part")
-    line = f"{name}: {number(summary.images, 'image')} in {parts} in {dataset}"
+    parts = counted(summary.parts, "part")
+    line = f"{name}: {counted(summary.images, 'image')} in {parts} in {dataset}"
     if summary.unchanged_parts:
         line += f", {summary.unchanged_parts:,} unchanged"
     left_out = {

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from batchgen.commands.comparison import comparison
+from batchgen.commands.shown_images import ShownImages
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batches import BatchRow, find_batch
-from batchgen.ledger.clock import timestamp
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.gallery import gallery_images, unfinished_jobs
 from batchgen.ledger.manifest_paths import manifest_of
-from batchgen.ledger.only import Only, resolve_jobs
-from batchgen.ledger.review import ImageFilter
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
 from batchgen.manifest.table import RowsFault, ignore
@@ -35,52 +32,38 @@ from batchgen.text import counted
 _TROUBLES_SHOWN: Final = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GalleryImages:
-    """Which images a gallery shows, by the options of the command."""
-
-    run: int | None = None
-    since: datetime | None = None
-    only: Only | None = None
-    decisions: Sequence[str] = ()
-    tags: Sequence[str] = ()
-    with_before: bool = False
-    compare: Sequence[str] = ()
-    """Axes of the matrix, whose values are the columns of a grid."""
-
-
 def gallery(
     name: str,
     db: Path | None,
-    wanted: GalleryImages,
+    shown: ShownImages,
     output: Path | None,
     options: GalleryOptions,
     *,
     as_json: bool = False,
 ) -> ExitCode:
     """Write the gallery. Exits with 1 if an image is missing or damaged. Raises BatchgenError."""
+    is_file = output is not None and output.suffix.lower() in (".html", ".htm")
+    options = replace(options, single=options.single or is_file)
+    if options.single and options.has_originals:
+        place = "--single" if output is None else output
+        raise SettingsError(
+            f"{place}: a single file holds no full images; expected --size 320 or 640, or a"
+            " directory"
+        )
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
         refuse_buckets(conn, batch, "gallery")
-        chosen = ImageFilter(
-            runs=() if wanted.run is None else (wanted.run,),
-            since=timestamp(wanted.since) if wanted.since is not None else None,
-            only=resolve_jobs(conn, wanted.only, batch.id, name),
-            decisions=wanted.decisions,
-            tags=wanted.tags,
-        )
-        images = gallery_images(conn, batch.id, chosen, with_before=wanted.with_before)
-        unfinished = unfinished_jobs(conn, batch.id) if wanted.compare else {}
+        chosen = shown.of_batch(conn, batch)
+        images = gallery_images(conn, batch.id, chosen, with_before=options.before)
+        unfinished = unfinished_jobs(conn, batch.id) if options.compare else {}
     if not images:
         raise SettingsError(f"{name}: no image to show; nothing was written")
     manifest = manifest_of(ledger, batch)
-    values = _columns(ledger, batch, options.columns)
+    values = _columns(ledger, batch, options.columns, {image.source for image in images})
     grid = None
-    if wanted.compare:
-        grid = comparison(ledger, batch, images, wanted.compare, unfinished)
-    is_file = output is not None and output.suffix.lower() in (".html", ".htm")
-    options = replace(options, single=options.single or is_file)
+    if options.compare:
+        grid = comparison(ledger, batch, images, options.compare, unfinished)
     default = f"gallery-{name}.html" if options.single else f"gallery-{name}"
     target = output or Path(default)
     try:
@@ -107,8 +90,10 @@ def _report(name: str, page: Path, written: Written) -> ExitCode:
     return ExitCode.UNFINISHED if written.troubles else ExitCode.DONE
 
 
-def _columns(ledger: Path, batch: BatchRow, wanted: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the wanted columns of each line of the manifest's table, by their source text.
+def _columns(
+    ledger: Path, batch: BatchRow, wanted: Sequence[str], sources: Collection[str]
+) -> dict[str, dict[str, str]]:
+    """Return the wanted columns of lines of the manifest's table, by their source text.
 
     Raises SettingsError for a column that the table does not have, or a table that is not there.
     """
@@ -126,9 +111,10 @@ def _columns(ledger: Path, batch: BatchRow, wanted: Sequence[str]) -> dict[str, 
             for row in table:
                 cells = {**row.values, **row.raw}
                 known |= cells.keys()
-                found[row.source] = {
-                    name: str(cells[name]) for name in wanted if cells.get(name) is not None
-                }
+                if row.source in sources:
+                    found[row.source] = {
+                        name: str(cells[name]) for name in wanted if cells.get(name) is not None
+                    }
     except RowsFault as fault:
         raise SettingsError(f"--columns: {fault.message}") from fault
     unknown = [name for name in wanted if name not in known]

@@ -13,6 +13,7 @@ from batchgen.console.progress import write_line, write_text
 from batchgen.errors import ExitCode, Fault, SettingsError
 from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.reference_urls import NeededUrls
+from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.report.costs import unpriced_text
@@ -76,13 +77,7 @@ def why(manifest: Path, key: str, overrides: Overrides, *, as_json: bool = False
     """Show what a run would do with one job, and what has changed since its image was made."""
     prepared = prepare(manifest, overrides.db)
     with closing(ledger_of(prepared)) as conn:
-        staging = stage(
-            Staging(conn),
-            prepared,
-            accept_unknown_price=True,
-            reference_urls=NeededUrls(conn, prepared.references),
-            selection=overrides.selection,
-        )
+        staging = staged(conn, prepared, overrides.selection)
         proposal = propose(conn, staging, RunSpec.of(prepared, overrides))
         found = staging.explain(proposal.batch, key)
     if found is None:
@@ -90,6 +85,19 @@ def why(manifest: Path, key: str, overrides: Overrides, *, as_json: bool = False
     text = json.dumps(why_record(key, found)) if as_json else why_text(key, found)
     write_line(sys.stdout, text)
     return ExitCode.DONE
+
+
+def staged(
+    conn: sqlite3.Connection, prepared: Prepared, selection: Selection = EVERYTHING
+) -> Staging:
+    """Plan the jobs of a manifest to look at them; unknown prices and URLs do not matter."""
+    return stage(
+        Staging(conn),
+        prepared,
+        accept_unknown_price=True,
+        reference_urls=NeededUrls(conn, prepared.references),
+        selection=selection,
+    )
 
 
 def ledger_of(prepared: Prepared) -> sqlite3.Connection:

@@ -5,36 +5,22 @@ from __future__ import annotations
 import json
 import sys
 import webbrowser
-from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from batchgen.commands.shown_images import ShownImages
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.batches import find_batch
-from batchgen.ledger.clock import timestamp
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.review import ImageFilter, image_index
 from batchgen.ledger.review_summary import newest_run_with_images
 from batchgen.review.batch import ReviewBatch, View
 from batchgen.review.server import serve
 from batchgen.session.settings import Environment
 from batchgen.session.storage import refuse_buckets
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """Which images the page offers, by the options of the command."""
-
-    run: int | None = None
-    since: datetime | None = None
-    only: Only | None = None
-    decisions: Sequence[str] = ()
-    tags: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +34,7 @@ class Served:
 
 
 def review(
-    name: str, db: Path | None, shown: Shown, served: Served, *, as_json: bool = False
+    name: str, db: Path | None, shown: ShownImages, served: Served, *, as_json: bool = False
 ) -> ExitCode:
     """Serve the page until interrupted; with ``as_json`` no browser opens. Raises BatchgenError."""
     environment = Environment.load()
@@ -97,19 +83,11 @@ def _has_screen(environment: Environment) -> bool:
     return bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
 
 
-def _filter(ledger: Path, name: str, shown: Shown) -> ImageFilter:
+def _filter(ledger: Path, name: str, shown: ShownImages) -> ImageFilter:
     """Return the images to offer: by default those of the newest run that saved any."""
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
         refuse_buckets(conn, batch, "review")
-        only = resolve_jobs(conn, shown.only, batch.id, name)
-        run = shown.run
-        if run is None and only is None and shown.since is None and not shown.tags:
-            run = newest_run_with_images(conn, batch.id)
-    return ImageFilter(
-        runs=() if run is None else (run,),
-        since=timestamp(shown.since) if shown.since is not None else None,
-        only=only,
-        decisions=shown.decisions,
-        tags=shown.tags,
-    )
+        if shown.run is None and shown.only is None and shown.since is None and not shown.tags:
+            shown = replace(shown, run=newest_run_with_images(conn, batch.id))
+        return shown.of_batch(conn, batch)

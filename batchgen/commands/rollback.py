@@ -10,8 +10,9 @@ from pathlib import Path
 from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
+from batchgen.ledger.batches import check_run
+from batchgen.ledger.key_patterns import Only, resolve_jobs
 from batchgen.ledger.manifest_paths import base_of
-from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.saved_images import Rollback, Version, find_rollbacks, record_rollback
 from batchgen.output.bucket_rollback import object_refusal, put_objects_back
 from batchgen.output.previous_versions import MAX_KEPT, find_kept, keep, keep_edited, put_back
@@ -34,6 +35,8 @@ def rollback(
     with locked_batch(name, db) as batch:
         base = base_of(batch.ledger, batch.row)
         stores = stores_of_batch(batch.ledger, batch.row)
+        if run is not None:
+            check_run(batch.conn, batch.row, run)
         only = resolve_jobs(batch.conn, only, batch.row.id, name)
         for one in list(find_rollbacks(batch.conn, batch.row.id, only=only, run=run)):
             in_bucket = any(is_bucket(image.root) for image in (*one.current, *one.earlier))

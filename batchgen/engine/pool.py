@@ -25,7 +25,7 @@ from batchgen.job import JobId
 from batchgen.ledger.attempts import finished_attempts, open_attempts
 from batchgen.ledger.copies import jobs_to_copy, record_copy_waits
 from batchgen.ledger.jobs import paid_jobs
-from batchgen.ledger.only import Only
+from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.output.bucket_obstacles import BucketObstacles
 from batchgen.output.obstacles import Obstacles

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from batchgen.images.formats import BadImage, Flaw, ImageFormat, ImageInfo, printable
 from batchgen.images.jpeg import walk_jpeg
+from batchgen.images.pillow_warnings import without_warnings
 from batchgen.images.png import PNG_SIGNATURE, walk_png
-from batchgen.images.quiet import without_warnings
 from batchgen.images.webp import walk_webp
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 from PIL import Image, ImageOps
 
 from batchgen.images.formats import BadImage, Flaw
-from batchgen.images.quiet import without_warnings
+from batchgen.images.pillow_warnings import without_warnings
 
 ThumbnailKind: TypeAlias = Literal["webp", "jpg"]
 

@@ -95,6 +95,12 @@ class BatchStatus:
         return sum(self.jobs[state] for state in states)
 
     @property
+    def to_request(self) -> int:
+        """Jobs whose image a run has yet to receive: those that the time left is about."""
+        waiting = self.jobs[JobState.PENDING] + self.jobs[JobState.SENDING]
+        return max(0, waiting - self.stuck)
+
+    @property
     def troubled(self) -> int:
         """Jobs that wait for a person."""
         return self.jobs[JobState.FAILED] + self.jobs[JobState.BLOCKED] + self.uncertain

@@ -11,9 +11,9 @@ from typing import Final
 
 from batchgen.errors import LedgerBusyError, LedgerError
 from batchgen.ledger.busy import SQLITE_TIMEOUT_S, LedgerConnection, Patience, is_busy, patience
+from batchgen.ledger.file_aliases import check_single_name
 from batchgen.ledger.journal import use_rollback_journal
 from batchgen.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
-from batchgen.ledger.single_name import check_single_name
 from batchgen.system.failpoints import Point, hit
 
 _CHECKED_BELOW_BYTES: Final = 64 * 1024 * 1024

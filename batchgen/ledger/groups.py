@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from batchgen.job import PATH_REASON, REFERENCE_REASON, ROW_REASON
-from batchgen.ledger.only import IS_MEANT as KEY_IS_MEANT
+from batchgen.ledger.key_patterns import IS_MEANT as KEY_IS_MEANT
 from batchgen.ledger.staging_rows import PLAN
 from batchgen.money import Micros
 

@@ -10,8 +10,8 @@ import sqlite3
 from typing import Any, Final
 
 from batchgen.job import AttemptId, BatchId, Job, JobId, JobState, Verify
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.only import IS_MEANT, Only, only_values
 from batchgen.ledger.reference_paths import reference_paths
 from batchgen.money import Micros
 from batchgen.outcomes.retry_policy import Next

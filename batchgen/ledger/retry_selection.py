@@ -10,7 +10,7 @@ from typing import Final
 
 from batchgen.job import ROW_REASON, BatchId, JobId, JobState, canonical_json
 from batchgen.ledger.clock import Clock, timestamp, utc_now
-from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.open_work import OpenWork
 from batchgen.ledger.paid_images import FETCHABLE, LAST_PAID, refetch
 from batchgen.ledger.transaction import write_transaction

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from batchgen.job import BatchId, canonical_json
 from batchgen.ledger.decisions import NEWEST
-from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.reference_paths import reference_paths
 
 MOST_IMAGES: Final = 100_000
@@ -95,15 +95,16 @@ def image_index(
 ) -> ImageIndex:
     """Return the saved images of live jobs that pass a filter, at most `MOST_IMAGES`."""
     where, values = _where(batch, chosen)
+    if chosen.decisions:
+        where += " AND letter IN (SELECT value FROM json_each(:letters))"
+        values["letters"] = canonical_json([_LETTERS.get(name) for name in chosen.decisions])
     source = _BY_RUN if chosen.runs else _BY_JOB
     rows = conn.execute(
         f"SELECT images.id AS id, {_LETTER} AS letter FROM {source} WHERE {where}"
         f" ORDER BY {_SORTS[sort]} LIMIT {MOST_IMAGES}",
         values,
     ).fetchall()
-    wanted = {_LETTERS[name] for name in chosen.decisions}
-    found = [(row["id"], row["letter"]) for row in rows if not wanted or row["letter"] in wanted]
-    return ImageIndex([one[0] for one in found], "".join(one[1] for one in found))
+    return ImageIndex([row["id"] for row in rows], "".join(row["letter"] for row in rows))
 
 
 _LETTERS: Final = {"undecided": "-", "accept": "a", "reject": "r", "redo": "o"}

@@ -9,7 +9,7 @@ from typing import Final
 from batchgen.job import BatchId, JobState
 from batchgen.ledger.batch_status import BatchStatus, status
 from batchgen.ledger.batches import find_batch, unknown_run
-from batchgen.ledger.news import UNSEEN, News, changed_after, unseen
+from batchgen.ledger.notices import UNSEEN, News, changed_after, unseen
 from batchgen.ledger.sums import UNPRICED
 from batchgen.ledger.uncertain import UncertainJob, uncertain_jobs
 from batchgen.money import Micros

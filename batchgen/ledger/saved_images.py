@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from batchgen.job import BatchId, JobId, canonical_json
 from batchgen.ledger.clock import Clock, timestamp, utc_now
-from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.paid_images import refetch
 from batchgen.ledger.transaction import write_transaction
 

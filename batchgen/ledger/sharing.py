@@ -8,7 +8,7 @@ from typing import Final
 
 from batchgen.job import BatchId
 from batchgen.ledger.groups import IS_MEANT, SENT_GROUPS, Group, quoted
-from batchgen.ledger.only import Only, only_values
+from batchgen.ledger.key_patterns import Only, only_values
 from batchgen.ledger.staging_rows import PLAN
 from batchgen.money import ZERO, Micros
 

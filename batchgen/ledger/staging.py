@@ -38,9 +38,9 @@ from batchgen.ledger.groups import (
     GroupSum,
     ToSend,
 )
-from batchgen.ledger.moving import STAY, Move
-from batchgen.ledger.only import Only, only_values, resolve_planned
+from batchgen.ledger.key_patterns import Only, only_values, resolve_planned
 from batchgen.ledger.path_owners import ROOTS
+from batchgen.ledger.relocations import STAY, Move
 from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.sharing import (
     NO_REPEATS,

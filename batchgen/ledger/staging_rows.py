@@ -18,7 +18,7 @@ from batchgen.job import (
     canonical_json,
 )
 from batchgen.ledger.clock import timestamp
-from batchgen.ledger.moving import TABLES as MOVE_TABLES
+from batchgen.ledger.relocations import TABLES as MOVE_TABLES
 from batchgen.money import Micros
 
 Price = Callable[[str, Mapping[str, OptionValue], int], Micros]

@@ -14,8 +14,8 @@ from typing import Final
 
 from batchgen.errors import SettingsError
 from batchgen.job import BatchId, canonical_json
-from batchgen.ledger.news import UNSEEN
-from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
+from batchgen.ledger.notices import UNSEEN
 from batchgen.ledger.sums import CHARGED, NOT_ACKNOWLEDGED, POSSIBLE
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros, decimal_string

@@ -27,7 +27,7 @@ from batchgen.manifest.error_messages import (
 from batchgen.manifest.field_types import check_name
 from batchgen.manifest.model import JobEntry, Manifest
 from batchgen.manifest.positions import SECRET, Places, show_path
-from batchgen.manifest.sound_part import sound_part
+from batchgen.manifest.valid_part import sound_part
 from batchgen.manifest.yaml_reader import LINE_BREAK, DocPath, line_and_column, scan
 from batchgen.manifest.yaml_scalars import Value
 from batchgen.text import closest_match

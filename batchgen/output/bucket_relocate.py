@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 
-from batchgen.ledger.moving import Relocation
+from batchgen.ledger.relocations import Relocation
 from batchgen.output.bucket_sidecar import sidecar_name
 from batchgen.output.sidecar import sidecar_digest
 from batchgen.storage.store import Store

@@ -24,7 +24,6 @@ from batchgen.manifest.template import Expression, present
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import row_reason
 from batchgen.planning.fingerprint import Fingerprints, fingerprints_with
-from batchgen.planning.image_paths import image_names
 from batchgen.planning.job_context import (
     Cell,
     Context,
@@ -46,6 +45,7 @@ from batchgen.planning.naming import (
     row_key,
 )
 from batchgen.planning.reference_images import find_reference
+from batchgen.planning.reference_names import image_names
 
 _MAX_OPTION_SETS: Final = 1_024
 _OMIT_MARK: Final = "\ufdd1"

@@ -12,10 +12,10 @@ from batchgen.manifest.loader import DocPath
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import Faults, RowFaults, Warnings
 from batchgen.planning.fingerprint import Fingerprints
-from batchgen.planning.image_paths import ImageDirectories
 from batchgen.planning.job_template import JobTemplate, Part
 from batchgen.planning.provider_rules import Rules
 from batchgen.planning.reference_images import Reference, ReferenceUrls
+from batchgen.planning.reference_names import ImageDirectories
 
 
 class JobFault(Exception):

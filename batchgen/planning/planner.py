@@ -26,7 +26,6 @@ from batchgen.planning.faults import (
     Warnings,
     most_rows_at_fault,
 )
-from batchgen.planning.image_paths import ImageDirectories
 from batchgen.planning.job_context import Cell, Context, report_objections
 from batchgen.planning.job_template import (
     JobTemplate,
@@ -39,6 +38,7 @@ from batchgen.planning.job_template import (
 from batchgen.planning.line import Line, explicit_line
 from batchgen.planning.provider_rules import Rules, cached
 from batchgen.planning.reference_images import ReferenceUrls
+from batchgen.planning.reference_names import ImageDirectories
 from batchgen.planning.row_jobs import RowJobs
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from batchgen.images.formats import BadImage, Flaw, ImageInfo
 from batchgen.images.inspect import MAX_BYTES, inspect
-from batchgen.planning.image_paths import ImageNames
+from batchgen.planning.reference_names import ImageNames
 from batchgen.urls import is_bucket, is_url, split_object_url
 
 _ANY_PIXELS: Final = 1 << 62

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -187,7 +188,8 @@ def news_text(found: RunReport) -> str:
     counts = {"failed": news.failed, "blocked": news.blocked, "uncertain": news.uncertain}
     new = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     text = f"new since {since}{at}: {new or 'nothing needs you'}"
-    full = f"; the full list: batchgen report {found.status.batch}" if found.only_news else ""
+    report = f"batchgen report {shlex.quote(found.status.batch)}"
+    full = f"; the full list: {report}" if found.only_news else ""
     return text + full
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -283,6 +284,7 @@ def held_text(name: str, held: UncertainSums) -> str:
         what = f"{held.jobs:,} charged and lost ({rounded_dollars(held.charged)})"
     else:
         what = f"{held.jobs:,} uncertain (price unknown)"
+    name = shlex.quote(name)
     again = f"batchgen retry {name} --uncertain rebuys them for {rounded_dollars(held.again)}"
     is_open = held.jobs > held.acknowledged
     close = f", batchgen acknowledge {name} closes them" if is_open else ""
@@ -395,7 +397,7 @@ def replaced_text(name: str, count: int, run: int) -> str:
     """Return how to restore the images that a run replaced."""
     return (
         f"{counted(count, 'image')} replaced; previous versions are kept:"
-        f" batchgen rollback {name} --run {run}"
+        f" batchgen rollback {shlex.quote(name)} --run {run}"
     )
 
 
@@ -404,7 +406,7 @@ def next_step(status: BatchStatus, db_option: str, *, has_log: bool) -> str:
 
     ``db_option`` follows the command. ``has_log``: batchgen can fetch the provider's billing log.
     """
-    name, again = status.batch, rounded_dollars(status.held.again)
+    name, again = shlex.quote(status.batch), rounded_dollars(status.held.again)
     if status.uncertain and has_log and status.unsettled:
         return f"batchgen reconcile {name}{db_option}   # checks the provider's billing log"
     if status.unfinished > status.stuck:

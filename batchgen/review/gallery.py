@@ -53,6 +53,10 @@ class GalleryOptions:
     """Of `SHOWABLE`."""
     columns: Sequence[str] = ()
     single: bool = False
+    before: bool = False
+    compare: Sequence[str] = ()
+    """Axes of the matrix, whose values are the columns of a grid."""
+    """Whether each image comes with the one that it replaced."""
     pick: bool = False
     keep_metadata: bool = False
 
@@ -80,7 +84,6 @@ class Entry:
     alt: str
     caption: str
     key: str
-    file: str
     facts: Mapping[str, str]
     width: int
     height: int
@@ -119,7 +122,6 @@ class Written:
     """What a gallery consists of."""
 
     images: int = 0
-    new_files: int = 0
     troubles: list[str] = field(default_factory=list)
 
 
@@ -246,7 +248,6 @@ class GalleryWriter:
             alt=alt,
             caption=caption,
             key=key,
-            file=full or thumb if not options.single else "",
             facts=facts,
             width=image.width,
             height=image.height,
@@ -272,7 +273,6 @@ class GalleryWriter:
         path = self._use(name)
         if not path.is_file():
             replace_file(path, self._thumbnails.read(source, row.sha256, self._options.side))
-            self.written.new_files += 1
         return name
 
     def _original(self, image: GalleryImage, key: str) -> str:
@@ -290,7 +290,6 @@ class GalleryWriter:
             data = source.read_bytes()
             is_kept = self._options.keep_metadata or kind is ImageFormat.MP4
             replace_file(path, data if is_kept else without_metadata(data, kind))
-            self.written.new_files += 1
         return quote(name)
 
     def _use(self, name: str) -> Path:

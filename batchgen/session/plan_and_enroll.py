@@ -11,8 +11,8 @@ from batchgen.errors import Fault
 from batchgen.job import BatchId, OptionValue, RunId
 from batchgen.ledger.batches import BatchRow
 from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.key_patterns import Only, resolve_jobs
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.open_work import unpriced_models as pending_unpriced
 from batchgen.ledger.owners import Claim
 from batchgen.ledger.price_lists import keep_price_list

@@ -33,7 +33,7 @@ from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.outcomes.retry_after import MAX_WAIT_S, retry_after
 from batchgen.planning.naming import NamingError, checked_key, output_path, safe_path
 from batchgen.providers.adapters.error_objects import error_of
-from batchgen.providers.adapters.image_paths import MAX_IMAGES, find_images
+from batchgen.providers.adapters.find_images import MAX_IMAGES, find_images
 from batchgen.providers.adapters.registry import ADAPTERS
 from batchgen.providers.adapters.response_parsing import parse_document
 from batchgen.providers.adapters.tasks import find_task
@@ -142,7 +142,7 @@ def read_response(data: bytes) -> None:
             assert classification.billed is not Billed.NO
 
 
-def read_image_paths(data: bytes) -> None:
+def find_any_images(data: bytes) -> None:
     """Images are found at distinct indexes; next to an error only those that are image data."""
     with suppress(ValueError):
         document = parse_document(data)
@@ -269,8 +269,8 @@ TARGETS: Final[Mapping[str, Target]] = {
             b'\2\0{"code": "success", "data": {"task_id": "t", "status": "SUCCESS", "url": "u"}}',
         ),
     ),
-    "image_paths": Target(
-        read_image_paths,
+    "find_images": Target(
+        find_any_images,
         tuple(
             json.dumps(document).encode()
             for document in (

@@ -46,11 +46,6 @@ pytestmark = pytest.mark.anyio
 SHORT_S = 0.3
 
 
-@pytest.fixture(scope="module")
-def verify() -> ssl.SSLContext:
-    return ssl_context()
-
-
 @dataclass(frozen=True)
 class Pieces:
     """A large body in many pieces, as an upload is."""
@@ -114,11 +109,6 @@ async def test_an_unusable_address_is_an_exchange_too(
     assert exchange.reach is Reach.NOTHING
     assert exchange.failure is not Failure.NONE
     assert exchange.detail
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> wire.Certificate:
-    return wire.certificate(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
 
 
 @pytest.mark.fault("N05")

@@ -18,7 +18,7 @@ from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import Response
 from batchgen.providers.adapters.error_objects import message_of
-from batchgen.providers.adapters.image_paths import find_images, is_image_file
+from batchgen.providers.adapters.find_images import find_images, is_image_file
 from batchgen.providers.adapters.multipart import multipart
 from batchgen.providers.adapters.response_parsing import (
     declared_length,

@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpx
 from httpx_sse import EventSource
 
-from batchgen.providers.adapters.image_paths import find_images
+from batchgen.providers.adapters.find_images import find_images
 from batchgen.providers.adapters.response_parsing import error_of, parse_document
 
 _CONTENT_TYPE: Final = "text/event-stream"

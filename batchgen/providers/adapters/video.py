@@ -17,7 +17,7 @@ from urllib.parse import quote
 from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import ErrorBody, Response
-from batchgen.providers.adapters.image_paths import find_images
+from batchgen.providers.adapters.find_images import find_images
 from batchgen.providers.adapters.response_parsing import (
     error_of,
     no_json,

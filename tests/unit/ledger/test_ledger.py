@@ -29,8 +29,8 @@ from batchgen.ledger.images import (
     record_placement,
 )
 from batchgen.ledger.jobs import fail_pending_job, paid_jobs, pending_jobs, read_job
+from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.only import Only
 from batchgen.ledger.path_owners import path_history
 from batchgen.ledger.records import BudgetReached, NotPending
 from batchgen.ledger.retry_selection import RetrySelection, retry_jobs

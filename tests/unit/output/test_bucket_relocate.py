@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 
-from batchgen.ledger.moving import Relocation
+from batchgen.ledger.relocations import Relocation
 from batchgen.output.bucket_relocate import move_object
 from batchgen.storage.local import LocalStore
 from batchgen.storage.store import ObjectInfo, Store

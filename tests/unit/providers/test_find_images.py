@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchgen.job import ImageRef, Outcome
 from batchgen.outcomes.classify import Exchange, Reach, classify
-from batchgen.providers.adapters.image_paths import IMAGES_API, TABLE, find_images
+from batchgen.providers.adapters.find_images import IMAGES_API, TABLE, find_images
 from batchgen.providers.adapters.images import read_response
 from batchgen.providers.adapters.registry import ADAPTERS
 from tests.support.adapters import IMAGE, TEXT, URL, inline_image
