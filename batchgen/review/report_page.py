@@ -15,6 +15,7 @@ from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from batchgen.console.shell_command import shell_command
 from batchgen.errors import ExitCode
 from batchgen.images.formats import BadImage, ImageFormat
 from batchgen.ledger.budgets import PERIOD_TEXT, Budget
@@ -109,6 +110,8 @@ def report_page(morning: Morning, sources: ReportSources) -> str:
         title=headline(found),
         batch=found.status.batch,
         run=found.run.id,
+        review_command=shell_command("review", found.status.batch, "--run", str(found.run.id)),
+        report_command=shell_command("report", found.status.batch, "--run", str(found.run.id)),
         when=when_text(found.run),
         tone=_tone(found),
         summary=_summary(found),
