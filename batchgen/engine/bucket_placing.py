@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.engine.context import RunContext
-from batchgen.engine.placing import MAX_TRIES, PARTIAL_DIRECTORY, Conflict, Placer, partials_of
-from batchgen.engine.verification import verify_file
+from batchgen.engine.placing import (
+    MAX_TRIES,
+    PARTIAL_DIRECTORY,
+    Conflict,
+    Placer,
+    described_by_sidecar,
+    partials_of,
+)
+from batchgen.engine.verification import metadata_refused, verify_file
 from batchgen.job import AttemptId, Job, SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
@@ -28,6 +35,7 @@ from batchgen.output.bucket_sidecar import (
 from batchgen.output.bucket_versions import keep_edited_object, keep_object
 from batchgen.output.sidecar import sidecar_data
 from batchgen.planning.naming import final_path
+from batchgen.providers.adapters.video import is_video_task
 from batchgen.spool.kept_images import PRIVATE_DIRECTORY
 from batchgen.storage.store import StaleObjectError, Store
 from batchgen.storage.stores import Stores
@@ -65,6 +73,24 @@ class BucketPlacer(Placer):
         name = sidecar_name(saved.path)
         data = sidecar_data(saved.path.rpartition("/")[2], job, saved, origin)
         await in_store_thread(self._stores.of(job.root).put, name, data)
+
+    async def try_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> bool:
+        if not is_bucket(job.root):
+            return await super().try_sidecar(job, saved, origin)
+        store = self._stores.of(job.root)
+        try:
+            await in_store_thread(self._free_sidecar_object, store, job, saved, origin)
+        except Conflict:
+            return False
+        await self.write_sidecar(job, saved, origin)
+        return True
+
+    async def remove_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
+        if not is_bucket(job.root):
+            await super().remove_sidecar(job, saved, origin)
+            return
+        store = self._stores.of(job.root)
+        await in_store_thread(remove_sidecar_object, store, saved.path, origin.batch, job.key)
 
     async def place(
         self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
@@ -177,7 +203,9 @@ class BucketPlacer(Placer):
             if hashlib.sha256(data).hexdigest() != image.sha256:
                 return None
             copy.write_bytes(data)
-            info, sha256 = verify_file(copy, job.verify, is_video=image.task is not None)
+            is_video = is_video_task(image.task)
+            info, sha256 = verify_file(copy, job.verify, is_video=is_video)
+            refused = metadata_refused(copy, info) if job.metadata and not is_video else ""
         except FileNotFoundError:
             return None
         finally:
@@ -192,15 +220,17 @@ class BucketPlacer(Placer):
             width=info.width,
             height=info.height,
             format=info.format.value,
+            metadata_refused=refused,
         )
 
     def _remove_replaced(
-        self, job: Job, old: tuple[OldImage, ...], new: set[str], batch: str
+        self, job: Job, old: tuple[OldImage, ...], saved: list[SavedImage], batch: str
     ) -> None:
         super()._remove_replaced(
-            job, tuple(image for image in old if not is_bucket(image.root)), new, batch
+            job, tuple(image for image in old if not is_bucket(image.root)), saved, batch
         )
-        sidecars = {sidecar_name(path) for path in new} if job.sidecar else set()
+        new = {image.path for image in saved}
+        sidecars = {sidecar_name(path) for path in described_by_sidecar(job, saved)}
         for image in old:
             if not is_bucket(image.root) or (image.root == job.root and image.path in new):
                 continue

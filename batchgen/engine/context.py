@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from batchgen.engine.events import Observer
+from batchgen.engine.events import Noticed, Observer
 from batchgen.engine.progress_guard import ProgressGuard
 from batchgen.engine.throttle.limits import DispatchStatus
 from batchgen.engine.throttle.throttle import Throttle
@@ -35,6 +35,8 @@ class RunTally:
     """Whether any request of this run returned an image."""
     internal_errors: list[str] = field(default_factory=list)
     """Tracebacks of bugs."""
+    noticed: set[str] = field(default_factory=set)
+    """Topics of the notices that were shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,12 @@ class RunContext:
         """Return the state of dispatch; what requests wait for includes the progress guard."""
         found = self.throttle.status()
         return replace(found, waiting_for=self.guard.waiting_for() or found.waiting_for)
+
+    def notice(self, topic: str, message: str) -> None:
+        """Show a message, once in a run for each topic."""
+        if topic not in self.tally.noticed:
+            self.tally.noticed.add(topic)
+            self.observe(Noticed(message=message))
 
     def record_internal_error(self, exc: Exception) -> None:
         """Keep a bug for the end of the run; several of them stop it before they cost more."""

@@ -21,7 +21,12 @@ from batchgen.engine.failed_download import failed_download, is_overdue, wait_as
 from batchgen.engine.image_source import ImageSource
 from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Conflict, Placer
 from batchgen.engine.redelivery import Redelivery
-from batchgen.engine.verification import defect_of_replacement, embed_metadata, verify_file
+from batchgen.engine.verification import (
+    Embedded,
+    defect_of_replacement,
+    embed_metadata,
+    verify_file,
+)
 from batchgen.engine.video_tasks import (
     TaskDone,
     TaskFailed,
@@ -315,11 +320,11 @@ class Delivery:
                 reason = f"{exc.reason}: {exc}"
                 # Reading a response again does not change it; a URL may serve another file.
                 return FetchSpoiled(reason) if image.url is None else FetchResult(bad_image=reason)
-            info, sha256 = found.info, found.sha256
+            result = Embedded(found.info, found.sha256)
             if job.metadata and not is_video_task(image.task):
                 origin = await self._origin(image)
-                info, sha256 = await in_disk_thread(embed_metadata, part.part, job, origin)
-            saved = _saved_image(job, image, info, sha256)
+                result = await in_disk_thread(embed_metadata, part.part, job, origin)
+            info, saved = result.info, _saved_image(job, image, result)
             if image.replaces is not None and image.rank == 0:
                 differs = mismatches(info, job.options)
                 defect = await in_disk_thread(
@@ -347,9 +352,26 @@ class Delivery:
     async def _record_saved(self, job: Job, image: DueImage, saved: SavedImage) -> _Saved:
         if job.sidecar:
             await self._placer.write_sidecar(job, saved, await self._origin(image))
+        elif saved.metadata_refused:
+            await self._describe_in_sidecar(job, saved, await self._origin(image))
+        elif image.replaces is not None:
+            await self._placer.remove_sidecar(job, saved, await self._origin(image))
         finished = await self._context.ledger.run(mark_image_saved, image.id)
         hit(Point.SAVED)
         return _Saved(image=saved, finished=finished)
+
+    async def _describe_in_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
+        """Write a sidecar although the job has none, because its image takes no metadata.
+
+        Another file at its path is kept: the image itself is saved, and that is enough.
+        """
+        is_written = await self._placer.try_sidecar(job, saved, origin)
+        name, why = path_below(job.root, saved.path), saved.metadata_refused
+        if is_written:
+            text = f"metadata of {name} and images like it is in sidecars (.json): {why}"
+        else:
+            text = f"metadata of {name} is not saved, as another file is at the path of its sidecar"
+        self._context.notice(f"metadata {is_written} {why}", text)
 
     async def _finish_job(
         self,
@@ -428,13 +450,15 @@ def _read_paid(ledger: Ledger, job: JobId) -> PaidJob:
     return PaidJob(read_job(ledger, job), tuple(due_images(ledger, job)))
 
 
-def _saved_image(job: Job, image: DueImage, info: ImageInfo, sha256: str) -> SavedImage:
+def _saved_image(job: Job, image: DueImage, result: Embedded) -> SavedImage:
+    info = result.info
     return SavedImage(
         path=final_path(job.path, info.format.extension, image.rank),
-        sha256=sha256,
+        sha256=result.sha256,
         bytes=info.size_bytes,
         width=info.width,
         height=info.height,
         format=info.format.value,
-        warnings=(*mismatches(info, job.options), *oddities(info)),
+        warnings=(*mismatches(info, job.options), *oddities(info, job.options)),
+        metadata_refused=result.refused,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.engine.context import RunContext
-from batchgen.engine.verification import verify_file
+from batchgen.engine.verification import metadata_refused, verify_file
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import inspect
 from batchgen.job import AttemptId, Job, SavedImage
@@ -90,6 +90,25 @@ class Placer:
         """Write the sidecar of a placed image. Raises OSError."""
         final = self._base / job.root / saved.path
         await in_disk_thread(write_sidecar, final, job, saved, origin)
+
+    async def try_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> bool:
+        """Write the sidecar of a placed image; return False if another file is at its path.
+
+        Raises OSError.
+        """
+        sidecar = sidecar_of(self._base / job.root / saved.path)
+        try:
+            await in_disk_thread(self._free_sidecar_path, job, sidecar, origin)
+        except Conflict:
+            return False
+        await self.write_sidecar(job, saved, origin)
+        return True
+
+    async def remove_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
+        """Remove a sidecar that describes the image which this one has replaced. Raises OSError."""
+        sidecar = sidecar_of(self._base / job.root / saved.path)
+        if await in_disk_thread(is_sidecar, sidecar, origin.batch, job.key):
+            await in_disk_thread(sidecar.unlink)
 
     async def place(
         self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
@@ -215,6 +234,7 @@ class Placer:
         if (image.root, image.path) != (job.root, planned):
             return None
         sync_directory(final.parent)
+        is_without = job.metadata and not is_video_task(image.task)
         return SavedImage(
             path=image.path or "",
             sha256=sha256,
@@ -222,22 +242,23 @@ class Placer:
             width=info.width,
             height=info.height,
             format=info.format.value,
+            metadata_refused=metadata_refused(final, info) if is_without else "",
         )
 
     def clean_up(
         self, job: Job, finished: JobFinished, saved: list[SavedImage], batch: str
     ) -> None:
         """Remove replaced images and save partial ones, after the job is done. Raises OSError."""
-        self._remove_replaced(job, finished.replaced, {image.path for image in saved}, batch)
+        self._remove_replaced(job, finished.replaced, saved, batch)
         if job.keep_partials and saved:
             self._save_partials(job, finished.attempt_id, saved[0].path)
 
     def _remove_replaced(
-        self, job: Job, old: tuple[OldImage, ...], new: set[str], batch: str
+        self, job: Job, old: tuple[OldImage, ...], saved: list[SavedImage], batch: str
     ) -> None:
         """Remove replaced images whose path differs from those of the new ones."""
-        root = self._base / job.root
-        sidecars = {sidecar_of(root / path) for path in new} if job.sidecar else set()
+        root, new = self._base / job.root, {image.path for image in saved}
+        sidecars = {sidecar_of(root / path) for path in described_by_sidecar(job, saved)}
         for image in old:
             path = self._base / image.root / image.path
             if image.root == job.root and image.path in new:
@@ -273,6 +294,11 @@ def partials_of(spool: Spool, attempt: AttemptId) -> Iterator[tuple[int, str, by
         except BadImage:
             continue
         yield number, info.format.extension, data
+
+
+def described_by_sidecar(job: Job, saved: list[SavedImage]) -> set[str]:
+    """Return the paths of the images that have a sidecar."""
+    return {image.path for image in saved if job.sidecar or image.metadata_refused}
 
 
 def _has_content(path: Path, sha256: str | None) -> bool:

@@ -19,13 +19,14 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from batchgen.errors import SettingsError
-from batchgen.images.formats import BadImage, ImageFormat
+from batchgen.images.formats import USUAL_FORMATS, BadImage, ImageFormat
+from batchgen.images.plain_copy import plain_copy
 from batchgen.images.strip import without_metadata
 from batchgen.images.thumbnail import make_thumbnail
 from batchgen.ledger.gallery import GalleryImage
 from batchgen.ledger.review import ImageFile
 from batchgen.money import decimal_string
-from batchgen.review.files import NoFileError, find_file
+from batchgen.review.files import NoFileError, check_shown, find_file
 from batchgen.text import counted
 
 MOST_SINGLE_BYTES: Final = 25_000_000
@@ -192,6 +193,7 @@ class GalleryWriter:
 
     def _thumbnail(self, row: ImageFile) -> str:
         """Return the URL of a thumbnail; as a data URL for a single file."""
+        check_shown(row)
         source = find_file(self._base, row)
         if self._options.single:
             part = self._target.with_name(f".{self._target.name}.{os.getpid()}.thumb")
@@ -208,7 +210,10 @@ class GalleryWriter:
         return name
 
     def _original(self, image: GalleryImage, key: str) -> str:
-        """Copy the image itself, without metadata unless that is wanted, and return its URL."""
+        """Copy the image itself, without metadata unless that is wanted, and return its URL.
+
+        A GIF or AVIF without metadata is a WebP.
+        """
         row = image.file
         source = find_file(self._base, row)
         kind = ImageFormat(row.format)
@@ -216,12 +221,17 @@ class GalleryWriter:
         stem = f"{row.sha256[:_NAME_CHARS]}{mark}"
         if key:
             stem += f"/{Path(row.path).stem}"
-        name = f"{_ORIGINALS}/{stem}.{kind.extension}"
-        path = self._use(name)
+        is_kept = self._options.keep_metadata or kind is ImageFormat.MP4
+        is_converted = not is_kept and kind not in USUAL_FORMATS
+        extension = (ImageFormat.WEBP if is_converted else kind).extension
+        path = self._use(name := f"{_ORIGINALS}/{stem}.{extension}")
         if not path.is_file():
             data = source.read_bytes()
-            is_kept = self._options.keep_metadata or kind is ImageFormat.MP4
-            _replace_file(path, data if is_kept else without_metadata(data, kind))
+            if is_converted:
+                data = plain_copy(data)
+            elif not is_kept:
+                data = without_metadata(data, kind)
+            _replace_file(path, data)
             self.written.new_files += 1
         return quote(name)
 

@@ -42,7 +42,7 @@ from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.session.settings import Environment
 from batchgen.text import slug
 from batchgen.urls import check_base_url
-from tests.support.images import SMALL
+from tests.support.images import HEIC, HEIC_ALPHA, SMALL
 from tests.support.manifests import NIGHTLY, SHORT
 from tests.support.naming import assert_safe
 from tests.support.price_list import check as check_prices
@@ -291,7 +291,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         ),
     ),
     "headers": Target(read_headers, (b"7", b"\n1500\n1m30s\nMon, 02 Nov 2026 02:00:00 GMT")),
-    "image": Target(read_image, tuple(image for _, image in SMALL.values())),
+    "image": Target(read_image, (*(image for _, image in SMALL.values()), HEIC, HEIC_ALPHA)),
     "name": Target(read_name, (b"../../etc/passwd", b"COM1/nul.png", "Café/\u202egpj".encode())),
     "prices": Target(
         read_prices, (b'{"data": [{"model_name": "m", "quota_type": 1, "model_price": 0.1}]}',)

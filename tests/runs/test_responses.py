@@ -257,7 +257,7 @@ SPOILED = {
     "cut": {"b64_json": encoded(CUT)},
     "not base64": {"b64_json": "!!!!"},
     "a page": {"b64_json": encoded(b"<html>sorry</html>")},
-    "a gif": {"b64_json": encoded(image("red", "GIF"))},
+    "a tiff": {"b64_json": encoded(image("red", "TIFF", (8, 8)))},
 }
 
 
