@@ -17,6 +17,7 @@ from batchgen.job import AttemptId, BatchId, Job, RunId
 from batchgen.ledger.records import DueImage
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.providers.profile import Profile
+from batchgen.spool.redaction import Redactor
 from batchgen.spool.spool import Spool
 from batchgen.storage.stores import Stores
 from batchgen.system.disk_space import DiskSpace
@@ -56,6 +57,8 @@ class RunContext:
     base: Path
     """The manifest's directory; output directories are relative to it."""
     overwrite: bool = False
+    redactor: Redactor | None = None
+    """Hides the API key in what a later run reads; None without one."""
     stores: Stores | None = None
     """Set where an output directory of the batch is, or was, in a bucket."""
     tally: RunTally = field(default_factory=RunTally)

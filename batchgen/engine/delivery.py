@@ -15,6 +15,7 @@ import anyio
 
 from batchgen.engine.attempt import expiry
 from batchgen.engine.bucket_placing import BucketPlacer
+from batchgen.engine.compressed_response import Compressed, StillUnread, read_compressed
 from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import JobDone, JobHeld
 from batchgen.engine.failed_download import failed_download, is_overdue, wait_asked_before
@@ -76,8 +77,10 @@ from batchgen.outcomes.download_policy import (
     FetchResult,
     FetchSpoiled,
 )
+from batchgen.outcomes.retry_policy import Next
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.video import is_video_task
+from batchgen.spool.response_file import SpooledResponse
 from batchgen.storage.store import StoreError
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, hit
@@ -95,7 +98,14 @@ class _Saved:
 
 
 _ImageResult = (
-    _Saved | FetchAgain | FetchLater | FetchLost | FetchSpoiled | TaskFailed | TaskUnresolved
+    _Saved
+    | FetchAgain
+    | FetchLater
+    | FetchLost
+    | FetchSpoiled
+    | TaskFailed
+    | TaskUnresolved
+    | Compressed
 )
 
 
@@ -250,6 +260,8 @@ class Delivery:
                     return None
                 case FetchSpoiled(reason):
                     return await self._mark_spoiled(job, image.attempt_id, reason)
+                case Compressed(response):
+                    return await self._read_compressed(job, image.attempt_id, response)
                 case TaskFailed(error):
                     await self._record_failed_task(job, image.attempt_id, error)
                     return None
@@ -303,7 +315,7 @@ class Delivery:
 
     async def _fetch_and_place(
         self, job: Job, image: DueImage
-    ) -> _Saved | FetchResult | FetchLater | FetchSpoiled:
+    ) -> _Saved | FetchResult | FetchLater | FetchSpoiled | Compressed:
         # The file extension is unknown until the image has arrived; the directory is not.
         known_path = job.path.partition(EXT_PLACEHOLDER)[0]
         directory = await self._placer.make_directory(job.root, known_path)
@@ -350,28 +362,10 @@ class Delivery:
         return await self._context.ledger.run(read_provenance, image.attempt_id)
 
     async def _record_saved(self, job: Job, image: DueImage, saved: SavedImage) -> _Saved:
-        if job.sidecar:
-            await self._placer.write_sidecar(job, saved, await self._origin(image))
-        elif saved.metadata_refused:
-            await self._describe_in_sidecar(job, saved, await self._origin(image))
-        elif image.replaces is not None:
-            await self._placer.remove_sidecar(job, saved, await self._origin(image))
+        await self._placer.describe(job, image, saved)
         finished = await self._context.ledger.run(mark_image_saved, image.id)
         hit(Point.SAVED)
         return _Saved(image=saved, finished=finished)
-
-    async def _describe_in_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
-        """Write a sidecar although the job has none, because its image takes no metadata.
-
-        Another file at its path is kept: the image itself is saved, and that is enough.
-        """
-        is_written = await self._placer.try_sidecar(job, saved, origin)
-        name, why = path_below(job.root, saved.path), saved.metadata_refused
-        if is_written:
-            text = f"metadata of {name} and images like it is in sidecars (.json): {why}"
-        else:
-            text = f"metadata of {name} is not saved, as another file is at the path of its sidecar"
-        self._context.notice(f"metadata {is_written} {why}", text)
 
     async def _finish_job(
         self,
@@ -426,6 +420,20 @@ class Delivery:
         )
         self._context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
 
+    async def _read_compressed(
+        self, job: Job, attempt: AttemptId, stored: SpooledResponse
+    ) -> Requeue | _Waiting | None:
+        """Deliver the images of a response that could not be decompressed when it arrived."""
+        found = await read_compressed(self._context, job, attempt, stored)
+        match found:
+            case list():
+                return await self._deliver_images(job, found)
+            case Next():
+                return await self._continue_after(job, found)
+            case StillUnread(reason):
+                await self._leave_paid(job, reason)
+                return None
+
     async def _give_up_copy(self, job: Job, attempt: AttemptId, why: str) -> None:
         reason = await self._context.ledger.run(give_up_copy, job.id, attempt, why)
         self._context.observe(JobHeld(key=job.key, state=JobState.PENDING, reason=reason))
@@ -439,6 +447,11 @@ class Delivery:
         following = await context.ledger.run(
             mark_response_spoiled, attempt, classification, context.run
         )
+        return await self._continue_after(job, following)
+
+    async def _continue_after(self, job: Job, following: Next) -> Requeue | None:
+        """Report what follows a paid response without an image, and return a job to be resent."""
+        context = self._context
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
         if following.state is not JobState.PENDING:
             return None

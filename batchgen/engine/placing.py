@@ -36,6 +36,7 @@ from batchgen.system.atomic_files import (
 from batchgen.system.claiming import claim, is_one_name, replace
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
+from batchgen.urls import path_below
 
 PARTIAL_DIRECTORY: Final = ".partial"
 _MAX_KNOWN_DIRECTORIES: Final = 64
@@ -85,6 +86,29 @@ class Placer:
     def is_taken(self, root: str, path: str) -> bool:
         """Return whether a file exists at an output path; a bucket says so when it is written."""
         return os.path.lexists(self._base / root / path)
+
+    async def describe(self, job: Job, image: DueImage, saved: SavedImage) -> None:
+        """Write or remove the sidecar of a placed image. Raises OSError.
+
+        An image that takes no metadata gets one although the job has none. Another file at its path
+        is kept then: the image itself is saved, and that is enough.
+        """
+        if not (job.sidecar or saved.metadata_refused or image.replaces is not None):
+            return
+        origin = await self._context.ledger.run(read_provenance, image.attempt_id)
+        if job.sidecar:
+            await self.write_sidecar(job, saved, origin)
+            return
+        if not saved.metadata_refused:
+            await self.remove_sidecar(job, saved, origin)
+            return
+        name, why = path_below(job.root, saved.path), saved.metadata_refused
+        if await self.try_sidecar(job, saved, origin):
+            text = f"metadata of {name} and images like it is in sidecars (.json): {why}"
+        else:
+            why = "another file is at the path of its sidecar"
+            text = f"metadata of {name} is not saved: {why}"
+        self._context.notice(f"metadata: {why}", text)
 
     async def write_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
         """Write the sidecar of a placed image. Raises OSError."""

@@ -57,6 +57,7 @@ from batchgen.session.prepare import Prepared, key_of
 from batchgen.session.presenter import RunProgress
 from batchgen.session.run_claim import claim_of
 from batchgen.session.storage import stores_for
+from batchgen.spool.redaction import Redactor
 from batchgen.spool.spool import Spool
 from batchgen.storage.stores import Stores
 from batchgen.system.disk_space import DiskSpace
@@ -243,6 +244,7 @@ class _Engine:
             observe=self.progress.observe,
             base=prepared.loaded.base,
             overwrite=spec.overrides.overwrite,
+            redactor=Redactor.of(self.key.reveal() if self.key else None),
             stores=_stores(prepared) if begun.has_bucket else None,
         )
 

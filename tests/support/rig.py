@@ -280,6 +280,12 @@ def content(directory: Path) -> dict[str, bytes]:
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
+def spooled(directory: Path) -> list[Path]:
+    """The files of responses in the spool of a ledger."""
+    files = (directory / "batchgen.db.spool").iterdir()
+    return sorted(file for file in files if file.name != ".gitignore")
+
+
 def wait_for(directory: Path, sql: str, run: subprocess.Popen[str] | None = None) -> None:
     """Wait until the ledger of a run, which may not have begun, gives a row.
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from batchgen.images.base64_scanner import ScannedBody
 from batchgen.job import AttemptId
+from batchgen.spool.redaction import Redactor
 from batchgen.spool.spool import Spool
 from batchgen.spool.writer import SpoolWriter
 from batchgen.system.atomic_files import PartFile
@@ -38,7 +39,9 @@ def spool(tmp_path: Path) -> Spool:
     return made
 
 
-async def write(spool: Spool, *chunks: bytes, commit: bool = True, hide: str | None = None) -> None:
+async def write(
+    spool: Spool, *chunks: bytes, commit: bool = True, hide: Redactor | None = None
+) -> None:
     """Spool a response, complete or cut off."""
     async with spool.part(ONE) as part:
         writer = SpoolWriter(part, 200, HEADERS, hide=hide)
@@ -292,7 +295,7 @@ async def test_body_survives_any_chunking_and_end(
 
 @pytest.mark.fault("S12")
 async def test_api_key_does_not_reach_the_disk(spool: Spool) -> None:
-    await write(spool, b'{"error":"wrong key sk-CAN', b'ARY-0123456789abcdef"}', hide=KEY)
+    await write(spool, b'{"error":"wrong key sk-CAN', b'ARY-0123456789abcdef"}', hide=Redactor(KEY))
     found = spool.find(ONE)
     assert found is not None
     assert found.body() == b'{"error":"wrong key ***"}'
