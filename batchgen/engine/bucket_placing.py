@@ -36,10 +36,9 @@ from batchgen.output.bucket_versions import keep_edited_object, keep_object
 from batchgen.output.sidecar import sidecar_data
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.video import is_video_task
-from batchgen.spool.kept_images import PRIVATE_DIRECTORY
 from batchgen.storage.store import StaleObjectError, Store
 from batchgen.storage.stores import Stores
-from batchgen.system.atomic_files import PartFile, make_directories
+from batchgen.system.atomic_files import PRIVATE_DIRECTORY, PartFile, make_directories
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread, in_store_thread
 from batchgen.urls import is_bucket

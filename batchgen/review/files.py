@@ -17,7 +17,13 @@ from batchgen.ledger.review import ImageFile, image_file, references_of
 from batchgen.output.previous_versions import find_kept
 from batchgen.planning.reference_images import is_url
 from batchgen.review.batch import ReviewBatch
-from batchgen.system.atomic_files import sha256_of
+from batchgen.system.atomic_files import (
+    PRIVATE_DIRECTORY,
+    PRIVATE_FILE,
+    make_directories,
+    make_private_directory,
+    sha256_of,
+)
 
 SIZES: Final = (320, 1280)
 """Sides of thumbnails in pixels."""
@@ -78,7 +84,10 @@ class Files:
             if target.is_file():
                 return target
             try:
+                make_private_directory(self._batch.thumbnails)
+                make_directories(target.parent, PRIVATE_DIRECTORY)
                 make_thumbnail(source, target, side)
+                target.chmod(PRIVATE_FILE)
             except BadImage as exc:
                 raise NoFileError(f"the file cannot be shown: {exc}") from exc
             except OSError as exc:

@@ -12,7 +12,7 @@ from batchgen.manifest.model import FileRows
 from batchgen.session.settings import Environment
 from batchgen.session.storage import stores_for
 from batchgen.storage.store import Store
-from batchgen.system.atomic_files import make_directories, write_atomically
+from batchgen.system.atomic_files import PRIVATE_FILE, make_private_directory, write_atomically
 from batchgen.urls import is_bucket
 
 
@@ -49,8 +49,8 @@ def _fetch(store: Store, name: str, directory: Path) -> Path:
     copy = directory / f"table-{of_object}-{of_tag}"
     if not info.e_tag or not copy.exists():
         data = store.read(name)
-        make_directories(directory)
+        make_private_directory(directory)
         for old in directory.glob(f"table-{of_object}-*"):
             old.unlink(missing_ok=True)
-        write_atomically(copy, data)
+        write_atomically(copy, data, mode=PRIVATE_FILE)
     return copy

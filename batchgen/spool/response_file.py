@@ -25,10 +25,10 @@ import orjson
 import pybase64
 
 from batchgen.images.base64_scanner import Base64Decoder, Kind, Piece
-from batchgen.spool.kept_images import PRIVATE_DIRECTORY
 from batchgen.spool.response_part import ResponsePart
 from batchgen.system.atomic_files import (
     PART_SUFFIX,
+    PRIVATE_DIRECTORY,
     PartFile,
     copy_open,
     has_name,

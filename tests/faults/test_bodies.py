@@ -92,7 +92,7 @@ async def test_a_cut_image_is_charged_kept_and_never_done(form: str, tmp_path: P
     rows = await anyio.to_thread.run_sync(
         rig.query, tmp_path / "batchgen.db", "SELECT * FROM responses"
     )
-    in_ledger, in_spool = len(rows), len(list((tmp_path / "batchgen.db.spool").iterdir()))
+    in_ledger, in_spool = len(rows), len(rig.spooled(tmp_path))
     assert (in_ledger, in_spool) == ((0, len(bad)) if form == "inline" else (len(bad), 0))
 
 

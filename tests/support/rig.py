@@ -363,7 +363,7 @@ def judge(directory: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool)
         states = {row[0] for row in query(db, "SELECT DISTINCT state FROM jobs WHERE retired = 0")}
         assert states <= {"done", "failed", "blocked", "uncertain"}
         held = {row["id"] for row in query(db, _HELD)}
-        left = {path.name.partition(".")[0] for path in (directory / "batchgen.db.spool").iterdir()}
+        left = {path.name.partition(".")[0] for path in spooled(directory)}
         assert left <= held, "the spool keeps files that are not needed"
         assert [path for path in directory.rglob("*.part") if "spool" not in str(path)] == []
 
