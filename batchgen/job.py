@@ -199,6 +199,8 @@ class SavedImage:
     height: int
     format: str
     warnings: tuple[str, ...] = ()
+    metadata_refused: str = ""
+    """Why metadata could not be embedded, so that a sidecar has it; empty in any other case."""
 
 
 def canonical_json(value: object) -> str:

@@ -180,7 +180,7 @@ async def _read_response(
 async def _record_images(
     context: RunContext, attempt: Attempt, classification: Classification, response: Response
 ) -> Conclusion:
-    images = [(_with_endpoint(context, ref), expiry(ref.url)) for ref in response.images]
+    images = [(stored_reference(context, ref), expiry(ref.url)) for ref in response.images]
     usage, model = response.usage, attempt.job.model
     held = attempt.part.content() if attempt.part else None
     due = await context.ledger.run(
@@ -198,8 +198,8 @@ async def _record_images(
     return conclusion
 
 
-def _with_endpoint(context: RunContext, ref: ImageRef) -> ImageRef:
-    """Store absolute URLs of images and tasks: a later run may have another base URL."""
+def stored_reference(context: RunContext, ref: ImageRef) -> ImageRef:
+    """Return an image with absolute URLs: a later run may have another base URL."""
     if ref.url is not None:
         return replace(ref, url=absolute_url(ref.url, context.base_url))
     if ref.task is None or not ref.task.startswith("/") or context.profile.moves_results:

@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
-from batchgen.engine.placing import MAX_TRIES, PARTIAL_DIRECTORY, Conflict, Placer, partials_of
-from batchgen.engine.verification import saved_image, verify_file
+from batchgen.engine.placing import (
+    MAX_TRIES,
+    PARTIAL_DIRECTORY,
+    Conflict,
+    Placer,
+    described_by_sidecar,
+    partials_of,
+)
+from batchgen.engine.verification import metadata_refused, saved_image, verify_file
 from batchgen.job import AttemptId, Job, SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
@@ -26,10 +33,9 @@ from batchgen.output.bucket_versions import keep_edited_object, keep_object
 from batchgen.output.sidecar import is_edited, is_sidecar_data, sidecar_data
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.video import is_video_task
-from batchgen.spool.kept_images import PRIVATE_DIRECTORY
 from batchgen.storage.store import StaleObjectError, Store
 from batchgen.storage.stores import Stores
-from batchgen.system.atomic_files import PartFile, make_directories
+from batchgen.system.atomic_files import PRIVATE_DIRECTORY, PartFile, make_directories
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread, in_store_thread
 from batchgen.urls import is_bucket, path_below
@@ -71,6 +77,13 @@ class BucketPlacer(Placer):
         name = sidecar_name(saved.path)
         data = sidecar_data(saved.path.rpartition("/")[2], job, saved, origin)
         await in_store_thread(store.put, name, data)
+
+    async def remove_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
+        if not is_bucket(job.root):
+            await super().remove_sidecar(job, saved, origin)
+            return
+        store = self._stores.of(job.root)
+        await in_store_thread(remove_sidecar_object, store, saved.path, origin.batch, job.key)
 
     async def place(
         self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
@@ -190,7 +203,9 @@ class BucketPlacer(Placer):
             if hashlib.sha256(data).hexdigest() != image.sha256:
                 return None
             copy.write_bytes(data)
-            info, sha256 = verify_file(copy, job.verify, is_video=is_video_task(image.task))
+            is_video = is_video_task(image.task)
+            info, sha256 = verify_file(copy, job.verify, is_video=is_video)
+            refused = metadata_refused(copy, info) if job.metadata and not is_video else ""
         except FileNotFoundError:
             return None
         finally:
@@ -198,16 +213,17 @@ class BucketPlacer(Placer):
         planned = final_path(job.path, info.format.extension, image.rank)
         if (image.root, image.path) != (job.root, planned):
             return None
-        return saved_image(planned, info, sha256)
+        return saved_image(planned, info, sha256, metadata_refused=refused)
 
     def _remove_replaced(
-        self, job: Job, old: tuple[OldImage, ...], new: set[str], batch: str
+        self, job: Job, old: tuple[OldImage, ...], saved: list[SavedImage], batch: str
     ) -> None:
         super()._remove_replaced(
-            job, tuple(image for image in old if not is_bucket(image.root)), new, batch
+            job, tuple(image for image in old if not is_bucket(image.root)), saved, batch
         )
-        places = {path_below(job.root, path) for path in new}
-        sidecars = {sidecar_name(path) for path in places} if job.sidecar else set()
+        places = {path_below(job.root, image.path) for image in saved}
+        described = described_by_sidecar(job, saved)
+        sidecars = {sidecar_name(path_below(job.root, path)) for path in described}
         for image in old:
             place = path_below(image.root, image.path)
             if not is_bucket(image.root) or place in places:

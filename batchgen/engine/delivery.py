@@ -15,6 +15,7 @@ import anyio
 
 from batchgen.engine.attempt import expiry
 from batchgen.engine.bucket_placing import BucketPlacer
+from batchgen.engine.compressed_response import Compressed, StillUnread, read_compressed
 from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import JobDone, JobHeld
 from batchgen.engine.failed_download import failed_download, is_overdue, wait_asked_before
@@ -23,6 +24,7 @@ from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Conflict, Placer
 from batchgen.engine.redelivery import Redelivery
 from batchgen.engine.stop_reasons import DISK, STORAGE
 from batchgen.engine.verification import (
+    Embedded,
     defect_of_replacement,
     embed_metadata,
     saved_image,
@@ -77,8 +79,10 @@ from batchgen.outcomes.download_policy import (
     FetchResult,
     FetchSpoiled,
 )
+from batchgen.outcomes.retry_policy import Next
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.video import is_video_task
+from batchgen.spool.response_file import SpooledResponse
 from batchgen.storage.store import StoreError
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, hit
@@ -96,7 +100,14 @@ class _Saved:
 
 
 _ImageResult = (
-    _Saved | FetchAgain | FetchLater | FetchLost | FetchSpoiled | TaskFailed | TaskUnresolved
+    _Saved
+    | FetchAgain
+    | FetchLater
+    | FetchLost
+    | FetchSpoiled
+    | TaskFailed
+    | TaskUnresolved
+    | Compressed
 )
 
 
@@ -251,6 +262,8 @@ class Delivery:
                     return None
                 case FetchSpoiled(reason):
                     return await self._mark_spoiled(job, image.attempt_id, reason)
+                case Compressed(response):
+                    return await self._read_compressed(job, image.attempt_id, response)
                 case TaskFailed(error):
                     await self._record_failed_task(job, image.attempt_id, error)
                     return None
@@ -304,7 +317,7 @@ class Delivery:
 
     async def _fetch_and_place(
         self, job: Job, image: DueImage
-    ) -> _Saved | FetchResult | FetchLater | FetchSpoiled:
+    ) -> _Saved | FetchResult | FetchLater | FetchSpoiled | Compressed:
         # The file extension is unknown until the image has arrived; the directory is not.
         known_path = job.path.partition(EXT_PLACEHOLDER)[0]
         directory = await self._placer.make_directory(job.root, known_path)
@@ -321,11 +334,11 @@ class Delivery:
                 reason = f"{exc.reason}: {exc}"
                 # Reading a response again does not change it; a URL may serve another file.
                 return FetchSpoiled(reason) if image.url is None else FetchResult(bad_image=reason)
-            info, sha256 = found.info, found.sha256
+            result = Embedded(found.info, found.sha256)
             if job.metadata and not is_video_task(image.task):
                 origin = await self._origin(image)
-                info, sha256 = await in_disk_thread(embed_metadata, part.part, job, origin)
-            saved = _saved_image(job, image, info, sha256)
+                result = await in_disk_thread(embed_metadata, part.part, job, origin)
+            info, saved = result.info, _saved_image(job, image, result)
             if image.replaces is not None and image.rank == 0:
                 differs = mismatches(info, job.options)
                 defect = await in_disk_thread(
@@ -351,8 +364,7 @@ class Delivery:
         return await self._context.ledger.run(read_provenance, image.attempt_id)
 
     async def _record_saved(self, job: Job, image: DueImage, saved: SavedImage) -> _Saved:
-        if job.sidecar:
-            await self._placer.write_sidecar(job, saved, await self._origin(image))
+        await self._placer.describe(job, image, saved)
         finished = await self._context.ledger.run(mark_image_saved, image.id)
         hit(Point.SAVED)
         return _Saved(image=saved, finished=finished)
@@ -410,6 +422,20 @@ class Delivery:
         )
         self._context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
 
+    async def _read_compressed(
+        self, job: Job, attempt: AttemptId, stored: SpooledResponse
+    ) -> Requeue | _Waiting | None:
+        """Deliver the images of a response that could not be decompressed when it arrived."""
+        found = await read_compressed(self._context, job, attempt, stored)
+        match found:
+            case list():
+                return await self._deliver_images(job, found)
+            case Next():
+                return await self._continue_after(job, found)
+            case StillUnread(reason):
+                await self._leave_paid(job, reason)
+                return None
+
     async def _give_up_copy(self, job: Job, attempt: AttemptId, why: str) -> None:
         reason = await self._context.ledger.run(give_up_copy, job.id, attempt, why)
         self._context.observe(JobHeld(key=job.key, state=JobState.PENDING, reason=reason))
@@ -423,6 +449,11 @@ class Delivery:
         following = await context.ledger.run(
             mark_response_spoiled, attempt, classification, context.run
         )
+        return await self._continue_after(job, following)
+
+    async def _continue_after(self, job: Job, following: Next) -> Requeue | None:
+        """Report what follows a paid response without an image, and return a job to be resent."""
+        context = self._context
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
         if following.state is not JobState.PENDING:
             return None
@@ -434,6 +465,8 @@ def _read_paid(ledger: Ledger, job: JobId) -> PaidJob:
     return PaidJob(read_job(ledger, job), tuple(due_images(ledger, job)))
 
 
-def _saved_image(job: Job, image: DueImage, info: ImageInfo, sha256: str) -> SavedImage:
+def _saved_image(job: Job, image: DueImage, result: Embedded) -> SavedImage:
+    info = result.info
     path = final_path(job.path, info.format.extension, image.rank)
-    return saved_image(path, info, sha256, (*mismatches(info, job.options), *oddities(info)))
+    warnings = (*mismatches(info, job.options), *oddities(info, job.options))
+    return saved_image(path, info, result.sha256, warnings, result.refused)

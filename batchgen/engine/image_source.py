@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from batchgen.engine.compressed_response import Compressed
 from batchgen.engine.context import RunContext
 from batchgen.engine.placing import Placer
-from batchgen.engine.spooled_image import SpoolUnreadable, spooled_image
+from batchgen.engine.spooled_image import SpoolUnreadable, StillCompressed, spooled_image
 from batchgen.http.download import MAX_IMAGE_BYTES, Downloader
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.ledger.copies import find_original
@@ -31,7 +32,7 @@ class ImageSource:
 
     async def write_to(
         self, image: DueImage, part: PartFile
-    ) -> FetchResult | FetchLater | FetchSpoiled | None:
+    ) -> FetchResult | FetchLater | FetchSpoiled | Compressed | None:
         """Write an image to a temporary file; return why it failed, or None for success."""
         placer = self._placer
         if placer.may_have_bytes(image) and await placer.call(placer.adopt_kept, image, part):
@@ -46,6 +47,8 @@ class ImageSource:
             await in_decode_thread(self._unpack, image, part)
         except SpoolUnreadable as exc:
             return FetchLater(f"spool: {exc}")
+        except StillCompressed as exc:
+            return Compressed(exc.response)
         except ValueError as exc:
             return FetchSpoiled(f"invalid base64: {exc}")
         return None
@@ -58,7 +61,7 @@ class ImageSource:
         return FetchSpoiled("its image is missing or changed")
 
     def _unpack(self, image: DueImage, part: PartFile) -> None:
-        """Write an inline image. Raises SpoolUnreadable, and ValueError for invalid base64."""
+        """Write an inline image. Raises what `spooled_image` does, and ValueError for no base64."""
         base64, source = spooled_image(self._context.spool, image.attempt_id, image.position)
         if source is not None:
             part.adopt(source)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
-from batchgen.engine.verification import saved_image, verify_file
+from batchgen.engine.verification import metadata_refused, saved_image, verify_file
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import inspect
 from batchgen.job import AttemptId, Job, SavedImage
@@ -42,6 +42,7 @@ from batchgen.system.atomic_files import (
 from batchgen.system.claiming import claim, is_one_name, replace
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
+from batchgen.urls import path_below
 
 T = TypeVar("T")
 
@@ -98,6 +99,29 @@ class Placer:
         """Return whether a file exists at an output path; a bucket says so when it is written."""
         return os.path.lexists(self._base / root / path)
 
+    async def describe(self, job: Job, image: DueImage, saved: SavedImage) -> None:
+        """Write or remove the sidecar of a placed image. Raises OSError.
+
+        An image that takes no metadata gets one although the job has none. Another file at its path
+        is kept then: the image itself is saved, and that is enough.
+        """
+        if not (job.sidecar or saved.metadata_refused or image.replaces is not None):
+            return
+        origin = await self._context.ledger.run(read_provenance, image.attempt_id)
+        if job.sidecar:
+            await self.write_sidecar(job, saved, origin)
+            return
+        if not saved.metadata_refused:
+            await self.remove_sidecar(job, saved, origin)
+            return
+        name, why = path_below(job.root, saved.path), saved.metadata_refused
+        if await self.try_sidecar(job, saved, origin):
+            text = f"metadata of {name} and images like it is in sidecars (.json): {why}"
+        else:
+            why = "another file is at the path of its sidecar"
+            text = f"metadata of {name} is not saved: {why}"
+        self._context.notice(f"metadata: {why}", text)
+
     async def write_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
         """Write the sidecar of a placed image. Raises Conflict and OSError."""
         await in_disk_thread(self._write_sidecar, job, saved, origin)
@@ -106,6 +130,22 @@ class Placer:
         final = self._base / job.root / saved.path
         self._free_sidecar_path(job, final, origin)
         write_sidecar(final, job, saved, origin)
+
+    async def try_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> bool:
+        """Write the sidecar of a placed image; return False if another file is at its path.
+
+        Raises OSError.
+        """
+        try:
+            await self.write_sidecar(job, saved, origin)
+        except Conflict:
+            return False
+        return True
+
+    async def remove_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
+        """Remove a sidecar that describes the image which this one has replaced. Raises OSError."""
+        root = self._base / job.root
+        await in_disk_thread(remove_sidecar, root, root / saved.path, origin.batch, job.key)
 
     async def place(
         self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
@@ -236,23 +276,25 @@ class Placer:
         if (image.root, image.path) != (job.root, planned):
             return None
         sync_directory(final.parent)
-        return saved_image(planned, info, sha256)
+        is_without = job.metadata and not is_video_task(image.task)
+        refused = metadata_refused(final, info) if is_without else ""
+        return saved_image(planned, info, sha256, metadata_refused=refused)
 
     def clean_up(
         self, job: Job, finished: JobFinished, saved: list[SavedImage], batch: str
     ) -> None:
         """Remove replaced images and save partial ones, after the job is done. Raises OSError."""
-        self._remove_replaced(job, finished.replaced, {image.path for image in saved}, batch)
+        self._remove_replaced(job, finished.replaced, saved, batch)
         if job.keep_partials and saved:
             self._save_partials(job, finished.attempt_id, saved[0].path)
 
     def _remove_replaced(
-        self, job: Job, old: tuple[OldImage, ...], new: set[str], batch: str
+        self, job: Job, old: tuple[OldImage, ...], saved: list[SavedImage], batch: str
     ) -> None:
         """Remove replaced images whose path differs from those of the new ones."""
         root = self._base / job.root
-        sidecars = {sidecar_of(root / path) for path in new} if job.sidecar else set()
-        places = [root / path for path in new]
+        sidecars = {sidecar_of(root / path) for path in described_by_sidecar(job, saved)}
+        places = [root / image.path for image in saved]
         for image in old:
             path = self._base / image.root / image.path
             if any(_is_one_place(path, place) for place in places):
@@ -287,6 +329,11 @@ def partials_of(spool: Spool, attempt: AttemptId) -> Iterator[tuple[int, str, by
         except BadImage:
             continue
         yield number, info.format.extension, data
+
+
+def described_by_sidecar(job: Job, saved: list[SavedImage]) -> set[str]:
+    """Return the paths of the images that have a sidecar."""
+    return {image.path for image in saved if job.sidecar or image.metadata_refused}
 
 
 def _has_content(path: Path, sha256: str | None) -> bool:

@@ -23,7 +23,7 @@ import anyio
 import httpx
 
 from batchgen.http.connection import DeadlinePassed
-from batchgen.http.content_coding import BadCoding, ContentDecoder
+from batchgen.http.content_coding import BadCoding, ContentDecoder, unsupported_text
 from batchgen.http.deadlines import Deadline, Deadlines
 from batchgen.http.dns import CachedLookup, ip_in
 from batchgen.http.network import Access, Network, origin_of
@@ -32,6 +32,7 @@ from batchgen.http.response_headers import first_header, kept_headers
 from batchgen.http.transport import CONNECT_TIMEOUT_S, StreamTransport
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.outcomes.retry_after import retry_after
+from batchgen.spool.redaction import Redactor, redacted
 from batchgen.system.atomic_files import PartFile
 
 MAX_IMAGE_BYTES: Final = 64 * 1024 * 1024
@@ -122,6 +123,7 @@ class Downloader:
         self._network = network
         self._deadlines = deadlines
         self._access = access
+        self._redactor = Redactor.of(access.key)
         self._turns = nullcontext() if most is None else asyncio.Semaphore(most)
         self._clock = clock
         self._checked = _Checked()
@@ -169,13 +171,17 @@ class Downloader:
             try:
                 return await self._follow(url, part, known, max_bytes, deadline)
             except ForbiddenUrl as exc:
-                return FetchResult(forbidden=f"download refused: {exc}")
+                return FetchResult(forbidden=self._said(f"download refused: {exc}"))
             except DeadlinePassed:
                 return FetchResult(detail=f"not complete within {DOWNLOAD_DEADLINE_S:g} s")
             except (httpx.TransportError, socket.gaierror) as exc:
-                return FetchResult(detail=str(exc) or type(exc).__name__)
+                return FetchResult(detail=self._said(str(exc) or type(exc).__name__))
             except (httpx.InvalidURL, ValueError) as exc:
-                return FetchResult(forbidden=f"download refused: invalid URL: {exc}")
+                return FetchResult(forbidden=self._said(f"download refused: invalid URL: {exc}"))
+
+    def _said(self, text: str) -> str:
+        """Return a message without the key: it may quote a URL to which the host redirected."""
+        return redacted(text, self._redactor)
 
     async def _follow(
         self, url: str, part: PartFile, known: Validators, max_bytes: int, deadline: Deadline
@@ -318,6 +324,8 @@ async def _receive(
                 await part.write(piece)
         for piece in decoder.end():
             await part.write(piece)
+        if decoder.unsupported:
+            return FetchResult(detail=unsupported_text(decoder.unsupported))
     except BadCoding as exc:
         return FetchResult(bad_image=str(exc))
     return Validators(

@@ -21,6 +21,10 @@ _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _RST: Final = range(0xD0, 0xD8)
 _SOF_DECODABLE: Final = (0xC0, 0xC1, 0xC2)
 _SOF_OTHER: Final = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+_APP11: Final = 0xEB
+_C2PA: Final = re.compile(rb"JP.{10}jumb(?:.{8})?.{4}jumdc2pa", re.DOTALL)
+"""Start of a segment with a manifest of C2PA: a JUMBF box (ISO/IEC 19566-5) in the frame of JPEG XT
+(ISO/IEC 18477-3). See https://c2pa.org/specifications/, "Embedding manifests"."""
 _SCAN_END: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """The first marker that is not a stuffed byte, fill, or a restart inside a scan."""
 
@@ -72,7 +76,7 @@ def jpeg_parts(view: memoryview) -> Iterator[JpegPart]:
 def walk_jpeg(view: memoryview, max_pixels: int) -> Extent:
     """Check all parts of a JPEG, and return its size and its end. Raises BadImage."""
     frame: tuple[int, int] | None = None
-    scanned = False
+    scanned = is_signed = False
     end = 0
     for marker, start, end in jpeg_parts(view):
         if marker in _SOF_OTHER:
@@ -83,13 +87,15 @@ def walk_jpeg(view: memoryview, max_pixels: int) -> Extent:
             if frame is not None:
                 raise broken("the JPEG has two frames")
             frame = _size(view, start + 2, end, max_pixels)
+        elif marker == _APP11:
+            is_signed = is_signed or _C2PA.match(view, start + 4, end) is not None
         elif marker == _SOS and frame is None:
             raise broken("a JPEG scan comes before the frame header")
         elif marker == 0:
             scanned = True
     if frame is None or not scanned:
         raise broken("the JPEG contains no pixels")
-    return Extent(*frame, end)
+    return Extent(*frame, end, is_signed=is_signed)
 
 
 def _next_marker(view: memoryview, pos: int) -> tuple[int, int]:

@@ -27,6 +27,8 @@ _BIT_DEPTHS: Final = {
 }
 _PALETTE: Final = 3
 _WITH_ALPHA: Final = (4, 6)
+_C2PA: Final = b"caBX"
+"""Chunk with a manifest of C2PA: https://c2pa.org/specifications/, "Embedding manifests"."""
 
 
 def walk_png(view: memoryview, max_pixels: int) -> Extent:
@@ -54,7 +56,7 @@ def walk_png(view: memoryview, max_pixels: int) -> Extent:
         elif kind == b"IEND":
             if length or not seen >= {b"IDAT", b"PLTE"}:
                 raise broken("the PNG lacks its pixels or its palette")
-            return Extent(width, height, end, has_alpha or b"tRNS" in seen)
+            return Extent(width, height, end, has_alpha or b"tRNS" in seen, _C2PA in seen)
         elif kind == b"acTL" and b"IDAT" in seen:
             raise broken("the PNG's animation control comes after its pixels")
         if length:

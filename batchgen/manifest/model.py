@@ -214,7 +214,9 @@ class Output(Model):
         None, description="write NAME.json next to each image: prompt, options, cost, request id"
     )
     metadata: StrictBool | None = Field(
-        None, description="write prompt, model, key, cost and request id into each image, as XMP"
+        None,
+        description="write prompt, model, key, cost and request id into each image, as XMP; into a"
+        " sidecar if that would break its signature",
     )
 
 

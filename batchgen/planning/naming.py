@@ -31,7 +31,7 @@ _HASH_DIGITS: Final = 12
 """48 bits: a million prompts that begin with the same words have one collision in 500 batches.
 With 32 bits, each such batch would have more than a hundred."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_IMAGE_SUFFIX = re.compile(r"\.(?:png|jpe?g|webp)\Z", re.IGNORECASE)
+_IMAGE_SUFFIX = re.compile(r"\.(?:png|jpe?g|webp|gif|avif|hei[cf])\Z", re.IGNORECASE)
 
 
 class NamingError(ValueError):

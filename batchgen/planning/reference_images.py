@@ -15,13 +15,14 @@ from stat import S_ISREG
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from batchgen.images.formats import BadImage, Flaw, ImageInfo
-from batchgen.images.inspect import MAX_BYTES, inspect
+from batchgen.images.formats import USUAL_FORMATS, BadImage, Flaw, ImageFormat, ImageInfo
+from batchgen.images.inspect import MAX_BYTES, inspect, sniff
 from batchgen.planning.reference_names import ImageNames
 from batchgen.urls import is_bucket, is_url, split_object_url
 
 _ANY_PIXELS: Final = 1 << 62
 """Photos are sent unchanged and never decoded here."""
+_HEAD_BYTES: Final = 64
 _MAX_URL_CHARS: Final = 8192
 _MAX_SHOWN_CHARS: Final = 200
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f]")
@@ -160,6 +161,12 @@ def read_content(path: Path) -> Content:
             )
         # Not memory-mapped: truncation by another process would kill this one (SIGBUS).
         data = file.read(MAX_BYTES + 1)
+    kind = sniff(data[:_HEAD_BYTES])
+    if kind is not None and kind not in USUAL_FORMATS:
+        article = "an" if kind is ImageFormat.AVIF else "a"
+        raise BadImage(
+            Flaw.UNSUPPORTED_FORMAT, f"{article} {kind.upper()}, not a PNG, JPEG or WebP image"
+        )
     image = inspect(data, max_pixels=_ANY_PIXELS)
     return Content(sha256(data).hexdigest(), image)
 

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from batchgen.images.formats import BadImage
+from batchgen.images.formats import BadImage, ImageFormat
 from batchgen.images.inspect import sniff
 from batchgen.ledger.review import ImageFile, image_file, references_of
 from batchgen.output.previous_versions import find_kept
@@ -43,6 +43,12 @@ def find_file(base: Path, row: ImageFile) -> Path:
     return kept
 
 
+def check_shown(row: ImageFile) -> None:
+    """Raise NoFileError for a format that cannot be decoded here, with what to do."""
+    if row.format == ImageFormat.HEIC:
+        raise NoFileError(f"HEIC images cannot be shown here; open the file itself: {row.path}")
+
+
 class Files:
     """Finds and makes the files that the page shows. For threads."""
 
@@ -67,6 +73,7 @@ class Files:
         if target.is_file():
             return target
         source, row = self.original(image)
+        check_shown(row)
         with self._slots:
             if target.is_file():
                 return target

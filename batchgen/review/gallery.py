@@ -18,13 +18,14 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from batchgen.errors import SettingsError
-from batchgen.images.formats import BadImage, ImageFormat
+from batchgen.images.formats import USUAL_FORMATS, BadImage, ImageFormat
+from batchgen.images.plain_copy import plain_copy
 from batchgen.images.strip import without_metadata
 from batchgen.ledger.gallery import GalleryImage
 from batchgen.ledger.review import ImageFile
 from batchgen.money import dollars
 from batchgen.review.comparison import Comparison
-from batchgen.review.files import NoFileError, find_file
+from batchgen.review.files import NoFileError, check_shown, find_file
 from batchgen.review.thumbnails import Thumbnails
 from batchgen.review.written_files import check_own, replace_file
 from batchgen.text import counted, duration
@@ -265,6 +266,7 @@ class GalleryWriter:
 
     def _thumbnail(self, row: ImageFile) -> str:
         """Return the URL of a thumbnail; as a data URL for a single file."""
+        check_shown(row)
         source = find_file(self._base, row)
         if self._options.single:
             content = self._thumbnails.read(source, row.sha256, self._options.side)
@@ -276,7 +278,10 @@ class GalleryWriter:
         return name
 
     def _original(self, image: GalleryImage, key: str) -> str:
-        """Copy the image itself, without metadata unless that is wanted, and return its URL."""
+        """Copy the image itself, without metadata unless that is wanted, and return its URL.
+
+        A GIF or AVIF without metadata is a WebP.
+        """
         row = image.file
         source = find_file(self._base, row)
         kind = ImageFormat(row.format)
@@ -284,12 +289,17 @@ class GalleryWriter:
         stem = f"{row.sha256[:_NAME_CHARS]}{mark}"
         if key:
             stem += f"/{Path(row.path).stem}"
-        name = f"{_ORIGINALS}/{stem}.{kind.extension}"
-        path = self._use(name)
+        is_kept = self._options.keep_metadata or kind is ImageFormat.MP4
+        is_converted = not is_kept and kind not in USUAL_FORMATS
+        extension = (ImageFormat.WEBP if is_converted else kind).extension
+        path = self._use(name := f"{_ORIGINALS}/{stem}.{extension}")
         if not path.is_file():
             data = source.read_bytes()
-            is_kept = self._options.keep_metadata or kind is ImageFormat.MP4
-            replace_file(path, data if is_kept else without_metadata(data, kind))
+            if is_converted:
+                data = plain_copy(data)
+            elif not is_kept:
+                data = without_metadata(data, kind)
+            replace_file(path, data)
         return quote(name)
 
     def _use(self, name: str) -> Path:

@@ -12,6 +12,12 @@ from typing import Final
 
 from batchgen.images.thumbnail import ThumbnailKind, thumbnail_bytes
 from batchgen.review.written_files import replace_file
+from batchgen.system.atomic_files import (
+    PRIVATE_DIRECTORY,
+    PRIVATE_FILE,
+    make_directories,
+    make_private_directory,
+)
 
 THUMBNAILS_SUFFIX: Final = ".thumbs"
 
@@ -38,5 +44,8 @@ class Thumbnails:
                 return content
         content = thumbnail_bytes(source, side, kind)
         with suppress(OSError):
+            make_private_directory(self._directory)
+            make_directories(place.parent, PRIVATE_DIRECTORY)
             replace_file(place, content)
+            place.chmod(PRIVATE_FILE)
         return content

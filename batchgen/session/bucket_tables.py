@@ -18,7 +18,8 @@ from batchgen.storage.store import Store
 from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import (
     PART_SUFFIX,
-    make_directories,
+    PRIVATE_FILE,
+    make_private_directory,
     rename_durably,
     sync_file,
 )
@@ -79,7 +80,7 @@ def _fetch(store: Store, url: str, directory: Path) -> Path:
             return copy
     except FileNotFoundError:
         pass
-    make_directories(directory)
+    make_private_directory(directory)
     part = directory / f"{copy.name}.{os.urandom(4).hex()}{PART_SUFFIX}"
     try:
         content = _download(store, name, part)
@@ -97,6 +98,7 @@ def _fetch(store: Store, url: str, directory: Path) -> Path:
 def _download(store: Store, name: str, part: Path) -> str:
     """Write the content of an object to a file, and return its SHA-256 in hex."""
     content = hashlib.sha256()
+    part.touch(PRIVATE_FILE)
     with part.open("wb") as file:
         for chunk in store.chunks(name):
             content.update(chunk)

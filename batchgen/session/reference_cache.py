@@ -31,7 +31,12 @@ from batchgen.outcomes.download_policy import FetchResult, reference_wait_s
 from batchgen.planning.reference_images import read_content
 from batchgen.session.bucket_references import fetch_object
 from batchgen.storage.stores import Stores
-from batchgen.system.atomic_files import PART_SUFFIX, PartFile, make_directories
+from batchgen.system.atomic_files import (
+    PART_SUFFIX,
+    PRIVATE_FILE,
+    PartFile,
+    make_private_directory,
+)
 from batchgen.system.threads import in_disk_thread, in_store_thread
 from batchgen.urls import is_bucket
 
@@ -92,7 +97,7 @@ class ReferenceCache:
         A URL that fails is recorded and stops nothing. Raises OSError if the directory cannot be
         written, and SettingsError if a bucket cannot be opened.
         """
-        await in_disk_thread(make_directories, self._directory)
+        await in_disk_thread(make_private_directory, self._directory)
         send, receive = anyio.create_memory_object_stream[tuple[str, FetchedUrl | None]]()
         async with anyio.create_task_group() as services:
             services.start_soon(self._deadlines.watch)
@@ -192,7 +197,8 @@ class ReferenceCache:
         validators = Validators()
         if known is not None:
             validators = Validators(etag=known.etag, last_modified=known.last_modified)
-        async with PartFile(self._directory / self._part_name(url)) as part:
+        part = PartFile(self._directory / self._part_name(url), mode=PRIVATE_FILE)
+        async with part:
             result = await downloader.fetch_changed(url, part, validators)
             if isinstance(result, FetchResult):
                 if result.status == 304 and known is not None:

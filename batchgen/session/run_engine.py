@@ -56,6 +56,7 @@ from batchgen.session.plan_and_enroll import EnrolledRun
 from batchgen.session.prepare import Prepared, key_of
 from batchgen.session.presenter import RunProgress
 from batchgen.session.run_claim import claim_of
+from batchgen.spool.redaction import Redactor
 from batchgen.spool.spool import Spool
 from batchgen.system.disk_space import DiskSpace
 from batchgen.system.os_errors import stop_reason_of
@@ -241,6 +242,7 @@ class _Engine:
             observe=self.progress.observe,
             base=prepared.base,
             overwrite=spec.overrides.overwrite,
+            redactor=Redactor.of(self.key.reveal() if self.key else None),
             stores=prepared.stores() if begun.has_bucket else None,
         )
 

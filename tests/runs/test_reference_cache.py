@@ -65,7 +65,7 @@ class Rig:
         return self.urls.find(url).problem
 
     def files(self) -> set[str]:
-        return {file.name for file in self.directory.iterdir()}
+        return {file.name for file in self.directory.iterdir()} - {".gitignore"}
 
 
 @pytest.fixture

@@ -288,6 +288,12 @@ def content(directory: Path) -> dict[str, bytes]:
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
+def spooled(directory: Path) -> list[Path]:
+    """The files of responses in the spool of a ledger."""
+    files = (directory / "batchgen.db.spool").iterdir()
+    return sorted(file for file in files if file.name != ".gitignore")
+
+
 def wait_for(directory: Path, sql: str, run: subprocess.Popen[str] | None = None) -> None:
     """Wait until the ledger of a run, which may not have begun, gives a row.
 
@@ -365,7 +371,7 @@ def judge(directory: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool)
         states = {row[0] for row in query(db, "SELECT DISTINCT state FROM jobs WHERE retired = 0")}
         assert states <= {"done", "failed", "blocked", "uncertain"}
         held = {row["id"] for row in query(db, _HELD)}
-        left = {path.name.partition(".")[0] for path in (directory / "batchgen.db.spool").iterdir()}
+        left = {path.name.partition(".")[0] for path in spooled(directory)}
         assert left <= held, "the spool keeps files that are not needed"
         assert [path for path in directory.rglob("*.part") if "spool" not in str(path)] == []
 
