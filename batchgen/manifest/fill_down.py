@@ -8,7 +8,7 @@ from typing import Final
 from batchgen.manifest.model import FileRows, SqliteRows
 from batchgen.manifest.table import Row, Rows, RowsFault, normal_name
 
-GROUP_COLUMNS: Final = ("handle", "product_id", "item_group_id", "parent", "id")
+GROUP_COLUMNS: Final = ("handle", "url_handle", "product_id", "item_group_id", "parent", "id")
 """Columns that are equal in all rows of a product, as Shopify, Google and WooCommerce call them."""
 
 

@@ -146,7 +146,7 @@ class _Rows(Model):
     fill_by: Text | None = Field(
         None,
         description="the column that is equal in all rows of a product; default: handle,"
-        " product_id, item_group_id, parent or id, the first that the table has",
+        " url_handle, product_id, item_group_id, parent or id, the first that the table has",
     )
     allow_empty: Annotated[list[Text], Field(min_length=1)] | None = Field(
         None, description="columns that prompts, keys and images may print empty without a warning"

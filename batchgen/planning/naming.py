@@ -13,8 +13,8 @@ from typing import Final
 from batchgen.job import EXT_PLACEHOLDER, canonical_json
 from batchgen.text import slug
 
-KEY_COLUMNS: Final = ("key", "id", "sku", "handle")
-"""Columns that identify a row, in order of preference."""
+KEY_COLUMNS: Final = ("key", "id", "sku", "handle", "url_handle")
+"""Columns that identify a row, in order of preference. Shopify has renamed its last one."""
 MAX_KEY_CHARS: Final = 200
 MAX_COMPONENT_BYTES: Final = 200
 """File systems allow 255; the rest is for suffixes like ``.part``."""
