@@ -13,9 +13,14 @@ import pytest
 from batchgen.storage.object_store import ObjectStore
 from batchgen.system.failpoints import Point
 from tests.support import rig
+from tests.support.c2pa import sign
 from tests.support.extras import require
+from tests.support.images import drawing
+from tests.support.images import encoded as written
 from tests.support.old_store import Behavior, s3_proxy
+from tests.support.responses import RED, encoded
 from tests.support.s3 import S3Server
+from tests.support.scripted_server import scripted
 
 require("obstore", "moto")
 
@@ -111,6 +116,27 @@ def test_images_are_objects_and_paid_once(shop: Shop) -> None:
         assert f"are in {shop.root}" in shop.batchgen(command, "batch", code=2)
     assert "nothing sent" in shop.run()
     assert shop.bill == 2
+
+
+@pytest.mark.parametrize("point", [None, "placed"])
+def test_signed_image_in_a_bucket_has_a_sidecar(point: str | None, shop: Shop) -> None:
+    signed = sign(RED)
+    output = f"output: {{dir: {json.dumps(shop.root)}, metadata: true}}\n"
+    with scripted() as script:
+        script.response({"b64_json": encoded(signed)})
+        rig.manifest(shop.directory, f"{script.base}/v1", ["a mug"], options="{}", extra=output)
+        if point is not None:
+            shop.run(point=point, code=-9)
+        shop.run()
+        assert len(script.posts) == 1
+        assert shop.objects()["job-000.png"] == signed
+        assert json.loads(shop.objects()["job-000.json"])["prompt"] == "a mug"
+        plain = written(drawing(64, 48), "PNG")
+        script.response({"b64_json": encoded(plain)})
+        rig.manifest(shop.directory, f"{script.base}/v1", ["a cup"], options="{}", extra=output)
+        shop.run()
+    assert set(shop.objects()) == {"job-000.png", ".previous/job-000.png~1"}
+    assert shop.objects()[".previous/job-000.png~1"] == signed
 
 
 def test_endpoint_and_region_may_be_in_the_manifest(shop: Shop) -> None:
