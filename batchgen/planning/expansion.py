@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import product
-from typing import Final
 
 from batchgen.errors import Objection
 from batchgen.job import (
     REFERENCE_REASON,
-    JobKind,
-    OptionValue,
     PlannedJob,
-    canonical_json,
 )
 from batchgen.manifest.field_types import MatrixValue
 from batchgen.manifest.loader import DocPath
@@ -23,7 +19,7 @@ from batchgen.manifest.table import normal_names
 from batchgen.manifest.template import Expression, present
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import row_reason
-from batchgen.planning.fingerprint import Fingerprints, fingerprints_with
+from batchgen.planning.fingerprint import fingerprints_with
 from batchgen.planning.job_context import (
     Cell,
     Context,
@@ -44,13 +40,9 @@ from batchgen.planning.naming import (
     prompt_key,
     row_key,
 )
+from batchgen.planning.option_sets import OptionSets
 from batchgen.planning.reference_images import find_reference
 from batchgen.planning.reference_names import image_names
-
-_MAX_OPTION_SETS: Final = 1_024
-_OMIT_MARK: Final = "\ufdd1"
-"""The value of ``{{ omit }}``, which leaves an option out. Unicode reserves this code point as a
-noncharacter."""
 
 
 class JobMaker:
@@ -63,22 +55,17 @@ class JobMaker:
         self._at = at
         self._context = context
         self._matrix_names = normal_names(list(template.matrix)) if not template.broken else ()
-        self._options = {
-            name: value for name, value in template.options.items() if not isinstance(value, Part)
-        }
-        self._option_parts = {
-            name: value for name, value in template.options.items() if isinstance(value, Part)
-        }
         self._accepted_chars = dict[str, int]()
         """The longest prompt of each model that its rules accepted."""
-        self._option_sets = dict[tuple[str, str], OptionSet]()
-        self._is_of_rows = at == () and context.table != ""
-        self._is_variant = template.count > 1 or repeats_a_line
-        is_trusted = not self._is_of_rows
+        is_of_rows = at == () and context.table != ""
+        is_trusted = not is_of_rows
         self._image_names = image_names(template, context.directories, is_trusted=is_trusted)
-        is_fixed = not (self._option_parts or template.model_part or template.broken)
-        self._fixed = self._new_option_set(template.model, self._options) if is_fixed else None
-        """Model and options of all jobs; None if one of them is a template."""
+        self._options = OptionSets(
+            template,
+            context,
+            of_rows=is_of_rows,
+            is_variant=template.count > 1 or repeats_a_line,
+        )
         model_part = template.model_part
         self._has_row_model = model_part is not None and not model_part.template.names <= set(
             self._matrix_names
@@ -163,7 +150,7 @@ class JobMaker:
             if not objection.fatal:
                 context.warnings.add(path, objection.message)
             elif line.row is None or not (
-                self._has_row_model or self._option_parts.keys() & set(objection.options)
+                self._has_row_model or self._options.rendered_names & set(objection.options)
             ):
                 context.faults.of_manifest(path, objection.message)
                 reasons.append(None)
@@ -180,7 +167,7 @@ class JobMaker:
         own_index = "index" not in line.values
         if own_index:
             variables["index"] = copy
-        key, options = None, self._fixed
+        key, options = None, self._options.fixed
         model = self._template.model
         path = prompt = ""
         with suppress(JobFault):
@@ -195,13 +182,13 @@ class JobMaker:
             if key is not None:
                 variables["key"] = key
                 path = self._path(variables, own_index, copy)
-            options = options or self._rendered_options(model, variables)
+            options = options or self._options.rendered(model, variables, self._text)
         except JobFault:
             pass  # refuse the job with what is known so far
         if key is None:
             self._context.rows.has_unknown_keys = True
             key = copy_key("/".join([line.source, *map(str, combination)]), copy)
-        options = options or self._option_set(model, self._options)
+        options = options or self._options.of_constants(model)
         if combination and self._context.observe_cell is not None:
             self._context.observe_cell(key, self._cell(line, combination))
         return PlannedJob(options.kind, key, "", prompt, path, line.source, refused=reason)
@@ -241,7 +228,7 @@ class JobMaker:
         if self._context.amendments is not None:
             prompt = self._amended(self._context.amendments, key, model, prompt)
         path = self._path(variables, own_index, copy)
-        options = self._fixed or self._rendered_options(model, variables)
+        options = self._options.fixed or self._options.rendered(model, variables, self._text)
         if template.images or template.mask:
             return self._with_references(line, variables, options, (key, prompt, path))
         if options.objections:
@@ -357,48 +344,6 @@ class JobMaker:
             return output_path(text, copy)
         except NamingError as error:
             raise JobFault(part.place, str(error)) from None
-
-    def _rendered_options(self, model: str, variables: Mapping[str, object]) -> OptionSet:
-        """Return model and options of a job after rendering those options that are templates."""
-        options = dict(self._options)
-        for name, part in self._option_parts.items():
-            uses_omit = "omit" in part.template.names and "omit" not in variables
-            names = {**variables, "omit": _OMIT_MARK} if uses_omit else variables
-            text = self._text(part, names) or ""
-            if text.strip() == _OMIT_MARK:
-                continue
-            if _OMIT_MARK in text:
-                raise JobFault(part.place, "omit is only a part of the text; expected it alone")
-            options[name] = text
-        return self._option_set(model, options)
-
-    def _option_set(self, model: str, options: Mapping[str, OptionValue]) -> OptionSet:
-        name = (model, canonical_json(options))
-        if (known := self._option_sets.get(name)) is None:
-            if len(self._option_sets) >= _MAX_OPTION_SETS:
-                self._option_sets.clear()
-            known = self._option_sets[name] = self._new_option_set(model, options)
-        return known
-
-    def _new_option_set(self, model: str, options: Mapping[str, OptionValue]) -> OptionSet:
-        template, provider = self._template, self._context.provider
-        text = canonical_json(options)
-        return OptionSet(
-            options_text=text,
-            fingerprints=Fingerprints(provider, model, text),
-            objections=self._context.objections(model, text, 0),
-            kind=JobKind(
-                provider=provider,
-                model=model,
-                options=options,
-                root=template.root,
-                **asdict(template.output),
-                refresh=template.refresh,
-                tags=template.tags,
-                of_rows=self._is_of_rows,
-                is_variant=self._is_variant,
-            ),
-        )
 
     def _references(
         self, parts: Sequence[Part], variables: Mapping[str, object]
