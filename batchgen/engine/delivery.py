@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -17,6 +17,13 @@ from batchgen.engine.attempt import expiry
 from batchgen.engine.bucket_placing import BucketPlacer
 from batchgen.engine.compressed_response import Compressed, StillUnread, read_compressed
 from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
+from batchgen.engine.delivery_results import (
+    ImageResult,
+    Saved,
+    Verified,
+    Waiting,
+    record_of,
+)
 from batchgen.engine.events import JobDone, JobHeld
 from batchgen.engine.failed_download import failed_download, is_overdue, wait_asked_before
 from batchgen.engine.image_source import ImageSource
@@ -27,7 +34,6 @@ from batchgen.engine.verification import (
     Embedded,
     defect_of_replacement,
     embed_metadata,
-    saved_image,
     verify_file,
 )
 from batchgen.engine.video_tasks import (
@@ -37,8 +43,8 @@ from batchgen.engine.video_tasks import (
     TaskUnresolved,
 )
 from batchgen.http.download import Downloader
-from batchgen.images.formats import BadImage, ImageInfo
-from batchgen.images.inspect import mismatches, oddities
+from batchgen.images.formats import BadImage
+from batchgen.images.inspect import mismatches
 from batchgen.job import (
     EXT_PLACEHOLDER,
     PATH_REASON,
@@ -90,42 +96,6 @@ from batchgen.system.threads import in_disk_thread
 from batchgen.urls import path_below
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Saved:
-    """An image was saved."""
-
-    image: SavedImage
-    finished: JobFinished | None
-    """The finished job if this was its last image."""
-
-
-_ImageResult = (
-    _Saved
-    | FetchAgain
-    | FetchLater
-    | FetchLost
-    | FetchSpoiled
-    | TaskFailed
-    | TaskUnresolved
-    | Compressed
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """The job waits for another download try in this run."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Verified:
-    """A verified image in a temporary file."""
-
-    info: ImageInfo
-    sha256: str
-    taken: bool
-    """Whether a file exists at its output path."""
-
-
 class Delivery:
     """Brings the images of one paid job at a time to disk."""
 
@@ -165,16 +135,16 @@ class Delivery:
         Return the job if its response was spoiled and it may be sent again. A disk error stops
         dispatch. Raises LedgerWriteError.
         """
-        end: Requeue | _Waiting | None = None
+        end: Requeue | Waiting | None = None
         try:
             end = await self._deliver_or_leave(paid)
         finally:
-            if not isinstance(end, _Waiting):
+            if not isinstance(end, Waiting):
                 self._context.guard.given_up(paid.job)
                 self._redelivery.leave(paid.job.id, [image.id for image in paid.due])
         return end if isinstance(end, Requeue) else None
 
-    async def _deliver_or_leave(self, paid: PaidJob) -> Requeue | _Waiting | None:
+    async def _deliver_or_leave(self, paid: PaidJob) -> Requeue | Waiting | None:
         """Deliver a job; leave it paid after an error of the disk or a bug."""
         context, job = self._context, paid.job
         try:
@@ -196,7 +166,7 @@ class Delivery:
             await self._leave_paid(job, f"internal_error: {exc!r}")
         return None
 
-    async def _deliver_recreating_directories(self, paid: PaidJob) -> Requeue | _Waiting | None:
+    async def _deliver_recreating_directories(self, paid: PaidJob) -> Requeue | Waiting | None:
         try:
             return await self._deliver_images(paid.job, paid.due)
         except FileNotFoundError:
@@ -225,7 +195,7 @@ class Delivery:
                 await part.seal(lambda path: verify_file(path, job.verify, is_video=is_video))
                 await in_disk_thread(images.keep, attempt, image.position, part.part)
 
-    async def _deliver_images(self, job: Job, due: Iterable[DueImage]) -> Requeue | _Waiting | None:
+    async def _deliver_images(self, job: Job, due: Iterable[DueImage]) -> Requeue | Waiting | None:
         saved: list[SavedImage] = []
         warnings: list[str] = []
         for image in due:
@@ -240,7 +210,7 @@ class Delivery:
                     await self._finish_job(job, finished, saved, warnings)
                 continue
             match result:
-                case _Saved(image=one, finished=finished):
+                case Saved(image=one, finished=finished):
                     saved.append(one)
                     if image.copy_of is None:  # a copy says nothing about the provider
                         await self._context.guard.saved(job, self._context.ledger)
@@ -248,7 +218,7 @@ class Delivery:
                         await self._finish_job(job, finished, saved, warnings)
                 case FetchAgain(wait_s, reason):
                     if await self._redelivery.put(job, wait_s, reason):
-                        return _Waiting()
+                        return Waiting()
                     await self._leave_paid(job, reason)
                     return None
                 case FetchLater(reason):
@@ -272,7 +242,7 @@ class Delivery:
                     return None
         return None
 
-    async def _deliver_image(self, job: Job, image: DueImage) -> _ImageResult:
+    async def _deliver_image(self, job: Job, image: DueImage) -> ImageResult:
         """Try to save one image; decide what follows a failure."""
         if image.path and image.sha256:
             placed = await self._placer.call(self._placer.find_placed, job, image)
@@ -317,7 +287,7 @@ class Delivery:
 
     async def _fetch_and_place(
         self, job: Job, image: DueImage
-    ) -> _Saved | FetchResult | FetchLater | FetchSpoiled | Compressed:
+    ) -> Saved | FetchResult | FetchLater | FetchSpoiled | Compressed:
         # The file extension is unknown until the image has arrived; the directory is not.
         known_path = job.path.partition(EXT_PLACEHOLDER)[0]
         directory = await self._placer.make_directory(job.root, known_path)
@@ -338,7 +308,7 @@ class Delivery:
             if job.metadata and not is_video_task(image.task):
                 origin = await self._origin(image)
                 result = await in_disk_thread(embed_metadata, part.part, job, origin)
-            info, saved = result.info, _saved_image(job, image, result)
+            info, saved = result.info, record_of(job, image, result)
             if image.replaces is not None and image.rank == 0:
                 differs = mismatches(info, job.options)
                 defect = await in_disk_thread(
@@ -354,20 +324,20 @@ class Delivery:
                     await self._placer.call(self._placer.drop_kept, job, image, saved)
             return placed
 
-    def _verify(self, part: Path, job: Job, image: DueImage) -> _Verified:
+    def _verify(self, part: Path, job: Job, image: DueImage) -> Verified:
         """Verify an image and check whether its path is free. Raises BadImage and OSError."""
         info, sha256 = verify_file(part, job.verify, is_video=is_video_task(image.task))
         path = final_path(job.path, info.format.extension, image.rank)
-        return _Verified(info, sha256, self._placer.is_taken(job.root, path))
+        return Verified(info, sha256, self._placer.is_taken(job.root, path))
 
     async def _origin(self, image: DueImage) -> Provenance:
         return await self._context.ledger.run(read_provenance, image.attempt_id)
 
-    async def _record_saved(self, job: Job, image: DueImage, saved: SavedImage) -> _Saved:
+    async def _record_saved(self, job: Job, image: DueImage, saved: SavedImage) -> Saved:
         await self._placer.describe(job, image, saved)
         finished = await self._context.ledger.run(mark_image_saved, image.id)
         hit(Point.SAVED)
-        return _Saved(image=saved, finished=finished)
+        return Saved(image=saved, finished=finished)
 
     async def _finish_job(
         self,
@@ -424,7 +394,7 @@ class Delivery:
 
     async def _read_compressed(
         self, job: Job, attempt: AttemptId, stored: SpooledResponse
-    ) -> Requeue | _Waiting | None:
+    ) -> Requeue | Waiting | None:
         """Deliver the images of a response that could not be decompressed when it arrived."""
         found = await read_compressed(self._context, job, attempt, stored)
         match found:
@@ -463,10 +433,3 @@ class Delivery:
 
 def _read_paid(ledger: Ledger, job: JobId) -> PaidJob:
     return PaidJob(read_job(ledger, job), tuple(due_images(ledger, job)))
-
-
-def _saved_image(job: Job, image: DueImage, result: Embedded) -> SavedImage:
-    info = result.info
-    path = final_path(job.path, info.format.extension, image.rank)
-    warnings = (*mismatches(info, job.options), *oddities(info, job.options))
-    return saved_image(path, info, result.sha256, warnings, result.refused)

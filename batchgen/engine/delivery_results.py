@@ -1,0 +1,60 @@
+"""What delivering one image of a paid job can end in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from batchgen.engine.compressed_response import Compressed
+from batchgen.engine.verification import Embedded, saved_image
+from batchgen.engine.video_tasks import TaskFailed, TaskUnresolved
+from batchgen.images.formats import ImageInfo
+from batchgen.images.inspect import mismatches, oddities
+from batchgen.job import Job, SavedImage
+from batchgen.ledger.records import DueImage, JobFinished
+from batchgen.outcomes.download_policy import FetchAgain, FetchLater, FetchLost, FetchSpoiled
+from batchgen.planning.naming import final_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """An image was saved."""
+
+    image: SavedImage
+    finished: JobFinished | None
+    """The finished job if this was its last image."""
+
+
+ImageResult: TypeAlias = (
+    Saved
+    | FetchAgain
+    | FetchLater
+    | FetchLost
+    | FetchSpoiled
+    | TaskFailed
+    | TaskUnresolved
+    | Compressed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The job waits for another download try in this run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A verified image in a temporary file."""
+
+    info: ImageInfo
+    sha256: str
+    taken: bool
+    """Whether a file exists at its output path."""
+
+
+def record_of(job: Job, image: DueImage, result: Embedded) -> SavedImage:
+    """Return what the ledger keeps of an image that was written with its metadata."""
+    info = result.info
+    path = final_path(job.path, info.format.extension, image.rank)
+    warnings = (*mismatches(info, job.options), *oddities(info, job.options))
+    return saved_image(path, info, result.sha256, warnings, result.refused)
