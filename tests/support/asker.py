@@ -99,3 +99,23 @@ async def ask_once(
 def outcome(exchange: Exchange) -> Outcome:
     """What the exchange is in money, where no body could be read."""
     return classify(exchange, None).outcome
+
+
+SHORT_S = 0.3
+"""A deadline that passes while a test waits for it."""
+
+
+class Clock:
+    """A clock that advances while nothing runs, as on a machine that sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def silent(connection: wire.Connection, server: wire.Server) -> None:
+    """Read the request and send no response."""
+    await wire.receive(connection, server)
+    await connection.gone()
