@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import ssl
 import time
 import traceback
@@ -200,7 +201,7 @@ async def test_a_spool_that_cannot_be_written_raises_without_the_key(
     caplog.set_level(logging.DEBUG)
     script = wire.answering(wire.response(GOOD))
     async with wire.serve(script) as server, asker(tmp_path, verify) as client:
-        client.spool.directory.rmdir()
+        shutil.rmtree(client.spool.directory)
         client.spool.directory.touch()  # a directory would be made again
         with pytest.raises((FileExistsError, NotADirectoryError)) as caught:
             await client.ask(server.url)
