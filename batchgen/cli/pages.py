@@ -137,6 +137,11 @@ def review(
 )
 @option("--single", is_flag=True, help="Write one HTML file of at most 25 MB.")
 @option("--before", is_flag=True, help="Show the image that each replaced, with a slider.")
+@option(
+    "--unpublished",
+    is_flag=True,
+    help="Show the images that wait for a decision, not the published ones.",
+)
 @option("--pick", is_flag=True, help="Let viewers choose images and write comments.")
 @option("--keep-metadata", is_flag=True, help="Keep EXIF and XMP data in full images.")
 def gallery(
@@ -154,6 +159,7 @@ def gallery(
     size: str,
     single: bool,
     before: bool,
+    unpublished: bool,
     pick: bool,
     keep_metadata: bool,
 ) -> ExitCode:
@@ -173,7 +179,13 @@ def gallery(
     if single and size == "full":
         raise click.UsageError("--single: not with --size full; expected 320 or 640")
     wanted = GalleryImages(
-        run=run, since=since, only=only, decisions=decisions, tags=tags, with_before=before
+        run=run,
+        since=since,
+        only=only,
+        decisions=decisions,
+        tags=tags,
+        with_before=before,
+        unpublished=unpublished,
     )
     options = GalleryOptions(
         title=title or name,

@@ -19,6 +19,7 @@ from batchgen.ledger.gallery import gallery_images
 from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.review import ImageFilter
+from batchgen.ledger.unpublished import unpublished_counts
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
 from batchgen.manifest.table import RowsFault
@@ -40,6 +41,8 @@ class GalleryImages:
     decisions: Sequence[str] = ()
     tags: Sequence[str] = ()
     with_before: bool = False
+    unpublished: bool = False
+    """Images that wait for a decision, not the published ones."""
 
 
 def gallery(
@@ -56,10 +59,14 @@ def gallery(
             only=resolve_jobs(conn, wanted.only, batch.id, name),
             decisions=wanted.decisions,
             tags=wanted.tags,
+            which="unpublished" if wanted.unpublished else "published",
         )
         images = gallery_images(conn, batch.id, chosen, with_before=wanted.with_before)
+        counts = unpublished_counts(conn, batch.id)
     if not images:
-        raise SettingsError(f"{name}: no image to show; nothing was written")
+        waits = counts.undecided and not wanted.unpublished
+        hint = "; new images wait for your decision: --unpublished shows them" if waits else ""
+        raise SettingsError(f"{name}: no image to show; nothing was written{hint}")
     manifest = manifest_of(ledger, batch)
     values = _columns(batch, manifest, options.columns)
     is_file = output is not None and output.suffix.lower() in (".html", ".htm")

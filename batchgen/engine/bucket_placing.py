@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.engine.context import RunContext
-from batchgen.engine.placing import MAX_TRIES, PARTIAL_DIRECTORY, Conflict, Placer, partials_of
+from batchgen.engine.placing import PARTIAL_DIRECTORY, Placer, partials_of
 from batchgen.engine.verification import verify_file
 from batchgen.job import AttemptId, Job, SavedImage
 from batchgen.ledger.attempts import read_provenance
@@ -26,6 +26,7 @@ from batchgen.output.bucket_sidecar import (
     sidecar_name,
 )
 from batchgen.output.bucket_versions import keep_edited_object, keep_object
+from batchgen.output.final_names import MAX_TRIES, Conflict
 from batchgen.output.sidecar import sidecar_data
 from batchgen.planning.naming import final_path
 from batchgen.spool.kept_images import PRIVATE_DIRECTORY

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from batchgen.job import Verify
+from batchgen.job import Publish, Verify
 from batchgen.manifest.field_types import (
     Delimiter,
     Dollars,
@@ -215,6 +215,11 @@ class Output(Model):
     )
     metadata: StrictBool | None = Field(
         None, description="write prompt, model, key, cost and request id into each image, as XMP"
+    )
+    publish: Publish | None = Field(
+        None,
+        description="at_once (default), or on_accept: an image waits below .pending/ until it is"
+        " accepted in `batchgen review`, and the published one stays until then",
     )
 
 

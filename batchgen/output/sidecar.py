@@ -66,6 +66,15 @@ def move_sidecar(old: Path, new: Path, sha256: str) -> None:
         rename_durably(source, target)
 
 
+def publish_sidecar(pending: Path, final: Path, sha256: str) -> None:
+    """Move the sidecar of a published image, replacing that of the image before it.
+
+    Does nothing if it was moved already. Raises OSError.
+    """
+    if _read(sidecar_of(pending)).get("sha256") == sha256:
+        rename_durably(sidecar_of(pending), sidecar_of(final))
+
+
 def write_sidecar(image: Path, job: Job, saved: SavedImage, origin: Provenance) -> None:
     """Write the sidecar of an image durably. Raises OSError."""
     write_atomically(sidecar_of(image), sidecar_data(image.name, job, saved, origin))
