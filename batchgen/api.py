@@ -28,7 +28,7 @@ from batchgen.job import JobState
 from batchgen.ledger.batch_status import BatchStatus
 from batchgen.ledger.batch_status import status as read_status
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.only import Only
+from batchgen.ledger.key_patterns import Only
 from batchgen.money import ZERO, Micros
 from batchgen.session.batch_lock import batch_lock
 from batchgen.session.event_log import log_event
@@ -43,6 +43,7 @@ from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
 from batchgen.urls import is_bucket
 
+_STOPPED: Final = "stopped by its program"
 _HELD: Final = (JobState.FAILED, JobState.BLOCKED, JobState.UNCERTAIN)
 
 
@@ -127,11 +128,12 @@ class Batch:
     Several batches of one ledger can be open at a time; one batch only once.
 
     Entering raises ManifestError, SettingsError (a wrong setting, or no asyncio event loop),
-    LedgerError, StoppedError (the estimate is over a budget, or prices have risen) and
-    BatchLockedError. An error in the run is one exception, never an ExceptionGroup, and is raised
-    once: by the iterator after the results that came before it, or by leaving the block where the
-    program does not iterate that far. Other errors of the same moment are in its ``__notes__``. If
-    the block is left by an exception of the program, that one is raised with the run's as a note.
+    LedgerError, StoppedError (the estimate is over a budget, prices have risen, or `stop` was
+    called) and BatchLockedError. An error in the run is one exception, never an ExceptionGroup, and
+    is raised once: by the iterator after the results that came before it, or by leaving the block
+    where the program does not iterate that far. Other errors of the same moment are in its
+    ``__notes__``. If the block is left by an exception of the program, that one is raised with the
+    run's as a note.
     Failed, blocked and uncertain jobs are results and no errors.
     """
 
@@ -173,6 +175,7 @@ class Batch:
         self._entered = False
         self._started = False
         self._error: BaseException | None = None
+        self._ending: str | None = None
 
     async def __aenter__(self) -> Self:
         _need_asyncio()
@@ -264,7 +267,7 @@ class Batch:
             raise RuntimeError("this batch is not open; iterate inside `async with Batch(...)`")
         self._started = True
         send, self._received = anyio.create_memory_object_stream[Result](math.inf)
-        self._results = _Results(send, self._run.spec.prepared.loaded.base, self.name)
+        self._results = _Results(send, self._run.spec.prepared.base, self.name)
         self._tasks.start_soon(self._run_to_end)
         return _Iterator(self._received, self._take_error)
 
@@ -286,6 +289,9 @@ class Batch:
 
     async def _drive(self) -> None:
         run = self._run
+        if self._ending is not None:
+            self.stopped, self.exit_code = self._ending, ExitCode.STOPPED
+            return
         if not run.to_do:
             self.exit_code = RunResult(at_fault=run.at_fault).exit_code(self.status())
             return
@@ -296,11 +302,15 @@ class Batch:
     def stop(self) -> None:
         """Start no more requests and let those in flight finish; iteration ends after them.
 
-        Call it in the thread of the event loop. Has no effect before the first result is awaited
-        and after the run has ended.
+        Call it in the thread of the event loop. While the batch is entered, entering raises
+        StoppedError as soon as the plan allows; before iterating, iteration ends without a request.
+        Has no effect after the run has ended.
         """
-        if self._started and self.exit_code is None:
-            self._results.end("stopped by its program")
+        if not self._started:
+            self._ending = _STOPPED
+            self._presenter.refuse(f"{self._manifest.name}: {_STOPPED}")
+        elif self.exit_code is None:
+            self._results.end(_STOPPED)
 
     def status(self) -> BatchStatus:
         """Return jobs by state, images, and money in millionths of a dollar, as of now.

@@ -153,7 +153,8 @@ class PlannedJob(NamedTuple):
     source: str
     """Its place, for messages: ``catalog.yaml: jobs[3]`` or ``products.csv:14``."""
     images: tuple[str, ...] = ()
-    """Reference images: absolute paths; a URL if its image is not available."""
+    """Reference images: absolute paths; a URL if its image is not available. A plan that is staged
+    has the paths as the ledger keeps them."""
     mask: str | None = None
     refused: str | None = None
     """Why it cannot be sent: the URL of its reference image or its row is at fault."""
@@ -207,6 +208,8 @@ class SavedImage:
     height: int
     format: str
     warnings: tuple[str, ...] = ()
+    metadata_refused: str = ""
+    """Why metadata could not be embedded, so that a sidecar has it; empty in any other case."""
 
 
 def canonical_json(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from batchgen.api import Batch, Result
 from batchgen.errors import ExitCode
 from batchgen.images.formats import BadImage
-from batchgen.images.thumbnail import make_thumbnail
+from batchgen.images.thumbnail import thumbnail_bytes
 from batchgen.job import JobState
 from batchgen.ledger.batch_status import BatchStatus
 from batchgen.money import rounded_dollars
@@ -91,10 +90,8 @@ def _cell(result: Result) -> str:
 
 def _image(path: Path) -> str:
     """Return a thumbnail as an element that contains its data; the name for other files."""
-    with suppress(BadImage, OSError), tempfile.TemporaryDirectory() as directory:
-        thumbnail = Path(directory) / "thumbnail.webp"
-        make_thumbnail(path, thumbnail, _SIDE)
-        data = pybase64.b64encode(thumbnail.read_bytes()).decode()
+    with suppress(BadImage, OSError):
+        data = pybase64.b64encode(thumbnail_bytes(path, _SIDE)).decode()
         return f'<img src="data:image/webp;base64,{data}" alt="{escape(path.name)}">'
     return escape(path.name)
 
@@ -103,7 +100,8 @@ def run(manifest: str | PathLike[str], **options: Any) -> RunResults:
     """Run a batch to its end and return its results; the options are those of `Batch`.
 
     Works in notebooks, where an event loop already runs: the batch has a thread of its own. A
-    KeyboardInterrupt starts no more requests, lets those in flight finish and is raised again.
+    KeyboardInterrupt starts no more requests, lets those in flight finish and is raised again. One
+    that comes before the first request ends the run without any.
     Raises the errors that entering and iterating a `Batch` raise.
     """
     with start_blocking_portal("asyncio") as portal:
@@ -111,9 +109,10 @@ def run(manifest: str | PathLike[str], **options: Any) -> RunResults:
         future = portal.start_task_soon(_collect, batch)
         try:
             results = future.result()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             _stop(portal, batch)
-            future.result()
+            if error := future.exception():
+                interrupt.add_note(f"the run ended with {type(error).__name__}: {error}")
             raise
         status = portal.call(batch.status)
     assert batch.exit_code is not None

@@ -6,11 +6,12 @@ import re
 from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 _PRIVATE_SUFFIXES: Final = (".internal", ".local", ".lan", ".home.arpa", ".localhost")
 """Reserved for private networks (RFC 6761, 6762, 8375; ICANN for .internal), or common there."""
 _BUCKET: Final = re.compile(r"(?:s3|gs|az)://", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _FILE: Final = "file://"
 
 
@@ -22,20 +23,39 @@ def check_base_url(url: str, *, insecure_http: bool = False) -> str:
     may be a secret.
     """
     try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        parts = split_url(url)
     except ValueError as exc:
-        raise ValueError(f"not a valid URL: {exc}; expected https://HOST/v1") from exc
+        raise ValueError(f"{exc}; expected https://HOST/v1") from None
+    host = parts.hostname
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(
             "user, password, query and fragment are not allowed in this URL; expected"
             " https://HOST/v1 and the key in the environment"
         )
     if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
-        raise ValueError(f"not a valid URL: {url!r}; expected https://HOST/v1")
+        shown = "" if "@" in url else f": {url!r}"
+        raise ValueError(f"not a valid URL{shown}; expected https://HOST/v1")
     if parts.scheme == "http" and not is_loopback(host):
         _check_insecure(host, insecure_http=insecure_http)
     return url.rstrip("/")
+
+
+def split_url(url: str) -> SplitResult:
+    """Split a URL whose host and port can be read.
+
+    Raises ValueError with a message that shows no part of the URL. The messages of `urllib.parse`
+    quote what it takes for the port or an IP address, which may be a part of a password.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname
+    except ValueError:
+        raise ValueError("not a valid URL") from None
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("not a valid URL: its port is not a number up to 65535") from None
+    return parts
 
 
 def _check_insecure(host: str, *, insecure_http: bool) -> None:
@@ -69,9 +89,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_url(reference: str) -> bool:
+    """Return whether a reference image or an output directory is given by URL, not by path."""
+    return _SCHEME.match(reference) is not None
+
+
 def is_bucket(root: str) -> bool:
     """Return whether an output directory is a bucket: ``s3://``, ``gs://`` or ``az://``."""
     return _BUCKET.match(root) is not None
+
+
+def split_object_url(url: str) -> tuple[str, str]:
+    """Return the URL of the bucket of an object, with a scheme in lower case, and its name."""
+    scheme, _, rest = url.partition("://")
+    bucket, _, name = rest.partition("/")
+    return f"{scheme.lower()}://{bucket}", name
 
 
 def output_root(text: str) -> str:
@@ -85,7 +117,7 @@ def output_root(text: str) -> str:
             raise ValueError(f"{text!r}: expected file:///PATH")
         return unquote(parts.path)
     if not is_bucket(text):
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        if is_url(text):
             raise ValueError(f"{text!r}: expected a path, or s3://, gs://, az:// or file://")
         return text
     scheme, _, rest = text.partition("://")
@@ -101,12 +133,17 @@ def path_below(root: str, path: str) -> str:
 
 
 def absolute_url(url: str, base_url: str) -> str:
-    """Return the URL of an image; one without a scheme is relative to the URL of the request.
+    """Return the URL of an image; one without a scheme is relative to the URL of the request."""
+    return url_in_document(url, f"{base_url}/images/generations")
+
+
+def url_in_document(url: str, document_url: str) -> str:
+    """Return a URL that a document contains; one without a scheme is relative to the document.
 
     An absolute URL stays unchanged to the last character, as a signature may cover it. So does
     one that cannot be parsed.
     """
     try:
-        return url if urlsplit(url).scheme else urljoin(f"{base_url}/images/generations", url)
+        return url if urlsplit(url).scheme else urljoin(document_url, url)
     except ValueError:
         return url

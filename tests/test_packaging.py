@@ -59,7 +59,8 @@ def constraints(name: str) -> dict[str, str]:
 
 def test_every_imported_distribution_is_declared() -> None:
     declared = {canonicalize_name(one.name) for one in (*REQUIRED, *OPTIONAL)}
-    by_others = {"python-multipart", "apprise"}  # imported by Starlette's forms, and by name
+    # Imported by Starlette's forms, and by name.
+    by_others = {"python-multipart", "apprise", "brotli"}
     assert third_party_imports() | by_others == declared
 
 

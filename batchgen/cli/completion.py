@@ -68,10 +68,9 @@ def _keys(ctx: click.Context, begun: str) -> Iterable[str]:
 
 
 def _models(ctx: click.Context, _: str) -> Iterable[str]:
-    from batchgen.providers.crazyrouter import CRAZYROUTER
-    from batchgen.providers.openai import OPENAI
+    from batchgen.providers.registry import PROFILES
 
-    return sorted({*CRAZYROUTER.known_models(), *OPENAI.known_models()})
+    return sorted({model for profile in PROFILES.values() for model in profile.known_models()})
 
 
 def _topics(ctx: click.Context, _: str) -> Iterable[str]:

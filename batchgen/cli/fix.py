@@ -23,13 +23,13 @@ from batchgen.job import JobState
 
 if TYPE_CHECKING:
     from batchgen.errors import ExitCode
-    from batchgen.ledger.only import Only
+    from batchgen.ledger.key_patterns import Only
 
 
 @click.command()
 @batch_argument
 @db_option
-@option("--failed", is_flag=True, help="Retry failed jobs; the default.")
+@option("--failed", is_flag=True, help="Retry failed jobs, as without any of these three options.")
 @option("--blocked", is_flag=True, help="Retry jobs that the safety system refused.")
 @option("--uncertain", is_flag=True, help="Retry jobs that may have been charged; may pay twice.")
 @only_option
@@ -214,6 +214,12 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
     help="Choose the output format. csv puts ' before text that a spreadsheet would compute.",
 )
 @option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="The same as --format jsonl; with --dataset, print the summary as JSON.",
+)
+@option(
     "-o",
     "--output",
     type=FILE,
@@ -260,6 +266,7 @@ def export(
     db: Path | None,
     what: str,
     file_format: str,
+    as_json: bool,
     output: Path | None,
     failed: bool,
     dataset: str | None,
@@ -281,11 +288,14 @@ def export(
         choice = Choice(
             layout=Layout(layout), part_images=part_images, accepted=decision is not None
         )
-        return export_dataset(name, db, dataset=dataset, choice=choice)
+        return export_dataset(name, db, dataset=dataset, choice=choice, as_json=as_json)
     if decision is not None:
         raise click.UsageError("--decision needs --dataset")
     if run is not None and (failed or what == "decisions"):
         raise click.UsageError("--run cannot be combined with --failed or --what decisions")
+    if as_json and (failed or file_format != "jsonl"):
+        other = "--failed, which writes YAML" if failed else f"--format {file_format}"
+        raise click.UsageError(f"--json: not with {other}; expected one of them")
     if failed:
         return export_failed(name, db, output=output)
     return command(name, db, what=what, file_format=file_format, output=output, run=run)

@@ -10,6 +10,7 @@ import click
 
 from batchgen.cli.options import (
     DAY,
+    FILE,
     batch_argument,
     db_option,
     json_option,
@@ -73,24 +74,43 @@ def status(
 @option(
     "--format",
     "file_format",
-    type=click.Choice(["text", "markdown", "json"]),
-    default="text",
-    help="Choose the output format.",
+    type=click.Choice(["text", "markdown", "json", "html"]),
+    show_default="html if -o names an .html file, else text",
+    help="Choose the output format; html is one file for a mail, with thumbnails.",
 )
-@option("--json", "file_format", flag_value="json", help="The same as --format json.")
+@option(
+    "--json", "file_format", flag_value="json", help="Print JSON to stdout, as --format json does."
+)
+@option(
+    "--output",
+    "-o",
+    type=FILE,
+    metavar="FILE",
+    show_default="stdout",
+    help="Write to a new file; a report in HTML replaces an earlier one.",
+)
 @option("--list", "is_list", is_flag=True, help="List the runs of the batch, the newest first.")
 def report(
-    name: str, db: Path | None, run: int | None, file_format: str, is_list: bool
+    name: str,
+    db: Path | None,
+    run: int | None,
+    file_format: str | None,
+    output: Path | None,
+    is_list: bool,
 ) -> ExitCode:
     """Summarize a run: images, failures with source lines, cost."""
     from batchgen.commands.report import list_runs
     from batchgen.commands.report import report as command
 
+    is_page = output is not None and output.suffix.lower() in (".html", ".htm")
+    chosen = file_format or ("html" if is_page else "text")
     if is_list:
-        if file_format == "markdown":
-            raise click.UsageError("--list: the format markdown; expected text or json")
-        return list_runs(name, db, as_json=file_format == "json")
-    return command(name, db, run=run, file_format=file_format)
+        if chosen == "markdown":
+            raise click.UsageError("--list: the format markdown; expected text, json or html")
+        if run is not None:
+            raise click.UsageError("--list: not with --run; expected one of them")
+        return list_runs(name, db, file_format=chosen, output=output)
+    return command(name, db, run=run, file_format=chosen, output=output)
 
 
 @click.command()

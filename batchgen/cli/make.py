@@ -1,4 +1,4 @@
-"""Commands that make images: init, check, plan, run, resume."""
+"""Commands that make images: init, check, plan, try, run, resume."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from batchgen.cli.options import (
 
 if TYPE_CHECKING:
     from batchgen.errors import ExitCode
-    from batchgen.ledger.only import Only
+    from batchgen.ledger.key_patterns import Only
 
 
 class ManifestRunOptions(RunOptions, RefreshOptions):
@@ -142,7 +142,7 @@ def check(manifests: tuple[Path, ...], as_json: bool) -> ExitCode:
     "--sample",
     type=click.IntRange(min=1, max=100),
     metavar="N",
-    help="Print the same of the N most different jobs.",
+    help="Print prompt, request body, output path and price of the N most different jobs.",
 )
 def plan(
     manifests: tuple[Path, ...],
@@ -164,7 +164,7 @@ def plan(
     if (key is not None or shown or sample) and len(manifests) > 1:
         raise click.UsageError(f"--why, --show, --sample: {len(manifests)} manifests; expected one")
     if key is not None:
-        return why(manifests[0], key, overrides)
+        return why(manifests[0], key, overrides, as_json=as_json)
     if shown or sample:
         from batchgen.commands.show_plan import show_jobs
 

@@ -16,7 +16,7 @@ import click
 from batchgen.cli.completion import complete_batch, complete_key
 
 if TYPE_CHECKING:
-    from batchgen.ledger.only import Only
+    from batchgen.ledger.key_patterns import Only
 
 DEFAULT_MANIFEST = Path("batch.yaml")
 """Written by `init`, and used by commands that take manifests if none is named."""
@@ -151,7 +151,7 @@ def _read_only(
         if not listed:
             raise click.UsageError(f"--only {one}: lists no key")
         patterns += listed
-    from batchgen.ledger.only import Only
+    from batchgen.ledger.key_patterns import Only
 
     return Only.of(patterns)
 
@@ -243,7 +243,7 @@ refresh_options = _combined(
     option(
         "--keep-rejected",
         is_flag=True,
-        help="Leave images alone that were rejected in review.",
+        help="Do not regenerate images that were rejected in review.",
     ),
 )
 

@@ -8,19 +8,41 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchgen.cli.options import FILE, UTC_TIME, batch_argument, db_option, only_option, option
+from batchgen.cli.options import (
+    FILE,
+    UTC_TIME,
+    Decorator,
+    batch_argument,
+    db_option,
+    json_option,
+    only_option,
+    option,
+)
 
 if TYPE_CHECKING:
     from batchgen.errors import ExitCode
-    from batchgen.ledger.only import Only
+    from batchgen.ledger.key_patterns import Only
 
-_DECISIONS = ("undecided", "accept", "reject", "redo")
 
-run_option = option(
-    "--run", type=click.IntRange(min=1), metavar="ID", help="Show the images of this run."
-)
+def _run_option(default: str | None = None) -> Decorator:
+    return option(
+        "--run",
+        type=click.IntRange(min=1),
+        metavar="ID",
+        show_default=default or True,
+        help="Show the images of this run.",
+    )
+
+
 since_option = option(
     "--since", type=UTC_TIME, metavar="DATE", help="Show images saved since this time (UTC)."
+)
+decision_option = option(
+    "--decision",
+    "decisions",
+    type=click.Choice(["undecided", "accept", "reject", "redo"]),
+    multiple=True,
+    help="Show images with this decision. Repeatable.",
 )
 tag_option = option(
     "--tag", "tags", multiple=True, metavar="TAG", help="Show images with this tag. Repeatable."
@@ -30,22 +52,10 @@ tag_option = option(
 @click.command()
 @batch_argument
 @db_option
-@option(
-    "--run",
-    type=click.IntRange(min=1),
-    metavar="ID",
-    show_default="the newest run with images",
-    help="Show the images of this run.",
-)
+@_run_option("the newest run with images")
 @since_option
 @only_option
-@option(
-    "--decision",
-    "decisions",
-    type=click.Choice(_DECISIONS),
-    multiple=True,
-    help="Show images with this decision. Repeatable.",
-)
+@decision_option
 @tag_option
 @option("--by", metavar="NAME", show_default="your user name", help="Record decisions as NAME.")
 @option(
@@ -60,9 +70,15 @@ tag_option = option(
     "picks",
     type=FILE,
     metavar="FILE",
-    help="Record decisions from a CSV file of a gallery or of `export`, and serve no page.",
+    help="Record decisions from picks.csv of a gallery or a file of `export`; serve no page.",
 )
 @option("--no-open", is_flag=True, help="Do not open a browser.")
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the URL, its token and what the page shows as JSON; open no browser.",
+)
 def review(
     name: str,
     db: Path | None,
@@ -75,48 +91,44 @@ def review(
     port: int,
     picks: Path | None,
     no_open: bool,
+    as_json: bool,
 ) -> ExitCode:
     """Accept, reject or redo images in the browser.
 
     Serves a page on this machine until Ctrl-C. The page never spends: the next `run` regenerates
     what was rejected.
     """
-    import getpass
-
-    from batchgen.commands.review import Served, Shown
+    from batchgen.commands.review import Served
     from batchgen.commands.review import review as command
+    from batchgen.commands.shown_images import ShownImages
+    from batchgen.system.process_table import user_name
 
-    reviewer = by or getpass.getuser()
+    reviewer = by or user_name()
     if picks is not None:
         from batchgen.commands.import_decisions import import_decisions
 
-        return import_decisions(name, db, picks, by=reviewer)
-    shown = Shown(run=run, since=since, only=only, decisions=decisions, tags=tags)
+        return import_decisions(name, db, picks, by=reviewer, as_json=as_json)
+    shown = ShownImages(run=run, since=since, only=only, decisions=decisions, tags=tags)
     served = Served(host="127.0.0.1", port=port, opens_browser=not no_open, by=reviewer)
-    return command(name, db, shown, served)
+    return command(name, db, shown, served, as_json=as_json)
 
 
 @click.command()
 @batch_argument
 @db_option
+@json_option
 @option(
     "--output",
     "-o",
     type=click.Path(path_type=Path),
     metavar="DIR|FILE.html",
     show_default="gallery-BATCH",
-    help="Write here.",
+    help="Write to this directory, or to one HTML file as --single does.",
 )
-@run_option
+@_run_option()
 @since_option
 @only_option
-@option(
-    "--decision",
-    "decisions",
-    type=click.Choice(_DECISIONS),
-    multiple=True,
-    help="Show images with this decision. Repeatable.",
-)
+@decision_option
 @tag_option
 @option("--title", metavar="TEXT", show_default="the name of the batch", help="Set the heading.")
 @option(
@@ -127,16 +139,28 @@ def review(
 @option(
     "--show",
     metavar="NAMES",
-    help="Show key, prompt, cost or model, separated by commas; otherwise none of them is in it.",
+    show_default="none; with --compare prompt,cost,seconds",
+    help="Include key, prompt, cost, model or seconds, separated by commas.",
+)
+@option(
+    "--compare",
+    metavar="AXES",
+    help="Show a grid with a column for each value of these axes of the matrix, such as model or"
+    " model,quality.",
 )
 @option(
     "--size",
     type=click.Choice(["320", "640", "full"]),
     default="320",
-    help="Set the width of the images in pixels; full adds the images themselves.",
+    help="Set the longest side of the thumbnails in pixels; full adds the images themselves to a"
+    " directory.",
 )
 @option("--single", is_flag=True, help="Write one HTML file of at most 25 MB.")
-@option("--before", is_flag=True, help="Show the image that each replaced, with a slider.")
+@option(
+    "--before",
+    is_flag=True,
+    help="Show each image next to the one that it replaced, with a slider.",
+)
 @option(
     "--unpublished",
     is_flag=True,
@@ -156,36 +180,36 @@ def gallery(
     title: str | None,
     columns: str | None,
     show: str | None,
+    compare: str | None,
     size: str,
     single: bool,
     before: bool,
     unpublished: bool,
     pick: bool,
     keep_metadata: bool,
+    as_json: bool,
 ) -> ExitCode:
     """Write a page of images that opens without a server.
 
-    It holds no prompt, cost, model, key or metadata unless requested. With `--pick`, viewers
+    The page holds no prompt, cost, model, key or metadata unless requested. With `--pick`, viewers
     download picks.csv, which `review BATCH --import` reads.
     """
-    from batchgen.commands.gallery import GalleryImages
     from batchgen.commands.gallery import gallery as command
+    from batchgen.commands.shown_images import ShownImages
     from batchgen.review.gallery import SHOWABLE, GalleryOptions
 
-    shown = _names(show)
+    axes = _names(compare)
+    shown = ("prompt", "cost", "seconds") if axes and show is None else _names(show)
     unknown = [one for one in shown if one not in SHOWABLE]
     if unknown:
         raise click.UsageError(f"--show: got {unknown[0]!r}; expected {', '.join(SHOWABLE)}")
-    if single and size == "full":
-        raise click.UsageError("--single: not with --size full; expected 320 or 640")
-    wanted = GalleryImages(
+    images = ShownImages(
         run=run,
         since=since,
         only=only,
         decisions=decisions,
         tags=tags,
-        with_before=before,
-        unpublished=unpublished,
+        which="unpublished" if unpublished else "published",
     )
     options = GalleryOptions(
         title=title or name,
@@ -193,10 +217,12 @@ def gallery(
         show=shown,
         columns=_names(columns),
         single=single,
+        before=before,
+        compare=axes,
         pick=pick,
         keep_metadata=keep_metadata,
     )
-    return command(name, db, wanted, output, options)
+    return command(name, db, images, output, options, as_json=as_json)
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import sys
 import click
 
 from batchgen.cli.completion import SHELLS, complete_topic, script
+from batchgen.cli.options import json_option
 from batchgen.errors import ExitCode
 
 
@@ -32,11 +33,12 @@ def schema() -> ExitCode:
 
 @click.command()
 @click.argument("topic", required=False, shell_complete=complete_topic)
-def guide(topic: str | None) -> ExitCode:
+@json_option
+def guide(topic: str | None, as_json: bool) -> ExitCode:
     """Print a page of the user guide, or list its topics."""
     from batchgen.commands.guide import guide as command
 
-    return command(topic)
+    return command(topic, as_json=as_json)
 
 
 @click.command()

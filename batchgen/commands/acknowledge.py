@@ -14,7 +14,7 @@ from batchgen.errors import ExitCode
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.only import Only, resolve_jobs
+from batchgen.ledger.key_patterns import Only, resolve_jobs
 from batchgen.ledger.uncertain import UncertainJob, open_uncertain_jobs
 from batchgen.ledger.uncertain import acknowledge as write
 from batchgen.money import decimal_string, dollars

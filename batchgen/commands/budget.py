@@ -12,7 +12,7 @@ from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.budgets import PERIODS, Budget, period_budgets, set_budgets, spent_in
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_reading, open_for_writing
-from batchgen.money import Micros, dollars, parse_dollars
+from batchgen.money import Micros, decimal_string, dollars, parse_dollars
 from batchgen.report.plan_summary import budget_record
 from batchgen.session.settings import Environment
 
@@ -33,7 +33,11 @@ def budget(db: Path | None, *, day: str | None, month: str | None, as_json: bool
         found = period_budgets(conn, now)
         spent = {"day": spent_in(conn, now[:10]), "month": spent_in(conn, now[:7])}
     if as_json:
-        write_line(sys.stdout, json.dumps({"budgets": [budget_record(one) for one in found]}))
+        record = {
+            "budgets": [budget_record(one) for one in found],
+            "spent": {period: decimal_string(amount) for period, amount in spent.items()},
+        }
+        write_line(sys.stdout, json.dumps(record))
     else:
         for period in PERIODS:
             write_line(sys.stdout, _line(period, spent[period], found))

@@ -23,7 +23,6 @@ from batchgen.ledger.review_summary import exported_decisions
 from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
 from batchgen.session.settings import Environment
-from batchgen.urls import is_bucket
 
 
 def export(
@@ -48,14 +47,14 @@ def export(
         is_review = what == "decisions"
         found = exported_decisions(conn, batch.id) if is_review else None
         rows = export_rows(conn, batch.id, what, run) if found is None else iter(found)
-        with _opened(output) as stream:
+        with opened_output(output) as stream:
             _write(rows, file_format, stream)
     return ExitCode.DONE
 
 
 @contextmanager
-def _opened(output: Path | None) -> Iterator[TextIO]:
-    """Open a new file, or stdout. Raises SettingsError."""
+def opened_output(output: Path | None) -> Iterator[TextIO]:
+    """Open a new file, or stdout where ``output`` is None. Raises SettingsError."""
     if output is None:
         yield sys.stdout
         return
@@ -80,23 +79,23 @@ def export_failed(name: str, db: Path | None, *, output: Path | None) -> ExitCod
             name,
             provider if isinstance(provider, str) else provider.model_dump(exclude_none=True),
             manifest.limits.model_dump(exclude_none=True),
-            (_written(job, path.parent) for job in waiting(conn, batch.id)),
+            map(_written, waiting(conn, batch.id)),
         )
-        with _opened(output) as stream:
+        with opened_output(output) as stream:
             stream.writelines(pieces)
     return ExitCode.DONE
 
 
-def _written(job: Waiting, base: Path) -> WrittenJob:
+def _written(job: Waiting) -> WrittenJob:
     return WrittenJob(
         key=job.key,
         why=f"{job.state}, {job.reason}\nfrom {job.source}",
         model=job.model,
         prompt=job.prompt,
         options=json.loads(job.options),
-        images=tuple(json.loads(job.images)),
+        images=job.images,
         mask=job.mask,
-        root=job.root if is_bucket(job.root) else str(base / job.root),
+        root=job.root,
         path=job.path,
         tags=tuple(json.loads(job.tags)),
         is_whole=not job.reason.startswith(f"{ROW_REASON}:"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from batchgen.session.storage import stores_of_batch
 from batchgen.storage.local import LocalStore
 from batchgen.storage.store import StoreError
 from batchgen.storage.stores import Stores
+from batchgen.text import counted
 from batchgen.urls import is_bucket, output_root, path_below
 
 
@@ -35,7 +37,9 @@ class Choice:
     accepted: bool
 
 
-def export_dataset(name: str, db: Path | None, *, dataset: str, choice: Choice) -> ExitCode:
+def export_dataset(
+    name: str, db: Path | None, *, dataset: str, choice: Choice, as_json: bool = False
+) -> ExitCode:
     """Write the verified images of a batch as a dataset; exit with 1 if any image was left out.
 
     Raises SettingsError if pyarrow is not installed or the directory holds anything else.
@@ -74,7 +78,9 @@ def export_dataset(name: str, db: Path | None, *, dataset: str, choice: Choice) 
             unpublished = counts.undecided + counts.accepted + counts.rejected
         except OSError as exc:
             raise SettingsError(f"{dataset}: the dataset can't be written: {exc}") from exc
-    write_line(sys.stdout, _text(name, dataset, summary, unpublished))
+    record = {"batch": name, "dataset": dataset, **asdict(summary), "unpublished": unpublished}
+    text = json.dumps(record) if as_json else _text(name, dataset, summary, unpublished)
+    write_line(sys.stdout, text)
     return ExitCode.UNFINISHED if summary.unverified else ExitCode.DONE
 
 
@@ -95,11 +101,8 @@ def _verified(stores: Stores, sample: Sample) -> bytes | None:
 
 
 def _text(name: str, dataset: str, summary: DatasetSummary, unpublished: int) -> str:
-    def number(count: int, noun: str) -> str:
-        return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-    parts = number(summary.parts, "part")
-    line = f"{name}: {number(summary.images, 'image')} in {parts} in {dataset}"
+    parts = counted(summary.parts, "part")
+    line = f"{name}: {counted(summary.images, 'image')} in {parts} in {dataset}"
     if summary.unchanged_parts:
         line += f", {summary.unchanged_parts:,} unchanged"
     left_out = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from difflib import get_close_matches
@@ -26,12 +27,16 @@ def topics() -> dict[str, str]:
     return {name: _page(name).split("\n\n", 2)[1] for name in names}
 
 
-def guide(topic: str | None) -> ExitCode:
+def guide(topic: str | None, *, as_json: bool = False) -> ExitCode:
     """Print one page, or the list of topics when ``topic`` is None.
 
     Raises SettingsError for an unknown topic.
     """
     known = topics()
+    if topic is None and as_json:
+        listed = [{"topic": name, "summary": summary} for name, summary in known.items()]
+        write_line(sys.stdout, json.dumps({"topics": listed}))
+        return ExitCode.DONE
     if topic is None:
         width = max(map(len, known))
         lines = [f"{name:{width}}  {summary}" for name, summary in known.items()]
@@ -41,7 +46,9 @@ def guide(topic: str | None) -> ExitCode:
         close = get_close_matches(topic.lower(), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
         raise SettingsError(f"guide: unknown topic: {topic[:100]}; {hint}")
-    write_line(sys.stdout, _page(topic).rstrip("\n"))
+    text = _page(topic).rstrip("\n")
+    record = {"topic": topic, "summary": known[topic], "text": text}
+    write_line(sys.stdout, json.dumps(record) if as_json else text)
     return ExitCode.DONE
 
 

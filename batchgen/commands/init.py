@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,18 +12,16 @@ from typing import Final
 
 from batchgen.console.ask import ask
 from batchgen.console.progress import write_line
+from batchgen.console.shell_command import shell_command
 from batchgen.errors import ExitCode, SettingsError
+from batchgen.providers.local import LOCAL
+from batchgen.providers.registry import PROFILES
 from batchgen.text import closest_match
 
-PROVIDERS: Final = ("local", "crazyrouter", "openai")
+PROVIDERS: Final = (LOCAL.name, *sorted(PROFILES.keys() - {LOCAL.name}))
 SCHEMA_NAME: Final = "batchgen.schema.json"
 _KEYS: Final = ("key", "id", "sku", "handle")
 _TITLES: Final = ("title", "name", "product", "prompt", "text", "description")
-_PROVIDER_NOTES: Final = {
-    "local": "the local endpoint: no key, no cost; later: crazyrouter or openai",
-    "crazyrouter": "needs CRAZYROUTER_API_KEY",
-    "openai": "needs OPENAI_API_KEY",
-}
 _HEAD: Final = """\
 # yaml-language-server: $schema={schema}
 # Run it:            batchgen run {file}
@@ -81,7 +80,8 @@ def init(
         write_line(sys.stdout, json.dumps(record | {"rows": choices.rows}))
     else:
         write_line(sys.stdout, f"wrote {path}, and {schema_path} for editors")
-        write_line(sys.stdout, f"next: batchgen plan {path}   # free; then: batchgen run {path}")
+        plan, run = shell_command("plan", path), shell_command("run", path)
+        write_line(sys.stdout, f"next: {plan}   # free; then: {run}")
     return ExitCode.DONE
 
 
@@ -101,9 +101,9 @@ def _choices(provider: str | None, rows: str | None, *, is_asking: bool) -> Choi
 def _text(path: Path, choices: Choices) -> str:
     head = _HEAD.format(
         schema=SCHEMA_NAME,
-        file=path,
+        file=shlex.quote(str(path)),
         provider=choices.provider,
-        note=_PROVIDER_NOTES[choices.provider],
+        note=_provider_note(choices.provider),
     )
     if choices.rows is None:
         return head + _LIST
@@ -113,6 +113,13 @@ def _text(path: Path, choices: Choices) -> str:
     return head + _TABLE.format(
         rows=json.dumps(choices.rows), columns=", ".join(columns[:8]), key=key, title=title
     )
+
+
+def _provider_note(name: str) -> str:
+    """Return the comment on the provider of a new manifest."""
+    if name == LOCAL.name:
+        return f"the local endpoint: no key, no cost; later: {' or '.join(PROVIDERS[1:])}"
+    return f"needs {PROFILES[name].key_variable}"
 
 
 def _columns(base: Path, rows: str) -> Sequence[str]:

@@ -19,7 +19,7 @@ from batchgen.ledger.staging import Staging
 from batchgen.providers.catalog import OfferedModel, Unavailable, fetch_models
 from batchgen.providers.profile import Profile
 from batchgen.session.local_server import embedded_endpoint
-from batchgen.session.prepare import Prepared, find_endpoint, key_of
+from batchgen.session.prepare import Prepared, find_endpoint, key_of, with_fetched_table
 from batchgen.session.settings import DB_NAME
 from batchgen.session.stage_plan import stage
 from batchgen.text import counted
@@ -31,7 +31,7 @@ def models(manifest: Path | None, *, provider: str | None, as_json: bool) -> Exi
     Raises BatchgenError.
     """
     asked = find_endpoint(manifest, provider, None)
-    needed = _needed(asked.prepared) if asked.prepared else []
+    needed = _needed(with_fetched_table(asked.prepared)) if asked.prepared else []
     key = key_of(asked.profile, asked.environment)
     with _base_url(asked.profile) as base_url:
         try:

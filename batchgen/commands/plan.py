@@ -14,12 +14,13 @@ from batchgen.errors import ExitCode, Fault, SettingsError
 from batchgen.ledger.batches import batch_id
 from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.reference_urls import NeededUrls
+from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.ledger.unpublished import ALL_PUBLISHED, unpublished_counts
 from batchgen.report.costs import unpriced_text
 from batchgen.report.plan_summary import plan_record, plan_summary_text
-from batchgen.report.status import why_text
+from batchgen.report.status import why_record, why_text
 from batchgen.session.fresh_prices import with_kept_prices
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, RunSpec, belongs, prepare
@@ -77,23 +78,31 @@ def _plan_one(spec: RunSpec, *, as_json: bool) -> None:
         write_text(sys.stdout, plan_summary_text(summary))
 
 
-def why(manifest: Path, key: str, overrides: Overrides) -> ExitCode:
+def why(manifest: Path, key: str, overrides: Overrides, *, as_json: bool = False) -> ExitCode:
     """Show what a run would do with one job, and what has changed since its image was made."""
     prepared = prepare(manifest, overrides.db)
     with closing(ledger_of(prepared)) as conn:
-        staging = stage(
-            Staging(conn),
-            prepared,
-            accept_unknown_price=True,
-            reference_urls=NeededUrls(conn, prepared.references),
-            selection=overrides.selection,
-        )
+        staging = staged(conn, prepared, overrides.selection)
         proposal = propose(conn, staging, RunSpec.of(prepared, overrides))
         found = staging.explain(proposal.batch, key)
     if found is None:
         raise SettingsError(f"{manifest}: the manifest plans no job with the key {key!r}")
-    write_line(sys.stdout, why_text(key, found))
+    text = json.dumps(why_record(key, found)) if as_json else why_text(key, found)
+    write_line(sys.stdout, text)
     return ExitCode.DONE
+
+
+def staged(
+    conn: sqlite3.Connection, prepared: Prepared, selection: Selection = EVERYTHING
+) -> Staging:
+    """Plan the jobs of a manifest to look at them; unknown prices and URLs do not matter."""
+    return stage(
+        Staging(conn),
+        prepared,
+        accept_unknown_price=True,
+        reference_urls=NeededUrls(conn, prepared.references),
+        selection=selection,
+    )
 
 
 def ledger_of(prepared: Prepared) -> sqlite3.Connection:

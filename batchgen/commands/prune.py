@@ -12,7 +12,7 @@ from batchgen.errors import ExitCode
 from batchgen.ledger.manifest_paths import base_of
 from batchgen.ledger.saved_images import Saved, forget_pruned, saved_images
 from batchgen.output.bucket_sidecar import remove_sidecar_object
-from batchgen.output.sidecar import is_sidecar, sidecar_of
+from batchgen.output.sidecar import remove_sidecar
 from batchgen.session.storage import stores_of_batch
 from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import sha256_of
@@ -52,8 +52,7 @@ def _remove(base: Path, stores: Stores, saved: Saved, name: str) -> None:
         return
     image = base / saved.root / saved.path
     image.unlink(missing_ok=True)
-    if is_sidecar(sidecar_of(image), name, saved.key):
-        sidecar_of(image).unlink()
+    remove_sidecar(base / saved.root, image, name, saved.key)
 
 
 def _why_kept(base: Path, stores: Stores, saved: Saved) -> str | None:

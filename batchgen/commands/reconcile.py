@@ -112,7 +112,8 @@ def _ask(prepared: Prepared, span: Span) -> UsageLog:
     profile = prepared.profile
     if profile.account_log is None:
         raise SettingsError(
-            f"{profile.name} has no log that batchgen can ask; export it as CSV, and say --log FILE"
+            f"{profile.name} has no log that batchgen can request; export it as CSV, and pass"
+            " --log FILE"
         )
     account = prepared.environment.account(profile.account_log)
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
+from batchgen.console.shell_command import shell_command
 from batchgen.errors import ExitCode
 from batchgen.job import BatchId, JobState
 from batchgen.ledger.batch_status import status
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.only import resolve_jobs
+from batchgen.ledger.key_patterns import resolve_jobs
 from batchgen.ledger.retry_selection import Retried, RetrySelection, preview_retry, retry_jobs
 from batchgen.money import decimal_string, rounded_dollars
 from batchgen.session.settings import Environment
@@ -81,7 +82,7 @@ def _lines(name: str, moved: Retried, *, dry_run: bool) -> list[str]:
             f"{name}: {counted(moved.jobs, 'job')} {are} pending again, estimated at {cost}"
         )
     if lines:
-        lines.append("nothing was changed" if dry_run else f"next: batchgen resume {name}")
+        lines.append("nothing was changed" if dry_run else f"next: {shell_command('resume', name)}")
     return lines
 
 

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import webbrowser
-from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from batchgen.commands.shown_images import ShownImages
 from batchgen.console.ask import has_browser
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.batches import find_batch
-from batchgen.ledger.clock import timestamp
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.only import Only, resolve_jobs
-from batchgen.ledger.review import ImageFilter
+from batchgen.ledger.review import ImageFilter, image_index
 from batchgen.ledger.review_summary import newest_run_with_images
 from batchgen.review.batch import ReviewBatch, View
 from batchgen.review.server import serve
 from batchgen.session.settings import Environment
 from batchgen.session.storage import refuse_buckets
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """Which images the page offers, by the options of the command."""
-
-    run: int | None = None
-    since: datetime | None = None
-    only: Only | None = None
-    decisions: Sequence[str] = ()
-    tags: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +34,19 @@ class Served:
     by: str
 
 
-def review(name: str, db: Path | None, shown: Shown, served: Served) -> ExitCode:
-    """Serve the page until interrupted. Raises BatchgenError."""
+def review(
+    name: str, db: Path | None, shown: ShownImages, served: Served, *, as_json: bool = False
+) -> ExitCode:
+    """Serve the page until interrupted; with ``as_json`` no browser opens. Raises BatchgenError."""
     environment = Environment.load()
     ledger = environment.ledger_path(db, None)
     view = View(by=served.by, chosen=_filter(ledger, name, shown))
     batch = ReviewBatch(ledger, name, view)
 
     def ready(url: str) -> None:
+        if as_json:
+            write_line(sys.stdout, json.dumps(_record(batch, url)))
+            return
         write_line(sys.stdout, f"{name}: review page at {url}")
         if environment.get("SSH_CONNECTION"):
             port = urlsplit(url).port
@@ -70,19 +62,26 @@ def review(name: str, db: Path | None, shown: Shown, served: Served) -> ExitCode
     return ExitCode.DONE
 
 
-def _filter(ledger: Path, name: str, shown: Shown) -> ImageFilter:
+def _record(batch: ReviewBatch, url: str) -> dict[str, object]:
+    """Return where the page is and what it shows, for a program that opens it."""
+    view, parts = batch.view, urlsplit(url)
+    return {
+        "batch": batch.row.name,
+        "url": url,
+        "token": parts.fragment,
+        "run_url": f"{parts.scheme}://{parts.netloc}/run",
+        "images": len(batch.read(image_index, batch.id, view.chosen).ids),
+        "runs": list(view.chosen.runs),
+        "by": view.by,
+        "ledger": str(batch.ledger),
+    }
+
+
+def _filter(ledger: Path, name: str, shown: ShownImages) -> ImageFilter:
     """Return the images to offer: by default those of the newest run that saved any."""
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
         refuse_buckets(conn, batch, "review")
-        only = resolve_jobs(conn, shown.only, batch.id, name)
-        run = shown.run
-        if run is None and only is None and shown.since is None and not shown.tags:
-            run = newest_run_with_images(conn, batch.id)
-    return ImageFilter(
-        runs=() if run is None else (run,),
-        since=timestamp(shown.since) if shown.since is not None else None,
-        only=only,
-        decisions=shown.decisions,
-        tags=shown.tags,
-    )
+        if shown.run is None and shown.only is None and shown.since is None and not shown.tags:
+            shown = replace(shown, run=newest_run_with_images(conn, batch.id))
+        return shown.of_batch(conn, batch)

@@ -10,14 +10,16 @@ from pathlib import Path
 from batchgen.commands.locked_batch import locked_batch
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
+from batchgen.ledger.batches import check_run
+from batchgen.ledger.key_patterns import Only, resolve_jobs
 from batchgen.ledger.manifest_paths import base_of
-from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.saved_images import Rollback, Version, find_rollbacks, record_rollback
 from batchgen.output.bucket_rollback import object_refusal, put_objects_back
 from batchgen.output.previous_versions import MAX_KEPT, find_kept, keep, keep_edited, put_back
-from batchgen.output.sidecar import is_sidecar, sidecar_of
+from batchgen.output.sidecar import remove_sidecar
 from batchgen.session.storage import stores_of_batch
 from batchgen.system.atomic_files import sha256_of
+from batchgen.system.claiming import is_one_name
 from batchgen.urls import is_bucket
 
 
@@ -33,6 +35,8 @@ def rollback(
     with locked_batch(name, db) as batch:
         base = base_of(batch.ledger, batch.row)
         stores = stores_of_batch(batch.ledger, batch.row)
+        if run is not None:
+            check_run(batch.conn, batch.row, run)
         only = resolve_jobs(batch.conn, only, batch.row.id, name)
         for one in list(find_rollbacks(batch.conn, batch.row.id, only=only, run=run)):
             in_bucket = any(is_bucket(image.root) for image in (*one.current, *one.earlier))
@@ -97,14 +101,12 @@ def _put_back(base: Path, name: str, rollback: Rollback) -> None:
         root = base / earlier.root
         if not _is(root / earlier.path, earlier):
             put_back(root, earlier.path, earlier.sha256)
-    present = {(one.root, one.path) for one in rollback.earlier}
+    restored = [base / one.root / one.path for one in rollback.earlier]
     for now in rollback.current:
         final = base / now.root / now.path
-        sidecar = sidecar_of(final)
-        if is_sidecar(sidecar, name, rollback.key):
-            sidecar.unlink()  # it describes the replaced image
-        if (now.root, now.path) not in present:
-            final.unlink(missing_ok=True)
+        remove_sidecar(base / now.root, final, name, rollback.key)  # it describes this image
+        if final.exists() and not any(is_one_name(final, one) for one in restored):
+            final.unlink()
 
 
 def _keep_present(base: Path, now: Version, earlier: tuple[Version, ...]) -> None:

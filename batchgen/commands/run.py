@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 import sys
 import time
@@ -14,8 +15,10 @@ import anyio
 
 from batchgen.console.log_file import LoggedProgress
 from batchgen.console.progress import write_line, write_text
+from batchgen.console.shell_command import current_directory, shortest
 from batchgen.console.tally import RunFacts
 from batchgen.console.terminal import TerminalPresenter
+from batchgen.engine.stop_reasons import stops_all_batches, stops_provider
 from batchgen.errors import BatchgenError, ExitCode, LedgerError, SettingsError, message_of
 from batchgen.job import BatchId
 from batchgen.ledger.attempts import finished_attempts
@@ -23,7 +26,7 @@ from batchgen.ledger.batch_status import BatchStatus, status
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.manifest_paths import base_of, manifest_of
+from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.saved_images import replaced_by
 from batchgen.ledger.unpublished import publications
 from batchgen.manifest.loader import parse_manifest
@@ -55,7 +58,24 @@ from batchgen.urls import is_bucket
 
 
 def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
-    """Plan, enroll and run each manifest, and return the worst exit code.
+    """Plan, enroll and run each manifest, and return the worst exit code. Raises BatchgenError."""
+    return run_all(manifests, overrides, presenter).code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsEnd:
+    """How the runs of all manifests ended."""
+
+    code: ExitCode
+    """The worst of their exit codes."""
+    ran: int = 0
+    """Runs that were approved and have ended."""
+    spent: Micros = ZERO
+    """Charged and possibly charged."""
+
+
+def run_all(manifests: list[Path], overrides: Overrides, presenter: TerminalPresenter) -> RunsEnd:
+    """Plan, enroll and run each manifest.
 
     All manifests are read before the first one runs. An error of one manifest is reported, and the
     others still run, except for those of a provider that stopped dispatch. A budget of the command
@@ -69,7 +89,7 @@ def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresente
     for spec in specs:
         validate(spec)
     lists, images = PriceLists(), ReferenceImages(presenter)
-    codes, stopped, spent = [], dict[str, str](), ZERO
+    codes, stopped, spent, ran = [], dict[str, str](), ZERO, 0
     for spec in specs:
         provider = spec.prepared.profile.name
         if provider in stopped:
@@ -83,12 +103,13 @@ def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresente
             codes.append(exc.exit_code)
             continue
         codes.append(end.code)
+        ran += 1
+        spent = Micros(spent + end.spent)
         if end.stopped_everything:
             break
-        if end.stopped is not None and not end.stopped.startswith("budget"):
+        if end.stopped is not None and stops_provider(end.stopped):
             stopped[provider] = end.stopped
-        spent = Micros(spent + end.spent)
-    return max(codes)
+    return RunsEnd(code=max(codes), ran=ran, spent=spent)
 
 
 def _with_rest_of_budget(spec: RunSpec, spent: Micros) -> RunSpec:
@@ -112,8 +133,10 @@ class _End:
     @property
     def stopped_everything(self) -> bool:
         """Return whether the cause of the end holds for any other manifest too."""
-        ours = self.stopped is not None and self.stopped.startswith(("disk", "ledger", "bug"))
-        return ours or self.code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
+        return stops_all_batches(self.stopped) or self.code in (
+            ExitCode.INTERRUPTED,
+            ExitCode.TERMINATED,
+        )
 
 
 def resume(name: str, overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
@@ -169,9 +192,7 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
     prepared = enrolled.spec.prepared
     result = RunResult(at_fault=enrolled.at_fault)
     with closing(open_for_reading(prepared.ledger)) as conn:
-        # The base of the batch may differ from that of a partial manifest.
-        base = base_of(prepared.ledger, find_batch(conn, enrolled.name))
-        missing = missing_images(conn, enrolled.batch, base)
+        missing = missing_images(conn, enrolled.batch, prepared.base)
     if missing.count:
         presenter.notice(missing.text(enrolled.name))
     if enrolled.to_do:
@@ -256,27 +277,13 @@ def _summarize(
     if presenter.quiet and not (found.troubled or found.unfinished):
         return
     place = image_place(prepared)
-    images = place if is_bucket(place) else _shown(Path(place))
+    images = place if is_bucket(place) else shortest(Path(place))
     write_text(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
     if replaced is not None:
         write_line(sys.stdout, replaced)
     db = prepared.ledger
-    here = _here()
+    here = current_directory()
     found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")
-    option = "" if found_alone else f" --db {_shown(db)}"
+    option = "" if found_alone else f" --db {shlex.quote(shortest(db))}"
     step = next_step(found, option, has_log=prepared.profile.has_log)
     write_text(sys.stdout, f"next: {step}")
-
-
-def _shown(path: Path) -> str:
-    """Return a path in its shortest form relative to the current directory."""
-    here = _here()
-    return str(path.relative_to(here)) if here and path.is_relative_to(here) else str(path)
-
-
-def _here() -> Path | None:
-    """Return the current directory; None if it has been removed."""
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        return None

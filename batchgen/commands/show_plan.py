@@ -11,22 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batchgen.commands.plan import ledger_of
+from batchgen.commands.plan import ledger_of, staged
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.http.request import ApiRequest, BytesBody
+from batchgen.images.formats import ImageFormat
 from batchgen.job import AttemptId
-from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staged_jobs import StagedJob, sample_keys, staged_job
-from batchgen.ledger.staging import Staging
 from batchgen.money import Micros, decimal_string, rounded_dollars
+from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.multipart import FilePiece, PiecedBody
 from batchgen.providers.adapters.registry import ADAPTERS
 from batchgen.providers.profile import Profile
 from batchgen.session.fresh_prices import with_kept_prices
 from batchgen.session.overrides import Overrides
-from batchgen.session.prepare import prepare
-from batchgen.session.stage_plan import stage
+from batchgen.session.prepare import Prepared, prepare
 
 _LOCAL_URL: Final = "http://127.0.0.1:PORT/v1"
 """The local endpoint gets its port when a run starts it."""
@@ -54,15 +53,9 @@ def show_jobs(
     prepared = prepare(manifest, overrides.db)
     with closing(ledger_of(prepared)) as conn:
         profile = with_kept_prices(prepared.profile, conn)
-        stage(
-            Staging(conn),
-            prepared,
-            accept_unknown_price=True,
-            reference_urls=NeededUrls(conn, prepared.references),
-            selection=overrides.selection,
-        )
+        staged(conn, prepared, overrides.selection)
         wanted = [*keys, *sample_keys(conn, sample)]
-        shown = [_shown(profile, _staged(conn, manifest, key)) for key in wanted]
+        shown = [_shown(profile, _staged(conn, prepared, key)) for key in wanted]
     for number, one in enumerate(shown):
         if as_json:
             write_line(sys.stdout, json.dumps(_record(one), ensure_ascii=False))
@@ -71,10 +64,11 @@ def show_jobs(
     return ExitCode.DONE
 
 
-def _staged(conn: sqlite3.Connection, manifest: Path, key: str) -> StagedJob:
-    found = staged_job(conn, key)
+def _staged(conn: sqlite3.Connection, prepared: Prepared, key: str) -> StagedJob:
+    found = staged_job(conn, key, prepared.ledger)
     if found is None:
-        raise SettingsError(f"{manifest}: the manifest plans no job with the key {key!r}")
+        path = prepared.loaded.path.name
+        raise SettingsError(f"{path}: the manifest plans no job with the key {key!r}")
     return found
 
 
@@ -110,9 +104,11 @@ def _text(shown: _Shown) -> str:
 
 
 def _path(shown: _Shown) -> str:
+    """Return the output path; a format that is not requested leaves its extension open."""
     job = shown.staged.job
-    extension = job.options.get("output_format")
-    path = job.path.replace("{ext}", str(extension)) if extension else job.path
+    wanted = job.options.get("output_format")
+    kinds = [kind for kind in ImageFormat if wanted in (kind.value, kind.extension)]
+    path = final_path(job.path, kinds[0].extension) if kinds else job.path
     return f"{job.root}/{path}"
 
 

@@ -11,23 +11,22 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from batchgen.commands.plan import ledger_of
-from batchgen.commands.run import run
+from batchgen.commands.plan import ledger_of, staged
+from batchgen.commands.run import run, run_all
 from batchgen.console.ask import ask, can_ask, has_browser
 from batchgen.console.progress import write_line
+from batchgen.console.shell_command import shell_command
 from batchgen.console.terminal import TerminalPresenter
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.only import Only
-from batchgen.ledger.reference_urls import NeededUrls
+from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.review import ImageFilter
 from batchgen.ledger.saved_images import saved_images, saved_roots
 from batchgen.ledger.staged_jobs import sample_keys
-from batchgen.ledger.staging import Staging
+from batchgen.money import decimal_string
 from batchgen.session.overrides import Overrides
-from batchgen.session.prepare import Prepared, prepare
-from batchgen.session.stage_plan import stage
+from batchgen.session.prepare import Prepared, RunSpec, prepare
 from batchgen.text import counted
 from batchgen.urls import is_bucket
 
@@ -40,11 +39,16 @@ def try_sample(
     At a terminal with a browser it offers the review page of the sample, which stays open until
     the person says whether to go on; elsewhere it prints the paths. The images of the sample belong
     to the batch; no later run makes them again unless they were rejected. Without a person to ask,
-    and if the sample leaves a problem, the other jobs wait. Raises BatchgenError.
+    and if the sample leaves a problem, the other jobs wait. One budget covers both runs. Raises
+    BatchgenError.
     """
     prepared = prepare(manifest, overrides.db)
     keys, total = _sample(prepared, sample)
-    code = run([manifest], replace(overrides, only=Only.of(keys)), presenter)
+    budget = RunSpec.of(prepared, overrides).limits.max_cost
+    first = run_all([manifest], replace(overrides, only=Only.of(keys)), presenter)
+    code = first.code
+    if not first.ran:
+        return code
     is_over = code is not ExitCode.DONE or len(keys) == total or presenter.as_json
     name, others = prepared.identity.name, counted(total - len(keys), "image")
     with _shown(prepared, keys, presenter, offers_page=not is_over):
@@ -53,8 +57,11 @@ def try_sample(
         question = f"Make the other {others} of {name} too?"
         goes_on = can_ask() and ask(question, "y/N").lower() in ("y", "yes")
     if goes_on:
+        if budget is not None:
+            left = max(0, budget - first.spent)
+            overrides = replace(overrides, max_cost=decimal_string(left))
         return run([manifest], overrides, presenter)
-    write_line(sys.stdout, f"next: batchgen run {manifest}   # makes the other images")
+    write_line(sys.stdout, f"next: {shell_command('run', manifest)}   # makes the other images")
     return code
 
 
@@ -99,12 +106,7 @@ def _wants_page(prepared: Prepared) -> bool:
 def _sample(prepared: Prepared, sample: int) -> tuple[list[str], int]:
     """Return the keys of the sample, and the number of all jobs. Raises SettingsError."""
     with closing(ledger_of(prepared)) as conn:
-        staging = stage(
-            Staging(conn),
-            prepared,
-            accept_unknown_price=True,
-            reference_urls=NeededUrls(conn, prepared.references),
-        )
+        staging = staged(conn, prepared)
         keys, total = sample_keys(conn, sample), staging.jobs
     if not keys:
         raise SettingsError(f"{prepared.loaded.path.name}: no job without an error to try")

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from batchgen.console.progress import write_line
+from batchgen.console.shell_command import shell_command
 from batchgen.engine.placing import PARTIAL_DIRECTORY
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.job import EXT_PLACEHOLDER
@@ -30,6 +31,7 @@ from batchgen.session.settings import Environment
 from batchgen.session.storage import stores_of_batch
 from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import PART_SUFFIX, sha256_of
+from batchgen.text import counted
 from batchgen.urls import is_bucket, path_below
 
 _OURS = (PREVIOUS_DIRECTORY, PARTIAL_DIRECTORY, MOVING_DIRECTORY)
@@ -181,17 +183,16 @@ def _summary(
     repair: Set[Finding],
 ) -> str:
     counts = {finding: sum(one.finding is finding for one in found) for finding in Finding}
-    counted = ", ".join(f"{count:,} {finding.value}" for finding, count in counts.items() if count)
-    what = "1 image" if images == 1 else f"{images:,} images"
+    states = ", ".join(f"{count:,} {finding.value}" for finding, count in counts.items() if count)
+    what = counted(images, "image")
     if unpublished:
         what += f" ({unpublished:,} not published)"
-    line = f"{name}: {what}, {counted or 'all as they were saved'}"
+    line = f"{name}: {what}, {states or 'all as they were saved'}"
     wrong = [one for one in found if one.saved is not None]
     had = sum(_can_repair(one, _HOW.keys()) for one in wrong)
     if fetched:
-        line += (
-            f"\n  {fetched:,} are due again; `batchgen resume {name}` downloads them at no charge"
-        )
+        resume = shell_command("resume", name)
+        line += f"\n  {fetched:,} are due again; `{resume}` downloads them at no charge"
     for finding, how in _HOW.items():
         count = sum(_can_repair(one, {finding}) for one in wrong)
         if count and finding not in repair:

@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-_FORMULA: Final = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""First characters after which a spreadsheet computes a cell: owasp.org, "CSV Injection"."""
-_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""Start of text that a spreadsheet computes: owasp.org, "CSV Injection".
+
+Apostrophes before it count too, so that `as_written` removes ours and no other.
+"""
+_NUMBER: Final = re.compile(r"'*[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def without_formulas(row: Mapping[str, object]) -> dict[str, object]:
@@ -20,7 +23,14 @@ def without_formulas(row: Mapping[str, object]) -> dict[str, object]:
     return {name: _escaped(value) for name, value in row.items()}
 
 
+def as_written(cell: str) -> str:
+    """Return the text of a cell that `without_formulas` wrote."""
+    return cell[1:] if cell.startswith("'") and _is_computed(cell[1:]) else cell
+
+
 def _escaped(value: object) -> object:
-    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
+    return f"'{value}" if isinstance(value, str) and _is_computed(value) else value
+
+
+def _is_computed(text: str) -> bool:
+    return _FORMULA.match(text) is not None and not _NUMBER.fullmatch(text)

@@ -18,6 +18,7 @@ from batchgen.engine.events import (
     AttemptEnded,
     JobDone,
     JobHeld,
+    Noticed,
     Recovered,
     RunEvent,
     Stopping,
@@ -95,6 +96,8 @@ def _notice(event: RunEvent) -> str | None:
             return f"{key}: cut off in an earlier run, {outcome.value}, now {state.value}"
         case JobDone(key=key, warnings=warnings) if warnings:
             return f"{key}: {'; '.join(warnings)}"
+        case Noticed(message=message):
+            return f"notice: {message}"
         case _:
             return None
 

@@ -15,6 +15,7 @@ from batchgen.engine.events import (
     DownloadRetried,
     JobDone,
     JobHeld,
+    Noticed,
     Recovered,
     RunEvent,
     Stopping,
@@ -85,7 +86,7 @@ class Counter:
                 self._finished.append(self._clock())
             case JobHeld():
                 tally.failed += 1
-            case DownloadRetried() | Recovered() | Stopping():
+            case DownloadRetried() | Recovered() | Stopping() | Noticed():
                 pass
 
     def is_due(self, throttle: DispatchStatus) -> bool:

@@ -6,7 +6,8 @@ import hashlib
 import io
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
@@ -17,6 +18,7 @@ from batchgen.dataset.tables import table_bytes
 from batchgen.ledger.dataset_samples import Sample
 from batchgen.storage.local import LocalStore
 from batchgen.storage.store import Store
+from batchgen.system.atomic_files import sha256_of
 
 Verified = Iterable[tuple[Sample, str, bytes]]
 """Samples with their URLs and verified bytes."""
@@ -63,19 +65,26 @@ class TarWriter:
 
     def write(self, number: int, samples: Verified) -> Written:
         (name,) = self.names(number, ())
-        with tempfile.TemporaryDirectory(prefix=".batchgen-", dir=_scratch(self._store)) as scratch:
-            path = Path(scratch) / name
+        with _scratch_file(self._store, name) as path:
             with path.open("wb") as file:
                 images = _write_tar(file, samples)
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = sha256_of(path)
             info = self._store.put_file(name, path)
         return Written(files=(PartFile(name=name, bytes=info.bytes, sha256=digest),), images=images)
 
 
-def _scratch(store: Store) -> Path | None:
-    """Return a directory on the store's own disk; None for the system's temporary directory."""
-    return store.root if isinstance(store, LocalStore) else None
+@contextmanager
+def _scratch_file(store: Store, name: str) -> Iterator[Path]:
+    """Yield a temporary path on the store's own disk, or in the system's temporary directory."""
+    if not isinstance(store, LocalStore):
+        with tempfile.TemporaryDirectory(prefix="batchgen-") as scratch:
+            yield Path(scratch, name)
+        return
+    path = store.part_of(name)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _write_tar(file: BinaryIO, samples: Verified) -> int:

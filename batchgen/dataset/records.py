@@ -73,8 +73,8 @@ class Records:
             return
         if found != self._head:
             raise SettingsError(
-                f"{self._store.url}: holds a dataset of another batch, layout or part size:"
-                f" {' '.join(found.decode(errors='replace').split())}; expected a new directory"
+                f"{self._store.url}: holds another dataset: {_differences(found, self._head)};"
+                " expected a new directory"
             )
 
     def find(self, number: int) -> Part | None:
@@ -134,6 +134,20 @@ class Records:
             return None
         except (ValueError, TypeError, KeyError) as exc:
             raise SettingsError(f"{self._store.url}/{name}: not a record of a part: {exc}") from exc
+
+
+def _differences(found: bytes, wanted: bytes) -> str:
+    """Return the fields in which two heads of datasets differ, each with both values."""
+    ours = json.loads(wanted)
+    try:
+        theirs = json.loads(found)
+        return ", ".join(
+            f"{name} {json.dumps(theirs.get(name))} instead of {json.dumps(value)}"
+            for name, value in ours.items()
+            if theirs.get(name) != value
+        )
+    except (ValueError, AttributeError):
+        return f"{_HEAD} was not written by batchgen"
 
 
 def _name(number: int) -> str:

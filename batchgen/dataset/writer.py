@@ -12,6 +12,7 @@ from batchgen.dataset.part_writers import PartWriter, part_writer
 from batchgen.dataset.records import Part, Records
 from batchgen.images.formats import ImageFormat
 from batchgen.ledger.dataset_samples import Sample
+from batchgen.storage.local import LocalStore
 from batchgen.storage.store import Store
 
 ReadImage = Callable[[Sample], bytes | None]
@@ -50,10 +51,12 @@ class DatasetWriter:
     def write(self, samples: Iterable[Sample]) -> DatasetSummary:
         """Write the dataset. Raises SettingsError for a store that holds other files, and OSError.
 
-        A killed export continues with the part that it was at.
+        A killed export continues with the part that it was at; its temporary files are removed.
         """
         summary = DatasetSummary()
         self._records.begin()
+        if isinstance(self._store, LocalStore):
+            self._store.remove_parts()
         chosen = (sample for sample in samples if self._is_chosen(sample, summary))
         while part := list(islice(chosen, self._order.part_images)):
             self._write_part(summary.parts, part, summary)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from batchgen.engine.context import RunContext
 from batchgen.engine.events import AttemptEnded, Recovered
 from batchgen.engine.recovery import habits_of, read_spooled, spooled_exchange
+from batchgen.engine.stop_reasons import DISK
 from batchgen.job import AttemptId, Billed, ImageRef, Job, JobState, Outcome
 from batchgen.ledger.attempts import record_response, settle_attempt
 from batchgen.ledger.clock import timestamp
@@ -129,7 +130,7 @@ async def recover(context: RunContext, opened: OpenAttempt) -> None:
             await conclude(context, attempt, exchange)
         hit(Point.RECOVERED)
     except OSError as exc:
-        context.throttle.stop(f"disk: the spool can't be read: {exc}")
+        context.throttle.stop(f"{DISK}: the spool can't be read: {exc}")
 
 
 def expiry(url: str | None) -> str | None:
@@ -179,7 +180,7 @@ async def _read_response(
 async def _record_images(
     context: RunContext, attempt: Attempt, classification: Classification, response: Response
 ) -> Conclusion:
-    images = [(_with_endpoint(context, ref), expiry(ref.url)) for ref in response.images]
+    images = [(stored_reference(context, ref), expiry(ref.url)) for ref in response.images]
     usage, model = response.usage, attempt.job.model
     held = attempt.part.content() if attempt.part else None
     due = await context.ledger.run(
@@ -197,8 +198,8 @@ async def _record_images(
     return conclusion
 
 
-def _with_endpoint(context: RunContext, ref: ImageRef) -> ImageRef:
-    """Store absolute URLs of images and tasks: a later run may have another base URL."""
+def stored_reference(context: RunContext, ref: ImageRef) -> ImageRef:
+    """Return an image with absolute URLs: a later run may have another base URL."""
     if ref.url is not None:
         return replace(ref, url=absolute_url(ref.url, context.base_url))
     if ref.task is None or not ref.task.startswith("/") or context.profile.moves_results:

@@ -7,35 +7,39 @@ was looked at and kept. After a kill in between, the digest identifies the objec
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
-from batchgen.engine.placing import PARTIAL_DIRECTORY, Placer, partials_of
-from batchgen.engine.verification import verify_file
+from batchgen.engine.placing import (
+    PARTIAL_DIRECTORY,
+    Placer,
+    described_by_sidecar,
+    partials_of,
+)
+from batchgen.engine.verification import metadata_refused, saved_image, verify_file
 from batchgen.job import AttemptId, Job, SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
 from batchgen.ledger.images import clear_placement, record_placement
 from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, OldImage, Provenance
-from batchgen.output.bucket_sidecar import (
-    is_free_sidecar,
-    remove_sidecar_object,
-    sidecar_name,
-)
+from batchgen.output.bucket_sidecar import read_object, remove_sidecar_object, sidecar_name
 from batchgen.output.bucket_versions import keep_edited_object, keep_object
 from batchgen.output.final_names import MAX_TRIES, Conflict
-from batchgen.output.sidecar import sidecar_data
+from batchgen.output.sidecar import is_edited, is_sidecar_data, sidecar_data
 from batchgen.planning.naming import final_path
-from batchgen.spool.kept_images import PRIVATE_DIRECTORY
+from batchgen.providers.adapters.video import is_video_task
 from batchgen.storage.store import StaleObjectError, Store
 from batchgen.storage.stores import Stores
-from batchgen.system.atomic_files import PartFile, make_directories
+from batchgen.system.atomic_files import PRIVATE_DIRECTORY, PartFile, make_directories
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread, in_store_thread
-from batchgen.urls import is_bucket
+from batchgen.urls import is_bucket, path_below
+
+T = TypeVar("T")
 
 _UPLOADS: Final = "uploads"
 """Directory in the spool for images on their way to a bucket."""
@@ -50,6 +54,10 @@ class BucketPlacer(Placer):
         self._stores: Stores = context.stores
         self._uploads: Path = context.spool.directory / _UPLOADS
 
+    async def call(self, function: Callable[..., T], *args: object) -> T:
+        # A slow bucket must not hold up the writes of the spool, which share the disk threads.
+        return await in_store_thread(function, *args)
+
     async def make_directory(self, root: str, path: str) -> Path:
         if not is_bucket(root):
             return await super().make_directory(root, path)
@@ -63,9 +71,18 @@ class BucketPlacer(Placer):
         if not is_bucket(job.root):
             await super().write_sidecar(job, saved, origin)
             return
+        store = self._stores.of(job.root)
+        await in_store_thread(self._free_sidecar_object, store, job, saved, origin)
         name = sidecar_name(saved.path)
         data = sidecar_data(saved.path.rpartition("/")[2], job, saved, origin)
-        await in_store_thread(self._stores.of(job.root).put, name, data)
+        await in_store_thread(store.put, name, data)
+
+    async def remove_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
+        if not is_bucket(job.root):
+            await super().remove_sidecar(job, saved, origin)
+            return
+        store = self._stores.of(job.root)
+        await in_store_thread(remove_sidecar_object, store, saved.path, origin.batch, job.key)
 
     async def place(
         self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
@@ -126,12 +143,19 @@ class BucketPlacer(Placer):
     def _free_sidecar_object(
         self, store: Store, job: Job, saved: SavedImage, origin: Provenance
     ) -> None:
+        """Keep the object at the path of the sidecar unless it is what batchgen wrote there.
+
+        Raises Conflict for an object that is not the sidecar of the job, and OSError.
+        """
         name = sidecar_name(saved.path)
-        if is_free_sidecar(store, name, origin.batch, job.key):
+        data = read_object(store, name)
+        if data is None:
             return
-        if not self._overwrite:
+        is_own = is_sidecar_data(data, origin.batch, job.key)
+        if not (is_own or self._overwrite):
             raise Conflict(f"{job.root}/{name}")
-        keep_edited_object(store, name)
+        if not is_own or is_edited(data):
+            keep_edited_object(store, name)
 
     def adopt_kept(self, image: DueImage, part: PartFile) -> bool:
         if not is_bucket(image.root):
@@ -163,7 +187,7 @@ class BucketPlacer(Placer):
             super().drop_kept(job, image, saved)
             return
         self._context.spool.images.drop(image.attempt_id, image.position)
-        if image.path and (image.root, image.path) != (job.root, saved.path):
+        if image.path and path_below(image.root, image.path) != path_below(job.root, saved.path):
             store = self._stores.of(image.root)
             if store.digest(image.path) == saved.sha256:
                 store.delete(image.path)
@@ -178,7 +202,9 @@ class BucketPlacer(Placer):
             if hashlib.sha256(data).hexdigest() != image.sha256:
                 return None
             copy.write_bytes(data)
-            info, sha256 = verify_file(copy, job.verify, is_video=image.task is not None)
+            is_video = is_video_task(image.task)
+            info, sha256 = verify_file(copy, job.verify, is_video=is_video)
+            refused = metadata_refused(copy, info) if job.metadata and not is_video else ""
         except FileNotFoundError:
             return None
         finally:
@@ -186,24 +212,20 @@ class BucketPlacer(Placer):
         planned = final_path(job.path, info.format.extension, image.rank)
         if (image.root, image.path) != (job.root, planned):
             return None
-        return SavedImage(
-            path=planned,
-            sha256=sha256,
-            bytes=info.size_bytes,
-            width=info.width,
-            height=info.height,
-            format=info.format.value,
-        )
+        return saved_image(planned, info, sha256, metadata_refused=refused)
 
     def _remove_replaced(
-        self, job: Job, old: tuple[OldImage, ...], new: set[str], batch: str
+        self, job: Job, old: tuple[OldImage, ...], saved: list[SavedImage], batch: str
     ) -> None:
         super()._remove_replaced(
-            job, tuple(image for image in old if not is_bucket(image.root)), new, batch
+            job, tuple(image for image in old if not is_bucket(image.root)), saved, batch
         )
-        sidecars = {sidecar_name(path) for path in new} if job.sidecar else set()
+        places = {path_below(job.root, image.path) for image in saved}
+        described = described_by_sidecar(job, saved)
+        sidecars = {sidecar_name(path_below(job.root, path)) for path in described}
         for image in old:
-            if not is_bucket(image.root) or (image.root == job.root and image.path in new):
+            place = path_below(image.root, image.path)
+            if not is_bucket(image.root) or place in places:
                 continue
             store = self._stores.of(image.root)
             if store.digest(image.path) != image.sha256:
@@ -211,7 +233,7 @@ class BucketPlacer(Placer):
             if job.keep_previous:
                 keep_object(store, image.path, count=job.keep_previous)
             store.delete(image.path)
-            if sidecar_name(image.path) not in sidecars:
+            if sidecar_name(place) not in sidecars:
                 remove_sidecar_object(store, image.path, batch, job.key)
 
     def _save_partials(self, job: Job, attempt: AttemptId, path: str) -> None:

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from batchgen.engine.events import Observer
+from batchgen.engine.events import Noticed, Observer
 from batchgen.engine.progress_guard import ProgressGuard
+from batchgen.engine.stop_reasons import BUG
 from batchgen.engine.throttle.limits import DispatchStatus
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.job import AttemptId, BatchId, Job, RunId
 from batchgen.ledger.records import DueImage
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.providers.profile import Profile
+from batchgen.spool.redaction import Redactor
 from batchgen.spool.spool import Spool
 from batchgen.storage.stores import Stores
 from batchgen.system.disk_space import DiskSpace
@@ -35,6 +37,8 @@ class RunTally:
     """Whether any request of this run returned an image."""
     internal_errors: list[str] = field(default_factory=list)
     """Tracebacks of bugs."""
+    noticed: set[str] = field(default_factory=set)
+    """Topics of the notices that were shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ class RunContext:
     base: Path
     """The manifest's directory; output directories are relative to it."""
     overwrite: bool = False
+    redactor: Redactor | None = None
+    """Hides the API key in what a later run reads; None without one."""
     stores: Stores | None = None
     """Set where an output directory of the batch is, or was, in a bucket."""
     tally: RunTally = field(default_factory=RunTally)
@@ -63,12 +69,18 @@ class RunContext:
         found = self.throttle.status()
         return replace(found, waiting_for=self.guard.waiting_for() or found.waiting_for)
 
+    def notice(self, topic: str, message: str) -> None:
+        """Show a message, once in a run for each topic."""
+        if topic not in self.tally.noticed:
+            self.tally.noticed.add(topic)
+            self.observe(Noticed(message=message))
+
     def record_internal_error(self, exc: Exception) -> None:
         """Keep a bug for the end of the run; several of them stop it before they cost more."""
         errors = self.tally.internal_errors
         errors.append("".join(traceback.format_exception(exc, limit=-8)))
         if len(errors) >= _MAX_INTERNAL_ERRORS:
-            self.throttle.stop(f"bug: {exc!r}; please report it")
+            self.throttle.stop(f"{BUG}: {exc!r}; please report it")
 
 
 @dataclass(frozen=True, slots=True)

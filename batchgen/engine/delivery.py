@@ -15,13 +15,21 @@ import anyio
 
 from batchgen.engine.attempt import expiry
 from batchgen.engine.bucket_placing import BucketPlacer
+from batchgen.engine.compressed_response import Compressed, StillUnread, read_compressed
 from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import JobDone, JobHeld
 from batchgen.engine.failed_download import failed_download, is_overdue, wait_asked_before
 from batchgen.engine.image_source import ImageSource
 from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Placer
 from batchgen.engine.redelivery import Redelivery
-from batchgen.engine.verification import defect_of_replacement, embed_metadata, verify_file
+from batchgen.engine.stop_reasons import DISK, STORAGE
+from batchgen.engine.verification import (
+    Embedded,
+    defect_of_replacement,
+    embed_metadata,
+    saved_image,
+    verify_file,
+)
 from batchgen.engine.video_tasks import (
     TaskDone,
     TaskFailed,
@@ -71,9 +79,11 @@ from batchgen.outcomes.download_policy import (
     FetchResult,
     FetchSpoiled,
 )
+from batchgen.outcomes.retry_policy import Next
 from batchgen.output.final_names import Conflict
 from batchgen.planning.naming import image_path
 from batchgen.providers.adapters.video import is_video_task
+from batchgen.spool.response_file import SpooledResponse
 from batchgen.storage.store import StoreError
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, hit
@@ -91,7 +101,14 @@ class _Saved:
 
 
 _ImageResult = (
-    _Saved | FetchAgain | FetchLater | FetchLost | FetchSpoiled | TaskFailed | TaskUnresolved
+    _Saved
+    | FetchAgain
+    | FetchLater
+    | FetchLost
+    | FetchSpoiled
+    | TaskFailed
+    | TaskUnresolved
+    | Compressed
 )
 
 
@@ -164,7 +181,7 @@ class Delivery:
         try:
             return await self._deliver_recreating_directories(paid)
         except OSError as exc:
-            place = "storage" if isinstance(exc, StoreError) else "disk"
+            place = STORAGE if isinstance(exc, StoreError) else DISK
             await self._leave_paid(job, f"{place}: {exc}")
             if exc.errno not in ERRORS_OF_ONE_PATH:
                 context.throttle.stop(f"{place}: {exc}")
@@ -246,6 +263,8 @@ class Delivery:
                     return None
                 case FetchSpoiled(reason):
                     return await self._mark_spoiled(job, image.attempt_id, reason)
+                case Compressed(response):
+                    return await self._read_compressed(job, image.attempt_id, response)
                 case TaskFailed(error):
                     await self._record_failed_task(job, image.attempt_id, error)
                     return None
@@ -257,7 +276,7 @@ class Delivery:
     async def _deliver_image(self, job: Job, image: DueImage) -> _ImageResult:
         """Try to save one image; decide what follows a failure."""
         if image.path and image.sha256:
-            placed = await in_disk_thread(self._placer.find_placed, job, image)
+            placed = await self._placer.call(self._placer.find_placed, job, image)
             if placed is not None:
                 return await self._record_saved(job, image, placed)
         if image.task is not None and image.url is None and image.copy_of is None:
@@ -299,7 +318,7 @@ class Delivery:
 
     async def _fetch_and_place(
         self, job: Job, image: DueImage
-    ) -> _Saved | FetchResult | FetchLater | FetchSpoiled:
+    ) -> _Saved | FetchResult | FetchLater | FetchSpoiled | Compressed:
         # The file extension is unknown until the image has arrived; the directory is not.
         path = image_path(job, EXT_PLACEHOLDER, placed=image.path)
         known_path = path.partition(EXT_PLACEHOLDER)[0]
@@ -317,11 +336,11 @@ class Delivery:
                 reason = f"{exc.reason}: {exc}"
                 # Reading a response again does not change it; a URL may serve another file.
                 return FetchSpoiled(reason) if image.url is None else FetchResult(bad_image=reason)
-            info, sha256 = found.info, found.sha256
+            result = Embedded(found.info, found.sha256)
             if job.metadata and not is_video_task(image.task):
                 origin = await self._origin(image)
-                info, sha256 = await in_disk_thread(embed_metadata, part.part, job, origin)
-            saved = _saved_image(job, image, info, sha256)
+                result = await in_disk_thread(embed_metadata, part.part, job, origin)
+            info, saved = result.info, _saved_image(job, image, result)
             if image.replaces is not None and image.rank == 0:
                 differs = mismatches(info, job.options)
                 defect = await in_disk_thread(
@@ -334,7 +353,7 @@ class Delivery:
                 await self._placer.place(job, image, part, saved, taken=found.taken)
                 placed = await self._record_saved(job, image, saved)
                 if self._placer.may_have_bytes(image):
-                    await in_disk_thread(self._placer.drop_kept, job, image, saved)
+                    await self._placer.call(self._placer.drop_kept, job, image, saved)
             return placed
 
     def _verify(self, part: Path, job: Job, image: DueImage) -> _Verified:
@@ -347,8 +366,7 @@ class Delivery:
         return await self._context.ledger.run(read_provenance, image.attempt_id)
 
     async def _record_saved(self, job: Job, image: DueImage, saved: SavedImage) -> _Saved:
-        if job.sidecar:
-            await self._placer.write_sidecar(job, saved, await self._origin(image))
+        await self._placer.describe(job, image, saved)
         finished = await self._context.ledger.run(mark_image_saved, image.id)
         hit(Point.SAVED)
         return _Saved(image=saved, finished=finished)
@@ -364,7 +382,7 @@ class Delivery:
         if finished.replaced or job.keep_partials:
             with anyio.CancelScope(shield=True):
                 origin = await context.ledger.run(read_provenance, finished.attempt_id)
-                await in_disk_thread(self._placer.clean_up, job, finished, saved, origin.batch)
+                await self._placer.call(self._placer.clean_up, job, finished, saved, origin.batch)
         context.tally.jobs_done += 1
         warnings = (*(warning for image in saved for warning in image.warnings), *warnings)
         paths = tuple(path_below(job.root, image.path) for image in saved)
@@ -406,6 +424,20 @@ class Delivery:
         )
         self._context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
 
+    async def _read_compressed(
+        self, job: Job, attempt: AttemptId, stored: SpooledResponse
+    ) -> Requeue | _Waiting | None:
+        """Deliver the images of a response that could not be decompressed when it arrived."""
+        found = await read_compressed(self._context, job, attempt, stored)
+        match found:
+            case list():
+                return await self._deliver_images(job, found)
+            case Next():
+                return await self._continue_after(job, found)
+            case StillUnread(reason):
+                await self._leave_paid(job, reason)
+                return None
+
     async def _give_up_copy(self, job: Job, attempt: AttemptId, why: str) -> None:
         reason = await self._context.ledger.run(give_up_copy, job.id, attempt, why)
         self._context.observe(JobHeld(key=job.key, state=JobState.PENDING, reason=reason))
@@ -419,6 +451,11 @@ class Delivery:
         following = await context.ledger.run(
             mark_response_spoiled, attempt, classification, context.run
         )
+        return await self._continue_after(job, following)
+
+    async def _continue_after(self, job: Job, following: Next) -> Requeue | None:
+        """Report what follows a paid response without an image, and return a job to be resent."""
+        context = self._context
         context.observe(JobHeld(key=job.key, state=following.state, reason=following.reason))
         if following.state is not JobState.PENDING:
             return None
@@ -430,13 +467,8 @@ def _read_paid(ledger: Ledger, job: JobId) -> PaidJob:
     return PaidJob(read_job(ledger, job), tuple(due_images(ledger, job)))
 
 
-def _saved_image(job: Job, image: DueImage, info: ImageInfo, sha256: str) -> SavedImage:
-    return SavedImage(
-        path=image_path(job, info.format.extension, image.rank, placed=image.path),
-        sha256=sha256,
-        bytes=info.size_bytes,
-        width=info.width,
-        height=info.height,
-        format=info.format.value,
-        warnings=(*mismatches(info, job.options), *oddities(info)),
-    )
+def _saved_image(job: Job, image: DueImage, result: Embedded) -> SavedImage:
+    info = result.info
+    path = image_path(job, info.format.extension, image.rank, placed=image.path)
+    warnings = (*mismatches(info, job.options), *oddities(info, job.options))
+    return saved_image(path, info, result.sha256, warnings, result.refused)

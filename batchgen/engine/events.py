@@ -77,8 +77,22 @@ class Stopping:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noticed:
+    """Something that concerns many images, and is said once in a run."""
+
+    message: str
+
+
 RunEvent = (
-    AttemptStarted | AttemptEnded | JobDone | JobHeld | DownloadRetried | Recovered | Stopping
+    AttemptStarted
+    | AttemptEnded
+    | JobDone
+    | JobHeld
+    | DownloadRetried
+    | Recovered
+    | Stopping
+    | Noticed
 )
 Observer = Callable[[RunEvent], None]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from batchgen.engine.compressed_response import Compressed
 from batchgen.engine.context import RunContext
 from batchgen.engine.placing import Placer
-from batchgen.engine.spooled_image import SpoolUnreadable, spooled_image
+from batchgen.engine.spooled_image import SpoolUnreadable, StillCompressed, spooled_image
 from batchgen.http.download import MAX_IMAGE_BYTES, Downloader
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.ledger.copies import find_original
@@ -15,7 +16,7 @@ from batchgen.ledger.records import DueImage
 from batchgen.outcomes.download_policy import FetchLater, FetchResult, FetchSpoiled
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.system.atomic_files import PartFile
-from batchgen.system.threads import in_decode_thread, in_disk_thread
+from batchgen.system.threads import in_decode_thread
 from batchgen.urls import absolute_url, is_loopback
 
 MAX_VIDEO_BYTES: Final = 1024 * 1024 * 1024
@@ -31,10 +32,10 @@ class ImageSource:
 
     async def write_to(
         self, image: DueImage, part: PartFile
-    ) -> FetchResult | FetchLater | FetchSpoiled | None:
+    ) -> FetchResult | FetchLater | FetchSpoiled | Compressed | None:
         """Write an image to a temporary file; return why it failed, or None for success."""
         placer = self._placer
-        if placer.may_have_bytes(image) and await in_disk_thread(placer.adopt_kept, image, part):
+        if placer.may_have_bytes(image) and await placer.call(placer.adopt_kept, image, part):
             return None
         if image.copy_of is not None:
             return await self._copy_original(image, part)
@@ -46,19 +47,21 @@ class ImageSource:
             await in_decode_thread(self._unpack, image, part)
         except SpoolUnreadable as exc:
             return FetchLater(f"spool: {exc}")
+        except StillCompressed as exc:
+            return Compressed(exc.response)
         except ValueError as exc:
             return FetchSpoiled(f"invalid base64: {exc}")
         return None
 
     async def _copy_original(self, image: DueImage, part: PartFile) -> FetchSpoiled | None:
         original = await self._context.ledger.run(find_original, image)
-        copy = self._placer.copy_original
-        if original is not None and await in_disk_thread(copy, original, part):
+        placer = self._placer
+        if original is not None and await placer.call(placer.copy_original, original, part):
             return None
         return FetchSpoiled("its image is missing or changed")
 
     def _unpack(self, image: DueImage, part: PartFile) -> None:
-        """Write an inline image. Raises SpoolUnreadable, and ValueError for invalid base64."""
+        """Write an inline image. Raises what `spooled_image` does, and ValueError for no base64."""
         base64, source = spooled_image(self._context.spool, image.attempt_id, image.position)
         if source is not None:
             part.adopt(source)

@@ -19,7 +19,7 @@ from batchgen.engine.context import Requeue
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.job import BatchId, Job, JobId
 from batchgen.ledger.jobs import pending_jobs
-from batchgen.ledger.only import Only
+from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.writer import LedgerWriter
 
 _PAGE: Final = 200

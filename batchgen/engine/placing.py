@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
-from batchgen.engine.verification import verify_file
+from batchgen.engine.verification import metadata_refused, saved_image, verify_file
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import inspect
 from batchgen.job import AttemptId, Job, SavedImage
@@ -23,12 +23,17 @@ from batchgen.output.final_names import (
     MAX_TRIES,
     Conflict,
     Rename,
+    check_sidecar_path,
     free_path,
-    free_sidecar_path,
     has_content,
     remove_replaced,
 )
-from batchgen.output.sidecar import sidecar_of, write_sidecar
+from batchgen.output.sidecar import (
+    free_sidecar_path,
+    remove_sidecar,
+    sidecar_of,
+    write_sidecar,
+)
 from batchgen.planning.naming import image_path
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.providers.adapters.video import is_video_task
@@ -42,6 +47,9 @@ from batchgen.system.atomic_files import (
 from batchgen.system.claiming import claim, is_one_name
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
+from batchgen.urls import path_below
+
+T = TypeVar("T")
 
 PARTIAL_DIRECTORY: Final = ".partial"
 _MAX_KNOWN_DIRECTORIES: Final = 64
@@ -59,6 +67,10 @@ class Placer:
         self._base = context.base
         self._overwrite = context.overwrite
         self._known_directories: dict[tuple[str, str], Path] = {}
+
+    async def call(self, function: Callable[..., T], *args: object) -> T:
+        """Call a blocking method of this placer on another thread."""
+        return await in_disk_thread(function, *args)
 
     def forget_directories(self) -> None:
         """Create directories again when needed, after one was found missing."""
@@ -80,10 +92,53 @@ class Placer:
         """Return whether a file exists at an output path; a bucket says so when it is written."""
         return os.path.lexists(self._base / root / path)
 
+    async def describe(self, job: Job, image: DueImage, saved: SavedImage) -> None:
+        """Write or remove the sidecar of a placed image. Raises OSError.
+
+        An image that takes no metadata gets one although the job has none. Another file at its path
+        is kept then: the image itself is saved, and that is enough.
+        """
+        if not (job.sidecar or saved.metadata_refused or image.replaces is not None):
+            return
+        origin = await self._context.ledger.run(read_provenance, image.attempt_id)
+        if job.sidecar:
+            await self.write_sidecar(job, saved, origin)
+            return
+        if not saved.metadata_refused:
+            await self.remove_sidecar(job, saved, origin)
+            return
+        name, why = path_below(job.root, saved.path), saved.metadata_refused
+        if await self.try_sidecar(job, saved, origin):
+            text = f"metadata of {name} and images like it is in sidecars (.json): {why}"
+        else:
+            why = "another file is at the path of its sidecar"
+            text = f"metadata of {name} is not saved: {why}"
+        self._context.notice(f"metadata: {why}", text)
+
     async def write_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
-        """Write the sidecar of a placed image. Raises OSError."""
+        """Write the sidecar of a placed image. Raises Conflict and OSError."""
+        await in_disk_thread(self._write_sidecar, job, saved, origin)
+
+    def _write_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
         final = self._base / job.root / saved.path
-        await in_disk_thread(write_sidecar, final, job, saved, origin)
+        self._free_sidecar_path(job, final, origin)
+        write_sidecar(final, job, saved, origin)
+
+    async def try_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> bool:
+        """Write the sidecar of a placed image; return False if another file is at its path.
+
+        Raises OSError.
+        """
+        try:
+            await self.write_sidecar(job, saved, origin)
+        except Conflict:
+            return False
+        return True
+
+    async def remove_sidecar(self, job: Job, saved: SavedImage, origin: Provenance) -> None:
+        """Remove a sidecar that describes the image which this one has replaced. Raises OSError."""
+        root = self._base / job.root
+        await in_disk_thread(remove_sidecar, root, root / saved.path, origin.batch, job.key)
 
     async def place(
         self, job: Job, image: DueImage, part: PartFile, saved: SavedImage, *, taken: bool
@@ -99,7 +154,7 @@ class Placer:
             final = directory / saved.path.rpartition("/")[2]
             if job.sidecar:
                 origin = await ledger.run(read_provenance, image.attempt_id)
-                await in_disk_thread(self._free_sidecar_path, job, sidecar_of(final), origin)
+                await in_disk_thread(self._free_sidecar_path, job, final, origin)
             for _ in range(MAX_TRIES):
                 rename: Rename = claim
                 if taken:
@@ -135,9 +190,13 @@ class Placer:
             overwrite=self._overwrite,
         )
 
-    def _free_sidecar_path(self, job: Job, sidecar: Path, origin: Provenance) -> None:
-        root = self._base / job.root
-        free_sidecar_path(root, sidecar, origin.batch, job.key, overwrite=self._overwrite)
+    def _free_sidecar_path(self, job: Job, final: Path, origin: Provenance) -> None:
+        """Keep the file at the path of the sidecar unless it is what batchgen wrote there.
+
+        Raises Conflict for a file that is not the sidecar of the job, and OSError.
+        """
+        check_sidecar_path(final, origin.batch, job.key, overwrite=self._overwrite)
+        free_sidecar_path(self._base / job.root, final, origin.batch, job.key)
 
     def _keep_in_spool(self, image: DueImage, part: PartFile) -> None:
         """Keep the bytes of a downloaded image that could not be placed."""
@@ -195,33 +254,28 @@ class Placer:
         if (image.root, image.path) != (job.root, planned):
             return None
         sync_directory(final.parent)
-        return SavedImage(
-            path=image.path or "",
-            sha256=sha256,
-            bytes=info.size_bytes,
-            width=info.width,
-            height=info.height,
-            format=info.format.value,
-        )
+        is_without = job.metadata and not is_video_task(image.task)
+        refused = metadata_refused(final, info) if is_without else ""
+        return saved_image(planned, info, sha256, metadata_refused=refused)
 
     def clean_up(
         self, job: Job, finished: JobFinished, saved: list[SavedImage], batch: str
     ) -> None:
         """Remove replaced images and save partial ones, after the job is done. Raises OSError."""
-        self._remove_replaced(job, finished.replaced, {image.path for image in saved}, batch)
+        self._remove_replaced(job, finished.replaced, saved, batch)
         if job.keep_partials and saved:
             self._save_partials(job, finished.attempt_id, saved[0].path)
 
     def _remove_replaced(
-        self, job: Job, old: tuple[OldImage, ...], new: set[str], batch: str
+        self, job: Job, old: tuple[OldImage, ...], saved: list[SavedImage], batch: str
     ) -> None:
         """Remove replaced images whose path differs from those of the new ones."""
         root = self._base / job.root
-        sidecars = {sidecar_of(root / path) for path in new} if job.sidecar else set()
+        sidecars = {sidecar_of(root / path) for path in described_by_sidecar(job, saved)}
         remove_replaced(
             self._base,
             old,
-            {(job.root, path) for path in new},
+            [root / image.path for image in saved],
             sidecars,
             keep_previous=job.keep_previous,
             batch=batch,
@@ -250,3 +304,8 @@ def partials_of(spool: Spool, attempt: AttemptId) -> Iterator[tuple[int, str, by
         except BadImage:
             continue
         yield number, info.format.extension, data
+
+
+def described_by_sidecar(job: Job, saved: list[SavedImage]) -> set[str]:
+    """Return the paths of the images that have a sidecar."""
+    return {image.path for image in saved if job.sidecar or image.metadata_refused}

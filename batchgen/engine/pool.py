@@ -14,6 +14,7 @@ from batchgen.engine.context import PaidJob, Requeue, RunContext
 from batchgen.engine.delivery import Delivery
 from batchgen.engine.job_queue import JobQueue
 from batchgen.engine.redelivery import DOWNLOAD_WAIT_S, Redelivery
+from batchgen.engine.stop_reasons import LEDGER, prevents_saving
 from batchgen.engine.video_tasks import POLL_S, TaskPoller
 from batchgen.engine.worker import Worker, WorkerTools, work
 from batchgen.http.client import ApiClient
@@ -24,7 +25,7 @@ from batchgen.job import JobId
 from batchgen.ledger.attempts import finished_attempts, open_attempts
 from batchgen.ledger.copies import jobs_to_copy, record_copy_waits
 from batchgen.ledger.jobs import paid_jobs
-from batchgen.ledger.only import Only
+from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.output.bucket_obstacles import BucketObstacles
 from batchgen.output.obstacles import Obstacles
@@ -113,7 +114,7 @@ class Pool:
                         )
                         await self._run()
                 except LedgerWriteError as exc:
-                    self._context.throttle.stop(f"ledger: {exc}")
+                    self._context.throttle.stop(f"{LEDGER}: {exc}")
             services.cancel_scope.cancel()
 
     async def _run(self) -> None:
@@ -131,7 +132,7 @@ class Pool:
                 if not self._shutdown.asked:
                     await self._dispatch()
             except LedgerWriteError as exc:
-                context.throttle.stop(f"ledger: {exc}")
+                context.throttle.stop(f"{LEDGER}: {exc}")
             self._redelivery.close(waited=context.guard.waited)
         await context.guard.settle(context.run, context.ledger)
         await self._copy_shared()
@@ -164,7 +165,7 @@ class Pool:
     async def _copy_shared(self) -> None:
         """Copy saved images for the jobs that share them, even if dispatch stopped: it is free."""
         last = JobId(0)
-        while not (self._shutdown.asked or self._is_stopped_by_machine):
+        while not (self._shutdown.asked or self._cannot_save):
             page = await self._page_jobs_to_copy(last)
             if not page:
                 return
@@ -186,10 +187,9 @@ class Pool:
         )
 
     @property
-    def _is_stopped_by_machine(self) -> bool:
-        """Whether the disk or the ledger stopped dispatch, and not the provider."""
-        stopped = self._context.throttle.status().stopped
-        return stopped is not None and stopped.startswith(("disk", "ledger"))
+    def _cannot_save(self) -> bool:
+        """Whether the disk, the ledger or a bucket stopped dispatch, and not the provider."""
+        return prevents_saving(self._context.throttle.status().stopped)
 
     async def _dispatch(self) -> None:
         context, jobs = self._context, self._queue
@@ -258,7 +258,7 @@ class Pool:
             try:
                 requeue = await deliver(delivery, job)
             except LedgerWriteError as exc:
-                context.throttle.stop(f"ledger: {exc}")
+                context.throttle.stop(f"{LEDGER}: {exc}")
             finally:
                 done(requeue)
 

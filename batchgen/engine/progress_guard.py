@@ -56,6 +56,21 @@ class _KindState:
         self.waiting = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Stopped:
+    """Which kind stopped the run, and why."""
+
+    state: _KindState
+    stop: GuardStop
+    was_proven: bool
+    """Whether the kind had returned an image before it stopped."""
+
+    @property
+    def is_refuted(self) -> bool:
+        """Whether the first image of the kind was saved after all, by a download in progress."""
+        return self.state.rules.proven and not self.was_proven
+
+
 class ProgressGuard:
     """Admits paid requests while images arrive.
 
@@ -77,7 +92,7 @@ class ProgressGuard:
         self._proven = proven
         self._clock = clock
         self._kinds: dict[str, _KindState] = {}
-        self._stop: tuple[Kind, GuardStop] | None = None
+        self._stop: _Stopped | None = None
         throttle.on_stop(self._wake_all)
 
     async def admit(self, job: Job) -> None:
@@ -149,17 +164,18 @@ class ProgressGuard:
     async def settle(self, run: RunId, ledger: LedgerWriter) -> None:
         """Record the consequences of a stop; do nothing if something else ended the run.
 
-        The next run starts with canaries again, and refused jobs are pending again. Raises
-        LedgerWriteError.
+        The next run starts with canaries again unless the first image was saved after the stop, and
+        refused jobs are pending again. Raises LedgerWriteError.
         """
         if self._stop is None:
             return
-        kind, stop = self._stop
+        kind, stop = self._stop.state.kind, self._stop.stop
 
         def is_shared(code: str, message: str) -> bool:
             return reason_key(code, message) == stop.reason
 
-        await ledger.run(delete_canary, kind.provider, kind.model, kind.route)
+        if not self._stop.is_refuted:
+            await ledger.run(delete_canary, kind.provider, kind.model, kind.route)
         if stop.cause is Cause.REFUSED:
             await ledger.run(reopen_refused_jobs, run, is_shared)
 
@@ -196,7 +212,7 @@ class ProgressGuard:
             case Held() as wait:
                 return wait
             case GuardStop() as stop:
-                self._stop = (state.kind, stop)
+                self._stop = _Stopped(state, stop, was_proven=state.rules.proven)
                 self._throttle.stop(stop_text(state.kind, stop))
                 raise DispatchStopped(stop_text(state.kind, stop))
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from batchgen.job import AttemptId, JobId, JobState, Outcome
+from batchgen.http.content_coding import unsupported_text
+from batchgen.job import AttemptId, ImageRef, JobId, JobState, Outcome
 from batchgen.ledger.groups import Forecast
 from batchgen.ledger.records import OpenAttempt
 from batchgen.money import ZERO, Micros
@@ -64,8 +65,20 @@ def read_spooled(spool: Spool, attempt: AttemptId, exchange: Exchange) -> Spoole
     spooled = spool.find(attempt) if whole else spool.find_cut(attempt)
     if spooled is None:
         return SpooledText(Response() if whole else None)
+    if spooled.coding:
+        return SpooledText(_unread(spooled))
     text = spooled.text()
     return SpooledText(adapter_of(spooled.route).read_response(text, spooled.headers), len(text))
+
+
+def _unread(spooled: SpooledResponse) -> Response:
+    """Return what a compressed body counts as: an image, unless its status says otherwise.
+
+    Delivery finds out what it holds; see `batchgen.engine.compressed_response`.
+    """
+    if 200 <= spooled.status < 300:
+        return Response(images=(ImageRef(index=0),))
+    return Response(text=f"a body {unsupported_text(spooled.coding)}")
 
 
 def habits_of(profile: Profile) -> Habits:

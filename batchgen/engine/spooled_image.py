@@ -6,6 +6,7 @@ from pathlib import Path
 
 from batchgen.job import AttemptId
 from batchgen.providers.adapters.registry import adapter_of
+from batchgen.spool.response_file import SpooledResponse
 from batchgen.spool.spool import Spool
 
 
@@ -19,16 +20,26 @@ class SpoolUnreadable(Exception):
         )
 
 
+class StillCompressed(Exception):
+    """The spooled response is as it arrived, since its compression could not be undone."""
+
+    def __init__(self, response: SpooledResponse) -> None:
+        super().__init__(response.coding)
+        self.response = response
+
+
 def spooled_image(spool: Spool, attempt: AttemptId, position: int) -> tuple[str, Path | None]:
     """Return an inline image as base64, and the file with its decoded bytes, if there is one.
 
     The image was in the response when it was recorded. If it is not there now, the spool is at
-    fault and not the provider. Raises SpoolUnreadable.
+    fault and not the provider. Raises SpoolUnreadable and StillCompressed.
     """
     try:
         response = spool.find(attempt)
         if response is None:
             raise SpoolUnreadable(spool, attempt, "is missing or damaged")
+        if response.coding:
+            raise StillCompressed(response)
         adapter = adapter_of(response.route)
         base64 = adapter.inline_base64(response.text(), response.headers, position)
         source = response.image(base64)

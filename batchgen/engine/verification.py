@@ -7,14 +7,15 @@ import mmap
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batchgen.images.formats import BadImage, ImageInfo
+from batchgen.images.formats import USUAL_FORMATS, BadImage, ImageInfo
 from batchgen.images.inspect import decode, inspect, is_blank
 from batchgen.images.mp4 import inspect_mp4
-from batchgen.images.xmp import embed
-from batchgen.job import Job, Verify
+from batchgen.images.xmp import MetadataRefused, embed, has_metadata, refusal_of
+from batchgen.job import Job, SavedImage, Verify
 from batchgen.ledger.records import DueImage, Provenance
 from batchgen.output.sidecar import described
 from batchgen.providers.adapters.video import is_video_task
@@ -25,9 +26,10 @@ _MAPPED: Final = threading.BoundedSemaphore(2)
 
 
 def verify_file(path: Path, verify: Verify, *, is_video: bool) -> tuple[ImageInfo, str]:
-    """Return the properties and the SHA-256 of an image or video, reading it once.
+    """Return the properties and the SHA-256 of an image or video.
 
-    Raises BadImage and OSError.
+    GIF and AVIF images are decoded in any case, as their structure proves less. Raises BadImage and
+    OSError.
     """
     with _MAPPED, path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
@@ -35,25 +37,64 @@ def verify_file(path: Path, verify: Verify, *, is_video: bool) -> tuple[ImageInf
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             info = inspect_mp4(data) if is_video else inspect(data)
             digest = hashlib.sha256(data).hexdigest()
-    if verify is Verify.DECODE and not is_video:
+    if not is_video and (verify is Verify.DECODE or info.format not in USUAL_FORMATS):
         decode(path)
     return info, digest
 
 
-def embed_metadata(path: Path, job: Job, origin: Provenance) -> tuple[ImageInfo, str]:
-    """Write the origin of a verified image into it; return its new properties and SHA-256.
+def saved_image(
+    path: str,
+    info: ImageInfo,
+    sha256: str,
+    warnings: Sequence[str] = (),
+    metadata_refused: str = "",
+) -> SavedImage:
+    """Return the record of a verified image at its output path."""
+    return SavedImage(
+        path=path,
+        sha256=sha256,
+        bytes=info.size_bytes,
+        width=info.width,
+        height=info.height,
+        format=info.format.value,
+        warnings=tuple(warnings),
+        metadata_refused=metadata_refused,
+    )
 
-    The image stays unchanged if the metadata would make it too large. Raises OSError.
-    """
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """An image after its origin was written into it."""
+
+    info: ImageInfo
+    sha256: str
+    refused: str = ""
+    """Why it stayed unchanged; empty if it has the metadata."""
+
+
+def embed_metadata(path: Path, job: Job, origin: Provenance) -> Embedded:
+    """Write the origin of a verified image into it, unless it cannot take it. Raises OSError."""
     values = {"batch": origin.batch, "key": job.key, **described(job, origin)}
     plain = path.read_bytes()
-    data = embed(plain, {name: text for name, text in values.items() if text})
     try:
+        data = embed(plain, {name: text for name, text in values.items() if text})
         info = inspect(data)
+    except MetadataRefused as exc:
+        return Embedded(inspect(plain), hashlib.sha256(plain).hexdigest(), str(exc))
     except BadImage:
-        data, info = plain, inspect(plain)
-    write_atomically(path, data)
-    return info, hashlib.sha256(data).hexdigest()
+        too_large = "it would make the file too large"
+        return Embedded(inspect(plain), hashlib.sha256(plain).hexdigest(), too_large)
+    if data != plain:
+        write_atomically(path, data)
+    return Embedded(info, hashlib.sha256(data).hexdigest())
+
+
+def metadata_refused(path: Path, info: ImageInfo) -> str:
+    """Return why a placed image has no metadata of ours; empty if it has. Raises OSError."""
+    data = path.read_bytes()
+    if has_metadata(data):
+        return ""
+    return refusal_of(data, info) or "it did not fit"
 
 
 def defect_of_replacement(

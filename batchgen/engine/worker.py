@@ -18,6 +18,7 @@ from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import AttemptStarted, JobHeld
 from batchgen.engine.guard_rules import NOT_SENT, error_text
 from batchgen.engine.recovery import spooled_exchange
+from batchgen.engine.stop_reasons import BUDGET, DISK, LEDGER, STORAGE
 from batchgen.engine.throttle.limits import DispatchStopped, Signal, Ticket
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import TaskPoller
@@ -166,7 +167,7 @@ class Worker:
         throttle = self._context.throttle
         shortage = await self._context.disk_space.shortage(throttle.status().in_flight)
         if shortage is not None:
-            throttle.stop(f"disk: {shortage}")
+            throttle.stop(f"{DISK}: {shortage}")
         return shortage is None
 
     async def _reserve(self, attempt: Attempt) -> bool:
@@ -235,7 +236,7 @@ class Worker:
                     await part.write_held()
                 raise
         except OSError as exc:
-            context.throttle.stop(f"disk: the spool can't be written: {exc}")
+            context.throttle.stop(f"{DISK}: the spool can't be written: {exc}")
             return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED, detail=str(exc))
         except Exception as exc:
             context.record_internal_error(exc)
@@ -260,7 +261,7 @@ _RAISE: Final = {
 
 
 def _budget_text(reached: BudgetReached, job: Job) -> str:
-    budget = f"budget: {dollars(reached.max_cost)} for {PERIOD_TEXT[reached.period]}"
+    budget = f"{BUDGET}: {dollars(reached.max_cost)} for {PERIOD_TEXT[reached.period]}"
     if not reached.price_known:
         return (
             f"{budget} can't be checked: the price of {job.model} is unknown;"
@@ -340,8 +341,8 @@ async def work(
     except DispatchStopped:
         pass
     except LedgerWriteError as exc:
-        context.throttle.stop(f"ledger: {exc}")
+        context.throttle.stop(f"{LEDGER}: {exc}")
     except StoreError as exc:
-        context.throttle.stop(f"storage: {exc}")
+        context.throttle.stop(f"{STORAGE}: {exc}")
     except OSError as exc:
-        context.throttle.stop(f"disk: the spool can't be read: {exc}")
+        context.throttle.stop(f"{DISK}: the spool can't be read: {exc}")

@@ -23,6 +23,7 @@ from batchgen.http.content_coding import (
     BodyTooLarge,
     ContentDecoder,
     read_decoded,
+    undecodable,
 )
 from batchgen.http.deadlines import Deadline, Deadlines
 from batchgen.http.dns import CachedLookup
@@ -34,6 +35,7 @@ from batchgen.http.transport import StreamTransport
 from batchgen.http.upload import BodyUnreadable, Upload
 from batchgen.images.base64_scanner import ScannedBody
 from batchgen.outcomes.exchange import Exchange, Failure, Reach
+from batchgen.spool.redaction import Redactor, redacted
 from batchgen.spool.writer import SpoolWriter
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, hit
@@ -44,9 +46,6 @@ _MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 _KEEP_S: Final = 1.0
 """Servers close idle connections after 2 s (gunicorn) to 75 s (nginx)."""
 _ROUTE: Final = "batchgen.route"
-_REDACTED: Final = "***"
-_MIN_SECRET_CHARS: Final = 16
-"""Shorter keys (``none``, ``test``) are not secrets and may occur in a response by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ class ApiClient:
         if key:
             headers["Authorization"] = f"Bearer {key}"
         self._headers = headers
-        self._secret = key if key and len(key) >= _MIN_SECRET_CHARS else None
+        self._redactor = Redactor.of(key)
         self._network = network
         self._deadlines = deadlines
         self._deadline_s = deadline_s
@@ -128,7 +127,7 @@ class ApiClient:
         return Exchange(
             reach=Reach.COMPLETE if received.complete else max(upload.reach, received.reach),
             failure=failure,
-            detail=self._redact(detail),
+            detail=redacted(detail, self._redactor),
             status=received.status,
             headers=received.headers,
             upload_bytes=int(request.body.headers["Content-Length"]),
@@ -149,6 +148,8 @@ class ApiClient:
                 async with aclosing(response):
                     chunks, coding = response.aiter_raw(), _coding_of(response)
                     body = await read_decoded(chunks, coding, _MAX_DOCUMENT_BYTES)
+                    if self._redactor is not None:
+                        body = self._redactor.data(body)
                     return Document(status=response.status_code, body=body)
             except BodyTooLarge:
                 raise NoDocument("the response is too large") from None
@@ -157,10 +158,7 @@ class ApiClient:
             except DeadlinePassed:
                 raise NoDocument(f"no response within {_DOCUMENT_DEADLINE_S:g} s") from None
             except (httpx.TransportError, httpx.InvalidURL, ValueError) as exc:
-                raise NoDocument(self._redact(_describe(exc))) from None
-
-    def _redact(self, text: str) -> str:
-        return text.replace(self._secret, _REDACTED) if self._secret else text
+                raise NoDocument(redacted(_describe(exc), self._redactor)) from None
 
     def _build(self, request: ApiRequest, upload: Upload, deadline: Deadline) -> httpx.Request:
         return httpx.Request(
@@ -184,14 +182,20 @@ class ApiClient:
     ) -> None:
         received.status = response.status_code
         kept = kept_headers(response.headers.raw)
-        received.headers = {name: self._redact(value) for name, value in kept.items()}
+        received.headers = {name: redacted(text, self._redactor) for name, text in kept.items()}
         received.reach = Reach.HEADERS
         hit(Point.RESPONSE_BEGUN)
         async with part:
+            coding = _coding_of(response)
             writer = SpoolWriter(
-                part, received.status, received.headers, route=route, hide=self._secret
+                part,
+                received.status,
+                received.headers,
+                route=route,
+                hide=self._redactor,
+                coding=undecodable(coding),
             )
-            intake = _Intake(writer, _coding_of(response))
+            intake = _Intake(writer, coding)
             try:
                 async for chunk in cast("AsyncIterator[bytes]", response.stream):
                     await intake.take(chunk)
@@ -237,6 +241,8 @@ class _Intake:
                 if not self._is_broken:
                     with suppress(BadCoding):  # without its end, the text may be complete
                         for piece in self._decoder.end():
+                            if self._decoder.unsupported:
+                                writer.write_as_received()
                             await writer.write(piece)
                 await (writer.commit() if is_complete else writer.flush())
             finally:
@@ -251,6 +257,8 @@ class _Intake:
         with _spool_errors():
             try:
                 for piece in self._decoder.feed(chunk):
+                    if self._decoder.unsupported:
+                        self._writer.write_as_received()
                     self._size += len(piece)
                     await self._writer.write(piece)
             except BadCoding:

@@ -1,4 +1,4 @@
-"""One connection to a server: counts what the kernel took, and hands on what arrives.
+"""One connection to a server: counts what the kernel took, and passes on what arrives.
 
 All connections of a transport receive into one shared buffer, which the parser empties before the
 event loop turns to the next connection. A buffer for each response would cost an allocation and

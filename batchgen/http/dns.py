@@ -11,9 +11,18 @@ import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 _CACHED_S: Final = 10.0
+
+
+def ip_in(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the IP address that a host is written as; None for a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 async def look_up(host: str) -> list[str]:
@@ -48,9 +57,13 @@ async def look_up(host: str) -> list[str]:
 
 
 class CachedLookup:
-    """Look up each host once in 10 s, however many requests wait for it."""
+    """Look up each host once in ``lasts_s`` seconds, however many requests wait for it.
 
-    def __init__(self) -> None:
+    With 0, requests share a lookup that is running, and nothing is remembered.
+    """
+
+    def __init__(self, *, lasts_s: float = _CACHED_S) -> None:
+        self._lasts_s = lasts_s
         self._running: dict[str, asyncio.Task[list[str]]] = {}
         self._known: dict[str, tuple[float, list[str]]] = {}
 
@@ -69,7 +82,7 @@ class CachedLookup:
     async def _look_up(self, host: str) -> list[str]:
         try:
             ips = await look_up(host)
-            self._known[host] = (asyncio.get_running_loop().time() + _CACHED_S, ips)
+            self._known[host] = (asyncio.get_running_loop().time() + self._lasts_s, ips)
             return ips
         finally:
             del self._running[host]

@@ -13,7 +13,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -23,15 +23,16 @@ import anyio
 import httpx
 
 from batchgen.http.connection import DeadlinePassed
-from batchgen.http.content_coding import BadCoding, ContentDecoder
+from batchgen.http.content_coding import BadCoding, ContentDecoder, unsupported_text
 from batchgen.http.deadlines import Deadline, Deadlines
-from batchgen.http.dns import look_up
+from batchgen.http.dns import CachedLookup, ip_in
 from batchgen.http.network import Access, Network, origin_of
 from batchgen.http.progress import DEADLINE, TARGET
 from batchgen.http.response_headers import first_header, kept_headers
 from batchgen.http.transport import CONNECT_TIMEOUT_S, StreamTransport
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.outcomes.retry_after import retry_after
+from batchgen.spool.redaction import Redactor, redacted
 from batchgen.system.atomic_files import PartFile
 
 MAX_IMAGE_BYTES: Final = 64 * 1024 * 1024
@@ -122,9 +123,11 @@ class Downloader:
         self._network = network
         self._deadlines = deadlines
         self._access = access
+        self._redactor = Redactor.of(access.key)
         self._turns = nullcontext() if most is None else asyncio.Semaphore(most)
         self._clock = clock
         self._checked = _Checked()
+        self._lookup = CachedLookup(lasts_s=0)  # a redirect is checked by a lookup of its own
 
     async def __aenter__(self) -> Self:
         self._transport = StreamTransport(
@@ -168,13 +171,17 @@ class Downloader:
             try:
                 return await self._follow(url, part, known, max_bytes, deadline)
             except ForbiddenUrl as exc:
-                return FetchResult(forbidden=f"download refused: {exc}")
+                return FetchResult(forbidden=self._said(f"download refused: {exc}"))
             except DeadlinePassed:
                 return FetchResult(detail=f"not complete within {DOWNLOAD_DEADLINE_S:g} s")
             except (httpx.TransportError, socket.gaierror) as exc:
-                return FetchResult(detail=str(exc) or type(exc).__name__)
+                return FetchResult(detail=self._said(str(exc) or type(exc).__name__))
             except (httpx.InvalidURL, ValueError) as exc:
-                return FetchResult(forbidden=f"download refused: invalid URL: {exc}")
+                return FetchResult(forbidden=self._said(f"download refused: invalid URL: {exc}"))
+
+    def _said(self, text: str) -> str:
+        """Return a message without the key: it may quote a URL to which the host redirected."""
+        return redacted(text, self._redactor)
 
     async def _follow(
         self, url: str, part: PartFile, known: Validators, max_bytes: int, deadline: Deadline
@@ -249,12 +256,28 @@ class Downloader:
         return _Target(url, url.raw_path)
 
     async def _ips_of(self, host: str, deadline: Deadline) -> list[IPv4Address | IPv6Address]:
-        if self._network.proxy_for(host) is None:
-            return await _look_up(host, deadline)
-        # The proxy resolves names, and decides where they may lead.
-        with suppress(ValueError):
-            return [ip_address(host)]
-        return []
+        ip = ip_in(host)
+        if ip is not None:
+            return [ip]
+        if self._network.proxy_for(host) is not None:
+            return []  # the proxy resolves names, and decides where they may lead
+        return await self._look_up(host, deadline)
+
+    async def _look_up(self, host: str, deadline: Deadline) -> list[IPv4Address | IPv6Address]:
+        if host.replace(".", "").isdigit():
+            # The platform connects to IP addresses in other notations without a lookup.
+            raise ForbiddenUrl(f"{host} is not a standard notation of an IP address")
+        timeout = deadline.timeout(CONNECT_TIMEOUT_S)
+        try:
+            async with timeout:
+                found = await self._lookup(host)
+        except TimeoutError:
+            if deadline.has_passed:
+                raise DeadlinePassed("the deadline passed during the name lookup") from None
+            raise httpx.ConnectTimeout(
+                f"no IP address of {host} within {CONNECT_TIMEOUT_S:g} s"
+            ) from None
+        return [ip_address(text.partition("%")[0]) for text in found]
 
     def _check_ip(self, ip: IPv4Address | IPv6Address, host: str) -> None:
         ip = _embedded(ip) or ip
@@ -269,25 +292,6 @@ class Downloader:
 @lru_cache(maxsize=256)
 def _parsed(origin: str) -> httpx.URL:
     return httpx.URL(origin)
-
-
-async def _look_up(host: str, deadline: Deadline) -> list[IPv4Address | IPv6Address]:
-    with suppress(ValueError):
-        return [ip_address(host)]
-    if host.replace(".", "").isdigit():
-        # The platform connects to IP addresses in other notations without a lookup.
-        raise ForbiddenUrl(f"{host} is not a standard notation of an IP address")
-    timeout = deadline.timeout(CONNECT_TIMEOUT_S)
-    try:
-        async with timeout:
-            found = await look_up(host)
-    except TimeoutError:
-        if deadline.has_passed:
-            raise DeadlinePassed("the deadline passed during the name lookup") from None
-        raise httpx.ConnectTimeout(
-            f"no IP address of {host} within {CONNECT_TIMEOUT_S:g} s"
-        ) from None
-    return [ip_address(text.partition("%")[0]) for text in found]
 
 
 def _embedded(ip: IPv4Address | IPv6Address) -> IPv4Address | None:
@@ -320,6 +324,8 @@ async def _receive(
                 await part.write(piece)
         for piece in decoder.end():
             await part.write(piece)
+        if decoder.unsupported:
+            return FetchResult(detail=unsupported_text(decoder.unsupported))
     except BadCoding as exc:
         return FetchResult(bad_image=str(exc))
     return Validators(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 from typing import Self
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -22,6 +23,11 @@ class Origin:
     host: str
     port: int
 
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}"
+
 
 def origin_of(url: httpx.URL) -> Origin:
     """Return the origin of a URL. Raises httpx.UnsupportedProtocol."""
@@ -29,6 +35,20 @@ def origin_of(url: httpx.URL) -> Origin:
     if scheme not in _PORTS or not url.raw_host:
         raise httpx.UnsupportedProtocol(f"{scheme or 'no scheme'}: expected https or http")
     return Origin(scheme, url.raw_host.decode("ascii"), url.port or _PORTS[scheme])
+
+
+def key_origin(url: str) -> Origin | None:
+    """Return the origin of a URL that may be requested with the key, if it is the base URL's.
+
+    None for a URL that is not valid, or that contains a user name or password. The URL is parsed as
+    the client parses it, so that the key cannot go to another host than the one compared.
+    """
+    try:
+        has_user = "@" in urlsplit(url).netloc
+        parsed = httpx.URL(url)
+        return None if has_user or parsed.userinfo else origin_of(parsed)
+    except (ValueError, httpx.InvalidURL, httpx.UnsupportedProtocol):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from batchgen.urls import split_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,13 @@ class Proxy:
     def parse(cls, url: str) -> Self:
         """Read ``http://[USER:PASSWORD@]HOST:PORT``. Raises ValueError, which shows no secret."""
         try:
-            parts = urlsplit(url if "://" in url else f"http://{url}")
-            host, port = parts.hostname, parts.port
+            parts = split_url(url if "://" in url else f"http://{url}")
         except ValueError as exc:
-            raise ValueError(f"not a valid URL: {exc}; expected http://HOST:PORT") from None
+            raise ValueError(
+                f"{exc}; expected http://HOST:PORT, with special characters of a password"
+                " percent-encoded"
+            ) from None
+        host, port = parts.hostname, parts.port
         if parts.scheme != "http":
             raise ValueError(f"unsupported scheme {parts.scheme!r}; expected http://HOST:PORT")
         if not host or port is None or parts.path.strip("/") or parts.query or parts.fragment:

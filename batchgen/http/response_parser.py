@@ -106,10 +106,11 @@ class ResponseParser:
 
     def _parse_heads(self) -> None:
         while self._head and not self._in_body and not self.is_complete:
-            start = self._head.lstrip(b"\r\n")[: len(_PREFIX)]
-            if not _PREFIX.startswith(start):
+            # Some servers end the response before with one CRLF too many.
+            self._head = self._head.lstrip(b"\r\n")
+            if not _PREFIX.startswith(self._head[: len(_PREFIX)]):
                 raise MalformedResponse("the response does not start with HTTP/")
-            end = _END_OF_HEAD.search(self._head, len(self._head) - len(self._head.lstrip(b"\r\n")))
+            end = _END_OF_HEAD.search(self._head)
             if (end.end() if end else len(self._head)) > MAX_HEAD_BYTES:
                 raise MalformedResponse(f"the headers are longer than {MAX_HEAD_BYTES >> 10} KiB")
             if end is None:
@@ -186,7 +187,8 @@ def _tidy(head: bytes) -> bytes:
         raw_name, colon, value = line.partition(b":")
         name = raw_name.rstrip(b" \t")
         if colon and name.lower() == _LENGTH:
-            lengths.update(one.strip() for one in value.split(b","))
+            values = [one.strip() for one in value.split(b",")]
+            lengths.update(one.lstrip(b"0") or one[-1:] for one in values)
             if len(lengths) > 1:
                 raise MalformedResponse("Content-Length has several values")
         elif colon and name.lower() == _CODING and value.strip().lower() == b"identity":

@@ -16,9 +16,8 @@ from batchgen.errors import SettingsError
 from batchgen.http.network import Network
 from batchgen.http.network_settings import NetworkSettings
 
-_LOGGERS: Final = ("httpx", "httpcore.connection", "httpcore.http11")
-
-
+_LOGGER: Final = logging.getLogger("httpx")
+"""httpcore logs nothing of ours: all requests go through our own transport."""
 _DIRECT: Final = NetworkSettings()
 _unlogged: ContextVar[bool] = ContextVar("_unlogged", default=False)
 
@@ -33,13 +32,12 @@ _DROP_OURS: Final = _DropOurs()
 
 @contextmanager
 def without_logs() -> Iterator[None]:
-    """Keep the HTTP libraries from logging requests made in this context.
+    """Keep httpx from logging requests made in this context.
 
-    They log URLs with their signatures and every response header, which may repeat the key. Other
-    uses of httpx in the same process are logged as before.
+    It logs URLs, which may contain secrets. Other uses of httpx in the same process are logged as
+    before.
     """
-    for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_DROP_OURS)
+    _LOGGER.addFilter(_DROP_OURS)
     token = _unlogged.set(True)
     try:
         yield

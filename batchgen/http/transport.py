@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
 from typing import Final, cast
 
 import anyio
@@ -25,7 +24,7 @@ import httpx
 from batchgen.http.connect import open_socket
 from batchgen.http.connection import RECEIVE_BYTES, Connection, DeadlinePassed
 from batchgen.http.deadlines import Deadline
-from batchgen.http.dns import CachedLookup
+from batchgen.http.dns import CachedLookup, ip_in
 from batchgen.http.network import Network, Origin, origin_of
 from batchgen.http.network_settings import Proxy
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS, TARGET, Progress
@@ -46,7 +45,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
 
     A connection is kept only if its response was complete, nothing followed it, and the server did
     not announce to close it. Before it carries a request that is not free to repeat, the kernel is
-    asked whether anything arrived. A server may still close it in that moment. The request is then
+    asked whether anything arrived. A server may still close it at that moment. The request is then
     uncertain, and its origin gets a new connection for each request from then on.
     """
 
@@ -57,7 +56,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
         self._proxy_lookup = CachedLookup()
         self._buffer = bytearray(RECEIVE_BYTES)
         self._idle: dict[Origin, list[Connection]] = {}
-        self._fickle: set[Origin] = set()
+        self._closers: set[Origin] = set()
         """Origins that closed a kept connection under a request."""
         self._is_closed = False
 
@@ -81,7 +80,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
             except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
                 if is_reused and not progress.received:
                     if request.method != "GET":
-                        self._fickle.add(origin)
+                        self._closers.add(origin)
                     if _may_repeat(request, progress):
                         continue
                 raise
@@ -140,10 +139,8 @@ class StreamTransport(httpx.AsyncBaseTransport):
                     f"no connection to {origin.host} within {limit:g} s"
                 ) from None
             raise httpx.ConnectError(_text(exc, origin)) from exc
-        except httpx.TransportError as exc:  # the proxy broke off, or spoke another protocol
-            connection.abort()
-            raise httpx.ConnectError(_text(exc, origin)) from exc
-        except (OSError, ValueError) as exc:
+        # A TransportError: the proxy closed the connection, or used another protocol.
+        except (httpx.TransportError, OSError, ValueError) as exc:
             connection.abort()
             raise httpx.ConnectError(_text(exc, origin)) from exc
         except BaseException:
@@ -154,28 +151,18 @@ class StreamTransport(httpx.AsyncBaseTransport):
     async def _connect(self, connection: Connection, origin: Origin) -> None:
         proxy = self._network.proxy_for(origin.host)
         host, port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
-        ips = await (self._look_up(host) if proxy is None else self._look_up_proxy(host))
+        # The proxy itself may have a private IP address.
+        resolve = self._resolve if proxy is None else self._proxy_lookup
+        ip = ip_in(host)
+        ips = await resolve(host) if ip is None else [str(ip)]
         await connection.open(await open_socket(ips, port))
         if origin.scheme == "https":
             if proxy is not None:
                 await open_tunnel(connection, proxy, origin)
             await connection.secure(self._network.verify, origin.host)
 
-    async def _look_up_proxy(self, host: str) -> Sequence[str]:
-        """Look up the proxy itself, which may have a private IP address."""
-        try:
-            return [str(ip_address(host))]
-        except ValueError:
-            return await self._proxy_lookup(host)
-
-    async def _look_up(self, host: str) -> Sequence[str]:
-        try:
-            return [str(ip_address(host))]
-        except ValueError:
-            return await self._resolve(host)
-
     def _keeps(self, origin: Origin) -> bool:
-        return self._keep_s > 0 and origin not in self._fickle
+        return self._keep_s > 0 and origin not in self._closers
 
     def _take_idle(self, origin: Origin, *, is_free: bool) -> Connection | None:
         connections = self._idle.get(origin)
@@ -280,8 +267,8 @@ async def _pieces(request: httpx.Request, outgoing: _Outgoing) -> AsyncGenerator
 def _may_repeat(request: httpx.Request, progress: Progress) -> bool:
     """Return whether a request that failed on a reused connection can be sent on a new one.
 
-    The server closes an idle connection whenever it likes; without a byte of a response that is
-    no failure of the request. Only a request that is free to repeat may have been taken.
+    The server may close an idle connection at any time. Without a byte of a response, the request
+    itself did not fail. Only a request that is free to repeat may have been taken.
     """
     return request.method == "GET" or not progress.taken
 

@@ -138,7 +138,7 @@ class Base64Decoder:
         """Return the bytes of the last group."""
         data = pybase64.b64decode(self.held, validate=True)
         if pybase64.b64encode(data) != self.held:
-            raise ValueError("base64 that is written in a way of its own")
+            raise ValueError("base64 that differs from the standard encoding of its bytes")
         self.held = b""
         return data
 

@@ -22,6 +22,9 @@ class ImageFormat(StrEnum):
     PNG = "png"
     JPEG = "jpeg"
     WEBP = "webp"
+    GIF = "gif"
+    AVIF = "avif"
+    HEIC = "heic"
     MP4 = "mp4"
     """A video, which `mp4.py` checks in place of `inspect`."""
 
@@ -33,6 +36,10 @@ class ImageFormat(StrEnum):
     @property
     def mime(self) -> str:
         return f"{'video' if self is ImageFormat.MP4 else 'image'}/{self.value}"
+
+
+USUAL_FORMATS: Final = (ImageFormat.PNG, ImageFormat.JPEG, ImageFormat.WEBP)
+"""Formats that every provider, browser and tool takes. Reference images must have one of them."""
 
 
 class Flaw(StrEnum):
@@ -67,6 +74,8 @@ class ImageInfo:
     size_bytes: int
     has_alpha: bool = False
     """Whether the format of the pixels has transparency, used or not."""
+    is_signed: bool = False
+    """Whether it has content credentials (C2PA), whose signature covers the whole file."""
     trailing_bytes: int = 0
     """Length of other data after the image's end; 0 for padding and a few bytes of any kind."""
 
@@ -79,6 +88,7 @@ class Extent(NamedTuple):
     end: int
     """Offset of the image's end."""
     has_alpha: bool = False
+    is_signed: bool = False
 
 
 def truncated(what: str) -> BadImage:
@@ -91,7 +101,7 @@ def broken(what: str) -> BadImage:
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width == 0 or height == 0:
-        raise broken(f"the header gives the size {width}x{height}")
+        raise broken(f"the header has the invalid size {width}x{height}")
     if width * height > max_pixels:
         raise BadImage(
             Flaw.TOO_MANY_PIXELS, f"{width}x{height} are more than {max_pixels:,} pixels"

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import io
 import re
-import threading
-import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from batchgen.images.formats import BadImage, Flaw, ImageFormat, ImageInfo, printable
+from batchgen.images.formats import (
+    USUAL_FORMATS,
+    BadImage,
+    Extent,
+    Flaw,
+    ImageFormat,
+    ImageInfo,
+    printable,
+)
+from batchgen.images.gif import GIF_SIGNATURES, walk_gif
+from batchgen.images.heif import heif_format, walk_heif
 from batchgen.images.jpeg import walk_jpeg
+from batchgen.images.pillow_warnings import without_warnings
 from batchgen.images.png import PNG_SIGNATURE, walk_png
 from batchgen.images.webp import walk_webp
 
@@ -36,14 +46,19 @@ _SIZE: Final = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
 
 def sniff(head: bytes) -> ImageFormat | None:
-    """Return the format that a file's first 12 bytes announce; None for any other."""
+    """Return the format that a file's first bytes announce; None for any other.
+
+    12 bytes are enough, except for a few files of AVIF and HEIC: 64 are enough for those.
+    """
     if head.startswith(PNG_SIGNATURE):
         return ImageFormat.PNG
     if head.startswith(b"\xff\xd8\xff"):
         return ImageFormat.JPEG
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return ImageFormat.WEBP
-    return None
+    if head.startswith(GIF_SIGNATURES):
+        return ImageFormat.GIF
+    return heif_format(head)
 
 
 def inspect(
@@ -65,15 +80,10 @@ def inspect(
         if size > max_bytes:
             raise BadImage(Flaw.TOO_LARGE, f"{size:,} bytes are more than {max_bytes:,}")
         head = bytes(view[:64])
-        match sniff(head):
-            case ImageFormat.PNG as kind:
-                walk = walk_png(view, max_pixels)
-            case ImageFormat.JPEG as kind:
-                walk = walk_jpeg(view, max_pixels)
-            case ImageFormat.WEBP as kind:
-                walk = walk_webp(view, max_pixels)
-            case None:
-                raise _not_an_image(head)
+        kind = sniff(head)
+        if kind is None:
+            raise _not_an_image(head)
+        walk = _walk(view, kind, max_pixels)
         left = size - walk.end
         has_trailer = left > _MAX_TRAILER and _NOT_NUL.search(view, walk.end) is not None
         return ImageInfo(
@@ -82,13 +92,29 @@ def inspect(
             height=walk.height,
             size_bytes=size,
             has_alpha=walk.has_alpha,
+            is_signed=walk.is_signed,
             trailing_bytes=left if has_trailer else 0,
         )
+
+
+def _walk(view: memoryview, kind: ImageFormat, max_pixels: int) -> Extent:
+    match kind:
+        case ImageFormat.PNG:
+            return walk_png(view, max_pixels)
+        case ImageFormat.JPEG:
+            return walk_jpeg(view, max_pixels)
+        case ImageFormat.WEBP:
+            return walk_webp(view, max_pixels)
+        case ImageFormat.GIF:
+            return walk_gif(view, max_pixels)
+        case _:
+            return walk_heif(view, max_pixels, kind)
 
 
 def decode(path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> ImageInfo:
     """Inspect an image file, then decode every pixel. Blocks; call it on a worker thread.
 
+    A file that this Pillow has no decoder for (HEIC, and AVIF in some builds) is only inspected.
     Raises BadImage, and OSError if the file cannot be read.
     """
     size = path.stat().st_size
@@ -96,9 +122,12 @@ def decode(path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYT
         raise BadImage(Flaw.TOO_LARGE, f"{size:,} bytes are more than {max_bytes:,}")
     data = path.read_bytes()
     info = inspect(data, max_pixels=max_pixels, max_bytes=max_bytes)
+    reader = _reader(info.format)
+    if reader is None:
+        return info
     try:
-        with _open_quietly(data, info.format) as image:
-            image.load()
+        with _open_quietly(data, reader) as image:
+            _load_frames(image)
     except MemoryError:
         raise  # the machine's fault, not the image's
     except Exception as error:  # Pillow raises errors of a dozen kinds for damaged images
@@ -110,10 +139,11 @@ def is_blank(path: Path) -> bool:
     """Return whether every pixel has the same color; False if unknown. Decodes, so blocks."""
     data = path.read_bytes()
     kind = sniff(data[:64])
-    if kind is None:
+    reader = None if kind is None else _reader(kind)
+    if reader is None:
         return False
     try:
-        with _open_quietly(data, kind) as image:
+        with _open_quietly(data, reader) as image:
             return image.convert("RGB").getcolors(maxcolors=1) is not None
     except Exception:  # Pillow raises errors of a dozen kinds for damaged images
         return False
@@ -131,25 +161,28 @@ def mismatches(info: ImageInfo, options: Mapping[str, object]) -> tuple[str, ...
     return tuple(found)
 
 
-def oddities(info: ImageInfo) -> tuple[str, ...]:
+def oddities(info: ImageInfo, options: Mapping[str, object]) -> tuple[str, ...]:
     """Return sentences on what is unusual in a whole image, which is kept as it is."""
-    if not info.trailing_bytes:
-        return ()
-    return (f"{info.trailing_bytes:,} bytes of other data follow the {info.format} image",)
+    found = []
+    if info.format not in USUAL_FORMATS and not options.get("output_format"):
+        found.append(f"got {info.format}, which was not requested")
+    if info.trailing_bytes:
+        found.append(f"{info.trailing_bytes:,} bytes of other data follow the {info.format} image")
+    return tuple(found)
 
 
 _OTHER_IMAGES: Final = (
-    (re.compile(rb"GIF8"), "a GIF"),
+    (re.compile(rb"GIF8"), "a GIF of an unknown version"),
     (re.compile(rb"II\*\0|MM\0\*"), "a TIFF"),
     (re.compile(rb"BM.{4}\0\0\0\0", re.DOTALL), "a BMP"),
     (re.compile(rb"\0\0\x01\0"), "an ICO"),
-    (re.compile(rb".{4}ftypavi[fs]", re.DOTALL), "an AVIF"),
-    (re.compile(rb".{4}ftyp(hei|mif|msf)", re.DOTALL), "a HEIF"),
+    (re.compile(rb".{4}ftyp(hei|mif|msf|j2ki)", re.DOTALL), "a HEIF of an unknown codec"),
     (re.compile(rb"(\0\0\0\x0c)?(JXL \r\n\x87\n|\xff\x0a)"), "a JPEG XL"),
     (re.compile(rb"%PDF-"), "a PDF"),
     (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"), "an EPS"),
     (re.compile(rb"\s*(<\?xml[^>]*>\s*)?<svg", re.IGNORECASE), "an SVG"),
 )
+_ACCEPTED: Final = "PNG, JPEG, WebP, GIF, AVIF or HEIC"
 _OTHER_TEXTS: Final = (
     (re.compile(rb"\s*<(!doctype html|html|head|body)", re.IGNORECASE), "an HTML page"),
     (re.compile(rb"\s*<(\?xml|[a-z])", re.IGNORECASE), "an XML text"),
@@ -162,7 +195,7 @@ def _not_an_image(head: bytes) -> BadImage:
     head = head.removeprefix(b"\xef\xbb\xbf")
     for pattern, name in _OTHER_IMAGES:
         if pattern.match(head):
-            return BadImage(Flaw.UNSUPPORTED_FORMAT, f"{name}, not a PNG, JPEG or WebP image")
+            return BadImage(Flaw.UNSUPPORTED_FORMAT, f"{name}, not an image of {_ACCEPTED}")
     for pattern, name in _OTHER_TEXTS:
         if pattern.match(head):
             found = f"{name} beginning {printable(head[:40])}"
@@ -170,25 +203,50 @@ def _not_an_image(head: bytes) -> BadImage:
     return BadImage(Flaw.NOT_AN_IMAGE, f"data beginning {printable(head[:16])}, not an image")
 
 
-_QUIET: Final = threading.Lock()
+_READERS: Final = {
+    ImageFormat.PNG: ("PngImagePlugin", "PngImageFile"),
+    ImageFormat.JPEG: ("JpegImagePlugin", "JpegImageFile"),
+    ImageFormat.WEBP: ("WebPImagePlugin", "WebPImageFile"),
+    ImageFormat.GIF: ("GifImagePlugin", "GifImageFile"),
+    ImageFormat.AVIF: ("AvifImagePlugin", "AvifImageFile"),
+}
 
 
-def _open_quietly(data: bytes, kind: ImageFormat) -> ImageFile:
-    """Open with Pillow's reader of this one format, with its warnings on metadata off.
+def _reader(kind: ImageFormat) -> type[ImageFile] | None:
+    """Return Pillow's reader of a format; None if this Pillow has none.
 
     Bypassing `Image.open` avoids its guesses at other formats and at multi-image files, and its own
-    pixel limit, which `inspect` has applied already. Only opening parses metadata that causes
-    warnings (EXIF, animation control). The lock is needed because filters are process-wide.
+    pixel limit, which `inspect` has applied already.
     """
-    from PIL.JpegImagePlugin import JpegImageFile
-    from PIL.PngImagePlugin import PngImageFile
-    from PIL.WebPImagePlugin import WebPImageFile
+    names = _READERS.get(kind)
+    if names is None or (kind is ImageFormat.AVIF and not _has_avif()):
+        return None
+    module, name = names
+    reader: type[ImageFile] = getattr(import_module(f"PIL.{module}"), name)
+    return reader
 
-    readers: dict[ImageFormat, type[ImageFile]] = {
-        ImageFormat.PNG: PngImageFile,
-        ImageFormat.JPEG: JpegImageFile,
-        ImageFormat.WEBP: WebPImageFile,
-    }
-    with _QUIET, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return readers[kind](io.BytesIO(data))
+
+def _has_avif() -> bool:
+    try:
+        from PIL.AvifImagePlugin import SUPPORTED
+    except ImportError:  # before Pillow 11.3
+        return False
+    return SUPPORTED
+
+
+def _open_quietly(data: bytes, reader: type[ImageFile]) -> ImageFile:
+    """Open with Pillow's warnings on metadata off.
+
+    Only opening parses metadata that causes warnings (EXIF, animation control).
+    """
+    with without_warnings():
+        return reader(io.BytesIO(data))
+
+
+def _load_frames(image: ImageFile) -> None:
+    """Decode the image, and the frames of an animation up to a limit."""
+    image.load()
+    frames = min(getattr(image, "n_frames", 1), MAX_PIXELS // (image.width * image.height))
+    for frame in range(1, frames):
+        image.seek(frame)
+        image.load()

@@ -27,6 +27,8 @@ _BIT_DEPTHS: Final = {
 }
 _PALETTE: Final = 3
 _WITH_ALPHA: Final = (4, 6)
+_C2PA: Final = b"caBX"
+"""Chunk with a manifest of C2PA: https://c2pa.org/specifications/, "Embedding manifests"."""
 
 
 def walk_png(view: memoryview, max_pixels: int) -> Extent:
@@ -45,7 +47,7 @@ def walk_png(view: memoryview, max_pixels: int) -> Extent:
         if zlib.crc32(view[pos + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             raise BadImage(Flaw.BAD_CRC, f"PNG chunk {printable(kind)} is damaged (CRC)")
         if (kind == b"IHDR") == bool(seen):
-            raise broken("the PNG does not begin with its one header")
+            raise broken("the PNG does not begin with exactly one header")
         if kind == b"IHDR":
             width, height = _size(view, pos + 8, length, max_pixels)
             has_alpha = view[pos + 17] in _WITH_ALPHA
@@ -54,7 +56,7 @@ def walk_png(view: memoryview, max_pixels: int) -> Extent:
         elif kind == b"IEND":
             if length or not seen >= {b"IDAT", b"PLTE"}:
                 raise broken("the PNG lacks its pixels or its palette")
-            return Extent(width, height, end, has_alpha or b"tRNS" in seen)
+            return Extent(width, height, end, has_alpha or b"tRNS" in seen, _C2PA in seen)
         elif kind == b"acTL" and b"IDAT" in seen:
             raise broken("the PNG's animation control comes after its pixels")
         if length:
@@ -76,6 +78,6 @@ def _size(view: memoryview, pos: int, length: int, max_pixels: int) -> tuple[int
         or interlace > 1
         or max(width, height) >= 1 << 31
     ):
-        raise broken("the PNG header holds values that do not exist")
+        raise broken("the PNG header contains invalid values")
     check_pixels(width, height, max_pixels)
     return width, height

@@ -1,6 +1,7 @@
 """Copies of images without their metadata, pixel for pixel: EXIF, XMP, texts and comments go.
 
-Color profiles stay, since without them the colors change.
+So does all data after the end of the image, such as films, depth maps and labels. Color profiles
+stay, since without them the colors change.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from batchgen.images.formats import ImageFormat
+from batchgen.images.formats import BadImage, ImageFormat
+from batchgen.images.jpeg import jpeg_parts
 
 _PNG_KEPT: Final = frozenset(
     b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB iCCP cICP sBIT pHYs acTL fcTL fdAT".split()
@@ -17,7 +19,7 @@ _PNG_KEPT: Final = frozenset(
 _JPEG_KEPT_APP: Final = {0xE0, 0xE2, 0xEE}
 """JFIF, ICC profile and Adobe's color transform."""
 _JPEG_COMMENT: Final = 0xFE
-_START_OF_SCAN: Final = 0xDA
+_ICC_APP: Final = 0xE2
 _WEBP_DROPPED: Final = frozenset({b"EXIF", b"XMP "})
 _WEBP_FLAGS: Final = 0x08 | 0x04
 """Of VP8X: an EXIF and an XMP chunk follow."""
@@ -34,6 +36,8 @@ def without_metadata(data: bytes, kind: ImageFormat) -> bytes:
                 return b"".join(_jpeg(data))
             case ImageFormat.WEBP:
                 return _webp(data)
+    except BadImage as exc:
+        raise ValueError(str(exc)) from exc
     except (struct.error, IndexError) as exc:
         raise ValueError("the file ends too early") from exc
     raise ValueError(f"{kind.value}: metadata cannot be removed from this format")
@@ -57,25 +61,14 @@ def _png(data: bytes) -> Iterator[bytes]:
 
 def _jpeg(data: bytes) -> Iterator[bytes]:
     yield data[:2]
-    at = 2
-    while True:
-        if data[at] != 0xFF:
-            raise ValueError("a marker is missing")
-        while data[at + 1] == 0xFF:
-            at += 1
-        marker = data[at + 1]
-        if marker == _START_OF_SCAN:
-            yield data[at:]
-            return
-        (size,) = struct.unpack_from(">H", data, at + 2)
-        segment = data[at : at + 2 + size]
-        is_app = 0xE0 <= marker <= 0xEF
-        is_kept = not is_app or marker in _JPEG_KEPT_APP
-        if marker == 0xE2:
-            is_kept = segment[4:].startswith(_ICC)
-        if is_kept and marker != _JPEG_COMMENT:
-            yield segment
-        at += 2 + size
+    with memoryview(data) as view:
+        for marker, start, end in jpeg_parts(view):
+            part = data[start:end]
+            is_kept = not 0xE0 <= marker <= 0xEF or marker in _JPEG_KEPT_APP
+            if marker == _ICC_APP:
+                is_kept = part[4:].startswith(_ICC)
+            if is_kept and marker != _JPEG_COMMENT:
+                yield part
 
 
 def _webp(data: bytes) -> bytes:

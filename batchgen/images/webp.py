@@ -7,20 +7,21 @@ from typing import Final
 
 from batchgen.images.formats import (
     MAX_PARTS,
-    BadImage,
     Extent,
-    Flaw,
     broken,
     check_pixels,
     printable,
     truncated,
 )
 
-_VP8X_ANIMATED: Final = 0x02
 _VP8X_ALPHA: Final = 0x10
 _VP8L_ALPHA: Final = 0x10
 """In the last byte of the frame's header, above the version."""
 _VP8_START: Final = b"\x9d\x01\x2a"
+_FRAME_HEAD_BYTES: Final = 16 + 8
+"""What precedes the pixels in a frame of an animation."""
+_C2PA: Final = b"C2PA"
+"""Chunk with a manifest of C2PA: https://c2pa.org/specifications/, "Embedding manifests"."""
 
 
 def walk_webp(view: memoryview, max_pixels: int) -> Extent:
@@ -29,13 +30,13 @@ def walk_webp(view: memoryview, max_pixels: int) -> Extent:
         raise truncated("the WebP")
     canvas: tuple[int, int] | None = None
     frame: tuple[int, int] | None = None
-    has_alpha = False
+    has_alpha = is_signed = False
     pos = 12
     for _ in range(MAX_PARTS):
         if pos == end:
             break
         if pos + 8 > end:
-            raise broken("the WebP chunks do not fill the size it gives")
+            raise broken("the WebP chunks do not fill the size in the header")
         kind, length = struct.unpack_from("<4sI", view, pos)
         body, pos = pos + 8, pos + 8 + length + length % 2
         if pos > end:
@@ -53,20 +54,24 @@ def walk_webp(view: memoryview, max_pixels: int) -> Extent:
             if kind == b"VP8L" and canvas is None:
                 has_alpha = bool(view[body + 4] & _VP8L_ALPHA)
             check_pixels(*frame, max_pixels)
+        elif kind == b"ANMF" and canvas is not None:
+            if length <= _FRAME_HEAD_BYTES:
+                raise broken("a frame of the WebP animation holds no pixels")
+            frame = canvas
+        elif kind == _C2PA:
+            is_signed = True
     else:
         raise broken(f"the WebP has more than {MAX_PARTS:,} chunks")
     if frame is None:
-        raise broken("the WebP holds no pixels")
+        raise broken("the WebP contains no pixels")
     if canvas not in (None, frame):
         raise broken("the WebP canvas and its frame differ in size")
-    return Extent(*frame, end, has_alpha)
+    return Extent(*frame, end, has_alpha, is_signed)
 
 
 def _canvas_size(view: memoryview, body: int, length: int) -> tuple[int, int]:
     if length < 10:
         raise broken("the extended WebP header is too short")
-    if view[body] & _VP8X_ANIMATED:
-        raise BadImage(Flaw.UNSUPPORTED_FORMAT, "an animated WebP")
     width = int.from_bytes(view[body + 4 : body + 7], "little") + 1
     height = int.from_bytes(view[body + 7 : body + 10], "little") + 1
     return width, height

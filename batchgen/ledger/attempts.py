@@ -124,16 +124,41 @@ def record_response(
         ledger.conn.execute(
             "INSERT INTO responses (attempt_id, body) VALUES (?, ?)", (attempt, body)
         )
-    ledger.conn.executemany(
-        "INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at, root)"
-        " SELECT id, ?, ?, 'due', ?, ?, ?, root FROM jobs WHERE id = ?",
-        [(attempt, ref.index, ref.url, ref.task, expires, closed.job) for ref, expires in images],
-    )
+    _insert_images(ledger, attempt, closed.job, images)
     state = mark_job_paid(ledger, closed.job)
     _settle_sums(ledger, closed, classification)
     if state is JobState.DONE:
         give_up_due_images(ledger, attempt)
     return due_images(ledger, closed.job)
+
+
+def record_decompressed(
+    ledger: Ledger,
+    attempt: AttemptId,
+    images: Sequence[tuple[ImageRef, str | None]],
+    *,
+    cost: Micros | None = None,
+) -> list[DueImage]:
+    """Replace the image that a compressed response counted as by those that it holds.
+
+    ``cost`` is the cost that the response states; None keeps the recorded one.
+    """
+    ledger.conn.execute(
+        "DELETE FROM images WHERE attempt_id = ? AND state = 'due' AND path IS NULL", (attempt,)
+    )
+    row = ledger.conn.execute(
+        "SELECT job_id, cost, possible, run_id FROM attempts WHERE id = ?", (attempt,)
+    ).fetchone()
+    job = JobId(row["job_id"])
+    _insert_images(ledger, attempt, job, images)
+    if cost is not None:
+        ledger.conn.execute(
+            "UPDATE attempts SET cost = ?, possible = 0, price_known = 1 WHERE id = ?",
+            (cost, attempt),
+        )
+        run = RunId(row["run_id"])
+        adjust_sums(ledger.conn, run, charged=cost - row["cost"], possible=-row["possible"])
+    return due_images(ledger, job)
 
 
 def settle_attempt(
@@ -309,6 +334,20 @@ def _close_attempt(
         price=Micros(row["price"]),
         charged=Micros(row["cost"]),
         possible=Micros(row["possible"]),
+    )
+
+
+def _insert_images(
+    ledger: Ledger,
+    attempt: AttemptId,
+    job: JobId,
+    images: Sequence[tuple[ImageRef, str | None]],
+) -> None:
+    """Insert the images of an attempt as due."""
+    ledger.conn.executemany(
+        "INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at, root)"
+        " SELECT id, ?, ?, 'due', ?, ?, ?, root FROM jobs WHERE id = ?",
+        [(attempt, ref.index, ref.url, ref.task, expires, job) for ref, expires in images],
     )
 
 

@@ -98,12 +98,18 @@ class BatchStatus:
         return sum(self.jobs[state] for state in states)
 
     @property
+    def to_request(self) -> int:
+        """Jobs whose image a run has yet to receive: those that the time left is about."""
+        waiting = self.jobs[JobState.PENDING] + self.jobs[JobState.SENDING]
+        return max(0, waiting - self.stuck)
+
+    @property
     def troubled(self) -> int:
         """Jobs that wait for a person."""
         return self.jobs[JobState.FAILED] + self.jobs[JobState.BLOCKED] + self.uncertain
 
     def as_json(self) -> dict[str, object]:
-        """The object that other programs rely on (README, ``status --json``)."""
+        """Return the object that other programs rely on (README, ``status --json``)."""
         billed = self.attempts
         return {
             "batch": self.batch,
@@ -130,7 +136,7 @@ class BatchStatus:
 
 
 def status(conn: sqlite3.Connection, name: str) -> BatchStatus:
-    """Counts, money and reasons of a batch. Raises UnknownBatchError."""
+    """Return the counts, money and reasons of a batch. Raises UnknownBatchError."""
     batch = find_batch(conn, name)
     if conn.in_transaction:
         return _status(conn, batch)
@@ -143,7 +149,7 @@ def status(conn: sqlite3.Connection, name: str) -> BatchStatus:
 
 
 def _jobs(conn: sqlite3.Connection, batch: BatchId, tally: sqlite3.Row) -> dict[JobState, int]:
-    """How many jobs are in each state: the rare ones are counted, and what is left is pending."""
+    """Return the number of jobs in each state: the rare ones are counted, the rest is pending."""
     jobs = dict.fromkeys(JobState, 0)
     jobs[JobState.DONE] = tally["done"]
     for row in conn.execute(

@@ -23,14 +23,14 @@ class BatchRow:
 
 
 def batch_names(conn: sqlite3.Connection) -> list[str]:
-    """All batches, the one that was planned last first."""
+    """Return the names of all batches, the one that was planned last first."""
     return [
         row["name"] for row in conn.execute("SELECT name FROM batches ORDER BY planned_at DESC")
     ]
 
 
 def find_batch(conn: sqlite3.Connection, name: str) -> BatchRow:
-    """The batch of that name. Raises UnknownBatchError, which lists those there are."""
+    """Return the batch of that name. Raises UnknownBatchError, which lists the known names."""
     row = conn.execute(
         "SELECT id, name, provider, manifest_path, manifest, manifest_sha256 FROM batches"
         " WHERE name = ?",
@@ -48,7 +48,13 @@ def check_run(conn: sqlite3.Connection, batch: BatchRow, run: int) -> None:
         "SELECT 1 FROM runs WHERE id = ? AND batch_id = ?", (run, batch.id)
     ).fetchone()
     if row is None:
-        raise UnknownBatchError(f"{batch.name}: the ledger has no run {run} of this batch")
+        raise unknown_run(batch.name, run)
+
+
+def unknown_run(name: str, run: int | None) -> UnknownBatchError:
+    """Return the error for a run that a batch does not have; None if it has no run at all."""
+    what = "no run yet" if run is None else f"no run {run}"
+    return UnknownBatchError(f"{name}: the ledger has {what} of this batch")
 
 
 def keys_with_prefix(
@@ -64,6 +70,6 @@ def keys_with_prefix(
 
 
 def batch_id(conn: sqlite3.Connection, name: str) -> BatchId | None:
-    """The batch of that name, or None."""
+    """Return the id of the batch of that name, or None."""
     row = conn.execute("SELECT id FROM batches WHERE name = ?", (name,)).fetchone()
     return None if row is None else BatchId(row["id"])

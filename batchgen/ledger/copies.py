@@ -12,8 +12,8 @@ from typing import Final
 from batchgen.job import AttemptId, BatchId, JobId, RunId
 from batchgen.ledger.groups import is_meant
 from batchgen.ledger.images import give_up_due_images
+from batchgen.ledger.key_patterns import Only, only_values
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.only import Only, only_values
 from batchgen.ledger.records import DueImage
 from batchgen.ledger.runs import record_heartbeat
 

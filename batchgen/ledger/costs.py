@@ -54,7 +54,7 @@ class CostSum:
         return Micros((2 * self.charged + self.accepted) // (2 * self.accepted))
 
     def as_record(self) -> dict[str, int | str | None]:
-        """The sums for other programs, money as decimal strings in dollars."""
+        """Return the sums as a JSON object, money as decimal strings in dollars."""
         each = self.per_accepted
         return {
             "made": self.made,
@@ -87,7 +87,7 @@ class Costs:
     """Each attempt once, also where jobs with several tags are in several rows."""
 
     def records(self) -> list[dict[str, int | str | None]]:
-        """The rows for other programs, the group's values first."""
+        """Return the rows as JSON objects, the group's values first."""
         names = [one.value for one in self.by]
         return [
             {**dict(zip(names, row.group, strict=True)), **row.sums.as_record()}

@@ -10,6 +10,9 @@ from typing import Any, Final
 from batchgen.job import BatchId, canonical_json
 
 _PAGE: Final = 5_000
+_LAST_ROWID: Final = 2**63 - 1
+_NEAR: Final = 2_000
+"""Attempts before and after the newest one that may have the newest images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +29,22 @@ class RunRow:
     reserved: int
     stopped: str | None
     exit_code: int | None
+    next: int | None
+    """The run of the batch that came after it; None for the newest."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it sends no more requests; a run that was killed is closed by the next one."""
+        return self.ended_at is not None or self.next is not None
 
 
 def run_row(conn: sqlite3.Connection, batch: BatchId, run: int | None) -> RunRow | None:
     """Return a run of a batch, for None the newest; None for an unknown run."""
     row = conn.execute(
         "SELECT id, started_at, ended_at, estimate, max_cost, charged, maybe, reserved, stopped,"
-        " exit_code FROM runs WHERE batch_id = :batch AND (:run IS NULL OR id = :run)"
-        " ORDER BY id DESC LIMIT 1",
+        " exit_code, (SELECT min(later.id) FROM runs AS later WHERE later.batch_id = runs.batch_id"
+        " AND later.id > runs.id) AS next FROM runs WHERE batch_id = :batch"
+        " AND (:run IS NULL OR id = :run) ORDER BY id DESC LIMIT 1",
         {"batch": batch, "run": run},
     ).fetchone()
     return None if row is None else RunRow(**dict(row))
@@ -54,12 +65,26 @@ class SeenAttempt:
 _ATTEMPT: Final = "SELECT rowid, started_at, ended_at, outcome, cost, http_status FROM attempts"
 
 
-def attempts_after(conn: sqlite3.Connection, run: int, rowid: int) -> list[SeenAttempt]:
-    """Return a page of the attempts of a run that are newer than one, oldest first."""
+def attempt_span(conn: sqlite3.Connection, run: int) -> tuple[int, int]:
+    """Return the first and the last rowid of a run's attempts; (0, 0) without any."""
+    row = conn.execute(
+        "SELECT coalesce(min(rowid), 0), coalesce(max(rowid), 0) FROM attempts WHERE run_id = ?",
+        (run,),
+    ).fetchone()
+    return row[0], row[1]
+
+
+def attempts_after(
+    conn: sqlite3.Connection, run: int, rowid: int, last: int | None = None
+) -> list[SeenAttempt]:
+    """Return a page of the attempts of a run that are newer than one, oldest first.
+
+    ``last`` ends the search, which would else read all later runs of the ledger too.
+    """
     rows = conn.execute(
-        f"{_ATTEMPT} WHERE +run_id = ? AND rowid > ? AND copy_of IS NULL ORDER BY rowid"
-        f" LIMIT {_PAGE}",
-        (run, rowid),
+        f"{_ATTEMPT} WHERE +run_id = ? AND rowid > ? AND rowid <= coalesce(?, {_LAST_ROWID})"
+        f" AND copy_of IS NULL ORDER BY rowid LIMIT {_PAGE}",
+        (run, rowid, last),
     )
     return [SeenAttempt(*row) for row in rows]
 
@@ -73,15 +98,17 @@ def attempts_of(conn: sqlite3.Connection, rowids: Collection[int]) -> list[SeenA
     return [SeenAttempt(*row) for row in rows]
 
 
-def newest_images(conn: sqlite3.Connection, batch: BatchId, run: int) -> list[dict[str, Any]]:
-    """Return the newest 24 saved images of a run."""
+def newest_images(
+    conn: sqlite3.Connection, batch: BatchId, run: int, last: int
+) -> list[dict[str, Any]]:
+    """Return the newest 24 saved images of a run, near the rowid of its last attempt."""
     rows = conn.execute(
         "SELECT images.id AS id, key, sha256, format FROM attempts"
         " CROSS JOIN images ON images.attempt_id = attempts.id AND images.state = 'saved'"
         " CROSS JOIN jobs ON jobs.id = images.job_id"
-        " WHERE attempts.rowid > (SELECT max(rowid) FROM attempts) - 2000"
+        " WHERE attempts.rowid BETWEEN ? AND ?"
         " AND +run_id = ? AND batch_id = ? ORDER BY attempts.rowid DESC LIMIT 24",
-        (run, batch),
+        (last - _NEAR, last + _NEAR, run, batch),
     )
     return [dict(row) for row in rows]
 

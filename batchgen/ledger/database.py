@@ -11,9 +11,9 @@ from typing import Final
 
 from batchgen.errors import LedgerBusyError, LedgerError
 from batchgen.ledger.busy import SQLITE_TIMEOUT_S, LedgerConnection, Patience, is_busy, patience
+from batchgen.ledger.file_aliases import check_single_name
 from batchgen.ledger.journal import use_rollback_journal
 from batchgen.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
-from batchgen.ledger.single_name import check_single_name
 from batchgen.system.failpoints import Point, hit
 
 _CHECKED_BELOW_BYTES: Final = 64 * 1024 * 1024
@@ -131,7 +131,7 @@ def _read_once(path: Path, mode: str, waits: Patience | None) -> None:
 
 
 def in_memory() -> sqlite3.Connection:
-    """An empty ledger that lives in memory, for plans where none exists yet."""
+    """Return an empty ledger in memory, for plans where none exists yet."""
     conn = sqlite3.connect(":memory:", isolation_level=None)
     conn.row_factory = sqlite3.Row
     conn.execute("BEGIN IMMEDIATE")
@@ -279,6 +279,7 @@ def _apply_migrations(conn: sqlite3.Connection) -> None:
 
 def _unusable(path: Path, detail: str) -> LedgerError:
     return LedgerError(
-        f"{path}: the ledger is damaged or no SQLite database ({detail}). Nothing was changed. Keep"
-        f" the file, try `sqlite3 {path.name} .recover`, or put back a backup ({path.name}.*.bak)"
+        f"{path}: the ledger is damaged or not a SQLite database ({detail}). Nothing was changed."
+        f" Keep the file, try `sqlite3 {path.name} .recover`, or put back a backup"
+        f" ({path.name}.*.bak)"
     )

@@ -172,8 +172,8 @@ def undo_decisions(
 ) -> list[int]:
     """Take back the newest action of a reviewer, and return the ids of its images.
 
-    Each image gets the decision that it had before. Raises NothingToUndoError, and
-    ImageChangedError if an image was replaced since.
+    Each image gets the decision that it had before. Decisions about images that were replaced since
+    have had their effect and are passed over. Raises NothingToUndoError.
     """
     with write_transaction(conn):
         if _is_recorded(conn, action):
@@ -198,17 +198,20 @@ def undo_decisions(
         return [row["image_id"] for row in rows]
 
 
-_LAST_ACTION: Final = """
-SELECT action FROM decisions CROSS JOIN jobs ON jobs.id = decisions.job_id
-WHERE jobs.batch_id = :batch AND decided_by = :by AND undoes IS NULL
+_CAN_BE_UNDONE: Final = f"""undoes IS NULL
   AND NOT EXISTS (SELECT 1 FROM decisions AS undone WHERE undone.undoes = decisions.id)
+  AND EXISTS (SELECT 1 FROM images WHERE images.id = decisions.image_id
+      AND images.sha256 = decisions.sha256 AND images.state = 'saved' AND {IS_NEWEST})"""
+_LAST_ACTION: Final = f"""
+SELECT action FROM decisions CROSS JOIN jobs ON jobs.id = decisions.job_id
+WHERE jobs.batch_id = :batch AND decided_by = :by AND {_CAN_BE_UNDONE}
 ORDER BY decisions.id DESC LIMIT 1
 """
-_OF_ACTION: Final = """
+_OF_ACTION: Final = f"""
 SELECT id, image_id, sha256, (SELECT newest.decided_by FROM decisions AS newest
     WHERE newest.image_id = decisions.image_id AND newest.sha256 = decisions.sha256
     ORDER BY newest.id DESC LIMIT 1) AS newest_by
-FROM decisions WHERE action = :action ORDER BY id
+FROM decisions WHERE action = :action AND {_CAN_BE_UNDONE} ORDER BY id
 """
 _BEFORE: Final = """
 SELECT decision, note, prompt FROM decisions

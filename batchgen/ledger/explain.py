@@ -10,6 +10,7 @@ from typing import Any, Final
 from batchgen.job import ROW_REASON
 from batchgen.ledger.decisions import MadeDecision, decision_about
 from batchgen.ledger.groups import FINGERPRINT_ON_DISK, Group
+from batchgen.ledger.reference_paths import reference_paths
 from batchgen.ledger.staging_rows import PLAN
 from batchgen.money import Micros
 from batchgen.planning.changes import MadeOf
@@ -79,9 +80,9 @@ def explain_job(conn: sqlite3.Connection, key: str) -> JobExplanation | None:
     attempt = conn.execute(_LAST_ATTEMPT, (values["job"],)).fetchone()
     return JobExplanation(
         group=_group(values),
-        planned=_made_of(planned),
+        planned=_made_of(conn, planned),
         has_image=has_image,
-        made=_made(values) if has_image else None,
+        made=_made(conn, values) if has_image else None,
         state=values["state"],
         reason=values["reason"],
         done_at=values["done_at"],
@@ -102,20 +103,21 @@ def _group(values: dict[str, Any]) -> Group:
     return Group.AT_FAULT if values["refused"].startswith(f"{ROW_REASON}:") else Group.REFUSED
 
 
-def _made(values: dict[str, Any]) -> MadeOf | None:
-    """What the image on disk was made of, as far as a row of the job still says it."""
+def _made(conn: sqlite3.Connection, values: dict[str, Any]) -> MadeOf | None:
+    """Return the inputs of the image on disk, as far as a row of the job has them."""
     if values["state"] == "done" or values["on_disk"] == values["own_fingerprint"]:
-        return _made_of(json.loads(values["own"]))
+        return _made_of(conn, json.loads(values["own"]))
     found = json.loads(values["made_of"] or "{}")
-    return _made_of(found) if found.get("fingerprint") == values["on_disk"] else None
+    return _made_of(conn, found) if found.get("fingerprint") == values["on_disk"] else None
 
 
-def _made_of(values: dict[str, Any]) -> MadeOf:
+def _made_of(conn: sqlite3.Connection, values: dict[str, Any]) -> MadeOf:
+    images, mask = reference_paths(conn, json.dumps(values["images"]), values["mask"])
     return MadeOf(
         fingerprint=values["fingerprint"],
         model=values["model"],
         prompt=values["prompt"],
         options=values["options"],
-        images=tuple(values["images"]),
-        mask=values["mask"],
+        images=images,
+        mask=mask,
     )

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from batchgen.job import BatchId
+from batchgen.ledger.reference_paths import reference_paths
 from batchgen.ledger.sums import CHARGED, POSSIBLE
 from batchgen.money import decimal_string
 from batchgen.urls import is_bucket, path_below
-
-EXPORTS: Final = ("jobs", "attempts", "images")
-
 
 _PAGE: Final = 1_000
 
@@ -73,7 +71,7 @@ def export(
     Read a page at a time: a reader that stops in the middle, as in a pager, would keep a run from
     writing for as long as it stays there.
     """
-    from sqlite_utils import Database  # 125 ms to import, and status shares this module
+    from sqlite_utils import Database  # 125 ms to import, and `export --failed` needs none
 
     db, after = Database(conn), 0
     while page := list(
@@ -101,8 +99,9 @@ class Waiting:
     model: str
     prompt: str
     options: str
-    """JSON, as are ``images`` and ``tags``."""
-    images: str
+    """JSON, as are ``tags``."""
+    images: tuple[str, ...]
+    """Absolute paths and URLs, as is ``mask``."""
     mask: str | None
     root: str
     path: str
@@ -110,7 +109,7 @@ class Waiting:
 
 
 def waiting(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Waiting]:
-    """The jobs that only a changed request can help, in the manifest's order."""
+    """Yield the jobs that need a changed request, in the order of the manifest."""
     rows = conn.execute(
         "SELECT key, state, coalesce(reason, '') AS reason, source, model, prompt, options, images,"
         " mask, root, path, tags FROM jobs WHERE batch_id = ? AND retired = 0"
@@ -118,4 +117,5 @@ def waiting(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Waiting]:
         (batch,),
     )
     for row in rows:
-        yield Waiting(**dict(row))
+        images, mask = reference_paths(conn, row["images"], row["mask"])
+        yield Waiting(**{**dict(row), "images": images, "mask": mask})

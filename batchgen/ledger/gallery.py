@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from batchgen.job import BatchId
-from batchgen.ledger.review import ImageFile, ImageFilter, image_index
+from batchgen.job import BatchId, JobState, canonical_json
+from batchgen.ledger.review import MOST_IMAGES, ImageFile, ImageFilter, image_index
 
 _PAGE: Final = 500
 _ROWS: Final = """
 SELECT images.id AS id, images.root AS root, images.path AS path, images.sha256 AS sha256,
        images.format AS format, images.state AS state, images.width AS width,
        images.height AS height, images.position AS position, jobs.id AS job, key, source, prompt,
-       attempts.model AS model, attempts.cost AS cost
+       attempts.model AS model, attempts.cost AS cost, coalesce(
+           (julianday(attempts.ended_at) - julianday(attempts.started_at)) * 86400, 0) AS seconds
 FROM images CROSS JOIN jobs ON jobs.id = images.job_id
 CROSS JOIN attempts ON attempts.id = images.attempt_id
 WHERE images.id IN (SELECT value FROM json_each(?))
@@ -43,6 +44,8 @@ class GalleryImage:
     model: str
     cost: int
     """Micros."""
+    seconds: float
+    """From the start of the request to the end of its response."""
 
 
 def gallery_images(
@@ -69,3 +72,14 @@ def _page(
         before = None if old is None else ImageFile(**dict(old))
         found[file.id] = GalleryImage(file=file, before=before, **values)
     return found
+
+
+def unfinished_jobs(conn: sqlite3.Connection, batch: BatchId) -> dict[str, str]:
+    """Return the state of each job that is not done, by key; at most `MOST_IMAGES` of them."""
+    states = canonical_json([state.value for state in JobState if state is not JobState.DONE])
+    rows = conn.execute(
+        "SELECT key, state FROM jobs WHERE batch_id = ? AND retired = 0"
+        f" AND state IN (SELECT value FROM json_each(?)) LIMIT {MOST_IMAGES}",
+        (batch, states),
+    )
+    return {row["key"]: row["state"] for row in rows}

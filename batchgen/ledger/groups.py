@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from batchgen.job import PATH_REASON, REFERENCE_REASON, ROW_REASON
-from batchgen.ledger.only import IS_MEANT as KEY_IS_MEANT
+from batchgen.ledger.key_patterns import IS_MEANT as KEY_IS_MEANT
 from batchgen.ledger.staging_rows import PLAN
 from batchgen.money import Micros
 
@@ -108,17 +108,17 @@ class ToSend:
 
 
 def quoted(*names: str) -> str:
-    """The names as a list of SQL texts."""
+    """Return the names as a list of SQL texts."""
     return ", ".join(f"'{name}'" for name in names)
 
 
 def is_meant(key: str) -> str:
-    """The condition that a run takes up the job with this key; its values are of `only_values`."""
+    """Return the condition that a run takes up a key; its values are those of `only_values`."""
     return KEY_IS_MEANT.replace("key ", f"{key} ")
 
 
 def fingerprint_of(state: str) -> str:
-    """The fingerprint of the newest image of ``jobs`` in this state; NULL without one."""
+    """Return the fingerprint of the newest image of ``jobs`` in this state; NULL without one."""
     return (
         "(SELECT attempts.fingerprint FROM images"
         " CROSS JOIN attempts ON attempts.id = images.attempt_id"

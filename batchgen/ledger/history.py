@@ -57,7 +57,7 @@ _MIN_RATED: Final = 100
 
 
 def _last_rate(conn: sqlite3.Connection, batch: BatchId | None) -> float | None:
-    """Images a minute, by the newest attempts of the last run that has any."""
+    """Return the images per minute, by the newest attempts of the last run that has any."""
     row = conn.execute(
         "SELECT count(*) AS n, julianday(max(ended_at)) - julianday(min(started_at)) AS days"
         " FROM attempts WHERE rowid > (SELECT max(rowid) FROM attempts) - ? AND outcome = 'ok'"

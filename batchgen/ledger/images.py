@@ -153,12 +153,14 @@ def _finish_job(ledger: Ledger, job: JobId, attempt: AttemptId) -> JobFinished |
     )
     _clear_signed_urls(ledger, job)
     mark_job_done(ledger, job, attempt)
-    responses = ledger.conn.execute(
-        "DELETE FROM responses WHERE attempt_id IN (SELECT id FROM attempts WHERE job_id = ?)",
+    rows = ledger.conn.execute(
+        "DELETE FROM responses WHERE attempt_id IN (SELECT id FROM attempts WHERE job_id = ?)"
+        " RETURNING attempt_id",
         (job,),
     )
+    in_ledger = {row["attempt_id"] for row in rows.fetchall()}
     return JobFinished(
-        attempt_id=attempt, replaced=replaced, has_spool_file=responses.rowcount == 0
+        attempt_id=attempt, replaced=replaced, has_spool_file=attempt not in in_ledger
     )
 
 

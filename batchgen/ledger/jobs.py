@@ -10,8 +10,9 @@ import sqlite3
 from typing import Any, Final
 
 from batchgen.job import AttemptId, BatchId, Job, JobId, JobState, Publish, Verify
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.reference_paths import reference_paths
 from batchgen.money import Micros
 from batchgen.outcomes.retry_policy import Next
 
@@ -45,7 +46,7 @@ def pending_jobs(
         f" AND {IS_MEANT} ORDER BY id LIMIT :limit",
         {"batch": batch, "after": after, "limit": limit, **only_values(only)},
     )
-    return [_job(row) for row in rows]
+    return [_job(ledger.conn, row) for row in rows]
 
 
 def paid_jobs(ledger: Ledger, batch: BatchId) -> list[JobId]:
@@ -63,7 +64,7 @@ def paid_jobs(ledger: Ledger, batch: BatchId) -> list[JobId]:
 def read_job(ledger: Ledger, job: JobId) -> Job:
     """Return one job in its current state."""
     row = ledger.conn.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job,)).fetchone()
-    return _job(row)
+    return _job(ledger.conn, row)
 
 
 def mark_job_sending(ledger: Ledger, job: Job, now: str) -> bool:
@@ -162,8 +163,9 @@ def set_job_reason(ledger: Ledger, job: JobId, reason: str) -> None:
     ledger.conn.execute("UPDATE jobs SET reason = ? WHERE id = ?", (reason, job))
 
 
-def _job(row: sqlite3.Row) -> Job:
+def _job(conn: sqlite3.Connection, row: sqlite3.Row) -> Job:
     values: dict[str, Any] = dict(row)
+    images, mask = reference_paths(conn, values["images"], values["mask"])
     return Job(
         id=JobId(values["id"]),
         key=values["key"],
@@ -172,8 +174,8 @@ def _job(row: sqlite3.Row) -> Job:
         model=values["model"],
         prompt=values["prompt"],
         options=json.loads(values["options"]),
-        images=tuple(json.loads(values["images"])),
-        mask=values["mask"],
+        images=images,
+        mask=mask,
         root=values["root"],
         path=values["path"],
         verify=Verify(values["verify"]),

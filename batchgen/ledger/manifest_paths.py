@@ -10,7 +10,7 @@ from typing import Final
 
 from batchgen.errors import SettingsError
 from batchgen.job import BatchId
-from batchgen.ledger.batches import BatchRow
+from batchgen.ledger.batches import BatchRow, batch_id, find_batch
 from batchgen.urls import is_bucket
 
 _SAMPLE: Final = 20
@@ -43,9 +43,9 @@ def manifest_of(ledger: Path, batch: BatchRow) -> Path:
     path = manifest_path(ledger, batch.manifest_path)
     if not path.parent.is_dir():
         raise SettingsError(
-            f"{batch.name}: the directory of its manifest is not there: {path.parent}; nothing was"
-            " changed. Mount it or move it back; if it has moved, run the manifest once where it is"
-            f" now: batchgen run DIR/{path.name} --db {ledger}"
+            f"{batch.name}: the directory of its manifest does not exist: {path.parent}; nothing"
+            " was changed. Mount it or move it back; if it has moved, run the manifest once where"
+            f" it is now: batchgen run DIR/{path.name} --db {ledger}"
         )
     return path
 
@@ -53,6 +53,13 @@ def manifest_of(ledger: Path, batch: BatchRow) -> Path:
 def base_of(ledger: Path, batch: BatchRow) -> Path:
     """Return the directory that output paths of a batch are relative to. Raises SettingsError."""
     return manifest_of(ledger, batch).parent
+
+
+def known_base(conn: sqlite3.Connection, name: str, ledger: Path) -> Path | None:
+    """Return what `base_of` does, or None for a name that no batch has. Raises SettingsError."""
+    if batch_id(conn, name) is None:
+        return None
+    return base_of(ledger, find_batch(conn, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +107,7 @@ def check_manifest(
         f"{found.now}: the batch {name!r} of {ledger} belongs to another manifest: {found.was};"
         " expected one manifest per batch; nothing was changed. Give this one a name of its own"
         f" (`name: {found.now.parent.name or 'other'}-{found.now.stem}`) or a ledger of its own"
-        " (--db FILE); if it replaces the other manifest, say --adopt"
+        " (--db FILE); if it replaces the other manifest, pass --adopt"
     )
 
 

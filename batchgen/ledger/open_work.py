@@ -29,7 +29,7 @@ def jobs_with_money(conn: sqlite3.Connection, batch: BatchId) -> int:
 
 
 def unpriced_models(conn: sqlite3.Connection, batch: BatchId) -> dict[str, int]:
-    """Pending jobs whose price is 0, by model: where no price is set, theirs is unknown."""
+    """Count the pending jobs with a price of 0, by model; without a set price it is unknown."""
     rows = conn.execute(
         "SELECT model, count(*) FROM jobs WHERE batch_id = ? AND retired = 0"
         " AND state = 'pending' AND estimated = 0 GROUP BY model",

@@ -38,7 +38,7 @@ class WaitingImages:
     """Until when an image host asked to wait; None where none did."""
 
     def as_json(self) -> dict[str, object]:
-        """For other programs; moments in ISO 8601, UTC."""
+        """Return a JSON object; moments are in ISO 8601, UTC."""
         return {
             "images": self.images,
             "tries": self.tries,

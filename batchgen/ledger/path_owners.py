@@ -46,7 +46,7 @@ def path_history(ledger: Ledger, job: JobId, root: str, path: str) -> PathHistor
 
 
 def batch_name_of_job(ledger: Ledger, job: JobId) -> str:
-    """The name of the batch that a job belongs to."""
+    """Return the name of the batch that a job belongs to."""
     (name,) = ledger.conn.execute(
         "SELECT name FROM batches WHERE id = (SELECT batch_id FROM jobs WHERE id = ?)", (job,)
     ).fetchone()
@@ -105,19 +105,19 @@ class _OtherRoot:
 
 
 def _folded(base: Path, root: str) -> str:
-    """One absolute path for all spellings of an output directory."""
+    """Return one absolute path for all spellings of an output directory."""
     if is_bucket(root):
         return root.lower()
     return os.path.normpath(base.absolute() / root).lower()
 
 
 def _below(place: str, path: str) -> str:
-    """One spelling for a path below an output directory of another batch."""
+    """Return one spelling for a path below an output directory of another batch."""
     return f"{place}/{path}".lower() if is_bucket(place) else _folded(Path(place), path)
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two directories are the same, or one is inside the other."""
+    """Return whether two directories are the same, or one is inside the other."""
     return one == other or one.startswith(other + os.sep) or other.startswith(one + os.sep)
 
 

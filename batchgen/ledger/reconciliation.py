@@ -33,7 +33,7 @@ def sent_attempts(
     settle: timedelta,
     since: date | None = None,
 ) -> list[Sent]:
-    """The batch's attempts at a provider, from a day on (UTC), and all others of their time."""
+    """Return a batch's attempts at a provider since a day (UTC), and all others of that time."""
     values: dict[str, object] = {
         "batch": batch,
         "provider": provider,
@@ -113,7 +113,7 @@ def settle_attempts(
 
 
 def _charge(conn: sqlite3.Connection, settled: Settled, now: str) -> JobId | None:
-    """An attempt that was uncertain, or taken for free, is charged; the job that is held for it."""
+    """Charge an attempt that was uncertain or free; return the job that is held for it."""
     sent = settled.attempt
     row = conn.execute(
         "UPDATE attempts SET billed = 'yes', cost = ?, possible = 0, refunded = ?, price_known = 1,"
@@ -134,7 +134,7 @@ def _charge(conn: sqlite3.Connection, settled: Settled, now: str) -> JobId | Non
 
 
 def _correct(conn: sqlite3.Connection, settled: Settled) -> None:
-    """An attempt that is known to be charged costs another amount; nothing, if all is refunded."""
+    """Change the amount of a charged attempt, to 0 if all is refunded."""
     sent = settled.attempt
     row = conn.execute(
         "UPDATE attempts SET cost = ?, possible = 0, refunded = ?, price_known = 1, billed = ?"
@@ -151,7 +151,7 @@ def _correct(conn: sqlite3.Connection, settled: Settled) -> None:
 
 
 def _release(conn: sqlite3.Connection, settled: Settled, now: str) -> Micros | None:
-    """An uncertain attempt is not charged; the price of its job, if that is pending again."""
+    """Record that an uncertain attempt is free; return the price of its job if that is pending."""
     row = conn.execute(
         "UPDATE attempts SET billed = 'no', refunded = ?, request_id = coalesce(request_id, ?)"
         " WHERE id = ? AND billed = 'maybe'"

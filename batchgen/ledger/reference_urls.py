@@ -5,7 +5,6 @@ What a plan needs is noted in a temporary table: a plan may name a million URLs.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Final
 
 from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId, JobId
+from batchgen.ledger.reference_paths import reference_paths
 from batchgen.planning.reference_images import FetchedReference
 
 _PAGE: Final = 500
@@ -79,7 +79,7 @@ class NeededUrls:
         )
 
     def _note(self, url: str, here: Path | None) -> str:
-        """Why it could not be had, if a run has tried already."""
+        """Return why a download failed; empty if no run has tried."""
         if not self._is_settled:
             self._conn.execute(
                 "INSERT OR IGNORE INTO temp.needed (url, is_here) VALUES (?, ?)",
@@ -170,6 +170,6 @@ def pending_references(
         (batch, after, _PAGE),
     ).fetchall():
         for row in page:
-            masks = [row["mask"]] if row["mask"] else []
-            yield JobId(row["id"]), [*json.loads(row["images"]), *masks]
+            images, mask = reference_paths(conn, row["images"], row["mask"])
+            yield JobId(row["id"]), [*images, *([mask] if mask else [])]
         after = page[-1]["id"]

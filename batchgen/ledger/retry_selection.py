@@ -10,7 +10,7 @@ from typing import Final
 
 from batchgen.job import ROW_REASON, BatchId, JobId, JobState, canonical_json
 from batchgen.ledger.clock import Clock, timestamp, utc_now
-from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.open_work import OpenWork
 from batchgen.ledger.paid_images import FETCHABLE, LAST_PAID, refetch
 from batchgen.ledger.transaction import write_transaction
@@ -38,7 +38,7 @@ class RetrySelection:
     """Only those that began to wait at this moment or later."""
 
     def values(self, batch: BatchId, now: datetime) -> dict[str, object]:
-        """As the statements want it."""
+        """Return the selection as the values of the statements."""
         return {
             "batch": batch,
             "states": canonical_json([*self.states]),

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from batchgen.job import BatchId, canonical_json
 from batchgen.ledger.decisions import IS_NEWEST, NEWEST
-from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
+from batchgen.ledger.reference_paths import reference_paths
 
 MOST_IMAGES: Final = 100_000
 """Images of one view; more of them are narrowed by a filter."""
@@ -103,15 +104,16 @@ def image_index(
 ) -> ImageIndex:
     """Return the saved images of live jobs that pass a filter, at most `MOST_IMAGES`."""
     where, values = _where(batch, chosen)
+    if chosen.decisions:
+        where += " AND letter IN (SELECT value FROM json_each(:letters))"
+        values["letters"] = canonical_json([_LETTERS.get(name) for name in chosen.decisions])
     source = _BY_RUN if chosen.runs else _BY_JOB
     rows = conn.execute(
         f"SELECT images.id AS id, {_LETTER} AS letter FROM {source} WHERE {where}"
         f" ORDER BY {_SORTS[sort]} LIMIT {MOST_IMAGES}",
         values,
     ).fetchall()
-    wanted = {_LETTERS[name] for name in chosen.decisions}
-    found = [(row["id"], row["letter"]) for row in rows if not wanted or row["letter"] in wanted]
-    return ImageIndex([one[0] for one in found], "".join(one[1] for one in found))
+    return ImageIndex([row["id"] for row in rows], "".join(row["letter"] for row in rows))
 
 
 _LETTERS: Final = {"undecided": "-", "accept": "a", "reject": "r", "redo": "o"}
@@ -145,7 +147,8 @@ SELECT images.id AS id, images.job_id AS job, key, images.sha256 AS sha256,
        images.unpublished AS unpublished, jobs.publish AS publish,
        images.width AS width, images.height AS height, images.format AS format,
        images.bytes AS bytes, images.warnings AS warnings, run_id AS run,
-       jobs.estimated AS price,
+       jobs.estimated AS price, attempts.model AS model, attempts.cost AS cost,
+       (julianday(attempts.ended_at) - julianday(attempts.started_at)) * 86400 AS seconds,
        EXISTS (SELECT 1 FROM images AS old WHERE old.job_id = jobs.id AND (old.state = 'replaced'
            OR (images.unpublished = 1 AND old.state = 'saved' AND old.unpublished = 0)))
            AS replaces,
@@ -193,12 +196,12 @@ def image_file(conn: sqlite3.Connection, batch: BatchId, image: int) -> ImageFil
     return None if row is None else ImageFile(**dict(row))
 
 
-def references_of(conn: sqlite3.Connection, batch: BatchId, job: int) -> str:
-    """Return the reference images of a job as a JSON list of paths and URLs; of none, ``[]``."""
+def references_of(conn: sqlite3.Connection, batch: BatchId, job: int) -> tuple[str, ...]:
+    """Return the reference images of a job: absolute paths and URLs."""
     row = conn.execute(
         "SELECT images FROM jobs WHERE id = ? AND batch_id = ?", (job, batch)
     ).fetchone()
-    return "[]" if row is None else str(row["images"])
+    return () if row is None else reference_paths(conn, row["images"], None)[0]
 
 
 def image_detail(conn: sqlite3.Connection, batch: BatchId, image: int) -> dict[str, Any] | None:

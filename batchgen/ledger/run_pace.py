@@ -25,7 +25,7 @@ class RunPace:
     throttled: int
     """Responses of 429 or 503 in the last minute."""
     learned_per_minute: float | None = None
-    """Requests per minute that 429s taught since the run began; None without such a limit."""
+    """Requests per minute that 429s taught since the run began; None if it had no 429."""
 
     def left_s(self, jobs: int) -> float | None:
         """Return how long this number of jobs will take, in seconds; None without a rate."""
@@ -44,16 +44,22 @@ def run_pace(conn: sqlite3.Connection, run: int, started_at: str, now: datetime)
         per_minute=len(recent) / span_s * 60,
         last_image_at=_last_image(conn, run),
         throttled=len(_ends(conn, run, billed="no", outcome="throttled", since=now - _MINUTE)),
-        learned_per_minute=_learned_per_minute(conn, started),
+        learned_per_minute=_learned_per_minute(conn, run, started),
     )
 
 
-def _learned_per_minute(conn: sqlite3.Connection, since: datetime) -> float | None:
-    """Return the rate that a run of the ledger learned last, if it did since a moment."""
+def _learned_per_minute(conn: sqlite3.Connection, run: int, since: datetime) -> float | None:
+    """Return the rate that was learned last, if it was since a moment and the run had a 429.
+
+    The ledger does not say which key a run uses: without a 429 of its own, the rate may be that of
+    another run's key.
+    """
     row = conn.execute(
         "SELECT value FROM paces WHERE kind = 'interval' AND changed_at >= ?"
+        " AND EXISTS (SELECT 1 FROM attempts"
+        " WHERE run_id = ? AND billed = 'no' AND outcome = 'throttled')"
         " ORDER BY changed_at DESC LIMIT 1",
-        (since.timestamp(),),
+        (since.timestamp(), run),
     ).fetchone()
     return None if row is None else 60.0 / float(row["value"])
 

@@ -6,11 +6,10 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from batchgen.errors import UnknownBatchError
 from batchgen.job import BatchId, JobState
 from batchgen.ledger.batch_status import BatchStatus, status
-from batchgen.ledger.batches import find_batch
-from batchgen.ledger.news import UNSEEN, News, changed_after, unseen
+from batchgen.ledger.batches import find_batch, unknown_run
+from batchgen.ledger.notices import UNSEEN, News, changed_after, unseen
 from batchgen.ledger.sums import UNPRICED
 from batchgen.ledger.uncertain import UncertainJob, uncertain_jobs
 from batchgen.money import Micros
@@ -98,7 +97,7 @@ class RunReport:
 def run_report(
     conn: sqlite3.Connection, name: str, run: int | None = None, *, only_news: bool = False
 ) -> RunReport:
-    """The report of a run, the newest by default.
+    """Return the report of a run, the newest by default.
 
     What is made and paid is that of the run. What failed, is blocked or uncertain is what is so
     now, for an older run only those of its jobs. ``only_news`` leaves out what an earlier notice
@@ -152,25 +151,27 @@ def _runs(
         (batch, run, run),
     ).fetchall()
     if not rows or (run is not None and rows[0]["id"] != run):
-        what = "no run yet" if run is None else f"no run {run}"
-        raise UnknownBatchError(f"{name}: the ledger holds {what} of this batch")
+        raise unknown_run(name, run)
     return RunMoney(**dict(rows[0])), RunMoney(**dict(rows[1])) if len(rows) > 1 else None
+
+
+MADE_BY_JOB: Final = """
+    SELECT attempts.job_id AS job_id, max(attempts.rowid) AS newest, max(NOT EXISTS (
+        SELECT 1 FROM images AS old JOIN attempts AS earlier ON earlier.id = old.attempt_id
+        WHERE old.job_id = attempts.job_id AND old.state IN ('saved', 'replaced')
+          AND earlier.rowid < attempts.rowid)) AS is_new
+    FROM attempts JOIN images ON images.attempt_id = attempts.id
+    WHERE run_id = :run AND images.state IN ('saved', 'replaced')
+    GROUP BY attempts.job_id
+"""
+"""The jobs that got images in a run, each with the row of its newest attempt that has any."""
 
 
 def made_by(conn: sqlite3.Connection, run: int) -> tuple[int, int]:
     """Return how many jobs got their first image in a run, and how many another one."""
     row = conn.execute(
-        """
-        SELECT coalesce(sum(is_new), 0) AS new, count(*) AS jobs FROM (
-            SELECT max(NOT EXISTS (
-                SELECT 1 FROM images AS old JOIN attempts AS earlier ON earlier.id = old.attempt_id
-                WHERE old.job_id = attempts.job_id AND old.state IN ('saved', 'replaced')
-                  AND earlier.rowid < attempts.rowid)) AS is_new
-            FROM attempts JOIN images ON images.attempt_id = attempts.id
-            WHERE run_id = ? AND images.state IN ('saved', 'replaced')
-            GROUP BY attempts.job_id)
-        """,
-        (run,),
+        f"SELECT coalesce(sum(is_new), 0) AS new, count(*) AS jobs FROM ({MADE_BY_JOB})",
+        {"run": run},
     ).fetchone()
     return row["new"], row["jobs"] - row["new"]
 

@@ -50,11 +50,11 @@ def record_sample(ledger: Ledger, run: RunId, sample: Sample) -> None:
     )
 
 
-def samples_of(conn: sqlite3.Connection, run: int, *, after: str = "") -> list[RecordedSample]:
-    """Return the samples of a run that were taken after a moment, oldest first."""
+def samples_of(conn: sqlite3.Connection, run: int) -> list[RecordedSample]:
+    """Return the samples of a run, oldest first."""
     rows = conn.execute(
         "SELECT at, in_flight, width, allowed, waiting_for, queued FROM samples"
-        " WHERE run_id = ? AND at > ? ORDER BY at",
-        (run, after),
+        " WHERE run_id = ? ORDER BY at",
+        (run,),
     )
     return [RecordedSample(**dict(row)) for row in rows]

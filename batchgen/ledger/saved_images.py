@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from batchgen.job import BatchId, JobId, canonical_json
 from batchgen.ledger.clock import Clock, timestamp, utc_now
-from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.paid_images import refetch
 from batchgen.ledger.transaction import write_transaction
 
@@ -31,7 +31,7 @@ class Saved:
 
 
 def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
-    """All saved images of a batch, in the order of the manifest.
+    """Yield all saved images of a batch, in the order of the manifest.
 
     Those of retired jobs are included, except where another job has saved its image by now.
     """
@@ -55,7 +55,7 @@ def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
 
 
 def done_places(conn: sqlite3.Connection, batch: BatchId) -> Iterator[str]:
-    """Where the saved images of done jobs are, relative to the base of their output directories.
+    """Yield the paths of saved images of done jobs, relative to the base of their directories.
 
     Objects in buckets are left out.
     """
@@ -102,7 +102,7 @@ class Rollback:
 def find_rollbacks(
     conn: sqlite3.Connection, batch: BatchId, *, only: Only | None, run: int | None
 ) -> Iterator[Rollback]:
-    """Done jobs that have a version before the present one. Images that wait are left alone.
+    """Yield the done jobs that have an earlier version. Images that wait are left alone.
 
     ``run`` names the run whose images are to go.
     """
@@ -132,7 +132,7 @@ def find_rollbacks(
 
 
 def replaced_by(conn: sqlite3.Connection, run: int) -> int:
-    """How many jobs have an image of this run in place of a previous version that is kept."""
+    """Count the jobs with an image of this run whose previous version is kept."""
     (number,) = conn.execute(
         "SELECT count(DISTINCT jobs.id) FROM attempts CROSS JOIN images AS new"
         " ON new.attempt_id = attempts.id AND new.state = 'saved' AND new.unpublished = 0"
@@ -178,7 +178,7 @@ def record_rollback(conn: sqlite3.Connection, rollback: Rollback) -> None:
 
 
 def forget_pruned(conn: sqlite3.Connection, images: Iterable[int], clock: Clock = utc_now) -> None:
-    """Images of retired jobs were removed; a job that comes back is regenerated."""
+    """Record that images of retired jobs were removed; a job that returns is regenerated."""
     chosen = canonical_json(list(images))
     with write_transaction(conn):
         conn.execute(

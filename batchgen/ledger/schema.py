@@ -366,7 +366,7 @@ CREATE INDEX images_unpublished ON images(job_id) WHERE state = 'saved' AND unpu
 
 
 def migrations() -> Migrations:
-    """All steps in order. Step N leads from schema N-1 to schema N."""
+    """Return all steps in order. Step N leads from schema N-1 to schema N."""
     from sqlite_utils import Migrations  # 125 ms to import, and only a change of schema needs it
 
     steps = Migrations("batchgen")

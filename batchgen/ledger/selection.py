@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from batchgen.ledger.only import Only
+from batchgen.ledger.key_patterns import Only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ class SharedPace:
 
 
 def key_id(base_url: str, key: str | None) -> str:
-    """What a key is called in the ledger, which must not hold it."""
+    """Return the name of a key in the ledger, which must not contain the key."""
     return hashlib.sha256(f"{base_url}\n{key or ''}".encode()).hexdigest()[:16]
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from batchgen.job import BatchId
 from batchgen.ledger.groups import IS_MEANT, SENT_GROUPS, Group, quoted
-from batchgen.ledger.only import Only, only_values
+from batchgen.ledger.key_patterns import Only, only_values
 from batchgen.ledger.staging_rows import PLAN
 from batchgen.money import ZERO, Micros
 
@@ -85,7 +85,7 @@ def find_shared(conn: sqlite3.Connection, only: Only | None) -> None:
 
 
 def find_own_shared(conn: sqlite3.Connection, batch: BatchId) -> None:
-    """As `find_shared`, for jobs that are staged from the ledger, as it has them."""
+    """Find shared jobs, as `find_shared` does, among those that are staged from the ledger."""
     conn.execute("DELETE FROM staging.shared")
     conn.execute(_FIND_OWN, {"batch": batch})
     conn.execute(_REGROUP)

@@ -6,9 +6,11 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from batchgen.job import Job, JobId, JobState, Verify
+from batchgen.ledger.reference_paths import reference_path
 from batchgen.ledger.staging_rows import PLAN
 from batchgen.money import Micros
 from batchgen.planning.sample import most_different
@@ -34,12 +36,19 @@ class StagedJob:
     """Why it will not be sent; None for a job without errors."""
 
 
-def staged_job(conn: sqlite3.Connection, key: str) -> StagedJob | None:
-    """Return a planned job; None for a key that is not planned."""
+def staged_job(conn: sqlite3.Connection, key: str, ledger: Path) -> StagedJob | None:
+    """Return a planned job; None for a key that is not planned.
+
+    ``ledger`` is where the plan would be enrolled; it may not exist yet.
+    """
     row = conn.execute(f"SELECT {_COLUMNS} FROM {PLAN} WHERE planned.key = ?", (key,)).fetchone()
     if row is None:
         return None
     values: dict[str, Any] = dict(row)
+
+    def located(stored: str) -> str:
+        return reference_path(stored, ledger.parent)
+
     job = Job(
         id=JobId(0),
         key=key,
@@ -48,8 +57,8 @@ def staged_job(conn: sqlite3.Connection, key: str) -> StagedJob | None:
         model=values["model"],
         prompt=values["prompt"],
         options=json.loads(values["options"]),
-        images=tuple(json.loads(values["images"])),
-        mask=values["mask"],
+        images=tuple(located(image) for image in json.loads(values["images"])),
+        mask=values["mask"] and located(values["mask"]),
         root=values["root"],
         path=values["path"],
         verify=Verify.STRUCTURE,

@@ -38,9 +38,9 @@ from batchgen.ledger.groups import (
     GroupSum,
     ToSend,
 )
-from batchgen.ledger.moving import STAY, Move
-from batchgen.ledger.only import Only, only_values, resolve_planned
+from batchgen.ledger.key_patterns import Only, only_values, resolve_planned
 from batchgen.ledger.path_owners import ROOTS
+from batchgen.ledger.relocations import STAY, Move
 from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.sharing import (
     NO_REPEATS,
@@ -189,7 +189,7 @@ class Staging:
         )
 
     def revised_in_flight(self, batch: BatchId) -> set[JobId]:
-        """The jobs in flight whose plan has changed since their request left."""
+        """Return the jobs in flight whose plan has changed since their request left."""
         self._meet(batch)
         rows = self.conn.execute(
             "SELECT known.job AS job FROM staging.forecasts CROSS JOIN staging.known"
@@ -199,7 +199,7 @@ class Staging:
         return {JobId(row["job"]) for row in rows}
 
     def _renewal(self, batch: BatchId | None, now: datetime) -> str:
-        """When the refresh began that this run continues or begins.
+        """Return when the refresh began that this run begins or continues.
 
         A run that was killed or stopped halfway must not regenerate again what it regenerated:
         as long as any of its jobs is left, images since its beginning are new enough.
@@ -230,7 +230,7 @@ class Staging:
             self._has_shared = True
 
     def rows_at_fault(self) -> int:
-        """How many rows have a job that is refused for its row."""
+        """Count the rows with a job that fails because of its row."""
         return rows_at_fault(self.conn) if self._has_refused else 0
 
     def resolve(self, only: Only | None, name: str) -> None:
@@ -238,12 +238,12 @@ class Staging:
         self.only = resolve_planned(self.conn, only, name)
 
     def models(self) -> list[str]:
-        """The models that the plan asks for, by name."""
+        """Return the models of the plan, by name."""
         rows = self.conn.execute("SELECT DISTINCT model FROM staging.kinds ORDER BY model")
         return [row["model"] for row in rows]
 
     def compare(self, batch: BatchId | None, *, partial: bool = False) -> dict[Group, GroupSum]:
-        """What a run would do: each group that has jobs, with the price of one request each.
+        """Return what a run would do: each group that has jobs, with the price of one request each.
 
         Of the jobs that the selection takes up; a ``partial`` plan retires none.
         """
@@ -260,14 +260,14 @@ class Staging:
         return groups
 
     def repeats(self, batch: BatchId | None) -> Repeats:
-        """The jobs to send that repeat another one; none where that is not known."""
+        """Return the jobs to send that repeat another one; none where that is not known."""
         if self.jobs < 2 or self.shares or self._is_of_ledger:
             return NO_REPEATS
         self._meet(batch)
         return repeats(self.conn, self.only)
 
     def to_send(self, batch: BatchId | None, limit: int | None = None) -> ToSend:
-        """The requests that a run sends: the first ``limit`` jobs of all groups that are sent."""
+        """Return the requests that a run sends: the first ``limit`` jobs of the groups to send."""
         self._meet(batch)
         values: dict[str, object] = {
             **only_values(self.only),
@@ -283,7 +283,7 @@ class Staging:
         )
 
     def _retired(self, batch: BatchId | None) -> int:
-        """How many jobs of the batch are not planned."""
+        """Count the jobs of the batch that are not planned."""
         if batch is None:
             return 0
         if self.keeps_unplanned:
@@ -300,23 +300,23 @@ class Staging:
         return int(jobs - known)
 
     def models_to_ask(self, batch: BatchId | None) -> list[str]:
-        """The models of the jobs that a run would send requests for, by name."""
+        """Return the models of the jobs that a run would send requests for, by name."""
         self._meet(batch)
         rows = self.conn.execute(MODELS_TO_ASK, only_values(self.only))
         return [row["model"] for row in rows]
 
     def explain(self, batch: BatchId | None, key: str) -> JobExplanation | None:
-        """A planned job and its image; None for a key that is not planned."""
+        """Return a planned job and its image; None for a key that is not planned."""
         self._meet(batch)
         return explain_job(self.conn, key)
 
     def foreign_images(self, batch: BatchId) -> dict[str, int]:
-        """How many images that another provider made a run would replace, by that provider."""
+        """Count the images of other providers that a run would replace, by provider."""
         self._meet(batch)
         return {row["provider"]: row["images"] for row in self.conn.execute(FOREIGN)}
 
     def moves(self, batch: BatchId, *, after: int, limit: int) -> list[Move]:
-        """A page of saved images of unchanged jobs that are planned for another place."""
+        """Return a page of saved images of unchanged jobs that are planned for another place."""
         self._meet(batch)
         rows = self.conn.execute(MOVES, {"after": after, "limit": limit})
         return [Move(**dict(row)) for row in rows]
@@ -357,7 +357,7 @@ class Staging:
         return batch
 
     def go_on(self, batch: BatchId, then: Callable[[BatchId], None]) -> None:
-        """As `enroll`, for a batch that is staged from the ledger."""
+        """Enroll as `enroll` does, for a batch that is staged from the ledger."""
         now = timestamp(self._clock())
         with write_transaction(self.conn):
             self._meet(batch)

@@ -18,7 +18,7 @@ from batchgen.job import (
     canonical_json,
 )
 from batchgen.ledger.clock import timestamp
-from batchgen.ledger.moving import TABLES as MOVE_TABLES
+from batchgen.ledger.relocations import TABLES as MOVE_TABLES
 from batchgen.money import Micros
 
 Price = Callable[[str, Mapping[str, OptionValue], int], Micros]
@@ -159,7 +159,10 @@ class StagedRows:
             self._conn.execute("COMMIT")  # without a journal nothing can be rolled back
 
     def _rows(self, page: Sequence[PlannedJob]) -> tuple[list[tuple[object, ...]], bool]:
-        """What every job has, and whether that is all; binding a null takes its time."""
+        """Return the columns that every job has, and whether no job has more.
+
+        Binding a null takes time.
+        """
         rows: list[tuple[object, ...]] = []
         is_plain = True
         collision_key = self._collision_key
@@ -179,7 +182,7 @@ class StagedRows:
         return rows, is_plain
 
     def _known(self, kind: JobKind, references: int) -> tuple[int, Micros]:
-        """The number of a kind in the table, and what a request of it costs."""
+        """Return the number of a kind in the table, and what a request of it costs."""
         if (known := self._kinds.get((id(kind), references))) is None:
             price = self._price(kind.model, kind.options, references)
             if len(self._kinds) >= _MAX_KINDS:
@@ -220,12 +223,12 @@ class StagedRows:
 
 
 def _more(job: PlannedJob) -> tuple[object, ...]:
-    """What jobs with reference images have besides."""
+    """Return the further columns of jobs with reference images."""
     return (canonical_json(job.images) if job.images else "[]", job.mask, job.refused)
 
 
 def unpriced_models(conn: sqlite3.Connection) -> dict[str, int]:
-    """Planned jobs whose price is 0, by model: where no price is set, theirs is unknown."""
+    """Count the planned jobs with a price of 0, by model; without a set price it is unknown."""
     if not conn.execute("SELECT 1 FROM staging.kinds WHERE estimated = 0 LIMIT 1").fetchone():
         return {}
     rows = conn.execute(f"SELECT model, count(*) FROM {PLAN} WHERE estimated = 0 GROUP BY model")
@@ -244,7 +247,7 @@ class Clash:
 
 
 def taken_twice(conn: sqlite3.Connection, collision_key: CollisionKey) -> Iterator[Clash]:
-    """Each job whose key or output path an earlier one has, in their order."""
+    """Yield the jobs whose key or output path an earlier job has, in their order."""
     hashes = {
         name: {
             row[0]
@@ -296,7 +299,7 @@ def refuse_rows(conn: sqlite3.Connection, clashes: Iterable[Clash]) -> None:
 
 
 def rows_at_fault(conn: sqlite3.Connection) -> int:
-    """How many rows of the plan's table have a job that is refused for its row."""
+    """Count the rows of the plan's table with a job that fails because of its row."""
     row = conn.execute(
         "SELECT count(DISTINCT source) AS n FROM staging.planned WHERE refused GLOB ?",
         (f"{ROW_REASON}:*",),
@@ -318,7 +321,7 @@ def _taken(path: str, what: str, source: str, taker: tuple[str, str]) -> Fault:
 
 
 def pages(jobs: Iterable[PlannedJob], faults: list[Fault]) -> Iterator[list[PlannedJob]]:
-    """The stream in pages; the faults that it ends with are added to those that are known."""
+    """Yield the stream in pages; add the faults that it ends with to those that are known."""
     page: list[PlannedJob] = []
     try:
         for job in jobs:

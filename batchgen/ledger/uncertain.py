@@ -14,8 +14,8 @@ from typing import Final
 
 from batchgen.errors import SettingsError
 from batchgen.job import BatchId, canonical_json
-from batchgen.ledger.news import UNSEEN
-from batchgen.ledger.only import IS_MEANT, Only, only_values
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
+from batchgen.ledger.notices import UNSEEN
 from batchgen.ledger.sums import CHARGED, NOT_ACKNOWLEDGED, POSSIBLE
 from batchgen.ledger.transaction import write_transaction
 from batchgen.money import Micros, decimal_string
@@ -49,7 +49,7 @@ class UncertainSums:
     """One new request for each."""
 
     def as_json(self) -> dict[str, object]:
-        """For other programs; money as decimal strings in dollars."""
+        """Return a JSON object; money as decimal strings in dollars."""
         return {
             "charged": decimal_string(self.charged),
             "maybe": decimal_string(self.maybe),
@@ -100,7 +100,7 @@ class UncertainJob:
     """When a person closed it."""
 
     def as_json(self) -> dict[str, object]:
-        """For other programs; the price as a decimal string in dollars."""
+        """Return a JSON object; the price as a decimal string in dollars."""
         return {
             "key": self.key,
             "sent_at": self.sent_at,
@@ -117,7 +117,7 @@ class UncertainJob:
 def uncertain_jobs(
     conn: sqlite3.Connection, batch: BatchId, *, only_news: bool = False
 ) -> Iterator[UncertainJob]:
-    """The uncertain jobs of a batch, each with the attempt that it is held for."""
+    """Yield the uncertain jobs of a batch, each with the attempt that it is held for."""
     news = f" AND {NOT_ACKNOWLEDGED} AND {UNSEEN}" if only_news else ""
     rows = conn.execute(f"{_UNCERTAIN}{news} ORDER BY sent_at, key", (batch,))
     for row in rows:

@@ -138,7 +138,7 @@ class LedgerWriter:
             conn.close()
 
     def _beat_is_due(self) -> bool:
-        """Whether the run should record that it is alive; then it is not again for a while."""
+        """Return whether the run should record that it is alive; if so, not again for a while."""
         now = time.monotonic()
         if now < self._beaten + _BEAT_S:
             return False
@@ -146,7 +146,7 @@ class LedgerWriter:
         return True
 
     def _next_group(self, ledger: Ledger) -> list[tuple[Step, Pending[Any]]] | None:
-        """Everything that waits, at least one; None when the writer is closed."""
+        """Return all waiting calls, at least one; None when the writer is closed."""
         while True:
             try:
                 first = self._steps.get(timeout=_BEAT_S)

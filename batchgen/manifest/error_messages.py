@@ -96,7 +96,7 @@ def document_path(loc: tuple[int | str, ...]) -> DocPath:
 
 
 def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
-    """The class of the mapping at one of pydantic's places."""
+    """Return the class of the mapping at one of pydantic's places."""
     named: dict[int | str, type[BaseModel]] = {
         "provider": ProviderSpec,
         "limits": Limits,
@@ -111,7 +111,7 @@ def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
 
 
 def shown(value: object) -> str:
-    """A value for a message, in few words."""
+    """Return a short text of a value for a message."""
     match value:
         case Null():
             return "nothing"
@@ -134,7 +134,7 @@ def _cut(text: str) -> str:
 
 
 def _remedy(kind: str, path: DocPath, value: Any) -> str:
-    """What to do about a wrong type, where that is plain."""
+    """Return what to do about a wrong type, if that is clear."""
     written = value.text if isinstance(value, Ambiguous) else value
     if kind == "string_type" and not isinstance(value, list | dict):
         text = str(written).lower() if isinstance(value, bool) else _cut(str(written))
@@ -151,7 +151,7 @@ def _remedy(kind: str, path: DocPath, value: Any) -> str:
 
 @lru_cache(maxsize=1024)
 def unknown_key(name: str, model: type[BaseModel]) -> str:
-    """Say that a mapping has no such key, and which its writer may have meant."""
+    """Report that a mapping has no such key, with the nearest match."""
     if is_secret(name):
         return NO_KEYS_HERE
     unknown = f"unknown key {_cut(name)!r}"
@@ -180,5 +180,5 @@ def _right_place(name: str, model: type[JobSpec]) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a key of this name would hold an API key."""
+    """Return whether a key of this name would hold an API key."""
     return re.sub("[^a-z]", "", name.lower()) in _SECRET_KEYS

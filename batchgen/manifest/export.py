@@ -36,7 +36,7 @@ class WrittenJob:
 def partial_manifest(
     name: str, provider: object, limits: Mapping[str, object], jobs: Iterable[WrittenJob]
 ) -> Iterator[str]:
-    """The text in pieces. What is not listed keeps its state: the manifest says ``partial``."""
+    """Yield the text of a manifest with ``partial``: jobs that are not listed keep their state."""
     yield f"# Jobs of {name} that need a decision. Fix them, run this file, and fix their source:\n"
     yield "# the next run of the whole manifest plans them as the source says.\n"
     head: dict[str, Any] = {"name": _quoted(name), "partial": True, "provider": _quoted(provider)}
@@ -74,7 +74,7 @@ def _entry(job: WrittenJob) -> dict[str, Any]:
 
 
 def _literal(text: str) -> str:
-    """A text that a template leaves as it is."""
+    """Return a template that renders to this text."""
     if not _TEMPLATE_MARKS.search(text):
         return text
     return _TEMPLATE_MARKS.sub(lambda mark: "{{ '" + mark[0] + "' }}", text)
@@ -90,7 +90,7 @@ class _Dumper(yaml.SafeDumper):
     """Plain YAML with quoted texts."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """An alias would be refused by readers that fear bombs, ours among them."""
+        """Return True: readers that limit expansion, ours among them, refuse aliases."""
         return True
 
 

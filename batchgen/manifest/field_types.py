@@ -46,7 +46,7 @@ _OPTIONS_OF_THE_MANIFEST: Final = {
 
 
 def check_name(name: str) -> str:
-    """A batch's name, which is typed in a shell and names a directory. Raises ValueError."""
+    """Return the name of a batch, if a shell and a directory can have it. Raises ValueError."""
     if not 1 <= len(name) <= MAX_NAME_CHARS:
         raise ValueError(f"a name has 1 to {MAX_NAME_CHARS} characters, not {len(name):,}")
     if not name.isprintable():
@@ -107,7 +107,7 @@ def _option_name(name: str) -> str:
 
 
 def _scalar(value: object) -> object:
-    """The value as pydantic knows it; says what is wrong where a union would say it for each."""
+    """Return the value as pydantic knows it. Raises one error in place of one per union member."""
     if isinstance(value, Ambiguous):
         raise ValueError(f"{_AMBIGUOUS}; quote it: '{value.text[:40]}'")
     if isinstance(value, list | dict):
@@ -121,7 +121,7 @@ def _option(value: object) -> object:
 
 
 def _printed(value: object) -> object:
-    """A value that templates print, so it must look as it was written."""
+    """Return a value that templates print, so it must look as it was written."""
     if isinstance(value, Null):
         raise ValueError("is empty; write a value, '' for an empty text")
     if isinstance(value, Decimal) and str(float(value)) != format(value, "f"):

@@ -8,12 +8,12 @@ from typing import Final
 from batchgen.manifest.model import FileRows, SqliteRows
 from batchgen.manifest.table import Row, Rows, RowsFault, normal_name
 
-GROUP_COLUMNS: Final = ("handle", "product_id", "item_group_id", "parent", "id")
+GROUP_COLUMNS: Final = ("handle", "url_handle", "product_id", "item_group_id", "parent", "id")
 """Columns that are equal in all rows of a product, as Shopify, Google and WooCommerce call them."""
 
 
 def is_empty(value: object) -> bool:
-    """Whether a cell holds nothing that would be printed; a number or false is printed."""
+    """Return whether a cell holds nothing that would be printed; a number or false is printed."""
     if isinstance(value, str):
         return not value or value.isspace()
     return not value and not isinstance(value, int | float)
@@ -61,7 +61,7 @@ def _group_column(values: Mapping[str, object], source: FileRows | SqliteRows) -
 
 
 def _with(row: Row, missing: Mapping[str, object]) -> Row:
-    """The row with other values, under their normal names and those of the table."""
+    """Return the row with other values, under their normal names and those of the table."""
     names, cells = list(row.names), list(row.cells)
     at = {normal_name(name): number for number, name in enumerate(names)}
     for name, value in missing.items():

@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from batchgen.manifest.json_values import RepeatedKeys, has_repeated_keys, parse
+from batchgen.manifest.json_values import RepeatedKeys, has_repeated_keys, json_object, parse
 from batchgen.manifest.lines import MAX_LINE_CHARS
 from batchgen.manifest.table import ColumnNames, Reading, Report, Row, Rows, RowsFault
 from batchgen.manifest.table_bytes import TableFile
@@ -16,7 +16,7 @@ from batchgen.manifest.table_encoding import Encoding, find_encoding
 
 MAX_JSON_BYTES: Final = 64 << 20
 _MAX_KNOWN_SHAPES: Final = 1_000
-"""JSON objects may each have keys of their own; the names of this many kinds are remembered."""
+"""JSON objects may each have other keys; the names of this number of kinds are kept."""
 _RECORD_SEPARATOR: Final = b"\x1e"
 """In front of each line of a JSON text sequence: RFC 7464."""
 _UTF8: Final = frozenset({"utf-8", "utf-8-sig"})
@@ -85,25 +85,31 @@ def _encoding(table: TableFile, declared: str | None, reading: Reading) -> str:
 
 
 def _first_bytes(table: TableFile, encoding: str) -> bytes:
-    with _open_lines(table, encoding) as lines:
-        for line in lines:
-            if stripped := line.lstrip(_RECORD_SEPARATOR + b" \t\r\n"):
+    """Return the first byte of a table that is neither white space nor a separator."""
+    with _open_pieces(table, encoding) as pieces:
+        for piece in pieces:
+            if stripped := piece.lstrip(_RECORD_SEPARATOR + b" \t\r\n"):
                 return stripped[:1]
     return b""
 
 
 def _begins_with_a_line(table: TableFile, encoding: str) -> bool:
-    """Return whether the first line is a JSON value, with another line after it."""
+    """Return whether the first line is a JSON value, with another line after it.
+
+    A line that is too long for JSON lines may be a whole document.
+    """
     found = 0
-    with _open_lines(table, encoding) as lines:
-        for line in lines:
-            if not line.strip():
+    with _open_pieces(table, encoding) as pieces:
+        for piece in pieces:
+            if not piece.strip():
                 continue
             found += 1
             if found == 2:
                 return True
+            if len(piece) >= MAX_LINE_CHARS:
+                return False
             try:
-                parse(line.lstrip(_RECORD_SEPARATOR))
+                parse(piece.lstrip(_RECORD_SEPARATOR))
             except orjson.JSONDecodeError:
                 return False
     return False
@@ -112,8 +118,8 @@ def _begins_with_a_line(table: TableFile, encoding: str) -> bool:
 def _line_rows(table: TableFile, encoding: str, report: Report, reading: Reading) -> Rows:
     reading.layout = "JSON lines"
     shapes, label, number = _Shapes(), table.label, 0
-    with _open_lines(table, encoding) as lines:
-        for at, line in enumerate(lines, 1):
+    with _open_pieces(table, encoding) as pieces:
+        for at, line in enumerate(_whole_lines(pieces, table), 1):
             if line.isspace():
                 continue
             number += 1
@@ -131,27 +137,36 @@ def _line_rows(table: TableFile, encoding: str, report: Report, reading: Reading
 
 
 @contextmanager
-def _open_lines(table: TableFile, encoding: str) -> Generator[Iterator[bytes], None, None]:
-    """Open the lines of a table in UTF-8. Raises RowsFault, also for what fails in between."""
+def _open_pieces(table: TableFile, encoding: str) -> Generator[Iterator[bytes], None, None]:
+    """Open the lines of a table in UTF-8, of which long ones come in pieces.
+
+    Raises RowsFault, also for what fails in between.
+    """
     if encoding in _UTF8:
         with table.open() as stream:
-            yield _byte_lines(stream.readline, table)
+            yield _pieces(stream.readline)
         return
     with table.open_text(encoding) as text:
         try:
-            yield _byte_lines(lambda limit: text.readline(limit).encode(), table)
+            yield _pieces(lambda limit: text.readline(limit).encode())
         except UnicodeError as error:
             message = f"not {encoding}: {error}; expected another rows: {{encoding: NAME}}"
             raise table.fault(message) from None
 
 
-def _byte_lines(read: Callable[[int], bytes], table: TableFile) -> Iterator[bytes]:
-    number = 0
-    while line := read(MAX_LINE_CHARS):
-        number += 1
-        if len(line) >= MAX_LINE_CHARS:
+def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    if first := read(MAX_LINE_CHARS):
+        yield first.removeprefix(b"\xef\xbb\xbf")
+    while piece := read(MAX_LINE_CHARS):
+        yield piece
+
+
+def _whole_lines(pieces: Iterator[bytes], table: TableFile) -> Iterator[bytes]:
+    """Yield lines. Raises RowsFault for one that is too long."""
+    for number, piece in enumerate(pieces, 1):
+        if len(piece) >= MAX_LINE_CHARS:
             raise table.fault(f"a line of more than {MAX_LINE_CHARS:,} bytes", line=number)
-        yield line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        yield piece
 
 
 def _check_inner_keys(value: object) -> None:
@@ -259,9 +274,7 @@ def _data_frame(document: Mapping[str, object]) -> Iterable[object] | None:
 
 
 def _object(names: Sequence[str], cells: Sequence[object]) -> dict[str, object]:
-    pairs = list(zip(names, cells, strict=True))
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else RepeatedKeys(pairs)
+    return json_object(list(zip(names, cells, strict=True)))
 
 
 def _kind(value: object) -> str:

@@ -26,6 +26,12 @@ class RepeatedKeys(dict[str, object]):
         self.pairs = tuple(pairs)
 
 
+def json_object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """Return the object of these keys and values; a `RepeatedKeys` if a key is repeated."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else RepeatedKeys(pairs)
+
+
 class Parsed(NamedTuple):
     """The value of a JSON text."""
 
@@ -95,7 +101,7 @@ def _parse_exactly(data: bytes) -> object:
     try:
         return json.loads(
             data.decode(),
-            object_pairs_hook=_object,
+            object_pairs_hook=json_object,
             parse_int=_integer,
             parse_constant=lambda name: None,
         )
@@ -103,11 +109,6 @@ def _parse_exactly(data: bytes) -> object:
         raise orjson.JSONDecodeError(error.msg, error.doc, error.pos) from None
     except (RecursionError, UnicodeDecodeError) as error:
         raise orjson.JSONDecodeError(str(error), "", 0) from None
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else RepeatedKeys(pairs)
 
 
 def _integer(text: str) -> int | str:

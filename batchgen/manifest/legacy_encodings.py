@@ -75,24 +75,37 @@ def _of_alphabets(alphabets: Iterable[str]) -> Callable[[list[str]], int]:
     sets = [frozenset(alphabet) for alphabet in alphabets]
 
     def count_bad(tokens: list[str]) -> int:
-        return min(sum(_is_bad(token, letters) for token in tokens) for letters in sets)
+        """Count the tokens that are bad in any alphabet, and those in the most fitting one."""
+        bad, letters_of = 0, list[str]()
+        for token in tokens:
+            words = [word for word in _WORD.findall(token) if not word.isascii()]
+            if _has_bad_symbol(token) or any(map(_is_bad_word, words)):
+                bad += 1
+            else:
+                letters_of.append("".join(map(_letters_beyond_ascii, words)))
+        return bad + min(sum(not letters.issuperset(own) for own in letters_of) for letters in sets)
 
     return count_bad
 
 
-def _is_bad(token: str, letters: frozenset[str]) -> bool:
-    return _has_bad_symbol(token) or any(
-        _is_bad_word(word, letters) for word in _WORD.findall(token) if not word.isascii()
-    )
+def _letters_beyond_ascii(word: str) -> str:
+    """Return the letters that an alphabet must have, in lower case."""
+    beyond = _beyond_ascii(word)
+    if all(char in "ºª" for char in beyond):
+        return ""
+    # The dotted capital of Turkish is two characters in lower case, and in no list of alphabets.
+    return "".join(char.lower() for char in beyond if char != "İ")
 
 
-def _is_bad_word(word: str, letters: frozenset[str]) -> bool:
-    beyond = [char for char in word if char.isalpha() and not char.isascii()]
+def _beyond_ascii(word: str) -> list[str]:
+    return [char for char in word if char.isalpha() and not char.isascii()]
+
+
+def _is_bad_word(word: str) -> bool:
+    """Return whether a word with letters beyond ASCII cannot be one in any alphabet."""
+    beyond = _beyond_ascii(word)
     if all(char in "ºª" for char in beyond):
         return False
-    # The dotted capital of Turkish is two characters in lower case.
-    if not all(char in letters or char.lower()[0] in letters or char == "İ" for char in beyond):
-        return True
     if len(word) == 1:
         return word.isupper()
     if not beyond[0].lower()[0] < "\u0250":  # Greek, Cyrillic: no ASCII letters between
@@ -185,19 +198,23 @@ def _of_korean(tokens: list[str]) -> int:
     return sum(not all(map(is_common, token)) for token in tokens)
 
 
+_count_bad_western: Final = _of_alphabets(_WESTERN)
+_count_bad_central: Final = _of_alphabets(_CENTRAL)
+_count_bad_cyrillic: Final = _of_alphabets(_CYRILLIC)
+
 _JUDGES: Final[Mapping[str, Callable[[list[str]], int]]] = {
-    "cp1252": _of_alphabets(_WESTERN),
-    "cp1250": _of_alphabets(_CENTRAL),
+    "cp1252": _count_bad_western,
+    "cp1250": _count_bad_central,
     "cp1257": _of_alphabets(_BALTIC),
     "cp1254": _of_alphabets(_TURKISH),
-    "iso8859-2": _of_alphabets(_CENTRAL),
-    "iso8859-15": _of_alphabets(_WESTERN),
-    "mac_roman": _of_alphabets(_WESTERN),
-    "cp850": _of_alphabets(_WESTERN),
-    "cp852": _of_alphabets(_CENTRAL),
-    "cp1251": _of_alphabets(_CYRILLIC),
-    "koi8-r": _of_alphabets(_CYRILLIC),
-    "cp866": _of_alphabets(_CYRILLIC),
+    "iso8859-2": _count_bad_central,
+    "iso8859-15": _count_bad_western,
+    "mac_roman": _count_bad_western,
+    "cp850": _count_bad_western,
+    "cp852": _count_bad_central,
+    "cp1251": _count_bad_cyrillic,
+    "koi8-r": _count_bad_cyrillic,
+    "cp866": _count_bad_cyrillic,
     "cp1253": _of_alphabets(_GREEK),
     "cp1255": _of_script("HEBREW", final_forms="ךםןףץ"),
     "cp1256": _of_script("ARABIC"),
@@ -218,15 +235,20 @@ def plausible_readings(tokens: list[bytes]) -> list[Candidate]:
     if not tokens:
         return []
     read: dict[tuple[str, ...], tuple[float, str]] = {}
+    judged: set[tuple[Callable[[list[str]], int], tuple[str, ...]]] = set()
     for encoding, count_bad in _JUDGES.items():
         try:
             texts = [token.decode(encoding) for token in tokens]
         except UnicodeDecodeError:
             continue
+        reading = tuple(texts)
+        if (count_bad, reading) in judged:
+            continue  # the more common encoding of the same alphabets counts for both
+        judged.add((count_bad, reading))
         share = count_bad(texts) / len(texts)
-        known = read.get(tuple(texts))
+        known = read.get(reading)
         if known is None or share < known[0]:
-            read[tuple(texts)] = (share, encoding)
+            read[reading] = (share, encoding)
     best = min((share for share, _ in read.values()), default=1.0)
     bar = _MIN_BAD if best <= _MAX_BAD else _MIN_BAD * 2
     found = sorted(

@@ -27,7 +27,7 @@ from batchgen.manifest.error_messages import (
 from batchgen.manifest.field_types import check_name
 from batchgen.manifest.model import JobEntry, Manifest
 from batchgen.manifest.positions import SECRET, Places, show_path
-from batchgen.manifest.sound_part import sound_part
+from batchgen.manifest.valid_part import sound_part
 from batchgen.manifest.yaml_reader import LINE_BREAK, DocPath, line_and_column, scan
 from batchgen.manifest.yaml_scalars import Value
 from batchgen.text import closest_match
@@ -153,12 +153,12 @@ def _located(found: Iterable[Explanation], places: Places) -> Iterator[Fault]:
 
 
 def _at_most(faults: list[Fault]) -> list[Fault]:
-    """The faults without repetitions, cut off with a word about it where they are too many."""
+    """Return the different faults in order; a last one counts those beyond MAX_FAULTS."""
     found = sorted(set(faults))
     if len(found) <= MAX_FAULTS:
         return found
     first = found[MAX_FAULTS]
-    rest = f"{len(found) - MAX_FAULTS:,} more faults from here on"
+    rest = f"{len(found) - MAX_FAULTS:,} more faults after this line"
     return [*found[:MAX_FAULTS], Fault(first.file, first.line, first.column, "", rest)]
 
 
@@ -166,7 +166,7 @@ def _at_most(faults: list[Fault]) -> list[Fault]:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a regular file; a pipe is not waited for. Raises ManifestError."""
+    """Return the bytes of a regular file; never wait for a pipe. Raises ManifestError."""
 
     def refuse(message: str) -> NoReturn:
         raise ManifestError([Fault(str(path), 0, 0, "", message)])
@@ -193,7 +193,7 @@ def _read(path: Path) -> bytes:
 
 
 def _decode(data: bytes, file: str) -> str:
-    """The text of a manifest. Raises ManifestError with the offset of the first wrong byte."""
+    """Return the text of a manifest. Raises ManifestError with the offset of the first bad byte."""
 
     def refuse(offset: int, message: str) -> NoReturn:
         line, column = line_and_column(data[:offset].decode(errors="replace"), offset)
@@ -218,7 +218,7 @@ def _decode(data: bytes, file: str) -> str:
 
 
 def _secrets(text: str, places: Places) -> Iterator[Fault]:
-    """Everything that looks like an API key, in comments too: the whole text is stored."""
+    """Yield a fault for each API key, in comments too: the ledger stores the whole text."""
     if SECRET.search(text):
         for number, line in enumerate(LINE_BREAK.split(text), start=1):
             for found in SECRET.finditer(line):
@@ -235,10 +235,10 @@ def _missing(document: dict[str, Value]) -> Iterator[Explanation]:
         yield Explanation((), "nothing to make: write jobs: and below it '- a prompt'")
     if "prompt" in given:
         return
-    for source in ("rows", "matrix"):
+    jobs = document.get("jobs")
+    for source in ("rows",) if jobs else ("rows", "matrix"):
         if source in given:
             yield Explanation((source,), "needs prompt: next to it, the template of its jobs")
-    jobs = document.get("jobs")
     for number, job in enumerate(jobs if isinstance(jobs, list) else ()):
         if (
             isinstance(job, dict)
@@ -267,7 +267,7 @@ class _Schema(GenerateJsonSchema):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a manifest."""
+    """Return the JSON Schema (2020-12) of a manifest."""
     schema = Manifest.model_json_schema(schema_generator=_Schema)
     return {
         "$schema": _Schema.schema_dialect,

@@ -146,7 +146,7 @@ class _Rows(Model):
     fill_by: Text | None = Field(
         None,
         description="the column that is equal in all rows of a product; default: handle,"
-        " product_id, item_group_id, parent or id, the first that the table has",
+        " url_handle, product_id, item_group_id, parent or id, the first that the table has",
     )
     allow_empty: Annotated[list[Text], Field(min_length=1)] | None = Field(
         None, description="columns that prompts, keys and images may print empty without a warning"
@@ -214,7 +214,9 @@ class Output(Model):
         None, description="write NAME.json next to each image: prompt, options, cost, request id"
     )
     metadata: StrictBool | None = Field(
-        None, description="write prompt, model, key, cost and request id into each image, as XMP"
+        None,
+        description="write prompt, model, key, cost and request id into each image, as XMP; into a"
+        " sidecar if that would break its signature",
     )
     publish: Publish | None = Field(
         None,
@@ -273,7 +275,7 @@ class Limits(Model):
     )
     download_wait: SecondsOrZero | None = Field(
         None,
-        description="seconds to go on with failed downloads when all else is done; default 60",
+        description="seconds to retry failed downloads after all other work is done; default 60",
     )
     max_probes: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
         None,
@@ -293,11 +295,15 @@ class Limits(Model):
 class JobSpec(Model):
     """The keys that the manifest and each of its explicit jobs share."""
 
-    model: Text | None = Field(None, description="the provider's model; default: the provider's")
+    model: Text | None = Field(
+        None, description="the provider's model, or a template of it; default: the provider's"
+    )
     key: Text | None = Field(None, description="template of the job's key")
     prompt: Text | None = Field(None, description="template of the prompt")
     matrix: dict[StrictStr, Annotated[list[Printed], Field(min_length=1)]] | None = Field(
-        None, description="lists of values; each combination of them is a job with its variables"
+        None,
+        description="lists of values; each combination of them is a job with its variables. An axis"
+        " called model chooses the model",
     )
     options: dict[OptionName, OptionOrNull] | None = Field(
         None,
@@ -339,7 +345,7 @@ class Manifest(JobSpec):
     model_config = ConfigDict(
         json_schema_extra={
             "anyOf": [{"required": ["jobs"]}, {"required": ["prompt"]}],
-            "dependentRequired": {"rows": ["prompt"], "matrix": ["prompt"]},
+            "dependentRequired": {"rows": ["prompt"]},
         }
     )
 

@@ -30,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,60}")
 
 
 def show_path(path: DocPath) -> str:
-    """A path as a person would write it: ``jobs[3].options.size``."""
+    """Return a path as a person would write it: ``jobs[3].options.size``."""
     shown = ""
     for part in path:
         if isinstance(part, int):
@@ -44,7 +44,7 @@ def show_path(path: DocPath) -> str:
 
 
 class Places:
-    """Finds the line and column of a document's values, which is only asked when one is wrong."""
+    """Finds the line and column of a document's values; needed only if one is wrong."""
 
     def __init__(
         self, file: str, text: str, *, renamed: Mapping[DocPath, str] = MappingProxyType({})
@@ -55,7 +55,7 @@ class Places:
         """How keys that were read under another name are written, by the path of that name."""
 
     def fault(self, path: DocPath, message: str, *, at_key: bool = False) -> Fault:
-        """A fault at a value, at its key, or at the nearest thing around it that is there."""
+        """Return a fault at a value, at its key, or at the nearest mapping or list around it."""
         spot = key = self._top
         for depth, part in enumerate(path, 1):
             part = self._renamed.get(path[:depth], part)
@@ -73,7 +73,7 @@ class Places:
         return self.fault_at(spot.line, spot.column, path, message)
 
     def fault_at(self, line: int, column: int, path: DocPath, message: str) -> Fault:
-        """A fault at a known place; no API key and nothing endless gets into its message."""
+        """Return a fault at a known place; its message is short and shows no API key."""
         message = SECRET.sub("***", message)
         if len(message) > MAX_MESSAGE_CHARS:
             message = f"{message[:MAX_MESSAGE_CHARS]}..."

@@ -73,7 +73,7 @@ def _of_expression(
 
 
 def _name_of(node: nodes.Node | None) -> str | None:
-    """The normal name of a column that an expression is; None where it is something else."""
+    """Return the normal name of the column that an expression is; None if it is not a column."""
     match node:
         case nodes.Name(name=name):
             return str(name)

@@ -14,6 +14,7 @@ from batchgen.manifest.sqlite_rows import sqlite_rows
 from batchgen.manifest.table import Reading, Report, RowsFault, Table, existing_file
 from batchgen.manifest.table_bytes import TableFile
 from batchgen.manifest.text_rows import TextOptions, text_rows
+from batchgen.urls import is_bucket
 
 _TEXT: Final = (".csv", ".tsv", ".tab", ".psv", ".txt")
 _JSON_LINES: Final = (".jsonl", ".ndjson")
@@ -31,9 +32,9 @@ def open_rows(
 ) -> Table:
     """Open a manifest's ``rows``, in their order and in constant memory (json excepted).
 
-    Relative paths start at ``base``. Raises RowsFault if the table cannot be read, and so does
-    iteration where it cannot be read on. A single row that is wrong is passed to ``report`` and
-    left out, so that all can be reported at once; without ``report`` it is raised as well.
+    Paths are relative to ``base``. Raises RowsFault if the table cannot be read; so does the
+    iteration. A single row that is wrong is passed to ``report`` and left out, so that all can be
+    reported at once; without ``report`` it is raised as well.
     ``copies`` has the local copies of tables in buckets, by their URLs.
     """
     report = report or _raise
@@ -51,7 +52,7 @@ def open_rows(
             file=spec.file,
             key="file",
         )
-    path = copies.get(spec.file) or existing_file(base, spec.file, "file")
+    path = copies.get(spec.file) or _file(base, spec.file)
     if ending in _PARQUET:
         return Table(parquet_rows(path, reading), reading)
     table = TableFile(path, spec.file)
@@ -65,6 +66,16 @@ def open_rows(
         return Table(text_rows(table, options, report, reading), reading)
     read = jsonl_rows if ending in _JSON_LINES else json_rows
     return Table(read(table, spec.encoding, report, reading), reading)
+
+
+def _file(base: Path, label: str) -> Path:
+    if is_bucket(label):
+        raise RowsFault(
+            f"{label}: no copy of this table is on this machine; expected a run that fetches it",
+            file=label,
+            key="file",
+        )
+    return existing_file(base, label, "file")
 
 
 def holds_text(source: str | FileRows | SqliteRows) -> bool:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 
 class RowsFault(Exception):
@@ -57,6 +57,10 @@ class Row(NamedTuple):
 
 Rows = Generator[Row, None, None]
 Report = Callable[[RowsFault], None]
+
+
+def ignore(fault: RowsFault) -> None:
+    """Leave out a row that cannot be read; a `Report` of who only shows rows."""
 
 
 def normal_name(name: str) -> str:
@@ -160,7 +164,7 @@ class Table:
     """
 
     def __init__(self, rows: Rows, reading: Reading) -> None:
-        """Raises RowsFault as `__next__` does."""
+        """Read the first row. Raises RowsFault as `__next__` does."""
         self.reading = reading
         self._rows = rows
         self._first = next(rows, None)
@@ -182,12 +186,6 @@ class Table:
     def close(self) -> None:
         """Close the file."""
         self._rows.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def existing_file(base: Path, label: str, key: str) -> Path:

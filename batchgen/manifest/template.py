@@ -105,7 +105,7 @@ class Expression:
         self._names, self.required, self._compiled = found.names, found.required, found.template
 
     def is_true(self, values: Mapping[str, object]) -> bool:
-        """Whether it holds for ``values``; raises as `Template.render`."""
+        """Return whether it is true for ``values``; raises as `Template.render`."""
         try:
             context = self._compiled.new_context(_with_globals(self._names, values), shared=True)
             return any(self._compiled.root_render_func(context))
@@ -124,7 +124,7 @@ def compile_expression(text: str) -> Expression:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text holds nothing a template would act on."""
+    """Return whether a text contains no template syntax."""
     return "{" not in text or not ("{{" in text or "{%" in text or "{#" in text)
 
 
@@ -202,7 +202,7 @@ def _compiled(parse: Callable[[], nodes.Template]) -> _Compiled:
 
 
 def _condition(expression: str) -> nodes.Template:
-    """A template that gives text when the expression holds, and nothing when not."""
+    """Return a template that renders to text if the expression is true, else to nothing."""
     parser = Parser(ENVIRONMENT, expression, state="variable")
     test = parser.parse_expression()
     if not parser.stream.eos:

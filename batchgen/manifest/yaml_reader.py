@@ -61,7 +61,7 @@ def scan(text: str) -> tuple[dict[str, Value] | None, list[Finding]]:
 
 
 class _StoppedReading(Exception):
-    """The document makes no sense from here on."""
+    """The rest of the document cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +267,7 @@ class _Reader:
         raise _StoppedReading
 
     def _watched_events(self) -> Iterator[yaml.Event]:
-        """The events of the document; a fault of its syntax is found and stops the reading."""
+        """Yield the events of the document; a syntax error is recorded and ends them."""
         try:
             yield from events(self._text)
         except yaml.MarkedYAMLError as error:
@@ -282,12 +282,12 @@ class _Reader:
 
 
 def events(text: str) -> Iterator[yaml.Event]:
-    """The events of a document. Raises yaml.YAMLError; see `_Reader` for what else."""
+    """Yield the events of a document. Raises yaml.YAMLError; see `_Reader` for what else."""
     return yaml.parse(text, Loader=_LOADER)
 
 
 def line_and_column(text: str, index: int) -> tuple[int, int]:
-    """The place of a character, counted from 1."""
+    """Return the line and column of a character, counted from 1."""
     before = LINE_BREAK.split(text[:index])
     return len(before), len(before[-1]) + 1
 
@@ -320,7 +320,7 @@ _HINTS: Final = (
 
 
 def _syntax_finding(error: yaml.MarkedYAMLError, text: str) -> Finding:
-    """A fault of syntax in words for somebody who does not know YAML's grammar."""
+    """Return a syntax error in words that need no knowledge of YAML's grammar."""
     problem, context = error.problem or "cannot be read", error.context or ""
     begin = error.context_mark
     mark = error.problem_mark or begin
@@ -371,7 +371,7 @@ class Spot(NamedTuple):
 
 
 def locate(text: str) -> Spot:
-    """The places of all values of a document that `scan` could read to its end."""
+    """Return the places of all values of a document that `scan` could read to its end."""
     stream = events(text)
     next(stream)
     next(stream)

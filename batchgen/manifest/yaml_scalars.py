@@ -53,7 +53,7 @@ a number of base 60, but ``12:30`` is, and users should not need to know the dif
 
 
 def resolve(text: str) -> Scalar:
-    """The value of an unquoted scalar; numbers too long to be exact everywhere are ambiguous."""
+    """Return the value of an unquoted scalar; a number that loses digits is ambiguous."""
     if len(text) > _LONGEST_WORD and text[0] not in "+-.0123456789":
         return text
     word = _WORDS.get(text)

@@ -9,7 +9,7 @@ from batchgen.job import PATH_REASON, Job
 from batchgen.ledger.path_owners import batch_name_of_job, path_history
 from batchgen.ledger.writer import LedgerWriter
 from batchgen.output.bucket_sidecar import is_free_sidecar, sidecar_name
-from batchgen.output.obstacles import Obstacles
+from batchgen.output.obstacles import Obstacles, taken_text
 from batchgen.output.previous_versions import LONGEST_SUFFIX, PREVIOUS_DIRECTORY
 from batchgen.storage.stores import Stores
 from batchgen.system.threads import in_store_thread
@@ -41,16 +41,10 @@ class BucketObstacles(Obstacles):
         if await in_store_thread(store.info, path) is not None:
             there = await ledger.run(path_history, job.id, job.root, path)
             if not there.is_own:
-                return (
-                    f"{PATH_REASON}: {job.root}/{path} is not an image of this job;"
-                    " move it, or run with --overwrite"
-                )
+                return taken_text(f"{job.root}/{path}", "an image")
         if job.sidecar:
             batch = await ledger.run(batch_name_of_job, job.id)
             name = sidecar_name(path)
             if not await in_store_thread(is_free_sidecar, store, name, batch, job.key):
-                return (
-                    f"{PATH_REASON}: {job.root}/{name} is not the sidecar of this job;"
-                    " move it, or run with --overwrite"
-                )
+                return taken_text(f"{job.root}/{name}", "the sidecar")
         return None

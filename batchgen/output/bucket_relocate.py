@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 
-from batchgen.ledger.moving import Relocation
+from batchgen.ledger.relocations import Relocation
 from batchgen.output.bucket_sidecar import sidecar_name
 from batchgen.output.sidecar import sidecar_digest
 from batchgen.storage.store import Store
 from batchgen.storage.stores import Stores
+from batchgen.urls import path_below
 
 
 def move_object(one: Relocation, stores: Stores) -> str:
@@ -18,6 +19,8 @@ def move_object(one: Relocation, stores: Stores) -> str:
     The object is created at its new path, then deleted at its old one. After a kill in between,
     the next call deletes it. Raises OSError.
     """
+    if path_below(one.root, one.path) == path_below(one.new_root, one.new_path):
+        return ""  # one object: ``s3://b/out`` and ``x/mug.png``, ``s3://b/out/x`` and ``mug.png``
     source, target = stores.of(one.root), stores.of(one.new_root)
     there = target.digest(one.new_path)
     if there is None:
@@ -29,14 +32,14 @@ def move_object(one: Relocation, stores: Stores) -> str:
             return "it was changed since it was saved"
         try:
             target.put(one.new_path, data, create=True)
-        except FileExistsError:
+        except FileExistsError:  # another program's object, or ours: the response was lost
             there = target.digest(one.new_path)
-    if there not in (None, one.sha256):
+        else:
+            there = one.sha256
+    if there != one.sha256:
         return f"{one.new_root}/{one.new_path} already exists"
     _move_sidecar(one, source, target)
-    if (one.root, one.path) != (one.new_root, one.new_path) and (
-        source.digest(one.path) == one.sha256
-    ):
+    if source.digest(one.path) == one.sha256:
         source.delete(one.path)
     return ""
 

@@ -8,7 +8,7 @@ from batchgen.output.bucket_versions import find_kept_object, keep_edited_object
 from batchgen.output.previous_versions import MAX_KEPT
 from batchgen.storage.store import StaleObjectError
 from batchgen.storage.stores import Stores
-from batchgen.urls import is_bucket
+from batchgen.urls import is_bucket, path_below
 
 
 def object_refusal(stores: Stores, rollback: Rollback) -> str | None:
@@ -16,13 +16,13 @@ def object_refusal(stores: Stores, rollback: Rollback) -> str | None:
     versions = (*rollback.current, *rollback.earlier)
     if not all(is_bucket(one.root) for one in versions):
         return "one version is in a bucket and the other in a directory"
-    ours = {(one.root, one.path) for one in rollback.current}
+    ours = {path_below(one.root, one.path) for one in rollback.current}
     for earlier in rollback.earlier:
         store = stores.of(earlier.root)
         present = store.digest(earlier.path)
         if present == earlier.sha256:
             continue
-        if present is not None and (earlier.root, earlier.path) not in ours:
+        if present is not None and path_below(earlier.root, earlier.path) not in ours:
             return f"{earlier.path} is another image by now"
         if find_kept_object(store, earlier.path, earlier.sha256) is None:
             return f"{earlier.path} is not kept any more"
@@ -41,11 +41,11 @@ def put_objects_back(stores: Stores, name: str, rollback: Rollback) -> None:
             keep_edited_object(store, now.path)
     for earlier in rollback.earlier:
         _put_back(stores, earlier)
-    present_places = {(one.root, one.path) for one in rollback.earlier}
+    present_places = {path_below(one.root, one.path) for one in rollback.earlier}
     for now in rollback.current:
         store = stores.of(now.root)
         remove_sidecar_object(store, now.path, name, rollback.key)  # it describes the other image
-        if (now.root, now.path) not in present_places:
+        if path_below(now.root, now.path) not in present_places:
             store.delete(now.path)
 
 

@@ -12,9 +12,9 @@ from typing import Final
 from batchgen.ledger.path_owners import PathHistory
 from batchgen.ledger.records import OldImage
 from batchgen.output.previous_versions import keep, keep_edited
-from batchgen.output.sidecar import is_sidecar, sidecar_of
+from batchgen.output.sidecar import is_sidecar, remove_sidecar, sidecar_of
 from batchgen.system.atomic_files import sha256_of
-from batchgen.system.claiming import claim, replace
+from batchgen.system.claiming import claim, is_one_name, replace
 from batchgen.system.failpoints import Point, hit
 
 MAX_TRIES: Final = 3
@@ -65,48 +65,54 @@ def free_path(
     return claim
 
 
-def free_sidecar_path(
-    root: Path, sidecar: Path, batch: str, key: str, *, overwrite: bool = False
-) -> None:
-    """Make sure that the sidecar of a job may be written. Raises Conflict and OSError."""
-    if not os.path.lexists(sidecar) or is_sidecar(sidecar, batch, key):
+def check_sidecar_path(image: Path, batch: str, key: str, *, overwrite: bool = False) -> None:
+    """Raise Conflict if the file at the path of a sidecar is not the sidecar of the job."""
+    sidecar = sidecar_of(image)
+    if not os.path.lexists(sidecar):
         return
-    if not overwrite or sidecar.is_symlink() or not sidecar.is_file():
+    is_own = is_sidecar(sidecar, batch, key)
+    if not (is_own or overwrite) or sidecar.is_symlink() or not sidecar.is_file():
         raise Conflict(sidecar)
-    keep_edited(root, sidecar.relative_to(root).as_posix())
 
 
 def remove_replaced(
     base: Path,
     old: Sequence[OldImage],
-    new: Collection[tuple[str, str]],
+    new: Sequence[Path],
     sidecars: Collection[Path],
     *,
     keep_previous: int,
     batch: str,
     key: str,
 ) -> None:
-    """Remove replaced images of a job whose places differ from those of the ``new`` ones.
+    """Remove replaced images of a job whose paths differ from those of the ``new`` ones.
 
-    A place is an output directory and a path below it. ``sidecars`` are those of the new images.
+    ``sidecars`` are those of the new images. Raises OSError.
     """
     for image in old:
-        if (image.root, image.path) in new:
-            continue
         path = base / image.root / image.path
+        if any(_is_one_place(path, place) for place in new):
+            continue
         if not has_content(path, image.sha256):
             continue  # removed or edited by a person
         if keep_previous:
             keep(base / image.root, image.path, count=keep_previous)
         path.unlink()
-        sidecar = sidecar_of(path)
-        if sidecar not in sidecars and is_sidecar(sidecar, batch, key):
-            sidecar.unlink()
+        if sidecar_of(path) not in sidecars:
+            remove_sidecar(base / image.root, path, batch, key)
 
 
 def has_content(path: Path, sha256: str | None) -> bool:
     """Return whether a path is a regular file with this hash."""
     return path.is_file() and not path.is_symlink() and sha256_of(path) == sha256
+
+
+def _is_one_place(one: Path, other: Path) -> bool:
+    """Return whether two paths that may not exist are spellings of one."""
+    try:
+        return one == other or is_one_name(one, other)
+    except FileNotFoundError:
+        return False
 
 
 def _replace_unchanged(part: Path, name: Path, before: os.stat_result) -> None:

@@ -55,18 +55,12 @@ class Obstacles:
         if seen.is_taken and not self._overwrite:
             there = await ledger.run(path_history, job.id, job.root, path)
             if not there.is_own:
-                return (
-                    f"{PATH_REASON}: {job.root}/{path} is not an image of this job;"
-                    " move it, or run with --overwrite"
-                )
+                return taken_text(f"{job.root}/{path}", "an image")
         if seen.has_sidecar and not self._overwrite:
             batch = await ledger.run(batch_name_of_job, job.id)
             sidecar = sidecar_of(self._base / job.root / path)
             if not await in_disk_thread(is_sidecar, sidecar, batch, job.key):
-                return (
-                    f"{PATH_REASON}: {sidecar} is not the sidecar of this job;"
-                    " move it, or run with --overwrite"
-                )
+                return taken_text(sidecar, "the sidecar")
         return None
 
     def _look(self, job: Job, path: str) -> _Seen:
@@ -109,6 +103,11 @@ class Obstacles:
         return found
 
 
+def taken_text(place: Path | str, what: str) -> str:
+    """Return why a job fails whose output path has a file that is not its image or sidecar."""
+    return f"{PATH_REASON}: {place} is not {what} of this job; move it, or run with --overwrite"
+
+
 def _root_obstacle(root: Path) -> str | None:
     """Check an output directory. It and its parents may be symbolic links."""
     for place in (root, *root.parents):
@@ -116,7 +115,7 @@ def _root_obstacle(root: Path) -> str | None:
             mode = place.stat().st_mode
         except FileNotFoundError:
             if place.is_symlink():
-                return f"{place} is a symbolic link that leads nowhere"
+                return f"{place} is a broken symbolic link"
             continue
         except OSError as exc:
             return f"{place}: {exc.strerror}"

@@ -36,7 +36,7 @@ def keep(root: Path, path: str, *, count: int) -> None:
 
     Calling it again after a kill does not keep the same image twice.
     """
-    slots = [root / slot for slot in _slots(path, count)]
+    slots = [root / slot for slot in version_names(path, count)]
     make_directory_below(root, slots[0].parent)
     current = root / path
     if slots[0].exists() and _same(slots[0], current):
@@ -82,7 +82,7 @@ def find_kept(root: Path, path: str, sha256: str) -> Path | None:
     directory = root / place.parent
     others = directory.iterdir() if directory.is_dir() else ()
     edited = (other for other in others if other.name.startswith(f"{place.name}~edited"))
-    slots = (root / slot for slot in (*_slots(path, MAX_KEPT + 1), *_old_slots(path)))
+    slots = (root / slot for slot in (*version_names(path, MAX_KEPT + 1), *_old_slots(path)))
     for kept in (*slots, *edited):
         if kept.is_file() and sha256_of(kept) == sha256:
             return kept
@@ -113,10 +113,6 @@ def edited_name(path: str, number: int) -> str:
 
 def version_names(path: str, count: int) -> Iterator[str]:
     """Yield the names of the last versions below the output directory, the newest first."""
-    return _slots(path, count)
-
-
-def _slots(path: str, count: int) -> Iterator[str]:
     place = _history_path(path)
     for number in range(1, count + 1):
         yield str(place.with_name(f"{place.name}~{number}"))

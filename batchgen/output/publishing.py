@@ -14,14 +14,14 @@ from batchgen.output.final_names import (
     MAX_TRIES,
     Conflict,
     Rename,
+    check_sidecar_path,
     free_path,
-    free_sidecar_path,
     has_content,
     remove_replaced,
 )
 from batchgen.output.previous_versions import find_kept
-from batchgen.output.sidecar import publish_sidecar, sidecar_of
-from batchgen.system.atomic_files import make_directory_below, sync_directory
+from batchgen.output.sidecar import describes, free_sidecar_path, remove_sidecar, sidecar_of
+from batchgen.system.atomic_files import make_directory_below, rename_durably, sync_directory
 from batchgen.system.claiming import claim, is_one_name
 from batchgen.system.failpoints import Point, hit
 
@@ -35,24 +35,43 @@ def publish_file(base: Path, one: Publication) -> None:
     root = base / one.root
     pending, final = root / one.pending, root / one.path
     if one.sidecar:
-        free_sidecar_path(root, sidecar_of(final), one.batch, one.key)
+        check_sidecar_path(final, one.batch, one.key)
     if has_content(final, one.sha256):
         if has_content(pending, one.sha256) and not is_one_name(pending, final):
             pending.unlink()
             sync_directory(pending.parent)
     else:
         _take_name(root, one)
-    publish_sidecar(pending, final, one.sha256)
+    _publish_sidecar(root, one)
     remove_replaced(
         base,
         one.replaced,
-        {(one.root, one.path)},
-        {sidecar_of(final)} if one.sidecar else set(),
+        [final],
+        {sidecar_of(final)},
         keep_previous=one.keep_previous,
         batch=one.batch,
         key=one.key,
     )
     hit(Point.PUBLISHED)
+
+
+def _publish_sidecar(root: Path, one: Publication) -> None:
+    """Move the sidecar of the image, or remove that of the image before it; see `Placer.describe`.
+
+    A second call after a kill does nothing more.
+    """
+    pending, final = root / one.pending, root / one.path
+    if describes(final, one.sha256):
+        return
+    if not describes(pending, one.sha256):
+        remove_sidecar(root, final, one.batch, one.key)
+        return
+    try:
+        check_sidecar_path(final, one.batch, one.key)
+    except Conflict:
+        return  # the job has no sidecars: another file at its path is left alone
+    free_sidecar_path(root, final, one.batch, one.key)
+    rename_durably(sidecar_of(pending), sidecar_of(final))
 
 
 def _take_name(root: Path, one: Publication) -> None:

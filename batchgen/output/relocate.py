@@ -16,7 +16,7 @@ from typing import Final
 
 from batchgen.images.formats import ImageFormat
 from batchgen.job import BatchId
-from batchgen.ledger.moving import Relocation, Relocations
+from batchgen.ledger.relocations import Relocation, Relocations
 from batchgen.ledger.staging import Staging
 from batchgen.output.bucket_relocate import move_object
 from batchgen.output.sidecar import move_sidecar

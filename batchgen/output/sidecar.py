@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from batchgen.job import Job, SavedImage
 from batchgen.ledger.records import Provenance
 from batchgen.money import decimal_string
+from batchgen.output.previous_versions import keep_edited
 from batchgen.system.atomic_files import rename_durably, write_atomically
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
+_CHECKSUM: Final = "sidecar_sha256"
+"""The last field: SHA-256 of the file as it would be without this field."""
 
 
 def sidecar_of(image: Path) -> Path:
@@ -20,18 +25,54 @@ def sidecar_of(image: Path) -> Path:
 
 
 def is_sidecar(path: Path, batch: str, key: str) -> bool:
-    """Return whether a file is the sidecar of this job, so that it may be replaced or removed."""
+    """Return whether a file is the sidecar of this job, as it was written or edited."""
     return _is_of(_read(path), batch, key)
 
 
 def is_sidecar_data(data: bytes, batch: str, key: str) -> bool:
-    """Return whether the content of an object is the sidecar of this job."""
+    """Return whether the content of an object is the sidecar of this job; see `is_sidecar`."""
     return len(data) <= _MAX_BYTES and _is_of(_parse(data), batch, key)
 
 
 def sidecar_digest(data: bytes) -> object:
     """Return the SHA-256 of the image that a sidecar describes; None if it is not a sidecar."""
     return _parse(data).get("sha256") if len(data) <= _MAX_BYTES else None
+
+
+def is_edited(data: bytes) -> bool:
+    """Return whether the content of a sidecar differs from what batchgen wrote."""
+    found = _parse(data)
+    return found.pop(_CHECKSUM, None) is None or _with_checksum(found) != data
+
+
+def free_sidecar_path(root: Path, image: Path, batch: str, key: str) -> None:
+    """Move the sidecar of an image into the history unless it is what batchgen wrote for the job.
+
+    Raises OSError.
+    """
+    sidecar = sidecar_of(image)
+    try:
+        data = sidecar.read_bytes()
+    except FileNotFoundError:
+        return
+    if not is_sidecar_data(data, batch, key) or is_edited(data):
+        keep_edited(root, sidecar.relative_to(root).as_posix())
+
+
+def describes(image: Path, sha256: str) -> bool:
+    """Return whether the sidecar at the place of an image describes an image with this hash."""
+    return _read(sidecar_of(image)).get("sha256") == sha256
+
+
+def remove_sidecar(root: Path, image: Path, batch: str, key: str) -> None:
+    """Remove the sidecar of an image if it is that of the job; an edited one is kept.
+
+    Raises OSError.
+    """
+    sidecar = sidecar_of(image)
+    if is_sidecar(sidecar, batch, key):
+        free_sidecar_path(root, image, batch, key)
+        sidecar.unlink(missing_ok=True)
 
 
 def _is_of(found: dict[str, object], batch: str, key: str) -> bool:
@@ -66,15 +107,6 @@ def move_sidecar(old: Path, new: Path, sha256: str) -> None:
         rename_durably(source, target)
 
 
-def publish_sidecar(pending: Path, final: Path, sha256: str) -> None:
-    """Move the sidecar of a published image, replacing that of the image before it.
-
-    Does nothing if it was moved already. Raises OSError.
-    """
-    if _read(sidecar_of(pending)).get("sha256") == sha256:
-        rename_durably(sidecar_of(pending), sidecar_of(final))
-
-
 def write_sidecar(image: Path, job: Job, saved: SavedImage, origin: Provenance) -> None:
     """Write the sidecar of an image durably. Raises OSError."""
     write_atomically(sidecar_of(image), sidecar_data(image.name, job, saved, origin))
@@ -95,6 +127,14 @@ def sidecar_data(name: str, job: Job, saved: SavedImage, origin: Provenance) -> 
         "height": saved.height,
         "format": saved.format,
     }
+    return _with_checksum(record)
+
+
+def _with_checksum(record: Mapping[str, object]) -> bytes:
+    return _text({**record, _CHECKSUM: hashlib.sha256(_text(record)).hexdigest()})
+
+
+def _text(record: Mapping[str, object]) -> bytes:
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
     return text.encode(errors="replace")
 

@@ -57,12 +57,18 @@ class Columns:
 def unknown_names(template: JobTemplate, columns: Columns) -> Iterator[tuple[DocPath, str]]:
     """Yield an error and its place, relative to the job, for each name that does not exist."""
     matrix = list(template.matrix)
+    matrix_names = {*map(normal_name, matrix), *matrix}
     own = [*_OWN, *map(normal_name, matrix), *matrix]
     for part in template.parts:
         needed = part.template.required
         if part.of_rows or not any(needed):
             continue
-        also = own if part is template.key else [*own, "key"]
+        if part is template.model_part:
+            also = [name for name in own if name != "model" or name in matrix_names]
+        else:
+            also = own if part is template.key else [*own, "key"]
+            if any(part is value for value in template.options.values()):
+                also = [*also, "omit"]
         for message in columns.missing(needed, [*also, "ext"] if part is template.path else also):
             yield part.place, message
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import replace
 from itertools import product
-from typing import Final
 
 from batchgen.errors import Objection
 from batchgen.job import (
     REFERENCE_REASON,
-    JobKind,
-    OptionValue,
     PlannedJob,
-    canonical_json,
 )
 from batchgen.manifest.field_types import MatrixValue
 from batchgen.manifest.loader import DocPath
@@ -22,9 +19,15 @@ from batchgen.manifest.table import normal_names
 from batchgen.manifest.template import Expression, present
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import row_reason
-from batchgen.planning.fingerprint import Fingerprints, fingerprints_with
-from batchgen.planning.image_paths import image_names
-from batchgen.planning.job_context import Context, JobFault, JobRefused, OptionSet, PlacedReference
+from batchgen.planning.fingerprint import fingerprints_with
+from batchgen.planning.job_context import (
+    Cell,
+    Context,
+    JobFault,
+    JobRefused,
+    OptionSet,
+    PlacedReference,
+)
 from batchgen.planning.job_template import JobTemplate, Part, stem_of
 from batchgen.planning.line import Line
 from batchgen.planning.naming import (
@@ -37,9 +40,9 @@ from batchgen.planning.naming import (
     prompt_key,
     row_key,
 )
+from batchgen.planning.option_sets import OptionSets
 from batchgen.planning.reference_images import find_reference
-
-_MAX_OPTION_SETS: Final = 1_024
+from batchgen.planning.reference_names import image_names
 
 
 class JobMaker:
@@ -52,25 +55,27 @@ class JobMaker:
         self._at = at
         self._context = context
         self._matrix_names = normal_names(list(template.matrix)) if not template.broken else ()
-        self._options = {
-            name: value for name, value in template.options.items() if not isinstance(value, Part)
-        }
-        self._option_parts = {
-            name: value for name, value in template.options.items() if isinstance(value, Part)
-        }
-        self._accepted_chars = 0
-        self._option_sets = dict[str, OptionSet]()
-        self._is_of_rows = at == () and context.table != ""
-        self._is_variant = template.count > 1 or repeats_a_line
-        is_trusted = not self._is_of_rows
+        self._accepted_chars = dict[str, int]()
+        """The longest prompt of each model that its rules accepted."""
+        is_of_rows = at == () and context.table != ""
+        is_trusted = not is_of_rows
         self._image_names = image_names(template, context.directories, is_trusted=is_trusted)
-        has_fixed_options = not (self._option_parts or template.broken)
-        self._fixed = self._new_option_set(self._options) if has_fixed_options else None
-        """The options of all jobs; None if they are templates."""
+        self._options = OptionSets(
+            template,
+            context,
+            of_rows=is_of_rows,
+            is_variant=template.count > 1 or repeats_a_line,
+        )
+        model_part = template.model_part
+        self._has_row_model = model_part is not None and not model_part.template.names <= set(
+            self._matrix_names
+        )
         self._uses_row = any("row" in part.template.names for part in template.parts)
         stem = stem_of(template.path.template)
         self._stem = replace(template.path, template=stem) if stem else None
-        self._own_variables = {"index": 1, "name": context.batch, "model": template.model}
+        self._own_variables: dict[str, object] = {"index": 1, "name": context.batch}
+        if template.model_part is None:
+            self._own_variables["model"] = template.model
         self.makes_one = template.count == 1 and not template.matrix
         self.idle = template.broken
         if not template.broken and template.prompt is None:
@@ -144,7 +149,9 @@ class JobMaker:
             path = (*self._template.at, *objection.place)
             if not objection.fatal:
                 context.warnings.add(path, objection.message)
-            elif line.row is None or self._option_parts.keys().isdisjoint(objection.options):
+            elif line.row is None or not (
+                self._has_row_model or self._options.rendered_names & set(objection.options)
+            ):
                 context.faults.of_manifest(path, objection.message)
                 reasons.append(None)
             else:
@@ -160,8 +167,11 @@ class JobMaker:
         own_index = "index" not in line.values
         if own_index:
             variables["index"] = copy
-        key, options = None, self._fixed
+        key, options = None, self._options.fixed
+        model = self._template.model
         path = prompt = ""
+        with suppress(JobFault):
+            model = self._model(variables)
         try:
             key = self._given_key(line, combination, variables, copy, own_index)
             part = self._template.prompt
@@ -172,13 +182,15 @@ class JobMaker:
             if key is not None:
                 variables["key"] = key
                 path = self._path(variables, own_index, copy)
-            options = options or self._rendered_options(variables)
+            options = options or self._options.rendered(model, variables, self._text)
         except JobFault:
             pass  # refuse the job with what is known so far
         if key is None:
             self._context.rows.has_unknown_keys = True
             key = copy_key("/".join([line.source, *map(str, combination)]), copy)
-        options = options or self._option_set(self._options)
+        options = options or self._options.of_constants(model)
+        if combination and self._context.observe_cell is not None:
+            self._context.observe_cell(key, self._cell(line, combination))
         return PlannedJob(options.kind, key, "", prompt, path, line.source, refused=reason)
 
     def _variables(
@@ -203,17 +215,20 @@ class JobMaker:
         if own_index:
             variables["index"] = copy
 
+        model = template.model if template.model_part is None else self._model(variables)
         key = self._given_key(line, combination, variables, copy, own_index)
         if key is not None:
             variables["key"] = key
-        prompt = self._prompt(variables)
+        prompt = self._prompt(model, variables)
         if key is None:
             matrix = dict(zip(self._matrix_names, combination, strict=True))
             key = variables["key"] = copy_key(prompt_key(prompt, matrix), copy)
+        if combination and self._context.observe_cell is not None:
+            self._context.observe_cell(key, self._cell(line, combination))
         if self._context.amendments is not None:
-            prompt = self._amended(self._context.amendments, key, prompt)
+            prompt = self._amended(self._context.amendments, key, model, prompt)
         path = self._path(variables, own_index, copy)
-        options = self._fixed or self._rendered_options(variables)
+        options = self._options.fixed or self._options.rendered(model, variables, self._text)
         if template.images or template.mask:
             return self._with_references(line, variables, options, (key, prompt, path))
         if options.objections:
@@ -229,16 +244,16 @@ class JobMaker:
         own: tuple[str, str, str],
     ) -> PlannedJob:
         """Return a job with reference images; ``own`` is its key, prompt and path."""
-        template = self._template
+        template, model = self._template, options.kind.model
         key, prompt, path = own
         images = self._references(template.images, variables)
         mask = self._mask(variables, with_images=bool(images))
         self._report_objections(
-            self._context.objections(template.model, options.options_text, len(images)), line
+            self._context.objections(model, options.options_text, len(images)), line
         )
         fingerprints = fingerprints_with(
             self._context.provider,
-            template.model,
+            model,
             options.options_text,
             tuple(found.reference.identity for found in images),
             mask.reference.identity if mask else None,
@@ -252,7 +267,7 @@ class JobMaker:
             source=line.source,
             images=tuple(found.reference.location for found in images),
             mask=mask.reference.location if mask else None,
-            refused=self._refusal(images, mask, line) if images else None,
+            refused=self._refusal(model, images, mask, line) if images else None,
         )
 
     def _given_key(
@@ -275,29 +290,41 @@ class JobMaker:
         except NamingError as error:
             raise JobFault(("key",), str(error)) from None
 
-    def _prompt(self, variables: Mapping[str, object]) -> str:
+    def _model(self, variables: dict[str, object]) -> str:
+        """Return the model of a job, which its other templates see as a variable."""
+        part = self._template.model_part
+        if part is None:
+            return self._template.model
+        text = self._text(part, variables)
+        model = self._template.model if text is None else text.strip()
+        if not model:
+            raise JobFault(part.place, "the model is empty")
+        variables.setdefault("model", model)
+        return model
+
+    def _prompt(self, model: str, variables: Mapping[str, object]) -> str:
         part = self._template.prompt
         text = self._text(part, variables) if part else None
         prompt = (text or "").strip()
         place: DocPath = part.place if part else ("prompt",)
         if not prompt:
             raise JobFault(place, "the prompt is empty")
-        if len(prompt) > self._accepted_chars:
-            self._ask_of_prompt(len(prompt), place)
+        if len(prompt) > self._accepted_chars.get(model, 0):
+            self._ask_of_prompt(model, len(prompt), place)
         return prompt
 
-    def _amended(self, amendments: Amendments, key: str, prompt: str) -> str:
+    def _amended(self, amendments: Amendments, key: str, model: str, prompt: str) -> str:
         """Return the prompt that a person set in review, or that of the manifest."""
         prompt = amendments.prompt_of(key, prompt)
-        if len(prompt) > self._accepted_chars:
-            self._ask_of_prompt(len(prompt), ("prompt",))
+        if len(prompt) > self._accepted_chars.get(model, 0):
+            self._ask_of_prompt(model, len(prompt), ("prompt",))
         return prompt
 
-    def _ask_of_prompt(self, characters: int, place: DocPath) -> None:
+    def _ask_of_prompt(self, model: str, characters: int, place: DocPath) -> None:
         rules = self._context.rules
-        objection = rules.of_prompt(self._template.model, characters) if rules else None
+        objection = rules.of_prompt(model, characters) if rules else None
         if objection is None:
-            self._accepted_chars = characters
+            self._accepted_chars[model] = characters
         elif objection.fatal:
             raise JobFault(place, objection.message)
         else:
@@ -317,41 +344,6 @@ class JobMaker:
             return output_path(text, copy)
         except NamingError as error:
             raise JobFault(part.place, str(error)) from None
-
-    def _rendered_options(self, variables: Mapping[str, object]) -> OptionSet:
-        """Return the options of a job after rendering those that are templates."""
-        options = dict(self._options)
-        for name, part in self._option_parts.items():
-            options[name] = self._text(part, variables) or ""
-        return self._option_set(options)
-
-    def _option_set(self, options: Mapping[str, OptionValue]) -> OptionSet:
-        text = canonical_json(options)
-        if (known := self._option_sets.get(text)) is None:
-            if len(self._option_sets) >= _MAX_OPTION_SETS:
-                self._option_sets.clear()
-            known = self._option_sets[text] = self._new_option_set(options)
-        return known
-
-    def _new_option_set(self, options: Mapping[str, OptionValue]) -> OptionSet:
-        template, provider = self._template, self._context.provider
-        text = canonical_json(options)
-        return OptionSet(
-            options_text=text,
-            fingerprints=Fingerprints(provider, template.model, text),
-            objections=self._context.objections(template.model, text, 0),
-            kind=JobKind(
-                provider=provider,
-                model=template.model,
-                options=options,
-                root=template.root,
-                **asdict(template.output),
-                refresh=template.refresh,
-                tags=template.tags,
-                of_rows=self._is_of_rows,
-                is_variant=self._is_variant,
-            ),
-        )
 
     def _references(
         self, parts: Sequence[Part], variables: Mapping[str, object]
@@ -383,7 +375,11 @@ class JobMaker:
         raise JobFault(part.place, "a mask needs a reference image; add it below images:")
 
     def _refusal(
-        self, images: Sequence[PlacedReference], mask: PlacedReference | None, line: Line
+        self,
+        model: str,
+        images: Sequence[PlacedReference],
+        mask: PlacedReference | None,
+        line: Line,
     ) -> str | None:
         """Return why the job cannot be sent because of a reference image given by URL.
 
@@ -395,7 +391,7 @@ class JobMaker:
                 self._warn(found.place, found.reference.warning)
             if found.reference.refusal:
                 refusals.append((found.place, found.reference.refusal))
-        for objection in self._objections_to_references(images, mask):
+        for objection in self._objections_to_references(model, images, mask):
             kind, *number = objection.place
             found = mask if mask and kind == "mask" else images[int(number[0])]
             if not objection.fatal:
@@ -411,15 +407,17 @@ class JobMaker:
         return f"{REFERENCE_REASON}: {refusals[0][1]}" if refusals else None
 
     def _objections_to_references(
-        self, images: Sequence[PlacedReference], mask: PlacedReference | None
+        self, model: str, images: Sequence[PlacedReference], mask: PlacedReference | None
     ) -> Sequence[Objection]:
         rules = self._context.rules
         if rules is None:
             return ()
         references = [found.reference for found in images]
-        return rules.of_references(
-            self._template.model, references, mask.reference if mask else None
-        )
+        return rules.of_references(model, references, mask.reference if mask else None)
+
+    def _cell(self, line: Line, combination: tuple[MatrixValue, ...]) -> Cell:
+        values = dict(zip(self._template.matrix, combination, strict=True))
+        return Cell(source=line.source, values=values)
 
     def _warn(self, place: DocPath, message: str) -> None:
         self._context.warnings.add((*self._at, *place), message)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchgen.errors import Objection
 from batchgen.job import JobKind, canonical_json
+from batchgen.manifest.field_types import MatrixValue
 from batchgen.manifest.loader import DocPath
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.faults import Faults, RowFaults, Warnings
 from batchgen.planning.fingerprint import Fingerprints
-from batchgen.planning.image_paths import ImageDirectories
 from batchgen.planning.job_template import JobTemplate, Part
 from batchgen.planning.provider_rules import Rules
 from batchgen.planning.reference_images import Reference, ReferenceUrls
+from batchgen.planning.reference_names import ImageDirectories
 
 
 class JobFault(Exception):
@@ -47,6 +48,16 @@ class PlacedReference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """The place of a job in a matrix."""
+
+    source: str
+    """The line that the matrix is combined with."""
+    values: Mapping[str, MatrixValue]
+    """The value of each axis, by its name in the manifest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """The inputs and collectors that all jobs of one plan share."""
 
@@ -65,6 +76,8 @@ class Context:
     fixed_columns: bool
     """Whether all rows of the table have the same columns."""
     amendments: Amendments | None = None
+    observe_cell: Callable[[str, Cell], object] | None = None
+    """Takes the key and the place of each job that a matrix makes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +96,10 @@ class OptionSet:
 def report_objections(template: JobTemplate, context: Context) -> None:
     """Report what the provider's rules say of a template whose jobs are not planned.
 
-    Options that are templates themselves are not known without a row.
+    A model and options that are templates themselves are not known without a row.
     """
     options = template.options
-    if any(isinstance(value, Part) for value in options.values()):
+    if template.model_part or any(isinstance(value, Part) for value in options.values()):
         return
     text = canonical_json(dict(options))
     for objection in context.objections(template.model, text, len(template.images)):

@@ -16,7 +16,7 @@ from batchgen.manifest.field_types import MatrixValue
 from batchgen.manifest.loader import DocPath, LoadedManifest
 from batchgen.manifest.model import JobSpec, Output
 from batchgen.manifest.sandbox import TemplateError
-from batchgen.manifest.table import normal_names
+from batchgen.manifest.table import normal_name, normal_names
 from batchgen.manifest.template import (
     Expression,
     Template,
@@ -55,6 +55,8 @@ class JobTemplate:
     at: DocPath = ()
     """The innermost place that sets model, options or images: errors about them point there."""
     model: str
+    model_part: Part | None = None
+    """Template of the model; ``model`` is that of a job without the names it needs."""
     key: Part | None = None
     prompt: Part | None = None
     options: Mapping[str, OptionValue | Part] = field(default_factory=dict)
@@ -72,7 +74,7 @@ class JobTemplate:
     def parts(self) -> tuple[Part, ...]:
         """All templates of a job."""
         options = [value for value in self.options.values() if isinstance(value, Part)]
-        single = (self.key, self.prompt, self.mask, self.path)
+        single = (self.model_part, self.key, self.prompt, self.mask, self.path)
         return (*(part for part in single if part is not None), *self.images, *options)
 
 
@@ -92,11 +94,18 @@ def for_explicit_jobs(template: JobTemplate) -> JobTemplate:
 
     return replace(
         template,
+        model_part=template.model_part and optional(template.model_part),
         key=template.key and optional(template.key),
         images=tuple(map(optional, template.images)),
         mask=template.mask and optional(template.mask),
         path=optional(template.path),
     )
+
+
+def without_matrix(template: JobTemplate) -> JobTemplate:
+    """Return what explicit jobs inherit from a manifest whose matrix is not for them."""
+    is_axis = template.model_part is MODEL_AXIS
+    return replace(template, matrix={}, model_part=None if is_axis else template.model_part)
 
 
 def read_job_template(spec: JobSpec, base: JobTemplate, at: DocPath, faults: Faults) -> JobTemplate:
@@ -115,9 +124,11 @@ def read_job_template(spec: JobSpec, base: JobTemplate, at: DocPath, faults: Fau
             (*at, "output", "dir"),
             "must not be a template; expected a plain path, with templates in output.path",
         )
+    model, model_part = _read_model(spec, base, at, faults)
     template = JobTemplate(
         at=at if spec.model or spec.options or spec.images is not None else base.at,
-        model=spec.model or base.model,
+        model=model,
+        model_part=model_part,
         key=part(spec.key, base.key, "key"),
         prompt=part(spec.prompt, base.prompt, "prompt"),
         options=_merge_options(spec, base, at, faults),
@@ -159,6 +170,30 @@ def read_part(text: str, at: DocPath, place: DocPath, faults: Faults) -> Part | 
     except TemplateError as error:
         faults.of_manifest((*at, *place), str(error))
         return None
+
+
+MODEL_AXIS: Final = Part(Template("{{ model }}"), ("matrix",))
+"""The model of jobs whose matrix has an axis of that name."""
+
+
+def _read_model(
+    spec: JobSpec, base: JobTemplate, at: DocPath, faults: Faults
+) -> tuple[str, Part | None]:
+    """Return the model, and its template if it differs from job to job."""
+    is_axis = any(normal_name(name) == "model" for name in spec.matrix or ())
+    if spec.model is not None and not is_plain(spec.model):
+        return base.model, read_part(spec.model, at, ("model",), faults)
+    if spec.model is not None:
+        if is_axis:
+            faults.of_manifest(
+                (*at, "matrix"),
+                f"has the axis 'model', and model: is {spec.model!r}; expected one of the two",
+            )
+        return spec.model, None
+    if is_axis:
+        return base.model, MODEL_AXIS
+    is_replaced = spec.matrix is not None and base.model_part is MODEL_AXIS
+    return base.model, None if is_replaced else base.model_part
 
 
 def _read_images(texts: Sequence[str], at: DocPath, faults: Faults) -> tuple[Part, ...]:
@@ -205,7 +240,14 @@ def _check_matrix(template: JobTemplate, at: DocPath, faults: Faults) -> None:
             faults.of_manifest(
                 (*at, "matrix"), f"{name!r} cannot be the name of a variable; use another name"
             )
-    jobs = template.count * prod(map(len, template.matrix.values()))
+    combinations = prod(map(len, template.matrix.values()))
+    if template.key is not None and template.key.template.constant is not None and combinations > 1:
+        faults.of_manifest(
+            (*at, "key"),
+            f"is the same for all {combinations:,} combinations of the matrix; expected its"
+            f" variables in it, such as '{template.key.template.text}/{{{{ {names[0]} }}}}'",
+        )
+    jobs = template.count * combinations
     if jobs > MAX_JOBS_PER_LINE:
         faults.of_manifest(
             (*at, "matrix"),

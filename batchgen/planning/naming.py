@@ -13,8 +13,8 @@ from typing import Final
 from batchgen.job import EXT_PLACEHOLDER, Job, Publish, canonical_json
 from batchgen.text import slug
 
-KEY_COLUMNS: Final = ("key", "id", "sku", "handle")
-"""Columns that identify a row, in order of preference."""
+KEY_COLUMNS: Final = ("key", "id", "sku", "handle", "url_handle")
+"""Columns that identify a row, in order of preference. Shopify has renamed its last one."""
 MAX_KEY_CHARS: Final = 200
 MAX_COMPONENT_BYTES: Final = 200
 """File systems allow 255; the rest is for suffixes like ``.part``."""
@@ -31,7 +31,7 @@ _HASH_DIGITS: Final = 12
 """48 bits: a million prompts that begin with the same words have one collision in 500 batches.
 With 32 bits, each such batch would have more than a hundred."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_IMAGE_SUFFIX = re.compile(r"\.(?:png|jpe?g|webp)\Z", re.IGNORECASE)
+_IMAGE_SUFFIX = re.compile(r"\.(?:png|jpe?g|webp|gif|avif|hei[cf])\Z", re.IGNORECASE)
 
 
 class NamingError(ValueError):

@@ -7,14 +7,14 @@ finding jobs that share a key or a path, is done elsewhere.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from batchgen.errors import Fault, ManifestError
 from batchgen.job import PlannedJob
 from batchgen.manifest.loader import DocPath, LoadedManifest, show_path
-from batchgen.manifest.model import FileRows, SqliteRows
+from batchgen.manifest.model import FileRows, Manifest, SqliteRows
 from batchgen.manifest.rows import has_fixed_columns
 from batchgen.planning.amendments import Amendments
 from batchgen.planning.columns import Columns, unknown_names
@@ -26,18 +26,19 @@ from batchgen.planning.faults import (
     Warnings,
     most_rows_at_fault,
 )
-from batchgen.planning.image_paths import ImageDirectories
-from batchgen.planning.job_context import Context, report_objections
+from batchgen.planning.job_context import Cell, Context, report_objections
 from batchgen.planning.job_template import (
     JobTemplate,
     default_job_template,
     for_explicit_jobs,
     read_job_template,
     read_part,
+    without_matrix,
 )
 from batchgen.planning.line import Line, explicit_line
 from batchgen.planning.provider_rules import Rules, cached
 from batchgen.planning.reference_images import ReferenceUrls
+from batchgen.planning.reference_names import ImageDirectories
 from batchgen.planning.row_jobs import RowJobs
 
 
@@ -60,6 +61,7 @@ class Planner:
         reference_urls: ReferenceUrls | None = None,
         max_faults: int = 100,
         amendments: Amendments | None = None,
+        observe_cell: Callable[[str, Cell], object] | None = None,
     ) -> None:
         self._loaded = loaded
         self._provider = provider
@@ -68,6 +70,7 @@ class Planner:
         self._addresses = reference_urls
         self._max_faults = max_faults
         self._amendments = amendments
+        self._observe_cell = observe_cell
         self._warnings = Warnings(loaded.places)
         self.strict = getattr(loaded.manifest.rows, "strict", False)
         """Whether one row with an error fails the whole plan."""
@@ -97,6 +100,7 @@ class Planner:
             rows=self.rows,
             fixed_columns=source is not None and has_fixed_columns(source),
             amendments=self._amendments,
+            observe_cell=self._observe_cell,
         )
         try:
             yield from _all_jobs(self._loaded, self._default_model, context)
@@ -118,19 +122,29 @@ def _all_jobs(loaded: LoadedManifest, default_model: str, context: Context) -> I
     yield from _explicit_jobs(loaded, template, context)
     if manifest.rows is not None:
         yield from RowJobs(loaded, manifest.rows, template, context).jobs()
-    elif manifest.matrix or not manifest.jobs:
+    elif not manifest.jobs or (manifest.matrix and not _spreads_jobs(manifest)):
         line = Line(source=loaded.path.name)
         if _has_all_names(template, line, (), context):
             yield from JobMaker(template, (), context).jobs(line)
+
+
+def _spreads_jobs(manifest: Manifest) -> bool:
+    """Return whether the matrix of a manifest is combined with each of its jobs.
+
+    It is unless the manifest has a prompt or rows of its own.
+    """
+    return bool(manifest.matrix) and manifest.prompt is None and manifest.rows is None
 
 
 def _explicit_jobs(
     loaded: LoadedManifest, template: JobTemplate, context: Context
 ) -> Iterator[PlannedJob]:
     manifest = loaded.manifest
-    inherited = replace(template, matrix={})
-    if manifest.rows is not None or manifest.matrix:
-        inherited = for_explicit_jobs(inherited)
+    inherited = template
+    if not _spreads_jobs(manifest):
+        inherited = without_matrix(template)
+        if manifest.rows is not None or manifest.matrix:
+            inherited = for_explicit_jobs(inherited)
     repeats = Counter[str]()
     for number, entry in enumerate(manifest.jobs or ()):
         earlier = 0

@@ -15,16 +15,16 @@ from stat import S_ISREG
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from batchgen.images.formats import BadImage, Flaw, ImageInfo
-from batchgen.images.inspect import MAX_BYTES, inspect
-from batchgen.planning.image_paths import ImageNames
-from batchgen.urls import is_bucket
+from batchgen.images.formats import USUAL_FORMATS, BadImage, Flaw, ImageFormat, ImageInfo
+from batchgen.images.inspect import MAX_BYTES, inspect, sniff
+from batchgen.planning.reference_names import ImageNames
+from batchgen.urls import is_bucket, is_url, split_object_url
 
 _ANY_PIXELS: Final = 1 << 62
 """Photos are sent unchanged and never decoded here."""
+_HEAD_BYTES: Final = 64
 _MAX_URL_CHARS: Final = 8192
 _MAX_SHOWN_CHARS: Final = 200
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -74,8 +74,8 @@ def find_reference(text: str, names: ImageNames, urls: ReferenceUrls | None) -> 
     """
     if not text:
         raise ValueError("name of the reference image is empty; expected a file or an https:// URL")
-    if scheme := _SCHEME.match(text):
-        _check_url(text, scheme[1].lower())
+    if is_url(text):
+        _check_url(text, text.partition("://")[0].lower())
         return _remote(text, FetchedReference() if urls is None else urls.find(text))
     path = names.resolve(text)
     content = _content(path)
@@ -89,15 +89,11 @@ def find_reference(text: str, names: ImageNames, urls: ReferenceUrls | None) -> 
     )
 
 
-def is_url(reference: str) -> bool:
-    """Return whether a reference image is given by URL and not as a file."""
-    return _SCHEME.match(reference) is not None
-
-
 def _check_url(url: str, scheme: str) -> None:
     shown = _shown(url)
     if is_bucket(url):
-        if not url.partition("://")[2].strip("/").partition("/")[2]:
+        bucket, name = split_object_url(url)
+        if bucket.endswith("/") or not name.strip("/"):
             raise ValueError(
                 f"reference image URL is not valid: {shown}; expected s3://BUCKET/NAME"
             )
@@ -165,6 +161,12 @@ def read_content(path: Path) -> Content:
             )
         # Not memory-mapped: truncation by another process would kill this one (SIGBUS).
         data = file.read(MAX_BYTES + 1)
+    kind = sniff(data[:_HEAD_BYTES])
+    if kind is not None and kind not in USUAL_FORMATS:
+        article = "an" if kind is ImageFormat.AVIF else "a"
+        raise BadImage(
+            Flaw.UNSUPPORTED_FORMAT, f"{article} {kind.upper()}, not a PNG, JPEG or WebP image"
+        )
     image = inspect(data, max_pixels=_ANY_PIXELS)
     return Content(sha256(data).hexdigest(), image)
 

@@ -15,6 +15,7 @@ from batchgen.http.dns import look_up
 from batchgen.http.network_settings import NetworkSettings
 from batchgen.http.session import no_cookies, open_network, without_logs
 from batchgen.http.transport import StreamTransport
+from batchgen.spool.redaction import Redactor, redacted
 
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 8 * 1024 * 1024
@@ -106,7 +107,7 @@ async def _get(url: str, identity: Mapping[str, str], network: NetworkSettings) 
         "User-Agent": "batchgen",
         **identity,
     }
-    secret = identity.get("Authorization", "").removeprefix("Bearer ")
+    redactor = Redactor.of(identity.get("Authorization", "").removeprefix("Bearer "))
     try:
         with anyio.fail_after(TIMEOUT_S), without_logs():
             transport = StreamTransport(network=open_network(network), resolve=look_up)
@@ -121,13 +122,13 @@ async def _get(url: str, identity: Mapping[str, str], network: NetworkSettings) 
                 ) as client,
                 client.stream("GET", url) as response,
             ):
-                return await _receive(url, response)
+                body = await _receive(url, response)
+                return body if redactor is None else redactor.data(body)
     except TimeoutError:
         raise Unavailable(f"{url}: no complete response within {TIMEOUT_S:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
         detail = str(exc) or type(exc).__name__  # may repeat text from the server
-        shown = detail.replace(secret, "***") if secret else detail
-        raise Unavailable(f"{url}: {shown}") from None
+        raise Unavailable(f"{url}: {redacted(detail, redactor)}") from None
 
 
 async def _receive(url: str, response: httpx.Response) -> bytes:

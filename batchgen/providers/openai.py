@@ -38,7 +38,7 @@ _OPTIONS: Final[Mapping[str, OptionRule]] = {
     "output_format": Choice(
         values=("png", "jpeg", "webp"),
         nearest={"gif": "webp", "svg": "png"},
-        why=", which batchgen can verify",
+        why=", which have a published price",
     ),
     "output_compression": Integer(least=0, most=100),
     "moderation": Choice(values=("auto", "low")),

@@ -128,8 +128,8 @@ class Span:
 async def read_usage_log(fetch: Fetch, span: Span) -> UsageLog:
     """Read a log to its proven end. Raises UsageLogError and the exceptions of ``fetch``.
 
-    The number of rows must equal the total on every page, and the total on the first page when it
-    is read again at the end: rows added meanwhile would shift the pages.
+    The number of rows must equal the total on every page. At the end, the first page is read again
+    and must have the same total: rows added meanwhile would shift the pages.
     """
     units = _read(_Units, await fetch("/api/status"), "/api/status").quota_per_unit
     rows = await _read_rows(fetch, span, _EVERYTHING)
@@ -199,7 +199,9 @@ async def _page(fetch: Fetch, span: Span, kind: int, number: int) -> _Page:
         query["token_name"] = span.token_name
     page = _read(_Page, await fetch(f"/api/log/self?{urlencode(query)}"), "/api/log/self")
     if page.page not in (None, number):
-        raise UsageLogError(f"page {number} of the log was requested, but page {page.page} came")
+        raise UsageLogError(
+            f"page {number} of the log was requested, but the response has page {page.page}"
+        )
     return page
 
 

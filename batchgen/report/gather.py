@@ -13,11 +13,13 @@ from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.ledger.run_report import RunReport, run_report
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
-from batchgen.manifest.table import RowsFault
+from batchgen.manifest.table import RowsFault, ignore
 from batchgen.outcomes.blocked_words import BlockedPrompt, suspects
 from batchgen.providers.registry import PROFILES
 from batchgen.report.run import Morning, report_record, report_text
 from batchgen.report.status import next_step
+from batchgen.session.bucket_tables import with_kept_table
+from batchgen.session.directories import references_directory
 from batchgen.session.notifications import FinishedReport
 
 
@@ -63,10 +65,11 @@ def _rows(found: RunReport, ledger: Path, wanted: set[str]) -> Mapping[str, Mapp
     rows: dict[str, Mapping[str, object]] = {}
     try:
         loaded = parse_manifest(found.manifest.encode(), file=path.name, path=path)
+        loaded = with_kept_table(loaded, references_directory(ledger))
         source = loaded.manifest.rows
         if source is None:
             return rows
-        with closing(open_rows(source, loaded.base, report=lambda fault: None)) as table:
+        with closing(open_rows(source, loaded.base, report=ignore, copies=loaded.copies)) as table:
             for row in table:
                 if row.source in wanted:
                     rows[row.source] = row.values

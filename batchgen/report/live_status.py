@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 
 from batchgen.job import JobState
@@ -42,10 +43,8 @@ def status_text(live: LiveStatus) -> str:
     lines += waiting_lines(status)
     if (killed := live.killed_run) is not None:
         at = minute(killed.heartbeat_at or killed.started_at)
-        lines.append(
-            f"  run {killed.id} was killed at about {at}; batchgen resume {status.batch}"
-            " continues it"
-        )
+        resume = f"batchgen resume {shlex.quote(status.batch)}"
+        lines.append(f"  run {killed.id} was killed at about {at}; {resume} continues it")
     elif run is not None and run.stopped:
         lines.append(f"  run {run.id} stopped: {run.stopped}")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -106,20 +107,20 @@ def _open_lines(found: Reconciliation) -> list[str]:
 
 
 def _next_steps(done: Reconciled) -> list[str]:
-    moved, lines = done.moved, []
+    moved, lines, name = done.moved, list[str](), shlex.quote(done.batch)
     if moved.pending.jobs:
         lines.append(
             f"{counted(moved.pending.jobs, 'job')} pending again, estimated at"
-            f" {rounded_dollars(moved.pending.cost)}; next: batchgen resume {done.batch}"
+            f" {rounded_dollars(moved.pending.cost)}; next: batchgen resume {name}"
         )
     if moved.charged:
         lines.append(
             f"{counted(moved.charged, 'job')} still uncertain: charged, and the response is lost;"
-            f" batchgen retry {done.batch} --uncertain rebuys them,"
-            f" batchgen acknowledge {done.batch} closes them"
+            f" batchgen retry {name} --uncertain rebuys them,"
+            f" batchgen acknowledge {name} closes them"
         )
     if any(one.why is Why.CUT_OFF for one in done.found.unproven):
-        lines.append(f"batchgen resume {done.batch} recovers requests that a kill interrupted")
+        lines.append(f"batchgen resume {name} recovers requests that a kill interrupted")
     if any(one.why is Why.YOUNG for one in done.found.unproven):
         lines.append("run reconcile again after the settle window (--settle)")
     if done.found.foreign:

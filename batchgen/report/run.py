@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,7 +46,7 @@ class _Section:
 
 def report_text(morning: Morning) -> str:
     """Return the report as text for a terminal or a mail."""
-    lines = [_headline(morning.report)]
+    lines = [headline(morning.report)]
     for section in _sections(morning):
         lines.append(f"  {section.title}")
         lines += [f"    {line}" for line in section.lines]
@@ -54,7 +55,7 @@ def report_text(morning: Morning) -> str:
 
 def report_markdown(morning: Morning) -> str:
     """Return the report as Markdown for a chat or an issue."""
-    parts = [f"## {_escaped(_headline(morning.report))}"]
+    parts = [f"## {_escaped(headline(morning.report))}"]
     for section in _sections(morning):
         parts.append(f"**{_escaped(section.title)}**")
         if section.lines:
@@ -117,7 +118,8 @@ def _run_record(run: RunMoney) -> dict[str, object]:
     }
 
 
-def _headline(found: RunReport) -> str:
+def headline(found: RunReport) -> str:
+    """Return the batch, the run, and what became of its jobs, in one line."""
     jobs, run = found.status.shown_jobs, found.run
     head = f"{found.status.batch}, run {run.id}: {found.new:,} made, {found.changed:,} replaced"
     for state in ("failed", "blocked", "uncertain", "acknowledged"):
@@ -131,18 +133,18 @@ def _headline(found: RunReport) -> str:
 def _sections(morning: Morning) -> list[_Section]:
     found = morning.report
     sections = [
-        _Section(_when(found.run), ()),
+        _Section(when_text(found.run), ()),
         _Section(_money(found.run, found.before), ()),
     ]
     if found.only_news or found.news.run is not None:
-        sections.append(_Section(_news(found), ()))
+        sections.append(_Section(news_text(found), ()))
     if found.run.stopped:
-        sections.append(_Section(f"stopped: {_short(found.run.stopped, _STOPPED_CHARS)}", ()))
+        sections.append(_Section(f"stopped: {short(found.run.stopped, _STOPPED_CHARS)}", ()))
     sections += [_Section(line.strip(), ()) for line in waiting_lines(found.status)]
     waiting = unpublished_lines(found.status.batch, found.status.unpublished)
     sections += [_Section(" ".join(line.split()), ()) for line in waiting]
     for reason in found.failed[:_REASONS_SHOWN]:
-        title = f"{reason.jobs:,} failed, {reason.code}: {_short(reason.example)}"
+        title = f"{reason.jobs:,} failed, {reason.code}: {short(reason.example)}"
         sections.append(_Section(title, _failed_lines(reason)))
     if len(found.failed) > _REASONS_SHOWN:
         more = counted(len(found.failed) - _REASONS_SHOWN, "more reason")
@@ -164,7 +166,8 @@ def _sections(morning: Morning) -> list[_Section]:
     return sections
 
 
-def _when(run: RunMoney) -> str:
+def when_text(run: RunMoney) -> str:
+    """Return when a run started, how long it took, and its exit code."""
     began = f"started {minute(run.started_at)}"
     if run.ended_at is None:
         return f"{began}, has not ended or was killed"
@@ -185,7 +188,7 @@ def _money(run: RunMoney, before: RunMoney | None) -> str:
     return f"{text}; {unpriced_text(unpriced)}" if unpriced else text
 
 
-def _news(found: RunReport) -> str:
+def news_text(found: RunReport) -> str:
     """Return how many jobs newly need a decision, and since which run."""
     news = found.news
     since = f"run {news.run}" if news.run is not None else "the start"
@@ -193,7 +196,8 @@ def _news(found: RunReport) -> str:
     counts = {"failed": news.failed, "blocked": news.blocked, "uncertain": news.uncertain}
     new = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     text = f"new since {since}{at}: {new or 'nothing needs you'}"
-    full = f"; the full list: batchgen report {found.status.batch}" if found.only_news else ""
+    report = f"batchgen report {shlex.quote(found.status.batch)}"
+    full = f"; the full list: {report}" if found.only_news else ""
     return text + full
 
 
@@ -202,24 +206,27 @@ def _failed_lines(reason: FailedReason) -> list[str]:
     return [f"{row.source} ({row.key})" for row in shown] + _more(reason.jobs - len(shown))
 
 
-def _suspect(suspect: Suspect) -> _Section:
+def suspect_title(suspect: Suspect) -> str:
+    """Return how many prompts were blocked, and the column and word that they share."""
     count = f"{len(suspect.prompts):,} blocked"
     if suspect.word is None:
-        title = f"{count}; all of their words also occur in prompts that produced images"
-    elif suspect.column is None:
-        title = f"{count}, all with the word {suspect.word!r}"
-    else:
-        title = f"{count}, column {suspect.column}, all with the word {suspect.word!r}"
+        return f"{count}; all of their words also occur in prompts that produced images"
+    if suspect.column is None:
+        return f"{count}, all with the word {suspect.word!r}"
+    return f"{count}, column {suspect.column}, all with the word {suspect.word!r}"
+
+
+def _suspect(suspect: Suspect) -> _Section:
     shown = suspect.prompts[:_ROWS_SHOWN]
     lines = [f"{one.source} ({one.key})" for one in shown]
-    return _Section(title, lines + _more(len(suspect.prompts) - len(shown)))
+    return _Section(suspect_title(suspect), lines + _more(len(suspect.prompts) - len(shown)))
 
 
 def _uncertain_lines(jobs: Sequence[UncertainJob]) -> list[str]:
     shown = jobs[:_ROWS_SHOWN]
     lines = [
         f"{one.key}: {uncertain_money(one)}, {minute(one.sent_at)},"
-        f" {one.request_id or one.attempt}, {_short(one.reason)}"
+        f" {one.request_id or one.attempt}, {short(one.reason)}"
         for one in shown
     ]
     return lines + _more(len(jobs) - len(shown))
@@ -229,7 +236,8 @@ def _more(rows: int) -> list[str]:
     return [f"and {rows:,} more"] if rows > 0 else []
 
 
-def _short(text: str, most: int = _TEXT_CHARS) -> str:
+def short(text: str, most: int = _TEXT_CHARS) -> str:
+    """Return a text, cut to at most ``most`` characters."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

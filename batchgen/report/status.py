@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -13,7 +14,7 @@ from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.ledger.unpublished import UnpublishedCounts
-from batchgen.money import ZERO, Micros, dollars, rounded_dollars
+from batchgen.money import ZERO, Micros, decimal_string, dollars, rounded_dollars
 from batchgen.planning.changes import differences
 from batchgen.planning.cost_estimate import Estimate, WhatIf
 from batchgen.report.costs import known_dollars, unpriced_text
@@ -165,6 +166,38 @@ def why_text(key: str, found: JobExplanation) -> str:
     return "\n".join([f"{key}: {head}", *(f"  {line}" for line in rest)])
 
 
+def why_record(key: str, found: JobExplanation) -> dict[str, object]:
+    """Return the same as JSON-compatible values, with money as decimal strings in dollars."""
+    head, *changes = _why_lines(found)
+    attempt, made = found.attempt, found.decision
+    return {
+        "key": key,
+        "group": found.group.value,
+        "is_sent": found.group.is_sent,
+        "why": head,
+        "changes": changes,
+        "state": found.state,
+        "reason": found.reason or None,
+        "done_at": found.done_at,
+        "refused": found.refused,
+        "shares": found.shares,
+        "attempt": attempt
+        and {
+            "sent_at": attempt.sent_at,
+            "price": decimal_string(attempt.price),
+            "request_id": attempt.request_id,
+            "billed": attempt.billed,
+        },
+        "decision": made
+        and {
+            "decision": str(made.decision),
+            "note": made.note,
+            "by": made.decided_by,
+            "at": made.decided_at,
+        },
+    }
+
+
 def _why_lines(found: JobExplanation) -> list[str]:
     image = f"the image of {found.done_at}"
     match found.group:
@@ -254,6 +287,7 @@ def held_text(name: str, held: UncertainSums) -> str:
         what = f"{held.jobs:,} charged and lost ({rounded_dollars(held.charged)})"
     else:
         what = f"{held.jobs:,} uncertain (price unknown)"
+    name = shlex.quote(name)
     again = f"batchgen retry {name} --uncertain rebuys them for {rounded_dollars(held.again)}"
     is_open = held.jobs > held.acknowledged
     close = f", batchgen acknowledge {name} closes them" if is_open else ""
@@ -382,7 +416,7 @@ def replaced_text(name: str, count: int, run: int) -> str:
     """Return how to restore the images that a run replaced."""
     return (
         f"{counted(count, 'image')} replaced; previous versions are kept:"
-        f" batchgen rollback {name} --run {run}"
+        f" batchgen rollback {shlex.quote(name)} --run {run}"
     )
 
 
@@ -391,7 +425,7 @@ def next_step(status: BatchStatus, db_option: str, *, has_log: bool) -> str:
 
     ``db_option`` follows the command. ``has_log``: batchgen can fetch the provider's billing log.
     """
-    name, again = status.batch, rounded_dollars(status.held.again)
+    name, again = shlex.quote(status.batch), rounded_dollars(status.held.again)
     if status.uncertain and has_log and status.unsettled:
         return f"batchgen reconcile {name}{db_option}   # checks the provider's billing log"
     if status.unfinished > status.stuck:

@@ -63,7 +63,7 @@ class Access:
         return f"batchgen-{self.host.rpartition(':')[2]}"
 
     def is_token(self, given: object) -> bool:
-        """Return whether a person came by the URL that was printed."""
+        """Return whether a value is the token of the URL that was printed."""
         return isinstance(given, str) and hmac.compare_digest(given.encode(), self.token.encode())
 
     def refusal(self, method: str, path: str, headers: Headers) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -189,7 +189,7 @@ class _Api:
                 "budgets": [
                     {"period": one.period, "left": decimal_string(one.left)} for one in budgets
                 ],
-                "command": f"batchgen run {_quoted(self._batch.manifest.name)}",
+                "command": batch.run_command,
             }
 
         return await _answer(read)
@@ -294,9 +294,6 @@ async def refuse_bad_request(request: Request, exc: Exception) -> Response:
     return _error(400, str(exc))
 
 
-Handler = Callable[[Request], Awaitable[Response]]
-
-
 async def _body(request: Request) -> dict[str, Any]:
     """Return the JSON object of a request. Raises BadRequestError."""
     data = bytearray()
@@ -370,7 +367,3 @@ def _strings(text: str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise BadRequestError("expected a JSON list of texts")
     return tuple(found)
-
-
-def _quoted(name: str) -> str:
-    return name if name.replace("-", "").replace("_", "").replace(".", "").isalnum() else repr(name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
+from batchgen.console.shell_command import shell_command
 from batchgen.errors import ManifestError
 from batchgen.job import BatchId
 from batchgen.ledger.batches import BatchRow, find_batch
@@ -19,11 +20,11 @@ from batchgen.ledger.decisions import Reviewer
 from batchgen.ledger.manifest_paths import base_of, manifest_of
 from batchgen.ledger.review import ImageFilter
 from batchgen.manifest.loader import parse_manifest
+from batchgen.session.settings import DB_NAME
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-THUMBNAILS_SUFFIX: Final = ".thumbs"
 _WAIT_S: Final = 5.0
 """How long a request waits for a ledger that a run has locked."""
 
@@ -82,9 +83,12 @@ class ReviewBatch:
         return self.row.id
 
     @property
-    def thumbnails(self) -> Path:
-        """The directory of the thumbnails; it can be deleted at any time."""
-        return self.ledger.with_name(self.ledger.name + THUMBNAILS_SUFFIX)
+    def run_command(self) -> str:
+        """The command that runs the manifest on this ledger, from the current directory."""
+        # `run` looks for a ledger next to the manifest, `review` also in other places.
+        is_default = self.ledger == (self.base / DB_NAME).resolve()
+        ledger: list[str | Path] = [] if is_default else ["--db", self.ledger]
+        return shell_command("run", self.manifest, *ledger)
 
     def images_per_minute(self) -> float | None:
         """Return the rate limit of the manifest; None without one."""

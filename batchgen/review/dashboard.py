@@ -14,6 +14,7 @@ from batchgen.ledger.budgets import period_budgets
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.dashboard import (
     RunRow,
+    attempt_span,
     attempts_after,
     attempts_of,
     newest_failures,
@@ -27,6 +28,7 @@ from batchgen.money import decimal_string
 from batchgen.review.batch import ReviewBatch
 from batchgen.review.series import Series
 from batchgen.session.batch_lock import owner_of
+from batchgen.system.process_owner import BatchOwner
 
 _KEPT: Final = 8
 _FRESH_S: Final = 2.5 * SAMPLE_EVERY_S
@@ -47,6 +49,7 @@ class Dashboard:
         row = batch.read(run_row, batch.id, run)
         if row is None:
             return None
+        row, owner = self._owned(row)
         now = timestamp(utc_now())
         found = batch.read(status, batch.row.name)
         samples = batch.read(samples_of, row.id)
@@ -55,7 +58,7 @@ class Dashboard:
             curves = series.curves(row.ended_at or now)
             rates = series.rates(row.ended_at or now)
             other = self._compared(compare)
-        state = self._state(row, samples, now)
+        state = _state(row, owner, samples, now)
         return {
             "batch": batch.row.name,
             "now": now,
@@ -72,21 +75,36 @@ class Dashboard:
             "limit": self._limit,
             "left": _left(found, rates) if state["name"] in ("running", "waiting") else None,
             "budgets": self._budgets(row),
-            "images": batch.read(newest_images, batch.id, row.id),
+            "images": batch.read(newest_images, batch.id, row.id, series.last),
             "failures": batch.read(newest_failures, batch.id),
             "runs": [_money(one) for one in batch.read(recent_runs, batch.id)],
             "compared": other,
         }
 
+    def _owned(self, row: RunRow) -> tuple[RunRow, BatchOwner | None]:
+        """Return the run with its owner; None for a run that has ended or was killed."""
+        batch = self._batch
+        if row.is_closed:
+            return row, None
+        owner = owner_of(batch.ledger, batch.row.name)
+        if owner is None:
+            # It may have ended after its row was read; only one without an end still was killed.
+            row = batch.read(run_row, batch.id, row.id) or row
+        return row, owner
+
     def _followed(self, row: RunRow) -> Series:
-        batch, series = self._batch, self._series.get(row.id)
+        batch, series, end = self._batch, self._series.get(row.id), None
         if series is None:
             if len(self._series) >= _KEPT:
-                self._series.clear()
-            series = self._series[row.id] = Series(row.id, row.started_at)
+                del self._series[next(iter(self._series))]
+            series = self._series[row.id] = Series(row.started_at)
+        if not series.last:
+            first, end = batch.read(attempt_span, row.id)
+            series.last = max(0, first - 1)
         series.follow(
-            lambda last: batch.read(attempts_after, row.id, last),
+            lambda last: batch.read(attempts_after, row.id, last, end),
             lambda opened: batch.read(attempts_of, opened),
+            is_closed=row.is_closed,
         )
         return series
 
@@ -105,27 +123,6 @@ class Dashboard:
         most = None if row.max_cost is None else decimal_string(row.max_cost)
         return asdict(row) | money | {"max_cost": most}
 
-    def _state(self, row: RunRow, samples: list[RecordedSample], now: str) -> dict[str, Any]:
-        """Return the state; running, waiting, ended, stopped and killed differ by the lock."""
-        if row.ended_at is not None:
-            name = "stopped" if row.stopped else "ended"
-            return {"name": name, "text": row.stopped or "", "owner": None}
-        owner = owner_of(self._batch.ledger, self._batch.row.name)
-        if owner is None:
-            return {"name": "killed", "text": "its process is gone; run it again", "owner": None}
-        text = owner.text(utc_now().astimezone())
-        last = samples[-1] if samples else None
-        if last is None or _age_s(last.at, now) > _FRESH_S:
-            return {"name": "running", "text": "", "owner": text}
-        if last.waiting_for is not None and not last.waiting_for.startswith(WaitReason.RATE):
-            return {"name": "waiting", "text": last.waiting_for, "owner": text}
-        slowed = f"slowed to {last.width} of {last.allowed} by 429 or 503"
-        return {
-            "name": "running",
-            "text": slowed if last.width < last.allowed else "",
-            "owner": text,
-        }
-
     def _budgets(self, row: RunRow) -> list[dict[str, str]]:
         used = row.charged + row.maybe + row.reserved
         found = [] if row.max_cost is None else [("run", row.max_cost, used)]
@@ -141,6 +138,30 @@ class Dashboard:
             }
             for period, most, spent in found
         ]
+
+
+def _state(
+    row: RunRow, owner: BatchOwner | None, samples: list[RecordedSample], now: str
+) -> dict[str, Any]:
+    """Return the state; running, waiting, ended, stopped and killed differ by the lock."""
+    if row.ended_at is not None:
+        name = "stopped" if row.stopped else "ended"
+        return {"name": name, "text": row.stopped or "", "owner": None}
+    if owner is None:
+        then = "run it again" if row.next is None else f"run {row.next} came after it"
+        return {"name": "killed", "text": f"its process is gone; {then}", "owner": None}
+    text = owner.text(utc_now().astimezone())
+    last = samples[-1] if samples else None
+    if last is None or _age_s(last.at, now) > _FRESH_S:
+        return {"name": "running", "text": "", "owner": text}
+    if last.waiting_for is not None and not last.waiting_for.startswith(WaitReason.RATE):
+        return {"name": "waiting", "text": last.waiting_for, "owner": text}
+    slowed = f"slowed to {last.width} of {last.allowed} by 429 or 503"
+    return {
+        "name": "running",
+        "text": slowed if last.width < last.allowed else "",
+        "owner": text,
+    }
 
 
 def _money(run: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +180,7 @@ def _left(
     """Return the seconds until the batch is done: likely, least and most. None if unknown."""
     if rates is None or not rates[0]:
         return None
-    jobs = found.unfinished
+    jobs = found.to_request
     recent, lowest, highest = rates
     return {
         "jobs": jobs,

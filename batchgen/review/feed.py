@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -36,30 +37,32 @@ class Feed:
         self._counter = 0
 
     async def follow(self) -> None:
-        """Look at the ledger until cancelled; nothing is read while no page is open."""
+        """Look at the ledger until cancelled.
+
+        While no page is open, the first look alone is taken: what a page misses between its first
+        read and its connection comes after that position.
+        """
         while True:
+            if self._pages or self._at is None:
+                # Locked: the next look sees the same change.
+                with suppress(sqlite3.OperationalError):
+                    for event in await run_sync(self._changes):
+                        self._send(event)
             await anyio.sleep(_EVERY_S)
-            if not self._pages:
-                self._at = None
-                continue
-            try:
-                events = await run_sync(self._changes)
-            except sqlite3.OperationalError:
-                continue  # locked; the next look sees the same change
-            for event in events:
-                self._send(event)
 
     def _changes(self) -> list[dict[str, Any]]:
-        """Return what changed since the last look."""
+        """Return what changed since the last look that could read everything."""
         batch, before = self._batch, self._at
         counter = batch.read(change_counter)
         if before is not None and counter == self._counter:
             return []
-        self._counter = counter
         now = batch.read(position, batch.id)
-        self._at = now
-        if before is None:
-            return []
+        events = [] if before is None else self._between(before, now)
+        self._counter, self._at = counter, now
+        return events
+
+    def _between(self, before: Position, now: Position) -> list[dict[str, Any]]:
+        batch = self._batch
         events: list[dict[str, Any]] = [{"type": "changed"}]
         if now.decision != before.decision:
             images = batch.read(decided_since, batch.id, before.decision)

@@ -5,19 +5,18 @@ No path of a request is ever used: an id leads to a row, and the row to a file.
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import Final
 
-from batchgen.images.formats import BadImage
+from batchgen.images.formats import BadImage, ImageFormat
 from batchgen.images.inspect import sniff
-from batchgen.images.thumbnail import make_thumbnail
 from batchgen.ledger.review import ImageFile, image_file, references_of
 from batchgen.output.previous_versions import find_kept
-from batchgen.planning.reference_images import is_url
 from batchgen.review.batch import ReviewBatch
+from batchgen.review.thumbnails import Thumbnails
 from batchgen.system.atomic_files import sha256_of
+from batchgen.urls import is_url
 
 SIZES: Final = (320, 1280)
 """Sides of thumbnails in pixels."""
@@ -44,11 +43,18 @@ def find_file(base: Path, row: ImageFile) -> Path:
     return kept
 
 
+def check_shown(row: ImageFile) -> None:
+    """Raise NoFileError for a format that cannot be decoded here, with what to do."""
+    if row.format == ImageFormat.HEIC:
+        raise NoFileError(f"HEIC images cannot be shown here; open the file itself: {row.path}")
+
+
 class Files:
     """Finds and makes the files that the page shows. For threads."""
 
     def __init__(self, batch: ReviewBatch) -> None:
         self._batch = batch
+        self._thumbnails = Thumbnails(batch.ledger)
         self._slots = threading.Semaphore(_AT_ONCE)
 
     def original(self, image: int) -> tuple[Path, ImageFile]:
@@ -63,31 +69,30 @@ class Files:
         row = self._batch.read(image_file, self._batch.id, image)
         if row is None or side not in SIZES:
             raise NoFileError("no such image in this batch")
-        target = self._place(row.sha256, side)
+        target = self._thumbnails.place(row.sha256, side)
         if target.is_file():
             return target
         source, row = self.original(image)
+        check_shown(row)
         with self._slots:
             if target.is_file():
                 return target
             try:
-                make_thumbnail(source, target, side)
+                self._thumbnails.read(source, row.sha256, side)
             except BadImage as exc:
                 raise NoFileError(f"the file cannot be shown: {exc}") from exc
             except OSError as exc:
                 raise NoFileError(f"the file cannot be read: {exc.strerror or exc}") from exc
+        if not target.is_file():
+            raise NoFileError(f"the thumbnail cannot be written: {target.parent}")
         return target
-
-    def has_thumbnail(self, sha256: str) -> bool:
-        """Return whether the small thumbnail of an image is there."""
-        return self._place(sha256, SIZES[0]).is_file()
 
     def reference(self, job: int, number: int) -> tuple[Path, str]:
         """Return a reference image of a job and its media type. Raises NoFileError."""
-        listed = json.loads(self._batch.read(references_of, self._batch.id, job))
+        listed = self._batch.read(references_of, self._batch.id, job)
         if not 0 <= number < len(listed) or is_url(listed[number]):
             raise NoFileError("no such reference image")
-        path = self._batch.base / listed[number]
+        path = Path(listed[number])
         try:
             with path.open("rb") as stream:
                 kind = sniff(stream.read(_HEAD_BYTES))
@@ -96,6 +101,3 @@ class Files:
         if kind is None:
             raise NoFileError("the reference is not an image")
         return path, kind.mime
-
-    def _place(self, sha256: str, side: int) -> Path:
-        return self._batch.thumbnails / sha256[:2] / f"{sha256}.{side}.webp"

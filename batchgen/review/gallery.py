@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,17 +18,20 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from batchgen.errors import SettingsError
-from batchgen.images.formats import BadImage, ImageFormat
+from batchgen.images.formats import USUAL_FORMATS, BadImage, ImageFormat
+from batchgen.images.plain_copy import plain_copy
 from batchgen.images.strip import without_metadata
-from batchgen.images.thumbnail import make_thumbnail
 from batchgen.ledger.gallery import GalleryImage
 from batchgen.ledger.review import ImageFile
-from batchgen.money import decimal_string
-from batchgen.review.files import NoFileError, find_file
-from batchgen.text import counted
+from batchgen.money import dollars
+from batchgen.review.comparison import Comparison
+from batchgen.review.files import NoFileError, check_shown, find_file
+from batchgen.review.thumbnails import Thumbnails
+from batchgen.review.written_files import check_own, replace_file
+from batchgen.text import counted, duration
 
 MOST_SINGLE_BYTES: Final = 25_000_000
-SHOWABLE: Final = ("key", "prompt", "cost", "model")
+SHOWABLE: Final = ("key", "prompt", "cost", "model", "seconds")
 _HERE: Final = Path(__file__).parent
 _THUMBS, _ORIGINALS = "thumbs", "images"
 _NAME_CHARS: Final = 24
@@ -38,8 +40,6 @@ _FULL_SIDE: Final = 640
 """Thumbnails of a gallery that has the originals too."""
 _PART_NAME: Final = re.compile(r"/\.([^/]+?)\.[0-9]+(?:\.[0-9a-f]+)?\.part$")
 _OWN_NAME: Final = re.compile(r"thumbs/[0-9a-f]{24}-[0-9]+\.webp|images/[0-9a-f]{24}[cm][./].*")
-_MARK: Final = b'<meta name="generator" content="batchgen gallery">'
-_HEAD_BYTES: Final = 2_000
 _MOST_BYTES_A_PIXEL: Final = 0.12
 """Of a WebP thumbnail of a photo, for the estimate before anything is written."""
 
@@ -54,6 +54,10 @@ class GalleryOptions:
     """Of `SHOWABLE`."""
     columns: Sequence[str] = ()
     single: bool = False
+    before: bool = False
+    compare: Sequence[str] = ()
+    """Axes of the matrix, whose values are the columns of a grid."""
+    """Whether each image comes with the one that it replaced."""
     pick: bool = False
     keep_metadata: bool = False
 
@@ -81,11 +85,37 @@ class Entry:
     alt: str
     caption: str
     key: str
-    file: str
     facts: Mapping[str, str]
     width: int
     height: int
     trouble: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridEntry:
+    """A cell of a comparison as the template shows it."""
+
+    entries: Sequence[Entry]
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridLine:
+    """A row of a comparison as the template shows it."""
+
+    caption: str
+    prompt: str
+    cells: Sequence[GridEntry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where an image is in a comparison."""
+
+    row: str
+    column: str
+    has_prompt: bool
+    """Whether the row shows the prompt already."""
 
 
 @dataclass(slots=True)
@@ -93,42 +123,57 @@ class Written:
     """What a gallery consists of."""
 
     images: int = 0
-    new_files: int = 0
     troubles: list[str] = field(default_factory=list)
 
 
 class GalleryWriter:
     """Writes the files of one gallery below ``target``, which is a directory or one HTML file."""
 
-    def __init__(self, base: Path, target: Path, options: GalleryOptions) -> None:
+    def __init__(
+        self, base: Path, target: Path, options: GalleryOptions, thumbnails: Thumbnails
+    ) -> None:
         self._base = base
         self._target = target
+        self._thumbnails = thumbnails
         self._options = options
         self._used = set[str]()
+        self._number = 0
         self.written = Written()
 
     def write(
-        self, images: Sequence[GalleryImage], values: Mapping[str, Mapping[str, str]]
+        self,
+        images: Sequence[GalleryImage],
+        values: Mapping[str, Mapping[str, str]],
+        grid: Comparison | None = None,
     ) -> Written:
         """Write all of it. ``values`` has the columns of each source line.
+
+        With ``grid``, the images are those of the comparison, and shown in its rows and columns.
 
         Raises SettingsError for a single file that would be too large and for a page of somebody
         else at its place, and OSError.
         """
         options = self._options
-        _check_own(self._target if options.single else self._target / "index.html")
+        page = self._target if options.single else self._target / "index.html"
+        check_own(page, kind="gallery")
         if options.single:
             self._check_size(images)
-        page = Environment(
+        template = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         ).get_template("gallery.html")
-        text = page.render(
+        lines = [] if grid is None else self._lines(grid, values)
+        alone = images if grid is None else grid.rest
+        text = template.render(
             title=options.title,
-            entries=[self._entry(one, n, values) for n, one in enumerate(images, 1)],
+            count=counted(len(images), "image"),
+            entries=[self._entry(one, values) for one in alone],
+            grid=grid,
+            lines=lines,
+            show=options.show,
             pick=options.pick,
             style=(_HERE / "static" / "gallery.css").read_text(encoding="utf-8"),
             script=(_HERE / "static" / "gallery.js").read_text(encoding="utf-8"),
@@ -137,10 +182,8 @@ class GalleryWriter:
         self.written.images = len(images)
         if options.single and len(text) > MOST_SINGLE_BYTES:
             raise SettingsError(_too_large(len(text), len(images)))
-        if options.single:
-            _replace_file(self._target, text.encode())
-        else:
-            _replace_file(self._target / "index.html", text.encode())
+        replace_file(page, text.encode())
+        if not options.single:
             self._remove_unused()
         return self.written
 
@@ -151,13 +194,44 @@ class GalleryWriter:
         if expected > MOST_SINGLE_BYTES:
             raise SettingsError(_too_large(expected, len(images)))
 
+    def _lines(
+        self, grid: Comparison, values: Mapping[str, Mapping[str, str]]
+    ) -> Sequence[GridLine]:
+        """Return the rows of a comparison. A prompt that a whole row shares is shown once."""
+        found = []
+        for number, row in enumerate(grid.rows, 1):
+            own = values.get(row.source, {})
+            given = [own[name] for name in self._options.columns if own.get(name)]
+            prompt = row.prompt if "prompt" in self._options.show else ""
+            caption = " · ".join([*given, *([row.others] if row.others else [])])
+            caption = caption or ("" if prompt else str(number))
+            cells = []
+            for cell, column in zip(row.cells, grid.columns, strict=True):
+                place = _Place(
+                    row=caption or prompt, column=", ".join(column), has_prompt=bool(prompt)
+                )
+                entries = [self._entry(image, values, place) for image in cell.images]
+                cells.append(GridEntry(entries=entries, note=cell.note))
+            found.append(GridLine(caption=caption, prompt=prompt, cells=cells))
+        return found
+
     def _entry(
-        self, image: GalleryImage, number: int, values: Mapping[str, Mapping[str, str]]
+        self,
+        image: GalleryImage,
+        values: Mapping[str, Mapping[str, str]],
+        place: _Place | None = None,
     ) -> Entry:
+        self._number += 1
         options, own = self._options, values.get(image.source, {})
         given = [own[name] for name in options.columns if own.get(name)]
         key = image.key if "key" in options.show else ""
-        caption = " · ".join([*([key] if key else []), *given]) or str(number)
+        caption = " · ".join([*([key] if key else []), *given]) or str(self._number)
+        alt, facts = given[0] if given else caption, self._facts(image)
+        if place is not None:
+            caption, alt = key, f"{place.row}, {place.column}"
+            if place.has_prompt:
+                facts.pop("prompt", None)
+            facts = {"values": place.column, **facts}
         thumb = full = before = trouble = ""
         try:
             thumb = self._thumbnail(image.file)
@@ -167,16 +241,15 @@ class GalleryWriter:
             trouble = "not available"
             self.written.troubles.append(f"{image.key}: {exc}")
         return Entry(
-            number=number,
+            number=self._number,
             id=image.file.sha256[:_NAME_CHARS],
             thumb=thumb,
             full=full,
             before=before,
-            alt=given[0] if given else caption,
+            alt=alt,
             caption=caption,
             key=key,
-            file=full or thumb if not options.single else "",
-            facts=self._facts(image),
+            facts=facts,
             width=image.width,
             height=image.height,
             trouble=trouble,
@@ -186,29 +259,29 @@ class GalleryWriter:
         known = {
             "prompt": image.prompt,
             "model": image.model,
-            "cost": f"${decimal_string(image.cost).rstrip('0')}",
+            "cost": dollars(image.cost),
+            "seconds": duration(image.seconds),
         }
         return {name: text for name, text in known.items() if name in self._options.show}
 
     def _thumbnail(self, row: ImageFile) -> str:
         """Return the URL of a thumbnail; as a data URL for a single file."""
+        check_shown(row)
         source = find_file(self._base, row)
         if self._options.single:
-            part = self._target.with_name(f".{self._target.name}.{os.getpid()}.thumb")
-            try:
-                make_thumbnail(source, part, self._options.side)
-                return f"data:image/webp;base64,{base64.b64encode(part.read_bytes()).decode()}"
-            finally:
-                part.unlink(missing_ok=True)
+            content = self._thumbnails.read(source, row.sha256, self._options.side)
+            return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
         name = f"{_THUMBS}/{row.sha256[:_NAME_CHARS]}-{self._options.side}.webp"
         path = self._use(name)
         if not path.is_file():
-            make_thumbnail(source, path, self._options.side)
-            self.written.new_files += 1
+            replace_file(path, self._thumbnails.read(source, row.sha256, self._options.side))
         return name
 
     def _original(self, image: GalleryImage, key: str) -> str:
-        """Copy the image itself, without metadata unless that is wanted, and return its URL."""
+        """Copy the image itself, without metadata unless that is wanted, and return its URL.
+
+        A GIF or AVIF without metadata is a WebP.
+        """
         row = image.file
         source = find_file(self._base, row)
         kind = ImageFormat(row.format)
@@ -216,13 +289,17 @@ class GalleryWriter:
         stem = f"{row.sha256[:_NAME_CHARS]}{mark}"
         if key:
             stem += f"/{Path(row.path).stem}"
-        name = f"{_ORIGINALS}/{stem}.{kind.extension}"
-        path = self._use(name)
+        is_kept = self._options.keep_metadata or kind is ImageFormat.MP4
+        is_converted = not is_kept and kind not in USUAL_FORMATS
+        extension = (ImageFormat.WEBP if is_converted else kind).extension
+        path = self._use(name := f"{_ORIGINALS}/{stem}.{extension}")
         if not path.is_file():
             data = source.read_bytes()
-            is_kept = self._options.keep_metadata or kind is ImageFormat.MP4
-            _replace_file(path, data if is_kept else without_metadata(data, kind))
-            self.written.new_files += 1
+            if is_converted:
+                data = plain_copy(data)
+            elif not is_kept:
+                data = without_metadata(data, kind)
+            replace_file(path, data)
         return quote(name)
 
     def _use(self, name: str) -> Path:
@@ -266,25 +343,3 @@ def _storage_name(images: Sequence[GalleryImage]) -> str:
     """Return a name for the picks in a browser, which has one store for all files."""
     digest = hashlib.sha256("".join(one.file.sha256 for one in images).encode())
     return f"picks-{digest.hexdigest()[:16]}"
-
-
-def _check_own(page: Path) -> None:
-    """Refuse to replace a page that is not a gallery of ours. Raises SettingsError."""
-    try:
-        with page.open("rb") as stream:
-            is_own = _MARK in stream.read(_HEAD_BYTES)
-    except FileNotFoundError:
-        return
-    if not is_own:
-        raise SettingsError(f"{page}: is not a gallery of batchgen; name another place with -o")
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

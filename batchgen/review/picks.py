@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
+
+from batchgen.console.csv_cells import as_written
 from batchgen.errors import SettingsError
 from batchgen.ledger.decisions import Decision, NewDecision
 
@@ -43,7 +46,7 @@ class Target:
 
 
 def read_picks(data: bytes, name: str) -> list[Pick]:
-    """Read a CSV file with ``key`` and either ``heart`` and ``comment`` or ``decision``.
+    """Read CSV or JSON lines with ``key`` and either ``heart`` and ``comment`` or ``decision``.
 
     A heart accepts an image; a comment without a heart asks for a redo; a row with neither says
     nothing. Raises SettingsError with the line.
@@ -52,20 +55,49 @@ def read_picks(data: bytes, name: str) -> list[Pick]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise SettingsError(f"{name}: not UTF-8 text: byte {exc.start}") from exc
+    rows = _json_rows if text.lstrip().startswith("{") else _csv_rows
+    picks = (_pick(row, line, name) for line, row in rows(text, name))
+    return [pick for pick in picks if pick is not None]
+
+
+def _csv_rows(text: str, name: str) -> Iterator[tuple[int, dict[str, str]]]:
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        columns = set(rows.fieldnames or ())
-        if "key" not in columns or not columns & {"heart", "decision"}:
-            raise SettingsError(
-                f"{name}:1: columns are {', '.join(sorted(columns)) or 'missing'}; expected key"
-                " and either heart or decision"
+        _check_columns(rows.fieldnames or (), f"{name}:1")
+        for row in rows:
+            # Python uses the key None for cells beyond the header, and None for missing cells.
+            yield (
+                rows.line_num,
+                {key: as_written(cell) for key, cell in row.items() if key and cell},
             )
-        return [pick for row in rows if (pick := _pick(row, rows.line_num, name)) is not None]
     except csv.Error as exc:
         raise SettingsError(f"{name}:{rows.line_num}: not CSV: {exc}") from exc
 
 
-def _pick(row: Mapping[str | None, str | None], line: int, name: str) -> Pick | None:
+def _json_rows(text: str, name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    for line, written in enumerate(text.split("\n"), 1):
+        if not written.strip():
+            continue
+        try:
+            row = orjson.loads(written)
+        except orjson.JSONDecodeError as exc:
+            raise SettingsError(f"{name}:{line}: not JSON: {exc}") from exc
+        if not isinstance(row, dict):
+            raise SettingsError(f"{name}:{line}: not a JSON object; expected one on each line")
+        _check_columns(row, f"{name}:{line}")
+        yield line, {key: str(cell) for key, cell in row.items() if cell is not None}
+
+
+def _check_columns(columns: Collection[str], place: str) -> None:
+    found = set(columns)
+    if "key" not in found or not found & {"heart", "decision"}:
+        raise SettingsError(
+            f"{place}: columns are {', '.join(sorted(found)) or 'missing'}; expected key"
+            " and either heart or decision"
+        )
+
+
+def _pick(row: Mapping[str, str], line: int, name: str) -> Pick | None:
     def cell(*names: str) -> str:
         return next((found.strip() for one in names if (found := row.get(one))), "")
 

@@ -45,11 +45,12 @@ class Curves:
 class Series:
     """Follows the attempts of one run."""
 
-    def __init__(self, run: int, started_at: str) -> None:
-        self.run = run
+    def __init__(self, started_at: str) -> None:
         self._start = _seconds(started_at)
         self._steps = dict[int, _Step]()
-        self._last = 0
+        self.last = 0
+        """The rowid of the newest attempt that was read; before the first, where to begin."""
+        self._is_whole = False
         self._open = set[int]()
         self.images = 0
 
@@ -57,19 +58,25 @@ class Series:
         self,
         after: Callable[[int], Sequence[SeenAttempt]],
         now: Callable[[set[int]], Sequence[SeenAttempt]],
+        *,
+        is_closed: bool = False,
     ) -> None:
-        """Read what is new: ``after`` returns a page of newer attempts, ``now`` ended ones."""
+        """Read what is new: ``after`` returns a page of newer attempts, ``now`` ended ones.
+
+        After a read of a closed run, only attempts that were open are looked at again.
+        """
         if self._open:
             for attempt in now(self._open):
                 self._open.discard(attempt.rowid)
                 self._count(attempt)
-        while page := after(self._last):
-            self._last = page[-1].rowid
+        while not self._is_whole and (page := after(self.last)):
+            self.last = page[-1].rowid
             for attempt in page:
                 if attempt.ended_at is None:
                     self._open.add(attempt.rowid)
                 else:
                     self._count(attempt)
+        self._is_whole = self._is_whole or is_closed
 
     def _count(self, attempt: SeenAttempt) -> None:
         ended = _seconds(attempt.ended_at or attempt.started_at)

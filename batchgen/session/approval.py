@@ -22,7 +22,7 @@ from batchgen.session.preflight import check_disk, check_models, check_owners, s
 from batchgen.session.prepare import RunSpec, key_of
 from batchgen.session.presenter import Presenter
 from batchgen.session.proposal import PlanSummary, Proposal
-from batchgen.session.storage import check_stores, stores_for
+from batchgen.session.storage import check_stores
 from batchgen.session.unpriced import OpenPrices
 from batchgen.system.failpoints import Point, hit
 from batchgen.text import counted
@@ -99,7 +99,7 @@ def _check_prices(name: str, changes: PriceChanges) -> None:
     if changes.risen:
         raise StoppedError(
             f"{name}: prices have risen by more than 1 % since the last run; nothing was sent."
-            " Say --yes to pay them"
+            " Pass --yes to accept them"
         )
 
 
@@ -116,7 +116,7 @@ def check_keys(name: str, groups: Mapping[Group, GroupSum]) -> None:
     raise StoppedError(
         f"{name}: {retired:,} of {counted(known, 'known job')} would be retired while {new:,} new"
         " ones appear, as if their keys had changed; nothing was sent. Check the key and the table"
-        " (`batchgen check` says how it is read), or say --yes to buy the new ones"
+        " (`batchgen check` reports how it is read), or pass --yes to buy the new ones"
     )
 
 
@@ -125,13 +125,13 @@ def _check_providers(name: str, provider: str, foreign: dict[str, int]) -> None:
     for maker, count in foreign.items():
         raise SettingsError(
             f"{name}: this run would replace {counted(count, 'image')} that {maker!r} made with new"
-            f" ones of {provider!r}; say --overwrite, or give the batch another name"
+            f" ones of {provider!r}; pass --overwrite, or give the batch another name"
         )
 
 
 def _check_paths(spec: RunSpec, proposal: Proposal, conn: sqlite3.Connection) -> None:
     """Refuse a run whose images could not be written to their paths. Raises SettingsError."""
-    base, storage = spec.prepared.loaded.base, spec.prepared.loaded.manifest.storage
+    base, storage = spec.prepared.base, spec.prepared.loaded.manifest.storage
     if not spec.overrides.overwrite:
         place = Place(spec.name, base, spec.prepared.ledger)
         check_owners(claimed_places(conn, place, collision_key), spec.name)
@@ -141,7 +141,7 @@ def _check_paths(spec: RunSpec, proposal: Proposal, conn: sqlite3.Connection) ->
         directories = [root for root in roots if not is_bucket(root)]
         check_disk(spool_directory(spec.prepared), base, directories, requests)
         check_stores(
-            stores_for(base, storage, spec.prepared.environment),
+            spec.prepared.stores(),
             filter(is_bucket, roots),
             single_writer=storage is not None and storage.single_writer,
         )

@@ -17,8 +17,8 @@ from typing import Final
 
 from batchgen.errors import BatchLockedError, LedgerError
 from batchgen.ledger.busy import Patience
+from batchgen.ledger.file_aliases import check_single_name
 from batchgen.ledger.owners import read_open_runs, refuse_while_owned
-from batchgen.ledger.single_name import check_single_name
 from batchgen.system.process_owner import BatchOwner, Life
 from batchgen.system.process_table import began_at, command_of, inode_of, this_process, user_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.reference_urls import FetchedUrl
 from batchgen.planning.reference_images import read_content
 from batchgen.storage.stores import Stores
-from batchgen.system.atomic_files import rename_durably, sync_file
+from batchgen.system.atomic_files import PRIVATE_FILE, rename_durably, sync_file
+from batchgen.urls import split_object_url
 
 
 def fetch_object(
@@ -20,11 +22,10 @@ def fetch_object(
     """Fetch an object unless it has the tag that is known; return why it failed.
 
     ``part`` is a temporary file in the directory of the copies. Blocks. Raises OSError for the
-    disk.
+    disk, and SettingsError if the bucket cannot be opened.
     """
-    scheme, _, rest = url.partition("://")
-    bucket, _, name = rest.partition("/")
-    store = stores.of(f"{scheme.lower()}://{bucket}")
+    root, name = split_object_url(url)
+    store = stores.of(root)
     try:
         info = store.info(name)
         if info is None:
@@ -37,7 +38,8 @@ def fetch_object(
     except OSError as exc:
         return exc.strerror or str(exc)
     try:
-        with part.open("wb") as file:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+        with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             sync_file(file.fileno())

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from dotenv.parser import parse_stream
-
 from batchgen.errors import SettingsError
 
 OUR_PREFIX: Final = "BATCHGEN_"
@@ -46,8 +44,8 @@ class EnvFile:
 def read_env_file(path: Path) -> EnvFile:
     """Read a ``.env`` file; one that does not exist is empty.
 
-    Other programs keep their lines in the same file. Those that are not understood are skipped:
-    a line that matters names a key, and the run asks for a key that is missing.
+    Other programs keep lines in the same file. Those that are not understood are skipped:
+    a line that matters names a key, and a run reports a key that is missing.
     Raises SettingsError for a file that can't be read.
     """
     try:
@@ -56,6 +54,9 @@ def read_env_file(path: Path) -> EnvFile:
         return EnvFile(path, {})
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{path}: can't be read: {exc}") from exc
+    # Imported here: few directories have such a file, and the import takes as long as a query.
+    from dotenv.parser import parse_stream
+
     variables: dict[str, str] = {}
     broken: list[int] = []
     ours: list[str] = []
@@ -79,14 +80,14 @@ def exposed_env_file(directory: Path) -> str | None:
     except OSError:
         return None
     if os.name == "posix" and mode & 0o077:
-        return f"{path} may be read by others on this machine; say chmod 600 on it"
+        return f"{path} can be read by others on this machine; run chmod 600 on it"
     if _is_in_git(path):
-        return f"{path} is in git, and so are its keys: git rm --cached it, and make new keys"
+        return f"{path} is in git with its keys; run git rm --cached on it, and replace the keys"
     return None
 
 
 def _is_in_git(path: Path) -> bool:
-    """Whether git lists the file. Git is not run: it obeys the settings of the directory."""
+    """Return whether git lists the file. Git is not run: it obeys the settings of the directory."""
     for directory in path.parents:
         try:
             index = (directory / ".git" / "index").read_bytes()

@@ -81,6 +81,6 @@ def check_budgets(name: str, cost: Micros, budgets: list[Budget]) -> None:
             raise StoppedError(
                 f"{name}: budget: the estimate of {dollars(cost)} is over the"
                 f" {dollars(budget.left)} that are left for {PERIOD_TEXT[budget.period]}; nothing"
-                " was sent. Raise it, make fewer with --limit N, or say --yes to go as far as it"
-                " reaches"
+                " was sent. Raise it, request fewer images with --limit N, or pass --yes to run"
+                " until it is used up"
             )

@@ -11,6 +11,7 @@ from batchgen.engine.events import (
     DownloadRetried,
     JobDone,
     JobHeld,
+    Noticed,
     Recovered,
     RunEvent,
     Stopping,
@@ -39,7 +40,7 @@ def _level(event: RunEvent) -> int:
             return logging.WARNING
         case AttemptEnded(state=state) if state in _TROUBLE:
             return logging.WARNING
-        case JobDone():
+        case JobDone() | Noticed():
             return logging.INFO
         case _:
             return logging.DEBUG
@@ -49,6 +50,8 @@ def _text(event: RunEvent) -> str:
     match event:
         case Stopping(reason=reason):
             return f"stopping: {reason}"
+        case Noticed(message=message):
+            return message
         case JobHeld(key=key, state=state, reason=reason):
             return f"{key}: {state.value}: {reason}"
         case AttemptEnded(key=key, state=state, outcome=outcome, code=code, message=message):

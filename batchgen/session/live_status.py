@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from batchgen.job import JobState
 from batchgen.ledger.batch_status import BatchStatus, LastRun, status
 from batchgen.ledger.run_pace import RunPace, run_pace
 from batchgen.session.batch_lock import owner_of
@@ -43,9 +42,7 @@ class LiveStatus:
         """Return the seconds left at the recent pace; None if the batch does not run."""
         if self.pace is None:
             return None
-        jobs = self.status.jobs
-        left = jobs[JobState.PENDING] + jobs[JobState.SENDING] - self.status.stuck
-        return self.pace.left_s(max(0, left))
+        return self.pace.left_s(self.status.to_request)
 
     def as_json(self) -> dict[str, object]:
         """Return the status with ``last_run``, ``running`` and ``killed``.
@@ -80,9 +77,12 @@ def _iso(moment: datetime | None) -> str | None:
 
 def live_status(conn: sqlite3.Connection, ledger: Path, name: str) -> LiveStatus:
     """Return the status of a batch now. Raises UnknownBatchError."""
+    found = status(conn, name)
     owner = owner_of(ledger, name)
-    found, now = status(conn, name), datetime.now(UTC)
-    run = found.last_run
+    if owner is None and found.last_run is not None and found.last_run.ended_at is None:
+        # The run may have ended after the first read; only one that has no end still was killed.
+        found = status(conn, name)
+    now, run = datetime.now(UTC), found.last_run
     pace = None
     if owner is not None and run is not None and run.ended_at is None:
         pace = run_pace(conn, run.id, run.started_at, now)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from batchgen.errors import Fault, ManifestError, SettingsError
+from collections.abc import Sequence
+
+from batchgen.errors import Fault, ManifestError
 from batchgen.ledger.clock import utc_now
 from batchgen.manifest.loader import LoadedManifest
 from batchgen.planning.planner import Planner
 from batchgen.providers.profile import Profile
 from batchgen.providers.rules.model_rules import Rulebook
-from batchgen.session.provider_profile import resolve_profile
-from batchgen.session.settings import Environment
 
 
-def more_faults(sound: LoadedManifest) -> list[Fault]:
+def more_faults(sound: LoadedManifest, profile: Profile) -> Sequence[Fault]:
     """Return the errors in the sound part of a manifest: of templates, columns, rows and rules."""
-    try:
-        profile = resolve_profile(sound.manifest.provider, Environment.load(sound.base))
-    except SettingsError:
-        return []
     planner = Planner(
         sound,
         provider=profile.name,
@@ -28,8 +24,8 @@ def more_faults(sound: LoadedManifest) -> list[Fault]:
         for _ in planner:
             pass
     except ManifestError as error:
-        return list(error.faults)
-    return []
+        return error.faults
+    return ()
 
 
 def rules_of(profile: Profile, loaded: LoadedManifest) -> Rulebook:

@@ -14,7 +14,7 @@ from batchgen.errors import BatchgenError, ExitCode, SettingsError, UnknownBatch
 from batchgen.ledger.batches import batch_id
 from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.database import open_for_writing
-from batchgen.ledger.news import keep_notice
+from batchgen.ledger.notices import keep_notice
 from batchgen.ledger.run_report import RunReport
 from batchgen.manifest.model import Notifier
 from batchgen.session.notify import Apprise, Command, Notice, Webhook, has_apprise, notify, ping

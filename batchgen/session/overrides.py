@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.errors import SettingsError
-from batchgen.ledger.only import Only
+from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.selection import Selection
 from batchgen.manifest.field_types import is_refresh
 

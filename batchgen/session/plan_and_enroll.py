@@ -11,8 +11,8 @@ from batchgen.errors import Fault
 from batchgen.job import BatchId, OptionValue, RunId
 from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.key_patterns import Only, resolve_jobs
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.only import Only, resolve_jobs
 from batchgen.ledger.open_work import unpriced_models as pending_unpriced
 from batchgen.ledger.owners import Claim
 from batchgen.ledger.price_lists import keep_price_list
@@ -41,7 +41,6 @@ from batchgen.session.publish import publish_accepted
 from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_claim import claim_of
 from batchgen.session.stage_plan import PlanObserver, stage
-from batchgen.session.storage import stores_for
 from batchgen.session.unpriced import OpenPrices, refuse_unpriced, unpriced_jobs
 from batchgen.spool.spool import Spool
 
@@ -128,9 +127,7 @@ def begin(
         conn = draft.approved(plan.staging)
         enrollment = _Enrollment(conn, spec, proposal, plan.staging, writes_run=write_run)
         if proposal.batch is not None:
-            loaded = prepared.loaded
-            stores = stores_for(loaded.base, loaded.manifest.storage, prepared.environment)
-            for notice in relocate(plan.staging, proposal.batch, loaded.base, stores):
+            for notice in relocate(plan.staging, proposal.batch, prepared.base, prepared.stores()):
                 presenter.notice(notice)
 
         def then(batch: BatchId) -> None:

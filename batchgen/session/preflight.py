@@ -51,7 +51,7 @@ def check_disk(spool: Path, base: Path, roots: Sequence[str], requests: int) -> 
     """Refuse to start if no response, or no image of any job, can be written.
 
     ``roots`` are the output directories, relative to ``base``. If only some cannot be written,
-    their jobs fail on their own, before they cost anything. Raises SettingsError.
+    only their jobs fail, before they cost anything. Raises SettingsError.
     """
     check_writable(spool)
     check_space(spool, requests)
@@ -111,7 +111,7 @@ def check_models(profile: Profile, key: ApiKey | None, needed: Sequence[str]) ->
             hint = f"; did you mean {near!r}?" if near else "."
             raise StoppedError(
                 f"model_not_found: this key does not see the model {name!r} at"
-                f" {profile.name}{hint} Nothing was sent; say --yes to ask for it all the same"
+                f" {profile.name}{hint} Nothing was sent; --yes requests it anyway"
             )
 
 

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
-from batchgen.errors import ManifestError, SettingsError
+from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.ledger.batch_identity import BatchIdentity
-from batchgen.ledger.manifest_paths import Adoption, check_manifest, stored_path
+from batchgen.ledger.manifest_paths import Adoption, check_manifest, known_base, stored_path
 from batchgen.ledger.selection import Selection
 from batchgen.manifest.loader import BrokenManifestError, LoadedManifest, load_manifest
 from batchgen.providers.account import ApiKey
 from batchgen.providers.profile import Profile
-from batchgen.session.bucket_tables import with_copies
+from batchgen.session.bucket_tables import with_table
+from batchgen.session.directories import references_directory
 from batchgen.session.manifest_faults import more_faults
 from batchgen.session.overrides import Overrides
 from batchgen.session.provider_profile import resolve_profile
 from batchgen.session.run_limits import RunLimits
 from batchgen.session.settings import Environment
+from batchgen.session.storage import stores_for
+from batchgen.storage.stores import Stores
 
 DEFAULT_PROVIDER: Final = "crazyrouter"
 """Provider of a manifest that names none."""
-
-REFERENCES_SUFFIX: Final = ".references"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +40,26 @@ class Prepared:
     ledger: Path
     adopted: Adoption | None = None
     """Set if the batch continues with a manifest at another path."""
+    batch_base: Path | None = None
+    """The directory of the batch's own manifest, if this manifest is a partial one."""
+
+    @property
+    def base(self) -> Path:
+        """Directory that output directories are relative to.
+
+        A partial manifest may be in any directory, but its images belong to the batch, whose other
+        images a run of it delivers too.
+        """
+        return self.batch_base or self.loaded.base
 
     @property
     def references(self) -> Path:
         """Directory of reference images given by URL, named by their digests."""
         return references_directory(self.ledger)
+
+    def stores(self) -> Stores:
+        """Return the stores that output directories and URLs of the manifest name."""
+        return stores_for(self.base, self.loaded.manifest.storage, self.environment)
 
     @property
     def identity(self) -> BatchIdentity:
@@ -86,42 +103,62 @@ class RunSpec:
 
 
 def prepare(manifest: Path, db: Path | None, *, ledger_directory: Path | None = None) -> Prepared:
-    """Read the manifest and the settings. Raises ManifestError and SettingsError."""
+    """Read the manifest and the settings, to plan its jobs; fetch a table that is in a bucket.
+
+    Raises ManifestError and SettingsError.
+    """
+    return with_fetched_table(_read(manifest, db, ledger_directory))
+
+
+def _read(manifest: Path, db: Path | None, ledger_directory: Path | None = None) -> Prepared:
     try:
         loaded = load_manifest(manifest)
     except BrokenManifestError as error:
-        more = [] if error.sound is None else more_faults(error.sound)
+        sound = error.sound
+        more = () if sound is None else _more_faults(sound, db, ledger_directory)
         raise ManifestError([*{*error.faults, *more}]) from None
     return settle_settings(loaded, db, ledger_directory=ledger_directory)
+
+
+def _more_faults(
+    sound: LoadedManifest, db: Path | None, ledger_directory: Path | None
+) -> Sequence[Fault]:
+    """Return the errors that planning finds in the sound part of a manifest, if it can begin."""
+    try:
+        prepared = settle_settings(sound, db, ledger_directory=ledger_directory)
+        prepared = with_fetched_table(prepared)
+    except SettingsError:
+        return ()
+    except ManifestError as error:
+        return error.faults
+    return more_faults(prepared.loaded, prepared.profile)
 
 
 def settle_settings(
     loaded: LoadedManifest, db: Path | None, *, ledger_directory: Path | None = None
 ) -> Prepared:
-    """Find ledger and provider of a manifest, and fetch a table that is in a bucket.
-
-    Raises SettingsError, and ManifestError for such a table.
-    """
+    """Find ledger and provider of a manifest. Raises SettingsError."""
     environment = Environment.load(loaded.base)
     ledger = environment.ledger_path(db, ledger_directory or loaded.base)
     return Prepared(
-        loaded=with_copies(loaded, environment, references_directory(ledger)),
+        loaded=loaded,
         environment=environment,
         profile=resolve_profile(loaded.manifest.provider, environment, loaded.base),
         ledger=ledger,
     )
 
 
-def references_directory(ledger: Path) -> Path:
-    """Return where copies of reference images and tables are kept: next to the ledger."""
-    return ledger.with_name(ledger.name + REFERENCES_SUFFIX)
+def with_fetched_table(prepared: Prepared) -> Prepared:
+    """Fetch the table of a manifest if it is in a bucket. Raises ManifestError, SettingsError."""
+    loaded = with_table(prepared.loaded, prepared.stores(), prepared.references)
+    return replace(prepared, loaded=loaded)
 
 
 def belongs(conn: sqlite3.Connection, prepared: Prepared, *, adopt: bool) -> Prepared:
     """Check that the batch belongs to this manifest, or may from now on. Raises SettingsError."""
     loaded = prepared.loaded
     if loaded.manifest.partial:
-        return prepared
+        return replace(prepared, batch_base=known_base(conn, loaded.name, prepared.ledger))
     found = check_manifest(conn, loaded.name, loaded.path, prepared.ledger, adopt=adopt)
     return replace(prepared, adopted=found)
 
@@ -138,11 +175,14 @@ class EndpointRef:
 
 
 def find_endpoint(manifest: Path | None, provider: str | None, db: Path | None) -> EndpointRef:
-    """Find the provider of a manifest, or by its name. Raises ManifestError and SettingsError."""
+    """Find the provider of a manifest, or by its name; no table is read.
+
+    Raises ManifestError and SettingsError.
+    """
     if manifest is not None:
         if provider is not None:
             raise SettingsError("name a manifest or --provider, not both")
-        prepared = prepare(manifest, db)
+        prepared = _read(manifest, db)
         return EndpointRef(
             profile=prepared.profile,
             environment=prepared.environment,

@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 
 from batchgen.engine.events import RunEvent
 from batchgen.engine.throttle.limits import DispatchStatus
+from batchgen.errors import StoppedError
 from batchgen.session.proposal import PlanSummary
 
 Count: TypeAlias = Callable[[int], None]
@@ -58,6 +59,15 @@ class SilentPresenter:
 
     def __init__(self) -> None:
         self.notices: list[str] = []
+        self._ending: str | None = None
+
+    def refuse(self, reason: str) -> None:
+        """Make the next step of the plan raise StoppedError; any thread may call this."""
+        self._ending = reason
+
+    def _check(self, _: int) -> None:
+        if self._ending is not None:
+            raise StoppedError(f"{self._ending}; nothing was sent or changed")
 
     def notice(self, text: str) -> None:
         """Keep the notice."""
@@ -68,14 +78,15 @@ class SilentPresenter:
 
     def planning(self) -> AbstractContextManager[Count | None]:
         """Show no progress."""
-        return nullcontext()
+        return nullcontext(self._check)
 
     def fetching(self, total: int) -> AbstractContextManager[Count | None]:
         """Show no progress."""
-        return nullcontext()
+        return nullcontext(self._check)
 
     def show_plan(self, summary: PlanSummary) -> None:
         """Show no plan."""
+        self._check(0)
 
     def confirm(self, question: str) -> bool:
         """Return True."""

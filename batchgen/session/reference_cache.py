@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from batchgen.errors import SettingsError
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader, Validators
 from batchgen.http.network import Access, Network
@@ -30,7 +31,12 @@ from batchgen.outcomes.download_policy import FetchResult, reference_wait_s
 from batchgen.planning.reference_images import read_content
 from batchgen.session.bucket_references import fetch_object
 from batchgen.storage.stores import Stores
-from batchgen.system.atomic_files import PART_SUFFIX, PartFile, make_directories
+from batchgen.system.atomic_files import (
+    PART_SUFFIX,
+    PRIVATE_FILE,
+    PartFile,
+    make_private_directory,
+)
 from batchgen.system.threads import in_disk_thread, in_store_thread
 from batchgen.urls import is_bucket
 
@@ -82,15 +88,16 @@ class ReferenceCache:
         self._found: list[FetchedUrl] = []
         self._problems: list[tuple[str, str]] = []
         self._result = Fetched()
-        self._disk_error: OSError | None = None
+        self._error: OSError | SettingsError | None = None
+        """What keeps any image from being fetched; the URLs are not to blame."""
 
     async def bring(self, urls: NeededUrls) -> Fetched:
         """Request every URL not requested since ``fresh_since``, and record the results.
 
         A URL that fails is recorded and stops nothing. Raises OSError if the directory cannot be
-        written.
+        written, and SettingsError if a bucket cannot be opened.
         """
-        await in_disk_thread(make_directories, self._directory)
+        await in_disk_thread(make_private_directory, self._directory)
         send, receive = anyio.create_memory_object_stream[tuple[str, FetchedUrl | None]]()
         async with anyio.create_task_group() as services:
             services.start_soon(self._deadlines.watch)
@@ -104,8 +111,8 @@ class ReferenceCache:
                             await send.send(needed)
             services.cancel_scope.cancel()
         self._settle(urls)
-        if self._disk_error is not None:
-            raise self._disk_error
+        if self._error is not None:
+            raise self._error
         return self._result
 
     async def _work(
@@ -120,12 +127,12 @@ class ReferenceCache:
             ) as downloader,
         ):
             async for url, known in needed:
-                if self._disk_error is not None:
+                if self._error is not None:
                     return
                 try:
                     await self._bring_one(downloader, url, known)
-                except OSError as exc:
-                    self._disk_error = exc
+                except (OSError, SettingsError) as exc:
+                    self._error = exc
                     return
                 if len(self._found) + len(self._problems) >= _SETTLED_AT_ONCE:
                     self._settle(urls)
@@ -190,7 +197,8 @@ class ReferenceCache:
         validators = Validators()
         if known is not None:
             validators = Validators(etag=known.etag, last_modified=known.last_modified)
-        async with PartFile(self._directory / self._part_name(url)) as part:
+        part = PartFile(self._directory / self._part_name(url), mode=PRIVATE_FILE)
+        async with part:
             result = await downloader.fetch_changed(url, part, validators)
             if isinstance(result, FetchResult):
                 if result.status == 304 and known is not None:

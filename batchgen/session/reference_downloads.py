@@ -19,11 +19,9 @@ from batchgen.ledger.reference_urls import (
     pending_references,
     urls_of_content,
 )
-from batchgen.planning.reference_images import is_url
 from batchgen.session.prepare import Prepared
 from batchgen.session.presenter import Presenter
-from batchgen.session.storage import stores_for
-from batchgen.urls import is_loopback
+from batchgen.urls import is_loopback, is_url
 
 if TYPE_CHECKING:
     from batchgen.session.reference_cache import Fetched
@@ -48,9 +46,7 @@ class ReferenceImages:
                 network=open_network(prepared.profile.network),
                 allow_loopback=_is_on_loopback(prepared),
                 fresh_since=self._began,
-                stores=stores_for(
-                    prepared.loaded.base, prepared.loaded.manifest.storage, prepared.environment
-                ),
+                stores=prepared.stores(),
                 progress=progress,
             )
             try:

@@ -58,9 +58,8 @@ from batchgen.session.prepare import Prepared, key_of
 from batchgen.session.presenter import RunProgress
 from batchgen.session.publish import publish_live
 from batchgen.session.run_claim import claim_of
-from batchgen.session.storage import stores_for
+from batchgen.spool.redaction import Redactor
 from batchgen.spool.spool import Spool
-from batchgen.storage.stores import Stores
 from batchgen.system.disk_space import DiskSpace
 from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
@@ -245,9 +244,10 @@ class _Engine:
             ),
             disk_space=DiskSpace(self.spool.directory, image_directory(prepared)),
             observe=self.progress.observe,
-            base=prepared.loaded.base,
+            base=prepared.base,
             overwrite=spec.overrides.overwrite,
-            stores=_stores(prepared) if begun.has_bucket else None,
+            redactor=Redactor.of(self.key.reveal() if self.key else None),
+            stores=prepared.stores() if begun.has_bucket else None,
         )
 
     def pool_settings(self) -> PoolSettings:
@@ -309,11 +309,6 @@ class _Begun:
     """Pairs of model and route that brought an image lately."""
     has_bucket: bool
     """Whether an output directory of the batch is, or was, in a bucket."""
-
-
-def _stores(prepared: Prepared) -> Stores:
-    loaded = prepared.loaded
-    return stores_for(loaded.base, loaded.manifest.storage, prepared.environment)
 
 
 def _begin(ledger: Ledger, run: EnrolledRun, claim: Claim | None) -> _Begun:

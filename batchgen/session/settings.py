@@ -60,7 +60,7 @@ class Environment:
         """Return who may read an account's log. Raises SettingsError, which shows no secret."""
         token, user = ApiKey(log.open_token), log.open_user
         if log.token_variable is not None:
-            hint = "it is made on the provider's account page; or export the log and say --log FILE"
+            hint = "create it on the provider's account page, or export the log and pass --log FILE"
             token = self._secret(log.token_variable, "access token", hint=hint)
         if log.user_variable is not None:
             user = (self.get(log.user_variable) or "").strip()

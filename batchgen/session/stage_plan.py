@@ -10,6 +10,7 @@ from batchgen.errors import Fault, ManifestError, SettingsError
 from batchgen.job import BatchId, OptionValue
 from batchgen.ledger.batches import batch_id
 from batchgen.ledger.decisions import amendments
+from batchgen.ledger.reference_paths import ReferencePaths
 from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import Price, Priced
@@ -61,7 +62,7 @@ def stage(
     planner = _planner(prepared, reference_urls, amended)
     try:
         staging.fill(
-            planner,
+            map(ReferencePaths(prepared.loaded.base, prepared.ledger).stored, planner),
             price=_price_of(prepared.profile, accept_unknown_price=accept_unknown_price),
             priced=observer.priced,
             collision_key=collision_key,
@@ -165,5 +166,5 @@ def _unknown_price(profile: Profile, model: str) -> str:
     return (
         f"the price of {model} with these options at {profile.name} is not known{source}, so"
         " nothing can be estimated or kept within a budget; set it as `provider: {name: "
-        f"{profile.name}, price: 0.05}}`, or go on without budgets: --accept-unknown-price"
+        f"{profile.name}, price: 0.05}}`, or run without budgets: --accept-unknown-price"
     )

@@ -92,6 +92,6 @@ def check_stores(stores: Stores, roots: Iterable[str], *, single_writer: bool) -
             raise SettingsError(
                 f"{root}: this service ignores conditional writes ({missing}), so objects of other"
                 " programs could be replaced; expected S3, Google Cloud Storage, Azure or a current"
-                " MinIO. If no other program writes there, say `storage: {single_writer: true}`;"
+                " MinIO. If no other program writes there, set `storage: {single_writer: true}`;"
                 " nothing was sent"
             )

@@ -23,6 +23,8 @@ from batchgen.simulator.request_pipeline import Gateway
 
 _GRACE_S = 10
 _KEEP_ALIVE_S = 75
+_ONLY_OWNER = 0o077
+"""Prompts and images are private; the mask is that of this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,7 @@ def serve(
     """
     if log:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    place.state.mkdir(parents=True, exist_ok=True)
+    _make_state(place.state)
     with _listen(place.host, place.port) as listener:
         host = f"[{place.host}]" if ":" in place.host else place.host
         port = listener.getsockname()[1]
@@ -73,6 +75,20 @@ def serve(
         if stdin_lifeline:
             threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
         asyncio.run(server.serve(sockets=[listener]))
+
+
+def _make_state(state: Path) -> None:
+    """Create the directory of the state: closed to other users, and ignored by git.
+
+    An existing directory may be one of the user's, so that nothing is added to it.
+    """
+    state.parent.mkdir(parents=True, exist_ok=True)
+    os.umask(_ONLY_OWNER)
+    try:
+        state.mkdir()
+    except FileExistsError:
+        return
+    (state / ".gitignore").write_text("*\n", encoding="ascii")
 
 
 class _Server(uvicorn.Server):

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.job import AttemptId
-from batchgen.system.atomic_files import PartFile, make_directories
+from batchgen.system.atomic_files import PRIVATE_DIRECTORY, PartFile, make_directories
 from batchgen.system.claiming import replace
 
 IMAGE: Final = ".answer.image."
 """Separator of attempt and position in the name of a kept image."""
-PRIVATE_DIRECTORY: Final = 0o700
 
 
 class KeptImages:

@@ -25,10 +25,10 @@ import orjson
 import pybase64
 
 from batchgen.images.base64_scanner import Base64Decoder, Kind, Piece
-from batchgen.spool.kept_images import PRIVATE_DIRECTORY
 from batchgen.spool.response_part import ResponsePart
 from batchgen.system.atomic_files import (
     PART_SUFFIX,
+    PRIVATE_DIRECTORY,
     PartFile,
     copy_open,
     has_name,
@@ -58,6 +58,8 @@ class SpooledResponse:
     body_offset: int
     placeholder: str
     """Start of each image placeholder; empty in a spool of a release without them."""
+    coding: str = ""
+    """The coding of a body that was stored as it arrived, for lack of a library to undo it."""
 
     def text(self) -> bytes:
         """Return the body with a placeholder for each image that has its own file."""
@@ -81,9 +83,11 @@ class SpooledResponse:
         return self.path.with_name(self.path.name.removesuffix(PART_SUFFIX))
 
 
-def head_line(status: int, headers: Mapping[str, str], route: str) -> bytes:
+def head_line(status: int, headers: Mapping[str, str], route: str, coding: str = "") -> bytes:
     """Return the first line of a response file."""
     head = {"status": status, "headers": dict(headers), "route": route, "mark": _PLACEHOLDER}
+    if coding:
+        head["coding"] = coding
     return orjson.dumps(head) + b"\n"
 
 
@@ -105,6 +109,7 @@ def read_response(path: Path) -> SpooledResponse | None:
             route=head["route"],
             body_offset=len(line),
             placeholder=str(head.get("mark", "")),
+            coding=str(head.get("coding", "")),
         )
     except (ValueError, KeyError, TypeError):
         return None

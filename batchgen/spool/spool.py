@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from batchgen.job import AttemptId
-from batchgen.spool.kept_images import PRIVATE_DIRECTORY, KeptImages
+from batchgen.spool.kept_images import KeptImages
 from batchgen.spool.response_file import SpooledResponse, read_response, remove_images
 from batchgen.spool.response_part import ResponsePart
 from batchgen.system.atomic_files import (
     PART_SUFFIX,
-    make_directories,
+    PRIVATE_DIRECTORY,
+    PRIVATE_FILE,
+    make_private_directory,
     rename_durably,
     sync_file,
     write_if_absent,
@@ -33,7 +35,6 @@ _OLD: Final = "old-"
 _NAME: Final = re.compile(
     rf"(?P<attempt>.+){re.escape(RESPONSE_SUFFIX)}({PART_SUFFIX}|(\.image)?\.[0-9]+)?"
 )
-_PRIVATE_FILE: Final = 0o600
 _REMOVE_BATCH: Final = 16
 
 
@@ -57,7 +58,7 @@ class Spool:
             identity = f"{_OLD if existed else 'new-'}{uuid.uuid4().hex}\n"
             write_if_absent(self._identity_file, identity.encode())
             self.identity = _read_identity(self._identity_file)
-        make_directories(self.directory, mode=PRIVATE_DIRECTORY)
+        make_private_directory(self.directory)
         self.images.load()
 
     def read_identity(self) -> None:
@@ -86,7 +87,7 @@ class Spool:
         return ResponsePart(
             self.directory / self.name(attempt),
             may_hold=may_hold,
-            mode=_PRIVATE_FILE,
+            mode=PRIVATE_FILE,
             directory_mode=PRIVATE_DIRECTORY,
         )
 

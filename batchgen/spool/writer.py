@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from batchgen.images.base64_scanner import Base64Scanner, Kind, Piece, ScannedBody
-from batchgen.spool.redaction import Redaction
+from batchgen.spool.redaction import PlainRedaction, Redactor, TextRedaction
 from batchgen.spool.response_file import ResponseFile, head_line
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.threads import in_disk_thread
@@ -17,7 +17,8 @@ _BUFFER_BYTES: Final = 128 * 1024
 class SpoolWriter:
     """Writer of one response. A small response costs a single write, at the end.
 
-    ``hide`` is the API key: a server may repeat it in an error, and it must not reach the disk.
+    ``hide`` removes the API key: a server may repeat it in an error, and it must not reach the
+    disk. ``coding`` is that of a body which cannot be decompressed yet; see `write_as_received`.
     """
 
     def __init__(
@@ -27,14 +28,17 @@ class SpoolWriter:
         headers: Mapping[str, str],
         *,
         route: str = "images",
-        hide: str | None = None,
+        hide: Redactor | None = None,
+        coding: str = "",
     ) -> None:
-        self._redaction = Redaction(hide.encode()) if hide else None
+        self._redaction = PlainRedaction(hide.plain) if hide else None
+        self._text_redaction = TextRedaction(hide) if hide else None
+        self._is_verbatim = False
         self._scan = Base64Scanner()
         self._buffer: list[Piece] = []
         self._buffered_bytes = 0
         self._size = 0
-        self._file = ResponseFile(part, head_line(status, headers, route))
+        self._file = ResponseFile(part, head_line(status, headers, route, coding))
         self.scanned: ScannedBody | None = None
         """The body with placeholders, after `commit`; None if it is in the file only."""
 
@@ -53,6 +57,11 @@ class SpoolWriter:
         """The disk error that ended the response, even if the waiting task was cancelled."""
         return self._file.failed
 
+    def write_as_received(self) -> None:
+        """Write the body as it is, as it is compressed: it has neither texts nor base64."""
+        self._redaction = self._text_redaction = None
+        self._is_verbatim = True
+
     async def write(self, chunk: bytes) -> None:
         """Append to the body. Raises OSError."""
         self._feed(self._redaction.filter(chunk) if self._redaction else chunk)
@@ -67,13 +76,14 @@ class SpoolWriter:
     async def commit(self) -> None:
         """Make the complete response durable, unless its part holds it. Raises OSError."""
         self._feed_rest()
-        held = self._file.hold(self._buffer)
+        held = None if self._is_verbatim else self._file.hold(self._buffer)
         if held is not None:
             self._buffer = []
             self.scanned = ScannedBody(held, self._size)
             return
         text = await in_disk_thread(self._file.commit, self._take_buffer())
-        self.scanned = None if text is None else ScannedBody(text, self._size)
+        if text is not None and not self._is_verbatim:
+            self.scanned = ScannedBody(text, self._size)
 
     def close(self) -> None:
         """Close the files without finishing the response; `commit` and `flush` do so too."""
@@ -82,12 +92,28 @@ class SpoolWriter:
     def _feed(self, data: bytes) -> None:
         self._size += len(data)
         self._buffered_bytes += len(data)
-        self._buffer += self._scan.feed(data)
+        if self._is_verbatim:
+            self._buffer.append((Kind.TEXT, data))
+        elif self._text_redaction is None:
+            self._buffer += self._scan.feed(data)
+        else:
+            for kind, piece in self._scan.feed(data):
+                self._add(self._text_redaction, kind, piece)
+
+    def _add(self, redaction: TextRedaction, kind: Kind, piece: bytes) -> None:
+        """Add a piece without the key; the images between texts pass unchanged."""
+        if kind is Kind.TEXT:
+            self._buffer.append((kind, redaction.filter(piece)))
+        else:
+            self._buffer += [(Kind.TEXT, redaction.flush()), (kind, piece)]
 
     def _feed_rest(self) -> None:
         if self._redaction:
             self._feed(self._redaction.flush())
-        self._buffer.append((Kind.TEXT, self._scan.rest()))
+        rest = self._scan.rest()
+        if self._text_redaction is not None:
+            rest = self._text_redaction.filter(rest) + self._text_redaction.flush()
+        self._buffer.append((Kind.TEXT, rest))
 
     def _take_buffer(self) -> list[Piece]:
         pieces, self._buffer, self._buffered_bytes = self._buffer, [], 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from batchgen.storage.store import ObjectInfo, StaleObjectError
 from batchgen.system.atomic_files import (
@@ -16,6 +18,9 @@ from batchgen.system.atomic_files import (
     sync_file,
 )
 from batchgen.system.claiming import claim, replace
+
+_CHUNK_BYTES: Final = 1 << 20
+_PART_NAME: Final = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART_SUFFIX)}")
 
 
 class LocalStore:
@@ -38,6 +43,18 @@ class LocalStore:
             raise ValueError(f"{name!r}: not the name of an object")
         return self.root.joinpath(*parts)
 
+    def part_of(self, name: str) -> Path:
+        """Return an unused temporary path next to that of an object; `list` leaves it out."""
+        final = self.path_of(name)
+        return final.with_name(f".{final.name[-100:]}.{os.urandom(4).hex()}{PART_SUFFIX}")
+
+    def remove_parts(self) -> None:
+        """Remove the temporary files that killed writers left. Raises OSError."""
+        for directory, _, names in os.walk(self.root):
+            for one in names:
+                if _PART_NAME.fullmatch(one):
+                    Path(directory, one).unlink(missing_ok=True)
+
     def info(self, name: str) -> ObjectInfo | None:
         try:
             return _info(name, self.path_of(name).stat())
@@ -46,6 +63,11 @@ class LocalStore:
 
     def read(self, name: str) -> bytes:
         return self.path_of(name).read_bytes()
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        with self.path_of(name).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
 
     def digest(self, name: str) -> str | None:
         try:
@@ -58,7 +80,7 @@ class LocalStore:
     ) -> ObjectInfo:
         final = self.path_of(name)
         make_directories(final.parent)
-        part = final.with_name(f".{final.name[-100:]}.{os.urandom(4).hex()}{PART_SUFFIX}")
+        part = self.part_of(name)
         try:
             part.write_bytes(data)
             return self.put_file(name, part, create=create, if_tag=if_tag)

@@ -77,6 +77,11 @@ class ObjectStore:
         with self._errors(name, "read"):
             return bytes(self._api.get(self._store, name).bytes())
 
+    def chunks(self, name: str) -> Iterator[bytes]:
+        with self._errors(name, "read"):
+            for chunk in self._api.get(self._store, name):
+                yield bytes(chunk)
+
     def digest(self, name: str) -> str | None:
         """Return the SHA-256 that was recorded with an object, else that of its content."""
         try:

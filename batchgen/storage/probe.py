@@ -39,7 +39,7 @@ def probe(store: Store) -> StoreAbilities:
             if create_only and swaps:
                 store.put(name, _AFTER, if_tag=written.e_tag)
                 if store.read(name) != _AFTER:
-                    raise OSError(5, "an object that was written is read with other content", name)
+                    raise OSError(5, "an object has other content than was written", name)
         finally:
             with suppress(OSError):
                 store.delete(name)

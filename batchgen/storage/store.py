@@ -11,6 +11,9 @@ from typing import Protocol
 class StaleObjectError(Exception):
     """The object is not the one that a conditional put expected."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name}: another program has replaced or removed the object")
+
 
 class StoreError(OSError):
     """A service refused an operation or could not be reached."""
@@ -46,6 +49,10 @@ class Store(Protocol):
 
     def read(self, name: str) -> bytes:
         """Return the content of an object. Raises FileNotFoundError."""
+        ...
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Yield the content of an object in pieces. Raises FileNotFoundError."""
         ...
 
     def digest(self, name: str) -> str | None:

@@ -19,9 +19,10 @@ class Stores:
     """The stores of a batch, each opened once; may be used by several threads."""
 
     def __init__(self, base: Path, options: Options) -> None:
-        """``base`` is the directory that paths are relative to.
+        """Open no store yet.
 
-        ``options`` is called when the first bucket is opened.
+        ``base`` is the directory that paths are relative to. ``options`` is called when the first
+        bucket is opened.
         """
         self._base = base
         self._options = options

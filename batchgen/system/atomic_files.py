@@ -40,6 +40,10 @@ else:
 
 
 PART_SUFFIX: Final = ".part"
+PRIVATE_DIRECTORY: Final = 0o700
+PRIVATE_FILE: Final = 0o600
+"""Modes of what may hold prompts, images or responses."""
+_IGNORE_FILE: Final = ".gitignore"
 _BUFFER_BYTES: Final = 512 * 1024
 
 
@@ -314,11 +318,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(final: Path, data: bytes) -> None:
+def write_atomically(final: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write a small file so that it appears complete or not at all. Raises OSError."""
     part = final.with_name(final.name + PART_SUFFIX)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(part, flags, 0o666), "wb") as file:
+    with os.fdopen(os.open(part, flags, mode), "wb") as file:
         file.write(data)
         file.flush()
         sync_file(file.fileno())
@@ -372,6 +376,19 @@ def make_directories(directory: Path, mode: int = 0o777) -> None:
             raise
     else:
         sync_directory(directory.parent)
+
+
+def make_private_directory(directory: Path) -> None:
+    """Create a directory for state of ours: closed to other users, and ignored by git.
+
+    An existing directory keeps its mode. Raises OSError.
+    """
+    make_directories(directory, PRIVATE_DIRECTORY)
+    with suppress(OSError):  # it exists, or the disk is full, which other files will report
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        handle = os.open(directory / _IGNORE_FILE, flags, PRIVATE_FILE)
+        with os.fdopen(handle, "wb") as file:
+            file.write(b"*\n")
 
 
 def make_directory_below(root: Path, directory: Path) -> None:

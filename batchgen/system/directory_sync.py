@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ class DirectorySync:
             mine = turn.asked
         with turn.syncing:
             if turn.error is not None and mine <= turn.failed:
-                raise type(turn.error)(*turn.error.args)
+                raise copy.copy(turn.error)  # with its path, which is not in `args`
             if mine <= turn.covered:
                 return
             with turn.counter:

@@ -30,7 +30,7 @@ def this_process(lock: str = "") -> Here:
         namespace=_link(_PROC / "self/ns/pid"),
         pid=pid,
         started=started_of(pid) or "",
-        user=_user_name(),
+        user=user_name(),
         command=command_of(pid) or shown_command(sys.argv),
         lock=lock,
     )
@@ -58,10 +58,11 @@ def _link(path: Path) -> str:
     return ""
 
 
-def _user_name() -> str:
+def user_name() -> str:
+    """Return the name of this process's user; the number where the system has no name for it."""
     with suppress(OSError, KeyError, ImportError):
         return getpass.getuser()
-    return ""
+    return str(os.getuid()) if hasattr(os, "getuid") else ""
 
 
 def started_of(pid: int) -> str | None:

@@ -13,9 +13,14 @@ import pytest
 from batchgen.storage.object_store import ObjectStore
 from batchgen.system.failpoints import Point
 from tests.support import rig
+from tests.support.c2pa import sign
 from tests.support.extras import require
+from tests.support.images import drawing
+from tests.support.images import encoded as written
 from tests.support.old_store import Behavior, s3_proxy
+from tests.support.responses import RED, encoded
 from tests.support.s3 import S3Server
+from tests.support.scripted_server import scripted
 
 require("obstore", "moto")
 
@@ -113,6 +118,27 @@ def test_images_are_objects_and_paid_once(shop: Shop) -> None:
     assert shop.bill == 2
 
 
+@pytest.mark.parametrize("point", [None, "placed"])
+def test_signed_image_in_a_bucket_has_a_sidecar(point: str | None, shop: Shop) -> None:
+    signed = sign(RED)
+    output = f"output: {{dir: {json.dumps(shop.root)}, metadata: true}}\n"
+    with scripted() as script:
+        script.response({"b64_json": encoded(signed)})
+        rig.manifest(shop.directory, f"{script.base}/v1", ["a mug"], options="{}", extra=output)
+        if point is not None:
+            shop.run(point=point, code=-9)
+        shop.run()
+        assert len(script.posts) == 1
+        assert shop.objects()["job-000.png"] == signed
+        assert json.loads(shop.objects()["job-000.json"])["prompt"] == "a mug"
+        plain = written(drawing(64, 48), "PNG")
+        script.response({"b64_json": encoded(plain)})
+        rig.manifest(shop.directory, f"{script.base}/v1", ["a cup"], options="{}", extra=output)
+        shop.run()
+    assert set(shop.objects()) == {"job-000.png", ".previous/job-000.png~1"}
+    assert shop.objects()[".previous/job-000.png~1"] == signed
+
+
 def test_endpoint_and_region_may_be_in_the_manifest(shop: Shop) -> None:
     del shop.env["AWS_ENDPOINT_URL"], shop.env["AWS_REGION"]
     storage = f"storage: {{endpoint: {shop.server.endpoint!r}, region: eu-central-1}}\n"
@@ -191,6 +217,17 @@ def test_a_bucket_that_refuses_stops_the_run(proxied: Shop, behavior: Behavior) 
     proxied.run()
     proxied.judge(12)
     assert proxied.bill == 12, "what was paid is delivered"
+
+
+def test_refusing_bucket_does_not_stop_the_next_manifest(proxied: Shop, behavior: Behavior) -> None:
+    behavior.only, behavior.refuse_puts = ".png", True
+    proxied.write("one")
+    (proxied.directory / "batch.yaml").rename(proxied.directory / "first.yaml")
+    other = proxied.write("two", root="here")
+    other.write_text(other.read_text().replace("name: batch", "name: other"))
+    shown = proxied.batchgen("run", "first.yaml", "batch.yaml", code=3)
+    assert "storage: [Errno 13] access refused" in shown
+    assert len(list((proxied.directory / "here").glob("*.png"))) == 1
 
 
 def test_a_bucket_that_cannot_be_written_costs_nothing(proxied: Shop, behavior: Behavior) -> None:
@@ -331,6 +368,10 @@ def test_rows_are_read_from_a_bucket(proxied: Shop, behavior: Behavior) -> None:
     assert proxied.bill == 3
     proxied.store.delete("shop.csv")
     assert "no such object" in proxied.run(code=2)
+    proxied.batchgen("resume", "batch")
+    proxied.batchgen("gallery", "batch", "--columns", "title")
+    page = proxied.directory / "gallery-batch" / "index.html"
+    assert "a mug" in page.read_text(encoding="utf-8")
 
 
 def test_a_failed_job_is_exported_with_its_bucket(shop: Shop) -> None:

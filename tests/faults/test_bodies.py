@@ -92,7 +92,7 @@ async def test_a_cut_image_is_charged_kept_and_never_done(form: str, tmp_path: P
     rows = await anyio.to_thread.run_sync(
         rig.query, tmp_path / "batchgen.db", "SELECT * FROM responses"
     )
-    in_ledger, in_spool = len(rows), len(list((tmp_path / "batchgen.db.spool").iterdir()))
+    in_ledger, in_spool = len(rows), len(rig.spooled(tmp_path))
     assert (in_ledger, in_spool) == ((0, len(bad)) if form == "inline" else (len(bad), 0))
 
 
@@ -134,12 +134,12 @@ async def test_same_image_for_two_jobs_is_saved_and_reported(
 
 @pytest.mark.fault("B12", "B17")
 async def test_only_the_bytes_tell_what_a_image_is(tmp_path: Path) -> None:
-    """A JPEG that is sent as PNG is kept as what it is; a GIF that is sent as PNG is not kept."""
-    jpeg, gif = image("red", "JPEG"), image("red", "GIF")
+    """A JPEG that is sent as PNG is kept as what it is; a TIFF that is sent as PNG is not kept."""
+    jpeg, tiff = image("red", "JPEG"), image("red", "TIFF")
     async with gateway() as provider:
         provider.files = {
             "0.png": [wire.response(jpeg, Content_Type="image/png")],
-            "1.png": [wire.response(gif, Content_Type="image/png")],
+            "1.png": [wire.response(tiff, Content_Type="image/png")],
         }
         provider.reply = lambda number: response({"url": provider.url(f"{number}.png")})
         await provider.run(tmp_path, jobs=2, code=1)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from batchgen.system import disk_space
 from batchgen.system.atomic_files import PART_SUFFIX
+from tests.review.browser import review
 from tests.support import rig
+from tests.support.scripted_server import scripted
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file systems of POSIX")
 
@@ -171,3 +175,52 @@ def test_images_follow_the_umask_and_other_files_are_private(
     assert mode("out/batch/job-000.png") == 0o666 & ~umask
     assert mode("batchgen.db") == mode("batchgen.db.lock") == mode("run.log") == 0o600
     assert mode("batchgen.db.spool") == 0o700
+
+
+@pytest.mark.fault("D22")
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_our_own_directories_are_private_and_ignored(umask: int, tmp_path: Path) -> None:
+    path = tmp_path / "batch.yaml"
+    with scripted() as script:
+        script.files["mug.png"] = rig.image(tmp_path / "mug.png", size=(64, 64))
+        path.write_text(
+            f"name: batch\nprovider: local\nimages: ['{script.url('mug.png')}']\n"
+            "jobs: [{key: mug, prompt: a mug}]\n"
+        )
+        command = [sys.executable, "-m", "batchgen", "run", str(path)]
+        subprocess.run(command, cwd=tmp_path, env=rig.environment(), check=True, umask=umask)
+    before = os.umask(umask)
+    try:
+        with (
+            review(tmp_path, "--since", "2020-01-01") as server,
+            httpx.Client(base_url=server.origin) as client,
+        ):
+            server.begin_session(client)
+            assert client.get("/thumb/1/320").status_code == 200
+    finally:
+        os.umask(before)
+    ours = [tmp_path / f"batchgen.db.{name}" for name in ("spool", "references", "local", "thumbs")]
+    for directory in ours:
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700, directory
+        assert (directory / ".gitignore").read_text() == "*\n"
+        files = [file for file in directory.rglob("*") if file.is_file()]
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert [path.name for path in tmp_path.rglob(".gitignore")] == [".gitignore"] * len(ours)
+    if shutil.which("git"):
+        subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+        listed = subprocess.run(
+            ["git", "status", "--porcelain", "-uall"],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        assert "batchgen.db.spool/" not in listed
+        assert not any(f"{directory.name}/" in listed for directory in ours)
+
+
+def test_endpoint_adds_nothing_to_a_directory_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(0o755)
+    with rig.endpoint(tmp_path / "state"):
+        pass
+    assert not (tmp_path / "state" / ".gitignore").exists()

@@ -96,9 +96,9 @@ def test_what_a_run_left_behind_its_last_image_is_removed(
     path = rig.manifest(tmp_path, served.base_url, ["one"])
     killed = runs.run("run", path, cwd=tmp_path, env={"BATCHGEN_FAILPOINT": Point.SAVED})
     assert killed.end.code == -signal.SIGKILL
-    assert list((tmp_path / "batchgen.db.spool").iterdir()) != []
+    assert rig.spooled(tmp_path) != []
     assert runs.run("run", path, cwd=tmp_path).end.code == 0
-    assert list((tmp_path / "batchgen.db.spool").iterdir()) == []
+    assert rig.spooled(tmp_path) == []
 
 
 @pytest.mark.parametrize("text", ["nowhere", "spooled:0", "spooled:often"])

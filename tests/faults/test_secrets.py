@@ -87,6 +87,10 @@ LEAKS = {
         "".join(f"%{octet:02X}" for octet in CANARY.encode())
     ),
     "JSON": lambda directory: (directory / "a").write_text(json.dumps({"key": CANARY})),
+    "JSON escapes": lambda directory: (directory / "a").write_text(
+        "".join(f"\\u{octet:04x}" for octet in CANARY.encode())
+    ),
+    "hex": lambda directory: (directory / "a").write_text(f"x{CANARY.encode().hex()}"),
     "a file's name": lambda directory: (directory / f"a-{CANARY}.json").touch(),
     "an image's metadata": as_metadata,
     "a row": as_row,
@@ -171,6 +175,57 @@ def test_provider_that_repeats_the_key_does_not_leak_it(tmp_path: Path) -> None:
         done = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path, code=1)
         printed = rig.batchgen("report", "batch", cwd=tmp_path, code=None)
     assert "wrong key *** for you" in done.stderr + printed.stdout
+    assert canary.found_in(tmp_path) == []
+
+
+def echoes(key: str) -> str:
+    """A text in which a server repeats the key in many forms."""
+    plain = key.encode()
+    return " ".join(
+        (
+            *(base64.b64encode(before + plain + b"!").decode() for before in (b"", b"a", b"ab")),
+            base64.urlsafe_b64encode(b"Bearer " + plain).decode(),
+            *(plain.hex(), plain.hex().upper(), urllib.parse.quote(f"k={key}&", safe="")),
+            "".join(f"%{octet:02X}" for octet in plain),
+            "".join(f"\\u{octet:04x}" for octet in plain),
+        )
+    )
+
+
+@pytest.mark.fault("S12")
+@pytest.mark.parametrize("place", ["refusal", "task", "success"])
+def test_provider_that_repeats_the_key_encoded_does_not_leak_it(place: str, tmp_path: Path) -> None:
+    """In messages, logs, the ledger and sidecars, and in what a polled task says."""
+    said = f"see {echoes(CANARY)} there"
+    with scripted() as script:
+        script.headers["X-Request-Id"] = base64.b64encode(CANARY.encode()).decode()
+        error = {"message": said, "code": CANARY.encode().hex()}
+        if place == "refusal":
+            script.reply = lambda: (400, json.dumps({"error": error}).encode())
+        elif place == "task":
+            task = {"id": "task_1", "status": "queued", "polling_url": f"{script.base}/t/1"}
+            script.reply = lambda: (202, json.dumps(task).encode())
+            failed = json.dumps({"status": "failed", "error": error}).encode()
+            script.files["t/1"] = failed
+        else:
+            item = {"url": script.url("1.png"), "revised_prompt": said}
+            script.files["1.png"] = RED
+            script.response(item)
+        path = rig.manifest(
+            tmp_path,
+            f"{script.base}/v1",
+            ["a mug"],
+            limits="{max_waste: '0', poll: 0.01}",
+            extra=EVERYTHING,
+        )
+        log = tmp_path / "night.log"
+        code = 0 if place == "success" else 1
+        done = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path, code=code)
+        printed = rig.batchgen("report", "batch", cwd=tmp_path, code=None)
+    if place != "success":
+        assert "see ***" in done.stderr + printed.stdout
+    (attempt,) = rig.query(tmp_path / "batchgen.db", "SELECT request_id FROM attempts")
+    assert attempt["request_id"] == "***=" or attempt["request_id"].startswith("***")
     assert canary.found_in(tmp_path) == []
 
 
@@ -298,7 +353,7 @@ def test_an_env_file_others_may_read_is_warned_of(served: rig.Endpoint, tmp_path
     keys.write_text(f"OTHER_KEY={CANARY}\n")
     keys.chmod(0o644)
     warned = rig.batchgen("run", path, "--limit", "1", cwd=tmp_path)
-    assert f"warning: {keys} may be read by others on this machine" in warned.stderr
+    assert f"warning: {keys} can be read by others on this machine" in warned.stderr
     keys.chmod(0o600)
     assert "warning" not in rig.batchgen("resume", "batch", cwd=tmp_path).stderr
 

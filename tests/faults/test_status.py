@@ -221,7 +221,7 @@ async def test_a_stream_that_nobody_asked_for_is_read_or_a_doubt(
         await provider.run(tmp_path, code=None)
     found = await anyio.to_thread.run_sync(rig.status, tmp_path)
     assert found["jobs"][state] == 1
-    kept = list((tmp_path / "batchgen.db.spool").iterdir())
+    kept = rig.spooled(tmp_path)
     assert len(kept) == (state == "uncertain")
 
 

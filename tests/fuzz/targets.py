@@ -7,13 +7,17 @@ import functools
 import gzip
 import json
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import zstandard
+
 from batchgen.errors import ManifestError, SettingsError
+from batchgen.http.content_coding import BadCoding, ContentDecoder
 from batchgen.images.base64_scanner import (
     Base64Decoder,
     Base64Scanner,
@@ -33,16 +37,18 @@ from batchgen.outcomes.classify import Exchange, Failure, Reach, classify
 from batchgen.outcomes.retry_after import MAX_WAIT_S, retry_after
 from batchgen.planning.naming import NamingError, checked_key, output_path, safe_path
 from batchgen.providers.adapters.error_objects import error_of
-from batchgen.providers.adapters.image_paths import MAX_IMAGES, find_images
+from batchgen.providers.adapters.find_images import MAX_IMAGES, find_images
 from batchgen.providers.adapters.registry import ADAPTERS
 from batchgen.providers.adapters.response_parsing import parse_document
 from batchgen.providers.adapters.tasks import find_task
 from batchgen.providers.adapters.video import read_state
 from batchgen.providers.usage_log import UsageLogError, read_exported_log
 from batchgen.session.settings import Environment
+from batchgen.spool.redaction import Redactor
 from batchgen.text import slug
 from batchgen.urls import check_base_url
-from tests.support.images import SMALL
+from tests.support.canary import CANARY, is_in
+from tests.support.images import HEIC, HEIC_ALPHA, SMALL
 from tests.support.manifests import NIGHTLY, SHORT
 from tests.support.naming import assert_safe
 from tests.support.price_list import check as check_prices
@@ -50,6 +56,7 @@ from tests.support.sse import COMPLETED, PARTIAL, stream
 
 TABLES: Final = ("csv", "tsv", "jsonl", "json", "txt", "csv.gz", "jsonl.zst")
 ROUTES: Final = tuple(ADAPTERS)
+CODINGS: Final = ("gzip", "deflate", "br", "zstd", "")
 KINDS: Final = ("application/json", "text/event-stream", "text/html")
 WAITS: Final = ("retry-after", "retry-after-ms", "x-ratelimit-reset-requests", "ratelimit", "date")
 VALUES: Final = {"a": "x", "b": 2, "c": ["p", "q"], "d": {"e": None}, "row": {"a": "x"}}
@@ -96,7 +103,7 @@ def read_table(data: bytes) -> None:
     if name.endswith(".gz") and not content.startswith(b"\x1f\x8b"):
         content = gzip.compress(content, mtime=0)
     (_directory() / name).write_bytes(content)
-    with suppress(RowsFault), open_rows(name, _directory()) as table:
+    with suppress(RowsFault), closing(open_rows(name, _directory())) as table:
         for number, row in enumerate(table, 1):
             assert row.number >= 1
             assert len(row.names) == len(row.cells) == len(set(row.names))
@@ -142,7 +149,7 @@ def read_response(data: bytes) -> None:
             assert classification.billed is not Billed.NO
 
 
-def read_image_paths(data: bytes) -> None:
+def find_any_images(data: bytes) -> None:
     """Images are found at distinct indexes; next to an error only those that are image data."""
     with suppress(ValueError):
         document = parse_document(data)
@@ -199,6 +206,28 @@ def read_image(data: bytes) -> None:
     path.write_bytes(data)
     with suppress(BadImage):
         decode(path)
+
+
+def read_coding(data: bytes) -> None:
+    """A body is passed on, decompressed up to its limit, or refused."""
+    decoder = ContentDecoder(CODINGS[data[0] % len(CODINGS)] if data else "", max_expansion=20)
+    size = 0
+    with suppress(BadCoding):
+        for piece in decoder.feed(data[1:]):
+            size += len(piece)
+            assert len(piece) <= 8 << 20
+        for piece in decoder.end():
+            size += len(piece)
+    assert size <= max(9 << 20, 20 * len(data))
+
+
+def read_key(data: bytes) -> None:
+    """A text shows the key in none of its forms, and stays as it is without it."""
+    redactor = Redactor(CANARY)
+    found = redactor.data(data)
+    assert not is_in(found)
+    if not any(mark in data for mark in (b"%", b"\\", b"&#")) and CANARY.encode()[:2] not in data:
+        assert redactor.data(found) == found
 
 
 def read_name(data: bytes) -> None:
@@ -269,8 +298,8 @@ TARGETS: Final[Mapping[str, Target]] = {
             b'\2\0{"code": "success", "data": {"task_id": "t", "status": "SUCCESS", "url": "u"}}',
         ),
     ),
-    "image_paths": Target(
-        read_image_paths,
+    "find_images": Target(
+        find_any_images,
         tuple(
             json.dumps(document).encode()
             for document in (
@@ -291,7 +320,21 @@ TARGETS: Final[Mapping[str, Target]] = {
         ),
     ),
     "headers": Target(read_headers, (b"7", b"\n1500\n1m30s\nMon, 02 Nov 2026 02:00:00 GMT")),
-    "image": Target(read_image, tuple(image for _, image in SMALL.values())),
+    "image": Target(read_image, (*(image for _, image in SMALL.values()), HEIC, HEIC_ALPHA)),
+    "coding": Target(
+        read_coding,
+        (
+            b"\0" + gzip.compress(b'{"a": 1}' * 9, mtime=0),
+            b"\1" + zlib.compress(b'{"a": 1}' * 9),
+            bytes.fromhex("02 1b4700 44 05 13 16 c8 22 c2 07"),
+            b"\3" + zstandard.compress(b'{"a": 1}' * 9),
+            b'\2{"a": 1}',
+        ),
+    ),
+    "key": Target(
+        read_key,
+        (CANARY.encode(), base64.b64encode(b"a" + CANARY.encode()), b"%73k\\u002d&#45;sk-C"),
+    ),
     "name": Target(read_name, (b"../../etc/passwd", b"COM1/nul.png", "Café/\u202egpj".encode())),
     "prices": Target(
         read_prices, (b'{"data": [{"model_name": "m", "quota_type": 1, "model_price": 0.1}]}',)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import gzip
 import json
 import logging
+import random
 import ssl
 import threading
 import time
@@ -20,11 +22,14 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import brotli
 import httpx
 import pytest
+import zstandard
 
 import batchgen.http.client
 import batchgen.http.deadlines
+from batchgen.http import decompressors
 from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines, time_awake_or_asleep
 from batchgen.http.network import Network
@@ -44,11 +49,6 @@ from tests.support.canary import CANARY as KEY
 pytestmark = pytest.mark.anyio
 
 SHORT_S = 0.3
-
-
-@pytest.fixture(scope="module")
-def verify() -> ssl.SSLContext:
-    return ssl_context()
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,6 @@ async def test_an_unusable_address_is_an_exchange_too(
     assert exchange.reach is Reach.NOTHING
     assert exchange.failure is not Failure.NONE
     assert exchange.detail
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> wire.Certificate:
-    return wire.certificate(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
 
 
 @pytest.mark.fault("N05")
@@ -598,6 +593,12 @@ COMPRESSED = {
     "only a header": ("gzip", GOOD),
     "only another header": ("deflate", GOOD),
     "br, which it is not": ("br", GOOD),
+    "br": ("br", brotli.compress(GOOD)),
+    "br among others": ("identity, BR", brotli.compress(GOOD)),
+    "zstd": ("zstd", zstandard.compress(GOOD)),
+    "zstd without a header": ("", zstandard.compress(GOOD)),
+    "zstd in two frames": ("zstd", zstandard.compress(GOOD[:9]) + zstandard.compress(GOOD[9:])),
+    "zstd, which it is not": ("zstd", GOOD),
 }
 
 
@@ -653,6 +654,36 @@ async def test_a_key_in_a_compressed_response_is_redacted(
 ) -> None:
     body = gzip.compress(b'{"error":{"message":"wrong key %s"}}' % KEY.encode())
     script = wire.answering(wire.response(body, "401 No", Content_Encoding="gzip"))
+    async with wire.serve(script) as server, asker(tmp_path, verify) as client:
+        await client.ask(server.url)
+    assert client.whole().body() == b'{"error":{"message":"wrong key ***"}}'
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+async def test_response_of_a_missing_library_is_spooled_as_it_is(
+    size: str, tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decompressors, "_brotli", lambda: None)
+    noise = base64.b64encode(random.Random(1).randbytes(400_000 if size == "large" else 40))
+    body = b'{"data": [{"b64_json": "%s"}]}' % noise
+    packed = brotli.compress(body)
+    assert (len(packed) > 256 * 1024) == (size == "large")
+    script = wire.answering(wire.response(packed, Content_Encoding="br"))
+    async with wire.serve(script) as server, asker(tmp_path, verify) as client:
+        exchange = await client.ask(server.url)
+    response = client.whole()
+    assert (response.coding, response.text(), exchange.scanned) == ("br", packed, None)
+    assert exchange.reach is Reach.COMPLETE
+    assert list((tmp_path / "spool").glob("*.0")) == []
+
+
+async def test_plain_response_of_a_missing_library_is_read(
+    tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header alone does not make a response unreadable."""
+    monkeypatch.setattr(decompressors, "_brotli", lambda: None)
+    body = b'{"error":{"message":"wrong key %s"}}' % KEY.encode()
+    script = wire.answering(wire.response(body, "401 No", Content_Encoding="br"))
     async with wire.serve(script) as server, asker(tmp_path, verify) as client:
         await client.ask(server.url)
     assert client.whole().body() == b'{"error":{"message":"wrong key ***"}}'
@@ -816,7 +847,7 @@ async def test_the_key_is_in_no_log_no_text_and_no_file(
             exchange = await client.ask(server.url, attempt=attempt)
             texts += [repr(exchange), repr(client.api), str(vars(client.api).keys())]
             texts.append(repr(client.api._transport))
-    files = [path.read_text() for path in sorted(client.spool.directory.iterdir())]
+    files = [path.read_text() for path in sorted(client.spool.directory.glob("a*"))]
     assert len(files) == 3
     assert any("wrong key ***" in text for text in files)
     for text in (*texts, *files, caplog.text):

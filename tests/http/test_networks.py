@@ -15,6 +15,8 @@ import httpx
 import pytest
 import trustme
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from batchgen.errors import SettingsError
 from batchgen.http.deadlines import Deadlines
@@ -180,6 +182,33 @@ def test_the_password_of_a_proxy_is_not_shown() -> None:
     with pytest.raises(ValueError, match="scheme") as caught:
         Proxy.parse("ftp://operator:p%40ss@proxy.test:3128")
     assert "ss@" not in str(caught.value)
+
+
+_BETWEEN = st.text(st.sampled_from("[]/?#@:%\\. 1x\u2100\uff0f") | st.characters(), max_size=6)
+
+
+@given(
+    st.lists(_BETWEEN, min_size=2, max_size=5),
+    st.sampled_from(["", "http://", "https://", "https:/", "socks5://"]),
+    st.sampled_from(["host:3128", "host", "[::1]:1", "host:x", "host/v1", ""]),
+)
+@example(["[", "]"], "http://", "host:3128")
+@example(["/", ""], "http://", "host:3128")
+@example(["", "\u2100"], "http://", "host:3128")
+@example(["", ""], "", "host/v1")
+def test_no_part_of_a_password_is_in_a_message(between: list[str], scheme: str, host: str) -> None:
+    url = f"{scheme}user:{'Zq9'.join(between)}@{host}"
+    for check in (Proxy.parse, check_base_url):
+        assert "zq9" not in refusal_of(check, url).lower()
+
+
+def refusal_of(check: Callable[[str], object], url: str) -> str:
+    """Return the message of a refused URL; empty if it is accepted."""
+    try:
+        check(url)
+    except ValueError as exc:
+        return str(exc)
+    return ""
 
 
 # TLS

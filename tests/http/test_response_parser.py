@@ -52,6 +52,11 @@ WHOLE = {
     + CHUNKS,
     "equal lengths": OK + b"Content-Length: 5\r\nX: y\r\ncontent-length: 5\r\n\r\nhello",
     "a list of equal lengths": OK + b"Content-Length: 5, 5\r\n\r\nhello",
+    "equal lengths in other digits": OK + b"Content-Length: 5, 05\r\n\r\nhello",
+    "lines before equal lengths": b"\r\n\n" + OK + b"Content-Length: 5, 5\r\n\r\nhello",
+    "a line after an interim response": b"HTTP/1.1 100 Continue\r\n\r\n\r\n"
+    + OK
+    + b"Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello",
     "length with a space": OK + b"Content-Length : 5\r\n\r\nhello",
     "identity": OK + b"Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello",
     "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 5\nX: y\n\nhello",
@@ -143,6 +148,7 @@ MALFORMED = {
     "binary": bytes(range(256)),
     "lengths that differ": OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
     "a list of lengths": OK + b"Content-Length: 5, 6\r\n\r\nhello!",
+    "an empty list of lengths": OK + b"Content-Length: ,\r\n\r\nhello",
     "negative length": OK + b"Content-Length: -5\r\n\r\nhello",
     "length in words": OK + b"Content-Length: five\r\n\r\nhello",
     "chunk size in words": OK + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\nhello",

@@ -107,11 +107,6 @@ def keep_alive(*responses: bytes) -> Script:
     return script
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> wire.Certificate:
-    return wire.certificate(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1", "DNS:a.test")
-
-
 # Requests and responses
 
 

@@ -20,9 +20,14 @@ from hypothesis import strategies as st
 from playwright.sync_api import Browser, expect
 
 from batchgen.ledger.clock import timestamp
-from batchgen.ledger.dashboard import SeenAttempt
+from batchgen.ledger.dashboard import SeenAttempt, attempts_after
 from batchgen.ledger.samples import SAMPLE_EVERY_S
+from batchgen.review import dashboard as module
+from batchgen.review.batch import ReviewBatch, View
+from batchgen.review.dashboard import Dashboard
 from batchgen.review.series import MIN_SAMPLES, MOST_POINTS, Series, percentile
+from batchgen.session.batch_lock import batch_lock
+from batchgen.text import duration
 from tests.review.big import PRICE
 from tests.review.browser import Server, open_page, review
 from tests.support import rig
@@ -58,7 +63,7 @@ def attempts(
 
 
 def followed(found: list[SeenAttempt]) -> Series:
-    series = Series(1, timestamp(START))
+    series = Series(timestamp(START))
     series.follow(lambda last: [one for one in found if one.rowid > last][:5_000], lambda _: [])
     return series
 
@@ -262,3 +267,92 @@ def test_percentile_is_the_least_that_covers_the_share(values: list[float], shar
     assert found in values
     assert sum(value <= found for value in values) * 100 >= share * len(values)
     assert sum(value < found for value in values) * 100 < share * len(values)
+
+
+@pytest.fixture
+def batch(fifty: Path) -> Iterator[ReviewBatch]:
+    opened = ReviewBatch(fifty / "batchgen.db", "batch", View(by="anna"))
+    yield opened
+    opened.close()
+
+
+def shown(dashboard: Dashboard, run: int | None = None) -> dict[str, Any]:
+    found = dashboard.snapshot(run, None)
+    assert found is not None
+    return found
+
+
+def change(batch: ReviewBatch, sql: str) -> None:
+    with closing(sqlite3.connect(batch.ledger)) as conn:
+        conn.execute(sql)
+        conn.commit()
+
+
+def test_run_that_ends_meanwhile_was_not_killed(
+    batch: ReviewBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(batch, "UPDATE runs SET ended_at = NULL WHERE id = 2")
+
+    def end(*_: object) -> None:
+        change(batch, f"UPDATE runs SET ended_at = '{timestamp(START)}' WHERE id = 2")
+
+    monkeypatch.setattr(module, "owner_of", end)
+    assert shown(Dashboard(batch))["state"]["name"] == "ended"
+
+
+def test_only_the_newest_run_has_the_owner(batch: ReviewBatch) -> None:
+    change(batch, "UPDATE runs SET ended_at = NULL")
+    dashboard = Dashboard(batch)
+    with batch_lock(batch.ledger, "batch"):
+        assert shown(dashboard)["state"]["name"] == "running"
+        old = shown(dashboard, 1)["state"]
+    assert (old["name"], old["owner"]) == ("killed", None)
+    assert old["text"] == "its process is gone; run 2 came after it"
+
+
+def test_images_of_an_old_run_are_shown(batch: ReviewBatch) -> None:
+    change(batch, "UPDATE attempts SET rowid = rowid + 10000 WHERE run_id = 2")
+    found = shown(Dashboard(batch), 1)
+    assert [one["key"] for one in found["images"]] == [f"k-{n:05d}" for n in range(48, 0, -2)]
+    assert sum(found["curves"]["ok"]) == 25
+
+
+def test_attempts_of_an_ended_run_are_read_once(
+    batch: ReviewBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    read = attempts_after
+
+    def counted(*args: Any) -> Any:
+        reads.append(args[2:])
+        return read(*args)
+
+    monkeypatch.setattr(module, "attempts_after", counted)
+    dashboard = Dashboard(batch)
+    first = shown(dashboard, 1)
+    assert reads == [(0, 49), (49, 49)], "no later run is searched"
+    assert shown(dashboard, 1)["curves"] == first["curves"]
+    assert len(reads) == 2
+
+
+def test_time_left_is_about_jobs_without_an_image(
+    batch: ReviewBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Series, "rates", lambda *_: (2.0, 1.0, 2.0))
+    change(batch, "UPDATE runs SET ended_at = NULL WHERE id = 2")
+    for state, key in (("pending", 1), ("pending", 2), ("paid", 3), ("failed", 4)):
+        change(batch, f"UPDATE jobs SET state = '{state}' WHERE id = {key}")
+    change(batch, "UPDATE jobs SET shares = 4 WHERE id = 2")
+    with batch_lock(batch.ledger, "batch"):
+        left = shown(Dashboard(batch))["left"]
+    assert left == {"jobs": 1, "seconds": 30, "least": 30, "most": 60}
+
+
+def test_page_writes_durations_as_the_terminal_does(browser: Browser, fifty: Path) -> None:
+    seconds = [0.04, 1.7, 9.6, 42.4, 59.7, 60, 128, 3599.7, 3900, 7199.6, 4_000_000]
+    with review(fifty) as server:
+        page = open_page(browser, server.url.replace("/#", "/run#")).page
+        shown = page.evaluate(
+            "list => import('/static/js/format.js').then(one => list.map(one.duration))", seconds
+        )
+    assert shown == [duration(one) for one in seconds]

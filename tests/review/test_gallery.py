@@ -61,6 +61,12 @@ def replace_image(directory: Path, number: int, content: bytes, name: str | None
         conn.commit()
 
 
+def without_thumbnails(directory: Path) -> dict[str, bytes]:
+    """Return the files below a directory except the shared thumbnails, which can be deleted."""
+    found = rig.content(directory)
+    return {name: found[name] for name in found if not name.startswith("batchgen.db.thumbs/")}
+
+
 def test_check_01_opens_from_a_file_without_network(browser: Browser, fifty: Path) -> None:
     make(fifty)
     page = opened(browser, fifty)
@@ -85,6 +91,16 @@ def test_check_02_single_file_has_a_limit(fifty: Path, tmp_path: Path) -> None:
     assert "2,000 images make a file of about" in said
     assert "at most 25 MB" in said
     assert not (many / "gallery-batch.html").exists()
+
+
+@pytest.mark.parametrize("flags", [("-o", "one.html"), ("-o", "ONE.HTM"), ("--single",)])
+def test_single_file_holds_no_full_images(fifty: Path, flags: tuple[str, ...]) -> None:
+    before = rig.content(fifty)
+    said = make(fifty, *flags, "--size", "full", code=2)
+    assert f"{flags[-1]}: a single file holds no full images; expected --size 320 or 640" in said
+    assert rig.content(fifty).keys() == before.keys()
+    make(fifty, *flags, "--size", "640")
+    assert len(without_thumbnails(fifty)) == len(before) + 1
 
 
 @pytest.mark.timeout(900)
@@ -122,12 +138,13 @@ def test_check_04_nothing_private_is_in_it(fifty: Path, flags: tuple[str, ...]) 
 def test_check_05_what_is_requested_is_there_escaped(fifty: Path) -> None:
     with closing(sqlite3.connect(fifty / "batchgen.db")) as conn:
         conn.execute("UPDATE jobs SET prompt = '<b>photo</b> & more' WHERE id = 1")
+        conn.execute("UPDATE attempts SET cost = 2000000 WHERE job_id = 2")
         conn.commit()
     make(fifty, "--show", "prompt,cost,model,key")
     text = (fifty / "gallery-batch" / "index.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;photo&lt;/b&gt; &amp; more" in text
     assert "<b>photo</b>" not in text
-    for word in ("$0.0377", "gpt-image-2", "k-00000"):
+    for word in ("$0.0377<", "$2.00<", "gpt-image-2", "k-00000"):
         assert word in text
     said = make(fifty, "--show", "secret", code=2)
     assert "expected key, prompt, cost, model" in said
@@ -218,6 +235,8 @@ def test_check_10_picks_come_back(browser: Browser, fifty: Path, show: tuple[str
     page = opened(browser, fifty)
     page.locator(".heart").nth(1).click()
     page.locator(".choose input").nth(2).fill('too "dark", =SUM')
+    page.locator(".choose input").nth(3).fill("=1+1")
+    page.locator(".choose input").nth(4).fill("-5")
     page.reload()
     assert page.locator(".heart").nth(1).get_attribute("aria-pressed") == "true"
     assert page.locator(".choose input").nth(2).input_value() == 'too "dark", =SUM'
@@ -229,13 +248,15 @@ def test_check_10_picks_come_back(browser: Browser, fifty: Path, show: tuple[str
     assert [(row["heart"], row["comment"]) for row in rows] == [
         ("1", ""),
         ("", 'too "dark", =SUM'),
+        ("", "'=1+1"),
+        ("", "-5"),
     ]
     assert {"key", "file", "heart", "comment"} <= rows[0].keys()
     with picks.open("a", encoding="utf-8", newline="") as stream:
         stream.write('"unknown","x","1","",""\r\n')
     arguments = ("review", "batch", "--import", picks, "--by", "client")
     done = rig.batchgen(*arguments, cwd=fifty, code=1)
-    assert "2 decisions of client recorded" in done.stdout
+    assert "4 decisions of client recorded" in done.stdout
     assert "unknown: the batch has no such image" in done.stderr
     assert "0 decisions of client" in rig.batchgen(*arguments, cwd=fifty, code=1).stdout
     found = rig.query(
@@ -245,6 +266,8 @@ def test_check_10_picks_come_back(browser: Browser, fifty: Path, show: tuple[str
     assert [tuple(row) for row in found] == [
         ("k-00001", "accept", ""),
         ("k-00002", "redo", 'too "dark", =SUM'),
+        ("k-00003", "redo", "=1+1"),
+        ("k-00004", "redo", "-5"),
     ]
 
 
@@ -314,7 +337,7 @@ def test_check_14_gallery_is_accessible(browser: Browser, fifty: Path, scheme: s
 
 def test_check_15_gallery_writes_nothing_else(fifty: Path) -> None:
     def listing() -> dict[str, bytes]:
-        found = rig.content(fifty)
+        found = without_thumbnails(fifty)
         return {name: found[name] for name in found if not name.startswith("gallery-")}
 
     before = listing()
@@ -383,6 +406,28 @@ def test_stripping_keeps_every_pixel(kind: str) -> None:
         assert old.tobytes() == new.tobytes()
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_stripping_drops_data_after_the_end(kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((40, 30), 90).convert("RGB").save(buffer, kind, lossless=True)
+    data = buffer.getvalue()
+    image_format = ImageFormat(kind.lower())
+    assert without_metadata(data + b"secret", image_format) == without_metadata(data, image_format)
+
+
+def test_stripping_drops_comments_between_scans() -> None:
+    buffer = io.BytesIO()
+    image = Image.effect_noise((40, 30), 90).convert("RGB")
+    image.save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    second = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    comment = b"\xff\xfe\x00\x08secret"
+    stripped = without_metadata(data[:second] + comment + data[second:], ImageFormat.JPEG)
+    assert b"secret" not in stripped
+    with Image.open(io.BytesIO(data)) as old, Image.open(io.BytesIO(stripped)) as new:
+        assert old.tobytes() == new.tobytes()
+
+
 @given(st.binary(max_size=120))
 def test_picks_of_any_bytes_are_read_or_refused(data: bytes) -> None:
     try:
@@ -391,6 +436,20 @@ def test_picks_of_any_bytes_are_read_or_refused(data: bytes) -> None:
         return
     found = match(picks, [])
     assert len(found.unknown) == len(picks)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"key": "a", "decision": "accept"}\n{"key', "p:2: not JSON"),
+        ('{"key": "a", "decision": "redo", "note": "\\ud800"}', "p:1: not JSON"),
+        ('{"key": "a", "heart": true}\n\n[]', "p:3: not a JSON object"),
+        ('{"name": "a"}', "p:1: columns are name; expected key"),
+    ],
+)
+def test_broken_json_lines_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        read_picks(text.encode(), "p")
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.text("ab", max_size=2))))

@@ -82,8 +82,9 @@ def test_check_05_history_shows_the_right_images(
             str(old[0]),
             str(new[0]),
         ]
-        for image in images.all():
-            assert image.evaluate("one => one.decode().then(() => one.naturalWidth)") > 0
+        page.wait_for_function(
+            "[...document.querySelectorAll('#stage img')].every(one => one.naturalWidth > 0)"
+        )
         page.click("text=Slider")
         page.locator(".slider").press("ArrowRight")
         assert page.locator(".slider").input_value() == "50.5"
@@ -284,7 +285,7 @@ def _replace(directory: Path, number: int, content: bytes, file_format: str) -> 
 def test_check_15_decisions_round_trip(fifty: Path, tmp_path: Path) -> None:
     decide(fifty, Decision.ACCEPT, "k-00000", "k-00001")
     decide(fifty, Decision.REJECT, "k-00002", note='x,\n"y"')
-    decide(fifty, Decision.REDO, "k-00003", note="n", prompt="other")
+    decide(fifty, Decision.REDO, "k-00003", note="=n", prompt="- other")
     command = ("export", "batch", "--what", "decisions", "--format", "csv")
     first = rig.batchgen(*command, cwd=fifty).stdout
     assert [row["decision"] for row in csv.DictReader(io.StringIO(first))] == [
@@ -306,6 +307,11 @@ def test_check_15_decisions_round_trip(fifty: Path, tmp_path: Path) -> None:
         for text in (first, second)
     ]
     assert tables[0] == tables[1]
+    lines = other / "decisions.jsonl"
+    exported = ("export", "batch", "--what", "decisions", "-o", lines)
+    rig.batchgen(*exported, cwd=other)
+    done = rig.batchgen("review", "batch", "--import", lines, "--by", "eve", cwd=other)
+    assert "0 decisions of eve recorded, 4 recorded before" in done.stdout
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -16,8 +16,10 @@ from batchgen.ledger.decisions import (
     Decision,
     ImageChangedError,
     NewDecision,
+    NothingToUndoError,
     decision_counts,
     record_decisions,
+    undo_decisions,
 )
 from tests.review.decide import REVIEWER, decide, saved
 from tests.support import rig
@@ -121,6 +123,23 @@ def test_check_05_replaced_image_is_undecided(served: rig.Endpoint, tmp_path: Pa
             wrong = NewDecision(image=stale, sha256=seen, decision=Decision.ACCEPT)
             with pytest.raises(ImageChangedError):
                 record_decisions(conn, batch, [wrong], REVIEWER)
+
+
+def test_undo_passes_over_replaced_images(served: rig.Endpoint, tmp_path: Path) -> None:
+    make(served, tmp_path, "a", "b", "c")
+    decide(tmp_path, Decision.ACCEPT, "job-002")
+    decide(tmp_path, Decision.REJECT, "job-000", "job-001")
+    kept, _ = saved(tmp_path, "job-001")
+    first, _ = saved(tmp_path, "job-002")
+    run(tmp_path, "--only", "job-000")
+    with closing(open_for_writing(tmp_path / "batchgen.db")) as conn:
+        batch = find_batch(conn, "batch").id
+        assert undo_decisions(conn, batch, REVIEWER, action="u1") == [kept]
+        assert undo_decisions(conn, batch, REVIEWER, action="u2") == [first]
+        with pytest.raises(NothingToUndoError):
+            undo_decisions(conn, batch, REVIEWER, action="u3")
+        counts = decision_counts(conn, batch)
+    assert (counts.accepted, counts.rejected, counts.undecided) == (0, 0, 3)
 
 
 def test_rejection_is_taken_back(served: rig.Endpoint, tmp_path: Path) -> None:

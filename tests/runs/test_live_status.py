@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from batchgen.ledger.database import open_for_reading
+from batchgen.session import live_status as module
 from tests.support import rig
 
 SWITCHES = ("--fast-images", "--latency", "0.3", "--fault-after", "4", "--throttle", "0.2")
@@ -73,3 +77,30 @@ def test_forced_colors_reach_a_pipe(served: rig.Endpoint, tmp_path: Path) -> Non
     assert json.loads(shown.stdout)["batch"] == "batch"
     plain = rig.batchgen("status", cwd=tmp_path, env={"FORCE_COLOR": "1", "NO_COLOR": "1"})
     assert "\x1b" not in plain.stdout
+
+
+ENDED = "UPDATE runs SET ended_at = '2026-11-28T02:00:00.000Z'"
+OPEN = "UPDATE runs SET ended_at = NULL"
+
+
+@pytest.mark.parametrize(("before", "meanwhile"), [(OPEN, ENDED), (ENDED, OPEN)])
+def test_run_that_ends_or_begins_is_not_killed(
+    served: rig.Endpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
+    meanwhile: str,
+) -> None:
+    manifest = rig.manifest(tmp_path, served.base_url, ["A mug"])
+    rig.batchgen("run", manifest, cwd=tmp_path)
+    db = tmp_path / "batchgen.db"
+
+    def change(sql: str) -> None:
+        with closing(sqlite3.connect(db)) as conn:
+            conn.execute(sql)
+            conn.commit()
+
+    change(before)
+    monkeypatch.setattr(module, "owner_of", lambda *_: change(meanwhile))
+    with closing(open_for_reading(db)) as conn:
+        assert module.live_status(conn, db, "batch").killed_run is None

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from sqlite_utils import Database
 
 from batchgen.ledger.database import open_for_reading, open_for_writing
@@ -59,6 +60,26 @@ def test_a_moved_directory_keeps_working(served: rig.Endpoint, tmp_path: Path) -
 
 
 @pytest.mark.fault("XC3")
+def test_a_moved_directory_keeps_its_edit_jobs(served: rig.Endpoint, tmp_path: Path) -> None:
+    old, new = tmp_path / "shop", tmp_path / "elsewhere" / "moved"
+    old.mkdir()
+    rig.image(old / "mug.png", size=(64, 64))
+    Image.new("RGBA", (64, 64)).save(old / "mask.png")
+    extra = "images: [mug.png]\nmask: mask.png\n"
+    path = rig.manifest(old, served.base_url, ["one", "forbidden-word", "three"], extra=extra)
+    rig.batchgen("run", path, "--limit", "2", cwd=old, code=1)
+    new.parent.mkdir()
+    old.rename(new)
+    sent = posts(served)
+    rig.batchgen("resume", "batch", cwd=new, code=1)
+    assert rig.status(new)["jobs"]["done"] == 2
+    assert posts(served) == sent + 1
+    assert f'"{new}/mug.png"' in rig.batchgen("export", "batch", "--failed", cwd=new).stdout
+    rows = rig.query(new / "batchgen.db", "SELECT DISTINCT images, mask FROM jobs")
+    assert [tuple(row) for row in rows] == [('["mug.png"]', "mask.png")]
+
+
+@pytest.mark.fault("XC3")
 @pytest.mark.parametrize(
     "command",
     [
@@ -81,7 +102,7 @@ def test_a_missing_base_is_refused(
 
     refused = rig.batchgen(*command, "--db", ledger, cwd=tmp_path, code=2)
 
-    assert f"batch: the directory of its manifest is not there: {shop}" in refused.stderr
+    assert f"batch: the directory of its manifest does not exist: {shop}" in refused.stderr
     assert f"batchgen run DIR/batch.yaml --db {ledger}" in refused.stderr
     assert (ledger.read_bytes(), posts(served)) == (before, sent)
     assert not shop.exists()
@@ -202,6 +223,25 @@ def test_a_partial_manifest_elsewhere_joins_its_batch(served: rig.Endpoint, tmp_
     rig.batchgen("run", fixed, "--db", db, cwd=tmp_path)
     assert stored(db) == "batch.yaml"
     assert "2 images, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout
+
+
+@pytest.mark.fault("XC4")
+def test_a_copied_partial_manifest_writes_to_its_batch(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path / "shop", served.base_url, ["one", "two"])
+    db = path.parent / "batchgen.db"
+    served.judge("faults", {"download-miss": 1})
+    limits = "{concurrency: 1, download_wait: 0}"
+    rig.manifest(path.parent, served.base_url, ["one", "two"], limits=limits)
+    rig.batchgen("run", path, cwd=tmp_path, code=1)
+    served.judge("faults", {})
+    partial = "partial: true\n"
+    copied = rig.manifest(tmp_path / "copy", served.base_url, ["one, changed"], extra=partial)
+    done = rig.batchgen("run", copied, "--db", db, cwd=tmp_path)
+    assert f"images in {Path('shop/out/batch')}" in done.stdout
+    assert "2 images, all as" in rig.batchgen("verify", "batch", "--db", db, cwd=tmp_path).stdout
+    assert not (copied.parent / "out").exists()
 
 
 @pytest.mark.fault("XC4")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import batchgen
 from batchgen import Batch, ExitCode, JobState
-from batchgen.errors import ManifestError
+from batchgen.errors import ManifestError, StoppedError
+from batchgen.session.plan_and_enroll import EnrolledRun, begin
 from tests.support import rig
 
 PROMPTS = ["a mug", "a forbidden-word <b>", "a hat"]
@@ -83,6 +87,66 @@ def test_stop_lets_requests_in_flight_finish(tmp_path: Path) -> None:
         assert 1 <= number <= 4
         assert reason == "stopped by its program"
         rig.judge(tmp_path, slow.bill(), finished=False)
+
+
+@pytest.mark.parametrize("is_planned", [False, True])
+def test_interrupt_while_planning_sends_nothing(
+    served: rig.Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_planned: bool
+) -> None:
+    before, stopped, stop = len(served.bill()), threading.Event(), Batch.stop
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        assert stopped.wait(rig.TIMEOUT_S)
+
+    def interrupted(*args: Any, **options: Any) -> EnrolledRun:
+        if not is_planned:
+            interrupt()
+        run = begin(*args, **options)
+        interrupt()
+        return run
+
+    def stop_and_say(batch: Batch) -> None:
+        stop(batch)
+        stopped.set()
+
+    monkeypatch.setattr("batchgen.api.begin", interrupted)
+    monkeypatch.setattr(Batch, "stop", stop_and_say)
+    path = rig.manifest(tmp_path, served.base_url, ["a mug"])
+    with pytest.raises(KeyboardInterrupt):
+        batchgen.run(path)
+    assert len(served.bill()) == before
+    assert (tmp_path / "batchgen.db").exists() is is_planned
+
+
+async def _stopped_at_once(path: Path) -> Batch:
+    async with Batch(path) as batch:
+        batch.stop()
+        assert [result async for result in batch] == []
+    return batch
+
+
+def test_stop_before_iterating_sends_nothing(served: rig.Endpoint, tmp_path: Path) -> None:
+    before = len(served.bill())
+    batch = asyncio.run(_stopped_at_once(rig.manifest(tmp_path, served.base_url, ["a mug"])))
+    assert (batch.stopped, batch.exit_code) == ("stopped by its program", ExitCode.STOPPED)
+    assert len(served.bill()) == before
+
+
+async def _stopped_before_entering(path: Path) -> None:
+    batch = Batch(path)
+    batch.stop()
+    async with batch:
+        pass
+
+
+def test_stop_refuses_the_plan(tmp_path: Path) -> None:
+    path = rig.manifest(tmp_path, "http://127.0.0.1:9/v1", ["a mug"])
+    with pytest.raises(StoppedError, match=r"yaml: stopped by its program; nothing was sent or"):
+        asyncio.run(_stopped_before_entering(path))
+    assert not (tmp_path / "batchgen.db").exists()
 
 
 def test_events_reach_the_logger(

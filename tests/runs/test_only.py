@@ -18,7 +18,7 @@ from batchgen.api import Batch
 from batchgen.errors import SettingsError
 from batchgen.job import BatchId
 from batchgen.ledger.database import in_memory
-from batchgen.ledger.only import IS_MEANT, Only, only_values, resolve_jobs
+from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values, resolve_jobs
 from tests.support import rig
 
 SWITCHES = ()

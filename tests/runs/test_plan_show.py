@@ -54,6 +54,21 @@ def test_show_prints_the_exact_request(shop: Path) -> None:
     assert str(request["body"]) in text
 
 
+@pytest.mark.parametrize(
+    ("wanted", "extension"), [("jpeg", "jpg"), ("webp", "webp"), (None, "{ext}")]
+)
+def test_show_prints_the_path_that_the_run_writes(
+    served: rig.Endpoint, tmp_path: Path, wanted: str | None, extension: str
+) -> None:
+    options = "{size: 1024x1024}" if wanted is None else f"{{output_format: {wanted}}}"
+    manifest = rig.manifest(tmp_path, served.base_url, ["A mug"], options=options)
+    done = rig.batchgen("plan", manifest, "--show", "job-000", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["path"] == f"out/batch/job-000.{extension}"
+    rig.batchgen("run", manifest, cwd=tmp_path)
+    (image,) = (tmp_path / "out" / "batch").iterdir()
+    assert image.suffix == f".{extension}" or wanted is None
+
+
 def test_show_sends_what_the_run_sends(served: rig.Endpoint, tmp_path: Path) -> None:
     manifest = rig.manifest(tmp_path, served.base_url, ["A mug", "A bowl"])
     found = rig.batchgen("plan", manifest, "--show", "job-001", "--json", cwd=tmp_path)

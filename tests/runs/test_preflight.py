@@ -48,3 +48,14 @@ def test_a_disk_without_room_is_found_before_anything_is_sent(
     monkeypatch.setattr("batchgen.system.disk_space.KEPT_FREE_BYTES", 1 << 60)
     with pytest.raises(SettingsError, match=r"MiB free, .* nothing was sent"):
         check_space(tmp_path / "not" / "there" / "yet", 8)
+
+
+def test_unusable_bucket_of_a_reference_is_no_bug(served: rig.Endpoint, tmp_path: Path) -> None:
+    extra = "images: ['s3://shop/mug.png']\n"
+    path = rig.manifest(tmp_path, served.base_url, ["one", "two"], extra=extra)
+    sent = served.judge("stats")["posts"]
+    shown = rig.run_changed("import sys\nsys.modules['obstore'] = None", path, code=2)
+    assert "s3://shop: needs obstore, which is not installed" in shown
+    assert "Traceback" not in shown
+    assert served.judge("stats")["posts"] == sent
+    assert not (tmp_path / "batchgen.db").exists()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from email import message_from_bytes
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,23 @@ def test_cron_line_makes_the_images_silently(shop: Path) -> None:
     done = run_like_cron(command, shop)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert rig.status(shop, "demo")["jobs"]["done"] == 8
+
+
+def test_mail_has_the_report_as_html(shop: Path) -> None:
+    (shop / "catalog.yaml").write_text("provider: local\njobs: [A mug]\n", encoding="utf-8")
+    rig.batchgen("run", "catalog.yaml", cwd=shop)
+    sendmail = shop / "sendmail"
+    sendmail.write_text(f"#!/bin/sh\ncat > '{shop}/sent'\n", encoding="utf-8")
+    sendmail.chmod(0o755)
+    done = run_like_cron(recipe("mail").replace("/usr/sbin/sendmail", str(sendmail)), shop)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    mail = message_from_bytes((shop / "sent").read_bytes(), policy=default)
+    assert mail["Subject"] == "Images of last night"
+    assert mail.get_content_type() == "text/html"
+    body = mail.get_content()
+    assert "All jobs are done" in body
+    assert body.count("data:image/jpeg;base64,") == 1
+    assert mail.defects == []
 
 
 def test_service_runs_the_cron_command_and_waits_for_requests() -> None:

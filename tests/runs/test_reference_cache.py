@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from batchgen.http.network import Network
-from batchgen.http.session import ssl_context
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.session.reference_cache import WIDTH, Fetched, ReferenceCache
 from batchgen.storage.stores import Stores
@@ -22,11 +21,6 @@ from tests.support import rig, wire
 pytestmark = pytest.mark.anyio
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def verify() -> ssl.SSLContext:
-    return ssl_context()
 
 
 @pytest.fixture
@@ -71,7 +65,7 @@ class Rig:
         return self.urls.find(url).problem
 
     def files(self) -> set[str]:
-        return {file.name for file in self.directory.iterdir()}
+        return {file.name for file in self.directory.iterdir()} - {".gitignore"}
 
 
 @pytest.fixture

@@ -257,7 +257,7 @@ SPOILED = {
     "cut": {"b64_json": encoded(CUT)},
     "not base64": {"b64_json": "!!!!"},
     "a page": {"b64_json": encoded(b"<html>sorry</html>")},
-    "a gif": {"b64_json": encoded(image("red", "GIF"))},
+    "a tiff": {"b64_json": encoded(image("red", "TIFF", (8, 8)))},
 }
 
 
@@ -274,7 +274,7 @@ def test_a_spoiled_image_is_charged_kept_raw_and_never_saved(
     found = rig.status(tmp_path)
     assert found["jobs"]["failed"] == 1
     assert found["cost"]["charged"] == "0.037700"
-    (kept,) = (tmp_path / "batchgen.db.spool").iterdir()
+    (kept,) = rig.spooled(tmp_path)
     assert json.dumps(form)[1:-1].encode() in kept.read_bytes()
 
 

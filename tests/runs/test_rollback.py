@@ -82,6 +82,20 @@ def test_a_image_of_another_format_takes_its_place_back(
     assert not (tmp_path / "out" / "batch" / "job-000.png").exists()
 
 
+def test_rollback_keeps_the_image_under_another_spelling(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    below = "{dir: out, path: 'x/{{ key }}.{{ ext }}'}"
+    images = []
+    for prompt, output in (("a", below), ("b", below), ("b", "{dir: out/x}")):
+        extra = f"output: {output}\n"
+        path = rig.manifest(tmp_path, served.base_url, [prompt], extra=extra)
+        rig.batchgen("run", path, cwd=tmp_path)
+        images.append((tmp_path / "out/x/job-000.png").read_bytes())
+    rig.batchgen("rollback", "batch", cwd=tmp_path)
+    assert (tmp_path / "out/x/job-000.png").read_bytes() == images[0]
+
+
 def test_rollback_killed_before_the_ledger_write_is_finished(
     served: rig.Endpoint, tmp_path: Path
 ) -> None:

@@ -85,7 +85,7 @@ def test_stream_cut_after_its_image_loses_nothing(script: Scripted, tmp_path: Pa
     script.cut = len(b"data: [DONE]\n\n") + 1
     rig.batchgen("run", manifest(tmp_path, script, options=STREAM), cwd=tmp_path)
     assert list(saved(tmp_path).values()) == [RED]
-    assert not list((tmp_path / "batchgen.db.spool").iterdir())
+    assert not rig.spooled(tmp_path)
 
 
 def test_a_stream_that_breaks_off_before_its_image_is_a_doubt(

@@ -377,7 +377,7 @@ def test_the_gateways_other_models(
         ),
         ("gpt-image-2.5-flare", {"input_fidelity": "low"}, 1, "it is always high"),
         ("gpt-image-2.6-sunburst", {"complexity": "medium", "quality": "max"}, 0, None),
-        ("gpt-image-2.6-flare", {"output_format": "gif"}, 0, "which batchgen can verify"),
+        ("gpt-image-2.6-flare", {"output_format": "gif"}, 0, "which have a published price"),
         ("gpt-image-2.6-flare", {"style": "natural"}, 0, "describe the style"),
         ("gpt-image-2.6-flare", {"moderation": "low"}, 1, "not supported with reference images"),
         ("gpt-image-1.5", {"size": "1536x1024", "background": "transparent"}, 0, None),

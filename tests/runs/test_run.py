@@ -30,7 +30,7 @@ def test_a_run_ends_with_every_image_on_disk_and_the_bill_agrees(
     with Image.open(images[0]) as image:
         assert image.size == (1024, 640)
     rig.judge(tmp_path, served.bill()[before:], finished=True)
-    assert list((tmp_path / "batchgen.db.spool").iterdir()) == []
+    assert rig.spooled(tmp_path) == []
 
 
 def test_a_second_run_sends_nothing_and_says_so(served: rig.Endpoint, tmp_path: Path) -> None:

@@ -84,3 +84,22 @@ def test_a_file_of_somebody_elses_is_no_sidecar(served: rig.Endpoint, tmp_path: 
     assert json.loads(taken.read_bytes())["key"] == "job-000"
     kept = tmp_path / "out/batch/.previous/job-000.json~edited1"
     assert kept.read_text(encoding="utf-8") == '{"mine": true}'
+
+
+def test_edited_sidecar_is_kept_when_its_image_is_replaced(
+    served: rig.Endpoint, tmp_path: Path
+) -> None:
+    path = rig.manifest(tmp_path, served.base_url, ["one", "1"], extra=BOTH)
+    rig.batchgen("run", path, cwd=tmp_path)
+    out = tmp_path / "out/batch"
+    edited = (out / "job-000.json").read_text().replace('"one"', '"one, approved by Ann"')
+    (out / "job-000.json").write_text(edited)
+    rig.manifest(tmp_path, served.base_url, ["two", "2"], extra=BOTH)
+    rig.batchgen("run", path, cwd=tmp_path)
+    assert json.loads((out / "job-000.json").read_bytes())["prompt"] == "two"
+    assert (out / ".previous/job-000.json~edited1").read_text() == edited
+    assert not (out / ".previous/job-001.json~edited1").exists()
+    (out / "job-000.json").write_text(edited.replace("Ann", "Bob"))
+    rig.batchgen("rollback", "batch", cwd=tmp_path)
+    assert "Bob" in (out / ".previous/job-000.json~edited2").read_text()
+    assert not (out / "job-000.json").exists()

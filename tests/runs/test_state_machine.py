@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -19,7 +20,7 @@ from batchgen.job import JobState
 from batchgen.ledger.groups import Group
 from batchgen.session import approval
 from batchgen.session.proposal import Proposal
-from tests.support.desk import POINTS, Desk
+from tests.support.desk import POINTS, Desk, Sent
 
 KEYS = st.sampled_from("abcd")
 PROMPTS = st.sampled_from(
@@ -85,7 +86,7 @@ class Approval(RuleBasedStateMachine):
         before = self.desk.dump()
         with (
             patch.object(approval, "_is_confirmed", lambda *_: False),
-            pytest.raises(StoppedError, match="declined"),
+            pytest.raises(StoppedError, match=r"declined|their keys had changed"),
         ):
             self.desk.run(only=only, refresh=refresh)
         assert self.desk.dump() == before
@@ -93,7 +94,7 @@ class Approval(RuleBasedStateMachine):
     @rule(only=ONLY, refresh=REFRESH, limit=LIMIT, waste=WASTE)
     def run(self, only: str | None, refresh: str | None, limit: int | None, waste: str) -> None:
         said = self._expect(only=only, refresh=refresh, limit=limit, waste=waste)
-        sent = self.desk.run(only=only, refresh=refresh, limit=limit, max_waste=waste)
+        sent = self._run(said, only=only, refresh=refresh, limit=limit, max_waste=waste)
         assert len(sent.requested) == said.estimate.requests
         assert (sent.start.estimate, sent.start.max_waste) == (said.estimate.cost, said.max_waste)
         prompts = [self.desk.prompts[key].partition(" ")[0] for key in sent.requested]
@@ -113,13 +114,13 @@ class Approval(RuleBasedStateMachine):
     ) -> None:
         said = self._expect(only=only, refresh=refresh, limit=None, waste=waste)
         kill = f"{point}:{times}"
-        sent = self.desk.run(kill=kill, only=only, refresh=refresh, max_waste=waste)
+        sent = self._run(said, kill=kill, only=only, refresh=refresh, max_waste=waste)
         assert len(sent.requested) <= said.estimate.requests
 
     @rule(waste=WASTE)
     def run_without_downloads(self, waste: str) -> None:
         said = self._expect(only=None, refresh=None, limit=None, waste=waste)
-        sent = self.desk.run(downloads=False, max_waste=waste)
+        sent = self._run(said, downloads=False, max_waste=waste)
         late = said.groups.get(Group.PAID_CHANGED)
         assert len(sent.requested) == said.estimate.requests - (late.jobs if late else 0)
 
@@ -141,6 +142,30 @@ class Approval(RuleBasedStateMachine):
         if refresh is not None:
             self.desk.renewed |= {key for key, why in whys.items() if why.group is Group.STALE}
         return said
+
+    def _run(self, said: Proposal, **flags: Any) -> Sent:
+        """Run; where most keys have changed, that is refused for free and then confirmed."""
+        try:
+            approval.check_keys("batch", said.groups)
+        except StoppedError:
+            before = self.desk.dump()
+            with pytest.raises(StoppedError, match="their keys had changed"):
+                self.desk.run(**flags)
+            assert self.desk.dump() == before
+            flags["yes"] = True
+        return self.desk.run(**flags)
+
+
+def test_state_machine_confirms_changed_keys() -> None:
+    """A sequence that the sweep found: two of three jobs are gone, and one is new."""
+    state = Approval()
+    state.run_without_downloads(waste="0")
+    for key in "ab":
+        state.remove(key=key)
+    state.edit_or_add(key="d", prompt="blue")
+    state.decline(only=None, refresh=None)
+    state.run_without_downloads(waste="100%")
+    state.teardown()
 
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

@@ -19,7 +19,7 @@ def test_try_makes_the_most_different_images(served: rig.Endpoint, tmp_path: Pat
     manifest = rig.manifest(tmp_path, served.base_url, PROMPTS)
     done = rig.batchgen("try", manifest, "--sample", "2", cwd=tmp_path)
     assert "  out/batch/job-000.png\n  out/batch/job-002.png\n" in done.stdout
-    assert done.stdout.endswith(f"next: batchgen run {manifest}   # makes the other images\n")
+    assert done.stdout.endswith(f"next: batchgen run {manifest.name}   # makes the other images\n")
     assert rig.status(tmp_path)["jobs"]["done"] == 2
     rig.batchgen("run", manifest, cwd=tmp_path)
     assert [row["prompt"] for row in served.bill()[before:]].count("a red mug") == 1
@@ -74,7 +74,7 @@ def test_try_offers_the_review_page_of_its_sample(served: rig.Endpoint, tmp_path
     assert code == 0, shown
     assert b"<title>" in pages[0]
     assert "job-000.png" not in shown
-    assert f"next: batchgen run {manifest}" in shown
+    assert "next: batchgen run batch.yaml" in shown
 
 
 def test_try_prints_paths_when_the_page_is_declined(served: rig.Endpoint, tmp_path: Path) -> None:
@@ -108,3 +108,25 @@ def test_try_over_ssh_prints_paths(served: rig.Endpoint, tmp_path: Path) -> None
     assert code == 0, shown
     assert "  out/batch/job-000.png" in shown
     assert "Open the review page" not in shown
+
+
+@pytest.mark.parametrize("is_flag", [True, False])
+def test_try_spends_its_budget_once(served: rig.Endpoint, tmp_path: Path, is_flag: bool) -> None:
+    before = len(served.bill())
+    limits = "{concurrency: 8}" if is_flag else "{max_cost: 0.08}"
+    flag = ["--max-cost", "0.08"] if is_flag else []
+    manifest = rig.manifest(tmp_path, served.base_url, PROMPTS, limits=limits)
+    question = "Make the other 2 images of batch too? [y/N]: "
+    command = ("try", manifest, "--sample", "2", *flag)
+    code, shown = at_terminal(*command, cwd=tmp_path, replies={question: "y\n"})
+    assert code == 3, shown
+    assert "the estimate of $0.0754 is over the $0.0046 that are left for this run" in shown
+    assert len(served.bill()) == before + 2
+
+
+def test_refused_try_reports_only_the_refusal(served: rig.Endpoint, tmp_path: Path) -> None:
+    manifest = rig.manifest(tmp_path, served.base_url, PROMPTS)
+    done = rig.batchgen("try", manifest, "--max-cost", "0.01", cwd=tmp_path, code=3)
+    assert done.stderr.splitlines()[-1].startswith("batch: budget: ")
+    assert not done.stdout
+    assert not (tmp_path / "batchgen.db").exists()

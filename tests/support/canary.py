@@ -22,12 +22,13 @@ _MAY_HOLD_KEYS: Final = {".env"}
 
 
 def forms(key: str) -> list[bytes]:
-    """Return the forms that a key may have in a file: plain, in base64 at any offset,
-    url-encoded.
+    """Return the forms that a key may have in a file: plain, in base64 at any offset, in hex,
+    and with all characters escaped for URLs or JSON.
     """
     plain = key.encode()
-    percent = "".join(f"%{octet:02x}" for octet in plain)
-    found = [plain, percent.encode(), percent.upper().encode()]
+    found = [plain, plain.hex().encode(), plain.hex().upper().encode()]
+    escapes = ("%{:02x}", "%{:02X}", "\\u{:04x}", "\\u{:04X}")
+    found += ["".join(map(escape.format, plain)).encode() for escape in escapes]
     for offset in range(3):
         text = base64.b64encode(bytes(offset) + plain)
         # The letters at both ends also depend on what surrounds the key.

@@ -18,8 +18,8 @@ from batchgen.ledger.database import in_memory, open_for_reading, open_for_writi
 from batchgen.ledger.explain import JobExplanation
 from batchgen.ledger.images import due_images, mark_image_saved, record_placement
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
+from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.only import Only
 from batchgen.ledger.records import DueImage, Reserved
 from batchgen.ledger.retry_selection import RetrySelection, retry_jobs
 from batchgen.ledger.runs import end_run

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from batchgen.http.download import Downloader
+import pytest
+
+from batchgen.http.deadlines import Deadlines
+from batchgen.http.download import Downloader, Validators
+from batchgen.http.network import Access, Network
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.system.atomic_files import PartFile
 from tests.support import wire
@@ -35,3 +42,59 @@ def routes(responses: Routes) -> Script:
             await connection.send(responses.get(path, wire.response(b"no", "404 Not Found")))
 
     return script
+
+
+@asynccontextmanager
+async def downloader(
+    verify: ssl.SSLContext, *, allow_loopback: bool = True, deadlines: Deadlines | None = None
+) -> AsyncIterator[Downloader]:
+    """A downloader as a run makes it."""
+    async with Downloader(
+        network=Network(verify),
+        deadlines=deadlines or Deadlines(),
+        access=Access(allow_loopback=allow_loopback),
+    ) as made:
+        yield made
+
+
+async def fetch_once(
+    script: Script, verify: ssl.SSLContext, file: Path, path: str = "/1.png"
+) -> tuple[FetchResult | None, wire.Server]:
+    """One download from a server that follows the script."""
+    async with wire.serve(script) as server, downloader(verify) as client:
+        return await fetch(client, server.url + path, file), server
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, names: Mapping[str, list[str]]) -> list[str]:
+    """Resolve names to IP addresses, as no real name service does here; record the requests."""
+    asked: list[str] = []
+
+    def getaddrinfo(name: str, port: object, **_: object) -> list[object]:
+        asked.append(name)
+        if name not in names:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(0, 0, 0, "", (ip, 0)) for ip in names[name]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+def conditional(etag: str, **headers: str) -> Script:
+    """A server that returns 304 to a client that knows the tag."""
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        while True:
+            request = await wire.receive(connection, server)
+            if request.headers.get("if-none-match") == etag:
+                await connection.send(b"HTTP/1.1 304 Not Modified\r\n\r\n")
+            else:
+                await connection.send(wire.response(IMAGE, ETag=etag, **headers))
+
+    return script
+
+
+async def fetch_changed(
+    client: Downloader, url: str, file: Path, known: Validators
+) -> Validators | FetchResult:
+    async with PartFile(file, keep=True) as part:
+        return await client.fetch_changed(url, part, known)

@@ -1,13 +1,30 @@
-"""Provide the key, an image and an error reader for requests to the local endpoint."""
+"""Requests to the local endpoint: the key, images, and readers of its responses."""
 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import httpx
 from PIL import Image
 
+from tests.support import rig
+
 KEY = {"Authorization": "Bearer sk-test"}
+PROMPT = "A ceramic mug"
+
+
+def ask(
+    endpoint: rig.Endpoint, headers: dict[str, str] | None = None, **body: Any
+) -> httpx.Response:
+    """One generation."""
+    fields = {"model": "gpt-image-2", "prompt": PROMPT, **body}
+    return httpx.post(
+        f"{endpoint.base_url}/images/generations",
+        json={name: value for name, value in fields.items() if value is not None},
+        headers=KEY if headers is None else headers,
+        timeout=60,
+    )
 
 
 def error_of(response: httpx.Response) -> tuple[int, str]:

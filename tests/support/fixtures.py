@@ -6,6 +6,7 @@ A module adjusts them by constants: ``SWITCHES`` for ``served``, ``CLOCK`` for `
 from __future__ import annotations
 
 import sqlite3
+import ssl
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.http.session import ssl_context
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.ledger import Ledger
-from tests.support import rig
+from tests.support import rig, wire
 
 FAST = ("--fast-images",)
 
@@ -69,3 +71,16 @@ def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 def ledger(conn: sqlite3.Connection, clock: Clock) -> Ledger:
     """Return a new ledger in the test's directory, with the test's clock."""
     return Ledger(conn, clock)
+
+
+@pytest.fixture(scope="session")
+def verify() -> ssl.SSLContext:
+    """Return the TLS settings of a run that trusts no certificate of these tests."""
+    return ssl_context()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> wire.Certificate:
+    """Return a self-signed certificate for 127.0.0.1 and some host names."""
+    names = ("IP:127.0.0.1", "DNS:a.test", "DNS:images.test", "DNS:other.test")
+    return wire.certificate(tmp_path_factory.mktemp("tls"), *names)

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from batchgen.errors import Fault, ManifestError
+from batchgen.manifest.loader import (
+    LoadedManifest,
+    parse_manifest,
+)
 
 SHORT: Final = """\
 jobs:
@@ -30,3 +43,54 @@ limits: {concurrency: 16, requests_per_minute: 120, max_cost: 25.00, max_waste: 
 jobs:
   - {key: hero, prompt: "The shop window in winter", options: {size: 1536x1024}, count: 3}
 """
+
+
+def parse(text: str | bytes, file: str = "m.yaml") -> LoadedManifest:
+    data = text.encode() if isinstance(text, str) else text
+    return parse_manifest(data, file=file, path=Path(file))
+
+
+def faults_of(text: str | bytes, file: str = "m.yaml") -> tuple[Fault, ...]:
+    with pytest.raises(ManifestError) as caught:
+        parse(text, file)
+    return caught.value.faults
+
+
+CHILD: Final = """
+import json, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+if sys.argv[1] == "pure":
+    sys.modules["yaml._yaml"] = None
+from pathlib import Path
+from batchgen.errors import ManifestError
+from batchgen.manifest.loader import parse_manifest
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+for line in sys.stdin:
+    data = json.loads(line).encode("latin-1")
+    before = peak()
+    try:
+        parse_manifest(data, file="m.yaml", path=Path("m.yaml"))
+        faults = []
+    except ManifestError as error:
+        faults = [str(fault) for fault in error.faults]
+    print(json.dumps({"faults": faults, "kib": peak() - before}))
+"""
+
+
+def in_a_child(*documents: bytes, scanner: str = "fastest") -> list[dict[str, Any]]:
+    lines = "".join(json.dumps(document.decode("latin-1")) + "\n" for document in documents)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, scanner],
+        input=lines,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -26,8 +26,8 @@ from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.decisions import Decision, NewDecision, Reviewer, record_decisions
 from batchgen.ledger.images import due_images, mark_image_saved
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
+from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.only import Only
 from batchgen.ledger.records import DueImage
 from batchgen.ledger.runs import start_run
 from batchgen.ledger.saved_images import find_rollbacks, record_rollback

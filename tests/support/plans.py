@@ -10,8 +10,8 @@ import pytest
 
 from batchgen.errors import Fault, ManifestError, Objection
 from batchgen.job import OptionValue, PlannedJob
-from batchgen.planning.image_paths import ImageDirectories, ImageNames
 from batchgen.planning.reference_images import Reference
+from batchgen.planning.reference_names import ImageDirectories, ImageNames
 
 Plan: TypeAlias = Callable[..., list[PlannedJob]]
 """Plan a manifest's text, next to files that are given by name."""

@@ -23,13 +23,13 @@ from PIL import Image
 
 from batchgen.job import JobKind, PlannedJob
 from batchgen.money import Micros
-from tests.support import canary
+from tests.support import canary, fork_server
 
 _HELD = "SELECT attempts.id FROM attempts JOIN jobs ON jobs.id = job_id WHERE state <> 'done'"
 """Attempts whose responses, or what became of them, are kept for a person."""
 PRICE = Micros(37_700)
 TIMEOUT_S = 100
-_LOUD = {"PYTHONPATH": str(Path(__file__).with_name("loud"))}
+_LOUD = {"PYTHONPATH": fork_server.LOUD}
 
 
 @dataclass(frozen=True)
@@ -171,21 +171,29 @@ def batchgen(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; ``code`` is the exit code it must have."""
     command = [sys.executable, "-m", "batchgen", *map(str, arguments)]
-    done = subprocess.run(
+    done = _completed(command, cwd, environment({**_LOUD, **(env or {})}))
+    shown = "\n".join([*command, done.stdout, done.stderr])
+    assert not canary.is_in(shown.encode(errors="replace")), "the key is shown"
+    if code is not None:
+        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def _completed(
+    command: list[str], cwd: Path, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    if fork_server.can_fork(env):
+        return fork_server.run(command[3:], cwd=cwd, env=env, timeout_s=TIMEOUT_S)
+    return subprocess.run(
         command,
         cwd=cwd,
-        env=environment({**_LOUD, **(env or {})}),
+        env=env,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
         check=False,
         stdin=subprocess.DEVNULL,
     )
-    shown = "\n".join([*command, done.stdout, done.stderr])
-    assert not canary.is_in(shown.encode(errors="replace")), "the key is shown"
-    if code is not None:
-        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 def start(
@@ -280,6 +288,12 @@ def content(directory: Path) -> dict[str, bytes]:
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
+def spooled(directory: Path) -> list[Path]:
+    """The files of responses in the spool of a ledger."""
+    files = (directory / "batchgen.db.spool").iterdir()
+    return sorted(file for file in files if file.name != ".gitignore")
+
+
 def wait_for(directory: Path, sql: str, run: subprocess.Popen[str] | None = None) -> None:
     """Wait until the ledger of a run, which may not have begun, gives a row.
 
@@ -357,7 +371,7 @@ def judge(directory: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool)
         states = {row[0] for row in query(db, "SELECT DISTINCT state FROM jobs WHERE retired = 0")}
         assert states <= {"done", "failed", "blocked", "uncertain"}
         held = {row["id"] for row in query(db, _HELD)}
-        left = {path.name.partition(".")[0] for path in (directory / "batchgen.db.spool").iterdir()}
+        left = {path.name.partition(".")[0] for path in spooled(directory)}
         assert left <= held, "the spool keeps files that are not needed"
         assert [path for path in directory.rglob("*.part") if "spool" not in str(path)] == []
 

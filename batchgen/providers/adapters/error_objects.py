@@ -13,6 +13,7 @@ import orjson
 
 from batchgen.outcomes.classify import ErrorBody
 from batchgen.outcomes.retry_after import duration
+from batchgen.providers.adapters.task_states import FAILED, MODERATED, status_of
 
 _MAX_TEXT: Final = 4096
 _MAX_PARTS: Final = 20
@@ -29,8 +30,6 @@ _MESSAGES: Final = (
 )  # fmt: skip
 _INNER: Final = ("innererror", "inner_error", "metadata", "error")
 _INNER_NAMES: Final = (*_CODES, *_TYPES, "reason", "limit_source")
-_MODERATED: Final = frozenset({"request moderated", "content moderated"})
-_FAILED: Final = frozenset({"failed", "fail", "failure", "error", "canceled", "cancelled"})
 _MAX_DEPTH: Final = 4
 
 
@@ -64,6 +63,11 @@ def text_of(value: object) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and value else ""
 
 
+def dicts_in(value: object) -> list[dict[str, Any]]:
+    """Return an object as a list of one, or the objects among the first elements of a list."""
+    return [item for item in _elements(value) if isinstance(item, dict)]
+
+
 def _of_object(error: Mapping[str, Any]) -> ErrorBody | None:
     body = ErrorBody(message=_message(error), **_names(error))
     # Some servers send an error object in every response, which is empty on success.
@@ -89,7 +93,7 @@ def _listed(document: Mapping[str, Any]) -> ErrorBody | None:
             continue
         message = _joined(items)
         if message:
-            objects = [one for one in _elements(items) if isinstance(one, dict)]
+            objects = dicts_in(items)
             types = [name for one in objects if (name := _first(one, ("type", "code")))]
             names = _names(document)
             names["type"] = names["type"] or (types[0] if types else "")
@@ -102,22 +106,26 @@ def _refusal(document: Mapping[str, Any]) -> ErrorBody | None:
     """Read a refusal in the response of a chat or image model, which has no error object.
 
     https://platform.openai.com/docs/api-reference/chat/object (``refusal``, ``finish_reason``),
-    https://platform.openai.com/docs/api-reference/responses/object (parts of type ``refusal``),
+    https://platform.openai.com/docs/api-reference/responses/object (parts of type ``refusal``,
+    ``incomplete_details``),
     https://docs.aws.amazon.com/bedrock/latest/userguide/stable-image-ultra-text-image-request-response.html
     (``finish_reasons``), https://googleapis.github.io/js-genai/interfaces/types.GeneratedImage.html
     (``raiFilteredReason``).
     """
-    for choice in _dicts(document.get("choices")):
+    for choice in dicts_in(document.get("choices")):
         message = choice.get("message")
         refusal = text_of(message.get("refusal")) if isinstance(message, dict) else ""
         if refusal or text_of(choice.get("finish_reason")) == "content_filter":
             return ErrorBody(code="content_filter", message=refusal or "the image was blocked")
-    for item in _dicts(document.get("output")):
-        for part in _dicts(item.get("content")):
+    for item in dicts_in(document.get("output")):
+        for part in dicts_in(item.get("content")):
             if part.get("type") == "refusal":
                 return ErrorBody(code="content_filter", message=text_of(part.get("refusal")))
+    details = document.get("incomplete_details")
+    if isinstance(details, dict) and details.get("reason") == "content_filter":
+        return ErrorBody(code="content_filter", message="the image was blocked")
     for field in ("predictions", "generatedImages"):
-        for item in _dicts(document.get(field)):
+        for item in dicts_in(document.get(field)):
             if reason := text_of(item.get("raiFilteredReason")):
                 return ErrorBody(code="content_filter", message=reason)
     reasons = document.get("finish_reasons")
@@ -133,13 +141,11 @@ def _inside(document: Mapping[str, Any]) -> ErrorBody | None:
     https://www.volcengine.com/docs/82379/1541523 (an ``error`` in place of an image).
     """
     for field in ("data", "output", "result"):
-        for part in _elements(document.get(field)):
-            if not isinstance(part, dict):
-                continue
+        for part in dicts_in(document.get(field)):
             error = part.get("error")
             if isinstance(error, dict) and (found := _of_object(error)) is not None:
                 return found
-            has_failed = text_of(part.get("task_status") or part.get("status")).lower() in _FAILED
+            has_failed = status_of(part) in FAILED
             text = error if isinstance(error, str) else ""
             if text or has_failed:
                 message = _unwrapped(text) or _message(part)
@@ -153,7 +159,7 @@ def _moderated(document: Mapping[str, Any]) -> ErrorBody | None:
     if text_of(document.get("finish_reason")) == "CONTENT_FILTERED":
         return ErrorBody(code="CONTENT_FILTERED", message="the image was blocked")
     status = text_of(document.get("status"))
-    if status.lower() not in _MODERATED:
+    if status.lower() not in MODERATED:
         return None
     return ErrorBody(code=status, message=status)
 
@@ -242,10 +248,6 @@ def _elements(value: object) -> list[Any]:
     return value[:_MAX_PARTS] if isinstance(value, list) else []
 
 
-def _dicts(value: object) -> list[dict[str, Any]]:
-    return [item for item in _elements(value) if isinstance(item, dict)]
-
-
 def _complete(body: ErrorBody, error: Mapping[str, Any]) -> ErrorBody:
     """Add codes and waits of nested errors, and of JSON in the message."""
     found: list[str] = list(body.names)
@@ -276,7 +278,7 @@ def _deeper(error: Mapping[str, Any], depth: int = 3) -> Iterator[Mapping[str, A
                 yield from _deeper(part, depth - 1)
     details = error.get("details")
     if isinstance(details, list):
-        yield from (part for part in details[:_MAX_PARTS] if isinstance(part, dict))
+        yield from dicts_in(details)
 
 
 def _in_message(message: str) -> Iterator[Mapping[str, Any]]:
@@ -294,9 +296,7 @@ def _in_message(message: str) -> Iterator[Mapping[str, Any]]:
 
 def _quotas(error: Mapping[str, Any]) -> Iterator[str]:
     """Yield the ids of quotas that Google reports as exhausted."""
-    details = error.get("details")
-    for part in details[:_MAX_PARTS] if isinstance(details, list) else []:
-        violations = part.get("violations") if isinstance(part, dict) else None
-        for violation in violations[:_MAX_PARTS] if isinstance(violations, list) else []:
-            if isinstance(violation, dict) and (quota := text_of(violation.get("quotaId"))):
+    for part in dicts_in(error.get("details")):
+        for violation in dicts_in(part.get("violations")):
+            if quota := text_of(violation.get("quotaId")):
                 yield quota

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pybase64
 
@@ -18,7 +18,7 @@ from batchgen.images.base64_scanner import unpack_base64
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import Response
 from batchgen.providers.adapters.error_objects import message_of
-from batchgen.providers.adapters.image_paths import find_images, is_image_file
+from batchgen.providers.adapters.find_images import find_images, is_image_file
 from batchgen.providers.adapters.multipart import multipart
 from batchgen.providers.adapters.response_parsing import (
     declared_length,
@@ -29,8 +29,6 @@ from batchgen.providers.adapters.response_parsing import (
 )
 from batchgen.providers.adapters.sse import gather, is_event_stream
 from batchgen.providers.adapters.tasks import find_task
-
-_SIGNATURE_BYTES: Final = 16
 
 
 def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
@@ -65,7 +63,7 @@ def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
 
 def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
     """Parse a body: JSON, an event stream, an image file or anything else. Never raises."""
-    if is_image_file(body[:_SIGNATURE_BYTES]):
+    if is_image_file(body):
         is_cut = len(body) < declared_length(headers)
         return Response(readable=not is_cut, images=() if is_cut else (ImageRef(index=0),))
     try:
@@ -93,7 +91,7 @@ def read_response(body: bytes, headers: Mapping[str, str]) -> Response:
 
 def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
     """Return the base64 text of an image in a response. Raises ValueError if it is missing."""
-    if is_image_file(body[:_SIGNATURE_BYTES]) and index == 0:
+    if is_image_file(body) and index == 0:
         return pybase64.b64encode(body).decode()
     document = _document(body, headers)
     is_error = isinstance(document, dict) and error_of(document) is not None
@@ -105,7 +103,7 @@ def inline_base64(body: bytes, headers: Mapping[str, str], index: int) -> str:
 
 def partial_images(body: bytes, headers: Mapping[str, str]) -> list[bytes]:
     """Return the partial images of an event stream, in order; skip those that are not base64."""
-    if is_image_file(body[:_SIGNATURE_BYTES]):
+    if is_image_file(body):
         return []
     document = _document(body, headers)
     partial = document.get("partial") if isinstance(document, dict) else None

@@ -14,8 +14,8 @@ from typing import Any, Final
 import httpx
 from httpx_sse import EventSource
 
-from batchgen.providers.adapters.image_paths import find_images
-from batchgen.providers.adapters.response_parsing import parse_document
+from batchgen.providers.adapters.find_images import find_images
+from batchgen.providers.adapters.response_parsing import error_of, parse_document
 
 _CONTENT_TYPE: Final = "text/event-stream"
 _STARTS: Final = (b"event:", b"data:", b"id:", b"retry:")
@@ -29,12 +29,28 @@ def is_event_stream(body: bytes, headers: Mapping[str, str]) -> bool:
 def gather(body: bytes) -> dict[str, Any]:
     """Return the document of an equivalent plain response, with a list of ``partial`` images.
 
-    Events that are cut or not JSON are skipped. A stream without a finished image or an error
-    becomes the error ``stream_ended``.
+    Events that are cut or not JSON are skipped. A stream without a finished image, an error or a
+    refusal becomes the error ``stream_ended``.
     """
-    found: dict[str, Any] = {"data": [], "partial": []}
-    chat = _Chat()
+    events = _Events()
     for payload in _payloads(body):
+        events.add(payload)
+    return events.document()
+
+
+class _Events:
+    """Joins the events of a stream."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Any] = {"data": [], "partial": []}
+        self._chat = _Chat()
+        self._items: list[Any] = []
+        """Finished elements of ``output``: a stream may break off before it repeats them all."""
+        self._last: dict[str, Any] = {}
+
+    def add(self, payload: dict[str, Any]) -> None:
+        """Add the payload of one event."""
+        found, self._last = self._found, payload
         kind = str(payload.get("type") or payload.get("event") or "")
         if payload.get("error") or kind in ("error", "upstream_error"):
             found.setdefault("error", payload.get("error") or payload)
@@ -44,25 +60,44 @@ def gather(body: bytes) -> dict[str, Any]:
             found["data"].append(payload)
         elif isinstance(payload.get("data"), list):
             found["data"] += payload["data"]
-        elif isinstance(payload.get("response"), dict):
-            found["output"] = payload["response"].get("output")
+        elif isinstance(response := payload.get("response"), dict):
+            self._add_response(response)
+        elif kind == "response.output_item.done":
+            self._items.append(payload.get("item"))
+        elif kind == "response.refusal.done":
+            self._items.append({"content": [{**payload, "type": "refusal"}]})
         else:
-            chat.add(payload.get("choices"))
+            self._chat.add(payload.get("choices"))
         if payload.get("usage"):
             found["usage"] = payload["usage"]
-    if chat.is_begun:
-        found["choices"] = chat.choices
-    if "error" not in found and not find_images(found):
+
+    def document(self) -> dict[str, Any]:
+        """Return the document of all events."""
+        found = dict(self._found)
+        if self._chat.is_begun:
+            found["choices"] = self._chat.choices
+        if self._items and not found.get("output"):
+            found["output"] = self._items
+        if find_images(found) or error_of(found) is not None:
+            return found
+        if error_of(self._last) is not None:
+            return {**self._last, **found}
         message = "the stream ended without a finished image"
-        found["error"] = {"code": "stream_ended", "message": message}
-    return found
+        return {**found, "error": {"code": "stream_ended", "message": message}}
+
+    def _add_response(self, response: Mapping[str, Any]) -> None:
+        if response.get("error"):
+            self._found.setdefault("error", response["error"])
+        for name in ("output", "incomplete_details"):
+            self._found[name] = response.get(name)
 
 
 class _Chat:
-    """Joins the text and the images of a chat that arrives in pieces."""
+    """Joins the text, the refusal and the images of a chat that arrives in pieces."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []
+        self._refusals: list[str] = []
         self._images: list[Any] = []
         self._finish_reason: object = None
         self.is_begun = False
@@ -70,20 +105,29 @@ class _Chat:
     def add(self, choices: object) -> None:
         """Append the pieces of one event."""
         for choice in choices if isinstance(choices, list) else []:
-            delta = choice.get("delta") or choice.get("message") if isinstance(choice, dict) else 0
-            if not isinstance(delta, dict):
+            if not isinstance(choice, dict):
                 continue
             self.is_begun = True
+            # The last event of OpenAI has this reason, and nothing in its ``delta``.
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            delta = choice.get("delta") or choice.get("message")
+            if not isinstance(delta, dict):
+                continue
             if isinstance(text := delta.get("content"), str):
                 self._texts.append(text)
+            if isinstance(text := delta.get("refusal"), str):
+                self._refusals.append(text)
             if isinstance(images := delta.get("images"), list):
                 self._images += images
 
     @property
     def choices(self) -> list[dict[str, Any]]:
         """The choices of an equivalent plain response."""
-        message = {"content": "".join(self._texts), "images": self._images}
+        message = {
+            "content": "".join(self._texts),
+            "refusal": "".join(self._refusals),
+            "images": self._images,
+        }
         return [{"message": message, "finish_reason": self._finish_reason}]
 
 

@@ -6,32 +6,26 @@ and not requested.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote
 
+from batchgen.http.network import key_origin
 from batchgen.job import ImageRef
 from batchgen.outcomes.classify import Response
 from batchgen.outcomes.exchange import Task
 from batchgen.providers.adapters.error_objects import text_of
+from batchgen.providers.adapters.task_states import RUNNING, holders, task_and_status
+from batchgen.urls import absolute_url
 
-_IDS: Final = ("task_id", "taskId", "job_id", "jobId", "taskUUID", "prediction_id")
+TASK_IDS: Final = ("task_id", "taskId", "job_id", "jobId", "taskUUID", "prediction_id")
 _PLAIN_IDS: Final = ("id", "request_id", "requestId")
 """Every response may have these, so they name a task only next to a status or a polling URL."""
 _POLLING_URLS: Final = ("polling_url", "poll_url", "status_url", "fetch_url", "query_url")
 """https://docs.bfl.ai/quick_start/generating_images,
 https://fal.ai/docs/api-reference/inference-api, https://docs.bria.ai/status"""
-_HOLDERS: Final = ("data", "output", "result", "response", "task")
-_STATUSES: Final = ("status", "task_status", "taskStatus", "state")
 _MAX_CHARS: Final = 2048
-
-RUNNING: Final = frozenset(
-    {
-        *("queued", "pending", "processing", "running", "in_progress", "in_queue", "starting"),
-        *("submitted", "created", "waiting", "generating", "not_start", "accepted", "in progress"),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +72,11 @@ def find_task(document: Mapping[str, Any], headers: Mapping[str, str]) -> Task |
     ``Location`` counts if the document has an id or a status: RFC 9110, section 15.3.3, recommends
     it for a 202.
     """
-    holders = list(_holders(document))
-    task_id = _first(holders, _IDS)
-    plain_id = _first(holders, _PLAIN_IDS)
-    status = _first(holders, _STATUSES).strip().lower()
-    url = _first(holders, _POLLING_URLS) or _linked(holders)
+    parts = list(holders(document))
+    task_id = _first(parts, TASK_IDS)
+    plain_id = _first(parts, _PLAIN_IDS)
+    _, status = task_and_status(document)
+    url = _first(parts, _POLLING_URLS) or _linked(parts)
     if not url and (task_id or plain_id or status):
         url = headers.get("location", "").strip()
     kind = text_of(document.get("object"))
@@ -112,41 +106,25 @@ def followed(response: Response, base_url: str | None) -> Response:
 
 def _polling_url(task: Task, base_url: str) -> str | None:
     """Return where to poll a task with the key; None if that is unknown or another origin."""
-    try:
-        host = urlsplit(base_url).hostname
-        known = next((route.path for route in KNOWN_ROUTES if route.host == host), None)
-        if task.url:
-            url = urljoin(f"{base_url}/images/generations", task.url)
-        elif known is not None:
-            url = urljoin(base_url, known.format(id=quote(task.id, safe="")))
-        else:
-            return None
-        return url if _origin(url) == _origin(base_url) else None
-    except ValueError:
+    origin = key_origin(base_url)
+    if origin is None:
         return None
+    known = next((route.path for route in KNOWN_ROUTES if route.host == origin.host), None)
+    if task.url:
+        url = absolute_url(task.url, base_url)
+    elif known is not None:
+        url = absolute_url(known.format(id=quote(task.id, safe="")), base_url)
+    else:
+        return None
+    return url if key_origin(url) == origin else None
 
 
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme.lower(), parts.netloc.lower()
-
-
-def _holders(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield document
-    for name in _HOLDERS:
-        part = document.get(name)
-        if isinstance(part, dict):
-            yield part
-        elif isinstance(part, list) and len(part) == 1 and isinstance(part[0], dict):
-            yield part[0]
-
-
-def _first(holders: list[Mapping[str, Any]], names: tuple[str, ...]) -> str:
-    found = (text_of(holder.get(name)).strip() for name in names for holder in holders)
+def _first(parts: list[Mapping[str, Any]], names: tuple[str, ...]) -> str:
+    found = (text_of(part.get(name)).strip() for name in names for part in parts)
     return next(filter(None, found), "")
 
 
-def _linked(holders: list[Mapping[str, Any]]) -> str:
+def _linked(parts: list[Mapping[str, Any]]) -> str:
     """Return ``urls.get``: https://replicate.com/docs/topics/predictions/create-a-prediction"""
-    links = (holder.get("urls") for holder in holders)
+    links = (part.get("urls") for part in parts)
     return next((text_of(one.get("get")) for one in links if isinstance(one, dict)), "")

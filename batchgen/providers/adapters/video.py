@@ -17,7 +17,7 @@ from urllib.parse import quote
 from batchgen.http.request import ApiRequest, BytesBody
 from batchgen.job import AttemptId, ImageRef, Job
 from batchgen.outcomes.classify import ErrorBody, Response
-from batchgen.providers.adapters.image_paths import find_images
+from batchgen.providers.adapters.find_images import find_images
 from batchgen.providers.adapters.response_parsing import (
     error_of,
     no_json,
@@ -25,29 +25,12 @@ from batchgen.providers.adapters.response_parsing import (
     storable,
     text_of,
 )
+from batchgen.providers.adapters.task_states import DONE, FAILED, holders, task_and_status
+from batchgen.providers.adapters.tasks import TASK_IDS
 
 _QUERY: Final = "/video/query?id="
-_DONE: Final = frozenset(
-    {"success", "succeeded", "succeed", "completed", "complete", "ready", "finished", "done"}
-)
-_FAILED: Final = frozenset(
-    {
-        "failed",
-        "fail",
-        "failure",
-        "error",
-        "cancelled",
-        "canceled",
-        "expired",
-        # Black Forest Labs: https://docs.bfl.ai/api_integration/errors
-        "request moderated",
-        "content moderated",
-    }
-)
 _URL_FIELDS: Final = ("artifact_url", "result_url", "url", "video_url")
 _UNKNOWN_TASK: Final = frozenset({"task_not_exist", "task_not_found", "task not found"})
-_HOLDERS: Final = ("data", "output", "result")
-_STATUSES: Final = ("status", "task_status", "state")
 _MAX_ID_CHARS: Final = 512
 
 
@@ -112,13 +95,13 @@ def read_state(body: bytes) -> TaskState:
     document = parse_document(body)
     if not isinstance(document, dict):
         raise ValueError("the response is not a JSON object")
-    task, status = _state_of(document)
-    if status in _DONE:
+    task, status = task_and_status(document)
+    if status in DONE:
         return TaskState(url=_result_url(task, document))
-    if status in _FAILED:
-        message = text_of(task.get("fail_reason")) or text_of(task.get("message")) or status
-        error = error_of(task)
-        return TaskState(failed=error or ErrorBody(code="task_failed", message=message))
+    if status in FAILED:
+        message = text_of(task.get("fail_reason")) or text_of(task.get("message"))
+        error = error_of(task) or (None if message else error_of(document))
+        return TaskState(failed=error or ErrorBody(code="task_failed", message=message or status))
     if status in _UNKNOWN_TASK or text_of(document.get("code")) in _UNKNOWN_TASK:
         return TaskState(unknown=True)
     if not status:
@@ -129,32 +112,24 @@ def read_state(body: bytes) -> TaskState:
     return TaskState()
 
 
-def _state_of(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """Return the part of a document that describes the task, and its status in lower case."""
-    parts = (document.get(name) for name in _HOLDERS)
-    holders = [*(part for part in parts if isinstance(part, dict)), document]
-    for holder in holders:
-        for name in _STATUSES:
-            if status := text_of(holder.get(name)).lower():
-                return holder, status
-    return holders[0], ""
-
-
 def _result_url(task: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """Return the URL of the first result of a finished task. Raises ValueError without one."""
-    for name in _URL_FIELDS:
-        if url := text_of(task.get(name)):
+    links = [found.url for found in (*find_images(task), *find_images(document))]
+    others = map(_link, holders(document))  # the last, as they may only lead to the task itself
+    for url in (_link(task), *links, *others):
+        if url:
             return storable(url)
-    for found in (*find_images(task), *find_images(document)):
-        if found.url is not None:
-            return found.url
     raise ValueError("the task is done, but the response has no URL of its result")
 
 
+def _link(holder: Mapping[str, Any]) -> str:
+    return next(filter(None, (text_of(holder.get(name)) for name in _URL_FIELDS)), "")
+
+
 def _task_id(document: Mapping[str, Any]) -> str:
-    data = document.get("data")
-    for holder in (data if isinstance(data, dict) else {}, document):
-        for name in ("task_id", "id"):
+    parts = list(holders(document))
+    for name in (*TASK_IDS, "id"):
+        for holder in parts:
             found = text_of(holder.get(name))
             if found and len(found) <= _MAX_ID_CHARS:
                 return storable(found)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from batchgen.errors import Objection
-from batchgen.images.formats import ImageFormat
+from batchgen.images.formats import USUAL_FORMATS, ImageFormat
 from batchgen.planning.reference_images import Reference
 
 
@@ -15,11 +15,7 @@ class ReferenceRules:
     """The limits for a model's reference images and mask."""
 
     source: str
-    formats: tuple[ImageFormat, ...] = (
-        ImageFormat.PNG,
-        ImageFormat.JPEG,
-        ImageFormat.WEBP,
-    )
+    formats: tuple[ImageFormat, ...] = USUAL_FORMATS
     max_mb: int
     """Each file must be smaller than this many millions of bytes."""
     mask_max_mb: int

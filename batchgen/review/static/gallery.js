@@ -74,8 +74,9 @@
   }
   keep();
 
-  // A cell that a spreadsheet would take for a formula starts with a quote.
-  const cell = (text) => `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
+  // Text that a spreadsheet would compute starts with an apostrophe; `review --import` removes it.
+  const computed = (text) => /^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(text) && !/^'*[+-]?[0-9]+(\.[0-9]+)?$/.test(text);
+  const cell = (text) => `"${(computed(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
 
   function csv() {
     const rows = figures.filter((figure) => picks[figure.dataset.id]).map((figure) => {

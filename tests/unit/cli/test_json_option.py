@@ -9,12 +9,8 @@ from batchgen.cli.main import cli
 
 WITHOUT_JSON = {
     "completion",  # prints a script
-    "guide",  # prints pages
-    "gallery",  # writes a page
-    "review",  # serves a page
     "schema",  # prints JSON in any case
     "serve",  # has the options of the local endpoint
-    "export",  # prints JSON lines unless --format says otherwise
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.console.csv_cells import without_formulas
+from batchgen.console.csv_cells import as_written, without_formulas
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,15 @@ def test_other_values_stay(value: object) -> None:
 def test_nothing_but_an_apostrophe_is_added(text: str) -> None:
     (found,) = without_formulas({"x": text}).values()
     assert found in (text, f"'{text}")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "'=1+1", "''@x", "-5", "'-5", "'quoted", "'", "-", ""])
+def test_a_cell_is_read_as_it_was_written(text: str) -> None:
+    (found,) = without_formulas({"x": text}).values()
+    assert as_written(str(found)) == text
+
+
+@given(st.text("'=+-@\t\n5.a"))
+def test_any_cell_is_read_as_it_was_written(text: str) -> None:
+    (found,) = without_formulas({"x": text}).values()
+    assert as_written(str(found)) == text

@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import re
+import subprocess
+import sys
 import tarfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,43 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.dataset.layout import DatasetOrder, Layout, sample_name
-from batchgen.dataset.writer import DatasetSummary, DatasetWriter
+from batchgen.dataset.layout import Layout, sample_name
 from batchgen.errors import SettingsError
 from batchgen.ledger.dataset_samples import Sample
-from batchgen.money import Micros
 from batchgen.storage.local import LocalStore
 from tests.support import rig
+from tests.support.datasets import FIVE, export, sample
 
-PART_IMAGES = 2
-
-
-def sample(key: str, **changes: Any) -> Sample:
-    """Return a sample whose image bytes are its key."""
-    made = Sample(
-        key=key,
-        rank=0,
-        root="out",
-        path=f"{key}.png",
-        sha256=hashlib.sha256(key.encode()).hexdigest(),
-        bytes=len(key.encode()),
-        width=64,
-        height=32,
-        format="png",
-        prompt=f"A photo of {key}",
-        options="{}",
-        tags=(),
-        provider="local",
-        model="gpt-image-2",
-        cost=Micros(37_700),
-        request_id=None,
-        made_at="2026-11-28T06:00:00.000Z",
-        is_current=True,
-    )
-    return replace(made, **changes)
-
-
-FIVE = [sample(key) for key in ("a", "b", "c", "d", "e")]
+REPOSITORY = Path(__file__).parents[3]
 
 
 class Stopped(Exception):
@@ -82,19 +54,6 @@ class StoppingStore(LocalStore):
     def delete(self, name: str) -> None:
         self._count()
         super().delete(name)
-
-
-def export(
-    store: LocalStore,
-    samples: Sequence[Sample],
-    layout: Layout = Layout.WEBDATASET,
-    missing: Sequence[str] = (),
-) -> DatasetSummary:
-    def read(one: Sample) -> bytes | None:
-        return None if one.key in missing else one.key.encode()
-
-    order = DatasetOrder(batch="shop", layout=layout, part_images=PART_IMAGES)
-    return DatasetWriter(store, order, read, lambda one: f"file:///{one.path}").write(samples)
 
 
 def checksums_hold(directory: Path) -> bool:
@@ -182,6 +141,40 @@ def test_a_changed_caption_rewrites_its_part_only(tmp_path: Path) -> None:
     assert members((tmp_path / "00002.tar").read_bytes())["e.txt"] == b"Another prompt"
 
 
+KILLED = """
+import os, sys
+from importlib import import_module
+from pathlib import Path
+from batchgen.storage.local import LocalStore
+from batchgen.dataset.layout import Layout
+from tests.support.datasets import FIVE, export
+
+def kill(*_):
+    os._exit(9)
+
+setattr(import_module(sys.argv[2]), sys.argv[3], kill)
+export(LocalStore(Path(sys.argv[1])), FIVE, Layout.WEBDATASET)
+"""
+
+
+@pytest.mark.parametrize(
+    "killed_in",
+    [("batchgen.storage.local", "sync_file"), ("batchgen.dataset.part_writers", "sha256_of")],
+)
+def test_temporary_files_of_a_killed_export_are_removed(
+    killed_in: tuple[str, str], tmp_path: Path
+) -> None:
+    export(LocalStore(tmp_path), FIVE[:2])
+    ours = tmp_path / ".notes.part"
+    ours.write_bytes(b"mine")
+    command = [sys.executable, "-c", KILLED, str(tmp_path), *killed_in]
+    assert subprocess.run(command, cwd=REPOSITORY, timeout=60).returncode == 9
+    assert [name for name in rig.content(tmp_path) if name.endswith(".part")] != [".notes.part"]
+    export(LocalStore(tmp_path), FIVE)
+    assert [name for name in rig.content(tmp_path) if name.endswith(".part")] == [".notes.part"]
+    assert checksums_hold(tmp_path)
+
+
 @pytest.mark.parametrize("other", ["notes.txt", "00000.tar"])
 def test_a_directory_of_other_files_is_refused(other: str, tmp_path: Path) -> None:
     (tmp_path / other).write_bytes(b"mine")
@@ -193,7 +186,9 @@ def test_a_directory_of_other_files_is_refused(other: str, tmp_path: Path) -> No
 def test_a_dataset_of_another_layout_is_refused(tmp_path: Path) -> None:
     export(LocalStore(tmp_path), FIVE)
     before = rig.content(tmp_path)
-    with pytest.raises(SettingsError, match='"layout": "webdataset"'):
+    with pytest.raises(
+        SettingsError, match='another dataset: layout "webdataset" instead of "index"'
+    ):
         export(LocalStore(tmp_path), FIVE, Layout.INDEX)
     assert rig.content(tmp_path) == before
 

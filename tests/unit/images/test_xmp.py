@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import inspect
-from batchgen.images.xmp import MAX_VALUE_BYTES, embed
+from batchgen.images.xmp import MAX_VALUE_BYTES, MetadataRefused, embed
+from tests.support.images import SMALL
 
 SAVED: list[tuple[str, str, dict[str, object]]] = [
     ("PNG", "RGB", {}),
@@ -87,9 +89,31 @@ def test_a_prompt_without_end_is_cut(format: str) -> None:
     assert MAX_VALUE_BYTES < len(found) - len(plain) < 65_533
 
 
-def test_a_packet_that_fits_no_segment_is_left_out() -> None:
+def test_a_packet_that_fits_no_segment_is_refused() -> None:
     plain = image("JPEG", "RGB", {}, (8, 8))
-    assert embed(plain, {"prompt": "x" * 60_000, "key": "y" * 60_000}) == plain
+    with pytest.raises(MetadataRefused, match="too long for a JPEG"):
+        embed(plain, {"prompt": "x" * 60_000, "key": "y" * 60_000})
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_image_with_xmp_of_another_program_is_refused(format: str) -> None:
+    packet = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>another author</x:xmpmeta>"
+    if format == "PNG":
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", packet.decode())
+        theirs = image("PNG", "RGB", {"pnginfo": info}, (8, 8))
+    else:
+        theirs = image(format, "RGB", {"xmp": packet}, (8, 8))
+    assert "another author" in xmp(theirs)
+    with pytest.raises(MetadataRefused, match="it has XMP of its own"):
+        embed(theirs, {"prompt": "a mug"})
+
+
+@pytest.mark.parametrize("name", ["gif P", "gif animated", "avif"])
+def test_image_of_another_format_is_refused(name: str) -> None:
+    if name in SMALL:
+        with pytest.raises(MetadataRefused, match="images take none"):
+            embed(SMALL[name][1], {"prompt": "a mug"})
 
 
 @given(st.binary(max_size=200))

@@ -22,7 +22,7 @@ from batchgen.ledger.attempts import (
 from batchgen.ledger.batch_status import status
 from batchgen.ledger.batches import batch_id, batch_names, find_batch
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.exports import EXPORTS, export
+from batchgen.ledger.exports import export
 from batchgen.ledger.history import history
 from batchgen.ledger.images import due_images, mark_image_lost
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job, set_job_reason
@@ -188,6 +188,9 @@ COLUMNS = {
     " cost",
     "images": "key path sha256 bytes width height format root run saved_at state url",
 }
+
+
+EXPORTS = ("jobs", "attempts", "images")
 
 
 @pytest.mark.parametrize("what", EXPORTS)

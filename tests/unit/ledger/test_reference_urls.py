@@ -169,7 +169,9 @@ def test_pending_jobs_can_be_refused_while_they_are_listed(
     staging = Staging(conn)
     staging.fill_from_ledger(batch, "local", EVERYTHING)
     found = pending_references(conn, batch)
-    staging.refuse((job, f"reference: {' '.join(names)}") for job, names in found)
+    staging.refuse(
+        (job, f"reference: {' '.join(Path(name).name for name in names)}") for job, names in found
+    )
     staging.go_on(batch, lambda batch: None)
     counted = conn.execute("SELECT state, reason, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1, 2")
     assert [tuple(row) for row in counted] == [

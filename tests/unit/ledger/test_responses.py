@@ -61,3 +61,14 @@ def test_a_spoiled_response_is_kept_until_another_is_saved(ledger: Ledger) -> No
 
 def only_job(ledger: Ledger) -> JobId:
     return JobId(ledger.conn.execute("SELECT id FROM jobs").fetchone()[0])
+
+
+def test_response_in_the_spool_is_not_taken_for_an_earlier_one(ledger: Ledger) -> None:
+    batch = enroll(ledger, [planned(0)])
+    spoiled = paid(ledger, batch, b"spoiled")
+    mark_response_spoiled(ledger, spoiled, EMPTY, start(ledger, batch, waste=10**6))
+    paid(ledger, batch, None)
+    (image,) = due_images(ledger, only_job(ledger))
+    finished = save(ledger, image.id)
+    assert finished is not None
+    assert finished.has_spool_file

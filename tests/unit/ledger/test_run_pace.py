@@ -52,7 +52,9 @@ def test_pace_counts_throttled_responses_of_a_minute(ledger: Ledger) -> None:
 
 
 def test_pace_names_a_rate_learned_since_the_start(ledger: Ledger) -> None:
-    run = start(ledger, enroll(ledger, [planned(1)]))
+    batch = enroll(ledger, [planned(1)])
+    run, other = start(ledger, batch), start(ledger, batch)
+    add(ledger, run, 1, 60, "throttled")
     began = NOW - timedelta(minutes=5)
     for kind, value, ago_s in (("interval", 1.25, 60), ("slack", 0.05, 5)):
         at = (NOW - timedelta(seconds=ago_s)).timestamp()
@@ -60,3 +62,5 @@ def test_pace_names_a_rate_learned_since_the_start(ledger: Ledger) -> None:
     assert run_pace(ledger.conn, run, timestamp(began), NOW).learned_per_minute == 48
     later = timestamp(NOW - timedelta(seconds=30))
     assert run_pace(ledger.conn, run, later, NOW).learned_per_minute is None
+    began_at = timestamp(began)
+    assert run_pace(ledger.conn, other, began_at, NOW).learned_per_minute is None, "another key"

@@ -18,7 +18,7 @@ from batchgen.job import BatchId, JobId, PlannedJob
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.jobs import pending_jobs
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.moving import Relocation, Relocations
+from batchgen.ledger.relocations import Relocation, Relocations
 from batchgen.ledger.runs import start_run
 from batchgen.ledger.staging import Staging
 from batchgen.money import ZERO, Micros

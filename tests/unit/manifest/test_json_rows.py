@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.manifest.json_values import RepeatedKeys, parse
+from batchgen.manifest.lines import MAX_LINE_CHARS
 from batchgen.manifest.rows import open_rows
 from batchgen.manifest.table import RowsFault
 from tests.support.tables import Write, fault_of, values
@@ -158,3 +159,21 @@ def test_json_without_rows_is_a_fault(write: Write, tmp_path: Path, document: st
 def test_json_row_of_another_kind_is_named(write: Write, tmp_path: Path) -> None:
     write("a.json", '[{"a": 1}, 2]')
     assert fault_of("a.json", tmp_path).path == "row 2"
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize(
+    ("name", "wrap"), [("a.json", "[{}]"), ("a.json", '{{"items": [{}]}}'), ("a.jsonl", "[{}]")]
+)
+def test_document_on_one_line_may_be_long(
+    write: Write, tmp_path: Path, name: str, wrap: str, encoding: str, end: str
+) -> None:
+    row = json.dumps({"sku": "mug", "text": "x" * MAX_LINE_CHARS})
+    write(name, (wrap.format(row) + end).encode(encoding))
+    assert [row["sku"] for row in values(name, tmp_path)] == ["mug"]
+
+
+def test_long_line_of_jsonl_is_a_fault(write: Write, tmp_path: Path) -> None:
+    write("a.jsonl", json.dumps({"sku": "mug", "text": "x" * MAX_LINE_CHARS}) + "\n{}\n")
+    assert "a line of more than 16,777,216 bytes" in fault_of("a.jsonl", tmp_path).message

@@ -147,7 +147,7 @@ def test_a_log_that_never_stands_still_is_no_proof() -> None:
     [
         (lambda data: data | {"total": 9}, "ends after 5 rows, but reports a total of 9"),
         (lambda data: data | {"items": []}, "ends after 0 rows"),
-        (lambda data: data | {"page": 1}, "page 2 of the log was requested, but page 1 came"),
+        (lambda data: data | {"page": 1}, "requested, but the response has page 1"),
         (lambda data: data["items"], "no list"),
         (lambda data: None, "response"),
         (lambda data: {"items": []}, "total: Field required"),

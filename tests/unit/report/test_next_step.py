@@ -73,3 +73,8 @@ def test_next_step_reads_the_billing_log_first() -> None:
     found = replace(status(uncertain=1), attempts=STATUS.attempts | {Billed.MAYBE: 1})
     assert next_step(found, " --db x.db", has_log=True).startswith("batchgen reconcile b --db x.db")
     assert next_step(found, "", has_log=False).startswith("batchgen retry b --uncertain")
+
+
+def test_next_step_quotes_the_name_for_a_shell() -> None:
+    found = replace(status(pending=1), batch="my $(mugs)")
+    assert next_step(found, "", has_log=True) == "batchgen resume 'my $(mugs)'"

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from batchgen.errors import ManifestError
 from batchgen.manifest.loader import parse_manifest
 from batchgen.session.prepare import prepare
+from batchgen.storage.local import LocalStore
+from batchgen.storage.store import Store
+from batchgen.storage.stores import Stores
 
 EVERYTHING = """\
 provider: local
@@ -57,6 +60,32 @@ def test_structure_rules_and_templates_are_checked_together(tmp_path: Path) -> N
         "11:11: jobs[1].key: line 1 of the template: unexpected end of template",
         "11:27: jobs[1].prompt: expected text, got the number 3",
         "12:5: jobs[2]: no column 'unknown'",
+    ]
+
+
+def test_ca_file_is_relative_to_a_broken_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    (shop / "ca.pem").touch()
+    monkeypatch.chdir(tmp_path)
+    text = "provider: {name: local, ca_file: ca.pem}\nrows: p.csv\npromt: '{{ titel }}'\n"
+    found = errors_of(shop, text)
+    assert [error.split(":")[2].strip() for error in found] == ["promt", "prompt"]
+
+
+def test_table_that_cannot_be_fetched_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def empty(stores: Stores, root: str) -> Store:
+        return LocalStore(tmp_path / "bucket")
+
+    monkeypatch.setattr(Stores, "of", empty)
+    found = errors_of(tmp_path, "provider: local\nrows: s3://shop/p.csv\npromt: '{{ title }}'\n")
+    assert found == [
+        "2:7: rows: s3://shop/p.csv: cannot be read: no such object",
+        "3:1: promt: unknown key 'promt'",
     ]
 
 

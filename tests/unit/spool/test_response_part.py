@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.job import AttemptId
+from batchgen.spool.redaction import Redactor
 from batchgen.spool.response_part import MAX_HELD_BYTES, ResponsePart
 from batchgen.spool.spool import Spool
 from batchgen.spool.writer import SpoolWriter
@@ -30,7 +31,7 @@ def spool(tmp_path: Path) -> Spool:
 async def receive(spool: Spool, *chunks: bytes, may_hold: bool = True) -> ResponsePart:
     part = spool.part(ONE, may_hold=may_hold)
     async with part:
-        writer = SpoolWriter(part, 200, {"x": "y"}, hide="secret-secret-secret")
+        writer = SpoolWriter(part, 200, {"x": "y"}, hide=Redactor("secret-secret-secret"))
         for chunk in chunks:
             await writer.write(chunk)
         await writer.commit()
@@ -80,7 +81,7 @@ async def test_other_responses_are_files(spool: Spool, body: bytes, may_hold: bo
 async def test_a_held_response_has_no_secret(spool: Spool) -> None:
     part = spool.part(ONE, may_hold=True)
     async with part:
-        writer = SpoolWriter(part, 200, {}, hide="secret-secret-secret")
+        writer = SpoolWriter(part, 200, {}, hide=Redactor("secret-secret-secret"))
         await writer.write(b'{"key": "secret-secret-secret"}')
         await writer.commit()
     content = part.content()

@@ -18,7 +18,7 @@ def test_conditions_are_honored(tmp_path: Path) -> None:
     first = store.put("a/b.png", b"one", create=True)
     with pytest.raises(FileExistsError):
         store.put("a/b.png", b"two", create=True)
-    with pytest.raises(StaleObjectError):
+    with pytest.raises(StaleObjectError, match=r"a/b\.png: another program has replaced"):
         store.put("a/b.png", b"two", if_tag="other")
     store.put("a/b.png", b"two", if_tag=first.e_tag)
     assert store.read("a/b.png") == b"two"

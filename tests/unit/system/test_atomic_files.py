@@ -23,6 +23,7 @@ from batchgen.system.atomic_files import (
     PartFile,
     make_directories,
     make_directory_below,
+    make_private_directory,
     rename_durably,
     sync_directory,
 )
@@ -429,3 +430,28 @@ async def test_adopted_part_has_the_acl_of_its_directory(tmp_path: Path) -> None
     (out / "plain").touch()
     acls = {os.getxattr(out / name, "system.posix_acl_access") for name in ("a.png", "plain")}
     assert len(acls) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of POSIX")
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_private_directory_is_closed_and_ignored_by_git(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        make_private_directory(tmp_path / "a" / "spool")
+        make_private_directory(tmp_path / "a" / "spool")
+    finally:
+        os.umask(before)
+    ignore = tmp_path / "a" / "spool" / ".gitignore"
+    assert ignore.read_text() == "*\n"
+    assert ignore.stat().st_mode & 0o777 == 0o600
+    assert ignore.parent.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_private_directory_keeps_what_the_user_made_of_it(tmp_path: Path) -> None:
+    directory = tmp_path / "spool"
+    directory.mkdir(0o755)
+    (directory / ".gitignore").write_text("!*\n")
+    make_private_directory(directory)
+    assert (directory / ".gitignore").read_text() == "!*\n"
+    assert directory.stat().st_mode & 0o777 == 0o755

@@ -74,11 +74,12 @@ def test_a_failed_sync_fails_for_all_that_it_covers(disk: Disk, tmp_path: Path) 
         disk.may_end.release()
         assert first.result(60) is None
         assert disk.began.acquire(timeout=60)
-        disk.error = OSError(errno.EIO, "Input/output error")
+        disk.error = OSError(errno.EIO, "Input/output error", str(tmp_path))
         disk.may_end.release()
         for one in others:
-            with pytest.raises(OSError, match="Input/output error"):
+            with pytest.raises(OSError, match="Input/output error") as raised:
                 one.result(60)
+            assert raised.value.filename == str(tmp_path)
         disk.error = None
         disk.may_end.release()
         sync.sync(tmp_path)

@@ -50,7 +50,10 @@ def test_calls_run_once_and_start_in_order(burst: list[int], max_threads: int) -
         assert begun == sorted(begun)
 
 
-async def test_fast_calls_use_one_thread(threads: ThreadPool) -> None:
+async def test_fast_calls_use_one_thread(
+    threads: ThreadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchgen.system.threads._WAKE_AFTER_S", 600.0)  # no call is slow
     used = {await threads.call(threading.get_ident) for _ in range(200)}
     assert len(used) == 1
 

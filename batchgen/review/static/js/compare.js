@@ -1,9 +1,14 @@
 // Compare two to six images under one zoom: a number accepts one, the reject key rejects the others.
 
 import { find, icon, make } from "./dom.js";
+import { LETTERS, LETTER_OF, WORDS, dollars, duration } from "./format.js";
 import { Stage } from "./stage.js";
 
 export const MOST = 6;
+
+function facts(row) {
+  return [row.model, dollars(row.cost), duration(row.seconds)].filter(Boolean).join(", ");
+}
 
 export class Compare {
   constructor(store, { decide }) {
@@ -48,25 +53,26 @@ export class Compare {
     })(stage.place);
     stage.show(row, null);
     return make("div", { class: "compare-cell", "data-image": String(row.id) }, box,
-      make("button", { type: "button", class: "quiet label", onclick: () => this.pick(place) }, make("kbd", {}, String(place + 1)), make("span", { class: "key" }, row.key), make("span", { class: "by" })));
+      make("button", { type: "button", class: "quiet label", onclick: () => this.pick(place) }, make("kbd", {}, String(place + 1)), make("span", { class: "key" }, row.key), make("span", { class: "muted" }, facts(row)), make("span", { class: "by" })));
   }
 
   #mark() {
     for (const cell of this.box.querySelectorAll(".compare-cell")) {
-      const letter = this.store.letters.get(Number(cell.dataset.image)) ?? this.#letter(Number(cell.dataset.image));
-      cell.dataset.decision = letter;
-      cell.querySelector(".by").textContent = { a: "accepted", r: "rejected", o: "redo" }[letter] ?? "";
+      const decision = this.#decision(Number(cell.dataset.image));
+      cell.dataset.decision = LETTER_OF[decision];
+      cell.querySelector(".by").textContent = decision === "clear" ? "" : WORDS[decision];
     }
   }
 
-  #letter(id) { return { accept: "a", reject: "r", redo: "o" }[this.store.rows.get(id)?.decision] ?? "-"; }
+  // Images of the same line may be outside of the view, whose letters alone the store keeps.
+  #decision(id) { return LETTERS[this.store.letters.get(id)] ?? this.store.rows.get(id)?.decision ?? "clear"; }
 
   pick(place) {
     if (this.rows[place]) this.decide("accept", [this.rows[place].id]);
   }
 
   rejectOthers() {
-    const rest = this.rows.filter((row) => this.#letter(row.id) !== "a" && this.store.letters.get(row.id) !== "a");
+    const rest = this.rows.filter((row) => this.#decision(row.id) !== "accept");
     if (rest.length && rest.length < this.rows.length) this.decide("reject", rest.map((row) => row.id));
   }
 }

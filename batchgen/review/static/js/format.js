@@ -24,10 +24,12 @@ export function when(timestamp) {
 
 export function duration(seconds) {
   if (seconds === null || !isFinite(seconds)) return "";
-  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)}s`;
-  const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes}m ${String(Math.round(seconds % 60)).padStart(2, "0")}s`;
-  return `${Math.floor(minutes / 60)}h ${String(minutes % 60).padStart(2, "0")}m`;
+  // Rounded first, as `duration` of text.py does: there is no 60th second or minute.
+  const rounded = Math.round(seconds);
+  if (rounded < 60) return `${seconds < 10 ? seconds.toFixed(1) : rounded}s`;
+  const minutes = Math.floor(rounded / 60);
+  if (minutes < 60) return `${minutes}m ${String(rounded % 60).padStart(2, "0")}s`;
+  return `${Math.floor(minutes / 60).toLocaleString("en-US")}h ${String(minutes % 60).padStart(2, "0")}m`;
 }
 
 export function bytes(number) {

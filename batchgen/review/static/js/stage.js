@@ -52,11 +52,13 @@ export class Stage {
       const shown = make("img", { alt: "", draggable: false, src: `/thumb/${image.id}/1280?v=${image.sha256.slice(0, 12)}` });
       shown.dataset.image = String(image.id);
       shown.addEventListener("load", () => this.place());
-      shown.addEventListener("error", () => explain(pane, shown.src));
       pane.append(shown);
       const whole = new Image();
       whole.src = `/image/${image.id}?v=${image.sha256.slice(0, 12)}`;
-      whole.decode().then(() => { if (shown.isConnected) shown.src = whole.src; }, () => {});
+      const ready = whole.decode();
+      ready.then(() => { if (shown.isConnected) shown.src = whole.src; }, () => {});
+      // A browser may show a format of which the server cannot make a thumbnail.
+      shown.addEventListener("error", () => { const failed = shown.src; ready.catch(() => explain(pane, failed)); });
     }
     return pane;
   }

@@ -78,7 +78,7 @@ class Relocations:
         )
 
     def pages(self, *, backwards: bool = False) -> Iterator[list[Relocation]]:
-        """What is left, in pages; a page may be taken away before the next is read."""
+        """Yield what is left in pages; a page may be removed before the next is read."""
         last = 1 << 62 if backwards else 0
         beyond, order = ("<", "DESC") if backwards else (">", "ASC")
         while True:
@@ -93,7 +93,7 @@ class Relocations:
             last = rows[-1]["image"]
 
     def leaves(self, root: str, path: str) -> bool:
-        """Whether the image at a place is to be moved from there."""
+        """Return whether the image at a place is to be moved from there."""
         row = self._conn.execute(
             "SELECT 1 FROM staging.moves WHERE root = ? AND path = ?", (root, path)
         ).fetchone()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.planning.image_paths import ImageDirectories, ImageNames
+from batchgen.planning.reference_names import ImageDirectories, ImageNames
 from tests.support import rig
 from tests.support.plans import Plan, faults_of
 

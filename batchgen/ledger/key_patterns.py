@@ -99,7 +99,7 @@ def _resolve(
 
 
 def _nearest(conn: sqlite3.Connection, pattern: str, jobs: str, values: dict[str, object]) -> str:
-    """A half sentence with the nearest key, sought among those that begin alike."""
+    """Return a clause with the nearest key among those with the same beginning."""
     plain = _MAGIC.sub("", pattern)
     for length in range(len(plain), -1, -1):
         prefix = plain[:length]

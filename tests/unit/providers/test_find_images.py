@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchgen.job import ImageRef, Outcome
 from batchgen.outcomes.classify import Exchange, Reach, classify
-from batchgen.providers.adapters.image_paths import IMAGES_API, TABLE, find_images
+from batchgen.providers.adapters.find_images import IMAGES_API, TABLE, find_images
 from batchgen.providers.adapters.images import read_response
 from batchgen.providers.adapters.registry import ADAPTERS
 from tests.support.adapters import IMAGE, TEXT, URL, inline_image
@@ -145,13 +145,63 @@ def test_streamed_response_is_read() -> None:
     assert inline_image(body, {}, 0) == IMAGE
 
 
-def test_streamed_refusal_is_an_error() -> None:
-    body = stream(
-        {"choices": [{"delta": {"content": "I can't."}, "finish_reason": "content_filter"}]}
-    )
-    response = read_response(body, {})
+CONTENT_FILTER: dict[str, list[dict[str, Any]]] = {
+    "finish_reason": [{"choices": [{"delta": {"content": ""}, "finish_reason": "content_filter"}]}],
+    "finish_reason after the text": [
+        {"choices": [{"delta": {"content": "no"}}]},
+        {"choices": [{"delta": {}, "finish_reason": "content_filter"}]},
+    ],
+    "refusal of a chat": [
+        {"choices": [{"delta": {"refusal": "I can't "}}]},
+        {"choices": [{"delta": {"refusal": "help."}}]},
+        {"choices": [{"delta": {}, "finish_reason": "stop"}]},
+    ],
+    "failed response": [
+        {"type": "response.created", "response": {"output": [], "error": None}},
+        {
+            "type": "response.failed",
+            "response": {"output": [], "error": {"code": "content_filter", "message": "no"}},
+        },
+    ],
+    "incomplete response": [
+        {
+            "type": "response.incomplete",
+            "response": {"output": [], "incomplete_details": {"reason": "content_filter"}},
+        },
+    ],
+    "refusal of a response": [
+        {"type": "response.refusal.delta", "delta": "I can't"},
+        {"type": "response.refusal.done", "refusal": "I can't help."},
+    ],
+    "last event without an error object": [
+        {"type": "progress", "message": "working"},
+        {"code": "content_filter", "message": "no"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("events", CONTENT_FILTER.values(), ids=CONTENT_FILTER.keys())
+def test_streamed_refusal_is_a_content_filter(events: list[dict[str, Any]]) -> None:
+    response = read_response(stream(*events), {})
     assert response.images == ()
     assert response.error is not None
+    assert response.error.code == "content_filter"
+    exchange = Exchange(reach=Reach.COMPLETE, status=200, headers={})
+    assert classify(exchange, response).outcome is Outcome.BLOCKED
+
+
+def test_incomplete_response_is_a_content_filter() -> None:
+    document = {"output": [], "incomplete_details": {"reason": "content_filter"}}
+    error = read_response(json.dumps(document).encode(), {}).error
+    assert error is not None
+    assert error.code == "content_filter"
+
+
+def test_finished_item_of_a_cut_response_is_read() -> None:
+    item = {"type": "image_generation_call", "result": TEXT}
+    created = {"type": "response.created", "response": {"output": []}}
+    body = stream(created, {"type": "response.output_item.done", "item": item}, end="")
+    assert inline_image(body, {}, 0) == IMAGE
 
 
 NO_IMAGES: dict[str, Any] = {

@@ -4,10 +4,11 @@
 one wrapper, such as ``{"data": {...}}``; the first path with an image is used. Nothing here raises,
 for any document.
 
-An error must never look like an image. A value is accepted if it is base64 with the signature of an
-image, a ``data:`` URL of an image, or a URL in a field for URLs. In prose, only Markdown images,
+An error must never look like an image. Accepted are base64 with the signature of an image, a
+``data:`` URL of an image, and a URL in a field for URLs. In prose, only Markdown images,
 ``data:`` URLs and URLs of image files are accepted. If the document reports an error, then only
-``data[]`` of the Images API and inline images count: no error message begins like an image.
+``data[]`` of the Images API and inline images count: no error message begins like an image. An
+element that is a running or failed task has no image but an inline one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Final, TypeAlias
 import pybase64
 
 from batchgen.providers.adapters.response_parsing import data_of_url, storable
+from batchgen.providers.adapters.task_states import lacks_result
 
 MAX_IMAGES: Final = 100
 
@@ -88,15 +90,6 @@ _BASE64_FIELDS: Final = (
 _URL_FIELDS: Final = ("url", "image_url", "imageUrl", "image", "uri", "src")
 _NESTED: Final = ("image_url", "inlineData", "inline_data", "image", "imageUrl")
 _PROSE_FIELDS: Final = ("text", "content")
-_WITHOUT_RESULT: Final = frozenset(
-    {
-        *("failed", "fail", "failure", "error", "canceled", "cancelled", "rejected", "moderated"),
-        *("queued", "pending", "processing", "running", "in_progress", "in_queue", "starting"),
-        *("submitted", "created", "waiting", "generating", "not_start", "accepted"),
-    }
-)
-"""Statuses of a document whose images are at best those of the request."""
-
 _PLACEHOLDER: Final = re.compile(r"[0-9a-f]{32}:\d{1,9}")
 """Written by the spool in place of a long base64 text, see `batchgen.spool.response_file`."""
 _SIGNATURES: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
@@ -141,11 +134,11 @@ def find_images(document: object, *, is_error: bool = False) -> list[Found]:
         document = {"data": document}
     if not isinstance(document, dict):
         return []
-    is_error = is_error or _lacks_result(document)
+    is_error = is_error or lacks_result(document)
     inner = [part for name in _WRAPPERS if isinstance(part := document.get(name), dict)]
     for holder in (document, *inner):
         for row in TABLE:
-            if found := _at(holder, row, is_error=is_error or _lacks_result(holder)):
+            if found := _at(holder, row, is_error=is_error or lacks_result(holder)):
                 return found[:MAX_IMAGES]
     return []
 
@@ -155,12 +148,6 @@ def is_image_file(body: bytes) -> bool:
     is_webp = body[:4] == b"RIFF" and body[8:12] == b"WEBP"
     is_heif = body[4:8] == b"ftyp" and body[8:12] in _BRANDS
     return is_webp or is_heif or body.startswith(_SIGNATURES)
-
-
-def _lacks_result(holder: Mapping[str, Any]) -> bool:
-    status = holder.get("status")
-    word = status.strip().lower() if isinstance(status, str) else ""
-    return word in _WITHOUT_RESULT or holder.get("success") is False
 
 
 def _at(holder: Mapping[str, Any], row: ImagePath, *, is_error: bool) -> list[Found]:
@@ -173,7 +160,7 @@ def _at(holder: Mapping[str, Any], row: ImagePath, *, is_error: bool) -> list[Fo
         (base64, url)
         for item in items
         for base64, url in _of_item(item, is_prose=row.is_prose)
-        if base64 is not None or not is_error
+        if base64 is not None or not (is_error or _is_unfinished(item))
     ]
     return [Found(index, url, base64) for index, (base64, url) in enumerate(images)]
 
@@ -205,10 +192,10 @@ def _of_images_api(index: int, item: object, is_error: bool) -> Found | None:
         data = data_of_url(text)
         if data is not None or _is_base64_image(text):
             return Found(index, base64=text if data is None else data)
-        if _WEB.match(text) or _RELATIVE.fullmatch(text):
+        if not _is_unfinished(item) and (_WEB.match(text) or _RELATIVE.fullmatch(text)):
             return Found(index, url=storable(text))
     for data, link in _of_item(item):
-        if data is not None or not is_error:
+        if data is not None or not (is_error or _is_unfinished(item)):
             return Found(index, link, data)
     return None
 
@@ -234,6 +221,11 @@ def _of_item(item: object, *, is_prose: bool = False, depth: int = 2) -> Iterato
     for name in _PROSE_FIELDS:
         if isinstance(text := item.get(name), str):
             yield from _of_prose(text)
+
+
+def _is_unfinished(item: object) -> bool:
+    """Return whether an element is a task that is running or has failed, or an error."""
+    return isinstance(item, dict) and lacks_result(item)
 
 
 def _is_input(item: Mapping[str, Any]) -> bool:

@@ -1,0 +1,192 @@
+"""Starts commands of batchgen as forks of a process that has imported it already.
+
+A command is a process of its own either way, with its own arguments, environment, directory,
+standard streams and exit code. Only the imports are shared: they are most of what a short command
+costs. ``BATCHGEN_TEST_EXEC=1`` starts each in a new interpreter, as a user does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import pickle
+import pkgutil
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[2]
+LOUD = str(Path(__file__).with_name("loud"))
+"""What ``PYTHONPATH`` must be; its ``sitecustomize`` runs in the fork."""
+_MOST_BYTES = 128 * 1024
+"""Of one order: less than a packet of a socket may have."""
+_READ_AT_START = ("PYTHON", "LC_", "LANG")
+"""Variables that an interpreter reads once, when it starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    arguments: list[str]
+    directory: str
+    env: dict[str, str]
+    umask: int
+
+
+# The side of the tests
+
+
+def can_fork(env: Mapping[str, str]) -> bool:
+    """Return whether a fork would do what a new interpreter does with this environment."""
+    if not hasattr(os, "pidfd_open") or "BATCHGEN_TEST_EXEC" in os.environ:
+        return False
+    return env.get("PYTHONPATH") == LOUD and all(
+        env.get(name) == os.environ.get(name)
+        for name in env.keys() | os.environ.keys()
+        if name.startswith(_READ_AT_START) and name != "PYTHONPATH"
+    )
+
+
+def run(
+    arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end with its output captured, as `subprocess.run` does."""
+    umask = os.umask(0)
+    os.umask(umask)
+    order = pickle.dumps(_Order(list(arguments), str(cwd), dict(env), umask))
+    assert len(order) < _MOST_BYTES, "too many arguments"
+    pipes = [os.pipe() for _ in range(3)]
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    ends = [nothing, *(end for _, end in pipes)]
+    with ExitStack() as stack:
+        for reader, _ in pipes:
+            stack.callback(os.close, reader)
+        try:
+            socket.send_fds(_server(), [order], ends)
+        finally:
+            for end in ends:
+                os.close(end)
+        found = _read_to_end([reader for reader, _ in pipes], timeout_s)
+    out, errors = (text.decode().replace("\r\n", "\n") for text in found[:2])
+    return subprocess.CompletedProcess(list(arguments), int(found[2].split()[1]), out, errors)
+
+
+def _read_to_end(readers: Sequence[int], timeout_s: float) -> list[bytes]:
+    """Return what came through the pipes; kill the process if it takes too long."""
+    found = dict.fromkeys(readers, b"")
+    until = time.monotonic() + timeout_s
+    with selectors.DefaultSelector() as selector:
+        for reader in readers:
+            selector.register(reader, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(until - time.monotonic())
+            if not ready:
+                pid = int(found[readers[2]].split()[0])
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired("batchgen", timeout_s, found[readers[0]])
+            for key, _ in ready:
+                piece = os.read(key.fd, 1 << 16)
+                found[key.fd] += piece
+                if not piece:
+                    selector.unregister(key.fd)
+    return list(found.values())
+
+
+@cache
+def _server() -> socket.socket:
+    """Start the process, once in each worker; it ends with the worker."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from tests.support.fork_server import serve; serve()"],
+            cwd=_ROOT,
+            stdin=its.fileno(),
+            stdout=subprocess.DEVNULL,
+        )
+
+    def end() -> None:
+        ours.close()
+        process.wait(20)
+
+    atexit.register(end)
+    return ours
+
+
+# The process
+
+
+def serve() -> None:
+    """Take orders from stdin, a socket, until it is closed."""
+    import batchgen.commands
+
+    for module in pkgutil.iter_modules(batchgen.commands.__path__, "batchgen.commands."):
+        importlib.import_module(module.name)
+    for name in ("anyio._backends._asyncio", "httptools", "httpcore"):
+        importlib.import_module(name)
+    with socket.socket(fileno=os.dup(0)) as control:
+        order = _next_child(control)
+    if order is not None:  # this is a child
+        raise SystemExit(_main(order))
+
+
+def _next_child(control: socket.socket) -> _Order | None:
+    """Fork for each order. Return it in the child; return None in the server at its end."""
+    running: dict[int, tuple[int, int]] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fd in running:
+                    pid, status = running.pop(key.fd)
+                    selector.unregister(key.fd)
+                    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                    os.write(status, f"{code}\n".encode())
+                    os.close(status)
+                    os.close(key.fd)
+                    continue
+                data, handles, _, _ = socket.recv_fds(control, _MOST_BYTES, 4)
+                if not data:
+                    return None
+                pid = os.fork()
+                if pid == 0:
+                    for number, handle in enumerate(handles[:3]):
+                        os.dup2(handle, number)
+                    order: _Order = pickle.loads(data)
+                    return order
+                os.write(handles[3], f"{pid}\n".encode())
+                for handle in handles[:3]:
+                    os.close(handle)
+                watched = os.pidfd_open(pid)
+                running[watched] = (pid, handles[3])
+                selector.register(watched, selectors.EVENT_READ)
+
+
+def _main(order: _Order) -> int:
+    """Become the command: nothing of the server but its imports may be left."""
+    from batchgen.cli.main import main
+
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    # The streams of the server still hold facts of its own files, such as positions in them.
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, name)
+        new = os.fdopen(number, old.mode, encoding=old.encoding, errors=old.errors, closefd=False)
+        new.reconfigure(line_buffering=number == 2)
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
+    os.umask(order.umask)
+    os.chdir(order.directory)
+    os.environ.clear()
+    os.environ.update(order.env)
+    sys.argv = ["batchgen", *order.arguments]
+    runpy.run_path(str(Path(LOUD) / "sitecustomize.py"))
+    return main()
