@@ -91,6 +91,14 @@ class Verify(StrEnum):
     DECODE = "decode"
 
 
+class Publish(StrEnum):
+    """When an image gets its final name."""
+
+    AT_ONCE = "at_once"
+    ON_ACCEPT = "on_accept"
+    """After a person accepted it in review; until then it is below ``.pending/``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOptions:
     """How the images of a job are checked and what is kept with them.
@@ -107,6 +115,7 @@ class OutputOptions:
     """Write a JSON file next to each image."""
     metadata: bool = False
     """Embed prompt, model and cost in each image as XMP."""
+    publish: Publish = Publish.AT_ONCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -246,7 +246,8 @@ def try_(
 ) -> ExitCode:
     """Make a few images of a manifest, then ask to make the others.
 
-    MANIFEST defaults to batch.yaml. The images belong to the batch and are not made again.
+    MANIFEST defaults to batch.yaml. The images belong to the batch and are not made again. At a
+    terminal with a browser it offers their review page; elsewhere it prints their paths.
     """
     with _permanent_imports():
         from batchgen.commands.try_sample import try_sample

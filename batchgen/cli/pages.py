@@ -161,6 +161,11 @@ def review(
     is_flag=True,
     help="Show each image next to the one that it replaced, with a slider.",
 )
+@option(
+    "--unpublished",
+    is_flag=True,
+    help="Show the images that wait for a decision, not the published ones.",
+)
 @option("--pick", is_flag=True, help="Let viewers choose images and write comments.")
 @option("--keep-metadata", is_flag=True, help="Keep EXIF and XMP data in full images.")
 def gallery(
@@ -179,6 +184,7 @@ def gallery(
     size: str,
     single: bool,
     before: bool,
+    unpublished: bool,
     pick: bool,
     keep_metadata: bool,
     as_json: bool,
@@ -197,7 +203,14 @@ def gallery(
     unknown = [one for one in shown if one not in SHOWABLE]
     if unknown:
         raise click.UsageError(f"--show: got {unknown[0]!r}; expected {', '.join(SHOWABLE)}")
-    images = ShownImages(run=run, since=since, only=only, decisions=decisions, tags=tags)
+    images = ShownImages(
+        run=run,
+        since=since,
+        only=only,
+        decisions=decisions,
+        tags=tags,
+        which="unpublished" if unpublished else "published",
+    )
     options = GalleryOptions(
         title=title or name,
         size=size,

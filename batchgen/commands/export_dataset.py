@@ -18,6 +18,7 @@ from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.dataset_samples import Sample, samples
 from batchgen.ledger.manifest_paths import base_of
+from batchgen.ledger.unpublished import unpublished_counts
 from batchgen.session.settings import Environment
 from batchgen.session.storage import stores_of_batch
 from batchgen.storage.local import LocalStore
@@ -73,10 +74,13 @@ def export_dataset(
         writer = DatasetWriter(target, order, lambda sample: _verified(stores, sample), url_of)
         try:
             summary = writer.write(samples(conn, batch.id, accepted=choice.accepted))
+            counts = unpublished_counts(conn, batch.id)
+            unpublished = counts.undecided + counts.accepted + counts.rejected
         except OSError as exc:
             raise SettingsError(f"{dataset}: the dataset can't be written: {exc}") from exc
-    record = {"batch": name, "dataset": dataset, **asdict(summary)}
-    write_line(sys.stdout, json.dumps(record) if as_json else _text(name, dataset, summary))
+    record = {"batch": name, "dataset": dataset, **asdict(summary), "unpublished": unpublished}
+    text = json.dumps(record) if as_json else _text(name, dataset, summary, unpublished)
+    write_line(sys.stdout, text)
     return ExitCode.UNFINISHED if summary.unverified else ExitCode.DONE
 
 
@@ -96,7 +100,7 @@ def _verified(stores: Stores, sample: Sample) -> bytes | None:
     return data
 
 
-def _text(name: str, dataset: str, summary: DatasetSummary) -> str:
+def _text(name: str, dataset: str, summary: DatasetSummary, unpublished: int) -> str:
     parts = counted(summary.parts, "part")
     line = f"{name}: {counted(summary.images, 'image')} in {parts} in {dataset}"
     if summary.unchanged_parts:
@@ -105,6 +109,7 @@ def _text(name: str, dataset: str, summary: DatasetSummary) -> str:
         "missing or changed (batchgen verify lists them)": summary.unverified,
         "of an earlier prompt or earlier options": summary.outdated,
         "a video, and the layout holds images only": summary.videos,
+        "not published (batchgen review publishes what you accept)": unpublished,
     }
     for why, count in left_out.items():
         if count:

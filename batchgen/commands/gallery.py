@@ -18,6 +18,7 @@ from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.gallery import gallery_images, unfinished_jobs
 from batchgen.ledger.manifest_paths import manifest_of
+from batchgen.ledger.unpublished import unpublished_counts
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
 from batchgen.manifest.table import RowsFault, ignore
@@ -57,8 +58,11 @@ def gallery(
         chosen = shown.of_batch(conn, batch)
         images = gallery_images(conn, batch.id, chosen, with_before=options.before)
         unfinished = unfinished_jobs(conn, batch.id) if options.compare else {}
+        counts = unpublished_counts(conn, batch.id)
     if not images:
-        raise SettingsError(f"{name}: no image to show; nothing was written")
+        waits = counts.undecided and shown.which == "published"
+        hint = "; new images wait for your decision: --unpublished shows them" if waits else ""
+        raise SettingsError(f"{name}: no image to show; nothing was written{hint}")
     manifest = manifest_of(ledger, batch)
     values = _columns(ledger, batch, options.columns, {image.source for image in images})
     grid = None

@@ -13,17 +13,17 @@ from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 
 _PACKAGE: Final = "batchgen.guide"
+_FIRST: Final = "evening"
+"""The page to begin with."""
 _COMMENT: Final = re.compile(r"^<!-- .* -->\n", re.MULTILINE)
 """Markers of the blocks that our tests run."""
 
 
 def topics() -> dict[str, str]:
-    """Return each topic with its summary, the first paragraph of its page, by name."""
-    names = sorted(
-        file.name.removesuffix(".md")
-        for file in files(_PACKAGE).iterdir()
-        if file.name.endswith(".md")
-    )
+    """Return each topic with its summary, the first paragraph of its page; the first one first."""
+    pages = (file.name for file in files(_PACKAGE).iterdir())
+    names = sorted(name.removesuffix(".md") for name in pages if name.endswith(".md"))
+    names.sort(key=lambda name: name != _FIRST)
     return {name: _page(name).split("\n\n", 2)[1] for name in names}
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from batchgen.console.progress import write_line, write_text
 from batchgen.errors import ExitCode, Fault, SettingsError
+from batchgen.ledger.batches import batch_id
 from batchgen.ledger.database import in_memory, open_for_reading
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.selection import EVERYTHING, Selection
 from batchgen.ledger.staging import Staging
 from batchgen.ledger.staging_rows import unpriced_models
+from batchgen.ledger.unpublished import ALL_PUBLISHED, unpublished_counts
 from batchgen.report.costs import unpriced_text
 from batchgen.report.plan_summary import plan_record, plan_summary_text
 from batchgen.report.status import why_record, why_text
@@ -55,11 +57,14 @@ def _plan_one(spec: RunSpec, *, as_json: bool) -> None:
         )
         models = unpriced_models(conn)
         refuse_unpriced(conn, spec, models)
+        batch = batch_id(conn, spec.name)
+        waiting = ALL_PUBLISHED if batch is None else unpublished_counts(conn, batch)
         summary = PlanSummary(
             batch=spec.name,
             provider=profile.name,
             price_source=profile.price_source,
             proposal=propose(conn, staging, spec),
+            unpublished=waiting,
             unfetched=urls.missing,
             unpriced=unpriced_jobs(profile, models),
         )

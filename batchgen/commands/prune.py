@@ -67,13 +67,15 @@ def _line(saved: Saved, kept: str | None, *, yes: bool, as_json: bool) -> str:
     """Return one image of a retired job; ``kept`` is why it stays."""
     if not as_json:
         left = f" ({kept})" if kept else ""
-        return f"{saved.root}/{saved.path} (job {saved.key}){left}"
+        waits = ", not published" if saved.unpublished else ""
+        return f"{saved.root}/{saved.path} (job {saved.key}{waits}){left}"
     return json.dumps(
         {
             "key": saved.key,
             "root": saved.root,
             "path": saved.path,
             "bytes": saved.bytes,
+            "unpublished": saved.unpublished,
             "deleted": yes and kept is None,
             "kept": kept,
         }

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from batchgen.commands.shown_images import ShownImages
+from batchgen.console.ask import has_browser
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.batches import find_batch
@@ -52,7 +53,7 @@ def review(
             write_line(
                 sys.stdout, f"on your own machine: ssh -L {port}:{served.host}:{port} THIS_HOST"
             )
-        elif served.opens_browser and _has_screen(environment):
+        elif served.opens_browser and has_browser(environment.get):
             webbrowser.open(url)
         write_line(sys.stdout, "stop it with Ctrl-C; decisions are saved as you make them")
 
@@ -74,13 +75,6 @@ def _record(batch: ReviewBatch, url: str) -> dict[str, object]:
         "by": view.by,
         "ledger": str(batch.ledger),
     }
-
-
-def _has_screen(environment: Environment) -> bool:
-    """Return whether a browser has a window to open; without one it would take the terminal."""
-    if sys.platform in ("win32", "darwin"):
-        return True
-    return bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
 
 
 def _filter(ledger: Path, name: str, shown: ShownImages) -> ImageFilter:

@@ -7,7 +7,7 @@ import shlex
 import sqlite3
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,15 +19,16 @@ from batchgen.console.shell_command import current_directory, shortest
 from batchgen.console.tally import RunFacts
 from batchgen.console.terminal import TerminalPresenter
 from batchgen.engine.stop_reasons import stops_all_batches, stops_provider
-from batchgen.errors import BatchgenError, ExitCode, SettingsError, message_of
+from batchgen.errors import BatchgenError, ExitCode, LedgerError, SettingsError, message_of
 from batchgen.job import BatchId
 from batchgen.ledger.attempts import finished_attempts
 from batchgen.ledger.batch_status import BatchStatus, status
 from batchgen.ledger.batches import find_batch
-from batchgen.ledger.database import open_for_reading
+from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.saved_images import replaced_by
+from batchgen.ledger.unpublished import publications
 from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros
 from batchgen.report.status import next_step, replaced_text, summary_text
@@ -41,6 +42,7 @@ from batchgen.session.notifications import FinishedReport, notifying
 from batchgen.session.overrides import Overrides
 from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again, validate
 from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
+from batchgen.session.publish import publish_accepted
 from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_engine import RunResult, drive, ended_on_error, endpoint
 from batchgen.session.settings import DB_NAME, Environment
@@ -196,6 +198,7 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
     if enrolled.to_do:
         with ended_on_error(enrolled):
             result = _drive(enrolled, presenter)
+            _publish(enrolled)
     with closing(open_for_reading(prepared.ledger)) as conn:
         if not enrolled.to_do:
             _tidy_spool(conn, prepared, enrolled.batch)
@@ -241,6 +244,16 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
         progress = LoggedProgress(progress, log_path, batch=enrolled.name)
     with endpoint(prepared) as base_url:
         return anyio.run(drive, enrolled, progress, base_url, backend="asyncio")
+
+
+def _publish(enrolled: EnrolledRun) -> None:
+    """Publish what was accepted during the run."""
+    ledger = enrolled.spec.prepared.ledger
+    with closing(open_for_reading(ledger)) as conn:
+        if not publications(Ledger(conn), enrolled.batch):
+            return
+    with suppress(LedgerError, SettingsError), closing(open_for_writing(ledger)) as conn:
+        publish_accepted(conn, find_batch(conn, enrolled.name), ledger)
 
 
 def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> None:

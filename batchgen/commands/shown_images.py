@@ -22,6 +22,8 @@ class ShownImages:
     only: Only | None = None
     decisions: Sequence[str] = ()
     tags: Sequence[str] = ()
+    which: str = "newest"
+    """See `ImageFilter`."""
 
     def of_batch(self, conn: sqlite3.Connection, batch: BatchRow) -> ImageFilter:
         """Return the filter for a batch. Raises BatchgenError for an unknown run or key."""
@@ -33,4 +35,5 @@ class ShownImages:
             only=resolve_jobs(conn, self.only, batch.id, batch.name),
             decisions=self.decisions,
             tags=self.tags,
+            which=self.which,
         )

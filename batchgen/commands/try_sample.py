@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
-from collections.abc import Collection
-from contextlib import closing
+import webbrowser
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from batchgen.commands.plan import ledger_of, staged
 from batchgen.commands.run import run, run_all
-from batchgen.console.ask import ask, can_ask
+from batchgen.console.ask import ask, can_ask, has_browser
 from batchgen.console.progress import write_line
 from batchgen.console.shell_command import shell_command
 from batchgen.console.terminal import TerminalPresenter
@@ -19,22 +21,26 @@ from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.key_patterns import Only
-from batchgen.ledger.saved_images import saved_images
+from batchgen.ledger.review import ImageFilter
+from batchgen.ledger.saved_images import saved_images, saved_roots
 from batchgen.ledger.staged_jobs import sample_keys
 from batchgen.money import decimal_string
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, RunSpec, prepare
 from batchgen.text import counted
+from batchgen.urls import is_bucket
 
 
 def try_sample(
     manifest: Path, overrides: Overrides, presenter: TerminalPresenter, *, sample: int
 ) -> ExitCode:
-    """Run the most different jobs of a manifest, print their images, and ask to run the others.
+    """Run the most different jobs of a manifest, show their images, and ask to run the others.
 
-    The images of the sample belong to the batch; no later run makes them again. Without a person
-    to ask, and if the sample leaves a problem, the other jobs wait. One budget covers both runs.
-    Raises BatchgenError.
+    At a terminal with a browser it offers the review page of the sample, which stays open until
+    the person says whether to go on; elsewhere it prints the paths. The images of the sample belong
+    to the batch; no later run makes them again unless they were rejected. Without a person to ask,
+    and if the sample leaves a problem, the other jobs wait. One budget covers both runs. Raises
+    BatchgenError.
     """
     prepared = prepare(manifest, overrides.db)
     keys, total = _sample(prepared, sample)
@@ -43,19 +49,58 @@ def try_sample(
     code = first.code
     if not first.ran:
         return code
-    for path in _images(prepared, set(keys)):
-        write_line(sys.stdout, json.dumps({"image": path}) if presenter.as_json else f"  {path}")
-    if code is not ExitCode.DONE or len(keys) == total or presenter.as_json:
-        return code
-    others = counted(total - len(keys), "image")
-    question = f"Make the other {others} of {prepared.identity.name} too?"
-    if can_ask() and ask(question, "y/N").lower() in ("y", "yes"):
+    is_over = code is not ExitCode.DONE or len(keys) == total or presenter.as_json
+    name, others = prepared.identity.name, counted(total - len(keys), "image")
+    with _shown(prepared, keys, presenter, offers_page=not is_over):
+        if is_over:
+            return code
+        question = f"Make the other {others} of {name} too?"
+        goes_on = can_ask() and ask(question, "y/N").lower() in ("y", "yes")
+    if goes_on:
         if budget is not None:
             left = max(0, budget - first.spent)
             overrides = replace(overrides, max_cost=decimal_string(left))
         return run([manifest], overrides, presenter)
     write_line(sys.stdout, f"next: {shell_command('run', manifest)}   # makes the other images")
     return code
+
+
+@contextmanager
+def _shown(
+    prepared: Prepared, keys: Sequence[str], presenter: TerminalPresenter, *, offers_page: bool
+) -> Iterator[None]:
+    """Show the sample on the review page while the block runs, or print the paths of its images."""
+    if offers_page and _wants_page(prepared):
+        with _page(prepared, keys) as url:
+            write_line(sys.stdout, f"{prepared.identity.name}: review page at {url}")
+            webbrowser.open(url)
+            yield
+        return
+    for path in _images(prepared, set(keys)):
+        write_line(sys.stdout, json.dumps({"image": path}) if presenter.as_json else f"  {path}")
+    yield
+
+
+def _page(prepared: Prepared, keys: Sequence[str]) -> AbstractContextManager[str]:
+    """Return a review page of some jobs, whose URL its context yields. Raises BatchgenError."""
+    # Imported here: without a browser none of it is needed.
+    from batchgen.review.batch import ReviewBatch, View
+    from batchgen.review.server import serving
+
+    view = View(by=getpass.getuser(), chosen=ImageFilter(only=Only.of(keys)))
+    return serving(ReviewBatch(prepared.ledger, prepared.identity.name, view))
+
+
+def _wants_page(prepared: Prepared) -> bool:
+    """Ask whether to open the review page, where a person, a browser and files are."""
+    if not can_ask() or not has_browser(prepared.environment.get):
+        return False
+    with closing(open_for_reading(prepared.ledger)) as conn:
+        batch = find_batch(conn, prepared.identity.name).id
+        if any(map(is_bucket, saved_roots(conn, batch))):
+            return False
+    reply = ask("Open the review page of these images?", "Y/n")
+    return reply.lower() not in ("n", "no")
 
 
 def _sample(prepared: Prepared, sample: int) -> tuple[list[str], int]:

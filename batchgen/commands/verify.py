@@ -64,6 +64,7 @@ class Found:
             "path": str(self.path),
             "key": self.saved.key if self.saved else None,
             "downloadable": bool(self.saved and self.saved.has_address),
+            "unpublished": bool(self.saved and self.saved.unpublished),
         }
 
 
@@ -81,9 +82,10 @@ def verify(
         base = base_of(ledger, batch)
         found, known, roots = [], set[Path](), set[Path]()
         in_buckets = list[Saved]()
-        checked = 0
+        checked = unpublished = 0
         for saved in saved_images(conn, batch.id):
             checked += 1
+            unpublished += saved.unpublished
             if is_bucket(saved.root):
                 in_buckets.append(saved)
                 continue
@@ -108,7 +110,7 @@ def verify(
     for one in found:
         write_line(sys.stdout, json.dumps(one.as_json()) if as_json else _text(one, base))
     if not as_json:
-        write_line(sys.stdout, _summary(name, checked, found, fetched, repair=repair))
+        write_line(sys.stdout, _summary(name, checked, unpublished, found, fetched, repair=repair))
     return ExitCode.UNFINISHED if wrong else ExitCode.DONE
 
 
@@ -172,11 +174,20 @@ def _text(one: Found, base: Path) -> str:
 
 
 def _summary(
-    name: str, images: int, found: list[Found], fetched: int, *, repair: Set[Finding]
+    name: str,
+    images: int,
+    unpublished: int,
+    found: list[Found],
+    fetched: int,
+    *,
+    repair: Set[Finding],
 ) -> str:
     counts = {finding: sum(one.finding is finding for one in found) for finding in Finding}
     states = ", ".join(f"{count:,} {finding.value}" for finding, count in counts.items() if count)
-    line = f"{name}: {counted(images, 'image')}, {states or 'all as they were saved'}"
+    what = counted(images, "image")
+    if unpublished:
+        what += f" ({unpublished:,} not published)"
+    line = f"{name}: {what}, {states or 'all as they were saved'}"
     wrong = [one for one in found if one.saved is not None]
     had = sum(_can_repair(one, _HOW.keys()) for one in wrong)
     if fetched:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 
 def can_ask() -> bool:
@@ -18,3 +19,15 @@ def ask(question: str, default: str) -> str:
     sys.stderr.write(f"{question}{shown}: ")
     sys.stderr.flush()
     return sys.stdin.readline().strip() or default
+
+
+def has_browser(setting: Callable[[str], str | None]) -> bool:
+    """Return whether a browser has a window to open here; without one it would take the terminal.
+
+    ``setting`` returns an environment variable. Over ssh, the person sits somewhere else.
+    """
+    if setting("SSH_CONNECTION"):
+        return False
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(setting("DISPLAY") or setting("WAYLAND_DISPLAY"))

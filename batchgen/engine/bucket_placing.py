@@ -14,9 +14,7 @@ from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
 from batchgen.engine.placing import (
-    MAX_TRIES,
     PARTIAL_DIRECTORY,
-    Conflict,
     Placer,
     described_by_sidecar,
     partials_of,
@@ -30,6 +28,7 @@ from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, OldImage, Provenance
 from batchgen.output.bucket_sidecar import read_object, remove_sidecar_object, sidecar_name
 from batchgen.output.bucket_versions import keep_edited_object, keep_object
+from batchgen.output.final_names import MAX_TRIES, Conflict
 from batchgen.output.sidecar import is_edited, is_sidecar_data, sidecar_data
 from batchgen.planning.naming import final_path
 from batchgen.providers.adapters.video import is_video_task

@@ -27,7 +27,7 @@ from batchgen.engine.delivery_results import (
 from batchgen.engine.events import JobDone, JobHeld
 from batchgen.engine.failed_download import failed_download, is_overdue, wait_asked_before
 from batchgen.engine.image_source import ImageSource
-from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Conflict, Placer
+from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Placer
 from batchgen.engine.redelivery import Redelivery
 from batchgen.engine.stop_reasons import DISK, STORAGE
 from batchgen.engine.verification import (
@@ -86,7 +86,8 @@ from batchgen.outcomes.download_policy import (
     FetchSpoiled,
 )
 from batchgen.outcomes.retry_policy import Next
-from batchgen.planning.naming import final_path
+from batchgen.output.final_names import Conflict
+from batchgen.planning.naming import image_path
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.spool.response_file import SpooledResponse
 from batchgen.storage.store import StoreError
@@ -289,7 +290,8 @@ class Delivery:
         self, job: Job, image: DueImage
     ) -> Saved | FetchResult | FetchLater | FetchSpoiled | Compressed:
         # The file extension is unknown until the image has arrived; the directory is not.
-        known_path = job.path.partition(EXT_PLACEHOLDER)[0]
+        path = image_path(job, EXT_PLACEHOLDER, placed=image.path)
+        known_path = path.partition(EXT_PLACEHOLDER)[0]
         directory = await self._placer.make_directory(job.root, known_path)
         # Not named after the job: truncated long names of two jobs could be equal.
         name = f".{image.attempt_id}.{image.position}"
@@ -327,7 +329,7 @@ class Delivery:
     def _verify(self, part: Path, job: Job, image: DueImage) -> Verified:
         """Verify an image and check whether its path is free. Raises BadImage and OSError."""
         info, sha256 = verify_file(part, job.verify, is_video=is_video_task(image.task))
-        path = final_path(job.path, info.format.extension, image.rank)
+        path = image_path(job, info.format.extension, image.rank, placed=image.path)
         return Verified(info, sha256, self._placer.is_taken(job.root, path))
 
     async def _origin(self, image: DueImage) -> Provenance:

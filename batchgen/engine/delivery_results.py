@@ -13,7 +13,7 @@ from batchgen.images.inspect import mismatches, oddities
 from batchgen.job import Job, SavedImage
 from batchgen.ledger.records import DueImage, JobFinished
 from batchgen.outcomes.download_policy import FetchAgain, FetchLater, FetchLost, FetchSpoiled
-from batchgen.planning.naming import final_path
+from batchgen.planning.naming import image_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,6 @@ class Verified:
 def record_of(job: Job, image: DueImage, result: Embedded) -> SavedImage:
     """Return what the ledger keeps of an image that was written with its metadata."""
     info = result.info
-    path = final_path(job.path, info.format.extension, image.rank)
+    path = image_path(job, info.format.extension, image.rank, placed=image.path)
     warnings = (*mismatches(info, job.options), *oddities(info, job.options))
     return saved_image(path, info, result.sha256, warnings, result.refused)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,26 +19,32 @@ from batchgen.ledger.copies import Original
 from batchgen.ledger.images import clear_placement, record_placement
 from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, JobFinished, OldImage, Provenance
-from batchgen.output.previous_versions import keep, keep_edited
+from batchgen.output.final_names import (
+    MAX_TRIES,
+    Conflict,
+    Rename,
+    check_sidecar_path,
+    free_path,
+    has_content,
+    remove_replaced,
+)
 from batchgen.output.sidecar import (
     free_sidecar_path,
-    is_sidecar,
     remove_sidecar,
     sidecar_of,
     write_sidecar,
 )
-from batchgen.planning.naming import final_path
+from batchgen.planning.naming import image_path
 from batchgen.providers.adapters.registry import adapter_of
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import (
     PartFile,
     make_directory_below,
-    sha256_of,
     sync_directory,
     write_atomically,
 )
-from batchgen.system.claiming import claim, is_one_name, replace
+from batchgen.system.claiming import claim, is_one_name
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
 from batchgen.urls import path_below
@@ -48,22 +53,10 @@ T = TypeVar("T")
 
 PARTIAL_DIRECTORY: Final = ".partial"
 _MAX_KNOWN_DIRECTORIES: Final = 64
-MAX_TRIES: Final = 3
-"""How often placing is tried if another file takes the path meanwhile."""
 ERRORS_OF_ONE_PATH: Final = frozenset(
     {errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EEXIST, errno.EILSEQ}
 )
 """Errors that say nothing about other paths on the same disk."""
-Rename = Callable[[Path, Path], None]
-"""Moves a part to its final path."""
-
-
-class Conflict(Exception):
-    """A file that is not an image of the job exists at the path."""
-
-    def __init__(self, path: Path | str) -> None:
-        super().__init__(path)
-        self.path = path
 
 
 class Placer:
@@ -166,7 +159,7 @@ class Placer:
                 rename: Rename = claim
                 if taken:
                     known = await ledger.run(path_history, job.id, job.root, saved.path)
-                    rename = await in_disk_thread(self._free_path, job, final, saved, known)
+                    rename = await in_disk_thread(self._free_path, job, saved, known)
                 await ledger.run(record_placement, image.id, job.root, saved)
                 hit(Point.PLACING)
                 try:
@@ -183,41 +176,26 @@ class Placer:
                 await in_disk_thread(self._keep_in_spool, image, part)
             raise
 
-    def _free_path(self, job: Job, final: Path, saved: SavedImage, known: PathHistory) -> Rename:
+    def _free_path(self, job: Job, saved: SavedImage, known: PathHistory) -> Rename:
         """Keep the file at the output path; return how to rename the new image to it.
 
         Raises Conflict and OSError.
         """
-        try:
-            before = os.lstat(final)
-        except FileNotFoundError:
-            return claim
-        if not stat.S_ISREG(before.st_mode):
-            raise Conflict(final)
-        present = sha256_of(final)
-        is_empty_claim = known.is_own and not before.st_size
-        if present == saved.sha256 or present in known.hashes or is_empty_claim:
-            if job.keep_previous and not is_empty_claim and present != saved.sha256:
-                keep(self._base / job.root, saved.path, count=job.keep_previous)
-                hit(Point.KEPT)
-            return lambda part, name: _replace_unchanged(part, name, before)
-        if not (known.is_own or self._overwrite):
-            raise Conflict(final)
-        keep_edited(self._base / job.root, saved.path)
-        hit(Point.KEPT)
-        return claim
+        return free_path(
+            self._base / job.root,
+            saved.path,
+            saved.sha256,
+            known,
+            keep_previous=job.keep_previous,
+            overwrite=self._overwrite,
+        )
 
     def _free_sidecar_path(self, job: Job, final: Path, origin: Provenance) -> None:
         """Keep the file at the path of the sidecar unless it is what batchgen wrote there.
 
         Raises Conflict for a file that is not the sidecar of the job, and OSError.
         """
-        sidecar = sidecar_of(final)
-        if not os.path.lexists(sidecar):
-            return
-        is_own = is_sidecar(sidecar, origin.batch, job.key)
-        if not (is_own or self._overwrite) or sidecar.is_symlink() or not sidecar.is_file():
-            raise Conflict(sidecar)
+        check_sidecar_path(final, origin.batch, job.key, overwrite=self._overwrite)
         free_sidecar_path(self._base / job.root, final, origin.batch, job.key)
 
     def _keep_in_spool(self, image: DueImage, part: PartFile) -> None:
@@ -239,7 +217,7 @@ class Placer:
         source = self._context.spool.images.find(image.attempt_id, image.position)
         if source is None and image.path and image.sha256:
             earlier = self._base / image.root / image.path
-            if _has_content(earlier, image.sha256):
+            if has_content(earlier, image.sha256):
                 source = earlier
         if source is None:
             return False
@@ -249,7 +227,7 @@ class Placer:
     def copy_original(self, original: Original, part: PartFile) -> bool:
         """Copy the saved image of another job; return False if it is missing or changed."""
         source = self._base / original.root / original.path
-        if not _has_content(source, original.sha256):
+        if not has_content(source, original.sha256):
             return False
         part.copy(source)
         return True
@@ -259,7 +237,7 @@ class Placer:
         self._context.spool.images.drop(image.attempt_id, image.position)
         if image.path and (image.root, image.path) != (job.root, saved.path):
             earlier = self._base / image.root / image.path
-            is_ours = _has_content(earlier, saved.sha256)
+            is_ours = has_content(earlier, saved.sha256)
             if is_ours and not is_one_name(earlier, self._base / job.root / saved.path):
                 earlier.unlink()
 
@@ -269,10 +247,10 @@ class Placer:
         Raises BadImage and OSError.
         """
         final = self._base / image.root / (image.path or "")
-        if not _has_content(final, image.sha256):
+        if not has_content(final, image.sha256):
             return None
         info, sha256 = verify_file(final, job.verify, is_video=is_video_task(image.task))
-        planned = final_path(job.path, info.format.extension, image.rank)
+        planned = image_path(job, info.format.extension, image.rank, placed=image.path)
         if (image.root, image.path) != (job.root, planned):
             return None
         sync_directory(final.parent)
@@ -294,18 +272,15 @@ class Placer:
         """Remove replaced images whose path differs from those of the new ones."""
         root = self._base / job.root
         sidecars = {sidecar_of(root / path) for path in described_by_sidecar(job, saved)}
-        places = [root / image.path for image in saved]
-        for image in old:
-            path = self._base / image.root / image.path
-            if any(_is_one_place(path, place) for place in places):
-                continue
-            if not _has_content(path, image.sha256):
-                continue  # removed or edited by a person
-            if job.keep_previous:
-                keep(self._base / image.root, image.path, count=job.keep_previous)
-            path.unlink()
-            if sidecar_of(path) not in sidecars:
-                remove_sidecar(self._base / image.root, path, batch, job.key)
+        remove_replaced(
+            self._base,
+            old,
+            [root / image.path for image in saved],
+            sidecars,
+            keep_previous=job.keep_previous,
+            batch=batch,
+            key=job.key,
+        )
 
     def _save_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
         """Save the partial images of a response as ``.partial/NAME-1.png`` and so on."""
@@ -334,32 +309,3 @@ def partials_of(spool: Spool, attempt: AttemptId) -> Iterator[tuple[int, str, by
 def described_by_sidecar(job: Job, saved: list[SavedImage]) -> set[str]:
     """Return the paths of the images that have a sidecar."""
     return {image.path for image in saved if job.sidecar or image.metadata_refused}
-
-
-def _has_content(path: Path, sha256: str | None) -> bool:
-    """Return whether a path is a regular file with this hash."""
-    return path.is_file() and not path.is_symlink() and sha256_of(path) == sha256
-
-
-def _is_one_place(one: Path, other: Path) -> bool:
-    """Return whether two paths that may not exist are spellings of one."""
-    try:
-        return one == other or is_one_name(one, other)
-    except FileNotFoundError:
-        return False
-
-
-def _replace_unchanged(part: Path, name: Path, before: os.stat_result) -> None:
-    """Replace a file that was kept. Raises FileExistsError if it has changed since."""
-    try:
-        now = os.lstat(name)
-    except FileNotFoundError:
-        claim(part, name)
-        return
-    if _identity(now) != _identity(before):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(name))
-    replace(part, name)
-
-
-def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -34,7 +34,7 @@ from batchgen.ledger.writer import LedgerWriteError
 from batchgen.money import dollars
 from batchgen.outcomes.classify import Classification, Exchange, Failure, Reach
 from batchgen.output.obstacles import Obstacles
-from batchgen.planning.naming import final_path
+from batchgen.planning.naming import final_path, image_path
 from batchgen.planning.reference_check import changed_references
 from batchgen.providers.adapters.registry import ADAPTERS, Route
 from batchgen.spool.response_part import ResponsePart
@@ -131,8 +131,9 @@ class Worker:
     async def _fail_if_blocked(self, job: Job) -> bool:
         """Fail a job without a request if its image could not be saved at its path."""
         context = self._context
-        path = _expected_path(job, context.profile.route_of(job.model))
-        reason = await self._tools.obstacles.find(context.ledger, job, path)
+        reason = None
+        for path in _expected_paths(job, context.profile.route_of(job.model)):
+            reason = reason or await self._tools.obstacles.find(context.ledger, job, path)
         if reason is None or not await context.ledger.run(fail_pending_job, job.id, reason):
             return False
         context.observe(JobHeld(key=job.key, state=JobState.FAILED, reason=reason))
@@ -281,11 +282,15 @@ def _signal_of(classification: Classification) -> Signal:
     return _SIGNALS.get(classification.outcome, Signal.NEUTRAL)
 
 
-def _expected_path(job: Job, route: Route) -> str:
-    """Return the output path of the image if it arrives in the requested format."""
+def _expected_paths(job: Job, route: Route) -> tuple[str, ...]:
+    """Return the paths that the image needs if it arrives in the requested format.
+
+    An image that waits for its publication needs its final path later.
+    """
     wanted = "mp4" if route is Route.VIDEO else str(job.options.get("output_format", "png"))
     kinds = [kind for kind in ImageFormat if wanted in (kind.value, kind.extension)]
-    return final_path(job.path, kinds[0].extension if kinds else "png")
+    extension = kinds[0].extension if kinds else "png"
+    return tuple(dict.fromkeys((final_path(job.path, extension), image_path(job, extension))))
 
 
 class _TicketReturn:

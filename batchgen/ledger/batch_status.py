@@ -10,6 +10,7 @@ from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.paid_images import WaitingImages, waiting_images
 from batchgen.ledger.sums import UNPRICED
 from batchgen.ledger.uncertain import UncertainSums, uncertain_sums
+from batchgen.ledger.unpublished import ALL_PUBLISHED, UnpublishedCounts, unpublished_counts
 from batchgen.money import Micros, decimal_string
 
 
@@ -68,6 +69,8 @@ class BatchStatus:
     """Failed jobs whose request the provider refused with a 4xx status: a retry cannot help."""
     stuck: int = 0
     """Pending jobs that share the image of a job that failed, is blocked or is uncertain."""
+    unpublished: UnpublishedCounts = ALL_PUBLISHED
+    """Saved images that wait for a decision, or for their publication."""
 
     @property
     def uncertain(self) -> int:
@@ -112,7 +115,7 @@ class BatchStatus:
             "batch": self.batch,
             "jobs": self.shown_jobs,
             "retired": self.retired,
-            "images": {"saved": self.images_saved},
+            "images": {"saved": self.images_saved, "unpublished": self.unpublished.as_json()},
             "attempts": {
                 "total": sum(billed.values()),
                 "billed": billed[Billed.YES],
@@ -198,6 +201,7 @@ def _status(conn: sqlite3.Connection, batch: BatchRow) -> BatchStatus:
         unpriced=_unpriced(conn, batch.id),
         refused=_refused(conn, batch.id),
         stuck=_stuck(conn, batch.id),
+        unpublished=unpublished_counts(conn, batch.id),
     )
 
 

@@ -16,6 +16,7 @@ from batchgen.ledger.groups import (
     is_meant,
 )
 from batchgen.ledger.staging_rows import PLAN
+from batchgen.planning.naming import PENDING_DIRECTORY
 
 _OWN_COLUMNS: Final = ("fingerprint", "prompt", "images", "mask", "path", "source")
 _KIND_COLUMNS: Final = (
@@ -27,6 +28,7 @@ _KIND_COLUMNS: Final = (
     "keep_partials",
     "sidecar",
     "metadata",
+    "publish",
     "tags",
     "estimated",
 )
@@ -59,13 +61,15 @@ WHERE batch_id = :batch AND renewal IS NOT NULL AND renewal <> '{REJECTED_MARK}'
 """
 MOVES: Final = f"""
 SELECT images.id AS image, jobs.id AS job, jobs.key AS key, images.root AS root,
-       images.path AS path, sha256, format, kinds.root AS new_root, planned.path AS new_path,
+       images.path AS path, sha256, format, kinds.root AS new_root,
+       iif(images.unpublished, '{PENDING_DIRECTORY}/', '') || planned.path AS new_path,
        (SELECT count(*) FROM images AS before WHERE before.position < images.position
         AND before.attempt_id = images.attempt_id) AS rank
 FROM {PLANNED_KNOWN} CROSS JOIN jobs ON jobs.id = known.job
 CROSS JOIN images ON images.job_id = jobs.id AND images.state = 'saved'
 WHERE known.differs AND jobs.state = 'done' AND jobs.fingerprint = planned.fingerprint
   AND (jobs.root, jobs.path) <> (kinds.root, planned.path) AND images.id > :after
+  AND NOT (images.unpublished AND kinds.root GLOB '[a-z][a-z0-9]://*')
 ORDER BY images.id LIMIT :limit
 """
 IS_UNPLANNED: Final = "retired = 0 AND id NOT IN (SELECT job FROM staging.known)"

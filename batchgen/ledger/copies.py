@@ -47,7 +47,7 @@ FROM jobs CROSS JOIN jobs AS leader ON leader.id = jobs.shares
 CROSS JOIN images ON images.job_id = leader.id AND images.state = 'saved'
 CROSS JOIN attempts AS original ON original.id = images.attempt_id
 WHERE jobs.id = :job AND jobs.state = 'pending' AND jobs.retired = 0 AND leader.state = 'done'
-  AND original.fingerprint = jobs.fingerprint LIMIT 1
+  AND original.fingerprint = jobs.fingerprint ORDER BY images.id DESC LIMIT 1
 """
 _DUE: Final = """
 INSERT INTO images (job_id, attempt_id, position, state, task, root)

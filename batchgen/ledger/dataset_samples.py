@@ -49,11 +49,12 @@ SELECT key, position, images.root AS root, images.path AS path, sha256, bytes, w
        request_id, coalesce(ended_at, started_at) AS made_at,
        attempts.fingerprint = jobs.fingerprint AS is_current,
        (SELECT count(*) FROM images AS before WHERE before.job_id = images.job_id
-        AND before.state = 'saved' AND before.position < images.position) AS rank
+        AND before.state = 'saved' AND before.unpublished = 0
+        AND before.position < images.position) AS rank
 FROM jobs CROSS JOIN images ON images.job_id = jobs.id AND images.state = 'saved'
      CROSS JOIN attempts ON attempts.id = attempt_id
 WHERE batch_id = :batch AND key >= :key AND (key > :key OR position > :position)
-      AND retired = 0 AND jobs.state = 'done'
+      AND retired = 0 AND jobs.state = 'done' AND images.unpublished = 0
       AND (NOT :accepted
            OR (SELECT decision FROM decisions WHERE id = ({NEWEST})) = '{Decision.ACCEPT}')
 ORDER BY key, position LIMIT :limit
@@ -63,7 +64,7 @@ ORDER BY key, position LIMIT :limit
 def samples(
     conn: sqlite3.Connection, batch: BatchId, *, accepted: bool = False
 ) -> Iterator[Sample]:
-    """Yield the saved images of done jobs in the order of their keys, a page at a time.
+    """Yield the published images of done jobs in the order of their keys, a page at a time.
 
     With ``accepted``, only images that a person accepted. The order of keys is the same in every
     ledger; that of row ids is not.

@@ -63,6 +63,14 @@ NEWEST: Final = (
 )
 """The id of the decision that counts for a row of ``images``; NULL if it is undecided."""
 
+IS_NEWEST: Final = (
+    "(images.unpublished = 1 OR NOT EXISTS (SELECT 1 FROM images AS newer INDEXED BY"
+    " images_unpublished WHERE newer.job_id = images.job_id AND newer.state = 'saved'"
+    " AND newer.unpublished = 1))"
+)
+"""Whether a saved image is the newest of its job, and not a published one with a new one that
+waits."""
+
 CURRENT: Final = (
     "decisions CROSS JOIN images ON images.id = decisions.image_id"
     " AND images.sha256 = decisions.sha256"
@@ -78,7 +86,7 @@ WHERE jobs.batch_id = :batch AND decisions.prompt IS NOT NULL
   AND decisions.id IN (SELECT max(id) FROM decisions GROUP BY image_id, sha256)
 ORDER BY decisions.id
 """
-_INSERT: Final = """
+_INSERT: Final = f"""
 INSERT INTO decisions (job_id, image_id, sha256, decision, note, prompt, replaced_prompt,
     decided_by, decided_at, session, action, undoes)
 SELECT jobs.id, images.id, images.sha256, :decision, :note, :prompt, iif(:prompt IS NULL, NULL,
@@ -87,7 +95,7 @@ SELECT jobs.id, images.id, images.sha256, :decision, :note, :prompt, iif(:prompt
         ORDER BY earlier.id DESC LIMIT 1), jobs.prompt)), :by, :at, :session, :action, :undoes
 FROM images CROSS JOIN jobs ON jobs.id = images.job_id
 WHERE images.id = :image AND images.sha256 = :sha256 AND images.state = 'saved'
-  AND jobs.batch_id = :batch
+  AND jobs.batch_id = :batch AND {IS_NEWEST}
 """
 
 
@@ -190,10 +198,10 @@ def undo_decisions(
         return [row["image_id"] for row in rows]
 
 
-_CAN_BE_UNDONE: Final = """undoes IS NULL
+_CAN_BE_UNDONE: Final = f"""undoes IS NULL
   AND NOT EXISTS (SELECT 1 FROM decisions AS undone WHERE undone.undoes = decisions.id)
   AND EXISTS (SELECT 1 FROM images WHERE images.id = decisions.image_id
-      AND images.sha256 = decisions.sha256 AND images.state = 'saved')"""
+      AND images.sha256 = decisions.sha256 AND images.state = 'saved' AND {IS_NEWEST})"""
 _LAST_ACTION: Final = f"""
 SELECT action FROM decisions CROSS JOIN jobs ON jobs.id = decisions.job_id
 WHERE jobs.batch_id = :batch AND decided_by = :by AND {_CAN_BE_UNDONE}
@@ -244,15 +252,28 @@ def decision_counts(conn: sqlite3.Connection, batch: BatchId) -> DecisionCounts:
     """Count the saved images of a batch by their decisions."""
     rows = conn.execute(
         f"SELECT decision, count(*) AS n FROM {CURRENT} AND jobs.batch_id = ?"
-        " AND jobs.retired = 0 AND images.state = 'saved' GROUP BY decision",
+        f" AND jobs.retired = 0 AND images.state = 'saved' AND {IS_NEWEST} GROUP BY decision",
         (batch,),
     )
     found = {row["decision"]: row["n"] for row in rows}
     rejected = found.get(Decision.REJECT, 0) + found.get(Decision.REDO, 0)
     accepted = found.get(Decision.ACCEPT, 0)
     saved = conn.execute("SELECT saved FROM tallies WHERE batch_id = ?", (batch,)).fetchone()
-    undecided = max(0, (saved["saved"] if saved else 0) - accepted - rejected)
+    newest = (saved["saved"] if saved else 0) - _with_a_newer_one(conn, batch)
+    undecided = max(0, newest - accepted - rejected)
     return DecisionCounts(accepted=accepted, rejected=rejected, undecided=undecided)
+
+
+def _with_a_newer_one(conn: sqlite3.Connection, batch: BatchId) -> int:
+    """Count the published images of jobs that have a new image that waits."""
+    row = conn.execute(
+        "SELECT count(*) AS n FROM (SELECT DISTINCT job_id FROM images INDEXED BY"
+        " images_unpublished WHERE state = 'saved' AND unpublished = 1) AS waiting"
+        " CROSS JOIN jobs ON jobs.id = waiting.job_id CROSS JOIN images ON images.job_id = jobs.id"
+        " AND images.state = 'saved' AND images.unpublished = 0 WHERE batch_id = ?",
+        (batch,),
+    ).fetchone()
+    return int(row["n"])
 
 
 _MIN_DECIDED: Final = 50
@@ -292,7 +313,8 @@ def decision_about(conn: sqlite3.Connection, job: int) -> MadeDecision | None:
     row = conn.execute(
         "SELECT decision, note, decisions.prompt AS prompt, replaced_prompt, decided_by, decided_at"
         f" FROM images CROSS JOIN decisions ON decisions.id = ({NEWEST})"
-        " WHERE images.job_id = ? AND images.state = 'saved' AND decision IN ('reject', 'redo')"
+        f" WHERE images.job_id = ? AND images.state = 'saved' AND {IS_NEWEST}"
+        " AND decision IN ('reject', 'redo')"
         " ORDER BY decisions.id DESC LIMIT 1",
         (job,),
     ).fetchone()
@@ -304,12 +326,15 @@ def _made(row: sqlite3.Row) -> MadeDecision:
 
 
 REJECTED: Final = """
-CREATE TABLE staging.rejected (job INTEGER PRIMARY KEY, decision TEXT NOT NULL)
+CREATE TABLE staging.rejected (
+    job INTEGER PRIMARY KEY, decision TEXT NOT NULL, fingerprint TEXT NOT NULL
+)
 """
-"""The jobs of a plan whose image was rejected in review."""
+"""The jobs of a plan whose newest image was rejected in review, with its fingerprint."""
 _FIND_REJECTED: Final = f"""
-INSERT OR REPLACE INTO staging.rejected (job, decision)
-SELECT jobs.id, decision FROM {CURRENT} AND jobs.batch_id = ? AND images.state = 'saved'
+INSERT OR REPLACE INTO staging.rejected (job, decision, fingerprint)
+SELECT jobs.id, decision, (SELECT attempts.fingerprint FROM attempts WHERE id = images.attempt_id)
+FROM {CURRENT} AND jobs.batch_id = ? AND images.state = 'saved' AND {IS_NEWEST}
     AND decision IN ('reject', 'redo') ORDER BY decisions.id
 """
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from batchgen.job import ROW_REASON
 from batchgen.ledger.decisions import MadeDecision, decision_about
-from batchgen.ledger.groups import Group, fingerprint_of
+from batchgen.ledger.groups import FINGERPRINT_ON_DISK, Group
 from batchgen.ledger.reference_paths import reference_paths
 from batchgen.ledger.staging_rows import PLAN
 from batchgen.money import Micros
@@ -52,7 +52,7 @@ SELECT planned.fingerprint AS fingerprint, kinds.model AS model, planned.prompt 
        kinds.options AS options, planned.images AS images, planned.mask AS mask,
        planned.refused AS refused, known.grp AS grp, jobs.id AS job, jobs.state AS state,
        coalesce(jobs.reason, '') AS reason, jobs.done_at AS done_at,
-       {fingerprint_of("saved")} AS on_disk, jobs.fingerprint AS own_fingerprint,
+       {FINGERPRINT_ON_DISK} AS on_disk, jobs.fingerprint AS own_fingerprint,
        json_object('fingerprint', jobs.fingerprint, 'model', jobs.model,
            'prompt', jobs.prompt, 'options', json(jobs.options),
            'images', json(jobs.images), 'mask', jobs.mask) AS own,

@@ -42,7 +42,9 @@ _EXPORT_SQL: Final = {
     "images": """
         SELECT images.id AS cursor,
                key, images.path AS path, sha256, bytes, width, height, format,
-               images.root AS root, run_id AS run, saved_at, images.state AS state
+               images.root AS root, run_id AS run, saved_at,
+               iif(images.state = 'saved' AND images.unpublished, 'unpublished', images.state)
+               AS state
         FROM images CROSS JOIN jobs ON jobs.id = images.job_id
         CROSS JOIN attempts ON attempts.id = attempt_id
         WHERE +batch_id = :batch AND images.id > :after

@@ -23,8 +23,9 @@ WHERE images.id IN (SELECT value FROM json_each(?))
 """
 _BEFORE: Final = """
 SELECT id, root, path, sha256, format, state FROM images
-WHERE job_id = ? AND position = ? AND state = 'replaced' AND sha256 IS NOT NULL
-    AND path IS NOT NULL ORDER BY id DESC LIMIT 1
+WHERE job_id = ? AND position = ? AND id <> ? AND unpublished = 0 AND sha256 IS NOT NULL
+    AND state IN ('replaced', 'saved') AND path IS NOT NULL
+    ORDER BY state = 'replaced', id DESC LIMIT 1
 """
 
 
@@ -34,7 +35,7 @@ class GalleryImage:
 
     file: ImageFile
     before: ImageFile | None
-    """The image that it replaced; None without one, or where none was wanted."""
+    """The image that it replaced or would replace; None without one, or where none was wanted."""
     width: int
     height: int
     key: str
@@ -67,7 +68,7 @@ def _page(
         values = dict(row)
         file = ImageFile(**{name: values.pop(name) for name in ImageFile.__slots__})
         job, position = values.pop("job"), values.pop("position")
-        old = conn.execute(_BEFORE, (job, position)).fetchone() if with_before else None
+        old = conn.execute(_BEFORE, (job, position, file.id)).fetchone() if with_before else None
         before = None if old is None else ImageFile(**dict(old))
         found[file.id] = GalleryImage(file=file, before=before, **values)
     return found

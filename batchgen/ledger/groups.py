@@ -136,7 +136,15 @@ IS_NEW_AND_SENT: Final = (
 IS_CHANGED: Final = "jobs.fingerprint <> planned.fingerprint"
 
 # Each of these is looked up for few jobs only: `done_at` and the state are asked first.
-_ON_DISK: Final = f"(CASE WHEN jobs.done_at IS NOT NULL THEN {fingerprint_of('saved')} END)"
+FINGERPRINT_ON_DISK: Final = f"""
+    coalesce((SELECT attempts.fingerprint FROM images
+            CROSS JOIN attempts ON attempts.id = images.attempt_id
+        WHERE images.job_id = jobs.id AND images.state = 'saved'
+          AND attempts.fingerprint = planned.fingerprint LIMIT 1),
+        {fingerprint_of("saved")})
+"""
+"""Of a published image and a new one that waits, it is the one that is made as planned, if any."""
+_ON_DISK: Final = f"(CASE WHEN jobs.done_at IS NOT NULL THEN {FINGERPRINT_ON_DISK} END)"
 _FORECAST: Final = "(SELECT forecast FROM staging.forecasts WHERE forecasts.job = jobs.id)"
 _IN_FLIGHT_OF: Final = "(SELECT fingerprint FROM staging.forecasts WHERE forecasts.job = jobs.id)"
 _PAID_FOR: Final = f"""
@@ -145,7 +153,12 @@ _PAID_FOR: Final = f"""
 
 _IS_STALE: Final = f"(jobs.done_at < kinds.stale_before AND {IS_MEANT})"
 _DECISION: Final = "(SELECT decision FROM staging.rejected WHERE rejected.job = jobs.id)"
-_IS_REJECTED: Final = f"({_DECISION} IS NOT NULL AND {IS_MEANT})"
+_IS_PLANNED_REJECTED: Final = """
+    EXISTS (SELECT 1 FROM staging.rejected WHERE rejected.job = jobs.id
+        AND rejected.fingerprint = planned.fingerprint)
+"""
+"""The rejected image is the one that is planned: where the published one is, nothing is to do."""
+_IS_REJECTED: Final = f"({_IS_PLANNED_REJECTED} AND {IS_MEANT})"
 REJECTED_MARK: Final = "rejected"
 """The value of ``jobs.renewal`` while a rejected image is regenerated."""
 _NOT_RENEWED: Final = f"""
@@ -172,8 +185,15 @@ _DONE_CASE: Final = f"""
         WHEN (jobs.root, jobs.path) <> (kinds.root, planned.path) THEN '{Group.MOVED}'
         ELSE '{Group.UNCHANGED}' END
 """
+_IS_REPAIR: Final = """
+    EXISTS (SELECT 1 FROM images AS newer INDEXED BY images_unpublished
+        CROSS JOIN images AS due ON due.job_id = newer.job_id AND due.state = 'due'
+            AND due.unpublished = 0 AND due.id < newer.id
+        WHERE newer.job_id = jobs.id AND newer.state = 'saved' AND newer.unpublished = 1)
+"""
+"""A published image is downloaded again, while a new one waits."""
 _PAID_CASE: Final = f"""
-    CASE WHEN planned.fingerprint = {_PAID_FOR} THEN '{Group.PAID}'
+    CASE WHEN planned.fingerprint = {_PAID_FOR} OR {_IS_REPAIR} THEN '{Group.PAID}'
         WHEN planned.fingerprint = {_ON_DISK} THEN '{Group.UNCHANGED}'
         WHEN {_IS_REFUSED} THEN '{Group.PAID}'
         ELSE '{Group.PAID_CHANGED}' END

@@ -6,6 +6,7 @@ Each function is one step in a transaction of its caller.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from batchgen.job import AttemptId, JobId, SavedImage, canonical_json
 from batchgen.ledger.clock import timestamp
@@ -138,15 +139,17 @@ def give_up_due_images(ledger: Ledger, attempt: AttemptId) -> None:
 
 
 def _finish_job(ledger: Ledger, job: JobId, attempt: AttemptId) -> JobFinished | None:
-    """Finish a job without due images, and mark the images of earlier attempts as replaced."""
+    """Finish a job without due images, and mark the images that it replaces.
+
+    Those are all of earlier attempts. An image that waits for its publication replaces only others
+    that wait.
+    """
     still_due = "SELECT 1 FROM images WHERE job_id = ? AND state = 'due' LIMIT 1"
     if ledger.conn.execute(still_due, (job,)).fetchone() is not None:
         return None
     replaced = tuple(_replaceable_images(ledger, job, attempt))
     ledger.conn.execute(
-        "UPDATE images SET state = 'replaced'"
-        " WHERE job_id = ? AND state = 'saved' AND attempt_id <> ?",
-        (job, attempt),
+        f"UPDATE images SET state = 'replaced' WHERE {_IS_REPLACED}", {"job": job, "new": attempt}
     )
     _clear_signed_urls(ledger, job)
     mark_job_done(ledger, job, attempt)
@@ -161,14 +164,21 @@ def _finish_job(ledger: Ledger, job: JobId, attempt: AttemptId) -> JobFinished |
     )
 
 
+_IS_REPLACED: Final = """
+    images.job_id = :job AND images.state = 'saved'
+    AND images.id < (SELECT min(id) FROM images AS own WHERE own.attempt_id = :new)
+    AND (images.unpublished = 1 OR EXISTS (SELECT 1 FROM images AS own
+        WHERE own.attempt_id = :new AND own.state = 'saved' AND own.unpublished = 0))
+"""
+
+
 def _replaceable_images(ledger: Ledger, job: JobId, attempt: AttemptId) -> list[OldImage]:
     """Return saved images of earlier attempts whose paths no image of this attempt has taken."""
     rows = ledger.conn.execute(
-        "SELECT id, root, path, sha256 FROM images AS old"
-        " WHERE job_id = ? AND state = 'saved' AND attempt_id <> ? AND NOT EXISTS ("
-        "SELECT 1 FROM images AS new WHERE new.attempt_id = ?"
-        " AND new.root = old.root AND new.path = old.path)",
-        (job, attempt, attempt),
+        f"SELECT id, root, path, sha256 FROM images WHERE {_IS_REPLACED} AND NOT EXISTS ("
+        "SELECT 1 FROM images AS new WHERE new.attempt_id = :new"
+        " AND new.root = images.root AND new.path = images.path)",
+        {"job": job, "new": attempt},
     )
     return [OldImage(**dict(row)) for row in rows]
 

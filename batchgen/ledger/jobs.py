@@ -9,7 +9,7 @@ import json
 import sqlite3
 from typing import Any, Final
 
-from batchgen.job import AttemptId, BatchId, Job, JobId, JobState, Verify
+from batchgen.job import AttemptId, BatchId, Job, JobId, JobState, Publish, Verify
 from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.reference_paths import reference_paths
@@ -18,7 +18,7 @@ from batchgen.outcomes.retry_policy import Next
 
 _COLUMNS: Final = (
     "id, key, state, fingerprint, model, prompt, options, images, mask, root, path, verify, "
-    "keep_previous, keep_partials, sidecar, metadata, estimated, tries, doubts, cuts"
+    "keep_previous, keep_partials, sidecar, metadata, publish, estimated, tries, doubts, cuts"
 )
 _HAS_PLANNED_IMAGE: Final = """
     (jobs.renewal IS NULL AND EXISTS (SELECT 1 FROM images
@@ -94,15 +94,19 @@ def mark_job_paid(ledger: Ledger, job: JobId) -> JobState:
 def mark_job_done(ledger: Ledger, job: JobId, attempt: AttemptId) -> None:
     """Move a paid job to ``done``, or to ``pending`` if its plan changed after the request.
 
+    It is done too if the plan has changed back to an image that is still published.
+
     A copy is as old as its original, so ``done_at`` of a copy is that of the original's job.
     """
     now = ledger.timestamp()
     ledger.conn.execute(
         "UPDATE jobs SET reason = NULL, changed_at = ?,"
         f" done_at = coalesce({_ORIGINAL_DONE_AT}, ?), renewal = NULL,"
-        " state = iif(fingerprint = (SELECT fingerprint FROM attempts WHERE id = ?),"
-        " 'done', 'pending') WHERE id = ? AND state = 'paid'",
-        (now, attempt, now, attempt, job),
+        " state = iif(EXISTS (SELECT 1 FROM images JOIN attempts ON attempts.id = images.attempt_id"
+        " WHERE images.job_id = jobs.id AND images.state = 'saved'"
+        " AND attempts.fingerprint = jobs.fingerprint), 'done', 'pending')"
+        " WHERE id = ? AND state = 'paid'",
+        (now, attempt, now, job),
     )
 
 
@@ -179,6 +183,7 @@ def _job(conn: sqlite3.Connection, row: sqlite3.Row) -> Job:
         keep_partials=bool(values["keep_partials"]),
         sidecar=bool(values["sidecar"]),
         metadata=bool(values["metadata"]),
+        publish=Publish(values["publish"]),
         price=Micros(values["estimated"]),
         tries=values["tries"],
         doubts=values["doubts"],

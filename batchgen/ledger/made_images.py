@@ -28,7 +28,7 @@ ORDER BY position LIMIT 1
 _BEFORE: Final = f"""
 SELECT {_COLUMNS} FROM images CROSS JOIN attempts ON attempts.id = images.attempt_id
 WHERE images.job_id = :job AND attempts.rowid < :newest AND position = :position AND {_IS_FILE}
-    AND images.path IS NOT NULL ORDER BY attempts.rowid DESC LIMIT 1
+    AND images.path IS NOT NULL ORDER BY images.unpublished, attempts.rowid DESC LIMIT 1
 """
 
 
@@ -42,7 +42,7 @@ class MadeImage:
     """Whether the job had no image before."""
     file: ImageFile
     before: ImageFile | None
-    """The image that it replaced; None without one that was recorded."""
+    """The image that it replaced or would replace; None without one that was recorded."""
     warnings: tuple[str, ...]
     """Of the verification."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from batchgen.ledger.transaction import write_transaction
+from batchgen.planning.naming import PENDING_DIRECTORY
 
 TABLES: Final = (
     """
@@ -18,8 +19,10 @@ TABLES: Final = (
     """,
     "CREATE INDEX staging.moves_by_place ON moves(root, path)",
 )
-STAY: Final = """
-UPDATE jobs SET root = moves.root, path = moves.path
+STAY: Final = f"""
+UPDATE jobs SET root = moves.root,
+    path = iif(moves.path GLOB '{PENDING_DIRECTORY}/*',
+        substr(moves.path, {len(PENDING_DIRECTORY) + 2}), moves.path)
 FROM staging.moves WHERE jobs.id = moves.job AND jobs.state = 'done'
 """
 """Leaves the place of an image that could not be moved with its job, so that the next plan sees

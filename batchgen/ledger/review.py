@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from batchgen.job import BatchId, canonical_json
-from batchgen.ledger.decisions import NEWEST
+from batchgen.ledger.decisions import IS_NEWEST, NEWEST
 from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.reference_paths import reference_paths
 
@@ -31,12 +31,15 @@ class ImageFilter:
     sizes: Sequence[str] = ()
     """Such as ``1024x1024``."""
     warnings: Sequence[str] = ()
-    """``warning``: a warning of the verification; ``replaced``: it replaced another image."""
+    """``warning``: a warning of the verification; ``replaced``: it replaced another image;
+    ``unpublished``: it waits for a decision."""
     text: str = ""
     """Part of the key, the prompt or the source line."""
     only: Only | None = None
     since: str | None = None
     """Timestamp of the ledger."""
+    which: str = "newest"
+    """Of a published image and a new one that waits: the ``newest``, or one of `WHICH`."""
 
     @property
     def is_narrow(self) -> bool:
@@ -74,6 +77,11 @@ _BY_RUN: Final = (
     "attempts CROSS JOIN images ON images.attempt_id = attempts.id"
     " CROSS JOIN jobs ON jobs.id = images.job_id"
 )
+WHICH: Final = {
+    "newest": IS_NEWEST,
+    "published": "images.unpublished = 0",
+    "unpublished": "images.unpublished = 1",
+}
 _CONDITIONS: Final = {
     "runs": "attempts.run_id IN (SELECT value FROM json_each(:runs))",
     "tags": "EXISTS (SELECT 1 FROM json_each(jobs.tags) AS tag"
@@ -83,7 +91,8 @@ _CONDITIONS: Final = {
     "warnings": "(('warning' IN (SELECT value FROM json_each(:warnings))"
     " AND images.warnings IS NOT NULL) OR ('replaced' IN (SELECT value FROM json_each(:warnings))"
     " AND EXISTS (SELECT 1 FROM images AS old WHERE old.job_id = jobs.id"
-    " AND old.state = 'replaced')))",
+    " AND old.state = 'replaced')) OR ('unpublished' IN (SELECT value FROM json_each(:warnings))"
+    " AND images.unpublished = 1))",
     "text": "(jobs.key LIKE :text ESCAPE '\\' OR jobs.prompt LIKE :text ESCAPE '\\'"
     " OR jobs.source LIKE :text ESCAPE '\\')",
     "since": "images.saved_at >= :since",
@@ -111,7 +120,12 @@ _LETTERS: Final = {"undecided": "-", "accept": "a", "reject": "r", "redo": "o"}
 
 
 def _where(batch: BatchId, chosen: ImageFilter) -> tuple[str, dict[str, object]]:
-    conditions = ["jobs.batch_id = :batch", "images.state = 'saved'", "jobs.retired = 0"]
+    conditions = [
+        "jobs.batch_id = :batch",
+        "images.state = 'saved'",
+        "jobs.retired = 0",
+        WHICH[chosen.which],
+    ]
     values: dict[str, object] = {"batch": batch}
     for name, condition in _CONDITIONS.items():
         given = getattr(chosen, name)
@@ -128,12 +142,15 @@ def _where(batch: BatchId, chosen: ImageFilter) -> tuple[str, dict[str, object]]
 
 
 _TILE: Final = f"""
-SELECT images.id AS id, images.job_id AS job, key, images.state AS state, images.sha256 AS sha256,
+SELECT images.id AS id, images.job_id AS job, key, images.sha256 AS sha256,
+       iif(images.state <> 'saved' OR {IS_NEWEST}, images.state, 'published') AS state,
+       images.unpublished AS unpublished, jobs.publish AS publish,
        images.width AS width, images.height AS height, images.format AS format,
        images.bytes AS bytes, images.warnings AS warnings, run_id AS run,
        jobs.estimated AS price, attempts.model AS model, attempts.cost AS cost,
        (julianday(attempts.ended_at) - julianday(attempts.started_at)) * 86400 AS seconds,
-       EXISTS (SELECT 1 FROM images AS old WHERE old.job_id = jobs.id AND old.state = 'replaced')
+       EXISTS (SELECT 1 FROM images AS old WHERE old.job_id = jobs.id AND (old.state = 'replaced'
+           OR (images.unpublished = 1 AND old.state = 'saved' AND old.unpublished = 0)))
            AS replaces,
        decisions.id AS decision_id, decision, note, decisions.prompt AS redo_prompt,
        decided_by, decided_at
@@ -220,8 +237,8 @@ def image_detail(conn: sqlite3.Connection, batch: BatchId, image: int) -> dict[s
 
 
 _HISTORY: Final = """
-SELECT images.id AS id, images.state AS state, sha256, saved_at, width, height, format,
-       run_id AS run, cost, position
+SELECT images.id AS id, images.state AS state, unpublished, sha256, saved_at, width, height,
+       format, run_id AS run, cost, position
 FROM images CROSS JOIN attempts ON attempts.id = images.attempt_id
 WHERE images.job_id = :job AND images.state IN ('saved', 'replaced') AND sha256 IS NOT NULL
 ORDER BY images.id DESC LIMIT 50

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from batchgen.job import BatchId
-from batchgen.ledger.decisions import CURRENT, NEWEST
+from batchgen.ledger.decisions import CURRENT, IS_NEWEST, NEWEST
 
 
 def newest_run_with_images(conn: sqlite3.Connection, batch: BatchId) -> int | None:
@@ -69,7 +69,7 @@ def basket(conn: sqlite3.Connection, batch: BatchId) -> list[BasketGroup]:
         "SELECT iif(redo_prompt IS NULL, 'rejected', 'redo') AS grp, count(*) AS jobs,"
         " sum(estimated) AS cost FROM (SELECT estimated, max(decisions.prompt) AS redo_prompt"
         f" FROM {CURRENT} AND jobs.batch_id = ? AND retired = 0 AND images.state = 'saved'"
-        " AND decision IN ('reject', 'redo') GROUP BY jobs.id)"
+        f" AND {IS_NEWEST} AND decision IN ('reject', 'redo') GROUP BY jobs.id)"
         " GROUP BY 1 ORDER BY 1 DESC",
         (batch,),
     )
@@ -86,16 +86,20 @@ class Position:
     """Saved images of the batch."""
     newest: int
     """Id of the newest image."""
+    unpublished: int = 0
+    """Images of the ledger that are not published."""
 
 
 def position(conn: sqlite3.Connection, batch: BatchId) -> Position:
-    """Return where the ledger is now. It reads three rows."""
+    """Return where the ledger is now. It reads three rows and counts the images that wait."""
     row = conn.execute(
         "SELECT coalesce((SELECT max(id) FROM decisions), 0) AS decision, saved,"
-        " coalesce((SELECT max(id) FROM images), 0) AS newest FROM tallies WHERE batch_id = ?",
+        " coalesce((SELECT max(id) FROM images), 0) AS newest, (SELECT count(*) FROM images INDEXED"
+        " BY images_unpublished WHERE state = 'saved' AND unpublished = 1) AS unpublished"
+        " FROM tallies WHERE batch_id = ?",
         (batch,),
     ).fetchone()
-    return Position(row["decision"], row["saved"], row["newest"])
+    return Position(row["decision"], row["saved"], row["newest"], row["unpublished"])
 
 
 def decided_since(conn: sqlite3.Connection, batch: BatchId, decision: int) -> list[int]:
@@ -122,13 +126,13 @@ def exported_decisions(conn: sqlite3.Connection, batch: BatchId) -> list[dict[st
 
 
 def decided_images(conn: sqlite3.Connection, batch: BatchId) -> list[dict[str, Any]]:
-    """Return every saved image of a batch with the decision that counts for it, if there is one."""
+    """Return the newest image of each job with the decision that counts for it, if there is one."""
     rows = conn.execute(
         "SELECT images.id AS image, key, images.path AS path, images.sha256 AS sha256, decision,"
         " note, decisions.prompt AS prompt FROM jobs"
         " CROSS JOIN images ON images.job_id = jobs.id AND images.state = 'saved'"
         f" LEFT JOIN decisions ON decisions.id = ({NEWEST})"
-        " WHERE jobs.batch_id = ? AND retired = 0",
+        f" WHERE jobs.batch_id = ? AND retired = 0 AND {IS_NEWEST}",
         (batch,),
     )
     return [dict(row) for row in rows]

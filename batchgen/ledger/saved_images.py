@@ -26,6 +26,8 @@ class Saved:
     bytes: int
     has_address: bool
     """It can be downloaded again, for nothing, as long as the provider keeps it."""
+    unpublished: bool = False
+    """It waits for a decision, below ``.pending/``."""
 
 
 def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
@@ -35,7 +37,8 @@ def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
     """
     rows = conn.execute(
         "SELECT images.id AS image, key, retired, images.root AS root, images.path AS path, sha256,"
-        " bytes, url IS NOT NULL AS has_address FROM jobs JOIN images ON job_id = jobs.id"
+        " bytes, url IS NOT NULL AS has_address, unpublished"
+        " FROM jobs JOIN images ON job_id = jobs.id"
         " WHERE batch_id = ? AND images.state = 'saved'"
         " AND NOT (retired AND (images.root, images.path) IN (SELECT taken.root, taken.path"
         " FROM jobs AS live JOIN images AS taken ON taken.job_id = live.id"
@@ -47,6 +50,7 @@ def saved_images(conn: sqlite3.Connection, batch: BatchId) -> Iterator[Saved]:
         values = dict(row)
         values["retired"] = bool(values["retired"])
         values["has_address"] = bool(values["has_address"])
+        values["unpublished"] = bool(values["unpublished"])
         yield Saved(**values)
 
 
@@ -98,25 +102,27 @@ class Rollback:
 def find_rollbacks(
     conn: sqlite3.Connection, batch: BatchId, *, only: Only | None, run: int | None
 ) -> Iterator[Rollback]:
-    """Yield the done jobs that have an earlier version.
+    """Yield the done jobs that have an earlier version. Images that wait are left alone.
 
     ``run`` names the run whose images are to go.
     """
     jobs = conn.execute(
         "SELECT jobs.id AS id, key,"
-        " (SELECT attempt_id FROM images WHERE job_id = jobs.id AND state = 'saved' LIMIT 1)"
-        " AS now,"
+        " (SELECT attempt_id FROM images WHERE job_id = jobs.id AND state = 'saved'"
+        " AND unpublished = 0 LIMIT 1) AS now,"
         " (SELECT attempt_id FROM images WHERE job_id = jobs.id AND state = 'replaced'"
+        " AND unpublished = 0"
         " ORDER BY saved_at DESC, id DESC LIMIT 1) AS before FROM jobs"
         f" WHERE batch_id = :batch AND retired = 0 AND state = 'done' AND {IS_MEANT}"
         " AND (:run IS NULL OR EXISTS (SELECT 1 FROM images JOIN attempts ON"
         " attempts.id = attempt_id"
-        " WHERE images.job_id = jobs.id AND images.state = 'saved' AND run_id = :run))"
+        " WHERE images.job_id = jobs.id AND images.state = 'saved' AND images.unpublished = 0"
+        " AND run_id = :run))"
         " ORDER BY jobs.id",
         {"batch": batch, "run": run, **only_values(only)},
     ).fetchall()
     for job in jobs:
-        if job["before"] is not None:
+        if job["now"] is not None and job["before"] is not None:
             yield Rollback(
                 job=job["id"],
                 key=job["key"],
@@ -129,9 +135,9 @@ def replaced_by(conn: sqlite3.Connection, run: int) -> int:
     """Count the jobs with an image of this run whose previous version is kept."""
     (number,) = conn.execute(
         "SELECT count(DISTINCT jobs.id) FROM attempts CROSS JOIN images AS new"
-        " ON new.attempt_id = attempts.id AND new.state = 'saved'"
+        " ON new.attempt_id = attempts.id AND new.state = 'saved' AND new.unpublished = 0"
         " CROSS JOIN jobs ON jobs.id = new.job_id CROSS JOIN images AS old"
-        " ON old.job_id = jobs.id AND old.state = 'replaced'"
+        " ON old.job_id = jobs.id AND old.state = 'replaced' AND old.unpublished = 0"
         " WHERE run_id = ? AND keep_previous > 0",
         (run,),
     ).fetchone()
@@ -141,7 +147,7 @@ def replaced_by(conn: sqlite3.Connection, run: int) -> int:
 def _version(conn: sqlite3.Connection, attempt: str, state: str) -> tuple[Version, ...]:
     rows = conn.execute(
         "SELECT id AS image, root, path, sha256 FROM images WHERE attempt_id = ? AND state = ?"
-        " ORDER BY position",
+        " AND unpublished = 0 ORDER BY position",
         (attempt, state),
     )
     return tuple(Version(**dict(row)) for row in rows)

@@ -11,7 +11,7 @@ from batchgen.ledger.review_schema import DECISIONS
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 """Kept in ``PRAGMA user_version``; equals the number of migrations."""
 
 APPLICATION_ID: Final = 0x42474C31
@@ -355,6 +355,15 @@ CREATE TABLE paces (
 ) STRICT;
 """
 
+_PUBLISHING: Final = """
+-- `publish: on_accept`: an image has a path below `.pending/` until a person accepted it.
+ALTER TABLE jobs ADD COLUMN publish TEXT NOT NULL DEFAULT 'at_once'
+    CHECK (publish IN ('at_once', 'on_accept'));
+ALTER TABLE images ADD COLUMN unpublished INTEGER
+    GENERATED ALWAYS AS (ifnull(path GLOB '.pending/*', 0)) VIRTUAL;
+CREATE INDEX images_unpublished ON images(job_id) WHERE state = 'saved' AND unpublished = 1;
+"""
+
 
 def migrations() -> Migrations:
     """Return all steps in order. Step N leads from schema N-1 to schema N."""
@@ -387,6 +396,10 @@ def migrations() -> Migrations:
     @steps(name="0006_paces")
     def paces(db: Database) -> None:
         _statements(db.conn, _PACES)
+
+    @steps(name="0007_publishing")
+    def publishing(db: Database) -> None:
+        _statements(db.conn, _PUBLISHING)
 
     return steps
 

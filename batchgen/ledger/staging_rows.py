@@ -40,7 +40,7 @@ _TABLES: Final = (
         id INTEGER PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL, options TEXT NOT NULL,
         root TEXT NOT NULL, verify TEXT NOT NULL, keep_previous INTEGER NOT NULL,
         keep_partials INTEGER NOT NULL, sidecar INTEGER NOT NULL, metadata INTEGER NOT NULL,
-        tags TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT,
+        publish TEXT NOT NULL, tags TEXT NOT NULL, estimated INTEGER NOT NULL, stale_before TEXT,
         of_rows INTEGER NOT NULL, is_variant INTEGER NOT NULL DEFAULT 0
     )
     """,
@@ -64,7 +64,7 @@ _TABLES: Final = (
     """,
     "CREATE INDEX staging.others_by_place ON others(place_hash)",
 )
-_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 14})"
+_INSERT_KIND: Final = f"INSERT INTO staging.kinds VALUES (NULL{', ?' * 15})"
 _INSERT: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 11})"
 _INSERT_PLAIN: Final = f"INSERT INTO staging.planned VALUES (NULL{', ?' * 8}, '[]', NULL, NULL)"
 PLAN: Final = "staging.planned CROSS JOIN staging.kinds ON kinds.id = planned.kind"
@@ -89,9 +89,9 @@ def attach(conn: sqlite3.Connection, file: str = "", *, tables: Sequence[str] = 
 # One kind for all jobs of a ledger that have it in common; a job keeps its id as its place.
 _OWN_KINDS: Final = """
 INSERT INTO staging.kinds (provider, model, options, root, verify, keep_previous, keep_partials,
-    sidecar, metadata, tags, estimated, of_rows)
+    sidecar, metadata, publish, tags, estimated, of_rows)
 SELECT DISTINCT :provider, model, options, root, verify, keep_previous, keep_partials, sidecar,
-    metadata, tags, estimated, 0
+    metadata, publish, tags, estimated, 0
 FROM jobs WHERE batch_id = :batch AND retired = 0
     AND state IN ('pending', 'sending', 'paid', 'failed')
 """
@@ -101,9 +101,10 @@ INSERT INTO staging.planned
 SELECT jobs.id, kinds.id, key, 0, 0, fingerprint, prompt, path, source, images, mask,
     iif(state = 'failed' AND reason GLOB '{ROW_REASON}:*', reason, NULL)
 FROM jobs CROSS JOIN staging.kinds ON (kinds.model, kinds.options, kinds.root, kinds.verify,
-    kinds.keep_previous, kinds.keep_partials, kinds.sidecar, kinds.metadata, kinds.tags,
-    kinds.estimated) = (jobs.model, jobs.options, jobs.root, jobs.verify, jobs.keep_previous,
-    jobs.keep_partials, jobs.sidecar, jobs.metadata, jobs.tags, jobs.estimated)
+    kinds.keep_previous, kinds.keep_partials, kinds.sidecar, kinds.metadata, kinds.publish,
+    kinds.tags, kinds.estimated) = (jobs.model, jobs.options, jobs.root, jobs.verify,
+    jobs.keep_previous, jobs.keep_partials, jobs.sidecar, jobs.metadata, jobs.publish, jobs.tags,
+    jobs.estimated)
 WHERE batch_id = :batch AND retired = 0 AND state IN ('pending', 'sending', 'paid', 'failed')
 """
 
@@ -204,6 +205,7 @@ class StagedRows:
                 int(kind.keep_partials),
                 int(kind.sidecar),
                 int(kind.metadata),
+                kind.publish.value,
                 canonical_json(kind.tags) if kind.tags else "[]",
                 price,
                 self._stale_before(kind.refresh),

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from batchgen.job import Verify
+from batchgen.job import Publish, Verify
 from batchgen.manifest.field_types import (
     Delimiter,
     Dollars,
@@ -217,6 +217,11 @@ class Output(Model):
         None,
         description="write prompt, model, key, cost and request id into each image, as XMP; into a"
         " sidecar if that would break its signature",
+    )
+    publish: Publish | None = Field(
+        None,
+        description="at_once (default), or on_accept: an image waits below .pending/ until it is"
+        " accepted in `batchgen review`, and the published one stays until then",
     )
 
 

@@ -59,6 +59,11 @@ def free_sidecar_path(root: Path, image: Path, batch: str, key: str) -> None:
         keep_edited(root, sidecar.relative_to(root).as_posix())
 
 
+def describes(image: Path, sha256: str) -> bool:
+    """Return whether the sidecar at the place of an image describes an image with this hash."""
+    return _read(sidecar_of(image)).get("sha256") == sha256
+
+
 def remove_sidecar(root: Path, image: Path, batch: str, key: str) -> None:
     """Remove the sidecar of an image if it is that of the job; an edited one is kept.
 

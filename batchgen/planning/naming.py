@@ -10,7 +10,7 @@ from hashlib import sha256
 from posixpath import normpath
 from typing import Final
 
-from batchgen.job import EXT_PLACEHOLDER, canonical_json
+from batchgen.job import EXT_PLACEHOLDER, Job, Publish, canonical_json
 from batchgen.text import slug
 
 KEY_COLUMNS: Final = ("key", "id", "sku", "handle", "url_handle")
@@ -192,6 +192,34 @@ def collision_key(root: str, path: str) -> str:
 
 
 _normal_root: Final = lru_cache(maxsize=1024)(normpath)
+
+
+PENDING_DIRECTORY: Final = ".pending"
+"""Where images wait until they are published, below their output directory. No planned path can
+begin with a dot."""
+
+
+def pending_path(path: str) -> str:
+    """Return where an image waits that is published as ``path``."""
+    return f"{PENDING_DIRECTORY}/{path}"
+
+
+def published_path(path: str) -> str:
+    """Return the path under which a waiting image is published."""
+    return path.removeprefix(f"{PENDING_DIRECTORY}/")
+
+
+def image_path(job: Job, extension: str, rank: int = 0, *, placed: str | None = None) -> str:
+    """Return the path that an image of a job gets when it is saved.
+
+    ``placed`` is the path that an earlier run recorded for it: an image that may already have its
+    final name keeps it, since it may have replaced the image there.
+    """
+    path = final_path(job.path, extension, rank)
+    is_published = placed is not None and published_path(placed) == placed
+    if job.publish is Publish.AT_ONCE or is_published:
+        return path
+    return pending_path(path)
 
 
 def final_path(path: str, extension: str, rank: int = 0) -> str:

@@ -7,7 +7,14 @@ from datetime import datetime
 
 from batchgen.job import JobState
 from batchgen.money import ZERO, rounded_dollars
-from batchgen.report.status import minute, money_line, reason_lines, state_lines, waiting_lines
+from batchgen.report.status import (
+    minute,
+    money_line,
+    reason_lines,
+    state_lines,
+    unpublished_lines,
+    waiting_lines,
+)
 from batchgen.session.live_status import LiveStatus
 from batchgen.text import counted, duration
 
@@ -23,6 +30,7 @@ def status_text(live: LiveStatus) -> str:
         lines.append(f"  {status.retired:>9,}  retired (no longer in the manifest)")
     images = "image" if status.images_saved == 1 else "images"
     lines.append(f"  {status.images_saved:>9,}  {images} on disk")
+    lines += unpublished_lines(status.batch, status.unpublished)
     in_flight = run.reserved if run is not None and live.pace is not None else ZERO
     lines.append("  " + money_line(status, in_flight=in_flight))
     if run is not None and live.pace is not None and run.max_cost is not None:

@@ -11,6 +11,7 @@ from batchgen.money import decimal_string
 _GAUGES = (
     ("batchgen_jobs", "Jobs by state, except jobs that left the manifest."),
     ("batchgen_images", "Images on disk."),
+    ("batchgen_images_unpublished", "Images on disk that are not published, by decision."),
     ("batchgen_dollars", "Costs: estimated, charged, and possibly charged (maybe)."),
     ("batchgen_last_run_started_seconds", "Start of the newest run, in Unix time."),
     ("batchgen_last_run_ended_seconds", "End of the newest run, in Unix time."),
@@ -39,6 +40,9 @@ def _samples(name: str, status: BatchStatus) -> Iterable[tuple[str, str]]:
             return _by("state", {state: str(n) for state, n in status.shown_jobs.items()})
         case "batchgen_images":
             return [("", str(status.images_saved))]
+        case "batchgen_images_unpublished":
+            counts = status.unpublished.as_json()
+            return _by("decision", {name: str(count) for name, count in counts.items()})
         case "batchgen_dollars":
             amounts = {
                 "estimated": status.estimated,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from batchgen.ledger.budgets import Budget
 from batchgen.money import decimal_string
 from batchgen.planning.cost_estimate import Estimate, WhatIf
-from batchgen.report.status import plan_heading, plan_text
+from batchgen.report.status import plan_heading, plan_text, unpublished_lines
 from batchgen.session.proposal import PlanSummary
 
 
@@ -20,6 +20,7 @@ def plan_summary_text(summary: PlanSummary) -> str:
         unfetched=summary.unfetched,
         repeats=proposal.repeats,
         has_unpriced=summary.unpriced > 0,
+        unpublished=unpublished_lines(summary.batch, summary.unpublished),
     )
 
 
@@ -32,6 +33,7 @@ def plan_record(summary: PlanSummary) -> dict[str, object]:
         "price_source": summary.price_source,
         "unfetched": summary.unfetched,
         "unpriced": summary.unpriced,
+        "unpublished": summary.unpublished.as_json(),
         "groups": {
             group.value: {
                 "jobs": one.jobs,

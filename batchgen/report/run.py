@@ -13,7 +13,13 @@ from batchgen.ledger.uncertain import UncertainJob, UncertainSums
 from batchgen.money import decimal_string, rounded_dollars
 from batchgen.outcomes.blocked_words import Suspect
 from batchgen.report.costs import known_dollars, unpriced_text
-from batchgen.report.status import held_text, minute, uncertain_money, waiting_lines
+from batchgen.report.status import (
+    held_text,
+    minute,
+    uncertain_money,
+    unpublished_lines,
+    waiting_lines,
+)
 from batchgen.text import counted, duration
 
 _REASONS_SHOWN: Final = 5
@@ -135,6 +141,8 @@ def _sections(morning: Morning) -> list[_Section]:
     if found.run.stopped:
         sections.append(_Section(f"stopped: {short(found.run.stopped, _STOPPED_CHARS)}", ()))
     sections += [_Section(line.strip(), ()) for line in waiting_lines(found.status)]
+    waiting = unpublished_lines(found.status.batch, found.status.unpublished)
+    sections += [_Section(" ".join(line.split()), ()) for line in waiting]
     for reason in found.failed[:_REASONS_SHOWN]:
         title = f"{reason.jobs:,} failed, {reason.code}: {short(reason.example)}"
         sections.append(_Section(title, _failed_lines(reason)))

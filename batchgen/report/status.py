@@ -13,6 +13,7 @@ from batchgen.ledger.explain import JobExplanation
 from batchgen.ledger.groups import Group, GroupSum
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.uncertain import UncertainJob, UncertainSums
+from batchgen.ledger.unpublished import UnpublishedCounts
 from batchgen.money import ZERO, Micros, decimal_string, dollars, rounded_dollars
 from batchgen.planning.changes import differences
 from batchgen.planning.cost_estimate import Estimate, WhatIf
@@ -61,11 +62,12 @@ def plan_text(
     unfetched: int = 0,
     repeats: Repeats = NO_REPEATS,
     has_unpriced: bool = False,
+    unpublished: Sequence[str] = (),
 ) -> str:
     """Return what a run would do and cost: one line per group, budgets, time, and the what-if.
 
     ``unfetched``: number of reference images given by URL that have not been downloaded yet.
-    ``has_unpriced``: a price of 0 means unknown.
+    ``has_unpriced``: a price of 0 means unknown. ``unpublished``: lines about images that wait.
     """
     free = sum(found.free for group, found in groups.items() if group.is_sent)
     unpriced = free if has_unpriced else 0
@@ -73,6 +75,7 @@ def plan_text(
     lines += [_group_line(group, groups[group], has_unpriced) for group in Group if group in groups]
     if unfetched:
         lines.append(f"  {unfetched:>9,}  {unfetched_text(unfetched)}; the run downloads first")
+    lines += unpublished
     lines += _quote_lines(quote, budgets, unpriced)
     if repeats.jobs:
         lines.append(f"  {repeats_text(repeats, is_priced=bool(repeats.cost) or not unpriced)}")
@@ -340,6 +343,21 @@ def waiting_lines(status: BatchStatus) -> list[str]:
     return [f"{line} at least until {minute(waiting.until)}"]
 
 
+def unpublished_lines(name: str, found: UnpublishedCounts) -> list[str]:
+    """Return lines about images that are not published; none where all are."""
+    lines = []
+    if found.undecided:
+        wait = "image waits" if found.undecided == 1 else "images wait"
+        lines.append(
+            f"  {found.undecided:>9,}  new {wait} for your decision: batchgen review {name}"
+        )
+    if found.accepted:
+        lines.append(f"  {found.accepted:>9,}  accepted, published by the next run or review")
+    if found.rejected:
+        lines.append(f"  {found.rejected:>9,}  rejected, not published")
+    return lines
+
+
 def minute(timestamp: str) -> str:
     """Return a timestamp of the ledger to the minute."""
     return f"{datetime.fromisoformat(timestamp):%Y-%m-%d %H:%M} UTC"
@@ -388,6 +406,7 @@ def summary_text(status: BatchStatus, *, images: str, made: int, seconds: float)
     lines += state_lines(status)
     lines += reason_lines(status.reasons)
     lines += waiting_lines(status)
+    lines += unpublished_lines(status.batch, status.unpublished)
     if run is not None and run.stopped:
         lines.append(f"  stopped: {run.stopped}")
     return "\n".join(lines)
@@ -441,4 +460,6 @@ def next_step(status: BatchStatus, db_option: str, *, has_log: bool) -> str:
         )
     if status.stuck:
         return f"batchgen retry {name} --uncertain{db_option}   # rebuys them for {again}"
+    if status.unpublished.undecided:
+        return f"batchgen review {name}{db_option}   # publishes the images that you accept"
     return f"batchgen status {name}{db_option}"

@@ -39,6 +39,7 @@ from batchgen.review.access import MAX_BODY, Access
 from batchgen.review.batch import ReviewBatch
 from batchgen.review.dashboard import Dashboard
 from batchgen.review.files import Files, NoFileError
+from batchgen.review.publisher import ReviewPublisher
 
 _MOST_ROWS: Final = 500
 _MOST_DECISIONS: Final = 100_000
@@ -53,9 +54,11 @@ class BadRequestError(Exception):
     """The page sent something that it never sends."""
 
 
-def routes(batch: ReviewBatch, files: Files, access: Access) -> list[BaseRoute]:
+def routes(
+    batch: ReviewBatch, files: Files, access: Access, publisher: ReviewPublisher
+) -> list[BaseRoute]:
     """Return the routes of the interface."""
-    api = _Api(batch, files, access)
+    api = _Api(batch, files, access, publisher)
     return [
         Route("/api/session", api.session, methods=["POST"]),
         Route("/api/batch", api.describe),
@@ -76,8 +79,11 @@ def routes(batch: ReviewBatch, files: Files, access: Access) -> list[BaseRoute]:
 class _Api:
     """The endpoints; each reads or writes the ledger in a thread."""
 
-    def __init__(self, batch: ReviewBatch, files: Files, access: Access) -> None:
+    def __init__(
+        self, batch: ReviewBatch, files: Files, access: Access, publisher: ReviewPublisher
+    ) -> None:
         self._batch = batch
+        self._publisher = publisher
         self._files = files
         self._access = access
         self._dashboard = Dashboard(batch)
@@ -147,7 +153,12 @@ class _Api:
     async def detail(self, request: Request) -> Response:
         """Return everything about one image."""
         image = _id(request, "image")
-        return await _answer(lambda: self._batch.read(image_detail, self._batch.id, image))
+
+        def read() -> dict[str, Any] | None:
+            found = self._batch.read(image_detail, self._batch.id, image)
+            return found and found | {"trouble": self._publisher.troubles.get(image)}
+
+        return await _answer(read)
 
     async def related(self, request: Request) -> Response:
         """Return the images of the same manifest line: variations, models or views."""
@@ -196,6 +207,7 @@ class _Api:
             batch.write(
                 record_decisions, batch.id, decisions, batch.reviewer(session), action=action
             )
+            self._publisher.wake()
             return self._changed([one.image for one in decisions])
 
         return await _answer(write)

@@ -24,6 +24,7 @@ from batchgen.review.batch import ReviewBatch
 from batchgen.review.feed import Feed
 from batchgen.review.files import Files
 from batchgen.review.prewarm import prepare_thumbnails
+from batchgen.review.publisher import ReviewPublisher
 from batchgen.version import __version__
 
 _HERE: Final = Path(__file__).parent
@@ -32,6 +33,7 @@ _HERE: Final = Path(__file__).parent
 def create_app(batch: ReviewBatch, access: Access) -> Starlette:
     """Return the application that serves one batch."""
     files, feed = Files(batch), Feed(batch)
+    publisher = ReviewPublisher(batch)
     pages = Environment(
         loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined
     )
@@ -54,10 +56,12 @@ def create_app(batch: ReviewBatch, access: Access) -> Starlette:
                 target=prepare_thumbnails, args=(files, index.ids, stop), daemon=True
             )
             worker.start()
+            publisher.start()
             yield
             stop.set()
             tasks.cancel_scope.cancel()
         await anyio.to_thread.run_sync(worker.join)
+        await anyio.to_thread.run_sync(publisher.stop)
         batch.close()
 
     return Starlette(
@@ -65,7 +69,7 @@ def create_app(batch: ReviewBatch, access: Access) -> Starlette:
             page("review.html"),
             page("run.html"),
             Route("/api/events", feed.stream),
-            *api.routes(batch, files, access),
+            *api.routes(batch, files, access, publisher),
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
         middleware=[Middleware(Gate, access=access)],

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,9 @@ LOCK_SUFFIX: Final = ".lock"
 _MAX_LOOK_S: Final = 2.0
 """A refusal must not wait for the ledger: the process that it names may be the one that is stopped
 in the middle of a commit."""
+_MOMENT_S: Final = 2.0
+"""How long a process that is not a run is waited for: the review page holds a batch for moments."""
+_PAUSE_S: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -49,7 +53,9 @@ _registry: Final = threading.Lock()
 
 @contextmanager
 def batch_lock(ledger: Path, batch: str, *, take_over: bool = False) -> Iterator[None]:
-    """Hold the batch of that name in this ledger. Raises BatchLockedError at once if it is held.
+    """Hold the batch of that name in this ledger. Raises BatchLockedError if it is held.
+
+    A run is not waited for, another command for two seconds.
 
     All batches of a ledger share one lock file; each locks a byte of its own, chosen by its name.
     A run of the batch that may be alive although its lock is free (on another host, or with another
@@ -133,6 +139,23 @@ def _lock_path(ledger: Path) -> Path:
 
 
 def _acquire(path: Path, ledger: Path, batch: str) -> str:
+    end = time.monotonic() + _MOMENT_S
+    while True:
+        identity = _try_to_acquire(path, batch)
+        if identity is not None:
+            return identity
+        found = owner_of(ledger, batch)
+        if time.monotonic() > end or (found is not None and found.heartbeat is not None):
+            break
+        time.sleep(_PAUSE_S)
+    if found is None:  # it was released a moment ago, or its holder cannot be named
+        text = f"{batch} is in use by another process (lock {path}); nothing was changed"
+        raise BatchLockedError(text)
+    raise BatchLockedError(found.refusal(datetime.now().astimezone()))
+
+
+def _try_to_acquire(path: Path, batch: str) -> str | None:
+    """Take the lock of a batch and return the identity of its file; None if it is held."""
     with _registry:
         identity, file = _opened(path)
         try:
@@ -141,11 +164,7 @@ def _acquire(path: Path, ledger: Path, batch: str) -> str:
                 return identity
         finally:
             _close_if_unused(identity, file)
-    found = owner_of(ledger, batch)
-    if found is None:  # it was released a moment ago, or its holder cannot be named
-        text = f"{batch} is in use by another process (lock {path}); nothing was changed"
-        raise BatchLockedError(text)
-    raise BatchLockedError(found.refusal(datetime.now().astimezone()))
+    return None
 
 
 def _opened(path: Path) -> tuple[str, _LockFile]:

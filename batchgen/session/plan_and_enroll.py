@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from batchgen.errors import Fault
 from batchgen.job import BatchId, OptionValue, RunId
-from batchgen.ledger.batches import BatchRow
+from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.key_patterns import Only, resolve_jobs
 from batchgen.ledger.ledger import Ledger
@@ -37,6 +37,7 @@ from batchgen.session.preflight import allow_open_files
 from batchgen.session.prepare import RunSpec, belongs, key_of
 from batchgen.session.presenter import Presenter
 from batchgen.session.proposal import Proposal, propose
+from batchgen.session.publish import publish_accepted
 from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.run_claim import claim_of
 from batchgen.session.stage_plan import PlanObserver, stage
@@ -135,7 +136,9 @@ def begin(
                 keep_price_list(conn, fetched.url, fetched.kept)
             enrollment.start(batch)
 
-        return enrollment.result(plan.staging.enroll(prepared.identity, then))
+        batch = plan.staging.enroll(prepared.identity, then)
+        _publish(conn, spec, presenter)
+        return enrollment.result(batch)
 
 
 def begin_again(
@@ -164,7 +167,15 @@ def begin_again(
             enrollment.start(batch)
 
         staging.go_on(row.id, then)
+        _publish(conn, spec, presenter)
         return enrollment.result(row.id)
+
+
+def _publish(conn: sqlite3.Connection, spec: RunSpec, presenter: Presenter) -> None:
+    """Publish what was accepted while the batch was held, or before a kill."""
+    row = find_batch(conn, spec.name)
+    for trouble in publish_accepted(conn, row, spec.prepared.ledger).troubles.values():
+        presenter.notice(f"warning: {trouble}")
 
 
 def _plan(

@@ -15,6 +15,7 @@ from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.open_work import jobs_with_money
 from batchgen.ledger.sharing import NO_REPEATS, Repeats
 from batchgen.ledger.staging import Staging
+from batchgen.ledger.unpublished import ALL_PUBLISHED, UnpublishedCounts
 from batchgen.money import Micros
 from batchgen.planning.cost_estimate import Estimate
 from batchgen.session.directories import spool_directory
@@ -51,6 +52,8 @@ class PlanSummary:
     """Reference images given by URL that no run has fetched yet."""
     unpriced: int = 0
     """Planned jobs whose price is unknown."""
+    unpublished: UnpublishedCounts = ALL_PUBLISHED
+    """Images that wait for a decision; a run does not need to know them."""
 
 
 def propose(

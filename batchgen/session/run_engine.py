@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final, Protocol, Self, TypeVar
 
 import anyio
@@ -55,6 +56,7 @@ from batchgen.session.local_server import embedded_endpoint
 from batchgen.session.plan_and_enroll import EnrolledRun
 from batchgen.session.prepare import Prepared, key_of
 from batchgen.session.presenter import RunProgress
+from batchgen.session.publish import publish_live
 from batchgen.session.run_claim import claim_of
 from batchgen.spool.redaction import Redactor
 from batchgen.spool.spool import Spool
@@ -145,6 +147,8 @@ async def drive(
                 progress,
                 until=run.spec.limits.until,
                 concurrency=run.spec.limits.concurrency,
+                name=run.name,
+                path=run.spec.prepared.ledger,
             )
         except BaseException as exc:
             error = one_error(exc)
@@ -268,10 +272,13 @@ async def _run_pool(
     *,
     until: datetime | None,
     concurrency: int,
+    name: str,
+    path: Path,
 ) -> None:
     async with anyio.create_task_group() as services:
         services.start_soon(progress.run, context.dispatch_status)
         services.start_soon(_sample, context, concurrency)
+        services.start_soon(publish_live, context.ledger, path, name)
         if until is not None:
             services.start_soon(_stop_at, until, context.throttle)
         await pool.run()

@@ -57,6 +57,10 @@ class Point(StrEnum):
     """The image is at its output path; the job is not done yet."""
     SAVED = "saved"
     """The image is recorded as saved; its spooled response still exists."""
+    PUBLISHING = "publishing"
+    """The published image is kept; the accepted one is about to take its final name."""
+    PUBLISHED = "published"
+    """The accepted image has its final name; the ledger does not have that yet."""
 
 
 _remaining: Final[dict[Point, int]] = {}

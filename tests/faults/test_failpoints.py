@@ -19,6 +19,8 @@ AT_PLACES = {Point.KEPT, Point.MOVED, Point.SET_ASIDE}
 """Shown in tests/runs/test_placing.py and test_relocate.py, with older images."""
 AT_SHARING = {Point.COPYING}
 """Reached with `share: true`; tests/runs/test_sharing.py kills there."""
+AT_PUBLISHING = {Point.PUBLISHING, Point.PUBLISHED}
+"""Reached with `publish: on_accept`; tests/review/test_publishing.py kills there."""
 ONLY_IN_SPOOL = {Point.SPOOLED}
 """A small response without an inline image is never on disk before it is in the ledger."""
 AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}
@@ -40,7 +42,7 @@ def _responses(point: Point) -> tuple[str, ...]:
 ALL = [
     pytest.param(response, point, id=f"{point}-{response}")
     for point in Point
-    if point not in AT_MIGRATION | AT_PLACES | AT_SHARING
+    if point not in AT_MIGRATION | AT_PLACES | AT_SHARING | AT_PUBLISHING
     for response in _responses(point)
 ]
 

@@ -14,11 +14,11 @@ REVIEWER = Reviewer(name="anna", session="test")
 
 
 def saved(directory: Path, key: str) -> tuple[int, str]:
-    """Return the id and the sha256 of the saved image of a job."""
-    (row,) = rig.query(
+    """Return the id and the sha256 of the newest saved image of a job."""
+    row, *_ = rig.query(
         directory / "batchgen.db",
         "SELECT images.id AS id, sha256 FROM images JOIN jobs ON jobs.id = job_id"
-        " WHERE key = ? AND images.state = 'saved'",
+        " WHERE key = ? AND images.state = 'saved' ORDER BY unpublished DESC",
         key,
     )
     return row["id"], row["sha256"]

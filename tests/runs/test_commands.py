@@ -130,7 +130,10 @@ def test_status_is_for_people_and_for_programs(done: Path) -> None:
             "acknowledged": 0,
         },
         "retired": 0,
-        "images": {"saved": 2},
+        "images": {
+            "saved": 2,
+            "unpublished": {"undecided": 0, "accepted": 0, "rejected": 0},
+        },
         "attempts": {"total": 3, "billed": 2, "maybe": 0, "not_billed": 1},
         "cost": {
             "currency": "USD",

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -74,6 +75,16 @@ def test_a_refusal_does_not_wait_for_a_locked_ledger(path: Path) -> None:
         committing.execute("BEGIN EXCLUSIVE")
         with pytest.raises(BatchLockedError, match=f"in use by pid {process.pid} of "):
             _hold(path, "catalog")
+
+
+def test_command_that_holds_a_batch_for_a_moment_is_waited_for(path: Path) -> None:
+    """The review page holds it while it publishes; a nightly run must not fail of that."""
+    with held_elsewhere(path, "catalog") as process:
+        assert process.stdin is not None
+        release = threading.Timer(0.2, process.stdin.close)
+        release.start()
+        _hold(path, "catalog")
+        release.join()
 
 
 @pytest.mark.fault("XD3")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.support import rig
-from tests.support.terminal import at_terminal
+from tests.support.terminal import Reply, at_terminal, screen
 
 PROMPTS = ["a red mug", "a red mug on a table", "sailing ship in a storm", "a red mug and a hat"]
 
@@ -51,6 +52,62 @@ def test_try_asks_to_make_the_others(
     )
     assert code == 0, shown
     assert rig.status(tmp_path)["jobs"]["done"] == done
+
+
+def test_try_offers_the_review_page_of_its_sample(served: rig.Endpoint, tmp_path: Path) -> None:
+    manifest = rig.manifest(tmp_path, served.base_url, PROMPTS)
+    env, url = screen(tmp_path)
+    pages = []
+
+    def look() -> str:
+        with urllib.request.urlopen(url.read_text(encoding="utf-8"), timeout=20) as page:
+            pages.append(page.read())
+        return "n\n"
+
+    replies: dict[str, Reply] = {
+        "Open the review page of these images? [Y/n]: ": "\n",
+        "Make the other 2 images of batch too? [y/N]: ": look,
+    }
+    code, shown = at_terminal(
+        "try", manifest, "--sample", "2", cwd=tmp_path, replies=replies, env=env
+    )
+    assert code == 0, shown
+    assert b"<title>" in pages[0]
+    assert "job-000.png" not in shown
+    assert "next: batchgen run batch.yaml" in shown
+
+
+def test_try_prints_paths_when_the_page_is_declined(served: rig.Endpoint, tmp_path: Path) -> None:
+    manifest = rig.manifest(tmp_path, served.base_url, PROMPTS)
+    env, url = screen(tmp_path)
+    replies = {
+        "Open the review page of these images? [Y/n]: ": "n\n",
+        "Make the other 2 images of batch too? [y/N]: ": "n\n",
+    }
+    code, shown = at_terminal(
+        "try", manifest, "--sample", "2", cwd=tmp_path, replies=replies, env=env
+    )
+    assert code == 0, shown
+    assert "  out/batch/job-000.png" in shown
+    assert not url.exists()
+
+
+def test_try_over_ssh_prints_paths(served: rig.Endpoint, tmp_path: Path) -> None:
+    manifest = rig.manifest(tmp_path, served.base_url, PROMPTS)
+    env, _ = screen(tmp_path)
+    question = "Make the other 2 images of batch too? [y/N]: "
+    code, shown = at_terminal(
+        "try",
+        manifest,
+        "--sample",
+        "2",
+        cwd=tmp_path,
+        replies={question: "n\n"},
+        env=env | {"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"},
+    )
+    assert code == 0, shown
+    assert "  out/batch/job-000.png" in shown
+    assert "Open the review page" not in shown
 
 
 @pytest.mark.parametrize("is_flag", [True, False])

@@ -17,11 +17,13 @@ from PIL import Image
 from batchgen.commands.rollback import _put_back, _refusal
 from batchgen.engine import placing as placing_module
 from batchgen.engine.context import RunContext
-from batchgen.engine.placing import Conflict, Placer
-from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, SavedImage
+from batchgen.engine.placing import Placer
+from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, Publish, SavedImage
 from batchgen.ledger.attempts import record_response, reserve_attempt
 from batchgen.ledger.batch_identity import BatchIdentity
+from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_writing
+from batchgen.ledger.decisions import Decision, NewDecision, Reviewer, record_decisions
 from batchgen.ledger.images import due_images, mark_image_saved
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
 from batchgen.ledger.key_patterns import Only
@@ -32,9 +34,13 @@ from batchgen.ledger.saved_images import find_rollbacks, record_rollback
 from batchgen.ledger.staging import Staging
 from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import Classification
+from batchgen.output import final_names as final_names_module
+from batchgen.output import publishing as publishing_module
 from batchgen.output import relocate as relocate_module
+from batchgen.output.final_names import Conflict
 from batchgen.output.relocate import relocate
-from batchgen.planning.naming import collision_key, final_path
+from batchgen.planning.naming import collision_key, image_path
+from batchgen.session.publish import Published, publish_accepted
 from batchgen.spool.spool import Spool
 from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import PartFile
@@ -70,7 +76,12 @@ def kill_at(point: Point | None, times: int = 1) -> Iterator[None]:
             if not left[0]:
                 raise Killed
 
-    modules: list[Any] = [placing_module, relocate_module]
+    modules: list[Any] = [
+        placing_module,
+        relocate_module,
+        final_names_module,
+        publishing_module,
+    ]
     kept = [module.hit for module in modules]
     for module in modules:
         module.hit = hit
@@ -98,6 +109,7 @@ class Desk:
         self.ledger = Ledger(self.conn)
         self.spool = Spool(directory / "spool")
         self.keep_previous = keep_previous
+        self.publish_when = Publish.AT_ONCE
         self.made = 0
         self.plan: dict[str, tuple[str, str, int]] = {}
         self.batch: Any = None
@@ -115,6 +127,7 @@ class Desk:
                         path=path,
                         fingerprint=str(edition),
                         keep_previous=self.keep_previous,
+                        publish=self.publish_when,
                     )
                     for key, (root, path, edition) in self.plan.items()
                 ],
@@ -175,7 +188,7 @@ class Desk:
         job = read_job(self.ledger, id_)
         data = png(int(image.attempt_id, 16))
         saved = SavedImage(
-            path=final_path(job.path, "png"),
+            path=image_path(job, "png", placed=image.path),
             sha256=sha256(data).hexdigest(),
             bytes=len(data),
             width=2,
@@ -204,11 +217,33 @@ class Desk:
                 return True
         return False
 
+    def decide(self, key: str, decision: Decision) -> bytes | None:
+        """Decide about the newest image of a job; return its bytes, or None without one."""
+        row = self.conn.execute(
+            "SELECT images.id AS id, sha256, attempt_id FROM images JOIN jobs ON jobs.id = job_id"
+            " WHERE key = ? AND images.state = 'saved' ORDER BY unpublished DESC, images.id DESC",
+            (key,),
+        ).fetchone()
+        if row is None:
+            return None
+        made = NewDecision(image=row["id"], sha256=row["sha256"], decision=decision)
+        record_decisions(self.conn, self.batch, [made], Reviewer(name="anna", session="s"))
+        return png(int(row["attempt_id"], 16))
+
+    def publish(self, point: Point | None = None) -> Published:
+        """Publish what was accepted."""
+        done = Published()
+        with kill_at(point):
+            row = find_batch(self.conn, "b")
+            done = publish_accepted(self.conn, row, self.directory / "batchgen.db")
+        return done
+
     def place_of(self, key: str) -> Path | None:
-        """Where the ledger says that the image of a job is."""
+        """Where the ledger says that the published image of a job is."""
         row = self.conn.execute(
             "SELECT images.root AS root, images.path AS path FROM images"
-            " JOIN jobs ON jobs.id = job_id WHERE key = ? AND images.state = 'saved'",
+            " JOIN jobs ON jobs.id = job_id WHERE key = ? AND images.state = 'saved'"
+            " AND unpublished = 0",
             (key,),
         ).fetchone()
         return None if row is None else self.directory / row["root"] / row["path"]

@@ -5,25 +5,38 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from tests.support import rig
 
+Reply: TypeAlias = str | Callable[[], str]
+"""What to type, or a function that returns it."""
+
+
+def screen(directory: Path) -> tuple[dict[str, str], Path]:
+    """Return an environment with a browser, and the file to which that writes the URL."""
+    url = directory / "url"
+    script = directory / "browser"
+    script.write_text(f"#!/bin/sh\nprintf %s \"$1\" > '{url}'\n", encoding="utf-8")
+    script.chmod(0o755)
+    return {"DISPLAY": ":99", "BROWSER": str(script), "SSH_CONNECTION": ""}, url
+
 
 def at_terminal(
     *arguments: object,
     cwd: Path,
-    replies: Mapping[str, str] | None = None,
+    replies: Mapping[str, Reply] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
     """Run a command whose streams are a terminal; return its exit code and what it showed.
 
-    ``replies`` has the texts to type, by the questions they belong to. Skips the test where the
-    platform has no pseudo terminals.
+    ``replies`` has the text to type for each question; a function is called while the command
+    waits. Skips the test where the platform has no pseudo terminals.
     """
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
@@ -42,7 +55,8 @@ def at_terminal(
             while piece := os.read(ours, 65536):
                 shown += piece
                 for question in [one for one in waiting if one.encode() in shown]:
-                    os.write(ours, waiting.pop(question).encode())
+                    reply = waiting.pop(question)
+                    os.write(ours, (reply if isinstance(reply, str) else reply()).encode())
     os.close(ours)
     assert not waiting, f"never asked: {sorted(waiting)}\n{shown!r}"
     return process.returncode, shown.decode(errors="replace")

@@ -84,7 +84,10 @@ def test_status_is_the_object_that_other_programs_rely_on(ledger: Ledger, batch:
             "acknowledged": 0,
         },
         "retired": 1,
-        "images": {"saved": 1},
+        "images": {
+            "saved": 1,
+            "unpublished": {"undecided": 0, "accepted": 0, "rejected": 0},
+        },
         "attempts": {"total": 6, "billed": 2, "maybe": 2, "not_billed": 2},
         "cost": {
             "currency": "USD",
@@ -321,6 +324,7 @@ def test_a_hot_query_reads_by_an_index(name: str, ledger: Ledger, batch: BatchId
     assert plans
     harmless = (
         "SCAN attempts USING INDEX attempts_open",
+        "SCAN images USING INDEX images_unpublished",
         "SCAN batches",
         "SCAN named VIRTUAL TABLE",
         "SCAN chosen",

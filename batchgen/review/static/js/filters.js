@@ -4,7 +4,7 @@ import { find, make } from "./dom.js";
 
 const DECISIONS = { undecided: "Undecided", accept: "Accepted", reject: "Rejected", redo: "Redo" };
 const KINDS = ["decisions", "runs", "tags", "models", "sizes", "warnings"];
-const WARNINGS = { warning: "With a warning", replaced: "Replaced an image" };
+const WARNINGS = { warning: "With a warning", replaced: "Replaced an image", unpublished: "Not published" };
 const SORTS = { key: "Manifest order", newest: "Newest first", slowest: "Slowest first", cost: "Highest cost first", undecided: "Undecided first" };
 const TITLES = { runs: "Run", tags: "Tag", models: "Model", sizes: "Size", warnings: "Notes" };
 const TYPING_MS = 250;

@@ -129,7 +129,8 @@ export class Grid {
     tile.querySelector(".by").textContent = row.decided_by && decision !== "clear" ? row.decided_by : "";
     this.#show(tile.querySelector(".mat"), row, gone);
     if (row.warnings) badges.append(badge("warning", "warning", "Warning"));
-    if (row.replaces) badges.append(badge("before", "", "Replaced"));
+    if (row.unpublished) badges.append(badge("before", "waiting", "Not published"));
+    else if (row.replaces) badges.append(badge("before", "", "Replaced"));
     if (this.store.pending.has(id)) badges.append(make("span", { class: "badge decision pending" }, "saving…"));
     else if (decision !== "clear") badges.append(badge(decision, `decision ${decision}`, capital(WORDS[decision])));
   }
@@ -139,7 +140,7 @@ export class Grid {
     if (mat.dataset.sha256 === wanted && !gone) return;
     mat.dataset.sha256 = wanted;
     if (gone) {
-      mat.replaceChildren(make("p", { class: "note" }, "replaced by a newer image"));
+      mat.replaceChildren(make("p", { class: "note" }, row.state === "published" ? "published; a new image waits for your decision" : "replaced by a newer image"));
     } else if (row.format === "mp4") {
       mat.replaceChildren(make("p", { class: "note" }, "video; open it to play"));
     } else {

@@ -66,7 +66,8 @@ function saved(result, action) {
   if (action.path === "/api/undo") {
     const place = store.at.get(result.images[0]);
     if (place !== undefined) store.moveTo(place);
-    toast(`undone: ${counted(result.images.length, "image")}`);
+    const stays = result.rows.some((one) => one.publish === "on_accept" && !one.unpublished) ? "; a published image stays published, `batchgen rollback` restores the one before" : "";
+    toast(`undone: ${counted(result.images.length, "image")}${stays}`);
   }
   const row = result.rows[0];
   if (row) find("announce").textContent = `${row.key}: ${WORDS[row.decision ?? "clear"]}, saved`;
@@ -216,6 +217,7 @@ function happened(event) {
       const batch = await get("/api/batch");
       store.counts = batch.counts;
       await load({ merge: true });
+      store.want(store.forget((row) => row.unpublished).filter((id) => grid.tiles.has(id) || id === store.current));
       basket.refresh();
     }, 500);
   }

@@ -13,7 +13,7 @@ export class Single {
     this.box = find("single");
     this.stage = new Stage(find("stage"));
     this.detail = null;
-    for (const button of find("modes").children) button.addEventListener("click", () => this.setMode(button.dataset.mode));
+    for (const button of find("modes").children) button.addEventListener("click", () => { this.chosen = true; this.setMode(button.dataset.mode); });
     store.addEventListener("cursor", () => this.isOpen && this.load());
     store.addEventListener("rows", (event) => this.isOpen && event.detail.ids.includes(store.current) && this.load({ again: true }));
   }
@@ -44,12 +44,19 @@ export class Single {
     this.detail = detail;
     if (this.shown !== detail.sha256) {
       this.shown = detail.sha256;
-      const before = detail.images.find((one) => one.id < detail.id && one.position === detail.images.find((own) => own.id === detail.id)?.position);
-      this.stage.show(detail, before ?? null);
-      this.setMode(this.stage.mode);
+      const before = earlier(detail);
+      this.stage.show(detail, before, this.#names(detail, before));
+      this.setMode(detail.unpublished && before && !this.chosen ? "side" : this.stage.mode);
       for (const step of [1, -1, 2]) this.#preload(this.store.ids[this.store.cursor + step]);
     }
     this.#info(detail);
+  }
+
+  // A new image that waits is next to the published one until somebody chose another mode.
+  #names(detail, before) {
+    const names = detail.unpublished && before?.state === "saved" ? { after: "New", before: "Current" } : { after: "After", before: "Before" };
+    for (const button of find("modes").children) if (names[button.dataset.mode]) button.textContent = names[button.dataset.mode];
+    return names;
   }
 
   #place(id) {
@@ -96,7 +103,7 @@ export class Single {
     const decision = row.decision ?? "clear";
     find("single-key").textContent = detail.key;
     find("info").replaceChildren(
-      this.#decision(row, decision),
+      this.#decision(row, decision, detail),
       ...(detail.warnings ? [section("Warnings", make("p", {}, JSON.parse(detail.warnings).join("; ")))] : []),
       section("Prompt", this.#prompt(detail)),
       ...this.#references(detail),
@@ -105,11 +112,12 @@ export class Single {
     );
   }
 
-  #decision(row, decision) {
+  #decision(row, decision, detail) {
     const state = make("p", { class: `state ${decision}` }, ...(decision === "clear" ? ["Undecided"] : [icon(decision), capital(WORDS[decision])]));
     const parts = [state];
     if (decision !== "clear" && row.decided_by) parts.push(make("p", { class: "muted" }, `by ${row.decided_by}, ${when(row.decided_at)}`));
     if (row.note) parts.push(make("p", {}, row.note));
+    if (detail.unpublished) parts.push(make("p", { class: "muted" }, detail.trouble ?? (decision === "accept" ? "It is published in a moment; during a run of this batch, within seconds." : "Not published. Accept it to publish it.")));
     if (row.redo_prompt) parts.push(make("p", { class: "muted" }, "The next run uses another prompt (below)."));
     return section("Decision", ...parts);
   }
@@ -148,10 +156,17 @@ export class Single {
       return make("li", { "data-sha256": image.sha256 },
         make("img", { src: `/thumb/${image.id}/320?v=${image.sha256.slice(0, 12)}`, alt: "" }),
         make("div", {},
-          make("p", {}, `${image.state === "saved" ? "Current" : "Replaced"}, run ${image.run}, ${when(image.saved_at)}`),
+          make("p", {}, `${image.unpublished ? "Not published" : image.state === "saved" ? "Current" : "Replaced"}, run ${image.run}, ${when(image.saved_at)}`),
           ...decided.map((one) => make("p", { class: "muted" }, `${capital(WORDS[one.decision])} by ${one.decided_by}, ${when(one.decided_at)}${one.note ? `: ${one.note}` : ""}`))));
     }));
   }
+}
+
+// The image to compare with: the published one, else the newest earlier one.
+function earlier(detail) {
+  const position = detail.images.find((own) => own.id === detail.id)?.position;
+  const others = detail.images.filter((one) => one.id < detail.id && one.position === position);
+  return others.find((one) => one.state === "saved" && !one.unpublished) ?? others.find((one) => !one.unpublished) ?? others[0] ?? null;
 }
 
 function section(title, ...children) {

@@ -20,7 +20,8 @@ export class Stage {
   }
 
   // Show a new pair; the zoom starts over unless it is the same job.
-  show(after, before) {
+  show(after, before, names = { after: "After", before: "Before" }) {
+    this.names = names;
     this.images = { after, before };
     this.zoom = { scale: 0, x: 0.5, y: 0.5 };
     this.render();
@@ -42,7 +43,7 @@ export class Stage {
 
   #pane(image, over) {
     const pane = make("div", { class: over ? "pane over" : "pane" });
-    if (this.mode !== "after") pane.append(make("span", { class: "tag" }, image === this.images.after ? "After" : "Before"));
+    if (this.mode !== "after") pane.append(make("span", { class: "tag" }, image === this.images.after ? this.names.after : this.names.before));
     if (image.format === "mp4") {
       const video = make("video", { controls: true, loop: true, src: `/image/${image.id}` });
       video.addEventListener("loadedmetadata", () => this.place());

@@ -82,6 +82,13 @@ export class Store extends EventTarget {
     this.#loading = false;
   }
 
+  // Drop rows that may have changed without a decision; returns their ids.
+  forget(isStale) {
+    const ids = [...this.rows.values()].filter(isStale).map((row) => row.id);
+    for (const id of ids) this.rows.delete(id);
+    return ids;
+  }
+
   async row(id) {
     if (!this.rows.has(id)) this.setRows(await get(`/api/images?ids=${id}`));
     return this.rows.get(id);
