@@ -13,6 +13,7 @@ from typing import Any, Final
 import aiofiles
 import pybase64
 
+from batchgen.images.formats import USUAL_FORMATS
 from batchgen.images.inspect import sniff
 from batchgen.planning.reference_images import digest_of
 
@@ -135,4 +136,6 @@ def mime_type(path: Path) -> str:
     """
     with path.open("rb") as file:
         found = sniff(file.read(12))
-    return found.mime if found else _MIME_TYPES.get(path.suffix.lower(), "image/png")
+    if found in USUAL_FORMATS:
+        return found.mime
+    return _MIME_TYPES.get(path.suffix.lower(), "image/png")
