@@ -10,7 +10,7 @@ from typing import Final
 
 from PIL import Image, features
 
-HAS_AVIF: Final = features.check("avif")
+HAS_AVIF: Final = "avif" in features.get_supported_modules()
 
 
 def drawing(width: int, height: int, mode: str = "RGB") -> Image.Image:
