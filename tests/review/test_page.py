@@ -82,9 +82,9 @@ def test_check_05_history_shows_the_right_images(
             str(old[0]),
             str(new[0]),
         ]
-        page.wait_for_function(
-            "[...document.querySelectorAll('#stage img')].every(one => one.naturalWidth > 0)"
-        )
+        for image in images.all():
+            expect(image).to_have_js_property("complete", True)
+            expect(image).not_to_have_js_property("naturalWidth", 0)
         page.click("text=Slider")
         page.locator(".slider").press("ArrowRight")
         assert page.locator(".slider").input_value() == "50.5"

@@ -125,6 +125,8 @@ def test_import_counts_decisions_in_json(shop: Path) -> None:
         "by": "client",
         "recorded": 1,
         "recorded_before": 0,
+        "published": 0,
+        "not_published": [],
         "unknown": [{"line": 3, "key": "none", "why": "the batch has no such image"}],
     }
     (again,) = records(shop, *arguments, code=1)

@@ -57,7 +57,8 @@ def test_only_a_changed_prompt_is_regenerated(served: rig.Endpoint, tmp_path: Pa
 
     assert [row["prompt"] for row in served.bill()[before:]] == ["two, but blue"]
     assert image.read_bytes() != old
-    assert rig.status(tmp_path)["images"] == {"saved": 3}
+    waiting = {"undecided": 0, "accepted": 0, "rejected": 0}
+    assert rig.status(tmp_path)["images"] == {"saved": 3, "unpublished": waiting}
 
 
 def test_another_format_leaves_no_stale_image_behind(served: rig.Endpoint, tmp_path: Path) -> None:
