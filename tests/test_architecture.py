@@ -189,6 +189,14 @@ def test_sql_is_written_in_the_ledger_only() -> None:
     assert {name for name in writers if room(name) != "ledger"} == set()
 
 
+def test_the_user_is_named_in_one_place() -> None:
+    """`getpass.getuser` fails where the system has no name for a user; `user_name` does not."""
+    askers = {
+        name for name, path in modules().items() if "getuser(" in path.read_text(encoding="utf-8")
+    }
+    assert askers == {"system.process_table"}
+
+
 def test_packages_have_no_front() -> None:
     for name, path in modules().items():
         if name.endswith(".__init__"):

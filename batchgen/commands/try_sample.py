@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import sys
 import webbrowser
@@ -27,6 +26,7 @@ from batchgen.ledger.staged_jobs import sample_keys
 from batchgen.money import decimal_string
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, RunSpec, prepare
+from batchgen.system.process_table import user_name
 from batchgen.text import counted
 from batchgen.urls import is_bucket
 
@@ -87,7 +87,7 @@ def _page(prepared: Prepared, keys: Sequence[str]) -> AbstractContextManager[str
     from batchgen.review.batch import ReviewBatch, View
     from batchgen.review.server import serving
 
-    view = View(by=getpass.getuser(), chosen=ImageFilter(only=Only.of(keys)))
+    view = View(by=user_name(), chosen=ImageFilter(only=Only.of(keys)))
     return serving(ReviewBatch(prepared.ledger, prepared.identity.name, view))
 
 
