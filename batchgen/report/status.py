@@ -349,7 +349,8 @@ def unpublished_lines(name: str, found: UnpublishedCounts) -> list[str]:
     if found.undecided:
         wait = "image waits" if found.undecided == 1 else "images wait"
         lines.append(
-            f"  {found.undecided:>9,}  new {wait} for your decision: batchgen review {name}"
+            f"  {found.undecided:>9,}  new {wait} for your decision:"
+            f" batchgen review {shlex.quote(name)}"
         )
     if found.accepted:
         lines.append(f"  {found.accepted:>9,}  accepted, published by the next run or review")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Missing:
         more = ", ..." if self.count > len(self.examples) else ""
         return (
             f"warning: {name}: {self.count:,} saved {images} missing: {', '.join(self.examples)}"
-            f"{more}; no run rebuys them unasked; `batchgen verify {name} --repair`"
+            f"{more}; no run rebuys them unasked; `batchgen verify {shlex.quote(name)} --repair`"
             " downloads what the provider still has"
         )
 

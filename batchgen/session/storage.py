@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -79,7 +80,7 @@ def refuse_buckets(conn: sqlite3.Connection, batch: BatchRow, command: str) -> N
     for root in filter(is_bucket, saved_roots(conn, batch.id)):
         raise SettingsError(
             f"{command}: images of {batch.name} are in {root}; expected a directory."
-            f" `batchgen export {batch.name} --what images` lists their URLs"
+            f" `batchgen export {shlex.quote(batch.name)} --what images` lists their URLs"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -134,14 +135,14 @@ class BatchOwner:
     def refusal(self, now: datetime) -> str:
         """Return the error for another command that wants the batch, with the way out."""
         verb = "in use" if self.heartbeat is None else "being run"
-        text = f"{self.batch} is {verb} by {self.text(now)}"
+        text, name = f"{self.batch} is {verb} by {self.text(now)}", shlex.quote(self.batch)
         if self.life is not Life.UNKNOWN or self.heartbeat is None:
-            return f"{text}; nothing was changed. Look: batchgen status {self.batch}"
+            return f"{text}; nothing was changed. Look: batchgen status {name}"
         return (
             f"{text}, which cannot be seen from here; last heartbeat at"
             f" {_clock_time(self.heartbeat, now)}; nothing was changed. It counts as dead after"
             f" {self.owner.silent_s // 60} min without a heartbeat; if you know that it is dead:"
-            f" batchgen resume {self.batch} --take-over"
+            f" batchgen resume {name} --take-over"
         )
 
 

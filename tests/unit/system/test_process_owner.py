@@ -126,6 +126,7 @@ def test_refusal_names_the_owner() -> None:
     assert "last heartbeat at 2026-11-28 20:15" in unseen
     assert unseen.endswith("batchgen resume catalog --take-over")
     assert replace(seen, heartbeat=None).refusal(NOW).startswith("catalog is in use by pid 9874")
+    assert replace(seen, batch="two words").refusal(NOW).endswith("batchgen status 'two words'")
 
 
 @pytest.mark.parametrize(
