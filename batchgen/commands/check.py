@@ -15,7 +15,7 @@ from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, Fault, ManifestError
 from batchgen.ledger.reference_urls import NeededUrls
 from batchgen.ledger.staging import Staging
-from batchgen.report.status import unfetched_text
+from batchgen.report.plan_text import unfetched_text
 from batchgen.session.prepare import prepare
 from batchgen.session.stage_plan import PlanObserver, stage
 from batchgen.text import counted

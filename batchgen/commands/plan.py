@@ -20,7 +20,7 @@ from batchgen.ledger.staging_rows import unpriced_models
 from batchgen.ledger.unpublished import ALL_PUBLISHED, unpublished_counts
 from batchgen.report.costs import unpriced_text
 from batchgen.report.plan_summary import plan_record, plan_summary_text
-from batchgen.report.status import why_record, why_text
+from batchgen.report.plan_text import why_record, why_text
 from batchgen.session.fresh_prices import with_kept_prices
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, RunSpec, belongs, prepare

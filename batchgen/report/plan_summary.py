@@ -5,7 +5,8 @@ from __future__ import annotations
 from batchgen.ledger.budgets import Budget
 from batchgen.money import decimal_string
 from batchgen.planning.cost_estimate import Estimate, WhatIf
-from batchgen.report.status import plan_heading, plan_text, unpublished_lines
+from batchgen.report.plan_text import plan_heading, plan_text
+from batchgen.report.status import unpublished_lines
 from batchgen.session.proposal import PlanSummary
 
 

@@ -165,6 +165,7 @@ MONEY_CODE = (
     "reconciliation.matching",
     "report.costs",
     "report.reconcile",
+    "report.plan_text",
     "report.status",
     "session.fresh_prices",
     "session.prepare",

@@ -18,7 +18,7 @@ from batchgen.ledger.ledger import Ledger
 from batchgen.money import ZERO, Micros, rounded_dollars
 from batchgen.planning.changes import MadeOf
 from batchgen.planning.cost_estimate import Estimate, Pace, what_if
-from batchgen.report.status import plan_text, why_text
+from batchgen.report.plan_text import plan_text, why_text
 from tests.support.builders import enroll, first, pay, planned, start
 
 MADE = MadeOf(fingerprint="a", model="m", prompt="red", options={}, images=(), mask=None)
