@@ -106,9 +106,8 @@ def _text(shown: _Shown) -> str:
 def _path(shown: _Shown) -> str:
     """Return the output path; a format that is not requested leaves its extension open."""
     job = shown.staged.job
-    wanted = job.options.get("output_format")
-    kinds = [kind for kind in ImageFormat if wanted in (kind.value, kind.extension)]
-    path = final_path(job.path, kinds[0].extension) if kinds else job.path
+    kind = ImageFormat.named(job.options.get("output_format"))
+    path = job.path if kind is None else final_path(job.path, kind.extension)
     return f"{job.root}/{path}"
 
 

@@ -287,9 +287,9 @@ def _expected_paths(job: Job, route: Route) -> tuple[str, ...]:
 
     An image that waits for its publication needs its final path later.
     """
-    wanted = "mp4" if route is Route.VIDEO else str(job.options.get("output_format", "png"))
-    kinds = [kind for kind in ImageFormat if wanted in (kind.value, kind.extension)]
-    extension = kinds[0].extension if kinds else "png"
+    named = ImageFormat.named(job.options.get("output_format"))
+    kind = ImageFormat.MP4 if route is Route.VIDEO else named or ImageFormat.PNG
+    extension = kind.extension
     return tuple(dict.fromkeys((final_path(job.path, extension), image_path(job, extension))))
 
 

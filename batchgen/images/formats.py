@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 
 if TYPE_CHECKING:
     import mmap
@@ -32,6 +32,11 @@ class ImageFormat(StrEnum):
     def extension(self) -> str:
         """Return the file name extension without the dot."""
         return "jpg" if self is ImageFormat.JPEG else self.value
+
+    @classmethod
+    def named(cls, name: object) -> Self | None:
+        """Return the format that an option or an extension names; None for another name."""
+        return next((kind for kind in cls if name in (kind.value, kind.extension)), None)
 
     @property
     def mime(self) -> str:
