@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Final, Protocol, Self, TypeVar
 
 import anyio
@@ -141,15 +140,7 @@ async def drive(
         pool = Pool(context, engine.pool_settings(), shutdown, network)
         error: BaseException | None = None
         try:
-            await _run_pool(
-                pool,
-                context,
-                progress,
-                until=run.spec.limits.until,
-                concurrency=run.spec.limits.concurrency,
-                name=run.name,
-                path=run.spec.prepared.ledger,
-            )
+            await _run_pool(pool, context, progress, run)
         except BaseException as exc:
             error = one_error(exc)
         finally:
@@ -266,21 +257,15 @@ class _Engine:
 
 
 async def _run_pool(
-    pool: Pool,
-    context: RunContext,
-    progress: RunProgress,
-    *,
-    until: datetime | None,
-    concurrency: int,
-    name: str,
-    path: Path,
+    pool: Pool, context: RunContext, progress: RunProgress, run: EnrolledRun
 ) -> None:
+    limits, ledger = run.spec.limits, run.spec.prepared.ledger
     async with anyio.create_task_group() as services:
         services.start_soon(progress.run, context.dispatch_status)
-        services.start_soon(_sample, context, concurrency)
-        services.start_soon(publish_live, context.ledger, path, name)
-        if until is not None:
-            services.start_soon(_stop_at, until, context.throttle)
+        services.start_soon(_sample, context, limits.concurrency)
+        services.start_soon(publish_live, context.ledger, ledger, run.name)
+        if limits.until is not None:
+            services.start_soon(_stop_at, limits.until, context.throttle)
         await pool.run()
         services.cancel_scope.cancel()
 
