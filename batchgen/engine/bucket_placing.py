@@ -19,7 +19,7 @@ from batchgen.engine.placing import (
     described_by_sidecar,
     partials_of,
 )
-from batchgen.engine.verification import metadata_refused, saved_image, verify_file
+from batchgen.engine.verification import read_placed
 from batchgen.job import AttemptId, Job, SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
@@ -30,8 +30,6 @@ from batchgen.output.bucket_sidecar import read_object, remove_sidecar_object, s
 from batchgen.output.bucket_versions import keep_edited_object, keep_object
 from batchgen.output.final_names import MAX_TRIES, Conflict
 from batchgen.output.sidecar import is_edited, is_sidecar_data, sidecar_data
-from batchgen.planning.naming import final_path
-from batchgen.providers.adapters.video import is_video_task
 from batchgen.storage.store import StaleObjectError, Store
 from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import PRIVATE_DIRECTORY, PartFile, make_directories
@@ -202,17 +200,12 @@ class BucketPlacer(Placer):
             if hashlib.sha256(data).hexdigest() != image.sha256:
                 return None
             copy.write_bytes(data)
-            is_video = is_video_task(image.task)
-            info, sha256 = verify_file(copy, job.verify, is_video=is_video)
-            refused = metadata_refused(copy, info) if job.metadata and not is_video else ""
+            saved = read_placed(copy, job, image)
         except FileNotFoundError:
             return None
         finally:
             copy.unlink(missing_ok=True)
-        planned = final_path(job.path, info.format.extension, image.rank)
-        if (image.root, image.path) != (job.root, planned):
-            return None
-        return saved_image(planned, info, sha256, metadata_refused=refused)
+        return saved if (image.root, image.path) == (job.root, saved.path) else None
 
     def _remove_replaced(
         self, job: Job, old: tuple[OldImage, ...], saved: list[SavedImage], batch: str

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from batchgen.engine.context import RunContext
-from batchgen.engine.verification import metadata_refused, saved_image, verify_file
+from batchgen.engine.verification import read_placed
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import inspect
 from batchgen.job import AttemptId, Job, SavedImage
@@ -34,9 +34,7 @@ from batchgen.output.sidecar import (
     sidecar_of,
     write_sidecar,
 )
-from batchgen.planning.naming import image_path
 from batchgen.providers.adapters.registry import adapter_of
-from batchgen.providers.adapters.video import is_video_task
 from batchgen.spool.spool import Spool
 from batchgen.system.atomic_files import (
     PartFile,
@@ -249,14 +247,11 @@ class Placer:
         final = self._base / image.root / (image.path or "")
         if not has_content(final, image.sha256):
             return None
-        info, sha256 = verify_file(final, job.verify, is_video=is_video_task(image.task))
-        planned = image_path(job, info.format.extension, image.rank, placed=image.path)
-        if (image.root, image.path) != (job.root, planned):
+        saved = read_placed(final, job, image)
+        if (image.root, image.path) != (job.root, saved.path):
             return None
         sync_directory(final.parent)
-        is_without = job.metadata and not is_video_task(image.task)
-        refused = metadata_refused(final, info) if is_without else ""
-        return saved_image(planned, info, sha256, metadata_refused=refused)
+        return saved
 
     def clean_up(
         self, job: Job, finished: JobFinished, saved: list[SavedImage], batch: str

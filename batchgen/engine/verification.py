@@ -18,6 +18,7 @@ from batchgen.images.xmp import MetadataRefused, embed, has_metadata, refusal_of
 from batchgen.job import Job, SavedImage, Verify
 from batchgen.ledger.records import DueImage, Provenance
 from batchgen.output.sidecar import described
+from batchgen.planning.naming import image_path
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.system.atomic_files import write_atomically
 
@@ -89,7 +90,20 @@ def embed_metadata(path: Path, job: Job, origin: Provenance) -> Embedded:
     return Embedded(info, hashlib.sha256(data).hexdigest())
 
 
-def metadata_refused(path: Path, info: ImageInfo) -> str:
+def read_placed(path: Path, job: Job, image: DueImage) -> SavedImage:
+    """Verify an image that a killed run may have placed, and return its record.
+
+    Its path is the planned one, which may differ from that of the file. Raises BadImage and
+    OSError.
+    """
+    is_video = is_video_task(image.task)
+    info, sha256 = verify_file(path, job.verify, is_video=is_video)
+    planned = image_path(job, info.format.extension, image.rank, placed=image.path)
+    refused = _metadata_refused(path, info) if job.metadata and not is_video else ""
+    return saved_image(planned, info, sha256, metadata_refused=refused)
+
+
+def _metadata_refused(path: Path, info: ImageInfo) -> str:
     """Return why a placed image has no metadata of ours; empty if it has. Raises OSError."""
     data = path.read_bytes()
     if has_metadata(data):
