@@ -74,8 +74,7 @@ def export_dataset(
         writer = DatasetWriter(target, order, lambda sample: _verified(stores, sample), url_of)
         try:
             summary = writer.write(samples(conn, batch.id, accepted=choice.accepted))
-            counts = unpublished_counts(conn, batch.id)
-            unpublished = counts.undecided + counts.accepted + counts.rejected
+            unpublished = unpublished_counts(conn, batch.id).total
         except OSError as exc:
             raise SettingsError(f"{dataset}: the dataset can't be written: {exc}") from exc
     record = {"batch": name, "dataset": dataset, **asdict(summary), "unpublished": unpublished}

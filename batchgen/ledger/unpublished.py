@@ -27,6 +27,11 @@ class UnpublishedCounts:
     """Published as soon as no other command holds the batch, or as their paths are free."""
     rejected: int = 0
 
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.undecided + self.accepted + self.rejected
+
     def as_json(self) -> dict[str, int]:
         """For other programs."""
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, TypeAlias
 
@@ -84,11 +84,6 @@ class Comparison:
         ]
 
 
-@dataclass(slots=True)
-class _Row:
-    keys: dict[_Values, list[str]] = field(default_factory=dict)
-
-
 def compare(
     images: Sequence[GalleryImage],
     cells: Mapping[str, Cell],
@@ -103,7 +98,7 @@ def compare(
     by_key = dict[str, list[GalleryImage]]()
     for image in images:
         by_key.setdefault(image.key, []).append(image)
-    grid, columns = dict[tuple[str, str], _Row](), dict[_Values, None]()
+    grid, columns = dict[tuple[str, str], dict[_Values, list[str]]](), dict[_Values, None]()
     for key, cell in cells.items():
         if not cell.values.keys() >= set(axes):
             continue
@@ -111,8 +106,8 @@ def compare(
             f"{name}: {_text(value)}" for name, value in cell.values.items() if name not in axes
         )
         values = tuple(_text(cell.values[name]) for name in axes)
-        row = grid.setdefault((cell.source, others), _Row())
-        row.keys.setdefault(values, []).append(key)
+        row = grid.setdefault((cell.source, others), {})
+        row.setdefault(values, []).append(key)
         columns.setdefault(values)
     ordered = _ordered(list(columns))
     if len(ordered) > MOST_COLUMNS:
@@ -121,10 +116,10 @@ def compare(
             " fewer jobs with --only"
         )
     rows = [
-        _row(source, others, [row.keys.get(values, []) for values in ordered], by_key, unfinished)
+        _row(source, others, [row.get(values, []) for values in ordered], by_key, unfinished)
         for (source, others), row in grid.items()
     ]
-    rows = [row for row in rows if any(row.images)]
+    rows = [one for one in rows if any(one.images)]
     if not rows:
         raise SettingsError(f"--compare: no image to show has the axis {axes[0]!r}")
     shown = {image.file.id for row in rows for image in row.images}
