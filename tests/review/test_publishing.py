@@ -59,6 +59,13 @@ class Shop:
         """Run a manifest of these prompts."""
         return self.command("run", self.write(*prompts, output=output), "--yes")
 
+    def publish(self, prompt: str) -> bytes | None:
+        """Make an image, accept and publish it; return what the shop has then."""
+        self.make(prompt)
+        self.accept(0)
+        self.run()
+        return self.shown()
+
     def run(self, *, point: Point | None = None) -> str:
         return self.command("run", "batch.yaml", "--yes", point=point)
 
@@ -192,10 +199,7 @@ def test_publication_killed_is_finished_by_the_next_run(
 
 @pytest.mark.parametrize("point", [Point.PLACING, Point.PLACED])
 def test_run_killed_while_an_image_waits_leaves_the_shop_alone(point: Point, shop: Shop) -> None:
-    shop.make("a mug")
-    shop.accept(0)
-    shop.run()
-    old = shop.shown()
+    old = shop.publish("a mug")
     shop.write("a red mug")
     shop.run(point=point)
     assert shop.shown() == old
@@ -207,9 +211,7 @@ def test_run_killed_while_an_image_waits_leaves_the_shop_alone(point: Point, sho
 
 
 def test_edited_file_of_the_shop_is_kept(shop: Shop) -> None:
-    shop.make("a mug")
-    shop.accept(0)
-    shop.run()
+    shop.publish("a mug")
     shop.final().write_bytes(b"retouched for an hour")
     shop.make("a red mug")
     new = shop.waiting().read_bytes()
@@ -245,9 +247,7 @@ def test_file_changed_while_it_waits_is_not_published(shop: Shop) -> None:
 
 
 def test_decision_about_replaceable_image_is_refused(shop: Shop) -> None:
-    shop.make("a mug")
-    shop.accept(0)
-    shop.run()
+    shop.publish("a mug")
     image, digest = saved(shop.directory, "job-000")
     shop.make("a red mug")
     late = NewDecision(image=image, sha256=digest, decision=Decision.REJECT)
@@ -259,10 +259,7 @@ def test_decision_about_replaceable_image_is_refused(shop: Shop) -> None:
 
 
 def test_prompt_changed_back_to_published_costs_nothing(shop: Shop) -> None:
-    shop.make("a mug")
-    shop.accept(0)
-    shop.run()
-    old = shop.shown()
+    old = shop.publish("a mug")
     shop.make("a red mug")
     shop.write("a mug")
     assert NOTHING in shop.plan()
@@ -276,10 +273,7 @@ def test_prompt_changed_back_to_published_costs_nothing(shop: Shop) -> None:
 
 
 def test_repair_of_published_image_leaves_waiting_one(shop: Shop) -> None:
-    shop.make("a mug")
-    shop.accept(0)
-    shop.run()
-    old = shop.shown()
+    old = shop.publish("a mug")
     shop.make("a red mug")
     waiting = shop.waiting().read_bytes()
     shop.final().unlink()
@@ -294,10 +288,7 @@ def test_repair_of_published_image_leaves_waiting_one(shop: Shop) -> None:
 
 
 def test_path_and_format_of_a_waiting_image_change(shop: Shop) -> None:
-    shop.make("a mug")
-    shop.accept(0)
-    shop.run()
-    old = shop.shown()
+    old = shop.publish("a mug")
     shop.make("a red mug")
     waiting = shop.waiting().read_bytes()
     shop.make("a red mug", output='publish: on_accept, path: "sub/{{ key }}.{{ ext }}"')

@@ -24,9 +24,16 @@ IMAGES = {
 }
 
 
-def run(directory: Path, script: Scripted, *, code: int = 0, options: str = "{}") -> str:
+def run(
+    directory: Path,
+    script: Scripted,
+    *,
+    code: int = 0,
+    options: str = "{}",
+    extra: str = "output: {sidecar: true}\n",
+) -> str:
     """One job against the script."""
-    limits, extra = '{max_waste: "0", download_wait: 0}', "output: {sidecar: true}\n"
+    limits = '{max_waste: "0", download_wait: 0}'
     path = rig.manifest(
         directory,
         f"{script.base}/v1",
@@ -72,14 +79,7 @@ def test_image_is_saved_as_what_it_is(kind: str, place: str, tmp_path: Path) -> 
 def test_requested_format_is_no_warning(tmp_path: Path) -> None:
     with scripted() as script:
         script.response({"b64_json": encoded(IMAGES["gif"])})
-        path = rig.manifest(
-            tmp_path,
-            f"{script.base}/v1",
-            ["a mug"],
-            options="{output_format: gif}",
-            extra="rules: warn\n",
-        )
-        shown = rig.batchgen("run", path, cwd=tmp_path).stderr
+        shown = run(tmp_path, script, options="{output_format: gif}", extra="rules: warn\n")
     assert "got gif" not in shown
     (row,) = rig.query(tmp_path / "batchgen.db", "SELECT warnings FROM images")
     assert not json.loads(row["warnings"] or "[]")
@@ -119,14 +119,7 @@ def test_gif_whose_pixels_do_not_decode_is_spoiled(tmp_path: Path) -> None:
 def test_image_without_metadata_is_described_in_a_sidecar(tmp_path: Path) -> None:
     with scripted() as script:
         script.response({"b64_json": encoded(IMAGES["gif"])})
-        path = rig.manifest(
-            tmp_path,
-            f"{script.base}/v1",
-            ["a mug"],
-            options="{}",
-            extra="output: {metadata: true}\n",
-        )
-        shown = rig.batchgen("run", path, cwd=tmp_path).stderr
+        shown = run(tmp_path, script, extra="output: {metadata: true}\n")
     assert "is in sidecars (.json): gif images take none" in shown
     files = saved(tmp_path)
     assert files["job-000.gif"] == IMAGES["gif"]
