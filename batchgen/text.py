@@ -6,9 +6,15 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import Final
 
 _MAX_COMPARED_CHARS: Final = 100
+
+
+def names_html(path: PurePath) -> bool:
+    """Return whether the name of a file says that it is an HTML page."""
+    return path.suffix.lower() in (".html", ".htm")
 
 
 def slug(text: str, max_chars: int | None = None) -> str:

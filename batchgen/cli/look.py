@@ -101,9 +101,9 @@ def report(
     """Summarize a run: images, failures with source lines, cost."""
     from batchgen.commands.report import list_runs
     from batchgen.commands.report import report as command
+    from batchgen.text import names_html
 
-    is_page = output is not None and output.suffix.lower() in (".html", ".htm")
-    chosen = file_format or ("html" if is_page else "text")
+    chosen = file_format or ("html" if output and names_html(output) else "text")
     if is_list:
         if chosen == "markdown":
             raise click.UsageError("--list: the format markdown; expected text, json or html")

@@ -28,7 +28,7 @@ from batchgen.session.bucket_tables import with_kept_table
 from batchgen.session.directories import references_directory
 from batchgen.session.settings import Environment
 from batchgen.session.storage import refuse_buckets
-from batchgen.text import counted
+from batchgen.text import counted, names_html
 
 _TROUBLES_SHOWN: Final = 20
 
@@ -43,8 +43,8 @@ def gallery(
     as_json: bool = False,
 ) -> ExitCode:
     """Write the gallery. Exits with 1 if an image is missing or damaged. Raises BatchgenError."""
-    is_file = output is not None and output.suffix.lower() in (".html", ".htm")
-    options = replace(options, single=options.single or is_file)
+    if output is not None and names_html(output):
+        options = replace(options, single=True)
     if options.single and options.has_originals:
         place = "--single" if output is None else output
         raise SettingsError(
