@@ -47,6 +47,11 @@ class Task:
     def file_name(self) -> str:
         return f"{self.purchase.request_id}-1.mp4"
 
+    def progress_at(self, now: float) -> tuple[str, float]:
+        """Return the state of a task that has not ended, and the time since when it holds."""
+        started_at = self.created_at + _QUEUED_SHARE * (self.due_at - self.created_at)
+        return (QUEUED, self.created_at) if now < started_at else (PROCESSING, started_at)
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -147,10 +152,7 @@ class Tasks:
         end = self._ends.get(task.id)
         if end is not None:
             return end.status, end.time
-        started_at = task.created_at + _QUEUED_SHARE * (task.due_at - task.created_at)
-        if time.time() < started_at:
-            return QUEUED, task.created_at
-        return PROCESSING, started_at
+        return task.progress_at(time.time())
 
     def _keep(self, task: Task) -> None:
         self._tasks[task.id] = task

@@ -18,9 +18,11 @@ from PIL import Image
 
 from batchgen.providers.crazyrouter import PRICES
 from batchgen.providers.price_list import read_price_list
+from batchgen.simulator.billing import Purchase
 from batchgen.simulator.errors import ApiError
 from batchgen.simulator.models import veo
 from batchgen.simulator.mp4 import still_video
+from batchgen.simulator.tasks import Task
 from tests.support import rig
 from tests.support.endpoint import KEY
 
@@ -110,9 +112,41 @@ def test_video_has_requested_size_and_listed_price(
     assert micros == ours.least
 
 
-def test_a_task_is_queued_then_worked_on_then_done(tuned: rig.Endpoint) -> None:
+@pytest.mark.parametrize(
+    ("now", "state"),
+    [
+        (100.0, ("queued", 100.0)),
+        (109.9, ("queued", 100.0)),
+        (110.0, ("processing", 110.0)),
+        (999.0, ("processing", 110.0)),
+    ],
+)
+def test_a_third_of_a_task_is_its_queue(now: float, state: tuple[str, float]) -> None:
+    purchase = Purchase(
+        request_id="r",
+        idempotency_key=None,
+        client_request_id=None,
+        prompt="a mug",
+        model="veo-3.1-fast",
+        n=1,
+        fault=None,
+    )
+    task = Task(
+        purchase=purchase,
+        micros=1,
+        width=1280,
+        height=720,
+        seconds=8,
+        created_at=100.0,
+        due_at=130.0,
+        fault=None,
+    )
+    assert task.progress_at(now) == state
+
+
+def test_a_task_is_queued_and_another_is_done(tuned: rig.Endpoint) -> None:
     before = tuned.judge("stats")
-    tuned.judge("faults", {"task-latency": 1.5})
+    tuned.judge("faults", {"task-latency": 600})
     task_id = create(tuned).json()["task_id"]
     assert tuned.judge("stats")["tasks_open"] == before["tasks_open"] + 1
     first = query(tuned, task_id, "task_id").json()
@@ -121,19 +155,23 @@ def test_a_task_is_queued_then_worked_on_then_done(tuned: rig.Endpoint) -> None:
         "message": "",
         "data": {"task_id": task_id, "status": "queued", "url": "", "artifact_url": ""},
     }
-    seen, _ = statuses(tuned, task_id)
-    assert seen == ["queued", "processing", "SUCCESS"]
+    tuned.judge("faults", {"task-latency": 0})
+    seen, _ = statuses(tuned, create(tuned).json()["task_id"])
+    assert seen[-1] == "SUCCESS"
+    assert query(tuned, task_id).json()["data"]["status"] == "queued"
     after = tuned.judge("stats")
-    assert after["tasks_open"] == before["tasks_open"]
+    assert after["tasks_open"] == before["tasks_open"] + 1  # the first one
     assert after["polls"] > before["polls"] + 2
 
 
 def test_the_older_shape_of_responses_can_be_chosen(tuned: rig.Endpoint) -> None:
-    tuned.judge("faults", {"task-response": "old", "task-latency": 0.3})
+    tuned.judge("faults", {"task-response": "old", "task-latency": 600})
     created = create(tuned).json()
     assert set(created) == {"id", "status", "status_update_time"}
-    seen, last = statuses(tuned, created["id"])
-    assert seen == ["processing", "completed"]
+    assert query(tuned, created["id"]).json()["status"] == "processing"
+    tuned.judge("faults", {"task-latency": 0})
+    seen, last = statuses(tuned, create(tuned).json()["id"])
+    assert seen[-1] == "completed"
     assert set(last) == {"id", "status", "status_update_time", "video_url"}
     check_video(httpx.get(last["video_url"]).content, (1280, 720), 8)
 
