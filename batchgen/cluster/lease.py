@@ -48,7 +48,7 @@ LOCK_PREFIX: Final = "lock/"
 _MAX_TRIES: Final = 20
 """Of a put that another driver was faster than; each try reads the lease again."""
 _TOKEN_BYTES: Final = 16
-# Unlike the monotonic clock of Linux, these go on while the machine sleeps.
+# Unlike the monotonic clock of Linux, these run while the machine sleeps.
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 
