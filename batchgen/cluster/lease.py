@@ -359,7 +359,7 @@ class Lease:
 
 
 def _read(store: Store, name: str) -> _Found | None:
-    """Return the lease in the bucket; None if there is none. Raises OSError, SettingsError.
+    """Return the lease in the bucket; None if it is missing. Raises OSError, SettingsError.
 
     The tag is read first. If the object changes in between, a put by that tag is refused.
     """
