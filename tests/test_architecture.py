@@ -15,7 +15,7 @@ LAYERS = {
     "domain": ["version", "errors", "money", "text", "urls", "job"],
     "rules": ["manifest", "images", "planning", "outcomes", "reconciliation"],
     "I/O": ["system", "storage", "spool", "http", "providers", "ledger"],
-    "engine": ["output", "engine", "session"],
+    "engine": ["output", "engine", "cluster", "session"],
     "interfaces": ["report", "dataset", "console", "review", "simulator", "guide"],
     "entry": ["commands", "cli", "api", "notebook", "__init__", "__main__"],
 }

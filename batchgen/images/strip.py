@@ -1,7 +1,7 @@
 """Copies of images without their metadata, pixel for pixel: EXIF, XMP, texts and comments go.
 
-So does all data after the end of the image, such as films, depth maps and labels. Color profiles
-stay, since without them the colors change.
+So do C2PA manifests and all data after the end of the image, such as films, depth maps and labels.
+Color profiles stay, since without them the colors change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _JPEG_KEPT_APP: Final = {0xE0, 0xE2, 0xEE}
 """JFIF, ICC profile and Adobe's color transform."""
 _JPEG_COMMENT: Final = 0xFE
 _ICC_APP: Final = 0xE2
-_WEBP_DROPPED: Final = frozenset({b"EXIF", b"XMP "})
+_WEBP_KEPT: Final = frozenset({b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L"})
 _WEBP_FLAGS: Final = 0x08 | 0x04
 """Of VP8X: an EXIF and an XMP chunk follow."""
 _ICC: Final = b"ICC_PROFILE\0"
@@ -79,7 +79,7 @@ def _webp(data: bytes) -> bytes:
         chunk = data[at : at + 8 + size + size % 2]
         if chunk[:4] == b"VP8X":
             chunk = chunk[:8] + bytes([chunk[8] & ~_WEBP_FLAGS & 0xFF]) + chunk[9:]
-        if chunk[:4] not in _WEBP_DROPPED:
+        if chunk[:4] in _WEBP_KEPT:
             kept.append(chunk)
         at += 8 + size + size % 2
     body = b"WEBP" + b"".join(kept)

@@ -19,7 +19,7 @@ import httpx
 
 from batchgen.http.dns import look_up
 from batchgen.http.network_settings import NetworkSettings
-from batchgen.http.session import open_network
+from batchgen.http.session import open_network, without_logs
 from batchgen.http.transport import StreamTransport
 
 _WEB_TIMEOUT_S: Final = 10.0
@@ -117,7 +117,7 @@ def _ask(method: str, url: str, body: bytes | None, network: NetworkSettings) ->
 
 async def _status(method: str, url: str, body: bytes | None, network: NetworkSettings) -> int:
     headers = {} if body is None else {"Content-Type": "application/json"}
-    with anyio.fail_after(_WEB_TIMEOUT_S):
+    with anyio.fail_after(_WEB_TIMEOUT_S), without_logs():
         async with (
             httpx.AsyncClient(
                 trust_env=False,

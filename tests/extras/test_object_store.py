@@ -18,6 +18,7 @@ from batchgen.storage.store import StaleObjectError, StoreError
 from tests.support import wire
 from tests.support.extras import require
 from tests.support.old_store import Behavior, s3_proxy
+from tests.support.rig import TIMEOUT_S
 from tests.support.s3 import S3Server
 
 require("obstore", "moto")
@@ -116,7 +117,7 @@ def test_a_large_object_is_uploaded_in_pieces(store: ObjectStore, tmp_path: Path
 def test_a_presigned_url_is_readable_and_typed(store: ObjectStore) -> None:
     store.put("mug.webp", b"one")
     url = store.presigned("mug.webp", timedelta(minutes=5))
-    with urllib.request.urlopen(url, timeout=20) as response:
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
         assert response.read() == b"one"
         assert response.headers["Content-Type"] == "image/webp"
 

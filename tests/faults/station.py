@@ -84,7 +84,7 @@ def station() -> Iterator[Station]:
         finally:
             assert process.stdin is not None
             process.stdin.close()
-            process.wait(20)
+            process.wait(rig.TIMEOUT_S)
 
 
 def serve() -> None:

@@ -27,7 +27,9 @@ def test_a_run_waits_while_another_program_holds_the_ledger(tmp_path: Path) -> N
         path = rig.manifest(tmp_path, slow.base_url, ["p"] * 8, limits=LIMITS)
         with rig.start("run", path, "--json", cwd=tmp_path) as process:
             next(rig.events(process))
-            other = sqlite3.connect(tmp_path / "batchgen.db", isolation_level=None, timeout=20)
+            other = sqlite3.connect(
+                tmp_path / "batchgen.db", isolation_level=None, timeout=rig.TIMEOUT_S
+            )
             with closing(other):
                 other.execute("BEGIN IMMEDIATE")
                 slow.wait_until_idle()

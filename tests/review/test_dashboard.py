@@ -94,7 +94,7 @@ def test_check_03_states_are_told_apart_by_the_lock(tuned: rig.Endpoint, tmp_pat
             assert found["state"]["name"] == "running"
             assert f"pid {run.pid}" in found["state"]["owner"]
             assert found["left"] is None, "no time left without a rate"
-            with closing(sqlite3.connect(tmp_path / "batchgen.db", timeout=20)) as conn:
+            with closing(sqlite3.connect(tmp_path / "batchgen.db", timeout=rig.TIMEOUT_S)) as conn:
                 conn.execute(
                     "INSERT INTO samples VALUES (1, ?, 0, 2, 8, 'cool-down after http_429: 20 s',"
                     " 0)",

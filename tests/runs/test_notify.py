@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,6 +91,13 @@ def test_a_service_of_apprise_gets_it_as_text(service: Service) -> None:
 def test_a_health_check_is_asked_below_its_address(suffix: str, service: Service) -> None:
     assert ping(f"{service.url}/?rid=1", suffix) is None
     assert service.asked == [("GET", f"/{SECRET}{suffix}?rid=1", b"")]
+
+
+def test_no_log_has_the_address(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert notify(Webhook(url=service.url), NOTICE) is None
+    assert ping(service.url) is None
+    assert SECRET not in caplog.text
 
 
 @OLD_IMPORTS

@@ -60,7 +60,7 @@ def test_try_offers_the_review_page_of_its_sample(served: rig.Endpoint, tmp_path
     pages = []
 
     def look() -> str:
-        with urllib.request.urlopen(url.read_text(encoding="utf-8"), timeout=20) as page:
+        with urllib.request.urlopen(url.read_text(encoding="utf-8"), timeout=rig.TIMEOUT_S) as page:
             pages.append(page.read())
         return "n\n"
 

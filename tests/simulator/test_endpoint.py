@@ -182,7 +182,7 @@ def test_only_loopback_is_listened_on(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=rig.TIMEOUT_S,
     )
     assert done.returncode == 2
     assert "loopback" in done.stderr

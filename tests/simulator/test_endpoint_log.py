@@ -20,7 +20,7 @@ JOBS = 12
 def get(endpoint: rig.Endpoint, path: str, headers: Mapping[str, str] = BEARER) -> Any:
     url = endpoint.base_url.removesuffix("/v1") + path
     with urllib.request.urlopen(
-        urllib.request.Request(url, headers=headers), timeout=20
+        urllib.request.Request(url, headers=headers), timeout=rig.TIMEOUT_S
     ) as response:
         return json.load(response)
 
@@ -45,7 +45,7 @@ def _charges(served: rig.Endpoint) -> None:
         url = f"{served.base_url}/images/generations"
         try:
             request = urllib.request.Request(url, data=body, headers=headers)
-            with urllib.request.urlopen(request, timeout=20) as response:
+            with urllib.request.urlopen(request, timeout=rig.TIMEOUT_S) as response:
                 response.read()
         except OSError:
             continue

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+# As long as tests wait for any command: a busy machine may not give the process its turn.
+_END_TIMEOUT_S = 100
 _ROOT = Path(__file__).parents[2]
 LOUD = str(Path(__file__).with_name("loud"))
 """What ``PYTHONPATH`` must be; its ``sitecustomize`` runs in the fork."""
@@ -116,7 +118,7 @@ def _server() -> socket.socket:
 
     def end() -> None:
         ours.close()
-        process.wait(20)
+        process.wait(_END_TIMEOUT_S)
 
     atexit.register(end)
     return ours

@@ -47,7 +47,7 @@ class Endpoint:
         request = urllib.request.Request(
             url, data=data, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             return json.load(response)
 
     def bill(self) -> list[dict[str, Any]]:
@@ -152,7 +152,7 @@ def endpoint(state: Path, *switches: str) -> Iterator[Endpoint]:
             yield Endpoint(ready["base_url"], state, process)
         finally:
             process.stdin.close()
-            process.wait(20)
+            process.wait(TIMEOUT_S)
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
+from tests.support.rig import TIMEOUT_S
+
 _PORT = re.compile(r"Running on http://127\.0\.0\.1:(\d+)")
 _numbers = count(1)
 
@@ -47,7 +49,7 @@ class S3Server:
         """Create a bucket and return its name."""
         name = f"bucket-{os.getpid()}-{next(_numbers)}"
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
-        with urllib.request.urlopen(request, timeout=20):
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S):
             return name
 
 
@@ -70,4 +72,4 @@ def s3_server() -> Iterator[S3Server]:
             yield S3Server(f"http://127.0.0.1:{found[1]}")
         finally:
             process.kill()
-            process.wait(20)
+            process.wait(TIMEOUT_S)

@@ -1,0 +1,405 @@
+"""The lease of a batch in a bucket: one driver at a time, on any machine.
+
+The lease is the object ``lock/BATCH.json``. A driver acquires it before it gives the first order,
+and holds it until the end of the run::
+
+    driver = Driver(take_over=spec.overrides.take_over)
+    lease = acquire(store, "catalog", driver, notice=presenter.notice)
+    with lease:
+        lease.on_lost(lambda reason: loop.call_soon_threadsafe(drain, reason))
+        ...
+        lease.check()  # before each order; raises StoppedError once the lease is lost
+        order = Order(epoch=lease.epoch, ...)
+
+All of it blocks or runs in threads of its own; nothing here needs an event loop. The store must
+honor conditional puts, which `check_stores` finds out before the money.
+
+The object is created create-only and renewed by its tag every ten seconds. Another driver may take
+it after it saw the same tag for 40 seconds; it adds one to the epoch. No driver compares wall
+clocks of two machines. A holder counts its lease as lost when another driver has it, and also 30
+seconds after the start of its last renewal that succeeded: less than any other driver waits.
+`Lease.check` compares that time too, so a process that was stopped or a machine that slept gives no
+order after it wakes. An order that had left before is recognized by its epoch.
+
+The object stays when a lease is released, so that epochs only grow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import quote
+
+from batchgen.errors import BatchLockedError, SettingsError, StoppedError
+from batchgen.storage.store import StaleObjectError, Store
+from batchgen.system.process_owner import Here, Life, Owner, life_of
+from batchgen.system.process_table import this_process
+
+LOCK_PREFIX: Final = "lock/"
+_MAX_TRIES: Final = 20
+"""Of a put that another driver was faster than; each try reads the lease again."""
+_TOKEN_BYTES: Final = 16
+# Unlike the monotonic clock of Linux, these run while the machine sleeps.
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTimes:
+    """Seconds. ``hold_s`` must be less than ``lapse_s``."""
+
+    renew_s: float = 10.0
+    hold_s: float = 30.0
+    """A holder without a renewal for this time counts its lease as lost."""
+    lapse_s: float = 40.0
+    """An unchanged lease may be taken after this time."""
+    poll_s: float = 2.0
+    """How often a waiting driver looks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """Who acquires a lease."""
+
+    here: Here = field(default_factory=this_process)
+    take_over: bool = False
+    """Whether a person says that a holder that cannot be seen from here is dead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """The content of the object. It changes with each put, so its tag does too."""
+
+    epoch: int
+    token: str
+    """Random; identifies one acquired lease."""
+    renewals: int
+    is_held: bool
+    owner: Owner
+
+    def as_json(self) -> bytes:
+        content = {
+            "epoch": self.epoch,
+            "token": self.token,
+            "renewals": self.renewals,
+            "held": self.is_held,
+            "owner": json.loads(self.owner.as_json()),
+        }
+        return json.dumps(content, ensure_ascii=False, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, place: str) -> Self:
+        """Parse the content of an object. Raises SettingsError for that of another program."""
+        try:
+            found = json.loads(data)
+            return cls(
+                epoch=int(found["epoch"]),
+                token=str(found["token"]),
+                renewals=int(found["renewals"]),
+                is_held=bool(found["held"]),
+                owner=Owner.from_json(json.dumps(found["owner"])),
+            )
+        except (ValueError, TypeError, KeyError) as exc:
+            raise SettingsError(
+                f"{place}: not a lease of batchgen: {exc!r}; expected no object, or one that"
+                " batchgen wrote. Delete it if no run of the batch is alive; nothing was sent"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A record as it is in the bucket."""
+
+    record: _Record
+    tag: str
+
+
+def lease_name(batch: str) -> str:
+    """Return the name of the object that is the lease of a batch."""
+    return f"{LOCK_PREFIX}{quote(batch, safe='')}.json"
+
+
+def acquire(
+    store: Store,
+    batch: str,
+    driver: Driver | None = None,
+    *,
+    notice: Callable[[str], None] | None = None,
+    times: LeaseTimes | None = None,
+) -> Lease:
+    """Acquire the lease of a batch; it is renewed from now on.
+
+    A lease that was released, and that of a dead process of this machine, is taken at once. Any
+    other one is watched for 40 seconds: ``notice`` receives one sentence about that. Raises
+    BatchLockedError if its holder renews it or is seen alive, and SettingsError if the bucket
+    fails.
+    """
+    acquisition = _Acquisition(store, batch, driver or Driver(), times or LeaseTimes())
+    try:
+        return acquisition.acquire(notice or _ignore)
+    except OSError as exc:
+        raise SettingsError(
+            f"{store.url}/{lease_name(batch)}: the lease of the batch cannot be acquired:"
+            f" {exc.strerror or exc}; nothing was sent"
+        ) from exc
+
+
+class _Acquisition:
+    """One attempt to acquire a lease."""
+
+    def __init__(self, store: Store, batch: str, driver: Driver, times: LeaseTimes) -> None:
+        self._store = store
+        self._batch = batch
+        self._driver = driver
+        self._times = times
+        self._name = lease_name(batch)
+        self._token = os.urandom(_TOKEN_BYTES).hex()
+
+    def acquire(self, notice: Callable[[str], None]) -> Lease:
+        for _ in range(_MAX_TRIES):
+            found = _read(self._store, self._name)
+            if found is not None and found.record.is_held:
+                self._wait_until_free(found, notice)
+            lease = self._put_after(found)
+            if lease is not None:
+                return lease
+        raise BatchLockedError(
+            f"{self._place}: other runs are acquiring {self._batch} too; nothing was changed"
+        )
+
+    @property
+    def _place(self) -> str:
+        return f"{self._store.url}/{self._name}"
+
+    def _wait_until_free(self, found: _Found, notice: Callable[[str], None]) -> None:
+        """Return when the lease may be taken. Raises BatchLockedError if its holder lives."""
+        holder = found.record.owner
+        life = _life_seen_here(holder, self._driver.here)
+        if life is Life.ALIVE:
+            raise BatchLockedError(self._refusal(found, "which is alive"))
+        if life is Life.DEAD or self._driver.take_over:
+            return
+        lapse_s = self._times.lapse_s
+        notice(
+            f"{self._batch} was last run by {holder}, and that run has not ended; waiting up to"
+            f" {lapse_s:.0f} s to see whether it is alive (lease {self._place})"
+        )
+        end = _now() + lapse_s
+        while _now() < end:
+            time.sleep(max(0.0, min(self._times.poll_s, end - _now())))
+            seen = self._store.info(self._name)
+            if seen is None or seen.e_tag != found.tag:
+                after = _read(self._store, self._name)
+                if after is None or not after.record.is_held:
+                    return
+                raise BatchLockedError(self._refusal(after, "which renewed its lease just now"))
+
+    def _refusal(self, found: _Found, how: str) -> str:
+        owner = found.record.owner
+        command = f" ({owner.command})" if owner.command else ""
+        return (
+            f"{self._batch} is being run by {owner}{command}, {how} ({self._place});"
+            " nothing was changed. Look on that machine:"
+            f" batchgen status {shlex.quote(self._batch)}"
+        )
+
+    def _put_after(self, found: _Found | None) -> Lease | None:
+        """Write our record in place of the one that was found; None if another was faster."""
+        record = _Record(
+            epoch=1 if found is None else found.record.epoch + 1,
+            token=self._token,
+            renewals=0,
+            is_held=True,
+            owner=self._driver.here.me,
+        )
+        began = _now()
+        tag = _swap(self._store, self._name, record, None if found is None else found.tag)
+        if tag is None:
+            return None
+        return Lease(
+            store=self._store,
+            batch=self._batch,
+            acquired=_Found(record=record, tag=tag),
+            times=self._times,
+            began=began,
+        )
+
+
+class Lease:
+    """A lease that this process has. Leave its context, or call `release`, at the end of a run."""
+
+    def __init__(
+        self, *, store: Store, batch: str, acquired: _Found, times: LeaseTimes, began: float
+    ) -> None:
+        self.batch = batch
+        self.epoch: Final = acquired.record.epoch
+        self.lost: Final = threading.Event()
+        """Set when the lease is lost, and never cleared."""
+        self.reason = ""
+        """Why it is lost."""
+        self._store = store
+        self._times = times
+        self._last = acquired
+        self._held_until = began + times.hold_s
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[str], None]] = []
+        self._threads = [
+            threading.Thread(target=work, name=f"lease-{work.__name__}", daemon=True)
+            for work in (self._renew, self._watch)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the lease is held at this moment."""
+        if self._ended.is_set():
+            return False
+        if _now() >= self._held_until:
+            self._lose(self._silence)
+            return False
+        return True
+
+    def check(self) -> None:
+        """Raise StoppedError unless the lease is held. Call it before each order."""
+        if not self.is_held:
+            raise StoppedError(self.reason or f"the lease of {self.batch} was released")
+
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        """Call back once with the reason when the lease is lost, on another thread or now."""
+        with self._lock:
+            if not self.lost.is_set():
+                self._callbacks.append(callback)
+                return
+        callback(self.reason)
+
+    def release(self) -> None:
+        """Give up the lease: the next driver need not wait. A failure only makes it wait."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        # A renewal in flight would change the tag; one that hangs is not waited for.
+        self._threads[0].join(timeout=self._times.hold_s)
+        if self.lost.is_set() or self._threads[0].is_alive():
+            return
+        record = replace(self._last.record, is_held=False, renewals=self._last.record.renewals + 1)
+        with suppress(OSError):
+            _swap(self._store, self._place, record, self._last.tag)
+
+    @property
+    def _place(self) -> str:
+        return lease_name(self.batch)
+
+    @property
+    def _silence(self) -> str:
+        return (
+            f"lease: the lease of {self.batch} could not be renewed for"
+            f" {self._times.hold_s:.0f} s ({self._store.url}); another machine may run the batch"
+            " now"
+        )
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._times.renew_s):
+            try:
+                self._renew_once()
+            except OSError:
+                continue  # `_watch` ends a lease that is not renewed in time
+            except SettingsError as exc:
+                self._lose(f"lease: {exc}")
+
+    def _renew_once(self) -> None:
+        began = _now()
+        record = replace(self._last.record, renewals=self._last.record.renewals + 1)
+        tag = _swap(self._store, self._place, record, self._last.tag)
+        if tag is not None:
+            self._last = _Found(record=record, tag=tag)
+            self._held_until = began + self._times.hold_s
+            return
+        found = _read(self._store, self._place)
+        if found is not None and found.record.token == record.token:
+            self._last = found  # the response to an earlier renewal was lost
+            return
+        who = "was deleted" if found is None else f"was taken by {found.record.owner}"
+        self._lose(f"lease: the lease of {self.batch} {who} ({self._store.url})")
+
+    def _watch(self) -> None:
+        while self.is_held:
+            self._ended.wait(max(0.001, self._held_until - _now()))
+
+    def _lose(self, reason: str) -> None:
+        with self._lock:
+            if self.lost.is_set() or self._ended.is_set():
+                return
+            self.reason = reason
+            self.lost.set()
+            self._ended.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(reason)
+
+
+def _read(store: Store, name: str) -> _Found | None:
+    """Return the lease in the bucket; None if it is missing. Raises OSError, SettingsError.
+
+    The tag is read first. If the object changes in between, a put by that tag is refused.
+    """
+    info = store.info(name)
+    if info is None:
+        return None
+    try:
+        data = store.read(name)
+    except FileNotFoundError:
+        return None
+    return _Found(record=_Record.from_json(data, f"{store.url}/{name}"), tag=info.e_tag)
+
+
+def _swap(store: Store, name: str, record: _Record, tag: str | None) -> str | None:
+    """Write a record in place of the object with that tag, or as a new object.
+
+    Return the new tag; None if another driver was faster. Raises OSError.
+    """
+    data = record.as_json()
+    try:
+        return store.put(name, data, create=tag is None, if_tag=tag).e_tag
+    except (FileExistsError, StaleObjectError):
+        pass
+    # The service may have stored the object, and its response was lost.
+    info = store.info(name)
+    with suppress(FileNotFoundError):
+        if info is not None and store.read(name) == data:
+            return info.e_tag
+    return None
+
+
+def _life_seen_here(owner: Owner, here: Here) -> Life:
+    """Return whether a process of this machine lives; unknown for one of another machine."""
+    now = datetime.now(UTC)
+    return life_of(owner, now, here=here, now=now)
+
+
+def _now() -> float:
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+
+
+def _ignore(text: str) -> None:
+    pass
