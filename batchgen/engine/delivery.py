@@ -8,32 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import anyio
 
 from batchgen.engine.attempt import expiry
-from batchgen.engine.bucket_placing import BucketPlacer
 from batchgen.engine.compressed_response import Compressed, StillUnread, read_compressed
 from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.delivery_results import (
     ImageResult,
     Saved,
-    Verified,
     Waiting,
-    record_of,
 )
 from batchgen.engine.events import JobDone, JobHeld
+from batchgen.engine.executor import Executor, FetchOrder
 from batchgen.engine.failed_download import failed_download, is_overdue, wait_asked_before
 from batchgen.engine.image_source import ImageSource
 from batchgen.engine.placing import ERRORS_OF_ONE_PATH, Placer
 from batchgen.engine.redelivery import Redelivery
+from batchgen.engine.saving import record_saved
 from batchgen.engine.stop_reasons import DISK, STORAGE
 from batchgen.engine.verification import (
-    Embedded,
-    defect_of_replacement,
-    embed_metadata,
     verify_file,
 )
 from batchgen.engine.video_tasks import (
@@ -42,11 +37,8 @@ from batchgen.engine.video_tasks import (
     TaskPoller,
     TaskUnresolved,
 )
-from batchgen.http.download import Downloader
 from batchgen.images.formats import BadImage
-from batchgen.images.inspect import mismatches
 from batchgen.job import (
-    EXT_PLACEHOLDER,
     PATH_REASON,
     AttemptId,
     Billed,
@@ -63,13 +55,12 @@ from batchgen.ledger.images import (
     due_images,
     mark_extra_image_lost,
     mark_image_lost,
-    mark_image_saved,
     record_download_failure,
     record_task_url,
 )
 from batchgen.ledger.jobs import read_job, set_job_reason
 from batchgen.ledger.ledger import Ledger
-from batchgen.ledger.records import DueImage, JobFinished, Provenance
+from batchgen.ledger.records import DueImage, JobFinished
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.outcomes.classify import (
     NO_MONEY,
@@ -87,32 +78,33 @@ from batchgen.outcomes.download_policy import (
 )
 from batchgen.outcomes.retry_policy import Next
 from batchgen.output.final_names import Conflict
-from batchgen.planning.naming import image_path
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.spool.response_file import SpooledResponse
 from batchgen.storage.store import StoreError
-from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
 from batchgen.urls import path_below
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryTools:
+    """The objects that the deliveries of a run share, besides its context."""
+
+    executor: Executor
+    source: ImageSource
+    placer: Placer
+    tasks: TaskPoller
+    redelivery: Redelivery
+
+
 class Delivery:
     """Brings the images of one paid job at a time to disk."""
 
-    def __init__(
-        self,
-        context: RunContext,
-        downloader: Downloader,
-        *,
-        tasks: TaskPoller,
-        redelivery: Redelivery,
-    ) -> None:
+    def __init__(self, context: RunContext, tools: DeliveryTools) -> None:
         self._context = context
-        self._tasks = tasks
-        self._redelivery = redelivery
-        self._placer = Placer(context) if context.stores is None else BucketPlacer(context)
-        self._source = ImageSource(context, downloader, self._placer)
+        self._tools = tools
+        self._redelivery = tools.redelivery
+        self._placer = tools.placer
 
     async def deliver_left(self, job: JobId) -> Requeue | None:
         """Deliver a job that an earlier run, or an earlier try, left paid; see `deliver`."""
@@ -192,7 +184,7 @@ class Delivery:
         images, attempt = self._context.spool.images, image.attempt_id
         is_video = is_video_task(image.task)
         async with images.part(attempt, image.position) as part:
-            if await self._source.write_to(image, part) is None:
+            if await self._tools.source.write_to(image, part) is None:
                 await part.seal(lambda path: verify_file(path, job.verify, is_video=is_video))
                 await in_disk_thread(images.keep, attempt, image.position, part.part)
 
@@ -248,9 +240,10 @@ class Delivery:
         if image.path and image.sha256:
             placed = await self._placer.call(self._placer.find_placed, job, image)
             if placed is not None:
-                return await self._record_saved(job, image, placed)
+                order = FetchOrder(job, image)
+                return await record_saved(self._context, self._placer, order, placed)
         if image.task is not None and image.url is None and image.copy_of is None:
-            end = await self._tasks.poll_until_done(image.task)
+            end = await self._tools.tasks.poll_until_done(image.task)
             match end:
                 case TaskFailed():
                     return end
@@ -265,7 +258,7 @@ class Delivery:
         asked = wait_asked_before(image, began)
         if asked is not None and not self._placer.may_have_bytes(image):
             return asked
-        result = await self._fetch_and_place(job, image)
+        result = await self._tools.executor.fetch(FetchOrder(job, image))
         if not isinstance(result, FetchResult):
             return result
         tries = self._redelivery.count(image.id)
@@ -285,61 +278,6 @@ class Delivery:
         expires = expiry(url)
         await self._context.ledger.run(record_task_url, image.id, url, expires)
         return replace(image, url=url, expires_at=expires)
-
-    async def _fetch_and_place(
-        self, job: Job, image: DueImage
-    ) -> Saved | FetchResult | FetchLater | FetchSpoiled | Compressed:
-        # The file extension is unknown until the image has arrived; the directory is not.
-        path = image_path(job, EXT_PLACEHOLDER, placed=image.path)
-        known_path = path.partition(EXT_PLACEHOLDER)[0]
-        directory = await self._placer.make_directory(job.root, known_path)
-        # Not named after the job: truncated long names of two jobs could be equal.
-        name = f".{image.attempt_id}.{image.position}"
-        async with PartFile(directory / name, mode=0o666) as part:
-            failed = await self._source.write_to(image, part)
-            if failed is not None:
-                return failed
-            try:
-                found = await part.seal(lambda path: self._verify(path, job, image))
-            except BadImage as exc:
-                self._context.spool.images.drop(image.attempt_id, image.position)
-                reason = f"{exc.reason}: {exc}"
-                # Reading a response again does not change it; a URL may serve another file.
-                return FetchSpoiled(reason) if image.url is None else FetchResult(bad_image=reason)
-            result = Embedded(found.info, found.sha256)
-            if job.metadata and not is_video_task(image.task):
-                origin = await self._origin(image)
-                result = await in_disk_thread(embed_metadata, part.part, job, origin)
-            info, saved = result.info, record_of(job, image, result)
-            if image.replaces is not None and image.rank == 0:
-                differs = mismatches(info, job.options)
-                defect = await in_disk_thread(
-                    defect_of_replacement, part.part, info, image, differs
-                )
-                if defect is not None:
-                    return FetchSpoiled(defect)
-            # From here to the ledger's row only our own disk can delay: do not cancel.
-            with anyio.CancelScope(shield=True):
-                await self._placer.place(job, image, part, saved, taken=found.taken)
-                placed = await self._record_saved(job, image, saved)
-                if self._placer.may_have_bytes(image):
-                    await self._placer.call(self._placer.drop_kept, job, image, saved)
-            return placed
-
-    def _verify(self, part: Path, job: Job, image: DueImage) -> Verified:
-        """Verify an image and check whether its path is free. Raises BadImage and OSError."""
-        info, sha256 = verify_file(part, job.verify, is_video=is_video_task(image.task))
-        path = image_path(job, info.format.extension, image.rank, placed=image.path)
-        return Verified(info, sha256, self._placer.is_taken(job.root, path))
-
-    async def _origin(self, image: DueImage) -> Provenance:
-        return await self._context.ledger.run(read_provenance, image.attempt_id)
-
-    async def _record_saved(self, job: Job, image: DueImage, saved: SavedImage) -> Saved:
-        await self._placer.describe(job, image, saved)
-        finished = await self._context.ledger.run(mark_image_saved, image.id)
-        hit(Point.SAVED)
-        return Saved(image=saved, finished=finished)
 
     async def _finish_job(
         self,

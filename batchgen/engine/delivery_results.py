@@ -12,7 +12,13 @@ from batchgen.images.formats import ImageInfo
 from batchgen.images.inspect import mismatches, oddities
 from batchgen.job import Job, SavedImage
 from batchgen.ledger.records import DueImage, JobFinished
-from batchgen.outcomes.download_policy import FetchAgain, FetchLater, FetchLost, FetchSpoiled
+from batchgen.outcomes.download_policy import (
+    FetchAgain,
+    FetchLater,
+    FetchLost,
+    FetchResult,
+    FetchSpoiled,
+)
 from batchgen.planning.naming import image_path
 
 
@@ -24,6 +30,9 @@ class Saved:
     finished: JobFinished | None
     """The finished job if this was its last image."""
 
+
+Fetched: TypeAlias = Saved | FetchResult | FetchLater | FetchSpoiled | Compressed
+"""What one try to fetch and place an image ends in."""
 
 ImageResult: TypeAlias = (
     Saved

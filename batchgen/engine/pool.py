@@ -10,9 +10,13 @@ from typing import Final, Protocol, TypeVar
 import anyio
 
 from batchgen.engine.attempt import recover
+from batchgen.engine.bucket_placing import BucketPlacer
 from batchgen.engine.context import PaidJob, Requeue, RunContext
-from batchgen.engine.delivery import Delivery
+from batchgen.engine.delivery import Delivery, DeliveryTools
+from batchgen.engine.image_source import ImageSource
 from batchgen.engine.job_queue import JobQueue
+from batchgen.engine.local_executor import LocalExecutor
+from batchgen.engine.placing import Placer
 from batchgen.engine.redelivery import DOWNLOAD_WAIT_S, Redelivery
 from batchgen.engine.stop_reasons import LEDGER, prevents_saving
 from batchgen.engine.video_tasks import POLL_S, TaskPoller
@@ -89,9 +93,7 @@ class Pool:
         self._redelivery = Redelivery(
             context.observe, shutdown.pause, patience_s=settings.download_wait_s
         )
-        self._client: ApiClient
-        self._downloader: Downloader
-        self._tasks: TaskPoller
+        self._tools: DeliveryTools
 
     async def run(self) -> None:
         """Recover open attempts, deliver paid images, then process the pending jobs.
@@ -105,13 +107,7 @@ class Pool:
                 self._shutdown.guard(scope)
                 try:
                     async with self._make_client() as client, self._make_downloader() as downloader:
-                        self._client, self._downloader = client, downloader
-                        self._tasks = TaskPoller(
-                            self._client,
-                            self._context.base_url,
-                            pause=self._shutdown.pause,
-                            poll_s=self._settings.poll_s,
-                        )
+                        self._tools = self._make_tools(client, downloader)
                         await self._run()
                 except LedgerWriteError as exc:
                     self._context.throttle.stop(f"{LEDGER}: {exc}")
@@ -200,8 +196,8 @@ class Pool:
             await waiting.put(paid)
 
         tools = WorkerTools(
-            client=self._client,
-            tasks=self._tasks,
+            executor=self._tools.executor,
+            tasks=self._tools.tasks,
             obstacles=_obstacles(context),
             deliver=hand_over,
         )
@@ -243,6 +239,21 @@ class Pool:
             most=self._settings.downloads,
         )
 
+    def _make_tools(self, client: ApiClient, downloader: Downloader) -> DeliveryTools:
+        context = self._context
+        placer = Placer(context) if context.stores is None else BucketPlacer(context)
+        source = ImageSource(context, downloader, placer)
+        tasks = TaskPoller(
+            client, context.base_url, pause=self._shutdown.pause, poll_s=self._settings.poll_s
+        )
+        return DeliveryTools(
+            executor=LocalExecutor(context, client, source, placer),
+            source=source,
+            placer=placer,
+            tasks=tasks,
+            redelivery=self._redelivery,
+        )
+
     async def _deliver(
         self,
         waiting: _Source[T],
@@ -250,9 +261,7 @@ class Pool:
         done: Callable[[Requeue | None], None],
     ) -> None:
         context = self._context
-        delivery = Delivery(
-            context, self._downloader, tasks=self._tasks, redelivery=self._redelivery
-        )
+        delivery = Delivery(context, self._tools)
         while (job := await waiting.get()) is not None:
             requeue = None
             try:

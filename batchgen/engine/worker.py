@@ -16,14 +16,14 @@ import anyio
 from batchgen.engine.attempt import Attempt, Conclusion, conclude, settle
 from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import AttemptStarted, JobHeld
+from batchgen.engine.executor import ExchangeOrder, Executor
 from batchgen.engine.guard_rules import NOT_SENT, error_text
 from batchgen.engine.recovery import spooled_exchange
 from batchgen.engine.stop_reasons import BUDGET, DISK, LEDGER, STORAGE
 from batchgen.engine.throttle.limits import DispatchStopped, Signal, Ticket
 from batchgen.engine.throttle.throttle import Throttle
 from batchgen.engine.video_tasks import TaskPoller
-from batchgen.http.client import ApiClient
-from batchgen.http.request import ApiRequest, TimedBody
+from batchgen.http.request import ApiRequest
 from batchgen.images.formats import ImageFormat
 from batchgen.job import Billed, Job, JobState, Outcome
 from batchgen.ledger.attempts import reserve_attempt
@@ -37,7 +37,6 @@ from batchgen.output.obstacles import Obstacles
 from batchgen.planning.naming import final_path, image_path
 from batchgen.planning.reference_check import changed_references
 from batchgen.providers.adapters.registry import ADAPTERS, Route
-from batchgen.spool.response_part import ResponsePart
 from batchgen.storage.store import StoreError
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread
@@ -55,7 +54,7 @@ _SIGNALS: Final[Mapping[Outcome, Signal]] = {
 class WorkerTools:
     """The objects that the workers of a run share, besides its context."""
 
-    client: ApiClient
+    executor: Executor
     tasks: TaskPoller
     obstacles: Obstacles
     deliver: Callable[[PaidJob], Awaitable[None]]
@@ -205,8 +204,8 @@ class Worker:
         part = context.spool.part(attempt.id, may_hold=True)
         try:
             wait = partial(context.throttle.wait_to_send, ticket)
-            timed = replace(request, body=TimedBody(request.body, wait))
-            exchange = await self._exchange(timed, part)
+            order = ExchangeOrder(attempt=attempt.id, request=request, wait=wait, part=part)
+            exchange = await self._exchange(order)
         except anyio.get_cancelled_exc_class():
             # The second signal: record what is known of the request before the run ends.
             with anyio.CancelScope(shield=True):
@@ -225,16 +224,10 @@ class Worker:
         request = adapter.build_request(attempt.job, attempt.id, self._context.base_url)
         return replace(request, route=route)
 
-    async def _exchange(self, request: ApiRequest, part: ResponsePart) -> Exchange:
+    async def _exchange(self, order: ExchangeOrder) -> Exchange:
         context = self._context
         try:
-            try:
-                return await self._tools.client.exchange(request, part)
-            except BaseException:
-                # Without its exchange a response in memory would be lost.
-                with anyio.CancelScope(shield=True):
-                    await part.write_held()
-                raise
+            return await self._tools.executor.exchange(order)
         except OSError as exc:
             context.throttle.stop(f"{DISK}: the spool can't be written: {exc}")
             return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED, detail=str(exc))

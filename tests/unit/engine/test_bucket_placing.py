@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from batchgen.engine.bucket_placing import BucketPlacer
-from batchgen.engine.delivery import Delivery
+from batchgen.engine.delivery import Delivery, DeliveryTools
 from batchgen.engine.image_source import ImageSource
 from batchgen.ledger.copies import Original
 from batchgen.ledger.records import JobFinished, OldImage
@@ -125,8 +125,12 @@ async def test_bucket_is_waited_for_on_threads_of_its_own(tmp_path: Path) -> Non
     finished = JobFinished(attempt_id=ATTEMPT, replaced=(old,), has_spool_file=False)
     steps = {"mark_image_saved": None, "find_original": original, "read_provenance": ORIGIN}
     context = bucket_context(tmp_path, stores, steps)
-    delivery = Delivery(context, unused, tasks=unused, redelivery=unused)
-    source = ImageSource(context, unused, BucketPlacer(context))
+    placer = BucketPlacer(context)
+    source = ImageSource(context, unused, placer)
+    tools = DeliveryTools(
+        executor=unused, source=source, placer=placer, tasks=unused, redelivery=unused
+    )
+    delivery = Delivery(context, tools)
 
     await delivery._deliver_image(MUG, image)  # finds it where a killed run had placed it
     async with PartFile(tmp_path / "one") as part:

@@ -1,0 +1,56 @@
+"""The two steps of a run that touch network and disk for an image: exchange, and fetch and place.
+
+An executor decides nothing: it neither retries nor classifies, and it writes no outcome of an
+attempt. The worker that gives an order has recorded the attempt before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from batchgen.engine.delivery_results import Fetched
+from batchgen.http.request import ApiRequest
+from batchgen.job import AttemptId, Job
+from batchgen.ledger.records import DueImage
+from batchgen.outcomes.exchange import Exchange
+from batchgen.spool.response_part import ResponsePart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeOrder:
+    """A paid request to send once. Its attempt is recorded."""
+
+    attempt: AttemptId
+    request: ApiRequest
+    wait: Callable[[], Awaitable[None]]
+    """Waits for the time to send; called after all preparation, before the first byte."""
+    part: ResponsePart
+    """Where the response is written on this machine; it may hold a small one in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOrder:
+    """A paid image to bring to its output path."""
+
+    job: Job
+    image: DueImage
+
+
+class Executor(Protocol):
+    """Carries out the orders of a run."""
+
+    async def exchange(self, order: ExchangeOrder) -> Exchange:
+        """Send a request once, make its response durable, and return how far the exchange got.
+
+        Raises OSError if the response cannot be stored, and passes on cancellation.
+        """
+        ...
+
+    async def fetch(self, order: FetchOrder) -> Fetched:
+        """Fetch a paid image, verify it, move it to its output path and record it as saved.
+
+        It may be repeated at no cost. Raises Conflict, OSError and LedgerWriteError.
+        """
+        ...

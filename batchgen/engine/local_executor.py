@@ -1,0 +1,103 @@
+"""Carry out the orders of a run in its own process; the steps of an image are in `delivery`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+
+from batchgen.engine.context import RunContext
+from batchgen.engine.delivery_results import Fetched, Verified, record_of
+from batchgen.engine.executor import ExchangeOrder, FetchOrder
+from batchgen.engine.image_source import ImageSource
+from batchgen.engine.placing import Placer
+from batchgen.engine.saving import record_saved
+from batchgen.engine.verification import (
+    Embedded,
+    defect_of_replacement,
+    embed_metadata,
+    verify_file,
+)
+from batchgen.http.client import ApiClient
+from batchgen.http.request import TimedBody
+from batchgen.images.formats import BadImage
+from batchgen.images.inspect import mismatches
+from batchgen.job import EXT_PLACEHOLDER, Job
+from batchgen.ledger.attempts import read_provenance
+from batchgen.ledger.records import DueImage
+from batchgen.outcomes.download_policy import FetchResult, FetchSpoiled
+from batchgen.outcomes.exchange import Exchange
+from batchgen.planning.naming import image_path
+from batchgen.providers.adapters.video import is_video_task
+from batchgen.system.atomic_files import PartFile
+from batchgen.system.threads import in_disk_thread
+
+
+class LocalExecutor:
+    """Sends requests and saves images in this process."""
+
+    def __init__(
+        self, context: RunContext, client: ApiClient, source: ImageSource, placer: Placer
+    ) -> None:
+        self._context = context
+        self._client = client
+        self._source = source
+        self._placer = placer
+
+    async def exchange(self, order: ExchangeOrder) -> Exchange:
+        """Send a request and write its response to the order's part; see `Executor.exchange`."""
+        request = replace(order.request, body=TimedBody(order.request.body, order.wait))
+        try:
+            return await self._client.exchange(request, order.part)
+        except BaseException:
+            # Without its exchange a response in memory would be lost.
+            with anyio.CancelScope(shield=True):
+                await order.part.write_held()
+            raise
+
+    async def fetch(self, order: FetchOrder) -> Fetched:
+        """Bring an image to its output path and record it as saved; see `Executor.fetch`."""
+        job, image = order.job, order.image
+        # The file extension is unknown until the image has arrived; the directory is not.
+        path = image_path(job, EXT_PLACEHOLDER, placed=image.path)
+        known_path = path.partition(EXT_PLACEHOLDER)[0]
+        directory = await self._placer.make_directory(job.root, known_path)
+        # Not named after the job: truncated long names of two jobs could be equal.
+        name = f".{image.attempt_id}.{image.position}"
+        async with PartFile(directory / name, mode=0o666) as part:
+            failed = await self._source.write_to(image, part)
+            if failed is not None:
+                return failed
+            try:
+                found = await part.seal(lambda path: self._verify(path, job, image))
+            except BadImage as exc:
+                self._context.spool.images.drop(image.attempt_id, image.position)
+                reason = f"{exc.reason}: {exc}"
+                # Reading a response again does not change it; a URL may serve another file.
+                return FetchSpoiled(reason) if image.url is None else FetchResult(bad_image=reason)
+            result = Embedded(found.info, found.sha256)
+            if job.metadata and not is_video_task(image.task):
+                origin = await self._context.ledger.run(read_provenance, image.attempt_id)
+                result = await in_disk_thread(embed_metadata, part.part, job, origin)
+            info, saved = result.info, record_of(job, image, result)
+            if image.replaces is not None and image.rank == 0:
+                differs = mismatches(info, job.options)
+                defect = await in_disk_thread(
+                    defect_of_replacement, part.part, info, image, differs
+                )
+                if defect is not None:
+                    return FetchSpoiled(defect)
+            # From here to the ledger's row only our own disk can delay: do not cancel.
+            with anyio.CancelScope(shield=True):
+                await self._placer.place(job, image, part, saved, taken=found.taken)
+                placed = await record_saved(self._context, self._placer, order, saved)
+                if self._placer.may_have_bytes(image):
+                    await self._placer.call(self._placer.drop_kept, job, image, saved)
+            return placed
+
+    def _verify(self, part: Path, job: Job, image: DueImage) -> Verified:
+        """Verify an image and check whether its path is free. Raises BadImage and OSError."""
+        info, sha256 = verify_file(part, job.verify, is_video=is_video_task(image.task))
+        path = image_path(job, info.format.extension, image.rank, placed=image.path)
+        return Verified(info, sha256, self._placer.is_taken(job.root, path))

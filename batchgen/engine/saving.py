@@ -1,0 +1,24 @@
+"""Record an image that is at its output path as saved."""
+
+from __future__ import annotations
+
+from batchgen.engine.context import RunContext
+from batchgen.engine.delivery_results import Saved
+from batchgen.engine.executor import FetchOrder
+from batchgen.engine.placing import Placer
+from batchgen.job import SavedImage
+from batchgen.ledger.images import mark_image_saved
+from batchgen.system.failpoints import Point, hit
+
+
+async def record_saved(
+    context: RunContext, placer: Placer, order: FetchOrder, saved: SavedImage
+) -> Saved:
+    """Write the sidecar of a placed image, and record the image as saved.
+
+    Raises Conflict, OSError and LedgerWriteError.
+    """
+    await placer.describe(order.job, order.image, saved)
+    finished = await context.ledger.run(mark_image_saved, order.image.id)
+    hit(Point.SAVED)
+    return Saved(image=saved, finished=finished)
