@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -197,6 +198,45 @@ def test_try_offers_the_page_of_objects(shop: Shop) -> None:
     )
     assert code == 0, shown
     assert url.exists()
+
+
+def test_presigned_links_work_until_their_stated_end(shop: Shop) -> None:
+    shop.write("one", "two")
+    shop.run()
+    assert "presigned" not in shop.batchgen("export", "batch", "--what", "images")
+    began = datetime.now(UTC)
+    done = rig.batchgen(
+        *("export", "batch", "--what", "images", "--presigned", "24h"),
+        cwd=shop.directory,
+        env=shop.env,
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    objects = shop.objects()
+    for row in rows:
+        # The client has no credentials: the link is all it has.
+        assert httpx.get(row["presigned_url"]).content == objects[row["path"]]
+        assert "X-Amz-Expires=86400" in row["presigned_url"]
+        until = datetime.fromisoformat(row["presigned_until"])
+        assert began + timedelta(hours=23) < until < datetime.now(UTC) + timedelta(hours=25)
+    assert len(rows) == 2
+    assert f"works until {until:%Y-%m-%d %H:%M} UTC, for anyone who has it" in done.stderr
+
+
+def test_presigned_links_are_for_images_in_buckets(shop: Shop) -> None:
+    shop.write("one", root="here")
+    shop.run()
+    row = json.loads(
+        shop.batchgen("export", "batch", "--what", "images", "--presigned", "7d").splitlines()[0]
+    )
+    assert row["url"] is row["presigned_url"] is row["presigned_until"] is None
+    for flags, complaint in (
+        (["--presigned", "8d", "--what", "images"], "at most 7d"),
+        (["--presigned", "0h", "--what", "images"], "not a lifetime"),
+        (["--presigned", "soon", "--what", "images"], "not a lifetime"),
+        (["--presigned", "1h"], "--presigned needs --what images"),
+        (["--presigned", "1h", "--dataset", "d"], "cannot be combined"),
+    ):
+        assert complaint in shop.batchgen("export", "batch", *flags, code=2)
 
 
 def test_copies_are_bounded_and_verified(shop: Shop) -> None:
