@@ -9,8 +9,10 @@ from batchgen.engine.events import AttemptEnded, Recovered
 from batchgen.engine.recovery import habits_of, read_spooled, spooled_exchange
 from batchgen.engine.stop_reasons import DISK
 from batchgen.job import AttemptId, Billed, ImageRef, Job, JobState, Outcome
-from batchgen.ledger.attempts import record_response, settle_attempt
+from batchgen.ledger.attempt_ends import AttemptEnd
+from batchgen.ledger.attempts import settle_attempt
 from batchgen.ledger.clock import timestamp
+from batchgen.ledger.paid_responses import PaidResponse, record_responses
 from batchgen.ledger.records import DueImage, OpenAttempt
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.outcomes.classify import Classification, Exchange, Reach, Response, classify, clean
@@ -183,15 +185,14 @@ async def _record_images(
     images = [(stored_reference(context, ref), expiry(ref.url)) for ref in response.images]
     usage, model = response.usage, attempt.job.model
     held = attempt.part.content() if attempt.part else None
-    due = await context.ledger.run(
-        record_response,
-        attempt.id,
-        classification,
-        images,
+    end = AttemptEnd(
+        attempt=attempt.id,
+        classification=classification,
         response=context.spool.name(attempt.id) if held is None else None,
-        body=held,
         cost=context.profile.cost_of(model, usage) if usage else None,
     )
+    paid = PaidResponse(end=end, images=images, body=held)
+    due = await context.ledger.run_one_of_many(record_responses, paid)
     hit(Point.RECEIVED)
     conclusion = Conclusion(classification, Next(state=JobState.PAID), tuple(due))
     _report(context, attempt, conclusion)

@@ -23,7 +23,7 @@ from batchgen.engine.verification import read_placed
 from batchgen.job import AttemptId, Job, SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
-from batchgen.ledger.images import clear_placement, record_placement
+from batchgen.ledger.images import Placement, clear_placement, record_placements
 from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, OldImage, Provenance
 from batchgen.output.bucket_sidecar import read_object, remove_sidecar_object, sidecar_name
@@ -105,8 +105,9 @@ class BucketPlacer(Placer):
         tag: str | None = None
         if known.is_own:
             tag = await in_store_thread(self._free_object, store, job, saved, known)
+        placement = Placement(image.id, job.root, saved)
         for _ in range(MAX_TRIES):
-            await ledger.run(record_placement, image.id, job.root, saved)
+            await ledger.run_one_of_many(record_placements, placement)
             hit(Point.PLACING)
             if await in_store_thread(_put, store, saved, part.part, tag):
                 hit(Point.PLACED)

@@ -16,7 +16,7 @@ from batchgen.images.inspect import inspect
 from batchgen.job import AttemptId, Job, SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.ledger.copies import Original
-from batchgen.ledger.images import clear_placement, record_placement
+from batchgen.ledger.images import Placement, clear_placement, record_placements
 from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, JobFinished, OldImage, Provenance
 from batchgen.output.final_names import (
@@ -153,12 +153,13 @@ class Placer:
             if job.sidecar:
                 origin = await ledger.run(read_provenance, image.attempt_id)
                 await in_disk_thread(self._free_sidecar_path, job, final, origin)
+            placement = Placement(image.id, job.root, saved)
             for _ in range(MAX_TRIES):
                 rename: Rename = claim
                 if taken:
                     known = await ledger.run(path_history, job.id, job.root, saved.path)
                     rename = await in_disk_thread(self._free_path, job, saved, known)
-                await ledger.run(record_placement, image.id, job.root, saved)
+                await ledger.run_one_of_many(record_placements, placement)
                 hit(Point.PLACING)
                 try:
                     await part.commit(final, rename)

@@ -7,7 +7,7 @@ from batchgen.engine.delivery_results import Saved
 from batchgen.engine.executor import FetchOrder
 from batchgen.engine.placing import Placer
 from batchgen.job import SavedImage
-from batchgen.ledger.images import mark_image_saved
+from batchgen.ledger.images import mark_images_saved
 from batchgen.system.failpoints import Point, hit
 
 
@@ -19,6 +19,6 @@ async def record_saved(
     Raises Conflict, OSError and LedgerWriteError.
     """
     await placer.describe(order.job, order.image, saved)
-    finished = await context.ledger.run(mark_image_saved, order.image.id)
+    finished = await context.ledger.run_one_of_many(mark_images_saved, order.image.id)
     hit(Point.SAVED)
     return Saved(image=saved, finished=finished)

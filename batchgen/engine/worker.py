@@ -26,10 +26,10 @@ from batchgen.engine.video_tasks import TaskPoller
 from batchgen.http.request import ApiRequest
 from batchgen.images.formats import ImageFormat
 from batchgen.job import Billed, Job, JobState, Outcome
-from batchgen.ledger.attempts import reserve_attempt
 from batchgen.ledger.budgets import PERIOD_TEXT
 from batchgen.ledger.jobs import fail_pending_job, read_job
 from batchgen.ledger.records import BudgetReached, DueImage, NotPending, Reserved
+from batchgen.ledger.reservations import Reservation, reserve_attempts
 from batchgen.ledger.writer import LedgerWriteError
 from batchgen.money import dollars
 from batchgen.outcomes.classify import Classification, Exchange, Failure, Reach
@@ -173,11 +173,12 @@ class Worker:
         """Record the attempt and reserve its price; return False if it must not be sent."""
         context, profile, job = self._context, self._context.profile, attempt.job
         terms = profile.price_terms(job.model, job.options, len(job.images))
+        order = Reservation(
+            run=context.run, job=job, attempt=attempt.id, provider=profile.name, terms=terms
+        )
         # A cancellation after this point settles the attempt like any other one cut off.
         with anyio.CancelScope(shield=True):
-            reserved = await context.ledger.run(
-                reserve_attempt, context.run, job, attempt.id, provider=profile.name, terms=terms
-            )
+            reserved = await context.ledger.run_one_of_many(reserve_attempts, order)
         match reserved:
             case Reserved():
                 hit(Point.RESERVED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from typing import Final
 
 from batchgen.images.formats import (
@@ -16,6 +15,11 @@ from batchgen.images.formats import (
     printable,
     truncated,
 )
+
+try:
+    from isal.isal_zlib import crc32
+except ImportError:  # a platform for which it has no wheels
+    from zlib import crc32
 
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _BIT_DEPTHS: Final = {
@@ -44,7 +48,7 @@ def walk_png(view: memoryview, max_pixels: int) -> Extent:
         end = pos + 12 + length
         if end > size:
             raise truncated(f"PNG chunk {printable(kind)}")
-        if zlib.crc32(view[pos + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+        if crc32(view[pos + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             raise BadImage(Flaw.BAD_CRC, f"PNG chunk {printable(kind)} is damaged (CRC)")
         if (kind == b"IHDR") == bool(seen):
             raise broken("the PNG does not begin with exactly one header")

@@ -1,4 +1,4 @@
-"""Reserve, settle and recover attempts. Each function is one step in a transaction of its caller.
+"""Settle, correct and recover attempts. Each function is one step in a transaction of its caller.
 
 An attempt counts as possibly charged from its reservation until it is settled. The sums of its run
 change in the same step, see ``run_sums.py``.
@@ -7,129 +7,37 @@ change in the same step, see ``run_sums.py``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
 
 from batchgen.job import (
     AttemptId,
     BatchId,
     Billed,
     ImageRef,
-    Job,
     JobId,
-    JobState,
     RunId,
     canonical_json,
 )
-from batchgen.ledger.budgets import period_budgets
-from batchgen.ledger.images import due_images, give_up_due_images
+from batchgen.ledger.attempt_ends import AttemptEnd, close_attempts
+from batchgen.ledger.images import NewImage, due_images, give_up_due_images, insert_images
 from batchgen.ledger.jobs import (
     apply_decision,
-    mark_job_paid,
-    mark_job_sending,
     read_job,
     reset_changed_job,
 )
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.records import (
-    BudgetReached,
     DueImage,
-    NotPending,
     OpenAttempt,
     Provenance,
-    Reserved,
 )
 from batchgen.ledger.run_sums import (
-    UNLIMITED,
     add_waste,
     adjust_sums,
-    reserve_price,
-    run_budget,
     run_totals,
-    settle_price,
 )
-from batchgen.ledger.runs import taken_over_error
-from batchgen.money import Micros, PriceTerms
+from batchgen.money import Micros
 from batchgen.outcomes.classify import Classification
 from batchgen.outcomes.retry_policy import Next, after_attempt
-
-_PRICED: Final = PriceTerms()
-
-
-@dataclass(frozen=True, slots=True)
-class _Closed:
-    """An attempt whose end is written, and what it costs."""
-
-    job: JobId
-    run: RunId
-    price: Micros
-    charged: Micros
-    possible: Micros
-
-
-def reserve_attempt(
-    ledger: Ledger,
-    run: RunId,
-    job: Job,
-    attempt: AttemptId,
-    *,
-    provider: str,
-    terms: PriceTerms = _PRICED,
-) -> Reserved | BudgetReached | NotPending:
-    """Reserve the price and insert the attempt, which counts as possibly charged from now on."""
-    now = ledger.timestamp()
-    for budget in (run_budget(ledger, run), *period_budgets(ledger.conn, now)):
-        is_limited = budget.max_cost < UNLIMITED
-        if budget.used + job.price > budget.max_cost or (is_limited and not terms.is_known):
-            return BudgetReached(
-                max_cost=budget.max_cost,
-                used=budget.used,
-                period=budget.period,
-                price_known=terms.is_known,
-            )
-    if not mark_job_sending(ledger, job, now):
-        return NotPending()
-    ledger.conn.execute(
-        "INSERT INTO attempts (id, job_id, run_id, fingerprint, provider, model, started_at,"
-        " outcome, billed, price, least, price_known)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', 'maybe', ?, min(?, ?), ?)",
-        (
-            *(attempt, job.id, run, job.fingerprint, provider, job.model, now, job.price),
-            *(terms.least, job.price, terms.is_known),
-        ),
-    )
-    reserve_price(ledger, run, job.price)
-    return Reserved()
-
-
-def record_response(
-    ledger: Ledger,
-    attempt: AttemptId,
-    classification: Classification,
-    images: Sequence[tuple[ImageRef, str | None]],
-    *,
-    response: str | None,
-    body: bytes | None = None,
-    cost: Micros | None = None,
-) -> list[DueImage]:
-    """Settle an attempt that returned images, and return the images to bring to disk now.
-
-    ``images`` are the references with the expiry of their URLs. ``response`` is the name of the
-    spooled response; ``body`` is the response itself where it is not in the spool. ``cost`` is the
-    cost that the response states. Without it the attempt is charged its price. If an option leaves
-    the price open, the attempt is charged the least, and the rest is possible.
-    """
-    closed = _close_attempt(ledger, attempt, classification, response=response, cost=cost)
-    if body is not None:
-        ledger.conn.execute(
-            "INSERT INTO responses (attempt_id, body) VALUES (?, ?)", (attempt, body)
-        )
-    _insert_images(ledger, attempt, closed.job, images)
-    state = mark_job_paid(ledger, closed.job)
-    _settle_sums(ledger, closed, classification)
-    if state is JobState.DONE:
-        give_up_due_images(ledger, attempt)
-    return due_images(ledger, closed.job)
 
 
 def record_decompressed(
@@ -150,7 +58,7 @@ def record_decompressed(
         "SELECT job_id, cost, possible, run_id FROM attempts WHERE id = ?", (attempt,)
     ).fetchone()
     job = JobId(row["job_id"])
-    _insert_images(ledger, attempt, job, images)
+    insert_images(ledger, [NewImage(attempt, job, ref, expires) for ref, expires in images])
     if cost is not None:
         ledger.conn.execute(
             "UPDATE attempts SET cost = ?, possible = 0, price_known = 1 WHERE id = ?",
@@ -178,8 +86,8 @@ def settle_attempt(
     that found the provider still unavailable does not count as a try. If the job changed after the
     request, it is pending regardless of the classification.
     """
-    closed = _close_attempt(ledger, attempt, classification, response=response)
-    _settle_sums(ledger, closed, classification)
+    end = AttemptEnd(attempt=attempt, classification=classification, response=response)
+    (closed,) = close_attempts(ledger, [end])
     return _move_job(
         ledger, attempt, classification, allowance_of or closed.run, hold=hold, probe=probe
     )
@@ -289,82 +197,6 @@ def read_provenance(ledger: Ledger, attempt: AttemptId) -> Provenance:
         (attempt,),
     ).fetchone()
     return Provenance(**{**dict(row), "is_current": bool(row["is_current"])})
-
-
-def _close_attempt(
-    ledger: Ledger,
-    attempt: AttemptId,
-    classification: Classification,
-    *,
-    response: str | None,
-    cost: Micros | None = None,
-) -> _Closed:
-    """Write the end of an attempt in flight. Raises RunTakenOver."""
-    is_charged = classification.billed is Billed.YES
-    row = ledger.conn.execute(
-        "UPDATE attempts SET ended_at = ?, outcome = ?, billed = ?,"
-        " cost = iif(?, coalesce(?, least, price), 0),"
-        " possible = iif(?, price - coalesce(least, price), 0),"
-        " price_known = price_known OR ?,"
-        " http_status = ?, error_code = ?, message = ?, request_id = ?, response = ?"
-        " WHERE id = ? AND outcome = 'sending'"
-        " RETURNING price, cost, possible, job_id, run_id",
-        (
-            ledger.timestamp(),
-            classification.outcome,
-            classification.billed,
-            is_charged,
-            cost,
-            is_charged and cost is None,
-            cost is not None,
-            classification.status,
-            classification.code or None,
-            classification.message or None,
-            classification.request_id,
-            response,
-            attempt,
-        ),
-    ).fetchone()
-    if row is None:
-        _raise_if_taken_over(ledger, attempt)
-        raise AssertionError(f"attempt {attempt} is closed already")
-    return _Closed(
-        job=JobId(row["job_id"]),
-        run=RunId(row["run_id"]),
-        price=Micros(row["price"]),
-        charged=Micros(row["cost"]),
-        possible=Micros(row["possible"]),
-    )
-
-
-def _insert_images(
-    ledger: Ledger,
-    attempt: AttemptId,
-    job: JobId,
-    images: Sequence[tuple[ImageRef, str | None]],
-) -> None:
-    """Insert the images of an attempt as due."""
-    ledger.conn.executemany(
-        "INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at, root)"
-        " SELECT id, ?, ?, 'due', ?, ?, ?, root FROM jobs WHERE id = ?",
-        [(attempt, ref.index, ref.url, ref.task, expires, job) for ref, expires in images],
-    )
-
-
-def _settle_sums(ledger: Ledger, closed: _Closed, classification: Classification) -> None:
-    """Move the price of an attempt from reserved to charged and possible in its run."""
-    possible = closed.price if classification.billed is Billed.MAYBE else closed.possible
-    settle_price(ledger, closed.run, closed.price, charged=closed.charged, possible=possible)
-
-
-def _raise_if_taken_over(ledger: Ledger, attempt: AttemptId) -> None:
-    row = ledger.conn.execute(
-        "SELECT runs.id AS id FROM attempts JOIN runs ON runs.id = run_id"
-        " WHERE attempts.id = ? AND taken_by IS NOT NULL",
-        (attempt,),
-    ).fetchone()
-    if row is not None:
-        raise taken_over_error(ledger, RunId(row["id"]))
 
 
 def _move_job(

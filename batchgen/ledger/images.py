@@ -5,38 +5,92 @@ Each function is one step in a transaction of its caller.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from batchgen.job import AttemptId, JobId, SavedImage, canonical_json
+from batchgen.job import AttemptId, ImageRef, JobId, SavedImage, canonical_json
 from batchgen.ledger.clock import timestamp
 from batchgen.ledger.jobs import (
     fail_job,
-    mark_job_done,
+    mark_jobs_done,
     read_job,
     reset_changed_job,
     set_job_reason,
 )
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.records import DueImage, JobFinished, OldImage
+from batchgen.ledger.value_rows import with_rows
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """An image that a response holds or names."""
+
+    attempt: AttemptId
+    job: JobId
+    ref: ImageRef
+    expires_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The root and path that a verified image is about to get."""
+
+    image: int
+    root: str
+    saved: SavedImage
 
 
 def due_images(ledger: Ledger, job: JobId) -> list[DueImage]:
     """Return the images of a job that are paid for and not on disk."""
-    rows = ledger.conn.execute(
-        "SELECT images.id AS id, attempt_id, position, url, task, response, expires_at, root,"
-        " path, sha256, coalesce(ended_at, started_at) AS answered_at,"
-        " images.tries AS tries, trouble, not_before, copy_of,"
-        " (SELECT old.width || 'x' || old.height || ' ' || old.format FROM images AS old"
-        " WHERE old.job_id = images.job_id AND old.state = 'saved'"
-        " AND old.attempt_id <> images.attempt_id ORDER BY old.position LIMIT 1) AS replaces,"
-        " (SELECT count(*) FROM images AS before WHERE before.attempt_id ="
-        " images.attempt_id AND before.position < images.position) AS rank FROM images"
-        " JOIN attempts ON attempts.id = attempt_id"
-        " WHERE images.job_id = ? AND images.state = 'due' ORDER BY position",
-        (job,),
+    return due_images_of(ledger, [job])[job]
+
+
+def due_images_of(ledger: Ledger, jobs: Sequence[JobId]) -> dict[JobId, list[DueImage]]:
+    """Return the images of each job that are paid for and not on disk."""
+    found: dict[JobId, list[DueImage]] = {job: [] for job in jobs}
+    clause, values = with_rows(("job",), [(job,) for job in found])
+    rows = ledger.conn.execute(f"{clause} {_DUE}", values)
+    for row in rows.fetchall():
+        columns = dict(row)
+        found[columns.pop("job_id")].append(DueImage(**columns))
+    return found
+
+
+# CROSS JOIN keeps this order: the few jobs first, never all due images.
+_DUE: Final = """
+    SELECT images.job_id AS job_id, images.id AS id, attempt_id, position, url, task, response,
+    expires_at, root, path, sha256, coalesce(ended_at, started_at) AS answered_at,
+    images.tries AS tries, trouble, not_before, copy_of,
+    (SELECT old.width || 'x' || old.height || ' ' || old.format FROM images AS old
+        WHERE old.job_id = images.job_id AND old.state = 'saved'
+        AND old.attempt_id <> images.attempt_id ORDER BY old.position LIMIT 1) AS replaces,
+    (SELECT count(*) FROM images AS before WHERE before.attempt_id = images.attempt_id
+        AND before.position < images.position) AS rank
+    FROM one CROSS JOIN images ON images.job_id = one.job AND images.state = 'due'
+    CROSS JOIN attempts ON attempts.id = attempt_id ORDER BY position
+"""
+
+
+def insert_images(ledger: Ledger, images: Sequence[NewImage]) -> None:
+    """Insert images of attempts as due."""
+    if not images:
+        return
+    clause, values = with_rows(
+        ("attempt", "job", "number", "link", "poll", "expires"),
+        [
+            (one.attempt, one.job, one.ref.index, one.ref.url, one.ref.task, one.expires_at)
+            for one in images
+        ],
     )
-    return [DueImage(**dict(row)) for row in rows]
+    ledger.conn.execute(
+        f"{clause} INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at,"
+        " root) SELECT id, attempt, number, 'due', link, poll, expires, root FROM one"
+        " CROSS JOIN jobs ON jobs.id = one.job",
+        values,
+    )
 
 
 def record_task_url(ledger: Ledger, image: int, url: str, expires_at: str | None) -> None:
@@ -64,26 +118,25 @@ def record_download_failure(
     set_job_reason(ledger, job, reason)
 
 
-def record_placement(ledger: Ledger, image_id: int, root: str, image: SavedImage) -> None:
-    """Record the root and path that a verified image is about to get.
+def record_placements(ledger: Ledger, placements: Sequence[Placement]) -> list[None]:
+    """Record the roots and paths that verified images are about to get.
 
     This is written before the rename. After a kill in between, the hash identifies the file, so
     that it need not be downloaded again.
     """
-    ledger.conn.execute(
-        "UPDATE images SET root = ?, path = ?, sha256 = ?, bytes = ?, width = ?, height = ?,"
-        " format = ?, warnings = ? WHERE id = ?",
-        (
-            root,
-            image.path,
-            image.sha256,
-            image.bytes,
-            image.width,
-            image.height,
-            image.format,
-            canonical_json(image.warnings) if image.warnings else None,
-            image_id,
-        ),
+    columns = ("root", "path", "sha256", "bytes", "width", "height", "format", "warnings")
+    clause, values = with_rows(("image", *columns), [_placed_row(one) for one in placements])
+    changes = ", ".join(f"{name} = one.{name}" for name in columns)
+    ledger.conn.execute(f"{clause} UPDATE images SET {changes} FROM one WHERE id = image", values)
+    return [None] * len(placements)
+
+
+def _placed_row(placement: Placement) -> tuple[object, ...]:
+    saved = placement.saved
+    return (
+        *(placement.image, placement.root, saved.path, saved.sha256, saved.bytes, saved.width),
+        *(saved.height, saved.format),
+        canonical_json(saved.warnings) if saved.warnings else None,
     )
 
 
@@ -92,16 +145,26 @@ def clear_placement(ledger: Ledger, image: int) -> None:
     ledger.conn.execute("UPDATE images SET path = NULL WHERE id = ?", (image,))
 
 
-def mark_image_saved(ledger: Ledger, image: int) -> JobFinished | None:
-    """Record that the image has its final name, and that the name is durable.
+def mark_images_saved(ledger: Ledger, images: Sequence[int]) -> list[JobFinished | None]:
+    """Record that images have their final names, and that the names are durable.
 
     The last image of a job also finishes the job, in the same step; None while others are due.
     """
-    row = ledger.conn.execute(
-        "UPDATE images SET state = 'saved', saved_at = ? WHERE id = ? RETURNING job_id, attempt_id",
-        (ledger.timestamp(), image),
-    ).fetchone()
-    return _finish_job(ledger, JobId(row["job_id"]), AttemptId(row["attempt_id"]))
+    clause, values = with_rows(("image",), [(image,) for image in images])
+    rows = ledger.conn.execute(
+        f"{clause} UPDATE images SET state = 'saved', saved_at = ?"
+        " WHERE id IN (SELECT image FROM one) RETURNING id, job_id, attempt_id",
+        [*values, ledger.timestamp()],
+    )
+    found = {
+        row["id"]: (JobId(row["job_id"]), AttemptId(row["attempt_id"])) for row in rows.fetchall()
+    }
+    last = {found[image][0]: image for image in images}
+    finished = _finish_jobs(ledger, {job: found[image][1] for job, image in last.items()})
+    return [
+        finished.get(found[image][0]) if last[found[image][0]] == image else None
+        for image in images
+    ]
 
 
 def mark_extra_image_lost(ledger: Ledger, image: int, trouble: str) -> JobFinished | None:
@@ -110,7 +173,8 @@ def mark_extra_image_lost(ledger: Ledger, image: int, trouble: str) -> JobFinish
         "UPDATE images SET state = 'lost', trouble = ? WHERE id = ? RETURNING job_id, attempt_id",
         (trouble, image),
     ).fetchone()
-    return _finish_job(ledger, JobId(row["job_id"]), AttemptId(row["attempt_id"]))
+    job = JobId(row["job_id"])
+    return _finish_jobs(ledger, {job: AttemptId(row["attempt_id"])}).get(job)
 
 
 def mark_image_lost(ledger: Ledger, image: int, job: JobId, reason: str) -> None:
@@ -138,59 +202,75 @@ def give_up_due_images(ledger: Ledger, attempt: AttemptId) -> None:
     )
 
 
-def _finish_job(ledger: Ledger, job: JobId, attempt: AttemptId) -> JobFinished | None:
-    """Finish a job without due images, and mark the images that it replaces.
+def _finish_jobs(ledger: Ledger, attempts: Mapping[JobId, AttemptId]) -> dict[JobId, JobFinished]:
+    """Finish those of the jobs that have no due images, and mark the images that they replace.
 
     Those are all of earlier attempts. An image that waits for its publication replaces only others
     that wait.
     """
-    still_due = "SELECT 1 FROM images WHERE job_id = ? AND state = 'due' LIMIT 1"
-    if ledger.conn.execute(still_due, (job,)).fetchone() is not None:
-        return None
-    replaced = tuple(_replaceable_images(ledger, job, attempt))
-    ledger.conn.execute(
-        f"UPDATE images SET state = 'replaced' WHERE {_IS_REPLACED}", {"job": job, "new": attempt}
-    )
-    _clear_signed_urls(ledger, job)
-    mark_job_done(ledger, job, attempt)
-    rows = ledger.conn.execute(
-        "DELETE FROM responses WHERE attempt_id IN (SELECT id FROM attempts WHERE job_id = ?)"
-        " RETURNING attempt_id",
-        (job,),
-    )
+    conn = ledger.conn
+    clause, values = with_rows(("job",), [(job,) for job in attempts])
+    still_due = "SELECT DISTINCT job FROM one CROSS JOIN images ON job_id = job AND state = 'due'"
+    waiting = {row["job"] for row in conn.execute(f"{clause} {still_due}", values).fetchall()}
+    ended = {job: attempt for job, attempt in attempts.items() if job not in waiting}
+    if not ended:
+        return {}
+    replaced = _replace_images(ledger, ended)
+    clause, values = with_rows(("job",), [(job,) for job in ended])
+    conn.execute(f"{clause} {_CLEAR_SIGNED_URLS}", values)
+    mark_jobs_done(ledger, ended)
+    rows = conn.execute(f"{clause} {_DELETE_RESPONSES}", values)
     in_ledger = {row["attempt_id"] for row in rows.fetchall()}
-    return JobFinished(
-        attempt_id=attempt, replaced=replaced, has_spool_file=attempt not in in_ledger
-    )
+    return {
+        job: JobFinished(
+            attempt_id=attempt,
+            replaced=tuple(replaced.get(job, ())),
+            has_spool_file=attempt not in in_ledger,
+        )
+        for job, attempt in ended.items()
+    }
 
 
-_IS_REPLACED: Final = """
-    images.job_id = :job AND images.state = 'saved'
-    AND images.id < (SELECT min(id) FROM images AS own WHERE own.attempt_id = :new)
+_CLEAR_SIGNED_URLS: Final = """
+    UPDATE images SET url = NULL WHERE job_id IN (SELECT job FROM one) AND state = 'saved'
+    AND (url LIKE '%?%' OR expires_at IS NOT NULL)
+"""
+"""A signed URL grants access to the image and expires soon. Other URLs are kept, so that an image
+whose file gets lost can be downloaded again for free."""
+_DELETE_RESPONSES: Final = """
+    DELETE FROM responses WHERE attempt_id IN
+    (SELECT id FROM one CROSS JOIN attempts ON job_id = job) RETURNING attempt_id
+"""
+_REPLACED: Final = """
+    SELECT images.id AS id, one.job AS job, images.root AS root, images.path AS path, sha256,
+    EXISTS (SELECT 1 FROM images AS new WHERE new.attempt_id = one.attempt
+        AND new.root = images.root AND new.path = images.path) AS is_overwritten
+    FROM one CROSS JOIN images ON images.job_id = one.job AND images.state = 'saved'
+    WHERE images.id < (SELECT min(id) FROM images AS own WHERE own.attempt_id = one.attempt)
     AND (images.unpublished = 1 OR EXISTS (SELECT 1 FROM images AS own
-        WHERE own.attempt_id = :new AND own.state = 'saved' AND own.unpublished = 0))
+        WHERE own.attempt_id = one.attempt AND own.state = 'saved' AND own.unpublished = 0))
+    ORDER BY images.id
 """
 
 
-def _replaceable_images(ledger: Ledger, job: JobId, attempt: AttemptId) -> list[OldImage]:
-    """Return saved images of earlier attempts whose paths no image of this attempt has taken."""
-    rows = ledger.conn.execute(
-        f"SELECT id, root, path, sha256 FROM images WHERE {_IS_REPLACED} AND NOT EXISTS ("
-        "SELECT 1 FROM images AS new WHERE new.attempt_id = :new"
-        " AND new.root = images.root AND new.path = images.path)",
-        {"job": job, "new": attempt},
-    )
-    return [OldImage(**dict(row)) for row in rows]
+def _replace_images(
+    ledger: Ledger, attempts: Mapping[JobId, AttemptId]
+) -> dict[JobId, list[OldImage]]:
+    """Mark the saved images of earlier attempts as replaced.
 
-
-def _clear_signed_urls(ledger: Ledger, job: JobId) -> None:
-    """Clear URLs with a query or an expiry from the saved images of a job.
-
-    A signed URL grants access to the image and expires soon. Other URLs are kept, so that an image
-    whose file gets lost can be downloaded again for free.
+    Return those whose paths no image of the new attempt has taken.
     """
+    clause, values = with_rows(("job", "attempt"), list(attempts.items()))
+    rows = ledger.conn.execute(f"{clause} {_REPLACED}", values).fetchall()
+    if not rows:
+        return {}
+    clause, values = with_rows(("image",), [(row["id"],) for row in rows])
     ledger.conn.execute(
-        "UPDATE images SET url = NULL WHERE job_id = ? AND state = 'saved'"
-        " AND (url LIKE '%?%' OR expires_at IS NOT NULL)",
-        (job,),
+        f"{clause} UPDATE images SET state = 'replaced' WHERE id IN (SELECT image FROM one)", values
     )
+    left: dict[JobId, list[OldImage]] = {}
+    for row in rows:
+        if not row["is_overwritten"]:
+            old = OldImage(id=row["id"], root=row["root"], path=row["path"], sha256=row["sha256"])
+            left.setdefault(JobId(row["job"]), []).append(old)
+    return left

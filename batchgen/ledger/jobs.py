@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from batchgen.job import AttemptId, BatchId, Job, JobId, JobState, Publish, Verify
 from batchgen.ledger.key_patterns import IS_MEANT, Only, only_values
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.reference_paths import reference_paths
+from batchgen.ledger.value_rows import with_rows
 from batchgen.money import Micros
 from batchgen.outcomes.retry_policy import Next
 
@@ -30,7 +32,7 @@ _HAS_PLANNED_IMAGE: Final = """
 _ORIGINAL_DONE_AT: Final = """
     (SELECT jobs.done_at FROM attempts AS copy
         CROSS JOIN attempts AS original ON original.id = copy.copy_of
-        CROSS JOIN jobs ON jobs.id = original.job_id WHERE copy.id = ?)
+        CROSS JOIN jobs ON jobs.id = original.job_id WHERE copy.id = one.attempt)
 """
 """Time at which the original of a copied image was done; NULL for an attempt that is not a copy."""
 
@@ -67,46 +69,50 @@ def read_job(ledger: Ledger, job: JobId) -> Job:
     return _job(ledger.conn, row)
 
 
-def mark_job_sending(ledger: Ledger, job: Job, now: str) -> bool:
-    """Move a pending job to ``sending``; return False if it is not pending or has changed."""
-    changed = ledger.conn.execute(
-        "UPDATE jobs SET state = 'sending', reason = NULL, changed_at = ?"
-        " WHERE id = ? AND state = 'pending' AND retired = 0 AND fingerprint = ?",
-        (now, job.id, job.fingerprint),
+def mark_jobs_sending(ledger: Ledger, jobs: Sequence[Job], now: str) -> set[JobId]:
+    """Move pending jobs to ``sending``; return those that were pending and have not changed."""
+    clause, values = with_rows(("job", "planned"), [(job.id, job.fingerprint) for job in jobs])
+    rows = ledger.conn.execute(
+        f"{clause} UPDATE jobs SET state = 'sending', reason = NULL, changed_at = ? FROM one"
+        " WHERE id = job AND state = 'pending' AND retired = 0 AND fingerprint = planned"
+        " RETURNING id",
+        [*values, now],
     )
-    return changed.rowcount == 1
+    return {JobId(row["id"]) for row in rows.fetchall()}
 
 
-def mark_job_paid(ledger: Ledger, job: JobId) -> JobState:
-    """Move a job to ``paid`` and return its state.
+def mark_jobs_paid(ledger: Ledger, jobs: Sequence[JobId]) -> dict[JobId, JobState]:
+    """Move jobs to ``paid`` and return their states.
 
     The state is ``done`` if the plan has changed back to the image on disk. That happens at
     recovery only.
     """
-    row = ledger.conn.execute(
-        f"UPDATE jobs SET state = iif({_HAS_PLANNED_IMAGE}, 'done', 'paid'), reason = NULL,"
-        " changed_at = ? WHERE id = ? RETURNING state",
-        (ledger.timestamp(), job),
-    ).fetchone()
-    return JobState(row["state"])
+    clause, values = with_rows(("job",), [(job,) for job in jobs])
+    rows = ledger.conn.execute(
+        f"{clause} UPDATE jobs SET state = iif({_HAS_PLANNED_IMAGE}, 'done', 'paid'),"
+        " reason = NULL, changed_at = ? WHERE id IN (SELECT job FROM one) RETURNING id, state",
+        [*values, ledger.timestamp()],
+    )
+    return {JobId(row["id"]): JobState(row["state"]) for row in rows.fetchall()}
 
 
-def mark_job_done(ledger: Ledger, job: JobId, attempt: AttemptId) -> None:
-    """Move a paid job to ``done``, or to ``pending`` if its plan changed after the request.
+def mark_jobs_done(ledger: Ledger, attempts: Mapping[JobId, AttemptId]) -> None:
+    """Move paid jobs to ``done``, or to ``pending`` if their plan changed after the request.
 
-    It is done too if the plan has changed back to an image that is still published.
+    A job is done too if the plan has changed back to an image that is still published.
 
     A copy is as old as its original, so ``done_at`` of a copy is that of the original's job.
     """
     now = ledger.timestamp()
+    clause, values = with_rows(("job", "attempt"), list(attempts.items()))
     ledger.conn.execute(
-        "UPDATE jobs SET reason = NULL, changed_at = ?,"
+        f"{clause} UPDATE jobs SET reason = NULL, changed_at = ?,"
         f" done_at = coalesce({_ORIGINAL_DONE_AT}, ?), renewal = NULL,"
         " state = iif(EXISTS (SELECT 1 FROM images JOIN attempts ON attempts.id = images.attempt_id"
         " WHERE images.job_id = jobs.id AND images.state = 'saved'"
         " AND attempts.fingerprint = jobs.fingerprint), 'done', 'pending')"
-        " WHERE id = ? AND state = 'paid'",
-        (now, attempt, now, job),
+        " FROM one WHERE jobs.id = one.job AND jobs.state = 'paid'",
+        [*values, now, now],
     )
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
@@ -32,13 +33,27 @@ from batchgen.system.threads import RESULTS_PER_TURN, Pending
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Order = TypeVar("Order")
 Step = Callable[[Ledger], Any]
+StepForMany = Callable[[Ledger, list[Any]], list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A queued step and the promise of its result."""
+
+    step: Step
+    done: Pending[Any]
+    for_many: StepForMany | None = None
+    """The step as one that takes many orders at once, and this call's order."""
+    order: Any = None
+
 
 _MAX_GROUP: Final = 512
 _GATHER_S: Final = 0.002
 """How long the first of a group waits for others: nothing next to a request, and a quarter less
 work for the disk and the processor where many are in flight."""
-_GATHER_BUSY_S: Final = 0.004
+_GATHER_BUSY_S: Final = 0.01
 _BUSY_GROUP: Final = 4
 """A group of this many says that the next will be large too, and larger for a longer wait."""
 _BEAT_S: Final = 15.0
@@ -67,7 +82,7 @@ class LedgerWriter:
     def __init__(self, path: Path, clock: Clock = utc_now) -> None:
         self._path = path
         self._clock = clock
-        self._steps: queue.SimpleQueue[tuple[Step, Pending[Any]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="ledger", daemon=True)
         self._gather_s = _GATHER_S
         self._beaten = time.monotonic()
@@ -83,14 +98,14 @@ class LedgerWriter:
             await self._ready.wait()
         except BaseException:
             self._patience.wait_s = 0.0  # the thread may be waiting for a locked ledger
-            self._steps.put(None)
+            self._calls.put(None)
             with anyio.CancelScope(shield=True), suppress(Exception):
                 await self._ready.result()
             raise
         try:
             await self._ready.result()
         except BaseException:
-            self._steps.put(None)
+            self._calls.put(None)
             raise
         return self
 
@@ -100,7 +115,7 @@ class LedgerWriter:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._steps.put(None)
+        self._calls.put(None)
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._thread.join)
 
@@ -109,7 +124,18 @@ class LedgerWriter:
     ) -> T:
         """Run one step durably. Raises LedgerWriteError if nothing can be written."""
         done: Pending[T] = Pending(self._loop)
-        self._steps.put((lambda ledger: step(ledger, *args, **kwargs), done))
+        self._calls.put(_Call(lambda ledger: step(ledger, *args, **kwargs), done))
+        return await done.result()
+
+    async def run_one_of_many(
+        self, step: Callable[[Ledger, list[Order]], list[T]], order: Order
+    ) -> T:
+        """Run a step that takes the orders of all callers in a group, and return this one's result.
+
+        The result is the same as that of the step for this order alone.
+        """
+        done: Pending[T] = Pending(self._loop)
+        self._calls.put(_Call(lambda ledger: step(ledger, [order])[0], done, step, order))
         return await done.result()
 
     def hurry(self) -> None:
@@ -131,7 +157,7 @@ class LedgerWriter:
                 responses = _write(ledger, group, beat=self._beat_is_due())
                 if _is_replaced(files):
                     text = f"{self._path} was removed or replaced during the run"
-                    responses = [(done, None, LedgerWriteError(text)) for _, done in group]
+                    responses = [(call.done, None, LedgerWriteError(text)) for call in group]
                 self._loop.call_soon_threadsafe(_deliver, responses)
         finally:
             end_log(conn)
@@ -145,11 +171,11 @@ class LedgerWriter:
         self._beaten = now
         return True
 
-    def _next_group(self, ledger: Ledger) -> list[tuple[Step, Pending[Any]]] | None:
+    def _next_group(self, ledger: Ledger) -> list[_Call] | None:
         """Return all waiting calls, at least one; None when the writer is closed."""
         while True:
             try:
-                first = self._steps.get(timeout=_BEAT_S)
+                first = self._calls.get(timeout=_BEAT_S)
                 break
             except queue.Empty:
                 if self._beat_is_due():
@@ -160,11 +186,11 @@ class LedgerWriter:
         group = [first]
         while len(group) < _MAX_GROUP:
             try:
-                item = self._steps.get_nowait()
+                item = self._calls.get_nowait()
             except queue.Empty:
                 break
             if item is None:
-                self._steps.put(None)
+                self._calls.put(None)
                 break
             group.append(item)
         self._gather_s = _GATHER_S if len(group) < _BUSY_GROUP else _GATHER_BUSY_S
@@ -182,9 +208,7 @@ def _is_replaced(files: Sequence[tuple[Path, os.stat_result]]) -> bool:
 Response = tuple[Pending[Any], Any, BaseException | None]
 
 
-def _write(
-    ledger: Ledger, group: list[tuple[Step, Pending[Any]]], *, beat: bool = False
-) -> list[Response]:
+def _write(ledger: Ledger, group: list[_Call], *, beat: bool = False) -> list[Response]:
     """Write a group in one transaction; if a step of it fails, each step in one of its own.
 
     Every step gets a result in any case: its caller waits for that and for nothing else.
@@ -195,7 +219,7 @@ def _write(
         if beat:
             record_heartbeat(ledger)
         try:
-            results = [step(ledger) for step, _ in group]
+            results = _results(ledger, group)
         except BaseException as exc:
             _roll_back(ledger.conn)
             if len(group) == 1 or _is_write_error(exc):
@@ -205,8 +229,28 @@ def _write(
         ledger.conn.execute("COMMIT")
     except BaseException as exc:  # one by one, each would wait as long for the same lock or disk
         _roll_back(ledger.conn)
-        return [(done, None, _as_write_error(exc)) for _, done in group]
-    return [(done, result, None) for (_, done), result in zip(group, results, strict=True)]
+        return [(call.done, None, _as_write_error(exc)) for call in group]
+    return [(call.done, result, None) for call, result in zip(group, results, strict=True)]
+
+
+def _results(ledger: Ledger, group: Sequence[_Call]) -> list[Any]:
+    """Run the steps of a group; those that take many orders run once, after the others.
+
+    No caller waits for two steps at a time, so any order of them is one in which they could have
+    come.
+    """
+    results: list[Any] = [None] * len(group)
+    places: dict[StepForMany, list[int]] = {}
+    for place, call in enumerate(group):
+        if call.for_many is None or len(group) == 1:
+            results[place] = call.step(ledger)
+        else:
+            places.setdefault(call.for_many, []).append(place)
+    for step, found in places.items():
+        done = step(ledger, [group[place].order for place in found])
+        for place, result in zip(found, done, strict=True):
+            results[place] = result
+    return results
 
 
 def _beat_alone(ledger: Ledger) -> None:

@@ -48,9 +48,9 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     root {directory}/files;
-    location ~ ^/(?<answer>[a-z0-9-]+)/v1/images/generations$ {{
+    location ~ ^/(?<response>[a-z0-9-]+)/v1/images/generations$ {{
       # nginx returns no file for a POST, but it does as the page of that error.
-      error_page 405 =200 /answers/$answer.json;
+      error_page 405 =200 /responses/$response.json;
       return 405;
     }}
     location / {{ }}

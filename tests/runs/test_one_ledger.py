@@ -19,7 +19,7 @@ import pytest
 
 from batchgen.errors import BatchLockedError, LedgerError
 from batchgen.job import AttemptId, JobState, RunId
-from batchgen.ledger.attempts import open_attempts, reserve_attempt, settle_attempt
+from batchgen.ledger.attempts import open_attempts, settle_attempt
 from batchgen.ledger.database import open_for_reading, open_for_writing
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.owners import Claim
@@ -30,6 +30,7 @@ from batchgen.system.process_owner import Here, Life
 from batchgen.system.process_table import this_process
 from tests.support import rig
 from tests.support.builders import LOST, enroll, first, planned, send
+from tests.support.ledger_steps import reserve_attempt
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and links of POSIX")
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from batchgen.job import AttemptId, Billed, ImageRef, OptionValue
-from batchgen.ledger.attempts import record_response, reserve_attempt
 from batchgen.ledger.batch_status import status
 from batchgen.ledger.budgets import spent_in
 from batchgen.ledger.costs import CostBy, costs
@@ -27,6 +26,7 @@ from batchgen.providers.profile import Profile
 from batchgen.reconciliation.settlement import Settled
 from tests.support import rig
 from tests.support.builders import OK, PRICE, enroll, first, planned, start
+from tests.support.ledger_steps import record_response, reserve_attempt
 from tests.support.settlement import NOTHING, sent
 
 LEAST = Micros(30_000)

@@ -90,7 +90,7 @@ def bucket_context(directory: Path, stores: Stores, ledger: Mapping[str, object]
         return ledger[step.__name__]
 
     context = SimpleNamespace(
-        ledger=SimpleNamespace(run=run),
+        ledger=SimpleNamespace(run=run, run_one_of_many=run),
         spool=Spool(directory / "spool"),
         base=directory,
         overwrite=False,

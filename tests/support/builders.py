@@ -17,9 +17,7 @@ from batchgen.job import (
     RunId,
     SavedImage,
 )
-from batchgen.ledger.attempts import record_response, reserve_attempt
 from batchgen.ledger.batch_identity import BatchIdentity
-from batchgen.ledger.images import mark_image_saved, record_placement
 from batchgen.ledger.jobs import pending_jobs
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.records import JobFinished, Reserved
@@ -28,6 +26,12 @@ from batchgen.ledger.staging import Staging
 from batchgen.money import Micros
 from batchgen.outcomes.classify import Classification
 from batchgen.planning.naming import collision_key
+from tests.support.ledger_steps import (
+    mark_image_saved,
+    record_placement,
+    record_response,
+    reserve_attempt,
+)
 from tests.support.rig import planned_job
 
 PRICE = Micros(37_700)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from batchgen.engine.recovery import read_spooled, spooled_exchange
 from batchgen.job import AttemptId, Billed, Job, JobId, JobState, Outcome, SavedImage
-from batchgen.ledger.attempts import open_attempts, record_response, reserve_attempt, settle_attempt
+from batchgen.ledger.attempts import open_attempts, settle_attempt
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import in_memory, open_for_reading, open_for_writing
 from batchgen.ledger.explain import JobExplanation
-from batchgen.ledger.images import due_images, mark_image_saved, record_placement
+from batchgen.ledger.images import due_images
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
 from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.ledger import Ledger
@@ -37,6 +37,12 @@ from batchgen.session.proposal import Proposal, propose
 from batchgen.session.reference_downloads import ReferenceImages
 from batchgen.session.stage_plan import stage
 from batchgen.spool.spool import Spool
+from tests.support.ledger_steps import (
+    mark_image_saved,
+    record_placement,
+    record_response,
+    reserve_attempt,
+)
 
 OK = Classification(outcome=Outcome.OK, billed=Billed.YES, status=200)
 ENDS = {

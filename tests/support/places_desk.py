@@ -19,12 +19,11 @@ from batchgen.engine import placing as placing_module
 from batchgen.engine.context import RunContext
 from batchgen.engine.placing import Placer
 from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, Publish, SavedImage
-from batchgen.ledger.attempts import record_response, reserve_attempt
 from batchgen.ledger.batch_identity import BatchIdentity
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_writing
 from batchgen.ledger.decisions import Decision, NewDecision, Reviewer, record_decisions
-from batchgen.ledger.images import due_images, mark_image_saved
+from batchgen.ledger.images import due_images
 from batchgen.ledger.jobs import paid_jobs, pending_jobs, read_job
 from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.ledger import Ledger
@@ -45,6 +44,7 @@ from batchgen.spool.spool import Spool
 from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point
+from tests.support.ledger_steps import mark_image_saved, record_response, reserve_attempt
 from tests.support.rig import planned_job
 
 T = TypeVar("T")
@@ -160,10 +160,13 @@ class Desk:
         async def run(step: Callable[..., T], *args: object) -> T:
             return step(self.ledger, *args)
 
+        async def run_one_of_many(step: Callable[..., list[T]], order: object) -> T:
+            return step(self.ledger, [order])[0]
+
         context = cast(
             RunContext,
             SimpleNamespace(
-                ledger=SimpleNamespace(run=run),
+                ledger=SimpleNamespace(run=run, run_one_of_many=run_one_of_many),
                 spool=self.spool,
                 base=self.directory,
                 overwrite=overwrite,

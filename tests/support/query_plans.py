@@ -13,7 +13,7 @@ def plans_of(ledger: Ledger, action: Callable[[], object]) -> list[str]:
     ledger.conn.set_trace_callback(statements.append)
     action()
     ledger.conn.set_trace_callback(None)
-    verbs = ("SELECT", "UPDATE", "INSERT", "DELETE")
+    verbs = ("WITH", "SELECT", "UPDATE", "INSERT", "DELETE")
     return [
         str(row["detail"])
         for statement in statements

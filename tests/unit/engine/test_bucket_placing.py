@@ -123,7 +123,7 @@ async def test_bucket_is_waited_for_on_threads_of_its_own(tmp_path: Path) -> Non
     original = Original(root=ROOT, path="mug.png", sha256=saved_image().sha256)
     old = OldImage(id=1, root=ROOT, path="old.png", sha256="s")
     finished = JobFinished(attempt_id=ATTEMPT, replaced=(old,), has_spool_file=False)
-    steps = {"mark_image_saved": None, "find_original": original, "read_provenance": ORIGIN}
+    steps = {"mark_images_saved": None, "find_original": original, "read_provenance": ORIGIN}
     context = bucket_context(tmp_path, stores, steps)
     placer = BucketPlacer(context)
     source = ImageSource(context, unused, placer)

@@ -532,3 +532,22 @@ def test_a_image_that_differs_from_the_request_is_reported() -> None:
 def test_importing_the_module_does_not_import_pillow() -> None:
     check = "import sys, batchgen.images.inspect; sys.exit('PIL' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+CRC_SCRIPT = """
+import sys
+sys.modules["isal"] = None  # as on a platform for which it has no wheels
+from batchgen.images.inspect import inspect
+data = bytes.fromhex(sys.argv[1])
+print(inspect(data).width)
+inspect(data[:-1] + bytes([data[-1] ^ 1]))
+"""
+
+
+def test_png_is_checked_without_isal() -> None:
+    data = png(header(), PIXELS, END)
+    done = subprocess.run(
+        [sys.executable, "-c", CRC_SCRIPT, data.hex()], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == str(inspect(data).width)
+    assert "is damaged (CRC)" in done.stderr

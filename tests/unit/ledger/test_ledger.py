@@ -17,17 +17,11 @@ from batchgen.ledger.attempts import (
     finished_attempts,
     mark_response_spoiled,
     open_attempts,
-    record_response,
-    reserve_attempt,
     settle_attempt,
 )
 from batchgen.ledger.batch_status import status
 from batchgen.ledger.clock import timestamp
-from batchgen.ledger.images import (
-    due_images,
-    mark_image_lost,
-    record_placement,
-)
+from batchgen.ledger.images import due_images, mark_image_lost
 from batchgen.ledger.jobs import fail_pending_job, paid_jobs, pending_jobs, read_job
 from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.ledger import Ledger
@@ -58,6 +52,7 @@ from tests.support.builders import (
     send,
     start,
 )
+from tests.support.ledger_steps import record_placement, record_response, reserve_attempt
 from tests.support.rig import changed_job
 
 

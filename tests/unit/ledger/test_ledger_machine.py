@@ -19,13 +19,7 @@ from batchgen.job import (
     JobState,
     Outcome,
 )
-from batchgen.ledger.attempts import (
-    mark_response_spoiled,
-    open_attempts,
-    record_response,
-    reserve_attempt,
-    settle_attempt,
-)
+from batchgen.ledger.attempts import mark_response_spoiled, open_attempts, settle_attempt
 from batchgen.ledger.clock import utc_now
 from batchgen.ledger.database import in_memory
 from batchgen.ledger.images import (
@@ -61,6 +55,7 @@ from tests.support.builders import (
     save,
     start,
 )
+from tests.support.ledger_steps import record_response, reserve_attempt
 
 CLASSIFICATIONS = st.sampled_from(
     [OK, LOST, FREE, REFUSED, EMPTY, BLOCKED, THROTTLED, OVERLOADED, FEE]

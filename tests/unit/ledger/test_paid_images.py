@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from batchgen.job import ImageRef, JobId, JobState
-from batchgen.ledger.attempts import record_response
 from batchgen.ledger.database import in_memory
 from batchgen.ledger.images import (
     due_images,
@@ -34,6 +33,7 @@ from batchgen.outcomes.download_policy import (
     keep_until,
 )
 from tests.support.builders import OK, enroll, first, planned, reason_of, save, send, start
+from tests.support.ledger_steps import record_response
 
 RESULTS = st.sampled_from(
     [

@@ -328,6 +328,7 @@ def test_a_hot_query_reads_by_an_index(name: str, ledger: Ledger, batch: BatchId
         "SCAN batches",
         "SCAN named VIRTUAL TABLE",
         "SCAN chosen",
+        "SCAN one",
         "SCAN json_each",
         "SCAN (subquery",
         "SCAN CONSTANT ROW",

@@ -9,12 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from batchgen.job import AttemptId, BatchId, Billed, JobId, JobState, Outcome
-from batchgen.ledger.attempts import (
-    record_response,
-    record_task_failure,
-    reserve_attempt,
-    settle_attempt,
-)
+from batchgen.ledger.attempts import record_task_failure, settle_attempt
 from batchgen.ledger.batch_status import status
 from batchgen.ledger.jobs import read_job
 from batchgen.ledger.ledger import Ledger
@@ -39,6 +34,7 @@ from tests.support.builders import (
     start,
 )
 from tests.support.fixtures import Clock
+from tests.support.ledger_steps import record_response, reserve_attempt
 from tests.support.settlement import NOTHING, SETTLE, sent
 
 CLOCK = Clock(datetime(2026, 11, 22, 23, tzinfo=UTC), step=timedelta(minutes=1))

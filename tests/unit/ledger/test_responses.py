@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from batchgen.job import AttemptId, BatchId, ImageRef, JobId
-from batchgen.ledger.attempts import mark_response_spoiled, record_response
+from batchgen.ledger.attempts import mark_response_spoiled
 from batchgen.ledger.images import due_images
 from batchgen.ledger.jobs import pending_jobs
 from batchgen.ledger.ledger import Ledger
 from tests.support.builders import EMPTY, OK, enroll, first, planned, save, send, start
+from tests.support.ledger_steps import record_response
 
 
 def stored(ledger: Ledger) -> dict[str, bytes]:
