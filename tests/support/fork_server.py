@@ -58,7 +58,7 @@ class _Order:
 
 
 def is_wanted() -> bool:
-    """Return whether this machine can start programs this way, and the other was not asked for."""
+    """Return whether programs are started this way here."""
     return hasattr(os, "pidfd_open") and "BATCHGEN_TEST_EXEC" not in os.environ
 
 
@@ -90,7 +90,7 @@ def run(
 
 
 class Process:
-    """A process that runs beside the test, with the part of `subprocess.Popen` that tests use."""
+    """A process that outlives the call, with the part of `subprocess.Popen` that tests use."""
 
     def __init__(self, program: str, arguments: Sequence[str]) -> None:
         """Start a program with pipes as its stdin and stdout, in this environment."""
