@@ -38,7 +38,7 @@ class Endpoint:
 
     base_url: str
     state: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | fork_server.Process
 
     def judge(self, route: str, body: Mapping[str, object] | None = None) -> Any:
         """Request a control route; with a body, by POST."""
@@ -141,9 +141,8 @@ def run_changed(change: str, path: Path, *, code: int) -> str:
 @contextmanager
 def endpoint(state: Path, *switches: str) -> Iterator[Endpoint]:
     """Start an endpoint on a free port; stopped at the end."""
-    command = [sys.executable, "-m", "batchgen.simulator", "--state", str(state), *switches]
-    with subprocess.Popen(
-        [*command, "--stdin-lifeline"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    with _started(
+        "batchgen.simulator", "--state", str(state), *switches, "--stdin-lifeline"
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
@@ -153,6 +152,14 @@ def endpoint(state: Path, *switches: str) -> Iterator[Endpoint]:
         finally:
             process.stdin.close()
             process.wait(TIMEOUT_S)
+
+
+def _started(program: str, *arguments: str) -> subprocess.Popen[bytes] | fork_server.Process:
+    if fork_server.is_wanted():
+        return fork_server.Process(program, arguments)
+    return subprocess.Popen(
+        [sys.executable, "-m", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
