@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from batchgen.job import (
     AttemptId,
@@ -41,36 +42,36 @@ def needed_responses(ledger: Ledger, batch: BatchId, ids: Sequence[AttemptId]) -
 
     They are open, were given up, or have an image in the response that is not saved.
     """
-    rows = ledger.conn.execute(
-        "SELECT attempts.id AS id FROM json_each(?) AS named"
-        " CROSS JOIN attempts ON attempts.id = named.value CROSS JOIN jobs ON jobs.id = job_id"
-        " WHERE batch_id = ? AND (outcome IN ('sending', 'ambiguous') OR EXISTS (SELECT 1"
-        " FROM images WHERE images.attempt_id = attempts.id AND images.state = 'due'"
-        " AND images.url IS NULL))",
-        (canonical_json(list(ids)), batch),
-    )
-    return [AttemptId(row["id"]) for row in rows]
+    has_inline = _HAS_DUE.format(more=" AND images.url IS NULL")
+    is_needed = f"(outcome IN ('sending', 'ambiguous') OR {has_inline})"
+    return [one.id for one in _those(ledger, batch, ids, is_needed)]
 
 
 def spent_attempts(ledger: Ledger, batch: BatchId, ids: Sequence[AttemptId]) -> list[AttemptId]:
     """Return those of the attempts whose objects in a bucket are needed no more."""
-    rows = ledger.conn.execute(
-        "SELECT attempts.id AS id FROM json_each(?) AS named"
-        " CROSS JOIN attempts ON attempts.id = named.value CROSS JOIN jobs ON jobs.id = job_id"
-        " WHERE batch_id = ? AND outcome NOT IN ('sending', 'ambiguous', 'spoiled')"
-        " AND NOT EXISTS (SELECT 1 FROM images WHERE images.attempt_id = attempts.id"
-        " AND images.state = 'due')",
-        (canonical_json(list(ids)), batch),
-    )
-    return [AttemptId(row["id"]) for row in rows]
+    has_due = _HAS_DUE.format(more="")
+    is_spent = f"outcome NOT IN ('sending', 'ambiguous', 'spoiled') AND NOT {has_due}"
+    return [one.id for one in _those(ledger, batch, ids, is_spent)]
 
 
 def late_attempts(ledger: Ledger, batch: BatchId, ids: Sequence[AttemptId]) -> list[LateAttempt]:
     """Return those of the attempts that were given up without a response."""
+    return _those(ledger, batch, ids, "outcome = 'ambiguous'")
+
+
+_HAS_DUE: Final = (
+    "EXISTS (SELECT 1 FROM images WHERE images.attempt_id = attempts.id"
+    " AND images.state = 'due'{more})"
+)
+
+
+def _those(
+    ledger: Ledger, batch: BatchId, ids: Sequence[AttemptId], condition: str
+) -> list[LateAttempt]:
     rows = ledger.conn.execute(
         "SELECT attempts.id AS id, prompt, attempts.model AS model FROM json_each(?) AS named"
         " CROSS JOIN attempts ON attempts.id = named.value CROSS JOIN jobs ON jobs.id = job_id"
-        " WHERE batch_id = ? AND outcome = 'ambiguous'",
+        f" WHERE batch_id = ? AND {condition}",
         (canonical_json(list(ids)), batch),
     )
     return [LateAttempt(**dict(row)) for row in rows]

@@ -41,6 +41,9 @@ _VARIABLES: Final = {
 """Settings that may be in a ``.env`` file; obstore reads these and more in the environment."""
 
 
+CREDENTIALS: Final = tuple(name for names in _VARIABLES.values() for name in names)
+
+
 def stores_for(base: Path, storage: Storage | None, environment: Environment) -> Stores:
     """Return the stores of a manifest; nothing is opened yet."""
     return Stores(base, lambda: _options(storage, environment))
