@@ -47,6 +47,7 @@ ONLY_IN = {
     "pydantic": {"manifest", "providers.usage_log"},
     "jinja2": {"manifest", "review"},
     "obstore": {"storage"},
+    "ray": {"cluster.ray_nodes"},
     "pyarrow": {"dataset", "manifest.parquet_rows"},
 }
 """Which modules may know a library. ``session``, ``commands`` and ``review`` only hand

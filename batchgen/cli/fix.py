@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -261,6 +261,12 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
     metavar="ID",
     help="Export only what this run requested or made; `report --list` shows the runs.",
 )
+@option(
+    "--presigned",
+    metavar="LIFETIME",
+    help="With --what images: add links to images in buckets that work for anyone, for a time like"
+    " 30m, 24h or 7d.",
+)
 def export(
     name: str,
     db: Path | None,
@@ -274,6 +280,7 @@ def export(
     part_images: int,
     decision: str | None,
     run: int | None,
+    presigned: str | None,
 ) -> ExitCode:
     """Export jobs, attempts, images or review decisions as rows, or images as a dataset."""
     from batchgen.commands.export import export as command
@@ -283,8 +290,10 @@ def export(
         from batchgen.commands.export_dataset import Choice, export_dataset
         from batchgen.dataset.layout import Layout
 
-        if failed or output is not None or run is not None:
-            raise click.UsageError("--dataset cannot be combined with --failed, --output or --run")
+        if failed or output is not None or run is not None or presigned is not None:
+            raise click.UsageError(
+                "--dataset cannot be combined with --failed, --output, --presigned or --run"
+            )
         choice = Choice(
             layout=Layout(layout), part_images=part_images, accepted=decision is not None
         )
@@ -296,6 +305,28 @@ def export(
     if as_json and (failed or file_format != "jsonl"):
         other = "--failed, which writes YAML" if failed else f"--format {file_format}"
         raise click.UsageError(f"--json: not with {other}; expected one of them")
+    lifetime = None
+    if presigned is not None:
+        if failed or what != "images":
+            raise click.UsageError("--presigned needs --what images")
+        lifetime = _lifetime(presigned)
     if failed:
         return export_failed(name, db, output=output)
-    return command(name, db, what=what, file_format=file_format, output=output, run=run)
+    return command(
+        name,
+        db,
+        what=what,
+        file_format=file_format,
+        output=output,
+        run=run,
+        presigned=lifetime,
+    )
+
+
+def _lifetime(text: str) -> timedelta:
+    from batchgen.commands.presigned_links import parse_lifetime
+
+    try:
+        return parse_lifetime(text)
+    except ValueError as exc:
+        raise click.UsageError(f"--presigned: {exc}") from exc

@@ -69,6 +69,8 @@ class RunOptions(TypedDict):
     grace_s: float | None
     overwrite: bool
     accept_unknown_price: bool
+    on: str | None
+    actors: int | None
     take_over: bool
     yes: bool
 
@@ -291,6 +293,19 @@ run_options = _combined(
         help="Replace images of another provider and unrelated files at output paths.",
     ),
     accept_unknown_price_option,
+    option(
+        "--on",
+        metavar="CLUSTER",
+        show_default="this process",
+        help="Run on a cluster: ray, ray://HOST:PORT or ray=HOST:PORT. See `guide cluster`.",
+    ),
+    option(
+        "--actors",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        show_default="one for each node, at least 2",
+        help="Start N actors on the cluster of --on.",
+    ),
     option(
         "--take-over",
         is_flag=True,

@@ -7,11 +7,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
+from batchgen.commands.presigned_links import Links
 from batchgen.console.csv_cells import without_formulas
+from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
 from batchgen.job import ROW_REASON
 from batchgen.ledger.batches import check_run, find_batch
@@ -23,6 +26,7 @@ from batchgen.ledger.review_summary import exported_decisions
 from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
 from batchgen.session.settings import Environment
+from batchgen.session.storage import stores_of_batch
 
 
 def export(
@@ -33,11 +37,13 @@ def export(
     file_format: str,
     output: Path | None,
     run: int | None = None,
+    presigned: timedelta | None = None,
 ) -> ExitCode:
     """Write the rows to ``output``, or to stdout; with ``run``, only those of that run.
 
-    ``file_format`` is jsonl, csv (without formulas of a spreadsheet) or csv-raw. Raises
-    UnknownBatchError for a batch or a run that does not exist.
+    ``presigned`` adds links to images in buckets that last so long. ``file_format`` is jsonl, csv
+    (without formulas of a spreadsheet) or csv-raw. Raises UnknownBatchError for a batch or a run
+    that does not exist, and SettingsError.
     """
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
@@ -47,8 +53,14 @@ def export(
         is_review = what == "decisions"
         found = exported_decisions(conn, batch.id) if is_review else None
         rows = export_rows(conn, batch.id, what, run) if found is None else iter(found)
+        links = None
+        if presigned is not None:
+            links = Links.lasting(stores_of_batch(ledger, batch), presigned)
+            rows = links.added_to(rows)
         with opened_output(output) as stream:
             _write(rows, file_format, stream)
+    if links is not None:
+        write_line(sys.stderr, links.notice)
     return ExitCode.DONE
 
 

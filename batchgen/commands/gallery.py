@@ -17,17 +17,17 @@ from batchgen.errors import ExitCode, SettingsError
 from batchgen.ledger.batches import BatchRow, find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.gallery import gallery_images, unfinished_jobs
-from batchgen.ledger.manifest_paths import manifest_of
+from batchgen.ledger.manifest_paths import base_of, manifest_of
 from batchgen.ledger.unpublished import unpublished_counts
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
 from batchgen.manifest.table import RowsFault, ignore
 from batchgen.review.gallery import GalleryOptions, GalleryWriter, Written
-from batchgen.review.thumbnails import Thumbnails
+from batchgen.review.image_files import ImageFiles
 from batchgen.session.bucket_tables import with_kept_table
 from batchgen.session.directories import references_directory
 from batchgen.session.settings import Environment
-from batchgen.session.storage import refuse_buckets
+from batchgen.session.storage import check_opened
 from batchgen.text import counted, names_html
 
 _TROUBLES_SHOWN: Final = 20
@@ -54,16 +54,16 @@ def gallery(
     ledger = Environment.load().ledger_path(db, None)
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
-        refuse_buckets(conn, batch, "gallery")
         chosen = shown.of_batch(conn, batch)
         images = gallery_images(conn, batch.id, chosen, with_before=options.before)
         unfinished = unfinished_jobs(conn, batch.id) if options.compare else {}
         counts = unpublished_counts(conn, batch.id)
+    check_opened(ledger, batch, {one.file.root for one in images})
     if not images:
         waits = counts.undecided and shown.which == "published"
         hint = "; new images wait for your decision: --unpublished shows them" if waits else ""
         raise SettingsError(f"{name}: no image to show; nothing was written{hint}")
-    manifest = manifest_of(ledger, batch)
+    base = base_of(ledger, batch)
     values = _columns(ledger, batch, options.columns, {image.source for image in images})
     grid = None
     if options.compare:
@@ -71,7 +71,7 @@ def gallery(
     default = f"gallery-{name}.html" if options.single else f"gallery-{name}"
     target = output or Path(default)
     try:
-        writer = GalleryWriter(manifest.parent, target, options, Thumbnails(ledger))
+        writer = GalleryWriter(target, options, ImageFiles(ledger, batch, base))
         written = writer.write(images, values, grid)
     except OSError as exc:
         raise SettingsError(f"{target}: cannot be written: {exc.strerror or exc}") from exc

@@ -72,19 +72,23 @@ def list_runs(
 
 def _html(ledger: Path, morning: Morning) -> str:
     """Return the report as a page, with thumbnails of the images that the run made."""
+    from batchgen.ledger.batches import find_batch
     from batchgen.ledger.budgets import period_budgets
     from batchgen.ledger.made_images import made_images
     from batchgen.ledger.manifest_paths import manifest_path
+    from batchgen.review.image_files import ImageFiles
     from batchgen.review.report_page import MOST_IMAGES, ReportSources, report_page
-    from batchgen.review.thumbnails import Thumbnails
 
     found = morning.report
     with closing(open_for_reading(ledger)) as conn:
         sources = ReportSources(
             images=made_images(conn, found.run.id, MOST_IMAGES),
             budgets=period_budgets(conn, timestamp(utc_now())),
-            base=manifest_path(ledger, found.manifest_path).parent,
-            thumbnails=Thumbnails(ledger),
+            files=ImageFiles(
+                ledger,
+                find_batch(conn, found.status.batch),
+                manifest_path(ledger, found.manifest_path).parent,
+            ),
         )
     return report_page(morning, sources)
 

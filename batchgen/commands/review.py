@@ -18,10 +18,11 @@ from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.review import ImageFilter, image_index
 from batchgen.ledger.review_summary import newest_run_with_images
+from batchgen.ledger.saved_images import saved_roots
 from batchgen.review.batch import ReviewBatch, View
 from batchgen.review.server import serve
 from batchgen.session.settings import Environment
-from batchgen.session.storage import refuse_buckets
+from batchgen.session.storage import check_opened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ def _filter(ledger: Path, name: str, shown: ShownImages) -> ImageFilter:
     """Return the images to offer: by default those of the newest run that saved any."""
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
-        refuse_buckets(conn, batch, "review")
+        check_opened(ledger, batch, saved_roots(conn, batch.id))
         if shown.run is None and shown.only is None and shown.since is None and not shown.tags:
             shown = replace(shown, run=newest_run_with_images(conn, batch.id))
         return shown.of_batch(conn, batch)

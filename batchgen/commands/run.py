@@ -9,7 +9,9 @@ import sys
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -33,6 +35,7 @@ from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros
 from batchgen.report.status import next_step, replaced_text, summary_text
 from batchgen.session.batch_lock import batch_lock
+from batchgen.session.cluster import cluster_of
 from batchgen.session.directories import image_place, spool_directory
 from batchgen.session.env_file import exposed_env_file
 from batchgen.session.fresh_prices import PriceLists
@@ -44,6 +47,7 @@ from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again, va
 from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
 from batchgen.session.publish import publish_accepted
 from batchgen.session.reference_downloads import ReferenceImages
+from batchgen.session.remote import responses_wait
 from batchgen.session.run_engine import RunResult, drive, ended_on_error, endpoint
 from batchgen.session.settings import DB_NAME, Environment
 from batchgen.spool.spool import Spool
@@ -55,6 +59,9 @@ from batchgen.system.process import (
     tune_garbage_collector,
 )
 from batchgen.urls import is_bucket
+
+if TYPE_CHECKING:
+    from batchgen.cluster.executor import ClusterParts
 
 
 def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
@@ -155,9 +162,11 @@ def resume(name: str, overrides: Overrides, presenter: TerminalPresenter) -> Exi
     spec = RunSpec.of(settle_settings(loaded, ledger), overrides)
     validate(spec)
     locked = batch_lock(ledger, name, take_over=overrides.take_over)
-    with locked, notifying(spec.prepared, presenter.notice, _read_report) as ending:
+    on_cluster = cluster_of(spec, presenter.notice)
+    reporting = notifying(spec.prepared, presenter.notice, _read_report)
+    with locked, reporting as ending, on_cluster as cluster:
         enrolled = begin_again(spec, presenter, row, ReferenceImages(presenter))
-        ending.code = _go(enrolled, presenter).code
+        ending.code = _go(enrolled, presenter, cluster).code
     return ending.code
 
 
@@ -180,30 +189,33 @@ def _run_one(
 ) -> _End:
     prepared = spec.prepared
     locked = batch_lock(prepared.ledger, spec.name, take_over=spec.overrides.take_over)
-    with locked, notifying(prepared, presenter.notice, _read_report) as ending:
-        end = _go(begin(spec, presenter, lists, images), presenter)
+    on_cluster = cluster_of(spec, presenter.notice)
+    reporting = notifying(prepared, presenter.notice, _read_report)
+    with locked, reporting as ending, on_cluster as cluster:
+        end = _go(begin(spec, presenter, lists, images), presenter, cluster)
         ending.code = end.code
     return end
 
 
-def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
+def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, cluster: ClusterParts | None) -> _End:
     """Run the enrolled jobs, and print the result."""
     began = time.monotonic()
     prepared = enrolled.spec.prepared
     result = RunResult(at_fault=enrolled.at_fault)
     with closing(open_for_reading(prepared.ledger)) as conn:
         missing = missing_images(conn, enrolled.batch, prepared.base)
+        has_work = bool(enrolled.to_do) or responses_wait(conn, prepared, enrolled.batch)
     if missing.count:
         presenter.notice(missing.text(enrolled.name))
-    if enrolled.to_do:
+    if has_work:
         with ended_on_error(enrolled):
-            result = _drive(enrolled, presenter)
+            result = _drive(enrolled, presenter, cluster)
             _publish(enrolled)
     with closing(open_for_reading(prepared.ledger)) as conn:
-        if not enrolled.to_do:
+        if not has_work:
             _tidy_spool(conn, prepared, enrolled.batch)
         found = status(conn, enrolled.name)
-        last = found.last_run if enrolled.to_do else None
+        last = found.last_run if has_work else None
         replaced = replaced_by(conn, last.id) if last else 0
     for error in result.internal_errors:
         write_line(sys.stderr, error)
@@ -221,7 +233,9 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter) -> _End:
     )
 
 
-def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
+def _drive(
+    enrolled: EnrolledRun, presenter: TerminalPresenter, cluster: ClusterParts | None
+) -> RunResult:
     disable_core_dumps()
     tune_garbage_collector()
     shorten_switch_interval()
@@ -243,7 +257,8 @@ def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter) -> RunResult:
     if log_path is not None:
         progress = LoggedProgress(progress, log_path, batch=enrolled.name)
     with endpoint(prepared) as base_url:
-        return anyio.run(drive, enrolled, progress, base_url, backend="asyncio")
+        run_it = partial(drive, enrolled, progress, base_url, cluster=cluster)
+        return anyio.run(run_it, backend="asyncio")
 
 
 def _publish(enrolled: EnrolledRun) -> None:

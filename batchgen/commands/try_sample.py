@@ -21,14 +21,13 @@ from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.review import ImageFilter
-from batchgen.ledger.saved_images import saved_images, saved_roots
+from batchgen.ledger.saved_images import saved_images
 from batchgen.ledger.staged_jobs import sample_keys
 from batchgen.money import decimal_string
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, RunSpec, prepare
 from batchgen.system.process_table import user_name
 from batchgen.text import counted
-from batchgen.urls import is_bucket
 
 
 def try_sample(
@@ -92,13 +91,9 @@ def _page(prepared: Prepared, keys: Sequence[str]) -> AbstractContextManager[str
 
 
 def _wants_page(prepared: Prepared) -> bool:
-    """Ask whether to open the review page, where a person, a browser and files are."""
+    """Ask whether to open the review page, where a person and a browser are."""
     if not can_ask() or not has_browser(prepared.environment.get):
         return False
-    with closing(open_for_reading(prepared.ledger)) as conn:
-        batch = find_batch(conn, prepared.identity.name).id
-        if any(map(is_bucket, saved_roots(conn, batch))):
-            return False
     reply = ask("Open the review page of these images?", "Y/n")
     return reply.lower() not in ("n", "no")
 

@@ -116,6 +116,27 @@ class BucketPlacer(Placer):
             tag = await in_store_thread(self._free_object, store, job, saved, known)
         raise Conflict(f"{job.root}/{saved.path}")
 
+    async def place_copy(self, job: Job, image: DueImage, saved: SavedImage, source: str) -> bool:
+        """Copy a verified object of the same bucket to the output path, if no object is there.
+
+        Raises Conflict, OSError and LedgerWriteError.
+        """
+        ledger, store = self._context.ledger, self._stores.of(job.root)
+        if job.sidecar:
+            origin = await ledger.run(read_provenance, image.attempt_id)
+            await in_store_thread(self._free_sidecar_object, store, job, saved, origin)
+        known = await ledger.run(path_history, job.id, job.root, saved.path)
+        if known.is_own:
+            return False
+        placement = Placement(image.id, job.root, saved)
+        await ledger.run_one_of_many(record_placements, placement)
+        hit(Point.PLACING)
+        if await in_store_thread(_copy, store, source, saved.path):
+            hit(Point.PLACED)
+            return True
+        await ledger.run(clear_placement, image.id)
+        return False
+
     def _free_object(
         self, store: Store, job: Job, saved: SavedImage, known: PathHistory
     ) -> str | None:
@@ -237,6 +258,23 @@ class BucketPlacer(Placer):
         store, stem = self._stores.of(job.root), path.rpartition(".")[0]
         for number, extension, data in partials_of(self._context.spool, attempt):
             store.put(f"{PARTIAL_DIRECTORY}/{stem}-{number}.{extension}", data)
+
+
+def _copy(store: Store, source: str, target: str) -> bool:
+    """Copy an object to an unused name; return False if an object is there.
+
+    No service copies with a condition and keeps the attributes, so that an empty object claims the
+    name first. One that a kill left is known by its recorded placement.
+    """
+    try:
+        store.put(target, b"", create=True)
+    except FileExistsError:
+        found = store.info(target)
+        # The response to the put may have been lost. An empty object has nothing to be kept.
+        if found is not None and found.bytes:
+            return False
+    store.copy(source, target)
+    return True
 
 
 def _put(store: Store, saved: SavedImage, part: Path, tag: str | None) -> bool:

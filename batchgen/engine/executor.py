@@ -23,9 +23,12 @@ class ExchangeOrder:
     """A paid request to send once. Its attempt is recorded."""
 
     attempt: AttemptId
+    job: Job
     request: ApiRequest
     wait: Callable[[], Awaitable[None]]
     """Waits for the time to send; called after all preparation, before the first byte."""
+    is_timed: bool = False
+    """Whether that is a certain time, as a rate limit demands."""
     part: ResponsePart
     """Where the response is written on this machine; it may hold a small one in memory."""
 
@@ -38,13 +41,17 @@ class FetchOrder:
     image: DueImage
 
 
+class NotSentError(Exception):
+    """The request of an order was certainly not sent, and never will be."""
+
+
 class Executor(Protocol):
     """Carries out the orders of a run."""
 
     async def exchange(self, order: ExchangeOrder) -> Exchange:
         """Send a request once, make its response durable, and return how far the exchange got.
 
-        Raises OSError if the response cannot be stored, and passes on cancellation.
+        Raises NotSentError, and OSError if the response cannot be stored. Passes on cancellation.
         """
         ...
 

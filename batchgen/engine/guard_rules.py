@@ -20,8 +20,10 @@ _QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`|\u201c[^\u201d]*\u201d"
 _VARYING: Final = re.compile(r"\b(?=\w*\d)[\w-]+\b")
 """Words with a digit: ids, sizes, counts, times."""
 _MAX_ERROR_CHARS: Final = 200
-NOT_SENT: Final = "reference_changed"
-"""Code of an attempt that ended before its request was sent; it says nothing about the provider."""
+REFERENCE_CHANGED: Final = "reference_changed"
+ORDER_LOST: Final = "order_lost"
+NOT_SENT: Final = frozenset({REFERENCE_CHANGED, ORDER_LOST})
+"""Codes of attempts that ended before anything was sent; they say nothing about the provider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,8 +41,7 @@ class ImageSource:
             return await self._copy_original(image, part)
         if image.url is not None:
             max_bytes = MAX_VIDEO_BYTES if is_video_task(image.task) else MAX_IMAGE_BYTES
-            url = self._current_url(absolute_url(image.url, self._context.base_url))
-            return await self._downloader.fetch(url, part, max_bytes=max_bytes)
+            return await self._downloader.fetch(self.url_of(image), part, max_bytes=max_bytes)
         try:
             await in_decode_thread(self._unpack, image, part)
         except SpoolUnreadable as exc:
@@ -68,8 +67,12 @@ class ImageSource:
         else:
             part.write_blocking(unpack_base64(base64))
 
-    def _current_url(self, url: str) -> str:
-        """Return the URL at the current port of an endpoint that is restarted for each run."""
+    def url_of(self, image: DueImage) -> str:
+        """Return the absolute URL of an image.
+
+        It is at the current port of an endpoint that is restarted for each run.
+        """
+        url = absolute_url(image.url or "", self._context.base_url)
         if not self._context.profile.moves_results:
             return url
         parts = urlsplit(url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ from batchgen.engine.attempt import recover
 from batchgen.engine.bucket_placing import BucketPlacer
 from batchgen.engine.context import PaidJob, Requeue, RunContext
 from batchgen.engine.delivery import Delivery, DeliveryTools
+from batchgen.engine.executor import Executor
 from batchgen.engine.image_source import ImageSource
 from batchgen.engine.job_queue import JobQueue
 from batchgen.engine.local_executor import LocalExecutor
@@ -62,6 +64,29 @@ class PoolSettings:
     download_wait_s: float = DOWNLOAD_WAIT_S
 
 
+class LateResponses(Protocol):
+    """Responses in buckets whose attempts were given up, or that a killed run left."""
+
+    async def before_recovery(self) -> bool:
+        """Bring what recovery reads; return False if it must not begin."""
+        ...
+
+    async def at_end(self) -> int:
+        """Settle attempts by responses that came late; return how many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """What a run has besides its own process."""
+
+    late: LateResponses | None = None
+    executor: (
+        Callable[[LocalExecutor, ImageSource], AbstractAsyncContextManager[Executor]] | None
+    ) = None
+    """Makes the executor in place of the local one, which it may use."""
+
+
 class _Source(Protocol[T_co]):
     """A queue of jobs to deliver; None is its end."""
 
@@ -77,11 +102,13 @@ class Pool:
         settings: PoolSettings,
         shutdown: Shutdown,
         network: Network,
+        remote: Remote | None = None,
     ) -> None:
         self._context = context
         self._settings = settings
         self._shutdown = shutdown
         self._network = network
+        self._remote = remote or Remote()
         self._deadlines = Deadlines()
         self._queue = JobQueue(
             context.ledger,
@@ -107,14 +134,34 @@ class Pool:
                 self._shutdown.guard(scope)
                 try:
                     async with self._make_client() as client, self._make_downloader() as downloader:
-                        self._tools = self._make_tools(client, downloader)
-                        await self._run()
+                        await self._run_with(client, downloader)
                 except LedgerWriteError as exc:
                     self._context.throttle.stop(f"{LEDGER}: {exc}")
             services.cancel_scope.cancel()
 
-    async def _run(self) -> None:
+    async def _run_with(self, client: ApiClient, downloader: Downloader) -> None:
         context = self._context
+        placer = Placer(context) if context.stores is None else BucketPlacer(context)
+        source = ImageSource(context, downloader, placer)
+        tasks = TaskPoller(
+            client, context.base_url, pause=self._shutdown.pause, poll_s=self._settings.poll_s
+        )
+        local = LocalExecutor(context, client, source, placer)
+        make = self._remote.executor
+        async with nullcontext(local) if make is None else make(local, source) as executor:
+            self._tools = DeliveryTools(
+                executor=executor,
+                source=source,
+                placer=placer,
+                tasks=tasks,
+                redelivery=self._redelivery,
+            )
+            await self._run()
+
+    async def _run(self) -> None:
+        context, late = self._context, self._remote.late
+        if late is not None and not await late.before_recovery():
+            return
         for opened in await context.ledger.run(open_attempts, context.batch):
             await recover(context, opened)
         async with anyio.create_task_group() as retries:
@@ -130,6 +177,8 @@ class Pool:
             except LedgerWriteError as exc:
                 context.throttle.stop(f"{LEDGER}: {exc}")
             self._redelivery.close(waited=context.guard.waited)
+        if late is not None and await late.at_end():
+            await self._deliver_backlog()
         await context.guard.settle(context.run, context.ledger)
         await self._copy_shared()
         context.tally.jobs_at_fault += await context.ledger.run(
@@ -237,21 +286,6 @@ class Pool:
             deadlines=self._deadlines,
             access=access,
             most=self._settings.downloads,
-        )
-
-    def _make_tools(self, client: ApiClient, downloader: Downloader) -> DeliveryTools:
-        context = self._context
-        placer = Placer(context) if context.stores is None else BucketPlacer(context)
-        source = ImageSource(context, downloader, placer)
-        tasks = TaskPoller(
-            client, context.base_url, pause=self._shutdown.pause, poll_s=self._settings.poll_s
-        )
-        return DeliveryTools(
-            executor=LocalExecutor(context, client, source, placer),
-            source=source,
-            placer=placer,
-            tasks=tasks,
-            redelivery=self._redelivery,
         )
 
     async def _deliver(

@@ -131,7 +131,7 @@ class ProgressGuard:
             return
         if classification.billed is not Billed.NO:
             state.rules.given_up(job.id, error, now)
-        elif classification.code == NOT_SENT:
+        elif classification.code in NOT_SENT:
             state.rules.withdrawn(job.id)
         elif classification.outcome is Outcome.REFUSED and not classification.again:
             reason = reason_key(classification.code, classification.message)

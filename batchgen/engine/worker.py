@@ -16,8 +16,8 @@ import anyio
 from batchgen.engine.attempt import Attempt, Conclusion, conclude, settle
 from batchgen.engine.context import PaidJob, Requeue, RunContext, new_attempt_id
 from batchgen.engine.events import AttemptStarted, JobHeld
-from batchgen.engine.executor import ExchangeOrder, Executor
-from batchgen.engine.guard_rules import NOT_SENT, error_text
+from batchgen.engine.executor import ExchangeOrder, Executor, NotSentError
+from batchgen.engine.guard_rules import NOT_SENT, ORDER_LOST, REFERENCE_CHANGED, error_text
 from batchgen.engine.recovery import spooled_exchange
 from batchgen.engine.stop_reasons import BUDGET, DISK, LEDGER, STORAGE
 from batchgen.engine.throttle.limits import DispatchStopped, Signal, Ticket
@@ -200,15 +200,23 @@ class Worker:
         except OSError as exc:
             why = str(exc)
         if why is not None:  # changed since the first check; the job is pending and checked again
-            classification = Classification(
-                outcome=Outcome.SAFE, billed=Billed.NO, code=NOT_SENT, message=why
-            )
-            return await settle(context, attempt, classification)
+            return await settle(context, attempt, _not_sent(REFERENCE_CHANGED, why))
         part = context.spool.part(attempt.id, may_hold=True)
         try:
             wait = partial(context.throttle.wait_to_send, ticket)
-            order = ExchangeOrder(attempt=attempt.id, request=request, wait=wait, part=part)
+            order = ExchangeOrder(
+                attempt=attempt.id,
+                job=job,
+                request=request,
+                wait=wait,
+                is_timed=ticket.send_at is not None,
+                part=part,
+            )
             exchange = await self._exchange(order)
+        except NotSentError as exc:
+            with anyio.CancelScope(shield=True):
+                conclusion = await settle(context, attempt, _not_sent(ORDER_LOST, str(exc)))
+            return conclusion
         except anyio.get_cancelled_exc_class():
             # The second signal: record what is known of the request before the run ends.
             with anyio.CancelScope(shield=True):
@@ -231,6 +239,8 @@ class Worker:
         context = self._context
         try:
             return await self._tools.executor.exchange(order)
+        except NotSentError:
+            raise
         except OSError as exc:
             context.throttle.stop(f"{DISK}: the spool can't be written: {exc}")
             return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED, detail=str(exc))
@@ -269,9 +279,13 @@ def _budget_text(reached: BudgetReached, job: Job) -> str:
     )
 
 
+def _not_sent(code: str, why: str) -> Classification:
+    return Classification(outcome=Outcome.SAFE, billed=Billed.NO, code=code, message=why)
+
+
 def _signal_of(classification: Classification) -> Signal:
     """Return what the throttle learns from an attempt."""
-    if classification.code == NOT_SENT:
+    if classification.code in NOT_SENT:
         return Signal.NEUTRAL
     if classification.outcome is Outcome.REFUSED and classification.again:
         return Signal.ERRORED

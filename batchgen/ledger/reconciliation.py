@@ -161,12 +161,20 @@ def _release(conn: sqlite3.Connection, settled: Settled, now: str) -> Micros | N
     if row is None:
         return None
     adjust_sums(conn, RunId(row["run_id"]), charged=0, possible=-row["price"])
+    return release_job(conn, JobId(row["job_id"]), now)
+
+
+def release_job(conn: sqlite3.Connection, job: JobId, now: str) -> Micros | None:
+    """Make a held job pending unless another attempt holds it; return the price of its request.
+
+    None if it stays as it is.
+    """
     moved = conn.execute(
         "UPDATE jobs SET state = 'pending', reason = NULL, tries = 0, doubts = 0, cuts = 0,"
         " changed_at = ?"
         " WHERE id = ? AND state = 'uncertain' AND retired = 0 AND NOT EXISTS (SELECT 1"
         " FROM attempts WHERE job_id = jobs.id AND attempts.fingerprint = jobs.fingerprint"
         " AND outcome = 'ambiguous' AND billed <> 'no') RETURNING estimated",
-        (now, row["job_id"]),
+        (now, job),
     ).fetchone()
     return None if moved is None else Micros(moved["estimated"])

@@ -38,7 +38,8 @@ from batchgen.money import decimal_string
 from batchgen.review.access import MAX_BODY, Access
 from batchgen.review.batch import ReviewBatch
 from batchgen.review.dashboard import Dashboard
-from batchgen.review.files import Files, NoFileError
+from batchgen.review.files import Files
+from batchgen.review.image_files import NoFileError
 from batchgen.review.publisher import ReviewPublisher
 
 _MOST_ROWS: Final = 500

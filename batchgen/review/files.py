@@ -9,44 +9,21 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from batchgen.images.formats import BadImage, ImageFormat
+from batchgen.images.formats import BadImage
 from batchgen.images.inspect import sniff
 from batchgen.ledger.review import ImageFile, image_file, references_of
-from batchgen.output.previous_versions import find_kept
+from batchgen.ledger.saved_images import saved_roots
 from batchgen.review.batch import ReviewBatch
-from batchgen.review.thumbnails import Thumbnails
-from batchgen.system.atomic_files import sha256_of
-from batchgen.urls import is_url
+from batchgen.review.image_files import ImageFiles, NoFileError, check_shown
+from batchgen.urls import is_bucket, is_url
 
+MOST_PREPARED: Final = 20_000
+MOST_PREPARED_OBJECTS: Final = 500
+"""Each of them is downloaded, which costs money."""
 SIZES: Final = (320, 1280)
 """Sides of thumbnails in pixels."""
 _AT_ONCE: Final = 2
 _HEAD_BYTES: Final = 64
-
-
-class NoFileError(Exception):
-    """There is nothing to show; the message says why."""
-
-
-def find_file(base: Path, row: ImageFile) -> Path:
-    """Return the file with the bytes that the ledger recorded for an image. Raises NoFileError."""
-    root = base / row.root
-    current = root / row.path
-    if row.state == "saved" and current.is_file():
-        if sha256_of(current) == row.sha256:
-            return current
-        raise NoFileError(f"the file was changed after batchgen saved it: {row.path}")
-    kept = find_kept(root, row.path, row.sha256)
-    if kept is None:
-        what = "is missing" if row.state == "saved" else "is not kept any more"
-        raise NoFileError(f"the file {what}: {row.path}")
-    return kept
-
-
-def check_shown(row: ImageFile) -> None:
-    """Raise NoFileError for a format that cannot be decoded here, with what to do."""
-    if row.format == ImageFormat.HEIC:
-        raise NoFileError(f"HEIC images cannot be shown here; open the file itself: {row.path}")
 
 
 class Files:
@@ -54,22 +31,28 @@ class Files:
 
     def __init__(self, batch: ReviewBatch) -> None:
         self._batch = batch
-        self._thumbnails = Thumbnails(batch.ledger)
+        self._images = ImageFiles(batch.ledger, batch.row, batch.base)
         self._slots = threading.Semaphore(_AT_ONCE)
+
+    @property
+    def most_prepared(self) -> int:
+        """How many thumbnails may be made before anybody looks at them."""
+        roots = self._batch.read(saved_roots, self._batch.id)
+        return MOST_PREPARED_OBJECTS if any(map(is_bucket, roots)) else MOST_PREPARED
 
     def original(self, image: int) -> tuple[Path, ImageFile]:
         """Return the file of an image. Raises NoFileError."""
         row = self._batch.read(image_file, self._batch.id, image)
         if row is None:
             raise NoFileError("no such image in this batch")
-        return find_file(self._batch.base, row), row
+        return self._images.find(row), row
 
     def thumbnail(self, image: int, side: int) -> Path:
         """Return a thumbnail, made now if it is not there. Raises NoFileError."""
         row = self._batch.read(image_file, self._batch.id, image)
         if row is None or side not in SIZES:
             raise NoFileError("no such image in this batch")
-        target = self._thumbnails.place(row.sha256, side)
+        target = self._images.thumbnails.place(row.sha256, side)
         if target.is_file():
             return target
         source, row = self.original(image)
@@ -78,7 +61,7 @@ class Files:
             if target.is_file():
                 return target
             try:
-                self._thumbnails.read(source, row.sha256, side)
+                self._images.thumbnails.read(source, row.sha256, side)
             except BadImage as exc:
                 raise NoFileError(f"the file cannot be shown: {exc}") from exc
             except OSError as exc:

@@ -25,8 +25,7 @@ from batchgen.ledger.gallery import GalleryImage
 from batchgen.ledger.review import ImageFile
 from batchgen.money import dollars
 from batchgen.review.comparison import Comparison
-from batchgen.review.files import NoFileError, check_shown, find_file
-from batchgen.review.thumbnails import Thumbnails
+from batchgen.review.image_files import ImageFiles, NoFileError, check_shown
 from batchgen.review.written_files import check_own, replace_file
 from batchgen.text import counted, duration
 
@@ -129,12 +128,9 @@ class Written:
 class GalleryWriter:
     """Writes the files of one gallery below ``target``, which is a directory or one HTML file."""
 
-    def __init__(
-        self, base: Path, target: Path, options: GalleryOptions, thumbnails: Thumbnails
-    ) -> None:
-        self._base = base
+    def __init__(self, target: Path, options: GalleryOptions, files: ImageFiles) -> None:
         self._target = target
-        self._thumbnails = thumbnails
+        self._files = files
         self._options = options
         self._used = set[str]()
         self._number = 0
@@ -158,6 +154,7 @@ class GalleryWriter:
         check_own(page, kind="gallery")
         if options.single:
             self._check_size(images)
+        self._files.prepare(_rows(images), options.side)
         template = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -267,14 +264,13 @@ class GalleryWriter:
     def _thumbnail(self, row: ImageFile) -> str:
         """Return the URL of a thumbnail; as a data URL for a single file."""
         check_shown(row)
-        source = find_file(self._base, row)
+        content = self._files.thumbnail(row, self._options.side)
         if self._options.single:
-            content = self._thumbnails.read(source, row.sha256, self._options.side)
             return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
         name = f"{_THUMBS}/{row.sha256[:_NAME_CHARS]}-{self._options.side}.webp"
         path = self._use(name)
         if not path.is_file():
-            replace_file(path, self._thumbnails.read(source, row.sha256, self._options.side))
+            replace_file(path, content)
         return name
 
     def _original(self, image: GalleryImage, key: str) -> str:
@@ -283,7 +279,6 @@ class GalleryWriter:
         A GIF or AVIF without metadata is a WebP.
         """
         row = image.file
-        source = find_file(self._base, row)
         kind = ImageFormat(row.format)
         mark = "m" if self._options.keep_metadata else "c"
         stem = f"{row.sha256[:_NAME_CHARS]}{mark}"
@@ -293,8 +288,10 @@ class GalleryWriter:
         is_converted = not is_kept and kind not in USUAL_FORMATS
         extension = (ImageFormat.WEBP if is_converted else kind).extension
         path = self._use(name := f"{_ORIGINALS}/{stem}.{extension}")
-        if not path.is_file():
-            data = source.read_bytes()
+        if path.is_file():
+            self._files.check(row)
+        else:
+            data = self._files.find(row).read_bytes()
             if is_converted:
                 data = plain_copy(data)
             elif not is_kept:
@@ -322,6 +319,13 @@ class GalleryWriter:
 def _files_below(directory: Path) -> Iterator[Path]:
     if directory.is_dir():
         yield from sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _rows(images: Sequence[GalleryImage]) -> Iterator[ImageFile]:
+    for one in images:
+        yield one.file
+        if one.before is not None:
+            yield one.before
 
 
 def _pixels(image: GalleryImage, side: int) -> float:

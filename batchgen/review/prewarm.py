@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from batchgen.review.files import SIZES, Files, NoFileError
+from batchgen.review.files import SIZES, Files
+from batchgen.review.image_files import NoFileError
 
-_AT_MOST: Final = 20_000
 _PAUSE_S: Final = 0.01
 
 
@@ -21,7 +21,7 @@ def prepare_thumbnails(files: Files, images: Sequence[int], stop: threading.Even
     if sys.platform == "linux":
         with suppress(OSError):  # a thread of Linux has a priority of its own
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
-    for image in images[:_AT_MOST]:
+    for image in images[: files.most_prepared]:
         if stop.wait(_PAUSE_S):
             return
         with suppress(NoFileError, OSError, sqlite3.OperationalError):

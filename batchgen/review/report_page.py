@@ -36,10 +36,8 @@ from batchgen.report.run import (
 )
 from batchgen.report.run_list import RUN_COLUMNS, run_cells
 from batchgen.report.status import held_text, minute, uncertain_money, waiting_lines
-from batchgen.review.files import NoFileError, find_file
-from batchgen.review.thumbnails import Thumbnails
+from batchgen.review.image_files import ImageFiles, NoFileError
 from batchgen.text import counted, duration
-from batchgen.urls import is_bucket
 from batchgen.version import __version__
 
 MOST_IMAGES: Final = 40
@@ -60,9 +58,7 @@ class ReportSources:
     images: Sequence[MadeImage]
     budgets: Sequence[Budget]
     """Of the day and the month."""
-    base: Path
-    """Directory of the manifest."""
-    thumbnails: Thumbnails
+    files: ImageFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,13 +276,10 @@ def _before(image: MadeImage, sources: ReportSources) -> Thumb | None:
 
 
 def _thumb(row: ImageFile, sources: ReportSources) -> Thumb:
-    if is_bucket(row.root):
-        return Thumb(url="", trouble=f"in {row.root}/{row.path}")
     if row.format == ImageFormat.MP4.value:
         return Thumb(url="", trouble=f"a video: {row.path}")
     try:
-        source = find_file(sources.base, row)
-        content = sources.thumbnails.read(source, row.sha256, _SIDE, "jpg")
+        content = sources.files.thumbnail(row, _SIDE, "jpg")
     except NoFileError as exc:
         return Thumb(url="", trouble=str(exc))
     except BadImage:

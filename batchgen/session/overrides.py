@@ -40,6 +40,10 @@ class Overrides:
     db: Path | None = None
     adopt: bool = False
     """Whether a batch may continue with a manifest at another path."""
+    on: str | None = None
+    """The cluster whose actors carry out the orders; None for this process."""
+    actors: int | None = None
+    """How many actors to start; None for one on each node."""
     take_over: bool = False
     """Whether a run that cannot be checked from this machine counts as dead."""
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 import anyio
 
@@ -56,6 +56,7 @@ from batchgen.session.plan_and_enroll import EnrolledRun
 from batchgen.session.prepare import Prepared, key_of
 from batchgen.session.presenter import RunProgress
 from batchgen.session.publish import publish_live
+from batchgen.session.remote import remote_of
 from batchgen.session.run_claim import claim_of
 from batchgen.spool.redaction import Redactor
 from batchgen.spool.spool import Spool
@@ -63,6 +64,10 @@ from batchgen.system.disk_space import DiskSpace
 from batchgen.system.os_errors import stop_reason_of
 from batchgen.system.shutdown import Shutdown
 from batchgen.urls import is_bucket
+
+if TYPE_CHECKING:
+    from batchgen.cluster.executor import ClusterParts
+    from batchgen.cluster.messages import RunSettings
 
 T = TypeVar("T")
 
@@ -119,6 +124,7 @@ async def drive(
     base_url: str,
     *,
     embedder: Embedder | None = None,
+    cluster: ClusterParts | None = None,
 ) -> RunResult:
     """Run an enrolled batch to its end, in the caller's event loop.
 
@@ -137,7 +143,8 @@ async def drive(
         await engine.adopt_pace(ledger)
         begun = await _shielded(ledger.run(_begin, run, claim))
         context, run_id = engine.context(ledger, begun), begun.run
-        pool = Pool(context, engine.pool_settings(), shutdown, network)
+        remote = remote_of(context, begun.buckets, cluster, engine.remote_settings)
+        pool = Pool(context, engine.pool_settings(), shutdown, network, remote)
         error: BaseException | None = None
         try:
             await _run_pool(pool, context, progress, run)
@@ -238,7 +245,16 @@ class _Engine:
             base=prepared.base,
             overwrite=spec.overrides.overwrite,
             redactor=Redactor.of(self.key.reveal() if self.key else None),
-            stores=prepared.stores() if begun.has_bucket else None,
+            stores=prepared.stores() if begun.buckets else None,
+        )
+
+    def remote_settings(self) -> RunSettings:
+        """Return what the actors of a cluster need to know of the run."""
+        from batchgen.cluster.messages import RunSettings
+
+        limits = self.run.spec.limits
+        return RunSettings(
+            base_url=self.base_url, deadline_s=limits.deadline_s, downloads=limits.downloads
         )
 
     def pool_settings(self) -> PoolSettings:
@@ -292,8 +308,8 @@ class _Begun:
     run: RunId
     proven: set[tuple[str, str]]
     """Pairs of model and route that brought an image lately."""
-    has_bucket: bool
-    """Whether an output directory of the batch is, or was, in a bucket."""
+    buckets: tuple[str, ...]
+    """The output directories of the batch that are, or were, in buckets."""
 
 
 def _begin(ledger: Ledger, run: EnrolledRun, claim: Claim | None) -> _Begun:
@@ -307,7 +323,7 @@ def _begin(ledger: Ledger, run: EnrolledRun, claim: Claim | None) -> _Begun:
     return _Begun(
         run=run_id,
         proven=proven_kinds(ledger, run.spec.prepared.profile.name),
-        has_bucket=any(map(is_bucket, roots_of(ledger.conn, run.batch))),
+        buckets=tuple(filter(is_bucket, roots_of(ledger.conn, run.batch))),
     )
 
 

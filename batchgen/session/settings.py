@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from batchgen.providers.profile import AccountLog
 
 DB_NAME: Final = "batchgen.db"
+_RAY_STATISTICS: Final = "RAY_USAGE_STATS_ENABLED"
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -139,16 +141,41 @@ class Environment:
 
         None if it is not set. Raises SettingsError.
         """
-        written = self.get("BATCHGEN_LEDGER_WAIT")
-        if written is None:
+        if self.get("BATCHGEN_LEDGER_WAIT") is None:
             return None
+        return self.seconds("BATCHGEN_LEDGER_WAIT", 0.0)
+
+    def seconds(self, variable: str, default: float) -> float:
+        """Return a variable in seconds. Raises SettingsError."""
+        written = self.get(variable)
+        if written is None:
+            return default
         try:
             seconds = float(written)
         except ValueError:
             seconds = -1.0
         if not 0 <= seconds < float("inf"):
-            raise SettingsError(f"BATCHGEN_LEDGER_WAIT: {written!r}; expected seconds, like 600")
+            raise SettingsError(f"{variable}: {written!r}; expected seconds, like 600")
         return seconds
+
+
+@contextmanager
+def exported(environment: Environment, names: Iterable[str]) -> Iterator[None]:
+    """Set variables of a ``.env`` file in the environment of processes started in this block.
+
+    Ray reports no usage statistics from them.
+    """
+    added = {name: value for name in names if (value := environment.get(name)) is not None}
+    before = {name: os.environ.get(name) for name in (*added, _RAY_STATISTICS)}
+    os.environ.update({_RAY_STATISTICS: "0", **added})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def color_setting() -> bool | None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from batchgen.errors import SettingsError
 from batchgen.ledger.batches import BatchRow
-from batchgen.ledger.manifest_paths import manifest_of
-from batchgen.ledger.saved_images import saved_roots
+from batchgen.ledger.manifest_paths import manifest_path
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.model import Storage
 from batchgen.session.settings import Environment
@@ -44,6 +41,9 @@ _VARIABLES: Final = {
 """Settings that may be in a ``.env`` file; obstore reads these and more in the environment."""
 
 
+CREDENTIALS: Final = tuple(name for names in _VARIABLES.values() for name in names)
+
+
 def stores_for(base: Path, storage: Storage | None, environment: Environment) -> Stores:
     """Return the stores of a manifest; nothing is opened yet."""
     return Stores(base, lambda: _options(storage, environment))
@@ -66,7 +66,7 @@ def stores_of_batch(ledger: Path, batch: BatchRow) -> Stores:
 
     The manifest is read when the first bucket is opened. Raises SettingsError.
     """
-    path = manifest_of(ledger, batch)
+    path = manifest_path(ledger, batch.manifest_path)
 
     def options() -> dict[str, dict[str, str]]:
         manifest = parse_manifest(batch.manifest.encode(), file=path.name, path=path).manifest
@@ -75,13 +75,11 @@ def stores_of_batch(ledger: Path, batch: BatchRow) -> Stores:
     return Stores(path.parent, options)
 
 
-def refuse_buckets(conn: sqlite3.Connection, batch: BatchRow, command: str) -> None:
-    """Refuse a command that reads images from directories only. Raises SettingsError."""
-    for root in filter(is_bucket, saved_roots(conn, batch.id)):
-        raise SettingsError(
-            f"{command}: images of {batch.name} are in {root}; expected a directory."
-            f" `batchgen export {shlex.quote(batch.name)} --what images` lists their URLs"
-        )
+def check_opened(ledger: Path, batch: BatchRow, roots: Iterable[str]) -> None:
+    """Open the buckets among some output directories; nothing is sent. Raises SettingsError."""
+    stores = stores_of_batch(ledger, batch)
+    for root in filter(is_bucket, roots):
+        stores.of(root)
 
 
 def check_stores(stores: Stores, roots: Iterable[str], *, single_writer: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -113,6 +113,10 @@ class LocalStore:
         except FileNotFoundError:
             return
         sync_directory(path.parent)
+
+    def delete_all(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.delete(name)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         top = self.root / prefix.rpartition("/")[0]

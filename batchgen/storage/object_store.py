@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -151,6 +151,10 @@ class ObjectStore:
                 self._api.delete(self._store, name)
         except FileNotFoundError:
             pass
+
+    def delete_all(self, names: Sequence[str]) -> None:
+        with suppress(FileNotFoundError), self._errors(names[0], "deleted"):
+            self._api.delete(self._store, list(names))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         # obstore lists whole path segments only; the rest of the prefix is compared here.

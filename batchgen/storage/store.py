@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -81,6 +81,10 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Delete an object; do nothing if it does not exist."""
+        ...
+
+    def delete_all(self, names: Sequence[str]) -> None:
+        """Delete objects in few requests; those that do not exist are no error."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

@@ -35,11 +35,6 @@ def store(s3: S3Server) -> ObjectStore:
 
 
 @pytest.fixture
-def behavior() -> Behavior:
-    return Behavior()
-
-
-@pytest.fixture
 def proxied(s3: S3Server, behavior: Behavior) -> Iterator[ObjectStore]:
     with s3_proxy(s3.endpoint, behavior) as endpoint:
         options = {**s3.options, "aws_endpoint_url": endpoint}

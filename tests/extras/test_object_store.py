@@ -30,11 +30,6 @@ def store(s3: S3Server) -> ObjectStore:
 
 
 @pytest.fixture
-def behavior() -> Behavior:
-    return Behavior()
-
-
-@pytest.fixture
 def proxied(s3: S3Server, behavior: Behavior) -> Iterator[ObjectStore]:
     """A store reached through a proxy with the behavior of the test."""
     with s3_proxy(s3.endpoint, behavior) as endpoint:

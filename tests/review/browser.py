@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,13 +64,15 @@ class Server:
 
 
 @contextmanager
-def review(directory: Path, *flags: str, name: str = "batch") -> Iterator[Server]:
+def review(
+    directory: Path, *flags: str, name: str = "batch", env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """Start `batchgen review` in a directory; it is interrupted at the end."""
     command = [sys.executable, "-m", "batchgen", "review", name, "--no-open", *flags]
     if "--by" not in flags:
         command += ["--by", "anna"]
     with subprocess.Popen(
-        command, cwd=directory, env=rig.environment(), stdout=subprocess.PIPE, text=True
+        command, cwd=directory, env=rig.environment(env), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -18,7 +18,9 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 from batchgen.images.thumbnail import thumbnail_bytes
+from batchgen.job import BatchId
 from batchgen.ledger.attempts import settle_attempt
+from batchgen.ledger.batches import BatchRow
 from batchgen.ledger.budgets import Budget
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.made_images import MadeImage
@@ -27,13 +29,13 @@ from batchgen.ledger.run_report import run_report
 from batchgen.ledger.runs import end_run
 from batchgen.money import Micros
 from batchgen.report.run import Morning
+from batchgen.review.image_files import ImageFiles
 from batchgen.review.report_page import (
     MOST_IMAGE_BYTES,
     MOST_IMAGES,
     ReportSources,
     report_page,
 )
-from batchgen.review.thumbnails import Thumbnails
 from tests.review.big import big_batch
 from tests.review.browser import open_page
 from tests.support import rig
@@ -185,13 +187,13 @@ def test_missing_images_are_named_in_the_page(shop: Path, tmp_path: Path) -> Non
     (copied / "out" / "shop" / "tote.png").write_bytes(b"edited")
     with closing(sqlite3.connect(copied / "batchgen.db")) as conn:
         conn.execute(
-            "UPDATE images SET root = 's3://shop/x' WHERE state = 'saved' AND path LIKE 'bowl%'"
+            "UPDATE images SET root = 'az://shop/x' WHERE state = 'saved' AND path LIKE 'bowl%'"
         )
         conn.commit()
     page = report(copied)
     assert page.images == []
     assert "the file is not kept any more: bowl.png" in page.text
-    assert "in s3://shop/x/bowl.png" in page.text
+    assert "the bucket cannot be opened" in page.text
     assert "the file was changed after batchgen saved it: tote.png" in page.text
 
 
@@ -203,12 +205,22 @@ def test_page_shows_forty_images_and_counts_the_rest(tmp_path: Path) -> None:
     assert "warning: size differs" in page.text
 
 
+NO_BATCH = BatchRow(
+    id=BatchId(1),
+    name="b",
+    provider="local",
+    manifest_path="b.yaml",
+    manifest="",
+    manifest_sha256="",
+)
+"""A batch without buckets."""
+
+
 def sources(directory: Path, images: list[MadeImage]) -> ReportSources:
     return ReportSources(
         images=images,
         budgets=[Budget(period="day", max_cost=Micros(5_000_000), used=Micros(1_000_000))],
-        base=directory,
-        thumbnails=Thumbnails(directory / "batchgen.db"),
+        files=ImageFiles(directory / "batchgen.db", NO_BATCH, directory),
     )
 
 

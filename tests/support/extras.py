@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
-INSTALL = "pip install -e '.[test,cloud,dataset,test-extras]'"
+INSTALL = "pip install -e '.[test,cloud,dataset,ray,test-extras]'"
 
 
 def require(*modules: str) -> None:

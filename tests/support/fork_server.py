@@ -1,6 +1,6 @@
-"""Starts commands of batchgen as forks of a process that has imported it already.
+"""Starts batchgen and its local endpoint as forks of a process that has imported them already.
 
-A command is a process of its own either way, with its own arguments, environment, directory,
+Each is a process of its own either way, with its own arguments, environment, directory,
 standard streams and exit code. Only the imports are shared: they are most of what a short command
 costs. ``BATCHGEN_TEST_EXEC=1`` starts each in a new interpreter, as a user does.
 """
@@ -8,6 +8,7 @@ costs. ``BATCHGEN_TEST_EXEC=1`` starts each in a new interpreter, as a user does
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import os
 import pickle
@@ -24,6 +25,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 # As long as tests wait for any command: a busy machine may not give the process its turn.
 _END_TIMEOUT_S = 100
@@ -36,8 +38,16 @@ _READ_AT_START = ("PYTHON", "LC_", "LANG")
 """Variables that an interpreter reads once, when it starts."""
 
 
+_PROGRAMS = {
+    "batchgen": "batchgen.cli.main",
+    "batchgen.simulator": "batchgen.simulator.__main__",
+}
+"""The module of each program's ``main``."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Order:
+    program: str
     arguments: list[str]
     directory: str
     env: dict[str, str]
@@ -47,9 +57,14 @@ class _Order:
 # The side of the tests
 
 
+def is_wanted() -> bool:
+    """Return whether programs are started this way here."""
+    return hasattr(os, "pidfd_open") and "BATCHGEN_TEST_EXEC" not in os.environ
+
+
 def can_fork(env: Mapping[str, str]) -> bool:
     """Return whether a fork would do what a new interpreter does with this environment."""
-    if not hasattr(os, "pidfd_open") or "BATCHGEN_TEST_EXEC" in os.environ:
+    if not is_wanted():
         return False
     return env.get("PYTHONPATH") == LOUD and all(
         env.get(name) == os.environ.get(name)
@@ -62,24 +77,80 @@ def run(
     arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end with its output captured, as `subprocess.run` does."""
-    umask = os.umask(0)
-    os.umask(umask)
-    order = pickle.dumps(_Order(list(arguments), str(cwd), dict(env), umask))
-    assert len(order) < _MOST_BYTES, "too many arguments"
     pipes = [os.pipe() for _ in range(3)]
     nothing = os.open(os.devnull, os.O_RDONLY)
-    ends = [nothing, *(end for _, end in pipes)]
     with ExitStack() as stack:
         for reader, _ in pipes:
             stack.callback(os.close, reader)
-        try:
-            socket.send_fds(_server(), [order], ends)
-        finally:
-            for end in ends:
-                os.close(end)
+        order = _Order("batchgen", list(arguments), str(cwd), dict(env), _umask())
+        _give(order, [nothing, *(end for _, end in pipes)])
         found = _read_to_end([reader for reader, _ in pipes], timeout_s)
     out, errors = (text.decode().replace("\r\n", "\n") for text in found[:2])
     return subprocess.CompletedProcess(list(arguments), int(found[2].split()[1]), out, errors)
+
+
+class Process:
+    """A process that outlives the call, with the part of `subprocess.Popen` that tests use."""
+
+    def __init__(self, program: str, arguments: Sequence[str]) -> None:
+        """Start a program with pipes as its stdin and stdout, in this environment."""
+        (its_in, ours_in), (ours_out, its_out), (status, its_status) = (os.pipe() for _ in range(3))
+        order = _Order(program, list(arguments), str(Path.cwd()), dict(os.environ), _umask())
+        _give(order, [its_in, its_out, os.dup(2), its_status])
+        self.stdin = os.fdopen(ours_in, "wb", buffering=0)
+        self.stdout = os.fdopen(ours_out, "rb")
+        self._status = os.fdopen(status, "rb")
+        self.pid = int(self._status.readline())
+        self.returncode: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stdin.close()
+        self.wait(_END_TIMEOUT_S)
+        self.stdout.close()
+        self._status.close()
+
+    def wait(self, timeout: float = _END_TIMEOUT_S) -> int:
+        """Return the exit code, negative for a signal. Raises TimeoutExpired after seconds."""
+        if self.returncode is None:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._status, selectors.EVENT_READ)
+                if not selector.select(timeout):
+                    raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            self.returncode = int(self._status.readline())
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def _give(order: _Order, handles: Sequence[int]) -> None:
+    """Send an order with its standard streams and the pipe of its status; close them here."""
+    data = pickle.dumps(order)
+    assert len(data) < _MOST_BYTES, "too many arguments"
+    try:
+        socket.send_fds(_server(), [data], handles)
+    finally:
+        for handle in handles:
+            os.close(handle)
 
 
 def _read_to_end(readers: Sequence[int], timeout_s: float) -> list[bytes]:
@@ -133,8 +204,15 @@ def serve() -> None:
 
     for module in pkgutil.iter_modules(batchgen.commands.__path__, "batchgen.commands."):
         importlib.import_module(module.name)
-    for name in ("anyio._backends._asyncio", "httptools", "httpcore"):
+    for name in (
+        "anyio._backends._asyncio",
+        "httptools",
+        "httpcore",
+        "batchgen.simulator.server",
+        *_PROGRAMS.values(),
+    ):
         importlib.import_module(name)
+    gc.freeze()  # collections of a fork would copy these pages, one by one
     with socket.socket(fileno=os.dup(0)) as control:
         order = _next_child(control)
     if order is not None:  # this is a child
@@ -174,9 +252,8 @@ def _next_child(control: socket.socket) -> _Order | None:
 
 
 def _main(order: _Order) -> int:
-    """Become the command: nothing of the server but its imports may be left."""
-    from batchgen.cli.main import main
-
+    """Become the program: nothing of the server but its imports may be left."""
+    main = importlib.import_module(_PROGRAMS[order.program]).main
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     # The streams of the server still hold facts of its own files, such as positions in them.
     for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
@@ -189,6 +266,7 @@ def _main(order: _Order) -> int:
     os.chdir(order.directory)
     os.environ.clear()
     os.environ.update(order.env)
-    sys.argv = ["batchgen", *order.arguments]
+    sys.argv = [order.program, *order.arguments]
     runpy.run_path(str(Path(LOUD) / "sitecustomize.py"))
-    return main()
+    code: int = main()
+    return code

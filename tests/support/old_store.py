@@ -21,6 +21,8 @@ class Behavior:
     """This many PUT requests are carried out and answered with 503."""
     refuse_puts: bool = False
     """PUT requests are answered with 403 and not carried out."""
+    refuse_gets: bool = False
+    """GET and HEAD requests are answered with 403."""
     only: str = ""
     """Concerns only requests whose URL contains this text."""
     requests: list[str] = field(default_factory=list)
@@ -42,6 +44,9 @@ def s3_proxy(endpoint: str, behavior: Behavior) -> Iterator[str]:
             dropped = {"if-none-match", "if-match"} if behavior.drop_conditions else set[str]()
             headers = {k: v for k, v in self.headers.items() if k.lower() not in dropped}
             if self.command == "PUT" and concerned and behavior.refuse_puts:
+                self._reply(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+                return
+            if self.command in ("GET", "HEAD") and concerned and behavior.refuse_gets:
                 self._reply(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
                 return
             connection = http.client.HTTPConnection(target, timeout=60)

@@ -38,7 +38,7 @@ class Endpoint:
 
     base_url: str
     state: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | fork_server.Process
 
     def judge(self, route: str, body: Mapping[str, object] | None = None) -> Any:
         """Request a control route; with a body, by POST."""
@@ -141,9 +141,8 @@ def run_changed(change: str, path: Path, *, code: int) -> str:
 @contextmanager
 def endpoint(state: Path, *switches: str) -> Iterator[Endpoint]:
     """Start an endpoint on a free port; stopped at the end."""
-    command = [sys.executable, "-m", "batchgen.simulator", "--state", str(state), *switches]
-    with subprocess.Popen(
-        [*command, "--stdin-lifeline"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    with _started(
+        "batchgen.simulator", "--state", str(state), *switches, "--stdin-lifeline"
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
@@ -153,6 +152,14 @@ def endpoint(state: Path, *switches: str) -> Iterator[Endpoint]:
         finally:
             process.stdin.close()
             process.wait(TIMEOUT_S)
+
+
+def _started(program: str, *arguments: str) -> subprocess.Popen[bytes] | fork_server.Process:
+    if fork_server.is_wanted():
+        return fork_server.Process(program, arguments)
+    return subprocess.Popen(
+        [sys.executable, "-m", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -336,6 +343,21 @@ def charges(bill: Sequence[Mapping[str, Any]]) -> Counter[str]:
 def judge(directory: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool) -> None:
     """Compare a ledger and its files with the endpoint's bill."""
     db = directory / "batchgen.db"
+    judge_money(db, bill)
+    _judge_files(directory, db)
+    if finished:
+        assert query(db, "SELECT total(reserved) FROM runs")[0][0] == 0
+        assert query(db, "SELECT id FROM attempts WHERE outcome = 'sending'") == []
+        states = {row[0] for row in query(db, "SELECT DISTINCT state FROM jobs WHERE retired = 0")}
+        assert states <= {"done", "failed", "blocked", "uncertain"}
+        held = {row["id"] for row in query(db, _HELD)}
+        left = {path.name.partition(".")[0] for path in spooled(directory)}
+        assert left <= held, "the spool keeps files that are not needed"
+        assert [path for path in directory.rglob("*.part") if "spool" not in str(path)] == []
+
+
+def judge_money(db: Path, bill: Sequence[Mapping[str, Any]]) -> None:
+    """Compare the attempts and sums of a ledger with the endpoint's bill."""
     assert [row[0] for row in query(db, "PRAGMA integrity_check")] == ["ok"]
     assert query(db, "PRAGMA foreign_key_check") == []
     attempts = {row["id"]: row for row in query(db, "SELECT * FROM attempts")}
@@ -364,16 +386,6 @@ def judge(directory: Path, bill: Sequence[Mapping[str, Any]], *, finished: bool)
     assert totals["c"] == charged
     assert totals["m"] + totals["r"] == maybe
     _judge_repeats(attempts)
-    _judge_files(directory, db)
-    if finished:
-        assert totals["r"] == 0
-        assert query(db, "SELECT id FROM attempts WHERE outcome = 'sending'") == []
-        states = {row[0] for row in query(db, "SELECT DISTINCT state FROM jobs WHERE retired = 0")}
-        assert states <= {"done", "failed", "blocked", "uncertain"}
-        held = {row["id"] for row in query(db, _HELD)}
-        left = {path.name.partition(".")[0] for path in spooled(directory)}
-        assert left <= held, "the spool keeps files that are not needed"
-        assert [path for path in directory.rglob("*.part") if "spool" not in str(path)] == []
 
 
 def _judge_repeats(attempts: Mapping[str, sqlite3.Row]) -> None:

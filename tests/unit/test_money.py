@@ -135,6 +135,7 @@ MONEY_CODE = (
     "ledger.paid_images",
     "ledger.paid_responses",
     "ledger.price_lists",
+    "ledger.late_responses",
     "ledger.reconciliation",
     "ledger.records",
     "ledger.reservations",

@@ -1,0 +1,168 @@
+"""What a driver and its actors send each other. No message holds a secret.
+
+The driver plans, keeps the ledger and gives orders; an actor carries them out. Before an actor
+sends a paid request it puts the intent of the attempt, create-only; before it reports a response it
+puts the response. See `batchgen.cluster.intents` for both objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from batchgen.http.network_settings import NetworkSettings
+from batchgen.job import AttemptId, Job, SavedImage
+from batchgen.ledger.records import DueImage, Provenance
+from batchgen.outcomes.download_policy import FetchLater, FetchResult, FetchSpoiled
+from batchgen.outcomes.exchange import Failure, Reach
+from batchgen.version import __version__
+
+STAGING_PREFIX: Final = "staging/"
+MAX_REPORTED_BYTES: Final = 64 << 20
+"""Largest response that travels in a report because the bucket refused it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorSettings:
+    """What an actor needs to know before its first order."""
+
+    root: str
+    """The output directory: the URL of a bucket."""
+    storage: tuple[str | None, str | None]
+    """Endpoint and region of the bucket, where the manifest sets them."""
+    key_variable: str | None
+    """The environment variable of the actor that holds the API key; None if no key is secret."""
+    open_key: str | None
+    """A key that is not secret."""
+    network: NetworkSettings
+    epoch: int
+    """Of the driver's lease. An actor refuses orders of an older one."""
+    silent_s: float = 30.0
+    """An actor that has not heard from its driver for this time finishes what it holds and ends."""
+    failpoint: str | None = None
+    """Where a test has this actor killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What an actor needs for the orders of one run."""
+
+    base_url: str
+    deadline_s: float
+    downloads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeting:
+    """What an actor says of itself before the first order."""
+
+    node: str
+    batchgen: str
+    python: str
+    key_digest: str
+    """Of the key and the nonce of the driver; empty without a key."""
+    problem: str = ""
+    """Why it can carry out no order; empty if it can."""
+
+    def difference(self, ours: Greeting) -> str:
+        """Return why orders of a driver like ``ours`` cannot be carried out; empty if they can."""
+        if self.problem:
+            return self.problem
+        if self.batchgen != ours.batchgen:
+            return f"batchgen {self.batchgen}; expected {ours.batchgen}, as on the driver"
+        if self.python != ours.python:
+            return f"Python {self.python}; expected {ours.python}, as on the driver"
+        if self.key_digest != ours.key_digest:
+            return "another API key than the driver has; expected the same one"
+        return ""
+
+
+def greeting(node: str, key: str | None, nonce: bytes, problem: str = "") -> Greeting:
+    """Return the greeting of this process."""
+    digest = hmac.new(nonce, key.encode(), hashlib.sha256).hexdigest() if key else ""
+    version = ".".join(platform.python_version_tuple()[:2])
+    return Greeting(
+        node=node, batchgen=__version__, python=version, key_digest=digest, problem=problem
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendOrder:
+    """A paid request to send once."""
+
+    attempt: AttemptId
+    epoch: int
+    intent: bytes
+    """Content of the intent."""
+    key_variable: str | None
+    """The variable of the key to send."""
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    content_type: str
+    body: bytes
+    route: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendReport:
+    """How far a request got, and where its response is."""
+
+    refused: str = ""
+    """Why the request was not sent; empty if it was."""
+    storage_failed: str = ""
+    """What the bucket said when it refused the intent or the response."""
+    reach: Reach = Reach.NOTHING
+    failure: Failure = Failure.NONE
+    detail: str = ""
+    status: int | None = None
+    headers: Mapping[str, str] | None = None
+    upload_bytes: int | None = None
+    text: bytes | None = None
+    """The body without inline images, if it is short; the rest is in the bucket."""
+    size: int = 0
+    """Bytes of the body."""
+    file: bytes | None = None
+    """The spool file of a response that is not in the bucket."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchMessage:
+    """A paid image to fetch, verify and put under its staging name."""
+
+    job: Job
+    image: DueImage
+    epoch: int
+    url: str | None
+    """Absolute; None for an image in its response."""
+    response: str
+    """The object of its response."""
+    origin: Provenance | None
+    """For the metadata of the image; None if it gets none."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagedImage:
+    """A verified image that is whole under its staging name."""
+
+    saved: SavedImage
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotFetched:
+    """The actor leaves the image to the driver."""
+
+    reason: str
+
+
+FetchReport: TypeAlias = StagedImage | NotFetched | FetchResult | FetchLater | FetchSpoiled
+
+
+def staging_name(attempt: AttemptId, position: int, extension: str) -> str:
+    """Return the name of a verified image until the driver copies it to its final name."""
+    return f"{STAGING_PREFIX}{attempt}-{position}.{extension}"

@@ -1,0 +1,74 @@
+"""Links to images in buckets that work for anyone, for a limited time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from batchgen.errors import SettingsError
+from batchgen.ledger.clock import timestamp, utc_now
+from batchgen.storage.object_store import ObjectStore
+from batchgen.storage.stores import Stores
+
+_LIFETIME: Final = re.compile(r"(?P<number>[0-9]{1,5})(?P<unit>[mhd])")
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+MAX_LIFETIME: Final = timedelta(days=7)
+"""Of S3 and Google Cloud Storage; see
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html."""
+_SIGNED_STATES: Final = ("saved", "unpublished")
+
+
+def parse_lifetime(text: str) -> timedelta:
+    """Parse a lifetime like ``30m``, ``24h`` or ``7d``. Raises ValueError."""
+    found = _LIFETIME.fullmatch(text.strip())
+    lifetime = timedelta(0)
+    if found is not None:
+        lifetime = timedelta(**{_UNITS[found["unit"]]: int(found["number"])})
+    if not timedelta(0) < lifetime <= MAX_LIFETIME:
+        raise ValueError(f"not a lifetime: {text!r}; expected one like 30m, 24h or 7d, at most 7d")
+    return lifetime
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The links of one command, which all end at the same time."""
+
+    stores: Stores
+    lifetime: timedelta
+    until: datetime
+
+    @classmethod
+    def lasting(cls, stores: Stores, lifetime: timedelta) -> Links:
+        """Return links that begin to count now."""
+        return cls(stores, lifetime, utc_now() + lifetime)
+
+    @property
+    def notice(self) -> str:
+        """What a person must know who passes them on."""
+        return (
+            f"presigned_url works until {self.until:%Y-%m-%d %H:%M} UTC, for anyone who has it;"
+            " shorter if the credentials that signed it end before"
+        )
+
+    def added_to(self, rows: Iterator[dict[str, object]]) -> Iterator[dict[str, object]]:
+        """Yield rows of images with two more columns; None for images that have no link.
+
+        Raises SettingsError.
+        """
+        for row in rows:
+            url = None
+            if row["url"] is not None and row["state"] in _SIGNED_STATES:
+                url = self._url(str(row["root"]), str(row["path"]))
+            until = None if url is None else timestamp(self.until)
+            yield {**row, "presigned_url": url, "presigned_until": until}
+
+    def _url(self, root: str, path: str) -> str:
+        store = self.stores.of(root)
+        assert isinstance(store, ObjectStore)
+        try:
+            return store.presigned(path, self.lifetime)
+        except OSError as exc:
+            raise SettingsError(f"{root}: --presigned: {exc.strerror or exc}") from exc

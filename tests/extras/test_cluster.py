@@ -1,0 +1,145 @@
+"""Runs on a real Ray cluster of three nodes, with a real S3 server and an endpoint with a bill."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import canary, rig
+from tests.support.cluster_batch import ClusterBatch
+from tests.support.extras import require
+from tests.support.old_store import Behavior, s3_proxy
+from tests.support.ray_cluster import RayCluster, ray_cluster
+from tests.support.s3 import S3Server
+
+require("obstore", "moto", "ray")
+
+pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.timeout(600)]
+
+JOBS = 24
+IN_FLIGHT = 8
+
+
+@pytest.fixture(scope="module")
+def cluster(s3: S3Server) -> Iterator[RayCluster]:
+    """Three nodes for all tests of the module."""
+    with ray_cluster(s3.env) as found:
+        yield found
+
+
+@pytest.fixture
+def batch(served: rig.Endpoint, s3: S3Server, cluster: RayCluster, tmp_path: Path) -> ClusterBatch:
+    return ClusterBatch.of(tmp_path, served, s3, cluster)
+
+
+def test_cluster_pays_once_and_keeps_the_key_to_itself(batch: ClusterBatch) -> None:
+    batch.write(60)
+    assert "3 actors on 3 nodes ready" in batch.run()
+    assert batch.states() == {"done": 60}
+    batch.judge()
+    assert len(batch.served.bill()) - batch.before == 60
+    assert batch.left_over() == []
+    assert "nothing sent" in batch.run()
+    assert len(batch.served.bill()) - batch.before == 60
+    for one in batch.store.list():
+        assert not canary.is_in(batch.store.read(one.name)), one.name
+    for path in batch.cluster.session.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            assert not canary.is_in(path.read_bytes()), path
+
+
+@pytest.mark.parametrize("point", ["intent-put", "body-sent", "response-put", "staged"])
+def test_lost_actor_is_neither_paid_twice_nor_ignored(point: str, batch: ClusterBatch) -> None:
+    batch.write(JOBS)
+    shown = batch.run(code=None, BATCHGEN_ACTOR_FAILPOINT=f"{point}:3")
+    assert "an actor of the cluster is lost" in shown
+    states = batch.states()
+    assert states.get("uncertain", 0) <= IN_FLIGHT
+    assert sum(states.values()) == states.get("uncertain", 0) + states["done"] == JOBS
+    batch.judge()
+    assert not batch.stored_responses()
+    if point == "staged":
+        assert states == {"done": JOBS}
+
+
+def test_killed_driver_finds_the_stored_responses(batch: ClusterBatch) -> None:
+    batch.write(JOBS)
+    batch.run(code=-signal.SIGKILL, BATCHGEN_FAILPOINT="received:6")
+    batch.run(code=None)
+    states = batch.states()
+    assert states.get("uncertain", 0) <= IN_FLIGHT
+    assert sum(states.values()) == states.get("uncertain", 0) + states["done"] == JOBS
+    batch.judge()
+
+
+def test_run_in_one_process_follows_one_on_a_cluster(batch: ClusterBatch) -> None:
+    batch.write(JOBS)
+    batch.run(code=-signal.SIGKILL, BATCHGEN_FAILPOINT="received:6")
+    rig.batchgen("run", "batch.yaml", cwd=batch.directory, env=batch.env, code=None)
+    assert batch.states()["done"] >= JOBS - IN_FLIGHT
+    batch.judge()
+
+
+def test_removed_node_costs_at_most_its_orders(batch: ClusterBatch) -> None:
+    batch.write(JOBS)
+    run = batch.start()
+    rig.wait_for(batch.directory, "SELECT 1 FROM jobs WHERE state = 'done'", run)
+    batch.cluster.remove_node()
+    shown = "".join(run.communicate(timeout=300))
+    assert "raylet" not in shown
+    states = batch.states()
+    assert states.get("uncertain", 0) <= IN_FLIGHT
+    assert sum(states.values()) == states.get("uncertain", 0) + states["done"] == JOBS
+    batch.judge()
+
+
+def test_response_of_a_stopped_actor_is_collected_later(batch: ClusterBatch) -> None:
+    batch.write(JOBS)
+    run = batch.start()
+    rig.wait_for(batch.directory, "SELECT 1 FROM jobs WHERE state = 'done' LIMIT 1", run)
+    stopped = batch.cluster.actors()[0]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        run.communicate(timeout=300)
+        assert batch.states().get("done", 0) >= JOBS - IN_FLIGHT
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    batch.run(code=None)
+    assert not batch.stored_responses()
+    batch.judge()
+
+
+REFUSED = {
+    "ray://": "not a cluster",
+    "dask": "not a cluster",
+    "ray=127.0.0.1:9": "no connection",
+}
+
+
+@pytest.mark.parametrize("place", sorted(REFUSED))
+def test_unusable_cluster_is_refused_before_the_money(place: str, batch: ClusterBatch) -> None:
+    batch.write(2)
+    done = rig.batchgen(
+        *("run", "batch.yaml", "--on", place), cwd=batch.directory, env=batch.env, code=2
+    )
+    assert REFUSED[place] in done.stderr
+    assert not (batch.directory / "batchgen.db").exists()
+
+
+def test_cluster_needs_a_bucket(batch: ClusterBatch) -> None:
+    rig.manifest(batch.directory, batch.served.base_url, ["one"])
+    assert "needs an output directory that every node can reach" in batch.run(code=2)
+    assert not (batch.directory / "batchgen.db").exists()
+
+
+def test_store_without_conditions_is_refused(batch: ClusterBatch) -> None:
+    batch.write(2)
+    behavior = Behavior(drop_conditions=True)
+    with s3_proxy(batch.env["AWS_ENDPOINT_URL"], behavior) as endpoint:
+        shown = batch.run(code=2, AWS_ENDPOINT_URL=endpoint)
+    assert "ignores conditional writes" in shown
+    assert not (batch.directory / "batchgen.db").exists()

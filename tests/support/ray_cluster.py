@@ -1,0 +1,118 @@
+"""A real Ray cluster of several nodes on this machine, in a process of its own.
+
+As a program it starts the nodes, prints how to reach them as JSON, and obeys commands on stdin:
+``remove`` takes a node away without notice and adds another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import rig
+
+_STORE_BYTES = 80 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A running cluster."""
+
+    gcs: str
+    """HOST:PORT of its head."""
+    session: Path
+    """Directory of its logs."""
+    process: subprocess.Popen[str]
+
+    def actors(self) -> list[int]:
+        """Return the process ids of the actors, oldest first."""
+        return sorted(
+            pid for pid in _below(self.process.pid) if _title(pid).startswith("ray::Actor")
+        )
+
+    def remove_node(self) -> None:
+        """Take a node away without notice; another one is added after that."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("remove\n")
+        self.process.stdin.flush()
+        self.process.stdout.readline()
+
+
+@contextmanager
+def ray_cluster(env: Mapping[str, str], nodes: int = 3) -> Iterator[RayCluster]:
+    """Start a cluster whose actors have this environment; stopped at the end."""
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.ray_cluster", str(nodes)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=rig.environment({**env, **quiet}),
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            ready = json.loads(process.stdout.readline())
+            yield RayCluster(ready["gcs"], Path(ready["session"]), process)
+        finally:
+            process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(60)
+            for pid in [*_below(process.pid), process.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _below(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that these started."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdecimal():
+            with suppress(OSError):
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(path.name))
+    found, left = list[int](), [pid]
+    while left:
+        more = children.get(left.pop(), [])
+        found += more
+        left += more
+    return found
+
+
+def _title(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    return ""
+
+
+def main(count: int) -> None:
+    """Start the nodes, and obey commands until the end of stdin."""
+    from ray.cluster_utils import Cluster
+
+    arguments = {"num_cpus": 2, "object_store_memory": _STORE_BYTES}
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**arguments, "include_dashboard": False}
+    )
+    others = [cluster.add_node(**arguments) for _ in range(count - 1)]
+    session = cluster.head_node.get_session_dir_path()
+    print(json.dumps({"gcs": cluster.head_node.gcs_address, "session": session}), flush=True)
+    for line in sys.stdin:
+        if line.strip() == "remove" and others:
+            cluster.remove_node(others.pop(), allow_graceful=False)
+            print("removed", flush=True)
+            others.append(cluster.add_node(**arguments))
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
