@@ -85,10 +85,11 @@ class Redelivery:
 
     def leave(self, job: JobId, images: list[int]) -> None:
         """Forget a job that is not retried."""
-        self._held.discard(job)
         for image in images:
             self._tries.pop(image, None)
-        self._changed.set()
+        if job in self._held:  # otherwise nothing changes for those that wait in `get`
+            self._held.discard(job)
+            self._changed.set()
 
     def close(self, *, waited: bool = False) -> None:
         """Announce that all other work is done; ``waited`` if the run has waited already."""

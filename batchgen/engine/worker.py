@@ -194,7 +194,9 @@ class Worker:
         context, job = self._context, attempt.job
         try:
             request = self._build_request(attempt)
-            why = await in_disk_thread(changed_references, job, context.profile.name)
+            why = None
+            if job.images:
+                why = await in_disk_thread(changed_references, job, context.profile.name)
         except OSError as exc:
             why = str(exc)
         if why is not None:  # changed since the first check; the job is pending and checked again

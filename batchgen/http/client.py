@@ -31,7 +31,7 @@ from batchgen.http.network import Network
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS
 from batchgen.http.request import ApiRequest
 from batchgen.http.response_headers import first_header, kept_headers
-from batchgen.http.transport import StreamTransport
+from batchgen.http.transport import StreamTransport, close
 from batchgen.http.upload import BodyUnreadable, Upload
 from batchgen.images.base64_scanner import ScannedBody
 from batchgen.outcomes.exchange import Exchange, Failure, Reach
@@ -174,8 +174,7 @@ class ApiClient:
         try:
             await self._spool(response, part, received, request.extensions[_ROUTE])
         finally:
-            with anyio.CancelScope(shield=True):
-                await response.aclose()
+            await close(response)
 
     async def _spool(
         self, response: httpx.Response, part: PartFile, received: _Received, route: str

@@ -236,6 +236,8 @@ class Connection(asyncio.BufferedProtocol):
             self._end_of_input("the connection was closed")
         else:
             self._fail(httpx.ReadError(str(exc) or type(exc).__name__))
+        # Without the cycle, asyncio's TLS buffers of 256 KiB are freed before the next collection.
+        self._transport = self._raw = self._socket = None
 
     def resume_writing(self) -> None:
         """Wake the writer, since the buffer is empty."""

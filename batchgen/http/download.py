@@ -29,7 +29,7 @@ from batchgen.http.dns import CachedLookup, ip_in
 from batchgen.http.network import Access, Network, origin_of
 from batchgen.http.progress import DEADLINE, TARGET
 from batchgen.http.response_headers import first_header, kept_headers
-from batchgen.http.transport import CONNECT_TIMEOUT_S, StreamTransport
+from batchgen.http.transport import CONNECT_TIMEOUT_S, StreamTransport, close
 from batchgen.outcomes.download_policy import FetchResult
 from batchgen.outcomes.retry_after import retry_after
 from batchgen.spool.redaction import Redactor, redacted
@@ -204,7 +204,7 @@ class Downloader:
                 if location is None:
                     return await _receive(response, part, max_bytes)
             finally:
-                await response.aclose()
+                await close(response)
             url = str(target.url.copy_with(raw_path=target.raw_path).join(location))
         return FetchResult(detail=f"more than {_MAX_REDIRECTS} redirects")
 

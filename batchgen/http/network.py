@@ -63,7 +63,7 @@ class Network:
 
     def proxy_for(self, host: str) -> Proxy | None:
         """Return the proxy on the way to a host; None for a direct connection."""
-        return None if is_loopback(host) else self.proxy
+        return None if self.proxy is None or is_loopback(host) else self.proxy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Final
 
 from batchgen.outcomes.retry_after import is_wait_header
@@ -35,12 +36,21 @@ def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """
     kept: dict[str, str] = {}
     for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("utf-8", "replace")
-        if name in _KEPT or is_wait_header(name):
+        name = _kept_name(raw_name)
+        if name is not None:
+            value = raw_value.decode("utf-8", "replace")
             joined = f"{kept[name]}, {value}" if name in kept else value
             kept[name] = joined[:_MAX_VALUE_CHARS]
-    kept.setdefault("date", format_datetime(datetime.now(UTC), usegmt=True))
+    if "date" not in kept:
+        kept["date"] = format_datetime(datetime.now(UTC), usegmt=True)
     return kept
+
+
+@lru_cache(maxsize=256)
+def _kept_name(raw_name: bytes) -> str | None:
+    """Return the name of a header in lower case; None for one that is not kept."""
+    name = raw_name.decode("latin-1").lower()
+    return name if name in _KEPT or is_wait_header(name) else None
 
 
 def first_header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:

@@ -185,6 +185,15 @@ class StreamTransport(httpx.AsyncBaseTransport):
         kept.append(connection)
 
 
+async def close(response: httpx.Response) -> None:
+    """Close a response of any transport; a cancellation does not interrupt it."""
+    if isinstance(response.stream, _Body):
+        response.stream.close()
+        return
+    with anyio.CancelScope(shield=True):
+        await response.aclose()
+
+
 class _Body(httpx.AsyncByteStream):
     """The body of a response, read from its connection."""
 
@@ -199,6 +208,10 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Keep the connection for another request, or close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Do what `aclose` does, which waits for nothing."""
         if self._release is not None:
             self._release()
             self._release = None
@@ -250,16 +263,18 @@ def _outgoing(request: httpx.Request, proxy: Proxy | None) -> _Outgoing:
 
 async def _pieces(request: httpx.Request, outgoing: _Outgoing) -> AsyncGenerator[bytes, None]:
     stream = aiter(cast("httpx.AsyncByteStream", request.stream))
+    is_over = False
     try:
         async for piece in stream:
             if not outgoing.is_chunked:
                 yield piece
             elif piece:
                 yield b"%x\r\n%b\r\n" % (len(piece), piece)
+        is_over = True
         if outgoing.is_chunked:
             yield b"0\r\n\r\n"
     finally:
-        if isinstance(stream, AsyncGenerator):
+        if not is_over and isinstance(stream, AsyncGenerator):
             with anyio.CancelScope(shield=True):  # closes the files that it reads
                 await stream.aclose()
 

@@ -36,6 +36,8 @@ class ImageFormat(StrEnum):
     @classmethod
     def named(cls, name: object) -> Self | None:
         """Return the format that an option or an extension names; None for another name."""
+        if not name:
+            return None
         return next((kind for kind in cls if name in (kind.value, kind.extension)), None)
 
     @property

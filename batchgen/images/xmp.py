@@ -10,8 +10,8 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
+from html import escape
 from typing import Final
-from xml.sax.saxutils import escape
 
 from batchgen.images.formats import USUAL_FORMATS, ImageFormat, ImageInfo
 from batchgen.images.inspect import inspect
@@ -104,7 +104,7 @@ def _text(value: str, most: int = MAX_VALUE_BYTES) -> str:
     """Return text as XML of at most this many bytes, never cut inside a character."""
     size, kept = 0, []
     for char in _NOT_XML.sub("", value):
-        written = escape(char)
+        written = escape(char, quote=False)
         size += len(written.encode())
         if size > most:
             break

@@ -52,6 +52,10 @@ class Rule:
 
     def classification(self, case: Case) -> Classification:
         """Classify an attempt that this rule applies to."""
+        if not (self.code or self.message or self.hint):  # a success needs no texts
+            return Classification(
+                outcome=self.outcome, billed=self.billed, code="", message="", again=self.again
+            )
         fields = case.fields()
         code = self.code.format_map(fields)
         fields["text"] = with_names(case.error, case.text, code)

@@ -11,13 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tests.bench import figures, pulse, rate, scale, startup, table, throughput
+from tests.bench import counts, figures, pulse, rate, scale, startup, table, throughput
 from tests.bench.clients import clients
 from tests.bench.figures import Bench, Figure
 from tests.bench.nginx import nginx
 
 ALONE: Final[Mapping[str, Callable[[Bench], Iterable[Figure]]]] = {
     "startup": startup.run,
+    "counts": counts.run,
     "pulse": pulse.run,
     "width": throughput.width,
     "first-request": scale.first_request,
@@ -36,12 +37,16 @@ def main() -> None:
     """Run the requested benchmarks, and print their tables as they finish."""
     options = _options()
     chosen = options.only or (QUICK if options.quick else [*_NAMES, *ALONE])
-    with tempfile.TemporaryDirectory(prefix="batchgen-bench-", dir=options.directory) as directory:
+    with (
+        tempfile.TemporaryDirectory(prefix="batchgen-bench-", dir=options.directory) as directory,
+        tempfile.TemporaryDirectory(prefix="batchgen-bench-", dir=options.disk) as disk,
+    ):
         work = Path(directory)
         with nginx(work / "nginx") as server:
             bench = Bench(
                 nginx=server,
                 work=work,
+                disk=Path(disk),
                 rounds=options.rounds or (1 if options.quick else 3),
                 quick=options.quick,
             )
@@ -86,6 +91,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--litellm", type=Path, help="environment that has LiteLLM 1.80.0")
     parser.add_argument(
         "--directory", type=Path, default=Path("/dev/shm"), help="where files are written; a tmpfs"
+    )
+    parser.add_argument(
+        "--disk", type=Path, default=Path("/var/tmp"), help="where a sync is real; no tmpfs"
     )
     return parser.parse_args()
 

@@ -30,6 +30,8 @@ class Task:
     size: str
     image_url: str | None = None
     """Where a response's URL points; None for inline images."""
+    ca_file: Path | None = None
+    """Certificate of an endpoint with TLS."""
     limits: str = ""
     """More of the manifest's limits, for batchgen."""
 
@@ -52,9 +54,11 @@ class Client:
         files = ["--rows", str(directory / "rows.csv"), "--out", str(directory / "out")]
         return [self.python, PEERS / self.script, *options, *files]
 
-    def env(self) -> dict[str, str]:
+    def env(self, task: Task | None = None) -> dict[str, str]:
         """The environment of its process."""
         paths = {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": _KEY, KEY_VARIABLE: _KEY}
+        if task is not None and task.ca_file is not None:
+            paths["SSL_CERT_FILE"] = str(task.ca_file)
         return rig.environment({**paths, **(self.environment or {})})
 
 
@@ -95,6 +99,8 @@ def write_manifest(directory: Path, task: Task, *, name: str = BATCH) -> Path:
     """A manifest over the directory's table, as short as it can be."""
     path = directory / f"{name}.yaml"
     provider = {"name": "bench", "base_url": task.base_url, "api_key_env": KEY_VARIABLE}
+    if task.ca_file is not None:
+        provider["ca_file"] = str(task.ca_file)
     path.write_text(
         f"name: {name}\n"
         f"provider: {json.dumps({**provider, 'price': '0.01'})}\n"

@@ -18,6 +18,8 @@ class Bench:
     nginx: Nginx
     work: Path
     """A directory for the scenario's files, on the requested file system."""
+    disk: Path
+    """A directory on a disk, where a sync is real."""
     rounds: int
     quick: bool
 

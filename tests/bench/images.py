@@ -1,7 +1,7 @@
 """The images and responses that nginx serves: whole PNGs of noise, made once.
 
-``python -m tests.bench.images DIRECTORY URL`` is a process of its own: the memory of the suite
-would count in the peak memory of every client that it starts.
+``python -m tests.bench.images DIRECTORY URL TLS_URL`` is a process of its own: the memory of the
+suite would count in the peak memory of every client that it starts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SIZES: Final = {
 """The edge of a square of noise, whose PNG has about that many bytes."""
 
 
-def make(directory: Path, url: str) -> None:
-    """Write ``images/SIZE.png``, and the responses that name or hold them, for nginx at ``url``."""
+def make(directory: Path, url: str, tls_url: str) -> None:
+    """Write ``images/SIZE.png``, and the responses that name or hold them."""
     images, responses = directory / "images", directory / "responses"
     images.mkdir(parents=True)
     responses.mkdir()
@@ -36,6 +36,7 @@ def make(directory: Path, url: str) -> None:
         noise.save(image, compress_level=0)
         inline = base64.b64encode(image.read_bytes()).decode()
         _response(responses / f"url-{size}.json", {"url": f"{url}/images/{size}.png"})
+        _response(responses / f"url-{size}-tls.json", {"url": f"{tls_url}/images/{size}.png"})
         _response(responses / f"inline-{size}.json", {"b64_json": inline})
 
 
@@ -44,4 +45,4 @@ def _response(path: Path, image: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), sys.argv[2])
+    make(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -1,4 +1,4 @@
-"""Runs a client as a whole process on one core, and says what it took."""
+"""Run a client as a whole process on one core, and return what it took."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ _CORES: Final = sorted(os.sched_getaffinity(0))
 CLIENT_CORE: Final = _CORES[0]
 SERVER_CORE: Final = _CORES[-1]
 """Servers and the suite itself."""
+TRACE: Final = ("strace", "-f", "-qq", "--seccomp-bpf")
+"""Stops a process only at the system calls that are named after it."""
+BOTH_CORES: Final = (CLIENT_CORE, SERVER_CORE)
 _OPEN_FILES: Final = 16_384
 
 
@@ -30,6 +33,8 @@ class Usage:
     wall_s: float
     cpu_s: float
     peak_mb: float
+    switches: int
+    """Context switches, voluntary or not."""
 
     @property
     def ended_at(self) -> float:
@@ -49,11 +54,11 @@ def free_port() -> int:
         return port
 
 
-def on_core(core: int) -> Callable[[], None]:
-    """What a child does before it becomes its program: stay on a core, and open many files."""
+def on_core(*cores: int) -> Callable[[], None]:
+    """Return what a child does before it becomes its program: stay on cores, open many files."""
 
     def prepare() -> None:
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, cores)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
@@ -68,6 +73,7 @@ def measure(
     env: Mapping[str, str],
     timeout_s: float = 600.0,
     until: Callable[[], bool] | None = None,
+    cores: Sequence[int] = (CLIENT_CORE,),
 ) -> Usage:
     """Run a command to its end, or until something holds, and then kill it. Raises Failed."""
     log = cwd / "client.log"
@@ -80,7 +86,7 @@ def measure(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=on_core(CLIENT_CORE),
+            preexec_fn=on_core(*cores),
         )
     over = threading.Event()
     watch = threading.Thread(target=_watch, args=(process.pid, timeout_s, until, over))
@@ -101,6 +107,7 @@ def measure(
         wall_s=wall_s,
         cpu_s=used.ru_utime + used.ru_stime,
         peak_mb=used.ru_maxrss / 1024,
+        switches=used.ru_nvcsw + used.ru_nivcsw,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench.measure import SERVER_CORE, free_port, on_core
+from tests.support import wire
 
 _START_WITHIN_S: Final = 10
 _LOG_FLUSH_S: Final = 0.1
@@ -47,6 +48,10 @@ http {{
   access_log {directory}/bought.log bought if=$bought buffer=64k flush=100ms;
   server {{
     listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.1:{tls_port} ssl backlog=4096;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_session_cache shared:tls:1m;
     root {directory}/files;
     location ~ ^/(?<response>[a-z0-9-]+)/v1/images/generations$ {{
       # nginx returns no file for a POST, but it does as the page of that error.
@@ -64,11 +69,13 @@ class Nginx:
     """A running nginx."""
 
     url: str
+    tls_url: str
+    certificate: Path
     directory: Path
 
-    def base_url(self, response: str) -> str:
-        """Where every request is answered by ``url-64k``, ``inline-12m`` and so on."""
-        return f"{self.url}/{response}/v1"
+    def base_url(self, response: str, url: str | None = None) -> str:
+        """Return where every request gets the response ``url-64k``, ``inline-12m`` and so on."""
+        return f"{url or self.url}/{response}/v1"
 
     def image(self, size: str) -> Path:
         """The file that all responses of a size name or contain."""
@@ -105,21 +112,23 @@ def installed() -> str:
 def nginx(directory: Path) -> Iterator[Nginx]:
     """Start nginx on a high port, with images of all sizes; stopped at the end."""
     program, port = installed(), free_port()
-    url = f"http://127.0.0.1:{port}"
+    url, tls_port = f"http://127.0.0.1:{port}", free_port()
+    tls_url = f"https://localhost:{tls_port}"
     directory.mkdir()
-    subprocess.run(
-        [sys.executable, "-m", "tests.bench.images", directory / "files", url], check=True
-    )
+    made = wire.certificate(directory, "DNS:localhost")
+    images = ["-m", "tests.bench.images", str(directory / "files"), url, tls_url]
+    subprocess.run([sys.executable, *images], check=True)
     user = "user root;" if os.geteuid() == 0 else ""
     configuration = directory / "nginx.conf"
-    configuration.write_text(_CONFIGURATION.format(directory=directory, port=port, user=user))
+    values = {"port": port, "tls_port": tls_port, "certificate": made.file, "key": made.key}
+    configuration.write_text(_CONFIGURATION.format(directory=directory, user=user, **values))
     with subprocess.Popen(
         [program, "-p", directory, "-c", configuration, "-e", directory / "error.log"],
         preexec_fn=on_core(SERVER_CORE),
     ) as process:
         try:
             _wait_until_up(f"{url}/images/tiny.png")
-            yield Nginx(url, directory)
+            yield Nginx(url, tls_url, made.file, directory)
         finally:
             process.terminate()
             process.wait(20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
 import batchgen.http.transport
-from batchgen.http.connection import DeadlinePassed
+from batchgen.http.connection import Connection, DeadlinePassed
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.network import Network
 from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS, TARGET, Progress
@@ -365,6 +367,28 @@ async def test_tls_carries_bodies_both_ways(certificate: wire.Certificate) -> No
         assert await ask(client, sent) == (200, body)
     assert len(server.requests[0].body) == 3_000_005
     assert progress.is_sent
+
+
+def open_connections() -> list[Connection]:
+    return [one for one in gc.get_objects() if isinstance(one, Connection)]
+
+
+async def test_closed_tls_connection_needs_no_collection(certificate: wire.Certificate) -> None:
+    """Each holds 256 KiB of buffers, and a run collects garbage rarely."""
+    gc.collect()
+    gc.disable()
+    earlier = open_connections()  # of other tests, which pytest keeps
+    try:
+        async with (
+            wire.serve(wire.answering(wire.response(b"x")), certificate.server()) as server,
+            transport(verify=certificate.trusting()) as client,
+        ):
+            assert await ask(client, request(server.url)) == (200, b"x")
+            for _ in range(100):  # turns of the event loop, in which it learns of the end
+                await anyio.lowlevel.checkpoint()
+            assert len(open_connections()) == len(earlier)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "b.test"])

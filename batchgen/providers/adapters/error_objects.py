@@ -166,9 +166,11 @@ def _moderated(document: Mapping[str, Any]) -> ErrorBody | None:
 
 def _flat(document: Mapping[str, Any]) -> ErrorBody | None:
     """Read ``{"code": ..., "message": ...}``, which is an error in a document without data."""
+    if document.get("data"):
+        return None
     names, message = _names(document), _message(document)
     failed = document.get("success") is False
-    if document.get("data") or not message:
+    if not message:
         return None
     if not failed and message.strip(" .!").lower() in _SUCCESS_WORDS:
         return None
