@@ -21,7 +21,7 @@ from batchgen.ledger.jobs import (
 )
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.records import DueImage, JobFinished, OldImage
-from batchgen.ledger.value_rows import with_rows
+from batchgen.ledger.value_rows import with_parts_of_rows, with_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +76,18 @@ _DUE: Final = """
 
 def insert_images(ledger: Ledger, images: Sequence[NewImage]) -> None:
     """Insert images of attempts as due."""
-    if not images:
-        return
-    clause, values = with_rows(
-        ("attempt", "job", "number", "link", "poll", "expires"),
-        [
-            (one.attempt, one.job, one.ref.index, one.ref.url, one.ref.task, one.expires_at)
-            for one in images
-        ],
-    )
-    ledger.conn.execute(
-        f"{clause} INSERT INTO images (job_id, attempt_id, position, state, url, task, expires_at,"
-        " root) SELECT id, attempt, number, 'due', link, poll, expires, root FROM one"
-        " CROSS JOIN jobs ON jobs.id = one.job",
-        values,
-    )
+    columns = ("attempt", "job", "number", "link", "poll", "expires")
+    rows = [
+        (one.attempt, one.job, one.ref.index, one.ref.url, one.ref.task, one.expires_at)
+        for one in images
+    ]
+    for clause, values in with_parts_of_rows(columns, rows):
+        ledger.conn.execute(
+            f"{clause} INSERT INTO images (job_id, attempt_id, position, state, url, task,"
+            " expires_at, root) SELECT id, attempt, number, 'due', link, poll, expires, root"
+            " FROM one CROSS JOIN jobs ON jobs.id = one.job",
+            values,
+        )
 
 
 def record_task_url(ledger: Ledger, image: int, url: str, expires_at: str | None) -> None:
@@ -262,12 +259,11 @@ def _replace_images(
     """
     clause, values = with_rows(("job", "attempt"), list(attempts.items()))
     rows = ledger.conn.execute(f"{clause} {_REPLACED}", values).fetchall()
-    if not rows:
-        return {}
-    clause, values = with_rows(("image",), [(row["id"],) for row in rows])
-    ledger.conn.execute(
-        f"{clause} UPDATE images SET state = 'replaced' WHERE id IN (SELECT image FROM one)", values
-    )
+    for clause, values in with_parts_of_rows(("image",), [(row["id"],) for row in rows]):
+        ledger.conn.execute(
+            f"{clause} UPDATE images SET state = 'replaced' WHERE id IN (SELECT image FROM one)",
+            values,
+        )
     left: dict[JobId, list[OldImage]] = {}
     for row in rows:
         if not row["is_overwritten"]:

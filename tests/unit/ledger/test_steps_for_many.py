@@ -186,3 +186,43 @@ def test_one_job_is_not_reserved_twice_in_a_group(ledger: Ledger) -> None:
         for name in ("a", "b")
     ]
     assert reserve_attempts(ledger, orders) == [Reserved(), NotPending()]
+
+
+def test_group_of_many_images_is_recorded_and_replaced(ledger: Ledger) -> None:
+    """More values than SQLite allows in one statement."""
+    jobs, images = 60, 100
+    ledger.conn.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)  # as most builds have it
+    batch = enroll(ledger, [planned(number) for number in range(jobs)])
+    run = start(ledger, batch)
+    for edition in ("a", "b"):
+        pending = pending_jobs(ledger, batch, after=JobId(0), limit=jobs)
+        orders = [
+            Reservation(
+                run=run,
+                job=job,
+                attempt=AttemptId(f"{edition}{job.id}"),
+                provider="local",
+                terms=PriceTerms(),
+            )
+            for job in pending
+        ]
+        assert reserve_attempts(ledger, orders) == [Reserved()] * jobs
+        refs = [(ImageRef(index=number, url="https://h/x.png"), None) for number in range(images)]
+        paid = [
+            PaidResponse(
+                end=AttemptEnd(
+                    attempt=order.attempt,
+                    classification=Classification(outcome=Outcome.OK, billed=Billed.YES),
+                    response=None,
+                ),
+                images=refs,
+            )
+            for order in orders
+        ]
+        due = [image.id for found in record_responses(ledger, paid) for image in found]
+        assert len(due) == jobs * images
+        finished = [one for one in mark_images_saved(ledger, due[:3_000]) if one is not None]
+        finished += [one for one in mark_images_saved(ledger, due[3_000:]) if one is not None]
+        assert len(finished) == jobs
+        enroll(ledger, [planned(number, 1) for number in range(jobs)])
+    assert sum(len(one.replaced) for one in finished) == jobs * images
