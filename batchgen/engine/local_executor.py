@@ -23,9 +23,8 @@ from batchgen.http.client import ApiClient
 from batchgen.http.request import TimedBody
 from batchgen.images.formats import BadImage
 from batchgen.images.inspect import mismatches
-from batchgen.job import EXT_PLACEHOLDER, Job
+from batchgen.job import EXT_PLACEHOLDER
 from batchgen.ledger.attempts import read_provenance
-from batchgen.ledger.records import DueImage
 from batchgen.outcomes.download_policy import FetchResult, FetchSpoiled
 from batchgen.outcomes.exchange import Exchange
 from batchgen.planning.naming import image_path
@@ -70,7 +69,9 @@ class LocalExecutor:
             if failed is not None:
                 return failed
             try:
-                found = await part.seal(lambda path: self._verify(path, job, image))
+                found = await part.seal_content(
+                    lambda path, content: self._verify(path, content, order)
+                )
             except BadImage as exc:
                 self._context.spool.images.drop(image.attempt_id, image.position)
                 reason = f"{exc.reason}: {exc}"
@@ -96,8 +97,10 @@ class LocalExecutor:
                     await self._placer.call(self._placer.drop_kept, job, image, saved)
             return placed
 
-    def _verify(self, part: Path, job: Job, image: DueImage) -> Verified:
+    def _verify(self, part: Path, content: bytes | None, order: FetchOrder) -> Verified:
         """Verify an image and check whether its path is free. Raises BadImage and OSError."""
-        info, sha256 = verify_file(part, job.verify, is_video=is_video_task(image.task))
+        job, image = order.job, order.image
+        is_video = is_video_task(image.task)
+        info, sha256 = verify_file(part, job.verify, is_video=is_video, content=content)
         path = image_path(job, info.format.extension, image.rank, placed=image.path)
         return Verified(info, sha256, self._placer.is_taken(job.root, path))

@@ -25,21 +25,32 @@ _MAPPED: Final = threading.BoundedSemaphore(2)
 """Files mapped at once. Their pages count as our memory, and two keep two processors busy."""
 
 
-def verify_file(path: Path, verify: Verify, *, is_video: bool) -> tuple[ImageInfo, str]:
+def verify_file(
+    path: Path, verify: Verify, *, is_video: bool, content: bytes | None = None
+) -> tuple[ImageInfo, str]:
     """Return the properties and the SHA-256 of an image or video.
+
+    ``content`` is that of the file, where it is in memory.
 
     GIF and AVIF images are decoded in any case, as their structure proves less. Raises BadImage and
     OSError.
     """
-    with _MAPPED, path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            inspect(b"")  # raises BadImage; an empty file can't be mapped
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            info = inspect_mp4(data) if is_video else inspect(data)
-            digest = hashlib.sha256(data).hexdigest()
+    if content is not None:
+        info, digest = _verify(content, is_video=is_video)
+    else:
+        with _MAPPED, path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                inspect(b"")  # raises BadImage; an empty file can't be mapped
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                info, digest = _verify(data, is_video=is_video)
     if not is_video and (verify is Verify.DECODE or info.format not in USUAL_FORMATS):
         decode(path)
     return info, digest
+
+
+def _verify(data: bytes | mmap.mmap, *, is_video: bool) -> tuple[ImageInfo, str]:
+    info = inspect_mp4(data) if is_video else inspect(data)
+    return info, hashlib.sha256(data).hexdigest()
 
 
 def saved_image(

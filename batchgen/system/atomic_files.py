@@ -45,6 +45,7 @@ PRIVATE_FILE: Final = 0o600
 """Modes of what may hold prompts, images or responses."""
 _IGNORE_FILE: Final = ".gitignore"
 _BUFFER_BYTES: Final = 512 * 1024
+_BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 
 
 class PartFile:
@@ -152,6 +153,10 @@ class PartFile:
 
     async def seal(self, check: Callable[[Path], T]) -> T:
         """Make the part durable under its temporary name and return ``check(path)``."""
+        return await in_disk_thread(self._seal, lambda path, content: check(path))
+
+    async def seal_content(self, check: Callable[[Path, bytes | None], T]) -> T:
+        """Do as `seal`, and pass the content to ``check`` where all of it is still in memory."""
         return await in_disk_thread(self._seal, check)
 
     async def commit(
@@ -211,9 +216,27 @@ class PartFile:
         with file:
             sync_file(file.fileno())
 
-    def _seal(self, check: Callable[[Path], T]) -> T:
-        self._sync()
-        return check(self.part)
+    def _seal(self, check: Callable[[Path, bytes | None], T]) -> T:
+        if self._file is None and not self._made and self._directory_mode is None:
+            content = b"".join(self._held)
+            self._write_whole(content)
+        else:
+            content = None
+            self._sync()
+        return check(self.part, content)
+
+    def _write_whole(self, content: bytes) -> None:
+        """Write and sync a small file without the buffers of a file object."""
+        handle = self._open(str(self.part), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY)
+        try:
+            self._made = True
+            view = memoryview(content)
+            while view:
+                view = view[os.write(handle, view) :]
+            sync_file(handle)
+        finally:
+            os.close(handle)
+        self._held, self._held_bytes = [], 0
 
     def _commit(self, final: Path, put: Callable[[Path, Path], None]) -> None:
         if self._file is not None or not self._made:

@@ -54,6 +54,20 @@ async def test_final_name_appears_only_at_commit(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("pieces", [[], [b"one ", b"two"], [bytes(MEGABYTE)]])
+async def test_content_in_memory_is_that_of_the_file(pieces: list[bytes], tmp_path: Path) -> None:
+    async with PartFile(tmp_path / "image.png") as part:
+        part.part.write_bytes(b"left by a run that was killed")
+        for piece in pieces:
+            await part.write(piece)
+        path, content = await part.seal_content(lambda path, content: (path, content))
+        assert path.read_bytes() == b"".join(pieces)
+        assert content == (None if part.part.stat().st_size == MEGABYTE else path.read_bytes())
+        await part.commit()
+    assert names(tmp_path) == ["image.png"]
+
+
+@pytest.mark.anyio
 async def test_existing_file_stays_until_commit(tmp_path: Path) -> None:
     final = tmp_path / "image.png"
     final.write_bytes(b"old")
