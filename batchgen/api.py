@@ -31,6 +31,7 @@ from batchgen.ledger.database import open_for_reading
 from batchgen.ledger.key_patterns import Only
 from batchgen.money import ZERO, Micros
 from batchgen.session.batch_lock import batch_lock
+from batchgen.session.bucket_ledger import refuse_bucket_ledger
 from batchgen.session.event_log import log_event
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.overrides import Overrides
@@ -193,6 +194,7 @@ class Batch:
 
     def _open(self, held: ExitStack) -> None:
         flags = self._overrides
+        refuse_bucket_ledger(self._manifest, flags.db, "batchgen.Batch")
         spec = RunSpec.of(prepare(self._manifest, flags.db), flags)
         validate(spec)
         ledger = spec.prepared.ledger

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import Final
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 _PRIVATE_SUFFIXES: Final = (".internal", ".local", ".lan", ".home.arpa", ".localhost")
 """Reserved for private networks (RFC 6761, 6762, 8375; ICANN for .internal), or common there."""
 _BUCKET: Final = re.compile(r"(?:s3|gs|az)://", re.IGNORECASE)
+_BUCKET_PATH: Final = re.compile(r"(?P<scheme>s3|gs|az):(?:/+(?P<rest>.*))?", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _FILE: Final = "file://"
 
@@ -97,6 +98,15 @@ def is_url(reference: str) -> bool:
 def is_bucket(root: str) -> bool:
     """Return whether an output directory is a bucket: ``s3://``, ``gs://`` or ``az://``."""
     return _BUCKET.match(root) is not None
+
+
+def bucket_of_path(path: PurePath) -> str | None:
+    """Return the URL of a bucket that was taken for a path, which has one slash of it; else None.
+
+    Raises ValueError for a URL without a bucket.
+    """
+    found = _BUCKET_PATH.fullmatch(path.as_posix())
+    return None if found is None else output_root(f"{found['scheme']}://{found['rest'] or ''}")
 
 
 def split_object_url(url: str) -> tuple[str, str]:

@@ -176,7 +176,7 @@ manifest_db_option = option(
     type=FILE,
     metavar="FILE",
     show_default="BATCHGEN_DB, else batchgen.db next to the manifest",
-    help="Use this ledger.",
+    help="Use this ledger: a file, or s3://BUCKET/PREFIX to back it up there during `run`.",
 )
 db_option = option(
     "--db",

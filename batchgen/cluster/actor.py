@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batchgen.cluster.intents import intent_name, response_name
+from batchgen.cluster.intents import intent_name, put_once, response_name
 from batchgen.cluster.messages import (
     MAX_REPORTED_BYTES,
     ActorSettings,
@@ -172,7 +172,7 @@ class Actor:
             return SendReport(refused=refusal)
         store, name = self._parts.store, intent_name(order.epoch, order.attempt)
         try:
-            taken = await in_store_thread(_put_once, store, name, order.intent)
+            taken = await in_store_thread(put_once, store, name, order.intent)
         except OSError as exc:
             return SendReport(refused=f"no intent: {exc}", storage_failed=str(exc))
         hit(Point.INTENT_PUT)
@@ -201,7 +201,7 @@ class Actor:
         if data is not None and exchange.reach is Reach.COMPLETE:
             name = response_name(order.epoch, order.attempt)
             try:
-                await in_store_thread(_put_once, self._parts.store, name, data)
+                await in_store_thread(put_once, self._parts.store, name, data)
                 is_stored = True
             except OSError as exc:
                 failed = str(exc)
@@ -244,19 +244,6 @@ class Actor:
         """Remove what is left on this machine; the driver ends the process."""
         self._is_ending = True
         shutil.rmtree(self._spool.directory, ignore_errors=True)
-
-
-def _put_once(store: Store, name: str, data: bytes) -> str | None:
-    """Put an object that must not exist; return why it is not ours. Raises OSError.
-
-    The response to a put may have been lost: an object with this content is ours.
-    """
-    try:
-        store.put(name, data, create=True)
-    except FileExistsError:
-        if store.read(name) != data:
-            return f"{name} exists: the driver has given up this attempt"
-    return None
 
 
 def _report(exchange: Exchange, failed: str, file: bytes | None) -> SendReport:

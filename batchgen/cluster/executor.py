@@ -17,7 +17,8 @@ from typing import Any, Final
 import anyio
 
 from batchgen.cluster.actors import Actors, NoActorError, OrderLostError, Slot, Started
-from batchgen.cluster.intents import Intent, intent_name, response_name
+from batchgen.cluster.backed_executor import intent_of
+from batchgen.cluster.intents import WITHDRAWN, intent_name, response_name
 from batchgen.cluster.lease import Lease
 from batchgen.cluster.messages import (
     FetchMessage,
@@ -40,7 +41,6 @@ from batchgen.errors import StoppedError
 from batchgen.images.base64_scanner import ScannedBody
 from batchgen.job import AttemptId
 from batchgen.ledger.attempts import read_provenance
-from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.ledger.records import DueImage
 from batchgen.outcomes.download_policy import FetchLater
 from batchgen.outcomes.exchange import Exchange, Failure, Reach
@@ -51,7 +51,6 @@ from batchgen.system.threads import in_disk_thread, in_store_thread
 
 CLUSTER: Final = "cluster"
 """Start of the reason of a stop: no actor is left."""
-WITHDRAWN: Final = b"withdrawn by the driver: this attempt is never sent\n"
 _LOOK_S: Final = 2.0
 _MAX_PREFERRED: Final = 4096
 _REMOVE_AT_ONCE: Final = 90
@@ -69,7 +68,7 @@ class ClusterParts:
     grace_s: float = 30.0
     """How long to wait for the response of an order that is lost."""
     keeps_intents: bool = False
-    """Whether intents stay until the end of the run, for a ledger that is backed up."""
+    """Whether intents and responses stay until the end of their attempts is backed up."""
 
 
 class ClusterExecutor:
@@ -124,28 +123,15 @@ class ClusterExecutor:
 
     async def _message(self, order: ExchangeOrder) -> SendOrder:
         """Return the message of an order. Raises NotSentError."""
-        request, job, epoch = order.request, order.job, self._parts.lease.epoch
-        terms = self._context.profile.price_terms(job.model, job.options, len(job.images))
+        request, lease = order.request, self._parts.lease
         try:
             body = b"".join([piece async for piece in request.body.stream()])
         except OSError as exc:
             raise NotSentError(f"a reference image cannot be read: {exc}") from exc
-        intent = Intent(
-            attempt=order.attempt,
-            epoch=epoch,
-            batch=self._parts.lease.batch,
-            key=job.key,
-            fingerprint=job.fingerprint,
-            provider=self._context.profile.name,
-            model=job.model,
-            price=job.price,
-            least=terms.least,
-            price_known=terms.is_known,
-            started_at=timestamp(utc_now()),
-        )
+        intent = intent_of(self._context, order, batch=lease.batch, epoch=lease.epoch)
         return SendOrder(
             attempt=order.attempt,
-            epoch=epoch,
+            epoch=lease.epoch,
             intent=intent.as_json(),
             key_variable=self._context.profile.key_variable,
             method=request.method,
@@ -298,11 +284,9 @@ class ClusterExecutor:
 
     async def _remove_later(self, attempt: AttemptId, staged: str, placed: Saved) -> None:
         self._finished.append(staged)
-        if placed.finished is not None:
+        if placed.finished is not None and not self._parts.keeps_intents:
             epoch = self._parts.lease.epoch
-            self._finished.append(response_name(epoch, attempt))
-            if not self._parts.keeps_intents:
-                self._finished.append(intent_name(epoch, attempt))
+            self._finished += [response_name(epoch, attempt), intent_name(epoch, attempt)]
         if len(self._finished) >= _REMOVE_AT_ONCE:
             names, self._finished = self._finished, []
             with suppress(OSError):  # the end of the run removes what is left

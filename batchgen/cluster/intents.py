@@ -22,6 +22,8 @@ from batchgen.job import AttemptId
 from batchgen.money import Micros
 from batchgen.storage.store import Store, StoreError
 
+WITHDRAWN: Final = b"withdrawn by the driver: this attempt is never sent\n"
+"""In place of an intent: its name is taken, so that the request cannot be sent any more."""
 SPOOL_PREFIX: Final = "spool/"
 _INTENT: Final = ".intent"
 _RESPONSE: Final = ".response"
@@ -84,6 +86,19 @@ def response_name(epoch: int, attempt: AttemptId) -> str:
     return f"{SPOOL_PREFIX}{epoch}/{attempt}{_RESPONSE}"
 
 
+def put_once(store: Store, name: str, data: bytes) -> str | None:
+    """Put an object that must not exist; return why it is not ours. Raises OSError.
+
+    The response to a put may have been lost: an object with this content is ours.
+    """
+    try:
+        store.put(name, data, create=True)
+    except FileExistsError:
+        if store.read(name) != data:
+            return f"{name} exists: this attempt was given up"
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolObject:
     """An intent or a response in a bucket."""
@@ -108,9 +123,10 @@ def spool_objects(store: Store) -> Iterator[SpoolObject]:
 
 
 def read_intent(store: Store, one: SpoolObject) -> Intent | None:
-    """Return an intent; None if it was deleted meanwhile. Raises StoreError."""
+    """Return an intent; None if it was deleted or withdrawn meanwhile. Raises StoreError."""
     try:
-        return Intent.from_json(store.read(one.name))
+        data = store.read(one.name)
+        return None if data == WITHDRAWN else Intent.from_json(data)
     except FileNotFoundError:
         return None
     except ValueError as exc:

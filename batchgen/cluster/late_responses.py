@@ -53,10 +53,24 @@ class _Place:
 class LateResponses:
     """Collects the responses of one batch from the buckets of its output directories."""
 
-    def __init__(self, context: RunContext, stores: Sequence[Store], *, grace_s: float) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        stores: Sequence[Store],
+        *,
+        grace_s: float,
+        own: Store | None = None,
+        keeps_objects: bool = False,
+    ) -> None:
+        """``own`` is a store in which only processes that are dead have put intents.
+
+        With ``keeps_objects``, intents and responses stay for the backup of the ledger.
+        """
         self._context = context
         self._stores = stores
         self._grace_s = grace_s
+        self._own = own
+        self._keeps_objects = keeps_objects
 
     async def before_recovery(self) -> bool:
         """Bring the responses that this run needs; wait a while for those that may be coming.
@@ -80,9 +94,7 @@ class LateResponses:
             await self._bring(places)
             opened = await context.ledger.run(open_attempts, context.batch)
             waiting = [
-                one.id
-                for one in opened
-                if (place := places.get(one.id)) and place.intent and not place.response
+                one.id for one in opened if (place := places.get(one.id)) and self._may_come(place)
             ]
             left_s = end - time.monotonic()
             if not waiting or left_s <= 0:
@@ -111,6 +123,10 @@ class LateResponses:
             self._context.notice("late responses", f"warning: late responses: {exc}")
             return 0
         return settled
+
+    def _may_come(self, place: _Place) -> bool:
+        """Return whether the sender of a request may still put its response."""
+        return place.intent is not None and place.response is None and place.store is not self._own
 
     def _list(self) -> dict[AttemptId, _Place]:
         found = dict[AttemptId, _Place]()
@@ -172,7 +188,7 @@ class LateResponses:
                 for attempt in spent
                 if (place := places[attempt]).store is store
                 for name in (place.intent, place.response)
-                if name is not None
+                if name is not None and not self._keeps_objects
             ]
             names += await in_store_thread(_staged, store, spent)
             for start in range(0, len(names), _PER_REQUEST):

@@ -45,6 +45,8 @@ from batchgen.system.process_owner import Here, Life, Owner, life_of
 from batchgen.system.process_table import this_process
 
 LOCK_PREFIX: Final = "lock/"
+WHOLE_LEDGER: Final = ""
+"""In place of a batch: the lease of a ledger in a bucket, with all of its batches."""
 _MAX_TRIES: Final = 20
 """Of a put that another driver was faster than; each try reads the lease again."""
 _TOKEN_BYTES: Final = 16
@@ -123,7 +125,9 @@ class _Found:
 
 
 def lease_name(batch: str) -> str:
-    """Return the name of the object that is the lease of a batch."""
+    """Return the name of the object that is the lease of a batch, or of `WHOLE_LEDGER`."""
+    if batch == WHOLE_LEDGER:
+        return "lock.json"
     return f"{LOCK_PREFIX}{quote(batch, safe='')}.json"
 
 
@@ -172,7 +176,8 @@ class _Acquisition:
             if lease is not None:
                 return lease
         raise BatchLockedError(
-            f"{self._place}: other runs are acquiring {self._batch} too; nothing was changed"
+            f"{self._place}: other runs are acquiring {_title(self._batch)} too;"
+            " nothing was changed"
         )
 
     @property
@@ -189,8 +194,8 @@ class _Acquisition:
             return
         lapse_s = self._times.lapse_s
         notice(
-            f"{self._batch} was last run by {holder}, and that run has not ended; waiting up to"
-            f" {lapse_s:.0f} s to see whether it is alive (lease {self._place})"
+            f"{_title(self._batch)} was last run by {holder}, and that run has not ended;"
+            f" waiting up to {lapse_s:.0f} s to see whether it is alive (lease {self._place})"
         )
         end = _now() + lapse_s
         while _now() < end:
@@ -205,10 +210,10 @@ class _Acquisition:
     def _refusal(self, found: _Found, how: str) -> str:
         owner = found.record.owner
         command = f" ({owner.command})" if owner.command else ""
+        look = " ".join(["batchgen status", *map(shlex.quote, filter(None, [self._batch]))])
         return (
-            f"{self._batch} is being run by {owner}{command}, {how} ({self._place});"
-            " nothing was changed. Look on that machine:"
-            f" batchgen status {shlex.quote(self._batch)}"
+            f"{_title(self._batch)} is being run by {owner}{command}, {how} ({self._place});"
+            f" nothing was changed. Look on that machine: {look}"
         )
 
     def _put_after(self, found: _Found | None) -> Lease | None:
@@ -283,7 +288,7 @@ class Lease:
     def check(self) -> None:
         """Raise StoppedError unless the lease is held. Call it before each order."""
         if not self.is_held:
-            raise StoppedError(self.reason or f"the lease of {self.batch} was released")
+            raise StoppedError(self.reason or f"the lease of {_title(self.batch)} was released")
 
     def on_lost(self, callback: Callable[[str], None]) -> None:
         """Call back once with the reason when the lease is lost, on another thread or now."""
@@ -313,9 +318,8 @@ class Lease:
     @property
     def _silence(self) -> str:
         return (
-            f"lease: the lease of {self.batch} could not be renewed for"
-            f" {self._times.hold_s:.0f} s ({self._store.url}); another machine may run the batch"
-            " now"
+            f"lease: the lease of {_title(self.batch)} could not be renewed for"
+            f" {self._times.hold_s:.0f} s ({self._store.url}); another machine may run it now"
         )
 
     def _renew(self) -> None:
@@ -340,7 +344,7 @@ class Lease:
             self._last = found  # the response to an earlier renewal was lost
             return
         who = "was deleted" if found is None else f"was taken by {found.record.owner}"
-        self._lose(f"lease: the lease of {self.batch} {who} ({self._store.url})")
+        self._lose(f"lease: the lease of {_title(self.batch)} {who} ({self._store.url})")
 
     def _watch(self) -> None:
         while self.is_held:
@@ -356,6 +360,10 @@ class Lease:
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(reason)
+
+
+def _title(batch: str) -> str:
+    return batch or "the ledger"
 
 
 def _read(store: Store, name: str) -> _Found | None:

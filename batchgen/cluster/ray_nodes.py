@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any, Final
 
 from batchgen.cluster.actor import Actor, BuildParts
@@ -22,6 +23,7 @@ _CLIENT: Final = "ray://"
 _CONNECT_S: Final = 20.0
 _GREET_S: Final = 120.0
 """A node may have to start a Python process and to import batchgen first."""
+_CLOSE_S: Final = 5.0
 _START_TRIES: Final = 3
 _CALLS_AT_ONCE: Final = 4096
 """Of one actor; the driver gives fewer orders."""
@@ -122,6 +124,10 @@ class RayNodes:
 
     def disconnect(self) -> None:
         """End the actors and leave the cluster; one on this machine ends."""
+        closing = [handle.close.remote() for handle in self._handles]
+        if closing:
+            with suppress(Exception):  # an actor that is lost leaves its files to its machine
+                self._ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
         for handle in self._handles:
             self._ray.kill(handle)
         self._handles.clear()

@@ -7,7 +7,8 @@ import shlex
 import sqlite3
 import sys
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,19 +36,20 @@ from batchgen.manifest.loader import parse_manifest
 from batchgen.money import ZERO, Micros
 from batchgen.report.status import next_step, replaced_text, summary_text
 from batchgen.session.batch_lock import batch_lock
-from batchgen.session.cluster import cluster_of
+from batchgen.session.bucket_ledger import held_ledger
+from batchgen.session.cluster import cluster_of, grace_of
 from batchgen.session.directories import image_place, spool_directory
 from batchgen.session.env_file import exposed_env_file
 from batchgen.session.fresh_prices import PriceLists
 from batchgen.session.live_status import LiveStatus
 from batchgen.session.missing_images import missing_images
-from batchgen.session.notifications import FinishedReport, notifying
+from batchgen.session.notifications import Ending, FinishedReport, notifying
 from batchgen.session.overrides import Overrides
 from batchgen.session.plan_and_enroll import EnrolledRun, begin, begin_again, validate
 from batchgen.session.prepare import Prepared, RunSpec, prepare, settle_settings
 from batchgen.session.publish import publish_accepted
 from batchgen.session.reference_downloads import ReferenceImages
-from batchgen.session.remote import responses_wait
+from batchgen.session.remote import RemoteParts, responses_wait
 from batchgen.session.run_engine import RunResult, drive, ended_on_error, endpoint
 from batchgen.session.settings import DB_NAME, Environment
 from batchgen.spool.spool import Spool
@@ -61,7 +63,7 @@ from batchgen.system.process import (
 from batchgen.urls import is_bucket
 
 if TYPE_CHECKING:
-    from batchgen.cluster.executor import ClusterParts
+    from batchgen.cluster.ledger_backup import LedgerBackup
 
 
 def run(manifests: list[Path], overrides: Overrides, presenter: TerminalPresenter) -> ExitCode:
@@ -90,12 +92,22 @@ def run_all(manifests: list[Path], overrides: Overrides, presenter: TerminalPres
     """
     tune_allocator()
     _arm(Environment.load())
+    with held_ledger(manifests[0], overrides, presenter.notice) as backup:
+        return _run_each(manifests, overrides, presenter, backup)
+
+
+def _run_each(
+    manifests: list[Path],
+    overrides: Overrides,
+    presenter: TerminalPresenter,
+    backup: LedgerBackup | None,
+) -> RunsEnd:
     directory = manifests[0].absolute().parent
     everything = [prepare(path, overrides.db, ledger_directory=directory) for path in manifests]
     specs = [RunSpec.of(prepared, overrides) for prepared in everything]
     for spec in specs:
         validate(spec)
-    lists, images = PriceLists(), ReferenceImages(presenter)
+    sources = _Sources(PriceLists(), ReferenceImages(presenter), backup)
     codes, stopped, spent, ran = [], dict[str, str](), ZERO, 0
     for spec in specs:
         provider = spec.prepared.profile.name
@@ -104,7 +116,7 @@ def run_all(manifests: list[Path], overrides: Overrides, presenter: TerminalPres
             write_line(sys.stderr, f"{spec.name}: {reason}")
             continue
         try:
-            end = _run_one(_with_rest_of_budget(spec, spent), presenter, lists, images)
+            end = _run_one(_with_rest_of_budget(spec, spent), presenter, sources)
         except BatchgenError as exc:
             write_line(sys.stderr, message_of(exc))
             codes.append(exc.exit_code)
@@ -117,6 +129,15 @@ def run_all(manifests: list[Path], overrides: Overrides, presenter: TerminalPres
         if end.stopped is not None and stops_provider(end.stopped):
             stopped[provider] = end.stopped
     return RunsEnd(code=max(codes), ran=ran, spent=spent)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """What the runs of one command share."""
+
+    lists: PriceLists
+    images: ReferenceImages
+    backup: LedgerBackup | None
 
 
 def _with_rest_of_budget(spec: RunSpec, spent: Micros) -> RunSpec:
@@ -154,19 +175,27 @@ def resume(name: str, overrides: Overrides, presenter: TerminalPresenter) -> Exi
     tune_allocator()
     environment = Environment.load()
     _arm(environment)
-    ledger = environment.ledger_path(overrides.db, None)
+    with held_ledger(None, overrides, presenter.notice) as backup:
+        ledger = environment.ledger_path(overrides.db, None)
+        return _resume(name, ledger, overrides, presenter, backup)
+
+
+def _resume(
+    name: str,
+    ledger: Path,
+    overrides: Overrides,
+    presenter: TerminalPresenter,
+    backup: LedgerBackup | None,
+) -> ExitCode:
     with closing(open_for_reading(ledger)) as conn:
         row = find_batch(conn, name)
     path = manifest_of(ledger, row)
     loaded = parse_manifest(row.manifest.encode(), file=path.name, path=path)
     spec = RunSpec.of(settle_settings(loaded, ledger), overrides)
     validate(spec)
-    locked = batch_lock(ledger, name, take_over=overrides.take_over)
-    on_cluster = cluster_of(spec, presenter.notice)
-    reporting = notifying(spec.prepared, presenter.notice, _read_report)
-    with locked, reporting as ending, on_cluster as cluster:
+    with _held(spec, presenter, backup) as (ending, parts):
         enrolled = begin_again(spec, presenter, row, ReferenceImages(presenter))
-        ending.code = _go(enrolled, presenter, cluster).code
+        ending.code = _go(enrolled, presenter, parts).code
     return ending.code
 
 
@@ -184,20 +213,29 @@ def _arm(environment: Environment) -> None:
         raise SettingsError(f"BATCHGEN_FAILPOINT: {exc}") from exc
 
 
-def _run_one(
-    spec: RunSpec, presenter: TerminalPresenter, lists: PriceLists, images: ReferenceImages
-) -> _End:
-    prepared = spec.prepared
-    locked = batch_lock(prepared.ledger, spec.name, take_over=spec.overrides.take_over)
-    on_cluster = cluster_of(spec, presenter.notice)
-    reporting = notifying(prepared, presenter.notice, _read_report)
-    with locked, reporting as ending, on_cluster as cluster:
-        end = _go(begin(spec, presenter, lists, images), presenter, cluster)
+def _run_one(spec: RunSpec, presenter: TerminalPresenter, sources: _Sources) -> _End:
+    with _held(spec, presenter, sources.backup) as (ending, parts):
+        enrolled = begin(spec, presenter, sources.lists, sources.images)
+        end = _go(enrolled, presenter, parts)
         ending.code = end.code
     return end
 
 
-def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, cluster: ClusterParts | None) -> _End:
+@contextmanager
+def _held(
+    spec: RunSpec, presenter: TerminalPresenter, backup: LedgerBackup | None
+) -> Iterator[tuple[Ending, RemoteParts]]:
+    """Hold a batch, report the end of its run, and yield what the run uses elsewhere."""
+    prepared = spec.prepared
+    locked = batch_lock(prepared.ledger, spec.name, take_over=spec.overrides.take_over)
+    on_cluster = cluster_of(spec, presenter.notice, keeps_intents=backup is not None)
+    reporting = notifying(prepared, presenter.notice, _read_report)
+    with locked, reporting as ending, on_cluster as cluster:
+        grace_s = grace_of(prepared.environment)
+        yield ending, RemoteParts(batch=spec.name, grace_s=grace_s, cluster=cluster, backup=backup)
+
+
+def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts) -> _End:
     """Run the enrolled jobs, and print the result."""
     began = time.monotonic()
     prepared = enrolled.spec.prepared
@@ -209,7 +247,9 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, cluster: ClusterPar
         presenter.notice(missing.text(enrolled.name))
     if has_work:
         with ended_on_error(enrolled):
-            result = _drive(enrolled, presenter, cluster)
+            if parts.backup is not None:
+                parts.backup.start()
+            result = _drive(enrolled, presenter, parts)
             _publish(enrolled)
     with closing(open_for_reading(prepared.ledger)) as conn:
         if not has_work:
@@ -219,23 +259,26 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, cluster: ClusterPar
         replaced = replaced_by(conn, last.id) if last else 0
     for error in result.internal_errors:
         write_line(sys.stderr, error)
-    seconds = time.monotonic() - began
+    code = result.exit_code(found)
+    if missing.count and code is ExitCode.DONE:
+        code = ExitCode.UNFINISHED
     if presenter.as_json:
         write_line(sys.stdout, json.dumps(LiveStatus.ended(found).as_json()))
-    else:
-        text = replaced_text(enrolled.name, replaced, last.id) if last and replaced else None
-        _summarize(prepared, found, presenter, made=result.made, seconds=seconds, replaced=text)
-    code = result.exit_code(found)
+    elif found.troubled or found.unfinished or not presenter.quiet:
+        write_text(sys.stdout, _summary(prepared, found, result.made, time.monotonic() - began))
+        if last and replaced:
+            write_line(sys.stdout, replaced_text(enrolled.name, replaced, last.id))
+        # The end of a good sample is followed by a proposal of `try`.
+        if not (enrolled.spec.overrides.is_sample and code is ExitCode.DONE and found.unfinished):
+            write_text(sys.stdout, f"next: {_next_step(prepared, found, parts.backup)}")
     return _End(
-        code=ExitCode.UNFINISHED if missing.count and code is ExitCode.DONE else code,
+        code=code,
         stopped=result.stopped,
         spent=Micros(last.charged + last.maybe + last.reserved) if last else ZERO,
     )
 
 
-def _drive(
-    enrolled: EnrolledRun, presenter: TerminalPresenter, cluster: ClusterParts | None
-) -> RunResult:
+def _drive(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts) -> RunResult:
     disable_core_dumps()
     tune_garbage_collector()
     shorten_switch_interval()
@@ -257,7 +300,7 @@ def _drive(
     if log_path is not None:
         progress = LoggedProgress(progress, log_path, batch=enrolled.name)
     with endpoint(prepared) as base_url:
-        run_it = partial(drive, enrolled, progress, base_url, cluster=cluster)
+        run_it = partial(drive, enrolled, progress, base_url, parts=parts)
         return anyio.run(run_it, backend="asyncio")
 
 
@@ -280,25 +323,16 @@ def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) ->
         spool.remove(attempt)
 
 
-def _summarize(
-    prepared: Prepared,
-    found: BatchStatus,
-    presenter: TerminalPresenter,
-    *,
-    made: int,
-    seconds: float,
-    replaced: str | None,
-) -> None:
-    if presenter.quiet and not (found.troubled or found.unfinished):
-        return
+def _summary(prepared: Prepared, found: BatchStatus, made: int, seconds: float) -> str:
     place = image_place(prepared)
     images = place if is_bucket(place) else shortest(Path(place))
-    write_text(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
-    if replaced is not None:
-        write_line(sys.stdout, replaced)
-    db = prepared.ledger
-    here = current_directory()
+    return summary_text(found, images=images, made=made, seconds=seconds)
+
+
+def _next_step(prepared: Prepared, found: BatchStatus, backup: LedgerBackup | None) -> str:
+    db, here = prepared.ledger, current_directory()
     found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")
     option = "" if found_alone else f" --db {shlex.quote(shortest(db))}"
-    step = next_step(found, option, has_log=prepared.profile.has_log)
-    write_text(sys.stdout, f"next: {step}")
+    if backup is not None:
+        option = f" --db {shlex.quote(backup.store.url)}"
+    return next_step(found, option, has_log=prepared.profile.has_log)

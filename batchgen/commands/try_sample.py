@@ -24,6 +24,7 @@ from batchgen.ledger.review import ImageFilter
 from batchgen.ledger.saved_images import saved_images
 from batchgen.ledger.staged_jobs import sample_keys
 from batchgen.money import decimal_string
+from batchgen.session.bucket_ledger import refuse_bucket_ledger
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, RunSpec, prepare
 from batchgen.system.process_table import user_name
@@ -41,10 +42,11 @@ def try_sample(
     and if the sample leaves a problem, the other jobs wait. One budget covers both runs. Raises
     BatchgenError.
     """
+    refuse_bucket_ledger(manifest, overrides.db, "try")
     prepared = prepare(manifest, overrides.db)
     keys, total = _sample(prepared, sample)
     budget = RunSpec.of(prepared, overrides).limits.max_cost
-    first = run_all([manifest], replace(overrides, only=Only.of(keys)), presenter)
+    first = run_all([manifest], replace(overrides, only=Only.of(keys), is_sample=True), presenter)
     code = first.code
     if not first.ran:
         return code

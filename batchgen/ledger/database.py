@@ -258,15 +258,30 @@ def _back_up(path: Path, backup: Path) -> None:
     os.close(handle)
     aside = Path(name)
     try:
-        # A connection with an open transaction can't be copied from.
-        with closing(_connect(path, mode="ro")) as source, closing(_connect(aside)) as copy:
-            source.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")  # it has the mode of its source
+        _copy(path, aside)
         hit(Point.BACKED_UP)
         aside.replace(backup)
         sync_directory(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def copy_ledger(path: Path, target: Path) -> None:
+    """Copy a ledger as it is at one moment, also while a run writes to it, into an empty file.
+
+    Raises LedgerError and OSError.
+    """
+    try:
+        _copy(path, target)
+    except sqlite3.DatabaseError as exc:
+        raise _not_opened(path, f"copied to {target}", exc) from exc
+
+
+def _copy(path: Path, target: Path) -> None:
+    # A connection with an open transaction can't be copied from.
+    with closing(_connect(path, mode="ro")) as source, closing(_connect(target)) as copy:
+        source.backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")  # it has the mode of its source
 
 
 def _apply_migrations(conn: sqlite3.Connection) -> None:

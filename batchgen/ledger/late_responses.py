@@ -47,8 +47,13 @@ def needed_responses(ledger: Ledger, batch: BatchId, ids: Sequence[AttemptId]) -
     return [one.id for one in _those(ledger, batch, ids, is_needed)]
 
 
-def spent_attempts(ledger: Ledger, batch: BatchId, ids: Sequence[AttemptId]) -> list[AttemptId]:
-    """Return those of the attempts whose objects in a bucket are needed no more."""
+def spent_attempts(
+    ledger: Ledger, batch: BatchId | None, ids: Sequence[AttemptId]
+) -> list[AttemptId]:
+    """Return those of the attempts whose objects in a bucket are needed no more.
+
+    Without a batch, of all batches.
+    """
     has_due = _HAS_DUE.format(more="")
     is_spent = f"outcome NOT IN ('sending', 'ambiguous', 'spoiled') AND NOT {has_due}"
     return [one.id for one in _those(ledger, batch, ids, is_spent)]
@@ -66,13 +71,13 @@ _HAS_DUE: Final = (
 
 
 def _those(
-    ledger: Ledger, batch: BatchId, ids: Sequence[AttemptId], condition: str
+    ledger: Ledger, batch: BatchId | None, ids: Sequence[AttemptId], condition: str
 ) -> list[LateAttempt]:
     rows = ledger.conn.execute(
         "SELECT attempts.id AS id, prompt, attempts.model AS model FROM json_each(?) AS named"
         " CROSS JOIN attempts ON attempts.id = named.value CROSS JOIN jobs ON jobs.id = job_id"
-        f" WHERE batch_id = ? AND {condition}",
-        (canonical_json(list(ids)), batch),
+        f" WHERE (? IS NULL OR batch_id = ?) AND {condition}",
+        (canonical_json(list(ids)), batch, batch),
     )
     return [LateAttempt(**dict(row)) for row in rows]
 

@@ -70,6 +70,11 @@ def adjust_sums(conn: sqlite3.Connection, run: RunId, *, charged: int, possible:
     )
 
 
+def adjust_reserved(conn: sqlite3.Connection, run: RunId, price: Micros) -> None:
+    """Reserve the price of an attempt in a run that may have ended."""
+    conn.execute("UPDATE runs SET reserved = reserved + ? WHERE id = ?", (price, run))
+
+
 def add_waste(ledger: Ledger, run: RunId, price: Micros) -> None:
     """Count the price of a rebuy against the waste allowance of the run."""
     ledger.conn.execute("UPDATE runs SET wasted = wasted + ? WHERE id = ?", (price, run))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from batchgen.errors import SettingsError
 from batchgen.session.prepare import RunSpec, key_of
-from batchgen.session.settings import exported
+from batchgen.session.settings import Environment, exported
 from batchgen.session.storage import CREDENTIALS
 from batchgen.storage.probe import probe
 from batchgen.text import counted
@@ -57,10 +57,13 @@ class ClusterPlace:
 
 
 @contextmanager
-def cluster_of(spec: RunSpec, notice: Callable[[str], None]) -> Iterator[ClusterParts | None]:
+def cluster_of(
+    spec: RunSpec, notice: Callable[[str], None], *, keeps_intents: bool
+) -> Iterator[ClusterParts | None]:
     """Yield the parts of a cluster that a run may use; None without ``--on``.
 
-    Raises SettingsError and BatchLockedError; nothing was sent then.
+    ``keeps_intents`` leaves the objects of finished attempts to the backup of the ledger. Raises
+    SettingsError and BatchLockedError; nothing was sent then.
     """
     if spec.overrides.on is None:
         yield None
@@ -83,8 +86,14 @@ def cluster_of(spec: RunSpec, notice: Callable[[str], None]) -> Iterator[Cluster
             started=started,
             store=store,
             lease=lease,
-            grace_s=prepared.environment.seconds("BATCHGEN_CLUSTER_GRACE", 30.0),
+            grace_s=grace_of(prepared.environment),
+            keeps_intents=keeps_intents,
         )
+
+
+def grace_of(environment: Environment) -> float:
+    """Return how long to wait for a response whose sender is lost. Raises SettingsError."""
+    return environment.seconds("BATCHGEN_CLUSTER_GRACE", 30.0)
 
 
 def _output_root(spec: RunSpec) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -21,13 +22,13 @@ from batchgen.urls import is_bucket
 
 if TYPE_CHECKING:
     from batchgen.cluster.executor import ClusterParts
+    from batchgen.cluster.lease import Lease
+    from batchgen.cluster.ledger_backup import LedgerBackup
     from batchgen.cluster.messages import RunSettings
     from batchgen.engine.context import RunContext
     from batchgen.engine.executor import Executor
     from batchgen.engine.image_source import ImageSource
     from batchgen.engine.local_executor import LocalExecutor
-
-_GRACE_S: Final = 30.0
 
 
 def responses_wait(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) -> bool:
@@ -53,30 +54,76 @@ def responses_wait(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId)
     return False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteParts:
+    """What a run uses outside of this machine, from before its plan."""
+
+    batch: str = ""
+    """Its name."""
+    grace_s: float = 30.0
+    """How long to wait for responses that the senders of an earlier run may still put."""
+    cluster: ClusterParts | None = None
+    backup: LedgerBackup | None = None
+    """The backup of the ledger, if that is in a bucket."""
+
+
 def remote_of(
     context: RunContext,
     buckets: Sequence[str],
-    cluster: ClusterParts | None,
+    parts: RemoteParts,
     run: Callable[[], RunSettings],
 ) -> Remote | None:
-    """Return the remote parts of a run; None if its batch is in directories of this machine."""
-    if context.stores is None or not buckets:
+    """Return the remote parts of a run; None if everything is in directories of this machine."""
+    stores = [] if context.stores is None else [context.stores.of(root) for root in buckets]
+    cluster, backup = parts.cluster, parts.backup
+    if backup is not None:
+        stores.append(backup.store)
+    if not stores:
         return None
     from batchgen.cluster.late_responses import LateResponses
 
-    stores = [context.stores.of(root) for root in buckets]
-    grace_s = _GRACE_S if cluster is None else cluster.grace_s
-    late = LateResponses(context, stores, grace_s=grace_s)
-    if cluster is None:
-        return Remote(late=late)
+    late = LateResponses(
+        context,
+        stores,
+        grace_s=parts.grace_s,
+        own=None if backup is None or backup.is_restored else backup.store,
+        keeps_objects=backup is not None,
+    )
+    if cluster is not None:
+        return Remote(late=late, executor=_on_cluster(context, cluster, run))
+    if backup is not None:
+        return Remote(late=late, executor=_backed(context, parts.batch, backup))
+    return Remote(late=late)
 
+
+_MakeExecutor = Callable[["LocalExecutor", "ImageSource"], AbstractAsyncContextManager["Executor"]]
+
+
+def _backed(context: RunContext, batch: str, backup: LedgerBackup) -> _MakeExecutor:
+    @asynccontextmanager
+    async def executor(local: LocalExecutor, source: ImageSource) -> AsyncIterator[Executor]:
+        from batchgen.cluster.backed_executor import BackedExecutor
+
+        _stop_without(context, backup.lease)
+        yield BackedExecutor(context, local, batch, backup.store, backup.lease)
+
+    return executor
+
+
+def _stop_without(context: RunContext, lease: Lease) -> None:
+    """Stop dispatch when the lease is lost."""
+    loop, stop = asyncio.get_running_loop(), context.throttle.stop
+    lease.on_lost(lambda reason: _call(loop, stop, reason))
+
+
+def _on_cluster(
+    context: RunContext, cluster: ClusterParts, run: Callable[[], RunSettings]
+) -> _MakeExecutor:
     @asynccontextmanager
     async def executor(local: LocalExecutor, source: ImageSource) -> AsyncIterator[Executor]:
         from batchgen.cluster.executor import ClusterExecutor
 
-        loop = asyncio.get_running_loop()
-        stop = context.throttle.stop
-        cluster.lease.on_lost(lambda reason: _call(loop, stop, reason))
+        _stop_without(context, cluster.lease)
         one = ClusterExecutor(context, cluster, local, source)
         await one.open(run())
         try:
@@ -85,7 +132,7 @@ def remote_of(
             with anyio.CancelScope(shield=True):
                 await one.close()
 
-    return Remote(late=late, executor=executor)
+    return executor
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], reason: str) -> None:

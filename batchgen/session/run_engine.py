@@ -56,7 +56,7 @@ from batchgen.session.plan_and_enroll import EnrolledRun
 from batchgen.session.prepare import Prepared, key_of
 from batchgen.session.presenter import RunProgress
 from batchgen.session.publish import publish_live
-from batchgen.session.remote import remote_of
+from batchgen.session.remote import RemoteParts, remote_of
 from batchgen.session.run_claim import claim_of
 from batchgen.spool.redaction import Redactor
 from batchgen.spool.spool import Spool
@@ -66,7 +66,6 @@ from batchgen.system.shutdown import Shutdown
 from batchgen.urls import is_bucket
 
 if TYPE_CHECKING:
-    from batchgen.cluster.executor import ClusterParts
     from batchgen.cluster.messages import RunSettings
 
 T = TypeVar("T")
@@ -124,7 +123,7 @@ async def drive(
     base_url: str,
     *,
     embedder: Embedder | None = None,
-    cluster: ClusterParts | None = None,
+    parts: RemoteParts | None = None,
 ) -> RunResult:
     """Run an enrolled batch to its end, in the caller's event loop.
 
@@ -143,7 +142,7 @@ async def drive(
         await engine.adopt_pace(ledger)
         begun = await _shielded(ledger.run(_begin, run, claim))
         context, run_id = engine.context(ledger, begun), begun.run
-        remote = remote_of(context, begun.buckets, cluster, engine.remote_settings)
+        remote = remote_of(context, begun.buckets, parts or RemoteParts(), engine.remote_settings)
         pool = Pool(context, engine.pool_settings(), shutdown, network, remote)
         error: BaseException | None = None
         try:

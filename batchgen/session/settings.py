@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from batchgen.errors import SettingsError
 from batchgen.providers.account import Account, ApiKey
 from batchgen.session.env_file import read_env_file
+from batchgen.urls import bucket_of_path, is_bucket, output_root
 
 if TYPE_CHECKING:
     from batchgen.providers.profile import AccountLog
@@ -117,16 +118,40 @@ class Environment:
         Symbolic links are followed, so that lock and spool, which are next to the ledger, are the
         same for each of its names. Raises SettingsError for circular links.
         """
-        path = self._ledger_name(flag, manifest_directory)
+        bucket = self.ledger_bucket(flag)
+        path = self._ledger_name(None if bucket else flag, manifest_directory)
+        if bucket is not None:
+            # Imported here: few ledgers are in a bucket, and the import would delay all commands.
+            from batchgen.cluster.marker import check_working_copy
+
+            check_working_copy(path.resolve(), bucket)
         try:
             return path.resolve()
         except (OSError, RuntimeError) as exc:
             raise SettingsError(f"{path}: the ledger's path can't be followed: {exc}") from exc
 
+    def ledger_bucket(self, flag: Path | None) -> str | None:
+        """Return the URL of the bucket of the ledger; None for a ledger that is a file only.
+
+        Raises SettingsError.
+        """
+        named = self.get("BATCHGEN_DB") or ""
+        try:
+            if flag is not None:
+                return bucket_of_path(flag)
+            return output_root(named) if is_bucket(named) else None
+        except ValueError as exc:
+            raise SettingsError(f"{'BATCHGEN_DB' if flag is None else '--db'}: {exc}") from exc
+
+    def working_copy(self, manifest_directory: Path | None) -> Path:
+        """Return the file on this machine of a ledger that is in a bucket."""
+        return self._ledger_name(None, manifest_directory).resolve()
+
     def _ledger_name(self, flag: Path | None, manifest_directory: Path | None) -> Path:
         if flag is not None:
             return flag
-        if named := self.get("BATCHGEN_DB"):
+        named = self.get("BATCHGEN_DB")
+        if named is not None and not is_bucket(named):
             return Path(named).expanduser()
         if manifest_directory is not None:
             return manifest_directory / DB_NAME

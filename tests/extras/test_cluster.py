@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from tests.support.s3 import S3Server
 
 require("obstore", "moto", "ray")
 
-pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 JOBS = 24
 IN_FLIGHT = 8
@@ -38,11 +40,13 @@ def batch(served: rig.Endpoint, s3: S3Server, cluster: RayCluster, tmp_path: Pat
 
 def test_cluster_pays_once_and_keeps_the_key_to_itself(batch: ClusterBatch) -> None:
     batch.write(60)
+    left = set(Path(tempfile.gettempdir()).glob("batchgen-actor-*"))
     assert "3 actors on 3 nodes ready" in batch.run()
     assert batch.states() == {"done": 60}
     batch.judge()
     assert len(batch.served.bill()) - batch.before == 60
     assert batch.left_over() == []
+    assert set(Path(tempfile.gettempdir()).glob("batchgen-actor-*")) <= left
     assert "nothing sent" in batch.run()
     assert len(batch.served.bill()) - batch.before == 60
     for one in batch.store.list():
@@ -128,6 +132,18 @@ def test_unusable_cluster_is_refused_before_the_money(place: str, batch: Cluster
     )
     assert REFUSED[place] in done.stderr
     assert not (batch.directory / "batchgen.db").exists()
+
+
+def test_second_driver_is_refused_while_the_first_runs(batch: ClusterBatch) -> None:
+    batch.write(400)
+    run = batch.start()
+    rig.wait_for(batch.directory, "SELECT 1 FROM jobs WHERE state = 'done'", run)
+    elsewhere = replace(batch, directory=batch.directory / "elsewhere")
+    elsewhere.write(400)
+    assert "is being run by" in elsewhere.run(code=75)
+    run.communicate(timeout=300)
+    assert batch.states() == {"done": 400}
+    batch.judge()
 
 
 def test_cluster_needs_a_bucket(batch: ClusterBatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -100,6 +101,20 @@ def test_harm_never_pays_twice_or_loses(seed: int, batch: ClusterBatch) -> None:
     assert sum(states.values()) == states.get("uncertain", 0) + states["done"] == JOBS, shown
     batch.judge()
     assert not batch.stored_responses(), f"{shown}: a stored response was not used"
+
+
+def test_driver_without_its_lease_gives_no_more_orders(batch: ClusterBatch) -> None:
+    batch.write(2_000)
+    run = batch.start()
+    rig.wait_for(batch.directory, "SELECT 1 FROM jobs WHERE state = 'done'", run)
+    lease = json.loads(batch.store.read("lock/batch.json"))
+    taken = {**lease, "token": "another driver", "epoch": lease["epoch"] + 1}
+    batch.store.put("lock/batch.json", json.dumps(taken).encode())
+    shown = "".join(run.communicate(timeout=300))
+    assert run.returncode == 3
+    assert "lease" in shown
+    assert set(batch.states()) <= {"done", "paid", "pending"}
+    batch.judge()
 
 
 def test_strict_rate_is_used_and_never_exceeded(
