@@ -101,7 +101,7 @@ class PartFile:
             self._flush()
 
     def held_content(self, max_bytes: int) -> bytes | None:
-        """Return the whole content if it is in memory only and has at most so many bytes."""
+        """Return the whole content if it is in memory only and not longer."""
         if self._made or self._held_bytes > max_bytes:
             return None
         return b"".join(self._held)
