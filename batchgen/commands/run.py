@@ -259,15 +259,20 @@ def _go(enrolled: EnrolledRun, presenter: TerminalPresenter, parts: RemoteParts)
         replaced = replaced_by(conn, last.id) if last else 0
     for error in result.internal_errors:
         write_line(sys.stderr, error)
-    seconds = time.monotonic() - began
+    code = result.exit_code(found)
+    if missing.count and code is ExitCode.DONE:
+        code = ExitCode.UNFINISHED
     if presenter.as_json:
         write_line(sys.stdout, json.dumps(LiveStatus.ended(found).as_json()))
-    else:
-        text = replaced_text(enrolled.name, replaced, last.id) if last and replaced else None
-        _summarize(prepared, found, presenter, made=result.made, seconds=seconds, replaced=text)
-    code = result.exit_code(found)
+    elif found.troubled or found.unfinished or not presenter.quiet:
+        write_text(sys.stdout, _summary(prepared, found, result.made, time.monotonic() - began))
+        if last and replaced:
+            write_line(sys.stdout, replaced_text(enrolled.name, replaced, last.id))
+        # The end of a good sample is followed by a proposal of `try`.
+        if not (enrolled.spec.overrides.is_sample and code is ExitCode.DONE and found.unfinished):
+            write_text(sys.stdout, f"next: {_next_step(prepared, found, parts.backup)}")
     return _End(
-        code=ExitCode.UNFINISHED if missing.count and code is ExitCode.DONE else code,
+        code=code,
         stopped=result.stopped,
         spent=Micros(last.charged + last.maybe + last.reserved) if last else ZERO,
     )
@@ -318,25 +323,16 @@ def _tidy_spool(conn: sqlite3.Connection, prepared: Prepared, batch: BatchId) ->
         spool.remove(attempt)
 
 
-def _summarize(
-    prepared: Prepared,
-    found: BatchStatus,
-    presenter: TerminalPresenter,
-    *,
-    made: int,
-    seconds: float,
-    replaced: str | None,
-) -> None:
-    if presenter.quiet and not (found.troubled or found.unfinished):
-        return
+def _summary(prepared: Prepared, found: BatchStatus, made: int, seconds: float) -> str:
     place = image_place(prepared)
     images = place if is_bucket(place) else shortest(Path(place))
-    write_text(sys.stdout, summary_text(found, images=images, made=made, seconds=seconds))
-    if replaced is not None:
-        write_line(sys.stdout, replaced)
-    db = prepared.ledger
-    here = current_directory()
+    return summary_text(found, images=images, made=made, seconds=seconds)
+
+
+def _next_step(prepared: Prepared, found: BatchStatus, backup: LedgerBackup | None) -> str:
+    db, here = prepared.ledger, current_directory()
     found_alone = here and db.name == DB_NAME and db.parent in (here, here / "jobs")
     option = "" if found_alone else f" --db {shlex.quote(shortest(db))}"
-    step = next_step(found, option, has_log=prepared.profile.has_log)
-    write_text(sys.stdout, f"next: {step}")
+    if backup is not None:
+        option = f" --db {shlex.quote(backup.store.url)}"
+    return next_step(found, option, has_log=prepared.profile.has_log)

@@ -46,7 +46,7 @@ def try_sample(
     prepared = prepare(manifest, overrides.db)
     keys, total = _sample(prepared, sample)
     budget = RunSpec.of(prepared, overrides).limits.max_cost
-    first = run_all([manifest], replace(overrides, only=Only.of(keys)), presenter)
+    first = run_all([manifest], replace(overrides, only=Only.of(keys), is_sample=True), presenter)
     code = first.code
     if not first.ran:
         return code

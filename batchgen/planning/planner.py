@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from batchgen.errors import Fault, ManifestError
 from batchgen.job import PlannedJob
@@ -119,6 +120,8 @@ def _all_jobs(loaded: LoadedManifest, default_model: str, context: Context) -> I
     template = read_job_template(
         manifest, default_job_template(default_model, loaded.name), (), context.faults
     )
+    if "s3://" not in loaded.text.lower():
+        _check_storage(manifest, template.root, context.faults)
     yield from _explicit_jobs(loaded, template, context)
     if manifest.rows is not None:
         yield from RowJobs(loaded, manifest.rows, template, context).jobs()
@@ -126,6 +129,28 @@ def _all_jobs(loaded: LoadedManifest, default_model: str, context: Context) -> I
         line = Line(source=loaded.path.name)
         if _has_all_names(template, line, (), context):
             yield from JobMaker(template, (), context).jobs(line)
+
+
+_ENDPOINT_VARIABLES: Final = {"gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}
+
+
+def _check_storage(manifest: Manifest, root: str, faults: Faults) -> None:
+    """Report settings of S3 in a manifest whose output goes to another service."""
+    variable = _ENDPOINT_VARIABLES.get(root.partition("://")[0])
+    if manifest.storage is None or variable is None:
+        return
+    if manifest.storage.endpoint is not None:
+        faults.of_manifest(
+            ("storage", "endpoint"),
+            f"is for s3:// only; got output.dir {root}; expected the URL in the environment"
+            f" variable {variable}",
+        )
+    if manifest.storage.region is not None:
+        faults.of_manifest(
+            ("storage", "region"),
+            f"is for s3:// only; got output.dir {root}, whose service finds the bucket itself;"
+            " expected no region",
+        )
 
 
 def _spreads_jobs(manifest: Manifest) -> bool:

@@ -44,6 +44,8 @@ class Overrides:
     """The cluster whose actors carry out the orders; None for this process."""
     actors: int | None = None
     """How many actors to start; None for one on each node."""
+    is_sample: bool = False
+    """Whether `try` runs a sample, and proposes the next step itself if all is well."""
     take_over: bool = False
     """Whether a run that cannot be checked from this machine counts as dead."""
 

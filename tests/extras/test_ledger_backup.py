@@ -118,7 +118,7 @@ def proxied(shop: Shop, behavior: Behavior) -> Iterator[Shop]:
 
 def test_ledger_is_in_the_bucket_after_a_run(shop: Shop) -> None:
     first = shop.machine("a", "one", "two")
-    first.run()
+    assert f"next: batchgen status batch --db {first.url}" in first.run()
     assert shop.objects() == {"batchgen.db", "lock.json"}, "what is backed up needs no intent"
     assert json.loads(shop.state.read("lock.json"))["held"] is False
     assert "nothing sent" in first.run()

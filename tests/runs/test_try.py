@@ -20,6 +20,7 @@ def test_try_makes_the_most_different_images(served: rig.Endpoint, tmp_path: Pat
     done = rig.batchgen("try", manifest, "--sample", "2", cwd=tmp_path)
     assert "  out/batch/job-000.png\n  out/batch/job-002.png\n" in done.stdout
     assert done.stdout.endswith(f"next: batchgen run {manifest.name}   # makes the other images\n")
+    assert done.stdout.count("next:") == 1
     assert rig.status(tmp_path)["jobs"]["done"] == 2
     rig.batchgen("run", manifest, cwd=tmp_path)
     assert [row["prompt"] for row in served.bill()[before:]].count("a red mug") == 1
@@ -39,6 +40,7 @@ def test_try_with_a_problem_makes_nothing_more(served: rig.Endpoint, tmp_path: P
     done = rig.batchgen("try", manifest, "--sample", "1", cwd=tmp_path, code=1)
     assert "1  blocked" in done.stdout
     assert "makes the other images" not in done.stdout
+    assert done.stdout.count("next:") == 1
 
 
 @pytest.mark.parametrize(("reply", "done"), [("y\n", 4), ("\n", 2)])

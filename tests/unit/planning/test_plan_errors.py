@@ -61,6 +61,18 @@ def test_good_jobs_come_first_and_all_faults_at_the_end(tmp_path: Path) -> None:
         ("prompt: A\nimages: [.]\n", 2, "images[0]", "is not a regular file"),
         ("prompt: A\nmask: ' '\n", 2, "mask", "is empty"),
         ("prompt: A\noutput: {dir: 'x/{{ y }}'}\n", 2, "output.dir", "must not be a template"),
+        (
+            "prompt: A\nstorage: {endpoint: 'https://x'}\noutput: {dir: 'gs://b/x'}\n",
+            2,
+            "storage.endpoint",
+            "got output.dir gs://b/x; expected the URL in the environment variable GOOGLE_BASE_URL",
+        ),
+        (
+            "prompt: A\nstorage: {region: eu}\noutput: {dir: 'az://b/x'}\n",
+            2,
+            "storage.region",
+            "is for s3:// only",
+        ),
         ("prompt: A\noutput: {path: ' .png'}\n", 2, "output.path", "the path has no file name"),
         ("prompt: A\nmatrix: {key: [1]}\n", 2, "matrix", "cannot be the name of a variable"),
         ("prompt: A\nmatrix: {a b: [1], A-b: [1]}\n", 2, "matrix", "are both 'a_b'"),
