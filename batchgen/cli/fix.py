@@ -19,7 +19,6 @@ from batchgen.cli.options import (
     only_option,
     option,
 )
-from batchgen.job import JobState
 
 if TYPE_CHECKING:
     from batchgen.errors import ExitCode
@@ -67,6 +66,7 @@ def retry(
     its job is requested again.
     """
     from batchgen.commands.retry import retry as command
+    from batchgen.job import JobState
     from batchgen.ledger.retry_selection import RetrySelection
 
     wanted = {

@@ -199,6 +199,8 @@ class Placer:
 
     def _keep_in_spool(self, image: DueImage, part: PartFile) -> None:
         """Keep the bytes of a downloaded image that could not be placed."""
+        if image.url is not None:
+            part.sync_blocking()
         if image.url is not None and part.part.exists():
             self._context.spool.images.keep(image.attempt_id, image.position, part.part)
 

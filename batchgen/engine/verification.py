@@ -48,6 +48,17 @@ def verify_file(
     return info, digest
 
 
+def verify_small(content: bytes, verify: Verify) -> tuple[ImageInfo, str] | None:
+    """Verify a small image that is in memory only; return None if it has to be decoded.
+
+    Raises BadImage.
+    """
+    if verify is Verify.DECODE:
+        return None
+    info, digest = _verify(content, is_video=False)
+    return (info, digest) if info.format in USUAL_FORMATS else None
+
+
 def _verify(data: bytes | mmap.mmap, *, is_video: bool) -> tuple[ImageInfo, str]:
     info = inspect_mp4(data) if is_video else inspect(data)
     return info, hashlib.sha256(data).hexdigest()

@@ -100,6 +100,17 @@ class PartFile:
         if self._held_bytes >= _BUFFER_BYTES:
             self._flush()
 
+    def held_content(self, max_bytes: int) -> bytes | None:
+        """Return the whole content if it is in memory only and not longer."""
+        if self._made or self._held_bytes > max_bytes:
+            return None
+        return b"".join(self._held)
+
+    def sync_blocking(self) -> None:
+        """Make the part durable under its temporary name, unless it is."""
+        if self._file is not None or not self._made:
+            self._sync()
+
     async def flush(self) -> None:
         """Write the buffer to the file."""
         await in_disk_thread(self._flush)
@@ -210,6 +221,9 @@ class PartFile:
     def _sync(self) -> None:
         if self._adopted:
             return
+        if not self._made and self._directory_mode is None:
+            self._write_whole(b"".join(self._held))
+            return
         self.restore_name_blocking()
         file = self._flush()
         self._file = None
@@ -217,12 +231,8 @@ class PartFile:
             sync_file(file.fileno())
 
     def _seal(self, check: Callable[[Path, bytes | None], T]) -> T:
-        if self._file is None and not self._made and self._directory_mode is None:
-            content = b"".join(self._held)
-            self._write_whole(content)
-        else:
-            content = None
-            self._sync()
+        content = self.held_content(_BUFFER_BYTES)
+        self._sync()
         return check(self.part, content)
 
     def _write_whole(self, content: bytes) -> None:
@@ -239,8 +249,7 @@ class PartFile:
         self._held, self._held_bytes = [], 0
 
     def _commit(self, final: Path, put: Callable[[Path, Path], None]) -> None:
-        if self._file is not None or not self._made:
-            self._sync()
+        self.sync_blocking()
         put(self.part, final)
         self._committed = True
 

@@ -26,6 +26,7 @@ ALONE: Final[Mapping[str, Callable[[Bench], Iterable[Figure]]]] = {
     "million": scale.million,
     "growth": scale.growth,
     "rate": rate.run,
+    "learned-rate": rate.learned,
     "curve": scale.curve_to_a_million,
 }
 """Scenarios of batchgen alone, or with a comparison of their own."""

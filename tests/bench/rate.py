@@ -23,6 +23,7 @@ from tests.bench.measure import CLIENT_CORE, on_core
 _PER_MINUTE: Final = 600
 _LATENCY_S: Final = 0.1
 _IN_FLIGHT: Final = 64
+_LEARNING_S: Final = 60.0
 _BATCHGEN: Final = Batchgen(name="batchgen")
 
 
@@ -43,6 +44,37 @@ def run(bench: Bench) -> Iterator[Figure]:
     yield from _measured(bench, _Case(what="bucket of 1, stopped and resumed", turns=halves))
     two = _Case(what="bucket of 1, two runs of a key", names=("one", "two"), turns=(seconds,))
     yield from _measured(bench, two)
+
+
+def learned(bench: Bench) -> Iterator[Figure]:
+    """Learn an undeclared limit from 429s, and count the refusals after the first minute.
+
+    The servers have a bucket of a second of their rate, at least of one request.
+    """
+    seconds = 90.0 if bench.quick else 180.0
+    for per_minute in (60, 240, 600):
+        burst = max(1, per_minute // 60)
+        switches = ["--per-minute", str(per_minute), "--burst", str(burst)]
+        directory = bench.work / "learned"
+        directory.mkdir()
+        image = f"{bench.nginx.url}/images/20k.png"
+        with latency(image, _LATENCY_S, *switches) as server:
+            write_rows(directory / "rows.csv", int(seconds * per_minute / 60) + 200)
+            task = Task(base_url=server.base_url, count=0, in_flight=_IN_FLIGHT, size="20k")
+            manifest = write_manifest(directory, task, name="one")
+            _run_for(seconds, server, 0, [manifest], directory)
+            came, refused = server.bought_since(0), server.refused_since(0)
+        shutil.rmtree(directory)
+        first = min([*came, *refused])
+        settled = first + _LEARNING_S
+        late = sum(at > settled for at in refused)
+        good = sum(settled < at <= first + seconds for at in came)
+        allowed = (seconds - _LEARNING_S) * per_minute / 60
+        what = f"{per_minute} a minute, not declared"
+        yield Figure(what=f"{what}: 429s in the first minute", value=len(refused) - late, unit="")
+        share = late / max(1, late + good) * 100
+        yield Figure(what=f"{what}: refused after it", value=share, unit="%", most=2)
+        yield Figure(what=f"{what}: used after it", value=good / allowed * 100, unit="%")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

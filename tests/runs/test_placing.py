@@ -181,6 +181,26 @@ def test_a_name_taken_during_the_request_is_not_replaced(tmp_path: Path) -> None
     rig.judge(tmp_path, [bought], finished=True)
 
 
+@pytest.mark.fault("XA3")
+def test_kill_before_a_name_is_claimed_destroys_no_file(tmp_path: Path) -> None:
+    """The ledger has the path of the image already, and the file there is of somebody else."""
+    with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "1") as slow:
+        path = rig.manifest(tmp_path, slow.base_url, ["one"])
+        env = {"BATCHGEN_FAILPOINT": Point.PLACING.value}
+        with rig.start("run", path, "--json", cwd=tmp_path, env=env) as process:
+            for event in rig.events(process):
+                if event.get("event") == "attempt_started":
+                    image(tmp_path).parent.mkdir(parents=True)
+                    image(tmp_path).write_bytes(b"theirs")
+            process.wait(rig.TIMEOUT_S)
+        assert process.returncode == -signal.SIGKILL
+        assert image(tmp_path).read_bytes() == b"theirs"
+        batchgen("resume", "batch", cwd=tmp_path)
+        assert rig.status(tmp_path)["jobs"]["done"] == 1
+        assert list(kept(tmp_path).values()) == [b"theirs"]
+        rig.judge(tmp_path, slow.bill(), finished=True)
+
+
 OBSTACLES = {
     "a file in place of a directory": ("file", "is a file where a directory is needed"),
     "a symbolic link": ("link", "is a symbolic link inside the output directory"),

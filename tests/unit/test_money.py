@@ -130,6 +130,7 @@ MONEY_CODE = (
     "ledger.images",
     "ledger.jobs",
     "ledger.ledger",
+    "ledger.lost_attempts",
     "ledger.notices",
     "ledger.open_work",
     "ledger.paid_images",
