@@ -17,7 +17,7 @@ from batchgen.cluster.lease import WHOLE_LEDGER, Driver, LeaseTimes, acquire
 from batchgen.storage.object_store import ObjectStore
 from batchgen.system.failpoints import Point
 from batchgen.system.process_table import this_process
-from tests.support import rig
+from tests.support import canary, rig
 from tests.support.extras import require
 from tests.support.images import drawing, encoded
 from tests.support.old_store import Behavior, s3_proxy
@@ -99,6 +99,8 @@ class Shop:
     def judge_lost(self, machine: Machine) -> None:
         """So does that of a machine that was restored, and the bucket has what it must keep."""
         self.judge(machine)
+        for name in self.objects():
+            assert not canary.is_in(self.state.read(name)), name
         states = machine.states()
         assert f"{states['done']} images, all as they were" in machine.batchgen("verify", "batch")
         held = {name for name in self.objects() if name.startswith("spool/")}
