@@ -315,6 +315,17 @@ def test_commands_read_the_working_copy(shop: Shop) -> None:
     assert "nothing sent" in one.batchgen("resume", "batch")
 
 
+def test_resume_needs_no_file_of_the_lost_machine(shop: Shop) -> None:
+    lost = shop.machine("a", *PROMPTS)
+    lost.run(code=-9, point=f"{Point.RECEIVED}:2")
+    lost.lose()
+    second = shop.machine("b")
+    (second.directory / "batch.yaml").unlink()
+    assert "was restored from" in second.batchgen("resume", "batch", "--db", second.url)
+    assert second.states() == {"done": 4}
+    shop.judge_lost(second)
+
+
 def test_existing_ledger_is_adopted_by_an_empty_bucket(shop: Shop) -> None:
     one = shop.machine("a", "one")
     one.batchgen("run", "batch.yaml")
