@@ -39,6 +39,7 @@ from batchgen.system.atomic_files import (
     PRIVATE_FILE,
     sha256_of,
     sync_directory,
+    sync_file,
 )
 from batchgen.text import counted
 
@@ -272,7 +273,7 @@ def _download(store: Store, part: Path, digest: str) -> None:
             found.update(chunk)
             file.write(chunk)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     if found.hexdigest() != digest:
         raise SettingsError(
             f"{store.url}/{BACKUP}: is damaged: its SHA-256 differs; nothing was changed"
