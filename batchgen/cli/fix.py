@@ -18,6 +18,7 @@ from batchgen.cli.options import (
     json_option,
     only_option,
     option,
+    presigned_option,
 )
 
 if TYPE_CHECKING:
@@ -261,11 +262,9 @@ def prune(name: str, db: Path | None, yes: bool, as_json: bool) -> ExitCode:
     metavar="ID",
     help="Export only what this run requested or made; `report --list` shows the runs.",
 )
-@option(
-    "--presigned",
-    metavar="LIFETIME",
-    help="With --what images: add links to images in buckets that work for anyone, for a time like"
-    " 30m, 24h or 7d.",
+@presigned_option(
+    "With --what images: add links to images in buckets that work for anyone, for a time like 30m,"
+    " 24h or 7d."
 )
 def export(
     name: str,
@@ -280,7 +279,7 @@ def export(
     part_images: int,
     decision: str | None,
     run: int | None,
-    presigned: str | None,
+    presigned: timedelta | None,
 ) -> ExitCode:
     """Export jobs, attempts, images or review decisions as rows, or images as a dataset."""
     from batchgen.commands.export import export as command
@@ -305,11 +304,8 @@ def export(
     if as_json and (failed or file_format != "jsonl"):
         other = "--failed, which writes YAML" if failed else f"--format {file_format}"
         raise click.UsageError(f"--json: not with {other}; expected one of them")
-    lifetime = None
-    if presigned is not None:
-        if failed or what != "images":
-            raise click.UsageError("--presigned needs --what images")
-        lifetime = _lifetime(presigned)
+    if presigned is not None and (failed or what != "images"):
+        raise click.UsageError("--presigned needs --what images")
     if failed:
         return export_failed(name, db, output=output)
     return command(
@@ -319,14 +315,5 @@ def export(
         file_format=file_format,
         output=output,
         run=run,
-        presigned=lifetime,
+        presigned=presigned,
     )
-
-
-def _lifetime(text: str) -> timedelta:
-    from batchgen.commands.presigned_links import parse_lifetime
-
-    try:
-        return parse_lifetime(text)
-    except ValueError as exc:
-        raise click.UsageError(f"--presigned: {exc}") from exc

@@ -7,7 +7,7 @@ compares them with the parameters of the function that receives them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
@@ -185,6 +185,22 @@ db_option = option(
     show_default="BATCHGEN_DB, else batchgen.db here or in jobs/",
     help="Use this ledger.",
 )
+
+
+def _lifetime(ctx: click.Context, param: click.Parameter, text: str | None) -> timedelta | None:
+    from batchgen.output.presigned_links import parse_lifetime
+
+    try:
+        return None if text is None else parse_lifetime(text)
+    except ValueError as exc:
+        raise click.UsageError(f"--presigned: {exc}") from exc
+
+
+def presigned_option(text: str) -> Decorator:
+    """Declare the option for links to objects that end; its value is a timedelta."""
+    return option("--presigned", metavar="LIFETIME", callback=_lifetime, help=text)
+
+
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
 adopt_option = option(
     "--adopt", is_flag=True, help="Continue a batch that belongs to another manifest."

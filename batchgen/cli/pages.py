@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from batchgen.cli.options import (
     json_option,
     only_option,
     option,
+    presigned_option,
 )
 
 if TYPE_CHECKING:
@@ -155,6 +156,10 @@ def review(
     help="Set the longest side of the thumbnails in pixels; full adds the images themselves to a"
     " directory.",
 )
+@presigned_option(
+    "Link the full images in buckets, for a time like 24h or 7d. The links work for anyone who has"
+    " the page."
+)
 @option("--single", is_flag=True, help="Write one HTML file of at most 25 MB.")
 @option(
     "--before",
@@ -182,6 +187,7 @@ def gallery(
     show: str | None,
     compare: str | None,
     size: str,
+    presigned: timedelta | None,
     single: bool,
     before: bool,
     unpublished: bool,
@@ -203,6 +209,8 @@ def gallery(
     unknown = [one for one in shown if one not in SHOWABLE]
     if unknown:
         raise click.UsageError(f"--show: got {unknown[0]!r}; expected {', '.join(SHOWABLE)}")
+    if presigned is not None and size == "full":
+        raise click.UsageError("--presigned cannot be combined with --size full")
     images = ShownImages(
         run=run,
         since=since,
@@ -220,6 +228,7 @@ def gallery(
         before=before,
         compare=axes,
         pick=pick,
+        presigned=presigned,
         keep_metadata=keep_metadata,
     )
     return command(name, db, images, output, options, as_json=as_json)

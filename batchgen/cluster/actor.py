@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from batchgen.cluster.gate import Gate
 from batchgen.cluster.intents import intent_name, put_once, response_name
 from batchgen.cluster.messages import (
     MAX_REPORTED_BYTES,
@@ -38,7 +39,7 @@ from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines
 from batchgen.http.download import Downloader
 from batchgen.http.network import Access, Network
-from batchgen.http.request import ApiRequest, BytesBody
+from batchgen.http.request import ApiRequest, BytesBody, TimedBody
 from batchgen.job import AttemptId
 from batchgen.outcomes.exchange import Exchange, Failure, Reach
 from batchgen.spool.portable import portable_response
@@ -79,8 +80,8 @@ class Actor:
         self._stager: Stager
         self._spool = Spool(Path(tempfile.mkdtemp(prefix="batchgen-actor-")))
         self._kept: OrderedDict[AttemptId, None] = OrderedDict()
-        self._intents = set[AttemptId]()
-        """Attempts whose intent was put for an order that follows."""
+        self._ready = dict[AttemptId, tuple[Gate, asyncio.Future[SendReport]]]()
+        """Requests that wait for their time to send."""
         self._open = AsyncExitStack()
         self._heard = time.monotonic()
         self._held = 0
@@ -125,25 +126,27 @@ class Actor:
         return self._held
 
     async def announce(self, order: SendOrder) -> SendReport:
-        """Put the intent of an order that follows when its time to send has come."""
+        """Put the intent of an order and connect; `exchange` follows at the time to send."""
         report = await self._put_intent(order)
-        if not report.refused:
-            self._intents.add(order.attempt)
+        if report.refused:
+            return report
+        gate = Gate()
+        sending = asyncio.ensure_future(self._held_exchange(order, gate))
+        self._ready[order.attempt] = gate, sending
+        reached = asyncio.ensure_future(gate.reached())
+        await asyncio.wait({sending, reached}, return_when=asyncio.FIRST_COMPLETED)
+        reached.cancel()
         return report
 
     async def exchange(self, order: SendOrder) -> SendReport:
         """Send a request and put its response; report how far the exchange got."""
-        self._held += 1
-        try:
-            if order.attempt in self._intents:
-                self._intents.discard(order.attempt)
-            else:
-                report = await self._put_intent(order)
-                if report.refused:
-                    return report
-            return await self._exchange(order)
-        finally:
-            self._held -= 1
+        ready = self._ready.pop(order.attempt, None)
+        if ready is not None:
+            gate, sending = ready
+            gate.open()
+            return await sending
+        report = await self._put_intent(order)
+        return report if report.refused else await self._held_exchange(order, None)
 
     async def fetch(self, message: FetchMessage) -> FetchReport:
         """Fetch and verify an image and put it under its staging name. May be repeated."""
@@ -180,11 +183,19 @@ class Actor:
             return SendReport(refused=taken)
         return SendReport()
 
-    async def _exchange(self, order: SendOrder) -> SendReport:
+    async def _held_exchange(self, order: SendOrder, gate: Gate | None) -> SendReport:
+        self._held += 1
+        try:
+            return await self._exchange(order, gate)
+        finally:
+            self._held -= 1
+
+    async def _exchange(self, order: SendOrder, gate: Gate | None) -> SendReport:
+        body = BytesBody(order.body, order.content_type)
         request = ApiRequest(
             method=order.method,
             url=order.url,
-            body=BytesBody(order.body, order.content_type),
+            body=body if gate is None else TimedBody(body, gate.wait),
             headers=order.headers,
             route=order.route,
         )

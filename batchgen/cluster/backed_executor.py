@@ -6,6 +6,9 @@ read. So another machine can continue after the loss of this one; see `ledger_ba
 
 from __future__ import annotations
 
+import errno
+from dataclasses import replace
+
 import anyio
 
 from batchgen.cluster.intents import Intent, intent_name, put_once, response_name
@@ -58,7 +61,16 @@ class BackedExecutor:
     async def exchange(self, order: ExchangeOrder) -> Exchange:
         """Put the intent, send the request once, and put its response; see `Executor.exchange`."""
         await self._put_intent(order)
-        exchange = await self._local.exchange(order)
+
+        async def wait() -> None:
+            await order.wait()
+            try:
+                self._lease.check()  # a connection may have taken long
+            except StoppedError as exc:
+                self._context.throttle.stop(str(exc))
+                raise OSError(errno.ECANCELED, str(exc)) from exc  # what stops a body unsent
+
+        exchange = await self._local.exchange(replace(order, wait=wait))
         if exchange.reach is Reach.COMPLETE:
             # A cancellation would leave the response to this machine alone.
             with anyio.CancelScope(shield=True):

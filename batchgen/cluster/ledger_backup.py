@@ -56,7 +56,15 @@ Notice = Callable[[str], None]
 class LedgerBackup:
     """The ledger of a bucket, while this machine holds its lease."""
 
-    def __init__(self, store: Store, ledger: Path, lease: Lease, notice: Notice) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ledger: Path,
+        lease: Lease,
+        notice: Notice,
+        *,
+        every_s: float = EVERY_S,
+    ) -> None:
         self.store = store
         self.lease = lease
         self.is_restored = False
@@ -64,6 +72,7 @@ class LedgerBackup:
         self._others: Sequence[Store] = ()
         self._ledger = ledger
         self._notice = notice
+        self._every_s = every_s
         self._tag: str | None = None
         """Of the newest copy; None without one."""
         self._copy_sha256 = ""
@@ -235,13 +244,13 @@ class LedgerBackup:
                         store.delete_all(names)
 
     def _work(self) -> None:
-        wait_s = EVERY_S
+        wait_s = self._every_s
         while not self._ended.wait(wait_s):
             began = time.monotonic()
             if not self.lease.is_held:
                 return
             self._put_or_warn()
-            wait_s = max(EVERY_S, _REST * (time.monotonic() - began))
+            wait_s = max(self._every_s, _REST * (time.monotonic() - began))
 
     def _put_or_warn(self) -> None:
         try:

@@ -12,7 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from batchgen.commands.presigned_links import Links
 from batchgen.console.csv_cells import without_formulas
 from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode, SettingsError
@@ -25,6 +24,7 @@ from batchgen.ledger.manifest_paths import manifest_of
 from batchgen.ledger.review_summary import exported_decisions
 from batchgen.manifest.export import WrittenJob, partial_manifest
 from batchgen.manifest.loader import parse_manifest
+from batchgen.output.presigned_links import Links
 from batchgen.session.settings import Environment
 from batchgen.session.storage import stores_of_batch
 
@@ -60,7 +60,7 @@ def export(
         with opened_output(output) as stream:
             _write(rows, file_format, stream)
     if links is not None:
-        write_line(sys.stderr, links.notice)
+        write_line(sys.stderr, f"presigned_url {links.notice}")
     return ExitCode.DONE
 
 

@@ -22,12 +22,13 @@ from batchgen.ledger.unpublished import unpublished_counts
 from batchgen.manifest.loader import parse_manifest
 from batchgen.manifest.rows import open_rows
 from batchgen.manifest.table import RowsFault, ignore
+from batchgen.output.presigned_links import Links
 from batchgen.review.gallery import GalleryOptions, GalleryWriter, Written
 from batchgen.review.image_files import ImageFiles
 from batchgen.session.bucket_tables import with_kept_table
 from batchgen.session.directories import references_directory
 from batchgen.session.settings import Environment
-from batchgen.session.storage import check_opened
+from batchgen.session.storage import check_opened, stores_of_batch
 from batchgen.text import counted, names_html
 
 _TROUBLES_SHOWN: Final = 20
@@ -68,10 +69,14 @@ def gallery(
     grid = None
     if options.compare:
         grid = comparison(ledger, batch, images, options.compare, unfinished)
+    links = None
+    if options.presigned is not None:
+        links = Links.lasting(stores_of_batch(ledger, batch), options.presigned)
+        write_line(sys.stderr, f"{name}: a link to a full image {links.notice}")
     default = f"gallery-{name}.html" if options.single else f"gallery-{name}"
     target = output or Path(default)
     try:
-        writer = GalleryWriter(target, options, ImageFiles(ledger, batch, base))
+        writer = GalleryWriter(target, options, ImageFiles(ledger, batch, base), links)
         written = writer.write(images, values, grid)
     except OSError as exc:
         raise SettingsError(f"{target}: cannot be written: {exc.strerror or exc}") from exc

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -24,10 +25,12 @@ from batchgen.images.strip import without_metadata
 from batchgen.ledger.gallery import GalleryImage
 from batchgen.ledger.review import ImageFile
 from batchgen.money import dollars
+from batchgen.output.presigned_links import Links
 from batchgen.review.comparison import Comparison
 from batchgen.review.image_files import ImageFiles, NoFileError, check_shown
 from batchgen.review.written_files import check_own, replace_file
 from batchgen.text import counted, duration
+from batchgen.urls import is_bucket
 
 MOST_SINGLE_BYTES: Final = 25_000_000
 SHOWABLE: Final = ("key", "prompt", "cost", "model", "seconds")
@@ -59,6 +62,8 @@ class GalleryOptions:
     """Whether each image comes with the one that it replaced."""
     pick: bool = False
     keep_metadata: bool = False
+    presigned: timedelta | None = None
+    """How long links to the full images in buckets work; None for no links."""
 
     @property
     def side(self) -> int:
@@ -128,7 +133,15 @@ class Written:
 class GalleryWriter:
     """Writes the files of one gallery below ``target``, which is a directory or one HTML file."""
 
-    def __init__(self, target: Path, options: GalleryOptions, files: ImageFiles) -> None:
+    def __init__(
+        self,
+        target: Path,
+        options: GalleryOptions,
+        files: ImageFiles,
+        links: Links | None = None,
+    ) -> None:
+        """``links`` makes those that `GalleryOptions.presigned` wants."""
+        self._links = links
         self._target = target
         self._files = files
         self._options = options
@@ -167,6 +180,7 @@ class GalleryWriter:
         text = template.render(
             title=options.title,
             count=counted(len(images), "image"),
+            until=self._links.end if self._links is not None else "",
             entries=[self._entry(one, values) for one in alone],
             grid=grid,
             lines=lines,
@@ -233,7 +247,7 @@ class GalleryWriter:
         try:
             thumb = self._thumbnail(image.file)
             before = self._thumbnail(image.before) if image.before is not None else ""
-            full = self._original(image, key) if options.has_originals else ""
+            full = self._original(image, key) if options.has_originals else self._link(image.file)
         except (NoFileError, BadImage, OSError, ValueError) as exc:
             trouble = "not available"
             self.written.troubles.append(f"{image.key}: {exc}")
@@ -272,6 +286,12 @@ class GalleryWriter:
         if not path.is_file():
             replace_file(path, content)
         return name
+
+    def _link(self, row: ImageFile) -> str:
+        """Return a link to an image in a bucket; empty without one. Raises SettingsError."""
+        if self._links is None or not is_bucket(row.root) or row.state != "saved":
+            return ""
+        return self._links.url(row.root, row.path)
 
     def _original(self, image: GalleryImage, key: str) -> str:
         """Copy the image itself, without metadata unless that is wanted, and return its URL.

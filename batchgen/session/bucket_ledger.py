@@ -39,13 +39,14 @@ def held_ledger(
         return
     # Imported here: few ledgers are in a bucket, and the import would delay all runs.
     from batchgen.cluster.lease import WHOLE_LEDGER, Driver, acquire
-    from batchgen.cluster.ledger_backup import LedgerBackup
+    from batchgen.cluster.ledger_backup import EVERY_S, LedgerBackup
 
     ledger = environment.working_copy(directory)
     store, others = _stores(manifest, environment, url)
     driver = Driver(take_over=overrides.take_over)
     with acquire(store, WHOLE_LEDGER, driver, notice=notice) as lease:
-        backup = LedgerBackup(store, ledger, lease, notice)
+        every_s = environment.seconds("BATCHGEN_BACKUP_EVERY", EVERY_S)
+        backup = LedgerBackup(store, ledger, lease, notice, every_s=every_s)
         try:
             backup.bring(others)
         except OSError as exc:

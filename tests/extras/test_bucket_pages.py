@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import io
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -220,6 +222,21 @@ def test_presigned_links_work_until_their_stated_end(shop: Shop) -> None:
         assert began + timedelta(hours=23) < until < datetime.now(UTC) + timedelta(hours=25)
     assert len(rows) == 2
     assert f"works until {until:%Y-%m-%d %H:%M} UTC, for anyone who has it" in done.stderr
+
+
+def test_gallery_links_full_images_for_a_time(shop: Shop) -> None:
+    shop.write("one & two")
+    shop.run()
+    shown = shop.batchgen("gallery", "batch", "-o", "one.html", "--presigned", "7d")
+    assert "for anyone who has it" in shown
+    page = (shop.directory / "one.html").read_text(encoding="utf-8")
+    (link,) = re.findall(r'<a href="(http[^"]*)"', page)
+    assert httpx.get(html.unescape(link)).content == shop.store.read("job-000.png")
+    until = re.search(r"works until (.*? UTC)", shown)
+    assert until is not None
+    assert f"Full images can be opened until {until[1]}." in page
+    refused = shop.batchgen("gallery", "batch", "--presigned", "7d", "--size", "full", code=2)
+    assert "cannot be combined" in refused
 
 
 def test_presigned_links_are_for_images_in_buckets(shop: Shop) -> None:

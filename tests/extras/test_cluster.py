@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tempfile
@@ -54,6 +55,28 @@ def test_cluster_pays_once_and_keeps_the_key_to_itself(batch: ClusterBatch) -> N
     for path in batch.cluster.session.rglob("*"):
         if path.is_file() and not path.is_symlink():
             assert not canary.is_in(path.read_bytes()), path
+
+
+def test_replaced_inline_images_keep_their_versions(
+    s3: S3Server, cluster: RayCluster, tmp_path: Path
+) -> None:
+    with rig.endpoint(tmp_path / "endpoint", "--response", "b64_json") as served:
+        batch = ClusterBatch.of(tmp_path / "batch", served, s3, cluster)
+        photo = tmp_path / "batch" / "photo.png"
+        photo.parent.mkdir()
+        rig.image(photo)
+        same = {"output": ", sidecar: true, metadata: true", "extra": "images: [photo.png]\n"}
+        batch.write(6, **same)
+        batch.run()
+        first = batch.store.read("job-000.png")
+        batch.write(6, prompt="a cup", **same)
+        batch.run()
+        batch.judge()
+        assert batch.store.read(".previous/job-000.png~1") == first
+        assert json.loads(batch.store.read("job-000.json"))["prompt"] == "a cup, number 0"
+        assert b"a cup, number 0" in batch.store.read("job-000.png")
+        assert batch.left_over() == []
+        assert len(served.bill()) == 12
 
 
 @pytest.mark.parametrize("point", ["intent-put", "body-sent", "response-put", "staged"])

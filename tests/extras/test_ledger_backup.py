@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from batchgen.cluster.lease import WHOLE_LEDGER, Driver, LeaseTimes, acquire
 from batchgen.storage.object_store import ObjectStore
 from batchgen.system.failpoints import Point
 from batchgen.system.process_table import this_process
-from tests.support import rig
+from tests.support import canary, rig
 from tests.support.extras import require
 from tests.support.images import drawing, encoded
 from tests.support.old_store import Behavior, s3_proxy
@@ -98,6 +99,8 @@ class Shop:
     def judge_lost(self, machine: Machine) -> None:
         """So does that of a machine that was restored, and the bucket has what it must keep."""
         self.judge(machine)
+        for name in self.objects():
+            assert not canary.is_in(self.state.read(name)), name
         states = machine.states()
         assert f"{states['done']} images, all as they were" in machine.batchgen("verify", "batch")
         held = {name for name in self.objects() if name.startswith("spool/")}
@@ -312,6 +315,17 @@ def test_commands_read_the_working_copy(shop: Shop) -> None:
     assert "nothing sent" in one.batchgen("resume", "batch")
 
 
+def test_resume_needs_no_file_of_the_lost_machine(shop: Shop) -> None:
+    lost = shop.machine("a", *PROMPTS)
+    lost.run(code=-9, point=f"{Point.RECEIVED}:2")
+    lost.lose()
+    second = shop.machine("b")
+    (second.directory / "batch.yaml").unlink()
+    assert "was restored from" in second.batchgen("resume", "batch", "--db", second.url)
+    assert second.states() == {"done": 4}
+    shop.judge_lost(second)
+
+
 def test_existing_ledger_is_adopted_by_an_empty_bucket(shop: Shop) -> None:
     one = shop.machine("a", "one")
     one.batchgen("run", "batch.yaml")
@@ -329,3 +343,36 @@ def test_damaged_backup_is_refused(shop: Shop) -> None:
     assert "ledger" in fresh.run(code=2)
     assert not (fresh.directory / "batchgen.db").exists()
     assert len(shop.bill()) == 1
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("seed", range(30))
+def test_machines_lost_at_any_moment(seed: int, shop: Shop, tmp_path: Path) -> None:
+    """``python -m pytest -n 0 -m sweep tests/extras/test_ledger_backup.py`` takes 10 minutes."""
+    chance = random.Random(seed)
+    prompts = [f"prompt {number}" for number in range(60)]
+    limits = "{concurrency: 8, max_waste: 0}"
+    with rig.endpoint(tmp_path / "slow", "--latency", "0.1") as slow:
+        shop.served, shop.before, kills = slow, 0, 3
+        one = shop.machine("0")
+        for number in range(1, kills + 1):
+            one.env["BATCHGEN_BACKUP_EVERY"] = chance.choice(["0.2", "1", "60"])
+            one.write(*prompts, limits=limits)
+            command = ("run", "batch.yaml", "--db", one.url)
+            with rig.start(*command, cwd=one.directory, env=one.env) as run:
+                wanted = len(slow.bill()) + chance.randint(1, 15)
+                while len(slow.bill()) < wanted and run.poll() is None:
+                    pass
+                run.kill()
+            if chance.random() < 0.7:
+                one.lose()
+                one = shop.machine(str(number))
+        one.write(*prompts, limits=limits)
+        rig.batchgen(*command, cwd=one.directory, env=one.env, code=None)
+        slow.wait_until_idle()
+        states = one.states()
+        assert states["done"] + states.get("uncertain", 0) == 60
+        assert states.get("uncertain", 0) <= kills * 8
+        assert len({row["prompt"] for row in slow.bill()}) == len(slow.bill()), "paid twice"
+        shop.judge(one)
+        assert "as they were saved" in one.batchgen("verify", "batch")

@@ -21,6 +21,8 @@ AT_SHARING = {Point.COPYING}
 """Reached with `share: true`; tests/runs/test_sharing.py kills there."""
 AT_PUBLISHING = {Point.PUBLISHING, Point.PUBLISHED}
 """Reached with `publish: on_accept`; tests/review/test_publishing.py kills there."""
+ON_A_CLUSTER = {Point.INTENT_PUT, Point.RESPONSE_PUT, Point.STAGED}
+"""Reached by the actors of `--on ray`; tests/extras/test_cluster.py kills there."""
 ONLY_IN_SPOOL = {Point.SPOOLED}
 """A small response without an inline image is never on disk before it is in the ledger."""
 AT_RECOVERY = {Point.RECOVERING, Point.RECOVERED}
@@ -42,7 +44,7 @@ def _responses(point: Point) -> tuple[str, ...]:
 ALL = [
     pytest.param(response, point, id=f"{point}-{response}")
     for point in Point
-    if point not in AT_MIGRATION | AT_PLACES | AT_SHARING | AT_PUBLISHING
+    if point not in AT_MIGRATION | AT_PLACES | AT_SHARING | AT_PUBLISHING | ON_A_CLUSTER
     for response in _responses(point)
 ]
 

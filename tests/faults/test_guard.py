@@ -162,10 +162,11 @@ def test_429s_for_ever_end_a_run_and_are_named(after: int, tmp_path: Path) -> No
 
 
 UNWRITABLE: Final = """
-import batchgen.engine.delivery
+import batchgen.engine.local_executor
+assert batchgen.engine.local_executor.PartFile
 def _refused(path, *, mode):
     raise PermissionError(13, "Permission denied", str(path))
-batchgen.engine.delivery.PartFile = _refused
+batchgen.engine.local_executor.PartFile = _refused
 """
 
 

@@ -238,16 +238,18 @@ async def test_a_program_that_fails_ends_its_run(slow: rig.Endpoint, tmp_path: P
 async def test_a_run_cancelled_at_any_ledger_step_is_ended(
     served: rig.Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    before, steps, write = len(served.bill()), itertools.count(1), LedgerWriter.run
+    before, steps = len(served.bill()), itertools.count(1)
 
-    async def write_and_cancel(
-        writer: LedgerWriter, step: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Any:
-        if next(steps) == number:
-            task.cancel()
-        return await write(writer, step, *args, **kwargs)
+    def cancelling(write: Callable[..., Any]) -> Callable[..., Any]:
+        async def write_and_cancel(*args: Any, **kwargs: Any) -> Any:
+            if next(steps) == number:
+                task.cancel()
+            return await write(*args, **kwargs)
 
-    monkeypatch.setattr(LedgerWriter, "run", write_and_cancel)
+        return write_and_cancel
+
+    for name in ("run", "run_one_of_many"):
+        monkeypatch.setattr(LedgerWriter, name, cancelling(getattr(LedgerWriter, name)))
     path = rig.manifest(tmp_path, served.base_url, [*"abc"], limits="{concurrency: 2}")
     task = asyncio.create_task(run_to_end(path))
     await asyncio.wait([task])

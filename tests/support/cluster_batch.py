@@ -39,13 +39,21 @@ class ClusterBatch:
         env = {**server.env, "BATCHGEN_CLUSTER_GRACE": "3", "BATCHGEN_CLUSTER_SILENT": "6"}
         return cls(directory, served, root, store, env, len(served.bill()), cluster)
 
-    def write(self, jobs: int, *, limits: str = "{concurrency: 8, max_waste: 0}") -> None:
+    def write(
+        self,
+        jobs: int,
+        *,
+        prompt: str = "a mug",
+        limits: str = "{concurrency: 8, max_waste: 0}",
+        output: str = "",
+        extra: str = "",
+    ) -> None:
         rig.manifest(
             self.directory,
             self.served.base_url,
-            [f"a mug, number {number}" for number in range(jobs)],
+            [f"{prompt}, number {number}" for number in range(jobs)],
             limits=limits,
-            extra=f"output: {{dir: {json.dumps(self.root)}}}\n",
+            extra=f"output: {{dir: {json.dumps(self.root)}{output}}}\n{extra}",
         )
 
     def arguments(self, *options: str) -> list[str]:

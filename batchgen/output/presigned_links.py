@@ -49,9 +49,14 @@ class Links:
     def notice(self) -> str:
         """What a person must know who passes them on."""
         return (
-            f"presigned_url works until {self.until:%Y-%m-%d %H:%M} UTC, for anyone who has it;"
-            " shorter if the credentials that signed it end before"
+            f"works until {self.end}, for anyone who has it; shorter if the credentials that signed"
+            " it end before"
         )
+
+    @property
+    def end(self) -> str:
+        """The end to the minute, as text."""
+        return f"{self.until:%Y-%m-%d %H:%M} UTC"
 
     def added_to(self, rows: Iterator[dict[str, object]]) -> Iterator[dict[str, object]]:
         """Yield rows of images with two more columns; None for images that have no link.
@@ -61,11 +66,12 @@ class Links:
         for row in rows:
             url = None
             if row["url"] is not None and row["state"] in _SIGNED_STATES:
-                url = self._url(str(row["root"]), str(row["path"]))
+                url = self.url(str(row["root"]), str(row["path"]))
             until = None if url is None else timestamp(self.until)
             yield {**row, "presigned_url": url, "presigned_until": until}
 
-    def _url(self, root: str, path: str) -> str:
+    def url(self, root: str, path: str) -> str:
+        """Return the link to an object. Raises SettingsError."""
         store = self.stores.of(root)
         assert isinstance(store, ObjectStore)
         try:
