@@ -107,11 +107,11 @@ class ClusterExecutor:
         if not order.is_timed:
             await order.wait()
         slot = await self._pick()
+        if order.is_timed:
+            await self._announce(slot, message)
+            await order.wait()
+            self._check_lease()
         try:
-            if order.is_timed:
-                self._raise_if_refused(await self._actors.call(slot, "announce", message))
-                await order.wait()
-                self._check_lease()
             report = await self._actors.call(slot, "exchange", message)
         except OrderLostError as exc:
             if exc.bug is not None:
@@ -120,6 +120,15 @@ class ClusterExecutor:
         self._raise_if_refused(report)
         self._prefer(order.attempt, slot)
         return await self._received(order.attempt, report)
+
+    async def _announce(self, slot: Slot, message: SendOrder) -> None:
+        """Have an actor put the intent of an order that follows. Raises NotSentError."""
+        try:
+            self._raise_if_refused(await self._actors.call(slot, "announce", message))
+        except OrderLostError as exc:
+            if exc.bug is not None:
+                self._context.record_internal_error(exc.bug)
+            raise NotSentError(f"an actor was lost before its order to send: {exc}") from exc
 
     async def _message(self, order: ExchangeOrder) -> SendOrder:
         """Return the message of an order. Raises NotSentError."""

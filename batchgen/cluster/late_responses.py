@@ -36,6 +36,7 @@ from batchgen.spool.portable import receive_response
 from batchgen.spool.spool import Spool
 from batchgen.storage.store import Store
 from batchgen.system.threads import in_decode_thread, in_disk_thread, in_store_thread
+from batchgen.text import counted
 
 _LOOK_S: Final = 2.0
 _PER_REQUEST: Final = 500
@@ -101,8 +102,8 @@ class LateResponses:
                 break
             context.notice(
                 "late responses",
-                f"{len(waiting)} requests of an earlier run may still be answered; waiting up to"
-                f" {self._grace_s:.0f} s for their responses",
+                f"{counted(len(waiting), 'request')} of an earlier run may still be answered;"
+                f" waiting up to {self._grace_s:.0f} s for responses",
             )
             await anyio.sleep(min(left_s, _LOOK_S))
         await self._settle(places)

@@ -89,8 +89,15 @@ def test_lost_actor_is_neither_paid_twice_nor_ignored(point: str, batch: Cluster
     assert sum(states.values()) == states.get("uncertain", 0) + states["done"] == JOBS
     batch.judge()
     assert not batch.stored_responses()
-    if point == "staged":
-        assert states == {"done": JOBS}
+
+
+def test_actor_lost_before_its_timed_order_leaves_no_doubt(batch: ClusterBatch) -> None:
+    """At an even rate the intent is put first, and the order to send follows at its time."""
+    batch.write(8, limits="{concurrency: 1, max_waste: 0, requests_per_minute: 600}")
+    shown = batch.run(BATCHGEN_ACTOR_FAILPOINT="intent-put:3")
+    assert "an actor of the cluster is lost" in shown
+    assert batch.states() == {"done": 8}
+    batch.judge()
 
 
 def test_killed_driver_finds_the_stored_responses(batch: ClusterBatch) -> None:
