@@ -62,12 +62,16 @@ class Client:
         return rig.environment({**paths, **(self.environment or {})})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batchgen(Client):
     """batchgen as it comes: ledger on, every image verified by structure and hashed."""
 
+    keep_alive: bool = False
+    """Whether paid requests share connections, as those of the other clients do."""
+
     def command(self, task: Task, directory: Path) -> list[str | Path]:
         write_rows(directory / "rows.csv", task.count)
-        manifest = write_manifest(directory, task)
+        manifest = write_manifest(directory, task, keep_alive=self.keep_alive)
         return [self.python, "-m", "batchgen", "run", manifest, "--db", directory / "batchgen.db"]
 
 
@@ -95,10 +99,18 @@ def write_rows(path: Path, count: int) -> None:
         )
 
 
-def write_manifest(directory: Path, task: Task, *, name: str = BATCH) -> Path:
+def write_manifest(
+    directory: Path, task: Task, *, name: str = BATCH, keep_alive: bool = False
+) -> Path:
     """A manifest over the directory's table, as short as it can be."""
     path = directory / f"{name}.yaml"
-    provider = {"name": "bench", "base_url": task.base_url, "api_key_env": KEY_VARIABLE}
+    provider: dict[str, str | bool] = {
+        "name": "bench",
+        "base_url": task.base_url,
+        "api_key_env": KEY_VARIABLE,
+    }
+    if keep_alive:
+        provider["keep_alive"] = True
     if task.ca_file is not None:
         provider["ca_file"] = str(task.ca_file)
     path.write_text(
@@ -116,6 +128,7 @@ def clients(peers: Path | None, litellm: Path | None) -> list[Client]:
     """batchgen and the script first, then those that are here."""
     found: list[Client] = [
         Batchgen(name="batchgen"),
+        Batchgen(name="batchgen-kept", keep_alive=True),
         Client(name="gather", script="gather.py"),
     ]
     if peers is not None and (peers / "openai-2").exists():
