@@ -72,11 +72,12 @@ class Connection(asyncio.BufferedProtocol):
     async def secure(self, context: ssl.SSLContext, host: str) -> None:
         """Start TLS and check the certificate against ``host``. Raises ssl.SSLError and OSError."""
         loop = asyncio.get_running_loop()
-        raw = self._raw
-        assert raw is not None
-        secured = await loop.start_tls(raw, self, context, server_hostname=host)
+        lost = ConnectionResetError("the connection was lost during the TLS handshake")
+        if self._raw is None:
+            raise lost
+        secured = await loop.start_tls(self._raw, self, context, server_hostname=host)
         if secured is None:  # Python 3.11 has no transport for a connection that was lost at once
-            raise ConnectionResetError("the connection was lost during the TLS handshake")
+            raise lost
         secured.set_write_buffer_limits(high=1, low=0)  # asyncio's TLS pauses at high, not above it
         self._transport = secured
 
@@ -257,8 +258,12 @@ class Connection(asyncio.BufferedProtocol):
         return parser is None or parser.is_complete or self._is_reading_paused
 
     async def _write(self, data: bytes) -> None:
+        if self._is_over:
+            return
         transport = self._transport
-        assert transport is not None
+        if transport is None:  # lost while the next piece of the body was awaited
+            self._raise_error()
+            raise httpx.WriteError("the connection was closed")
         view = memoryview(data)
         while view:
             self._raise_error()

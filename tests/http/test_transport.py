@@ -270,6 +270,50 @@ async def test_a_failing_request_body_closes_the_connection() -> None:
         await server.seen.wait()
 
 
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("before", [0, 1000])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_connection_lost_between_two_pieces_is_not_sent(
+    scheme: str,
+    before: int,
+    end: str,
+    certificate: wire.Certificate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also before the first byte, which waits for its time where a rate limit is strict."""
+
+    class Slow(Body):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            if before:
+                yield bytes(before)
+            leave.set()
+            await lost.wait()
+            yield bytes(1000)
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        await leave.wait()
+        if end == "reset":
+            connection.reset()
+
+    leave, lost, progress = anyio.Event(), anyio.Event(), Progress()
+    learn = Connection.connection_lost
+
+    def connection_lost(connection: Connection, exc: Exception | None) -> None:
+        learn(connection, exc)
+        lost.set()
+
+    monkeypatch.setattr(Connection, "connection_lost", connection_lost)
+    context = certificate.server() if scheme == "https" else None
+    async with (
+        wire.serve(script, context) as server,
+        transport(verify=certificate.trusting()) as client,
+    ):
+        sent = request(server.url, Slow(before, 1000), **{PROGRESS: progress})
+        with pytest.raises(httpx.TransportError):
+            await ask(client, sent)
+    assert not progress.is_sent
+
+
 # Deadlines
 
 
