@@ -70,7 +70,7 @@ BIGCOMMERCE: Final = (
     "Item Type,Product ID,Product Name,Product Type,Product Code/SKU,Brand Name,Option Set,"
     "Product Description,Price,Category,Product Image File - 1"
 )
-# https://support.google.com/merchants/answer/7052112, as tab-separated text
+# The product data specification of the Google Merchant Center, as tab-separated text
 GOOGLE: Final = (
     "id\ttitle\tdescription\tlink\timage link\tavailability\tprice\tgoogle product category\t"
     "item group id\tcolor"
