@@ -21,8 +21,8 @@ from typing import Final
 
 from batchgen.cluster.intents import Intent, SpoolObject, read_intent, spool_objects
 from batchgen.cluster.lease import Lease
-from batchgen.cluster.marker import Marker
 from batchgen.errors import LedgerError, SettingsError, StoppedError
+from batchgen.ledger.bucket_marker import Marker
 from batchgen.ledger.database import copy_ledger, open_for_reading, open_for_writing
 from batchgen.ledger.late_responses import spent_attempts
 from batchgen.ledger.ledger import Ledger

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchgen.cluster.marker import refuse_working_copy
 from batchgen.errors import ManifestError, SettingsError
+from batchgen.ledger.bucket_marker import refuse_working_copy
 from batchgen.manifest.loader import load_manifest
 from batchgen.session.settings import Environment
 from batchgen.session.storage import check_stores, stores_for

@@ -122,7 +122,7 @@ class Environment:
         path = self._ledger_name(None if bucket else flag, manifest_directory)
         if bucket is not None:
             # Imported here: few ledgers are in a bucket, and the import would delay all commands.
-            from batchgen.cluster.marker import check_working_copy
+            from batchgen.ledger.bucket_marker import check_working_copy
 
             check_working_copy(path.resolve(), bucket)
         try:
