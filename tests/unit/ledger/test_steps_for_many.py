@@ -78,9 +78,9 @@ def tables(conn: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
     }
 
 
-def prepared(data: st.DataObject) -> tuple[Ledger, RunId]:
+def prepared(data: st.DataObject, conn: sqlite3.Connection) -> tuple[Ledger, RunId]:
     """A ledger of jobs, some with an image of an earlier edition, and a run with its budgets."""
-    ledger = Ledger(in_memory(), lambda: MOMENT)
+    ledger = Ledger(conn, lambda: MOMENT)
     batch = enroll(ledger, [planned(n) for n in range(JOBS)])
     editions = [data.draw(st.integers(0, 1)) for _ in range(JOBS)]
     first = start(ledger, batch)
@@ -151,30 +151,36 @@ def placement(data: st.DataObject, image: DueImage) -> Placement:
 
 @given(st.data())
 def test_steps_for_many_equal_steps_one_by_one(data: st.DataObject) -> None:
-    ledger, run = prepared(data)
-    orders = reservations(data, ledger, run)
-    if not orders:
+    with closing(in_memory()) as conn:
+        ledger, run = prepared(data, conn)
+        orders = reservations(data, ledger, run)
+        if not orders:
+            return
+        pair = Pair(ledger)
+        with closing(pair.alone.conn):
+            compare(data, pair, orders)
+
+
+def compare(data: st.DataObject, pair: Pair, orders: list[Reservation]) -> None:
+    """Take the orders to their saved images in both ways."""
+    replies = pair.run(reserve_attempts, orders)
+    sent = [
+        order.attempt
+        for order, reply in zip(orders, replies, strict=True)
+        if isinstance(reply, Reserved)
+    ]
+    if not sent:
         return
-    pair = Pair(ledger)
-    with closing(pair.together.conn), closing(pair.alone.conn):
-        replies = pair.run(reserve_attempts, orders)
-        sent = [
-            order.attempt
-            for order, reply in zip(orders, replies, strict=True)
-            if isinstance(reply, Reserved)
-        ]
-        if not sent:
-            return
-        due = pair.run(record_responses, [response(data, attempt) for attempt in sent])
-        images = [image for images in due for image in images]
-        if not images:
-            return
-        pair.run(record_placements, [placement(data, image) for image in images])
-        order = data.draw(st.permutations([image.id for image in images]))
-        first = data.draw(st.integers(1, len(order)))
-        pair.run(mark_images_saved, order[:first])
-        if order[first:]:
-            pair.run(mark_images_saved, order[first:])
+    due = pair.run(record_responses, [response(data, attempt) for attempt in sent])
+    images = [image for images in due for image in images]
+    if not images:
+        return
+    pair.run(record_placements, [placement(data, image) for image in images])
+    order = data.draw(st.permutations([image.id for image in images]))
+    first = data.draw(st.integers(1, len(order)))
+    pair.run(mark_images_saved, order[:first])
+    if order[first:]:
+        pair.run(mark_images_saved, order[first:])
 
 
 def test_one_job_is_not_reserved_twice_in_a_group(ledger: Ledger) -> None:
