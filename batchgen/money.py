@@ -22,6 +22,10 @@ class PriceTerms:
     is_known: bool = True
     """Without a known price, nothing can be kept within a budget."""
 
+    def least_within(self, price: Micros) -> Micros | None:
+        """Return the cheapest price of a request that reserves ``price``; None if that is it."""
+        return None if self.least is None else min(self.least, price)
+
 
 def parse_dollars(text: str | int | Decimal) -> Micros:
     """Turn an amount in dollars into micros, rounding half up at the seventh decimal.

@@ -40,7 +40,7 @@ def intent_of(context: RunContext, order: ExchangeOrder, *, batch: str, epoch: i
         provider=profile.name,
         model=job.model,
         price=job.price,
-        least=terms.least,
+        least=terms.least_within(job.price),
         price_known=terms.is_known,
         started_at=timestamp(utc_now()),
     )

@@ -72,8 +72,7 @@ def record_lost_attempts(ledger: Ledger, lost: Iterable[LostAttempt]) -> list[Lo
             " VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', 'maybe', ?, ?, ?)",
             (
                 *(one.attempt, row["job"], row["run"], one.fingerprint, one.provider, one.model),
-                *(one.started_at, one.price, one.price if one.least is None else one.least),
-                one.price_known,
+                *(one.started_at, one.price, one.least, one.price_known),
             ),
         )
         ledger.conn.execute(

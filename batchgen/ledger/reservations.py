@@ -86,8 +86,7 @@ def _insert_attempts(ledger: Ledger, orders: Sequence[Reservation], now: str) ->
 
 def _row(order: Reservation, now: str) -> tuple[object, ...]:
     job, terms = order.job, order.terms
-    least = None if terms.least is None else min(terms.least, job.price)
     return (
         *(order.attempt, job.id, order.run, job.fingerprint, order.provider, job.model, now),
-        *("sending", "maybe", job.price, least, terms.is_known),
+        *("sending", "maybe", job.price, terms.least_within(job.price), terms.is_known),
     )
