@@ -11,39 +11,19 @@ from dataclasses import replace
 
 import anyio
 
-from batchgen.cluster.intents import Intent, intent_name, put_once, response_name
+from batchgen.cluster.dispatch import intent_of, require_lease
+from batchgen.cluster.intents import intent_name, put_once, response_name
 from batchgen.cluster.lease import Lease
 from batchgen.engine.context import RunContext
 from batchgen.engine.delivery_results import Fetched
 from batchgen.engine.executor import ExchangeOrder, FetchOrder, NotSentError
 from batchgen.engine.local_executor import LocalExecutor
 from batchgen.engine.stop_reasons import STORAGE
-from batchgen.errors import StoppedError
-from batchgen.ledger.clock import timestamp, utc_now
 from batchgen.outcomes.exchange import Exchange, Reach
 from batchgen.spool.portable import portable_response
 from batchgen.storage.store import Store
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_disk_thread, in_store_thread
-
-
-def intent_of(context: RunContext, order: ExchangeOrder, *, batch: str, epoch: int) -> Intent:
-    """Return the intent of an order of this moment."""
-    job, profile = order.job, context.profile
-    terms = profile.price_terms(job.model, job.options, len(job.images))
-    return Intent(
-        attempt=order.attempt,
-        epoch=epoch,
-        batch=batch,
-        key=job.key,
-        fingerprint=job.fingerprint,
-        provider=profile.name,
-        model=job.model,
-        price=job.price,
-        least=terms.least_within(job.price),
-        price_known=terms.is_known,
-        started_at=timestamp(utc_now()),
-    )
 
 
 class BackedExecutor:
@@ -65,9 +45,8 @@ class BackedExecutor:
         async def wait() -> None:
             await order.wait()
             try:
-                self._lease.check()  # a connection may have taken long
-            except StoppedError as exc:
-                self._context.throttle.stop(str(exc))
+                require_lease(self._context, self._lease)  # a connection may have taken long
+            except NotSentError as exc:
                 raise OSError(errno.ECANCELED, str(exc)) from exc  # what stops a body unsent
 
         exchange = await self._local.exchange(replace(order, wait=wait))
@@ -86,16 +65,13 @@ class BackedExecutor:
         epoch = self._lease.epoch
         intent = intent_of(self._context, order, batch=self._batch, epoch=epoch)
         name = intent_name(epoch, order.attempt)
+        require_lease(self._context, self._lease)
         try:
-            self._lease.check()
             taken = await in_store_thread(put_once, self._store, name, intent.as_json())
-            self._lease.check()  # the put may have taken longer than the lease lasts
-        except StoppedError as exc:
-            self._context.throttle.stop(str(exc))
-            raise NotSentError(str(exc)) from exc
         except OSError as exc:
             self._context.throttle.stop(f"{STORAGE}: {exc}")
             raise NotSentError(f"no intent: {exc}") from exc
+        require_lease(self._context, self._lease)  # the put may have taken longer than it lasts
         if taken is not None:
             raise NotSentError(taken)
         hit(Point.INTENT_PUT)

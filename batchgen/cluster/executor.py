@@ -12,12 +12,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import anyio
 
 from batchgen.cluster.actors import Actors, NoActorError, OrderLostError, Slot, Started
-from batchgen.cluster.backed_executor import intent_of
+from batchgen.cluster.dispatch import intent_of, require_lease
 from batchgen.cluster.intents import WITHDRAWN, intent_name, response_name
 from batchgen.cluster.lease import Lease
 from batchgen.cluster.messages import (
@@ -37,7 +38,6 @@ from batchgen.engine.local_executor import LocalExecutor
 from batchgen.engine.recovery import spooled_exchange
 from batchgen.engine.saving import record_saved
 from batchgen.engine.stop_reasons import STORAGE
-from batchgen.errors import StoppedError
 from batchgen.images.base64_scanner import ScannedBody
 from batchgen.job import AttemptId
 from batchgen.ledger.attempts import read_provenance
@@ -110,7 +110,7 @@ class ClusterExecutor:
         if order.is_timed:
             await self._announce(slot, message)
             await order.wait()
-            self._check_lease()
+            require_lease(self._context, self._parts.lease)
         try:
             report = await self._actors.call(slot, "exchange", message)
         except OrderLostError as exc:
@@ -153,18 +153,11 @@ class ClusterExecutor:
 
     async def _pick(self) -> Slot:
         """Return an actor for a paid order. Raises NotSentError, and stops dispatch then."""
-        self._check_lease()
+        require_lease(self._context, self._parts.lease)
         try:
             return await self._actors.pick()
         except NoActorError as exc:
             self._context.throttle.stop(f"{CLUSTER}: {exc}")
-            raise NotSentError(str(exc)) from None
-
-    def _check_lease(self) -> None:
-        try:
-            self._parts.lease.check()
-        except StoppedError as exc:
-            self._context.throttle.stop(str(exc))
             raise NotSentError(str(exc)) from None
 
     def _raise_if_refused(self, report: SendReport) -> None:
@@ -194,8 +187,8 @@ class ClusterExecutor:
             scanned=None if report.text is None else ScannedBody(report.text, report.size),
         )
         if report.file is not None:
-            spool, cut = self._context.spool, not is_complete
-            await in_disk_thread(_write_response, spool, attempt, report.file, cut)
+            receive = partial(receive_response, cut=not is_complete)
+            await in_disk_thread(receive, self._context.spool, attempt, report.file)
         elif is_complete and report.storage_failed:
             return _lost_exchange("its response could not be stored")
         elif is_complete and report.text is None and not await self._bring(attempt):
@@ -311,10 +304,6 @@ class ClusterExecutor:
 
 def _lost_exchange(detail: str) -> Exchange:
     return Exchange(reach=Reach.SENT, failure=Failure.INTERRUPTED, detail=detail)
-
-
-def _write_response(spool: Any, attempt: AttemptId, data: bytes, cut: bool) -> None:
-    receive_response(spool, attempt, data, cut=cut)
 
 
 def _withdraw(store: Store, epoch: int, attempt: AttemptId) -> bool:

@@ -33,7 +33,6 @@ from batchgen.ledger.late_responses import (
 from batchgen.outcomes.classify import classify
 from batchgen.providers.adapters.tasks import followed
 from batchgen.spool.portable import receive_response
-from batchgen.spool.spool import Spool
 from batchgen.storage.store import Store
 from batchgen.system.threads import in_decode_thread, in_disk_thread, in_store_thread
 from batchgen.text import counted
@@ -146,7 +145,7 @@ class LateResponses:
                 assert place.response is not None
                 with suppress(FileNotFoundError):  # removed meanwhile
                     data = await in_store_thread(place.store.read, place.response)
-                    await in_disk_thread(_receive, context.spool, attempt, data)
+                    await in_disk_thread(receive_response, context.spool, attempt, data)
 
     async def _settle(self, places: dict[AttemptId, _Place]) -> int:
         context, count = self._context, 0
@@ -201,10 +200,6 @@ def _with(place: _Place | None, store: Store, one: SpoolObject) -> _Place:
     if one.is_response:
         return _Place(store, known.intent, one.name)
     return _Place(store, one.name, known.response)
-
-
-def _receive(spool: Spool, attempt: AttemptId, data: bytes) -> None:
-    receive_response(spool, attempt, data)
 
 
 def _staged(store: Store, attempts: set[AttemptId]) -> list[str]:
