@@ -170,7 +170,7 @@ class Actor:
     async def _put_intent(self, order: SendOrder) -> SendReport:
         refusal = self._refusal(order.epoch)
         if not refusal and order.key_variable != self._settings.key_variable:
-            refusal = f"an order for the key in {order.key_variable}, which this actor has not"
+            refusal = f"an order for the key in {order.key_variable}, which this actor lacks"
         if refusal:
             return SendReport(refused=refusal)
         store, name = self._parts.store, intent_name(order.epoch, order.attempt)

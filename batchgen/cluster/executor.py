@@ -88,7 +88,7 @@ class ClusterExecutor:
         self._preferred: OrderedDict[AttemptId, Slot] = OrderedDict()
         """Who received the response of an attempt."""
         self._finished: list[str] = []
-        """Objects that are needed no more."""
+        """Objects that are no longer needed."""
 
     async def open(self, run: RunSettings) -> None:
         """Prepare the actors for the orders of this run."""
@@ -96,7 +96,7 @@ class ClusterExecutor:
         await self._actors.open()
 
     async def close(self) -> None:
-        """Give no more orders, and delete objects that are needed no more."""
+        """Give no more orders, and delete objects that are no longer needed."""
         self._actors.close()
         with suppress(OSError):
             await self._remove(self._finished)

@@ -110,7 +110,7 @@ class LateResponses:
     async def at_end(self) -> int:
         """Settle attempts of this batch whose responses came late, and return how many.
 
-        Objects that are needed no more are deleted.
+        Objects that are no longer needed are deleted.
         """
         try:
             places = await in_store_thread(self._list)
@@ -179,7 +179,7 @@ class LateResponses:
         return state is not None
 
     async def _remove_spent(self, places: dict[AttemptId, _Place]) -> None:
-        """Delete intents, responses and staged images of attempts that need them no more."""
+        """Delete intents, responses and staged images of attempts that no longer need them."""
         context = self._context
         spent = set(await context.ledger.run(spent_attempts, context.batch, list(places)))
         for store in self._stores:

@@ -145,8 +145,8 @@ class LedgerBackup:
             with suppress(FileNotFoundError):
                 source.replace(kept.with_name(kept.name + suffix))
         self._notice(
-            f"{self._ledger}: another machine has continued from its copy in {self.store.url}; the"
-            f" old one is kept as {kept.name}"
+            f"{self._ledger}: another machine continued from the copy in {self.store.url}; this"
+            f" ledger is kept as {kept.name}"
         )
 
     def _record_lost(self, store: Store, *, is_shared: bool = False) -> None:
@@ -168,13 +168,13 @@ class LedgerBackup:
                     raise self._homeless(homeless)
         if count := len(lost) - len(homeless):
             self._notice(
-                f"{self._ledger}: {counted(count, 'request')} sent after the backup, recorded again"
+                f"{self._ledger}: recorded {counted(count, 'request')} again, sent after the backup"
             )
 
     def _homeless(self, lost: Sequence[LostAttempt]) -> SettingsError:
         one = lost[0]
         return SettingsError(
-            f"{self.store.url}: {counted(len(lost), 'paid request')} of no job of the ledger, such"
+            f"{self.store.url}: {counted(len(lost), 'paid request')} for no job in the ledger, such"
             f" as {one.attempt} of job {one.key!r} of batch {one.batch!r}; expected the backup of"
             " the run that sent them; nothing was sent"
         )
@@ -276,7 +276,8 @@ def _download(store: Store, part: Path, digest: str) -> None:
         sync_file(file.fileno())
     if found.hexdigest() != digest:
         raise SettingsError(
-            f"{store.url}/{BACKUP}: is damaged: its SHA-256 differs; nothing was changed"
+            f"{store.url}/{BACKUP}: this copy of the ledger is damaged: its SHA-256 differs;"
+            " nothing was changed"
         )
 
 

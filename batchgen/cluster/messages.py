@@ -77,7 +77,7 @@ class Greeting:
         if self.python != ours.python:
             return f"Python {self.python}; expected {ours.python}, as on the driver"
         if self.key_digest != ours.key_digest:
-            return "another API key than the driver has; expected the same one"
+            return "its API key differs from that of the driver; expected the same key"
         return ""
 
 

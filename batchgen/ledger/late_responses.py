@@ -50,7 +50,7 @@ def needed_responses(ledger: Ledger, batch: BatchId, ids: Sequence[AttemptId]) -
 def spent_attempts(
     ledger: Ledger, batch: BatchId | None, ids: Sequence[AttemptId]
 ) -> list[AttemptId]:
-    """Return those of the attempts whose objects in a bucket are needed no more.
+    """Return those of the attempts whose objects in a bucket are no longer needed.
 
     Without a batch, of all batches.
     """

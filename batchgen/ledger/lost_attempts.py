@@ -43,7 +43,7 @@ def unrecorded(conn: sqlite3.Connection, ids: Sequence[AttemptId]) -> set[Attemp
 
 
 def end_lost_runs(ledger: Ledger) -> None:
-    """End all runs that have not ended: the caller knows that their machine runs them no more."""
+    """End all runs that have not ended; the caller knows that their machine is gone."""
     rows = ledger.conn.execute("SELECT id FROM runs WHERE ended_at IS NULL").fetchall()
     for row in rows:
         end_open_run(

@@ -66,7 +66,7 @@ def refuse_bucket_ledger(manifest: Path, db: Path | None, who: str) -> None:
     url = environment.ledger_bucket(db)
     if url is not None:
         raise SettingsError(
-            f"{who}: does not use a ledger in a bucket: {url}; expected `batchgen run`, or a file"
+            f"{who}: cannot use a ledger in a bucket: {url}; expected `batchgen run`, or a file"
             " with --db; nothing was sent"
         )
     refuse_working_copy(environment.ledger_path(db, directory))

@@ -125,7 +125,7 @@ def _check_store(store: Store, root: str) -> None:
         missing = "If-Match" if found.create_only else "If-None-Match"
         raise SettingsError(
             f"{root}: this service ignores conditional writes ({missing}), and a run on a cluster"
-            " cannot do without; expected S3, Google Cloud Storage, Azure or a current MinIO;"
+            " needs them; expected S3, Google Cloud Storage, Azure or a current MinIO;"
             " nothing was sent"
         )
 
