@@ -11,19 +11,16 @@ from batchgen.cluster.messages import (
     StagedImage,
     staging_name,
 )
-from batchgen.engine.delivery_results import record_of
+from batchgen.engine.delivery_results import completed
 from batchgen.engine.image_source import MAX_VIDEO_BYTES
 from batchgen.engine.spooled_image import SpoolUnreadable, StillCompressed, spooled_image
 from batchgen.engine.verification import (
     Embedded,
-    defect_of_replacement,
-    embed_metadata,
     verify_file,
 )
 from batchgen.http.download import MAX_IMAGE_BYTES, Downloader
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.images.formats import BadImage
-from batchgen.images.inspect import mismatches
 from batchgen.job import SavedImage
 from batchgen.outcomes.download_policy import FetchResult, FetchSpoiled
 from batchgen.providers.adapters.video import is_video_task
@@ -102,12 +99,5 @@ def _prepared(path: Path, message: FetchMessage) -> SavedImage | FetchSpoiled:
     job, image = message.job, message.image
     is_video = is_video_task(image.task)
     info, sha256 = verify_file(path, job.verify, is_video=is_video)
-    result = Embedded(info, sha256)
-    if message.origin is not None and not is_video:
-        result = embed_metadata(path, job, message.origin)
-    if image.replaces is not None and image.rank == 0:
-        differs = mismatches(result.info, job.options)
-        defect = defect_of_replacement(path, result.info, image, differs)
-        if defect is not None:
-            return FetchSpoiled(defect)
-    return record_of(job, image, result)
+    origin = None if is_video else message.origin
+    return completed(path, job, image, Embedded(info, sha256), origin)

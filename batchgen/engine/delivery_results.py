@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from batchgen.engine.compressed_response import Compressed
-from batchgen.engine.verification import Embedded, saved_image
+from batchgen.engine.verification import (
+    Embedded,
+    defect_of_replacement,
+    embed_metadata,
+    saved_image,
+)
 from batchgen.engine.video_tasks import TaskFailed, TaskUnresolved
 from batchgen.images.formats import ImageInfo
 from batchgen.images.inspect import mismatches, oddities
 from batchgen.job import Job, SavedImage
-from batchgen.ledger.records import DueImage, JobFinished
+from batchgen.ledger.records import DueImage, JobFinished, Provenance
 from batchgen.outcomes.download_policy import (
     FetchAgain,
     FetchLater,
@@ -59,6 +65,23 @@ class Verified:
     sha256: str
     taken: bool
     """Whether a file exists at its output path."""
+
+
+def completed(
+    path: Path, job: Job, image: DueImage, found: Embedded, origin: Provenance | None
+) -> SavedImage | FetchSpoiled:
+    """Write the metadata of a verified image, and return its record.
+
+    FetchSpoiled if it must not replace the image at its path. ``origin`` is None for an image that
+    gets no metadata. Raises BadImage and OSError.
+    """
+    result = found if origin is None else embed_metadata(path, job, origin)
+    if image.replaces is not None and image.rank == 0:
+        differs = mismatches(result.info, job.options)
+        defect = defect_of_replacement(path, result.info, image, differs)
+        if defect is not None:
+            return FetchSpoiled(defect)
+    return record_of(job, image, result)
 
 
 def record_of(job: Job, image: DueImage, result: Embedded) -> SavedImage:

@@ -9,23 +9,20 @@ from typing import Final
 import anyio
 
 from batchgen.engine.context import RunContext
-from batchgen.engine.delivery_results import Fetched, Verified, record_of
+from batchgen.engine.delivery_results import Fetched, Verified, completed, record_of
 from batchgen.engine.executor import ExchangeOrder, FetchOrder
 from batchgen.engine.image_source import ImageSource
 from batchgen.engine.placing import Placer
 from batchgen.engine.saving import record_saved
 from batchgen.engine.verification import (
     Embedded,
-    defect_of_replacement,
-    embed_metadata,
     verify_file,
     verify_small,
 )
 from batchgen.http.client import ApiClient
 from batchgen.http.request import TimedBody
 from batchgen.images.formats import BadImage
-from batchgen.images.inspect import mismatches
-from batchgen.job import EXT_PLACEHOLDER
+from batchgen.job import EXT_PLACEHOLDER, SavedImage
 from batchgen.ledger.attempts import read_provenance
 from batchgen.outcomes.download_policy import FetchResult, FetchSpoiled
 from batchgen.outcomes.exchange import Exchange
@@ -80,18 +77,9 @@ class LocalExecutor:
                 reason = f"{exc.reason}: {exc}"
                 # Reading a response again does not change it; a URL may serve another file.
                 return FetchSpoiled(reason) if image.url is None else FetchResult(bad_image=reason)
-            result = Embedded(found.info, found.sha256)
-            if job.metadata and not is_video_task(image.task):
-                origin = await self._context.ledger.run(read_provenance, image.attempt_id)
-                result = await in_disk_thread(embed_metadata, part.part, job, origin)
-            info, saved = result.info, record_of(job, image, result)
-            if image.replaces is not None and image.rank == 0:
-                differs = mismatches(info, job.options)
-                defect = await in_disk_thread(
-                    defect_of_replacement, part.part, info, image, differs
-                )
-                if defect is not None:
-                    return FetchSpoiled(defect)
+            saved = await self._completed(part.part, order, Embedded(found.info, found.sha256))
+            if isinstance(saved, FetchSpoiled):
+                return saved
             # From here to the ledger's row only our own disk can delay: do not cancel.
             with anyio.CancelScope(shield=True):
                 await self._placer.place(job, image, part, saved, taken=found.taken)
@@ -99,6 +87,17 @@ class LocalExecutor:
                 if self._placer.may_have_bytes(image):
                     await self._placer.call(self._placer.drop_kept, job, image, saved)
             return placed
+
+    async def _completed(
+        self, path: Path, order: FetchOrder, found: Embedded
+    ) -> SavedImage | FetchSpoiled:
+        """Write the metadata of an image, and return its record; see `completed`."""
+        job, image, origin = order.job, order.image, None
+        if job.metadata and not is_video_task(image.task):
+            origin = await self._context.ledger.run(read_provenance, image.attempt_id)
+        elif image.replaces is None:
+            return record_of(job, image, found)  # nothing of it needs the disk
+        return await in_disk_thread(completed, path, job, image, found, origin)
 
     async def _verified(self, part: PartFile, order: FetchOrder) -> Verified:
         """Verify an image. Raises BadImage and OSError.
