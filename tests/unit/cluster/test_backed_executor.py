@@ -15,6 +15,7 @@ from batchgen.cluster.intents import spool_objects
 from batchgen.cluster.lease import WHOLE_LEDGER, acquire
 from batchgen.engine.executor import ExchangeOrder, NotSentError
 from batchgen.job import AttemptId
+from batchgen.money import PriceTerms
 from batchgen.storage.local import LocalStore
 
 
@@ -43,8 +44,7 @@ class Throttle:
 def test_lost_lease_sends_nothing(lost: str, tmp_path: Path) -> None:
     store, sender, throttle = LocalStore(tmp_path), Sender(), Throttle()
     lease = acquire(store, WHOLE_LEDGER)
-    terms = SimpleNamespace(least=None, is_known=True)
-    profile = SimpleNamespace(name="local", price_terms=lambda *_: terms)
+    profile = SimpleNamespace(name="local", price_terms=lambda *_: PriceTerms())
     context = cast(Any, SimpleNamespace(profile=profile, throttle=throttle))
     executor = BackedExecutor(context, cast(Any, sender), "b", store, lease)
 
