@@ -11,11 +11,12 @@ import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from batchgen.ledger.decisions import Decision
 from tests.review.big import PRICE, big_batch
@@ -207,6 +208,41 @@ def test_late_event_does_not_restore_an_older_decision(browser: Browser, fifty: 
         page.reload()
         expect(page.locator("#decision-chips")).to_contain_text("Accepted 7")
         wait_for_decision(page, "k-00000", "a")
+
+
+def test_late_index_does_not_restore_an_older_decision(browser: Browser, fifty: Path) -> None:
+    """A run adds images, and the list of them was read before a decision and arrives after it."""
+    with review(fifty, *ALL) as server:
+        page = opened(browser, server.url).page
+        asked: list[Route] = []
+        found: list[Any] = []
+
+        def hold_the_second(route: Route) -> None:
+            asked.append(route)
+            if len(asked) == 2:
+                found.append(route.fetch().json())
+            else:
+                route.continue_()
+
+        page.route("**/api/index*", hold_the_second)
+        event = json.dumps({"type": "images"})
+        page.route(
+            "**/api/events",
+            lambda route: route.fulfill(
+                content_type="text/event-stream", body=f"data: {event}\n\n"
+            ),
+            times=1,
+        )
+        page.reload()
+        while not found:
+            page.wait_for_timeout(20)
+        page.keyboard.press("a")
+        wait_for_decision(page, "k-00000", "a")
+        found[0]["ids"].append(9_999)
+        found[0]["decisions"] += "-"
+        asked[1].fulfill(json=found[0])
+        expect(page.locator("#summary")).to_contain_text("51 images")
+        assert page.locator(tile(page, "k-00000")).get_attribute("data-decision") == "a"
 
 
 def test_check_13_hostile_texts_are_shown_as_text(browser: Browser, fifty: Path) -> None:

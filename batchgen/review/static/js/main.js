@@ -23,7 +23,8 @@ const keys = new Keys(run);
 const queue = new ActionQueue({ onDone: saved, onRefused: refused, onTrouble: trouble });
 
 async function load({ merge = false } = {}) {
-  store.setIndex(await get(`/api/index?${filters.query}`), { merge });
+  const asked = store.changes;
+  store.setIndex(await get(`/api/index?${filters.query}`), { merge, asked });
   summarize();
 }
 
@@ -214,8 +215,9 @@ function happened(event) {
   if (event.type === "images") {
     clearTimeout(refreshing);
     refreshing = setTimeout(async () => {
+      const before = store.counts;
       const batch = await get("/api/batch");
-      store.counts = batch.counts;
+      if (store.counts === before) store.counts = batch.counts;
       await load({ merge: true });
       store.want(store.forget((row) => row.unpublished).filter((id) => grid.tiles.has(id) || id === store.current));
       basket.refresh();

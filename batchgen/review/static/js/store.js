@@ -17,6 +17,8 @@ export class Store extends EventTarget {
   cursor = 0;
   counts = { accepted: 0, rejected: 0, undecided: 0 };
   #wanted = new Set();
+  #changes = 0;
+  #changedAt = new Map();
   #loading = false;
 
   changed(what, detail = {}) {
@@ -25,10 +27,15 @@ export class Store extends EventTarget {
 
   get current() { return this.ids[this.cursor]; }
 
+  // How often rows were set; an index that is requested now was read after all of these.
+  get changes() { return this.#changes; }
+
   // Replace the view. With `merge`, known images keep their places and new ones come last.
-  setIndex({ ids, decisions }, { merge = false } = {}) {
+  // An index may have been read before decisions that the page learned of since it was `asked` for.
+  setIndex({ ids, decisions }, { merge = false, asked = this.#changes } = {}) {
     const before = this.current;
-    const letters = new Map(ids.map((id, place) => [id, decisions[place]]));
+    const isNewerHere = (id) => this.letters.has(id) && (this.#changedAt.get(id) ?? 0) > asked;
+    const letters = new Map(ids.map((id, place) => [id, isNewerHere(id) ? this.letters.get(id) : decisions[place]]));
     if (merge) {
       const gone = this.ids.filter((id) => !letters.has(id));
       for (const id of gone) this.rows.delete(id);
@@ -50,8 +57,10 @@ export class Store extends EventTarget {
   // only ever added, so the higher id is the newer state.
   setRows(given) {
     const rows = given.filter((row) => (row.decision_id ?? 0) >= (this.rows.get(row.id)?.decision_id ?? 0) || row.state !== "saved");
+    this.#changes += 1;
     for (const row of rows) {
       this.rows.set(row.id, row);
+      this.#changedAt.set(row.id, this.#changes);
       if (this.at.has(row.id)) this.letters.set(row.id, LETTER_OF[row.decision ?? "clear"]);
     }
     this.changed("rows", { ids: rows.map((row) => row.id) });
