@@ -20,7 +20,7 @@ export class Grid {
     this.columns = 1;
     this.box.addEventListener("scroll", () => this.#soon());
     new ResizeObserver(() => this.layout()).observe(this.box);
-    store.addEventListener("index", () => this.layout());
+    store.addEventListener("index", () => { this.layout(); this.refresh(this.tiles.keys()); });
     store.addEventListener("rows", (event) => this.refresh(event.detail.ids));
     store.addEventListener("cursor", () => { this.reveal(); this.mark(); });
     store.addEventListener("selection", () => this.mark());
@@ -47,8 +47,6 @@ export class Grid {
     } while ((Math.ceil(this.box.clientHeight / this.height) + 2 * OVERSCAN + 1) * this.columns > MOST_TILES);
     this.box.classList.toggle("small", this.width < 200);
     this.sizer.style.height = `${Math.ceil(this.store.ids.length / this.columns) * this.height + 2 * PAD}px`;
-    for (const tile of this.tiles.values()) tile.remove();
-    this.tiles.clear();
     find("empty").hidden = this.store.ids.length > 0 || !this.store.batch;
     this.render();
   }
@@ -76,23 +74,33 @@ export class Grid {
     for (let place = first; place < last; place++) {
       const id = ids[place];
       if (!this.tiles.has(id)) {
-        const tile = this.#tile(id, place);
+        const tile = this.#tile(id);
         this.tiles.set(id, tile);
         this.sizer.append(tile);
       }
+      this.#move(this.tiles.get(id), place);
     }
     this.store.want(shown);
     this.mark();
   }
 
-  #tile(id, place) {
-    const tile = make("div", { class: "tile", id: `tile-${id}`, role: "option" });
-    tile.setAttribute("aria-setsize", String(this.store.ids.length));
-    tile.setAttribute("aria-posinset", String(place + 1));
-    tile.style.width = `${this.width}px`;
-    tile.style.height = `${this.height}px`;
+  // Tiles stay in the document while they can be seen: a click or a reader's place survives a new index.
+  #move(tile, place) {
     const [row, column] = [Math.floor(place / this.columns), place % this.columns];
-    tile.style.transform = `translate(${PAD + column * this.width}px, ${PAD + row * this.height}px)`;
+    const where = [
+      `translate(${PAD + column * this.width}px, ${PAD + row * this.height}px)`,
+      `${this.width}px`, `${this.height}px`, String(this.store.ids.length), String(place + 1),
+    ];
+    const key = where.join(" ");
+    if (tile.where === key) return;
+    tile.where = key;
+    [tile.style.transform, tile.style.width, tile.style.height] = where;
+    tile.setAttribute("aria-setsize", where[3]);
+    tile.setAttribute("aria-posinset", where[4]);
+  }
+
+  #tile(id) {
+    const tile = make("div", { class: "tile", id: `tile-${id}`, role: "option" });
     tile.append(
       make("div", { class: "mat" }),
       make("div", { class: "badges" }),
