@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -60,7 +59,7 @@ def batch(slow: rig.Endpoint, s3: S3Server, cluster: RayCluster, tmp_path: Path)
     return ClusterBatch.of(tmp_path, slow, s3, cluster)
 
 
-def _hurt(batch: ClusterBatch, run: subprocess.Popen[str], chance: random.Random) -> str:
+def _hurt(batch: ClusterBatch, run: rig.Started, chance: random.Random) -> str:
     """Do some harm to a run at a random moment; return what it was."""
     rig.wait_for(batch.directory, "SELECT 1 FROM attempts", run)
     time.sleep(chance.random() * 1.5)

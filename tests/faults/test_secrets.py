@@ -303,7 +303,7 @@ def test_the_key_is_in_no_argument_of_any_process(tmp_path: Path) -> None:
 
         script.reply = look
         path = rig.manifest(tmp_path, f"{script.base}/v1", ["a mug"])
-        with rig.start("run", path, cwd=tmp_path) as process:
+        with rig.start("run", path, cwd=tmp_path, has_command_line=True) as process:
             process.communicate(timeout=rig.TIMEOUT_S)
     assert b"batchgen" in seen[str(process.pid)]
     assert [line for line in seen.values() if canary.is_in(line)] == []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +33,7 @@ class Server:
     """A running `batchgen review`."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: rig.Started
 
     @property
     def origin(self) -> str:
@@ -68,12 +66,10 @@ def review(
     directory: Path, *flags: str, name: str = "batch", env: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
     """Start `batchgen review` in a directory; it is interrupted at the end."""
-    command = [sys.executable, "-m", "batchgen", "review", name, "--no-open", *flags]
+    command = ["review", name, "--no-open", *flags]
     if "--by" not in flags:
         command += ["--by", "anna"]
-    with subprocess.Popen(
-        command, cwd=directory, env=rig.environment(env), stdout=subprocess.PIPE, text=True
-    ) as process:
+    with rig.start(*command, cwd=directory, env=env, inherits_stderr=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert "http://127.0.0.1:" in line, line

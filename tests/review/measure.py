@@ -8,7 +8,6 @@ to open pages.
 from __future__ import annotations
 
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -59,7 +58,7 @@ def large(browser: Browser) -> None:
             print(f"server: {memory_mb(server.process.pid):.0f} MB")
 
 
-def _run(directory: Path, base_url: str) -> subprocess.Popen[str]:
+def _run(directory: Path, base_url: str) -> rig.Started:
     limits = f"{{concurrency: 32, requests_per_minute: {RATE_PER_MINUTE}, burst: 10}}"
     prompts = [f"mug {n}" for n in range(RUN_IMAGES)]
     path = rig.manifest(directory, base_url, prompts, limits=limits)

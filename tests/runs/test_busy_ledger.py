@@ -55,7 +55,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         self.lines: list[str] = []
-        self.after: tuple[float, subprocess.Popen[str]] | None = None
+        self.after: tuple[float, rig.Started] | None = None
 
     def sleep(self, seconds: float) -> None:
         self.now += 20 * seconds

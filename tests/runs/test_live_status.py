@@ -27,7 +27,7 @@ def test_status_knows_running_from_killed(served: rig.Endpoint, tmp_path: Path) 
     prompts = [f"A mug {number}" for number in range(400)]
     limits = "{concurrency: 4, max_cost: 80.00}"
     manifest = rig.manifest(tmp_path, served.base_url, prompts, limits=limits)
-    with rig.start("run", manifest, "--json", cwd=tmp_path) as run:
+    with rig.start("run", manifest, "--json", cwd=tmp_path, has_command_line=True) as run:
         saved = 0
         for event in rig.events(run):
             saved += event["event"] == "job_done"

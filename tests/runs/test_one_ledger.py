@@ -185,9 +185,9 @@ def test_a_ledger_that_is_a_mount_of_a_file_is_refused(
 
 
 @contextmanager
-def running(path: Path) -> Iterator[subprocess.Popen[str]]:
+def running(path: Path) -> Iterator[rig.Started]:
     """A run with a request in flight."""
-    with rig.start("run", path.name, "--json", cwd=path.parent) as process:
+    with rig.start("run", path.name, "--json", cwd=path.parent, has_command_line=True) as process:
         try:
             for event in rig.events(process):
                 if event["event"] == "attempt_started":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -292,7 +291,7 @@ def test_second_run_of_a_batch_exits_at_once_unchanged(
         assert slow.judge("stats")["posts"] <= 4
 
 
-def _interrupt(process: subprocess.Popen[str], *signals: signal.Signals) -> int:
+def _interrupt(process: rig.Started, *signals: signal.Signals) -> int:
     for left, number in reversed(list(enumerate(reversed(signals)))):
         process.send_signal(number)
         # The second signal means something else than the first only once that was taken.
@@ -301,7 +300,7 @@ def _interrupt(process: subprocess.Popen[str], *signals: signal.Signals) -> int:
                 if event.get("event") == "stopping":
                     break
     process.communicate(timeout=rig.TIMEOUT_S)
-    return process.returncode
+    return process.wait()
 
 
 @pytest.mark.parametrize(

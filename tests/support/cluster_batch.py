@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +64,7 @@ class ClusterBatch:
         )
         return done.stdout + done.stderr
 
-    def start(self, *options: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, *options: str, **env: str) -> rig.Started:
         arguments = self.arguments(*options)
         return rig.start(*arguments, cwd=self.directory, env={**self.env, **env})
 

@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -52,6 +53,8 @@ class _Order:
     directory: str
     env: dict[str, str]
     umask: int
+    has_session: bool = False
+    """Whether it leads a session and so a process group of its own."""
 
 
 # The side of the tests
@@ -89,28 +92,30 @@ def run(
     return subprocess.CompletedProcess(list(arguments), int(found[2].split()[1]), out, errors)
 
 
-class Process:
+class _Child:
     """A process that outlives the call, with the part of `subprocess.Popen` that tests use."""
 
-    def __init__(self, program: str, arguments: Sequence[str]) -> None:
-        """Start a program with pipes as its stdin and stdout, in this environment."""
-        (its_in, ours_in), (ours_out, its_out), (status, its_status) = (os.pipe() for _ in range(3))
-        order = _Order(program, list(arguments), str(Path.cwd()), dict(os.environ), _umask())
-        _give(order, [its_in, its_out, os.dup(2), its_status])
-        self.stdin = os.fdopen(ours_in, "wb", buffering=0)
-        self.stdout = os.fdopen(ours_out, "rb")
+    returncode: int | None = None
+
+    def __init__(self, order: _Order, streams: Sequence[int]) -> None:
+        """Start a program with these standard streams, which are closed here."""
+        status, its_status = os.pipe()
+        _give(order, [*streams, its_status])
         self._status = os.fdopen(status, "rb")
         self.pid = int(self._status.readline())
-        self.returncode: int | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.stdin.close()
         self.wait(_END_TIMEOUT_S)
-        self.stdout.close()
         self._status.close()
+
+    def poll(self) -> int | None:
+        """Return the exit code if it has ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
 
     def wait(self, timeout: float = _END_TIMEOUT_S) -> int:
         """Return the exit code, negative for a signal. Raises TimeoutExpired after seconds."""
@@ -124,8 +129,9 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the process has ended."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -134,6 +140,61 @@ class Process:
     def kill(self) -> None:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+class Process(_Child):
+    """A program with pipes as its stdin and stdout, in this environment and directory."""
+
+    def __init__(self, program: str, arguments: Sequence[str]) -> None:
+        (its_in, ours_in), (ours_out, its_out) = os.pipe(), os.pipe()
+        order = _Order(program, list(arguments), str(Path.cwd()), dict(os.environ), _umask())
+        super().__init__(order, [its_in, its_out, os.dup(2)])
+        self.stdin = os.fdopen(ours_in, "wb", buffering=0)
+        self.stdout = os.fdopen(ours_out, "rb")
+
+    def __exit__(self, *error: object) -> None:
+        self.stdin.close()
+        super().__exit__()
+        self.stdout.close()
+
+
+class Command(_Child):
+    """A command of batchgen in a session of its own, with a pipe as its stdout.
+
+    Its stderr is another pipe, or that of the tests.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], inherits_stderr: bool
+    ) -> None:
+        ours_out, its_out = os.pipe()
+        ours_err, its_err = (None, os.dup(2)) if inherits_stderr else os.pipe()
+        order = _Order("batchgen", list(arguments), str(cwd), dict(env), _umask(), has_session=True)
+        super().__init__(order, [os.open(os.devnull, os.O_RDONLY), its_out, its_err])
+        self.stdout = os.fdopen(ours_out, encoding="utf-8")
+        self.stderr = None if ours_err is None else os.fdopen(ours_err, encoding="utf-8")
+
+    def __exit__(self, *error: object) -> None:
+        self.stdout.close()
+        if self.stderr is not None:
+            self.stderr.close()
+        super().__exit__()
+
+    def communicate(self, timeout: float = _END_TIMEOUT_S) -> tuple[str, str]:
+        """Return what is left of its output, and wait for its end. Raises TimeoutExpired."""
+        assert self.stderr is not None
+        read, errors = self.stderr.read, list[str]()
+        reader = threading.Thread(target=lambda: errors.append(read()), daemon=True)
+        reader.start()
+        watchdog = threading.Timer(timeout, self.kill)
+        watchdog.start()
+        output = self.stdout.read()
+        reader.join()
+        if not watchdog.is_alive():
+            raise subprocess.TimeoutExpired(str(self.pid), timeout, output)
+        watchdog.cancel()
+        self.wait(timeout)
+        return output, errors[0]
 
 
 def _umask() -> int:
@@ -255,6 +316,8 @@ def _main(order: _Order) -> int:
     """Become the program: nothing of the server but its imports may be left."""
     main = importlib.import_module(_PROGRAMS[order.program]).main
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    if order.has_session:
+        os.setsid()
     # The streams of the server still hold facts of its own files, such as positions in them.
     for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         old = getattr(sys, name)

@@ -203,23 +203,41 @@ def _completed(
     )
 
 
+Started = subprocess.Popen[str] | fork_server.Command
+
+
 def start(
-    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
-    """Start a command in a session of its own."""
+    *arguments: str | Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    inherits_stderr: bool = False,
+    has_command_line: bool = False,
+) -> Started:
+    """Start a command in a session of its own, with pipes as its stdout and stderr.
+
+    With ``has_command_line`` the system shows its arguments, as it does for a user's.
+    """
+    complete = environment({**_LOUD, **(env or {})})
+    if fork_server.can_fork(complete) and not has_command_line:
+        return fork_server.Command(
+            [str(one) for one in arguments],
+            cwd=cwd,
+            env=complete,
+            inherits_stderr=inherits_stderr,
+        )
     return subprocess.Popen(
         [sys.executable, "-m", "batchgen", *map(str, arguments)],
         cwd=cwd,
-        env=environment({**_LOUD, **(env or {})}),
+        env=complete,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=None if inherits_stderr else subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
 
 
-def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+def events(process: Started) -> Iterator[dict[str, Any]]:
     """The JSON lines of a run, as they come."""
     assert process.stdout is not None
     for line in process.stdout:
@@ -301,7 +319,7 @@ def spooled(directory: Path) -> list[Path]:
     return sorted(file for file in files if file.name != ".gitignore")
 
 
-def wait_for(directory: Path, sql: str, run: subprocess.Popen[str] | None = None) -> None:
+def wait_for(directory: Path, sql: str, run: Started | None = None) -> None:
     """Wait until the ledger of a run, which may not have begun, gives a row.
 
     Fails if the process ends first.
