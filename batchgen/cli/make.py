@@ -228,7 +228,7 @@ def resume(name: str, as_json: bool, quiet: bool, **options: Unpack[RunOptions])
     type=click.IntRange(1, 100),
     default=3,
     metavar="N",
-    help="Make this many images, of the most different jobs.",
+    help="Make at most this many images, of the most different jobs.",
 )
 @manifest_db_option
 @json_option

@@ -16,10 +16,11 @@ from batchgen.console.progress import write_line
 from batchgen.errors import ExitCode
 from batchgen.ledger.batches import find_batch
 from batchgen.ledger.database import open_for_reading
-from batchgen.ledger.review import ImageFilter, image_index
+from batchgen.ledger.review import image_index
 from batchgen.ledger.review_summary import newest_run_with_images
 from batchgen.ledger.saved_images import saved_roots
 from batchgen.review.batch import ReviewBatch, View
+from batchgen.review.page_url import page_url
 from batchgen.review.server import serve
 from batchgen.session.settings import Environment
 from batchgen.session.storage import check_opened
@@ -41,8 +42,7 @@ def review(
     """Serve the page until interrupted; with ``as_json`` no browser opens. Raises BatchgenError."""
     environment = Environment.load()
     ledger = environment.ledger_path(db, None)
-    view = View(by=served.by, chosen=_filter(ledger, name, shown))
-    batch = ReviewBatch(ledger, name, view)
+    batch = ReviewBatch(ledger, name, _view(ledger, name, shown, served.by))
 
     def ready(url: str) -> None:
         if as_json:
@@ -65,12 +65,13 @@ def review(
 
 def _record(batch: ReviewBatch, url: str) -> dict[str, object]:
     """Return where the page is and what it shows, for a program that opens it."""
-    view, parts = batch.view, urlsplit(url)
+    view = batch.view
     return {
         "batch": batch.row.name,
         "url": url,
-        "token": parts.fragment,
-        "run_url": f"{parts.scheme}://{parts.netloc}/run",
+        "token": urlsplit(url).fragment,
+        "run_url": page_url(url, "run", with_token=False),
+        "compare_url": page_url(url, "compare", with_token=False),
         "images": len(batch.read(image_index, batch.id, view.chosen).ids),
         "runs": list(view.chosen.runs),
         "by": view.by,
@@ -78,11 +79,13 @@ def _record(batch: ReviewBatch, url: str) -> dict[str, object]:
     }
 
 
-def _filter(ledger: Path, name: str, shown: ShownImages) -> ImageFilter:
+def _view(ledger: Path, name: str, shown: ShownImages, by: str) -> View:
     """Return the images to offer: by default those of the newest run that saved any."""
     with closing(open_for_reading(ledger)) as conn:
         batch = find_batch(conn, name)
         check_opened(ledger, batch, saved_roots(conn, batch.id))
-        if shown.run is None and shown.only is None and shown.since is None and not shown.tags:
+        is_open = shown.run is None and shown.only is None and shown.since is None
+        is_newest = is_open and not shown.tags
+        if is_newest:
             shown = replace(shown, run=newest_run_with_images(conn, batch.id))
-        return shown.of_batch(conn, batch)
+        return View(by=by, chosen=shown.of_batch(conn, batch), is_newest_run=is_newest)

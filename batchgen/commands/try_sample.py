@@ -24,6 +24,8 @@ from batchgen.ledger.review import ImageFilter
 from batchgen.ledger.saved_images import saved_images
 from batchgen.ledger.staged_jobs import sample_keys
 from batchgen.money import decimal_string
+from batchgen.planning.matrix_cells import matrix_axes
+from batchgen.review.page_url import page_url
 from batchgen.session.bucket_ledger import refuse_bucket_ledger
 from batchgen.session.overrides import Overrides
 from batchgen.session.prepare import Prepared, RunSpec, prepare
@@ -36,8 +38,9 @@ def try_sample(
 ) -> ExitCode:
     """Run the most different jobs of a manifest, show their images, and ask to run the others.
 
-    At a terminal with a browser it offers the review page of the sample, which stays open until
-    the person says whether to go on; elsewhere it prints the paths. The images of the sample belong
+    At a terminal with a browser it offers the review page of the sample, or the comparison if the
+    manifest has a matrix. The page stays open until the person says whether to go on; elsewhere it
+    prints the paths. The images of the sample belong
     to the batch; no later run makes them again unless they were rejected. Without a person to ask,
     and if the sample leaves a problem, the other jobs wait. One budget covers both runs. Raises
     BatchgenError.
@@ -72,7 +75,8 @@ def _shown(
 ) -> Iterator[None]:
     """Show the sample on the review page while the block runs, or print the paths of its images."""
     if offers_page and _wants_page(prepared):
-        with _page(prepared, keys) as url:
+        with _page(prepared, keys) as home:
+            url = page_url(home, "compare") if _has_matrix(prepared) else home
             write_line(sys.stdout, f"{prepared.identity.name}: review page at {url}")
             webbrowser.open(url)
             yield
@@ -92,6 +96,10 @@ def _page(prepared: Prepared, keys: Sequence[str]) -> AbstractContextManager[str
     return serving(ReviewBatch(prepared.ledger, prepared.identity.name, view))
 
 
+def _has_matrix(prepared: Prepared) -> bool:
+    return bool(matrix_axes(prepared.loaded))
+
+
 def _wants_page(prepared: Prepared) -> bool:
     """Ask whether to open the review page, where a person and a browser are."""
     if not can_ask() or not has_browser(prepared.environment.get):
@@ -104,7 +112,8 @@ def _sample(prepared: Prepared, sample: int) -> tuple[list[str], int]:
     """Return the keys of the sample, and the number of all jobs. Raises SettingsError."""
     with closing(ledger_of(prepared)) as conn:
         staging = staged(conn, prepared)
-        keys, total = sample_keys(conn, sample), staging.jobs
+        keys = sample_keys(conn, sample, in_rows=_has_matrix(prepared))
+        total = staging.jobs
     if not keys:
         raise SettingsError(f"{prepared.loaded.path.name}: no job without an error to try")
     return keys, total

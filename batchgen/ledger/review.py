@@ -57,10 +57,11 @@ class ImageIndex:
     """``-`` undecided, ``a`` accept, ``r`` reject, ``o`` redo; one letter per image."""
 
 
-_LETTER: Final = (
+LETTER: Final = (
     "coalesce((SELECT CASE decision WHEN 'accept' THEN 'a' WHEN 'reject' THEN 'r'"
     f" WHEN 'redo' THEN 'o' ELSE '-' END FROM decisions WHERE decisions.id = ({NEWEST})), '-')"
 )
+"""The letter of the decision that counts for a row of ``images``."""
 _SORTS: Final = {
     "key": "jobs.id, images.position, images.id",
     "newest": "images.saved_at DESC, images.id DESC",
@@ -103,17 +104,27 @@ def image_index(
     conn: sqlite3.Connection, batch: BatchId, chosen: ImageFilter, sort: str = "key"
 ) -> ImageIndex:
     """Return the saved images of live jobs that pass a filter, at most `MOST_IMAGES`."""
+    query, values = view_query(f"images.id AS id, {LETTER} AS letter", batch, chosen, sort)
+    rows = conn.execute(query, values).fetchall()
+    return ImageIndex([row["id"] for row in rows], "".join(row["letter"] for row in rows))
+
+
+def view_query(
+    columns: str, batch: BatchId, chosen: ImageFilter, sort: str = "key"
+) -> tuple[str, dict[str, object]]:
+    """Return the query of the saved images of live jobs that pass a filter, and its values.
+
+    ``columns`` are those of ``images``, ``jobs`` and ``attempts``, and a ``letter``.
+    """
     where, values = _where(batch, chosen)
     if chosen.decisions:
         where += " AND letter IN (SELECT value FROM json_each(:letters))"
         values["letters"] = canonical_json([_LETTERS.get(name) for name in chosen.decisions])
     source = _BY_RUN if chosen.runs else _BY_JOB
-    rows = conn.execute(
-        f"SELECT images.id AS id, {_LETTER} AS letter FROM {source} WHERE {where}"
-        f" ORDER BY {_SORTS[sort]} LIMIT {MOST_IMAGES}",
-        values,
-    ).fetchall()
-    return ImageIndex([row["id"] for row in rows], "".join(row["letter"] for row in rows))
+    query = (
+        f"SELECT {columns} FROM {source} WHERE {where} ORDER BY {_SORTS[sort]} LIMIT {MOST_IMAGES}"
+    )
+    return query, values
 
 
 _LETTERS: Final = {"undecided": "-", "accept": "a", "reject": "r", "redo": "o"}

@@ -13,7 +13,7 @@ from batchgen.job import Job, JobId, JobState, Verify
 from batchgen.ledger.reference_paths import reference_path
 from batchgen.ledger.staging_rows import PLAN
 from batchgen.money import Micros
-from batchgen.planning.sample import most_different
+from batchgen.planning.sample import most_different, most_different_rows
 
 _COLUMNS: Final = (
     "planned.key AS key, planned.fingerprint AS fingerprint, planned.prompt AS prompt,"
@@ -67,26 +67,37 @@ def staged_job(conn: sqlite3.Connection, key: str, ledger: Path) -> StagedJob | 
     return StagedJob(job=job, source=values["source"], refused=values["refused"])
 
 
-def sample_keys(conn: sqlite3.Connection, number: int) -> list[str]:
+def sample_keys(conn: sqlite3.Connection, number: int, *, in_rows: bool = False) -> list[str]:
     """Return the keys of the most different jobs of a plan without errors, in its order.
 
-    They differ in model, options and words of the prompt.
+    They differ in model, options and words of the prompt. With ``in_rows``, they are all jobs of
+    the most different lines of the manifest, so that the values of a matrix can be compared.
     """
-    found = list(_candidates(conn))
-    texts = [text for _, text in found]
-    return [found[index][0] for index in most_different(texts, number)]
+    found = list(_candidates(conn, in_rows=in_rows))
+    texts = [text for _, _, text in found]
+    if in_rows:
+        chosen = most_different_rows(texts, [source for _, source, _ in found], number)
+    else:
+        chosen = most_different(texts, number)
+    return [found[index][0] for index in chosen]
 
 
-def _candidates(conn: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+def _candidates(conn: sqlite3.Connection, *, in_rows: bool) -> Iterator[tuple[str, str, str]]:
+    """Return keys, lines and texts of jobs among which a sample is chosen."""
     jobs = conn.execute("SELECT count(*) AS n FROM staging.planned").fetchone()["n"]
     step = max(1, jobs // _CANDIDATES)
+    chosen = (
+        "planned.seq % :step = 0 OR planned.seq IN"
+        " (SELECT min(seq) FROM staging.planned WHERE refused IS NULL GROUP BY kind)"
+    )
+    if in_rows:
+        lines = "SELECT source FROM staging.planned WHERE refused IS NULL AND seq % :step = 0"
+        chosen = f"planned.source IN ({lines})"
     rows = conn.execute(
-        f"SELECT planned.key AS key, kinds.id AS kind, kinds.model AS model,"
+        f"SELECT planned.key AS key, planned.source AS source, kinds.model AS model,"
         f" kinds.options AS options, planned.prompt AS prompt FROM {PLAN}"
-        " WHERE planned.refused IS NULL AND (planned.seq % ? = 0 OR planned.seq IN"
-        " (SELECT min(seq) FROM staging.planned WHERE refused IS NULL GROUP BY kind))"
-        " ORDER BY planned.seq",
-        (step,),
+        f" WHERE planned.refused IS NULL AND ({chosen}) ORDER BY planned.seq",
+        {"step": step},
     )
     for row in rows:
-        yield row["key"], f"{row['model']} {row['options']} {row['prompt']}"
+        yield row["key"], row["source"], f"{row['model']} {row['options']} {row['prompt']}"

@@ -33,6 +33,23 @@ def most_different(texts: Sequence[str], number: int) -> list[int]:
     return sorted(chosen)
 
 
+def most_different_rows(texts: Sequence[str], rows: Sequence[str], number: int) -> list[int]:
+    """Return the indexes of at most ``number`` texts, in whole rows that differ the most.
+
+    ``rows`` names the row of each text. Of a first row that is larger, its most different texts.
+    """
+    members = dict[str, list[int]]()
+    for index, row in enumerate(rows):
+        members.setdefault(row, []).append(index)
+    own = list(members.values())
+    fitting = number // max(map(len, own), default=1)
+    if not fitting:
+        first = own[0] if own else []
+        return [first[index] for index in most_different([texts[one] for one in first], number)]
+    chosen = most_different([texts[one[0]] for one in own], fitting)
+    return sorted(index for row in chosen for index in own[row])
+
+
 def _distance(one: frozenset[str], other: frozenset[str]) -> float:
     union = len(one | other)
     return 1 - len(one & other) / union if union else 0.0

@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _TOKEN_BYTES: Final = 16
-_OPEN: Final = frozenset({"/", "/run", "/api/session"})
+_OPEN: Final = frozenset({"/", "/run", "/compare", "/api/session"})
 """Paths that need no cookie: they hold nothing of a batch."""
 _OPEN_BELOW: Final = "/static/"
 MAX_BODY: Final = 16_000_000

@@ -37,6 +37,8 @@ from batchgen.ledger.review_summary import basket, facets
 from batchgen.money import decimal_string
 from batchgen.review.access import MAX_BODY, Access
 from batchgen.review.batch import ReviewBatch
+from batchgen.review.compared_batch import ComparedBatch
+from batchgen.review.comparison import NoComparison
 from batchgen.review.dashboard import Dashboard
 from batchgen.review.files import Files
 from batchgen.review.image_files import NoFileError
@@ -68,6 +70,8 @@ def routes(
         Route("/api/images/{image:int}", api.detail),
         Route("/api/related/{image:int}", api.related),
         Route("/api/basket", api.basket),
+        Route("/api/comparison/rows", api.comparison_rows),
+        Route("/api/comparison/cells", api.comparison_cells),
         Route("/api/run", api.run),
         Route("/api/decisions", api.decide, methods=["POST"]),
         Route("/api/undo", api.undo, methods=["POST"]),
@@ -88,6 +92,7 @@ class _Api:
         self._files = files
         self._access = access
         self._dashboard = Dashboard(batch)
+        self._compared = ComparedBatch(batch)
 
     async def session(self, request: Request) -> Response:
         """Exchange the token of the URL for a cookie."""
@@ -114,6 +119,8 @@ class _Api:
                 "provider": batch.row.provider,
                 "by": batch.view.by,
                 "runs": list(batch.view.chosen.runs),
+                "compared_runs": list(batch.view.compared_runs),
+                "axes": list(self._compared.axes),
                 "is_narrow": batch.view.chosen.is_narrow or batch.view.chosen.only is not None,
                 "facets": batch.read(facets, batch.id),
                 "sorts": list(SORTS),
@@ -167,6 +174,17 @@ class _Api:
         return await _answer(
             lambda: {"ids": self._batch.read(related_images, self._batch.id, image)}
         )
+
+    async def comparison_rows(self, request: Request) -> Response:
+        """Return the rows and columns of the comparison grid."""
+        axes = _strings(request.query_params.get("axes", "[]"))
+        return await _answer(lambda: self._compared.rows(axes))
+
+    async def comparison_cells(self, request: Request) -> Response:
+        """Return what the cells of the comparison grid hold of the images that pass a filter."""
+        query = request.query_params
+        axes, chosen = _strings(query.get("axes", "[]")), self._filter(query)
+        return await _answer(lambda: self._compared.cells(axes, chosen))
 
     async def run(self, request: Request) -> Response:
         """Return the snapshot of a run for the dashboard."""
@@ -273,7 +291,7 @@ async def _answer(work: Callable[[], Any]) -> Response:
         found = await run_sync(work)
     except ImageChangedError as exc:
         return JSONResponse({"error": str(exc), "image": exc.image}, 409, headers=_NEVER)
-    except NothingToUndoError as exc:
+    except (NothingToUndoError, NoComparison) as exc:
         return _error(409, str(exc))
     except sqlite3.OperationalError as exc:
         return _busy(exc)

@@ -38,13 +38,13 @@ def create_app(batch: ReviewBatch, access: Access) -> Starlette:
         loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined
     )
 
-    def page(template: str) -> Route:
+    def page(path: str, template: str) -> Route:
         html = pages.get_template(template).render(version=__version__)
 
         async def show(request: Request) -> Response:
             return HTMLResponse(html, headers={"Cache-Control": "no-store"})
 
-        return Route("/" if template == "review.html" else "/run", show)
+        return Route(path, show)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -66,8 +66,9 @@ def create_app(batch: ReviewBatch, access: Access) -> Starlette:
 
     return Starlette(
         routes=[
-            page("review.html"),
-            page("run.html"),
+            page("/", "review.html"),
+            page("/compare", "comparison.html"),
+            page("/run", "run.html"),
             Route("/api/events", feed.stream),
             *api.routes(batch, files, access, publisher),
             Mount("/static", StaticFiles(directory=_HERE / "static")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,16 @@ class View:
     by: str
     chosen: ImageFilter = field(default_factory=ImageFilter)
     """The images that the page offers; filters on the page narrow it."""
+    is_newest_run: bool = False
+    """Whether its run is the newest one because the command names none."""
+
+    @property
+    def compared_runs(self) -> Sequence[int]:
+        """The runs whose images a comparison begins with; empty for all.
+
+        The newest run may have replaced a few images of a grid.
+        """
+        return () if self.is_newest_run else self.chosen.runs
 
 
 class ReviewBatch:

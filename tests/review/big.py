@@ -29,13 +29,32 @@ def png(number: int, side: int = 64) -> bytes:
     return buffer.getvalue()
 
 
-def big_batch(directory: Path, images: int, *, runs: int = 1, name: str = "batch") -> Path:
+def big_matrix(directory: Path, rows: int) -> Path:
+    """Write a batch of rows, each with an image of each of `MODELS`; return the ledger's path."""
+    lines = (f"thing {n},k-{2 * n:05d},k-{2 * n + 1:05d}\n" for n in range(rows))
+    (directory / "t.csv").write_text("title,first,second\n" + "".join(lines), encoding="utf-8")
+    return big_batch(directory, 2 * rows, manifest=_MATRIX)
+
+
+_MATRIX = f"""\
+name: batch
+provider: local
+rows: t.csv
+key: "{{{{ first if model == '{MODELS[0]}' else second }}}}"
+matrix: {{model: [{", ".join(MODELS)}]}}
+prompt: "A {{{{ title }}}}"
+"""
+
+
+def big_batch(
+    directory: Path, images: int, *, runs: int = 1, name: str = "batch", manifest: str = ""
+) -> Path:
     """Write a manifest, a ledger and its files, and return the path of the ledger.
 
     Image N is of job N and of run 1 + N modulo ``runs``; every seventh has a warning.
     """
     (directory / "out" / name).mkdir(parents=True, exist_ok=True)
-    manifest = f"name: {name}\nprovider: local\njobs: [x]\n"
+    manifest = manifest or f"name: {name}\nprovider: local\njobs: [x]\n"
     (directory / f"{name}.yaml").write_text(manifest, encoding="utf-8")
     db = directory / "batchgen.db"
     with closing(open_for_writing(db)) as conn, write_transaction(conn):

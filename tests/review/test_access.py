@@ -17,7 +17,7 @@ from tests.support import canary
 PATHS = [
     *("/api/batch", "/api/index", "/api/images?ids=1", "/api/images/1", "/api/basket"),
     *("/api/events", "/thumb/1/320", "/image/1", "/reference/1/0", "/api/related/1"),
-    "/api/run",
+    *("/api/run", "/api/comparison/rows", "/api/comparison/cells"),
 ]
 
 
@@ -124,7 +124,15 @@ def test_check_12_paths_and_other_batches_are_unknown(
 
 
 def test_check_12_headers_shut_the_pages(server: Server, cookie: dict[str, str]) -> None:
-    for path in ("/", "/run", "/static/js/main.js", "/api/batch", "/image/1", "/nothing"):
+    for path in (
+        "/",
+        "/run",
+        "/compare",
+        "/static/js/main.js",
+        "/api/batch",
+        "/image/1",
+        "/nothing",
+    ):
         found = ask(server, path, cookie)
         assert not canary.is_in(found.content)
         policy = found.headers["content-security-policy"]

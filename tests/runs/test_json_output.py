@@ -154,6 +154,7 @@ def test_review_says_its_url_before_it_waits(shop: Path) -> None:
                 assert made.status_code == 200
                 index = client.get("/api/index").json()
                 assert client.get(found["run_url"]).status_code == 200
+                assert client.get(found["compare_url"]).status_code == 200
         finally:
             process.terminate()
         rest, errors = process.communicate(timeout=rig.TIMEOUT_S)

@@ -116,6 +116,7 @@ MONEY_CODE = (
     "ledger.batch_status",
     "ledger.budgets",
     "ledger.changes",
+    "ledger.compared",
     "ledger.copies",
     "ledger.costs",
     "ledger.dashboard",

@@ -10,8 +10,8 @@ const TITLES = { runs: "Run", tags: "Tag", models: "Model", sizes: "Size", warni
 const TYPING_MS = 250;
 
 export class Filters {
-  constructor(onChange) {
-    this.onChange = onChange;
+  constructor(onChange, { sorts }) {
+    Object.assign(this, { onChange, sorts });
     const query = new URLSearchParams(location.search);
     this.chosen = Object.fromEntries(KINDS.map((kind) => [kind, new Set(JSON.parse(query.get(kind) ?? "[]"))]));
     this.text = query.get("text") ?? "";
@@ -26,9 +26,9 @@ export class Filters {
     addEventListener("click", (event) => { if (!event.target.closest("#more")) find("more").open = false; });
   }
 
-  setup(batch) {
+  setup(batch, runs) {
     this.batch = batch;
-    if (!this.hasRuns) this.chosen.runs = new Set(batch.runs.map(String));
+    if (!this.hasRuns) this.chosen.runs = new Set(runs.map(String));
     this.draw(batch.counts);
     const groups = Object.entries(TITLES).map(([kind, title]) => {
       const values = kind === "warnings" ? Object.entries(WARNINGS) : (batch.facets[kind] ?? []).map((one) => [String(one.value), kind === "runs" ? `run ${one.value}, ${one.detail.slice(0, 16).replace("T", " ")}` : String(one.value)]);
@@ -37,7 +37,8 @@ export class Filters {
       }), text)));
     });
     const sort = make("select", { "aria-label": "Sort", onchange: () => { this.sort = sort.value; this.#changed(); } }, ...Object.entries(SORTS).map(([value, text]) => make("option", { value, selected: value === this.sort }, text)));
-    find("menus").replaceChildren(make("fieldset", {}, make("legend", {}, "Sort"), sort), ...groups.filter(Boolean));
+    const sorts = this.sorts ? [make("fieldset", {}, make("legend", {}, "Sort"), sort)] : [];
+    find("menus").replaceChildren(...sorts, ...groups.filter(Boolean));
   }
 
   draw(counts) {
@@ -51,6 +52,9 @@ export class Filters {
   get isNarrow() {
     return Boolean(this.text) || KINDS.some((kind) => kind !== "runs" && this.chosen[kind].size > 0) || Boolean(this.batch?.is_narrow);
   }
+
+  // Whether the person narrowed the view on this page.
+  get hasAny() { return Boolean(this.text) || KINDS.some((kind) => this.chosen[kind].size > 0); }
 
   get query() {
     const query = new URLSearchParams();
@@ -74,7 +78,10 @@ export class Filters {
   }
 
   #changed() {
-    history.replaceState(null, "", `${location.pathname}?${this.query}`);
+    const query = new URLSearchParams(this.query);
+    const axes = new URLSearchParams(location.search).get("axes");
+    if (axes) query.set("axes", axes);
+    history.replaceState(null, "", `${location.pathname}?${query}`);
     this.draw(this.batch.counts);
     this.onChange();
   }

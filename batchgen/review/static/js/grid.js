@@ -1,7 +1,8 @@
 // The grid: only the tiles that can be seen exist, for any number of images.
 
-import { find, icon, make } from "./dom.js";
-import { LETTERS, WORDS, capital } from "./format.js";
+import { get } from "./api.js";
+import { find } from "./dom.js";
+import { clickTile, dropTile, fillTile, makeTile } from "./tile.js";
 
 const OVERSCAN = 2;
 const MOST_TILES = 360;
@@ -9,14 +10,16 @@ const LABEL = 34;
 const PAD = 10;
 const SIZE = "batchgen-tile";
 
+export const storedSize = () => Number(localStorage.getItem(SIZE)) || 200;
+export const storeSize = (size) => localStorage.setItem(SIZE, String(size));
+
 export class Grid {
   constructor(store, { open }) {
     this.store = store;
-    this.open = open;
     this.box = find("grid");
     this.sizer = find("sizer");
     this.tiles = new Map();
-    this.size = Number(localStorage.getItem(SIZE)) || 200;
+    this.size = storedSize();
     this.columns = 1;
     this.box.addEventListener("scroll", () => this.#soon());
     new ResizeObserver(() => this.layout()).observe(this.box);
@@ -24,13 +27,16 @@ export class Grid {
     store.addEventListener("rows", (event) => this.refresh(event.detail.ids));
     store.addEventListener("cursor", () => { this.reveal(); this.mark(); });
     store.addEventListener("selection", () => this.mark());
-    this.box.addEventListener("click", (event) => this.#click(event));
-    this.box.addEventListener("dblclick", () => this.open());
+    this.box.addEventListener("click", (event) => clickTile(event, store, open));
+    this.box.addEventListener("dblclick", () => open());
   }
+
+  // The images of a view in order.
+  load(query) { return get(`/api/index?${query}`); }
 
   setSize(size) {
     this.size = size;
-    localStorage.setItem(SIZE, String(size));
+    storeSize(size);
     this.layout();
     this.reveal();
   }
@@ -53,6 +59,11 @@ export class Grid {
 
   get page() { return Math.max(1, Math.floor(this.box.clientHeight / this.height)) * this.columns; }
 
+  move(command, { extend }) {
+    const steps = { left: -1, right: 1, up: -this.columns, down: this.columns, home: -Infinity, end: Infinity, "page-up": -this.page, "page-down": this.page };
+    this.store.moveTo(this.store.cursor + steps[command], { extend });
+  }
+
   #soon() {
     if (this.frame) return;
     this.frame = requestAnimationFrame(() => { this.frame = 0; this.render(); });
@@ -66,15 +77,15 @@ export class Grid {
     const shown = new Set(ids.slice(first, last));
     for (const [id, tile] of this.tiles) {
       if (!shown.has(id)) {
-        tile.querySelector("img")?.removeAttribute("src");
-        tile.remove();
+        dropTile(tile);
         this.tiles.delete(id);
       }
     }
     for (let place = first; place < last; place++) {
       const id = ids[place];
       if (!this.tiles.has(id)) {
-        const tile = this.#tile(id);
+        const tile = makeTile(id, "option");
+        this.#fill(tile, id);
         this.tiles.set(id, tile);
         this.sizer.append(tile);
       }
@@ -99,16 +110,7 @@ export class Grid {
     tile.setAttribute("aria-posinset", where[4]);
   }
 
-  #tile(id) {
-    const tile = make("div", { class: "tile", id: `tile-${id}`, role: "option" });
-    tile.append(
-      make("div", { class: "mat" }),
-      make("div", { class: "badges" }),
-      make("div", { class: "label" }, make("span", { class: "key" }), make("span", { class: "by" })),
-    );
-    this.#fill(tile, id);
-    return tile;
-  }
+  #fill(tile, id) { fillTile(tile, this.store, id, (row) => row.key); }
 
   refresh(ids) {
     for (const id of ids) {
@@ -116,47 +118,6 @@ export class Grid {
       if (tile) this.#fill(tile, id);
     }
     this.mark();
-  }
-
-  #fill(tile, id) {
-    const row = this.store.rows.get(id);
-    const decision = LETTERS[this.store.letters.get(id) ?? "-"];
-    tile.dataset.decision = this.store.letters.get(id) ?? "-";
-    tile.dataset.pending = this.store.pending.has(id) ? "yes" : "";
-    const badges = tile.querySelector(".badges");
-    badges.replaceChildren();
-    if (!row) {
-      tile.setAttribute("aria-label", "loading");
-      return;
-    }
-    const gone = row.state !== "saved";
-    tile.classList.toggle("gone", gone);
-    tile.setAttribute("aria-label", `${row.key}, ${gone ? "replaced" : WORDS[decision]}`);
-    tile.querySelector(".key").textContent = row.key;
-    tile.title = row.key;
-    tile.querySelector(".by").textContent = row.decided_by && decision !== "clear" ? row.decided_by : "";
-    this.#show(tile.querySelector(".mat"), row, gone);
-    if (row.warnings) badges.append(badge("warning", "warning", "Warning"));
-    if (row.unpublished) badges.append(badge("before", "waiting", "Not published"));
-    else if (row.replaces) badges.append(badge("before", "", "Replaced"));
-    if (this.store.pending.has(id)) badges.append(make("span", { class: "badge decision pending" }, "saving…"));
-    else if (decision !== "clear") badges.append(badge(decision, `decision ${decision}`, capital(WORDS[decision])));
-  }
-
-  #show(mat, row, gone) {
-    const wanted = row.sha256 ?? "";
-    if (mat.dataset.sha256 === wanted && !gone) return;
-    mat.dataset.sha256 = wanted;
-    if (gone) {
-      mat.replaceChildren(make("p", { class: "note" }, row.state === "published" ? "published; a new image waits for your decision" : "replaced by a newer image"));
-    } else if (row.format === "mp4") {
-      mat.replaceChildren(make("p", { class: "note" }, "video; open it to play"));
-    } else {
-      const image = make("img", { alt: "", decoding: "async", draggable: false });
-      image.addEventListener("error", () => explain(mat, image.src));
-      image.src = `/thumb/${row.id}/320?v=${wanted.slice(0, 12)}`;
-      mat.replaceChildren(image);
-    }
   }
 
   mark() {
@@ -176,36 +137,4 @@ export class Grid {
     if (top < scrollTop) this.box.scrollTop = top - PAD;
     else if (top + this.height > scrollTop + clientHeight) this.box.scrollTop = top + this.height - clientHeight + PAD;
   }
-
-  #click(event) {
-    const tile = event.target.closest(".tile");
-    if (!tile) return;
-    const id = Number(tile.id.slice(5));
-    const place = this.store.at.get(id);
-    if (event.ctrlKey || event.metaKey) {
-      if (!this.store.selected.delete(id)) this.store.selected.add(id);
-      this.store.moveTo(place);
-      this.store.changed("selection");
-    } else if (event.shiftKey) {
-      this.store.moveTo(place, { extend: true });
-    } else {
-      const again = place === this.store.cursor && event.detail === 1 && matchMedia("(pointer: coarse)").matches;
-      this.store.moveTo(place);
-      if (again) this.open();
-    }
-  }
-}
-
-function badge(name, kind, text) {
-  return make("span", { class: `badge ${kind}` }, icon(name), text);
-}
-
-// Say in place of an image why it cannot be shown.
-export async function explain(mat, source) {
-  let text = "the image cannot be shown";
-  try {
-    const response = await fetch(source);
-    if (response.status === 404) text = (await response.json()).error;
-  } catch { text = "the server cannot be reached"; }
-  mat.replaceChildren(make("p", { class: "note" }, text));
 }

@@ -12,12 +12,13 @@ export const COMMANDS = {
   accept: ["Accept", "a"], reject: ["Reject", "x"], redo: ["Redo with a note or prompt", "r"], undo: ["Undo", "u"],
   flip: ["Before and after; hold to flip", " "], compare: ["Compare selected or related images", "c"],
   zoom: ["Actual size", "z"], full: ["Full screen", "f"], next: ["Next undecided image", "n"], filter: ["Search and filter", "/"],
-  select: ["Select or unselect", "s"], line: ["Copy the source line", "e"], help: ["Keys", "?"],
+  select: ["Select or unselect", "s"], swap: ["Exchange the axes of a comparison", "t"], line: ["Copy the source line", "e"], help: ["Keys", "?"],
 };
 
 export class Keys {
-  constructor(run) {
-    this.run = run;
+  // `hidden` are commands that the page does not have.
+  constructor(run, { hidden }) {
+    Object.assign(this, { run, hidden });
     this.changes = JSON.parse(localStorage.getItem(STORED) ?? "{}");
     this.waiting = null;
     addEventListener("keydown", (event) => this.#down(event));
@@ -69,7 +70,7 @@ export class Keys {
   #list() {
     const box = find("keys-body");
     box.className = "keys";
-    box.replaceChildren(...Object.entries(COMMANDS).flatMap(([command, [text]]) => [
+    box.replaceChildren(...Object.entries(COMMANDS).filter(([command]) => !this.hidden.includes(command)).flatMap(([command, [text]]) => [
       make("span", {}, text),
       make("button", { type: "button", "data-command": command, onclick: () => { this.waiting = command; this.#list(); } },
         make("kbd", {}, this.waiting === command ? "press a key" : shown(this.keyOf(command)))),

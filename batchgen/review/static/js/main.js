@@ -1,4 +1,5 @@
-// The review page: puts its parts together, and turns keys and buttons into decisions.
+// The review page, as a grid or a comparison: puts its parts together, and turns keys and buttons
+// into decisions.
 
 import { ActionQueue, Refused, get, listen, openSession } from "./api.js";
 import { Basket, copy } from "./basket.js";
@@ -8,23 +9,27 @@ import { Filters } from "./filters.js";
 import { WORDS, counted, dollars } from "./format.js";
 import { Grid } from "./grid.js";
 import { Keys } from "./keys.js";
+import { Matrix } from "./matrix.js";
 import { askRedo } from "./redo.js";
 import { Single } from "./single.js";
 import { Store } from "./store.js";
 
 const ADVANCE = "batchgen-advance";
+const LIVE_MS = 1500;
+const ON_AN_IMAGE = new Set(["redo", "select", "line"]);
+const isComparison = find("grid").dataset.view === "comparison";
 const store = new Store();
 const single = new Single(store);
-const grid = new Grid(store, { open: () => single.open() });
+const view = isComparison ? new Matrix(store, { open: () => single.open(), reload: () => load(), hides: () => filters.hasAny }) : new Grid(store, { open: () => single.open() });
 const basket = new Basket();
 const compare = new Compare(store, { decide });
-const filters = new Filters(() => load());
-const keys = new Keys(run);
+const filters = new Filters(() => load(), { sorts: !isComparison });
+const keys = new Keys(run, { hidden: isComparison ? [] : ["swap"] });
 const queue = new ActionQueue({ onDone: saved, onRefused: refused, onTrouble: trouble });
 
-async function load({ merge = false } = {}) {
+async function load({ live = false } = {}) {
   const asked = store.changes;
-  store.setIndex(await get(`/api/index?${filters.query}`), { merge, asked });
+  store.setIndex(await view.load(filters.query, { live }), { merge: live && !isComparison, keep: live, asked });
   summarize();
 }
 
@@ -40,7 +45,7 @@ function summarize() {
   find("summary").textContent = `${where}: ${counted(store.ids.length, "image")}, ${decided.toLocaleString("en-US")} decided`;
   find("banner").hidden = !filters.isNarrow;
   find("banner-text").textContent = `${counted(store.ids.length, "image")} shown of this batch's ${(accepted + rejected + undecided).toLocaleString("en-US")}; commands for all act on those shown only`;
-  find("empty").textContent = filters.isNarrow ? "No image passes the filter." : "No image yet. It appears here as soon as a run saves it.";
+  find("empty").textContent = view.trouble || (filters.isNarrow ? "No image passes the filter." : "No image yet. It appears here as soon as a run saves it.");
   filters.batch.counts = store.counts;
   filters.draw(store.counts);
 }
@@ -53,7 +58,7 @@ function decide(decision, ids, extra = {}) {
   for (const row of changed) store.pending.set(row.id, decision);
   const decisions = changed.map((row) => ({ image: row.id, sha256: row.sha256, decision, ...extra }));
   queue.add("/api/decisions", { decisions }, changed.map((row) => row.id));
-  grid.refresh(changed.map((row) => row.id));
+  view.refresh(changed.map((row) => row.id));
   return true;
 }
 
@@ -63,7 +68,7 @@ function saved(result, action) {
   store.setRows(result.rows);
   const missing = result.images.slice(result.rows.length);
   for (const id of missing) store.rows.delete(id);
-  store.want(missing.filter((id) => grid.tiles.has(id)));
+  store.want(missing.filter((id) => view.tiles.has(id)));
   if (action.path === "/api/undo") {
     const place = store.at.get(result.images[0]);
     if (place !== undefined) store.moveTo(place);
@@ -79,7 +84,7 @@ function saved(result, action) {
 function refused(error, action) {
   for (const id of action.about) { store.pending.delete(id); store.rows.delete(id); }
   store.want(action.about);
-  grid.refresh(action.about);
+  view.refresh(action.about);
   if (error.status === 403) trouble(error, queue.length + 1);
   toast(error.message);
 }
@@ -104,7 +109,8 @@ function targets() {
 // faster than images load waits for them in this way.
 async function judge(decision) {
   const ids = targets();
-  if (ids.length === 1 && !store.rows.has(ids[0])) return;
+  if (!ids.length) toast("no image here");
+  if (!ids.length || (ids.length === 1 && !store.rows.has(ids[0]))) return;
   if (ids.length > 1) await store.allRows(ids);
   if (!decide(decision, ids) && store.pending.has(ids[0])) return;
   after(ids);
@@ -149,10 +155,7 @@ async function openCompare() {
 
 function focusView() { (single.isOpen ? find("info") : find("grid")).focus({ preventScroll: true }); }
 
-const moves = {
-  left: () => -1, right: () => 1, up: () => -(single.isOpen ? 1 : grid.columns), down: () => (single.isOpen ? 1 : grid.columns),
-  home: () => -Infinity, end: () => Infinity, "page-up": () => -grid.page, "page-down": () => grid.page,
-};
+const STEPS = { left: -1, right: 1, up: -1, down: 1, home: -Infinity, end: Infinity, "page-up": -10, "page-down": 10 };
 
 const commands = {
   accept: () => judge("accept"), reject: () => judge("reject"), redo, undo: () => queue.add("/api/undo", {}, []),
@@ -160,6 +163,7 @@ const commands = {
   zoom: () => single.stage.actualSize(), full: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()),
   compare: openCompare, help: () => keys.show(), previous: () => store.moveTo(store.cursor - 1),
   filter: () => { leave(); find("text").focus(); },
+  swap: () => isComparison && view.swap(),
   select: () => { if (!store.selected.delete(store.current)) store.selected.add(store.current); store.changed("selection"); },
   unselect: () => { store.selected.clear(); store.changed("selection"); },
   line: async () => copy((await get(`/api/images/${store.current}`)).own.source),
@@ -167,7 +171,7 @@ const commands = {
 
 function leave() {
   if (compare.isOpen) compare.close();
-  else if (single.isOpen) { single.close(); grid.render(); }
+  else if (single.isOpen) { single.close(); view.render(); }
   else if (store.selected.size) commands.unselect();
   find("grid").focus({ preventScroll: true });
 }
@@ -177,15 +181,20 @@ function run(name, { shift = false, repeat = false } = {}) {
   const command = name.replace(/-2$/, "");
   if (compare.isOpen && !["leave", "reject", "undo", "grid"].includes(command)) return false;
   if (compare.isOpen && command === "reject") { compare.rejectOthers(); return true; }
-  if (command in moves) {
+  if (command in STEPS) {
     if (single.isOpen && document.activeElement?.classList.contains("slider")) return false;
-    store.moveTo(store.cursor + moves[command](), { extend: shift && !single.isOpen });
+    if (single.isOpen) store.moveTo(store.cursor + STEPS[command]);
+    else view.move(command, { extend: shift });
     return true;
   }
   if (command === "next") {
     const place = store.nextUndecided();
     if (place >= 0) store.moveTo(place);
     else toast("every image shown is decided");
+    return true;
+  }
+  if (store.current === undefined && (ON_AN_IMAGE.has(command) || (command === "compare" && store.selected.size < 2))) {
+    toast("no image here");
     return true;
   }
   if (command === "open" && document.activeElement?.matches("button, a, summary")) return false;
@@ -201,7 +210,8 @@ function selectionBar() {
 }
 
 function happened(event) {
-  if (event.type === "connected") { if (connectedBefore) load({ merge: true }); connectedBefore = true; find("alarm").hidden ||= queue.length === 0; }
+  if (event.type === "changed" && isComparison) cellsChanged();
+  if (event.type === "connected") { if (connectedBefore) load({ live: true }); connectedBefore = true; find("alarm").hidden ||= queue.length === 0; }
   if (event.type === "decided") {
     for (const row of event.rows) {
       const before = store.rows.get(row.id);
@@ -218,15 +228,24 @@ function happened(event) {
       const before = store.counts;
       const batch = await get("/api/batch");
       if (store.counts === before) store.counts = batch.counts;
-      await load({ merge: true });
-      store.want(store.forget((row) => row.unpublished).filter((id) => grid.tiles.has(id) || id === store.current));
+      if (!isComparison) await load({ live: true });
+      store.want(store.forget((row) => row.unpublished).filter((id) => view.tiles.has(id) || id === store.current));
       basket.refresh();
     }, 500);
   }
 }
 
+// The cells of a comparison show states too, which change without a new image.
+function cellsChanged() {
+  following ||= setTimeout(async () => {
+    following = 0;
+    try { await load({ live: true }); } catch { /* the alarm says so; the next change tries again */ }
+  }, LIVE_MS);
+}
+
 let connectedBefore = false;
 let refreshing = 0;
+let following = 0;
 
 async function begin() {
   try {
@@ -240,10 +259,11 @@ async function begin() {
   }
   store.counts = store.batch.counts;
   find("batch-name").textContent = store.batch.name;
-  document.title = `Review: ${store.batch.name}`;
-  filters.setup(store.batch);
-  find("size").value = String(grid.size);
-  find("size").addEventListener("input", (event) => grid.setSize(Number(event.target.value)));
+  document.title = `${isComparison ? "Comparison" : "Review"}: ${store.batch.name}`;
+  if (!isComparison) find("comparison-link").hidden = !store.batch.axes.length;
+  filters.setup(store.batch, isComparison ? store.batch.compared_runs : store.batch.runs);
+  find("size").value = String(view.size);
+  find("size").addEventListener("input", (event) => view.setSize(Number(event.target.value)));
   find("advance").checked = localStorage.getItem(ADVANCE) !== "no";
   find("advance").addEventListener("change", (event) => localStorage.setItem(ADVANCE, event.target.checked ? "yes" : "no"));
   for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => { run(button.dataset.do === "next" ? "right" : button.dataset.do); });

@@ -1,7 +1,7 @@
 // One or two images under one zoom: fitted, actual size, dragged, side by side, or with a slider.
 
 import { make } from "./dom.js";
-import { explain } from "./grid.js";
+import { explain } from "./tile.js";
 
 export class Stage {
   constructor(box) {

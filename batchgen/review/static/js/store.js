@@ -15,6 +15,8 @@ export class Store extends EventTarget {
   pending = new Map();
   selected = new Set();
   cursor = 0;
+  // Whether the person is at a place without an image.
+  off = false;
   counts = { accepted: 0, rejected: 0, undecided: 0 };
   #wanted = new Set();
   #changes = 0;
@@ -25,14 +27,15 @@ export class Store extends EventTarget {
     this.dispatchEvent(new CustomEvent(what, { detail }));
   }
 
-  get current() { return this.ids[this.cursor]; }
+  get current() { return this.off ? undefined : this.ids[this.cursor]; }
 
   // How often rows were set; an index that is requested now was read after all of these.
   get changes() { return this.#changes; }
 
-  // Replace the view. With `merge`, known images keep their places and new ones come last.
+  // Replace the view. With `merge`, known images keep their places and new ones come last; with
+  // `keep`, what is selected stays so.
   // An index may have been read before decisions that the page learned of since it was `asked` for.
-  setIndex({ ids, decisions }, { merge = false, asked = this.#changes } = {}) {
+  setIndex({ ids, decisions }, { merge = false, keep = false, asked = this.#changes } = {}) {
     const before = this.current;
     const isNewerHere = (id) => this.letters.has(id) && (this.#changedAt.get(id) ?? 0) > asked;
     const letters = new Map(ids.map((id, place) => [id, isNewerHere(id) ? this.letters.get(id) : decisions[place]]));
@@ -45,7 +48,7 @@ export class Store extends EventTarget {
     } else {
       this.ids = ids;
       this.letters = letters;
-      this.selected.clear();
+      for (const id of [...this.selected]) if (!keep || !letters.has(id)) this.selected.delete(id);
     }
     this.at = new Map(this.ids.map((id, place) => [id, place]));
     this.cursor = this.at.get(before) ?? Math.min(this.cursor, Math.max(0, this.ids.length - 1));
@@ -120,7 +123,15 @@ export class Store extends EventTarget {
       this.changed("selection");
     }
     this.cursor = next;
+    this.off = false;
     sessionStorage.setItem(PLACE, String(this.current));
+    this.changed("cursor");
+  }
+
+  // Go to a place without an image, after the image at `place`.
+  leave(place) {
+    this.cursor = Math.max(0, place);
+    this.off = true;
     this.changed("cursor");
   }
 
