@@ -26,8 +26,9 @@ from batchgen.ledger.copies import Original
 from batchgen.ledger.images import Placement, clear_placement, record_placements
 from batchgen.ledger.path_owners import PathHistory, path_history
 from batchgen.ledger.records import DueImage, OldImage, Provenance
+from batchgen.output.bucket_names import free_object, remove_replaced_objects
 from batchgen.output.bucket_sidecar import read_object, remove_sidecar_object, sidecar_name
-from batchgen.output.bucket_versions import keep_edited_object, keep_object
+from batchgen.output.bucket_versions import keep_edited_object
 from batchgen.output.final_names import MAX_TRIES, Conflict
 from batchgen.output.sidecar import is_edited, is_sidecar_data, sidecar_data
 from batchgen.storage.store import StaleObjectError, Store
@@ -140,25 +141,15 @@ class BucketPlacer(Placer):
     def _free_object(
         self, store: Store, job: Job, saved: SavedImage, known: PathHistory
     ) -> str | None:
-        """Keep the object at the output path; return the tag that the new one may replace.
-
-        None if the object has gone. Raises Conflict and OSError.
-        """
-        before = store.info(saved.path)
-        if before is None:
-            return None
-        present = store.digest(saved.path)
-        is_empty_claim = known.is_own and not before.bytes
-        if present == saved.sha256 or present in known.hashes or is_empty_claim:
-            if job.keep_previous and not is_empty_claim and present != saved.sha256:
-                keep_object(store, saved.path, count=job.keep_previous)
-                hit(Point.KEPT)
-            return before.e_tag
-        if not (known.is_own or self._overwrite):
-            raise Conflict(f"{job.root}/{saved.path}")
-        keep_edited_object(store, saved.path)
-        hit(Point.KEPT)
-        return before.e_tag
+        """Keep the object at the output path; see `free_object`. Raises Conflict and OSError."""
+        return free_object(
+            store,
+            saved.path,
+            saved.sha256,
+            known,
+            keep_previous=job.keep_previous,
+            overwrite=self._overwrite,
+        )
 
     def _free_sidecar_object(
         self, store: Store, job: Job, saved: SavedImage, origin: Provenance
@@ -235,21 +226,16 @@ class BucketPlacer(Placer):
         super()._remove_replaced(
             job, tuple(image for image in old if not is_bucket(image.root)), saved, batch
         )
-        places = {path_below(job.root, image.path) for image in saved}
         described = described_by_sidecar(job, saved)
-        sidecars = {sidecar_name(path_below(job.root, path)) for path in described}
-        for image in old:
-            place = path_below(image.root, image.path)
-            if not is_bucket(image.root) or place in places:
-                continue
-            store = self._stores.of(image.root)
-            if store.digest(image.path) != image.sha256:
-                continue  # removed or edited by a person
-            if job.keep_previous:
-                keep_object(store, image.path, count=job.keep_previous)
-            store.delete(image.path)
-            if sidecar_name(place) not in sidecars:
-                remove_sidecar_object(store, image.path, batch, job.key)
+        remove_replaced_objects(
+            self._stores,
+            [image for image in old if is_bucket(image.root)],
+            {path_below(job.root, image.path) for image in saved},
+            {sidecar_name(path_below(job.root, path)) for path in described},
+            keep_previous=job.keep_previous,
+            batch=batch,
+            key=job.key,
+        )
 
     def _save_partials(self, job: Job, attempt: AttemptId, path: str) -> None:
         if not is_bucket(job.root):

@@ -69,7 +69,6 @@ FROM {PLANNED_KNOWN} CROSS JOIN jobs ON jobs.id = known.job
 CROSS JOIN images ON images.job_id = jobs.id AND images.state = 'saved'
 WHERE known.differs AND jobs.state = 'done' AND jobs.fingerprint = planned.fingerprint
   AND (jobs.root, jobs.path) <> (kinds.root, planned.path) AND images.id > :after
-  AND NOT (images.unpublished AND kinds.root GLOB '[a-z][a-z0-9]://*')
 ORDER BY images.id LIMIT :limit
 """
 IS_UNPLANNED: Final = "retired = 0 AND id NOT IN (SELECT job FROM staging.known)"

@@ -7,9 +7,13 @@ between, the hash identifies the image at its final name, and a second call cont
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 from batchgen.ledger.unpublished import Publication
+from batchgen.output.bucket_names import remove_replaced_objects
+from batchgen.output.bucket_publishing import publish_object
 from batchgen.output.final_names import (
     MAX_TRIES,
     Conflict,
@@ -21,9 +25,36 @@ from batchgen.output.final_names import (
 )
 from batchgen.output.previous_versions import find_kept
 from batchgen.output.sidecar import describes, free_sidecar_path, remove_sidecar, sidecar_of
+from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import make_directory_below, rename_durably, sync_directory
 from batchgen.system.claiming import claim, is_one_name
 from batchgen.system.failpoints import Point, hit
+from batchgen.urls import is_bucket
+
+
+def publish_image(base: Path, stores: Stores, one: Publication) -> None:
+    """Give an accepted image its final name, in a directory or a bucket.
+
+    Raises as `publish_file` and `publish_object` do.
+    """
+    is_object = is_bucket(one.root)
+    same = tuple(old for old in one.replaced if is_bucket(old.root) == is_object)
+    moved = [old for old in one.replaced if is_bucket(old.root) != is_object]
+    kept: Kept = {"keep_previous": one.keep_previous, "batch": one.batch, "key": one.key}
+    if is_object:
+        publish_object(stores, replace(one, replaced=same))
+        remove_replaced(base, moved, (), (), **kept)
+    else:
+        publish_file(base, replace(one, replaced=same))
+        remove_replaced_objects(stores, moved, (), (), **kept)
+
+
+class Kept(TypedDict):
+    """What is done with the images that one replaces."""
+
+    keep_previous: int
+    batch: str
+    key: str
 
 
 def publish_file(base: Path, one: Publication) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Final
 
-from batchgen.job import OptionValue, OutputOptions, Publish
+from batchgen.job import OptionValue, OutputOptions
 from batchgen.manifest.field_types import MatrixValue
 from batchgen.manifest.loader import DocPath, LoadedManifest
 from batchgen.manifest.model import JobSpec, Output
@@ -26,7 +26,6 @@ from batchgen.manifest.template import (
 )
 from batchgen.planning.faults import Faults
 from batchgen.planning.naming import safe_path
-from batchgen.urls import is_bucket
 
 MAX_JOBS_PER_LINE: Final = 1_000_000
 """Matrix combinations times count, per row or explicit job. A larger product is a typo."""
@@ -143,8 +142,6 @@ def read_job_template(spec: JobSpec, base: JobTemplate, at: DocPath, faults: Fau
         tags=tuple(dict.fromkeys((*base.tags, *(spec.tags or ())))),
     )
     _check_matrix(template, at, faults)
-    if output.publish or output.dir is not None:
-        _check_publish(template, output, at, faults)
     return replace(template, broken=base.broken or len(faults) > before)
 
 
@@ -218,15 +215,6 @@ def _merge_options(
 def _merge_output(output: Output, inherited: OutputOptions) -> OutputOptions:
     given = {name: getattr(output, name) for name in _OUTPUT_OPTIONS}
     return replace(inherited, **{name: value for name, value in given.items() if value is not None})
-
-
-def _check_publish(template: JobTemplate, output: Output, at: DocPath, faults: Faults) -> None:
-    if template.output.publish is Publish.ON_ACCEPT and is_bucket(template.root):
-        faults.of_manifest(
-            (*at, "output", "publish" if output.publish else "dir"),
-            f"publish: on_accept works in directories only; got {template.root};"
-            " expected a directory, or publish: at_once",
-        )
 
 
 def _check_matrix(template: JobTemplate, at: DocPath, faults: Faults) -> None:

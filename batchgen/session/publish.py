@@ -25,9 +25,12 @@ from batchgen.ledger.transaction import write_transaction
 from batchgen.ledger.unpublished import Publication, publications, record_publication
 from batchgen.ledger.writer import LedgerWriteError, LedgerWriter
 from batchgen.output.final_names import Conflict
-from batchgen.output.publishing import publish_file
+from batchgen.output.publishing import publish_image
 from batchgen.session.batch_lock import batch_lock
-from batchgen.system.threads import in_disk_thread
+from batchgen.session.storage import stores_of_batch
+from batchgen.storage.stores import Stores
+from batchgen.system.threads import in_disk_thread, in_store_thread
+from batchgen.urls import is_bucket
 
 LIVE_EVERY_S: Final = 5.0
 _MOMENT_S: Final = 0.5
@@ -55,12 +58,14 @@ def publish_accepted(
     end = None if seconds is None else time.monotonic() + seconds
     done, ledger = Published(), Ledger(conn)
     due = publications(ledger, row.id)
-    base = base_of(path, row) if due else Path()
+    if not due:
+        return done
+    places = _Places.of(path, row)
     for one in due:
         if end is not None and time.monotonic() > end:
             done.has_more = True
             break
-        trouble = try_publishing(base, one)
+        trouble = places.publish(one)
         if trouble is not None:
             done.troubles[one.image] = trouble
             continue
@@ -77,30 +82,49 @@ async def publish_live(ledger: LedgerWriter, path: Path, name: str) -> None:
     and the next run.
     """
 
-    def due(ledger: Ledger) -> tuple[Path, list[Publication]]:
+    def due(ledger: Ledger) -> tuple[BatchRow, list[Publication]]:
         row = find_batch(ledger.conn, name)
-        found = publications(ledger, row.id, live=True)
-        return (base_of(path, row) if found else Path(), found)
+        return row, publications(ledger, row.id, live=True)
 
     with suppress(LedgerWriteError, SettingsError):  # the workers report a ledger that fails
         while True:
             await anyio.sleep(LIVE_EVERY_S)
-            base, found = await ledger.run(due)
+            row, found = await ledger.run(due)
+            if not found:
+                continue
+            places = _Places.of(path, row)
             for one in found:
                 with anyio.CancelScope(shield=True):
-                    if await in_disk_thread(try_publishing, base, one) is None:
+                    if await places.publish_in_thread(one) is None:
                         await ledger.run(record_publication, one)
 
 
-def try_publishing(base: Path, one: Publication) -> str | None:
-    """Move the file of an accepted image; return why it could not be done, or None."""
-    try:
-        publish_file(base, one)
-    except Conflict as exc:
-        return f"{one.key}: not published: {exc.path} is not an image of this job; move it"
-    except OSError as exc:
-        return f"{one.key}: not published: {exc}"
-    return None
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The directories and buckets of a batch."""
+
+    base: Path
+    stores: Stores
+
+    @classmethod
+    def of(cls, ledger: Path, row: BatchRow) -> _Places:
+        """Return those of a batch of a ledger. Raises SettingsError."""
+        return cls(base_of(ledger, row), stores_of_batch(ledger, row))
+
+    def publish(self, one: Publication) -> str | None:
+        """Move an accepted image; return why it could not be done, or None."""
+        try:
+            publish_image(self.base, self.stores, one)
+        except Conflict as exc:
+            return f"{one.key}: not published: {exc.path} is not an image of this job; move it"
+        except (OSError, SettingsError) as exc:
+            return f"{one.key}: not published: {exc}"
+        return None
+
+    async def publish_in_thread(self, one: Publication) -> str | None:
+        """Do so on another thread: a slow bucket must not hold up the disk."""
+        call = in_store_thread if is_bucket(one.root) else in_disk_thread
+        return await call(self.publish, one)
 
 
 def publish_if_free(ledger: Path, name: str, *, seconds: float | None = None) -> Published | None:

@@ -65,6 +65,8 @@ class Point(StrEnum):
     """The image is recorded as saved; its spooled response still exists."""
     PUBLISHING = "publishing"
     """The published image is kept; the accepted one is about to take its final name."""
+    NAMED = "named"
+    """The accepted object has its final name in the bucket, and still waits below ``.pending/``."""
     PUBLISHED = "published"
     """The accepted image has its final name; the ledger does not have that yet."""
 

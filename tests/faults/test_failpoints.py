@@ -19,8 +19,9 @@ AT_PLACES = {Point.KEPT, Point.MOVED, Point.SET_ASIDE}
 """Shown in tests/runs/test_placing.py and test_relocate.py, with older images."""
 AT_SHARING = {Point.COPYING}
 """Reached with `share: true`; tests/runs/test_sharing.py kills there."""
-AT_PUBLISHING = {Point.PUBLISHING, Point.PUBLISHED}
-"""Reached with `publish: on_accept`; tests/review/test_publishing.py kills there."""
+AT_PUBLISHING = {Point.PUBLISHING, Point.NAMED, Point.PUBLISHED}
+"""Reached with `publish: on_accept`; tests/review/test_publishing.py and
+tests/extras/test_bucket_publishing.py kill there."""
 ON_A_CLUSTER = {Point.INTENT_PUT, Point.RESPONSE_PUT, Point.STAGED}
 """Reached by the actors of `--on ray`; tests/extras/test_cluster.py kills there."""
 ONLY_IN_SPOOL = {Point.SPOOLED}

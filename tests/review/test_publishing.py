@@ -375,21 +375,6 @@ def test_import_of_decisions_publishes(shop: Shop) -> None:
     shop.is_whole()
 
 
-def test_bucket_is_refused_with_its_place(shop: Shop) -> None:
-    path = shop.write("a mug", output="publish: on_accept, dir: s3://shop/images")
-    refused = shop.command("check", path, code=2)
-    assert (
-        "batch.yaml:5:19: output.publish: publish: on_accept works in directories only" in refused
-    )
-    shop.write("a mug")
-    path.write_text(
-        path.read_text(encoding="utf-8")
-        + "  - {key: b, prompt: b, output: {dir: 's3://shop/images'}}\n",
-        encoding="utf-8",
-    )
-    assert "jobs[1].output.dir: publish: on_accept works" in shop.command("check", path, code=2)
-
-
 def test_accepted_image_is_published_while_a_run_goes_on(tmp_path: Path) -> None:
     extra = "output: {publish: on_accept}\n"
     with rig.endpoint(tmp_path / "state", "--fast-images", "--latency", "0.1") as quick:

@@ -18,7 +18,7 @@ from batchgen.ledger.images import due_images
 from batchgen.ledger.jobs import paid_jobs, read_job
 from batchgen.ledger.unpublished import publications
 from batchgen.system.failpoints import Point
-from tests.support.places_desk import Desk, png
+from tests.support.places_desk import BUCKET, BucketDesk, Desk, png
 
 KEYS: Final = ("a", "b")
 PATHS: Final = ("1.{ext}", "2.{ext}", "sub/1.{ext}")
@@ -26,17 +26,23 @@ MEMORY: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Syncs cost nothing there."""
 PLACED = st.sampled_from([None, None, Point.KEPT, Point.PLACING, Point.PLACED])
 MOVED = st.sampled_from([None, None, Point.MOVED, Point.SET_ASIDE])
-PUBLISHED = st.sampled_from([None, None, Point.KEPT, Point.PUBLISHING, Point.PUBLISHED])
+PUBLISHED = st.sampled_from(
+    [None, None, Point.KEPT, Point.PUBLISHING, Point.NAMED, Point.PUBLISHED]
+)
+"""Of these, only a bucket reaches `Point.NAMED`."""
 DECISIONS = st.sampled_from([Decision.ACCEPT, Decision.ACCEPT, Decision.REJECT, Decision.CLEAR])
 
 
 class Publishing(RuleBasedStateMachine):
     """Makes, decides, publishes, edits, moves and rolls back images, killed at any point."""
 
+    kind: type[Desk] = Desk
+    roots: tuple[str, str] = ("out", "new")
+
     @initialize()
     def begin(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="batchgen-publishing-", dir=MEMORY))
-        self.desk = Desk(self.directory, keep_previous=50)
+        self.desk = self.kind(self.directory, keep_previous=50)
         self.desk.publish_when = Publish.ON_ACCEPT
         self.allowed: set[bytes] = set()
         """What a final name may hold."""
@@ -45,7 +51,9 @@ class Publishing(RuleBasedStateMachine):
         self.edits = 0
         self.published: set[str] = set()
         """Jobs with a published image."""
-        self.desk.plan = {key: ("out", path, 0) for key, path in zip(KEYS, PATHS, strict=False)}
+        self.desk.plan = {
+            key: (self.roots[0], path, 0) for key, path in zip(KEYS, PATHS, strict=False)
+        }
         self.run(None)
 
     def teardown(self) -> None:
@@ -109,10 +117,18 @@ class Publishing(RuleBasedStateMachine):
             left = publications(self.desk.ledger, self.desk.batch)
             assert {one.image for one in left} == set(troubles)
 
-    @rule(places=st.permutations(PATHS), root=st.sampled_from(("out", "new")), point=MOVED)
-    def move(self, places: list[str], root: str, point: Point | None) -> None:
+    @rule(key=st.sampled_from(KEYS), point=PUBLISHED)
+    def accept_new(self, key: str, point: Point | None) -> None:
+        """Make a new image, accept it, and kill its publication, which the next one finishes."""
+        self.change(key, None)
+        self.decide(key, Decision.ACCEPT)
+        self.publish(point)
+        self.publish(None)
+
+    @rule(places=st.permutations(PATHS), root=st.sampled_from((0, 1)), point=MOVED)
+    def move(self, places: list[str], root: int, point: Point | None) -> None:
         for key, path in zip(KEYS, places, strict=False):
-            self.desk.plan[key] = (root, path, self.desk.plan[key][2])
+            self.desk.plan[key] = (self.roots[root], path, self.desk.plan[key][2])
         self.desk.enroll(point)
 
     @rule(path=st.sampled_from(PATHS), waits=st.booleans())
@@ -173,4 +189,25 @@ Publishing.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+class BucketPublishing(Publishing):
+    """The same in buckets."""
+
+    kind = BucketDesk
+    roots = (f"{BUCKET}out", f"{BUCKET}new")
+
+
+class MovedPublishing(Publishing):
+    """The same with images that move between a directory and a bucket."""
+
+    kind = BucketDesk
+    roots = ("out", f"{BUCKET}new")
+
+
+BucketPublishing.TestCase.settings = MovedPublishing.TestCase.settings = (
+    Publishing.TestCase.settings
+)
 TestPublishing = pytest.mark.fault("XA3", "XA8", "XF2")(Publishing.TestCase)
+TestBucketPublishing = pytest.mark.fault("XA3", "XA8", "XF2")(BucketPublishing.TestCase)
+TestMovedPublishing = pytest.mark.fault("XA3", "XA8", "XF2")(MovedPublishing.TestCase)

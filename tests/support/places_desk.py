@@ -12,10 +12,13 @@ from types import SimpleNamespace
 from typing import Any, Final, TypeVar, cast
 
 import anyio
+import pytest
 from PIL import Image
 
 from batchgen.commands.rollback import _put_back, _refusal
+from batchgen.engine import bucket_placing as bucket_placing_module
 from batchgen.engine import placing as placing_module
+from batchgen.engine.bucket_placing import BucketPlacer
 from batchgen.engine.context import RunContext
 from batchgen.engine.placing import Placer
 from batchgen.job import AttemptId, Billed, ImageRef, JobId, Outcome, Publish, SavedImage
@@ -29,18 +32,24 @@ from batchgen.ledger.key_patterns import Only
 from batchgen.ledger.ledger import Ledger
 from batchgen.ledger.records import DueImage
 from batchgen.ledger.runs import start_run
-from batchgen.ledger.saved_images import find_rollbacks, record_rollback
+from batchgen.ledger.saved_images import Rollback, find_rollbacks, record_rollback
 from batchgen.ledger.staging import Staging
 from batchgen.money import ZERO, Micros
 from batchgen.outcomes.classify import Classification
+from batchgen.output import bucket_names as bucket_names_module
+from batchgen.output import bucket_publishing as bucket_publishing_module
 from batchgen.output import final_names as final_names_module
 from batchgen.output import publishing as publishing_module
 from batchgen.output import relocate as relocate_module
+from batchgen.output.bucket_rollback import object_refusal, put_objects_back
 from batchgen.output.final_names import Conflict
 from batchgen.output.relocate import relocate
 from batchgen.planning.naming import collision_key, image_path
+from batchgen.session import publish as session_publish
 from batchgen.session.publish import Published, publish_accepted
 from batchgen.spool.spool import Spool
+from batchgen.storage.local import LocalStore
+from batchgen.storage.store import Store
 from batchgen.storage.stores import Stores
 from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point
@@ -81,6 +90,9 @@ def kill_at(point: Point | None, times: int = 1) -> Iterator[None]:
         relocate_module,
         final_names_module,
         publishing_module,
+        bucket_placing_module,
+        bucket_names_module,
+        bucket_publishing_module,
     ]
     kept = [module.hit for module in modules]
     for module in modules:
@@ -110,6 +122,7 @@ class Desk:
         self.spool = Spool(directory / "spool")
         self.keep_previous = keep_previous
         self.publish_when = Publish.AT_ONCE
+        self.stores = Stores(directory, dict)
         self.made = 0
         self.plan: dict[str, tuple[str, str, int]] = {}
         self.batch: Any = None
@@ -136,9 +149,7 @@ class Desk:
             )
             with kill_at(point):
                 if self.batch is not None:
-                    notices += relocate(
-                        staging, self.batch, self.directory, Stores(self.directory, dict)
-                    )
+                    notices += relocate(staging, self.batch, self.directory, self.stores)
                 self.batch = staging.enroll(IDENTITY)
         finally:
             staging.close()
@@ -168,13 +179,14 @@ class Desk:
             SimpleNamespace(
                 ledger=SimpleNamespace(run=run, run_one_of_many=run_one_of_many),
                 spool=self.spool,
+                stores=self.stores,
                 base=self.directory,
                 overwrite=overwrite,
             ),
         )
 
         async def place_all() -> None:
-            placer = Placer(context)
+            placer = self.placer(context)
             for job in paid_jobs(self.ledger, self.batch):
                 for image in due_images(self.ledger, job):
                     try:
@@ -211,11 +223,21 @@ class Desk:
         placer.clean_up(job, finished, [placed or saved], "b")
         return data
 
+    def placer(self, context: RunContext) -> Placer:
+        """Return what places images."""
+        return Placer(context)
+
+    def put_back(self, exchange: Rollback) -> bool:
+        """Put the earlier image of a job back, if that can be done."""
+        if _refusal(self.directory, exchange) is not None:
+            return False
+        _put_back(self.directory, "b", exchange)
+        return True
+
     def roll_back(self, key: str) -> bool:
         """As the command does for one job."""
         for exchange in find_rollbacks(self.conn, self.batch, only=Only.of([key]), run=None):
-            if _refusal(self.directory, exchange) is None:
-                _put_back(self.directory, "b", exchange)
+            if self.put_back(exchange):
                 record_rollback(self.conn, exchange)
                 return True
         return False
@@ -236,7 +258,8 @@ class Desk:
     def publish(self, point: Point | None = None) -> Published:
         """Publish what was accepted."""
         done = Published()
-        with kill_at(point):
+        with pytest.MonkeyPatch.context() as patch, kill_at(point):
+            patch.setattr(session_publish, "stores_of_batch", lambda *_: self.stores)
             row = find_batch(self.conn, "b")
             done = publish_accepted(self.conn, row, self.directory / "batchgen.db")
         return done
@@ -249,4 +272,44 @@ class Desk:
             " AND unpublished = 0",
             (key,),
         ).fetchone()
-        return None if row is None else self.directory / row["root"] / row["path"]
+        return None if row is None else self.directory / directory_of(row["root"]) / row["path"]
+
+
+BUCKET: Final = "s3://b/"
+
+
+def directory_of(root: str) -> str:
+    """Return the directory below that of the desk that is used for an output directory."""
+    return root.removeprefix(BUCKET)
+
+
+class BucketDesk(Desk):
+    """A batch whose images go to buckets, which are directories here."""
+
+    def __init__(self, directory: Path, *, keep_previous: int = 1) -> None:
+        super().__init__(directory, keep_previous=keep_previous)
+        self.stores = _DirectoryStores(directory, dict)
+
+    def placer(self, context: RunContext) -> Placer:
+        return BucketPlacer(context)
+
+    def deliver(self, overwrite: bool, point: Point | None) -> dict[str, bytes]:
+        async def here(function: Callable[..., T], *args: object) -> T:
+            return function(*args)
+
+        with pytest.MonkeyPatch.context() as patch:
+            # A kill ends the process, not one of its threads.
+            for name in ("in_store_thread", "in_disk_thread"):
+                patch.setattr(bucket_placing_module, name, here)
+            return super().deliver(overwrite, point)
+
+    def put_back(self, exchange: Rollback) -> bool:
+        if object_refusal(self.stores, exchange) is not None:
+            return False
+        put_objects_back(self.stores, "b", exchange)
+        return True
+
+
+class _DirectoryStores(Stores):
+    def _open(self, root: str) -> Store:
+        return LocalStore(self._base / directory_of(root))
