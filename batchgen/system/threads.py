@@ -25,7 +25,7 @@ _STORE_THREADS: Final = 32
 """Concurrent operations on buckets, which wait for the network and not for a disk."""
 RESULTS_PER_TURN: Final = 16
 """Results delivered in one turn of the event loop, so that its other work is not delayed."""
-_WAKE_AFTER_S: Final = 0.001
+_WAKE_AFTER_S: Final = 0.002
 """How long a call stays queued while a thread is busy before another thread is woken for it."""
 
 
@@ -111,8 +111,10 @@ class _LoopQueue:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.has_check = False
+        """Whether `ThreadPool` checks at the end of this turn for calls that wait."""
         self.has_timer = False
-        """Whether `ThreadPool` has a timer on this loop to check for calls that wait too long."""
+        """Whether it has a timer on this loop to check for calls that wait too long."""
         self._completed: deque[_Call] = deque()
         self._wakeup_pending = False
 
@@ -139,8 +141,10 @@ class _LoopQueue:
 class ThreadPool:
     """A pool that keeps as few threads awake as keep up with the calls.
 
-    Calls start in the order they were queued. A thread takes calls until the queue is empty. A
-    second one is woken only after a call has waited a millisecond, for example on a slow disk.
+    Calls start in the order they were queued. A thread takes calls until the queue is empty. One is
+    woken at the end of a turn of the event loop: at once, it would wait for the interpreter lock,
+    which costs two context switches. A second one is woken only after a call has waited two
+    milliseconds, for example on a slow disk.
     """
 
     def __init__(self, max_threads: int, name: str) -> None:
@@ -159,8 +163,9 @@ class ThreadPool:
         """Call a function on a worker thread and return its result; see `Pending.result`."""
         call = _Call(self._loop_queue(), function, args)
         self._queued.append(call)
-        if self._wake_thread(call.queued_at) and not call.loop_queue.has_timer:
-            self._start_timer(call.loop_queue)
+        if not call.loop_queue.has_check:
+            call.loop_queue.has_check = True
+            call.loop_queue.loop.call_soon(self._check_queue, call.loop_queue)
         result: T = await call.result()
         return result
 
@@ -174,18 +179,20 @@ class ThreadPool:
             found = self._loop_queues[loop] = _LoopQueue(loop)
         return found
 
-    def _start_timer(self, loop_queue: _LoopQueue) -> None:
-        loop_queue.has_timer = True
-        loop_queue.loop.call_later(_WAKE_AFTER_S, self._check_queue, loop_queue)
-
     def _check_queue(self, loop_queue: _LoopQueue) -> None:
+        """Wake a thread for calls of this turn of the event loop, if none is awake."""
+        loop_queue.has_check = False
+        if self._wake_thread(time.monotonic()) and not loop_queue.has_timer:
+            loop_queue.has_timer = True
+            loop_queue.loop.call_later(_WAKE_AFTER_S, self._check_again, loop_queue)
+
+    def _check_again(self, loop_queue: _LoopQueue) -> None:
         """Wake a thread for calls that wait for a slow one."""
         loop_queue.has_timer = False
-        if self._wake_thread(time.monotonic()):
-            self._start_timer(loop_queue)
+        self._check_queue(loop_queue)
 
     def _wake_thread(self, now: float) -> bool:
-        """Wake a thread if one is needed; return whether to check again in a millisecond."""
+        """Wake a thread if one is needed; return whether to check again later."""
         with self._lock:
             if not self._queued or self._awake == self._max_threads:
                 return False
