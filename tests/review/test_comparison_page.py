@@ -115,7 +115,9 @@ def test_cells_show_cost_seconds_and_decision(browser: Browser, models: Path) ->
         label = page.locator(f"{cell(page, 0, 0)} .label")
         assert label.inner_text().startswith("$0.0377 · ")
         expect(page.locator(f"{cell(page, 2, 3)}")).to_contain_text("blocked")
-        expect(page.locator("#summary")).to_contain_text("all runs: 8 images, 0 decided")
+        expect(page.locator("#summary")).to_have_text(
+            "all runs: 8 images, 0 decided, 1 other image outside of the matrix"
+        )
         page.keyboard.press("x")
         wait_for_decision(page, "mug/gpt-image-2/front", "r")
         page.wait_for_selector(f"{cell(page, 0, 0)} .badge.reject")
@@ -248,6 +250,10 @@ def test_page_follows_another_reviewer_and_a_run(browser: Browser, models: Path)
         expect(hole).to_have_text("request in flight")
         page.click(cell(page, 1, 3))
         is_at(page, 1, 3)
+        kept = ("#axis-chips button", ".head button", ".side", cell(page, 0, 1), ".tile img")
+        page.evaluate(
+            "all => { for (const one of all) document.querySelector(one).was = 1; }", kept
+        )
         other = opened(browser, server).page
         other.keyboard.press("Home")
         other.keyboard.press("a")
@@ -255,6 +261,7 @@ def test_page_follows_another_reviewer_and_a_run(browser: Browser, models: Path)
         expect(page.locator(".total").first).to_contain_text("1 accepted")
         change(models, f"UPDATE jobs SET state = 'paid' WHERE key = '{key}'")
         expect(hole).to_have_text("paid, image not fetched yet")
+        assert page.evaluate("all => all.every((one) => document.querySelector(one).was)", kept)
         change(
             models,
             f"UPDATE images SET state = 'saved' {image}",
@@ -279,6 +286,17 @@ def test_ten_thousand_images_stay_light(browser: Browser, tmp_path: Path) -> Non
         expect(page.locator(".total").nth(1)).to_contain_text("1 rejected")
         if sys.platform == "linux":  # the only one with /proc
             assert memory_mb(server.process.pid) < MEMORY_MB
+
+
+def test_shift_and_arrows_select_images_of_a_column(browser: Browser, models: Path) -> None:
+    with review(models) as server:
+        page = opened(browser, server).page
+        page.keyboard.press("Shift+ArrowDown")
+        expect(page.locator("#selection-text")).to_have_text("2 images selected")
+        page.keyboard.press("x")
+        for title in TITLES[:2]:
+            wait_for_decision(page, f"{title}/gpt-image-2/front", "r")
+    assert len(decisions(models)) == 2
 
 
 def test_column_is_selected_by_its_head(browser: Browser, models: Path) -> None:

@@ -16,6 +16,7 @@ import { Store } from "./store.js";
 
 const ADVANCE = "batchgen-advance";
 const LIVE_MS = 1500;
+const LIVE_SHARE = 10;
 const ON_AN_IMAGE = new Set(["redo", "select", "line"]);
 const isComparison = find("grid").dataset.view === "comparison";
 const store = new Store();
@@ -42,7 +43,8 @@ function summarize() {
   const runs = [...filters.chosen.runs];
   const where = runs.length === 1 ? `run ${runs[0]}` : runs.length ? `${runs.length} runs` : "all runs";
   const decided = store.ids.reduce((sum, id) => sum + (store.letters.get(id) !== "-"), 0);
-  find("summary").textContent = `${where}: ${counted(store.ids.length, "image")}, ${decided.toLocaleString("en-US")} decided`;
+  const outside = view.outside ? `, ${counted(view.outside, "other image")} outside of the matrix` : "";
+  find("summary").textContent = `${where}: ${counted(store.ids.length, "image")}, ${decided.toLocaleString("en-US")} decided${outside}`;
   find("banner").hidden = !filters.isNarrow;
   find("banner-text").textContent = `${counted(store.ids.length, "image")} shown of this batch's ${(accepted + rejected + undecided).toLocaleString("en-US")}; commands for all act on those shown only`;
   find("empty").textContent = view.trouble || (filters.isNarrow ? "No image passes the filter." : "No image yet. It appears here as soon as a run saves it.");
@@ -235,17 +237,21 @@ function happened(event) {
   }
 }
 
-// The cells of a comparison show states too, which change without a new image.
+// The cells of a comparison show states too, which change without a new image. A large one is read
+// less often.
 function cellsChanged() {
   following ||= setTimeout(async () => {
     following = 0;
+    const began = performance.now();
     try { await load({ live: true }); } catch { /* the alarm says so; the next change tries again */ }
-  }, LIVE_MS);
+    pause = Math.max(LIVE_MS, LIVE_SHARE * (performance.now() - began));
+  }, pause);
 }
 
 let connectedBefore = false;
 let refreshing = 0;
 let following = 0;
+let pause = LIVE_MS;
 
 async function begin() {
   try {

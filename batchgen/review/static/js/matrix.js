@@ -13,7 +13,7 @@ const MOST_IN_A_CELL = 9;
 const HEAD = 30;
 const TOTALS = 62;
 const SLIM_TOTALS = 82;
-const SLIM = 300;
+const SLIM = 280;
 const SIDE = 250;
 const STACKED_SIDE = 44;
 const NARROW = 760;
@@ -128,6 +128,9 @@ export class Matrix {
   #choices() {
     const all = this.store.batch.axes;
     const names = [...this.axes, ...all.filter((name) => !this.axes.includes(name))];
+    const drawn = JSON.stringify([this.axes, all]);
+    if (drawn === this.drawn) return;
+    this.drawn = drawn;
     find("axes").hidden = all.length < 2;
     find("axis-chips").replaceChildren(...(all.length < 2 ? [] : names).map((name) => {
       const on = this.axes.includes(name);
@@ -177,9 +180,20 @@ export class Matrix {
     this.sizer.style.setProperty("--seen", `${width}px`);
     this.box.setAttribute("aria-rowcount", String(this.shown.length + this.axes.length + 1));
     this.box.setAttribute("aria-colcount", String(columns.length + 1));
-    this.#head();
-    for (const [row, line] of this.lines) this.#drop(row, line);
+    this.#rebuild();
     this.render();
+  }
+
+  // Cells and heads stay in the document while they keep their places: a click or a reader's place
+  // survives a new index.
+  #rebuild() {
+    const built = JSON.stringify([this.version, this.width, this.height, this.side, this.top, this.perCell, this.stacked]);
+    if (built !== this.built) {
+      this.built = built;
+      this.#head();
+      for (const [row, line] of this.lines) this.#drop(row, line);
+    }
+    this.#sum();
   }
 
   #rowsSeen(height) { return Math.min(this.shown.length, Math.ceil((height - this.top) / this.height) + 2 * OVERSCAN + 1); }
@@ -202,7 +216,6 @@ export class Matrix {
     const about = make("div", { class: "corner muted", role: "rowheader", "aria-colindex": "1" }, this.stacked ? "" : "Decisions; mean cost, median time");
     this.header.replaceChildren(...named, this.#headLine(this.totalsHeight, named.length + 1, about, sums));
     this.header.style.height = `${this.top}px`;
-    this.#sum();
   }
 
   #headLine(height, number, corner, cells) {
@@ -420,7 +433,11 @@ export class Matrix {
     if (!this.shown.length) return;
     this.at = at;
     const id = this.cell(this.shown[at.row], at.column)[at.image];
-    if (id !== undefined) this.store.moveTo(this.store.at.get(id), { extend });
+    if (extend) {
+      for (const one of [this.store.current, id]) if (one !== undefined) this.store.selected.add(one);
+      this.store.changed("selection");
+    }
+    if (id !== undefined) this.store.moveTo(this.store.at.get(id));
     else this.store.leave(this.#before(at));
     this.render();
   }
