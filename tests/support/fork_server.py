@@ -125,6 +125,7 @@ class _Child:
                 if not selector.select(timeout):
                     raise subprocess.TimeoutExpired(str(self.pid), timeout)
             self.returncode = int(self._status.readline())
+            self._status.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -194,6 +195,8 @@ class Command(_Child):
             raise subprocess.TimeoutExpired(str(self.pid), timeout, output)
         watchdog.cancel()
         self.wait(timeout)
+        self.stdout.close()
+        self.stderr.close()
         return output, errors[0]
 
 
