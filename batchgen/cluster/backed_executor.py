@@ -42,12 +42,13 @@ class BackedExecutor:
         """Put the intent, send the request once, and put its response; see `Executor.exchange`."""
         await self._put_intent(order)
 
-        async def wait() -> None:
-            await order.wait()
+        async def wait(ahead_s: float = 0.0) -> float:
+            left_s = await order.wait(ahead_s)
             try:
                 require_lease(self._context, self._lease)  # a connection may have taken long
             except NotSentError as exc:
                 raise OSError(errno.ECANCELED, str(exc)) from exc  # what stops a body unsent
+            return left_s
 
         exchange = await self._local.exchange(replace(order, wait=wait))
         if exchange.reach is Reach.COMPLETE:

@@ -6,7 +6,6 @@ attempt. The worker that gives an order has recorded the attempt before.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +17,14 @@ from batchgen.outcomes.exchange import Exchange
 from batchgen.spool.response_part import ResponsePart
 
 
+class Wait(Protocol):
+    """Waits for the time to send."""
+
+    async def __call__(self, ahead_s: float = 0.0) -> float:
+        """Return at that time, or ``ahead_s`` before it; return the seconds that are left."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeOrder:
     """A paid request to send once. Its attempt is recorded."""
@@ -25,7 +32,7 @@ class ExchangeOrder:
     attempt: AttemptId
     job: Job
     request: ApiRequest
-    wait: Callable[[], Awaitable[None]]
+    wait: Wait
     """Waits for the time to send; called after all preparation, before the first byte."""
     is_timed: bool = False
     """Whether that is a certain time, as a rate limit demands."""

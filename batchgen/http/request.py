@@ -41,7 +41,7 @@ class TimedBody:
     """A body whose first byte waits, after the connection is open; the head waits with it."""
 
     body: Body
-    wait: Callable[[], Awaitable[None]]
+    wait: Callable[[], Awaitable[object]]
 
     @property
     def headers(self) -> Mapping[str, str]:

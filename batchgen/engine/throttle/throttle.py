@@ -91,23 +91,29 @@ class Throttle:
             raise
         return replace(ticket, send_at=start)
 
-    async def wait_to_send(self, ticket: Ticket) -> None:
+    async def wait_to_send(self, ticket: Ticket, ahead_s: float = 0.0) -> float:
         """Wait for the time to send, after all preparation on disk and the connection.
+
+        With ``ahead_s``, return that long before the time, for another process that sends then.
+        Return the seconds that are left.
 
         Otherwise a slow disk write or handshake before one request and a fast one before the next
         would bring the two closer together than the provider allows. Does nothing if called again.
         A cancellation is delivered at the next await of the caller.
         """
         if ticket.send_at is None or ticket.id in self._sent:
-            return
+            return 0.0
         self._sent.add(ticket.id)
-        late_s = self._clock() - ticket.send_at
+        late_s = self._clock() + ahead_s - ticket.send_at
         self._lead_s = min(_MAX_LEAD_S, max(self._lead_s, (self._lead_s + late_s) * _LEAD_MARGIN))
         with anyio.CancelScope(shield=True):
-            while (wait_s := self._send_at(ticket.send_at) - self._clock()) > 0:  # noqa: ASYNC110  # a clock has no event
+            while (wait_s := self._send_at(ticket.send_at) - ahead_s - self._clock()) > 0:  # noqa: ASYNC110  # a clock has no event
                 # Poll in the last millisecond: an event loop may wake that late.
                 await anyio.sleep(max(0.0, wait_s - _TIMER_RESOLUTION_S))
-        self._sent_at = self._clock()
+        now = self._clock()
+        # A late request gets all of its time too, so that the next one keeps its distance.
+        self._sent_at = now if not ahead_s else max(now + ahead_s, self._send_at(ticket.send_at))
+        return self._sent_at - now
 
     def _send_at(self, reserved: float) -> float:
         return max(reserved, self._sent_at + self._core.least_gap_s)

@@ -48,8 +48,9 @@ def test_lost_lease_sends_nothing(lost: str, tmp_path: Path) -> None:
     context = cast(Any, SimpleNamespace(profile=profile, throttle=throttle))
     executor = BackedExecutor(context, cast(Any, sender), "b", store, lease)
 
-    async def wait() -> None:
+    async def wait(ahead_s: float = 0.0) -> float:
         lease.release()
+        return 0.0
 
     job = SimpleNamespace(key="k", fingerprint="f", model="m", options={}, images=(), price=37_700)
     order = ExchangeOrder(

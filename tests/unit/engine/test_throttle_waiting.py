@@ -250,3 +250,20 @@ async def test_slow_preparation_lengthens_the_lead() -> None:
     now += 0.3
     await throttle.wait_to_send(second)
     await throttle.wait_to_send(second)
+
+
+@pytest.mark.anyio
+async def test_departure_elsewhere_is_known_before_its_time() -> None:
+    now = 100.0
+
+    async def place(images: int, gaps: Mapping[str, float], lead_s: float) -> float:
+        return now + lead_s
+
+    limits = DispatchLimits(concurrency=3, requests_per_minute=600)
+    throttle = Throttle(ThrottleCore(limits), lambda: now, reserve_start=place)
+    first = await throttle.start()
+    assert await throttle.wait_to_send(first, 0.05) == pytest.approx(LEAD_S)
+    now += 1
+    second = await throttle.start()
+    now += LEAD_S
+    assert await throttle.wait_to_send(second, 0.05) == pytest.approx(0.05), "a late one waits too"
