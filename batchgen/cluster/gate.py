@@ -1,37 +1,47 @@
-"""A request that is ready to leave, and waits for the word of the driver."""
+"""A request that is ready to leave, and waits for the time that the driver says."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 _OPEN_S: Final = 60.0
 """How long a connection waits. A driver that wants to send says so within a second."""
+_TIMER_RESOLUTION_S: Final = 0.001
+"""How late an event loop may wake a sleeping task."""
 
 
 class Gate:
-    """Holds back the first byte of a request until the driver opens it.
+    """Holds back the first byte of a request until its time.
 
-    Intent and connection are ready by then, so that only a message is between the time that a rate
-    limit allows and the request.
+    Intent and connection are ready by then, and the time is on the clock of this process. So no
+    message delays a request whose time a rate limit demands.
     """
 
     def __init__(self) -> None:
         self._reached = asyncio.Event()
         self._opened = asyncio.Event()
+        self._at = 0.0
+        self.late_s = 0.0
+        """How long after its time the request left."""
 
     async def wait(self) -> None:
-        """Wait for the driver. Raises OSError after a minute: nothing is sent then."""
+        """Wait for the time to leave. Raises OSError after a minute: nothing is sent then."""
         self._reached.set()
         try:
             await asyncio.wait_for(self._opened.wait(), _OPEN_S)
         except TimeoutError:
             raise OSError("the driver did not say when to send") from None
+        while (left_s := self._at - time.monotonic()) > 0:  # noqa: ASYNC110  # a clock has no event
+            await asyncio.sleep(max(0.0, left_s - _TIMER_RESOLUTION_S))
+        self.late_s = -left_s
 
     async def reached(self) -> None:
         """Wait until the request is ready."""
         await self._reached.wait()
 
-    def open(self) -> None:
-        """Let the request leave."""
+    def open(self, at: float) -> None:
+        """Let the request leave at a time of the monotonic clock."""
+        self._at = at
         self._opened.set()

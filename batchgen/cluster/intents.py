@@ -1,4 +1,4 @@
-"""Intents: objects that say, before a paid request leaves, that it may have been sent.
+"""Intents: objects that say, before paid requests leave, that they may have been sent.
 
 The sender of the request of an attempt first puts ``spool/EPOCH/ATTEMPT.intent``, create-only, and
 then puts its whole response as ``spool/EPOCH/ATTEMPT.response``, before the response counts as
@@ -6,15 +6,17 @@ received. So a driver that lost its ledger finds each request that may have been
 
     store.put(intent_name(epoch, attempt), intent.as_json(), create=True)
 
-An intent has all that the ledger needs to record its attempt again. It may be deleted after the end
-of the attempt is in a backup of the ledger.
+Requests that leave together share one object, ``spool/EPOCH/ATTEMPT-ATTEMPT.intent``, with a line
+for each. Its name has all attempts, so that a listing is enough to know them. An intent has all
+that the ledger needs to record its attempt again. It may be deleted after the ends of all its
+attempts are in a backup of the ledger.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Final, Self
 
@@ -27,9 +29,12 @@ WITHDRAWN: Final = b"withdrawn by the driver: this attempt is never sent\n"
 SPOOL_PREFIX: Final = "spool/"
 _INTENT: Final = ".intent"
 _RESPONSE: Final = ".response"
+_AND: Final = "-"
+MAX_TOGETHER: Final = 7
+"""Attempts of one object, whose name must also be possible as that of a file (255 bytes)."""
 _NAME: Final = re.compile(
-    rf"{SPOOL_PREFIX}(?P<epoch>[0-9]+)/(?P<attempt>[0-9a-f]+)({re.escape(_INTENT)}"
-    rf"|{re.escape(_RESPONSE)})"
+    rf"{SPOOL_PREFIX}(?P<epoch>[0-9]+)/(?P<attempts>[0-9a-f]+({_AND}[0-9a-f]+)*)"
+    rf"({re.escape(_INTENT)}|{re.escape(_RESPONSE)})"
 )
 
 
@@ -76,9 +81,9 @@ class Intent:
             raise ValueError(f"not an intent of batchgen: {exc!r}") from None
 
 
-def intent_name(epoch: int, attempt: AttemptId) -> str:
-    """Return the name of the intent of an attempt."""
-    return f"{SPOOL_PREFIX}{epoch}/{attempt}{_INTENT}"
+def intent_name(epoch: int, *attempts: AttemptId) -> str:
+    """Return the name of the object with the intents of attempts that are sent together."""
+    return f"{SPOOL_PREFIX}{epoch}/{_AND.join(attempts)}{_INTENT}"
 
 
 def response_name(epoch: int, attempt: AttemptId) -> str:
@@ -99,11 +104,21 @@ def put_once(store: Store, name: str, data: bytes) -> str | None:
     return None
 
 
+def withdraw(store: Store, name: str) -> bool:
+    """Take the name of intents; return False if they were put before. Raises OSError."""
+    try:
+        store.put(name, WITHDRAWN, create=True)
+    except FileExistsError:
+        return store.read(name) == WITHDRAWN
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolObject:
-    """An intent or a response in a bucket."""
+    """The intent or the response of an attempt in a bucket."""
 
     name: str
+    """Of its object, which may have the intents of several attempts."""
     epoch: int
     attempt: AttemptId
     is_response: bool
@@ -114,20 +129,34 @@ def spool_objects(store: Store) -> Iterator[SpoolObject]:
     for one in store.list(SPOOL_PREFIX):
         found = _NAME.fullmatch(one.name)
         if found is not None:
-            yield SpoolObject(
-                name=one.name,
-                epoch=int(found["epoch"]),
-                attempt=AttemptId(found["attempt"]),
-                is_response=one.name.endswith(_RESPONSE),
-            )
+            for attempt in found["attempts"].split(_AND):
+                yield SpoolObject(
+                    name=one.name,
+                    epoch=int(found["epoch"]),
+                    attempt=AttemptId(attempt),
+                    is_response=one.name.endswith(_RESPONSE),
+                )
+
+
+def names_of_all(objects: Iterable[SpoolObject], attempts: Container[AttemptId]) -> list[str]:
+    """Return the names of the objects that have nothing but these attempts."""
+    found: dict[str, bool] = {}
+    for one in objects:
+        found[one.name] = found.get(one.name, True) and one.attempt in attempts
+    return [name for name, is_whole in found.items() if is_whole]
 
 
 def read_intent(store: Store, one: SpoolObject) -> Intent | None:
     """Return an intent; None if it was deleted or withdrawn meanwhile. Raises StoreError."""
     try:
         data = store.read(one.name)
-        return None if data == WITHDRAWN else Intent.from_json(data)
+        if data == WITHDRAWN:
+            return None
+        intents = [Intent.from_json(line) for line in data.splitlines() or [data]]
+        return next(intent for intent in intents if intent.attempt == one.attempt)
     except FileNotFoundError:
         return None
+    except StopIteration:
+        raise StoreError(22, f"no intent of {one.attempt}", f"{store.url}/{one.name}") from None
     except ValueError as exc:
         raise StoreError(22, str(exc), f"{store.url}/{one.name}") from None

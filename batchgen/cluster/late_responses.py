@@ -182,15 +182,16 @@ class LateResponses:
         """Delete intents, responses and staged images of attempts that no longer need them."""
         context = self._context
         spent = set(await context.ledger.run(spent_attempts, context.batch, list(places)))
+        needed = {place.intent for attempt, place in places.items() if attempt not in spent}
         for store in self._stores:
-            names = [
+            removed = {
                 name
                 for attempt in spent
                 if (place := places[attempt]).store is store
                 for name in (place.intent, place.response)
-                if name is not None and not self._keeps_objects
-            ]
-            names += await in_store_thread(_staged, store, spent)
+                if name is not None and name not in needed and not self._keeps_objects
+            }
+            names = [*removed, *await in_store_thread(_staged, store, spent)]
             for start in range(0, len(names), _PER_REQUEST):
                 await in_store_thread(store.delete_all, names[start : start + _PER_REQUEST])
 

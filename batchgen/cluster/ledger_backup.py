@@ -19,9 +19,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
-from batchgen.cluster.intents import Intent, SpoolObject, read_intent, spool_objects
+from batchgen.cluster.intents import (
+    Intent,
+    SpoolObject,
+    names_of_all,
+    read_intent,
+    spool_objects,
+)
 from batchgen.cluster.lease import Lease
 from batchgen.errors import LedgerError, SettingsError, StoppedError
+from batchgen.job import AttemptId
 from batchgen.ledger.bucket_marker import Marker
 from batchgen.ledger.database import copy_ledger, open_for_reading, open_for_writing
 from batchgen.ledger.late_responses import spent_attempts
@@ -238,11 +245,12 @@ class LedgerBackup:
         """Delete intents and responses of attempts whose end the copy in the bucket has."""
         with closing(open_for_reading(copy)) as conn:
             for store in (self.store, *self._others):
-                for page in _pages(list(spool_objects(store))):
-                    spent = set(spent_attempts(Ledger(conn), None, [one.attempt for one in page]))
-                    names = [one.name for one in page if one.attempt in spent]
-                    if names:
-                        store.delete_all(names)
+                found, spent = list(spool_objects(store)), set[AttemptId]()
+                for page in _pages(found):
+                    spent |= set(spent_attempts(Ledger(conn), None, [one.attempt for one in page]))
+                names = names_of_all(found, spent)
+                for start in range(0, len(names), _ID_PAGE):
+                    store.delete_all(names[start : start + _ID_PAGE])
 
     def _work(self) -> None:
         wait_s = self._every_s

@@ -90,22 +90,43 @@ def greeting(node: str, key: str | None, nonce: bytes, problem: str = "") -> Gre
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A reference image inside a request, which the actor has from the bucket."""
+
+    name: str
+    """Its object."""
+    sha256: str
+    size: int
+    base64: bool
+    """Whether the request has it as base64."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendOrder:
-    """A paid request to send once."""
+    """A paid request to send once, as soon as the intents of its message are put."""
 
     attempt: AttemptId
-    epoch: int
     intent: bytes
-    """Content of the intent."""
-    key_variable: str | None
-    """The variable of the key to send."""
+    """Its line of the intents."""
     method: str
     url: str
     headers: Mapping[str, str]
     content_type: str
-    body: bytes
+    pieces: tuple[bytes | Reference, ...]
+    """The body."""
     route: str
+    is_timed: bool = False
+    """Whether it waits for a `DepartOrder` once it is connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class DepartOrder:
+    """When the request of a timed order leaves."""
+
+    attempt: AttemptId
+    at: float
+    """On the clock of the actor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,15 +149,16 @@ class SendReport:
     """Bytes of the body."""
     file: bytes | None = None
     """The spool file of a response that is not in the bucket."""
+    late_s: float = 0.0
+    """How long after the time of its `DepartOrder` the request left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchMessage:
-    """A paid image to fetch, verify and put under its staging name."""
+    """A paid image to fetch and verify. The actor has it until it puts it."""
 
     job: Job
     image: DueImage
-    epoch: int
     url: str | None
     """Absolute; None for an image in its response."""
     response: str
@@ -146,11 +168,21 @@ class FetchMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class StagedImage:
-    """A verified image that is whole under its staging name."""
+class PutOrder:
+    """A verified image to put into the bucket."""
+
+    attempt: AttemptId
+    position: int
+    name: str
+    create: bool
+    """Whether no object may be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedImage:
+    """A verified image that the actor has."""
 
     saved: SavedImage
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +192,41 @@ class NotFetched:
     reason: str
 
 
-FetchReport: TypeAlias = StagedImage | NotFetched | FetchResult | FetchLater | FetchSpoiled
+@dataclass(frozen=True, slots=True)
+class PutReport:
+    """Whether the object has the image."""
+
+    problem: str = ""
+    """Why not; empty if it has."""
+    is_taken: bool = False
+    """Whether another object is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The actor has a bug: what became of the order is unknown."""
+
+    error: str
+
+
+Order: TypeAlias = SendOrder | DepartOrder | FetchMessage | PutOrder
+FetchReport: TypeAlias = VerifiedImage | NotFetched | FetchResult | FetchLater | FetchSpoiled
+Report: TypeAlias = SendReport | FetchReport | PutReport | Failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What a driver gives to an actor in one call."""
+
+    epoch: int
+    key_variable: str | None
+    """The variable of the key to send."""
+    intents: str
+    """The object of the intents of all requests in it; empty without one."""
+    numbered: tuple[tuple[int, Order], ...]
+    """Each report has the number of its order."""
 
 
 def staging_name(attempt: AttemptId, position: int, extension: str) -> str:
-    """Return the name of a verified image until the driver copies it to its final name."""
+    """Return the name of an image that is to replace an object."""
     return f"{STAGING_PREFIX}{attempt}-{position}.{extension}"

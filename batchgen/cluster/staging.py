@@ -1,15 +1,19 @@
-"""Fetch a paid image on an actor, verify it, and put it under its staging name."""
+"""Fetch a paid image on an actor, verify it, and put it where the driver says."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from batchgen.cluster.messages import (
     FetchMessage,
     FetchReport,
     NotFetched,
-    StagedImage,
-    staging_name,
+    PutOrder,
+    PutReport,
+    VerifiedImage,
 )
 from batchgen.engine.delivery_results import completed
 from batchgen.engine.image_source import MAX_VIDEO_BYTES
@@ -21,7 +25,7 @@ from batchgen.engine.verification import (
 from batchgen.http.download import MAX_IMAGE_BYTES, Downloader
 from batchgen.images.base64_scanner import unpack_base64
 from batchgen.images.formats import BadImage
-from batchgen.job import SavedImage
+from batchgen.job import AttemptId, SavedImage
 from batchgen.outcomes.download_policy import FetchResult, FetchSpoiled
 from batchgen.providers.adapters.video import is_video_task
 from batchgen.spool.portable import receive_response
@@ -31,25 +35,30 @@ from batchgen.system.atomic_files import PartFile
 from batchgen.system.failpoints import Point, hit
 from batchgen.system.threads import in_decode_thread, in_disk_thread, in_store_thread
 
+_KEPT_IMAGES: Final = 256
+"""Images on this machine; a driver asks for fewer at a time."""
+
 
 class Stager:
-    """Puts verified images under their staging names."""
+    """Has verified images until the driver says where to put them."""
 
     def __init__(self, spool: Spool, store: Store, downloader: Downloader) -> None:
         self._spool = spool
         self._store = store
         self._downloader = downloader
+        self._verified: OrderedDict[tuple[AttemptId, int], tuple[Path, str]] = OrderedDict()
+        """The file of each image and its SHA-256."""
 
-    async def stage(self, message: FetchMessage) -> FetchReport:
-        """Fetch, verify and put one image, or return why not. Raises OSError."""
+    async def fetch(self, message: FetchMessage) -> FetchReport:
+        """Fetch and verify one image, or return why not. May be repeated. Raises OSError."""
         image = message.image
-        name = f"{image.attempt_id}.{image.position}.image"
-        async with PartFile(self._spool.directory / name) as part:
+        path = self._spool.directory / f"{image.attempt_id}.{image.position}.image"
+        async with PartFile(path) as part:
             failed = await self._fill(message, part)
             if failed is not None:
                 return failed
             try:
-                saved = await part.seal(lambda path: _prepared(path, message))
+                saved = await part.seal(lambda part: _prepared(part, path, message))
             except BadImage as exc:
                 reason = f"{exc.reason}: {exc}"
                 if message.url is None:
@@ -57,11 +66,30 @@ class Stager:
                 return FetchResult(bad_image=reason)
             if isinstance(saved, FetchSpoiled):
                 return saved
-            extension = saved.path.rpartition(".")[2]
-            staged = staging_name(image.attempt_id, image.position, extension)
-            await in_store_thread(self._store.put_file, staged, part.part)
-            hit(Point.STAGED)
-            return StagedImage(saved, staged)
+        self._verified[image.attempt_id, image.position] = path, saved.sha256
+        hit(Point.VERIFIED)
+        if len(self._verified) > _KEPT_IMAGES:
+            await self._forget(next(iter(self._verified)))
+        return VerifiedImage(saved)
+
+    async def put(self, order: PutOrder) -> PutReport:
+        """Put a verified image into the bucket, or return why not."""
+        found = self._verified.get((order.attempt, order.position))
+        if found is None:
+            return PutReport("the actor no longer has the image")
+        try:
+            if not await in_store_thread(_put, self._store, order, *found):
+                return PutReport("another object is there", is_taken=True)
+        except OSError as exc:
+            return PutReport(str(exc))
+        hit(Point.STAGED)
+        await self._forget((order.attempt, order.position))
+        return PutReport()
+
+    async def _forget(self, image: tuple[AttemptId, int]) -> None:
+        path, _ = self._verified.pop(image)
+        with suppress(OSError):
+            await in_disk_thread(path.unlink)
 
     async def _fill(self, message: FetchMessage, part: PartFile) -> FetchReport | None:
         """Write the bytes of an image to a part; return why that failed."""
@@ -94,10 +122,25 @@ class Stager:
             part.write_blocking(unpack_base64(base64))
 
 
-def _prepared(path: Path, message: FetchMessage) -> SavedImage | FetchSpoiled:
-    """Verify an image and write its metadata. Raises BadImage and OSError."""
+def _put(store: Store, order: PutOrder, path: Path, sha256: str) -> bool:
+    """Put an image; return False if another object is there. Raises OSError.
+
+    The response to a put may have been lost: an object with the content of the image is ours.
+    """
+    try:
+        store.put_file(order.name, path, create=order.create)
+    except FileExistsError:
+        return store.digest(order.name) == sha256
+    return True
+
+
+def _prepared(part: Path, path: Path, message: FetchMessage) -> SavedImage | FetchSpoiled:
+    """Verify an image, write its metadata and rename it. Raises BadImage and OSError."""
     job, image = message.job, message.image
     is_video = is_video_task(image.task)
-    info, sha256 = verify_file(path, job.verify, is_video=is_video)
+    info, sha256 = verify_file(part, job.verify, is_video=is_video)
     origin = None if is_video else message.origin
-    return completed(path, job, image, Embedded(info, sha256), origin)
+    saved = completed(part, job, image, Embedded(info, sha256), origin)
+    if not isinstance(saved, FetchSpoiled):
+        part.replace(path)
+    return saved

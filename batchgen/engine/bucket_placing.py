@@ -7,7 +7,7 @@ was looked at and kept. After a kill in between, the digest identifies the objec
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
@@ -117,9 +117,12 @@ class BucketPlacer(Placer):
             tag = await in_store_thread(self._free_object, store, job, saved, known)
         raise Conflict(f"{job.root}/{saved.path}")
 
-    async def place_copy(self, job: Job, image: DueImage, saved: SavedImage, source: str) -> bool:
-        """Copy a verified object of the same bucket to the output path, if no object is there.
+    async def place_by(
+        self, job: Job, image: DueImage, saved: SavedImage, put: Callable[[], Awaitable[bool]]
+    ) -> bool:
+        """Have another process put an image at its output path, if no object is there.
 
+        ``put`` returns whether it did; its error leaves the placement recorded, as a kill does.
         Raises Conflict, OSError and LedgerWriteError.
         """
         ledger, store = self._context.ledger, self._stores.of(job.root)
@@ -132,7 +135,7 @@ class BucketPlacer(Placer):
         placement = Placement(image.id, job.root, saved)
         await ledger.run_one_of_many(record_placements, placement)
         hit(Point.PLACING)
-        if await in_store_thread(_copy, store, source, saved.path):
+        if await put():
             hit(Point.PLACED)
             return True
         await ledger.run(clear_placement, image.id)
@@ -244,23 +247,6 @@ class BucketPlacer(Placer):
         store, stem = self._stores.of(job.root), path.rpartition(".")[0]
         for number, extension, data in partials_of(self._context.spool, attempt):
             store.put(f"{PARTIAL_DIRECTORY}/{stem}-{number}.{extension}", data)
-
-
-def _copy(store: Store, source: str, target: str) -> bool:
-    """Copy an object to an unused name; return False if an object is there.
-
-    No service copies with a condition and keeps the attributes, so that an empty object claims the
-    name first. One that a kill left is known by its recorded placement.
-    """
-    try:
-        store.put(target, b"", create=True)
-    except FileExistsError:
-        found = store.info(target)
-        # The response to the put may have been lost. An empty object has nothing to be kept.
-        if found is not None and found.bytes:
-            return False
-    store.copy(source, target)
-    return True
 
 
 def _put(store: Store, saved: SavedImage, part: Path, tag: str | None) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batchgen.errors import SettingsError
-from batchgen.storage.store import ObjectInfo, StaleObjectError, StoreError
+from batchgen.storage.store import ObjectInfo, StaleObjectError, Store, StoreError
 from batchgen.system.atomic_files import sha256_of
 
 MULTIPART_BYTES: Final = 16 << 20
@@ -189,6 +189,23 @@ class ObjectStore:
             raise StoreError(13, f"access refused: {_first_line(exc)}", place) from None
         except exceptions.BaseError as exc:
             raise StoreError(5, f"not {done}: {_first_line(exc)}", place) from None
+
+
+def copy_to_free_name(store: Store, source: str, target: str) -> bool:
+    """Copy an object to an unused name; return False if an object is there.
+
+    No service copies with a condition and keeps the attributes, so that an empty object claims the
+    name first. One that a kill left is known by its recorded placement.
+    """
+    try:
+        store.put(target, b"", create=True)
+    except FileExistsError:
+        found = store.info(target)
+        # The response to the put may have been lost. An empty object has nothing to be kept.
+        if found is not None and found.bytes:
+            return False
+    store.copy(source, target)
+    return True
 
 
 def _attributes(name: str, digest: str) -> dict[str, str]:

@@ -79,7 +79,10 @@ def test_replaced_inline_images_keep_their_versions(
         assert len(served.bill()) == 12
 
 
-@pytest.mark.parametrize("point", ["intent-put", "body-sent", "response-put", "staged"])
+POINTS = ("intent-put", "body-sent", "response-put", "verified", "staged")
+
+
+@pytest.mark.parametrize("point", POINTS)
 def test_lost_actor_is_neither_paid_twice_nor_ignored(point: str, batch: ClusterBatch) -> None:
     batch.write(JOBS)
     shown = batch.run(code=None, BATCHGEN_ACTOR_FAILPOINT=f"{point}:3")

@@ -38,6 +38,7 @@ ACTOR_POINTS = (
     Point.BODY_SENT,
     Point.RESPONSE_BEGUN,
     Point.RESPONSE_PUT,
+    Point.VERIFIED,
     Point.STAGED,
 )
 
@@ -76,8 +77,16 @@ def _hurt(batch: ClusterBatch, run: rig.Started, chance: random.Random) -> str:
 
 @pytest.mark.parametrize("seed", range(50))
 def test_harm_never_pays_twice_or_loses(seed: int, batch: ClusterBatch) -> None:
+    """Every third batch has a reference image, every fourth a rate limit."""
     chance = random.Random(seed)
-    batch.write(JOBS)
+    limits = f"{{concurrency: {IN_FLIGHT}, max_waste: 0"
+    if seed % 4 == 3:
+        limits += ", requests_per_minute: 1200"
+    extra = ""
+    if seed % 3 == 0:
+        rig.image(batch.directory / "photo.png")
+        extra = "images: [photo.png]\n"
+    batch.write(JOBS, limits=f"{limits}}}", extra=extra)
     harmed = []
     if seed % 2:
         env = {}
@@ -93,6 +102,7 @@ def test_harm_never_pays_twice_or_loses(seed: int, batch: ClusterBatch) -> None:
         harmed.append(_hurt(batch, run, chance))
         run.communicate(timeout=300)
     batch.run(code=None)
+    assert not list(batch.store.list("spool/references/"))
     states = batch.states()
     shown = f"seed {seed}: {harmed}: {states}"
     print(shown)

@@ -22,7 +22,7 @@ AT_SHARING = {Point.COPYING}
 AT_PUBLISHING = {Point.PUBLISHING, Point.NAMED, Point.PUBLISHED}
 """Reached with `publish: on_accept`; tests/review/test_publishing.py and
 tests/extras/test_bucket_publishing.py kill there."""
-ON_A_CLUSTER = {Point.INTENT_PUT, Point.RESPONSE_PUT, Point.STAGED}
+ON_A_CLUSTER = {Point.INTENT_PUT, Point.RESPONSE_PUT, Point.VERIFIED, Point.STAGED}
 """Reached by the actors of `--on ray`; tests/extras/test_cluster.py kills there."""
 ONLY_IN_SPOOL = {Point.SPOOLED}
 """A small response without an inline image is never on disk before it is in the ledger."""

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from batchgen.cluster.intents import Intent, read_intent, response_name, spool_objects
+from batchgen.cluster.intents import (
+    MAX_TOGETHER,
+    Intent,
+    intent_name,
+    names_of_all,
+    put_once,
+    read_intent,
+    response_name,
+    spool_objects,
+    withdraw,
+)
 from batchgen.job import AttemptId
 from batchgen.money import Micros
 from batchgen.storage.local import LocalStore
@@ -52,3 +63,32 @@ def test_damaged_intent_is_named(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(StoreError) as error:
         read_intent(store, found)
     assert INTENT.name in str(error.value)
+
+
+def test_intents_of_one_object_are_read_one_by_one(tmp_path: Path) -> None:
+    store, attempts = LocalStore(tmp_path), [AttemptId(f"{n:032x}") for n in range(MAX_TOGETHER)]
+    intents = [replace(INTENT, attempt=attempt) for attempt in attempts]
+    data = b"\n".join(intent.as_json() for intent in intents)
+    assert put_once(store, intent_name(3, *attempts), data) is None
+    found = {one.attempt: read_intent(store, one) for one in spool_objects(store)}
+    assert found == {intent.attempt: intent for intent in intents}
+
+
+def test_withdrawn_intents_can_never_be_put(tmp_path: Path) -> None:
+    store, name = LocalStore(tmp_path), intent_name(3, AttemptId("0a"), AttemptId("0b"))
+    assert withdraw(store, name)
+    assert withdraw(store, name), "each attempt of the object asks"
+    assert put_once(store, name, b"{}") is not None
+    assert [read_intent(store, one) for one in spool_objects(store)] == [None, None]
+    put_once(store, INTENT.name, INTENT.as_json())
+    assert not withdraw(store, INTENT.name)
+
+
+def test_intents_stay_while_one_attempt_needs_them(tmp_path: Path) -> None:
+    store, one, other = LocalStore(tmp_path), AttemptId("0a"), AttemptId("0b")
+    shared, response = intent_name(3, one, other), response_name(3, one)
+    for name in (shared, response):
+        store.put(name, b"")
+    objects = list(spool_objects(store))
+    assert names_of_all(objects, {one}) == [response]
+    assert sorted(names_of_all(objects, {one, other})) == sorted([shared, response])
