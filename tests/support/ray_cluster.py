@@ -37,6 +37,10 @@ class RayCluster:
             pid for pid in _below(self.process.pid) if _title(pid).startswith("ray::Actor")
         )
 
+    def pids(self) -> list[int]:
+        """Return the process ids of all that belongs to the cluster."""
+        return [self.process.pid, *_below(self.process.pid)]
+
     def remove_node(self) -> None:
         """Take a node away without notice; another one is added after that."""
         assert self.process.stdin is not None

@@ -24,6 +24,8 @@ class S3Server:
     """A running server."""
 
     endpoint: str
+    pid: int = 0
+    """Of its process; 0 for a proxy."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -69,7 +71,7 @@ def s3_server() -> Iterator[S3Server]:
                 raise AssertionError("the server has ended")
             # The log of requests would fill the pipe.
             threading.Thread(target=process.stdout.read, daemon=True).start()
-            yield S3Server(f"http://127.0.0.1:{found[1]}")
+            yield S3Server(f"http://127.0.0.1:{found[1]}", process.pid)
         finally:
             process.kill()
             process.wait(TIMEOUT_S)
