@@ -90,6 +90,7 @@ class BucketPlacer(Placer):
             await super().place(job, image, part, saved, taken=taken)
             return
         try:
+            await in_disk_thread(part.sync_blocking)  # a small image may be in memory only
             await self._place(job, image, part, saved)
         except (Conflict, OSError):
             with suppress(OSError):

@@ -127,6 +127,14 @@ def test_a_lost_response_to_a_put_is_no_second_version(proxied: Shop, behavior: 
     assert any(line.endswith("503") for line in behavior.requests)
 
 
+def test_image_costs_two_requests_to_its_bucket(proxied: Shop, behavior: Behavior) -> None:
+    """It is looked for before it is paid, and put once; a second try would also fetch it again."""
+    proxied.write("one")
+    proxied.run()
+    asked = [line.split()[0] for line in behavior.requests if "job-000.png" in line]
+    assert asked == ["HEAD", "PUT"]
+
+
 def test_a_bucket_that_refuses_stops_the_run(proxied: Shop, behavior: Behavior) -> None:
     behavior.only, behavior.refuse_puts = ".png", True
     proxied.write(*(f"prompt {number}" for number in range(12)))
