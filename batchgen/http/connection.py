@@ -19,13 +19,14 @@ import httpx
 from batchgen.http.progress import Progress
 from batchgen.http.response_parser import MalformedResponse, ResponseParser
 
-RECEIVE_BYTES: Final = 256 * 1024
+RECEIVE_BYTES: Final = 128 * 1024
 _SEND_BYTES: Final = 256 * 1024
-_READ_AHEAD_BYTES: Final = 256 * 1024
+_READ_AHEAD_BYTES: Final = 64 * 1024
 """Received but unread bytes at which the connection stops reading."""
 _UNREAD_WHILE_SENDING_BYTES: Final = 4 * 1024 * 1024
 """Longest response that is kept while the request is still sent; then sending ends."""
 _MAX_SETTLE_TURNS: Final = 1000
+_READER_TURN_S: Final = 0.01
 _DEADLINE_TEXT: Final = "the deadline has passed"
 
 
@@ -191,12 +192,14 @@ class Connection(asyncio.BufferedProtocol):
         A process that was stopped past its deadline may find a whole response in its socket.
         """
         received, turns = self._settled
-        if self._is_reading_paused or self._received == received or turns > _MAX_SETTLE_TURNS:
+        is_waiting = self._is_reading_paused  # for the reader; the rest may be in the socket
+        if turns > _MAX_SETTLE_TURNS or (self._received == received and not is_waiting):
             self._fail(DeadlinePassed(_DEADLINE_TEXT))
             return
-        self._settled = self._received, turns + 1
+        self._settled = -1 if is_waiting else self._received, turns + 1
         # A timer runs after the reads of its turn of the event loop, other callbacks before them.
-        self._settling = asyncio.get_running_loop().call_later(0, self.expire)
+        wait_s = _READER_TURN_S if is_waiting else 0
+        self._settling = asyncio.get_running_loop().call_later(wait_s, self.expire)
 
     # Called by the event loop
 
