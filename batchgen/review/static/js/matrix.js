@@ -2,17 +2,15 @@
 // Only the cells that can be seen exist.
 
 import { get } from "./api.js";
-import { find, icon, make } from "./dom.js";
-import { counted, dollars, duration } from "./format.js";
+import { find, make } from "./dom.js";
+import { dollars, duration } from "./format.js";
 import { storedSize, storeSize } from "./grid.js";
+import { MatrixHeads, placed } from "./matrix_heads.js";
 import { clickTile, described, dropTile, fillTile, makeTile } from "./tile.js";
 
 const OVERSCAN = 1;
 const MOST_TILES = 360;
 const MOST_IN_A_CELL = 9;
-const HEAD = 30;
-const TOTALS = 62;
-const SLIM_TOTALS = 82;
 const SLIM = 280;
 const SIDE = 250;
 const STACKED_SIDE = 44;
@@ -32,7 +30,7 @@ export class Matrix {
     Object.assign(this, { store, reload, hides });
     this.box = find("grid");
     this.sizer = find("sizer");
-    this.header = find("heads");
+    this.header = new MatrixHeads(find("heads"), this, { select: (column) => this.#select(column) });
     this.tiles = new Map();
     this.lines = new Map();
     this.size = storedSize();
@@ -42,7 +40,7 @@ export class Matrix {
     this.box.addEventListener("scroll", () => this.#soon());
     new ResizeObserver(() => this.layout()).observe(this.box);
     store.addEventListener("index", () => { this.#follow(); this.layout(); this.refresh(this.tiles.keys()); this.#arrive(); });
-    store.addEventListener("rows", (event) => { this.refresh(event.detail.ids); this.#sum(); });
+    store.addEventListener("rows", (event) => { this.refresh(event.detail.ids); this.header.sum(); });
     store.addEventListener("cursor", () => { this.#follow(); this.reveal(); this.mark(); });
     store.addEventListener("selection", () => this.mark());
     this.box.addEventListener("click", (event) => this.#click(event, open));
@@ -154,7 +152,7 @@ export class Matrix {
     if (width <= 0) return;
     find("empty").hidden = this.shown.length > 0 || !this.store.batch;
     if (this.trouble) find("empty").textContent = `${this.trouble}`;
-    this.header.hidden = !columns.length;
+    this.header.box.hidden = !columns.length;
     this.stacked = width < NARROW;
     this.side = this.stacked ? 0 : SIDE;
     this.perCell = Math.min(MOST_IN_A_CELL, this.most ?? 1);
@@ -164,8 +162,7 @@ export class Matrix {
     if (this.stacked) size = Math.min(size, this.across > 1 ? width : width / 2);
     do {
       this.width = Math.min(Math.max(size, Math.min(space, size * STRETCH)), Math.max(size, width - this.side));
-      this.totalsHeight = this.width < SLIM ? SLIM_TOTALS : TOTALS;
-      this.top = HEAD * this.axes.length + this.totalsHeight;
+      this.top = this.header.height(this.width < SLIM);
       this.tile = { width: (this.width - GAP) / this.across, height: (this.width - GAP) / this.across + LABEL - 12 };
       this.height = Math.ceil(this.perCell / this.across) * this.tile.height + GAP + (this.hasNotes ? NOTE : 0) + (this.stacked ? STACKED_SIDE : 0);
       size *= 1.1;
@@ -190,60 +187,15 @@ export class Matrix {
     const built = JSON.stringify([this.version, this.width, this.height, this.side, this.top, this.perCell, this.stacked]);
     if (built !== this.built) {
       this.built = built;
-      this.#head();
+      this.header.draw();
       for (const [row, line] of this.lines) this.#drop(row, line);
     }
-    this.#sum();
+    this.header.sum();
   }
 
   #rowsSeen(height) { return Math.min(this.shown.length, Math.ceil((height - this.top) / this.height) + 2 * OVERSCAN + 1); }
 
   #columnsSeen(width) { return Math.min(this.columns.length, Math.ceil((width - this.side) / this.width) + 2 * OVERSCAN); }
-
-  #head() {
-    const named = this.heads.map((texts, depth) => {
-      let column = 0;
-      const cells = texts.map(([text, span]) => {
-        const first = column;
-        column += span;
-        const isLast = depth === this.axes.length - 1;
-        const inner = isLast ? make("button", { type: "button", class: "quiet name", title: `${text}: select the images of this column`, onclick: () => this.#select(first) }, text) : make("span", { class: "name", title: text }, text);
-        return placed(make("div", { class: "head", role: "columnheader", "aria-colindex": String(first + 2), ...(span > 1 ? { "aria-colspan": String(span) } : {}) }, inner), this.side + first * this.width, span * this.width);
-      });
-      return this.#headLine(HEAD, depth + 1, make("div", { class: "corner", role: "columnheader", "aria-colindex": "1" }, this.axes[depth]), cells);
-    });
-    const sums = this.columns.map((_, column) => placed(make("div", { class: "total", role: "gridcell", "aria-colindex": String(column + 2) }), this.side + column * this.width, this.width));
-    const about = make("div", { class: "corner muted", role: "rowheader", "aria-colindex": "1" }, this.stacked ? "" : "Decisions; mean cost, median time");
-    this.header.replaceChildren(...named, this.#headLine(this.totalsHeight, named.length + 1, about, sums));
-    this.header.style.height = `${this.top}px`;
-  }
-
-  #headLine(height, number, corner, cells) {
-    const line = make("div", { class: "head-line", role: "row", "aria-rowindex": String(number) }, corner, ...cells);
-    line.style.height = `${height}px`;
-    return line;
-  }
-
-  // Decisions change on this page at once; costs and times come with the cells.
-  #sum() {
-    const boxes = this.header.querySelectorAll(".total");
-    this.columns.forEach((_, column) => {
-      const counts = { a: 0, r: 0, o: 0, "-": 0 };
-      for (const row of this.shown) for (const id of this.cell(row, column)) counts[this.store.letters.get(id) ?? "-"] += 1;
-      const [accepted, rejected, open] = [counts.a, counts.r + counts.o, counts["-"]];
-      const key = JSON.stringify([counts, this.totals[column]]);
-      const box = boxes[column];
-      if (!box || box.dataset.key === key) return;
-      box.dataset.key = key;
-      const all = Math.max(1, accepted + rejected + open);
-      const bar = make("span", { class: "progress", "aria-hidden": "true" }, make("span", { class: "bar-accept" }), make("span", { class: "bar-reject" }));
-      bar.children[0].style.width = `${(100 * accepted) / all}%`;
-      bar.children[1].style.width = `${(100 * rejected) / all}%`;
-      const { images, cost, seconds } = this.totals[column];
-      const facts = images ? [`mean ${dollars(Math.round(cost))}`, seconds === null ? "" : `median ${duration(seconds)}`].filter(Boolean).join(" · ") : "no image";
-      box.replaceChildren(bar, make("p", { class: "counts" }, count("accept", accepted, "accepted"), count("reject", rejected, "rejected"), count(null, open, "undecided")), make("p", { class: "muted" }, facts));
-    });
-  }
 
   #select(column) {
     this.store.selected.clear();
@@ -473,17 +425,7 @@ export class Matrix {
 
 function bounded(value, length) { return Math.max(0, Math.min(length - 1, value)); }
 
-function placed(element, left, width) {
-  element.style.left = `${left}px`;
-  element.style.width = `${width}px`;
-  return element;
-}
-
 function kindOf(states) {
   if (/[fb]/.test(states)) return "bad";
   return /[u$]/.test(states) ? "open" : "";
-}
-
-function count(name, number, word) {
-  return make("span", { class: `count ${name ?? ""}`, title: `${counted(number, "image")} ${word}` }, name ? icon(name) : "–", make("b", {}, number.toLocaleString("en-US")), make("span", { class: "word" }, ` ${word}`));
 }
