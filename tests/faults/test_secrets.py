@@ -257,15 +257,15 @@ def holds(file: Path, content: bytes) -> bool:
 
 @pytest.mark.fault("S15")
 def test_a_log_names_jobs_and_quotes_no_prompt(served: rig.Endpoint, tmp_path: Path) -> None:
-    prompts = ["a very private wish", "a very private forbidden-word"]
+    prompts = ["an unquotable wish", "an unquotable forbidden-word"]
     path = rig.manifest(tmp_path, served.base_url, prompts)
     log = tmp_path / "night.log"
     done = rig.batchgen("run", path, "--log-file", log, cwd=tmp_path, code=1)
     written = log.read_text("utf-8")
     assert "job-000" in written
-    assert "private" not in written + done.stdout + done.stderr
+    assert "unquotable" not in written + done.stdout + done.stderr
     logged = [file.read_text("utf-8") for file in Path(os.environ[canary.LOGS]).iterdir()]
-    assert [text for text in logged if "private" in text] == []
+    assert [text for text in logged if "unquotable" in text] == []
 
 
 # Where a key comes from
