@@ -104,7 +104,16 @@ def open_page(
     height: int = 800,
     scheme: str = "light",
 ) -> Watched:
-    """Open a URL in a context of its own and wait for the first tile."""
+    """Open a URL in a context of its own."""
+    watched = empty_page(browser, width=width, height=height, scheme=scheme)
+    watched.page.goto(url)
+    return watched
+
+
+def empty_page(
+    browser: Browser, *, width: int = 1280, height: int = 800, scheme: str = "light"
+) -> Watched:
+    """Open a tab in a context of its own."""
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if scheme == "dark" else "light",
@@ -120,7 +129,6 @@ def open_page(
             watched.complaints.append(message.text) if message.type == "error" else None
         ),
     )
-    page.goto(url)
     return watched
 
 

@@ -19,16 +19,16 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from batchgen.review.page_url import page_url
 from tests.review.big import big_batch
-from tests.review.browser import Server, launch, memory_mb, open_page, review, tile
+from tests.review.browser import Server, empty_page, launch, memory_mb, open_page, review, tile
 from tests.support import rig
 
 IMAGES = 10_000
 
 
 def _first_screen(browser: Browser, url: str) -> tuple[Page, float]:
+    page = empty_page(browser).page
     began = time.perf_counter()
-    page = open_page(browser, url).page
-    page.wait_for_selector(".tile img")
+    page.goto(url, wait_until="commit")
     filled = (
         "() => { const box = document.querySelector('#grid').getBoundingClientRect();"
         " return [...document.querySelectorAll('.tile')].every(one => {"
@@ -36,8 +36,8 @@ def _first_screen(browser: Browser, url: str) -> tuple[Page, float]:
         " return at.bottom < box.top || at.top > box.bottom"
         " || one.querySelector('img')?.naturalWidth > 0; }); }"
     )
-    while not page.evaluate(filled):
-        pass
+    page.wait_for_selector(".tile img")
+    page.wait_for_function(filled)
     return page, time.perf_counter() - began
 
 
