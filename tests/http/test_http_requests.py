@@ -11,6 +11,7 @@ import traceback
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -21,10 +22,13 @@ import batchgen.http.client
 import batchgen.http.deadlines
 from batchgen.http.client import ApiClient
 from batchgen.http.deadlines import Deadlines, time_awake_or_asleep
+from batchgen.http.dns import CachedLookup
 from batchgen.http.network import Network
+from batchgen.http.progress import DEADLINE
 from batchgen.http.request import BytesBody
 from batchgen.http.response_headers import kept_headers
 from batchgen.http.session import ssl_context
+from batchgen.http.transport import StreamTransport
 from batchgen.job import AttemptId
 from batchgen.outcomes.classify import Exchange, Failure, Reach
 from batchgen.spool.spool import Spool
@@ -283,6 +287,27 @@ async def test_a_deadline_calls_its_last_listener_once() -> None:
         assert calls == ["second"]
         deadline.listen(lambda: calls.append("late"))
     assert calls == ["second", "late"]
+
+
+async def test_deadline_passes_while_the_reader_is_behind() -> None:
+    """The process was stopped while a response arrived; what the socket holds is not lost."""
+    body = bytes(2_000_000)
+    clock = Clock()
+    deadlines = Deadlines(clock)
+    async with (
+        wire.serve(wire.answering(wire.response(body))) as server,
+        StreamTransport(network=Network(ssl_context()), resolve=CachedLookup()) as client,
+    ):
+        with deadlines.limit(300) as deadline:
+            sent = httpx.Request("GET", server.url, extensions={DEADLINE: deadline})
+            response = await client.handle_async_request(sent)
+            connection = cast(Any, response.stream)._connection
+            while not connection._is_reading_paused:  # noqa: ASYNC110 - it sets no event
+                await anyio.sleep(0.001)
+            clock.now += 301
+            deadlines.expire()
+            assert b"".join([one async for one in response.aiter_raw()]) == body
+            await response.aclose()
 
 
 async def test_the_watch_expires_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -110,29 +110,6 @@ def keep_alive(*responses: bytes) -> Script:
 
 
 # Requests and responses
-
-
-async def test_deadline_passes_while_the_reader_is_behind() -> None:
-    """The process was stopped while a response arrived; what the socket holds is not lost."""
-    body = bytes(2_000_000)
-    now = 0.0
-    deadlines = Deadlines(lambda: now)
-    async with (
-        wire.serve(wire.answering(wire.response(body))) as server,
-        StreamTransport(network=Network(ssl_context()), resolve=loopback) as client,
-    ):
-        with deadlines.limit(300) as deadline:
-            progress = Progress()
-            sent = request(server.url)
-            sent.extensions.update({DEADLINE: deadline, PROGRESS: progress})
-            response = await client.handle_async_request(sent)
-            connection = cast(Any, response.stream)._connection
-            while not connection._is_reading_paused:  # noqa: ASYNC110 - it sets no event
-                await anyio.sleep(0.001)
-            now = 301.0
-            deadlines.expire()
-            assert b"".join([one async for one in response.stream]) == body  # type: ignore[union-attr]
-            await response.aclose()
 
 
 async def test_httpx_sends_and_reads_through_it() -> None:
