@@ -106,7 +106,8 @@ class Redelivery:
             closed = self._end < math.inf
             if closed and left > self._end and not self._being_tried:
                 break
-            self._changed = anyio.Event()
+            if self._changed.is_set():  # otherwise others wait for this one already
+                self._changed = anyio.Event()
             with anyio.move_on_after(min(left - now, _POLL_S)):
                 await self._changed.wait()
         self._leave_rest()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
+from batchgen.engine import redelivery
 from batchgen.engine.events import DownloadRetried, JobHeld, RunEvent
 from batchgen.engine.redelivery import Redelivery
 from batchgen.job import Job, JobId, JobState
@@ -63,6 +64,17 @@ async def test_finished_run_waits_for_jobs_due_soon() -> None:
     assert rig.held == ["k2"]
     assert await rig.queue.get() is None, "each of several consumers ends"
     assert not await rig.queue.put(job(3), 1, "HTTP 403")
+
+
+async def test_end_of_run_wakes_every_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redelivery, "_POLL_S", 3_600.0)
+    rig = Rig()
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as consumers:
+            for _ in range(3):
+                consumers.start_soon(rig.queue.get)
+            await anyio.wait_all_tasks_blocked()
+            rig.queue.close()
 
 
 async def test_run_that_waited_tries_only_due_jobs() -> None:
