@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
@@ -47,13 +47,14 @@ class _Call:
     for_many: StepForMany | None = None
     """The step as one that takes many orders at once, and this call's order."""
     order: Any = None
+    queued_at: float = field(default_factory=time.monotonic)
 
 
 _MAX_GROUP: Final = 512
 _GATHER_S: Final = 0.002
-"""How long the first of a group waits for others: nothing next to a request, and a quarter less
-work for the disk and the processor where many are in flight."""
-_GATHER_BUSY_S: Final = 0.01
+"""How long the first of a group waits for others, a commit before it included: nothing next to a
+request, and a quarter less work for the disk and the processor where many are in flight."""
+_GATHER_BUSY_S: Final = 0.015
 _BUSY_GROUP: Final = 4
 """A group of this many says that the next will be large too, and larger for a longer wait."""
 _BEAT_S: Final = 15.0
@@ -182,7 +183,9 @@ class LedgerWriter:
                     _beat_alone(ledger)
         if first is None:
             return None
-        time.sleep(self._gather_s)
+        left_s = first.queued_at + self._gather_s - time.monotonic()
+        if left_s > 0:  # otherwise others came during the commit before it
+            time.sleep(left_s)
         group = [first]
         while len(group) < _MAX_GROUP:
             try:

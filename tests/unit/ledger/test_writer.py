@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -53,6 +54,25 @@ async def test_many_steps_share_a_few_transactions(tmp_path: Path) -> None:
         await writer.run(lambda ledger: ledger.conn.set_trace_callback(None))
     assert count(path) == 200
     assert statements.count("COMMIT") < 20
+
+
+async def test_steps_of_a_slow_commit_wait_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go, slept = threading.Event(), threading.Event(), list[float]()
+    monkeypatch.setattr(time, "sleep", slept.append)
+
+    def slow(ledger: Ledger) -> None:
+        begun.set()
+        go.wait(10)
+
+    async with LedgerWriter(tmp_path / "batchgen.db") as writer, anyio.create_task_group() as tasks:
+        tasks.start_soon(writer.run, slow)
+        await anyio.to_thread.run_sync(begun.wait)
+        tasks.start_soon(writer.run, note(1))
+        await anyio.sleep(0.05)  # longer than a group gathers
+        go.set()
+    assert len(slept) == 1, "the second group waited for others again"
 
 
 async def test_a_step_is_durable_when_its_caller_goes_on(tmp_path: Path) -> None:
