@@ -20,7 +20,7 @@ from batchgen.cluster.messages import (
 )
 from batchgen.cluster.references import ReceivedReferences
 from batchgen.http.client import ApiClient
-from batchgen.http.request import ApiRequest, TimedBody
+from batchgen.http.request import ApiRequest
 from batchgen.job import AttemptId
 from batchgen.outcomes.exchange import Exchange, Failure, Reach
 from batchgen.providers.adapters.multipart import FilePiece, PiecedBody
@@ -111,13 +111,14 @@ class Sender:
         request = ApiRequest(
             method=order.method,
             url=order.url,
-            body=body if gate is None else TimedBody(body, gate.wait),
+            body=body,
             headers=order.headers,
             route=order.route,
         )
         part = self._spool.part(order.attempt, may_hold=True)
         try:
-            exchange = await self._client.exchange(request, part)
+            wait = None if gate is None else gate.wait
+            exchange = await self._client.exchange(request, part, wait=wait)
             data = part.content()
             if data is None:
                 data = await in_disk_thread(self._content, order.attempt, exchange)

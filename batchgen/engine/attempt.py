@@ -202,7 +202,8 @@ async def _record_images(
 def stored_reference(context: RunContext, ref: ImageRef) -> ImageRef:
     """Return an image with absolute URLs: a later run may have another base URL."""
     if ref.url is not None:
-        return replace(ref, url=absolute_url(ref.url, context.base_url))
+        url = absolute_url(ref.url, context.base_url)
+        return ref if url == ref.url else replace(ref, url=url)
     if ref.task is None or not ref.task.startswith("/") or context.profile.moves_results:
         return ref
     return replace(ref, task=f"{context.base_url}{ref.task}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,6 @@ from batchgen.engine.verification import (
     verify_small,
 )
 from batchgen.http.client import ApiClient
-from batchgen.http.request import TimedBody
 from batchgen.images.formats import BadImage
 from batchgen.job import EXT_PLACEHOLDER, SavedImage
 from batchgen.ledger.attempts import read_provenance
@@ -48,9 +46,8 @@ class LocalExecutor:
 
     async def exchange(self, order: ExchangeOrder) -> Exchange:
         """Send a request and write its response to the order's part; see `Executor.exchange`."""
-        request = replace(order.request, body=TimedBody(order.request.body, order.wait))
         try:
-            return await self._client.exchange(request, order.part)
+            return await self._client.exchange(order.request, order.part, wait=order.wait)
         except BaseException:
             # Without its exchange a response in memory would be lost.
             with anyio.CancelScope(shield=True):

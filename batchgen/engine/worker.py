@@ -223,17 +223,15 @@ class Worker:
                 exchange = spooled_exchange(context.spool, attempt.id)
                 await conclude(context, replace(attempt, hold=True), exchange)
             raise
-        attempt = replace(attempt, part=part)
         # The response may be paid for: no cancellation may come between it and the ledger.
         with anyio.CancelScope(shield=True):
-            conclusion = await conclude(context, replace(attempt, is_probe=ticket.probe), exchange)
+            arrived = replace(attempt, part=part, is_probe=ticket.probe)
+            conclusion = await conclude(context, arrived, exchange)
         return conclusion
 
     def _build_request(self, attempt: Attempt) -> ApiRequest:
         route = self._context.profile.route_of(attempt.job.model)
-        adapter = ADAPTERS[route]
-        request = adapter.build_request(attempt.job, attempt.id, self._context.base_url)
-        return replace(request, route=route)
+        return ADAPTERS[route].build_request(attempt.job, attempt.id, self._context.base_url)
 
     async def _exchange(self, order: ExchangeOrder) -> Exchange:
         context = self._context

@@ -32,7 +32,7 @@ from batchgen.http.progress import ARRIVED, DEADLINE, PROGRESS
 from batchgen.http.request import ApiRequest
 from batchgen.http.response_headers import first_header, kept_headers
 from batchgen.http.transport import StreamTransport, close
-from batchgen.http.upload import BodyUnreadable, Upload
+from batchgen.http.upload import BodyUnreadable, Upload, Wait
 from batchgen.images.base64_scanner import ScannedBody
 from batchgen.outcomes.exchange import Exchange, Failure, Reach
 from batchgen.spool.redaction import Redactor, redacted
@@ -102,13 +102,16 @@ class ApiClient:
         with anyio.CancelScope(shield=True):
             await self._transport.aclose()
 
-    async def exchange(self, request: ApiRequest, part: PartFile) -> Exchange:
+    async def exchange(
+        self, request: ApiRequest, part: PartFile, *, wait: Wait | None = None
+    ) -> Exchange:
         """Send one request, spool its response, and return how far the exchange got.
 
-        Raises OSError if the spool cannot be written, and passes on cancellation by the caller.
-        Every other failure is in the Exchange.
+        ``wait`` returns at the time to send. It is called after the connection is open, before the
+        first byte. Raises OSError if the spool cannot be written, and passes on cancellation by
+        the caller. Every other failure is in the Exchange.
         """
-        upload = Upload(request.body)
+        upload = Upload(request.body, wait)
         received = _Received()
         failure, detail = Failure.NONE, ""
         with self._deadlines.limit(self._deadline_s) as deadline:
@@ -185,7 +188,7 @@ class ApiClient:
         received.reach = Reach.HEADERS
         hit(Point.RESPONSE_BEGUN)
         async with part:
-            coding = _coding_of(response)
+            coding = kept.get("content-encoding", "")
             writer = SpoolWriter(
                 part,
                 received.status,

@@ -8,7 +8,6 @@ page faults per read.
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -348,10 +347,12 @@ class Connection(asyncio.BufferedProtocol):
 
 def _is_readable(sock: socket.socket | None) -> bool:
     """Return whether bytes, the end or an error of a connection wait in the kernel."""
-    if sock is None or sock.fileno() < 0:
+    if sock is None:
         return True
-    if not hasattr(select, "poll"):
-        return bool(select.select([sock], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -43,11 +43,11 @@ _MAX_URL_CHARS: Final = 8192
 _MAX_VALIDATOR_CHARS: Final = 512
 _CHECK_LASTS_S: Final = 30.0
 _KEEP_S: Final = 15.0
-_HEADERS: Final = {
-    "Accept": "image/*, video/*",
-    "Accept-Encoding": "identity",
-    "User-Agent": "batchgen",
-}
+_HEADERS: Final = httpx.Headers(
+    {"Accept": "image/*, video/*", "Accept-Encoding": "identity", "User-Agent": "batchgen"}
+)
+_NO_BODY: Final = httpx.ByteStream(b"")
+"""Without it, httpx encodes an empty body and copies the headers twice."""
 _PLAIN: Final = re.compile(
     r"(?P<origin>https?://[a-z0-9.-]+(?::[0-9]{1,5})?)(?:/[A-Za-z0-9._~:/?@!$&'()*+,;=%-]*)?"
 )
@@ -73,9 +73,6 @@ class Validators:
         """Request headers to which a server responds 304 if the file has not changed."""
         conditions = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
         return {name: value for name, value in conditions.items() if value}
-
-
-_NO_VALIDATORS: Final = Validators()
 
 
 class _Checked:
@@ -146,7 +143,8 @@ class Downloader:
 
         Raises OSError if the disk cannot be written; every other failure is returned.
         """
-        result = await self.fetch_changed(url, part, _NO_VALIDATORS, max_bytes=max_bytes)
+        async with self._turns:
+            result = await self._fetch(url, part, None, max_bytes or MAX_IMAGE_BYTES)
         return result if isinstance(result, FetchResult) else None
 
     async def fetch_changed(
@@ -162,11 +160,13 @@ class Downloader:
         Returns the validators for the next request. Raises OSError if the disk cannot be written.
         """
         async with self._turns:
-            return await self._fetch(url, part, known, max_bytes or MAX_IMAGE_BYTES)
+            result = await self._fetch(url, part, known, max_bytes or MAX_IMAGE_BYTES)
+        assert result is not None
+        return result
 
     async def _fetch(
-        self, url: str, part: PartFile, known: Validators, max_bytes: int
-    ) -> Validators | FetchResult:
+        self, url: str, part: PartFile, known: Validators | None, max_bytes: int
+    ) -> Validators | FetchResult | None:
         with self._deadlines.limit(DOWNLOAD_DEADLINE_S) as deadline:
             try:
                 return await self._follow(url, part, known, max_bytes, deadline)
@@ -184,25 +184,28 @@ class Downloader:
         return redacted(text, self._redactor)
 
     async def _follow(
-        self, url: str, part: PartFile, known: Validators, max_bytes: int, deadline: Deadline
-    ) -> Validators | FetchResult:
+        self, url: str, part: PartFile, known: Validators | None, max_bytes: int, deadline: Deadline
+    ) -> Validators | FetchResult | None:
+        """Return why an image is not in ``part``; else its validators if some were known."""
         is_secure = False
+        conditions = {} if known is None else known.headers
         for hop in range(_MAX_REDIRECTS + 1):
             target = await self._check(url, deadline, redirected=hop > 0)
             if is_secure and target.url.scheme != "https":
                 raise ForbiddenUrl("a redirect from https:// to http://")
             is_secure = target.url.scheme == "https"
-            response = await self._get(target, known.headers, deadline)
+            response = await self._get(target, conditions, deadline)
             if hop == 0 and response.status_code in (401, 403) and self._may_have_key(target):
                 await response.aclose()
-                headers = {**known.headers, "Authorization": f"Bearer {self._access.key}"}
+                headers = {**conditions, "Authorization": f"Bearer {self._access.key}"}
                 response = await self._get(target, headers, deadline)
             try:
                 location = None
                 if response.status_code in _REDIRECTS:
                     location = first_header(response.headers.raw, b"location")
                 if location is None:
-                    return await _receive(response, part, max_bytes)
+                    failed = await _receive(response, part, max_bytes)
+                    return failed or (None if known is None else _validators(response))
             finally:
                 await close(response)
             url = str(target.url.copy_with(raw_path=target.raw_path).join(location))
@@ -218,9 +221,12 @@ class Downloader:
         request = httpx.Request(
             "GET",
             target.url,
-            headers={**_HEADERS, **headers},
+            headers=_HEADERS,
+            stream=_NO_BODY,
             extensions={TARGET: target.raw_path, DEADLINE: deadline},
         )
+        if headers:
+            request.headers.update(headers)
         return await self._transport.handle_async_request(request)
 
     async def _check(self, text: str, deadline: Deadline, *, redirected: bool) -> _Target:
@@ -305,14 +311,13 @@ def _embedded(ip: IPv4Address | IPv6Address) -> IPv4Address | None:
     return ip.ipv4_mapped or ip.sixtofour
 
 
-async def _receive(
-    response: httpx.Response, part: PartFile, max_bytes: int
-) -> Validators | FetchResult:
+async def _receive(response: httpx.Response, part: PartFile, max_bytes: int) -> FetchResult | None:
+    """Write the body to ``part``; return why it could not be received."""
     if response.status_code != 200:
         wait_s = retry_after(kept_headers(response.headers.raw))
         return FetchResult(status=response.status_code, retry_after_s=wait_s)
-    headers = response.headers.raw
-    decoder = ContentDecoder(first_header(headers, b"content-encoding") or "")
+    coding = first_header(response.headers.raw, b"content-encoding")
+    decoder = ContentDecoder(coding or "")
     received = size = 0
     try:
         async for chunk in cast("AsyncIterator[bytes]", response.stream):
@@ -328,6 +333,11 @@ async def _receive(
             return FetchResult(detail=unsupported_text(decoder.unsupported))
     except BadCoding as exc:
         return FetchResult(bad_image=str(exc))
+    return None
+
+
+def _validators(response: httpx.Response) -> Validators:
+    headers = response.headers.raw
     return Validators(
         etag=_validator(first_header(headers, b"etag")),
         last_modified=_validator(first_header(headers, b"last-modified")),

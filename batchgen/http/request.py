@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,26 +33,6 @@ class BytesBody:
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield the bytes in one piece."""
         yield self.data
-
-
-@dataclass(frozen=True, slots=True)
-class TimedBody:
-    """A body whose first byte waits, after the connection is open; the head waits with it."""
-
-    body: Body
-    wait: Callable[[], Awaitable[object]]
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """``Content-Length`` and ``Content-Type``."""
-        return self.body.headers
-
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        """Wait, then yield the bytes, from the start. Raises OSError."""
-        await self.wait()
-        async with aclosing(self.body.stream()) as pieces:
-            async for piece in pieces:
-                yield piece
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

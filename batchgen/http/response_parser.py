@@ -36,6 +36,7 @@ class ResponseParser:
         "_in_body",
         "_interim",
         "_last",
+        "_may_be_chunked",
         "_parser",
         "body",
         "body_bytes",
@@ -64,6 +65,7 @@ class ResponseParser:
         self._in_body = False
         self._interim = False
         self._framed = False
+        self._may_be_chunked = False
         self._last = b""
         self.status: int | None = None
         """None until the head of the final response is complete."""
@@ -84,7 +86,8 @@ class ResponseParser:
             self.has_surplus = self.has_surplus or len(data) > 0
         elif self._in_body:
             self._parse(data)
-            self._last = (self._last + bytes(data[-2:]))[-2:]
+            if self._may_be_chunked:
+                self._last = (self._last + bytes(data[-2:]))[-2:]
         else:
             self._head += data
             self._parse_heads()
@@ -117,7 +120,9 @@ class ResponseParser:
                 return
             head = bytes(self._head[: end.end()])
             del self._head[: end.end()]
-            self._parse(_tidy(head) if _is_unusual(head) else head)
+            lower = head.lower()
+            self._may_be_chunked = _CODING in lower
+            self._parse(_tidy(head) if _is_unusual(lower) else head)
         rest, self._head = bytes(self._head), bytearray()
         if rest:
             self.feed(rest)
@@ -157,7 +162,7 @@ class ResponseParser:
         self.status = status
         self.keep_alive = self._parser.should_keep_alive()
         self._in_body = True
-        self._framed = status in _NO_BODY or _is_framed(self.headers)
+        self._framed = status in _NO_BODY or _is_framed(self.headers, chunked=self._may_be_chunked)
 
     def on_body(self, piece: bytes) -> None:
         """Collect a piece of the body."""
@@ -171,8 +176,8 @@ class ResponseParser:
             self.is_complete = True
 
 
-def _is_unusual(head: bytes) -> bool:
-    lower = head.lower()
+def _is_unusual(lower: bytes) -> bool:
+    """Return whether httptools needs `_tidy` for a head, given in lower case."""
     at = lower.find(_LENGTH)
     if at >= 0 and (b"," in lower[at : lower.find(b"\n", at)] or lower.find(_LENGTH, at + 1) > 0):
         return True
@@ -199,9 +204,12 @@ def _tidy(head: bytes) -> bytes:
     return b"\n".join(lines)
 
 
-def _is_framed(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Return whether the end of the body is marked, instead of being the end of the connection."""
-    codings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
+def _is_framed(headers: list[tuple[bytes, bytes]], *, chunked: bool) -> bool:
+    """Return whether the end of the body is marked, instead of being the end of the connection.
+
+    ``chunked`` states whether a transfer coding may be among the headers.
+    """
+    codings = [value for name, value in headers if name.lower() == _CODING] if chunked else []
     if codings:
         return codings[-1].lower().split(b",")[-1].strip() == b"chunked"
-    return any(name.lower() == b"content-length" for name, _ in headers)
+    return any(len(name) == len(_LENGTH) and name.lower() == _LENGTH for name, _ in headers)

@@ -33,6 +33,9 @@ from batchgen.http.proxy_tunnel import open_tunnel, proxy_headers
 CONNECT_TIMEOUT_S: Final = 10.0
 """For the name lookup, the connection and the TLS handshake together."""
 
+_FRAMING: Final = frozenset(map(len, (b"host", b"content-length", b"transfer-encoding")))
+"""Lengths of the header names that a request is framed by."""
+
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Return the IP addresses of a host name. Raises OSError and ValueError."""
 
@@ -245,6 +248,8 @@ def _outgoing(request: httpx.Request, proxy: Proxy | None) -> _Outgoing:
     lines = [request.method.encode("ascii") + b" " + target + b" HTTP/1.1\r\n"]
     for name, value in request.headers.raw:
         lines += (name, b": ", value, b"\r\n")
+        if len(name) not in _FRAMING:
+            continue
         lower = name.lower()
         if lower == b"host":
             has_host = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
+from typing import TypeAlias
 
 import httpx
 
@@ -12,6 +13,9 @@ from batchgen.http.progress import Progress
 from batchgen.http.request import Body
 from batchgen.outcomes.exchange import Reach
 from batchgen.system.failpoints import Point, hit
+
+Wait: TypeAlias = Callable[[], Awaitable[object]]
+"""Waits for the time to send."""
 
 
 class BodyUnreadable(Exception):
@@ -22,16 +26,22 @@ class BodyUnreadable(Exception):
 
 
 class Upload(httpx.AsyncByteStream):
-    """A request body that is never sent whole if its size has changed since it was built."""
+    """A request body that is never sent whole if its size has changed since it was built.
 
-    def __init__(self, body: Body) -> None:
+    Its first byte waits for ``wait``, after the connection is open; the head waits with it.
+    """
+
+    def __init__(self, body: Body, wait: Wait | None = None) -> None:
         self.progress = Progress(on_sent=partial(hit, Point.BODY_SENT))
         """For the transport to fill in."""
         self._body = body
+        self._wait = wait
         self._has_begun = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self._has_begun = True
+        if self._wait is not None:
+            await self._wait()
         left = int(self._body.headers["Content-Length"])
         async with aclosing(self._body.stream()) as stream:
             while left:

@@ -78,8 +78,9 @@ def classify(
         if not may_retry:
             message = f"{found.message} (the provider says that a retry cannot succeed)"
             found = replace(found, outcome=Outcome.STOP, message=message)
-    return replace(
-        found,
+    return Classification(
+        outcome=found.outcome,
+        billed=found.billed,
         code=found.code and (clean(found.code)[:_MAX_CODE] or f"http_{exchange.status}"),
         message=clean(found.message),
         again=found.again and may_retry,

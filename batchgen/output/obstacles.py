@@ -80,8 +80,10 @@ class Obstacles:
             if not stat.S_ISREG(mode):
                 what = "a symbolic link" if stat.S_ISLNK(mode) else "not a file"
                 obstacle = f"{final} is {what}; move it"
+        if not job.sidecar:
+            return _Seen(obstacle, is_taken=is_taken, has_sidecar=False)
         sidecar = sidecar_of(final)
-        has_sidecar = job.sidecar and os.path.lexists(sidecar)
+        has_sidecar = os.path.lexists(sidecar)
         if has_sidecar and (sidecar.is_symlink() or not sidecar.is_file()):
             obstacle = f"{sidecar} is not a file; move it"
         return _Seen(obstacle, is_taken=is_taken, has_sidecar=has_sidecar)

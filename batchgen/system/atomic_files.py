@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -69,7 +70,6 @@ class PartFile:
         directory_mode: int | None = None,
     ) -> None:
         self.final = final
-        self.part = final.with_name(final.name + PART_SUFFIX)
         self._keep = keep
         self._mode = mode
         self._directory_mode = directory_mode
@@ -82,6 +82,11 @@ class PartFile:
 
     async def __aenter__(self) -> Self:
         return self
+
+    @cached_property
+    def part(self) -> Path:
+        """The temporary path. Many small responses never need it."""
+        return self.final.with_name(self.final.name + PART_SUFFIX)
 
     def hold(self, data: bytes) -> None:
         """Append to the buffer, without I/O."""

@@ -258,8 +258,10 @@ def _is_base64_image(text: str) -> bool:
     """Return whether base64 text begins with the signature of an image, or replaces one."""
     if _PLACEHOLDER.fullmatch(text.strip()):
         return True
-    head = _SPACE.sub("", text[:_HEAD_CHARS]).translate(_URL_SAFE)
-    head = head[: _SIGNATURE_BYTES // 3 * 4 + 4]
+    head = text[:_HEAD_CHARS]
+    if ":" in head:  # most texts are URLs, and a failed decoder costs 10 us
+        return False
+    head = _SPACE.sub("", head).translate(_URL_SAFE)[: _SIGNATURE_BYTES // 3 * 4 + 4]
     try:
         return is_image_file(pybase64.b64decode(head[: len(head) // 4 * 4], validate=True))
     except ValueError:

@@ -51,6 +51,7 @@ def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
         method="POST",
         url=f"{root}/v1beta/models/{quote(job.model, safe='')}:generateContent",
         body=_body(job, config),
+        route="gemini",
         headers={"Idempotency-Key": attempt, "X-Client-Request-Id": attempt},
     )
 

@@ -52,6 +52,8 @@ def status_of(holder: Mapping[str, Any]) -> str:
     number = ""
     for name in _STATUSES:
         value = holder.get(name)
+        if value is None:
+            continue
         if isinstance(value, str) and (word := value.strip().lower()):
             if not word.isdecimal():
                 return word

@@ -42,6 +42,7 @@ def build_request(job: Job, attempt: AttemptId, base_url: str) -> ApiRequest:
     return ApiRequest(
         method="POST",
         url=f"{base_url}/video/create",
+        route="video",
         body=BytesBody(json.dumps(fields, ensure_ascii=False).encode()),
         headers={"Idempotency-Key": attempt, "X-Client-Request-Id": attempt},
     )

@@ -20,7 +20,8 @@ from batchgen.engine.throttle.limits import (
     Ticket,
 )
 from batchgen.engine.throttle.throttle import LEAD_S, Throttle
-from batchgen.http.request import BytesBody, TimedBody
+from batchgen.http.request import BytesBody
+from batchgen.http.upload import Upload
 
 
 async def settle() -> None:
@@ -213,11 +214,9 @@ async def test_hundred_workers_share_all_slots() -> None:
 
 
 @pytest.mark.anyio
-async def test_timed_body_waits_before_its_first_byte() -> None:
+async def test_upload_waits_before_its_first_byte() -> None:
     opened = anyio.Event()
-    body = TimedBody(BytesBody(b"abc"), opened.wait)
-    assert body.headers == BytesBody(b"abc").headers
-    pieces = body.stream()
+    pieces = aiter(Upload(BytesBody(b"abc"), opened.wait))
     received: list[bytes] = []
 
     async def receive() -> None:
