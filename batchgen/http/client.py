@@ -7,8 +7,8 @@ exception: an exception alone does not say whether the server got the request.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Self, cast
@@ -238,7 +238,7 @@ class _Intake:
         """Spool bytes that were not read, and make a complete response durable."""
         writer = self._writer
         await self._write(rest)
-        with _spool_errors():
+        with _SPOOL_ERRORS:
             try:
                 if not self._is_broken:
                     with suppress(BadCoding):  # without its end, the text may be complete
@@ -256,7 +256,7 @@ class _Intake:
     async def _write(self, chunk: bytes) -> None:
         if self._is_broken:
             return
-        with _spool_errors():
+        with _SPOOL_ERRORS:
             try:
                 for piece in self._decoder.feed(chunk):
                     if self._decoder.unsupported:
@@ -277,13 +277,18 @@ def _arrived(response: httpx.Response) -> tuple[bytes, bool]:
     return arrived() if arrived is not None else (b"", False)
 
 
-@contextmanager
-def _spool_errors() -> Iterator[None]:
-    """Mark an OSError of the spool, to distinguish it from one of the connection."""
-    try:
-        yield
-    except OSError as exc:
-        raise _SpoolFailed(exc) from None
+class _SpoolErrors:
+    """Marks an OSError of the spool, to distinguish it from one of the connection."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError):
+            raise _SpoolFailed(error) from None
+
+
+_SPOOL_ERRORS: Final = _SpoolErrors()
 
 
 @dataclass(slots=True)

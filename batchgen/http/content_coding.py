@@ -9,7 +9,7 @@ image or JSON.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Final
 
 from batchgen.http.decompressors import (
@@ -26,6 +26,8 @@ from batchgen.http.decompressors import (
 
 _HEAD_BYTES: Final = 64
 """Enough to distinguish images and texts from compressed data."""
+_PROOF_BYTES: Final = 4096
+"""What is looked at of a first chunk that is longer."""
 _MAX_MEMBERS: Final = 16
 _GZIP: Final = b"\x1f\x8b\x08"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -73,15 +75,16 @@ class ContentDecoder:
         self.unsupported = ""
         """The coding of a body that is passed on compressed, as its library is not installed."""
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Decode a chunk of the body. Raises BadCoding."""
+    def feed(self, chunk: bytes) -> Iterable[bytes]:
+        """Decode a chunk of the body. Raises BadCoding, also while the result is iterated."""
         self._input += len(chunk)
         if self._head is None:
-            yield from self._pass(chunk)
-            return
+            return self._pass(chunk) if self._stream else (chunk,)
+        if not self._head and len(chunk) >= _HEAD_BYTES and _is_plain(chunk[:_PROOF_BYTES]):
+            self._head = None
+            return (chunk,)
         self._head += chunk
-        if len(self._head) >= _HEAD_BYTES:
-            yield from self._begin()
+        return self._begin() if len(self._head) >= _HEAD_BYTES else ()
 
     def end(self) -> Iterator[bytes]:
         """Decode the rest after the last chunk. Raises BadCoding."""
@@ -115,7 +118,7 @@ class ContentDecoder:
         """Return the coding of a body that does not begin like zstd; empty if it has none."""
         if self._signature:
             return "gzip"
-        if not head or _is_plain(head):
+        if not head or _is_plain(head[:_PROOF_BYTES]):
             return ""
         if "deflate" in self._coding:
             return "deflate"

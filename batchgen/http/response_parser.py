@@ -19,6 +19,7 @@ MAX_HEAD_BYTES: Final = 128 * 1024
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 _PREFIX: Final = b"HTTP/"
 _LENGTH: Final = b"content-length"
+_LENGTH_LINE: Final = re.compile(rb"\ncontent-length[ \t]*:")
 _CODING: Final = b"transfer-encoding"
 _NO_BODY: Final = frozenset({204, 304})
 
@@ -32,6 +33,7 @@ class ResponseParser:
 
     __slots__ = (
         "_framed",
+        "_has_length",
         "_head",
         "_in_body",
         "_interim",
@@ -65,7 +67,7 @@ class ResponseParser:
         self._in_body = False
         self._interim = False
         self._framed = False
-        self._may_be_chunked = False
+        self._may_be_chunked = self._has_length = False
         self._last = b""
         self.status: int | None = None
         """None until the head of the final response is complete."""
@@ -122,6 +124,7 @@ class ResponseParser:
             del self._head[: end.end()]
             lower = head.lower()
             self._may_be_chunked = _CODING in lower
+            self._has_length = _LENGTH_LINE.search(lower) is not None
             self._parse(_tidy(head) if _is_unusual(lower) else head)
         rest, self._head = bytes(self._head), bytearray()
         if rest:
@@ -162,7 +165,15 @@ class ResponseParser:
         self.status = status
         self.keep_alive = self._parser.should_keep_alive()
         self._in_body = True
-        self._framed = status in _NO_BODY or _is_framed(self.headers, chunked=self._may_be_chunked)
+        self._framed = status in _NO_BODY or self._is_end_marked()
+
+    def _is_end_marked(self) -> bool:
+        """Return whether the body ends before the connection does."""
+        if self._may_be_chunked:
+            codings = [value for name, value in self.headers if name.lower() == _CODING]
+            if codings:
+                return codings[-1].lower().split(b",")[-1].strip() == b"chunked"
+        return self._has_length
 
     def on_body(self, piece: bytes) -> None:
         """Collect a piece of the body."""
@@ -202,14 +213,3 @@ def _tidy(head: bytes) -> bytes:
             lines.append(name + colon + value if b" " not in name else line)
     lines[1:1] = [b"Content-Length: " + length + b"\r" for length in lengths]
     return b"\n".join(lines)
-
-
-def _is_framed(headers: list[tuple[bytes, bytes]], *, chunked: bool) -> bool:
-    """Return whether the end of the body is marked, instead of being the end of the connection.
-
-    ``chunked`` states whether a transfer coding may be among the headers.
-    """
-    codings = [value for name, value in headers if name.lower() == _CODING] if chunked else []
-    if codings:
-        return codings[-1].lower().split(b",")[-1].strip() == b"chunked"
-    return any(len(name) == len(_LENGTH) and name.lower() == _LENGTH for name, _ in headers)
