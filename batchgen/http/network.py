@@ -58,7 +58,7 @@ class Network:
     verify: ssl.SSLContext
     proxy: Proxy | None = None
     """None for direct connections."""
-    keep_alive: bool = False
+    keep_alive: bool = True
     """Whether paid requests may use the connection of an earlier one."""
 
     def proxy_for(self, host: str) -> Proxy | None:

@@ -47,7 +47,7 @@ class NetworkSettings:
     """PEM certificates that are trusted in addition to the trust store."""
     system_trust: bool = False
     """Whether the trust store of the operating system is used in place of the bundled one."""
-    keep_alive: bool = False
+    keep_alive: bool = True
     """Whether paid requests may use the connection of an earlier one; see `StreamTransport`."""
     private_host: str | None = None
     """Host of a provider in a private network, which also serves its images; see `Access`."""

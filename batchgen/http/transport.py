@@ -50,17 +50,33 @@ class StreamTransport(httpx.AsyncBaseTransport):
     not announce to close it. Before it carries a request that is not free to repeat, the kernel is
     asked whether anything arrived. A server may still close it at that moment. The request is then
     uncertain, and its origin gets a new connection for each request from then on.
+
+    Some servers close each connection after its response without announcing it, a moment later. So
+    the first such request to an origin takes a connection that stayed open for ``trial_after_s``
+    seconds, and the others take new ones until it has a response.
     """
 
-    def __init__(self, *, network: Network, resolve: Resolve, keep_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        network: Network,
+        resolve: Resolve,
+        keep_s: float = 0.0,
+        trial_after_s: float = 0.0,
+    ) -> None:
         self._network = network
         self._resolve = resolve
         self._keep_s = keep_s
+        self._trial_after_s = trial_after_s
         self._proxy_lookup = CachedLookup()
         self._buffer = bytearray(RECEIVE_BYTES)
         self._idle: dict[Origin, list[Connection]] = {}
         self._closers: set[Origin] = set()
         """Origins that closed a kept connection under a request."""
+        self._keepers: set[Origin] = set()
+        """Origins that responded to a request on a kept connection that is not free to repeat."""
+        self._trials: set[Origin] = set()
+        """Origins whose first such request is in flight."""
         self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -73,20 +89,26 @@ class StreamTransport(httpx.AsyncBaseTransport):
         deadline = request.extensions.get(DEADLINE)
         progress = request.extensions.setdefault(PROGRESS, Progress())
         progress.restart()
+        is_free = request.method == "GET"
         while True:
-            connection = self._take_idle(origin, is_free=request.method == "GET")
-            is_reused = connection is not None
+            connection = self._take_idle(origin) if is_free else self._take_kept(origin)
             if connection is None:
-                connection = await self._open(origin, deadline)
+                return await self._exchange(await self._open(origin, deadline), request, origin)
             try:
-                return await self._exchange(connection, request, origin)
+                response = await self._exchange(connection, request, origin)
             except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-                if is_reused and not progress.received:
-                    if request.method != "GET":
+                if not progress.received:
+                    if not is_free and progress.taken:
                         self._closers.add(origin)
                     if _may_repeat(request, progress):
                         continue
                 raise
+            finally:
+                if not is_free:
+                    self._trials.discard(origin)
+            if not is_free:
+                self._keepers.add(origin)
+            return response
 
     async def aclose(self) -> None:
         """Close the idle connections; connections in use close with their responses."""
@@ -167,10 +189,26 @@ class StreamTransport(httpx.AsyncBaseTransport):
     def _keeps(self, origin: Origin) -> bool:
         return self._keep_s > 0 and origin not in self._closers
 
-    def _take_idle(self, origin: Origin, *, is_free: bool) -> Connection | None:
+    def _take_kept(self, origin: Origin) -> Connection | None:
+        """Take a connection for a request that is not free to repeat; None for a new one."""
+        if origin in self._closers or origin in self._trials:
+            return None
+        if origin in self._keepers:
+            return self._take_idle(origin, is_free=False)
+        connections = self._idle.get(origin, [])
+        if connections and connections[0].is_fresh(self._trial_after_s):
+            return None  # the others became idle later
+        connection = self._take_idle(origin, is_free=False, at=0)
+        if connection is not None:
+            self._trials.add(origin)
+        return connection
+
+    def _take_idle(
+        self, origin: Origin, *, is_free: bool = True, at: int = -1
+    ) -> Connection | None:
         connections = self._idle.get(origin)
         while connections:
-            connection = connections.pop()
+            connection = connections.pop(at)
             if connection.is_fresh(self._keep_s) and connection.is_usable(is_free=is_free):
                 return connection
             connection.abort()

@@ -91,9 +91,9 @@ class ProviderSpec(Model):
         description="a PEM file with certificates to trust in addition; default: BATCHGEN_CA_FILE",
     )
     keep_alive: StrictBool = Field(
-        False,
+        True,
         description="let a paid request use the connection of an earlier one that ended less than"
-        " 1 s ago",
+        " 1 s ago, where the server is known to keep it; false: a new one for each",
     )
     trust_store: Literal["bundled", "system"] | None = Field(
         None, description="system: trust what the operating system trusts; default: bundled"

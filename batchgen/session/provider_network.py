@@ -27,7 +27,7 @@ def resolve_network(
         proxy=_proxy(given, environment),
         ca_file=_ca_file(given, environment, directory),
         system_trust=given.get("trust_store") == "system",
-        keep_alive=given.get("keep_alive") == str(True),
+        keep_alive=given.get("keep_alive") != str(False),
         private_host=_private_host(given.get("base_url", "")),
     )
 

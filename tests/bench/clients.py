@@ -66,7 +66,7 @@ class Client:
 class Batchgen(Client):
     """batchgen as it comes: ledger on, every image verified by structure and hashed."""
 
-    keep_alive: bool = False
+    keep_alive: bool = True
     """Whether paid requests share connections, as those of the other clients do."""
 
     def command(self, task: Task, directory: Path) -> list[str | Path]:
@@ -100,7 +100,7 @@ def write_rows(path: Path, count: int) -> None:
 
 
 def write_manifest(
-    directory: Path, task: Task, *, name: str = BATCH, keep_alive: bool = False
+    directory: Path, task: Task, *, name: str = BATCH, keep_alive: bool = True
 ) -> Path:
     """A manifest over the directory's table, as short as it can be."""
     path = directory / f"{name}.yaml"
@@ -109,8 +109,8 @@ def write_manifest(
         "base_url": task.base_url,
         "api_key_env": KEY_VARIABLE,
     }
-    if keep_alive:
-        provider["keep_alive"] = True
+    if not keep_alive:
+        provider["keep_alive"] = False
     if task.ca_file is not None:
         provider["ca_file"] = str(task.ca_file)
     path.write_text(
@@ -128,7 +128,7 @@ def clients(peers: Path | None, litellm: Path | None) -> list[Client]:
     """batchgen and the script first, then those that are here."""
     found: list[Client] = [
         Batchgen(name="batchgen"),
-        Batchgen(name="batchgen-kept", keep_alive=True),
+        Batchgen(name="batchgen-fresh", keep_alive=False),
         Client(name="gather", script="gather.py"),
     ]
     if peers is not None and (peers / "openai-2").exists():

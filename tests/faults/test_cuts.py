@@ -74,8 +74,12 @@ class Buyer:
 async def buyer(directory: Path, verify: ssl.SSLContext, between: Proxy) -> AsyncIterator[Buyer]:
     spool = Spool(directory / "spool")
     spool.prepare()
+    # The weather is that of a connection, so each request needs its own.
     async with ApiClient(
-        key="sk-local", network=Network(verify), deadlines=Deadlines(), deadline_s=20
+        key="sk-local",
+        network=Network(verify, keep_alive=False),
+        deadlines=Deadlines(),
+        deadline_s=20,
     ) as api:
         yield Buyer(api, spool, between)
 

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.fault("N22")
-async def test_every_paid_request_has_a_connection_of_its_own(
+async def test_without_keep_alive_every_paid_request_has_its_own_connection(
     tmp_path: Path, verify: ssl.SSLContext
 ) -> None:
     async def keep_alive(connection: wire.Connection, server: wire.Server) -> None:
@@ -51,17 +51,25 @@ async def test_every_paid_request_has_a_connection_of_its_own(
             await wire.receive(connection, server)
             await connection.send(wire.response(GOOD, Connection="keep-alive"))
 
-    async with wire.serve(keep_alive) as server, asker(tmp_path, verify) as client:
+    spool = Spool(tmp_path / "spool")
+    spool.prepare()
+    network = Network(verify, keep_alive=False)
+    async with (
+        wire.serve(keep_alive) as server,
+        ApiClient(key=KEY, network=network, deadlines=Deadlines(), deadline_s=20) as api,
+    ):
         for number in range(4):
-            exchange = await client.ask(server.url, attempt=AttemptId(f"a{number}"))
+            exchange = await Asker(api, spool).ask(server.url, attempt=AttemptId(f"a{number}"))
             assert exchange.reach is Reach.COMPLETE
     assert (server.connections, len(server.requests)) == (4, 4)
+    assert server.requests[0].headers["connection"] == "close"
 
 
 async def test_keep_alive_lets_paid_requests_share_a_connection(
     tmp_path: Path, verify: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("batchgen.http.client._KEEP_S", 600.0)  # a busy machine may pause
+    monkeypatch.setattr("batchgen.http.client._TRIAL_AFTER_S", 0.0)
 
     async def keep_alive(connection: wire.Connection, server: wire.Server) -> None:
         while True:
@@ -70,10 +78,9 @@ async def test_keep_alive_lets_paid_requests_share_a_connection(
 
     spool = Spool(tmp_path / "spool")
     spool.prepare()
-    network = Network(verify, keep_alive=True)
     async with (
         wire.serve(keep_alive) as server,
-        ApiClient(key=KEY, network=network, deadlines=Deadlines(), deadline_s=20) as api,
+        ApiClient(key=KEY, network=Network(verify), deadlines=Deadlines(), deadline_s=20) as api,
     ):
         client = Asker(api, spool)
         for number in range(4):

@@ -37,11 +37,17 @@ async def loopback(host: str) -> Sequence[str]:
 
 @asynccontextmanager
 async def transport(
-    *, verify: ssl.SSLContext | None = None, resolve: Resolve = loopback, keep_s: float = 0.0
+    *,
+    verify: ssl.SSLContext | None = None,
+    resolve: Resolve = loopback,
+    keep_s: float = 0.0,
+    trial_after_s: float = 0.0,
 ) -> AsyncIterator[StreamTransport]:
     """A transport as the clients make it."""
-    verify = verify or ssl_context()
-    async with StreamTransport(network=Network(verify), resolve=resolve, keep_s=keep_s) as made:
+    network = Network(verify or ssl_context())
+    async with StreamTransport(
+        network=network, resolve=resolve, keep_s=keep_s, trial_after_s=trial_after_s
+    ) as made:
         yield made
 
 
@@ -542,6 +548,115 @@ async def test_a_lost_request_ends_reuse_for_its_origin() -> None:
         for _ in range(3):
             assert await ask(client, request(server.url, Body(2))) == (200, b"x")
     assert (server.connections, len(server.requests)) == (4, 5)
+
+
+async def test_requests_open_connections_until_the_server_has_kept_one() -> None:
+    """A server that closes a moment after each response may take several requests with it."""
+    may_respond = anyio.Event()
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        for number in range(100):
+            await wire.receive(connection, server)
+            if number == 1:
+                await may_respond.wait()
+            await connection.send(wire.response(b"x"))
+
+    async with wire.serve(script) as server, transport(keep_s=60) as client:
+
+        async def pay() -> None:
+            assert await ask(client, request(server.url, Body(2))) == (200, b"x")
+
+        await pay()
+        async with anyio.create_task_group() as group:
+            group.start_soon(pay)  # on the kept connection
+            while len(server.requests) < 2:  # noqa: ASYNC110 - the server's list sets no event
+                await anyio.sleep(0.001)
+            for _ in range(2):
+                await pay()
+            assert server.connections == 3  # one for the trial, and a new one for each other
+            may_respond.set()
+        for _ in range(3):
+            await pay()
+    assert server.connections == 3
+
+
+async def test_after_a_lost_request_no_other_kept_connection_is_used() -> None:
+    is_cutting = False
+    both = anyio.Event()
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        for number in range(100):
+            await wire.receive(connection, server)
+            if is_cutting:
+                return
+            if number == 0 and server.connections <= 2:
+                if len(server.requests) == 2:
+                    both.set()
+                await both.wait()
+            await connection.send(wire.response(b"x"))
+
+    async with wire.serve(script) as server, transport(keep_s=60) as client:
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(ask, client, request(server.url, Body(2)))
+        await ask(client, request(server.url, Body(2)))
+        assert server.connections == 2
+        is_cutting = True
+        with pytest.raises(httpx.TransportError):
+            await ask(client, request(server.url, Body(2)))
+        is_cutting = False
+        await ask(client, request(server.url, Body(2)))
+    assert server.connections == 3
+
+
+async def test_the_first_kept_connection_must_have_stayed_open_for_a_while() -> None:
+    script = keep_alive(wire.response(b"x"))
+    async with (
+        wire.serve(script) as server,
+        transport(keep_s=600, trial_after_s=500) as client,
+    ):
+        for _ in range(3):
+            assert await ask(client, request(server.url, Body(2))) == (200, b"x")
+        assert server.connections == 3
+        for _ in range(3):  # free to repeat
+            assert await ask(client, request(server.url)) == (200, b"x")
+    assert server.connections == 3
+
+
+async def test_a_connection_that_closes_before_its_request_costs_only_a_new_one() -> None:
+    """The body waits for its time to leave; meanwhile the server closes the kept connection."""
+    closed, left = anyio.Event(), anyio.Event()
+
+    async def script(connection: wire.Connection, server: wire.Server) -> None:
+        await wire.receive(connection, server)
+        await connection.send(wire.response(b"x"))
+        if server.connections == 1:
+            await closed.wait()
+            return
+        await wire.receive(connection, server)
+        await connection.send(wire.response(b"x"))
+
+    class Late(Body):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            closed.set()
+            await left.wait()
+            async for piece in super().__aiter__():
+                yield piece
+
+    async with wire.serve(script) as server, transport(keep_s=60) as client:
+        await ask(client, request(server.url, Body(2)))
+
+        async def leave() -> None:
+            await closed.wait()
+            await anyio.wait_all_tasks_blocked()
+            left.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+            assert await ask(client, request(server.url, Late(2))) == (200, b"x")
+        # It proves nothing against the server, so connections are still kept.
+        assert await ask(client, request(server.url, Body(2))) == (200, b"x")
+    assert (server.connections, len(server.requests)) == (2, 3)
 
 
 async def test_a_kept_connection_that_received_bytes_is_not_paid_on() -> None:
