@@ -47,7 +47,7 @@ class _Call:
     for_many: StepForMany | None = None
     """The step as one that takes many orders at once, and this call's order."""
     order: Any = None
-    queued_at: float = field(default_factory=time.monotonic)
+    queued_at_s: float = field(default_factory=time.monotonic)
 
 
 _MAX_GROUP: Final = 512
@@ -183,7 +183,7 @@ class LedgerWriter:
                     _beat_alone(ledger)
         if first is None:
             return None
-        left_s = first.queued_at + self._gather_s - time.monotonic()
+        left_s = first.queued_at_s + self._gather_s - time.monotonic()
         if left_s > 0:  # otherwise others came during the commit before it
             time.sleep(left_s)
         group = [first]

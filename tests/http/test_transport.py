@@ -550,7 +550,7 @@ async def test_a_lost_request_ends_reuse_for_its_origin() -> None:
     assert (server.connections, len(server.requests)) == (4, 5)
 
 
-async def test_requests_open_connections_until_the_server_has_kept_one() -> None:
+async def test_one_request_tries_a_kept_connection() -> None:
     """A server that closes a moment after each response may take several requests with it."""
     may_respond = anyio.Event()
 
@@ -580,7 +580,7 @@ async def test_requests_open_connections_until_the_server_has_kept_one() -> None
     assert server.connections == 3
 
 
-async def test_after_a_lost_request_no_other_kept_connection_is_used() -> None:
+async def test_a_loss_ends_the_use_of_all_kept_connections() -> None:
     is_cutting = False
     both = anyio.Event()
 
@@ -609,7 +609,7 @@ async def test_after_a_lost_request_no_other_kept_connection_is_used() -> None:
     assert server.connections == 3
 
 
-async def test_the_first_kept_connection_must_have_stayed_open_for_a_while() -> None:
+async def test_a_young_connection_is_not_tried() -> None:
     script = keep_alive(wire.response(b"x"))
     async with (
         wire.serve(script) as server,
@@ -623,7 +623,7 @@ async def test_the_first_kept_connection_must_have_stayed_open_for_a_while() -> 
     assert server.connections == 3
 
 
-async def test_a_connection_that_closes_before_its_request_costs_only_a_new_one() -> None:
+async def test_a_connection_that_closes_unused_costs_nothing() -> None:
     """The body waits for its time to leave; meanwhile the server closes the kept connection."""
     closed, left = anyio.Event(), anyio.Event()
 
