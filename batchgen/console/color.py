@@ -24,15 +24,16 @@ class Style(StrEnum):
 
 
 _RULES: Final = (
-    (re.compile(r"^ +[\d,]+  (failed|blocked)\b.*$", re.MULTILINE), Style.RED),
-    (re.compile(r"^ +[\d,]+  (uncertain|sending|paid)\b.*$", re.MULTILINE), Style.YELLOW),
-    (re.compile(r"^  (run \d+ )?(stopped: .*|was killed .*)$", re.MULTILINE), Style.RED),
-    (re.compile(r"^warning: .*$", re.MULTILINE), Style.YELLOW),
-    (re.compile(r"possible \$(?!0\.00\b)[\d,.]*\d"), Style.YELLOW),
-    (re.compile(r"(?<=charged )\$[\d,.]*\d"), Style.BOLD),
-    (re.compile(r"(?<=^next: ).*?(?=   #|$)", re.MULTILINE), Style.BOLD),
+    (r"(?m)^ +[\d,]+  (failed|blocked)\b.*$", Style.RED),
+    (r"(?m)^ +[\d,]+  (uncertain|sending|paid)\b.*$", Style.YELLOW),
+    (r"(?m)^  (run \d+ )?(stopped: .*|was killed .*)$", Style.RED),
+    (r"(?m)^warning: .*$", Style.YELLOW),
+    (r"possible \$(?!0\.00\b)[\d,.]*\d", Style.YELLOW),
+    (r"(?<=charged )\$[\d,.]*\d", Style.BOLD),
+    (r"(?m)(?<=^next: ).*?(?=   #|$)", Style.BOLD),
 )
-_HEAD: Final = re.compile(r"^(.*: )([\d,]+) of ([\d,]+) jobs? done", re.MULTILINE)
+"""Compiled when they are first used: most output is not shown in color."""
+_HEAD: Final = r"(?m)^(.*: )([\d,]+) of ([\d,]+) jobs? done"
 
 
 def is_colored(stream: TextIO | None) -> bool:
@@ -53,8 +54,8 @@ def styled(text: str, style: Style | None, *, on: bool = True) -> str:
 def highlighted(text: str) -> str:
     """Return a status, summary or plan with its important parts in color."""
     for pattern, style in _RULES:
-        text = pattern.sub(lambda found, style=style: styled(found[0], style), text)  # type: ignore[misc]
-    return _HEAD.sub(_head, text)
+        text = re.sub(pattern, lambda found, style=style: styled(found[0], style), text)  # type: ignore[misc]
+    return re.sub(_HEAD, _head, text)
 
 
 def shown(text: str, stream: TextIO | None) -> str:

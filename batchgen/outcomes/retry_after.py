@@ -50,17 +50,16 @@ _UNIT_NAMES: Final = {
 }
 _UNIT: Final = "|".join(sorted(map(re.escape, _UNIT_NAMES), key=len, reverse=True))
 _PART: Final = rf"(\d{{1,15}}(?:\.\d{{1,15}})?)\s*({_UNIT})(?![a-z])"
-_ONE_PART: Final = re.compile(_PART)
 _DURATION: Final = rf"{_PART}(?:(?:\s*,?\s*(?:and\s+)?){_PART}){{0,6}}"
-_WHOLE: Final = re.compile(_DURATION)
 _NUMBER: Final = re.compile(r"\d{1,15}(?:\.\d{1,15})?")
-_IN_WORDS: Final = re.compile(
+_IN_WORDS: Final = (
     r"(?:(?:try(?:ing)?\s+again|retry(?:ing)?|wait(?:ing)?|resets?|available(?:\s+again)?)"
     r"(?:\s+(?:in|after|for|at\s+least|about|approximately|another))*\s+"
     r"|请在?等待?\s*|等待\s*)"
     rf"(?P<wait>{_DURATION})"
     rf"|(?P<wait_cn>{_DURATION})\s*(?:之?后|以后)"
 )
+"""Compiled when it is first searched for: it is long, and few responses name a wait."""
 _RESET: Final = re.compile(
     r"(?:x-|anthropic-)?rate-?limit-(?:(?P<of>[a-z-]+)-)?reset(?:-(?P<after>[a-z-]+))?"
 )
@@ -139,17 +138,17 @@ def duration(text: str) -> float | None:
         return None
     if _NUMBER.fullmatch(text):
         return _valid(float(text))
-    return _sum(text) if _WHOLE.fullmatch(text) else None
+    return _sum(text) if re.fullmatch(_DURATION, text) else None
 
 
 def wait_in_words(message: str) -> float | None:
     """Return the wait in seconds that a message names, as in "Please try again in 7m12s"."""
-    found = _IN_WORDS.search(message[:4096].casefold())
+    found = re.search(_IN_WORDS, message[:4096].casefold())
     return _sum(found["wait"] or found["wait_cn"]) if found else None
 
 
 def _sum(text: str) -> float | None:
-    parts = _ONE_PART.findall(text)
+    parts = re.findall(_PART, text)
     units = [_UNIT_NAMES[unit] for _, unit in parts]
     if len(set(units)) < len(units):
         return None
